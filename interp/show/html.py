@@ -1,0 +1,81 @@
+"""Pieces of HTML: text made safe, tables, and tokens coloured by a value."""
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp.show.theme import CONCEPT, rgba
+
+STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of a page that a notebook shows as it would look in the report.
+
+    >>> Html("<b>bold</b>").text
+    '<b>bold</b>'
+    """
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return f'<style>{STYLE}</style><div class="interp">{self.text}</div>'
+
+
+def escape(text: str) -> str:
+    """Text that a browser shows as it is.
+
+    >>> escape("<s> & </s>")
+    '&lt;s&gt; &amp; &lt;/s&gt;'
+    """
+    return html.escape(text, quote=True)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], emphasised: Sequence[bool] = ()) -> str:
+    """A table of cells that are already HTML; its first column is words, the others are figures."""
+    header = "".join(f"<th>{cell}</th>" for cell in head)
+    lines = []
+    for i, row in enumerate(rows):
+        mark = ' class="strong"' if i < len(emphasised) and emphasised[i] else ""
+        lines.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>")
+    return (
+        f'<div class="wide"><table><thead><tr>{header}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> str:
+    """One line of tokens, each coloured by its value as a share of `largest`, with the value on hover.
+
+    Errors: `ValueError` when there are not as many values as tokens, or `largest` is not positive.
+    """
+    if len(pieces) != len(values):
+        raise ValueError(f"{len(pieces)} tokens were given with {len(values)} values: give one value per token")
+    if not largest > 0:
+        raise ValueError(f"largest is {largest}: give the positive value that gets the full colour")
+    return "".join(_token(piece, value, min(max(value / largest, 0.0), 1.0)) for piece, value in zip(pieces, values, strict=True))
+
+
+def _token(piece: str, value: float, share: float) -> str:
+    shown = escape(piece.replace("\n", "↵"))
+    if share == 0.0:
+        return f"<span>{shown}</span>"
+    ink = ";color:#fff" if share > 0.6 else ""
+    colour = rgba(CONCEPT, 0.12 + 0.88 * share)
+    return f'<span class="t" style="background:{colour}{ink}" title="{value:.3g}">{shown}</span>'
+
+
+def highlighted(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Text with some character spans marked.
+
+    >>> highlighted("a bridge", [(2, 8)])
+    'a <mark>bridge</mark>'
+    """
+    parts, end = [], 0
+    for start, stop in sorted(spans):
+        if start >= end:
+            parts += [escape(text[end:start]), f"<mark>{escape(text[start:stop])}</mark>"]
+            end = stop
+    return "".join([*parts, escape(text[end:])])

@@ -1,0 +1,40 @@
+"""The look that every figure and page shares: a few colours, two typefaces, and the Plotly layout made from them."""
+
+from plotly.graph_objects import Figure
+
+INK = "#1f2328"
+MUTED = "#5d6570"
+RULE = "#e5e1d8"
+PAPER = "#ffffff"
+CONCEPT = "#c0432e"
+CONTROL = "#8d939b"
+BEFORE = "#2f6c8f"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+
+
+def rgba(colour: str, alpha: float) -> str:
+    """A hex colour with an opacity, as CSS.
+
+    >>> rgba("#c0432e", 0.5)
+    'rgba(192, 67, 46, 0.5)'
+    """
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {round(alpha, 3):g})"
+
+
+def styled(figure: Figure, height: int) -> Figure:
+    """Give a figure the common look, in place, and return it."""
+    figure.update_layout(
+        height=height,
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        margin={"l": 60, "r": 16, "t": 34, "b": 52},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "title": {"text": ""}},
+        hoverlabel={"font": {"family": FONT}},
+        bargap=0.04,
+    )
+    axis = {"gridcolor": RULE, "linecolor": MUTED, "zeroline": False, "ticks": "outside", "tickcolor": MUTED}
+    figure.update_xaxes(**axis, showline=True, title_standoff=8)
+    figure.update_yaxes(**axis, title_standoff=8)
+    return figure
