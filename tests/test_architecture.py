@@ -1,0 +1,295 @@
+"""The design's rules: each a function from a source tree to its breaches, and each shown able to find one."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("hooks", "probes", "interp")  # an import points left, never right
+OUTSIDE = ("tests", "tutorials", "benchmarks")
+HOMES = {  # a heavy library, and the only files that may import it
+    "transformer_lens": re.compile(r"hooks/"),
+    "sae_lens": re.compile(r"interp/sae/"),
+    "plotly": re.compile(r"interp/show/|.*/plot\.py$"),
+}
+HEAVY = ("transformer_lens", "sae_lens", "transformers", "sklearn", "scipy", "plotly", "datasets")
+HOOK_NAME = re.compile(
+    r"blocks\.|hook_(resid|mlp|attn|pattern|embed|pos_embed|result|scale|normalized|[qkvz]\b)|ln_final"
+)
+SHAPED = re.compile(r"\b(Float|Int|Bool|Shaped|Num|Integer|Inexact|UInt|Real)(8|16|32|64)?\[")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its dotted name, its path from the root, its syntax tree."""
+
+    name: str
+    path: str
+    tree: ast.Module
+
+    @property
+    def package(self) -> str:
+        return self.name if self.path.endswith("__init__.py") else self.name.rpartition(".")[0]
+
+
+@cache
+def modules(root: Path) -> tuple[Module, ...]:
+    """Every Python file of the three packages that is not empty."""
+    found = []
+    for path in sorted(p for package in PACKAGES for p in (root / package).rglob("*.py")):
+        relative = path.relative_to(root)
+        name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+        if text := path.read_text(encoding="utf-8").strip():
+            found.append(Module(name, relative.as_posix(), ast.parse(text)))
+    return tuple(found)
+
+
+def imported(node: ast.AST, package: str) -> list[str]:
+    """Dotted names that one statement imports, `importlib.import_module("name")` included."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        parts = package.split(".")
+        base = parts[: len(parts) - node.level + 1] if node.level else []
+        stem = ".".join([*base, *([node.module] if node.module else [])])
+        return [stem, *(f"{stem}.{alias.name}" for alias in node.names)]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        return [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+    return []
+
+
+def every_import(module: Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(module.tree):
+        for name in imported(node, module.package):
+            yield node.lineno, name
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def public(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Functions, and methods of classes, whose names do not begin with an underscore."""
+    for node in module.tree.body:
+        for member in node.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_") else [node]:
+            if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) and not member.name.startswith("_"):
+                yield member
+
+
+def arrows_one_way(root: Path) -> list[str]:
+    """hooks <- probes <- interp, and nothing in them imports tests, tutorials or benchmarks."""
+    rank = {name: i for i, name in enumerate((*PACKAGES, *OUTSIDE))}
+    return [
+        f"{m.path}:{line} imports {name}"
+        for m in modules(root)
+        for line, name in every_import(m)
+        if rank.get(name.split(".")[0], -1) > rank[m.name.split(".")[0]]
+    ]
+
+
+def no_cycles(root: Path) -> list[str]:
+    """No module reaches itself through module-level imports (those under TYPE_CHECKING aside)."""
+    known = {m.name for m in modules(root)}
+    graph: dict[str, set[str]] = {}
+    for m in modules(root):
+        later = {
+            id(node)
+            for block in ast.walk(m.tree)
+            if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test))
+            for node in ast.walk(block)
+        }
+        now = [node for node in ast.walk(m.tree) if id(node) not in later]
+        graph[m.name] = {name for node in now for name in imported(node, m.package) if name in known} - {m.name}
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for name in graph[waiting.pop()] - seen:
+                seen.add(name)
+                waiting.append(name)
+        return seen
+
+    return [f"{name} reaches itself" for name in sorted(graph) if name in reached(name)]
+
+
+def no_own_imports_in_functions(root: Path) -> list[str]:
+    """Our own code is imported at the top of a file, where the arrows can be seen."""
+    return [
+        f"{m.path}:{node.lineno} imports {name}"
+        for m in modules(root)
+        for function in functions(m.tree)
+        for node in ast.walk(function)
+        for name in imported(node, m.package)
+        if name.split(".")[0] in PACKAGES
+    ]
+
+
+def heavy_libraries_at_home(root: Path) -> list[str]:
+    """transformer_lens in hooks/, sae_lens in interp/sae/, plotly in interp/show/ or a plot.py, and nowhere else."""
+    return [
+        f"{m.path}:{line} imports {name}"
+        for m in modules(root)
+        for line, name in every_import(m)
+        if (home := HOMES.get(name.split(".")[0])) and not home.match(m.path)
+    ]
+
+
+def hook_names_in_one_file(root: Path) -> list[str]:
+    """Only hooks/site.py spells the name of a hook."""
+    return [
+        f"{m.path}:{node.lineno} spells {node.value!r}"
+        for m in modules(root)
+        if m.path != "hooks/site.py"
+        for node in ast.walk(m.tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if len(node.value) < 60 and not re.search(r"\s", node.value) and HOOK_NAME.search(node.value)
+    ]
+
+
+def every_file_says_its_idea(root: Path) -> list[str]:
+    return [f"{m.path} has no docstring" for m in modules(root) if not ast.get_docstring(m.tree)]
+
+
+def only_the_command_prints(root: Path) -> list[str]:
+    return [
+        f"{m.path}:{node.lineno} prints"
+        for m in modules(root)
+        if not re.fullmatch(r"interp/cli(\.py|/.*)", m.path)
+        for node in ast.walk(m.tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+
+
+def public_tensors_have_shapes(root: Path) -> list[str]:
+    """Every tensor a public function takes or gives carries a shape."""
+    breaches = []
+    for m in modules(root):
+        for f in public(m):
+            given = [a for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.annotation]
+            notes = [(a.arg, ast.unparse(a.annotation)) for a in given if a.annotation]
+            notes += [("return", ast.unparse(f.returns))] if f.returns else []
+            bare = [name for name, note in notes if re.search(r"\bTensor\b", note) and not SHAPED.search(note)]
+            breaches += [f"{m.path}:{f.lineno} {f.name}({name})" for name in bare]
+    return breaches
+
+
+def shapes_use_the_axis_words(root: Path) -> list[str]:
+    """Shapes are spelt with the words of docs/axes.md."""
+    words = {w.lstrip("*") for w in re.findall(r"^\| `([*\w]+)`", (root / "docs/axes.md").read_text("utf-8"), re.M)}
+    breaches = []
+    for m in modules(root):
+        for node in ast.walk(m.tree):
+            if isinstance(node, ast.Subscript) and SHAPED.match(ast.unparse(node)):
+                parts = ast.walk(node.slice)
+                axes = [e.value for e in parts if isinstance(e, ast.Constant) and isinstance(e.value, str)]
+                odd = [a for axis in axes for a in axis.split() if a.lstrip("*") not in words and not a.isdigit()]
+                breaches += [f"{m.path}:{node.lineno} says {a!r}" for a in odd if a not in ("...", "")]
+    return breaches
+
+
+def documented(root: Path) -> dict[str, set[str]]:
+    """docs/api.md as {package: names}: a heading per package, a table row per name."""
+    sections = re.split(r"^## `([\w.]+)`", (root / "docs/api.md").read_text("utf-8"), flags=re.M)[1:]
+    return {
+        package: set(re.findall(r"^\| `(\w+)`", text, flags=re.M))
+        for package, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+def exported(module: Module) -> set[str] | None:
+    """The names in a package's `__all__`, or None where it has none."""
+    for node in module.tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+def surface_is_documented(root: Path) -> list[str]:
+    """`__all__` of every package that exports is a table of docs/api.md, name for name."""
+    said = documented(root)
+    packages = {m.name: exported(m) for m in modules(root) if m.path.endswith("__init__.py")}
+    real = {name: names for name, names in packages.items() if names is not None}
+    breaches = [f"docs/api.md tells of {name}, which exports nothing" for name in said.keys() - real.keys()]
+    for name, names in real.items():
+        breaches += [f"{name}.{n} is not in docs/api.md" for n in sorted(names - said.get(name, set()))]
+        breaches += [f"docs/api.md tells of {name}.{n}, not exported" for n in sorted(said.get(name, set()) - names)]
+    return breaches
+
+
+Rule = Callable[[Path], list[str]]
+PLANTED: list[tuple[Rule, dict[str, str], str]] = [
+    (arrows_one_way, {"hooks/a.py": "from probes.b import x\n"}, "hooks/a.py:1 imports probes.b"),
+    (arrows_one_way, {"interp/a.py": "import benchmarks.speed\n"}, "benchmarks.speed"),
+    (no_cycles, {"hooks/a.py": "import hooks.b\n", "hooks/b.py": "from hooks import a\n"}, "hooks.a reaches itself"),
+    (no_cycles, {"hooks/__init__.py": "from hooks.a import x\n", "hooks/a.py": "import hooks\n"}, "hooks.a"),
+    (no_own_imports_in_functions, {"interp/a.py": "def f():\n    from hooks import load\n"}, "interp/a.py:2"),
+    (heavy_libraries_at_home, {"probes/a.py": "def f():\n    import transformer_lens.utils\n"}, "transformer_lens"),
+    (heavy_libraries_at_home, {"interp/memory/a.py": "from sae_lens import SAE\n"}, "sae_lens"),
+    (heavy_libraries_at_home, {"hooks/a.py": "import importlib\nimportlib.import_module('plotly')\n"}, "plotly"),
+    (hook_names_in_one_file, {"hooks/run.py": "NAME = f'blocks.{3}.hook_resid_post'\n"}, "hooks/run.py:1"),
+    (every_file_says_its_idea, {"probes/a.py": "x = 1\n"}, "probes/a.py"),
+    (only_the_command_prints, {"interp/a.py": "def f():\n    print(1)\n"}, "interp/a.py:2"),
+    (public_tensors_have_shapes, {"hooks/a.py": "def f(x: Tensor) -> int: ...\n"}, "f(x)"),
+    (public_tensors_have_shapes, {"hooks/a.py": "class A:\n    def f(self) -> Tensor: ...\n"}, "f(return)"),
+    (shapes_use_the_axis_words, {"hooks/a.py": "def f(x: Float[Tensor, 'batch seq']): ...\n"}, "'seq'"),
+    (surface_is_documented, {"hooks/__init__.py": "__all__ = ['load', 'secret']\n"}, "hooks.secret"),
+    (surface_is_documented, {"hooks/__init__.py": "__all__ = []\n"}, "tells of hooks.load"),
+]
+RULES = list(dict.fromkeys(rule for rule, _, _ in PLANTED))
+CLEAN = {
+    "docs/axes.md": "| word | meaning |\n| --- | --- |\n| `batch` | texts |\n| `pos` | tokens |\n| `*d` | the rest |\n",
+    "docs/api.md": "## `hooks`\n\n| name | what |\n| --- | --- |\n| `load` | a model |\n",
+    "hooks/__init__.py": '"""Capture."""\nfrom hooks.site import load\n__all__ = ["load"]\n',
+    "hooks/site.py": '"""Names."""\nRESID = "blocks.3.hook_resid_post"\n\n'
+    'def load(x: Float[Tensor, "batch pos *d"]) -> Float[Tensor, "batch 2"]:\n    import transformer_lens\n',
+    "probes/a.py": '"""A probe. It speaks of ln_final and blocks.3 in prose."""\nfrom hooks.site import load\n',
+    "interp/sae/read.py": '"""Reading."""\nimport probes.a\n\ndef f():\n    import sae_lens\n',
+    "interp/show/page.py": '"""Pages."""\nimport plotly\n',
+    "interp/cli.py": '"""The command."""\nfrom interp.show import page\nprint(page)\n',
+}
+
+
+def planted(root: Path, files: dict[str, str]) -> Path:
+    for name, text in (CLEAN | files).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_code_keeps_the_rule(rule: Rule) -> None:
+    assert rule(ROOT) == []
+
+
+@pytest.mark.parametrize(("rule", "files", "told"), PLANTED, ids=[f"{r.__name__}-{t}" for r, _, t in PLANTED])
+def test_each_rule_finds_its_planted_breach(rule: Rule, files: dict[str, str], told: str, tmp_path: Path) -> None:
+    assert any(told in breach for breach in rule(planted(tmp_path, files)))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_no_rule_complains_of_a_tree_that_keeps_it(rule: Rule, tmp_path: Path) -> None:
+    assert rule(planted(tmp_path, {})) == []
+
+
+def heavy_after_importing(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(ran.stdout.split())
+
+
+def test_importing_every_package_leaves_the_heavy_libraries_for_later() -> None:
+    names = [m.name for m in modules(ROOT) if m.path.endswith("__init__.py") and not m.name.startswith("interp.show")]
+    assert heavy_after_importing(f"import {', '.join(names)}") == set()
+
+
+def test_the_test_for_heavy_libraries_sees_one() -> None:
+    assert heavy_after_importing("import plotly") == {"plotly"}
