@@ -1,4 +1,4 @@
-# make demo | test | tutorials | check | clean. Set-up runs once, and again when a requirement changes.
+# make demo | test | tutorials | lint | check | clean. Set-up runs once, and again when a requirement changes.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
@@ -9,13 +9,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tutorials check clean
+.PHONY: help demo test tutorials lint check clean
 
 help:
 	@echo "make demo       the whole story on the bundled model, in minutes"
 	@echo "make test       the test suite"
 	@echo "make tutorials  run every notebook"
-	@echo "make check      linters, type checker, tests, tutorials"
+	@echo "make lint       linter and type checker"
+	@echo "make check      linter, type checker, tests, tutorials"
 	@echo "make clean      remove the virtual environment and caches"
 
 demo: $(READY)
@@ -27,10 +28,11 @@ test: $(READY)
 tutorials: $(READY)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=900 tutorials
 
-check: $(READY)
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(MAKE) test tutorials
+
+check: lint test tutorials
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -44,5 +46,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist demo
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
