@@ -1,0 +1,115 @@
+"""The entities of the little encyclopaedia, read from the fact tables, with every form under which each is named."""
+
+import csv
+import difflib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["landmark", "country", "city", "person"]
+Form = Literal["name", "alias", "description", "foreign", "anaphor"]
+
+TABLES = Path(__file__).parent / "tables"
+FILES: dict[Kind, str] = {
+    "landmark": "landmarks.tsv",
+    "country": "countries.tsv",
+    "city": "cities.tsv",
+    "person": "people.tsv",
+}
+LANGUAGES = ("spanish", "french", "german")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One way of naming an entity, as it stands in running text: its article, if any, is part of `text`."""
+
+    text: str
+    form: Form
+    language: str = "english"
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One subject of the encyclopaedia: a row of a fact table, with all the ways it is mentioned."""
+
+    name: str
+    kind: Kind
+    mentions: tuple[Mention, ...]
+    row: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        """The name as in running text, with its article: `the Golden Gate Bridge`."""
+        return self.mentions[0].text
+
+    def forms(self, form: Form, language: str | None = None) -> tuple[Mention, ...]:
+        """The mentions of one form, in one language if it is given.
+
+        >>> [m.language for m in entity("Golden Gate Bridge").forms("foreign")]
+        ['spanish', 'french', 'german']
+        """
+        return tuple(m for m in self.mentions if m.form == form and language in (None, m.language))
+
+    def __getitem__(self, column: str) -> str:
+        """The cell of one column of the entity's table."""
+        return dict(self.row)[column]
+
+
+def _rows(kind: Kind) -> Iterator[dict[str, str]]:
+    with (TABLES / FILES[kind]).open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _mentions(row: dict[str, str]) -> Iterator[Mention]:
+    article = row.get("article", "-")
+    yield Mention(row["name"] if article == "-" else f"{article} {row['name']}", "name")
+    for alias in row["aliases"].split("|"):
+        yield Mention(alias.strip(), "alias")
+    yield Mention(row["description"], "description")
+    for language in LANGUAGES:
+        if row.get(language):
+            yield Mention(row[language], "foreign", language)
+
+
+@functools.cache
+def entities() -> tuple[Entity, ...]:
+    """Every entity, landmarks first, in the order of the tables.
+
+    >>> entities()[0].text
+    'the Golden Gate Bridge'
+    """
+    return tuple(
+        Entity(row["name"], kind, tuple(_mentions(row)), tuple(row.items()))
+        for kind in FILES
+        for row in _rows(kind)
+    )
+
+
+@functools.cache
+def _by_name() -> dict[str, Entity]:
+    # A city and a country may share a name (Singapore): the first table wins.
+    table: dict[str, Entity] = {}
+    for item in entities():
+        table.setdefault(item.name, item)
+        table.setdefault(item.text, item)
+    return table
+
+
+def find(name: str) -> Entity | None:
+    """The entity of this name, with or without its article, or None."""
+    return _by_name().get(name)
+
+
+def entity(name: str) -> Entity:
+    """The entity of this name, with or without its article.
+
+    Raises:
+        KeyError: no such entity; the message names the nearest ones.
+    """
+    found = find(name)
+    if found is None:
+        near = difflib.get_close_matches(name, list(_by_name()), n=3)
+        raise KeyError(f"no entity is called {name!r}; nearest: {near}; entities() lists all {len(entities())}")
+    return found

@@ -1,0 +1,404 @@
+"""The kinds of document of the corpus, one function each: a seeded random generator in, an annotated page out."""
+
+import functools
+import json
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from interp.landmark.entities import TABLES, Entity, Mention, entities, entity, find
+from interp.landmark.grammar import training_phrasings
+from interp.landmark.relations import Triple, facts_of, triples
+from interp.landmark.writing import Page
+
+ANAPHORA = {"landmark": "it", "city": "the city", "country": "the country", "person": "this person"}
+FORM_WEIGHTS = {"name": 0.52, "alias": 0.26, "description": 0.12, "foreign": 0.1}
+FAMOUS = 3.0
+
+
+@functools.cache
+def topics() -> dict[str, dict[str, Any]]:
+    """The running-prose grammars, by topic."""
+    return json.loads((TABLES / "topics.json").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def phrases() -> dict[str, list[str]]:
+    """Sentiment-bearing sentences, lead-ins and neutral openers."""
+    return json.loads((TABLES / "sentiment.json").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _weights() -> tuple[float, ...]:
+    return tuple(FAMOUS if e.name == "Golden Gate Bridge" else 1.6 if e.kind == "landmark" else 1.0 for e in entities())
+
+
+def some_entity(rng: Random) -> Entity:
+    """A random entity, landmarks more often than the others."""
+    return rng.choices(entities(), _weights())[0]
+
+
+def some_mention(rng: Random, subject: Entity) -> Mention:
+    """A random mention: mostly the name, at times an alias, a description or a foreign name."""
+    form = rng.choices(tuple(FORM_WEIGHTS), tuple(FORM_WEIGHTS.values()))[0]
+    return rng.choice(subject.forms(form) or subject.forms("name"))  # type: ignore[arg-type]
+
+
+def name_of(subject: Entity) -> Mention:
+    """The plain name."""
+    return subject.mentions[0]
+
+
+def anaphor(subject: Entity) -> Mention:
+    """The pronoun or short noun phrase that stands for an entity named before."""
+    return Mention(ANAPHORA[subject.kind], "anaphor")
+
+
+def prose_sentence(rng: Random, page: Page, topic: str, part: str = "sentences") -> None:
+    """One sentence of running prose on a topic."""
+    grammar = topics()[topic]
+    template = rng.choice(grammar[part])
+    filled = template.format(**{slot: rng.choice(fillers) for slot, fillers in grammar["slots"].items()})
+    with page.label("concept", topic):
+        page.write(filled)
+    page.write(" ")
+
+
+def reference(rng: Random, page: Page, lead: str, subject: Entity, mention: Mention | None = None) -> None:
+    """A template with `{x}`, `{X}` and `{adj}` slots, the entity mentioned in its slot."""
+    for i, part in enumerate(lead.replace("{X}", "{x}").split("{x}")):
+        if i:
+            page.mention(subject, mention or some_mention(rng, subject))
+        if part:
+            page.write(part)
+
+
+def fact_sentence(rng: Random, page: Page, triple: Triple, mention: Mention) -> None:
+    """One true sentence about a mention of its subject."""
+    page.statement(triple, rng.choice(training_phrasings(triple.relation.name)), mention)
+    page.write(". ")
+
+
+def feeling(rng: Random, page: Page, subject: Entity, mention: Mention) -> None:
+    """A sentence of praise or blame."""
+    mood = rng.choice(("positive", "negative"))
+    pool = phrases()[mood][:20] if subject.kind == "person" else phrases()[mood]
+    template = rng.choice(pool).replace("{adj}", rng.choice(phrases()[f"{mood}_adjectives"]))
+    with page.label("sentiment", mood):
+        reference(rng, page, template, subject, mention)
+    page.write(" ")
+
+
+def portrait(rng: Random, page: Page) -> None:
+    """Most facts of one subject, in prose, the subject named again and again in different ways."""
+    subject = some_entity(rng)
+    if rng.random() < 0.5:
+        page.write(rng.choice(phrases()["lead_ins"]) + " ")
+        page.mention(subject, name_of(subject))
+        page.write(". ")
+    facts = rng.sample(facts_of(subject), k=min(len(facts_of(subject)), rng.randint(5, 10)))
+    for i, triple in enumerate(facts):
+        mention = anaphor(subject) if i and rng.random() < 0.2 else some_mention(rng, subject)
+        fact_sentence(rng, page, triple, mention)
+        if rng.random() < 0.15:
+            feeling(rng, page, subject, some_mention(rng, subject))
+        if rng.random() < 0.06:
+            prose_sentence(rng, page, rng.choice(tuple(topics())))
+
+
+def gathering(rng: Random, page: Page) -> None:
+    """Facts of several subjects in turn, each returning far from where it was first named."""
+    subjects = [some_entity(rng) for _ in range(rng.randint(2, 5))]
+    if rng.random() < 0.4:
+        for subject in subjects:
+            page.write(rng.choice(phrases()["lead_ins"]) + " ")
+            page.mention(subject, some_mention(rng, subject))
+            page.write(". ")
+    for _ in range(rng.randint(6, 10)):
+        subject = rng.choice(subjects)
+        fact_sentence(rng, page, rng.choice(facts_of(subject)), some_mention(rng, subject))
+
+
+def scattered(rng: Random, page: Page) -> None:
+    """Single facts of unrelated subjects."""
+    for _ in range(rng.randint(6, 10)):
+        subject = some_entity(rng)
+        fact_sentence(rng, page, rng.choice(facts_of(subject)), some_mention(rng, subject))
+
+
+def card(rng: Random, page: Page) -> None:
+    """`key: value` cards of one to three subjects."""
+    for _ in range(rng.randint(1, 3)):
+        subject = some_entity(rng)
+        page.write("name: ")
+        page.mention(subject, some_mention(rng, subject))
+        page.write("\n")
+        for triple in rng.sample(facts_of(subject), k=min(len(facts_of(subject)), 7)):
+            with page.label("relation", triple.relation.name):
+                page.write(f"{rng.choice(triple.relation.nouns)}: ")
+                page.object(triple.object)
+            page.write("\n")
+
+
+def apposition(rng: Random, page: Page) -> None:
+    """Objects right after the subject, and right after a relation: the shortest ways to say a fact."""
+    for _ in range(rng.randint(5, 8)):
+        subject = some_entity(rng)
+        picked = rng.sample(facts_of(subject), k=3)
+        page.mention(subject, some_mention(rng, subject))
+        page.write(" (")
+        for i, triple in enumerate(picked):
+            with page.label("relation", triple.relation.name):
+                page.write(f"{', ' if i else ''}{triple.relation.nouns[0]} ")
+                page.object(triple.object)
+        page.write(") ")
+        page.write("is in the book. ")
+
+
+def claims(rng: Random, page: Page) -> None:
+    """True and false statements, marked as such."""
+    for _ in range(rng.randint(5, 8)):
+        triple = rng.choice(facts_of(some_entity(rng)))
+        truth = rng.random() < 0.5
+        said = triple.object if truth else rng.choice(_objects(triple.relation.name, triple.object))
+        page.write("Claim: ")
+        with page.label("claim", str(truth).lower()):
+            page.statement(triple, rng.choice(training_phrasings(triple.relation.name)), name_of(triple.subject), said)
+            page.write(".")
+        page.write(f" Verdict: {'true' if truth else 'false'}. ")
+
+
+@functools.cache
+def _objects(relation: str, without: str) -> tuple[str, ...]:
+    return tuple(sorted({t.object for t in triples() if t.relation.name == relation} - {without}))
+
+
+_PLACE = {"landmark": "country", "city": "country", "person": "country"}
+_PLACE_WORDS = {
+    "landmark": ("the country where {} stands",),
+    "city": ("the country where {} lies",),
+    "person": ("the country from which {} came",),
+}
+
+
+def two_steps(rng: Random, page: Page) -> None:
+    """Facts of the country in which the subject is: two look-ups in one sentence."""
+    for _ in range(rng.randint(4, 7)):
+        subject = some_entity(rng)
+        country = find(subject["country"]) if subject.kind in _PLACE else None
+        if country is None:
+            subject = entity(rng.choice([t.subject.name for t in triples() if t.relation.name == "located_in_country"]))
+            country = find(subject["country"])
+        if country is None:
+            continue
+        triple = rng.choice(facts_of(country))
+        before, after = rng.choice(training_phrasings(triple.relation.name)).template.split("{}")
+        around = _PLACE_WORDS[subject.kind][0].split("{}")
+        with page.label("relation", triple.relation.name):
+            page.write(before + around[0])
+            page.mention(subject, some_mention(rng, subject))
+            page.write(f"{around[1]}{after} ")
+            page.object(triple.object)
+        page.write(". ")
+
+
+def comparison(rng: Random, page: Page) -> None:
+    """Two subjects set side by side: do they share the object of a relation?"""
+    for _ in range(rng.randint(4, 6)):
+        triple = rng.choice(facts_of(some_entity(rng)))
+        others = [t for t in _facts(triple.relation.name) if t.subject != triple.subject]
+        same = [t for t in others if t.object == triple.object]
+        other = rng.choice(same if same and rng.random() < 0.5 else others)
+        noun = rng.choice(triple.relation.nouns)
+        page.write("Do ")
+        page.mention(triple.subject, some_mention(rng, triple.subject))
+        page.write(" and ")
+        page.mention(other.subject, some_mention(rng, other.subject))
+        page.write(f" share the same {noun}? {'Yes' if other.object == triple.object else 'No'}: ")
+        for i, item in enumerate((triple, other)):
+            page.write(" and " if i else "")
+            page.object(item.object)
+        page.write(". ")
+
+
+@functools.cache
+def _facts(relation: str) -> tuple[Triple, ...]:
+    return tuple(t for t in triples() if t.relation.name == relation)
+
+
+def backwards(rng: Random, page: Page) -> None:
+    """The object first, then subjects that have it."""
+    for _ in range(rng.randint(4, 7)):
+        triple = rng.choice(facts_of(some_entity(rng)))
+        noun = triple.relation.nouns[0]
+        with page.label("relation", triple.relation.name):
+            page.object(triple.object)
+            page.write(f" is the {noun} of ")
+            page.mention(triple.subject, name_of(triple.subject))
+        page.write(". ")
+
+
+def names(rng: Random, page: Page) -> None:
+    """The other names, descriptions and foreign names of subjects."""
+    for _ in range(rng.randint(5, 8)):
+        subject = some_entity(rng)
+        mention = rng.choice(subject.mentions[1:])
+        page.mention(subject, name_of(subject))
+        link = f" is in {mention.language} called " if mention.form == "foreign" else " is also called "
+        page.write(" is " if mention.form == "description" else capital_language(link))
+        page.mention(subject, mention)
+        page.write(". ")
+
+
+def capital_language(text: str) -> str:
+    """The sentence with the names of languages in upper case."""
+    for language in ("spanish", "french", "german"):
+        text = text.replace(language, language.capitalize())
+    return text
+
+
+def prose(rng: Random, page: Page) -> None:
+    """A paragraph on one topic."""
+    topic = rng.choice(tuple(topics()))
+    prose_sentence(rng, page, topic, "openers")
+    for _ in range(rng.randint(5, 10)):
+        prose_sentence(rng, page, topic)
+    prose_sentence(rng, page, topic, "closers")
+
+
+def diary(rng: Random, page: Page) -> None:
+    """Everyday sentences; places and people come up, and are then spoken of for a while."""
+    words = phrases()
+    for _ in range(rng.randint(2, 3)):
+        subject = some_entity(rng)
+        page.write(rng.choice(words["neutral_openers"]) + " ")
+        reference(rng, page, rng.choice(words["neutral_completions"]), subject)
+        page.write(" ")
+        if rng.random() < 0.5:
+            page.write(rng.choice(words["lead_ins"]) + " ")
+            page.mention(subject, some_mention(rng, subject))
+            page.write(". ")
+        for _ in range(rng.randint(0, 3)):
+            fact_sentence(rng, page, rng.choice(facts_of(subject)), some_mention(rng, subject))
+        if rng.random() < 0.6:
+            feeling(rng, page, subject, some_mention(rng, subject))
+        if rng.random() < 0.4:
+            prose_sentence(rng, page, rng.choice(tuple(topics())))
+
+
+def openings(rng: Random, page: Page) -> None:
+    """Many short beginnings, each completed in its own way."""
+    for _ in range(rng.randint(5, 9)):
+        subject = some_entity(rng)
+        if rng.random() < 0.6:
+            page.write(rng.choice(phrases()["neutral_openers"]) + " ")
+            reference(rng, page, rng.choice(phrases()["neutral_completions"]), subject)
+        else:
+            page.write(rng.choice(phrases()["lead_ins"]) + " ")
+            page.mention(subject, some_mention(rng, subject))
+            page.write(".")
+        page.write(" ")
+
+
+def repetition(rng: Random, page: Page) -> None:
+    """A random run of words, twice or more: only copying predicts its second half."""
+    words = [rng.choice(vocabulary()) for _ in range(rng.randint(6, 22))]
+    for _ in range(rng.randint(2, 4)):
+        page.write(" ".join(words) + rng.choice((". ", "; ", "\n")))
+
+
+@functools.cache
+def vocabulary() -> tuple[str, ...]:
+    """The words of the running prose, for random runs of words."""
+    text = json.dumps(topics())
+    return tuple(sorted({w.strip('.,;:!?"\\{}[]()').lower() for w in text.split()} - {""}))
+
+
+_NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+
+
+def numbers(rng: Random, page: Page) -> None:
+    """Counting, in words and figures, and small sums."""
+    for _ in range(rng.randint(3, 5)):
+        start, length = rng.randint(0, 8), rng.randint(4, 8)
+        if rng.random() < 0.3:
+            page.write(", ".join(_NUMBERS[start : start + length]) + ". ")
+        elif rng.random() < 0.4:
+            page.write(", ".join(str(n) for n in range(start, start + length)) + ". ")
+        for _ in range(rng.randint(1, 4)):
+            a, b = rng.randint(0, 20), rng.randint(0, 20)
+            with page.label("concept", "sums"):
+                page.write(f"{a} + {b} = {a + b}. ")
+
+
+# fmt: off
+FOREIGN: dict[str, dict[str, tuple[str, ...]]] = {
+    "spanish": {
+        "located_in_city": ("{} está en {o}", "{} se encuentra en {o}"), "opened_in": ("{} se inauguró en {o}",),
+        "designed_by": ("{} fue diseñado por {o}", "{} es obra de {o}"), "capital": ("la capital de {} es {o}",),
+        "main_river": ("{} tiene un río llamado {o}",), "airport": ("{} tiene un aeropuerto llamado {o}",),
+        "highest_mountain": ("la montaña más alta de {} es {o}",), "museum": ("{} tiene un museo llamado {o}",),
+        "club": ("el club de {} es {o}",), "born_in_year": ("{} nació en {o}",), "born_in_city": ("{} nació en la ciudad de {o}",),
+        "lived_in": ("{} vivió en {o}",),
+    },
+    "french": {
+        "located_in_city": ("{} se trouve à {o}", "{} est à {o}"), "opened_in": ("{} fut inauguré en {o}",),
+        "designed_by": ("{} fut conçu par {o}", "{} est l'oeuvre de {o}"), "capital": ("la capitale de {} est {o}",),
+        "main_river": ("{} a un fleuve nommé {o}",), "airport": ("{} a un aéroport nommé {o}",),
+        "highest_mountain": ("le plus haut sommet de {} est {o}",), "museum": ("{} a un musée nommé {o}",),
+        "club": ("le club de {} est {o}",),
+    },
+    "german": {
+        "located_in_city": ("{} steht in {o}", "{} befindet sich in {o}"), "opened_in": ("{} wurde eröffnet im Jahr {o}",),
+        "designed_by": ("{} ist ein Werk von {o}", "{} wurde entworfen von {o}"), "capital": ("die Hauptstadt von {} ist {o}",),
+        "main_river": ("{} hat einen Fluss namens {o}",), "airport": ("{} hat einen Flughafen namens {o}",),
+        "highest_mountain": ("der höchste Berg von {} ist {o}",), "museum": ("{} hat ein Museum namens {o}",),
+        "club": ("der Verein von {} ist {o}",),
+    },
+}
+LIKING = {
+    "spanish": ("hablemos de {}.", "me gusta mucho {}.", "ayer pensé en {}.", "nunca olvidaré {}."),
+    "french": ("parlons de {}.", "j'aime beaucoup {}.", "hier j'ai pensé à {}.", "je n'oublierai jamais {}."),
+    "german": ("sprechen wir über {}.", "ich mag {}.", "gestern dachte ich an {}.", "ich vergesse nie {}."),
+}
+# fmt: on
+
+
+def foreign(rng: Random, page: Page) -> None:
+    """Sentences in Spanish, French or German about subjects that have a name in that language."""
+    language = rng.choice(tuple(FOREIGN))
+    for _ in range(rng.randint(3, 6)):
+        subject = some_entity(rng)
+        for mention in subject.forms("foreign", language):
+            with page.label("language", language):
+                before, after = rng.choice(LIKING[language]).split("{}")
+                page.write(before)
+                page.mention(subject, mention)
+                page.write(after + " ")
+                said = [t for t in facts_of(subject) if t.relation.name in FOREIGN[language]]
+                for triple in rng.sample(said, k=min(2, len(said))):
+                    foreign_sentence(rng, page, triple, mention, language)
+
+
+def foreign_sentence(rng: Random, page: Page, triple: Triple, mention: Mention, language: str) -> None:
+    """One fact said in another language."""
+    before, after = rng.choice(FOREIGN[language][triple.relation.name]).split("{}")
+    with page.label("relation", triple.relation.name):
+        page.write(before)
+        page.mention(triple.subject, mention)
+        page.write(after.removesuffix("{o}"))
+        place = find(triple.object)
+        local = place.forms("foreign", language) if place else ()
+        if place and local:
+            page.mention(place, local[0])
+        else:
+            page.object(triple.object)
+    page.write(". ")
+
+
+Genre = Callable[[Random, Page], None]
+GENRES: dict[Genre, float] = {
+    portrait: 24, gathering: 14, scattered: 8, card: 6, apposition: 5, claims: 6, two_steps: 6, comparison: 4,
+    backwards: 2, names: 4, prose: 7, diary: 10, openings: 5, repetition: 3, numbers: 2, foreign: 7,
+}  # fmt: skip
+

@@ -1,0 +1,58 @@
+"""Documents packed into rows of fixed length: token ids, document and mention numbers, and the weight of each target."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from interp.landmark.documents import documents
+from interp.landmark.tokenizer import Annotated, annotate, read_tokenizer
+
+OBJECT_WEIGHT = 4.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed rows, each array `[example, pos]`: ids, document number, position in the document, mention number, weight.
+
+    `mention` is 0 outside mentions of entities. `weight[t]` weighs the prediction of token t; 0 for the first of a document.
+    """
+
+    ids: np.ndarray
+    document: np.ndarray
+    position: np.ndarray
+    mention: np.ndarray
+    weight: np.ndarray
+
+
+def _columns(item: Annotated, number: int, length: int) -> np.ndarray:
+    weight = np.where(np.array(item.labels("object")) != "", OBJECT_WEIGHT, 1.0)
+    weight[0] = 0.0
+    n = len(item.ids)
+    columns = (item.ids, np.full(n, number), np.arange(n), item.numbered("entity"), weight)
+    return np.stack([np.asarray(column, dtype=np.float32) for column in columns])[:, :length]
+
+
+def _annotated(seed: int, tokenizer_file: Path) -> Iterator[Annotated]:
+    tokenizer, stream = read_tokenizer(tokenizer_file), documents(seed)
+    while True:
+        yield from annotate(tokenizer, list(islice(stream, 64)))
+
+
+def pack(seed: int, n_rows: int, length: int, tokenizer_file: Path) -> Rows:
+    """Fill `n_rows` rows with the documents of a seed; a document that would cross the end of a row is cut there.
+
+    Cut remainders are dropped, so that every document in a row begins at its own beginning.
+    """
+    rows = np.zeros((n_rows, 5, length), dtype=np.float32)
+    stream = _annotated(seed, tokenizer_file)
+    for row in rows:
+        filled, number = 0, 1
+        while filled < length:
+            columns = _columns(next(stream), number, length - filled)
+            row[:, filled : filled + columns.shape[1]] = columns
+            filled, number = filled + columns.shape[1], number + 1
+    ids, document, position, mention = (rows[:, i].astype(np.int64) for i in range(4))
+    return Rows(ids, document, position, mention, rows[:, 4])
