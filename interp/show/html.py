@@ -40,10 +40,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], emphasised: Sequen
     for i, row in enumerate(rows):
         mark = ' class="strong"' if i < len(emphasised) and emphasised[i] else ""
         lines.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>")
-    return (
-        f'<div class="wide"><table><thead><tr>{header}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> str:
@@ -55,13 +52,14 @@ def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> st
         raise ValueError(f"{len(pieces)} tokens were given with {len(values)} values: give one value per token")
     if not largest > 0:
         raise ValueError(f"largest is {largest}: give the positive value that gets the full colour")
-    return "".join(_token(piece, value, min(max(value / largest, 0.0), 1.0)) for piece, value in zip(pieces, values, strict=True))
+    return "".join(_token(piece, value, value / largest) for piece, value in zip(pieces, values, strict=True))
 
 
 def _token(piece: str, value: float, share: float) -> str:
     shown = escape(piece.replace("\n", "↵"))
-    if share == 0.0:
+    if share <= 0:
         return f"<span>{shown}</span>"
+    share = min(share, 1.0)
     ink = ";color:#fff" if share > 0.6 else ""
     colour = rgba(CONCEPT, 0.12 + 0.88 * share)
     return f'<span class="t" style="background:{colour}{ink}" title="{value:.3g}">{shown}</span>'

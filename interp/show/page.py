@@ -70,9 +70,7 @@ def report(
     return path
 
 
-def _page(
-    title: str, lead: str, sections: Sequence[Section], tiles: Sequence[Tile], notes: Sequence[str]
-) -> str:
+def _page(title: str, lead: str, sections: Sequence[Section], tiles: Sequence[Tile], notes: Sequence[str]) -> str:
     body = "".join(_section(number, section) for number, section in enumerate(sections, start=1))
     return f"""<!doctype html>
 <html lang="en">
@@ -110,8 +108,8 @@ def _section(number: int, section: Section) -> str:
 
 def _panel(name: str, panel: Panel) -> str:
     body = panel.body.text if isinstance(panel.body, Html) else _figure(name, panel.body)
-    control = f'<span class="control">{escape(panel.control)}</span>'
-    return f"<figure><h3>{escape(panel.title)}</h3>{body}<figcaption>{escape(panel.caption)}{control}</figcaption></figure>"
+    caption = f'{escape(panel.caption)}<span class="control">{escape(panel.control)}</span>'
+    return f"<figure><h3>{escape(panel.title)}</h3>{body}<figcaption>{caption}</figcaption></figure>"
 
 
 def _figure(name: str, figure: Figure) -> str:

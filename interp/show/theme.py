@@ -22,6 +22,14 @@ def rgba(colour: str, alpha: float) -> str:
     return f"rgba({red}, {green}, {blue}, {round(alpha, 3):g})"
 
 
+def ruled(figure: Figure, at: float, text: str, row: int, colour: str = BEFORE, position: str = "top left") -> None:
+    """Draw a dotted, labelled horizontal line across one row of a figure: what the curves are read against."""
+    line = {"color": colour, "dash": "dot", "width": 1.5}
+    font = {"size": 12, "color": colour}
+    label = {"annotation_text": text, "annotation_position": position, "annotation_font": font}
+    figure.add_hline(y=at, row=row, col=1, line=line, **label)  # pyright: ignore[reportArgumentType]
+
+
 def styled(figure: Figure, height: int) -> Figure:
     """Give a figure the common look, in place, and return it."""
     figure.update_layout(

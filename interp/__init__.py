@@ -1,0 +1,6 @@
+"""Interpretability workbench: find directions in a transformer, steer with them, edit its facts, check every result.
+
+Import what you need: `from interp.sae import TopK, train`. Nothing heavy is loaded until it is used.
+"""
+
+__all__ = ["features", "landmark", "memory", "sae", "show", "steering"]

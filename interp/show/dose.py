@@ -1,0 +1,90 @@
+"""The dose-response as a figure: naming above, perplexity below, each with the random direction of equal norm."""
+
+from collections.abc import Sequence
+
+from plotly.graph_objects import Scatter
+from plotly.subplots import make_subplots
+
+from interp.show.page import Panel
+from interp.show.theme import CONCEPT, CONTROL, rgba, ruled, styled
+from interp.steering import Condition, DoseResponse
+
+FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
+Interval = tuple[float, float, float]  # value, low, high
+
+
+def dose_panel(response: DoseResponse, concept: str) -> Panel:
+    """Share of continuations that name the concept, and their perplexity ratio, against dose.
+
+    ```python
+    dose_panel(dose_response(model, clamping(sae, 17), prompts, names, doses=(1, 2, 4)), "the bridge").body.show()
+    ```
+    """
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.58, 0.42])
+    for name, colour, conditions in (
+        ("random direction of equal norm", CONTROL, response.control),
+        ("steered", CONCEPT, response.steered),
+    ):
+        doses = [condition.dose for condition in conditions]
+        for row, estimates in ((1, _naming(conditions)), (2, _ratios(conditions, response.unsteered))):
+            figure.add_traces(_band_and_line(doses, estimates, name, colour, row), rows=row, cols=1)
+    ruled(figure, 100 * response.unsteered.naming.value, "unsteered", row=1)
+    ruled(figure, FLUENT, f"{FLUENT:g} × unsteered", row=2)
+    figure.update_yaxes(title_text=f"continuations naming<br>{concept}, %", range=[-4, 104], row=1, col=1)
+    ticks = [0.5, 1, 2, 3, 5, 10, 20, 50, 100, 1000]
+    figure.update_yaxes(title_text="perplexity ratio", type="log", tickvals=ticks, row=2, col=1)
+    figure.update_xaxes(title_text=f"dose, in units of {response.unit}", row=2, col=1)
+    return Panel(
+        title=f"Turning it up: how often the text names {concept}, and what that costs in fluency",
+        body=styled(figure, 540),
+        caption=_caption(response, concept),
+        control=_control(response),
+    )
+
+
+def _naming(conditions: Sequence[Condition]) -> list[Interval]:
+    return [(100 * e.value, 100 * e.low, 100 * e.high) for e in (c.naming for c in conditions)]
+
+
+def _ratios(conditions: Sequence[Condition], unsteered: Condition) -> list[Interval]:
+    return [(e.value, e.low, e.high) for e in (c.perplexity_over(unsteered) for c in conditions)]
+
+
+def _band_and_line(doses: list[float], estimates: list[Interval], name: str, colour: str, row: int) -> list[Scatter]:
+    values, lows, highs = zip(*estimates, strict=True)
+    outline = {"x": doses + doses[::-1], "y": [*highs, *lows[::-1]]}
+    band = Scatter(**outline, fill="toself", fillcolor=rgba(colour, 0.16), line={"width": 0}, hoverinfo="skip")
+    band.update(mode="lines", showlegend=False, legendgroup=name)
+    hover = f"dose %{{x:g}}<br>%{{y:.3g}} (%{{customdata[0]:.3g}} to %{{customdata[1]:.3g}})<extra>{name}</extra>"
+    line = Scatter(x=doses, y=values, name=name, mode="lines+markers", line={"color": colour, "width": 2.5})
+    line.update(marker={"size": 7}, customdata=list(zip(lows, highs, strict=True)), hovertemplate=hover)
+    line.update(showlegend=row == 1, legendgroup=name)
+    return [band, line]
+
+
+def _caption(response: DoseResponse, concept: str) -> str:
+    return (
+        f"Look for a dose where the upper line is high while the lower one stays under {FLUENT:g}. "
+        f"{_finding(response, concept)} Perplexity is that of the sampled text under the unsteered model. "
+        f"{len(response.unsteered.texts)} continuations per point; bands are 95 % intervals, Wilson's above and a "
+        "bootstrap below."
+    )
+
+
+def _finding(response: DoseResponse, concept: str) -> str:
+    if not response.fluent(FLUENT):
+        return "Here no dose is that fluent."
+    best, unsteered = response.best(FLUENT), response.unsteered
+    return (
+        f"At dose {best.dose:g} {best.naming.value:.0%} of continuations name {concept}, at "
+        f"{best.perplexity_over(unsteered).value:.2f} times the perplexity of unsteered text; distinct-2 is "
+        f"{best.distinctness.value:.2f} (unsteered {unsteered.distinctness.value:.2f})."
+    )
+
+
+def _control(response: DoseResponse) -> str:
+    most = max(response.control, key=lambda c: c.naming.value)
+    return (
+        f"The same rule along random directions of equal norm: they name it at most {most.naming.value:.1%} of the "
+        f"time (dose {most.dose:g}). Unsteered: {response.unsteered.naming.value:.1%}."
+    )

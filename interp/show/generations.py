@@ -1,0 +1,43 @@
+"""Continuations side by side, before and after, with the concept marked."""
+
+from collections.abc import Callable, Sequence
+
+from interp.show.html import Html, escape, highlighted
+from interp.show.page import Panel
+from interp.steering import Condition
+
+Spans = Callable[[str], Sequence[tuple[int, int]]]
+
+
+def generations_panel(before: Condition, after: Condition, spans: Spans, at_most: int = 6) -> Panel:
+    """The first continuation of each prompt, unsteered and steered, with the spans that name the concept marked.
+
+    No continuation is picked by what it says: they are the first ones drawn.
+
+    Errors: `ValueError` when the two conditions did not continue the same prompts.
+
+    ```python
+    generations_panel(response.unsteered, response.best(), Names(("Golden Gate Bridge",)).spans).body
+    ```
+    """
+    if before.prompts != after.prompts:
+        raise ValueError("the two conditions continued different prompts: sample both from the same prompts and seed")
+    first = {prompt: i for i, prompt in reversed(list(enumerate(before.prompts)))}
+    shown = sorted(first.values())[:at_most]
+    rows = [_pair(before.prompts[i], before.texts[i], after.texts[i], spans) for i in shown]
+    head = f'<div class="pair head"><div>Unsteered</div><div>Steered, dose {after.dose:g}</div></div>'
+    return Panel(
+        title="The same prompts, before and after",
+        body=Html(head + "".join(rows)),
+        caption=(
+            "Read across. Prompts are grey, the concept's names are marked. The first continuation drawn for each "
+            f"prompt is shown, not the best; over all {len(after.texts)} of them {after.naming.value:.0%} name it."
+        ),
+        control=f"Unsteered on the left, with the same prompts and seed: {before.naming.value:.1%} name it.",
+    )
+
+
+def _pair(prompt: str, before: str, after: str, spans: Spans) -> str:
+    start = f'<span class="prompt">{escape(prompt)}</span>'
+    cells = (f"<div>{start}{highlighted(text, spans(text))}</div>" for text in (before, after))
+    return f'<div class="pair">{"".join(cells)}</div>'

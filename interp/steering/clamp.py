@@ -1,0 +1,69 @@
+"""Clamping a sparse autoencoder's latent, as published: the reconstruction's error stays as it is.
+
+Templeton et al. 2024, "Scaling Monosemanticity": x is split into SAE(x) + error(x), one latent of SAE(x) is set
+to c, and error(x) is added back. With f_i(x) the latent's value and d_i its decoder row this is
+x' = x + (c - f_i(x)) d_i, exactly.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Intervention, Position
+from hooks.interventions import apply
+from hooks.position import everywhere
+from interp.sae import SAE
+from interp.steering.steering import Steering
+
+ROWS = 4096  # encoded at once, so that the dense latents of a long batch never exist together
+
+
+def clamp_latent(sae: SAE, latent: int, multiple: float, at: Position = everywhere) -> Intervention:
+    """Set latent i to c at every token: x' = x + (c - f_i(x)) W_dec[i], with c = multiple · max f_i seen in training.
+
+    f_i(x) is the value after the TopK selection, so a token where the latent is not among the k largest counts as 0.
+    The intervention belongs at `sae.site`.
+
+    Errors: `IndexError` for a latent the SAE does not have; `ValueError` for one that never fired in training, which
+    has no scale, or an SAE without a site. Cost: one encoding of every selected token.
+
+    ```python
+    with intervene(model, {sae.site: clamp_latent(sae, 17, multiple=5.0)}):
+        model.generate("I walked")
+    ```
+    """
+    return clamping(sae, latent, at).dose(multiple)
+
+
+def clamping(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
+    """Steer by clamping a latent; a dose of one is the latent's largest activation in training.
+
+    Its control clamps along a random direction of the decoder row's norm: x' = x + (c - f_i(x)) r, |r| = |W_dec[i]|.
+
+    Errors: as `clamp_latent`.
+
+    ```python
+    with steer(model, clamping(sae, 17), 5.0):
+        model.generate("I walked")
+    ```
+    """
+    direction = sae.direction(latent)
+    maximum = float(sae.max_activation[latent])
+
+    def rule(vector: Float[Tensor, "d_model"], dose: float) -> Intervention:
+        c = dose * maximum
+
+        def clamp(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+            f_i = torch.cat([sae.encode(rows)[:, latent] for rows in x.split(ROWS)])
+            return x + ((c - f_i)[:, None] * vector.to(f_i)).to(x)
+
+        return apply(clamp, at=at)
+
+    return Steering(
+        site=direction.site,
+        source=f"clamp of SAE latent {latent}",
+        unit="the latent's largest activation in training",
+        vector=direction.vector,
+        rule=rule,
+        fingerprint=direction.fingerprint,
+    )

@@ -1,0 +1,95 @@
+"""What a steering does as its dose grows: how often the text names the concept, and what that costs in fluency."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from hooks import Model
+from interp.steering.condition import Condition, Sampling, sample
+from interp.steering.steering import Steering
+
+
+@dataclass(frozen=True)
+class DoseResponse:
+    """The unsteered condition, the steered one at every dose, and random directions of equal norm at the same doses.
+
+    `source` and `unit` say what was steered with and what a dose of one is.
+    """
+
+    source: str
+    unit: str
+    unsteered: Condition
+    steered: tuple[Condition, ...]
+    control: tuple[Condition, ...]
+
+    def fluent(self, most: float = 3.0) -> tuple[Condition, ...]:
+        """The steered conditions whose perplexity is at most `most` times that of the unsteered one."""
+        return tuple(c for c in self.steered if c.perplexity_over(self.unsteered).value <= most)
+
+    def best(self, most: float = 3.0) -> Condition:
+        """The fluent condition that names the concept most often, and of equals the most fluent.
+
+        Choosing a dose on these prompts flatters it: measure the chosen one on others.
+
+        Errors: `ValueError` when no dose is that fluent.
+        """
+        fluent = self.fluent(most)
+        if not fluent:
+            least = min(self.steered, key=lambda c: c.perplexity.value)
+            ratio = least.perplexity_over(self.unsteered).value
+            raise ValueError(
+                f"no dose has a perplexity ratio of at most {most:g}: the lowest is {ratio:.3g}, at dose "
+                f"{least.dose:g}; try other doses"
+            )
+        return max(fluent, key=lambda c: (c.naming.value, -c.perplexity.value))
+
+    @property
+    def best_dose(self) -> float:
+        """The dose of `best()`, at a perplexity ratio of at most 3."""
+        return self.best().dose
+
+
+def dose_response(
+    model: Model,
+    steering: Steering,
+    prompts: Sequence[str],
+    names: Callable[[str], bool],
+    *,
+    doses: Sequence[float],
+    sampling: Sampling | None = None,
+    controls: Sequence[int] = (0, 1, 2),
+    progress: bool = True,
+) -> DoseResponse:
+    """Sample continuations unsteered, at every dose, and at every dose of random directions of equal norm.
+
+    Per condition: the share of continuations that name the concept (Wilson's interval), their perplexity under the
+    unsteered model, and distinct-2. `controls` are the seeds of the random directions; they share the continuations
+    of a condition, so that it rests on as many as the steered one.
+
+    Errors: `ValueError` for no prompts, no doses or no controls. Cost: 1 + 2 · doses conditions of `max_new_tokens`
+    cached forward passes per batch, and one more for the perplexity.
+
+    ```python
+    response = dose_response(model, clamping(sae, 17), prompts, Names(("Golden Gate Bridge",)), doses=(1, 2, 4))
+    response.best().naming
+    ```
+    """
+    if not doses or not controls:
+        raise ValueError(f"doses {doses!r} and control seeds {controls!r} were given: give at least one of each")
+    random = [steering.control(seed) for seed in controls]
+    bar = tqdm(total=1 + 2 * len(doses), desc="dose-response", unit="condition", disable=not progress)
+
+    def at(dose: float, ways: Sequence[Steering]) -> Condition:
+        condition = sample(model, prompts, names, ways, dose, sampling)
+        bar.update()
+        return condition
+
+    with bar:
+        return DoseResponse(
+            source=steering.source,
+            unit=steering.unit,
+            unsteered=at(0.0, []),
+            steered=tuple(at(dose, [steering]) for dose in doses),
+            control=tuple(at(dose, random) for dose in doses),
+        )

@@ -1,0 +1,58 @@
+"""A measured share, mean or ratio with its 95 % interval and the number of cases behind it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Z = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, the ends of its 95 % interval, and the number of cases it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def share(outcomes: Bool[Tensor, "example"]) -> Estimate:
+    """The share that is true, with the interval of Wilson 1927.
+
+    (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n), with z = 1.96.
+
+    Errors: `ValueError` when there is no outcome.
+    """
+    n = len(outcomes)
+    if n == 0:
+        raise ValueError("a share of 0 outcomes was asked for: give at least one")
+    p = outcomes.double().mean().item()
+    centre, half = p + Z * Z / (2 * n), Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    scale = 1 + Z * Z / n
+    return Estimate(p, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale), n)
+
+
+def bootstrap(
+    statistic: Callable[[list[Tensor]], float],
+    samples: Sequence[Float[Tensor, "n *d"]],
+    draws: int = 500,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of some samples, with its percentile bootstrap interval: the rows of each are drawn anew, apart.
+
+    Errors: `ValueError` when a sample is empty. Cost: `draws` evaluations of the statistic.
+    """
+    if not samples or any(len(rows) == 0 for rows in samples):
+        raise ValueError(f"samples of {[len(rows) for rows in samples]} rows were given: none may be empty")
+    generator = torch.Generator().manual_seed(seed)
+    values = [
+        statistic([rows[torch.randint(len(rows), (len(rows),), generator=generator)] for rows in samples])
+        for _ in range(draws)
+    ]
+    low, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return Estimate(statistic(list(samples)), low.item(), high.item(), len(samples[0]))

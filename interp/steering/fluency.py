@@ -1,0 +1,60 @@
+"""How fluent a continuation is: its surprisal under a model, and how much it repeats itself."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hooks import Model, Tokens
+
+
+def surprisal(
+    model: Model, prompts: Sequence[str], continuations: Sequence[str], *, batch_size: int = 32
+) -> tuple[Float[Tensor, "example"], Int[Tensor, "example"]]:
+    """Total surprisal of each continuation after its prompt, in nats, and its number of tokens.
+
+    S = -sum_t log p(x_t | prompt, x_<t) over the tokens that reach past the prompt's characters, read as the tokenizer
+    splits prompt and continuation together. exp(sum S / sum n) is the perplexity.
+
+    Errors: `ValueError` when there are not as many continuations as prompts. Cost: one forward pass per batch.
+
+    ```python
+    nats, n = surprisal(model, ["The bridge"], [" is red."])
+    ```
+    """
+    if not prompts or len(prompts) != len(continuations):
+        raise ValueError(
+            f"{len(continuations)} continuations were given with {len(prompts)} prompts: give one for each"
+        )
+    nats, lengths = [], []
+    for start in range(0, len(prompts), batch_size):
+        head, tail = prompts[start : start + batch_size], continuations[start : start + batch_size]
+        tokens = model.tokens([a + b for a, b in zip(head, tail, strict=True)])
+        chosen = _past(tokens, [len(a) for a in head])[:, 1:]
+        with torch.no_grad():
+            log_p = model.run(tokens)[:, :-1].float().log_softmax(-1)
+        picked = log_p.gather(-1, tokens.ids[:, 1:, None].to(log_p.device))[..., 0].cpu()
+        nats.append(-(picked.where(chosen, torch.zeros(()))).sum(-1))
+        lengths.append(chosen.sum(-1))
+    return torch.cat(nats), torch.cat(lengths)
+
+
+def _past(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:
+    if tokens.offsets is None:
+        raise ValueError("the tokens carry no character offsets: load the model with a fast tokenizer")
+    ends = tokens.offsets[..., 1].cpu() > torch.tensor(lengths)[:, None]
+    return ends & tokens.content.cpu()
+
+
+def distinct(text: str, n: int = 2) -> float:
+    """Share of a text's word n-grams that are different from one another; 1 for a text too short to repeat one.
+
+    distinct-n = |set of n-grams| / number of n-grams (Li et al. 2016, arXiv:1510.03055, section 5).
+
+    >>> distinct("the bay and the bay and the bay", 2)
+    0.42857142857142855
+    """
+    words = text.casefold().split()
+    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
+    return len(set(grams)) / len(grams) if grams else 1.0

@@ -1,0 +1,36 @@
+"""Whether a text names a concept, decided by the forms of its name."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Names:
+    """A matcher that says where a text names a concept by any of the given forms: whole words, in any case.
+
+    Errors: `ValueError` when there is no form, or one is blank.
+
+    >>> bridge = Names(("Golden Gate Bridge", "Golden Gate"))
+    >>> bridge("Fog hid the golden gate."), bridge("A golden gateway.")
+    (True, False)
+    """
+
+    forms: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.forms or not all(form.strip() for form in self.forms):
+            raise ValueError(f"the forms of a name are {self.forms!r}: give at least one, none of them blank")
+
+    def __call__(self, text: str) -> bool:
+        """Whether the text contains any form."""
+        return self._pattern.search(text) is not None
+
+    def spans(self, text: str) -> tuple[tuple[int, int], ...]:
+        """The character spans of the forms in the text, left to right, the longest form first."""
+        return tuple(match.span() for match in self._pattern.finditer(text))
+
+    @property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted((form.strip() for form in self.forms), key=len, reverse=True)
+        either = "|".join(r"\s+".join(map(re.escape, form.split())) for form in longest_first)
+        return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
