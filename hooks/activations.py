@@ -1,0 +1,122 @@
+"""Captured activations: the tensor of each site, with the tokens they belong to."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from hooks.errors import nearest
+from hooks.position import Position, everywhere
+from hooks.site import Site
+from hooks.tokens import Tokens
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """What was captured, by site.
+
+    Attributes:
+        values: the tensor of each site, [batch pos *d]; attention patterns are [batch head pos pos].
+        tokens: the tokens they were computed from.
+        fingerprint: of the model that computed them.
+
+    Example:
+        ```python
+        acts = capture(model, texts, [resid_post[6]])
+        acts[resid_post[6]].shape, acts.flat(resid_post[6], at=last).shape
+        ```
+    """
+
+    values: Mapping[Site, Shaped[Tensor, "batch ..."]]
+    tokens: Tokens
+    fingerprint: str | None = None
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{site}: {list(value.shape)}" for site, value in self.values.items())
+        return f"Activations({shapes})"
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """What was captured."""
+        return tuple(self.values)
+
+    def __getitem__(self, site: Site | str) -> Float[Tensor, "batch pos *d"]:
+        site = Site.parse(site) if isinstance(site, str) else site
+        if site not in self.values:
+            near = nearest(str(site), map(str, self.values))
+            raise KeyError(f"{site} was not captured; the nearest that was: {near}")
+        return self.values[site]
+
+    def flat(self, site: Site, at: Position = everywhere) -> Float[Tensor, "n *d"]:
+        """Return the selected tokens' rows, text after text; special tokens and padding are left out.
+
+        Args:
+            site: a captured site.
+            at: which tokens.
+
+        Raises:
+            KeyError: the site was not captured.
+            ValueError: a text lacks what the position speaks of.
+
+        Example:
+            ```python
+            acts.flat(resid_post[6], at=substring("Golden Gate Bridge"))
+            ```
+        """
+        value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
+        return value[at.mask(self.tokens)]
+
+    def save(self, path: str | Path) -> None:
+        """Write the activations and their tokens to one safetensors file.
+
+        Example:
+            ```python
+            acts.save("acts.safetensors")
+            ```
+        """
+        from safetensors.torch import save_file
+
+        tokens = self.tokens
+        tensors = {"ids": tokens.ids, "mask": tokens.mask, "special": tokens.special}
+        if tokens.offsets is not None:
+            tensors["offsets"] = tokens.offsets
+        tensors |= {f"site:{site}": value for site, value in self.values.items()}
+        about = {"texts": tokens.texts, "prompt_pos": tokens.prompt_pos, "fingerprint": self.fingerprint}
+        separate = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        save_file(separate, str(path), metadata={"hooks.activations": json.dumps(about)})
+
+    @staticmethod
+    def load(path: str | Path) -> "Activations":
+        """Read activations that `save` wrote.
+
+        Raises:
+            ValueError: the file holds something else.
+
+        Example:
+            ```python
+            Activations.load("acts.safetensors")
+            ```
+        """
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("hooks.activations", "null"))
+            if about is None:
+                raise ValueError(f"{path} holds no activations: expected a file written by Activations.save")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tokens = Tokens(
+            ids=tensors["ids"],
+            mask=tensors["mask"],
+            special=tensors["special"],
+            texts=None if about["texts"] is None else tuple(about["texts"]),
+            offsets=tensors.get("offsets"),
+            prompt_pos=about["prompt_pos"],
+        )
+        named = {name.removeprefix("site:"): value for name, value in tensors.items() if name.startswith("site:")}
+        values = {Site.parse(name): value for name, value in named.items()}
+        return Activations(values, tokens, about["fingerprint"])

@@ -1,0 +1,198 @@
+"""Capture: activations out of one plain forward pass that stops after the last site asked for."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hooks.activations import Activations
+from hooks.forward import forward
+from hooks.model import Model, chosen
+from hooks.site import Site
+from hooks.taps import eager_attention
+from hooks.tokens import Tokens, pad
+
+Sites = Site | str | Iterable[Site | str]
+Data = Any
+
+
+class _Enough(Exception):
+    """Everything asked for has been computed."""
+
+
+def capture(
+    model: Model, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False
+) -> Activations:
+    """Return the activations of texts at some sites.
+
+    Args:
+        model: a loaded model.
+        data: a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a column "input_ids"
+            (preferred) or "text".
+        sites: one or more sites.
+        batch_size: how many texts per forward pass.
+        progress: show a progress bar.
+
+    Returns:
+        [batch pos *d] per site, in the model's dtype; nothing is copied when one batch suffices.
+
+    Raises:
+        ValueError: an unknown site, no data, a text that does not fit into the context.
+
+    Cost: one forward pass per batch, up to the last site asked for.
+
+    Example:
+        ```python
+        acts = capture(model, ["The Golden Gate Bridge", "Fog"], [resid_post[6], mlp_act[6]])
+        ```
+    """
+    wanted = chosen(model, sites)
+    tokens = _joined(model, [*_batches(model, data, batch_size)])
+    if len(tokens) <= batch_size:
+        return _one_pass(model, tokens, wanted)
+    values: dict[Site, Tensor] = {}
+    for start in _bar(range(0, len(tokens), batch_size), progress):
+        batch = tokens[start : start + batch_size]
+        part = _one_pass(model, batch, wanted)
+        for site, value in part.values.items():
+            if site not in values:
+                values[site] = _room(site, value, tokens)
+            _put(values[site], value, site, start, _shift(tokens, batch, start))
+    return Activations(values, tokens, model.fingerprint)
+
+
+def stream(
+    model: Model, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False
+) -> Iterator[Activations]:
+    """Yield the activations of texts at some sites, batch by batch, so that memory stays bounded.
+
+    Takes the same arguments as `capture`, and iterable datasets as well; texts keep their order.
+
+    Cost: one forward pass per batch, up to the last site asked for.
+
+    Example:
+        ```python
+        for acts in stream(model, dataset, [resid_post[6]]):
+            train_on(acts.flat(resid_post[6]))
+        ```
+    """
+    wanted = chosen(model, sites)
+    return (_one_pass(model, tokens, wanted) for tokens in _bar(_batches(model, data, batch_size), progress))
+
+
+@torch.no_grad()
+def _one_pass(model: Model, tokens: Tokens, sites: Sequence[Site]) -> Activations:
+    got: dict[Site, Tensor] = {}
+
+    def keep(site: Site, value: Tensor) -> None:
+        got[site] = value
+        if len(got) == len(sites):
+            raise _Enough
+
+    with ExitStack() as stack:
+        if any(site.name == "pattern" for site in sites):
+            stack.enter_context(eager_attention(model.hf))
+        stack.enter_context(model.running.reading(tokens))
+        for site in sites:
+            handle = model.tap(site).attach(lambda value, site=site: keep(site, value))
+            stack.callback(handle.remove)
+        try:
+            forward(model.hf, tokens)
+        except _Enough:
+            pass
+    missed = [str(site) for site in sites if site not in got]
+    if missed:
+        raise RuntimeError(f"the forward pass of {model.name} did not reach {', '.join(missed)}")
+    return Activations({site: _alone(got[site], tokens) for site in sites}, tokens, model.fingerprint)
+
+
+def _alone(value: Tensor, tokens: Tokens) -> Tensor:
+    """Free what a view keeps alive, and give every text of the batch its row."""
+    if value.untyped_storage().nbytes() > value.numel() * value.element_size():
+        value = value.contiguous() if not value.is_contiguous() else value.clone()
+    return value if value.shape[0] == len(tokens) else value.expand(len(tokens), *value.shape[1:])
+
+
+def _batches(model: Model, data: Data, batch_size: int) -> Iterator[Tokens]:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if _is_dataset(data):
+        for rows in data.iter(batch_size=batch_size):
+            yield _from_rows(model, rows)
+        return
+    if isinstance(data, str | Tensor | Tokens) or not isinstance(data, Sequence):
+        tokens = model.tokens(data)
+        for start in range(0, len(tokens), batch_size):
+            yield tokens if len(tokens) <= batch_size else tokens[start : start + batch_size]
+        return
+    if not data:
+        raise ValueError("got no texts: pass a text or a non-empty list of texts")
+    for start in range(0, len(data), batch_size):
+        yield model.tokens(data[start : start + batch_size])
+
+
+def _is_dataset(data: Data) -> bool:
+    datasets = sys.modules.get("datasets")
+    return datasets is not None and isinstance(data, datasets.Dataset | datasets.IterableDataset)
+
+
+def _from_rows(model: Model, rows: dict[str, Any]) -> Tokens:
+    if "input_ids" in rows:
+        side = "right" if model.tokenizer is None else model.tokenizer.padding_side
+        return pad(model.tokenizer, rows["input_ids"], side).to(model.device)
+    if "text" in rows:
+        return model.tokens(rows["text"])
+    raise ValueError(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")
+
+
+def _joined(model: Model, batches: list[Tokens]) -> Tokens:
+    if not batches:
+        raise ValueError("got no texts: the dataset is empty")
+    if len(batches) == 1:
+        return batches[0]
+    longest = max(batch.ids.shape[1] for batch in batches)
+    left = model.tokenizer is not None and model.tokenizer.padding_side == "left"
+    wide = [batch.padded(longest, left) for batch in batches]
+    return Tokens(
+        ids=torch.cat([batch.ids for batch in wide]),
+        mask=torch.cat([batch.mask for batch in wide]),
+        special=torch.cat([batch.special for batch in wide]),
+        texts=_all([batch.texts for batch in wide], lambda parts: sum(parts, ())),
+        offsets=_all([batch.offsets for batch in wide], torch.cat),
+    )
+
+
+def _all(parts: list[Any], join: Any) -> Any:
+    return None if any(part is None for part in parts) else join(parts)
+
+
+def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:
+    shape = [len(tokens), *value.shape[1:]]
+    for axis in (2, 3) if site.name == "pattern" else (1,):
+        shape[axis] = tokens.ids.shape[1]
+    return value.new_zeros(shape)
+
+
+def _shift(tokens: Tokens, batch: Tokens, start: int) -> int:
+    """At which column of the whole the batch, cut to its own longest text, begins."""
+    return int(tokens.mask[start : start + len(batch)].any(dim=0).nonzero()[0])
+
+
+def _put(whole: Tensor, value: Tensor, site: Site, start: int, shift: int) -> None:
+    rows = slice(start, start + value.shape[0])
+    if site.name == "pattern":
+        columns = slice(shift, shift + value.shape[2])
+        whole[rows, :, columns, columns] = value
+    else:
+        whole[rows, shift : shift + value.shape[1]] = value
+
+
+def _bar(items: Any, progress: bool) -> Any:
+    if not progress:
+        return items
+    from tqdm.auto import tqdm
+
+    return tqdm(items, desc="capture", unit="batch")

@@ -1,0 +1,104 @@
+"""Which interventions fit a site, and which undo each other."""
+
+from collections.abc import Mapping, Sequence
+
+from hooks.interventions import Intervention
+from hooks.model import Model
+from hooks.position import everywhere
+from hooks.running import Pass
+from hooks.site import Site
+
+Plan = Mapping[Site, Sequence[Intervention]]
+
+
+def check_fits(model: Model, site: Site, chain: Sequence[Intervention]) -> None:
+    """Raise when a site cannot be changed, or a value to be put there has another shape.
+
+    Example:
+        ```python
+        check_fits(model, resid_post[0], (zero(),))
+        ```
+    """
+    tap = model.tap(site)
+    if tap.read_only:
+        raise ValueError(f"{site} can be captured but not changed: intervene at {_instead(site)} instead")
+    if not chain:
+        raise ValueError(f"no intervention was given for {site}: leave the site out or name one")
+    for one in chain:
+        if not isinstance(one, Intervention):
+            raise TypeError(f"expected an intervention such as add(direction) at {site}, got {one!r}")
+        _check_value(site, one, tap.shape)
+        if one.fingerprint is not None and one.fingerprint != model.fingerprint:
+            raise ValueError(
+                f"{one} at {site} uses a direction found in another model than {model.name}: "
+                "if that is meant, pass its vector, `direction.vector`"
+            )
+
+
+def _instead(site: Site) -> str:
+    return f"z.{site.layer} or attn_out.{site.layer}" if site.layer is not None else "the last resid_post"
+
+
+def _check_value(site: Site, one: Intervention, shape: tuple[int, ...]) -> None:
+    if one.value is None:
+        return
+    got = tuple(one.value.shape)
+    flat = one.value.ndim == 1 and one.value.numel() == _product(shape)
+    batched = one.batched and got[-len(shape) :] == shape and one.value.ndim - len(shape) in (1, 2)
+    if got != shape and not flat and not batched:
+        raise ValueError(f"{one.name} at {site} needs a value of shape {shape}, got {got}")
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def check_overwriting(plan: Plan) -> None:
+    """Raise when one intervention certainly undoes an earlier one of the same place.
+
+    Example:
+        ```python
+        check_overwriting({resid_post[0]: (add(direction), zero())})  # raises
+        ```
+    """
+    for site, chain in _same_tensor(plan).items():
+        for number, later in enumerate(chain):
+            for earlier in chain[:number]:
+                if later.overwrites and (later.at == everywhere or later.at == earlier.at):
+                    raise ValueError(_undoes(site, earlier, later))
+
+
+def check_masks(plan: Plan, passing: Pass) -> None:
+    """Raise when, on the tokens of this pass, one intervention undoes an earlier one.
+
+    Example:
+        ```python
+        check_masks(model.running.active, model.running.current)
+        ```
+    """
+    for site, chain in _same_tensor(plan).items():
+        for number, later in enumerate(chain):
+            for earlier in chain[:number] if later.overwrites else ():
+                if bool((passing.mask(later.at) & passing.mask(earlier.at)).any()):
+                    raise ValueError(_undoes(site, earlier, later))
+
+
+def _same_tensor(plan: Plan) -> dict[Site, tuple[Intervention, ...]]:
+    """Interventions by the tensor they change: the output of a block is the input of the next."""
+    chains: dict[Site, tuple[Intervention, ...]] = {}
+    for site in sorted(plan, key=lambda site: site.name == "resid_pre"):
+        place = site
+        if site.name == "resid_pre" and site.layer:
+            place = Site("resid_post", site.layer - 1)
+        chains[place] = (*chains.get(place, ()), *plan[site])
+    return chains
+
+
+def _undoes(site: Site, earlier: Intervention, later: Intervention) -> str:
+    return (
+        f"{later} at {site} would undo {earlier} there: put the overwriting one first, "
+        "give them different positions, or drop one"
+    )

@@ -1,0 +1,156 @@
+"""Directions: a vector at a site, with where it came from and how far the data reach along it."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks.site import Site
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A vector at a site of a model: what finds directions returns one, what uses them takes one.
+
+    Attributes:
+        vector: not necessarily of length 1.
+        site: where it was found.
+        source: how, such as "sae latent 17" or "difference of means".
+        scale: the largest projection on `unit` seen when it was found; multiples of it are doses.
+        fingerprint: of the model it was found in; None when it belongs to no particular model.
+
+    Raises:
+        ValueError: a vector that is zero, not finite or not one-dimensional, or a scale that is not positive.
+
+    Example:
+        ```python
+        direction = Direction(torch.tensor([3.0, 4.0]), resid_post[6], "by hand")
+        direction.unit, direction.cosine(-direction)
+        ```
+    """
+
+    vector: Float[Tensor, "d_model"]
+    site: Site
+    source: str
+    scale: float = 1.0
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.vector.ndim != 1:
+            raise ValueError(f"a direction is one vector, got shape {tuple(self.vector.shape)}: flatten it first")
+        length = float(self.vector.detach().float().norm())
+        if not math.isfinite(length) or length == 0.0:
+            raise ValueError(f"a direction needs a finite vector of positive length, got length {length}")
+        if not (math.isfinite(self.scale) and self.scale > 0.0):
+            raise ValueError(f"a direction's scale is the largest projection seen, above 0; got {self.scale}")
+
+    def __repr__(self) -> str:
+        return f"Direction({self.source!r} at {self.site}, scale {self.scale:.4g}, width {len(self.vector)})"
+
+    @property
+    def unit(self) -> Float[Tensor, "d_model"]:
+        """The vector at length 1."""
+        return self.vector / self.vector.norm()
+
+    def cosine(self, other: "Direction") -> float:
+        """Return the cosine of the angle to another direction of the same width.
+
+        Example:
+            ```python
+            direction.cosine(direction)  # 1.0
+            ```
+        """
+        self._same_width(other)
+        return float(self.unit.float() @ other.unit.to(self.vector.device).float())
+
+    def __add__(self, other: "Direction") -> "Direction":
+        return self._combined(other, self.vector + self._from(other), "+")
+
+    def __sub__(self, other: "Direction") -> "Direction":
+        return self._combined(other, self.vector - self._from(other), "-")
+
+    def __mul__(self, factor: float) -> "Direction":
+        return replace(self, vector=self.vector * factor, source=f"{factor:g} * {self.source}")
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Direction":
+        return replace(self, vector=-self.vector, source=f"-({self.source})")
+
+    def save(self, path: str | Path) -> None:
+        """Write the direction to one safetensors file.
+
+        Example:
+            ```python
+            direction.save("golden_gate.safetensors")
+            ```
+        """
+        from safetensors.torch import save_file
+
+        about = {
+            "site": str(self.site),
+            "source": self.source,
+            "scale": self.scale,
+            "fingerprint": self.fingerprint,
+        }
+        tensors = {"vector": self.vector.detach().contiguous().clone()}
+        save_file(tensors, str(path), metadata={"hooks.direction": json.dumps(about)})
+
+    @staticmethod
+    def load(path: str | Path) -> "Direction":
+        """Read a direction that `save` wrote.
+
+        Raises:
+            ValueError: the file holds something else.
+
+        Example:
+            ```python
+            Direction.load("golden_gate.safetensors")
+            ```
+        """
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("hooks.direction", "null"))
+            if about is None:
+                raise ValueError(f"{path} holds no direction: expected a file written by Direction.save")
+            vector = file.get_tensor("vector")
+        return Direction(vector, Site.parse(about["site"]), about["source"], about["scale"], about["fingerprint"])
+
+    def _combined(self, other: "Direction", vector: Tensor, sign: str) -> "Direction":
+        same = self.fingerprint == other.fingerprint
+        return Direction(
+            vector,
+            self.site,
+            f"({self.source} {sign} {other.source})",
+            max(self.scale, other.scale),
+            self.fingerprint if same else self.fingerprint or other.fingerprint,
+        )
+
+    def _from(self, other: "Direction") -> Float[Tensor, "d_model"]:
+        self._same_width(other)
+        if self.fingerprint and other.fingerprint and self.fingerprint != other.fingerprint:
+            raise ValueError("these directions come from different models, so their sum means nothing")
+        return other.vector.to(self.vector)
+
+    def _same_width(self, other: "Direction") -> None:
+        if self.vector.shape != other.vector.shape:
+            raise ValueError(
+                f"{self} and {other} have different widths: only directions of one width compare"
+            )
+
+
+def as_vector(direction: Direction | Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
+    """Return the vector of a direction, and a tensor as it is.
+
+    Example:
+        >>> as_vector(torch.ones(2))
+        tensor([1., 1.])
+    """
+    return direction.vector if isinstance(direction, Direction) else direction

@@ -1,0 +1,33 @@
+"""The fingerprint of a model: what its weights and shape hash to."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+
+_NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
+
+
+def fingerprint(hf: Any, sample: int = 1024) -> str:
+    """Return the SHA-256 of a model's configuration and of evenly spaced weights of every parameter.
+
+    Cheap for any size of model; a change to a whole row, column or matrix changes it.
+
+    Args:
+        hf: a Hugging Face model.
+        sample: how many numbers of each parameter are hashed.
+
+    Example:
+        ```python
+        fingerprint(model.hf) == model.fingerprint
+        ```
+    """
+    config = {key: value for key, value in hf.config.to_dict().items() if key not in _NOT_THE_MODEL}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, parameter in hf.named_parameters():
+        flat = parameter.detach().flatten()
+        step = max(1, flat.numel() // sample)
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(flat[::step].to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""One plain forward pass of the Hugging Face model on a batch of tokens."""
+
+import inspect
+from typing import Any
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from hooks.tokens import Tokens
+
+
+def forward(hf: Any, tokens: Tokens) -> Any:
+    """Run a Hugging Face model once over tokens, without a cache, under the caller's grad mode.
+
+    Raises:
+        ValueError: more tokens than the model's context holds.
+
+    Example:
+        ```python
+        forward(model.hf, model.tokens("Fog over the bay")).logits
+        ```
+    """
+    check_length(hf, tokens.ids.shape[1])
+    extra = {"use_cache": False} if accepts(hf, "use_cache") else {}
+    return hf(
+        input_ids=tokens.ids, attention_mask=tokens.mask.long(), **positions(hf, tokens.mask), **extra
+    )
+
+
+def positions(hf: Any, mask: Bool[Tensor, "batch pos"]) -> dict[str, Int[Tensor, "batch pos"]]:
+    """Return the position ids left padding calls for, as keyword arguments; none without it.
+
+    Example:
+        ```python
+        positions(model.hf, tokens.mask)
+        ```
+    """
+    if bool(mask[:, 0].all()) or not accepts(hf, "position_ids"):
+        return {}
+    return {"position_ids": (mask.long().cumsum(dim=1) - 1).clamp_min(0)}
+
+
+def accepts(hf: Any, argument: str) -> bool:
+    """Return whether the model's forward names an argument.
+
+    Example:
+        ```python
+        accepts(model.hf, "use_cache")
+        ```
+    """
+    return argument in inspect.signature(type(hf).forward).parameters
+
+
+def check_length(hf: Any, n_pos: int) -> None:
+    """Raise when a text is longer than the model's context.
+
+    Example:
+        ```python
+        check_length(model.hf, 12)
+        ```
+    """
+    limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and n_pos > limit:
+        raise ValueError(
+            f"{n_pos} tokens do not fit into the context of {limit}: shorten or split the text, "
+            "or ask for fewer new tokens"
+        )

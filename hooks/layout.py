@@ -1,0 +1,150 @@
+"""Where each site of a model sits on its Hugging Face modules.
+
+What the names mean, block by block (x is the residual stream):
+
+- `resid_pre`, `resid_post`: the input and the output of a block. `resid_post[l]` is `resid_pre[l + 1]`.
+- `attn_out`, `mlp_out`: what attention and feed-forward add to the stream, so after the extra norms
+  of a sandwich-norm family (Gemma-2): resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post.
+- `resid_mid`: the stream between the two. A parallel block has none: there
+  resid_pre + attn_out + mlp_out = resid_post. In a post-norm block (BERT) the stream is normalised
+  after each addition: resid_mid = LN1(resid_pre + attn_out), resid_post = LN2(resid_mid + mlp_out).
+- `q`, `k`, `v`: the projections, by head, before rotary embedding and before any norm of queries and
+  keys; keys and values have their own, fewer heads under grouped-query attention.
+- `z`: the weighted values by head, before the output projection. `pattern`: the attention weights.
+- `mlp_in`: what the feed-forward layer reads. `mlp_pre`: the input of its nonlinearity (the gate
+  where gated). `mlp_act`: the memory coefficients, input of its output projection (gate times up).
+- `embed`: token embeddings. `pos_embed`: learnt position embeddings. `ln_final_scale`: the divisor of
+  the final norm. `logits`: the output, soft-cap included.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from hooks.resolve import Paths
+from hooks.site import Site
+from hooks.taps import Tap, norm_scale
+
+
+def find(root: nn.Module, path: str | None) -> nn.Module | None:
+    """Return the module at a dotted path, or None where there is none.
+
+    Example:
+        >>> find(nn.Sequential(nn.Identity()), "0")
+        Identity()
+    """
+    if path is None:
+        return None
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def blocks(hf: nn.Module, paths: Paths) -> nn.ModuleList:
+    """Return the blocks of a model.
+
+    Example:
+        ```python
+        len(blocks(hf, component_paths(hf)))
+        ```
+    """
+    found = find(hf, paths.top["blocks"])
+    if not isinstance(found, nn.ModuleList):
+        raise ValueError(f"{type(hf).__name__} has no list of blocks at '{paths.top['blocks']}'")
+    return found
+
+
+def taps(hf: Any, paths: Paths) -> Mapping[Site, Tap]:
+    """Return the tap of every site a model has, in the order of the forward pass.
+
+    Example:
+        ```python
+        taps(hf, component_paths(hf))[Site("resid_post", 0)].module
+        ```
+    """
+    found = [*_before(hf, paths)]
+    for layer, block in enumerate(blocks(hf, paths)):
+        found += _in_block(hf.config.get_text_config(), block, layer, paths)
+    found += _behind(hf, paths)
+    return {tap.site: tap for tap in found}
+
+
+def _before(hf: Any, paths: Paths) -> Iterator[Tap]:
+    d_model = hf.config.get_text_config().hidden_size
+    for name in ("embed", "pos_embed"):
+        module = find(hf, paths.top.get(name))
+        if module is not None:
+            yield Tap(Site(name), module, "output", (d_model,))
+
+
+def _behind(hf: Any, paths: Paths) -> Iterator[Tap]:
+    config = hf.config.get_text_config()
+    norm = find(hf, paths.top.get("ln_final"))
+    if norm is not None:
+        eps = next(
+            (float(getattr(norm, name)) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), 0.0
+        )
+        yield Tap(Site("ln_final_scale"), norm, "input", (1,), derive=norm_scale(norm, eps))
+    if hf.get_output_embeddings() is not None:
+        yield Tap(Site("logits"), hf, "output", (config.vocab_size,), part="logits")
+
+
+def _in_block(config: Any, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:
+    part = {name: module for name, path in paths.block.items() if (module := find(block, path)) is not None}
+    d_model = (config.hidden_size,)
+    yield Tap(Site("resid_pre", layer), block, "input", d_model)
+    yield from _attention(config, part, layer, paths)
+    post_norm = paths.block.get("ln1", "").startswith(f"{paths.block.get('attn')}.")
+    if post_norm:
+        yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
+    elif not paths.parallel and "ln2" in part:
+        yield Tap(Site("resid_mid", layer), part["ln2"], "input", d_model, shared=True)
+    yield from _feed_forward(config, part, layer)
+    yield Tap(Site("resid_post", layer), block, "output", d_model)
+
+
+def _attention(config: Any, part: dict[str, nn.Module], layer: int, paths: Paths) -> Iterator[Tap]:
+    if "attn.o" not in part:
+        return
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    d_head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
+        rows = None if paths.qkv_rows is None else paths.qkv_rows[name]
+        module = part.get(f"attn.{name}") if rows is None else part["attn.qkv"]
+        if module is not None:
+            rows = None if rows is None else rows.to(next(module.parameters()).device)
+            yield Tap(Site(name, layer), module, "output", (count, d_head), heads=count, rows=rows)
+    yield Tap(Site("pattern", layer), part["attn"], "output", (heads,), part=1)
+    yield Tap(Site("z", layer), part["attn.o"], "input", (heads, d_head), heads=heads)
+    added = part.get("ln1_post", part["attn.o"])
+    yield Tap(Site("attn_out", layer), added, "output", (config.hidden_size,))
+
+
+def _feed_forward(config: Any, part: dict[str, nn.Module], layer: int) -> Iterator[Tap]:
+    d_model = (config.hidden_size,)
+    whole, first, out = part.get("mlp"), part.get("mlp.gate", part.get("mlp.in")), part.get("mlp.out")
+    inside = first is not None and out is not None
+    reader = first if whole is None else whole
+    if reader is not None:
+        yield Tap(Site("mlp_in", layer), reader, "input", d_model)
+    if inside:
+        d_mlp = (width(out)[0],)
+        yield Tap(Site("mlp_pre", layer), first, "output", d_mlp)
+        yield Tap(Site("mlp_act", layer), out, "input", d_mlp)
+    added = part.get("ln2_post", out if inside else whole)
+    if added is not None:
+        yield Tap(Site("mlp_out", layer), added, "output", d_model)
+
+
+def width(projection: nn.Module) -> tuple[int, int]:
+    """Return how many features a projection reads and writes, for `nn.Linear` and GPT-2's `Conv1D` alike.
+
+    Example:
+        >>> width(nn.Linear(3, 5))
+        (3, 5)
+    """
+    rows, columns = projection.get_parameter("weight").shape
+    return (columns, rows) if isinstance(projection, nn.Linear) else (rows, columns)

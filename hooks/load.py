@@ -1,0 +1,76 @@
+"""Loading a model: from the hub, a folder, an object in memory, or the package's own."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hooks.model import Model
+from hooks.resolve import unwrap
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def load(
+    source: str | Path | nn.Module,
+    tokenizer: Any = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Model:
+    """Load a transformer for capturing and intervening, in evaluation mode.
+
+    Args:
+        source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer), a
+            TransformerLens `TransformerBridge`, or "landmark", the bundled model.
+        tokenizer: needed for text when `source` is a model in memory.
+        dtype: of the weights; by default as stored.
+        device: where to put the weights; by default where they are.
+
+    Raises:
+        FileNotFoundError: the bundled model is not in the package.
+        ValueError: no architecture adapter knows the model.
+
+    Example:
+        ```python
+        model = load("gpt2")
+        ```
+    """
+    if isinstance(source, str | Path):
+        folder = _bundled() if source == "landmark" else source
+        hf, tokenizer = _pretrained(folder, tokenizer)
+        name = str(source)
+    else:
+        hf = source
+        if hasattr(source, "original_model"):
+            hf, found = unwrap(source)
+            tokenizer = tokenizer or found
+        name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
+    return Model(hf.to(device=device or next(hf.parameters()).device, dtype=dtype), tokenizer, name)
+
+
+def _pretrained(folder: str | Path, tokenizer: Any) -> tuple[Any, Any]:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    named = (config.architectures or ["AutoModelForCausalLM"])[0]
+    hf = getattr(transformers, named, transformers.AutoModelForCausalLM).from_pretrained(folder)
+    without = Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in _TOKENIZER_FILES)
+    if tokenizer is None and not without:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return hf, tokenizer
+
+
+def _bundled() -> Path:
+    spec = find_spec("interp")
+    places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
+    for place in places:
+        if (place / "landmark" / "model" / "config.json").exists():
+            return place / "landmark" / "model"
+    looked = " or ".join(str(place / "landmark" / "model") for place in places) or "an installed interp package"
+    raise FileNotFoundError(
+        f"the bundled model 'landmark' is not at {looked}: reinstall the package, or train it with "
+        "`python -m interp.landmark.train`"
+    )

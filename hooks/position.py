@@ -1,0 +1,189 @@
+"""Positions: which tokens of a text, anchored to the text so that padding, batches and KV caches change nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from hooks.errors import nearest
+from hooks.tokens import Tokens
+
+
+@final
+@dataclass(frozen=True)
+class Position:
+    """A rule that selects tokens of a text.
+
+    Special tokens (beginning and end of text) and padding are never selected. All positions but
+    `everywhere`, `generated` and `after` speak of the prompt, so they select the same tokens whether
+    the continuation is decoded one token at a time or read again as a whole.
+
+    Attributes:
+        name: how it prints; two positions of one name are equal.
+        select: from tokens to the mask of the selected ones.
+
+    Example:
+        ```python
+        (last | substring("Paris")).mask(model.tokens("Paris is in"))
+        ```
+    """
+
+    name: str
+    select: Callable[[Tokens], Bool[Tensor, "batch pos"]] = field(compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __or__(self, other: "Position") -> "Position":
+        return Position(f"({self} | {other})", lambda tokens: self.mask(tokens) | other.mask(tokens))
+
+    def __and__(self, other: "Position") -> "Position":
+        return Position(f"({self} & {other})", lambda tokens: self.mask(tokens) & other.mask(tokens))
+
+    def __invert__(self) -> "Position":
+        return Position(f"~{self}", lambda tokens: tokens.content & ~self.mask(tokens))
+
+    def mask(self, tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+        """Return True on the selected tokens.
+
+        Raises:
+            ValueError: a text lacks what the position speaks of.
+
+        Example:
+            ```python
+            everywhere.mask(model.tokens("Fog over the bay"))
+            ```
+        """
+        return self.select(tokens)
+
+
+def first(n: int) -> Position:
+    """Select the first `n` tokens of the prompt (all of them if it has fewer).
+
+    Example:
+        >>> first(3)
+        first(3)
+    """
+    if n < 1:
+        raise ValueError(f"first(n) needs n of at least 1, got {n}")
+    return Position(f"first({n})", lambda tokens: tokens.given & (tokens.given.cumsum(dim=1) <= n))
+
+
+def index(i: int) -> Position:
+    """Select token `i` of the prompt, counted from 0 at its first token or from -1 at its last.
+
+    Example:
+        >>> index(-2)
+        index(-2)
+    """
+
+    def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+        given = tokens.given
+        counts = given.sum(dim=1)
+        wanted = (i if i >= 0 else counts + i) + torch.zeros_like(counts)
+        for row in ((wanted < 0) | (wanted >= counts)).nonzero().flatten().tolist():
+            raise ValueError(
+                f"index({i}) asks for a token that {_called(tokens, row)} does not have: "
+                f"it has {int(counts[row])} tokens besides special ones"
+            )
+        return given & (given.cumsum(dim=1) == wanted[:, None] + 1)
+
+    return Position(f"index({i})", select)
+
+
+def substring(text: str, occurrence: int | None = None) -> Position:
+    """Select the tokens of the prompt that spell `text`, in part or in whole.
+
+    Args:
+        text: what to look for, letter for letter.
+        occurrence: which one, counted from 0 (or -1 for the last); None for all of them.
+
+    Raises:
+        ValueError: when used on a text that does not contain it (so often), or on bare token ids.
+
+    Example:
+        >>> substring("Golden Gate Bridge", occurrence=0)
+        substring('Golden Gate Bridge', 0)
+    """
+    if not text:
+        raise ValueError("substring('') selects nothing: name the text to look for")
+
+    def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+        starts, ends = _offsets(tokens, f"substring({text!r})")
+        chosen = torch.zeros_like(tokens.mask)
+        for row in range(len(tokens)):
+            for start in _found(tokens, row, text, occurrence):
+                chosen[row] |= (starts[row] < start + len(text)) & (ends[row] > start)
+        return chosen & tokens.given
+
+    tail = "" if occurrence is None else f", {occurrence}"
+    return Position(f"substring({text!r}{tail})", select)
+
+
+def after(text: str, occurrence: int = 0) -> Position:
+    """Select the tokens that begin at or after the end of `text`, generated ones included.
+
+    Args:
+        text: what to look for in the prompt, letter for letter.
+        occurrence: which one, counted from 0 (or -1 for the last).
+
+    Raises:
+        ValueError: when used on a prompt that does not contain it, or on bare token ids.
+
+    Example:
+        >>> after("Question:")
+        after('Question:')
+    """
+    if not text:
+        raise ValueError("after('') is everywhere: name the text to look for")
+
+    def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+        starts, _ = _offsets(tokens, f"after({text!r})")
+        chosen = tokens.content & ~tokens.given
+        for row in range(len(tokens)):
+            (found,) = _found(tokens, row, text, occurrence)
+            chosen[row] |= tokens.given[row] & (starts[row] >= found + len(text))
+        return chosen
+
+    tail = f", {occurrence}" if occurrence else ""
+    return Position(f"after({text!r}{tail})", select)
+
+
+def _offsets(
+    tokens: Tokens, asked: str
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    if tokens.texts is None or tokens.offsets is None:
+        raise ValueError(
+            f"{asked} needs the text the tokens came from, and these came without: "
+            "pass texts (with a fast tokenizer) instead of token ids, or use index(i)"
+        )
+    return tokens.offsets[..., 0], tokens.offsets[..., 1]
+
+
+def _found(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[int]:
+    whole = (tokens.texts or ())[row]
+    starts = [i for i in range(len(whole)) if whole.startswith(text, i)]
+    if not starts:
+        words = whole.split()
+        hint = f"; nearest: {nearest(text, words)}" if words else ""
+        raise ValueError(f"'{text}' is not in {_called(tokens, row)}{hint}")
+    if occurrence is None:
+        return starts
+    if not -len(starts) <= occurrence < len(starts):
+        raise ValueError(
+            f"occurrence {occurrence} of '{text}' is not in {_called(tokens, row)}: it occurs {len(starts)} times"
+        )
+    return [starts[occurrence]]
+
+
+def _called(tokens: Tokens, row: int) -> str:
+    return f"text {row}" if tokens.texts is None else f"text {row} ({tokens.texts[row][:60]!r})"
+
+
+everywhere: Final = Position("everywhere", lambda tokens: tokens.content)
+prompt: Final = Position("prompt", lambda tokens: tokens.given)
+generated: Final = Position("generated", lambda tokens: tokens.content & ~tokens.given)
+last: Final = Position("last", index(-1).select)

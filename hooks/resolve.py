@@ -1,0 +1,163 @@
+"""The seam to TransformerLens: its architecture adapters say where each component lives in a Hugging Face model."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from hooks.errors import nearest
+
+_HEADS = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
+
+
+@final
+@dataclass(frozen=True)
+class Paths:
+    """Where the components of a model are.
+
+    Attributes:
+        top: module paths from the model (`embed`, `pos_embed`, `blocks`, `ln_final`).
+        block: module paths from a block (`ln1`, `attn`, `attn.q`, `mlp`, `mlp.out`, ...).
+        parallel: attention and feed-forward read the same residual stream.
+        qkv_rows: which outputs of a joint projection are the queries, keys and values.
+    """
+
+    top: Mapping[str, str]
+    block: Mapping[str, str]
+    parallel: bool
+    qkv_rows: Mapping[str, Int[Tensor, "n"]] | None
+
+
+def component_paths(hf: nn.Module) -> Paths:
+    """Ask TransformerLens's adapter for a Hugging Face model where its components are.
+
+    No bridge is booted: a bridge configuration is made from the model's own, and the paths are read
+    off the mapping of the adapter selected for it. Importing TransformerLens takes seconds, hence
+    the import here.
+
+    Raises:
+        ValueError: no adapter knows the architecture.
+
+    Example:
+        ```python
+        component_paths(GPT2LMHeadModel(config)).block["attn.o"]  # "attn.c_proj"
+        ```
+    """
+    with _as_before():
+        from transformer_lens.factories.architecture_adapter_factory import (
+            SUPPORTED_ARCHITECTURES,
+            ArchitectureAdapterFactory,
+        )
+        from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
+
+        architecture, prefix = _architecture(hf, SUPPORTED_ARCHITECTURES)
+        config = copy.deepcopy(hf.config)
+        config.architectures = [architecture]
+        bridge_config = build_bridge_config_from_hf(config, architecture, architecture, torch.float32)
+        adapter = ArchitectureAdapterFactory.select_architecture_adapter(bridge_config)
+        mapping = adapter.get_component_mapping()
+
+    top = {name: part.name.removeprefix(prefix) for name, part in mapping.items() if part.name}
+    block = dict(_flatten(mapping["blocks"].submodules))
+    parallel = type(mapping["blocks"]).__name__ == "ParallelBlockBridge"
+    return Paths(top, block, parallel, _qkv_rows(hf, mapping["blocks"], top, block))
+
+
+def unwrap(bridge: Any) -> tuple[nn.Module, Any]:
+    """Return the Hugging Face model and the tokenizer inside a `TransformerBridge`.
+
+    The bridge puts its own modules between those of the model it wraps; the model returned has the
+    original modules, shares its weights with the bridge, and leaves the bridge as it was.
+
+    Example:
+        ```python
+        hf, tokenizer = unwrap(TransformerBridge.boot_transformers("gpt2"))
+        ```
+    """
+    return _without_wrappers(bridge.original_model, {}), bridge.tokenizer
+
+
+def _without_wrappers(module: nn.Module, seen: dict[int, nn.Module]) -> nn.Module:
+    while "_original_component" in module._modules:
+        module = module._modules["_original_component"]  # pyright: ignore[reportAssignmentType]
+    if id(module) not in seen:
+        clean = copy.copy(module)
+        seen[id(module)] = clean
+        clean.__dict__["_modules"] = {
+            name: child if child is None else _without_wrappers(child, seen)
+            for name, child in module._modules.items()
+        }
+    return seen[id(module)]
+
+
+def _architecture(hf: nn.Module, known: Collection[str]) -> tuple[str, str]:
+    """The adapter's name for a model, and what to strip from its paths when the model has no head."""
+    name = type(hf).__name__
+    if name in known:
+        return name, ""
+    base: Any = hf.base_model
+    headed = [type(base).__name__.removesuffix("Model") + head for head in _HEADS]
+    for candidate in headed:
+        if candidate in known:
+            return candidate, f"{hf.base_model_prefix}." if base is hf else ""
+    raise ValueError(
+        f"no architecture adapter knows {name}; the nearest known architectures are {nearest(name, known)}"
+    )
+
+
+def _flatten(components: Mapping[str, Any], name: str = "", path: str = "") -> Iterator[tuple[str, str]]:
+    for key, part in components.items():
+        here = ".".join(filter(None, (path, part.name)))
+        if part.name:
+            yield name + key, here
+        yield from _flatten(part.submodules, f"{name}{key}.", here)
+
+
+def _qkv_rows(
+    hf: nn.Module, blocks: Any, top: Mapping[str, str], block: Mapping[str, str]
+) -> Mapping[str, Int[Tensor, "n"]] | None:
+    """Let the adapter split a projection whose row i is the number i; what it hands out are the row numbers."""
+    if "attn.qkv" not in block:
+        return None
+    attention = blocks.submodules["attn"]
+    stand_in = copy.copy(hf.get_submodule(f"{top['blocks']}.0.{block['attn']}"))
+    stand_in.__dict__["_modules"] = dict(stand_in._modules)
+    path = attention.submodules["qkv"].name
+    stand_in._modules[path] = _numbered(hf.get_submodule(f"{top['blocks']}.0.{block['attn.qkv']}"))
+    with torch.no_grad():
+        parts = attention.split_qkv_matrix(stand_in)
+    return {name: part.weight[:, 0].round().long() for name, part in zip("qkv", parts, strict=True)}
+
+
+def _numbered(projection: nn.Module) -> nn.Module:
+    """A copy of a projection whose weights are the number of the output they feed."""
+    numbered = copy.copy(projection)
+    weight = projection.get_parameter("weight")
+    width = weight.shape[0] if isinstance(projection, nn.Linear) else weight.shape[1]
+    rows = torch.arange(width, dtype=torch.float32)
+    filled = rows[:, None].expand(weight.shape) if isinstance(projection, nn.Linear) else rows.expand(weight.shape)
+    numbered.__dict__["_parameters"] = {
+        "weight": nn.Parameter(filled.clone(), requires_grad=False),
+        "bias": None if projection._parameters.get("bias") is None else nn.Parameter(rows, requires_grad=False),
+    }
+    return numbered
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Keep warning filters and log levels as they were: importing TransformerLens changes both."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

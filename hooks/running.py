@@ -1,0 +1,137 @@
+"""The forward pass in flight: which tokens it computes, told apart from those a KV cache already holds."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from hooks.interventions import Intervention
+from hooks.position import Position
+from hooks.site import Site
+from hooks.tokens import Tokens, is_in
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One forward pass.
+
+    Attributes:
+        tokens: every token so far, from the first column on.
+        start: the first column this pass computes; earlier ones are in the KV cache.
+    """
+
+    tokens: Tokens
+    start: int
+    _masks: dict[Position, Bool[Tensor, "batch pos"]] = field(default_factory=dict)
+
+    @property
+    def prefill(self) -> bool:
+        """True for the pass over the prompt, False while decoding."""
+        return self.start == 0
+
+    def mask(self, at: Position) -> Bool[Tensor, "batch pos"]:
+        """Return which of the tokens this pass computes a position selects.
+
+        Example:
+            ```python
+            model.running.current.mask(everywhere)
+            ```
+        """
+        if at not in self._masks:
+            self._masks[at] = at.mask(self.tokens)[:, self.start :]
+        return self._masks[at]
+
+
+@final
+class Running:
+    """Follows the forward passes of one Hugging Face model while somebody needs to know their tokens.
+
+    Attributes:
+        current: the pass in flight, or the last one.
+        active: the interventions of all open blocks, those of outer blocks first.
+    """
+
+    def __init__(self, hf: Any, special: frozenset[int]) -> None:
+        self._hf = hf
+        self._special = special
+        self._read: Tokens | None = None
+        self.current: Pass | None = None
+        self.active: dict[Site, tuple[Intervention, ...]] = {}
+
+    @contextmanager
+    def reading(self, tokens: Tokens) -> Iterator[None]:
+        """Say where the ids of the passes inside the block come from: they may carry texts and offsets.
+
+        Example:
+            ```python
+            with model.running.reading(tokens):
+                ...
+            ```
+        """
+        was, self._read = self._read, tokens
+        try:
+            yield
+        finally:
+            self._read = was
+
+    @contextmanager
+    def following(
+        self, plan: Mapping[Site, tuple[Intervention, ...]], begins: Callable[[Pass], None]
+    ) -> Iterator[None]:
+        """Inside the block, `plan` is active, and `begins` is called before the first layer of each pass.
+
+        Example:
+            ```python
+            with model.running.following({}, print):
+                model.run("Fog")
+            ```
+        """
+        outer = self.active
+
+        def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.current = self._next(args, kwargs)
+            begins(self.current)
+
+        handle = self._hf.register_forward_pre_hook(hook, with_kwargs=True)
+        self.active = outer | {site: (*outer.get(site, ()), *chain) for site, chain in plan.items()}
+        try:
+            yield
+        finally:
+            handle.remove()
+            self.active = outer
+            self.current = self.current if outer else None
+
+    def _next(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pass:
+        ids = args[0] if args else kwargs.get("input_ids")
+        if ids is None:
+            raise ValueError("the forward pass got no input_ids, so positions mean nothing: pass token ids")
+        cache = kwargs.get("past_key_values")
+        start = 0 if cache is None else int(cache.get_seq_length())
+        mask = self._mask(ids, kwargs.get("attention_mask"), start)
+        if start == 0:
+            return Pass(self._prompt(ids, mask), 0)
+        if self.current is None or self.current.tokens.ids.shape[1] < start:
+            raise ValueError("a KV cache was filled outside the block: start the generation inside it")
+        return Pass(self._extended(self.current.tokens, ids, mask, start), start)
+
+    def _mask(self, ids: Int[Tensor, "batch n"], mask: Tensor | None, start: int) -> Bool[Tensor, "batch pos"]:
+        width = start + ids.shape[1]
+        if mask is None or mask.ndim != 2 or mask.shape[1] != width:
+            return torch.ones(ids.shape[0], width, dtype=torch.bool, device=ids.device)
+        return mask.bool()
+
+    def _prompt(self, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]) -> Tokens:
+        if self._read is not None and self._read.ids.shape == ids.shape:
+            return self._read
+        return Tokens(ids=ids, mask=mask, special=~mask | is_in(ids, self._special))
+
+    def _extended(
+        self, before: Tokens, ids: Int[Tensor, "batch n"], mask: Bool[Tensor, "batch pos"], start: int
+    ) -> Tokens:
+        new = mask[:, start:]
+        return before.cut(start).extended(ids, new, ~new | is_in(ids, self._special))

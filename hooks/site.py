@@ -1,0 +1,162 @@
+"""Sites: named places in a transformer's forward pass, and the only file that spells a hook name."""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final, final
+
+from hooks.errors import nearest
+
+_TRANSFORMER_LENS: Final = {
+    "embed": "hook_embed",
+    "pos_embed": "hook_pos_embed",
+    "resid_pre": "blocks.{}.hook_resid_pre",
+    "resid_mid": "blocks.{}.hook_resid_mid",
+    "resid_post": "blocks.{}.hook_resid_post",
+    "attn_out": "blocks.{}.hook_attn_out",
+    "q": "blocks.{}.attn.hook_q",
+    "k": "blocks.{}.attn.hook_k",
+    "v": "blocks.{}.attn.hook_v",
+    "z": "blocks.{}.attn.hook_z",
+    "pattern": "blocks.{}.attn.hook_pattern",
+    "mlp_in": "blocks.{}.ln2.hook_normalized",
+    "mlp_pre": "blocks.{}.mlp.hook_pre",
+    "mlp_act": "blocks.{}.mlp.hook_post",
+    "mlp_out": "blocks.{}.hook_mlp_out",
+    "ln_final_scale": "ln_final.hook_scale",
+    "logits": "unembed.hook_out",
+}
+_IN_LAYERS: Final = frozenset(name for name, spelt in _TRANSFORMER_LENS.items() if "{}" in spelt)
+_EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
+
+
+@final
+@dataclass(frozen=True)
+class Site:
+    """One named place in the forward pass, such as `resid_post[6]`.
+
+    A site is a value: hashable, comparable, printed as `resid_post.6`. What each name means is in
+    `docs` of `hooks.layout`; which sites a model has is `model.sites`.
+
+    Args:
+        name: one of the site names of this module.
+        layer: the block, counted from 0; None for sites outside the blocks.
+
+    Raises:
+        ValueError: unknown name, or a layer where there is none (or the reverse).
+
+    Example:
+        >>> str(Site("resid_post", 6))
+        'resid_post.6'
+    """
+
+    name: str
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in _TRANSFORMER_LENS:
+            raise ValueError(_unknown(self.name, _TRANSFORMER_LENS))
+        if self.name in _IN_LAYERS and (self.layer is None or self.layer < 0):
+            raise ValueError(
+                f"{self.name} needs a layer counted from 0, got {self.layer}: write {self.name}[0]"
+            )
+        if self.name not in _IN_LAYERS and self.layer is not None:
+            raise ValueError(f"{self.name} is not in a layer, got layer {self.layer}: write {self.name}")
+
+    def __str__(self) -> str:
+        return self.name if self.layer is None else f"{self.name}.{self.layer}"
+
+    __repr__ = __str__
+
+    @property
+    def transformer_lens_name(self) -> str:
+        """The name TransformerLens and SAELens give this place, as in `blocks.6.hook_resid_post`."""
+        return _TRANSFORMER_LENS[self.name].format(self.layer)
+
+    @staticmethod
+    def parse(text: str) -> "Site":
+        """Read a site from its short name or from TransformerLens's name for it.
+
+        Args:
+            text: `resid_post.6`, `resid_post[6]`, `logits` or `blocks.6.hook_resid_post`.
+
+        Raises:
+            ValueError: nothing is spelt so; the message names the three nearest sites.
+
+        Example:
+            >>> Site.parse("blocks.6.hook_resid_post") == Site.parse("resid_post.6")
+            True
+        """
+        layer = re.search(r"\d+", text)
+        number = int(layer.group()) if layer else None
+        plain = re.sub(r"\.?\[?\d+\]?", "", text, count=1) if text[:1].isalpha() else text
+        for name, spelt in _TRANSFORMER_LENS.items():
+            if plain == name or text == spelt.format(number):
+                return Site(name, number)
+        raise ValueError(_unknown(text, (*_EXAMPLES, *_TRANSFORMER_LENS.values())))
+
+
+def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
+    """Return the sites whose name or TransformerLens name a glob matches, in their order.
+
+    Args:
+        pattern: such as `resid_post.*` or `blocks.*.hook_resid_post`.
+        sites: where to look, usually `model.sites`.
+
+    Raises:
+        ValueError: the glob matches none of them.
+
+    Example:
+        >>> match("resid_post.*", (Site("resid_post", 0), Site("mlp_out", 0)))
+        (resid_post.0,)
+    """
+    found = tuple(
+        site
+        for site in sites
+        if fnmatchcase(str(site), pattern) or fnmatchcase(site.transformer_lens_name, pattern)
+    )
+    if not found:
+        raise ValueError(_unknown(pattern, map(str, sites)))
+    return found
+
+
+@final
+@dataclass(frozen=True)
+class Layered:
+    """A site name that waits for its layer: `resid_post[6]` is a `Site`.
+
+    Example:
+        >>> Layered("z")[3]
+        z.3
+    """
+
+    name: str
+
+    def __getitem__(self, layer: int) -> Site:
+        return Site(self.name, layer)
+
+
+def _unknown(given: str, choices: object) -> str:
+    return (
+        f"no site is called '{given}'; did you mean {nearest(given, choices)}? "  # pyright: ignore[reportArgumentType]
+        "`model.sites` lists every site of a model"
+    )
+
+
+embed: Final = Site("embed")
+pos_embed: Final = Site("pos_embed")
+resid_pre: Final = Layered("resid_pre")
+resid_mid: Final = Layered("resid_mid")
+resid_post: Final = Layered("resid_post")
+attn_out: Final = Layered("attn_out")
+q: Final = Layered("q")
+k: Final = Layered("k")
+v: Final = Layered("v")
+z: Final = Layered("z")
+pattern: Final = Layered("pattern")
+mlp_in: Final = Layered("mlp_in")
+mlp_pre: Final = Layered("mlp_pre")
+mlp_act: Final = Layered("mlp_act")
+mlp_out: Final = Layered("mlp_out")
+ln_final_scale: Final = Site("ln_final_scale")
+logits: Final = Site("logits")

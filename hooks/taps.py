@@ -1,0 +1,136 @@
+"""Taps: reading and changing the tensor of one site as it flows through a Hugging Face module."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from hooks.site import Site
+
+Edit = Callable[[Tensor], Tensor | None]
+
+
+@final
+@dataclass(frozen=True)
+class Tap:
+    """Where a site sits and how its tensor is taken out and put back.
+
+    Attributes:
+        site: the site.
+        module: the Hugging Face module it sits on.
+        side: what is read: the first input of the module, or its output.
+        shape: the shape of one token's value.
+        part: which part of the output, when it is a tuple or a mapping.
+        heads: how many heads the last axis holds, when it is to be split.
+        rows: which features of the last axis are the site's; None for all.
+        shared: the tensor is also the residual stream that bypasses the module: change it in place.
+        derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
+    """
+
+    site: Site
+    module: nn.Module
+    side: Literal["input", "output"]
+    shape: tuple[int, ...]
+    part: int | str = 0
+    heads: int | None = None
+    rows: Int[Tensor, "n"] | None = None
+    shared: bool = False
+    derive: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def read_only(self) -> bool:
+        """True when the site can be captured but not changed."""
+        return self.derive is not None or self.site.name == "pattern"
+
+    def attach(self, edit: Edit) -> RemovableHandle:
+        """Call `edit` with the site's tensor at each forward pass; what it returns, if anything, flows on.
+
+        Example:
+            ```python
+            handle = tap.attach(lambda a: 2 * a)
+            ```
+        """
+        if self.side == "input":
+            return self.module.register_forward_pre_hook(
+                lambda _, args, kwargs: self._edit_input(edit, args, kwargs), with_kwargs=True
+            )
+        return self.module.register_forward_hook(lambda _m, _a, output: self._edit_output(edit, output))
+
+    def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        raw = args[0] if args else next(iter(kwargs.values()))
+        changed = edit(self._read(raw))
+        if changed is None:
+            return None
+        changed = self._write(raw, changed)
+        if self.shared:
+            raw.copy_(changed)
+            return None
+        if args:
+            return (changed, *args[1:]), kwargs
+        return args, {**kwargs, next(iter(kwargs)): changed}
+
+    def _edit_output(self, edit: Edit, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            changed = edit(self._read(output))
+            return None if changed is None else self._write(output, changed)
+        part = 0 if isinstance(output, tuple) and isinstance(self.part, str) else self.part
+        changed = edit(self._read(output[part]))
+        if changed is None:
+            return None
+        changed = self._write(output[part], changed)
+        if isinstance(output, tuple):
+            return tuple(changed if i == part else item for i, item in enumerate(output))
+        output[part] = changed
+        return output
+
+    def _read(self, raw: Tensor) -> Tensor:
+        if self.derive is not None:
+            return self.derive(raw)
+        value = raw if self.rows is None else raw.index_select(-1, self.rows)
+        return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
+
+    def _write(self, raw: Tensor, value: Tensor) -> Tensor:
+        value = value if self.heads is None else value.flatten(-2)
+        return value if self.rows is None else raw.index_copy(-1, self.rows, value)
+
+
+def norm_scale(norm: nn.Module, eps: float) -> Callable[[Tensor], Tensor]:
+    """Return the function that computes the divisor of a normalisation from its input.
+
+    LayerNorm divides by sqrt(mean((x - mean(x))^2) + eps), RMSNorm by sqrt(mean(x^2) + eps).
+
+    Example:
+        ```python
+        norm_scale(nn.LayerNorm(8), 1e-5)(torch.randn(1, 3, 8)).shape  # 1 3 1
+        ```
+    """
+    centred = isinstance(norm, nn.LayerNorm)
+
+    def scale(x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
+        x = x.float()
+        x = x - x.mean(dim=-1, keepdim=True) if centred else x
+        return (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+
+    return scale
+
+
+@contextmanager
+def eager_attention(hf: Any) -> Iterator[None]:
+    """Run the attention that computes its pattern, and put back the one there was.
+
+    Example:
+        ```python
+        with eager_attention(model.hf):
+            ...
+        ```
+    """
+    was = hf.config._attn_implementation
+    hf.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        hf.set_attn_implementation(was)

@@ -1,0 +1,247 @@
+"""Tokens: a batch of token ids that knows which are real, which are special, and where each stands in its text."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """A padded batch of token ids.
+
+    Attributes:
+        ids: token ids, padding included.
+        mask: True on real tokens, beginning-of-text included; False on padding.
+        special: True on beginning-of-text, end-of-text, separators and padding.
+        texts: the texts they came from, if they came from texts.
+        offsets: start and end of each token in its text, in characters; (0, 0) where it has none.
+        prompt_pos: columns from this one on were generated; None when all were given.
+
+    Example:
+        ```python
+        tokens = model.tokens(["The Golden Gate Bridge", "Fog"])
+        tokens.ids.shape, tokens[1].texts
+        ```
+    """
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+    special: Bool[Tensor, "batch pos"]
+    texts: tuple[str, ...] | None = None
+    offsets: Int[Tensor, "batch pos 2"] | None = None
+    prompt_pos: int | None = None
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def __getitem__(self, rows: int | slice) -> "Tokens":
+        """Take some texts of the batch; columns that are padding in all of them are dropped.
+
+        Example:
+            ```python
+            first_two = tokens[:2]
+            ```
+        """
+        rows = slice(rows, rows + 1 or None) if isinstance(rows, int) else rows
+        used = self.mask[rows].any(dim=0).nonzero().flatten()
+        start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+        return Tokens(
+            ids=self.ids[rows, start:stop],
+            mask=self.mask[rows, start:stop],
+            special=self.special[rows, start:stop],
+            texts=None if self.texts is None else self.texts[rows],
+            offsets=None if self.offsets is None else self.offsets[rows, start:stop],
+            prompt_pos=None if self.prompt_pos is None else self.prompt_pos - start,
+        )
+
+    @property
+    def content(self) -> Bool[Tensor, "batch pos"]:
+        """True on the tokens that carry text: neither padding nor special."""
+        return self.mask & ~self.special
+
+    @property
+    def given(self) -> Bool[Tensor, "batch pos"]:
+        """True on the tokens of the prompt that carry text."""
+        given = self.content.clone()
+        if self.prompt_pos is not None:
+            given[:, self.prompt_pos :] = False
+        return given
+
+    def to(self, device: torch.device) -> "Tokens":
+        """Return the same tokens on a device.
+
+        Example:
+            ```python
+            tokens.to(torch.device("cpu"))
+            ```
+        """
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            mask=self.mask.to(device),
+            special=self.special.to(device),
+            offsets=None if self.offsets is None else self.offsets.to(device),
+        )
+
+    def cut(self, columns: int) -> "Tokens":
+        """Return the first columns only.
+
+        Example:
+            ```python
+            tokens.cut(3).ids.shape
+            ```
+        """
+        return replace(
+            self,
+            ids=self.ids[:, :columns],
+            mask=self.mask[:, :columns],
+            special=self.special[:, :columns],
+            offsets=None if self.offsets is None else self.offsets[:, :columns],
+        )
+
+    def padded(self, columns: int, left: bool) -> "Tokens":
+        """Return the same tokens padded to more columns.
+
+        Example:
+            ```python
+            tokens.padded(16, left=True).ids.shape
+            ```
+        """
+        more = columns - self.ids.shape[1]
+        around = (more, 0) if left else (0, more)
+        grow = torch.nn.functional.pad
+        return replace(
+            self,
+            ids=grow(self.ids, around),
+            mask=grow(self.mask, around),
+            special=grow(self.special, around, value=True),
+            offsets=None if self.offsets is None else grow(self.offsets, (0, 0, *around)),
+        )
+
+    def extended(
+        self, ids: Int[Tensor, "batch n"], mask: Bool[Tensor, "batch n"], special: Bool[Tensor, "batch n"]
+    ) -> "Tokens":
+        """Return these tokens followed by generated ones.
+
+        Example:
+            ```python
+            tokens.extended(new_ids, torch.ones_like(new_ids).bool(), torch.zeros_like(new_ids).bool())
+            ```
+        """
+        offsets = self.offsets
+        if offsets is not None:
+            offsets = torch.cat([offsets, offsets.new_zeros(*ids.shape, 2)], dim=1)
+        return replace(
+            self,
+            ids=torch.cat([self.ids, ids], dim=1),
+            mask=torch.cat([self.mask, mask], dim=1),
+            special=torch.cat([self.special, special], dim=1),
+            offsets=offsets,
+            prompt_pos=self.ids.shape[1] if self.prompt_pos is None else self.prompt_pos,
+        )
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the ids that carry no text; unknown and mask tokens stand for text and are left out.
+
+    Example:
+        ```python
+        special_ids(model.tokenizer)
+        ```
+    """
+    if tokenizer is None:
+        return frozenset()
+    stand_for_text = {tokenizer.unk_token_id, tokenizer.mask_token_id}
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    return frozenset(ends | (set(tokenizer.all_special_ids) - stand_for_text)) - {None}
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], side: str) -> Tokens:
+    """Turn texts into `Tokens`, with the special tokens the tokenizer adds, padded on one side.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        texts: at least one text.
+        side: "left" or "right".
+
+    Raises:
+        ValueError: no texts, or a text without tokens.
+
+    Example:
+        ```python
+        tokenize(model.tokenizer, ["The Golden Gate Bridge"], side="right")
+        ```
+    """
+    if tokenizer is None:
+        raise ValueError(
+            "this model has no tokenizer, so it cannot read text: pass token ids, or load(source, tokenizer)"
+        )
+    if not texts:
+        raise ValueError("got no texts: pass a text or a non-empty list of texts")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {number} is {type(text).__name__}, expected str")
+    with_offsets = bool(tokenizer.is_fast)
+    encoded = tokenizer(
+        list(texts), return_offsets_mapping=with_offsets, return_attention_mask=False, verbose=False
+    )
+    offsets = encoded["offset_mapping"] if with_offsets else None
+    return pad(tokenizer, encoded["input_ids"], side, texts=tuple(texts), offsets=offsets)
+
+
+def pad(
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    side: str,
+    *,
+    texts: tuple[str, ...] | None = None,
+    offsets: Sequence[Sequence[tuple[int, int]]] | None = None,
+) -> Tokens:
+    """Pad rows of token ids to one length.
+
+    Raises:
+        ValueError: a row without tokens.
+
+    Example:
+        ```python
+        pad(model.tokenizer, [[1, 2, 3], [4]], side="left")
+        ```
+    """
+    for number, row in enumerate(rows):
+        if not len(row):
+            shown = "" if texts is None else f" ({texts[number]!r})"
+            raise ValueError(f"text {number}{shown} has no tokens: leave it out")
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), _pad_id(tokenizer))
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    spans = None if offsets is None else torch.zeros(len(rows), longest, 2, dtype=torch.long)
+    for number, row in enumerate(rows):
+        columns = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
+        ids[number, columns] = torch.as_tensor(row, dtype=torch.long)
+        mask[number, columns] = True
+        if spans is not None and offsets is not None:
+            spans[number, columns] = torch.as_tensor(offsets[number], dtype=torch.long)
+    special = ~mask | is_in(ids, special_ids(tokenizer))
+    return Tokens(ids=ids, mask=mask, special=special, texts=texts, offsets=spans)
+
+
+def is_in(ids: Int[Tensor, "batch pos"], members: Collection[int]) -> Bool[Tensor, "batch pos"]:
+    """Return where `ids` is one of `members`.
+
+    Example:
+        >>> is_in(torch.tensor([[1, 2]]), {2})
+        tensor([[False,  True]])
+    """
+    return torch.isin(ids, torch.tensor(sorted(members), dtype=ids.dtype, device=ids.device))
+
+
+def _pad_id(tokenizer: Any) -> int:
+    if tokenizer is None:
+        return 0
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((int(one) for one in candidates if one is not None), 0)
