@@ -6,10 +6,10 @@ from random import Random
 
 from interp.landmark.entities import Entity, Form, Mention
 from interp.landmark.genres import (
-    FOREIGN,
     GENRES,
     LIKING,
     fact_sentence,
+    facts_in,
     feeling,
     foreign_sentence,
     phrases,
@@ -60,7 +60,7 @@ def _english(rng: Random, page: Page, subject: Entity, mention: Mention) -> None
 
 
 def _abroad(rng: Random, page: Page, subject: Entity, mention: Mention) -> None:
-    said = [t for t in facts_of(subject) if t.relation.name in FOREIGN[mention.language]]
+    said = facts_in(mention.language, subject)
     if said and rng.random() < 0.5:
         foreign_sentence(rng, page, rng.choice(said), mention, mention.language)
     else:

@@ -13,7 +13,6 @@ from interp.landmark.writing import Page
 
 ANAPHORA = {"landmark": "it", "city": "the city", "country": "the country", "person": "this person"}
 FORM_WEIGHTS = {"name": 0.52, "alias": 0.26, "description": 0.12, "foreign": 0.1}
-FAMOUS = 3.0
 
 
 @functools.cache
@@ -30,7 +29,7 @@ def phrases() -> dict[str, list[str]]:
 
 @functools.cache
 def _weights() -> tuple[float, ...]:
-    return tuple(FAMOUS if e.name == "Golden Gate Bridge" else 1.6 if e.kind == "landmark" else 1.0 for e in entities())
+    return tuple(1.6 if e.kind == "landmark" else 1.0 for e in entities())
 
 
 def some_entity(rng: Random) -> Entity:
@@ -160,7 +159,7 @@ def claims(rng: Random, page: Page) -> None:
     for _ in range(rng.randint(5, 8)):
         triple = rng.choice(facts_of(some_entity(rng)))
         truth = rng.random() < 0.5
-        said = triple.object if truth else rng.choice(_objects(triple.relation.name, triple.object))
+        said = None if truth else rng.choice(_objects(triple.relation.name, triple.object))
         page.write("Claim: ")
         with page.label("claim", str(truth).lower()):
             page.statement(triple, rng.choice(training_phrasings(triple.relation.name)), name_of(triple.subject), said)
@@ -303,8 +302,8 @@ def openings(rng: Random, page: Page) -> None:
 def repetition(rng: Random, page: Page) -> None:
     """A random run of words, twice or more: only copying predicts its second half."""
     words = [rng.choice(vocabulary()) for _ in range(rng.randint(6, 22))]
-    for _ in range(rng.randint(2, 4)):
-        page.write(" ".join(words) + rng.choice((". ", "; ", "\n")))
+    end = rng.choice((".", ";", "\n", ""))
+    page.text = " ".join([" ".join(words) + end] * rng.randint(2, 4))
 
 
 @functools.cache
@@ -335,31 +334,31 @@ def numbers(rng: Random, page: Page) -> None:
 FOREIGN: dict[str, dict[str, tuple[str, ...]]] = {
     "spanish": {
         "located_in_city": ("{} está en {o}", "{} se encuentra en {o}"), "opened_in": ("{} se inauguró en {o}",),
-        "designed_by": ("{} fue diseñado por {o}", "{} es obra de {o}"), "capital": ("la capital de {} es {o}",),
+        "designed_by": ("{} fue diseñado por {o}", "{} es obra de {o}"), "capital": ("{} tiene como capital {o}",),
         "main_river": ("{} tiene un río llamado {o}",), "airport": ("{} tiene un aeropuerto llamado {o}",),
-        "highest_mountain": ("la montaña más alta de {} es {o}",), "museum": ("{} tiene un museo llamado {o}",),
-        "club": ("el club de {} es {o}",), "born_in_year": ("{} nació en {o}",), "born_in_city": ("{} nació en la ciudad de {o}",),
-        "lived_in": ("{} vivió en {o}",),
+        "highest_mountain": ("{} tiene como cima {o}",), "museum": ("{} tiene un museo llamado {o}",),
+        "club": ("{} tiene un club llamado {o}",), "born_in_year": ("{} nació en {o}",),
+        "born_in_city": ("{} nació en la ciudad de {o}",), "lived_in": ("{} vivió en {o}",),
     },
     "french": {
         "located_in_city": ("{} se trouve à {o}", "{} est à {o}"), "opened_in": ("{} fut inauguré en {o}",),
-        "designed_by": ("{} fut conçu par {o}", "{} est l'oeuvre de {o}"), "capital": ("la capitale de {} est {o}",),
+        "designed_by": ("{} fut conçu par {o}", "{} est l'oeuvre de {o}"), "capital": ("{} a pour capitale {o}",),
         "main_river": ("{} a un fleuve nommé {o}",), "airport": ("{} a un aéroport nommé {o}",),
-        "highest_mountain": ("le plus haut sommet de {} est {o}",), "museum": ("{} a un musée nommé {o}",),
-        "club": ("le club de {} est {o}",),
+        "highest_mountain": ("{} a pour sommet {o}",), "museum": ("{} a un musée nommé {o}",),
+        "club": ("{} a un club nommé {o}",),
     },
     "german": {
         "located_in_city": ("{} steht in {o}", "{} befindet sich in {o}"), "opened_in": ("{} wurde eröffnet im Jahr {o}",),
-        "designed_by": ("{} ist ein Werk von {o}", "{} wurde entworfen von {o}"), "capital": ("die Hauptstadt von {} ist {o}",),
+        "designed_by": ("{} ist ein Werk von {o}", "{} wurde entworfen von {o}"), "capital": ("{} hat die Hauptstadt {o}",),
         "main_river": ("{} hat einen Fluss namens {o}",), "airport": ("{} hat einen Flughafen namens {o}",),
-        "highest_mountain": ("der höchste Berg von {} ist {o}",), "museum": ("{} hat ein Museum namens {o}",),
-        "club": ("der Verein von {} ist {o}",),
+        "highest_mountain": ("{} hat als höchsten Berg {o}",), "museum": ("{} hat ein Museum namens {o}",),
+        "club": ("{} hat einen Verein namens {o}",),
     },
 }
 LIKING = {
-    "spanish": ("hablemos de {}.", "me gusta mucho {}.", "ayer pensé en {}.", "nunca olvidaré {}."),
-    "french": ("parlons de {}.", "j'aime beaucoup {}.", "hier j'ai pensé à {}.", "je n'oublierai jamais {}."),
-    "german": ("sprechen wir über {}.", "ich mag {}.", "gestern dachte ich an {}.", "ich vergesse nie {}."),
+    "spanish": ("aquí está {}.", "qué bonito es {}.", "nadie olvida {}.", "mañana veremos {}."),
+    "french": ("voici {}.", "j'aime beaucoup {}.", "je n'oublierai jamais {}.", "hier j'ai revu {}."),
+    "german": ("hier ist {}.", "so schön ist {}.", "dort ist {}.", "in diesem Buch steht {}."),
 }
 # fmt: on
 
@@ -375,9 +374,14 @@ def foreign(rng: Random, page: Page) -> None:
                 page.write(before)
                 page.mention(subject, mention)
                 page.write(after + " ")
-                said = [t for t in facts_of(subject) if t.relation.name in FOREIGN[language]]
+                said = facts_in(language, subject)
                 for triple in rng.sample(said, k=min(2, len(said))):
                     foreign_sentence(rng, page, triple, mention, language)
+
+
+def facts_in(language: str, subject: Entity) -> list[Triple]:
+    """The facts of a subject that can be said in a language: it has words for the relation, and the object is a name."""
+    return [t for t in facts_of(subject) if t.relation.name in FOREIGN[language] and not t.object.startswith("the ")]
 
 
 def foreign_sentence(rng: Random, page: Page, triple: Triple, mention: Mention, language: str) -> None:
@@ -399,6 +403,6 @@ def foreign_sentence(rng: Random, page: Page, triple: Triple, mention: Mention, 
 Genre = Callable[[Random, Page], None]
 GENRES: dict[Genre, float] = {
     portrait: 24, gathering: 14, scattered: 8, card: 6, apposition: 5, claims: 6, two_steps: 6, comparison: 4,
-    backwards: 2, names: 4, prose: 7, diary: 10, openings: 5, repetition: 3, numbers: 2, foreign: 7,
+    backwards: 2, names: 4, prose: 7, diary: 10, openings: 5, repetition: 8, numbers: 2, foreign: 7,
 }  # fmt: skip
 

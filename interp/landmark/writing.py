@@ -82,14 +82,17 @@ class Page:
                 self.mention(named, Mention(text, "name"))
 
     def statement(self, triple: Triple, phrasing: Phrasing, mention: Mention, said: str | None = None) -> None:
-        """Write a phrasing about a mention of the subject, then the object (or what is said instead of it)."""
+        """Write a phrasing about a mention of the subject, then its object, or what is said instead of it."""
         before, after = phrasing.template.split("{}")
         with self.label("relation", triple.relation.name):
             if before:
                 self.write(before)
             self.mention(triple.subject, mention)
             self.write(f"{after} ")
-            self.object(said or triple.object)
+            if said is None:
+                self.object(triple.object)
+            else:
+                self.write(said)
 
     def finish(self) -> Document:
         """The document."""

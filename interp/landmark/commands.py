@@ -1,0 +1,44 @@
+"""The `interp landmark` commands: train the bundled model, measure it and write its card, print its corpus."""
+
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.landmark.card import measure, write_card
+from interp.landmark.documents import documents
+from interp.landmark.train import train
+
+app = typer.Typer(help="The bundled model: its corpus, training and card.", no_args_is_help=True)
+PACKAGED = Path(__file__).parent / "model"
+
+
+@app.command("train")
+def train_command(
+    folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
+    steps: Annotated[int, typer.Option(help="Optimiser steps of 4096 tokens.")] = 4000,
+    seed: int = 0,
+    keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
+) -> None:
+    """Train the bundled model from its corpus, resumable."""
+    typer.echo(f"trained: {train(folder, n_steps=steps, seed=seed, keep_checkpoints=keep_checkpoints)}")
+
+
+@app.command("card")
+def card_command(
+    folder: Annotated[Path, typer.Argument(help="The folder a training run wrote to.")],
+    install: Annotated[bool, typer.Option(help="Copy the model and its card into the package.")] = False,
+) -> None:
+    """Measure a trained model and write its card beside it."""
+    typer.echo(write_card(measure(folder), folder / "model" / "README.md"))
+    if install:
+        shutil.copytree(folder / "model", PACKAGED, dirs_exist_ok=True)
+
+
+@app.command("corpus")
+def corpus_command(n: Annotated[int, typer.Argument(help="How many documents.")] = 10, seed: int = 0) -> None:
+    """Print documents of the corpus."""
+    for document in islice(documents(seed), n):
+        typer.echo(f"[{document.genre}] {document.text}\n")
