@@ -21,9 +21,4 @@ def steer(model: Model, what: Direction | Steering, dose: float) -> AbstractCont
     ```
     """
     steering = adding(what) if isinstance(what, Direction) else what
-    if steering.fingerprint is not None and steering.fingerprint != model.fingerprint:
-        raise ValueError(
-            f"{steering.source} was read from the model with fingerprint {steering.fingerprint}, but {model.name} has "
-            f"{model.fingerprint}: load that model, or find the direction anew in this one"
-        )
     return intervene(model, {steering.site: steering.dose(dose)})

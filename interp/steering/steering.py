@@ -34,7 +34,7 @@ class Steering:
         """
         if not -float("inf") < dose < float("inf"):
             raise ValueError(f"the dose is {dose}: give a finite number, in units of {self.unit}")
-        return self.rule(self.vector, dose)
+        return replace(self.rule(self.vector, dose), name=self.source, fingerprint=self.fingerprint)
 
     def control(self, seed: int) -> "Steering":
         """The same rule along a random direction r of equal norm, |r| = |v|, drawn uniformly from the sphere."""

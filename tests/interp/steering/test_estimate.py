@@ -1,0 +1,38 @@
+"""Intervals agree with independent implementations and closed forms."""
+
+import pytest
+import torch
+
+from interp.steering.estimate import bootstrap, share
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 50), (49, 50), (20, 20)])
+def test_the_interval_of_a_share_is_wilsons(hits: int, n: int) -> None:
+    from scipy.stats import binomtest
+
+    found = share(torch.arange(n) < hits)
+    low, high = binomtest(hits, n).proportion_ci(method="wilson")
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((hits / n, low, high, n))
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="a share of 0 outcomes"):
+        share(torch.zeros(0, dtype=torch.bool))
+
+
+def test_the_bootstrap_of_a_mean_is_two_standard_errors_either_way() -> None:
+    x = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
+    found = bootstrap(lambda samples: float(samples[0].mean()), [x], draws=2000)
+    error = float(x.std()) / 20
+    assert found.value == pytest.approx(float(x.mean()))
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_the_bootstrap_of_a_constant_has_no_width() -> None:
+    found = bootstrap(lambda samples: float(samples[0].mean()), [torch.full((30,), 2.0)])
+    assert (found.low, found.value, found.high) == (2.0, 2.0, 2.0)
+
+
+def test_the_bootstrap_of_an_empty_sample_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"samples of \[0\] rows were given: none may be empty"):
+        bootstrap(lambda samples: 0.0, [torch.zeros(0)])
