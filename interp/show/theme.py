@@ -1,5 +1,7 @@
 """The look that every figure and page shares: a few colours, two typefaces, and the Plotly layout made from them."""
 
+from math import log10
+
 from plotly.graph_objects import Figure
 
 INK = "#1f2328"
@@ -22,12 +24,18 @@ def rgba(colour: str, alpha: float) -> str:
     return f"rgba({red}, {green}, {blue}, {round(alpha, 3):g})"
 
 
-def ruled(figure: Figure, at: float, text: str, row: int, colour: str = BEFORE, position: str = "top left") -> None:
-    """Draw a dotted, labelled horizontal line across one row of a figure: what the curves are read against."""
-    line = {"color": colour, "dash": "dot", "width": 1.5}
-    font = {"size": 12, "color": colour}
-    label = {"annotation_text": text, "annotation_position": position, "annotation_font": font}
-    figure.add_hline(y=at, row=row, col=1, line=line, **label)  # pyright: ignore[reportArgumentType]
+def ruled(figure: Figure, at: float, text: str, row: int, colour: str = BEFORE, corner: str = "bottom right") -> None:
+    """Draw a dotted horizontal line across one row of a figure: what the curves in it are read against.
+
+    `corner` is the corner of the label that touches the line's end.
+    """
+    figure.add_hline(y=at, row=row, col=1, line={"color": colour, "dash": "dot", "width": 1.5})  # pyright: ignore[reportArgumentType]
+    axis = next(figure.select_yaxes(row=row, col=1))
+    y = log10(at) if axis.type == "log" else at  # annotations on a log axis are placed by exponent, shapes by value
+    yanchor, xanchor = corner.split()
+    label = {"text": text, "showarrow": False, "font": {"size": 12, "color": colour}}
+    place = {"x": int(xanchor == "right"), "xref": "x domain", "xanchor": xanchor, "y": y, "yanchor": yanchor}
+    figure.add_annotation(**label, **place, row=row, col=1)
 
 
 def styled(figure: Figure, height: int) -> Figure:
@@ -43,6 +51,6 @@ def styled(figure: Figure, height: int) -> Figure:
         bargap=0.04,
     )
     axis = {"gridcolor": RULE, "linecolor": MUTED, "zeroline": False, "ticks": "outside", "tickcolor": MUTED}
-    figure.update_xaxes(**axis, showline=True, title_standoff=8)
-    figure.update_yaxes(**axis, title_standoff=8)
+    figure.update_xaxes(**axis, showline=True, title_standoff=8, title_font_size=13)
+    figure.update_yaxes(**axis, title_standoff=8, title_font_size=13)
     return figure

@@ -21,8 +21,8 @@ def training_panel(report: TrainReport, held_out: Quality, untrained: Quality) -
     dead = [100 * point.dead_share for point in report.curve]
     figure.add_trace(_line(tokens, explained, "explained variance", CONCEPT), row=1, col=1)
     figure.add_trace(_line(tokens, dead, "dead latents", BEFORE), row=2, col=1)
-    ruled(figure, max(untrained.explained_variance, 0.0), "untrained dictionary", 1, CONTROL, "bottom right")
-    ruled(figure, held_out.explained_variance, "held-out text", 1, BEFORE, "bottom right")
+    ruled(figure, max(untrained.explained_variance, 0.0), "untrained dictionary", row=1, colour=CONTROL)
+    ruled(figure, held_out.explained_variance, "held-out text", row=1, corner="top right")
     figure.update_yaxes(title_text="explained variance", range=[-0.02, 1.02], row=1, col=1)
     figure.update_yaxes(title_text="dead latents, %", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text="tokens seen", row=2, col=1)

@@ -16,7 +16,7 @@ def test_surprisal_is_the_cross_entropy_of_the_continuation_alone(model: Model) 
     nats, lengths = surprisal(model, PROMPTS, TEXTS)
     for prompt, text, total, length in zip(PROMPTS, TEXTS, nats, lengths, strict=True):
         ids = torch.tensor([[0, *model.tokenizer(prompt + text).input_ids[1:]]])
-        logits = model.hf(ids).logits[0, len(prompt) : -1]
+        logits = model.hf(ids).logits[0, len(prompt) : -1].detach()
         expected = cross_entropy(logits, ids[0, len(prompt) + 1 :], reduction="sum") if text else torch.zeros(())
         assert length == len(text)
         assert float(total) == pytest.approx(float(expected), abs=1e-3)
