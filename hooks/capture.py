@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from typing import Any
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,19 +14,18 @@ from hooks.forward import forward
 from hooks.model import Model, chosen
 from hooks.site import Site
 from hooks.taps import eager_attention
-from hooks.tokens import Tokens, pad
+from hooks.tokens import Tokens, join, pad
 
 Sites = Site | str | Iterable[Site | str]
-Data = Any
+Data: TypeAlias = Any
+Item = TypeVar("Item")
 
 
 class _Enough(Exception):
     """Everything asked for has been computed."""
 
 
-def capture(
-    model: Model, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False
-) -> Activations:
+def capture(model: Model, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False) -> Activations:
     """Return the activations of texts at some sites.
 
     Args:
@@ -37,7 +37,8 @@ def capture(
         progress: show a progress bar.
 
     Returns:
-        [batch pos *d] per site, in the model's dtype; nothing is copied when one batch suffices.
+        [batch pos *d] per site, in the model's dtype (the final norm's scale in float32). Nothing is
+        copied when one batch suffices.
 
     Raises:
         ValueError: an unknown site, no data, a text that does not fit into the context.
@@ -80,7 +81,8 @@ def stream(
         ```
     """
     wanted = chosen(model, sites)
-    return (_one_pass(model, tokens, wanted) for tokens in _bar(_batches(model, data, batch_size), progress))
+    batches = _bar(_batches(model, data, batch_size), progress)
+    return (_one_pass(model, tokens, wanted) for tokens in batches)
 
 
 @torch.no_grad()
@@ -97,12 +99,9 @@ def _one_pass(model: Model, tokens: Tokens, sites: Sequence[Site]) -> Activation
             stack.enter_context(eager_attention(model.hf))
         stack.enter_context(model.running.reading(tokens))
         for site in sites:
-            handle = model.tap(site).attach(lambda value, site=site: keep(site, value))
-            stack.callback(handle.remove)
-        try:
+            stack.callback(model.tap(site).attach(partial(keep, site)).remove)
+        with suppress(_Enough):
             forward(model.hf, tokens)
-        except _Enough:
-            pass
     missed = [str(site) for site in sites if site not in got]
     if missed:
         raise RuntimeError(f"the forward pass of {model.name} did not reach {', '.join(missed)}")
@@ -153,20 +152,8 @@ def _joined(model: Model, batches: list[Tokens]) -> Tokens:
         raise ValueError("got no texts: the dataset is empty")
     if len(batches) == 1:
         return batches[0]
-    longest = max(batch.ids.shape[1] for batch in batches)
     left = model.tokenizer is not None and model.tokenizer.padding_side == "left"
-    wide = [batch.padded(longest, left) for batch in batches]
-    return Tokens(
-        ids=torch.cat([batch.ids for batch in wide]),
-        mask=torch.cat([batch.mask for batch in wide]),
-        special=torch.cat([batch.special for batch in wide]),
-        texts=_all([batch.texts for batch in wide], lambda parts: sum(parts, ())),
-        offsets=_all([batch.offsets for batch in wide], torch.cat),
-    )
-
-
-def _all(parts: list[Any], join: Any) -> Any:
-    return None if any(part is None for part in parts) else join(parts)
+    return join(batches, left)
 
 
 def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:
@@ -190,7 +177,7 @@ def _put(whole: Tensor, value: Tensor, site: Site, start: int, shift: int) -> No
         whole[rows, shift : shift + value.shape[1]] = value
 
 
-def _bar(items: Any, progress: bool) -> Any:
+def _bar(items: Iterable[Item], progress: bool) -> Iterable[Item]:
     if not progress:
         return items
     from tqdm.auto import tqdm

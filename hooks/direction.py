@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -141,9 +140,7 @@ class Direction:
 
     def _same_width(self, other: "Direction") -> None:
         if self.vector.shape != other.vector.shape:
-            raise ValueError(
-                f"{self} and {other} have different widths: only directions of one width compare"
-            )
+            raise ValueError(f"{self} and {other} have different widths: only directions of one width compare")
 
 
 def as_vector(direction: Direction | Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from typing import Any
 
 import torch
+
+from hooks.huggingface import HFModel
 
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 
 
-def fingerprint(hf: Any, sample: int = 1024) -> str:
+def fingerprint(hf: HFModel, sample: int = 1024) -> str:
     """Return the SHA-256 of a model's configuration and of evenly spaced weights of every parameter.
 
     Cheap for any size of model; a change to a whole row, column or matrix changes it.

@@ -1,15 +1,15 @@
 """One plain forward pass of the Hugging Face model on a batch of tokens."""
 
 import inspect
-from typing import Any
 
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks.huggingface import HFModel, HFOutput
 from hooks.tokens import Tokens
 
 
-def forward(hf: Any, tokens: Tokens) -> Any:
+def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
     """Run a Hugging Face model once over tokens, without a cache, under the caller's grad mode.
 
     Raises:
@@ -22,12 +22,10 @@ def forward(hf: Any, tokens: Tokens) -> Any:
     """
     check_length(hf, tokens.ids.shape[1])
     extra = {"use_cache": False} if accepts(hf, "use_cache") else {}
-    return hf(
-        input_ids=tokens.ids, attention_mask=tokens.mask.long(), **positions(hf, tokens.mask), **extra
-    )
+    return hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), **positions(hf, tokens.mask), **extra)
 
 
-def positions(hf: Any, mask: Bool[Tensor, "batch pos"]) -> dict[str, Int[Tensor, "batch pos"]]:
+def positions(hf: HFModel, mask: Bool[Tensor, "batch pos"]) -> dict[str, Int[Tensor, "batch pos"]]:
     """Return the position ids left padding calls for, as keyword arguments; none without it.
 
     Example:
@@ -40,7 +38,7 @@ def positions(hf: Any, mask: Bool[Tensor, "batch pos"]) -> dict[str, Int[Tensor,
     return {"position_ids": (mask.long().cumsum(dim=1) - 1).clamp_min(0)}
 
 
-def accepts(hf: Any, argument: str) -> bool:
+def accepts(hf: HFModel, argument: str) -> bool:
     """Return whether the model's forward names an argument.
 
     Example:
@@ -51,7 +49,7 @@ def accepts(hf: Any, argument: str) -> bool:
     return argument in inspect.signature(type(hf).forward).parameters
 
 
-def check_length(hf: Any, n_pos: int) -> None:
+def check_length(hf: HFModel, n_pos: int) -> None:
     """Raise when a text is longer than the model's context.
 
     Example:

@@ -1,18 +1,19 @@
 """Decoding with a KV cache, greedy or sampled."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.forward import check_length, positions
+from hooks.huggingface import HFModel, Tokenizer
 from hooks.tokens import Tokens
 
 
 @torch.no_grad()
 def decode(
-    hf: Any, tokens: Tokens, *, max_new_tokens: int, temperature: float, seed: int, stop: frozenset[int]
+    hf: HFModel, tokens: Tokens, *, max_new_tokens: int, temperature: float, seed: int, stop: frozenset[int]
 ) -> list[list[int]]:
     """Continue every prompt of a left-padded batch and return the ids of each continuation.
 
@@ -25,7 +26,7 @@ def decode(
         stop: ids that end a continuation (they are not returned).
 
     Raises:
-        ValueError: prompt and continuation do not fit into the context.
+        ValueError: prompt and continuation do not fit into the context, or a setting below its least value.
 
     Cost: one forward pass over the prompts and one over a single token per new token.
 
@@ -34,6 +35,10 @@ def decode(
         decode(model.hf, tokens, max_new_tokens=5, temperature=0.0, seed=0, stop=frozenset({2}))
         ```
     """
+    if max_new_tokens < 1 or not temperature >= 0.0:
+        raise ValueError(
+            f"max_new_tokens is at least 1 and temperature at least 0, got {max_new_tokens} and {temperature}"
+        )
     check_length(hf, tokens.ids.shape[1] + max_new_tokens)
     random = torch.Generator().manual_seed(seed)
     chunk, mask, cache = tokens.ids, tokens.mask, None
@@ -42,9 +47,7 @@ def decode(
     made: list[list[int]] = [[] for _ in range(len(tokens))]
     for _ in range(max_new_tokens):
         place = {name: ids[:, -chunk.shape[1] :] for name, ids in positions(hf, mask).items()}
-        output = hf(
-            input_ids=chunk, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **place
-        )
+        output = hf(input_ids=chunk, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **place)
         cache = output.past_key_values
         chosen = _choose(output.logits[:, -1], temperature, random)
         alive = alive & ~torch.isin(chosen, ends)
@@ -56,9 +59,37 @@ def decode(
     return made
 
 
-def _choose(
-    logits: Float[Tensor, "batch vocab"], temperature: float, random: torch.Generator
-) -> Int[Tensor, "batch"]:
+def stop_ids(hf: HFModel, tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the ids that end a text, as the model's generation settings and the tokenizer say.
+
+    Example:
+        ```python
+        stop_ids(model.hf, model.tokenizer)
+        ```
+    """
+    settings = getattr(hf, "generation_config", None)
+    listed = getattr(settings, "eos_token_id", None)
+    listed = listed if isinstance(listed, list) else [listed]
+    return frozenset(int(one) for one in (*listed, tokenizer.eos_token_id) if one is not None)
+
+
+def continuation(tokenizer: Tokenizer, given: Sequence[int], new: Sequence[int]) -> str:
+    """Return the text that `new` adds to `given`.
+
+    Both are decoded together and cut: decoded alone, a continuation can lose its leading space.
+
+    Example:
+        ```python
+        continuation(model.tokenizer, [1, 403], [407, 261])
+        ```
+    """
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    before = tokenizer.decode(list(given), **options)
+    whole = tokenizer.decode([*given, *new], **options)
+    return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(list(new), **options)
+
+
+def _choose(logits: Float[Tensor, "batch vocab"], temperature: float, random: torch.Generator) -> Int[Tensor, "batch"]:
     if temperature == 0.0:
         return logits.argmax(dim=-1)
     chances = (logits.float() / temperature).softmax(dim=-1).cpu()

@@ -18,7 +18,7 @@ Plan = Mapping[Site, tuple[Intervention, ...]]
 
 
 def intervene(
-    model: Model, interventions: Mapping[Site, Intervention | Sequence[Intervention]]
+    model: Model, interventions: Mapping[Site | str, Intervention | Sequence[Intervention]]
 ) -> AbstractContextManager[Receipt]:
     """Change sites of a model inside a `with` block.
 
@@ -47,10 +47,12 @@ def intervene(
         ```
     """
     plan: dict[Site, tuple[Intervention, ...]] = {}
-    for site in chosen(model, interventions):
-        given = interventions[site]
+    for key, given in interventions.items():
+        (site,) = chosen(model, key)
         plan[site] = (given,) if isinstance(given, Intervention) else tuple(given)
         check_fits(model, site, plan[site])
+    if not plan:
+        raise ValueError("no interventions were given: name at least one site")
     check_overwriting(plan)
     return _block(model, plan)
 
@@ -86,9 +88,7 @@ def _idle(plan: Plan, idle: list[Site], receipt: Receipt) -> str:
     )
 
 
-def _changed(
-    model: Model, tap: Tap, chain: tuple[Intervention, ...], a: Tensor, receipt: Receipt
-) -> Tensor | None:
+def _changed(model: Model, tap: Tap, chain: tuple[Intervention, ...], a: Tensor, receipt: Receipt) -> Tensor | None:
     passing = model.running.current
     if passing is None:
         raise RuntimeError(
@@ -113,7 +113,11 @@ def _applied(one: Intervention, site: Site, a: Tensor, mask: Tensor, passing: Pa
     row, column = mask.nonzero(as_tuple=True)
     number = passing.tokens.mask.long().cumsum(dim=1)[:, passing.start :] - 1
     old = a[row, column]
-    new = one.fn(old, Rows(row, column + passing.start, number[row, column]))
+    try:
+        new = one.fn(old, Rows(row, column + passing.start, number[row, column]))
+    except Exception as error:
+        error.add_note(f"raised by {one} at {site}")
+        raise
     if not isinstance(new, Tensor) or new.shape != old.shape or new.dtype != old.dtype:
         got = f"{new.dtype} {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
         raise ValueError(

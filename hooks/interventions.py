@@ -58,9 +58,7 @@ class Intervention:
         return f"{self.name}(at={self.at})"
 
 
-def add(
-    direction: Direction | Float[Tensor, "*d"], strength: float = 1.0, at: Position = everywhere
-) -> Intervention:
+def add(direction: Direction | Float[Tensor, "*d"], strength: float = 1.0, at: Position = everywhere) -> Intervention:
     """Add a vector: a' = a + strength * v (activation addition, Turner et al. 2023).
 
     Args:
@@ -164,9 +162,7 @@ def project_out(direction: Direction | Float[Tensor, "*d"], at: Position = every
     )
 
 
-def clamp(
-    direction: Direction | Float[Tensor, "*d"], value: float, at: Position = everywhere
-) -> Intervention:
+def clamp(direction: Direction | Float[Tensor, "*d"], value: float, at: Position = everywhere) -> Intervention:
     """Set a projection: a' = a + (value - <a, u>) u with u the unit vector; the rest of a stays.
 
     Args:
@@ -211,9 +207,7 @@ def noise(std: float, seed: int, at: Position = everywhere) -> Intervention:
     return Intervention("noise", at, lambda a, rows: a + std * _drawn(a, rows, seed))
 
 
-def apply(
-    fn: Callable[[Float[Tensor, "n *d"]], Float[Tensor, "n *d"]], at: Position = everywhere
-) -> Intervention:
+def apply(fn: Callable[[Float[Tensor, "n *d"]], Float[Tensor, "n *d"]], at: Position = everywhere) -> Intervention:
     """Make an intervention of any function of the selected tokens' values.
 
     Args:
@@ -246,12 +240,14 @@ def _placed(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
         return _like(value, a).expand_as(a)
     if extra == 1:
         if value.shape[0] != a.shape[0]:
-            raise ValueError(f"replace holds {value.shape[0]} values for the {a.shape[0]} tokens selected")
+            raise ValueError(
+                f"replace holds {value.shape[0]} values, and {a.shape[0]} tokens are selected: give one each"
+            )
         return value
     if int(rows.row.max()) >= value.shape[0] or int(rows.column.max()) >= value.shape[1]:
         raise ValueError(
-            f"replace holds values for {value.shape[0]} texts of {value.shape[1]} columns, and text "
-            f"{int(rows.row.max())}, column {int(rows.column.max())} is to be replaced: use at=prompt or a larger capture"
+            f"replace holds values for {value.shape[0]} texts of {value.shape[1]} columns, and text {int(rows.row.max())}, "
+            f"column {int(rows.column.max())} is to be replaced: use at=prompt or a larger capture"
         )
     return value[rows.row, rows.column]
 

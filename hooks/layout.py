@@ -18,12 +18,12 @@ What the names mean, block by block (x is the residual stream):
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from torch import nn
 
+from hooks.huggingface import HFConfig, HFModel
 from hooks.resolve import Paths
-from hooks.site import Site
+from hooks.site import Site, ln_final_scale, logits
 from hooks.taps import Tap, norm_scale
 
 
@@ -56,7 +56,7 @@ def blocks(hf: nn.Module, paths: Paths) -> nn.ModuleList:
     return found
 
 
-def taps(hf: Any, paths: Paths) -> Mapping[Site, Tap]:
+def taps(hf: HFModel, paths: Paths) -> Mapping[Site, Tap]:
     """Return the tap of every site a model has, in the order of the forward pass.
 
     Example:
@@ -71,7 +71,7 @@ def taps(hf: Any, paths: Paths) -> Mapping[Site, Tap]:
     return {tap.site: tap for tap in found}
 
 
-def _before(hf: Any, paths: Paths) -> Iterator[Tap]:
+def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     d_model = hf.config.get_text_config().hidden_size
     for name in ("embed", "pos_embed"):
         module = find(hf, paths.top.get(name))
@@ -79,25 +79,22 @@ def _before(hf: Any, paths: Paths) -> Iterator[Tap]:
             yield Tap(Site(name), module, "output", (d_model,))
 
 
-def _behind(hf: Any, paths: Paths) -> Iterator[Tap]:
+def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     config = hf.config.get_text_config()
-    norm = find(hf, paths.top.get("ln_final"))
+    norm = find(hf, paths.final_norm)
     if norm is not None:
-        eps = next(
-            (float(getattr(norm, name)) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), 0.0
-        )
-        yield Tap(Site("ln_final_scale"), norm, "input", (1,), derive=norm_scale(norm, eps))
+        yield Tap(ln_final_scale, norm, "input", (1,), derive=norm_scale(norm))
     if hf.get_output_embeddings() is not None:
-        yield Tap(Site("logits"), hf, "output", (config.vocab_size,), part="logits")
+        yield Tap(logits, hf, "output", (config.vocab_size,), part="logits")
 
 
-def _in_block(config: Any, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:
-    part = {name: module for name, path in paths.block.items() if (module := find(block, path)) is not None}
+def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:
+    found = ((name, find(block, path)) for name, path in paths.block.items())
+    part = {name: module for name, module in found if module is not None}
     d_model = (config.hidden_size,)
     yield Tap(Site("resid_pre", layer), block, "input", d_model)
     yield from _attention(config, part, layer, paths)
-    post_norm = paths.block.get("ln1", "").startswith(f"{paths.block.get('attn')}.")
-    if post_norm:
+    if paths.block.get("ln1", "").startswith(f"{paths.block.get('attn')}."):  # normalised after the addition
         yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
     elif not paths.parallel and "ln2" in part:
         yield Tap(Site("resid_mid", layer), part["ln2"], "input", d_model, shared=True)
@@ -105,7 +102,7 @@ def _in_block(config: Any, block: nn.Module, layer: int, paths: Paths) -> Iterat
     yield Tap(Site("resid_post", layer), block, "output", d_model)
 
 
-def _attention(config: Any, part: dict[str, nn.Module], layer: int, paths: Paths) -> Iterator[Tap]:
+def _attention(config: HFConfig, part: dict[str, nn.Module], layer: int, paths: Paths) -> Iterator[Tap]:
     if "attn.o" not in part:
         return
     heads = config.num_attention_heads
@@ -123,18 +120,17 @@ def _attention(config: Any, part: dict[str, nn.Module], layer: int, paths: Paths
     yield Tap(Site("attn_out", layer), added, "output", (config.hidden_size,))
 
 
-def _feed_forward(config: Any, part: dict[str, nn.Module], layer: int) -> Iterator[Tap]:
+def _feed_forward(config: HFConfig, part: dict[str, nn.Module], layer: int) -> Iterator[Tap]:
     d_model = (config.hidden_size,)
-    whole, first, out = part.get("mlp"), part.get("mlp.gate", part.get("mlp.in")), part.get("mlp.out")
-    inside = first is not None and out is not None
-    reader = first if whole is None else whole
-    if reader is not None:
-        yield Tap(Site("mlp_in", layer), reader, "input", d_model)
-    if inside:
+    first, out = part.get("mlp.gate", part.get("mlp.in")), part.get("mlp.out")
+    whole = part.get("mlp", first)
+    if whole is not None:
+        yield Tap(Site("mlp_in", layer), whole, "input", d_model)
+    if first is not None and out is not None:
         d_mlp = (width(out)[0],)
         yield Tap(Site("mlp_pre", layer), first, "output", d_mlp)
         yield Tap(Site("mlp_act", layer), out, "input", d_mlp)
-    added = part.get("ln2_post", out if inside else whole)
+    added = part.get("ln2_post", whole if out is None else out)
     if added is not None:
         yield Tap(Site("mlp_out", layer), added, "output", d_model)
 

@@ -2,11 +2,11 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
 from hooks.resolve import unwrap
 
@@ -15,7 +15,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 def load(
     source: str | Path | nn.Module,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer = None,
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -30,7 +30,7 @@ def load(
         device: where to put the weights; by default where they are.
 
     Raises:
-        FileNotFoundError: the bundled model is not in the package.
+        FileNotFoundError: nothing is found there, or the bundled model is not in the package.
         ValueError: no architecture adapter knows the model.
 
     Example:
@@ -43,18 +43,24 @@ def load(
         hf, tokenizer = _pretrained(folder, tokenizer)
         name = str(source)
     else:
-        hf = source
-        if hasattr(source, "original_model"):
-            hf, found = unwrap(source)
-            tokenizer = tokenizer or found
+        bridged = getattr(source, "original_model", None) is not None
+        hf, found = unwrap(source) if bridged else (source, None)
+        tokenizer = tokenizer or found
         name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
-    return Model(hf.to(device=device or next(hf.parameters()).device, dtype=dtype), tokenizer, name)
+    first = next(hf.parameters())
+    return Model(hf.to(device=device or first.device, dtype=dtype or first.dtype), tokenizer, name)
 
 
-def _pretrained(folder: str | Path, tokenizer: Any) -> tuple[Any, Any]:
+def _pretrained(folder: str | Path, tokenizer: Tokenizer) -> tuple[HFModel, Tokenizer]:
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(folder)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"no model at '{folder}': it is no folder with a config.json, and the Hugging Face hub did not give it "
+            f"({str(error).splitlines()[0]}); pass a folder, a hub id, a model in memory, or 'landmark'"
+        ) from error
     named = (config.architectures or ["AutoModelForCausalLM"])[0]
     hf = getattr(transformers, named, transformers.AutoModelForCausalLM).from_pretrained(folder)
     without = Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in _TOKENIZER_FILES)

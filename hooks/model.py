@@ -1,22 +1,26 @@
 """A loaded transformer and its tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, final
+from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from hooks.errors import nearest
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
-from hooks.generate import decode
+from hooks.generate import continuation, decode, stop_ids
+from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, taps
 from hooks.resolve import component_paths
 from hooks.running import Running
-from hooks.site import Site, mlp_act, mlp_out
+from hooks.site import Site, mlp_act
 from hooks.taps import Tap
-from hooks.tokens import Tokens, pad, special_ids, tokenize
+from hooks.tokens import Tokens, from_ids, special_ids, tokenize
+from hooks.unembed import unembedding
+
+Text = str | Sequence[str] | Shaped[Tensor, "..."] | Tokens
 
 
 @final
@@ -29,7 +33,8 @@ class Model:
         name: where it came from.
         n_layers, n_heads, d_model, d_head, d_mlp, d_vocab: its dimensions.
         fingerprint: SHA-256 of configuration and weights when it was loaded.
-        taps: where each site sits.
+        taps: where each site sits, in the order of the forward pass.
+        running: the forward pass in flight.
 
     Example:
         ```python
@@ -38,30 +43,26 @@ class Model:
         ```
     """
 
-    def __init__(self, hf: Any, tokenizer: Any, name: str) -> None:
+    def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
+        paths = component_paths(hf)
+        config = hf.config.get_text_config()
         self.hf = hf.eval()
         self.tokenizer = tokenizer
         self.name = name
-        paths = component_paths(hf)
         self.taps: Mapping[Site, Tap] = taps(hf, paths)
-        self._final_norm = find(hf, paths.top.get("ln_final"))
-        config = hf.config.get_text_config()
         self.n_layers = len(blocks(hf, paths))
         self.n_heads = int(config.num_attention_heads)
         self.d_model = int(config.hidden_size)
         self.d_head = int(getattr(config, "head_dim", None) or self.d_model // self.n_heads)
+        self.d_mlp = next((tap.shape[0] for site, tap in self.taps.items() if site.name == "mlp_act"), 0)
         self.d_vocab = int(config.vocab_size)
         self.fingerprint = fingerprint(hf)
         self.running = Running(hf, special_ids(tokenizer))
+        self._final_norm = find(hf, paths.final_norm)
 
     def __repr__(self) -> str:
         kind = type(self.hf).__name__
         return f"Model({self.name!r}, {kind}, {self.n_layers} layers, d_model {self.d_model})"
-
-    @property
-    def d_mlp(self) -> int:
-        """How many memory coefficients the first feed-forward layer with some has."""
-        return next(tap.shape[0] for site, tap in self.taps.items() if site.name == "mlp_act")
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +79,7 @@ class Model:
         """Every site of this model, in the order of the forward pass."""
         return tuple(self.taps)
 
-    def tokens(self, text: str | Sequence[str] | Tensor | Tokens) -> Tokens:
+    def tokens(self, text: Text) -> Tokens:
         """Tokenise text, with the special tokens the tokenizer adds, padded on the side it pads on.
 
         Args:
@@ -93,26 +94,13 @@ class Model:
             ```
         """
         if isinstance(text, Tokens):
-            found = text
-        elif isinstance(text, Tensor):
-            found = self._from_ids(text)
-        else:
-            side = "right" if self.tokenizer is None else self.tokenizer.padding_side
-            found = tokenize(self.tokenizer, [text] if isinstance(text, str) else list(text), side)
-        return found.to(self.device)
+            return text.to(self.device)
+        if isinstance(text, Tensor):
+            return from_ids(self.tokenizer, text, self.d_vocab).to(self.device)
+        side = "right" if self.tokenizer is None else self.tokenizer.padding_side
+        return tokenize(self.tokenizer, [text] if isinstance(text, str) else list(text), side).to(self.device)
 
-    def _from_ids(self, ids: Tensor) -> Tokens:
-        if ids.ndim not in (1, 2) or ids.is_floating_point() or ids.dtype == torch.bool or not ids.numel():
-            raise ValueError(
-                f"token ids are integers of shape [pos] or [batch pos], got {ids.dtype} {tuple(ids.shape)}"
-            )
-        if int(ids.min()) < 0 or int(ids.max()) >= self.d_vocab:
-            raise ValueError(
-                f"token ids lie in 0..{self.d_vocab - 1}, got {int(ids.min())}..{int(ids.max())}"
-            )
-        return pad(self.tokenizer, ids.reshape(-1, ids.shape[-1]).tolist(), "right")
-
-    def run(self, text: str | Sequence[str] | Tensor | Tokens) -> Float[Tensor, "batch pos vocab"]:
+    def run(self, text: Text) -> Float[Tensor, "batch pos vocab"]:
         """Return the logits of one forward pass, under the caller's grad mode.
 
         Raises:
@@ -125,10 +113,7 @@ class Model:
             model.run("The Golden Gate Bridge is in").argmax(-1)
             ```
         """
-        if self.hf.get_output_embeddings() is None:
-            raise ValueError(
-                f"{type(self.hf).__name__} has no output embeddings, so no logits: load the model with its head"
-            )
+        unembedding(self.hf, self._final_norm)
         tokens = self.tokens(text)
         with self.running.reading(tokens):
             return forward(self.hf, tokens).logits
@@ -142,7 +127,7 @@ class Model:
 
         Args:
             prompt: a text or texts.
-            max_new_tokens: how many tokens to add at most.
+            max_new_tokens: how many tokens to add at most; an end-of-text token ends it sooner.
             temperature: 0 decodes greedily.
             seed: of the sampling.
 
@@ -156,6 +141,7 @@ class Model:
             model.generate("I am", max_new_tokens=20)
             ```
         """
+        unembedding(self.hf, self._final_norm)
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
         tokens = tokenize(self.tokenizer, texts, "left").to(self.device)
         with self.running.reading(tokens):
@@ -165,23 +151,11 @@ class Model:
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
-                stop=self._stop(),
+                stop=stop_ids(self.hf, self.tokenizer),
             )
         given = [ids[mask].tolist() for ids, mask in zip(tokens.ids, tokens.mask, strict=True)]
-        continued = [self._continuation(old, more) for old, more in zip(given, new, strict=True)]
-        return continued[0] if isinstance(prompt, str) else continued
-
-    def _stop(self) -> frozenset[int]:
-        listed = self.hf.generation_config.eos_token_id
-        listed = listed if isinstance(listed, list) else [listed]
-        return frozenset(one for one in (*listed, self.tokenizer.eos_token_id) if one is not None)
-
-    def _continuation(self, given: list[int], new: list[int]) -> str:
-        """Decode together and cut: decoded alone, a continuation can lose its leading space."""
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        before = self.tokenizer.decode(given, **options)
-        whole = self.tokenizer.decode(given + new, **options)
-        return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(new, **options)
+        made = [continuation(self.tokenizer, old, more) for old, more in zip(given, new, strict=True)]
+        return made[0] if isinstance(prompt, str) else made
 
     def tap(self, site: Site) -> Tap:
         """Return where a site sits.
@@ -195,26 +169,8 @@ class Model:
             ```
         """
         if site not in self.taps:
-            raise ValueError(self._missing(site))
+            raise ValueError(_missing(self, site))
         return self.taps[site]
-
-    def _missing(self, site: Site) -> str:
-        names = {have.name for have in self.taps}
-        if site.name == "resid_mid" and site.name not in names:
-            return (
-                f"{self.name} ({type(self.hf).__name__}) has no resid_mid: attention and feed-forward run in "
-                "parallel, so the stream has no middle; use resid_pre, resid_post, attn_out or mlp_out"
-            )
-        if site.name in names and site.layer is not None and site.layer >= self.n_layers:
-            return (
-                f"{site} is out of range: {self.name} has {self.n_layers} layers, "
-                f"so the last is {site.name}.{self.n_layers - 1}"
-            )
-        near = nearest(str(site), map(str, self.taps))
-        return (
-            f"{self.name} ({type(self.hf).__name__}) has no {site}; the nearest are {near}. "
-            "`model.sites` lists every site of a model"
-        )
 
     def module(self, site: Site) -> nn.Module:
         """Return the Hugging Face module a site sits on.
@@ -234,13 +190,13 @@ class Model:
             model.mlp_output(3).weight.shape
             ```
         """
-        self.tap(mlp_out[layer])
-        return self.tap(mlp_act[layer]).module
+        return self.module(mlp_act[layer])
 
     def w_out(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        """Return the weight of a feed-forward output projection as a view W with mlp_act @ W = mlp_out.
+        """Return the weight W of a feed-forward output projection, a view with mlp_act @ W (+ bias) = its output.
 
-        Changing it in place changes the model. Row i is the value of memory i (Geva et al. 2021).
+        Changing the view in place changes the model. Row i is the value of memory i (Geva et al. 2021,
+        arXiv:2012.14913, equation 2).
 
         Example:
             ```python
@@ -252,22 +208,17 @@ class Model:
         return weight.T if isinstance(projection, nn.Linear) else weight
 
     def unembed(self, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-        """Return the logits a final residual stream leads to: final norm, unembedding and soft-cap.
+        """Return the logits a final residual stream leads to: final norm, unembedding, scaling and soft-cap.
+
+        Raises:
+            ValueError: the model has no output embeddings.
 
         Example:
             ```python
-            model.unembed(capture(model, "Fog", resid_post[model.n_layers - 1])[resid_post[model.n_layers - 1]])
+            model.unembed(acts[resid_post[model.n_layers - 1]])
             ```
         """
-        head = self.hf.get_output_embeddings()
-        if head is None or self._final_norm is None:
-            raise ValueError(f"{type(self.hf).__name__} has no final norm and output embeddings to unembed with")
-        if self.hf.config.model_type == "bert":
-            return self.hf.cls(resid)
-        logits = head(self._final_norm(resid))
-        config = self.hf.config.get_text_config()
-        cap = getattr(config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * (logits / cap).tanh()
+        return unembedding(self.hf, self._final_norm)(resid)
 
 
 def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
@@ -286,7 +237,22 @@ def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site
     if not parsed:
         raise ValueError("no sites were asked for: name at least one, such as resid_post[0]")
     for site in parsed:
-        if not isinstance(site, Site):
-            raise TypeError(f"expected a Site such as resid_post[0], got {site!r}")
         model.tap(site)
     return tuple(dict.fromkeys(parsed))
+
+
+def _missing(model: Model, site: Site) -> str:
+    called = f"{model.name} ({type(model.hf).__name__})"
+    names = {have.name for have in model.taps}
+    if site.name in names and site.layer is not None and site.layer >= model.n_layers:
+        return (
+            f"{site} is out of range: {called} has {model.n_layers} layers, "
+            f"so the last is {site.name}.{model.n_layers - 1}"
+        )
+    if site.name == "resid_mid" and site.name not in names:
+        return (
+            f"{called} has no resid_mid: attention and feed-forward read the same stream, in parallel, "
+            "so it has no middle; use resid_pre, resid_post, attn_out or mlp_out"
+        )
+    near = nearest(str(site), map(str, model.taps))
+    return f"{called} has no {site}; the nearest are {near}. `model.sites` lists every site of a model"

@@ -152,9 +152,7 @@ def after(text: str, occurrence: int = 0) -> Position:
     return Position(f"after({text!r}{tail})", select)
 
 
-def _offsets(
-    tokens: Tokens, asked: str
-) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+def _offsets(tokens: Tokens, asked: str) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     if tokens.texts is None or tokens.offsets is None:
         raise ValueError(
             f"{asked} needs the text the tokens came from, and these came without: "

@@ -57,7 +57,9 @@ class Receipt:
 
     def __getitem__(self, site: Site) -> Touched:
         if site not in self._counts:
-            raise KeyError(f"nothing intervenes at {site}; the nearest site is {nearest(str(site), map(str, self.sites))}")
+            raise KeyError(
+                f"nothing intervenes at {site}; the nearest site is {nearest(str(site), map(str, self.sites))}"
+            )
         self._norms[site] = [torch.stack([one.cpu() for one in self._norms[site]]).sum(dim=0)]
         change, size = self._norms[site][0].tolist()
         return Touched(*self._counts[site], relative_change=change / size if size else float(change > 0))
@@ -80,9 +82,7 @@ class Receipt:
         ]
         return "\n".join([head, *lines])
 
-    def note(
-        self, site: Site, before: Float[Tensor, "n *d"], after: Float[Tensor, "n *d"], *, prefill: bool
-    ) -> None:
+    def note(self, site: Site, before: Float[Tensor, "n *d"], after: Float[Tensor, "n *d"], *, prefill: bool) -> None:
         """Count the tokens changed at a site in one pass.
 
         Example:

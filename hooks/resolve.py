@@ -6,14 +6,20 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from hooks.errors import nearest
+from hooks.huggingface import HFModel, Tokenizer
+from hooks.site import FINAL_NORM
 
+Bridge: TypeAlias = Any
+"""A `transformer_lens` bridge."""
+Component: TypeAlias = Any
+"""A component of an architecture adapter's mapping."""
 _HEADS = ("ForCausalLM", "LMHeadModel", "ForMaskedLM")
 
 
@@ -23,19 +29,21 @@ class Paths:
     """Where the components of a model are.
 
     Attributes:
-        top: module paths from the model (`embed`, `pos_embed`, `blocks`, `ln_final`).
+        top: module paths from the model (`embed`, `pos_embed`, `blocks`).
+        final_norm: the path of the norm before the unembedding; None without one.
         block: module paths from a block (`ln1`, `attn`, `attn.q`, `mlp`, `mlp.out`, ...).
         parallel: attention and feed-forward read the same residual stream.
         qkv_rows: which outputs of a joint projection are the queries, keys and values.
     """
 
     top: Mapping[str, str]
+    final_norm: str | None
     block: Mapping[str, str]
     parallel: bool
     qkv_rows: Mapping[str, Int[Tensor, "n"]] | None
 
 
-def component_paths(hf: nn.Module) -> Paths:
+def component_paths(hf: HFModel) -> Paths:
     """Ask TransformerLens's adapter for a Hugging Face model where its components are.
 
     No bridge is booted: a bridge configuration is made from the model's own, and the paths are read
@@ -67,10 +75,10 @@ def component_paths(hf: nn.Module) -> Paths:
     top = {name: part.name.removeprefix(prefix) for name, part in mapping.items() if part.name}
     block = dict(_flatten(mapping["blocks"].submodules))
     parallel = type(mapping["blocks"]).__name__ == "ParallelBlockBridge"
-    return Paths(top, block, parallel, _qkv_rows(hf, mapping["blocks"], top, block))
+    return Paths(top, top.get(FINAL_NORM), block, parallel, _qkv_rows(hf, mapping["blocks"], top, block))
 
 
-def unwrap(bridge: Any) -> tuple[nn.Module, Any]:
+def unwrap(bridge: Bridge) -> tuple[HFModel, Tokenizer]:
     """Return the Hugging Face model and the tokenizer inside a `TransformerBridge`.
 
     The bridge puts its own modules between those of the model it wraps; the model returned has the
@@ -91,18 +99,17 @@ def _without_wrappers(module: nn.Module, seen: dict[int, nn.Module]) -> nn.Modul
         clean = copy.copy(module)
         seen[id(module)] = clean
         clean.__dict__["_modules"] = {
-            name: child if child is None else _without_wrappers(child, seen)
-            for name, child in module._modules.items()
+            name: child if child is None else _without_wrappers(child, seen) for name, child in module._modules.items()
         }
     return seen[id(module)]
 
 
-def _architecture(hf: nn.Module, known: Collection[str]) -> tuple[str, str]:
+def _architecture(hf: HFModel, known: Collection[str]) -> tuple[str, str]:
     """The adapter's name for a model, and what to strip from its paths when the model has no head."""
     name = type(hf).__name__
     if name in known:
         return name, ""
-    base: Any = hf.base_model
+    base = hf.base_model
     headed = [type(base).__name__.removesuffix("Model") + head for head in _HEADS]
     for candidate in headed:
         if candidate in known:
@@ -112,7 +119,7 @@ def _architecture(hf: nn.Module, known: Collection[str]) -> tuple[str, str]:
     )
 
 
-def _flatten(components: Mapping[str, Any], name: str = "", path: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(components: Mapping[str, Component], name: str = "", path: str = "") -> Iterator[tuple[str, str]]:
     for key, part in components.items():
         here = ".".join(filter(None, (path, part.name)))
         if part.name:
@@ -121,7 +128,7 @@ def _flatten(components: Mapping[str, Any], name: str = "", path: str = "") -> I
 
 
 def _qkv_rows(
-    hf: nn.Module, blocks: Any, top: Mapping[str, str], block: Mapping[str, str]
+    hf: HFModel, blocks: Component, top: Mapping[str, str], block: Mapping[str, str]
 ) -> Mapping[str, Int[Tensor, "n"]] | None:
     """Let the adapter split a projection whose row i is the number i; what it hands out are the row numbers."""
     if "attn.qkv" not in block:

@@ -7,8 +7,9 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from hooks.huggingface import HFModel
 from hooks.interventions import Intervention
 from hooks.position import Position
 from hooks.site import Site
@@ -56,7 +57,7 @@ class Running:
         active: the interventions of all open blocks, those of outer blocks first.
     """
 
-    def __init__(self, hf: Any, special: frozenset[int]) -> None:
+    def __init__(self, hf: HFModel, special: frozenset[int]) -> None:
         self._hf = hf
         self._special = special
         self._read: Tokens | None = None
@@ -93,7 +94,7 @@ class Running:
         """
         outer = self.active
 
-        def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.current = self._next(args, kwargs)
             begins(self.current)
 
@@ -120,10 +121,15 @@ class Running:
         return Pass(self._extended(self.current.tokens, ids, mask, start), start)
 
     def _mask(self, ids: Int[Tensor, "batch n"], mask: Tensor | None, start: int) -> Bool[Tensor, "batch pos"]:
-        width = start + ids.shape[1]
-        if mask is None or mask.ndim != 2 or mask.shape[1] != width:
-            return torch.ones(ids.shape[0], width, dtype=torch.bool, device=ids.device)
-        return mask.bool()
+        end = start + ids.shape[1]
+        if mask is not None and mask.ndim == 2:
+            return mask[:, :end].bool()
+        new = torch.ones_like(ids, dtype=torch.bool)
+        if start and self.current is not None:
+            return torch.cat([self.current.tokens.mask[:, :start], new], dim=1)
+        if mask is not None:
+            raise ValueError(f"an attention mask of shape {tuple(mask.shape)} hides the padding: pass [batch pos]")
+        return new
 
     def _prompt(self, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]) -> Tokens:
         if self._read is not None and self._read.ids.shape == ids.shape:

@@ -1,6 +1,7 @@
 """Sites: named places in a transformer's forward pass, and the only file that spells a hook name."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, final
@@ -26,6 +27,8 @@ _TRANSFORMER_LENS: Final = {
     "ln_final_scale": "ln_final.hook_scale",
     "logits": "unembed.hook_out",
 }
+FINAL_NORM: Final = "ln_final"
+"""What TransformerLens calls the norm before the unembedding."""
 _IN_LAYERS: Final = frozenset(name for name, spelt in _TRANSFORMER_LENS.items() if "{}" in spelt)
 _EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
 
@@ -35,8 +38,8 @@ _EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in
 class Site:
     """One named place in the forward pass, such as `resid_post[6]`.
 
-    A site is a value: hashable, comparable, printed as `resid_post.6`. What each name means is in
-    `docs` of `hooks.layout`; which sites a model has is `model.sites`.
+    A site is a value: hashable, comparable, printed as `resid_post.6`. `hooks/layout.py` says what each
+    name means; which sites a model has is `model.sites`.
 
     Args:
         name: one of the site names of this module.
@@ -57,9 +60,7 @@ class Site:
         if self.name not in _TRANSFORMER_LENS:
             raise ValueError(_unknown(self.name, _TRANSFORMER_LENS))
         if self.name in _IN_LAYERS and (self.layer is None or self.layer < 0):
-            raise ValueError(
-                f"{self.name} needs a layer counted from 0, got {self.layer}: write {self.name}[0]"
-            )
+            raise ValueError(f"{self.name} needs a layer counted from 0, got {self.layer}: write {self.name}[0]")
         if self.name not in _IN_LAYERS and self.layer is not None:
             raise ValueError(f"{self.name} is not in a layer, got layer {self.layer}: write {self.name}")
 
@@ -111,9 +112,7 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         (resid_post.0,)
     """
     found = tuple(
-        site
-        for site in sites
-        if fnmatchcase(str(site), pattern) or fnmatchcase(site.transformer_lens_name, pattern)
+        site for site in sites if fnmatchcase(str(site), pattern) or fnmatchcase(site.transformer_lens_name, pattern)
     )
     if not found:
         raise ValueError(_unknown(pattern, map(str, sites)))
@@ -136,9 +135,9 @@ class Layered:
         return Site(self.name, layer)
 
 
-def _unknown(given: str, choices: object) -> str:
+def _unknown(given: str, choices: Iterable[str]) -> str:
     return (
-        f"no site is called '{given}'; did you mean {nearest(given, choices)}? "  # pyright: ignore[reportArgumentType]
+        f"no site is called '{given}'; did you mean {nearest(given, choices)}? "
         "`model.sites` lists every site of a model"
     )
 

@@ -5,12 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from hooks.huggingface import HFModel, HFOutput
 from hooks.site import Site
 
+Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Tensor], Tensor | None]
 
 
@@ -60,7 +63,7 @@ class Tap:
             )
         return self.module.register_forward_hook(lambda _m, _a, output: self._edit_output(edit, output))
 
-    def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
         raw = args[0] if args else next(iter(kwargs.values()))
         changed = edit(self._read(raw))
         if changed is None:
@@ -73,11 +76,11 @@ class Tap:
             return (changed, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): changed}
 
-    def _edit_output(self, edit: Edit, output: Any) -> Any:
+    def _edit_output(self, edit: Edit, output: HFOutput) -> HFOutput:
         if isinstance(output, Tensor):
             changed = edit(self._read(output))
             return None if changed is None else self._write(output, changed)
-        part = 0 if isinstance(output, tuple) and isinstance(self.part, str) else self.part
+        part: Any = 0 if isinstance(output, tuple) and isinstance(self.part, str) else self.part
         changed = edit(self._read(output[part]))
         if changed is None:
             return None
@@ -98,17 +101,18 @@ class Tap:
         return value if self.rows is None else raw.index_copy(-1, self.rows, value)
 
 
-def norm_scale(norm: nn.Module, eps: float) -> Callable[[Tensor], Tensor]:
-    """Return the function that computes the divisor of a normalisation from its input.
+def norm_scale(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the function that computes, in float32, the divisor of a normalisation from its input.
 
     LayerNorm divides by sqrt(mean((x - mean(x))^2) + eps), RMSNorm by sqrt(mean(x^2) + eps).
 
     Example:
         ```python
-        norm_scale(nn.LayerNorm(8), 1e-5)(torch.randn(1, 3, 8)).shape  # 1 3 1
+        norm_scale(nn.LayerNorm(8))(torch.randn(1, 3, 8)).shape  # 1 3 1
         ```
     """
-    centred = isinstance(norm, nn.LayerNorm)
+    eps = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None) or 0.0
+    centred = _ignores_the_mean(norm)
 
     def scale(x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
         x = x.float()
@@ -118,8 +122,17 @@ def norm_scale(norm: nn.Module, eps: float) -> Callable[[Tensor], Tensor]:
     return scale
 
 
+@torch.no_grad()
+def _ignores_the_mean(norm: nn.Module) -> bool:
+    """Tell LayerNorm from RMSNorm by what it does: the one does not see a constant added to its input."""
+    weight = norm.get_parameter("weight")
+    x = torch.linspace(-1.0, 1.0, weight.shape[-1], dtype=weight.dtype, device=weight.device)
+    plain, shifted = norm(x).float(), norm(x + 1.0).float()
+    return bool((plain - shifted).norm() < 0.1 * plain.norm())
+
+
 @contextmanager
-def eager_attention(hf: Any) -> Iterator[None]:
+def eager_attention(hf: HFModel) -> Iterator[None]:
     """Run the attention that computes its pattern, and put back the one there was.
 
     Example:

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+
+from hooks.huggingface import Tokenizer
 
 
 @final
@@ -146,7 +148,7 @@ class Tokens:
         )
 
 
-def special_ids(tokenizer: Any) -> frozenset[int]:
+def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
     """Return the ids that carry no text; unknown and mask tokens stand for text and are left out.
 
     Example:
@@ -161,7 +163,7 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(ends | (set(tokenizer.all_special_ids) - stand_for_text)) - {None}
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], side: str) -> Tokens:
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:
     """Turn texts into `Tokens`, with the special tokens the tokenizer adds, padded on one side.
 
     Args:
@@ -183,19 +185,43 @@ def tokenize(tokenizer: Any, texts: Sequence[str], side: str) -> Tokens:
         )
     if not texts:
         raise ValueError("got no texts: pass a text or a non-empty list of texts")
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"text {number} is {type(text).__name__}, expected str")
     with_offsets = bool(tokenizer.is_fast)
-    encoded = tokenizer(
-        list(texts), return_offsets_mapping=with_offsets, return_attention_mask=False, verbose=False
-    )
+    encoded = tokenizer(list(texts), return_offsets_mapping=with_offsets, return_attention_mask=False, verbose=False)
     offsets = encoded["offset_mapping"] if with_offsets else None
     return pad(tokenizer, encoded["input_ids"], side, texts=tuple(texts), offsets=offsets)
 
 
+def from_ids(tokenizer: Tokenizer, ids: Shaped[Tensor, "..."], d_vocab: int) -> Tokens:
+    """Turn token ids of shape [pos] or [batch pos] into `Tokens`.
+
+    The tokenizer's padding token, where it is not also the end of text, marks padding; otherwise every
+    id is taken for a real token.
+
+    Raises:
+        ValueError: not whole numbers, another shape, or ids outside the vocabulary.
+
+    Example:
+        ```python
+        from_ids(model.tokenizer, torch.tensor([1, 2, 3]), model.d_vocab)
+        ```
+    """
+    whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    if ids.ndim not in (1, 2) or not whole or not ids.numel():
+        raise ValueError(
+            f"token ids are whole numbers of shape [pos] or [batch pos], got {ids.dtype} {tuple(ids.shape)}"
+        )
+    if int(ids.min()) < 0 or int(ids.max()) >= d_vocab:
+        raise ValueError(f"token ids lie in 0..{d_vocab - 1}, got {int(ids.min())}..{int(ids.max())}")
+    ids = ids.reshape(-1, ids.shape[-1]).long()
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    padding = getattr(tokenizer, "pad_token_id", None)
+    if padding is not None and padding not in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        mask = ids != padding
+    return Tokens(ids=ids, mask=mask, special=~mask | is_in(ids, special_ids(tokenizer)))
+
+
 def pad(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     rows: Sequence[Sequence[int]],
     side: str,
     *,
@@ -230,6 +256,27 @@ def pad(
     return Tokens(ids=ids, mask=mask, special=special, texts=texts, offsets=spans)
 
 
+def join(batches: Sequence[Tokens], left: bool) -> Tokens:
+    """Put batches one below the other, padded on one side to the longest.
+
+    Example:
+        ```python
+        join([tokens, more], left=False)
+        ```
+    """
+    longest = max(batch.ids.shape[1] for batch in batches)
+    wide = [batch.padded(longest, left) for batch in batches]
+    texts = [batch.texts for batch in batches if batch.texts is not None]
+    offsets = [batch.offsets for batch in wide if batch.offsets is not None]
+    return Tokens(
+        ids=torch.cat([batch.ids for batch in wide]),
+        mask=torch.cat([batch.mask for batch in wide]),
+        special=torch.cat([batch.special for batch in wide]),
+        texts=sum(texts, ()) if len(texts) == len(batches) else None,
+        offsets=torch.cat(offsets) if len(offsets) == len(batches) else None,
+    )
+
+
 def is_in(ids: Int[Tensor, "batch pos"], members: Collection[int]) -> Bool[Tensor, "batch pos"]:
     """Return where `ids` is one of `members`.
 
@@ -240,8 +287,6 @@ def is_in(ids: Int[Tensor, "batch pos"], members: Collection[int]) -> Bool[Tenso
     return torch.isin(ids, torch.tensor(sorted(members), dtype=ids.dtype, device=ids.device))
 
 
-def _pad_id(tokenizer: Any) -> int:
-    if tokenizer is None:
-        return 0
-    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+def _pad_id(tokenizer: Tokenizer) -> int:
+    candidates = (getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None))
     return next((int(one) for one in candidates if one is not None), 0)

@@ -1,0 +1,60 @@
+"""Sites are values, and a wrong name never becomes one."""
+
+import pytest
+
+from hooks import Site
+from hooks.site import embed, logits, match, mlp_act, resid_post, z
+
+
+def test_a_site_prints_as_its_short_name_and_is_read_back_from_it() -> None:
+    for site in (resid_post[6], z[0], mlp_act[11], embed, logits):
+        assert Site.parse(str(site)) == site
+
+
+def test_a_site_is_read_from_the_name_transformer_lens_gives_it() -> None:
+    for name in ("resid_pre", "resid_mid", "attn_out", "q", "k", "v", "z", "pattern", "mlp_pre", "mlp_act", "mlp_out"):
+        assert Site.parse(Site(name, 12).transformer_lens_name) == Site(name, 12)
+    assert Site.parse("blocks.6.hook_resid_post") == resid_post[6]
+    assert Site.parse("hook_embed") == embed
+    assert Site.parse("ln_final.hook_scale") == Site("ln_final_scale")
+
+
+def test_brackets_and_dots_name_the_same_site() -> None:
+    assert Site.parse("resid_post[3]") == Site.parse("resid_post.3") == resid_post[3]
+
+
+def test_equal_sites_are_one_key() -> None:
+    assert len({resid_post[1], Site("resid_post", 1), Site.parse("resid_post.1"), resid_post[2]}) == 2
+
+
+@pytest.mark.parametrize("text", ["resid_pots.3", "blocks.3.hook_resid_pots", "resid_pst[3]"])
+def test_a_misspelt_site_is_answered_with_the_nearest_and_with_where_all_are_listed(text: str) -> None:
+    with pytest.raises(ValueError, match=r"did you mean .*resid_post.*`model\.sites` lists every site"):
+        Site.parse(text)
+
+
+def test_a_misspelt_site_gets_three_suggestions() -> None:
+    with pytest.raises(ValueError, match=r"did you mean 'resid_\w+\.0', 'resid_\w+\.0' or 'resid_\w+\.0'\?"):
+        Site.parse("resid_p.0")
+
+
+@pytest.mark.parametrize("text", ["", "3", "resid_post", "logits.3", "resid_post.-1", "resid_post.1.2", "resid_post.x"])
+def test_what_is_no_site_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no site|needs a layer|not in a layer"):
+        Site.parse(text)
+
+
+def test_a_layer_is_needed_where_there_are_layers_and_refused_where_there_are_none() -> None:
+    with pytest.raises(ValueError, match=r"resid_post needs a layer counted from 0, got None: write resid_post\[0\]"):
+        Site("resid_post")
+    with pytest.raises(ValueError, match=r"needs a layer counted from 0, got -1"):
+        resid_post[-1]
+    with pytest.raises(ValueError, match="logits is not in a layer, got layer 2: write logits"):
+        Site("logits", 2)
+
+
+def test_a_glob_selects_sites_by_either_name() -> None:
+    sites = (embed, resid_post[0], z[0], resid_post[1])
+    assert match("resid_post.*", sites) == match("blocks.*.hook_resid_post", sites) == (resid_post[0], resid_post[1])
+    with pytest.raises(ValueError, match="no site is called 'resid_pots"):
+        match("resid_pots.*", sites)
