@@ -244,10 +244,11 @@ def _placed(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
                 f"replace holds {value.shape[0]} values, and {a.shape[0]} tokens are selected: give one each"
             )
         return value
-    if int(rows.row.max()) >= value.shape[0] or int(rows.column.max()) >= value.shape[1]:
+    row, column = int(rows.row.max()), int(rows.column.max())
+    if row >= value.shape[0] or column >= value.shape[1]:
         raise ValueError(
-            f"replace holds values for {value.shape[0]} texts of {value.shape[1]} columns, and text {int(rows.row.max())}, "
-            f"column {int(rows.column.max())} is to be replaced: use at=prompt or a larger capture"
+            f"replace holds values for {value.shape[0]} texts of {value.shape[1]} columns, and text {row}, "
+            f"column {column} is to be replaced: use at=prompt or a larger capture"
         )
     return value[rows.row, rows.column]
 

@@ -88,12 +88,14 @@ class Site:
             >>> Site.parse("blocks.6.hook_resid_post") == Site.parse("resid_post.6")
             True
         """
-        layer = re.search(r"\d+", text)
-        number = int(layer.group()) if layer else None
-        plain = re.sub(r"\.?\[?\d+\]?", "", text, count=1) if text[:1].isalpha() else text
+        short = re.fullmatch(r"(\w+?)(?:\.(\d+)|\[(\d+)\])?", text)
+        if short and short[1] in _TRANSFORMER_LENS:
+            number = short[2] or short[3]
+            return Site(short[1], None if number is None else int(number))
         for name, spelt in _TRANSFORMER_LENS.items():
-            if plain == name or text == spelt.format(number):
-                return Site(name, number)
+            long = re.fullmatch(re.escape(spelt).replace(r"\{\}", r"(\d+)"), text)
+            if long:
+                return Site(name, int(long[1]) if long.groups() else None)
         raise ValueError(_unknown(text, (*_EXAMPLES, *_TRANSFORMER_LENS.values())))
 
 

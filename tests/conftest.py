@@ -26,9 +26,7 @@ def tiny_tokenizer() -> Any:
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    inner.post_processor = processors.TemplateProcessing(
-        single=f"{END} $A", special_tokens=[(END, vocabulary[END])]
-    )
+    inner.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, vocabulary[END])])
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=END, eos_token=END, padding_side="right")
 
 
