@@ -1,0 +1,30 @@
+"""Difference of means: the direction from the negative rows' mean to the positive rows'."""
+
+from typing import ClassVar, final
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.linear import LinearProbe
+
+
+@final
+class DifferenceOfMeans(LinearProbe):
+    """theta = mu_+ - mu_-, scored from the midpoint: theta.(x - (mu_+ + mu_-) / 2) (Marks and Tegmark 2023, eq. 1).
+
+    Finds a planted direction u itself, whatever the noise's covariance, where logistic regression finds Sigma^-1 u.
+
+    Example:
+        ```python
+        probe = DifferenceOfMeans().fit(x, y)
+        steer = probe.direction(resid_post[4], model.fingerprint)
+        ```
+    """
+
+    name: ClassVar[str] = "difference of means"
+
+    def _solve(self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> tuple[Float[Tensor, "d_model"], float]:
+        """The difference of the class means, and the intercept that puts 0 halfway between them."""
+        above, below = x[y].mean(0), x[~y].mean(0)
+        theta = above - below
+        return theta, -float(theta @ (above + below)) / 2

@@ -1,0 +1,84 @@
+"""How well scores detect a label: AUROC, and precision, recall and F1 at a threshold."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.checks import check_rows
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Scores above `threshold` taken as detections: their precision, recall and F1, beside the AUROC of the scores."""
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    auroc: float
+
+
+def auroc(scores: Float[Tensor, "n *d"], y: Bool[Tensor, "n"]) -> Float[Tensor, "*d"]:
+    """The chance that a positive row scores above a negative one, ties counting half; for each column of scores.
+
+    AUROC = (R - P (P + 1) / 2) / (P N), R the sum of the positive rows' ranks (Mann and Whitney 1947).
+
+    Raises:
+        ValueError: NaN or infinity, lengths that differ, or labels that are all alike.
+
+    Example:
+        >>> float(auroc(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True])))
+        1.0
+    """
+    check_rows(scores, y)
+    columns = scores.reshape(len(y), -1).T.contiguous()
+    ordered = columns.sort(1).values
+    below = torch.searchsorted(ordered, columns)
+    up_to = torch.searchsorted(ordered, columns, right=True)
+    ranks = (below + up_to + 1).double() / 2
+    P, N = int(y.sum()), int((~y).sum())
+    return ((ranks[:, y].sum(1) - P * (P + 1) / 2) / (P * N)).to(scores.dtype).reshape(scores.shape[1:])
+
+
+def detection(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"], threshold: float) -> Detection:
+    """Precision TP / (TP + FP), recall TP / (TP + FN) and F1 = 2 TP / (2 TP + FP + FN) of `scores > threshold`.
+
+    Precision is 0 where nothing is detected.
+
+    Raises:
+        ValueError: NaN or infinity, lengths that differ, or labels that are all alike.
+
+    Example:
+        >>> detection(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True]), 0.5).recall
+        0.5
+    """
+    area = float(auroc(scores, y))
+    found = scores > threshold
+    hits = int((found & y).sum())
+    precision = hits / max(1, int(found.sum()))
+    recall = hits / int(y.sum())
+    return Detection(threshold, precision, recall, 2 * hits / (int(found.sum()) + int(y.sum())), area)
+
+
+def best_threshold(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"]) -> float:
+    """The threshold with the highest F1, halfway between the lowest score it detects and the next one down.
+
+    Raises:
+        ValueError: NaN or infinity, lengths that differ, or labels that are all alike.
+
+    Example:
+        >>> round(best_threshold(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([False, True, True])), 2)
+        0.25
+    """
+    check_rows(scores, y)
+    ordered, order = scores.double().sort(descending=True)
+    hits = y[order].cumsum(0)
+    count = torch.arange(1, len(y) + 1, device=y.device)
+    f1 = 2 * hits / (count + hits[-1])
+    last_of_ties = torch.cat([ordered[1:] < ordered[:-1], torch.ones_like(y[:1])])
+    best = int(torch.where(last_of_ties, f1, -1).argmax())
+    if best == len(y) - 1:
+        return float(ordered[-1].nextafter(ordered.new_tensor(-torch.inf)))
+    return float((ordered[best] + ordered[best + 1]) / 2)

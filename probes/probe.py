@@ -1,0 +1,35 @@
+"""What a probe is: something fitted to labelled activations that scores new ones and has a direction."""
+
+from typing import Protocol
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooks import Direction, Site
+
+
+class Probe(Protocol):
+    """scikit-learn's contract: `fit` returns self and forgets what it knew, learned names end in an underscore.
+
+    Example:
+        ```python
+        probe = Logistic().fit(x, y)
+        probe.predict(new_x), probe.direction(resid_post[4])
+        ```
+    """
+
+    def fit(self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> "Probe":
+        """Learn from labelled rows and return self."""
+        ...
+
+    def decision_function(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
+        """Score rows; above 0 means the label is more likely than not."""
+        ...
+
+    def predict(self, x: Float[Tensor, "n d_model"]) -> Bool[Tensor, "n"]:
+        """Label rows."""
+        ...
+
+    def direction(self, site: Site, fingerprint: str | None = None) -> Direction:
+        """The direction along which the score rises, at the site the rows came from."""
+        ...

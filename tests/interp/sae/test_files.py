@@ -1,0 +1,96 @@
+"""The on-disk format, both ways with SAELens."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hooks.site import resid_post, z
+from interp.sae import TopK, load, save
+
+D, LATENTS, K = 12, 40, 4
+NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+
+
+def some_sae(seed: int = 0) -> TopK:
+    g = torch.Generator().manual_seed(seed)
+    sae = TopK(D, LATENTS, K)
+    with torch.no_grad():
+        for name in NAMES:
+            parameter = getattr(sae, name)
+            parameter += 0.2 * torch.randn(parameter.shape, generator=g)
+        sae.max_activation.copy_(torch.rand(LATENTS, generator=g))
+    sae.site, sae.model_name, sae.fingerprint, sae.dataset = resid_post[4], "landmark", "abc", "9 texts"
+    return sae
+
+
+def rows() -> torch.Tensor:
+    return torch.randn(30, D, generator=torch.Generator().manual_seed(9))
+
+
+def test_saelens_loads_what_is_saved_and_computes_the_same(tmp_path: Path) -> None:
+    theirs = pytest.importorskip("sae_lens").SAE.load_from_disk(save(some_sae(), tmp_path / "sae"))
+    ours = some_sae()
+    assert torch.allclose(theirs.encode(rows()), ours.encode(rows()), atol=1e-5)
+    assert torch.allclose(theirs(rows()), ours(rows()), atol=1e-5)
+    assert theirs.cfg.architecture() == "topk"
+    assert theirs.cfg.metadata.hook_name == resid_post[4].transformer_lens_name
+    assert theirs.cfg.metadata.model_name == "landmark"
+
+
+@pytest.mark.parametrize("rescale", [False, True], ids=["plain", "rescaled by decoder norm"])
+@pytest.mark.parametrize("centred", [True, False], ids=["b_dec taken from input", "input as it is"])
+def test_what_saelens_saves_is_loaded_and_computes_the_same(tmp_path: Path, rescale: bool, centred: bool) -> None:
+    saes = pytest.importorskip("sae_lens.saes")
+    config = saes.TopKSAEConfig(
+        d_in=D, d_sae=LATENTS, k=K, rescale_acts_by_decoder_norm=rescale, apply_b_dec_to_input=centred
+    )
+    config.metadata.hook_name = resid_post[2].transformer_lens_name
+    theirs = saes.TopKSAE(config)
+    with torch.no_grad():
+        for name in NAMES:
+            getattr(theirs, name).copy_(getattr(some_sae(), name))
+    theirs.save_model(tmp_path)
+    ours = load(tmp_path)
+    assert torch.allclose(ours.encode(rows()), theirs.encode(rows()), atol=1e-5)
+    assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
+    assert ours.site == resid_post[2]
+
+
+def test_loading_gives_back_every_weight_and_all_that_is_known(tmp_path: Path) -> None:
+    sae, back = some_sae(), load(save(some_sae(), tmp_path))
+    assert isinstance(back, TopK) and back.k == K
+    for name in (*NAMES, "max_activation"):
+        assert torch.equal(getattr(back, name), getattr(sae, name)), name
+    for name in ("site", "model_name", "fingerprint", "dataset"):
+        assert getattr(back, name) == getattr(sae, name), name
+
+
+def test_an_autoencoder_on_heads_says_so_to_saelens(tmp_path: Path) -> None:
+    sae = some_sae()
+    sae.site = z[1]
+    save(sae, tmp_path)
+    assert json.loads((tmp_path / "cfg.json").read_text())["reshape_activations"] == "hook_z"
+    assert load(tmp_path).site == z[1]
+
+
+def test_a_folder_without_the_files_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere has no cfg\.json"):
+        load("nowhere")
+
+
+def change(folder: Path, **entries: object) -> Path:
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | entries))
+    return folder
+
+
+def test_an_unknown_architecture_is_told_those_that_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds a 'topkk' autoencoder; those read here are 'topk'"):
+        load(change(save(some_sae(), tmp_path), architecture="topkk"))
+
+
+def test_a_normalised_input_is_refused_rather_than_ignored(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="normalises its input by 'layer_norm'; fold that into the weights"):
+        load(change(save(some_sae(), tmp_path), normalize_activations="layer_norm"))
