@@ -140,8 +140,7 @@ def _is_dataset(data: Data) -> bool:
 
 def _from_rows(model: Model, rows: dict[str, Any]) -> Tokens:
     if "input_ids" in rows:
-        side = "right" if model.tokenizer is None else model.tokenizer.padding_side
-        return pad(model.tokenizer, rows["input_ids"], side).to(model.device)
+        return pad(model.tokenizer, rows["input_ids"], model.padding_side).to(model.device)
     if "text" in rows:
         return model.tokens(rows["text"])
     raise ValueError(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")
@@ -152,8 +151,7 @@ def _joined(model: Model, batches: list[Tokens]) -> Tokens:
         raise ValueError("got no texts: the dataset is empty")
     if len(batches) == 1:
         return batches[0]
-    left = model.tokenizer is not None and model.tokenizer.padding_side == "left"
-    return join(batches, left)
+    return join(model.tokenizer, batches, model.padding_side)
 
 
 def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:

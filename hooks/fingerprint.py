@@ -7,7 +7,11 @@ import torch
 
 from hooks.huggingface import HFModel
 
-_NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
+_NOT_THE_MODEL = frozenset(
+    ["_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache"]
+    + ["output_attentions", "output_hidden_states", "return_dict", "id2label", "label2id", "problem_type"]
+)
+"""Settings that say where a model came from or how it is called, not what it computes."""
 
 
 def fingerprint(hf: HFModel, sample: int = 1024) -> str:

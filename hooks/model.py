@@ -75,6 +75,11 @@ class Model:
         return next(self.hf.parameters()).dtype
 
     @property
+    def padding_side(self) -> str:
+        """On which side the tokenizer pads."""
+        return getattr(self.tokenizer, "padding_side", "right")
+
+    @property
     def sites(self) -> tuple[Site, ...]:
         """Every site of this model, in the order of the forward pass."""
         return tuple(self.taps)
@@ -97,8 +102,8 @@ class Model:
             return text.to(self.device)
         if isinstance(text, Tensor):
             return from_ids(self.tokenizer, text, self.d_vocab).to(self.device)
-        side = "right" if self.tokenizer is None else self.tokenizer.padding_side
-        return tokenize(self.tokenizer, [text] if isinstance(text, str) else list(text), side).to(self.device)
+        texts = [text] if isinstance(text, str) else list(text)
+        return tokenize(self.tokenizer, texts, self.padding_side).to(self.device)
 
     def run(self, text: Text) -> Float[Tensor, "batch pos vocab"]:
         """Return the logits of one forward pass, under the caller's grad mode.
@@ -132,7 +137,7 @@ class Model:
             seed: of the sampling.
 
         Raises:
-            ValueError: prompt and continuation do not fit into the context.
+            ValueError: the model does not generate, or prompt and continuation do not fit into the context.
 
         Cost: one forward pass over the prompts and one over a single token per new token.
 
@@ -141,7 +146,8 @@ class Model:
             model.generate("I am", max_new_tokens=20)
             ```
         """
-        unembedding(self.hf, self._final_norm)
+        if not self.hf.can_generate():
+            raise ValueError(f"{type(self.hf).__name__} does not generate: load a causal language model")
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
         tokens = tokenize(self.tokenizer, texts, "left").to(self.device)
         with self.running.reading(tokens):

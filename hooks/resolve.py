@@ -98,6 +98,7 @@ def _without_wrappers(module: nn.Module, seen: dict[int, nn.Module]) -> nn.Modul
     if id(module) not in seen:
         clean = copy.copy(module)
         seen[id(module)] = clean
+        clean.__dict__ |= {name: copy.copy(held) for name, held in module.__dict__.items() if "_hooks" in name}
         clean.__dict__["_modules"] = {
             name: child if child is None else _without_wrappers(child, seen) for name, child in module._modules.items()
         }

@@ -106,25 +106,6 @@ class Tokens:
             offsets=None if self.offsets is None else self.offsets[:, :columns],
         )
 
-    def padded(self, columns: int, left: bool) -> "Tokens":
-        """Return the same tokens padded to more columns.
-
-        Example:
-            ```python
-            tokens.padded(16, left=True).ids.shape
-            ```
-        """
-        more = columns - self.ids.shape[1]
-        around = (more, 0) if left else (0, more)
-        grow = torch.nn.functional.pad
-        return replace(
-            self,
-            ids=grow(self.ids, around),
-            mask=grow(self.mask, around),
-            special=grow(self.special, around, value=True),
-            offsets=None if self.offsets is None else grow(self.offsets, (0, 0, *around)),
-        )
-
     def extended(
         self, ids: Int[Tensor, "batch n"], mask: Bool[Tensor, "batch n"], special: Bool[Tensor, "batch n"]
     ) -> "Tokens":
@@ -256,24 +237,32 @@ def pad(
     return Tokens(ids=ids, mask=mask, special=special, texts=texts, offsets=spans)
 
 
-def join(batches: Sequence[Tokens], left: bool) -> Tokens:
+def join(tokenizer: Tokenizer, batches: Sequence[Tokens], side: str) -> Tokens:
     """Put batches one below the other, padded on one side to the longest.
 
     Example:
         ```python
-        join([tokens, more], left=False)
+        join(model.tokenizer, [tokens, more], side="right")
         ```
     """
     longest = max(batch.ids.shape[1] for batch in batches)
-    wide = [batch.padded(longest, left) for batch in batches]
+
+    def wide(name: str, fill: int, axes: int = 1) -> Shaped[Tensor, "batch pos ..."]:
+        grown = []
+        for batch in batches:
+            value = getattr(batch, name)
+            more = longest - value.shape[1]
+            around = (0, 0) * (axes - 1) + ((more, 0) if side == "left" else (0, more))
+            grown.append(torch.nn.functional.pad(value, around, value=fill))
+        return torch.cat(grown)
+
     texts = [batch.texts for batch in batches if batch.texts is not None]
-    offsets = [batch.offsets for batch in wide if batch.offsets is not None]
     return Tokens(
-        ids=torch.cat([batch.ids for batch in wide]),
-        mask=torch.cat([batch.mask for batch in wide]),
-        special=torch.cat([batch.special for batch in wide]),
+        ids=wide("ids", _pad_id(tokenizer)),
+        mask=wide("mask", False),
+        special=wide("special", True),
         texts=sum(texts, ()) if len(texts) == len(batches) else None,
-        offsets=torch.cat(offsets) if len(offsets) == len(batches) else None,
+        offsets=None if any(batch.offsets is None for batch in batches) else wide("offsets", 0, axes=2),
     )
 
 

@@ -17,8 +17,8 @@ DECODERS = tuple(family for family in FAMILIES if family != "bert")
 
 
 @cache
-def tiny_tokenizer() -> Any:
-    """A byte-level tokenizer without merges: one token per character, with a beginning-of-text token."""
+def tiny_tokenizer(side: str = "right") -> Any:
+    """A byte-level tokenizer without merges: one token per byte, after a beginning-of-text token."""
     from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -27,7 +27,7 @@ def tiny_tokenizer() -> Any:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, vocabulary[END])])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=END, eos_token=END, padding_side="right")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=END, eos_token=END, padding_side=side)
 
 
 def tiny_hf(family: str, seed: int = 0, **changes: Any) -> Any:
@@ -68,12 +68,13 @@ def tiny_hf(family: str, seed: int = 0, **changes: Any) -> Any:
 
 
 @cache
-def tiny(family: str) -> Model:
-    return load(tiny_hf(family), tiny_tokenizer())
+def tiny(family: str, side: str = "right") -> Model:
+    return load(tiny_hf(family), tiny_tokenizer(side))
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
+    """The tiny tokenizer, padding on the right."""
     return tiny_tokenizer()
 
 
@@ -83,10 +84,16 @@ def hf_model() -> Callable[..., Any]:
     return tiny_hf
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fresh() -> Callable[..., Model]:
     """Makes a fresh loaded model, to be changed at will: `fresh("gpt2")`."""
     return lambda family, **changes: load(tiny_hf(family, **changes), tiny_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def padded_left() -> Callable[[Model], Model]:
+    """The twin of a shared tiny model whose tokenizer pads on the left."""
+    return lambda model: tiny(model.hf.config.model_type, "left")
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

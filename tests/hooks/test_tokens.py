@@ -1,0 +1,97 @@
+"""Tokens know what is padding, what is special, and where each stands in its text."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hooks import Model, load
+from hooks.tokens import join, pad
+
+END = 256
+
+
+def test_each_token_is_found_in_its_text_by_its_offsets(gpt2: Model) -> None:
+    texts = ["Fog over the bay", "A bridge"]
+    tokens = gpt2.tokens(texts)
+    assert tokens.offsets is not None
+    for row, text in enumerate(texts):
+        spans = tokens.offsets[row][tokens.content[row]].tolist()
+        assert "".join(text[start:end] for start, end in spans) == text
+
+
+def test_beginning_of_text_is_real_but_special_and_padding_is_neither(gpt2: Model) -> None:
+    tokens = gpt2.tokens(["abc", "a"])
+    assert tokens.mask.tolist() == [[True, True, True, True], [True, True, False, False]]
+    assert tokens.special.tolist() == [[True, False, False, False], [True, False, True, True]]
+    assert tokens.content.sum(dim=1).tolist() == [3, 1]
+
+
+def test_padding_goes_where_the_tokenizer_says(gpt2: Model, padded_left: Callable[[Model], Model]) -> None:
+    left, right = padded_left(gpt2).tokens(["abc", "a"]), gpt2.tokens(["abc", "a"])
+    assert left.mask.tolist() == [[True, True, True, True], [False, False, True, True]]
+    assert left.ids[left.mask].tolist() == right.ids[right.mask].tolist()
+
+
+def test_ids_alone_are_all_real_and_the_end_of_text_is_special(gpt2: Model) -> None:
+    tokens = gpt2.tokens(torch.tensor([END, 5, 6, END]))
+    assert tokens.ids.shape == (1, 4)
+    assert bool(tokens.mask.all())
+    assert tokens.special.tolist() == [[True, False, False, True]]
+
+
+def test_a_row_of_a_batch_is_the_text_alone(gpt2: Model, padded_left: Callable[[Model], Model]) -> None:
+    for model in (gpt2, padded_left(gpt2)):
+        batch = model.tokens(["abcdef", "a", "abc"])
+        for row, text in enumerate(["abcdef", "a", "abc"]):
+            alone, part = model.tokens(text), batch[row]
+            assert part.texts == alone.texts == (text,)
+            assert torch.equal(part.ids, alone.ids)
+            assert torch.equal(part.special, alone.special)
+            assert part.offsets is not None and alone.offsets is not None
+            assert torch.equal(part.offsets, alone.offsets)
+
+
+def test_batches_joined_are_the_batch(gpt2: Model, padded_left: Callable[[Model], Model]) -> None:
+    texts = ["abcdef", "a", "abc"]
+    for model in (gpt2, padded_left(gpt2)):
+        parts = [model.tokens(texts[:2]), model.tokens(texts[2:])]
+        joined, whole = join(model.tokenizer, parts, model.padding_side), model.tokens(texts)
+        assert joined.texts == whole.texts
+        for name in ("ids", "mask", "special", "offsets"):
+            assert torch.equal(getattr(joined, name), getattr(whole, name)), name
+
+
+def test_a_padding_token_of_its_own_marks_padding_in_bare_ids(fresh: Callable[..., Model]) -> None:
+    from copy import deepcopy
+
+    model = fresh("gpt2")
+    model.tokenizer = deepcopy(model.tokenizer)
+    model.tokenizer.pad_token = "!"
+    ids = model.tokens(["abc", "a"]).ids
+    assert model.tokens(ids).mask.sum(dim=1).tolist() == [4, 2]
+
+
+def test_what_is_no_text_is_refused(gpt2: Model, hf_model: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match="got no texts: pass a text or a non-empty list of texts"):
+        gpt2.tokens([])
+    with pytest.raises(ValueError, match=r"text 1 \(''\) has no tokens: leave it out"):
+        pad(gpt2.tokenizer, [[1], []], "right", texts=("a", ""))
+    with pytest.raises(ValueError, match=r"this model has no tokenizer.*pass token ids, or load\(source, tokenizer\)"):
+        load(hf_model("gpt2")).tokens("abc")
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        (torch.tensor([1.0, 2.0]), "token ids are whole numbers of shape"),
+        (torch.tensor([[[1]]]), r"token ids are whole numbers .* got torch.int64 \(1, 1, 1\)"),
+        (torch.tensor([], dtype=torch.long), "token ids are whole numbers"),
+        (torch.tensor([True, False]), "token ids are whole numbers"),
+        (torch.tensor([1, 257]), r"token ids lie in 0\.\.256, got 1\.\.257"),
+        (torch.tensor([-1, 2]), r"token ids lie in 0\.\.256, got -1\.\.2"),
+    ],
+)
+def test_ids_that_are_none_are_refused(gpt2: Model, ids: torch.Tensor, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        gpt2.tokens(ids)
