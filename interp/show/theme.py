@@ -29,7 +29,8 @@ def ruled(figure: Figure, at: float, text: str, row: int, colour: str = BEFORE, 
 
     `corner` is the corner of the label that touches the line's end.
     """
-    figure.add_hline(y=at, row=row, col=1, line={"color": colour, "dash": "dot", "width": 1.5})  # pyright: ignore[reportArgumentType]
+    line = {"color": colour, "dash": "dot", "width": 1.5}
+    figure.add_hline(y=at, row=row, col=1, line=line, exclude_empty_subplots=False)  # pyright: ignore[reportArgumentType]
     axis = next(figure.select_yaxes(row=row, col=1))
     y = log10(at) if axis.type == "log" else at  # annotations on a log axis are placed by exponent, shapes by value
     yanchor, xanchor = corner.split()

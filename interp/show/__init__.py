@@ -1,0 +1,22 @@
+"""Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
+
+from interp.show.dose import dose_panel
+from interp.show.feature import examples_panel, histogram_panel, words_panel
+from interp.show.generations import generations_panel
+from interp.show.page import Panel, Section, Tile, report
+from interp.show.search import search_panel
+from interp.show.training import training_panel
+
+__all__ = [
+    "Panel",
+    "Section",
+    "Tile",
+    "dose_panel",
+    "examples_panel",
+    "generations_panel",
+    "histogram_panel",
+    "report",
+    "search_panel",
+    "training_panel",
+    "words_panel",
+]

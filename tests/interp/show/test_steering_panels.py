@@ -1,0 +1,56 @@
+"""The dose-response and the generations are shown as they are, with their controls."""
+
+from dataclasses import replace
+
+import pytest
+from plotly.graph_objects import Figure
+
+from interp.show import dose_panel, generations_panel
+from interp.show.html import Html
+from interp.steering import DoseResponse, Names
+
+
+def traces(figure: Figure, name: str) -> list[object]:
+    return [trace for trace in figure.data if trace.name == name]
+
+
+def test_naming_and_perplexity_are_plotted_against_dose(response: DoseResponse) -> None:
+    panel = dose_panel(response, "the bridge")
+    naming, ratio = traces(panel.body, "steered")
+    assert list(naming.x) == [1, 2, 4] and list(naming.y) == [25.0, 100.0, 100.0]
+    assert list(ratio.y) == pytest.approx([1.0, 1.6487, 7.389], rel=1e-3)
+
+
+def test_the_control_has_the_same_doses_and_its_own_band(response: DoseResponse) -> None:
+    panel = dose_panel(response, "the bridge")
+    naming, _ = traces(panel.body, "random direction of equal norm")
+    assert list(naming.y) == [0.0, 0.0, 25.0]
+    low, high = naming.customdata[2]
+    assert low < 25.0 < high
+    assert "they name it at most 25.0% of the time (dose 4). Unsteered: 0.0%." in panel.control
+
+
+def test_the_caption_gives_the_best_fluent_dose(response: DoseResponse) -> None:
+    assert (
+        "At dose 2 100% of continuations name the bridge, at 1.65 times" in dose_panel(response, "the bridge").caption
+    )
+
+
+def test_the_caption_admits_that_no_dose_is_fluent(response: DoseResponse) -> None:
+    loud = replace(response, steered=response.steered[2:], control=response.control[2:])
+    assert "Here no dose is that fluent." in dose_panel(loud, "the bridge").caption
+
+
+def test_the_first_continuation_of_each_prompt_is_shown_on_both_sides(response: DoseResponse) -> None:
+    panel = generations_panel(response.unsteered, response.best(), Names(("Golden Gate",)).spans)
+    assert isinstance(panel.body, Html)
+    shown = panel.body.text
+    assert shown.count('<span class="prompt">I saw</span>') == 2
+    assert shown.count("the <mark>Golden Gate</mark>") == 2
+    assert shown.count(" a &lt;b&gt;kettle&lt;/b&gt; &amp; cup") == 2
+
+
+def test_continuations_of_other_prompts_are_not_set_side_by_side(response: DoseResponse) -> None:
+    other = replace(response.best(), prompts=("elsewhere",) * 4)
+    with pytest.raises(ValueError, match="sample both from the same prompts and seed"):
+        generations_panel(response.unsteered, other, Names(("Golden Gate",)).spans)
