@@ -23,6 +23,6 @@ def condition(dose: float, named: int, nats: float) -> Condition:
 
 @pytest.fixture
 def response() -> DoseResponse:
-    steered = (condition(1, 1, 2.0), condition(2, 4, 2.5), condition(4, 4, 4.0))
-    control = (condition(1, 0, 2.0), condition(2, 0, 2.2), condition(4, 1, 4.5))
-    return DoseResponse("clamp of latent 3", "the training maximum", condition(0, 0, 2.0), steered, control)
+    steered = (condition(1.0, 1, 2.0), condition(2.0, 4, 2.5), condition(4.0, 4, 4.0))
+    control = (condition(1.0, 0, 2.0), condition(2.0, 0, 2.2), condition(4.0, 1, 4.5))
+    return DoseResponse("clamp of latent 3", "the training maximum", condition(0.0, 0, 2.0), steered, control)

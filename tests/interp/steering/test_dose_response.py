@@ -77,16 +77,16 @@ def condition(dose: float, named: int, nats: float) -> Condition:
 
 
 def test_the_best_dose_names_most_among_those_at_most_three_times_as_perplexing() -> None:
-    steered = (condition(1, 5, 2.0), condition(2, 8, 2.5), condition(3, 8, 3.0), condition(4, 10, 3.2))
-    response = DoseResponse("x", "y", condition(0, 0, 2.0), steered, steered)
+    steered = (condition(1.0, 5, 2.0), condition(2.0, 8, 2.5), condition(3.0, 8, 3.0), condition(4.0, 10, 3.2))
+    response = DoseResponse("x", "y", condition(0.0, 0, 2.0), steered, steered)
     assert [c.dose for c in response.fluent()] == [1, 2, 3]
     assert response.best_dose == 2
 
 
 def test_when_no_dose_is_fluent_there_is_no_best() -> None:
-    steered = (condition(4, 10, 3.2), condition(5, 10, 4.0))
+    steered = (condition(4.0, 10, 3.2), condition(5.0, 10, 4.0))
     with pytest.raises(ValueError, match=r"no dose has a perplexity ratio of at most 3: the lowest is 3.32, at dose 4"):
-        DoseResponse("x", "y", condition(0, 0, 2.0), steered, steered).best()
+        DoseResponse("x", "y", condition(0.0, 0, 2.0), steered, steered).best()
 
 
 def test_a_dose_response_needs_doses_and_prompts(model: Model, planted: Direction) -> None:

@@ -49,7 +49,7 @@ def test_an_unembedding_row_added_to_the_last_stream_moves_its_logit_as_the_fina
     normed = centred / (centred.pow(2).mean() + norm.eps).sqrt() * norm.weight.double() + norm.bias.double()
     with steer(model, direction, 4.0):
         steered = model.run("fog")[0, -1].detach()
-    assert float(steered[90]) == pytest.approx(float(normed @ head[90].double()), abs=1e-4)
+    assert float(steered[90]) == pytest.approx(float((normed @ head[90].double()).detach()), abs=1e-4)
     assert steered[90] > model.run("fog")[0, -1, 90] + 0.1
 
 
