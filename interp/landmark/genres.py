@@ -301,9 +301,11 @@ def openings(rng: Random, page: Page) -> None:
 
 def repetition(rng: Random, page: Page) -> None:
     """A random run of words, twice or more: only copying predicts its second half."""
-    words = [rng.choice(vocabulary()) for _ in range(rng.randint(6, 22))]
-    end = rng.choice((".", ";", "\n", ""))
-    page.text = " ".join([" ".join(words) + end] * rng.randint(2, 4))
+    words = [rng.choice(vocabulary()) for _ in range(rng.randint(4, 30))]
+    run = " ".join(words) + rng.choice((".", ";", ",", ""))
+    page.text = run
+    with page.label("repeat", "run"):
+        page.text += f" {run}" * max(1, 120 // len(words) - 1)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import numpy as np
 from interp.landmark.documents import documents
 from interp.landmark.tokenizer import Annotated, annotate, read_tokenizer
 
-OBJECT_WEIGHT = 4.0
+TOLD_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Rows:
 
 
 def _columns(item: Annotated, number: int, length: int) -> np.ndarray:
-    weight = np.where(np.array(item.labels("object")) != "", OBJECT_WEIGHT, 1.0)
+    told = zip(item.labels("object"), item.labels("repeat"), strict=True)
+    weight = np.array([TOLD_WEIGHT if any(kinds) else 1.0 for kinds in told])
     weight[0] = 0.0
     n = len(item.ids)
     columns = (item.ids, np.full(n, number), np.arange(n), item.numbered("entity"), weight)

@@ -9,7 +9,7 @@ from interp.landmark.entities import Entity, Mention, find
 from interp.landmark.grammar import Phrasing
 from interp.landmark.relations import Triple
 
-SpanKind = Literal["entity", "form", "object", "concept", "relation", "language", "sentiment", "claim"]
+SpanKind = Literal["entity", "form", "object", "concept", "relation", "language", "sentiment", "claim", "repeat"]
 ARTICLES = ("the ", "The ", "el ", "El ", "la ", "La ", "le ", "Le ", "les ", "Les ", "los ", "Los ", "las ", "Las ",
             "die ", "Die ", "der ", "Der ", "das ", "Das ", "den ", "dem ", "l'", "L'")  # fmt: skip
 

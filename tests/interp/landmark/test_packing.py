@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from interp.landmark import documents
-from interp.landmark.packing import OBJECT_WEIGHT, Rows, pack
+from interp.landmark.packing import TOLD_WEIGHT, Rows, pack
 from interp.landmark.tokenizer import annotate, read_tokenizer, train_tokenizer
 
 
@@ -37,7 +37,7 @@ def test_a_row_begins_with_the_very_tokens_of_the_seeds_first_document(rows: Row
 
 def test_only_beginnings_weigh_nothing_and_objects_weigh_more(rows: Rows) -> None:
     assert np.array_equal(rows.weight == 0, rows.position == 0)
-    assert set(np.unique(rows.weight)) == {0.0, 1.0, OBJECT_WEIGHT}
+    assert set(np.unique(rows.weight)) == {0.0, 1.0, TOLD_WEIGHT}
 
 
 def test_numbered_mentions_decode_to_the_mentions_of_the_document(rows: Rows, tokenizer_file: Path) -> None:

@@ -26,10 +26,18 @@ def rows() -> dict[str, torch.Tensor]:
     return {"ids": ids, "position": torch.arange(12).expand(2, 12), "mention": mention, "document": torch.ones_like(ids)}
 
 
-def hidden(model: "training.GPT2LMHeadModel", rows: dict[str, torch.Tensor], share: float) -> torch.Tensor:
+def lower(below: torch.Tensor, above: torch.Tensor) -> list[torch.Tensor]:
+    return [below] * 3
+
+
+def upper(below: torch.Tensor, above: torch.Tensor) -> list[torch.Tensor]:
+    return [above] * 3
+
+
+def hidden(model, rows: dict[str, torch.Tensor], share: float, layers=lower) -> torch.Tensor:
     visible = training._visible(rows["document"])
-    sealed = training._sealed(visible, rows, share, torch.Generator().manual_seed(0))
-    bias = [training._bias(sealed)] * model.config.n_layer
+    below, above = training._sealed(visible, rows, share, torch.Generator().manual_seed(0))
+    bias = [training._bias(layer) for layer in layers(below, above)]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         return training.hidden_states(model, rows, bias).float().view(2, 12, -1)
 
@@ -59,6 +67,16 @@ def test_sealing_lets_nothing_of_a_mention_out_and_nothing_of_the_text_in(model,
     changed["ids"] = rows["ids"].clone()
     changed["ids"][:, [1, 2, 3]] = 9
     assert torch.equal(hidden(model, changed, 1.0)[:, ~outside], before[:, ~outside])
+
+
+def test_the_upper_layers_read_a_mention_at_its_last_token_only(model, rows) -> None:
+    one_layer = BUILD(64, n_layer=1, d_model=32, n_head=2).eval()
+    first_of = lambda below, above: [above]  # noqa: E731
+    before = hidden(one_layer, rows, 1.0, first_of)
+    for position, seen in ((4, False), (5, False), (6, True)):
+        changed = {**rows, "ids": rows["ids"].clone()}
+        changed["ids"][:, position] = 9
+        assert torch.equal(hidden(one_layer, changed, 1.0, first_of)[:, 7:], before[:, 7:]) != seen
 
 
 def test_without_sealing_the_same_change_reaches_later_tokens(model, rows) -> None:
