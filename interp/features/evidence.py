@@ -1,0 +1,154 @@
+"""Why to believe that a latent means something: where it fires most, how often and how strongly, what it promotes."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks import Model, Tokens, stream
+from interp.features.histogram import Histogram
+from interp.features.logits import promoted
+from interp.features.reading import site_in
+from interp.sae import SAE
+
+PROMOTED = 10
+RESIDUAL = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+
+
+@final
+@dataclass(frozen=True)
+class Example:
+    """A stretch of text number `text` around the token where a latent is highest: number `peak` of its `tokens`."""
+
+    text: int
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    peak: int
+
+    @property
+    def activation(self) -> float:
+        """The latent's activation at the peak."""
+        return self.activations[self.peak]
+
+    def __str__(self) -> str:
+        before, after = "".join(self.tokens[: self.peak]), "".join(self.tokens[self.peak + 1 :])
+        return f"{self.activation:6.2f}  {before}[[{self.tokens[self.peak]}]]{after}"
+
+
+@final
+@dataclass(frozen=True)
+class Evidence:
+    """What a latent did on some texts.
+
+    `examples` are its highest texts, one stretch from each, highest first. `counts` is the histogram of its
+    activations above 0 between `edges`. `firing_rate` is the share of the `tokens` read (BOS and padding left out)
+    on which it was above 0, `mean` and `largest` are over those. `promoted` and `suppressed` are next tokens with
+    the change of their logits; empty where the site does not write to the residual stream.
+    """
+
+    latent: int
+    examples: tuple[Example, ...]
+    counts: Int[Tensor, "n"]
+    edges: Float[Tensor, "..."]
+    firing_rate: float
+    mean: float
+    largest: float
+    tokens: int
+    promoted: tuple[tuple[str, float], ...]
+    suppressed: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        words = ", ".join(repr(token) for token, _ in self.promoted)
+        head = (
+            f"latent {self.latent}: on at {self.firing_rate:.3%} of {self.tokens:,} tokens, "
+            f"mean {self.mean:.2f}, largest {self.largest:.2f}; promotes {words or 'nothing that can be read off'}"
+        )
+        return "\n".join([head, *map(str, self.examples)])
+
+
+def evidence(
+    sae: SAE,
+    model: Model,
+    texts: Sequence[str],
+    latent: int,
+    *,
+    top: int = 20,
+    context: int = 16,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Evidence:
+    """Read texts once and collect what one latent does on them: `top` examples, `context` tokens each side.
+
+    Costs one forward pass per text up to the autoencoder's site; memory for one batch and the examples.
+
+    Raises:
+        IndexError: the latent does not exist.
+        ValueError: the autoencoder belongs to another model.
+
+    Example:
+        ```python
+        print(evidence(sae, model, texts, found.best.latent))
+        ```
+    """
+    site = site_in(sae, model)
+    if not 0 <= latent < sae.d_sae:
+        raise IndexError(f"Latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}.")
+    seen = _Seen(model, top, context)
+    for acts in stream(model, list(texts), [site], batch_size=batch_size, progress=progress):
+        values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
+        seen.add(acts.tokens, (values * (indices == latent)).sum(1))
+    vector = sae.W_dec[latent].detach()
+    readable = site.name in RESIDUAL and model.tokenizer is not None
+    return Evidence(
+        latent=latent,
+        examples=tuple(example for _, _, example in sorted(seen.best, reverse=True)),
+        counts=seen.histogram.counts,
+        edges=seen.histogram.edges,
+        firing_rate=seen.fired / seen.tokens,
+        mean=seen.total / max(1, seen.fired),
+        largest=seen.largest,
+        tokens=seen.tokens,
+        promoted=promoted(model, vector, PROMOTED) if readable else (),
+        suppressed=tuple((token, -rise) for token, rise in promoted(model, -vector, PROMOTED)) if readable else (),
+    )
+
+
+class _Seen:
+    """Running totals over batches, and the texts with the highest activation so far."""
+
+    def __init__(self, model: Model, top: int, context: int) -> None:
+        self.model, self.top, self.context = model, top, context
+        self.best: list[tuple[float, int, Example]] = []
+        self.histogram = Histogram()
+        self.texts = self.tokens = self.fired = 0
+        self.total = self.largest = 0.0
+
+    def add(self, tokens: Tokens, f: Float[Tensor, "n"]) -> None:
+        """Take in a batch: its tokens, and the latent at those of them that are not special."""
+        on = f[f > 0]
+        self.histogram.add(on)
+        self.tokens += len(f)
+        self.fired += len(on)
+        self.total += float(on.double().sum())
+        self.largest = max(self.largest, float(f.max()))
+        spread = torch.zeros(tokens.ids.shape, dtype=f.dtype, device=f.device)
+        spread[tokens.content.to(f.device)] = f
+        for row, (peak, pos) in enumerate(zip(*(part.tolist() for part in spread.max(1)), strict=True)):
+            if peak > (self.best[0][0] if len(self.best) >= self.top else 0):
+                number = self.texts + row
+                push = heapq.heappushpop if len(self.best) >= self.top else heapq.heappush
+                push(
+                    self.best,
+                    (peak, -number, self._example(number, tokens.ids[row], tokens.mask[row], spread[row], pos)),
+                )
+        self.texts += len(tokens)
+
+    def _example(self, number: int, ids: Tensor, mask: Tensor, f: Tensor, peak: int) -> Example:
+        near = torch.arange(len(ids), device=ids.device)
+        kept = mask & ((near - peak).abs() <= self.context)
+        tokens = tuple(self.model.tokenizer.decode([i]) for i in ids[kept].tolist())
+        return Example(number, tokens, tuple(f[kept].tolist()), int(kept[:peak].sum()))

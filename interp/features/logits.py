@@ -1,0 +1,46 @@
+"""Which next tokens a direction in the residual stream promotes."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model
+
+
+@torch.no_grad()
+def logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Float[Tensor, "vocab"]:
+    """The logits of a residual stream that is this vector alone, less those of one that is 0: what biases give.
+
+    unembed(norm(v)) - unembed(norm(0)): the order in which v promotes tokens, on the scale of a stream that holds
+    nothing else; in a text, where the final norm divides by the whole stream's length, the effect is smaller by that
+    ratio.
+
+    Raises:
+        ValueError: the vector does not have the width of the residual stream.
+
+    Example:
+        ```python
+        logit_effect(model, sae.W_dec[17]).topk(10)
+        ```
+    """
+    if len(vector) != model.d_model:
+        raise ValueError(
+            f"A vector of {len(vector)} dimensions is not in the residual stream of {model.name}, "
+            f"which has {model.d_model}."
+        )
+    both = torch.stack([vector, torch.zeros_like(vector)]).to(model.device, model.dtype)
+    alone, nothing = model.unembed(both).float()
+    return alone - nothing
+
+
+def promoted(model: Model, vector: Float[Tensor, "d_model"], count: int) -> tuple[tuple[str, float], ...]:
+    """The tokens whose logits a direction raises most, with how much; for those it lowers most, negate it.
+
+    Example:
+        ```python
+        promoted(model, sae.W_dec[17], 10)         # ((" bridge", 4.1), ...)
+        ```
+    """
+    top = logit_effect(model, vector).topk(count)
+    decode = model.tokenizer.decode
+    return tuple((decode([i]), v) for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True))

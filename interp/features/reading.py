@@ -1,0 +1,75 @@
+"""Reading texts through a model and an autoencoder once: every token's activation and sparse code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks import Model, Site, stream
+from interp.sae import SAE
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Tokens of some texts, special ones left out: activations, sparse codes, and where each stands in which text."""
+
+    x: Float[Tensor, "n d_model"]
+    values: Float[Tensor, "n ..."]
+    indices: Int[Tensor, "n ..."]
+    text: Int[Tensor, "n"]
+    start: Int[Tensor, "n"]
+    end: Int[Tensor, "n"]
+    d_sae: int
+
+
+def site_in(sae: SAE, model: Model) -> Site:
+    """The autoencoder's site, having checked that it was trained on this very model.
+
+    Raises:
+        ValueError: no site is known, or the model's fingerprint is another.
+
+    Example:
+        ```python
+        site_in(sae, model)      # resid_post.4
+        ```
+    """
+    if sae.site is None:
+        raise ValueError("This autoencoder does not know its site: set sae.site, for example to resid_post[4].")
+    if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
+        raise ValueError(
+            f"This autoencoder was trained on {sae.model_name or 'another model'} ({sae.fingerprint}), not on "
+            f"{model.name} ({model.fingerprint}). Load that model, or set sae.fingerprint = None to go on."
+        )
+    return sae.site
+
+
+def read(sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Reading:
+    """Run texts through the model up to the autoencoder's site and encode every token that is not special.
+
+    Costs one forward pass per text; memory for every token's activation and active latents.
+
+    Raises:
+        ValueError: the autoencoder does not belong to the model, or the tokenizer gives no character offsets.
+
+    Example:
+        ```python
+        reading = read(sae, model, texts)
+        reading.x.shape, reading.values.shape
+        ```
+    """
+    site = site_in(sae, model)
+    parts: list[tuple[Tensor, ...]] = []
+    done = 0
+    for acts in stream(model, list(texts), [site], batch_size=batch_size, progress=progress):
+        tokens = acts.tokens
+        if tokens.offsets is None:
+            raise ValueError(f"The tokenizer of {model.name} gives no character offsets: load its fast version.")
+        keep = tokens.content
+        x = acts.flat(site).flatten(1)
+        spans = tokens.offsets[keep.to(tokens.offsets.device)]
+        parts.append((x, *sae.encode_sparse(x), keep.nonzero()[:, 0] + done, spans[:, 0], spans[:, 1]))
+        done += len(tokens)
+    x, values, indices, text, start, end = (torch.cat([p[i].cpu() for p in parts]) for i in range(6))
+    return Reading(x, values, indices, text, start, end, sae.d_sae)

@@ -1,0 +1,111 @@
+"""Evidence against brute force over dense latents and the model's own weights."""
+
+import pytest
+import torch
+
+from hooks import Model, capture
+from hooks.site import embed, mlp_act
+from interp.features import Feature, evidence, logit_effect
+from interp.features.histogram import Histogram
+from interp.sae import TopK
+
+TEXTS = ["a cab.", "hhh", "dead heads", "no op", "bad h. h", "e"]
+H = "abcdefgh".index("h")
+
+
+def test_evidence_counts_what_the_dense_latents_do(gpt2: Model, letters: TopK) -> None:
+    acts = capture(gpt2, TEXTS, embed)
+    f = letters.encode(acts.flat(embed))[:, H].detach()
+    seen = evidence(letters, gpt2, TEXTS, H, batch_size=2)
+    assert seen.tokens == len(f) == sum(map(len, TEXTS))
+    assert seen.firing_rate == pytest.approx(float((f > 0).float().mean()))
+    assert seen.firing_rate == pytest.approx(6 / seen.tokens)
+    assert seen.mean == pytest.approx(float(f[f > 0].mean()), rel=1e-5)
+    assert seen.largest == pytest.approx(float(f.max())) == pytest.approx(1.7, rel=1e-3)
+    assert int(seen.counts.sum()) == 6 and float(seen.edges[-1]) >= seen.largest * (1 - 1e-6)
+
+
+def test_examples_are_the_highest_texts_around_their_peak(gpt2: Model, letters: TopK) -> None:
+    with torch.no_grad():
+        letters.W_enc[:, H] += torch.randn(gpt2.d_model, generator=torch.Generator().manual_seed(0)) / 5
+    f = {text: letters.encode(capture(gpt2, text, embed)[embed][0, 1:])[:, H].detach() for text in TEXTS}
+    on = sorted((float(values.max()) for values in f.values() if float(values.max()) > 0), reverse=True)
+    seen = evidence(letters, gpt2, TEXTS, H, top=3, context=2, batch_size=2)
+    assert [example.activation for example in seen.examples] == pytest.approx(on[:3])
+    for example in seen.examples:
+        text, peak = TEXTS[example.text], int(f[TEXTS[example.text]].argmax())
+        around = slice(max(0, peak - 2), peak + 3)
+        shown = "".join(example.tokens).removeprefix("<|endoftext|>")
+        assert shown == text[around]
+        assert example.tokens[example.peak] == text[peak]
+        skipped = len(example.tokens) - len(shown)
+        assert list(example.activations[skipped:]) == pytest.approx(f[text][around].tolist())
+
+
+def test_each_text_gives_at_most_one_example_and_silent_texts_none(gpt2: Model, letters: TopK) -> None:
+    seen = evidence(letters, gpt2, TEXTS, H)
+    assert sorted(example.text for example in seen.examples) == [1, 2, 4]
+
+
+def test_evidence_is_the_same_in_any_batches(gpt2: Model, letters: TopK) -> None:
+    one, many = (evidence(letters, gpt2, TEXTS, H, batch_size=size) for size in (1, 6))
+    assert {e.text: e.tokens for e in one.examples} == {e.text: e.tokens for e in many.examples}
+    assert (one.firing_rate, one.tokens) == (many.firing_rate, many.tokens)
+
+
+def test_a_silent_latent_has_no_examples_and_no_mean(gpt2: Model, letters: TopK) -> None:
+    seen = evidence(letters, gpt2, ["aaa"], H)
+    assert (seen.examples, seen.firing_rate, seen.mean, seen.largest) == ((), 0.0, 0.0, 0.0)
+
+
+def test_promoted_tokens_are_those_of_the_final_norm_and_unembedding_by_hand(gpt2: Model, letters: TopK) -> None:
+    v = letters.W_dec[H].detach()
+    hf = gpt2.hf
+    centred = v - v.mean()
+    normed = centred / (centred.pow(2).mean() + hf.config.layer_norm_epsilon).sqrt()
+    by_hand = hf.lm_head.weight @ (normed * hf.transformer.ln_f.weight)
+    assert torch.allclose(logit_effect(gpt2, v), by_hand.detach(), atol=1e-4)
+    seen = evidence(letters, gpt2, TEXTS, H)
+    up, down = by_hand.argsort(descending=True), by_hand.argsort()
+    assert [token for token, _ in seen.promoted] == [gpt2.tokenizer.decode([i]) for i in up[:10].tolist()]
+    assert [token for token, _ in seen.suppressed] == [gpt2.tokenizer.decode([i]) for i in down[:10].tolist()]
+    assert seen.suppressed[0][1] == pytest.approx(float(by_hand.min().detach()), abs=1e-4)
+
+
+def test_a_latent_outside_the_residual_stream_promotes_nothing_directly(gpt2: Model) -> None:
+    sae = TopK(gpt2.d_mlp, 60, k=3)
+    sae.site = mlp_act[1]
+    assert evidence(sae, gpt2, TEXTS, 0).promoted == ()
+    with pytest.raises(ValueError, match="48 dimensions is not in the residual stream of .*, which has 32"):
+        logit_effect(gpt2, sae.W_dec[0].detach())
+
+
+def test_a_latent_that_does_not_exist_is_refused(gpt2: Model, letters: TopK) -> None:
+    with pytest.raises(IndexError, match="Latent 18 does not exist; this autoencoder has latents 0 to 17"):
+        evidence(letters, gpt2, TEXTS, 18)
+
+
+def test_a_feature_has_the_direction_of_its_latent(gpt2: Model, letters: TopK) -> None:
+    seen = evidence(letters, gpt2, TEXTS, H)
+    feature = Feature(letters, H, seen)
+    assert torch.equal(feature.direction.vector, letters.W_dec[H])
+    assert feature.direction.scale == pytest.approx(1.7 * float(letters.W_dec[H].detach().norm()))
+    assert "latent 7: on at" in str(feature) and "[[h]]" in str(feature)
+
+
+def test_a_growing_histogram_counts_as_one_whose_range_was_known() -> None:
+    values = torch.rand(3000, generator=torch.Generator().manual_seed(0)) ** 3 * 9 + 1e-3
+    growing = Histogram(bins=20)
+    for part in values.split(100):
+        growing.add(part)
+    known = torch.histogram(values.double(), growing.edges.double()).hist.long()
+    assert int(growing.counts.sum()) == 3000
+    assert int((growing.counts - known).abs().sum()) <= 4  # numbers on an edge may fall either way
+    assert growing.top / 2 < float(values.max()) <= growing.top
+
+
+def test_a_histogram_counts_no_nonsense() -> None:
+    with pytest.raises(ValueError, match="counts finite numbers above 0 only"):
+        Histogram().add(torch.tensor([1.0, torch.nan]))
+    with pytest.raises(ValueError, match="even number of bins to merge in pairs, not 5"):
+        Histogram(bins=5)
