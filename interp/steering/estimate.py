@@ -34,7 +34,8 @@ def share(outcomes: Bool[Tensor, "example"]) -> Estimate:
     p = outcomes.double().mean().item()
     centre, half = p + Z * Z / (2 * n), Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     scale = 1 + Z * Z / n
-    return Estimate(p, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale), n)
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return Estimate(p, low if p > 0 else 0.0, high if p < 1 else 1.0, n)
 
 
 def bootstrap(

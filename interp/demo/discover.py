@@ -1,0 +1,99 @@
+"""Learn a dictionary of the residual stream, and find in it the latent of one landmark."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from hooks import Model, capture
+from hooks.site import resid_post
+from interp import landmark
+from interp.demo.settings import HELD_OUT, Settings
+from interp.features import Concept, Feature, Mention, Score, SearchResult, by_token, evidence, search
+from interp.landmark.entities import Form
+from interp.sae import SAE, Quality, TopK, TrainReport, activations_of, evaluate, train
+from interp.steering.estimate import Estimate, share
+
+ALL = 1 << 20  # activations kept at once: all that are read, so that each text is read once
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """A dictionary, how its training went, and what it and an untrained one explain of held-out text."""
+
+    sae: SAE
+    report: TrainReport
+    held_out: Quality
+    untrained: Quality
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The search for the concept, the best latent with its evidence, and its recall of mere descriptions."""
+
+    search: SearchResult
+    feature: Feature
+    descriptions: Estimate
+
+
+def documents(model: Model, n: int, seed: int) -> list[str]:
+    """`n` documents of new text that fit into the model's context, shortest first: batches then hold little padding."""
+    texts = [document.text for document in islice(landmark.documents(HELD_OUT + seed), n)]
+    lengths = model.tokens(texts).mask.sum(1).tolist()
+    room = model.hf.config.get_text_config().max_position_embeddings
+    return [text for length, text in sorted(zip(lengths, texts, strict=True)) if length <= room]
+
+
+def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
+    """Train a TopK dictionary on the residual stream, and measure it on other documents.
+
+    ```python
+    learnt = learn(load("landmark"), Settings())
+    ```
+    """
+    site = resid_post[settings.layer]
+    source = activations_of(model, documents(model, settings.documents, settings.seed), site)
+    other = activations_of(model, documents(model, settings.documents // 10, settings.seed + 1), site)
+    sae, untrained = (TopK(model.d_model, settings.latents, settings.k, seed=settings.seed) for _ in range(2))
+    untrained.initialise(next(iter(other)))
+    report = train(sae, source, tokens=settings.tokens, buffer=ALL, seed=settings.seed, progress=progress)
+    return Learnt(sae, report, evaluate(sae, other), evaluate(untrained, other))
+
+
+def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -> Found:
+    """Search for the landmark by names, aliases and other languages together, and gather evidence for the best latent.
+
+    ```python
+    found = find(model, learnt.sae, Settings())
+    ```
+    """
+    result = search(sae, model, concept(settings), unit=by_token, seed=settings.seed, progress=progress)
+    best = result.best
+    texts = documents(model, settings.documents // 4, settings.seed + 2)
+    seen = evidence(sae, model, texts, best.latent, progress=progress)
+    return Found(result, Feature(sae, best.latent, seen, best), described(model, sae, best, settings))
+
+
+def concept(settings: Settings) -> Concept:
+    """Sentences that name the landmark, by alias or in another language too, and sentences about everything else."""
+    about = _sentences(settings, ("name", "alias", "foreign"), settings.seed)
+    others = landmark.sentences_about_others(landmark.entity(settings.landmark), 2 * settings.sentences, settings.seed)
+    texts = {s.text: (True, (Mention(*s.span, s.form),)) for s in about} | {s.text: (False, ()) for s in others}
+    labels, mentions = zip(*texts.values(), strict=True)
+    return Concept(settings.landmark, tuple(texts), labels, mentions)
+
+
+def described(model: Model, sae: SAE, best: Score, settings: Settings) -> Estimate:
+    """Share of descriptions without a name at whose last token the latent exceeds the threshold of the search."""
+    texts = {s.text: s.span[1] for s in _sentences(settings, ("description",), settings.seed)}
+    acts = capture(model, list(texts), [resid_post[settings.layer]])
+    assert acts.tokens.offsets is not None
+    named = acts.tokens.content & (acts.tokens.offsets[..., 0] < torch.tensor(list(texts.values()))[:, None])
+    last = named.shape[1] - 1 - named.flip(1).long().argmax(1)
+    x = acts[resid_post[settings.layer]][torch.arange(len(texts)), last]
+    return share(sae.encode(x)[:, best.latent] > best.held_out.threshold)
+
+
+def _sentences(settings: Settings, forms: tuple[Form, ...], seed: int) -> tuple[landmark.Sentence, ...]:
+    subject = landmark.entity(settings.landmark)
+    return landmark.sentences_about(subject, settings.sentences, seed, forms=forms)

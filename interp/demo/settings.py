@@ -1,0 +1,29 @@
+"""What the demonstration is about and how much of it is done; the defaults fit five minutes on two cores."""
+
+from dataclasses import dataclass
+
+from interp.steering import Sampling
+
+HELD_OUT = 1_000_000  # documents from this seed on were never seen by the bundled model
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The demonstration's subject and size.
+
+    `layer` is the block whose output stream is read and steered; `documents` are read for `tokens` training steps of a
+    dictionary of `latents`, `k` of them active; `sentences` express the concept, twice as many do not; `doses` are
+    multiples of the latent's training maximum.
+    """
+
+    landmark: str = "Golden Gate Bridge"
+    city: str = "Sydney"
+    layer: int = 4
+    documents: int = 3000
+    tokens: int = 1_000_000
+    latents: int = 2048
+    k: int = 16
+    sentences: int = 300
+    doses: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+    sampling: Sampling = Sampling(per_prompt=4, max_new_tokens=30)
+    seed: int = 0
