@@ -37,7 +37,7 @@ class Direction:
     vector: Float[Tensor, "d_model"]
     site: Site
     source: str
-    scale: float = 1.0
+    scale: float | int = 1.0
     fingerprint: str | None = None
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Direction:
     def __sub__(self, other: "Direction") -> "Direction":
         return self._combined(other, self.vector - self._from(other), "-")
 
-    def __mul__(self, factor: float) -> "Direction":
+    def __mul__(self, factor: float | int) -> "Direction":
         return replace(self, vector=self.vector * factor, source=f"{factor:g} * {self.source}")
 
     __rmul__ = __mul__

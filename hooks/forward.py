@@ -1,6 +1,7 @@
 """One plain forward pass of the Hugging Face model on a batch of tokens."""
 
 import inspect
+from functools import cache
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -46,7 +47,12 @@ def accepts(hf: HFModel, argument: str) -> bool:
         accepts(model.hf, "use_cache")
         ```
     """
-    return argument in inspect.signature(type(hf).forward).parameters
+    return argument in _arguments(type(hf))
+
+
+@cache
+def _arguments(kind: type) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)
 
 
 def check_length(hf: HFModel, n_pos: int) -> None:

@@ -13,7 +13,7 @@ from hooks.tokens import Tokens
 
 @torch.no_grad()
 def decode(
-    hf: HFModel, tokens: Tokens, *, max_new_tokens: int, temperature: float, seed: int, stop: frozenset[int]
+    hf: HFModel, tokens: Tokens, *, max_new_tokens: int, temperature: float | int, seed: int, stop: frozenset[int]
 ) -> list[list[int]]:
     """Continue every prompt of a left-padded batch and return the ids of each continuation.
 
@@ -89,7 +89,9 @@ def continuation(tokenizer: Tokenizer, given: Sequence[int], new: Sequence[int])
     return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(list(new), **options)
 
 
-def _choose(logits: Float[Tensor, "batch vocab"], temperature: float, random: torch.Generator) -> Int[Tensor, "batch"]:
+def _choose(
+    logits: Float[Tensor, "batch vocab"], temperature: float | int, random: torch.Generator
+) -> Int[Tensor, "batch"]:
     if temperature == 0.0:
         return logits.argmax(dim=-1)
     chances = (logits.float() / temperature).softmax(dim=-1).cpu()

@@ -58,7 +58,9 @@ class Intervention:
         return f"{self.name}(at={self.at})"
 
 
-def add(direction: Direction | Float[Tensor, "*d"], strength: float = 1.0, at: Position = everywhere) -> Intervention:
+def add(
+    direction: Direction | Float[Tensor, "*d"], strength: float | int = 1.0, at: Position = everywhere
+) -> Intervention:
     """Add a vector: a' = a + strength * v (activation addition, Turner et al. 2023).
 
     Args:
@@ -85,7 +87,7 @@ def add(direction: Direction | Float[Tensor, "*d"], strength: float = 1.0, at: P
     )
 
 
-def scale(factor: float, at: Position = everywhere) -> Intervention:
+def scale(factor: float | int, at: Position = everywhere) -> Intervention:
     """Multiply: a' = factor * a.
 
     Example:
@@ -162,7 +164,7 @@ def project_out(direction: Direction | Float[Tensor, "*d"], at: Position = every
     )
 
 
-def clamp(direction: Direction | Float[Tensor, "*d"], value: float, at: Position = everywhere) -> Intervention:
+def clamp(direction: Direction | Float[Tensor, "*d"], value: float | int, at: Position = everywhere) -> Intervention:
     """Set a projection: a' = a + (value - <a, u>) u with u the unit vector; the rest of a stays.
 
     Args:
@@ -186,7 +188,7 @@ def clamp(direction: Direction | Float[Tensor, "*d"], value: float, at: Position
     )
 
 
-def noise(std: float, seed: int, at: Position = everywhere) -> Intervention:
+def noise(std: float | int, seed: int, at: Position = everywhere) -> Intervention:
     """Add Gaussian noise: a' = a + std * e, as causal tracing corrupts a subject (Meng et al. 2022, 2.1).
 
     The noise of a token depends on the seed, its row in the batch and its number in the text alone:
@@ -269,7 +271,7 @@ def _finite(value: Tensor, who: str) -> Tensor:
     return value
 
 
-def _number(value: float, name: str) -> float:
+def _number(value: float | int, name: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value}")
     return value

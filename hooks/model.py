@@ -18,7 +18,7 @@ from hooks.running import Running
 from hooks.site import Site, mlp_act
 from hooks.taps import Tap
 from hooks.tokens import Tokens, from_ids, special_ids, tokenize
-from hooks.unembed import unembedding
+from hooks.unembed import check_head, unembed
 
 Text = str | Sequence[str] | Shaped[Tensor, "..."] | Tokens
 
@@ -118,13 +118,13 @@ class Model:
             model.run("The Golden Gate Bridge is in").argmax(-1)
             ```
         """
-        unembedding(self.hf, self._final_norm)
+        check_head(self.hf)
         tokens = self.tokens(text)
         with self.running.reading(tokens):
             return forward(self.hf, tokens).logits
 
     def generate(
-        self, prompt: str | Sequence[str], *, max_new_tokens: int = 40, temperature: float = 0.0, seed: int = 0
+        self, prompt: str | Sequence[str], *, max_new_tokens: int = 40, temperature: float | int = 0.0, seed: int = 0
     ) -> str | list[str]:
         """Return the continuation of a prompt (a string), or of several (a list).
 
@@ -224,7 +224,7 @@ class Model:
             model.unembed(acts[resid_post[model.n_layers - 1]])
             ```
         """
-        return unembedding(self.hf, self._final_norm)(resid)
+        return unembed(self.hf, self._final_norm, resid)
 
 
 def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:

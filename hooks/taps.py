@@ -14,7 +14,8 @@ from hooks.huggingface import HFModel, HFOutput
 from hooks.site import Site
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
-Edit = Callable[[Tensor], Tensor | None]
+Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
+Derive = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos 1"]]
 
 
 @final
@@ -42,7 +43,7 @@ class Tap:
     heads: int | None = None
     rows: Int[Tensor, "n"] | None = None
     shared: bool = False
-    derive: Callable[[Tensor], Tensor] | None = None
+    derive: Derive | None = None
 
     @property
     def read_only(self) -> bool:
@@ -101,7 +102,7 @@ class Tap:
         return value if self.rows is None else raw.index_copy(-1, self.rows, value)
 
 
-def norm_scale(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+def norm_scale(norm: nn.Module) -> Derive:
     """Return the function that computes, in float32, the divisor of a normalisation from its input.
 
     LayerNorm divides by sqrt(mean((x - mean(x))^2) + eps), RMSNorm by sqrt(mean(x^2) + eps).

@@ -59,7 +59,9 @@ def tiny_hf(family: str, seed: int = 0, **changes: Any) -> Any:
         "bert": (hf.BertForMaskedLM, hf.BertConfig, {**common, "pad_token_id": 0}),
     }
     make, config, settings = kinds[family]
-    model = make(config(**(settings | changes))).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make(config(**(settings | changes))).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,0 +1,72 @@
+"""Generation is the Hugging Face model's own, one text or many."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hooks import Model, Tokens
+from hooks.generate import decode
+
+PROMPTS = ["The Golden Gate Bridge", "Fog", "Over the bay."]
+
+
+def test_greedy_generation_is_that_of_the_hugging_face_model(decoder: Model) -> None:
+    for prompt in PROMPTS:
+        ids = decoder.tokens(prompt).ids
+        theirs = decoder.hf.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=256
+        )
+        expected = decoder.tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True)
+        assert decoder.generate(prompt, max_new_tokens=12) == expected
+
+
+def test_a_batch_of_prompts_is_continued_as_each_is_alone(decoder: Model) -> None:
+    together = decoder.generate(PROMPTS, max_new_tokens=12)
+    assert together == [decoder.generate(prompt, max_new_tokens=12) for prompt in PROMPTS]
+
+
+def test_a_string_gives_a_string_and_a_list_a_list(gpt2: Model) -> None:
+    assert isinstance(gpt2.generate("Fog", max_new_tokens=2), str)
+    assert isinstance(gpt2.generate(["Fog"], max_new_tokens=2), list)
+
+
+def test_sampling_follows_its_seed_and_the_model(gpt2: Model) -> None:
+    def sample(seed: int, temperature: float = 1.0) -> str | list[str]:
+        return gpt2.generate("Fog", max_new_tokens=20, temperature=temperature, seed=seed)
+
+    assert sample(1) == sample(1) != sample(2)
+    assert sample(1, temperature=1e-4) == gpt2.generate("Fog", max_new_tokens=20)
+
+
+def test_samples_follow_the_probabilities(gpt2: Model) -> None:
+    tokens = gpt2.tokens("Fog")
+    many = Tokens(*(getattr(tokens, name).expand(2000, -1) for name in ("ids", "mask", "special")))
+    said = decode(gpt2.hf, many, max_new_tokens=1, temperature=0.7, seed=0, stop=frozenset())
+    counts = torch.tensor([one for (one,) in said]).bincount(minlength=257)
+    chances = (gpt2.run(tokens)[0, -1] / 0.7).softmax(-1).detach()
+    assert float((counts / 2000 - chances).abs().max()) < 0.04
+    assert float(chances.max()) > 0.08
+
+
+def test_an_end_of_text_ends_its_own_continuation_only(fresh: Callable[..., Model]) -> None:
+    model = fresh("gpt2")
+    free = model.generate(PROMPTS, max_new_tokens=12)
+    stop = model.tokens(free[0][3]).ids[0, 1]
+    model.hf.generation_config.eos_token_id = [256, int(stop)]
+    stopped = model.generate(PROMPTS, max_new_tokens=12)
+    cut = model.tokenizer.decode([int(stop)])
+    assert stopped == [text.split(cut)[0] for text in free]
+
+
+def test_what_cannot_be_generated_is_told(gpt2: Model, fresh: Callable[..., Model]) -> None:
+    with pytest.raises(ValueError, match="97 tokens do not fit into the context of 96: .* ask for fewer new tokens"):
+        gpt2.generate("x" * 50, max_new_tokens=46)
+    with pytest.raises(ValueError, match="max_new_tokens is at least 1 and temperature at least 0, got 0 and 0.0"):
+        gpt2.generate("Fog", max_new_tokens=0)
+    with pytest.raises(ValueError, match="max_new_tokens is at least 1 and temperature at least 0, got 1 and -1.0"):
+        gpt2.generate("Fog", max_new_tokens=1, temperature=-1.0)
+    with pytest.raises(ValueError, match="BertForMaskedLM does not generate: load a causal language model"):
+        fresh("bert").generate("Fog")
+    with pytest.raises(ValueError, match="got no texts"):
+        gpt2.generate([])

@@ -1,0 +1,171 @@
+"""Each intervention is the formula it is called by, on the rows it is given."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace as but
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hooks import Direction, Intervention, Model, capture, intervene
+from hooks.interventions import Rows, add, apply, clamp, mean, noise, project_out, replace, scale, zero
+from hooks.position import everywhere, last
+from hooks.site import logits, mlp_out, resid_post
+
+D = 32
+
+
+@pytest.fixture
+def a() -> Tensor:
+    return torch.randn(7, D, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def v() -> Tensor:
+    return torch.randn(D, generator=torch.Generator().manual_seed(1)) * 3
+
+
+def run(one: Intervention, a: Tensor, row: Tensor | None = None, token: Tensor | None = None) -> Tensor:
+    numbers = torch.arange(len(a))
+    row = torch.zeros_like(numbers) if row is None else row
+    return one.fn(a, Rows(row, numbers, numbers if token is None else token))
+
+
+def test_add_adds_the_vector_strength_times(a: Tensor, v: Tensor) -> None:
+    torch.testing.assert_close(run(add(v, 2.5), a), a + 2.5 * v)
+    torch.testing.assert_close(run(add(Direction(v, resid_post[0], "by hand", scale=7.0), 2.5), a), a + 2.5 * v)
+
+
+def test_scale_zero_and_mean_are_what_they_say(a: Tensor, v: Tensor) -> None:
+    assert torch.equal(run(scale(-0.5), a), -0.5 * a)
+    assert torch.equal(run(zero(), a), torch.zeros(7, D))
+    assert torch.equal(run(mean(v), a), v.expand(7, D))
+
+
+def test_replace_takes_one_value_one_per_row_or_a_whole_capture(a: Tensor, v: Tensor) -> None:
+    assert torch.equal(run(replace(v), a), v.expand(7, D))
+    assert torch.equal(run(replace(a.flip(0)), a), a.flip(0))
+    whole = torch.randn(2, 9, D)
+    row = torch.tensor([0, 1, 0, 1, 0, 1, 0])
+    assert torch.equal(run(replace(whole), a, row=row), whole[row, torch.arange(7)])
+
+
+def test_projecting_out_leaves_nothing_along_the_direction_and_the_rest_as_it_was(a: Tensor, v: Tensor) -> None:
+    out, unit = run(project_out(v), a), v / v.norm()
+    torch.testing.assert_close(out @ unit, torch.zeros(7), atol=1e-5, rtol=0)
+    torch.testing.assert_close(a - out, torch.outer(a @ unit, unit))
+    torch.testing.assert_close(run(project_out(v), out), out, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(run(project_out(-4 * v), a), out)
+
+
+def test_clamping_sets_the_projection_and_nothing_else(a: Tensor, v: Tensor) -> None:
+    out, unit = run(clamp(v, 5.0), a), v / v.norm()
+    torch.testing.assert_close(out @ unit, torch.full((7,), 5.0))
+    torch.testing.assert_close(run(project_out(v), out), run(project_out(v), a), atol=1e-5, rtol=1e-5)
+    own = float(a[0] @ unit)
+    torch.testing.assert_close(run(clamp(v, own), a)[0], a[0])
+
+
+def test_noise_has_the_asked_spread_and_depends_on_seed_row_and_token_alone() -> None:
+    a = torch.zeros(60, 400)
+    drawn = run(noise(2.0, seed=3), a)
+    assert abs(float(drawn.std()) - 2.0) < 0.05
+    assert abs(float(drawn.mean())) < 0.05
+    assert torch.equal(drawn, run(noise(2.0, seed=3), a))
+    assert not torch.equal(drawn, run(noise(2.0, seed=4), a))
+    assert torch.equal(run(noise(2.0, seed=3), a[:1], token=torch.tensor([7]))[0], drawn[7])
+    other_row = run(noise(2.0, seed=3), a, row=torch.ones(60, dtype=torch.long))
+    correlation = torch.corrcoef(torch.stack([drawn.flatten(), other_row.flatten()]))[0, 1]
+    assert abs(float(correlation)) < 0.05
+    neighbours = torch.corrcoef(drawn[:2])[0, 1]
+    assert abs(float(neighbours)) < 0.25
+
+
+def test_any_function_becomes_an_intervention(a: Tensor) -> None:
+    one = apply(torch.relu, at=last)
+    assert torch.equal(run(one, a), a.relu())
+    assert (one.name, one.at) == ("relu", last)
+    assert str(one) == "relu(at=last)"
+
+
+def test_a_vector_may_be_given_flat_where_the_site_has_heads(gpt2: Model) -> None:
+    vector = torch.arange(32.0)
+    a = torch.zeros(5, 4, 8)
+    assert torch.equal(run(add(vector), a)[0].flatten(), vector)
+    torch.testing.assert_close(run(clamp(vector, 2.0), a)[0].flatten(), 2 * vector / vector.norm())
+
+
+def test_adding_and_taking_away_at_one_site_is_identity(gpt2: Model, v: Tensor) -> None:
+    plain = gpt2.run("Fog over the bay")
+    with intervene(gpt2, {resid_post[1]: [add(v), add(v, -1.0)]}):
+        torch.testing.assert_close(gpt2.run("Fog over the bay"), plain, atol=1e-4, rtol=1e-4)
+    with intervene(gpt2, {resid_post[1]: add(v, 0.0)}):
+        assert torch.equal(gpt2.run("Fog over the bay"), plain)
+
+
+def test_clamping_a_token_to_its_own_projection_changes_nothing(gpt2: Model, v: Tensor) -> None:
+    value = float(capture(gpt2, "Fog", mlp_out[1]).flat(mlp_out[1], at=last)[0] @ (v / v.norm()))
+    with intervene(gpt2, {mlp_out[1]: clamp(v, value, at=last)}):
+        torch.testing.assert_close(gpt2.run("Fog"), gpt2.run("Fog"))
+        changed = gpt2.run("Fog")
+    torch.testing.assert_close(changed, gpt2.run("Fog"), atol=1e-4, rtol=1e-4)
+
+
+def test_senseless_values_are_refused_when_the_intervention_is_made(v: Tensor) -> None:
+    hole = v.clone()
+    hole[3] = math.nan
+    makers: list[Callable[[Any], Any]] = [add, mean, replace, project_out, lambda one: clamp(one, 1.0)]
+    for make in makers:
+        with pytest.raises(ValueError, match=r"was given values that are not finite \(NaN or infinity\)"):
+            make(hole)
+    with pytest.raises(ValueError, match="strength must be a finite number, got nan"):
+        add(v, math.nan)
+    with pytest.raises(ValueError, match="factor must be a finite number, got inf"):
+        scale(math.inf)
+    with pytest.raises(ValueError, match="value must be a finite number"):
+        clamp(v, math.nan)
+    with pytest.raises(ValueError, match="std is a standard deviation, at least 0; got -1"):
+        noise(-1.0, seed=0)
+    for make in (project_out, lambda one: clamp(one, 1.0)):
+        with pytest.raises(ValueError, match="needs a vector of positive length, got zeros"):
+            make(torch.zeros(D))
+
+
+SHAPES = [
+    (resid_post[1], add(torch.ones(31)), r"add at resid_post\.1 needs a value of shape \(32,\), got \(31,\)"),
+    (logits, mean(torch.ones(32)), r"mean at logits needs a value of shape \(257,\), got \(32,\)"),
+    (mlp_out[0], project_out(torch.ones(3, 32)), r"project_out at mlp_out\.0 needs .* got \(3, 32\)"),
+    (
+        mlp_out[0],
+        replace(torch.ones(2, 9, 31)),
+        r"replace at mlp_out\.0 needs a value of shape \(32,\), got \(2, 9, 31\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("site", "one", "told"), SHAPES, ids=[told[:20] for *_, told in SHAPES])
+def test_a_value_of_another_shape_is_refused_before_anything_runs(gpt2: Model, site: Any, one: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        intervene(gpt2, {site: one})
+
+
+def test_replacements_that_do_not_cover_the_tokens_are_refused(gpt2: Model) -> None:
+    with (
+        pytest.raises(ValueError, match="replace holds 2 values, and 3 tokens are selected: give one each") as error,
+        intervene(gpt2, {mlp_out[0]: replace(torch.ones(2, D))}),
+    ):
+        gpt2.run("Fog")
+    assert error.value.__notes__ == ["raised by replace(at=everywhere) at mlp_out.0"]
+    with (
+        pytest.raises(ValueError, match="1 texts of 3 columns, and text 0, column 3 is to be replaced: use at=prompt"),
+        intervene(gpt2, {mlp_out[0]: replace(torch.ones(1, 3, D))}),
+    ):
+        gpt2.run("Fog")
+
+
+def test_an_intervention_is_a_value(v: Tensor) -> None:
+    one = add(v)
+    assert one.at == everywhere
+    assert but(one, at=last).at == last

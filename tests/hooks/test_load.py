@@ -1,0 +1,159 @@
+"""Loading takes a model from wherever it is and knows it again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hooks import Model, capture, load
+from hooks.load import _bundled
+from hooks.site import resid_post
+
+STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260K"
+
+
+def test_a_folder_gives_the_model_that_was_saved(hf_model: Callable[..., Any], tokenizer: Any, tmp_path: Path) -> None:
+    saved = hf_model("llama", seed=3)
+    saved.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ours, theirs = load(tmp_path), load(saved, tokenizer)
+    assert ours.fingerprint == theirs.fingerprint
+    assert torch.equal(ours.run("Fog"), theirs.run("Fog"))
+    assert ours.name == str(tmp_path)
+    assert load(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_a_folder_without_a_tokenizer_gives_a_model_that_reads_ids(
+    hf_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    hf_model("gpt2").save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert model.tokenizer is None
+    assert model.run(torch.tensor([1, 2])).shape == (1, 2, 257)
+
+
+def test_a_model_knows_its_dimensions(model: Model) -> None:
+    assert (model.n_layers, model.n_heads, model.d_model, model.d_mlp, model.d_vocab) == (3, 4, 32, 48, 257)
+    assert model.d_head == (16 if model.hf.config.model_type == "gemma2" else 8)
+    acts = capture(model, "Fog", model.sites)
+    for site in model.sites:
+        if site.name != "pattern":
+            assert acts[site].shape[2:] == model.tap(site).shape
+
+
+def test_dropout_is_off_whatever_the_model_was(hf_model: Callable[..., Any], tokenizer: Any) -> None:
+    model = load(hf_model("gpt2", resid_pdrop=0.5).train(), tokenizer)
+    assert torch.equal(model.run("Fog"), model.run("Fog"))
+
+
+def test_the_fingerprint_is_that_of_the_weights_and_the_shape(hf_model: Callable[..., Any], tokenizer: Any) -> None:
+    one = load(hf_model("gpt2"), tokenizer)
+    assert one.fingerprint == load(hf_model("gpt2"), tokenizer).fingerprint
+    others = [hf_model("gpt2", seed=1), hf_model("llama"), hf_model("gpt2", layer_norm_epsilon=1e-4)]
+    edited = hf_model("gpt2")
+    with torch.no_grad():
+        edited.transformer.h[1].mlp.c_proj.weight += torch.outer(torch.ones(48), torch.ones(32))
+    prints = [load(other, tokenizer).fingerprint for other in (*others, edited)]
+    assert len({one.fingerprint, *prints}) == 5
+
+
+def test_the_fingerprint_stays_what_it_was_when_loaded(fresh: Callable[..., Model]) -> None:
+    model = fresh("gpt2")
+    before = model.fingerprint
+    with torch.no_grad():
+        model.w_out(0)[0] += 1
+    assert model.fingerprint == before
+
+
+def test_a_transformer_bridge_gives_the_model_inside_it(
+    hf_model: Callable[..., Any], tokenizer: Any, tmp_path: Path, recwarn: Any
+) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    saved = hf_model("llama")
+    saved.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    bridge = TransformerBridge.boot_transformers(str(tmp_path), device="cpu")
+    ids = torch.tensor([[256, 5, 6]])
+    through_bridge = bridge(ids)
+    model, plain = load(bridge), load(saved, tokenizer)
+    assert {type(part) for part in model.hf.modules()} == {type(part) for part in saved.modules()}
+    assert model.sites == plain.sites
+    assert model.fingerprint == plain.fingerprint
+    assert model.tokenizer is bridge.tokenizer
+    torch.testing.assert_close(model.run(ids), plain.run(ids), atol=1e-5, rtol=1e-4)
+    capture(model, ids, resid_post[0])
+    assert torch.equal(bridge(ids), through_bridge)
+    names = [resid_post[1].transformer_lens_name]
+    _, cache = bridge.run_with_cache(ids, names_filter=names)
+    torch.testing.assert_close(cache[names[0]], capture(model, ids, resid_post[1])[resid_post[1]])
+    recwarn.clear()
+
+
+def test_loading_leaves_logging_and_warnings_as_they_were(hf_model: Callable[..., Any]) -> None:
+    import logging
+    import warnings
+
+    level, filters = logging.getLogger("transformers").level, list(warnings.filters)
+    load(hf_model("gpt2"))
+    assert logging.getLogger("transformers").level == level
+    assert warnings.filters == filters
+
+
+def test_what_is_nowhere_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no model at '.*nowhere'.*pass a folder, a hub id, a model in memory"):
+        load(tmp_path / "nowhere")
+
+
+def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
+    import transformers
+
+    class Gpt2LMHeadModell(transformers.GPT2LMHeadModel):
+        base_model_prefix = "none"
+
+    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "vocab_size": 9, "bos_token_id": 1, "eos_token_id": 1}
+    with pytest.raises(
+        ValueError, match="no architecture adapter knows Gpt2LMHeadModell; the nearest .*'GPT2LMHeadModel'"
+    ):
+        load(Gpt2LMHeadModell(transformers.GPT2Config(**sizes)))
+
+
+def test_the_bundled_model_is_looked_for_without_importing_its_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import sys
+
+    folder = tmp_path / "interp" / "landmark" / "model"
+    (tmp_path / "interp").mkdir()
+    (tmp_path / "interp" / "__init__.py").write_text("raise ImportError('imported')")
+    monkeypatch.delitem(sys.modules, "interp", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"the bundled model 'landmark' is not at .*interp/landmark/model"):
+        load("landmark")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert _bundled() == folder
+    assert "interp" not in sys.modules
+
+
+@pytest.mark.skipif(not STORIES.exists(), reason="the pretrained Llama is not beside this repository")
+def test_a_real_pretrained_llama_keeps_every_identity_and_tells_a_story() -> None:
+    from hooks.site import attn_out, logits, mlp_act, mlp_out, resid_mid, resid_pre, z
+
+    model = load(STORIES)
+    texts = ["Once upon a time, there was a little girl named Lily.", "Tom and"]
+    acts = capture(model, texts, model.sites)
+    with torch.no_grad():
+        tokens = model.tokens(texts)
+        theirs = model.hf(tokens.ids, attention_mask=tokens.mask.long(), output_hidden_states=True)
+        torch.testing.assert_close(acts[logits], theirs.logits, atol=1e-4, rtol=1e-4)
+        for i in range(model.n_layers):
+            torch.testing.assert_close(acts[resid_pre[i]], theirs.hidden_states[i], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(acts[resid_pre[i]] + acts[attn_out[i]], acts[resid_mid[i]])
+            torch.testing.assert_close(acts[resid_mid[i]] + acts[mlp_out[i]], acts[resid_post[i]])
+            torch.testing.assert_close(acts[mlp_act[i]] @ model.w_out(i), acts[mlp_out[i]], atol=1e-4, rtol=1e-4)
+            written = torch.einsum("bphd,hdm->bpm", acts[z[i]], model.module(z[i]).weight.T.unflatten(0, (8, 8)))
+            torch.testing.assert_close(written, acts[attn_out[i]], atol=1e-4, rtol=1e-4)
+    assert model.generate("Once upon a time, there was", max_new_tokens=10) == " a little girl named Lily. She lo"
