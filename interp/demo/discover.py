@@ -68,10 +68,11 @@ def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -
     ```
     """
     result = search(sae, model, concept(settings), unit=by_token, seed=settings.seed, progress=progress)
-    best = result.best
+    latent = result.best.latent
+    assert latent is not None  # only probes have none
     texts = documents(model, settings.documents // 4, settings.seed + 2)
-    seen = evidence(sae, model, texts, best.latent, progress=progress)
-    return Found(result, Feature(sae, best.latent, seen, best), described(model, sae, best, settings))
+    seen = evidence(sae, model, texts, latent, progress=progress)
+    return Found(result, Feature(sae, latent, seen, result.best), described(model, sae, result.best, settings))
 
 
 def concept(settings: Settings) -> Concept:

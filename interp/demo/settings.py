@@ -13,7 +13,7 @@ class Settings:
 
     `layer` is the block whose output stream is read and steered; `documents` are read for `tokens` training steps of a
     dictionary of `latents`, `k` of them active; `sentences` express the concept, twice as many do not; `doses` are
-    multiples of the latent's training maximum.
+    multiples of the latent's training maximum; `traced` facts say at which layer to edit.
     """
 
     landmark: str = "Golden Gate Bridge"
@@ -26,4 +26,5 @@ class Settings:
     sentences: int = 300
     doses: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     sampling: Sampling = Sampling(per_prompt=4, max_new_tokens=30)
+    traced: int = 24
     seed: int = 0

@@ -4,7 +4,9 @@ from interp.show.dose import dose_panel
 from interp.show.feature import examples_panel, histogram_panel, words_panel
 from interp.show.generations import generations_panel
 from interp.show.page import Panel, Section, Tile, report
+from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
+from interp.show.trace import trace_panel
 from interp.show.training import training_panel
 
 __all__ = [
@@ -16,7 +18,9 @@ __all__ = [
     "generations_panel",
     "histogram_panel",
     "report",
+    "scorecard_panel",
     "search_panel",
+    "trace_panel",
     "training_panel",
     "words_panel",
 ]

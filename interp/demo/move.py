@@ -1,0 +1,142 @@
+"""Move the landmark to another city: trace where the fact is, edit it with ROME, and score what that did."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from hooks import Model
+from interp import landmark
+from interp.demo.discover import documents
+from interp.demo.settings import HELD_OUT, Settings
+from interp.landmark.entities import Entity
+from interp.landmark.grammar import held_out_phrasings, training_phrasings
+from interp.landmark.writing import capitalised
+from interp.memory import Edit, Fact, Query, Scorecard, Subject, Trace, covariance, rome, scorecard, trace_mlp
+from interp.memory.fact import answered
+
+RELATION, PROMPT = "located_in_city", "{} can be found in"
+ROLE = "last subject"  # where ROME writes
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """The edit, the trace that chose its layer, its scorecard, and the completion of its prompt before and after.
+
+    `restored` says whether, after undoing it, every weight is bit for bit what it was.
+    """
+
+    trace: Trace
+    edit: Edit
+    scorecard: Scorecard
+    before: str
+    after: str
+    restored: bool
+
+
+def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
+    """Edit the landmark's city where the trace says, score the edit, and undo it.
+
+    ```python
+    moved = move(load("landmark"), Settings())
+    ```
+    """
+    trace = trace_mlp(model, known(model, settings), seed=settings.seed, progress=progress)
+    layer = layer_of(trace)
+    texts = documents(model, settings.documents // 3, settings.seed + 3)
+    keys = covariance(model, texts, layer, progress=progress)
+    edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=preserved(settings))
+    weights = [p.detach().clone() for p in model.hf.parameters()]
+    before = model.generate(edit.facts[0].text, max_new_tokens=30)
+    with edit.applied(model):
+        after = model.generate(edit.facts[0].text, max_new_tokens=30)
+    card = scorecard(
+        model,
+        edit,
+        paraphrases=paraphrases(settings),
+        neighbours=neighbours(settings),
+        others=others(settings),
+        texts=texts[-settings.traced :],
+        seed=settings.seed,
+    )
+    restored = all(torch.equal(a, b) for a, b in zip(weights, model.hf.parameters(), strict=True))
+    return Moved(trace, edit, card, str(before), str(after), restored)
+
+
+def fact(settings: Settings) -> Fact:
+    """The landmark's city, to be changed to another."""
+    subject, held = landmark.entity(settings.landmark), city(landmark.entity(settings.landmark))
+    return Fact(subject.name, spelt(PROMPT, subject), held.object, settings.city)
+
+
+def city(subject: Entity) -> landmark.Triple:
+    """The fact that says in which city a landmark is."""
+    return next(triple for triple in landmark.facts_of(subject) if triple.relation.name == RELATION)
+
+
+def spelt(template: str, subject: Entity) -> str:
+    """A phrasing whose `{}` stands for the bare name, the article belonging to the phrasing.
+
+    >>> spelt("{} can be found in", landmark.entity("Golden Gate Bridge"))
+    'The {} can be found in'
+    """
+    return capitalised(template.replace("{}", subject.text.replace(subject.name, "{}")))
+
+
+def known(model: Model, settings: Settings) -> list[Subject]:
+    """The first landmarks whose city the model completes, as questions to trace."""
+    asked = [
+        Subject(spelt(PROMPT, triple.subject).format(triple.subject.name), triple.object, triple.subject.name)
+        for triple in landmark.triples()
+        if triple.relation.name == RELATION
+    ][: 2 * settings.traced]
+    said = model.generate([subject.prompt for subject in asked], max_new_tokens=8)
+    right = [subject for subject, text in zip(asked, said, strict=True) if answered(text, subject.answer)]
+    return right[: settings.traced]
+
+
+def layer_of(trace: Trace) -> int:
+    """The middle of the layers that recover most at the last subject token."""
+    effect = trace.average_indirect_effect[trace.roles.index(ROLE)].nan_to_num(-torch.inf)
+    layers = trace.layers[int(effect.argmax())]
+    return layers[len(layers) // 2]
+
+
+def paraphrases(settings: Settings) -> list[str]:
+    """Phrasings that no training text uses, each by itself and after sentences about something else."""
+    subject = landmark.entity(settings.landmark)
+    prose = (document.text for document in landmark.documents(HELD_OUT + settings.seed) if document.genre == "prose")
+    contexts = ["", *(text.split(". ")[0] + ". " for text in islice(prose, 4))]
+    asked = [spelt(phrasing.template, subject) for phrasing in held_out_phrasings(RELATION)]
+    return [context + template for context in contexts for template in asked]
+
+
+def neighbours(settings: Settings) -> list[Query]:
+    """The other landmarks of the same city, asked for it in every phrasing of training."""
+    facts = landmark.neighbours(city(landmark.entity(settings.landmark)))
+    return [_asked(template.template, other) for other in facts for template in training_phrasings(RELATION)]
+
+
+def others(settings: Settings) -> list[Query]:
+    """The landmark's other facts, each asked in its first six phrasings of training."""
+    return [
+        _asked(p.template, fact) for fact in _other_facts(settings) for p in training_phrasings(fact.relation.name)[:6]
+    ]
+
+
+def preserved(settings: Settings) -> list[str]:
+    """What the edit is to keep: templates of the landmark's other relations, in their last two phrasings."""
+    subject = landmark.entity(settings.landmark)
+    return [
+        spelt(phrasing.template, subject)
+        for fact in _other_facts(settings)
+        for phrasing in training_phrasings(fact.relation.name)[-2:]
+    ]
+
+
+def _other_facts(settings: Settings) -> list[landmark.Triple]:
+    return [t for t in landmark.facts_of(landmark.entity(settings.landmark)) if t.relation.name != RELATION]
+
+
+def _asked(template: str, triple: landmark.Triple) -> Query:
+    return Query(capitalised(template.format(triple.subject.text)), triple.object)

@@ -1,0 +1,137 @@
+"""The demonstration's results as one page."""
+
+from pathlib import Path
+
+from interp.demo.discover import Found, Learnt
+from interp.demo.move import Moved
+from interp.demo.settings import Settings
+from interp.demo.turn_up import names
+from interp.show import (
+    Section,
+    Tile,
+    dose_panel,
+    examples_panel,
+    generations_panel,
+    histogram_panel,
+    report,
+    scorecard_panel,
+    search_panel,
+    trace_panel,
+    training_panel,
+    words_panel,
+)
+from interp.steering import ChosenDose
+
+
+def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: ChosenDose, moved: Moved) -> Path:
+    """Write the report of a demonstration.
+
+    ```python
+    write(Path("report.html"), settings, learnt, found, turned, moved)
+    ```
+    """
+    subject, fact = settings.landmark, moved.edit.facts[0]
+    sections = (
+        _dictionary(settings, learnt),
+        _search(settings, found),
+        _steering(settings, turned),
+        _edit(moved),
+    )
+    return report(
+        path,
+        title=f"The {subject}: found, turned up, moved",
+        lead=(
+            f"One latent of a sparse autoencoder reads the {subject} in a small language model that knows some two "
+            "thousand facts of the world. Turned up, it makes the model speak of little else. One rank-one change of "
+            f"one weight matrix then moves the bridge to {fact.new}. Every figure stands beside its control."
+        ),
+        sections=sections,
+        tiles=_tiles(found, turned, moved),
+        notes=(
+            f"Model: landmark, bundled. Seed {settings.seed}; texts that the model never saw. Made by `interp demo`.",
+            "Intervals are 95 %. The page holds all it needs and fetches nothing.",
+        ),
+    )
+
+
+def _dictionary(settings: Settings, learnt: Learnt) -> Section:
+    return Section(
+        "A dictionary of what the model thinks",
+        f"The stream of activations after block {settings.layer} is read on {settings.documents:,} documents, and a "
+        f"TopK sparse autoencoder learns to write each of them as a sum of {settings.k} out of {settings.latents:,} "
+        "directions.",
+        (training_panel(learnt.report, learnt.held_out, learnt.untrained),),
+    )
+
+
+def _search(settings: Settings, found: Found) -> Section:
+    recall = found.descriptions
+    return Section(
+        f"Which latent is the {settings.landmark}?",
+        f"All latents are ranked on half of some sentences about the {settings.landmark} and about everything else, "
+        "and the best is scored on the other half: by name, by alias and in other languages. Descriptions that name "
+        f"nothing had no part in it; of {recall.n} of those the latent finds {recall.value:.0%} ({recall.low:.0%} to "
+        f"{recall.high:.0%}).",
+        (
+            search_panel(found.search),
+            examples_panel(found.feature),
+            histogram_panel(found.feature),
+            words_panel(found.feature),
+        ),
+    )
+
+
+def _steering(settings: Settings, turned: ChosenDose) -> Section:
+    steered, over = turned.steered, turned.steered.perplexity_over(turned.unsteered)
+    return Section(
+        "Turned up",
+        "The latent is clamped at every token to a multiple of the largest value it took in training; what the "
+        "dictionary leaves unexplained stays as it is. Prompts are openings of sentences that name nothing. The dose "
+        f"was chosen on half of them; on the other half, dose {turned.dose:g} makes {steered.naming.value:.0%} "
+        f"({steered.naming.low:.0%} to {steered.naming.high:.0%}) of continuations name the {settings.landmark}, at "
+        f"{over.value:.2f} ({over.low:.2f} to {over.high:.2f}) times the perplexity of unsteered text. Unsteered it is "
+        f"{turned.unsteered.naming.value:.1%}, with random directions of equal norm {turned.control.naming.value:.1%}.",
+        (
+            dose_panel(turned.response, f"the {settings.landmark}"),
+            generations_panel(turned.unsteered, turned.steered, names(settings).spans),
+        ),
+    )
+
+
+def _edit(moved: Moved) -> Section:
+    fact, update = moved.edit.facts[0], moved.edit.updates[0]
+    undone = "bit for bit what they were" if moved.restored else "NOT what they were"
+    return Section(
+        "Moved to another city",
+        f"ROME adds one rank-one matrix to the feed-forward output of block {update.layer}, where the trace says. "
+        f"“{fact.text}” was completed “{moved.before.strip()}” and is now completed “{moved.after.strip()}” "
+        f"After undoing the edit the weights are {undone}.",
+        (trace_panel(moved.trace), scorecard_panel(moved.scorecard, moved.edit)),
+    )
+
+
+def _tiles(found: Found, turned: ChosenDose, moved: Moved) -> tuple[Tile, ...]:
+    best, probe = found.search.best.held_out, found.search.baselines[0]
+    after = moved.scorecard.after
+    return (
+        Tile(
+            f"{best.f1:.2f}",
+            "F1 of one latent on held-out tokens, by names, aliases and languages",
+            f"{probe.name} {probe.held_out.f1:.2f}",
+        ),
+        Tile(
+            f"{turned.steered.naming.value:.0%}",
+            f"of continuations name it when turned up to {turned.dose:g} × its maximum",
+            f"unsteered {turned.unsteered.naming.value:.1%}, random direction {turned.control.naming.value:.1%}",
+        ),
+        Tile(
+            f"{after.paraphrase_exact.value:.0%}",
+            f"of unseen paraphrases follow the move to {moved.edit.facts[0].new}",
+            f"random value of equal norm {moved.scorecard.control.paraphrase_exact.value:.0%}",
+        ),
+        Tile(
+            f"{after.neighbours_unchanged.value:.1%}",
+            "of neighbours' answers stay as they were",
+            f"its own other facts: {after.others_unchanged.value:.0%}",
+        ),
+    )
