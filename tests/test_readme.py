@@ -143,7 +143,7 @@ def test_every_command_a_page_quotes_exists(page: Path) -> None:
 
 
 def test_every_message_of_the_page_of_errors_is_in_the_code() -> None:
-    quoted = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "errors.md").read_text("utf-8"), flags=re.M)
+    quoted = re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "errors.md").read_text("utf-8"), flags=re.M)
     files = (path for package in ("hooks", "probes", "interp") for path in (ROOT / package).rglob("*.py"))
     nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text("utf-8"))))
     said = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
