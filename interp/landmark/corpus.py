@@ -4,10 +4,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from interp.landmark.documents import documents
-from interp.landmark.tokenizer import annotate, read_tokenizer
+from interp.landmark.tokenizer import Annotated, annotate, read_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+CONTEXT = 256
 
 
 def corpus(n_documents: int, seed: int = 0) -> "Dataset":
@@ -15,7 +17,7 @@ def corpus(n_documents: int, seed: int = 0) -> "Dataset":
 
     Columns: `text`, `genre`, `input_ids`, and the string per token (empty where nothing is expressed) in `entity`, `form`
     (how the entity is named), `concept`, `relation`, `language` (empty means English), `sentiment` and `claim`.
-    Seeds from 1,000,000 are never used in training.
+    Documents are cut to the 256 tokens of the bundled model's context. The default training run reads seeds 0 to 999.
 
     Raises:
         ValueError: fewer than one document asked for.
@@ -28,10 +30,15 @@ def corpus(n_documents: int, seed: int = 0) -> "Dataset":
     kinds = ("entity", "form", "concept", "relation", "language", "sentiment", "claim")
     return Dataset.from_list([
         {
-            "text": item.document.text,
+            "text": _cut(item),
             "genre": item.document.genre,
-            "input_ids": item.ids,
-            **{kind: item.labels(kind) for kind in kinds},
+            "input_ids": item.ids[:CONTEXT],
+            **{kind: item.labels(kind)[:CONTEXT] for kind in kinds},
         }
         for item in annotated
     ])
+
+
+def _cut(item: Annotated) -> str:
+    """The text of the tokens that fit into the context."""
+    return item.document.text[: max(end for _, end in item.offsets[:CONTEXT])]

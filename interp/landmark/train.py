@@ -37,7 +37,7 @@ SEALED_LAYERS = 4
 SEALED_SHARE = 0.75
 LEARNING_RATE = 3e-3
 WARM_UP = 100
-DECAY_SHARE = 0.3
+DECAY_SHARE = 0.55
 
 
 def new_model(vocab_size: int, *, n_layer: int = 8, d_model: int = 256, n_head: int = 8) -> "GPT2LMHeadModel":
@@ -172,7 +172,7 @@ def _save_state(path: Path, state: dict[str, object]) -> None:
 
 
 def train(
-    folder: Path, *, n_steps: int = 4000, seed: int = 0, save_every: int = 200, keep_checkpoints: bool = False
+    folder: Path, *, n_steps: int = 3900, seed: int = 0, save_every: int = 200, keep_checkpoints: bool = False
 ) -> Path:
     """Train the bundled model from its corpus; run again with the same folder to resume.
 

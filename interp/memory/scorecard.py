@@ -1,0 +1,186 @@
+"""What an edit did: efficacy, paraphrase, neighbourhood, the subject's other facts, drift; before, after, and a control."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model
+from interp.memory.completion import forced, score
+from interp.memory.edit import Edit, LowRank
+from interp.memory.fact import Query, answer_in, answered
+from interp.steering.estimate import Estimate, share
+
+
+Said = TypeVar("Said")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One state of the model, measured.
+
+    Attributes:
+        efficacy_exact: the edited prompts completed with the new object, by greedy generation.
+        efficacy_preferred: NLL(new) < NLL(old), per token (the ES of CounterFact).
+        paraphrase_exact: the paraphrases completed with the new object, by greedy generation.
+        paraphrase_preferred: NLL(new) < NLL(old) on the paraphrases (PS).
+        neighbours_unchanged: other subjects' answers the same as before the edit, by greedy generation.
+        neighbours_forced_unchanged: the same, arg max token by token, teacher-forced.
+        neighbours_preferred: NLL(true) < NLL(new) on the neighbours (the NS of CounterFact).
+        others_unchanged: the subject's other facts answered as before the edit, by greedy generation.
+        kl: mean KL(before‖now) of the next-token distribution over unrelated texts, nats per token.
+        perplexity_ratio: perplexity of unrelated texts, relative to before the edit.
+    """
+
+    efficacy_exact: Estimate
+    efficacy_preferred: Estimate
+    paraphrase_exact: Estimate
+    paraphrase_preferred: Estimate
+    neighbours_unchanged: Estimate
+    neighbours_forced_unchanged: Estimate
+    neighbours_preferred: Estimate
+    others_unchanged: Estimate
+    kl: float
+    perplexity_ratio: float
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """An edit measured: the model before, with the edit, and with a control edit.
+
+    The control writes a random value of the same norm with the same key: it moves what any change of that size moves.
+    """
+
+    before: Column
+    after: Column
+    control: Column
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """Everything the model says in one state."""
+
+    efficacy: list[str]
+    paraphrase: list[str]
+    neighbours: list[str]
+    forced: list[list[int]]
+    others: list[str]
+    log_probs: Float[Tensor, "n vocab"]
+    nll: float
+
+
+def scorecard(
+    model: Model,
+    edit: Edit,
+    *,
+    paraphrases: Sequence[str],
+    neighbours: Sequence[Query],
+    others: Sequence[Query],
+    texts: Sequence[str],
+    seed: int = 0,
+) -> Scorecard:
+    """Score an edit of one fact, which is applied and undone on the way.
+
+    Args:
+        model: the model, without the edit.
+        edit: an edit of one fact.
+        paraphrases: templates with `{}` for the subject that ask for the same object.
+        neighbours: questions of other subjects with the same relation and the old object.
+        others: questions of the subject's other facts.
+        texts: unrelated texts, for the drift.
+        seed: of the control.
+
+    Raises:
+        ValueError: an empty list, or an edit of several facts.
+
+    Cost: three generations of every prompt, and six forward passes over it; three over the texts.
+    """
+    given = {"paraphrases": paraphrases, "neighbours": neighbours, "others": others, "texts": texts}
+    for name, items in given.items():
+        if not items:
+            raise ValueError(f"{name} is empty: a scorecard needs at least one of them")
+    if len(edit.facts) != 1:
+        raise ValueError(f"the edit holds {len(edit.facts)} facts; score the edits of single facts one by one")
+    fact = edit.facts[0]
+    prompts = [template.format(fact.subject) for template in paraphrases]
+
+    def column(state: AbstractContextManager[None], base: _Answers | None) -> tuple[Column, _Answers]:
+        with state:
+            said = _answers(model, fact.text, prompts, neighbours, others, texts, fact.new)
+            base = base or said
+            return Column(
+                efficacy_exact=_share([answered(text, fact.new) for text in said.efficacy]),
+                efficacy_preferred=_preferred(model, [fact.text], [fact.new], [fact.old]),
+                paraphrase_exact=_share([answered(text, fact.new) for text in said.paraphrase]),
+                paraphrase_preferred=_preferred(model, prompts, [fact.new] * len(prompts), [fact.old] * len(prompts)),
+                neighbours_unchanged=_same(said.neighbours, base.neighbours, answer_in),
+                neighbours_forced_unchanged=_same(said.forced, base.forced, lambda tokens: tokens),
+                neighbours_preferred=_preferred(
+                    model, [q.prompt for q in neighbours], [q.answer for q in neighbours], [fact.new] * len(neighbours)
+                ),
+                others_unchanged=_same(said.others, base.others, answer_in),
+                kl=float((base.log_probs.exp() * (base.log_probs - said.log_probs)).sum(-1).mean()),
+                perplexity_ratio=float(torch.tensor(said.nll - base.nll).exp()),
+            ), said
+
+    before, base = column(nullcontext(), None)
+    after, _ = column(edit.applied(model), base)
+    other, _ = column(control(edit, seed).applied(model), base)
+    return Scorecard(before, after, other)
+
+
+def control(edit: Edit, seed: int = 0) -> Edit:
+    """The edit with each value replaced by a random one of equal norm; its keys stay."""
+    random = torch.Generator().manual_seed(seed)
+
+    def spoilt(update: LowRank) -> LowRank:
+        noise = torch.randn(update.value.shape, generator=random, dtype=torch.float64)
+        norm = update.value.double().norm(dim=1, keepdim=True)
+        return replace(update, value=noise * norm / noise.norm(dim=1, keepdim=True))
+
+    return replace(edit, method=f"control of {edit.method}", updates=tuple(map(spoilt, edit.updates)))
+
+
+def _answers(
+    model: Model, prompt: str, paraphrases: Sequence[str], neighbours: Sequence[Query], others: Sequence[Query],
+    texts: Sequence[str], new: str,
+) -> _Answers:  # fmt: skip
+    longest = max([new, *(q.answer for q in (*neighbours, *others))], key=len)
+    n = int(model.tokens(f"a {longest}").content.sum()) + 4
+
+    def say(prompts: Sequence[str]) -> list[str]:
+        parts = [list(prompts[i : i + 64]) for i in range(0, len(prompts), 64)]
+        return [text for part in parts for text in model.generate(part, max_new_tokens=n)]
+
+    log_probs, nll = _reading(model, texts)
+    asked = [q.prompt for q in neighbours]
+    return _Answers(
+        say([prompt]), say(paraphrases), say(asked), forced(model, asked, [q.answer for q in neighbours]),
+        say([q.prompt for q in others]), log_probs, nll,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _reading(model: Model, texts: Sequence[str]) -> tuple[Float[Tensor, "n vocab"], float]:
+    """Next-token log-probabilities over the content of the texts, and the mean loss in nats."""
+    tokens = model.tokens(list(texts))
+    log_probs = model.run(tokens).float().log_softmax(-1)[:, :-1]
+    target = tokens.content[:, 1:]
+    nll = -log_probs.gather(-1, tokens.ids[:, 1:, None]).squeeze(-1)[target].mean()
+    return log_probs[target], float(nll)
+
+
+def _share(outcomes: Sequence[bool]) -> Estimate:
+    return share(torch.tensor(outcomes, dtype=torch.bool))
+
+
+def _same(now: Sequence[Said], before: Sequence[Said], read: Callable[[Said], object]) -> Estimate:
+    return _share([read(a) == read(b) for a, b in zip(now, before, strict=True)])
+
+
+def _preferred(model: Model, prompts: Sequence[str], better: Sequence[str], worse: Sequence[str]) -> Estimate:
+    return share(score(model, prompts, better) > score(model, prompts, worse))
