@@ -1,6 +1,8 @@
 """Which interventions fit a site, and which undo each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from math import prod
 
 from hooks.interventions import Intervention
 from hooks.model import Model
@@ -43,17 +45,10 @@ def _check_value(site: Site, one: Intervention, shape: tuple[int, ...]) -> None:
     if one.value is None:
         return
     got = tuple(one.value.shape)
-    flat = one.value.ndim == 1 and one.value.numel() == _product(shape)
+    flat = one.value.ndim == 1 and one.value.numel() == prod(shape)
     batched = one.batched and got[-len(shape) :] == shape and one.value.ndim - len(shape) in (1, 2)
     if got != shape and not flat and not batched:
         raise ValueError(f"{one.name} at {site} needs a value of shape {shape}, got {got}")
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def check_overwriting(plan: Plan) -> None:
@@ -64,26 +59,41 @@ def check_overwriting(plan: Plan) -> None:
         check_overwriting({resid_post[0]: (add(direction), zero())})  # raises
         ```
     """
-    for site, chain in _same_tensor(plan).items():
-        for number, later in enumerate(chain):
-            for earlier in chain[:number]:
-                if later.overwrites and (later.at == everywhere or later.at == earlier.at):
-                    raise ValueError(_undoes(site, earlier, later))
+    for site, earlier, later in _undoing(plan):
+        if later.at in (everywhere, earlier.at):
+            raise ValueError(_told(site, earlier, later))
 
 
-def check_masks(plan: Plan, passing: Pass) -> None:
+def check_pass(plan: Plan, passing: Pass) -> None:
     """Raise when, on the tokens of this pass, one intervention undoes an earlier one.
 
     Example:
         ```python
-        check_masks(model.running.active, model.running.current)
+        check_pass(model.running.active, model.running.current)
         ```
     """
+    for site, earlier, later in _undoing(plan):
+        one, other = passing.rows(earlier.at), passing.rows(later.at)
+        places = set(zip(one.row.tolist(), one.column.tolist(), strict=True))
+        if places & set(zip(other.row.tolist(), other.column.tolist(), strict=True)):
+            raise ValueError(_told(site, earlier, later))
+
+
+def _undoing(plan: Plan) -> Iterator[tuple[Site, Intervention, Intervention]]:
+    """Pairs at one place of which the later would undo the earlier if they met at a token."""
     for site, chain in _same_tensor(plan).items():
-        for number, later in enumerate(chain):
-            for earlier in chain[:number] if later.overwrites else ():
-                if bool((passing.mask(later.at) & passing.mask(earlier.at)).any()):
-                    raise ValueError(_undoes(site, earlier, later))
+        for earlier, later in combinations(chain, 2):
+            if later.overwrites or _sets_the_same(earlier, later):
+                yield site, earlier, later
+
+
+def _sets_the_same(earlier: Intervention, later: Intervention) -> bool:
+    if not (earlier.sets_projection and later.sets_projection):
+        return False
+    if earlier.value is None or later.value is None or earlier.value.numel() != later.value.numel():
+        return False
+    one, other = (value.detach().flatten().float().cpu() for value in (earlier.value, later.value))
+    return abs(float(one @ other)) > 0.999
 
 
 def _same_tensor(plan: Plan) -> dict[Site, tuple[Intervention, ...]]:
@@ -97,7 +107,7 @@ def _same_tensor(plan: Plan) -> dict[Site, tuple[Intervention, ...]]:
     return chains
 
 
-def _undoes(site: Site, earlier: Intervention, later: Intervention) -> str:
+def _told(site: Site, earlier: Intervention, later: Intervention) -> str:
     return (
         f"{later} at {site} would undo {earlier} there: put the overwriting one first, "
         "give them different positions, or drop one"

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-from hooks.compose import check_fits, check_masks, check_overwriting
+from hooks.compose import check_fits, check_overwriting, check_pass
 from hooks.interventions import Intervention, Rows
 from hooks.model import Model, chosen
 from hooks.receipt import Receipt
@@ -63,7 +63,7 @@ def _block(model: Model, plan: Plan) -> Iterator[Receipt]:
 
     def begins(passing: Pass) -> None:
         receipt.passes += 1
-        check_masks(model.running.active, passing)
+        check_pass(model.running.active, passing)
 
     with ExitStack() as stack:
         stack.enter_context(model.running.following(plan, begins))
@@ -95,26 +95,25 @@ def _changed(model: Model, tap: Tap, chain: tuple[Intervention, ...], a: Tensor,
             f"{tap.site} was reached outside the model's own forward, so its tokens are unknown: "
             "call the whole model, not a part of it"
         )
-    masks = [passing.mask(one.at) for one in chain]
-    touched = torch.stack(masks).any(dim=0)
-    if not bool(touched.any()):
+    batch, end = passing.tokens.ids.shape
+    begin = end - a.shape[1]  # a model may compute the logits of the last columns only
+    selected = [passing.rows(one.at).from_column(begin, a.device) for one in chain]
+    if not any(map(len, selected)):
         return None
-    if a.shape[0] != touched.shape[0]:
-        a = a.expand(touched.shape[0], *a.shape[1:])
-    new = a
-    for one, mask in zip(chain, masks, strict=True):
-        if bool(mask.any()):
-            new = _applied(one, tap.site, new, mask, passing)
+    a = a if a.shape[0] == batch else a.expand(batch, *a.shape[1:])
+    new, touched = a, a.new_zeros(a.shape[:2], dtype=torch.bool)
+    for one, rows in zip(chain, selected, strict=True):
+        if len(rows):
+            place = (rows.row, rows.column - begin)
+            new = new.index_put(place, _made(one, tap.site, new[place], rows))
+            touched[place] = True
     receipt.note(tap.site, a[touched], new[touched], prefill=passing.prefill)
     return new
 
 
-def _applied(one: Intervention, site: Site, a: Tensor, mask: Tensor, passing: Pass) -> Tensor:
-    row, column = mask.nonzero(as_tuple=True)
-    number = passing.tokens.mask.long().cumsum(dim=1)[:, passing.start :] - 1
-    old = a[row, column]
+def _made(one: Intervention, site: Site, old: Tensor, rows: Rows) -> Tensor:
     try:
-        new = one.fn(old, Rows(row, column + passing.start, number[row, column]))
+        new = one.fn(old, rows)
     except Exception as error:
         error.add_note(f"raised by {one} at {site}")
         raise
@@ -126,4 +125,4 @@ def _applied(one: Intervention, site: Site, a: Tensor, mask: Tensor, passing: Pa
     if not bool(torch.isfinite(new.detach()).all()):
         before = "already held" if not bool(torch.isfinite(old.detach()).all()) else "did not hold"
         raise ValueError(f"{one} at {site} gave NaN or infinity; the model's own values there {before} some")
-    return a.index_put((row, column), new)
+    return new

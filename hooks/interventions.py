@@ -28,6 +28,20 @@ class Rows:
     column: Int[Tensor, "n"]
     token: Int[Tensor, "n"]
 
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def from_column(self, first: int, device: torch.device) -> "Rows":
+        """Return the rows from one column of the batch on, on a device.
+
+        Example:
+            ```python
+            rows.from_column(3, torch.device("cpu"))
+            ```
+        """
+        kept = (self.column >= first).nonzero()[:, 0] if first else slice(None)
+        return Rows(*(part[kept].to(device) for part in (self.row, self.column, self.token)))
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -41,6 +55,7 @@ class Intervention:
         at: which tokens it changes.
         fn: from the values and where they come from to the new values, of the same shape and dtype.
         overwrites: nothing of the old value is left, so what came before at that place is lost.
+        sets_projection: it fixes the projection on `value`, so an earlier such value is lost.
         value: a tensor it puts in, checked against the site's shape before anything runs.
         batched: `value` may also hold one value per selected token, or per text and column.
         fingerprint: of the model its direction belongs to.
@@ -50,6 +65,7 @@ class Intervention:
     at: Position
     fn: Callable[[Tensor, Rows], Tensor]
     overwrites: bool = False
+    sets_projection: bool = False
     value: Tensor | None = None
     batched: bool = False
     fingerprint: str | None = None
@@ -159,6 +175,7 @@ def project_out(direction: Direction | Float[Tensor, "*d"], at: Position = every
         "project_out",
         at,
         lambda a, _: a - _along(a, unit),
+        sets_projection=True,
         value=unit,
         fingerprint=_model_of(direction),
     )
@@ -183,6 +200,7 @@ def clamp(direction: Direction | Float[Tensor, "*d"], value: float | int, at: Po
         "clamp",
         at,
         lambda a, _: a - _along(a, unit) + target * _like(unit, a),
+        sets_projection=True,
         value=unit,
         fingerprint=_model_of(direction),
     )

@@ -3,8 +3,9 @@
 What the names mean, block by block (x is the residual stream):
 
 - `resid_pre`, `resid_post`: the input and the output of a block. `resid_post[l]` is `resid_pre[l + 1]`.
-- `attn_out`, `mlp_out`: what attention and feed-forward add to the stream, so after the extra norms
-  of a sandwich-norm family (Gemma-2): resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post.
+- `attn_out`, `mlp_out`: what attention and feed-forward add to the stream, so behind the extra norms
+  (Gemma-2, OLMo-2) and times the residual multiplier (Granite) of the families that have them:
+  resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post.
 - `resid_mid`: the stream between the two. A parallel block has none: there
   resid_pre + attn_out + mlp_out = resid_post. In a post-norm block (BERT) the stream is normalised
   after each addition: resid_mid = LN1(resid_pre + attn_out), resid_post = LN2(resid_mid + mlp_out).
@@ -92,17 +93,19 @@ def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> I
     found = ((name, find(block, path)) for name, path in paths.block.items())
     part = {name: module for name, module in found if module is not None}
     d_model = (config.hidden_size,)
+    behind = ("ln1", "ln2") if paths.norms_last else ("ln1_post", "ln2_post")
     yield Tap(Site("resid_pre", layer), block, "input", d_model)
-    yield from _attention(config, part, layer, paths)
+    yield from _attention(config, part, layer, paths, behind[0])
     if paths.block.get("ln1", "").startswith(f"{paths.block.get('attn')}."):  # normalised after the addition
         yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
     elif not paths.parallel and "ln2" in part:
-        yield Tap(Site("resid_mid", layer), part["ln2"], "input", d_model, shared=True)
-    yield from _feed_forward(config, part, layer)
+        reader = part["mlp"] if paths.norms_last else part["ln2"]
+        yield Tap(Site("resid_mid", layer), reader, "input", d_model, shared=True)
+    yield from _feed_forward(config, part, layer, behind[1])
     yield Tap(Site("resid_post", layer), block, "output", d_model)
 
 
-def _attention(config: HFConfig, part: dict[str, nn.Module], layer: int, paths: Paths) -> Iterator[Tap]:
+def _attention(config: HFConfig, part: dict[str, nn.Module], layer: int, paths: Paths, norm: str) -> Iterator[Tap]:
     if "attn.o" not in part:
         return
     heads = config.num_attention_heads
@@ -116,23 +119,23 @@ def _attention(config: HFConfig, part: dict[str, nn.Module], layer: int, paths: 
             yield Tap(Site(name, layer), module, "output", (count, d_head), heads=count, rows=rows)
     yield Tap(Site("pattern", layer), part["attn"], "output", (heads,), part=1)
     yield Tap(Site("z", layer), part["attn.o"], "input", (heads, d_head), heads=heads)
-    added = part.get("ln1_post", part["attn.o"])
-    yield Tap(Site("attn_out", layer), added, "output", (config.hidden_size,))
+    added, factor = part.get(norm, part["attn.o"]), getattr(config, "residual_multiplier", 1.0)
+    yield Tap(Site("attn_out", layer), added, "output", (config.hidden_size,), factor=factor)
 
 
-def _feed_forward(config: HFConfig, part: dict[str, nn.Module], layer: int) -> Iterator[Tap]:
+def _feed_forward(config: HFConfig, part: dict[str, nn.Module], layer: int, norm: str) -> Iterator[Tap]:
     d_model = (config.hidden_size,)
     first, out = part.get("mlp.gate", part.get("mlp.in")), part.get("mlp.out")
     whole = part.get("mlp", first)
     if whole is not None:
         yield Tap(Site("mlp_in", layer), whole, "input", d_model)
-    if first is not None and out is not None:
-        d_mlp = (width(out)[0],)
-        yield Tap(Site("mlp_pre", layer), first, "output", d_mlp)
-        yield Tap(Site("mlp_act", layer), out, "input", d_mlp)
-    added = part.get("ln2_post", whole if out is None else out)
+    if first is not None:
+        yield Tap(Site("mlp_pre", layer), first, "output", width(first)[1:])
+    if out is not None:
+        yield Tap(Site("mlp_act", layer), out, "input", width(out)[:1])
+    added, factor = part.get(norm, whole if out is None else out), getattr(config, "residual_multiplier", 1.0)
     if added is not None:
-        yield Tap(Site("mlp_out", layer), added, "output", d_model)
+        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor)
 
 
 def width(projection: nn.Module) -> tuple[int, int]:

@@ -47,8 +47,9 @@ def load(
         hf, found = unwrap(source) if bridged else (source, None)
         tokenizer = tokenizer or found
         name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
-    first = next(hf.parameters())
-    return Model(hf.to(device=device or first.device, dtype=dtype or first.dtype), tokenizer, name)
+    hf = hf if dtype is None else hf.to(dtype=dtype)
+    hf = hf if device is None else hf.to(device=device)
+    return Model(hf, tokenizer, name)
 
 
 def _pretrained(folder: str | Path, tokenizer: Tokenizer) -> tuple[HFModel, Tokenizer]:

@@ -1,5 +1,6 @@
 """Receipts: what an intervention really did."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -48,7 +49,7 @@ class Receipt:
     def __init__(self, sites: tuple[Site, ...]) -> None:
         self.passes = 0
         self._counts = {site: [0, 0, 0] for site in sites}
-        self._norms: dict[Site, list[Tensor]] = {site: [torch.zeros(2)] for site in sites}
+        self._norms = {site: torch.zeros(2) for site in sites}
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -60,9 +61,9 @@ class Receipt:
             raise KeyError(
                 f"nothing intervenes at {site}; the nearest site is {nearest(str(site), map(str, self.sites))}"
             )
-        self._norms[site] = [torch.stack([one.cpu() for one in self._norms[site]]).sum(dim=0)]
-        change, size = self._norms[site][0].tolist()
-        return Touched(*self._counts[site], relative_change=change / size if size else float(change > 0))
+        change, size = self._norms[site].tolist()
+        relative = change / size if size else (math.inf if change else 0.0)
+        return Touched(*self._counts[site], relative_change=relative)
 
     def as_dict(self) -> Mapping[Site, Touched]:
         """Return what happened at every site.
@@ -94,4 +95,5 @@ class Receipt:
         counts[0] += 1
         counts[1 if prefill else 2] += before.shape[0]
         before, after = before.detach().flatten(1).float(), after.detach().flatten(1).float()
-        self._norms[site].append(torch.stack([(after - before).norm(dim=1).sum(), before.norm(dim=1).sum()]))
+        sums = torch.stack([(after - before).norm(dim=1).sum(), before.norm(dim=1).sum()])
+        self._norms[site] = self._norms[site].to(sums.device) + sums

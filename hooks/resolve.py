@@ -33,6 +33,7 @@ class Paths:
         final_norm: the path of the norm before the unembedding; None without one.
         block: module paths from a block (`ln1`, `attn`, `attn.q`, `mlp`, `mlp.out`, ...).
         parallel: attention and feed-forward read the same residual stream.
+        norms_last: the norms of a block stand behind attention and feed-forward, before the addition.
         qkv_rows: which outputs of a joint projection are the queries, keys and values.
     """
 
@@ -40,6 +41,7 @@ class Paths:
     final_norm: str | None
     block: Mapping[str, str]
     parallel: bool
+    norms_last: bool
     qkv_rows: Mapping[str, Int[Tensor, "n"]] | None
 
 
@@ -75,7 +77,8 @@ def component_paths(hf: HFModel) -> Paths:
     top = {name: part.name.removeprefix(prefix) for name, part in mapping.items() if part.name}
     block = dict(_flatten(mapping["blocks"].submodules))
     parallel = type(mapping["blocks"]).__name__ == "ParallelBlockBridge"
-    return Paths(top, top.get(FINAL_NORM), block, parallel, _qkv_rows(hf, mapping["blocks"], top, block))
+    norms_last = bool(getattr(mapping["blocks"], "mlp_reads_resid_directly", False))
+    return Paths(top, top.get(FINAL_NORM), block, parallel, norms_last, _qkv_rows(hf, mapping["blocks"], top, block))
 
 
 def unwrap(bridge: Bridge) -> tuple[HFModel, Tokenizer]:

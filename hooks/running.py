@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from hooks.huggingface import HFModel
-from hooks.interventions import Intervention
+from hooks.interventions import Intervention, Rows
 from hooks.position import Position
 from hooks.site import Site
 from hooks.tokens import Tokens, is_in
@@ -28,24 +28,26 @@ class Pass:
 
     tokens: Tokens
     start: int
-    _masks: dict[Position, Bool[Tensor, "batch pos"]] = field(default_factory=dict)
+    _rows: dict[Position, Rows] = field(default_factory=dict)
 
     @property
     def prefill(self) -> bool:
         """True for the pass over the prompt, False while decoding."""
         return self.start == 0
 
-    def mask(self, at: Position) -> Bool[Tensor, "batch pos"]:
+    def rows(self, at: Position) -> Rows:
         """Return which of the tokens this pass computes a position selects.
 
         Example:
             ```python
-            model.running.current.mask(everywhere)
+            model.running.current.rows(everywhere).token
             ```
         """
-        if at not in self._masks:
-            self._masks[at] = at.mask(self.tokens)[:, self.start :]
-        return self._masks[at]
+        if at not in self._rows:
+            row, column = at.mask(self.tokens)[:, self.start :].nonzero(as_tuple=True)
+            number = self.tokens.mask.long().cumsum(dim=1) - 1
+            self._rows[at] = Rows(row, column + self.start, number[row, column + self.start])
+        return self._rows[at]
 
 
 @final

@@ -32,6 +32,7 @@ class Tap:
         heads: how many heads the last axis holds, when it is to be split.
         rows: which features of the last axis are the site's; None for all.
         shared: the tensor is also the residual stream that bypasses the module: change it in place.
+        factor: what the model multiplies the tensor by before it is used.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
     """
 
@@ -43,6 +44,7 @@ class Tap:
     heads: int | None = None
     rows: Int[Tensor, "n"] | None = None
     shared: bool = False
+    factor: float = 1.0
     derive: Derive | None = None
 
     @property
@@ -82,6 +84,10 @@ class Tap:
             changed = edit(self._read(output))
             return None if changed is None else self._write(output, changed)
         part: Any = 0 if isinstance(output, tuple) and isinstance(self.part, str) else self.part
+        if output[part] is None:
+            raise RuntimeError(
+                f"{type(self.module).__name__} does not return its {self.site.name}, so {self.site} is unknown"
+            )
         changed = edit(self._read(output[part]))
         if changed is None:
             return None
@@ -94,10 +100,12 @@ class Tap:
     def _read(self, raw: Tensor) -> Tensor:
         if self.derive is not None:
             return self.derive(raw)
-        value = raw if self.rows is None else raw.index_select(-1, self.rows)
+        value = raw if self.factor == 1.0 else raw * self.factor
+        value = value if self.rows is None else value.index_select(-1, self.rows)
         return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
 
     def _write(self, raw: Tensor, value: Tensor) -> Tensor:
+        value = value if self.factor == 1.0 else value / self.factor
         value = value if self.heads is None else value.flatten(-2)
         return value if self.rows is None else raw.index_copy(-1, self.rows, value)
 

@@ -173,6 +173,12 @@ def test_hugging_faces_own_generation_is_intervened_on_too(decoder: Model) -> No
         said = decoder.hf.generate(ids, do_sample=False, **settings)
     assert decoder.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True) == expected
     assert theirs[resid_post[1]] == ours[resid_post[1]]
+    logit = {logits: apply(lambda a: a.roll(1, dims=-1), at=generated | last)}
+    with intervene(decoder, logit):
+        expected = decoder.generate("Fog over", max_new_tokens=6)
+    with intervene(decoder, logit):
+        said = decoder.hf.generate(ids, do_sample=False, **settings)
+    assert decoder.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True) == expected
     with intervene(decoder, {resid_post[1]: add(3 * V, at=generated)}) as beams:
         decoder.hf.generate(ids, do_sample=False, num_beams=3, **settings)
     assert beams[resid_post[1]].prefill_tokens == 0 < beams[resid_post[1]].decode_tokens
@@ -213,8 +219,8 @@ def test_after_the_block_no_hook_and_no_bit_is_left(model: Model) -> None:
 
 def test_after_an_exception_no_hook_and_no_bit_is_left_and_the_exception_is_the_one_raised(model: Model) -> None:
     plain, before = model.run(TEXTS), hooks_on(model)
-    with pytest.raises(ZeroDivisionError), intervene(model, {site: scale(2.0) for site in changeable(model)}):
-        1 / 0
+    with pytest.raises(KeyboardInterrupt), intervene(model, {site: scale(2.0) for site in changeable(model)}):
+        raise KeyboardInterrupt
     with pytest.raises(ZeroDivisionError), intervene(model, {mlp_out[1]: apply(lambda a: a / (1 // 0))}):
         model.run(TEXTS)
     assert hooks_on(model) == before
@@ -240,7 +246,7 @@ def test_an_intervention_that_changes_no_token_is_an_error_when_the_block_ends(g
         intervene(gpt2, {resid_post[1]: add(V)}),
     ):
         pass
-    told = r"nothing was changed by add\(at=generated\) at z\.1: 1 forward pass\(es\) ran .* none reached a token it selects"
+    told = r"nothing was changed by add\(at=generated\) at z\.1: 1 forward pass\(es\) ran .* none reached a token it"
     with pytest.raises(RuntimeError, match=told), intervene(gpt2, {z[1]: add(V, at=generated), z[0]: add(V)}):
         gpt2.run("Fog")
     with pytest.raises(RuntimeError, match="nothing was changed"), intervene(gpt2, {resid_post[2]: add(V)}):
@@ -253,8 +259,10 @@ OVERWRITING = [
         r"zero\(at=everywhere\) at resid_post\.1 would undo add\(at=everywhere\) there: put the overwriting",
     ),
     ([zero(), mean(V)], r"mean\(at=everywhere\) at resid_post\.1 would undo zero"),
-    ([replace(V, at=last), replace(-V, at=last)], r"replace\(at=last\) at resid_post\.1 would undo replace\(at=last\)"),
+    ([replace(V, at=last), replace(V, at=last)], r"replace\(at=last\) at resid_post\.1 would undo replace\(at=last\)"),
     ([add(V, at=last), zero()], "would undo add"),
+    ([clamp(V, 1.0), clamp(2 * V, 3.0)], r"clamp\(at=everywhere\) at resid_post\.1 would undo clamp\(at=everywhere\)"),
+    ([clamp(V, 1.0), project_out(-V)], r"project_out\(at=everywhere\) at resid_post\.1 would undo clamp"),
 ]
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hooks import Model, Site, capture
+from hooks import Model, Site, capture, intervene, load
+from hooks.interventions import replace
 from hooks.site import logits
 
 Got = dict[str, Tensor]
@@ -254,9 +255,33 @@ def test_a_sequential_gpt_neox_has_a_middle_and_keeps_its_identities(fresh: Any)
         torch.testing.assert_close(acts[Site("resid_post", i)], middle + acts[Site("mlp_out", i)])
 
 
-def test_a_model_without_a_head_has_every_site_but_those_of_the_head(hf_model: Any) -> None:
-    from hooks import load
+@pytest.mark.parametrize("family", ["Olmo2", "Granite", "Mistral", "Qwen3", "GPTBigCode"])
+def test_families_with_peculiarities_keep_the_identities_of_the_stream(family: str) -> None:
+    """Norms behind the sublayers, multipliers, norms of queries and keys, one key-value head."""
+    import transformers
 
+    settings = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
+    ends = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    grouped = {} if family == "GPTBigCode" else {"num_key_value_heads": 2, "intermediate_size": 48}
+    factors = {"residual_multiplier": 0.5, "embedding_multiplier": 2.0, "logits_scaling": 3.0}
+    config = getattr(transformers, f"{family}Config")(
+        **settings, **ends, **grouped, **(factors if family == "Granite" else {})
+    )
+    torch.manual_seed(0)
+    model = load(getattr(transformers, f"{family}ForCausalLM")(config))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    acts = capture(model, ids, model.sites)
+    for i in range(2):
+        middle = acts[Site("resid_pre", i)] + acts[Site("attn_out", i)]
+        torch.testing.assert_close(acts[Site("resid_mid", i)], middle)
+        torch.testing.assert_close(acts[Site("resid_post", i)], middle + acts[Site("mlp_out", i)])
+        with torch.no_grad(), intervene(model, {Site("resid_mid", i): replace(acts[Site("resid_mid", i)])}):
+            torch.testing.assert_close(model.run(ids), acts[logits])
+    with torch.no_grad():
+        torch.testing.assert_close(model.unembed(acts[Site("resid_post", 1)]), acts[logits])
+
+
+def test_a_model_without_a_head_has_every_site_but_those_of_the_head(hf_model: Any) -> None:
     for family, inside in (("bert", "bert"), ("gpt2", "transformer"), ("llama", "model")):
         whole = load(hf_model(family))
         bare = load(whole.hf.get_submodule(inside))
