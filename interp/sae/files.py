@@ -40,7 +40,6 @@ def save(sae: SAE, folder: str | Path) -> Path:
         "dataset": sae.dataset,
         "max_activation": sae.max_activation.tolist(),
     }
-    by_head = sae.site is not None and sae.site.name == "z"
     common = {
         "architecture": sae.architecture,
         "d_in": sae.d_in,
@@ -48,12 +47,17 @@ def save(sae: SAE, folder: str | Path) -> Path:
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
         "device": "cpu",
         "normalize_activations": "none",
-        "reshape_activations": "hook_z" if by_head else "none",
+        "reshape_activations": _reshaping(sae.site),
         "metadata": metadata,
     }
     (folder / CONFIG).write_text(json.dumps(common | config, indent=1), encoding="utf-8")
     save_file({name: weight.cpu().contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
     return folder
+
+
+def _reshaping(site: Site | None) -> str:
+    """SAELens's word for activations that have a head axis: the last part of the name of the site `z`."""
+    return site.transformer_lens_name.rpartition(".")[2] if site is not None and site.name == "z" else "none"
 
 
 def load(folder: str | Path) -> SAE:
