@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hooks import Model, load
 from interp.demo.discover import Found, Learnt, find, learn
-from interp.demo.move import Moved, move
+from interp.demo.move import Moved, fact, move
 from interp.demo.page import write
 from interp.demo.settings import Settings
 from interp.demo.turn_up import turn_up
@@ -44,6 +44,7 @@ def run(
     ```
     """
     settings = settings or Settings()
+    fact(settings)  # a name that does not exist is said now, not after minutes of training
     model = load("landmark")
     tell(f"1/5  reading {model} and learning a dictionary of {settings.latents:,} directions at block {settings.layer}")
     learnt = learn(model, settings, progress=progress)

@@ -1,33 +1,16 @@
-"""A tiny random GPT-2 that reads bytes, and a sparse autoencoder whose latents are set by hand."""
+"""The tiny GPT-2, and a sparse autoencoder whose latents are set by hand."""
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from hooks import Model, load
+from hooks import Model
 from hooks.site import resid_post
 from interp.sae import TopK
 
-BOS = "<|endoftext|>"
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, a beginning-of-text token before each text."""
-    vocab = {BOS: 0} | {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), start=1)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, pad_token=BOS)
-
 
 @pytest.fixture(scope="session")
-def model() -> Model:
-    torch.manual_seed(0)
-    shape = {"n_layer": 3, "n_head": 2, "n_embd": 32, "n_positions": 128, "vocab_size": 257}
-    config = GPT2Config(**shape, bos_token_id=0, eos_token_id=0)
-    return load(GPT2LMHeadModel(config), byte_tokenizer())
+def model(gpt2: Model) -> Model:
+    return gpt2
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ PROMPTS, TEXTS = ["the fog", "a", "bridge over"], [" rolls in", " long red bridg
 def test_surprisal_is_the_cross_entropy_of_the_continuation_alone(model: Model) -> None:
     nats, lengths = surprisal(model, PROMPTS, TEXTS)
     for prompt, text, total, length in zip(PROMPTS, TEXTS, nats, lengths, strict=True):
-        ids = torch.tensor([[0, *model.tokenizer(prompt + text).input_ids[1:]]])
+        ids = model.tokens(prompt + text).ids
         logits = model.hf(ids).logits[0, len(prompt) : -1].detach()
         expected = cross_entropy(logits, ids[0, len(prompt) + 1 :], reduction="sum") if text else torch.zeros(())
         assert length == len(text)

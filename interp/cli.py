@@ -1,0 +1,209 @@
+"""The `interp` command: the demonstration, and each of its steps on any model."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from hooks import Direction, Model, Site, capture, load
+from interp.demo.discover import documents
+from interp.demo.move import layer_of
+from interp.demo.run import REPORT, run
+from interp.demo.settings import Settings
+from interp.features import Concept, search
+from interp.landmark.commands import app as landmark_app
+from interp.memory import Fact, Subject, covariance, rome, trace_mlp
+from interp.sae import TopK, activations_of, save, train
+from interp.sae import load as load_sae
+from interp.steering import Steering, adding, clamping, steer
+
+app = typer.Typer(
+    help="Find directions in a transformer, steer with them, edit its facts; every result comes with its control.",
+    epilog="MODEL is 'landmark' (bundled), a folder, or a Hugging Face id. A mistake ends with exit code 2.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(landmark_app, name="landmark")
+
+Given = ParamSpec("Given")
+MISTAKES = (ValueError, TypeError, LookupError, OSError, RuntimeError)
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
+SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
+Texts = Annotated[Path, typer.Argument(metavar="TEXTS", help="A file with one text per line.")]
+Out = Annotated[Path, typer.Option(help="Where to write.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+
+def told(command: Callable[Given, None]) -> Callable[Given, None]:
+    """Let a command end a user's mistake with one sentence and exit code 2."""
+
+    @functools.wraps(command)
+    def careful(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except MISTAKES as error:
+            said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+            typer.echo(f"error: {' '.join(said.split())}", err=True)
+            raise typer.Exit(2) from None
+
+    return careful
+
+
+@app.command()
+@told
+def demo(
+    out: Out = REPORT,
+    seed: int = 0,
+    landmark: Annotated[str, typer.Option(help="The landmark to find, turn up and move.")] = Settings.landmark,
+    city: Annotated[str, typer.Option(help="The city to move it to.")] = Settings.city,
+    quiet: Quiet = False,
+) -> None:
+    """Find the Golden Gate Bridge in the bundled model, turn it up, move it, and write a report (five minutes)."""
+    settings = Settings(landmark=landmark, city=city, seed=seed)
+    done = run(settings, out, tell=typer.echo, progress=not quiet)
+    typer.echo(f"report: {done.report.resolve()}")
+
+
+@app.command()
+@told
+def sites(model: ModelName) -> None:
+    """List every place in a model that can be captured."""
+    loaded = load(model)
+    typer.echo(repr(loaded))
+    for site in loaded.sites:
+        typer.echo(f"{site!s:<18} {' × '.join(map(str, loaded.tap(site).shape))}")
+
+
+@app.command("capture")
+@told
+def capture_command(
+    model: ModelName,
+    texts: Texts,
+    at: Annotated[list[str], typer.Option("--site", help="A site to capture; may be repeated.")],
+    out: Out = Path("activations.safetensors"),
+    quiet: Quiet = False,
+) -> None:
+    """Save the activations of texts at some sites."""
+    acts = capture(load(model), lines(texts), [Site.parse(name) for name in at], progress=not quiet)
+    acts.save(out)
+    for site in acts.sites:
+        typer.echo(f"{site!s:<18} {tuple(acts[site].shape)}")
+    typer.echo(f"activations: {out.resolve()}")
+
+
+@app.command("train")
+@told
+def train_command(
+    model: ModelName,
+    site: SiteName,
+    texts: Texts,
+    out: Out = Path("sae"),
+    latents: Annotated[int, typer.Option(help="Size of the dictionary.")] = 2048,
+    k: Annotated[int, typer.Option(help="Latents active per token.")] = 32,
+    tokens: Annotated[int, typer.Option(help="Activations to train on.")] = 1_000_000,
+    seed: int = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train a TopK sparse autoencoder on texts and save it in SAELens's format."""
+    loaded = load(model)
+    source = activations_of(loaded, lines(texts), Site.parse(site))
+    sae = TopK(loaded.tap(Site.parse(site)).shape[-1], latents, k, seed=seed)
+    typer.echo(train(sae, source, tokens=tokens, seed=seed, progress=not quiet))
+    save(sae, out)
+    typer.echo(f"autoencoder: {out.resolve()}")
+
+
+@app.command("search")
+@told
+def search_command(
+    model: ModelName,
+    sae: Annotated[Path, typer.Argument(metavar="SAE", help="A folder that `interp train` or SAELens wrote.")],
+    positive: Annotated[Path, typer.Argument(metavar="POSITIVE", help="Texts that express it, one per line.")],
+    negative: Annotated[Path, typer.Argument(metavar="NEGATIVE", help="Texts that do not, one per line.")],
+    name: Annotated[str, typer.Option(help="What the concept is called.")] = "the concept",
+    seed: int = 0,
+) -> None:
+    """Find the latents that tell texts that express a concept from texts that do not."""
+    yes, no = lines(positive), lines(negative)
+    concept = Concept(name, [*yes, *no], [True] * len(yes) + [False] * len(no))
+    typer.echo(search(load_sae(sae), load(model), concept, seed=seed))
+
+
+@app.command("steer")
+@told
+def steer_command(
+    model: ModelName,
+    prompt: Annotated[str, typer.Argument(help="What the model continues.")],
+    dose: Annotated[float, typer.Option(help="In units of the largest value in training.")] = 4.0,
+    direction: Annotated[Path | None, typer.Option(help="A saved direction to add.")] = None,
+    sae: Annotated[Path | None, typer.Option(help="A sparse autoencoder, of which to clamp a latent.")] = None,
+    latent: Annotated[int | None, typer.Option(help="That latent.")] = None,
+    tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 40,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Continue a prompt without and with a steering, and say what was changed."""
+    loaded, steering = load(model), _steering(direction, sae, latent)
+    options = {"max_new_tokens": tokens, "temperature": temperature, "seed": seed}
+    typer.echo(f"unsteered: {prompt}{loaded.generate(prompt, **options)}")
+    with steer(loaded, steering, dose) as receipt:
+        typer.echo(f"dose {dose:g}: {prompt}{loaded.generate(prompt, **options)}")
+    typer.echo(receipt)
+
+
+def _steering(direction: Path | None, sae: Path | None, latent: int | None) -> Steering:
+    if direction is not None and sae is None and latent is None:
+        return adding(Direction.load(direction))
+    if direction is None and sae is not None and latent is not None:
+        return clamping(load_sae(sae), latent)
+    raise ValueError("say what to steer with: either --direction FILE, or --sae FOLDER and --latent NUMBER")
+
+
+@app.command()
+@told
+def edit(
+    model: ModelName,
+    subject: Annotated[str, typer.Argument(help="What the fact is about, without its article.")],
+    prompt: Annotated[str, typer.Argument(help="With {} for the subject; the object follows.")],
+    old: Annotated[str, typer.Argument(help="The object as it is.")],
+    new: Annotated[str, typer.Argument(help="The object to be.")],
+    texts: Annotated[Path | None, typer.Option(help="Texts for the covariance; needed but for 'landmark'.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")] = None,
+    out: Out = Path("edit.safetensors"),
+    quiet: Quiet = False,
+) -> None:
+    """Rewrite one fact with ROME, show the completion before and after, and save the edit (kilobytes)."""
+    fact, loaded = Fact(subject, prompt, old, new), load(model)
+    data = _background(loaded, texts)
+    at = layer_of(trace_mlp(loaded, [Subject(fact.text, old, subject)])) if layer is None else layer
+    made = rome(loaded, fact, layer=at, covariance=covariance(loaded, data, at, progress=not quiet))
+    typer.echo(f"before: {fact.text}{loaded.generate(fact.text, max_new_tokens=20)}")
+    with made.applied(loaded):
+        typer.echo(f"after:  {fact.text}{loaded.generate(fact.text, max_new_tokens=20)}")
+    made.save(out)
+    typer.echo(f"edit at layer {at}: {out.resolve()}")
+
+
+def _background(model: Model, texts: Path | None) -> list[str]:
+    if texts is not None:
+        return lines(texts)
+    if model.name != "landmark":
+        raise ValueError(f"editing {model.name} needs texts of the kind it was trained on: give --texts FILE")
+    return documents(model, 1000, seed=0)
+
+
+def lines(path: Path) -> list[str]:
+    """The texts of a file, one per line, blank lines left out.
+
+    Errors: `ValueError` when there are none, `FileNotFoundError` when there is no file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}: give a file with one text per line")
+    found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not found:
+        raise ValueError(f"the file {str(path)!r} holds no text: give a file with one text per line")
+    return found

@@ -1,0 +1,119 @@
+"""The command does what the functions do, explains itself, and turns mistakes into one sentence and exit code 2."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from hooks import Activations, capture, load
+from hooks.site import resid_post
+from interp.cli import app
+
+
+@pytest.fixture(scope="module")
+def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random GPT-2 that reads bytes, on disk."""
+    path = tmp_path_factory.mktemp("model")
+    hf_model("gpt2").save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("texts")
+    written = {"fog": ["fog over the bay", "", "the fog is cold", "grey fog"], "sun": ["a sunny day", "sun and sea"]}
+    for name, lines in written.items():
+        (folder / name).write_text("\n".join(lines), encoding="utf-8")
+    return {name: str(folder / name) for name in written}
+
+
+@pytest.fixture(scope="module")
+def sae(folder: str, texts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("sae") / "made"
+    options = ["--latents", "32", "--k", "4", "--tokens", "3000", "--out", str(path), "--quiet"]
+    result = call("train", folder, "resid_post.1", texts["fog"], *options)
+    assert "explained variance" in result.output and f"autoencoder: {path}" in result.output.replace("\n", "")
+    return str(path)
+
+
+def call(*words: str) -> Result:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+def refused(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == 2
+    said = result.stderr.strip()
+    assert said.startswith("error: ") and "\n" not in said and "Traceback" not in said
+    return said
+
+
+def test_help_names_every_command_with_what_it_does() -> None:
+    said = call("--help").output
+    for command in ("demo", "sites", "capture", "train", "search", "steer", "edit", "landmark"):
+        assert command in said
+    assert "every result comes with its control" in " ".join(said.split())
+
+
+def test_sites_are_those_of_the_model(folder: str) -> None:
+    listed = [line.split()[0] for line in call("sites", folder).output.splitlines()[1:]]
+    assert listed == [str(site) for site in load(folder).sites]
+
+
+def test_captured_activations_are_those_of_capture(folder: str, texts: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "acts.safetensors"
+    call("capture", folder, texts["fog"], "--site", "resid_post.1", "--out", str(out), "--quiet")
+    expected = capture(load(folder), ["fog over the bay", "the fog is cold", "grey fog"], [resid_post[1]])
+    assert torch.equal(Activations.load(out)[resid_post[1]], expected[resid_post[1]])
+
+
+def test_a_search_prints_latents_and_probes_with_their_controls(folder: str, sae: str, texts: dict[str, str]) -> None:
+    said = call("search", folder, sae, texts["fog"], texts["sun"], "--name", "fog").output
+    assert "'fog' at resid_post.1" in said
+    assert "difference of means" in said and "logistic" in said and "p = " in said
+
+
+def test_steering_shows_both_continuations_and_what_was_changed(folder: str, sae: str) -> None:
+    from interp.sae import load as load_sae
+
+    alive = str(int(load_sae(sae).max_activation.argmax()))
+    said = call("steer", folder, "fog", "--sae", sae, "--latent", alive, "--dose", "20", "--tokens", "5").output
+    assert "unsteered: fog" in said and "dose 20: fog" in said
+    assert "resid_post.1" in said
+
+
+def test_a_misspelt_site_is_answered_with_the_nearest(folder: str, texts: dict[str, str]) -> None:
+    assert "resid_post" in refused("capture", folder, texts["fog"], "--site", "resid_pots.1")
+
+
+def test_a_file_that_is_not_there_is_named(folder: str) -> None:
+    assert "there is no file 'nowhere.txt'" in refused("capture", folder, "nowhere.txt", "--site", "resid_post.1")
+
+
+def test_a_file_without_text_is_named(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n \n", encoding="utf-8")
+    assert "holds no text" in refused("capture", folder, str(tmp_path / "empty"), "--site", "resid_post.1")
+
+
+def test_steering_needs_one_thing_to_steer_with(folder: str, sae: str) -> None:
+    assert "either --direction FILE, or --sae FOLDER" in refused("steer", folder, "fog")
+    assert "either --direction FILE, or --sae FOLDER" in refused("steer", folder, "fog", "--sae", sae)
+
+
+def test_a_fact_without_a_place_for_its_subject_is_refused_before_anything_is_loaded() -> None:
+    assert "0 places for the subject" in refused("edit", "no/model", "Fog", "is over", "the bay", "the sea")
+
+
+def test_editing_a_model_of_ones_own_needs_texts(folder: str) -> None:
+    assert "give --texts FILE" in refused("edit", folder, "fog", "{} is", "grey", "red")
+
+
+def test_an_unknown_landmark_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    said = refused("demo", "--landmark", "Golden Gate Brigde", "--out", str(tmp_path / "r.html"))
+    assert "Golden Gate Bridge" in said
