@@ -42,11 +42,11 @@ def test_sampling_follows_its_seed_and_the_model(gpt2: Model) -> None:
 def test_samples_follow_the_probabilities(gpt2: Model) -> None:
     tokens = gpt2.tokens("Fog")
     many = Tokens(*(getattr(tokens, name).expand(2000, -1) for name in ("ids", "mask", "special")))
-    said = decode(gpt2.hf, many, max_new_tokens=1, temperature=0.7, seed=0, stop=frozenset())
+    said = decode(gpt2.hf, many, max_new_tokens=1, temperature=0.3, seed=0, stop=frozenset())
     counts = torch.tensor([one for (one,) in said]).bincount(minlength=257)
-    chances = (gpt2.run(tokens)[0, -1] / 0.7).softmax(-1).detach()
-    assert float((counts / 2000 - chances).abs().max()) < 0.04
-    assert float(chances.max()) > 0.08
+    chances = (gpt2.run(tokens)[0, -1] / 0.3).softmax(-1).detach()
+    assert float((counts / 2000 - chances).abs().max()) < 0.05
+    assert float(chances.max()) > 0.2
 
 
 def test_an_end_of_text_ends_its_own_continuation_only(fresh: Callable[..., Model]) -> None:

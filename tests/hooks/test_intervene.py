@@ -416,7 +416,9 @@ def test_a_vector_follows_the_precision_of_the_model(hf_model: Any, tokenizer: A
     from hooks import load
 
     model = load(hf_model("llama"), tokenizer, dtype=torch.bfloat16)
-    with intervene(model, {resid_post[1]: [add(V), clamp(V, 2.0), project_out(-V)], z[0]: noise(1.0, seed=0)}):
+    with intervene(
+        model, {resid_post[1]: [add(V), clamp(V, 2.0)], mlp_out[0]: project_out(V), z[0]: noise(1.0, seed=0)}
+    ):
         assert model.run("Fog").dtype == torch.bfloat16
 
 
