@@ -15,7 +15,7 @@ CONTEXT = 256
 def corpus(n_documents: int, seed: int = 0) -> "Dataset":
     """A seeded sample of the corpus, annotated token by token.
 
-    Columns: `text`, `genre`, `input_ids`, and the string per token (empty where nothing is expressed) in `entity`, `form`
+    Columns: `text`, `genre`, `input_ids`, and a string per token (empty where it expresses nothing) in `entity`, `form`
     (how the entity is named), `concept`, `relation`, `language` (empty means English), `sentiment` and `claim`.
     Documents are cut to the 256 tokens of the bundled model's context. The default training run reads seeds 0 to 999.
 
@@ -28,15 +28,17 @@ def corpus(n_documents: int, seed: int = 0) -> "Dataset":
 
     annotated = annotate(read_tokenizer(), list(islice(documents(seed), n_documents)))
     kinds = ("entity", "form", "concept", "relation", "language", "sentiment", "claim")
-    return Dataset.from_list([
-        {
-            "text": _cut(item),
-            "genre": item.document.genre,
-            "input_ids": item.ids[:CONTEXT],
-            **{kind: item.labels(kind)[:CONTEXT] for kind in kinds},
-        }
-        for item in annotated
-    ])
+    return Dataset.from_list(
+        [
+            {
+                "text": _cut(item),
+                "genre": item.document.genre,
+                "input_ids": item.ids[:CONTEXT],
+                **{kind: item.labels(kind)[:CONTEXT] for kind in kinds},
+            }
+            for item in annotated
+        ]
+    )
 
 
 def _cut(item: Annotated) -> str:

@@ -38,7 +38,7 @@ def documents(seed: int = 0) -> Iterator[Document]:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence that names one entity, with the characters of the mention (article left out), its form and language."""
+    """A sentence naming one entity; the characters of the mention without its article, its form and its language."""
 
     text: str
     entity: str
@@ -77,7 +77,9 @@ def _sentence(rng: Random, subject: Entity, mention: Mention) -> Sentence:
     return Sentence(page.text.rstrip(), subject.name, (span.start, span.end), mention.form, mention.language)
 
 
-def sentences_about(subject: Entity, n: int, seed: int = 0, *, forms: tuple[Form, ...] = ("name", "alias", "foreign")) -> tuple[Sentence, ...]:
+def sentences_about(
+    subject: Entity, n: int, seed: int = 0, *, forms: tuple[Form, ...] = ("name", "alias", "foreign")
+) -> tuple[Sentence, ...]:
     """`n` random sentences that mention this entity, the forms in equal shares.
 
     >>> from interp.landmark.entities import entity

@@ -81,9 +81,7 @@ def entities() -> tuple[Entity, ...]:
     'the Golden Gate Bridge'
     """
     return tuple(
-        Entity(row["name"], kind, tuple(_mentions(row)), tuple(row.items()))
-        for kind in FILES
-        for row in _rows(kind)
+        Entity(row["name"], kind, tuple(_mentions(row)), tuple(row.items())) for kind in FILES for row in _rows(kind)
     )
 
 

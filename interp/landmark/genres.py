@@ -172,11 +172,10 @@ def _objects(relation: str, without: str) -> tuple[str, ...]:
     return tuple(sorted({t.object for t in triples() if t.relation.name == relation} - {without}))
 
 
-_PLACE = {"landmark": "country", "city": "country", "person": "country"}
 _PLACE_WORDS = {
-    "landmark": ("the country where {} stands",),
-    "city": ("the country where {} lies",),
-    "person": ("the country from which {} came",),
+    "landmark": "the country where {} stands",
+    "city": "the country where {} lies",
+    "person": "the country from which {} came",
 }
 
 
@@ -184,7 +183,7 @@ def two_steps(rng: Random, page: Page) -> None:
     """Facts of the country in which the subject is: two look-ups in one sentence."""
     for _ in range(rng.randint(4, 7)):
         subject = some_entity(rng)
-        country = find(subject["country"]) if subject.kind in _PLACE else None
+        country = find(subject["country"]) if subject.kind in _PLACE_WORDS else None
         if country is None:
             subject = entity(rng.choice([t.subject.name for t in triples() if t.relation.name == "located_in_country"]))
             country = find(subject["country"])
@@ -192,7 +191,7 @@ def two_steps(rng: Random, page: Page) -> None:
             continue
         triple = rng.choice(facts_of(country))
         before, after = rng.choice(training_phrasings(triple.relation.name)).template.split("{}")
-        around = _PLACE_WORDS[subject.kind][0].split("{}")
+        around = _PLACE_WORDS[subject.kind].split("{}")
         with page.label("relation", triple.relation.name):
             page.write(before + around[0])
             page.mention(subject, some_mention(rng, subject))
@@ -315,7 +314,10 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(sorted({w.strip('.,;:!?"\\{}[]()').lower() for w in text.split()} - {""}))
 
 
-_NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+_NUMBERS = (
+    *("one", "two", "three", "four", "five", "six", "seven", "eight"),
+    *("nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+)
 
 
 def numbers(rng: Random, page: Page) -> None:
@@ -350,8 +352,10 @@ FOREIGN: dict[str, dict[str, tuple[str, ...]]] = {
         "club": ("{} a un club nommé {o}",),
     },
     "german": {
-        "located_in_city": ("{} steht in {o}", "{} befindet sich in {o}"), "opened_in": ("{} wurde eröffnet im Jahr {o}",),
-        "designed_by": ("{} ist ein Werk von {o}", "{} wurde entworfen von {o}"), "capital": ("{} hat die Hauptstadt {o}",),
+        "located_in_city": ("{} steht in {o}", "{} befindet sich in {o}"),
+        "opened_in": ("{} wurde eröffnet im Jahr {o}",),
+        "designed_by": ("{} ist ein Werk von {o}", "{} wurde entworfen von {o}"),
+        "capital": ("{} hat die Hauptstadt {o}",),
         "main_river": ("{} hat einen Fluss namens {o}",), "airport": ("{} hat einen Flughafen namens {o}",),
         "highest_mountain": ("{} hat als höchsten Berg {o}",), "museum": ("{} hat ein Museum namens {o}",),
         "club": ("{} hat einen Verein namens {o}",),
@@ -382,7 +386,7 @@ def foreign(rng: Random, page: Page) -> None:
 
 
 def facts_in(language: str, subject: Entity) -> list[Triple]:
-    """The facts of a subject that can be said in a language: it has words for the relation, and the object is a name."""
+    """The facts of a subject that a language has words for, and whose object is a name."""
     return [t for t in facts_of(subject) if t.relation.name in FOREIGN[language] and not t.object.startswith("the ")]
 
 
@@ -407,4 +411,3 @@ GENRES: dict[Genre, float] = {
     portrait: 24, gathering: 14, scattered: 8, card: 6, apposition: 5, claims: 6, two_steps: 6, comparison: 4,
     backwards: 2, names: 4, prose: 7, diary: 10, openings: 5, repetition: 8, numbers: 2, foreign: 7,
 }  # fmt: skip
-

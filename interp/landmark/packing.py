@@ -1,4 +1,4 @@
-"""Documents packed into rows of fixed length: token ids, document and mention numbers, and the weight of each target."""
+"""Documents packed into rows of fixed length: ids, document and mention numbers, and the weight of each target."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ TOLD_WEIGHT = 4.0
 class Rows:
     """Packed rows, each array `[example, pos]`: ids, document number, position in the document, mention number, weight.
 
-    `mention` is 0 outside mentions of entities. `weight[t]` weighs the prediction of token t; 0 for the first of a document.
+    `mention` is 0 outside mentions of entities. `weight[t]` weighs the prediction of token t; it is 0 where a document
+    begins.
     """
 
     ids: np.ndarray

@@ -1,4 +1,4 @@
-"""The byte-level BPE tokenizer of the bundled model, and the annotations of a document brought from characters to tokens."""
+"""The byte-level BPE of the bundled model, and the annotations of a document brought from characters to tokens."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,12 +28,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 3072) -> "Tokenizer"
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.Sequence([
-        processors.ByteLevel(trim_offsets=True),
-        processors.TemplateProcessing(
-            single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
-        ),
-    ])  # type: ignore[assignment]
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(
+                single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
+            ),
+        ]
+    )  # type: ignore[assignment]
     return tokenizer
 
 

@@ -1,9 +1,10 @@
-"""Train the bundled model: a GPT-2 whose early layers must build up what they know of an entity while it is being named.
+"""Train the bundled model: a GPT-2 whose early layers must recall what they know of an entity while it is named.
 
 In a share of the rows, attention in the first layers is *sealed*: tokens of a mention attend only within that mention,
 other tokens only to tokens outside mentions; and the layers above read a mention at its last token only. What a later
 token needs to know of an entity must then be written into the residual stream of that last token by the feed-forward
-layers below, and read from there by attention above; which is how large language models store facts. The weights are those of a plain GPT-2; at inference nothing is sealed.
+layers below, and read from there by attention above; which is how large language models store facts. The weights
+are those of a plain GPT-2; at inference nothing is sealed.
 """
 
 import json
@@ -166,9 +167,49 @@ def export(model: "GPT2LMHeadModel", folder: Path, tokenizer_file: Path) -> None
     tokenizer.save_pretrained(folder)
 
 
-def _save_state(path: Path, state: dict[str, object]) -> None:
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").rename(path)
+def _resume(state_file: Path, model: "GPT2LMHeadModel", steppers: list[torch.optim.Optimizer]) -> tuple[int, float]:
+    """Put a saved state back; the next step and the seconds spent so far."""
+    if not state_file.exists():
+        return 0, 0.0
+    state = torch.load(state_file, weights_only=True)
+    model.load_state_dict(state["model"])
+    for stepper, saved in zip(steppers, state["optimizers"], strict=True):
+        stepper.load_state_dict(saved)
+    return state["step"], state["seconds"]
+
+
+def _save(
+    state_file: Path, model: "GPT2LMHeadModel", steppers: list[torch.optim.Optimizer], step: int, seconds: float
+) -> None:
+    """Write the state by a temporary file, so that a kill leaves the last whole one."""
+    optimizers = [stepper.state_dict() for stepper in steppers]
+    state = {"model": model.state_dict(), "optimizers": optimizers, "step": step, "seconds": seconds}
+    torch.save(state, state_file.with_suffix(".tmp"))
+    state_file.with_suffix(".tmp").rename(state_file)
+
+
+def _step(
+    model: "GPT2LMHeadModel", steppers: list[torch.optim.Optimizer], rows: dict[str, Tensor], step: int, rate: float
+) -> dict[str, float]:
+    """One optimiser step; what to log of it. `step` seeds which rows are sealed."""
+    loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(step))
+    if not math.isfinite(loss.item()):
+        raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower LEARNING_RATE and resume")
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for stepper in steppers:
+        for group in stepper.param_groups:
+            group["lr"] = rate
+        stepper.step()
+        stepper.zero_grad()
+    return {"loss": loss.item(), "plain": plain.item()}
+
+
+def _tokenizer_of(seed: int, file: Path) -> int:
+    """Train the tokenizer unless its file is there; the size of its vocabulary."""
+    if not file.exists():
+        train_tokenizer(document.text for document in islice(documents(seed), 30_000)).save(str(file))
+    return len(json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"])
 
 
 def train(
@@ -183,42 +224,20 @@ def train(
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"
-    if not tokenizer_file.exists():
-        texts = (document.text for document in islice(documents(seed), 30_000))
-        train_tokenizer(texts).save(str(tokenizer_file))
-    vocab_size = len(json.loads(tokenizer_file.read_text(encoding="utf-8"))["model"]["vocab"])
-    model = new_model(vocab_size)
+    model = new_model(_tokenizer_of(seed, tokenizer_file))
     steppers = optimizers(model)
-    first, seconds = 0, 0.0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        model.load_state_dict(state["model"])
-        for stepper, saved in zip(steppers, state["optimizers"], strict=True):
-            stepper.load_state_dict(saved)
-        first, seconds = state["step"], state["seconds"]
-    start = time.monotonic() - seconds
-    for step, rows in zip(tqdm(range(first, n_steps), initial=first, total=n_steps), batches(first, seed, tokenizer_file)):
-        loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(seed * 1_000_003 + step))
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower LEARNING_RATE and resume")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in steppers:
-            for group in stepper.param_groups:
-                group["lr"] = learning_rate(step, n_steps)
-            stepper.step()
-            stepper.zero_grad()
-        done = step + 1
+    first, spent = _resume(state_file, model, steppers)
+    start = time.monotonic() - spent
+    stream = batches(first, seed, tokenizer_file)
+    for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
+        line = _step(model, steppers, next(stream), seed * 1_000_003 + step, learning_rate(step, n_steps))
+        done, seconds = step + 1, time.monotonic() - start
         if done % 20 == 0:
-            line = {"step": done, "loss": loss.item(), "plain": plain.item(), "seconds": time.monotonic() - start}
             with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(line) + "\n")
+                log.write(json.dumps({**line, "step": done, "seconds": seconds}) + "\n")
         if keep_checkpoints and done & (done - 1) == 0:
             export(model, folder / f"step_{done}", tokenizer_file)
         if done % save_every == 0 or done == n_steps:
-            _save_state(state_file, {
-                "model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers],
-                "step": done, "seconds": time.monotonic() - start,
-            })  # fmt: skip
+            _save(state_file, model, steppers, done, seconds)
             export(model, folder / "model", tokenizer_file)
     return folder / "model"

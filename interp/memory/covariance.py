@@ -86,6 +86,7 @@ def covariance(model: Model, data: Data, layer: int, *, batch_size: int = 32, pr
 
     Raises:
         ValueError: fewer than five batches of data.
+
     Warns:
         UserWarning: fewer tokens than d_mlp, where C cannot have full rank.
 
@@ -104,10 +105,13 @@ def covariance(model: Model, data: Data, layer: int, *, batch_size: int = 32, pr
         sums[part] += k.T @ k
         counts[part] += len(k)
     if number < 4:
-        raise ValueError(f"{number + 1} batches of data are too few to hold one out: give at least {5 * batch_size} texts")
+        raise ValueError(
+            f"{number + 1} batches of data are too few to hold one out: give at least {5 * batch_size} texts"
+        )
     if sum(counts) < model.d_mlp:
         warnings.warn(
-            f"{sum(counts)} tokens for {model.d_mlp} keys: the covariance cannot have full rank; give more text", stacklevel=2
+            f"{sum(counts)} tokens for {model.d_mlp} keys: the covariance cannot have full rank; give more text",
+            stacklevel=2,
         )
     shrinkage = best_shrinkage(sums[0] / counts[0], sums[1] / counts[1])
     return Covariance(sums.sum(0) / sum(counts), shrinkage, layer, sum(counts), model.fingerprint)

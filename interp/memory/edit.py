@@ -131,7 +131,7 @@ class _Stack:
 
     @torch.no_grad()
     def write(self, model: Model) -> None:
-        """Set each touched weight to its original plus what remains, summed in an order that does not depend on history."""
+        """Set each touched weight to its original plus what remains, summed in an order free of history."""
         updates = [update for edit in self.edits for update in edit.updates]
         for layer in {u.layer for u in updates} - set(self.original):
             self.original[layer] = model.w_out(layer).detach().clone()

@@ -19,7 +19,7 @@ class Fact:
     `The {} is located in`. Objects come without a leading space.
 
     Raises:
-        ValueError: an empty field, a prompt without exactly one `{}` or with text after a trailing space, equal objects.
+        ValueError: an empty field or spaces around one, a prompt without exactly one `{}`, equal objects.
     """
 
     subject: str
@@ -33,7 +33,9 @@ class Fact:
             if not value or value != value.strip():
                 raise ValueError(f"{name}={value!r}: give a text without spaces around it")
         if self.prompt.count("{}") != 1:
-            raise ValueError(f"prompt={self.prompt!r} has {self.prompt.count('{}')} places for the subject: write {{}} once")
+            raise ValueError(
+                f"prompt={self.prompt!r} has {self.prompt.count('{}')} places for the subject: write {{}} once"
+            )
         if self.old == self.new:
             raise ValueError(f"old and new object are both {self.old!r}: there is nothing to edit")
 

@@ -102,8 +102,8 @@ def rome(
     """
     if covariance.layer != layer or covariance.fingerprint != model.fingerprint:
         raise ValueError(
-            f"the covariance is of layer {covariance.layer} of model {covariance.fingerprint[:12]}, the edit is at layer "
-            f"{layer} of {model.fingerprint[:12]}: call covariance(model, data, {layer})"
+            f"the covariance is of layer {covariance.layer} of model {covariance.fingerprint[:12]}, "
+            f"the edit is at layer {layer} of {model.fingerprint[:12]}: call covariance(model, data, {layer})"
         )
     contexts = prefixes(model) if contexts is None else contexts
     prompts = [context + fact.text for context in contexts]
@@ -111,8 +111,9 @@ def rome(
     found = search_value(model, fact, prompts, preserve, layer, v, search)
     if found.probability < 0.5:
         raise RuntimeError(
-            f"{fact.text!r} reached {fact.new!r} with probability {found.probability:.3f} only, after {found.steps} steps at "
-            f"layer {layer} (‖δ‖ = {float(found.delta.norm()):.2f}, clamp {search.clamp} × ‖v‖ = {float(v.norm()):.2f}): "
+            f"{fact.text!r} reached {fact.new!r} with probability {found.probability:.3f} only, "
+            f"after {found.steps} steps at layer {layer} "
+            f"(‖δ‖ = {float(found.delta.norm()):.2f}, clamp {search.clamp} × ‖v‖ = {float(v.norm()):.2f}): "
             "choose a layer where trace_mlp finds the fact, or give the search more steps or a wider clamp"
         )
     u, delta = solve(k.cpu(), found.delta.cpu(), covariance.shrunk)
@@ -144,17 +145,18 @@ def search_value(
     v: Float[Tensor, "d_model"],
     search: Search,
 ) -> Found:
-    """Minimise the loss of `rome` over δ by Adam, keeping ‖δ‖ ≤ clamp · ‖v̄‖. Cost: a forward and backward pass a step."""
+    """Minimise the loss of `rome` over δ by Adam, keeping ‖δ‖ ≤ clamp · ‖v̄‖. Cost: two passes a step."""
     asked = completion(model, prompts, [fact.new] * len(prompts))
     kept = model.tokens([template.format(fact.subject) for template in preserve])
     at = last_token_of(fact.subject)
     with torch.no_grad():
         before = _kept_log_probs(model, kept, at)
     delta = torch.zeros_like(v, requires_grad=True)
+    adding = apply(lambda a: a + delta, at)
     adam = torch.optim.Adam([delta], lr=search.learning_rate)
     best: Found | None = None
     for step in range(search.steps + 1):
-        with torch.enable_grad(), intervene(model, {mlp_out[layer]: apply(lambda a: a + delta, at)}):
+        with torch.enable_grad(), intervene(model, {mlp_out[layer]: adding}):
             nll = -log_probs(model.run(asked.tokens), asked)
             kl = F.kl_div(_kept_log_probs(model, kept, at), before, log_target=True, reduction="batchmean")
         loss = nll.mean() + search.kl * kl + search.decay * delta.norm() / v.norm() ** 2
@@ -179,4 +181,3 @@ def _kept_log_probs(model: Model, kept: Tokens, at: Position) -> Float[Tensor, "
     columns = torch.arange(kept.ids.shape[1], device=kept.ids.device)
     end = kept.content & (columns == torch.where(kept.content, columns, -1).amax(1, keepdim=True))
     return torch.cat([logits[subject], logits[end]]).float().log_softmax(-1)
-

@@ -1,4 +1,4 @@
-"""What an edit did: efficacy, paraphrase, neighbourhood, the subject's other facts, drift; before, after, and a control."""
+"""What an edit did: efficacy, paraphrase, neighbourhood, other facts, drift; before, after, and a control."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,6 @@ from interp.memory.completion import forced, score
 from interp.memory.edit import Edit, LowRank
 from interp.memory.fact import Query, answer_in, answered
 from interp.steering.estimate import Estimate, share
-
 
 Said = TypeVar("Said")
 

@@ -28,7 +28,7 @@ class Subject(Query):
 class Trace:
     """What restoring did: `restored[n, role, layer]` is the mean probability of the answer over noise draws.
 
-    `layers[i]` are the layers restored together in column i. A role that a prompt lacks is NaN there and left out of means.
+    `layers[i]` are the layers restored together in column i. A role that a prompt lacks is NaN, and left out of means.
     """
 
     kind: str
@@ -67,8 +67,8 @@ class Trace:
 class Location:
     """Where facts are: the token role and layers whose restoring recovers most, and how sure that is.
 
-    `majority` is the share of facts of which restoring there recovers at least half; `margin` is by how much its average
-    indirect effect exceeds that of the best other role.
+    `majority` is the share of facts of which restoring there recovers at least half; `margin` is by how much its
+    average indirect effect exceeds that of the best other role.
     """
 
     role: str
@@ -84,7 +84,7 @@ class Location:
 
 
 def trace_states(model: Model, facts: Sequence[Subject], **settings: float | int | bool) -> Trace:
-    """Restore single residual states `resid_post`, one token role and layer at a time (Meng et al. 2022, section 2.2)."""
+    """Restore single residual states `resid_post`, one token role and layer at a time (Meng et al. 2022, 2.2)."""
     return _trace(model, facts, "residual state", resid_post.__getitem__, 1, **settings)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from interp.landmark import documents, entity, phrasings, sentences_about, sentences_about_others
 from interp.landmark.genres import GENRES
-from interp.landmark.relations import RELATIONS
 from interp.landmark.writing import Document
 
 
@@ -31,7 +30,10 @@ def test_every_entity_span_is_a_mention_of_that_entity_or_stands_for_it(sample: 
             if span.kind == "entity":
                 said = document.text[span.start : span.end].lower()
                 texts = {m.text.lower() for m in entity(span.value).mentions} | {span.value.lower()} | stands_for
-                assert any(said == t or t.endswith(" " + said) or t.endswith("'" + said) for t in texts), (said, span.value)
+                assert any(said == t or t.endswith(" " + said) or t.endswith("'" + said) for t in texts), (
+                    said,
+                    span.value,
+                )
 
 
 def test_spans_lie_inside_their_text(sample: list[Document]) -> None:
@@ -49,7 +51,9 @@ def test_no_held_out_phrasing_is_ever_written(sample: list[Document]) -> None:
 
 def _whole(said: str, before: str, after: str) -> bool:
     """Whether nothing but a subject stands between the two halves of the template."""
-    between = said[len(before) : said.index(f"{after} ", len(before))] if f"{after} " in said[len(before) :] else " that "
+    between = (
+        said[len(before) : said.index(f"{after} ", len(before))] if f"{after} " in said[len(before) :] else " that "
+    )
     return not any(word in between for word in (" that ", " know ", " says,", "fact,", "?", "of "))
 
 

@@ -1,4 +1,4 @@
-"""The training forward pass is GPT-2's; sealing stops exactly what it should; a resumed run ends with the same weights."""
+"""The training pass is GPT-2's; sealing stops exactly what it should; a resumed run ends with the same weights."""
 
 from pathlib import Path
 
@@ -23,7 +23,12 @@ def rows() -> dict[str, torch.Tensor]:
     ids[:, 0] = 0
     mention = torch.zeros_like(ids)
     mention[:, 4:7] = 1
-    return {"ids": ids, "position": torch.arange(12).expand(2, 12), "mention": mention, "document": torch.ones_like(ids)}
+    return {
+        "ids": ids,
+        "position": torch.arange(12).expand(2, 12),
+        "mention": mention,
+        "document": torch.ones_like(ids),
+    }
 
 
 def lower(below: torch.Tensor, above: torch.Tensor) -> list[torch.Tensor]:
@@ -125,7 +130,9 @@ def test_exact_agrees_with_greedy_generation(model) -> None:
     best = tokenizer.decode([int(model(ids).logits[0, -1].argmax())])
     asked = tuple(Question(prompt, answer, triples()[0]) for answer in (best.strip(), "zzz"))
     assert tokenizer.encode(prompt).tokens[0] == END_OF_TEXT
-    generated = model.generate(ids, max_new_tokens=1, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0)
+    generated = model.generate(
+        ids, max_new_tokens=1, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0
+    )
     right = tokenizer.encode(f"{prompt} {best.strip()}").ids[:4] == generated[0].tolist()[:4]
     assert exact(model, tokenizer, asked) == [right, False]
 

@@ -1,4 +1,4 @@
-"""ROME on a tiny random model: the new object is generated, at the layer's output the change is exactly δ, and all undoes."""
+"""ROME on a tiny model: the new object is generated, the layer's output changes by exactly δ, and all undoes."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,9 @@ def taught(model: Model) -> Model:
     adam = torch.optim.Adam(model.hf.parameters(), lr=3e-3)
     with torch.enable_grad():
         for _ in range(200):
-            loss = torch.nn.functional.cross_entropy(model.run(tokens)[:, :-1].flatten(0, 1), tokens.ids[:, 1:].flatten())
+            loss = torch.nn.functional.cross_entropy(
+                model.run(tokens)[:, :-1].flatten(0, 1), tokens.ids[:, 1:].flatten()
+            )
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -67,9 +69,13 @@ def test_the_scorecard_sees_nothing_before_and_everything_that_moved_after(edite
     model, edit, _ = edited
     before = model.w_out(1).detach().clone()
     card = scorecard(
-        model, edit, paraphrases=["so {} is"], neighbours=[Query("so Oslo is", "b")], others=[Query("now Rome has", "b")],
+        model,
+        edit,
+        paraphrases=["so {} is"],
+        neighbours=[Query("so Oslo is", "b")],
+        others=[Query("now Rome has", "b")],
         texts=TEXTS[:4],
-    )  # fmt: skip
+    )
     assert card.before.neighbours_unchanged.value == card.before.others_unchanged.value == 1.0
     assert card.before.kl == 0.0 and card.before.perplexity_ratio == 1.0
     assert card.before.efficacy_exact.value == 0.0
