@@ -81,7 +81,7 @@ def concept(settings: Settings) -> Concept:
     others = landmark.sentences_about_others(landmark.entity(settings.landmark), 2 * settings.sentences, settings.seed)
     texts = {s.text: (True, (Mention(*s.span, s.form),)) for s in about} | {s.text: (False, ()) for s in others}
     labels, mentions = zip(*texts.values(), strict=True)
-    return Concept(settings.landmark, tuple(texts), labels, mentions)
+    return Concept(landmark.entity(settings.landmark).text, tuple(texts), labels, mentions)
 
 
 def described(model: Model, sae: SAE, best: Score, settings: Settings) -> Estimate:

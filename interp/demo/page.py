@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from interp import landmark
 from interp.demo.discover import Found, Learnt
 from interp.demo.move import Moved
 from interp.demo.settings import Settings
 from interp.demo.turn_up import names
+from interp.landmark.writing import capitalised
 from interp.show import (
     Section,
     Tile,
@@ -30,26 +32,26 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
     write(Path("report.html"), settings, learnt, found, turned, moved)
     ```
     """
-    subject, fact = settings.landmark, moved.edit.facts[0]
+    subject = landmark.entity(settings.landmark).text
     sections = (
         _dictionary(settings, learnt),
-        _search(settings, found),
-        _steering(settings, turned),
+        _search(subject, found),
+        _steering(subject, settings, turned),
         _edit(moved),
     )
     return report(
         path,
-        title=f"The {subject}: found, turned up, moved",
+        title=f"{capitalised(subject)}: found, turned up, moved",
         lead=(
-            f"One latent of a sparse autoencoder reads the {subject} in a small language model that knows some two "
-            "thousand facts of the world. Turned up, it makes the model speak of little else. One rank-one change of "
-            f"one weight matrix then moves the bridge to {fact.new}. Every figure stands beside its control."
+            f"Found: the latent of a sparse autoencoder that reads {subject} best, in a small language model that "
+            "knows some thousands of facts. Turned up: what the model writes while that latent is clamped high. Moved: "
+            "what one rank-one change of one weight matrix does to where it is. Every figure stands beside its control."
         ),
         sections=sections,
         tiles=_tiles(found, turned, moved),
         notes=(
             f"Model: landmark, bundled. Seed {settings.seed}; texts that the model never saw. Made by `interp demo`.",
-            "Intervals are 95 %. The page holds all it needs and fetches nothing.",
+            "Intervals are 95%. The page holds all it needs and fetches nothing.",
         ),
     )
 
@@ -64,11 +66,11 @@ def _dictionary(settings: Settings, learnt: Learnt) -> Section:
     )
 
 
-def _search(settings: Settings, found: Found) -> Section:
+def _search(subject: str, found: Found) -> Section:
     recall = found.descriptions
     return Section(
-        f"Which latent is the {settings.landmark}?",
-        f"All latents are ranked on half of some sentences about the {settings.landmark} and about everything else, "
+        f"Which latent is {subject}?",
+        f"All latents are ranked on half of some sentences about {subject} and about everything else, "
         "and the best is scored on the other half: by name, by alias and in other languages. Descriptions that name "
         f"nothing had no part in it; of {recall.n} of those the latent finds {recall.value:.0%} ({recall.low:.0%} to "
         f"{recall.high:.0%}).",
@@ -81,18 +83,18 @@ def _search(settings: Settings, found: Found) -> Section:
     )
 
 
-def _steering(settings: Settings, turned: ChosenDose) -> Section:
+def _steering(subject: str, settings: Settings, turned: ChosenDose) -> Section:
     steered, over = turned.steered, turned.steered.perplexity_over(turned.unsteered)
     return Section(
         "Turned up",
         "The latent is clamped at every token to a multiple of the largest value it took in training; what the "
         "dictionary leaves unexplained stays as it is. Prompts are openings of sentences that name nothing. The dose "
         f"was chosen on half of them; on the other half, dose {turned.dose:g} makes {steered.naming.value:.0%} "
-        f"({steered.naming.low:.0%} to {steered.naming.high:.0%}) of continuations name the {settings.landmark}, at "
+        f"({steered.naming.low:.0%} to {steered.naming.high:.0%}) of continuations name {subject}, at "
         f"{over.value:.2f} ({over.low:.2f} to {over.high:.2f}) times the perplexity of unsteered text. Unsteered it is "
         f"{turned.unsteered.naming.value:.1%}, with random directions of equal norm {turned.control.naming.value:.1%}.",
         (
-            dose_panel(turned.response, f"the {settings.landmark}"),
+            dose_panel(turned.response, subject),
             generations_panel(turned.unsteered, turned.steered, names(settings).spans),
         ),
     )
@@ -104,7 +106,7 @@ def _edit(moved: Moved) -> Section:
     return Section(
         "Moved to another city",
         f"ROME adds one rank-one matrix to the feed-forward output of block {update.layer}, where the trace says. "
-        f"“{fact.text}” was completed “{moved.before.strip()}” and is now completed “{moved.after.strip()}” "
+        f"“{fact.text}” was completed “{moved.before.strip()} …” and is now completed “{moved.after.strip()} …” "
         f"After undoing the edit the weights are {undone}.",
         (trace_panel(moved.trace), scorecard_panel(moved.scorecard, moved.edit)),
     )

@@ -36,7 +36,7 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
     figure.update_xaxes(title_text=f"dose, in units of {response.unit}", row=2, col=1)
     return Panel(
         title=f"Turning it up: how often the text names {concept}, and what that costs in fluency",
-        body=styled(figure, 540),
+        body=styled(figure, 540).update_layout(margin_t=40),
         caption=_caption(response, concept),
         control=_control(response),
     )
@@ -74,7 +74,7 @@ def _caption(response: DoseResponse, concept: str) -> str:
     return (
         f"Look for a dose where the upper line is high while the lower one stays under {FLUENT:g}. "
         f"{_finding(response, concept)} Perplexity is that of the sampled text under the unsteered model. "
-        f"{len(response.unsteered.texts)} continuations per point; bands are 95 % intervals, Wilson's above and a "
+        f"{len(response.unsteered.texts)} continuations per point; bands are 95% intervals, Wilson's above and a "
         "bootstrap below."
     )
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from math import log10
 
 from plotly.graph_objects import Bar, Figure
 
@@ -55,11 +56,11 @@ def histogram_panel(feature: Feature) -> Panel:
     middles = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
     hover = "activation %{x:.2f}<br>%{y:,} tokens<extra></extra>"
     bars = Bar(x=middles, y=seen.counts.tolist(), width=edges[1] - edges[0], marker_color=CONCEPT, hovertemplate=hover)
-    figure = styled(Figure(bars), 300)
-    figure.update_xaxes(title_text="activation", rangemode="tozero")
-    figure.update_yaxes(title_text="tokens (log scale)", type="log", dtick=1)
-    if feature.score is not None:
-        figure.add_vline(x=feature.score.held_out.threshold, line={"color": BEFORE, "dash": "dot", "width": 1.5})
+    figure = styled(Figure(bars), 280)
+    figure.update_xaxes(title_text="activation", range=[0, 1.05 * max(seen.largest, _threshold(feature) or 0.0)])
+    figure.update_yaxes(title_text="tokens (log scale)", type="log", dtick=1, range=[-0.3, _top(seen)])
+    if (threshold := _threshold(feature)) is not None:
+        figure.add_vline(x=threshold, line={"color": BEFORE, "dash": "dot", "width": 1.5})
     return Panel(
         title=f"How strongly latent {feature.latent} fires",
         body=figure,
@@ -68,7 +69,7 @@ def histogram_panel(feature: Feature) -> Panel:
             f"with the dotted threshold between them. It is on at {seen.firing_rate:.3%} of tokens, with a mean of "
             f"{seen.mean:.2f} and at most {seen.largest:.2f}."
         ),
-        control=_threshold(feature),
+        control=_beyond(feature),
     )
 
 
@@ -88,7 +89,7 @@ def words_panel(feature: Feature) -> Panel:
     rows = [[_word(up), f"{up[1]:+.2f}", _word(down), f"{down[1]:+.2f}"] for up, down in pairs]
     return Panel(
         title=f"Which next tokens latent {feature.latent} promotes by itself",
-        body=Html(table(["promoted", "logit", "suppressed", "logit"], rows)),
+        body=Html(f'<div class="words">{table(["promoted", "logit", "suppressed", "logit"], rows)}</div>'),
         caption=(
             "Read straight through the final norm and the unembedding, past all later layers. A latent of an early "
             "layer need not show its meaning here."
@@ -120,7 +121,15 @@ def _word(scored: Sequence[str | float]) -> str:
     return f"<code>{escape(str(scored[0]).replace(chr(10), '↵'))}</code>"
 
 
-def _threshold(feature: Feature) -> str:
+def _threshold(feature: Feature) -> float | None:
+    return None if feature.score is None else feature.score.held_out.threshold
+
+
+def _top(seen: Evidence) -> float:
+    return log10(max(1, int(seen.counts.max()))) + 0.15
+
+
+def _beyond(feature: Feature) -> str:
     if feature.score is None:
         return "No threshold was chosen for it: nothing here says that its high values mean a concept."
     kept = feature.score.held_out

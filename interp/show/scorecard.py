@@ -39,7 +39,7 @@ def scorecard_panel(card: Scorecard, edit: Edit) -> Panel:
         body=Html(table([escape(cell) for cell in head], rows, emphasised=wanted)),
         caption=(
             "The marked rows should rise, the others stay. Said means by greedy generation, as a whole word; preferred "
-            "means likelier per token than the other object, which is easier. Below each share its 95 % interval "
+            "means likelier per token than the other object, which is easier. Below each share its 95% interval "
             "(Wilson)."
         ),
         control=(
@@ -52,4 +52,4 @@ def _cell(e: Estimate) -> str:
     share = round(100 * e.value)
     ground = f"linear-gradient(90deg, {rgba(CONCEPT, 0.15)} {share}%, {rgba(CONTROL, 0.1)} {share}%)"
     interval = f"<small>{100 * e.low:.0f}–{100 * e.high:.0f}</small>"
-    return f'<span class="bar" style="background:{ground}">{100 * e.value:.0f} %</span> {interval}'
+    return f'<span class="bar" style="background:{ground}">{e.value:.0%}</span> {interval}'

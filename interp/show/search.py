@@ -23,7 +23,7 @@ def search_panel(found: SearchResult, top: int = 5) -> Panel:
             "Read the first row against the last ones: a dictionary earns its keep when one latent does about as well "
             f"as a probe that was shown the labels. All figures are from the {found.reported[0]:,} rows (of which "
             f"{found.reported[1]:,} positive) that were not searched; thresholds come from the searched half; "
-            "intervals are 95 % bootstraps over groups of texts."
+            "intervals are 95% bootstraps over groups of texts."
         ),
         control=(
             f"{len(found.null_f1)} searches of all latents with exchanged labels reach an F1 of at most "

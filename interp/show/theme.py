@@ -46,7 +46,7 @@ def styled(figure: Figure, height: int) -> Figure:
         font={"family": FONT, "size": 13, "color": INK},
         paper_bgcolor=PAPER,
         plot_bgcolor=PAPER,
-        margin={"l": 60, "r": 16, "t": 34, "b": 52},
+        margin={"l": 60, "r": 16, "t": 12, "b": 52},
         legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "title": {"text": ""}},
         hoverlabel={"font": {"family": FONT}},
         bargap=0.04,

@@ -32,18 +32,18 @@ def trace_panel(trace: Trace) -> Panel:
         hovertemplate=hover,
         showscale=False,
     )
-    figure = styled(Figure(cells), 320)
+    figure = styled(Figure(cells), 300)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(title_text=f"layers whose {trace.kind} is restored", type="category", showgrid=False)
+    figure.update_xaxes(title_text="layers restored together", type="category", showgrid=False)
     figure.update_layout(margin_l=104)
     return Panel(
-        title=f"Where the fact passes: restoring the {trace.kind}",
+        title=f"Where the fact passes: {trace.kind} output restored",
         body=figure,
         caption=(
             "The subject's embeddings are broken by noise, and one place at a time gets its clean value back; a cell "
-            "is the answer's probability that this recovers, in points. Red at the last subject token in early to middle "
-            "layers means that the fact is looked up there, which is where ROME writes. Mean of "
-            f"{len(trace.clean)} facts; point at a cell for its 95 % bootstrap interval."
+            "is the answer's probability that this recovers, in points. Red at the last subject token in early to "
+            "middle layers means that the fact is looked up there, which is where ROME writes. Mean of "
+            f"{len(trace.clean)} facts; point at a cell for its 95% bootstrap interval."
         ),
         control=(
             f"With nothing broken the answer has {trace.clean.mean():.0%}, with nothing restored "

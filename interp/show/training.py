@@ -26,7 +26,7 @@ def training_panel(report: TrainReport, held_out: Quality, untrained: Quality) -
     figure.update_yaxes(title_text="explained variance", range=[-0.02, 1.02], row=1, col=1)
     figure.update_yaxes(title_text="dead latents, %", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text="tokens seen", row=2, col=1)
-    styled(figure, 430).update_layout(showlegend=False)
+    styled(figure, 400).update_layout(showlegend=False)
     return Panel(
         title="How the dictionary learnt to read the residual stream",
         body=figure,
@@ -38,7 +38,7 @@ def training_panel(report: TrainReport, held_out: Quality, untrained: Quality) -
         ),
         control=(
             f"An untrained dictionary of the same shape explains {untrained.explained_variance:.1%}; the mean "
-            "activation alone explains 0 %."
+            "activation alone explains 0%."
         ),
     )
 

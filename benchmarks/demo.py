@@ -1,0 +1,137 @@
+"""The demonstration's figures, each beside the bar it has to reach: `python benchmarks/demo.py`.
+
+Runs `interp demo` with its default settings, prints every figure with its control, and writes
+benchmarks/results/demo.json. A figure that misses its bar is printed as a miss; the bars are not for moving.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from interp.demo.run import Demonstration, run  # noqa: E402
+from interp.steering.estimate import Estimate  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "demo.json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure, the bar it has to reach, and what it stands beside."""
+
+    name: str
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+    beside: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`pass`, `miss`, or nothing for a figure without a bar."""
+        if self.at_least is None and self.at_most is None:
+            return ""
+        low = -float("inf") if self.at_least is None else self.at_least
+        high = float("inf") if self.at_most is None else self.at_most
+        return "pass" if low <= self.value <= high else "miss"
+
+    def __str__(self) -> str:
+        wanted = f">= {self.at_least:g}" if self.at_least is not None else ""
+        wanted = f"<= {self.at_most:g}" if self.at_most is not None else wanted
+        return f"{self.verdict:<5} {self.value:>8.4g}  {wanted:<9} {self.name}{f'  [{self.beside}]' if self.beside else ''}"
+
+
+def spread(estimate: Estimate) -> str:
+    """An estimate's interval and number of cases, in words."""
+    return f"{estimate.low:.3f} to {estimate.high:.3f}, n = {estimate.n}"
+
+
+def discovery(done: Demonstration) -> list[Figure]:
+    """What the latent finds."""
+    best, described = done.found.search.best, done.found.descriptions
+    probes = ", ".join(f"{score.name} {score.held_out.f1:.3f}" for score in done.found.search.baselines)
+    low, high = best.interval
+    return [
+        Figure("explained variance of held-out text", done.learnt.held_out.explained_variance),
+        Figure(
+            "F1 of the latent on held-out tokens: names, aliases, languages",
+            best.held_out.f1,
+            at_least=0.90,
+            beside=f"{low:.3f} to {high:.3f}; {probes}; p = {done.found.search.p_value:.3f}",
+        ),
+        *(Figure(f"  recall of mentions by {form}", recall) for form, recall in best.recall_by_form.items()),
+        Figure("  recall of descriptions that name nothing", described.value, beside=spread(described)),
+    ]
+
+
+def steering(done: Demonstration) -> list[Figure]:
+    """What the latent does, on prompts that had no part in choosing the dose."""
+    turned = done.turned
+    ratio = turned.steered.perplexity_over(turned.unsteered)
+    naming, plain, random = turned.steered.naming, turned.unsteered.naming, turned.control.naming
+    return [
+        Figure("continuations that name it, unsteered", plain.value, at_most=0.02, beside=spread(plain)),
+        Figure(
+            f"continuations that name it at dose {turned.dose:g}", naming.value, at_least=0.80, beside=spread(naming)
+        ),
+        Figure("  perplexity there, relative to unsteered text", ratio.value, at_most=3.0, beside=spread(ratio)),
+        Figure("  a random direction of equal norm there", random.value, at_most=0.05, beside=spread(random)),
+        Figure("  distinct-2 there", turned.steered.distinctness.value, beside=spread(turned.unsteered.distinctness)),
+    ]
+
+
+def editing(done: Demonstration) -> list[Figure]:
+    """What the edit did."""
+    after, control = done.moved.scorecard.after, done.moved.scorecard.control
+    rows = (
+        ("edited prompt says the new city, greedy", "efficacy_exact", 1.0),
+        ("held-out paraphrases that follow", "paraphrase_exact", 0.80),
+        ("neighbourhood answers unchanged", "neighbours_unchanged", 0.98),
+        ("the landmark's other facts unchanged", "others_unchanged", 0.90),
+    )
+    figures = []
+    for name, field, bar in rows:
+        estimate, random = getattr(after, field), getattr(control, field)
+        beside = f"{spread(estimate)}; random value of equal norm {random.value:.3f}"
+        figures.append(Figure(name, estimate.value, at_least=bar, beside=beside))
+    restored = Figure("weights bit-identical after undo", float(done.moved.restored), at_least=1.0)
+    return [*figures, restored, Figure("KL from before on other text, nats per token", after.kl)]
+
+
+def machine() -> dict[str, str | int]:
+    """Where this ran."""
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Run the demonstration, print its figures and write them down."""
+    began = time.perf_counter()
+    done = run(tell=print, progress=False)
+    seconds = time.perf_counter() - began
+    figures = [*discovery(done), *steering(done), *editing(done), Figure("seconds", seconds, at_most=300.0)]
+    print(f"\nverdict   value  bar       figure\n{chr(10).join(map(str, figures))}\n\nreport: {done.report}")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    written = {
+        "command": "python benchmarks/demo.py",
+        "machine": machine(),
+        "model": done.model.fingerprint,
+        "figures": [asdict(figure) | {"verdict": figure.verdict} for figure in figures],
+    }
+    RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
