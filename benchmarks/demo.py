@@ -30,21 +30,28 @@ class Figure:
     value: float
     at_least: float | None = None
     at_most: float | None = None
+    under: float | None = None
     beside: str = ""
 
     @property
     def verdict(self) -> str:
         """`pass`, `miss`, or nothing for a figure without a bar."""
-        if self.at_least is None and self.at_most is None:
-            return ""
-        low = -float("inf") if self.at_least is None else self.at_least
-        high = float("inf") if self.at_most is None else self.at_most
-        return "pass" if low <= self.value <= high else "miss"
+        reached = [
+            self.at_least is None or self.value >= self.at_least,
+            self.at_most is None or self.value <= self.at_most,
+            self.under is None or self.value < self.under,
+        ]
+        return "" if not self.wanted else "pass" if all(reached) else "miss"
+
+    @property
+    def wanted(self) -> str:
+        """The bar, in signs."""
+        bars = ((">=", self.at_least), ("<=", self.at_most), ("<", self.under))
+        return " ".join(f"{sign} {bar:g}" for sign, bar in bars if bar is not None)
 
     def __str__(self) -> str:
-        wanted = f">= {self.at_least:g}" if self.at_least is not None else ""
-        wanted = f"<= {self.at_most:g}" if self.at_most is not None else wanted
-        return f"{self.verdict:<5} {self.value:>8.4g}  {wanted:<9} {self.name}{f'  [{self.beside}]' if self.beside else ''}"
+        beside = f"  [{self.beside}]" if self.beside else ""
+        return f"{self.verdict:<5} {self.value:>8.4g}  {self.wanted:<9} {self.name}{beside}"
 
 
 def spread(estimate: Estimate) -> str:
@@ -74,15 +81,16 @@ def steering(done: Demonstration) -> list[Figure]:
     """What the latent does, on prompts that had no part in choosing the dose."""
     turned = done.turned
     ratio = turned.steered.perplexity_over(turned.unsteered)
+    usual = turned.unsteered.distinctness.value
     naming, plain, random = turned.steered.naming, turned.unsteered.naming, turned.control.naming
     return [
-        Figure("continuations that name it, unsteered", plain.value, at_most=0.02, beside=spread(plain)),
+        Figure("continuations that name it, unsteered", plain.value, under=0.02, beside=spread(plain)),
         Figure(
             f"continuations that name it at dose {turned.dose:g}", naming.value, at_least=0.80, beside=spread(naming)
         ),
         Figure("  perplexity there, relative to unsteered text", ratio.value, at_most=3.0, beside=spread(ratio)),
-        Figure("  a random direction of equal norm there", random.value, at_most=0.05, beside=spread(random)),
-        Figure("  distinct-2 there", turned.steered.distinctness.value, beside=spread(turned.unsteered.distinctness)),
+        Figure("  a random direction of equal norm there", random.value, under=0.05, beside=spread(random)),
+        Figure("  distinct-2 there", turned.steered.distinctness.value, beside=f"unsteered {usual:.3f}"),
     ]
 
 
