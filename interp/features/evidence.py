@@ -143,12 +143,12 @@ class _Seen:
                 push = heapq.heappushpop if len(self.best) >= self.top else heapq.heappush
                 push(
                     self.best,
-                    (peak, -number, self._example(number, tokens.ids[row], tokens.mask[row], spread[row], pos)),
+                    (peak, -number, self._example(number, tokens.ids[row], tokens.content[row], spread[row], pos)),
                 )
         self.texts += len(tokens)
 
-    def _example(self, number: int, ids: Tensor, mask: Tensor, f: Tensor, peak: int) -> Example:
+    def _example(self, number: int, ids: Tensor, content: Tensor, f: Tensor, peak: int) -> Example:
         near = torch.arange(len(ids), device=ids.device)
-        kept = mask & ((near - peak).abs() <= self.context)
+        kept = content & ((near - peak).abs() <= self.context)
         tokens = tuple(self.model.tokenizer.decode([i]) for i in ids[kept].tolist())
         return Example(number, tokens, tuple(f[kept].tolist()), int(kept[:peak].sum()))

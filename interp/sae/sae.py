@@ -91,13 +91,19 @@ class SAE(nn.Module, ABC):
     def direction(self, latent: int) -> Direction:
         """Latent i as a direction: the vector W_dec[i], whose scale is the length it adds at its training maximum.
 
-        Raises `IndexError` for a latent that does not exist, `ValueError` where the autoencoder has no site yet
-        or the latent never fired in training.
+        Raises:
+            IndexError: the latent does not exist.
+            ValueError: the autoencoder has no site or no largest activations yet, or the latent never fired.
         """
         if not 0 <= latent < self.d_sae:
             raise IndexError(f"Latent {latent} does not exist; this autoencoder has latents 0 to {self.d_sae - 1}.")
         if self.site is None:
             raise ValueError("This autoencoder has no site yet: train it on activations_of(model, data, site) first.")
+        if not bool(self.max_activation.any()):
+            raise ValueError(
+                "This autoencoder does not know its largest activations, the scale of its directions: measure them by "
+                "sae.max_activation.copy_(evaluate(sae, source).max_activation)."
+            )
         largest = float(self.max_activation[latent])
         if largest <= 0:
             raise ValueError(f"Latent {latent} never fired on the training data, so its direction has no scale.")

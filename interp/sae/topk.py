@@ -74,12 +74,13 @@ class TopK(SAE):
 
     @torch.no_grad()
     def initialise(self, x: Float[Tensor, "n d_model"]) -> None:
-        """Set b_dec to the geometric median of the sample and V to its variance E||x - E x||^2."""
+        """Set V to the sample's variance E||x - E x||^2, and b_dec, if it is still 0, to its geometric median."""
         x = self.checked(x)
-        self.b_dec.copy_(geometric_median(x))
         variance = (x - x.mean(0)).pow(2).sum(1).mean()
         if variance <= 0:
             raise ValueError(f"All {len(x)} activations are the same vector: there is nothing to reconstruct.")
+        if not bool(self.b_dec.any()):
+            self.b_dec.copy_(geometric_median(x))
         self.get_buffer("variance").copy_(variance)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from interp.sae.sparse import largest_per_latent
 
 WARM_UP, DECAY, CLIP = 0.05, 0.2, 1.0  # first and last share of the run; gradient norm
 EPSILON = 6.25e-10
-EVALUATED = 131_072  # rows for the report
+EVALUATED = 131_072  # rows for the report, at most
 SAMPLE = 16_384  # rows for initialisation
 POINTS = 200  # points of a loss curve
 
@@ -35,7 +35,7 @@ class Point:
 class TrainReport:
     """What training did: the curve, the final weights' quality, and the latents silent in the last `dead_after` tokens.
 
-    `quality` is measured with the final weights on `quality.tokens` of the training tokens.
+    `quality` is measured with the final weights on `quality.tokens` training tokens.
     """
 
     quality: Quality
@@ -79,7 +79,8 @@ def train(
     Adam (betas 0.9 and 0.999, epsilon 6.25e-10, gradient norm clipped at 1), its rate rising over the first 5 % of
     the run and falling to 0 over the last 20 %. `lr` is 2e-4 sqrt(2^14 / d_sae) unless given (Gao et al. 2024).
     Batches are drawn from a shuffled buffer of `buffer` rows; a source that fits into it is read once, a longer one
-    again and again. A latent silent for `dead_after` tokens counts as dead. Same seed, same weights.
+    again and again. A latent silent for `dead_after` tokens counts as dead. Same seed, same weights. An autoencoder
+    that is trained already is trained further.
 
     Costs the source's forward passes and, per batch, one dense product with the encoder.
 
@@ -109,7 +110,7 @@ def train(
     optimiser = torch.optim.Adam(sae.parameters(), lr=peak, eps=EPSILON, fused=True)
     variance = (sample - sample.mean(0)).pow(2).sum(1).mean()
     course = _Course(sae.d_sae, variance, dead_after, max(1, steps // POINTS))
-    with tqdm(total=steps * len(first), unit=" tokens", disable=not progress) as bar:
+    with tqdm(total=steps * len(first), unit=" tokens", unit_scale=True, disable=not progress) as bar:
         for step in range(steps):
             x = sae.checked(next(batches).to(sae.W_enc.device))
             done = sae.gradients(x, course.dead)
@@ -119,7 +120,7 @@ def train(
             bar.set_postfix(course.latest, refresh=False)
 
     seen = steps * len(first)
-    quality = evaluate(sae, islice(batches, math.ceil(min(seen, EVALUATED) / len(first))))
+    quality = evaluate(sae, islice(batches, math.ceil(min(seen / 8, EVALUATED) / len(first))))
     sae.max_activation.copy_(torch.maximum(course.largest, quality.max_activation))
     dead_share = float((course.silent >= min(dead_after, seen)).double().mean())
     return TrainReport(quality, tuple(course.curve), seen, dead_share, dead_after)

@@ -60,7 +60,7 @@ def test_the_loss_without_dead_latents_is_the_share_of_variance_unexplained() ->
     sae, x = case()
     step = sae.gradients(x, torch.zeros(LATENTS, dtype=torch.bool))
     unexplained = (x - sae(x)).pow(2).sum(1).mean() / (x - x.mean(0)).pow(2).sum(1).mean()
-    assert float(step.loss) == pytest.approx(float(unexplained), rel=1e-5)
+    assert float(step.loss) == pytest.approx(float(unexplained.detach()), rel=1e-5)
 
 
 def test_the_training_step_is_saelens_own_up_to_the_variance_it_divides_by() -> None:
@@ -151,6 +151,9 @@ def test_a_direction_needs_a_latent_a_site_and_a_scale() -> None:
     with pytest.raises(ValueError, match="has no site yet"):
         sae.direction(0)
     sae.site = resid_post[3]
+    with pytest.raises(ValueError, match="does not know its largest activations, the scale of its directions"):
+        sae.direction(0)
+    sae.max_activation[1] = 1.0
     with pytest.raises(ValueError, match="Latent 0 never fired on the training data"):
         sae.direction(0)
 
