@@ -140,7 +140,7 @@ def test_a_latents_direction_is_its_decoder_row_with_its_training_maximum_as_sca
     sae.max_activation[7] = 2.5
     direction = sae.direction(7)
     assert torch.equal(direction.vector, sae.W_dec[7])
-    assert direction.scale == pytest.approx(2.5 * float(sae.W_dec[7].norm()))
+    assert direction.scale == pytest.approx(2.5 * float(sae.W_dec[7].detach().norm()))
     assert (direction.site, direction.source, direction.fingerprint) == (resid_post[3], "sae latent 7", "abc")
 
 
