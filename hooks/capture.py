@@ -51,7 +51,7 @@ def capture(model: Model, data: Data, sites: Sites, *, batch_size: int = 32, pro
         ```
     """
     wanted = chosen(model, sites)
-    tokens = _joined(model, [*_batches(model, data, batch_size)])
+    tokens = _whole(model, data, batch_size)
     if len(tokens) <= batch_size:
         return _one_pass(model, tokens, wanted)
     values: dict[Site, Tensor] = {}
@@ -146,12 +146,13 @@ def _from_rows(model: Model, rows: dict[str, Any]) -> Tokens:
     raise ValueError(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")
 
 
-def _joined(model: Model, batches: list[Tokens]) -> Tokens:
+def _whole(model: Model, data: Data, batch_size: int) -> Tokens:
+    if isinstance(data, str | Tensor | Tokens) and batch_size > 0:
+        return model.tokens(data)
+    batches = [*_batches(model, data, batch_size)]
     if not batches:
         raise ValueError("got no texts: the dataset is empty")
-    if len(batches) == 1:
-        return batches[0]
-    return join(model.tokenizer, batches, model.padding_side)
+    return batches[0] if len(batches) == 1 else join(model.tokenizer, batches, model.padding_side)
 
 
 def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:

@@ -81,11 +81,8 @@ def add(
 
     Args:
         direction: v, as it is; its length counts.
-        strength: how much of it.
+        strength: how much of it, a finite number.
         at: which tokens.
-
-    Raises:
-        ValueError: v or strength is not finite.
 
     Example:
         ```python
@@ -211,11 +208,6 @@ def noise(std: float | int, seed: int, at: Position = everywhere) -> Interventio
 
     The noise of a token depends on the seed, its row in the batch and its number in the text alone:
     not on padding, and not on whether a KV cache is used. Rows of a batch get independent noise.
-
-    Args:
-        std: standard deviation, at least 0.
-        seed: of the noise.
-        at: which tokens.
 
     Example:
         ```python

@@ -68,6 +68,15 @@ def test_many_small_batches_give_what_one_large_batch_gives(
         torch.testing.assert_close(parts.flat(pattern[0]), whole.flat(pattern[0]), atol=2e-5, rtol=1e-4)
 
 
+def test_ready_tokens_keep_their_columns(gpt2: Model, padded_left: Callable[[Model], Model]) -> None:
+    tokens = padded_left(gpt2).tokens(TEXTS)
+    acts = capture(gpt2, tokens, resid_post[1], batch_size=2)
+    assert torch.equal(acts.tokens.ids, tokens.ids)
+    assert torch.equal(acts.tokens.mask, tokens.mask)
+    expected = capture(gpt2, TEXTS, resid_post[1]).flat(resid_post[1])
+    torch.testing.assert_close(acts.flat(resid_post[1]), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_a_stream_gives_the_batches_of_a_capture_in_order(gpt2: Model) -> None:
     batches = list(stream(gpt2, TEXTS, mlp_act[1], batch_size=2))
     assert [len(batch.tokens) for batch in batches] == [2, 2, 1]

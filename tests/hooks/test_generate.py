@@ -15,15 +15,15 @@ def test_greedy_generation_is_that_of_the_hugging_face_model(decoder: Model) -> 
     for prompt in PROMPTS:
         ids = decoder.tokens(prompt).ids
         theirs = decoder.hf.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=256
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=256
         )
         expected = decoder.tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True)
-        assert decoder.generate(prompt, max_new_tokens=12) == expected
+        assert decoder.generate(prompt, max_new_tokens=8) == expected
 
 
 def test_a_batch_of_prompts_is_continued_as_each_is_alone(decoder: Model) -> None:
-    together = decoder.generate(PROMPTS, max_new_tokens=12)
-    assert together == [decoder.generate(prompt, max_new_tokens=12) for prompt in PROMPTS]
+    together = decoder.generate(PROMPTS, max_new_tokens=8)
+    assert together == [decoder.generate(prompt, max_new_tokens=8) for prompt in PROMPTS]
 
 
 def test_a_string_gives_a_string_and_a_list_a_list(gpt2: Model) -> None:
@@ -51,10 +51,10 @@ def test_samples_follow_the_probabilities(gpt2: Model) -> None:
 
 def test_an_end_of_text_ends_its_own_continuation_only(fresh: Callable[..., Model]) -> None:
     model = fresh("gpt2")
-    free = model.generate(PROMPTS, max_new_tokens=12)
+    free = model.generate(PROMPTS, max_new_tokens=8)
     stop = model.tokens(free[0][3]).ids[0, 1]
     model.hf.generation_config.eos_token_id = [256, int(stop)]
-    stopped = model.generate(PROMPTS, max_new_tokens=12)
+    stopped = model.generate(PROMPTS, max_new_tokens=8)
     cut = model.tokenizer.decode([int(stop)])
     assert stopped == [text.split(cut)[0] for text in free]
 
