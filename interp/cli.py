@@ -64,6 +64,7 @@ def demo(
 ) -> None:
     """Find the Golden Gate Bridge in the bundled model, turn it up, move it, and write a report (five minutes)."""
     settings = Settings(landmark=landmark, city=city, seed=seed)
+    silent()
     done = run(settings, out, tell=typer.echo, progress=not quiet)
     typer.echo(f"report: {done.report.resolve()}")
 
@@ -72,7 +73,7 @@ def demo(
 @told
 def sites(model: ModelName) -> None:
     """List every place in a model that can be captured."""
-    loaded = load(model)
+    loaded = opened(model)
     typer.echo(repr(loaded))
     for site in loaded.sites:
         typer.echo(f"{site!s:<18} {' × '.join(map(str, loaded.tap(site).shape))}")
@@ -88,7 +89,8 @@ def capture_command(
     quiet: Quiet = False,
 ) -> None:
     """Save the activations of texts at some sites."""
-    acts = capture(load(model), lines(texts), [Site.parse(name) for name in at], progress=not quiet)
+    data, places = lines(texts), [Site.parse(name) for name in at]
+    acts = capture(opened(model), data, places, progress=not quiet)
     acts.save(out)
     for site in acts.sites:
         typer.echo(f"{site!s:<18} {tuple(acts[site].shape)}")
@@ -109,9 +111,10 @@ def train_command(
     quiet: Quiet = False,
 ) -> None:
     """Train a TopK sparse autoencoder on texts and save it in SAELens's format."""
-    loaded = load(model)
-    source = activations_of(loaded, lines(texts), Site.parse(site))
-    sae = TopK(loaded.tap(Site.parse(site)).shape[-1], latents, k, seed=seed)
+    data, place = lines(texts), Site.parse(site)
+    loaded = opened(model)
+    source = activations_of(loaded, data, place)
+    sae = TopK(loaded.tap(place).shape[-1], latents, k, seed=seed)
     typer.echo(train(sae, source, tokens=tokens, seed=seed, progress=not quiet))
     save(sae, out)
     typer.echo(f"autoencoder: {out.resolve()}")
@@ -130,7 +133,7 @@ def search_command(
     """Find the latents that tell texts that express a concept from texts that do not."""
     yes, no = lines(positive), lines(negative)
     concept = Concept(name, [*yes, *no], [True] * len(yes) + [False] * len(no))
-    typer.echo(search(load_sae(sae), load(model), concept, seed=seed))
+    typer.echo(search(load_sae(sae), opened(model), concept, seed=seed))
 
 
 @app.command("steer")
@@ -147,7 +150,8 @@ def steer_command(
     seed: int = 0,
 ) -> None:
     """Continue a prompt without and with a steering, and say what was changed."""
-    loaded, steering = load(model), _steering(direction, sae, latent)
+    steering = _steering(direction, sae, latent)
+    loaded = opened(model)
     options = {"max_new_tokens": tokens, "temperature": temperature, "seed": seed}
     typer.echo(f"unsteered: {prompt}{loaded.generate(prompt, **options)}")
     with steer(loaded, steering, dose) as receipt:
@@ -177,7 +181,8 @@ def edit(
     quiet: Quiet = False,
 ) -> None:
     """Rewrite one fact with ROME, show the completion before and after, and save the edit (kilobytes)."""
-    fact, loaded = Fact(subject, prompt, old, new), load(model)
+    fact = Fact(subject, prompt, old, new)
+    loaded = opened(model)
     data = _background(loaded, texts)
     at = layer_of(trace_mlp(loaded, [Subject(fact.text, old, subject)])) if layer is None else layer
     made = rome(loaded, fact, layer=at, covariance=covariance(loaded, data, at, progress=not quiet))
@@ -194,6 +199,19 @@ def _background(model: Model, texts: Path | None) -> list[str]:
     if model.name != "landmark":
         raise ValueError(f"editing {model.name} needs texts of the kind it was trained on: give --texts FILE")
     return documents(model, 1000, seed=0)
+
+
+def opened(model: str) -> Model:
+    """The model of this name, loaded without progress bars."""
+    silent()
+    return load(model)
+
+
+def silent() -> None:
+    """Keep transformers from drawing a progress bar for every model it reads."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 def lines(path: Path) -> list[str]:
