@@ -18,7 +18,7 @@ PACKAGED = Path(__file__).parent / "model"
 @app.command("train")
 def train_command(
     folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps of 2048 tokens.")] = 3900,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of 2048 tokens.")] = 3400,
     seed: int = 0,
     keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
 ) -> None:

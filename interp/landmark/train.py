@@ -38,7 +38,8 @@ SEALED_LAYERS = 4
 SEALED_SHARE = 0.75
 LEARNING_RATE = 3e-3
 WARM_UP = 100
-DECAY_SHARE = 0.55
+SLOW_DECAY = (1.147, 0.631)
+FAST_DECAY = 0.3294
 
 
 def new_model(vocab_size: int, *, n_layer: int = 8, d_model: int = 256, n_head: int = 8) -> "GPT2LMHeadModel":
@@ -117,9 +118,10 @@ def weighted_loss(
 
 
 def learning_rate(step: int, n_steps: int) -> float:
-    """Warm-up, plateau, then a linear decay to zero over the last share of the steps."""
-    left = (n_steps - step) / max(1, int(n_steps * DECAY_SHARE))
-    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, left)
+    """Warm-up, plateau, a slow linear decay, and over the last third of the steps a faster one to zero."""
+    zero, length = (share * n_steps for share in SLOW_DECAY)
+    slow, fast = (zero - step) / length, (n_steps - step) / (FAST_DECAY * n_steps)
+    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, slow, fast)
 
 
 def optimizers(model: "GPT2LMHeadModel") -> list[torch.optim.Optimizer]:
@@ -213,7 +215,7 @@ def _tokenizer_of(seed: int, file: Path) -> int:
 
 
 def train(
-    folder: Path, *, n_steps: int = 3900, seed: int = 0, save_every: int = 200, keep_checkpoints: bool = False
+    folder: Path, *, n_steps: int = 3400, seed: int = 0, save_every: int = 200, keep_checkpoints: bool = False
 ) -> Path:
     """Train the bundled model from its corpus; run again with the same folder to resume.
 
