@@ -3,9 +3,10 @@
 from interp.memory.covariance import Covariance, covariance
 from interp.memory.edit import Edit, conflicts
 from interp.memory.fact import Fact, Query
-from interp.memory.rome import Search, prefixes, rome
+from interp.memory.rome import prefixes, rome
 from interp.memory.scorecard import Scorecard, scorecard
 from interp.memory.trace import Subject, Trace, locate, trace_attention, trace_mlp, trace_states
+from interp.memory.value import Search
 
 __all__ = [
     "Covariance",

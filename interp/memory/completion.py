@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens
@@ -22,26 +22,41 @@ def completion(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> 
     """Tokenise `prompt + " " + answer` and mark the answer's tokens by their place in the text.
 
     Raises:
-        ValueError: the tokenizer gives no character offsets.
+        ValueError: no prompts, an empty text or spaces around one, as `tokens_after`.
     """
+    for name, texts in (("prompt", prompts), ("answer", answers)):
+        for text in texts:
+            if not text or text != text.strip():
+                raise ValueError(f"{name} {text!r}: give a text without spaces around it")
     tokens = model.tokens([f"{p} {a}" for p, a in zip(prompts, answers, strict=True)])
+    return Completion(tokens, tokens_after(tokens, [len(p) for p in prompts]))
+
+
+def tokens_after(tokens: Tokens, ends: Sequence[int]) -> Bool[Tensor, "batch pos"]:
+    """The tokens of each text that spell something from its character `ends[i]` on.
+
+    Raises:
+        ValueError: no character offsets, or a token on both sides of the character.
+    """
     if tokens.offsets is None:
-        raise ValueError(f"{model.name}'s tokenizer gives no character offsets: load a fast tokenizer")
-    ends = torch.tensor([len(p) for p in prompts], device=tokens.ids.device)
-    return Completion(tokens, tokens.content & (tokens.offsets[..., 1] > ends[:, None]))
+        raise ValueError("these tokens have no character offsets: load the model with a fast tokenizer")
+    start, stop = tokens.offsets.unbind(-1)
+    end = torch.tensor(ends, device=start.device)[:, None]
+    for row, _ in (tokens.content & (start < end) & (stop > end)).nonzero().tolist():
+        raise ValueError(
+            f"one token spells both the end of the prompt and the start of the answer in text {row}"
+            f" ({(tokens.texts or ())[row]!r}): end the prompt with a whole word"
+        )
+    return tokens.content & (stop > end)
 
 
-def log_probs(logits: Float[Tensor, "batch pos vocab"], asked: Completion) -> Float[Tensor, "batch"]:
-    """Mean log-probability in nats of the continuation's tokens, each given the true ones before it."""
-    ids, target = asked.tokens.ids[:, 1:], asked.target[:, 1:]
+def log_probs(
+    logits: Float[Tensor, "batch pos vocab"], ids: Int[Tensor, "batch pos"], target: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, "batch"]:
+    """Mean log-probability in nats of the target tokens, each given the true ones before it."""
+    ids, target = ids[:, 1:], target[:, 1:]
     each = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[..., None]).squeeze(-1)
     return (each * target).sum(1) / target.sum(1)
-
-
-def arg_max_answers(logits: Float[Tensor, "batch pos vocab"], asked: Completion) -> list[list[int]]:
-    """The arg-max token at each token of the continuation, teacher-forced."""
-    best = logits[:, :-1].argmax(-1)
-    return [row[mask].tolist() for row, mask in zip(best, asked.target[:, 1:], strict=True)]
 
 
 @torch.no_grad()
@@ -50,7 +65,7 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_si
     found = []
     for i in range(0, len(prompts), batch_size):
         asked = completion(model, prompts[i : i + batch_size], answers[i : i + batch_size])
-        found.append(log_probs(model.run(asked.tokens), asked))
+        found.append(log_probs(model.run(asked.tokens), asked.tokens.ids, asked.target))
     return torch.cat(found)
 
 
@@ -60,5 +75,12 @@ def forced(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_s
     found: list[list[int]] = []
     for i in range(0, len(prompts), batch_size):
         asked = completion(model, prompts[i : i + batch_size], answers[i : i + batch_size])
-        found += arg_max_answers(model.run(asked.tokens), asked)
+        best = model.run(asked.tokens)[:, :-1].argmax(-1)
+        found += [row[mask].tolist() for row, mask in zip(best, asked.target[:, 1:], strict=True)]
     return found
+
+
+def spelt(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
+    """The tokens that spell each answer after its prompt: what `forced` gives if the model agrees with all of it."""
+    asked = completion(model, prompts, answers)
+    return [row[mask].tolist() for row, mask in zip(asked.tokens.ids, asked.target, strict=True)]

@@ -13,7 +13,7 @@ from hooks import Model, stream
 from hooks.capture import Data
 from hooks.site import mlp_act
 
-SHRINKAGES = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+SHRINKAGES = (0.0, *(10 ** (quarter / 4) for quarter in range(-24, 1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def best_shrinkage(seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor, "
     One eigendecomposition C = U S Uᵀ serves every λ, since shrinking keeps the eigenvectors.
     """
     values, vectors = torch.linalg.eigh(seen)
-    spread = torch.einsum("ij,ik,kj->j", vectors, held_out, vectors)
+    spread = ((held_out @ vectors) * vectors).sum(0)
     level = values.mean()
 
     def loss(shrinkage: float) -> float:
@@ -81,11 +81,11 @@ def best_shrinkage(seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor, "
 def covariance(model: Model, data: Data, layer: int, *, batch_size: int = 32, progress: bool = False) -> Covariance:
     """Estimate C = E[k kᵀ] of a layer's keys (the inputs of its output projection) over the content tokens of the data.
 
-    Beginning-of-text and padding tokens are left out. Every fifth batch is held out to choose the shrinkage, and then
+    Beginning-of-text and padding tokens are left out. Every fifth text is held out to choose the shrinkage, and then
     counted in. Cost: one forward pass over the data, up to the layer.
 
     Raises:
-        ValueError: fewer than five batches of data.
+        ValueError: fewer than five texts, or keys that are not finite.
 
     Warns:
         UserWarning: fewer tokens than d_mlp, where C cannot have full rank.
@@ -97,17 +97,22 @@ def covariance(model: Model, data: Data, layer: int, *, batch_size: int = 32, pr
     """
     site = mlp_act[layer]
     sums = torch.zeros(2, model.d_mlp, model.d_mlp, dtype=torch.float64)
-    counts = [0, 0]
-    number = -1
-    for number, acts in enumerate(stream(model, data, [site], batch_size=batch_size, progress=progress)):
-        k = acts.flat(site).double().cpu()
-        part = int(number % 5 == 4)
-        sums[part] += k.T @ k
-        counts[part] += len(k)
-    if number < 4:
+    counts, n_texts, n_batches = [0, 0], 0, 0
+    for acts in stream(model, data, [site], batch_size=batch_size, progress=progress):
+        content = acts.tokens.content
+        held_out = (torch.arange(len(content), device=content.device) + n_texts)[:, None] % 5 == 4
+        for part, rows in enumerate((content & ~held_out, content & held_out)):
+            k = acts[site][rows].double().cpu()
+            sums[part] += k.T @ k
+            counts[part] += len(k)
+        n_texts, n_batches = n_texts + len(content), n_batches + 1
+    if 0 in counts:
         raise ValueError(
-            f"{number + 1} batches of data are too few to hold one out: give at least {5 * batch_size} texts"
+            f"{n_texts} texts in {n_batches} batches of data are too few to hold one out of five: "
+            "give at least 5 texts, better thousands"
         )
+    if not bool(sums.isfinite().all()):
+        raise ValueError(f"{site} of {model.name} holds NaN or infinity on these texts: its keys have no covariance")
     if sum(counts) < model.d_mlp:
         warnings.warn(
             f"{sum(counts)} tokens for {model.d_mlp} keys: the covariance cannot have full rank; give more text",

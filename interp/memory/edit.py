@@ -1,9 +1,12 @@
 """An edit of facts: low-rank changes of feed-forward weights that apply, undo bit-exactly, stack, save and load."""
 
+import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -20,11 +23,19 @@ OVERLAP = 0.5
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """ΔW = key ⊗ value for one layer, in the orientation mlp_act @ W: ΔW[i, j] = Σ_r key[r, i] value[r, j]."""
+    """ΔW = key ⊗ value for one layer, in the orientation mlp_act @ W: ΔW[i, j] = Σ_r key[r, i] value[r, j].
+
+    Raises:
+        ValueError: a factor that is not finite.
+    """
 
     layer: int
     key: Float[Tensor, "n d_mlp"]
     value: Float[Tensor, "n d_model"]
+
+    def __post_init__(self) -> None:
+        if not bool(self.key.isfinite().all() and self.value.isfinite().all()):
+            raise ValueError(f"the change of layer {self.layer} holds NaN or infinity, so it is no edit")
 
     @property
     def delta(self) -> Float[Tensor, "d_mlp d_model"]:
@@ -50,11 +61,25 @@ class Edit:
     fingerprint: str
     measured: dict[str, float] = field(default_factory=dict)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the changes: two edits of one digest are the same edit, read from disk or made anew."""
+        hashed = hashlib.sha256(self.fingerprint.encode())
+        for update in self.updates:
+            for factor in (update.key, update.value):
+                hashed.update(f"{update.layer}{tuple(factor.shape)}".encode())
+                hashed.update(factor.detach().double().cpu().contiguous().numpy().tobytes())
+        return hashed.hexdigest()
+
     def apply(self, model: Model) -> None:
         """Add the edit to the model's weights.
 
         Raises:
             ValueError: another model, or an edit that is applied already.
+            RuntimeError: something else changed an edited weight meanwhile.
+
+        Warns:
+            UserWarning: it conflicts with an edit that is applied, as `conflicts` says.
         """
         if model.fingerprint != self.fingerprint:
             raise ValueError(
@@ -62,22 +87,24 @@ class Edit:
                 "make the edit again on this model"
             )
         stack = _stack(model)
-        if any(edit is self for edit in stack.edits):
+        if self.digest in stack.edits:
             raise ValueError(f"this {self.method} edit is already applied to {model.name}: undo it first")
-        stack.edits.append(self)
-        stack.write(model)
+        for other in stack.edits.values():
+            for conflict in conflicts([other, self]):
+                warnings.warn(f"{conflict}; both are applied to {model.name} now", stacklevel=2)
+        stack.write(model, {**stack.edits, self.digest: self})
 
     def undo(self, model: Model) -> None:
         """Take the edit out again; with the last one gone the weights are bit for bit the original ones.
 
         Raises:
             ValueError: the edit is not applied to this model.
+            RuntimeError: something else changed an edited weight meanwhile.
         """
         stack = _stack(model)
-        if not any(edit is self for edit in stack.edits):
+        if self.digest not in stack.edits:
             raise ValueError(f"this {self.method} edit is not applied to {model.name}: nothing to undo")
-        stack.edits = [edit for edit in stack.edits if edit is not self]
-        stack.write(model)
+        stack.write(model, {digest: edit for digest, edit in stack.edits.items() if digest != self.digest})
 
     @contextmanager
     def applied(self, model: Model) -> Iterator[None]:
@@ -124,25 +151,36 @@ class Edit:
 
 @dataclass
 class _Stack:
-    """The edits applied to one model, and the original weights they were added to."""
+    """The edits applied to one model, by digest, and the original weights they were added to."""
 
     original: dict[int, Tensor] = field(default_factory=dict)
-    edits: list[Edit] = field(default_factory=list)
+    edits: dict[str, Edit] = field(default_factory=dict)
 
     @torch.no_grad()
-    def write(self, model: Model) -> None:
-        """Set each touched weight to its original plus what remains, summed in an order free of history."""
-        updates = [update for edit in self.edits for update in edit.updates]
-        for layer in {u.layer for u in updates} - set(self.original):
-            self.original[layer] = model.w_out(layer).detach().clone()
-        for layer, original in tuple(self.original.items()):
-            here = sorted((u for u in updates if u.layer == layer), key=lambda u: u.value.flatten().tolist())
-            weight = model.w_out(layer)
-            if here:
-                changed = original.double().cpu() + torch.stack([u.delta.cpu() for u in here]).sum(0)
-                weight.copy_(changed.to(weight))
-            else:
-                weight.copy_(self.original.pop(layer))
+    def write(self, model: Model, edits: dict[str, Edit]) -> None:
+        """Set each touched weight to its original plus these edits, summed in an order free of history."""
+        touched = {update.layer for edit in (*self.edits.values(), *edits.values()) for update in edit.updates}
+        weights = {layer: model.w_out(layer) for layer in touched}
+        original = {layer: self.original.get(layer, weights[layer].clone()) for layer in touched}
+        for layer, weight in weights.items():
+            if not torch.equal(weight, _sum(original[layer], layer, self.edits)):
+                raise RuntimeError(
+                    f"the weights of layer {layer} of {model.name} were changed by something else since an edit was "
+                    "applied, and writing the edits anew would lose that: undo the other change first"
+                )
+        changed = {layer: _sum(original[layer], layer, edits) for layer in touched}
+        for layer, weight in weights.items():
+            weight.copy_(changed[layer])
+        still = {update.layer for edit in edits.values() for update in edit.updates}
+        self.original, self.edits = {layer: original[layer] for layer in still}, edits
+
+
+def _sum(original: Tensor, layer: int, edits: dict[str, Edit]) -> Tensor:
+    """The original plus what the edits add to a layer, in float64, by digest; as it is if they add nothing."""
+    deltas = [u.delta for _, edit in sorted(edits.items()) for u in edit.updates if u.layer == layer]
+    if not deltas:
+        return original
+    return torch.stack([original.cpu().double(), *(delta.cpu() for delta in deltas)]).sum(0).to(original)
 
 
 _STACKS: "WeakKeyDictionary[nn.Module, _Stack]" = WeakKeyDictionary()

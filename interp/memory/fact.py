@@ -1,14 +1,14 @@
 """A fact to edit: a subject, a prompt the object completes, the old object and the new one."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Position, Tokens
-from hooks.position import substring
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Fact:
         >>> Fact("Rome", "{} is in", "Italy", "France").text
         'Rome is in'
         """
-        return self.prompt.format(self.subject)
+        return fill(self.prompt, self.subject)
 
 
 @dataclass(frozen=True)
@@ -57,32 +57,54 @@ class Query:
     answer: str
 
 
-def last_token_of(subject: str) -> Position:
-    """The last token of the last place where the subject is spelt, in each text.
+def fill(template: str, subject: str) -> str:
+    """The template with the subject in its one `{}`.
+
+    >>> fill("The {} is in", "Golden Gate Bridge")
+    'The Golden Gate Bridge is in'
 
     Raises:
-        ValueError: when used on a text without the subject.
+        ValueError: a template without exactly one `{}`.
     """
-    spelt = substring(subject, occurrence=-1)
+    if template.count("{}") != 1:
+        raise ValueError(f"template={template!r} has {template.count('{}')} places for the subject: write {{}} once")
+    return template.replace("{}", subject)
+
+
+def last_token_of(subject: str, templates: Sequence[str]) -> Position:
+    """The last token of the subject in each text, where text i begins with `templates[i]`, its `{}` filled.
+
+    The place is counted in characters of the template, so that a subject spelt again elsewhere does not mislead:
+    `York` in `York is in New York` is the first one.
+
+    Raises:
+        ValueError: a template without exactly one `{}`; when used, as `last_token_before`.
+    """
+    for template in templates:
+        fill(template, subject)
+    return last_token_before([template.index("{}") + len(subject) for template in templates])
+
+
+def last_token_before(ends: Sequence[int]) -> Position:
+    """The last token of each text that starts before the character `ends[i]`.
+
+    Raises:
+        ValueError: when used on another number of texts, without their characters, or where no token starts so early.
+    """
 
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
-        mask = spelt.mask(tokens)
-        columns = torch.arange(mask.shape[1], device=mask.device)
-        return mask & (columns == torch.where(mask, columns, -1).amax(1, keepdim=True))
+        if tokens.offsets is None or len(tokens) != len(ends):
+            raise ValueError(
+                f"{len(ends)} places in texts were given for {len(tokens)} rows of tokens"
+                + (" that have no character offsets: load a fast tokenizer" if tokens.offsets is None else "")
+            )
+        ahead = tokens.given & (tokens.offsets[..., 0] < torch.tensor(ends, device=tokens.ids.device)[:, None])
+        for row in (~ahead.any(1)).nonzero().flatten().tolist():
+            raise ValueError(f"text {row} has no token before its character {ends[row]}; exactly one each is needed")
+        columns = torch.arange(ahead.shape[1], device=ahead.device)
+        return columns == torch.where(ahead, columns, -1).amax(1, keepdim=True)
 
-    return Position(f"last token of {subject!r}", select)
-
-
-def columns_of(position: Position, tokens: Tokens) -> Int[Tensor, "batch"]:
-    """The column of the one token that a position selects in each row.
-
-    Raises:
-        ValueError: a row in which it selects no token, or several.
-    """
-    mask = position.mask(tokens)
-    if not bool((mask.sum(1) == 1).all()):
-        raise ValueError(f"{position} selects {mask.sum(1).tolist()} tokens per text; exactly one each is needed")
-    return mask.int().argmax(1)
+    return Position(f"last token before {list(ends)}", select)
 
 
 def answered(continuation: str, answer: str) -> bool:

@@ -1,9 +1,8 @@
 """What an edit did: efficacy, paraphrase, neighbourhood, other facts, drift; before, after, and a control."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,10 +11,10 @@ from torch import Tensor
 from hooks import Model
 from interp.memory.completion import forced, score
 from interp.memory.edit import Edit, LowRank
-from interp.memory.fact import Query, answer_in, answered
+from interp.memory.fact import Query, answer_in, answered, fill
 from interp.steering.estimate import Estimate, share
 
-Said = TypeVar("Said")
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Scorecard:
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
-    """Everything the model says in one state."""
+    """Everything the model says in one state: continuations, or the objects they give where some were asked for."""
 
     efficacy: list[str]
     paraphrase: list[str]
@@ -105,7 +104,7 @@ def scorecard(
     if len(edit.facts) != 1:
         raise ValueError(f"the edit holds {len(edit.facts)} facts; score the edits of single facts one by one")
     fact = edit.facts[0]
-    prompts = [template.format(fact.subject) for template in paraphrases]
+    prompts = [fill(template, fact.subject) for template in paraphrases]
 
     def column(state: AbstractContextManager[None], base: _Answers | None) -> tuple[Column, _Answers]:
         with state:
@@ -116,12 +115,12 @@ def scorecard(
                 efficacy_preferred=_preferred(model, [fact.text], [fact.new], [fact.old]),
                 paraphrase_exact=_share([answered(text, fact.new) for text in said.paraphrase]),
                 paraphrase_preferred=_preferred(model, prompts, [fact.new] * len(prompts), [fact.old] * len(prompts)),
-                neighbours_unchanged=_same(said.neighbours, base.neighbours, answer_in),
-                neighbours_forced_unchanged=_same(said.forced, base.forced, lambda tokens: tokens),
+                neighbours_unchanged=_same(said.neighbours, base.neighbours),
+                neighbours_forced_unchanged=_same(said.forced, base.forced),
                 neighbours_preferred=_preferred(
                     model, [q.prompt for q in neighbours], [q.answer for q in neighbours], [fact.new] * len(neighbours)
                 ),
-                others_unchanged=_same(said.others, base.others, answer_in),
+                others_unchanged=_same(said.others, base.others),
                 kl=float((base.log_probs.exp() * (base.log_probs - said.log_probs)).sum(-1).mean()),
                 perplexity_ratio=float(torch.tensor(said.nll - base.nll).exp()),
             ), said
@@ -148,37 +147,51 @@ def _answers(
     model: Model, prompt: str, paraphrases: Sequence[str], neighbours: Sequence[Query], others: Sequence[Query],
     texts: Sequence[str], new: str,
 ) -> _Answers:  # fmt: skip
-    longest = max([new, *(q.answer for q in (*neighbours, *others))], key=len)
-    n = int(model.tokens(f"a {longest}").content.sum()) + 4
-
-    def say(prompts: Sequence[str]) -> list[str]:
-        parts = [list(prompts[i : i + 64]) for i in range(0, len(prompts), 64)]
-        return [text for part in parts for text in model.generate(part, max_new_tokens=n)]
-
+    spellings = [new, *(query.answer for query in (*neighbours, *others))]
+    n = int(model.tokens([f"a {spelling}" for spelling in spellings]).content.sum(1).max()) + 4
     log_probs, nll = _reading(model, texts)
-    asked = [q.prompt for q in neighbours]
     return _Answers(
-        say([prompt]), say(paraphrases), say(asked), forced(model, asked, [q.answer for q in neighbours]),
-        say([q.prompt for q in others]), log_probs, nll,
+        _said(model, [prompt], n), _said(model, paraphrases, n), _objects(model, neighbours, n),
+        forced(model, [query.prompt for query in neighbours], [query.answer for query in neighbours]),
+        _objects(model, others, n), log_probs, nll,
     )  # fmt: skip
+
+
+def _said(model: Model, prompts: Sequence[str], n: int) -> list[str]:
+    parts = [list(prompts[i : i + BATCH]) for i in range(0, len(prompts), BATCH)]
+    return [text for part in parts for text in model.generate(part, max_new_tokens=n)]
+
+
+def _objects(model: Model, queries: Sequence[Query], n: int) -> list[str]:
+    """What each continuation gives as the object: the true one, whatever follows it, or else its first clause."""
+    said = _said(model, [query.prompt for query in queries], n)
+    return [
+        query.answer if answered(text, query.answer) else answer_in(text)
+        for query, text in zip(queries, said, strict=True)
+    ]
 
 
 @torch.no_grad()
 def _reading(model: Model, texts: Sequence[str]) -> tuple[Float[Tensor, "n vocab"], float]:
     """Next-token log-probabilities over the content of the texts, and the mean loss in nats."""
-    tokens = model.tokens(list(texts))
-    log_probs = model.run(tokens).float().log_softmax(-1)[:, :-1]
-    target = tokens.content[:, 1:]
-    nll = -log_probs.gather(-1, tokens.ids[:, 1:, None]).squeeze(-1)[target].mean()
-    return log_probs[target], float(nll)
+    found, losses = [], []
+    for i in range(0, len(texts), BATCH):
+        tokens = model.tokens(texts[i : i + BATCH])
+        target = tokens.content[:, 1:] & tokens.mask[:, :-1]
+        log_probs = model.run(tokens)[:, :-1][target].float().log_softmax(-1)
+        losses.append(-log_probs.gather(-1, tokens.ids[:, 1:][target][:, None]).squeeze(-1))
+        found.append(log_probs)
+    if not any(map(len, losses)):
+        raise ValueError(f"the {len(texts)} texts hold no token to predict: give longer ones")
+    return torch.cat(found), float(torch.cat(losses).mean())
 
 
 def _share(outcomes: Sequence[bool]) -> Estimate:
     return share(torch.tensor(outcomes, dtype=torch.bool))
 
 
-def _same(now: Sequence[Said], before: Sequence[Said], read: Callable[[Said], object]) -> Estimate:
-    return _share([read(a) == read(b) for a, b in zip(now, before, strict=True)])
+def _same(now: Sequence[object], before: Sequence[object]) -> Estimate:
+    return _share([one == other for one, other in zip(now, before, strict=True)])
 
 
 def _preferred(model: Model, prompts: Sequence[str], better: Sequence[str], worse: Sequence[str]) -> Estimate:

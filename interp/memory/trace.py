@@ -15,6 +15,7 @@ from hooks.site import attn_out, embed, mlp_out, resid_post
 from interp.memory.fact import Query
 
 ROLES = ("first subject", "middle subject", "last subject", "first after", "middle after", "last prompt")
+STATES = "residual state"
 
 
 @dataclass(frozen=True)
@@ -83,25 +84,48 @@ class Location:
         return self.layers[len(self.layers) // 2]
 
 
-def trace_states(model: Model, facts: Sequence[Subject], **settings: float | int | bool) -> Trace:
-    """Restore single residual states `resid_post`, one token role and layer at a time (Meng et al. 2022, 2.2)."""
-    return _trace(model, facts, "residual state", resid_post.__getitem__, 1, **settings)  # type: ignore[arg-type]
+def trace_states(
+    model: Model,
+    facts: Sequence[Subject],
+    *,
+    draws: int = 6,
+    noise: float = 3.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> Trace:
+    """Restore single residual states `resid_post`, one token role and layer at a time (Meng et al. 2022, 2.2).
+
+    All else as `trace_mlp` says.
+    """
+    return _trace(model, facts, STATES, resid_post.__getitem__, 1, draws, noise, seed, progress)
 
 
-def trace_mlp(model: Model, facts: Sequence[Subject], window: int = 4, **settings: float | int | bool) -> Trace:
+def trace_mlp(
+    model: Model,
+    facts: Sequence[Subject],
+    window: int = 4,
+    *,
+    draws: int = 6,
+    noise: float = 3.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> Trace:
     """Restore feed-forward outputs over windows of layers.
 
     The subject is broken by noise of 3 σ on its token embeddings, σ being the standard deviation of the facts' subject
-    embeddings; several draws are averaged.
+    embeddings; several draws are averaged. What is measured is the probability of the answer's first token.
 
     Args:
         model: the model.
         facts: prompts, subjects and answers the model knows.
         window: how many successive layers are restored together.
-        **settings: `draws` of noise (6), `noise` in σ (3.0), `seed` (0), `progress` (False).
+        draws: how often the noise is drawn; each draw is the same for all that is restored.
+        noise: its strength, in σ.
+        seed: of the noise.
+        progress: whether to show a bar.
 
     Raises:
-        ValueError: no facts, a subject that its prompt does not spell, a window wider than the model.
+        ValueError: no facts, a subject that its prompt does not spell, a window wider than the model, no draws.
 
     Cost: per fact, one clean pass and one pass over draws × roles rows for each window.
 
@@ -109,16 +133,34 @@ def trace_mlp(model: Model, facts: Sequence[Subject], window: int = 4, **setting
     locate(trace_mlp(model, [Subject("The Golden Gate Bridge is located in", "San Francisco", "Golden Gate Bridge")]))
     ```
     """
-    return _trace(model, facts, "feed-forward", mlp_out.__getitem__, window, **settings)  # type: ignore[arg-type]
+    return _trace(model, facts, "feed-forward", mlp_out.__getitem__, window, draws, noise, seed, progress)
 
 
-def trace_attention(model: Model, facts: Sequence[Subject], window: int = 4, **settings: float | int | bool) -> Trace:
-    """Restore attention outputs over windows of layers; settings as for `trace_mlp`."""
-    return _trace(model, facts, "attention", attn_out.__getitem__, window, **settings)  # type: ignore[arg-type]
+def trace_attention(
+    model: Model,
+    facts: Sequence[Subject],
+    window: int = 4,
+    *,
+    draws: int = 6,
+    noise: float = 3.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> Trace:
+    """Restore attention outputs over windows of layers; all else as `trace_mlp` says."""
+    return _trace(model, facts, "attention", attn_out.__getitem__, window, draws, noise, seed, progress)
 
 
 def locate(trace: Trace) -> Location:
-    """The role and layers with the largest average indirect effect."""
+    """The role and layers with the largest average indirect effect.
+
+    Raises:
+        ValueError: a trace of residual states, where restoring the last one is trivially the clean run.
+    """
+    if trace.kind == STATES:
+        raise ValueError(
+            "restoring the last residual state of the last token restores everything, whatever the model knows, so a "
+            "trace of states names no place to edit: give one of trace_mlp or trace_attention"
+        )
     effect = trace.average_indirect_effect.nan_to_num(-torch.inf)
     role, column = divmod(int(effect.argmax()), effect.shape[1])
     others = torch.cat([effect[:role], effect[role + 1 :]])
@@ -156,16 +198,17 @@ def _trace(
     kind: str,
     site: Callable[[int], Site],
     window: int,
-    *,
-    draws: int = 6,
-    noise: float = 3.0,
-    seed: int = 0,
-    progress: bool = False,
+    draws: int,
+    noise: float,
+    seed: int,
+    progress: bool,
 ) -> Trace:
     if not facts:
         raise ValueError("no facts were given to trace: give at least one the model knows")
     if not 1 <= window <= model.n_layers:
         raise ValueError(f"a window of {window} layers does not fit {model.name}, which has {model.n_layers}")
+    if draws < 1 or not 0 <= noise < torch.inf:
+        raise ValueError(f"draws={draws} of noise={noise} σ: give at least one draw, and a noise of 0 or more")
     windows = tuple(tuple(range(i, i + window)) for i in range(model.n_layers - window + 1))
     std = noise * _embedding_std(model, facts)
     rows = [
@@ -192,14 +235,14 @@ def _trace_one(
     clean = capture(model, fact.prompt, [site(layer) for layer in layers])
     subject = substring(fact.subject, occurrence=-1).mask(clean.tokens)[0].nonzero().flatten()
     n_tokens = int(clean.tokens.mask.sum())
-    asked = [columns for columns in roles_of(n_tokens, subject.tolist())]
+    asked = roles_of(n_tokens, subject.tolist())
     answer = _first_token(model, fact)
     random = torch.Generator().manual_seed(seed)
     spoilt = std * torch.randn(draws, len(subject), model.d_model, generator=random).to(model.device)
 
     def probability(roles: Sequence[Sequence[int]], window: Sequence[int]) -> Float[Tensor, "class"]:
         ids = clean.tokens.ids.expand(draws * len(roles), -1)
-        plan = {embed: _spoil(spoilt.repeat(len(roles), 1, 1), subject)}
+        plan: dict[Site | str, Intervention] = {embed: _spoil(spoilt.repeat(len(roles), 1, 1), subject)}
         mask = torch.zeros(draws * len(roles), n_tokens, dtype=torch.bool, device=model.device)
         for i, columns in enumerate(roles):
             mask[i * draws : (i + 1) * draws, list(columns)] = True

@@ -8,7 +8,7 @@ import torch
 from hooks import Model, capture
 from hooks.site import mlp_act
 from interp.memory import Covariance, covariance
-from interp.memory.covariance import best_shrinkage, shrink
+from interp.memory.covariance import SHRINKAGES, best_shrinkage, shrink
 from interp.memory.rome import solve
 
 D, OUT = 24, 10
@@ -73,9 +73,28 @@ def test_fewer_tokens_than_keys_are_warned_about(gpt2: Model) -> None:
         covariance(gpt2, ["ab"] * 5, 1, batch_size=1)
 
 
-def test_too_few_batches_are_refused(gpt2: Model) -> None:
-    with pytest.raises(ValueError, match="1 batches of data are too few to hold one out: give at least 160 texts"):
-        covariance(gpt2, ["some text"], 1)
+def test_too_few_texts_are_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="4 texts in 2 batches of data are too few to hold one out of five: give at"):
+        covariance(gpt2, ["some text"] * 4, 1, batch_size=3)
+
+
+def test_the_batch_size_changes_neither_covariance_nor_shrinkage(gpt2: Model) -> None:
+    texts = [f"text number {i} of some that are longer" for i in range(23)]
+    one, other = (covariance(gpt2, texts, 1, batch_size=n) for n in (4, 23))
+    assert torch.allclose(one.matrix, other.matrix, atol=1e-6)
+    assert (one.shrinkage, one.n_tokens) == (other.shrinkage, other.n_tokens)
+
+
+def test_the_likelihood_of_each_shrinkage_is_that_of_a_gaussian() -> None:
+    _, _, seen = problem(4)
+    keys = torch.randn(50, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    losses = {
+        shrinkage: -torch.distributions.MultivariateNormal(torch.zeros(D).double(), shrink(seen, shrinkage))
+        .log_prob(keys)
+        .mean()
+        for shrinkage in SHRINKAGES
+    }
+    assert best_shrinkage(seen, keys.T @ keys / 50) == min(losses, key=losses.__getitem__)
 
 
 def test_shrinkage_grows_as_data_become_scarce() -> None:

@@ -83,6 +83,61 @@ def test_applying_twice_and_undoing_what_is_not_applied_are_refused(fresh: Calla
         one.apply(model)
 
 
+def test_an_edit_read_from_disk_undoes_the_one_that_was_written(tmp_path: Path, fresh: Callable) -> None:
+    model = fresh("gpt2")
+    before = model.w_out(1).detach().clone()
+    one = edit(model, 5)
+    one.save(tmp_path / "edit.safetensors")
+    one.apply(model)
+    Edit.load(tmp_path / "edit.safetensors").undo(model)
+    assert torch.equal(model.w_out(1), before)
+
+
+def test_a_weight_that_something_else_changed_meanwhile_is_not_overwritten(fresh: Callable) -> None:
+    model = fresh("gpt2")
+    before = model.w_out(1).detach().clone()
+    one, two = edit(model, 0), edit(model, 1)
+    one.apply(model)
+    applied = model.w_out(1).detach().clone()
+    with torch.no_grad():
+        model.w_out(1)[3, 4] += 1.0
+    trained = model.w_out(1).detach().clone()
+    for act in (lambda: one.undo(model), lambda: two.apply(model)):
+        with pytest.raises(RuntimeError, match="layer 1 of .* were changed by something else .* undo the other change"):
+            act()
+        assert torch.equal(model.w_out(1), trained)
+    with torch.no_grad():
+        model.w_out(1).copy_(applied)
+    one.undo(model)
+    assert torch.equal(model.w_out(1), before)
+
+
+def test_edits_at_several_layers_are_undone_where_no_other_edit_remains(fresh: Callable) -> None:
+    model = fresh("gpt2")
+    before = [model.w_out(layer).detach().clone() for layer in range(3)]
+    wide, narrow = edit(model, 0, layer=0), edit(model, 1, layer=2)
+    both = Edit(wide.facts, "by hand", (*wide.updates, *edit(model, 2, layer=2).updates), model.fingerprint)
+    both.apply(model)
+    narrow.apply(model)
+    both.undo(model)
+    assert torch.equal(model.w_out(0), before[0]) and not torch.equal(model.w_out(2), before[2])
+    narrow.undo(model)
+    assert all(torch.equal(model.w_out(layer), before[layer]) for layer in range(3))
+
+
+def test_an_edit_that_conflicts_with_one_applied_says_so_as_it_is_applied(fresh: Callable) -> None:
+    model = fresh("gpt2")
+    other = edit(model, 1, fact=Fact("Rome", "{} is in", "Italy", "Spain"))
+    with edit(model, 0).applied(model), pytest.warns(UserWarning, match="'Rome is in' is edited to both 'France' and"):
+        other.apply(model)
+    other.undo(model)
+
+
+def test_a_change_that_is_not_finite_is_no_edit() -> None:
+    with pytest.raises(ValueError, match="the change of layer 3 holds NaN or infinity"):
+        LowRank(3, torch.full((1, 4), torch.nan), torch.ones(1, 2))
+
+
 def test_contradicting_facts_and_overlapping_keys_are_reported_and_unrelated_edits_are_not(gpt2: Model) -> None:
     one, same = edit(gpt2, 0), edit(gpt2, 0, fact=Fact("Rome", "{} is in", "Italy", "Spain"))
     found = conflicts([one, same])

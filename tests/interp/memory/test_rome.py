@@ -1,16 +1,20 @@
 """ROME on a tiny model: the new object is generated, the layer's output changes by exactly δ, and all undoes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from hooks import Model, capture
-from hooks.site import mlp_out
+from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, Edit, Fact, Query, Search, covariance, prefixes, rome, scorecard
-from interp.memory.completion import score
+from interp.memory.completion import score, tokens_after
+from interp.memory.edit import LowRank
 from interp.memory.fact import answer_in, answered, last_token_of
+from interp.memory.rome import _checked, mean_key_and_value, solve
 from interp.memory.scorecard import control
+from interp.memory.value import place, search_value, statements
 
 FACT = Fact("Rome", "so {} is", "b", "a")
 CONTEXTS = ("", "one. ", "and two. ")
@@ -52,7 +56,7 @@ def test_the_new_object_is_generated_with_the_edit_and_not_without(edited: tuple
 
 def test_the_mean_output_at_the_subject_changes_by_delta_exactly(edited: tuple) -> None:
     model, edit, _ = edited
-    at = last_token_of("Rome")
+    at = last_token_of("Rome", [context + FACT.prompt for context in CONTEXTS])
     prompts = [context + FACT.text for context in CONTEXTS]
 
     def mean_output() -> torch.Tensor:
@@ -116,11 +120,122 @@ def test_contexts_are_in_the_models_own_words_and_the_first_is_empty(gpt2: Model
     assert found == prefixes(gpt2, n=3)
 
 
-def test_the_last_subject_token_is_found_with_padding_and_contexts(gpt2: Model) -> None:
-    tokens = gpt2.tokens(["so Rome is", "Rome, then so Rome is"])
-    mask = last_token_of("Rome").mask(tokens)
-    ends = [int(tokens.offsets[i][mask[i]][0, 1]) for i in range(2)]
-    assert ends == [len("so Rome"), len("Rome, then so Rome")]
+def test_the_last_subject_token_is_found_with_padding_contexts_and_the_subject_spelt_again(
+    gpt2: Model, padded_left: Callable
+) -> None:
+    for model in (gpt2, padded_left(gpt2)):
+        tokens = model.tokens(["York is in New York", "Yorkers, so York is"])
+        mask = last_token_of("York", ["{} is in", "Yorkers, so {} is"]).mask(tokens)
+        assert mask.sum(1).tolist() == [1, 1]
+        assert tokens.offsets[mask][:, 1].tolist() == [len("York"), len("Yorkers, so York")]
+
+
+def test_a_prompt_can_be_edited_at_its_own_last_token(edited: tuple) -> None:
+    model, _, c = edited
+    edit = rome(model, FACT, covariance=c, token="last prompt", contexts=[""], search=SEARCH)
+    at = place("last prompt", "Rome", [FACT.prompt])
+    before = capture(model, FACT.text, [mlp_act[1]]).flat(mlp_act[1], at)
+    assert torch.allclose(before @ edit.updates[0].key[0].float(), torch.ones(1), atol=1e-4)
+    with edit.applied(model):
+        assert answered(model.generate(FACT.text, max_new_tokens=2), "a")
+
+
+def test_preserving_a_continuation_keeps_it_closer_to_what_it_was(edited: tuple) -> None:
+    model, _, _ = edited
+    said = statements(model, FACT, CONTEXTS, ["so {} is not", "when {} was"])
+    _, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
+    free, held = (
+        search_value(model, said, mlp_out[1], v, Search(30, 0.2, kl=kl, decay=0.0, clamp=20.0, stop=0.0))
+        for kl in (0.0, 3.0)
+    )
+    assert held.kl < 0.5 * free.kl
+
+
+def test_the_search_leaves_no_gradient_and_every_weight_as_trainable_as_it_was(edited: tuple) -> None:
+    model, _, _ = edited
+    model.hf.transformer.wpe.weight.requires_grad_(False)
+    try:
+        _, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
+        search_value(model, statements(model, FACT, CONTEXTS, ["{} is a"]), mlp_out[1], v, Search(steps=1))
+        frozen = [name for name, p in model.hf.named_parameters() if not p.requires_grad]
+        assert frozen == ["transformer.wpe.weight"]
+    finally:
+        model.hf.transformer.wpe.weight.requires_grad_(True)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt_neox"])
+def test_other_families_are_edited_at_what_their_output_projection_writes(family: str, fresh: Callable) -> None:
+    model = fresh(family)
+    k, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
+    u, delta = solve(k, torch.randn(model.d_model), torch.eye(model.d_mlp))
+    edit = Edit((FACT,), "rome", (LowRank(1, u[None], delta[None]),), model.fingerprint)
+    with edit.applied(model):
+        moved = mean_key_and_value(model, FACT, CONTEXTS, 1)[1] - v
+    assert torch.allclose(moved.double(), delta, atol=1e-4, rtol=1e-4)
+
+
+def test_a_family_that_normalises_what_the_layer_writes_is_refused(fresh: Callable) -> None:
+    with pytest.raises(ValueError, match=r"mlp_out.1 of .* differs by .* from what its output projection gives"):
+        mean_key_and_value(fresh("gemma2"), FACT, CONTEXTS, 1)
+
+
+def test_an_unknown_token_to_edit_and_a_template_without_place_are_refused(edited: tuple) -> None:
+    model, _, c = edited
+    with pytest.raises(ValueError, match="token='subject': choose 'last subject' or 'last prompt'"):
+        rome(model, FACT, covariance=c, token="subject", contexts=CONTEXTS)
+    with pytest.raises(ValueError, match="template='it is a' has 0 places for the subject: write {} once"):
+        rome(model, FACT, covariance=c, contexts=CONTEXTS, preserve=["it is a"])
+    with pytest.raises(ValueError, match="0 contexts and 1 preserved templates: give at least one of each"):
+        rome(model, FACT, covariance=c, contexts=[])
+
+
+def test_an_edit_that_works_in_the_search_but_not_in_the_weights_is_refused(edited: tuple) -> None:
+    model, edit, _ = edited
+    nothing = replace(edit, updates=(replace(edit.updates[0], value=edit.updates[0].value * 0),))
+    with pytest.raises(RuntimeError, match="still does not say 'a' after 'so Rome is': it has probability 0"):
+        _checked(model, nothing)
+
+
+def test_the_drift_is_the_mean_kl_and_the_ratio_of_perplexities_of_the_texts(edited: tuple) -> None:
+    model, edit, _ = edited
+    card = scorecard(
+        model, edit, paraphrases=["so {} is"], neighbours=[Query("so Oslo is", "b"), Query("so Rome is", "b")],
+        others=[Query("so Rome is", "b"), Query("so Lima is", "a")], texts=TEXTS[:3],
+    )  # fmt: skip
+    kl, nll = [], []
+    for text in TEXTS[:3]:
+        ids = model.tokens(text).ids
+        with torch.no_grad():
+            before = model.hf(ids).logits[0, :-1].log_softmax(-1)
+            with edit.applied(model):
+                after = model.hf(ids).logits[0, :-1].log_softmax(-1)
+        kl.append((before.exp() * (before - after)).sum(-1))
+        nll.append((before - after).gather(1, ids[0, 1:, None]).flatten())
+    assert card.after.kl == pytest.approx(float(torch.cat(kl).mean()), rel=1e-3)
+    assert card.after.perplexity_ratio == pytest.approx(float(torch.cat(nll).mean().exp()), rel=1e-4)
+    # the edited prompt itself, among its neighbours and others, is the one answer of two that moves
+    assert card.after.neighbours_unchanged.value <= 0.5 and card.after.others_unchanged.value <= 0.5
+    assert card.after.neighbours_unchanged.n == 2
+
+
+def test_the_log_probability_of_an_answer_is_the_mean_over_its_tokens_given_the_true_ones(gpt2: Model) -> None:
+    ids = gpt2.tokens("so Rome is in Ulm").ids
+    with torch.no_grad():
+        each = gpt2.hf(ids).logits[0].log_softmax(-1)[torch.arange(13, 17), ids[0, 14:18]]
+    assert torch.allclose(score(gpt2, ["so Rome is in", "so"], ["Ulm", "x"])[0], each.mean(), atol=1e-5)
+
+
+def test_an_empty_answer_or_a_space_at_the_end_of_a_prompt_is_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="answer '': give a text without spaces around it"):
+        score(gpt2, ["Rome is in"], [""])
+    with pytest.raises(ValueError, match="prompt 'Rome is in ': give a text without spaces around it"):
+        score(gpt2, ["Rome is in "], ["Italy"])
+
+
+def test_a_token_across_the_end_of_the_prompt_is_refused(gpt2: Model) -> None:
+    tokens = replace(gpt2.tokens("ab"), offsets=torch.tensor([[[0, 0], [0, 2], [2, 2]]]))
+    with pytest.raises(ValueError, match="one token spells both the end of the prompt and the start of the answer"):
+        tokens_after(tokens, [1])
 
 
 def test_an_answer_is_a_whole_word_and_ends_at_punctuation() -> None:

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from hooks import Model
+from hooks import Model, capture, intervene
+from hooks.position import substring
+from hooks.site import embed, resid_post
 from interp.memory import Subject, locate, trace_attention, trace_mlp, trace_states
-from interp.memory.trace import ROLES, Trace, roles_of
+from interp.memory.trace import ROLES, Trace, _restore, _spoil, roles_of
 
 FACTS = [Subject("so Rome is in", "Italy", "Rome"), Subject("Oslo is", "b", "Oslo")]
 
@@ -51,6 +53,51 @@ def test_the_place_with_the_largest_effect_is_located_with_its_margin_and_majori
     assert found.effect == pytest.approx(0.625) and found.margin == pytest.approx(0.425)
     low, high = trace.interval()[:, 2, 1]
     assert low < 0.625 < high
+
+
+def test_the_broken_run_is_the_clean_one_with_noise_on_the_subjects_embeddings_alone(gpt2: Model) -> None:
+    fact, draws = FACTS[0], 5
+    trace = trace_states(gpt2, [fact], draws=draws, noise=2.0, seed=7)
+    ids = gpt2.tokens(fact.prompt).ids
+    columns = torch.tensor([4, 5, 6, 7])  # after the beginning of text and "so ", one token a letter
+    sigma = gpt2.hf.transformer.wte(ids)[0, columns].std()
+    noise = 2.0 * sigma * torch.randn(draws, 4, gpt2.d_model, generator=torch.Generator().manual_seed(7))
+
+    def spoil(_: object, __: object, embedded: torch.Tensor) -> torch.Tensor:
+        return embedded.index_add(1, columns, noise)
+
+    handle = gpt2.hf.transformer.wte.register_forward_hook(spoil)
+    with torch.no_grad():
+        spoilt = gpt2.hf(ids.expand(draws, -1)).logits[:, -1].softmax(-1)[:, 0 + int(gpt2.tokens(" ").ids[0, 1])]
+    handle.remove()
+    assert torch.allclose(trace.corrupted, spoilt.mean()[None], atol=1e-6)
+
+
+def test_restoring_one_state_of_every_token_gives_the_clean_run(gpt2: Model) -> None:
+    fact = FACTS[0]
+    clean = capture(gpt2, fact.prompt, [resid_post[1]])
+    subject = substring("Rome").mask(clean.tokens)[0].nonzero().flatten()
+    noise = torch.randn(3, len(subject), gpt2.d_model, generator=torch.Generator().manual_seed(0))
+    everything = torch.ones(3, clean.tokens.ids.shape[1], dtype=torch.bool)
+    ids = clean.tokens.ids.expand(3, -1)
+    # no noise reaches the beginning-of-text token, which comes before the subject
+    with torch.no_grad(), intervene(gpt2, {embed: _spoil(noise, subject)}):
+        broken = gpt2.run(ids)[:, -1]
+        with intervene(gpt2, {resid_post[1]: _restore(clean, resid_post[1], everything)}):
+            restored = gpt2.run(ids)[:, -1]
+    with torch.no_grad():
+        whole = gpt2.run(ids)[:, -1]
+    assert torch.allclose(restored, whole, atol=1e-5) and not torch.allclose(broken, whole, atol=1e-2)
+
+
+def test_a_trace_of_states_names_no_place_to_edit(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="a trace of states names no place to edit: give one of trace_mlp"):
+        locate(trace_states(gpt2, FACTS[:1], draws=1))
+
+
+def test_no_draws_are_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="draws=0 of noise=3.0 σ: give at least one draw"):
+        trace_mlp(gpt2, FACTS, window=1, draws=0)
 
 
 def test_a_window_wider_than_the_model_and_no_facts_are_refused(gpt2: Model) -> None:
