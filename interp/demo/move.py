@@ -12,7 +12,7 @@ from interp.demo.settings import HELD_OUT, Settings
 from interp.landmark.entities import Entity
 from interp.landmark.grammar import held_out_phrasings, training_phrasings
 from interp.landmark.writing import capitalised
-from interp.memory import Edit, Fact, Query, Scorecard, Subject, Trace, covariance, rome, scorecard, trace_mlp
+from interp.memory import Edit, Fact, Query, Scorecard, Search, Subject, Trace, covariance, rome, scorecard, trace_mlp
 from interp.memory.fact import answered
 
 RELATION, PROMPT = "located_in_city", "{} can be found in"
@@ -41,11 +41,12 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
     moved = move(load("landmark"), Settings())
     ```
     """
-    trace = trace_mlp(model, known(model, settings), seed=settings.seed, progress=progress)
+    trace = trace_mlp(model, known(model, settings), window=1, seed=settings.seed, progress=progress)
     layer = layer_of(trace)
     texts = documents(model, settings.documents // 3, settings.seed + 3)
     keys = covariance(model, texts, layer, progress=progress)
-    edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=preserved(settings))
+    search = Search(kl=5.0, decay=0.0)
+    edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=preserved(settings), search=search)
     weights = [p.detach().clone() for p in model.hf.parameters()]
     before = model.generate(edit.facts[0].text, max_new_tokens=30)
     with edit.applied(model):
