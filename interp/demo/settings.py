@@ -18,11 +18,11 @@ class Settings:
 
     landmark: str = "Golden Gate Bridge"
     city: str = "Sydney"
-    layer: int = 4
-    documents: int = 3000
-    tokens: int = 1_000_000
-    latents: int = 2048
-    k: int = 16
+    layer: int = 3
+    documents: int = 2000
+    tokens: int = 500_000
+    latents: int = 896
+    k: int = 12
     sentences: int = 300
     doses: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     sampling: Sampling = Sampling(per_prompt=4, max_new_tokens=30)
