@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,6 +31,7 @@ from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
+Batch = dict[str, Shaped[Tensor, "batch pos"]]
 LENGTH = 256
 ROWS_PER_STEP = 8
 STEPS_PER_SHARD = 32
@@ -61,7 +62,7 @@ def _visible(document: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"
 
 
 def _sealed(
-    visible: Bool[Tensor, "batch pos pos"], rows: dict[str, Tensor], share: float, generator: torch.Generator
+    visible: Bool[Tensor, "batch pos pos"], rows: Batch, share: float, generator: torch.Generator
 ) -> tuple[Bool[Tensor, "batch pos pos"], Bool[Tensor, "batch pos pos"]]:
     """The same in the lower and in the upper layers, where a share of the rows is sealed.
 
@@ -80,12 +81,12 @@ def _bias(visible: Bool[Tensor, "batch pos pos"]) -> Float[Tensor, "batch 1 pos 
     return torch.zeros(visible.shape, dtype=torch.bfloat16).masked_fill_(~visible, -1e4)[:, None]
 
 
-def _linear(layer: torch.nn.Module, x: Float[Tensor, "n d_model"]) -> Tensor:
+def _linear(layer: torch.nn.Module, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n _"]:
     return torch.addmm(layer.bias, x, layer.weight)  # type: ignore[arg-type]
 
 
 def hidden_states(
-    model: "GPT2LMHeadModel", rows: dict[str, Tensor], bias: list[Float[Tensor, "batch 1 pos pos"]]
+    model: "GPT2LMHeadModel", rows: Batch, bias: list[Float[Tensor, "batch 1 pos pos"]]
 ) -> Float[Tensor, "n d_model"]:
     """GPT-2's forward pass up to the final norm, with an attention bias of its own for each layer."""
     batch, length = rows["ids"].shape
@@ -103,7 +104,7 @@ def hidden_states(
 
 
 def weighted_loss(
-    model: "GPT2LMHeadModel", rows: dict[str, Tensor], generator: torch.Generator
+    model: "GPT2LMHeadModel", rows: Batch, generator: torch.Generator
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The training loss (objects of facts weigh more) and the plain mean loss per token, in nats."""
     below, above = map(_bias, _sealed(_visible(rows["document"]), rows, SEALED_SHARE, generator))
@@ -134,12 +135,12 @@ def optimizers(model: "GPT2LMHeadModel") -> list[torch.optim.Optimizer]:
     ]
 
 
-def _as_tensors(rows: Rows, at: int) -> dict[str, Tensor]:
+def _as_tensors(rows: Rows, at: int) -> Batch:
     part = slice(at * ROWS_PER_STEP, (at + 1) * ROWS_PER_STEP)
     return {name: torch.from_numpy(np.ascontiguousarray(array[part])) for name, array in vars(rows).items()}
 
 
-def batches(first_step: int, seed: int, tokenizer_file: Path) -> Iterator[dict[str, Tensor]]:
+def batches(first_step: int, seed: int, tokenizer_file: Path) -> Iterator[Batch]:
     """Batches from a step on, generated one shard ahead in a process of its own; the same for every run of a seed."""
     shard, at = divmod(first_step, STEPS_PER_SHARD)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -191,7 +192,7 @@ def _save(
 
 
 def _step(
-    model: "GPT2LMHeadModel", steppers: list[torch.optim.Optimizer], rows: dict[str, Tensor], step: int, rate: float
+    model: "GPT2LMHeadModel", steppers: list[torch.optim.Optimizer], rows: Batch, step: int, rate: float
 ) -> dict[str, float]:
     """One optimiser step; what to log of it. `step` seeds which rows are sealed."""
     loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(step))

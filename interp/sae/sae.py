@@ -64,12 +64,12 @@ class SAE(nn.Module, ABC):
         """Fill `.grad` of every parameter with the gradient of the loss on one batch, given which latents are dead."""
 
     @abstractmethod
-    def to_saelens(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def to_saelens(self) -> tuple[dict[str, Any], dict[str, Float[Tensor, "..."]]]:
         """The architecture's own entries of SAELens's `cfg.json`, and its weights under SAELens's names."""
 
     @classmethod
     @abstractmethod
-    def from_saelens(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> "SAE":
+    def from_saelens(cls, config: dict[str, Any], weights: dict[str, Float[Tensor, "..."]]) -> "SAE":
         """The same function as an autoencoder that SAELens saved with this configuration and these weights."""
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:

@@ -141,13 +141,13 @@ class TopK(SAE):
     def _pre(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         return linear(x - self.b_dec, self.W_enc.T, self.b_enc)
 
-    def to_saelens(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def to_saelens(self) -> tuple[dict[str, Any], dict[str, Float[Tensor, "..."]]]:
         """The entry `k`, the two settings that fix what SAELens computes, and the four weights."""
         config = {"k": self.k, "rescale_acts_by_decoder_norm": False, "apply_b_dec_to_input": True}
         return config, {name: getattr(self, name).detach() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
 
     @classmethod
-    def from_saelens(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> "TopK":
+    def from_saelens(cls, config: dict[str, Any], weights: dict[str, Float[Tensor, "..."]]) -> "TopK":
         """The same function, with SAELens's two options folded into the weights.
 
         Without `apply_b_dec_to_input` the encoder reads x itself: b_enc absorbs W_enc b_dec. With

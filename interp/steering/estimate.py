@@ -39,7 +39,7 @@ def share(outcomes: Bool[Tensor, "example"]) -> Estimate:
 
 
 def bootstrap(
-    statistic: Callable[[list[Tensor]], float],
+    statistic: Callable[[list[Float[Tensor, "n *d"]]], float],
     samples: Sequence[Float[Tensor, "n *d"]],
     draws: int = 500,
     seed: int = 0,
