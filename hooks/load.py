@@ -79,5 +79,5 @@ def _bundled() -> Path:
     looked = " or ".join(str(place / "landmark" / "model") for place in places) or "an installed interp package"
     raise FileNotFoundError(
         f"the bundled model 'landmark' is not at {looked}: reinstall the package, or train it with "
-        "`python -m interp.landmark.train`"
+        "`interp landmark train`"
     )
