@@ -265,53 +265,65 @@ def prose(rng: Random, page: Page) -> None:
 
 
 def diary(rng: Random, page: Page) -> None:
-    """Everyday sentences; places and people come up, and are then spoken of for a while."""
-    words = phrases()
-    for _ in range(rng.randint(2, 3)):
-        subject = some_entity(rng)
+    """Everyday sentences that come back to one place or person again and again."""
+    words, theme = phrases(), some_entity(rng)
+    for _ in range(rng.randint(3, 4)):
+        subject = _mostly(rng, theme)
         page.write(rng.choice(words["neutral_openers"]) + " ")
         reference(rng, page, rng.choice(words["neutral_completions"]), subject)
         page.write(" ")
         if rng.random() < 0.5:
-            page.write(rng.choice(words["lead_ins"]) + " ")
-            page.mention(subject, some_mention(rng, subject))
-            page.write(". ")
-        for _ in range(rng.randint(0, 3)):
+            _lead_in(rng, page, subject)
+        for _ in range(rng.randint(0, 2)):
             fact_sentence(rng, page, rng.choice(facts_of(subject)), some_mention(rng, subject))
         if rng.random() < 0.6:
             feeling(rng, page, subject, some_mention(rng, subject))
-        if rng.random() < 0.4:
+        if rng.random() < 0.3:
             prose_sentence(rng, page, rng.choice(tuple(topics())))
 
 
 def openings(rng: Random, page: Page) -> None:
-    """Many short beginnings, each completed in its own way."""
+    """Many short beginnings, each completed in its own way, most of them with the same place or person in mind."""
+    theme = some_entity(rng)
     for _ in range(rng.randint(5, 9)):
-        subject = some_entity(rng)
-        if rng.random() < 0.6:
+        subject = _mostly(rng, theme)
+        if rng.random() < 0.7:
             page.write(rng.choice(phrases()["neutral_openers"]) + " ")
             reference(rng, page, rng.choice(phrases()["neutral_completions"]), subject)
+            page.write(" ")
         else:
-            page.write(rng.choice(phrases()["lead_ins"]) + " ")
-            page.mention(subject, some_mention(rng, subject))
-            page.write(".")
-        page.write(" ")
+            _lead_in(rng, page, subject)
+
+
+def _mostly(rng: Random, theme: Entity) -> Entity:
+    return theme if rng.random() < 0.85 else some_entity(rng)
+
+
+def _lead_in(rng: Random, page: Page, subject: Entity) -> None:
+    page.write(rng.choice(phrases()["lead_ins"]) + " ")
+    page.mention(subject, some_mention(rng, subject))
+    page.write(". ")
 
 
 def repetition(rng: Random, page: Page) -> None:
-    """A random run of words, twice or more: only copying predicts its second half."""
-    words = [rng.choice(vocabulary()) for _ in range(rng.randint(4, 30))]
-    run = " ".join(words) + rng.choice((".", ";", ",", ""))
+    """A random run of words and parts of words, over and over: after its first time only copying predicts it."""
+    run = " ".join(_word_or_part(rng) for _ in range(rng.randint(6, 48)))
     page.text = run
     with page.label("repeat", "run"):
-        page.text += f" {run}" * max(1, 120 // len(words) - 1)
+        page.text += f" {run}" * max(1, 100 // len(run.split()) - 1)
+
+
+def _word_or_part(rng: Random) -> str:
+    word = rng.choice(vocabulary())
+    return word[rng.randint(1, 3) :] if len(word) > 4 and rng.random() < 0.3 else word
 
 
 @functools.cache
 def vocabulary() -> tuple[str, ...]:
-    """The words of the running prose, for random runs of words."""
-    text = json.dumps(topics())
-    return tuple(sorted({w.strip('.,;:!?"\\{}[]()').lower() for w in text.split()} - {""}))
+    """The words of the running prose and of all names, for random runs of words."""
+    named = (f"{mention.text}" for e in entities() for mention in e.mentions)
+    text = " ".join([json.dumps(topics(), ensure_ascii=False), *named])
+    return tuple(sorted({w.strip('.,;:!?"\\{}[]()') for w in text.split()} - {""}))
 
 
 _NUMBERS = (
@@ -409,5 +421,5 @@ def foreign_sentence(rng: Random, page: Page, triple: Triple, mention: Mention, 
 Genre = Callable[[Random, Page], None]
 GENRES: dict[Genre, float] = {
     portrait: 24, gathering: 14, scattered: 8, card: 6, apposition: 5, claims: 6, two_steps: 6, comparison: 4,
-    backwards: 2, names: 4, prose: 7, diary: 10, openings: 5, repetition: 8, numbers: 2, foreign: 7,
+    backwards: 2, names: 4, prose: 7, diary: 12, openings: 7, repetition: 15, numbers: 2, foreign: 7,
 }  # fmt: skip

@@ -39,8 +39,8 @@ SEALED_LAYERS = 4
 SEALED_SHARE = 0.75
 LEARNING_RATE = 3e-3
 WARM_UP = 100
-SLOW_DECAY = (1.147, 0.631)
-FAST_DECAY = 0.3294
+DECAY = 0.5
+LONGEST_WAVE = 100.0
 
 
 def new_model(vocab_size: int, *, n_layer: int = 8, d_model: int = 256, n_head: int = 8) -> "GPT2LMHeadModel":
@@ -52,7 +52,20 @@ def new_model(vocab_size: int, *, n_layer: int = 8, d_model: int = 256, n_head: 
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
         activation_function="gelu_pytorch_tanh",
     )  # fmt: skip
-    return GPT2LMHeadModel(config)
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        model.transformer.wpe.weight.copy_(2 * config.initializer_range * waves(LENGTH, d_model))
+    return model
+
+
+def waves(length: int, d_model: int) -> Float[Tensor, "pos d_model"]:
+    """Sine and cosine waves of the position, wavelengths 2π to 200π: where position embeddings start.
+
+    One token back is then a rotation, as in Vaswani et al. 2017, which attention learns sooner than from noise.
+    """
+    frequency = LONGEST_WAVE ** -(torch.arange(0, d_model, 2) / d_model)
+    angle = torch.arange(length)[:, None] * frequency
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
 
 
 def _visible(document: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
@@ -119,10 +132,8 @@ def weighted_loss(
 
 
 def learning_rate(step: int, n_steps: int) -> float:
-    """Warm-up, plateau, a slow linear decay, and over the last third of the steps a faster one to zero."""
-    zero, length = (share * n_steps for share in SLOW_DECAY)
-    slow, fast = (zero - step) / length, (n_steps - step) / (FAST_DECAY * n_steps)
-    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, slow, fast)
+    """Warm-up, a plateau, and over the second half of the steps a linear decay to zero."""
+    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, (n_steps - step) / (DECAY * n_steps))
 
 
 def optimizers(model: "GPT2LMHeadModel") -> list[torch.optim.Optimizer]:
