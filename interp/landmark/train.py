@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+    from transformers.pytorch_utils import Conv1D
 
 Batch = dict[str, Shaped[Tensor, "batch pos"]]
 LENGTH = 256
@@ -94,8 +96,8 @@ def _bias(visible: Bool[Tensor, "batch pos pos"]) -> Float[Tensor, "batch 1 pos 
     return torch.zeros(visible.shape, dtype=torch.bfloat16).masked_fill_(~visible, -1e4)[:, None]
 
 
-def _linear(layer: torch.nn.Module, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n _"]:
-    return torch.addmm(layer.bias, x, layer.weight)  # type: ignore[arg-type]
+def _linear(layer: "Conv1D", x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n _"]:
+    return torch.addmm(layer.bias, x, layer.weight)
 
 
 def hidden_states(
@@ -106,7 +108,7 @@ def hidden_states(
     config, trunk = model.config, model.transformer
     heads, width = config.n_head, config.n_embd // config.n_head
     h = (trunk.wte(rows["ids"]) + trunk.wpe(rows["position"])).view(batch * length, -1)
-    for block, mask in zip(trunk.h, bias, strict=True):
+    for block, mask in zip(cast("list[GPT2Block]", trunk.h), bias, strict=True):
         qkv = _linear(block.attn.c_attn, block.ln_1(h)).view(batch, length, 3, heads, width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         pattern = torch.softmax(q @ k.transpose(-1, -2) * width**-0.5 + mask, -1, dtype=torch.bfloat16)

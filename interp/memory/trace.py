@@ -246,7 +246,8 @@ def _trace_one(
         mask = torch.zeros(draws * len(roles), n_tokens, dtype=torch.bool, device=model.device)
         for i, columns in enumerate(roles):
             mask[i * draws : (i + 1) * draws, list(columns)] = True
-        plan |= {site(layer): _restore(clean, site(layer), mask) for layer in window if bool(mask.any())}
+        for layer in window if bool(mask.any()) else ():
+            plan[site(layer)] = _restore(clean, site(layer), mask)
         with intervene(model, plan):
             last = model.run(ids)[:, -1].softmax(-1)[:, answer]
         return last.view(len(roles), draws).mean(1).cpu()
