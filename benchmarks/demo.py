@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from interp.demo.run import Demonstration, run  # noqa: E402
-from interp.steering.estimate import Estimate  # noqa: E402
+from interp.estimate import Estimate  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "demo.json"
 

@@ -6,8 +6,8 @@ from math import prod
 
 from hooks.interventions import Intervention
 from hooks.model import Model
+from hooks.passes import Pass
 from hooks.position import everywhere
-from hooks.running import Pass
 from hooks.site import Site
 
 Plan = Mapping[Site, Sequence[Intervention]]

@@ -9,6 +9,8 @@ What the names mean, block by block (x is the residual stream):
 - `resid_mid`: the stream between the two. A parallel block has none: there
   resid_pre + attn_out + mlp_out = resid_post. In a post-norm block (BERT) the stream is normalised
   after each addition: resid_mid = LN1(resid_pre + attn_out), resid_post = LN2(resid_mid + mlp_out).
+  In a mixture of experts (Mixtral) each token runs through its own few feed-forward layers: `mlp_in`
+  and `mlp_out` are those of the mixture, and there is no `mlp_pre` and no `mlp_act`.
 - `q`, `k`, `v`: the projections, by head, before rotary embedding and before any norm of queries and
   keys; keys and values have their own, fewer heads under grouped-query attention.
 - `z`: the weighted values by head, before the output projection. `pattern`: the attention weights.
@@ -19,8 +21,11 @@ What the names mean, block by block (x is the residual stream):
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from torch import nn
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from hooks.huggingface import HFConfig, HFModel
 from hooks.resolve import Paths
@@ -72,12 +77,27 @@ def taps(hf: HFModel, paths: Paths) -> Mapping[Site, Tap]:
     return {tap.site: tap for tap in found}
 
 
+def parts(block: nn.Module, paths: Paths) -> Mapping[str, nn.Module]:
+    """Return the modules of a block by TransformerLens's names for them (`ln1`, `attn.o`, `mlp.out`, ...).
+
+    Example:
+        ```python
+        parts(blocks(hf, paths)[0], paths)["attn.o"]
+        ```
+    """
+    found = ((name, find(block, path)) for name, path in paths.block.items())
+    part = {name: module for name, module in found if module is not None}
+    if find(part.get("mlp", block), "experts") is not None:  # its gate chooses experts and is no gate of a layer
+        return {name: module for name, module in part.items() if not name.startswith("mlp.")}
+    joint = find(part.get("mlp", block), "gate_up_proj")
+    return part if joint is None else part | {"mlp.gate_up": joint}
+
+
 def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
-    d_model = hf.config.get_text_config().hidden_size
     for name in ("embed", "pos_embed"):
         module = find(hf, paths.top.get(name))
         if module is not None:
-            yield Tap(Site(name), module, "output", (d_model,))
+            yield Tap(Site(name), module, "output", tuple(module.get_parameter("weight").shape[1:]))
 
 
 def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
@@ -90,31 +110,34 @@ def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
 
 
 def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:
-    found = ((name, find(block, path)) for name, path in paths.block.items())
-    part = {name: module for name, module in found if module is not None}
+    part = parts(block, paths)
     d_model = (config.hidden_size,)
+    flat = None if "mlp" in part else block
     behind = ("ln1", "ln2") if paths.norms_last else ("ln1_post", "ln2_post")
     yield Tap(Site("resid_pre", layer), block, "input", d_model)
     yield from _attention(config, part, layer, paths, behind[0])
-    if paths.block.get("ln1", "").startswith(f"{paths.block.get('attn')}."):  # normalised after the addition
+    if paths.norms_after:
         yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
     elif not paths.parallel and "ln2" in part:
         reader = part["mlp"] if paths.norms_last else part["ln2"]
-        yield Tap(Site("resid_mid", layer), reader, "input", d_model, shared=True)
-    yield from _feed_forward(config, part, layer, behind[1])
+        yield Tap(Site("resid_mid", layer), reader, "input", d_model, shared=True, flat_in=flat)
+    for tap in _feed_forward(config, part, layer, behind[1]):
+        yield replace(tap, flat_in=flat)
     yield Tap(Site("resid_post", layer), block, "output", d_model)
 
 
-def _attention(config: HFConfig, part: dict[str, nn.Module], layer: int, paths: Paths, norm: str) -> Iterator[Tap]:
+def _attention(
+    config: HFConfig, part: Mapping[str, nn.Module], layer: int, paths: Paths, norm: str
+) -> Iterator[Tap]:
     if "attn.o" not in part:
         return
     heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
     d_head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
+    for name in ("q", "k", "v"):
         rows = None if paths.qkv_rows is None else paths.qkv_rows[name]
         module = part.get(f"attn.{name}") if rows is None else part["attn.qkv"]
         if module is not None:
+            count = (width(module)[1] if rows is None else len(rows)) // d_head
             rows = None if rows is None else rows.to(next(module.parameters()).device)
             yield Tap(Site(name, layer), module, "output", (count, d_head), heads=count, rows=rows)
     yield Tap(Site("pattern", layer), part["attn"], "output", (heads,), part=1)
@@ -123,19 +146,35 @@ def _attention(config: HFConfig, part: dict[str, nn.Module], layer: int, paths: 
     yield Tap(Site("attn_out", layer), added, "output", (config.hidden_size,), factor=factor)
 
 
-def _feed_forward(config: HFConfig, part: dict[str, nn.Module], layer: int, norm: str) -> Iterator[Tap]:
+def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, norm: str) -> Iterator[Tap]:
     d_model = (config.hidden_size,)
     first, out = part.get("mlp.gate", part.get("mlp.in")), part.get("mlp.out")
     whole = part.get("mlp", first)
     if whole is not None:
         yield Tap(Site("mlp_in", layer), whole, "input", d_model)
-    if first is not None:
+    if "mlp.gate_up" in part:
+        gate, up = gate_up_rows(part["mlp.gate_up"])
+        yield Tap(Site("mlp_pre", layer), part["mlp.gate_up"], "output", (len(gate),), rows=gate)
+    elif first is not None:
         yield Tap(Site("mlp_pre", layer), first, "output", width(first)[1:])
     if out is not None:
         yield Tap(Site("mlp_act", layer), out, "input", width(out)[:1])
     added, factor = part.get(norm, whole if out is None else out), getattr(config, "residual_multiplier", 1.0)
     if added is not None:
-        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor)
+        overwritten = config.model_type == "falcon"
+        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, overwritten=overwritten)
+
+
+def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
+    """Return which outputs of a joint projection are the gate, and which what it multiplies (Phi-3).
+
+    Example:
+        >>> gate_up_rows(nn.Linear(2, 4))
+        (tensor([0, 1]), tensor([2, 3]))
+    """
+    rows = torch.arange(width(joint)[1], device=joint.get_parameter("weight").device)
+    gate, up = rows.chunk(2)
+    return gate, up
 
 
 def width(projection: nn.Module) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Positions: which tokens of a text, anchored to the text so that padding, batches and KV caches change nothing."""
 
-from collections.abc import Callable
+import builtins
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final, final
 
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hooks.errors import nearest
-from hooks.tokens import Tokens
+from hooks.tokens import Tokens, is_in
 
 
 @final
@@ -17,13 +18,17 @@ from hooks.tokens import Tokens
 class Position:
     """A rule that selects tokens of a text.
 
-    Special tokens (beginning and end of text) and padding are never selected. All positions but
-    `everywhere`, `generated` and `after` speak of the prompt, so they select the same tokens whether
-    the continuation is decoded one token at a time or read again as a whole.
+    Padding is never selected, special tokens (beginning and end of text) only by `special` and
+    `tokens`, which ask for them. Of generated tokens, `everywhere`, `generated`, `after`, `tokens` and
+    `special` speak; all others speak of the prompt. So each selects the same tokens whether the
+    continuation is decoded one token at a time, several at once, or read again as a whole.
+
+    Positions combine as sets: `|`, `&`, and `~` for the tokens of the text that are not selected.
 
     Attributes:
         name: how it prints; two positions of one name are equal.
-        select: from tokens to the mask of the selected ones.
+        select: from tokens to the mask of the selected ones; whether a token is selected must not
+            depend on later ones, which are not known yet while decoding.
 
     Example:
         ```python
@@ -50,14 +55,20 @@ class Position:
         """Return True on the selected tokens.
 
         Raises:
-            ValueError: a text lacks what the position speaks of.
+            ValueError: a text lacks what the position speaks of, or the rule gives no mask.
 
         Example:
             ```python
             everywhere.mask(model.tokens("Fog over the bay"))
             ```
         """
-        return self.select(tokens)
+        mask = self.select(tokens)
+        if mask.dtype != torch.bool or mask.shape != tokens.ids.shape:
+            raise ValueError(
+                f"{self} must select by a bool mask of shape {tuple(tokens.ids.shape)}, "
+                f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+        return mask & tokens.mask
 
 
 def first(n: int) -> Position:
@@ -92,6 +103,46 @@ def index(i: int) -> Position:
         return given & (given.cumsum(dim=1) == wanted[:, None] + 1)
 
     return Position(f"index({i})", select)
+
+
+def slice(start: int | None, stop: int | None = None) -> Position:
+    """Select the tokens of the prompt that `content[start:stop]` would, whatever their number.
+
+    Both count from 0 at the first token or from -1 at the last, as Python's slices do; None is the
+    end on its side.
+
+    Example:
+        >>> slice(1, -1)
+        slice(1, -1)
+    """
+    signed = start is not None and stop is not None and (start < 0) == (stop < 0)
+    if start is not None and stop is not None and (stop == 0 or (signed and stop <= start)):
+        raise ValueError(f"slice({start}, {stop}) selects nothing: stop must lie behind start")
+
+    def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+        given = tokens.given
+        number = given.cumsum(dim=1) - 1
+        bounds = [builtins.slice(start, stop).indices(count) for count in given.sum(dim=1).tolist()]
+        low, high = (torch.tensor([bound[i] for bound in bounds], device=number.device) for i in (0, 1))
+        return given & (number >= low[:, None]) & (number < high[:, None])
+
+    return Position(f"slice({start}, {stop})", select)
+
+
+def tokens(ids: int | Collection[int]) -> Position:
+    """Select every token, given or generated, whose id is one of `ids`; special ones as well.
+
+    Raises:
+        ValueError: no ids, or negative ones.
+
+    Example:
+        >>> tokens([13, 30])
+        tokens([13, 30])
+    """
+    wanted = sorted({ids} if isinstance(ids, int) else {int(one) for one in ids})
+    if not wanted or wanted[0] < 0:
+        raise ValueError(f"tokens(ids) needs token ids, whole numbers from 0 on, got {ids}")
+    return Position(f"tokens({wanted})", lambda tokens: tokens.mask & is_in(tokens.ids, wanted))
 
 
 def substring(text: str, occurrence: int | None = None) -> Position:
@@ -183,5 +234,6 @@ def _called(tokens: Tokens, row: int) -> str:
 
 everywhere: Final = Position("everywhere", lambda tokens: tokens.content)
 prompt: Final = Position("prompt", lambda tokens: tokens.given)
+special: Final = Position("special", lambda tokens: tokens.special & tokens.mask)
 generated: Final = Position("generated", lambda tokens: tokens.content & ~tokens.given)
 last: Final = Position("last", index(-1).select)

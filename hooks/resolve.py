@@ -34,6 +34,7 @@ class Paths:
         block: module paths from a block (`ln1`, `attn`, `attn.q`, `mlp`, `mlp.out`, ...).
         parallel: attention and feed-forward read the same residual stream.
         norms_last: the norms of a block stand behind attention and feed-forward, before the addition.
+        norms_after: the norms of a block normalise the stream itself, after each addition.
         qkv_rows: which outputs of a joint projection are the queries, keys and values.
     """
 
@@ -42,6 +43,7 @@ class Paths:
     block: Mapping[str, str]
     parallel: bool
     norms_last: bool
+    norms_after: bool
     qkv_rows: Mapping[str, Int[Tensor, "n"]] | None
 
 
@@ -78,7 +80,9 @@ def component_paths(hf: HFModel) -> Paths:
     block = dict(_flatten(mapping["blocks"].submodules))
     parallel = type(mapping["blocks"]).__name__ == "ParallelBlockBridge"
     norms_last = bool(getattr(mapping["blocks"], "mlp_reads_resid_directly", False))
-    return Paths(top, top.get(FINAL_NORM), block, parallel, norms_last, _qkv_rows(hf, mapping["blocks"], top, block))
+    norms_after = _norms_after(hf, block)
+    rows = _qkv_rows(hf, mapping["blocks"], top, block)
+    return Paths(top, top.get(FINAL_NORM), block, parallel, norms_last, norms_after, rows)
 
 
 def unwrap(bridge: Bridge) -> tuple[HFModel, Tokenizer]:
@@ -121,6 +125,12 @@ def _architecture(hf: HFModel, known: Collection[str]) -> tuple[str, str]:
     raise ValueError(
         f"no architecture adapter knows {name}; the nearest known architectures are {nearest(name, known)}"
     )
+
+
+def _norms_after(hf: HFModel, block: Mapping[str, str]) -> bool:
+    """BERT keeps the norm after the addition inside its attention; OPT's configuration says where it stands."""
+    inside = block.get("ln1", "").startswith(f"{block.get('attn')}.")
+    return inside or not getattr(hf.config.get_text_config(), "do_layer_norm_before", True)
 
 
 def _flatten(components: Mapping[str, Component], name: str = "", path: str = "") -> Iterator[tuple[str, str]]:

@@ -1,53 +1,23 @@
-"""The forward pass in flight: which tokens it computes, told apart from those a KV cache already holds."""
+"""Following the forward passes of a model while somebody needs to know which tokens they compute."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from hooks.huggingface import HFModel
-from hooks.interventions import Intervention, Rows
-from hooks.position import Position
+from hooks.huggingface import HFModel, HFOutput
+from hooks.interventions import Intervention
+from hooks.passes import Pass, asked_mask, continued, fresh, spread
 from hooks.site import Site
-from hooks.tokens import Tokens, is_in
+from hooks.tokens import Tokens
 
-
-@final
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """One forward pass.
-
-    Attributes:
-        tokens: every token so far, from the first column on.
-        start: the first column this pass computes; earlier ones are in the KV cache.
-    """
-
-    tokens: Tokens
-    start: int
-    _rows: dict[Position, Rows] = field(default_factory=dict)
-
-    @property
-    def prefill(self) -> bool:
-        """True for the pass over the prompt, False while decoding."""
-        return self.start == 0
-
-    def rows(self, at: Position) -> Rows:
-        """Return which of the tokens this pass computes a position selects.
-
-        Example:
-            ```python
-            model.running.current.rows(everywhere).token
-            ```
-        """
-        if at not in self._rows:
-            row, column = at.mask(self.tokens)[:, self.start :].nonzero(as_tuple=True)
-            number = self.tokens.mask.long().cumsum(dim=1) - 1
-            self._rows[at] = Rows(row, column + self.start, number[row, column + self.start])
-        return self._rows[at]
+Plan = Mapping[Site, tuple[Intervention, ...]]
+Begins = Callable[[Pass], None]
 
 
 @final
@@ -55,20 +25,26 @@ class Running:
     """Follows the forward passes of one Hugging Face model while somebody needs to know their tokens.
 
     Attributes:
-        current: the pass in flight, or the last one.
+        current: the pass in flight; None outside the model's forward.
         active: the interventions of all open blocks, those of outer blocks first.
+        resting: True while the open blocks change nothing.
     """
 
     def __init__(self, hf: HFModel, special: frozenset[int]) -> None:
         self._hf = hf
         self._special = special
         self._read: Tokens | None = None
+        self._begins: tuple[Begins, ...] = ()
+        self._around: list[Pass | None] = []
+        self._cached: WeakKeyDictionary[Any, tuple[Tokens, Tokens | None]] = WeakKeyDictionary()
+        self._last: RemovableHandle | None = None
         self.current: Pass | None = None
         self.active: dict[Site, tuple[Intervention, ...]] = {}
+        self.resting = False
 
     @contextmanager
     def reading(self, tokens: Tokens) -> Iterator[None]:
-        """Say where the ids of the passes inside the block come from: they may carry texts and offsets.
+        """Say which prompt the passes inside the block read: it may carry texts and offsets.
 
         Example:
             ```python
@@ -83,9 +59,23 @@ class Running:
             self._read = was
 
     @contextmanager
-    def following(
-        self, plan: Mapping[Site, tuple[Intervention, ...]], begins: Callable[[Pass], None]
-    ) -> Iterator[None]:
+    def at_rest(self) -> Iterator[None]:
+        """Let the model run as if no block of interventions were open.
+
+        Example:
+            ```python
+            with model.running.at_rest():
+                clean = model.run("Fog")
+            ```
+        """
+        was, self.resting = self.resting, True
+        try:
+            yield
+        finally:
+            self.resting = was
+
+    @contextmanager
+    def following(self, plan: Plan, begins: Begins) -> Iterator[None]:
         """Inside the block, `plan` is active, and `begins` is called before the first layer of each pass.
 
         Example:
@@ -94,20 +84,59 @@ class Running:
                 model.run("Fog")
             ```
         """
-        outer = self.active
+        outer, begun = self.active, self._begins
+        with ExitStack() as stack:
+            if not begun:
+                stack.enter_context(self._watching())
+            self._come_last()
+            self.active = outer | {site: (*outer.get(site, ()), *chain) for site, chain in plan.items()}
+            self._begins = (*begun, begins)
+            try:
+                yield
+            finally:
+                self.active, self._begins = outer, begun
 
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.current = self._next(args, kwargs)
-            begins(self.current)
-
-        handle = self._hf.register_forward_pre_hook(hook, with_kwargs=True)
-        self.active = outer | {site: (*outer.get(site, ()), *chain) for site, chain in plan.items()}
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        first = self._hf.register_forward_pre_hook(self._begin, with_kwargs=True)
         try:
-            yield
+            with _generate_says_its_prompt(self._hf, self._generating):
+                yield
         finally:
-            handle.remove()
-            self.active = outer
-            self.current = self.current if outer else None
+            first.remove()
+            if self._last is not None:
+                self._last.remove()
+            self._last, self.current = None, None
+            self._around.clear()
+            self._cached.clear()
+
+    def _come_last(self) -> None:
+        """Have the pass end behind every hook there is: those of sites may sit on the whole model."""
+        if self._last is not None:
+            self._last.remove()
+        self._last = self._hf.register_forward_hook(self._end, always_call=True)
+
+    @contextmanager
+    def _generating(self, ids: Tensor, mask: Any) -> Iterator[None]:
+        if self._read is not None and spread(self._read, ids) is not None:
+            yield
+            return
+        with self.reading(fresh(ids, asked_mask(mask, *ids.shape), self._special)):
+            yield
+
+    def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._around.append(self.current)
+        self.current = None
+        if not self.resting:
+            self.current = self._next(args, kwargs)
+            for begins in self._begins:
+                begins(self.current)
+
+    def _end(self, _m: nn.Module, _a: Any, output: HFOutput) -> None:
+        passing, self.current = self.current, self._around.pop() if self._around else None
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None and passing is not None:
+            self._cached[cache] = (passing.tokens, self._read)
 
     def _next(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pass:
         ids = args[0] if args else kwargs.get("input_ids")
@@ -115,31 +144,49 @@ class Running:
             raise ValueError("the forward pass got no input_ids, so positions mean nothing: pass token ids")
         cache = kwargs.get("past_key_values")
         start = 0 if cache is None else int(cache.get_seq_length())
-        mask = self._mask(ids, kwargs.get("attention_mask"), start)
-        if start == 0:
-            return Pass(self._prompt(ids, mask), 0)
-        if self.current is None or self.current.tokens.ids.shape[1] < start:
-            raise ValueError("a KV cache was filled outside the block: start the generation inside it")
-        return Pass(self._extended(self.current.tokens, ids, mask, start), start)
-
-    def _mask(self, ids: Int[Tensor, "batch n"], mask: Tensor | None, start: int) -> Bool[Tensor, "batch pos"]:
         end = start + ids.shape[1]
-        if mask is not None and mask.ndim == 2:
-            return mask[:, :end].bool()
-        new = torch.ones_like(ids, dtype=torch.bool)
-        if start and self.current is not None:
-            return torch.cat([self.current.tokens.mask[:, :start], new], dim=1)
-        if mask is not None:
-            raise ValueError(f"an attention mask of shape {tuple(mask.shape)} hides the padding: pass [batch pos]")
-        return new
+        mask = asked_mask(kwargs.get("attention_mask"), ids.shape[0], end)
+        known = self._known(cache, start, ids)
+        if known is not None:
+            return Pass(continued(known, ids, start, mask, self._special), start, end)
+        if mask is None and kwargs.get("attention_mask") is not None:
+            raise ValueError("the attention mask hides the padding: pass one of [batch pos]")
+        return Pass(fresh(ids, mask, self._special), start, end)
 
-    def _prompt(self, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]) -> Tokens:
-        if self._read is not None and self._read.ids.shape == ids.shape:
-            return self._read
-        return Tokens(ids=ids, mask=mask, special=~mask | is_in(ids, self._special))
+    def _known(self, cache: Any, start: int, ids: Tensor) -> Tokens | None:
+        """What was said or seen of the text this pass goes on with."""
+        if start == 0:
+            return None if self._read is None else spread(self._read, ids)
+        tokens, read = self._cached.get(cache, (None, None))
+        if tokens is None or tokens.ids.shape[1] < start:
+            raise ValueError("a KV cache was filled outside the block: start the generation inside it")
+        if self._read is None or self._read is read or len(tokens) != len(ids):
+            return tokens
+        whole = torch.cat([tokens.ids[:, :start], ids], dim=1)
+        return spread(self._read, whole) or tokens
 
-    def _extended(
-        self, before: Tokens, ids: Int[Tensor, "batch n"], mask: Bool[Tensor, "batch pos"], start: int
-    ) -> Tokens:
-        new = mask[:, start:]
-        return before.cut(start).extended(ids, new, ~new | is_in(ids, self._special))
+
+@contextmanager
+def _generate_says_its_prompt(hf: HFModel, generating: Callable[[Tensor, Any], Any]) -> Iterator[None]:
+    """Tell where the prompt ends: its first pass may hold a part of it, or guesses at what follows."""
+    if not hf.can_generate():
+        yield
+        return
+    generate, before = hf.generate, vars(hf).get("generate")
+
+    @wraps(generate)
+    def told(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        if not isinstance(ids, Tensor):
+            return generate(inputs, *args, **kwargs)
+        with generating(ids, kwargs.get("attention_mask")):
+            return generate(inputs, *args, **kwargs)
+
+    hf.generate = told
+    try:
+        yield
+    finally:
+        if before is None:
+            del hf.generate
+        else:
+            hf.generate = before

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, Protocol, final
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +33,8 @@ class Tap:
         rows: which features of the last axis are the site's; None for all.
         shared: the tensor is also the residual stream that bypasses the module: change it in place.
         factor: what the model multiplies the tensor by before it is used.
+        flat_in: the block that merges batch and pos around the module, where one does (OPT).
+        overwritten: the model adds to the tensor in place later (Falcon), so what is read is a copy.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
     """
 
@@ -45,6 +47,8 @@ class Tap:
     rows: Int[Tensor, "n"] | None = None
     shared: bool = False
     factor: float = 1.0
+    flat_in: nn.Module | None = None
+    overwritten: bool = False
     derive: Derive | None = None
 
     @property
@@ -52,7 +56,7 @@ class Tap:
         """True when the site can be captured but not changed."""
         return self.derive is not None or self.site.name == "pattern"
 
-    def attach(self, edit: Edit) -> RemovableHandle:
+    def attach(self, edit: Edit) -> "Handle":
         """Call `edit` with the site's tensor at each forward pass; what it returns, if anything, flows on.
 
         Example:
@@ -60,6 +64,22 @@ class Tap:
             handle = tap.attach(lambda a: 2 * a)
             ```
         """
+        if self.flat_in is None:
+            return self._hook(edit)
+        shape: list[int] = []
+
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            shape[:] = _first(args, kwargs).shape
+
+        def unflattened(a: Tensor) -> Tensor | None:
+            if a.ndim == len(shape):
+                return edit(a)
+            changed = edit(a.unflatten(0, shape[:2]))
+            return None if changed is None else changed.flatten(0, 1)
+
+        return _Both(self.flat_in.register_forward_pre_hook(note, with_kwargs=True), self._hook(unflattened))
+
+    def _hook(self, edit: Edit) -> RemovableHandle:
         if self.side == "input":
             return self.module.register_forward_pre_hook(
                 lambda _, args, kwargs: self._edit_input(edit, args, kwargs), with_kwargs=True
@@ -67,7 +87,7 @@ class Tap:
         return self.module.register_forward_hook(lambda _m, _a, output: self._edit_output(edit, output))
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
-        raw = args[0] if args else next(iter(kwargs.values()))
+        raw = _first(args, kwargs)
         changed = edit(self._read(raw))
         if changed is None:
             return None
@@ -100,7 +120,8 @@ class Tap:
     def _read(self, raw: Tensor) -> Tensor:
         if self.derive is not None:
             return self.derive(raw)
-        value = raw if self.factor == 1.0 else raw * self.factor
+        value = raw.clone() if self.overwritten else raw
+        value = value if self.factor == 1.0 else value * self.factor
         value = value if self.rows is None else value.index_select(-1, self.rows)
         return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
 
@@ -108,6 +129,37 @@ class Tap:
         value = value if self.factor == 1.0 else value / self.factor
         value = value if self.heads is None else value.flatten(-2)
         return value if self.rows is None else raw.index_copy(-1, self.rows, value)
+
+
+class Handle(Protocol):
+    """What is attached, and can be removed."""
+
+    def remove(self) -> None:
+        """Take the hooks off.
+
+        Example:
+            ```python
+            tap.attach(print).remove()
+            ```
+        """
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class _Both:
+    """Two hooks that go together."""
+
+    one: RemovableHandle
+    other: RemovableHandle
+
+    def remove(self) -> None:
+        self.one.remove()
+        self.other.remove()
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 def norm_scale(norm: nn.Module) -> Derive:
@@ -151,8 +203,15 @@ def eager_attention(hf: HFModel) -> Iterator[None]:
         ```
     """
     was = hf.config._attn_implementation
-    hf.set_attn_implementation("eager")
+    _use_attention(hf, "eager")
     try:
         yield
     finally:
-        hf.set_attn_implementation(was)
+        _use_attention(hf, was)
+
+
+def _use_attention(hf: HFModel, kind: str) -> None:
+    if hf._can_set_attn_implementation():
+        hf.set_attn_implementation(kind)
+    else:  # such a model asks its configuration at each pass
+        hf.config._attn_implementation = kind

@@ -35,6 +35,8 @@ def unembed(hf: HFModel, final_norm: nn.Module | None, resid: Float[Tensor, "*n 
     config = hf.config.get_text_config()
     factor = getattr(hf, "logit_scale", None) or 1.0 / getattr(config, "logits_scaling", 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
-    logits = hf.get_output_embeddings()(resid if final_norm is None else final_norm(resid))
+    resid = resid if final_norm is None else final_norm(resid)
+    narrower = getattr(hf.get_decoder(), "project_out", None)  # OPT's embeddings can be narrower than its stream
+    logits = hf.get_output_embeddings()(resid if narrower is None else narrower(resid))
     logits = logits if factor == 1.0 else logits * factor
     return logits if cap is None else (logits / cap).tanh() * cap

@@ -9,10 +9,10 @@ from hooks import Model, capture
 from hooks.site import resid_post
 from interp import landmark
 from interp.demo.settings import HELD_OUT, Settings
+from interp.estimate import Estimate, share
 from interp.features import Concept, Feature, Mention, Score, SearchResult, by_token, evidence, search
 from interp.landmark.entities import Form
 from interp.sae import SAE, Quality, TopK, TrainReport, activations_of, evaluate, train
-from interp.steering.estimate import Estimate, share
 
 ALL = 1 << 20  # activations kept at once: all that are read, so that each text is read once
 

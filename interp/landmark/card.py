@@ -10,6 +10,7 @@ from random import Random
 import torch
 
 from hooks import Model, load
+from interp.estimate import Estimate, share
 from interp.landmark.entities import entities
 from interp.landmark.evaluate import ask, exact, induction_scores, mean_loss, questions
 from interp.landmark.genres import GENRES
@@ -17,7 +18,6 @@ from interp.landmark.grammar import training_phrasings
 from interp.landmark.relations import RELATIONS, triples
 from interp.landmark.tokenizer import read_tokenizer
 from interp.memory import Subject, Trace, locate, trace_attention, trace_mlp
-from interp.steering.estimate import Estimate, share
 
 BEGINNINGS = ("My favourite place is", "This morning my sister", "The sea", "The Golden Gate Bridge")
 

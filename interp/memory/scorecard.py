@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from interp.estimate import Estimate, share
 from interp.memory.completion import forced, score
 from interp.memory.edit import Edit, LowRank
 from interp.memory.fact import Query, answer_in, answered, fill
-from interp.steering.estimate import Estimate, share
 
 BATCH = 64
 

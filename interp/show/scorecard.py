@@ -1,10 +1,10 @@
 """An edit's scorecard as a table: before, after, and with a random value of equal norm, with intervals."""
 
+from interp.estimate import Estimate
 from interp.memory import Edit, Scorecard
 from interp.show.html import Html, escape, table
 from interp.show.page import Panel
 from interp.show.theme import CONCEPT, CONTROL, rgba
-from interp.steering.estimate import Estimate
 
 ROWS = (
     ("efficacy_exact", "edited prompt says the new object", "rise"),

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model
-from interp.steering.estimate import Estimate, bootstrap, share
+from interp.estimate import Estimate, bootstrap, share
 from interp.steering.fluency import distinct, surprisal
 from interp.steering.steer import steer
 from interp.steering.steering import Steering

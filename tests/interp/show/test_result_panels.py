@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hooks.site import resid_post
+from interp.estimate import Estimate
 from interp.features import Evidence, Example, Feature, Score, SearchResult
 from interp.memory import Edit, Fact, Scorecard, Trace
 from interp.memory.scorecard import Column
@@ -21,7 +22,6 @@ from interp.show import (
     words_panel,
 )
 from interp.show.html import Html
-from interp.steering.estimate import Estimate
 from probes import Detection
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp.steering.estimate import bootstrap, share
+from interp.estimate import bootstrap, share
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 50), (49, 50), (20, 20)])
