@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial, reduce
+from operator import or_
 
-import torch
 from torch import Tensor
 
 from hooks.compose import check_fits, check_overwriting, check_pass
+from hooks.finite import Watch
 from hooks.interventions import Intervention, Rows
 from hooks.model import Model, chosen
-from hooks.receipt import Receipt
-from hooks.running import Pass
+from hooks.passes import Pass
+from hooks.position import Position
+from hooks.receipt import Receipt, kl_from_clean
+from hooks.running import Plan
 from hooks.site import Site
 from hooks.taps import Tap
-
-Plan = Mapping[Site, tuple[Intervention, ...]]
 
 
 def intervene(
@@ -24,7 +27,8 @@ def intervene(
 
     Interventions at one site act in the order given, those of an outer block first. They act on every
     forward pass inside the block: `model.run`, `model.generate` (over the prompt and at each new
-    token), `capture`, and calls of `model.hf` itself. Gradients flow through them.
+    token), `capture`, and calls of `model.hf` itself, its `generate` with beams, samples or an
+    assistant included. Gradients flow through them.
 
     Args:
         model: a loaded model.
@@ -34,8 +38,9 @@ def intervene(
         A context manager that gives the `Receipt`.
 
     Raises:
-        ValueError: before anything runs: an unknown or read-only site, a value whose shape does not
-            fit, a direction found in another model, interventions that undo each other.
+        ValueError: before anything runs: an unknown or read-only site, one named twice, a value whose
+            shape does not fit, a direction found in another model, interventions that undo each other.
+            At the end of a pass: a changed value that is not finite.
         RuntimeError: at the end of the block, if an intervention changed no token.
 
     Cost: none beyond the passes run inside.
@@ -49,6 +54,8 @@ def intervene(
     plan: dict[Site, tuple[Intervention, ...]] = {}
     for key, given in interventions.items():
         (site,) = chosen(model, key)
+        if site in plan:
+            raise ValueError(f"{site} is named twice: give its interventions as one list, in the order they act")
         plan[site] = (given,) if isinstance(given, Intervention) else tuple(given)
         check_fits(model, site, plan[site])
     if not plan:
@@ -59,20 +66,22 @@ def intervene(
 
 @contextmanager
 def _block(model: Model, plan: Plan) -> Iterator[Receipt]:
-    receipt = Receipt(tuple(plan))
+    receipt, watch = Receipt(tuple(plan), partial(kl_from_clean, model)), Watch()
 
     def begins(passing: Pass) -> None:
         receipt.passes += 1
         check_pass(model.running.active, passing)
 
     with ExitStack() as stack:
+        stack.callback(receipt.close)
+        for site, chain in plan.items():
+            change = _Change(model, model.tap(site), chain, receipt, watch)
+            stack.callback(model.tap(site).attach(change).remove)
+        stack.callback(model.hf.register_forward_hook(lambda *_: watch.check()).remove)
         stack.enter_context(model.running.following(plan, begins))
         check_overwriting(model.running.active)
-        for site, chain in plan.items():
-            tap = model.tap(site)
-            handle = tap.attach(lambda a, tap=tap, chain=chain: _changed(model, tap, chain, a, receipt))
-            stack.callback(handle.remove)
         yield receipt
+    watch.check()
     idle = [site for site in plan if receipt[site].fired == 0]
     if idle:
         raise RuntimeError(_idle(plan, idle, receipt))
@@ -88,41 +97,61 @@ def _idle(plan: Plan, idle: list[Site], receipt: Receipt) -> str:
     )
 
 
-def _changed(model: Model, tap: Tap, chain: tuple[Intervention, ...], a: Tensor, receipt: Receipt) -> Tensor | None:
-    passing = model.running.current
-    if passing is None:
-        raise RuntimeError(
-            f"{tap.site} was reached outside the model's own forward, so its tokens are unknown: "
-            "call the whole model, not a part of it"
-        )
-    batch, end = passing.tokens.ids.shape
-    begin = end - a.shape[1]  # a model may compute the logits of the last columns only
-    selected = [passing.rows(one.at).from_column(begin, a.device) for one in chain]
-    if not any(map(len, selected)):
-        return None
-    a = a if a.shape[0] == batch else a.expand(batch, *a.shape[1:])
-    new, touched = a, a.new_zeros(a.shape[:2], dtype=torch.bool)
-    for one, rows in zip(chain, selected, strict=True):
-        if len(rows):
-            place = (rows.row, rows.column - begin)
-            new = new.index_put(place, _made(one, tap.site, new[place], rows))
-            touched[place] = True
-    receipt.note(tap.site, a[touched], new[touched], prefill=passing.prefill)
-    return new
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What happens at one site of an open block."""
 
+    model: Model
+    tap: Tap
+    chain: tuple[Intervention, ...]
+    receipt: Receipt
+    watch: Watch
 
-def _made(one: Intervention, site: Site, old: Tensor, rows: Rows) -> Tensor:
-    try:
-        new = one.fn(old, rows)
-    except Exception as error:
-        error.add_note(f"raised by {one} at {site}")
-        raise
-    if not isinstance(new, Tensor) or new.shape != old.shape or new.dtype != old.dtype:
-        got = f"{new.dtype} {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
-        raise ValueError(
-            f"{one} at {site} must keep shape and dtype: it was given {old.dtype} {tuple(old.shape)} and returned {got}"
-        )
-    if not bool(torch.isfinite(new.detach()).all()):
-        before = "already held" if not bool(torch.isfinite(old.detach()).all()) else "did not hold"
-        raise ValueError(f"{one} at {site} gave NaN or infinity; the model's own values there {before} some")
-    return new
+    @cached_property
+    def at(self) -> Position:
+        """The tokens any intervention of the chain selects."""
+        return reduce(or_, dict.fromkeys(one.at for one in self.chain))
+
+    def __call__(self, a: Tensor) -> Tensor | None:
+        if self.model.running.resting:
+            return None
+        passing = self._passing()
+        begin = passing.end - a.shape[1]  # a model may compute the logits of the last columns only
+        touched = passing.rows(self.at).from_column(begin, a.device)
+        if not len(touched):
+            return None
+        batch = len(passing.tokens)
+        a = new = a if a.shape[0] == batch else a.expand(batch, *a.shape[1:])
+        for one in self.chain:
+            rows = passing.rows(one.at).from_column(begin, a.device)
+            if len(rows):
+                place = (rows.row, rows.column - begin)
+                new = new.index_put(place, self._made(one, new[place], rows))
+        place = (touched.row, touched.column - begin)
+        self.receipt.note(self.tap.site, a[place], new[place], prefill=passing.prefill)
+        return new
+
+    def _passing(self) -> Pass:
+        passing = self.model.running.current
+        if passing is None:
+            raise RuntimeError(
+                f"{self.tap.site} was reached outside the model's own forward, so its tokens are unknown: "
+                "call the whole model, not a part of it"
+            )
+        return passing
+
+    def _made(self, one: Intervention, old: Tensor, rows: Rows) -> Tensor:
+        site = self.tap.site
+        try:
+            new = one.fn(old, rows)
+        except Exception as error:
+            error.add_note(f"raised by {one} at {site}")
+            raise
+        if not isinstance(new, Tensor) or new.shape != old.shape or new.dtype != old.dtype:
+            got = f"{new.dtype} {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
+            raise ValueError(
+                f"{one} at {site} must keep shape and dtype: it was given {old.dtype} {tuple(old.shape)} "
+                f"and returned {got}"
+            )
+        self.watch.note(f"{one} at {site}", old, new)
+        return new

@@ -105,18 +105,20 @@ def index(i: int) -> Position:
     return Position(f"index({i})", select)
 
 
-def slice(start: int | None, stop: int | None = None) -> Position:
-    """Select the tokens of the prompt that `content[start:stop]` would, whatever their number.
+def slice(start: int | None, stop: int | None) -> Position:
+    """Select the tokens `start` to `stop` of the prompt as Python's slices do, as many as there are.
 
-    Both count from 0 at the first token or from -1 at the last, as Python's slices do; None is the
-    end on its side.
+    Both count from 0 at the first token or from -1 at the last; None is the end on its side.
+
+    Raises:
+        ValueError: bounds between which no text has a token.
 
     Example:
         >>> slice(1, -1)
         slice(1, -1)
     """
-    signed = start is not None and stop is not None and (start < 0) == (stop < 0)
-    if start is not None and stop is not None and (stop == 0 or (signed and stop <= start)):
+    crossed = start is not None and stop is not None and (start < 0) == (stop < 0) and stop <= start
+    if stop == 0 or crossed:
         raise ValueError(f"slice({start}, {stop}) selects nothing: stop must lie behind start")
 
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
@@ -214,7 +216,10 @@ def _offsets(tokens: Tokens, asked: str) -> tuple[Int[Tensor, "batch pos"], Int[
 
 def _found(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[int]:
     whole = (tokens.texts or ())[row]
-    starts = [i for i in range(len(whole)) if whole.startswith(text, i)]
+    starts, at = [], whole.find(text)
+    while at >= 0:
+        starts.append(at)
+        at = whole.find(text, at + 1)
     if not starts:
         words = whole.split()
         hint = f"; nearest: {nearest(text, words)}" if words else ""

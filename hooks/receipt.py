@@ -1,7 +1,6 @@
 """Receipts: what an intervention really did."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -10,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import nearest
+from hooks.model import Model, Text
+from hooks.position import Position, everywhere
 from hooks.site import Site
 
 
@@ -22,7 +23,7 @@ class Touched:
         fired: in how many forward passes at least one token was changed.
         prefill_tokens: tokens changed in passes over a prompt.
         decode_tokens: tokens changed while decoding with a KV cache.
-        relative_change: mean of ||a' - a|| over mean of ||a||, over the tokens changed.
+        relative_change: mean of ||a' - a|| / ||a|| over the tokens changed.
     """
 
     fired: int
@@ -46,10 +47,11 @@ class Receipt:
         ```
     """
 
-    def __init__(self, sites: tuple[Site, ...]) -> None:
+    def __init__(self, sites: tuple[Site, ...], measure: Callable[[Text, Position], Tensor]) -> None:
         self.passes = 0
         self._counts = {site: [0, 0, 0] for site in sites}
-        self._norms = {site: torch.zeros(2) for site in sites}
+        self._change = {site: torch.zeros(()) for site in sites}
+        self._measure: Callable[[Text, Position], Tensor] | None = measure
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -61,9 +63,8 @@ class Receipt:
             raise KeyError(
                 f"nothing intervenes at {site}; the nearest site is {nearest(str(site), map(str, self.sites))}"
             )
-        change, size = self._norms[site].tolist()
-        relative = change / size if size else (math.inf if change else 0.0)
-        return Touched(*self._counts[site], relative_change=relative)
+        fired, *touched = self._counts[site]
+        return Touched(fired, *touched, relative_change=float(self._change[site]) / max(1, sum(touched)))
 
     def as_dict(self) -> Mapping[Site, Touched]:
         """Return what happened at every site.
@@ -74,6 +75,44 @@ class Receipt:
             ```
         """
         return {site: self[site] for site in self.sites}
+
+    def kl(self, text: Text, at: Position = everywhere) -> Float[Tensor, "n"]:
+        """Return KL(p_clean || p_changed) = sum_t p_clean(t) log(p_clean(t) / p_changed(t)), token by token.
+
+        p_clean is the next-token distribution with no block open, p_changed that of this block and of
+        those around it. The changed pass counts in the receipt like any other.
+
+        Args:
+            text: a text, texts, token ids or `Tokens`.
+            at: after which tokens; text after text.
+
+        Returns:
+            nats, at least 0.
+
+        Raises:
+            RuntimeError: the block has ended.
+
+        Cost: two forward passes.
+
+        Example:
+            ```python
+            with intervene(model, {resid_post[6]: add(direction, 8.0)}) as receipt:
+                print(receipt.kl("I am", at=last))
+            ```
+        """
+        if self._measure is None:
+            raise RuntimeError("the block has ended, so nothing is changed any more: call receipt.kl inside it")
+        return self._measure(text, at)
+
+    def close(self) -> None:
+        """Let go of the model, as happens when the block ends.
+
+        Example:
+            ```python
+            receipt.close()
+            ```
+        """
+        self._measure = None
 
     def __repr__(self) -> str:
         head = f"{'site':<16}{'fired':>7}{'prefill':>9}{'decode':>8}{'change':>9}"
@@ -95,5 +134,25 @@ class Receipt:
         counts[0] += 1
         counts[1 if prefill else 2] += before.shape[0]
         before, after = before.detach().flatten(1).float(), after.detach().flatten(1).float()
-        sums = torch.stack([(after - before).norm(dim=1).sum(), before.norm(dim=1).sum()])
-        self._norms[site] = self._norms[site].to(sums.device) + sums
+        change = (after - before).norm(dim=1)
+        relative = torch.where(change == 0, change, change / before.norm(dim=1)).sum()
+        self._change[site] = self._change[site].to(relative.device) + relative
+
+
+@torch.no_grad()
+def kl_from_clean(model: Model, text: Text, at: Position) -> Float[Tensor, "n"]:
+    """Return KL(p_clean || p_changed) in nats after the selected tokens, under the blocks now open.
+
+    Cost: two forward passes.
+
+    Example:
+        ```python
+        kl_from_clean(model, "I am", last)
+        ```
+    """
+    tokens = model.tokens(text)
+    mask = at.mask(tokens)
+    with model.running.at_rest():
+        clean = model.run(tokens)[mask].float().log_softmax(dim=-1)
+    changed = model.run(tokens)[mask].float().log_softmax(dim=-1)
+    return (clean.exp() * (clean - changed)).sum(dim=-1).clamp_min(0.0)

@@ -200,11 +200,11 @@ def test_the_receipt_says_what_was_done(gpt2: Model) -> None:
         receipt[z[0]]
 
 
-def test_the_relative_change_is_that_of_the_norms(gpt2: Model) -> None:
+def test_the_relative_change_is_the_mean_over_tokens_of_change_over_size(gpt2: Model) -> None:
     before = capture(gpt2, "Fog over", resid_post[1]).flat(resid_post[1])
     with intervene(gpt2, {resid_post[1]: add(V, 2.0)}) as receipt:
         gpt2.run("Fog over")
-    expected = float(2 * V.norm() / before.norm(dim=1).mean())
+    expected = float((2 * V.norm() / before.norm(dim=1)).mean())
     assert receipt[resid_post[1]].relative_change == pytest.approx(expected, rel=1e-4)
 
 
