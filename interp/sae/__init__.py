@@ -1,22 +1,103 @@
 """Sparse autoencoders: architectures (one per file), their trainer, their evaluation, and SAELens's file format."""
 
-from interp.sae.evaluate import Quality, evaluate
+from interp.sae.batch_topk import BatchTopK
+from interp.sae.compare import Comparison, Interval, compare
+from interp.sae.concepts import (
+    Absorption,
+    ConceptRecovery,
+    Labelled,
+    SparseProbe,
+    absorption,
+    concept_recovery,
+    k_sparse,
+    labelled,
+)
+from interp.sae.crosscoder import Crosscoder
+from interp.sae.evaluate import Quality, Reconstruction, evaluate, reconstruction
 from interp.sae.files import load, save
+from interp.sae.fold import folded
+from interp.sae.gated import Gated
+from interp.sae.harvested import harvested, harvested_across, harvested_pairs
+from interp.sae.initial import from_data, median_bias, tie
+from interp.sae.jumprelu import JumpReLU
+from interp.sae.matching import Matching, match_truth, nearest_rows, stability
+from interp.sae.matryoshka import MatryoshkaBatchTopK
+from interp.sae.normalisation import Normalisation, expected_norm, mean_centred, side_by_side, whitened
+from interp.sae.others import load_dictionary_learning, load_sparsify
+from interp.sae.pretrained import pretrained, pull, push
+from interp.sae.recovery import Recovery, recovery
 from interp.sae.sae import SAE
-from interp.sae.source import Source, activations_of, stored
+from interp.sae.skip_transcoder import SkipTranscoder
+from interp.sae.source import Source, across, activations_of, normalised, pairs_of, stored
+from interp.sae.splice import ablated, change_latents, check_fits, clamped, scaled, splice
+from interp.sae.standard import Standard
 from interp.sae.topk import TopK
 from interp.sae.train import TrainReport, train
+from interp.sae.transcoder import Transcoder
 
 __all__ = [
     "SAE",
+    "Absorption",
+    "BatchTopK",
+    "Comparison",
+    "ConceptRecovery",
+    "Crosscoder",
+    "Gated",
+    "Interval",
+    "JumpReLU",
+    "Labelled",
+    "Matching",
+    "MatryoshkaBatchTopK",
+    "Normalisation",
     "Quality",
+    "Reconstruction",
+    "Recovery",
+    "SkipTranscoder",
     "Source",
+    "SparseProbe",
+    "Standard",
     "TopK",
     "TrainReport",
+    "Transcoder",
+    "ablated",
+    "absorption",
+    "across",
     "activations_of",
+    "change_latents",
+    "check_fits",
+    "clamped",
+    "compare",
+    "concept_recovery",
     "evaluate",
+    "expected_norm",
+    "folded",
+    "harvested",
+    "harvested_across",
+    "harvested_pairs",
+    "from_data",
+    "k_sparse",
+    "labelled",
     "load",
+    "load_dictionary_learning",
+    "load_sparsify",
+    "match_truth",
+    "mean_centred",
+    "median_bias",
+    "nearest_rows",
+    "normalised",
+    "pairs_of",
+    "pretrained",
+    "pull",
+    "push",
+    "reconstruction",
+    "recovery",
     "save",
+    "scaled",
+    "side_by_side",
+    "splice",
+    "stability",
     "stored",
+    "tie",
     "train",
+    "whitened",
 ]

@@ -1,27 +1,34 @@
 """Saving and loading in SAELens's on-disk format: `cfg.json` and `sae_weights.safetensors` in a folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hooks import Site
 from hooks.errors import nearest
+from interp.sae.architectures import ARCHITECTURES
+from interp.sae.fold import folded
 from interp.sae.sae import SAE
-from interp.sae.topk import TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 FORMAT = "6.54.0"  # the SAELens version whose format this is
-ARCHITECTURES: Final[dict[str, type[SAE]]] = {kind.architecture: kind for kind in (TopK,)}
+THRESHOLDED: Final = ("batchtopk", "matryoshka_batchtopk")
+"""Architectures that SAELens knows after training as "jumprelu", the same function."""
 
 
 def save(sae: SAE, folder: str | Path) -> Path:
     """Write an autoencoder as SAELens would; `sae_lens.SAE.load_from_disk(folder)` reads it.
 
-    What SAELens has no place for (largest activations, site, the model's fingerprint, the data) goes into the
-    configuration's metadata, which it keeps and ignores. Returns the folder.
+    A normalisation is folded into the weights first. BatchTopK and Matryoshka are written as JumpReLU, which is what
+    they are after training. What SAELens has no place for (settings of training, largest activations, sites, the
+    model's fingerprint, the data) goes into the configuration's metadata, which it keeps and ignores. A crosscoder
+    is written in the same two files, but SAELens has no such architecture. Returns the folder.
 
     Example:
         ```python
@@ -30,29 +37,43 @@ def save(sae: SAE, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config, weights = sae.to_saelens()
+    sae = folded(sae)
+    weights: dict[str, Tensor] = dict(sae.named_parameters())
+    if sae.architecture in THRESHOLDED:
+        weights["threshold"] = sae.get_buffer("threshold")
+    (folder / CONFIG).write_text(json.dumps(_config(sae), indent=1), encoding="utf-8")
+    save_file({name: w.detach().cpu().contiguous() for name, w in weights.items()}, folder / WEIGHTS)
+    return folder
+
+
+def _config(sae: SAE) -> dict[str, Any]:
+    settings = sae.settings()
     metadata: dict[str, Any] = {
         "sae_lens_version": FORMAT,
         "sae_lens_training_version": None,
+        "training_architecture": sae.architecture,
+        "settings": settings,
         "model_name": sae.model_name,
         "hook_name": sae.site.transformer_lens_name if sae.site else None,
+        "sites": [site.transformer_lens_name for site in sae.sites],
         "fingerprint": sae.fingerprint,
         "dataset": sae.dataset,
         "max_activation": sae.max_activation.tolist(),
     }
-    common = {
-        "architecture": sae.architecture,
+    own = {"k": settings["k"], "rescale_acts_by_decoder_norm": False} if sae.architecture == "topk" else {}
+    own |= {"d_out": settings["d_out"]} if "d_out" in settings else {}
+    return {
+        "architecture": "jumprelu" if sae.architecture in THRESHOLDED else sae.architecture,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
         "device": "cpu",
+        "apply_b_dec_to_input": sae.centred,
         "normalize_activations": "none",
         "reshape_activations": _reshaping(sae.site),
+        **own,
         "metadata": metadata,
     }
-    (folder / CONFIG).write_text(json.dumps(common | config, indent=1), encoding="utf-8")
-    save_file({name: weight.cpu().contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
-    return folder
 
 
 def _reshaping(site: Site | None) -> str:
@@ -80,23 +101,71 @@ def load(folder: str | Path) -> SAE:
                 f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}."
             )
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    architecture, normalised = config.get("architecture", "standard"), config.get("normalize_activations", "none")
+    return built(config, load_file(folder / WEIGHTS), str(folder))
+
+
+def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]], where: str) -> SAE:
+    """The autoencoder that a configuration and weights in SAELens's words describe; `where` is for errors.
+
+    SAELens's options are folded into the weights. Where the encoder reads x - b_dec in the file and x here, or the
+    reverse, its biases take up b_dec W_enc. With `rescale_acts_by_decoder_norm` latents are measured in units of x:
+    each decoder row's norm moves into the encoder.
+
+    Raises:
+        ValueError: an architecture or an input normalisation that is not implemented here.
+
+    Example:
+        ```python
+        built(theirs.cfg.to_dict(), theirs.state_dict(), "theirs")
+        ```
+    """
+    architecture, normalisation = config.get("architecture", "standard"), config.get("normalize_activations", "none")
+    metadata = config.get("metadata") or {}
     if architecture not in ARCHITECTURES:
         known = nearest(architecture, ARCHITECTURES)
-        raise ValueError(f"{folder} holds a '{architecture}' autoencoder; those read here are {known}.")
-    if normalised != "none":
+        raise ValueError(f"{where} holds a '{architecture}' autoencoder; those read here are {known}.")
+    if normalisation not in ("none", None):
         raise ValueError(
-            f"{folder} normalises its input by '{normalised}'; fold that into the weights with SAELens and save again."
+            f"{where} normalises its input by '{normalisation}'; fold that into the weights with SAELens "
+            "and save again."
         )
-    sae = ARCHITECTURES[architecture].from_saelens(config, load_file(folder / WEIGHTS))
-    _remember(sae, config.get("metadata") or {})
+    trained_as = metadata.get("training_architecture")
+    kind = ARCHITECTURES[trained_as if architecture == "jumprelu" and trained_as in THRESHOLDED else architecture]
+    weights = _in_our_words(dict(weights), dict(config), kind)
+    settings = metadata.get("settings") or kind.settings_in(
+        {**config, **(metadata.get("training_architecture_details") or {})}
+    )
+    sae = kind(weights["W_enc"].shape[-2], weights["W_enc"].shape[-1], **settings)
+    missing, unexpected = sae.load_state_dict(weights, strict=False)
+    if lost := [name for name in missing if name in dict(sae.named_parameters())] + unexpected:
+        raise ValueError(f"{where} does not hold the weights of a '{architecture}' autoencoder: see {lost}.")
+    _remember(sae, metadata | {k: config[k] for k in ("hook_name", "model_name") if k in config})
     return sae
 
 
-def _remember(sae: SAE, metadata: dict[str, Any]) -> None:
+def _in_our_words(weights: dict[str, Tensor], config: dict[str, Any], kind: type[SAE]) -> dict[str, Tensor]:
+    """The weights of the same function, as this kind of autoencoder has it."""
+    weights = {name: weight.detach().float().cpu() for name, weight in weights.items()}
+    stored = config.get("apply_b_dec_to_input", True)
+    if stored != kind.centred:
+        shift = weights["b_dec"] @ weights["W_enc"] * (1 if kind.centred else -1)
+        for name in ("b_enc", "b_gate"):
+            if name in weights:
+                weights[name] = weights[name] + shift
+        if "b_mag" in weights:
+            weights["b_mag"] = weights["b_mag"] + shift * weights["r_mag"].exp()
+    if config.get("rescale_acts_by_decoder_norm", False):
+        norm = weights["W_dec"].norm(dim=1)
+        weights["W_enc"], weights["b_enc"] = weights["W_enc"] * norm, weights["b_enc"] * norm
+        weights["W_dec"] = weights["W_dec"] / norm[:, None]
+    return weights
+
+
+def _remember(sae: SAE, metadata: Mapping[str, Any]) -> None:
     """Put back what the metadata says of the autoencoder's origin."""
     hook_name = metadata.get("hook_name")
-    sae.site = Site.parse(hook_name) if hook_name else None
+    names = metadata.get("sites") or ([hook_name] if hook_name else [])
+    sae.sites = tuple(Site.parse(name) for name in names)
     sae.model_name, sae.fingerprint = metadata.get("model_name"), metadata.get("fingerprint")
     sae.dataset = metadata.get("dataset") or metadata.get("dataset_path")
     if (largest := metadata.get("max_activation")) is not None:

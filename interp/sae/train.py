@@ -11,7 +11,6 @@ from tqdm.auto import tqdm
 from interp.sae.evaluate import Quality, evaluate
 from interp.sae.sae import SAE, Step
 from interp.sae.source import Source, shuffled
-from interp.sae.sparse import largest_per_latent
 
 WARM_UP, DECAY, CLIP = 0.05, 0.2, 1.0  # first and last share of the run; gradient norm
 EPSILON = 6.25e-10
@@ -76,11 +75,12 @@ def train(
 ) -> TrainReport:
     """Train a sparse autoencoder in place on `tokens` activations of a source, and say where it belongs.
 
-    Adam (betas 0.9 and 0.999, epsilon 6.25e-10, gradient norm clipped at 1), its rate rising over the first 5 % of
-    the run and falling to 0 over the last 20 %. `lr` is 2e-4 sqrt(2^14 / d_sae) unless given (Gao et al. 2024).
-    Batches are drawn from a shuffled buffer of `buffer` rows; a source that fits into it is read once, a longer one
-    again and again. A latent silent for `dead_after` tokens counts as dead. Same seed, same weights. An autoencoder
-    that is trained already is trained further.
+    Adam (betas 0.9 and 0.999 unless the architecture says otherwise, epsilon 6.25e-10, gradient norm clipped at 1),
+    its rate rising over the first 5 % of the run, with the sparsity penalty, and falling to 0 over the last 20 %.
+    `lr` is 2e-4 sqrt(2^14 / d_sae) unless given (Gao et al. 2024). Batches are drawn from a shuffled buffer of
+    `buffer` rows; a source that fits into it is read once, a longer one again and again. A latent silent for
+    `dead_after` tokens counts as dead. Same seed, same weights. An autoencoder that is trained already is trained
+    further.
 
     Costs the source's forward passes and, per batch, one dense product with the encoder.
 
@@ -98,25 +98,25 @@ def train(
         raise ValueError(f"tokens is {tokens} and batch_size {batch_size}; both must be at least 1.")
     generator = torch.Generator().manual_seed(seed)
     batches = shuffled(source, buffer=buffer, batch_size=batch_size, generator=generator)
-    sae.site, sae.model_name = source.site, source.model_name
+    sae.sites, sae.model_name, sae.normalisation = source.sites, source.model_name, source.normalisation
     sae.fingerprint, sae.dataset = source.fingerprint, source.dataset
     first = next(batches)
     sample = torch.cat([first, *islice(batches, SAMPLE // len(first))])
-    sample = sample.to(sae.W_enc.device)
+    sample = sample.to(sae.W_dec.device)
     sae.initialise(sample)
 
     steps = math.ceil(tokens / len(first))
     peak = 2e-4 * math.sqrt(2**14 / sae.d_sae) if lr is None else lr
-    optimiser = torch.optim.Adam(sae.parameters(), lr=peak, eps=EPSILON, fused=True)
-    variance = (sample - sample.mean(0)).pow(2).sum(1).mean()
-    course = _Course(sae.d_sae, variance, dead_after, max(1, steps // POINTS))
+    optimiser = torch.optim.Adam(sae.parameters(), lr=peak, betas=sae.betas, eps=EPSILON, fused=True)
+    course = _Course(sae.d_sae, sae.variance_of(sample), dead_after, max(1, steps // POINTS))
     with tqdm(total=steps * len(first), unit=" tokens", unit_scale=True, disable=not progress) as bar:
         for step in range(steps):
-            x = sae.checked(next(batches).to(sae.W_enc.device))
-            done = sae.gradients(x, course.dead)
+            rows = sae.checked_rows(next(batches).to(sae.W_dec.device))
+            sae.sparsity_share = min(1.0, (step + 1) / (WARM_UP * steps))
+            done = sae.gradients(rows, course.dead)
             _update(sae, optimiser, peak * _rate(step / steps))
-            course.add(done, settled=step >= (1 - DECAY) * steps)
-            bar.update(len(x))
+            course.add(done, len(rows), settled=step >= (1 - DECAY) * steps)
+            bar.update(len(rows))
             bar.set_postfix(course.latest, refresh=False)
 
     seen = steps * len(first)
@@ -133,7 +133,7 @@ def _rate(done: float) -> float:
 
 @torch.no_grad()
 def _update(sae: SAE, optimiser: torch.optim.Adam, lr: float) -> None:
-    """One step of Adam, clipping inside its kernel; decoder rows keep unit norm where they must."""
+    """One step of Adam, clipping inside its kernel; the weights are put back where they must lie."""
     if sae.unit_norm_decoder and (grad := sae.W_dec.grad) is not None:
         grad -= (grad * sae.W_dec).sum(1, keepdim=True) * sae.W_dec
     grads = [p.grad for p in sae.parameters() if p.grad is not None]
@@ -141,8 +141,7 @@ def _update(sae: SAE, optimiser: torch.optim.Adam, lr: float) -> None:
     optimiser.grad_scale = (norm / CLIP).clamp(min=1.0)  # pyright: ignore[reportAttributeAccessIssue]
     optimiser.param_groups[0]["lr"] = lr
     optimiser.step()
-    if sae.unit_norm_decoder:
-        sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+    sae.constrain()
 
 
 class _Course:
@@ -160,15 +159,12 @@ class _Course:
     def dead(self) -> Tensor:
         return self.silent >= self.dead_after
 
-    def add(self, step: Step, settled: bool) -> None:
-        """Take in one step; once the weights have settled, its activations count towards the largest."""
-        n, d_sae = len(step.values), len(self.silent)
-        on = step.values > 0
-        fired = torch.bincount(step.indices[on], minlength=d_sae) > 0
-        self.silent = torch.where(fired, 0, self.silent + n)
+    def add(self, step: Step, n: int, settled: bool) -> None:
+        """Take in one step of n rows; once the weights have settled, its activations count towards the largest."""
+        self.silent = torch.where(step.largest > 0, 0, self.silent + n)
         if settled:
-            self.largest = torch.maximum(self.largest, largest_per_latent(step.values, step.indices, d_sae))
-        self.sums += torch.stack([step.loss, step.squared_error / self.variance, on.sum() / n])
+            self.largest = torch.maximum(self.largest, step.largest)
+        self.sums += torch.stack([step.loss, step.squared_error / self.variance, step.l0])
         self.tokens += n
         self.steps += 1
         if self.steps % self.every == 0:

@@ -29,35 +29,6 @@ def rows() -> torch.Tensor:
     return torch.randn(30, D, generator=torch.Generator().manual_seed(9))
 
 
-def test_saelens_loads_what_is_saved_and_computes_the_same(tmp_path: Path) -> None:
-    theirs = pytest.importorskip("sae_lens").SAE.load_from_disk(save(some_sae(), tmp_path / "sae"))
-    ours = some_sae()
-    assert torch.allclose(theirs.encode(rows()), ours.encode(rows()), atol=1e-5)
-    assert torch.allclose(theirs(rows()), ours(rows()), atol=1e-5)
-    assert theirs.cfg.architecture() == "topk"
-    assert theirs.cfg.metadata.hook_name == resid_post[4].transformer_lens_name
-    assert theirs.cfg.metadata.model_name == "landmark"
-
-
-@pytest.mark.parametrize("rescale", [False, True], ids=["plain", "rescaled by decoder norm"])
-@pytest.mark.parametrize("centred", [True, False], ids=["b_dec taken from input", "input as it is"])
-def test_what_saelens_saves_is_loaded_and_computes_the_same(tmp_path: Path, rescale: bool, centred: bool) -> None:
-    saes = pytest.importorskip("sae_lens.saes")
-    config = saes.TopKSAEConfig(
-        d_in=D, d_sae=LATENTS, k=K, rescale_acts_by_decoder_norm=rescale, apply_b_dec_to_input=centred
-    )
-    config.metadata.hook_name = resid_post[2].transformer_lens_name
-    theirs = saes.TopKSAE(config)
-    with torch.no_grad():
-        for name in NAMES:
-            getattr(theirs, name).copy_(getattr(some_sae(), name))
-    theirs.save_model(tmp_path)
-    ours = load(tmp_path)
-    assert torch.allclose(ours.encode(rows()), theirs.encode(rows()), atol=1e-5)
-    assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
-    assert ours.site == resid_post[2]
-
-
 def test_loading_gives_back_every_weight_and_all_that_is_known(tmp_path: Path) -> None:
     sae, back = some_sae(), load(save(some_sae(), tmp_path))
     assert isinstance(back, TopK) and back.k == K

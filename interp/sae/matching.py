@@ -1,0 +1,97 @@
+"""Dictionaries compared direction by direction: with the truth, with another seed's, with themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+FLOOR_DRAWS = 5
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which latent is matched to each true direction, and how well, beside what random directions reach.
+
+    `mcc` is the mean |cosine| of the matched pairs; `floor` the same for as many random directions, a mean over
+    draws.
+    """
+
+    mcc: float
+    floor: float
+    latents: Int[Tensor, "n"]
+    cosines: Float[Tensor, "n"]
+
+    def __str__(self) -> str:
+        return f"MCC {self.mcc:.3f} over {len(self.latents)} directions, where random directions reach {self.floor:.3f}"
+
+
+def match_truth(rows: Float[Tensor, "latent d_model"], truth: Float[Tensor, "n d_model"], *, seed: int = 0) -> Matching:
+    """Match decoder rows to the true directions one to one, so that the mean |cosine| is the largest (MCC).
+
+    The match is the Hungarian one. Where there are more true directions than rows, the rows are matched to as many
+    of them. |cosine| hides signs: look at `cosines` where they matter.
+
+    Raises:
+        ValueError: a direction of length 0, or other widths.
+
+    Example:
+        >>> match_truth(torch.eye(3), torch.eye(3)).mcc
+        1.0
+    """
+    if rows.shape[1] != truth.shape[1]:
+        raise ValueError(f"Decoder rows are {rows.shape[1]} wide and true directions {truth.shape[1]}.")
+    generator = torch.Generator().manual_seed(seed)
+    floors = []
+    for _ in range(FLOOR_DRAWS):
+        random = torch.randn(rows.shape, generator=generator)
+        floors.append(float(_matched(random, truth)[1].abs().mean()))
+    latents, cosines = _matched(rows, truth)
+    return Matching(float(cosines.abs().mean()), sum(floors) / len(floors), latents, cosines)
+
+
+def stability(dictionaries: Sequence[Float[Tensor, "latent d_model"]]) -> Float[Tensor, "n"]:
+    """The mean |cosine| of Hungarian-matched rows, for each pair of dictionaries trained from other seeds.
+
+    Raises:
+        ValueError: fewer than two dictionaries.
+
+    Example:
+        >>> stability([torch.eye(3), torch.eye(3).flip(0)]).tolist()
+        [1.0]
+    """
+    if len(dictionaries) < 2:
+        raise ValueError(f"Stability compares dictionaries of several seeds; {len(dictionaries)} were given.")
+    pairs = combinations(dictionaries, 2)
+    return torch.stack([_matched(a, b)[1].abs().mean() for a, b in pairs])
+
+
+def nearest_rows(rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent"]:
+    """The largest cosine of each decoder row with another one: near 1 where two latents say the same.
+
+    Example:
+        >>> nearest_rows(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).tolist()
+        [1.0, 1.0, 0.0]
+    """
+    unit = _unit(rows)
+    found = [(part @ unit.T) for part in unit.split(1024)]
+    cosines = torch.cat([c.diagonal_scatter(c.new_full((len(c),), -1.0), i * 1024) for i, c in enumerate(found)])
+    return cosines.amax(1)
+
+
+def _matched(rows: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """For each matched true direction, in order, the row and its cosine."""
+    from scipy.optimize import linear_sum_assignment
+
+    cosines = _unit(truth.detach()) @ _unit(rows.detach()).T
+    left, right = linear_sum_assignment(-cosines.abs().numpy())
+    return torch.as_tensor(right), cosines[left, right]
+
+
+def _unit(rows: Tensor) -> Tensor:
+    norms = rows.norm(dim=1, keepdim=True)
+    if not bool((norms > 0).all()):
+        raise ValueError(f"Row {int((norms == 0).nonzero()[0, 0])} has length 0: it has no direction.")
+    return (rows / norms).cpu()

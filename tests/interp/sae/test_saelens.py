@@ -1,0 +1,287 @@
+"""Parity with SAELens on shared weights: losses, gradients, latents, reconstructions, and files both ways."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hooks.site import resid_post
+from interp.sae import (
+    SAE,
+    BatchTopK,
+    Crosscoder,
+    Gated,
+    JumpReLU,
+    MatryoshkaBatchTopK,
+    SkipTranscoder,
+    Standard,
+    TopK,
+    Transcoder,
+    load,
+    pretrained,
+    save,
+)
+
+saes = pytest.importorskip("sae_lens.saes")
+inputs = pytest.importorskip("sae_lens.saes.sae")
+D, LATENTS, K, N = 12, 40, 4, 64
+
+
+def shaken(sae: SAE, seed: int = 0) -> SAE:
+    """No parameter at a special value; decoder rows and thresholds where training would leave them."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sae.named_parameters():
+            size = 0.05 if name == "threshold" else 0.2
+            parameter += size * (torch.rand if name == "threshold" else torch.randn)(parameter.shape, generator=g)
+        sae.constrain()
+        for buffer in (buffer for name, buffer in sae.named_buffers() if name == "threshold"):
+            buffer.fill_(0.7)
+    return sae
+
+
+def rows(width: int = D) -> Tensor:
+    return torch.randn(N, width, generator=torch.Generator().manual_seed(9)) + 0.3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An architecture of ours, SAELens's way of training it, its coefficient there, and gradients defined otherwise."""
+
+    ours: Callable[[], SAE]
+    theirs: Callable[[], Any]
+    coefficient: dict[str, float]
+    other: frozenset[str] = frozenset()
+
+
+def trained_jumprelu(**options: Any) -> Any:
+    return saes.JumpReLUTrainingSAE(
+        saes.JumpReLUTrainingSAEConfig(d_in=D, d_sae=LATENTS, apply_b_dec_to_input=False, **options)
+    )
+
+
+def batch_config(kind: str, **options: Any) -> Any:
+    config = getattr(saes, f"{kind}TrainingSAEConfig")
+    return config(d_in=D, d_sae=LATENTS, k=3.5, rescale_acts_by_decoder_norm=False, **options)
+
+
+PAIRS = {
+    "standard": Pair(
+        lambda: Standard(D, LATENTS, coefficient=0.3),
+        lambda: saes.StandardTrainingSAE(
+            saes.StandardTrainingSAEConfig(d_in=D, d_sae=LATENTS, apply_b_dec_to_input=False)
+        ),
+        {"l1": 0.3},
+    ),
+    # the gate's reconstruction holds the decoder constant in the paper, and not in SAELens
+    "gated": Pair(
+        lambda: Gated(D, LATENTS, coefficient=0.3),
+        lambda: saes.GatedTrainingSAE(saes.GatedTrainingSAEConfig(d_in=D, d_sae=LATENTS)),
+        {"l1": 0.3},
+        frozenset({"W_dec", "b_dec"}),
+    ),
+    "jumprelu step": Pair(lambda: JumpReLU(D, LATENTS, coefficient=0.3), lambda: trained_jumprelu(), {"l0": 0.3}),
+    "jumprelu tanh": Pair(
+        lambda: JumpReLU(D, LATENTS, penalty="tanh", coefficient=0.3, pre_act_coefficient=0.02),
+        lambda: trained_jumprelu(jumprelu_sparsity_loss_mode="tanh", pre_act_loss_coefficient=0.02),
+        {"l0": 0.3},
+    ),
+    "jumprelu quadratic": Pair(
+        lambda: JumpReLU(D, LATENTS, penalty="quadratic", target_l0=5, coefficient=0.3),
+        lambda: trained_jumprelu(jumprelu_sparsity_loss_mode="quadratic", target_l0=5),
+        {"l0": 0.3},
+    ),
+    "topk": Pair(
+        lambda: TopK(D, LATENTS, k=K),
+        lambda: saes.TopKTrainingSAE(
+            saes.TopKTrainingSAEConfig(d_in=D, d_sae=LATENTS, k=K, rescale_acts_by_decoder_norm=False)
+        ),
+        {},
+    ),
+    "batchtopk": Pair(
+        lambda: BatchTopK(D, LATENTS, k=3.5), lambda: saes.BatchTopKTrainingSAE(batch_config("BatchTopK")), {}
+    ),
+    "matryoshka": Pair(
+        lambda: MatryoshkaBatchTopK(D, LATENTS, k=3.5, widths=(10, 25)),
+        lambda: saes.MatryoshkaBatchTopKTrainingSAE(
+            batch_config("MatryoshkaBatchTopK", matryoshka_widths=[10, 25, LATENTS])
+        ),
+        {},
+    ),
+}
+
+
+@pytest.fixture(params=PAIRS.values(), ids=PAIRS)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return request.param
+
+
+def share(ours: SAE, theirs: Any) -> None:
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            getattr(theirs, name).copy_(parameter)
+
+
+def their_step(theirs: Any, x: Tensor, coefficient: dict[str, float], dead: Tensor | None) -> Any:
+    return theirs.training_forward_pass(
+        inputs.TrainStepInput(
+            sae_in=x, coefficients=coefficient, dead_neuron_mask=dead, n_training_steps=0, is_logging_step=False
+        )
+    )
+
+
+def test_losses_and_gradients_are_saelens_own_up_to_the_variance_they_are_divided_by(pair: Pair) -> None:
+    ours, theirs, x = shaken(pair.ours()), pair.theirs(), rows()
+    if isinstance(ours, TopK | BatchTopK | MatryoshkaBatchTopK):
+        ours.initialise(x)
+    share(ours, theirs)
+    dead = torch.arange(LATENTS) < 7 if isinstance(ours, JumpReLU) else torch.zeros(LATENTS, dtype=torch.bool)
+    done = their_step(theirs, x, pair.coefficient, dead)
+    done.loss.backward()
+    step = ours.gradients(x, dead)
+    variance = float(ours.variance) if isinstance(ours, TopK | BatchTopK | MatryoshkaBatchTopK) else 1.0
+    assert float(step.loss) * variance == pytest.approx(float(done.loss.detach()), rel=1e-5)
+    assert float(step.squared_error) == pytest.approx(float(done.losses["mse_loss"].detach()), rel=1e-5)
+    assert float(step.l0) == pytest.approx(float((done.feature_acts > 0).float().sum(1).mean()))
+    for name, parameter in ours.named_parameters():
+        truth = getattr(theirs, name).grad
+        assert parameter.grad is not None
+        if name not in pair.other:
+            assert float((parameter.grad * variance - truth).norm() / truth.norm()) < 1e-5, name
+
+
+def test_a_batchtopk_threshold_follows_the_batches_as_saelens_does() -> None:
+    ours, theirs = shaken(BatchTopK(D, LATENTS, k=3.5)), saes.BatchTopKTrainingSAE(batch_config("BatchTopK"))
+    share(ours, theirs)
+    theirs.topk_threshold.fill_(0.7)
+    for seed in range(3):
+        x = torch.randn(N, D, generator=torch.Generator().manual_seed(seed))
+        their_step(theirs, x, {}, None)
+        ours.gradients(x, torch.zeros(LATENTS, dtype=torch.bool))
+    assert float(ours.threshold[0]) == pytest.approx(float(theirs.topk_threshold), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(pair.ours for pair in PAIRS.values()),
+        lambda: Transcoder(D, LATENTS, d_out=7),
+        lambda: SkipTranscoder(D, LATENTS, d_out=7),
+    ],
+    ids=[*PAIRS, "transcoder", "skip transcoder"],
+)
+def test_saelens_loads_what_is_saved_and_computes_the_same(make: Callable[[], SAE], tmp_path: Path) -> None:
+    ours = shaken(make())
+    ours.site, ours.model_name = resid_post[4], "landmark"
+    kind = getattr(saes, type(ours).__name__) if isinstance(ours, Transcoder | SkipTranscoder) else inputs.SAE
+    theirs = kind.load_from_disk(save(ours, tmp_path))
+    assert torch.allclose(theirs.encode(rows()), ours.encode(rows()), atol=1e-5)
+    assert torch.allclose(theirs(rows()), ours(rows()), atol=1e-5)
+    assert theirs.cfg.metadata.hook_name == resid_post[4].transformer_lens_name
+    assert theirs.cfg.metadata.model_name == "landmark"
+
+
+def as_published(theirs: Any, folder: Path) -> Any:
+    """What SAELens's own saving and loading makes of an autoencoder that it trained."""
+    with torch.no_grad():
+        g = torch.Generator().manual_seed(3)
+        for name, parameter in theirs.named_parameters():
+            parameter += 0.2 * (torch.rand if name == "threshold" else torch.randn)(parameter.shape, generator=g)
+        if hasattr(theirs, "topk_threshold"):
+            theirs.topk_threshold.fill_(0.4)
+    theirs.cfg.metadata.hook_name = resid_post[2].transformer_lens_name
+    theirs.save_inference_model(folder)
+    return inputs.SAE.load_from_disk(folder)
+
+
+PUBLISHED: dict[str, Callable[[bool], Any]] = {
+    "standard": lambda c: saes.StandardTrainingSAE(
+        saes.StandardTrainingSAEConfig(d_in=D, d_sae=LATENTS, apply_b_dec_to_input=c)
+    ),
+    "gated": lambda c: saes.GatedTrainingSAE(
+        saes.GatedTrainingSAEConfig(d_in=D, d_sae=LATENTS, apply_b_dec_to_input=c)
+    ),
+    "jumprelu": lambda c: saes.JumpReLUTrainingSAE(
+        saes.JumpReLUTrainingSAEConfig(d_in=D, d_sae=LATENTS, apply_b_dec_to_input=c)
+    ),
+    "topk": lambda c: saes.TopKTrainingSAE(
+        saes.TopKTrainingSAEConfig(d_in=D, d_sae=LATENTS, k=K, apply_b_dec_to_input=c)
+    ),
+    "batchtopk": lambda c: saes.BatchTopKTrainingSAE(
+        saes.BatchTopKTrainingSAEConfig(d_in=D, d_sae=LATENTS, k=3.5, apply_b_dec_to_input=c)
+    ),
+    "matryoshka_batchtopk": lambda c: saes.MatryoshkaBatchTopKTrainingSAE(
+        saes.MatryoshkaBatchTopKTrainingSAEConfig(
+            d_in=D, d_sae=LATENTS, k=3.5, matryoshka_widths=[10, LATENTS], apply_b_dec_to_input=c
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("centred", [True, False], ids=["b_dec taken from input", "input as it is"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_saelens_trains_and_saves_is_loaded_and_computes_the_same(
+    name: str, centred: bool, tmp_path: Path
+) -> None:
+    theirs = as_published(PUBLISHED[name](centred), tmp_path)
+    ours = load(tmp_path)
+    assert ours.architecture == name
+    assert torch.allclose(ours.encode(rows()), theirs.encode(rows()), atol=1e-5)
+    assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
+    assert ours.site == resid_post[2]
+
+
+@pytest.mark.parametrize("rescale", [False, True], ids=["plain", "rescaled by decoder norm"])
+@pytest.mark.parametrize("centred", [True, False], ids=["b_dec taken from input", "input as it is"])
+def test_both_options_of_a_topk_file_are_folded_into_the_weights(rescale: bool, centred: bool, tmp_path: Path) -> None:
+    theirs = saes.TopKSAE(
+        saes.TopKSAEConfig(
+            d_in=D, d_sae=LATENTS, k=K, rescale_acts_by_decoder_norm=rescale, apply_b_dec_to_input=centred
+        )
+    )
+    share(shaken(TopK(D, LATENTS, K)), theirs)
+    with torch.no_grad():
+        theirs.W_dec *= torch.linspace(0.5, 2, LATENTS)[:, None]
+    theirs.save_model(tmp_path)
+    ours = load(tmp_path)
+    assert torch.allclose(ours.encode(rows()), theirs.encode(rows()), atol=1e-5)
+    assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Transcoder", "SkipTranscoder"])
+def test_transcoders_of_saelens_are_loaded_and_compute_the_same(kind: str, tmp_path: Path) -> None:
+    config = getattr(saes, f"{kind}Config")(d_in=D, d_sae=LATENTS, d_out=7, apply_b_dec_to_input=False)
+    theirs = getattr(saes, kind)(config)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    theirs.save_model(tmp_path)
+    ours = load(tmp_path)
+    assert torch.allclose(ours.encode(rows()), theirs.encode(rows()), atol=1e-5)
+    assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
+
+
+def test_saelens_refuses_a_crosscoder_rather_than_misread_it(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="crosscoder"):
+        inputs.SAE.load_from_disk(save(Crosscoder(D, LATENTS, n_layers=2), tmp_path))
+
+
+def test_a_published_autoencoder_comes_through_saelens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    theirs, asked = as_published(PUBLISHED["standard"](True), tmp_path), []
+
+    def from_pretrained(release: str, sae_id: str, **options: str) -> Any:
+        asked.append((release, sae_id, options["dtype"]))
+        return theirs
+
+    monkeypatch.setattr(inputs.SAE, "from_pretrained", from_pretrained)
+    ours = pretrained("some-release", "layer_2")
+    assert asked == [("some-release", "layer_2", "float32")]
+    assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
+    assert ours.site == resid_post[2]
+    theirs.cfg.normalize_activations = "layer_norm"
+    with pytest.raises(ValueError, match="some-release/layer_2 normalises its input by 'layer_norm'"):
+        pretrained("some-release", "layer_2")
