@@ -3,7 +3,11 @@
 from hooks.activations import Activations as Activations
 from hooks.capture import capture as capture
 from hooks.capture import stream as stream
+from hooks.check import check as check
+from hooks.contract import ContractReport as ContractReport
 from hooks.direction import Direction as Direction
+from hooks.gradients import Gradients as Gradients
+from hooks.gradients import capture_gradients as capture_gradients
 from hooks.intervene import intervene as intervene
 from hooks.interventions import Intervention as Intervention
 from hooks.load import load as load
@@ -11,11 +15,16 @@ from hooks.model import Model as Model
 from hooks.position import Position as Position
 from hooks.receipt import Receipt as Receipt
 from hooks.site import Site as Site
+from hooks.store import ActivationStore as ActivationStore
+from hooks.store import harvest as harvest
 from hooks.tokens import Tokens as Tokens
 
 __all__ = [
+    "ActivationStore",
     "Activations",
+    "ContractReport",
     "Direction",
+    "Gradients",
     "Intervention",
     "Model",
     "Position",
@@ -23,6 +32,9 @@ __all__ = [
     "Site",
     "Tokens",
     "capture",
+    "capture_gradients",
+    "check",
+    "harvest",
     "intervene",
     "load",
     "stream",

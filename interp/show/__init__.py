@@ -4,6 +4,7 @@ from interp.show.dose import dose_panel
 from interp.show.feature import examples_panel, histogram_panel, words_panel
 from interp.show.generations import generations_panel
 from interp.show.page import Panel, Section, Tile, report
+from interp.show.positions import positions_panel
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
 from interp.show.trace import trace_panel
@@ -17,6 +18,7 @@ __all__ = [
     "examples_panel",
     "generations_panel",
     "histogram_panel",
+    "positions_panel",
     "report",
     "scorecard_panel",
     "search_panel",

@@ -8,10 +8,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hooks import Model, Position, Tokens
-from hooks.position import after, everywhere, first, generated, index, last, prompt, substring
+from hooks.position import (
+    after,
+    everywhere,
+    first,
+    generated,
+    index,
+    last,
+    prompt,
+    slice,
+    special,
+    substring,
+    tokens,
+)
 
 TEXTS = ["The Golden Gate Bridge, the bridge", "Fog on the Bridge", "Bridge"]
-POSITIONS = [everywhere, last, prompt, first(2), index(0), index(-3), substring("Bridge"), after("Bridge")]
+POSITIONS = [
+    everywhere,
+    last,
+    prompt,
+    first(2),
+    index(0),
+    index(-3),
+    slice(1, -1),
+    slice(-9, None),
+    substring("Bridge"),
+    after("Bridge"),
+    tokens([66, 103]),
+    special,
+    last | special,
+    ~slice(None, 2) & ~last,
+]
+TEXTUAL = [at for at in POSITIONS if "special" not in at.name]
 
 
 def selected(at: Position, tokens: Tokens) -> list[str]:
@@ -33,8 +61,8 @@ def test_a_position_selects_the_same_characters_under_any_padding_and_batch(
     assert selected(at, padded_left(gpt2).tokens(TEXTS)) == alone
 
 
-@pytest.mark.parametrize("at", [*POSITIONS, ~last, ~everywhere | first(1), generated], ids=str)
-def test_special_tokens_and_padding_are_never_selected(
+@pytest.mark.parametrize("at", [*TEXTUAL, ~last, ~everywhere | first(1), ~special, generated], ids=str)
+def test_special_tokens_and_padding_are_never_selected_unasked(
     at: Position, gpt2: Model, padded_left: Callable[[Model], Model]
 ) -> None:
     for model in (gpt2, padded_left(gpt2)):
@@ -55,6 +83,46 @@ def test_each_position_selects_what_it_says(gpt2: Model) -> None:
     assert selected(after("Bridge"), tokens) == [", the bridge", "", ""]
     assert selected(after("ridge", -1), tokens) == ["", "", ""]
     assert selected(generated, tokens) == ["", "", ""]
+    assert selected(slice(1, 3), tokens) == ["he", "og", "ri"]
+    assert selected(slice(-3, None), tokens) == selected(slice(-3, 99), tokens) == ["dge", "dge", "dge"]
+    assert selected(slice(8, -2), tokens)[1:] == ["he Brid", ""]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(-9, 9) | st.none(), st.integers(-9, 9) | st.none())
+def test_a_slice_is_pythons_slice_of_the_tokens(start: int | None, stop: int | None) -> None:
+    rows = [[7, 0, 1, 2, 3, 4], [0, 1, 2, 7, 9, 9]]
+    ids = torch.tensor(rows)
+    read = Tokens(ids=ids, mask=ids != 9, special=(ids == 9) | (ids == 7))
+    try:
+        mask = slice(start, stop).mask(read)
+    except ValueError:
+        assert not any(list(range(n))[start:stop] for n in range(30))
+        return
+    assert ids[0][mask[0]].tolist() == [0, 1, 2, 3, 4][start:stop]
+    assert ids[1][mask[1]].tolist() == [0, 1, 2][start:stop]
+
+
+def test_special_and_tokens_select_what_carries_no_text_when_asked_and_never_padding(
+    gpt2: Model, padded_left: Callable[[Model], Model]
+) -> None:
+    for model in (gpt2, padded_left(gpt2)):
+        read = model.tokens(TEXTS)
+        assert torch.equal(special.mask(read), read.special & read.mask)
+        assert special.mask(read).sum(dim=1).tolist() == [1, 1, 1]
+        assert torch.equal(tokens(256).mask(read), special.mask(read))
+        assert torch.equal((everywhere | special).mask(read), read.mask)
+        g, o = (model.tokens(letter).ids[0, 1] for letter in "go")
+        assert selected(tokens([int(g), int(o)]), read) == ["ogg", "ogog", "g"]
+
+
+def test_a_rule_that_gives_no_mask_is_refused(gpt2: Model) -> None:
+    with pytest.raises(
+        ValueError, match=r"mine must select by a bool mask of shape \(1, 4\), got torch.int64 \(1, 4\)"
+    ):
+        Position("mine", lambda read: read.ids).mask(gpt2.tokens("Fog"))
+    with pytest.raises(ValueError, match=r"got torch.bool \(4,\)"):
+        Position("mine", lambda read: read.mask[0]).mask(gpt2.tokens("Fog"))
 
 
 @settings(max_examples=30, deadline=None)
@@ -83,15 +151,17 @@ def test_a_token_that_spells_the_text_in_part_belongs_to_the_substring() -> None
 
 
 def test_positions_of_the_prompt_stay_while_text_is_generated(gpt2: Model) -> None:
-    tokens = gpt2.tokens(TEXTS[:1])
+    read = gpt2.tokens(TEXTS[:1])
     new = torch.tensor([[5, 6, 256]])
-    longer = tokens.extended(new, torch.ones_like(new).bool(), new == 256)
-    for at in (last, prompt, first(2), first(99), index(3), index(-1), substring("Bridge")):
+    longer = read.extended(new, torch.ones_like(new).bool(), new == 256)
+    for at in (last, prompt, first(2), first(99), index(3), index(-1), slice(-3, None), substring("Bridge")):
         mask = at.mask(longer)
-        assert torch.equal(mask[:, :-3], at.mask(tokens))
+        assert torch.equal(mask[:, :-3], at.mask(read))
         assert not bool(mask[:, -3:].any())
     for at in (everywhere, generated, after("Golden"), ~prompt):
         assert at.mask(longer)[0, -3:].tolist() == [True, True, False]
+    assert special.mask(longer)[0, -3:].tolist() == [False, False, True]
+    assert tokens([6, 256]).mask(longer)[0, -3:].tolist() == [False, True, True]
 
 
 def test_positions_combine_as_sets(gpt2: Model) -> None:
@@ -148,3 +218,9 @@ def test_senseless_positions_are_refused_when_made() -> None:
         substring("")
     with pytest.raises(ValueError, match="is everywhere: name the text"):
         after("")
+    for start, stop in ((3, 3), (3, 1), (-1, -2), (None, 0), (-2, 0)):
+        with pytest.raises(ValueError, match=rf"slice\({start}, {stop}\) selects nothing: stop must lie behind start"):
+            slice(start, stop)
+    for ids in ([], [3, -1]):
+        with pytest.raises(ValueError, match=r"tokens\(ids\) needs token ids, whole numbers from 0 on, got"):
+            tokens(ids)

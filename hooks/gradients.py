@@ -1,0 +1,137 @@
+"""Gradients: activations and the gradient of a scalar metric there, from one forward and one backward pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks.activations import Activations
+from hooks.capture import Sites
+from hooks.huggingface import HFModel
+from hooks.model import Model, Text, chosen
+from hooks.site import Site
+
+Metric: TypeAlias = Callable[[Float[Tensor, "batch pos vocab"]], Tensor]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Activations a at some sites, and dm/da there of a scalar metric m.
+
+    Attributes:
+        metric: m.
+        activations: a, [batch pos *d] per site.
+        gradients: dm/da, of the same shapes.
+
+    Example:
+        ```python
+        found = capture_gradients(model, "The bridge is in", [mlp_out[3]], lambda logits: logits[0, -1, 7])
+        (found.gradients[mlp_out[3]] * found.activations[mlp_out[3]]).sum(dim=-1)
+        ```
+    """
+
+    metric: Float[Tensor, ""]
+    activations: Activations
+    gradients: Activations
+
+
+def capture_gradients(model: Model, text: Text, sites: Sites, metric: Metric) -> Gradients:
+    """Return activations at some sites and the gradients of a scalar metric with respect to them.
+
+    The gradient at a site is that of everything behind it, other sites asked for included. Parameters
+    collect no gradients. Interventions of open blocks act, and the gradients are those behind them.
+
+    Args:
+        model: a loaded model.
+        text: a text, texts, token ids or `Tokens`, read as one batch.
+        sites: one or more sites that can be changed.
+        metric: m, from logits to a tensor without axes. In a batch of unequal lengths the last column
+            is padding in some rows: take the tokens from `model.tokens`, as in the example.
+
+    Raises:
+        ValueError: an unknown site, one that is only derived, a metric that is no finite scalar or does
+            not depend on the logits, a gradient that is not finite.
+
+    Cost: one forward and one backward pass, down to the first site; memory as for training from there
+    on, without gradients of the parameters.
+
+    Example:
+        ```python
+        tokens = model.tokens(["The bridge is in", "Fog"])
+        ends = last.mask(tokens)
+        found = capture_gradients(model, tokens, [resid_post[3]], lambda logits: logits[ends][:, 7].sum())
+        ```
+    """
+    wanted = chosen(model, sites)
+    for site in wanted:
+        if model.tap(site).read_only:
+            raise ValueError(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
+    tokens, got = model.tokens(text), dict[Site, Tensor]()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_frozen(model.hf))
+        for site in wanted:
+            stack.callback(model.tap(site).attach(partial(_keep, got, site, len(tokens))).remove)
+        m = _scalar(metric(model.run(tokens)))
+        slopes = torch.autograd.grad(m, [_reached(got, site) for site in wanted], materialize_grads=True)
+    _check_finite(wanted, slopes)
+    a = {site: got[site].detach() for site in wanted}
+    slope = dict(zip(wanted, slopes, strict=True))
+    return Gradients(
+        m.detach(), Activations(a, tokens, model.fingerprint), Activations(slope, tokens, model.fingerprint)
+    )
+
+
+@contextmanager
+def _frozen(hf: HFModel) -> Iterator[None]:
+    trained = [parameter for parameter in hf.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _keep(got: dict[Site, Tensor], site: Site, batch: int, value: Tensor) -> Tensor:
+    """Note the value and let it flow on; the first one begins the graph, and one tensor at two sites is two nodes."""
+    value = value if value.shape[0] == batch else value.expand(batch, *value.shape[1:])
+    got[site] = value.clone() if value.requires_grad else value.detach().requires_grad_()
+    return got[site]
+
+
+def _reached(got: dict[Site, Tensor], site: Site) -> Tensor:
+    if site not in got:
+        raise RuntimeError(f"the forward pass did not reach {site}")
+    return got[site]
+
+
+def _scalar(m: object) -> Tensor:
+    if not isinstance(m, Tensor) or m.ndim != 0:
+        got = f"shape {tuple(m.shape)}" if isinstance(m, Tensor) else type(m).__name__
+        raise ValueError(f"the metric must give a tensor without axes, got {got}: take a mean or a sum of it")
+    if not m.requires_grad:
+        raise ValueError(
+            "the metric does not depend on the logits by differentiable steps, so it has no gradient: "
+            "compute it without detach, item, argmax or no_grad"
+        )
+    if not bool(torch.isfinite(m.detach())):
+        raise ValueError(f"the metric is {float(m.detach())}: its gradient would mean nothing")
+    return m
+
+
+def _check_finite(sites: Sequence[Site], slopes: Sequence[Tensor]) -> None:
+    for site, slope in zip(sites, slopes, strict=True):
+        if not bool(torch.isfinite(slope).all()):
+            raise ValueError(
+                f"the gradient at {site} holds NaN or infinity: look for a root, logarithm or quotient of 0 in the "
+                "metric, or load the model in float32"
+            )

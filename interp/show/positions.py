@@ -1,0 +1,53 @@
+"""Which tokens positions select, shown in the text itself."""
+
+from collections.abc import Sequence
+
+from hooks import Model, Position, Tokens
+from hooks.huggingface import Tokenizer
+from hooks.model import Text
+from interp.show.html import Html, escape, table, tokens
+from interp.show.page import Panel
+
+
+def positions_panel(model: Model, text: Text, positions: Position | Sequence[Position]) -> Panel:
+    """Each text once per position, with the tokens it selects coloured; padding is left out.
+
+    Errors: `ValueError` when no position is given, or a text lacks what one speaks of.
+
+    ```python
+    positions_panel(model, ["Fog hid the bridge.", "Fog"], [last, substring("Fog")]).body
+    ```
+    """
+    listed = [positions] if isinstance(positions, Position) else list(positions)
+    if not listed:
+        raise ValueError("no positions were given to show: name at least one, such as last")
+    read = model.tokens(text)
+    masks = [at.mask(read) for at in listed]
+    rows = [
+        [f"<code>{escape(str(at))}</code>", _line(model.tokenizer, read, row, mask[row].tolist())]
+        for at, mask in zip(listed, masks, strict=True)
+        for row in range(len(read))
+    ]
+    return Panel(
+        title="Which tokens a position selects",
+        body=Html(f'<div class="words">{table(["position", "text"], rows)}</div>'),
+        caption=(
+            "Coloured tokens are selected. A position is anchored to the text: it selects the same tokens whatever the "
+            "padding, the batch or the KV cache."
+        ),
+        control=(
+            "Special tokens are shown as they are spelt; no position selects one unless it asks for it (`special`, "
+            "`tokens`), and none selects padding."
+        ),
+    )
+
+
+def _line(tokenizer: Tokenizer, read: Tokens, row: int, selected: Sequence[bool]) -> str:
+    real = read.mask[row].nonzero().flatten().tolist()
+    pieces = [_piece(tokenizer, int(read.ids[row, column])) for column in real]
+    line = tokens(pieces, [float(selected[column]) for column in real], largest=1.0)
+    return f'<div style="white-space:pre-wrap">{line}</div>'
+
+
+def _piece(tokenizer: Tokenizer, token: int) -> str:
+    return f"[{token}]" if tokenizer is None else tokenizer.decode([token])
