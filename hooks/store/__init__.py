@@ -1,0 +1,29 @@
+"""Activations of a data set on disk: harvested in one pass, read in any order."""
+
+from hooks.store.arrow import to_dataset as to_dataset
+from hooks.store.documents import count as count
+from hooks.store.documents import open_dataset as open_dataset
+from hooks.store.harvest import harvest as harvest
+from hooks.store.harvest import plan as plan
+from hooks.store.packing import Packing as Packing
+from hooks.store.packing import packed as packed
+from hooks.store.packing import separate as separate
+from hooks.store.plan import Plan as Plan
+from hooks.store.shuffle import Shuffled as Shuffled
+from hooks.store.store import ActivationStore as ActivationStore
+from hooks.store.store import StoredRows as StoredRows
+
+__all__ = [
+    "ActivationStore",
+    "Packing",
+    "Plan",
+    "Shuffled",
+    "StoredRows",
+    "count",
+    "harvest",
+    "open_dataset",
+    "packed",
+    "plan",
+    "separate",
+    "to_dataset",
+]

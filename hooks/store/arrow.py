@@ -1,0 +1,56 @@
+"""A store as a `datasets` object, its memory-mapped columns used as they lie."""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from hooks.store.manifest import TOKEN
+from hooks.store.store import ActivationStore, Asked
+
+if TYPE_CHECKING:
+    import pyarrow
+    from datasets import Dataset
+
+
+def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
+    """Return the rows of some sites as a `datasets.Dataset`, one row per token, nothing copied from a local store.
+
+    Columns are the sites' names, each row flat, with `token` and the number of its `document`.
+
+    Raises:
+        KeyError: a site the store does not hold.
+        ValueError: a bfloat16 store, a type that Arrow lacks.
+
+    Example:
+        ```python
+        to_dataset(store, resid_post[6]).with_format("torch")[5]["resid_post.6"]
+        ```
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+
+    wanted = store.only(sites)
+    if store.dtype == torch.bfloat16:
+        raise ValueError(f"a datasets object has no bfloat16, and {store!r} is: use Shuffled, or harvest float16")
+    columns = {str(site): [] for site in wanted} | {TOKEN: []}
+    for rows in store.chunks(wanted):
+        for site in wanted:
+            columns[str(site)].append(_arrow(rows[site].flatten(1)))
+        columns[TOKEN].append(_arrow(rows.ids))
+    numbers = np.repeat(
+        np.arange(len(store.documents) - 1), [end - start for start, end in pairwise(store.documents.tolist())]
+    )
+    table = {name: pa.chunked_array(chunks) for name, chunks in columns.items()} | {"document": pa.array(numbers)}
+    return Dataset(pa.table(table))
+
+
+def _arrow(rows: Shaped[Tensor, "n ..."]) -> "pyarrow.Array":
+    """The same memory as an Arrow array: of numbers, or of lists of one length."""
+    import pyarrow as pa
+
+    flat = pa.array(rows.reshape(-1).numpy())
+    return flat if rows.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])

@@ -1,0 +1,237 @@
+"""Harvest: the activations of a data set into a store, in one pass that can be shared, and killed and gone on with."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hooks.capture import Sites
+from hooks.model import Model
+from hooks.position import Position, everywhere
+from hooks.site import Site
+from hooks.store.documents import Block, Data, blocks
+from hooks.store.folder import Folder
+from hooks.store.job import Job, duplicates, job
+from hooks.store.manifest import DOCUMENT, TOKEN, Settings, Shard, entry_bytes, finish, finished, settle, size
+from hooks.store.packing import Packing, Placed, packed
+from hooks.store.plan import Plan, check_fits, estimate, probe
+from hooks.store.processes import Process, processes
+from hooks.store.shard import ShardWriter, token_checksums
+from hooks.store.store import ActivationStore
+
+Same: TypeAlias = dict[Site, Site]
+"""Sites whose tensor is that of another."""
+
+
+def plan(
+    model: Model,
+    data: Data,
+    sites: Sites,
+    url: str | Path,
+    *,
+    packing: Packing = packed(),  # noqa: B008
+    at: Position = everywhere,
+    dtype: torch.dtype = torch.float16,
+    batch_size: int = 32,
+    documents: int | None = None,
+) -> Plan:
+    """Estimate what `harvest` with these arguments would take; nothing is written.
+
+    Raises:
+        TypeError, ValueError: as `harvest`.
+
+    Cost: two forward passes of one batch.
+
+    Example:
+        ```python
+        print(plan(model, dataset, [resid_post[6]], "store"))
+        ```
+    """
+    task = job(
+        model,
+        data,
+        sites,
+        Folder(url),
+        packing=packing,
+        at=at,
+        dtype=dtype,
+        batch_size=batch_size,
+        documents_per_shard=1,
+    )
+    probed = probe(task)
+    settings = task.settings(probed.same_as)
+    return estimate(task, probed, settings, documents=documents, processes=1, tokens_done=0)
+
+
+def harvest(
+    model: Model,
+    data: Data,
+    sites: Sites,
+    url: str | Path,
+    *,
+    packing: Packing = packed(),  # noqa: B008
+    at: Position = everywhere,
+    dtype: torch.dtype = torch.float16,
+    batch_size: int = 32,
+    documents_per_shard: int = 256,
+    documents: int | None = None,
+    tell: Callable[[str], None] | None = None,
+    progress: bool = False,
+) -> ActivationStore:
+    """Write the activations of a data set at some sites to disk, one row for each token.
+
+    Killed at any moment, it goes on where it was when run again: a shard of documents is there whole or not at all.
+    Under `torchrun` each process does its share of the shards, and the store is the same for any number of them.
+    One harvest at a time writes to a place.
+
+    Args:
+        model: a loaded model.
+        data: texts, a `datasets.Dataset` or an `IterableDataset` with a column "input_ids" (preferred) or "text".
+        sites: one or more sites; a tensor that two of them share is stored once.
+        url: a folder, or an fsspec URL such as `s3://bucket/store`.
+        packing: how documents fill the rows the model reads: `packed(128)`, or `separate()`.
+        at: which tokens become rows; special tokens and padding never do.
+        dtype: float32, float16 or bfloat16.
+        batch_size: rows of tokens per forward pass.
+        documents_per_shard: what is lost at most when it is killed.
+        documents: how many the data hold, where a stream does not say.
+        tell: is given the plan in words before anything is written, such as `print`.
+        progress: show tokens done, rate and time left.
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        TypeError: data that are neither texts nor a data set.
+        ValueError: an unknown site; other settings or data than those the store was begun with; a value that the
+            dtype does not hold.
+        OSError: the disk cannot hold it.
+
+    Cost: one forward pass per batch, up to the last site, and two more for the plan.
+
+    Example:
+        ```python
+        store = harvest(model, dataset, [resid_post[6], mlp_act[6]], "store", tell=print)
+        ```
+    """
+    task = job(
+        model,
+        data,
+        sites,
+        Folder(url),
+        packing=packing,
+        at=at,
+        dtype=dtype,
+        batch_size=batch_size,
+        documents_per_shard=documents_per_shard,
+    )
+    with processes(model.device) as here:
+        probed = probe(task)
+        settings = task.settings(probed.same_as)
+        if here.rank == 0:
+            settle(task.folder, settings)
+        here.total(0)
+        done = finished(task.folder, settings)
+        rows = sum(shard.rows for shard in done.values())
+        planned = estimate(task, probed, settings, documents=documents, processes=here.world, tokens_done=rows)
+        if here.rank == 0 and tell is not None:
+            tell(str(planned))
+        planned.check_room()
+        with _bar(planned, here, progress) as bar:
+            seen = _write_part(task, settings, probed.same_as, done, here, bar)
+        if here.total(seen) != len(finished(task.folder, settings)):
+            raise ValueError(_other_data(task, "it has shards that these data have not"))
+        if here.rank == 0:
+            finish(task.folder, settings, finished(task.folder, settings).values())
+        here.total(0)
+    return ActivationStore(url)
+
+
+def _write_part(
+    task: Job, settings: Settings, same_as: Same, done: dict[str, Shard], here: Process, bar: "tqdm[NoReturn]"
+) -> int:
+    """Write this process's missing shards; return how many it has, the finished ones included.
+
+    A shard is synced and named while the next is computed. Finished ones are compared with the data where new ones
+    begin, and at both ends.
+    """
+    seen = 0
+    before: Block | None = None
+    sealing: Future[Shard] | None = None
+    with ThreadPoolExecutor(1) as background:
+        for block in blocks(task.data, task.documents_per_shard, here):
+            seen += 1
+            missing = block.name not in done
+            if before is not None and (missing or seen == 2):
+                _check_same(task, before, done[before.name])
+            before = None if missing else block
+            if missing:
+                writer, rows, documents = _write(task, block, settings, same_as, bar)
+                if sealing is not None:
+                    sealing.result()
+                sealing = background.submit(writer.seal, rows, documents)
+        if sealing is not None:
+            sealing.result()
+    if before is not None:
+        _check_same(task, before, done[before.name])
+    return seen
+
+
+def _write(
+    task: Job, block: Block, settings: Settings, same_as: Same, bar: "tqdm[NoReturn]"
+) -> tuple[ShardWriter, int, int]:
+    """Write the rows of a block, all but sealed; return how many rows and documents there are."""
+    placed, ids, offsets = _placed(task, block)
+    documents = len(offsets) - 1
+    check_fits(task.folder.url, size(settings, len(ids), documents), task.folder.free())
+    writer = ShardWriter(task.folder, block.name, entry_bytes(settings))
+    try:
+        writer.add(TOKEN, ids)
+        writer.add(DOCUMENT, offsets)
+        for acts in () if placed is None else task.batches(placed):
+            if duplicates(acts, task.sites) != same_as:
+                raise RuntimeError(f"sites that shared a tensor no longer do, or the reverse: {same_as}")
+            for site in (site for site in task.sites if site not in same_as):
+                writer.add(str(site), task.rows(acts, site))
+            bar.update(int(task.at.mask(acts.tokens).sum()))
+    except BaseException as error:
+        writer.drop(error)
+        raise
+    return writer, len(ids), documents
+
+
+def _placed(task: Job, block: Block) -> tuple[Placed | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
+    """A block laid out for the model, the ids of its rows, and where its documents begin."""
+    documents = block.read()
+    placed = task.place(documents)
+    if placed is None:
+        return None, torch.zeros(0, dtype=torch.int32), torch.zeros(len(documents) + 1, dtype=torch.long)
+    return placed, *task.selected(placed, len(documents))
+
+
+def _check_same(task: Job, block: Block, shard: Shard) -> None:
+    _, ids, offsets = _placed(task, block)
+    sums = token_checksums(ids, offsets)
+    if any(list(shard.checksums[column]) != sums[column] for column in sums):
+        raise ValueError(_other_data(task, f"the tokens of its shard {shard.name} are others"))
+
+
+def _other_data(task: Job, why: str) -> str:
+    return f"the store at {task.folder.url} was begun with other data, for {why}: give the same, or take a new place"
+
+
+def _bar(planned: Plan, here: Process, progress: bool) -> "tqdm[NoReturn]":
+    """Progress in tokens, with rate and time left: this process's share, shown by the first."""
+    return tqdm(
+        total=None if planned.tokens is None else planned.tokens // here.world,
+        initial=planned.tokens_done // here.world,
+        desc="harvest" if here.world == 1 else f"harvest, process 1 of {here.world}",
+        unit=" tokens",
+        unit_scale=True,
+        disable=not progress or here.rank > 0,
+    )

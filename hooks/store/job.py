@@ -1,0 +1,171 @@
+"""What a harvest does: which activations of which data go where, and in what form."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks.activations import Activations
+from hooks.capture import Sites, stream
+from hooks.model import Model, chosen
+from hooks.position import Position
+from hooks.site import Site
+from hooks.store.documents import Data, as_dataset
+from hooks.store.folder import Folder
+from hooks.store.manifest import DTYPES, Settings
+from hooks.store.packing import Documents, Packing, Placed
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A harvest about to run, its data a `datasets` object and every name checked."""
+
+    model: Model
+    data: Data
+    sites: tuple[Site, ...]
+    folder: Folder
+    packing: Packing
+    at: Position
+    dtype: torch.dtype
+    batch_size: int
+    documents_per_shard: int
+
+    def settings(self, same_as: dict[Site, Site]) -> Settings:
+        """Return what the store says of itself.
+
+        Example:
+            ```python
+            job.settings({})
+            ```
+        """
+        return Settings(
+            model=self.model.name,
+            fingerprint=self.model.fingerprint,
+            sites={str(site): list(self.model.tap(site).shape) for site in self.sites},
+            same_as={str(site): str(other) for site, other in same_as.items()},
+            dtype=next(name for name, dtype in DTYPES.items() if dtype == self.dtype),
+            packing=self.packing.name,
+            at=self.at.name,
+            documents_per_shard=self.documents_per_shard,
+        )
+
+    def batches(self, placed: Placed) -> Iterator[Activations]:
+        """Yield the activations of documents laid out, batch by batch.
+
+        Example:
+            ```python
+            for acts in job.batches(placed):
+                ...
+            ```
+        """
+        return stream(self.model, placed.tokens, self.sites, batch_size=self.batch_size)
+
+    def place(self, documents: Documents) -> Placed | None:
+        """Lay documents out; None when they have no tokens.
+
+        Example:
+            ```python
+            job.place(["The Golden Gate Bridge"])
+            ```
+        """
+        return self.packing.place(self.model, documents)
+
+    def selected(self, placed: Placed, documents: int) -> tuple[Int[Tensor, "n"], Int[Tensor, "_"]]:
+        """Return the ids of the tokens that become rows, and at which row each document begins, the end included.
+
+        Example:
+            ```python
+            ids, offsets = job.selected(placed, 256)
+            ```
+        """
+        mask = self.at.mask(placed.tokens)
+        counts = torch.bincount(placed.document[mask], minlength=documents)
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return placed.tokens.ids[mask].int().cpu(), offsets.cpu()
+
+    def rows(self, acts: Activations, site: Site) -> Float[Tensor, "n *d"]:
+        """Return the selected rows of a site as they are stored.
+
+        Raises:
+            ValueError: a value is NaN or infinite, or too large for the dtype.
+
+        Example:
+            ```python
+            job.rows(acts, resid_post[6])
+            ```
+        """
+        given = acts.flat(site, at=self.at)
+        rows = given.to(self.dtype)
+        if rows.numel() and not bool(torch.stack(torch.aminmax(rows)).isfinite().all()):
+            raise ValueError(self._not_finite(acts, site, given, rows))
+        return rows
+
+    def _not_finite(self, acts: Activations, site: Site, given: Tensor, rows: Tensor) -> str:
+        row = int((~rows.isfinite()).flatten(1).any(1).nonzero()[0])
+        text, pos = self.at.mask(acts.tokens).nonzero()[row].tolist()
+        token = int(acts.tokens.ids[text, pos])
+        shown = f"id {token}" if self.model.tokenizer is None else repr(self.model.tokenizer.decode([token]))
+        if bool(given[row].isfinite().all()):
+            return (
+                f"{site} is as large as {float(given[row].abs().max()):g} at {shown}, and {self.dtype} ends at "
+                f"{torch.finfo(self.dtype).max:g}: store bfloat16 or float32"
+            )
+        return f"{site} holds NaN or infinity at {shown}: load the model in float32, or leave that document out"
+
+
+def job(
+    model: Model,
+    data: Data,
+    sites: Sites,
+    folder: Folder,
+    *,
+    packing: Packing,
+    at: Position,
+    dtype: torch.dtype,
+    batch_size: int,
+    documents_per_shard: int,
+) -> Job:
+    """Check everything that can be checked before the first forward pass.
+
+    Raises:
+        TypeError: data that are neither texts nor a data set.
+        ValueError: an unknown site, one whose rows have no fixed width, a dtype that is not stored.
+
+    Example:
+        ```python
+        job(model, texts, "resid_post.6", Folder("store"), packing=packed(), at=everywhere, dtype=torch.float16,
+            batch_size=32, documents_per_shard=256)
+        ```
+    """
+    wanted = chosen(model, sites)
+    for site in wanted:
+        if site.name == "pattern":
+            raise ValueError(f"{site} has a width that depends on the text, so it has no rows to store: capture it")
+    if dtype not in DTYPES.values():
+        raise ValueError(f"a store holds {', '.join(DTYPES)}, got {dtype}")
+    for name, number in (("batch_size", batch_size), ("documents_per_shard", documents_per_shard)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+    return Job(model, as_dataset(data), wanted, folder, packing, at, dtype, batch_size, documents_per_shard)
+
+
+def duplicates(acts: Activations, sites: Sequence[Site]) -> dict[Site, Site]:
+    """Return the sites whose tensor is the very tensor of an earlier one, such as resid_pre[1] and resid_post[0].
+
+    Example:
+        ```python
+        duplicates(capture(model, "Fog", [resid_post[0], resid_pre[1]]), [resid_post[0], resid_pre[1]])
+        ```
+    """
+    first: dict[tuple[int, torch.Size], Site] = {}
+    same: dict[Site, Site] = {}
+    for site in sites:
+        value = acts[site]
+        other = first.setdefault((value.data_ptr(), value.shape), site)
+        if other != site:
+            same[site] = other
+    return same

@@ -1,0 +1,62 @@
+"""The processes that share a harvest: one alone, or those `torchrun` started."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import final
+
+import torch
+
+
+@final
+@dataclass(frozen=True)
+class Process:
+    """This process among those that work together.
+
+    Attributes:
+        rank: its number.
+        world: how many there are.
+    """
+
+    rank: int
+    world: int
+
+    def total(self, n: int) -> int:
+        """Return the sum of every process's `n`, once all of them have come here.
+
+        Example:
+            >>> Process(0, 1).total(3)
+            3
+        """
+        if self.world == 1:
+            return n
+        counts = [0] * self.world
+        torch.distributed.all_gather_object(counts, n)
+        return sum(counts)
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Process]:
+    """Join the processes that `torchrun` started, over gloo on a CPU and nccl on a GPU; without it, be alone.
+
+    Example:
+        ```python
+        with processes(model.device) as here:
+            print(here.rank, "of", here.world)
+        ```
+    """
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not joined and not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+        yield Process(0, 1)
+        return
+    if not joined:
+        gpu = device if device.type == "cuda" else None
+        backend, patience = "nccl" if gpu else "gloo", timedelta(days=30)  # one may finish long before another
+        torch.distributed.init_process_group(backend, device_id=gpu, timeout=patience)
+    try:
+        yield Process(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    finally:
+        if not joined:
+            torch.distributed.destroy_process_group()

@@ -1,0 +1,190 @@
+"""The store: activations of a data set on disk, every number checked against its checksum before it is given out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks.errors import nearest
+from hooks.site import Site
+from hooks.store.columns import Columns
+from hooks.store.folder import Folder
+from hooks.store.manifest import DTYPES, TOKEN, Manifest
+
+Asked: TypeAlias = Site | str | Sequence[Site | str]
+"""One or more sites."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Some rows of a store.
+
+    Attributes:
+        values: the rows of each site, in the dtype on disk.
+        ids: the token each row belongs to.
+        number: which row of the store each is.
+
+    Example:
+        ```python
+        store[torch.tensor([5, 3])][resid_post[6]]
+        ```
+    """
+
+    values: Mapping[Site, Float[Tensor, "n *d"]]
+    ids: Int[Tensor, "n"]
+    number: Int[Tensor, "n"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, site: Site | str) -> Float[Tensor, "n *d"]:
+        site = Site.parse(site) if isinstance(site, str) else site
+        if site not in self.values:
+            near = nearest(str(site), map(str, self.values))
+            raise KeyError(f"{site} was not read from the store; the nearest that was: {near}")
+        return self.values[site]
+
+
+@final
+class ActivationStore:
+    """Activations of a data set at some sites, one row for each token, made by `harvest`.
+
+    Rows are in the order of the data. A local store is memory-mapped: opening it is free, and memory holds only what
+    is read.
+
+    Attributes:
+        manifest: how it was made, and its shards.
+        sites: what it holds.
+        dtype: of the numbers on disk.
+        columns: its columns, chunk by chunk.
+
+    Raises:
+        FileNotFoundError: there is no finished store.
+        ValueError: its manifest is damaged, or a shard is missing or truncated; later, when it is read, a shard whose
+            checksum is wrong.
+
+    Example:
+        ```python
+        store = ActivationStore("store")
+        store[torch.tensor([5, 3])][resid_post[6]]
+        ```
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        self.url = str(url)
+        self._folder = Folder(url)
+        self.manifest = Manifest.read(self._folder)
+        self.sites = tuple(Site.parse(name) for name in self.manifest.settings.sites)
+        self.dtype = DTYPES[self.manifest.settings.dtype]
+        self.columns = Columns(self._folder, self.manifest)
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return ActivationStore, (self.url,)
+
+    def __len__(self) -> int:
+        return int(self.columns.starts[-1])
+
+    def __repr__(self) -> str:
+        named = ", ".join(map(str, self.sites))
+        return f"ActivationStore({self.url!r}, {len(self):,} tokens of {self.model_name} at {named}, {self.dtype})"
+
+    @property
+    def model_name(self) -> str:
+        """The model it was harvested from."""
+        return self.manifest.settings.model
+
+    @property
+    def fingerprint(self) -> str:
+        """Of that model."""
+        return self.manifest.settings.fingerprint
+
+    @property
+    def documents(self) -> Int[Tensor, "n"]:
+        """The row at which each document begins, and at the end the number of rows."""
+        return self.columns.offsets()
+
+    def __getitem__(self, rows: slice | Int[Tensor, "n"]) -> StoredRows:
+        """Return rows of all sites by number.
+
+        Raises:
+            IndexError: a row that is not there.
+
+        Example:
+            ```python
+            store[torch.randint(len(store), (4096,))]
+            ```
+        """
+        number = torch.from_numpy(np.arange(*rows.indices(len(self)))) if isinstance(rows, slice) else rows.long()
+        if len(number) and not 0 <= int(number.min()) <= int(number.max()) < len(self):
+            raise IndexError(
+                f"rows {int(number.min())} to {int(number.max())} were asked for, and the store at {self.url} "
+                f"has rows 0 to {len(self) - 1}"
+            )
+        values = {site: self.columns.gather(self._column(site), number) for site in self.sites}
+        return StoredRows(values, self.columns.gather(TOKEN, number), number)
+
+    def only(self, sites: Asked) -> tuple[Site, ...]:
+        """Return the sites asked for, each checked against what the store holds and named once.
+
+        Raises:
+            KeyError: the store does not hold one of them.
+
+        Example:
+            ```python
+            store.only("resid_post.6")
+            ```
+        """
+        listed = [sites] if isinstance(sites, Site | str) else list(sites)
+        parsed = [Site.parse(site) if isinstance(site, str) else site for site in listed]
+        for site in parsed:
+            if site not in self.sites:
+                near = nearest(str(site), map(str, self.sites))
+                raise KeyError(f"the store at {self.url} does not hold {site}; the nearest it holds: {near}")
+        return tuple(dict.fromkeys(parsed))
+
+    def chunk(self, number: int, sites: Asked) -> StoredRows:
+        """Return one chunk of consecutive rows, at most 8192; those of a local store are not copied.
+
+        Example:
+            ```python
+            store.chunk(0, resid_post[6])
+            ```
+        """
+        values = {site: self.columns.chunk(self._column(site), number) for site in self.only(sites)}
+        first, end = self.columns.starts[number : number + 2].tolist()
+        return StoredRows(values, self.columns.chunk(TOKEN, number), torch.arange(first, end))
+
+    def chunks(self, sites: Asked) -> Iterator[StoredRows]:
+        """Yield all rows of some sites in order, chunk by chunk.
+
+        Example:
+            ```python
+            for rows in store.chunks(resid_post[6]):
+                rows[resid_post[6]].mean(0)
+            ```
+        """
+        wanted = self.only(sites)
+        return (self.chunk(number, wanted) for number in range(len(self.columns)))
+
+    def verify(self) -> None:
+        """Read the whole store and compare every checksum.
+
+        Raises:
+            ValueError: a shard is missing, truncated or corrupted; the message names it.
+
+        Example:
+            ```python
+            store.verify()
+            ```
+        """
+        self.columns.verify()
+
+    def _column(self, site: Site) -> str:
+        """The column a site is in: its own, or that of the site whose tensor it is."""
+        return self.manifest.settings.same_as.get(str(site), str(site))

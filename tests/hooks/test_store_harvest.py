@@ -1,0 +1,428 @@
+"""A harvest writes what capture gives, whoever shares it and however often it is killed."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from hooks import Model, capture
+from hooks.position import last
+from hooks.site import attn_out, logits, mlp_act, pattern, resid_post, resid_pre, z
+from hooks.store import ActivationStore, harvest, open_dataset, packed, plan, separate
+from hooks.store import harvest as harvest_function
+from hooks.store.documents import as_dataset, count
+
+BOS = 256
+WORDS = ("fog", "bay", "bridge", "light", "", "over the hills", "a long evening by the sea, far off")
+TEXTS = [" ".join(WORDS[(i * j + j) % len(WORDS)] for j in range(1 + i % 5)) for i in range(90)]
+SITES = [resid_post[1], mlp_act[0]]
+forked = pytest.mark.skipif(sys.platform != "linux", reason="forks a loaded model")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*")}
+
+
+def rows_of(model: Model, ids: list[list[int]], site: Any) -> Tensor:
+    """The rows of a site by one forward pass per row of ids."""
+    return torch.cat([capture(model, torch.tensor(row), site).flat(site) for row in ids])
+
+
+def start(work: Callable[[], object], **environment: str) -> Any:
+    def child() -> None:
+        os.environ.update(environment)
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+@pytest.fixture(autouse=True)
+def one_tokenizer_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+
+
+def test_separate_documents_have_the_rows_that_each_has_alone(decoder: Model, tmp_path: Path) -> None:
+    texts = [text for text in TEXTS[:20] if text]
+    store = harvest(decoder, texts, SITES, tmp_path, packing=separate(), dtype=torch.float32, documents_per_shard=7)
+    for site in SITES:
+        alone = torch.cat([capture(decoder, text, site).flat(site) for text in texts])
+        torch.testing.assert_close(store[:][site], alone, atol=1e-5, rtol=1e-4)
+    lengths = torch.tensor([len(text.encode()) for text in texts])
+    assert torch.equal(store.documents.diff(), lengths)
+    ids = torch.tensor([byte for text in texts for byte in decoder.tokenizer(text)["input_ids"][1:]])
+    assert torch.equal(store[:].ids.long(), ids)
+
+
+def test_packed_rows_are_those_of_the_text_cut_by_hand(gpt2: Model, tmp_path: Path) -> None:
+    store = harvest(gpt2, TEXTS, SITES, tmp_path, packing=packed(16), dtype=torch.float32, documents_per_shard=1000)
+    flow: list[int] = []
+    for text in TEXTS:
+        flow += gpt2.tokenizer(text)["input_ids"] if text else []
+    by_hand = []
+    while flow:
+        row = flow[:16] if flow[0] == BOS else [BOS, *flow[:15]]
+        flow = flow[len(row) - (flow[0] != BOS) :]
+        by_hand.append(row)
+    for site in SITES:
+        torch.testing.assert_close(store[:][site], rows_of(gpt2, by_hand, site), atol=1e-5, rtol=1e-4)
+    assert store[:].ids.tolist() == [id for row in by_hand for id in row if id != BOS]
+    assert torch.equal(store.documents.diff(), torch.tensor([len(text) for text in TEXTS]))
+
+
+def test_a_document_of_token_ids_is_packed_with_one_bos(gpt2: Model) -> None:
+    with_bos = [[BOS, 1, 2, 3], [BOS, 4, 5]]
+    without = [row[1:] for row in with_bos]
+    rows = [packed(6).place(gpt2, documents) for documents in (with_bos, without)]
+    for placed in rows:
+        assert placed is not None
+        assert placed.tokens.ids.tolist()[0] == [BOS, 1, 2, 3, BOS, 4]
+        assert placed.tokens.ids[1][placed.tokens.mask[1]].tolist() == [BOS, 5]
+        assert placed.document[placed.tokens.content].tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_tokenizer_without_bos_is_packed_with_end_of_text_between(hf_model: Any, tokenizer: Any) -> None:
+    import copy
+
+    from tokenizers import processors
+
+    from hooks import load
+
+    bare = copy.deepcopy(tokenizer)
+    bare.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    placed = packed(5).place(load(hf_model("gpt2"), bare), ["ab", "", "cdef"])
+    assert placed is not None
+    a, b, c, d, e, f = bare("abcdef")["input_ids"]
+    assert placed.tokens.ids[placed.tokens.mask].tolist() == [a, b, BOS, c, d, e, f]
+    assert placed.document[placed.tokens.content].tolist() == [0, 0, 2, 2, 2, 2]
+
+
+def test_an_encoder_cannot_be_packed_and_can_be_separate(hf_model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    import copy
+
+    from tokenizers import processors
+
+    from hooks import load
+
+    both = copy.deepcopy(tokenizer)
+    both.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", BOS)]
+    )
+    bert = load(hf_model("bert"), both)
+    with pytest.raises(ValueError, match="cannot be packed end to end: use separate()"):
+        harvest(bert, ["fog"], resid_post[0], tmp_path)
+    cut = harvest(bert, ["fog over the bay"], resid_post[0], tmp_path, packing=separate(6), dtype=torch.float32)
+    alone = capture(bert, "fog ", resid_post[0]).flat(resid_post[0])
+    torch.testing.assert_close(cut[:][resid_post[0]], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_padding_on_the_left_changes_nothing(
+    gpt2: Model, padded_left: Callable[[Model], Model], tmp_path: Path
+) -> None:
+    for packing in (packed(12), separate(12)):
+        right, left = (
+            harvest(model, TEXTS[:12], z[1], tmp_path / f"{packing}{side}", packing=packing, dtype=torch.float32)
+            for side, model in (("r", gpt2), ("l", padded_left(gpt2)))
+        )
+        assert torch.equal(right[:].ids, left[:].ids)
+        torch.testing.assert_close(right[:][z[1]], left[:][z[1]], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_each_type_keeps_what_it_can_hold_wherever_it_lies(
+    gpt2: Model, dtype: torch.dtype, place: str, tmp_path: Path
+) -> None:
+    url = str(tmp_path) if place == "local" else f"memory://types-{dtype}"
+    full = harvest(gpt2, TEXTS[:9], SITES, tmp_path / "full", dtype=torch.float32, documents_per_shard=4)
+    store = ActivationStore(harvest(gpt2, TEXTS[:9], SITES, url, dtype=dtype, documents_per_shard=4).url)
+    for site in SITES:
+        assert torch.equal(store[:][site], full[:][site].to(dtype))
+    assert torch.equal(store.documents, full.documents)
+    store.verify()
+
+
+def test_a_position_selects_the_rows(gpt2: Model, tmp_path: Path) -> None:
+    texts = ["fog", "the bay"]
+    store = harvest(gpt2, texts, attn_out[1], tmp_path, packing=separate(), at=last, dtype=torch.float32)
+    expected = torch.cat([capture(gpt2, text, attn_out[1]).flat(attn_out[1], at=last) for text in texts])
+    torch.testing.assert_close(store[:][attn_out[1]], expected, atol=1e-5, rtol=1e-4)
+    assert store.documents.tolist() == [0, 1, 2]
+
+
+def test_a_tensor_with_two_names_is_stored_once(gpt2: Model, tmp_path: Path) -> None:
+    sites = [resid_post[0], resid_pre[1], resid_pre[2]]
+    store = harvest(gpt2, TEXTS[:9], sites, tmp_path)
+    assert torch.equal(store[:][resid_pre[1]], store[:][resid_post[0]])
+    assert not torch.equal(store[:][resid_pre[2]], store[:][resid_post[0]])
+    assert sorted({path.name.split(".", 1)[1] for path in tmp_path.glob("0*")}) == [
+        "document.bin",
+        "resid_post.0.bin",
+        "resid_pre.2.bin",
+        "token.bin",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "txt"])
+def test_files_give_the_store_their_texts_give(gpt2: Model, kind: str, tmp_path: Path) -> None:
+    texts = [text for text in TEXTS[:30] if text]
+    data, file = Dataset.from_dict({"text": texts, "other": [0] * len(texts)}), str(tmp_path / f"corpus.{kind}")
+    if kind == "txt":
+        Path(file).write_text("\n".join(texts), encoding="utf-8")
+    else:
+        _ = data.to_parquet(file) if kind == "parquet" else data.to_json(file)
+    assert count(file) == len(texts)
+    from_file = harvest(gpt2, open_dataset(file), SITES, tmp_path / "file", documents_per_shard=8)
+    harvest(gpt2, texts, SITES, tmp_path / "texts", documents_per_shard=8)
+    assert files(tmp_path / "file") == files(tmp_path / "texts")
+    assert len(from_file) == sum(map(len, texts))
+
+
+def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "corpus.pdf").write_text("fog")
+    with pytest.raises(ValueError, match=r"ends in '\.pdf', and what is read ends in"):
+        open_dataset(tmp_path / "corpus.pdf")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="it is no file, and no data set the Hugging Face hub gave"):
+        open_dataset(tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def clean(gpt2: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
+    """A store harvested without disturbance, and the seconds it took."""
+    folder = tmp_path_factory.mktemp("clean")
+    work(gpt2, folder / "warm")
+    shutil.rmtree(folder / "warm")
+    began = time.perf_counter()
+    work(gpt2, folder)
+    yield folder, time.perf_counter() - began
+
+
+def work(model: Model, folder: Path) -> None:
+    harvest(model, TEXTS, SITES, folder, packing=packed(24), batch_size=4, documents_per_shard=2)
+
+
+@forked
+def test_a_harvest_killed_at_twenty_random_moments_loses_and_doubles_nothing(
+    gpt2: Model, clean: tuple[Path, float], tmp_path: Path
+) -> None:
+    whole, seconds = files(clean[0]), clean[1]
+    moments, killed, torn, folder = random.Random(0), 0, 0, tmp_path / "store"
+    while killed < 20:
+        process = start(lambda: work(gpt2, folder))
+        process.join(moments.uniform(0, seconds / 8))
+        if process.is_alive():
+            process.kill()
+            killed += 1
+        process.join()
+        left = files(folder)
+        torn += any(name.endswith(".partial") for name in left)
+        assert all(whole[name] == data for name, data in left.items() if name.endswith(".bin"))
+        if left == whole:  # it finished before it could be killed: begin anew
+            shutil.rmtree(folder)
+        elif "manifest.json" not in left:
+            with pytest.raises(FileNotFoundError, match="no manifest.json"):
+                ActivationStore(folder)
+    assert torn > 5
+    work(gpt2, folder)
+    assert files(folder) == whole
+
+
+@forked
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_any_number_of_processes_make_the_same_store(
+    gpt2: Model, processes: int, streamed: bool, tmp_path: Path
+) -> None:
+    def share(folder: Path) -> None:
+        data = Dataset.from_dict({"text": TEXTS})
+        some = data.to_iterable_dataset(num_shards=3) if streamed else data
+        harvest(gpt2, some, SITES, folder, packing=packed(24), documents_per_shard=7)
+
+    share(tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [start(lambda: share(tmp_path / "many"), RANK=str(rank), **environment) for rank in range(processes)]
+    for process in started:
+        process.join(60)
+        assert process.exitcode == 0
+    assert files(tmp_path / "many") == files(tmp_path / "one")
+
+
+def test_a_finished_harvest_run_again_changes_nothing(gpt2: Model, clean: tuple[Path, float], tmp_path: Path) -> None:
+    shutil.copytree(clean[0], tmp_path / "again")
+    stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "again").glob("*.bin")}
+    work(gpt2, tmp_path / "again")
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "again").glob("*.bin")} == stamps
+    assert files(tmp_path / "again") == files(clean[0])
+
+
+def test_a_lost_shard_alone_is_made_again(gpt2: Model, clean: tuple[Path, float], tmp_path: Path) -> None:
+    shutil.copytree(clean[0], tmp_path / "lost")
+    for path in (tmp_path / "lost").glob("00000-000007*"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"is missing, where .* shard 00000-000007 of the store at"):
+        ActivationStore(tmp_path / "lost")
+    work(gpt2, tmp_path / "lost")
+    assert files(tmp_path / "lost") == files(clean[0])
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["another beginning", *TEXTS[1:]], "the tokens of its shard 00000-000000 are others"),
+        ([*TEXTS[:-1], "another end"], "the tokens of its shard 00000-000044 are others"),
+        (TEXTS[:40], "it has shards that these data have not"),
+    ],
+)
+def test_a_store_is_not_gone_on_with_on_other_data(
+    gpt2: Model, clean: tuple[Path, float], texts: list[str], told: str, tmp_path: Path
+) -> None:
+    shutil.copytree(clean[0], tmp_path / "other")
+    with pytest.raises(ValueError, match=told):
+        harvest(gpt2, texts, SITES, tmp_path / "other", packing=packed(24), batch_size=4, documents_per_shard=2)
+    assert files(tmp_path / "other") == files(clean[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"dtype": torch.float32}, "dtype 'float16' and not 'float32'"),
+        ({"packing": packed(12)}, r"packing 'packed\(24\)' and not 'packed\(12\)'"),
+        ({"at": last}, "at 'everywhere' and not 'last'"),
+        ({"documents_per_shard": 3}, "documents_per_shard 2 and not 3"),
+    ],
+)
+def test_a_store_is_not_gone_on_with_in_another_way(
+    gpt2: Model, clean: tuple[Path, float], change: dict[str, Any], told: str
+) -> None:
+    settings = {"packing": packed(24), "batch_size": 4, "documents_per_shard": 2} | change
+    with pytest.raises(ValueError, match=told):
+        harvest(gpt2, TEXTS, SITES, clean[0], **settings)
+
+
+def test_a_store_is_not_gone_on_with_by_another_model(fresh: Callable[..., Model], clean: tuple[Path, float]) -> None:
+    with pytest.raises(ValueError, match="was begun with fingerprint"):
+        work(fresh("gpt2", seed=1), clean[0])
+
+
+def test_the_plan_of_few_documents_is_what_comes(gpt2: Model, tmp_path: Path) -> None:
+    texts, told = TEXTS[:60], []
+    planned = plan(gpt2, texts, SITES, tmp_path, packing=packed(24))
+    store = harvest(gpt2, texts, SITES, tmp_path, packing=packed(24), tell=told.append)
+    assert planned.tokens == len(store)
+    assert planned.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.bin")) - 8
+    assert told[0].startswith(f"to {tmp_path}: about {len(store):,} tokens of 60 documents, 234 kB, ")
+    assert planned.seconds is not None and planned.free is not None
+    assert planned.seconds == pytest.approx(len(store) / planned.tokens_per_second)
+
+
+def test_the_plan_of_a_sample_is_near_what_comes(gpt2: Model) -> None:
+    texts = TEXTS * 20
+    planned = plan(gpt2, texts, SITES, "memory://planned", packing=packed(24))
+    assert planned.tokens == pytest.approx(sum(map(len, texts)), rel=0.25)
+    assert planned.free is None
+
+
+def test_a_stream_has_no_length_unless_it_is_given(gpt2: Model, tmp_path: Path) -> None:
+    stream = Dataset.from_dict({"text": TEXTS}).to_iterable_dataset()
+    unknown = plan(gpt2, stream, SITES, tmp_path)
+    assert unknown.tokens is None and unknown.seconds is None
+    assert "a stream of unknown length" in str(unknown)
+    assert plan(gpt2, stream, SITES, tmp_path, documents=90).tokens is not None
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    gpt2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = plan(gpt2, TEXTS[:60], SITES, tmp_path).bytes
+    assert needed is not None
+    monkeypatch.setattr("hooks.store.folder.Folder.free", lambda _: needed - 1)
+    with pytest.raises(OSError, match="do not fit on the disk of"):
+        harvest(gpt2, TEXTS[:60], SITES, tmp_path)
+    assert [*tmp_path.glob("*.bin")] == []
+    monkeypatch.setattr("hooks.store.folder.Folder.free", lambda _: needed + 8)
+    assert len(harvest(gpt2, TEXTS[:60], SITES, tmp_path))
+
+
+def test_a_stream_stops_before_the_shard_that_does_not_fit(
+    gpt2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Dataset.from_dict({"text": TEXTS}).to_iterable_dataset()
+    monkeypatch.setattr(
+        "hooks.store.folder.Folder.free",
+        lambda _: 100_000 - sum(path.stat().st_size for path in tmp_path.iterdir()),
+    )
+    with pytest.raises(OSError, match="do not fit on the disk of"):
+        harvest(gpt2, stream, SITES, tmp_path, documents_per_shard=4)
+    buffered = 4 * 8192  # what the files of an open shard may not have given to the disk yet
+    assert 50_000 < sum(path.stat().st_size for path in tmp_path.iterdir()) <= 100_000 + buffered
+
+
+def test_a_value_the_type_cannot_hold_is_refused(fresh: Callable[..., Model], tmp_path: Path) -> None:
+    model = fresh("gpt2")
+    with torch.no_grad():
+        model.mlp_output(1).get_parameter("bias").fill_(1e5)
+    with pytest.raises(ValueError, match=r"resid_post\.1 is as large as 1\d+ at 'f', and torch\.float16 ends at 65504"):
+        harvest(model, ["fog"], resid_post[1], tmp_path / "half")
+    assert len(harvest(model, ["fog"], resid_post[1], tmp_path / "brain", dtype=torch.bfloat16)) == 3
+    with torch.no_grad():
+        model.mlp_output(1).get_parameter("bias").fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"resid_post\.1 holds NaN or infinity at 'f'"):
+        harvest(model, ["fog"], resid_post[1], tmp_path / "nan", dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("fog", "got str: open_dataset"),
+        ([], "got list: open_dataset"),
+        ([1, 2], "got list: open_dataset"),
+        (Dataset.from_dict({"words": ["fog"]}), r"columns \['words'\], expected 'input_ids' or 'text'"),
+        (Dataset.from_dict({"text": []}), "got no documents: the dataset is empty"),
+        (["", ""], "have no tokens: give documents with text"),
+    ],
+)
+def test_data_that_are_no_documents_are_refused(gpt2: Model, data: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        harvest(gpt2, data, SITES, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sites", "options", "told"),
+    [
+        (pattern[0], {}, "has a width that depends on the text"),
+        ("resid_pots.0", {}, "no site is called 'resid_pots.0'"),
+        (logits, {"dtype": torch.float64}, "a store holds float32, float16, bfloat16, got torch.float64"),
+        (logits, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (logits, {"packing": packed(97)}, "do not fit into the context of 96"),
+        (logits, {"packing": packed(1)}, "leaves no room for text after 1 special tokens"),
+    ],
+)
+def test_wrong_names_and_numbers_never_run(
+    gpt2: Model, sites: Any, options: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        harvest(gpt2, ["fog"], sites, tmp_path, **options)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_null_documents_have_no_rows_and_keep_their_number(gpt2: Model, tmp_path: Path) -> None:
+    data = as_dataset(Dataset.from_dict({"text": ["fog", None, "bay"]}))
+    for packing in (packed(), separate()):
+        store = harvest_function(gpt2, data, SITES, tmp_path / repr(packing), packing=packing)
+        assert store.documents.tolist() == [0, 3, 3, 6]
