@@ -13,6 +13,7 @@ from interp.demo.move import layer_of
 from interp.demo.run import REPORT, run
 from interp.demo.settings import Settings
 from interp.features import Concept, search
+from interp.harvest_command import harvest_command
 from interp.landmark.commands import app as landmark_app
 from interp.memory import Fact, Subject, covariance, rome, trace_mlp
 from interp.sae import TopK, activations_of, save, train
@@ -95,6 +96,9 @@ def capture_command(
     for site in acts.sites:
         typer.echo(f"{site!s:<18} {tuple(acts[site].shape)}")
     typer.echo(f"activations: {out.resolve()}")
+
+
+app.command("harvest")(told(harvest_command))
 
 
 @app.command("train")
