@@ -1,7 +1,6 @@
 """Harvest: the activations of a data set into a store, in one pass that can be shared, and killed and gone on with."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -21,7 +20,7 @@ from hooks.store.manifest import DOCUMENT, TOKEN, Settings, Shard, entry_bytes, 
 from hooks.store.packing import Packing, Placed, packed
 from hooks.store.plan import Plan, check_fits, estimate, probe
 from hooks.store.processes import Process, processes
-from hooks.store.shard import ShardWriter, token_checksums
+from hooks.store.shard import Sealer, ShardWriter, token_checksums
 from hooks.store.store import ActivationStore
 
 Same: TypeAlias = dict[Site, Site]
@@ -45,7 +44,7 @@ def plan(
     Raises:
         TypeError, ValueError: as `harvest`.
 
-    Cost: two forward passes of one batch.
+    Cost: one forward pass of one batch, and one of a single row.
 
     Example:
         ```python
@@ -112,7 +111,7 @@ def harvest(
             dtype does not hold.
         OSError: the disk cannot hold it.
 
-    Cost: one forward pass per batch, up to the last site, and two more for the plan.
+    Cost: one forward pass per batch, up to the last site, and the plan.
 
     Example:
         ```python
@@ -157,13 +156,11 @@ def _write_part(
 ) -> int:
     """Write this process's missing shards; return how many it has, the finished ones included.
 
-    A shard is synced and named while the next is computed. Finished ones are compared with the data where new ones
-    begin, and at both ends.
+    Finished ones are compared with the data where new ones begin, and at both ends.
     """
     seen = 0
     before: Block | None = None
-    sealing: Future[Shard] | None = None
-    with ThreadPoolExecutor(1) as background:
+    with Sealer() as sealer:
         for block in blocks(task.data, task.documents_per_shard, here):
             seen += 1
             missing = block.name not in done
@@ -171,12 +168,7 @@ def _write_part(
                 _check_same(task, before, done[before.name])
             before = None if missing else block
             if missing:
-                writer, rows, documents = _write(task, block, settings, same_as, bar)
-                if sealing is not None:
-                    sealing.result()
-                sealing = background.submit(writer.seal, rows, documents)
-        if sealing is not None:
-            sealing.result()
+                sealer.seal(*_write(task, block, settings, same_as, bar))
     if before is not None:
         _check_same(task, before, done[before.name])
     return seen

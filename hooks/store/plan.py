@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, final
 
+from hooks.capture import stream
 from hooks.site import Site
 from hooks.store.documents import length, sample
 from hooks.store.job import Job, duplicates
@@ -131,7 +132,7 @@ def probe(job: Job) -> Probe:
     Raises:
         ValueError: the data are empty.
 
-    Cost: the tokens of 64 documents, and two forward passes of one batch, the first to warm up.
+    Cost: the tokens of 64 documents, and two forward passes: of one row to warm up, and of one batch.
 
     Example:
         ```python
@@ -145,7 +146,7 @@ def probe(job: Job) -> Probe:
     if placed is None:
         raise ValueError(f"the {len(some)} documents looked at have no tokens: give documents with text")
     ids, _ = job.selected(placed, len(some))
-    same = duplicates(next(job.batches(placed)), job.sites)
+    same = duplicates(next(stream(job.model, placed.tokens[:1], job.sites)), job.sites)
     began = time.perf_counter()
     rows = job.rows(next(job.batches(placed)), job.sites[-1])
     seconds = time.perf_counter() - began

@@ -1,8 +1,9 @@
 """Writing one shard: each column a raw array, checksummed as it is written, and the record that makes it count."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import IO, final
+from typing import IO, Self, final
 
 import torch
 from jaxtyping import Shaped
@@ -113,6 +114,48 @@ class ShardWriter:
             ```
         """
         self._open.__exit__(type(error), error, error.__traceback__)
+
+
+@final
+class Sealer:
+    """Seals one shard in a thread while the next is computed, so that the disk and the model work at once.
+
+    Example:
+        ```python
+        with Sealer() as sealer:
+            sealer.seal(writer, rows=100, documents=1)
+        ```
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future[Shard] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self._wait()
+
+    def seal(self, writer: ShardWriter, rows: int, documents: int) -> None:
+        """Begin to seal a shard, once the one before is sealed.
+
+        Raises:
+            OSError: the one before could not be.
+
+        Example:
+            ```python
+            sealer.seal(writer, rows=100, documents=1)
+            ```
+        """
+        self._wait()
+        self._last = self._thread.submit(writer.seal, rows, documents)
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
 
 
 def raw(rows: Shaped[Tensor, "n ..."]) -> memoryview:
