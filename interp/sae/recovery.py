@@ -89,7 +89,8 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
         totals, count = totals + part, count + counted
     if not count:
         raise ValueError("There is nothing to predict: no text has two tokens beside special ones.")
-    return Recovery(*(totals / count).tolist(), count)
+    ce_clean, ce_sae, ce_zero, ce_mean, kl_sae, kl_zero, kl_mean = (totals / count).tolist()
+    return Recovery(ce_clean, ce_sae, ce_zero, ce_mean, kl_sae, kl_zero, kl_mean, count)
 
 
 def _batch(

@@ -31,7 +31,7 @@ from interp.sae import (
     whitened,
 )
 from interp.sae.architectures import ARCHITECTURES
-from interp.sae.initial import from_data, median_bias
+from interp.sae.initial import from_data, median_bias, tie
 from interp.sae.normalisation import Normalisation, side_by_side
 
 N, D, OUT, LATENTS = 60, 8, 6, 20
@@ -262,6 +262,16 @@ def test_decoder_rows_can_start_as_data_about_their_median(case: Case) -> None:
     assert torch.allclose(cosines.amax(1), torch.ones(LATENTS), atol=1e-5)
     assert len(cosines.argmax(1).unique()) == LATENTS
     assert torch.allclose(sae.W_dec.flatten(1).norm(dim=1), norms)
+
+
+def test_an_encoder_can_be_tied_to_the_decoder_where_it_writes_what_it_reads(case: Case) -> None:
+    sae = shaken(case)
+    if case.row == (D + OUT,):
+        with pytest.raises(ValueError, match="only where it reads and writes the same width"):
+            tie(sae)
+        return
+    tie(sae)
+    assert torch.equal(sae.W_enc.flatten(0, -2), sae.W_dec.flatten(1).T)
 
 
 def test_other_widths_and_nan_are_refused(case: Case) -> None:

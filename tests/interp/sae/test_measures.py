@@ -1,0 +1,196 @@
+"""Matching, comparing and probing dictionaries: against all permutations, closed forms and planted absorption."""
+
+import math
+from itertools import permutations
+
+import pytest
+import torch
+from scipy import stats
+
+from hooks import Model, capture
+from hooks.site import resid_post
+from interp.sae import (
+    Interval,
+    Labelled,
+    Standard,
+    absorption,
+    compare,
+    concept_recovery,
+    evaluate,
+    k_sparse,
+    labelled,
+    match_truth,
+    nearest_rows,
+    normalised,
+    reconstruction,
+    stability,
+    stored,
+    whitened,
+)
+
+
+def some_rows(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2)
+
+
+def test_the_match_is_the_best_of_all_permutations() -> None:
+    rows, truth = some_rows(6, 4), some_rows(6, 4, seed=1)
+    table = cosines(truth, rows).abs()
+    best = max(permutations(range(6)), key=lambda p: float(table[range(6), p].sum()))
+    found = match_truth(rows, truth)
+    assert found.latents.tolist() == list(best)
+    assert found.mcc == pytest.approx(float(table[range(6), best].mean()), abs=1e-6)
+
+
+def test_a_dictionary_in_another_order_and_scale_matches_whole_and_signs_can_be_seen() -> None:
+    truth = some_rows(8, 12)
+    rows = -3 * truth[torch.randperm(8, generator=torch.Generator().manual_seed(2))]
+    found = match_truth(rows, truth)
+    assert found.mcc == pytest.approx(1, abs=1e-6) and float(found.cosines.max()) == pytest.approx(-1, abs=1e-6)
+    assert found.floor < 0.6
+    assert float(stability([truth, rows])[0]) == pytest.approx(1, abs=1e-6)
+    with pytest.raises(ValueError, match="Stability compares dictionaries of several seeds; 1 were given"):
+        stability([truth])
+
+
+def test_the_nearest_row_is_never_the_row_itself() -> None:
+    rows = some_rows(1500, 6)
+    table = cosines(rows, rows).fill_diagonal_(-1)
+    assert torch.allclose(nearest_rows(rows), table.amax(1), atol=1e-5)
+
+
+def test_an_interval_is_students() -> None:
+    values = [1.0, 2.5, 2.0, 4.0, 3.0]
+    low, high = stats.t.interval(0.95, 4, loc=2.5, scale=stats.sem(values))
+    found = Interval.of(values)
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), abs=1e-3)
+    assert math.isnan(Interval.of([1.0]).half_width)
+
+
+def threshold_of(level: float) -> Standard:
+    """Reads 4 dimensions one by one, each latent on above a level."""
+    sae = Standard(4, 4)
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(4))
+        sae.W_dec.copy_(torch.eye(4))
+        sae.b_enc.fill_(-level)
+    return sae
+
+
+def test_a_comparison_at_unequal_sparsity_is_refused_unless_asked_for() -> None:
+    source = stored(some_rows(500, 4))
+    pair = {"dense": [threshold_of(0.0)], "sparse": [threshold_of(1.0), threshold_of(1.1)]}
+    with pytest.raises(ValueError, match=r"L0 is 0\.6 for sparse and 2\.0 for dense: at unequal sparsity"):
+        compare(pair, source)
+    told = compare(pair, source, l0_tolerance=math.inf)
+    assert told.l0("dense").values == (evaluate(pair["dense"][0], source).l0,)
+    assert "2 seeds" in str(told) and "one seed, no interval" in str(told)
+    with pytest.raises(ValueError, match="at least two names with an autoencoder each"):
+        compare({"dense": pair["dense"]}, source)
+
+
+def test_lengths_and_angles_of_reconstructions_follow_a_known_shrinkage() -> None:
+    sae = threshold_of(0.0)
+    x = some_rows(300, 4).abs() + 0.1
+    with torch.no_grad():
+        sae.W_dec *= 0.8
+    found = reconstruction(sae, stored(x))
+    assert (found.cosine, found.norm_ratio, found.bias) == pytest.approx((1.0, 0.8, 0.8), abs=1e-6)
+    with pytest.raises(ValueError, match="Activation 2 has length 0: it has no cosine"):
+        reconstruction(sae, stored(torch.cat([x[:2], torch.zeros(1, 4)])))
+
+
+def test_density_counts_tokens_and_the_histogram_holds_every_latent_that_fired() -> None:
+    sae = threshold_of(0.0)
+    x = torch.full((100, 4), -1.0)
+    x[:1, 0], x[:20, 1], x[:, 2] = 1.0, 1.0, 1.0
+    found = evaluate(sae, stored(x))
+    assert found.density.tolist() == pytest.approx([0.01, 0.2, 1.0, 0.0])
+    assert found.dense_share == 0.5 and found.dead_share == 0.25
+    edges, counts = found.histogram()
+    assert int(counts.sum()) == 3 and float(edges[0]) == -2 and float(edges[-1]) == 0
+
+
+def test_a_whitened_source_has_the_identity_as_covariance() -> None:
+    x = some_rows(5000, 5).double() @ torch.diag(torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0]).double()) + 7
+    z = torch.cat(list(normalised(stored(x), whitened([x], epsilon=1e-9))))
+    assert torch.allclose(z.T @ z / len(z), torch.eye(5).double(), atol=1e-5)
+    assert float(z.mean(0).abs().max()) < 1e-9
+
+
+def planted_concepts() -> tuple[Standard, Labelled]:
+    """Concept a is latent 0 throughout; b is split between latents 1 and 2; c is no latent."""
+    g = torch.Generator().manual_seed(0)
+    labels = ["", "a", "b", "c"]
+    concepts = [labels[i] for i in torch.randint(0, 4, (1200,), generator=g)]
+    x = torch.zeros(1200, 4)
+    for row, concept in enumerate(concepts):
+        if concept == "a":
+            x[row, 0] = 1.0
+        if concept == "b":
+            x[row, 1 + row % 2] = 1.0
+    x = x + 0.01 * torch.rand(1200, 4, generator=g)
+    return threshold_of(0.0), Labelled(x, tuple(concepts), torch.arange(1200) // 10)
+
+
+def test_a_concept_with_a_latent_of_its_own_is_recovered_and_others_are_not() -> None:
+    sae, data = planted_concepts()
+    found = concept_recovery(sae, data)
+    assert found.latents["a"] == 0 and found.f1["a"] == pytest.approx(1, abs=0.02)
+    assert found.latents["b"] in (1, 2) and found.f1["b"] == pytest.approx(2 / 3, abs=0.08)
+    assert found.f1["c"] < 0.5
+    assert found.share() == pytest.approx(1 / 3)
+
+
+def test_a_concept_split_in_two_needs_two_latents() -> None:
+    sae, data = planted_concepts()
+    whole, split = k_sparse(sae, data, "a", k=3), k_sparse(sae, data, "b", k=3)
+    assert whole.latents[0] == 0 and whole.split == 1 and whole.f1[0] > 0.98
+    assert set(split.latents[:2]) == {1, 2} and split.split == 2 and split.f1[1] > 0.98
+    with pytest.raises(ValueError, match="need tokens that express 'nowhere'"):
+        k_sparse(sae, data, "nowhere")
+
+
+def test_absorption_counts_rows_whose_concept_another_latent_carries() -> None:
+    """Latent 1 fires where child and parent are on and carries both; latent 0 fires for the parent alone."""
+    sae = Standard(3, 3)
+    u = torch.tensor([1.0, 0.0, 0.0])
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.tensor([[1.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+        sae.W_dec.copy_(torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    parent, child = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    other = torch.tensor([0.0, 0.0, 1.0])
+    x = torch.stack([parent] * 6 + [parent + child] * 3 + [other])
+    y = torch.tensor([True] * 9 + [False])
+    found = absorption(sae, x, y, [0], u)
+    assert (found.rate, found.missed, found.rows) == (pytest.approx(3 / 9), pytest.approx(3 / 9), 9)
+    with torch.no_grad():
+        sae.W_dec[1] = torch.tensor([0.3, 1.0, 0.0])  # carries less than 0.4 of the parent
+    weak = absorption(sae, x, y, [0], u)
+    assert (weak.rate, weak.missed) == (0.0, pytest.approx(3 / 9))
+    with pytest.raises(ValueError, match="No row expresses the concept"):
+        absorption(sae, x, ~torch.ones(10, dtype=torch.bool), [0], u)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_labels_stay_with_their_tokens_whatever_the_padding(gpt2: Model, padded_left, texts: list[str]) -> None:
+    from datasets import Dataset
+
+    ids = [gpt2.tokens(text).ids[0].tolist() for text in texts]
+    labels = [[f"{number}:{place}" for place in range(len(each))] for number, each in enumerate(ids)]
+    rows = [{"input_ids": i, "concept": c} for i, c in zip(ids, labels, strict=True)]
+    for model in (gpt2, padded_left(gpt2)):
+        data = labelled(model, Dataset.from_list(rows), resid_post[1], "concept", batch_size=3)
+        assert list(data.concepts) == [label for each in labels for label in each[1:]]  # all but BOS
+        for number, text in enumerate(texts):
+            alone = capture(gpt2, text, resid_post[1]).flat(resid_post[1])
+            assert torch.allclose(data.x[data.text == number], alone, atol=1e-4)
+    with pytest.raises(ValueError, match=r"and lacks \['entity'\]"):
+        labelled(gpt2, Dataset.from_list(rows), resid_post[1], "entity")
+    rows[1]["concept"] = rows[1]["concept"][1:]
+    with pytest.raises(ValueError, match=rf"Text 1 has {len(ids[1]) - 1} labels and {len(ids[1])} tokens"):
+        labelled(gpt2, Dataset.from_list(rows), resid_post[1], "concept")

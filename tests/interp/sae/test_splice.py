@@ -1,0 +1,161 @@
+"""Autoencoders inside the model: identities of the splice, and what the model loses by it against closed forms."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from hooks import Model, capture, intervene
+from hooks.interventions import mean
+from hooks.site import mlp_act, resid_post, z
+from interp.sae import (
+    Standard,
+    TopK,
+    Transcoder,
+    ablated,
+    change_latents,
+    check_fits,
+    clamped,
+    expected_norm,
+    folded,
+    recovery,
+    scaled,
+    splice,
+)
+
+SITES = (resid_post[1], mlp_act[1], z[1])
+
+
+def at(model: Model, site, d_sae: int = 40) -> TopK:
+    width = torch.tensor(model.tap(site).shape).prod().item()
+    sae = TopK(int(width), d_sae, k=6, seed=3)
+    with torch.no_grad():
+        sae.b_dec += 0.1
+    sae.site, sae.fingerprint = site, model.fingerprint
+    return sae
+
+
+def perfect(model: Model, site) -> Standard:
+    """An autoencoder that reconstructs exactly: each dimension and its negative are latents."""
+    d = model.d_model
+    sae = Standard(d, 2 * d)
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.cat([torch.eye(d), -torch.eye(d)], dim=1))
+        sae.W_dec.copy_(sae.W_enc.T)
+    sae.site = site
+    return sae
+
+
+def seen(model: Model, texts: list[str], site, change) -> tuple[Tensor, Tensor]:
+    """The site's values at content tokens before and after an intervention."""
+    before = capture(model, texts, site)
+    with intervene(model, {site: change}):
+        after = capture(model, texts, site)
+    return before.flat(site).flatten(1), after.flat(site).flatten(1)
+
+
+@pytest.mark.parametrize("site", SITES, ids=str)
+def test_a_splice_puts_the_reconstruction_in_place(gpt2: Model, texts: list[str], site) -> None:
+    sae = at(gpt2, site)
+    before, after = seen(gpt2, texts, site, splice(sae))
+    assert torch.allclose(after, sae(before), atol=1e-5)
+    assert not torch.allclose(after, before, atol=0.1)
+
+
+@pytest.mark.parametrize("site", SITES, ids=str)
+def test_with_the_error_kept_an_unchanged_code_leaves_every_logit(gpt2: Model, texts: list[str], site) -> None:
+    clean = gpt2.run(texts)
+    with intervene(gpt2, {site: change_latents(at(gpt2, site), lambda f: f)}):
+        assert torch.equal(gpt2.run(texts), clean)
+
+
+@pytest.mark.parametrize("site", SITES, ids=str)
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (ablated([2, 5]), lambda f: 0 * f),
+        (clamped([2, 5], 1.5), lambda f: 0 * f + 1.5),
+        (scaled([2, 5], 3.0), lambda f: 3 * f),
+    ],
+    ids=["ablated", "clamped", "scaled"],
+)
+def test_changed_latents_move_activations_along_their_rows_alone(
+    gpt2: Model, texts: list[str], site, change, expected
+) -> None:
+    sae = at(gpt2, site)
+    before, after = seen(gpt2, texts, site, change_latents(sae, change))
+    own = sae.encode(before)[:, [2, 5]]
+    assert bool((own > 0).any())
+    assert torch.allclose(after - before, (expected(own) - own) @ sae.W_dec[[2, 5]], atol=1e-4)
+
+
+def test_latents_that_do_not_exist_are_refused(gpt2: Model, texts: list[str]) -> None:
+    with (
+        pytest.raises(IndexError, match=r"Latents \[40\] do not exist; this autoencoder has latents 0 to 39"),
+        intervene(gpt2, {SITES[0]: change_latents(at(gpt2, SITES[0]), ablated([1, 40]))}),
+    ):
+        gpt2.run(texts)
+
+
+def test_what_cannot_stand_in_one_place_is_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="A transcoder writes elsewhere than it reads"):
+        splice(Transcoder(8, 16))
+    sae = at(gpt2, SITES[0])
+    sae.normalisation = expected_norm([torch.randn(9, gpt2.d_model)])
+    with pytest.raises(ValueError, match="read normalised activations"):
+        splice(sae)
+    assert splice(folded(sae)).fingerprint == gpt2.fingerprint
+
+
+def test_a_site_the_model_lacks_or_another_width_is_named(gpt2: Model) -> None:
+    sae = at(gpt2, SITES[0])
+    assert check_fits(sae, gpt2) == SITES[0]
+    sae.site = resid_post[11]
+    with pytest.raises(ValueError, match=r"reads resid_post\.11, which .* lacks; its nearest are 'resid_post\.\d'"):
+        check_fits(sae, gpt2)
+    sae.site = mlp_act[1]
+    with pytest.raises(ValueError, match=r"reads 32 dimensions at mlp_act\.1; .* has 48 there"):
+        check_fits(sae, gpt2)
+
+
+def test_a_perfect_reconstruction_recovers_all_and_the_mean_none_of_mean_ablation(
+    gpt2: Model, texts: list[str]
+) -> None:
+    site = resid_post[1]
+    exact = recovery(perfect(gpt2, site), gpt2, texts, batch_size=2)
+    assert exact.of_zero == pytest.approx(1, abs=1e-5) and exact.of_mean == pytest.approx(1, abs=1e-4)
+    assert exact.kl_sae == pytest.approx(0, abs=1e-6) and exact.kl_of_mean == pytest.approx(1, abs=1e-5)
+    blind = perfect(gpt2, site)
+    with torch.no_grad():
+        blind.W_dec.zero_()
+        blind.b_dec.copy_(capture(gpt2, texts, site).flat(site).mean(0))
+    nothing = recovery(blind, gpt2, texts, batch_size=3)
+    assert nothing.of_mean == pytest.approx(0, abs=1e-5) and nothing.kl_of_mean == pytest.approx(0, abs=1e-5)
+    assert nothing.ce_mean == pytest.approx(exact.ce_mean, abs=1e-5)
+    assert nothing.tokens == exact.tokens
+
+
+def test_cross_entropies_are_those_of_the_logits(gpt2: Model, texts: list[str]) -> None:
+    site = resid_post[1]
+    done = recovery(perfect(gpt2, site), gpt2, texts, batch_size=2)
+    average = capture(gpt2, texts, site).flat(site).mean(0)
+
+    def entropy() -> float:
+        total, count = 0.0, 0
+        for text in texts:
+            tokens = gpt2.tokens(text)
+            logs = gpt2.run(text).log_softmax(-1)[0]
+            for i in range(1, tokens.ids.shape[1] - 1):  # from the first content token on
+                total, count = total - float(logs[i, tokens.ids[0, i + 1]].detach()), count + 1
+        assert count == done.tokens
+        return total / count
+
+    assert done.ce_clean == pytest.approx(entropy(), abs=1e-4)
+    with intervene(gpt2, {site: mean(average)}):
+        assert done.ce_mean == pytest.approx(entropy(), abs=1e-4)
+
+
+def test_an_autoencoder_of_another_model_is_not_spliced_in(gpt2: Model) -> None:
+    sae = at(gpt2, SITES[0])
+    sae.fingerprint = "another"
+    with pytest.raises(ValueError, match="another"), intervene(gpt2, {SITES[0]: splice(sae)}):
+        pass
