@@ -80,7 +80,7 @@ class Folder:
         return self._fs.cat_file(self._at(name)).decode()
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file that is there whole or not at all.
+        """Write a text file that is there whole or not at all, after all files written before it.
 
         Example:
             ```python
@@ -89,10 +89,12 @@ class Folder:
         """
         with self.writing(name) as file:
             file.write(text.encode())
+        if self.local:
+            _sync_folder(self._path)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file that gets its name when the block ends well, and is on the disk by then.
+        """Open a file that gets its name when the block ends well, and whose bytes are on the disk by then.
 
         Locally it is written under another name, synced and renamed. Elsewhere closing a file is what makes it appear.
 
@@ -113,7 +115,6 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
         os.replace(target + PARTIAL, target)
-        _sync_folder(self._path)
 
     def read(self, name: str, start: int, stop: int) -> UInt8[np.ndarray, "_"]:
         """Return bytes `start` to `stop` of a file: locally a view of the memory-mapped file, elsewhere a copy.
@@ -149,7 +150,7 @@ class Folder:
 
 
 def _sync_folder(path: str) -> None:
-    """Make a rename outlast a power cut, where folders can be opened."""
+    """Make renames outlast a power cut, where folders can be opened."""
     if hasattr(os, "O_DIRECTORY"):
         handle: Any = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:

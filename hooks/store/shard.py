@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import IO, Self, final
+from typing import IO, final
 
 import torch
 from jaxtyping import Shaped
@@ -131,7 +131,7 @@ class Sealer:
         self._thread = ThreadPoolExecutor(1)
         self._last: Future[Shard] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Sealer":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

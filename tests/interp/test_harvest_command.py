@@ -36,7 +36,7 @@ def test_the_command_makes_the_store_of_the_function(folder: Path, tmp_path: Pat
     made = harvest(load(str(folder)), LINES, resid_post[1], tmp_path / "made", packing=packed(8))
     said = ActivationStore(tmp_path / "said")
     assert torch.equal(said[:][resid_post[1]], made[:][resid_post[1]])
-    plan, summary, *_ = result.output.splitlines()
+    plan, summary, *_ = result.stdout.splitlines()
     tokens = sum(map(len, LINES))
     assert plan.startswith(f"to {tmp_path / 'said'}: about {tokens} tokens of 4 documents")
     assert f"{tokens} tokens" in summary
