@@ -1,0 +1,28 @@
+"""Directions by every standard road, each a `Direction` with its scale and where it came from, and their comparison."""
+
+from interp.directions.caa import caa
+from interp.directions.compare import Comparison, compare
+from interp.directions.latents import latent_group
+from interp.directions.mean_centred import mean_centred
+from interp.directions.pairs import Pairs
+from interp.directions.probed import probed
+from interp.directions.refusal import Candidate, Selection, refusal
+from interp.directions.repe import repe
+from interp.directions.weights import ffn_value, lens_row, unembedding
+
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "Pairs",
+    "Selection",
+    "caa",
+    "compare",
+    "ffn_value",
+    "latent_group",
+    "lens_row",
+    "mean_centred",
+    "probed",
+    "refusal",
+    "repe",
+    "unembedding",
+]

@@ -1,0 +1,34 @@
+"""Mean-centring: what texts of a kind have beyond texts in general."""
+
+from collections.abc import Sequence
+
+from hooks import Direction, Model, Position, Site
+from hooks.position import everywhere
+from interp.directions.rows import found, mean_rows
+
+
+def mean_centred(
+    model: Model, texts: Sequence[str], background: Sequence[str], site: Site, at: Position = everywhere
+) -> Direction:
+    """v = mean of a(texts) - mean of a(background) (Jorgensen et al. 2023, arXiv:2312.03813, equation 2).
+
+    For a concept that has examples but no opposite: the background is text in general. Each text counts once, by the
+    mean over its tokens, however long it is.
+
+    Raises:
+        ValueError: no texts of a kind, or a text of which `at` selects nothing.
+
+    Cost: one forward pass per text, up to the site.
+
+    Example:
+        ```python
+        mean_centred(model, stories_of_the_sea, stories, resid_post[6])
+        ```
+    """
+    if not texts or not background:
+        raise ValueError(
+            f"{len(texts)} texts and {len(background)} of background were given: give at least one of each"
+        )
+    target, rest = (mean_rows(model, some, site, at) for some in (texts, background))
+    source = f"mean of {len(texts)} texts, centred by {len(background)}, at {at}"
+    return found(model, site, target.mean(0) - rest.mean(0), source, rest.mean(0), target)

@@ -1,0 +1,97 @@
+"""Pairs of texts that differ in one thing, and the token at which each first differs from its partner."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from hooks import Position, Tokens
+
+
+@final
+@dataclass(frozen=True)
+class Pairs:
+    """Text i of `positive` shows what text i of `negative` does not, and is otherwise alike.
+
+    Raises:
+        ValueError: none, not as many of one kind as of the other, a pair of equal texts, or an empty text.
+
+    Example:
+        >>> Pairs(["The fog is thick"], ["The fog is thin"]).n
+        1
+    """
+
+    positive: Sequence[str]
+    negative: Sequence[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positive", tuple(self.positive))
+        object.__setattr__(self, "negative", tuple(self.negative))
+        if not self.positive or len(self.positive) != len(self.negative):
+            raise ValueError(
+                f"{len(self.positive)} positive and {len(self.negative)} negative texts were given: give at least "
+                "one pair, and a negative text for each positive one"
+            )
+        for number, (one, other) in enumerate(zip(self.positive, self.negative, strict=True)):
+            if not one.strip() or not other.strip():
+                raise ValueError(f"pair {number} has an empty text: {one!r} and {other!r}")
+            if one == other:
+                raise ValueError(f"pair {number} is the same text twice, so nothing differs: {one!r}")
+
+    @staticmethod
+    def of_answers(questions: Sequence[str], matching: Sequence[str], other: Sequence[str]) -> "Pairs":
+        """Questions, each followed by the answer that shows the behaviour and by the one that does not.
+
+        Example:
+            >>> Pairs.of_answers(["Agree? (A) Yes (B) No. Answer:"], [" (A)"], [" (B)"]).positive
+            ('Agree? (A) Yes (B) No. Answer: (A)',)
+        """
+        if not len(questions) == len(matching) == len(other):
+            raise ValueError(
+                f"{len(questions)} questions, {len(matching)} matching and {len(other)} other answers were given: "
+                "give one of each per question"
+            )
+        return Pairs(
+            tuple(q + a for q, a in zip(questions, matching, strict=True)),
+            tuple(q + a for q, a in zip(questions, other, strict=True)),
+        )
+
+    @property
+    def n(self) -> int:
+        """The number of pairs."""
+        return len(self.positive)
+
+    @property
+    def answer(self) -> Position:
+        """The token that spells the first character in which a text differs from its partner: the answer's letter.
+
+        Where one text begins with the whole of the other, that is the last character they share.
+
+        Raises:
+            ValueError: when used on other texts, on bare token ids, or where one text has two such places.
+        """
+        place: dict[str, int] = {}
+        for one, other in zip(self.positive, self.negative, strict=True):
+            at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+            at = min(len(one), len(other)) - 1 if at is None else at
+            for text in (one, other):
+                if place.setdefault(text, at) != at:
+                    raise ValueError(f"the text {text!r} stands in two pairs that differ at different places")
+        name = hashlib.sha256(repr(sorted(place.items())).encode()).hexdigest()[:8]
+        return Position(f"answer of {self.n} pairs ({name})", lambda tokens: _covering(tokens, place))
+
+
+def _covering(tokens: Tokens, place: dict[str, int]) -> Bool[Tensor, "batch pos"]:
+    if tokens.texts is None or tokens.offsets is None:
+        raise ValueError("the answer of a pair is found by its characters: read texts, with a fast tokenizer")
+    strange = [text for text in tokens.texts if text not in place]
+    if strange:
+        raise ValueError(f"the answer of a pair is asked for in a text of no pair: {strange[0]!r}")
+    at = torch.tensor([place[text] for text in tokens.texts], device=tokens.ids.device)[:, None]
+    start, end = tokens.offsets[..., 0], tokens.offsets[..., 1]
+    covers = tokens.given & (start <= at) & (end > at)
+    return covers & (covers.long().cumsum(1) == covers.sum(1, keepdim=True))

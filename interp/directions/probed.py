@@ -1,0 +1,35 @@
+"""The direction of any probe fitted to texts that do and do not show something."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from hooks import Direction, Model, Position, Site
+from hooks.position import last
+from interp.directions.rows import one_per_text
+from probes.linear import LinearProbe
+
+
+def probed(
+    model: Model, positive: Sequence[str], negative: Sequence[str], site: Site, probe: LinearProbe, at: Position = last
+) -> Direction:
+    """The direction along which the score of a probe rises, fitted to one token of each text.
+
+    The probe comes fresh, such as `Logistic()`, `LDA()` or `DifferenceOfMeans()`; its own file says what it finds.
+
+    Raises:
+        ValueError: no texts of a kind, a text in which `at` selects no token or several, or whatever the probe refuses.
+
+    Cost: one forward pass per text, up to the site, and the fit.
+
+    Example:
+        ```python
+        probed(model, honest, dishonest, resid_post[6], Logistic(C=0.1))
+        ```
+    """
+    x = one_per_text(model, [*positive, *negative], site, at)
+    y = torch.tensor([True] * len(positive) + [False] * len(negative))
+    made = probe.fit(x, y).direction(site, model.fingerprint)
+    source = f"{made.source} on {len(positive)} and {len(negative)} texts at {at}"
+    return replace(made, vector=made.vector.to(model.device, model.dtype), source=source)

@@ -1,0 +1,163 @@
+"""Selecting one difference of means among all layers and positions by what removing and adding it does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from hooks import Direction, Intervention, Model, Position, Site, intervene, stream
+from hooks.interventions import add, project_out
+from hooks.position import everywhere, index, last, special
+from hooks.site import resid_post
+from interp.directions.rows import found
+
+KL_MOST = 0.1  # nats on texts that do not show the behaviour
+DEPTH = 0.8  # of the layers; later ones can only name the token
+
+
+@final
+@dataclass(frozen=True)
+class Candidate:
+    """One layer and position: what ablating its direction does to the behaviour, what adding it does, and the damage.
+
+    `bypass` is the mean log-odds of the marked tokens on positive texts with the direction ablated (lower is better),
+    `induce` that on negative texts with it added (above 0 is wanted), `kl` the mean KL on negative texts when ablated,
+    in nats. `admitted` where `induce` > 0, `kl` <= 0.1 and the layer lies in the first 80 %.
+    """
+
+    direction: Direction
+    position: int
+    bypass: float
+    induce: float
+    kl: float
+    admitted: bool
+
+
+@final
+@dataclass(frozen=True)
+class Selection:
+    """All candidates, best first, beside the log-odds of untouched positive and negative texts."""
+
+    candidates: tuple[Candidate, ...]
+    positive: float
+    negative: float
+
+    @property
+    def best(self) -> Candidate:
+        """The admitted candidate that removes the behaviour most.
+
+        Raises:
+            ValueError: none is admitted.
+        """
+        if not self.candidates[0].admitted:
+            raise ValueError(
+                f"none of {len(self.candidates)} candidates induces the behaviour at a KL of at most {KL_MOST} in the "
+                f"first {DEPTH:.0%} of the layers: look at `candidates`, or give other texts or marked tokens"
+            )
+        return self.candidates[0]
+
+    @property
+    def direction(self) -> Direction:
+        """The direction of `best`; errors as there."""
+        return self.best.direction
+
+
+def refusal(
+    model: Model,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    marks: Sequence[int],
+    *,
+    positions: Sequence[int] = (-1, -2, -3, -4, -5),
+    progress: bool = False,
+) -> Selection:
+    """r_{l,i} = mean of a_{l,i}(positive) - mean of a_{l,i}(negative), the best of all l and i (Arditi et al. 2024).
+
+    The behaviour (refusing, in the paper) is read from the log-odds of the `marks`, ids of tokens that begin a text
+    which shows it, after the last token: log p / (1 - p). Candidates come from every second text, and are judged on
+    the others: r is projected out of every residual stream at every token, or added at its own layer.
+
+    Raises:
+        ValueError: fewer than two texts of a kind, no marks, or a text shorter than a position.
+
+    Cost: one forward pass per text, and three for half of them per candidate (layers times positions).
+
+    Example:
+        ```python
+        refusal(model, harmful, harmless, marks=[model.tokens(" I").ids[0, -1].item()]).direction
+        ```
+    """
+    if len(positive) < 2 or len(negative) < 2 or not marks:
+        raise ValueError(
+            f"{len(positive)} positive, {len(negative)} negative texts and {len(marks)} marks were given: give two "
+            "texts of each kind, one to find candidates and one to judge them, and at least one mark"
+        )
+    ids = torch.tensor(sorted(set(marks)))
+    proven = _Proving(model, list(positive[1::2]), list(negative[1::2]), ids)
+    on, off = (_rows(model, list(texts[::2]), positions) for texts in (positive, negative))
+    made = []
+    for site, at in tqdm(list(on), desc="candidates", disable=not progress):
+        x, y = on[site, at], off[site, at]
+        source = f"refusal-style difference at token {at}"
+        made.append(proven.judged(found(model, site, x.mean(0) - y.mean(0), source, y.mean(0), x), at))
+    made.sort(key=lambda c: (not c.admitted, c.bypass))
+    return Selection(tuple(made), proven.odds(proven.positive), proven.odds(proven.negative))
+
+
+def _rows(model: Model, texts: list[str], positions: Sequence[int]) -> dict[tuple[Site, int], Tensor]:
+    """The stream behind every layer at every position, a row per text."""
+    sites = [resid_post[layer] for layer in range(model.n_layers)]
+    parts: dict[tuple[Site, int], list[Tensor]] = {(site, at): [] for site in sites for at in positions}
+    for acts in stream(model, texts, sites):
+        for (site, at), rows in parts.items():
+            rows.append(acts.flat(site, at=index(at)).double().cpu())
+    return {place: torch.cat(rows) for place, rows in parts.items()}
+
+
+@dataclass(frozen=True)
+class _Proving:
+    """The texts on which candidates are judged, and the judging."""
+
+    model: Model
+    positive: list[str]
+    negative: list[str]
+    marks: Int[Tensor, "n"]
+
+    def judged(self, r: Direction, position: int) -> Candidate:
+        streams = [site for site in self.model.sites if _in_stream(site)]
+        gone: dict[Site | str, Intervention | Sequence[Intervention]] = {
+            site: project_out(r, at=_all_tokens()) for site in streams
+        }
+        with intervene(self.model, gone) as receipt:
+            bypass, kl = self.odds(self.positive), float(receipt.kl(self.negative, at=last).mean())
+        with intervene(self.model, {r.site: add(r)}):
+            induce = self.odds(self.negative)
+        early = (r.site.layer or 0) < int(DEPTH * self.model.n_layers)
+        return Candidate(r, position, bypass, induce, kl, induce > 0 and kl <= KL_MOST and early)
+
+    @torch.no_grad()
+    def odds(self, texts: list[str]) -> float:
+        """Mean log-odds of the marks after the last token."""
+        tokens = self.model.tokens(texts)
+        log_p = self.model.run(tokens)[last.mask(tokens)].double().log_softmax(-1)
+        return float(_log_odds(log_p, self.marks.to(log_p.device)).mean())
+
+
+def _log_odds(log_p: Float[Tensor, "n vocab"], marks: Int[Tensor, "..."]) -> Float[Tensor, "n"]:
+    others = torch.ones(log_p.shape[1], dtype=torch.bool, device=log_p.device)
+    others[marks] = False
+    if not bool(others.any()):
+        raise ValueError("every token is a mark, so the behaviour has no opposite")
+    return log_p[:, marks].logsumexp(1) - log_p[:, others].logsumexp(1)
+
+
+def _in_stream(site: Site) -> bool:
+    return site.name in ("resid_mid", "resid_post") or (site.name == "resid_pre" and site.layer == 0)
+
+
+def _all_tokens() -> Position:
+    return everywhere | special

@@ -1,0 +1,91 @@
+"""One activation per text, and how far rows reach along a vector."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction, Model, Position, Site, stream
+
+
+def one_per_text(
+    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32
+) -> Float[Tensor, "example d_model"]:
+    """The activation of each text at the one token that a position selects, in float64.
+
+    Raises:
+        ValueError: the position selects no token of a text, or several.
+
+    Cost: one forward pass per batch, up to the site.
+
+    Example:
+        ```python
+        one_per_text(model, texts, resid_post[6], last)
+        ```
+    """
+    rows, done = [], 0
+    for acts in stream(model, list(texts), [site], batch_size=batch_size):
+        chosen = at.mask(acts.tokens).sum(1)
+        for row in (chosen != 1).nonzero().flatten().tolist():
+            raise ValueError(
+                f"{at} selects {int(chosen[row])} tokens of text {done + row} ({texts[done + row][:60]!r}); one token "
+                "per text is read: use `last`, index(i), or the answer of the pairs"
+            )
+        rows.append(acts.flat(site, at=at).flatten(1).double().cpu())
+        done += len(acts.tokens)
+    return torch.cat(rows)
+
+
+def mean_rows(
+    model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32
+) -> Float[Tensor, "example d_model"]:
+    """The mean activation of each text over the tokens that a position selects, in float64.
+
+    Raises:
+        ValueError: the position selects no token of a text.
+
+    Cost: one forward pass per batch, up to the site.
+
+    Example:
+        ```python
+        mean_rows(model, texts, resid_post[6], everywhere)
+        ```
+    """
+    rows, done = [], 0
+    for acts in stream(model, list(texts), [site], batch_size=batch_size):
+        mask = at.mask(acts.tokens)
+        for row in (~mask.any(1)).nonzero().flatten().tolist():
+            raise ValueError(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
+        x = acts.flat(site, at=at).flatten(1).double().cpu()
+        text = mask.nonzero()[:, 0].cpu()
+        total = x.new_zeros(len(mask), x.shape[1]).index_add_(0, text, x)
+        rows.append(total / mask.sum(1, keepdim=True).cpu())
+        done += len(acts.tokens)
+    return torch.cat(rows)
+
+
+def found(
+    model: Model,
+    site: Site,
+    vector: Float[Tensor, "d_model"],
+    source: str,
+    start: Float[Tensor, "d_model"],
+    rows: Float[Tensor, "n d_model"],
+) -> Direction:
+    """A direction whose scale is the distance along it from a point to the farthest row, as for the probes.
+
+    Raises:
+        ValueError: the vector is zero, or no row lies on its side of the point.
+
+    Example:
+        ```python
+        found(model, site, v, "difference of means", negative.mean(0), positive)
+        ```
+    """
+    if float(vector.norm()) == 0:
+        raise ValueError(f"{source} at {site} found no difference: its vector is all 0")
+    reach = float(((rows - start) @ (vector / vector.norm())).max())
+    if reach <= 0:
+        raise ValueError(f"no text reaches beyond where {source} at {site} starts from, so it has no scale")
+    return Direction(vector.to(model.dtype).to(model.device), site, source, reach, model.fingerprint)

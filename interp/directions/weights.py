@@ -1,0 +1,112 @@
+"""Directions read off the weights: values of feed-forward memories, rows of the unembedding and of the logit lens."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction, Model, Site, stream
+from hooks.position import everywhere
+from hooks.site import mlp_act, mlp_out
+
+
+def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Direction:
+    """The value v_i of memory i of a feed-forward layer, row i of W_out (Geva et al. 2021, arXiv:2012.14913).
+
+    Its scale is |v_i| times the largest coefficient m_i = mlp_act_i on the texts: what the memory adds at its most.
+
+    Raises:
+        IndexError: the layer has no such memory.
+        ValueError: the memory is never above 0 on the texts.
+
+    Cost: one forward pass per text, up to the layer.
+
+    Example:
+        ```python
+        ffn_value(model, 3, 117, texts)
+        ```
+    """
+    W_out = model.w_out(layer)
+    if not 0 <= neuron < len(W_out):
+        raise IndexError(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W_out) - 1}")
+    site = mlp_act[layer]
+    largest = max(float(acts.flat(site)[:, neuron].max()) for acts in stream(model, list(texts), [site]))
+    if largest <= 0:
+        raise ValueError(f"memory {neuron} of layer {layer} is never above 0 on these texts: give texts that use it")
+    v = W_out[neuron].detach().clone()
+    scale = largest * float(v.norm())
+    return Direction(v, mlp_out[layer], f"value of memory {neuron} of layer {layer}", scale, model.fingerprint)
+
+
+def unembedding(model: Model, token: str, site: Site, texts: Sequence[str]) -> Direction:
+    """The row of the unembedding of one token, v = W_U[t], as a direction of the residual stream.
+
+    Its scale is the largest projection on it that tokens of the texts have at the site.
+
+    Raises:
+        ValueError: the text is not one token, the model has no output embeddings, or they are narrower than the stream.
+
+    Cost: one forward pass per text, up to the site.
+
+    Example:
+        ```python
+        unembedding(model, " bridge", resid_post[10], texts)
+        ```
+    """
+    v = _output_row(model, _single(model, token)).detach().clone()
+    return _scaled(model, v, site, f"unembedding of {token!r}", texts)
+
+
+def lens_row(model: Model, token: str, site: Site, texts: Sequence[str]) -> Direction:
+    """The row of the logit lens of one token: what raises its logit through the final norm, whose length is held.
+
+    v = J W_U[t] with J the norm's linear part, J = norm(I) - norm(0): both kinds of norm divide every axis by the
+    same length, so that J is gamma (with the mean taken out, for LayerNorm) up to a factor. Scaled as `unembedding`.
+
+    Raises:
+        ValueError: as `unembedding`.
+
+    Cost: one forward pass per text, up to the site.
+
+    Example:
+        ```python
+        lens_row(model, " bridge", resid_post[10], texts)
+        ```
+    """
+    w = _output_row(model, _single(model, token)).detach()
+    if model.final_norm is not None:
+        axes = torch.eye(model.d_model, dtype=model.dtype, device=model.device)
+        with torch.no_grad():
+            J = model.final_norm(axes) - model.final_norm(torch.zeros_like(axes))
+        w = J @ w
+    return _scaled(model, w, site, f"logit lens of {token!r}", texts)
+
+
+def _single(model: Model, token: str) -> int:
+    tokens = model.tokens(token)
+    ids = tokens.ids[tokens.content].tolist()
+    if len(ids) != 1:
+        pieces = [model.tokenizer.decode([i]) for i in ids]
+        raise ValueError(f"{token!r} is {len(ids)} tokens, {pieces}: give one, with its leading space if it has one")
+    return ids[0]
+
+
+def _output_row(model: Model, token: int) -> Float[Tensor, "d_model"]:
+    head = model.hf.get_output_embeddings() if model.hf.can_generate() else None
+    if head is None:
+        raise ValueError(f"{model.name} has no unembedding that reads the residual stream directly")
+    row = head.weight[token]
+    if len(row) != model.d_model:
+        raise ValueError(f"the unembedding of {model.name} is {len(row)} wide, its residual stream {model.d_model}")
+    return row
+
+
+def _scaled(model: Model, v: Float[Tensor, "d_model"], site: Site, source: str, texts: Sequence[str]) -> Direction:
+    unit = v / v.norm()
+    if model.tap(site).shape != (model.d_model,):
+        raise ValueError(f"{site} is not in the residual stream of {model.name}, where {source} lives")
+    reach = max(float((acts.flat(site, at=everywhere) @ unit).max()) for acts in stream(model, list(texts), [site]))
+    if reach <= 0:
+        raise ValueError(f"no token of these texts has a projection above 0 on the {source} at {site}: give others")
+    return Direction(v, site, source, reach, model.fingerprint)
