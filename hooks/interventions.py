@@ -22,11 +22,13 @@ class Rows:
         row: the text of the batch.
         column: the column of the padded batch.
         token: the number of the token in its text, special tokens and all, whatever the padding.
+        start: the column the pass begins at; those before are in a KV cache.
     """
 
     row: Int[Tensor, "n"]
     column: Int[Tensor, "n"]
     token: Int[Tensor, "n"]
+    start: int = 0
 
     def __len__(self) -> int:
         return len(self.row)
@@ -40,7 +42,7 @@ class Rows:
             ```
         """
         kept = (self.column >= first).nonzero()[:, 0] if first else slice(None)
-        return Rows(*(part[kept].to(device) for part in (self.row, self.column, self.token)))
+        return Rows(*(part[kept].to(device) for part in (self.row, self.column, self.token)), start=self.start)
 
 
 @final
@@ -92,11 +94,7 @@ def add(
     vector = _finite(as_vector(direction), "add")
     factor = _number(strength, "strength")
     return Intervention(
-        "add",
-        at,
-        lambda a, _: a + factor * _like(vector, a),
-        value=vector,
-        fingerprint=_model_of(direction),
+        "add", at, lambda a, _: a + factor * _like(vector, a), value=vector, fingerprint=_model_of(direction)
     )
 
 
@@ -139,8 +137,8 @@ def replace(value: Float[Tensor, "*d"], at: Position = everywhere) -> Interventi
     """Activation patching: a' = other activations (Vig et al. 2020; Meng et al. 2022).
 
     Args:
-        value: one value [*d] for every selected token, one per selected token [n *d], or a whole
-            capture [batch pos *d] of a batch with the same padding.
+        value: one value [*d] for every selected token; one per selected token [n *d], of texts that
+            are read as a whole; or a capture [batch pos *d] of a batch with the same padding.
         at: which tokens.
 
     Example:
@@ -150,12 +148,7 @@ def replace(value: Float[Tensor, "*d"], at: Position = everywhere) -> Interventi
     """
     value = _finite(value, "replace")
     return Intervention(
-        "replace",
-        at,
-        lambda a, rows: _placed(value, a, rows),
-        overwrites=True,
-        value=value,
-        batched=True,
+        "replace", at, lambda a, rows: _placed(value, a, rows), overwrites=True, value=value, batched=True
     )
 
 
@@ -251,6 +244,11 @@ def _placed(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
     if extra <= 0:
         return _like(value, a).expand_as(a)
     if extra == 1:
+        if rows.start:
+            raise ValueError(
+                f"replace holds {value.shape[0]} values, one per selected token of a whole text, and this pass reads "
+                f"on from column {rows.start}: give one value for all, or a capture of [batch pos *d]"
+            )
         if value.shape[0] != a.shape[0]:
             raise ValueError(
                 f"replace holds {value.shape[0]} values, and {a.shape[0]} tokens are selected: give one each"

@@ -45,7 +45,8 @@ class Pass:
         if at.select not in self._rows:
             row, column = at.mask(self.tokens)[:, self.start : self.end].nonzero(as_tuple=True)
             number = self.tokens.mask.long().cumsum(dim=1) - 1
-            self._rows[at.select] = Rows(row, column + self.start, number[row, column + self.start])
+            column = column + self.start
+            self._rows[at.select] = Rows(row, column, number[row, column], start=self.start)
         return self._rows[at.select]
 
 

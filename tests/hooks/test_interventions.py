@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hooks import Direction, Intervention, Model, capture, intervene
 from hooks.interventions import Rows, add, apply, clamp, mean, noise, project_out, replace, scale, zero
-from hooks.position import everywhere, last
+from hooks.position import everywhere, generated, last
 from hooks.site import logits, mlp_out, resid_post
 
 D = 32
@@ -163,6 +163,15 @@ def test_replacements_that_do_not_cover_the_tokens_are_refused(gpt2: Model) -> N
         intervene(gpt2, {mlp_out[0]: replace(torch.ones(1, 3, D))}),
     ):
         gpt2.run("Fog")
+
+
+def test_values_per_selected_token_are_refused_where_a_text_is_read_in_pieces(gpt2: Model) -> None:
+    """Else one token decoded at a time would get the first value again and again."""
+    with (
+        pytest.raises(ValueError, match="one per selected token of a whole text, and this pass reads on from column 4"),
+        intervene(gpt2, {mlp_out[0]: replace(torch.ones(1, D), at=last | generated)}),
+    ):
+        gpt2.generate("Fog", max_new_tokens=3)
 
 
 def test_an_intervention_is_a_value(v: Tensor) -> None:
