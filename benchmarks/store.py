@@ -22,6 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.timing import Timed, in_turn, write  # noqa: E402
 from hooks import ActivationStore, harvest, load  # noqa: E402
 from hooks.forward import forward  # noqa: E402
@@ -97,12 +98,8 @@ def writing(work: Path, gigabytes: float, repeats: int) -> list[Figure]:
 def model_bound(work: Path, tokens: int, repeats: int) -> list[Figure]:
     """A whole harvest against plain forward passes over the same rows of tokens."""
     from datasets import Dataset
-    from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(
-        n_layer=6, n_embd=256, n_head=4, vocab_size=8192, n_positions=CONTEXT, bos_token_id=0, eos_token_id=0
-    )
-    model = load(GPT2LMHeadModel(config))
+    model = load(Shape(length=CONTEXT).gpt2())
     ids = torch.randint(8000, (tokens // CONTEXT, CONTEXT), generator=torch.Generator().manual_seed(0))
     data = Dataset.from_dict({"input_ids": ids.tolist()})
     sites = [kind[layer] for kind in (resid_post, mlp_act) for layer in range(6)]
