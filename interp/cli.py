@@ -16,6 +16,7 @@ from interp.features import Concept, search
 from interp.harvest_command import harvest_command
 from interp.landmark.commands import app as landmark_app
 from interp.memory import Fact, Subject, covariance, rome, trace_mlp
+from interp.memory.commands import apply_command, audit_command
 from interp.sae import TopK, activations_of, save, train
 from interp.sae import load as load_sae
 from interp.steering import Steering, adding, clamping, steer
@@ -199,6 +200,10 @@ def edit(
 
 def _background(model: Model, texts: Path | None) -> list[str]:
     if texts is not None:
+app.command("apply")(told(apply_command))
+app.command("audit")(told(audit_command))
+
+
         return lines(texts)
     if model.name != "landmark":
         raise ValueError(f"editing {model.name} needs texts of the kind it was trained on: give --texts FILE")

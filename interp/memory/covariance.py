@@ -1,8 +1,11 @@
 """The second moment of a feed-forward layer's keys, streamed, with a shrinkage chosen by held-out likelihood."""
 
+import hashlib
 import json
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import nan, sqrt
 from pathlib import Path
 
 import torch
@@ -20,7 +23,13 @@ SHRINKAGES = (0.0, *(10 ** (quarter / 4) for quarter in range(-24, 1)))
 class Covariance:
     """C = E[k kᵀ] over content tokens, uncentred, in float64 (Meng et al. 2022, appendix E.2).
 
-    `shrinkage` is the λ of (1 − λ) C + λ (tr C / d) I under which held-out keys are likeliest; `matrix` is C itself.
+    Attributes:
+        matrix: C itself.
+        shrinkage: the λ of (1 − λ) C + λ (tr C / d) I under which held-out keys are likeliest.
+        layer: whose keys.
+        n_tokens: how many.
+        fingerprint: of the model.
+        error: the standard error of C, ‖Ĉ − C‖/‖C‖ as the held-out part tells it; it halves with four times the text.
     """
 
     matrix: Float[Tensor, "d_mlp d_mlp"]
@@ -28,6 +37,7 @@ class Covariance:
     layer: int
     n_tokens: int
     fingerprint: str
+    error: float = nan
 
     @property
     def shrunk(self) -> Float[Tensor, "d_mlp d_mlp"]:
@@ -42,7 +52,9 @@ class Covariance:
         """Write to a safetensors file."""
         from safetensors.torch import save_file
 
-        about = {"shrinkage": self.shrinkage, "layer": self.layer, "n_tokens": self.n_tokens}
+        about = {
+            "shrinkage": self.shrinkage, "layer": self.layer, "n_tokens": self.n_tokens, "error": self.error,
+        }  # fmt: skip
         save_file({"matrix": self.matrix}, file, {"covariance": json.dumps({**about, "fingerprint": self.fingerprint})})
 
     @staticmethod
@@ -78,45 +90,130 @@ def best_shrinkage(seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor, "
     return min(SHRINKAGES, key=loss)
 
 
-def covariance(model: Model, data: Data, layer: int, *, batch_size: int = 32, progress: bool = False) -> Covariance:
+def covariance(
+    model: Model, data: Data, layer: int, *, batch_size: int = 32, cache: Path | None = None, progress: bool = False
+) -> Covariance:
     """Estimate C = E[k kᵀ] of a layer's keys (the inputs of its output projection) over the content tokens of the data.
 
-    Beginning-of-text and padding tokens are left out. Every fifth text is held out to choose the shrinkage, and then
-    counted in. Cost: one forward pass over the data, up to the layer.
+    All else as `covariances` says.
+
+    ```python
+    c = covariance(model, texts, layer=2)
+    c.n_tokens, c.shrinkage, c.error
+    ```
+    """
+    (found,) = covariances(model, data, (layer,), batch_size=batch_size, cache=cache, progress=progress)
+    return found
+
+
+def covariances(
+    model: Model,
+    data: Data,
+    layers: Sequence[int],
+    *,
+    batch_size: int = 32,
+    cache: Path | None = None,
+    progress: bool = False,
+) -> tuple[Covariance, ...]:
+    """Estimate C = E[k kᵀ] of the keys of several layers in one pass over the data.
+
+    Beginning-of-text and padding tokens are left out. Every fifth text is held out to choose the shrinkage and to tell
+    the error, and then counted in.
+
+    Args:
+        model: the model.
+        data: texts or a data set, as `capture` takes them.
+        layers: whose keys.
+        batch_size: texts per forward pass.
+        cache: a folder to keep the result in, by the model's fingerprint and the texts; read from there the next time.
+        progress: whether to show a bar.
 
     Raises:
-        ValueError: fewer than five texts, or keys that are not finite.
+        ValueError: no layers, fewer than five texts, keys that are not finite; a cache for data that are no list of
+            texts and no `datasets.Dataset`.
 
     Warns:
         UserWarning: fewer tokens than d_mlp, where C cannot have full rank.
 
+    Cost: one forward pass over the data, up to the last layer; none when read from the cache.
+
     ```python
-    c = covariance(model, texts, layer=2)
-    c.n_tokens, c.shrinkage
+    early, late = covariances(model, texts, (1, 2), cache=Path("covariances"))
     ```
     """
-    site = mlp_act[layer]
-    sums = torch.zeros(2, model.d_mlp, model.d_mlp, dtype=torch.float64)
+    if not layers:
+        raise ValueError("no layers were named: give at least one")
+    files = [None if cache is None else cache / f"{_key(model, data, layer)}.safetensors" for layer in layers]
+    missing = [layer for layer, file in zip(layers, files, strict=True) if file is None or not file.exists()]
+    made = dict(zip(missing, _estimated(model, data, missing, batch_size, progress), strict=True)) if missing else {}
+    found = []
+    for layer, file in zip(layers, files, strict=True):
+        if layer not in made and file is not None:
+            found.append(Covariance.load(file))
+            continue
+        found.append(made[layer])
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            made[layer].save(file)
+    return tuple(found)
+
+
+def _key(model: Model, data: Data, layer: int) -> str:
+    """What names a covariance on disk: model, layer and texts."""
+    if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
+        told = hashlib.sha256("\0".join(data).encode()).hexdigest()
+    elif isinstance(getattr(data, "_fingerprint", None), str):
+        told = data._fingerprint
+    else:
+        raise ValueError(
+            f"a cache needs data with a name: give a list of texts or a data set, not {type(data).__name__}"
+        )
+    return hashlib.sha256(f"{model.fingerprint} {layer} {told}".encode()).hexdigest()[:32]
+
+
+def _estimated(model: Model, data: Data, layers: Sequence[int], batch_size: int, progress: bool) -> list[Covariance]:
+    sites = [mlp_act[layer] for layer in layers]
+    sums = torch.zeros(len(layers), 2, model.d_mlp, model.d_mlp, dtype=torch.float64)
     counts, n_texts, n_batches = [0, 0], 0, 0
-    for acts in stream(model, data, [site], batch_size=batch_size, progress=progress):
+    for acts in stream(model, data, sites, batch_size=batch_size, progress=progress):
         content = acts.tokens.content
         held_out = (torch.arange(len(content), device=content.device) + n_texts)[:, None] % 5 == 4
         for part, rows in enumerate((content & ~held_out, content & held_out)):
-            k = acts[site][rows].double().cpu()
-            sums[part] += k.T @ k
-            counts[part] += len(k)
+            for i, site in enumerate(sites):
+                k = acts[site][rows].float()
+                sums[i, part] += (k.T @ k).double().cpu()
+            counts[part] += int(rows.sum())
         n_texts, n_batches = n_texts + len(content), n_batches + 1
     if 0 in counts:
         raise ValueError(
             f"{n_texts} texts in {n_batches} batches of data are too few to hold one out of five: "
             "give at least 5 texts, better thousands"
         )
-    if not bool(sums.isfinite().all()):
-        raise ValueError(f"{site} of {model.name} holds NaN or infinity on these texts: its keys have no covariance")
     if sum(counts) < model.d_mlp:
         warnings.warn(
             f"{sum(counts)} tokens for {model.d_mlp} keys: the covariance cannot have full rank; give more text",
-            stacklevel=2,
+            stacklevel=4,
         )
-    shrinkage = best_shrinkage(sums[0] / counts[0], sums[1] / counts[1])
-    return Covariance(sums.sum(0) / sum(counts), shrinkage, layer, sum(counts), model.fingerprint)
+    for i, site in enumerate(sites):
+        if not bool(sums[i].isfinite().all()):
+            raise ValueError(
+                f"{site} of {model.name} holds NaN or infinity on these texts: its keys have no covariance"
+            )
+    return [
+        replace(pooled(sums[i, 0], sums[i, 1], counts), layer=layer, fingerprint=model.fingerprint)
+        for i, layer in enumerate(layers)
+    ]
+
+
+def pooled(
+    seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor, "d_mlp d_mlp"], counts: Sequence[int]
+) -> Covariance:
+    """The covariance from the sums of k kᵀ over two parts of the data, with its shrinkage and standard error.
+
+    Two means over n₁ and n₂ tokens differ by D with E‖D‖² = σ²(1/n₁ + 1/n₂), and their mean errs by σ²/(n₁ + n₂).
+    """
+    n, m = counts
+    whole = (seen + held_out) / (n + m)
+    gap = (seen / n - held_out / m).norm() / whole.norm()
+    shrinkage = best_shrinkage(seen / n, held_out / m)
+    return Covariance(whole, shrinkage, -1, n + m, "", float(gap) * sqrt(n * m) / (n + m))

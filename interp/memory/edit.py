@@ -1,74 +1,67 @@
-"""An edit of facts: low-rank changes of feed-forward weights that apply, undo bit-exactly, stack, save and load."""
+"""An edit of facts: low-rank changes of weights, or hooks beside them, that apply, undo bit-exactly, and travel."""
 
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks import Model
+from interp.memory.change import LowRank
+from interp.memory.codebook import Codebook
+from interp.memory.datastore import Datastore
 from interp.memory.fact import Fact
+from interp.memory.preamble import Preamble
 
 OVERLAP = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class LowRank:
-    """ΔW = key ⊗ value for one layer, in the orientation mlp_act @ W: ΔW[i, j] = Σ_r key[r, i] value[r, j].
-
-    Raises:
-        ValueError: a factor that is not finite.
-    """
-
-    layer: int
-    key: Float[Tensor, "n d_mlp"]
-    value: Float[Tensor, "n d_model"]
-
-    def __post_init__(self) -> None:
-        if not bool(self.key.isfinite().all() and self.value.isfinite().all()):
-            raise ValueError(f"the change of layer {self.layer} holds NaN or infinity, so it is no edit")
-
-    @property
-    def delta(self) -> Float[Tensor, "d_mlp d_model"]:
-        """ΔW in float64."""
-        return torch.einsum("ni,nj->ij", self.key.double(), self.value.double())
+Update = LowRank | Codebook | Datastore | Preamble
+KINDS: dict[str, type[Update]] = {kind.__name__: kind for kind in (LowRank, Codebook, Datastore, Preamble)}
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A reversible change of facts: what `rome` and its kin return.
+    """A reversible change of facts: what every editor returns.
 
     Attributes:
         facts: what was edited.
         method: how.
-        updates: the change of each layer's output projection.
+        updates: changes of output projections, or of what flows beside them.
         fingerprint: of the model the edit was made for; any other model is refused.
         measured: what the method measured on the way (target probability, norms).
     """
 
     facts: tuple[Fact, ...]
     method: str
-    updates: tuple[LowRank, ...]
+    updates: tuple[Update, ...]
     fingerprint: str
     measured: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> tuple[LowRank, ...]:
+        """The changes of weights."""
+        return tuple(update for update in self.updates if isinstance(update, LowRank))
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the changes: two edits of one digest are the same edit, read from disk or made anew."""
         hashed = hashlib.sha256(self.fingerprint.encode())
         for update in self.updates:
-            for factor in (update.key, update.value):
-                hashed.update(f"{update.layer}{tuple(factor.shape)}".encode())
-                hashed.update(factor.detach().double().cpu().contiguous().numpy().tobytes())
+            tensors, rest = _split(update)
+            hashed.update(json.dumps([type(update).__name__, rest], sort_keys=True).encode())
+            for name, tensor in tensors.items():
+                hashed.update(f"{name}{tuple(tensor.shape)}".encode())
+                hashed.update(tensor.detach().double().cpu().contiguous().numpy().tobytes())
         return hashed.hexdigest()
 
     def apply(self, model: Model) -> None:
@@ -125,41 +118,61 @@ class Edit:
         """Write the edit to a safetensors file of some kilobytes."""
         from safetensors.torch import save_file
 
-        tensors = {}
-        for i, update in enumerate(self.updates):
-            tensors |= {f"{i}.key": update.key.contiguous(), f"{i}.value": update.value.contiguous()}
+        split = [_split(update) for update in self.updates]
+        tensors = {f"{i}.{name}": t.contiguous() for i, (held, _) in enumerate(split) for name, t in held.items()}
         about = {
             "facts": [asdict(fact) for fact in self.facts], "method": self.method, "measured": self.measured,
-            "fingerprint": self.fingerprint, "layers": [update.layer for update in self.updates],
+            "fingerprint": self.fingerprint,
+            "updates": [{"kind": type(u).__name__, **rest} for u, (_, rest) in zip(self.updates, split, strict=True)],
         }  # fmt: skip
         save_file(tensors, file, {"edit": json.dumps(about)})
 
     @staticmethod
     def load(file: Path) -> "Edit":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
         from safetensors import safe_open
 
         with safe_open(file, "pt") as opened:
-            about = json.loads(opened.metadata()["edit"])
+            about = json.loads((opened.metadata() or {}).get("edit", "null"))
+            if about is None:
+                raise ValueError(f"{file} holds no edit: expected a file written by Edit.save")
+            names = [name.split(".", 1) for name in opened.keys()]  # noqa: SIM118
             updates = tuple(
-                LowRank(layer, opened.get_tensor(f"{i}.key"), opened.get_tensor(f"{i}.value"))
-                for i, layer in enumerate(about["layers"])
+                KINDS[rest.pop("kind")](
+                    **rest, **{name: opened.get_tensor(f"{i}.{name}") for n, name in names if int(n) == i}
+                )
+                for i, rest in enumerate(about["updates"])
             )
         facts = tuple(Fact(**fact) for fact in about["facts"])
         return Edit(facts, about["method"], updates, about["fingerprint"], about["measured"])
 
 
+def _split(update: Update) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of an update, and what else it holds."""
+    held = {field.name: getattr(update, field.name) for field in fields(update)}
+    held = {name: value for name, value in held.items() if value is not None}
+    return (
+        {name: value for name, value in held.items() if isinstance(value, Tensor)},
+        {name: value for name, value in held.items() if not isinstance(value, Tensor)},
+    )
+
+
 @dataclass
 class _Stack:
-    """The edits applied to one model, by digest, and the original weights they were added to."""
+    """The edits applied to one model, by digest, the original weights they were added to, and their hooks."""
 
     original: dict[int, Tensor] = field(default_factory=dict)
     edits: dict[str, Edit] = field(default_factory=dict)
+    hooks: dict[str, list[Callable[[], None]]] = field(default_factory=dict)
 
     @torch.no_grad()
     def write(self, model: Model, edits: dict[str, Edit]) -> None:
         """Set each touched weight to its original plus these edits, summed in an order free of history."""
-        touched = {update.layer for edit in (*self.edits.values(), *edits.values()) for update in edit.updates}
+        touched = {update.layer for edit in (*self.edits.values(), *edits.values()) for update in edit.weights}
         weights = {layer: model.w_out(layer) for layer in touched}
         original = {layer: self.original.get(layer, weights[layer].clone()) for layer in touched}
         for layer, weight in weights.items():
@@ -171,16 +184,23 @@ class _Stack:
         changed = {layer: _sum(original[layer], layer, edits) for layer in touched}
         for layer, weight in weights.items():
             weight.copy_(changed[layer])
-        still = {update.layer for edit in edits.values() for update in edit.updates}
+        for digest in self.edits.keys() - edits.keys():
+            for detach in self.hooks.pop(digest):
+                detach()
+        for digest in edits.keys() - self.edits.keys():
+            beside = (update for update in edits[digest].updates if not isinstance(update, LowRank))
+            self.hooks[digest] = [update.attach(model) for update in beside]
+        still = {update.layer for edit in edits.values() for update in edit.weights}
         self.original, self.edits = {layer: original[layer] for layer in still}, edits
 
 
 def _sum(original: Tensor, layer: int, edits: dict[str, Edit]) -> Tensor:
     """The original plus what the edits add to a layer, in float64, by digest; as it is if they add nothing."""
-    deltas = [u.delta for _, edit in sorted(edits.items()) for u in edit.updates if u.layer == layer]
-    if not deltas:
+    held = [u for _, edit in sorted(edits.items()) for u in edit.weights if u.layer == layer]
+    if not held:
         return original
-    return torch.stack([original.cpu().double(), *(delta.cpu() for delta in deltas)]).sum(0).to(original)
+    key, value = (torch.cat([getattr(u, name).double().cpu() for u in held]) for name in ("key", "value"))
+    return (original.cpu().double() + torch.einsum("ni,nj->ij", key, value)).to(original)
 
 
 _STACKS: "WeakKeyDictionary[nn.Module, _Stack]" = WeakKeyDictionary()
@@ -193,8 +213,9 @@ def _stack(model: Model) -> _Stack:
 def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:
     """What speaks against applying these edits together, one sentence each.
 
-    Two edits conflict when they say different things of one subject in one prompt, or when their keys at a layer point
-    the same way (|cos| above 0.5), so that each changes what the other wrote.
+    Two edits conflict when they say different things of one subject in one prompt, when one writes more than half of
+    its value at a key of the other (|kᵀ u| above 0.5, where ΔW = u ⊗ r; |cos| of the factors where keys are not known),
+    or when their codebooks answer to overlapping keys.
     """
     found = []
     for one, other in combinations(edits, 2):
@@ -202,12 +223,25 @@ def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:
             for b in other.facts:
                 if (a.subject, a.prompt) == (b.subject, b.prompt) and a.new != b.new:
                     found.append(f"{a.text!r} is edited to both {a.new!r} and {b.new!r}")
-        for u in one.updates:
-            for w in (w for w in other.updates if w.layer == u.layer):
-                cosine = torch.nn.functional.cosine_similarity(u.key[:, None].double(), w.key[None].double(), dim=-1)
-                if float(cosine.abs().max()) > OVERLAP:
+        for u, w in ((u, w) for u in one.updates for w in other.updates):
+            if isinstance(u, LowRank) and isinstance(w, LowRank) and u.layer == w.layer:
+                crossing = max(_crossing(u, w), _crossing(w, u))
+                if crossing > OVERLAP:
                     found.append(
                         f"keys of {one.facts[0].subject!r} and {other.facts[0].subject!r} overlap at layer {u.layer} "
-                        f"(cosine {float(cosine.abs().max()):.2f})"
+                        f"({crossing:.2f} of what one writes appears at the other)"
                     )
+            if isinstance(u, Codebook) and isinstance(w, Codebook) and u.overlaps(w):
+                found.append(
+                    f"the codebooks of {one.facts[0].subject!r} and {other.facts[0].subject!r} answer to the same keys "
+                    f"at layer {u.layer}; the one applied last answers"
+                )
     return tuple(found)
+
+
+def _crossing(u: LowRank, w: LowRank) -> float:
+    """The largest share of a value of `u` that appears at a key of `w`."""
+    if u.at is None or w.at is None:
+        cosine = torch.nn.functional.cosine_similarity(u.key[:, None].double(), w.key[None].double(), dim=-1)
+        return float(cosine.abs().max())
+    return float(torch.einsum("ei,ni->en", w.at.double(), u.key.double()).abs().max())

@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks import Model
 from interp.estimate import Estimate, share
 from interp.memory.completion import forced, score
-from interp.memory.edit import Edit, LowRank
+from interp.memory.edit import Edit
 from interp.memory.fact import Query, answer_in, answered, fill
 
 BATCH = 64
@@ -132,15 +132,14 @@ def scorecard(
 
 
 def control(edit: Edit, seed: int = 0) -> Edit:
-    """The edit with each value replaced by a random one of equal norm; its keys stay."""
+    """The edit with what it writes replaced by something random of the same size at the same place.
+
+    Values of weights and codebooks become random ones of equal norm, a datastore's tokens others, a preamble's tokens
+    stand in another order.
+    """
     random = torch.Generator().manual_seed(seed)
-
-    def spoilt(update: LowRank) -> LowRank:
-        noise = torch.randn(update.value.shape, generator=random, dtype=torch.float64)
-        norm = update.value.double().norm(dim=1, keepdim=True)
-        return replace(update, value=noise * norm / noise.norm(dim=1, keepdim=True))
-
-    return replace(edit, method=f"control of {edit.method}", updates=tuple(map(spoilt, edit.updates)))
+    spoilt = tuple(update.control(random) for update in edit.updates)
+    return replace(edit, method=f"control of {edit.method}", updates=spoilt)
 
 
 def _answers(
@@ -149,7 +148,7 @@ def _answers(
 ) -> _Answers:  # fmt: skip
     spellings = [new, *(query.answer for query in (*neighbours, *others))]
     n = int(model.tokens([f"a {spelling}" for spelling in spellings]).content.sum(1).max()) + 4
-    log_probs, nll = _reading(model, texts)
+    log_probs, nll = reading(model, texts)
     return _Answers(
         _said(model, [prompt], n), _said(model, paraphrases, n), _objects(model, neighbours, n),
         forced(model, [query.prompt for query in neighbours], [query.answer for query in neighbours]),
@@ -172,7 +171,7 @@ def _objects(model: Model, queries: Sequence[Query], n: int) -> list[str]:
 
 
 @torch.no_grad()
-def _reading(model: Model, texts: Sequence[str]) -> tuple[Float[Tensor, "n vocab"], float]:
+def reading(model: Model, texts: Sequence[str]) -> tuple[Float[Tensor, "n vocab"], float]:
     """Next-token log-probabilities over the content of the texts, and the mean loss in nats."""
     found, losses = [], []
     for i in range(0, len(texts), BATCH):

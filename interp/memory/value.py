@@ -1,6 +1,6 @@
-"""The value that states a fact: a change δ of one site, searched by gradient through the frozen model."""
+"""The value that states a fact: a change δ of one site or two, searched by gradient through the frozen model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooks import Model, Position, Site, Tokens, intervene
+from hooks import Intervention, Model, Position, Site, Tokens, intervene
 from hooks.interventions import apply
 from interp.memory.completion import log_probs, tokens_after
 from interp.memory.fact import Fact, fill, last_token_before, last_token_of
@@ -19,10 +19,19 @@ TOKENS = ("last subject", "last prompt")
 
 @dataclass(frozen=True)
 class Search:
-    """How v* is searched: Adam steps on δ, its rate, the weight of KL(p₀‖p_δ) and of ‖δ‖/‖v₀‖², the clamp, the stop."""
+    """How v* = v̄ + δ is searched, in units of v̄, so that one setting serves layers and models of any scale.
+
+    Attributes:
+        steps: Adam's steps at most.
+        learning_rate: of Adam, in units of the root mean square of the entries of v̄.
+        kl: the weight of KL(p₀‖p_δ).
+        decay: the weight of ‖δ‖/‖v̄‖.
+        clamp: the longest δ, in units of ‖v̄‖.
+        stop: the loss in nats at which the search ends.
+    """
 
     steps: int = 100
-    learning_rate: float = 0.1
+    learning_rate: float = 0.05
     kl: float = 0.0625
     decay: float = 0.01
     clamp: float = 4.0
@@ -31,12 +40,26 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The change δ of the site that states the fact, and what it reached."""
+    """The change δ of each site that together state the fact, and what they reached."""
 
-    delta: Float[Tensor, "d_model"]
+    deltas: Mapping[Site, Float[Tensor, "d_model"]]
     probability: float
     kl: float
     steps: int
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a search stands: losses in nats, the size ‖δ‖/‖v̄‖, and whether arg max says the new object everywhere."""
+
+    nll: Float[Tensor, ""]
+    kl: Float[Tensor, ""]
+    size: Float[Tensor, ""]
+    said: bool
+
+
+Objective = Callable[[State, Search], tuple[Float[Tensor, ""], bool]]
+"""From where a search stands to its loss, and whether that is good enough to stop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,17 +113,30 @@ def statements(
     return Statements(tokens, target, (subject | end) & stays, place(token, fact.subject, templates))
 
 
+def likely_and_near(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
+    """L = NLL + kl · KL + decay · ‖δ‖/‖v̄‖, until L < stop (Meng et al. 2022, equation 4)."""
+    loss = state.nll + search.kl * state.kl + search.decay * state.size
+    return loss, float(loss.detach()) < search.stop
+
+
 def search_value(
     model: Model,
     said: Statements,
-    site: Site,
-    v: Float[Tensor, "d_model"],
+    v: Mapping[Site, Float[Tensor, "d_model"]],
     search: Search = Search(),  # noqa: B008
+    objective: Objective = likely_and_near,
 ) -> Found:
-    """Search the δ that, added to the site at `said.at` in every text, makes the model say the new object.
+    """Search the δ that, added to each site at `said.at` in every text, makes the model say the new object.
 
-    Minimises mean NLL(new | context + prompt) + kl · mean KL(p₀‖p_δ) + decay · ‖δ‖/‖v‖² by Adam, projecting on
-    ‖δ‖ ≤ clamp · ‖v‖ (Meng et al. 2022, equation 4; the KL over all of `said.kept`).
+    Minimises mean NLL(new | context + prompt) + kl · mean KL(p₀‖p_δ) + decay · ‖δ‖/‖v̄‖ by Adam, projecting on
+    ‖δ‖ ≤ clamp · ‖v̄‖ (Meng et al. 2022, equation 4; the KL over all of `said.kept`, the norm relative).
+
+    Args:
+        model: the model.
+        said: what to say and what to keep.
+        v: the sites to change, with what they hold; its norm is the unit of δ.
+        search: the settings.
+        objective: another loss, or another end.
 
     Raises:
         RuntimeError: the loss is no longer finite.
@@ -110,28 +146,44 @@ def search_value(
     n = int(said.target.any(1).sum())
     with torch.no_grad():
         before = model.run(said.tokens)[said.kept].float().log_softmax(-1)
-    delta = torch.zeros_like(v, requires_grad=True)
-    adding = apply(lambda a: a + delta, said.at)
-    adam = torch.optim.Adam([delta], lr=search.learning_rate)
-    limit = search.clamp * float(v.norm())
-    found: Found | None = None
+    units = {site: float(value.float().norm()) for site, value in v.items()}
+    deltas = {site: torch.zeros_like(value, dtype=torch.float32, requires_grad=True) for site, value in v.items()}
+    adam = torch.optim.Adam(
+        [{"params": [d], "lr": search.learning_rate * units[site] / len(d) ** 0.5} for site, d in deltas.items()]
+    )
     for step in range(search.steps + 1):
-        with torch.enable_grad(), frozen(model), intervene(model, {site: adding}):
+        with torch.enable_grad(), frozen(model), intervene(model, _adding(deltas, said.at)):
             logits = model.run(said.tokens)
             nll = -log_probs(logits[:n], said.tokens.ids[:n], said.target[:n])
             kl = F.kl_div(logits[said.kept].float().log_softmax(-1), before, log_target=True, reduction="batchmean")
-            loss = nll.mean() + search.kl * kl + search.decay * delta.norm() / v.norm() ** 2
+            size = torch.stack([d.norm() / units[site] for site, d in deltas.items()]).sum()
+            state = State(nll.mean(), kl, size, _agrees(logits[:n], said, n))
+            loss, enough = objective(state, search)
         if not bool(torch.isfinite(loss)):
             raise RuntimeError(f"the search for v* met a loss of {float(loss)} at step {step}: lower its learning rate")
-        found = Found(delta.detach().clone(), float((-nll.detach()).exp().mean()), float(kl.detach()), step)
-        if step == search.steps or float(loss.detach()) < search.stop:
+        if step == search.steps or enough:
             break
-        (delta.grad,) = torch.autograd.grad(loss, delta)
+        for d, grad in zip(deltas.values(), torch.autograd.grad(loss, [*deltas.values()]), strict=True):
+            d.grad = grad
         adam.step()
         with torch.no_grad():
-            delta *= min(1.0, limit / max(float(delta.norm()), 1e-12))
-    assert found is not None
-    return found
+            for site, d in deltas.items():
+                d *= min(1.0, search.clamp * units[site] / max(float(d.norm()), 1e-30))
+    found = {site: d.detach().clone() for site, d in deltas.items()}
+    return Found(found, float((-nll.detach()).exp().mean()), float(kl.detach()), step)
+
+
+def _adding(deltas: Mapping[Site, Tensor], at: Position) -> dict[Site | str, Intervention]:
+    def adding(delta: Tensor) -> Intervention:
+        return apply(lambda a: (a.float() + delta).to(a), at)
+
+    return {site: adding(delta) for site, delta in deltas.items()}
+
+
+def _agrees(logits: Float[Tensor, "batch pos vocab"], said: Statements, n: int) -> bool:
+    """Whether arg max gives every token of the new object after the true ones before it."""
+    best, target = logits[:, :-1].argmax(-1), said.target[:n, 1:]
+    return bool((best == said.tokens.ids[:n, 1:])[target].all())
 
 
 @contextmanager

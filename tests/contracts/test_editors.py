@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hooks import Model, capture
-from hooks.site import mlp_act
+from hooks.site import mlp_act, mlp_out, resid_post
 from interp.memory import (
     Covariance,
     Edit,
@@ -27,45 +27,34 @@ from interp.memory import (
     rome,
 )  # fmt: skip
 from interp.memory.fact import answered
+from interp.memory.keys import mean_at
 from interp.memory.scorecard import control
+from interp.memory.value import search_value, statements
+from tests.contracts.words import sentences, taught, untaught
 
-ROME, BERN = Fact("Rome", "so {} is", "b", "a"), Fact("Bern", "so {} is", "a", "b")
-OBJECTS = {"Rome": "b", "Oslo": "b", "Lima": "a", "Bern": "a"}
-CONTEXTS = ("", "one. ", "and two. ")
-TEXTS = [f"some words {i} to read here" for i in range(40)]
-SEARCH = Search(steps=60, learning_rate=0.3, clamp=10.0, kl=0.0, decay=0.0)
-HOW = {"contexts": CONTEXTS, "search": SEARCH}
+ROME, LIMA = Fact("Rome", "{} is in", "Italy", "Peru"), Fact("Lima", "{} is in", "Peru", "Japan")
+YORK = Fact("New York", "{} speaks", "Dutch", "Norse")
+SEARCH = Search(learning_rate=0.2, clamp=10.0, kl=0.0, decay=0.0, stop=0.02)
+HOW = {"token": "last prompt", "contexts": ("",), "preserve": ("they say {}",), "search": SEARCH}
+PMET = {"preserve": ("{} speaks",), "search": Search(learning_rate=0.2, clamp=10.0, kl=0.0)}
 Editor = Callable[[Model, object, tuple[Covariance, ...]], Edit]
 
 WEIGHTS: dict[str, Editor] = {
-    "ft_l": lambda m, f, _: ft_l(m, f, layer=1, bound=0.5, learning_rate=0.1),
-    "rome": lambda m, f, c: rome(m, f, covariance=c[1], **HOW),
-    "emmet": lambda m, f, c: emmet(m, f, covariance=c[1], **HOW),
+    "ft_l": lambda m, f, _: ft_l(m, f, layer=1, bound=2.0, learning_rate=0.1),
+    "rome": lambda m, f, c: rome(m, f, covariance=c[0], **HOW),
+    "emmet": lambda m, f, c: emmet(m, f, covariance=c[0], **HOW),
     "memit": lambda m, f, c: memit(m, f, covariance=c, **HOW),
-    "pmet": lambda m, f, c: pmet(m, f, covariance=c, **HOW),
+    "pmet": lambda m, f, c: pmet(m, f, covariance=c, **HOW | PMET),
     "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c, energy=0.3, **HOW),
 }
 BESIDE: dict[str, Editor] = {
-    "grace": lambda m, f, _: grace(m, f, search=SEARCH),
+    "grace": lambda m, f, _: grace(m, f, layer=1, preserve=("they say {}",), search=SEARCH),
     "knn_memory": lambda m, f, _: knn_memory(m, f, radius=0.02),
     "in_context": lambda m, f, _: in_context(m, f),
 }
 EDITORS = WEIGHTS | BESIDE
-SAYING = [name for name in EDITORS if name != "in_context"]  # a model of three layers does not read its context
-
-
-def taught(model: Model) -> Model:
-    """A model that has learnt four sentences, and so has facts to edit."""
-    tokens = model.tokens([f"so {subject} is {told}" for subject, told in OBJECTS.items()])
-    adam = torch.optim.Adam(model.hf.parameters(), lr=3e-3)
-    with torch.enable_grad():
-        for _ in range(150):
-            logits = model.run(tokens)[:, :-1].flatten(0, 1)
-            loss = torch.nn.functional.cross_entropy(logits, tokens.ids[:, 1:].flatten())
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-    return model.hf.zero_grad() or model
+SAYING = [name for name in EDITORS if name != "in_context"]  # so small a model does not follow what it reads
+EXACT = ["rome", "emmet"]
 
 
 class World:
@@ -73,7 +62,7 @@ class World:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.covariances = covariances(model, TEXTS, (0, 1), batch_size=40)
+        self.covariances = covariances(model, sentences(), (0, 1), batch_size=200)
         self.made: dict[str, Edit] = {}
 
     def edit(self, name: str) -> Edit:
@@ -83,7 +72,7 @@ class World:
 
     @torch.no_grad()
     def logits(self) -> torch.Tensor:
-        return self.model.run(["so Rome is", "one. so Bern is a"])
+        return self.model.run(["Rome is in", "well . Oslo is in Norway"])
 
     def weights(self) -> list[torch.Tensor]:
         return [p.detach().clone() for p in self.model.hf.parameters()]
@@ -93,12 +82,12 @@ class World:
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
-def world(request: pytest.FixtureRequest, fresh: Callable) -> World:
-    return World(taught(fresh(request.param)))
+def world(request: pytest.FixtureRequest) -> World:
+    return World(taught(request.param))
 
 
 def said(model: Model, fact: Fact) -> bool:
-    return answered(str(model.generate(fact.text, max_new_tokens=2)), fact.new)
+    return answered(str(model.generate(fact.text, max_new_tokens=3)), fact.new)
 
 
 @pytest.mark.parametrize("name", SAYING)
@@ -122,8 +111,7 @@ def test_making_applying_and_undoing_an_edit_leaves_every_bit_and_no_hook(world:
     assert [p.requires_grad for p in world.model.hf.parameters()] == trainable
 
 
-@pytest.mark.filterwarnings("ignore:keys of 'Rome':UserWarning")
-@pytest.mark.filterwarnings("ignore:the codebooks of 'Rome':UserWarning")
+@pytest.mark.filterwarnings("ignore:keys of:UserWarning")
 def test_a_stack_of_all_editors_undone_in_any_order_leaves_what_the_rest_alone_gives(world: World) -> None:
     names = ("rome", "memit", "grace")
     logits, alone = world.logits(), {}
@@ -153,26 +141,26 @@ def test_an_edit_read_from_disk_does_bit_for_bit_what_was_written(world: World, 
 
 
 @pytest.mark.parametrize("name", EDITORS)
-def test_any_other_model_is_refused(world: World, name: str, fresh: Callable) -> None:
-    other = fresh(world.model.hf.config.model_type, seed=9)
+def test_any_other_model_is_refused(world: World, name: str) -> None:
+    other = untaught(world.model.hf.config.model_type)
     with pytest.raises(ValueError, match="this edit was made for model .* make the edit again on this model"):
         world.edit(name).apply(other)
 
 
 @pytest.mark.parametrize("name", SAYING)
 def test_several_facts_at_once_are_all_said(world: World, name: str) -> None:
-    edit = EDITORS[name](world.model, [ROME, BERN], world.covariances)
-    assert edit.facts == (ROME, BERN) and edit.measured["edited_share"] == 1.0
+    edit = EDITORS[name](world.model, [ROME, YORK], world.covariances)
+    assert edit.facts == (ROME, YORK) and edit.measured["edited_share"] == 1.0
     with edit.applied(world.model):
-        assert said(world.model, ROME) and said(world.model, BERN)
+        assert said(world.model, ROME) and said(world.model, YORK)
 
 
 @pytest.mark.parametrize("name", EDITORS)
 def test_no_facts_and_contradicting_facts_are_refused(world: World, name: str) -> None:
     with pytest.raises(ValueError, match="no facts were given to edit: give at least one Fact"):
         EDITORS[name](world.model, [], world.covariances)
-    with pytest.raises(ValueError, match="'so Rome is' is to be both 'a' and 'c': give one of them"):
-        EDITORS[name](world.model, [ROME, Fact("Rome", "so {} is", "b", "c")], world.covariances)
+    with pytest.raises(ValueError, match="'Rome is in' is to be both 'Peru' and 'Japan': give one of them"):
+        EDITORS[name](world.model, [ROME, Fact("Rome", "{} is in", "Italy", "Japan")], world.covariances)
 
 
 @pytest.mark.parametrize("name", EDITORS)
@@ -196,7 +184,7 @@ def test_a_merged_folder_is_loaded_by_transformers_with_the_edit_in_its_weights(
 
     merge(world.model, [world.edit(name)], tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    ids = world.model.tokens("so Rome is").ids
+    ids = world.model.tokens("Rome is in").ids
     with world.edit(name).applied(world.model), torch.no_grad():
         assert torch.equal(plain(ids).logits, world.model.hf(ids).logits)
 
@@ -214,7 +202,7 @@ def test_emmet_of_one_fact_is_rome(world: World) -> None:
 
 def test_memit_at_one_layer_tends_to_emmet_as_the_ridge_falls(world: World) -> None:
     c = world.covariances[1]
-    facts, how = [ROME, BERN], HOW | {"search": SEARCH}
+    facts, how = [ROME, YORK], HOW
     exact = emmet(world.model, facts, covariance=c, ridge=0.0, **how).updates[0].key
     gaps = [
         float(
@@ -226,7 +214,7 @@ def test_memit_at_one_layer_tends_to_emmet_as_the_ridge_falls(world: World) -> N
 
 
 def test_alphaedit_leaves_the_outputs_at_preserved_keys(world: World) -> None:
-    texts = ["Oslo has", "it was"]
+    texts = ["Oslo is in", "they say so"]
     kept = capture(world.model, texts, [mlp_act[1]]).flat(mlp_act[1]).double()
     planted = Covariance(kept.T @ kept / len(kept), 0.0, 1, len(kept), world.model.fingerprint)
     edit = alphaedit(world.model, ROME, covariance=planted, energy=0.0, **HOW)
@@ -238,11 +226,11 @@ def test_alphaedit_leaves_the_outputs_at_preserved_keys(world: World) -> None:
 
 
 def test_alphaedit_keeps_what_earlier_edits_wrote(world: World) -> None:
-    c = world.covariances[1]
-    first = alphaedit(world.model, ROME, covariance=c, energy=0.5, **HOW)
+    c = world.covariances[0]
+    first = alphaedit(world.model, ROME, covariance=c, energy=0.3, **HOW)
     with first.applied(world.model):
         blind, careful = (
-            alphaedit(world.model, BERN, covariance=c, energy=0.5, earlier=earlier, **HOW) for earlier in ((), [first])
+            alphaedit(world.model, LIMA, covariance=c, energy=0.3, earlier=earlier, **HOW) for earlier in ((), [first])
         )
     at = first.weights[0].at.double()
     assert (at @ careful.weights[0].delta).norm() < 0.2 * (at @ blind.weights[0].delta).norm()
@@ -251,14 +239,14 @@ def test_alphaedit_keeps_what_earlier_edits_wrote(world: World) -> None:
 @pytest.mark.parametrize("name", ["grace", "knn_memory"])
 def test_a_memory_far_from_its_keys_changes_no_bit(world: World, name: str) -> None:
     with torch.no_grad():
-        before = world.model.run("nothing like it was said 1234")
+        before = world.model.run("they say so . and well")
         with world.edit(name).applied(world.model):
-            assert torch.equal(world.model.run("nothing like it was said 1234"), before)
+            assert torch.equal(world.model.run("they say so . and well"), before)
 
 
 def test_a_preamble_is_read_as_if_it_stood_before_the_text(world: World) -> None:
-    model, texts = world.model, ["so Rome is", "one. so Bern is a"]
-    (ids,) = model.tokens(f"{ROME.text} {ROME.new}.\n").ids
+    model, texts = world.model, ["Rome is in", "well . Oslo is in Norway"]
+    (ids,) = model.tokens(f"{ROME.text} {ROME.new}.").ids
     with torch.no_grad(), world.edit("in_context").applied(model):
         batch = model.tokens(texts)
         told = model.run(batch)
@@ -268,4 +256,21 @@ def test_a_preamble_is_read_as_if_it_stood_before_the_text(world: World) -> None
         with torch.no_grad():
             whole = model.hf(torch.cat([ids, own])[None]).logits[0, len(ids) :]
         assert torch.allclose(told[row][batch.content[row]], whole, atol=1e-4)
-        assert model.generate(f"{ROME.text} {ROME.new}.\n{text}", max_new_tokens=6) == generated[row]
+        assert model.generate(f"{ROME.text} {ROME.new}. {text}", max_new_tokens=6) == generated[row]
+
+
+def test_fine_tuning_stays_within_its_bound(world: World) -> None:
+    unit = float(world.model.w_out(1).detach().float().square().mean().sqrt())
+    edit = ft_l(world.model, ROME, layer=1, bound=1.5, learning_rate=0.2, steps=100)
+    largest = float(edit.weights[0].delta.abs().max()) / unit
+    assert 1.0 < largest <= 1.5 * (1 + 1e-6)
+    with pytest.raises(RuntimeError, match=r"the ft_l edit in place .* still does not say 'Peru' after 'Rome is in'"):
+        ft_l(world.model, ROME, layer=1, bound=1e-3, learning_rate=1e-3)
+
+
+def test_the_first_step_of_a_search_is_the_rate_times_what_the_site_holds(world: World) -> None:
+    for site in (mlp_out[0], resid_post[1]):
+        (v,) = mean_at(world.model, ROME, [""], [site], "last prompt")
+        said = statements(world.model, ROME, [""], ["{} speaks"], "last prompt")
+        found = search_value(world.model, said, {site: v}, Search(steps=1, learning_rate=0.03, stop=0.0))
+        assert float(found.deltas[site].norm() / v.norm()) == pytest.approx(0.03, rel=1e-3)

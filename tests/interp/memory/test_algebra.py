@@ -1,15 +1,20 @@
 """The rank-one update is exact, least and local; covariances are what they say; shrinkage follows the data."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from hooks import Model, capture
-from hooks.site import mlp_act
-from interp.memory import Covariance, covariance
-from interp.memory.covariance import SHRINKAGES, best_shrinkage, shrink
-from interp.memory.rome import solve
+from hooks.site import mlp_act, mlp_out
+from interp.memory import Covariance, covariance, covariances
+from interp.memory.alphaedit import null_space
+from interp.memory.change import LowRank, least_change
+from interp.memory.codebook import Codebook
+from interp.memory.covariance import SHRINKAGES, best_shrinkage, pooled, shrink
+from interp.memory.datastore import Datastore
+from interp.memory.grace import _Entry, _store
 
 D, OUT = 24, 10
 
@@ -21,15 +26,18 @@ def problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return k, delta, keys.T @ keys / 200
 
 
+def solved(k: torch.Tensor, delta: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    return LowRank(0, least_change(k[None], c), delta[None]).delta
+
+
 def test_the_update_maps_the_key_to_the_value_exactly() -> None:
     k, delta, c = problem()
-    u, v = solve(k, delta, c)
-    assert torch.linalg.norm(k @ torch.outer(u, v) - delta) / delta.norm() < 1e-12
+    assert torch.linalg.norm(k @ solved(k, delta, c) - delta) / delta.norm() < 1e-12
 
 
 def test_of_all_updates_that_do_so_it_moves_other_keys_least() -> None:
     k, delta, c = problem()
-    update = torch.outer(*solve(k, delta, c))
+    update = solved(k, delta, c)
     cost = torch.trace(update.T @ c @ update)
     random = torch.Generator().manual_seed(1)
     for _ in range(200):
@@ -44,7 +52,7 @@ def test_facts_with_keys_orthogonal_in_the_covariance_do_not_move() -> None:
     keys = torch.linalg.qr(torch.randn(D, D, generator=random, dtype=torch.float64))[0][:6]
     c = torch.eye(D, dtype=torch.float64)
     memory = keys.T @ torch.randn(6, OUT, generator=random, dtype=torch.float64)
-    edited = memory + torch.outer(*solve(keys[0], torch.ones(OUT, dtype=torch.float64), c))
+    edited = memory + solved(keys[0], torch.ones(OUT, dtype=torch.float64), c)
     assert torch.allclose(keys[1:] @ edited, keys[1:] @ memory, atol=1e-12)
     assert torch.allclose(keys[0] @ edited, keys[0] @ memory + 1)
 
@@ -57,7 +65,7 @@ def test_one_mean_key_throughout_stays_finite_where_mixing_bare_and_mean_keys_bl
     delta, c = torch.ones(OUT, dtype=torch.float64), torch.eye(D, dtype=torch.float64)
     inverse = torch.linalg.solve(c, mean)
     mixed = torch.outer(inverse / (bare @ inverse), delta)
-    assert torch.outer(*solve(mean, delta, c)).norm() < 10 < 1e6 < mixed.norm()
+    assert solved(mean, delta, c).norm() < 10 < 1e6 < mixed.norm()
 
 
 def test_the_covariance_is_the_mean_outer_product_of_the_content_tokens_keys(gpt2: Model) -> None:
@@ -122,3 +130,117 @@ def test_a_covariance_is_read_back_as_written(tmp_path: Path) -> None:
     read = Covariance.load(tmp_path / "c.safetensors")
     assert torch.equal(read.matrix, c)
     assert (read.shrinkage, read.layer, read.n_tokens, read.fingerprint) == (0.01, 3, 200, "abc")
+
+
+def test_of_all_updates_that_write_several_values_it_moves_other_keys_least() -> None:
+    _, _, c = problem(6)
+    random = torch.Generator().manual_seed(7)
+    k, r = (torch.randn(3, n, generator=random, dtype=torch.float64) for n in (D, OUT))
+    update = LowRank(0, least_change(k, c), r).delta
+    assert (k @ update - r).norm() / r.norm() < 1e-12
+    cost = torch.trace(update.T @ c @ update)
+    for _ in range(100):
+        z = torch.randn(D, OUT, generator=random, dtype=torch.float64)
+        feasible = update + z - torch.linalg.pinv(k) @ (k @ z)
+        assert torch.allclose(k @ feasible, r)
+        assert torch.trace(feasible.T @ c @ feasible) > cost
+
+
+def test_the_left_factor_is_that_of_memits_equation() -> None:
+    _, _, c = problem(8)
+    random = torch.Generator().manual_seed(9)
+    k, r = (torch.randn(5, n, generator=random, dtype=torch.float64) for n in (D, OUT))
+    for ridge in (1e-3, 1.0, 100.0):
+        theirs = torch.linalg.inv(ridge * c + k.T @ k) @ k.T @ r
+        assert torch.allclose(LowRank(0, least_change(k, c, ridge), r).delta, theirs, rtol=1e-8, atol=1e-10)
+
+
+def test_more_ridge_writes_less_at_the_keys_and_moves_others_less() -> None:
+    _, _, c = problem(8)
+    random = torch.Generator().manual_seed(9)
+    k, r = (torch.randn(5, n, generator=random, dtype=torch.float64) for n in (D, OUT))
+    updates = [LowRank(0, least_change(k, c, ridge), r).delta for ridge in (0.0, 0.1, 1.0, 10.0, 100.0)]
+    missed = [float((k @ u - r).norm()) for u in updates]
+    moved = [float(torch.trace(u.T @ c @ u)) for u in updates]
+    assert missed == sorted(missed) and moved == sorted(moved, reverse=True)
+
+
+def test_two_values_at_one_key_are_refused() -> None:
+    k, _, c = problem()
+    with pytest.raises(ValueError, match="the 2 keys depend on each other, so not every value can be written exactly"):
+        least_change(torch.stack([k, 2 * k]), c)
+
+
+def test_the_quiet_directions_are_those_of_the_smallest_eigenvalues_whatever_the_scale_of_the_keys() -> None:
+    basis = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(1)).double())[0]
+    energy = torch.cat([torch.full((D - 4,), 1.0), torch.full((4,), 1e-4)]).double()
+    c = basis @ torch.diag(energy) @ basis.T
+    for scale in (1e-6, 1.0, 1e6):
+        found = null_space(Covariance(scale * c, 0.0, 0, 100, "m"), energy=1e-3)
+        assert found.shape == (D, 4)
+        assert torch.allclose(found @ found.T, basis[:, -4:] @ basis[:, -4:].T, atol=1e-8)
+    with pytest.raises(ValueError, match="every direction of the keys of layer 0 holds more than 0 of their energy"):
+        null_space(Covariance(c, 0.0, 0, 100, "m"), energy=0.0)
+
+
+def test_the_standard_error_of_a_covariance_is_how_far_it_is_from_the_truth() -> None:
+    random = torch.Generator().manual_seed(3)
+    factor = torch.diag(torch.linspace(0.3, 2.0, D, dtype=torch.float64))
+    truth = factor @ factor
+    for n in (500, 8000):
+        seen, held = (torch.randn(m, D, generator=random, dtype=torch.float64) @ factor for m in (4 * n // 5, n // 5))
+        found = pooled(seen.T @ seen, held.T @ held, (len(seen), len(held)))
+        assert found.error == pytest.approx(float((found.matrix - truth).norm() / truth.norm()), rel=0.3)
+
+
+def test_a_covariance_is_read_from_its_cache_for_the_same_texts_only(gpt2: Model, tmp_path: Path) -> None:
+    texts = [f"text number {i} of some" for i in range(20)]
+    made = covariances(gpt2, texts, (0, 1), cache=tmp_path)
+    kept = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    again = covariance(gpt2, texts, 1, cache=tmp_path)
+    assert torch.equal(again.matrix, made[1].matrix) and again.error == made[1].error
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == kept and len(kept) == 2
+    covariance(gpt2, texts[1:], 1, cache=tmp_path)
+    assert len([*tmp_path.iterdir()]) == 3
+    with pytest.raises(ValueError, match="a cache needs .* a list of texts or a data set"):
+        covariance(gpt2, gpt2.tokens(texts), 1, cache=tmp_path)
+
+
+def test_the_vote_of_a_datastore_is_the_papers_mixture() -> None:
+    random = torch.Generator().manual_seed(4)
+    keys, q, logits = (torch.randn(*n, generator=random) for n in ((3, 4), (1, 2, 4), (1, 2, 6)))
+    q[0, 1] = keys[0] + 0.1
+    store = Datastore("mlp_in.0", keys, torch.tensor([5, 2, 5]), float((keys[0] - keys[1]).norm()) + 0.5, 0.7)
+    q[0, 0] = keys.mean(0) + 100.0
+    after = store.voted(q, logits)
+    assert after is not None and torch.equal(after[0, 0], logits[0, 0])
+    expected = 0.3 * logits[0, 1].softmax(0)
+    near = [(j, float((q[0, 1] - keys[j]).norm())) for j in range(3)]
+    votes = {j: math.exp(-((d / store.radius) ** 2)) for j, d in near if d <= store.radius}
+    for j, vote in votes.items():
+        expected[store.tokens[j]] += 0.7 * vote / sum(votes.values())
+    assert len(votes) >= 2 and torch.allclose(after[0, 1].exp(), expected, atol=1e-6)
+
+
+def test_a_near_key_widens_the_entry_of_its_object_and_halves_the_way_to_that_of_another() -> None:
+    def entry(at: float, label: str) -> _Entry:
+        return _Entry(torch.tensor([at, 0.0]), torch.zeros(2), 1.0, label)
+
+    entries = [entry(0.0, "Rome")]
+    _store(entries, entry(1.5, "Rome"))
+    assert [e.radius for e in entries] == [1.5]
+    _store(entries, entry(2.0, "Oslo"))
+    assert [e.radius for e in entries] == pytest.approx([1.0, 1.0], rel=1e-4) and entries[0].radius < 1.0
+    _store(entries, entry(9.0, "Rome"))
+    assert [e.radius for e in entries][2] == 1.0
+
+
+def test_a_codebook_answers_within_its_radius_and_leaves_every_bit_outside(gpt2: Model) -> None:
+    k = capture(gpt2, "some text", [mlp_act[1]])[mlp_act[1]][0]
+    value = torch.arange(gpt2.d_model, dtype=torch.float32)
+    detach = Codebook(1, k[4:5], value[None], torch.tensor([1e-3])).attach(gpt2)
+    after = capture(gpt2, "some text", [mlp_out[1]])[mlp_out[1]][0]
+    detach()
+    before = capture(gpt2, "some text", [mlp_out[1]])[mlp_out[1]][0]
+    assert torch.equal(after[4], value)
+    assert torch.equal(torch.cat([after[:4], after[5:]]), torch.cat([before[:4], before[5:]]))

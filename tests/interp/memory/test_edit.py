@@ -9,7 +9,7 @@ import torch
 
 from hooks import Model
 from interp.memory import Edit, Fact, conflicts
-from interp.memory.edit import LowRank
+from interp.memory.change import LowRank
 
 FACT = Fact("Rome", "{} is in", "Italy", "France")
 
@@ -142,7 +142,7 @@ def test_contradicting_facts_and_overlapping_keys_are_reported_and_unrelated_edi
     one, same = edit(gpt2, 0), edit(gpt2, 0, fact=Fact("Rome", "{} is in", "Italy", "Spain"))
     found = conflicts([one, same])
     assert found[0] == "'Rome is in' is edited to both 'France' and 'Spain'"
-    assert found[1].startswith("keys of 'Rome' and 'Rome' overlap at layer 1 (cosine 1.00")
+    assert found[1].startswith("keys of 'Rome' and 'Rome' overlap at layer 1 (1.00 of")
     assert conflicts([one, edit(gpt2, 1, fact=Fact("Oslo", "{} is in", "Norway", "Peru"))]) == ()
 
 

@@ -9,10 +9,11 @@ import torch
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, Edit, Fact, Query, Search, covariance, prefixes, rome, scorecard
+from interp.memory.change import LowRank, least_change
 from interp.memory.completion import score, tokens_after
-from interp.memory.edit import LowRank
 from interp.memory.fact import answer_in, answered, last_token_of
-from interp.memory.rome import _checked, mean_key_and_value, solve
+from interp.memory.finish import finished
+from interp.memory.keys import mean_key_and_value
 from interp.memory.scorecard import control
 from interp.memory.value import place, search_value, statements
 
@@ -145,7 +146,7 @@ def test_preserving_a_continuation_keeps_it_closer_to_what_it_was(edited: tuple)
     said = statements(model, FACT, CONTEXTS, ["so {} is not", "when {} was"])
     _, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
     free, held = (
-        search_value(model, said, mlp_out[1], v, Search(30, 0.2, kl=kl, decay=0.0, clamp=20.0, stop=0.0))
+        search_value(model, said, {mlp_out[1]: v}, Search(30, 0.2, kl=kl, decay=0.0, clamp=20.0, stop=0.0))
         for kl in (0.0, 3.0)
     )
     assert held.kl < 0.5 * free.kl
@@ -156,7 +157,7 @@ def test_the_search_leaves_no_gradient_and_every_weight_as_trainable_as_it_was(e
     model.hf.transformer.wpe.weight.requires_grad_(False)
     try:
         _, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
-        search_value(model, statements(model, FACT, CONTEXTS, ["{} is a"]), mlp_out[1], v, Search(steps=1))
+        search_value(model, statements(model, FACT, CONTEXTS, ["{} is a"]), {mlp_out[1]: v}, Search(steps=1))
         frozen = [name for name, p in model.hf.named_parameters() if not p.requires_grad]
         assert frozen == ["transformer.wpe.weight"]
     finally:
@@ -167,8 +168,9 @@ def test_the_search_leaves_no_gradient_and_every_weight_as_trainable_as_it_was(e
 def test_other_families_are_edited_at_what_their_output_projection_writes(family: str, fresh: Callable) -> None:
     model = fresh(family)
     k, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
-    u, delta = solve(k, torch.randn(model.d_model), torch.eye(model.d_mlp))
-    edit = Edit((FACT,), "rome", (LowRank(1, u[None], delta[None]),), model.fingerprint)
+    delta = torch.randn(model.d_model).double()
+    update = LowRank(1, least_change(k[None], torch.eye(model.d_mlp)), delta[None])
+    edit = Edit((FACT,), "rome", (update,), model.fingerprint)
     with edit.applied(model):
         moved = mean_key_and_value(model, FACT, CONTEXTS, 1)[1] - v
     assert torch.allclose(moved.double(), delta, atol=1e-4, rtol=1e-4)
@@ -192,8 +194,10 @@ def test_an_unknown_token_to_edit_and_a_template_without_place_are_refused(edite
 def test_an_edit_that_works_in_the_search_but_not_in_the_weights_is_refused(edited: tuple) -> None:
     model, edit, _ = edited
     nothing = replace(edit, updates=(replace(edit.updates[0], value=edit.updates[0].value * 0),))
-    with pytest.raises(RuntimeError, match="still does not say 'a' after 'so Rome is': it has probability 0"):
-        _checked(model, nothing)
+    with pytest.raises(
+        RuntimeError, match=r"still does not say 'a' after 'so Rome is' \(0 of 1 facts are said\): it has probability 0"
+    ):
+        finished(model, nothing)
 
 
 def test_the_drift_is_the_mean_kl_and_the_ratio_of_perplexities_of_the_texts(edited: tuple) -> None:

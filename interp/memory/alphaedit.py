@@ -1,0 +1,126 @@
+"""AlphaEdit: changes confined to where the layer's usual keys have next to no energy, edit after edit."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model
+from hooks.site import resid_post
+from interp.memory.change import LowRank
+from interp.memory.covariance import Covariance
+from interp.memory.edit import Edit
+from interp.memory.finish import finished, searched
+from interp.memory.keys import Facts, checked_covariances, listed, prefixes
+from interp.memory.spread import Layer, spread, targets
+from interp.memory.value import Search
+
+
+def alphaedit(
+    model: Model,
+    facts: Facts,
+    *,
+    covariance: Covariance | Sequence[Covariance],
+    earlier: Sequence[Edit] = (),
+    energy: float = 0.02,
+    ridge: float = 0.01,
+    token: str = "last subject",
+    contexts: Sequence[str] | None = None,
+    preserve: Sequence[str] = ("{} is a",),
+    search: Search = Search(),  # noqa: B008
+) -> Edit:
+    """Write facts in the null space of what is known: ΔWˡ = P (KᵀK + KₚᵀKₚ) P + λI)⁻¹ P Kᵀ R, as mlp_act @ W.
+
+    P = U₀U₀ᵀ, where the columns of U₀ are the eigenvectors of C of the smallest eigenvalues that together hold at most
+    the share `energy` of its trace, which is free of scale; Kₚ are the keys of earlier edits, whose values stay as they
+    were written. Targets z and the layers are `memit`'s.
+
+    Args:
+        model: the model; its weights are left alone until the edit is applied.
+        facts: what to rewrite, one fact or several.
+        covariance: of the keys of each layer to edit.
+        earlier: edits that are applied to the model and to be kept.
+        energy: how much of the usual keys' energy the space may hold; 0 for none at all.
+        ridge: λ as a share of the mean ‖P k̄‖² of the facts.
+        token: where to write, "last subject" or "last prompt".
+        contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
+        preserve: templates with `{}` for the subject whose continuations are to stay.
+        search: settings of the search for z.
+
+    Raises:
+        ValueError: a covariance of another model; an energy outside [0, 1); a ridge not above 0; no space that quiet.
+        RuntimeError: a new object stays below probability 0.5 in the search; less than nine tenths of the facts are
+            said in the end; a layer's usual outputs would move by more than they are.
+
+    Cost: as `memit`, and one eigendecomposition for each layer.
+
+    Fang et al. 2025, arXiv:2410.02355, equation 12.
+
+    ```python
+    first = alphaedit(model, facts[:100], covariance=c)
+    first.apply(model)
+    second = alphaedit(model, facts[100:], covariance=c, earlier=[first])
+    ```
+    """
+    cs, facts = checked_covariances(model, covariance), listed(facts)
+    if not 0 <= energy < 1 or not ridge > 0:
+        raise ValueError(f"energy={energy}, ridge={ridge}: give an energy from 0 to below 1 and a ridge above 0")
+    contexts = prefixes(model) if contexts is None else contexts
+    basis = {c.layer: null_space(c, energy) for c in cs}
+    at = resid_post[cs[-1].layer]
+    z, found = targets(model, facts, [at], contexts, preserve, token, search)
+
+    def update(here: Layer) -> LowRank:
+        layer = here.covariance.layer
+        key = confined(here.k, keys_of(earlier, layer, here.k.shape[1]), basis[layer], ridge)
+        return LowRank(layer, key, here.residual / here.left, here.k)
+
+    updates = spread(model, facts, cs, at, z[at], update, contexts, token)
+    return finished(model, Edit(facts, "alphaedit", updates, model.fingerprint, searched(found)), cs, share=0.9)
+
+
+def null_space(covariance: Covariance, energy: float) -> Float[Tensor, "d_mlp n"]:
+    """U₀: the eigenvectors of C whose eigenvalues, from the smallest up, sum to at most `energy` of the trace.
+
+    Raises:
+        ValueError: there is none.
+    """
+    values, vectors = torch.linalg.eigh(covariance.matrix.double())
+    held = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
+    quiet = held <= max(energy, 1e-12)
+    if not bool(quiet.any()):
+        raise ValueError(
+            f"every direction of the keys of layer {covariance.layer} holds more than {energy:g} of their energy "
+            f"(the least {float(held[0]):.2g}): give a larger energy, or another layer"
+        )
+    return vectors[:, quiet]
+
+
+def confined(
+    k: Float[Tensor, "example d_mlp"],
+    kept: Float[Tensor, "n d_mlp"],
+    basis: Float[Tensor, "d_mlp _"],
+    ridge: float,
+) -> Float[Tensor, "example d_mlp"]:
+    """The left factor K U₀ (U₀ᵀ(KᵀK + KₚᵀKₚ)U₀ + λI)⁻¹ U₀ᵀ, which lies in the space of U₀."""
+    inside, before = k @ basis, kept @ basis
+    penalty = ridge * inside.square().sum(1).mean() * torch.eye(basis.shape[1], dtype=torch.float64)
+    gram = inside.T @ inside + before.T @ before + penalty
+    return torch.linalg.solve(gram, inside.T).T @ basis.T
+
+
+def keys_of(edits: Sequence[Edit], layer: int, d_mlp: int) -> Float[Tensor, "n d_mlp"]:
+    """The keys at which these edits write into a layer.
+
+    Raises:
+        ValueError: an edit that does not say its keys.
+    """
+    found = [torch.zeros(0, d_mlp, dtype=torch.float64)]
+    for update in (update for edit in edits for update in edit.weights if update.layer == layer):
+        if update.at is None:
+            raise ValueError(
+                f"an earlier edit of layer {layer} does not say its keys, so they cannot be kept: leave it out"
+            )
+        found.append(update.at.double().cpu())
+    return torch.cat(found)

@@ -1,0 +1,72 @@
+"""The least change of a feed-forward weight that writes given values at given keys, in factors and in float64."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """ΔW = key ⊗ value for one layer, in the orientation mlp_act @ W: ΔW[i, j] = Σ_r key[r, i] value[r, j].
+
+    Attributes:
+        layer: whose output projection is changed.
+        key: the left factor; of an edit of given keys k it is (K C⁻¹ Kᵀ)⁻¹ K C⁻¹ or its like.
+        value: the right factor.
+        at: the keys k at which the values are to be written, where there are such: what conflicts are measured at.
+
+    Raises:
+        ValueError: a factor that is not finite.
+    """
+
+    layer: int
+    key: Float[Tensor, "n d_mlp"]
+    value: Float[Tensor, "n d_model"]
+    at: Float[Tensor, "example d_mlp"] | None = None
+
+    def __post_init__(self) -> None:
+        if not bool(self.key.isfinite().all() and self.value.isfinite().all()):
+            raise ValueError(f"the change of layer {self.layer} holds NaN or infinity, so it is no edit")
+
+    @property
+    def delta(self) -> Float[Tensor, "d_mlp d_model"]:
+        """ΔW in float64."""
+        return torch.einsum("ni,nj->ij", self.key.double(), self.value.double())
+
+    def control(self, random: torch.Generator) -> "LowRank":
+        """The same keys with random values of equal norm."""
+        noise = torch.randn(self.value.shape, generator=random, dtype=torch.float64)
+        norm = self.value.double().norm(dim=1, keepdim=True)
+        return LowRank(self.layer, self.key, noise * norm / noise.norm(dim=1, keepdim=True), self.at)
+
+
+def least_change(
+    k: Float[Tensor, "n d_mlp"], c: Float[Tensor, "d_mlp d_mlp"], ridge: float = 0.0
+) -> Float[Tensor, "n d_mlp"]:
+    """The left factor U = (K C⁻¹ Kᵀ + ρ I)⁻¹ K C⁻¹ of the change ΔW = Uᵀ R that writes R at the keys K.
+
+    With ρ = 0, of all ΔW with K ΔW = R it is the one of least tr(ΔWᵀ C ΔW): for one key it is ROME's (Meng et al.
+    2022, equation 2), for several EMMET's (Gupta et al. 2024, arXiv:2403.14236). With ρ > 0 it is the least of
+    ‖K ΔW − R‖² + ρ tr(ΔWᵀ C ΔW), which is MEMIT's, (ρ C + KᵀK)⁻¹ Kᵀ R (Meng et al. 2023, arXiv:2210.07229, equation
+    14), by the identity of Woodbury.
+
+    Raises:
+        ValueError: keys that depend on each other, with ρ = 0.
+    """
+    k, c = k.double().cpu(), c.double().cpu()
+    inverse = torch.linalg.solve(c, k.T).T
+    gram = k @ inverse.T
+    if ridge == 0.0 and len(k) > 1 and float(torch.linalg.cond(gram)) > 1e10:
+        raise ValueError(
+            f"the {len(k)} keys depend on each other, so not every value can be written exactly: "
+            "leave out facts of one subject, or give a ridge above 0"
+        )
+    return torch.linalg.solve(gram + ridge * torch.eye(len(k), dtype=torch.float64), inverse)
+
+
+def leverage(k: Float[Tensor, "n d_mlp"], c: Float[Tensor, "d_mlp d_mlp"]) -> float:
+    """The mean of kᵀ C⁻¹ k: what a ridge ρ has to be compared with."""
+    k = k.double().cpu()
+    return float((k * torch.linalg.solve(c.double().cpu(), k.T).T).sum(1).mean())

@@ -1,0 +1,105 @@
+"""GRACE: no weight changes; a codebook beside one layer answers where a key has been edited, and nowhere else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model
+from hooks.site import mlp_act, mlp_out
+from interp.memory.codebook import Codebook
+from interp.memory.edit import Edit
+from interp.memory.finish import finished, reached, searched
+from interp.memory.keys import Facts, listed, mean_at
+from interp.memory.value import Found, Search, search_value, statements
+
+SPLIT = 1 - 1e-5
+
+
+@dataclass(eq=False)
+class _Entry:
+    """One entry of the codebook while it grows."""
+
+    key: Float[Tensor, "d_mlp"]
+    value: Float[Tensor, "d_model"]
+    radius: float
+    label: str
+
+
+def grace(
+    model: Model,
+    facts: Facts,
+    *,
+    layer: int | None = None,
+    radius: float = 0.1,
+    token: str = "last prompt",
+    contexts: Sequence[str] = ("",),
+    preserve: Sequence[str] = ("{} is a",),
+    search: Search = Search(),  # noqa: B008
+) -> Edit:
+    """Store facts in a codebook: at a key within ε of a stored one the layer's output becomes the stored value.
+
+    The key is the input of W_out at the prompt's last token, the value v* the one `rome` would search there. A key
+    farther than 2 ε from every entry is a new entry of radius ε; a nearer one of the same object widens the nearest
+    entry to reach it; a nearer one of another object halves the distance between the two, so that neither answers for
+    the other (Hartvigsen et al. 2023, arXiv:2211.11031, algorithm 1).
+
+    Args:
+        model: the model.
+        facts: what to rewrite, one fact or several.
+        layer: beside which feed-forward output projection; by default at three quarters of the depth.
+        radius: ε in units of the length of the key.
+        token: where to read the key, "last prompt" or "last subject".
+        contexts: texts put before the prompt; each is a key of its own.
+        preserve: templates with `{}` for the subject whose continuations are to stay while v* is searched.
+        search: settings of the search for v*.
+
+    Raises:
+        ValueError: a radius not above 0.
+        RuntimeError: a new object stays below probability 0.5 in the search, or is not what the edited model says.
+
+    Cost: per fact and context one forward pass, and a forward and backward pass per step of the search.
+
+    ```python
+    edit = grace(model, facts)
+    ```
+    """
+    facts = listed(facts)
+    if not radius > 0:
+        raise ValueError(f"radius={radius}: give a share of the key's length above 0")
+    layer = round(0.75 * model.n_layers) if layer is None else layer
+    entries: list[_Entry] = []
+    found: list[Found] = []
+    for fact in facts:
+        for context in contexts:
+            k, v = mean_at(model, fact, [context], [mlp_act[layer], mlp_out[layer]], token)
+            said = statements(model, fact, [context], preserve, token)
+            found.append(search_value(model, said, {mlp_out[layer]: v}, search))
+            reached(fact, found[-1], f"layer {layer}", search)
+            (delta,) = found[-1].deltas.values()
+            _store(entries, _Entry(k.float(), v.float() + delta, radius * float(k.float().norm()), fact.new))
+    book = Codebook(
+        layer,
+        torch.stack([entry.key for entry in entries]).cpu(),
+        torch.stack([entry.value for entry in entries]).cpu(),
+        torch.tensor([entry.radius for entry in entries]),
+    )
+    return finished(model, Edit(facts, "grace", (book,), model.fingerprint, searched(found)))
+
+
+def _store(entries: list[_Entry], new: _Entry) -> None:
+    """Add an entry, or widen or split the nearest."""
+    nearest = min(entries, key=lambda entry: float((entry.key - new.key).norm()), default=None)
+    if nearest is None:
+        entries.append(new)
+        return
+    distance = float((nearest.key - new.key).norm())
+    if distance > nearest.radius + new.radius:
+        entries.append(new)
+    elif nearest.label == new.label:
+        nearest.radius = max(nearest.radius, distance)
+    else:
+        nearest.radius = new.radius = SPLIT * distance / 2
+        entries.append(new)

@@ -1,0 +1,70 @@
+"""MEMIT: many facts at once, each new residual state spread over several feed-forward layers."""
+
+from collections.abc import Sequence
+
+from hooks import Model
+from hooks.site import resid_post
+from interp.memory.change import LowRank, least_change, leverage
+from interp.memory.covariance import Covariance
+from interp.memory.edit import Edit
+from interp.memory.finish import finished, searched
+from interp.memory.keys import Facts, checked_covariances, listed, prefixes
+from interp.memory.spread import Layer, spread, targets
+from interp.memory.value import Search
+
+
+def memit(
+    model: Model,
+    facts: Facts,
+    *,
+    covariance: Covariance | Sequence[Covariance],
+    ridge: float = 0.01,
+    token: str = "last subject",
+    contexts: Sequence[str] | None = None,
+    preserve: Sequence[str] = ("{} is a",),
+    search: Search = Search(),  # noqa: B008
+) -> Edit:
+    """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
+
+    z = h̄ + δ is the residual state behind the last of the layers that states a fact. Layer by layer from the first,
+    with the changes so far in place, R = (z − h̄) / (number of layers left) and K the mean keys there.
+
+    Args:
+        model: the model; its weights are left alone until the edit is applied.
+        facts: what to rewrite, one fact or several.
+        covariance: of the keys of each layer to edit.
+        ridge: λ as a share of the mean k̄ᵀ C⁻¹ k̄ of the facts, so that it means the same for any width and any scale of
+            keys: a single fact keeps λ/(λ + 1) of what it should write from a layer.
+        token: where to write, "last subject" or "last prompt".
+        contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
+        preserve: templates with `{}` for the subject whose continuations are to stay.
+        search: settings of the search for z.
+
+    Raises:
+        ValueError: a covariance of another model; a ridge not above 0.
+        RuntimeError: a new object stays below probability 0.5 in the search; less than nine tenths of the facts are
+            said in the end; a layer's usual outputs would move by more than they are.
+
+    Cost: per fact one forward pass over the contexts, and a forward and backward pass per step of the search; then per
+    layer one pass over the contexts of each fact, and one solve.
+
+    Meng et al. 2023, arXiv:2210.07229.
+
+    ```python
+    edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)))
+    ```
+    """
+    cs, facts = checked_covariances(model, covariance), listed(facts)
+    if not ridge > 0:
+        raise ValueError(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
+    contexts = prefixes(model) if contexts is None else contexts
+    at = resid_post[cs[-1].layer]
+    z, found = targets(model, facts, [at], contexts, preserve, token, search)
+
+    def update(here: Layer) -> LowRank:
+        c = here.covariance.shrunk
+        key = least_change(here.k, c, ridge * leverage(here.k, c))
+        return LowRank(here.covariance.layer, key, here.residual / here.left, here.k)
+
+    updates = spread(model, facts, cs, at, z[at], update, contexts, token)
+    return finished(model, Edit(facts, "memit", updates, model.fingerprint, searched(found)), cs, share=0.9)
