@@ -235,10 +235,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         work = Path(name)
         figures = [
+            *memory(work, asked.rows),  # first: later it would reuse what others freed
             *writing(work, asked.gigabytes, asked.repeats),
             *model_bound(work, asked.tokens, asked.repeats),
             *reading(work, asked.rows, asked.repeats),
-            *memory(work, asked.rows),
         ]
     print("   value [quartiles]  bar      figure", *figures, sep="\n")
     command = " ".join(["python benchmarks/store.py", *sys.argv[1:]])
