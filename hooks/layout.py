@@ -126,9 +126,7 @@ def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> I
     yield Tap(Site("resid_post", layer), block, "output", d_model)
 
 
-def _attention(
-    config: HFConfig, part: Mapping[str, nn.Module], layer: int, paths: Paths, norm: str
-) -> Iterator[Tap]:
+def _attention(config: HFConfig, part: Mapping[str, nn.Module], layer: int, paths: Paths, norm: str) -> Iterator[Tap]:
     if "attn.o" not in part:
         return
     heads = config.num_attention_heads

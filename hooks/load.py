@@ -1,11 +1,14 @@
 """Loading a model: from the hub, a folder, an object in memory, or the package's own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from hooks.check import checked
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
 from hooks.resolve import unwrap
@@ -19,8 +22,9 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    check: bool = True,
 ) -> Model:
-    """Load a transformer for capturing and intervening, in evaluation mode.
+    """Load a transformer for capturing and intervening, in evaluation mode, and check its contract.
 
     Args:
         source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer), a
@@ -28,10 +32,13 @@ def load(
         tokenizer: needed for text when `source` is a model in memory.
         dtype: of the weights; by default as stored.
         device: where to put the weights; by default where they are.
+        check: measure its contract now, in seconds; otherwise when `check(model)` is called.
 
     Raises:
         FileNotFoundError: nothing is found there, or the bundled model is not in the package.
         ValueError: no architecture adapter knows the model.
+
+    Cost: that of `check`, unless an equal model was checked before.
 
     Example:
         ```python
@@ -49,7 +56,10 @@ def load(
         name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
     hf = hf if dtype is None else hf.to(dtype=dtype)
     hf = hf if device is None else hf.to(device=device)
-    return Model(hf, tokenizer, name)
+    model = Model(hf, tokenizer, name)
+    if check:
+        checked(model)
+    return model
 
 
 def _pretrained(folder: str | Path, tokenizer: Tokenizer) -> tuple[HFModel, Tokenizer]:
@@ -63,11 +73,26 @@ def _pretrained(folder: str | Path, tokenizer: Tokenizer) -> tuple[HFModel, Toke
             f"({str(error).splitlines()[0]}); pass a folder, a hub id, a model in memory, or 'landmark'"
         ) from error
     named = (config.architectures or ["AutoModelForCausalLM"])[0]
-    hf = getattr(transformers, named, transformers.AutoModelForCausalLM).from_pretrained(folder)
+    with _quietly():
+        hf = getattr(transformers, named, transformers.AutoModelForCausalLM).from_pretrained(folder)
     without = Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in _TOKENIZER_FILES)
     if tokenizer is None and not without:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return hf, tokenizer
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No progress bars for reading weights from disk, and as it was afterwards."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _bundled() -> Path:

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from hooks.errors import nearest
+from hooks.absent import why_absent
+from hooks.contract import ContractReport, refuse_site, refuse_use
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
 from hooks.generate import continuation, decode, stop_ids
@@ -33,7 +34,11 @@ class Model:
         name: where it came from.
         n_layers, n_heads, d_model, d_head, d_mlp, d_vocab: its dimensions.
         fingerprint: SHA-256 of configuration and weights when it was loaded.
+        paths: where its components are.
+        blocks: its blocks.
+        final_norm: the norm before the unembedding, or None.
         taps: where each site sits, in the order of the forward pass.
+        contract: what `check` measured, or None before it did.
         running: the forward pass in flight.
 
     Example:
@@ -44,13 +49,16 @@ class Model:
     """
 
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
-        paths = component_paths(hf)
+        self.paths = paths = component_paths(hf)
         config = hf.config.get_text_config()
         self.hf = hf.eval()
         self.tokenizer = tokenizer
         self.name = name
         self.taps: Mapping[Site, Tap] = taps(hf, paths)
-        self.n_layers = len(blocks(hf, paths))
+        self.blocks = blocks(hf, paths)
+        self.final_norm = find(hf, paths.final_norm)
+        self.contract: ContractReport | None = None
+        self.n_layers = len(self.blocks)
         self.n_heads = int(config.num_attention_heads)
         self.d_model = int(config.hidden_size)
         self.d_head = int(getattr(config, "head_dim", None) or self.d_model // self.n_heads)
@@ -58,7 +66,6 @@ class Model:
         self.d_vocab = int(config.vocab_size)
         self.fingerprint = fingerprint(hf)
         self.running = Running(hf, special_ids(tokenizer))
-        self._final_norm = find(hf, paths.final_norm)
 
     def __repr__(self) -> str:
         kind = type(self.hf).__name__
@@ -81,8 +88,9 @@ class Model:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Every site of this model, in the order of the forward pass."""
-        return tuple(self.taps)
+        """Every site of this model that keeps its contract, in the order of the forward pass."""
+        refused = self.contract.refused if self.contract else ()
+        return tuple(site for site in self.taps if site not in refused)
 
     def tokens(self, text: Text) -> Tokens:
         """Tokenise text, with the special tokens the tokenizer adds, padded on the side it pads on.
@@ -99,11 +107,11 @@ class Model:
             ```
         """
         if isinstance(text, Tokens):
-            return text.to(self.device)
+            return self._admitted(text)
         if isinstance(text, Tensor):
-            return from_ids(self.tokenizer, text, self.d_vocab).to(self.device)
+            return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
         texts = [text] if isinstance(text, str) else list(text)
-        return tokenize(self.tokenizer, texts, self.padding_side).to(self.device)
+        return self._admitted(tokenize(self.tokenizer, texts, self.padding_side))
 
     def run(self, text: Text) -> Float[Tensor, "batch pos vocab"]:
         """Return the logits of one forward pass, under the caller's grad mode.
@@ -149,7 +157,8 @@ class Model:
         if not self.hf.can_generate():
             raise ValueError(f"{type(self.hf).__name__} does not generate: load a causal language model")
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
-        tokens = tokenize(self.tokenizer, texts, "left").to(self.device)
+        self._admit("cache", "decode token by token with model.run")
+        tokens = self._admitted(tokenize(self.tokenizer, texts, "left"))
         with self.running.reading(tokens):
             new = decode(
                 self.hf,
@@ -163,11 +172,25 @@ class Model:
         made = [continuation(self.tokenizer, old, more) for old, more in zip(given, new, strict=True)]
         return made[0] if isinstance(prompt, str) else made
 
+    def _admit(self, use: str, instead: str) -> None:
+        if self.contract is not None:
+            refuse_use(self.contract, use, instead)
+
+    def _admitted(self, tokens: Tokens) -> Tokens:
+        """The same tokens on the model's device, unless its contract forbids such a batch."""
+        for use, filled in (("left padding", tokens.mask[:, 0]), ("right padding", tokens.mask[:, -1])):
+            if not bool(filled.all()):
+                self._admit(use, "pass texts of equal length, or one by one")
+        if len(tokens) > 1:
+            self._admit("batch", "pass texts one by one")
+        return tokens.to(self.device)
+
     def tap(self, site: Site) -> Tap:
         """Return where a site sits.
 
         Raises:
-            ValueError: this model has no such site; the message says why and names the nearest.
+            ValueError: this model has no such site, or the site breaks its contract; the message says why and
+                names the nearest.
 
         Example:
             ```python
@@ -175,7 +198,10 @@ class Model:
             ```
         """
         if site not in self.taps:
-            raise ValueError(_missing(self, site))
+            called = f"{self.name} ({type(self.hf).__name__})"
+            raise ValueError(why_absent(called, site, tuple(self.taps)))
+        if self.contract is not None:
+            refuse_site(self.contract, site, self.sites)
         return self.taps[site]
 
     def module(self, site: Site) -> nn.Module:
@@ -217,14 +243,15 @@ class Model:
         """Return the logits a final residual stream leads to: final norm, unembedding, scaling and soft-cap.
 
         Raises:
-            ValueError: the model has no output embeddings.
+            ValueError: the model has no output embeddings, or they break its contract.
 
         Example:
             ```python
             model.unembed(acts[resid_post[model.n_layers - 1]])
             ```
         """
-        return unembed(self.hf, self._final_norm, resid)
+        self._admit("unembed", "capture logits instead")
+        return unembed(self.hf, self.final_norm, resid)
 
 
 def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
@@ -245,20 +272,3 @@ def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site
     for site in parsed:
         model.tap(site)
     return tuple(dict.fromkeys(parsed))
-
-
-def _missing(model: Model, site: Site) -> str:
-    called = f"{model.name} ({type(model.hf).__name__})"
-    names = {have.name for have in model.taps}
-    if site.name in names and site.layer is not None and site.layer >= model.n_layers:
-        return (
-            f"{site} is out of range: {called} has {model.n_layers} layers, "
-            f"so the last is {site.name}.{model.n_layers - 1}"
-        )
-    if site.name == "resid_mid" and site.name not in names:
-        return (
-            f"{called} has no resid_mid: attention and feed-forward read the same stream, in parallel, "
-            "so it has no middle; use resid_pre, resid_post, attn_out or mlp_out"
-        )
-    near = nearest(str(site), map(str, model.taps))
-    return f"{called} has no {site}; the nearest are {near}. `model.sites` lists every site of a model"

@@ -27,6 +27,8 @@ _TRANSFORMER_LENS: Final = {
     "ln_final_scale": "ln_final.hook_scale",
     "logits": "unembed.hook_out",
 }
+NAMES: Final = tuple(_TRANSFORMER_LENS)
+"""Every site's name, in the order of the forward pass."""
 FINAL_NORM: Final = "ln_final"
 """What TransformerLens calls the norm before the unembedding."""
 _IN_LAYERS: Final = frozenset(name for name, spelt in _TRANSFORMER_LENS.items() if "{}" in spelt)

@@ -1,0 +1,166 @@
+"""The contract of a model: the laws its sites keep, what was measured, and what is refused because of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import final
+
+from hooks.errors import nearest
+from hooks.site import Site
+
+
+@final
+@dataclass(frozen=True)
+class Check:
+    """One law, measured at one layer or for the model as a whole.
+
+    Attributes:
+        law: its name.
+        states: the identity, as it reads for this family.
+        error: by how much it is missed, relative to the size of what is compared; worst token.
+        allowed: what rounding explains.
+        sites: the sites it speaks of, the one it is about first; while it holds, each vouches for the others.
+        at: where the error is largest, for laws that compare many sites.
+        use: the use of the model that rests on it, for laws about more than a site.
+    """
+
+    law: str
+    states: str
+    error: float
+    allowed: float
+    sites: tuple[Site, ...] = ()
+    at: Site | None = None
+    use: str | None = None
+
+    @property
+    def holds(self) -> bool:
+        """True when rounding explains the error; a NaN is never explained."""
+        return self.error <= self.allowed
+
+    @property
+    def missed(self) -> str:
+        """What was measured, in words."""
+        at = "" if self.at is None else f" at {self.at}"
+        return f"'{self.states}' is missed by {self.error:.2g}{at}, where rounding explains {self.allowed:.1g}"
+
+
+@final
+@dataclass(frozen=True)
+class ContractReport:
+    """Every law of a model as measured by `check`; printed as a table.
+
+    Attributes:
+        model: the model's name and class.
+        dtype: the type of the weights, which sets how much rounding explains.
+        fingerprint: of the model.
+        checks: every law at every layer.
+        passes: how many forward passes it took.
+        seconds: how long it took.
+        refused: sites that cannot be trusted on this model, with the law each breaks.
+
+    Example:
+        ```python
+        print(load("gpt2").contract)
+        ```
+    """
+
+    model: str
+    dtype: str
+    fingerprint: str
+    checks: tuple[Check, ...]
+    passes: int
+    seconds: float
+    refused: Mapping[Site, Check] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "refused", blamed(self.checks))
+
+    @property
+    def holds(self) -> bool:
+        """True when every law holds."""
+        return all(check.holds for check in self.checks)
+
+    def broken(self, use: str) -> Check | None:
+        """Return the broken law a use of the model rests on, or None when all is well.
+
+        Args:
+            use: "unembed", "left padding", "right padding", "batch" or "cache".
+
+        Example:
+            ```python
+            model.contract.broken("left padding")
+            ```
+        """
+        return next((check for check in self.checks if check.use == use and not check.holds), None)
+
+    def __str__(self) -> str:
+        rows = [("law", "holds", "error", "allowed", "states"), *_rows(self.checks)]
+        wide = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, wide, strict=False)), row[4]]) for row in rows]
+        refused = ", ".join(map(str, self.refused)) or "none"
+        took = f"{self.passes} forward passes, {self.seconds:.2g} s"
+        return "\n".join([f"contract of {self.model}, {self.dtype}: {took}", *lines, f"refused sites: {refused}"])
+
+
+def refuse_site(report: ContractReport, site: Site, others: Sequence[Site]) -> None:
+    """Raise when a site breaks a law on this model.
+
+    Example:
+        ```python
+        refuse_site(model.contract, resid_mid[0], model.sites)
+        ```
+    """
+    if site in report.refused:
+        raise ValueError(
+            f"{report.model} refuses {site}: {report.refused[site].missed}; the nearest sites that hold are "
+            f"{nearest(str(site), map(str, others))}. `model.contract` shows what was measured"
+        )
+
+
+def refuse_use(report: ContractReport, use: str, instead: str) -> None:
+    """Raise when a use of the model rests on a law that is broken.
+
+    Example:
+        ```python
+        refuse_use(model.contract, "cache", "call model.run")
+        ```
+    """
+    check = report.broken(use)
+    if check is not None:
+        raise ValueError(
+            f"{report.model} refuses {use}: {check.missed}; {instead}. `model.contract` shows what was measured"
+        )
+
+
+def blamed(checks: Sequence[Check]) -> dict[Site, Check]:
+    """Blame, for each broken law, the sites that no kept law vouches for.
+
+    A broken law that speaks of a site already blamed is thereby explained. Where all its sites are vouched for,
+    the first, which the law is about, is blamed.
+
+    Example:
+        >>> blamed([Check("law", "z = 0", 1.0, 0.1, (Site("z", 0),))]).keys()
+        dict_keys([z.0])
+    """
+    vouched = {site for check in checks if check.holds and len(check.sites) > 1 for site in check.sites}
+    refused: dict[Site, Check] = {}
+    for check in checks:
+        if check.holds or check.use is not None or refused.keys() & set(check.sites):
+            continue
+        suspects = check.sites if len(check.sites) == 1 else [site for site in check.sites if site not in vouched]
+        refused |= dict.fromkeys(suspects or check.sites[:1], check)
+    return refused
+
+
+def _rows(checks: Sequence[Check]) -> Iterator[tuple[str, str, str, str, str]]:
+    """One row per law: its worst layer."""
+    laws: dict[str, Check] = {}
+    for check in checks:
+        worst = laws.setdefault(check.law, check)
+        laws[check.law] = max(worst, check, key=_severity)
+    for law, check in laws.items():
+        yield law, "yes" if check.holds else "NO", f"{check.error:.1e}", f"{check.allowed:.1e}", check.states
+
+
+def _severity(check: Check) -> float:
+    return check.error / check.allowed if check.error == check.error else inf
