@@ -13,10 +13,14 @@ from interp.demo.move import layer_of
 from interp.demo.run import REPORT, run
 from interp.demo.settings import Settings
 from interp.features import Concept, search
+from interp.feature_commands import discover_command, feature_command
 from interp.harvest_command import harvest_command
 from interp.landmark.commands import app as landmark_app
+from interp.lens_command import lens_command
 from interp.memory import Fact, Subject, covariance, rome, trace_mlp
 from interp.memory.commands import apply_command, audit_command
+from interp.patch_command import patch_command
+from interp.probe_command import probe_command
 from interp.sae import TopK, activations_of, save, train
 from interp.sae import load as load_sae
 from interp.steering import Steering, adding, clamping, steer
@@ -100,6 +104,11 @@ def capture_command(
 
 
 app.command("harvest")(told(harvest_command))
+app.command("discover")(told(discover_command))
+app.command("feature")(told(feature_command))
+app.command("probe")(told(probe_command))
+app.command("lens")(told(lens_command))
+app.command("patch")(told(patch_command))
 
 
 @app.command("train")
@@ -198,12 +207,12 @@ def edit(
     typer.echo(f"edit at layer {at}: {out.resolve()}")
 
 
-def _background(model: Model, texts: Path | None) -> list[str]:
-    if texts is not None:
 app.command("apply")(told(apply_command))
 app.command("audit")(told(audit_command))
 
 
+def _background(model: Model, texts: Path | None) -> list[str]:
+    if texts is not None:
         return lines(texts)
     if model.name != "landmark":
         raise ValueError(f"editing {model.name} needs texts of the kind it was trained on: give --texts FILE")

@@ -2,9 +2,10 @@
 
 from typing import ClassVar, final
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from probes.labelled import Batches, class_means
 from probes.linear import LinearProbe
 
 
@@ -13,6 +14,7 @@ class DifferenceOfMeans(LinearProbe):
     """theta = mu_+ - mu_-, scored from the midpoint: theta.(x - (mu_+ + mu_-) / 2) (Marks and Tegmark 2023, eq. 1).
 
     Finds a planted direction u itself, whatever the noise's covariance, where logistic regression finds Sigma^-1 u.
+    It is also the mass-mean probe for data of another distribution; `MassMean` is the one for the same.
 
     Example:
         ```python
@@ -23,8 +25,8 @@ class DifferenceOfMeans(LinearProbe):
 
     name: ClassVar[str] = "difference of means"
 
-    def _solve(self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> tuple[Float[Tensor, "d_model"], float]:
+    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
         """The difference of the class means, and the intercept that puts 0 halfway between them."""
-        above, below = x[y].mean(0), x[~y].mean(0)
+        _, (below, above) = class_means(rows)
         theta = above - below
         return theta, -float(theta @ (above + below)) / 2

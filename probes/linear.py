@@ -1,83 +1,122 @@
-"""What linear probes share: a score w.x + b, its direction, and scikit-learn's handling of parameters."""
+"""What linear probes share: a score w.x + b, its direction, and how labelled rows reach the solver."""
 
-import inspect
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import ClassVar
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction, Site
-from hooks.errors import nearest
+from probes.arrays import Array, tensor
 from probes.checks import check_rows
+from probes.estimator import Estimator, check_fitted
+from probes.labelled import Batches, Labelled, checked, stored, unlabelled
 
 
-class LinearProbe(ABC):
-    """A probe that scores by w.x + b. A kind of probe says how w and b are found.
-
-    Fitted, it has `coef_` (w), `intercept_` (b) and `scale_`: along w, the distance from the negative rows' mean to
-    the farthest row, which is the unit of its direction.
-    """
+class Linear(Estimator):
+    """A score w.x + b: fitted, it has `coef_` (w), `intercept_` (b), and `scale_`, the unit of its direction."""
 
     name: ClassVar[str]
     coef_: Float[Tensor, "d_model"]
     intercept_: float
     scale_: float
 
-    @abstractmethod
-    def _solve(self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> tuple[Float[Tensor, "d_model"], float]:
-        """Find w and b for labelled rows in float64."""
+    def decision_function(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n"]:
+        """The scores w.x + b.
 
-    def fit(self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> "LinearProbe":
+        Raises:
+            RuntimeError: the probe is not fitted.
+        """
+        check_fitted(self, "coef_")
+        rows = tensor(x)
+        return rows @ self.coef_.to(rows) + self.intercept_
+
+    def direction(self, site: Site, fingerprint: str | None = None) -> Direction:
+        """The vector along which the score rises, at a site, with `scale_` as its scale.
+
+        Raises:
+            RuntimeError: the probe is not fitted.
+        """
+        check_fitted(self, "coef_")
+        return Direction(self._axis().clone(), site, self.name, self.scale_, fingerprint)
+
+    def _axis(self) -> Float[Tensor, "d_model"]:
+        return self.coef_
+
+    def _reach(self, rows: Iterable[Float[Tensor, "_ d_model"]], start: Float[Tensor, "d_model"]) -> float:
+        """From a point to the farthest row along the axis."""
+        unit = self._axis().double() / self._axis().double().norm()
+        return max(float((x @ unit).max()) for x in rows) - float(start @ unit)
+
+
+class LinearProbe(Linear, ABC):
+    """A linear probe of two classes, positive above 0. A kind of probe says how w and b are found.
+
+    `scale_` is, along the direction, the distance from the negative rows' mean to the farthest row.
+    """
+
+    _estimator_type: ClassVar[str] = "classifier"
+    classes_: Bool[Tensor, "2"]
+
+    @abstractmethod
+    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
+        """Find w and b for batches of labelled rows in float64."""
+
+    def fit(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> "LinearProbe":
         """Learn w and b from labelled rows and return self.
 
         Raises:
             ValueError: NaN or infinity, lengths that differ, labels that are all alike, or classes with one mean.
+            TypeError: labels that are not bool.
         """
-        check_rows(x, y)
-        w, self.intercept_ = self._solve(x.double(), y)
-        length = float(w.norm())
-        if length == 0:
-            raise ValueError(f"The {self.name} found no difference between the classes: its weights are all 0.")
-        self.coef_ = w.to(x.dtype)
-        projections = x.double() @ (w / length)
-        self.scale_ = float(projections.max() - projections[~y].mean())
-        return self
+        rows, labels = tensor(x), tensor(y)
+        check_rows(rows, labels)
+        return self._learn([(rows.double(), labels)], rows.dtype)
 
-    def decision_function(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
-        """The scores w.x + b, above 0 for the positive class.
+    def fit_batches(self, batches: Iterable[Labelled]) -> "LinearProbe":
+        """Learn w and b from batches of labelled rows, such as a store gives, and return self.
+
+        The batches are read several times (a list, a data set, an object whose `__iter__` starts over), and equal
+        `fit` of their rows together. Memory: one batch, and a number per row and label.
 
         Raises:
-            RuntimeError: the probe is not fitted.
+            ValueError: as `fit`; or batches that cannot be read again.
         """
-        return x @ self._fitted().to(x.dtype) + self.intercept_
+        rows, dtype = stored(batches)
+        return self._learn(rows, dtype)
 
-    def predict(self, x: Float[Tensor, "n d_model"]) -> Bool[Tensor, "n"]:
+    def _learn(self, rows: Batches, dtype: torch.dtype) -> "LinearProbe":
+        w, b = self._solve(rows)
+        if float(w.norm()) == 0:
+            raise ValueError(f"The {self.name} found no difference between the classes: its weights are all 0.")
+        self.coef_, self.intercept_ = w.to(dtype), b
+        self.classes_ = torch.tensor([False, True])
+        negative = [x[~y] for x, y in rows if not bool(y.all())]
+        start = torch.stack([x.sum(0) for x in negative]).sum(0) / sum(map(len, negative))
+        self.scale_ = self._reach(unlabelled(rows), start)
+        return self
+
+    def columns(
+        self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n class"], train: Bool[Tensor, "n class"]
+    ) -> tuple[Float[Tensor, "d_model class"], Float[Tensor, "class"]]:
+        """The weights and intercepts of one probe per column of labels, each fitted to that column's training rows.
+
+        Leaves the probe itself as it was.
+
+        Raises:
+            ValueError: as `fit`.
+        """
+        pairs = zip(y.T, train.T, strict=True)
+        solved = [deepcopy(self)._solve([checked(x[rows], labels[rows])]) for labels, rows in pairs]
+        return torch.stack([w for w, _ in solved], 1), x.new_tensor([b for _, b in solved], dtype=torch.float64)
+
+    def predict(self, x: Float[Array, "n d_model"]) -> Bool[Tensor, "n"]:
         """The labels w.x + b > 0."""
         return self.decision_function(x) > 0
 
-    def direction(self, site: Site, fingerprint: str | None = None) -> Direction:
-        """The vector w at a site, with `scale_` as its scale.
-
-        Raises:
-            RuntimeError: the probe is not fitted.
-        """
-        return Direction(self._fitted().clone(), site, self.name, self.scale_, fingerprint)
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 scikit-learn's signature
-        """The constructor's arguments, as scikit-learn's `clone` and model selection read them."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: object) -> "LinearProbe":
-        """Change constructor arguments; an unknown one raises `ValueError` with the nearest name."""
-        for name, value in params.items():
-            if name not in self.get_params():
-                known = nearest(name, self.get_params()) if self.get_params() else "none: it has no parameters"
-                raise ValueError(f"{type(self).__name__} has no parameter '{name}'; did you mean {known}?")
-            setattr(self, name, value)
-        return self
-
-    def _fitted(self) -> Float[Tensor, "d_model"]:
-        if not hasattr(self, "coef_"):
-            raise RuntimeError(f"This {type(self).__name__} is not fitted: call fit(x, y) first.")
-        return self.coef_
+    def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
+        """The share of rows labelled rightly."""
+        return float((self.predict(x) == tensor(y)).double().mean())

@@ -1,15 +1,16 @@
-"""What a probe is: something fitted to labelled activations that scores new ones and has a direction."""
+"""What a probe is: something fitted to labelled activations that scores others."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooks import Direction, Site
 
-
+@runtime_checkable
 class Probe(Protocol):
     """scikit-learn's contract: `fit` returns self and forgets what it knew, learned names end in an underscore.
+
+    Linear probes (`LinearProbe`) also have a direction: `probe.direction(resid_post[4])`.
 
     Example:
         ```python
@@ -17,6 +18,8 @@ class Probe(Protocol):
         probe.predict(new_x), probe.direction(resid_post[4])
         ```
     """
+
+    name: str
 
     def fit(self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> "Probe":
         """Learn from labelled rows and return self."""
@@ -28,8 +31,4 @@ class Probe(Protocol):
 
     def predict(self, x: Float[Tensor, "n d_model"]) -> Bool[Tensor, "n"]:
         """Label rows."""
-        ...
-
-    def direction(self, site: Site, fingerprint: str | None = None) -> Direction:
-        """The direction along which the score rises, at the site the rows came from."""
         ...

@@ -1,0 +1,111 @@
+"""Linear scores with an intercept: centring, the column of ones, and fewer dimensions where rows are few."""
+
+from collections.abc import Iterator
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot, softplus
+
+from probes.lbfgs import Dot, Loss, Rows, minimise
+
+
+def affine(
+    rows: Rows, loss: Loss, dot: Dot, classes: int, max_iter: int
+) -> tuple[Float[Tensor, "d_model class"], Float[Tensor, "class"]]:
+    """argmin over W, b of loss(X W + b) + ||W||^2 / 2, the intercepts b free of the penalty.
+
+    Rows fewer than their width are first written in an orthonormal basis of the space they span, in which the
+    optimum lies.
+
+    Raises:
+        RuntimeError: not converged after `max_iter` steps.
+
+    Example:
+        ```python
+        W, b = affine([x], CrossEntropy(y, train), each, 20, max_iter=100)
+        ```
+    """
+    total, n = _sum(rows)
+    mean = total / n
+    centred: Rows = _Augmented(rows, mean)
+    basis = None
+    if isinstance(rows, list) and n < len(mean):
+        basis, r = torch.linalg.qr((torch.cat(rows) - mean).T)
+        centred = [_ones(r.T)]
+    elif isinstance(rows, list):
+        centred = list(centred)
+    penalty = mean.new_ones((len(mean) if basis is None else basis.shape[1]) + 1)
+    penalty[-1] = 0
+    W = minimise(centred, loss, dot, classes, penalty=penalty, max_iter=max_iter)
+    w = W[:-1] if basis is None else basis @ W[:-1]
+    return w, W[-1] - mean @ w
+
+
+@final
+class CrossEntropy:
+    """C sum_i log(1 + exp(-s_i m_i)), s_i = +-1, over the training rows of each column of scores m.
+
+    Example:
+        >>> CrossEntropy(torch.ones(1, 1).bool(), C=2.0)(torch.zeros(1, 1).double())[1]
+        tensor([[-1.]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self, y: Bool[Tensor, "n class"], train: Bool[Tensor, "n class"] | None = None, C: float | int = 1.0
+    ) -> None:
+        self.y, self.bound = y.double(), C / 4
+        self.weight = C * (torch.ones_like(self.y) if train is None else train.double())
+
+    def __call__(self, m: Float[Tensor, "n class"]) -> tuple[Float[Tensor, "class"], Float[Tensor, "n class"]]:
+        """The loss of each column, and its derivative by the scores."""
+        return (self.weight * (softplus(m, threshold=100) - self.y * m)).sum(0), self.weight * (m.sigmoid() - self.y)
+
+    def curvature(self, m: Float[Tensor, "n class"]) -> Float[Tensor, "n"]:
+        """C p (1 - p), the mean over columns."""
+        p = m.sigmoid()
+        return (self.weight * p * (1 - p)).mean(1)
+
+
+@final
+class Softmax:
+    """-C sum_i log softmax(m_i)[y_i] for one column of scores per class.
+
+    Example:
+        >>> Softmax(torch.tensor([1]), 2, C=2.0)(torch.zeros(1, 2).double())[1]
+        tensor([[ 1., -1.]], dtype=torch.float64)
+    """
+
+    def __init__(self, y: Int[Tensor, "n"], classes: int, C: float | int = 1.0) -> None:
+        self.y, self.C, self.bound = one_hot(y, classes).double(), C, C / 2
+
+    def __call__(self, m: Float[Tensor, "n class"]) -> tuple[Float[Tensor, "1"], Float[Tensor, "n class"]]:
+        """The loss, and its derivative by the scores."""
+        log_p = m.log_softmax(1)
+        return -self.C * (self.y * log_p).sum().reshape(1), self.C * (log_p.exp() - self.y)
+
+    def curvature(self, m: Float[Tensor, "n class"]) -> Float[Tensor, "n"]:
+        """C p (1 - p), the mean over classes."""
+        p = m.softmax(1)
+        return self.C * (p * (1 - p)).mean(1)
+
+
+@final
+class _Augmented:
+    """Rows without their mean and with a column of ones, made anew on each pass."""
+
+    def __init__(self, rows: Rows, mean: Tensor) -> None:
+        self.rows, self.mean = rows, mean
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (_ones(x - self.mean) for x in self.rows)
+
+
+def _ones(x: Tensor) -> Tensor:
+    return torch.cat([x, torch.ones_like(x[:, :1])], 1)
+
+
+def _sum(rows: Rows) -> tuple[Tensor, int]:
+    parts = [(x.sum(0), len(x)) for x in rows]
+    return torch.stack([total for total, _ in parts]).sum(0), sum(n for _, n in parts)

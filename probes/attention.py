@@ -1,0 +1,130 @@
+"""The attention probe: it learns which tokens of a text to read, and what to read from them."""
+
+from typing import ClassVar, final
+
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from probes.arrays import Array, tensor
+from probes.checks import check_rows
+from probes.estimator import Estimator, check_fitted
+from probes.training import train
+
+
+@final
+class AttentionProbe(Estimator):
+    """f(x) = sum_h sum_t a_ht (v_h.x_t) + b, a_h = softmax over t of (q_h.x_t + m_h r_t); r_t counts back from the end.
+
+    Padding, told by `mask`, gets no attention, and changes nothing by its content or amount. Rows are centred and
+    scaled by the mean and the root mean square deviation of the tokens it was fitted to. The same seed gives the same
+    probe. Costs `steps` passes over x.
+
+    Example:
+        ```python
+        probe = AttentionProbe(heads=2).fit(acts[site], y, acts.tokens.content)
+        probe.attention(acts[site], acts.tokens.content)
+        ```
+    """
+
+    name: ClassVar[str] = "attention probe"
+    _estimator_type: ClassVar[str] = "classifier"
+    classes_: Bool[Tensor, "2"]
+    q_: Float[Tensor, "head d_model"]
+    v_: Float[Tensor, "head d_model"]
+    m_: Float[Tensor, "head"]
+    b_: Float[Tensor, ""]
+    mean_: Float[Tensor, "d_model"]
+    std_: Float[Tensor, ""]
+
+    def __init__(
+        self, heads: int = 1, steps: int = 300, lr: float = 3e-2, weight_decay: float = 1e-2, seed: int = 0
+    ) -> None:
+        self.heads, self.steps, self.lr, self.weight_decay, self.seed = heads, steps, lr, weight_decay, seed
+
+    def fit(
+        self, x: Float[Array, "n pos d_model"], y: Bool[Array, "n"], mask: Bool[Array, "n pos"] | None = None
+    ) -> "AttentionProbe":
+        """Learn from labelled sequences and return self; `mask` is True on the tokens that count, all unless given.
+
+        Raises:
+            ValueError: NaN or infinity, lengths that differ, labels that are all alike, a text without tokens.
+            TypeError: labels that are not bool.
+            RuntimeError: the loss is not finite.
+        """
+        labels = tensor(y)
+        rows, kept = _masked(x, mask)
+        check_rows(rows, labels)
+        self.mean_ = rows[kept].mean(0)
+        self.std_ = (rows[kept] - self.mean_).square().mean().sqrt().clamp_min(1e-30)
+        self.classes_ = torch.tensor([False, True])
+        d = rows.shape[-1]
+        g = torch.Generator().manual_seed(self.seed)
+        self.q_ = (torch.randn(self.heads, d, generator=g) / d).to(rows.device).requires_grad_()
+        self.v_ = (torch.randn(self.heads, d, generator=g) / d).to(rows.device).requires_grad_()
+        self.m_ = torch.zeros(self.heads, device=rows.device).requires_grad_()
+        self.b_ = torch.zeros((), device=rows.device).requires_grad_()
+        target = labels.float()
+
+        def loss() -> Float[Tensor, ""]:
+            return nn.functional.binary_cross_entropy_with_logits(self._score(rows, kept), target)
+
+        learnt = [self.q_, self.v_, self.m_, self.b_]
+        train(learnt, loss, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        return self
+
+    def decision_function(
+        self, x: Float[Array, "n pos d_model"], mask: Bool[Array, "n pos"] | None = None
+    ) -> Float[Tensor, "n"]:
+        """The log-odds f(x).
+
+        Raises:
+            RuntimeError: the probe is not fitted.
+        """
+        check_fitted(self, "q_")
+        with torch.no_grad():
+            return self._score(*_masked(x, mask))
+
+    def predict(self, x: Float[Array, "n pos d_model"], mask: Bool[Array, "n pos"] | None = None) -> Bool[Tensor, "n"]:
+        """The labels f(x) > 0."""
+        return self.decision_function(x, mask) > 0
+
+    def attention(
+        self, x: Float[Array, "n pos d_model"], mask: Bool[Array, "n pos"] | None = None
+    ) -> Float[Tensor, "n head pos"]:
+        """How much each head reads from each token; sums to 1 over the tokens that count.
+
+        Raises:
+            RuntimeError: the probe is not fitted.
+        """
+        check_fitted(self, "q_")
+        rows, kept = _masked(x, mask)
+        with torch.no_grad():
+            return self._attention(self._standard(rows, kept), kept)
+
+    def _standard(self, x: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask[..., None], (x - self.mean_) / self.std_, 0.0)
+
+    def _attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        back = mask.flip(1).cumsum(1).flip(1) - 1.0
+        scores = einsum(self.q_, x, "head d_model, n pos d_model -> n head pos")
+        scores = scores + self.m_[:, None] * back[:, None]
+        return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+
+    def _score(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self._standard(x, mask)
+        values = einsum(self.v_, x, "head d_model, n pos d_model -> n head pos")
+        return (self._attention(x, mask) * values).sum((1, 2)) + self.b_
+
+
+def _masked(x: Array, mask: Array | None) -> tuple[Tensor, Tensor]:
+    """Sequences with zeros where nothing counts, and the mask."""
+    rows = tensor(x).float()
+    kept = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else tensor(mask)
+    if kept.shape != rows.shape[:2]:
+        raise ValueError(f"The mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}.")
+    empty = (~kept.any(1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"Text {empty[0]} has no token that counts: leave it out, or look at the mask.")
+    return torch.where(kept[..., None], rows, 0.0), kept

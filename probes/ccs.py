@@ -1,0 +1,111 @@
+"""Contrast-consistent search: a truth-like direction from statements and their negations, without labels."""
+
+from typing import ClassVar, final
+
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.arrays import Array, tensor
+from probes.checks import check_rows
+from probes.linear import Linear
+from probes.training import train
+
+
+@final
+class CCS(Linear):
+    """min over w, b of E (p_+ - (1 - p_-))^2 + E min(p_+, p_-)^2, p = sigmoid(w.x + b) (Burns et al. 2022).
+
+    A row is a pair: a statement and its negation, each side centred by the mean it had in `fit`. The restart with the
+    lowest loss is kept. Without labels the sign of w means nothing: `orient` sets it from labelled pairs, once, and
+    nothing later takes the better of an accuracy and its complement. Compare with `Logistic` on the differences of
+    the pairs: any salient difference between them satisfies this loss as well as truth does.
+
+    Costs `steps` passes over the pairs for all restarts together.
+
+    Example:
+        ```python
+        probe = CCS(seed=1).fit(torch.stack([statements, negations], 1)).orient(labelled_pairs, y)
+        probe.predict(new_pairs)
+        ```
+    """
+
+    name: ClassVar[str] = "contrast-consistent search"
+    loss_: float
+    mean_: Float[Tensor, "2 d_model"]
+
+    def __init__(
+        self, restarts: int = 10, steps: int = 500, lr: float = 1e-2, weight_decay: float = 1e-2, seed: int = 0
+    ) -> None:
+        self.restarts, self.steps, self.lr, self.weight_decay, self.seed = restarts, steps, lr, weight_decay, seed
+
+    def fit(self, x: Float[Array, "n 2 d_model"], y: None = None) -> "CCS":  # noqa: ARG002 scikit-learn's signature
+        """Learn from pairs, without labels, and return self.
+
+        Raises:
+            ValueError: NaN or infinity, fewer than two pairs, or pairs that are all alike.
+            RuntimeError: the loss is not finite.
+        """
+        pairs = tensor(x)
+        if len(pairs) < 2 or not bool(pairs.isfinite().all()):
+            raise ValueError(f"CCS needs at least 2 pairs of finite numbers, got {len(pairs)}.")
+        self.mean_ = pairs.mean(0)
+        rows = pairs.float() - self.mean_.float()
+        size = rows.square().mean().sqrt()
+        if float(size) == 0:
+            raise ValueError(f"All {len(pairs)} pairs are alike, so there is nothing to search.")
+        losses, w, b = self._search(rows / size)
+        best = int(losses.argmin())
+        self.loss_, self.coef_ = float(losses[best]), (w[best] / size).to(pairs.dtype)
+        self.intercept_ = float(b[best])
+        self.scale_ = float((rows.flatten(0, 1) @ w[best]).max() / w[best].norm())
+        return self
+
+    def orient(self, x: Float[Array, "n 2 d_model"], y: Bool[Array, "n"]) -> "CCS":
+        """Turn the probe so that it is right on most of some labelled pairs, and return self: one bit of supervision.
+
+        Raises:
+            ValueError: lengths that differ, labels that are all alike.
+            RuntimeError: the probe is not fitted.
+        """
+        labels = tensor(y)
+        check_rows(tensor(x), labels)
+        if float((self.predict(x) == labels).double().mean()) < 0.5:
+            self.coef_, self.intercept_ = -self.coef_, -self.intercept_
+        return self
+
+    def decision_function(self, x: Float[Array, "n 2 d_model"]) -> Float[Tensor, "n"]:
+        """(p_+ + 1 - p_-) / 2 - 1/2: above 0 where the statement is the likelier of the pair.
+
+        Raises:
+            RuntimeError: the probe is not fitted.
+        """
+        pairs = tensor(x)
+        sides = pairs - self.mean_.to(pairs) if hasattr(self, "mean_") else pairs
+        score = super().decision_function(sides.flatten(0, 1)).reshape(len(pairs), 2)
+        return (score[:, 0].sigmoid() - score[:, 1].sigmoid()) / 2
+
+    def predict(self, x: Float[Array, "n 2 d_model"]) -> Bool[Tensor, "n"]:
+        """Whether the statement is the likelier of each pair."""
+        return self.decision_function(x) > 0
+
+    def score(self, x: Float[Array, "n 2 d_model"], y: Bool[Array, "n"]) -> float:
+        """The share of pairs labelled rightly, as oriented; 1 minus it is not tried."""
+        return float((self.predict(x) == tensor(y)).double().mean())
+
+    def _search(self, rows: Float[Tensor, "n 2 d_model"]) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, w and b of every restart."""
+        g = torch.Generator().manual_seed(self.seed)
+        w = torch.randn(self.restarts, rows.shape[-1], generator=g)
+        w = (w / w.norm(dim=1, keepdim=True)).to(rows.device).requires_grad_()
+        b = torch.zeros(self.restarts, device=rows.device).requires_grad_()
+
+        def losses() -> Float[Tensor, "_"]:
+            p = (einsum(rows, w, "n side d_model, restart d_model -> side restart n") + b[:, None]).sigmoid()
+            consistent = (p[0] - (1 - p[1])).square().mean(1)
+            return consistent + p.amin(0).square().mean(1)
+
+        train([w, b], lambda: losses().sum(), steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        with torch.no_grad():
+            return losses(), w, b

@@ -1,0 +1,77 @@
+"""Cells of a sweep: the activations of every text at one site and one token, for each site and position."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Activations, Model, Position, Site, stream
+
+Cell: TypeAlias = tuple[Site, Position]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Rows by site and position, one per text, in the order of the texts."""
+
+    rows: Mapping[Cell, Float[Tensor, "example _"]]
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        for (site, position), rows in self.rows.items():
+            finite = rows.isfinite().all(1)
+            if not bool(finite.all()):
+                raise ValueError(f"Text {int((~finite).nonzero()[0])} is NaN or infinity at {site}, {position}.")
+
+
+def gather(
+    model: Model, texts: Sequence[str], sites: Iterable[Site], positions: Iterable[Position], *, batch_size: int = 32
+) -> Cells:
+    """The activations of texts at each site and position; a position must select one token of each text.
+
+    Raises:
+        ValueError: an unknown site, a position that selects no or several tokens of a text, NaN.
+
+    Cost: one forward pass per text, up to the last site. Memory: one row per text and cell.
+
+    Example:
+        ```python
+        gather(model, texts, [resid_post[2], resid_post[4]], [last, index(-2)])
+        ```
+    """
+    wanted, places = tuple(dict.fromkeys(sites)), tuple(dict.fromkeys(positions))
+    batches = stream(model, list(texts), wanted, batch_size=batch_size)
+    parts = [rows_of(acts, wanted, places) for acts in batches]
+    return Cells({cell: torch.cat([part[cell] for part in parts]) for cell in parts[0]}, model.fingerprint)
+
+
+def rows_of(
+    acts: Activations, sites: Iterable[Site], positions: Iterable[Position]
+) -> dict[Cell, Float[Tensor, "example _"]]:
+    """The rows of captured activations at each site and position.
+
+    Raises:
+        ValueError: a position that selects no or several tokens of a text.
+        KeyError: a site that was not captured.
+
+    Example:
+        ```python
+        Cells(rows_of(capture(model, texts, sites), sites, [last]), model.fingerprint)
+        ```
+    """
+    found: dict[Cell, Float[Tensor, "example _"]] = {}
+    for position in positions:
+        count = position.mask(acts.tokens).sum(1)
+        for row in (count != 1).nonzero().flatten().tolist():
+            text = "" if acts.tokens.texts is None else f" ({acts.tokens.texts[row][:60]!r})"
+            raise ValueError(
+                f"{position} selects {int(count[row])} tokens of text {row} of its batch{text}; "
+                "a cell needs one per text: use last, index(i), or substring(text, occurrence) of one token."
+            )
+        for site in sites:
+            found[site, position] = acts.flat(site, position).flatten(1)
+    return found

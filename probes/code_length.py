@@ -1,0 +1,92 @@
+"""Online code length: how few bits a probe needs to send the labels, which counts effort as well as accuracy."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from math import log
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from probes.checks import check_rows
+from probes.probe import Probe
+
+PORTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
+
+
+@final
+@dataclass(frozen=True)
+class CodeLength:
+    """The bits that send the labels, beside those that send labels shuffled over the same rows.
+
+    `uniform` is one bit per label. `compression` is uniform / bits: 1 when nothing was learnt. Of the portions, `ends`
+    are the rows known after each, and `bits_per_portion` what each cost.
+    """
+
+    bits: float
+    shuffled_bits: float
+    uniform: float
+    ends: tuple[int, ...]
+    bits_per_portion: tuple[float, ...]
+
+    @property
+    def compression(self) -> float:
+        """How many times shorter than one bit per label."""
+        return self.uniform / self.bits
+
+    def __str__(self) -> str:
+        return (
+            f"{self.bits:.1f} bits for {self.uniform:.0f} labels, compression {self.compression:.2f} "
+            f"(shuffled labels: {self.shuffled_bits:.1f} bits, {self.uniform / self.shuffled_bits:.2f})"
+        )
+
+
+def online_code(
+    probe: Probe,
+    x: Float[Tensor, "n d_model"],
+    y: Bool[Tensor, "n"],
+    portions: Sequence[float] = PORTIONS,
+    seed: int = 0,
+) -> CodeLength:
+    """L = t_1 - sum_i sum over rows t_i to t_{i+1} of log2 p_i(y), p_i fitted to the first t_i (Voita and Titov 2020).
+
+    Rows are taken in a seeded random order. A probe's score is read as log-odds, so it must be one, and be
+    learnable from few rows: `Logistic`, `MLP`. Portions until both classes have been seen cost one bit per label.
+
+    Costs two fits per portion. The probe given stays as it was.
+
+    Raises:
+        ValueError: NaN or infinity, lengths that differ, labels all alike, or portions that do not rise to 1.
+
+    Example:
+        ```python
+        print(online_code(Logistic(C=0.1), x, y))
+        ```
+    """
+    check_rows(x, y)
+    if not portions or list(portions) != sorted(set(portions)) or portions[0] <= 0 or portions[-1] != 1:
+        raise ValueError(f"portions are {tuple(portions)}; they must rise from above 0 to 1, as in PORTIONS.")
+    g = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(y), generator=g)
+    ends = sorted({max(1, round(p * len(y))) for p in portions})
+    x, y = x[order], y[order]
+    bits = _bits(probe, x, y, ends)
+    shuffled = _bits(probe, x, y[torch.randperm(len(y), generator=g)], ends)
+    return CodeLength(sum(bits), sum(shuffled), float(len(y)), tuple(ends), tuple(bits))
+
+
+def _bits(probe: Probe, x: Tensor, y: Tensor, ends: Sequence[int]) -> list[float]:
+    """What each portion costs, given all before it."""
+    spent = [float(ends[0])]
+    for known, end in zip(ends[:-1], ends[1:], strict=True):
+        seen = y[:known]
+        if bool(seen.all()) or not bool(seen.any()):
+            spent.append(float(end - known))
+            continue
+        fitted = deepcopy(probe).fit(x[:known], seen)
+        score = fitted.decision_function(x[known:end]).double()
+        spent.append(float(softplus(torch.where(y[known:end], -score, score)).sum()) / log(2))
+    return spent

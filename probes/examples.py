@@ -1,0 +1,77 @@
+"""Labelled texts with the groups that must not be split between learning and testing."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Examples:
+    """Texts, whether each has the label, and the group of each: its entity, its template, its document.
+
+    What a probe learns from one group is tested on others. `entities` may name, for each text, whatever else it is
+    about; an entity in two groups would leak from one into the other, so it is refused. All run parallel to `texts`.
+
+    Raises:
+        ValueError: lengths that differ, labels all alike, a missing group, one text or entity in two groups.
+        TypeError: labels that are not bool.
+
+    Example:
+        >>> Examples(["Paris is in France.", "Paris is in Spain."], [True, False], ["Paris", "Paris"]).n_groups
+        1
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[bool]
+    groups: Sequence[str]
+    entities: Sequence[Collection[str]] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "labels", "groups", "entities"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("labels", "groups", "entities"):
+            given = len(getattr(self, name))
+            if given != len(self.texts) and (name != "entities" or given):
+                missing = " Groups say which texts share an entity or a template." if name == "groups" else ""
+                raise ValueError(f"There are {len(self.texts)} texts and {given} {name}; give one per text.{missing}")
+        odd = next((label for label in self.labels if not isinstance(label, bool)), None)
+        if odd is not None:
+            raise TypeError(f"Labels of two classes are bool, got {odd!r}: give True and False.")
+        if len(set(self.labels)) < 2:
+            raise ValueError(f"All {len(self.labels)} labels are {self.labels[:1]}; texts of both kinds are needed.")
+        for row, group in enumerate(self.groups):
+            if not group:
+                raise ValueError(f"Text {row} ({self.texts[row]!r}) has no group: name its entity or template.")
+        self._no_leak("text", [(text,) for text in self.texts])
+        self._no_leak("entity", self.entities)
+
+    @property
+    def y(self) -> Bool[Tensor, "example"]:
+        """The labels."""
+        return torch.tensor(self.labels)
+
+    @property
+    def group(self) -> Int[Tensor, "example"]:
+        """The groups, numbered in order of appearance."""
+        number = {group: i for i, group in enumerate(dict.fromkeys(self.groups))}
+        return torch.tensor([number[group] for group in self.groups])
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups there are."""
+        return len(set(self.groups))
+
+    def _no_leak(self, kind: str, named: Sequence[Collection[str]]) -> None:
+        home: dict[str, str] = {}
+        for names, group in zip(named, self.groups, strict=False):
+            for name in names:
+                if home.setdefault(name, group) != group:
+                    raise ValueError(
+                        f"The {kind} {name!r} is in groups '{home[name]}' and '{group}', so it could be learnt from "
+                        "and tested on at once: put what shares it into one group, or leave it out."
+                    )

@@ -1,0 +1,108 @@
+"""Folds that keep groups whole: who is learnt from, and who is tested on."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+def grouped_folds(
+    group: Int[Tensor, "example"], y: Bool[Tensor, "example"], k: int, seed: int
+) -> Int[Tensor, "example"]:
+    """The fold of each row, 0 to k - 1: no group is split, and each fold gets its share of both classes.
+
+    Groups are taken in a seeded random order, larger ones first, each to the fold it leaves most even.
+
+    Raises:
+        ValueError: fewer groups than folds, or folds of which two hold all rows of a class.
+
+    Example:
+        >>> grouped_folds(torch.tensor([0, 0, 1, 1]), torch.tensor([True, False, True, False]), 2, seed=0).tolist()
+        [1, 1, 0, 0]
+    """
+    n = int(group.max()) + 1
+    if not 2 <= k <= n:
+        raise ValueError(f"{k} folds of {n} groups were asked for: give between 2 and {n}.")
+    counts = torch.zeros(n, 2).index_put_((group, y.long()), torch.ones(len(y)), accumulate=True)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = order[counts[order].sum(1).argsort(descending=True, stable=True)]
+    share = counts / counts.sum(0)
+    load, fold = torch.zeros(k, 2), torch.zeros(n, dtype=torch.long)
+    for g in order.tolist():
+        fold[g] = (load + share[g]).square().sum(1).sub(load.square().sum(1)).argmin()
+        load[fold[g]] += share[g]
+    _check(load, k)
+    return fold[group]
+
+
+def row_folds(group: Int[Tensor, "example"], k: int, seed: int) -> Int[Tensor, "example"]:
+    """Folds that split every group of more than one row: what a control task is learnt and tested on.
+
+    Example:
+        >>> len(set(row_folds(torch.zeros(4, dtype=torch.long), 2, seed=0)[:4].tolist()))
+        2
+    """
+    g = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(group), generator=g)
+    order = order[group[order].argsort(stable=True)]
+    fold = torch.empty_like(group)
+    fold[order] = torch.arange(len(group)) % k
+    return fold
+
+
+def shuffled(y: Bool[Tensor, "example"], group: Int[Tensor, "example"], seed: int) -> Bool[Tensor, "example"]:
+    """Labels exchanged at random as the groups allow: whole groups where a group has one label, else inside groups.
+
+    Where every group has one label, groups exchange theirs; otherwise rows exchange theirs within each group, which
+    holds whatever the groups have in common.
+
+    Example:
+        >>> shuffled(torch.tensor([True, True, False]), torch.tensor([0, 0, 1]), seed=0).tolist()
+        [False, False, True]
+    """
+    g = torch.Generator().manual_seed(seed)
+    n = int(group.max()) + 1
+    counts = torch.zeros(n, 2).index_put_((group, y.long()), torch.ones(len(y)), accumulate=True)
+    if bool((counts.amin(1) == 0).all()):
+        return (counts[:, 1] > 0)[torch.randperm(n, generator=g)][group]
+    order = group.argsort(stable=True)
+    mixed = torch.randperm(len(y), generator=g)
+    mixed = mixed[group[mixed].argsort(stable=True)]
+    new = torch.empty_like(y)
+    new[order] = y[mixed]
+    return new
+
+
+def exchanges(
+    y: Bool[Tensor, "example"], group: Int[Tensor, "example"], fold: Int[Tensor, "example"], n: int, seed: int
+) -> Bool[Tensor, "example n"]:
+    """Columns of exchanged labels that leave both classes to learn from, whichever fold is held out.
+
+    Raises:
+        ValueError: such exchanges are too rare to find.
+
+    Example:
+        ```python
+        exchanges(y, group, fold, 20, seed=0)
+        ```
+    """
+    found: list[Tensor] = []
+    for attempt in range(50 * n):
+        new = shuffled(y, group, seed * 1_000_003 + attempt)
+        if all(bool(new[fold != i].any()) and not bool(new[fold != i].all()) for i in range(int(fold.max()) + 1)):
+            found.append(new)
+        if len(found) == n:
+            return torch.stack(found, 1)
+    raise ValueError(
+        f"Of {50 * n} exchanges of labels over {int(group.max()) + 1} groups only {len(found)} leave both "
+        "classes to learn from: more groups are needed."
+    )
+
+
+def _check(load: Tensor, k: int) -> None:
+    at_once = 2 if k > 2 else 1
+    for label, name in ((1, "positive"), (0, "negative")):
+        if float(load[:, label].topk(at_once).values.sum()) > 1 - 1e-6:
+            raise ValueError(
+                f"With {k} folds of whole groups, {at_once} of them hold all {name} rows, so the rest cannot be "
+                "learnt from: more groups with such rows are needed."
+            )

@@ -1,0 +1,150 @@
+"""What a sweep found, and the controls that say whether to believe it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction, Position, Site
+from probes.cells import Cell
+from probes.interval import Interval
+from probes.linear import Linear
+from probes.probe import Probe
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """What a probe's accuracy stands beside.
+
+    Attributes:
+        majority: always the commoner label.
+        embedding: the same search over token embeddings at the same positions: what the token itself says.
+        untrained: the same search over an untrained model: what the architecture hands through.
+        shuffled: the best cell's accuracy under each exchange of the labels.
+        memorised: accuracy on labels drawn at random per group, learnt and tested on other rows of the same groups
+            (Hewitt and Liang 2019); None where every group is one row.
+        same_rows: accuracy on the labels, learnt and tested on those rows.
+        elsewhere: accuracy of the final probe on other data sets.
+    """
+
+    majority: float
+    embedding: Interval
+    untrained: Interval
+    shuffled: Float[Tensor, "n"]
+    memorised: Interval | None
+    same_rows: Interval | None
+    elsewhere: Mapping[str, Interval]
+
+    @property
+    def selectivity(self) -> float | None:
+        """Accuracy on the labels minus accuracy on random labels per group, on the same rows."""
+        if self.memorised is None or self.same_rows is None:
+            return None
+        return self.same_rows.value - self.memorised.value
+
+    def __str__(self) -> str:
+        mean, most, n = self.shuffled.mean().item(), self.shuffled.quantile(0.95).item(), len(self.shuffled)
+        lines = [
+            f"  majority label            {self.majority:.3f}",
+            f"  token embeddings          {self.embedding}",
+            f"  untrained model           {self.untrained}",
+            f"  shuffled labels           {mean:.3f}, 95 % of {n} below {most:.3f}",
+        ]
+        if self.memorised is None:
+            lines.append("  control task              none: every group is one row, so there is nothing to memorise")
+        else:
+            lines.append(f"  control task              {self.memorised}, selectivity {self.selectivity:+.3f}")
+        lines += [f"  on {name:<22} {interval}" for name, interval in self.elsewhere.items()]
+        if not self.elsewhere:
+            lines.append("  elsewhere                 not measured: give elsewhere=")
+        return "\n".join(lines)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ProbeGrid:
+    """Accuracy of a probe at each site and position, and of the search that picks one.
+
+    Attributes:
+        sites, positions: the axes.
+        accuracy: on held-out groups.
+        low, high: intervals that hold all cells at once with 95 %.
+        nested: of the search itself: each fold is scored by the cell that was best on inner folds of the others.
+        chosen: that cell, for each fold.
+        p_value: the chance of a best cell as good as the best here, were the labels exchanged and all cells searched.
+        controls: what to read it beside.
+        probe: fitted at the best cell to all texts.
+        fingerprint: of the model.
+
+    Example:
+        ```python
+        grid = sweep(model, examples, [resid_post[i] for i in range(model.n_layers)])
+        print(grid)
+        grid.direction
+        ```
+    """
+
+    sites: tuple[Site, ...]
+    positions: tuple[Position, ...]
+    accuracy: Float[Tensor, "site pos"]
+    low: Float[Tensor, "site pos"]
+    high: Float[Tensor, "site pos"]
+    nested: Interval
+    chosen: tuple[Cell, ...]
+    p_value: float
+    controls: Controls
+    probe: Probe
+    fingerprint: str | None
+
+    @property
+    def best(self) -> Cell:
+        """The site and position with the highest accuracy; its own accuracy is flattered by the choice."""
+        return best_cell(self.sites, self.positions, self.accuracy)
+
+    @property
+    def direction(self) -> Direction:
+        """The direction of the probe at the best cell.
+
+        Raises:
+            TypeError: the probe has none.
+        """
+        if not isinstance(self.probe, Linear):
+            raise TypeError(f"A {self.probe.name} has no direction: sweep with a linear probe such as Logistic().")
+        return self.probe.direction(self.best[0], self.fingerprint)
+
+    def __str__(self) -> str:
+        width = max(len(str(site)) for site in self.sites)
+        columns = [f"{position!s:>9}" for position in self.positions]
+        head = f"{self.probe.name}, accuracy on held-out groups; all cells at once within {self._widest():.3f}"
+        cells = [
+            f"  {site!s:<{width}}" + "".join(f"  {float(v):>{len(c)}.3f}" for v, c in zip(row, columns, strict=True))
+            for site, row in zip(self.sites, self.accuracy, strict=True)
+        ]
+        picks = ", ".join(f"{site} {position}" for site, position in dict.fromkeys(self.chosen))
+        return "\n".join(
+            [
+                head,
+                "  " + " " * width + "".join(f"  {c}" for c in columns),
+                *cells,
+                f"the search as a whole       {self.nested}, choosing {picks}; p = {self.p_value:.3f}",
+                str(self.controls),
+            ]
+        )
+
+    def _widest(self) -> float:
+        return float((self.high - self.low).max()) / 2
+
+
+def best_cell(sites: tuple[Site, ...], positions: tuple[Position, ...], accuracy: Float[Tensor, "site pos"]) -> Cell:
+    """The first cell with the highest accuracy.
+
+    Example:
+        ```python
+        best_cell(grid.sites, grid.positions, grid.accuracy)
+        ```
+    """
+    number = int(accuracy.flatten().argmax())
+    return sites[number // len(positions)], positions[number % len(positions)]

@@ -1,0 +1,130 @@
+"""Batches of labelled rows that can be read again and again, and the class means and covariances they have."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.checks import check_bool, check_numbers, check_rows
+
+Labelled: TypeAlias = tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"]]
+Batches: TypeAlias = Iterable[Labelled]
+
+
+@final
+class Stored:
+    """Batches read anew on each pass, checked and in float64."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Labelled]:
+        for x, y in self.batches:
+            check_numbers(x, y)
+            check_bool(y)
+            yield x.double(), y
+
+
+def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
+    """Return batches as solvers read them, and the type of their numbers.
+
+    Raises:
+        ValueError: they give nothing, or not the same when read again, or rows of one class only.
+
+    Cost: two passes.
+
+    Example:
+        ```python
+        rows, dtype = stored([(x[:100], y[:100]), (x[100:], y[100:])])
+        ```
+    """
+    rows = Stored(batches)
+    counted = [_counts(rows) for _ in range(2)]
+    if counted[0] != counted[1] or counted[0][0] == 0:
+        raise ValueError(
+            f"The batches gave {counted[0][0]} rows at first and {counted[1][0]} when read again: "
+            "give a list, or an object that starts over, not a generator."
+        )
+    if counted[0][1] in (0, counted[0][0]):
+        raise ValueError(
+            f"All {counted[0][0]} labels are {bool(counted[0][1])}; rows of both classes are needed to tell them apart."
+        )
+    return rows, next(iter(batches))[0].dtype
+
+
+@final
+class Unlabelled:
+    """The rows of labelled batches, anew on each pass."""
+
+    def __init__(self, rows: Batches) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Float[Tensor, "_ d_model"]]:
+        return (x for x, _ in self.rows)
+
+
+def unlabelled(rows: Batches) -> Iterable[Float[Tensor, "_ d_model"]]:
+    """The rows without their labels: a list where they are in memory, else read anew on each pass.
+
+    Example:
+        ```python
+        X = unlabelled([(x, y)])
+        ```
+    """
+    return [x for x, _ in rows] if isinstance(rows, list) else Unlabelled(rows)
+
+
+def checked(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
+    """Return rows in float64 with their labels, once they are fit to learn from.
+
+    Raises:
+        ValueError: NaN or infinity, lengths that differ, labels that are all alike.
+
+    Example:
+        ```python
+        rows = [checked(x, y)]
+        ```
+    """
+    check_rows(x, y)
+    return x.double(), y
+
+
+def class_means(rows: Batches) -> tuple[Float[Tensor, "class"], Float[Tensor, "class d_model"]]:
+    """The number and the mean of the negative rows and of the positive ones.
+
+    Cost: one pass.
+
+    Example:
+        ```python
+        n, mu = class_means([(x, y)])
+        ```
+    """
+    n, total = torch.zeros(0), torch.zeros(0)
+    for x, y in rows:
+        member = torch.stack([~y, y]).to(x)
+        n, total = (member.sum(1), member @ x) if not len(n) else (n + member.sum(1), total + member @ x)
+    return n, total / n[:, None]
+
+
+def within_covariance(rows: Batches, mu: Float[Tensor, "class d_model"]) -> Float[Tensor, "d_model d_model"]:
+    """The pooled covariance within classes, Sigma = (1/n) sum_i (x_i - mu_{y_i})(x_i - mu_{y_i})^T.
+
+    Cost: one pass.
+
+    Example:
+        ```python
+        Sigma = within_covariance(rows, class_means(rows)[1])
+        ```
+    """
+    n, Sigma = 0, torch.zeros_like(mu[0].outer(mu[0]))
+    for x, y in rows:
+        e = x - mu[y.long()]
+        n, Sigma = n + len(x), Sigma.addmm_(e.T, e)
+    return Sigma / n
+
+
+def _counts(rows: Batches) -> tuple[int, int]:
+    parts = [(len(y), int(y.sum())) for _, y in rows]
+    return sum(n for n, _ in parts), sum(positive for _, positive in parts)

@@ -1,0 +1,41 @@
+"""The mass-mean probe for data of the same distribution: the difference of means, tilted by the covariance."""
+
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.labelled import Batches, class_means, within_covariance
+from probes.linear import LinearProbe
+
+CUTOFF = 1e-3  # of the largest variance; directions with less count as having none
+
+
+@final
+class MassMean(LinearProbe):
+    """p(x) = sigmoid(theta.Sigma^+ (x - mu)), theta = mu_+ - mu_-, mu halfway (Marks and Tegmark 2023, section 5).
+
+    Sigma is the covariance within classes and Sigma^+ its pseudo-inverse. Scores are tilted; the direction is theta
+    itself, which is what moves the model. For data of another distribution use `DifferenceOfMeans`, the same without
+    the tilt.
+
+    Example:
+        ```python
+        probe = MassMean().fit(x, y)
+        probe.predict(new_x), probe.direction(resid_post[4])
+        ```
+    """
+
+    name: ClassVar[str] = "mass-mean probe"
+    theta_: Float[Tensor, "d_model"]
+
+    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
+        """The tilted difference of means."""
+        _, mu = class_means(rows)
+        self.theta_ = mu[1] - mu[0]
+        w = torch.linalg.pinv(within_covariance(rows, mu), rtol=CUTOFF, hermitian=True) @ self.theta_
+        return w, -float(w @ mu.mean(0))
+
+    def _axis(self) -> Float[Tensor, "d_model"]:
+        return self.theta_.to(self.coef_.dtype)

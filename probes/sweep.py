@@ -1,0 +1,160 @@
+"""Where a model can be read: one probe over sites and positions, chosen and tested on different groups."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model, Position, Site
+from hooks.position import last
+from hooks.site import embed
+from probes.cells import Cells, gather
+from probes.cross_validation import best_of_shuffled, cross_validate, scores
+from probes.examples import Examples
+from probes.folds import exchanges, grouped_folds, row_folds
+from probes.grid import Controls, ProbeGrid, best_cell
+from probes.interval import Interval, all_at_once, over_groups
+from probes.logistic import Logistic
+from probes.probe import Probe
+from probes.untrained import untrained
+
+
+def sweep(
+    model: Model,
+    examples: Examples,
+    sites: Sequence[Site],
+    positions: Sequence[Position] = (last,),
+    *,
+    probe: Probe | None = None,
+    folds: int = 5,
+    permutations: int = 20,
+    elsewhere: Mapping[str, Examples] | None = None,
+    seed: int = 0,
+) -> ProbeGrid:
+    """Fit a probe at every site and position, and measure it on groups it has not seen, beside every control.
+
+    The probe is `Logistic()` unless given. The cell is chosen on inner folds only, and the choice is measured on the
+    fold it has not seen. `elsewhere` names other data sets for the final probe.
+
+    Costs two forward passes per text, one of them of an untrained model, and one per text elsewhere; k (k + 1) / 2
+    fits per cell for k folds, the same for the untrained model and the embeddings, and k per exchange of labels.
+
+    Raises:
+        ValueError: fewer than 3 folds or than 1 permutation, fewer groups than folds, a position that selects no or
+            several tokens, NaN.
+
+    Example:
+        ```python
+        examples = Examples(statements, truth, cities)
+        print(sweep(model, examples, [resid_post[i] for i in range(model.n_layers)], [last, index(-2)]))
+        ```
+    """
+    probe = Logistic() if probe is None else probe
+    places = {"sites": sites, "positions": positions}
+    cells = gather(model, examples.texts, **places)
+    beside = {
+        "embedding": gather(model, examples.texts, [embed], positions),
+        "untrained": gather(untrained(model, seed), examples.texts, **places),
+    }
+    grid = measure(cells, examples, probe, beside, folds=folds, permutations=permutations, seed=seed)
+    others = {}
+    for name, other in (elsewhere or {}).items():
+        site, position = grid.best
+        x = gather(model, other.texts, [site], [position]).rows[grid.best]
+        others[name] = over_groups(grid.probe.predict(x).cpu() == other.y, other.group, seed=seed)
+    return replace(grid, controls=replace(grid.controls, elsewhere=others))
+
+
+def measure(
+    cells: Cells,
+    examples: Examples,
+    probe: Probe,
+    beside: Mapping[str, Cells],
+    *,
+    folds: int = 5,
+    permutations: int = 20,
+    seed: int = 0,
+) -> ProbeGrid:
+    """The same for rows already captured, here or from a store: `cells`, and beside them "embedding" and "untrained".
+
+    Raises:
+        ValueError: as `sweep`; or a control without rows.
+
+    Example:
+        ```python
+        measure(cells, examples, LDA(), {"embedding": tokens, "untrained": random}, folds=10)
+        ```
+    """
+    _check(cells, examples, beside, folds, permutations)
+    y, group = examples.y, examples.group
+    fold = grouped_folds(group, y, folds, seed)
+    found, *controls = (
+        cross_validate(probe, c.rows, y, fold) for c in (cells, beside["embedding"], beside["untrained"])
+    )
+    null = best_of_shuffled(probe, cells.rows, exchanges(y, group, fold, permutations, seed), fold)
+    sites, positions = (tuple(dict.fromkeys(axis)) for axis in zip(*cells.rows, strict=True))
+    order = [list(cells.rows).index((site, position)) for site in sites for position in positions]
+    right = found.right[:, order].reshape(len(y), len(sites), len(positions))
+    accuracy, low, high = all_at_once(right, group, seed=seed)
+    best = best_cell(sites, positions, accuracy)
+    memorised, same_rows = _control_task(probe, cells.rows[best], examples, folds, seed)
+    return ProbeGrid(
+        sites=sites,
+        positions=positions,
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        nested=over_groups(found.nested, group, seed=seed),
+        chosen=tuple(list(cells.rows)[i] for i in found.chosen),
+        p_value=(1 + int((null >= accuracy.max() - 1e-6).sum())) / (1 + permutations),
+        controls=Controls(
+            majority=max(float(y.double().mean()), 1 - float(y.double().mean())),
+            embedding=over_groups(controls[0].nested, group, seed=seed),
+            untrained=over_groups(controls[1].nested, group, seed=seed),
+            shuffled=null,
+            memorised=memorised,
+            same_rows=same_rows,
+            elsewhere={},
+        ),
+        probe=deepcopy(probe).fit(cells.rows[best], y.to(cells.rows[best].device)),
+        fingerprint=cells.fingerprint,
+    )
+
+
+def _control_task(
+    probe: Probe, x: Float[Tensor, "n d_model"], examples: Examples, folds: int, seed: int
+) -> tuple[Interval | None, Interval | None]:
+    """Accuracy on random labels per group, and on the labels, with every group on both sides of every split."""
+    y, group = examples.y, examples.group
+    if examples.n_groups == len(y):
+        return None, None
+    fold = row_folds(group, folds, seed)
+    random = torch.rand(examples.n_groups, generator=torch.Generator().manual_seed(seed)).argsort() % 2 == 0
+    train = torch.stack([fold != i for i in range(folds)], 1)
+    found = []
+    for labels in (random[group], y):
+        columns = labels[:, None].expand(-1, folds)
+        hit = (scores(probe, x, columns, train) > 0) == columns
+        found.append(over_groups(hit.gather(1, fold[:, None])[:, 0], group, seed=seed))
+    return found[0], found[1]
+
+
+def _check(cells: Cells, examples: Examples, beside: Mapping[str, Cells], folds: int, permutations: int) -> None:
+    if folds < 3 or permutations < 1:
+        raise ValueError(
+            f"folds is {folds} and permutations {permutations}; at least 3 and 1 are needed: with two folds nothing "
+            "could be chosen inside them."
+        )
+    for name in ("embedding", "untrained"):
+        if name not in beside:
+            raise ValueError(f"beside has {list(beside)} and lacks '{name}': every sweep stands beside both.")
+    for name, given in {"cells": cells, **beside}.items():
+        for cell, rows in given.rows.items():
+            if len(rows) != len(examples.texts):
+                raise ValueError(
+                    f"There are {len(examples.texts)} texts, and {len(rows)} rows at {cell[0]}, {cell[1]} of {name}; "
+                    "give one per text."
+                )

@@ -1,0 +1,46 @@
+"""Full-batch AdamW, for the probes whose problem is not convex."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def train(
+    parameters: Sequence[Float[Tensor, "..."]],
+    loss: Callable[[], Float[Tensor, ""]],
+    *,
+    steps: int,
+    lr: float | int,
+    weight_decay: float | int,
+) -> None:
+    """Lower a loss in place by AdamW (Loshchilov and Hutter 2019), the learning rate falling to 0 along a cosine.
+
+    Leaves the parameters without gradients, and works where gradients are switched off.
+
+    Raises:
+        ValueError: no steps.
+        RuntimeError: the loss is not finite.
+
+    Example:
+        ```python
+        train([w], lambda: (w - 1).square().mean(), steps=100, lr=0.1, weight_decay=0.0)
+        ```
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; training needs at least 1.")
+    adamw = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, steps)
+    with torch.enable_grad():
+        for _ in range(steps):
+            adamw.zero_grad()
+            value = loss()
+            value.backward()
+            adamw.step()
+            schedule.step()
+    if not bool(value.isfinite()):
+        raise RuntimeError(f"The loss became {float(value)} within {steps} steps: lower lr.")
+    for parameter in parameters:
+        parameter.grad = None
+        parameter.requires_grad_(False)

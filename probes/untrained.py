@@ -1,0 +1,23 @@
+"""An untrained model of the same shape: what a probe reads from it, training did not put there."""
+
+from copy import deepcopy
+
+import torch
+
+from hooks import Model, load
+
+
+def untrained(model: Model, seed: int = 0) -> Model:
+    """A model of the same configuration and tokenizer with the random weights its class starts from.
+
+    Cost: a second model in memory.
+
+    Example:
+        ```python
+        gather(untrained(model), texts, sites, [last])
+        ```
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(model.hf)(deepcopy(model.hf.config))
+    return load(fresh.to(device=model.device, dtype=model.dtype).eval(), model.tokenizer)

@@ -1,0 +1,270 @@
+"""The laws that every probe keeps: one table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hooks import Site
+from probes import (
+    CCS,
+    LDA,
+    MLP,
+    AttentionProbe,
+    DifferenceOfMeans,
+    KSparse,
+    LeastSquares,
+    Logistic,
+    MassMean,
+    Multinomial,
+    Ridge,
+)
+from probes.cross_validation import scores
+
+LINEAR = [DifferenceOfMeans(), MassMean(), LDA(), Logistic(C=0.5), KSparse(k=3)]
+TWO_CLASSES = [*LINEAR, MLP(width=8, steps=60)]
+D = 6
+
+
+def rows(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two overlapping classes of unequal size."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.rand(n, generator=g) < 0.4
+    y[:2] = torch.tensor([True, False])
+    return torch.randn(n, D, generator=g) * torch.linspace(0.5, 2, D) + y[:, None] * torch.linspace(1, 0, D), y
+
+
+def continuous(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, _ = rows(n, seed)
+    return x, x @ torch.linspace(-1, 1, D) + 0.5 * torch.randn(n, generator=torch.Generator().manual_seed(seed + 1))
+
+
+def several(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, _ = continuous(n, seed)
+    return x, x[:, :3].argmax(1)
+
+
+def pairs(n: int, seed: int) -> tuple[torch.Tensor, None]:
+    x, _ = rows(2 * n, seed)
+    return x.reshape(n, 2, D), None
+
+
+def sequences(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = rows(4 * n, seed)
+    return x.reshape(n, 4, D), y[:n]
+
+
+Data = Callable[[int, int], tuple[torch.Tensor, Any]]
+ALL: list[tuple[Any, Data]] = [
+    *((probe, rows) for probe in TWO_CLASSES),
+    (Ridge(), continuous),
+    (LeastSquares(), continuous),
+    (Multinomial(), several),
+    (CCS(restarts=2, steps=20), pairs),
+    (AttentionProbe(heads=2, steps=20), sequences),
+]
+
+
+def called(value: object) -> str | None:
+    return type(value).__name__ if hasattr(value, "fit") else None
+
+
+every = pytest.mark.parametrize(("probe", "data"), ALL, ids=called)
+of_two_classes = pytest.mark.parametrize("probe", TWO_CLASSES, ids=called)
+linear = pytest.mark.parametrize("probe", LINEAR, ids=called)
+
+
+@every
+def test_fit_returns_the_probe_and_forgets_what_it_learnt_before(probe: Any, data: Data) -> None:
+    x, y = data(60, 1)
+    once = clone(probe).fit(x, y).decision_function(x)
+    again = clone(probe).fit(*data(80, 2))
+    assert again.fit(x, y) is again
+    assert torch.equal(again.decision_function(x), once)
+
+
+@every
+def test_parameters_are_the_constructors_and_a_clone_has_them_and_nothing_learnt(probe: Any, data: Data) -> None:
+    fitted = clone(probe).fit(*data(60, 1))
+    twin = clone(fitted)
+    assert twin.get_params() == probe.get_params()
+    assert [name for name in vars(twin) if name.endswith("_")] == []
+    assert eval(repr(probe), {type(probe).__name__: type(probe), **_rankings()}).get_params() == probe.get_params()
+
+
+@every
+def test_an_unfitted_probe_does_not_score(probe: Any, data: Data) -> None:
+    with pytest.raises(RuntimeError, match=rf"This {type(probe).__name__} is not fitted: call fit\(x, y\) first"):
+        clone(probe).decision_function(data(5, 1)[0])
+
+
+@every
+def test_an_unknown_parameter_is_refused(probe: Any, data: Data) -> None:
+    with pytest.raises(ValueError, match=f"{type(probe).__name__} has no parameter 'colour'"):
+        clone(probe).set_params(colour=2.0)
+
+
+@every
+def test_nan_is_refused(probe: Any, data: Data) -> None:
+    x, y = data(12, 3)
+    x[6, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"Row 6 holds NaN or infinity|finite numbers"):
+        clone(probe).fit(x, y)
+
+
+@every
+def test_doubling_the_precision_changes_no_score(probe: Any, data: Data) -> None:
+    x, y = data(60, 4)
+    single, double = clone(probe).fit(x, y).decision_function(x), clone(probe).fit(x.double(), y).decision_function(x)
+    assert torch.allclose(single.double(), double.double(), atol=1e-4)
+
+
+@every
+def test_scikit_learn_knows_what_it_is(probe: Any, data: Data) -> None:
+    if isinstance(probe, Ridge | LeastSquares):
+        assert is_regressor(probe)
+    elif not isinstance(probe, CCS):
+        assert is_classifier(probe)
+
+
+@of_two_classes
+def test_the_order_of_the_rows_does_not_matter(probe: Any) -> None:
+    x, y = rows(60, 5)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    fitted = clone(probe).fit(x, y).decision_function(x)
+    assert torch.allclose(clone(probe).fit(x[order], y[order]).decision_function(x), fitted, atol=2e-3)
+
+
+@of_two_classes
+def test_it_works_on_arrays_in_a_pipeline_and_in_cross_validation(probe: Any) -> None:
+    x, y = rows(90, 6)
+    piped = make_pipeline(StandardScaler(), clone(probe))
+    found = cross_val_score(piped, x.numpy(), y.numpy(), cv=3)
+    assert found.shape == (3,)
+    assert cross_val_score(piped, x.numpy(), y.numpy(), cv=3, scoring="roc_auc").min() > 0.5
+    fitted = clone(probe).fit(x.numpy().astype(np.float64), y.numpy())
+    assert fitted.score(x.double(), y) == float((fitted.predict(x.double()) == y).double().mean())
+
+
+def test_a_grid_search_finds_the_better_penalty() -> None:
+    x, y = rows(40, 7)
+    wide = torch.cat([x, 3 * torch.randn(40, 30, generator=torch.Generator().manual_seed(1))], 1)
+    search = GridSearchCV(Logistic(), {"C": [1e-3, 1e3]}, cv=4).fit(wide.numpy(), y.numpy())
+    ours = [cross_val_score(Logistic(C=C), wide.numpy(), y.numpy(), cv=4).mean() for C in (1e-3, 1e3)]
+    assert search.best_score_ == pytest.approx(max(ours))
+    assert ours[0] != ours[1]
+
+
+@of_two_classes
+def test_a_constant_label_is_refused(probe: Any) -> None:
+    with pytest.raises(ValueError, match="All 4 labels are True; rows of both classes are needed"):
+        clone(probe).fit(torch.randn(4, 3), torch.ones(4, dtype=torch.bool))
+
+
+@of_two_classes
+def test_another_number_of_labels_is_refused(probe: Any) -> None:
+    with pytest.raises(Exception, match=r"5|shape|type-check"):
+        clone(probe).fit(torch.randn(5, 3), torch.tensor([True, False]))
+
+
+@of_two_classes
+def test_labels_that_are_not_bool_are_refused(probe: Any) -> None:
+    with pytest.raises(Exception, match=r"bool|Type-check"):
+        clone(probe).fit(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
+
+
+@of_two_classes
+def test_shuffled_labels_stay_in_the_null_band_in_95_percent_of_200_runs(probe: Any) -> None:
+    """On 100 fresh rows, labels drawn by a fair coin are met between 40 and 60 times in 96 % of runs, by any rule."""
+    g = torch.Generator().manual_seed(11)
+    x = torch.randn(160, D, generator=g) * torch.linspace(0.5, 2, D)
+    y = torch.rand(160, 200, generator=g) < 0.5
+    train = (torch.arange(160) < 60)[:, None].expand(-1, 200)
+    quick = clone(probe).set_params(steps=15) if isinstance(probe, MLP) else probe
+    right = ((scores(quick, x, y, train) > 0) == y)[60:].sum(0)
+    assert int(((right >= 40) & (right <= 60)).sum()) >= 190
+
+
+@linear
+def test_many_columns_at_once_are_the_probes_of_each(probe: Any) -> None:
+    x, y = rows(80, 8)
+    labels = torch.stack([y, x[:, 1] > 0.3, x[:, 2] + x[:, 3] > 1], 1)
+    train = torch.rand(80, 3, generator=torch.Generator().manual_seed(2)) < 0.7
+    W, b = clone(probe).columns(x, labels, train)
+    for c in range(3):
+        alone = clone(probe).fit(x[train[:, c]].double(), labels[train[:, c], c])
+        assert torch.allclose(W[:, c], alone.coef_, atol=1e-5)
+        assert float(b[c]) == pytest.approx(alone.intercept_, abs=1e-5)
+
+
+@linear
+def test_batches_read_one_after_another_give_the_probe_of_all_rows(probe: Any) -> None:
+    x, y = rows(90, 9)
+    y, order = y.sort()
+    x = x[order]  # the first batches hold one class only
+    whole = clone(probe).fit(x, y)
+    parts = clone(probe).fit_batches([(x[i : i + 17], y[i : i + 17]) for i in range(0, 90, 17)])
+    assert torch.allclose(parts.coef_, whole.coef_, atol=1e-5)
+    assert parts.intercept_ == pytest.approx(whole.intercept_, abs=1e-5)
+    assert parts.scale_ == pytest.approx(whole.scale_, rel=1e-4)
+
+
+@linear
+def test_batches_that_cannot_be_read_again_are_refused(probe: Any) -> None:
+    x, y = rows(20, 9)
+    with pytest.raises(ValueError, match="gave 20 rows at first and 0 when read again"):
+        clone(probe).fit_batches((x[i : i + 5], y[i : i + 5]) for i in range(0, 20, 5))
+
+
+@pytest.mark.parametrize("probe", [DifferenceOfMeans(), MassMean(), Logistic(C=0.5)], ids=called)
+def test_fewer_rows_than_dimensions_give_the_same_scores_in_any_basis(probe: Any) -> None:
+    x, y = rows(20, 10)
+    wide = torch.cat([x, torch.randn(20, 30, generator=torch.Generator().manual_seed(3))], 1).double()
+    turn = torch.linalg.qr(torch.randn(36, 36, generator=torch.Generator().manual_seed(4), dtype=torch.float64)).Q
+    plain = clone(probe).fit(wide, y).decision_function(wide)
+    assert torch.allclose(clone(probe).fit(wide @ turn, y).decision_function(wide @ turn), plain, atol=1e-5)
+
+
+@linear
+def test_shifting_the_data_changes_no_score(probe: Any) -> None:
+    x, y = rows(120, 12)
+    moved = clone(probe).fit(x + 7, y).decision_function(x + 7)
+    assert torch.allclose(moved, clone(probe).fit(x, y).decision_function(x), atol=1e-3)
+
+
+@linear
+def test_swapping_the_labels_turns_the_direction_around(probe: Any) -> None:
+    x, y = rows(120, 13)
+    assert torch.allclose(clone(probe).fit(x, ~y).coef_, -clone(probe).fit(x, y).coef_, atol=1e-5)
+
+
+@linear
+def test_its_direction_reaches_from_the_negative_mean_to_the_farthest_row(probe: Any) -> None:
+    x, y = rows(120, 14)
+    direction = clone(probe).fit(x, y).direction(Site("resid_post", 2), "abc")
+    along = (x - x[~y].mean(0)) @ direction.unit
+    assert direction.scale == pytest.approx(float(along.max()), rel=1e-5)
+    assert (str(direction.site), direction.source, direction.fingerprint) == ("resid_post.2", probe.name, "abc")
+
+
+@linear
+def test_classes_that_do_not_differ_are_refused(probe: Any) -> None:
+    with pytest.raises(ValueError, match="found no difference between the classes"):
+        clone(probe).fit(torch.ones(4, 3), torch.tensor([True, False, True, False]))
+
+
+def test_a_misspelt_parameter_is_told_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match="did you mean 'max_iter'"):
+        Logistic().set_params(max_itre=3)
+
+
+def _rankings() -> dict[str, object]:
+    from probes import by_mean_difference
+
+    return {"by_mean_difference": by_mean_difference}

@@ -1,0 +1,73 @@
+"""Online code length: closed forms, and that it sees effort where accuracy does not."""
+
+from collections.abc import Callable
+from math import log2
+
+import pytest
+import torch
+
+from probes import Logistic, online_code
+
+
+class Constant:
+    """Says the same log-odds whatever it is given."""
+
+    name = "constant"
+
+    def __init__(self, odds: float) -> None:
+        self.odds = odds
+
+    def fit(self, x: torch.Tensor, y: torch.Tensor) -> "Constant":
+        return self
+
+    def decision_function(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x),), self.odds)
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decision_function(x) > 0
+
+
+def test_a_probe_that_knows_nothing_costs_one_bit_per_label(planted: Callable) -> None:
+    data = planted(500)
+    code = online_code(Constant(0.0), data.x, data.y)
+    assert code.bits == pytest.approx(500)
+    assert code.compression == pytest.approx(1)
+
+
+def test_a_constant_guess_costs_the_cross_entropy_of_the_labels(planted: Callable) -> None:
+    data = planted(2000)
+    y = torch.arange(2000) % 4 == 0
+    code = online_code(Constant(float(torch.tensor(1 / 3).log())), data.x, y)
+    entropy = -(0.25 * log2(0.25) + 0.75 * log2(0.75))
+    assert sum(code.bits_per_portion[-3:]) == pytest.approx(1750 * entropy, rel=0.03)
+
+
+def test_a_readable_label_compresses_and_a_shuffled_one_does_not(planted: Callable) -> None:
+    data = planted(1500)
+    code = online_code(Logistic(C=0.1), data.x, data.y)
+    assert code.compression > 1.3
+    assert code.shuffled_bits > 0.98 * code.uniform
+    assert code.ends[-1] == 1500
+    assert sum(code.bits_per_portion) == pytest.approx(code.bits)
+
+
+def test_a_label_that_takes_more_rows_to_learn_takes_more_bits() -> None:
+    g = torch.Generator().manual_seed(0)
+    easy = torch.randn(400, 3, generator=g)
+    y = easy[:, 0] > 0
+    hard = torch.cat([easy, 3 * torch.randn(400, 60, generator=g)], 1)
+    assert online_code(Logistic(), hard, y).bits > 1.5 * online_code(Logistic(), easy, y).bits
+
+
+def test_the_probe_given_stays_as_it_was_and_the_same_seed_gives_the_same_code(planted: Callable) -> None:
+    data = planted(200)
+    probe = Logistic()
+    assert online_code(probe, data.x, data.y, seed=3) == online_code(probe, data.x, data.y, seed=3)
+    assert not hasattr(probe, "coef_")
+
+
+@pytest.mark.parametrize("portions", [(), (0.5, 0.2, 1.0), (0.1, 0.5)])
+def test_portions_that_do_not_rise_to_all_are_refused(portions: tuple[float, ...], planted: Callable) -> None:
+    data = planted(20)
+    with pytest.raises(ValueError, match="they must rise from above 0 to 1"):
+        online_code(Logistic(), data.x, data.y, portions)

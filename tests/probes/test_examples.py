@@ -1,0 +1,134 @@
+"""Examples, folds and intervals: what must not be split is not, and what cannot be measured is refused."""
+
+import pytest
+import torch
+
+from probes import Examples
+from probes.folds import exchanges, grouped_folds, row_folds, shuffled
+from probes.interval import all_at_once, over_groups
+
+TEXTS = ["a1", "a2", "b1", "b2"]
+
+
+def grouped(n_groups: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Groups of 1 to 6 rows with labels of both kinds."""
+    g = torch.Generator().manual_seed(seed)
+    group = torch.arange(n_groups).repeat_interleave(torch.randint(1, 7, (n_groups,), generator=g))
+    return group, torch.rand(len(group), generator=g) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"labels": [True, False]}, "There are 4 texts and 2 labels"),
+        ({"groups": []}, "4 texts and 0 groups; give one per text. Groups say which texts share an entity"),
+        ({"groups": ["a", "a", "", "b"]}, r"Text 2 \('b1'\) has no group"),
+        ({"labels": [True] * 4}, "All 4 labels are"),
+        ({"texts": ["a1", "a2", "a1", "b2"]}, "The text 'a1' is in groups 'a' and 'b'"),
+        ({"entities": [["Rome"], [], [], ["Rome"]]}, "The entity 'Rome' is in groups 'a' and 'b'"),
+    ],
+)
+def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -> None:
+    whole = {"texts": TEXTS, "labels": [True, False, True, False], "groups": ["a", "a", "b", "b"], "entities": ()}
+    with pytest.raises(ValueError, match=told):
+        Examples(**(whole | change))
+
+
+def test_labels_that_are_not_bool_are_refused_by_examples() -> None:
+    with pytest.raises(Exception, match=r"got 1: give True and False|Type-check|violates type hint"):
+        Examples(TEXTS, [1, 0, 1, 0], list("aabb"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_group_is_in_two_folds_and_every_fold_has_its_share(seed: int) -> None:
+    group, y = grouped(seed=seed)
+    fold = grouped_folds(group, y, 5, seed)
+    assert all(len(fold[group == g].unique()) == 1 for g in group.unique())
+    sizes, positives = torch.bincount(fold).double(), torch.bincount(fold[y]).double()
+    assert float(sizes.max() / sizes.min()) < 1.5
+    assert float((positives / sizes - y.double().mean()).abs().max()) < 0.15
+
+
+def test_another_seed_gives_other_folds_and_the_same_seed_the_same() -> None:
+    group, y = grouped()
+    assert torch.equal(grouped_folds(group, y, 5, 1), grouped_folds(group, y, 5, 1))
+    assert not torch.equal(grouped_folds(group, y, 5, 1), grouped_folds(group, y, 5, 2))
+
+
+def test_folds_that_could_not_be_learnt_from_are_refused() -> None:
+    group, y = torch.arange(6), torch.tensor([True, False, False, False, False, False])
+    with pytest.raises(ValueError, match="2 of them hold all positive rows"):
+        grouped_folds(group, y, 3, 0)
+    with pytest.raises(ValueError, match="7 folds of 6 groups were asked for: give between 2 and 6"):
+        grouped_folds(group, y, 7, 0)
+
+
+def test_row_folds_split_every_group_as_evenly_as_they_can() -> None:
+    group, _ = grouped()
+    fold = row_folds(group, 3, 0)
+    for g in group.unique():
+        counts = torch.bincount(fold[group == g], minlength=3)
+        assert int(counts.max() - counts.min()) <= 1
+
+
+def test_labels_are_exchanged_within_groups_where_groups_are_mixed() -> None:
+    group, y = grouped()
+    new = shuffled(y, group, 3)
+    assert not torch.equal(new, y)
+    assert all(int(new[group == g].sum()) == int(y[group == g].sum()) for g in group.unique())
+
+
+def test_whole_groups_exchange_labels_where_each_has_one() -> None:
+    group, _ = grouped()
+    y = (torch.arange(30) % 3 == 0)[group]
+    new = shuffled(y, group, 3)
+    assert all(len(new[group == g].unique()) == 1 for g in group.unique())
+    assert len({int(new[group == g][0]) for g in group.unique()}) == 2
+    firsts = torch.stack([new[group == g][0] for g in group.unique()])
+    assert int(firsts.sum()) == 10
+
+
+def test_exchanges_leave_both_classes_to_learn_from() -> None:
+    group = torch.arange(9)
+    y = group < 2
+    fold = group % 3
+    columns = exchanges(y, group, fold, 30, 0)
+    assert columns.shape == (9, 30)
+    assert all(int(columns[fold != i].sum(0).min()) > 0 for i in range(3))
+
+
+def test_the_interval_over_groups_covers_the_truth_95_times_in_100() -> None:
+    """Groups of 8 rows whose accuracy varies: an interval over rows would be three times too narrow."""
+    covered = 0
+    for seed in range(200):
+        g = torch.Generator().manual_seed(seed)
+        chance = torch.rand(40, generator=g) * 0.8 + 0.1
+        group = torch.arange(40).repeat_interleave(8)
+        found = over_groups(torch.rand(320, generator=g) < chance[group], group, draws=300, seed=seed)
+        covered += found.low <= 0.5 <= found.high
+    assert 180 <= covered <= 198
+
+
+def test_where_all_groups_agree_the_interval_is_wilsons_and_not_a_point() -> None:
+    group = torch.arange(20).repeat_interleave(2)
+    assert over_groups(torch.ones(40, dtype=torch.bool), group).low == pytest.approx(20 / (20 + 1.959964**2))
+    assert over_groups(torch.zeros(40, dtype=torch.bool), group).high == pytest.approx(1 - 20 / (20 + 1.959964**2))
+
+
+def test_intervals_for_all_cells_at_once_hold_all_of_them_95_times_in_100() -> None:
+    inside = 0
+    for seed in range(100):
+        g = torch.Generator().manual_seed(seed)
+        right = torch.rand(120, 4, 5, generator=g) < 0.6
+        _, low, high = all_at_once(right, torch.arange(120), draws=300, seed=seed)
+        inside += bool(((low <= 0.6) & (high >= 0.6)).all())
+    assert inside >= 89
+
+
+def test_intervals_for_all_cells_are_wider_than_for_one() -> None:
+    g = torch.Generator().manual_seed(0)
+    right = torch.rand(100, 3, 4, generator=g) < 0.6
+    value, low, high = all_at_once(right, torch.arange(100))
+    alone = over_groups(right[:, 0, 0], torch.arange(100))
+    assert value.shape == low.shape == high.shape == (3, 4)
+    assert float((high - low).min()) > 1.2 * (alone.high - alone.low)

@@ -1,0 +1,75 @@
+"""k-sparse probes and their rankings: the planted coordinates, and scikit-learn's statistics."""
+
+import pytest
+import torch
+from sklearn.feature_selection import f_classif
+from sklearn.metrics import mutual_info_score
+
+from probes import KSparse, Logistic, by_f_statistic, by_logistic, by_mean_difference, by_mutual_information
+from probes.rankings import Ranking
+
+RANKINGS = [by_mean_difference, by_f_statistic, by_mutual_information, by_logistic]
+
+
+def sparse(n: int = 600, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """20 coordinates of various widths; 3, 11 and 17 know the label, the last two less."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.rand(n, generator=g) < 0.5
+    x = torch.randn(n, 20, generator=g)
+    x[:, [3, 11, 17]] += y[:, None] * torch.tensor([3.0, 2.0, 1.5])
+    return (x * torch.logspace(-1, 1, 20)).double(), y
+
+
+@pytest.mark.parametrize("ranking", RANKINGS, ids=lambda r: r.__name__)
+def test_every_ranking_finds_the_planted_coordinates_in_their_order(ranking: Ranking) -> None:
+    x, y = sparse()
+    probe = KSparse(k=3, ranking=ranking).fit(x, y)
+    assert probe.support_.tolist() == [3, 11, 17]
+    assert probe.coef_.nonzero().flatten().tolist() == [3, 11, 17]
+
+
+def test_with_all_coordinates_it_is_logistic_regression() -> None:
+    x, y = sparse()
+    assert torch.allclose(KSparse(k=20, C=0.3).fit(x, y).coef_, Logistic(C=0.3).fit(x, y).coef_, atol=1e-5)
+
+
+def test_the_weights_are_those_of_logistic_regression_on_the_chosen_coordinates() -> None:
+    x, y = sparse()
+    alone = Logistic(C=0.3).fit(x[:, [3, 11]].contiguous(), y)
+    assert torch.allclose(KSparse(k=2, C=0.3).fit(x, y).coef_[[3, 11]], alone.coef_, atol=1e-6)
+
+
+def test_the_f_statistic_is_scikit_learns() -> None:
+    x, y = sparse()
+    theirs = torch.from_numpy(f_classif(x.numpy(), y.numpy())[0])
+    assert torch.allclose(by_f_statistic(x, y), theirs)
+
+
+def test_mutual_information_is_scikit_learns_of_the_same_octiles() -> None:
+    x, y = sparse()
+    for column in (0, 3, 17):
+        octile = (x[:, column].argsort().argsort() * 8) // len(x)
+        assert float(by_mutual_information(x, y)[column]) == pytest.approx(
+            mutual_info_score(octile.numpy(), y.numpy()), abs=5e-3
+        )
+
+
+def test_mutual_information_sees_a_coordinate_that_is_large_both_ways() -> None:
+    g = torch.Generator().manual_seed(5)
+    y = torch.rand(800, generator=g) < 0.5
+    x = torch.randn(800, 4, generator=g)
+    x[:, 2] = torch.where(y, 3.0, 0.3) * x[:, 2]
+    assert int(by_mutual_information(x, y).argmax()) == 2
+
+
+def test_a_constant_coordinate_ranks_last() -> None:
+    x, y = sparse()
+    x[:, 3] = 4.0
+    for ranking in RANKINGS:
+        assert float(ranking(x, y)[3]) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [0, 21])
+def test_a_k_that_does_not_fit_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=f"k is {k}; it must lie between 1 and the width of the rows, 20"):
+        KSparse(k=k).fit(*sparse())

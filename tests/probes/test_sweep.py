@@ -1,0 +1,220 @@
+"""The sweep: where the label is, what the choice of a cell costs, and each control against what it must show."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+from hooks import Model, capture
+from hooks.position import everywhere, index, last
+from hooks.site import embed, resid_post
+from probes import LDA, MLP, Cells, DifferenceOfMeans, Examples, Logistic, gather, measure, sweep, untrained
+from probes.cross_validation import cross_validate
+from probes.folds import grouped_folds
+
+SITES = (resid_post[0], resid_post[1], resid_post[2])
+
+
+def captured(
+    signal: float, n_groups: int = 60, seed: int = 0, noise: int = 3
+) -> tuple[Cells, Examples, dict[str, Cells]]:
+    """Noise, and one cell, (resid_post.1, last), whose coordinate 0 knows the label; controls that know nothing."""
+    g = torch.Generator().manual_seed(seed)
+    group = torch.arange(n_groups).repeat_interleave(2)
+    y = torch.arange(2 * n_groups) % 2 == 0
+    keys = [(site, position) for site in SITES[:noise] for position in (last, index(-2))]
+    rows = {key: torch.randn(2 * n_groups, 4, generator=g) for key in keys}
+    if (SITES[1], last) in rows:
+        rows[SITES[1], last][:, 0] += signal * torch.where(y, 1.0, -1.0)
+    examples = Examples([f"text {i}" for i in range(len(y))], y.tolist(), [f"group {i}" for i in group.tolist()])
+    beside = {
+        name: Cells({key: torch.randn(2 * n_groups, 4, generator=g) for key in keys})
+        for name in ("embedding", "untrained")
+    }
+    return Cells(rows), examples, beside
+
+
+def test_the_cell_that_knows_the_label_is_found_by_every_fold_and_its_accuracy_is_bayes() -> None:
+    cells, examples, beside = captured(signal=1.5, n_groups=150)
+    grid = measure(cells, examples, Logistic(), beside, permutations=20)
+    bayes = float(torch.special.ndtr(torch.tensor(1.5)))
+    assert set(grid.chosen) == {(SITES[1], last)} == {grid.best}
+    assert grid.nested.low <= bayes <= grid.nested.high
+    assert float(grid.accuracy[1, 0]) == pytest.approx(grid.nested.value)
+    assert grid.p_value == pytest.approx(1 / 21)
+    assert grid.controls.embedding.high < grid.nested.low
+    assert grid.direction.site == SITES[1]
+    assert abs(float(grid.direction.unit[0])) > 0.95
+
+
+def test_searching_noise_finds_chance_although_its_best_cell_looks_better() -> None:
+    """Over 10 data sets of nothing, the chosen cell's own accuracy is flattered and the nested one is not."""
+    best, nested, low_p = [], [], 0
+    for seed in range(10):
+        cells, examples, beside = captured(signal=0.0, n_groups=30, seed=seed)
+        grid = measure(cells, examples, DifferenceOfMeans(), beside, folds=4, permutations=9, seed=seed)
+        best.append(float(grid.accuracy.max()))
+        nested.append(grid.nested.value)
+        low_p += grid.p_value <= 0.1
+    assert sum(best) / 10 > 0.54
+    assert abs(sum(nested) / 10 - 0.5) < 3 * 0.5 / (10 * 60) ** 0.5
+    assert low_p <= 3
+
+
+@pytest.mark.parametrize("probe", [Logistic(C=0.5), DifferenceOfMeans()], ids=lambda p: type(p).__name__)
+def test_held_out_predictions_are_those_of_scikit_learns_grouped_cross_validation(probe: Any) -> None:
+    cells, examples, _ = captured(signal=0.5)
+    fold = grouped_folds(examples.group, examples.y, 5, 0)
+    found = cross_validate(probe, cells.rows, examples.y, fold)
+    for i, x in enumerate(cells.rows.values()):
+        theirs = cross_val_predict(probe, x.numpy(), examples.y.numpy(), groups=fold.numpy(), cv=LeaveOneGroupOut())
+        assert torch.equal(found.right[:, i], torch.from_numpy(theirs) == examples.y)
+
+
+def test_the_cell_of_a_fold_is_chosen_without_looking_at_it() -> None:
+    cells, examples, _ = captured(signal=0.4)
+    fold = grouped_folds(examples.group, examples.y, 4, 0)
+    honest = cross_validate(LDA(), cells.rows, examples.y, fold)
+    for i in range(4):
+        spoilt = {key: torch.where((fold == i)[:, None], torch.randn(1, 4), x) for key, x in cells.rows.items()}
+        assert cross_validate(LDA(), spoilt, examples.y, fold).chosen[i] == honest.chosen[i]
+
+
+def test_the_inner_accuracies_choose_what_a_plain_double_loop_chooses() -> None:
+    cells, examples, _ = captured(signal=0.3, seed=4)
+    y, fold = examples.y, grouped_folds(examples.group, examples.y, 4, 0)
+    for i, chosen in enumerate(cross_validate(LDA(), cells.rows, y, fold).chosen):
+        right = [
+            sum(
+                int(
+                    (
+                        LDA().fit(x[(fold != i) & (fold != j)], y[(fold != i) & (fold != j)]).predict(x[fold == j])
+                        == y[fold == j]
+                    ).sum()
+                )
+                for j in range(4)
+                if j != i
+            )
+            for x in cells.rows.values()
+        ]
+        assert right[chosen] == max(right)
+
+
+def test_a_probe_that_memorises_groups_has_no_selectivity() -> None:
+    """Rows that say which group they are of: the label is read, and so is any label drawn at random per group."""
+    g = torch.Generator().manual_seed(0)
+    group = torch.arange(20).repeat_interleave(6)
+    y = (torch.arange(20) % 2 == 0)[group]
+    x = torch.nn.functional.one_hot(group, 20).float() + 0.01 * torch.randn(120, 20, generator=g)
+    examples = Examples([f"text {i}" for i in range(120)], y.tolist(), [f"group {i}" for i in group.tolist()])
+    beside = {name: Cells({(SITES[0], last): x}) for name in ("embedding", "untrained")}
+    controls = measure(Cells({(SITES[0], last): x}), examples, Logistic(C=10.0), beside, permutations=3).controls
+    assert controls.memorised is not None
+    assert controls.memorised.value > 0.95
+    assert controls.selectivity == pytest.approx(0, abs=0.05)
+
+
+def test_a_label_along_a_direction_has_selectivity() -> None:
+    cells, examples, beside = captured(signal=2.0)
+    controls = measure(cells, examples, Logistic(), beside, permutations=3).controls
+    assert controls.selectivity is not None
+    assert controls.selectivity > 0.3
+
+
+def test_the_report_prints_every_control() -> None:
+    cells, examples, beside = captured(signal=2.0)
+    said = str(measure(cells, examples, Logistic(), beside, permutations=3))
+    for words in (
+        "majority",
+        "token embeddings",
+        "untrained",
+        "shuffled",
+        "control task",
+        "elsewhere",
+        "p = ",
+        "selectivity",
+    ):
+        assert words in said
+
+
+def stories(n: int = 24) -> Examples:
+    """Texts that end in x or in y, about n / 2 things."""
+    things = [f"thing{i}" for i in range(n // 2)]
+    texts = [f"the {thing} is {letter}" for thing in things for letter in "xy"]
+    return Examples(texts, [text.endswith("x") for text in texts], [thing for thing in things for _ in "xy"])
+
+
+def test_a_model_is_swept_with_its_embeddings_an_untrained_twin_and_another_data_set(gpt2: Model) -> None:
+    other = Examples(["some x", "some y", "any x", "any y"], [True, False, True, False], ["some", "some", "any", "any"])
+    grid = sweep(
+        gpt2,
+        stories(),
+        [resid_post[0], resid_post[2]],
+        [last],
+        probe=Logistic(),
+        folds=3,
+        permutations=2,
+        elsewhere={"other": other},
+    )
+    assert grid.accuracy.shape == (2, 1)
+    assert grid.controls.embedding.value == 1.0  # the last letter is the label
+    assert grid.nested.value > 0.9
+    assert set(grid.controls.elsewhere) == {"other"}
+    assert grid.fingerprint == gpt2.fingerprint
+    rows = capture(gpt2, list(stories().texts), [grid.best[0]]).flat(grid.best[0], last)
+    again = Logistic().fit(rows, stories().y)
+    assert torch.allclose(grid.direction.vector, again.coef_, atol=1e-4)
+
+
+def test_the_untrained_twin_has_the_shape_and_none_of_the_weights(gpt2: Model) -> None:
+    twin, same, other = untrained(gpt2, 0), untrained(gpt2, 0), untrained(gpt2, 1)
+    assert [p.shape for p in twin.hf.parameters()] == [p.shape for p in gpt2.hf.parameters()]
+    assert twin.fingerprint == same.fingerprint
+    assert len({twin.fingerprint, other.fingerprint, gpt2.fingerprint}) == 3
+
+
+def test_gathered_rows_do_not_depend_on_the_batch(gpt2: Model) -> None:
+    texts = list(stories().texts) + ["a much longer text about nothing"]
+    one, many = (gather(gpt2, texts, SITES, [last, index(1)], batch_size=size) for size in (1, 8))
+    for cell, rows in one.rows.items():
+        assert torch.allclose(rows, many.rows[cell], atol=1e-4)
+
+
+def test_a_position_of_several_tokens_is_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match=r"everywhere selects 15 tokens of text 0 of its batch \('the thing0 is x'\)"):
+        gather(gpt2, stories().texts, [embed], [everywhere])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda c, e, b: (c, e, {"embedding": b["embedding"]}), "lacks 'untrained': every sweep stands beside both"),
+        (lambda c, e, b: (Cells({k: x[:-1] for k, x in c.rows.items()}), e, b), "There are 120 texts, and 119 rows at"),
+    ],
+)
+def test_rows_that_do_not_match_are_refused(spoil: Callable, told: str) -> None:
+    cells, examples, beside = spoil(*captured(signal=1.0))
+    with pytest.raises(ValueError, match=told):
+        measure(cells, examples, LDA(), beside)
+
+
+def test_nan_is_refused_with_its_text_and_cell() -> None:
+    x = torch.zeros(3, 2)
+    x[1, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"Text 1 is NaN or infinity at resid_post\.0, last"):
+        Cells({(SITES[0], last): x})
+
+
+def test_two_folds_are_refused_because_nothing_could_be_chosen_inside_them() -> None:
+    cells, examples, beside = captured(signal=1.0)
+    with pytest.raises(ValueError, match="folds is 2 and permutations 20; at least 3 and 1"):
+        measure(cells, examples, LDA(), beside, folds=2)
+
+
+def test_a_probe_without_a_direction_says_so() -> None:
+    cells, examples, beside = captured(signal=2.0, n_groups=20, noise=2)
+    grid = measure(cells, examples, MLP(width=4, steps=5), beside, folds=3, permutations=1)
+    with pytest.raises(TypeError, match="A one-hidden-layer probe has no direction: sweep with a linear probe"):
+        _ = grid.direction
