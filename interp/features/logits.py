@@ -28,9 +28,20 @@ def logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Float[Tensor
             f"A vector of {len(vector)} dimensions is not in the residual stream of {model.name}, "
             f"which has {model.d_model}."
         )
-    both = torch.stack([vector, torch.zeros_like(vector)]).to(model.device, model.dtype)
-    alone, nothing = model.unembed(both).float()
-    return alone - nothing
+    return logit_effects(model, vector[None])[0]
+
+
+@torch.no_grad()
+def logit_effects(model: Model, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
+    """`logit_effect` of several vectors; memory for a row of logits each.
+
+    Example:
+        ```python
+        logit_effects(model, sae.W_dec[:64])
+        ```
+    """
+    alone = model.unembed(vectors.to(model.device, model.dtype)).float()
+    return alone - model.unembed(torch.zeros_like(vectors[:1]).to(model.device, model.dtype)).float()
 
 
 def promoted(model: Model, vector: Float[Tensor, "d_model"], count: int) -> tuple[tuple[str, float], ...]:

@@ -7,23 +7,29 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction, Model, Site
+from interp.features.components import component_score
 from interp.features.concept import Concept, halves
+from interp.features.group import Group, covering
 from interp.features.ranking import Ranking, entries_of
 from interp.features.reading import Reading, read, site_in
 from interp.features.rows import Unit, by_text, token_labels
 from interp.features.score import Bench, Score
+from interp.features.stability import Stability, split_half
 from interp.sae import SAE
 from probes import DifferenceOfMeans, Logistic, best_threshold
+
+GROUP = 3  # latents at most that may cover a concept together
 
 
 @final
 @dataclass(frozen=True)
 class SearchResult:
-    """The latents that express a concept best, in the order of their F1 on the searched half, beside two probes.
+    """The latents that express a concept best, in the order of their F1 on the searched half, beside probes.
 
     `p_value` is the chance of a best latent as good as this on the searched half, were the labels exchanged at
     random and all latents searched again; `null_f1` holds the best F1 of each of those searches. `searched` and
-    `reported` count the rows of each half: all, and positive.
+    `reported` count the rows of each half: all, and positive. `group` is up to three latents that do better together,
+    if any do; `stability` says what searching the other half would have found.
     """
 
     concept: str
@@ -35,6 +41,8 @@ class SearchResult:
     null_f1: Float[Tensor, "n"]
     searched: tuple[int, int]
     reported: tuple[int, int]
+    group: Group | None = None
+    stability: Stability | None = None
 
     @property
     def best(self) -> Score:
@@ -50,7 +58,8 @@ class SearchResult:
             f"best latent against {len(self.null_f1)} searches with exchanged labels: p = {self.p_value:.3f} "
             f"(searched F1 {self.best.searched_f1:.3f}, theirs at most {float(self.null_f1.max()):.3f})"
         )
-        return "\n".join([head, *map(str, self.latents), *map(str, self.baselines), tail])
+        more = [str(part) for part in (self.group, self.stability) if part is not None]
+        return "\n".join([head, *map(str, self.latents), *map(str, self.baselines), *more, tail])
 
 
 def search(
@@ -70,7 +79,8 @@ def search(
     The halves share no group. Each latent's threshold is the one with the highest F1 on the searched half. A row is a
     text, scored by its highest token, or with `unit=by_token` a token. Beside the latents, a difference of means and
     a logistic probe are fitted to the searched half's tokens (the last token of each mention against all others, or
-    every token with its text's label where there are no mentions) and then treated the same.
+    every token with its text's label where there are no mentions) and then treated the same, as is the best of the
+    first ten principal components.
 
     Costs one forward pass per text up to the autoencoder's site.
 
@@ -103,6 +113,8 @@ def search(
         unit=rows.unit,
         site=site_in(sae, model),
         latents=tuple(latents),
+        group=covering(sae, bench, entries, latents[0].latent or 0, latents[0].held_out.threshold, GROUP),
+        stability=split_half(f1, Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[0]),
         baselines=_baselines(sae, model, reading, bench, half[reading.text]),
         p_value=(1 + int((null >= f1.max()).sum())) / (1 + permutations),
         null_f1=null,
@@ -111,12 +123,16 @@ def search(
     )
 
 
+def _other(bench: Bench) -> tuple[Bool[Tensor, "n"], int]:
+    return bench.rows.y, bench.counts(bench.reported)[1]
+
+
 def _direction(sae: SAE, latent: int) -> Direction | None:
     return sae.direction(latent) if float(sae.max_activation[latent]) > 0 else None
 
 
 def _baselines(sae: SAE, model: Model, reading: Reading, bench: Bench, half: Bool[Tensor, "n"]) -> tuple[Score, ...]:
-    """Two probes fitted to the tokens of the searched half, scored as the latents are."""
+    """Two probes fitted to the tokens of the searched half, and a principal component, scored as the latents are."""
     labels = token_labels(reading, bench.concept)
     fitted = half & labels.counts & ~labels.apart
     scores = []
@@ -125,4 +141,4 @@ def _baselines(sae: SAE, model: Model, reading: Reading, bench: Bench, half: Boo
         threshold = best_threshold(pooled[bench.searched], bench.rows.y[bench.searched])
         direction = probe.direction(site_in(sae, model), model.fingerprint)
         scores.append(bench.score(probe.name, pooled, threshold, None, direction))
-    return tuple(scores)
+    return (*scores, component_score(reading.x, half, bench, site_in(sae, model), model.fingerprint))

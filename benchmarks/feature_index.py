@@ -1,0 +1,146 @@
+"""The feature index beside SAEDashboard: features per second for the same latents and tokens, and peak memory.
+
+    python benchmarks/feature_index.py --peer /path/to/an/environment/with/sae-dashboard/bin/python
+
+Each repeat of each way is a process of its own, in turn with the other, which reports its own seconds (loading not
+counted) and its peak memory. Both read the same token ids through a GPT-2 of the same shape with random weights, and
+the same autoencoder from the same folder; the peer runs in TransformerLens's format, as it must. Random weights take
+as long as trained ones, except that latents fire more evenly. Without `--peer` only the index is measured.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+PEER = """
+import json, resource, sys, time
+import torch
+from sae_dashboard.sae_vis_data import SaeVisConfig
+from sae_dashboard.sae_vis_runner import SaeVisRunner
+from sae_lens import SAE
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+about = json.loads(sys.argv[1])
+torch.set_num_threads(about["threads"]); torch.manual_seed(0)
+model = HookedTransformer(HookedTransformerConfig(
+    n_layers=about["layers"], d_model=about["width"], n_ctx=about["length"], d_head=about["width"] // about["heads"],
+    n_heads=about["heads"], d_vocab=about["vocab"], act_fn="gelu_new", normalization_type="LN", device="cpu"))
+sae = SAE.load_from_disk(about["sae"], device="cpu")
+tokens = torch.load(about["tokens"])
+layer = about["layers"] // 2
+config = SaeVisConfig(hook_point=f"blocks.{layer}.hook_resid_post", features=list(range(about["latents"])),
+    minibatch_size_features=256, minibatch_size_tokens=32, device="cpu", verbose=False)
+began = time.perf_counter()
+SaeVisRunner(config).run(encoder=sae, model=model, tokens=tokens)
+seconds = time.perf_counter() - began
+print(json.dumps({"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+
+def measured(python: str, code: list[str], about: dict[str, object]) -> dict[str, float]:
+    """Run one way in a process of its own."""
+    ran = subprocess.run([python, *code, json.dumps(about)], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise RuntimeError(f"{python} failed:\n{ran.stderr[-2000:]}")
+    return json.loads(ran.stdout.strip().splitlines()[-1])
+
+
+def ours(about: dict[str, object]) -> None:
+    """Index once and say how long it took."""
+    import resource
+    import time
+
+    import torch
+
+    from hooks import load
+    from interp.features import index
+    from interp.sae import load as load_sae
+
+    torch.set_num_threads(int(str(about["threads"])))
+    model = load(hugging_face(about))
+    sae, tokens = load_sae(str(about["sae"])), torch.load(str(about["tokens"]))
+    sae.fingerprint = None
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        index(sae, model, tokens, folder, batch_size=32)
+        seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "mib": peak}))
+
+
+def hugging_face(about: dict[str, object]):  # noqa: ANN201
+    """A GPT-2 with random weights."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    size = {"n_layer": about["layers"], "n_embd": about["width"], "n_head": about["heads"]}
+    return GPT2LMHeadModel(GPT2Config(**size, vocab_size=about["vocab"], n_positions=about["length"]))
+
+
+def prepared(given: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Write the tokens and the autoencoder that both read."""
+    import torch
+
+    from hooks.site import resid_post
+    from interp.sae import TopK, save
+
+    about = {
+        name: getattr(given, name) for name in ("layers", "width", "heads", "vocab", "length", "latents", "threads")
+    }
+    tokens = torch.randint(given.vocab, (given.tokens // given.length, given.length))
+    torch.save(tokens, folder / "tokens.pt")
+    sae = TopK(given.width, given.latents, k=given.k)
+    sae.site, sae.model_name, sae.fingerprint = resid_post[given.layers // 2], "gpt2", "random"
+    sae.max_activation.fill_(1.0)
+    save(sae, folder / "sae")
+    return about | {"tokens": str(folder / "tokens.pt"), "sae": str(folder / "sae")}
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sizes = {"layers": 12, "width": 768, "heads": 12, "vocab": 50257, "length": 128, "latents": 4096, "k": 32}
+    for name, value in (sizes | {"tokens": 131072, "threads": 2, "repeats": 5}).items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--peer", help="the Python of an environment with sae-dashboard")
+    parser.add_argument("--ours", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.ours:
+        return ours(json.loads(given.ours))
+    from timing import Timed, write
+
+    with tempfile.TemporaryDirectory() as folder:
+        about = prepared(given, Path(folder))
+        ways = {"interp": (sys.executable, [__file__, "--ours"])}
+        if given.peer:
+            ways["SAEDashboard"] = (given.peer, ["-c", PEER])
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+        for _ in range(given.repeats):
+            for name, (python, code) in ways.items():
+                runs[name].append(measured(python, code, about))
+    timed = {name: Timed(tuple(run["seconds"] for run in some)) for name, some in runs.items()}
+    figures = {
+        name: {
+            "features per second": given.latents / timed[name].median,
+            "seconds": timed[name].seconds,
+            "peak memory, MiB": max(run["mib"] for run in some),
+        }
+        for name, some in runs.items()
+    } | {"latents": given.latents, "tokens": given.tokens}
+    if given.peer:
+        figures["times the peer's features per second: median and quartiles"] = timed["interp"].times(
+            timed["SAEDashboard"]
+        )
+    for name, some in figures.items():
+        print(name, some)
+    print(write("feature_index", " ".join(sys.argv), figures))
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Asking a language model: one behind an OpenAI-compatible endpoint, or one that is loaded."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+from hooks import Model
+
+Ask = Callable[[str], str]
+AGAIN = (408, 409, 429, 500, 502, 503, 504)  # what may pass: busy, overloaded, restarting
+
+
+@final
+@dataclass(frozen=True)
+class Endpoint:
+    """A chat model behind `url`/chat/completions, in OpenAI's protocol; called with a prompt it gives the answer.
+
+    `timeout` in seconds, for each try; after a timeout, a broken connection, a busy server or an answer that is no
+    JSON it tries again, `retries` times, waiting `pause` seconds and twice as long each time.
+
+    Raises:
+        ConnectionError: when called, if no try gets an answer; or at once, if the server refuses the request.
+        ValueError: when called, if the answer is in the protocol but holds no text, or the model declined.
+
+    Example:
+        ```python
+        ask = Endpoint("http://localhost:8000/v1", "some-model")
+        ask("What do these have in common?")
+        ```
+    """
+
+    url: str
+    model: str
+    key: str = ""
+    timeout: float | int = 60.0
+    retries: int = 3
+    pause: float | int = 1.0
+
+    def __call__(self, prompt: str) -> str:
+        """The answer to a prompt."""
+        problem = ""
+        for attempt in range(self.retries + 1):
+            if attempt:
+                time.sleep(self.pause * 2 ** (attempt - 1))
+            try:
+                return _text(self._posted(prompt), self.url)
+            except urllib.error.HTTPError as error:
+                said = error.read().decode("utf-8", "replace")[:200]
+                if error.code not in AGAIN:
+                    raise ConnectionError(f"{self.url} refused the request ({error.code}): {said}") from None
+                problem = f"status {error.code}: {said}"
+            except (OSError, json.JSONDecodeError) as error:
+                problem = f"{type(error).__name__}: {error}"
+        raise ConnectionError(f"{self.url} gave no answer in {self.retries + 1} tries; the last: {problem}")
+
+    def _posted(self, prompt: str) -> Any:
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(
+            f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers, method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            return json.loads(answer.read())
+
+
+def asking(model: Model, *, max_new_tokens: int = 60) -> Ask:
+    """A loaded model as one that can be asked: its greedy continuation of the prompt.
+
+    Example:
+        ```python
+        ask = asking(load("some/instruct-model"))
+        ```
+    """
+
+    def ask(prompt: str) -> str:
+        return str(model.generate(prompt, max_new_tokens=max_new_tokens))
+
+    return ask
+
+
+def _text(answer: Any, url: str) -> str:
+    try:
+        message = answer["choices"][0]["message"]
+        refusal, content = message.get("refusal"), message.get("content")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise ValueError(f"{url} answered with no message: {str(answer)[:200]}") from None
+    if refusal:
+        raise ValueError(f"the model at {url} declined: {refusal}")
+    if not isinstance(content, str) or not content.strip():
+        raise ValueError(f"{url} answered with an empty message: {str(answer)[:200]}")
+    return content.strip()

@@ -1,0 +1,129 @@
+"""A feature index opened: the record of any latent, and the whole tables."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.features.evidence import Evidence, Example
+
+ABOUT = "index.json"
+
+
+@final
+@dataclass(frozen=True)
+class Record:
+    """What an index knows of one latent.
+
+    `evidence` as `evidence` gives it; `sampled` a random sample of the texts it fires on, highest first;
+    `second_moment` the mean square of its activations above 0. `tokens` are token types with their share of its
+    activation, each at most `token_slack` too small. `positions` counts firings at token 0, 1-2, 3-6, 7-14, ... of a
+    text. `partners` are the latents that fire with it, with the Jaccard index of their firings.
+    """
+
+    evidence: Evidence
+    sampled: tuple[Example, ...]
+    second_moment: float
+    tokens: tuple[tuple[str, float], ...]
+    token_slack: float
+    positions: Int[Tensor, "n"]
+    partners: tuple[tuple[int, float], ...]
+
+    @property
+    def latent(self) -> int:
+        """Its number."""
+        return self.evidence.latent
+
+    def __str__(self) -> str:
+        words = ", ".join(f"{word!r} {share:.0%}" for word, share in self.tokens[:5])
+        others = ", ".join(f"{other} ({j:.2f})" for other, j in self.partners[:5])
+        return f"{self.evidence}\nfires on {words or 'nothing'}; with latents {others or 'none'}"
+
+
+@final
+@dataclass(frozen=True)
+class FeatureIndex:
+    """An index that `index` wrote: `about` says of what; `tables` may be read by any tool that knows parquet.
+
+    Example:
+        ```python
+        found = FeatureIndex.open("index")
+        len(found), found.record(17).tokens
+        ```
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    @staticmethod
+    def open(folder: str | Path) -> "FeatureIndex":
+        """Open an index.
+
+        Raises:
+            FileNotFoundError: the folder holds none, or one that is not finished.
+        """
+        file = Path(folder) / ABOUT
+        if not file.exists():
+            raise FileNotFoundError(f"{folder} holds no finished feature index: make one with index(sae, model, data)")
+        return FeatureIndex(Path(folder), json.loads(file.read_text(encoding="utf-8")))
+
+    def __len__(self) -> int:
+        return int(self.about["d_sae"])
+
+    def table(self, name: str, latent: int | None = None) -> Any:
+        """One of the tables "latents", "examples", "coactivation" as a pyarrow table: all of it, or a latent's rows.
+
+        Raises:
+            ValueError: there is no such table.
+        """
+        from pyarrow import parquet
+
+        file = self.folder / f"{name}.parquet"
+        if not file.exists():
+            raise ValueError(f"an index has no table '{name}': it has 'latents', 'examples' and 'coactivation'")
+        return parquet.read_table(file, filters=None if latent is None else [("latent", "=", latent)])
+
+    def record(self, latent: int) -> Record:
+        """What is known of one latent.
+
+        Raises:
+            IndexError: the latent does not exist.
+        """
+        if not 0 <= latent < len(self):
+            raise IndexError(f"latent {latent} does not exist; this index has latents 0 to {len(self) - 1}")
+        (row,) = self.table("latents", latent).to_pylist()
+        examples = self.table("examples", latent).to_pylist()
+        partners = self.table("coactivation", latent).to_pylist()
+        kinds = {kind: tuple(_example(e) for e in examples if e["kind"] == kind) for kind in ("top", "sampled")}
+        return Record(
+            evidence=_evidence(row, kinds["top"], int(self.about["tokens"])),
+            sampled=kinds["sampled"],
+            second_moment=row["second_moment"],
+            tokens=tuple(zip(row["tokens"], row["token_mass"], strict=True)),
+            token_slack=row["token_slack"],
+            positions=torch.tensor(row["positions"]),
+            partners=tuple(sorted(((p["other"], p["jaccard"]) for p in partners), key=lambda pair: -pair[1])),
+        )
+
+
+def _example(row: dict[str, Any]) -> Example:
+    return Example(row["text"], tuple(row["tokens"]), tuple(row["activations"]), row["peak"])
+
+
+def _evidence(row: dict[str, Any], examples: tuple[Example, ...], tokens: int) -> Evidence:
+    return Evidence(
+        latent=row["latent"],
+        examples=examples,
+        counts=torch.tensor(row["counts"]),
+        edges=torch.linspace(0, row["top"], len(row["counts"]) + 1),
+        firing_rate=row["firing_rate"],
+        mean=row["mean"],
+        largest=row["largest"],
+        tokens=tokens,
+        promoted=tuple(zip(row["promoted"], row["promoted_logits"], strict=True)),
+        suppressed=tuple(zip(row["suppressed"], row["suppressed_logits"], strict=True)),
+    )

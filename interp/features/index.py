@@ -1,0 +1,180 @@
+"""The feature index: one pass over text gathers the evidence for every latent, on disk, for anyone to query."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from hooks import Model, stream
+from hooks.capture import Data
+from interp.features.catalogue import ABOUT, FeatureIndex
+from interp.features.gathering import Gathered, Shape
+from interp.features.reading import site_in
+from interp.features.tables import write_tables
+from interp.sae import SAE
+
+WORK, STATE = "unfinished", "state.safetensors"
+PAUSES = 200  # batches between two savings of what is known
+
+
+def index(
+    sae: SAE,
+    model: Model,
+    data: Data,
+    folder: str | Path,
+    *,
+    top: int = 20,
+    sampled: int = 20,
+    context: int = 16,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> FeatureIndex:
+    """Read data once and write what every latent does on them: three tables in parquet, which `FeatureIndex` opens.
+
+    Per latent: its `top` texts and a random sample of those it fires on, in the order of their peaks (quantiles),
+    each with `context` tokens on both sides; firing rate, mean, second moment, histogram; the tokens and positions it
+    fires on; the latents that fire with it; and the next tokens it promotes through the final norm. BOS, other
+    special tokens and padding are left out. The result does not depend on `batch_size`. Broken off, the same call
+    goes on where it last saved; complete, it returns at once.
+
+    Costs one forward pass per text up to the autoencoder's site; memory for one batch and some kilobytes per latent.
+
+    Raises:
+        ValueError: the autoencoder belongs to another model, no text, text that can be read
+            once only, or a folder with an index of something else.
+
+    Example:
+        ```python
+        found = index(sae, model, dataset, "index", progress=True)
+        print(found.record(17))
+        ```
+    """
+    site_in(sae, model)
+    if min(top, sampled, batch_size) < 1 or context < 0:
+        raise ValueError(
+            f"top, sampled and batch_size must be at least 1 and context at least 0: {top}, {sampled}, "
+            f"{batch_size}, {context} were given"
+        )
+    shape = Shape(sae.d_sae, model.d_vocab, top, sampled, context)
+    folder = Path(folder)
+    about = _about(sae, model, data, shape, batch_size)
+    if (folder / ABOUT).exists():
+        return _same(FeatureIndex.open(folder), about)
+    gathered = _resumed(folder, shape, about)
+    _gather(sae, model, data, gathered, folder, about, batch_size, progress)
+    if not gathered.tally.tokens:
+        raise ValueError("the data hold no tokens besides special ones: give texts")
+    write_tables(folder, gathered, sae, model)
+    about |= {"texts": gathered.texts, "tokens": gathered.tally.tokens}
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    rmtree(folder / WORK)
+    return FeatureIndex.open(folder)
+
+
+@torch.no_grad()
+def _gather(
+    sae: SAE, model: Model, data: Data, gathered: Gathered, folder: Path, about: dict[str, Any], size: int, show: bool
+) -> None:
+    site = site_in(sae, model)
+    rest = _after(data, gathered.texts)
+    batches = iter(()) if rest is None else stream(model, rest, [site], batch_size=size)
+    bar = tqdm(desc="index", unit="text", initial=gathered.texts, disable=not show)
+    for number, acts in enumerate(batches, 1):
+        keep = acts.tokens.content
+        codes = sae.encode_sparse(acts.flat(site).flatten(1))
+        parts = (acts.tokens.ids[keep], keep.nonzero()[:, 0], *codes)
+        gathered.add(*(part.cpu() for part in parts), texts=len(acts.tokens))
+        bar.update(len(acts.tokens))
+        if number % PAUSES == 0:
+            _pause(folder, gathered, about)
+    bar.close()
+    _pause(folder, gathered, about)
+
+
+def _pause(folder: Path, gathered: Gathered, about: dict[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    fresh = folder / WORK / f"{STATE}.part"
+    state = {name: value.contiguous() for name, value in gathered.state().items()}
+    save_file(state, fresh, metadata={"about": json.dumps(about)})
+    os.replace(fresh, folder / WORK / STATE)
+
+
+def _resumed(folder: Path, shape: Shape, about: dict[str, Any]) -> Gathered:
+    from safetensors import safe_open
+
+    saved = folder / WORK / STATE
+    if not saved.exists():
+        rmtree(folder / WORK, ignore_errors=True)
+        (folder / WORK).mkdir(parents=True)
+        return Gathered(folder / WORK, shape)
+    with safe_open(str(saved), framework="pt") as file:
+        _check(json.loads(file.metadata()["about"]), about, folder)
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    gathered = Gathered(folder / WORK, shape)
+    gathered.restore(state)
+    return gathered
+
+
+def _same(found: FeatureIndex, about: dict[str, Any]) -> FeatureIndex:
+    _check(found.about, about, found.folder)
+    return found
+
+
+def _check(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    other = [name for name in wanted if found.get(name) != wanted[name]]
+    if other:
+        raise ValueError(
+            f"{folder} holds an index made with another {', '.join(other)}: give another folder, or remove that one"
+        )
+
+
+def _about(sae: SAE, model: Model, data: Data, shape: Shape, batch_size: int) -> dict[str, Any]:
+    """What an index is of, so that no two are taken for one another."""
+    weights = hashlib.sha256()
+    for tensor in (sae.W_enc, sae.b_enc, sae.W_dec):
+        weights.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    first = _first(data)
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "site": str(sae.site),
+        "autoencoder": weights.hexdigest(),
+        "data": hashlib.sha256(repr(first).encode()).hexdigest(),
+        "batch_size": batch_size,
+        **asdict(shape),
+    }
+
+
+def _first(data: Data) -> object:
+    """The beginning of the data, which tells them from others, and their number where it is known."""
+    length = len(data) if hasattr(data, "__len__") else None
+    if isinstance(data, str):
+        return data
+    if hasattr(data, "__next__"):
+        raise ValueError("the data can be read once only: give a list, or a data set, which can be read again")
+    if hasattr(data, "ids"):
+        return length, data.ids[:8].tolist()
+    if isinstance(data, torch.Tensor):
+        return length, data[:8].tolist()
+    return length, list(islice(iter(data), 8))
+
+
+def _after(data: Data, done: int) -> Data:
+    """The data without the texts already read; None where none are left."""
+    if not done:
+        return data
+    if hasattr(data, "__len__") and len(data) <= done:
+        return None
+    if isinstance(data, str):
+        return None
+    if hasattr(data, "skip"):
+        return data.skip(done)
+    return data[done:]

@@ -1,0 +1,40 @@
+"""A concept given by a word or phrase: its contexts found in texts, against texts without it."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from interp.features.concept import Concept, Mention
+
+
+def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], texts: Sequence[str]) -> Concept:
+    """The concept of a phrase in its forms: texts that hold any of them, as whole words in any case, and the others.
+
+    `forms` are spellings, or spellings by kind, such as {"name": ["Golden Gate Bridge"], "alias": ["the Gate"]}; the
+    kinds become the forms of the mentions. Of overlapping spellings the longest counts.
+
+    Raises:
+        ValueError: no form, a blank one, or texts that all hold one, or none.
+
+    Example:
+        >>> concept_of("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions
+        ((Mention(start=0, end=3, form=''),), ())
+    """
+    kinds = forms if isinstance(forms, Mapping) else {"": forms}
+    kind_of = {form.strip().casefold(): kind for kind, some in kinds.items() for form in some}
+    if not kind_of or "" in kind_of:
+        raise ValueError(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
+    either = "|".join(
+        r"\s+".join(map(re.escape, form.split())) for form in sorted(kind_of, key=lambda form: -len(form))
+    )
+    pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
+    unique = list(dict.fromkeys(texts))
+    mentions = [
+        [Mention(m.start(), m.end(), kind_of[" ".join(m[0].casefold().split())]) for m in pattern.finditer(text)]
+        for text in unique
+    ]
+    held = sum(map(bool, mentions))
+    if held in (0, len(unique)):
+        raise ValueError(
+            f"{held} of {len(unique)} texts hold '{name}' in any of its forms: give texts that do and texts that do not"
+        )
+    return Concept(name, unique, [bool(m) for m in mentions], mentions)

@@ -1,0 +1,145 @@
+"""What stands beside the best latent: groups, principal components, the other half, and other ways to ask."""
+
+import pytest
+import torch
+
+from hooks import Direction, Model, capture
+from hooks.site import embed, resid_post
+from interp.features import Concept, Mention, by_token, concept_of, explain, search, similar
+from interp.features.components import component_score
+from interp.features.concept import halves
+from interp.features.group import Member, note
+from interp.features.reading import Reading
+from interp.features.rows import by_text
+from interp.features.score import Bench
+from interp.features.stability import split_half
+from interp.sae import TopK
+
+
+def split_concept(n: int = 48) -> Concept:
+    """A concept named by an h in one text and by an o in the next, between letters that mean nothing."""
+    g = torch.Generator().manual_seed(0)
+    texts, labels, mentions = [], [], []
+    for i in range(n):
+        words = "".join("abcd. "[j] for j in torch.randint(6, (6,), generator=g).tolist())
+        yes = bool(i % 2)
+        named = ("h", "o")[i // 2 % 2] if yes else "ef"[i // 2 % 2]
+        texts.append(f"{words}{named}a"), labels.append(yes)
+        mentions.append([Mention(6, 7, named)] if yes else [])
+    return Concept("h or o", texts, labels, mentions)
+
+
+@pytest.mark.parametrize("unit", [by_text, by_token], ids=["texts", "tokens"])
+def test_two_latents_cover_a_concept_that_is_split_between_them(gpt2: Model, letters: TopK, unit) -> None:
+    found = search(letters, gpt2, split_concept(), unit=unit, permutations=20)
+    assert found.best.held_out.f1 < 0.8
+    assert set(found.group.latents) == {"abcdefgh".index("h"), "abcdefghijklmno".index("o")}
+    assert found.group.score.held_out.f1 == 1.0 and found.group.score.recall_by_form == {"h": 1.0, "o": 1.0}
+    assert "splitting: latent" in found.group.note and "of the positives that latent" in str(found)
+    assert found.group.score.direction is not None
+
+
+def test_a_concept_that_one_latent_covers_has_no_group(gpt2: Model, letters: TopK) -> None:
+    concept = split_concept()
+    only = Concept("h", *zip(*[(t, "h" in t) for t in concept.texts], strict=True))
+    assert search(letters, gpt2, only, permutations=20).group is None
+
+
+def test_a_small_latent_that_writes_the_same_has_absorbed_and_one_that_writes_else_has_split() -> None:
+    sae = TopK(6, 3, k=1)
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.tensor([[1.0, 0, 0, 0, 0, 0], [0.6, 0.8, 0, 0, 0, 0], [0, 0, 1.0, 0, 0, 0]]))
+    y, place = torch.arange(100) < 50, torch.arange(100)
+    main = Member(0, (place < 40).float(), 0.5)
+    absorbing, other = (Member(i, ((place >= 40) & (place < 50)).float(), 0.5) for i in (1, 2))
+    assert note(sae, [main, absorbing], y) == (
+        "absorption: latent 1 finds 20% of the positives that latent 0 misses, and writes nearly the same (cosine 0.60)"
+    )
+    assert note(sae, [main, other], y).startswith("splitting: latent 2 finds 20%")
+    assert note(sae, [main, Member(1, (place < 30).float(), 0.5)], y) == ""
+
+
+def planted_component(seed: int) -> tuple[Reading, Concept]:
+    """Tokens whose greatest variance lies along -axis 3, on which positive texts lie far out."""
+    g = torch.Generator().manual_seed(seed)
+    labels = [bool(i % 2) for i in range(60)]
+    text = torch.arange(60).repeat_interleave(5)
+    x = torch.randn(300, 8, generator=g)
+    x[:, 3] -= 12.0 * torch.tensor(labels)[text]
+    place = torch.arange(5).repeat(60)
+    none = torch.zeros(300, 1)
+    return Reading(x, none, none.long(), text, place, place + 1, 4), Concept(
+        "x", [f"{i:05}" for i in range(60)], labels
+    )
+
+
+def test_a_component_of_great_variance_is_found_with_the_sign_of_the_concept() -> None:
+    reading, concept = planted_component(0)
+    rows, half = by_text(reading, concept), halves(concept, 0)
+    score = component_score(reading.x, half[reading.text], Bench(concept, rows, half[rows.text], 0), resid_post[0], "f")
+    assert score.held_out.f1 == 1.0 and score.name == "PCA, component 1"
+    assert float(score.direction.unit[3]) < -0.99 and score.direction.scale > 5
+    assert score.direction.fingerprint == "f"
+
+
+def test_split_half_stability_is_the_rank_on_the_other_half_and_spearmans_correlation() -> None:
+    from scipy.stats import spearmanr
+
+    g = torch.Generator().manual_seed(0)
+    here = (torch.rand(40, generator=g) * 10).round() / 10
+    there = ((here + torch.rand(40, generator=g)) * 10).round() / 10
+    found = split_half(here, there)
+    assert found.correlation == pytest.approx(float(spearmanr(here.numpy(), there.numpy()).statistic))
+    assert found.rank == 1 + int((there > there[here.argmax()]).sum())
+    same = split_half(here, here)
+    assert (same.rank, same.correlation) == (1, pytest.approx(1.0))
+
+
+def test_a_phrase_is_found_in_its_forms_the_longest_first_and_as_whole_words() -> None:
+    texts = ["The Golden  gate bridge", "golden gate and Bridges", "a bridge", "Golden gateway", "a bridge"]
+    concept = concept_of("GGB", {"name": ["Golden Gate Bridge"], "alias": ["golden gate"]}, texts)
+    assert concept.texts == ("The Golden  gate bridge", "golden gate and Bridges", "a bridge", "Golden gateway")
+    assert concept.mentions == ((Mention(4, 23, "name"),), (Mention(0, 11, "alias"),), (), ())
+    assert concept.labels == (True, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("forms", "told"),
+    [(["zebra"], "0 of 2 texts hold"), (["a"], "2 of 2 texts hold"), ([" "], "none of them blank")],
+)
+def test_a_phrase_that_divides_nothing_is_refused(forms: list[str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        concept_of("x", forms, ["a fog", "a sun"])
+
+
+def test_the_latent_of_a_direction_is_found_and_no_random_one_comes_near(letters: TopK, gpt2: Model) -> None:
+    found = similar(letters, letters.direction(7), top=3)
+    assert found.latents[0] == (7, pytest.approx(1.0)) and found.chance < 0.8
+    drawn = torch.randn(100, gpt2.d_model, generator=torch.Generator().manual_seed(9))
+    best = [similar(letters, Direction(v, embed, "random"), top=1).latents[0][1] for v in drawn]
+    assert sum(cosine < found.chance for cosine in best) >= 85
+
+
+def test_a_direction_of_another_place_or_model_is_not_searched(letters: TopK) -> None:
+    with pytest.raises(ValueError, match="the direction is at resid_post.1, the autoencoder writes at embed"):
+        similar(letters, Direction(torch.ones(32), resid_post[1], "x"))
+    with pytest.raises(ValueError, match="come from different models"):
+        similar(letters, Direction(torch.ones(32), embed, "x", fingerprint="another"))
+
+
+def test_explaining_a_text_names_each_tokens_latent_and_what_it_does_to_the_logits(gpt2: Model, letters: TopK) -> None:
+    reads = explain(letters, gpt2, "gah")
+    assert [read.token for read in reads] == ["g", "a", "h"]
+    assert [[f.latent for f in read.firings] for read in reads] == [[6], [0], [7]]
+    assert reads[2].firings[0].activation == pytest.approx(1.7, abs=1e-3)
+    final = resid_post[gpt2.n_layers - 1]
+    x = capture(gpt2, "gah", [final]).flat(final)[2]
+    change = gpt2.unembed(x) - gpt2.unembed(x - reads[2].firings[0].activation * letters.W_dec[7])
+    change = (change - change.mean()).detach()
+    best = int(change.argmax())
+    assert reads[2].firings[0].raises[0] == (
+        gpt2.tokenizer.decode([best]),
+        pytest.approx(float(change[best]), abs=1e-3),
+    )
+    assert reads[2].firings[0].lowers[0][1] == pytest.approx(float(change.min()), abs=1e-3)
+    assert str(reads[1]).startswith("'a'            0 at 1.00 (")
