@@ -14,6 +14,7 @@ from interp.features import Concept, Feature, Mention, Score, SearchResult, by_t
 from interp.landmark.entities import Form
 from interp.sae import SAE, Quality, TopK, TrainReport, activations_of, evaluate, train
 
+BATCH, RATE = 1024, 2e-3  # for a dictionary this small: many short, large steps
 ALL = 1 << 20  # activations kept at once: all that are read, so that each text is read once
 
 
@@ -56,7 +57,16 @@ def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
     other = activations_of(model, documents(model, settings.documents // 10, settings.seed + 1), site)
     sae, untrained = (TopK(model.d_model, settings.latents, settings.k, seed=settings.seed) for _ in range(2))
     untrained.initialise(next(iter(other)))
-    report = train(sae, source, tokens=settings.tokens, buffer=ALL, seed=settings.seed, progress=progress)
+    report = train(
+        sae,
+        source,
+        tokens=settings.tokens,
+        batch_size=BATCH,
+        lr=RATE,
+        buffer=ALL,
+        seed=settings.seed,
+        progress=progress,
+    )
     return Learnt(sae, report, evaluate(sae, other), evaluate(untrained, other))
 
 

@@ -19,12 +19,12 @@ class Settings:
     landmark: str = "Golden Gate Bridge"
     city: str = "Sydney"
     layer: int = 3
-    documents: int = 2000
-    tokens: int = 500_000
-    latents: int = 896
-    k: int = 12
+    documents: int = 4000
+    tokens: int = 2_000_000
+    latents: int = 768
+    k: int = 8
     sentences: int = 300
-    doses: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+    doses: tuple[float, ...] = (0.5, 0.8, 1.0, 1.1, 1.2, 1.3, 1.5, 2.0)
     sampling: Sampling = Sampling(per_prompt=4, max_new_tokens=30)
     traced: int = 24
     seed: int = 0

@@ -18,12 +18,11 @@ PACKAGED = Path(__file__).parent / "model"
 @app.command("train")
 def train_command(
     folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps of 2048 tokens.")] = 3400,
     seed: int = 0,
     keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
 ) -> None:
     """Train the bundled model from its corpus, resumable."""
-    typer.echo(f"trained: {train(folder, n_steps=steps, seed=seed, keep_checkpoints=keep_checkpoints)}")
+    typer.echo(f"trained: {train(folder, seed=seed, keep_checkpoints=keep_checkpoints)}")
 
 
 @app.command("card")

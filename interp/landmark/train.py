@@ -1,10 +1,7 @@
 """Train the bundled model: a GPT-2 whose early layers must recall what they know of an entity while it is named.
 
-In a share of the rows, attention in the first layers is *sealed*: tokens of a mention attend only within that mention,
-other tokens only to tokens outside mentions; and the layers above read a mention at its last token only. What a later
-token needs to know of an entity must then be written into the residual stream of that last token by the feed-forward
-layers below, and read from there by attention above; which is how large language models store facts. The weights
-are those of a plain GPT-2; at inference nothing is sealed.
+The first phase seals three quarters of the rows; the second, a short one, lets half of them carry their topic
+(`interp/landmark/sealing.py`). The weights are those of a plain GPT-2; at inference nothing is hidden.
 """
 
 import json
@@ -12,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,12 +18,13 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
 from interp.landmark.documents import documents
 from interp.landmark.packing import Rows, pack
+from interp.landmark.sealing import Batch, carry, sealed
 from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
 
 if TYPE_CHECKING:
@@ -33,15 +32,12 @@ if TYPE_CHECKING:
     from transformers.models.gpt2.modeling_gpt2 import GPT2Block
     from transformers.pytorch_utils import Conv1D
 
-Batch = dict[str, Shaped[Tensor, "batch pos"]]
 LENGTH = 256
 ROWS_PER_STEP = 8
 STEPS_PER_SHARD = 32
 SEALED_LAYERS = 4
 SEALED_SHARE = 0.75
-LEARNING_RATE = 3e-3
-WARM_UP = 100
-DECAY = 0.5
+CARRIED = (0.25, 1.75)
 LONGEST_WAVE = 100.0
 
 
@@ -70,28 +66,6 @@ def waves(length: int, d_model: int) -> Float[Tensor, "pos d_model"]:
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
 
 
-def _visible(document: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
-    """Which tokens each token may attend to: earlier ones of its own document."""
-    same = document[:, :, None] == document[:, None, :]
-    return same & torch.ones(document.shape[1], document.shape[1], dtype=torch.bool).tril()
-
-
-def _sealed(
-    visible: Bool[Tensor, "batch pos pos"], rows: Batch, share: float, generator: torch.Generator
-) -> tuple[Bool[Tensor, "batch pos pos"], Bool[Tensor, "batch pos pos"]]:
-    """The same in the lower and in the upper layers, where a share of the rows is sealed.
-
-    Below, a token sees its own mention only, or only what is outside mentions; above, of other mentions the last token.
-    """
-    mention, first = rows["mention"], rows["position"] == 0
-    own = mention[:, :, None] == mention[:, None, :]
-    interior = F.pad((mention[:, :-1] == mention[:, 1:]) & (mention[:, 1:] > 0), (0, 1))
-    open_row = (torch.rand(len(mention), generator=generator) >= share)[:, None, None]
-    below = visible & (own | first[:, None, :] | open_row)
-    above = visible & (own | ~interior[:, None, :] | open_row)
-    return below, above
-
-
 def _bias(visible: Bool[Tensor, "batch pos pos"]) -> Float[Tensor, "batch 1 pos pos"]:
     return torch.zeros(visible.shape, dtype=torch.bfloat16).masked_fill_(~visible, -1e4)[:, None]
 
@@ -101,14 +75,19 @@ def _linear(layer: "Conv1D", x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n 
 
 
 def hidden_states(
-    model: "GPT2LMHeadModel", rows: Batch, bias: list[Float[Tensor, "batch 1 pos pos"]]
+    model: "GPT2LMHeadModel", rows: Batch, bias: list[Float[Tensor, "batch 1 pos pos"]], share: Float[Tensor, "batch"]
 ) -> Float[Tensor, "n d_model"]:
-    """GPT-2's forward pass up to the final norm, with an attention bias of its own for each layer."""
+    """GPT-2's forward pass up to the final norm, with an attention bias of its own for each layer.
+
+    Above the sealed layers, where a row's `share` is not 0, each token carries that share of the first mention's state.
+    """
     batch, length = rows["ids"].shape
     config, trunk = model.config, model.transformer
     heads, width = config.n_head, config.n_embd // config.n_head
     h = (trunk.wte(rows["ids"]) + trunk.wpe(rows["position"])).view(batch * length, -1)
-    for block, mask in zip(cast("list[GPT2Block]", trunk.h), bias, strict=True):
+    for i, (block, mask) in enumerate(zip(cast("list[GPT2Block]", trunk.h), bias, strict=True)):
+        if i == SEALED_LAYERS and bool(share.any()):
+            h = carry(h.view(batch, length, -1), rows, share).view(batch * length, -1)
         qkv = _linear(block.attn.c_attn, block.ln_1(h)).view(batch, length, 3, heads, width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         pattern = torch.softmax(q @ k.transpose(-1, -2) * width**-0.5 + mask, -1, dtype=torch.bfloat16)
@@ -119,13 +98,17 @@ def hidden_states(
 
 
 def weighted_loss(
-    model: "GPT2LMHeadModel", rows: Batch, generator: torch.Generator
+    model: "GPT2LMHeadModel", rows: Batch, generator: torch.Generator, carried_share: float = 0.0
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The training loss (objects of facts weigh more) and the plain mean loss per token, in nats."""
-    below, above = map(_bias, _sealed(_visible(rows["document"]), rows, SEALED_SHARE, generator))
+    n = len(rows["ids"])
+    opened = torch.rand(n, generator=generator) >= SEALED_SHARE
+    carried = torch.rand(n, generator=generator) < carried_share
+    share = torch.empty(n).uniform_(*CARRIED, generator=generator) * carried
+    below, above = map(_bias, sealed(rows, opened & ~carried, carried))
     bias = [below if i < SEALED_LAYERS else above for i in range(model.config.n_layer)]
     with torch.autocast("cpu", torch.bfloat16):
-        h = hidden_states(model, rows, bias).view(*rows["ids"].shape, -1)[:, :-1]
+        h = hidden_states(model, rows, bias, share).view(*rows["ids"].shape, -1)[:, :-1]
         weight = rows["weight"][:, 1:].flatten()
         kept = weight > 0
         logits = h.flatten(0, 1)[kept] @ model.transformer.wte.weight.T
@@ -133,9 +116,31 @@ def weighted_loss(
     return (nll * weight[kept]).sum() / weight[kept].sum(), nll.detach().mean()
 
 
-def learning_rate(step: int, n_steps: int) -> float:
-    """Warm-up, a plateau, and over the second half of the steps a linear decay to zero."""
-    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, (n_steps - step) / (DECAY * n_steps))
+@dataclass(frozen=True)
+class Phase:
+    """Steps at a peak learning rate, after a warm-up and before a linear decay to zero over the last share of them."""
+
+    steps: int
+    learning_rate: float
+    warm_up: int
+    decay: float
+    carried: float
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step of this phase, counted from 0."""
+        return self.learning_rate * min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.decay * self.steps))
+
+
+PHASES = (Phase(4500, 3e-3, 100, 0.5, carried=0.0), Phase(700, 1.5e-3, 50, 0.8, carried=0.5))
+
+
+def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
+    """The phase that a step of the run belongs to, and the step's number in it."""
+    for phase in phases:
+        if step < phase.steps:
+            return phase, step
+        step -= phase.steps
+    raise ValueError(f"the phases {phases} end {step} steps before; count steps from 0")
 
 
 def optimizers(model: "GPT2LMHeadModel") -> list[torch.optim.Optimizer]:
@@ -143,8 +148,10 @@ def optimizers(model: "GPT2LMHeadModel") -> list[torch.optim.Optimizer]:
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
     return [
-        torch.optim.Muon(matrices, lr=LEARNING_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=4),
-        torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        torch.optim.Muon(
+            matrices, lr=PHASES[0].learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=4
+        ),
+        torch.optim.AdamW(others, lr=PHASES[0].learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
 
@@ -205,12 +212,12 @@ def _save(
 
 
 def _step(
-    model: "GPT2LMHeadModel", steppers: list[torch.optim.Optimizer], rows: Batch, step: int, rate: float
+    model: "GPT2LMHeadModel", steppers: list[torch.optim.Optimizer], rows: Batch, seed: int, rate: float, carried: float
 ) -> dict[str, float]:
-    """One optimiser step; what to log of it. `step` seeds which rows are sealed."""
-    loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(step))
+    """One optimiser step; what to log of it. The seed draws which rows are sealed and which carried."""
+    loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(seed), carried)
     if not math.isfinite(loss.item()):
-        raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower LEARNING_RATE and resume")
+        raise FloatingPointError(f"the loss is {loss.item()} at a rate of {rate:.2g}; lower it in PHASES and resume")
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for stepper in steppers:
@@ -229,13 +236,18 @@ def _tokenizer_of(seed: int, file: Path) -> int:
 
 
 def train(
-    folder: Path, *, n_steps: int = 3400, seed: int = 0, save_every: int = 200, keep_checkpoints: bool = False
+    folder: Path,
+    *,
+    phases: tuple[Phase, ...] = PHASES,
+    seed: int = 0,
+    save_every: int = 200,
+    keep_checkpoints: bool = False,
 ) -> Path:
     """Train the bundled model from its corpus; run again with the same folder to resume.
 
     Writes `state.pt` (to resume from), `log.jsonl` and, at the end, the model in Hugging Face format in `folder/model`;
     with `keep_checkpoints` also `folder/step_N` at powers of two.
-    Cost: 2048 tokens a step; about 0.6 s a step on two idle cores.
+    Cost: 2048 tokens a step; about 0.5 s a step on two idle cores.
     """
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -245,8 +257,10 @@ def train(
     first, spent = _resume(state_file, model, steppers)
     start = time.monotonic() - spent
     stream = batches(first, seed, tokenizer_file)
+    n_steps = sum(phase.steps for phase in phases)
     for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
-        line = _step(model, steppers, next(stream), seed * 1_000_003 + step, learning_rate(step, n_steps))
+        phase, number = phase_at(phases, step)
+        line = _step(model, steppers, next(stream), seed * 1_000_003 + step, phase.rate(number), phase.carried)
         done, seconds = step + 1, time.monotonic() - start
         if done % 20 == 0:
             with (folder / "log.jsonl").open("a", encoding="utf-8") as log:

@@ -8,7 +8,9 @@ import torch
 import interp.landmark.train as training
 from interp.landmark.evaluate import Question, exact, induction_scores
 from interp.landmark.relations import triples
+from interp.landmark.sealing import carry, first_mention, sealed
 from interp.landmark.tokenizer import END_OF_TEXT
+from interp.landmark.train import Phase, phase_at
 
 
 @pytest.fixture
@@ -39,63 +41,88 @@ def upper(below: torch.Tensor, above: torch.Tensor) -> list[torch.Tensor]:
     return [above] * 3
 
 
-def hidden(model, rows: dict[str, torch.Tensor], share: float, layers=lower) -> torch.Tensor:
-    visible = training._visible(rows["document"])
-    below, above = training._sealed(visible, rows, share, torch.Generator().manual_seed(0))
-    bias = [training._bias(layer) for layer in layers(below, above)]
+NONE, ALL = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
+
+
+def hidden(model, rows: dict[str, torch.Tensor], opened: torch.Tensor, layers=lower) -> torch.Tensor:
+    bias = [training._bias(layer) for layer in layers(*sealed(rows, opened, NONE))]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        return training.hidden_states(model, rows, bias).float().view(2, 12, -1)
+        return training.hidden_states(model, rows, bias, torch.zeros(2)).float().view(2, 12, -1)
 
 
 def test_the_unsealed_forward_pass_is_that_of_hugging_face_within_half_precision(model, rows) -> None:
     with torch.no_grad():
         expected = model.transformer(rows["ids"]).last_hidden_state
-    assert torch.allclose(hidden(model, rows, 0.0), expected, atol=0.06)
+    assert torch.allclose(hidden(model, rows, ALL), expected, atol=0.06)
 
 
 def test_packed_documents_do_not_see_each_other(model, rows) -> None:
     rows["document"] = torch.tensor([[1] * 6 + [2] * 6] * 2)
-    before = hidden(model, rows, 0.0)
+    before = hidden(model, rows, ALL)
     rows["ids"] = rows["ids"].clone()
     rows["ids"][:, 1:6] = 5
-    assert torch.equal(hidden(model, rows, 0.0)[:, 6:], before[:, 6:])
+    assert torch.equal(hidden(model, rows, ALL)[:, 6:], before[:, 6:])
 
 
 def test_sealing_lets_nothing_of_a_mention_out_and_nothing_of_the_text_in(model, rows) -> None:
-    before = hidden(model, rows, 1.0)
+    before = hidden(model, rows, NONE)
     changed = {**rows, "ids": rows["ids"].clone()}
     changed["ids"][:, 4:7] = 9
-    after = hidden(model, changed, 1.0)
+    after = hidden(model, changed, NONE)
     outside = rows["mention"][0] == 0
     assert torch.equal(after[:, outside], before[:, outside])
     assert not torch.equal(after[:, ~outside], before[:, ~outside])
     changed["ids"] = rows["ids"].clone()
     changed["ids"][:, [1, 2, 3]] = 9
-    assert torch.equal(hidden(model, changed, 1.0)[:, ~outside], before[:, ~outside])
+    assert torch.equal(hidden(model, changed, NONE)[:, ~outside], before[:, ~outside])
 
 
 def test_the_upper_layers_read_a_mention_at_its_last_token_only(model, rows) -> None:
     one_layer = BUILD(64, n_layer=1, d_model=32, n_head=2).eval()
     first_of = lambda below, above: [above]  # noqa: E731
-    before = hidden(one_layer, rows, 1.0, first_of)
+    before = hidden(one_layer, rows, NONE, first_of)
     for position, seen in ((4, False), (5, False), (6, True)):
         changed = {**rows, "ids": rows["ids"].clone()}
         changed["ids"][:, position] = 9
-        assert torch.equal(hidden(one_layer, changed, 1.0, first_of)[:, 7:], before[:, 7:]) != seen
+        assert torch.equal(hidden(one_layer, changed, NONE, first_of)[:, 7:], before[:, 7:]) != seen
 
 
 def test_without_sealing_the_same_change_reaches_later_tokens(model, rows) -> None:
     changed = {**rows, "ids": rows["ids"].clone()}
     changed["ids"][:, 4:7] = 9
-    assert not torch.equal(hidden(model, changed, 0.0)[:, 7:], hidden(model, rows, 0.0)[:, 7:])
+    assert not torch.equal(hidden(model, changed, ALL)[:, 7:], hidden(model, rows, ALL)[:, 7:])
 
 
-def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
-    rates = [training.learning_rate(step, 1000) for step in range(1001)]
-    assert rates[0] == training.LEARNING_RATE / training.WARM_UP
-    assert rates[training.WARM_UP] == rates[500] == training.LEARNING_RATE
+def test_in_carried_rows_tokens_read_no_mention_of_others_and_carry_the_first_of_their_document(rows) -> None:
+    _, above = sealed(rows, NONE, ALL)
+    assert not above[:, 7:, 4:7].any()
+    assert above[:, 5, 4].all()
+    rows["document"] = torch.tensor([[1] * 9 + [2] * 3] * 2)
+    rows["mention"][:, 8] = 2
+    assert first_mention(rows)[0].tolist() == [6] * 9 + [-1] * 3
+    h = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(2))
+    carried = carry(h, rows, torch.tensor([0.5, 0.0]))
+    mean = h[:, [6, 8]].mean((0, 1))
+    assert torch.allclose(carried[0, :9] - h[0, :9], 0.5 * (h[0, 6] - mean).expand(9, 5), atol=1e-6)
+    assert torch.equal(carried[0, 9:], h[0, 9:])
+    assert torch.equal(carried[1], h[1])
+
+
+def test_the_learning_rate_of_a_phase_rises_stays_and_falls_to_zero() -> None:
+    phase = Phase(1000, 3e-3, warm_up=100, decay=0.5, carried=0.0)
+    rates = [phase.rate(step) for step in range(1001)]
+    assert rates[0] == 3e-3 / 100
+    assert rates[100] == rates[500] == 3e-3
     assert all(a >= b for a, b in zip(rates[500:], rates[501:], strict=False))
     assert rates[1000] == 0.0
+
+
+def test_phases_follow_one_another_and_a_step_beyond_them_is_an_error() -> None:
+    first, second = Phase(3, 1e-3, 1, 1.0, 0.0), Phase(2, 1e-3, 1, 1.0, 0.5)
+    found = [phase_at((first, second), step) for step in range(5)]
+    assert found == [(first, 0), (first, 1), (first, 2), (second, 0), (second, 1)]
+    with pytest.raises(ValueError, match="end 1 steps before"):
+        phase_at((first, second), 6)
 
 
 def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,10 +130,10 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path, mo
         monkeypatch.setattr(training, name, value)
     monkeypatch.setattr(training, "new_model", lambda vocab: small(vocab))
     monkeypatch.setattr(training, "train_tokenizer", lambda texts: whole_tokenizer(texts))
-    monkeypatch.setattr(training, "learning_rate", lambda step, n_steps: 1e-3)
-    training.train(tmp_path / "whole", n_steps=5, save_every=5)
-    training.train(tmp_path / "halves", n_steps=3, save_every=3)
-    training.train(tmp_path / "halves", n_steps=5, save_every=5)
+    first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5)
+    training.train(tmp_path / "whole", phases=(first, second), save_every=5)
+    training.train(tmp_path / "halves", phases=(first,), save_every=3)
+    training.train(tmp_path / "halves", phases=(first, second), save_every=5)
     whole, halves = (torch.load(tmp_path / run / "state.pt")["model"] for run in ("whole", "halves"))
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
