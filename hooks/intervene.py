@@ -110,7 +110,7 @@ class _Change:
     @cached_property
     def at(self) -> Position:
         """The tokens any intervention of the chain selects."""
-        return reduce(or_, dict.fromkeys(one.at for one in self.chain))
+        return reduce(or_, {one.at.select: one.at for one in self.chain}.values())
 
     def __call__(self, a: Tensor) -> Tensor | None:
         if self.model.running.resting:

@@ -114,7 +114,12 @@ def test_parameters_collect_no_gradients_and_may_be_trained_as_before(fresh: Any
     for parameter in half:
         parameter.requires_grad_(False)
     before = [parameter.requires_grad for parameter in model.hf.parameters()]
-    capture_gradients(model, "Fog", resid_post[0], surprise)
+
+    def watching(said: Tensor) -> Tensor:
+        assert not any(parameter.requires_grad for parameter in model.hf.parameters())
+        return surprise(said)
+
+    capture_gradients(model, "Fog", resid_post[0], watching)
     with pytest.raises(ZeroDivisionError):
         capture_gradients(model, "Fog", resid_post[0], lambda said: said.sum() / (1 // 0))
     assert [parameter.requires_grad for parameter in model.hf.parameters()] == before

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hooks import Model, Site, capture, intervene
+from hooks import Model, Position, Site, capture, intervene
 from hooks.finite import Watch
 from hooks.interventions import add, apply, replace, scale, zero
 from hooks.position import everywhere, first, generated, last, prompt, special, substring
@@ -80,6 +80,14 @@ def test_one_token_changed_twice_in_a_pass_is_one_token(gpt2: Model) -> None:
         gpt2.run("Fog")
     assert receipt[mlp_act[0]].prefill_tokens == 4
     assert receipt[mlp_act[0]].relative_change == pytest.approx((0.0 + 2.0 + 2.0 + 0.5) / 4, rel=1e-5)
+
+
+def test_rules_of_ones_own_are_told_apart_also_under_one_name(gpt2: Model) -> None:
+    none, one = (Position("mine", lambda read, n=n: read.given & (read.given.cumsum(dim=1) <= n)) for n in (0, 1))
+    with intervene(gpt2, {mlp_act[0]: [scale(2.0, at=none), scale(3.0, at=one)]}) as receipt:
+        gpt2.run("Fog")
+    assert receipt[mlp_act[0]].prefill_tokens == 1
+    assert receipt[mlp_act[0]].relative_change == pytest.approx(2.0, rel=1e-5)
 
 
 def test_a_change_of_nothing_at_all_is_no_change_and_one_from_nothing_is_infinite(gpt2: Model) -> None:
