@@ -129,6 +129,12 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
             f"{where} normalises its input by '{normalisation}'; fold that into the weights with SAELens "
             "and save again."
         )
+    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
+    if (architecture == "standard" and activation != "relu") or config.get("finetuning_scaling_factor"):
+        raise ValueError(
+            f"{where} is of an older format, with activation '{activation}' or a scale per latent beside its weights; "
+            "load and save it with SAELens first."
+        )
     trained_as = metadata.get("training_architecture")
     kind = ARCHITECTURES[trained_as if architecture == "jumprelu" and trained_as in THRESHOLDED else architecture]
     weights = _in_our_words(dict(weights), dict(config), kind)
@@ -137,7 +143,8 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
     )
     sae = kind(weights["W_enc"].shape[-2], weights["W_enc"].shape[-1], **settings)
     missing, unexpected = sae.load_state_dict(weights, strict=False)
-    if lost := [name for name in missing if name in dict(sae.named_parameters())] + unexpected:
+    needed = {"threshold", *dict(sae.named_parameters())}
+    if lost := sorted(needed & {*missing}) + unexpected:
         raise ValueError(f"{where} does not hold the weights of a '{architecture}' autoencoder: see {lost}.")
     _remember(sae, metadata | {k: config[k] for k in ("hook_name", "model_name") if k in config})
     return sae

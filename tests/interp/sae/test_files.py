@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hooks.site import resid_post, z
-from interp.sae import TopK, load, save
+from interp.sae import BatchTopK, Standard, TopK, load, save
 
 D, LATENTS, K = 12, 40, 4
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -65,3 +66,21 @@ def test_an_unknown_architecture_is_told_those_that_are_read(tmp_path: Path) -> 
 def test_a_normalised_input_is_refused_rather_than_ignored(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="normalises its input by 'layer_norm'; fold that into the weights"):
         load(change(save(some_sae(), tmp_path), normalize_activations="layer_norm"))
+
+
+def test_an_older_format_is_refused_rather_than_read_as_relu(tmp_path: Path) -> None:
+    folder = change(save(Standard(D, LATENTS), tmp_path), activation_fn_str="topk")
+    with pytest.raises(ValueError, match="is of an older format, with activation 'topk'"):
+        load(folder)
+
+
+def test_weights_that_are_not_the_architectures_are_named(tmp_path: Path) -> None:
+    folder = save(BatchTopK(D, LATENTS, k=3), tmp_path)
+    weights = load_file(folder / "sae_weights.safetensors")
+    threshold = weights.pop("threshold")
+    save_file(weights, folder / "sae_weights.safetensors")
+    with pytest.raises(ValueError, match=r"does not hold the weights of a 'jumprelu' autoencoder: see \['threshold'\]"):
+        load(folder)
+    save_file(weights | {"threshold": threshold, "W_more": threshold.clone()}, folder / "sae_weights.safetensors")
+    with pytest.raises(ValueError, match=r"see \['W_more'\]"):
+        load(folder)

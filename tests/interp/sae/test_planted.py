@@ -1,0 +1,81 @@
+"""Planted dictionaries, five seeds each: what every published objective should find, and where absorption shows."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from interp.sae import (
+    SAE,
+    BatchTopK,
+    MatryoshkaBatchTopK,
+    Standard,
+    TopK,
+    absorption,
+    evaluate,
+    match_truth,
+    stored,
+    train,
+)
+from tests.interp.sae.planted import activations, features
+
+SEEDS = range(5)
+
+
+def learnt(sae: SAE, x: Tensor, tokens: int, lr: float, seed: int) -> SAE:
+    train(sae, stored(x), tokens=tokens, batch_size=512, lr=lr, dead_after=20_000, seed=seed, progress=False)
+    return sae
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_orthogonal_dictionary_is_recovered_whole_by_l1(seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    truth = features(64, 64, g)
+    x = activations(truth, 20_000, 0.05, g)
+    sae = learnt(Standard(64, 64, coefficient=0.1, seed=seed), x, 300_000, 1e-2, seed)
+    quality = evaluate(sae, stored(x))
+    assert match_truth(sae.W_dec.detach(), truth).mcc >= 0.99
+    assert quality.explained_variance >= 0.99
+    assert quality.dead_share < 0.05
+
+
+@pytest.mark.parametrize(("kind", "seed"), [*((TopK, seed) for seed in SEEDS), (BatchTopK, 0), (BatchTopK, 1)])
+def test_four_times_more_features_than_dimensions_are_recovered_at_matched_k(kind: type[SAE], seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    truth = features(128, 32, g)
+    x = activations(truth, 20_000, 0.02, g)
+    sae = learnt(kind(32, 128, k=3, seed=seed), x, 100_000, 4e-3, seed)  # pyright: ignore[reportCallIssue]
+    match = match_truth(sae.W_dec.detach(), truth)
+    assert match.mcc >= 0.90, str(match)
+    assert match.floor <= 0.60
+    assert evaluate(sae, stored(x)).dead_share < 0.05
+
+
+def hierarchy(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Six parents with two children each, a child on only where its parent is: truth, what is on, activations."""
+    g = torch.Generator().manual_seed(seed)
+    truth = features(18, 24, g)
+    parents = torch.rand(20_000, 6, generator=g) < 0.15
+    which = torch.randint(0, 3, (20_000, 6), generator=g)
+    children = torch.cat([parents & (which == i) for i in (0, 1)], dim=1)
+    on = torch.cat([parents, children], dim=1).float()
+    return truth, on, on @ truth
+
+
+def absorbed(sae: SAE, truth: Tensor, on: Tensor, x: Tensor) -> float:
+    """The mean absorption of parents, each of which has one latent of its own by the best match."""
+    latents = match_truth(sae.W_dec.detach(), truth[:6]).latents.tolist()
+    rates = [absorption(sae, x, on[:, i] > 0, [latents[i]], truth[i]).rate for i in range(6)]
+    return sum(rates) / 6
+
+
+def test_a_matryoshka_absorbs_less_than_a_standard_autoencoder() -> None:
+    rates = []
+    for seed in SEEDS:
+        truth, on, x = hierarchy(seed)
+        nested = MatryoshkaBatchTopK(24, 18, k=1.5, widths=(6, 18), seed=seed)
+        plain = Standard(24, 18, coefficient=0.3, seed=seed)
+        pair = [learnt(sae, x, 100_000, 5e-3, seed) for sae in (plain, nested)]
+        rates.append([absorbed(sae, truth, on, x) for sae in pair])
+    standard, matryoshka = torch.tensor(rates).mean(0).tolist()
+    assert standard > 0.1
+    assert matryoshka < standard / 2
