@@ -15,7 +15,7 @@ from hooks.site import Site
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
-Derive = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos 1"]]
+Derive = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n 1"]]
 
 
 @final
@@ -163,7 +163,7 @@ def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def norm_scale(norm: nn.Module) -> Derive:
-    """Return the function that computes, in float32, the divisor of a normalisation from its input.
+    """Return the function that computes, in float32 or better, the divisor of a normalisation from its input.
 
     LayerNorm divides by sqrt(mean((x - mean(x))^2) + eps), RMSNorm by sqrt(mean(x^2) + eps).
 
@@ -175,8 +175,8 @@ def norm_scale(norm: nn.Module) -> Derive:
     eps = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None) or 0.0
     centred = _ignores_the_mean(norm)
 
-    def scale(x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
-        x = x.float()
+    def scale(x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n 1"]:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         x = x - x.mean(dim=-1, keepdim=True) if centred else x
         return (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
 

@@ -1,9 +1,13 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
+from interp.show.browse import browse, record_html
 from interp.show.dose import dose_panel
 from interp.show.feature import examples_panel, histogram_panel, words_panel
 from interp.show.generations import generations_panel
+from interp.show.heads import attention_panel, heads_panel
+from interp.show.lens import attribution_panel, divergence_panel, entropy_panel, lens_panel, rank_panel
 from interp.show.page import Panel, Section, Tile, report
+from interp.show.patch import patch_panel
 from interp.show.positions import positions_panel
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
@@ -14,11 +18,21 @@ __all__ = [
     "Panel",
     "Section",
     "Tile",
+    "attention_panel",
+    "attribution_panel",
+    "divergence_panel",
+    "browse",
     "dose_panel",
+    "entropy_panel",
     "examples_panel",
     "generations_panel",
+    "heads_panel",
     "histogram_panel",
+    "lens_panel",
+    "patch_panel",
     "positions_panel",
+    "rank_panel",
+    "record_html",
     "report",
     "scorecard_panel",
     "search_panel",

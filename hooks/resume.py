@@ -1,0 +1,143 @@
+"""Resuming: a forward pass run once, and taken up again before any block as often as its copies are changed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hooks.activations import Activations
+from hooks.capture import capture
+from hooks.forward import forward
+from hooks.model import Model, Text
+from hooks.passes import spread
+from hooks.site import Site, resid_post, resid_pre
+from hooks.taps import Edit
+
+Passed: TypeAlias = Callable[[Tensor], Any]
+
+
+class _Behind(Exception):
+    """The last block has been computed."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A forward pass kept so that it can be taken up again before any block. Made by `hold`.
+
+    Attributes:
+        model: the model.
+        activations: what was asked for, with the stream before every block and behind the last.
+        passed: gives a stream the form in which this model's blocks return it.
+    """
+
+    model: Model
+    activations: Activations
+    passed: Passed
+
+    @property
+    def final(self) -> Float[Tensor, "batch pos d_model"]:
+        """The stream behind the last block."""
+        return self.activations[resid_post[self.model.n_layers - 1]]
+
+    def resumed(self, layer: int, edits: Mapping[Site, Edit], times: int = 1) -> Float[Tensor, "n pos d_model"]:
+        """Return the stream behind the last block, computed from one block on under edits.
+
+        Row `text * times + i` is the i-th copy of a text. Blocks before `layer` do not run; sites outside the
+        blocks are reached from layer 0. The caller's grad mode holds, and the stream taken up is detached.
+
+        Args:
+            layer: the first block to run.
+            edits: from the tensor of a site, [n pos *d], to what flows on.
+            times: how many copies of each text.
+
+        Raises:
+            ValueError: an unknown site.
+
+        Cost: `n_layers - layer` blocks over `batch * times` rows, without unembedding.
+
+        Example:
+            ```python
+            held = hold(model, "Fog over the bay")
+            held.resumed(3, {z[3]: lambda a: 0.5 * a})
+            ```
+        """
+        tokens = self.activations.tokens
+        copies = spread(tokens, tokens.ids.repeat_interleave(times, dim=0))
+        if copies is None:
+            raise ValueError(f"times is the number of copies of each text, at least 1; got {times}")
+        got: list[Tensor] = []
+
+        def keep(value: Tensor) -> None:
+            got.append(value)
+            raise _Behind
+
+        last = resid_post[self.model.n_layers - 1]
+        with ExitStack() as stack:
+            stack.enter_context(self.model.running.reading(copies))
+            if layer > 0:
+                stream = self.activations[resid_pre[layer]].repeat_interleave(times, dim=0)
+                stack.callback(self.model.tap(resid_pre[layer]).attach(lambda _: stream).remove)
+                stack.enter_context(_passed_over(self.model.blocks[:layer], self.passed))
+            for site, edit in edits.items():
+                stack.callback(self.model.tap(site).attach(edit).remove)
+            stack.callback(self.model.tap(last).attach(keep).remove)
+            with suppress(_Behind):
+                forward(self.model.hf, copies)
+        (value,) = got
+        return value
+
+
+def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
+    """Run a forward pass once and keep the stream before every block, to take it up again there.
+
+    Args:
+        model: a loaded model.
+        text: a text, texts, token ids or `Tokens`, read as one batch.
+        sites: what else to keep.
+
+    Raises:
+        ValueError: an unknown site.
+
+    Cost: one forward pass; memory for `n_layers + 1` streams.
+
+    Example:
+        ```python
+        hold(model, "Fog over the bay").resumed(3, {})
+        ```
+    """
+    tokens = model.tokens(text)
+    streams = [resid_pre[layer] for layer in range(model.n_layers)]
+    forms: list[Passed] = []
+    hook = model.blocks[0].register_forward_hook(lambda _m, _a, output: forms.append(_form(output)))
+    try:
+        wanted = dict.fromkeys([*streams, *sites, resid_post[model.n_layers - 1]])
+        acts = capture(model, tokens, wanted, batch_size=len(tokens))
+    finally:
+        hook.remove()
+    return Held(model, acts, forms[0])
+
+
+def _form(output: Any) -> Passed:
+    if isinstance(output, Tensor):
+        return lambda stream: stream
+    return lambda stream: (stream, *(None for _ in output[1:]))
+
+
+@contextmanager
+def _passed_over(blocks: nn.ModuleList, passed: Passed) -> Iterator[None]:
+    """Let blocks hand on what they are given."""
+
+    def hand_on(*args: Any, **kwargs: Any) -> Any:
+        return passed(args[0] if args else next(iter(kwargs.values())))
+
+    for block in blocks:
+        block.forward = hand_on
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward

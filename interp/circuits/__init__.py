@@ -1,0 +1,31 @@
+"""Circuits: which places of a forward pass a behaviour runs through, by patching one run's values into another."""
+
+from interp.circuits.attribution import attribution_patching as attribution_patching
+from interp.circuits.effect import PatchEffect as PatchEffect
+from interp.circuits.integrated import integrated_attribution as integrated_attribution
+from interp.circuits.metric import logit_difference as logit_difference
+from interp.circuits.over import Over as Over
+from interp.circuits.over import each_head as each_head
+from interp.circuits.over import each_head_and_position as each_head_and_position
+from interp.circuits.over import each_layer as each_layer
+from interp.circuits.over import each_position as each_position
+from interp.circuits.patch_sweep import patch_sweep as patch_sweep
+from interp.circuits.patching import Patching as Patching
+from interp.circuits.patching import denoising as denoising
+from interp.circuits.patching import noising as noising
+
+__all__ = [
+    "Over",
+    "PatchEffect",
+    "Patching",
+    "attribution_patching",
+    "denoising",
+    "each_head",
+    "each_head_and_position",
+    "each_layer",
+    "each_position",
+    "integrated_attribution",
+    "logit_difference",
+    "noising",
+    "patch_sweep",
+]

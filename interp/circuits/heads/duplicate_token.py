@@ -1,0 +1,35 @@
+"""Duplicate-token heads: attend to the last occurrence of the present token."""
+
+import torch
+
+from hooks import Model
+from interp.circuits.heads.repeated import repeated
+from interp.circuits.heads.scores import HeadScores, attention_between
+
+
+def duplicate_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> HeadScores:
+    """Score = E[A(t, t - T)] over the second half of T random tokens said twice (Wang et al. 2022, arXiv:2211.00593).
+
+    Control: the same places where the second half repeats nothing.
+
+    Args:
+        model: the model.
+        length: T.
+        n: sequences.
+        seed: of the random tokens.
+
+    Raises:
+        ValueError: as `repeated`.
+
+    Cost: two forward passes over n sequences of 2 T tokens.
+
+    ```python
+    duplicate_token(model).top()
+    ```
+    """
+    said = repeated(model, length=length, n=n, seed=seed)
+    queries = said.start + torch.arange(length, 2 * length)
+    values, control = (
+        attention_between(model, tokens, queries, queries - length) for tokens in (said.tokens, said.fresh)
+    )
+    return HeadScores("duplicate token", values, control)

@@ -1,0 +1,35 @@
+"""Induction heads: attend to what came after the last occurrence of the present token."""
+
+import torch
+
+from hooks import Model
+from interp.circuits.heads.repeated import repeated
+from interp.circuits.heads.scores import HeadScores, attention_between
+
+
+def induction(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> HeadScores:
+    """Score = E[A(t, t - T + 1)] over the second half of T random tokens said twice.
+
+    The key is the token after the earlier occurrence, at offset +1: Olsson et al. 2022, arXiv:2209.11895, whose words
+    ("preceded") read as -1, and whose mechanism is +1. Control: the same places where the second half repeats nothing.
+
+    Args:
+        model: the model.
+        length: T.
+        n: sequences.
+        seed: of the random tokens.
+
+    Raises:
+        ValueError: as `repeated`.
+
+    Cost: two forward passes over n sequences of 2 T tokens.
+
+    ```python
+    induction(model).top()
+    ```
+    """
+    said = repeated(model, length=length, n=n, seed=seed)
+    queries = said.start + torch.arange(length, 2 * length)
+    keys = queries - length + 1
+    values, control = (attention_between(model, tokens, queries, keys) for tokens in (said.tokens, said.fresh))
+    return HeadScores("induction", values, control)

@@ -1,0 +1,33 @@
+"""Previous-token heads: attend to the token before."""
+
+import torch
+
+from hooks import Model
+from interp.circuits.heads.repeated import repeated
+from interp.circuits.heads.scores import HeadScores, attention_between
+
+
+def previous_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> HeadScores:
+    """Score = E[A(t, t - 1)] over random tokens, none of which occurs twice.
+
+    Control: attention to the token before that, E[A(t, t - 2)], which a head that merely looks nearby shares.
+
+    Args:
+        model: the model.
+        length: of each half of a sequence.
+        n: sequences.
+        seed: of the random tokens.
+
+    Raises:
+        ValueError: as `repeated`.
+
+    Cost: two forward passes over n sequences of 2 `length` tokens.
+
+    ```python
+    previous_token(model).top()
+    ```
+    """
+    said = repeated(model, length=length, n=n, seed=seed)
+    queries = said.start + torch.arange(2, 2 * length)
+    values, control = (attention_between(model, said.fresh, queries, queries - back) for back in (1, 2))
+    return HeadScores("previous token", values, control)

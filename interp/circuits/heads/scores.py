@@ -1,0 +1,47 @@
+"""Head scores: one number per attention head, beside what it would be of a head that does nothing of the kind."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks import Model, Tokens, capture
+from hooks.site import pattern
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """A score per head.
+
+    Attributes:
+        name: what is scored.
+        values: the scores.
+        control: the same where there is nothing of the kind to find; what it is, the detector says.
+    """
+
+    name: str
+    values: Float[Tensor, "layer head"]
+    control: Float[Tensor, "layer head"]
+
+    def top(self, count: int = 5) -> tuple[tuple[int, int, float], ...]:
+        """The heads with the highest scores: layer, head, score."""
+        order = self.values.flatten().argsort(descending=True)[:count].tolist()
+        n_heads = self.values.shape[1]
+        return tuple((i // n_heads, i % n_heads, float(self.values.flatten()[i])) for i in order)
+
+
+@torch.no_grad()
+def attention_between(
+    model: Model, tokens: Tokens, queries: Int[Tensor, "n"], keys: Int[Tensor, "n"]
+) -> Float[Tensor, "layer head"]:
+    """E[A[queries_i, keys_i]], over texts and i, of every head.
+
+    Raises:
+        ValueError: a model whose attention patterns cannot be captured.
+
+    Cost: one forward pass with eager attention.
+    """
+    layers = range(model.n_layers)
+    acts = capture(model, tokens, [pattern[layer] for layer in layers], batch_size=len(tokens))
+    return torch.stack([acts[pattern[layer]][:, :, queries, keys].float().mean((0, 2)) for layer in layers])

@@ -1,0 +1,20 @@
+"""The gain of a norm: the linear map that is left of it when its divisor is held."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hooks.taps import norm_scale
+
+
+@torch.no_grad()
+def norm_gain(norm: nn.Module | None, d_model: int) -> Float[Tensor, "d_model d_model"]:
+    """What a norm does to a stream but for its divisor: N(e) = (norm(e) - norm(0)) s(e), for unit vectors e.
+
+    Row e is N(e). N is linear: x N / s(x) + norm(0) is norm(x).
+    """
+    if norm is None:
+        return torch.eye(d_model)
+    weight = norm.get_parameter("weight")
+    unit = torch.eye(d_model).to(weight)
+    return (norm(unit) - norm(torch.zeros_like(unit))) * norm_scale(norm)(unit).to(weight)

@@ -1,0 +1,129 @@
+"""Activation patching: put another run's value in one place at a time, and see how the metric moves."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from hooks import Model, Position, Site, capture
+from hooks.position import last
+from hooks.resume import Held, hold
+from hooks.site import resid_post
+from hooks.taps import Edit
+from interp.circuits.effect import PatchEffect
+from interp.circuits.metric import Metric
+from interp.circuits.over import Over
+from interp.circuits.patching import Patching, aligned, read_at
+
+
+@torch.no_grad()
+def patch_sweep(
+    model: Model,
+    patching: Patching,
+    metric: Metric,
+    *,
+    over: Over,
+    at: Position = last,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> PatchEffect:
+    """Activation patching over sites, layers, heads and positions: m(run with a <- a_donor), a place at a time.
+
+    Many patches share a forward pass, which begins at the patched layer and unembeds the token that is read. A patch
+    that would change no bit is not run: its effect is exactly 0.
+
+    Args:
+        model: the model.
+        patching: `denoising(clean, corrupt)` or `noising(clean, corrupt)`; several texts are patched alike.
+        metric: from the logits of one token per text to one number per text.
+        over: what to patch, such as `each_position(resid_pre)`.
+        at: the token whose logits the metric reads.
+        batch_size: rows per forward pass; all texts of one patch go together.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: texts whose tokens do not align, an unknown or read-only site, heads where there are none, a
+            metric that does not give one finite number per text.
+
+    Cost: two forward passes, and for each patch the blocks from its layer on.
+
+    After Vig et al. 2020; Meng et al. 2022; Zhang and Nanda 2023, arXiv:2309.16042.
+
+    ```python
+    metric = logit_difference(model, " Paris", " Rome")
+    patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre)).effect
+    ```
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: give at least 1 row per forward pass")
+    tokens, giver = patching.tokens(model)
+    sites = over.listed(model)
+    if "pos" in over.axes:
+        aligned(tokens)
+    end = resid_post[model.n_layers - 1]
+    base, donor = hold(model, tokens, sites), capture(model, giver, {*sites, end}, batch_size=len(giver))
+    ends = read_at(tokens, at)
+    m_base = measured(metric, model.unembed(base.final[ends]))
+    m_donor = measured(metric, model.unembed(donor[end][read_at(giver, at)]))
+    patched = []
+    for site in tqdm(sites, desc="patching", disable=not progress):
+        masks = over.masks(tokens.ids.shape[1], model.tap(site).shape).to(model.device)
+        m = m_base[:, None].repeat(1, len(masks))
+        live = _changing(base.activations[site], donor[site], masks).nonzero().flatten()
+        for some, values in _run(base, site, donor[site], masks, live, max(1, batch_size // len(tokens)), ends, metric):
+            m[:, some] = values
+        patched.append(m.unflatten(1, over.extent(tokens.ids.shape[1], model.tap(site).shape) or (1,)))
+    result = torch.stack(patched, 1)
+    result = result if over.axes else result.squeeze(2)
+    return PatchEffect(patching.kind, sites, over.axes, tokens, m_base, m_donor, result)
+
+
+def measured(metric: Metric, logits: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
+    """The metric of one row of logits per text.
+
+    Errors: `ValueError` when it is not one finite number per text.
+    """
+    m = metric(logits)
+    if m.shape != logits.shape[:1] or not bool(torch.isfinite(m).all()):
+        told = f"shape {tuple(m.shape)}" if m.shape != logits.shape[:1] else "NaN or infinity"
+        raise ValueError(f"the metric gave {told} for {len(logits)} texts: it must give one finite number for each")
+    return m
+
+
+def _changing(
+    own: Float[Tensor, "batch pos *d"], given: Float[Tensor, "batch pos *d"], masks: Bool[Tensor, "n pos ..."]
+) -> Bool[Tensor, "n"]:
+    """Which patches change anything at all."""
+    differs = (own != given).any(-1).any(0)
+    return (masks & differs).flatten(1).any(1)
+
+
+def _run(
+    base: Held,
+    site: Site,
+    given: Float[Tensor, "batch pos *d"],
+    masks: Bool[Tensor, "n pos ..."],
+    live: Tensor,
+    at_once: int,
+    ends: Bool[Tensor, "batch pos"],
+    metric: Metric,
+) -> Iterator[tuple[Tensor, Float[Tensor, "example n"]]]:
+    """The metric of the patches that change something, several per forward pass."""
+    for some in live.split(at_once) if len(live) else ():
+        final = base.resumed(site.layer or 0, {site: _put(given, masks[some])}, times=len(some))
+        logits = base.model.unembed(final[ends.repeat_interleave(len(some), dim=0)])
+        rows = logits.unflatten(0, (-1, len(some))).unbind(1)
+        yield some, torch.stack([measured(metric, row) for row in rows], 1)
+
+
+def _put(given: Float[Tensor, "batch pos *d"], masks: Bool[Tensor, "n pos ..."]) -> Edit:
+    """Replace what a mask names, in copy i of each text what mask i names."""
+    where = masks.repeat(len(given), *(1 for _ in masks.shape[1:]))[..., None]
+
+    def edit(a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        a = a.expand(len(where), *a.shape[1:])  # a family may compute position embeddings once for all rows
+        return torch.where(where, given.repeat_interleave(len(masks), dim=0).to(a), a)
+
+    return edit

@@ -1,0 +1,82 @@
+"""Patchings: which run is changed, and which run its values come from."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from hooks import Model, Position, Tokens
+from hooks.model import Text
+
+
+@dataclass(frozen=True, eq=False)
+class Patching:
+    """The run that is changed (`base`) and the run whose values are put into it (`donor`)."""
+
+    kind: str
+    base: Text
+    donor: Text
+
+    def tokens(self, model: Model) -> tuple[Tokens, Tokens]:
+        """Both runs' tokens, which stand in the same places.
+
+        Errors: `ValueError` when they differ in number, so that a patch would put one word in another's place.
+        """
+        base, donor = model.tokens(self.base), model.tokens(self.donor)
+        if len(base) != len(donor):
+            raise ValueError(
+                f"{len(base)} texts are to be patched with {len(donor)}: give as many clean as corrupt ones"
+            )
+        lengths = [(int(one.sum()), int(other.sum())) for one, other in zip(base.mask, donor.mask, strict=True)]
+        for row, (n, m) in enumerate(lengths):
+            if n != m:
+                raise ValueError(
+                    f"text {row} has {n} tokens in one run and {m} in the other, and a patch needs each in the place "
+                    f"of its counterpart: reword one of them ({_spelt(base, row)}; {_spelt(donor, row)})"
+                )
+        return base, donor
+
+
+def denoising(clean: Text, corrupt: Text) -> Patching:
+    """Put clean values into the corrupt run: what suffices to bring the behaviour back (sufficiency).
+
+    >>> denoising("The bridge", "The tunnel").kind
+    'denoising'
+    """
+    return Patching("denoising", base=corrupt, donor=clean)
+
+
+def noising(clean: Text, corrupt: Text) -> Patching:
+    """Put corrupt values into the clean run: what the behaviour cannot do without (necessity).
+
+    >>> noising("The bridge", "The tunnel").kind
+    'noising'
+    """
+    return Patching("noising", base=clean, donor=corrupt)
+
+
+def read_at(tokens: Tokens, at: Position) -> Bool[Tensor, "batch pos"]:
+    """Where the metric reads: one token per text.
+
+    Errors: `ValueError` when the position selects none or several in a text.
+    """
+    ends = at.mask(tokens)
+    for row, count in enumerate(ends.sum(1).tolist()):
+        if count != 1:
+            raise ValueError(f"{at} selects {count} tokens of {_spelt(tokens, row)}, and a metric reads one: use last")
+    return ends
+
+
+def aligned(tokens: Tokens) -> None:
+    """Stop where an axis of positions would mean different things in different texts; `ValueError`."""
+    lengths = tokens.mask.sum(1)
+    if not torch.equal(lengths, lengths[:1].expand_as(lengths)):
+        raise ValueError(
+            f"the texts have {sorted(set(lengths.tolist()))} tokens, so one axis of positions does not fit them all: "
+            "give texts of equal length, or sweep each_layer or each_head"
+        )
+
+
+def _spelt(tokens: Tokens, row: int) -> str:
+    return f"text {row}" if tokens.texts is None else repr(tokens.texts[row][:60])

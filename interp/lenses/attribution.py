@@ -1,0 +1,100 @@
+"""Direct logit attribution: a logit as the exact sum of what every part of the model writes to the stream."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model, Position, capture
+from hooks.model import Text
+from hooks.position import last
+from hooks.site import resid_post
+from interp.circuits.metric import token_ids
+from interp.circuits.patching import read_at
+from interp.lenses.frozen_norm import Norm, Reader, frozen
+from interp.lenses.parts import Parts, components
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """A logit, or a difference of two, and its parts, which sum to it.
+
+    Attributes:
+        word: the token, or the two.
+        norm: how the final norm was treated.
+        names: of the parts; the last is what no part writes: biases behind the stream.
+        parts: what each part adds to the logit.
+        logit: what they sum to.
+    """
+
+    word: str
+    norm: str
+    names: tuple[str, ...]
+    parts: Float[Tensor, "example n"]
+    logit: Float[Tensor, "example"]
+
+    def top(self, count: int = 10) -> tuple[tuple[str, float], ...]:
+        """The parts with the largest mean over texts, by size, with it."""
+        mean = self.parts.mean(0)
+        order = mean.abs().argsort(descending=True)[:count].tolist()
+        return tuple((self.names[i], float(mean[i])) for i in order)
+
+
+def attribute(
+    model: Model,
+    text: Text,
+    word: str,
+    *,
+    versus: str | None = None,
+    into: Parts = components,
+    norm: Norm = frozen,
+    at: Position = last,
+) -> Attribution:
+    """Split the logit of a token into the parts of the stream: logit_t = sum_c g_t . c + constant.
+
+    Args:
+        model: the model.
+        text: a text, texts, token ids or `Tokens`, read as one batch.
+        word: the token.
+        versus: another token, whose logit is subtracted.
+        into: `components`, `heads`, `neurons` or `latents(sae)`.
+        norm: `frozen` holds the final norm's divisor, `linearised` follows its slope.
+        at: after which token of each text the logit is read.
+
+    Raises:
+        ValueError: a word of several tokens; capped logits; a model whose stream is not the sum of the parts.
+
+    Cost: one forward pass.
+
+    ```python
+    attribute(model, "The Golden Gate Bridge is in", " San", versus=" New", into=heads).top()
+    ```
+    """
+    tokens = model.tokens(text)
+    ends = read_at(tokens, at)
+    acts = capture(model, tokens, resid_post[model.n_layers - 1], batch_size=len(tokens))
+    x = acts[resid_post[model.n_layers - 1]][ends]
+    reader = _read(model, x, word, norm)
+    if versus is not None:
+        other = _read(model, x, versus, norm)
+        reader = Reader(reader.norm, reader.g - other.g, reader.constant - other.constant, reader.logit - other.logit)
+    names, parts = into(model, tokens, ends, reader.g)
+    _check_sum(model, parts, (reader.g * x).sum(-1))
+    spelt = word if versus is None else f"{word} − {versus}"
+    whole = torch.cat([parts, reader.constant[:, None]], 1)
+    return Attribution(spelt, reader.norm, (*names, "biases behind the stream"), whole, reader.logit)
+
+
+def _read(model: Model, x: Float[Tensor, "example d_model"], word: str, norm: Norm) -> Reader:
+    ids: Int[Tensor, example] = token_ids(model, word).expand(len(x))
+    return norm(model, x, ids)
+
+
+def _check_sum(model: Model, parts: Float[Tensor, "example n"], whole: Float[Tensor, "example"]) -> None:
+    error = (parts.sum(1) - whole).abs().max()
+    if float(error) > 1e-3 * float(parts.abs().sum(1).max() + 1e-6):
+        raise ValueError(
+            f"the stream of {model.name} is not the sum of these parts (they miss its share of the logit by "
+            f"{float(error):.3g}): its norms act on the stream or on what is added; take components, or another model"
+        )

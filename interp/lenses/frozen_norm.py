@@ -1,0 +1,86 @@
+"""The final norm as a linear map: with its divisor held at what it was, or along its slope."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks import Model
+from hooks.taps import norm_scale
+from hooks.unembed import unembed
+from interp.circuits.norm_gain import norm_gain
+from interp.lenses.unembedding import output_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """An affine map from the last stream x to a logit, exact at x: logit = g . x + constant, one per text.
+
+    Attributes:
+        norm: "frozen" or "linearised".
+        g: what each part of the stream is multiplied by.
+        constant: what is left: biases, and for a linearised norm its curvature.
+        logit: the logit itself.
+    """
+
+    norm: str
+    g: Float[Tensor, "example d_model"]
+    constant: Float[Tensor, "example"]
+    logit: Float[Tensor, "example"]
+
+
+Norm: TypeAlias = Callable[[Model, Float[Tensor, "example d_model"], Int[Tensor, "example"]], Reader]
+
+
+@torch.no_grad()
+def frozen(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor, "example"]) -> Reader:
+    """Hold the divisor s of the norm at s(x): logit = U_t N(x) / s(x) + constant, N being linear.
+
+    N is the norm's gain (`norm_gain`), centred if the norm centres. The constant is U_t norm(0) + b_t.
+    A part's share is what it adds if the stream's length stays.
+
+    Raises:
+        ValueError: a head that is no linear map, or caps its logits.
+    """
+    U, b = output_rows(model, tokens)
+    norm = model.final_norm
+    if norm is None:
+        g, constant = U, b
+    else:
+        nothing = norm(torch.zeros_like(x[:1]))[0]
+        g = torch.einsum("nd,ed->ne", U, norm_gain(norm, model.d_model)) / norm_scale(norm)(x).to(x)
+        constant = U @ nothing + b
+    return Reader("frozen", g, constant, _logit(model, x, tokens))
+
+
+def linearised(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor, "example"]) -> Reader:
+    """Follow the slope of the whole map at x: g = d logit / d x, constant = logit - g . x.
+
+    A part's share is what a little more of it does, the stream's length growing with it; since the norm undoes a
+    change of length, the shares of all parts sum to almost nothing, and the constant to almost all.
+
+    Raises:
+        ValueError: a head that is no linear map, or caps its logits.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        said = _logit(model, leaf, tokens)
+        (g,) = torch.autograd.grad(said.sum(), leaf)
+    return Reader("linearised", g, (said - (g * x).sum(-1)).detach(), said.detach())
+
+
+def _logit(model: Model, x: Tensor, tokens: Tensor) -> Tensor:
+    """The logits of x, one token each; `ValueError` where they are not the plain linear map's."""
+    U, b = output_rows(model, tokens)
+    y = x if model.final_norm is None else model.final_norm(x)
+    with torch.no_grad():
+        large = 100 * y  # far enough for a cap to show
+        capped, plain = unembed(model.hf, None, large).gather(-1, tokens[:, None])[:, 0], (U * large).sum(-1) + b
+    if not torch.allclose(capped, plain, rtol=1e-2, atol=1e-2):
+        raise ValueError(
+            f"the logits of {model.name} are capped, so they are no sum of parts: attribute a model without a cap"
+        )
+    return (U * y).sum(-1) + b

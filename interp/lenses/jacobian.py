@@ -1,0 +1,155 @@
+"""The Jacobian lens: the mean linear effect of a layer's stream on the last one, over texts and later tokens."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from hooks import Model, Tokens
+from hooks.resume import hold
+from hooks.site import resid_post
+from interp.lenses.lens import Lens
+
+
+class JacobianLens(Lens):
+    """transform(h, l) = J_l h (Gurnee et al. 2026). Made by `fit_jacobian`, or `load`.
+
+    Attributes:
+        J: for each layer it reads but the last, the mean Jacobian of the last stream.
+        n_prompts: over how many texts.
+
+    ```python
+    lens = fit_jacobian(model, texts)
+    lens.direction(" Paris", 3)
+    ```
+    """
+
+    def __init__(self, model: Model, J: Mapping[int, Float[Tensor, "d_model d_model"]], n_prompts: int) -> None:
+        super().__init__(model)
+        for layer, matrix in J.items():
+            if not 0 <= layer < model.n_layers - 1 or matrix.shape != (model.d_model, model.d_model):
+                raise ValueError(
+                    f"a Jacobian lens of {model.name} has matrices of width {model.d_model} for layers 0 to "
+                    f"{model.n_layers - 2}, got {tuple(matrix.shape)} for layer {layer}: it belongs to another model"
+                )
+        self.J = {layer: matrix.to(model.device, model.dtype) for layer, matrix in sorted(J.items())}
+        self.n_prompts = n_prompts
+
+    @property
+    def layers(self) -> Sequence[int]:
+        """The layers it was fitted for, and the last."""
+        return (*self.J, self.model.n_layers - 1)
+
+    def carried(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
+        """J_l h."""
+        return h @ self.J[layer].mT
+
+    def save(self, path: str | Path) -> None:
+        """Write the lens in the format in which such lenses are published: matrices in float16."""
+        kept = {layer: matrix.to("cpu", torch.float16) for layer, matrix in self.J.items()}
+        about = {"fingerprint": self.model.fingerprint}
+        whole = {"J": kept, "n_prompts": self.n_prompts, "source_layers": [*kept], "d_model": self.model.d_model}
+        torch.save({**whole, "metadata": about}, path)
+
+    @staticmethod
+    def load(path: str | Path, model: Model) -> "JacobianLens":
+        """Read a published lens, or one that `save` wrote.
+
+        A published file does not say which weights it was fitted on, only their width and number of layers.
+
+        Raises:
+            ValueError: the file holds no Jacobian lens, or one of another model.
+        """
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(held, dict) or "J" not in held:
+            raise ValueError(f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files")
+        fingerprint = (held.get("metadata") or {}).get("fingerprint", model.fingerprint)
+        if fingerprint != model.fingerprint:
+            raise ValueError(f"the lens in {path} was fitted on other weights than {model.name}: fit one on this model")
+        J = {int(layer): matrix for layer, matrix in held["J"].items()}
+        return JacobianLens(model, J, int(held.get("n_prompts", 0)))
+
+
+def fit_jacobian(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    skip: int = 16,
+    max_tokens: int = 128,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> JacobianLens:
+    """Fit a Jacobian lens: J_l = E_text[ 1/|V| sum_{t in V} sum_{t' in V, t' >= t} dh_last[t'] / dh_l[t] ].
+
+    V are a text's tokens without the first `skip`, whose streams are unlike all others, and without the last. Effects
+    are summed over where they arrive, and averaged over where they start.
+
+    Args:
+        model: a causal model.
+        texts: texts of more than `skip + 1` tokens.
+        layers: which to fit; all but the last if not given.
+        skip: tokens left out at the start, BOS counted.
+        max_tokens: where longer texts are cut.
+        batch_size: rows of the Jacobian per backward pass.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: no texts, a text too short to hold a token of V, a layer that is not before the last.
+
+    Cost: per text, two forward passes and d_model / batch_size backward passes over batch_size copies.
+
+    Gurnee et al. 2026, Verbalizable Representations Form a Global Workspace in Language Models.
+
+    ```python
+    fit_jacobian(model, texts).read(acts[resid_post[3]], 3)
+    ```
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    sources = [*range(model.n_layers - 1)] if layers is None else sorted(set(layers))
+    if not sources or not 0 <= sources[0] <= sources[-1] < model.n_layers - 1:
+        raise ValueError(f"layers {sources} were asked for: a Jacobian lens is fitted for 0 to {model.n_layers - 2}")
+    if not texts or skip < 0 or batch_size < 1:
+        raise ValueError(f"{len(texts)} texts, skip {skip}, batch_size {batch_size}: give a text, and 0, 1 or more")
+    read = [model.tokens(text).cut(max_tokens) for text in texts]
+    for tokens, text in zip(read, texts, strict=True):
+        if tokens.ids.shape[1] < skip + 2:
+            raise ValueError(
+                f"{text[:60]!r} has {tokens.ids.shape[1]} tokens, and {skip + 2} are needed to leave out the first "
+                f"{skip} and the last: give longer texts, or a smaller skip"
+            )
+    J = torch.zeros(len(sources), model.d_model, model.d_model, device=model.device)
+    for tokens in tqdm(read, desc="fitting", disable=not progress):
+        J += _of_text(model, tokens, sources, skip, batch_size) / len(read)
+    return JacobianLens(model, dict(zip(sources, J, strict=True)), len(read))
+
+
+def _of_text(
+    model: Model, tokens: Tokens, sources: list[int], skip: int, rows: int
+) -> Float[Tensor, "layer d_model d_model"]:
+    """The mean Jacobian of one text, `rows` of its rows at a time: vector-Jacobian products with unit vectors."""
+    h: dict[int, Tensor] = {}
+    held = hold(model, tokens)
+    with torch.inference_mode(False), torch.enable_grad():
+        edits = {resid_post[layer]: partial(_note, h, layer) for layer in sources}
+        last = held.resumed(sources[0], edits, times=rows)
+    V = torch.arange(skip, tokens.ids.shape[1] - 1, device=model.device)
+    J = torch.zeros(len(sources), model.d_model, model.d_model, device=model.device)
+    for start in range(0, model.d_model, rows):
+        row = torch.arange(min(rows, model.d_model - start), device=model.device)
+        unit = torch.zeros_like(last)
+        unit[row[:, None], V[None], start + row[:, None]] = 1.0
+        slopes = torch.autograd.grad(last, [h[layer] for layer in sources], unit, retain_graph=True)
+        for held_J, slope in zip(J, slopes, strict=True):
+            held_J[start + row] = slope[: len(row), V].mean(1).float()
+    return J
+
+
+def _note(h: dict[int, Tensor], layer: int, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Keep a stream; the first one begins the graph."""
+    h[layer] = value if value.requires_grad and h else value.detach().requires_grad_()
+    return h[layer]

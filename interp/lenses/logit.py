@@ -1,0 +1,21 @@
+"""The logit lens: every stream is read as if it were the last."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.lenses.lens import Lens
+
+
+class LogitLens(Lens):
+    """transform(h, l) = h (nostalgebraist 2020).
+
+    Cost of reading: one unembedding per layer.
+
+    ```python
+    LogitLens(model).read(acts[resid_post[3]], 3)
+    ```
+    """
+
+    def carried(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:  # noqa: ARG002
+        """The stream as it is."""
+        return h

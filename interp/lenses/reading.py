@@ -1,0 +1,145 @@
+"""Reading a text with a lens: what every layer's stream would say at every token, and how far that is from the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hooks import Activations, Model, capture
+from hooks.model import Text
+from hooks.position import everywhere
+from hooks.site import resid_post
+from interp.circuits.metric import token_ids
+from interp.lenses.lens import Lens
+
+
+@dataclass(frozen=True, eq=False)
+class LensReading:
+    """What a lens read off texts, layer by layer and token by token; padding is NaN.
+
+    Attributes:
+        lens: the name of the lens.
+        layers: the layers read.
+        tokens: the texts, token by token.
+        content: which tokens carry text.
+        top: the likeliest tokens, likeliest first, of the last axis.
+        words: how each of them is spelt.
+        probability: of those tokens.
+        entropy: of the whole distribution, in nats.
+        kl: KL(p_model || p_lens) in nats: how much of the model's answer the layer does not yet say.
+    """
+
+    lens: str
+    layers: tuple[int, ...]
+    tokens: tuple[tuple[str, ...], ...]
+    content: Bool[Tensor, "batch pos"]
+    top: Int[Tensor, "layer batch pos n"]
+    words: dict[int, str]
+    probability: Float[Tensor, "layer batch pos n"]
+    entropy: Float[Tensor, "layer batch pos"]
+    kl: Float[Tensor, "layer batch pos"]
+
+    @property
+    def mean_kl(self) -> Float[Tensor, "layer"]:
+        """KL by layer, a mean over the tokens that carry text."""
+        return self.kl[:, self.content].mean(1)
+
+
+@torch.no_grad()
+def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
+    """Read texts with a lens at every layer and token.
+
+    Args:
+        lens: the lens, which knows its model.
+        text: a text, texts, token ids or `Tokens`, read as one batch.
+        top: how many of the likeliest tokens to keep.
+
+    Raises:
+        ValueError: no such number of tokens.
+
+    Cost: one forward pass, and one unembedding per layer; the logits of one layer at a time are held.
+
+    ```python
+    read(LogitLens(model), "The Golden Gate Bridge is in").top[:, 0, -1, 0]
+    ```
+    """
+    model = lens.model
+    if not 1 <= top <= model.d_vocab:
+        raise ValueError(f"top is {top}: give a number of tokens from 1 to {model.d_vocab}")
+    acts = streams(lens, text)
+    end = model.unembed(acts[resid_post[model.n_layers - 1]]).float().log_softmax(-1)
+    rows = [
+        _layer(lens.read(acts[resid_post[layer]], layer).float().log_softmax(-1), end, top) for layer in lens.layers
+    ]
+    ids, probability, entropy, kl = (torch.stack(column) for column in zip(*rows, strict=True))
+    padding = ~acts.tokens.mask
+    entropy[:, padding], kl[:, padding], probability[:, padding] = torch.nan, torch.nan, torch.nan
+    return LensReading(
+        lens=type(lens).__name__,
+        layers=tuple(lens.layers),
+        tokens=_spelt(model, acts.tokens.ids.tolist()),
+        content=everywhere.mask(acts.tokens),
+        top=ids,
+        words={i: _word(model, i) for i in ids.unique().tolist()},
+        probability=probability,
+        entropy=entropy,
+        kl=kl,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """How many tokens each layer finds likelier than `word`, at every token: 0 where it is the likeliest."""
+
+    lens: str
+    word: str
+    layers: tuple[int, ...]
+    tokens: tuple[tuple[str, ...], ...]
+    ranks: Int[Tensor, "layer batch pos"]
+
+
+@torch.no_grad()
+def rank(lens: Lens, text: Text, word: str) -> Ranks:
+    """Rank a token at every layer and token of texts.
+
+    Raises:
+        ValueError: a word of several tokens.
+
+    Cost: one forward pass, and one unembedding per layer.
+
+    ```python
+    rank(LogitLens(model), "The Golden Gate Bridge is in", " San").ranks[:, 0, -1]
+    ```
+    """
+    (token,) = token_ids(lens.model, word).tolist()
+    acts = streams(lens, text)
+    said = (lens.read(acts[resid_post[layer]], layer) for layer in lens.layers)
+    ranks = torch.stack([(logits > logits[..., token, None]).sum(-1) for logits in said])
+    return Ranks(type(lens).__name__, word, tuple(lens.layers), _spelt(lens.model, acts.tokens.ids.tolist()), ranks)
+
+
+def streams(lens: Lens, text: Text) -> Activations:
+    """The streams a lens reads, of one batch."""
+    tokens = lens.model.tokens(text)
+    return capture(lens.model, tokens, [resid_post[layer] for layer in lens.layers], batch_size=len(tokens))
+
+
+def _layer(
+    log_q: Float[Tensor, "batch pos vocab"], log_p: Float[Tensor, "batch pos vocab"], top: int
+) -> tuple[
+    Int[Tensor, "batch pos n"], Float[Tensor, "batch pos n"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"]
+]:
+    kept = log_q.topk(top, dim=-1)
+    entropy = -(log_q.exp() * log_q).sum(-1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return kept.indices, kept.values.exp(), entropy, kl
+
+
+def _spelt(model: Model, ids: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(_word(model, i) for i in row) for row in ids)
+
+
+def _word(model: Model, token: int) -> str:
+    return f"[{token}]" if model.tokenizer is None else model.tokenizer.decode([token])

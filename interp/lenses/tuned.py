@@ -1,0 +1,95 @@
+"""The tuned lens: an affine map per layer, that makes the stream say what the model will say."""
+
+import json
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model
+from interp.lenses.lens import Lens
+
+Weights: TypeAlias = dict[str, Tensor]
+
+
+class TunedLens(Lens):
+    """transform(h, l) = h + A_l h + b_l (Belrose et al. 2023, arXiv:2303.08112). Made by `tune`, or `load`.
+
+    At A = 0, b = 0 it is the logit lens.
+
+    Attributes:
+        A: a matrix for every layer but the last.
+        b: a bias for each.
+
+    ```python
+    lens = tune(model, texts, steps=200)
+    lens.read(acts[resid_post[3]], 3)
+    ```
+    """
+
+    def __init__(
+        self, model: Model, A: Float[Tensor, "layer d_model d_model"], b: Float[Tensor, "layer d_model"]
+    ) -> None:
+        super().__init__(model)
+        wanted = (model.n_layers - 1, model.d_model)
+        if A.shape[:2] != wanted or b.shape != wanted:
+            raise ValueError(
+                f"a tuned lens of {model.name} has {wanted[0]} layers of width {wanted[1]}, got A of "
+                f"{tuple(A.shape)} and b of {tuple(b.shape)}: tune it on this model"
+            )
+        self.A, self.b = A, b
+
+    @staticmethod
+    def identity(model: Model) -> "TunedLens":
+        """The lens before it is tuned: A = 0, b = 0."""
+        d, like = model.d_model, {"dtype": model.dtype, "device": model.device}
+        return TunedLens(
+            model, torch.zeros(model.n_layers - 1, d, d, **like), torch.zeros(model.n_layers - 1, d, **like)
+        )
+
+    def carried(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
+        """h + A_l h + b_l."""
+        return h + h @ self.A[layer].mT + self.b[layer]
+
+    def save(self, path: str | Path) -> None:
+        """Write the lens to one safetensors file."""
+        write(path, {"A": self.A, "b": self.b}, {"fingerprint": self.model.fingerprint})
+
+    @staticmethod
+    def load(path: str | Path, model: Model) -> "TunedLens":
+        """Read a lens that `save` or `tune` wrote.
+
+        Raises:
+            ValueError: the file holds no tuned lens, or one of another model.
+        """
+        tensors, about = read(path)
+        if about["fingerprint"] != model.fingerprint:
+            raise ValueError(f"the lens in {path} was tuned on another model than {model.name}: tune one on this model")
+        return TunedLens(model, tensors["A"].to(model.device, model.dtype), tensors["b"].to(model.device, model.dtype))
+
+
+def write(path: str | Path, tensors: Weights, about: dict[str, object]) -> None:
+    """Write tensors with what is said about them, so that a reader sees the whole file or the one before."""
+    from safetensors.torch import save_file
+
+    whole = Path(path)
+    part = whole.with_name(whole.name + ".part")
+    held = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
+    save_file(held, str(part), metadata={"interp.lenses.tuned": json.dumps(about, sort_keys=True)})
+    part.replace(whole)
+
+
+def read(path: str | Path) -> tuple[Weights, dict[str, object]]:
+    """Read what `write` wrote.
+
+    Errors: `ValueError` when the file holds something else.
+    """
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get("interp.lenses.tuned", "null"))
+        if about is None:
+            raise ValueError(f"{path} holds no tuned lens: give a file that TunedLens.save or tune wrote")
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118

@@ -1,0 +1,52 @@
+"""Head scores as a heat map over layers and heads, and where one head looks."""
+
+from hooks import Activations, Model
+from hooks.site import pattern
+from interp.circuits.heads import HeadScores
+from interp.show.heat import heat
+from interp.show.page import Panel
+
+
+def heads_panel(scores: HeadScores) -> Panel:
+    """The score of every head.
+
+    ```python
+    heads_panel(induction(model)).body.show()
+    ```
+    """
+    n_layers, n_heads = scores.values.shape
+    columns, rows = [f"head {head}" for head in range(n_heads)], [f"layer {layer}" for layer in range(n_layers)]
+    layer, head, best = scores.top(1)[0]
+    return Panel(
+        title=f"Heads by their {scores.name} score",
+        body=heat(scores.values.tolist(), columns, rows, most=max(1e-9, float(scores.values.abs().max()))),
+        caption=f"The highest is head {head} of layer {layer}, with {best:.2f}; point at a cell for its score.",
+        control=(
+            f"Where there is nothing of the kind to find, that head scores "
+            f"{float(scores.control[layer, head]):.2f}, and no head more than {float(scores.control.max()):.2f}."
+        ),
+    )
+
+
+def attention_panel(model: Model, acts: Activations, layer: int, head: int, text: int = 0) -> Panel:
+    """Where a head looks: the attention from each token (rows) to each earlier one (columns).
+
+    Errors: `KeyError` when the pattern of the layer was not captured.
+
+    ```python
+    attention_panel(model, capture(model, "Fog over the fog", pattern[1]), 1, 0).body.show()
+    ```
+    """
+    real = acts.tokens.mask[text].nonzero().flatten()
+    A = acts[pattern[layer]][text, head][real][:, real]
+    ids = acts.tokens.ids[text, real].tolist()
+    words = [f"[{i}]" if model.tokenizer is None else model.tokenizer.decode([i]) for i in ids]
+    figure = heat(A.tolist(), words, [f"{n} {word}" for n, word in enumerate(words)], most=1.0)
+    return Panel(
+        title=f"Where head {head} of layer {layer} looks",
+        body=figure.update_yaxes(autorange="reversed"),
+        caption="Each row is a token that looks, each column one that is looked at; rows sum to 1.",
+        control=(
+            f"The first token gets {float(A[:, 0].mean()):.0%} of the attention; a head with nothing to do looks there."
+        ),
+    )

@@ -1,0 +1,50 @@
+"""The heat map that lenses, patches and heads share: rows from the bottom up, values on hover."""
+
+from collections.abc import Sequence
+
+from plotly.graph_objects import Figure, Heatmap
+
+from interp.show.theme import BEFORE, CONCEPT, PAPER, styled
+
+Cells = Sequence[Sequence[float]]
+
+
+def heat(
+    values: Cells,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    *,
+    most: float,
+    texts: Sequence[Sequence[str]] | None = None,
+    hover: str = "%{y}, %{x}<br>%{z:.3g}<extra></extra>",
+) -> Figure:
+    """Cells coloured from blue at -`most` through white at 0 to red at `most`, the first row at the bottom."""
+    cells = Heatmap(
+        z=[list(row) for row in values],
+        x=list(range(len(columns))),
+        y=list(rows),
+        text=texts,
+        texttemplate=None if texts is None else "%{text}",
+        colorscale=[(0, BEFORE), (0.5, PAPER), (1, CONCEPT)],
+        zmin=-most,
+        zmax=most,
+        xgap=1,
+        ygap=1,
+        hovertemplate=hover.replace("%{x}", "%{customdata}"),
+        customdata=[list(columns)] * len(rows),
+        showscale=False,
+    )
+    figure = styled(Figure(cells), 120 + 26 * len(rows))
+    figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=[*map(spelt, columns)], showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False)
+    return figure.update_layout(margin_l=104)
+
+
+def spelt(token: str) -> str:
+    """A token so that its spaces and line ends show, safe in a label.
+
+    >>> spelt(" fog")
+    '·fog'
+    """
+    shown = token.replace(" ", "·").replace("\n", "↵")
+    return shown.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,126 @@
+"""What a lens read, as heat maps over layers and tokens, and a logit's parts as bars."""
+
+from plotly.graph_objects import Bar, Figure
+from torch import Tensor
+
+from interp.lenses import Attribution, LensReading, Ranks
+from interp.show.heat import heat, spelt
+from interp.show.page import Panel
+from interp.show.theme import BEFORE, CONCEPT, styled
+
+SUBJECT = {
+    "LogitLens": "as if it were the last",
+    "TunedLens": "tuned",
+    "JacobianLens": "by its mean effect on the last",
+}
+
+
+def lens_panel(reading: LensReading, text: int = 0) -> Panel:
+    """The likeliest token at each layer and token, coloured by its probability.
+
+    ```python
+    lens_panel(read(LogitLens(model), "The Golden Gate Bridge is in")).body.show()
+    ```
+    """
+    words = [[spelt(reading.words[int(i)]) for i in row[text, :, 0]] for row in reading.top]
+    figure = _map(reading, reading.probability[..., 0], text, 1.0, words)
+    return Panel(
+        title=f"What each layer would say next: {reading.lens}",
+        body=figure,
+        caption=(
+            "A cell is the likeliest next token if the stream behind that layer, read "
+            f"{SUBJECT.get(reading.lens, 'through the lens')}, were all there is; the redder, the likelier. Read a "
+            "column upwards: where the top row's token first appears, the model has found its answer."
+        ),
+        control="The top row is the model itself, which every lens must agree with.",
+    )
+
+
+def divergence_panel(reading: LensReading, text: int = 0) -> Panel:
+    """KL(p_model || p_lens) at each layer and token, in nats.
+
+    ```python
+    divergence_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
+    ```
+    """
+    values = reading.kl
+    mean = ", ".join(f"{float(kl):.2f}" for kl in reading.mean_kl)
+    return Panel(
+        title=f"How far each layer is from the model's answer: {reading.lens}",
+        body=_map(reading, values, text, _most(values)),
+        caption=f"KL(model ‖ lens) in nats: white is none. Means over tokens by layer: {mean}.",
+        control="The top row is 0: the model diverges from itself by nothing.",
+    )
+
+
+def entropy_panel(reading: LensReading, text: int = 0) -> Panel:
+    """The entropy of what each layer would say, in nats.
+
+    ```python
+    entropy_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
+    ```
+    """
+    return Panel(
+        title=f"How undecided each layer is: {reading.lens}",
+        body=_map(reading, reading.entropy, text, _most(reading.entropy)),
+        caption="Entropy in nats: white is certainty. A layer may be certain and wrong; the divergence says which.",
+        control="The top row is the model's own entropy.",
+    )
+
+
+def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
+    """The rank of a token at each layer and token; 0 is the likeliest.
+
+    ```python
+    rank_panel(rank(LogitLens(model), "The Golden Gate Bridge is in", " San")).body.show()
+    ```
+    """
+    values = ranks.ranks[:, text]
+    figure = heat(
+        (1 + values).log10().tolist(),
+        ranks.tokens[text],
+        [f"layer {layer}" for layer in ranks.layers],
+        most=float((1 + values).log10().max().clamp_min(1e-9)),
+        texts=[[str(int(i)) for i in row] for row in values],
+    )
+    return Panel(
+        title=f"The rank of “{spelt(ranks.word)}”: {ranks.lens}",
+        body=figure,
+        caption="How many tokens each layer finds likelier; white is the likeliest, colour is on a log scale.",
+        control="The top row is its rank in the model's own answer.",
+    )
+
+
+def attribution_panel(found: Attribution, count: int = 20) -> Panel:
+    """The largest parts of a logit as bars, means over texts.
+
+    ```python
+    attribution_panel(attribute(model, "The Golden Gate Bridge is in", " San")).body.show()
+    ```
+    """
+    top = found.top(count)[::-1]
+    names, values = [name for name, _ in top], [value for _, value in top]
+    colours = [CONCEPT if value > 0 else BEFORE for value in values]
+    bars = Bar(x=values, y=names, orientation="h", marker_color=colours, hovertemplate="%{y}: %{x:+.3g}<extra></extra>")
+    figure = styled(Figure(bars), 120 + 20 * len(top))
+    figure.update_xaxes(title_text="added to the logit")
+    figure.update_layout(margin_l=200)
+    shown, whole = sum(values), float(found.logit.mean())
+    return Panel(
+        title=f"What adds to the logit of “{spelt(found.word)}”",
+        body=figure,
+        caption=(
+            f"The {len(top)} largest of {len(found.names)} parts, with the final norm {found.norm}; mean of "
+            f"{len(found.logit)} texts. They are direct effects: what later parts make of a part counts as theirs."
+        ),
+        control=f"All parts sum to the logit, {whole:+.3g}; those shown to {shown:+.3g}.",
+    )
+
+
+def _map(reading: LensReading, values: Tensor, text: int, most: float, words: list[list[str]] | None = None) -> Figure:
+    rows = [f"layer {layer}" for layer in reading.layers]
+    return heat(values[:, text].tolist(), reading.tokens[text], rows, most=most, texts=words)
+
+
+def _most(values: Tensor) -> float:
+    return max(float(values.nan_to_num(0).abs().max()), 1e-9)

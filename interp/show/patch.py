@@ -1,0 +1,53 @@
+"""The effects of patching as a heat map: which places bring the behaviour back, or cannot be done without."""
+
+from plotly.graph_objects import Figure
+from torch import Tensor
+
+from hooks import Model
+from interp.circuits import PatchEffect
+from interp.show.heat import heat
+from interp.show.page import Panel
+
+MEANING = {
+    "denoising": "how much of the clean behaviour a clean value there brings back into the corrupt run",
+    "noising": "how much of the clean behaviour a corrupt value there takes from the clean run",
+}
+
+
+def patch_panel(effect: PatchEffect, model: Model) -> Panel:
+    """The share of the way that each patch goes, by site and by position or head.
+
+    ```python
+    patch_panel(patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre)), model).body.show()
+    ```
+    """
+    shares, columns = _columns(effect, model)
+    most = max(float(shares.abs().max()), 1e-9)
+    figure: Figure = heat(shares.tolist(), columns, [*map(str, effect.sites)], most=most)
+    kind = effect.kind.partition(",")[0]
+    base, donor = float(effect.base.mean()), float(effect.donor.mean())
+    return Panel(
+        title=f"Patching, {effect.kind}",
+        body=figure,
+        caption=(
+            f"A cell is {MEANING[kind]}: 0 is nothing, 1 all of it, less than 0 the contrary. "
+            f"Mean of {len(effect.base)} pairs of texts."
+        ),
+        control=(
+            f"The metric is {base:+.3g} with nothing patched and {donor:+.3g} with everything; identical runs would "
+            "give exactly 0 everywhere."
+        ),
+    )
+
+
+def _columns(effect: PatchEffect, model: Model) -> tuple[Tensor, list[str]]:
+    shares, axes = effect.effect, list(effect.axes)
+    if axes == ["head", "pos"]:
+        n_pos = shares.shape[2]
+        return shares.flatten(1), [f"head {i // n_pos}, position {i % n_pos}" for i in range(shares.shape[1] * n_pos)]
+    if axes == ["head"]:
+        return shares, [f"head {i}" for i in range(shares.shape[1])]
+    if axes == ["pos"]:
+        ids = effect.tokens.ids[0].tolist()
+        return shares, [f"[{i}]" if model.tokenizer is None else model.tokenizer.decode([i]) for i in ids]
+    return shares[:, None], ["whole"]

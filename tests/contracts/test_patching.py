@@ -1,0 +1,134 @@
+"""The laws of every way to tell what patching does: a new estimator is one line in the table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hooks import Model, Position, capture, intervene
+from hooks.interventions import replace
+from hooks.position import last
+from hooks.site import attn_out, mlp_act, mlp_out, q, resid_mid, resid_post, resid_pre, z
+from interp.circuits import (
+    Over,
+    PatchEffect,
+    attribution_patching,
+    denoising,
+    each_head,
+    each_head_and_position,
+    each_layer,
+    each_position,
+    integrated_attribution,
+    logit_difference,
+    noising,
+    patch_sweep,
+)
+from tests.interp.circuits.handmade import CLEAN, CORRUPT, linear_gpt2
+
+Estimator = Callable[..., PatchEffect]
+ESTIMATORS: dict[str, Estimator] = {
+    "patch_sweep": patch_sweep,
+    "attribution_patching": attribution_patching,
+    "integrated_attribution": integrated_attribution,
+}
+SWEEPS = {
+    "stream by position": each_position(resid_pre),
+    "heads": each_head(z),
+    "heads by position": each_head_and_position([z[1], z[2]]),
+    "feed-forward": each_layer(mlp_out),
+    "neurons by position": each_position([mlp_act[1]]),
+    "attention": each_layer([attn_out[0], resid_mid[1], resid_post[2]]),
+}
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module")
+def linear(hf_model: Callable[..., Any], tokenizer: Any) -> Model:
+    return linear_gpt2(hf_model, tokenizer)
+
+
+@pytest.fixture(params=ESTIMATORS.values(), ids=ESTIMATORS)
+def estimate(request: pytest.FixtureRequest) -> Estimator:
+    return request.param
+
+
+@pytest.fixture(params=SWEEPS.values(), ids=SWEEPS)
+def over(request: pytest.FixtureRequest) -> Over:
+    return request.param
+
+
+def one_by_one(model: Model, base: list[str], donor: list[str], over: Over) -> Tensor:
+    """m of every patch, each in a forward pass of its own through the whole model."""
+    given, found = capture(model, donor, [*over.listed(model)]), []
+    tokens = model.tokens(base)
+    metric = logit_difference(model, ["a", "b"], "c")
+    for site in over.listed(model):
+        for mask in over.masks(tokens.ids.shape[1], model.tap(site).shape):
+            chosen = mask if mask.ndim == 1 else mask.any(1)
+            heads = torch.ones(1, dtype=torch.bool) if mask.ndim == 1 else mask.any(0)
+            own = capture(model, base, [site])[site]
+            value = torch.where(heads[:, None], given[site], own) if mask.ndim == 2 else given[site]
+            at = Position("chosen", lambda t, chosen=chosen: chosen.expand(len(t), -1))
+            with torch.no_grad(), intervene(model, {site: replace(value[:, chosen].flatten(0, 1), at=at)}):
+                found.append(metric(model.run(tokens)[:, -1]))
+    extent = over.extent(tokens.ids.shape[1], model.tap(over.listed(model)[0]).shape)
+    return torch.stack(found, 1).unflatten(1, (len(over.listed(model)), *extent))
+
+
+def test_on_a_linear_network_every_estimate_is_what_patching_one_by_one_gives(
+    estimate: Estimator, over: Over, linear: Model
+) -> None:
+    metric = logit_difference(linear, ["a", "b"], "c")
+    found = estimate(linear, denoising(CLEAN, CORRUPT), metric, over=over)
+    expected = one_by_one(linear, CORRUPT, CLEAN, over)
+    assert found.patched.shape == expected.shape
+    torch.testing.assert_close(found.patched, expected, rtol=1e-5, atol=1e-5)
+    assert float(found.difference.abs().max()) > 1e-2
+
+
+def test_of_identical_runs_every_effect_is_exactly_nothing(estimate: Estimator, over: Over, gpt2: Model) -> None:
+    found = estimate(gpt2, denoising(CLEAN, CLEAN), logit_difference(gpt2, "a", "c"), over=over)
+    assert bool((found.difference == 0).all())
+    with pytest.raises(ValueError, match="no share of the way between them"):
+        _ = found.effect
+
+
+def test_on_a_linear_network_noising_undoes_what_denoising_does(estimate: Estimator, linear: Model) -> None:
+    metric, over = logit_difference(linear, "a", "c"), each_head(z)
+    there = estimate(linear, denoising(CLEAN, CORRUPT), metric, over=over)
+    back = estimate(linear, noising(CLEAN, CORRUPT), metric, over=over)
+    torch.testing.assert_close(back.difference, -there.difference, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(back.effect, there.effect, rtol=1e-4, atol=1e-5)
+    assert there.kind.startswith("denoising") and back.kind.startswith("noising")
+
+
+def test_each_text_gets_the_effects_it_has_alone(estimate: Estimator, gpt2: Model) -> None:
+    both = estimate(gpt2, denoising(CLEAN, CORRUPT), logit_difference(gpt2, ["a", "b"], "c"), over=each_position(q))
+    for row, answer in enumerate("ab"):
+        alone = estimate(
+            gpt2, denoising(CLEAN[row], CORRUPT[row]), logit_difference(gpt2, answer, "c"), over=each_position(q)
+        )
+        torch.testing.assert_close(both.patched[row], alone.patched[0], rtol=1e-4, atol=1e-5)
+
+
+def test_bad_input_never_gives_a_number(estimate: Estimator, gpt2: Model) -> None:
+    metric = logit_difference(gpt2, "a", "c")
+    for clean, over, told in (
+        ("fog", each_head(z), "3 tokens in one run"),
+        (["fog over"] * 2, each_head(z), "2 texts are to be patched with 1|1 texts are to be patched with 2"),
+        ("fog over", each_head(resid_pre), "has no heads"),
+        ("fog over", Over(()), "no sites were given"),
+    ):
+        with pytest.raises(ValueError, match=told.replace("3 tokens", "(4|9) tokens")):
+            estimate(gpt2, denoising(clean, "fig ever"), metric, over=over)
+    for wrong, told in ((lambda x: x.mean(), "shape"), (lambda x: x[:, 0] / 0, "NaN or infinity")):
+        with pytest.raises(ValueError, match=told):
+            estimate(gpt2, denoising("fog over", "fig ever"), wrong, over=each_head(z))
+    with pytest.raises(ValueError, match="1 of them do|texts of equal length"):
+        estimate(gpt2, denoising(["fog", "a bay"], ["fig", "a hat"]), metric, over=each_position(resid_pre))
+    with pytest.raises(ValueError, match="a metric reads one"):
+        estimate(
+            gpt2, denoising("fog", "fig"), metric, over=each_head(z), at=last | Position("bos", lambda t: t.special)
+        )

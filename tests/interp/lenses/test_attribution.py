@@ -1,0 +1,143 @@
+"""The parts of a logit sum to it exactly, and each is what the part adds."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from hooks import Model, capture, intervene, load
+from hooks.interventions import scale
+from hooks.position import index, last
+from hooks.site import attn_out, mlp_out, resid_post, z
+from interp.lenses import Attribution, attribute, components, frozen, heads, latents, linearised, neurons
+from interp.sae import TopK
+
+TEXTS = ["fog over", "a bay"]
+
+
+@pytest.fixture(scope="module")
+def double(hf_model: Callable[..., Any], tokenizer: Any) -> Iterator[Model]:
+    yield load(hf_model("gpt2").double(), tokenizer, check=False)
+
+
+def autoencoder(at: int) -> TopK:
+    sae = TopK(32, 50, k=5, seed=3).double()
+    with torch.no_grad():
+        sae.b_dec += 0.3
+    sae.site = resid_post[at]
+    return sae
+
+
+SPLITS = {
+    "components": components,
+    "heads": heads,
+    "neurons": neurons,
+    "latents": latents(autoencoder(1)),
+    "latents behind the last block": latents(autoencoder(2)),
+}
+
+
+@pytest.mark.parametrize("norm", [frozen, linearised])
+@pytest.mark.parametrize("into", SPLITS.values(), ids=SPLITS)
+def test_in_double_precision_the_parts_sum_to_the_logit_exactly(into: Any, norm: Any, double: Model) -> None:
+    found = attribute(double, TEXTS, "a", versus="b", into=into, norm=norm)
+    a, b = (int(double.tokens(word).ids[0, -1]) for word in "ab")
+    logits = double.run(TEXTS)[last.mask(double.tokens(TEXTS))]
+    torch.testing.assert_close(found.parts.sum(1), logits[:, a] - logits[:, b], rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.logit, logits[:, a] - logits[:, b], rtol=0, atol=1e-11)
+    assert len(found.names) == found.parts.shape[1] == len(set(found.names))
+    assert found.norm == norm.__name__ and found.word == "a − b"
+
+
+def test_a_frozen_share_is_the_layer_norm_written_out_with_its_divisor_held(double: Model) -> None:
+    found = attribute(double, TEXTS[0], "a", into=components, at=index(3))
+    x = capture(double, TEXTS[0], [resid_post[2], attn_out[1], mlp_out[2]])
+    norm, U = double.hf.transformer.ln_f, double.hf.lm_head.weight[double.tokens("a").ids[0, -1]]
+    end = x[resid_post[2]][0, 4]
+    s = ((end - end.mean()).square().mean() + norm.eps).sqrt()
+    for site in (attn_out[1], mlp_out[2]):
+        c = x[site][0, 4]
+        expected = ((c - c.mean()) / s * norm.weight) @ U
+        torch.testing.assert_close(found.parts[0, found.names.index(str(site))], expected.detach(), rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.parts[0, -1], (norm.bias @ U).detach(), rtol=0, atol=1e-11)
+
+
+def test_a_linearised_share_is_how_the_logit_moves_with_a_little_more_of_the_part(double: Model) -> None:
+    found = attribute(double, TEXTS[0], "a", norm=linearised)
+    token = int(double.tokens("a").ids[0, -1])
+    for site in (mlp_out[2], attn_out[2]):  # in the last block attention is also read by the feed-forward layer
+        ends = []
+        for factor in (1 + 1e-5, 1 - 1e-5):
+            with torch.no_grad(), intervene(double, {site: scale(factor, at=last)}):
+                ends.append(double.run(TEXTS[0])[0, -1, token])
+        slope = (ends[0] - ends[1]) / 2e-5
+        share = found.parts[0, found.names.index(str(site))]
+        if site.name == "mlp_out":
+            torch.testing.assert_close(share, slope, rtol=1e-6, atol=1e-8)
+        else:
+            assert float((share - slope).abs()) > 1e-6  # direct attribution leaves out what later parts make of it
+
+
+def test_the_heads_of_a_layer_sum_to_its_attention_and_the_neurons_to_its_feed_forward(double: Model) -> None:
+    whole, by_head, by_neuron = (attribute(double, TEXTS, "a", into=into) for into in (components, heads, neurons))
+
+    def total(found: Attribution, *starts: str) -> torch.Tensor:
+        return sum(found.parts[:, i] for i, name in enumerate(found.names) if name.startswith(starts))
+
+    for layer in range(3):
+        torch.testing.assert_close(
+            total(by_head, f"head {layer}.", f"bias of attention {layer}"), total(whole, f"attn_out.{layer}")
+        )
+        torch.testing.assert_close(
+            total(by_neuron, f"neuron {layer}.", f"bias of feed-forward {layer}"), total(whole, f"mlp_out.{layer}")
+        )
+
+
+def test_a_heads_share_is_what_zeroing_it_in_the_last_block_takes_from_the_stream(double: Model) -> None:
+    found = attribute(double, TEXTS[0], "a", into=heads)
+    x = capture(double, TEXTS[0], [resid_post[2], z[2]])
+    reader = frozen(double, x[resid_post[2]][:, -1], double.tokens("a").ids[0, -1:])
+    W = double.hf.transformer.h[2].attn.c_proj.weight.unflatten(0, (4, 8))
+    for head in range(4):
+        expected = x[z[2]][0, -1, head] @ W[head] @ reader.g[0]
+        share = found.parts[0, found.names.index(f"head 2.{head}")]
+        torch.testing.assert_close(share, expected.detach(), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("into", [components, heads, neurons])
+def test_the_parts_sum_to_the_logit_in_other_families(into: Any, fresh: Callable[..., Model]) -> None:
+    for family in ("llama", "gpt_neox", "qwen2"):
+        model = fresh(family)
+        found = attribute(model, TEXTS, "a", into=into)
+        logits = model.run(TEXTS)[last.mask(model.tokens(TEXTS))][:, int(model.tokens("a").ids[0, -1])]
+        torch.testing.assert_close(found.parts.sum(1), logits.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_whose_logits_are_no_sum_of_parts_is_refused(fresh: Callable[..., Model], model: Model) -> None:
+    if model.hf.config.model_type == "bert":
+        with pytest.raises(ValueError, match="is no linear map of the stream"):
+            attribute(model, TEXTS, "a")
+    if model.hf.config.model_type == "gemma2":
+        with pytest.raises(ValueError, match="are capped"):
+            attribute(model, TEXTS, "a")
+        uncapped = fresh("gemma2", final_logit_softcapping=None)
+        found = attribute(uncapped, TEXTS, "a")
+        assert float((found.parts.sum(1) - found.logit).abs().max()) < 1e-3
+        for into, what in ((heads, "attn_out.0"), (neurons, "mlp_out.0")):
+            with pytest.raises(ValueError, match=f"normalises {what} before it is added"):
+                attribute(uncapped, TEXTS, "a", into=into)
+
+
+def test_an_autoencoder_outside_the_stream_has_no_parts_of_it() -> None:
+    sae = autoencoder(1)
+    sae.site = mlp_out[1]
+    with pytest.raises(ValueError, match=r"reads mlp_out\.1, and its latents are parts of the stream only if"):
+        latents(sae)
+
+
+def test_the_largest_parts_come_first_by_size_whatever_their_sign(gpt2: Model) -> None:
+    found = attribute(gpt2, TEXTS, "a", into=heads)
+    sizes = [abs(value) for _, value in found.top(6)]
+    assert sizes == sorted(sizes, reverse=True) and len(sizes) == 6
+    assert sizes[0] == pytest.approx(float(found.parts.mean(0).abs().max()))

@@ -1,0 +1,105 @@
+"""The Jacobian lens: TransformerLens's estimate and file, what interventions measure, and exact where linear."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hooks import Model, capture, intervene
+from hooks.interventions import add
+from hooks.position import index
+from hooks.site import resid_post
+from interp.lenses import JacobianLens, fit_jacobian
+from tests.interp.circuits.handmade import linear_gpt2
+
+PROMPTS = ["fog over the bay", "the bridge is"]
+
+
+@pytest.fixture
+def linear(hf_model: Callable[..., Any], tokenizer: Any) -> Model:
+    return linear_gpt2(hf_model, tokenizer)
+
+
+def test_the_lens_is_transformer_lenss_and_each_reads_the_others_file(
+    hf_model: Callable[..., Any], tokenizer: Any, tmp_path: Path, fresh: Callable[..., Model]
+) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.tools.analysis import JacobianLens as Reference
+
+    hf_model("gpt2").save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    bridge = TransformerBridge.boot_transformers(str(tmp_path), device="cpu")
+    theirs = Reference.fit(bridge, PROMPTS, corpus="none", skip_first_positions=3, dim_batch=8, show_progress=False)
+    model = fresh("gpt2")
+    ours = fit_jacobian(model, PROMPTS, skip=3, batch_size=12)
+    assert [*ours.J] == theirs.source_layers == [0, 1]
+    for layer, J in ours.J.items():
+        torch.testing.assert_close(J, theirs.jacobians[layer], rtol=1e-4, atol=1e-5)
+    theirs.save(str(tmp_path / "theirs.pt"))
+    ours.save(tmp_path / "ours.pt")
+    read, written = JacobianLens.load(tmp_path / "theirs.pt", model), Reference.load(str(tmp_path / "ours.pt"))
+    for layer, J in ours.J.items():
+        torch.testing.assert_close(read.J[layer], J, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(written.jacobians[layer], J, rtol=2e-3, atol=2e-3)
+    assert read.n_prompts == written.n_prompts == 2
+    v = theirs.lens_vectors(bridge, int(model.tokens("g").ids[0, -1]), 1)[0]
+    torch.testing.assert_close(ours.direction("g", 1).vector, v, rtol=1e-4, atol=1e-4)
+
+
+def test_on_a_linear_network_it_is_the_mean_effect_that_interventions_have_on_later_tokens(linear: Model) -> None:
+    """Add u at one token, sum what changes at the end, average over where it was added: that is J u exactly."""
+    text, skip = "fog over the bay", 4
+    lens, tokens = fit_jacobian(linear, [text], skip=skip), linear.tokens("fog over the bay")
+    last, u = resid_post[2], torch.randn(32, generator=torch.Generator().manual_seed(3))
+    V, clean = range(skip, tokens.ids.shape[1] - 1), capture(linear, text, last)[last][0]
+    for layer in (0, 1):
+        moved = torch.zeros(32)
+        for t in V:
+            with intervene(linear, {resid_post[layer]: add(u, at=index(t - 1))}):  # positions count without BOS
+                moved += (capture(linear, text, last)[last][0] - clean)[V.start : V.stop].sum(0) / len(V)
+        torch.testing.assert_close(lens.J[layer] @ u, moved, rtol=1e-3, atol=1e-3)
+
+
+def test_on_a_linear_network_whose_tokens_do_not_mix_it_says_exactly_what_the_model_says(linear: Model) -> None:
+    with torch.no_grad():
+        for block in linear.blocks:
+            block.get_submodule("attn.c_proj").get_parameter("weight").zero_()
+            for name, parameter in block.named_parameters():
+                if name.endswith("bias"):
+                    parameter.zero_()
+    lens = fit_jacobian(linear, PROMPTS[:1], skip=2)
+    acts = capture(linear, ["so it goes"], [resid_post[layer] for layer in range(3)])
+    with torch.no_grad():
+        for layer in range(3):
+            said = lens.read(acts[resid_post[layer]], layer)
+            torch.testing.assert_close(said, linear.run(["so it goes"]), rtol=1e-4, atol=1e-4)
+    assert float((lens.J[0] - torch.eye(32)).abs().max()) > 0.1
+
+
+def test_the_lens_of_several_texts_is_the_mean_of_theirs_whatever_the_batch(llama: Model) -> None:
+    both = fit_jacobian(llama, PROMPTS, skip=3, batch_size=7)
+    each = [fit_jacobian(llama, [prompt], skip=3, batch_size=32) for prompt in PROMPTS]
+    for layer in (0, 1):
+        torch.testing.assert_close(both.J[layer], (each[0].J[layer] + each[1].J[layer]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_were_not_fitted_and_files_that_do_not_belong_are_refused(
+    gpt2: Model, llama: Model, tmp_path: Path
+) -> None:
+    lens = fit_jacobian(gpt2, PROMPTS[:1], layers=[1], skip=3, max_tokens=9)
+    with pytest.raises(ValueError, match=r"does not read layer 0 of .*: take one of \[1, 2\]"):
+        lens.read(torch.zeros(32), 0)
+    lens.save(tmp_path / "lens.pt")
+    torch.save({"weights": 1}, tmp_path / "other.pt")
+    for run, told in (
+        (lambda: JacobianLens.load(tmp_path / "lens.pt", llama), "was fitted on other weights"),
+        (lambda: JacobianLens.load(tmp_path / "other.pt", gpt2), "holds no Jacobian lens"),
+        (lambda: JacobianLens(gpt2, {5: torch.eye(32)}, 1), "for layers 0 to 1, got .* for layer 5"),
+        (lambda: fit_jacobian(gpt2, ["fog"], skip=16), "'fog' has 4 tokens, and 18 are needed"),
+        (lambda: fit_jacobian(gpt2, PROMPTS, layers=[2]), "is fitted for 0 to 1"),
+        (lambda: fit_jacobian(gpt2, []), "0 texts"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            run()

@@ -1,0 +1,51 @@
+"""What is read off each layer, against the distributions written out."""
+
+import pytest
+import torch
+
+from hooks import Model, capture
+from hooks.site import resid_post
+from interp.lenses import LogitLens, rank, read
+
+TEXTS = ["fog over", "a bay"]
+
+
+def test_entropy_divergence_and_likeliest_tokens_are_those_of_the_layers_distribution(decoder: Model) -> None:
+    found = read(LogitLens(decoder), TEXTS, top=3)
+    p = torch.distributions.Categorical(logits=decoder.run(TEXTS).double().detach())
+    for i, layer in enumerate(found.layers):
+        h = capture(decoder, TEXTS, resid_post[layer])[resid_post[layer]]
+        q = torch.distributions.Categorical(logits=decoder.unembed(h).double().detach())
+        real = decoder.tokens(TEXTS).mask
+        torch.testing.assert_close(found.entropy[i][real].double(), q.entropy()[real], rtol=1e-4, atol=1e-5)
+        kl = torch.distributions.kl_divergence(p, q)
+        torch.testing.assert_close(found.kl[i][real].double(), kl[real], rtol=1e-3, atol=1e-4)
+        best = q.probs.topk(3)
+        assert torch.equal(found.top[i][real], best.indices[real])
+        torch.testing.assert_close(found.probability[i][real].double(), best.values[real], rtol=1e-4, atol=1e-6)
+    assert bool(found.kl[:, ~real].isnan().all()) and bool(found.entropy[:, ~real].isnan().all())
+
+
+def test_the_mean_divergence_leaves_out_padding_and_the_first_special_token(gpt2: Model) -> None:
+    found = read(LogitLens(gpt2), TEXTS)
+    each = torch.cat([found.kl[:, 0, 1:], found.kl[:, 1, 1:6]], 1)
+    torch.testing.assert_close(found.mean_kl, each.mean(1))
+    assert found.words[int(found.top[0, 0, 0, 0])] == gpt2.tokenizer.decode([int(found.top[0, 0, 0, 0])])
+    assert found.tokens[0][1:4] == ("f", "o", "g")
+
+
+def test_the_rank_of_a_token_is_how_many_are_likelier(gpt2: Model) -> None:
+    found = rank(LogitLens(gpt2), TEXTS, "g").ranks
+    token = int(gpt2.tokens("g").ids[0, -1])
+    h = capture(gpt2, TEXTS, resid_post[1])[resid_post[1]]
+    order = gpt2.unembed(h).argsort(-1, descending=True)
+    assert torch.equal(found[1], (order == token).int().argmax(-1))
+    likeliest = read(LogitLens(gpt2), "fog", top=1)
+    word = likeliest.words[int(likeliest.top[2, 0, 3, 0])]
+    if len(gpt2.tokens(word).ids[0]) == 2:  # a byte that spells itself
+        assert int(rank(LogitLens(gpt2), "fog", word).ranks[2, 0, 3]) == 0
+
+
+def test_more_tokens_than_there_are_cannot_be_kept(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="top is 0: give a number of tokens from 1 to 257"):
+        read(LogitLens(gpt2), "fog", top=0)

@@ -1,0 +1,71 @@
+"""The panels of lenses, patches and heads show the numbers they are given."""
+
+import pytest
+import torch
+
+from hooks import Model, capture
+from hooks.site import pattern, resid_pre, z
+from interp.circuits import denoising, each_head, each_layer, each_position, logit_difference, patch_sweep
+from interp.circuits.heads import induction
+from interp.lenses import LogitLens, attribute, heads, rank, read
+from interp.show import (
+    Panel,
+    attention_panel,
+    attribution_panel,
+    divergence_panel,
+    entropy_panel,
+    heads_panel,
+    lens_panel,
+    patch_panel,
+    rank_panel,
+)
+
+
+def cells(panel: Panel) -> torch.Tensor:
+    (trace,) = panel.body.data
+    return torch.tensor(trace.z)
+
+
+def test_a_lens_panel_holds_the_likeliest_tokens_and_their_probabilities(gpt2: Model) -> None:
+    reading = read(LogitLens(gpt2), ["fog", "bay"])
+    panel = lens_panel(reading, text=1)
+    torch.testing.assert_close(cells(panel), reading.probability[:, 1, :, 0], rtol=1e-5, atol=1e-6)
+    (trace,) = panel.body.data
+    assert len(trace.text[2]) == 4 and len(trace.text) == 3
+    torch.testing.assert_close(cells(divergence_panel(reading)), reading.kl[:, 0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(cells(entropy_panel(reading)), reading.entropy[:, 0], rtol=1e-5, atol=1e-6)
+    ranks = rank(LogitLens(gpt2), "fog", "g")
+    (trace,) = rank_panel(ranks).body.data
+    assert [[int(word) for word in row] for row in trace.text] == ranks.ranks[:, 0].tolist()
+
+
+def test_attribution_bars_are_the_largest_parts_and_the_caption_their_sum(gpt2: Model) -> None:
+    found = attribute(gpt2, "fog", "a", into=heads)
+    panel = attribution_panel(found, 6)
+    (bars,) = panel.body.data
+    assert list(zip(bars.y, bars.x, strict=True))[::-1] == list(found.top(6))
+    assert f"{float(found.logit.mean()):+.3g}" in panel.control
+
+
+@pytest.mark.parametrize("over", [each_position(resid_pre), each_head(z), each_layer(resid_pre)])
+def test_a_patch_panel_holds_the_shares_and_names_both_ends(over: object, gpt2: Model) -> None:
+    found = patch_sweep(gpt2, denoising("fog over", "fig ever"), logit_difference(gpt2, "a", "c"), over=over)
+    panel = patch_panel(found, gpt2)
+    torch.testing.assert_close(cells(panel).flatten(), found.effect.flatten(), rtol=1e-5, atol=1e-6)
+    assert f"{float(found.base):+.3g}" in panel.control and f"{float(found.donor):+.3g}" in panel.control
+
+
+def test_a_head_panel_names_the_best_head_beside_its_control(gpt2: Model) -> None:
+    scores = induction(gpt2, length=8, n=2)
+    panel, (layer, head, best) = heads_panel(scores), scores.top(1)[0]
+    torch.testing.assert_close(cells(panel), scores.values, rtol=1e-5, atol=1e-6)
+    assert f"head {head} of layer {layer}, with {best:.2f}" in panel.caption
+    assert f"{float(scores.control[layer, head]):.2f}" in panel.control
+
+
+def test_an_attention_panel_leaves_out_padding_and_its_rows_sum_to_one(gpt2: Model) -> None:
+    acts = capture(gpt2, ["fog over", "bay"], pattern[1])
+    A = cells(attention_panel(gpt2, acts, 1, 2, text=1))
+    assert A.shape == (4, 4)
+    torch.testing.assert_close(A.sum(1), torch.ones(4), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(A, acts[pattern[1]][1, 2, :4, :4], rtol=1e-5, atol=1e-6)
