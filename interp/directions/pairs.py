@@ -60,6 +60,13 @@ class Pairs:
             tuple(q + a for q, a in zip(questions, other, strict=True)),
         )
 
+    def shuffled(self, seed: int) -> "Pairs":
+        """The same pairs, each turned round or not at random: a direction found in them is what chance gives."""
+        turn = torch.rand(self.n, generator=torch.Generator().manual_seed(seed)) < 0.5
+        pairs = list(zip(self.positive, self.negative, strict=True))
+        both = [(b, a) if turned else (a, b) for turned, (a, b) in zip(turn.tolist(), pairs, strict=True)]
+        return Pairs(*zip(*both, strict=True))
+
     @property
     def n(self) -> int:
         """The number of pairs."""

@@ -1,5 +1,6 @@
 """A few latents that cover a concept together, where one alone does not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -46,22 +47,33 @@ class Member:
         return self.column > self.threshold
 
 
-def covering(sae: SAE, bench: Bench, entries: Entries, first: int, threshold: float, most: int) -> Group | None:
-    """Greedily add to the best latent the one that best finds what is still missed, up to `most`; None if none helps.
+def covering(sae: SAE, bench: Bench, entries: Entries, starts: Sequence[Score], most: int) -> Group | None:
+    """The best group that grows from any of some latents, best first; None if none beats the best latent alone.
+
+    A latent that fires on nearly everything can be the best alone, and is no start of a group: so several are tried.
+
+    Example:
+        ```python
+        covering(sae, bench, entries, found.latents[:5], most=3)
+        ```
+    """
+    grown = [_grown(sae, bench, entries, start, most) for start in starts if start.latent is not None]
+    groups = [group for group in grown if group is not None]
+    best = max(groups, key=lambda group: group.score.searched_f1, default=None)
+    return best if best is not None and best.score.searched_f1 >= starts[0].searched_f1 + GAIN else None
+
+
+def _grown(sae: SAE, bench: Bench, entries: Entries, start: Score, most: int) -> Group | None:
+    """Greedily add to a latent the one that best finds what is still missed, up to `most`; None if none helps.
 
     All choices are made on the searched half: a latent is added by its F1 on the positives still missed against all
     negatives, the group is scored by the logistic weights of its latents, score = sum_i w_i f_i, and a latent stays if
     it raises that F1 by at least 0.01. The report is on the other half.
-
-    Example:
-        ```python
-        covering(sae, bench, entries, first=17, threshold=0.4, most=3)
-        ```
     """
     y, searched, n = bench.rows.y, bench.searched, len(bench.rows.y)
-    members = [Member(first, entries.column(first, n), threshold)]
-    best = detection(members[0].column[searched], y[searched], threshold).f1
-    weights, cut = torch.ones(1), threshold
+    assert start.latent is not None  # only probes have none
+    members = [Member(start.latent, entries.column(start.latent, n), start.held_out.threshold)]
+    best, weights, cut = start.searched_f1, torch.ones(1), start.held_out.threshold
     while len(members) < most:
         missed = searched & ~(y & torch.stack([m.on for m in members]).any(0))
         if not bool(y[missed].any()):

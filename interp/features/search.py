@@ -19,6 +19,7 @@ from interp.sae import SAE
 from probes import DifferenceOfMeans, Logistic, best_threshold
 
 GROUP = 3  # latents at most that may cover a concept together
+STARTS = 5  # of the best latents, from which such a group may grow
 
 
 @final
@@ -113,7 +114,7 @@ def search(
         unit=rows.unit,
         site=site_in(sae, model),
         latents=tuple(latents),
-        group=covering(sae, bench, entries, latents[0].latent or 0, latents[0].held_out.threshold, GROUP),
+        group=covering(sae, bench, entries, latents[:STARTS], GROUP),
         stability=split_half(f1, Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[0]),
         baselines=_baselines(sae, model, reading, bench, half[reading.text]),
         p_value=(1 + int((null >= f1.max()).sum())) / (1 + permutations),

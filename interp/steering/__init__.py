@@ -1,25 +1,49 @@
 """Turn a direction up or down, and measure what that does to the text before believing it."""
 
+from interp.steering.beside import Beside, beside
+from interp.steering.beyond import Damage, damage, normal_range
 from interp.steering.choose_dose import ChosenDose, choose_dose
 from interp.steering.clamp import clamp_latent, clamping
 from interp.steering.condition import Condition, Sampling, sample
+from interp.steering.conditional import Conditional, projections, threshold_of
 from interp.steering.dose_response import DoseResponse, dose_response
 from interp.steering.names import Names
+from interp.steering.recipe import Recipe, SteeredModel, chat
+from interp.steering.scorers import judging, projecting
 from interp.steering.steer import steer
 from interp.steering.steering import Steering, adding
+from interp.steering.ways import ablating, affine, capping, setting, turning
 
 __all__ = [
+    "Beside",
     "ChosenDose",
     "Condition",
+    "Conditional",
+    "Damage",
     "DoseResponse",
     "Names",
+    "Recipe",
     "Sampling",
+    "SteeredModel",
     "Steering",
+    "ablating",
     "adding",
+    "affine",
+    "beside",
+    "capping",
+    "chat",
     "choose_dose",
     "clamp_latent",
     "clamping",
+    "damage",
     "dose_response",
+    "judging",
+    "normal_range",
+    "projecting",
+    "projections",
     "sample",
+    "setting",
     "steer",
+    "threshold_of",
+    "turning",
 ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hooks import Model
 from interp.steering.condition import Condition, Sampling, sample
+from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, dose_response
 from interp.steering.steering import Steering
 
@@ -22,7 +23,7 @@ class ChosenDose:
 
 def choose_dose(
     model: Model,
-    steering: Steering,
+    steering: Steering | Conditional,
     prompts: Sequence[str],
     names: Callable[[str], bool],
     *,

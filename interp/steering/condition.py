@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks import Model
 from interp.estimate import Estimate, bootstrap, share
+from interp.steering.conditional import Conditional
 from interp.steering.fluency import distinct, surprisal
 from interp.steering.steer import steer
 from interp.steering.steering import Steering
@@ -70,13 +71,15 @@ def sample(
     model: Model,
     prompts: Sequence[str],
     names: Callable[[str], bool],
-    ways: Sequence[Steering] = (),
+    ways: Sequence[Steering | Conditional] = (),
     dose: float = 0.0,
     sampling: Sampling | None = None,
+    preamble: str = "",
 ) -> Condition:
     """Sample continuations of the prompts, steered with a dose of `ways` or not at all, and measure them unsteered.
 
-    Several ways share the continuations evenly, each taking every prompt as often as `per_prompt` allows.
+    Several ways share the continuations evenly, each taking every prompt as often as `per_prompt` allows. `preamble`
+    stands before the prompts while sampling, and not while measuring.
 
     Errors: `ValueError` for no prompts, or when every continuation is empty. Cost: `max_new_tokens` cached forward
     passes per batch, and one more for the surprisal.
@@ -93,7 +96,7 @@ def sample(
     for i, way in enumerate(ways or [None]):
         mine = repeated[i :: max(len(ways), 1)]
         with steer(model, way, dose) if way else nullcontext():
-            texts += _generate(model, mine, sampling)
+            texts += _generate(model, [preamble + prompt for prompt in mine], sampling)
         given += mine
     nats, lengths = surprisal(model, given, texts)
     if not lengths.any():

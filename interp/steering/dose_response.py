@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from hooks import Model
 from interp.steering.condition import Condition, Sampling, sample
+from interp.steering.conditional import Conditional
 from interp.steering.steering import Steering
 
 
@@ -52,7 +53,7 @@ class DoseResponse:
 
 def dose_response(
     model: Model,
-    steering: Steering,
+    steering: Steering | Conditional,
     prompts: Sequence[str],
     names: Callable[[str], bool],
     *,
@@ -80,7 +81,7 @@ def dose_response(
     random = [steering.control(seed) for seed in controls]
     bar = tqdm(total=1 + 2 * len(doses), desc="dose-response", unit="condition", disable=not progress)
 
-    def at(dose: float, ways: Sequence[Steering]) -> Condition:
+    def at(dose: float, ways: Sequence[Steering | Conditional]) -> Condition:
         condition = sample(model, prompts, names, ways, dose, sampling)
         bar.update()
         return condition

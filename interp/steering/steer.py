@@ -3,16 +3,18 @@
 from contextlib import AbstractContextManager
 
 from hooks import Direction, Model, Receipt, intervene
+from interp.steering.conditional import Conditional
 from interp.steering.steering import Steering, adding
 
 
-def steer(model: Model, what: Direction | Steering, dose: float) -> AbstractContextManager[Receipt]:
+def steer(model: Model, what: Direction | Steering | Conditional, dose: float) -> AbstractContextManager[Receipt]:
     """Steer with a dose of a direction, or of any other `Steering`, at every token while the block runs.
 
     A `Direction` v of scale s is added: x' = x + dose · s · v/|v|. The block yields the receipt of what was changed and
     leaves the model as it was.
 
-    Errors: `ValueError` when the direction was read from another model, or the dose is not finite. Cost: none besides
+    Errors: `ValueError` when the direction was read from another model, the dose is not finite, or a condition is read
+    behind the place it is to govern. Cost: none besides
     the forward passes inside the block.
 
     ```python
@@ -21,4 +23,6 @@ def steer(model: Model, what: Direction | Steering, dose: float) -> AbstractCont
     ```
     """
     steering = adding(what) if isinstance(what, Direction) else what
-    return intervene(model, {steering.site: steering.dose(dose)})
+    if isinstance(steering, Conditional):
+        steering.check(model)
+    return intervene(model, steering.interventions(dose))

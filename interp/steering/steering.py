@@ -36,6 +36,13 @@ class Steering:
             raise ValueError(f"the dose is {dose}: give a finite number, in units of {self.unit}")
         return replace(self.rule(self.vector, dose), name=self.source, fingerprint=self.fingerprint)
 
+    def interventions(self, dose: float) -> dict[Site, list[Intervention]]:
+        """The same, at its site.
+
+        Errors: as `dose`.
+        """
+        return {self.site: [self.dose(dose)]}
+
     def control(self, seed: int) -> "Steering":
         """The same rule along a random direction r of equal norm, |r| = |v|, drawn uniformly from the sphere."""
         noise = torch.randn(self.vector.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

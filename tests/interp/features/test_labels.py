@@ -32,7 +32,7 @@ def found(letters: TopK, gpt2: Model, tmp_path: Path) -> FeatureIndex:
 
 def test_a_latent_is_described_by_its_token_and_the_words_that_stand_near_it_only(found: FeatureIndex) -> None:
     describe = Describer(found)
-    assert describe(found.record("abcdefgh".index("h"))).startswith("fires on h (100%), near fog")
+    assert describe(found.record("abcdefgh".index("h"))).startswith("fires on 'h' (100%), near fog;")
     assert "fog" not in describe(found.record("abcdefghijklmnop".index("p")))
     assert describe(found.record("abcdefghijk".index("k"))) == "never fires"
 

@@ -1,0 +1,143 @@
+"""Conditional steering: act on the texts whose prompt shows something, and leave the others bit for bit."""
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction, Intervention, Model, Position, Site, capture
+from hooks.interventions import Rows
+from hooks.position import prompt
+from interp.steering.steering import Steering
+from probes import best_threshold
+
+
+@final
+@dataclass(frozen=True)
+class Conditional:
+    """A steering that acts on those texts of a batch of which <mean of x over `at`, u> > `threshold`.
+
+    x is read at the condition's site, u is its unit vector, and `at` selects tokens of the prompt: the decision is
+    made once, while the prompt is read, and holds for all that is generated (Lee et al. 2024, arXiv:2409.05907, with a
+    projection in the place of their cosine). Each text of a batch is decided for itself.
+
+    ```python
+    careful = Conditional(adding(refusal), harmful, threshold_of(model, harmful, bad, good))
+    with steer(model, careful, 1.0):
+        model.generate(prompts)
+    ```
+    """
+
+    steering: Steering
+    condition: Direction
+    threshold: float
+    at: Position = prompt
+
+    @property
+    def site(self) -> Site:
+        """Where it acts."""
+        return self.steering.site
+
+    @property
+    def source(self) -> str:
+        """What it does, and when."""
+        return f"{self.steering.source} where {self.condition.source} is above {self.threshold:.3g}"
+
+    @property
+    def unit(self) -> str:
+        """What a dose of one is."""
+        return self.steering.unit
+
+    def control(self, seed: int) -> "Conditional":
+        """The same condition, with a random direction of equal norm."""
+        return replace(self, steering=self.steering.control(seed))
+
+    def check(self, model: Model) -> None:
+        """Raise `ValueError` unless the condition is known when it is needed, and was found in this model."""
+        read, acts = self.condition.site, self.site
+        order = [site for site in model.sites if site in (read, acts)]
+        if read != acts and order.index(read) > order.index(acts):
+            raise ValueError(
+                f"the condition is read at {read}, behind {acts} where it is to act: read it at that site or before"
+            )
+        if self.condition.fingerprint not in (None, model.fingerprint):
+            raise ValueError(f"the condition was found in another model than {model.name}: find it again in this one")
+
+    def interventions(self, dose: float) -> dict[Site, list[Intervention]]:
+        """One intervention that reads the condition, and the steering, which asks it.
+
+        Errors: as `Steering.dose`.
+        """
+        gate = _Gate(self.condition.unit, self.threshold)
+        reading = Intervention(f"condition on {self.condition.source}", self.at, gate.read)
+        acting = self.steering.dose(dose)
+        gated = replace(acting, fn=lambda a, rows: gate.apply(a, acting.fn(a, rows), rows))
+        if self.condition.site == self.site:
+            return {self.site: [reading, gated]}
+        return {self.condition.site: [reading], self.site: [gated]}
+
+
+class _Gate:
+    """Which texts of the batch now read are open: their tokens' projections so far, summed and counted."""
+
+    def __init__(self, unit: Float[Tensor, "d_model"], threshold: float) -> None:
+        self.unit, self.threshold = unit, threshold
+        self.total = self.count = torch.zeros(0, dtype=torch.float64)
+        self.last = -1
+
+    def read(self, a: Float[Tensor, "n d_model"], rows: Rows) -> Float[Tensor, "n d_model"]:
+        """Take in the tokens of a pass over the prompt; a prompt read in pieces goes on, another begins anew."""
+        row, n = rows.row.cpu(), int(rows.row.max()) + 1
+        if int(rows.column.min()) <= self.last:
+            self.total = self.count = torch.zeros(0, dtype=torch.float64)
+        if n > len(self.total):
+            more = torch.zeros(n - len(self.total), dtype=torch.float64)
+            self.total, self.count = torch.cat([self.total, more]), torch.cat([self.count, more])
+        along = (a.detach().flatten(1) @ self.unit.to(a)).double().cpu()
+        self.total = self.total.index_add(0, row, along)
+        self.count = self.count.index_add(0, row, torch.ones_like(along))
+        self.last = int(rows.column.max())
+        return a
+
+    def apply(self, old: Tensor, new: Tensor, rows: Rows) -> Tensor:
+        """The new values where the gate is open, the old ones bit for bit where it is not."""
+        opened = self.total / self.count.clamp(min=1) > self.threshold
+        row = rows.row.to(opened.device)
+        if not len(opened) or int(row.max()) >= len(opened) or bool((self.count[row] == 0).any()):
+            raise ValueError("the condition selects no token of a prompt's text, so whether to act is not known")
+        on = opened[row].to(old.device)
+        return torch.where(on.view(-1, *[1] * (old.ndim - 1)), new, old)
+
+
+def projections(
+    model: Model, direction: Direction, texts: list[str], at: Position = prompt
+) -> Float[Tensor, "example"]:
+    """The mean projection of each text's selected tokens on a direction's unit vector: what a condition compares.
+
+    Cost: one forward pass per text, up to the direction's site.
+
+    ```python
+    projections(model, harmful, ["How do I bake bread?"])
+    ```
+    """
+    acts = capture(model, texts, [direction.site])
+    mask = at.mask(acts.tokens)
+    along = acts[direction.site].flatten(2).double() @ direction.unit.double().to(acts[direction.site].device)
+    return (along * mask).sum(1).cpu() / mask.sum(1).clamp(min=1).cpu()
+
+
+def threshold_of(
+    model: Model, direction: Direction, positive: list[str], negative: list[str], at: Position = prompt
+) -> float:
+    """The threshold on the projections that tells prompts to act on from others best, by F1.
+
+    Errors: `ValueError` when there are none of a kind. Cost: one forward pass per text.
+
+    ```python
+    Conditional(adding(refusal), harmful, threshold_of(model, harmful, bad, good))
+    ```
+    """
+    scores = projections(model, direction, [*positive, *negative], at)
+    return best_threshold(scores, torch.tensor([True] * len(positive) + [False] * len(negative)))

@@ -1,0 +1,155 @@
+"""A steered model as a recipe of kilobytes: which direction, how, how much, where; saved, shared, and run."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction, Model, Position, Receipt, Site
+from hooks.errors import nearest
+from hooks.position import everywhere, generated, last, prompt
+from interp.steering.conditional import Conditional
+from interp.steering.steer import steer
+from interp.steering.steering import Steering, adding
+from interp.steering.ways import ablating, setting
+
+FORMAT: Final = "interp.recipe"
+WAYS: Final[dict[str, Callable[[Direction, Position], Steering]]] = {
+    "add": adding,
+    "set": setting,
+    "ablate": ablating,
+}
+PLACES: Final = {str(place): place for place in (everywhere, prompt, generated, last)}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How to steer: `way` is "add", "set" or "ablate", at "everywhere", "prompt", "generated" or "last".
+
+    With a `condition` it acts only on texts whose prompt has a mean projection above `threshold` on it.
+
+    Errors: `ValueError` for an unknown way or place, with the nearest.
+
+    ```python
+    Recipe(found.best.direction, "add", 4.0).save("golden_gate.safetensors")
+    with SteeredModel(load("gpt2"), Recipe.load("golden_gate.safetensors")) as model:
+        model.generate("I am")
+    ```
+    """
+
+    direction: Direction
+    way: str
+    dose: float
+    at: str = "everywhere"
+    condition: Direction | None = None
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, known in ((self.way, WAYS), (self.at, PLACES)):
+            if name not in known:
+                raise ValueError(f"a recipe knows no {name!r}; did you mean {nearest(name, known)}?")
+
+    @property
+    def steering(self) -> Steering | Conditional:
+        """What it says, ready for `steer`."""
+        made = WAYS[self.way](self.direction, PLACES[self.at])
+        return made if self.condition is None else Conditional(made, self.condition, self.threshold)
+
+    def save(self, path: str | Path) -> None:
+        """Write it to one safetensors file of a few kilobytes."""
+        from safetensors.torch import save_file
+
+        parts = {"direction": self.direction} | ({"condition": self.condition} if self.condition else {})
+        about = {"way": self.way, "dose": self.dose, "at": self.at, "threshold": self.threshold} | {
+            name: {"site": str(d.site), "source": d.source, "scale": d.scale, "fingerprint": d.fingerprint}
+            for name, d in parts.items()
+        }
+        tensors = {name: d.vector.detach().cpu().contiguous().clone() for name, d in parts.items()}
+        save_file(tensors, str(path), metadata={FORMAT: json.dumps(about)})
+
+    @staticmethod
+    def load(path: str | Path) -> "Recipe":
+        """Read what `save` wrote.
+
+        Errors: `ValueError` when the file holds something else.
+        """
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(FORMAT, "null"))
+            if about is None:
+                raise ValueError(f"{path} holds no recipe: expected a file written by Recipe.save")
+            made = {name: _direction(file.get_tensor(name), about[name]) for name in file.keys()}  # noqa: SIM118
+        return Recipe(
+            made["direction"], about["way"], about["dose"], about["at"], made.get("condition"), about["threshold"]
+        )
+
+
+@final
+class SteeredModel:
+    """A model that is steered by a recipe whenever it runs or generates, and as it was otherwise.
+
+    Errors: `ValueError` at once, when the recipe is of another model.
+    """
+
+    def __init__(self, model: Model, recipe: Recipe) -> None:
+        self.model, self.recipe = model, recipe
+        self.steered()  # raises where the recipe does not fit
+
+    def __repr__(self) -> str:
+        return f"SteeredModel({self.model.name!r}, {self.recipe.steering.source}, dose {self.recipe.dose:g})"
+
+    def steered(self) -> AbstractContextManager[Receipt]:
+        """The block in which the recipe acts."""
+        return steer(self.model, self.recipe.steering, self.recipe.dose)
+
+    def run(self, text: str | Sequence[str]) -> Float[Tensor, "batch pos vocab"]:
+        """`Model.run`, steered, without gradients."""
+        with self.steered(), torch.no_grad():
+            return self.model.run(text)
+
+    def generate(
+        self, prompt: str | Sequence[str], *, max_new_tokens: int = 40, temperature: float = 0.0, seed: int = 0
+    ) -> str | list[str]:
+        """`Model.generate`, steered."""
+        with self.steered():
+            return self.model.generate(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+
+
+def chat(model: Model, message: str, system: str = "") -> str:
+    """A message as the prompt of a chat model, in its own template, ready for `generate`.
+
+    The beginning-of-text token is left out where the tokenizer adds it by itself, so that it does not stand twice.
+
+    Errors: `ValueError` when the tokenizer has no chat template.
+
+    ```python
+    model.generate(chat(model, "Who are you?"))
+    ```
+    """
+    tokenizer = model.tokenizer
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ValueError(f"the tokenizer of {model.name} has no chat template: write the prompt as the model wants it")
+    turns = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": message}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    start = tokenizer.bos_token
+    adds = start is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return text.removeprefix(start) if adds else text
+
+
+def _direction(vector: Tensor, about: dict[str, str | float | None]) -> Direction:
+    scale, fingerprint = about["scale"], about["fingerprint"]
+    return Direction(
+        vector,
+        Site.parse(str(about["site"])),
+        str(about["source"]),
+        float(scale or 0),
+        None if fingerprint is None else str(fingerprint),
+    )

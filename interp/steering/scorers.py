@@ -1,0 +1,47 @@
+"""Other ways to say whether a text expresses a concept than naming it: a direction's projection, or a judge."""
+
+from collections.abc import Callable
+
+from hooks import Direction, Model
+from hooks.position import everywhere
+from interp.features.asking import Ask
+from interp.steering.conditional import projections
+
+Scorer = Callable[[str], bool]
+
+
+def projecting(model: Model, direction: Direction, threshold: float) -> Scorer:
+    """Whether a text, read without steering, has a mean projection above a threshold; an empty text has none.
+
+    Take a direction found by another road than the one that steers, or it will agree with itself.
+
+    Cost: one forward pass per text.
+
+    ```python
+    dose_response(model, way, prompts, projecting(model, probe_direction, 3.0), doses=(1, 2, 4))
+    ```
+    """
+
+    def scored(text: str) -> bool:
+        return bool(text.strip()) and float(projections(model, direction, [text], everywhere)[0]) > threshold
+
+    return scored
+
+
+def judging(ask: Ask, concept: str) -> Scorer:
+    """Whether a language model says that a text is about a concept.
+
+    Errors: `ValueError`, when called, for an answer that is neither yes nor no. Cost: one request per text.
+
+    ```python
+    dose_response(model, way, prompts, judging(Endpoint(url, name), "the Golden Gate Bridge"), doses=(1, 2, 4))
+    ```
+    """
+
+    def scored(text: str) -> bool:
+        answer = ask(f"Is this text about {concept}? Answer yes or no.\n\n{text}\n\nAnswer:").strip().casefold()
+        if not answer.startswith(("yes", "no")):
+            raise ValueError(f"a yes or no was asked for, and the answer begins {answer[:80]!r}")
+        return answer.startswith("yes")
+
+    return scored

@@ -1,0 +1,153 @@
+"""Ways of steering by a direction besides adding it: set, ablate, set from an origin, cap, turn."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction, Intervention, Position
+from hooks.interventions import apply, clamp
+from hooks.position import everywhere
+from interp.steering.steering import Steering
+
+Rule = Callable[[Tensor, float], Intervention]
+SCALE = "the direction's largest projection in training"
+
+
+def setting(direction: Direction, at: Position = everywhere) -> Steering:
+    """Set the projection: x' = x + (dose * s - <x, u>) u, u = v/|v|, s the direction's scale.
+
+    ```python
+    with steer(model, setting(direction), 1.0):
+        model.generate("I walked")
+    ```
+    """
+    return _along(
+        direction,
+        "set",
+        SCALE,
+        lambda u, dose: clamp(u, dose * float(u.norm()), at=at),
+        direction.unit * direction.scale,
+    )
+
+
+def ablating(direction: Direction, at: Position = everywhere) -> Steering:
+    """Take a share of the projection away: x' = x - dose <x, u> u; a dose of one projects the direction out.
+
+    Arditi et al. 2024, arXiv:2406.11717, where it is done at every layer.
+
+    ```python
+    with steer(model, ablating(direction), 1.0):
+        model.generate("I walked")
+    ```
+    """
+
+    def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
+        return _changed(v, lambda along: -dose * along, at)
+
+    return _along(direction, "ablation", "the whole projection", rule)
+
+
+def affine(direction: Direction, origin: Float[Tensor, "d_model"], at: Position = everywhere) -> Steering:
+    """Ablate, then set from an origin: x' = x - <x - mu, u> u + dose * s u, with mu where the concept is absent.
+
+    Affine concept editing (Marshall et al. 2024, arXiv:2411.09003): a dose of 0 makes x as if the concept were absent,
+    which ablation does only where mu has no projection. mu is the mean activation of the negative texts.
+
+    ```python
+    with steer(model, affine(direction, negative.mean(0)), 1.0):
+        model.generate("I walked")
+    ```
+    """
+    mu, s = origin, direction.scale
+
+    def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
+        u = v / v.norm()
+        return _changed(v, lambda along: float(mu.to(u) @ u) + dose * s - along, at)
+
+    return _along(direction, "affine edit", SCALE, rule)
+
+
+def capping(direction: Direction, low: float, high: float, at: Position = everywhere) -> Steering:
+    """Keep the projection inside a range: x' = x + (min(max(<x, u>, a), b) - <x, u>) u.
+
+    A dose of one is the range from `low` to `high` itself (`normal_range` measures one), a smaller dose the same
+    about its middle: a, b = middle ± dose (high - low) / 2. Tokens inside it are left bit for bit as they are.
+
+    Errors: `ValueError` for a range that is empty or not finite, or a dose below 0.
+
+    ```python
+    with steer(model, capping(direction, *normal_range(model, direction, texts)), 1.0):
+        model.generate("I walked")
+    ```
+    """
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"the range is from {low} to {high}: give two finite numbers, the lower first")
+    middle, half = (low + high) / 2, (high - low) / 2
+
+    def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
+        if dose < 0:
+            raise ValueError(f"the dose is {dose}: a range is narrowed by a dose from 0 to 1, widened by a larger one")
+        a, b = middle - dose * half, middle + dose * half
+        return _changed(v, lambda along: along.clamp(a, b) - along, at)
+
+    return _along(direction, "cap", f"the range {low:.3g} to {high:.3g}", rule)
+
+
+def turning(direction: Direction, other: Direction, at: Position = everywhere) -> Steering:
+    """Turn x within a plane, keeping its length: x' = x - P x + |P x| (cos t u + sin t w), t = dose in degrees.
+
+    P projects on the plane of the two directions, w is the part of the second one that is orthogonal to u: at 0 all
+    that x has in the plane points along the first direction, at 90 along w, at 180 against the first. Angular
+    steering (Vu and Nguyen 2025, arXiv:2510.26243). No dose leaves x as it is.
+
+    Errors: `ValueError` for directions that are parallel, or at different sites.
+
+    ```python
+    with steer(model, turning(direction, other), 30.0):
+        model.generate("I walked")
+    ```
+    """
+    if direction.site != other.site:
+        raise ValueError(f"the plane needs directions at one site, got {direction.site} and {other.site}")
+    if abs(direction.cosine(other)) > 0.999:
+        raise ValueError(f"{direction} and {other} are parallel, so they span no plane")
+
+    def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
+        u = v / v.norm()
+        w = other.vector.to(u) - (other.vector.to(u) @ u) * u
+        w = w / w.norm()
+        t = math.radians(dose)
+        target = math.cos(t) * u + math.sin(t) * w
+
+        def turn(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+            a, b = x @ u.to(x), x @ w.to(x)
+            inside = torch.outer(a, u.to(x)) + torch.outer(b, w.to(x))
+            return x - inside + torch.outer((a * a + b * b).sqrt(), target.to(x))
+
+        return apply(turn, at=at)
+
+    return _along(direction, f"turn in the plane with {other.source}", "one degree from the direction", rule)
+
+
+def _along(direction: Direction, how: str, unit: str, rule: Rule, vector: Tensor | None = None) -> Steering:
+    return Steering(
+        site=direction.site,
+        source=f"{how} of {direction.source}",
+        unit=unit,
+        vector=direction.vector if vector is None else vector,
+        rule=rule,
+        fingerprint=direction.fingerprint,
+    )
+
+
+def _changed(v: Tensor, change: Callable[[Tensor], Tensor], at: Position) -> Intervention:
+    """x' = x + change(<x, u>) u; rows whose change is 0 stay bit for bit."""
+
+    def fn(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+        u = (v / v.norm()).to(x)
+        return x + torch.outer(change(x @ u), u)
+
+    return apply(fn, at=at)

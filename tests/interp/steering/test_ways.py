@@ -1,0 +1,239 @@
+"""Each way of steering against its equation, and conditional steering against the texts it should leave alone."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from hooks import Direction, Model, capture
+from hooks.position import generated, last
+from hooks.site import resid_post
+from interp.steering import (
+    Conditional,
+    ablating,
+    adding,
+    affine,
+    capping,
+    damage,
+    normal_range,
+    projections,
+    setting,
+    steer,
+    threshold_of,
+    turning,
+)
+
+SITE = resid_post[1]
+TEXTS = ["fog over the bay", "a red bridge", "sun", "the sea is cold"]
+
+
+def direction_of(model: Model, seed: int = 7, site=SITE) -> Direction:
+    vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(seed))
+    return Direction(vector, site, f"by hand {seed}", scale=3.0, fingerprint=model.fingerprint)
+
+
+@pytest.fixture
+def direction(model: Model) -> Direction:
+    return direction_of(model)
+
+
+def states(model: Model, texts: list[str] = TEXTS) -> Tensor:
+    return capture(model, texts, [SITE]).flat(SITE)
+
+
+def steered(model: Model, way, dose: float) -> Tensor:
+    with steer(model, way, dose):
+        return states(model)
+
+
+def orthogonal(x: Tensor, u: Tensor) -> Tensor:
+    return x - torch.outer(x @ u, u)
+
+
+def test_setting_leaves_the_rest_and_puts_the_projection_at_the_dose(model: Model, direction: Direction) -> None:
+    x, u = states(model), direction.unit
+    y = steered(model, setting(direction), 2.0)
+    assert torch.allclose(y @ u, torch.full((len(x),), 6.0), atol=1e-4)
+    assert torch.allclose(orthogonal(y, u), orthogonal(x, u), atol=1e-4)
+
+
+@pytest.mark.parametrize("dose", [0.0, 0.5, 1.0])
+def test_ablating_takes_that_share_of_the_projection(model: Model, direction: Direction, dose: float) -> None:
+    x, u = states(model), direction.unit
+    y = steered(model, ablating(direction), dose)
+    assert torch.allclose(y @ u, (1 - dose) * (x @ u), atol=1e-4)
+    assert torch.allclose(orthogonal(y, u), orthogonal(x, u), atol=1e-4)
+    assert dose or torch.equal(x, y)
+
+
+def test_an_affine_dose_of_zero_puts_the_origins_projection_where_ablation_puts_nothing(
+    model: Model, direction: Direction
+) -> None:
+    x, u, mu = states(model), direction.unit, 5.0 * direction.unit + torch.ones(model.d_model)
+    for dose in (0.0, 1.5):
+        y = steered(model, affine(direction, mu), dose)
+        assert torch.allclose(y @ u, (mu @ u + dose * 3.0).expand(len(x)), atol=1e-4)
+        assert torch.allclose(orthogonal(y, u), orthogonal(x, u), atol=1e-4)
+
+
+def test_a_cap_moves_what_is_outside_to_the_edge_and_no_bit_of_what_is_inside(
+    model: Model, direction: Direction
+) -> None:
+    x, u = states(model), direction.unit
+    along = x @ u
+    low, high = along.quantile(torch.tensor([0.3, 0.8])).tolist()
+    y = steered(model, capping(direction, low, high), 1.0)
+    inside = (along > low) & (along < high)
+    assert 0 < int(inside.sum()) < len(x) and torch.equal(x[inside], y[inside])
+    assert torch.allclose(y @ u, along.clamp(low, high), atol=1e-4)
+    middle = steered(model, capping(direction, low, high), 0.0) @ u
+    assert torch.allclose(middle, torch.full_like(middle, (low + high) / 2), atol=1e-4)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 90.0, 180.0])
+def test_turning_keeps_the_length_and_the_rest_and_sets_the_angle(
+    model: Model, direction: Direction, degrees: float
+) -> None:
+    other = direction_of(model, 8)
+    x, u = states(model), direction.unit
+    w = other.vector - (other.vector @ u) * u
+    w = w / w.norm()
+    y = steered(model, turning(direction, other), degrees)
+    assert torch.allclose(y.norm(dim=1), x.norm(dim=1), atol=1e-3)
+    angle = torch.atan2(y @ w, y @ u).cos()
+    assert torch.allclose(angle, torch.full_like(angle, math.cos(math.radians(degrees))), atol=1e-3)
+    assert torch.allclose(orthogonal(orthogonal(y, u), w), orthogonal(orthogonal(x, u), w), atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [setting, ablating], ids=["set", "ablate"])
+def test_doing_it_twice_is_doing_it_once(model: Model, direction: Direction, make) -> None:
+    once = steered(model, make(direction), 1.0)
+    way = make(direction)
+    again = way.dose(1.0).fn(once, None)
+    assert torch.allclose(once, again, atol=1e-4)
+
+
+def test_a_random_control_of_each_way_acts_along_the_random_direction(model: Model, direction: Direction) -> None:
+    control = setting(direction).control(0)
+    y, u = steered(model, control, 1.0), control.vector / control.vector.norm()
+    assert torch.allclose(y @ u, torch.full((len(y),), 3.0), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda d: capping(d, 1.0, 1.0), "give two finite numbers, the lower first"),
+        (lambda d: capping(d, 0.0, 1.0).dose(-1.0), "a range is narrowed by a dose from 0 to 1"),
+        (lambda d: turning(d, d * 2.0), "are parallel, so they span no plane"),
+        (lambda d: turning(d, replace(d, site=resid_post[0])), "needs directions at one site"),
+    ],
+)
+def test_ways_that_make_no_sense_are_refused(direction: Direction, make, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make(direction)
+
+
+PROMPTS = ["fog h", "sun", "a bay of fog", "red", "the cold sea", "b"]
+
+
+@pytest.fixture
+def conditional(model: Model) -> Conditional:
+    """Acts on the half of the prompts whose projection at an earlier site is above the median."""
+    condition = direction_of(model, 11, resid_post[0])
+    scores = projections(model, condition, PROMPTS)
+    return Conditional(setting(direction_of(model)), condition, float(scores.sort().values[2:4].mean()))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_it_acts_where_the_condition_holds_and_leaves_the_other_texts_bit_for_bit(
+    model: Model, padded_left, conditional: Conditional, side: str
+) -> None:
+    read = model if side == "right" else padded_left(model)
+    tokens, plain = read.tokens(PROMPTS), read.run(PROMPTS)
+    on = projections(model, conditional.condition, PROMPTS) > conditional.threshold
+    assert on.tolist().count(True) == 3
+    with steer(read, conditional, 3.0):
+        logits = read.run(PROMPTS)
+    with steer(read, conditional.steering, 3.0):
+        always = read.run(PROMPTS)
+    for row in range(len(PROMPTS)):
+        kept = tokens.mask[row]
+        assert torch.equal(logits[row][kept], (always if on[row] else plain)[row][kept])
+        assert not torch.equal(always[row][kept], plain[row][kept])
+
+
+def test_while_decoding_the_decision_of_the_prompt_holds_text_by_text(model: Model, conditional: Conditional) -> None:
+    gentle = replace(conditional, steering=adding(direction_of(model), at=generated))
+    on = (projections(model, gentle.condition, PROMPTS) > gentle.threshold).tolist()
+    plain = model.generate(PROMPTS, max_new_tokens=6)
+    with steer(model, gentle.steering, 8.0):
+        always = model.generate(PROMPTS, max_new_tokens=6)
+    with steer(model, gentle, 8.0):
+        together = model.generate(PROMPTS, max_new_tokens=6)
+        backwards = model.generate(PROMPTS[::-1], max_new_tokens=6)[::-1]
+    assert together == backwards == [a if yes else p for a, p, yes in zip(always, plain, on, strict=True)]
+    assert [a != p for a, p in zip(always, plain, strict=True)].count(True) >= 4
+
+
+def test_an_earlier_batch_of_other_size_leaves_no_decision_behind(model: Model, conditional: Conditional) -> None:
+    with steer(model, conditional, 3.0):
+        model.run(PROMPTS)
+        again = [model.run(text) for text in PROMPTS]
+    on = projections(model, conditional.condition, PROMPTS) > conditional.threshold
+    for text, logits, yes in zip(PROMPTS, again, on.tolist(), strict=True):
+        assert torch.equal(logits, model.run(text)) != yes
+
+
+def test_a_threshold_is_found_that_tells_the_prompts_apart(model: Model) -> None:
+    condition = direction_of(model, 11, resid_post[0])
+    scores = projections(model, condition, PROMPTS)
+    order = [PROMPTS[i] for i in scores.argsort().tolist()]
+    threshold = threshold_of(model, condition, order[3:], order[:3])
+    assert scores.sort().values[2] < threshold < scores.sort().values[3]
+
+
+def test_projections_are_means_over_the_tokens_selected(model: Model) -> None:
+    condition = direction_of(model, 11)
+    x = capture(model, "a bay of fog", [SITE]).flat(SITE)
+    assert float(projections(model, condition, ["sun", "a bay of fog"])[1]) == pytest.approx(
+        float((x @ condition.unit).mean()), abs=1e-4
+    )
+    assert float(projections(model, condition, ["a bay of fog"], at=last)[0]) == pytest.approx(
+        float(x[-1] @ condition.unit), abs=1e-4
+    )
+
+
+def test_a_condition_read_behind_where_it_acts_is_refused_before_anything_runs(model: Model) -> None:
+    late = Conditional(setting(direction_of(model)), direction_of(model, 11, resid_post[2]), 0.0)
+    with pytest.raises(ValueError, match=r"read at resid_post\.2, behind resid_post\.1 where it is to act"):
+        steer(model, late, 1.0)
+
+
+def test_no_dose_does_no_damage_and_a_large_one_leaves_the_usual_states(model: Model, direction: Direction) -> None:
+    texts = [f"{a} {b}" for a in ("fog over", "a red", "the sea") for b in ("the bay", "bridge", "is cold", "h")]
+    none, much = damage(model, direction, 0.0, texts), damage(model, direction, 30.0, texts)
+    assert (none.kl.value, none.loss.value, none.correct.value) == (0, 0, 0)
+    assert none.beyond.value == none.beyond_before < 0.5
+    assert much.kl.value > 0.1 and much.beyond.value == 1.0 and "beyond the usual 100.0%" in str(much)
+
+
+def test_damage_is_the_kl_and_loss_computed_by_hand(model: Model, direction: Direction) -> None:
+    texts = ["fog over the bay"] * 4
+    found = damage(model, direction, 5.0, texts)
+    plain = model.run(texts[0])[0, :-1].detach().double().log_softmax(-1)
+    with steer(model, direction, 5.0):
+        moved = model.run(texts[0])[0, :-1].detach().double().log_softmax(-1)
+    assert found.kl.value == pytest.approx(float((plain.exp() * (plain - moved)).sum(-1).mean()), rel=1e-4)
+    ids = model.tokens(texts[0]).ids[0, 1:]
+    picked = torch.arange(len(ids))
+    assert found.loss.value == pytest.approx(float((plain - moved)[picked, ids].mean()), rel=1e-4)
+
+
+def test_the_normal_range_holds_the_share_asked_for(model: Model, direction: Direction) -> None:
+    low, high = normal_range(model, direction, TEXTS, share=0.8)
+    along = states(model) @ direction.unit
+    assert float(((along >= low) & (along <= high)).double().mean()) == pytest.approx(0.8, abs=0.06)
+    with pytest.raises(ValueError, match="give a number between 0 and 1"):
+        normal_range(model, direction, TEXTS, share=1.0)
