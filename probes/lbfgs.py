@@ -32,12 +32,12 @@ class Loss(Protocol):
         ...
 
 
-def each(a: Tensor, b: Tensor) -> Float[Tensor, "class"]:
+def each(a: Float[Tensor, "_ class"], b: Float[Tensor, "_ class"]) -> Float[Tensor, "class"]:
     """The inner products of columns, for problems that are columns."""
     return (a * b).sum(0)
 
 
-def all_together(a: Tensor, b: Tensor) -> Float[Tensor, "1"]:
+def all_together(a: Float[Tensor, "_ class"], b: Float[Tensor, "_ class"]) -> Float[Tensor, "1"]:
     """The inner product of matrices, for one problem whose columns depend on each other."""
     return (a * b).sum().reshape(1)
 
