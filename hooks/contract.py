@@ -57,6 +57,8 @@ class ContractReport:
         passes: how many forward passes it took.
         seconds: how long it took.
         refused: sites that cannot be trusted on this model, with the law each breaks.
+        unfit: uses of the model that cannot be trusted ("unembed", "left padding", "right padding", "batch",
+            "cache"), with the law each rests on.
 
     Example:
         ```python
@@ -71,27 +73,17 @@ class ContractReport:
     passes: int
     seconds: float
     refused: Mapping[Site, Check] = field(init=False)
+    unfit: Mapping[str, Check] = field(init=False)
 
     def __post_init__(self) -> None:
+        unfit = {check.use: check for check in self.checks if check.use and not check.holds}
         object.__setattr__(self, "refused", blamed(self.checks))
+        object.__setattr__(self, "unfit", unfit)
 
     @property
     def holds(self) -> bool:
         """True when every law holds."""
         return all(check.holds for check in self.checks)
-
-    def broken(self, use: str) -> Check | None:
-        """Return the broken law a use of the model rests on, or None when all is well.
-
-        Args:
-            use: "unembed", "left padding", "right padding", "batch" or "cache".
-
-        Example:
-            ```python
-            model.contract.broken("left padding")
-            ```
-        """
-        return next((check for check in self.checks if check.use == use and not check.holds), None)
 
     def __str__(self) -> str:
         rows = [("law", "holds", "error", "allowed", "states"), *_rows(self.checks)]
@@ -102,34 +94,31 @@ class ContractReport:
         return "\n".join([f"contract of {self.model}, {self.dtype}: {took}", *lines, f"refused sites: {refused}"])
 
 
-def refuse_site(report: ContractReport, site: Site, others: Sequence[Site]) -> None:
-    """Raise when a site breaks a law on this model.
+def site_refusal(report: ContractReport, site: Site, others: Sequence[Site]) -> str:
+    """Return the message for a site that breaks a law on this model.
 
     Example:
         ```python
-        refuse_site(model.contract, resid_mid[0], model.sites)
+        site_refusal(model.contract, resid_mid[0], model.sites)
         ```
     """
-    if site in report.refused:
-        raise ValueError(
-            f"{report.model} refuses {site}: {report.refused[site].missed}; the nearest sites that hold are "
-            f"{nearest(str(site), map(str, others))}. `model.contract` shows what was measured"
-        )
+    return (
+        f"{report.model} refuses {site}: {report.refused[site].missed}; the nearest sites that hold are "
+        f"{nearest(str(site), map(str, others))}. `model.contract` shows what was measured"
+    )
 
 
-def refuse_use(report: ContractReport, use: str, instead: str) -> None:
-    """Raise when a use of the model rests on a law that is broken.
+def use_refusal(report: ContractReport, use: str, instead: str) -> str:
+    """Return the message for a use of the model that rests on a broken law.
 
     Example:
         ```python
-        refuse_use(model.contract, "cache", "call model.run")
+        use_refusal(model.contract, "cache", "call model.run")
         ```
     """
-    check = report.broken(use)
-    if check is not None:
-        raise ValueError(
-            f"{report.model} refuses {use}: {check.missed}; {instead}. `model.contract` shows what was measured"
-        )
+    return (
+        f"{report.model} refuses {use}: {report.unfit[use].missed}; {instead}. `model.contract` shows what was measured"
+    )
 
 
 def blamed(checks: Sequence[Check]) -> dict[Site, Check]:
@@ -163,4 +152,4 @@ def _rows(checks: Sequence[Check]) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def _severity(check: Check) -> float:
-    return check.error / check.allowed if check.error == check.error else inf
+    return check.error / check.allowed if check.allowed and check.error == check.error else inf

@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from hooks.absent import why_absent
-from hooks.contract import ContractReport, refuse_site, refuse_use
+from hooks.contract import ContractReport, site_refusal, use_refusal
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
 from hooks.generate import continuation, decode, stop_ids
@@ -173,8 +173,8 @@ class Model:
         return made[0] if isinstance(prompt, str) else made
 
     def _admit(self, use: str, instead: str) -> None:
-        if self.contract is not None:
-            refuse_use(self.contract, use, instead)
+        if self.contract is not None and use in self.contract.unfit:
+            raise ValueError(use_refusal(self.contract, use, instead))
 
     def _admitted(self, tokens: Tokens) -> Tokens:
         """The same tokens on the model's device, unless its contract forbids such a batch."""
@@ -200,8 +200,8 @@ class Model:
         if site not in self.taps:
             called = f"{self.name} ({type(self.hf).__name__})"
             raise ValueError(why_absent(called, site, tuple(self.taps)))
-        if self.contract is not None:
-            refuse_site(self.contract, site, self.sites)
+        if self.contract is not None and site in self.contract.refused:
+            raise ValueError(site_refusal(self.contract, site, self.sites))
         return self.taps[site]
 
     def module(self, site: Site) -> nn.Module:

@@ -91,7 +91,7 @@ def _needs(model: Model, site: Site, sound: Collection[Site]) -> tuple[Site, ...
 
 
 def _written(row: int, site: Site, a: Tensor) -> Tensor:
-    """Noise of ten times the size of what is there, in one row.
+    """Noise of ten times the size of what is there, and of at least ten, in one row.
 
     A key changes at the tokens before the one measured, by opposite amounts, so that every query is drawn to
     one of them; queries of half the heads change at several tokens, values at all: one alone may not matter.
@@ -102,7 +102,8 @@ def _written(row: int, site: Site, a: Tensor) -> Tensor:
     noise = torch.randn(here.shape, generator=torch.Generator().manual_seed(row))
     if site.name == "k":
         noise[1] = -noise[0]
-    here += (10 * noise * here.float().square().mean().sqrt().cpu()).to(here)
+    size = here.float().square().mean().sqrt().clamp_min(1.0).cpu()
+    here += (10 * noise * size).to(here)
     return a
 
 
