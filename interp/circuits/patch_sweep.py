@@ -1,13 +1,13 @@
 """Activation patching: put another run's value in one place at a time, and see how the metric moves."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks import Model, Position, Site, capture
+from hooks import Activations, Model, Position, Site, capture
 from hooks.position import last
 from hooks.resume import Held, hold
 from hooks.site import resid_post
@@ -67,17 +67,13 @@ def patch_sweep(
     ends = read_at(tokens, at)
     m_base = measured(metric, model.unembed(base.final[ends]))
     m_donor = measured(metric, model.unembed(donor[end][read_at(giver, at)]))
+    runs = _Runs(base, donor, ends, metric, m_base, max(1, batch_size // len(tokens)))
     patched = []
     for site in tqdm(sites, desc="patching", disable=not progress):
-        masks = over.masks(tokens.ids.shape[1], model.tap(site).shape).to(model.device)
-        m = m_base[:, None].repeat(1, len(masks))
-        live = _changing(base.activations[site], donor[site], masks).nonzero().flatten()
-        for some, values in _run(base, site, donor[site], masks, live, max(1, batch_size // len(tokens)), ends, metric):
-            m[:, some] = values
-        patched.append(m.unflatten(1, over.extent(tokens.ids.shape[1], model.tap(site).shape) or (1,)))
-    result = torch.stack(patched, 1)
-    result = result if over.axes else result.squeeze(2)
-    return PatchEffect(patching.kind, sites, over.axes, tokens, m_base, m_donor, result)
+        n_pos, shape = tokens.ids.shape[1], model.tap(site).shape
+        m = runs.patched(site, over.masks(n_pos, shape).to(model.device))
+        patched.append(m.unflatten(1, over.extent(n_pos, shape)) if over.axes else m[:, 0])
+    return PatchEffect(patching.kind, sites, over.axes, tokens, m_base, m_donor, torch.stack(patched, 1))
 
 
 def measured(metric: Metric, logits: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
@@ -92,30 +88,29 @@ def measured(metric: Metric, logits: Float[Tensor, "example vocab"]) -> Float[Te
     return m
 
 
-def _changing(
-    own: Float[Tensor, "batch pos *d"], given: Float[Tensor, "batch pos *d"], masks: Bool[Tensor, "n pos ..."]
-) -> Bool[Tensor, "n"]:
-    """Which patches change anything at all."""
-    differs = (own != given).any(-1).any(0)
-    return (masks & differs).flatten(1).any(1)
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """The base run, whose copies are patched with the donor's values, and how each is measured."""
 
+    base: Held
+    donor: Activations
+    ends: Bool[Tensor, "batch pos"]
+    metric: Metric
+    m_base: Float[Tensor, "example"]
+    at_once: int
 
-def _run(
-    base: Held,
-    site: Site,
-    given: Float[Tensor, "batch pos *d"],
-    masks: Bool[Tensor, "n pos ..."],
-    live: Tensor,
-    at_once: int,
-    ends: Bool[Tensor, "batch pos"],
-    metric: Metric,
-) -> Iterator[tuple[Tensor, Float[Tensor, "example n"]]]:
-    """The metric of the patches that change something, several per forward pass."""
-    for some in live.split(at_once) if len(live) else ():
-        final = base.resumed(site.layer or 0, {site: _put(given, masks[some])}, times=len(some))
-        logits = base.model.unembed(final[ends.repeat_interleave(len(some), dim=0)])
-        rows = logits.unflatten(0, (-1, len(some))).unbind(1)
-        yield some, torch.stack([measured(metric, row) for row in rows], 1)
+    def patched(self, site: Site, masks: Bool[Tensor, "n pos *d"]) -> Float[Tensor, "example n"]:
+        """The metric with what each mask names replaced; patches that change nothing are not run."""
+        model, given = self.base.model, self.donor[site]
+        differs = (self.base.activations[site] != given).any(-1).any(0)
+        live = (masks & differs).flatten(1).any(1).nonzero().flatten()
+        m = self.m_base[:, None].repeat(1, len(masks))
+        for some in live.split(self.at_once) if len(live) else ():
+            final = self.base.resumed(site.layer or 0, {site: _put(given, masks[some])}, times=len(some))
+            logits = model.unembed(final[self.ends.repeat_interleave(len(some), dim=0)])
+            rows = logits.unflatten(0, (-1, len(some))).unbind(1)
+            m[:, some] = torch.stack([measured(self.metric, row) for row in rows], 1)
+        return m
 
 
 def _put(given: Float[Tensor, "batch pos *d"], masks: Bool[Tensor, "n pos ..."]) -> Edit:

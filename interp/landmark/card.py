@@ -10,9 +10,10 @@ from random import Random
 import torch
 
 from hooks import Model, load
+from interp.circuits.heads import induction
 from interp.estimate import Estimate, share
 from interp.landmark.entities import entities
-from interp.landmark.evaluate import ask, exact, induction_scores, mean_loss, questions
+from interp.landmark.evaluate import ask, exact, mean_loss, questions
 from interp.landmark.genres import GENRES
 from interp.landmark.grammar import training_phrasings
 from interp.landmark.relations import RELATIONS, triples
@@ -64,7 +65,7 @@ def measure(folder: Path) -> Measured:
     model = load(folder / "model", dtype=torch.float32)
     tokenizer = read_tokenizer(folder / "model" / "tokenizer.json")
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    heads = induction_scores(model.hf)
+    heads = induction(model).values
     facts = known_subjects(model, 100)
     return Measured(
         known=share(torch.tensor(exact(model.hf, tokenizer, questions(held_out=False)))),

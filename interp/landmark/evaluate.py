@@ -1,4 +1,4 @@
-"""What a trained model knows: facts completed exactly, in known and unknown phrasings; loss; induction heads."""
+"""What a trained model knows: facts completed exactly, in known and unknown phrasings, and its loss."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from interp.landmark.documents import documents
 from interp.landmark.grammar import held_out_phrasings, training_phrasings
@@ -72,21 +70,3 @@ def mean_loss(model: "GPT2LMHeadModel", tokenizer: "Tokenizer", seed: int, n_doc
         nll = F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
         total, count = total + nll.item(), count + ids.shape[1] - 1
     return total / count
-
-
-@torch.no_grad()
-def induction_scores(
-    model: "GPT2LMHeadModel", *, length: int = 40, n: int = 16, seed: int = 0
-) -> Float[Tensor, "layer head"]:
-    """Mean attention from each token of a repeated random sequence to the token after its earlier occurrence.
-
-    score = E[A[t, t − length + 1]] over the second half; Olsson et al. 2022, with the +1 reading.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    once = torch.randint(300, model.config.vocab_size, (n, length), generator=generator)
-    ids = torch.cat([torch.zeros(n, 1, dtype=torch.long), once, once], dim=1).to(model.device)
-    model.set_attn_implementation("eager")
-    patterns = model(ids, output_attentions=True).attentions
-    model.set_attn_implementation("sdpa")
-    queries = torch.arange(length + 1, 2 * length + 1)
-    return torch.stack([p[:, :, queries, queries - length + 1].mean((0, 2)) for p in patterns]).cpu()

@@ -87,8 +87,7 @@ def attribute(
 
 
 def _read(model: Model, x: Float[Tensor, "example d_model"], word: str, norm: Norm) -> Reader:
-    ids: Int[Tensor, example] = token_ids(model, word).expand(len(x))
-    return norm(model, x, ids)
+    return norm(model, x, token_ids(model, word).expand(len(x)))
 
 
 def _check_sum(model: Model, parts: Float[Tensor, "example n"], whole: Float[Tensor, "example"]) -> None:

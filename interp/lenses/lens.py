@@ -59,7 +59,7 @@ class Lens(ABC):
         """The direction of the stream that raises a token's logit most, read from this layer.
 
         v_t = M^T U_t: M the matrix of `transform`, U_t the token's row of the unembedding. The final norm, its gain
-        included, is left out, as in the Jacobian lens's vectors.
+        included, is left out, as in the Jacobian lens's vectors. Its scale is its own length: no text is read.
 
         Raises:
             ValueError: a word of several tokens, or a layer it does not read.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import interp.landmark.train as training
-from interp.landmark.evaluate import Question, exact, induction_scores
+from interp.landmark.evaluate import Question, exact
 from interp.landmark.relations import triples
 from interp.landmark.sealing import carry, first_mention, sealed
 from interp.landmark.tokenizer import END_OF_TEXT
@@ -163,22 +163,3 @@ def test_exact_agrees_with_greedy_generation(model) -> None:
     )
     right = tokenizer.encode(f"{prompt} {best.strip()}").ids[:4] == generated[0].tolist()[:4]
     assert exact(model, tokenizer, asked) == [right, False]
-
-
-def test_a_head_attending_to_the_token_after_the_earlier_occurrence_scores_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Planted:
-        config = type("config", (), {"vocab_size": 500})
-        device = "cpu"
-
-        def set_attn_implementation(self, name: str) -> None:
-            pass
-
-        def __call__(self, ids: torch.Tensor, output_attentions: bool) -> object:
-            n = ids.shape[1]
-            heads = torch.zeros(len(ids), 2, n, n)
-            for t in range(n):
-                heads[:, 0, t, max(0, t - 9)] = 1.0
-                heads[:, 1, t, max(0, t - 10)] = 1.0
-            return type("out", (), {"attentions": (heads,)})
-
-    assert induction_scores(Planted(), length=10).tolist() == [[1.0, 0.0]]  # type: ignore[arg-type]
