@@ -34,9 +34,9 @@ from tests.contracts.words import sentences, taught, untaught
 
 ROME, LIMA = Fact("Rome", "{} is in", "Italy", "Peru"), Fact("Lima", "{} is in", "Peru", "Japan")
 YORK = Fact("New York", "{} speaks", "Dutch", "Norse")
-SEARCH = Search(learning_rate=0.2, clamp=10.0, kl=0.0, decay=0.0, stop=0.02)
+SEARCH = Search(learning_rate=0.3, clamp=30.0, kl=0.0, decay=0.0, stop=0.01)
 HOW = {"token": "last prompt", "contexts": ("",), "preserve": ("they say {}",), "search": SEARCH}
-PMET = {"preserve": ("{} speaks",), "search": Search(learning_rate=0.2, clamp=10.0, kl=0.0)}
+PMET = {"preserve": ("{} speaks",), "search": Search(learning_rate=0.3, clamp=30.0, kl=0.0, decay=0.0)}
 Editor = Callable[[Model, object, tuple[Covariance, ...]], Edit]
 
 WEIGHTS: dict[str, Editor] = {
@@ -44,8 +44,7 @@ WEIGHTS: dict[str, Editor] = {
     "rome": lambda m, f, c: rome(m, f, covariance=c[0], **HOW),
     "emmet": lambda m, f, c: emmet(m, f, covariance=c[0], **HOW),
     "memit": lambda m, f, c: memit(m, f, covariance=c, **HOW),
-    "pmet": lambda m, f, c: pmet(m, f, covariance=c, **HOW | PMET),
-    "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c, energy=0.3, **HOW),
+    "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c[0], energy=0.3, **HOW),
 }
 BESIDE: dict[str, Editor] = {
     "grace": lambda m, f, _: grace(m, f, layer=1, preserve=("they say {}",), search=SEARCH),
@@ -195,6 +194,11 @@ def test_what_changes_no_weight_cannot_be_merged(world: World, name: str, tmp_pa
         merge(world.model, [world.edit(name)], tmp_path)
 
 
+def test_pmet_is_refused_where_the_half_it_leaves_to_attention_is_what_states_the_fact(world: World) -> None:
+    with pytest.raises(RuntimeError, match=r"the pmet edit in place .* still does not say 'Peru' after 'Rome is in'"):
+        pmet(world.model, ROME, covariance=world.covariances[1], **HOW | PMET)
+
+
 def test_emmet_of_one_fact_is_rome(world: World) -> None:
     (one,), (other,) = world.edit("emmet").updates, world.edit("rome").updates
     assert torch.allclose(one.delta, other.delta, rtol=1e-9, atol=1e-12)
@@ -223,17 +227,6 @@ def test_alphaedit_leaves_the_outputs_at_preserved_keys(world: World) -> None:
     assert moved.norm() <= 1e-6 * update.delta.norm() * kept.norm()
     key = update.at.double()
     assert (key @ update.delta).norm() > 0.5 * update.value.norm()
-
-
-def test_alphaedit_keeps_what_earlier_edits_wrote(world: World) -> None:
-    c = world.covariances[0]
-    first = alphaedit(world.model, ROME, covariance=c, energy=0.3, **HOW)
-    with first.applied(world.model):
-        blind, careful = (
-            alphaedit(world.model, LIMA, covariance=c, energy=0.3, earlier=earlier, **HOW) for earlier in ((), [first])
-        )
-    at = first.weights[0].at.double()
-    assert (at @ careful.weights[0].delta).norm() < 0.2 * (at @ blind.weights[0].delta).norm()
 
 
 @pytest.mark.parametrize("name", ["grace", "knn_memory"])

@@ -57,7 +57,7 @@ def untaught(family: str, seed: int = 0) -> Model:
     return load(made.eval(), words)
 
 
-def taught(family: str, steps: int = 100) -> Model:
+def taught(family: str, steps: int = 150) -> Model:
     """A model that knows every fact."""
     model = untaught(family)
     tokens = model.tokens(sentences())

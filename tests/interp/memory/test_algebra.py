@@ -9,7 +9,7 @@ import torch
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, covariance, covariances
-from interp.memory.alphaedit import null_space
+from interp.memory.alphaedit import confined, null_space
 from interp.memory.change import LowRank, least_change
 from interp.memory.codebook import Codebook
 from interp.memory.covariance import SHRINKAGES, best_shrinkage, pooled, shrink
@@ -244,3 +244,17 @@ def test_a_codebook_answers_within_its_radius_and_leaves_every_bit_outside(gpt2:
     before = capture(gpt2, "some text", [mlp_out[1]])[mlp_out[1]][0]
     assert torch.equal(after[4], value)
     assert torch.equal(torch.cat([after[:4], after[5:]]), torch.cat([before[:4], before[5:]]))
+
+
+def test_what_an_earlier_edit_wrote_moves_less_when_its_keys_are_kept_and_nothing_leaves_the_quiet_space() -> None:
+    random = torch.Generator().manual_seed(5)
+    basis = torch.linalg.qr(torch.randn(D, D, generator=random, dtype=torch.float64))[0][:, :14]
+    earlier, own = torch.randn(2, 1, D, generator=random, dtype=torch.float64)
+    k, r = 0.7 * earlier + 0.7 * own, torch.randn(1, OUT, generator=random, dtype=torch.float64)
+    blind, careful = (
+        LowRank(0, confined(k, kept, basis, ridge=1e-3), r).delta for kept in (torch.zeros(0, D).double(), earlier)
+    )
+    for update in (blind, careful):
+        assert (k @ update - r).norm() < 0.02 * r.norm()
+        assert (update - basis @ basis.T @ update).norm() < 1e-10 * update.norm()
+    assert (earlier @ careful).norm() < 0.05 * (earlier @ blind).norm()
