@@ -24,7 +24,7 @@ from hooks.position import (
     substring,
     tokens,
 )
-from hooks.site import attn_out, embed, mlp_act, mlp_out, resid_post, resid_pre, z
+from hooks.site import attn_out, embed, logits, mlp_act, mlp_out, resid_post, resid_pre, z
 
 V = torch.randn(32, generator=torch.Generator().manual_seed(5))
 TEXTS = ["Fog over", "No"]
@@ -275,6 +275,13 @@ def test_the_model_run_by_an_intervention_does_not_disturb_the_pass_it_is_in(gpt
         gpt2, {resid_post[0]: add(torch.full((32,), float(value)), at=last), resid_post[1]: add(3 * V, at=last)}
     ):
         torch.testing.assert_close(gpt2.run("Fog over"), nested)
+
+
+def test_an_inner_block_may_change_what_the_whole_model_returns(gpt2: Model) -> None:
+    with intervene(gpt2, {resid_post[1]: add(V)}):
+        once = gpt2.run("Fog over")
+        with intervene(gpt2, {logits: scale(2.0, at=everywhere | special)}):
+            torch.testing.assert_close(gpt2.run("Fog over"), 2 * once)
 
 
 def test_generate_is_the_models_own_again_after_the_block(gpt2: Model) -> None:
