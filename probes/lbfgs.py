@@ -89,17 +89,21 @@ def _line(loss: Loss, dot: Dot, scores: tuple[Tensor, ...], weights: tuple[Tenso
     """The first of the steps 1, 1/2, 1/4, ... that lowers each problem by what its slope promises (Armijo 1966)."""
     score, along, value = scores
     W, P, grad, penalty = weights
-    t = torch.ones_like(value)
     slope, linear, square = dot(grad, P), dot(penalty[:, None] * W, P), dot(penalty[:, None] * P, P)
-    fixed = dot(penalty[:, None] * W, W) / 2
-    rounding = 1e-13 * value.abs()
-    for _ in range(40):
+    fixed, rounding = dot(penalty[:, None] * W, W) / 2, 1e-12 * value.abs()
+
+    def at(t: Tensor) -> tuple[Tensor, Tensor]:
         data, error = loss(score + t * along)
-        lower = data + fixed + t * linear + t * t * square / 2
+        return data + fixed + t * linear + t * t * square / 2, error
+
+    t = torch.ones_like(value)
+    lower, error = at(t)
+    for _ in range(40):
         falls = lower <= value + 1e-4 * t * slope + rounding
         if bool(falls.all()):
             break
         t = torch.where(falls, t, t / 2)
+        lower, error = at(t)
     return t, lower, error
 
 

@@ -1,6 +1,6 @@
 """What a probe is: something fitted to labelled activations that scores others."""
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -19,7 +19,7 @@ class Probe(Protocol):
         ```
     """
 
-    name: str
+    name: ClassVar[str]
 
     def fit(self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> "Probe":
         """Learn from labelled rows and return self."""

@@ -1,6 +1,7 @@
 """Full-batch AdamW, for the probes whose problem is not convex."""
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,7 @@ def train(
         raise ValueError(f"steps is {steps}; training needs at least 1.")
     adamw = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, steps)
+    last = float("nan")
     with torch.enable_grad():
         for _ in range(steps):
             adamw.zero_grad()
@@ -39,8 +41,9 @@ def train(
             value.backward()
             adamw.step()
             schedule.step()
-    if not bool(value.isfinite()):
-        raise RuntimeError(f"The loss became {float(value)} within {steps} steps: lower lr.")
+            last = value.detach()
+    if not isfinite(float(last)):
+        raise RuntimeError(f"The loss became {float(last)} within {steps} steps: lower lr.")
     for parameter in parameters:
         parameter.grad = None
         parameter.requires_grad_(False)
