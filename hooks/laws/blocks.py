@@ -143,7 +143,8 @@ def _feed_forward(b: Block) -> Iterator[Check]:
         yield b.check("feed-forward reads", states, miss(b["mlp_in"], made), 1, "mlp_in", before)
     if b.has("mlp_in", "mlp_pre"):
         joint = b.part.get("mlp.gate_up")
-        made = project(joint or b.part.get("mlp.gate", b.part.get("mlp.in")), b["mlp_in"])
+        first = joint or b.part["mlp.gate" if "mlp.gate" in b.part else "mlp.in"]
+        made = project(first, b["mlp_in"])
         made = made if joint is None else made.index_select(-1, gate_up_rows(joint)[0])
         error = miss(b["mlp_pre"], made)
         yield b.check("keys match", "mlp_pre = W_in mlp_in + b", error, b.model.d_model, "mlp_pre", "mlp_in")
@@ -190,7 +191,7 @@ def project(projection: nn.Module, x: Float[Tensor, "*n _"]) -> Float[Tensor, "*
     return made if bias is None else made + bias
 
 
-def activation(block: nn.Module, part: Mapping[str, nn.Module], config: HFConfig) -> Callable[[Tensor], Tensor]:
+def activation(block: nn.Module, part: Mapping[str, nn.Module], config: HFConfig) -> nn.Module:
     """Return the nonlinearity of a feed-forward layer: its module without weights, or the one the configuration names.
 
     Raises:

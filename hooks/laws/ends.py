@@ -9,7 +9,7 @@ from hooks.contract import Check
 from hooks.laws.rounding import SLACK, Values, miss, unit
 from hooks.layout import find
 from hooks.model import Model
-from hooks.site import Site
+from hooks.site import Site, ln_final_scale
 
 
 def end_laws(model: Model, acts: Values) -> Iterator[Check]:
@@ -59,7 +59,7 @@ def _embedding(model: Model, acts: Values, first: Site) -> Check:
 
 def _final_scale(model: Model, x: Float[Tensor, "batch pos d_model"]) -> Check:
     """With its own divisor held, a norm is linear: f(x) = scale(x) (N(x) - N(-x)) / 2 has f(x + y) = f(x) + f(y)."""
-    norm, scale = model.final_norm, model.taps[Site("ln_final_scale")].derive
+    norm, scale = model.final_norm, model.taps[ln_final_scale].derive
     assert norm is not None and scale is not None
     y = x.roll(1, dims=1)
 
@@ -68,4 +68,4 @@ def _final_scale(model: Model, x: Float[Tensor, "batch pos d_model"]) -> Check:
 
     error = miss(f(x + y), f(x), f(y))
     states = "ln_final_scale (norm(x) - bias) is linear in x"
-    return Check("final scale", states, error, SLACK * unit(model.dtype), (Site("ln_final_scale"),))
+    return Check("final scale", states, error, SLACK * unit(model.dtype), (ln_final_scale,))

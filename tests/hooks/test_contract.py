@@ -254,6 +254,16 @@ def test_rows_of_a_joint_projection_that_are_not_the_sites_are_told(name: str) -
     assert Site(name, 1) in report.refused
 
 
+def test_a_law_that_cannot_be_measured_is_told_and_refuses_nothing() -> None:
+    model = unchecked()
+    model.blocks[0].mlp.add_module("second", nn.Identity())
+    model.hf.config.activation_function = "unheard"
+    report = check(model)
+    assert broken(report) == {"all laws measured"}
+    assert "KeyError: 'unheard'" in str(report)
+    assert not report.refused
+
+
 def test_a_model_with_infinite_or_undefined_weights_never_holds() -> None:
     for bad in (inf, nan):
         model = unchecked()
