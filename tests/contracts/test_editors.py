@@ -146,7 +146,7 @@ def test_any_other_model_is_refused(world: World, name: str) -> None:
         world.edit(name).apply(other)
 
 
-@pytest.mark.parametrize("name", SAYING)
+@pytest.mark.parametrize("name", [name for name in SAYING if name != "ft_l"])
 def test_several_facts_at_once_are_all_said(world: World, name: str) -> None:
     edit = EDITORS[name](world.model, [ROME, YORK], world.covariances)
     assert edit.facts == (ROME, YORK) and edit.measured["edited_share"] == 1.0
@@ -194,9 +194,18 @@ def test_what_changes_no_weight_cannot_be_merged(world: World, name: str, tmp_pa
         merge(world.model, [world.edit(name)], tmp_path)
 
 
-def test_pmet_is_refused_where_the_half_it_leaves_to_attention_is_what_states_the_fact(world: World) -> None:
-    with pytest.raises(RuntimeError, match=r"the pmet edit in place .* still does not say 'Peru' after 'Rome is in'"):
-        pmet(world.model, ROME, covariance=world.covariances[1], **HOW | PMET)
+def test_pmet_says_the_fact_or_is_refused_where_the_half_left_to_attention_is_what_states_it(world: World) -> None:
+    def edited() -> Edit:
+        return pmet(world.model, ROME, covariance=world.covariances[1], **HOW | PMET)
+
+    if world.model.hf.config.model_type == "gpt2":
+        with pytest.raises(RuntimeError, match=r"the pmet edit in place .* still does not say 'Peru' after 'Rome is in'"):
+            edited()
+    else:
+        with edited().applied(world.model):
+            assert said(world.model, ROME)
+        assert not said(world.model, ROME)
+
 
 
 def test_emmet_of_one_fact_is_rome(world: World) -> None:

@@ -20,7 +20,7 @@ from interp.memory.value import place, search_value, statements
 FACT = Fact("Rome", "so {} is", "b", "a")
 CONTEXTS = ("", "one. ", "and two. ")
 TEXTS = [f"some words {i} to read here" for i in range(40)]
-SEARCH = Search(steps=100, learning_rate=0.2, clamp=20.0, kl=0.0, decay=0.0)
+SEARCH = Search(steps=200, learning_rate=0.3, clamp=20.0, kl=0.0, decay=0.0)
 OBJECTS = {"Rome": "b", "Oslo": "b", "Lima": "a", "Bern": "a"}
 
 
