@@ -12,8 +12,8 @@ from interp.demo.discover import documents
 from interp.demo.move import layer_of
 from interp.demo.run import REPORT, run
 from interp.demo.settings import Settings
-from interp.features import Concept, search
 from interp.feature_commands import discover_command, feature_command
+from interp.features import Concept, search
 from interp.harvest_command import harvest_command
 from interp.landmark.commands import app as landmark_app
 from interp.lens_command import lens_command

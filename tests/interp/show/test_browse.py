@@ -27,7 +27,9 @@ def record(latent: int, fired: bool = True) -> Record:
         promoted=((" bay", 1.5),),
         suppressed=(("<i>", -2.5),),
     )
-    return Record(evidence, (example,) * fired, 2.5, (("fog", 0.75),), 0.0, torch.zeros(16, dtype=torch.long), ((3, 0.5),))
+    return Record(
+        evidence, (example,) * fired, 2.5, (("fog", 0.75),), 0.0, torch.zeros(16, dtype=torch.long), ((3, 0.5),)
+    )
 
 
 class Fake:
