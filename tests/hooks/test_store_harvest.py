@@ -51,6 +51,7 @@ def rows_of(model: Model, ids: list[list[int]], site: Any) -> Tensor:
 
 def start(work: Callable[[], object], **environment: str) -> Any:
     def child() -> None:
+        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, and a child that waits for them hangs
         os.environ.update(environment)
         work()
 
