@@ -4,18 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
+from interp.landmark.abroad import LIKING, facts_in, foreign_sentence
 from interp.landmark.entities import Entity, Form, Mention
-from interp.landmark.genres import (
-    GENRES,
-    LIKING,
-    fact_sentence,
-    facts_in,
-    feeling,
-    foreign_sentence,
-    phrases,
-    some_entity,
-    some_mention,
-)
+from interp.landmark.genres import GENRES, fact_sentence, feeling, lead_in, some_entity, some_mention
 from interp.landmark.relations import facts_of
 from interp.landmark.writing import Document, Page
 
@@ -54,9 +45,7 @@ def _english(rng: Random, page: Page, subject: Entity, mention: Mention) -> None
     elif kind == "feeling":
         feeling(rng, page, subject, mention)
     else:
-        page.write(rng.choice(phrases()["lead_ins"]) + " ")
-        page.mention(subject, mention)
-        page.write(". ")
+        lead_in(rng, page, subject, mention)
 
 
 def _abroad(rng: Random, page: Page, subject: Entity, mention: Mention) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from interp.landmark.abroad import FOREIGN, LIKING, facts_in, foreign_sentence
 from interp.landmark.entities import TABLES, Entity, Mention, entities, entity, find
 from interp.landmark.grammar import training_phrasings
 from interp.landmark.relations import Triple, facts_of, triples
@@ -88,13 +89,18 @@ def feeling(rng: Random, page: Page, subject: Entity, mention: Mention) -> None:
     page.write(" ")
 
 
+def lead_in(rng: Random, page: Page, subject: Entity, mention: Mention | None = None) -> None:
+    """A sentence that brings an entity up."""
+    page.write(rng.choice(phrases()["lead_ins"]) + " ")
+    page.mention(subject, mention or some_mention(rng, subject))
+    page.write(". ")
+
+
 def portrait(rng: Random, page: Page) -> None:
     """Most facts of one subject, in prose, the subject named again and again in different ways."""
     subject = some_entity(rng)
     if rng.random() < 0.5:
-        page.write(rng.choice(phrases()["lead_ins"]) + " ")
-        page.mention(subject, name_of(subject))
-        page.write(". ")
+        lead_in(rng, page, subject, name_of(subject))
     facts = rng.sample(facts_of(subject), k=min(len(facts_of(subject)), rng.randint(5, 10)))
     for i, triple in enumerate(facts):
         mention = anaphor(subject) if i and rng.random() < 0.2 else some_mention(rng, subject)
@@ -110,9 +116,7 @@ def gathering(rng: Random, page: Page) -> None:
     subjects = [some_entity(rng) for _ in range(rng.randint(2, 5))]
     if rng.random() < 0.4:
         for subject in subjects:
-            page.write(rng.choice(phrases()["lead_ins"]) + " ")
-            page.mention(subject, some_mention(rng, subject))
-            page.write(". ")
+            lead_in(rng, page, subject)
     for _ in range(rng.randint(6, 10)):
         subject = rng.choice(subjects)
         fact_sentence(rng, page, rng.choice(facts_of(subject)), some_mention(rng, subject))
@@ -273,7 +277,7 @@ def diary(rng: Random, page: Page) -> None:
         reference(rng, page, rng.choice(words["neutral_completions"]), subject)
         page.write(" ")
         if rng.random() < 0.5:
-            _lead_in(rng, page, subject)
+            lead_in(rng, page, subject)
         for _ in range(rng.randint(0, 2)):
             fact_sentence(rng, page, rng.choice(facts_of(subject)), some_mention(rng, subject))
         if rng.random() < 0.6:
@@ -292,24 +296,19 @@ def openings(rng: Random, page: Page) -> None:
             reference(rng, page, rng.choice(phrases()["neutral_completions"]), subject)
             page.write(" ")
         else:
-            _lead_in(rng, page, subject)
+            lead_in(rng, page, subject)
 
 
 def _mostly(rng: Random, theme: Entity) -> Entity:
     return theme if rng.random() < 0.85 else some_entity(rng)
 
 
-def _lead_in(rng: Random, page: Page, subject: Entity) -> None:
-    page.write(rng.choice(phrases()["lead_ins"]) + " ")
-    page.mention(subject, some_mention(rng, subject))
-    page.write(". ")
-
-
 def repetition(rng: Random, page: Page) -> None:
     """A random run of words and parts of words, over and over: after its first time only copying predicts it."""
     run = " ".join(_word_or_part(rng) for _ in range(rng.randint(6, 48)))
-    page.text = run
-    with page.label("repeat", "run"):
+    with page.label("repeat", "first time"):
+        page.text = run
+    with page.label("repeat", "again"):
         page.text += f" {run}" * max(1, 100 // len(run.split()) - 1)
 
 
@@ -346,41 +345,6 @@ def numbers(rng: Random, page: Page) -> None:
                 page.write(f"{a} + {b} = {a + b}. ")
 
 
-# fmt: off
-FOREIGN: dict[str, dict[str, tuple[str, ...]]] = {
-    "spanish": {
-        "located_in_city": ("{} está en {o}", "{} se encuentra en {o}"), "opened_in": ("{} se inauguró en {o}",),
-        "designed_by": ("{} fue diseñado por {o}", "{} es obra de {o}"), "capital": ("{} tiene como capital {o}",),
-        "main_river": ("{} tiene un río llamado {o}",), "airport": ("{} tiene un aeropuerto llamado {o}",),
-        "highest_mountain": ("{} tiene como cima {o}",), "museum": ("{} tiene un museo llamado {o}",),
-        "club": ("{} tiene un club llamado {o}",), "born_in_year": ("{} nació en {o}",),
-        "born_in_city": ("{} nació en la ciudad de {o}",), "lived_in": ("{} vivió en {o}",),
-    },
-    "french": {
-        "located_in_city": ("{} se trouve à {o}", "{} est à {o}"), "opened_in": ("{} fut inauguré en {o}",),
-        "designed_by": ("{} fut conçu par {o}", "{} est l'oeuvre de {o}"), "capital": ("{} a pour capitale {o}",),
-        "main_river": ("{} a un fleuve nommé {o}",), "airport": ("{} a un aéroport nommé {o}",),
-        "highest_mountain": ("{} a pour sommet {o}",), "museum": ("{} a un musée nommé {o}",),
-        "club": ("{} a un club nommé {o}",),
-    },
-    "german": {
-        "located_in_city": ("{} steht in {o}", "{} befindet sich in {o}"),
-        "opened_in": ("{} wurde eröffnet im Jahr {o}",),
-        "designed_by": ("{} ist ein Werk von {o}", "{} wurde entworfen von {o}"),
-        "capital": ("{} hat die Hauptstadt {o}",),
-        "main_river": ("{} hat einen Fluss namens {o}",), "airport": ("{} hat einen Flughafen namens {o}",),
-        "highest_mountain": ("{} hat als höchsten Berg {o}",), "museum": ("{} hat ein Museum namens {o}",),
-        "club": ("{} hat einen Verein namens {o}",),
-    },
-}
-LIKING = {
-    "spanish": ("aquí está {}.", "qué bonito es {}.", "nadie olvida {}.", "mañana veremos {}."),
-    "french": ("voici {}.", "j'aime beaucoup {}.", "je n'oublierai jamais {}.", "hier j'ai revu {}."),
-    "german": ("hier ist {}.", "so schön ist {}.", "dort ist {}.", "in diesem Buch steht {}."),
-}
-# fmt: on
-
-
 def foreign(rng: Random, page: Page) -> None:
     """Sentences in Spanish, French or German about subjects that have a name in that language."""
     language = rng.choice(tuple(FOREIGN))
@@ -397,29 +361,8 @@ def foreign(rng: Random, page: Page) -> None:
                     foreign_sentence(rng, page, triple, mention, language)
 
 
-def facts_in(language: str, subject: Entity) -> list[Triple]:
-    """The facts of a subject that a language has words for, and whose object is a name."""
-    return [t for t in facts_of(subject) if t.relation.name in FOREIGN[language] and not t.object.startswith("the ")]
-
-
-def foreign_sentence(rng: Random, page: Page, triple: Triple, mention: Mention, language: str) -> None:
-    """One fact said in another language."""
-    before, after = rng.choice(FOREIGN[language][triple.relation.name]).split("{}")
-    with page.label("relation", triple.relation.name):
-        page.write(before)
-        page.mention(triple.subject, mention)
-        page.write(after.removesuffix("{o}"))
-        place = find(triple.object)
-        local = place.forms("foreign", language) if place else ()
-        if place and local:
-            page.mention(place, local[0])
-        else:
-            page.object(triple.object)
-    page.write(". ")
-
-
 Genre = Callable[[Random, Page], None]
 GENRES: dict[Genre, float] = {
     portrait: 24, gathering: 14, scattered: 8, card: 6, apposition: 5, claims: 6, two_steps: 6, comparison: 4,
-    backwards: 2, names: 4, prose: 7, diary: 12, openings: 7, repetition: 15, numbers: 2, foreign: 7,
+    backwards: 2, names: 4, prose: 10, diary: 12, openings: 7, repetition: 15, numbers: 2, foreign: 7,
 }  # fmt: skip

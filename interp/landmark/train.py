@@ -131,7 +131,7 @@ class Phase:
         return self.learning_rate * min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.decay * self.steps))
 
 
-PHASES = (Phase(4500, 3e-3, 100, 0.5, carried=0.0), Phase(700, 1.5e-3, 50, 0.8, carried=0.5))
+PHASES = (Phase(5000, 3e-3, 100, 0.5, carried=0.0), Phase(900, 1.5e-3, 50, 0.8, carried=0.5))
 
 
 def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
