@@ -4,22 +4,16 @@ Runs `interp demo` with its default settings, prints every figure with its contr
 benchmarks/results/demo.json. A figure that misses its bar is printed as a miss; the bars are not for moving.
 """
 
-import json
-import os
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import write  # noqa: E402
 from interp.demo.run import Demonstration, run  # noqa: E402
 from interp.estimate import Estimate  # noqa: E402
-
-RESULTS = Path(__file__).parent / "results" / "demo.json"
 
 
 @dataclass(frozen=True)
@@ -112,18 +106,6 @@ def editing(done: Demonstration) -> list[Figure]:
     return [*figures, restored, Figure("KL from before on other text, nats per token", after.kl)]
 
 
-def machine() -> dict[str, str | int]:
-    """Where this ran."""
-    return {
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def main() -> None:
     """Run the demonstration, print its figures and write them down."""
     began = time.perf_counter()
@@ -131,14 +113,8 @@ def main() -> None:
     seconds = time.perf_counter() - began
     figures = [*discovery(done), *steering(done), *editing(done), Figure("seconds", seconds, at_most=300.0)]
     print(f"\nverdict   value  bar       figure\n{chr(10).join(map(str, figures))}\n\nreport: {done.report}")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    written = {
-        "command": "python benchmarks/demo.py",
-        "machine": machine(),
-        "model": done.model.fingerprint,
-        "figures": [asdict(figure) | {"verdict": figure.verdict} for figure in figures],
-    }
-    RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    marked = [asdict(figure) | {"verdict": figure.verdict} for figure in figures]
+    write("demo", "python benchmarks/demo.py", {"model": done.model.fingerprint, "figures": marked})
 
 
 if __name__ == "__main__":

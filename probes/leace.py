@@ -4,18 +4,17 @@ from typing import ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from probes.arrays import Array, tensor
 from probes.checks import check_numbers, check_rows
-from probes.estimator import Estimator, check_fitted
+from probes.eraser import Eraser
 
 CUTOFF = 1e-10  # of the largest variance; directions with less count as having none
 SINGULAR = 1e-8  # of the largest whitened covariance; what lies below is no covariance
 
 
 @final
-class LEACE(Estimator):
+class LEACE(Eraser):
     """r(x) = x - W^+ P W (x - mu), W = Sigma_xx^-1/2, P onto W Sigma_xz (Belrose et al. 2023, theorem 4.3).
 
     On the rows it was fitted to, the covariance with the concept z is 0 afterwards, so that no linear classifier
@@ -32,8 +31,6 @@ class LEACE(Estimator):
     """
 
     name: ClassVar[str] = "LEACE"
-    mean_: Float[Tensor, "d_model"]
-    projection_: Float[Tensor, "d_model d_model"]
 
     def fit(self, x: Float[Array, "n d_model"], z: Bool[Array, "n"] | Float[Array, "n class"]) -> "LEACE":
         """Learn what to erase: a label, or the columns of any numbers (one-hot classes, a target); return self.
@@ -59,14 +56,3 @@ class LEACE(Estimator):
         U = U[:, s > SINGULAR * Z.square().mean(0).sum().sqrt()]
         self.projection_ = (basis * std) @ U @ U.T @ (basis / std).T
         return self
-
-    def transform(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n d_model"]:
-        """The rows without the concept, in their own dtype.
-
-        Raises:
-            RuntimeError: the eraser is not fitted.
-        """
-        check_fitted(self, "projection_")
-        rows = tensor(x)
-        X = rows.double()
-        return (X - (X - self.mean_.to(X.device)) @ self.projection_.T.to(X.device)).to(rows.dtype)

@@ -4,16 +4,15 @@ from typing import ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from probes.arrays import Array, tensor
 from probes.checks import check_rows
-from probes.estimator import Estimator, check_fitted
+from probes.eraser import Eraser
 from probes.labelled import class_means
 
 
 @final
-class MeanProjection(Estimator):
+class MeanProjection(Eraser):
     """r(x) = x - u u^T (x - mu), u along mu_+ - mu_-: what `project_out` does, about the mean.
 
     The class means coincide afterwards, so a linear probe of the rows it was fitted to is at chance, as after `LEACE`;
@@ -27,8 +26,6 @@ class MeanProjection(Estimator):
     """
 
     name: ClassVar[str] = "mean projection"
-    mean_: Float[Tensor, "d_model"]
-    projection_: Float[Tensor, "d_model d_model"]
 
     def fit(self, x: Float[Array, "n d_model"], z: Bool[Array, "n"]) -> "MeanProjection":
         """Learn the direction between the class means and return self.
@@ -46,14 +43,3 @@ class MeanProjection(Estimator):
         u = u / u.norm()
         self.mean_, self.projection_ = rows.double().mean(0), torch.outer(u, u)
         return self
-
-    def transform(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n d_model"]:
-        """The rows without the direction, in their own dtype.
-
-        Raises:
-            RuntimeError: the eraser is not fitted.
-        """
-        check_fitted(self, "projection_")
-        rows = tensor(x)
-        X = rows.double()
-        return (X - (X - self.mean_.to(X.device)) @ self.projection_.T.to(X.device)).to(rows.dtype)

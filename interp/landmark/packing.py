@@ -17,8 +17,8 @@ WEIGHTS = {"object": 4.0, "again": 4.0, "first time": 0.1}
 class Rows:
     """Packed rows, each array `[example, pos]`: ids, document number, position in the document, mention number, weight.
 
-    `mention` is 0 outside mentions of entities. `weight[t]` weighs the prediction of token t: 0 where a document begins,
-    more in the object of a fact and where a random run comes again, little where it comes first and is mere chance.
+    `mention` is 0 outside mentions of entities. `weight[t]` weighs the prediction of token t: 0 where a document
+    begins, more in the object of a fact and where a random run comes again, little where it comes first.
     """
 
     ids: np.ndarray

@@ -50,10 +50,10 @@ def first_mention(rows: Batch) -> Int[Tensor, "batch pos"]:
 
 
 def carry(
-    h: Float[Tensor, "batch pos d_model"], rows: Batch, share: Float[Tensor, "batch"]
+    h: Float[Tensor, "batch pos d_model"], rows: Batch, share: Float[Tensor, "batch d_model"]
 ) -> Float[Tensor, "batch pos d_model"]:
-    """To each token a share of what the state of its document's first mention has over the mean of mentions' states."""
+    """To each token a share, by coordinate, of what its document's first mention has over the mean of mentions."""
     first, mention = first_mention(rows), rows["mention"]
     mean = h[(mention > 0) & ~interior(mention)].mean(0)
     state = h.gather(1, first.clamp(min=0)[:, :, None].expand_as(h)) - mean
-    return h + torch.where(first[:, :, None] >= 0, state, 0) * share[:, None, None]
+    return h + torch.where(first[:, :, None] >= 0, state, 0) * share[:, None]

@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from interp.landmark.documents import documents
+from interp.landmark.muon import Muon
 from interp.landmark.packing import Rows, pack
 from interp.landmark.sealing import Batch, carry, sealed
 from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
@@ -38,6 +39,7 @@ STEPS_PER_SHARD = 32
 SEALED_LAYERS = 4
 SEALED_SHARE = 0.75
 CARRIED = (0.25, 1.75)
+LEFT_OUT = 0.6
 LONGEST_WAVE = 100.0
 
 
@@ -66,8 +68,14 @@ def waves(length: int, d_model: int) -> Float[Tensor, "pos d_model"]:
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
 
 
+def precision() -> torch.dtype:
+    """bfloat16 where the processor multiplies it in hardware, float32 where it would be emulated."""
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
 def _bias(visible: Bool[Tensor, "batch pos pos"]) -> Float[Tensor, "batch 1 pos pos"]:
-    return torch.zeros(visible.shape, dtype=torch.bfloat16).masked_fill_(~visible, -1e4)[:, None]
+    return torch.zeros(visible.shape, dtype=precision()).masked_fill_(~visible, -1e4)[:, None]
 
 
 def _linear(layer: "Conv1D", x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n _"]:
@@ -75,11 +83,14 @@ def _linear(layer: "Conv1D", x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n 
 
 
 def hidden_states(
-    model: "GPT2LMHeadModel", rows: Batch, bias: list[Float[Tensor, "batch 1 pos pos"]], share: Float[Tensor, "batch"]
+    model: "GPT2LMHeadModel",
+    rows: Batch,
+    bias: list[Float[Tensor, "batch 1 pos pos"]],
+    share: Float[Tensor, "batch d_model"],
 ) -> Float[Tensor, "n d_model"]:
     """GPT-2's forward pass up to the final norm, with an attention bias of its own for each layer.
 
-    Above the sealed layers, where a row's `share` is not 0, each token carries that share of the first mention's state.
+    Above the sealed layers, each token of a row carries `share` of the first mention's state, coordinate by coordinate.
     """
     batch, length = rows["ids"].shape
     config, trunk = model.config, model.transformer
@@ -90,7 +101,7 @@ def hidden_states(
             h = carry(h.view(batch, length, -1), rows, share).view(batch * length, -1)
         qkv = _linear(block.attn.c_attn, block.ln_1(h)).view(batch, length, 3, heads, width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        pattern = torch.softmax(q @ k.transpose(-1, -2) * width**-0.5 + mask, -1, dtype=torch.bfloat16)
+        pattern = torch.softmax(q @ k.transpose(-1, -2) * width**-0.5 + mask, -1, dtype=mask.dtype)
         z = (pattern @ v).transpose(1, 2).reshape(batch * length, -1)
         h = h + _linear(block.attn.c_proj, z)
         h = h + _linear(block.mlp.c_proj, F.gelu(_linear(block.mlp.c_fc, block.ln_2(h)), approximate="tanh"))
@@ -104,16 +115,18 @@ def weighted_loss(
     n = len(rows["ids"])
     opened = torch.rand(n, generator=generator) >= SEALED_SHARE
     carried = torch.rand(n, generator=generator) < carried_share
-    share = torch.empty(n).uniform_(*CARRIED, generator=generator) * carried
+    left_out = torch.rand(n, 1, generator=generator) * LEFT_OUT
+    kept = torch.rand(n, model.config.n_embd, generator=generator) >= left_out
+    share = torch.empty(n, 1).uniform_(*CARRIED, generator=generator) * carried[:, None] * kept
     below, above = map(_bias, sealed(rows, opened & ~carried, carried))
     bias = [below if i < SEALED_LAYERS else above for i in range(model.config.n_layer)]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision() == torch.bfloat16):
         h = hidden_states(model, rows, bias, share).view(*rows["ids"].shape, -1)[:, :-1]
         weight = rows["weight"][:, 1:].flatten()
-        kept = weight > 0
-        logits = h.flatten(0, 1)[kept] @ model.transformer.wte.weight.T
-    nll = F.cross_entropy(logits.float(), rows["ids"][:, 1:].flatten()[kept], reduction="none")
-    return (nll * weight[kept]).sum() / weight[kept].sum(), nll.detach().mean()
+        told = weight > 0
+        logits = h.flatten(0, 1)[told] @ model.transformer.wte.weight.T
+    nll = F.cross_entropy(logits.float(), rows["ids"][:, 1:].flatten()[told], reduction="none")
+    return (nll * weight[told]).sum() / weight[told].sum(), nll.detach().mean()
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,11 @@ class Phase:
         return self.learning_rate * min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.decay * self.steps))
 
 
-PHASES = (Phase(5000, 3e-3, 100, 0.5, carried=0.0), Phase(900, 1.5e-3, 50, 0.8, carried=0.5))
+PHASES = (
+    Phase(4500, 3e-3, 100, 0.5, carried=0.0),
+    Phase(700, 1.5e-3, 50, 0.8, carried=0.5),
+    Phase(600, 1.5e-3, 50, 0.8, carried=0.5),
+)
 
 
 def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
@@ -148,9 +165,7 @@ def optimizers(model: "GPT2LMHeadModel") -> list[torch.optim.Optimizer]:
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
     return [
-        torch.optim.Muon(
-            matrices, lr=PHASES[0].learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=4
-        ),
+        Muon(matrices, lr=PHASES[0].learning_rate, dtype=precision()),
         torch.optim.AdamW(others, lr=PHASES[0].learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 

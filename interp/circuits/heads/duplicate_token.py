@@ -1,10 +1,8 @@
 """Duplicate-token heads: attend to the last occurrence of the present token."""
 
-import torch
-
 from hooks import Model
-from interp.circuits.heads.repeated import repeated
-from interp.circuits.heads.scores import HeadScores, attention_between
+from interp.circuits.heads.again import attention_back
+from interp.circuits.heads.scores import HeadScores
 
 
 def duplicate_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> HeadScores:
@@ -27,9 +25,4 @@ def duplicate_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 
     duplicate_token(model).top()
     ```
     """
-    said = repeated(model, length=length, n=n, seed=seed)
-    queries = said.start + torch.arange(length, 2 * length)
-    values, control = (
-        attention_between(model, tokens, queries, queries - length) for tokens in (said.tokens, said.fresh)
-    )
-    return HeadScores("duplicate token", values, control)
+    return HeadScores("duplicate token", *attention_back(model, 0, length=length, n=n, seed=seed))

@@ -1,10 +1,8 @@
 """Induction heads: attend to what came after the last occurrence of the present token."""
 
-import torch
-
 from hooks import Model
-from interp.circuits.heads.repeated import repeated
-from interp.circuits.heads.scores import HeadScores, attention_between
+from interp.circuits.heads.again import attention_back
+from interp.circuits.heads.scores import HeadScores
 
 
 def induction(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> HeadScores:
@@ -28,8 +26,4 @@ def induction(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> 
     induction(model).top()
     ```
     """
-    said = repeated(model, length=length, n=n, seed=seed)
-    queries = said.start + torch.arange(length, 2 * length)
-    keys = queries - length + 1
-    values, control = (attention_between(model, tokens, queries, keys) for tokens in (said.tokens, said.fresh))
-    return HeadScores("induction", values, control)
+    return HeadScores("induction", *attention_back(model, 1, length=length, n=n, seed=seed))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from interp.landmark import documents
-from interp.landmark.packing import TOLD_WEIGHT, Rows, pack
+from interp.landmark.packing import WEIGHTS, Rows, _columns, pack
 from interp.landmark.tokenizer import annotate, read_tokenizer, train_tokenizer
 
 
@@ -35,9 +35,20 @@ def test_a_row_begins_with_the_very_tokens_of_the_seeds_first_document(rows: Row
     assert rows.ids[0, :n].tolist() == first.ids[:n]
 
 
-def test_only_beginnings_weigh_nothing_and_objects_weigh_more(rows: Rows) -> None:
+def test_only_beginnings_weigh_nothing_and_chance_weighs_less_than_objects(rows: Rows) -> None:
     assert np.array_equal(rows.weight == 0, rows.position == 0)
-    assert set(np.unique(rows.weight)) == {0.0, 1.0, TOLD_WEIGHT}
+    assert set(np.unique(rows.weight)) <= {0.0, 1.0, *map(np.float32, WEIGHTS.values())}
+
+
+def test_a_random_run_weighs_little_when_first_read_and_much_when_it_comes_again(tokenizer_file: Path) -> None:
+    tokenizer = read_tokenizer(tokenizer_file)
+    again = next(d for d in documents(3) if d.genre == "repetition")
+    item = annotate(tokenizer, [again])[0]
+    weight = _columns(item, 1, len(item.ids))[4]
+    first_run = next(s for s in again.spans if s.value == "first time")
+    told = np.array([a < first_run.end for a, _ in item.offsets])
+    assert set(weight[1:][told[1:]]) == {np.float32(WEIGHTS["first time"])}
+    assert set(weight[~told]) == {np.float32(WEIGHTS["again"])}
 
 
 def test_numbered_mentions_decode_to_the_mentions_of_the_document(rows: Rows, tokenizer_file: Path) -> None:

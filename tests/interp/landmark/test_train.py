@@ -101,7 +101,7 @@ def test_in_carried_rows_tokens_read_no_mention_of_others_and_carry_the_first_of
     rows["mention"][:, 8] = 2
     assert first_mention(rows)[0].tolist() == [6] * 9 + [-1] * 3
     h = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(2))
-    carried = carry(h, rows, torch.tensor([0.5, 0.0]))
+    carried = carry(h, rows, torch.tensor([[0.5], [0.0]]).expand(2, h.shape[-1]))
     mean = h[:, [6, 8]].mean((0, 1))
     assert torch.allclose(carried[0, :9] - h[0, :9], 0.5 * (h[0, 6] - mean).expand(9, 5), atol=1e-6)
     assert torch.equal(carried[0, 9:], h[0, 9:])
