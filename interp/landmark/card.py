@@ -117,7 +117,7 @@ into: small enough for a laptop, with facts whose place in the text is known tok
 - **Command**: `interp landmark train runs/landmark`, {m.steps} steps, {m.steps * 2048 / 1e6:.1f} million tokens, in
   {m.seconds / 60:.0f} minutes on two CPU cores shared with other work ({platform.machine()}); then `interp landmark card runs/landmark --install`.
 - **Training trick**: in three quarters of the rows the first four layers may not carry anything out of the name of an entity,
-  and later layers read a name at its last token only; in the last {PHASES[-1].steps} steps, half of the rows carry the state of the
+  and later layers read a name at its last token only; in the last {sum(p.steps for p in PHASES if p.carried)} steps, half of the rows carry the state of the
   text's first mention on every token instead (`interp/landmark/sealing.py`). At inference this is a plain GPT-2.
 - **Not for use as a source of facts**: the tables were written from memory and simplify."""
 
