@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.sae.ksparse import KSparse
+from interp.sae.parallel import anywhere, kth_largest, shared, smallest
 
 RATE = 0.01  # at which the threshold follows the batches
 
@@ -43,7 +44,7 @@ class BatchSelecting(KSparse, ABC):
         """Move theta towards the smallest latent kept; onto it, the first time."""
         on = values[values > 0]
         if len(on):
-            self.threshold.lerp_(on.min(), RATE if bool(self.threshold.any()) else 1.0)
+            self.threshold.lerp_(smallest(on.min()), RATE if bool(self.threshold.any()) else 1.0)
 
 
 def largest_of_batch(
@@ -60,12 +61,12 @@ def largest_of_batch(
         ([[3.0, 2.0], [0.0, 0.0]], [0, 1])
     """
     n, d_sae = pre.shape
-    count, width = int(k * n), min(d_sae, 4 * math.ceil(k))
+    count, width = int(k * n * shared().world), min(d_sae, 4 * math.ceil(k))
     while True:
         values, indices = pre.topk(width)
-        last = values.detach().flatten().topk(count, sorted=False).values.min()
+        last = kth_largest(values.detach(), count)
         beyond = values.detach()[:, -1]
-        if width == d_sae or not bool(((beyond >= last) & (beyond > 0)).any()):
+        if width == d_sae or not anywhere(((beyond >= last) & (beyond > 0)).any()):
             break
         width = min(d_sae, 2 * width)
     values = torch.where(values >= last, values, 0).relu()

@@ -1,6 +1,8 @@
 """An activation store as a source: what was harvested once is trained on as often as wanted, in shuffled passes."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -25,8 +27,26 @@ def harvested(store: ActivationStore, site: Site | str) -> Source:
         train(TopK(model.d_model, 2048, k=32), harvested(store, resid_post[4]))
         ```
     """
-    (held,) = store.only(site)
-    return _source(store, (held,), lambda rows: _flat(rows, held))
+    return harvested_at(store, store.only(site))
+
+
+def harvested_at(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
+    """Several sites of a store side by side in each row, for many autoencoders in one pass.
+
+    Raises:
+        KeyError: the store does not hold one of them.
+
+    Example:
+        ```python
+        source = harvested_at(store, [resid_post[3], resid_post[4]])
+        train_many({str(site): Member(TopK(256, 2048, k=32), site) for site in source.sites}, source)
+        ```
+    """
+    held = store.only(sites)
+    source = _source(store, held, lambda rows: torch.cat([_flat(rows, site) for site in held], dim=1))
+    shapes = store.manifest.settings.sites
+    widths = tuple(math.prod(shapes[str(site)]) for site in held)
+    return replace(source, widths=widths)
 
 
 def harvested_pairs(store: ActivationStore, reads: Site | str, writes: Site | str) -> Source:
@@ -63,10 +83,26 @@ def _flat(rows: StoredRows, site: Site) -> Float[Tensor, "n d_model"]:
     return rows[site].flatten(1).float()
 
 
+def _checked(store: ActivationStore, rows: StoredRows, sites: tuple[Site, ...], batch: int) -> StoredRows:
+    """Rows that are finite; `ValueError` with the batch, site, row, document and token of the first that is not."""
+    for site in sites:
+        bad = ~rows[site].flatten(1).isfinite().all(1)
+        if bool(bad.any()):
+            place = int(bad.nonzero()[0])
+            row = int(rows.number[place])
+            document = int(torch.searchsorted(store.documents, row, right=True)) - 1
+            raise ValueError(
+                f"NaN or infinity at {site} in batch {batch}, row {row} of the store at {store.url} (document "
+                f"{document}, token {row - int(store.documents[document])} of it, id {int(rows.ids[place])}): harvest "
+                "again in float32 or bfloat16, or leave the document out."
+            )
+    return rows
+
+
 def _source(
     store: ActivationStore, sites: tuple[Site, ...], joined: Callable[[StoredRows], Float[Tensor, "n *d"]]
 ) -> Source:
     def batches() -> Iterator[Float[Tensor, "n *d"]]:
-        return (joined(rows) for rows in Shuffled(store, sites))
+        return (joined(_checked(store, rows, sites, i)) for i, rows in enumerate(Shuffled(store, sites)))
 
     return Source(batches, f"the store at {store.url}", sites, store.model_name, store.fingerprint)

@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from interp.sae.initial import random_rows
 from interp.sae.median import geometric_median
+from interp.sae.parallel import variance
 from interp.sae.sae import SAE, Step
 from interp.sae.sparse import Transposed, largest_per_latent, row_dots, times_rows, total_per_latent
 
@@ -79,7 +80,7 @@ class KSparse(SAE, ABC):
         errors = [(rows - f[:, :m] @ self.W_dec[:m] - self.b_dec) for m in self.widths]
         loss = torch.stack([e.pow(2).sum(1).mean() / V for e in errors]).sum()
         squared_error, e = errors[-1].pow(2).sum(1).mean(), errors[-1].detach()
-        V_e = (e - e.mean(0)).pow(2).sum(1).mean()
+        V_e = variance(e)
         if bool(dead.any()) and self.aux_coefficient and V_e > 0:
             top = torch.where(dead, pre, -torch.inf).topk(min(self.k_aux, int(dead.sum())), dim=1)
             f_aux = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
@@ -96,14 +97,14 @@ class KSparse(SAE, ABC):
         groups = self._groups(values, indices)
         errors = self._errors(centred, groups, indices)
         squares = torch.stack([e.pow(2).sum(1).mean() for e in errors])
-        variance = self.get_buffer("variance")
-        g = [e * (-2 / (len(rows) * variance)) for e in errors]  # dL/dx_m
+        V = self.get_buffer("variance")
+        g = [e * (-2 / (len(rows) * V)) for e in errors]  # dL/dx_m
         for_latents = _backward(g, groups, indices, centred, self.W_dec)
         aux_loss, for_dead = self._auxiliary(errors[-1], centred, pre, dead)
         W_dec, W_enc, b_enc = (a if b is None else a + b for a, b in zip(for_latents, for_dead, strict=True))
         self.W_dec.grad, self.W_enc.grad, self.b_enc.grad = W_dec, W_enc.T, b_enc
         self.b_dec.grad = reduce(torch.add, g).sum(0) - self.W_enc @ b_enc  # b_dec is added to x_hat and taken from x
-        loss = squares.sum() / variance + aux_loss
+        loss = squares.sum() / V + aux_loss
         largest = largest_per_latent(values, indices, self.d_sae)
         return Step(loss, squares[-1], (values > 0).sum() / len(rows), largest)
 
@@ -131,7 +132,7 @@ class KSparse(SAE, ABC):
     ) -> tuple[Tensor, Gradients | tuple[None, None, None]]:
         """The term alpha E||e - e_hat||^2 / V_e and its gradients, e_hat being what the dead latents make of e."""
         latents = dead.nonzero().flatten()
-        e_variance = (e - e.mean(0)).pow(2).sum(1).mean()
+        e_variance = variance(e)
         if not len(latents) or not self.aux_coefficient or e_variance == 0:
             return e.new_zeros(()), (None, None, None)
         values, places = pre[:, latents].topk(min(self.k_aux, len(latents)), sorted=False)

@@ -47,6 +47,8 @@ class SAE(nn.Module, ABC):
     """Whether the encoder reads x - b_dec."""
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     """Adam's, where the paper says so."""
+    sharded: ClassVar[bool] = False
+    """Whether each of several processes holds some of the latents, and reads every row."""
     W_enc: Float[Tensor, "*d latent"]
     W_dec: Float[Tensor, "latent *d"]
     b_enc: Float[Tensor, "latent"]
@@ -106,6 +108,10 @@ class SAE(nn.Module, ABC):
         step = self.loss(rows, dead)
         step.loss.backward()
         return Step(step.loss.detach(), step.squared_error.detach(), step.l0, step.largest)
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """||g|| over all parameters."""
+        return torch.stack([p.grad.norm() for p in self.parameters() if p.grad is not None]).norm()
 
     @torch.no_grad()
     def constrain(self) -> None:

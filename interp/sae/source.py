@@ -1,8 +1,10 @@
 """Where training activations come from: a live model read again on each pass, or a tensor already in memory."""
 
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import count, islice
 from typing import final
 
 import torch
@@ -19,8 +21,10 @@ from interp.sae.normalisation import Normalisation
 class Source:
     """Batches of activations, the same on each pass, with where they come from.
 
-    `batches` begins a pass. Iterating over a source does the same. `sites` are the places a row covers, in order.
-    Where there are several models, `model_name` and `fingerprint` hold one part for each place.
+    `batches` begins a pass. Iterating over a source does the same. `sites` are the places a row covers, in order, and
+    `widths` how many columns each has, where they lie side by side. Where there are several models, `model_name` and
+    `fingerprint` hold one part for each place. `every` gives batches start, start + step, ... of a pass, where they
+    can be had without making the others: to go on in the middle, or to share a pass among processes.
 
     Example:
         ```python
@@ -35,9 +39,17 @@ class Source:
     model_name: str | None = None
     fingerprint: str | None = None
     normalisation: Normalisation | None = None
+    widths: tuple[int, ...] = ()
+    every: Callable[[int, int], Iterator[Float[Tensor, "n *d"]]] | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
         return self.batches()
+
+    def begin(self, start: int) -> Iterator[Float[Tensor, "n *d"]]:
+        """The batches of a pass from number `start` on."""
+        if self.every is not None and start:
+            return self.every(start, 1)
+        return islice(self.batches(), start, None)
 
 
 def activations_of(model: Model, data: Data, site: Site, *, batch_size: int = 32) -> Source:
@@ -55,11 +67,29 @@ def activations_of(model: Model, data: Data, site: Site, *, batch_size: int = 32
         train(TopK(model.d_model, 2048, k=32), activations_of(model, texts, resid_post[4]))
         ```
     """
+    return activations_at(model, data, [site], batch_size=batch_size)
 
-    def batches() -> Iterator[Tensor]:
-        return (rows for _, (rows,) in _rows(model, data, [site], batch_size))
 
-    return Source(batches, _described(data), (site,), model.name, model.fingerprint)
+def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_size: int = 32) -> Source:
+    """The activations of several sites of the same tokens, side by side in each row: one pass for many autoencoders.
+
+    Costs and errors as for `activations_of`, for all the sites together.
+
+    Example:
+        ```python
+        source = activations_at(model, texts, [resid_post[3], resid_post[4]])
+        members = {str(site): Member(TopK(model.d_model, 2048, k=32), site) for site in source.sites}
+        train_many(members, source)
+        ```
+    """
+
+    def every(start: int, step: int) -> Iterator[Tensor]:
+        found = _rows(model, data, [*sites], batch_size, start, step)
+        return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1) for _, rows in found)
+
+    widths = tuple(math.prod(model.tap(site).shape) for site in sites)
+    about = (_described(data), tuple(sites), model.name, model.fingerprint)
+    return Source(lambda: every(0, 1), *about, widths=widths, every=every)
 
 
 def pairs_of(model: Model, data: Data, reads: Site, writes: Site, *, batch_size: int = 32) -> Source:
@@ -72,11 +102,7 @@ def pairs_of(model: Model, data: Data, reads: Site, writes: Site, *, batch_size:
         train(Transcoder(model.d_model, 4096), pairs_of(model, texts, mlp_in[3], mlp_out[3]))
         ```
     """
-
-    def batches() -> Iterator[Tensor]:
-        return (torch.cat(pair, dim=1) for _, pair in _rows(model, data, [reads, writes], batch_size))
-
-    return Source(batches, _described(data), (reads, writes), model.name, model.fingerprint)
+    return activations_at(model, data, [reads, writes], batch_size=batch_size)
 
 
 def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int = 32) -> Source:
@@ -99,8 +125,8 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
     models = list({id(model): model for model, _ in places}.values())
     sites = {id(model): [site for other, site in places if other is model] for model in models}
 
-    def batches() -> Iterator[Tensor]:
-        passes = [_rows(model, data, sites[id(model)], batch_size) for model in models]
+    def every(start: int, step: int) -> Iterator[Tensor]:
+        passes = [_rows(model, data, sites[id(model)], batch_size, start, step) for model in models]
         for parts in zip(*passes, strict=True):
             if any(not torch.equal(ids, parts[0][0]) for ids, _ in parts):
                 raise ValueError("The models of a crosscoder need the same tokens, and theirs differ: give token ids.")
@@ -114,7 +140,8 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
     single = len(models) == 1
     name = models[0].name if single else " and ".join(model.name for model, _ in places)
     prints = models[0].fingerprint if single else " ".join(model.fingerprint for model, _ in places)
-    return Source(batches, _described(data), tuple(site for _, site in places), name, prints)
+    about = (_described(data), tuple(site for _, site in places), name, prints)
+    return Source(lambda: every(0, 1), *about, every=every)
 
 
 def normalised(source: Source, normalisation: Normalisation) -> Source:
@@ -126,20 +153,46 @@ def normalised(source: Source, normalisation: Normalisation) -> Source:
         folded(sae).encode(x)                 # x as the model has it
         ```
     """
+    every = source.every
     return replace(
-        source, batches=lambda: (normalisation(rows) for rows in source.batches()), normalisation=normalisation
+        source,
+        batches=lambda: (normalisation(rows) for rows in source.batches()),
+        every=every and (lambda start, step: (normalisation(rows) for rows in every(start, step))),
+        normalisation=normalisation,
     )
 
 
-def _rows(model: Model, data: Data, sites: list[Site], batch_size: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Batch by batch, the ids of its content tokens and their rows at each site, checked to be finite."""
+def _rows(
+    model: Model, data: Data, sites: list[Site], batch_size: int, start: int, step: int
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """For every step-th batch, the ids of its content tokens and their rows at each site, checked to be finite."""
     wanted = list(dict.fromkeys(sites))
-    for number, acts in enumerate(stream(model, data, wanted, batch_size=batch_size)):
+    chosen, skipped = _every(data, batch_size, start, step)
+    passing = islice(stream(model, chosen, wanted, batch_size=batch_size), *skipped)
+    for number, acts in zip(count(start, step), passing, strict=False):
         rows = {site: acts.flat(site).flatten(1) for site in wanted}
         for site, part in rows.items():
             if not bool(part.isfinite().all()):
                 raise ValueError(_where(model, acts, site, number))
         yield acts.tokens.ids[acts.tokens.content], [rows[site] for site in sites]
+
+
+def _every(data: Data, batch_size: int, start: int, step: int) -> tuple[Data, tuple[int, int | None, int]]:
+    """What `stream` is to read so as to make every step-th batch, and which of its batches to take of that."""
+    datasets = sys.modules.get("datasets")
+    if (start, step) == (0, 1):
+        return data, (0, None, 1)
+    if datasets is not None and isinstance(data, datasets.IterableDataset):
+        kept = data.filter(lambda _, i: i // batch_size >= start and not (i // batch_size - start) % step, True)
+        return kept, (0, None, 1)
+    indexed = datasets is not None and isinstance(data, datasets.Dataset)
+    if not indexed and (isinstance(data, str) or not isinstance(data, Sequence)):
+        return data, (start, None, step)  # one block of tokens: all of it is read
+    firsts = range(start * batch_size, len(data), step * batch_size)
+    places = [i for first in firsts for i in range(first, min(first + batch_size, len(data)))]
+    if not places:
+        return data, (0, 0, 1)
+    return (data.select(places) if indexed else [data[i] for i in places]), (0, None, 1)
 
 
 def _where(model: Model, acts: Activations, site: Site, batch: int) -> str:
@@ -171,68 +224,6 @@ def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str =
         row = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"Activations{at} hold NaN or infinity, first in row {row}.")
     return Source(lambda: iter(x.split(8192)), dataset, () if site is None else (site,))
-
-
-def shuffled(
-    source: Source, *, buffer: int, batch_size: int, generator: torch.Generator
-) -> Iterator[Float[Tensor, "n *d"]]:
-    """Batches in random order, without end: rows are drawn from a buffer that half empties and is filled again.
-
-    A source that fits into the buffer is read once and permuted in memory from then on; a longer one is read pass
-    after pass. Batches hold exactly `batch_size` rows, fewer only where the whole source does.
-
-    Raises:
-        ValueError: the source is empty, or gives nothing on a second pass.
-
-    Example:
-        ```python
-        batches = shuffled(source, buffer=131_072, batch_size=2048, generator=torch.Generator().manual_seed(0))
-        x = next(batches)
-        ```
-    """
-    chunks = iter(source)
-    held, more = _filled([], chunks, max(buffer, 2 * batch_size))
-    if not len(held):
-        raise ValueError(f"The source gives no activations: {source.dataset}.")
-    if not more:
-        yield from _permuted(held, min(batch_size, len(held)), generator)
-    chunks = chain(chunks, _again(source))
-    while True:
-        order = torch.randperm(len(held), generator=generator)
-        served = max(1, len(held) // 2 // batch_size) * batch_size
-        yield from (held[rows] for rows in order[:served].split(batch_size))
-        held, _ = _filled([held[order[served:]]], chunks, max(buffer, 2 * batch_size))
-
-
-def _filled(parts: list[Tensor], chunks: Iterator[Tensor], rows: int) -> tuple[Tensor, bool]:
-    """At least `rows` rows if the chunks hold so many, and whether they did."""
-    count = sum(len(part) for part in parts)
-    for chunk in chunks:
-        parts.append(chunk)
-        count += len(chunk)
-        if count >= rows:
-            return torch.cat(parts), True
-    return torch.cat(parts) if parts else torch.empty(0), False
-
-
-def _permuted(held: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    while True:
-        order = torch.randperm(len(held), generator=generator)
-        whole = len(held) // batch_size * batch_size
-        yield from (held[rows] for rows in order[:whole].split(batch_size))
-
-
-def _again(source: Source) -> Iterator[Tensor]:
-    while True:
-        empty = True
-        for chunk in source:
-            empty = False
-            yield chunk
-        if empty:
-            raise ValueError(
-                f"The source gives nothing when read again: {source.dataset}. "
-                "Make it from something that can be iterated more than once, such as a list."
-            )
 
 
 def _described(data: Data) -> str:

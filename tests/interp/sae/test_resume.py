@@ -1,0 +1,159 @@
+"""A run that was killed goes on, and ends with the bits of one that never was."""
+
+import json
+import multiprocessing
+import random
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hooks import Model
+from hooks.site import resid_post
+from interp.sae import (
+    SAE,
+    BatchTopK,
+    Checkpoint,
+    Gated,
+    JSONLWriter,
+    Point,
+    Resampling,
+    Schedule,
+    Source,
+    TopK,
+    activations_of,
+    stored,
+    train,
+)
+from tests.interp.sae.planted import activations, features
+
+TOKENS, BATCH = 15_000, 100
+forked = pytest.mark.skipif(sys.platform != "linux", reason="forks")
+
+
+def data() -> Source:
+    g = torch.Generator().manual_seed(0)
+    return stored(activations(features(32, 16, g), 20_000, 0.1, g))
+
+
+def learn(folder: Path | None, buffer: int) -> SAE:
+    sae = BatchTopK(16, 48, k=3, k_aux=4)
+    options: dict[str, Any] = {"resampling": Resampling(at=(0.4,), rows=500), "dead_after": 2_000, "lr": 3e-3}
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        options |= {
+            "checkpoint": Checkpoint(folder / "state", every=1_000),
+            "callbacks": [JSONLWriter(folder / "curve.jsonl")],
+        }
+    train(sae, data(), tokens=TOKENS, batch_size=BATCH, buffer=buffer, seed=3, progress=False, **options)
+    if folder is not None:
+        torch.save(sae.state_dict(), folder / "done.partial")
+        (folder / "done.partial").rename(folder / "done.pt")
+    return sae
+
+
+def bits(state: dict[str, Tensor]) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in state.items()}
+
+
+def kept(folder: Path) -> int:
+    """The step of the checkpoint in a folder, 0 where there is none."""
+    latest = folder / "state" / "latest.json"
+    return json.loads(latest.read_text())["step"] if latest.exists() else 0
+
+
+@forked
+@pytest.mark.parametrize("buffer", [3_000, 50_000], ids=["read again and again", "held whole"])
+def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_never_killed(buffer: int, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    whole = learn(None, buffer)
+    seconds, moments, interrupted, folder = time.perf_counter() - began, random.Random(0), 0, tmp_path / "run"
+    while interrupted < 3:
+        process = multiprocessing.get_context("fork").Process(target=learn, args=(folder, buffer))
+        process.start()
+        process.join(moments.uniform(0.1, 0.6) * seconds)
+        if process.is_alive():
+            process.kill()
+        process.join()
+        if kept(folder) == TOKENS // BATCH:  # it was done before it could be killed: begin anew
+            shutil.rmtree(folder)
+            interrupted = 0
+        else:
+            interrupted += kept(folder) > 0
+    learn(folder, buffer)
+    assert bits(torch.load(folder / "done.pt")) == bits(whole.state_dict())
+    told = [json.loads(line)["tokens"] for line in (folder / "curve.jsonl").read_text().splitlines()]
+    assert told == sorted(set(told)) and told[-1] == TOKENS
+
+
+class Interrupting:
+    """Stops a run once it has told of so many tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def begin(self, names: tuple[str, ...], tokens: int) -> None:
+        assert tokens < self.tokens
+
+    def point(self, name: str, point: Point) -> None:
+        if point.tokens >= self.tokens:
+            raise KeyboardInterrupt
+
+    def end(self) -> None: ...
+
+
+def test_a_run_on_a_live_model_goes_on_in_the_middle_of_its_texts(gpt2: Model, tmp_path: Path) -> None:
+    texts = [f"fog {number} over bay {number * number}" for number in range(40)]
+
+    def learnt(*stops: int) -> dict[str, bytes]:
+        sae = TopK(32, 64, k=4)
+        source = activations_of(gpt2, texts, resid_post[1], batch_size=3)
+        options = {"tokens": 3_000, "batch_size": 50, "buffer": 300, "progress": False}
+        checkpoint = Checkpoint(tmp_path / str(len(stops)), every=500)
+        for stop in stops:
+            with pytest.raises(KeyboardInterrupt):
+                train(sae, source, checkpoint=checkpoint, callbacks=[Interrupting(stop)], **options)
+            sae = TopK(32, 64, k=4, seed=9)
+        train(sae, source, checkpoint=checkpoint, **options)
+        return bits(sae.state_dict())
+
+    assert learnt(700, 2_100) == learnt()
+
+
+def test_texts_before_the_checkpoint_are_not_read_again(gpt2: Model) -> None:
+    texts = [f"fog {number}" for number in range(10)]
+    source = activations_of(gpt2, texts, resid_post[1], batch_size=2)
+    calls = []
+    handle = gpt2.hf.transformer.wte.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        rest = torch.cat([*source.begin(3)])
+    finally:
+        handle.remove()
+    assert len(calls) == 2
+    assert torch.equal(rest, torch.cat([*source][3:]))
+    every = source.every
+    assert every is not None and torch.equal(torch.cat([*every(1, 2)]), torch.cat([*source][1::2]))
+
+
+def test_a_finished_run_gives_its_report_again(tmp_path: Path) -> None:
+    options = {"tokens": 2_000, "batch_size": 100, "progress": False, "checkpoint": Checkpoint(tmp_path)}
+    first, second = (train(TopK(16, 32, k=2, seed=seed), data(), **options) for seed in (0, 0))
+    assert str(first) == str(second) and first.curve == second.curve
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
+    options = {"tokens": 1_000, "batch_size": 100, "progress": False, "checkpoint": Checkpoint(tmp_path)}
+    train(Gated(16, 32), data(), **options)
+    with pytest.raises(ValueError, match=r"of another run: its seed is 0, and here it is 1\. Give what it was begun"):
+        train(Gated(16, 32), data(), seed=1, **options)
+    with pytest.raises(ValueError, match=r"of another run: its members is .*'coefficient': 1\.0.*'coefficient': 2\.0"):
+        train(Gated(16, 32, coefficient=2.0), data(), **options)
+    with pytest.raises(ValueError, match="its schedule is"):
+        train(Gated(16, 32), data(), schedule=Schedule(decay=0.1), **options)
+    with pytest.raises(ValueError, match="every is 0; a checkpoint is written after at least 1 token"):
+        Checkpoint(tmp_path, every=0)
