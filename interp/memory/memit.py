@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from hooks import Model
 from hooks.site import resid_post
-from interp.memory.change import LowRank, least_change, leverage
+from interp.memory.change import LowRank
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, checked_covariances, listed, prefixes
-from interp.memory.spread import Layer, spread, targets
+from interp.memory.spread import Layer, above_zero, ridged, spread, targets
 from interp.memory.value import Search
 
 
@@ -54,17 +54,13 @@ def memit(
     edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)))
     ```
     """
-    cs, facts = checked_covariances(model, covariance), listed(facts)
-    if not ridge > 0:
-        raise ValueError(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
+    cs, facts, ridge = checked_covariances(model, covariance), listed(facts), above_zero(ridge)
     contexts = prefixes(model) if contexts is None else contexts
     at = resid_post[cs[-1].layer]
     z, found = targets(model, facts, [at], contexts, preserve, token, search)
 
     def update(here: Layer) -> LowRank:
-        c = here.covariance.shrunk
-        key = least_change(here.k, c, ridge * leverage(here.k, c))
-        return LowRank(here.covariance.layer, key, here.residual / here.left, here.k)
+        return ridged(here, ridge, here.left)
 
     updates = spread(model, facts, cs, at, z[at], update, contexts, token)
     return finished(model, Edit(facts, "memit", updates, model.fingerprint, searched(found)), cs, share=0.9)

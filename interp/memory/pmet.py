@@ -9,12 +9,12 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.site import attn_out, mlp_out
-from interp.memory.change import LowRank, least_change, leverage
+from interp.memory.change import LowRank
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, checked_covariances, listed, prefixes
-from interp.memory.spread import Layer, spread, targets
+from interp.memory.spread import Layer, above_zero, ridged, spread, targets
 from interp.memory.value import Search, State
 
 SAID, KEPT = 0.1, 0.01
@@ -60,18 +60,14 @@ def pmet(
     edit = pmet(model, facts, covariance=covariances(model, texts, (1, 2, 3)))
     ```
     """
-    cs, facts = checked_covariances(model, covariance), listed(facts)
-    if not ridge > 0:
-        raise ValueError(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
+    cs, facts, ridge = checked_covariances(model, covariance), listed(facts), above_zero(ridge)
     contexts = prefixes(model) if contexts is None else contexts
     last = cs[-1].layer
     sites = [attn_out[last], mlp_out[last]]
     v, found = targets(model, facts, sites, contexts, preserve, token, search, said_and_kept)
 
     def update(here: Layer) -> LowRank:
-        c = here.covariance.shrunk
-        key = least_change(here.k, c, ridge * leverage(here.k, c))
-        return LowRank(here.covariance.layer, key, here.residual / sqrt(here.left), here.k)
+        return ridged(here, ridge, sqrt(here.left))
 
     updates = spread(model, facts, cs, mlp_out[last], v[mlp_out[last]], update, contexts, token)
     return finished(model, Edit(facts, "pmet", updates, model.fingerprint, searched(found)), cs, share=0.9)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Site
-from interp.memory.change import LowRank
+from interp.memory.change import LowRank, least_change, leverage
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.fact import Fact
@@ -33,6 +33,24 @@ class Layer:
     k: Float[Tensor, "example d_mlp"]
     residual: Float[Tensor, "example d_model"]
     left: int
+
+
+def above_zero(ridge: float) -> float:
+    """The ridge, if it is one.
+
+    Raises:
+        ValueError: a ridge not above 0.
+    """
+    if not ridge > 0:
+        raise ValueError(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
+    return ridge
+
+
+def ridged(here: Layer, ridge: float, parts: float | int) -> LowRank:
+    """ΔW = (λC + KᵀK)⁻¹ Kᵀ R / parts, λ being the ridge times the mean k̄ᵀ C⁻¹ k̄ of the facts."""
+    c = here.covariance.shrunk
+    key = least_change(here.k, c, ridge * leverage(here.k, c))
+    return LowRank(here.covariance.layer, key, here.residual / parts, here.k)
 
 
 def targets(
