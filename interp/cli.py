@@ -21,8 +21,8 @@ from interp.memory import Fact, Subject, covariance, rome, trace_mlp
 from interp.memory.commands import apply_command, audit_command
 from interp.patch_command import patch_command
 from interp.probe_command import probe_command
-from interp.sae import TopK, activations_of, save, train
 from interp.sae import load as load_sae
+from interp.sae_command import train_sae_command
 from interp.steering import Steering, adding, clamping, steer
 
 app = typer.Typer(
@@ -109,36 +109,14 @@ app.command("feature")(told(feature_command))
 app.command("probe")(told(probe_command))
 app.command("lens")(told(lens_command))
 app.command("patch")(told(patch_command))
-
-
-@app.command("train")
-@told
-def train_command(
-    model: ModelName,
-    site: SiteName,
-    texts: Texts,
-    out: Out = Path("sae"),
-    latents: Annotated[int, typer.Option(help="Size of the dictionary.")] = 2048,
-    k: Annotated[int, typer.Option(help="Latents active per token.")] = 32,
-    tokens: Annotated[int, typer.Option(help="Activations to train on.")] = 1_000_000,
-    seed: int = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Train a TopK sparse autoencoder on texts and save it in SAELens's format."""
-    data, place = lines(texts), Site.parse(site)
-    loaded = opened(model)
-    source = activations_of(loaded, data, place)
-    sae = TopK(loaded.tap(place).shape[-1], latents, k, seed=seed)
-    typer.echo(train(sae, source, tokens=tokens, seed=seed, progress=not quiet))
-    save(sae, out)
-    typer.echo(f"autoencoder: {out.resolve()}")
+app.command("train-sae")(told(train_sae_command))
 
 
 @app.command("search")
 @told
 def search_command(
     model: ModelName,
-    sae: Annotated[Path, typer.Argument(metavar="SAE", help="A folder that `interp train` or SAELens wrote.")],
+    sae: Annotated[Path, typer.Argument(metavar="SAE", help="A folder that `interp train-sae` or SAELens wrote.")],
     positive: Annotated[Path, typer.Argument(metavar="POSITIVE", help="Texts that express it, one per line.")],
     negative: Annotated[Path, typer.Argument(metavar="NEGATIVE", help="Texts that do not, one per line.")],
     name: Annotated[str, typer.Option(help="What the concept is called.")] = "the concept",

@@ -138,7 +138,8 @@ class WeightsAndBiases:
         except ImportError as error:
             raise ImportError(_lacking("Weights & Biases", "wandb")) from error
         again = {"id": self.run, "resume": "allow"} if self.run is not None else {}
-        self._run = wandb.init(project=self.project, mode=self.mode, dir=str(self.folder), **again)
+        quiet = wandb.Settings(silent=True)
+        self._run = wandb.init(project=self.project, mode=self.mode, dir=str(self.folder), settings=quiet, **again)
 
     def point(self, name: str, point: Point) -> None:
         """Log the figures."""

@@ -35,7 +35,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def sae(folder: str, texts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("sae") / "made"
     options = ["--latents", "32", "--k", "4", "--tokens", "3000", "--out", str(path), "--quiet"]
-    result = call("train", folder, "resid_post.1", texts["fog"], *options)
+    result = call("train-sae", folder, texts["fog"], "--site", "resid_post.1", *options)
     assert "explained variance" in result.output and f"autoencoder: {path}" in result.output.replace("\n", "")
     return str(path)
 
@@ -56,7 +56,7 @@ def refused(*words: str) -> str:
 
 def test_help_names_every_command_with_what_it_does() -> None:
     said = call("--help").output
-    for command in ("demo", "sites", "capture", "train", "search", "steer", "edit", "landmark"):
+    for command in ("demo", "sites", "capture", "train-sae", "search", "steer", "edit", "landmark"):
         assert command in said
     assert "every result comes with its control" in " ".join(said.split())
 
