@@ -4,6 +4,7 @@ from interp.features.asking import Ask, Endpoint, asking
 from interp.features.catalogue import FeatureIndex, Record
 from interp.features.concept import Concept, Mention
 from interp.features.describe import Describer
+from interp.features.dictionary_map import DictionaryMap, dictionary_map
 from interp.features.evidence import Evidence, Example, evidence
 from interp.features.explain import Firing, Read, explain
 from interp.features.feature import Feature
@@ -23,6 +24,7 @@ __all__ = [
     "Ask",
     "Concept",
     "Describer",
+    "DictionaryMap",
     "Endpoint",
     "Evidence",
     "Example",
@@ -42,6 +44,7 @@ __all__ = [
     "by_text",
     "by_token",
     "concept_of",
+    "dictionary_map",
     "evidence",
     "explain",
     "explained",

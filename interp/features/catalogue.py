@@ -1,6 +1,7 @@
 """A feature index opened: the record of any latent, and the whole tables."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,6 +13,7 @@ from torch import Tensor
 from interp.features.evidence import Evidence, Example
 
 ABOUT = "index.json"
+Row = dict[str, Any]
 
 
 @final
@@ -93,28 +95,49 @@ class FeatureIndex:
         Raises:
             IndexError: the latent does not exist.
         """
-        if not 0 <= latent < len(self):
-            raise IndexError(f"latent {latent} does not exist; this index has latents 0 to {len(self) - 1}")
-        (row,) = self.table("latents", latent).to_pylist()
-        examples = self.table("examples", latent).to_pylist()
-        partners = self.table("coactivation", latent).to_pylist()
-        kinds = {kind: tuple(_example(e) for e in examples if e["kind"] == kind) for kind in ("top", "sampled")}
-        return Record(
-            evidence=_evidence(row, kinds["top"], int(self.about["tokens"])),
-            sampled=kinds["sampled"],
-            second_moment=row["second_moment"],
-            tokens=tuple(zip(row["tokens"], row["token_mass"], strict=True)),
-            token_slack=row["token_slack"],
-            positions=torch.tensor(row["positions"]),
-            partners=tuple(sorted(((p["other"], p["jaccard"]) for p in partners), key=lambda pair: -pair[1])),
-        )
+        return self.records([latent])[0]
+
+    def records(self, latents: Sequence[int]) -> tuple[Record, ...]:
+        """What is known of some latents, in their order, from one reading of each table.
+
+        Raises:
+            IndexError: one of them does not exist.
+        """
+        for latent in latents:
+            if not 0 <= latent < len(self):
+                raise IndexError(f"latent {latent} does not exist; this index has latents 0 to {len(self) - 1}")
+        rows, examples, partners = (self._rows(name, latents) for name in ("latents", "examples", "coactivation"))
+        return tuple(_record(rows[i][0], examples[i], partners[i], int(self.about["tokens"])) for i in latents)
+
+    def _rows(self, name: str, latents: Sequence[int]) -> dict[int, list[Row]]:
+        from pyarrow import parquet
+
+        grouped: dict[int, list[Row]] = {latent: [] for latent in latents}
+        filters = [("latent", "in", list(grouped))] if grouped else None
+        table = parquet.read_table(self.folder / f"{name}.parquet", filters=filters)
+        for row in table.to_pylist() if grouped else []:
+            grouped[row["latent"]].append(row)
+        return grouped
 
 
-def _example(row: dict[str, Any]) -> Example:
+def _record(row: Row, examples: list[Row], partners: list[Row], tokens: int) -> Record:
+    kinds = {kind: tuple(_example(e) for e in examples if e["kind"] == kind) for kind in ("top", "sampled")}
+    return Record(
+        evidence=_evidence(row, kinds["top"], tokens),
+        sampled=kinds["sampled"],
+        second_moment=row["second_moment"],
+        tokens=tuple(zip(row["tokens"], row["token_mass"], strict=True)),
+        token_slack=row["token_slack"],
+        positions=torch.tensor(row["positions"]),
+        partners=tuple(sorted(((p["other"], p["jaccard"]) for p in partners), key=lambda pair: -pair[1])),
+    )
+
+
+def _example(row: Row) -> Example:
     return Example(row["text"], tuple(row["tokens"]), tuple(row["activations"]), row["peak"])
 
 
-def _evidence(row: dict[str, Any], examples: tuple[Example, ...], tokens: int) -> Evidence:
+def _evidence(row: Row, examples: tuple[Example, ...], tokens: int) -> Evidence:
     return Evidence(
         latent=row["latent"],
         examples=examples,

@@ -1,16 +1,21 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
-from interp.show.browse import browse, record_html
+from interp.show.browse import browse
+from interp.show.concept import concept_page
+from interp.show.damage import damage_panel
+from interp.show.dictionary_map import map_html, map_page
 from interp.show.dose import dose_panel
 from interp.show.feature import examples_panel, histogram_panel, words_panel
 from interp.show.generations import generations_panel
 from interp.show.heads import attention_panel, heads_panel
+from interp.show.latent import record_html
 from interp.show.lens import attribution_panel, divergence_panel, entropy_panel, lens_panel, rank_panel
 from interp.show.page import Panel, Section, Tile, report
 from interp.show.patch import patch_panel
 from interp.show.positions import positions_panel
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
+from interp.show.steered import beside_panel, dose_page
 from interp.show.trace import trace_panel
 from interp.show.training import training_panel
 
@@ -20,8 +25,12 @@ __all__ = [
     "Tile",
     "attention_panel",
     "attribution_panel",
-    "divergence_panel",
+    "beside_panel",
     "browse",
+    "concept_page",
+    "damage_panel",
+    "divergence_panel",
+    "dose_page",
     "dose_panel",
     "entropy_panel",
     "examples_panel",
@@ -29,6 +38,8 @@ __all__ = [
     "heads_panel",
     "histogram_panel",
     "lens_panel",
+    "map_html",
+    "map_page",
     "patch_panel",
     "positions_panel",
     "rank_panel",

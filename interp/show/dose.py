@@ -6,7 +6,7 @@ from plotly.graph_objects import Scatter
 from plotly.subplots import make_subplots
 
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, rgba, ruled, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, rgba, ruled, styled
 from interp.steering import Condition, DoseResponse
 
 FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
@@ -22,13 +22,18 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.58, 0.42])
     doses = [condition.dose for condition in response.steered]
+    lines = [(name, RIVALS[i % len(RIVALS)], rival) for i, (name, rival) in enumerate(response.rivals.items())]
     for name, colour, conditions in (
         ("random direction of equal norm", CONTROL, response.control),
+        *lines,
         ("steered", CONCEPT, response.steered),
     ):
         for row, estimates in ((1, _naming(conditions)), (2, _ratios(conditions, response.unsteered))):
             figure.add_traces(_band_and_line(doses, estimates, name, colour, row), rows=row, cols=1)
-    figure.add_trace(_unsteered(doses, 100 * response.unsteered.naming.value), row=1, col=1)
+    figure.add_trace(_level(doses, 100 * response.unsteered.naming.value, "unsteered", "dot"), row=1, col=1)
+    if response.prompted is not None:
+        asked = _level(doses, 100 * response.prompted.naming.value, "asked for in words", "dash")
+        figure.add_trace(asked, row=1, col=1)
     figure.update_yaxes(title_text=f"continuations naming<br>{concept}, %", range=[-4, 104], row=1, col=1)
     ticks = [0.1, 0.3, 1, 3, 10, 30, 100, 1000]
     figure.update_yaxes(title_text="perplexity ratio", type="log", tickvals=ticks, row=2, col=1)
@@ -62,12 +67,10 @@ def _band_and_line(doses: list[float], estimates: list[Interval], name: str, col
     return [band, line]
 
 
-def _unsteered(doses: list[float], share: float) -> Scatter:
-    line = {"color": BEFORE, "dash": "dot", "width": 2}
-    hover = "%{y:.3g}<extra>unsteered</extra>"
-    return Scatter(
-        x=[min(doses), max(doses)], y=[share] * 2, name="unsteered", mode="lines", line=line, hovertemplate=hover
-    )
+def _level(doses: list[float], share: float, name: str, dash: str) -> Scatter:
+    line = {"color": BEFORE, "dash": dash, "width": 2}
+    hover = f"%{{y:.3g}}<extra>{name}</extra>"
+    return Scatter(x=[min(doses), max(doses)], y=[share] * 2, name=name, mode="lines", line=line, hovertemplate=hover)
 
 
 def _caption(response: DoseResponse, concept: str) -> str:

@@ -7,19 +7,33 @@ from pathlib import Path
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
-from interp.show.html import STYLE, Html, escape
+from interp.show.frame import framed, saved
+from interp.show.html import Html, escape
 
 CONFIG = {"responsive": True, "displayModeBar": False, "scrollZoom": False}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure or table, with what to look at in it and the control it must be read against."""
+    """A figure or table, with what to look at in it and the control it must be read against.
+
+    A notebook shows all of it.
+    """
 
     title: str
     body: Figure | Html
     caption: str
     control: str
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        shown = f"<h3>{escape(self.title)}</h3>"
+        under = f"<figcaption>{caption_html(self)}</figcaption>"
+        if isinstance(self.body, Html):
+            display(Html(shown + self.body.text + under))
+        else:
+            display(Html(shown), self.body, Html(under))
 
 
 @dataclass(frozen=True)
@@ -60,39 +74,23 @@ def report(
     report("report.html", "One latent", "What it does.", [Section("Steering", "Turned up.", (panel,))])
     ```
     """
-    path = Path(path)
-    if path.suffix != ".html":
-        raise ValueError(f"a report is one HTML page, but its path is {str(path)!r}: let the name end in .html")
     if not sections:
         raise ValueError("a report needs at least one section, none was given")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(title, lead, sections, tiles, notes), encoding="utf-8")
-    return path
+    body = (
+        f'<p class="lead">{escape(lead)}</p><div class="tiles">{tiled(tiles)}</div>'
+        + "".join(_section(number, section) for number, section in enumerate(sections, start=1))
+        + f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"
+    )
+    return saved(path, framed(title, body, f"<script>{get_plotlyjs()}</script>"))
 
 
-def _page(title: str, lead: str, sections: Sequence[Section], tiles: Sequence[Tile], notes: Sequence[str]) -> str:
-    body = "".join(_section(number, section) for number, section in enumerate(sections, start=1))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>{STYLE}</style>
-<script>{get_plotlyjs()}</script>
-</head>
-<body class="interp">
-<main>
-<h1>{escape(title)}</h1>
-<p class="lead">{escape(lead)}</p>
-<div class="tiles">{"".join(_tile(tile) for tile in tiles)}</div>
-{body}
-<footer>{"".join(f"<p>{escape(note)}</p>" for note in notes)}</footer>
-</main>
-</body>
-</html>
-"""
+def tiled(tiles: Sequence[Tile]) -> str:
+    """The HTML of some tiles.
+
+    >>> tiled([Tile("98 %", "kept", "of 50")])
+    '<div class="tile"><b>98 %</b><span>kept</span><i>of 50</i></div>'
+    """
+    return "".join(_tile(tile) for tile in tiles)
 
 
 def _tile(tile: Tile) -> str:
@@ -108,8 +106,12 @@ def _section(number: int, section: Section) -> str:
 
 def _panel(name: str, panel: Panel) -> str:
     body = panel.body.text if isinstance(panel.body, Html) else _figure(name, panel.body)
-    caption = f'{escape(panel.caption)}<span class="control">{escape(panel.control)}</span>'
-    return f"<figure><h3>{escape(panel.title)}</h3>{body}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure><h3>{escape(panel.title)}</h3>{body}<figcaption>{caption_html(panel)}</figcaption></figure>"
+
+
+def caption_html(panel: Panel) -> str:
+    """The HTML under a panel: what to look at, and the control."""
+    return f'{escape(panel.caption)}<span class="control">{escape(panel.control)}</span>'
 
 
 def _figure(name: str, figure: Figure) -> str:

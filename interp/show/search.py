@@ -12,30 +12,55 @@ def search_panel(found: SearchResult, top: int = 5) -> Panel:
     search_panel(search(sae, model, concept)).body
     ```
     """
-    scores = [*found.latents[:top], *found.baselines]
-    forms = list(dict.fromkeys(form for score in scores for form in score.recall_by_form))
-    head = ["detector", "F1", "precision", "recall", *(f"recall,<br>{escape(form)}" for form in forms), "AUROC"]
-    rows = [_row(score, forms) for score in scores]
     return Panel(
         title=f"Which latent finds {found.concept}, one row per {found.unit}",
-        body=Html(table(head, rows, emphasised=[score is found.best for score in scores])),
+        body=Html(ranked(found, top)),
         caption=(
             "Read the first row against the last ones: a dictionary earns its keep when one latent does about as well "
             f"as a probe that was shown the labels. All figures are from the {found.reported[0]:,} rows (of which "
             f"{found.reported[1]:,} positive) that were not searched; thresholds come from the searched half; "
-            "intervals are 95% bootstraps over groups of texts."
+            f"intervals are 95% bootstraps over groups of texts.{_note(found)}"
         ),
         control=(
             f"{len(found.null_f1)} searches of all latents with exchanged labels reach an F1 of at most "
             f"{float(found.null_f1.max()):.2f} on the searched half, where the best latent has "
-            f"{found.best.searched_f1:.2f}: p = {found.p_value:.3f}."
+            f"{found.best.searched_f1:.2f}: p = {found.p_value:.3f}.{_stability(found)}"
         ),
     )
 
 
-def _row(score: Score, forms: list[str]) -> list[str]:
+def ranked(found: SearchResult, top: int, linked: bool = False) -> str:
+    """The table of a search: latents, their group if there is one, then the probes.
+
+    Latents link to their folds where the page has them (`linked`).
+    """
+    group = [found.group.score] if found.group else []
+    scores = [*found.latents[:top], *group, *found.baselines]
+    forms = list(dict.fromkeys(form for score in scores for form in score.recall_by_form))
+    head = ["detector", "F1", "precision", "recall", *(f"recall,<br>{escape(form)}" for form in forms), "AUROC"]
+    rows = [_row(score, forms, linked) for score in scores]
+    return table(head, rows, emphasised=[score is found.best for score in scores])
+
+
+def _row(score: Score, forms: list[str], linked: bool) -> list[str]:
     low, high = score.interval
     by_form = [f"{score.recall_by_form[form]:.2f}" if form in score.recall_by_form else "–" for form in forms]
     kept = score.held_out
     f1 = f"{kept.f1:.3f} <small>{low:.2f}–{high:.2f}</small>"
-    return [escape(score.name), f1, f"{kept.precision:.2f}", f"{kept.recall:.2f}", *by_form, f"{kept.auroc:.3f}"]
+    name = escape(score.name)
+    if linked and score.latent is not None:
+        name = f'<a href="#latent-{score.latent}">{name}</a>'
+    return [name, f1, f"{kept.precision:.2f}", f"{kept.recall:.2f}", *by_form, f"{kept.auroc:.3f}"]
+
+
+def _note(found: SearchResult) -> str:
+    return f" On the groups: {found.group.note}." if found.group and found.group.note else ""
+
+
+def _stability(found: SearchResult) -> str:
+    if found.stability is None:
+        return ""
+    return (
+        f" Searching the other half instead, the best latent is number {found.stability.rank}; the latents' F1 on the "
+        f"two halves have a rank correlation of {found.stability.correlation:.2f}."
+    )

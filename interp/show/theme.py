@@ -11,6 +11,7 @@ PAPER = "#ffffff"
 CONCEPT = "#c0432e"
 CONTROL = "#8d939b"
 BEFORE = "#2f6c8f"
+RIVALS = ("#7a5ea8", "#3d8b5f", "#b07d2b")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 
 

@@ -1,11 +1,12 @@
 """What a steering does as its dose grows: how often the text names the concept, and what that costs in fluency."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from hooks import Model
+from interp.steering.beyond import Damage, damage
 from interp.steering.condition import Condition, Sampling, sample
 from interp.steering.conditional import Conditional
 from interp.steering.steering import Steering
@@ -15,7 +16,9 @@ from interp.steering.steering import Steering
 class DoseResponse:
     """The unsteered condition, the steered one at every dose, and random directions of equal norm at the same doses.
 
-    `source` and `unit` say what was steered with and what a dose of one is.
+    `source` and `unit` say what was steered with and what a dose of one is. `rivals` are other ways at the same doses,
+    `prompted` is the unsteered model asked in words. `damage` is what each dose does to held-out texts,
+    `control_damage` the same for the first random direction. These are empty where none was asked for.
     """
 
     source: str
@@ -23,6 +26,10 @@ class DoseResponse:
     unsteered: Condition
     steered: tuple[Condition, ...]
     control: tuple[Condition, ...]
+    rivals: Mapping[str, tuple[Condition, ...]] = field(default_factory=dict)
+    prompted: Condition | None = None
+    damage: tuple[Damage, ...] = ()
+    control_damage: tuple[Damage, ...] = ()
 
     def fluent(self, most: float = 3.0) -> tuple[Condition, ...]:
         """The steered conditions whose perplexity is at most `most` times that of the unsteered one."""
@@ -60,16 +67,22 @@ def dose_response(
     doses: Sequence[float],
     sampling: Sampling | None = None,
     controls: Sequence[int] = (0, 1, 2),
+    rivals: Mapping[str, Steering | Conditional] | None = None,
+    asking: str = "",
+    held_out: Sequence[str] = (),
     progress: bool = True,
 ) -> DoseResponse:
     """Sample continuations unsteered, at every dose, and at every dose of random directions of equal norm.
 
     Per condition: the share of continuations that name the concept (Wilson's interval), their perplexity under the
     unsteered model, and distinct-2. `controls` are the seeds of the random directions; they share the continuations
-    of a condition, so that it rests on as many as the steered one.
+    of a condition, so that it rests on as many as the steered one. `rivals` are other ways to set beside it, such as
+    the direction of `pairs.shuffled(seed)`; `asking`, such as "Talk about the bridge. ", is put before the prompts of
+    one more unsteered condition; on `held_out` texts KL, loss and how far the states leave the usual are measured.
 
-    Errors: `ValueError` for no prompts, no doses or no controls. Cost: 1 + 2 · doses conditions of `max_new_tokens`
-    cached forward passes per batch, and one more for the perplexity.
+    Errors: `ValueError` for no prompts, no doses or no controls. Cost: 1 + (2 + rivals) · doses conditions of
+    `max_new_tokens` cached forward passes per batch, and one more for the perplexity; 8 · doses forward passes per
+    held-out text.
 
     ```python
     response = dose_response(model, clamping(sae, 17), prompts, Names(("Golden Gate Bridge",)), doses=(1, 2, 4))
@@ -78,11 +91,12 @@ def dose_response(
     """
     if not doses or not controls:
         raise ValueError(f"doses {doses!r} and control seeds {controls!r} were given: give at least one of each")
-    random = [steering.control(seed) for seed in controls]
-    bar = tqdm(total=1 + 2 * len(doses), desc="dose-response", unit="condition", disable=not progress)
+    random, others = [steering.control(seed) for seed in controls], dict(rivals or {})
+    conditions = 1 + (2 + len(others)) * len(doses) + bool(asking)
+    bar = tqdm(total=conditions, desc="dose-response", unit="condition", disable=not progress)
 
-    def at(dose: float, ways: Sequence[Steering | Conditional]) -> Condition:
-        condition = sample(model, prompts, names, ways, dose, sampling)
+    def at(dose: float, ways: Sequence[Steering | Conditional], preamble: str = "") -> Condition:
+        condition = sample(model, prompts, names, ways, dose, sampling, preamble)
         bar.update()
         return condition
 
@@ -93,4 +107,8 @@ def dose_response(
             unsteered=at(0.0, []),
             steered=tuple(at(dose, [steering]) for dose in doses),
             control=tuple(at(dose, random) for dose in doses),
+            rivals={name: tuple(at(dose, [way]) for dose in doses) for name, way in others.items()},
+            prompted=at(0.0, [], asking) if asking else None,
+            damage=tuple(damage(model, steering, dose, held_out) for dose in doses if held_out),
+            control_damage=tuple(damage(model, random[0], dose, held_out) for dose in doses if held_out),
         )

@@ -1,5 +1,6 @@
 """A page of latents that needs nothing but itself, and shows every text as it is."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from interp.features import Evidence, Example, FeatureIndex, Record
-from interp.show import browse, record_html
+from interp.features import Evidence, Example, FeatureIndex, Record, SearchResult
+from interp.show import browse, concept_page, record_html
+from interp.show.html import Html
 
 
 def record(latent: int, fired: bool = True) -> Record:
@@ -32,20 +34,21 @@ def record(latent: int, fired: bool = True) -> Record:
     )
 
 
-class Fake:
-    """Stands for an index."""
-
-    about = {"model": "m<1>", "site": "resid_post.1", "tokens": 1234, "texts": 56}
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureIndex:
+    """Stands for an index; latent 9 never fires."""
+    monkeypatch.setattr(FeatureIndex, "records", lambda self, latents: [record(i, i != 9) for i in latents])
+    return FeatureIndex(tmp_path, {"model": "m<1>", "site": "resid_post.1", "tokens": 1234, "texts": 56})
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(FeatureIndex, "record", lambda self, latent: record(latent, latent != 9))
-    found = FeatureIndex(tmp_path, Fake.about)
-    return browse(tmp_path / "p.html", found, [2, 3, 9], lambda r: f"label <{r.latent}>").read_text("utf-8")
+def page(index: FeatureIndex, tmp_path: Path) -> str:
+    return browse(tmp_path / "p.html", index, [2, 3, 9], lambda r: f"label <{r.latent}>").read_text("utf-8")
 
 
 class Reader(HTMLParser):
+    """A page's tags and text, with every tag closed in turn."""
+
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags, self.text, self.open = [], "", []
@@ -53,7 +56,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "input", "rect"):
+        if tag not in ("meta", "link", "input", "rect", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -64,32 +67,81 @@ class Reader(HTMLParser):
         self.text += data
 
 
+def bodies(page: str) -> list[str]:
+    packed = re.search(r'<script type="application/json" id="bodies">(.*?)</script>', page, flags=re.S)
+    assert packed is not None
+    return json.loads(packed[1])
+
+
 def test_the_page_fetches_nothing_and_every_tag_is_closed(page: str) -> None:
-    read = Reader(page)
-    assert read.open == []
-    assert not [a for _, a in read.tags if str(a.get("src", a.get("href", "#")))[:1] not in "#d"]
-    assert "http" not in re.sub(r"<script>.*</script>", "", page, flags=re.S)
+    for part in (page, *bodies(page)):
+        read = Reader(part)
+        assert read.open == []
+        assert not [a for _, a in read.tags if str(a.get("src", a.get("href", "#")))[:1] not in "#d"]
+        assert "http" not in part
 
 
 def test_texts_are_shown_as_they_are_and_values_stand_on_hover(page: str) -> None:
-    read = Reader(page)
-    assert "<b>fog</b>" in read.text and ' & "sea"' in read.text and "label <2>" in read.text and "m<1>" in read.text
+    assert "label <2>" in Reader(page).text and "m<1>" in Reader(page).text
+    read = Reader(bodies(page)[0])
+    assert "<b>fog</b>" in read.text and ' & "sea"' in read.text
     assert {a["title"] for t, a in read.tags if t == "span" and a.get("class") == "t"} == {"2", "1"}
 
 
+def test_a_text_that_would_end_the_script_does_not(
+    index: FeatureIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "</script><script>alert(1)</script><!--"
+    monkeypatch.setattr("interp.show.folds.record_body", lambda *_: hostile)
+    page = browse(tmp_path / "p.html", index, [2], lambda _: hostile).read_text("utf-8")
+    assert bodies(page) == [hostile] and hostile not in page and Reader(page).open == []
+
+
 def test_every_latent_is_a_fold_of_its_own_that_a_link_reaches(page: str) -> None:
-    read = Reader(page)
-    assert [a["id"] for t, a in read.tags if t == "details"] == ["latent-2", "latent-3", "latent-9"]
-    assert {a["href"] for t, a in read.tags if t == "a"} == {"#latent-3"}
-    assert "Latent 9 never fires on these texts." in read.text
+    assert [a["id"] for t, a in Reader(page).tags if t == "details"] == ["latent-2", "latent-3", "latent-9"]
+    first, _, never = map(Reader, bodies(page))
+    assert {a["href"] for t, a in first.tags if t == "a"} == {"#latent-3"}
+    assert "Latent 9 never fires on these texts." in never.text
 
 
 def test_the_histogram_has_a_bar_for_every_bin_that_counts_something(page: str) -> None:
-    heights = [float(a["height"]) for t, a in Reader(page).tags if t == "rect"]
-    assert heights == [40.0, 8.0] * 2
+    heights = [[float(a["height"]) for t, a in Reader(body).tags if t == "rect"] for body in bodies(page)]
+    assert heights == [[40.0, 8.0], [40.0, 8.0], []]
 
 
-def test_a_notebook_shows_the_same_and_a_page_needs_latents_and_a_name(tmp_path: Path) -> None:
-    assert "Highest texts" in record_html(record(2), "x").text and "<b>fog</b>" not in record_html(record(2), "x").text
-    with pytest.raises(ValueError, match=r"give some, and a path in \.html"):
-        browse(tmp_path / "p.html", FeatureIndex(tmp_path, Fake.about), [], str)
+def test_a_notebook_shows_the_same_and_a_page_needs_latents_and_a_name(index: FeatureIndex, tmp_path: Path) -> None:
+    shown = record_html(record(2), "x")
+    assert isinstance(shown, Html) and bodies_of(index, tmp_path)[0] in shown._repr_html_()
+    with pytest.raises(ValueError, match="0 latents were given"):
+        browse(tmp_path / "p.html", index, [], str)
+    with pytest.raises(ValueError, match=r"let the name end in \.html"):
+        browse(tmp_path / "p.pdf", index, [2], str)
+
+
+def bodies_of(index: FeatureIndex, folder: Path) -> list[str]:
+    return bodies(browse(folder / "again.html", index, [2], str).read_text("utf-8"))
+
+
+def test_a_concepts_page_ranks_latents_beside_probes_and_opens_each(
+    found: SearchResult, index: FeatureIndex, tmp_path: Path
+) -> None:
+    page = concept_page(tmp_path / "c.html", found, index, lambda r: f"label {r.latent}").read_text("utf-8")
+    read = Reader(page)
+    folds = [a["id"] for t, a in read.tags if t == "details"]
+    assert folds == ["latent-7", "latent-9"]
+    assert {a["href"] for t, a in read.tags if t == "a"} == {"#latent-7", "#latent-9"}
+    assert read.text.index("difference of means") and "p = 0.005" in read.text and "<bridge>" in read.text
+    assert "F1 0.950 (0.80 to 1.00) above 1.50: precision 0.90" in Reader(bodies(page)[0]).text
+
+
+def test_a_concepts_page_says_when_a_probe_is_the_better_tool_and_when_nothing_was_found(
+    found: SearchResult, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    probe = replace(found.baselines[0], interval=(0.97, 0.99))
+    weak = replace(found, latents=(replace(found.latents[0], interval=(0.5, 0.7)),), baselines=(probe,))
+    said = Reader(concept_page(tmp_path / "c.html", weak).read_text("utf-8")).text
+    assert "Difference of means is the better tool here" in said
+    said = Reader(concept_page(tmp_path / "c.html", replace(found, p_value=0.4)).read_text("utf-8")).text
+    assert "nothing was found" in said and "<details" not in said

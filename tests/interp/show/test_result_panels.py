@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hooks.site import resid_post
 from interp.estimate import Estimate
-from interp.features import Evidence, Example, Feature, Score, SearchResult
+from interp.features import Evidence, Example, Feature, SearchResult
 from interp.memory import Edit, Fact, Scorecard, Trace
 from interp.memory.scorecard import Column
 from interp.sae import Quality, TopK, TrainReport
-from interp.sae.train import Point
+from interp.sae.course import Point
 from interp.show import (
     examples_panel,
     histogram_panel,
@@ -22,31 +21,10 @@ from interp.show import (
     words_panel,
 )
 from interp.show.html import Html
-from probes import Detection
 
 
 def quality(explained: float) -> Quality:
     return Quality(explained, 16.0, 0.0, 5000, torch.ones(64, dtype=torch.long), torch.ones(64))
-
-
-def score(name: str, latent: int | None, f1: float) -> Score:
-    held_out = Detection(threshold=1.5, precision=0.9, recall=0.8, f1=f1, auroc=0.99)
-    return Score(name, latent, None, 0.97, held_out, (0.8, 1.0), {"name": 1.0, "foreign": 0.5})
-
-
-@pytest.fixture
-def found() -> SearchResult:
-    return SearchResult(
-        concept="the <bridge>",
-        unit="token",
-        site=resid_post[4],
-        latents=(score("latent 7", 7, 0.95), score("latent 9", 9, 0.6)),
-        baselines=(score("difference of means", None, 0.93),),
-        p_value=0.005,
-        null_f1=torch.tensor([0.1, 0.2]),
-        searched=(100, 10),
-        reported=(90, 9),
-    )
 
 
 @pytest.fixture

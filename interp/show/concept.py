@@ -1,0 +1,102 @@
+"""A searched concept as a page: ranked latents beside the probes, and the evidence for each of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from interp.features import FeatureIndex, Record, SearchResult
+from interp.show.folds import folded
+from interp.show.frame import framed, saved
+from interp.show.html import escape
+from interp.show.page import Tile, caption_html, tiled
+from interp.show.search import ranked, search_panel
+
+
+def concept_page(
+    path: str | Path,
+    result: SearchResult,
+    found: FeatureIndex | None = None,
+    describe: Callable[[Record], str] = str,
+    top: int = 10,
+) -> Path:
+    """Write what a search found as a self-contained page, and return where it is.
+
+    With an index of the same autoencoder each ranked latent can be opened: its texts token by token, what it promotes,
+    and how well it finds the concept.
+
+    Errors: `ValueError` for a name that does not end in `.html`; `IndexError` for an index of fewer latents.
+
+    ```python
+    concept_page("bridge.html", search(sae, model, concept), found, Describer(found))
+    ```
+    """
+    panel = search_panel(result, top)
+    linked = found is not None
+    body = (
+        f'<p class="lead">{escape(_lead(result))}</p><div class="tiles">{tiled(_tiles(result))}</div>'
+        f"<figure><h3>{escape(panel.title)}</h3>{ranked(result, top, linked)}"
+        f"<figcaption>{caption_html(panel)}</figcaption></figure>"
+    )
+    if found is not None:
+        scores = [score for score in result.latents[:top] if score.latent is not None]
+        records = found.records([score.latent for score in scores if score.latent is not None])
+        folds = folded((record, describe(record), score) for record, score in zip(records, scores, strict=True))
+        body += f"<h2>What these latents fire on</h2><p>{escape(_read(found))}</p>{folds}"
+    return saved(path, framed(f"{result.concept[:1].upper()}{result.concept[1:]}", body))
+
+
+def _read(found: FeatureIndex) -> str:
+    return (
+        f"Evidence from {found.about['tokens']:,} tokens of {found.about['texts']:,} other texts. Top examples flatter "
+        "any latent: look at the sampled ones as well."
+    )
+
+
+def _lead(result: SearchResult) -> str:
+    best, rivals = result.best, result.baselines
+    low, high = best.interval
+    beside = ", ".join(f"{score.name} {score.held_out.f1:.2f}" for score in rivals)
+    verdict = _verdict(result)
+    return (
+        f"Of all latents at {result.site}, {best.name} finds {result.concept} best: F1 {best.held_out.f1:.2f} "
+        f"({low:.2f} to {high:.2f}) on rows it was not chosen on. On the same rows: {beside}. {verdict}"
+    )
+
+
+def _verdict(result: SearchResult) -> str:
+    """What follows from the comparison, so that a dictionary is not believed because it was trained."""
+    if result.p_value > 0.05:
+        return "A search with exchanged labels does as well often enough that nothing was found."
+    better = [score.name for score in result.baselines if score.interval[0] > result.best.interval[1]]
+    if better:
+        return f"{better[0].capitalize()} is the better tool here: its interval lies above the latent's."
+    return "No probe is clearly better."
+
+
+def _tiles(result: SearchResult) -> tuple[Tile, ...]:
+    best, probe = result.best, max(result.baselines, key=lambda score: score.held_out.f1)
+    tiles = [
+        Tile(
+            f"{best.held_out.f1:.2f}",
+            f"F1 of {best.name} on rows not searched",
+            f"95% interval {best.interval[0]:.2f} to {best.interval[1]:.2f}",
+        ),
+        Tile(
+            f"{probe.held_out.f1:.2f}",
+            f"F1 of the {probe.name}, the best of the baselines",
+            f"95% interval {probe.interval[0]:.2f} to {probe.interval[1]:.2f}",
+        ),
+        Tile(
+            f"{result.p_value:.3f}",
+            "chance of a best latent this good, were the labels exchanged",
+            f"{len(result.null_f1)} searches of all latents",
+        ),
+    ]
+    if result.stability is not None:
+        tiles.append(
+            Tile(
+                f"number {result.stability.rank}",
+                "is its place when the other half is searched",
+                f"rank correlation {result.stability.correlation:.2f}",
+            )
+        )
+    return tuple(tiles)

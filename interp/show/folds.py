@@ -1,0 +1,36 @@
+"""Many latents on one page, each a fold whose body is made when it is opened, with search and keys."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from interp.features import Record, Score
+from interp.show.html import escape
+from interp.show.latent import record_body
+
+SCRIPT = (Path(__file__).parent / "folds.js").read_text(encoding="utf-8")
+Fold = tuple[Record, str, Score | None]  # a latent, its label, and what a search found of it
+
+
+def folded(latents: Iterable[Fold]) -> str:
+    """The folds with their search box and script: one such list to a page.
+
+    Hundreds load at once, for a closed fold is one line; a search looks into the closed ones too.
+    """
+    heads, bodies = [], []
+    for record, label, score in latents:
+        figure = f"F1 {score.held_out.f1:.2f}" if score else f"{record.evidence.firing_rate:.2%} of tokens"
+        heads.append(
+            f'<details id="latent-{record.latent}" data-fold><summary><b>{record.latent}</b>'
+            f"<span>{escape(label)}</span><small>{figure}</small></summary><div></div></details>"
+        )
+        bodies.append(record_body(record, score))
+    packed = json.dumps(bodies, ensure_ascii=False).replace("<", "\\u003c")
+    return (
+        '<div class="find"><label for="search">Search labels and texts</label>'
+        '<input id="search" type="search" autocomplete="off"><output id="count" for="search"></output></div>'
+        '<p class="keys"><kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>Enter</kbd> opens, '
+        "<kbd>v</kbd> writes the values under the tokens; point at a token for its own.</p>"
+        f'<div class="folds">{"".join(heads)}</div>'
+        f'<script type="application/json" id="bodies">{packed}</script><script>{SCRIPT}</script>'
+    )
