@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/interp demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 tutorials: $(READY)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=900 tutorials

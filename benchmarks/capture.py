@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.random_gpt2 import Shape  # noqa: E402
-from benchmarks.timing import Timed, in_turn, write  # noqa: E402
+from benchmarks.timing import Timed, in_turn, peak_mb, write  # noqa: E402
 from hooks import Model, Site, capture, load  # noqa: E402
 from hooks.site import logits, mlp_act, resid_post  # noqa: E402
 
@@ -88,25 +88,6 @@ def _check_same(model: Model, ids: torch.Tensor, bridge: Any, names: list[str]) 
     mine = capture(model, ids, names)
     for name in names:
         torch.testing.assert_close(cache[name], mine[Site.parse(name)], rtol=1e-3, atol=1e-3)
-
-
-def peak_mb(way: Callable[[], object]) -> float:
-    """The most memory that tensors made by one run hold at once, in MB, by the allocator's own record."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        way()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
-        kept = way()
-    del kept
-    results = seen.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
-    moves = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
-    held = most = 0
-    for _, size in moves:
-        held += size
-        most = max(most, held)
-    return most / 1e6
 
 
 def rows(timed: Mapping[str, Timed], base: str, ways: Ways) -> list[Row]:

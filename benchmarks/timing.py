@@ -55,6 +55,25 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
+def peak_mb(way: Callable[[], object]) -> float:
+    """The most memory that tensors made by one run hold at once, in MB, by the allocator's own record."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        way()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        kept = way()
+    del kept
+    results = seen.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
+    moves = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
+    held = most = 0
+    for _, size in moves:
+        held += size
+        most = max(most, held)
+    return most / 1e6
+
+
 def machine() -> dict[str, str | int | float]:
     """Where this ran, and how busy it was."""
     return {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hooks import Model, Site, stream
 from interp.sae import SAE
@@ -71,5 +72,11 @@ def read(sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, 
         spans = tokens.offsets[keep.to(tokens.offsets.device)]
         parts.append((x, *sae.encode_sparse(x), keep.nonzero()[:, 0] + done, spans[:, 0], spans[:, 1]))
         done += len(tokens)
-    x, values, indices, text, start, end = (torch.cat([p[i].cpu() for p in parts]) for i in range(6))
+    x, values, indices, text, start, end = (_stacked([p[i].cpu() for p in parts]) for i in range(6))
     return Reading(x, values, indices, text, start, end, sae.d_sae)
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """One below the other; a sparse code is as wide as its fullest row, narrower ones get spare places of value 0."""
+    width = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
+    return torch.cat([pad(part, (0, width - part.shape[1])) if part.ndim == 2 else part for part in parts])

@@ -39,7 +39,7 @@ STEPS_PER_SHARD = 32
 SEALED_LAYERS = 4
 SEALED_SHARE = 0.75
 CARRIED = (0.25, 1.75)
-LEFT_OUT = 0.6
+LEFT_OUT = 0.8
 LONGEST_WAVE = 100.0
 
 
@@ -148,6 +148,7 @@ PHASES = (
     Phase(4500, 3e-3, 100, 0.5, carried=0.0),
     Phase(700, 1.5e-3, 50, 0.8, carried=0.5),
     Phase(600, 1.5e-3, 50, 0.8, carried=0.5),
+    Phase(700, 1.5e-3, 50, 0.8, carried=0.5),
 )
 
 
