@@ -12,7 +12,8 @@ from hooks.errors import nearest
 def arguments_file(context: Any, path: Path | None) -> Path | None:
     """The callback of an option `--config`: arguments in the file stand in for those not on the command line.
 
-    `context` is the command line that typer is reading. A wrong file ends the command with one sentence and exit code 2, as every mistake does.
+    `context` is the command line that typer is reading. A wrong file ends the command with one sentence and exit
+    code 2, as every mistake does.
 
     Example:
         ```python

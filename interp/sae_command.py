@@ -1,49 +1,43 @@
 """The command `interp train-sae`: autoencoders of a model or a store, many in one pass, as arguments or a file say."""
 
-import inspect
-import json
 import os
-from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from hooks import Model, Site, load
-from hooks.errors import nearest
 from hooks.store import ActivationStore
 from interp.command_file import arguments_file
 from interp.sae import (
     SAE,
-    Callback,
     Checkpoint,
     Crosscoder,
-    CSVWriter,
-    JSONLWriter,
     Member,
-    Normalisation,
     Resampling,
     Schedule,
     Source,
-    TensorBoard,
-    WeightsAndBiases,
     across,
     activations_at,
-    expected_norm,
     harvested_across,
     harvested_at,
-    mean_centred,
     save,
-    side_by_side,
     train_many,
-    whitened,
 )
 from interp.sae.architectures import ARCHITECTURES
-from interp.sae.transcoding import Transcoding
-
-NORMALISATIONS: Final = {"expected-norm": expected_norm, "mean-centred": mean_centred, "whitened": whitened}
+from interp.sae_arguments import (
+    NORMALISATIONS,
+    build,
+    groups,
+    kind_called,
+    normalisation_of,
+    settings_of,
+    sparsities,
+    writer,
+)
 
 
 def train_sae_command(
@@ -95,13 +89,13 @@ def train_sae_command(
     sites = [Site.parse(name) for name in site or []]
     callbacks, schedule = [writer(told) for told in log or []], Schedule(warm_up, decay, shape, sparsity_warm_up)
     source = _source(kind, _opened(model, texts, store, place), texts, sites)
-    made = list(product(_groups(kind, sites), latents, _sparsities(kind, k, fixed), seed))
+    made = list(product(groups(kind, sites), latents, sparsities(kind, k, fixed), seed))
     members = {}
     for group, size, rank, drawn in made:
         sae = build(kind, source, group, size, fixed | rank | {"seed": drawn}).to(place)
         chosen = group if kind is not Crosscoder else None
         members[_name(made, (group, size, rank, drawn))] = Member(
-            sae, chosen, lr, _normalisation(normalise, source, group)
+            sae, chosen, lr, normalisation_of(normalise, source, group)
         )
     reports = train_many(
         members,
@@ -123,77 +117,6 @@ def train_sae_command(
     for name, report in reports.items():
         typer.echo(f"{name}: {report}" if name else report)
         typer.echo(f"autoencoder: {save(members[name].sae, out / name if name else out).resolve()}")
-
-
-def kind_called(architecture: str) -> type[SAE]:
-    """The architecture of this name.
-
-    Raises:
-        ValueError: there is none; the nearest are named.
-
-    Example:
-        >>> kind_called("topk").__name__
-        'TopK'
-    """
-    if architecture not in ARCHITECTURES:
-        close = nearest(architecture, ARCHITECTURES)
-        raise ValueError(f"no architecture is called '{architecture}'; did you mean {close}?")
-    return ARCHITECTURES[architecture]
-
-
-def settings_of(kind: type[SAE], given: Iterable[str]) -> dict[str, Any]:
-    """Settings given as NAME=VALUE, each checked against what the architecture's constructor takes.
-
-    Raises:
-        ValueError: another form, or a name that it does not take; the nearest are named.
-
-    Example:
-        >>> settings_of(ARCHITECTURES["standard"], ["coefficient=5"])
-        {'coefficient': 5}
-    """
-    taken = [*inspect.signature(kind).parameters]
-    settings: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--setting is '{text}': write NAME=VALUE, such as coefficient=5")
-        if name not in taken:
-            raise ValueError(f"{kind.architecture} has no setting '{name}'; did you mean {nearest(name, taken)}?")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-    return settings
-
-
-def build(kind: type[SAE], source: Source, group: Any, latents: int, settings: Mapping[str, Any]) -> SAE:
-    """An autoencoder as wide as its sites are in the source."""
-    widths = dict(zip(source.sites, source.widths, strict=True))
-    if issubclass(kind, Transcoding):
-        reads, writes = group
-        return kind(widths[reads], latents, **{"d_out": widths[writes], **settings})  # pyright: ignore
-    if kind is Crosscoder:
-        return Crosscoder(source.widths[0], latents, len(source.sites), **settings)
-    return kind(widths[group], latents, **settings)
-
-
-def writer(told: str) -> Callback:
-    """The callback that `--log` names.
-
-    Raises:
-        ValueError: something else than the four.
-
-    Example:
-        ```python
-        writer("curve.csv")
-        ```
-    """
-    head, colon, tail = told.partition(":")
-    if colon and tail and head in ("tensorboard", "wandb"):
-        return TensorBoard(tail) if head == "tensorboard" else WeightsAndBiases(tail)
-    if told.endswith((".csv", ".jsonl")):
-        return CSVWriter(told) if told.endswith(".csv") else JSONLWriter(told)
-    raise ValueError(f"--log is '{told}': write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT")
 
 
 def _opened(model: str | None, texts: Path | None, store: str | None, device: torch.device) -> Model | ActivationStore:
@@ -219,50 +142,7 @@ def _source(kind: type[SAE], opened: Model | ActivationStore, texts: Path | None
         if not data:
             raise ValueError(f"the file '{texts}' holds no text: give a file with one text per line")
         side, stacked = activations_at(opened, data, sites), across([(opened, site) for site in sites], data)
-    if kind is not Crosscoder:
-        return side
-    return Source(stacked.batches, side.dataset, side.sites, side.model_name, side.fingerprint, None, side.widths)
-
-
-def _groups(kind: type[SAE], sites: list[Site]) -> list[Any]:
-    """What each autoencoder reads: a site, a transcoder's two, or a crosscoder's all."""
-    if kind is Crosscoder:
-        return [tuple(sites)]
-    if issubclass(kind, Transcoding):
-        if len(sites) != 2:
-            raise ValueError(
-                f"a {kind.architecture} reads one site and writes another: give --site twice, in this order"
-            )
-        return [tuple(sites)]
-    return [*sites]
-
-
-def _sparsities(kind: type[SAE], k: list[int] | None, fixed: Mapping[str, Any]) -> list[dict[str, int]]:
-    taken = [*inspect.signature(kind).parameters]
-    if "k" not in taken:
-        if k:
-            raise ValueError(f"{kind.architecture} has no k; its settings are {', '.join(taken[2:])}: see --setting")
-        return [{}]
-    return [{}] if "k" in fixed else [{"k": each} for each in k or [32]]
-
-
-def _normalisation(called: str | None, source: Source, group: Any) -> Normalisation | None:
-    if called is None:
-        return None
-    if called not in NORMALISATIONS:
-        close = nearest(called, NORMALISATIONS)
-        raise ValueError(f"no normalisation is called '{called}'; did you mean {close}?")
-    measure = NORMALISATIONS[called]
-    if isinstance(group, tuple) and next(iter(source)).ndim == 3:
-        return measure(source)
-    ends = torch.tensor(source.widths).cumsum(0).tolist()
-    columns = {
-        site: slice(end - width, end) for site, end, width in zip(source.sites, ends, source.widths, strict=True)
-    }
-    parts = [
-        measure(rows[:, columns[site]] for rows in source) for site in (group if isinstance(group, tuple) else [group])
-    ]
-    return parts[0] if len(parts) == 1 else side_by_side(*parts)
+    return side if kind is not Crosscoder else replace(stacked, widths=side.widths)
 
 
 def _name(made: list[Any], one: Any) -> str:

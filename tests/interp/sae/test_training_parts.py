@@ -1,0 +1,288 @@
+"""Schedules, resampling, what a run tells, and how it stops on bad activations."""
+
+import builtins
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from hooks import ActivationStore, Model, harvest
+from hooks.site import resid_post
+from interp.sae import (
+    SAE,
+    CSVWriter,
+    Gated,
+    JSONLWriter,
+    JumpReLU,
+    Resampling,
+    Schedule,
+    Source,
+    TensorBoard,
+    TopK,
+    Transcoder,
+    WeightsAndBiases,
+    harvested,
+    stored,
+    train,
+)
+from interp.sae.resample import resample
+from tests.interp.sae.planted import activations, features
+
+OPTIONS = {"tokens": 3_000, "batch_size": 100, "progress": False}
+
+
+def rows(n: int = 2_000) -> torch.Tensor:
+    g = torch.Generator().manual_seed(0)
+    return activations(features(24, 16, g), n, 0.1, g)
+
+
+def test_a_linear_rate_rises_stays_and_falls_to_nothing() -> None:
+    rate = Schedule(warm_up=0.1, decay=0.5).rate
+    assert [rate(t) for t in (0.1, 0.3, 0.5, 1.0)] == [1, 1, 1, 0]
+    assert rate(0.05) == pytest.approx(0.52) and 0 < rate(0) < 0.03
+    assert rate(0.75) == pytest.approx(0.5) and rate(0.9) == pytest.approx(0.2)
+
+
+def test_a_cosine_falls_as_a_cosine_and_a_constant_rate_does_not() -> None:
+    cosine = Schedule(warm_up=0, decay=1, shape="cosine").rate
+    assert all(cosine(i / 10) == pytest.approx((1 + math.cos(math.pi * i / 10)) / 2) for i in range(11))
+    assert {Schedule(warm_up=0, decay=0).rate(i / 10) for i in range(11)} == {1.0}
+
+
+def test_the_penalty_rises_while_the_run_warms_up() -> None:
+    assert [Schedule(sparsity_warm_up=0.5).sparsity(t) for t in (0.1, 0.5, 1.0)] == [0.2, 1, 1]
+    assert Schedule(sparsity_warm_up=0).sparsity(0.0) == 1
+    seen = []
+
+    class Watching(Gated):
+        def gradients(self, rows: Any, dead: Any) -> Any:
+            seen.append(self.sparsity_share)
+            return super().gradients(rows, dead)
+
+    train(Watching(16, 32), stored(rows()), schedule=Schedule(sparsity_warm_up=0.5), **OPTIONS)
+    assert seen == pytest.approx([min(1, i / 15) for i in range(1, 31)])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"warm_up": 2}, r"warm_up is 2; it is a share of the run, from 0 to 1"),
+        ({"warm_up": 0.6, "decay": 0.6}, r"together they are longer than the run"),
+        ({"shape": "cosin"}, r"no decay has the shape 'cosin'; did you mean 'cosine'"),
+    ],
+)
+def test_a_schedule_that_cannot_be_kept_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Schedule(**given)
+
+
+def test_a_rate_of_zero_changes_no_weight_and_clipping_bounds_what_a_constant_one_does() -> None:
+    sae = TopK(16, 32, k=3)
+    before = sae.W_dec.detach().clone()
+    train(sae, stored(rows()), lr=0.0, **OPTIONS)
+    assert torch.allclose(sae.W_dec, before, atol=1e-6)
+    loose, tight = (TopK(16, 32, k=3) for _ in range(2))
+    for sae, clip in ((loose, None), (tight, 1e-12)):  # Adam's epsilon is then larger than the gradient
+        train(sae, stored(rows()), lr=1e-3, clip=clip, **OPTIONS)
+    moved, still = (float((sae.W_dec - before).norm().detach()) for sae in (loose, tight))
+    assert still < 0.02 * moved
+
+
+def resampled(sae: SAE, x: torch.Tensor, dead: torch.Tensor) -> torch.optim.Adam:
+    optimiser = torch.optim.Adam(sae.parameters(), lr=1e-3)
+    sae.gradients(x, torch.zeros(sae.d_sae, dtype=torch.bool))
+    optimiser.step()
+    assert resample(sae, optimiser, x, dead, torch.Generator().manual_seed(0)) == int(dead.sum())
+    return optimiser
+
+
+def test_dead_latents_begin_anew_at_activations_and_the_living_are_left() -> None:
+    x, sae = rows(), JumpReLU(16, 32)
+    dead = torch.zeros(32, dtype=torch.bool)
+    dead[5:9] = True
+    twin = JumpReLU(16, 32)
+    twin_optimiser = torch.optim.Adam(twin.parameters(), lr=1e-3)
+    twin.gradients(x, ~dead)
+    twin_optimiser.step()
+    optimiser = resampled(sae, x, dead)
+    about = torch.nn.functional.normalize(x - x.mean(0), dim=1)
+    cosines = torch.nn.functional.normalize(sae.W_dec[dead].detach(), dim=1) @ about.T
+    assert torch.allclose(cosines.amax(1), torch.ones(4), atol=1e-5)
+    encoders = sae.W_enc.detach().norm(dim=0)
+    assert torch.allclose(encoders[dead], 0.2 * encoders[~dead].mean().expand(4), rtol=1e-4)
+    assert not bool(sae.b_enc[dead].any()) and torch.allclose(sae.threshold[dead], sae.threshold[~dead].mean())
+    for (name, ours), theirs in zip(sae.named_parameters(), twin.parameters(), strict=True):
+        axis = next(i for i, size in enumerate((*ours.shape, 32)) if size == 32)
+        if axis < ours.ndim:
+            keep = (~dead).nonzero().flatten()
+            assert torch.equal(ours.index_select(axis, keep), theirs.index_select(axis, keep)), name
+            moments = optimiser.state[ours]["exp_avg_sq"].index_select(axis, dead.nonzero().flatten())
+            assert not bool(moments.any()), name
+
+
+def test_an_activation_that_is_explained_a_thousand_times_worse_is_where_they_begin() -> None:
+    x, sae = rows(), Gated(16, 32)
+    x[77] = 40 * torch.nn.functional.normalize(torch.randn(16, generator=torch.Generator().manual_seed(5)), dim=0)
+    dead = torch.zeros(32, dtype=torch.bool)
+    dead[:2] = True
+    sae.b_gate.data.fill_(-100.0)  # nothing fires, so the loss of a row is its length
+    resampled(sae, x, dead)
+    worst = torch.nn.functional.normalize(x[77] - x.mean(0), dim=0)
+    assert float((sae.W_dec[dead].detach() @ worst).max()) > 0.999
+
+
+def test_resampling_revives_what_plain_training_leaves_dead() -> None:
+    shares = []
+    for resampling in (None, Resampling(at=(0.2, 0.4))):
+        sae = Gated(16, 40, coefficient=0.05)
+        with torch.no_grad():
+            for bias in (sae.b_gate, sae.b_mag):
+                bias[20:] = -3.0
+        options = {"tokens": 20_000, "batch_size": 100, "dead_after": 1_000, "lr": 3e-3, "progress": False}
+        shares.append(train(sae, stored(rows()), resampling=resampling, **options).dead_share)
+    assert shares[0] >= 0.45 and shares[1] < 0.1
+
+
+def test_a_transcoders_new_latents_read_the_one_side_and_write_the_other() -> None:
+    g = torch.Generator().manual_seed(1)
+    x, sae = torch.randn(300, 14, generator=g), Transcoder(8, 20, d_out=6)
+    dead = torch.arange(20) < 3
+    resampled(sae, x, dead)
+    reads, writes = (torch.nn.functional.normalize(part - part.mean(0), dim=1) for part in (x[:, :8], x[:, 8:]))
+    unit = torch.nn.functional.normalize
+    found = (unit(sae.W_enc.T[dead].detach(), dim=1) @ reads.T).argmax(1)
+    assert torch.equal(found, (unit(sae.W_dec[dead].detach(), dim=1) @ writes.T).argmax(1))
+
+
+def test_a_table_and_lines_of_json_hold_the_curve(tmp_path: Path) -> None:
+    writers = [CSVWriter(tmp_path / "a.csv"), JSONLWriter(tmp_path / "a.jsonl")]
+    report = train(TopK(16, 32, k=3), stored(rows()), callbacks=writers, **OPTIONS)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        table = [*csv.DictReader(file)]
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    for told in (table, lines):
+        assert [(int(p["tokens"]), float(p["loss"]), float(p["l0"])) for p in told] == [
+            (p.tokens, p.loss, p.l0) for p in report.curve
+        ]
+    for writer in writers:  # a line that a dying process left torn, and one later than the checkpoint
+        with writer.path.open("a") as file:
+            file.write('{"tok' if writer.path.suffix == ".jsonl" else ",31")
+        writer.begin(("",), 2_000)
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 21
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 20
+
+
+class Recording:
+    """Stands in for the writers of TensorBoard and Weights & Biases; keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def __call__(self, *args: Any, **options: Any) -> "Recording":
+        self.told.append((args, options))
+        return self
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.told.append((name, value, step))
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        self.told.append((figures, step))
+
+    def close(self) -> None:
+        self.told.append("closed")
+
+    finish = close
+
+
+def test_tensorboard_is_given_every_figure_by_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, record = ModuleType("torch.utils.tensorboard"), Recording()
+    module.SummaryWriter = record  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    report = train(TopK(16, 32, k=3), stored(rows()), callbacks=[TensorBoard(tmp_path)], **OPTIONS)
+    assert record.told[0] == ((str(tmp_path),), {"purge_step": None}) and record.told[-1] == "closed"
+    assert [told[1:] for told in record.told[1:-1] if told[0] == "loss"] == [(p.loss, p.tokens) for p in report.curve]
+    assert {told[0] for told in record.told[1:-1]} == {"loss", "explained_variance", "l0", "dead_share"}
+
+
+def test_weights_and_biases_is_offline_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Recording()
+    stand_in = SimpleNamespace(init=record, Settings=lambda **options: options)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    writer = WeightsAndBiases("planted", run="one", folder=tmp_path)
+    report = train(TopK(16, 32, k=3), stored(rows()), callbacks=[writer], **OPTIONS)
+    asked = record.told[0][1]
+    assert (asked["project"], asked["mode"], asked["id"], asked["resume"]) == ("planted", "offline", "one", "allow")
+    assert [(told[0]["l0"], told[1]) for told in record.told[1:-1]] == [(p.l0, p.tokens) for p in report.curve]
+    assert record.told[-1] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("writer", "package"), [(TensorBoard("a"), "tensorboard"), (WeightsAndBiases("a"), "wandb")], ids=lambda w: str(w)
+)
+def test_a_tracker_that_is_not_installed_names_the_extra(
+    writer: Any, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any) -> Any:
+        if package in name:
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=rf"'{package}', which is not installed: pip install 'interp-workbench\[trac"):
+        writer.begin(("",), 0)
+
+
+def test_the_bar_shows_loss_l0_explained_variance_the_dead_and_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    train(TopK(16, 32, k=3), stored(rows()), **OPTIONS | {"progress": True})
+    shown = capsys.readouterr().err.split("\r")[-1]
+    for word in ("3.00k", "tokens/s", "loss 0.", "L0 2.", "EV 0.", "dead "):
+        assert word in shown
+    train(TopK(16, 32, k=3), stored(rows()), **OPTIONS)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nan_in_a_store_stops_with_its_batch_site_row_document_and_token(gpt2: Model, tmp_path: Path) -> None:
+    store = harvest(gpt2, [f"fog {number}" for number in range(9)], [resid_post[1]], tmp_path, dtype=torch.float32)
+
+    def spoilt(number: int, sites: Any, real: Any = store.chunk) -> Any:
+        rows = real(number, sites)
+        values = rows.values[resid_post[1]].clone()
+        values[11] = torch.nan  # rows 0 to 4 are the first document's
+        return type(rows)({resid_post[1]: values}, rows.ids, rows.number)
+
+    opened = ActivationStore(tmp_path)
+    opened.chunk = spoilt  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match=r"at resid_post\.1 in batch 0, row 11 of .*document 2, token 1 of it, id \d+"):
+        train(TopK(32, 48, k=4), harvested(opened, resid_post[1]), **OPTIONS)
+
+
+def test_nan_from_a_source_of_ones_own_stops_with_its_batch_and_row() -> None:
+    x = rows(40_000)
+    x[39_000] = torch.inf
+    source = Source(lambda: iter(x.split(1_000)), "my own", (resid_post[2],))
+    with pytest.raises(ValueError, match=r"Batch \d+: Activations at resid_post\.2 hold NaN or infinity, first in row"):
+        train(TopK(16, 32, k=3), source, tokens=60_000, batch_size=100, buffer=2_000, progress=False)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    sae = Gated(16, 32)
+    with torch.no_grad():
+        sae.W_enc.mul_(1e30)
+    with pytest.raises(ValueError, match=r"Batch \d+: The loss is (nan|inf) after .* tokens: training diverged"):
+        train(sae, stored(rows()), **OPTIONS)
+
+
+def test_impossible_numbers_are_refused() -> None:
+    for name, value in {"tokens": 0, "batch_size": 0, "clip": 0, "dead_after": 0, "buffer": 0}.items():
+        with pytest.raises(ValueError, match=f"{name} is 0; it must be"):
+            train(TopK(16, 32, k=3), stored(rows()), **OPTIONS | {name: value})
+    with pytest.raises(ValueError, match="give shares of the run between 0 and 1"):
+        Resampling(at=(1.5,))
