@@ -1,11 +1,16 @@
 """The feature index beside SAEDashboard: features per second for the same latents and tokens, and peak memory.
 
-    python benchmarks/feature_index.py --peer /path/to/an/environment/with/sae-dashboard/bin/python
+    python -m venv /tmp/sd && /tmp/sd/bin/pip install torch sae-dashboard
+    python benchmarks/feature_index.py --peer /tmp/sd/bin/python
 
 Each repeat of each way is a process of its own, in turn with the other, which reports its own seconds (loading not
 counted) and its peak memory. Both read the same token ids through a GPT-2 of the same shape with random weights, and
 the same autoencoder from the same folder; the peer runs in TransformerLens's format, as it must. Random weights take
-as long as trained ones, except that latents fire more evenly. Without `--peer` only the index is measured.
+as long as trained ones, except that latents fire more evenly. Without `--peer` only the index is measured. Finished
+repeats are kept under --work and not repeated. To see that it runs:
+
+    python benchmarks/feature_index.py --layers 2 --width 64 --heads 2 --vocab 500 --length 32 --latents 128 --k 8 \
+        --tokens 4096 --repeats 1 --name feature_index_tiny
 """
 
 import argparse
@@ -17,6 +22,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
+SIZES = {"layers": 12, "width": 768, "heads": 12, "vocab": 50257, "length": 128, "latents": 4096, "k": 32}
+OURS, PEERS, BAR = "interp", "SAEDashboard", 5.0
 PEER = """
 import json, resource, sys, time
 import torch
@@ -104,42 +111,60 @@ def prepared(given: argparse.Namespace, folder: Path) -> dict[str, object]:
 def main() -> None:
     """Measure, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sizes = {"layers": 12, "width": 768, "heads": 12, "vocab": 50257, "length": 128, "latents": 4096, "k": 32}
-    for name, value in (sizes | {"tokens": 131072, "threads": 2, "repeats": 5}).items():
+    for name, value in (SIZES | {"tokens": 131072, "threads": 2, "repeats": 5}).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--peer", help="the Python of an environment with sae-dashboard")
+    parser.add_argument("--name", default="feature_index", help="of the file in benchmarks/results")
+    parser.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "interp-feature-index"), help="kept runs")
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ours:
         return ours(json.loads(given.ours))
-    from timing import Timed, write
+    from timing import write
 
+    figures = found(given, in_processes(given))
+    for name, some in figures.items():
+        print(name, some)
+    print("written:", write(given.name, " ".join(["python", *sys.argv]), figures))
+    return None
+
+
+def in_processes(given: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """Seconds and memory of each repeat of each way, in turn; those measured before are read."""
+    sizes = [getattr(given, name) for name in (*SIZES, "tokens", "threads")]
+    kept = Path(given.work) / f"{'-'.join(map(str, sizes))}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    ways = {OURS: (sys.executable, [__file__, "--ours"])} | ({PEERS: (given.peer, ["-c", PEER])} if given.peer else {})
+    runs = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         about = prepared(given, Path(folder))
-        ways = {"interp": (sys.executable, [__file__, "--ours"])}
-        if given.peer:
-            ways["SAEDashboard"] = (given.peer, ["-c", PEER])
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-        for _ in range(given.repeats):
+        for repeat in range(given.repeats):
             for name, (python, code) in ways.items():
-                runs[name].append(measured(python, code, about))
+                if len(runs.setdefault(name, [])) <= repeat:
+                    runs[name].append(measured(python, code, about))
+                    kept.write_text(json.dumps(runs), encoding="utf-8")
+    return {name: runs[name][: given.repeats] for name in ways}
+
+
+def found(given: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) -> dict[str, object]:
+    """The figures, and the bar."""
+    from timing import Timed
+
     timed = {name: Timed(tuple(run["seconds"] for run in some)) for name, some in runs.items()}
-    figures = {
+    figures: dict[str, object] = {
         name: {
             "features per second": given.latents / timed[name].median,
             "seconds": timed[name].seconds,
             "peak memory, MiB": max(run["mib"] for run in some),
         }
         for name, some in runs.items()
-    } | {"latents": given.latents, "tokens": given.tokens}
-    if given.peer:
-        figures["times the peer's features per second: median and quartiles"] = timed["interp"].times(
-            timed["SAEDashboard"]
-        )
-    for name, some in figures.items():
-        print(name, some)
-    print(write("feature_index", " ".join(sys.argv), figures))
-    return None
+    }
+    figures |= {"latents": given.latents, "tokens": given.tokens}
+    if PEERS in timed:
+        times = timed[OURS].times(timed[PEERS])
+        figures["times the peer's features per second: median and quartiles"] = times
+        figures["bar"] = f">= {BAR:g}: {'pass' if times[0] >= BAR else 'miss'}"
+    return figures
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from hooks import Direction, Model, Site, capture, load
+from hooks import Model, Site, capture
 from interp.demo.discover import documents
 from interp.demo.move import layer_of
 from interp.demo.run import REPORT, run
 from interp.demo.settings import Settings
 from interp.feature_commands import discover_command, feature_command
-from interp.features import Concept, search
+from interp.given import lines, opened, silent
 from interp.harvest_command import harvest_command
 from interp.landmark.commands import app as landmark_app
 from interp.lens_command import lens_command
@@ -21,9 +21,9 @@ from interp.memory import Fact, Subject, covariance, rome, trace_mlp
 from interp.memory.commands import apply_command, audit_command
 from interp.patch_command import patch_command
 from interp.probe_command import probe_command
-from interp.sae import load as load_sae
 from interp.sae_command import train_sae_command
-from interp.steering import Steering, adding, clamping, steer
+from interp.search_command import search_command
+from interp.steer_command import steer_command
 
 app = typer.Typer(
     help="Find directions in a transformer, steer with them, edit its facts; every result comes with its control.",
@@ -106,57 +106,12 @@ def capture_command(
 app.command("harvest")(told(harvest_command))
 app.command("discover")(told(discover_command))
 app.command("feature")(told(feature_command))
+app.command("search")(told(search_command))
+app.command("steer")(told(steer_command))
 app.command("probe")(told(probe_command))
 app.command("lens")(told(lens_command))
 app.command("patch")(told(patch_command))
 app.command("train-sae")(told(train_sae_command))
-
-
-@app.command("search")
-@told
-def search_command(
-    model: ModelName,
-    sae: Annotated[Path, typer.Argument(metavar="SAE", help="A folder that `interp train-sae` or SAELens wrote.")],
-    positive: Annotated[Path, typer.Argument(metavar="POSITIVE", help="Texts that express it, one per line.")],
-    negative: Annotated[Path, typer.Argument(metavar="NEGATIVE", help="Texts that do not, one per line.")],
-    name: Annotated[str, typer.Option(help="What the concept is called.")] = "the concept",
-    seed: int = 0,
-) -> None:
-    """Find the latents that tell texts that express a concept from texts that do not."""
-    yes, no = lines(positive), lines(negative)
-    concept = Concept(name, [*yes, *no], [True] * len(yes) + [False] * len(no))
-    typer.echo(search(load_sae(sae), opened(model), concept, seed=seed))
-
-
-@app.command("steer")
-@told
-def steer_command(
-    model: ModelName,
-    prompt: Annotated[str, typer.Argument(help="What the model continues.")],
-    dose: Annotated[float, typer.Option(help="In units of the largest value in training.")] = 4.0,
-    direction: Annotated[Path | None, typer.Option(help="A saved direction to add.")] = None,
-    sae: Annotated[Path | None, typer.Option(help="A sparse autoencoder, of which to clamp a latent.")] = None,
-    latent: Annotated[int | None, typer.Option(help="That latent.")] = None,
-    tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 40,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> None:
-    """Continue a prompt without and with a steering, and say what was changed."""
-    steering = _steering(direction, sae, latent)
-    loaded = opened(model)
-    options = {"max_new_tokens": tokens, "temperature": temperature, "seed": seed}
-    typer.echo(f"unsteered: {prompt}{loaded.generate(prompt, **options)}")
-    with steer(loaded, steering, dose) as receipt:
-        typer.echo(f"dose {dose:g}: {prompt}{loaded.generate(prompt, **options)}")
-    typer.echo(receipt)
-
-
-def _steering(direction: Path | None, sae: Path | None, latent: int | None) -> Steering:
-    if direction is not None and sae is None and latent is None:
-        return adding(Direction.load(direction))
-    if direction is None and sae is not None and latent is not None:
-        return clamping(load_sae(sae), latent)
-    raise ValueError("say what to steer with: either --direction FILE, or --sae FOLDER and --latent NUMBER")
 
 
 @app.command()
@@ -195,29 +150,3 @@ def _background(model: Model, texts: Path | None) -> list[str]:
     if model.name != "landmark":
         raise ValueError(f"editing {model.name} needs texts of the kind it was trained on: give --texts FILE")
     return documents(model, 1000, seed=0)
-
-
-def opened(model: str) -> Model:
-    """The model of this name, loaded without progress bars."""
-    silent()
-    return load(model)
-
-
-def silent() -> None:
-    """Keep transformers from drawing a progress bar for every model it reads."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-
-
-def lines(path: Path) -> list[str]:
-    """The texts of a file, one per line, blank lines left out.
-
-    Errors: `ValueError` when there are none, `FileNotFoundError` when there is no file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}: give a file with one text per line")
-    found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not found:
-        raise ValueError(f"the file {str(path)!r} holds no text: give a file with one text per line")
-    return found

@@ -31,15 +31,6 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(folder / name) for name in written}
 
 
-@pytest.fixture(scope="module")
-def sae(folder: str, texts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("sae") / "made"
-    options = ["--latents", "32", "--k", "4", "--tokens", "3000", "--out", str(path), "--quiet"]
-    result = call("train-sae", folder, texts["fog"], "--site", "resid_post.1", *options)
-    assert "explained variance" in result.output and f"autoencoder: {path}" in result.output.replace("\n", "")
-    return str(path)
-
-
 def call(*words: str) -> Result:
     result = CliRunner().invoke(app, list(words))
     assert result.exit_code == 0, (result.output, result.exception)
@@ -73,21 +64,6 @@ def test_captured_activations_are_those_of_capture(folder: str, texts: dict[str,
     assert torch.equal(Activations.load(out)[resid_post[1]], expected[resid_post[1]])
 
 
-def test_a_search_prints_latents_and_probes_with_their_controls(folder: str, sae: str, texts: dict[str, str]) -> None:
-    said = call("search", folder, sae, texts["fog"], texts["sun"], "--name", "fog").output
-    assert "'fog' at resid_post.1" in said
-    assert "difference of means" in said and "logistic" in said and "p = " in said
-
-
-def test_steering_shows_both_continuations_and_what_was_changed(folder: str, sae: str) -> None:
-    from interp.sae import load as load_sae
-
-    alive = str(int(load_sae(sae).max_activation.argmax()))
-    said = call("steer", folder, "fog", "--sae", sae, "--latent", alive, "--dose", "20", "--tokens", "5").output
-    assert "unsteered: fog" in said and "dose 20: fog" in said
-    assert "resid_post.1" in said
-
-
 def test_a_misspelt_site_is_answered_with_the_nearest(folder: str, texts: dict[str, str]) -> None:
     assert "resid_post" in refused("capture", folder, texts["fog"], "--site", "resid_pots.1")
 
@@ -99,11 +75,6 @@ def test_a_file_that_is_not_there_is_named(folder: str) -> None:
 def test_a_file_without_text_is_named(folder: str, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n \n", encoding="utf-8")
     assert "holds no text" in refused("capture", folder, str(tmp_path / "empty"), "--site", "resid_post.1")
-
-
-def test_steering_needs_one_thing_to_steer_with(folder: str, sae: str) -> None:
-    assert "either --direction FILE, or --sae FOLDER" in refused("steer", folder, "fog")
-    assert "either --direction FILE, or --sae FOLDER" in refused("steer", folder, "fog", "--sae", sae)
 
 
 def test_a_fact_without_a_place_for_its_subject_is_refused_before_anything_is_loaded() -> None:

@@ -24,7 +24,7 @@ def made(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.
     return paths | {"said": ran.output}
 
 
-SMALL = ["--latents", "32", "--k", "4", "--tokens", "2000", "--quiet"]
+SMALL = ["--latents", "30", "--k", "4", "--tokens", "2000", "--quiet"]
 
 
 def call(*words: str):
@@ -41,10 +41,11 @@ def refused(*words: str) -> str:
 
 def test_discovery_says_what_it_does_and_ends_with_the_page(made: dict[str, str]) -> None:
     said = made["said"]
-    assert "reading 12 texts at resid_post.1" in said and "minutes" in said and "explained variance" in said
+    assert "reading 12 texts at resid_post.1" in said and "explained variance" in said
+    assert "to do: train 30 latents on 2,000 tokens, index them, write pages; " in said and " in all" in said
     page = Path(made["out"]) / "latents.html"
     assert said.replace("\n", "").endswith(f"page: {page}") and page.stat().st_size > 5000
-    assert len(FeatureIndex.open(Path(made["out"]) / "index")) == 32
+    assert len(FeatureIndex.open(Path(made["out"]) / "index")) == 30
 
 
 def test_called_again_it_repeats_nothing(made: dict[str, str]) -> None:
@@ -52,12 +53,13 @@ def test_called_again_it_repeats_nothing(made: dict[str, str]) -> None:
     before = file.stat().st_mtime_ns
     ran = call("discover", made["model"], "resid_post.1", made["texts"], "--out", made["out"], *SMALL)
     assert ran.exit_code == 0 and "is there already" in ran.output and "explained variance" not in ran.output
+    assert "to do: index them, write pages; " in ran.output
     assert file.stat().st_mtime_ns == before
 
 
 def test_another_dictionary_in_the_same_folder_is_refused(made: dict[str, str]) -> None:
     words = ["discover", made["model"], "resid_post.1", made["texts"], "--out", made["out"], "--latents", "16"]
-    assert "holds an autoencoder of 32 latents at resid_post.1, and 16 at resid_post.1" in refused(*words)
+    assert "holds an autoencoder of 30 latents at resid_post.1, and 16 at resid_post.1" in refused(*words)
 
 
 def test_a_latent_is_shown_as_the_index_has_it(made: dict[str, str], tmp_path: Path) -> None:
@@ -66,11 +68,14 @@ def test_a_latent_is_shown_as_the_index_has_it(made: dict[str, str], tmp_path: P
     alive = max(rows, key=lambda row: row["fired"])["latent"]
     ran = call("feature", folder, str(alive), "--out", str(tmp_path / "one.html"))
     assert ran.exit_code == 0
-    assert f"latent {alive}: on at" in ran.output and "fires on" in ran.output and "one.html" in ran.output
+    assert f"latent {alive} of 30 at resid_post.1 of " in ran.output and "fires on" in ran.output
+    assert ran.output.replace("\n", "").endswith(f"page: {tmp_path / 'one.html'}")
+    beside = call("feature", folder, str(alive))
+    assert beside.output.replace("\n", "").endswith(f"page: {Path(made['out']) / f'latent-{alive}.html'}")
 
 
 def test_a_latent_or_folder_that_is_not_there_is_named(made: dict[str, str]) -> None:
     folder = str(Path(made["out"]) / "index")
-    assert "latent 32 does not exist; this index has latents 0 to 31" in refused("feature", folder, "32")
+    assert "latent 30 does not exist; this index has latents 0 to 29" in refused("feature", folder, "30")
     assert "holds no finished feature index" in refused("feature", made["model"], "0")
     assert "there is no file 'nowhere'" in refused("discover", made["model"], "resid_post.1", "nowhere")

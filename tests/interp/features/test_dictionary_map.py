@@ -1,0 +1,101 @@
+"""A map of a dictionary keeps planted neighbourhoods, says how many, and names its library where that is absent."""
+
+import builtins
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from interp.features import dictionary_map
+from interp.sae import TopK
+
+CLUSTERS, EACH = 6, 12
+
+
+@pytest.fixture
+def clustered() -> TopK:
+    """Decoder rows around six centres that are orthogonal, twelve rows each, of all lengths."""
+    generator = torch.Generator().manual_seed(0)
+    sae = TopK(16, CLUSTERS * EACH, k=2)
+    centres = torch.eye(16)[:CLUSTERS].repeat_interleave(EACH, 0)
+    rows = centres + 0.05 * torch.randn(CLUSTERS * EACH, 16, generator=generator)
+    with torch.no_grad():
+        sae.W_dec.copy_(rows * torch.rand(len(rows), 1, generator=generator).add(0.5))
+    return sae
+
+
+class Projection:
+    """Stands for UMAP: the first two coordinates of what it is given."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def fit_transform(self, x: np.ndarray) -> np.ndarray:
+        assert self.settings["metric"] == "cosine" and self.settings["n_jobs"] == 1
+        assert np.allclose(np.linalg.norm(x, axis=1), 1.0, atol=1e-5)
+        return x[:, :2]
+
+
+@pytest.fixture
+def planar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Projection))
+
+
+def flat(d: int, n: int, seed: int = 0) -> TopK:
+    """A dictionary whose rows have two coordinates that are not 0, so that a projection on those loses nothing."""
+    sae = TopK(d, n, k=2)
+    angle = torch.rand(n, generator=torch.Generator().manual_seed(seed)) * 6.28
+    with torch.no_grad():
+        sae.W_dec.zero_()
+        sae.W_dec[:, :2] = torch.stack([angle.cos(), angle.sin()], 1)
+    return sae
+
+
+@pytest.mark.usefixtures("planar")
+def test_a_map_that_loses_nothing_keeps_every_neighbour() -> None:
+    drawn = dictionary_map(flat(8, 40), neighbours=5)
+    assert (drawn.kept.value, drawn.chance) == (1.0, pytest.approx(5 / 39))
+    assert "keeps 100% of the 5 nearest neighbours" in str(drawn)
+
+
+@pytest.mark.usefixtures("planar")
+def test_a_map_of_noise_keeps_about_as_many_as_chance() -> None:
+    sae = TopK(64, 600, k=2)
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.randn(600, 64, generator=torch.Generator().manual_seed(1)))
+    drawn = dictionary_map(sae, neighbours=10)
+    assert drawn.chance < drawn.kept.value < 5 * drawn.chance
+
+
+@pytest.mark.usefixtures("planar")
+def test_a_part_of_the_dictionary_is_drawn_in_the_order_given() -> None:
+    sae, chosen = flat(8, 40), [30, 3, 17, 8, 21, 5, 1]
+    drawn = dictionary_map(sae, chosen, neighbours=2)
+    assert drawn.latents == tuple(chosen) and torch.allclose(drawn.xy, sae.W_dec[chosen, :2])
+
+
+@pytest.mark.usefixtures("planar")
+def test_latents_that_cannot_be_drawn_are_refused(clustered: TopK) -> None:
+    with pytest.raises(IndexError, match="latent 72 does not exist; this autoencoder has latents 0 to 71"):
+        dictionary_map(clustered, [*range(40), 72])
+    with pytest.raises(ValueError, match="a latent is given twice among 41"):
+        dictionary_map(clustered, [*range(40), 3])
+    with pytest.raises(ValueError, match="30 latents and 15 neighbours were given"):
+        dictionary_map(clustered, range(30))
+
+
+def test_without_the_library_the_error_says_how_to_get_it(clustered: TopK, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name == "umap":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"pip install 'interp-workbench\[map\]'"):
+        dictionary_map(clustered, neighbours=5)
