@@ -62,7 +62,10 @@ def topic_concepts(model: Model, seed: int, count: int, n: int = 3000) -> dict[s
     room = model.hf.config.get_text_config().max_position_embeddings
     lengths = model.tokens([d.text for d in read]).mask.sum(1).tolist()
     read = list({d.text: d for d, length in zip(read, lengths, strict=True) if length <= room}.values())
-    spans = {d.text: [(s.value, Mention(s.start, s.end)) for s in d.spans if s.kind == "concept"] for d in read}
+    spans = {  # the blank at the end of a document is cut off, and a span may reach into it
+        d.text: [(s.value, Mention(s.start, min(s.end, len(d.text)))) for s in d.spans if s.kind == "concept"]
+        for d in read
+    }
     held = [value for some in spans.values() for value in {value for value, _ in some}]
     made = {}
     for topic in sorted(set(held), key=lambda value: (-held.count(value), value))[:count]:
