@@ -18,6 +18,7 @@ from interp.harvest_command import harvest_command
 from interp.landmark.commands import app as landmark_app
 from interp.lens_command import lens_command
 from interp.memory import Fact, Subject, covariance, rome, trace_mlp
+from interp.memory.browse_command import memory_command
 from interp.memory.commands import apply_command, audit_command
 from interp.patch_command import patch_command
 from interp.probe_command import probe_command
@@ -140,6 +141,7 @@ def edit(
     typer.echo(f"edit at layer {at}: {out.resolve()}")
 
 
+app.command("memory")(told(memory_command))
 app.command("apply")(told(apply_command))
 app.command("audit")(told(audit_command))
 

@@ -1,8 +1,10 @@
 """Feed-forward layers as key-value memories: trace where a fact is, rewrite it, undo it, score what that did."""
 
+from interp.memory.agreement import Agreement, agreement
 from interp.memory.alphaedit import alphaedit
 from interp.memory.audit import Audit, audit
 from interp.memory.case import Case, read_cases
+from interp.memory.composition import Composition, composition
 from interp.memory.covariance import Covariance, covariance, covariances
 from interp.memory.edit import Edit, conflicts
 from interp.memory.emmet import emmet
@@ -12,27 +14,36 @@ from interp.memory.grace import grace
 from interp.memory.in_context import in_context
 from interp.memory.keys import prefixes
 from interp.memory.knn_memory import knn_memory
+from interp.memory.knowledge import Knowledge, knowledge, shared, silenced
 from interp.memory.memit import memit
 from interp.memory.merge import merge
 from interp.memory.pmet import pmet
 from interp.memory.rome import rome
 from interp.memory.scorecard import Scorecard, scorecard
 from interp.memory.trace import Subject, Trace, locate, trace_attention, trace_mlp, trace_states
+from interp.memory.triggers import Triggers, triggers
 from interp.memory.value import Search
+from interp.memory.vocabulary import key_rows, value_logits
 
 __all__ = [
+    "Agreement",
     "Audit",
     "Case",
+    "Composition",
     "Covariance",
     "Edit",
     "Fact",
+    "Knowledge",
     "Query",
     "Scorecard",
     "Search",
     "Subject",
     "Trace",
+    "Triggers",
+    "agreement",
     "alphaedit",
     "audit",
+    "composition",
     "conflicts",
     "covariance",
     "covariances",
@@ -40,7 +51,9 @@ __all__ = [
     "ft_l",
     "grace",
     "in_context",
+    "key_rows",
     "knn_memory",
+    "knowledge",
     "locate",
     "memit",
     "merge",
@@ -49,7 +62,11 @@ __all__ = [
     "read_cases",
     "rome",
     "scorecard",
+    "shared",
+    "silenced",
     "trace_attention",
     "trace_mlp",
     "trace_states",
+    "triggers",
+    "value_logits",
 ]
