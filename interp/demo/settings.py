@@ -22,9 +22,9 @@ class Settings:
     documents: int = 4000
     tokens: int = 2_500_000
     latents: int = 768
-    k: int = 8
+    k: int = 3
     sentences: int = 300
-    doses: tuple[float, ...] = (0.5, 0.8, 1.0, 1.1, 1.2, 1.3, 1.5, 2.0)
+    doses: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.3)
     sampling: Sampling = Sampling(per_prompt=4, max_new_tokens=30)
     traced: int = 24
     seed: int = 0

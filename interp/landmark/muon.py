@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
 
-def orthogonalised(g: Float[Tensor, "m n"], steps: int, dtype: torch.dtype) -> Float[Tensor, "m n"]:
+def orthogonalised(g: Float[Tensor, "n d_model"], steps: int, dtype: torch.dtype) -> Float[Tensor, "n d_model"]:
     """X <- a X + (b X Xᵀ + c (X Xᵀ)²) X from X = G / ‖G‖: singular values go to about 1 (Jordan et al. 2024, Muon)."""
     a, b, c = COEFFICIENTS
     tall = g.shape[0] > g.shape[1]
