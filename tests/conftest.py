@@ -1,9 +1,10 @@
 """Tiny random models of every family, and a tokenizer that spells every character, made in code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -14,6 +15,14 @@ torch.set_num_threads(1)
 END = "<|endoftext|>"
 FAMILIES = ("gpt2", "gpt_neox", "llama", "gemma2", "qwen2", "bert")
 DECODERS = tuple(family for family in FAMILIES if family != "bert")
+
+
+@pytest.fixture(scope="module")
+def unchecked() -> Iterator[None]:
+    """Thousands of steps without a check of every shape, which costs more than they do; shorter tests check them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @cache

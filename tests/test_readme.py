@@ -138,7 +138,7 @@ def test_every_command_a_page_quotes_exists(page: Path) -> None:
     text = page.read_text("utf-8")
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.M))
     made = set(re.findall(r"`make (\w+)", text)) | set(re.findall(r"^make (\w+)", text, flags=re.M))
-    run = set(re.findall(r"`(?:\.venv/bin/)?interp (\w+)", text))
+    run = set(re.findall(r"`(?:\.venv/bin/)?interp ([\w-]+)", text))
     assert sorted(made - targets) + sorted(run - commands() if run else []) == []
 
 

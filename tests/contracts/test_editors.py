@@ -32,6 +32,8 @@ from interp.memory.scorecard import control
 from interp.memory.value import search_value, statements
 from tests.contracts.words import sentences, taught, untaught
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 ROME, LIMA = Fact("Rome", "{} is in", "Italy", "Peru"), Fact("Lima", "{} is in", "Peru", "Japan")
 YORK = Fact("New York", "{} speaks", "Dutch", "Norse")
 SEARCH = Search(learning_rate=0.3, clamp=30.0, kl=0.0, decay=0.0, stop=0.01)

@@ -40,8 +40,8 @@ def test_only_beginnings_weigh_nothing_and_chance_weighs_less_than_objects(rows:
     assert set(np.unique(rows.weight)) <= {0.0, 1.0, *map(np.float32, WEIGHTS.values())}
 
 
-def test_a_random_run_weighs_little_when_first_read_and_much_when_it_comes_again(tokenizer_file: Path) -> None:
-    tokenizer = read_tokenizer(tokenizer_file)
+def test_a_random_run_weighs_little_when_first_read_and_much_when_it_comes_again() -> None:
+    tokenizer = read_tokenizer()
     again = next(d for d in documents(3) if d.genre == "repetition")
     item = annotate(tokenizer, [again])[0]
     weight = _columns(item, 1, len(item.ids))[4]

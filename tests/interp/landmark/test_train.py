@@ -47,7 +47,7 @@ NONE, ALL = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
 def hidden(model, rows: dict[str, torch.Tensor], opened: torch.Tensor, layers=lower) -> torch.Tensor:
     bias = [training._bias(layer) for layer in layers(*sealed(rows, opened, NONE))]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        return training.hidden_states(model, rows, bias, torch.zeros(2)).float().view(2, 12, -1)
+        return training.hidden_states(model, rows, bias, torch.zeros(2, 32)).float().view(2, 12, -1)
 
 
 def test_the_unsealed_forward_pass_is_that_of_hugging_face_within_half_precision(model, rows) -> None:

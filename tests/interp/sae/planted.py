@@ -5,8 +5,11 @@ from torch import Tensor
 
 
 def features(n_features: int, d: int, generator: torch.Generator) -> Tensor:
-    """Unit vectors: orthogonal where they fit, random where there are more than dimensions."""
-    rows = torch.randn(n_features, d, generator=generator)
+    """Unit vectors: orthogonal where they fit, random where there are more than dimensions.
+
+    Drawn in another order than an autoencoder draws its first decoder, which of equal seeds would else be the truth.
+    """
+    rows = torch.randn(d, n_features, generator=generator).T.flip(0)
     if n_features <= d:
         rows = torch.linalg.qr(rows.T).Q.T
     return rows / rows.norm(dim=1, keepdim=True)

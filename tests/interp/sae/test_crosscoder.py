@@ -11,6 +11,8 @@ from hooks.site import mlp_act, mlp_in, mlp_out, resid_post
 from interp.sae import Crosscoder, SkipTranscoder, Transcoder, across, evaluate, pairs_of, stored, train
 from tests.interp.sae.planted import features
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def test_a_skip_path_learns_what_is_linear() -> None:
     g = torch.Generator().manual_seed(0)

@@ -34,7 +34,7 @@ from interp.sae import (
 )
 from tests.interp.sae.planted import activations, features
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="forks"), pytest.mark.usefixtures("unchecked")]
 D, LATENTS = 12, 40
 OPTIONS = {"tokens": 4_000, "batch_size": 100, "buffer": 600, "dead_after": 500, "lr": 3e-3, "progress": False}
 MANY = {name: value for name, value in OPTIONS.items() if name != "lr"}

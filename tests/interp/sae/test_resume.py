@@ -32,6 +32,8 @@ from interp.sae import (
 )
 from tests.interp.sae.planted import activations, features
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 TOKENS, BATCH = 15_000, 100
 forked = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 

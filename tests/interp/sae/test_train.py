@@ -12,8 +12,10 @@ from interp.sae.mixing import Mixer
 from interp.sae.source import Source
 from tests.interp.sae.planted import activations, features, matched_cosine
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 
-def planted(n_features: int, p: float, n: int = 30_000) -> tuple[torch.Tensor, torch.Tensor]:
+
+def planted(n_features: int, p: float, n: int = 60_000) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     truth = features(n_features, 64, g)
     return truth, activations(truth, n, p, g)
@@ -21,14 +23,14 @@ def planted(n_features: int, p: float, n: int = 30_000) -> tuple[torch.Tensor, t
 
 def learn(x: torch.Tensor, d_sae: int, k: int, tokens: int = 100_000, **options: float) -> tuple[TopK, float]:
     sae = TopK(x.shape[1], d_sae, k, **options)
-    report = train(sae, stored(x), tokens=tokens, batch_size=512, lr=4e-3, dead_after=20_000, progress=False)
+    report = train(sae, stored(x), tokens=tokens, batch_size=512, lr=1e-2, dead_after=20_000, progress=False)
     return sae, report.dead_share
 
 
 @pytest.fixture(scope="module")
 def overcomplete() -> tuple[torch.Tensor, torch.Tensor, TopK, float]:
     truth, x = planted(256, p=0.02)
-    return truth, x, *learn(x, 256, k=5)
+    return truth, x, *learn(x, 256, k=5, tokens=300_000)
 
 
 def test_four_times_more_features_than_dimensions_are_recovered(overcomplete) -> None:
@@ -49,7 +51,7 @@ def test_orthogonal_features_are_recovered() -> None:
 def test_a_large_constant_added_to_all_activations_costs_no_feature(overcomplete) -> None:
     truth, x, sae, _ = overcomplete
     shift = 3 * torch.randn(64, generator=torch.Generator().manual_seed(2))
-    moved = learn(x + shift, 256, k=5)[0]
+    moved = learn(x + shift, 256, k=5, tokens=300_000)[0]
     before, after = (matched_cosine(s.W_dec.detach(), truth) for s in (sae, moved))
     assert abs(before - after) < 0.02
 

@@ -25,8 +25,10 @@ from interp.sae import (
 )
 from interp.sae.sae import SAE
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 TEXTS = [f"fog {number} over the bay" for number in range(30)]
-OPTIONS = {"tokens": 2_000, "batch_size": 64, "buffer": 300, "dead_after": 500, "progress": False}
+OPTIONS = {"tokens": 1_000, "batch_size": 64, "buffer": 300, "dead_after": 500, "progress": False}
 
 
 def same(one: SAE, other: SAE) -> None:
