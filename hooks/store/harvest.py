@@ -143,10 +143,11 @@ def harvest(
         planned.check_room()
         with _bar(planned, here, progress) as bar:
             seen = _write_part(task, settings, probed.same_as, done, here, bar)
-        if here.total(seen) != len(finished(task.folder, settings)):
+        if here.total(seen) != len(shards := finished(task.folder, settings)):
             raise ValueError(_other_data(task, "it has shards that these data have not"))
+        here.total(0)  # all have read the shards' own files before the manifest takes their place
         if here.rank == 0:
-            finish(task.folder, settings, finished(task.folder, settings).values())
+            finish(task.folder, settings, shards.values())
         here.total(0)
     return ActivationStore(url)
 

@@ -222,9 +222,9 @@ def test_memit_at_one_layer_tends_to_emmet_as_the_ridge_falls(world: World) -> N
         float(
             (memit(world.model, facts, covariance=c, ridge=ridge, **how).updates[0].key - exact).norm() / exact.norm()
         )
-        for ridge in (1e-2, 1e-5, 1e-8)
+        for ridge in (1e-2, 1e-8)
     ]
-    assert gaps[0] > 100 * gaps[1] > 1e4 * gaps[2] and gaps[2] < 1e-5
+    assert gaps[0] > 1e4 * gaps[1] and gaps[1] < 1e-5
 
 
 def test_alphaedit_leaves_the_outputs_at_preserved_keys(world: World) -> None:

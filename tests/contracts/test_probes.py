@@ -27,6 +27,8 @@ from probes import (
 )
 from probes.cross_validation import scores
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 LINEAR = [DifferenceOfMeans(), MassMean(), LDA(), Logistic(C=0.5), KSparse(k=3)]
 TWO_CLASSES = [*LINEAR, MLP(width=8, steps=60)]
 D = 6

@@ -19,6 +19,8 @@ from hooks.layout import taps
 from hooks.site import attn_out, logits, mlp_out, pattern, resid_mid, resid_post, resid_pre, z
 from hooks.tokens import Tokens
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
 
 

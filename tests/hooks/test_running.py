@@ -26,6 +26,8 @@ from hooks.position import (
 )
 from hooks.site import attn_out, embed, logits, mlp_act, mlp_out, resid_post, resid_pre, z
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 V = torch.randn(32, generator=torch.Generator().manual_seed(5))
 TEXTS = ["Fog over", "No"]
 POSITIONS = [

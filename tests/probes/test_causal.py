@@ -10,6 +10,8 @@ from hooks.position import last
 from hooks.site import resid_post
 from probes import does_it_matter, logit_difference
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 TEXTS = ["the fog", "a bridge", "two towers", "the sea at night", "red"]
 TOP = resid_post[2]
 behaviour = logit_difference("x", "y")

@@ -14,6 +14,8 @@ from probes import LDA, MLP, Cells, DifferenceOfMeans, Examples, Logistic, gathe
 from probes.cross_validation import cross_validate
 from probes.folds import grouped_folds
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 SITES = (resid_post[0], resid_post[1], resid_post[2])
 
 

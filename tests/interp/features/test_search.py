@@ -14,6 +14,8 @@ from interp.features.score import Bench
 from interp.sae import TopK
 from probes import best_threshold, detection
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 D_SAE = 50
 
 

@@ -11,7 +11,7 @@ from interp.landmark.writing import Document
 
 @pytest.fixture(scope="module")
 def sample() -> list[Document]:
-    return list(islice(documents(seed=7), 1500))
+    return list(islice(documents(seed=7), 800))
 
 
 def test_the_same_seed_gives_the_same_documents_and_another_seed_others() -> None:

@@ -15,6 +15,8 @@ from interp.memory.change import LowRank
 from interp.memory.completion import score
 from tests.contracts.words import FILLER, sentences, taught
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 ROME = Fact("Rome", "{} is in", "Italy", "Peru")
 CASE = Case(
     ROME,

@@ -15,6 +15,8 @@ from interp.memory.agreement import rates
 from interp.memory.completion import score
 from tests.contracts.words import sentences, taught, untaught
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 LAYER = 0
 
 

@@ -10,6 +10,8 @@ from interp.cli import app
 from interp.memory import Query, agreement, composition, knowledge, triggers
 from tests.contracts.words import sentences, taught
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,8 @@ from interp.memory.keys import mean_key_and_value
 from interp.memory.scorecard import control
 from interp.memory.value import place, search_value, statements
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 FACT = Fact("Rome", "so {} is", "b", "a")
 CONTEXTS = ("", "one. ", "and two. ")
 TEXTS = [f"some words {i} to read here" for i in range(40)]

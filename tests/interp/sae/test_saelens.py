@@ -26,9 +26,16 @@ from interp.sae import (
     save,
 )
 
-saes = pytest.importorskip("sae_lens.saes")
-inputs = pytest.importorskip("sae_lens.saes.sae")
+saes: Any = None
+inputs: Any = None
 D, LATENTS, K, N = 12, 40, 4, 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sae_lens() -> None:
+    """Imported when its tests run: it takes seconds, which workers that run others need not spend."""
+    global saes, inputs
+    saes, inputs = pytest.importorskip("sae_lens.saes"), pytest.importorskip("sae_lens.saes.sae")
 
 
 def shaken(sae: SAE, seed: int = 0) -> SAE:

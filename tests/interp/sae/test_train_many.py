@@ -39,14 +39,13 @@ def same(one: SAE, other: SAE) -> None:
 
 
 def test_sites_sizes_sparsities_and_seeds_trained_together_are_those_trained_alone(gpt2: Model) -> None:
-    places = [resid_post[1], mlp_act[0], resid_post[0]]
+    places = [resid_post[1], mlp_act[0]]
     source = activations_at(gpt2, TEXTS, places, batch_size=4)
     makes = {
         "small": (lambda: TopK(32, 48, k=4), resid_post[1], 1e-3),
         "large": (lambda: TopK(32, 96, k=8), resid_post[1], None),
         "another seed": (lambda: TopK(32, 48, k=4, seed=1), resid_post[1], 1e-3),
         "another site": (lambda: Gated(48, 64, coefficient=0.1), mlp_act[0], None),
-        "another layer": (lambda: TopK(32, 48, k=4), resid_post[0], 1e-3),
     }
     members = {name: Member(make(), site, lr=lr) for name, (make, site, lr) in makes.items()}
     reports = train_many(members, source, **OPTIONS)

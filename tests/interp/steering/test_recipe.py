@@ -24,6 +24,8 @@ from interp.steering import (
     steer,
 )
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 PROMPTS = ["fog", "the bay", "a red", "I saw"]
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
