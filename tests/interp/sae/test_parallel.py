@@ -163,7 +163,7 @@ def test_a_batch_that_cannot_be_shared_and_latents_without_processes_are_refused
 
     def work() -> None:
         with processes(torch.device("cpu")):
-            with pytest.raises(ValueError, match="101 rows cannot be shared equally by 2 processes: choose a batch_size"):
+            with pytest.raises(ValueError, match="101 rows cannot be shared equally by 2 processes: choose"):
                 train(TopK(D, LATENTS, k=3), stored(rows()), **OPTIONS | {"batch_size": 101})
             with pytest.raises(ValueError, match="d_sae must be a multiple of the 2"):
                 ShardedTopK(D, LATENTS + 1, k=3)
