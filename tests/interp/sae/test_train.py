@@ -29,18 +29,18 @@ def learn(x: torch.Tensor, d_sae: int, k: int, tokens: int = 100_000, **options:
 
 @pytest.fixture(scope="module")
 def overcomplete() -> tuple[torch.Tensor, torch.Tensor, TopK, float]:
-    truth, x = planted(256, p=0.02)
-    return truth, x, *learn(x, 256, k=5, tokens=300_000)
+    truth, x = planted(128, p=0.03)
+    return truth, x, *learn(x, 128, k=4, tokens=150_000)
 
 
-def test_four_times_more_features_than_dimensions_are_recovered(overcomplete) -> None:
+def test_twice_as_many_features_as_dimensions_are_recovered(overcomplete) -> None:
     truth, _, sae, dead = overcomplete
     assert matched_cosine(sae.W_dec.detach(), truth) >= 0.90
     assert dead < 0.05
 
 
 def test_a_random_decoder_recovers_no_features(overcomplete) -> None:
-    assert matched_cosine(features(256, 64, torch.Generator().manual_seed(1)), overcomplete[0]) <= 0.40
+    assert matched_cosine(features(128, 64, torch.Generator().manual_seed(1)), overcomplete[0]) <= 0.40
 
 
 def test_orthogonal_features_are_recovered() -> None:
@@ -51,7 +51,7 @@ def test_orthogonal_features_are_recovered() -> None:
 def test_a_large_constant_added_to_all_activations_costs_no_feature(overcomplete) -> None:
     truth, x, sae, _ = overcomplete
     shift = 3 * torch.randn(64, generator=torch.Generator().manual_seed(2))
-    moved = learn(x + shift, 256, k=5, tokens=300_000)[0]
+    moved = learn(x + shift, 128, k=4, tokens=150_000)[0]
     before, after = (matched_cosine(s.W_dec.detach(), truth) for s in (sae, moved))
     assert abs(before - after) < 0.02
 
@@ -89,7 +89,7 @@ def test_the_largest_activation_is_known_for_every_latent_that_fired() -> None:
 
 
 def test_decoder_rows_keep_unit_norm(overcomplete) -> None:
-    assert torch.allclose(overcomplete[2].W_dec.norm(dim=1), torch.ones(256), atol=1e-5)
+    assert torch.allclose(overcomplete[2].W_dec.norm(dim=1), torch.ones(128), atol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
@@ -136,7 +136,7 @@ def test_scaling_or_shifting_activations_and_autoencoder_together_leaves_explain
     overcomplete, factor: float, shift: float
 ) -> None:
     _, x, sae, _ = overcomplete
-    moved = TopK(64, 256, 5)
+    moved = TopK(64, 128, 4)
     with torch.no_grad():
         for name in ("W_enc", "W_dec", "b_enc", "b_dec"):
             getattr(moved, name).copy_(getattr(sae, name))
