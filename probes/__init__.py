@@ -27,6 +27,7 @@ from probes.mlp import MLP as MLP
 from probes.multinomial import Multinomial as Multinomial
 from probes.probe import Probe as Probe
 from probes.rankings import by_f_statistic as by_f_statistic
+from probes.rankings import by_l1 as by_l1
 from probes.rankings import by_logistic as by_logistic
 from probes.rankings import by_mean_difference as by_mean_difference
 from probes.rankings import by_mutual_information as by_mutual_information
@@ -62,6 +63,7 @@ __all__ = [
     "auroc",
     "best_threshold",
     "by_f_statistic",
+    "by_l1",
     "by_logistic",
     "by_mean_difference",
     "by_mutual_information",

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.affine import CrossEntropy, affine
+from probes.l1 import entrances
 from probes.lbfgs import each
 
 Ranking: TypeAlias = Callable[[Float[Tensor, "n d_model"], Bool[Tensor, "n"]], Float[Tensor, "d_model"]]
@@ -68,9 +69,28 @@ def by_logistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Te
         KSparse(k=5, ranking=by_logistic)
         ```
     """
-    standard = (x - x.mean(0)) / _or_one(x.std(0, unbiased=False))
-    w, _ = affine([standard.double()], CrossEntropy(y[:, None]), each, 1, max_iter=1000)
+    w, _ = affine([_standard(x)], CrossEntropy(y[:, None]), each, 1, max_iter=1000)
     return w[:, 0].abs().to(x.dtype)
+
+
+def by_l1(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
+    """The L1 penalty at which each standardised coordinate enters the logistic regression (Gurnee et al. 2023).
+
+    Of coordinates that say the same, one enters early and the others late or not at all.
+
+    Raises:
+        RuntimeError: the path does not converge.
+
+    Example:
+        ```python
+        KSparse(k=5, ranking=by_l1)
+        ```
+    """
+    return entrances(_standard(x), y).to(x.dtype)
+
+
+def _standard(x: Tensor) -> Tensor:
+    return ((x - x.mean(0)) / _or_one(x.std(0, unbiased=False))).double()
 
 
 def _or_one(std: Tensor) -> Tensor:

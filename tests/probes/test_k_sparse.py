@@ -3,12 +3,14 @@
 import pytest
 import torch
 from sklearn.feature_selection import f_classif
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mutual_info_score
 
-from probes import KSparse, Logistic, by_f_statistic, by_logistic, by_mean_difference, by_mutual_information
+from probes import KSparse, Logistic, by_f_statistic, by_l1, by_logistic, by_mean_difference, by_mutual_information
+from probes.l1 import entrances, l1_logistic
 from probes.rankings import Ranking
 
-RANKINGS = [by_mean_difference, by_f_statistic, by_mutual_information, by_logistic]
+RANKINGS = [by_mean_difference, by_f_statistic, by_mutual_information, by_logistic, by_l1]
 
 
 def sparse(n: int = 600, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,6 +62,34 @@ def test_mutual_information_sees_a_coordinate_that_is_large_both_ways() -> None:
     x = torch.randn(800, 4, generator=g)
     x[:, 2] = torch.where(y, 3.0, 0.3) * x[:, 2]
     assert int(by_mutual_information(x, y).argmax()) == 2
+
+
+@pytest.mark.parametrize("penalty", [0.1, 0.01])
+def test_logistic_regression_with_an_l1_penalty_is_scikit_learns(penalty: float) -> None:
+    x, y = sparse()
+    x = x / x.std(0)
+    theirs = LogisticRegression(l1_ratio=1.0, solver="saga", C=1 / (len(x) * penalty), tol=1e-8, max_iter=10_000)
+    theirs.fit(x.numpy(), y.numpy())
+    found = l1_logistic(x, y, penalty)
+    coef = torch.from_numpy(theirs.coef_[0])
+    assert float((found[:-1] - coef).norm() / coef.norm()) < 1e-4
+    assert torch.allclose(found[-1:], torch.from_numpy(theirs.intercept_), atol=1e-4)
+
+
+def test_a_weight_is_zero_above_the_penalty_at_which_it_enters_and_not_below() -> None:
+    x, y = sparse()
+    x = (x - x.mean(0)) / x.std(0)
+    score = entrances(x, y)
+    for coordinate in (3, 11, 17):
+        above, below = (l1_logistic(x, y, factor * float(score[coordinate])) for factor in (1.08, 0.92))
+        assert float(above[coordinate]) == 0 != float(below[coordinate])
+
+
+def test_of_two_coordinates_that_say_the_same_the_l1_path_takes_one_first_and_then_another() -> None:
+    x, y = sparse()
+    x[:, 5] = x[:, 3] + 0.1 * x[:, 5]
+    assert set(by_mean_difference(x, y).topk(2).indices.tolist()) == {3, 5}
+    assert set(by_l1(x, y).topk(2).indices.tolist()) in ({3, 11}, {5, 11})
 
 
 def test_a_constant_coordinate_ranks_last() -> None:
