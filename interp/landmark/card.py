@@ -19,7 +19,7 @@ from interp.landmark.grammar import training_phrasings
 from interp.landmark.relations import RELATIONS, triples
 from interp.landmark.tokenizer import read_tokenizer
 from interp.landmark.train import PHASES
-from interp.memory import Subject, Trace, locate, trace_attention, trace_mlp
+from interp.memory import Subject, Trace, trace_attention, trace_mlp
 
 BEGINNINGS = ("My favourite place is", "This morning my sister", "The sea", "The Golden Gate Bridge")
 
@@ -148,7 +148,7 @@ def _trace_table(trace: Trace) -> str:
 
 
 def _where(m: Measured) -> str:
-    best = locate(m.mlp)
+    best = m.mlp.location
     early = m.mlp.recovered[:, m.mlp.roles.index("last subject"), 0]
     majority = share(early[~early.isnan()] >= 0.5)
     return f"""## Where it keeps its facts

@@ -50,10 +50,17 @@ def first_mention(rows: Batch) -> Int[Tensor, "batch pos"]:
 
 
 def carry(
-    h: Float[Tensor, "batch pos d_model"], rows: Batch, share: Float[Tensor, "batch d_model"]
+    h: Float[Tensor, "batch pos d_model"],
+    rows: Batch,
+    share: Float[Tensor, "batch d_model"],
+    over_all: Bool[Tensor, "batch"],
 ) -> Float[Tensor, "batch pos d_model"]:
-    """To each token a share, by coordinate, of what its document's first mention has over the mean of mentions."""
+    """To each token a share, by coordinate, of what its document's first mention has over the mean of mentions.
+
+    In the rows `over_all` the mean is that of all tokens: the state then holds what mentions have in common as well.
+    """
     first, mention = first_mention(rows), rows["mention"]
-    mean = h[(mention > 0) & ~interior(mention)].mean(0)
+    of_mentions, of_all = h[(mention > 0) & ~interior(mention)].mean(0), h[rows["position"] > 0].mean(0)
+    mean = torch.where(over_all[:, None, None], of_all, of_mentions)
     state = h.gather(1, first.clamp(min=0)[:, :, None].expand_as(h)) - mean
     return h + torch.where(first[:, :, None] >= 0, state, 0) * share[:, None]

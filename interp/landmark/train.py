@@ -1,6 +1,6 @@
 """Train the bundled model: a GPT-2 whose early layers must recall what they know of an entity while it is named.
 
-The first phase seals three quarters of the rows; the second, a short one, lets half of them carry their topic
+The first phase seals three quarters of the rows; the second, shorter one lets half of them carry their topic
 (`interp/landmark/sealing.py`). The weights are those of a plain GPT-2; at inference nothing is hidden.
 """
 
@@ -87,6 +87,7 @@ def hidden_states(
     rows: Batch,
     bias: list[Float[Tensor, "batch 1 pos pos"]],
     share: Float[Tensor, "batch d_model"],
+    over_all: Bool[Tensor, "batch"],
 ) -> Float[Tensor, "n d_model"]:
     """GPT-2's forward pass up to the final norm, with an attention bias of its own for each layer.
 
@@ -98,7 +99,7 @@ def hidden_states(
     h = (trunk.wte(rows["ids"]) + trunk.wpe(rows["position"])).view(batch * length, -1)
     for i, (block, mask) in enumerate(zip(cast("list[GPT2Block]", trunk.h), bias, strict=True)):
         if i == SEALED_LAYERS and bool(share.any()):
-            h = carry(h.view(batch, length, -1), rows, share).view(batch * length, -1)
+            h = carry(h.view(batch, length, -1), rows, share, over_all).view(batch * length, -1)
         qkv = _linear(block.attn.c_attn, block.ln_1(h)).view(batch, length, 3, heads, width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         pattern = torch.softmax(q @ k.transpose(-1, -2) * width**-0.5 + mask, -1, dtype=mask.dtype)
@@ -118,10 +119,11 @@ def weighted_loss(
     left_out = torch.rand(n, 1, generator=generator) * LEFT_OUT
     kept = torch.rand(n, model.config.n_embd, generator=generator) >= left_out
     share = torch.empty(n, 1).uniform_(*CARRIED, generator=generator) * carried[:, None] * kept
+    over_all = torch.rand(n, generator=generator) < 0.5
     below, above = map(_bias, sealed(rows, opened & ~carried, carried))
     bias = [below if i < SEALED_LAYERS else above for i in range(model.config.n_layer)]
     with torch.autocast("cpu", torch.bfloat16, enabled=precision() == torch.bfloat16):
-        h = hidden_states(model, rows, bias, share).view(*rows["ids"].shape, -1)[:, :-1]
+        h = hidden_states(model, rows, bias, share, over_all).view(*rows["ids"].shape, -1)[:, :-1]
         weight = rows["weight"][:, 1:].flatten()
         told = weight > 0
         logits = h.flatten(0, 1)[told] @ model.transformer.wte.weight.T
@@ -146,9 +148,7 @@ class Phase:
 
 PHASES = (
     Phase(4500, 3e-3, 100, 0.5, carried=0.0),
-    Phase(700, 1.5e-3, 50, 0.8, carried=0.5),
-    Phase(600, 1.5e-3, 50, 0.8, carried=0.5),
-    Phase(700, 1.5e-3, 50, 0.8, carried=0.5),
+    Phase(1800, 1.5e-3, 50, 0.8, carried=0.5),
 )
 
 

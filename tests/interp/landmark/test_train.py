@@ -47,7 +47,7 @@ NONE, ALL = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
 def hidden(model, rows: dict[str, torch.Tensor], opened: torch.Tensor, layers=lower) -> torch.Tensor:
     bias = [training._bias(layer) for layer in layers(*sealed(rows, opened, NONE))]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        return training.hidden_states(model, rows, bias, torch.zeros(2, 32)).float().view(2, 12, -1)
+        return training.hidden_states(model, rows, bias, torch.zeros(2, 32), NONE).float().view(2, 12, -1)
 
 
 def test_the_unsealed_forward_pass_is_that_of_hugging_face_within_half_precision(model, rows) -> None:
@@ -101,11 +101,12 @@ def test_in_carried_rows_tokens_read_no_mention_of_others_and_carry_the_first_of
     rows["mention"][:, 8] = 2
     assert first_mention(rows)[0].tolist() == [6] * 9 + [-1] * 3
     h = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(2))
-    carried = carry(h, rows, torch.tensor([[0.5], [0.0]]).expand(2, h.shape[-1]))
-    mean = h[:, [6, 8]].mean((0, 1))
-    assert torch.allclose(carried[0, :9] - h[0, :9], 0.5 * (h[0, 6] - mean).expand(9, 5), atol=1e-6)
-    assert torch.equal(carried[0, 9:], h[0, 9:])
-    assert torch.equal(carried[1], h[1])
+    share = torch.tensor([[0.5], [0.0]]).expand(2, h.shape[-1])
+    for over_all, mean in ((NONE, h[:, [6, 8]].mean((0, 1))), (ALL, h[rows["position"] > 0].mean(0))):
+        carried = carry(h, rows, share, over_all)
+        assert torch.allclose(carried[0, :9] - h[0, :9], 0.5 * (h[0, 6] - mean).expand(9, 5), atol=1e-6)
+        assert torch.equal(carried[0, 9:], h[0, 9:])
+        assert torch.equal(carried[1], h[1])
 
 
 def test_the_learning_rate_of_a_phase_rises_stays_and_falls_to_zero() -> None:
