@@ -7,31 +7,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.checks import check_bool, check_numbers, check_rows
+from probes.batches import Reread
+from probes.checks import check_bool, check_rows
 
 Labelled: TypeAlias = tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"]]
 Batches: TypeAlias = Iterable[Labelled]
 
 
-@final
-class Stored:
-    """Batches read anew on each pass, checked and in float64."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Labelled]:
-        for x, y in self.batches:
-            check_numbers(x, y)
-            check_bool(y)
-            yield x.double(), y
-
-
 def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
-    """Return batches as solvers read them, and the type of their numbers.
+    """Return batches as solvers of two classes read them, and the type of their numbers.
 
     Raises:
         ValueError: they give nothing, or not the same when read again, or rows of one class only.
+        TypeError: labels that are not bool.
 
     Cost: two passes.
 
@@ -40,18 +28,14 @@ def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
         rows, dtype = stored([(x[:100], y[:100]), (x[100:], y[100:])])
         ```
     """
-    rows = Stored(batches)
-    counted = [_counts(rows) for _ in range(2)]
-    if counted[0] != counted[1] or counted[0][0] == 0:
+    rows = Reread(batches)
+    check_bool(rows.y)
+    positive = int(rows.y.sum())
+    if positive in (0, len(rows.y)):
         raise ValueError(
-            f"The batches gave {counted[0][0]} rows at first and {counted[1][0]} when read again: "
-            "give a list, or an object that starts over, not a generator."
+            f"All {len(rows.y)} labels are {bool(positive)}; rows of both classes are needed to tell them apart."
         )
-    if counted[0][1] in (0, counted[0][0]):
-        raise ValueError(
-            f"All {counted[0][0]} labels are {bool(counted[0][1])}; rows of both classes are needed to tell them apart."
-        )
-    return rows, next(iter(batches))[0].dtype
+    return rows, rows.dtype
 
 
 @final
@@ -123,8 +107,3 @@ def within_covariance(rows: Batches, mu: Float[Tensor, "class d_model"]) -> Floa
         e = x - mu[y.long()]
         n, Sigma = n + len(x), Sigma.addmm_(e.T, e)
     return Sigma / n
-
-
-def _counts(rows: Batches) -> tuple[int, int]:
-    parts = [(len(y), int(y.sum())) for _, y in rows]
-    return sum(n for n, _ in parts), sum(positive for _, positive in parts)

@@ -1,11 +1,14 @@
 """LEACE: the smallest change of activations after which no linear probe can tell a concept."""
 
+from collections.abc import Iterable
 from typing import ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from probes.arrays import Array, tensor
+from probes.batches import Paired, Relabelled, Reread, covariances
 from probes.checks import check_numbers, check_rows
 from probes.eraser import Eraser
 
@@ -39,20 +42,31 @@ class LEACE(Eraser):
             ValueError: NaN or infinity, lengths that differ, a concept that does not vary.
         """
         rows, concept = tensor(x), tensor(z)
-        if concept.ndim == 1:
-            check_rows(rows, concept)
-            concept = concept[:, None]
         check_numbers(rows, concept)
-        X, Z = rows.double(), concept.double()
-        check_numbers(Z, rows)
-        self.mean_ = X.mean(0)
-        X, Z = X - self.mean_, Z - Z.mean(0)
-        if not bool(Z.any()):
-            raise ValueError(f"The concept is the same in all {len(rows)} rows, so there is nothing to erase.")
-        variance, basis = torch.linalg.eigh(X.T @ X / len(X))
+        return self._learn([(rows.double(), concept)], concept)
+
+    def fit_batches(self, batches: Iterable[Paired]) -> "LEACE":
+        """Learn from batches of rows and what to erase from them, and return self; equals `fit` of all together.
+
+        Raises:
+            ValueError: as `fit`, or batches that cannot be read again.
+        """
+        rows = Reread(batches)
+        return self._learn(rows, rows.y)
+
+    def _learn(self, rows: Iterable[Paired], concept: Tensor) -> "LEACE":
+        if concept.ndim == 1:
+            check_rows(concept[:, None].double(), concept)
+            rows = Relabelled(rows, concept[:, None])
+        check_numbers(concept.double(), concept)
+        if bool((concept == concept[0]).all()):
+            raise ValueError(f"The concept is the same in all {len(concept)} rows, so there is nothing to erase.")
+        self.mean_, _, xx, xz = covariances(rows)
+        variance, basis = torch.linalg.eigh(xx)
         real = variance > CUTOFF * variance[-1]
         basis, std = basis[:, real], variance[real].sqrt()
-        U, s, _ = torch.linalg.svd((basis.T @ X.T @ Z) / len(X) / std[:, None], full_matrices=False)
-        U = U[:, s > SINGULAR * Z.square().mean(0).sum().sqrt()]
+        U, s, _ = torch.linalg.svd((basis.T @ xz) / std[:, None], full_matrices=False)
+        spread = concept.double().reshape(len(concept), -1).var(0, correction=0).sum().sqrt()
+        U = U[:, s > SINGULAR * spread]
         self.projection_ = (basis * std) @ U @ U.T @ (basis / std).T
         return self

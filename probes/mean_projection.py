@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 
 from probes.arrays import Array, tensor
-from probes.checks import check_rows
 from probes.eraser import Eraser
-from probes.labelled import class_means
+from probes.labelled import Batches, checked, class_means, stored
 
 
 @final
@@ -34,12 +33,22 @@ class MeanProjection(Eraser):
             ValueError: NaN or infinity, lengths that differ, labels all alike, or classes with one mean.
             TypeError: labels that are not bool.
         """
-        rows, labels = tensor(x), tensor(z)
-        check_rows(rows, labels)
-        _, mu = class_means([(rows.double(), labels)])
+        return self._learn([checked(tensor(x), tensor(z))])
+
+    def fit_batches(self, batches: Batches) -> "MeanProjection":
+        """Learn from batches of labelled rows and return self; equals `fit` of all together.
+
+        Raises:
+            ValueError: as `fit`, or batches that cannot be read again.
+        """
+        rows, _ = stored(batches)
+        return self._learn(rows)
+
+    def _learn(self, rows: Batches) -> "MeanProjection":
+        n, mu = class_means(rows)
         u = mu[1] - mu[0]
         if float(u.norm()) == 0:
             raise ValueError("The classes have one mean, so there is nothing to erase.")
         u = u / u.norm()
-        self.mean_, self.projection_ = rows.double().mean(0), torch.outer(u, u)
+        self.mean_, self.projection_ = n @ mu / n.sum(), torch.outer(u, u)
         return self

@@ -1,5 +1,6 @@
 """Softmax regression with an L2 penalty: one direction per class, solved to the optimum."""
 
+from collections.abc import Iterable
 from typing import ClassVar, final
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from hooks import Direction, Site
 from probes.affine import Softmax, affine
 from probes.arrays import Array, tensor
+from probes.batches import Paired, Reread
 from probes.checks import check_classes, check_numbers
 from probes.estimator import Estimator, check_fitted
-from probes.lbfgs import all_together
+from probes.labelled import Unlabelled
+from probes.lbfgs import Rows, all_together
 
 
 @final
@@ -48,17 +51,34 @@ class Multinomial(Estimator):
         """
         rows, labels = tensor(x), tensor(y)
         check_numbers(rows, labels)
+        return self._learn([rows.double()], labels, rows.dtype)
+
+    def fit_batches(self, batches: Iterable[Paired]) -> "Multinomial":
+        """Learn from batches of rows labelled by whole numbers and return self; equals `fit` of all together.
+
+        The batches are read several times. Memory: one batch, and a number per row and class.
+
+        Raises:
+            ValueError: as `fit`, or batches that cannot be read again.
+            TypeError: labels that are not whole numbers.
+            RuntimeError: not converged after `max_iter` steps.
+        """
+        rows = Reread(batches)
+        return self._learn(Unlabelled(rows), rows.y, rows.dtype)
+
+    def _learn(self, rows: Rows, labels: Tensor, dtype: torch.dtype) -> "Multinomial":
         check_classes(labels)
         if not self.C > 0:
             raise ValueError(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
         self.classes_, index = labels.unique(return_inverse=True)
-        X, K = rows.double(), len(self.classes_)
-        W, b = affine([X], Softmax(index, K, self.C), all_together, K, self.max_iter)
-        self.coef_, self.intercept_ = W.T.to(rows.dtype), b.to(rows.dtype)
-        along = X @ (W / W.norm(dim=0).clamp_min(torch.finfo(W.dtype).tiny))
+        K = len(self.classes_)
+        W, b = affine(rows, Softmax(index, K, self.C), all_together, K, self.max_iter)
+        self.coef_, self.intercept_ = W.T.to(dtype), b.to(dtype)
+        units = W / W.norm(dim=0).clamp_min(torch.finfo(W.dtype).tiny)
+        along = torch.cat([x @ units for x in rows])
         member = torch.nn.functional.one_hot(index, K).bool()
         others = torch.stack([along[~member[:, c], c].mean() for c in range(K)])
-        self.scales_ = (along.amax(0) - others).to(rows.dtype)
+        self.scales_ = (along.amax(0) - others).to(dtype)
         return self
 
     def decision_function(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n class"]:

@@ -1,13 +1,17 @@
 """What regressions share: a prediction w.x + b of a continuous target, and the direction along which it rises."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from probes.arrays import Array, tensor
+from probes.batches import Paired, Relabelled, Reread, covariances
 from probes.checks import check_numbers, check_target
+from probes.labelled import Unlabelled
 from probes.linear import Linear
 
 
@@ -23,6 +27,12 @@ class LinearRegressor(Linear, ABC):
     def _solve(self, x: Float[Tensor, "n d_model"], y: Float[Tensor, "n"]) -> Float[Tensor, "d_model"]:
         """Find w for centred rows and a centred target, in float64."""
 
+    @abstractmethod
+    def _solve_normal(
+        self, Sigma_xx: Float[Tensor, "d_model d_model"], Sigma_xy: Float[Tensor, "d_model"], n: int
+    ) -> Float[Tensor, "d_model"]:
+        """Find w from the covariances of n rows."""
+
     def fit(self, x: Float[Array, "n d_model"], y: Float[Array, "n"]) -> "LinearRegressor":
         """Learn w and b from rows and targets and return self.
 
@@ -34,11 +44,29 @@ class LinearRegressor(Linear, ABC):
         check_target(target)
         X, Y = rows.double(), target.double()
         mean = X.mean(0)
-        w = self._solve(X - mean, Y - Y.mean())
+        return self._found(self._solve(X - mean, Y - Y.mean()), mean, Y.mean(), [X], rows.dtype)
+
+    def fit_batches(self, batches: Iterable[Paired]) -> "LinearRegressor":
+        """Learn w and b from batches of rows and targets, through their covariances, and return self.
+
+        Equals `fit` of all rows together, up to the rounding that squaring them costs.
+
+        Raises:
+            ValueError: as `fit`, or batches that cannot be read again.
+        """
+        rows = Reread(batches)
+        check_target(rows.y)
+        mean, middle, xx, xy = covariances(Relabelled(rows, rows.y[:, None]))
+        w = self._solve_normal(xx, xy[:, 0], len(rows.y))
+        return self._found(w, mean, middle[0], Unlabelled(rows), rows.dtype)
+
+    def _found(
+        self, w: Tensor, mean: Tensor, middle: Tensor, rows: Iterable[Tensor], dtype: torch.dtype
+    ) -> "LinearRegressor":
         if float(w.norm()) == 0:
             raise ValueError(f"The {self.name} found nothing that follows the target: its weights are all 0.")
-        self.coef_, self.intercept_ = w.to(rows.dtype), float(Y.mean() - mean @ w)
-        self.scale_ = self._reach([X], mean)
+        self.coef_, self.intercept_ = w.to(dtype), float(middle - mean @ w)
+        self.scale_ = self._reach(rows, mean)
         return self
 
     def predict(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n"]:

@@ -32,12 +32,22 @@ class Ridge(LinearRegressor):
         Raises:
             ValueError: alpha is not positive.
         """
+        if len(x) < x.shape[1]:
+            return x.T @ self._ridged(x @ x.T, y)
+        return self._ridged(x.T @ x, x.T @ y)
+
+    def _solve_normal(
+        self, Sigma_xx: Float[Tensor, "d_model d_model"], Sigma_xy: Float[Tensor, "d_model"], n: int
+    ) -> Float[Tensor, "d_model"]:
+        """The closed form, X^T X being n Sigma_xx.
+
+        Raises:
+            ValueError: alpha is not positive.
+        """
+        return self._ridged(n * Sigma_xx, n * Sigma_xy)
+
+    def _ridged(self, gram: Tensor, right: Tensor) -> Tensor:
         if not self.alpha > 0:
             raise ValueError(f"alpha is {self.alpha}; it must be above 0. For no penalty use LeastSquares.")
-        few = len(x) < x.shape[1]
-        gram = x @ x.T if few else x.T @ x
         gram.diagonal().add_(self.alpha)
-        factor = torch.linalg.cholesky(gram)
-        if few:
-            return x.T @ torch.cholesky_solve(y[:, None], factor)[:, 0]
-        return torch.cholesky_solve((x.T @ y)[:, None], factor)[:, 0]
+        return torch.cholesky_solve(right[:, None], torch.linalg.cholesky(gram))[:, 0]

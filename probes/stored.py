@@ -4,18 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from hooks import Position, Site
 from hooks.store import ActivationStore
+from probes.batches import Paired
 from probes.cells import Cells
-from probes.labelled import Labelled
 
 
 @final
 class StoreBatches:
-    """A store's rows at one site with a label per row, chunk by chunk, as often as asked.
+    """A store's rows at one site with a label per row, or several numbers: chunk by chunk, as often as asked.
 
     Attributes:
         keep: which rows count, all unless given: labels may be about some tokens only.
@@ -31,18 +31,18 @@ class StoreBatches:
     """
 
     def __init__(
-        self, store: ActivationStore, site: Site, y: Bool[Tensor, "n"], keep: Bool[Tensor, "n"] | None = None
+        self, store: ActivationStore, site: Site, y: Shaped[Tensor, "n ..."], keep: Bool[Tensor, "n"] | None = None
     ) -> None:
         (self.site,) = store.only(site)
         self.store, self.y = store, y
-        self.keep = torch.ones_like(y) if keep is None else keep
+        self.keep = torch.ones(len(y), dtype=torch.bool) if keep is None else keep
         if not len(store) == len(y) == len(self.keep):
             raise ValueError(
                 f"The store has {len(store)} rows, there are {len(y)} labels and a mask of {len(self.keep)}: give one "
                 "of each per row."
             )
 
-    def __iter__(self) -> Iterator[Labelled]:
+    def __iter__(self) -> Iterator[Paired]:
         for rows in self.store.chunks(self.site):
             kept = self.keep[rows.number]
             if bool(kept.any()):

@@ -15,6 +15,7 @@ from hooks import Site
 from probes import (
     CCS,
     LDA,
+    LEACE,
     MLP,
     AttentionProbe,
     DifferenceOfMeans,
@@ -22,6 +23,7 @@ from probes import (
     LeastSquares,
     Logistic,
     MassMean,
+    MeanProjection,
     Multinomial,
     Ridge,
 )
@@ -215,6 +217,36 @@ def test_batches_read_one_after_another_give_the_probe_of_all_rows(probe: Any) -
     assert torch.allclose(parts.coef_, whole.coef_, atol=1e-5)
     assert parts.intercept_ == pytest.approx(whole.intercept_, abs=1e-5)
     assert parts.scale_ == pytest.approx(whole.scale_, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("probe", "data"),
+    [(Ridge(alpha=3.0), continuous), (LeastSquares(), continuous), (Multinomial(), several)],
+    ids=called,
+)
+def test_batches_of_numbers_and_of_classes_give_the_probe_of_all_rows(probe: Any, data: Data) -> None:
+    x, y = data(90, 9)
+    whole = clone(probe).fit(x, y)
+    parts = clone(probe).fit_batches([(x[i : i + 17], y[i : i + 17]) for i in range(0, 90, 17)])
+    assert torch.allclose(parts.decision_function(x), whole.decision_function(x), atol=1e-5)
+    for scale in ("scale_", "scales_"):
+        assert torch.allclose(*(torch.as_tensor(getattr(p, scale, 1.0)) for p in (parts, whole)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("eraser", [LEACE(), MeanProjection()], ids=called)
+def test_batches_give_the_eraser_of_all_rows(eraser: Any) -> None:
+    x, y = rows(90, 9)
+    once = clone(eraser).fit(x, y).transform(x)
+    parts = clone(eraser).fit_batches([(x[i : i + 17], y[i : i + 17]) for i in range(0, 90, 17)])
+    assert torch.allclose(parts.transform(x), once, atol=1e-5)
+
+
+@pytest.mark.parametrize("probe", [Ridge(), LeastSquares(), Multinomial(), LEACE(), MeanProjection()], ids=called)
+def test_batches_of_nothing_and_of_nan_are_refused(probe: Any) -> None:
+    with pytest.raises(ValueError, match="gave 0 rows at first"):
+        clone(probe).fit_batches([])
+    with pytest.raises(ValueError, match="Row 2 holds NaN or infinity"):
+        clone(probe).fit_batches([(torch.tensor([[0.0], [1.0], [torch.nan]]), torch.arange(3))])
 
 
 @linear

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.base import clone
 
 from hooks import Model, capture
 from hooks.position import last
 from hooks.site import resid_post
 from hooks.store import ActivationStore, harvest, separate
-from probes import LDA, Logistic, StoreBatches, gather, stored_cells
+from probes import LDA, LEACE, Logistic, Multinomial, Ridge, StoreBatches, gather, stored_cells
 
 TEXTS = ["fog over the bay", "the fog is cold", "grey fog", "a bridge of red steel", "towers"]
 
@@ -28,6 +29,16 @@ def test_a_probe_of_a_store_is_the_probe_of_its_rows(probe: LDA, store: Activati
     keep = torch.arange(len(x)) % 5 != 0
     whole = probe.fit(x[keep], y[keep]).coef_.clone()
     assert torch.allclose(probe.fit_batches(StoreBatches(store, resid_post[1], y, keep)).coef_, whole, atol=1e-3)
+
+
+def test_numbers_classes_and_concepts_are_learnt_from_a_store_too(store: ActivationStore, gpt2: Model) -> None:
+    x = capture(gpt2, TEXTS, [resid_post[1]]).flat(resid_post[1])
+    number = torch.arange(float(len(x)))
+    for probe, y in ((Ridge(), number), (Multinomial(), number.long() % 3), (LEACE(), number > 9)):
+        whole = clone(probe).fit(x, y)
+        parts = clone(probe).fit_batches(StoreBatches(store, resid_post[1], y))
+        said = (p.transform(x) if isinstance(p, LEACE) else p.decision_function(x) for p in (whole, parts))
+        assert torch.allclose(*said, atol=1e-2)
 
 
 def test_cells_of_a_store_are_those_of_the_model(store: ActivationStore, gpt2: Model) -> None:

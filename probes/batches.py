@@ -1,0 +1,88 @@
+"""Rows with labels of any kind, a batch at a time and as often as asked, and the covariances they have."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from probes.checks import check_numbers
+
+Paired: TypeAlias = tuple[Float[Tensor, "_ d_model"], Shaped[Tensor, "_ ..."]]
+
+
+@final
+class Reread:
+    """Batches read anew on each pass, checked, their rows in float64.
+
+    Attributes:
+        y: the labels of all rows.
+        dtype: of the rows as they are given.
+
+    Raises:
+        ValueError: they give nothing, or not the same when read again; NaN or infinity; lengths that differ.
+
+    Cost: two passes, to see that they can be read again.
+
+    Example:
+        ```python
+        Reread([(x[:100], y[:100]), (x[100:], y[100:])]).y
+        ```
+    """
+
+    def __init__(self, batches: Iterable[Paired]) -> None:
+        self.batches = batches
+        labels = [y for _, y in self]
+        n, again = sum(map(len, labels)), sum(len(y) for _, y in batches)
+        if n != again or n == 0:
+            raise ValueError(
+                f"The batches gave {n} rows at first and {again} when read again: "
+                "give a list, or an object that starts over, not a generator."
+            )
+        self.y, self.dtype = torch.cat(labels), next(iter(batches))[0].dtype
+
+    def __iter__(self) -> Iterator[Paired]:
+        for x, y in self.batches:
+            check_numbers(x, y)
+            yield x.double(), y
+
+
+@final
+class Relabelled:
+    """The same rows beside other labels, given for all of them in order."""
+
+    def __init__(self, rows: Iterable[Paired], y: Shaped[Tensor, "n ..."]) -> None:
+        self.rows, self.y = rows, y
+
+    def __iter__(self) -> Iterator[Paired]:
+        start = 0
+        for x, _ in self.rows:
+            yield x, self.y[start : start + len(x)]
+            start += len(x)
+
+
+def covariances(
+    rows: Iterable[Paired],
+) -> tuple[
+    Float[Tensor, "d_model"], Float[Tensor, "class"], Float[Tensor, "d_model d_model"], Float[Tensor, "d_model class"]
+]:
+    """The means of rows x and of the columns z beside them, Sigma_xx = E (x - mu)(x - mu)^T and Sigma_xz.
+
+    Cost: two passes.
+
+    Example:
+        ```python
+        mean, target, Sigma_xx, Sigma_xz = covariances([(x, z)])
+        ```
+    """
+    n, x_sum, z_sum = 0, torch.zeros(0), torch.zeros(0)
+    for x, z in rows:
+        x_sum, z_sum = (x.sum(0), z.to(x).sum(0)) if not n else (x_sum + x.sum(0), z_sum + z.to(x).sum(0))
+        n += len(x)
+    mu, middle = x_sum / n, z_sum / n
+    xx, xz = mu.new_zeros(len(mu), len(mu)), mu.new_zeros(len(mu), len(middle))
+    for x, z in rows:
+        xx.addmm_((x - mu).T, x - mu)
+        xz.addmm_((x - mu).T, z.to(x) - middle)
+    return mu, middle, xx / n, xz / n
