@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens, stream
+from hooks.pieces import piece
 from interp.features.histogram import Histogram
 from interp.features.logits import promoted
 from interp.features.reading import site_in
@@ -150,5 +151,5 @@ class _Seen:
     def _example(self, number: int, ids: Tensor, content: Tensor, f: Tensor, peak: int) -> Example:
         near = torch.arange(len(ids), device=ids.device)
         kept = content & ((near - peak).abs() <= self.context)
-        tokens = tuple(self.model.tokenizer.decode([i]) for i in ids[kept].tolist())
+        tokens = tuple(piece(self.model.tokenizer, i) for i in ids[kept].tolist())
         return Example(number, tokens, tuple(f[kept].tolist()), int(kept[:peak].sum()))

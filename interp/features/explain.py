@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, capture
+from hooks.pieces import piece
 from hooks.site import resid_post
 from interp.features.evidence import RESIDUAL
 from interp.features.reading import site_in
@@ -77,7 +78,7 @@ def explain(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[Read, .
         firings = [
             Firing(i, v, *change) for i, v, change in zip(latent[on].tolist(), f[on].tolist(), moved, strict=True)
         ]
-        reads.append(Read(model.tokenizer.decode([token]), tuple(firings)))
+        reads.append(Read(piece(model.tokenizer, token), tuple(firings)))
     return tuple(reads)
 
 
@@ -90,6 +91,6 @@ def _moves(model: Model, x: Float[Tensor, "d_model"], rows: Float[Tensor, "n d_m
     up, down = change.topk(WORDS), (-change).topk(WORDS)
 
     def words(ids: Tensor, amounts: Tensor) -> Words:
-        return tuple((model.tokenizer.decode([i]), v) for i, v in zip(ids.tolist(), amounts.tolist(), strict=True))
+        return tuple((piece(model.tokenizer, i), v) for i, v in zip(ids.tolist(), amounts.tolist(), strict=True))
 
     return [(words(up.indices[i], up.values[i]), words(down.indices[i], -down.values[i])) for i in range(len(rows))]

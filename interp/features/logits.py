@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.pieces import piece
 
 
 @torch.no_grad()
@@ -53,5 +54,5 @@ def promoted(model: Model, vector: Float[Tensor, "d_model"], count: int) -> tupl
         ```
     """
     top = logit_effect(model, vector).topk(count)
-    decode = model.tokenizer.decode
-    return tuple((decode([i]), v) for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return tuple((piece(model.tokenizer, i), v) for i, v in pairs)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hooks import Model
+from hooks.pieces import piece
 from interp.features.evidence import PROMOTED, RESIDUAL
 from interp.features.gathering import Gathered
 from interp.features.keeping import Kept
@@ -43,7 +44,7 @@ def write_tables(folder: Path, gathered: Gathered, sae: SAE, model: Model) -> No
 def _words(model: Model) -> Any:
     @cache
     def word(token: int) -> str:
-        return f"<{token}>" if model.tokenizer is None else model.tokenizer.decode([token])
+        return piece(model.tokenizer, token)
 
     return word
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import Activations, Model, capture
 from hooks.model import Text
+from hooks.pieces import piece
 from hooks.position import everywhere
 from hooks.site import resid_post
 from interp.circuits.metric import token_ids
@@ -82,7 +83,7 @@ def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
         tokens=_spelt(model, acts.tokens.ids.tolist()),
         content=everywhere.mask(acts.tokens),
         top=ids,
-        words={i: _word(model, i) for i in ids.unique().tolist()},
+        words={i: piece(model.tokenizer, i) for i in ids.unique().tolist()},
         probability=probability,
         entropy=entropy,
         kl=kl,
@@ -138,8 +139,4 @@ def _layer(
 
 
 def _spelt(model: Model, ids: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(_word(model, i) for i in row) for row in ids)
-
-
-def _word(model: Model, token: int) -> str:
-    return f"[{token}]" if model.tokenizer is None else model.tokenizer.decode([token])
+    return tuple(tuple(piece(model.tokenizer, i) for i in row) for row in ids)

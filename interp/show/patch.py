@@ -4,6 +4,7 @@ from plotly.graph_objects import Figure
 from torch import Tensor
 
 from hooks import Model
+from hooks.pieces import piece
 from interp.circuits import PatchEffect
 from interp.show.heat import heat
 from interp.show.page import Panel
@@ -49,5 +50,5 @@ def _columns(effect: PatchEffect, model: Model) -> tuple[Tensor, list[str]]:
         return shares, [f"head {i}" for i in range(shares.shape[1])]
     if axes == ["pos"]:
         ids = effect.tokens.ids[0].tolist()
-        return shares, [f"[{i}]" if model.tokenizer is None else model.tokenizer.decode([i]) for i in ids]
+        return shares, [piece(model.tokenizer, i) for i in ids]
     return shares[:, None], ["whole"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hooks import Model, Position, Tokens
 from hooks.huggingface import Tokenizer
 from hooks.model import Text
+from hooks.pieces import piece
 from interp.show.html import Html, escape, table, tokens
 from interp.show.page import Panel
 
@@ -44,10 +45,6 @@ def positions_panel(model: Model, text: Text, positions: Position | Sequence[Pos
 
 def _line(tokenizer: Tokenizer, read: Tokens, row: int, selected: Sequence[bool]) -> str:
     real = read.mask[row].nonzero().flatten().tolist()
-    pieces = [_piece(tokenizer, int(read.ids[row, column])) for column in real]
+    pieces = [piece(tokenizer, int(read.ids[row, column])) for column in real]
     line = tokens(pieces, [float(selected[column]) for column in real], largest=1.0)
     return f'<div style="white-space:pre-wrap">{line}</div>'
-
-
-def _piece(tokenizer: Tokenizer, token: int) -> str:
-    return f"[{token}]" if tokenizer is None else tokenizer.decode([token])

@@ -1,0 +1,33 @@
+"""Pieces of tokens, put together, are the text."""
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from hooks.pieces import piece
+from tests.conftest import tiny_tokenizer
+
+
+def metaspace() -> PreTrainedTokenizerFast:
+    """A tokenizer of the kind that Llama has: the beginning of a word is marked, and dropped in decoding."""
+    words = ["▁the", "▁fo", "g", "▁", "?"]
+    inner = Tokenizer(models.BPE({**{w: i for i, w in enumerate(words)}, "t": 5, "h": 6, "e": 7, "f": 8, "o": 9}, []))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
+def test_a_marked_beginning_of_a_word_keeps_its_space() -> None:
+    tokenizer = metaspace()
+    assert tokenizer.decode([1]) == "fo"
+    assert "".join(piece(tokenizer, i) for i in (0, 1, 2)) == " the fog"
+    assert piece(tokenizer, 3) == " "
+
+
+def test_pieces_join_to_the_text() -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(" the fog\n", add_special_tokens=False)["input_ids"]
+    assert "".join(piece(tokenizer, i) for i in ids) == " the fog\n"
+
+
+def test_without_a_tokenizer_a_token_is_its_number() -> None:
+    assert piece(None, 7) == "[7]"
