@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -131,6 +131,7 @@ class Tap:
         return value if self.rows is None else raw.index_copy(-1, self.rows, value)
 
 
+@runtime_checkable
 class Handle(Protocol):
     """What is attached, and can be removed."""
 
