@@ -64,8 +64,8 @@ def check(model: Model) -> ContractReport:
 def checked(model: Model) -> ContractReport:
     """Return the report of a model equal to one that was checked before, or check it.
 
-    Equal means: the same fingerprint, class, type of weights, device, kind of attention and mode, and no hooks
-    of others.
+    Equal means: the same fingerprint, buffers, classes of all parts, type of weights, device, kind of attention and
+    mode, and neither hooks of others nor a part whose `forward` was replaced.
 
     Cost: none, or that of `check`.
 
@@ -75,15 +75,23 @@ def checked(model: Model) -> ContractReport:
         ```
     """
     hf = model.hf
-    if any(part._forward_hooks or part._forward_pre_hooks for part in hf.modules()):
+    if any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in hf.modules()):
         return check(model)
     training = any(part.training for part in hf.modules())
     implementation = getattr(hf.config, "_attn_implementation", None)
-    key = (model.fingerprint, type(hf), model.dtype, str(model.device), implementation, training)
+    kinds = tuple(type(part) for part in hf.modules())
+    buffers = tuple((name, *_summed(buffer)) for name, buffer in hf.named_buffers())
+    key = (model.fingerprint, kinds, buffers, model.dtype, str(model.device), implementation, training)
     if key not in _KNOWN:
         _KNOWN[key] = check(model)
     model.contract = _KNOWN[key]
     return model.contract
+
+
+def _summed(buffer: Tensor) -> tuple[float, float]:
+    """Two sums that a changed buffer, such as the frequencies of a rotation, does not keep."""
+    flat = buffer.detach().flatten().to("cpu", torch.float64)
+    return float(flat.sum()), float(flat @ torch.arange(1.0, len(flat) + 1, dtype=torch.float64))
 
 
 def _laws(model: Model) -> tuple[Check, ...]:

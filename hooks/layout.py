@@ -103,7 +103,7 @@ def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
 def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     config = hf.config.get_text_config()
     norm = find(hf, paths.final_norm)
-    if norm is not None:
+    if norm is not None and "weight" in norm._parameters:
         yield Tap(ln_final_scale, norm, "input", (1,), derive=norm_scale(norm))
     if hf.get_output_embeddings() is not None:
         yield Tap(logits, hf, "output", (config.vocab_size,), part="logits")

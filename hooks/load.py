@@ -36,6 +36,7 @@ def load(
 
     Raises:
         FileNotFoundError: nothing is found there, or the bundled model is not in the package.
+        TypeError: an object in memory that is neither a `PreTrainedModel` nor a `TransformerBridge` around one.
         ValueError: no architecture adapter knows the model.
 
     Cost: that of `check`, unless an equal model was checked before.
@@ -52,6 +53,7 @@ def load(
     else:
         bridged = getattr(source, "original_model", None) is not None
         hf, found = unwrap(source) if bridged else (source, None)
+        _check_kind(hf, source)
         tokenizer = tokenizer or found
         name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
     hf = hf if dtype is None else hf.to(dtype=dtype)
@@ -60,6 +62,17 @@ def load(
     if check:
         checked(model)
     return model
+
+
+def _check_kind(hf: HFModel, source: object) -> None:
+    import transformers
+
+    if not isinstance(hf, transformers.PreTrainedModel):
+        raise TypeError(
+            f"load takes a transformers.PreTrainedModel or a TransformerBridge around one, got {type(source).__name__}"
+            f"{'' if hf is source else f' around {type(hf).__name__}'}: put the weights into the transformers class "
+            "of their architecture (GPT2LMHeadModel fits most small TransformerLens models), or name a folder or hub id"
+        )
 
 
 def _pretrained(folder: str | Path, tokenizer: Tokenizer) -> tuple[HFModel, Tokenizer]:

@@ -87,7 +87,7 @@ def _read(hint: Any, fn: Any) -> Any:
         return hint
     try:
         return eval(hint, fn.__globals__)
-    except NameError:
+    except (NameError, TypeError):  # such as tqdm[NoReturn]
         return Any
 
 

@@ -34,7 +34,7 @@ def end_laws(model: Model, acts: Values) -> Iterator[Check]:
         error = miss(model.unembed(acts[last]), acts[Site("logits")])
         yield Check("unembedding", "logits = unembed(norm(the last resid_post))", error,
                     SLACK * unit(model.dtype, n), (last, Site("logits")), use="unembed")  # fmt: skip
-    if model.final_norm is not None and last in acts:
+    if ln_final_scale in model.taps and last in acts:
         yield _final_scale(model, acts[last])
 
 

@@ -11,6 +11,11 @@ from typing import IO, Any, final
 import numpy as np
 from jaxtyping import UInt8
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
 PARTIAL = ".partial"
 
 
@@ -65,6 +70,37 @@ class Folder:
             return None
         here = Path(self._path).absolute()
         return shutil.disk_usage(next(place for place in (here, *here.parents) if place.exists())).free
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for one writer while the block lasts; the system lets go of it when the process dies.
+
+        An object store cannot be held, and nothing is done there.
+
+        Raises:
+            RuntimeError: another writer holds it.
+
+        Example:
+            ```python
+            with Folder("store").held():
+                ...
+            ```
+        """
+        if not self.local or fcntl is None:
+            yield
+            return
+        self._fs.makedirs(self._path, exist_ok=True)
+        handle = os.open(self._path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RuntimeError(
+                    f"another harvest is writing to {self.url}: wait until it ends, or take a new place"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
 
     def read_text(self, name: str) -> str:
         """Return the text of a file.

@@ -1,6 +1,7 @@
 """Harvest: the activations of a data set into a store, in one pass that can be shared, and killed and gone on with."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -86,7 +87,7 @@ def harvest(
 
     Killed at any moment, it goes on where it was when run again: a shard of documents is there whole or not at all.
     Under `torchrun` each process does its share of the shards, and the store is the same for any number of them.
-    One harvest at a time writes to a place.
+    One harvest at a time writes to a place: on a disk a second one is refused, on an object store nothing can.
 
     Args:
         model: a loaded model.
@@ -110,6 +111,7 @@ def harvest(
         ValueError: an unknown site; other settings or data than those the store was begun with; a value that the
             dtype does not hold.
         OSError: the disk cannot hold it.
+        RuntimeError: another harvest is writing there.
 
     Cost: one forward pass per batch, up to the last site, and the plan.
 
@@ -129,7 +131,7 @@ def harvest(
         batch_size=batch_size,
         documents_per_shard=documents_per_shard,
     )
-    with processes(model.device) as here:
+    with processes(model.device) as here, task.folder.held() if here.rank == 0 else nullcontext():
         probed = probe(task)
         settings = task.settings(probed.same_as)
         if here.rank == 0:

@@ -323,6 +323,23 @@ def test_a_broken_law_blames_the_site_that_no_kept_law_vouches_for() -> None:
     assert refused(law(nan, c)) == {c}
 
 
+def other_forward(hf: Any) -> None:
+    own = hf.model.layers[0].mlp.forward
+    hf.model.layers[0].mlp.forward = lambda x: own(x) * torch.rand(1)
+
+
+def other_class(hf: Any) -> None:
+    class Noisy(type(hf.model.layers[0].mlp)):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.rand(1)
+
+    hf.model.layers[0].mlp.__class__ = Noisy
+
+
+def other_buffer(hf: Any) -> None:
+    hf.model.rotary_emb.inv_freq.mul_(0.5)
+
+
 def test_the_report_is_kept_on_the_model_and_known_again_by_its_fingerprint() -> None:
     first, again = load(tiny("gpt2", seed=5)), load(tiny("gpt2", seed=5))
     assert first.contract is not None
@@ -330,6 +347,10 @@ def test_the_report_is_kept_on_the_model_and_known_again_by_its_fingerprint() ->
     assert load(tiny("gpt2", seed=6)).contract is not first.contract
     assert load(tiny("gpt2", seed=5), dtype=torch.float64).contract is not first.contract
     assert load(tiny("gpt2", seed=5).train(), check=False).contract is None
+    for alter in (other_forward, other_class, other_buffer):
+        altered = tiny("llama", seed=5)
+        alter(altered)
+        assert load(altered).contract is not load(tiny("llama", seed=5)).contract
     hooked = tiny("gpt2", seed=5)
     hooked.transformer.h[0].mlp.register_forward_hook(lambda _m, _a, x: x * torch.rand(1))
     report = load(hooked).contract

@@ -120,6 +120,17 @@ def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
         load(Gpt2LMHeadModell(transformers.GPT2Config(**sizes)))
 
 
+def test_a_model_of_another_kind_is_told() -> None:
+    import transformer_lens
+
+    bridge = transformer_lens.model_bridge.TransformerBridge.boot_native(
+        {"n_layers": 1, "d_model": 4, "n_ctx": 4, "d_head": 2, "n_heads": 2, "d_vocab": 5, "act_fn": "relu"}
+    )
+    for source, named in ((torch.nn.Linear(2, 2), "got Linear: put"), (bridge, "got TransformerBridge around ")):
+        with pytest.raises(TypeError, match=f"load takes a transformers.PreTrainedModel .*{named}"):
+            load(source)
+
+
 def test_the_bundled_model_is_looked_for_without_importing_its_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -274,6 +274,22 @@ def test_any_number_of_processes_make_the_same_store(
     assert files(tmp_path / "many") == files(tmp_path / "one")
 
 
+def test_two_harvests_at_once_do_not_write_to_one_place(
+    gpt2: Model, clean: tuple[Path, float], tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def again(_: str) -> None:
+        with pytest.raises(RuntimeError, match="another harvest is writing to .*: wait until it ends, or take"):
+            work(gpt2, tmp_path / "store")
+        told.append("refused")
+
+    harvest(gpt2, TEXTS, SITES, tmp_path / "store", packing=packed(24), batch_size=4, documents_per_shard=2, tell=again)
+    work(gpt2, tmp_path / "store")
+    assert told == ["refused"]
+    assert files(tmp_path / "store") == files(clean[0])
+
+
 def test_a_finished_harvest_run_again_changes_nothing(gpt2: Model, clean: tuple[Path, float], tmp_path: Path) -> None:
     shutil.copytree(clean[0], tmp_path / "again")
     stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "again").glob("*.bin")}

@@ -1,20 +1,18 @@
 """Detectors on a circuit made by hand score one where it does what they look for, and nothing elsewhere."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from hooks import Model, load
 from interp.circuits.heads import copying, duplicate_token, induction, previous_token
 from interp.circuits.heads.repeated import repeated
 from interp.circuits.heads.scores import attention_between
 from tests.interp.circuits.handmade import induction_gpt2
+from tests.toys import TOYS, toy
 
-TOY = Path(__file__).resolve().parents[4] / "shared/models/toys/grokking-induction-head-infinite"
+TOY = "grokking-induction-head-infinite"
 
 
 @pytest.fixture(scope="module")
@@ -97,48 +95,9 @@ def test_no_token_is_drawn_twice_and_none_is_special(gpt2: Model) -> None:
         repeated(gpt2, length=200)
 
 
-class NoNorm(nn.Module):
-    """A norm that changes nothing."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(d)), 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-def toy() -> Model:
-    """The attention-only model of a paper on grokking, put into GPT-2's modules."""
-    import transformers as hf
-    from safetensors.torch import load_file
-
-    c, w = json.loads((TOY / "hooked_transformer_config.json").read_text()), load_file(TOY / "model.safetensors")
-    d, v = c["d_model"], c["d_vocab"]
-    config = hf.GPT2Config(
-        vocab_size=v, n_positions=c["n_ctx"], n_embd=d, n_layer=2, n_head=4, n_inner=4, tie_word_embeddings=False
-    )
-    model = hf.GPT2LMHeadModel(config).eval()
-    model.lm_head = nn.Linear(d, v)
-    model.transformer.ln_f = NoNorm(d)
-    state: dict[str, Any] = {"transformer.wte.weight": w["embed.W_E"], "transformer.wpe.weight": w["pos_embed.W_pos"]}
-    state |= {"lm_head.weight": w["unembed.W_U"].T, "lm_head.bias": w["unembed.b_U"]}
-    for i, block in enumerate(model.transformer.h):
-        block.ln_1, block.ln_2 = NoNorm(d), NoNorm(d)
-        qkv = [w[f"blocks.{i}.attn.W_{x}"].transpose(0, 1).flatten(1) for x in "QKV"]
-        at = f"transformer.h.{i}"
-        state[f"{at}.attn.c_attn.weight"] = torch.cat(qkv, 1)
-        state[f"{at}.attn.c_attn.bias"] = torch.cat([w[f"blocks.{i}.attn.b_{x}"].flatten() for x in "QKV"])
-        state[f"{at}.attn.c_proj.weight"] = w[f"blocks.{i}.attn.W_O"].flatten(0, 1)
-        state[f"{at}.attn.c_proj.bias"] = w[f"blocks.{i}.attn.b_O"]
-        state |= {f"{at}.mlp.{name}": torch.zeros_like(p) for name, p in block.mlp.named_parameters()}
-    model.load_state_dict(state, strict=False)
-    return load(model, None, check=False)
-
-
-@pytest.mark.skipif(not TOY.is_dir(), reason="the model lies beside the project")
+@pytest.mark.skipif(not (TOYS / TOY).is_dir(), reason="the model lies beside the project")
 def test_a_real_induction_model_has_a_previous_token_head_below_an_induction_head() -> None:
-    model = toy()
+    model = load(toy(TOY), None, check=False)
     early, late = previous_token(model, length=28), induction(model, length=28)
     assert late.top(1)[0][0] == 1 and late.top(1)[0][2] > 0.3
     assert early.top(1)[0][0] == 0 and early.top(1)[0][2] > 0.3
