@@ -12,7 +12,7 @@ import typer
 
 from hooks import Model, Site
 from interp.features import Describer, FeatureIndex, dictionary_map, index
-from interp.given import lines, opened, spelt
+from interp.given import fitting, lines, opened, spelt
 from interp.sae import SAE, Checkpoint, TopK, activations_of, save, stored, train
 from interp.sae import load as load_sae
 from interp.show import browse, map_page
@@ -36,11 +36,12 @@ def discover_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train an autoencoder, index its latents, and write pages of them: killed, it goes on when run again."""
-    data, place = lines(texts), Site.parse(site)
+    given, place = lines(texts), Site.parse(site)
     if shown < 1:
         raise ValueError(f"--shown is {shown}: give at least 1")
     loaded = opened(model)
-    typer.echo(f"reading {len(data):,} texts at {place} of {loaded!r}")
+    data = fitting(loaded, given)
+    typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}{_split(given, data)}")
     trained = (out / AUTOENCODER).exists()
     typer.echo(
         f"to do: {'' if trained else f'train {latents:,} latents on {tokens:,} tokens, '}index them, write pages; "
@@ -81,6 +82,14 @@ def feature_command(
     typer.echo(record)
     page = out or folder.parent / f"latent-{latent}.html"
     typer.echo(f"page: {browse(page, found, [latent], describe, f'Latent {latent}').resolve()}")
+
+
+def _split(given: list[str], data: list[str]) -> str:
+    """What to say of texts that had to be cut; nothing where none was."""
+    if len(data) == len(given):
+        return ""
+    longer = len(given) - len(set(given) & set(data))
+    return f"; {longer:,} of them longer than its context, in pieces: {len(data):,} texts in all"
 
 
 def _had(folder: Path, model: Model, site: Site, latents: int) -> SAE:

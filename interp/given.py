@@ -1,5 +1,6 @@
 """What commands are given, and what they say of time: models by name, files of texts, seconds in words."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hooks import Model, load
@@ -29,6 +30,30 @@ def lines(path: Path) -> list[str]:
     if not found:
         raise ValueError(f"the file {str(path)!r} holds no text: give a file with one text per line")
     return found
+
+
+def fitting(model: Model, texts: Sequence[str]) -> list[str]:
+    """The same texts, those longer than the model's context cut into pieces that fit, between words where it can be.
+
+    Errors: `ValueError` when the tokenizer gives no character offsets. Cost: reading the tokens of every text.
+
+    ```python
+    fitting(model, lines(path))
+    ```
+    """
+    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    return list(texts) if room is None else [piece for text in texts for piece in _pieces(model, text, room) if piece]
+
+
+def _pieces(model: Model, text: str, room: int) -> Iterator[str]:
+    while (tokens := model.tokens(text)).ids.shape[1] > room:
+        if tokens.offsets is None:
+            raise ValueError(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
+        most = max(1, int(tokens.offsets[0, room - 1, 0]))
+        cut = max((i for i in range(1, most) if text[i].isspace()), default=most)
+        yield text[:cut].rstrip()
+        text = text[cut:].lstrip()
+    yield text
 
 
 def spelt(seconds: float) -> str:

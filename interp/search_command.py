@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from hooks import Model
 from interp.features import Concept, Describer, FeatureIndex, by_text, by_token, concept_of, search
 from interp.features.reading import read
-from interp.given import lines, opened, spelt
+from interp.given import fitting, lines, opened, spelt
 from interp.sae import SAE
 from interp.sae import load as load_sae
 from interp.show import concept_page
@@ -38,11 +39,12 @@ def search_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Find the latents that tell texts that express a concept from texts that do not, and write a page of them."""
-    concept = _concept(name, positive, negative, phrase, within)
+    concept_in = _asked(name, (positive, negative), phrase, within)
     dictionary, found = load_sae(sae), FeatureIndex.open(index) if index else None
     if found is not None and len(found) != dictionary.d_sae:
         raise ValueError(f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own")
     loaded = opened(model)
+    concept = concept_in(loaded)
     unit = by_token if any(concept.mentions) else by_text
     key = _key(loaded, dictionary, concept, seed, index)
     if not _there(out, key):
@@ -64,15 +66,30 @@ def search_command(
     typer.echo(f"page: {(out / PAGE).resolve()}")
 
 
-def _concept(
-    name: str | None, positive: Path | None, negative: Path | None, phrase: list[str] | None, within: Path | None
-) -> Concept:
-    if phrase and within is not None and positive is None:
-        return concept_of(name or phrase[0], phrase, lines(within))
-    if positive is not None and negative is not None and not phrase and within is None:
-        yes, no = lines(positive), lines(negative)
-        return Concept(name or "the concept", [*yes, *no], [True] * len(yes) + [False] * len(no))
+def _asked(
+    name: str | None, labelled: tuple[Path | None, Path | None], phrase: list[str] | None, within: Path | None
+) -> Callable[[Model], Concept]:
+    """How to make the concept once the model is there: which of the two ways was asked for is told before."""
+    match labelled, phrase, within:
+        case (None, None), [first, *_], Path() as file:
+            texts = lines(file)
+            return lambda model: concept_of(name or first, phrase or [], fitting(model, texts))
+        case (Path() as yes, Path() as no), None | [], None:
+            files = lines(yes), lines(no)
+            return lambda model: _labelled(model, name or "the concept", *files)
     raise ValueError("say what to search for: either two files, POSITIVE and NEGATIVE, or --phrase WORDS and --in FILE")
+
+
+def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept:
+    """Texts that do and do not express it; one too long to be read at once is refused, for its parts have no label."""
+    read = set(fitting(model, [*yes, *no]))
+    long = next((text for text in (*yes, *no) if text not in read), None)
+    if long is not None:
+        raise ValueError(
+            f"the text {long[:60]!r}... is longer than the context of {model.name}: split it, and give the parts that "
+            "express the concept in POSITIVE and the others in NEGATIVE"
+        )
+    return Concept(name, [*yes, *no], [True] * len(yes) + [False] * len(no))
 
 
 def _size(concept: Concept) -> str:

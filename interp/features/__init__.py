@@ -16,7 +16,7 @@ from interp.features.negatives import hard_negatives
 from interp.features.phrase import concept_of
 from interp.features.rows import by_text, by_token
 from interp.features.score import Score
-from interp.features.search import SearchResult, search
+from interp.features.search import SearchResult, search, search_many
 from interp.features.similar import Similar, similar
 from interp.features.stability import Stability
 
@@ -52,5 +52,6 @@ __all__ = [
     "index",
     "logit_effect",
     "search",
+    "search_many",
     "similar",
 ]

@@ -1,7 +1,7 @@
 """Reading texts through a model and an autoencoder once: every token's activation and sparse code."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -74,6 +74,18 @@ def read(sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, 
         done += len(tokens)
     x, values, indices, text, start, end = (_stacked([p[i].cpu() for p in parts]) for i in range(6))
     return Reading(x, values, indices, text, start, end, sae.d_sae)
+
+
+def coded(sae: SAE, reading: Reading) -> Reading:
+    """The same tokens with the sparse codes of another autoencoder of the same site.
+
+    Example:
+        ```python
+        coded(other, read(sae, model, texts))
+        ```
+    """
+    values, indices = sae.encode_sparse(reading.x.to(sae.W_dec.device))
+    return replace(reading, values=values.cpu(), indices=indices.cpu(), d_sae=sae.d_sae)
 
 
 def _stacked(parts: list[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """Search by concept: which latent expresses it best, and should it be believed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,8 +11,8 @@ from hooks import Direction, Model, Site
 from interp.features.components import component_score
 from interp.features.concept import Concept, halves
 from interp.features.group import Group, covering
-from interp.features.ranking import Ranking, entries_of
-from interp.features.reading import Reading, read, site_in
+from interp.features.ranking import Entries, Ranking, entries_of
+from interp.features.reading import Reading, coded, read, site_in
 from interp.features.rows import Unit, by_text, token_labels
 from interp.features.score import Bench, Score
 from interp.features.stability import Stability, split_half
@@ -95,28 +96,82 @@ def search(
         bridge = found.best.direction
         ```
     """
+    (found,) = search_many(
+        [sae],
+        model,
+        concept,
+        unit=unit,
+        top=top,
+        permutations=permutations,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return found
+
+
+def search_many(
+    saes: Sequence[SAE],
+    model: Model,
+    concept: Concept,
+    *,
+    unit: Unit = by_text,
+    top: int = 10,
+    permutations: int = 200,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> tuple[SearchResult, ...]:
+    """The same search in several autoencoders of one site, on the same halves, from one reading of the texts.
+
+    Costs what one search does, and an encoding of every token for each further autoencoder.
+
+    Raises:
+        ValueError: no autoencoders, or autoencoders that read at different sites; otherwise as `search`.
+
+    Example:
+        ```python
+        [found.best.held_out.f1 for found in search_many(seeds, model, concept)]
+        ```
+    """
     if top < 1 or permutations < 1:
         raise ValueError(f"top is {top} and permutations {permutations}; both must be at least 1.")
+    sites = sorted({str(site_in(sae, model)) for sae in saes})
+    if len(sites) != 1:
+        raise ValueError(f"the {len(saes)} autoencoders read at {sites or 'no site'}: give at least one, all of a site")
     half = halves(concept, seed)
-    reading = read(sae, model, concept.texts, batch_size=batch_size, progress=progress)
+    reading = read(saes[0], model, concept.texts, batch_size=batch_size, progress=progress)
     rows = unit(reading, concept)
     bench = Bench(concept, rows, half[rows.text], seed)
-    entries = entries_of(reading, rows)
+    baselines = _baselines(saes[0], model, reading, bench, half[reading.text])
+    readings = (reading if sae is saes[0] else coded(sae, reading) for sae in saes)
+    return tuple(
+        _ranked(sae, entries_of(coded_so, rows), bench, baselines, (top, permutations))
+        for sae, coded_so in zip(saes, readings, strict=True)
+    )
+
+
+def _ranked(
+    sae: SAE, entries: Entries, bench: Bench, baselines: tuple[Score, ...], sizes: tuple[int, int]
+) -> SearchResult:
+    """The latents of one autoencoder in their order, with the null of searching them all."""
+    (top, permutations), y = sizes, bench.rows.y
     ranking = Ranking(entries.at(bench.searched), sae.d_sae)
-    f1, threshold = ranking.best(rows.y, bench.counts(bench.searched)[1])
+    f1, threshold = ranking.best(y, bench.counts(bench.searched)[1])
     null = bench.null(ranking, permutations)
     latents = [
-        bench.score(f"latent {i}", entries.column(i, len(rows.y)), float(threshold[i]), i, _direction(sae, i))
+        bench.score(f"latent {i}", entries.column(i, len(y)), float(threshold[i]), i, _direction(sae, i))
         for i in f1.argsort(descending=True, stable=True)[:top].tolist()
     ]
+    assert sae.site is not None  # checked before anything was read
     return SearchResult(
-        concept=concept.name,
-        unit=rows.unit,
-        site=site_in(sae, model),
+        concept=bench.concept.name,
+        unit=bench.rows.unit,
+        site=sae.site,
         latents=tuple(latents),
         group=covering(sae, bench, entries, latents[:STARTS], GROUP),
         stability=split_half(f1, Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[0]),
-        baselines=_baselines(sae, model, reading, bench, half[reading.text]),
+        baselines=baselines,
         p_value=(1 + int((null >= f1.max()).sum())) / (1 + permutations),
         null_f1=null,
         searched=bench.counts(bench.searched),

@@ -79,3 +79,14 @@ def test_a_latent_or_folder_that_is_not_there_is_named(made: dict[str, str]) -> 
     assert "latent 30 does not exist; this index has latents 0 to 29" in refused("feature", folder, "30")
     assert "holds no finished feature index" in refused("feature", made["model"], "0")
     assert "there is no file 'nowhere'" in refused("discover", made["model"], "resid_post.1", "nowhere")
+
+
+def test_texts_longer_than_the_context_are_read_in_pieces_and_counted(made: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "long"
+    file.write_text("\n".join(["fog over the bay", " ".join(["the red bridge"] * 40)]), encoding="utf-8")
+    out = tmp_path / "out"
+    ran = call("discover", made["model"], "resid_post.1", str(file), "--out", str(out), *SMALL)
+    assert ran.exit_code == 0, (ran.output, ran.exception)
+    read = FeatureIndex.open(out / "index").about["texts"]
+    assert "reading 2 texts at resid_post.1 of " in ran.output and read > 2
+    assert f"; 1 of them longer than its context, in pieces: {read} texts in all" in ran.output.replace("\n", "")

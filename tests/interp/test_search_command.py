@@ -151,3 +151,17 @@ def test_steering_needs_one_thing_to_steer_with_and_a_way_that_fits(made: dict[s
     assert "did you mean" in refused(*start, "--direction", made["direction"], "--way", "clmap")
     assert "99" in refused(*start, "--sae", made["sae"], "--latent", "99")
     assert not (tmp_path / "s.jsonl").exists()
+
+
+def test_a_phrase_is_found_in_texts_longer_than_the_context_and_a_labelled_one_is_named(
+    made: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "long"
+    long = " ".join(["fog and sea", *(f"red sun {i}" for i in range(60))])
+    file.write_text("\n".join([*TEXTS["fog"], long]), encoding="utf-8")
+    start = ["search", made["model"], made["sae"]]
+    said = call(*start, "--phrase", "fog", "--in", str(file), "--quiet", "--out", str(tmp_path / "found"))
+    pieces = int(said.split("by tokens of ")[1].split()[0])
+    assert pieces > 6 and f"{pieces} texts, 5 of which express it" in said
+    refusal = refused(*start, str(file), made["sun"], "--out", str(tmp_path / "other"))
+    assert "the text 'fog and sea red sun 0" in refusal and "split it" in refusal

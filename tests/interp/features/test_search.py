@@ -5,7 +5,7 @@ import torch
 
 from hooks import Model
 from hooks.site import embed, resid_post
-from interp.features import Concept, Mention, by_text, by_token, search
+from interp.features import Concept, Mention, by_text, by_token, search, search_many
 from interp.features.concept import halves
 from interp.features.ranking import Entries, Ranking, entries_of
 from interp.features.reading import Reading
@@ -171,3 +171,24 @@ def test_a_site_the_model_lacks_is_refused_before_anything_runs(gpt2: Model, let
 def test_no_permutations_is_no_control(gpt2: Model, letters: TopK) -> None:
     with pytest.raises(ValueError, match="top is 10 and permutations 0; both must be at least 1"):
         search(letters, gpt2, Concept("h", *sentences()), permutations=0)
+
+
+def test_a_search_in_several_dictionaries_finds_in_each_what_a_search_in_it_alone_does(
+    gpt2: Model, letters: TopK
+) -> None:
+    concept = Concept("h", *sentences(), apart=["description"])
+    other = TopK(gpt2.d_model, 24, k=2, seed=5)
+    other.site, other.fingerprint = letters.site, letters.fingerprint
+    other.max_activation.fill_(1.0)
+    both = search_many([letters, other, letters], gpt2, concept, unit=by_token, permutations=20)
+    for sae, found in zip((letters, other, letters), both, strict=True):
+        alone = search(sae, gpt2, concept, unit=by_token, permutations=20)
+        assert str(found) == str(alone) and torch.equal(found.null_f1, alone.null_f1)
+    assert str(both[0]) != str(both[1])
+
+
+def test_dictionaries_of_several_sites_are_not_searched_together(gpt2: Model, letters: TopK) -> None:
+    other = TopK(gpt2.d_model, 24, k=2)
+    other.site = resid_post[0]
+    with pytest.raises(ValueError, match=r"the 2 autoencoders read at \['embed', 'resid_post.0'\]: give at least one"):
+        search_many([letters, other], gpt2, Concept("h", *sentences()))
