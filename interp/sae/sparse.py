@@ -9,11 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+import interp.sae.kernels as kernels
+
 
 def times_rows(
     values: Float[Tensor, "n ..."], indices: Int[Tensor, "n ..."], rows: Float[Tensor, "latent d_model"]
 ) -> Float[Tensor, "n d_model"]:
     """Decode: y_i = sum_j values_ij rows[indices_ij], the product F W of a sparse F with a dense W."""
+    if kernels.usable(rows):
+        return kernels.times_rows(values, indices, rows)
     return embedding_bag(indices, rows, mode="sum", per_sample_weights=values)
 
 
@@ -21,6 +25,8 @@ def row_dots(
     dense: Float[Tensor, "n d_model"], indices: Int[Tensor, "n ..."], rows: Float[Tensor, "latent d_model"]
 ) -> Float[Tensor, "n ..."]:
     """The gradient of `times_rows` with respect to its values: g_ij = dense_i . rows[indices_ij]."""
+    if kernels.usable(rows):
+        return kernels.row_dots(dense, indices, rows)
     with torch.enable_grad():
         weights = dense.new_zeros(indices.shape, requires_grad=True)
         decoded = times_rows(weights, indices, rows.detach())
@@ -46,6 +52,8 @@ class Transposed:
     ) -> Float[Tensor, "latent d_model"]:
         """F^T Y: for each latent, the sum of the dense rows that keep it, weighted by its value there."""
         weights = values.flatten()[self._order]
+        if kernels.usable(dense):
+            return kernels.sums_of_rows(weights, self._rows, self._offsets, dense)
         return embedding_bag(
             self._rows, dense, self._offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
         )

@@ -161,6 +161,33 @@ def test_losses_and_gradients_are_saelens_own_up_to_the_variance_they_are_divide
             assert float((parameter.grad * variance - truth).norm() / truth.norm()) < 1e-5, name
 
 
+@pytest.mark.parametrize("name", ["topk", "batchtopk", "matryoshka"])
+def test_what_dead_latents_learn_is_saelens_own_where_none_of_them_is_cut_by_the_relu(name: str) -> None:
+    """SAELens divides by no variance and has no ReLU: its coefficient is alpha V / V_e, and all dead latents are on."""
+    ours, theirs, x = shaken(PAIRS[name].ours()), PAIRS[name].theirs(), rows()
+    assert isinstance(ours, TopK | BatchTopK | MatryoshkaBatchTopK)
+    ours.initialise(x)
+    dead = torch.arange(LATENTS) % 2 == 0
+    with torch.no_grad():
+        ours.b_enc += 8.0 * dead
+        assert bool((ours.pre(x)[:, dead] > 0).all())
+        values, indices = ours.select(ours.pre(x))
+        e = x - ours.reconstruct_sparse(x, values, indices)
+    share(ours, theirs)
+    V, V_e = float(ours.get_buffer("variance")), float((e - e.mean(0)).pow(2).sum(1).mean())
+    theirs.cfg.aux_loss_coefficient = ours.aux_coefficient * V / V_e
+    done = their_step(theirs, x, {}, dead)
+    done.loss.backward()
+    step = ours.gradients(x, dead)
+    auxiliary = float(done.losses["auxiliary_reconstruction_loss"].detach())
+    assert auxiliary > 1e-3 * float(done.loss.detach())
+    assert float(step.loss) * V == pytest.approx(float(done.loss.detach()), rel=1e-5)
+    for part, parameter in ours.named_parameters():
+        truth = getattr(theirs, part).grad
+        assert parameter.grad is not None
+        assert float((parameter.grad * V - truth).norm() / truth.norm()) < 1e-5, part
+
+
 def test_a_batchtopk_threshold_follows_the_batches_as_saelens_does() -> None:
     ours, theirs = shaken(BatchTopK(D, LATENTS, k=3.5)), saes.BatchTopKTrainingSAE(batch_config("BatchTopK"))
     share(ours, theirs)
