@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/interp demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbmake -n logical --dist loadfile --no-loadscope-reorder
 
 tutorials: $(READY)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=900 tutorials

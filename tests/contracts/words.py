@@ -1,5 +1,6 @@
 """A small world in whole words: a tokenizer, models of two families, and the facts they are taught."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -60,6 +61,14 @@ def untaught(family: str, seed: int = 0) -> Model:
 def taught(family: str, steps: int = 150) -> Model:
     """A model that knows every fact."""
     model = untaught(family)
+    model.hf.load_state_dict(_learnt(family, steps))
+    return load(model.hf, model.tokenizer)
+
+
+@cache
+def _learnt(family: str, steps: int) -> dict[str, torch.Tensor]:
+    """The weights of a model after so many steps on every sentence."""
+    model = untaught(family)
     tokens = model.tokens(sentences())
     adam = torch.optim.AdamW(model.hf.parameters(), lr=1e-2, weight_decay=0.01)
     inputs, targets = tokens.mask[:, :-1], tokens.mask[:, 1:]
@@ -70,5 +79,4 @@ def taught(family: str, steps: int = 150) -> Model:
             adam.zero_grad()
             loss.backward()
             adam.step()
-    model.hf.zero_grad()
-    return load(model.hf, model.tokenizer)
+    return model.hf.state_dict()
