@@ -133,6 +133,37 @@ def test_sparse_and_dense_codes_and_reconstructions_are_the_same(case: Case) -> 
     assert torch.allclose(sae.reconstruct_sparse(x, values, indices), sae(x))
 
 
+def penalty(sae: SAE, rows: Tensor) -> Tensor:
+    """What each architecture without a k declares that its latents cost."""
+    x, _ = sae.parts(rows)
+    f = sae.encode(x)
+    if isinstance(sae, JumpReLU):
+        l0 = (f > 0).double().sum(1)
+        bounded = (sae.tanh_scale * f * sae.W_dec.norm(dim=1)).tanh().sum(1)
+        squared = 2 / (sae.target_l0 or 1) * (l0 - (sae.target_l0 or 1)).pow(2)
+        return {"step": l0, "tanh": bounded, "quadratic": squared}[sae.penalty].mean()
+    if isinstance(sae, Gated):
+        return ((x - sae.b_dec) @ sae.W_enc + sae.b_gate).relu().sum(1).mean()
+    cost = (f @ sae.W_dec.flatten(2).norm(dim=2).sum(1)) if sae.W_dec.ndim == 3 else f @ sae.W_dec.norm(dim=1)
+    return cost.mean() / (sae.get_buffer("variance") if isinstance(sae, SkipTranscoder) else 1)
+
+
+def test_sparsity_is_as_declared(case: Case) -> None:
+    """k latents a row, or k a row of the batch on average, or the penalty that the docstring says, times lambda."""
+    sae, rows = shaken(case), rows_for(case).double()
+    if isinstance(sae, TopK | BatchTopK | MatryoshkaBatchTopK):
+        values, _ = sae.select(sae.pre(rows))
+        on = (values > 0).sum(1)
+        assert int(on.sum()) == int(N * sae.k)  # all are positive enough here
+        assert not isinstance(sae, TopK) or bool((on == sae.k).all())
+        return
+    losses = []
+    for sae.sparsity_share in (1.0, 0.25):
+        losses.append(float(sae.loss(rows, nobody(sae)).loss.detach()))
+    declared = float(sae.coefficient * penalty(sae, rows).detach())  # pyright: ignore[reportOperatorIssue]
+    assert losses[0] - losses[1] == pytest.approx(0.75 * declared, rel=1e-6)
+
+
 def test_renaming_latents_changes_no_reconstruction(case: Case) -> None:
     sae, twin = shaken(case), shaken(case)
     order = torch.randperm(LATENTS, generator=torch.Generator().manual_seed(3))

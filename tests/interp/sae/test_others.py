@@ -127,12 +127,28 @@ def test_folders_without_their_files_or_of_other_classes_are_named(tmp_path: Pat
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the published weights are not here")
-def test_a_published_autoencoder_of_dictionary_learning_is_read(tmp_path: Path) -> None:
-    w = load_file(REAL / "1semele_ae1.safetensors")
+@pytest.mark.parametrize("name", ["1semele_ae1", "1semele_ae2"])
+def test_a_published_autoencoder_of_dictionary_learning_is_read(name: str, tmp_path: Path) -> None:
+    w = load_file(REAL / f"{name}.safetensors")
     sae = load_dictionary_learning(saved(tmp_path, w, dict_class="AutoEncoder", layer=None))
-    rows = drawn(50, 48)
+    rows = drawn(50, len(w["bias"]))
     f = ((rows - w["bias"]) @ w["encoder.weight"].T + w["encoder.bias"]).relu()
     assert torch.allclose(sae(rows), f @ w["decoder.weight"].T + w["bias"], atol=1e-4)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the published weights are not here")
+@pytest.mark.parametrize("latents", [128, 512, 1024])
+def test_published_weights_of_a_topk_autoencoder_are_read_in_the_words_of_sparsify(
+    latents: int, tmp_path: Path
+) -> None:
+    w = load_file(REAL / f"prestoj_sae_{latents}_4.safetensors")
+    names = {"encoder.bias": "encoder_bias", "W_dec": "decoder_weights", "b_dec": "pre_bias"}
+    told = {ours: w[theirs] for ours, theirs in names.items()} | {"encoder.weight": w["encoder_weights"].T.contiguous()}
+    save_file(told, tmp_path / "sae.safetensors")
+    (tmp_path / "cfg.json").write_text(json.dumps({"k": 4, "d_in": 64, "activation": "topk"}))
+    rows = drawn(50, 64)
+    f = kept(((rows - w["pre_bias"]) @ w["encoder_weights"] + w["encoder_bias"]).relu(), 4)
+    assert torch.allclose(load_sparsify(tmp_path)(rows), f @ w["decoder_weights"] + w["pre_bias"], atol=1e-4)
 
 
 def test_what_is_pushed_to_the_hub_is_pulled_from_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
