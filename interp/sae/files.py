@@ -55,6 +55,7 @@ def _config(sae: SAE) -> dict[str, Any]:
         "settings": settings,
         "model_name": sae.model_name,
         "hook_name": sae.site.transformer_lens_name if sae.site else None,
+        "hook_name_out": sae.sites[-1].transformer_lens_name if sae.sites and "d_out" in settings else None,
         "sites": [site.transformer_lens_name for site in sae.sites],
         "fingerprint": sae.fingerprint,
         "dataset": sae.dataset,
@@ -170,8 +171,8 @@ def _in_our_words(weights: dict[str, Tensor], config: dict[str, Any], kind: type
 
 def _remember(sae: SAE, metadata: Mapping[str, Any]) -> None:
     """Put back what the metadata says of the autoencoder's origin."""
-    hook_name = metadata.get("hook_name")
-    names = metadata.get("sites") or ([hook_name] if hook_name else [])
+    read_and_written = (metadata.get("hook_name"), metadata.get("hook_name_out"))
+    names = metadata.get("sites") or [name for name in read_and_written if name]
     sae.sites = tuple(Site.parse(name) for name in names)
     sae.model_name, sae.fingerprint = metadata.get("model_name"), metadata.get("fingerprint")
     sae.dataset = metadata.get("dataset") or metadata.get("dataset_path")

@@ -65,6 +65,20 @@ def test_batchtopk_comes_more_than_half_way_from_chance_to_all_of_them() -> None
     assert quality.dead_share < 0.05
 
 
+def test_at_the_truth_batchtopks_loss_is_lower_than_where_it_comes_from_elsewhere() -> None:
+    """What it misses is the fault of where it begins and not of what it asks for: begun at the truth it stays there."""
+    g = torch.Generator().manual_seed(0)
+    truth = features(128, 32, g)
+    x = activations(truth, 20_000, 0.02, g)
+    begun, elsewhere = BatchTopK(32, 128, k=3), BatchTopK(32, 128, k=3)
+    with torch.no_grad():
+        begun.W_dec.copy_(truth)
+        begun.W_enc.copy_(truth.T)
+    qualities = [evaluate(learnt(sae, x, 40_000, 1e-2, 0), stored(x)) for sae in (begun, elsewhere)]
+    assert match_truth(begun.W_dec.detach(), truth).mcc >= 0.95
+    assert qualities[0].explained_variance > qualities[1].explained_variance + 0.02
+
+
 def hierarchy(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Six parents with two children each, a child on only where its parent is: truth, what is on, activations."""
     g = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hooks.site import resid_post
+from hooks.site import mlp_in, mlp_out, resid_post
 from interp.sae import (
     SAE,
     BatchTopK,
@@ -293,10 +293,15 @@ def test_transcoders_of_saelens_are_loaded_and_compute_the_same(kind: str, tmp_p
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    theirs.save_model(tmp_path)
-    ours = load(tmp_path)
+    reads, writes = mlp_in[2].transformer_lens_name, mlp_out[2].transformer_lens_name
+    theirs.cfg.metadata.hook_name, theirs.cfg.metadata.hook_name_out = reads, writes
+    theirs.save_model(tmp_path / "theirs")
+    ours = load(tmp_path / "theirs")
     assert torch.allclose(ours.encode(rows()), theirs.encode(rows()), atol=1e-5)
     assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
+    assert ours.sites == (mlp_in[2], mlp_out[2])
+    again = getattr(saes, kind).load_from_disk(save(ours, tmp_path / "ours"))
+    assert (again.cfg.metadata.hook_name, again.cfg.metadata.hook_name_out) == (reads, writes)
 
 
 def test_saelens_refuses_a_crosscoder_rather_than_misread_it(tmp_path: Path) -> None:
