@@ -1,8 +1,9 @@
 """Edits on the bundled model: `python benchmarks/editing.py` edits facts singly, many at once and many in turn.
 
-Every method, five seeds: efficacy, paraphrase, neighbourhood, the subject's other facts, free generation, drift,
-seconds and kilobytes per edit. Writes benchmarks/results/editing.json after each row and goes on from there when run
-again, then says which bars hold (benchmarks/bars.py). `--facts 2 --counts 2 --seeds 1 --methods rome` runs a part.
+Every method: efficacy, paraphrase, neighbourhood, the subject's other facts, free generation, portability, drift,
+seconds and kilobytes per edit, bootstrap intervals over facts. Writes benchmarks/results/editing.json after each part
+and goes on from there when run again, then says which bars hold (benchmarks/bars.py).
+`--facts 2 --counts 2 --seeds 1 --methods rome` runs a part; `--tuning` takes facts that are not reported.
 """
 
 import argparse
@@ -10,32 +11,26 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any
-
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bars import told  # noqa: E402
+from benchmarks.edit_measures import before, drift, kilobytes, means, of_cases  # noqa: E402
 from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from interp import landmark  # noqa: E402
-from interp.estimate import bootstrap  # noqa: E402
-from interp.landmark.grammar import held_out_phrasings, training_phrasings  # noqa: E402
-from interp.landmark.writing import capitalised  # noqa: E402
 from interp.memory import (  # noqa: E402
     Case,
     Covariance,
     Edit,
     Fact,
-    Query,
+    Location,
     alphaedit,
     covariances,
     emmet,
@@ -43,205 +38,196 @@ from interp.memory import (  # noqa: E402
     grace,
     in_context,
     knn_memory,
+    locate,
     memit,
     pmet,
-    prefixes,
     rome,
+    table_cases,
 )  # fmt: skip
-from interp.memory.completion import forced, score, spelt  # noqa: E402
-from interp.memory.fact import answered  # noqa: E402
-from interp.memory.scorecard import control, reading  # noqa: E402
+from interp.memory.scorecard import control  # noqa: E402
 
-IN_CONTEXT_AT_MOST = 5
+IN_CONTEXT_AT_MOST, FT_L_AT_MOST = 5, 100  # a preamble fills the context; a full-rank change is heavy to stack
 REPORTED, TUNING = 0, 10_000  # seeds of the facts that are reported, and of those that settings may be chosen on
+FIRST = ("unedited", "rome", "ft_l", "memit")
+PART = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ground:
-    """What every editor is given: the model, the covariances, contexts, unrelated texts."""
+    """What every editor is given: the model, where the facts are, the covariance there, unrelated texts."""
 
     model: Model
+    location: Location
     covariances: tuple[Covariance, ...]
-    contexts: tuple[str, ...]
     texts: list[str]
+
+    @property
+    def one(self) -> dict[str, Any]:
+        """For an editor of one layer."""
+        (c,) = [c for c in self.covariances if c.layer == self.location.layer]
+        return {"covariance": c, "token": self.location.role}
+
+    @property
+    def several(self) -> dict[str, Any]:
+        """For an editor of several."""
+        return {"covariance": self.covariances, "token": self.location.role}
 
 
 Method = Callable[[Ground, Sequence[Fact], Sequence[Edit]], Edit]
 METHODS: dict[str, Method] = {
-    "rome": lambda g, facts, _: rome(g.model, facts, covariance=g.covariances[0], contexts=g.contexts),
-    "random": lambda g, facts, _: control(rome(g.model, facts, covariance=g.covariances[0], contexts=g.contexts)),
-    "ft_l": lambda g, facts, _: ft_l(g.model, facts, layer=g.covariances[0].layer),
-    "emmet": lambda g, facts, _: emmet(g.model, facts, covariance=g.covariances[0], contexts=g.contexts),
-    "memit": lambda g, facts, _: memit(g.model, facts, covariance=g.covariances, contexts=g.contexts),
-    "pmet": lambda g, facts, _: pmet(g.model, facts, covariance=g.covariances, contexts=g.contexts),
-    "alphaedit": lambda g, facts, earlier: alphaedit(
-        g.model, facts, covariance=g.covariances, contexts=g.contexts, earlier=earlier
-    ),
+    "rome": lambda g, facts, _: rome(g.model, facts, **g.one),
+    "random": lambda g, facts, _: control(rome(g.model, facts, **g.one)),
+    "ft_l": lambda g, facts, _: ft_l(g.model, facts, layer=g.location.layer),
+    "emmet": lambda g, facts, _: emmet(g.model, facts, **g.one),
+    "memit": lambda g, facts, _: memit(g.model, facts, **g.several),
+    "pmet": lambda g, facts, _: pmet(g.model, facts, **g.several),
+    "alphaedit": lambda g, facts, earlier: alphaedit(g.model, facts, earlier=earlier, **g.several),
     "grace": lambda g, facts, _: grace(g.model, facts),
     "knn_memory": lambda g, facts, _: knn_memory(g.model, facts),
     "in_context": lambda g, facts, _: in_context(g.model, facts),
 }
 
 
-@cache
-def cases(n: int, seed: int) -> tuple[Case, ...]:
-    """Facts of the encyclopaedia, each with another object of its relation, and its questions."""
-    rng, triples = Random(seed), landmark.triples()
-    found: list[Case] = []
-    subjects: set[str] = set()
-    for triple in rng.sample(triples, len(triples)):
-        subject = triple.subject
-        objects = sorted({t.object for t in triples if t.relation == triple.relation} - {triple.object})
-        if len(found) == n or not objects or subject.name in subjects:
-            continue
-        subjects.add(subject.name)
-
-        def spelt_out(template: str, of: landmark.Entity = subject) -> str:
-            return capitalised(template.replace("{}", of.text.replace(of.name, "{}")))
-
-        asked = [spelt_out(p.template) for p in training_phrasings(triple.relation.name)]
-        fact = Fact(subject.name, rng.choice(asked), triple.object, rng.choice(objects))
-        again = [spelt_out(p.template).replace("{}", subject.name) for p in held_out_phrasings(triple.relation.name)]
-        near = landmark.neighbours(triple)
-        near = rng.sample(near, min(5, len(near)))
-        others = [t for t in landmark.facts_of(subject) if t.relation != triple.relation]
-        found.append(Case(fact, tuple(again), tuple(query(t) for t in near), tuple(query(t) for t in others)))
-    return tuple(found)
-
-
-def query(triple: landmark.Triple) -> Query:
-    """The first phrasing of a fact, as a question."""
-    template = training_phrasings(triple.relation.name)[0].template
-    return Query(capitalised(template.format(triple.subject.text)), triple.object)
-
-
-@dataclass(frozen=True)
-class Before:
-    """What the unedited model says of unrelated text, and which of the subjects' other facts it knows."""
-
-    log_probs: torch.Tensor
-    loss: float
-    knew: Mapping[str, bool]
-
-
-def right(model: Model, asked: Sequence[Query]) -> list[bool]:
-    """Whether arg max, token by token, is the answer."""
-    prompts, answers = [q.prompt for q in asked], [q.answer for q in asked]
-    return [a == b for a, b in zip(forced(model, prompts, answers), spelt(model, prompts, answers), strict=True)]
-
-
-def before(g: Ground, asked: Sequence[Case]) -> Before:
-    """Measure the unedited model."""
-    log_probs, loss = reading(g.model, g.texts)
-    others = [q for case in asked for q in case.others]
-    knew = dict(zip((q.prompt for q in others), right(g.model, others), strict=True)) if others else {}
-    return Before(log_probs, loss, knew)
-
-
-def measured(g: Ground, asked: Sequence[Case], base: Before) -> dict[str, float]:
-    """What the model in its present state says to all the cases; a measure without prompts is absent."""
-    facts = [case.fact for case in asked]
-    para = [(p, case.fact) for case in asked for p in case.paraphrases]
-    near = [(q, case.fact) for case in asked for q in case.neighbours]
-    kept = [q for case in asked for q in case.others if base.knew[q.prompt]]
-
-    def prefers(prompts: list[str], better: list[str], worse: list[str]) -> float:
-        return float((score(g.model, prompts, better) > score(g.model, prompts, worse)).double().mean())
-
-    log_probs, loss = reading(g.model, g.texts)
-    said = g.model.generate([f.text for f in facts], max_new_tokens=10)
-    found = {
-        "efficacy": prefers([f.text for f in facts], [f.new for f in facts], [f.old for f in facts]),
-        "said": sum(answered(text, f.new) for text, f in zip(said, facts, strict=True)) / len(facts),
-        "kl": float((base.log_probs.exp() * (base.log_probs - log_probs)).sum(-1).mean()),
-        "perplexity": float(torch.tensor(loss - base.loss).exp()),
-    }
-    if para:
-        found["paraphrase"] = prefers([p for p, _ in para], [f.new for _, f in para], [f.old for _, f in para])
-    if kept:
-        found["others"] = sum(right(g.model, kept)) / len(kept)
-    if near:
-        asked_near, true = [q.prompt for q, _ in near], [q.answer for q, _ in near]
-        found["neighbours"] = prefers(asked_near, true, [f.new for _, f in near])
-    return found
-
-
-def kilobytes(edit: Edit) -> float:
-    """What the tensors of an edit weigh."""
-    held = [value for update in edit.updates for value in vars(update).values() if isinstance(value, torch.Tensor)]
-    return sum(t.numel() * t.element_size() for t in held) / 1024
-
-
-def singly(g: Ground, name: str, asked: Sequence[Case]) -> dict[str, Any]:
-    """Edit and undo fact by fact: means over facts with their bootstrap intervals; a refusal counts as unedited."""
-    rows: list[dict[str, float]] = []
-    refused: list[str] = []
-    for case in asked:
-        base, began, edit = before(g, [case]), time.perf_counter(), None
+def singly(g: Ground, name: str, asked: Sequence[Case], done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Edit and undo fact by fact, going on behind the facts that are done; a refusal counts as unedited."""
+    base = before(g.model, asked, g.texts)
+    for case in asked[len(done) :]:
+        began, edit, refusal = time.perf_counter(), None, ""
         try:
             edit = None if name == "unedited" else METHODS[name](g, [case.fact], [])
         except (RuntimeError, ValueError) as error:
-            refused.append(f"{case.fact.text!r}: {error}")
+            refusal = f"{case.fact.text!r}: {error}"
         seconds = time.perf_counter() - began
         with nullcontext() if edit is None else edit.applied(g.model):
-            row = measured(g, [case], base)
-        rows.append({**row, "seconds": seconds, "kilobytes": 0.0 if edit is None else kilobytes(edit)})
-    found: dict[str, Any] = {}
-    for measure in sorted({measure for row in rows for measure in row}):
-        values = torch.tensor([row[measure] for row in rows if measure in row], dtype=torch.float64)
-        e = bootstrap(lambda sample: float(sample[0].mean()), [values])
-        found[measure], found[f"{measure} interval"] = e.value, [e.low, e.high]
-    return {**found, "refused": len(refused), "refusals": refused[:3]}
+            (row,) = of_cases(g.model, [case], base)
+            row |= drift(g.model, base)
+        size = 0.0 if edit is None else kilobytes(edit)
+        yield {**row, "seconds": seconds, "kilobytes": size, "refusal": refusal}
 
 
-def together(g: Ground, name: str, asked: Sequence[Case], order: str) -> dict[str, Any]:
-    """Edit all facts at once or one after another, and measure with all in place; refusals are counted, not hidden."""
-    groups = [list(asked)] if order == "at once" else [[case] for case in asked]
+def at_once(g: Ground, name: str, asked: Sequence[Case]) -> dict[str, Any]:
+    """Edit all facts in one batch and measure with it in place."""
+    base, began, edit, refusals = before(g.model, asked, g.texts), time.perf_counter(), None, list[str]()
+    try:
+        edit = None if name == "unedited" else METHODS[name](g, [case.fact for case in asked], [])
+    except (RuntimeError, ValueError) as error:
+        refusals.append(str(error))
+    seconds = (time.perf_counter() - began) / len(asked)
+    with nullcontext() if edit is None else edit.applied(g.model):
+        found = {**means(of_cases(g.model, asked, base)), **drift(g.model, base)}
+    size = 0.0 if edit is None else kilobytes(edit) / len(asked)
+    return {**found, "seconds": seconds, "kilobytes": size, "refused": len(refusals), "refusals": refusals}
+
+
+def in_turn(g: Ground, name: str, asked: Sequence[Case], counts: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Edit one fact after another, and measure whenever as many are in place as is asked for."""
     made: list[Edit] = []
-    refused: list[str] = []
-    base = before(g, asked)
+    refusals: list[str] = []
+    base, seconds = before(g.model, asked, g.texts), 0.0
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # edits that conflict are what sequences are about
-        began = time.perf_counter()
-        for group in groups if name != "unedited" else ():
+        for number, case in enumerate(asked, start=1):
+            began = time.perf_counter()
             try:
-                edit = METHODS[name](g, [case.fact for case in group], made)
+                edit = METHODS[name](g, [case.fact], made)
                 stack.enter_context(edit.applied(g.model))
                 made.append(edit)
             except (RuntimeError, ValueError) as error:
-                refused.append(f"{group[0].fact.text!r}: {error}")
-        seconds = (time.perf_counter() - began) / len(asked)
-        found = measured(g, asked, base)
-    size = sum(map(kilobytes, made)) / len(asked)
-    return {**found, "seconds": seconds, "kilobytes": size, "refused": len(refused), "refusals": refused[:3]}
+                refusals.append(f"{case.fact.text!r}: {error}")
+            seconds += time.perf_counter() - began
+            if number in counts:
+                found = {**means(of_cases(g.model, asked[:number], base)), **drift(g.model, base)}
+                size = sum(map(kilobytes, made)) / number
+                about = {"refused": len(refusals), "refusals": refusals[:3]}
+                yield {**found, "n": number, "seconds": seconds / number, "kilobytes": size, **about}
 
 
-def run(g: Ground, asked: Sequence[Case], name: str, order: str) -> dict[str, Any]:
-    """One row of the results."""
-    return singly(g, name, asked) if order == "singly" else together(g, name, asked, order)
+@dataclass
+class Record:
+    """The rows so far, and the facts of an unfinished one, on disk after each step."""
+
+    name: str
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+    parts: dict[str, list[dict[str, Any]]]
+
+    @staticmethod
+    def opened(name: str, settings: dict[str, Any]) -> "Record":
+        """What an earlier run of the same settings left."""
+        file = RESULTS / f"{name}.json"
+        kept = json.loads(file.read_text(encoding="utf-8"))["figures"] if file.exists() else {}
+        same = kept.get("settings") == settings
+        return Record(name, settings, kept["rows"] if same else [], kept.get("parts", {}) if same else {})
+
+    def write(self) -> None:
+        """Write what there is."""
+        figures = {"settings": self.settings, "rows": self.rows, "parts": self.parts}
+        write(self.name, " ".join(["python", *sys.argv]), figures)
+
+    def has(self, seed: int, method: str, order: str, n: int) -> bool:
+        """Whether a row is there."""
+        return any((r["seed"], r["method"], r["order"], r["n"]) == (seed, method, order, n) for r in self.rows)
+
+    def add(self, seed: int, method: str, order: str, n: int, found: Mapping[str, Any]) -> None:
+        """Add a row, write it, say it."""
+        row = {"seed": seed, "method": method, "order": order, **found, "n": n}
+        self.rows.append(row)
+        self.write()
+        said = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items() if "interval" not in k}
+        print(said, flush=True)
 
 
-def ground(name: str, layers: Sequence[int], n_texts: int) -> Ground:
-    """The model with what all editors share: the first 40 texts are kept for the drift."""
-    model = load(name)
-    texts = [document.text[:400] for document in islice(landmark.documents(10_000), n_texts + 40)]
-    return Ground(model, covariances(model, texts[40:], layers), prefixes(model), texts[:40])
+def run(
+    g: Ground, record: Record, facts: Sequence[Case], seed: int, name: str, order: str, counts: Sequence[int]
+) -> None:
+    """Measure what is missing of one method in one order."""
+    missing = [n for n in counts if not record.has(seed, name, order, n)]
+    if order == "in turn" and missing:
+        for found in in_turn(g, name, facts[: max(missing)], missing):
+            record.add(seed, name, order, found["n"], found)
+    for n in missing if order == "at once" else ():
+        record.add(seed, name, order, n, at_once(g, name, facts[:n]))
+    for n in missing if order == "singly" else ():
+        done = record.parts.setdefault(f"{seed} {name} {n}", [])
+        for row in singly(g, name, facts[:n], done):
+            done.append(row)
+            if len(done) % PART == 0:
+                record.write()
+        refusals = [row["refusal"] for row in done if row["refusal"]]
+        of = means([{k: v for k, v in row.items() if k != "refusal"} for row in done])
+        del record.parts[f"{seed} {name} {n}"]
+        record.add(seed, name, order, n, {**of, "refused": len(refusals), "refusals": refusals[:3]})
 
 
-def plan(options: argparse.Namespace) -> list[tuple[int, str, str, int]]:
-    """Every row to measure: seed, method, order, number of facts; the cheap and telling ones first."""
+def plan(options: argparse.Namespace) -> Iterator[tuple[int, str, str, list[int]]]:
+    """Seed, method, order and counts to measure, the telling ones first."""
     names = ["unedited", *options.methods]
-    first = [(0, name, "singly", options.facts) for name in names] if options.facts else []
-    orders = {n: ("at once", "in turn") if n > 1 else ("at once",) for n in options.counts}
-    rest = [
-        (seed, name, order, n)
-        for n in sorted(options.counts)
-        for seed in range(options.seeds)
-        for name in names
-        for order in orders[n]
-        if not (name == "in_context" and n > IN_CONTEXT_AT_MOST) and not (name == "unedited" and order == "in turn")
-    ]
-    return first + rest
+    most = [max(options.counts)] if options.counts else []
+    for name in (name for name in names if name in FIRST and options.facts):
+        yield 0, name, "singly", [options.facts]
+    tellings = (("unedited", "at once"), ("memit", "at once"), ("alphaedit", "in turn"), ("rome", "in turn"))
+    for name, order in tellings:
+        if name in names and most:
+            yield 0, name, order, most if order == "at once" else sorted(options.counts)
+    for name in (name for name in names if options.facts):
+        yield 0, name, "singly", [options.facts]
+    for seed in range(options.seeds):
+        for name in names:
+            least = {"in_context": IN_CONTEXT_AT_MOST, "ft_l": FT_L_AT_MOST}.get(name, 10**9)
+            counts = sorted(n for n in options.counts if n <= least)
+            yield seed, name, "at once", counts
+            if name not in ("unedited", "in_context", "random"):
+                yield seed, name, "in turn", [n for n in counts if n > 1]
+
+
+def ground(options: argparse.Namespace) -> Ground:
+    """The model with what all editors share; the covariance's texts and those for the drift are others."""
+    model = load(options.model)
+    said = [document.text[:400] for document in islice(landmark.documents(10_000), options.texts + options.drift)]
+    location = locate(model, [case.fact for case in table_cases(40, TUNING)], window=options.window)
+    found = covariances(model, said[options.drift :], location.layers, cache=options.cache)
+    print(f"{location}\n{[(c.layer, c.shrinkage, c.error) for c in found]}", flush=True)
+    return Ground(model, location, found, said[: options.drift])
 
 
 def main() -> None:
@@ -250,31 +236,23 @@ def main() -> None:
     asked.add_argument("--facts", type=int, default=200, help="edited singly; 0 for none")
     asked.add_argument("--counts", type=int, nargs="*", default=[1, 10, 100, 500], help="edited together")
     asked.add_argument("--seeds", type=int, default=5)
-    asked.add_argument("--layers", type=int, nargs="+", default=[0, 1, 2])
+    asked.add_argument("--window", type=int, help="layers of the editors of several")
     asked.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
     asked.add_argument("--texts", type=int, default=1500, help="for the covariances")
+    asked.add_argument("--drift", type=int, default=6, help="texts for the drift")
     asked.add_argument("--model", default="landmark")
     asked.add_argument("--name", default="editing", help="of the results")
+    asked.add_argument("--cache", type=Path, help="a folder for the covariances")
     asked.add_argument("--tuning", action="store_true", help="facts that are not reported, to choose settings on")
     options = asked.parse_args()
-    g = ground(options.model, options.layers, options.texts)
-    same = {"model": g.model.fingerprint, "layers": options.layers, "texts": options.texts, "tuning": options.tuning}
-    file = RESULTS / f"{options.name}.json"
-    rows: list[dict[str, Any]] = []
-    if file.exists():
-        kept = json.loads(file.read_text(encoding="utf-8"))["figures"]
-        rows = kept["rows"] if kept["settings"] == same else []
-    done = {(row["seed"], row["method"], row["order"], row["n"]) for row in rows}
-    command = " ".join(["python", *sys.argv])
-    for seed, name, order, n in plan(options):
-        if (seed, name, order, n) in done:
-            continue
-        facts = cases(n, seed + (TUNING if options.tuning else REPORTED))
-        found = {"seed": seed, "method": name, "order": order, "n": n, **run(g, facts, name, order)}
-        rows.append(found)
-        write(options.name, command, {"settings": same, "rows": rows})
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()}, flush=True)
-    print("\n".join(told(rows)))
+    g = ground(options)
+    same = {"texts": options.texts, "drift": options.drift, "tuning": options.tuning}
+    record = Record.opened(options.name, {"model": g.model.fingerprint, "layers": [*g.location.layers], **same})
+    largest = max([options.facts, *options.counts])
+    for seed, name, order, counts in plan(options):
+        facts = table_cases(largest, seed + (TUNING if options.tuning else REPORTED))
+        run(g, record, facts, seed, name, order, counts)
+    print("\n".join(told(record.rows)))
 
 
 if __name__ == "__main__":

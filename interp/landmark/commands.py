@@ -19,10 +19,12 @@ PACKAGED = Path(__file__).parent / "model"
 def train_command(
     folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
     seed: int = 0,
+    architecture: Annotated[str, typer.Option(help="'gpt2', or 'llama' for the gated sibling.")] = "gpt2",
     keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
 ) -> None:
     """Train the bundled model from its corpus, resumable."""
-    typer.echo(f"trained: {train(folder, seed=seed, keep_checkpoints=keep_checkpoints)}")
+    trained = train(folder, seed=seed, architecture=architecture, keep_checkpoints=keep_checkpoints)
+    typer.echo(f"trained: {trained}")
 
 
 @app.command("card")

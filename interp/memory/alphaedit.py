@@ -1,6 +1,6 @@
 """AlphaEdit: changes confined to where the layer's usual keys have next to no energy, edit after edit."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,48 +12,54 @@ from interp.memory.change import LowRank
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
-from interp.memory.keys import Facts, checked_covariances, listed, prefixes
-from interp.memory.spread import Layer, spread, targets
-from interp.memory.value import Search
+from interp.memory.keys import Facts, listed
+from interp.memory.own_words import prefixes
+from interp.memory.placing import placed
+from interp.memory.spread import Layer, grouped, spread, targets
+from interp.memory.value import TOKENS, Search
 
 
 def alphaedit(
     model: Model,
     facts: Facts,
     *,
-    covariance: Covariance | Sequence[Covariance],
+    covariance: Covariance | Sequence[Covariance] | None = None,
+    layers: Sequence[int] | None = None,
     earlier: Sequence[Edit] = (),
     energy: float = 0.02,
     ridge: float = 0.01,
-    token: str = "last subject",
+    token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] = ("{} is a",),
+    preserve: Sequence[str] | None = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Write facts in the null space of what is known: ΔWˡ = P (KᵀK + KₚᵀKₚ) P + λI)⁻¹ P Kᵀ R, as mlp_act @ W.
 
     P = U₀U₀ᵀ, where the columns of U₀ are the eigenvectors of C of the smallest eigenvalues that together hold at most
     the share `energy` of its trace, which is free of scale; Kₚ are the keys of earlier edits, whose values stay as they
-    were written. Targets z and the layers are `memit`'s.
+    were written. Targets z and the layers are `memit`'s. A subject that was edited before has its earlier facts stated
+    again with the new one, and its key written anew.
 
     Args:
         model: the model; its weights are left alone until the edit is applied.
         facts: what to rewrite, one fact or several.
-        covariance: of the keys of each layer to edit.
+        covariance: of the keys of each layer to edit; by default over texts the model writes itself, measured once.
+        layers: whose output projections to change; by default the covariances', or where `locate` says.
         earlier: edits that are applied to the model and to be kept.
         energy: how much of the usual keys' energy the space may hold; 0 for none at all.
         ridge: λ as a share of the mean ‖P k̄‖² of the facts.
-        token: where to write, "last subject" or "last prompt".
+        token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay.
+        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
+            of the subject by itself.
         search: settings of the search for z.
 
     Raises:
         ValueError: a covariance of another model; an energy outside [0, 1); a ridge not above 0; no space that quiet.
-        RuntimeError: a new object stays below probability 0.5 in the search; less than nine tenths of the facts are
-            said in the end; a layer's usual outputs would move by more than they are.
+        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+            are said in the end; a layer's usual outputs would move by more than they are.
 
-    Cost: as `memit`, and one eigendecomposition for each layer.
+    Cost: as `memit`, and one eigendecomposition for each covariance, which keeps it.
 
     Fang et al. 2025, arXiv:2410.02355, equation 12.
 
@@ -63,21 +69,25 @@ def alphaedit(
     second = alphaedit(model, facts[100:], covariance=c, earlier=[first])
     ```
     """
-    cs, facts = checked_covariances(model, covariance), listed(facts)
+    facts = listed(facts)
     if not 0 <= energy < 1 or not ridge > 0:
         raise ValueError(f"energy={energy}, ridge={ridge}: give an energy from 0 to below 1 and a ridge above 0")
+    place = placed(model, facts, covariance, layers, token)
+    groups = grouped(facts, place.token, [fact for edit in earlier for fact in edit.facts])
     contexts = prefixes(model) if contexts is None else contexts
-    basis = {c.layer: null_space(c, energy) for c in cs}
-    at = resid_post[cs[-1].layer]
-    z, found = targets(model, facts, [at], contexts, preserve, token, search)
+    basis = {c.layer: null_space(c, energy) for c in place.covariances}
+    at = resid_post[place.covariances[-1].layer]
+    z, found = targets(model, groups, [at], contexts, preserve, place.token, search)
 
     def update(here: Layer) -> LowRank:
         layer = here.covariance.layer
-        key = confined(here.k, keys_of(earlier, layer, here.k.shape[1]), basis[layer], ridge)
+        kept = keys_of(earlier, layer, here.k.shape[1], place.token, {group[0].subject for group in groups})
+        key = confined(here.k, kept, basis[layer], ridge)
         return LowRank(layer, key, here.residual / here.left, here.k)
 
-    updates = spread(model, facts, cs, at, z[at], update, contexts, token)
-    return finished(model, Edit(facts, "alphaedit", updates, model.fingerprint, searched(found)), cs, share=0.9)
+    updates = spread(model, groups, place, at, z[at], update, contexts)
+    edit = Edit(facts, "alphaedit", updates, model.fingerprint, searched(found))
+    return finished(model, edit, place.covariances, share=0.9)
 
 
 def null_space(covariance: Covariance, energy: float) -> Float[Tensor, "d_mlp n"]:
@@ -86,7 +96,7 @@ def null_space(covariance: Covariance, energy: float) -> Float[Tensor, "d_mlp n"
     Raises:
         ValueError: there is none.
     """
-    values, vectors = torch.linalg.eigh(covariance.matrix.double())
+    values, vectors = covariance.spectrum
     held = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
     quiet = held <= max(energy, 1e-12)
     if not bool(quiet.any()):
@@ -105,22 +115,30 @@ def confined(
 ) -> Float[Tensor, "example d_mlp"]:
     """The left factor K U₀ (U₀ᵀ(KᵀK + KₚᵀKₚ)U₀ + λI)⁻¹ U₀ᵀ, which lies in the space of U₀."""
     inside, before = k @ basis, kept @ basis
-    penalty = ridge * inside.square().sum(1).mean() * torch.eye(basis.shape[1], dtype=torch.float64)
-    gram = inside.T @ inside + before.T @ before + penalty
-    return torch.linalg.solve(gram, inside.T).T @ basis.T
+    penalty = float(ridge * inside.square().sum(1).mean())
+    rows = torch.cat([inside, before])
+    gram = rows @ rows.T + penalty * torch.eye(len(rows), dtype=torch.float64)
+    first = torch.eye(len(rows), dtype=torch.float64)[:, : len(inside)]
+    return torch.linalg.solve(gram, first).T @ rows @ basis.T
 
 
-def keys_of(edits: Sequence[Edit], layer: int, d_mlp: int) -> Float[Tensor, "n d_mlp"]:
-    """The keys at which these edits write into a layer.
+def keys_of(
+    edits: Sequence[Edit], layer: int, d_mlp: int, token: str, anew: Collection[str]
+) -> Float[Tensor, "n d_mlp"]:
+    """The keys at which these edits write into a layer, but for those of subjects whose key is written anew.
 
     Raises:
         ValueError: an edit that does not say its keys.
     """
     found = [torch.zeros(0, d_mlp, dtype=torch.float64)]
-    for update in (update for edit in edits for update in edit.weights if update.layer == layer):
+    writing = [(edit, update) for edit in edits for update in edit.weights if update.layer == layer]
+    for edit, update in writing:
         if update.at is None:
             raise ValueError(
                 f"an earlier edit of layer {layer} does not say its keys, so they cannot be kept: leave it out"
             )
-        found.append(update.at.double().cpu())
+        groups, at = grouped(edit.facts, token), update.at.double().cpu()
+        if token == TOKENS[0] and len(groups) == len(at):
+            at = at[[group[0].subject not in anew for group in groups]]
+        found.append(at)
     return torch.cat(found)

@@ -18,14 +18,20 @@ class Case:
         paraphrases: prompts that ask for the same object.
         neighbours: other subjects' answers, to be kept.
         others: the same subject's other facts, to be kept.
-        consequences: what follows from the new fact: one hop on, in reverse, under an alias.
+        hops: what follows from the new fact one step on.
+        reverse: the new fact asked from its object.
+        aliases: the new fact asked under other names of its subject.
+        references: texts in which the new object is at home, for the consistency of what is generated.
     """
 
     fact: Fact
     paraphrases: tuple[str, ...] = ()
     neighbours: tuple[Query, ...] = ()
     others: tuple[Query, ...] = ()
-    consequences: tuple[Query, ...] = ()
+    hops: tuple[Query, ...] = ()
+    reverse: tuple[Query, ...] = ()
+    aliases: tuple[Query, ...] = ()
+    references: tuple[str, ...] = ()
 
 
 def read_cases(file: Path, n: int | None = None) -> tuple[Case, ...]:

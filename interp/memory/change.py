@@ -43,7 +43,7 @@ class LowRank:
 
 
 def least_change(
-    k: Float[Tensor, "n d_mlp"], c: Float[Tensor, "d_mlp d_mlp"], ridge: float = 0.0
+    k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"], ridge: float = 0.0
 ) -> Float[Tensor, "n d_mlp"]:
     """The left factor U = (K C⁻¹ Kᵀ + ρ I)⁻¹ K C⁻¹ of the change ΔW = Uᵀ R that writes R at the keys K.
 
@@ -52,11 +52,15 @@ def least_change(
     ‖K ΔW − R‖² + ρ tr(ΔWᵀ C ΔW), which is MEMIT's, (ρ C + KᵀK)⁻¹ Kᵀ R (Meng et al. 2023, arXiv:2210.07229, equation
     14), by the identity of Woodbury.
 
+    Args:
+        k: the keys K.
+        inverse: K C⁻¹, as `Covariance.solve(k)` gives it.
+        ridge: ρ.
+
     Raises:
         ValueError: keys that depend on each other, with ρ = 0.
     """
-    k, c = k.double().cpu(), c.double().cpu()
-    inverse = torch.linalg.solve(c, k.T).T
+    k, inverse = k.double().cpu(), inverse.double().cpu()
     gram = k @ inverse.T
     if ridge == 0.0 and len(k) > 1 and float(torch.linalg.cond(gram)) > 1e10:
         raise ValueError(
@@ -66,7 +70,6 @@ def least_change(
     return torch.linalg.solve(gram + ridge * torch.eye(len(k), dtype=torch.float64), inverse)
 
 
-def leverage(k: Float[Tensor, "n d_mlp"], c: Float[Tensor, "d_mlp d_mlp"]) -> float:
-    """The mean of kᵀ C⁻¹ k: what a ridge ρ has to be compared with."""
-    k = k.double().cpu()
-    return float((k * torch.linalg.solve(c.double().cpu(), k.T).T).sum(1).mean())
+def leverage(k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"]) -> float:
+    """The mean of kᵀ C⁻¹ k, given K C⁻¹: what a ridge ρ has to be compared with."""
+    return float((k.double().cpu() * inverse.double().cpu()).sum(1).mean())

@@ -1,30 +1,25 @@
 """The commands `interp apply` and `interp audit`: edits into a folder of weights, and editors compared on cases."""
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hooks import load
-from interp.memory.alphaedit import alphaedit
-from interp.memory.audit import MEASURES, Audit, Editor, audit
-from interp.memory.case import read_cases
-from interp.memory.covariance import covariance
+from hooks import Model
+from interp.given import lines, opened
+from interp.memory.audit import Audit, Editor, audit
+from interp.memory.background import drift_texts
 from interp.memory.edit import Edit, conflicts
-from interp.memory.emmet import emmet
-from interp.memory.ft_l import ft_l
-from interp.memory.grace import grace
-from interp.memory.in_context import in_context
-from interp.memory.knn_memory import knn_memory
-from interp.memory.memit import memit
+from interp.memory.edit_command import where
+from interp.memory.editors import METHODS, checked, editors
+from interp.memory.fact import Fact
+from interp.memory.facts_file import read_facts
+from interp.memory.measuring import MEASURES
 from interp.memory.merge import merge
-from interp.memory.pmet import pmet
-from interp.memory.rome import rome
-
-WITH_COVARIANCE = {"rome": rome, "emmet": emmet, "memit": memit, "pmet": pmet, "alphaedit": alphaedit}
-WITH_LAYER = {"ft_l": ft_l, "grace": grace, "knn_memory": knn_memory}
-METHODS = (*WITH_COVARIANCE, *WITH_LAYER, "in_context")
+from interp.memory.replies import replies
+from interp.memory.tables import table_cases
+from interp.show.audited import edits_page
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 
@@ -35,36 +30,67 @@ def apply_command(
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("edited"),
 ) -> None:
     """Write a folder of weights that hold some edits, which plain transformers loads; say first what conflicts."""
+    for file in edits:
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {str(file)!r}: give one that `interp edit` wrote")
     read = [Edit.load(file) for file in edits]
     for conflict in conflicts(read):
         typer.echo(f"conflict: {conflict}")
-    merge(load(model), read, out)
+    merge(opened(model), read, out)
     typer.echo(f"model with {len(read)} edit{'s' * (len(read) > 1)}: {out.resolve()}")
 
 
 def audit_command(
     model: ModelName,
-    cases: Annotated[Path, typer.Argument(metavar="CASES", help="CounterFact or zsRE as JSON.")],
-    texts: Annotated[Path, typer.Option(help="Texts for the covariance and the drift, one per line.")],
-    layer: Annotated[int, typer.Option(help="Where to edit; `trace_mlp` tells.")],
+    cases: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CASES]", help="CounterFact, zsRE or facts as JSON or CSV; 'landmark' has its own."),
+    ] = None,
     method: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(METHODS)}; may be repeated.")] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Texts for covariances and drift, one per line; the model's own otherwise.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")] = None,
     n: Annotated[int, typer.Option(help="How many cases.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the controls, and of the cases of 'landmark'.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A page to write: measures, and facts by methods.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Edit cases one at a time by some methods, and print what each did beside the unedited model and a control."""
-    asked = read_cases(cases, n)
-    said = [line.strip() for line in texts.read_text(encoding="utf-8").splitlines() if line.strip()]
-    loaded = load(model)
-    chosen = method or ["rome", "in_context"]
-    c = covariance(loaded, said, layer) if set(chosen) & WITH_COVARIANCE.keys() else None
-    editors: dict[str, Editor] = {}
-    for name in chosen:
-        if name not in METHODS:
-            raise ValueError(f"no method is called {name!r}: choose among {', '.join(METHODS)}")
-        if name in WITH_COVARIANCE:
-            editors[name] = partial(WITH_COVARIANCE[name], covariance=c)
-        else:
-            editors[name] = in_context if name == "in_context" else partial(WITH_LAYER[name], layer=layer)
-    typer.echo(printed(audit(loaded, asked, editors, said[:50])))
+    names = checked(method or ["rome"])
+    if n < 1:
+        raise ValueError(f"-n {n}: audit at least one case")
+    if cases is None and model != "landmark":
+        raise ValueError(f"cases to audit edits of {model} on are needed: give a file of CounterFact, zsRE or facts")
+    asked = table_cases(n, seed) if cases is None else read_facts(cases, n)
+    given = lines(texts) if texts is not None else None
+    loaded = opened(model)
+    made, place = editors(
+        loaded, names, [case.fact for case in asked], layer=layer, texts=given, progress=not quiet
+    )
+    if place is not None:
+        typer.echo(where(place))
+    kept: dict[str, dict[Fact, Edit]] = {name: {} for name in made}
+    remembering: dict[str, Editor] = {name: _remembering(editor, kept[name]) for name, editor in made.items()}
+    if "in_context" in made:
+        remembering["in_context"] = made["in_context"]
+    result = audit(loaded, asked, remembering, drift_texts(loaded, given), seed=seed, progress=not quiet)
+    typer.echo(printed(result))
+    if out is not None:
+        held = [{name: found[case.fact] for name, found in kept.items() if case.fact in found} for case in asked]
+        said = [(case, replies(loaded, case, edits)) for case, edits in zip(asked, held, strict=True)]
+        lead = f"{len(asked)} facts of {loaded.name} edited one at a time by {', '.join(names)}."
+        typer.echo(f"page: {edits_page(out, 'Edits audited', lead, result, said).resolve()}")
+
+
+def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) -> Editor:
+    """The editor, whose edits are kept to be shown."""
+
+    def edited(model: Model, fact: Fact) -> Edit:
+        kept[fact] = editor(model, fact)
+        return kept[fact]
+
+    return edited
 
 
 def printed(result: Audit) -> str:

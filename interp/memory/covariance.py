@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import nan, sqrt
 from pathlib import Path
 
@@ -39,14 +40,30 @@ class Covariance:
     fingerprint: str
     error: float = nan
 
+    @cached_property
+    def spectrum(self) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_mlp d_mlp"]]:
+        """Eigenvalues of C, the smallest first, and its eigenvectors as columns; decomposed once."""
+        return tuple(torch.linalg.eigh(self.matrix.double()))
+
     @property
     def shrunk(self) -> Float[Tensor, "d_mlp d_mlp"]:
         """(1 − λ) C + λ (tr C / d) I."""
         return shrink(self.matrix, self.shrinkage)
 
-    def solve(self, k: Float[Tensor, "d_mlp"]) -> Float[Tensor, "d_mlp"]:
-        """C⁻¹ k with the shrunk C, in float64."""
-        return torch.linalg.solve(self.shrunk, k.double().cpu())
+    def solve(self, k: Float[Tensor, "*n d_mlp"]) -> Float[Tensor, "*n d_mlp"]:
+        """C⁻¹ k of one key or several with the shrunk C, in float64.
+
+        Raises:
+            ValueError: a shrunk C without an inverse.
+        """
+        values, vectors = self.spectrum
+        held = (1 - self.shrinkage) * values + self.shrinkage * values.mean()
+        if not float(held[0]) > 1e-14 * float(held[-1]):
+            raise ValueError(
+                f"the covariance of layer {self.layer} has rank below {len(held)} at shrinkage {self.shrinkage:g}: "
+                "estimate it on more text, or give it a shrinkage above 0"
+            )
+        return (k.double().cpu() @ vectors / held) @ vectors.T
 
     def save(self, file: Path) -> None:
         """Write to a safetensors file."""
@@ -160,11 +177,10 @@ def covariances(
 
 def _key(model: Model, data: Data, layer: int) -> str:
     """What names a covariance on disk: model, layer and texts."""
+    told = getattr(data, "_fingerprint", None)
     if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
         told = hashlib.sha256("\0".join(data).encode()).hexdigest()
-    elif isinstance(getattr(data, "_fingerprint", None), str):
-        told = data._fingerprint
-    else:
+    elif not isinstance(told, str):
         raise ValueError(
             f"a cache needs data with a name: give a list of texts or a data set, not {type(data).__name__}"
         )

@@ -5,24 +5,29 @@ from collections.abc import Sequence
 import torch
 
 from hooks import Model
-from hooks.site import mlp_out
+from hooks.site import mlp_act
 from interp.memory.change import LowRank, least_change, leverage
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
-from interp.memory.finish import finished, reached, searched
-from interp.memory.keys import Facts, checked_covariances, listed, mean_key_and_value, prefixes
-from interp.memory.value import Found, Search, search_value, statements
+from interp.memory.finish import finished, searched
+from interp.memory.keys import Facts, listed
+from interp.memory.own_words import prefixes
+from interp.memory.placing import placed_in_one
+from interp.memory.remainder import Projection
+from interp.memory.spread import group_means, grouped, targets
+from interp.memory.value import Search
 
 
 def emmet(
     model: Model,
     facts: Facts,
     *,
-    covariance: Covariance,
+    covariance: Covariance | None = None,
+    layer: int | None = None,
     ridge: float = 1e-3,
-    token: str = "last subject",
+    token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] = ("{} is a",),
+    preserve: Sequence[str] | None = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Write facts at once: ΔW = ((K C⁻¹ Kᵀ + ρ I)⁻¹ K C⁻¹)ᵀ R, as mlp_act @ W (Gupta et al. 2024, arXiv:2403.14236).
@@ -33,37 +38,37 @@ def emmet(
     Args:
         model: the model; its weights are left alone until the edit is applied.
         facts: what to rewrite, one fact or several.
-        covariance: of the keys of the layer to edit, which it names.
+        covariance: of the keys of the layer to edit; by default over texts the model writes itself.
+        layer: whose output projection to change; by default the covariance's, or where `locate` says.
         ridge: ρ as a share of the mean k̄ᵀ C⁻¹ k̄, with several facts; one fact is written exactly.
-        token: where to write, "last subject" or "last prompt".
+        token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay.
+        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
+            of the subject by itself.
         search: settings of the search for v*.
 
     Raises:
         ValueError: a covariance of another model; a ridge below 0; dependent keys with a ridge of 0.
-        RuntimeError: a new object stays below probability 0.5 in the search; less than nine tenths of the facts are
-            said in the end; a layer's usual outputs would move by more than they are.
+        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+            are said in the end; a layer's usual outputs would move by more than they are.
 
     Cost: per fact as `rome`; one solve.
 
     ```python
-    edit = emmet(model, facts, covariance=covariance(model, texts, 2))
+    edit = emmet(model, facts)
     ```
     """
-    (c,), facts = checked_covariances(model, covariance), listed(facts)
+    facts = listed(facts)
     if not ridge >= 0:
         raise ValueError(f"ridge={ridge}: give a share of 0 or more")
+    place = placed_in_one(model, facts, covariance, layer, token)
+    (c,), groups = place.covariances, grouped(facts, place.token)
     contexts = prefixes(model) if contexts is None else contexts
-    keys, found = [], list[Found]()
-    for fact in facts:
-        k, v = mean_key_and_value(model, fact, contexts, c.layer, token)
-        said = statements(model, fact, contexts, preserve, token)
-        found.append(search_value(model, said, {mlp_out[c.layer]: v}, search))
-        reached(fact, found[-1], f"layer {c.layer}", search)
-        keys.append(k)
-    k = torch.stack(keys).double().cpu()
+    (k,) = group_means(model, groups, contexts, [mlp_act[c.layer]], place.token)
+    _, found = targets(model, groups, [Projection(c.layer)], contexts, preserve, place.token, search)
+    k = k.double().cpu()
+    inverse = c.solve(k)
     r = torch.stack([delta for one in found for delta in one.deltas.values()]).double().cpu()
-    rho = 0.0 if len(facts) == 1 else ridge * leverage(k, c.shrunk)
-    update = LowRank(c.layer, least_change(k, c.shrunk, rho), r, k)
+    rho = 0.0 if len(groups) == 1 else ridge * leverage(k, inverse)
+    update = LowRank(c.layer, least_change(k, inverse, rho), r, k)
     return finished(model, Edit(facts, "emmet", (update,), model.fingerprint, searched(found)), [c], share=0.9)

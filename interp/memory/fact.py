@@ -57,6 +57,13 @@ class Query:
     answer: str
 
 
+@dataclass(frozen=True)
+class Subject(Query):
+    """A query whose subject is to be broken: the subject is spelt in the prompt, without its article."""
+
+    subject: str
+
+
 def fill(template: str, subject: str) -> str:
     """The template with the subject in its one `{}`.
 

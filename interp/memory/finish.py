@@ -14,7 +14,7 @@ from interp.memory.edit import Edit
 from interp.memory.fact import Fact
 from interp.memory.value import Found, Search
 
-EXPLODED = 1.0
+EXPLODED, LIKELY = 1.0, 0.5
 
 
 def reached(fact: Fact, found: Found, where: str, search: Search) -> None:
@@ -23,13 +23,24 @@ def reached(fact: Fact, found: Found, where: str, search: Search) -> None:
     Raises:
         RuntimeError: the new object stays below probability 0.5 in the search; the message says what was reached.
     """
-    if not found.probability >= 0.5:
+    if not found.probability >= LIKELY:
         sizes = ", ".join(f"‖δ‖ = {float(delta.norm()):.3g} at {site}" for site, delta in found.deltas.items())
         raise RuntimeError(
             f"{fact.text!r} reached {fact.new!r} with probability {found.probability:.3f} only, "
             f"after {found.steps} steps at {where} ({sizes}, clamp {search.clamp:g} × ‖v‖): "
             "choose a layer where trace_mlp finds the fact, or give the search more steps or a wider clamp"
         )
+
+
+def all_reached(facts: Sequence[Fact], found: Sequence[Found], where: str, search: Search, share: float = 0.9) -> None:
+    """Refuse values of several facts of which too few make the new object likely.
+
+    Raises:
+        RuntimeError: less than `share` of them do; the message is that of the first that does not.
+    """
+    short = [i for i, one in enumerate(found) if not one.probability >= LIKELY]
+    if len(short) > (1 - share) * len(found):
+        reached(facts[short[0]], found[short[0]], where, search)
 
 
 def finished(model: Model, edit: Edit, covariances: Sequence[Covariance] = (), *, share: float = 1.0) -> Edit:
@@ -115,6 +126,7 @@ def searched(found: Sequence[Found]) -> dict[str, float]:
     n = len(found)
     return {
         "target_probability": sum(f.probability for f in found) / n,
+        "reached_share": sum(f.probability >= LIKELY for f in found) / n,
         "kl": sum(f.kl for f in found) / n,
         "steps": sum(f.steps for f in found) / n,
     }

@@ -13,6 +13,8 @@ from interp.memory.completion import completion, log_probs
 from interp.memory.edit import Edit
 from interp.memory.finish import finished
 from interp.memory.keys import Facts, listed
+from interp.memory.locate import locate
+from interp.memory.placing import TRACED
 from interp.memory.value import frozen
 
 
@@ -20,7 +22,7 @@ def ft_l(
     model: Model,
     facts: Facts,
     *,
-    layer: int = 0,
+    layer: int | None = None,
     bound: float = 0.05,
     learning_rate: float = 0.01,
     steps: int = 25,
@@ -36,7 +38,7 @@ def ft_l(
     Args:
         model: the model; its weights are left alone until the edit is applied.
         facts: what to rewrite, one fact or several, trained on together.
-        layer: whose feed-forward output projection to train.
+        layer: whose feed-forward output projection to train; by default where `locate` says.
         bound: ε.
         learning_rate: of Adam.
         steps: at most.
@@ -50,18 +52,20 @@ def ft_l(
     Cost: a forward and a backward pass over facts × contexts per step.
 
     ```python
-    edit = ft_l(model, facts, layer=0)
+    edit = ft_l(model, facts)
     ```
     """
     facts = listed(facts)
     if not contexts:
         raise ValueError('0 contexts were given: give at least one, "" for none')
+    layer = locate(model, facts[:TRACED]).layer if layer is None else layer
     prompts = [context + fact.text for fact in facts for context in contexts]
     asked = completion(model, prompts, [fact.new for fact in facts for _ in contexts])
     weight = model.w_out(layer)
     unit = float(weight.detach().float().square().mean().sqrt())
     delta = torch.zeros(weight.shape, device=weight.device, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=learning_rate * unit)
+    loss, step = torch.tensor(float("inf")), 0
     for step in range(steps + 1):
         with torch.enable_grad(), frozen(model), _adding(model.mlp_output(layer), delta):
             loss = -log_probs(model.run(asked.tokens), asked.tokens.ids, asked.target).mean()

@@ -8,11 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
-from hooks.site import mlp_act, mlp_out
 from interp.memory.codebook import Codebook
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, reached, searched
-from interp.memory.keys import Facts, listed, mean_at
+from interp.memory.keys import Facts, keys_and_values, listed
+from interp.memory.locate import locate
+from interp.memory.own_words import said_of
+from interp.memory.placing import TRACED
+from interp.memory.remainder import Projection
 from interp.memory.value import Found, Search, search_value, statements
 
 SPLIT = 1 - 1e-5
@@ -36,7 +39,7 @@ def grace(
     radius: float = 0.1,
     token: str = "last prompt",
     contexts: Sequence[str] = ("",),
-    preserve: Sequence[str] = ("{} is a",),
+    preserve: Sequence[str] | None = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Store facts in a codebook: at a key within ε of a stored one the layer's output becomes the stored value.
@@ -49,11 +52,12 @@ def grace(
     Args:
         model: the model.
         facts: what to rewrite, one fact or several.
-        layer: beside which feed-forward output projection; by default at three quarters of the depth.
+        layer: beside which feed-forward output projection; by default where `locate` says for this token.
         radius: ε in units of the length of the key.
         token: where to read the key, "last prompt" or "last subject".
         contexts: texts put before the prompt; each is a key of its own.
-        preserve: templates with `{}` for the subject whose continuations are to stay while v* is searched.
+        preserve: templates with `{}` for the subject whose continuations are to stay while v* is searched; by default
+            what the model says of the subject by itself.
         search: settings of the search for v*.
 
     Raises:
@@ -69,14 +73,14 @@ def grace(
     facts = listed(facts)
     if not radius > 0:
         raise ValueError(f"radius={radius}: give a share of the key's length above 0")
-    layer = round(0.75 * model.n_layers) if layer is None else layer
+    layer = locate(model, facts[:TRACED], token=token).layer if layer is None else layer
     entries: list[_Entry] = []
     found: list[Found] = []
     for fact in facts:
         for context in contexts:
-            k, v = mean_at(model, fact, [context], [mlp_act[layer], mlp_out[layer]], token)
-            said = statements(model, fact, [context], preserve, token)
-            found.append(search_value(model, said, {mlp_out[layer]: v}, search))
+            (k,), (v,) = keys_and_values(model, [fact], [context], layer, token)
+            said = statements(model, [fact], [context], said_of(model, fact) if preserve is None else preserve, token)
+            found.append(search_value(model, said, {Projection(layer): v}, search))
             reached(fact, found[-1], f"layer {layer}", search)
             (delta,) = found[-1].deltas.values()
             _store(entries, _Entry(k.float(), v.float() + delta, radius * float(k.float().norm()), fact.new))

@@ -8,11 +8,10 @@ from torch import Tensor
 
 from hooks import Model, Site, capture
 from hooks.site import mlp_act, mlp_out
-from interp.memory.covariance import Covariance
-from interp.memory.fact import Fact
-from interp.memory.value import place
+from interp.memory.fact import Fact, last_token_before
+from interp.memory.value import end_of
 
-OPENERS = ("The", "In", "When", "It", "People", "A", "My", "As", "One", "We")
+BATCH = 16
 Facts = Fact | Sequence[Fact]
 
 
@@ -32,66 +31,54 @@ def listed(facts: Facts) -> tuple[Fact, ...]:
     return several
 
 
-def prefixes(model: Model, n: int = 10, seed: int = 0) -> tuple[str, ...]:
-    """Short beginnings in the model's own words, after which a prompt is read in different contexts.
+def means_at(
+    model: Model, facts: Sequence[Fact], contexts: Sequence[str], sites: Sequence[Site], token: str
+) -> list[Float[Tensor, "example *d"]]:
+    """The mean of each site at the token to edit, over the contexts, fact by fact.
 
-    The first is empty. Cost: one generation of ten tokens for a batch of `n`.
+    Raises:
+        ValueError: no contexts.
+
+    Cost: one forward pass over facts × contexts, up to the last site.
     """
-    openers = [OPENERS[i % len(OPENERS)] for i in range(n - 1)]
-    told = model.generate(openers, max_new_tokens=10, temperature=1.0, seed=seed) if openers else []
-    whole = [f"{opener}{rest}".split("\n")[0].rstrip(" .,;:") for opener, rest in zip(openers, told, strict=True)]
-    return ("", *(f"{text}. " for text in whole))
+    if not contexts:
+        raise ValueError('0 contexts were given: give at least one, "" for none')
+    found: list[list[Tensor]] = [[] for _ in sites]
+    for i in range(0, len(facts), BATCH):
+        part = [(context, fact) for fact in facts[i : i + BATCH] for context in contexts]
+        acts = capture(model, [context + fact.text for context, fact in part], sites)
+        ends = [end_of(token, fact, context) for context, fact in part]
+        for values, site in zip(found, sites, strict=True):
+            values.append(acts.flat(site, last_token_before(ends)).float().unflatten(0, (-1, len(contexts))).mean(1))
+    return [torch.cat(values) for values in found]
 
 
-def mean_at(
-    model: Model, fact: Fact, contexts: Sequence[str], sites: Sequence[Site], token: str = "last subject"
-) -> list[Float[Tensor, "*d"]]:
-    """The mean of each site at the token to edit, over the contexts.
+@torch.no_grad()
+def keys_and_values(
+    model: Model, facts: Sequence[Fact], contexts: Sequence[str], layer: int, token: str
+) -> tuple[Float[Tensor, "example d_mlp"], Float[Tensor, "example d_model"]]:
+    """K and V = W K + b: mean keys of a layer at the token to edit, over the contexts, and what is written there.
 
-    Cost: one forward pass over the contexts, up to the last site.
+    Cost: one forward pass over facts × contexts, up to the layer.
     """
-    acts = capture(model, [context + fact.text for context in contexts], sites)
-    at = place(token, fact.subject, [context + fact.prompt for context in contexts])
-    return [acts.flat(site, at).mean(0) for site in sites]
+    (k,) = means_at(model, facts, contexts, [mlp_act[layer]], token)
+    return k, model.mlp_output(layer)(k.to(model.dtype)).float()
 
 
-def mean_key_and_value(
-    model: Model, fact: Fact, contexts: Sequence[str], layer: int, token: str = "last subject"
-) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_model"]]:
-    """k̄ and v̄ = W k̄ + b: the layer's mean key and mean output at the token to edit, over the contexts.
+@torch.no_grad()
+def checked_output(model: Model, facts: Sequence[Fact], contexts: Sequence[str], layer: int, token: str) -> None:
+    """Check that what a layer adds to the stream is what its output projection writes.
 
     Raises:
         ValueError: the layer's output is not W k + b, so that changing W would not change it by δ.
 
-    Cost: one forward pass over the contexts, up to the layer.
+    Cost: one forward pass over facts × contexts, up to the layer.
     """
-    k, v = mean_at(model, fact, contexts, [mlp_act[layer], mlp_out[layer]], token)
-    with torch.no_grad():
-        written = model.mlp_output(layer)(k)
-    off = float((written - v).norm() / v.norm())
+    k, v = means_at(model, facts, contexts, [mlp_act[layer], mlp_out[layer]], token)
+    off = float((model.mlp_output(layer)(k.to(model.dtype)) - v).norm() / v.norm())
     if not off < 2 * torch.finfo(model.dtype).eps ** 0.5:
         raise ValueError(
             f"mlp_out.{layer} of {model.name} differs by {off:.1%} from what its output projection gives (it is "
-            "normalised or scaled behind it), so a change of that weight is not a change of mlp_out: "
-            "no editor of weights fits this family; take grace or in_context"
+            "normalised or scaled behind it), so a change of that weight is not a change of what the layer adds: "
+            "take rome, emmet or grace, which search what the projection writes"
         )
-    return k, v
-
-
-def checked_covariances(model: Model, covariance: Covariance | Sequence[Covariance]) -> tuple[Covariance, ...]:
-    """One covariance or several, by layer.
-
-    Raises:
-        ValueError: none at all, two of one layer, one of another model.
-    """
-    several = (covariance,) if isinstance(covariance, Covariance) else tuple(covariance)
-    layers = [c.layer for c in several]
-    if not several or len(set(layers)) < len(layers):
-        raise ValueError(f"covariances of layers {layers} were given: give one for each layer to edit")
-    for c in several:
-        if c.fingerprint != model.fingerprint:
-            raise ValueError(
-                f"the covariance is of layer {c.layer} of model {c.fingerprint[:12]}, "
-                f"the edit is of {model.fingerprint[:12]}: call covariance(model, data, {c.layer})"
-            )
-    return tuple(sorted(several, key=lambda c: c.layer))

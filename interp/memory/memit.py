@@ -8,8 +8,10 @@ from interp.memory.change import LowRank
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
-from interp.memory.keys import Facts, checked_covariances, listed, prefixes
-from interp.memory.spread import Layer, above_zero, ridged, spread, targets
+from interp.memory.keys import Facts, listed
+from interp.memory.own_words import prefixes
+from interp.memory.placing import placed
+from interp.memory.spread import Layer, above_zero, grouped, ridged, spread, targets
 from interp.memory.value import Search
 
 
@@ -17,11 +19,12 @@ def memit(
     model: Model,
     facts: Facts,
     *,
-    covariance: Covariance | Sequence[Covariance],
+    covariance: Covariance | Sequence[Covariance] | None = None,
+    layers: Sequence[int] | None = None,
     ridge: float = 0.01,
-    token: str = "last subject",
+    token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] = ("{} is a",),
+    preserve: Sequence[str] | None = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
@@ -32,18 +35,20 @@ def memit(
     Args:
         model: the model; its weights are left alone until the edit is applied.
         facts: what to rewrite, one fact or several.
-        covariance: of the keys of each layer to edit.
+        covariance: of the keys of each layer to edit; by default over texts the model writes itself, measured once.
+        layers: whose output projections to change; by default the covariances', or where `locate` says.
         ridge: λ as a share of the mean k̄ᵀ C⁻¹ k̄ of the facts, so that it means the same for any width and any scale of
             keys: a single fact keeps λ/(λ + 1) of what it should write from a layer.
-        token: where to write, "last subject" or "last prompt".
+        token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay.
+        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
+            of the subject by itself.
         search: settings of the search for z.
 
     Raises:
         ValueError: a covariance of another model; a ridge not above 0.
-        RuntimeError: a new object stays below probability 0.5 in the search; less than nine tenths of the facts are
-            said in the end; a layer's usual outputs would move by more than they are.
+        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+            are said in the end; a layer's usual outputs would move by more than they are.
 
     Cost: per fact one forward pass over the contexts, and a forward and backward pass per step of the search; then per
     layer one pass over the contexts of each fact, and one solve.
@@ -51,16 +56,20 @@ def memit(
     Meng et al. 2023, arXiv:2210.07229.
 
     ```python
-    edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)))
+    edit = memit(model, facts)
+    edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)), token="last subject")
     ```
     """
-    cs, facts, ridge = checked_covariances(model, covariance), listed(facts), above_zero(ridge)
+    facts, ridge = listed(facts), above_zero(ridge)
+    place = placed(model, facts, covariance, layers, token)
+    groups = grouped(facts, place.token)
     contexts = prefixes(model) if contexts is None else contexts
-    at = resid_post[cs[-1].layer]
-    z, found = targets(model, facts, [at], contexts, preserve, token, search)
+    at = resid_post[place.covariances[-1].layer]
+    z, found = targets(model, groups, [at], contexts, preserve, place.token, search)
 
     def update(here: Layer) -> LowRank:
         return ridged(here, ridge, here.left)
 
-    updates = spread(model, facts, cs, at, z[at], update, contexts, token)
-    return finished(model, Edit(facts, "memit", updates, model.fingerprint, searched(found)), cs, share=0.9)
+    updates = spread(model, groups, place, at, z[at], update, contexts)
+    edit = Edit(facts, "memit", updates, model.fingerprint, searched(found))
+    return finished(model, edit, place.covariances, share=0.9)

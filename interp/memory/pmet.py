@@ -13,8 +13,10 @@ from interp.memory.change import LowRank
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
-from interp.memory.keys import Facts, checked_covariances, listed, prefixes
-from interp.memory.spread import Layer, above_zero, ridged, spread, targets
+from interp.memory.keys import Facts, listed
+from interp.memory.own_words import prefixes
+from interp.memory.placing import placed
+from interp.memory.spread import Layer, above_zero, grouped, ridged, spread, targets
 from interp.memory.value import Search, State
 
 SAID, KEPT = 0.1, 0.01
@@ -24,11 +26,12 @@ def pmet(
     model: Model,
     facts: Facts,
     *,
-    covariance: Covariance | Sequence[Covariance],
+    covariance: Covariance | Sequence[Covariance] | None = None,
+    layers: Sequence[int] | None = None,
     ridge: float = 0.01,
-    token: str = "last subject",
+    token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] = ("{} is a",),
+    preserve: Sequence[str] | None = None,
     search: Search = Search(kl=1.0),  # noqa: B008
 ) -> Edit:
     """Write facts at once: as `memit`, with targets v = v̄ + δ of the last layer's mlp_out (Li et al. 2024).
@@ -40,37 +43,42 @@ def pmet(
     Args:
         model: the model; its weights are left alone until the edit is applied.
         facts: what to rewrite, one fact or several.
-        covariance: of the keys of each layer to edit.
+        covariance: of the keys of each layer to edit; by default over texts the model writes itself, measured once.
+        layers: whose output projections to change; by default the covariances', or where `locate` says.
         ridge: λ as a share of the mean k̄ᵀ C⁻¹ k̄ of the facts.
-        token: where to write, "last subject" or "last prompt".
+        token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay.
+        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
+            of the subject by itself.
         search: settings of the search.
 
     Raises:
         ValueError: a covariance of another model; a ridge not above 0.
-        RuntimeError: a new object stays below probability 0.5 in the search; less than nine tenths of the facts are
-            said in the end, as attention is not changed; the change outgrows the weight.
+        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+            are said in the end, as attention is not changed; the change outgrows the weight.
 
     Cost: as `memit`.
 
     Li et al. 2024, arXiv:2308.08742.
 
     ```python
-    edit = pmet(model, facts, covariance=covariances(model, texts, (1, 2, 3)))
+    edit = pmet(model, facts)
     ```
     """
-    cs, facts, ridge = checked_covariances(model, covariance), listed(facts), above_zero(ridge)
+    facts, ridge = listed(facts), above_zero(ridge)
+    place = placed(model, facts, covariance, layers, token)
+    groups = grouped(facts, place.token)
     contexts = prefixes(model) if contexts is None else contexts
-    last = cs[-1].layer
+    last = place.covariances[-1].layer
     sites = [attn_out[last], mlp_out[last]]
-    v, found = targets(model, facts, sites, contexts, preserve, token, search, said_and_kept)
+    v, found = targets(model, groups, sites, contexts, preserve, place.token, search, said_and_kept)
 
     def update(here: Layer) -> LowRank:
         return ridged(here, ridge, sqrt(here.left))
 
-    updates = spread(model, facts, cs, mlp_out[last], v[mlp_out[last]], update, contexts, token)
-    return finished(model, Edit(facts, "pmet", updates, model.fingerprint, searched(found)), cs, share=0.9)
+    updates = spread(model, groups, place, mlp_out[last], v[mlp_out[last]], update, contexts)
+    edit = Edit(facts, "pmet", updates, model.fingerprint, searched(found))
+    return finished(model, edit, place.covariances, share=0.9)
 
 
 def said_and_kept(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:

@@ -1,28 +1,28 @@
 """Causal tracing: where in the model a fact passes, by breaking the subject and restoring one place at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks import Activations, Intervention, Model, Site, capture, intervene
-from hooks.interventions import Rows
-from hooks.position import everywhere, substring
+from hooks import Model, Site, capture
+from hooks.position import substring
 from hooks.site import attn_out, embed, mlp_out, resid_post
-from interp.memory.fact import Query
+from interp.estimate import Estimate, bootstrap, share
+from interp.memory.breaking import replaced, restored, spoilt
+from interp.memory.fact import Subject
 
-ROLES = ("first subject", "middle subject", "last subject", "first after", "middle after", "last prompt")
-STATES = "residual state"
-
-
-@dataclass(frozen=True)
-class Subject(Query):
-    """A query whose subject is to be broken: the subject is spelt in the prompt, without its article."""
-
-    subject: str
+ROLES: Sequence[str] = ("first subject", "middle subject", "last subject", "first after", "middle after", "last prompt")
+STATES, MLP, ATTENTION = "residual state", "feed-forward", "attention"
+KINDS: Mapping[str, Callable[[int], Site]] = {
+    STATES: resid_post.__getitem__,
+    MLP: mlp_out.__getitem__,
+    ATTENTION: attn_out.__getitem__,
+}
+BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,25 +63,66 @@ class Trace:
         )
         return torch.nanquantile(means, torch.tensor([0.025, 0.975]), dim=0)
 
+    @property
+    def location(self) -> "Location":
+        """The role and layers with the largest average indirect effect.
+
+        Raises:
+            ValueError: a trace of residual states, where restoring the last one is trivially the clean run.
+        """
+        if self.kind == STATES:
+            raise ValueError(
+                "restoring the last residual state of the last token restores everything, whatever the model knows, so "
+                "a trace of states names no place to edit: give one of trace_mlp or trace_attention"
+            )
+        average = self.average_indirect_effect.nan_to_num(-torch.inf)
+        role, column = divmod(int(average.argmax()), average.shape[1])
+        effect = self.indirect_effect[:, role, column]
+        others = torch.cat([self.indirect_effect[:, :role], self.indirect_effect[:, role + 1 :]], dim=1).nan_to_num(0.0)
+        rival = others.flatten(1)[:, int(others.mean(0).argmax())] if others.numel() else torch.zeros_like(effect)
+        known = ~effect.isnan()
+        at = self.recovered[known, role, column]
+        return Location(
+            role=self.roles[role],
+            layers=self.layers[column],
+            effect=_mean(effect[known]),
+            majority=share(at >= 0.5),
+            margin=_mean((effect - rival)[known]),
+        )
+
 
 @dataclass(frozen=True)
 class Location:
     """Where facts are: the token role and layers whose restoring recovers most, and how sure that is.
 
-    `majority` is the share of facts of which restoring there recovers at least half; `margin` is by how much its
-    average indirect effect exceeds that of the best other role.
+    Attributes:
+        role: the token.
+        layers: restored together.
+        effect: the average indirect effect there.
+        majority: the share of facts of which restoring there recovers at least half.
+        margin: by how much the effect exceeds that of the best place at another role traced, fact by fact; above 0
+            where no other was.
     """
 
     role: str
     layers: tuple[int, ...]
-    effect: float
-    majority: float
-    margin: float
+    effect: Estimate
+    majority: Estimate
+    margin: Estimate
 
     @property
     def layer(self) -> int:
-        """The middle one of the layers, which an edit takes by default."""
+        """The middle one of the layers, which an editor of one layer takes by default."""
         return self.layers[len(self.layers) // 2]
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval of the margin is above 0, over two facts or more."""
+        return self.margin.n > 1 and self.margin.low > 0
+
+
+def _mean(values: Float[Tensor, "n"]) -> Estimate:
+    return bootstrap(lambda sample: float(sample[0].mean()), [values.double()])
 
 
 def trace_states(
@@ -90,6 +131,7 @@ def trace_states(
     *,
     draws: int = 6,
     noise: float = 3.0,
+    others: Sequence[str] = (),
     seed: int = 0,
     progress: bool = False,
 ) -> Trace:
@@ -97,7 +139,7 @@ def trace_states(
 
     All else as `trace_mlp` says.
     """
-    return _trace(model, facts, STATES, resid_post.__getitem__, 1, draws, noise, seed, progress)
+    return traced(model, facts, STATES, 1, draws=draws, noise=noise, others=others, seed=seed, progress=progress)
 
 
 def trace_mlp(
@@ -107,33 +149,41 @@ def trace_mlp(
     *,
     draws: int = 6,
     noise: float = 3.0,
+    others: Sequence[str] = (),
     seed: int = 0,
     progress: bool = False,
 ) -> Trace:
     """Restore feed-forward outputs over windows of layers.
 
     The subject is broken by noise of 3 σ on its token embeddings, σ being the standard deviation of the facts' subject
-    embeddings; several draws are averaged. What is measured is the probability of the answer's first token.
+    embeddings; or, with `others`, by another subject of as many tokens in its place, which leaves the prompt one the
+    model may have read (symmetric token replacement, Zhang and Nanda 2024, arXiv:2309.16042). Several draws are
+    averaged. What is measured is the probability of the answer's first token.
 
     Args:
         model: the model.
         facts: prompts, subjects and answers the model knows.
         window: how many successive layers are restored together.
-        draws: how often the noise is drawn; each draw is the same for all that is restored.
+        draws: how often the noise, or the other subject, is drawn; each draw is the same for all that is restored.
         noise: its strength, in σ.
-        seed: of the noise.
+        others: subjects to stand in a subject's place instead of noise on it.
+        seed: of the draws.
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no facts, a subject that its prompt does not spell, a window wider than the model, no draws.
+        ValueError: no facts, a subject that its prompt does not spell, a window wider than the model, no draws; of
+            `others` none has as many tokens as a subject.
 
-    Cost: per fact, one clean pass and one pass over draws × roles rows for each window.
+    Cost: per fact one pass over a clean row and draws × (1 + roles × windows) others.
 
     ```python
-    locate(trace_mlp(model, [Subject("The Golden Gate Bridge is located in", "San Francisco", "Golden Gate Bridge")]))
+    facts = [Subject("The Golden Gate Bridge is located in", "San Francisco", "Golden Gate Bridge")]
+    trace_mlp(model, facts, others=["Brooklyn Bridge", "London Tower Bridge"]).location
     ```
     """
-    return _trace(model, facts, "feed-forward", mlp_out.__getitem__, window, draws, noise, seed, progress)
+    return traced(
+        model, facts, MLP, window, draws=draws, noise=noise, others=others, seed=seed, progress=progress
+    )
 
 
 def trace_attention(
@@ -143,35 +193,13 @@ def trace_attention(
     *,
     draws: int = 6,
     noise: float = 3.0,
+    others: Sequence[str] = (),
     seed: int = 0,
     progress: bool = False,
 ) -> Trace:
     """Restore attention outputs over windows of layers; all else as `trace_mlp` says."""
-    return _trace(model, facts, "attention", attn_out.__getitem__, window, draws, noise, seed, progress)
-
-
-def locate(trace: Trace) -> Location:
-    """The role and layers with the largest average indirect effect.
-
-    Raises:
-        ValueError: a trace of residual states, where restoring the last one is trivially the clean run.
-    """
-    if trace.kind == STATES:
-        raise ValueError(
-            "restoring the last residual state of the last token restores everything, whatever the model knows, so a "
-            "trace of states names no place to edit: give one of trace_mlp or trace_attention"
-        )
-    effect = trace.average_indirect_effect.nan_to_num(-torch.inf)
-    role, column = divmod(int(effect.argmax()), effect.shape[1])
-    others = torch.cat([effect[:role], effect[role + 1 :]])
-    at = trace.recovered[:, role, column]
-    at = at[~at.isnan()]
-    return Location(
-        role=trace.roles[role],
-        layers=trace.layers[column],
-        effect=float(effect[role, column]),
-        majority=float((at >= 0.5).double().mean()),
-        margin=float(effect[role, column] - others.max()),
+    return traced(
+        model, facts, ATTENTION, window, draws=draws, noise=noise, others=others, seed=seed, progress=progress
     )
 
 
@@ -192,17 +220,20 @@ def roles_of(n_tokens: int, subject: Sequence[int]) -> list[list[int]]:
     ]
 
 
-def _trace(
+def traced(
     model: Model,
     facts: Sequence[Subject],
     kind: str,
-    site: Callable[[int], Site],
     window: int,
+    *,
+    roles: Sequence[str] = ROLES,
     draws: int,
     noise: float,
+    others: Sequence[str],
     seed: int,
     progress: bool,
 ) -> Trace:
+    """Restore one kind of output over windows of layers at some roles; `trace_mlp` says the rest."""
     if not facts:
         raise ValueError("no facts were given to trace: give at least one the model knows")
     if not 1 <= window <= model.n_layers:
@@ -210,77 +241,25 @@ def _trace(
     if draws < 1 or not 0 <= noise < torch.inf:
         raise ValueError(f"draws={draws} of noise={noise} σ: give at least one draw, and a noise of 0 or more")
     windows = tuple(tuple(range(i, i + window)) for i in range(model.n_layers - window + 1))
-    std = noise * _embedding_std(model, facts)
-    rows = [
-        _trace_one(model, fact, site, windows, std, draws, seed + number)
-        for number, fact in enumerate(tqdm(facts, desc=f"tracing {kind}", disable=not progress))
-    ]
-    clean, corrupted, restored = (torch.stack(column) for column in zip(*rows, strict=True))
-    return Trace(kind, ROLES, windows, clean, corrupted, restored)
+    sites = [[KINDS[kind](layer) for layer in layers] for layers in windows]
+    std = 0.0 if others else noise * _embedding_std(model, facts)
+    clean, corrupted, rows = [], [], []
+    for number, fact in enumerate(tqdm(facts, desc=f"tracing {kind}", disable=not progress)):
+        random = torch.Generator().manual_seed(seed + number)
+        broken = replaced(model, fact, others, draws, random) if others else spoilt(model, fact, std, draws, random)
+        found = dict(zip(ROLES, roles_of(broken.ids.shape[1], broken.columns.tolist()), strict=True))
+        present = [role for role in roles if found[role]]
+        spots = [(found[role], together) for role in present for together in sites]
+        one, other, each = restored(model, broken, spots, BATCH)
+        row = torch.full((len(roles), len(windows)), torch.nan)
+        row[[roles.index(role) for role in present]] = each.view(len(present), len(windows))
+        clean.append(one)
+        corrupted.append(other)
+        rows.append(row)
+    return Trace(kind, tuple(roles), windows, torch.stack(clean), torch.stack(corrupted), torch.stack(rows))
 
 
 def _embedding_std(model: Model, facts: Sequence[Subject]) -> float:
     """The standard deviation σ of all entries of the embeddings of the subjects' tokens."""
     found = [capture(model, fact.prompt, [embed]).flat(embed, substring(fact.subject)) for fact in facts]
-    return float(torch.cat(found).std())
-
-
-@torch.no_grad()
-def _trace_one(
-    model: Model, fact: Subject, site: Callable[[int], Site], windows: Sequence[Sequence[int]],
-    std: float, draws: int, seed: int,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "class layer"]]:  # fmt: skip
-    """Clean, broken and restored probability of the answer's first token, for one fact."""
-    layers = sorted({layer for window in windows for layer in window})
-    clean = capture(model, fact.prompt, [site(layer) for layer in layers])
-    subject = substring(fact.subject, occurrence=-1).mask(clean.tokens)[0].nonzero().flatten()
-    n_tokens = int(clean.tokens.mask.sum())
-    asked = roles_of(n_tokens, subject.tolist())
-    answer = _first_token(model, fact)
-    random = torch.Generator().manual_seed(seed)
-    spoilt = std * torch.randn(draws, len(subject), model.d_model, generator=random).to(model.device)
-
-    def probability(roles: Sequence[Sequence[int]], window: Sequence[int]) -> Float[Tensor, "class"]:
-        ids = clean.tokens.ids.expand(draws * len(roles), -1)
-        plan: dict[Site | str, Intervention] = {embed: _spoil(spoilt.repeat(len(roles), 1, 1), subject)}
-        mask = torch.zeros(draws * len(roles), n_tokens, dtype=torch.bool, device=model.device)
-        for i, columns in enumerate(roles):
-            mask[i * draws : (i + 1) * draws, list(columns)] = True
-        for layer in window if bool(mask.any()) else ():
-            plan[site(layer)] = _restore(clean, site(layer), mask)
-        with intervene(model, plan):
-            last = model.run(ids)[:, -1].softmax(-1)[:, answer]
-        return last.view(len(roles), draws).mean(1).cpu()
-
-    (broken,) = probability([[]], [])
-    restored = torch.full((len(asked), len(windows)), torch.nan)
-    present = [i for i, columns in enumerate(asked) if columns]
-    for column, window in enumerate(windows):
-        restored[present, column] = probability([asked[i] for i in present], window)
-    return model.run(clean.tokens)[0, -1].softmax(-1)[answer].cpu(), broken, restored
-
-
-def _first_token(model: Model, fact: Subject) -> int:
-    n = int(model.tokens(fact.prompt).mask.sum())
-    return int(model.tokens(f"{fact.prompt} {fact.answer}").ids[0, n])
-
-
-def _spoil(noise: Float[Tensor, "batch pos d_model"], subject: Int[Tensor, "pos"]) -> Intervention:
-    """Add a row's own noise to each token of the subject."""
-
-    def fn(a: Tensor, rows: Rows) -> Tensor:
-        place = (rows.column[:, None] == subject[None]).int()
-        chosen = noise[rows.row, place.argmax(1)] * place.any(1)[:, None]
-        return a + chosen.to(a)
-
-    return Intervention("spoil", everywhere, fn)
-
-
-def _restore(clean: Activations, site: Site, mask: Tensor) -> Intervention:
-    """Put the clean value back, in each row at its own columns."""
-    value = clean[site][0]
-
-    def fn(a: Tensor, rows: Rows) -> Tensor:
-        return torch.where(mask[rows.row, rows.column][:, None], value[rows.column].to(a), a)
-
-    return Intervention("restore", everywhere, fn)
+    return float(torch.cat(found).float().std())

@@ -1,4 +1,4 @@
-"""The value that states a fact: a change δ of one site or two, searched by gradient through the frozen model."""
+"""The value that states a fact: a change δ at one place or two, searched by gradient through the frozen model."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooks import Intervention, Model, Position, Site, Tokens, intervene
-from hooks.interventions import apply
+from hooks import Model, Position, Tokens
 from interp.memory.completion import log_probs, tokens_after
-from interp.memory.fact import Fact, fill, last_token_before, last_token_of
+from interp.memory.fact import Fact, fill, last_token_before
+from interp.memory.remainder import Where, remainder
 
 TOKENS = ("last subject", "last prompt")
+FLAT, LITTLE, NEARLY = 5, 0.05, 5.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Search:
         kl: the weight of KL(p₀‖p_δ).
         decay: the weight of ‖δ‖/‖v̄‖.
         clamp: the longest δ, in units of ‖v̄‖.
-        stop: the loss in nats at which the search ends.
+        stop: the loss in nats at which the search ends; once NLL is within five times of it and the loss has not fallen
+            by a twentieth in five steps, it ends as well.
     """
 
     steps: int = 100
@@ -40,9 +42,9 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The change δ of each site that together state the fact, and what they reached."""
+    """The change δ at each place that together state the fact, and what they reached."""
 
-    deltas: Mapping[Site, Float[Tensor, "d_model"]]
+    deltas: Mapping[Where, Float[Tensor, "d_model"]]
     probability: float
     kl: float
     steps: int
@@ -69,7 +71,7 @@ class Statements:
     Attributes:
         tokens: the statements, then the preserved prompts.
         target: the tokens that spell the new object; none in the preserved prompts.
-        kept: the tokens of the preserved prompts after which the prediction is to stay.
+        kept: the tokens of the preserved texts, from the edited one on, after which the prediction is to stay.
         at: the token to which δ is added.
     """
 
@@ -79,38 +81,40 @@ class Statements:
     at: Position
 
 
-def place(token: str, subject: str, templates: Sequence[str]) -> Position:
-    """The token an edit writes at, in texts that begin with these templates: the subject's last or the prompt's last.
+def end_of(token: str, fact: Fact, context: str = "") -> int:
+    """The character behind the token an edit writes at, the subject's last or the prompt's last, in a text of the fact.
 
     Raises:
-        ValueError: another token; a template without exactly one `{}`.
+        ValueError: another token.
     """
     if token not in TOKENS:
         raise ValueError(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
-    if token == "last subject":
-        return last_token_of(subject, templates)
-    return last_token_before([len(fill(template, subject)) for template in templates])
+    if token == TOKENS[0]:
+        return len(context) + fact.prompt.index("{}") + len(fact.subject)
+    return len(context + fact.text)
 
 
 def statements(
-    model: Model, fact: Fact, contexts: Sequence[str], preserve: Sequence[str], token: str = "last subject"
+    model: Model, facts: Sequence[Fact], contexts: Sequence[str], preserve: Sequence[str], token: str = "last subject"
 ) -> Statements:
-    """Tokenise what `search_value` reads.
+    """Tokenise what `search_value` reads: facts of one subject after every context, and the preserved texts.
 
     Raises:
         ValueError: no contexts, no preserved templates, a template without exactly one `{}`.
     """
     if not contexts or not preserve:
         raise ValueError(f"{len(contexts)} contexts and {len(preserve)} preserved templates: give at least one of each")
-    templates = [context + fact.prompt for context in contexts] + list(preserve)
-    prompts = [fill(template, fact.subject) for template in templates]
-    n = len(contexts)
-    tokens = model.tokens([f"{prompt} {fact.new}" for prompt in prompts[:n]] + prompts[n:])
-    target = tokens_after(tokens, [len(prompt) for prompt in prompts])
-    subject = last_token_of(fact.subject, templates).mask(tokens)
-    end = last_token_before([len(prompt) for prompt in prompts]).mask(tokens)
-    stays = torch.arange(len(tokens), device=target.device)[:, None] >= n
-    return Statements(tokens, target, (subject | end) & stays, place(token, fact.subject, templates))
+    pairs = [(fact, context) for fact in facts for context in contexts]
+    stated = [context + fact.text for fact, context in pairs]
+    kept = [fill(template, facts[0].subject) for template in preserve]
+    ends = [end_of(token, fact, context) for fact, context in pairs]
+    behind = [template.index("{}") + len(facts[0].subject) for template in preserve]
+    ends += behind if token == TOKENS[0] else [*map(len, kept)]
+    tokens = model.tokens([f"{text} {fact.new}" for (fact, _), text in zip(pairs, stated, strict=True)] + kept)
+    at = last_token_before(ends)
+    after = at.mask(tokens).cumsum(1).bool() & tokens.content
+    stays = torch.arange(len(tokens), device=after.device)[:, None] >= len(stated)
+    return Statements(tokens, tokens_after(tokens, [*map(len, stated), *map(len, kept)]), after & stays, at)
 
 
 def likely_and_near(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
@@ -122,11 +126,11 @@ def likely_and_near(state: State, search: Search) -> tuple[Float[Tensor, ""], bo
 def search_value(
     model: Model,
     said: Statements,
-    v: Mapping[Site, Float[Tensor, "d_model"]],
+    v: Mapping[Where, Float[Tensor, "d_model"]],
     search: Search = Search(),  # noqa: B008
     objective: Objective = likely_and_near,
 ) -> Found:
-    """Search the δ that, added to each site at `said.at` in every text, makes the model say the new object.
+    """Search the δ that, added at each place to the token `said.at` in every text, makes the model say the new object.
 
     Minimises mean NLL(new | context + prompt) + kl · mean KL(p₀‖p_δ) + decay · ‖δ‖/‖v̄‖ by Adam, projecting on
     ‖δ‖ ≤ clamp · ‖v̄‖ (Meng et al. 2022, equation 4; the KL over all of `said.kept`, the norm relative).
@@ -134,7 +138,7 @@ def search_value(
     Args:
         model: the model.
         said: what to say and what to keep.
-        v: the sites to change, with what they hold; its norm is the unit of δ.
+        v: the places to change, with what they hold; its norm is the unit of δ.
         search: the settings.
         objective: another loss, or another end.
 
@@ -143,47 +147,52 @@ def search_value(
 
     Cost: a forward and a backward pass over `said` per step, the latter down to the site only.
     """
-    n = int(said.target.any(1).sum())
+    left = remainder(model, said.tokens, said.at.mask(said.tokens))
+    target, kept = left.of(said.target), left.of(said.kept)
+    n = int(target.any(1).sum())
     with torch.no_grad():
-        before = model.run(said.tokens)[said.kept].float().log_softmax(-1)
+        before = left.logits(model)[kept].float().log_softmax(-1)
     units = {site: float(value.float().norm()) for site, value in v.items()}
     deltas = {site: torch.zeros_like(value, dtype=torch.float32, requires_grad=True) for site, value in v.items()}
     adam = torch.optim.Adam(
         [{"params": [d], "lr": search.learning_rate * units[site] / len(d) ** 0.5} for site, d in deltas.items()]
     )
-    for step in range(search.steps + 1):
-        with torch.enable_grad(), frozen(model), intervene(model, _adding(deltas, said.at)):
-            logits = model.run(said.tokens)
-            nll = -log_probs(logits[:n], said.tokens.ids[:n], said.target[:n])
-            kl = F.kl_div(logits[said.kept].float().log_softmax(-1), before, log_target=True, reduction="batchmean")
+    losses: list[float] = []
+    while True:
+        with torch.enable_grad(), frozen(model), left.adding(model, deltas):
+            logits = left.logits(model)
+            nll = -log_probs(logits[:n], left.ids[:n], target[:n])
+            kl = F.kl_div(logits[kept].float().log_softmax(-1), before, log_target=True, reduction="batchmean")
             size = torch.stack([d.norm() / units[site] for site, d in deltas.items()]).sum()
-            state = State(nll.mean(), kl, size, _agrees(logits[:n], said, n))
+            state = State(nll.mean(), kl, size, _agrees(logits[:n], left.ids[:n], target[:n]))
             loss, enough = objective(state, search)
         if not bool(torch.isfinite(loss)):
-            raise RuntimeError(f"the search for v* met a loss of {float(loss)} at step {step}: lower its learning rate")
-        if step == search.steps or enough:
-            break
+            met = f"a loss of {float(loss)} at step {len(losses)}"
+            raise RuntimeError(f"the search for v* met {met}: lower its learning rate")
+        losses.append(float(loss.detach()))
+        step = len(losses) - 1
+        if step == search.steps or enough or _flat(losses, state, search):
+            found = {site: d.detach().clone() for site, d in deltas.items()}
+            return Found(found, float((-nll.detach()).exp().mean()), float(kl.detach()), step)
         for d, grad in zip(deltas.values(), torch.autograd.grad(loss, [*deltas.values()]), strict=True):
             d.grad = grad
         adam.step()
         with torch.no_grad():
             for site, d in deltas.items():
-                d *= min(1.0, search.clamp * units[site] / max(float(d.norm()), 1e-30))
-    found = {site: d.detach().clone() for site, d in deltas.items()}
-    return Found(found, float((-nll.detach()).exp().mean()), float(kl.detach()), step)
+                d.mul_(min(1.0, search.clamp * units[site] / max(float(d.norm()), 1e-30)))
 
 
-def _adding(deltas: Mapping[Site, Tensor], at: Position) -> dict[Site | str, Intervention]:
-    def adding(delta: Tensor) -> Intervention:
-        return apply(lambda a: (a.float() + delta).to(a), at)
+def _flat(losses: Sequence[float], state: State, search: Search) -> bool:
+    """Whether the object is said, likely, and the loss falls no more."""
+    likely = state.said and float(state.nll.detach()) < NEARLY * search.stop
+    return likely and len(losses) > FLAT and losses[-1] > (1 - LITTLE) * losses[-1 - FLAT]
 
-    return {site: adding(delta) for site, delta in deltas.items()}
 
-
-def _agrees(logits: Float[Tensor, "batch pos vocab"], said: Statements, n: int) -> bool:
+def _agrees(
+    logits: Float[Tensor, "batch pos vocab"], ids: Int[Tensor, "batch pos"], target: Bool[Tensor, "batch pos"]
+) -> bool:
     """Whether arg max gives every token of the new object after the true ones before it."""
-    best, target = logits[:, :-1].argmax(-1), said.target[:n, 1:]
-    return bool((best == said.tokens.ids[:n, 1:])[target].all())
+    return bool((logits[:, :-1].argmax(-1) == ids[:, 1:])[target[:, 1:]].all())
 
 
 @contextmanager

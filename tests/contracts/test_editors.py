@@ -27,7 +27,7 @@ from interp.memory import (
     rome,
 )  # fmt: skip
 from interp.memory.fact import answered
-from interp.memory.keys import mean_at
+from interp.memory.keys import means_at
 from interp.memory.scorecard import control
 from interp.memory.value import search_value, statements
 from tests.contracts.words import sentences, taught, untaught
@@ -273,7 +273,7 @@ def test_fine_tuning_stays_within_its_bound(world: World) -> None:
 
 def test_the_first_step_of_a_search_is_the_rate_times_what_the_site_holds(world: World) -> None:
     for site in (mlp_out[0], resid_post[1]):
-        (v,) = mean_at(world.model, ROME, [""], [site], "last prompt")
-        said = statements(world.model, ROME, [""], ["{} speaks"], "last prompt")
+        ((v,),) = means_at(world.model, [ROME], [""], [site], "last prompt")
+        said = statements(world.model, [ROME], [""], ["{} speaks"], "last prompt")
         found = search_value(world.model, said, {site: v}, Search(steps=1, learning_rate=0.03, stop=0.0))
         assert float(found.deltas[site].norm() / v.norm()) == pytest.approx(0.03, rel=1e-3)

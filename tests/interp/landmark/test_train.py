@@ -7,6 +7,7 @@ import torch
 
 import interp.landmark.train as training
 from interp.landmark.evaluate import Question, exact
+from interp.landmark.gated import gated_states, new_gated_model
 from interp.landmark.relations import triples
 from interp.landmark.sealing import carry, first_mention, sealed
 from interp.landmark.tokenizer import END_OF_TEXT
@@ -54,6 +55,25 @@ def test_the_unsealed_forward_pass_is_that_of_hugging_face_within_half_precision
     with torch.no_grad():
         expected = model.transformer(rows["ids"]).last_hidden_state
     assert torch.allclose(hidden(model, rows, ALL), expected, atol=0.06)
+
+
+def test_the_gated_siblings_forward_pass_is_that_of_hugging_face(rows) -> None:
+    torch.manual_seed(0)
+    sibling = new_gated_model(64, 12, n_layer=3, d_model=32, n_head=2, d_mlp=48).eval()
+    bias = [training._bias(layer).float() for layer in lower(*sealed(rows, ALL, NONE))]
+    with torch.no_grad():
+        ours = gated_states(sibling, rows, bias, torch.zeros(2, 32), NONE, 4).view(2, 12, -1)
+        assert torch.allclose(ours, sibling.model(rows["ids"]).last_hidden_state, atol=1e-5)
+        rows |= {"weight": torch.ones(2, 12)}
+        loss, plain = training.weighted_loss(sibling, rows, torch.Generator().manual_seed(0))
+    assert loss.isfinite() and float(loss) == pytest.approx(float(plain), rel=1e-5)
+    matrices, others = ([p for group in o.param_groups for p in group["params"]] for o in training.optimizers(sibling))
+    assert len(matrices) == 3 * 7 and len(matrices) + len(others) == len([*sibling.parameters()])
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="architecture='bert': choose 'gpt2' or 'llama'"):
+        training.train(tmp_path, architecture="bert")
 
 
 def test_packed_documents_do_not_see_each_other(model, rows) -> None:

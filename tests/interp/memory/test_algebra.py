@@ -27,7 +27,7 @@ def problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def solved(k: torch.Tensor, delta: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    return LowRank(0, least_change(k[None], c), delta[None]).delta
+    return LowRank(0, least_change(k[None], torch.linalg.solve(c, k)[None]), delta[None]).delta
 
 
 def test_the_update_maps_the_key_to_the_value_exactly() -> None:
@@ -123,6 +123,17 @@ def test_shrinking_keeps_the_trace() -> None:
     assert torch.isclose(shrink(c, 0.3).trace(), c.trace())
 
 
+def test_a_covariance_solves_with_its_shrunk_matrix_and_decomposes_once() -> None:
+    k, _, c = problem()
+    whole = Covariance(c, 0.1, 3, 200, "abc")
+    keys = torch.stack([k, 2 * k + 1])
+    assert torch.allclose(whole.solve(keys) @ shrink(c, 0.1), keys, rtol=1e-9)
+    assert whole.spectrum is whole.spectrum
+    poor = Covariance(torch.outer(k, k), 0.0, 3, 1, "abc")
+    with pytest.raises(ValueError, match="the covariance of layer 3 has rank below 24 at shrinkage 0: estimate it on"):
+        poor.solve(k)
+
+
 def test_a_covariance_is_read_back_as_written(tmp_path: Path) -> None:
     _, _, c = problem()
     whole = Covariance(c, 0.01, 3, 200, "abc")
@@ -136,7 +147,7 @@ def test_of_all_updates_that_write_several_values_it_moves_other_keys_least() ->
     _, _, c = problem(6)
     random = torch.Generator().manual_seed(7)
     k, r = (torch.randn(3, n, generator=random, dtype=torch.float64) for n in (D, OUT))
-    update = LowRank(0, least_change(k, c), r).delta
+    update = LowRank(0, least_change(k, k @ torch.linalg.inv(c)), r).delta
     assert (k @ update - r).norm() / r.norm() < 1e-12
     cost = torch.trace(update.T @ c @ update)
     for _ in range(100):
@@ -152,14 +163,16 @@ def test_the_left_factor_is_that_of_memits_equation() -> None:
     k, r = (torch.randn(5, n, generator=random, dtype=torch.float64) for n in (D, OUT))
     for ridge in (1e-3, 1.0, 100.0):
         theirs = torch.linalg.inv(ridge * c + k.T @ k) @ k.T @ r
-        assert torch.allclose(LowRank(0, least_change(k, c, ridge), r).delta, theirs, rtol=1e-8, atol=1e-10)
+        ours = LowRank(0, least_change(k, k @ torch.linalg.inv(c), ridge), r).delta
+        assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
 def test_more_ridge_writes_less_at_the_keys_and_moves_others_less() -> None:
     _, _, c = problem(8)
     random = torch.Generator().manual_seed(9)
     k, r = (torch.randn(5, n, generator=random, dtype=torch.float64) for n in (D, OUT))
-    updates = [LowRank(0, least_change(k, c, ridge), r).delta for ridge in (0.0, 0.1, 1.0, 10.0, 100.0)]
+    inverse = k @ torch.linalg.inv(c)
+    updates = [LowRank(0, least_change(k, inverse, ridge), r).delta for ridge in (0.0, 0.1, 1.0, 10.0, 100.0)]
     missed = [float((k @ u - r).norm()) for u in updates]
     moved = [float(torch.trace(u.T @ c @ u)) for u in updates]
     assert missed == sorted(missed) and moved == sorted(moved, reverse=True)
@@ -168,7 +181,7 @@ def test_more_ridge_writes_less_at_the_keys_and_moves_others_less() -> None:
 def test_two_values_at_one_key_are_refused() -> None:
     k, _, c = problem()
     with pytest.raises(ValueError, match="the 2 keys depend on each other, so not every value can be written exactly"):
-        least_change(torch.stack([k, 2 * k]), c)
+        least_change(torch.stack([k, 2 * k]), torch.linalg.solve(c, torch.stack([k, 2 * k]).T).T)
 
 
 def test_the_quiet_directions_are_those_of_the_smallest_eigenvalues_whatever_the_scale_of_the_keys() -> None:
@@ -258,3 +271,13 @@ def test_what_an_earlier_edit_wrote_moves_less_when_its_keys_are_kept_and_nothin
         assert (k @ update - r).norm() < 0.02 * r.norm()
         assert (update - basis @ basis.T @ update).norm() < 1e-10 * update.norm()
     assert (earlier @ careful).norm() < 0.05 * (earlier @ blind).norm()
+
+
+def test_the_confined_factor_is_that_of_alphaedits_equation() -> None:
+    random = torch.Generator().manual_seed(6)
+    basis = torch.linalg.qr(torch.randn(D, D, generator=random, dtype=torch.float64))[0][:, :14]
+    k, kept = torch.randn(2, D, generator=random).double(), torch.randn(5, D, generator=random).double()
+    p = basis @ basis.T
+    scale = 0.1 * float((k @ p).square().sum(1).mean())
+    theirs = torch.linalg.solve(p @ (k.T @ k + kept.T @ kept) + scale * torch.eye(D).double(), p @ k.T).T
+    assert torch.allclose(confined(k, kept, basis, ridge=0.1), theirs, rtol=1e-8)

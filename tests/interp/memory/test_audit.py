@@ -10,9 +10,10 @@ import torch
 
 from hooks import Model
 from interp.memory import Case, Edit, Fact, Query, Search, audit, covariance, read_cases, rome
-from interp.memory.audit import MEASURES, entropy
 from interp.memory.change import LowRank
 from interp.memory.completion import score
+from interp.memory.measuring import MEASURES
+from interp.memory.wording import consistency, entropy, rarity
 from tests.contracts.words import FILLER, sentences, taught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -24,6 +25,9 @@ CASE = Case(
     (Query("Milan is in", "Italy"),),
     (Query("Rome speaks", "Latin"),),
     (Query("so they say . Rome is in", "Peru"),),
+    (Query("Lima speaks", "Quechua"),),
+    (Query("and Rome is in", "Peru"),),
+    ("Lima is in Peru", "Cusco is in Peru"),
 )
 
 
@@ -47,7 +51,9 @@ def test_an_edit_of_nothing_and_a_refusal_leave_every_measure_as_it_was(model: M
         assert found.table[name] == found.table["unedited"]
     assert found.table["unedited"]["drift"].value == 0.0 and found.table["unedited"]["perplexity"].value == 1.0
     assert found.table["unedited"].keys() == MEASURES.keys()
-    assert found.refused == {"nothing": {}, "refusing": {"Rome is in": "no room for Peru"}}
+    assert found.refused == {"nothing": {}, "refusing": {"Rome is in": "no room for Peru"}, "in context": {}}
+    assert found.said["nothing"] == found.said["refusing control"] == found.said["unedited"]
+    assert [*found.said["unedited"]] == ["Rome is in"]
 
 
 def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model: Model) -> None:
@@ -57,7 +63,8 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
 
     def editor(model: Model, fact: Fact) -> Edit:
         search = Search(learning_rate=0.2, clamp=10.0, kl=0.0)
-        made.append(rome(model, fact, covariance=c, token="last prompt", contexts=("",), search=search))
+        how = {"token": "last prompt", "contexts": ("",), "preserve": ("{} is a",)}
+        made.append(rome(model, fact, covariance=c, **how, search=search))
         return made[-1]
 
     found = audit(model, [CASE], {"rome": editor}, FILLER, n_generated=8)
@@ -75,6 +82,27 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
     parts = (row["efficacy"], row["paraphrase"], row["neighbours true over new"])
     assert found.harmonic("rome") == pytest.approx(3 / sum(1 / p for p in parts) if min(parts) else 0.0)
     assert found.table["unedited"]["neighbours true"].value == found.table["unedited"]["others said"].value == 1.0
+
+
+def test_the_consistency_is_the_cosine_of_weighted_counts() -> None:
+    texts = ["Rome is in Italy", "Oslo is in Norway"]
+    idf = rarity(texts)
+    assert idf["rome"] == pytest.approx(math.log(3 / 2) + 1) and idf["is"] == pytest.approx(1.0)
+    rare = idf["rome"] ** 2
+    assert consistency("Rome is in Peru", texts[:1], idf) == pytest.approx((rare + 2) / (2 * rare + 2))
+    assert consistency("fog", texts, idf) == consistency("", texts, idf) == 0.0
+
+
+def test_the_size_of_a_change_is_relative_and_in_context_stands_beside_every_editor(model: Model) -> None:
+    def writing(model: Model, fact: Fact) -> Edit:
+        update = LowRank(0, torch.ones(1, model.d_mlp), torch.ones(1, model.d_model))
+        return Edit((fact,), "writing", (update,), model.fingerprint)
+
+    table = audit(model, [CASE], {"writing": writing}, FILLER[:1], n_generated=2).table
+    size = float(model.w_out(0).detach().norm())
+    assert table["writing"]["norm"].value == pytest.approx((model.d_mlp * model.d_model) ** 0.5 / size, rel=1e-5)
+    assert table["in context"]["norm"].value == table["unedited"]["norm"].value == 0.0
+    assert table["in context control"].keys() == table["unedited"].keys()
 
 
 def test_an_audit_without_cases_or_of_an_editor_called_unedited_is_refused(model: Model) -> None:

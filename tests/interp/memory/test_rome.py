@@ -11,16 +11,17 @@ from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, Edit, Fact, Query, Search, covariance, prefixes, rome, scorecard
 from interp.memory.change import LowRank, least_change
 from interp.memory.completion import score, tokens_after
-from interp.memory.fact import answer_in, answered, last_token_of
+from interp.memory.fact import answer_in, answered, last_token_before, last_token_of
 from interp.memory.finish import finished
-from interp.memory.keys import mean_key_and_value
+from interp.memory.keys import checked_output, keys_and_values
 from interp.memory.scorecard import control
-from interp.memory.value import place, search_value, statements
+from interp.memory.value import end_of, search_value, statements
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 FACT = Fact("Rome", "so {} is", "b", "a")
 CONTEXTS = ("", "one. ", "and two. ")
+HOW = {"token": "last subject", "contexts": CONTEXTS, "preserve": ("{} is a",)}
 TEXTS = [f"some words {i} to read here" for i in range(40)]
 SEARCH = Search(steps=200, learning_rate=0.3, clamp=20.0, kl=0.0, decay=0.0)
 OBJECTS = {"Rome": "b", "Oslo": "b", "Lima": "a", "Bern": "a"}
@@ -45,7 +46,7 @@ def taught(model: Model) -> Model:
 def edited(fresh: Callable) -> tuple[Model, Edit, Covariance]:
     model = taught(fresh("gpt2"))
     c = covariance(model, TEXTS, 1, batch_size=8)
-    return model, rome(model, FACT, layer=1, covariance=c, contexts=CONTEXTS, search=SEARCH), c
+    return model, rome(model, FACT, layer=1, covariance=c, **HOW, search=SEARCH), c
 
 
 def test_the_new_object_is_generated_with_the_edit_and_not_without(edited: tuple) -> None:
@@ -102,12 +103,12 @@ def test_the_control_edit_has_the_same_key_and_norm_and_another_value(edited: tu
 def test_a_target_out_of_reach_is_an_error_that_says_what_was_reached(edited: tuple) -> None:
     model, _, c = edited
     with pytest.raises(RuntimeError, match=r"reached 'a' with probability 0\.\d+ only, after 1 steps at layer 1"):
-        rome(model, FACT, layer=1, covariance=c, contexts=CONTEXTS, search=Search(steps=1, learning_rate=1e-4))
+        rome(model, FACT, layer=1, covariance=c, **HOW, search=Search(steps=1, learning_rate=1e-4))
 
 
 def test_the_covariance_of_another_layer_is_refused(edited: tuple) -> None:
     model, _, c = edited
-    with pytest.raises(ValueError, match=r"the covariance is of layer 1 .* call covariance\(model, data, 0\)"):
+    with pytest.raises(ValueError, match=r"the covariances are of layers .1., .* call covariances\(model, data, .0.\)"):
         rome(model, FACT, layer=0, covariance=c, contexts=CONTEXTS)
 
 
@@ -136,7 +137,7 @@ def test_the_last_subject_token_is_found_with_padding_contexts_and_the_subject_s
 def test_a_prompt_can_be_edited_at_its_own_last_token(edited: tuple) -> None:
     model, _, c = edited
     edit = rome(model, FACT, covariance=c, token="last prompt", contexts=[""], search=SEARCH)
-    at = place("last prompt", "Rome", [FACT.prompt])
+    at = last_token_before([end_of("last prompt", FACT)])
     before = capture(model, FACT.text, [mlp_act[1]]).flat(mlp_act[1], at)
     assert torch.allclose(before @ edit.updates[0].key[0].float(), torch.ones(1), atol=1e-4)
     with edit.applied(model):
@@ -145,8 +146,8 @@ def test_a_prompt_can_be_edited_at_its_own_last_token(edited: tuple) -> None:
 
 def test_preserving_a_continuation_keeps_it_closer_to_what_it_was(edited: tuple) -> None:
     model, _, _ = edited
-    said = statements(model, FACT, CONTEXTS, ["so {} is not", "when {} was"])
-    _, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
+    said = statements(model, [FACT], CONTEXTS, ["so {} is not", "when {} was"])
+    _, (v,) = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
     free, held = (
         search_value(model, said, {mlp_out[1]: v}, Search(30, 0.2, kl=kl, decay=0.0, clamp=20.0, stop=0.0))
         for kl in (0.0, 3.0)
@@ -158,29 +159,29 @@ def test_the_search_leaves_no_gradient_and_every_weight_as_trainable_as_it_was(e
     model, _, _ = edited
     model.hf.transformer.wpe.weight.requires_grad_(False)
     try:
-        _, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
-        search_value(model, statements(model, FACT, CONTEXTS, ["{} is a"]), {mlp_out[1]: v}, Search(steps=1))
+        _, (v,) = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
+        search_value(model, statements(model, [FACT], CONTEXTS, ["{} is a"]), {mlp_out[1]: v}, Search(steps=1))
         frozen = [name for name, p in model.hf.named_parameters() if not p.requires_grad]
         assert frozen == ["transformer.wpe.weight"]
     finally:
         model.hf.transformer.wpe.weight.requires_grad_(True)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt_neox"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt_neox", "gemma2"])
 def test_other_families_are_edited_at_what_their_output_projection_writes(family: str, fresh: Callable) -> None:
     model = fresh(family)
-    k, v = mean_key_and_value(model, FACT, CONTEXTS, 1)
-    delta = torch.randn(model.d_model).double()
-    update = LowRank(1, least_change(k[None], torch.eye(model.d_mlp)), delta[None])
+    k, v = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
+    delta = torch.randn(1, model.d_model).double()
+    update = LowRank(1, least_change(k, k), delta)
     edit = Edit((FACT,), "rome", (update,), model.fingerprint)
     with edit.applied(model):
-        moved = mean_key_and_value(model, FACT, CONTEXTS, 1)[1] - v
+        moved = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")[1] - v
     assert torch.allclose(moved.double(), delta, atol=1e-4, rtol=1e-4)
 
 
-def test_a_family_that_normalises_what_the_layer_writes_is_refused(fresh: Callable) -> None:
+def test_editors_of_what_a_layer_adds_refuse_a_family_that_normalises_it(fresh: Callable) -> None:
     with pytest.raises(ValueError, match=r"mlp_out.1 of .* differs by .* from what its output projection gives"):
-        mean_key_and_value(fresh("gemma2"), FACT, CONTEXTS, 1)
+        checked_output(fresh("gemma2"), [FACT], CONTEXTS, 1, "last subject")
 
 
 def test_an_unknown_token_to_edit_and_a_template_without_place_are_refused(edited: tuple) -> None:
@@ -188,9 +189,9 @@ def test_an_unknown_token_to_edit_and_a_template_without_place_are_refused(edite
     with pytest.raises(ValueError, match="token='subject': choose 'last subject' or 'last prompt'"):
         rome(model, FACT, covariance=c, token="subject", contexts=CONTEXTS)
     with pytest.raises(ValueError, match="template='it is a' has 0 places for the subject: write {} once"):
-        rome(model, FACT, covariance=c, contexts=CONTEXTS, preserve=["it is a"])
+        rome(model, FACT, covariance=c, token="last subject", contexts=CONTEXTS, preserve=["it is a"])
     with pytest.raises(ValueError, match="0 contexts and 1 preserved templates: give at least one of each"):
-        rome(model, FACT, covariance=c, contexts=[])
+        rome(model, FACT, covariance=c, token="last subject", contexts=[], preserve=["{} is a"])
 
 
 def test_an_edit_that_works_in_the_search_but_not_in_the_weights_is_refused(edited: tuple) -> None:

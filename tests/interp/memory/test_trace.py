@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from hooks import Model, capture, intervene
-from hooks.position import substring
-from hooks.site import embed, resid_post
-from interp.memory import Subject, locate, trace_attention, trace_mlp, trace_states
-from interp.memory.trace import ROLES, Trace, _restore, _spoil, roles_of
+from hooks import Model
+from hooks.site import resid_post
+from interp.memory import Fact, Subject, locate, trace_attention, trace_mlp, trace_states
+from interp.memory.breaking import replaced, restored, spoilt
+from interp.memory.trace import ROLES, Trace, roles_of
 
 FACTS = [Subject("so Rome is in", "Italy", "Rome"), Subject("Oslo is", "b", "Oslo")]
 
 
 def test_noise_of_zero_breaks_nothing_and_restoring_then_has_no_effect(gpt2: Model) -> None:
     trace = trace_mlp(gpt2, FACTS, window=2, noise=0.0)
-    assert torch.allclose(trace.corrupted, trace.clean, atol=1e-6)
-    assert trace.indirect_effect.nan_to_num(0.0).abs().max() < 1e-6
+    assert torch.equal(trace.corrupted, trace.clean)
+    assert torch.equal(trace.indirect_effect.nan_to_num(0.0), torch.zeros_like(trace.restored))
 
 
 def test_restoring_the_last_state_of_the_last_prompt_token_gives_the_clean_probability(gpt2: Model) -> None:
@@ -48,9 +48,11 @@ def test_the_place_with_the_largest_effect_is_located_with_its_margin_and_majori
     restored[:, 5, 2] = 0.3
     windows = ((0, 1), (1, 2), (2, 3))
     trace = Trace("feed-forward", ROLES, windows, torch.full((4,), 0.9), torch.full((4,), 0.1), restored)
-    found = locate(trace)
-    assert (found.role, found.layers, found.layer, found.majority) == ("last subject", (1, 2), 2, 0.75)
-    assert found.effect == pytest.approx(0.625) and found.margin == pytest.approx(0.425)
+    found = trace.location
+    assert (found.role, found.layers, found.layer, found.majority.value) == ("last subject", (1, 2), 2, 0.75)
+    assert found.effect.value == pytest.approx(0.625) and found.margin.value == pytest.approx(0.425)
+    assert found.margin.low < 0.425 < found.margin.high and found.effect.n == 4
+    assert found.sure == (found.margin.low > 0)
     low, high = trace.interval()[:, 2, 1]
     assert low < 0.625 < high
 
@@ -74,25 +76,43 @@ def test_the_broken_run_is_the_clean_one_with_noise_on_the_subjects_embeddings_a
 
 
 def test_restoring_one_state_of_every_token_gives_the_clean_run(gpt2: Model) -> None:
+    broken = spoilt(gpt2, FACTS[0], 3.0, 3, torch.Generator().manual_seed(0))
+    every = range(broken.ids.shape[1])
+    clean, corrupted, (whole, nothing) = restored(gpt2, broken, [(every, [resid_post[1]]), (every, [])], 100)
+    assert float(whole) == pytest.approx(float(clean), rel=1e-6)
+    assert float(nothing) == pytest.approx(float(corrupted), rel=1e-6) != pytest.approx(float(clean), rel=1e-3)
+
+
+def test_parts_of_the_batch_change_nothing(gpt2: Model) -> None:
+    broken = spoilt(gpt2, FACTS[0], 3.0, 2, torch.Generator().manual_seed(0))
+    spots = [([column], [resid_post[layer]]) for column in range(4, 8) for layer in range(2)]
+    one, other = (restored(gpt2, broken, spots, n)[2] for n in (3, 100))
+    assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_another_subject_of_as_many_tokens_stands_in_the_subjects_place(gpt2: Model) -> None:
     fact = FACTS[0]
-    clean = capture(gpt2, fact.prompt, [resid_post[1]])
-    subject = substring("Rome").mask(clean.tokens)[0].nonzero().flatten()
-    noise = torch.randn(3, len(subject), gpt2.d_model, generator=torch.Generator().manual_seed(0))
-    everything = torch.ones(3, clean.tokens.ids.shape[1], dtype=torch.bool)
-    ids = clean.tokens.ids.expand(3, -1)
-    # no noise reaches the beginning-of-text token, which comes before the subject
-    with torch.no_grad(), intervene(gpt2, {embed: _spoil(noise, subject)}):
-        broken = gpt2.run(ids)[:, -1]
-        with intervene(gpt2, {resid_post[1]: _restore(clean, resid_post[1], everything)}):
-            restored = gpt2.run(ids)[:, -1]
-    with torch.no_grad():
-        whole = gpt2.run(ids)[:, -1]
-    assert torch.allclose(restored, whole, atol=1e-5) and not torch.allclose(broken, whole, atol=1e-2)
+    broken = replaced(gpt2, fact, ["Rome", "Oslo", "Lima", "Tangier"], 5, torch.Generator().manual_seed(0))
+    read = {gpt2.tokenizer.decode(row, skip_special_tokens=True) for row in broken.ids}
+    assert read == {"so Rome is in", "so Oslo is in", "so Lima is in"} and not broken.noise.any()
+    trace = trace_states(gpt2, [fact], others=["Oslo"])
+    assert torch.allclose(trace.corrupted, gpt2.run("so Oslo is in")[0, -1].softmax(-1)[broken.answer].detach())
+    with pytest.raises(ValueError, match="none of the 1 other subjects has 4 tokens as 'Rome' has: name more of them"):
+        trace_mlp(gpt2, [fact], window=1, others=["Tangier"])
+
+
+def test_a_location_keeps_to_the_token_asked_for_and_one_fact_makes_none_sure(gpt2: Model) -> None:
+    facts = [Fact("Rome", "so {} is in", "Italy", "Peru"), Fact("Oslo", "so {} is in", "b", "c")]
+    assert locate(gpt2, facts, token="last prompt").role == "last prompt"
+    found = locate(gpt2, facts[:1])
+    assert not found.sure and len(found.layers) == 1 and found.effect.n == 1
+    with pytest.raises(ValueError, match="token='middle': choose 'last subject' or 'last prompt'"):
+        locate(gpt2, facts, token="middle")
 
 
 def test_a_trace_of_states_names_no_place_to_edit(gpt2: Model) -> None:
     with pytest.raises(ValueError, match="a trace of states names no place to edit: give one of trace_mlp"):
-        locate(trace_states(gpt2, FACTS[:1], draws=1))
+        _ = trace_states(gpt2, FACTS[:1], draws=1).location
 
 
 def test_no_draws_are_refused(gpt2: Model) -> None:

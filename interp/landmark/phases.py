@@ -1,0 +1,27 @@
+"""The course of a training run: phases of steps, each with its own learning rate."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps at a peak learning rate, after a warm-up and before a linear decay to zero over the last share of them."""
+
+    steps: int
+    learning_rate: float
+    warm_up: int
+    decay: float
+    carried: float
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step of this phase, counted from 0."""
+        return self.learning_rate * min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.decay * self.steps))
+
+
+def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
+    """The phase that a step of the run belongs to, and the step's number in it."""
+    for phase in phases:
+        if step < phase.steps:
+            return phase, step
+        step -= phase.steps
+    raise ValueError(f"the phases {phases} end {step} steps before; count steps from 0")

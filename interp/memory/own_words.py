@@ -1,0 +1,57 @@
+"""What a model says by itself: contexts, texts to estimate keys on, and what it says of a subject."""
+
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from hooks import Model
+from interp.given import fitting
+from interp.memory.fact import Fact
+
+OPENERS = ("The", "In", "When", "It", "People", "A", "My", "As", "One", "We")
+ROWS, LENGTH = 40, 64
+_TOLD: "WeakKeyDictionary[nn.Module, dict[tuple[int, int], tuple[str, ...]]]" = WeakKeyDictionary()
+
+
+def prefixes(model: Model, n: int = 5, seed: int = 0) -> tuple[str, ...]:
+    """Short beginnings in the model's own words, after which a prompt is read in different contexts.
+
+    The first is empty. Cost: one generation of ten tokens for a batch of `n`, once for each model, `n` and seed.
+    """
+    told = _TOLD.setdefault(model.hf, {})
+    key = (n, seed)
+    if key not in told:
+        openers = [OPENERS[i % len(OPENERS)] for i in range(n - 1)]
+        rests = model.generate(openers, max_new_tokens=10, temperature=1.0, seed=seed) if openers else []
+        whole = [f"{opener}{rest}".split("\n")[0].rstrip(" .,;:") for opener, rest in zip(openers, rests, strict=True)]
+        told[key] = ("", *(f"{text}. " for text in whole))
+    return told[key]
+
+
+def own_texts(model: Model, n_tokens: int, seed: int = 0) -> list[str]:
+    """Texts sampled from the model, of about so many tokens in all, each after one of ten first words.
+
+    Cost: `n_tokens / 2560` generations of 64 tokens for a batch of 40.
+    """
+    prompts = [OPENERS[i % len(OPENERS)] for i in range(ROWS)]
+    texts: list[str] = []
+    for number in range(-(-n_tokens // (ROWS * LENGTH))):
+        rests = model.generate(prompts, max_new_tokens=LENGTH, temperature=1.0, seed=seed + number)
+        texts += [f"{opener}{rest}" for opener, rest in zip(prompts, rests, strict=True)]
+    return fitting(model, texts)
+
+
+def said_of(model: Model, *facts: Fact, n: int = 3, length: int = 7, seed: int = 0) -> tuple[str, ...]:
+    """Templates of what the model says of the facts' one subject, `{}` being the subject: what an edit is to leave.
+
+    They begin as a prompt does, go on after the subject in the model's own words, and are left out where they give an
+    old object or a new one. "{} is a" stands first, so that there is one at all.
+
+    Cost: one generation of `length` tokens for a batch of `n`.
+    """
+    head = facts[-1].prompt[: facts[-1].prompt.index("{}")]
+    rests = model.generate([f"{head}{facts[-1].subject}"] * n, max_new_tokens=length, temperature=1.0, seed=seed)
+    kept = [rest.rstrip().replace("{", "").replace("}", "") for rest in rests]
+    objects = {o for fact in facts for o in (fact.old, fact.new)}
+    found = [rest for rest in kept if rest.strip() and not any(o in rest for o in objects)]
+    return ("{} is a", *dict.fromkeys(f"{head}{{}}{rest}" for rest in found))

@@ -1,0 +1,81 @@
+"""An audit of editors as a page: every measure by editor, and what each made the model say, fact by fact."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from interp.estimate import Estimate
+from interp.memory import Audit
+from interp.memory.measuring import MEASURES
+from interp.show.html import Html, escape, table
+from interp.show.page import Panel, Section, report
+
+SHARES = ("efficacy", "paraphrase", "neighbours", "others", "hops", "reverse", "aliases", "induction", "sums")
+
+
+def audit_panel(audit: Audit) -> Panel:
+    """Measures down, editors across, each mean with its 95 % bootstrap interval over facts.
+
+    ```python
+    audit_panel(audit(model, cases, {"rome": rome}, texts)).body
+    ```
+    """
+    names = [*audit.table]
+    shown = [m for m in MEASURES if any(m in row for row in audit.table.values())]
+    rows = [[f"{m} <small>{escape(MEASURES[m])}</small>", *_cells(audit.table, names, m)] for m in shown]
+    return Panel(
+        title="What each editor did",
+        body=Html(table(["", *map(escape, names)], rows)),
+        caption=(
+            "Means over facts edited one at a time, with 95% bootstrap intervals over facts. A measure that no fact "
+            "has prompts for is left out; a fact that an editor refused counts as unedited. " + _refusals(audit)
+        ),
+        control=(
+            "Unedited: the model as it was. Control: a random value of equal norm at the same place. In context: the "
+            "fact stands before the text and no weight changes."
+        ),
+    )
+
+
+def said_panel(audit: Audit) -> Panel:
+    """Facts down, editors across: the text generated after each edited prompt."""
+    names = [name for name in audit.said if not name.endswith(" control")]
+    prompts = [*audit.said["unedited"]]
+    rows = [[f"<b>{escape(p)}</b>", *(escape(audit.said[name][p]) for name in names)] for p in prompts]
+    return Panel(
+        title="What the model goes on to say",
+        body=Html(table(["edited prompt", *map(escape, names)], rows)),
+        caption="Greedy generation after each edited prompt, one edit in place at a time.",
+        control="The first column of text is the unedited model.",
+    )
+
+
+def audit_page(path: str | Path, audit: Audit) -> Path:
+    """Write the page of an audit and return where it is.
+
+    ```python
+    audit_page("audit.html", audit(model, cases, {"rome": rome, "memit": memit}, texts))
+    ```
+    """
+    n = len(audit.said["unedited"])
+    lead = f"{n} fact{'s' * (n > 1)}, edited and undone one at a time by {len(audit.refused)} editors."
+    measures = Section("Measures", "What changed that should, and what changed that should not.", (audit_panel(audit),))
+    texts = Section("Texts", "The same prompts before and after.", (said_panel(audit),))
+    return report(path, "Editors of facts, compared", lead, (measures, texts))
+
+
+def _cells(rows: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], measure: str) -> list[str]:
+    percent = measure.startswith(SHARES) and not measure.endswith("magnitude")
+    return [_cell(rows[name].get(measure), percent) for name in names]
+
+
+def _cell(e: Estimate | None, percent: bool) -> str:
+    if e is None:
+        return "\u2013"
+    if percent:
+        return f"{e.value:.0%} <small>{100 * e.low:.0f}\u2013{100 * e.high:.0f}</small>"
+    return f"{e.value:.3g} <small>{e.low:.3g} to {e.high:.3g}</small>"
+
+
+def _refusals(audit: Audit) -> str:
+    told = [f"{name} refused {len(facts)}" for name, facts in audit.refused.items() if facts]
+    return f"Refused: {', '.join(told)}." if told else "None was refused."

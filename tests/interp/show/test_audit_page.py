@@ -1,0 +1,29 @@
+"""The page of an audit says every figure, every refusal and every text."""
+
+from pathlib import Path
+
+from interp.estimate import Estimate
+from interp.memory import Audit
+from interp.show import audit_page, audit_panel, said_panel
+
+
+def made() -> Audit:
+    row = {"efficacy": Estimate(0.5, 0.25, 0.75, 4), "drift": Estimate(0.0123, 0.01, 0.02, 4)}
+    plain = {"efficacy": Estimate(0.0, 0.0, 0.0, 4)}
+    told = {"unedited": " Italy <now>", "rome": " Peru", "rome control": "x"}
+    said = {name: {"Rome is in": text} for name, text in told.items()}
+    return Audit({"unedited": plain, "rome": row}, {"rome": {"Rome is in": "no room"}}, said)
+
+
+def test_each_mean_stands_with_its_interval_and_what_is_missing_is_a_dash() -> None:
+    panel = audit_panel(made())
+    text = panel.body.text
+    assert "50% <small>25\u201375</small>" in text and "0.0123 <small>0.01 to 0.02</small>" in text
+    assert "\u2013</td>" in text and "rome refused 1" in panel.caption
+
+
+def test_texts_are_shown_as_they_are_and_controls_left_out(tmp_path: Path) -> None:
+    text = said_panel(made()).body.text
+    assert "Italy &lt;now&gt;" in text and "Peru" in text and "rome control" not in text
+    page = audit_page(tmp_path / "audit.html", made()).read_text(encoding="utf-8")
+    assert "Editors of facts, compared" in page and "1 fact, edited and undone" in page
