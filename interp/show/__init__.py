@@ -1,6 +1,6 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
-from interp.show.audit import audit_page, audit_panel, said_panel
+from interp.show.audit import audit_panel
 from interp.show.browse import browse
 from interp.show.concept import concept_page
 from interp.show.damage import damage_panel
@@ -26,7 +26,6 @@ __all__ = [
     "Tile",
     "attention_panel",
     "attribution_panel",
-    "audit_page",
     "audit_panel",
     "beside_panel",
     "browse",
@@ -49,7 +48,6 @@ __all__ = [
     "record_html",
     "report",
     "scorecard_panel",
-    "said_panel",
     "search_panel",
     "trace_panel",
     "training_panel",

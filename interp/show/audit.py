@@ -1,13 +1,12 @@
-"""An audit of editors as a page: every measure by editor, and what each made the model say, fact by fact."""
+"""An audit of editors as a table: every measure by editor, each mean with its interval."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from interp.estimate import Estimate
 from interp.memory import Audit
 from interp.memory.measuring import MEASURES
 from interp.show.html import Html, escape, table
-from interp.show.page import Panel, Section, report
+from interp.show.page import Panel
 
 SHARES = ("efficacy", "paraphrase", "neighbours", "others", "hops", "reverse", "aliases", "induction", "sums")
 
@@ -34,33 +33,6 @@ def audit_panel(audit: Audit) -> Panel:
             "fact stands before the text and no weight changes."
         ),
     )
-
-
-def said_panel(audit: Audit) -> Panel:
-    """Facts down, editors across: the text generated after each edited prompt."""
-    names = [name for name in audit.said if not name.endswith(" control")]
-    prompts = [*audit.said["unedited"]]
-    rows = [[f"<b>{escape(p)}</b>", *(escape(audit.said[name][p]) for name in names)] for p in prompts]
-    return Panel(
-        title="What the model goes on to say",
-        body=Html(table(["edited prompt", *map(escape, names)], rows)),
-        caption="Greedy generation after each edited prompt, one edit in place at a time.",
-        control="The first column of text is the unedited model.",
-    )
-
-
-def audit_page(path: str | Path, audit: Audit) -> Path:
-    """Write the page of an audit and return where it is.
-
-    ```python
-    audit_page("audit.html", audit(model, cases, {"rome": rome, "memit": memit}, texts))
-    ```
-    """
-    n = len(audit.said["unedited"])
-    lead = f"{n} fact{'s' * (n > 1)}, edited and undone one at a time by {len(audit.refused)} editors."
-    measures = Section("Measures", "What changed that should, and what changed that should not.", (audit_panel(audit),))
-    texts = Section("Texts", "The same prompts before and after.", (said_panel(audit),))
-    return report(path, "Editors of facts, compared", lead, (measures, texts))
 
 
 def _cells(rows: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], measure: str) -> list[str]:

@@ -1,10 +1,8 @@
-"""The page of an audit says every figure, every refusal and every text."""
-
-from pathlib import Path
+"""The table of an audit says every figure and every refusal."""
 
 from interp.estimate import Estimate
 from interp.memory import Audit
-from interp.show import audit_page, audit_panel, said_panel
+from interp.show import audit_panel
 
 
 def made() -> Audit:
@@ -20,10 +18,3 @@ def test_each_mean_stands_with_its_interval_and_what_is_missing_is_a_dash() -> N
     text = panel.body.text
     assert "50% <small>25\u201375</small>" in text and "0.0123 <small>0.01 to 0.02</small>" in text
     assert "\u2013</td>" in text and "rome refused 1" in panel.caption
-
-
-def test_texts_are_shown_as_they_are_and_controls_left_out(tmp_path: Path) -> None:
-    text = said_panel(made()).body.text
-    assert "Italy &lt;now&gt;" in text and "Peru" in text and "rome control" not in text
-    page = audit_page(tmp_path / "audit.html", made()).read_text(encoding="utf-8")
-    assert "Editors of facts, compared" in page and "1 fact, edited and undone" in page
