@@ -7,9 +7,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from hooks import Model, Site, capture
-from interp.demo.discover import documents
-from interp.demo.move import layer_of
+from hooks import Site, capture
 from interp.demo.run import REPORT, run
 from interp.demo.settings import Settings
 from interp.feature_commands import discover_command, feature_command
@@ -17,9 +15,9 @@ from interp.given import lines, opened, silent
 from interp.harvest_command import harvest_command
 from interp.landmark.commands import app as landmark_app
 from interp.lens_command import lens_command
-from interp.memory import Fact, Subject, covariance, rome, trace_mlp
 from interp.memory.browse_command import memory_command
 from interp.memory.commands import apply_command, audit_command
+from interp.memory.edit_command import edit_command
 from interp.patch_command import patch_command
 from interp.probe_command import probe_command
 from interp.sae_command import train_sae_command
@@ -113,42 +111,7 @@ app.command("probe")(told(probe_command))
 app.command("lens")(told(lens_command))
 app.command("patch")(told(patch_command))
 app.command("train-sae")(told(train_sae_command))
-
-
-@app.command()
-@told
-def edit(
-    model: ModelName,
-    subject: Annotated[str, typer.Argument(help="What the fact is about, without its article.")],
-    prompt: Annotated[str, typer.Argument(help="With {} for the subject; the object follows.")],
-    old: Annotated[str, typer.Argument(help="The object as it is.")],
-    new: Annotated[str, typer.Argument(help="The object to be.")],
-    texts: Annotated[Path | None, typer.Option(help="Texts for the covariance; needed but for 'landmark'.")] = None,
-    layer: Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")] = None,
-    out: Out = Path("edit.safetensors"),
-    quiet: Quiet = False,
-) -> None:
-    """Rewrite one fact with ROME, show the completion before and after, and save the edit (kilobytes)."""
-    fact = Fact(subject, prompt, old, new)
-    loaded = opened(model)
-    data = _background(loaded, texts)
-    at = layer_of(trace_mlp(loaded, [Subject(fact.text, old, subject)])) if layer is None else layer
-    made = rome(loaded, fact, layer=at, covariance=covariance(loaded, data, at, progress=not quiet))
-    typer.echo(f"before: {fact.text}{loaded.generate(fact.text, max_new_tokens=20)}")
-    with made.applied(loaded):
-        typer.echo(f"after:  {fact.text}{loaded.generate(fact.text, max_new_tokens=20)}")
-    made.save(out)
-    typer.echo(f"edit at layer {at}: {out.resolve()}")
-
-
+app.command("edit")(told(edit_command))
 app.command("memory")(told(memory_command))
 app.command("apply")(told(apply_command))
 app.command("audit")(told(audit_command))
-
-
-def _background(model: Model, texts: Path | None) -> list[str]:
-    if texts is not None:
-        return lines(texts)
-    if model.name != "landmark":
-        raise ValueError(f"editing {model.name} needs texts of the kind it was trained on: give --texts FILE")
-    return documents(model, 1000, seed=0)

@@ -67,7 +67,7 @@ def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: 
             f"these triggers are of model {found.fingerprint[:12]}, {model.name} is {model.fingerprint[:12]}: "
             f"call triggers(model, data, {found.layer})"
         )
-    said, _ = says(model, found.layer, lens=lens)
+    said, _ = says(model, found.layer, lens=lens, sign=found.sign)
     followed = torch.tensor([(*found.followed_by(i), -1)[0] for i in range(len(said))])
     matched = followed >= 0
     if not bool(matched.any()):

@@ -1,26 +1,29 @@
 """The command `interp memory`: what triggers the memories of a feed-forward layer, and what they say."""
 
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from hooks import Model, load
-from interp import landmark
+from hooks import Model
+from interp.given import opened
 from interp.lenses import JacobianLens, Lens, TunedLens
 from interp.memory.agreement import Agreement, agreement
+from interp.memory.background import background
 from interp.memory.composition import composition
 from interp.memory.fact import Query
 from interp.memory.knowledge import knowledge, silenced
-from interp.memory.triggers import Triggers, triggers
-from interp.memory.vocabulary import value_logits
-from interp.show import Panel, Section, Tile, report
-from interp.show.memories import Memory, agreement_panel, composition_panel, knowledge_panel, memories_panel
+from interp.memory.triggers import Sign, Triggers, triggers_by_layer
+from interp.memory.vocabulary import is_gated, promoted
+from interp.show import Panel
+from interp.show.memories import NORM, Memory, memories_page
+from interp.show.taken_apart import composition_panel, knowledge_panel
 
-LANDMARK_TEXTS = 400
+TEXTS = 400
+TOP, CONTEXT = 6, 10  # examples of each memory, and tokens before each
+Lenses = Mapping[str, Lens | None]
 
 
 def memory_command(
@@ -30,42 +33,48 @@ def memory_command(
     neuron: Annotated[list[int] | None, typer.Option(help="Show these memories only; may be repeated.")] = None,
     page: Annotated[int, typer.Option(help="Which page of the list to print.")] = 1,
     per_page: Annotated[int, typer.Option(help="Memories on a page.")] = 20,
+    negative: Annotated[
+        bool, typer.Option("--negative", help="In a gated layer, the side of negative coefficients, which writes -v.")
+    ] = False,
     prompt: Annotated[str | None, typer.Option(help="Take the layer's output apart after this text.")] = None,
     answer: Annotated[str | None, typer.Option(help="With --prompt: which memories give this answer.")] = None,
-    tuned: Annotated[Path | None, typer.Option(help="Read values through this tuned lens.")] = None,
-    jacobian: Annotated[Path | None, typer.Option(help="Read values through this Jacobian lens.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A page to write, with every layer's agreement.")] = None,
+    tuned: Annotated[Path | None, typer.Option(help="Read values through this tuned lens as well.")] = None,
+    jacobian: Annotated[Path | None, typer.Option(help="Read values through this Jacobian lens as well.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A page of all of them, with every layer's agreement.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """List a layer's memories, those first whose value promotes what follows the key's best trigger."""
     if answer is not None and prompt is None:
         raise ValueError("--answer says what follows a prompt: give --prompt as well")
-    loaded = load(model)
-    said, lens = _texts(loaded, texts), _lens(loaded, tuned, jacobian)
-    found = triggers(loaded, said, layer, top=10, progress=not quiet)
-    agreed = agreement(loaded, found, lens=lens)
-    listed = _listed(found, agreed, neuron)
+    loaded = opened(model)
+    lenses, sign = _lenses(loaded, tuned, jacobian), _sign(loaded, layer, negative)
+    said = background(loaded, texts, TEXTS)
+    layers = range(loaded.n_layers) if out is not None else (layer,)
+    by_layer = triggers_by_layer(loaded, said, layers, top=TOP, sign=sign, progress=not quiet)
+    agreed = {name: [agreement(loaded, one, lens=lens) for one in by_layer] for name, lens in lenses.items()}
+    found = next(one for one in by_layer if one.layer == layer)
+    here = next(one for one in agreed[NORM] if one.layer == layer)
+    listed = _listed(found, here, neuron)
     n_pages = ceil(len(listed) / max(per_page, 1))
     if per_page < 1 or not 1 <= page <= n_pages:
         raise ValueError(f"page {page} of {per_page} memories a page does not exist: there are pages 1 to {n_pages}")
-    shown = [_memory(loaded, found, agreed, i, lens) for i in listed[(page - 1) * per_page : page * per_page]]
-    typer.echo(_rate(agreed))
-    for memory in shown:
+    for name, rates in agreed.items():
+        typer.echo(_rate(next(one for one in rates if one.layer == layer), name))
+    for memory in _memories(loaded, found, here, listed[(page - 1) * per_page : page * per_page], lenses):
         typer.echo(_line(memory))
     typer.echo(f"page {page} of {n_pages}; memories {len(listed)}, tokens read {found.n_tokens:,}")
-    panels = _on_prompt(loaded, layer, prompt, answer, lens)
+    panels = _on_prompt(loaded, layer, prompt, answer)
     if out is not None:
-        others = [i for i in range(loaded.n_layers) if i != layer]
-        every = [agreement(loaded, triggers(loaded, said, i, top=1, progress=not quiet)) for i in others]
-        layers = sorted([*every, agreed], key=lambda one: one.layer)
-        typer.echo(f"page: {_page(out, loaded, found, layers, shown, panels).resolve()}")
+        every = _memories(loaded, found, here, listed, lenses)
+        read = (len(found.ids), found.n_tokens)
+        typer.echo(f"page: {memories_page(out, loaded.name, agreed, every, layer, read, panels).resolve()}")
 
 
-def _rate(agreed: Agreement) -> str:
+def _rate(agreed: Agreement, name: str) -> str:
     rate = agreed.rate
     return (
-        f"layer {agreed.layer}: {rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}] of {rate.n} memories promote what "
-        f"follows their best trigger; by chance {agreed.chance:.2%}, p = {agreed.p_value:.3g}"
+        f"layer {agreed.layer}, through the {name}: {rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}] of {rate.n} "
+        f"memories promote what follows their best trigger; by chance {agreed.chance:.2%}, p = {agreed.p_value:.3g}"
     )
 
 
@@ -80,74 +89,66 @@ def _listed(found: Triggers, agreed: Agreement, neuron: list[int] | None) -> lis
     return neuron or sorted(range(len(largest)), key=lambda i: (i not in agreeing, -largest[i]))
 
 
-def _memory(model: Model, found: Triggers, agreed: Agreement, neuron: int, lens: Lens | None) -> Memory:
-    return Memory(
-        neuron, found.examples(model, neuron), _words(model, found.layer, neuron, lens), neuron in agreed.agreeing
-    )
-
-
-def _words(model: Model, layer: int, neuron: int, lens: Lens | None) -> tuple[tuple[str, float], ...]:
-    top = value_logits(model, layer, torch.tensor([neuron]), lens=lens)[0].topk(10)
-    decode = model.tokenizer.decode
-    return tuple((decode([i]), v) for i, v in zip(top.indices.tolist(), top.values.tolist(), strict=True))
+def _memories(
+    model: Model, found: Triggers, agreed: Agreement, neurons: Sequence[int], lenses: Lenses
+) -> list[Memory]:
+    agreeing = set(agreed.agreeing)
+    examples = found.examples_of(model, neurons, context=CONTEXT)
+    read = {name: promoted(model, found.layer, neurons, lens=lens, sign=found.sign) for name, lens in lenses.items()}
+    return [
+        Memory(neuron, examples[i], {name: words[i] for name, words in read.items()}, neuron in agreeing)
+        for i, neuron in enumerate(neurons)
+    ]
 
 
 def _line(memory: Memory) -> str:
-    words = ", ".join(repr(word) for word, _ in memory.promoted[:5])
     best = f"{memory.examples[0]}" if memory.examples else "        matches nowhere"
-    return f"{memory.neuron:>6} {'=' if memory.agrees else ' '} {' '.join(best.split())}\n{'':>9}promotes {words}"
+    lines = [f"{memory.neuron:>6} {'=' if memory.agrees else ' '} {' '.join(best.split())}"]
+    for name, promoted_words in memory.promoted.items():
+        words = ", ".join(repr(word) for word, _ in promoted_words[:5])
+        lines.append(f"{'':>9}promotes {words}" + ("" if name == NORM else f" through the {name}"))
+    return "\n".join(lines)
 
 
-def _on_prompt(
-    model: Model, layer: int, prompt: str | None, answer: str | None, lens: Lens | None
-) -> tuple[Panel, ...]:
+def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None) -> tuple[Panel, ...]:
     """What the layer writes after a prompt, and which memories give an answer: printed, and as panels."""
     if prompt is None:
         return ()
     parts = composition(model, prompt, layer)
-    words = [model.tokenizer.decode([i]) for i in parts.tokens.ids[parts.tokens.content].tolist()]
-    heard = [_words(model, layer, i, lens) for i, _, _ in parts.largest(-1)]
+    largest = parts.largest(-1)
+    heard = [promoted(model, layer, [i], sign=1 if m > 0 else -1)[0] for i, m, _ in largest]
     typer.echo(f"after {prompt!r}:")
-    for (i, m, share), said in zip(parts.largest(-1), heard, strict=True):
+    for (i, m, share), said in zip(largest, heard, strict=True):
         typer.echo(f"{i:>6}   coefficient {m:.2f}, {share:.1%} of the output; promotes {said[0][0]!r}, {said[1][0]!r}")
-    panels = [composition_panel(parts, words, heard)]
+    panels = [composition_panel(parts, prompt, heard)]
     if answer is not None:
         known = knowledge(model, Query(prompt, answer))
         neurons = known.neurons()
         effect = silenced(model, known.query, neurons) if neurons else (known.clean, known.clean)
         typer.echo(
-            f"{answer!r} has {known.clean:.1%}; without {', '.join(f'{a}.{b}' for a, b in neurons[:10]) or 'none'} "
-            f"{effect[0]:.1%}, without as many others {effect[1]:.1%}"
+            f"{answer!r} has {known.clean:.1%}; without {', '.join(f'{a}.{b}' for a, b in neurons[:10]) or 'none'}"
+            f"{f' and {len(neurons) - 10} more' if len(neurons) > 10 else ''} {effect[0]:.1%}, without as many others "
+            f"of the same layers {effect[1]:.1%}"
         )
         panels.append(knowledge_panel(known, effect))
     return tuple(panels)
 
 
-def _page(
-    out: Path, model: Model, found: Triggers, agreed: list[Agreement], shown: list[Memory], panels: tuple[Panel, ...]
-) -> Path:
-    here = next(one for one in agreed if one.layer == found.layer)
-    sections = [
-        Section("Agreement", "Do keys and values of one memory belong together?", (agreement_panel(agreed),)),
-        *([Section("A prompt", "What the layer does with one text.", panels)] if panels else []),
-        Section("Memories", f"Memories of layer {found.layer}.", (memories_panel(found.layer, shown, found.n_tokens),)),
-    ]
-    tile = Tile(f"{here.rate.value:.1%}", f"agreement of layer {here.layer}", f"by chance {here.chance:.2%}")
-    lead = f"{model.name}, layer {found.layer}: FF(x) = Σ mᵢ vᵢ, read memory by memory on {len(found.ids):,} texts."
-    return report(out, "Feed-forward memories", lead, sections, [tile])
+def _sign(model: Model, layer: int, negative: bool) -> Sign:
+    if not negative:
+        return 1
+    if not is_gated(model, layer):
+        raise ValueError(
+            f"layer {layer} of {model.name} has no gate, so its coefficients are negative by a trifle only: leave "
+            "--negative away"
+        )
+    return -1
 
 
-def _texts(model: Model, texts: Path | None) -> list[str]:
-    if texts is not None:
-        return [line for line in map(str.strip, texts.read_text(encoding="utf-8").splitlines()) if line]
-    if model.name != "landmark":
-        raise ValueError(f"triggers in {model.name} are looked for in texts: give --texts FILE, one per line")
-    return [document.text[:400] for document in islice(landmark.documents(20_000), LANDMARK_TEXTS)]
-
-
-def _lens(model: Model, tuned: Path | None, jacobian: Path | None) -> Lens | None:
-    if tuned is not None and jacobian is not None:
-        raise ValueError("two lenses were given, and values are read through one: give --tuned or --jacobian")
+def _lenses(model: Model, tuned: Path | None, jacobian: Path | None) -> dict[str, Lens | None]:
+    found: dict[str, Lens | None] = {NORM: None}
     if tuned is not None:
-        return TunedLens.load(tuned, model)
-    return None if jacobian is None else JacobianLens.load(jacobian, model)
+        found["tuned lens"] = TunedLens.load(tuned, model)
+    if jacobian is not None:
+        found["Jacobian lens"] = JacobianLens.load(jacobian, model)
+    return found

@@ -12,7 +12,7 @@ from hooks.site import mlp_act, mlp_out
 from interp.estimate import Estimate, share
 from interp.features.logits import logit_effects
 from interp.lenses.parts import output_of
-from interp.memory.vocabulary import says
+from interp.memory.vocabulary import is_gated, says
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,10 @@ class Composition:
         shares: m_i v_i . o / |o|², what each memory gives of the output; with `bias` they sum to 1.
         bias: b . o / |o|².
         said: the token that the output promotes most.
-        agreeing: how many memories with m_i > 0 promote that same token most.
-        exchanged: how many memories promote the token of the next place instead: what chance gives.
+        agreeing: how many active memories promote that same token most.
+        exchanged: how many promote the token of the next place instead: what chance gives.
+        active: the share of memories that are active: m_i > 0, in a gated layer m_i ≠ 0, where one with m_i < 0 writes
+            and promotes what -v_i does.
     """
 
     layer: int
@@ -38,11 +40,7 @@ class Composition:
     said: Int[Tensor, "n"]
     agreeing: Int[Tensor, "n"]
     exchanged: Int[Tensor, "n"]
-
-    @property
-    def active(self) -> Float[Tensor, "n"]:
-        """The share of memories with m_i > 0."""
-        return (self.coefficient > 0).double().mean(1)
+    active: Float[Tensor, "n"]
 
     @property
     def composed(self) -> Estimate:
@@ -84,7 +82,10 @@ def composition(model: Model, text: Text, layer: int) -> Composition:
     size = o.square().sum(1, keepdim=True)
     said = logit_effects(model, o).argmax(1).cpu()
     by_memory, _ = says(model, layer)
-    on = (m > 0).cpu()
+    on, heard = (m > 0).cpu(), by_memory.expand(len(m), -1)
+    if is_gated(model, layer):
+        heard = torch.where(on, heard, says(model, layer, sign=-1)[0])
+        on = (m != 0).cpu()
     return Composition(
         layer=layer,
         tokens=acts.tokens,
@@ -92,6 +93,7 @@ def composition(model: Model, text: Text, layer: int) -> Composition:
         shares=(m * (o @ W.T) / size).cpu(),
         bias=(o @ b / size[:, 0]).cpu(),
         said=said,
-        agreeing=(on & (by_memory == said[:, None])).sum(1),
-        exchanged=(on & (by_memory == said.roll(-1)[:, None])).sum(1),
+        agreeing=(on & (heard == said[:, None])).sum(1),
+        exchanged=(on & (heard == said.roll(-1)[:, None])).sum(1),
+        active=on.double().mean(1),
     )

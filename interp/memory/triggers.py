@@ -2,15 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks import Model, capture, stream
+from hooks import Activations, Model, capture, stream
 from hooks.capture import Data
+from hooks.pieces import piece
 from hooks.site import mlp_act
+from hooks.tokens import pad
 from interp.features import Example
+
+READ_AT_ONCE = 16
+Sign = Literal[1, -1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +25,13 @@ class Triggers:
 
     Attributes:
         layer: whose memories.
-        coefficient: m_i there; -inf where there are fewer texts, and not above 0 where the key does not match.
+        coefficient: m_i there, times `sign`; -inf where there are fewer texts, not above 0 where no key matches.
         text: the number of the text.
         column: the place in that text, special tokens counted.
         ids: the tokens of every text, special ones included.
         n_tokens: how many were scored.
         fingerprint: of the model.
+        sign: -1 for the other side of gated memories, where m_i is most negative and the layer writes -v_i.
     """
 
     layer: int
@@ -34,6 +41,7 @@ class Triggers:
     ids: tuple[Int[Tensor, "_"], ...]
     n_tokens: int
     fingerprint: str
+    sign: Sign = 1
 
     def followed_by(self, neuron: int) -> tuple[int, ...]:
         """The token that comes next in each trigger example of a memory.
@@ -55,21 +63,49 @@ class Triggers:
 
         Cost: one forward pass over `top` texts, up to the layer.
         """
-        self._check(neuron)
+        return self.examples_of(model, [neuron], top=top, context=context)[0]
+
+    def examples_of(
+        self, model: Model, neurons: Sequence[int], *, top: int = 10, context: int = 12
+    ) -> tuple[tuple[Example, ...], ...]:
+        """The examples of several memories, every text read once.
+
+        Raises:
+            IndexError: the layer has no such memory.
+            ValueError: another model.
+
+        Cost: one forward pass over the texts among their examples, up to the layer.
+        """
+        for neuron in neurons:
+            self._check(neuron)
         if model.fingerprint != self.fingerprint:
             raise ValueError(
                 f"these triggers are of model {self.fingerprint[:12]}, {model.name} is {model.fingerprint[:12]}: "
                 f"call triggers(model, data, {self.layer})"
             )
-        found = []
-        for rank in (self.coefficient[neuron, :top] > 0).nonzero().flatten().tolist():
-            number, peak = int(self.text[neuron, rank]), int(self.column[neuron, rank])
-            acts = capture(model, self.ids[number][None], [mlp_act[self.layer]])
-            m = acts[mlp_act[self.layer]][0, :, neuron].float().tolist()
-            near = [i for i in range(max(0, peak - context), peak + 2) if bool(acts.tokens.content[0, i])]
-            pieces = tuple(model.tokenizer.decode([int(self.ids[number][i])]) for i in near)
-            found.append(Example(number, pieces, tuple(m[i] for i in near), near.index(peak)))
-        return tuple(found)
+        wanted = [(i, r) for i in neurons for r in (self.coefficient[i, :top] > 0).nonzero().flatten().tolist()]
+        numbers = sorted({int(self.text[place]) for place in wanted}, key=lambda n: len(self.ids[n]))
+        found: dict[tuple[int, int], Example] = {}
+        for start in range(0, len(numbers), READ_AT_ONCE):
+            some = numbers[start : start + READ_AT_ONCE]
+            tokens = pad(model.tokenizer, [self.ids[n].tolist() for n in some], model.padding_side)
+            acts = capture(model, tokens, [mlp_act[self.layer]])
+            row = {number: i for i, number in enumerate(some)}
+            found |= {
+                place: self._example(model, acts, row[int(self.text[place])], place, context)
+                for place in wanted
+                if int(self.text[place]) in row
+            }
+        return tuple(tuple(found[place] for place in wanted if place[0] == neuron) for neuron in neurons)
+
+    def _example(self, model: Model, acts: Activations, row: int, place: tuple[int, int], context: int) -> Example:
+        number, peak = int(self.text[place]), int(self.column[place])
+        real = acts.tokens.mask[row].nonzero().flatten()
+        m = self.sign * acts[mlp_act[self.layer]][row, real, place[0]].float()
+        content = acts.tokens.content[row, real].tolist()
+        near = [i for i in range(max(0, peak - context), min(len(real), peak + 2)) if content[i]]
+        pieces = tuple(piece(model.tokenizer, int(self.ids[number][i])) for i in near)
+        return Example(number, pieces, tuple(m[near].tolist()), near.index(peak))
 
     def _check(self, neuron: int) -> None:
         if not 0 <= neuron < len(self.coefficient):
@@ -79,9 +115,41 @@ class Triggers:
 
 
 def triggers(
-    model: Model, data: Data, layer: int, *, top: int = 25, batch_size: int = 16, progress: bool = False
+    model: Model,
+    data: Data,
+    layer: int,
+    *,
+    top: int = 25,
+    sign: Sign = 1,
+    batch_size: int = 16,
+    progress: bool = False,
 ) -> Triggers:
     """Read a data set once and keep, for every memory i of a layer, the `top` texts of largest max_j m_i(x_j).
+
+    All else as `triggers_by_layer` says.
+
+    ```python
+    found = triggers(model, texts, layer=3)
+    found.examples(model, 17)
+    ```
+    """
+    (found,) = triggers_by_layer(
+        model, data, (layer,), top=top, sign=sign, batch_size=batch_size, progress=progress
+    )
+    return found
+
+
+def triggers_by_layer(
+    model: Model,
+    data: Data,
+    layers: Sequence[int],
+    *,
+    top: int = 25,
+    sign: Sign = 1,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> tuple[Triggers, ...]:
+    """Read a data set once and keep, for every memory i of some layers, the `top` texts of largest max_j m_i(x_j).
 
     m_i = f(x . k_i), or f(x . g_i) (x . u_i) in a gated layer, is what the output projection reads (Geva et al. 2021,
     arXiv:2012.14913, section 3: one score per sentence). Scored are the tokens that another follows; beginning-of-text
@@ -90,44 +158,45 @@ def triggers(
     Args:
         model: the model.
         data: texts, as `capture` takes them.
-        layer: whose memories.
+        layers: whose memories.
         top: how many texts to keep for each.
+        sign: -1 looks for the most negative m_i: a gated memory has two sides, and on this one it writes -v_i.
         batch_size: texts per forward pass.
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no texts, a layer the model lacks, a top below 1, texts of which no token is followed by another.
+        ValueError: no texts or layers, a layer the model lacks, a top below 1, texts of which no token is followed by
+            another.
 
-    Cost: one forward pass up to the layer; memory for the token ids of all texts and three numbers per memory and
+    Cost: one forward pass up to the last layer; memory for the token ids of all texts and three numbers per memory and
     example.
 
     ```python
-    found = triggers(model, texts, layer=3)
-    found.examples(model, 17)
+    first, last = triggers_by_layer(model, texts, (0, model.n_layers - 1), top=1)
     ```
     """
-    if top < 1:
-        raise ValueError(f"top={top}: keep at least one example for each memory")
-    best: Float[Tensor, "d_mlp _"] = torch.zeros(0, 0)
-    text: Int[Tensor, "d_mlp _"] = torch.zeros(0, 0, dtype=torch.long)
-    column = text
+    if top < 1 or not layers:
+        raise ValueError(f"top={top} in layers {[*layers]}: keep at least one example for each memory of a layer")
+    none = torch.zeros(0, 0, dtype=torch.long)
+    kept = {layer: (torch.zeros(0, 0), none, none) for layer in layers}
     ids: list[Tensor] = []
     n_tokens = 0
-    for acts in stream(model, data, [mlp_act[layer]], batch_size=batch_size, progress=progress):
+    for acts in stream(model, data, [mlp_act[layer] for layer in kept], batch_size=batch_size, progress=progress):
         tokens = acts.tokens
         scored = tokens.content.clone()
         scored[:, :-1] &= tokens.content[:, 1:]
         scored[:, -1] = False
-        m = acts[mlp_act[layer]].float().masked_fill(~scored[..., None], -torch.inf)
-        peak, at = (part.cpu() for part in m.max(1))
-        at = (tokens.mask.cumsum(1) - 1).cpu().gather(1, at)
-        number = torch.arange(len(ids), len(ids) + len(tokens))[:, None].expand_as(at)
-        best, text, column = _kept(top, (best, text, column), (peak.T, number.T, at.T))
+        columns = (tokens.mask.cumsum(1) - 1).cpu()
+        number = torch.arange(len(ids), len(ids) + len(tokens))[:, None]
+        for layer, best in kept.items():
+            m = (sign * acts[mlp_act[layer]].float()).masked_fill(~scored[..., None], -torch.inf)
+            peak, at = (part.cpu() for part in m.max(1))
+            kept[layer] = _kept(top, best, (peak.T, number.expand_as(at).T, columns.gather(1, at).T))
         ids += [row[mask].cpu() for row, mask in zip(tokens.ids, tokens.mask, strict=True)]
         n_tokens += int(scored.sum())
     if n_tokens == 0:
         raise ValueError(f"no token of the {len(ids)} texts is followed by another: give texts of several words")
-    return Triggers(layer, best, text, column, tuple(ids), n_tokens, model.fingerprint)
+    return tuple(Triggers(i, *kept[i], tuple(ids), n_tokens, model.fingerprint, sign) for i in layers)
 
 
 def _kept(top: int, old: Sequence[Tensor], more: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,20 +1,24 @@
 """What the memories of a feed-forward layer say: each value read over the vocabulary, and each key's rows."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model
 from hooks.layout import gate_up_rows, parts
+from hooks.pieces import piece
 from hooks.site import mlp_act, mlp_out
 from interp.features.logits import logit_effects
 from interp.lenses import Lens
 from interp.lenses.parts import output_of
+from interp.memory.triggers import Sign
 
 
 @torch.no_grad()
 def value_logits(
-    model: Model, layer: int, neurons: Int[Tensor, "n"] | None = None, *, lens: Lens | None = None
+    model: Model, layer: int, neurons: Int[Tensor, "n"] | None = None, *, lens: Lens | None = None, sign: Sign = 1
 ) -> Float[Tensor, "n vocab"]:
     """The logits r_i = unembed(norm(v_i)) − unembed(norm(0)) of some memories' values, what v_i alone promotes.
 
@@ -26,6 +30,7 @@ def value_logits(
         layer: whose memories.
         neurons: which of them; all by default.
         lens: a tuned or a Jacobian lens, which knows what later layers make of a direction.
+        sign: -1 for what -v_i promotes, which a gated memory of negative coefficient writes.
 
     Raises:
         IndexError: the layer has no such memory.
@@ -41,7 +46,7 @@ def value_logits(
     chosen = torch.arange(len(W)) if neurons is None else neurons
     for neuron in chosen[(chosen < 0) | (chosen >= len(W))].tolist():
         raise IndexError(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W) - 1}")
-    v = W[chosen.to(W.device)]
+    v = sign * W[chosen.to(W.device)]
     if lens is None:
         return logit_effects(model, v)
     if lens.model.fingerprint != model.fingerprint:
@@ -50,17 +55,36 @@ def value_logits(
 
 
 def says(
-    model: Model, layer: int, *, lens: Lens | None = None, batch_size: int = 256
+    model: Model, layer: int, *, lens: Lens | None = None, sign: Sign = 1, batch_size: int = 256
 ) -> tuple[Int[Tensor, "d_mlp"], Float[Tensor, "d_mlp"]]:
     """The token that each memory's value promotes most, and by how many nats of logit.
 
     Cost: one unembedding for each memory; memory for a batch of them.
     """
     found = [
-        value_logits(model, layer, torch.arange(i, min(i + batch_size, model.d_mlp)), lens=lens).max(1)
-        for i in range(0, model.d_mlp, batch_size)
+        value_logits(model, layer, neurons, lens=lens, sign=sign).max(1)
+        for neurons in torch.arange(model.d_mlp).split(batch_size)
     ]
     return torch.cat([part.indices for part in found]).cpu(), torch.cat([part.values for part in found]).cpu()
+
+
+def promoted(
+    model: Model, layer: int, neurons: Sequence[int], *, lens: Lens | None = None, sign: Sign = 1, top: int = 10
+) -> tuple[tuple[tuple[str, float], ...], ...]:
+    """The tokens that each of some memories' values promotes most, with their logits in nats.
+
+    Cost: one unembedding for each memory.
+
+    ```python
+    promoted(model, 3, [17])[0][:3]  # ((" bridge", 4.1), ...)
+    ```
+    """
+    found = []
+    for some in torch.tensor([*neurons], dtype=torch.long).split(256):
+        best = value_logits(model, layer, some, lens=lens, sign=sign).topk(top)
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        found += [tuple((piece(model.tokenizer, i), v) for i, v in zip(*row, strict=True)) for row in rows]
+    return tuple(found)
 
 
 def key_rows(model: Model, layer: int) -> dict[str, Float[Tensor, "d_mlp d_model"]]:
@@ -85,6 +109,12 @@ def key_rows(model: Model, layer: int) -> dict[str, Float[Tensor, "d_mlp d_model
     if not set(named.values()) <= part.keys():
         raise ValueError(f"layer {layer} of {model.name} has no input projection that is known: keys cannot be read")
     return {name: _rows(part[path]) for name, path in named.items()}
+
+
+def is_gated(model: Model, layer: int) -> bool:
+    """Whether a layer's coefficients are products of a gate and another projection, which can have either sign."""
+    model.tap(mlp_act[layer])
+    return not {"mlp.gate", "mlp.gate_up"}.isdisjoint(parts(model.blocks[layer], model.paths))
 
 
 def _rows(projection: torch.nn.Module) -> Float[Tensor, "d_mlp d_model"]:

@@ -1,7 +1,8 @@
 "use strict";
-// Latents as folds: a body is made when its fold is first opened, so that hundreds of them load at once.
+// Latents or memories as folds: a body is made when its fold is first opened, so that hundreds of them load at once.
 const bodies = JSON.parse(document.getElementById("bodies").textContent);
 const folds = [...document.querySelectorAll("details[data-fold]")];
+const kind = document.querySelector(".folds").dataset.kind;
 const box = document.getElementById("search"), count = document.getElementById("count");
 let words = null;
 const plain = (fold, i) => (fold.firstElementChild.textContent + " " + bodies[i].replace(/<[^>]*>/g, "")
@@ -17,7 +18,7 @@ const seek = () => {
   const asked = box.value.trim().toLowerCase();
   let found = 0;
   folds.forEach((fold, i) => { fold.hidden = !words[i].includes(asked); found += !fold.hidden; });
-  count.textContent = asked ? `${found} of ${folds.length} latents` : `${folds.length} latents`;
+  count.textContent = asked ? `${found} of ${folds.length} ${kind}` : `${folds.length} ${kind}`;
 };
 box.addEventListener("input", seek);
 const step = by => {
@@ -47,5 +48,5 @@ const go = () => {
   fold.firstElementChild.focus({ preventScroll: true });
 };
 addEventListener("hashchange", go);
-count.textContent = `${folds.length} latents`;
+count.textContent = `${folds.length} ${kind}`;
 go();

@@ -1,4 +1,4 @@
-"""Many latents on one page, each a fold whose body is made when it is opened, with search and keys."""
+"""Many latents or memories on one page, each a fold whose body is made when it is opened, with search and keys."""
 
 import json
 from collections.abc import Iterable
@@ -13,24 +13,30 @@ Fold = tuple[Record, str, Score | None]  # a latent, its label, and what a searc
 
 
 def folded(latents: Iterable[Fold]) -> str:
-    """The folds with their search box and script: one such list to a page.
+    """The folds of some latents with their search box and script: one such list to a page."""
+    found = []
+    for record, label, score in latents:
+        figure = f"F1 {score.held_out.f1:.2f}" if score else f"{record.evidence.firing_rate:.2%} of tokens"
+        head = f"<b>{record.latent}</b><span>{escape(label)}</span><small>{figure}</small>"
+        found.append((f"latent-{record.latent}", head, record_body(record, score)))
+    return fold_list(found, "latents")
+
+
+def fold_list(folds: Iterable[tuple[str, str, str]], kind: str) -> str:
+    """A list of folds, each an id, a head and a body that are already HTML, of which there are so many of a kind.
 
     Hundreds load at once, for a closed fold is one line; a search looks into the closed ones too.
     """
     heads, bodies = [], []
-    for record, label, score in latents:
-        figure = f"F1 {score.held_out.f1:.2f}" if score else f"{record.evidence.firing_rate:.2%} of tokens"
-        heads.append(
-            f'<details id="latent-{record.latent}" data-fold><summary><b>{record.latent}</b>'
-            f"<span>{escape(label)}</span><small>{figure}</small></summary><div></div></details>"
-        )
-        bodies.append(record_body(record, score))
+    for name, head, body in folds:
+        heads.append(f'<details id="{name}" data-fold><summary>{head}</summary><div></div></details>')
+        bodies.append(body)
     packed = json.dumps(bodies, ensure_ascii=False).replace("<", "\\u003c")
     return (
         '<div class="find"><label for="search">Search labels and texts</label>'
         '<input id="search" type="search" autocomplete="off"><output id="count" for="search"></output></div>'
         '<p class="keys"><kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>Enter</kbd> opens, '
         "<kbd>v</kbd> writes the values under the tokens; point at a token for its own.</p>"
-        f'<div class="folds">{"".join(heads)}</div>'
+        f'<div class="folds" data-kind="{kind}">{"".join(heads)}</div>'
         f'<script type="application/json" id="bodies">{packed}</script><script>{SCRIPT}</script>'
     )

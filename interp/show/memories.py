@@ -1,74 +1,103 @@
-"""The memories of a feed-forward layer as a page: agreement by layer, then triggers and promoted words of each."""
+"""The memories of a feed-forward layer as a page: agreement by layer, a prompt taken apart, each memory a fold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from plotly.graph_objects import Figure, Scatter
 
 from interp.features import Example
-from interp.memory import Agreement, Composition, Knowledge
-from interp.show.heat import heat
-from interp.show.html import Html, escape, table, tokens
-from interp.show.page import Panel
-from interp.show.theme import CONCEPT, CONTROL, styled
+from interp.memory import Agreement
+from interp.show.folds import fold_list
+from interp.show.html import Html, escape, tokens
+from interp.show.page import Panel, Section, Tile, report
+from interp.show.theme import CONCEPT, CONTROL, RIVALS, styled
 
 Words = Sequence[tuple[str, float]]
+NORM = "final norm"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One memory as it is shown: its trigger examples, the tokens its value promotes, and whether the two agree."""
+    """One memory as it is shown: trigger examples, what its value promotes by each reading, and whether they agree."""
 
     neuron: int
     examples: tuple[Example, ...]
-    promoted: Words
+    promoted: Mapping[str, Words]
     agrees: bool
 
 
-def memories_panel(layer: int, memories: Sequence[Memory], read: int) -> Panel:
-    """Some memories of a layer, a fold each: where the key matches and what the value says.
+def memories_page(
+    path: str | Path,
+    model: str,
+    agreed: Mapping[str, Sequence[Agreement]],
+    memories: Sequence[Memory],
+    layer: int,
+    read: tuple[int, int],
+    panels: Sequence[Panel] = (),
+) -> Path:
+    """Write a self-contained page of a layer's memories and return where it is.
+
+    `agreed` are the agreements of every layer by the reading of values, the final norm's first; `read` is how many
+    texts and tokens triggers were looked for in; `panels` take a prompt apart. A fold per memory, opened by mouse or
+    keyboard, and by an address that ends in #memory-17.
+
+    Errors: `ValueError` for a name that does not end in `.html`.
+    """
+    here = next(one for one in agreed[NORM] if one.layer == layer)
+    texts, n = read
+    tiles = [
+        Tile(
+            f"{here.rate.value:.1%}",
+            f"of layer {layer}'s {here.rate.n} memories promote what follows their best trigger",
+            f"{here.rate.low:.1%} to {here.rate.high:.1%}; by chance {here.chance:.2%}",
+        ),
+        Tile(f"{n:,}", f"tokens of {texts:,} texts read", "the top few of them flatter any memory"),
+    ]
+    sections = [
+        Section("Agreement", "Do keys and values of one memory belong together?", (agreement_panel(agreed),)),
+        *([Section("A prompt", "What the layer does with one text.", tuple(panels))] if panels else []),
+        Section(
+            "Memories",
+            "Where each key matches: one place of each of the texts with the highest coefficients, which colour the "
+            "tokens, the token after it included. Then the next tokens that the value by itself promotes, in nats of "
+            "logit. Memories marked = promote what follows their best trigger.",
+            below=Html(memory_folds(memories)),
+        ),
+    ]
+    lead = f"{model}, layer {layer}: FF(x) = Σ mᵢ vᵢ, memory by memory: what triggers each, and what it says."
+    return report(path, "Feed-forward memories", lead, sections, tiles)
+
+
+def memory_folds(memories: Sequence[Memory]) -> str:
+    """Some memories, a fold each: where the key matches and what the value says."""
+    return fold_list(((f"memory-{one.neuron}", _head(one), _body(one)) for one in memories), "memories")
+
+
+def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
+    """The agreement rate of each layer with its interval, by the reading of values, above what random deals give.
 
     ```python
-    memories_panel(3, [Memory(17, found.examples(model, 17), words, agrees=True)], found.n_tokens).body
+    found = triggers_by_layer(model, texts, range(model.n_layers), top=1)
+    agreement_panel({"final norm": [agreement(model, one) for one in found]}).body
     ```
     """
-    folds = "".join(_fold(memory) for memory in memories)
-    return Panel(
-        title=f"Layer {layer}: what triggers each memory, and what it says",
-        body=Html(folds),
-        caption=(
-            "One place of each of the texts with the highest coefficients, highest first, the token after it included; "
-            "the colour is the coefficient. Promoted are the next tokens that the value by itself raises most, in nats "
-            "of logit. Marked memories promote what follows their best trigger."
-        ),
-        control=(
-            f"The highest of {read:,} tokens flatter any memory: how often keys and values agree by chance is in the "
-            "figure of agreement."
-        ),
-    )
-
-
-def agreement_panel(found: Sequence[Agreement]) -> Panel:
-    """The agreement rate of each layer with its interval, above what values dealt out at random give.
-
-    ```python
-    agreement_panel([agreement(model, triggers(model, texts, layer)) for layer in range(model.n_layers)]).body
-    ```
-    """
-    layers, rates = [one.layer for one in found], [100 * one.rate.value for one in found]
-    low = [100 * (one.rate.value - one.rate.low) for one in found]
-    high = [100 * (one.rate.high - one.rate.value) for one in found]
-    bars = {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "thickness": 1.2}
-    hover = "layer %{x}<br>%{y:.2f} %<extra></extra>"
-    line = {"mode": "lines+markers", "x": layers, "hovertemplate": hover}
-    figure = Figure(
-        [
-            Scatter(y=rates, error_y=bars, name="agreement", marker_color=CONCEPT, **line),
-            Scatter(
-                y=[100 * one.null for one in found], name="95 % of random deals below", marker_color=CONTROL, **line
-            ),
-        ]
-    )
+    figure, hover = Figure(), "layer %{x}<br>%{y:.2f} %<extra>%{fullData.name}</extra>"
+    for (name, found), colour in zip(agreed.items(), (CONCEPT, *RIVALS), strict=False):
+        bars = {
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * (one.rate.high - one.rate.value) for one in found],
+            "arrayminus": [100 * (one.rate.value - one.rate.low) for one in found],
+            "thickness": 1.2,
+        }
+        line = {"mode": "lines+markers", "x": [one.layer for one in found], "hovertemplate": hover}
+        rates = [100 * one.rate.value for one in found]
+        figure.add_trace(Scatter(y=rates, error_y=bars, name=f"through the {name}", marker_color=colour, **line))
+    first = next(iter(agreed.values()))
+    null = [100 * one.null for one in first]
+    line = {"mode": "lines+markers", "x": [one.layer for one in first], "hovertemplate": hover}
+    figure.add_trace(Scatter(y=null, name="95 % of random deals below", marker_color=CONTROL, **line))
     figure = styled(figure, 300)
     figure.update_xaxes(title_text="layer", dtick=1)
     figure.update_yaxes(title_text="memories that agree, %", rangemode="tozero")
@@ -76,90 +105,40 @@ def agreement_panel(found: Sequence[Agreement]) -> Panel:
         title="How often a value promotes what follows the key's best trigger",
         body=figure,
         caption=(
-            "Agreement that rises with depth means that later values are next-token predictions; that of early layers "
-            "is met by later layers first, so a low rate there does not mean that nothing is stored. Bars are Wilson's "
+            "Where agreement rises with depth, later values are next-token predictions; what early layers write is "
+            "read by later ones first, so a low rate there does not mean that nothing is stored. Bars are Wilson's "
             "95 % intervals."
         ),
         control=(
             "The grey line is what the same values reach when dealt out to the keys at random, by chance "
-            f"{min(one.chance for one in found):.2%} to {max(one.chance for one in found):.2%} on average."
+            f"{min(one.chance for one in first):.2%} to {max(one.chance for one in first):.2%} on average."
         ),
     )
 
 
-def composition_panel(found: Composition, words: Sequence[str], promoted: Sequence[Words], top: int = 10) -> Panel:
-    """The memories that give most of the layer's output at the last token; `words` and `promoted` are of those.
-
-    ```python
-    composition_panel(composition(model, text, 3), said, promoted).body
-    ```
-    """
-    rows = [
-        [f"{number}", f"{m:.2f}", f"{share:.1%}", ", ".join(_code(word) for word, _ in heard[:5])]
-        for (number, m, share), heard in zip(found.largest(-1, top), promoted, strict=False)
-    ]
-    chance = found.composed_by_chance
-    return Panel(
-        title=f"Layer {found.layer} after “{words[-1].strip()}”: its output, memory by memory",
-        body=Html(f'<div class="words">{table(["memory", "coefficient", "share of output", "promotes"], rows)}</div>'),
-        caption=(
-            f"Shares are projections on the whole output and sum to 1 with the bias ({float(found.bias[-1]):.1%}). "
-            f"{float(found.active[-1]):.0%} of the memories are active here. At {found.composed.value:.0%} of the "
-            f"{found.composed.n} tokens no active memory promotes the token that the whole output does."
-        ),
-        control=(
-            f"Asked for the token of another place, no memory promotes it at {chance.value:.0%} "
-            f"({chance.low:.0%} to {chance.high:.0%})."
-        ),
-    )
+def code(word: str) -> str:
+    """A token as HTML, its spaces and line ends made visible."""
+    return f"<code>{escape(word.replace(' ', '·').replace(chr(10), '↵'))}</code>"
 
 
-def knowledge_panel(found: Knowledge, silenced: tuple[float, float], top: int = 24) -> Panel:
-    """The memories that give most of the answer's probability, with what silencing them does.
-
-    ```python
-    knowledge_panel(found, silenced(model, found.query, found.neurons())).body
-    ```
-    """
-    order = found.attribution.sort(dim=1, descending=True).values[:, :top]
-    figure = heat(
-        order.tolist(),
-        [str(i + 1) for i in range(order.shape[1])],
-        [f"layer {layer}" for layer in range(len(order))],
-        most=max(float(order.abs().max()), 1e-12),
-    )
-    figure.update_xaxes(title_text="memories of the layer, largest attribution first")
-    return Panel(
-        title=f"What memories give of “{found.query.prompt}” … {found.query.answer}",
-        body=figure,
-        caption=(
-            f"Integrated gradients of the answer's probability ({found.clean:.1%}), layer by layer; red raises it. The "
-            "attributions of a layer add up to what the answer loses without it, here but for "
-            f"{float(found.error.abs().max()):.1e}."
-        ),
-        control=(
-            f"With the {len(found.neurons())} memories of at least a fifth of the largest attribution silenced the "
-            f"answer has {silenced[0]:.1%}, with as many others of the same layers {silenced[1]:.1%}."
-        ),
-    )
+def _head(memory: Memory) -> str:
+    (first, *_), largest = memory.promoted.values(), max((e.activation for e in memory.examples), default=0.0)
+    words = " ".join(code(word) for word, _ in first[:6])
+    mark = '<mark title="promotes what follows its best trigger">=</mark> ' if memory.agrees else ""
+    return f"<b>{memory.neuron}</b><span>{mark}{words}</span><small>{largest:.2f}</small>"
 
 
-def _fold(memory: Memory) -> str:
-    words = " ".join(_code(word) for word, _ in memory.promoted[:6])
+def _body(memory: Memory) -> str:
     largest = max((e.activation for e in memory.examples), default=0.0)
     lines = "".join(
         f"<li><b>{e.activation:.2f}</b><div>{tokens(e.tokens, e.activations, largest)}</div></li>"
         for e in memory.examples
     )
-    rows = [[_code(word), f"{rise:+.2f}"] for word, rise in memory.promoted]
-    body = f'<ul class="examples">{lines}</ul>' if lines else "<p>Its key matches nowhere in these texts.</p>"
-    mark = "<mark>agrees</mark> " if memory.agrees else ""
-    return (
-        f'<details id="memory-{memory.neuron}"><summary><b>{memory.neuron}</b><span>{mark}{words}</span>'
-        f"<small>{largest:.2f}</small></summary><div>{body}"
-        f"<div class='words'>{table(['promoted', 'logit'], rows)}</div></div></details>"
+    shown = f'<ul class="examples">{lines}</ul>' if lines else "<p>Its key matches nowhere in these texts.</p>"
+    read = "".join(
+        f"<div><h4>promoted, through the {escape(name)}</h4><p>"
+        + " ".join(f"{code(word)} <small>{rise:+.2f}</small>" for word, rise in words)
+        + "</p></div>"
+        for name, words in memory.promoted.items()
     )
-
-
-def _code(word: str) -> str:
-    return f"<code>{escape(word.replace(' ', '·').replace(chr(10), '↵'))}</code>"
+    return f'{shown}<div class="beside">{read}</div>'

@@ -38,11 +38,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of the page: what question it answers, and the panels that answer it."""
+    """A chapter of the page: what question it answers, the panels that answer it, and what else stands below them."""
 
     title: str
     text: str
     panels: tuple[Panel, ...] = ()
+    below: Html | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _tile(tile: Tile) -> str:
 def _section(number: int, section: Section) -> str:
     panels = "".join(_panel(f"figure-{number}-{i}", panel) for i, panel in enumerate(section.panels, start=1))
     heading = f'<h2><span class="number">{number}</span>{escape(section.title)}</h2>'
-    return f"<section>{heading}<p>{escape(section.text)}</p>{panels}</section>"
+    below = "" if section.below is None else section.below.text
+    return f"<section>{heading}<p>{escape(section.text)}</p>{panels}{below}</section>"
 
 
 def _panel(name: str, panel: Panel) -> str:

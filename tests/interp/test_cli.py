@@ -81,8 +81,8 @@ def test_a_fact_without_a_place_for_its_subject_is_refused_before_anything_is_lo
     assert "0 places for the subject" in refused("edit", "no/model", "Fog", "is over", "the bay", "the sea")
 
 
-def test_editing_a_model_of_ones_own_needs_texts(folder: str) -> None:
-    assert "give --texts FILE" in refused("edit", folder, "fog", "{} is", "grey", "red")
+def test_browsing_a_model_of_ones_own_needs_texts(folder: str) -> None:
+    assert "give --texts FILE" in refused("memory", folder, "0")
 
 
 def test_an_unknown_landmark_is_answered_with_the_nearest(tmp_path: Path) -> None:

@@ -10,9 +10,21 @@ from hooks.interventions import zero
 from hooks.position import last
 from hooks.site import mlp_act, mlp_in, mlp_out
 from interp.lenses import LogitLens
-from interp.memory import Query, agreement, composition, key_rows, knowledge, shared, silenced, triggers, value_logits
+from interp.memory import (
+    Query,
+    agreement,
+    composition,
+    key_rows,
+    knowledge,
+    shared,
+    silenced,
+    triggers,
+    triggers_by_layer,
+    value_logits,
+)
 from interp.memory.agreement import rates
 from interp.memory.completion import score
+from interp.memory.vocabulary import is_gated, promoted
 from tests.contracts.words import sentences, taught, untaught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -84,6 +96,30 @@ def test_the_triggers_are_the_same_in_any_batches_and_one_per_text(model: Model)
     assert torch.allclose(one.coefficient[4], torch.tensor(best).topk(3).values, atol=1e-5)
 
 
+def test_the_other_side_of_gated_memories_is_triggered_where_they_write_the_opposite_of_their_value() -> None:
+    torch.manual_seed(0)
+    model = planted("llama")
+    with torch.no_grad():
+        for name in ("up_proj", "down_proj"):
+            model.hf.model.layers[0].mlp.get_submodule(name).weight.neg_()
+    assert float(triggers(model, cycles(model), LAYER, top=1).coefficient.max()) <= 0
+    found, n = triggers(model, cycles(model), LAYER, top=1, sign=-1), len(words(model)) - 1
+    assert agreement(model, found).agreeing == tuple(range(n))
+    assert promoted(model, LAYER, [3], sign=-1, top=1)[0][0][0] == words(model)[4]
+    assert is_gated(model, LAYER) and not is_gated(untaught("gpt2"), LAYER)
+    apart = composition(model, " ".join(words(model)[:-1]), LAYER)
+    assert apart.composed.value == 0.0 and apart.largest(0, 1)[0][1] < 0
+
+
+def test_layers_read_together_and_memories_shown_together_are_as_one_by_one(model: Model) -> None:
+    texts = [*cycles(model), *sentences()[:7]]
+    for layer, together in enumerate(triggers_by_layer(model, texts, (0, 1), top=3)):
+        alone = triggers(model, texts, layer, top=3)
+        assert torch.equal(together.coefficient, alone.coefficient) and torch.equal(together.text, alone.text)
+        shown = alone.examples_of(model, (4, 0, 4))
+        assert shown[0] == shown[2] and [e.tokens for e in shown[1]] == [e.tokens for e in alone.examples(model, 0)]
+
+
 def test_planted_memories_agree_exactly_and_shuffled_values_at_chance_exactly(model: Model) -> None:
     found = triggers(model, cycles(model), LAYER, top=1)
     n = len(words(model)) - 1
@@ -104,7 +140,7 @@ def test_the_logit_lens_reads_values_as_the_final_norm_does(model: Model) -> Non
 
 def test_the_key_rows_give_the_coefficients_back() -> None:
     for family, f in (("gpt2", torch.nn.functional.gelu), ("llama", torch.nn.functional.silu)):
-        model = taught(family, steps=2)
+        model = taught(family)
         acts = capture(model, sentences()[:3], [mlp_in[1], mlp_act[1]])
         x, rows = acts.flat(mlp_in[1]), key_rows(model, 1)
         if family == "gpt2":
@@ -132,14 +168,28 @@ def test_a_layer_of_one_memory_per_word_is_composed_nowhere(model: Model) -> Non
     assert torch.allclose(found.active, torch.full_like(found.active, 1 / 160))
 
 
+def test_an_answer_that_appears_in_one_short_step_is_attributed_all_the_same(model: Model) -> None:
+    with torch.no_grad():
+        for weight in (model.hf.get_output_embeddings().weight, model.w_out(LAYER)):
+            weight.mul_(30)  # p rises from 0 to 1 within a fraction of the integral that few points would meet
+    try:
+        found = knowledge(model, Query(words(model)[4], words(model)[5]))
+        assert found.clean - float(found.without[LAYER]) > 0.9
+        assert float(found.error.abs().max()) <= 0.01
+        assert found.neurons()[0] == (LAYER, 4)
+    finally:
+        with torch.no_grad():
+            for weight in (model.hf.get_output_embeddings().weight, model.w_out(LAYER)):
+                weight.div_(30)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_attributions_of_each_layer_sum_to_what_the_answer_loses_without_it(family: str) -> None:
     model = taught(family, steps=60)
     query = Query("well . Rome is in", "Italy")
-    coarse, fine = (knowledge(model, query, steps=steps) for steps in (2, 40))
+    coarse, fine = (knowledge(model, query, tolerance=tolerance) for tolerance in (0.5, 1e-3))
     assert fine.clean == pytest.approx(float(score(model, [query.prompt], [query.answer]).exp()), rel=1e-4)
-    assert float(fine.error.abs().max()) < 1e-3
-    assert float(fine.error.abs().max()) <= float(coarse.error.abs().max())
+    assert float(fine.error.abs().max()) < 1e-3 and float(coarse.error.abs().max()) < 0.5
     assert float((fine.clean - fine.without).abs().max()) > 0.05  # there is something to attribute
     for layer in range(model.n_layers):
         with intervene(model, {mlp_act[layer]: zero(last)}):
@@ -150,7 +200,7 @@ def test_attributions_of_each_layer_sum_to_what_the_answer_loses_without_it(fami
 
 def test_shared_neurons_are_those_most_prompts_have_and_silencing_none_is_refused() -> None:
     model = untaught("gpt2")
-    one = knowledge(model, Query("Rome is in", "Italy"), steps=2)
+    one = knowledge(model, Query("Rome is in", "Italy"))
     peaks = torch.zeros(3, *one.attribution.shape)
     peaks[:, 0, 3], peaks[0, 1, 7] = 1.0, 0.9
     found = [replace(one, attribution=attribution) for attribution in peaks]
@@ -171,12 +221,12 @@ def test_what_is_not_there_is_refused(model: Model) -> None:
         found.examples(model, 160)
     with pytest.raises(IndexError, match="memory -1 does not exist: layer 0 has memories 0 to 159"):
         value_logits(model, LAYER, torch.tensor([-1]))
-    with pytest.raises(ValueError, match="top=0: keep at least one example for each memory"):
+    with pytest.raises(ValueError, match=r"top=0 in layers \[0\]: keep at least one example for each memory"):
         triggers(model, cycles(model), LAYER, top=0)
     with pytest.raises(ValueError, match="no token of the 1 texts is followed by another: give texts of several words"):
         triggers(model, ["Rome"], LAYER)
-    with pytest.raises(ValueError, match="steps=1: give the integral at least 2 points"):
-        knowledge(model, Query("Rome is in", "Italy"), steps=1)
+    with pytest.raises(ValueError, match="tolerance=1: give a probability between 0 and 1"):
+        knowledge(model, Query("Rome is in", "Italy"), tolerance=1)
     other = untaught("gpt2", seed=1)
     for call in (lambda: found.examples(other, 1), lambda: agreement(other, found)):
         with pytest.raises(ValueError, match=r"these triggers are of model .* call triggers\(model, data, 0\)"):

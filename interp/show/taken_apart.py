@@ -1,0 +1,73 @@
+"""A prompt taken apart into memories: what each gives of a layer's output, and of an answer's probability."""
+
+from collections.abc import Sequence
+
+import torch
+
+from interp.memory import Composition, Knowledge
+from interp.show.heat import heat
+from interp.show.html import Html, table
+from interp.show.memories import Words, code
+from interp.show.page import Panel
+
+
+def composition_panel(found: Composition, prompt: str, promoted: Sequence[Words], top: int = 10) -> Panel:
+    """The memories that give most of the layer's output at the last token, with what each of those promotes.
+
+    ```python
+    composition_panel(composition(model, text, 3), text, promoted(model, 3, largest)).body
+    ```
+    """
+    rows = [
+        [f"{number}", f"{m:.2f}", f"{share:.1%}", ", ".join(code(word) for word, _ in heard[:5])]
+        for (number, m, share), heard in zip(found.largest(-1, top), promoted, strict=False)
+    ]
+    chance = found.composed_by_chance
+    head = ["memory", "coefficient", "share of output", "promotes"]
+    return Panel(
+        title=f"What layer {found.layer} writes after “{prompt}”, memory by memory",
+        body=Html(f'<div class="words">{table(head, rows)}</div>'),
+        caption=(
+            f"Shares are projections on the whole output and sum to 1 with the bias ({float(found.bias[-1]):.1%}); "
+            "memories of negative coefficient write and promote what the opposite of their value does. "
+            f"{float(found.active[-1]):.0%} of the memories are active here. At {found.composed.value:.0%} of the "
+            f"prompt's {found.composed.n} tokens no active memory promotes the token that the whole output does."
+        ),
+        control=(
+            f"Asked for the token of another place instead, none promotes it at {chance.value:.0%} "
+            f"({chance.low:.0%} to {chance.high:.0%}) of them."
+        ),
+    )
+
+
+def knowledge_panel(found: Knowledge, silenced: tuple[float, float], top: int = 14) -> Panel:
+    """The memories that give most of the answer's probability, with what silencing them does.
+
+    ```python
+    knowledge_panel(found, silenced(model, found.query, found.neurons())).body
+    ```
+    """
+    order = found.attribution.sort(dim=1, descending=True)
+    values, numbers = order.values[:, :top], order.indices[:, :top]
+    missed, n = float(found.error.abs().max()), len(found.neurons())
+    figure = heat(
+        values.tolist(),
+        [str(i + 1) for i in range(values.shape[1])],
+        [f"layer {layer}" for layer in range(len(values))],
+        most=max(float(torch.quantile(values.abs(), 0.99)), 1e-12),
+        texts=[[str(i) for i in row] for row in numbers.tolist()],
+        hover="%{y}, memory %{text}<br>%{z:.2%} of probability<extra></extra>",
+    )
+    figure.update_xaxes(title_text="memories of the layer, by number, largest attribution first")
+    return Panel(
+        title=f"What memories give of “{found.query.prompt}” … {found.query.answer}",
+        body=figure,
+        caption=(
+            f"Integrated gradients of the answer's probability ({found.clean:.1%}), layer by layer; red raises it. A "
+            f"layer's attributions add up to what the answer loses without that layer, to {missed:.2%}."
+        ),
+        control=(
+            f"With the {n} memories of at least a fifth of the largest attribution silenced the answer has "
+            f"{silenced[0]:.1%}, with as many others of the same layers {silenced[1]:.1%}."
+        ),
+    )

@@ -1,0 +1,139 @@
+"""`interp edit`, `apply` and `audit` do what the functions do, and end a mistake with its mend and exit code 2."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hooks import Model, load
+from interp.cli import app
+from interp.memory import Case, Edit, Fact, Query
+from interp.memory.change import LowRank
+from interp.memory.facts_file import read_facts, told_facts
+from interp.memory.replies import replies
+from tests.contracts.words import FILLER, taught
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+ROME, LIMA = Fact("Rome", "{} is in", "Italy", "Peru"), Fact("Lima", "{} is in", "Peru", "Japan")
+RECORDS = [vars(fact) for fact in (ROME, LIMA)]
+ASKED = {"paraphrases": ["well . Rome is in"], "neighbours": [{"prompt": "Milan is in", "answer": "Italy"}]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    model = taught("gpt2")
+    model.hf.save_pretrained(path)
+    model.tokenizer.save_pretrained(path)
+    (path / "texts.txt").write_text("\n".join(FILLER), encoding="utf-8")
+    (path / "facts.json").write_text(json.dumps([{**RECORDS[0], **ASKED}, RECORDS[1]]), encoding="utf-8")
+    with (path / "facts.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(RECORDS[0]))
+        writer.writeheader()
+        writer.writerows(RECORDS)
+    return path
+
+
+def call(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [*words])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout if code == 0 else result.stderr
+
+
+def edited(folder: Path, out: Path, *words: str) -> str:
+    how = ["--method", "knn_memory", "--texts", str(folder / "texts.txt"), "--quiet", "--out", str(out)]
+    return call("edit", str(folder), *words, *how)
+
+
+def test_facts_on_the_command_line_in_csv_and_in_json_are_the_same_edit_and_a_page(
+    folder: Path, tmp_path: Path
+) -> None:
+    words = [word for fact in (ROME, LIMA) for word in (fact.subject, fact.prompt, fact.old, fact.new)]
+    ways = {"words": words, **{kind: ["--facts", str(folder / f"facts.{kind}")] for kind in ("csv", "json")}}
+    made = {}
+    for name, given in ways.items():
+        said = edited(folder, tmp_path / f"{name}.safetensors", *given)
+        assert "before: Rome is in" in said and "edit of 2 facts by knn_memory" in said
+        made[name] = Edit.load(tmp_path / f"{name}.safetensors")
+    assert {edit.digest for edit in made.values()} == {made["csv"].digest}
+    assert made["csv"].facts == (ROME, LIMA)
+    page = (tmp_path / "json.html").read_text(encoding="utf-8")
+    assert 'id="fact-0"' in page and "Milan is in" in page and "1/1 kept" in page
+
+
+def test_an_audit_prints_every_method_and_its_page_holds_each_fact(folder: Path, tmp_path: Path) -> None:
+    how = ["--method", "knn_memory", "--method", "in_context", "--texts", str(folder / "texts.txt"), "--quiet"]
+    said = call("audit", str(folder), str(folder / "facts.json"), *how, "--n", "1", "--out", str(tmp_path / "a.html"))
+    head, *rows = said.splitlines()
+    assert "knn_memory control" in head and "in_context" in head
+    assert any(row.startswith("efficacy said") for row in rows)
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert 'id="fact-0"' in page and 'id="fact-1"' not in page
+
+
+def test_applied_edits_are_in_the_weights_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    model = load(str(folder))
+    update = LowRank(0, torch.ones(1, model.d_mlp), torch.ones(1, model.d_model) / 64)
+    Edit((ROME,), "by hand", (update,), model.fingerprint).save(tmp_path / "edit.safetensors")
+    call("apply", str(folder), str(tmp_path / "edit.safetensors"), "--out", str(tmp_path / "edited"))
+    moved = load(str(tmp_path / "edited")).w_out(0) - model.w_out(0)
+    assert torch.allclose(moved, torch.full_like(moved, 1 / 64), atol=1e-6)
+
+
+def test_replies_are_what_the_model_generates_with_and_without_an_edit(folder: Path) -> None:
+    model: Model = load(str(folder))
+    case = Case(ROME, ("well . Rome is in",), (Query("Milan is in", "Italy"),))
+    update = LowRank(0, torch.zeros(1, model.d_mlp), torch.zeros(1, model.d_model))
+    edit = Edit((ROME,), "nothing", (update,), model.fingerprint)
+    found = replies(model, case, {"nothing": edit})
+    assert [reply.kind for reply in found] == ["edited", "paraphrase", "neighbour"]
+    assert all(reply.before == reply.after["nothing"] for reply in found)
+    assert [reply.right() for reply in found] == [False, False, True]
+
+
+def test_records_say_what_is_to_be_asked(folder: Path) -> None:
+    first, second = read_facts(folder / "facts.json")
+    assert first == Case(ROME, ("well . Rome is in",), (Query("Milan is in", "Italy"),)) and second == Case(LIMA)
+    assert read_facts(folder / "facts.csv", n=1) == (Case(ROME),) == told_facts(["Rome", "{} is in", "Italy", "Peru"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("edit", "M"), "either SUBJECT PROMPT OLD NEW, once or more, or --facts FILE"),
+        (("edit", "M", "Rome", "{} is in", "Italy"), "3 words were given, and a fact is four: SUBJECT PROMPT OLD NEW"),
+        (("edit", "M", "Rome", "is in", "Italy", "Peru"), "has 0 places for the subject"),
+        (("edit", "M", "--facts", "no.json"), "there is no file 'no.json': give a .json or .csv file of facts"),
+        (("edit", "M", "a", "{} b", "c", "d", "--method", "romee"), "no method is called 'romee'; did you mean rome"),
+        (("edit", "M", "a", "{} b", "c", "d", "--out", "e.txt"), "name a .safetensors file"),
+        (("edit", "M", "a", "{} b", "c", "d", "--texts", "no.txt"), "there is no file 'no.txt'"),
+        (("audit", "M"), "cases to audit edits of M on are needed"),
+        (("audit", "landmark", "--n", "0"), "audit at least one case"),
+        (("audit", "landmark", "--method", "x"), "no method is called 'x'"),
+        (("apply", "landmark", "no.safetensors"), "there is no file 'no.safetensors'"),
+    ],
+)
+def test_a_mistake_is_told_before_a_model_is_loaded(words: tuple[str, ...], told: str) -> None:
+    assert told in call(*words, code=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.txt", "[]", "facts are read from .json or .csv"),
+        ("a.json", "{", "is not JSON"),
+        ("a.json", "[]", "holds no list of facts"),
+        ("a.csv", "subject,prompt,old,new\n", "holds no list of facts"),
+        ("a.csv", "subject,prompt,old\nRome,{} is in,Italy\n", "has no new"),
+        ("a.json", '[{"subject": "a", "prompt": "b", "old": "c", "new": "d"}]', "is no fact: .*0 places"),
+        ("a.json", '[{"subjct": "a", "old": "c"}]', "has a field 'subjct', which facts do not have; did you mean subj"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=told):
+        read_facts(tmp_path / name)
