@@ -2,8 +2,9 @@
 
 A random GPT-2 reads one batch in every way in turn; a figure is the median over repeats of a way's time
 over that of the plain forward pass next to it. Every way is first checked to give the same activations.
-nnsight needs an environment of its own: name its Python with `--nnsight`, and it is timed there beside
-the plain forward pass of that environment. Writes benchmarks/results/capture.json.
+Memory is what tensors hold at their peak; beside it stands what the tensors asked for weigh. nnsight
+needs an environment of its own: name its Python with `--nnsight`, and it is timed there beside the plain
+forward pass of that environment. Writes benchmarks/results/capture.json.
 """
 
 import argparse
@@ -34,20 +35,22 @@ TARGETS = {EVERYTHING: 1.05, HALFWAY: 0.58}
 
 @dataclass(frozen=True)
 class Row:
-    """One way: its median time, as a ratio to the plain forward pass, and the memory it took at its highest."""
+    """One way: its median time, as a ratio to the plain forward pass, its peak memory, and what was asked of it."""
 
     name: str
     milliseconds: float
     ratio: float
     quartiles: tuple[float, float]
     peak_mb: float | None = None
+    asked_mb: float | None = None
     at_most: float | None = None
 
     def __str__(self) -> str:
         low, high = self.quartiles
         bar = "" if self.at_most is None else f"  {'pass' if self.ratio <= self.at_most else 'miss'}: <= {self.at_most}"
-        peak = "" if self.peak_mb is None else f"{self.peak_mb:8.1f} MB"
-        return f"{self.ratio:5.2f} ({low:.2f} to {high:.2f}) {self.milliseconds:8.1f} ms {peak:>11}  {self.name}{bar}"
+        peak, asked = (f"{mb:.1f}" if mb is not None else "" for mb in (self.peak_mb, self.asked_mb))
+        time = f"{self.ratio:5.2f} ({low:.2f} to {high:.2f}) {self.milliseconds:8.1f} ms"
+        return f"{time} {peak:>7} {asked:>7}  {self.name}{bar}"
 
 
 def ours(model: Model, ids: torch.Tensor) -> Ways:
@@ -95,12 +98,27 @@ def rows(timed: Mapping[str, Timed], base: str, ways: Ways) -> list[Row]:
     found = []
     for name, way in timed.items():
         ratio, low, high = timed[base].times(way)
-        peak = peak_mb(ways[name]) if name in ways else None
-        found.append(Row(name, 1e3 * way.median, ratio, (low, high), peak, TARGETS.get(name)))
+        peak, asked = (peak_mb(ways[name]), weight_mb(ways[name]())) if name in ways else (None, None)
+        found.append(Row(name, 1e3 * way.median, ratio, (low, high), peak, asked, TARGETS.get(name)))
     return found
 
 
-def nnsight(python: str | None, arguments: list[str]) -> list[Row]:
+def weight_mb(given: Any) -> float | None:
+    """What the tensors that a way was asked for weigh; None where it gives more than was asked for."""
+    values = [given] if isinstance(given, torch.Tensor) else list(getattr(given, "values", {}).values())
+    return sum(value.untyped_storage().nbytes() for value in values) / 1e6 if values else None
+
+
+def told(found: list[Row]) -> str:
+    """Whether peak memory is what was asked for and what any forward pass needs beside its output."""
+    plain, ours = (next(row for row in found if row.name == name) for name in (FORWARD, EVERYTHING))
+    sizes = [mb for row in (plain, ours) for mb in (row.peak_mb, row.asked_mb) if mb is not None]
+    beside, mine = sizes[0] - sizes[1], sizes[2] - sizes[3]
+    verdict = "pass" if mine <= beside + 0.02 * sizes[3] else "miss"
+    return f"{verdict}: memory beside what was asked for {mine:.2f} MB; of the plain forward pass {beside:.2f} MB"
+
+
+def nnsight(python: str | None, arguments: list[str], model: Model, ids: torch.Tensor) -> list[Row]:
     """The rows of nnsight, measured in its own environment; none where it is not named."""
     if python is None:
         print("nnsight is not timed: name the Python of an environment that has it with --nnsight")
@@ -109,14 +127,13 @@ def nnsight(python: str | None, arguments: list[str]) -> list[Row]:
     said = subprocess.run([python, script, *arguments], capture_output=True, text=True, check=False)
     if said.returncode:
         raise RuntimeError(f"{python} {script} failed:\n{said.stderr}")
-    timed = {name: Timed(tuple(seconds)) for name, seconds in json.loads(said.stdout.splitlines()[-1]).items()}
+    found = json.loads(said.stdout.splitlines()[-1])
+    sites = [kind[layer] for layer in range(model.n_layers) for kind in (mlp_act, resid_post)]
+    mine = capture(model, ids, sites)
+    sizes = torch.tensor([float(mine[site].norm()) for site in sites])
+    torch.testing.assert_close(torch.tensor(found["norms"]), sizes, rtol=1e-4, atol=0)
+    timed = {name: Timed(tuple(seconds)) for name, seconds in found["seconds"].items()}
     return rows(timed, next(iter(timed)), {})
-
-
-def asked_bytes(model: Model, ids: torch.Tensor) -> float:
-    """What the activations of EVERYTHING weigh, in MB."""
-    per_token = model.n_layers * (model.d_model + model.d_mlp) + model.d_vocab
-    return ids.numel() * per_token * 4 / 1e6
 
 
 def main() -> None:
@@ -133,11 +150,11 @@ def main() -> None:
     model, ids = load(shape.gpt2(), device=device), shape.batch().to(device)
     ways = {**ours(model, ids), **transformer_lens(model, ids)}
     found = rows(in_turn(ways, repeats=given.repeats), FORWARD, ways)
-    found += nnsight(given.nnsight, [*shape.arguments(), f"--repeats={given.repeats}", f"--threads={given.threads}"])
-    asked = asked_bytes(model, ids)
-    print(f"times of a plain forward (quartiles)   median  peak memory  way\n{chr(10).join(map(str, found))}")
-    print(f"what {EVERYTHING!r} weighs: {asked:.1f} MB")
-    figures = {"shape": asdict(shape), "asked_mb": asked, "ways": [asdict(row) for row in found]}
+    extra = [*shape.arguments(), f"--repeats={given.repeats}", f"--threads={given.threads}"]
+    found += nnsight(given.nnsight, extra, model, ids)
+    print(f"times of a plain forward (quartiles)   median  peak MB, asked  way\n{chr(10).join(map(str, found))}")
+    print(memory := told(found))
+    figures = {"shape": asdict(shape), "memory": memory, "ways": [asdict(row) for row in found]}
     write("capture", " ".join(["python benchmarks/capture.py", *sys.argv[1:]]), figures)
 
 

@@ -1,10 +1,11 @@
-"""nnsight's side of benchmarks/capture.py, run by it in an environment of nnsight's own; prints seconds as JSON."""
+"""nnsight's side of benchmarks/capture.py, run by it in an environment of nnsight's own; prints JSON."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,8 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.timing import in_turn  # noqa: E402
 
+EVERYTHING = "nnsight, all residual streams and feed-forward activations"
 
-def ways(shape: Shape, device: str) -> dict[str, Callable[[], object]]:
+
+def ways(shape: Shape, device: str) -> dict[str, Callable[[], Any]]:
     """The plain forward pass of this environment, and nnsight's traces."""
     from nnsight import NNsight
 
@@ -39,7 +42,7 @@ def ways(shape: Shape, device: str) -> dict[str, Callable[[], object]]:
 
     return {
         "Hugging Face, plain forward, in nnsight's environment": lambda: hf(ids, use_cache=False).logits,
-        "nnsight, all residual streams and feed-forward activations": everything,
+        EVERYTHING: everything,
         "nnsight, one site at half depth, stopped": halfway,
     }
 
@@ -54,8 +57,10 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.no_grad():
-        timed = in_turn(ways(Shape.given(given), device), repeats=given.repeats)
-    print(json.dumps({name: way.seconds for name, way in timed.items()}))
+        run = ways(Shape.given(given), device)
+        norms = [float(value.norm()) for value in run[EVERYTHING]()]
+        timed = in_turn(run, repeats=given.repeats)
+    print(json.dumps({"norms": norms, "seconds": {name: way.seconds for name, way in timed.items()}}))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Timed:
     def times(self, other: "Timed") -> tuple[float, float, float]:
         """How many times faster than the other: the median over repeats run side by side, and their quartiles."""
         ratios = sorted(b / a for a, b in zip(self.seconds, other.seconds, strict=True))
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
         return middle, low, high
 
 

@@ -79,7 +79,8 @@ class Columns:
         done = 0
         for number, count in zip(chunks.tolist(), counts.tolist(), strict=True):
             part = slice(done, done + count)
-            found[places[part]] = self.chunk(column, number)[ordered[part] - self.starts[number]]
+            rows = self.chunk(column, number).index_select(0, ordered[part] - self.starts[number])
+            put_rows(found, places[part], rows)
             done += count
         return found
 
@@ -146,3 +147,19 @@ class Columns:
     def _tensor(self, column: str, data: UInt8[np.ndarray, "_"]) -> Shaped[Tensor, "n *d"]:
         dtype, shape = self._kinds[column]
         return torch.from_numpy(data).view(dtype).view(-1, *shape)
+
+
+def put_rows(held: Shaped[Tensor, "_ *d"], places: Int[Tensor, "n"], rows: Shaped[Tensor, "n *d"]) -> None:
+    """Put rows at some places of a tensor: held[places] = rows, on bytes, which numpy copies row by row.
+
+    Example:
+        ```python
+        put_rows(torch.zeros(3, 2), torch.tensor([2]), torch.ones(1, 2))
+        ```
+    """
+    if len(rows):
+        _row_bytes(held)[places.numpy()] = _row_bytes(rows)
+
+
+def _row_bytes(rows: Shaped[Tensor, "n *d"]) -> UInt8[np.ndarray, "n _"]:
+    return rows.reshape(len(rows), -1).view(torch.uint8).numpy()

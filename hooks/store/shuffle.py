@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hooks.site import Site
+from hooks.store.columns import put_rows
 from hooks.store.store import ActivationStore, Asked, StoredRows
 
 Item = TypeVar("Item")
@@ -104,7 +105,7 @@ def mixed(
     while len(fresh):
         order, sweep = fresh[torch.randperm(len(fresh), generator=generator)], []
         for places in order.split(batch_size):
-            yield {column: rows[places] for column, rows in held.items()}
+            yield {column: rows.index_select(0, places) for column, rows in held.items()}
             sweep.append(incoming.put(held, places, size))
         fresh = torch.cat(sweep)
 
@@ -126,7 +127,7 @@ class _Incoming:
             for column, rows in self._rest.items():
                 if column not in held:
                     held[column] = rows.new_empty(size, *rows.shape[1:])
-                held[column].index_copy_(0, places[filled : filled + n], rows[self._taken : self._taken + n])
+                put_rows(held[column], places[filled : filled + n], rows[self._taken : self._taken + n])
             self._taken, self._left, filled = self._taken + n, self._left - n, filled + n
         return places[:filled]
 
