@@ -210,6 +210,16 @@ def test_tensorboard_is_given_every_figure_by_tokens(tmp_path: Path, monkeypatch
     assert {told[0] for told in record.told[1:-1]} == {"loss", "explained_variance", "l0", "dead_share"}
 
 
+def test_what_tensorboard_reads_back_is_the_curve(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    report = train(TopK(16, 32, k=3), stored(rows()), callbacks=[TensorBoard(tmp_path)], **OPTIONS)
+    read = reader.EventAccumulator(str(tmp_path))
+    read.Reload()
+    for figure in ("loss", "explained_variance", "l0", "dead_share"):
+        points = [(p.tokens, pytest.approx(getattr(p, figure), rel=1e-6)) for p in report.curve]
+        assert [(event.step, event.value) for event in read.Scalars(figure)] == points
+
+
 def test_weights_and_biases_is_offline_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Recording()
     stand_in = SimpleNamespace(init=record, Settings=lambda **options: options)
