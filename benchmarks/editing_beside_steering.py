@@ -36,7 +36,7 @@ from probes import DifferenceOfMeans  # noqa: E402
 
 NAME, DOC = "editing_beside_steering", Path(__file__).resolve().parents[1] / "docs" / "editing_and_steering.md"
 REPORTED, TUNING = 0, 10_000  # seeds of the facts that are reported, and of those the dose is chosen on
-DOSES, SITE, SENTENCES = (0.5, 1.0, 1.5, 2.0, 3.0), resid_post[3], 60
+DOSES, SITE, SENTENCES, DRIFT = (0.5, 1.0, 1.5, 2.0, 3.0), resid_post[3], 60, 12
 WAYS = {
     "unedited": "the model as it is",
     "ROME": "one rank of one matrix",
@@ -61,7 +61,7 @@ def cases(n: int, seed: int) -> list[Case]:
     """Facts whose subject and objects are all entities, so that sentences about them can be written."""
     return [
         case
-        for case in table_cases(40 * n, seed)
+        for case in table_cases(8 * n, seed)
         if all(find(name) is not None for name in (case.fact.subject, case.fact.old, case.fact.new))
     ][:n]
 
@@ -131,7 +131,7 @@ def _steered(model: Model, way: Steering | Conditional, at: float) -> State:
 
 def run(model: Model, asked: Sequence[Case], at: float) -> dict[str, dict[str, Estimate]]:
     """Every measure of every way over all facts; a refusal counts as the model unedited."""
-    base = unedited(model, drift_texts(model, None), asked)
+    base = unedited(model, drift_texts(model, None)[:DRIFT], asked)
     made, _ = editors(model, ["rome", "in_context", "knn_memory"], [case.fact for case in asked])
     named = {"ROME": made["rome"], "in context": made["in_context"], "kNN memory": made["knn_memory"]}
     rows: dict[str, list[dict[str, float]]] = {}
@@ -173,8 +173,8 @@ def _cell(measure: str, e: Estimate, beside: Estimate | None) -> str:
 def main() -> None:
     """Choose the dose, measure, write the figures and the table."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--facts", type=int, default=24)
-    options.add_argument("--tuned", type=int, default=6, help="other facts, on which the dose is chosen")
+    options.add_argument("--facts", type=int, default=12)
+    options.add_argument("--tuned", type=int, default=4, help="other facts, on which the dose is chosen")
     given = options.parse_args()
     torch.set_grad_enabled(False)
     model = load("landmark")

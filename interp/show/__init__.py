@@ -1,6 +1,7 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
 from interp.show.audit import audit_panel
+from interp.show.audited import edits_page, facts_panel
 from interp.show.browse import browse
 from interp.show.concept import concept_page
 from interp.show.damage import damage_panel
@@ -11,12 +12,14 @@ from interp.show.generations import generations_panel
 from interp.show.heads import attention_panel, heads_panel
 from interp.show.latent import record_html
 from interp.show.lens import attribution_panel, divergence_panel, entropy_panel, lens_panel, rank_panel
+from interp.show.memories import agreement_panel, memories_page
 from interp.show.page import Panel, Section, Tile, report
 from interp.show.patch import patch_panel
 from interp.show.positions import positions_panel
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
 from interp.show.steered import beside_panel, dose_page
+from interp.show.taken_apart import composition_panel, knowledge_panel
 from interp.show.trace import trace_panel
 from interp.show.training import training_panel
 
@@ -24,24 +27,30 @@ __all__ = [
     "Panel",
     "Section",
     "Tile",
+    "agreement_panel",
     "attention_panel",
     "attribution_panel",
     "audit_panel",
     "beside_panel",
     "browse",
+    "composition_panel",
     "concept_page",
     "damage_panel",
     "divergence_panel",
     "dose_page",
     "dose_panel",
+    "edits_page",
     "entropy_panel",
     "examples_panel",
+    "facts_panel",
     "generations_panel",
     "heads_panel",
     "histogram_panel",
+    "knowledge_panel",
     "lens_panel",
     "map_html",
     "map_page",
+    "memories_page",
     "patch_panel",
     "positions_panel",
     "rank_panel",

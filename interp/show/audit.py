@@ -8,6 +8,7 @@ from interp.memory.measuring import MEASURES
 from interp.show.html import Html, escape, table
 from interp.show.page import Panel
 
+CONTROL = " control"
 SHARES = ("efficacy", "paraphrase", "neighbours", "others", "hops", "reverse", "aliases", "induction", "sums")
 
 
@@ -18,26 +19,31 @@ def audit_panel(audit: Audit) -> Panel:
     audit_panel(audit(model, cases, {"rome": rome}, texts)).body
     ```
     """
-    names = [*audit.table]
+    names = [name for name in audit.table if not name.endswith(CONTROL)]
     shown = [m for m in MEASURES if any(m in row for row in audit.table.values())]
     rows = [[f"{m} <small>{escape(MEASURES[m])}</small>", *_cells(audit.table, names, m)] for m in shown]
     return Panel(
         title="What each editor did",
-        body=Html(table(["", *map(escape, names)], rows)),
+        body=Html(f'<div class="stacked measures">{table(["", *map(escape, names)], rows)}</div>'),
         caption=(
-            "Means over facts edited one at a time, with 95% bootstrap intervals over facts. A measure that no fact "
-            "has prompts for is left out; a fact that an editor refused counts as unedited. " + _refusals(audit)
+            "Means over facts, with 95% bootstrap intervals over facts. A measure that no fact has prompts for is left "
+            "out; a fact that an editor refused counts as unedited. " + _refusals(audit)
         ),
         control=(
-            "Unedited: the model as it was. Control: a random value of equal norm at the same place. In context: the "
-            "fact stands before the text and no weight changes."
+            "Unedited: the model as it was. Control: a random value of equal norm at the same place; for in context, "
+            "where the fact stands before the text and no weight changes, its words in another order."
         ),
     )
 
 
 def _cells(rows: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], measure: str) -> list[str]:
     percent = measure.startswith(SHARES) and not measure.endswith("magnitude")
-    return [_cell(rows[name].get(measure), percent) for name in names]
+    cells = []
+    for name in names:
+        beside = rows.get(f"{name}{CONTROL}", {}).get(measure)
+        below = "" if beside is None else f"<small>control {beside.value:{'.0%' if percent else '.3g'}}</small>"
+        cells.append(_cell(rows[name].get(measure), percent) + below)
+    return cells
 
 
 def _cell(e: Estimate | None, percent: bool) -> str:

@@ -9,6 +9,8 @@ from interp.show.html import escape
 from interp.show.latent import record_body
 
 SCRIPT = (Path(__file__).parent / "folds.js").read_text(encoding="utf-8")
+COLOURED = '<span class="t"'  # as html.tokens writes it
+VALUES = ", <kbd>v</kbd> writes the values under the tokens; point at a token for its own"
 Fold = tuple[Record, str, Score | None]  # a latent, its label, and what a search found of it
 
 
@@ -35,8 +37,8 @@ def fold_list(folds: Iterable[tuple[str, str, str]], kind: str) -> str:
     return (
         '<div class="find"><label for="search">Search labels and texts</label>'
         '<input id="search" type="search" autocomplete="off"><output id="count" for="search"></output></div>'
-        '<p class="keys"><kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>Enter</kbd> opens, '
-        "<kbd>v</kbd> writes the values under the tokens; point at a token for its own.</p>"
+        '<p class="keys"><kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>Enter</kbd> opens'
+        f"{VALUES if any(COLOURED in body for body in bodies) else ''}.</p>"
         f'<div class="folds" data-kind="{kind}">{"".join(heads)}</div>'
         f'<script type="application/json" id="bodies">{packed}</script><script>{SCRIPT}</script>'
     )

@@ -108,7 +108,7 @@ def test_records_say_what_is_to_be_asked(folder: Path) -> None:
         (("edit", "M", "Rome", "{} is in", "Italy"), "3 words were given, and a fact is four: SUBJECT PROMPT OLD NEW"),
         (("edit", "M", "Rome", "is in", "Italy", "Peru"), "has 0 places for the subject"),
         (("edit", "M", "--facts", "no.json"), "there is no file 'no.json': give a .json or .csv file of facts"),
-        (("edit", "M", "a", "{} b", "c", "d", "--method", "romee"), "no method is called 'romee'; did you mean rome"),
+        (("edit", "M", "a", "{} b", "c", "d", "--method", "romee"), "no method is called 'romee'; did you mean 'rome'"),
         (("edit", "M", "a", "{} b", "c", "d", "--out", "e.txt"), "name a .safetensors file"),
         (("edit", "M", "a", "{} b", "c", "d", "--texts", "no.txt"), "there is no file 'no.txt'"),
         (("audit", "M"), "cases to audit edits of M on are needed"),
@@ -130,7 +130,7 @@ def test_a_mistake_is_told_before_a_model_is_loaded(words: tuple[str, ...], told
         ("a.csv", "subject,prompt,old,new\n", "holds no list of facts"),
         ("a.csv", "subject,prompt,old\nRome,{} is in,Italy\n", "has no new"),
         ("a.json", '[{"subject": "a", "prompt": "b", "old": "c", "new": "d"}]', "is no fact: .*0 places"),
-        ("a.json", '[{"subjct": "a", "old": "c"}]', "has a field 'subjct', which facts do not have; did you mean subj"),
+        ("a.json", '[{"subjct": "a", "old": "c"}]', "has a field 'subjct', which facts do not have; did you mean 'subj"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:

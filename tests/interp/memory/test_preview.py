@@ -48,9 +48,11 @@ def test_a_change_of_a_layers_values_moves_memories_of_later_layers_only_and_a_r
     assert [m.change for m in found.memories] == sorted((m.change for m in found.memories), reverse=True)
 
 
+@torch.no_grad()
 def test_latents_change_by_what_encoding_both_streams_gives(model: Model) -> None:
     edit, texts = shifted(model, 0.05), sentences()[:20]
-    sae = TopK(model.d_model, 64, k=4, site=resid_post[1], seed=0)
+    sae = TopK(model.d_model, 64, k=4)
+    sae.site = resid_post[1]
     found = preview(model, edit, texts, sae=sae, top=1)
     plain = sae.encode(capture(model, texts, [resid_post[1]]).flat(resid_post[1]))
     with edit.applied(model):

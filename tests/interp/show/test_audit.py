@@ -10,11 +10,13 @@ def made() -> Audit:
     plain = {"efficacy": Estimate(0.0, 0.0, 0.0, 4)}
     told = {"unedited": " Italy <now>", "rome": " Peru", "rome control": "x"}
     said = {name: {"Rome is in": text} for name, text in told.items()}
-    return Audit({"unedited": plain, "rome": row}, {"rome": {"Rome is in": "no room"}}, said)
+    spoilt = {"efficacy": Estimate(0.25, 0.0, 0.5, 4)}
+    return Audit({"unedited": plain, "rome": row, "rome control": spoilt}, {"rome": {"Rome is in": "no room"}}, said)
 
 
 def test_each_mean_stands_with_its_interval_and_what_is_missing_is_a_dash() -> None:
     panel = audit_panel(made())
     text = panel.body.text
     assert "50% <small>25\u201375</small>" in text and "0.0123 <small>0.01 to 0.02</small>" in text
+    assert "<small>control 25%</small>" in text and "<th>rome control</th>" not in text
     assert "\u2013</td>" in text and "rome refused 1" in panel.caption

@@ -16,7 +16,11 @@ import torch
 
 from interp.estimate import Estimate
 from interp.features import DictionaryMap, Evidence, Example, FeatureIndex, Record, SearchResult
+from interp.memory import Agreement, Audit, Case, Fact
+from interp.memory.replies import Reply
 from interp.show import browse, concept_page, dose_page, map_page
+from interp.show.audited import edits_page
+from interp.show.memories import NORM, Memory, memories_page
 from interp.steering import DoseResponse, Names
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -144,6 +148,21 @@ def label(one: Record) -> str:
     return "fires on Golden Gate Bridge" if one.latent == 7 else f"fires on fog {one.latent}"
 
 
+def memories(path: Path) -> Path:
+    agreed = [Agreement(i, Estimate(0.1, 0.05, 0.2, 40), 0.01, 0.02, 0.001, *torch.ones(2, 40).long()) for i in (0, 1)]
+    shown = [Memory(i, record(i).evidence.examples, {NORM: ((" fog", 1.5),)}, i == 7) for i in range(40)]
+    return memories_page(path, "m", {NORM: agreed}, shown, 1, (56, 1234))
+
+
+def edits(path: Path) -> Path:
+    fact = Fact("Golden Gate Bridge", "The {} is in", "San Francisco", "Sydney")
+    reply = Reply("edited", fact.text, "Sydney", " San Francisco <b>", {"rome": " Sydney, and fog"})
+    row = {"efficacy said": Estimate(0.5, 0.0, 1.0, 2), "drift": Estimate(0.01, 0.0, 0.02, 2)}
+    table = {name: row for name in ("unedited", "rome", "rome control")}
+    said = {name: {fact.text: " fog"} for name in table}
+    return edits_page(path, "Edits", "Two.", Audit(table, {"rome": {}}, said), [(Case(fact), [reply])] * 8)
+
+
 @pytest.fixture(scope="module")
 def pages(found: SearchResult, response: DoseResponse, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder, angle = tmp_path_factory.mktemp("pages"), torch.linspace(0, 6, 40)
@@ -158,6 +177,8 @@ def pages(found: SearchResult, response: DoseResponse, tmp_path_factory: pytest.
             "concept": concept_page(folder / "concept.html", found, index, label),
             "dose": dose_page(folder / "dose.html", response, "the bridge", Names(("Golden Gate",)).spans),
             "map": map_page(folder / "map.html", drawn, labels, marked=[7], page="latents.html"),
+            "memories": memories(folder / "memories.html"),
+            "edits": edits(folder / "edits.html"),
         }
 
 
@@ -179,6 +200,17 @@ def test_a_closed_fold_holds_nothing_and_an_address_opens_one(browser: Browser, 
     browser.open(pages["latents"], after="#latent-7")
     assert browser.js("document.querySelector('#latent-7').open")
     assert browser.js("document.querySelectorAll('.t').length") == 4
+
+
+def test_memories_and_facts_open_by_address_and_are_counted_as_what_they_are(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["memories"], after="#memory-7")
+    assert browser.js("count.textContent") == "40 memories" and browser.hover("#memory-7 .t") == "1.25"
+    browser.open(pages["edits"], after="#fact-7")
+    assert browser.js("count.textContent") == "8 facts"
+    cells = "[...document.querySelectorAll('#fact-7 td')].map(e => e.textContent)"
+    assert browser.js(cells)[1:] == ["✗  San Francisco <b>", "✓  Sydney, and fog"]
 
 
 def test_a_search_finds_the_bridge_in_labels_and_in_texts_of_closed_folds(
