@@ -98,10 +98,11 @@ class Job:
             job.rows(acts, resid_post[6])
             ```
         """
-        given = acts.flat(site, at=self.at)
-        rows = given.to(self.dtype)
+        mask, rows = self.at.mask(acts.tokens), acts[site].to(self.dtype).flatten(0, 1)
+        if not bool(mask.all()):  # rows are taken whole, after they were made small
+            rows = rows.index_select(0, mask.flatten().nonzero()[:, 0])
         if rows.numel() and not bool(torch.stack(torch.aminmax(rows)).isfinite().all()):
-            raise ValueError(self._not_finite(acts, site, given, rows))
+            raise ValueError(self._not_finite(acts, site, acts.flat(site, at=self.at), rows))
         return rows
 
     def _not_finite(self, acts: Activations, site: Site, given: Tensor, rows: Tensor) -> str:
