@@ -7,6 +7,7 @@ the same weights, and must give the same numbers to 1e-5. Repeats alternate. Wri
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -96,6 +97,7 @@ def main() -> None:
     tiny = parser.parse_args().tiny
     size = TINY if tiny else Size()
     torch.set_num_threads(1)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # their bars are not timed
     model, bridge = both(size)
     figures: dict[str, Any] = {"model": vars(size), "bar": BAR}
     for name, (theirs, ours) in ways(model, bridge, size).items():

@@ -18,4 +18,35 @@ def tensor(given: Any) -> Any:
     """
     if isinstance(given, Tensor):
         return given.detach()
-    return torch.as_tensor(given if given.flags.writeable else given.copy())
+    array = np.asarray(given)
+    return torch.as_tensor(array if array.flags.writeable else array.copy())
+
+
+def floats(given: Any) -> Any:
+    """Return rows as a tensor of floating numbers; whole numbers become float32.
+
+    Raises:
+        ValueError: a single row, or a column without its axis.
+
+    Example:
+        >>> floats(np.ones((2, 1), dtype=int))
+        tensor([[1.],
+                [1.]])
+    """
+    rows = tensor(given)
+    if rows.ndim < 2:
+        raise ValueError(f"Rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row.")
+    return rows if rows.is_floating_point() else rows.float()
+
+
+def classes(given: Any) -> Any:
+    """Return labels as a tensor; an array of 0 and 1, which scikit-learn makes of bool, is bool again.
+
+    Example:
+        >>> classes(np.array([0, 1]))
+        tensor([False,  True])
+    """
+    labels = tensor(given)
+    if isinstance(given, np.ndarray) and given.dtype.kind in "iu" and np.isin(given, (0, 1)).all():
+        return labels.bool()
+    return labels

@@ -7,7 +7,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from probes.arrays import Array, tensor
+from probes.arrays import Array, classes, floats, tensor
 from probes.checks import check_rows
 from probes.estimator import Estimator, check_fitted
 from probes.training import train
@@ -53,7 +53,7 @@ class AttentionProbe(Estimator):
             TypeError: labels that are not bool.
             RuntimeError: the loss is not finite.
         """
-        labels = tensor(y)
+        labels = classes(y)
         rows, kept = _masked(x, mask)
         check_rows(rows, labels)
         self.mean_ = rows[kept].mean(0)
@@ -120,7 +120,7 @@ class AttentionProbe(Estimator):
 
 def _masked(x: Array, mask: Array | None) -> tuple[Tensor, Tensor]:
     """Sequences with zeros where nothing counts, and the mask."""
-    rows = tensor(x).float()
+    rows = floats(x).float()
     kept = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else tensor(mask)
     if kept.shape != rows.shape[:2]:
         raise ValueError(f"The mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}.")

@@ -1,15 +1,24 @@
 """Rows with labels of any kind, a batch at a time and as often as asked, and the covariances they have."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias, final
+from typing import Protocol, TypeAlias, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from hooks import Site
 from probes.checks import check_numbers
 
 Paired: TypeAlias = tuple[Float[Tensor, "_ d_model"], Shaped[Tensor, "_ ..."]]
+
+
+@runtime_checkable
+class Located(Protocol):
+    """Batches that know where their rows come from."""
+
+    site: Site
+    fingerprint: str | None
 
 
 @final

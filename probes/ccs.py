@@ -7,7 +7,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.arrays import Array, tensor
+from probes.arrays import Array, classes, floats
 from probes.checks import check_rows
 from probes.linear import Linear
 from probes.training import train
@@ -47,7 +47,7 @@ class CCS(Linear):
             ValueError: NaN or infinity, fewer than two pairs, or pairs that are all alike.
             RuntimeError: the loss is not finite.
         """
-        pairs = tensor(x)
+        pairs = floats(x)
         if len(pairs) < 2 or not bool(pairs.isfinite().all()):
             raise ValueError(f"CCS needs at least 2 pairs of finite numbers, got {len(pairs)}.")
         self.mean_ = pairs.mean(0)
@@ -69,8 +69,8 @@ class CCS(Linear):
             ValueError: lengths that differ, labels that are all alike.
             RuntimeError: the probe is not fitted.
         """
-        labels = tensor(y)
-        check_rows(tensor(x), labels)
+        labels = classes(y)
+        check_rows(floats(x), labels)
         if float((self.predict(x) == labels).double().mean()) < 0.5:
             self.coef_, self.intercept_ = -self.coef_, -self.intercept_
         return self
@@ -81,7 +81,7 @@ class CCS(Linear):
         Raises:
             RuntimeError: the probe is not fitted.
         """
-        pairs = tensor(x)
+        pairs = floats(x)
         sides = pairs - self.mean_.to(pairs) if hasattr(self, "mean_") else pairs
         score = super().decision_function(sides.flatten(0, 1)).reshape(len(pairs), 2)
         return (score[:, 0].sigmoid() - score[:, 1].sigmoid()) / 2
@@ -92,7 +92,7 @@ class CCS(Linear):
 
     def score(self, x: Float[Array, "n 2 d_model"], y: Bool[Array, "n"]) -> float:
         """The share of pairs labelled rightly, as oriented; 1 minus it is not tried."""
-        return float((self.predict(x) == tensor(y)).double().mean())
+        return float((self.predict(x) == classes(y)).double().mean())
 
     def _search(self, rows: Float[Tensor, "n 2 d_model"]) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, w and b of every restart."""

@@ -50,6 +50,18 @@ def check_numbers(x: Any, y: Any) -> None:
         raise ValueError(f"Row {row} holds NaN or infinity.")
 
 
+def check_width(x: Any, width: int) -> None:
+    """Raise `ValueError` unless rows are as wide as those learnt from.
+
+    Example:
+        >>> check_width(torch.randn(4, 2), 2)
+    """
+    if x.shape[-1] != width:
+        raise ValueError(
+            f"The rows have width {x.shape[-1]}, and those learnt from had {width}: give activations of the same site."
+        )
+
+
 def check_bool(y: Any) -> None:
     """Raise `TypeError` unless labels are bool: whole numbers would select rows instead of marking them.
 

@@ -3,7 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.arrays import Array, tensor
+from probes.arrays import Array, floats
+from probes.checks import check_width
 from probes.estimator import Estimator, check_fitted
 
 
@@ -20,6 +21,7 @@ class Eraser(Estimator):
             RuntimeError: the eraser is not fitted.
         """
         check_fitted(self, "projection_")
-        rows = tensor(x)
+        rows = floats(x)
+        check_width(rows, len(self.mean_))
         X = rows.double()
         return (X - (X - self.mean_.to(X.device)) @ self.projection_.T.to(X.device)).to(rows.dtype)

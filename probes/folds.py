@@ -50,10 +50,9 @@ def row_folds(group: Int[Tensor, "example"], k: int, seed: int) -> Int[Tensor, "
 
 
 def shuffled(y: Bool[Tensor, "example"], group: Int[Tensor, "example"], seed: int) -> Bool[Tensor, "example"]:
-    """Labels exchanged at random as the groups allow: whole groups where a group has one label, else inside groups.
+    """Labels exchanged at random as the groups allow: groups of one label trade theirs, others exchange inside.
 
-    Where every group has one label, groups exchange theirs; otherwise rows exchange theirs within each group, which
-    holds whatever the groups have in common.
+    Rows of a group with both labels exchange theirs within the group, which holds whatever they have in common.
 
     Example:
         >>> shuffled(torch.tensor([True, True, False]), torch.tensor([0, 0, 1]), seed=0).tolist()
@@ -62,14 +61,15 @@ def shuffled(y: Bool[Tensor, "example"], group: Int[Tensor, "example"], seed: in
     g = torch.Generator().manual_seed(seed)
     n = int(group.max()) + 1
     counts = torch.zeros(n, 2).index_put_((group, y.long()), torch.ones(len(y)), accumulate=True)
-    if bool((counts.amin(1) == 0).all()):
-        return (counts[:, 1] > 0)[torch.randperm(n, generator=g)][group]
+    pure = (counts.amin(1) == 0).nonzero().flatten()
+    label = counts[:, 1] > 0
+    label[pure] = label[pure[torch.randperm(len(pure), generator=g)]]
     order = group.argsort(stable=True)
     mixed = torch.randperm(len(y), generator=g)
     mixed = mixed[group[mixed].argsort(stable=True)]
     new = torch.empty_like(y)
     new[order] = y[mixed]
-    return new
+    return torch.where(torch.isin(group, pure), label[group], new)
 
 
 def exchanges(

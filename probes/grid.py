@@ -113,7 +113,7 @@ class ProbeGrid:
         """
         if not isinstance(self.probe, Linear):
             raise TypeError(f"A {self.probe.name} has no direction: sweep with a linear probe such as Logistic().")
-        return self.probe.direction(self.best[0], self.fingerprint)
+        return self.probe.direction_
 
     def __str__(self) -> str:
         width = max(len(str(site)) for site in self.sites)

@@ -10,11 +10,12 @@ from probes.affine import CrossEntropy, affine
 from probes.labelled import Batches
 from probes.lbfgs import each
 from probes.linear import LinearProbe
+from probes.log_odds import LogOdds
 from probes.rankings import Ranking, by_mean_difference
 
 
 @final
-class KSparse(LinearProbe):
+class KSparse(LinearProbe, LogOdds):
     """Logistic regression on the k highest-ranked coordinates, all other weights 0 (Gurnee et al. 2023, section 4).
 
     On neurons (`mlp_act`) or SAE latents it says whether few of them hold a feature. The ranking is chosen on the

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from probes.labelled import Batches, class_means, within_covariance
 from probes.linear import LinearProbe
+from probes.log_odds import LogOdds
 
 
 @final
-class LDA(LinearProbe):
+class LDA(LinearProbe, LogOdds):
     """w = Sigma^-1 (mu_+ - mu_-), b = -w.(mu_+ + mu_-) / 2 + log(n_+ / n_-) (Fisher 1936): the log-odds.
 
     Sigma is shrunk to (1 - shrinkage) Sigma + shrinkage (tr Sigma / d) I, as scikit-learn does; one

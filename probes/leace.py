@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.arrays import Array, tensor
+from probes.arrays import Array, classes, floats
 from probes.batches import Paired, Relabelled, Reread, covariances
 from probes.checks import check_numbers, check_rows
 from probes.eraser import Eraser
@@ -41,7 +41,7 @@ class LEACE(Eraser):
         Raises:
             ValueError: NaN or infinity, lengths that differ, a concept that does not vary.
         """
-        rows, concept = tensor(x), tensor(z)
+        rows, concept = floats(x), classes(z)
         check_numbers(rows, concept)
         return self._learn([(rows.double(), concept)], concept)
 

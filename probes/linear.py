@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction, Site
-from probes.arrays import Array, tensor
-from probes.checks import check_rows
+from probes.arrays import Array, classes, floats
+from probes.batches import Located
+from probes.checks import check_rows, check_width
 from probes.estimator import Estimator, check_fitted
 from probes.labelled import Batches, Labelled, checked, stored, unlabelled
 
@@ -23,6 +24,8 @@ class Linear(Estimator):
     coef_: Float[Tensor, "d_model"]
     intercept_: float
     scale_: float
+    site_: Site
+    fingerprint_: str | None
 
     def decision_function(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n"]:
         """The scores w.x + b.
@@ -31,7 +34,8 @@ class Linear(Estimator):
             RuntimeError: the probe is not fitted.
         """
         check_fitted(self, "coef_")
-        rows = tensor(x)
+        rows = floats(x)
+        check_width(rows, len(self.coef_))
         return rows @ self.coef_.to(rows) + self.intercept_
 
     def direction(self, site: Site, fingerprint: str | None = None) -> Direction:
@@ -42,6 +46,33 @@ class Linear(Estimator):
         """
         check_fitted(self, "coef_")
         return Direction(self._axis().clone(), site, self.name, self.scale_, fingerprint)
+
+    @property
+    def direction_(self) -> Direction:
+        """The direction at the place the rows came from, where a store or a sweep has said it.
+
+        Raises:
+            AttributeError: nothing has said where the rows came from.
+        """
+        check_fitted(self, "coef_")
+        if not hasattr(self, "site_"):
+            raise AttributeError(f"Rows do not say where they come from: take {type(self).__name__}.direction(site).")
+        return self.direction(self.site_, self.fingerprint_)
+
+    def located(self, site: Site, fingerprint: str | None = None) -> "Linear":
+        """Remember where the rows came from, until the next fit, and return self.
+
+        Example:
+            ```python
+            probe.fit(x, y).located(resid_post[4], model.fingerprint).direction_
+            ```
+        """
+        self.site_, self.fingerprint_ = site, fingerprint
+        return self
+
+    def _forget(self) -> None:
+        for name in ("site_", "fingerprint_"):
+            vars(self).pop(name, None)
 
     def _axis(self) -> Float[Tensor, "d_model"]:
         return self.coef_
@@ -72,7 +103,7 @@ class LinearProbe(Linear, ABC):
             ValueError: NaN or infinity, lengths that differ, labels that are all alike, or classes with one mean.
             TypeError: labels that are not bool.
         """
-        rows, labels = tensor(x), tensor(y)
+        rows, labels = floats(x), classes(y)
         check_rows(rows, labels)
         return self._learn([(rows.double(), labels)], rows.dtype)
 
@@ -86,9 +117,13 @@ class LinearProbe(Linear, ABC):
             ValueError: as `fit`; or batches that cannot be read again.
         """
         rows, dtype = stored(batches)
-        return self._learn(rows, dtype)
+        self._learn(rows, dtype)
+        if isinstance(batches, Located):
+            self.located(batches.site, batches.fingerprint)
+        return self
 
     def _learn(self, rows: Batches, dtype: torch.dtype) -> "LinearProbe":
+        self._forget()
         w, b = self._solve(rows)
         if float(w.norm()) == 0:
             raise ValueError(f"The {self.name} found no difference between the classes: its weights are all 0.")
@@ -119,4 +154,4 @@ class LinearProbe(Linear, ABC):
 
     def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
         """The share of rows labelled rightly."""
-        return float((self.predict(x) == tensor(y)).double().mean())
+        return float((self.predict(x) == classes(y)).double().mean())

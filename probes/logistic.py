@@ -11,10 +11,11 @@ from probes.checks import check_columns
 from probes.labelled import Batches, unlabelled
 from probes.lbfgs import Rows, each
 from probes.linear import LinearProbe
+from probes.log_odds import LogOdds
 
 
 @final
-class Logistic(LinearProbe):
+class Logistic(LinearProbe, LogOdds):
     """argmin over w, b of ||w||^2 / 2 + C sum_i log(1 + exp(-s_i (w.x_i + b))), s_i = +-1: scikit-learn's objective.
 
     The optimum is unique, and found in float64. Costs two passes over x per step.

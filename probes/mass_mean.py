@@ -8,12 +8,13 @@ from torch import Tensor
 
 from probes.labelled import Batches, class_means, within_covariance
 from probes.linear import LinearProbe
+from probes.log_odds import LogOdds
 
 CUTOFF = 1e-3  # of the largest variance; directions with less count as having none
 
 
 @final
-class MassMean(LinearProbe):
+class MassMean(LinearProbe, LogOdds):
     """p(x) = sigmoid(theta.Sigma^+ (x - mu)), theta = mu_+ - mu_-, mu halfway (Marks and Tegmark 2023, section 5).
 
     Sigma is the covariance within classes and Sigma^+ its pseudo-inverse. Scores are tilted; the direction is theta

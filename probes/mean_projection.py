@@ -5,7 +5,7 @@ from typing import ClassVar, final
 import torch
 from jaxtyping import Bool, Float
 
-from probes.arrays import Array, tensor
+from probes.arrays import Array, classes, floats
 from probes.eraser import Eraser
 from probes.labelled import Batches, checked, class_means, stored
 
@@ -33,7 +33,7 @@ class MeanProjection(Eraser):
             ValueError: NaN or infinity, lengths that differ, labels all alike, or classes with one mean.
             TypeError: labels that are not bool.
         """
-        return self._learn([checked(tensor(x), tensor(z))])
+        return self._learn([checked(floats(x), classes(z))])
 
     def fit_batches(self, batches: Batches) -> "MeanProjection":
         """Learn from batches of labelled rows and return self; equals `fit` of all together.

@@ -6,14 +6,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from probes.arrays import Array, tensor
-from probes.checks import check_rows
+from probes.arrays import Array, classes, floats
+from probes.checks import check_rows, check_width
 from probes.estimator import Estimator, check_fitted
+from probes.log_odds import LogOdds
 from probes.training import train
 
 
 @final
-class MLP(Estimator):
+class MLP(Estimator, LogOdds):
     """f(x) = w_2.ReLU(W_1 x' + b_1) + b_2 with x' the standardised row; cross-entropy by full-batch AdamW.
 
     The mean and deviation are those of the rows it was fitted to. Compare its selectivity, not its accuracy, with a
@@ -46,7 +47,7 @@ class MLP(Estimator):
             TypeError: labels that are not bool.
             RuntimeError: the loss is not finite.
         """
-        rows, labels = tensor(x), tensor(y)
+        rows, labels = floats(x), classes(y)
         check_rows(rows, labels)
         rows = rows.float()
         self.mean_, std = rows.mean(0), rows.std(0, unbiased=False)
@@ -71,7 +72,8 @@ class MLP(Estimator):
             RuntimeError: the probe is not fitted.
         """
         check_fitted(self, "net_")
-        rows = tensor(x)
+        rows = floats(x)
+        check_width(rows, len(self.mean_))
         with torch.no_grad():
             return self.net_((rows.float() - self.mean_) / self.std_)[:, 0].to(rows.dtype)
 
@@ -81,4 +83,4 @@ class MLP(Estimator):
 
     def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
         """The share of rows labelled rightly."""
-        return float((self.predict(x) == tensor(y)).double().mean())
+        return float((self.predict(x) == classes(y)).double().mean())

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hooks import Direction, Site
 from probes.affine import Softmax, affine
-from probes.arrays import Array, tensor
+from probes.arrays import Array, floats, tensor
 from probes.batches import Paired, Reread
-from probes.checks import check_classes, check_numbers
+from probes.checks import check_classes, check_numbers, check_width
 from probes.estimator import Estimator, check_fitted
 from probes.labelled import Unlabelled
 from probes.lbfgs import Rows, all_together
@@ -49,7 +49,7 @@ class Multinomial(Estimator):
             TypeError: labels that are not whole numbers.
             RuntimeError: not converged after `max_iter` steps.
         """
-        rows, labels = tensor(x), tensor(y)
+        rows, labels = floats(x), tensor(y)
         check_numbers(rows, labels)
         return self._learn([rows.double()], labels, rows.dtype)
 
@@ -88,7 +88,8 @@ class Multinomial(Estimator):
             RuntimeError: the probe is not fitted.
         """
         check_fitted(self, "coef_")
-        rows = tensor(x)
+        rows = floats(x)
+        check_width(rows, self.coef_.shape[1])
         return rows @ self.coef_.T.to(rows) + self.intercept_.to(rows)
 
     def predict(self, x: Float[Array, "n d_model"]) -> Int[Tensor, "n"]:

@@ -10,7 +10,8 @@ from torch import Tensor
 class Probe(Protocol):
     """scikit-learn's contract: `fit` returns self and forgets what it knew, learned names end in an underscore.
 
-    Linear probes (`LinearProbe`) also have a direction: `probe.direction(resid_post[4])`.
+    Linear probes also have a direction: `probe.direction(resid_post[4])`, and `probe.direction_` where a store or a
+    sweep has said where the rows come from.
 
     Example:
         ```python

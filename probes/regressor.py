@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.arrays import Array, tensor
-from probes.batches import Paired, Relabelled, Reread, covariances
+from probes.arrays import Array, floats, tensor
+from probes.batches import Located, Paired, Relabelled, Reread, covariances
 from probes.checks import check_numbers, check_target
 from probes.labelled import Unlabelled
 from probes.linear import Linear
@@ -39,7 +39,7 @@ class LinearRegressor(Linear, ABC):
         Raises:
             ValueError: NaN or infinity, lengths that differ, a constant target, or rows that do not vary.
         """
-        rows, target = tensor(x), tensor(y)
+        rows, target = floats(x), tensor(y)
         check_numbers(rows, target)
         check_target(target)
         X, Y = rows.double(), target.double()
@@ -58,11 +58,15 @@ class LinearRegressor(Linear, ABC):
         check_target(rows.y)
         mean, middle, xx, xy = covariances(Relabelled(rows, rows.y[:, None]))
         w = self._solve_normal(xx, xy[:, 0], len(rows.y))
-        return self._found(w, mean, middle[0], Unlabelled(rows), rows.dtype)
+        self._found(w, mean, middle[0], Unlabelled(rows), rows.dtype)
+        if isinstance(batches, Located):
+            self.located(batches.site, batches.fingerprint)
+        return self
 
     def _found(
         self, w: Tensor, mean: Tensor, middle: Tensor, rows: Iterable[Tensor], dtype: torch.dtype
     ) -> "LinearRegressor":
+        self._forget()
         if float(w.norm()) == 0:
             raise ValueError(f"The {self.name} found nothing that follows the target: its weights are all 0.")
         self.coef_, self.intercept_ = w.to(dtype), float(middle - mean @ w)

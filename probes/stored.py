@@ -34,7 +34,7 @@ class StoreBatches:
         self, store: ActivationStore, site: Site, y: Shaped[Tensor, "n ..."], keep: Bool[Tensor, "n"] | None = None
     ) -> None:
         (self.site,) = store.only(site)
-        self.store, self.y = store, y
+        self.store, self.y, self.fingerprint = store, y, store.fingerprint
         self.keep = torch.ones(len(y), dtype=torch.bool) if keep is None else keep
         if not len(store) == len(y) == len(self.keep):
             raise ValueError(

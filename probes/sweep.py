@@ -5,18 +5,19 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Model, Position, Site
 from hooks.position import last
 from hooks.site import embed
-from probes.cells import Cells, gather
+from probes.cells import Cell, Cells, gather
 from probes.cross_validation import best_of_shuffled, cross_validate, scores
 from probes.examples import Examples
 from probes.folds import exchanges, grouped_folds, row_folds
 from probes.grid import Controls, ProbeGrid, best_cell
 from probes.interval import Interval, all_at_once, over_groups
+from probes.linear import Linear
 from probes.logistic import Logistic
 from probes.probe import Probe
 from probes.untrained import untrained
@@ -119,9 +120,17 @@ def measure(
             same_rows=same_rows,
             elsewhere={},
         ),
-        probe=deepcopy(probe).fit(cells.rows[best], y.to(cells.rows[best].device)),
+        probe=_final(probe, cells, best, y),
         fingerprint=cells.fingerprint,
     )
+
+
+def _final(probe: Probe, cells: Cells, cell: Cell, y: Bool[Tensor, "example"]) -> Probe:
+    """The probe of all texts at one cell, which knows where it reads."""
+    fitted = deepcopy(probe).fit(cells.rows[cell], y.to(cells.rows[cell].device))
+    if isinstance(fitted, Linear):
+        fitted.located(cell[0], cells.fingerprint)
+    return fitted
 
 
 def _control_task(

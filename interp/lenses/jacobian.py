@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -57,21 +58,37 @@ class JacobianLens(Lens):
 
     @staticmethod
     def load(path: str | Path, model: Model) -> "JacobianLens":
-        """Read a published lens, or one that `save` wrote.
+        """Read a published lens, the running sums of one that is being fitted, or a lens that `save` wrote.
 
         A published file does not say which weights it was fitted on, only their width and number of layers.
 
         Raises:
-            ValueError: the file holds no Jacobian lens, or one of another model.
+            ValueError: the file holds no Jacobian lens, one of another model, or one of effects on another layer than
+                the last.
         """
         held = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(held, dict) or "J" not in held:
+        J, n = _matrices(held) if isinstance(held, dict) else ({}, 0)
+        if not J:
             raise ValueError(f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files")
-        fingerprint = (held.get("metadata") or {}).get("fingerprint", model.fingerprint)
-        if fingerprint != model.fingerprint:
+        about = {**held, **(held.get("metadata") or {})}
+        if about.get("fingerprint", model.fingerprint) != model.fingerprint:
             raise ValueError(f"the lens in {path} was fitted on other weights than {model.name}: fit one on this model")
-        J = {int(layer): matrix for layer, matrix in held["J"].items()}
-        return JacobianLens(model, J, int(held.get("n_prompts", 0)))
+        end = about.get("target_layer", model.n_layers - 1)
+        if end != model.n_layers - 1:
+            raise ValueError(
+                f"the lens in {path} tells effects on layer {end}, and the last of {model.name} is "
+                f"{model.n_layers - 1}: fit one with that target"
+            )
+        return JacobianLens(model, J, n)
+
+
+def _matrices(held: dict[str, Any]) -> tuple[dict[int, Tensor], int]:
+    """The mean Jacobians by layer and the number of texts: of a finished lens, or of sums over the texts so far."""
+    if "J" in held:
+        return {int(layer): matrix for layer, matrix in held["J"].items()}, int(held.get("n_prompts", 0))
+    n = int(held.get("n_done", 0))
+    sums = held.get("jacobian_sum", {}) if n > 0 else {}
+    return {int(layer): matrix.float() / n for layer, matrix in sums.items()}, n
 
 
 def fit_jacobian(

@@ -107,14 +107,20 @@ def attribution_panel(found: Attribution, count: int = 20) -> Panel:
     figure.update_layout(margin_l=200)
     shown, whole = sum(values), float(found.logit.mean())
     return Panel(
-        title=f"What adds to the logit of “{spelt(found.word)}”",
+        title=f"What adds to the logit of {_quoted(found.word)}",
         body=figure,
         caption=(
             f"The {len(top)} largest of {len(found.names)} parts, with the final norm {found.norm}; mean of "
-            f"{len(found.logit)} texts. They are direct effects: what later parts make of a part counts as theirs."
+            f"{len(found.logit)} text{'s' if len(found.logit) > 1 else ''}. They are direct effects: what later parts "
+            "make of a part counts as theirs."
         ),
         control=f"All parts sum to the logit, {whole:+.3g}; those shown to {shown:+.3g}.",
     )
+
+
+def _quoted(word: str) -> str:
+    """The token, or the two of a difference, each in quotation marks."""
+    return " − ".join(f"“{spelt(part)}”" for part in word.split(" − "))
 
 
 def _map(reading: LensReading, values: Tensor, text: int, most: float, words: list[list[str]] | None = None) -> Figure:

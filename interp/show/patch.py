@@ -32,7 +32,7 @@ def patch_panel(effect: PatchEffect, model: Model) -> Panel:
         body=figure,
         caption=(
             f"A cell is {MEANING[kind]}: 0 is nothing, 1 all of it, less than 0 the contrary. "
-            f"Mean of {len(effect.base)} pairs of texts."
+            f"Mean of {len(effect.base)} pair{'s' if len(effect.base) > 1 else ''} of texts."
         ),
         control=(
             f"The metric is {base:+.3g} with nothing patched and {donor:+.3g} with everything; identical runs would "

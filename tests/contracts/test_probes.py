@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -285,6 +285,49 @@ def test_its_direction_reaches_from_the_negative_mean_to_the_farthest_row(probe:
     along = (x - x[~y].mean(0)) @ direction.unit
     assert direction.scale == pytest.approx(float(along.max()), rel=1e-5)
     assert (str(direction.site), direction.source, direction.fingerprint) == ("resid_post.2", probe.name, "abc")
+
+
+@linear
+def test_a_probe_that_was_told_where_its_rows_come_from_has_their_direction_until_the_next_fit(probe: Any) -> None:
+    x, y = rows(60, 14)
+    site, fitted = Site("resid_post", 2), clone(probe).fit(x, y)
+    with pytest.raises(AttributeError, match="Rows do not say where they come from"):
+        _ = fitted.direction_
+    found = fitted.located(site, "abc").direction_
+    assert torch.equal(found.vector, fitted.direction(site, "abc").vector)
+    assert (found.site, found.fingerprint, found.scale) == (site, "abc", fitted.scale_)
+    with pytest.raises(AttributeError, match="Rows do not say where they come from"):
+        _ = fitted.fit(x, y).direction_
+
+
+@of_two_classes
+def test_labels_that_scikit_learn_numbers_are_the_same_labels(probe: Any) -> None:
+    """`cross_val_predict` turns bool into 0 and 1 before it fits."""
+    x, y = rows(90, 6)
+    said = cross_val_predict(probe, x.numpy(), y.numpy(), cv=3, method="decision_function")
+    assert float(((torch.as_tensor(said) > 0) == y).double().mean()) > 0.5
+
+
+@pytest.mark.parametrize("probe", [p for p in TWO_CLASSES if hasattr(p, "predict_proba")], ids=called)
+def test_probabilities_sum_to_one_and_their_log_odds_are_the_score(probe: Any) -> None:
+    x, y = rows(60, 6)
+    fitted = clone(probe).fit(x, y)
+    p = fitted.predict_proba(x)
+    assert torch.allclose(p.sum(1), torch.ones(60))
+    assert torch.allclose((p[:, 1] / p[:, 0]).log(), fitted.decision_function(x), atol=1e-3)
+    assert cross_val_score(probe, x.numpy(), y.numpy(), cv=3, scoring="neg_log_loss").max() < 0
+
+
+@linear
+def test_rows_of_another_shape_give_no_number_and_whole_numbers_keep_their_weights(probe: Any) -> None:
+    x, y = rows(60, 6)
+    fitted = clone(probe).fit(x, y)
+    with pytest.raises(ValueError, match="The rows have width 3, and those learnt from had 6"):
+        fitted.predict(x[:, :3])
+    for alone in (lambda: clone(probe).fit(x[:, 0], y), lambda: fitted.decision_function(x[0])):
+        with pytest.raises(ValueError, match="Rows have the shape"):
+            alone()
+    assert fitted.fit((10 * x).int(), y).coef_.dtype == torch.float32
 
 
 @linear

@@ -74,8 +74,19 @@ def test_row_folds_split_every_group_as_evenly_as_they_can() -> None:
 def test_labels_are_exchanged_within_groups_where_groups_are_mixed() -> None:
     group, y = grouped()
     new = shuffled(y, group, 3)
-    assert not torch.equal(new, y)
-    assert all(int(new[group == g].sum()) == int(y[group == g].sum()) for g in group.unique())
+    mixed = [g for g in group.unique() if len(y[group == g].unique()) == 2]
+    assert any(not torch.equal(new[group == g], y[group == g]) for g in mixed)
+    assert all(int(new[group == g].sum()) == int(y[group == g].sum()) for g in mixed)
+
+
+def test_one_group_of_both_labels_does_not_keep_the_others_from_trading_theirs() -> None:
+    group = torch.cat([torch.arange(40), torch.tensor([0])])
+    y = group % 2 == 1
+    y[-1] = True
+    columns = torch.stack([shuffled(y, group, seed) for seed in range(200)], 1)
+    alone = columns[1:-1].double()
+    assert float((alone.mean(1) - 20 / 39).abs().max()) < 4 * 0.5 / 200**0.5
+    assert bool((alone.sum(0) == 20).all()) and bool((columns[[0, -1]].sum(0) == 1).all())
 
 
 def test_whole_groups_exchange_labels_where_each_has_one() -> None:

@@ -28,7 +28,9 @@ def test_a_probe_of_a_store_is_the_probe_of_its_rows(probe: LDA, store: Activati
     y = torch.arange(len(x)) % 3 == 0
     keep = torch.arange(len(x)) % 5 != 0
     whole = probe.fit(x[keep], y[keep]).coef_.clone()
-    assert torch.allclose(probe.fit_batches(StoreBatches(store, resid_post[1], y, keep)).coef_, whole, atol=1e-3)
+    found = probe.fit_batches(StoreBatches(store, resid_post[1], y, keep))
+    assert torch.allclose(found.coef_, whole, atol=1e-3)
+    assert (found.direction_.site, found.direction_.fingerprint) == (resid_post[1], gpt2.fingerprint)
 
 
 def test_numbers_classes_and_concepts_are_learnt_from_a_store_too(store: ActivationStore, gpt2: Model) -> None:

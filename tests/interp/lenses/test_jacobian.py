@@ -85,6 +85,26 @@ def test_the_lens_of_several_texts_is_the_mean_of_theirs_whatever_the_batch(llam
         torch.testing.assert_close(both.J[layer], (each[0].J[layer] + each[1].J[layer]) / 2, rtol=1e-4, atol=1e-5)
 
 
+def test_running_sums_are_read_as_transformer_lens_reads_them_and_another_target_is_refused(
+    gpt2: Model, tmp_path: Path
+) -> None:
+    from transformer_lens.tools.analysis import JacobianLens as Reference
+
+    sums = {layer: torch.randn(32, 32, generator=torch.Generator().manual_seed(layer)) for layer in (0, 1)}
+    held = {"jacobian_sum": sums, "n_done": 4, "next_idx": 4, "source_layers": [0, 1], "skip_first": 16}
+    torch.save({**held, "target_layer": 2}, tmp_path / "sums.pt")
+    ours, theirs = JacobianLens.load(tmp_path / "sums.pt", gpt2), Reference.load(str(tmp_path / "sums.pt"))
+    assert ours.n_prompts == theirs.n_prompts == 4
+    for layer, J in ours.J.items():
+        torch.testing.assert_close(J, theirs.jacobians[layer])
+    torch.save({**held, "target_layer": 1}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="tells effects on layer 1, and the last of .* is 2"):
+        JacobianLens.load(tmp_path / "other.pt", gpt2)
+    torch.save({**held, "n_done": 0}, tmp_path / "none.pt")
+    with pytest.raises(ValueError, match="holds no Jacobian lens"):
+        JacobianLens.load(tmp_path / "none.pt", gpt2)
+
+
 def test_layers_that_were_not_fitted_and_files_that_do_not_belong_are_refused(
     gpt2: Model, llama: Model, tmp_path: Path
 ) -> None:
