@@ -5,8 +5,9 @@
 
 Each repeat of each way is a process of its own, in turn with the other, which reports its own seconds (loading not
 counted) and its peak memory. Both read the same token ids through a GPT-2 of the same shape with random weights, and
-the same autoencoder from the same folder; the peer runs in TransformerLens's format, as it must. Random weights take
-as long as trained ones, except that latents fire more evenly. Without `--peer` only the index is measured. Finished
+the same autoencoder from the same folder; the peer runs in TransformerLens's format, as it must, and keeps the model's
+activations on disk between its batches of latents, as it may. Random weights take as long as trained ones, except that
+latents fire more evenly. Without `--peer` only the index is measured. Finished
 repeats are kept under --work and not repeated. To see that it runs:
 
     python benchmarks/feature_index.py --layers 2 --width 64 --heads 2 --vocab 500 --length 32 --latents 128 --k 8 \
@@ -31,16 +32,18 @@ from sae_dashboard.sae_vis_data import SaeVisConfig
 from sae_dashboard.sae_vis_runner import SaeVisRunner
 from sae_lens import SAE
 from transformer_lens import HookedTransformer, HookedTransformerConfig
+from pathlib import Path
 about = json.loads(sys.argv[1])
 torch.set_num_threads(about["threads"]); torch.manual_seed(0)
 model = HookedTransformer(HookedTransformerConfig(
     n_layers=about["layers"], d_model=about["width"], n_ctx=about["length"], d_head=about["width"] // about["heads"],
     n_heads=about["heads"], d_vocab=about["vocab"], act_fn="gelu_new", normalization_type="LN", device="cpu"))
 sae = SAE.load_from_disk(about["sae"], device="cpu")
+sae.fold_W_dec_norm = lambda: None  # rows have unit norm: folding changes nothing, and SAELens refuses it for TopK
 tokens = torch.load(about["tokens"])
 layer = about["layers"] // 2
 config = SaeVisConfig(hook_point=f"blocks.{layer}.hook_resid_post", features=list(range(about["latents"])),
-    minibatch_size_features=256, minibatch_size_tokens=32, device="cpu", verbose=False)
+    minibatch_size_features=256, minibatch_size_tokens=32, device="cpu", verbose=False, cache_dir=Path(about["cache"]))
 began = time.perf_counter()
 SaeVisRunner(config).run(encoder=sae, model=model, tokens=tokens)
 seconds = time.perf_counter() - began
@@ -141,6 +144,7 @@ def in_processes(given: argparse.Namespace) -> dict[str, list[dict[str, float]]]
         for repeat in range(given.repeats):
             for name, (python, code) in ways.items():
                 if len(runs.setdefault(name, [])) <= repeat:
+                    about["cache"] = str(Path(folder) / f"cache-{repeat}")
                     runs[name].append(measured(python, code, about))
                     kept.write_text(json.dumps(runs), encoding="utf-8")
     return {name: runs[name][: given.repeats] for name in ways}

@@ -6,6 +6,7 @@ from interp.directions.latents import latent_group
 from interp.directions.mean_centred import mean_centred
 from interp.directions.pairs import Pairs
 from interp.directions.probed import probed
+from interp.directions.pursuit import pursuit
 from interp.directions.refusal import Candidate, Selection, refusal
 from interp.directions.repe import repe
 from interp.directions.weights import ffn_value, lens_row, unembedding
@@ -22,6 +23,7 @@ __all__ = [
     "lens_row",
     "mean_centred",
     "probed",
+    "pursuit",
     "refusal",
     "repe",
     "unembedding",

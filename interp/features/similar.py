@@ -6,6 +6,7 @@ from typing import final
 import torch
 
 from hooks import Direction
+from interp.directions.pursuit import rows_beside
 from interp.sae import SAE
 
 DRAWS = 200
@@ -36,13 +37,7 @@ def similar(sae: SAE, direction: Direction, *, top: int = 10, seed: int = 0) -> 
         similar(sae, caa(model, pairs, sae.site))
         ```
     """
-    rows = sae.W_dec.detach()
-    if sae.site is not None and direction.site != sae.sites[-1]:
-        raise ValueError(f"the direction is at {direction.site}, the autoencoder writes at {sae.sites[-1]}")
-    if sae.fingerprint and direction.fingerprint and sae.fingerprint != direction.fingerprint:
-        raise ValueError("the direction and the autoencoder come from different models, so they share no axes")
-    if rows.shape[1:] != direction.vector.shape:
-        raise ValueError(f"{direction} does not have the width of the autoencoder, {tuple(rows.shape[1:])}")
+    rows = rows_beside(sae, direction)
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     cosines = unit @ direction.unit.to(unit)
     # In double precision: an autoencoder's first rows may be the single-precision draws of this very seed.

@@ -17,6 +17,7 @@ from interp.directions import (
     lens_row,
     mean_centred,
     probed,
+    pursuit,
     repe,
     unembedding,
 )
@@ -152,6 +153,54 @@ def test_a_group_of_latents_is_what_the_decoder_adds_when_they_are_at_their_larg
 def test_a_group_without_latents_or_with_one_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="give at least one, each once"):
         latent_group(TopK(8, 12, k=2), [3, 3])
+
+
+def dictionary(seed: int, d: int = 16, latents: int = 40) -> TopK:
+    sae = TopK(d, latents, k=2, seed=seed)
+    sae.site = resid_post[0]
+    with torch.no_grad():
+        sae.max_activation.fill_(1.0)
+    return sae
+
+
+def test_a_direction_made_of_three_latents_is_taken_apart_into_them() -> None:
+    sae = dictionary(seed=2, latents=16)
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.linalg.qr(sae.W_dec).Q)
+    v = Direction((torch.tensor([2.0, 1.0, 0.7]) @ sae.W_dec[[3, 7, 1]]).detach(), resid_post[0], "planted", 5.0)
+    found = pursuit(sae, v)
+    assert torch.allclose(found.vector, v.vector, atol=1e-5) and found.scale == v.scale
+    assert found.source == "sae latents 2 * 3 + 1 * 7 + 0.7 * 1"
+    with torch.no_grad():
+        sae.max_activation[3] = 0.0
+    assert pursuit(sae, v).source == "sae latents 1 * 7 + 0.7 * 1"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_more_latents_come_nearer_and_what_is_left_is_orthogonal_to_them(seed: int) -> None:
+    sae = dictionary(seed)
+    drawn = torch.randn(16, generator=torch.Generator().manual_seed(100 + seed))  # the rows themselves are seeded
+    v = Direction(drawn, resid_post[0], "drawn")
+    cosines = [float((sae.W_dec[i] @ v.unit).detach()) for i in range(40)]
+    found = [pursuit(sae, v, most=most) for most in (1, 2, 3)]
+    assert found[0].cosine(v) == pytest.approx(max(cosines), abs=1e-5)
+    assert found[0].cosine(v) < found[1].cosine(v) < found[2].cosine(v)
+    used = [int(part.split("* ")[1]) for part in found[2].source.split(" + ")]
+    left = v.vector - found[2].vector
+    assert torch.allclose((sae.W_dec[used] @ left).detach(), torch.zeros(3), atol=1e-5)
+
+
+def test_a_direction_no_latent_points_along_or_of_another_place_is_refused() -> None:
+    sae = dictionary(seed=0)
+    with torch.no_grad():
+        sae.W_dec.abs_()
+    away = Direction(-torch.ones(16), resid_post[0], "away")
+    with pytest.raises(ValueError, match="no latent's row has a positive cosine with"):
+        pursuit(sae, away)
+    with pytest.raises(ValueError, match="0 latents were asked for: give at least one"):
+        pursuit(sae, away, most=0)
+    with pytest.raises(ValueError, match=r"is at resid_post.1, the autoencoder writes at resid_post.0"):
+        pursuit(sae, Direction(torch.ones(16), resid_post[1], "elsewhere"))
 
 
 def test_adding_an_ffn_value_is_raising_its_memory(decoder: Model) -> None:

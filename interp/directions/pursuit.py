@@ -1,0 +1,72 @@
+"""A direction as a few latents of a dictionary: orthogonal matching pursuit in its decoder rows."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction
+from interp.sae import SAE
+
+NOTHING = 1e-6  # of the direction's length: what is left along a row is rounding
+
+
+def rows_beside(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_model"]:
+    """The decoder rows, having checked that a direction lies in the same space.
+
+    Raises:
+        ValueError: the direction was read from another model, at another site, or has another width.
+
+    Example:
+        ```python
+        rows_beside(sae, direction) @ direction.unit
+        ```
+    """
+    rows = sae.W_dec.detach()
+    if sae.site is not None and direction.site != sae.sites[-1]:
+        raise ValueError(f"the direction is at {direction.site}, the autoencoder writes at {sae.sites[-1]}")
+    if sae.fingerprint and direction.fingerprint and sae.fingerprint != direction.fingerprint:
+        raise ValueError("the direction and the autoencoder come from different models, so they share no axes")
+    if rows.shape[1:] != direction.vector.shape:
+        raise ValueError(f"{direction} does not have the width of the autoencoder, {tuple(rows.shape[1:])}")
+    return rows
+
+
+@torch.no_grad()
+def pursuit(sae: SAE, direction: Direction, *, most: int = 3) -> Direction:
+    """The best few latents can do for a direction v: v' = sum_i w_i W_dec[i], w_i > 0, near v in least squares.
+
+    Latents are taken one by one, each the one whose row has the highest cosine with what is left of v, and all weights
+    are fitted anew after each (orthogonal matching pursuit, Pati et al. 1993); it ends early where a further latent
+    would need a weight of 0 or less. Latents that never fired are left out. The result has the scale of v, so doses of
+    the two compare. A steering vector's own encoding is no such thing: it is no activation, and its parts along a
+    latent may be negative (Mayne et al. 2024, arXiv:2411.08790).
+
+    Raises:
+        ValueError: fewer than one latent asked for, no latent with a positive cosine, or as `similar`.
+
+    Example:
+        ```python
+        pursuit(sae, found.baselines[0].direction)     # a difference of means, as three latents
+        ```
+    """
+    if most < 1:
+        raise ValueError(f"{most} latents were asked for: give at least one")
+    rows = rows_beside(sae, direction).double()
+    v = direction.vector.to(rows)
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    alive = (sae.max_activation > 0) | ~sae.max_activation.any()
+    chosen: list[int] = []
+    weights = v.new_zeros(0)
+    for _ in range(min(most, sae.d_sae)):
+        along = (unit @ (v - weights @ rows[chosen])).where(alive, -torch.inf)
+        along[chosen] = -torch.inf
+        grown = [*chosen, int(along.argmax())]
+        fitted = torch.linalg.lstsq(rows[grown].T, v[:, None]).solution[:, 0]
+        if not bool((along[grown[-1]] > NOTHING * v.norm()) & (fitted > 0).all()):
+            break
+        chosen, weights = grown, fitted
+    if not chosen:
+        raise ValueError(f"no latent's row has a positive cosine with {direction}")
+    source = " + ".join(f"{w:.3g} * {i}" for w, i in zip(weights.tolist(), chosen, strict=True))
+    vector = (weights @ rows[chosen]).to(direction.vector)
+    return Direction(vector, direction.site, f"sae latents {source}", direction.scale, direction.fingerprint)
