@@ -52,7 +52,7 @@ def truth(data: Path, rng: Random) -> list[Task]:
 RELATIONS = {
     "commonsense/word_sentiment": ("positive", {"positive", "negative"}),
     "commonsense/substance_phase": ("solid", {"solid", "liquid", "gas"}),
-    "factual/person_plays_pro_sport": ("baseball", {"baseball", "hockey", "football", "basketball", "soccer"}),
+    "factual/person_plays_pro_sport": ("baseball", {"baseball", "soccer"}),
     "factual/landmark_on_continent": ("Europe", {"Europe", "Asia", "Africa", "Americas"}),
 }
 

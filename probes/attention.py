@@ -67,11 +67,11 @@ class AttentionProbe(Estimator):
         self.b_ = torch.zeros((), device=rows.device).requires_grad_()
         target = labels.float()
 
-        def loss() -> Float[Tensor, ""]:
-            return nn.functional.binary_cross_entropy_with_logits(self._score(rows, kept), target)
+        def losses() -> list[Float[Tensor, ""]]:
+            return [nn.functional.binary_cross_entropy_with_logits(self._score(rows, kept), target)]
 
         learnt = [self.q_, self.v_, self.m_, self.b_]
-        train(learnt, loss, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        train(learnt, losses, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
         return self
 
     def decision_function(

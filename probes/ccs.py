@@ -106,6 +106,6 @@ class CCS(Linear):
             consistent = (p[0] - (1 - p[1])).square().mean(1)
             return consistent + p.amin(0).square().mean(1)
 
-        train([w, b], lambda: losses().sum(), steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        train([w, b], lambda: [losses().sum()], steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
         with torch.no_grad():
             return losses(), w, b

@@ -1,5 +1,6 @@
 """A probe with one hidden layer: what is in the activations but not along a line."""
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, final
 
 import torch
@@ -7,8 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from probes.arrays import Array, classes, floats
-from probes.checks import check_rows, check_width
+from probes.checks import check_width
 from probes.estimator import Estimator, check_fitted
+from probes.labelled import Batches, Labelled, checked, stored
 from probes.log_odds import LogOdds
 from probes.training import train
 
@@ -47,22 +49,31 @@ class MLP(Estimator, LogOdds):
             TypeError: labels that are not bool.
             RuntimeError: the loss is not finite.
         """
-        rows, labels = floats(x), classes(y)
-        check_rows(rows, labels)
-        rows = rows.float()
-        self.mean_, std = rows.mean(0), rows.std(0, unbiased=False)
-        self.std_ = torch.where(std > 0, std, 1.0)
+        return self._learn([checked(floats(x), classes(y))])
+
+    def fit_batches(self, batches: Iterable[Labelled]) -> "MLP":
+        """Learn from batches of labelled rows, read anew in every step, and return self; equals `fit` of all together.
+
+        Raises:
+            ValueError: as `fit`, or batches that cannot be read again.
+        """
+        rows, _ = stored(batches)
+        return self._learn(rows)
+
+    def _learn(self, rows: Batches) -> "MLP":
+        n, self.mean_, self.std_ = _spread(rows)
         self.classes_ = torch.tensor([False, True])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            net = nn.Sequential(nn.Linear(rows.shape[1], self.width), nn.ReLU(), nn.Linear(self.width, 1))
-        self.net_ = net.to(rows.device)
-        inputs, target = (rows - self.mean_) / self.std_, labels.float()
+            net = nn.Sequential(nn.Linear(len(self.mean_), self.width), nn.ReLU(), nn.Linear(self.width, 1))
+        self.net_ = net.to(self.mean_.device)
 
-        def loss() -> Float[Tensor, ""]:
-            return nn.functional.binary_cross_entropy_with_logits(self.net_(inputs)[:, 0], target)
+        def losses() -> Iterator[Float[Tensor, ""]]:
+            for x, y in rows:
+                score = self.net_((x.float() - self.mean_) / self.std_)[:, 0]
+                yield nn.functional.binary_cross_entropy_with_logits(score, y.float(), reduction="sum") / n
 
-        train(list(self.net_.parameters()), loss, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        train(list(self.net_.parameters()), losses, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
         return self
 
     def decision_function(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n"]:
@@ -84,3 +95,12 @@ class MLP(Estimator, LogOdds):
     def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
         """The share of rows labelled rightly."""
         return float((self.predict(x) == classes(y)).double().mean())
+
+
+def _spread(rows: Batches) -> tuple[int, Tensor, Tensor]:
+    """How many rows there are, their mean and their standard deviation, 1 where they do not vary."""
+    sums = [(len(x), x.sum(0)) for x, _ in rows]
+    n, mean = sum(m for m, _ in sums), torch.stack([total for _, total in sums]).sum(0)
+    mean = mean / n
+    std = (torch.stack([(x - mean).square().sum(0) for x, _ in rows]).sum(0) / n).sqrt()
+    return n, mean.float(), torch.where(std > 0, std, 1.0).float()

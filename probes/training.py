@@ -1,6 +1,6 @@
 """Full-batch AdamW, for the probes whose problem is not convex."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
 
 import torch
@@ -10,15 +10,16 @@ from torch import Tensor
 
 def train(
     parameters: Sequence[Float[Tensor, "..."]],
-    loss: Callable[[], Float[Tensor, ""]],
+    losses: Callable[[], Iterable[Float[Tensor, ""]]],
     *,
     steps: int,
     lr: float | int,
     weight_decay: float | int,
 ) -> None:
-    """Lower a loss in place by AdamW (Loshchilov and Hutter 2019), the learning rate falling to 0 along a cosine.
+    """Lower a sum of losses in place by AdamW (Loshchilov and Hutter 2019), the learning rate falling along a cosine.
 
-    Leaves the parameters without gradients, and works where gradients are switched off.
+    The graph of one term is held at a time, so that terms may be batches of what does not fit in memory. Leaves the
+    parameters without gradients, and works where gradients are switched off.
 
     Raises:
         ValueError: no steps.
@@ -26,22 +27,24 @@ def train(
 
     Example:
         ```python
-        train([w], lambda: (w - 1).square().mean(), steps=100, lr=0.1, weight_decay=0.0)
+        train([w], lambda: [(w - 1).square().mean()], steps=100, lr=0.1, weight_decay=0.0)
         ```
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; training needs at least 1.")
     adamw = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, steps)
-    last = float("nan")
+    last = torch.tensor(torch.nan)
     with torch.enable_grad():
         for _ in range(steps):
             adamw.zero_grad()
-            value = loss()
-            value.backward()
+            terms = []
+            for term in losses():
+                term.backward()
+                terms.append(term.detach())
             adamw.step()
             schedule.step()
-            last = value.detach()
+            last = torch.stack(terms).sum()
     if not isfinite(float(last)):
         raise RuntimeError(f"The loss became {float(last)} within {steps} steps: lower lr.")
     for parameter in parameters:

@@ -233,6 +233,13 @@ def test_batches_of_numbers_and_of_classes_give_the_probe_of_all_rows(probe: Any
         assert torch.allclose(*(torch.as_tensor(getattr(p, scale, 1.0)) for p in (parts, whole)), rtol=1e-4)
 
 
+def test_batches_give_the_hidden_layer_of_all_rows() -> None:
+    x, y = rows(90, 9)
+    whole = MLP(width=8, steps=20).fit(x, y).decision_function(x)
+    parts = MLP(width=8, steps=20).fit_batches([(x[i : i + 17], y[i : i + 17]) for i in range(0, 90, 17)])
+    assert torch.allclose(parts.decision_function(x), whole, atol=1e-3)
+
+
 @pytest.mark.parametrize("eraser", [LEACE(), MeanProjection()], ids=called)
 def test_batches_give_the_eraser_of_all_rows(eraser: Any) -> None:
     x, y = rows(90, 9)
