@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from interp.directions import probed  # noqa: E402
 from interp.estimate import Estimate, bootstrap  # noqa: E402
 from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
-from interp.memory.background import drift_texts  # noqa: E402
+from interp.memory.background import UNSEEN  # noqa: E402
 from interp.memory.completion import forced  # noqa: E402
 from interp.memory.editors import editors  # noqa: E402
 from interp.memory.fact import answered  # noqa: E402
@@ -131,7 +132,7 @@ def _steered(model: Model, way: Steering | Conditional, at: float) -> State:
 
 def run(model: Model, asked: Sequence[Case], at: float) -> dict[str, dict[str, Estimate]]:
     """Every measure of every way over all facts; a refusal counts as the model unedited."""
-    base = unedited(model, drift_texts(model, None)[:DRIFT], asked)
+    base = unedited(model, [d.text for d in islice(landmark.documents(UNSEEN), DRIFT)], asked)
     made, _ = editors(model, ["rome", "in_context", "knn_memory"], [case.fact for case in asked])
     named = {"ROME": made["rome"], "in context": made["in_context"], "kNN memory": made["knn_memory"]}
     rows: dict[str, list[dict[str, float]]] = {}
@@ -175,9 +176,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--facts", type=int, default=12)
     options.add_argument("--tuned", type=int, default=4, help="other facts, on which the dose is chosen")
+    options.add_argument("--model", default="landmark", help="or a folder of other weights of it")
     given = options.parse_args()
     torch.set_grad_enabled(False)
-    model = load("landmark")
+    model = load(given.model)
     at = dose(model, cases(given.tuned, TUNING))
     found = run(model, cases(given.facts, REPORTED), at)
     figures = {name: {m: vars(e) for m, e in row.items()} for name, row in found.items()}

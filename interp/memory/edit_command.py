@@ -72,11 +72,11 @@ def where(place: Location) -> str:
     """Where facts are looked up, and how surely, in a line."""
     layers = f"layer{'s' * (len(place.layers) > 1)} {', '.join(map(str, place.layers))}"
     e = place.effect
-    return (
-        f"restored at the {place.role} token in {layers}, feed-forward outputs bring back {e.value:.0%} of probability "
-        f"[{e.low:.0%}, {e.high:.0%}; {e.n} fact{'s' * (e.n > 1)}]"
-        + ("" if place.sure else "; other places bring back as much, or too few facts say: --layer sets it")
-    )
+    found = f"feed-forward outputs of {layers} at the {place.role} token bring back {e.value:.0%} of probability"
+    if e.n == 1:
+        return f"{found} (one fact says little: --layer sets another place)"
+    doubt = "" if place.sure else "; the other token brings back about as much: --layer sets another place"
+    return f"{found} [{e.low:.0%}, {e.high:.0%}; {e.n} facts]{doubt}"
 
 
 def echo_reply(reply: Reply) -> None:
