@@ -132,7 +132,7 @@ def _steered(model: Model, way: Steering | Conditional, at: float) -> State:
 
 def run(model: Model, asked: Sequence[Case], at: float) -> dict[str, dict[str, Estimate]]:
     """Every measure of every way over all facts; a refusal counts as the model unedited."""
-    base = unedited(model, [d.text for d in islice(landmark.documents(UNSEEN), DRIFT)], asked)
+    base = unedited(model, [d.text[:300] for d in islice(landmark.documents(UNSEEN), DRIFT)], asked)
     made, _ = editors(model, ["rome", "in_context", "knn_memory"], [case.fact for case in asked])
     named = {"ROME": made["rome"], "in context": made["in_context"], "kNN memory": made["knn_memory"]}
     rows: dict[str, list[dict[str, float]]] = {}

@@ -11,6 +11,7 @@ from interp.memory.own_words import own_texts
 
 UNSEEN = 1_000_000  # documents from this seed on were never seen by the bundled model
 DRIFT, OWN = 40, 60  # texts that drift is measured on, and tokens of each that a model writes itself
+CHARACTERS = 400  # of a text on which drift is measured, at most
 
 
 def background(model: Model, texts: Path | None, n: int) -> list[str]:
@@ -38,4 +39,13 @@ def drift_texts(model: Model, given: Sequence[str] | None) -> list[str]:
     """
     if given is None and model.name == "landmark":
         given = [document.text for document in islice(landmark.documents(UNSEEN + 1), DRIFT)]
-    return fitting(model, given or own_texts(model, DRIFT * OWN))[:DRIFT]
+    return [_half(model, text) for text in (given or own_texts(model, DRIFT * OWN))[:DRIFT]]
+
+
+def _half(model: Model, text: str) -> str:
+    """The beginning of a text that leaves half of the context to what an edit may put before it."""
+    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    tokens = model.tokens(text[:CHARACTERS])
+    if room is None or tokens.offsets is None or tokens.ids.shape[1] <= room // 2:
+        return text[:CHARACTERS]
+    return text[: int(tokens.offsets[0, room // 2, 0])].rstrip()

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from hooks import Model, load
 from interp.cli import app
 from interp.memory import Case, Edit, Fact, Query
+from interp.memory.background import drift_texts
 from interp.memory.change import LowRank
 from interp.memory.facts_file import read_facts, told_facts
 from interp.memory.replies import replies
@@ -137,3 +138,10 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, text: st
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=told):
         read_facts(tmp_path / name)
+
+
+def test_texts_of_drift_leave_room_for_what_is_told_before_them(folder: Path) -> None:
+    model = load(str(folder))
+    long = " ".join(FILLER * 9)
+    (text,) = drift_texts(model, [long])
+    assert long.startswith(text) and 20 <= model.tokens(text).ids.shape[1] <= 24  # half of 48
