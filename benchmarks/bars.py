@@ -58,6 +58,12 @@ def _many(rows: Rows) -> list[str]:
             _line("AlphaEdit, 500 in turn: neighbourhood lost", lost, 0.08, most=True),
             _line("AlphaEdit, 500 in turn: perplexity, ratio", _mean(turn, "perplexity"), 1.10, most=True),
         ]
+    fallen = [row for row in rows if row["method"] == "rome" and row["n"] == n and row["order"] == "in turn"]
+    if fallen:
+        lines.append(
+            f"beside: ROME, {n} in turn: efficacy {_mean(fallen, 'efficacy'):.3f}, "
+            f"perplexity, ratio {_mean(fallen, 'perplexity'):.3f}, refused {_mean(fallen, 'refused'):.0f}"
+        )
     if once:
         lines.append(_line("MEMIT, 500 at once: efficacy", _mean(once, "efficacy"), 0.95))
     return lines or ["open: 500 facts in turn (AlphaEdit) and at once (MEMIT) were not run"]

@@ -3,6 +3,7 @@
 Every method: efficacy, paraphrase, neighbourhood, the subject's other facts, free generation, portability, drift,
 seconds and kilobytes per edit, bootstrap intervals over facts. Writes benchmarks/results/editing.json after each part
 and goes on from there when run again, then says which bars hold (benchmarks/bars.py).
+Editors with a search preserve the subject's other relations, asked in phrasings that no measure uses.
 `--facts 2 --counts 2 --seeds 1 --methods rome` runs a part; `--tuning` takes facts that are not reported.
 """
 
@@ -31,6 +32,7 @@ from interp.memory import (  # noqa: E402
     Edit,
     Fact,
     Location,
+    Search,
     alphaedit,
     covariances,
     emmet,
@@ -43,13 +45,15 @@ from interp.memory import (  # noqa: E402
     pmet,
     rome,
     table_cases,
+    table_templates,
 )  # fmt: skip
 from interp.memory.scorecard import control  # noqa: E402
 
 IN_CONTEXT_AT_MOST, FT_L_AT_MOST = 5, 100  # a preamble fills the context; a full-rank change is heavy to stack
 REPORTED, TUNING = 0, 10_000  # seeds of the facts that are reported, and of those that settings may be chosen on
 FIRST = ("unedited", "rome", "ft_l", "memit")
-PART = 20
+PART, TRACED = 10, 12
+HOW: dict[str, Any] = {"preserve": table_templates, "search": Search(kl=5.0, decay=0.0)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +69,12 @@ class Ground:
     def one(self) -> dict[str, Any]:
         """For an editor of one layer."""
         (c,) = [c for c in self.covariances if c.layer == self.location.layer]
-        return {"covariance": c, "token": self.location.role}
+        return {"covariance": c, "token": self.location.role, **HOW}
 
     @property
     def several(self) -> dict[str, Any]:
         """For an editor of several."""
-        return {"covariance": self.covariances, "token": self.location.role}
+        return {"covariance": self.covariances, "token": self.location.role, **HOW}
 
 
 Method = Callable[[Ground, Sequence[Fact], Sequence[Edit]], Edit]
@@ -82,7 +86,7 @@ METHODS: dict[str, Method] = {
     "memit": lambda g, facts, _: memit(g.model, facts, **g.several),
     "pmet": lambda g, facts, _: pmet(g.model, facts, **g.several),
     "alphaedit": lambda g, facts, earlier: alphaedit(g.model, facts, earlier=earlier, **g.several),
-    "grace": lambda g, facts, _: grace(g.model, facts),
+    "grace": lambda g, facts, _: grace(g.model, facts, **HOW),
     "knn_memory": lambda g, facts, _: knn_memory(g.model, facts),
     "in_context": lambda g, facts, _: in_context(g.model, facts),
 }
@@ -224,7 +228,7 @@ def ground(options: argparse.Namespace) -> Ground:
     """The model with what all editors share; the covariance's texts and those for the drift are others."""
     model = load(options.model)
     said = [document.text[:400] for document in islice(landmark.documents(10_000), options.texts + options.drift)]
-    location = locate(model, [case.fact for case in table_cases(40, TUNING)], window=options.window)
+    location = locate(model, [case.fact for case in table_cases(TRACED, TUNING)], window=options.window)
     found = covariances(model, said[options.drift :], location.layers, cache=options.cache)
     print(f"{location}\n{[(c.layer, c.shrinkage, c.error) for c in found]}", flush=True)
     return Ground(model, location, found, said[: options.drift])

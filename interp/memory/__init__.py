@@ -22,7 +22,7 @@ from interp.memory.pmet import pmet
 from interp.memory.preview import Preview, preview
 from interp.memory.rome import rome
 from interp.memory.scorecard import Scorecard, scorecard
-from interp.memory.tables import table_cases
+from interp.memory.tables import table_cases, table_templates
 from interp.memory.trace import Location, Trace, trace_attention, trace_mlp, trace_states
 from interp.memory.triggers import Triggers, triggers, triggers_by_layer
 from interp.memory.value import Search
@@ -71,6 +71,7 @@ __all__ = [
     "shared",
     "silenced",
     "table_cases",
+    "table_templates",
     "trace_attention",
     "trace_mlp",
     "trace_states",

@@ -13,7 +13,7 @@ from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
-from interp.memory.own_words import prefixes
+from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
 from interp.memory.spread import Layer, grouped, spread, targets
 from interp.memory.value import TOKENS, Search
@@ -30,7 +30,7 @@ def alphaedit(
     ridge: float = 0.01,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] | None = None,
+    preserve: Preserve = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Write facts in the null space of what is known: ΔWˡ = P (KᵀK + KₚᵀKₚ) P + λI)⁻¹ P Kᵀ R, as mlp_act @ W.
@@ -50,8 +50,8 @@ def alphaedit(
         ridge: λ as a share of the mean ‖P k̄‖² of the facts.
         token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
-            of the subject by itself.
+        preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
+            a fact; by default what the model says of the subject by itself.
         search: settings of the search for z.
 
     Raises:

@@ -5,16 +5,15 @@ from collections.abc import Sequence
 import torch
 
 from hooks import Model
-from hooks.site import mlp_act
 from interp.memory.change import LowRank, least_change, leverage
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
-from interp.memory.finish import finished, searched
+from interp.memory.finish import all_reached, finished, searched
 from interp.memory.keys import Facts, listed
-from interp.memory.own_words import prefixes
+from interp.memory.one_layer import stated
+from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed_in_one
-from interp.memory.remainder import Projection
-from interp.memory.spread import group_means, grouped, targets
+from interp.memory.spread import grouped
 from interp.memory.value import Search
 
 
@@ -27,7 +26,7 @@ def emmet(
     ridge: float = 1e-3,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] | None = None,
+    preserve: Preserve = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Write facts at once: ΔW = ((K C⁻¹ Kᵀ + ρ I)⁻¹ K C⁻¹)ᵀ R, as mlp_act @ W (Gupta et al. 2024, arXiv:2403.14236).
@@ -43,8 +42,8 @@ def emmet(
         ridge: ρ as a share of the mean k̄ᵀ C⁻¹ k̄, with several facts; one fact is written exactly.
         token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
-            of the subject by itself.
+        preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
+            a fact; by default what the model says of the subject by itself.
         search: settings of the search for v*.
 
     Raises:
@@ -64,9 +63,9 @@ def emmet(
     place = placed_in_one(model, facts, covariance, layer, token)
     (c,), groups = place.covariances, grouped(facts, place.token)
     contexts = prefixes(model) if contexts is None else contexts
-    (k,) = group_means(model, groups, contexts, [mlp_act[c.layer]], place.token)
-    _, found = targets(model, groups, [Projection(c.layer)], contexts, preserve, place.token, search)
-    k = k.double().cpu()
+    keys, found = zip(*(stated(model, group, place, contexts, preserve, search) for group in groups), strict=True)
+    all_reached([group[-1] for group in groups], found, f"layer {c.layer}", search)
+    k = torch.stack(keys).double().cpu()
     inverse = c.solve(k)
     r = torch.stack([delta for one in found for delta in one.deltas.values()]).double().cpu()
     rho = 0.0 if len(groups) == 1 else ridge * leverage(k, inverse)

@@ -13,7 +13,7 @@ from interp.memory.edit import Edit
 from interp.memory.finish import finished, reached, searched
 from interp.memory.keys import Facts, keys_and_values, listed
 from interp.memory.locate import locate
-from interp.memory.own_words import said_of
+from interp.memory.own_words import Preserve, preserved
 from interp.memory.placing import TRACED
 from interp.memory.remainder import Projection
 from interp.memory.value import Found, Search, search_value, statements
@@ -39,7 +39,7 @@ def grace(
     radius: float = 0.1,
     token: str = "last prompt",
     contexts: Sequence[str] = ("",),
-    preserve: Sequence[str] | None = None,
+    preserve: Preserve = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Store facts in a codebook: at a key within ε of a stored one the layer's output becomes the stored value.
@@ -79,7 +79,7 @@ def grace(
     for fact in facts:
         for context in contexts:
             (k,), (v,) = keys_and_values(model, [fact], [context], layer, token)
-            said = statements(model, [fact], [context], said_of(model, fact) if preserve is None else preserve, token)
+            said = statements(model, [fact], [context], preserved(model, [fact], preserve), token)
             found.append(search_value(model, said, {Projection(layer): v}, search))
             reached(fact, found[-1], f"layer {layer}", search)
             (delta,) = found[-1].deltas.values()

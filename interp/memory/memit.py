@@ -9,7 +9,7 @@ from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
-from interp.memory.own_words import prefixes
+from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
 from interp.memory.spread import Layer, above_zero, grouped, ridged, spread, targets
 from interp.memory.value import Search
@@ -24,7 +24,7 @@ def memit(
     ridge: float = 0.01,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] | None = None,
+    preserve: Preserve = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
@@ -41,8 +41,8 @@ def memit(
             keys: a single fact keeps λ/(λ + 1) of what it should write from a layer.
         token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
-            of the subject by itself.
+        preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
+            a fact; by default what the model says of the subject by itself.
         search: settings of the search for z.
 
     Raises:

@@ -1,5 +1,6 @@
 """What a model says by itself: contexts, texts to estimate keys on, and what it says of a subject."""
 
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -9,8 +10,13 @@ from interp.given import fitting
 from interp.memory.fact import Fact
 
 OPENERS = ("The", "In", "When", "It", "People", "A", "My", "As", "One", "We")
+VERBS = ("", " is", " was", " has")
 ROWS, LENGTH = 40, 64
 _TOLD: "WeakKeyDictionary[nn.Module, dict[tuple[int, int], tuple[str, ...]]]" = WeakKeyDictionary()
+
+
+Preserve = Sequence[str] | Callable[[Fact], Sequence[str]] | None
+"""Templates with `{}` for the subject whose continuations an edit is to leave: for all facts, or by fact."""
 
 
 def prefixes(model: Model, n: int = 5, seed: int = 0) -> tuple[str, ...]:
@@ -41,17 +47,26 @@ def own_texts(model: Model, n_tokens: int, seed: int = 0) -> list[str]:
     return fitting(model, texts)
 
 
-def said_of(model: Model, *facts: Fact, n: int = 3, length: int = 7, seed: int = 0) -> tuple[str, ...]:
+def said_of(model: Model, *facts: Fact, n: int = 3, length: int = 6, seed: int = 0) -> tuple[str, ...]:
     """Templates of what the model says of the facts' one subject, `{}` being the subject: what an edit is to leave.
 
-    They begin as a prompt does, go on after the subject in the model's own words, and are left out where they give an
-    old object or a new one. "{} is a" stands first, so that there is one at all.
+    They begin as a prompt does, go on after the subject in the model's own words, or after it and " is", " was" or
+    " has", and are left out where they give an old object or a new one. "{} is a" stands first, so that there is one.
 
-    Cost: one generation of `length` tokens for a batch of `n`.
+    Cost: one generation of `length` tokens for a batch of 4 × `n`.
     """
     head = facts[-1].prompt[: facts[-1].prompt.index("{}")]
-    rests = model.generate([f"{head}{facts[-1].subject}"] * n, max_new_tokens=length, temperature=1.0, seed=seed)
-    kept = [rest.rstrip().replace("{", "").replace("}", "") for rest in rests]
+    verbs = [verb for verb in VERBS for _ in range(n)]
+    starts = [f"{head}{facts[-1].subject}{verb}" for verb in verbs]
+    rests = model.generate(starts, max_new_tokens=length, temperature=1.0, seed=seed)
+    said = [f"{verb}{rest}".rstrip().replace("{", "").replace("}", "") for verb, rest in zip(verbs, rests, strict=True)]
     objects = {o for fact in facts for o in (fact.old, fact.new)}
-    found = [rest for rest in kept if rest.strip() and not any(o in rest for o in objects)]
-    return ("{} is a", *dict.fromkeys(f"{head}{{}}{rest}" for rest in found))
+    found = [text for text in said if text.strip() and not any(o in text for o in objects)]
+    return ("{} is a", *dict.fromkeys(f"{head}{{}}{text}" for text in found))
+
+
+def preserved(model: Model, facts: Sequence[Fact], preserve: Preserve) -> Sequence[str]:
+    """The templates to keep for facts of one subject: those given, or what the model says of it."""
+    if preserve is None:
+        return said_of(model, *facts)
+    return preserve(facts[-1]) if callable(preserve) else preserve

@@ -14,7 +14,7 @@ from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
-from interp.memory.own_words import prefixes
+from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
 from interp.memory.spread import Layer, above_zero, grouped, ridged, spread, targets
 from interp.memory.value import Search, State
@@ -31,8 +31,8 @@ def pmet(
     ridge: float = 0.01,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] | None = None,
-    search: Search = Search(kl=1.0),  # noqa: B008
+    preserve: Preserve = None,
+    search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Write facts at once: as `memit`, with targets v = v̄ + δ of the last layer's mlp_out (Li et al. 2024).
 
@@ -48,8 +48,8 @@ def pmet(
         ridge: λ as a share of the mean k̄ᵀ C⁻¹ k̄ of the facts.
         token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
-            of the subject by itself.
+        preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
+            a fact; by default what the model says of the subject by itself.
         search: settings of the search.
 
     Raises:

@@ -10,11 +10,11 @@ from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.fact import Fact
 from interp.memory.finish import finished, reached, searched
-from interp.memory.keys import Facts, keys_and_values, listed
-from interp.memory.own_words import prefixes, said_of
+from interp.memory.keys import Facts, listed
+from interp.memory.one_layer import stated
+from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import Place, placed_in_one
-from interp.memory.remainder import Projection
-from interp.memory.value import Found, Search, search_value, statements
+from interp.memory.value import Found, Search
 
 
 def rome(
@@ -25,15 +25,16 @@ def rome(
     layer: int | None = None,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
-    preserve: Sequence[str] | None = None,
+    preserve: Preserve = None,
     search: Search = Search(),  # noqa: B008
 ) -> Edit:
     """Rewrite facts one by one: W' = W + (C⁻¹k̄ / k̄ᵀC⁻¹k̄) ⊗ (v* − v̄), as mlp_act @ W (Meng et al. 2022, equation 2).
 
     k̄ is the mean key of the last subject token over all contexts and v̄ the mean output there; the same k̄ stands in
-    every place (the correction of Gupta et al. 2024). v* = v̄ + δ, where δ is added in all contexts and minimises
-    mean NLL(new | context + prompt) + kl · KL(p₀‖p_δ) over the tokens of the `preserve` templates, from the edited one
-    on, + decay · ‖δ‖/‖v̄‖. Each of several facts is edited with the ones before it in place.
+    every place (the correction of Gupta et al. 2024). v* = v̄ + δ, where δ is added in all texts, in the share that the
+    weights will add there, and minimises mean NLL(new | context + prompt) + kl · KL(p₀‖p_δ) over the tokens of the
+    `preserve` templates, from the edited one on, + decay · ‖δ‖/‖v̄‖. Each of several facts is edited with the earlier
+    ones in place.
 
     Args:
         model: the model; its weights are left alone until the edit is applied.
@@ -43,8 +44,8 @@ def rome(
         token: where to write, "last subject", or "last prompt" in a model that looks its facts up there; by default
             where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
-        preserve: templates with `{}` for the subject whose continuations are to stay; by default what the model says
-            of the subject by itself.
+        preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
+            a fact; by default what the model says of the subject by itself.
         search: settings of the search for v*.
 
     Raises:
@@ -80,14 +81,12 @@ def rome(
 
 
 def _rewritten(
-    model: Model, fact: Fact, place: Place, contexts: Sequence[str], preserve: Sequence[str] | None, search: Search
+    model: Model, fact: Fact, place: Place, contexts: Sequence[str], preserve: Preserve, search: Search
 ) -> tuple[LowRank, Found]:
     """The change that states one fact in the model as it is now."""
     (c,) = place.covariances
-    said = statements(model, [fact], contexts, said_of(model, fact) if preserve is None else preserve, place.token)
-    k, v = keys_and_values(model, [fact], contexts, c.layer, place.token)
-    found = search_value(model, said, {Projection(c.layer): v[0]}, search)
+    k, found = stated(model, [fact], place, contexts, preserve, search)
     reached(fact, found, f"layer {c.layer}", search)
     (delta,) = found.deltas.values()
-    k = k.double().cpu()
+    k = k[None].double().cpu()
     return LowRank(c.layer, least_change(k, c.solve(k)), delta[None].double().cpu(), k), found

@@ -17,7 +17,7 @@ from interp.memory.edit import Edit
 from interp.memory.fact import Fact
 from interp.memory.finish import all_reached
 from interp.memory.keys import checked_output, means_at
-from interp.memory.own_words import said_of
+from interp.memory.own_words import Preserve, preserved
 from interp.memory.placing import Place
 from interp.memory.remainder import Projection, Where
 from interp.memory.value import TOKENS, Found, Objective, Search, likely_and_near, search_value, statements
@@ -84,7 +84,7 @@ def targets(
     groups: Sequence[Group],
     sites: Sequence[Where],
     contexts: Sequence[str],
-    preserve: Sequence[str] | None,
+    preserve: Preserve,
     token: str,
     search: Search,
     objective: Objective = likely_and_near,
@@ -99,7 +99,7 @@ def targets(
     held = [h.float() for h in group_means(model, groups, contexts, sites, token)]
     found: list[Found] = []
     for i, group in enumerate(tqdm(groups, desc="searching values", disable=len(groups) < MANY)):
-        kept = said_of(model, *group) if preserve is None else preserve
+        kept = preserved(model, group, preserve)
         said = statements(model, group, contexts, kept, token)
         found.append(search_value(model, said, {s: h[i] for s, h in zip(sites, held, strict=True)}, search, objective))
     all_reached([group[-1] for group in groups], found, " and ".join(map(str, sites)), search)

@@ -51,6 +51,20 @@ def table_cases(n: int, seed: int = 0) -> tuple[Case, ...]:
     return tuple(_case(t, rng, sorted(objects[t.relation.name] - {t.object}), edited) for t in chosen)
 
 
+def table_templates(fact: Fact) -> list[str]:
+    """Templates of the other relations a fact's subject has, in their last phrasing, which no case asks in.
+
+    What an editor is to preserve: which relations there are, and no object of any.
+
+    ```python
+    rome(model, case.fact, preserve=table_templates)
+    ```
+    """
+    subject = landmark.entity(fact.subject)
+    others = [t.relation.name for t in landmark.facts_of(subject) if t.object != fact.old]
+    return ["{} is a", *(_template(training_phrasings(name)[-1].template, subject) for name in others)]
+
+
 def _case(triple: landmark.Triple, rng: Random, objects: list[str], edited: Collection[tuple[str, str]]) -> Case:
     subject, relation = triple.subject, triple.relation.name
     fact = Fact(

@@ -34,7 +34,7 @@ class Search:
 
     steps: int = 100
     learning_rate: float = 0.05
-    kl: float = 0.0625
+    kl: float = 1.0
     decay: float = 0.01
     clamp: float = 4.0
     stop: float = 5e-2
@@ -129,6 +129,7 @@ def search_value(
     v: Mapping[Where, Float[Tensor, "d_model"]],
     search: Search = Search(),  # noqa: B008
     objective: Objective = likely_and_near,
+    share: Float[Tensor, "batch"] | None = None,
 ) -> Found:
     """Search the δ that, added at each place to the token `said.at` in every text, makes the model say the new object.
 
@@ -141,6 +142,7 @@ def search_value(
         v: the places to change, with what they hold; its norm is the unit of δ.
         search: the settings.
         objective: another loss, or another end.
+        share: how much of δ each text gets; by default all of it.
 
     Raises:
         RuntimeError: the loss is no longer finite.
@@ -158,8 +160,9 @@ def search_value(
         [{"params": [d], "lr": search.learning_rate * units[site] / len(d) ** 0.5} for site, d in deltas.items()]
     )
     losses: list[float] = []
+    each = torch.ones(len(left.ids), 1, device=left.ids.device) if share is None else share[:, None]
     while True:
-        with torch.enable_grad(), frozen(model), left.adding(model, deltas):
+        with torch.enable_grad(), frozen(model), left.adding(model, {s: each * d for s, d in deltas.items()}):
             logits = left.logits(model)
             nll = -log_probs(logits[:n], left.ids[:n], target[:n])
             kl = F.kl_div(logits[kept].float().log_softmax(-1), before, log_target=True, reduction="batchmean")

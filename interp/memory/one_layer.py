@@ -1,0 +1,56 @@
+"""What the editors of one layer share: the key of a subject, and the value that states its facts once it is written."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model, capture
+from hooks.site import mlp_act
+from interp.memory.change import least_change
+from interp.memory.covariance import Covariance
+from interp.memory.fact import Fact
+from interp.memory.own_words import Preserve, preserved
+from interp.memory.placing import Place
+from interp.memory.remainder import Projection
+from interp.memory.value import Found, Search, Statements, search_value, statements
+
+
+def stated(
+    model: Model,
+    group: Sequence[Fact],
+    place: Place,
+    contexts: Sequence[str],
+    preserve: Preserve,
+    search: Search,
+) -> tuple[Float[Tensor, "d_mlp"], Found]:
+    """The mean key k̄ of facts written at one key, and the δ that states them.
+
+    While δ is searched, each text gets the share of it that the weights will give it: k u at its own key k, where
+    u = C⁻¹k̄ / k̄ᵀC⁻¹k̄. Over the stated facts the shares are 1 on average.
+
+    Cost: one forward pass over contexts and preserved texts, and a forward and backward pass per step.
+    """
+    (c,) = place.covariances
+    kept = preserved(model, group, preserve)
+    said = statements(model, group, contexts, kept, place.token)
+    k, share = key_and_shares(model, said, c)
+    with torch.no_grad():
+        v = model.mlp_output(c.layer)(k.to(model.dtype)).float()
+    return k, search_value(model, said, {Projection(c.layer): v}, search, share=share)
+
+
+@torch.no_grad()
+def key_and_shares(
+    model: Model, said: Statements, c: Covariance
+) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "batch"]]:
+    """k̄ over the stated facts, and k u of every text.
+
+    Cost: one forward pass, up to the layer.
+    """
+    keys = capture(model, said.tokens, [mlp_act[c.layer]], batch_size=len(said.tokens)).flat(mlp_act[c.layer], said.at)
+    keys = keys.float()
+    k = keys[said.target.any(1)].mean(0)
+    u = least_change(k[None], c.solve(k[None]))[0].to(keys)
+    return k, keys @ u
