@@ -28,6 +28,7 @@ from interp.sae.matryoshka import MatryoshkaBatchTopK
 from interp.sae.member import Member
 from interp.sae.normalisation import Normalisation, expected_norm, mean_centred, side_by_side, whitened
 from interp.sae.others import load_dictionary_learning, load_sparsify
+from interp.sae.preselection import Preselected
 from interp.sae.pretrained import pretrained, pull, push
 from interp.sae.recovery import Recovery, recovery
 from interp.sae.resample import Resampling
@@ -63,6 +64,7 @@ __all__ = [
     "Member",
     "Normalisation",
     "Point",
+    "Preselected",
     "Quality",
     "Reconstruction",
     "Recovery",

@@ -4,11 +4,13 @@ import math
 from abc import ABC
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.sae.ksparse import KSparse
 from interp.sae.parallel import anywhere, kth_largest, shared, smallest
+from interp.sae.ranking import Encoder, Ranking
+from interp.sae.sparse import Code
 
 RATE = 0.01  # at which the threshold follows the batches
 
@@ -35,9 +37,9 @@ class BatchSelecting(KSparse, ABC):
         z = self.pre(self.checked(x)).relu()
         return z * (z > self.threshold)
 
-    def select(self, pre: Float[Tensor, "n latent"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
-        """The n k largest of the batch, as many places per row as the fullest row needs."""
-        return largest_of_batch(pre, self.k)
+    def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
+        """The n k largest of the batch."""
+        return largest_of_batch(centred, self.encoder, self.k, self.ranking)
 
     @torch.no_grad()
     def follow(self, values: Float[Tensor, "n ..."]) -> None:
@@ -47,28 +49,26 @@ class BatchSelecting(KSparse, ABC):
             self.threshold.lerp_(smallest(on.min()), RATE if bool(self.threshold.any()) else 1.0)
 
 
+@torch.no_grad()
 def largest_of_batch(
-    pre: Float[Tensor, "n latent"], k: float | int
-) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
-    """The floor(n k) largest positive entries of a matrix, as values and indices by row, 0 in spare places.
+    x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, ranking: Ranking
+) -> Code:
+    """The floor(n k) largest positive entries of x W^T + b.
 
-    Exact: the w largest of each row are enough as soon as the smallest of them falls below the batch's last kept
-    value in every row, so w doubles until it does.
+    Exact: what lies above a threshold guessed for somewhat more than n k is enough, if the last that is kept lies
+    above it too; if not, the guess is lowered, at last to 0. Ties with the last are kept.
 
     Example:
-        >>> values, indices = largest_of_batch(torch.tensor([[3.0, 2.0, 1.0], [0.5, 0.0, -1.0]]), k=1)
-        >>> values.tolist(), indices[0].tolist()
-        ([[3.0, 2.0], [0.0, 0.0]], [0, 1])
+        >>> by = Encoder(torch.eye(3), torch.zeros(3))
+        >>> code = largest_of_batch(torch.tensor([[3.0, 2.0, 1.0], [0.5, 0.0, -1.0]]), by, 1, Exact())
+        >>> code.values.tolist(), code.latents.tolist(), code.offsets.tolist()
+        ([3.0, 2.0], [0, 1], [0, 2, 2])
     """
-    n, d_sae = pre.shape
-    count, width = int(k * n * shared().world), min(d_sae, 4 * math.ceil(k))
-    while True:
-        values, indices = pre.topk(width)
-        last = kth_largest(values.detach(), count)
-        beyond = values.detach()[:, -1]
-        if width == d_sae or not anywhere(((beyond >= last) & (beyond > 0)).any()):
+    count = int(k * len(x) * shared().world)
+    for spare in (1.25, 4.0, math.inf):
+        threshold, values, places = ranking.above(x, by, min(spare * k, len(by.W)))
+        last = kth_largest(values, count)
+        if threshold == 0 or not anywhere(last < threshold):
             break
-        width = min(d_sae, 2 * width)
-    values = torch.where(values >= last, values, 0).relu()
-    needed = max(1, int((values > 0).sum(1).max()))
-    return values[:, :needed].contiguous(), indices[:, :needed].contiguous()
+    kept = values >= last
+    return Code.at(values[kept], places[kept], len(x), len(by.W))

@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.sae.initial import random_rows
+from interp.sae.pieces import Sums, pieces, squares, where_on
+from interp.sae.ranking import Encoder
 from interp.sae.sae import SAE, Step
 
 
@@ -51,6 +53,38 @@ class Gated(SAE):
         sparsity = g.sum(1).mean()
         by_gate = (rows - g @ self.W_dec.detach() - self.b_dec.detach()).pow(2).sum(1).mean()
         return Step.of(squared_error + self.sparsity_share * self.coefficient * sparsity + by_gate, squared_error, f)
+
+    @torch.no_grad()
+    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
+        """Fill `.grad` with the exact gradient of the loss on this batch and return what the batch did.
+
+        dL/dpi = exp(r_mag) dL/df where f > 0, plus dL/dg where g > 0.
+        """
+        n, weight = len(rows), self.sparsity_share * self.coefficient / len(rows)
+        centred, scale, sums = rows - self.b_dec, self.r_mag.exp(), Sums(rows, self.d_sae)
+        W_dec, W_enc, b_dec = torch.zeros_like(self.W_dec), torch.zeros_like(self.W_enc.T), torch.zeros_like(self.b_dec)
+        b_gate, b_mag, r_mag, for_pre = (torch.zeros_like(self.b_mag) for _ in range(4))
+        for at, pi in pieces(centred, Encoder(self.W_enc.T, torch.zeros_like(self.b_mag)), -self.b_gate):
+            x, gate = centred[at], (pi.values + pi.of(self.b_gate)).relu_()
+            f = where_on((pi.values * pi.of(scale)).add_(pi.of(self.b_mag)).relu_(), gate)
+            error, of_gate = pi.times(f, self.W_dec).sub_(x), pi.times(gate, self.W_dec).sub_(x)
+            sums.add(pi, f, error)
+            sums.loss = sums.loss + squares(of_gate) / n + weight * gate.sum()
+            g = error.mul_(2 / n)
+            for_f = where_on(pi.dots(g, self.W_dec), f)
+            for_gate = where_on(pi.dots(of_gate.mul_(2 / n), self.W_dec).add_(weight), gate)
+            b_gate += pi.total(for_gate)
+            b_mag += pi.total(for_f)
+            for_f.mul_(pi.of(scale))
+            for_pi = for_gate.add_(for_f)
+            r_mag += pi.total(for_f.mul_(pi.values))
+            for_pre += pi.total(for_pi)
+            pi.add_transposed(W_dec, f, g)
+            pi.add_transposed(W_enc, for_pi, x)
+            b_dec += g.sum(0)
+        self.W_dec.grad, self.W_enc.grad, self.b_dec.grad = W_dec, W_enc.T, b_dec - self.W_enc @ for_pre
+        self.b_gate.grad, self.b_mag.grad, self.r_mag.grad = b_gate, b_mag, r_mag
+        return sums.step()
 
     def settings(self) -> dict[str, Any]:
         """The `coefficient`."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from hooks.errors import nearest
 from interp.sae.initial import random_rows
+from interp.sae.pieces import Piece, Sums, dense_pieces, pieces, squares
+from interp.sae.ranking import Encoder
 from interp.sae.sae import SAE, Step
 
 PENALTIES: Final = ("step", "tanh", "quadratic")
@@ -95,6 +97,45 @@ class JumpReLU(SAE):
         return Step.of(loss, squared_error, f)
 
     @torch.no_grad()
+    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
+        """Fill `.grad` with the exact gradient of the loss on this batch and return what the batch did.
+
+        dL/dz = dL/df where z > theta; dL/dtheta sums -(theta dL/df + dL/dH) / epsilon over z near theta.
+        """
+        n, theta, sums = len(rows), self.threshold.to(rows.dtype), Sums(rows, self.d_sae)
+        W_dec, W_enc, b_dec = torch.zeros_like(self.W_dec), torch.zeros_like(self.W_enc.T), torch.zeros_like(self.b_dec)
+        b_enc, for_theta, for_norms = (torch.zeros_like(self.b_enc) for _ in range(3))
+        norms = self.W_dec.norm(dim=1)
+        lift = self.pre_act_coefficient / n * dead if self.pre_act_coefficient and bool(dead.any()) else None
+        by, floor = Encoder(self.W_enc.T, self.b_enc), theta - self.bandwidth / 2
+        for at, z in pieces(rows, by, floor) if lift is None else dense_pieces(rows, by):
+            x, above = rows[at], z.values - z.of(theta)
+            on = above > 0
+            f = z.values * on
+            error = z.times(f, self.W_dec).add_(self.b_dec).sub_(x)
+            sums.add(z, f, error)
+            g = error.mul_(2 / n)
+            for_f = z.dots(g, self.W_dec)
+            for_step = self._penalise(z, f, on, norms, n, sums, for_f, for_norms)
+            near = (above / self.bandwidth).abs_() < 0.5
+            for_theta += (z.total(near * for_f) * theta + z.total(near * for_step)) / -self.bandwidth
+            for_z = for_f.mul_(on)
+            if lift is not None:
+                below = z.values < theta
+                sums.loss = sums.loss - (above * below).sum(0) @ (lift * norms)
+                for_norms -= lift * z.total(above * below)
+                for_theta += lift * norms * below.sum(0)
+                for_z -= lift * norms * below
+            z.add_transposed(W_dec, f, g)
+            z.add_transposed(W_enc, for_z, x)
+            b_enc += z.total(for_z)
+            b_dec += g.sum(0)
+        W_dec.addcmul_(self.W_dec, (for_norms / norms)[:, None])
+        self.W_dec.grad, self.W_enc.grad, self.b_enc.grad, self.b_dec.grad = W_dec, W_enc.T, b_enc, b_dec
+        self.threshold.grad = for_theta.to(self.threshold.dtype)
+        return sums.step()
+
+    @torch.no_grad()
     def constrain(self) -> None:
         """Keep thresholds at or above 0: below it, negative latents would pass."""
         self.threshold.clamp_(min=0)
@@ -103,6 +144,25 @@ class JumpReLU(SAE):
         """All that the constructor takes."""
         names = ("penalty", "coefficient", "bandwidth", "initial_threshold", "target_l0", "tanh_scale")
         return {name: getattr(self, name) for name in (*names, "pre_act_coefficient")}
+
+    def _penalise(
+        self, z: Piece, f: Tensor, on: Tensor, norms: Tensor, n: int, sums: Sums, for_f: Tensor, for_norms: Tensor
+    ) -> Tensor:
+        """Add a piece's penalty to the loss and to the gradients of f and of norms; the gradient of H(z - theta)."""
+        weight = self.sparsity_share * self.coefficient / n
+        if self.penalty == "tanh":
+            saturated = (f * z.of(self.tanh_scale * norms)).tanh_()
+            sums.loss = sums.loss + weight * saturated.sum()
+            slope = saturated.pow_(2).neg_().add_(1).mul_(weight * self.tanh_scale)
+            for_norms += z.total(slope * f)
+            for_f += slope.mul_(z.of(norms))
+            return f.new_zeros(())
+        if self.target_l0 is None:
+            sums.loss = sums.loss + weight * on.sum().to(f.dtype)
+            return f.new_tensor(weight)
+        excess = z.per_row(on.to(f.dtype)) - self.target_l0
+        sums.loss = sums.loss + weight * 2 / self.target_l0 * squares(excess)
+        return z.by_row(excess * (weight * 4 / self.target_l0))
 
     def _sparsity(self, z: Float[Tensor, "n latent"], f: Float[Tensor, "n latent"]) -> Float[Tensor, "n"]:
         """s(f) of each row."""

@@ -1,20 +1,21 @@
 """What TopK, BatchTopK and Matryoshka share: latents kept by rank, and their gradients written out sparsely."""
 
 from abc import ABC, abstractmethod
-from functools import reduce
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from interp.sae.initial import random_rows
 from interp.sae.median import geometric_median
 from interp.sae.parallel import variance
+from interp.sae.pieces import squares
+from interp.sae.ranking import Encoder, Exact, Ranking
 from interp.sae.sae import SAE, Step
-from interp.sae.sparse import Transposed, largest_per_latent, row_dots, times_rows, total_per_latent
+from interp.sae.sparse import Code
 
 Gradients = tuple[Float[Tensor, "latent d_model"], Float[Tensor, "latent d_model"], Float[Tensor, "latent"]]
 
@@ -22,7 +23,7 @@ Gradients = tuple[Float[Tensor, "latent d_model"], Float[Tensor, "latent d_model
 class KSparse(SAE, ABC):
     """Latents kept by rank reconstruct x, once for each of some nested prefixes; the dead learn from what is left.
 
-        pre   = (x - b_dec) W_enc + b_enc,        f = ReLU(pre) where `select` keeps it, else 0
+        pre   = (x - b_dec) W_enc + b_enc,        f = ReLU(pre) where `code` keeps it, else 0
         x_m   = f_{1..m} W_dec,1..m + b_dec,      e = x - x_{d_sae}
         L     = sum_m E||x - x_m||^2 / V  +  alpha E||e - e_hat||^2 / V_e,        e_hat = f_aux W_dec
 
@@ -45,6 +46,7 @@ class KSparse(SAE, ABC):
         self.k, self.aux_coefficient = k, aux_coefficient
         self.k_aux = max(1, d_in // 2) if k_aux is None else k_aux
         self.widths: tuple[int, ...] = (d_sae,)
+        self.ranking: Ranking = Exact()
         rows = random_rows(d_sae, d_in, seed)
         self.W_dec = nn.Parameter(rows)
         # A view of a (latent, d_model) block: the sparse gradient comes out in that order.
@@ -54,8 +56,8 @@ class KSparse(SAE, ABC):
         self.register_buffer("variance", torch.ones(()))
 
     @abstractmethod
-    def select(self, pre: Float[Tensor, "n latent"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
-        """The latents that training keeps: values after the ReLU, and their indices; 0 in spare places."""
+    def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
+        """The latents that training keeps of x - b_dec, their values after the ReLU."""
 
     def follow(self, values: Float[Tensor, "n ..."]) -> None:  # noqa: B027
         """Learn what inference needs to know of the values that training kept: nothing, where the two select alike."""
@@ -74,8 +76,9 @@ class KSparse(SAE, ABC):
     def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
         """L as the equation says it, every matrix dense; `gradients` is its fast equal."""
         pre = self.pre(rows)
-        values, indices = self.select(pre)
-        f = torch.zeros_like(pre).scatter(1, indices, values)
+        with torch.no_grad():
+            code = self.code(rows - self.b_dec)
+        f = pre.relu() * torch.zeros_like(pre).index_put((code.rows, code.latents), pre.new_ones(()))
         V = self.get_buffer("variance")
         errors = [(rows - f[:, :m] @ self.W_dec[:m] - self.b_dec) for m in self.widths]
         loss = torch.stack([e.pow(2).sum(1).mean() / V for e in errors]).sum()
@@ -91,73 +94,63 @@ class KSparse(SAE, ABC):
     def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
         """Fill `.grad` with the exact gradient of L on this batch and return what the batch did."""
         centred = rows - self.b_dec
-        pre = linear(centred, self.W_enc.T, self.b_enc)
-        values, indices = self.select(pre)
-        self.follow(values)
-        groups = self._groups(values, indices)
-        errors = self._errors(centred, groups, indices)
-        squares = torch.stack([e.pow(2).sum(1).mean() for e in errors])
-        V = self.get_buffer("variance")
-        g = [e * (-2 / (len(rows) * V)) for e in errors]  # dL/dx_m
-        for_latents = _backward(g, groups, indices, centred, self.W_dec)
-        aux_loss, for_dead = self._auxiliary(errors[-1], centred, pre, dead)
-        W_dec, W_enc, b_enc = (a if b is None else a + b for a, b in zip(for_latents, for_dead, strict=True))
-        self.W_dec.grad, self.W_enc.grad, self.b_enc.grad = W_dec, W_enc.T, b_enc
-        self.b_dec.grad = reduce(torch.add, g).sum(0) - self.W_enc @ b_enc  # b_dec is added to x_hat and taken from x
-        loss = squares.sum() / V + aux_loss
-        largest = largest_per_latent(values, indices, self.d_sae)
-        return Step(loss, squares[-1], (values > 0).sum() / len(rows), largest)
+        code = self.code(centred)
+        self.follow(code.values)
+        parts, errors, W_dec = code.split(self.widths), [centred], self.W_dec.split(self._sizes())
+        for part, W in zip(parts, W_dec, strict=True):
+            errors.append(errors[-1] - part.decode(W))
+        errors, V = errors[1:], self.get_buffer("variance")
+        missed = torch.stack([squares(e) / len(e) for e in errors])
+        onward = [g * (-2 / (len(rows) * V)) for g in accumulate(reversed(errors))][::-1]  # later x_m hold it too
+        found = [backward(g, part, centred, W) for g, part, W in zip(onward, parts, W_dec, strict=True)]
+        whole = found[0] if len(found) == 1 else (torch.cat(pieces) for pieces in zip(*found, strict=True))
+        self.W_dec.grad, for_W_enc, self.b_enc.grad = whole
+        aux_loss = self._auxiliary(errors[-1], centred, dead, for_W_enc)
+        self.W_enc.grad = for_W_enc.T
+        self.b_dec.grad = onward[0].sum(0) - self.W_enc @ self.b_enc.grad  # b_dec is added to x_hat and taken from x
+        loss = missed.sum() / V + aux_loss
+        return Step(loss, missed[-1], (code.values > 0).sum() / len(rows), code.most(code.values))
 
     def pre(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """What is ranked: (x - b_dec) W_enc + b_enc."""
         return linear(x - self.b_dec, self.W_enc.T, self.b_enc)
 
-    def _groups(self, values: Tensor, indices: Tensor) -> list[Tensor]:
-        """The values of each prefix that the one before it lacks; themselves, where there is one prefix only."""
-        if len(self.widths) == 1:
-            return [values]
-        starts = (0, *self.widths[:-1])
-        return [values * ((indices >= a) & (indices < b)) for a, b in zip(starts, self.widths, strict=True)]
+    @property
+    def encoder(self) -> Encoder:
+        """The map from x - b_dec to what is ranked."""
+        return Encoder(self.W_enc.T, self.b_enc)
 
-    def _errors(self, centred: Tensor, groups: list[Tensor], indices: Tensor) -> list[Tensor]:
-        """x - x_m for each prefix."""
-        errors, left = [], centred
-        for group in groups:
-            left = left - times_rows(group, indices, self.W_dec)
-            errors.append(left)
-        return errors
+    def _sizes(self) -> list[int]:
+        return [b - a for a, b in pairwise((0, *self.widths))]
 
-    def _auxiliary(
-        self, e: Tensor, centred: Tensor, pre: Tensor, dead: Tensor
-    ) -> tuple[Tensor, Gradients | tuple[None, None, None]]:
-        """The term alpha E||e - e_hat||^2 / V_e and its gradients, e_hat being what the dead latents make of e."""
+    def _auxiliary(self, e: Tensor, centred: Tensor, dead: Tensor, for_W_enc: Tensor) -> Tensor:
+        """The term alpha E||e - e_hat||^2 / V_e, e_hat being what the dead latents make of e; adds its gradients."""
         latents = dead.nonzero().flatten()
         e_variance = variance(e)
         if not len(latents) or not self.aux_coefficient or e_variance == 0:
-            return e.new_zeros(()), (None, None, None)
-        values, places = pre[:, latents].topk(min(self.k_aux, len(latents)), sorted=False)
-        values.relu_()
-        indices = latents[places]
-        left = e - times_rows(values, indices, self.W_dec)
+            return e.new_zeros(())
+        code = self.ranking.of_rows(
+            centred, Encoder(self.W_enc.T[latents], self.b_enc[latents]), min(self.k_aux, len(latents))
+        )
+        code.values.relu_()
+        W_dec = self.W_dec[latents]
+        left = e - code.decode(W_dec)
         scale = self.aux_coefficient / e_variance
-        gradients = _backward([left * (-2 * scale / len(e))], [values], indices, centred, self.W_dec)
-        return scale * left.pow(2).sum(1).mean(), gradients
+        found = backward(left * (-2 * scale / len(e)), code, centred, W_dec)
+        for whole, part in zip((self.W_dec.grad, for_W_enc, self.b_enc.grad), found, strict=True):
+            assert whole is not None
+            whole.index_add_(0, latents, part)
+        return scale * squares(left) / len(left)
 
 
-def _backward(g: list[Tensor], groups: list[Tensor], indices: Tensor, centred: Tensor, W_dec: Tensor) -> Gradients:
-    """Gradients of W_dec, of W_enc transposed and of b_enc, from g, the loss's gradient at each prefix's decoding.
+def backward(g: Float[Tensor, "n d_model"], code: Code, x: Float[Tensor, "n d_model"], W_dec: Tensor) -> Gradients:
+    """Gradients of W_dec, of W_enc transposed and of b_enc, from g, the loss's gradient at a decoding of ReLU latents.
 
-    A latent takes part in every prefix that holds it, so what it gets is the sum of theirs.
+    Example:
+        ```python
+        W_dec.grad, W_enc.grad, b_enc.grad = backward(g, code, x, W_dec)
+        ```
     """
-    d_sae = len(W_dec)
-    by_latent = Transposed(indices, d_sae)
-    onward, for_W_dec, g_values = [*accumulate(reversed(g))], [], []
-    for group, g_m in zip(reversed(groups), onward, strict=True):
-        for_W_dec.append(by_latent.times(group, g_m))
-        g_values.append(row_dots(g_m, indices, W_dec) * (group > 0))
-    total = reduce(torch.add, g_values)
-    return (
-        reduce(torch.add, for_W_dec),
-        by_latent.times(total, centred),
-        total_per_latent(total, indices, d_sae),
-    )
+    for_values = code.dots(g, W_dec).mul_(code.values > 0)
+    return code.transposed_times(code.values, g), code.transposed_times(for_values, x), code.total(for_values)
+

@@ -86,7 +86,7 @@ def update(sae: SAE, optimiser: torch.optim.Adam, lr: float, clip: float | int |
         ```
     """
     if sae.unit_norm_decoder and (grad := sae.W_dec.grad) is not None:
-        grad -= (grad * sae.W_dec).sum(1, keepdim=True) * sae.W_dec
+        grad.addcmul_(torch.linalg.vecdot(grad, sae.W_dec)[:, None], sae.W_dec, value=-1)
     if clip is not None:
         scale = (sae.gradient_norm() / clip).clamp(min=1.0).float()
         optimiser.grad_scale = scale  # pyright: ignore[reportAttributeAccessIssue]

@@ -105,19 +105,23 @@ def variance(e: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
     return averaged((e - averaged(e.mean(0))).pow(2).sum(1).mean())
 
 
-def kth_largest(values: Float[Tensor, "..."], k: int) -> Float[Tensor, ""]:
-    """The k-th largest value of all processes that share a batch; they hold equally many.
+def kth_largest(values: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
+    """The k-th largest value of all processes that share a batch; minus infinity where they hold fewer.
 
     Example:
         >>> kth_largest(torch.tensor([3.0, 1.0, 2.0]), 2).item()
         2.0
     """
-    here, values = shared(), values.flatten()
+    here = shared()
     if here.world > 1:
-        parts = [torch.empty_like(values) for _ in range(here.world)]
-        dist.all_gather(parts, values.contiguous())
+        most = int(_reduced(torch.tensor(len(values), device=values.device), dist.ReduceOp.MAX))
+        mine = torch.nn.functional.pad(values, (0, most - len(values)), value=-torch.inf)
+        parts = [torch.empty_like(mine) for _ in range(here.world)]
+        dist.all_gather(parts, mine)
         values = torch.cat(parts)
-    return values.topk(k, sorted=False).values.min()
+    if len(values) < k:
+        return values.new_tensor(-torch.inf)
+    return values.kthvalue(len(values) - k + 1).values
 
 
 def smallest(x: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from interp.sae.ksparse import backward
 from interp.sae.median import geometric_median
 from interp.sae.normalisation import Normalisation
 from interp.sae.sae import CHUNK, SAE, Step
-from interp.sae.sparse import Transposed, largest_per_latent, row_dots, times_rows, total_per_latent
+from interp.sae.sparse import Code, largest_per_latent, times_rows
 from interp.sae.topk import TopK
 
 
@@ -191,13 +192,7 @@ class ShardedTopK(SAE):
         return _summed(times_rows(values, indices, self.W_dec))
 
     def _backward(self, g: Tensor, values: Tensor, indices: Tensor, centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        by_latent = Transposed(indices, len(self.W_dec))
-        g_values = row_dots(g, indices, self.W_dec) * (values > 0)
-        return (
-            by_latent.times(values, g),
-            by_latent.times(g_values, centred),
-            total_per_latent(g_values, indices, len(self.W_dec)),
-        )
+        return backward(g, Code.padded(values, indices, len(self.W_dec)), centred, self.W_dec)
 
 
 def _gathered(x: Tensor) -> list[Tensor]:

@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.sae.initial import random_rows
+from interp.sae.pieces import Sums, pieces, where_on
+from interp.sae.ranking import Encoder
 from interp.sae.sae import SAE, Step
 
 
@@ -46,6 +48,32 @@ class Standard(SAE):
         squared_error = (rows - self.decode(f)).pow(2).sum(1).mean()
         sparsity = (f @ self.W_dec.norm(dim=1)).mean()
         return Step.of(squared_error + self.sparsity_share * self.coefficient * sparsity, squared_error, f)
+
+    @torch.no_grad()
+    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
+        """Fill `.grad` with the exact gradient of the loss on this batch and return what the batch did.
+
+        dL/df = g W_dec^T + (lambda / n) ||W_dec|| where f > 0, with g = dL/dx_hat, and 0 elsewhere.
+        """
+        n, weight = len(rows), self.sparsity_share * self.coefficient / len(rows)
+        norms, sums = self.W_dec.norm(dim=1), Sums(rows, self.d_sae)
+        W_dec, W_enc = torch.zeros_like(self.W_dec), torch.zeros_like(self.W_enc.T)
+        b_enc, totals, b_dec = torch.zeros_like(self.b_enc), torch.zeros_like(self.b_enc), torch.zeros_like(self.b_dec)
+        for at, z in pieces(rows, Encoder(self.W_enc.T, self.b_enc), torch.zeros_like(self.b_enc)):
+            f, x = z.values.relu_(), rows[at]
+            error = z.times(f, self.W_dec).add_(self.b_dec).sub_(x)
+            sums.add(z, f, error)
+            g = error.mul_(2 / n)
+            for_f = where_on(z.dots(g, self.W_dec).add_(z.of(weight * norms)), f)
+            z.add_transposed(W_dec, f, g)
+            z.add_transposed(W_enc, for_f, x)
+            b_enc += z.total(for_f)
+            totals += z.total(f)
+            b_dec += g.sum(0)
+        W_dec.addcmul_(self.W_dec, (weight * totals / norms)[:, None])
+        self.W_dec.grad, self.W_enc.grad, self.b_enc.grad, self.b_dec.grad = W_dec, W_enc.T, b_enc, b_dec
+        sums.loss = weight * totals @ norms
+        return sums.step()
 
     def settings(self) -> dict[str, Any]:
         """The `coefficient`."""

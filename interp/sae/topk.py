@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.sae.ksparse import KSparse
-from interp.sae.sae import CHUNK
+from interp.sae.sparse import Code
 
 
 class TopK(KSparse):
@@ -47,10 +47,11 @@ class TopK(KSparse):
         """SAELens's `k`."""
         return {"k": int(config["k"])}
 
-    def select(self, pre: Float[Tensor, "n latent"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
+    def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
         """The k largest of each row."""
-        values, indices = pre.topk(self.k, sorted=False)
-        return values.relu(), indices
+        code = self.ranking.of_rows(centred, self.encoder, self.k)
+        code.values.relu_()
+        return code
 
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """The latents f = TopK(ReLU((x - b_dec) W_enc + b_enc)), dense: at most k of each row above 0."""
@@ -61,5 +62,5 @@ class TopK(KSparse):
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
         """The same latents as k values and k indices per row, a value being 0 where the ReLU cut it."""
-        kept = [self.select(self.pre(self.checked(rows))) for rows in x.split(CHUNK)]
-        return torch.cat([values for values, _ in kept]), torch.cat([indices for _, indices in kept])
+        code = self.code(self.checked(x) - self.b_dec)
+        return code.values.view(len(x), self.k), code.latents.view(len(x), self.k)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from interp.sae import BatchTopK, MatryoshkaBatchTopK
 from interp.sae.batch_selection import largest_of_batch
+from interp.sae.ranking import Encoder, Exact
 
 NOBODY = torch.zeros(24, dtype=torch.bool)
 
@@ -20,29 +21,43 @@ def by_one_sort(pre: Tensor, count: int) -> Tensor:
     return torch.zeros_like(flat).scatter(0, kept.indices, kept.values).view_as(pre)
 
 
+def largest(pre: Tensor, k: float) -> Tensor:
+    """The largest of a batch, dense: its rows through an encoder that changes nothing."""
+    same = Encoder(torch.eye(pre.shape[1]), torch.zeros(pre.shape[1]))
+    code = largest_of_batch(pre, same, k, Exact())
+    return torch.zeros_like(pre).index_put((code.rows, code.latents), code.values)
+
+
 @pytest.mark.parametrize("k", [1, 2.5, 7])
 @pytest.mark.parametrize("spread", [0.0, 3.0], ids=["even rows", "a few rows take nearly all"])
 def test_the_largest_of_a_batch_are_those_of_one_sort(k: float, spread: float) -> None:
     g = torch.Generator().manual_seed(0)
     pre = torch.randn(40, 24, generator=g) + spread * torch.randn(40, 1, generator=g)
-    values, indices = largest_of_batch(pre, k)
-    assert torch.equal(torch.zeros_like(pre).scatter(1, indices, values), by_one_sort(pre, int(40 * k)))
-    assert int((values > 0).sum()) == min(int(40 * k), int((pre > 0).sum()))
+    f = largest(pre, k)
+    assert torch.equal(f, by_one_sort(pre, int(40 * k)))
+    assert int((f > 0).sum()) == min(int(40 * k), int((pre > 0).sum()))
+
+
+@pytest.mark.parametrize("first", [5.0, -5.0], ids=["too high", "too low"])
+def test_a_threshold_guessed_from_rows_unlike_the_others_is_mended(first: float) -> None:
+    pre = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
+    pre[:128] += first
+    assert torch.equal(largest(pre, 3), by_one_sort(pre, 900))
 
 
 def test_a_batch_with_too_few_positive_latents_keeps_those_alone() -> None:
     pre = torch.full((4, 6), -1.0)
     pre[2, 3] = 5.0
-    values, indices = largest_of_batch(pre, 2)
-    assert values.shape == (4, 1) and float(values.sum()) == 5.0 and int(indices[2, 0]) == 3
+    f = largest(pre, 2)
+    assert float(f[2, 3]) == 5.0 == float(f.sum())
 
 
 def test_the_threshold_becomes_the_mean_of_the_smallest_latents_kept() -> None:
     sae, smallest = BatchTopK(8, 24, k=3), []
     for seed in range(200):
         sae.gradients(rows(seed), NOBODY)
-        values, _ = largest_of_batch(sae.pre(rows(seed)).detach(), 3)
-        smallest.append(float(values[values > 0].min()))
+        f = largest(sae.pre(rows(seed)).detach(), 3)
+        smallest.append(float(f[f > 0].min()))
     assert float(sae.threshold[0]) == pytest.approx(sum(smallest) / 200, rel=0.02)
     first = BatchTopK(8, 24, k=3)
     first.gradients(rows(0), NOBODY)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp.sae import SAE, BatchTopK, MatryoshkaBatchTopK, TopK, kernels
-from interp.sae.sparse import Transposed, row_dots, times_rows
+from interp.sae.sparse import Code, times_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_triton = pytest.mark.skipif(kernels.triton is None, reason="no Triton: needs a GPU, or TRITON_INTERPRET=1")
@@ -50,8 +50,9 @@ def test_kernels_are_the_plain_products(n: int, k: int, latents: int, d: int, mo
     both = []
     for use in (False, True):
         monkeypatch.setattr(kernels, "usable", lambda _, use=use: use)
-        transposed = Transposed(indices, latents).times(values, g)
-        both.append((times_rows(values, indices, rows), row_dots(g, indices, rows), transposed))
+        kept = Code.padded(values, indices, latents)
+        products = (kept.decode(rows), kept.dots(g, rows), kept.transposed_times(kept.values, g))
+        both.append((times_rows(values, indices, rows), *products))
     for plain, kernel in zip(*both, strict=True):
         assert torch.allclose(kernel, plain, atol=1e-5)
 

@@ -171,8 +171,8 @@ def test_what_dead_latents_learn_is_saelens_own_where_none_of_them_is_cut_by_the
     with torch.no_grad():
         ours.b_enc += 8.0 * dead
         assert bool((ours.pre(x)[:, dead] > 0).all())
-        values, indices = ours.select(ours.pre(x))
-        e = x - ours.reconstruct_sparse(x, values, indices)
+        centred = x - ours.b_dec
+        e = centred - ours.code(centred).decode(ours.W_dec)
     share(ours, theirs)
     V, V_e = float(ours.get_buffer("variance")), float((e - e.mean(0)).pow(2).sum(1).mean())
     theirs.cfg.aux_loss_coefficient = ours.aux_coefficient * V / V_e
