@@ -30,8 +30,8 @@ class Broken:
     """
 
     ids: Int[Tensor, "batch pos"]
-    columns: Int[Tensor, "subject"]
-    noise: Float[Tensor, "batch subject d_model"]
+    columns: Int[Tensor, "n"]
+    noise: Float[Tensor, "batch n d_model"]
     answer: int
 
     @property
@@ -118,7 +118,7 @@ def replaced(model: Model, fact: Subject, others: Sequence[str], draws: int, ran
     return Broken(torch.cat([ids, *(fitting[i] for i in order)]), columns, noise, _first_token(model, fact))
 
 
-def _subject(model: Model, prompt: str, subject: str) -> tuple[Int[Tensor, "1 pos"], Int[Tensor, "subject"]]:
+def _subject(model: Model, prompt: str, subject: str) -> tuple[Int[Tensor, "1 pos"], Int[Tensor, "n"]]:
     """A prompt's token ids and the columns of its subject, where it stands last."""
     tokens = model.tokens(prompt)
     return tokens.ids, substring(subject, occurrence=-1).mask(tokens)[0].nonzero().flatten()
