@@ -14,8 +14,10 @@ from interp.sae import (
     TopK,
     absorption,
     evaluate,
+    from_data,
     match_truth,
     stored,
+    tie,
     train,
 )
 from tests.interp.sae.planted import activations, features
@@ -42,27 +44,35 @@ def test_an_orthogonal_dictionary_is_recovered_whole_by_l1(seed: int) -> None:
     assert quality.dead_share < 0.05
 
 
-def overcomplete(kind: type[SAE], seed: int, tokens: int = 300_000) -> tuple[Matching, Quality]:
+def overcomplete(seed: int) -> tuple[Matching, Quality]:
     """What is recovered of four times more features than dimensions, at their mean number per row."""
     g = torch.Generator().manual_seed(seed)
     truth = features(128, 32, g)
     x = activations(truth, 60_000, 0.02, g)
-    sae = learnt(kind(32, 128, k=3, seed=seed), x, tokens, 1e-2, seed)  # pyright: ignore[reportCallIssue]
+    sae = learnt(TopK(32, 128, k=3, seed=seed), x, 300_000, 1e-2, seed)
     return match_truth(sae.W_dec.detach(), truth), evaluate(sae, stored(x))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_topk_recovers_four_times_more_features_than_dimensions(seed: int) -> None:
-    match, quality = overcomplete(TopK, seed)
+    match, quality = overcomplete(seed)
     assert match.mcc >= 0.90, str(match)
     assert match.floor <= 0.60
     assert quality.dead_share < 0.05
 
 
-def test_batchtopk_comes_more_than_half_way_from_chance_to_all_of_them() -> None:
-    match, quality = overcomplete(BatchTopK, 0, tokens=150_000)
-    assert match.mcc >= (1 + match.floor) / 2, str(match)
-    assert quality.dead_share < 0.05
+def test_batchtopk_recovers_them_from_data_with_its_dead_revived_early() -> None:
+    """From random rows, with dead latents waiting for 20,000 tokens and 1/32 of the loss, it finds three in four."""
+    g = torch.Generator().manual_seed(0)
+    truth = features(128, 32, g)
+    x = activations(truth, 60_000, 0.02, g)
+    sae = BatchTopK(32, 128, k=3, aux_coefficient=1.0)
+    from_data(sae, x[:4_000])
+    tie(sae)
+    train(sae, stored(x), tokens=300_000, batch_size=512, lr=1e-2, dead_after=2_000, progress=False)
+    match = match_truth(sae.W_dec.detach(), truth)
+    assert match.mcc >= 0.90, str(match)
+    assert evaluate(sae, stored(x)).dead_share < 0.05
 
 
 def test_at_the_truth_batchtopks_loss_is_lower_than_where_it_comes_from_elsewhere() -> None:
@@ -74,7 +84,7 @@ def test_at_the_truth_batchtopks_loss_is_lower_than_where_it_comes_from_elsewher
     with torch.no_grad():
         begun.W_dec.copy_(truth)
         begun.W_enc.copy_(truth.T)
-    qualities = [evaluate(learnt(sae, x, 40_000, 1e-2, 0), stored(x)) for sae in (begun, elsewhere)]
+    qualities = [evaluate(learnt(sae, x, 20_000, 1e-2, 0), stored(x)) for sae in (begun, elsewhere)]
     assert match_truth(begun.W_dec.detach(), truth).mcc >= 0.95
     assert qualities[0].explained_variance > qualities[1].explained_variance + 0.02
 
