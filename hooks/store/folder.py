@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,10 +12,8 @@ from typing import IO, Any, final
 import numpy as np
 from jaxtyping import UInt8
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows has none
-    fcntl = None
 
 PARTIAL = ".partial"
 
@@ -75,7 +74,7 @@ class Folder:
     def held(self) -> Iterator[None]:
         """Hold the folder for one writer while the block lasts; the system lets go of it when the process dies.
 
-        An object store cannot be held, and nothing is done there.
+        An object store cannot be held, nor a folder on Windows; nothing is done there.
 
         Raises:
             RuntimeError: another writer holds it.
@@ -86,7 +85,7 @@ class Folder:
                 ...
             ```
         """
-        if not self.local or fcntl is None:
+        if not self.local or sys.platform == "win32":
             yield
             return
         self._fs.makedirs(self._path, exist_ok=True)
