@@ -25,11 +25,12 @@ class Projection:
         return f"the output projection of layer {self.layer}"
 
 
+Change = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"]]
 Where = Site | Projection
 """What a value is searched for: a site, or what a weight writes."""
 
 
-def attach(model: Model, where: Where, change: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+def attach(model: Model, where: Where, change: Change) -> Callable[[], None]:
     """Change what flows there at each forward pass; what is returned ends that."""
     if isinstance(where, Projection):
         return model.mlp_output(where.layer).register_forward_hook(lambda _, __, v: change(v)).remove

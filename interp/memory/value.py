@@ -170,8 +170,9 @@ def search_value(
             state = State(nll.mean(), kl, size, _agrees(logits[:n], left.ids[:n], target[:n]))
             loss, enough = objective(state, search)
         if not bool(torch.isfinite(loss)):
-            met = f"a loss of {float(loss)} at step {len(losses)}"
-            raise RuntimeError(f"the search for v* met {met}: lower its learning rate")
+            raise RuntimeError(
+                f"the search for v* met a loss of {float(loss)} at step {len(losses)}: lower its learning rate"
+            )
         losses.append(float(loss.detach()))
         step = len(losses) - 1
         if step == search.steps or enough or _flat(losses, state, search):
