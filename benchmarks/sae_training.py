@@ -3,15 +3,20 @@
 Every architecture, on planted sparse data, with the same weights, batch and selection; gradients must agree with
 SAELens's autograd to 1e-5 before anything is timed. A figure is the median over repeats of a peer's time over ours
 next to it. Beside it the time of the one product that cannot be avoided, and peak memory. dictionary_learning and
-sparsify are timed where they can be imported. Writes benchmarks/results/sae_training.json.
+sparsify are timed where they can be imported; where the processor multiplies bfloat16, so is our step with
+`Preselected`. `--after` takes steps of ours first, and times from those weights: penalties turn most latents off only
+by and by.
+Writes benchmarks/results/sae_training.json; what stands there is kept, and not measured again.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 
 import torch
@@ -28,9 +33,19 @@ from benchmarks.sae_peers import (  # noqa: E402
     saelens_step,
     sparsify_step,
 )
-from benchmarks.timing import in_turn, peak_mb, write  # noqa: E402
+from benchmarks.timing import RESULTS, in_turn, peak_mb, write  # noqa: E402
 from hooks.store.processes import Process  # noqa: E402
-from interp.sae import SAE, BatchTopK, Gated, JumpReLU, MatryoshkaBatchTopK, Standard, TopK  # noqa: E402
+from interp.precision import precision  # noqa: E402
+from interp.sae import (  # noqa: E402
+    SAE,
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    MatryoshkaBatchTopK,
+    Preselected,
+    Standard,
+    TopK,
+)
 from interp.sae.learner import Learner  # noqa: E402
 from interp.sae.plan import Plan  # noqa: E402
 
@@ -46,6 +61,7 @@ MAKE: dict[str, Callable[[int, int], SAE]] = {
 # the gate's reconstruction holds the decoder constant in the paper, and not in SAELens
 DIFFERENT = {"gated": {"W_dec", "b_dec"}}
 OURS, SAELENS, PRODUCT = "ours", "SAELens", "the encoder's product alone"
+HALF = "SAELens, beside ours in bf16"
 
 
 @dataclass(frozen=True)
@@ -111,39 +127,63 @@ def fed(step: TakeStep, batches: list[Tensor]) -> Callable[[], object]:
 
 def bar(name: str, d_in: int, peer: str) -> float | None:
     """What is asked of the ratio to SAELens."""
+    if peer == HALF:
+        return 5.0 if d_in < 768 else 8.0
     if peer != SAELENS:
         return None
     return (3.0 if d_in < 768 else 4.5) if name in ("topk", "batchtopk") else 1.5
 
 
-def measure(name: str, d_in: int, expansion: int, batch: int, repeats: int) -> list[Row]:
+def peers(sae: SAE, steps: int, batch: int, batches: list[Tensor]) -> dict[str, Callable[[], object]]:
+    """The other trainers' steps, from the weights of ours, and the product alone."""
+    ways = {SAELENS: fed(saelens_step(sae, steps, batch), batches)}
+    if isinstance(sae, TopK):
+        if find_spec("dictionary_learning"):
+            ways["dictionary_learning"] = fed(dictionary_learning_step(sae, steps), batches)
+        if find_spec("sparsify"):
+            ways["sparsify, Adam around it"] = fed(sparsify_step(sae), batches)
+    weights = torch.randn(sae.d_sae, sae.d_in)
+    ways[PRODUCT] = lambda: linear(batches[0], weights)
+    return ways
+
+
+def measure(name: str, d_in: int, expansion: int, batch: int, after: int, repeats: int) -> list[Row]:
     """Check the gradients, then time every trainer in turn."""
-    make, d_sae = (lambda: MAKE[name](d_in, expansion * d_in)), expansion * d_in
     batches = [planted(batch, d_in, seed) for seed in range(BATCHES)]
-    sae = make()
+    sae = MAKE[name](d_in, expansion * d_in)
     sae.initialise(batches[0])
+    step, steps = fed(our_step(sae, after + 1, batch, batches[0]), batches), 4 * repeats + 40
+    for _ in range(after):
+        step()
     off = disagreement(name, sae, batches[0])
     if off > AGREE:
         raise AssertionError(f"{name}, {d_in} x {expansion}: gradients differ from SAELens's by {off:.1e} > {AGREE}")
-    steps = 4 * repeats + 40
-    ways = {OURS: fed(our_step(sae, steps, batch, batches[0]), batches)}
-    ways[SAELENS] = fed(saelens_step(make(), steps, batch), batches)
-    if isinstance(sae, TopK):
-        if find_spec("dictionary_learning"):
-            ways["dictionary_learning"] = fed(dictionary_learning_step(TopK(d_in, d_sae, K), steps), batches)
-        if find_spec("sparsify"):
-            ways["sparsify, Adam around it"] = fed(sparsify_step(TopK(d_in, d_sae, K)), batches)
-    weights = torch.randn(d_sae, d_in)
-    ways[PRODUCT] = lambda: linear(batches[0], weights)
+    ways = {OURS: fed(our_step(deepcopy(sae), steps, batch, batches[0]), batches)}
+    if isinstance(sae, TopK | BatchTopK) and precision() == torch.bfloat16:
+        half = deepcopy(sae)
+        half.ranking = Preselected()
+        ways[HALF] = fed(our_step(half, steps, batch, batches[0]), batches)
+    ways |= peers(sae, steps, batch, batches)
     timed = in_turn(ways, repeats=repeats)
     memory = {peer: peak_mb(way) for peer, way in ways.items()}
-    found = []
-    for peer in [p for p in ways if p != OURS]:
-        ratio, low, high = timed[OURS].times(timed[peer])
-        found.append(Row(name, f"{d_in}x{expansion} B{batch}", peer, 1e3 * timed[OURS].median,
-                         1e3 * timed[peer].median, ratio, (low, high), memory[OURS], memory[peer],
-                         bar(name, d_in, peer)))  # fmt: skip
+    shape, found = shape_name(d_in, expansion, batch, after), []
+    for label in [p for p in ways if p != OURS]:
+        mine, theirs = (HALF, SAELENS) if label == HALF else (OURS, label)
+        ratio, low, high = timed[mine].times(timed[theirs])
+        found.append(Row(name, shape, label, 1e3 * timed[mine].median, 1e3 * timed[theirs].median, ratio, (low, high),
+                         memory[mine], memory[theirs], bar(name, d_in, label)))  # fmt: skip
     return found
+
+
+def shape_name(d_in: int, expansion: int, batch: int, after: int) -> str:
+    """How a shape is called in the results."""
+    return f"{d_in}x{expansion} B{batch}" + (f" after {after}" if after else "")
+
+
+def kept(name: str) -> list[dict[str, object]]:
+    """The rows that stand in a file of results."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8"))["figures"] if file.exists() else []
 
 
 def main() -> None:
@@ -153,19 +193,21 @@ def main() -> None:
     options.add_argument("--d-in", nargs="+", type=int, default=[256, 768])
     options.add_argument("--expansion", nargs="+", type=int, default=[8, 16])
     options.add_argument("--batch", nargs="+", type=int, default=[2048, 4096])
+    options.add_argument("--after", type=int, default=0, help="steps taken before")
     options.add_argument("--repeats", type=int, default=9)
     options.add_argument("--name", default="sae_training", help="of the file of results")
     given = options.parse_args()
-    found: list[Row] = []
-    for d_in in given.d_in:
-        for expansion in given.expansion:
-            for batch in given.batch:
-                for name in given.architectures:
-                    rows = measure(name, d_in, expansion, batch, given.repeats)
-                    print("\n".join(map(str, rows)), flush=True)
-                    found += rows
-                    command = " ".join(["python benchmarks/sae_training.py", *sys.argv[1:]])
-                    write(given.name, command, [asdict(row) for row in found])
+    found = kept(given.name)
+    done = {(row["architecture"], row["shape"]) for row in found}
+    command = " ".join(["python benchmarks/sae_training.py", *sys.argv[1:]])
+    for d_in, expansion, batch, name in product(given.d_in, given.expansion, given.batch, given.architectures):
+        shape = shape_name(d_in, expansion, batch, given.after)
+        if (name, shape) in done:
+            continue
+        rows = measure(name, d_in, expansion, batch, given.after, given.repeats)
+        print("\n".join(map(str, rows)), flush=True)
+        found += [asdict(row) for row in rows]
+        write(given.name, command, found)
 
 
 if __name__ == "__main__":

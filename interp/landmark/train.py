@@ -30,6 +30,7 @@ from interp.landmark.packing import Rows, pack
 from interp.landmark.phases import Phase, phase_at
 from interp.landmark.sealing import Batch, carry, sealed
 from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
+from interp.precision import precision
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -69,12 +70,6 @@ def waves(length: int, d_model: int) -> Float[Tensor, "pos d_model"]:
     frequency = LONGEST_WAVE ** -(torch.arange(0, d_model, 2) / d_model)
     angle = torch.arange(length)[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
-
-
-def precision() -> torch.dtype:
-    """bfloat16 where the processor multiplies it in hardware, float32 where it would be emulated."""
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 def _bias(visible: Bool[Tensor, "batch pos pos"]) -> Float[Tensor, "batch 1 pos pos"]:

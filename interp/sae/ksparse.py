@@ -143,7 +143,9 @@ class KSparse(SAE, ABC):
         return scale * squares(left) / len(left)
 
 
-def backward(g: Float[Tensor, "n d_model"], code: Code, x: Float[Tensor, "n d_model"], W_dec: Tensor) -> Gradients:
+def backward(
+    g: Float[Tensor, "n d_model"], code: Code, x: Float[Tensor, "n d_model"], W_dec: Float[Tensor, "latent d_model"]
+) -> Gradients:
     """Gradients of W_dec, of W_enc transposed and of b_enc, from g, the loss's gradient at a decoding of ReLU latents.
 
     Example:

@@ -16,7 +16,7 @@ NARROW: Final = 4  # rows of up to this many times k are partitioned as they are
 
 
 @torch.no_grad()
-def places_of_largest(x: Float[Tensor, "n w"], k: int) -> Int[Tensor, "n k"]:
+def places_of_largest(x: Float[Tensor, "n _"], k: int) -> Int[Tensor, "n _"]:
     """Where the k largest entries of each row are, in no order.
 
     Exact: the k largest lie in the k groups of columns whose maxima are largest, so a row is ranked by groups and
@@ -39,7 +39,7 @@ def places_of_largest(x: Float[Tensor, "n w"], k: int) -> Int[Tensor, "n k"]:
     return candidates.gather(1, places_of_largest(x.gather(1, candidates), k))
 
 
-def places_above(x: Float[Tensor, "n w"], threshold: float | Float[Tensor, "w"]) -> Int[Tensor, "_"]:
+def places_above(x: Float[Tensor, "n _"], threshold: float | Float[Tensor, "_"]) -> Int[Tensor, "_"]:
     """Where entries above a threshold, or above their columns' own, are in the flattened matrix, in order.
 
     Example:

@@ -29,16 +29,16 @@ class Code:
 
     def __init__(
         self,
-        values: Float[Tensor, "kept"],
-        latents: Int[Tensor, "kept"],
-        rows: Int[Tensor, "kept"],
+        values: Float[Tensor, "_"],
+        latents: Int[Tensor, "_"],
+        rows: Int[Tensor, "_"],
         offsets: Int[Tensor, "_"],
         d_sae: int,
     ) -> None:
         self.values, self.latents, self.rows, self.offsets, self.d_sae = values, latents, rows, offsets, d_sae
 
     @classmethod
-    def padded(cls, values: Float[Tensor, "n k"], indices: Int[Tensor, "n k"], d_sae: int) -> "Code":
+    def padded(cls, values: Float[Tensor, "n _"], indices: Int[Tensor, "n _"], d_sae: int) -> "Code":
         """As many latents in each row."""
         n, k = values.shape
         numbers = torch.arange(n + 1, device=values.device)
@@ -46,24 +46,24 @@ class Code:
         return cls(values.flatten(), indices.flatten(), rows, k * numbers, d_sae)
 
     @classmethod
-    def at(cls, values: Float[Tensor, "kept"], places: Int[Tensor, "kept"], n: int, d_sae: int) -> "Code":
+    def at(cls, values: Float[Tensor, "_"], places: Int[Tensor, "_"], n: int, d_sae: int) -> "Code":
         """At places of the flattened n x d_sae matrix, which rise."""
         rows = places // d_sae
         begins = torch.searchsorted(rows, torch.arange(n + 1, device=places.device))
         return cls(values, places - rows * d_sae, rows, begins, d_sae)
 
     @cached_property
-    def _by_latent(self) -> tuple[Int[Tensor, "kept"], Int[Tensor, "kept"], Int[Tensor, "_"]]:
+    def _by_latent(self) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"], Int[Tensor, "_"]]:
         """The list in the order of latents, the rows in that order, and where each latent of it begins."""
         ordered, order = self.latents.int().sort(stable=True)
         latents = torch.arange(self.d_sae + 1, device=ordered.device, dtype=ordered.dtype)
         return order, self.rows[order], torch.searchsorted(ordered, latents)
 
-    def of(self, per_latent: Float[Tensor, "latent"]) -> Float[Tensor, "kept"]:
+    def of(self, per_latent: Float[Tensor, "latent"]) -> Float[Tensor, "_"]:
         """A figure of each latent, said of each that is kept."""
         return per_latent[self.latents]
 
-    def by_row(self, per_row: Float[Tensor, "n"]) -> Float[Tensor, "kept"]:
+    def by_row(self, per_row: Float[Tensor, "n"]) -> Float[Tensor, "_"]:
         """A figure of each row, said of each latent kept in it."""
         return per_row[self.rows]
 
@@ -72,14 +72,14 @@ class Code:
         return self.times(self.values, rows)
 
     def times(
-        self, values: Float[Tensor, "kept"], rows: Float[Tensor, "latent d_model"]
+        self, values: Float[Tensor, "_"], rows: Float[Tensor, "latent d_model"]
     ) -> Float[Tensor, "n d_model"]:
         """F W with other values in F's places."""
         return _bags(self.latents, rows, self.offsets, values)
 
     def dots(
         self, dense: Float[Tensor, "n d_model"], rows: Float[Tensor, "latent d_model"]
-    ) -> Float[Tensor, "kept"]:
+    ) -> Float[Tensor, "_"]:
         """The entries of Y W^T that are kept: the gradient of `decode` by its values, Y being that by its result."""
         if kernels.usable(rows):
             return kernels.row_dots(dense[self.rows], self.latents[:, None], rows).flatten()
@@ -93,27 +93,27 @@ class Code:
         return torch.sparse.sampled_addmm(pattern, dense, rows.T, beta=0.0).values()
 
     def transposed_times(
-        self, values: Float[Tensor, "kept"], dense: Float[Tensor, "n d_model"]
+        self, values: Float[Tensor, "_"], dense: Float[Tensor, "n d_model"]
     ) -> Float[Tensor, "latent d_model"]:
         """F^T Y with other values in F's places: for each latent, the weighted sum of the dense rows that keep it."""
         order, rows, offsets = self._by_latent
         return _bags(rows, dense, offsets, values[order])
 
     def add_transposed(
-        self, whole: Float[Tensor, "latent d_model"], values: Float[Tensor, "kept"], dense: Float[Tensor, "n d_model"]
+        self, whole: Float[Tensor, "latent d_model"], values: Float[Tensor, "_"], dense: Float[Tensor, "n d_model"]
     ) -> None:
         """Add `transposed_times` to a matrix."""
         whole += self.transposed_times(values, dense)
 
-    def per_row(self, values: Float[Tensor, "kept"]) -> Float[Tensor, "n"]:
+    def per_row(self, values: Float[Tensor, "_"]) -> Float[Tensor, "n"]:
         """For each row, the sum of the values said of what is kept in it."""
         return torch.bincount(self.rows, weights=values, minlength=len(self.offsets) - 1).to(values.dtype)
 
-    def total(self, values: Float[Tensor, "kept"]) -> Float[Tensor, "latent"]:
+    def total(self, values: Float[Tensor, "_"]) -> Float[Tensor, "latent"]:
         """For each latent, the sum of the values said of it."""
         return torch.bincount(self.latents, weights=values, minlength=self.d_sae).to(values.dtype)
 
-    def most(self, values: Float[Tensor, "kept"]) -> Float[Tensor, "latent"]:
+    def most(self, values: Float[Tensor, "_"]) -> Float[Tensor, "latent"]:
         """For each latent, the largest of the values said of it; 0 where there is none above."""
         return largest_per_latent(values, self.latents, self.d_sae)
 
@@ -123,7 +123,7 @@ class Code:
             return [self]
         return [self.kept((self.latents >= a) & (self.latents < b), a, b) for a, b in pairwise((0, *widths))]
 
-    def kept(self, which: Bool[Tensor, "kept"], start: int, stop: int) -> "Code":
+    def kept(self, which: Bool[Tensor, "_"], start: int, stop: int) -> "Code":
         """Some of what is kept, all of it between two columns, as a code of those columns."""
         counts = torch.nn.functional.pad(which.cumsum(0), (1, 0))
         latents = self.latents[which] - start
