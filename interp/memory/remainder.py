@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from hooks import Model, Site, Tokens
 from hooks.forward import accepts, positions
@@ -33,7 +33,11 @@ Where = Site | Projection
 def attach(model: Model, where: Where, change: Change) -> Callable[[], None]:
     """Change what flows there at each forward pass; what is returned ends that."""
     if isinstance(where, Projection):
-        return model.mlp_output(where.layer).register_forward_hook(lambda _, __, v: change(v)).remove
+
+        def changed(_module: nn.Module, _args: Any, v: Tensor) -> Tensor:
+            return change(v)
+
+        return model.mlp_output(where.layer).register_forward_hook(changed).remove
     return model.tap(where).attach(change).remove
 
 
