@@ -56,20 +56,24 @@ def bar(name: str, figure: Mapping[str, Any], sign: str, wanted: float) -> dict[
 
 
 def side_by_side(moved: Seeds) -> dict[str, Any]:
-    """Per way the mean over landmarks of mention rate and perplexity ratio, with intervals over landmarks and seeds."""
-    table: dict[str, list[tuple[float, float]]] = {}
+    """Per way mention rate and perplexity ratio: each landmark's mean over seeds, with intervals over landmarks."""
+    table: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for marks in moved.values():
-        for ways in marks.values():
+        for mark, ways in marks.items():
             for way, one in ways.items():
-                table.setdefault(way, []).append((one["naming"]["value"], one["ratio"]["value"]))
-    columns = {way: torch.tensor(rows, dtype=torch.float64).T for way, rows in table.items()}
+                rates = (one["naming"]["value"], one["ratio"]["value"])
+                table.setdefault(way, {}).setdefault(mark, []).append(rates)
+    means = {
+        way: torch.stack([torch.tensor(rows, dtype=torch.float64).mean(0) for rows in marks.values()]).T
+        for way, marks in table.items()
+    }
     return {
         way: {
             "naming": asdict(bootstrap(lambda drawn: drawn[0].mean().item(), [naming])),
             "ratio": asdict(bootstrap(lambda drawn: drawn[0].mean().item(), [ratio])),
             "landmarks": len(naming),
         }
-        for way, (naming, ratio) in columns.items()
+        for way, (naming, ratio) in means.items()
     }
 
 
