@@ -120,7 +120,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     Shape.options(options)
     options.add_argument("--d-sae", type=int, default=2048)
-    options.add_argument("--tokens", type=int, default=300_000)
+    options.add_argument("--tokens", type=int, default=1_000_000)
     options.add_argument("--repeats", type=int, default=1)
     options.add_argument("--name", default="sae_end_to_end", help="of the file of results")
     given = options.parse_args()

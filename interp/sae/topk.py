@@ -47,6 +47,7 @@ class TopK(KSparse):
         """SAELens's `k`."""
         return {"k": int(config["k"])}
 
+    @torch.no_grad()
     def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
         """The k largest of each row."""
         code = self.ranking.of_rows(centred, self.encoder, self.k)
