@@ -15,7 +15,7 @@ from interp.memory.fact import Fact, fill, last_token_before
 from interp.memory.remainder import Where, remainder
 
 TOKENS = ("last subject", "last prompt")
-FLAT, LITTLE, NEARLY = 5, 0.05, 5.0
+FLAT, LITTLE, NEARLY = 15, 0.05, 5.0
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Search:
         kl: the weight of KL(p₀‖p_δ).
         decay: the weight of ‖δ‖/‖v̄‖.
         clamp: the longest δ, in units of ‖v̄‖.
-        stop: the loss in nats at which the search ends; once NLL is within five times of it and the loss has not fallen
-            by a twentieth in five steps, it ends as well.
+        stop: the loss in nats at which the search ends; once NLL is within five times of it and the least loss has not
+            fallen by a twentieth in fifteen steps, it ends as well.
     """
 
-    steps: int = 100
+    steps: int = 60
     learning_rate: float = 0.05
     kl: float = 1.0
     decay: float = 0.01
@@ -189,7 +189,7 @@ def search_value(
 def _flat(losses: Sequence[float], state: State, search: Search) -> bool:
     """Whether the object is said, likely, and the loss falls no more."""
     likely = state.said and float(state.nll.detach()) < NEARLY * search.stop
-    return likely and len(losses) > FLAT and losses[-1] > (1 - LITTLE) * losses[-1 - FLAT]
+    return likely and len(losses) > FLAT and min(losses[-FLAT:]) > (1 - LITTLE) * min(losses[:-FLAT])
 
 
 def _agrees(
