@@ -59,9 +59,9 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
 def _dictionary(settings: Settings, learnt: Learnt) -> Section:
     return Section(
         "A dictionary of what the model thinks",
-        f"The stream of activations after block {settings.layer} is read on {settings.documents:,} documents, and a "
-        f"TopK sparse autoencoder learns to write each of them as a sum of {settings.k} out of {settings.latents:,} "
-        "directions.",
+        f"The stream of activations after block {settings.layer} is read on {settings.documents:,} documents that "
+        f"mention landmarks, and a TopK sparse autoencoder learns to write each of them as a sum of {settings.k} out "
+        f"of {settings.latents:,} directions.",
         (training_panel(learnt.report, learnt.held_out, learnt.untrained),),
     )
 

@@ -20,7 +20,7 @@ class Settings:
     city: str = "Sydney"
     layer: int = 3
     documents: int = 4000
-    tokens: int = 2_500_000
+    tokens: int = 2_000_000
     latents: int = 768
     k: int = 3
     sentences: int = 300

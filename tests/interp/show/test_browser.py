@@ -90,7 +90,7 @@ class Browser:
             time.sleep(0.01)
 
     def js(self, code: str) -> Any:
-        found = self.do("Runtime.evaluate", expression=code, returnByValue=True)
+        found = self.do("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
@@ -98,6 +98,7 @@ class Browser:
         """The text that appears when the mouse points at an element; None where nothing does."""
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         self.js(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center'}})")
+        self.js("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(() => drawn(null))))")
         x, y = self.js(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({box})")
         self.do("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         return self.js("tip.hidden ? null : tip.textContent")
