@@ -26,7 +26,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbmake -n logical --dist loadfile --no-loadscope-reorder
 
 tutorials: $(READY)
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=900 tutorials
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 -n logical tutorials
 
 lint: $(READY)
 	$(BIN)/ruff check .
