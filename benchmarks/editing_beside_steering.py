@@ -142,7 +142,8 @@ def run(model: Model, asked: Sequence[Case], at: float) -> dict[str, dict[str, E
         for name, state in states(model, case.fact, named, at):
             if state is not None:
                 with state():
-                    row = measured(model, case, before, base, 12)
+                    said = str(model.generate(case.fact.text, max_new_tokens=12))
+                    row = measured(model, case, said, before, base)
             plain = row if name == "unedited" else plain
             rows.setdefault(name, []).append(plain if state is None else row)
         print(f"{number + 1} of {len(asked)}: {case.fact.text!r} -> {case.fact.new!r}", flush=True)
