@@ -101,7 +101,7 @@ def _steering(subject: str, settings: Settings, turned: ChosenDose) -> Section:
 
 
 def _edit(moved: Moved) -> Section:
-    fact, update = moved.edit.facts[0], moved.edit.updates[0]
+    fact, update = moved.edit.facts[0], moved.edit.weights[0]
     undone = "bit for bit what they were" if moved.restored else "NOT what they were"
     return Section(
         "Moved to another city",
