@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from threading import RLock
 from typing import Any
 
 import jaxtyping
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tqdm import tqdm
 
 from hooks import Model, load
 
 torch.set_num_threads(1)
+tqdm.set_lock(RLock())  # a child killed while it writes must not keep a lock that processes share
 END = "<|endoftext|>"
 FAMILIES = ("gpt2", "gpt_neox", "llama", "gemma2", "qwen2", "bert")
 DECODERS = tuple(family for family in FAMILIES if family != "bert")
