@@ -6,14 +6,17 @@ benchmarks/results/demo.json. A figure that misses its bar is printed as a miss;
 
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
 from interp.demo.run import Demonstration, run  # noqa: E402
+from interp.demo.settings import Settings  # noqa: E402
+from interp.demo.turn_up import names  # noqa: E402
 from interp.estimate import Estimate  # noqa: E402
+from interp.steering import Condition, clamping, sample  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,30 @@ def steering(done: Demonstration) -> list[Figure]:
     ratio = turned.steered.perplexity_over(turned.unsteered)
     usual = turned.unsteered.distinctness.value
     naming, plain, random = turned.steered.naming, turned.unsteered.naming, turned.control.naming
+    hot = untempered(done).naming
     return [
         Figure("continuations that name it, unsteered", plain.value, under=0.02, beside=spread(plain)),
         Figure(
             f"continuations that name it at dose {turned.dose:g}", naming.value, at_least=0.80, beside=spread(naming)
         ),
+        Figure("  the same, sampled at temperature 1", hot.value, beside=spread(hot)),
         Figure("  perplexity there, relative to unsteered text", ratio.value, at_most=3.0, beside=spread(ratio)),
         Figure("  a random direction of equal norm there", random.value, under=0.05, beside=spread(random)),
         Figure("  distinct-2 there", turned.steered.distinctness.value, beside=f"unsteered {usual:.3f}"),
     ]
+
+
+def untempered(done: Demonstration) -> Condition:
+    """The reported continuations once more, sampled at temperature 1."""
+    settings = Settings()
+    return sample(
+        done.model,
+        list(dict.fromkeys(done.turned.steered.prompts)),
+        names(settings),
+        [clamping(done.learnt.sae, done.found.feature.latent)],
+        done.turned.dose,
+        replace(settings.sampling, temperature=1.0),
+    )
 
 
 def editing(done: Demonstration) -> list[Figure]:
@@ -102,6 +120,8 @@ def editing(done: Demonstration) -> list[Figure]:
         estimate, random = getattr(after, field), getattr(control, field)
         beside = f"{spread(estimate)}; random value of equal norm {random.value:.3f}"
         figures.append(Figure(name, estimate.value, at_least=bar, beside=beside))
+    true, was = after.neighbours_true, done.moved.scorecard.before.neighbours_true
+    figures.append(Figure("  neighbours answered with the truth", true.value, beside=f"before {was.value:.3f}"))
     restored = Figure("weights bit-identical after undo", float(done.moved.restored), at_least=1.0)
     return [*figures, restored, Figure("KL from before on other text, nats per token", after.kl)]
 

@@ -90,8 +90,9 @@ def _steering(subject: str, settings: Settings, turned: ChosenDose) -> Section:
         "The latent is clamped at every token to a multiple of the largest value it took in training; what the "
         "dictionary leaves unexplained stays as it is. Prompts are openings of sentences that name nothing. The dose "
         f"was chosen on half of them; on the other half, dose {turned.dose:g} makes {steered.naming.value:.0%} "
-        f"({steered.naming.low:.0%} to {steered.naming.high:.0%}) of continuations name {subject}, at "
-        f"{over.value:.2f} ({over.low:.2f} to {over.high:.2f}) times the perplexity of unsteered text. Unsteered it is "
+        f"({steered.naming.low:.0%} to {steered.naming.high:.0%}) of continuations, sampled at temperature "
+        f"{settings.sampling.temperature:g}, name {subject}, at {over.value:.2f} "
+        f"({over.low:.2f} to {over.high:.2f}) times the perplexity of unsteered text. Unsteered it is "
         f"{turned.unsteered.naming.value:.1%}, with random directions of equal norm {turned.control.naming.value:.1%}.",
         (
             dose_panel(turned.response, subject),

@@ -25,6 +25,6 @@ class Settings:
     k: int = 3
     sentences: int = 300
     doses: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.3)
-    sampling: Sampling = Sampling(per_prompt=4, max_new_tokens=30)
+    sampling: Sampling = Sampling(per_prompt=4, temperature=0.7)
     traced: int = 24
     seed: int = 0

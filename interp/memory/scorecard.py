@@ -27,7 +27,8 @@ class Column:
         paraphrase_exact: the paraphrases completed with the new object, by greedy generation.
         paraphrase_preferred: NLL(new) < NLL(old) on the paraphrases (PS).
         neighbours_unchanged: other subjects' answers the same as before the edit, by greedy generation.
-        neighbours_forced_unchanged: the same, arg max token by token, teacher-forced.
+        neighbours_true: other subjects' answers that are true, by greedy generation.
+        neighbours_forced_unchanged: unchanged as well, arg max token by token, teacher-forced.
         neighbours_preferred: NLL(true) < NLL(new) on the neighbours (the NS of CounterFact).
         others_unchanged: the subject's other facts answered as before the edit, by greedy generation.
         kl: mean KL(before‖now) of the next-token distribution over unrelated texts, nats per token.
@@ -39,6 +40,7 @@ class Column:
     paraphrase_exact: Estimate
     paraphrase_preferred: Estimate
     neighbours_unchanged: Estimate
+    neighbours_true: Estimate
     neighbours_forced_unchanged: Estimate
     neighbours_preferred: Estimate
     others_unchanged: Estimate
@@ -116,6 +118,7 @@ def scorecard(
                 paraphrase_exact=_share([answered(text, fact.new) for text in said.paraphrase]),
                 paraphrase_preferred=_preferred(model, prompts, [fact.new] * len(prompts), [fact.old] * len(prompts)),
                 neighbours_unchanged=_same(said.neighbours, base.neighbours),
+                neighbours_true=_same(said.neighbours, [query.answer for query in neighbours]),
                 neighbours_forced_unchanged=_same(said.forced, base.forced),
                 neighbours_preferred=_preferred(
                     model, [q.prompt for q in neighbours], [q.answer for q in neighbours], [fact.new] * len(neighbours)

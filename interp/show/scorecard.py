@@ -13,6 +13,7 @@ ROWS = (
     ("paraphrase_preferred", "paraphrases prefer it", "rise"),
     ("neighbours_unchanged", "neighbours answered as before", "stay"),
     ("neighbours_forced_unchanged", "the same, teacher-forced", "stay"),
+    ("neighbours_true", "neighbours answered with the truth", "stay"),
     ("neighbours_preferred", "neighbours prefer the truth", "stay"),
     ("others_unchanged", "subject's other facts as before", "stay"),
 )
