@@ -32,7 +32,7 @@ def capture(model: Model, data: Data, sites: Sites, *, batch_size: int = 32, pro
         model: a loaded model.
         data: a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a column "input_ids"
             (preferred) or "text".
-        sites: one or more sites.
+        sites: one or more sites, or globs such as "resid_post.*".
         batch_size: how many texts per forward pass.
         progress: show a progress bar.
 

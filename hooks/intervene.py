@@ -32,7 +32,7 @@ def intervene(
 
     Args:
         model: a loaded model.
-        interventions: one or several per site.
+        interventions: one or several per site, or per glob of sites.
 
     Returns:
         A context manager that gives the `Receipt`.
@@ -53,11 +53,11 @@ def intervene(
     """
     plan: dict[Site, tuple[Intervention, ...]] = {}
     for key, given in interventions.items():
-        (site,) = chosen(model, key)
-        if site in plan:
-            raise ValueError(f"{site} is named twice: give its interventions as one list, in the order they act")
-        plan[site] = (given,) if isinstance(given, Intervention) else tuple(given)
-        check_fits(model, site, plan[site])
+        for site in chosen(model, key):
+            if site in plan:
+                raise ValueError(f"{site} is named twice: give its interventions as one list, in the order they act")
+            plan[site] = (given,) if isinstance(given, Intervention) else tuple(given)
+            check_fits(model, site, plan[site])
     if not plan:
         raise ValueError("no interventions were given: name at least one site")
     check_overwriting(plan)

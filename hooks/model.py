@@ -16,7 +16,7 @@ from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, taps
 from hooks.resolve import component_paths
 from hooks.running import Running
-from hooks.site import Site, mlp_act
+from hooks.site import Site, match, mlp_act
 from hooks.taps import Tap
 from hooks.tokens import Tokens, from_ids, special_ids, tokenize
 from hooks.unembed import check_head, unembed
@@ -255,20 +255,26 @@ class Model:
 
 
 def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
-    """Return the sites asked for, each checked against the model and named once.
+    """Return the sites asked for, by themselves or by globs, each checked against the model and named once.
 
     Raises:
-        ValueError: an unknown site, or none at all.
+        ValueError: an unknown site, a glob that matches none, or none at all.
 
     Example:
         ```python
-        chosen(model, ["resid_post.0", logits])
+        chosen(model, ["resid_post.*", logits])
         ```
     """
     listed = [sites] if isinstance(sites, Site | str) else list(sites)
-    parsed = [Site.parse(site) if isinstance(site, str) else site for site in listed]
+    parsed = [found for site in listed for found in _named(model, site)]
     if not parsed:
         raise ValueError("no sites were asked for: name at least one, such as resid_post[0]")
     for site in parsed:
         model.tap(site)
     return tuple(dict.fromkeys(parsed))
+
+
+def _named(model: Model, site: Site | str) -> tuple[Site, ...]:
+    if isinstance(site, Site):
+        return (site,)
+    return match(site, model.sites) if "*" in site else (Site.parse(site),)

@@ -7,7 +7,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from hooks import Site, capture
+from hooks import capture
 from interp.demo.run import REPORT, run
 from interp.demo.settings import Settings
 from interp.feature_commands import discover_command, feature_command
@@ -89,13 +89,12 @@ def sites(model: ModelName) -> None:
 def capture_command(
     model: ModelName,
     texts: Texts,
-    at: Annotated[list[str], typer.Option("--site", help="A site to capture; may be repeated.")],
+    at: Annotated[list[str], typer.Option("--site", help="A site to capture, or a glob; may be repeated.")],
     out: Out = Path("activations.safetensors"),
     quiet: Quiet = False,
 ) -> None:
     """Save the activations of texts at some sites."""
-    data, places = lines(texts), [Site.parse(name) for name in at]
-    acts = capture(opened(model), data, places, progress=not quiet)
+    acts = capture(opened(model), lines(texts), at, progress=not quiet)
     acts.save(out)
     for site in acts.sites:
         typer.echo(f"{site!s:<18} {tuple(acts[site].shape)}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from hooks import Site, load
+from hooks import load
 from hooks.errors import nearest
 from hooks.store import ActivationStore, count, harvest, open_dataset, packed, separate
 from hooks.store.manifest import DTYPES
@@ -17,7 +17,7 @@ def harvest_command(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A .txt (one per line), .jsonl, .parquet or .csv file, or a hub name.")
     ],
-    at: Annotated[list[str], typer.Option("--site", help="A site to store; may be repeated.")],
+    at: Annotated[list[str], typer.Option("--site", help="A site to store, or a glob; may be repeated.")],
     out: Annotated[str, typer.Option(help="A folder or an fsspec URL; give it again to go on.")] = "store",
     split: Annotated[str, typer.Option(help="Of a data set of the hub.")] = "train",
     documents: Annotated[int | None, typer.Option(help="How many documents to read; all of them if not given.")] = None,
@@ -29,7 +29,6 @@ def harvest_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Store the activations of a data set; killed, it goes on when run again. `torchrun` shares the work."""
-    places = [Site.parse(name) for name in at]
     if dtype not in DTYPES:
         raise ValueError(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
     texts, held = open_dataset(data, split), count(data)
@@ -38,7 +37,7 @@ def harvest_command(
     store = harvest(
         load(model, device=_device(device)),
         texts,
-        places,
+        at,
         out,
         packing=separate(context) if one_per_row else packed(context),
         dtype=DTYPES[dtype],

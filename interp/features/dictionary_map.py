@@ -92,7 +92,7 @@ def umap_class() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImportWarning)  # it would rather have TensorFlow as well
-            from umap import UMAP
+            from umap import UMAP  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             "a map of a dictionary needs the library umap-learn: pip install 'interp-workbench[map]'"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -192,7 +192,8 @@ def _every(data: Data, batch_size: int, start: int, step: int) -> tuple[Data, tu
     places = [i for first in firsts for i in range(first, min(first + batch_size, len(data)))]
     if not places:
         return data, (0, 0, 1)
-    return (data.select(places) if indexed else [data[i] for i in places]), (0, None, 1)
+    chosen: Any = data
+    return (chosen.select(places) if indexed else [chosen[i] for i in places]), (0, None, 1)
 
 
 def _where(model: Model, acts: Activations, site: Site, batch: int) -> str:

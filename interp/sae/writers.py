@@ -5,9 +5,11 @@ import json
 import os
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 from interp.sae.course import Point
+
+Mode = Literal["online", "offline", "disabled", "shared"]
 
 COLUMNS = ("name", *(field.name for field in fields(Point)))
 
@@ -126,9 +128,10 @@ class WeightsAndBiases:
     """
 
     def __init__(
-        self, project: str, *, run: str | None = None, mode: str = "offline", folder: str | Path = "."
+        self, project: str, *, run: str | None = None, mode: Mode = "offline", folder: str | Path = "."
     ) -> None:
-        self.project, self.run, self.mode, self.folder = project, run, mode, folder
+        self.project, self.run, self.folder = project, run, folder
+        self.mode: Mode = mode
         self._run: Any = None
 
     def begin(self, names: tuple[str, ...], tokens: int) -> None:  # noqa: ARG002
@@ -137,7 +140,7 @@ class WeightsAndBiases:
             import wandb
         except ImportError as error:
             raise ImportError(_lacking("Weights & Biases", "wandb")) from error
-        again = {"id": self.run, "resume": "allow"} if self.run is not None else {}
+        again: dict[str, Any] = {"id": self.run, "resume": "allow"} if self.run is not None else {}
         quiet = wandb.Settings(silent=True)
         self._run = wandb.init(project=self.project, mode=self.mode, dir=str(self.folder), settings=quiet, **again)
 

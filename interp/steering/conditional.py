@@ -65,7 +65,7 @@ class Conditional:
         if self.condition.fingerprint not in (None, model.fingerprint):
             raise ValueError(f"the condition was found in another model than {model.name}: find it again in this one")
 
-    def interventions(self, dose: float) -> dict[Site, list[Intervention]]:
+    def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
         """One intervention that reads the condition, and the steering, which asks it.
 
         Errors: as `Steering.dose`.

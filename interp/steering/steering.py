@@ -36,7 +36,7 @@ class Steering:
             raise ValueError(f"the dose is {dose}: give a finite number, in units of {self.unit}")
         return replace(self.rule(self.vector, dose), name=self.source, fingerprint=self.fingerprint)
 
-    def interventions(self, dose: float) -> dict[Site, list[Intervention]]:
+    def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
         """The same, at its site.
 
         Errors: as `dose`.

@@ -130,6 +130,13 @@ def test_the_order_of_the_sites_does_not_matter(gpt2: Model) -> None:
     assert capture(gpt2, "Fog", ["resid_post.1", resid_post[1]]).sites == (resid_post[1],)
 
 
+def test_a_glob_asks_for_every_site_that_it_matches(gpt2: Model) -> None:
+    acts = capture(gpt2, "Fog", ["resid_post.*", "blocks.*.hook_resid_post", mlp_act[1]])
+    assert acts.sites == (*(resid_post[i] for i in range(gpt2.n_layers)), mlp_act[1])
+    with pytest.raises(ValueError, match=r"no site is called 'resid_pots\.\*'; did you mean .*resid_post"):
+        capture(gpt2, "Fog", "resid_pots.*")
+
+
 def test_tensors_are_kept_not_copied(gpt2: Model) -> None:
     made: list[Tensor] = []
     handle = gpt2.module(resid_post[1]).register_forward_hook(lambda _m, _a, out: made.append(out))

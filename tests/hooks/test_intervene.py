@@ -30,6 +30,15 @@ TEXTS = ["The Golden Gate Bridge", "Fog over", "Bay."]
 V = torch.randn(32, generator=torch.Generator().manual_seed(5))
 
 
+def test_a_glob_intervenes_at_every_site_that_it_matches(gpt2: Model) -> None:
+    with intervene(gpt2, {"mlp_out.*": zero()}):
+        one = gpt2.run("Fog")
+    with intervene(gpt2, {mlp_out[i]: zero() for i in range(gpt2.n_layers)}):
+        assert torch.equal(one, gpt2.run("Fog"))
+    with pytest.raises(ValueError, match=r"mlp_out\.1 is named twice"):
+        intervene(gpt2, {mlp_out[1]: zero(), "mlp_out.*": zero()})
+
+
 def hooks_on(model: Model) -> int:
     return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.hf.modules())
 
