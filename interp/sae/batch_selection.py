@@ -68,7 +68,7 @@ def largest_of_batch(
     for spare in (1.25, 4.0, math.inf):
         threshold, values, places = ranking.above(x, by, min(spare * k, len(by.W)))
         last = kth_largest(values, count)
-        if threshold == 0 or not anywhere(last < threshold):
+        if not anywhere((last < threshold) & (threshold != 0)):  # asked by all, whatever each of them guessed
             break
     kept = values >= last
     return Code.at(values[kept], places[kept], len(x), len(by.W))

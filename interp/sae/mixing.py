@@ -16,7 +16,8 @@ class Mixer:
 
     A source that fits into the buffer is read once and permuted in memory from then on; a longer one is read pass
     after pass: the buffer's rows are permuted, half of them served, and their places filled again. Batches hold exactly
-    `batch_size` rows, fewer only where the whole source does. `state()` and `held` are all that a twin needs to give
+    `batch_size` rows, fewer only where the whole source does. With `ends`, no more of the source is read than so many
+    rows take, and the last of them come from a buffer that is not filled again. `state()` and `held` are all that a twin needs to give
     the same batches from here on.
 
     Raises:
@@ -29,8 +30,10 @@ class Mixer:
         ```
     """
 
-    def __init__(self, source: Source, *, buffer: int, batch_size: int, generator: torch.Generator) -> None:
-        self.source, self.batch_size = source, batch_size
+    def __init__(
+        self, source: Source, *, buffer: int, batch_size: int, generator: torch.Generator, ends: int | None = None
+    ) -> None:
+        self.source, self.batch_size, self.ends = source, batch_size, ends
         self.rows = max(buffer, 2 * batch_size)
         self.held = torch.empty(0)
         self.fills = 0  # how often the buffer was filled: its rows are the same while this is
@@ -38,7 +41,7 @@ class Mixer:
         self._chunks, self._taken = source.begin(0), 0
         self._fits = False
         self._order = torch.empty(0, dtype=torch.long)
-        self._at = self._end = 0
+        self._at = self._end = self._served = 0
 
     def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
         return self
@@ -48,6 +51,7 @@ class Mixer:
             self._turn()
         rows = self._order[self._at : self._at + self.batch_size]
         self._at += self.batch_size
+        self._served += self.batch_size
         return self.held[rows]
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *d"]:
@@ -56,7 +60,7 @@ class Mixer:
 
     def state(self) -> dict[str, Any]:
         """Where it is: chunks taken, and the order of the buffer as the random state that drew it."""
-        names = ("fills", "batch_size", "_taken", "_fits", "_at", "_end")
+        names = ("fills", "batch_size", "_taken", "_fits", "_at", "_end", "_served")
         return {name: getattr(self, name) for name in names} | {"before": self._before}
 
     def restore(self, state: dict[str, Any], held: Float[Tensor, "n *d"]) -> None:
@@ -82,7 +86,8 @@ class Mixer:
             self.fills += 1
         self._permute()
         whole = len(self.held) // self.batch_size
-        self._at, self._end = 0, max(1, whole if self._fits else len(self.held) // 2 // self.batch_size)
+        once = whole if self._fits or self._left() <= len(self.held) else len(self.held) // 2 // self.batch_size
+        self._at, self._end = 0, max(1, once)
         self._end *= self.batch_size
 
     def _permute(self) -> None:
@@ -90,14 +95,21 @@ class Mixer:
         self._order = torch.randperm(len(self.held), generator=self._generator)
 
     def _filled(self, parts: list[Tensor]) -> tuple[Tensor, bool]:
-        """At least as many rows as the buffer holds, if the source has so many, and whether it had."""
-        count = sum(len(part) for part in parts)
+        """At least as many rows as the buffer holds or are wanted, if the source has so many, and whether it had."""
+        count, wanted = sum(len(part) for part in parts), min(self.rows, max(self._left(), self.batch_size))
+        if count >= wanted:
+            return torch.cat(parts), True
         while (chunk := self._chunk()) is not None:
             parts.append(chunk)
             count += len(chunk)
-            if count >= self.rows:
+            if count >= wanted:
                 return torch.cat(parts), True
         return torch.cat(parts) if parts else torch.empty(0), False
+
+    def _left(self) -> int:
+        """How many rows are still to be served; beyond the end as many as the buffer holds."""
+        left = self.rows + 1 if self.ends is None else self.ends - self._served
+        return left if left > 0 else self.rows + 1
 
     def _chunk(self) -> Tensor | None:
         """The next chunk; after the last, the first again, once the buffer has been filled."""

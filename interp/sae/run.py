@@ -22,7 +22,7 @@ from interp.sae.parallel import dealt
 from interp.sae.plan import Plan
 from interp.sae.source import Source
 
-EVALUATED: Final = 131_072  # rows for the report, at most
+EVALUATED: Final = 65_536  # rows for the report, at most; a sixteenth of the tokens
 SAMPLE: Final = 16_384  # rows for initialisation
 
 Tell = Callable[[str, Point], None]
@@ -70,7 +70,11 @@ class _Run:
         self.members, self.source, self.plan, self.here = members, source, plan, here
         generator = torch.Generator().manual_seed(plan.seed)
         self.mixer = Mixer(
-            dealt(source, here, device), buffer=plan.buffer, batch_size=plan.batch_size, generator=generator
+            dealt(source, here, device),
+            buffer=plan.buffer,
+            batch_size=plan.batch_size,
+            generator=generator,
+            ends=_wanted(plan.steps(plan.batch_size), plan.batch_size),
         )
         self.learners: dict[str, Learner] = {}
 
@@ -118,7 +122,7 @@ class _Run:
     def reports(self) -> dict[str, TrainReport]:
         """Measure the final weights on the batches that come next."""
         n = self.batch_size
-        following = islice(self.mixer, math.ceil(min(self.steps * n / 8, EVALUATED) / n))
+        following = islice(self.mixer, _reported(self.steps, n))
         batches = following if len(self.members) == 1 else [*following]
         reports = {}
         for name, member in self.members.items():
@@ -177,3 +181,13 @@ def _telling(callbacks: Sequence[Callback], names: tuple[str, ...], tokens: int)
     finally:
         for callback in begun:
             callback.end()
+
+
+def _reported(steps: int, batch_size: int) -> int:
+    """How many batches the report rests on."""
+    return math.ceil(min(steps / 16, EVALUATED / batch_size))
+
+
+def _wanted(steps: int, batch_size: int) -> int:
+    """How many rows initialisation, training and report take."""
+    return (1 + SAMPLE // batch_size + steps + _reported(steps, batch_size)) * batch_size

@@ -1,5 +1,7 @@
 """The trainer against planted features, plain Adam, and its promises about order, seeds and reports."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from sklearn.metrics import r2_score
@@ -161,6 +163,21 @@ def test_a_longer_source_is_served_pass_after_pass_with_no_row_lost() -> None:
     counts = torch.bincount(served.long(), minlength=40)
     assert len(served) == 200 and int(counts.min()) >= 4 and int(counts.max()) <= 6
     assert served[:40].tolist() != sorted(served[:40].tolist())
+
+
+def test_no_more_of_a_source_is_read_than_is_served() -> None:
+    read = []
+
+    def rows() -> Iterator[torch.Tensor]:
+        for chunk in torch.arange(400.0).view(100, 4, 1):
+            read.append(chunk)
+            yield chunk
+
+    batches = Mixer(Source(rows, "numbers"), buffer=40, batch_size=4, generator=torch.Generator(), ends=120)
+    served = torch.cat([next(batches) for _ in range(30)]).flatten()
+    assert len(read) == 30 and sorted(served.tolist()) == list(range(120))
+    assert served[-40:].tolist() != sorted(served[-40:].tolist())
+    assert len(next(batches)) == 4
 
 
 def test_a_source_that_can_be_read_once_only_says_so_when_read_again() -> None:
