@@ -17,7 +17,7 @@ def saelens_autoencoder(ours: SAE) -> Any:
     """SAELens's autoencoder of the same architecture, settings and weights; decoder norms play no part in either."""
     from sae_lens import saes
 
-    sizes: dict[str, Any] = {"d_in": ours.d_in, "d_sae": ours.d_sae}
+    sizes: dict[str, Any] = {"d_in": ours.d_in, "d_sae": ours.d_sae, "dtype": str(ours.W_dec.dtype).split(".")[1]}
     ranked = {"rescale_acts_by_decoder_norm": False}
     match ours:
         case TopK():

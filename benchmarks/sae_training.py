@@ -1,9 +1,9 @@
 """A training step beside SAELens's, dictionary_learning's and sparsify's: `python benchmarks/sae_training.py`.
 
 Every architecture, on planted sparse data, with the same weights, batch and selection; gradients must agree with
-SAELens's autograd to 1e-5 before anything is timed. A figure is the median over repeats of a peer's time over ours
-next to it. Beside it the time of the one product that cannot be avoided, and peak memory. dictionary_learning and
-sparsify are timed where they can be imported; where the processor multiplies bfloat16, so is our step with
+SAELens's autograd to 1e-5 in float64 before anything is timed. A figure is the median over repeats of a peer's time
+over ours next to it. Beside it the time of the one product that cannot be avoided, and peak memory. dictionary_learning
+and sparsify are timed where they can be imported; where the processor multiplies bfloat16, so is our step with
 `Preselected`. `--after` takes steps of ours first, and times from those weights: penalties turn most latents off only
 by and by.
 Writes benchmarks/results/sae_training.json; what stands there is kept, and not measured again.
@@ -99,7 +99,11 @@ def planted(n: int, d_in: int, seed: int) -> Tensor:
 
 
 def disagreement(name: str, sae: SAE, x: Tensor) -> float:
-    """The largest relative difference of our gradients from SAELens's, over the parameters both define alike."""
+    """The largest relative difference of our gradients from SAELens's, in float64, of the parameters both define alike.
+
+    In float32 b_dec's, a difference of two sums, is off by rounding alone.
+    """
+    sae, x = deepcopy(sae).double(), x.double()
     theirs = saelens_gradients(sae, x)
     sae.gradients(x, torch.zeros(sae.d_sae, dtype=torch.bool))
     variance = float(sae.get_buffer("variance")) if hasattr(sae, "variance") else 1.0
