@@ -10,6 +10,7 @@ from torch import Tensor
 HISTORY = 15
 PRECISION = 1e-6  # of the weights: ||w - w*|| <= ||gradient||, because the penalty's curvature is 1
 NOTHING = 1e-12  # of the first gradient, which ends the search when the solution itself is 0
+ROUNDING = 1e-14  # of the sum of sizes that a gradient is the sum of: below it a gradient is noise
 
 REFRESHED = (6, 20, 60)  # steps after which the curvature is measured anew
 
@@ -65,7 +66,8 @@ def minimise(
     score = _forth(rows, W)
     value, error = loss(score)
     grad = _back(rows, error)
-    enough = NOTHING * dot(grad, grad).sqrt()
+    sizes = _back((x.abs() for x in rows), error.abs())
+    enough = NOTHING * dot(grad, grad).sqrt() + ROUNDING * dot(sizes, sizes).sqrt()
     inverse = _inverse(rows, torch.full_like(score[:, 0], loss.bound), penalty)
     past: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(max_iter + 1):
