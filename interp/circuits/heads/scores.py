@@ -30,6 +30,11 @@ class HeadScores:
         n_heads = self.values.shape[1]
         return tuple((i // n_heads, i % n_heads, float(self.values.flatten()[i])) for i in order)
 
+    def __str__(self) -> str:
+        best = self.top()
+        rows = (f"  {layer}.{head:<3} {score:6.3f}  {float(self.control[layer, head]):6.3f}" for layer, head, score in best)
+        return "\n".join([f"{self.name}: layer.head, score, control", *rows])
+
 
 @torch.no_grad()
 def attention_between(

@@ -39,6 +39,7 @@ def test_its_first_head_is_a_previous_token_head(circuit: Model) -> None:
     torch.testing.assert_close(found.values[0], torch.ones(1), rtol=0, atol=1e-4)
     assert float(found.control[0]) < 1e-4 and float(found.values[1]) < 0.2
     assert found.top(1) == ((0, 0, pytest.approx(1.0, abs=1e-4)),)
+    assert str(found).splitlines()[:2] == ["previous token: layer.head, score, control", "  0.0    1.000   0.000"]
 
 
 def test_the_circuit_says_each_next_token_of_a_repetition(circuit: Model) -> None:
