@@ -17,8 +17,8 @@ class Mixer:
     A source that fits into the buffer is read once and permuted in memory from then on; a longer one is read pass
     after pass: the buffer's rows are permuted, half of them served, and their places filled again. Batches hold exactly
     `batch_size` rows, fewer only where the whole source does. With `ends`, no more of the source is read than so many
-    rows take, and the last of them come from a buffer that is not filled again. `state()` and `held` are all that a twin needs to give
-    the same batches from here on.
+    rows take, and the last of them come from a buffer that is not filled again. `state()` and `held` are all that a
+    twin needs to give the same batches from here on.
 
     Raises:
         ValueError: when read, the source is empty, or gives nothing on a second pass.

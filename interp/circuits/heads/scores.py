@@ -32,7 +32,7 @@ class HeadScores:
 
     def __str__(self) -> str:
         best = self.top()
-        rows = (f"  {layer}.{head:<3} {score:6.3f}  {float(self.control[layer, head]):6.3f}" for layer, head, score in best)
+        rows = [f"  {i}.{h:<3} {score:6.3f}  {float(self.control[i, h]):6.3f}" for i, h, score in best]
         return "\n".join([f"{self.name}: layer.head, score, control", *rows])
 
 
