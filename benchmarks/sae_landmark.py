@@ -112,7 +112,7 @@ def main() -> None:
     options.add_argument("--documents", type=int, default=3000, help="that dictionaries are trained on")
     options.add_argument("--tokens", type=int, default=600_000, help="activations they are trained on")
     options.add_argument("--labelled", type=int, default=600, help="documents that they are measured on")
-    options.add_argument("--probed", type=int, default=15_000, help="rows that concepts are probed on")
+    options.add_argument("--probed", type=int, default=60_000, help="rows that concepts are probed on")
     given = options.parse_args()
     model, site = load("landmark"), resid_post[given.layer]
     source = activations_of(model, documents(model, given.documents, seed=11), site)
