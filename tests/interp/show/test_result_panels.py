@@ -108,10 +108,10 @@ def test_every_measure_of_a_scorecard_is_shown_before_after_and_for_the_control(
     assert isinstance(panel.body, Html)
     rows = panel.body.text.split("<tr")[2:]
     assert len(rows) == len(Column.__dataclass_fields__)
-    for row in rows[:8]:
+    for row in rows[:9]:
         assert row.index(">0%<") < row.index(">90%<") < row.index(">10%<")
         assert "<small>45–100</small>" in row and "n = 12" in row
-    assert "1.010" in rows[9] and "San Francisco → Rome" in panel.title
+    assert "1.010" in rows[10] and "San Francisco → Rome" in panel.title
 
 
 def test_a_trace_is_a_map_of_mean_indirect_effects_with_intervals() -> None:
