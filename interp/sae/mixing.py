@@ -1,5 +1,6 @@
 """Batches in random order, without end, from a buffer that half empties and is filled again."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, final
 
@@ -31,7 +32,7 @@ class Mixer:
     """
 
     def __init__(
-        self, source: Source, *, buffer: int, batch_size: int, generator: torch.Generator, ends: int | None = None
+        self, source: Source, *, buffer: int, batch_size: int, generator: torch.Generator, ends: float | int = math.inf
     ) -> None:
         self.source, self.batch_size, self.ends = source, batch_size, ends
         self.rows = max(buffer, 2 * batch_size)
@@ -96,20 +97,16 @@ class Mixer:
 
     def _filled(self, parts: list[Tensor]) -> tuple[Tensor, bool]:
         """At least as many rows as the buffer holds or are wanted, if the source has so many, and whether it had."""
-        count, wanted = sum(len(part) for part in parts), min(self.rows, max(self._left(), self.batch_size))
-        if count >= wanted:
-            return torch.cat(parts), True
-        while (chunk := self._chunk()) is not None:
+        count, wanted = sum(len(part) for part in parts), min(self.rows, self._left())
+        while count < wanted and (chunk := self._chunk()) is not None:
             parts.append(chunk)
             count += len(chunk)
-            if count >= wanted:
-                return torch.cat(parts), True
-        return torch.cat(parts) if parts else torch.empty(0), False
+        return torch.cat(parts) if parts else torch.empty(0), count >= wanted
 
-    def _left(self) -> int:
-        """How many rows are still to be served; beyond the end as many as the buffer holds."""
-        left = self.rows + 1 if self.ends is None else self.ends - self._served
-        return left if left > 0 else self.rows + 1
+    def _left(self) -> float | int:
+        """How many rows are still to be served, a batch at least; beyond the end there is no other."""
+        left = self.ends - self._served
+        return max(left, self.batch_size) if left > 0 else math.inf
 
     def _chunk(self) -> Tensor | None:
         """The next chunk; after the last, the first again, once the buffer has been filled."""

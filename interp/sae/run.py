@@ -22,8 +22,7 @@ from interp.sae.parallel import dealt
 from interp.sae.plan import Plan
 from interp.sae.source import Source
 
-EVALUATED: Final = 65_536  # rows for the report, at most; a sixteenth of the tokens
-FEWEST: Final = 16  # batches for it, of a run that has so many
+EVALUATED: Final = 65_536  # rows for the report, at most; an eighth of the tokens
 SAMPLE: Final = 16_384  # rows for initialisation
 
 Tell = Callable[[str, Point], None]
@@ -186,7 +185,7 @@ def _telling(callbacks: Sequence[Callback], names: tuple[str, ...], tokens: int)
 
 def _reported(steps: int, batch_size: int) -> int:
     """How many batches the report rests on."""
-    return math.ceil(min(max(steps / 16, min(steps, FEWEST)), EVALUATED / batch_size))
+    return math.ceil(min(steps / 8, EVALUATED / batch_size))
 
 
 def _wanted(steps: int, batch_size: int) -> int:

@@ -286,8 +286,7 @@ def test_training_explains_more_of_planted_features_than_it_did(case: Case) -> N
     report = train(sae, stored(x), tokens=30_000, batch_size=250, lr=5e-3, progress=False)
     assert report.explained_variance > max(before, 0) + 0.2
     assert evaluate(sae, stored(x)).explained_variance == pytest.approx(report.explained_variance, abs=0.05)
-    apart = 0.5 if isinstance(sae, BatchTopK | MatryoshkaBatchTopK) else 0.35  # a threshold trails what batches keep
-    assert report.curve[-1].l0 == pytest.approx(report.l0, abs=apart * report.l0 + 0.1)
+    assert report.curve[-1].l0 == pytest.approx(report.l0, abs=0.35 * report.l0 + 0.1)
 
 
 def test_decoder_rows_can_start_as_data_about_their_median(case: Case) -> None:
