@@ -16,7 +16,7 @@ from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, taps
 from hooks.resolve import component_paths
 from hooks.running import Running
-from hooks.site import Site, match, mlp_act
+from hooks.site import Site, mlp_act, named
 from hooks.taps import Tap
 from hooks.tokens import Tokens, from_ids, special_ids, tokenize
 from hooks.unembed import check_head, unembed
@@ -265,16 +265,9 @@ def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site
         chosen(model, ["resid_post.*", logits])
         ```
     """
-    listed = [sites] if isinstance(sites, Site | str) else list(sites)
-    parsed = [found for site in listed for found in _named(model, site)]
-    if not parsed:
+    found = named(sites, model.sites)
+    if not found:
         raise ValueError("no sites were asked for: name at least one, such as resid_post[0]")
-    for site in parsed:
+    for site in found:
         model.tap(site)
-    return tuple(dict.fromkeys(parsed))
-
-
-def _named(model: Model, site: Site | str) -> tuple[Site, ...]:
-    if isinstance(site, Site):
-        return (site,)
-    return match(site, model.sites) if "*" in site else (Site.parse(site),)
+    return found

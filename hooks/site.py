@@ -123,6 +123,26 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
     return found
 
 
+def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> tuple[Site, ...]:
+    """Return the sites asked for, each once: by themselves, by a name, or by globs of those there are.
+
+    Raises:
+        ValueError: nothing is spelt so, or a glob matches none of them.
+
+    Example:
+        >>> named(["logits", "z.*"], (Site("z", 0), Site("z", 1)))
+        (logits, z.0, z.1)
+    """
+    listed = [asked] if isinstance(asked, Site | str) else asked
+    found: list[Site] = []
+    for one in listed:
+        if isinstance(one, Site):
+            found.append(one)
+        else:
+            found += match(one, sites) if "*" in one else [Site.parse(one)]
+    return tuple(dict.fromkeys(found))
+
+
 @final
 @dataclass(frozen=True)
 class Layered:

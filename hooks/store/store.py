@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.errors import nearest
-from hooks.site import Site
+from hooks.site import Site, named
 from hooks.store.columns import Columns
 from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES, TOKEN, Manifest
@@ -140,13 +140,12 @@ class ActivationStore:
             store.only("resid_post.6")
             ```
         """
-        listed = [sites] if isinstance(sites, Site | str) else list(sites)
-        parsed = [Site.parse(site) if isinstance(site, str) else site for site in listed]
-        for site in parsed:
+        found = named(sites, self.sites)
+        for site in found:
             if site not in self.sites:
                 near = nearest(str(site), map(str, self.sites))
                 raise KeyError(f"the store at {self.url} does not hold {site}; the nearest it holds: {near}")
-        return tuple(dict.fromkeys(parsed))
+        return found
 
     def chunk(self, number: int, sites: Asked) -> StoredRows:
         """Return one chunk of consecutive rows, at most 8192; those of a local store are not copied.
