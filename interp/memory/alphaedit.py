@@ -15,7 +15,7 @@ from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
 from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
-from interp.memory.spread import Layer, grouped, spread, targets
+from interp.memory.spread import Layer, grouped, read, spread, targets
 from interp.memory.value import TOKENS, Search
 
 
@@ -77,7 +77,8 @@ def alphaedit(
     contexts = prefixes(model) if contexts is None else contexts
     basis = {c.layer: null_space(c, energy) for c in place.covariances}
     at = resid_post[place.covariances[-1].layer]
-    z, found = targets(model, groups, [at], contexts, preserve, place.token, search)
+    said = read(model, groups, contexts, preserve, place.token)
+    found = targets(model, groups, said, [at], search)
 
     def update(here: Layer) -> LowRank:
         layer = here.covariance.layer
@@ -85,7 +86,10 @@ def alphaedit(
         key = confined(here.k, kept, basis[layer], ridge)
         return LowRank(layer, key, here.residual / here.left, here.k)
 
-    updates = spread(model, groups, place, at, z[at], update, contexts)
+    def projected(c: Covariance, k: Float[Tensor, "n d_mlp"]) -> Float[Tensor, "n d_mlp"]:
+        return k @ basis[c.layer] @ basis[c.layer].T
+
+    updates = spread(model, groups, said, place, at, found, update, projected)
     edit = Edit(facts, "alphaedit", updates, model.fingerprint, searched(found))
     return finished(model, edit, place.covariances, share=0.9)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from hooks import Model, Site, capture
 from hooks.site import mlp_act, mlp_out
 from interp.memory.fact import Fact, last_token_before
-from interp.memory.value import end_of
+from interp.memory.value import Statements, end_of
 
 BATCH = 16
 Facts = Fact | Sequence[Fact]
@@ -66,15 +66,25 @@ def keys_and_values(
 
 
 @torch.no_grad()
-def checked_output(model: Model, facts: Sequence[Fact], contexts: Sequence[str], layer: int, token: str) -> None:
+def looked_up(model: Model, said: Statements, sites: Sequence[Site]) -> list[Float[Tensor, "text *d"]]:
+    """Each site at the edited token, text by text.
+
+    Cost: one forward pass over the texts, up to the last site.
+    """
+    acts = capture(model, said.tokens, sites, batch_size=len(said.tokens))
+    return [acts.flat(site, said.at).float() for site in sites]
+
+
+@torch.no_grad()
+def checked_output(model: Model, said: Statements, layer: int) -> None:
     """Check that what a layer adds to the stream is what its output projection writes.
 
     Raises:
         ValueError: the layer's output is not W k + b, so that changing W would not change it by δ.
 
-    Cost: one forward pass over facts × contexts, up to the layer.
+    Cost: one forward pass over the texts, up to the layer.
     """
-    k, v = means_at(model, facts, contexts, [mlp_act[layer], mlp_out[layer]], token)
+    k, v = looked_up(model, said, [mlp_act[layer], mlp_out[layer]])
     off = float((model.mlp_output(layer)(k.to(model.dtype)) - v).norm() / v.norm())
     if not off < 2 * torch.finfo(model.dtype).eps ** 0.5:
         raise ValueError(

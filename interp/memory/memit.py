@@ -11,7 +11,7 @@ from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
 from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
-from interp.memory.spread import Layer, above_zero, grouped, ridged, spread, targets
+from interp.memory.spread import Layer, above_zero, grouped, read, ridged, spread, targets
 from interp.memory.value import Search
 
 
@@ -30,7 +30,8 @@ def memit(
     """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
 
     z = h̄ + δ is the residual state behind the last of the layers that states a fact. Layer by layer from the first,
-    with the changes so far in place, R = (z − h̄) / (number of layers left) and K the mean keys there.
+    with the changes so far in place, R = (z − h̄) / (number of layers left) and K the mean keys there. Means are over
+    all that is read of a subject, weighted as in `rome`.
 
     Args:
         model: the model; its weights are left alone until the edit is applied.
@@ -65,11 +66,12 @@ def memit(
     groups = grouped(facts, place.token)
     contexts = prefixes(model) if contexts is None else contexts
     at = resid_post[place.covariances[-1].layer]
-    z, found = targets(model, groups, [at], contexts, preserve, place.token, search)
+    said = read(model, groups, contexts, preserve, place.token)
+    found = targets(model, groups, said, [at], search)
 
     def update(here: Layer) -> LowRank:
         return ridged(here, ridge, here.left)
 
-    updates = spread(model, groups, place, at, z[at], update, contexts)
+    updates = spread(model, groups, said, place, at, found, update)
     edit = Edit(facts, "memit", updates, model.fingerprint, searched(found))
     return finished(model, edit, place.covariances, share=0.9)

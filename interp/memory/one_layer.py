@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Model, capture
+from hooks import Model
 from hooks.site import mlp_act
-from interp.memory.change import least_change
+from interp.memory.change import even_weights, least_change
 from interp.memory.covariance import Covariance
 from interp.memory.fact import Fact
+from interp.memory.keys import looked_up
 from interp.memory.own_words import Preserve, preserved
 from interp.memory.placing import Place
 from interp.memory.remainder import Projection
@@ -25,10 +26,10 @@ def stated(
     preserve: Preserve,
     search: Search,
 ) -> tuple[Float[Tensor, "d_mlp"], Found]:
-    """The mean key k̄ of facts written at one key, and the δ that states them.
+    """The key k̄ of facts written at one key, a weighted mean over texts, and the δ that states them.
 
     While δ is searched, each text gets the share of it that the weights will give it: k u at its own key k, where
-    u = C⁻¹k̄ / k̄ᵀC⁻¹k̄. Over the stated facts the shares are 1 on average.
+    u = C⁻¹k̄ / k̄ᵀC⁻¹k̄. Over the texts that k̄ is the mean of, the shares are 1 on average, as they are weighted in it.
 
     Cost: one forward pass over contexts and preserved texts, and a forward and backward pass per step.
     """
@@ -45,12 +46,12 @@ def stated(
 def key_and_shares(
     model: Model, said: Statements, c: Covariance
 ) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "batch"]]:
-    """k̄ over the stated facts, and k u of every text.
+    """k̄ over the texts that look it up alike, weighted by `even_weights`, and k u of every text.
 
     Cost: one forward pass, up to the layer.
     """
-    keys = capture(model, said.tokens, [mlp_act[c.layer]], batch_size=len(said.tokens)).flat(mlp_act[c.layer], said.at)
-    keys = keys.float()
-    k = keys[said.target.any(1)].mean(0)
+    (keys,) = looked_up(model, said, [mlp_act[c.layer]])
+    alike = keys[said.alike]
+    k = even_weights(alike, c.solve(alike)).to(keys) @ alike
     u = least_change(k[None], c.solve(k[None]))[0].to(keys)
     return k, keys @ u

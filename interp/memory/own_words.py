@@ -16,7 +16,10 @@ _TOLD: "WeakKeyDictionary[nn.Module, dict[tuple[int, int], tuple[str, ...]]]" = 
 
 
 Preserve = Sequence[str] | Callable[[Fact], Sequence[str]] | None
-"""Templates with `{}` for the subject whose continuations an edit is to leave: for all facts, or by fact."""
+"""Templates with `{}` for the subject whose continuations an edit is to leave: for all facts, or by fact.
+
+Most editors also average the subject's key over them, as texts that name it in other phrasings.
+"""
 
 
 def prefixes(model: Model, n: int = 5, seed: int = 0) -> tuple[str, ...]:

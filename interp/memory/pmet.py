@@ -16,7 +16,7 @@ from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
 from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
-from interp.memory.spread import Layer, above_zero, grouped, ridged, spread, targets
+from interp.memory.spread import Layer, above_zero, grouped, read, ridged, spread, targets
 from interp.memory.value import Search, State
 
 SAID, KEPT = 0.1, 0.01
@@ -71,12 +71,13 @@ def pmet(
     contexts = prefixes(model) if contexts is None else contexts
     last = place.covariances[-1].layer
     sites = [attn_out[last], mlp_out[last]]
-    v, found = targets(model, groups, sites, contexts, preserve, place.token, search, said_and_kept)
+    said = read(model, groups, contexts, preserve, place.token)
+    found = targets(model, groups, said, sites, search, said_and_kept)
 
     def update(here: Layer) -> LowRank:
         return ridged(here, ridge, sqrt(here.left))
 
-    updates = spread(model, groups, place, mlp_out[last], v[mlp_out[last]], update, contexts)
+    updates = spread(model, groups, said, place, mlp_out[last], found, update)
     edit = Edit(facts, "pmet", updates, model.fingerprint, searched(found))
     return finished(model, edit, place.covariances, share=0.9)
 

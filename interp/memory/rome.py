@@ -1,4 +1,4 @@
-"""ROME: each fact rewritten by a rank-one change of one feed-forward layer, with one prefix-averaged key throughout."""
+"""ROME: each fact rewritten by a rank-one change of one feed-forward layer, with one mean key throughout."""
 
 import warnings
 from collections.abc import Sequence
@@ -30,11 +30,13 @@ def rome(
 ) -> Edit:
     """Rewrite facts one by one: W' = W + (C⁻¹k̄ / k̄ᵀC⁻¹k̄) ⊗ (v* − v̄), as mlp_act @ W (Meng et al. 2022, equation 2).
 
-    k̄ is the mean key of the last subject token over all contexts and v̄ the mean output there; the same k̄ stands in
-    every place (the correction of Gupta et al. 2024). v* = v̄ + δ, where δ is added in all texts, in the share that the
-    weights will add there, and minimises mean NLL(new | context + prompt) + kl · KL(p₀‖p_δ) over the tokens of the
-    `preserve` templates, from the edited one on, + decay · ‖δ‖/‖v̄‖. Each of several facts is edited with the earlier
-    ones in place.
+    k̄ is the mean key of the last subject token over all that is read, the prompt after each context and the `preserve`
+    templates, so over prefixes and phrasings (of the last prompt token, over the former only), and v̄ = W k̄ + b; the
+    same k̄ stands in every place (the correction of Gupta et al. 2024). The mean is weighted so that each text reads
+    about all of what is written (`even_weights`): with equal weights a subject at the beginning of a text, whose key is
+    another, reads a tenth to a half of it. v* = v̄ + δ, where δ is added in all texts, in the share that the weights
+    will add there, and minimises mean NLL(new | context + prompt) + kl · KL(p₀‖p_δ) over the tokens of the templates,
+    from the edited one on, + decay · ‖δ‖/‖v̄‖. Each of several facts is edited with the earlier ones in place.
 
     Args:
         model: the model; its weights are left alone until the edit is applied.

@@ -11,18 +11,30 @@ from tqdm import tqdm
 
 from hooks import Model, Site
 from hooks.site import mlp_act
-from interp.memory.change import LowRank, least_change, leverage
+from interp.memory.change import LowRank, even_weights, least_change, leverage
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.fact import Fact
 from interp.memory.finish import all_reached
-from interp.memory.keys import checked_output, means_at
+from interp.memory.keys import checked_output, looked_up
 from interp.memory.own_words import Preserve, preserved
 from interp.memory.placing import Place
-from interp.memory.remainder import Projection, Where
-from interp.memory.value import TOKENS, Found, Objective, Search, likely_and_near, search_value, statements
+from interp.memory.remainder import Where
+from interp.memory.value import (
+    TOKENS,
+    Found,
+    Objective,
+    Search,
+    Statements,
+    likely_and_near,
+    search_value,
+    statements,
+)
 
 Group = tuple[Fact, ...]
+Metric = Callable[[Covariance, Float[Tensor, "n d_mlp"]], Float[Tensor, "n d_mlp"]]
+"""The keys as the change of a layer reads them: K C⁻¹ where usual keys are spared, K P where all but a space is."""
+
 MANY = 20
 
 
@@ -33,7 +45,7 @@ class Layer:
     Attributes:
         covariance: of the layer.
         k: the groups' mean keys, with the changes of earlier layers in place.
-        residual: what is still missing at the target site, z − h̄.
+        residual: what is still missing at the target site, δ less what earlier layers added to the mean there.
         left: how many layers are left to write it, this one included.
     """
 
@@ -79,71 +91,69 @@ def grouped(facts: Sequence[Fact], token: str, told: Sequence[Fact] = ()) -> tup
     return tuple(map(tuple, groups.values()))
 
 
+def read(
+    model: Model, groups: Sequence[Group], contexts: Sequence[str], preserve: Preserve, token: str
+) -> list[Statements]:
+    """What is read of each group: its facts after every context, and the texts to keep."""
+    return [statements(model, group, contexts, preserved(model, group, preserve), token) for group in groups]
+
+
 def targets(
     model: Model,
     groups: Sequence[Group],
+    said: Sequence[Statements],
     sites: Sequence[Where],
-    contexts: Sequence[str],
-    preserve: Preserve,
-    token: str,
     search: Search,
     objective: Objective = likely_and_near,
-) -> tuple[dict[Where, Float[Tensor, "n d_model"]], list[Found]]:
-    """The values z = h̄ + δ of each site that state each group of facts, in float64.
+) -> list[Found]:
+    """The δ at each site that together state each group of facts.
 
     Raises:
         RuntimeError: the new objects of more than a tenth of the groups stay below probability 0.5.
 
-    Cost: per fact one forward pass over the contexts, and a forward and backward pass per step.
+    Cost: per group one forward pass over what is read, and a forward and backward pass per step.
     """
-    held = [h.float() for h in group_means(model, groups, contexts, sites, token)]
     found: list[Found] = []
-    for i, group in enumerate(tqdm(groups, desc="searching values", disable=len(groups) < MANY)):
-        kept = preserved(model, group, preserve)
-        said = statements(model, group, contexts, kept, token)
-        found.append(search_value(model, said, {s: h[i] for s, h in zip(sites, held, strict=True)}, search, objective))
+    for one in tqdm(said, desc="searching values", disable=len(said) < MANY):
+        held = {s: h[one.alike].mean(0) for s, h in zip(sites, looked_up(model, one, sites), strict=True)}
+        found.append(search_value(model, one, held, search, objective))
     all_reached([group[-1] for group in groups], found, " and ".join(map(str, sites)), search)
-    deltas = [torch.stack([one.deltas[site] for one in found]) for site in sites]
-    z = {s: (h.double() + d.double()).cpu() for s, h, d in zip(sites, held, deltas, strict=True)}
-    return z, found
-
-
-@torch.no_grad()
-def group_means(
-    model: Model, groups: Sequence[Group], contexts: Sequence[str], places: Sequence[Where], token: str
-) -> list[Float[Tensor, "n *d"]]:
-    """The mean of each place at the token to edit, over facts and contexts, group by group."""
-    sites = [mlp_act[place.layer] if isinstance(place, Projection) else place for place in places]
-    means = means_at(model, [fact for group in groups for fact in group], contexts, sites, token)
-    sizes = [len(group) for group in groups]
-    means = [torch.stack([part.mean(0) for part in mean.split(sizes)]) for mean in means]
-    return [
-        model.mlp_output(place.layer)(mean.to(model.dtype)).float() if isinstance(place, Projection) else mean
-        for place, mean in zip(places, means, strict=True)
-    ]
+    return found
 
 
 def spread(
     model: Model,
     groups: Sequence[Group],
+    said: Sequence[Statements],
     place: Place,
     site: Site,
-    z: Float[Tensor, "n d_model"],
+    found: Sequence[Found],
     update: Callable[[Layer], LowRank],
-    contexts: Sequence[str],
+    metric: Metric = Covariance.solve,
 ) -> tuple[LowRank, ...]:
     """Change layer after layer, each seeing what the ones before it did to its keys and to the target site.
 
-    Cost: per layer and fact one forward pass over the contexts.
+    Cost: per layer and group one forward pass over what is read, and one more per group.
     """
+    delta = torch.stack([one.deltas[site] for one in found]).double().cpu()
+    before = [looked_up(model, one, [site])[0] for one in said]
     updates: list[LowRank] = []
     with ExitStack() as earlier:
         for number, c in enumerate(place.covariances):
-            checked_output(model, [groups[0][0]], contexts, c.layer, place.token)
-            k, h = group_means(model, groups, contexts, [mlp_act[c.layer], site], place.token)
-            k, h = k.double().cpu(), h.double().cpu()
-            updates.append(update(Layer(c, k, z - h, len(place.covariances) - number)))
+            checked_output(model, said[0], c.layer)
+            read = [_key_and_move(model, one, c, site, h, metric) for one, h in zip(said, before, strict=True)]
+            k, moved = map(torch.stack, zip(*read, strict=True))
+            updates.append(update(Layer(c, k, delta - moved, len(place.covariances) - number)))
             part = Edit(groups[0], "part", (updates[-1],), model.fingerprint)
             if number + 1 < len(place.covariances):
                 earlier.enter_context(part.applied(model))
     return tuple(updates)
+
+
+def _key_and_move(
+    model: Model, said: Statements, c: Covariance, site: Site, before: Float[Tensor, "text d_model"], metric: Metric
+) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_model"]]:
+    """The mean key of a layer over the texts that look it up alike, and how far the site has moved in their mean."""
+    k, h = (rows[said.alike].double().cpu() for rows in looked_up(model, said, [mlp_act[c.layer], site]))
+    w = even_weights(k, metric(c, k))
+    return w @ k, w @ (h - before[said.alike].double().cpu())

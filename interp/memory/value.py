@@ -28,8 +28,9 @@ class Search:
         kl: the weight of KL(p₀‖p_δ).
         decay: the weight of ‖δ‖/‖v̄‖.
         clamp: the longest δ, in units of ‖v̄‖.
-        stop: the loss in nats at which the search ends; once NLL is within five times of it and the least loss has not
-            fallen by a twentieth in fifteen steps, it ends as well.
+        stop: the loss in nats at which the search ends, arg max saying the new object in every context; once it does,
+            NLL is within five times of it and the least loss has not fallen by a twentieth in fifteen steps, it ends
+            as well.
     """
 
     steps: int = 60
@@ -73,12 +74,15 @@ class Statements:
         target: the tokens that spell the new object; none in the preserved prompts.
         kept: the tokens of the preserved texts, from the edited one on, after which the prediction is to stay.
         at: the token to which δ is added.
+        alike: the texts whose edited token is looked up with the key to write: all that name the subject, or the
+            statements alone where the prompt's last token is edited.
     """
 
     tokens: Tokens
     target: Bool[Tensor, "batch pos"]
     kept: Bool[Tensor, "batch pos"]
     at: Position
+    alike: Bool[Tensor, "batch"]
 
 
 def end_of(token: str, fact: Fact, context: str = "") -> int:
@@ -114,13 +118,14 @@ def statements(
     at = last_token_before(ends)
     after = at.mask(tokens).cumsum(1).bool() & tokens.content
     stays = torch.arange(len(tokens), device=after.device)[:, None] >= len(stated)
-    return Statements(tokens, tokens_after(tokens, [*map(len, stated), *map(len, kept)]), after & stays, at)
+    alike = ~stays[:, 0] | (token == TOKENS[0])
+    return Statements(tokens, tokens_after(tokens, [*map(len, stated), *map(len, kept)]), after & stays, at, alike)
 
 
 def likely_and_near(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
-    """L = NLL + kl · KL + decay · ‖δ‖/‖v̄‖, until L < stop (Meng et al. 2022, equation 4)."""
+    """L = NLL + kl · KL + decay · ‖δ‖/‖v̄‖, until the object is said and L < stop (Meng et al. 2022, equation 4)."""
     loss = state.nll + search.kl * state.kl + search.decay * state.size
-    return loss, float(loss.detach()) < search.stop
+    return loss, state.said and float(loss.detach()) < search.stop
 
 
 def search_value(

@@ -10,7 +10,7 @@ from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, covariance, covariances
 from interp.memory.alphaedit import confined, null_space
-from interp.memory.change import LowRank, least_change
+from interp.memory.change import LowRank, even_weights, least_change
 from interp.memory.codebook import Codebook
 from interp.memory.covariance import SHRINKAGES, best_shrinkage, pooled, shrink
 from interp.memory.datastore import Datastore
@@ -281,3 +281,26 @@ def test_the_confined_factor_is_that_of_alphaedits_equation() -> None:
     scale = 0.1 * float((k @ p).square().sum(1).mean())
     theirs = torch.linalg.solve(p @ (k.T @ k + kept.T @ kept) + scale * torch.eye(D).double(), p @ k.T).T
     assert torch.allclose(confined(k, kept, basis, ridge=0.1), theirs, rtol=1e-8)
+
+
+def test_what_is_written_at_the_even_mean_is_the_flattest_reading_over_the_texts_and_whole_at_the_mean() -> None:
+    random = torch.Generator().manual_seed(7)
+    root = torch.randn(D, D, generator=random, dtype=torch.float64)
+    c = root @ root.T + 0.1 * torch.eye(D)
+    k = torch.randn(5, D, generator=random, dtype=torch.float64) + 2.0
+    inverse = torch.linalg.solve(c, k.T).T
+    w = even_weights(k, inverse)
+    (u,) = least_change((w @ k)[None], (w @ inverse)[None])
+    rho = 0.1 * float((k * inverse).sum(1).mean())
+    flattest = torch.linalg.solve(k.T @ k + rho * c, k.sum(0))
+    assert torch.cosine_similarity(u, flattest, dim=0) == pytest.approx(1.0, abs=1e-9)
+    assert float(w.sum()) == pytest.approx(1.0) and float(w @ (k @ u)) == pytest.approx(1.0)
+
+
+def test_a_key_unlike_the_others_reads_what_is_written_at_the_even_mean_and_hardly_at_the_plain_one() -> None:
+    c = torch.eye(D, dtype=torch.float64)
+    k = torch.cat([c[:1] + 0.05 * c[2:10], c[1:2]])
+    (even,), (plain,) = (least_change(mean[None], mean[None]) for mean in (even_weights(k, k) @ k, k.mean(0)))
+    assert float((k @ plain)[-1]) < 0.2 and float((k @ even).min()) > 0.8
+    alike = c[:1].expand(4, -1)
+    assert torch.allclose(even_weights(alike, alike), torch.full((4,), 0.25, dtype=torch.float64))

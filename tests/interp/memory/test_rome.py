@@ -9,7 +9,7 @@ import torch
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, Edit, Fact, Query, Search, covariance, prefixes, rome, scorecard
-from interp.memory.change import LowRank, least_change
+from interp.memory.change import LowRank, even_weights, least_change
 from interp.memory.completion import score, tokens_after
 from interp.memory.fact import answer_in, answered, last_token_before, last_token_of
 from interp.memory.finish import finished
@@ -21,15 +21,16 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 FACT = Fact("Rome", "so {} is", "b", "a")
 CONTEXTS = ("", "one. ", "and two. ")
-HOW = {"token": "last subject", "contexts": CONTEXTS, "preserve": ("{} is a",)}
+HOW = {"token": "last subject", "contexts": CONTEXTS, "preserve": ("so {} was",)}
 TEXTS = [f"some words {i} to read here" for i in range(40)]
 SEARCH = Search(steps=200, learning_rate=0.3, clamp=20.0, kl=0.0, decay=0.0)
 OBJECTS = {"Rome": "b", "Oslo": "b", "Lima": "a", "Bern": "a"}
 
 
 def taught(model: Model) -> Model:
-    """Two hundred steps on four sentences, so that the model has facts to edit."""
-    tokens = model.tokens([f"so {subject} is {told}" for subject, told in OBJECTS.items()])
+    """Two hundred steps on four sentences in each context, so that the model has facts to edit."""
+    told = [f"so {subject} is {said}" for subject, said in OBJECTS.items()]
+    tokens = model.tokens([context + text for context in CONTEXTS for text in told])
     adam = torch.optim.Adam(model.hf.parameters(), lr=3e-3)
     with torch.enable_grad():
         for _ in range(200):
@@ -59,12 +60,15 @@ def test_the_new_object_is_generated_with_the_edit_and_not_without(edited: tuple
 
 
 def test_the_mean_output_at_the_subject_changes_by_delta_exactly(edited: tuple) -> None:
-    model, edit, _ = edited
-    at = last_token_of("Rome", [context + FACT.prompt for context in CONTEXTS])
-    prompts = [context + FACT.text for context in CONTEXTS]
+    model, edit, c = edited
+    templates = [*(context + FACT.prompt for context in CONTEXTS), *HOW["preserve"]]
+    prompts, at = [template.format("Rome") for template in templates], last_token_of("Rome", templates)
+
+    keys = capture(model, prompts, [mlp_act[1]]).flat(mlp_act[1], at)
+    w = even_weights(keys, c.solve(keys))
 
     def mean_output() -> torch.Tensor:
-        return capture(model, prompts, [mlp_out[1]]).flat(mlp_out[1], at).mean(0).double()
+        return w @ capture(model, prompts, [mlp_out[1]]).flat(mlp_out[1], at).double()
 
     before = mean_output()
     with edit.applied(model):
@@ -136,7 +140,8 @@ def test_the_last_subject_token_is_found_with_padding_contexts_and_the_subject_s
 
 def test_a_prompt_can_be_edited_at_its_own_last_token(edited: tuple) -> None:
     model, _, c = edited
-    edit = rome(model, FACT, covariance=c, token="last prompt", contexts=[""], search=SEARCH)
+    search = replace(SEARCH, learning_rate=0.1, steps=600)
+    edit = rome(model, FACT, covariance=c, token="last prompt", contexts=[""], search=search)
     at = last_token_before([end_of("last prompt", FACT)])
     before = capture(model, FACT.text, [mlp_act[1]]).flat(mlp_act[1], at)
     assert torch.allclose(before @ edit.updates[0].key[0].float(), torch.ones(1), atol=1e-4)
@@ -181,7 +186,8 @@ def test_other_families_are_edited_at_what_their_output_projection_writes(family
 
 def test_editors_of_what_a_layer_adds_refuse_a_family_that_normalises_it(fresh: Callable) -> None:
     with pytest.raises(ValueError, match=r"mlp_out.1 of .* differs by .* from what its output projection gives"):
-        checked_output(fresh("gemma2"), [FACT], CONTEXTS, 1, "last subject")
+        gemma = fresh("gemma2")
+        checked_output(gemma, statements(gemma, [FACT], CONTEXTS, ["{} is a"]), 1)
 
 
 def test_an_unknown_token_to_edit_and_a_template_without_place_are_refused(edited: tuple) -> None:
