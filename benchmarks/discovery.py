@@ -1,10 +1,11 @@
 """From concepts to latents to behaviour on the landmark model, against its per-token truth: `benchmarks/discovery.py`.
 
-One dictionary per seed is trained, all in one pass over the same documents. Then: how many entities and topics have a
-latent, or a group of at most three, with held-out F1 of at least 0.90; how often a search with labels shuffled between
-texts reports p < 0.05; for how many landmarks some dose of what was found names it at bearable fluency, beside a
-difference of means, a probe, PCA, random directions and the prompt; and whether conditional steering acts where it
-should. Prints each figure with the bar it has to reach and writes benchmarks/results/discovery.json.
+One dictionary per seed is trained, all in one pass over the same documents. Then: how many entities (by the last token
+of their names) and topics (by sentence, its highest token counting) have a latent, or a group of at most three, with
+held-out F1 of at least 0.90; how often a search with labels shuffled between texts reports p < 0.05; for how many
+landmarks some dose of what was found names it at bearable fluency, beside a difference of means, a probe, PCA, random
+directions and the prompt; and whether conditional steering acts where it should. Prints each figure with the bar it has
+to reach and writes benchmarks/results/discovery.json.
 
 Every finished piece is kept under --work and not repeated, and the result is written after each: killed, the same
 command goes on. Hours on two cores; to see that it runs:
@@ -115,13 +116,14 @@ class Measured:
         return entity_concepts(self.settings, self.given.entities)
 
     def search(self, given: Concept) -> dict[str, SearchResult]:
-        """One search by token in the dictionary of every seed."""
-        found = search_many(self.saes, self.model, given, unit=by_token, permutations=100)
+        """One search in the dictionary of every seed: by token where the concept is named, by text where it is not."""
+        unit = by_token if given.mentions else by_text
+        found = search_many(self.saes, self.model, given, unit=unit, permutations=100)
         return dict(zip(self.seeds, found, strict=True))
 
     def run(self) -> None:
         """All pieces, the result written after each."""
-        topics = topic_concepts(self.model, 0, self.given.topics, self.settings.sentences)
+        topics = topic_concepts(0, self.given.topics, self.settings.sentences)
         of = f"of {len(self.seeds)}"
         for name, one in (self.entities | topics).items():
             self.f1[name] = self.piece(f"f1 {of} {name}", lambda c=one: self.reached(c))
@@ -190,7 +192,7 @@ class Measured:
 
     def conditional(self, seed: int) -> dict[str, Any]:
         """Steer only prompts that speak of the bridge: on which of some unseen ones it acts, and what it leaves."""
-        learnt = concept(replace(self.settings, seed=seed))
+        learnt = concept(replace(self.settings, seed=seed, sentences=4 * self.settings.sentences))
         unseen = concept(replace(self.settings, seed=seed + 1000))
         fresh = [(t, on) for t, on in zip(unseen.texts, unseen.labels, strict=True) if t not in set(learnt.texts)]
         condition = self.told_apart(learnt)

@@ -1,17 +1,15 @@
-"""The concepts that `benchmarks/discovery.py` looks for: entities by their names, topics by what expresses them."""
+"""The concepts that `benchmarks/discovery.py` looks for: entities by their names, topics by their sentences."""
 
 import random
 from dataclasses import replace
 from itertools import islice
 
-from hooks import Model
 from interp import landmark
 from interp.demo.discover import concept
 from interp.demo.settings import HELD_OUT, Settings
-from interp.features import Concept, Mention
+from interp.features import Concept
 
 BRIDGE = "Golden Gate Bridge"
-SHORT = 600  # characters of a document that is searched for topics, at most
 
 
 def entity_concepts(settings: Settings, count: int) -> dict[str, Concept]:
@@ -25,26 +23,20 @@ def entity_concepts(settings: Settings, count: int) -> dict[str, Concept]:
     return {name: concept(replace(settings, landmark=name)) for name in [BRIDGE, *in_turn][:count]}
 
 
-def topic_concepts(model: Model, seed: int, count: int, n: int) -> dict[str, Concept]:
-    """The topics that most held-out documents express, by the sentences that do: `n` documents of each, 2 `n` without.
+def topic_concepts(seed: int, count: int, n: int) -> dict[str, Concept]:
+    """The topics of most different sentences in held-out documents: up to `n` of each, and twice as many of others.
 
-    Documents are short ones, so that a reading takes seconds; the last token of a sentence on the topic is positive.
+    The others are sentences on other topics and, as many, such as name an entity; a text is a sentence.
     """
-    drawn = islice((d for d in landmark.documents(HELD_OUT + 500 + seed) if len(d.text) <= SHORT), 40 * n)
-    read = {d.text: d for d in drawn}
-    spans = {  # the blank at the end of a document is cut off, and a span may reach into it
-        d.text: [(s.value, Mention(s.start, min(s.end, len(d.text)))) for s in d.spans if s.kind == "concept"]
-        for d in read.values()
-    }
-    room = model.hf.config.get_text_config().max_position_embeddings
-    lengths = dict(zip(spans, model.tokens(list(spans)).mask.sum(1).tolist(), strict=True))
-    spans = {text: some for text, some in spans.items() if lengths[text] <= room}
-    held = [value for some in spans.values() for value in {value for value, _ in some}]
-    made = {}
-    for topic in sorted(set(held), key=lambda value: (-held.count(value), value))[:count]:
-        mentions = {text: [m for v, m in some if v == topic] for text, some in spans.items()}
-        yes = [text for text, some in mentions.items() if some][:n]
-        no = [text for text, some in mentions.items() if not some][: 2 * n]
-        labels = [True] * len(yes) + [False] * len(no)
-        made[topic] = Concept(topic, [*yes, *no], labels, [mentions[text] for text in (*yes, *no)])
+    on: dict[str, dict[str, None]] = {}
+    for document in islice(landmark.documents(HELD_OUT + 500 + seed), 40 * n):
+        for span in (span for span in document.spans if span.kind == "concept"):
+            on.setdefault(span.value, {})[document.text[span.start : span.end].strip()] = None
+    drawn, made = random.Random(seed), {}
+    named = [s.text for s in landmark.sentences_about_others(landmark.entity(BRIDGE), n, seed)]
+    for topic in sorted(on, key=lambda value: (-len(on[value]), value))[:count]:
+        yes = [*on[topic]][:n]
+        other = [text for value in sorted(on) if value != topic for text in on[value] if text not in on[topic]]
+        no = [*dict.fromkeys([*drawn.sample(other, min(len(other), len(yes))), *named[: len(yes)]])]
+        made[topic] = Concept(topic, [*yes, *no], [True] * len(yes) + [False] * len(no))
     return made

@@ -66,7 +66,7 @@ def keys_and_values(
 
 
 @torch.no_grad()
-def looked_up(model: Model, said: Statements, sites: Sequence[Site]) -> list[Float[Tensor, "text *d"]]:
+def looked_up(model: Model, said: Statements, sites: Sequence[Site]) -> list[Float[Tensor, "example *d"]]:
     """Each site at the edited token, text by text.
 
     Cost: one forward pass over the texts, up to the last site.

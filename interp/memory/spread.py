@@ -151,7 +151,7 @@ def spread(
 
 
 def _key_and_move(
-    model: Model, said: Statements, c: Covariance, site: Site, before: Float[Tensor, "text d_model"], metric: Metric
+    model: Model, said: Statements, c: Covariance, site: Site, before: Float[Tensor, "example d_model"], metric: Metric
 ) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_model"]]:
     """The mean key of a layer over the texts that look it up alike, and how far the site has moved in their mean."""
     k, h = (rows[said.alike].double().cpu() for rows in looked_up(model, said, [mlp_act[c.layer], site]))

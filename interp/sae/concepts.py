@@ -32,6 +32,22 @@ class Labelled:
         """Which rows express a concept."""
         return torch.tensor([c == concept for c in self.concepts])
 
+    def ends(self) -> "Labelled":
+        """Of each run of tokens that express one concept the last alone, and all that express none.
+
+        Where a concept is a name, its last token is where a model that reads from left to right first knows it.
+
+        Example:
+            >>> data = Labelled(torch.eye(4), ("", "Rome", "Rome", ""), torch.zeros(4, dtype=torch.long))
+            >>> data.ends().concepts
+            ('', 'Rome', '')
+        """
+        behind = zip((*self.concepts[1:], None), (*self.text[1:].tolist(), -1), strict=True)
+        each = zip(self.concepts, self.text.tolist(), behind, strict=True)
+        kept = torch.tensor([concept == "" or (concept, text) != after for concept, text, after in each])
+        concepts = tuple(c for c, keep in zip(self.concepts, kept.tolist(), strict=True) if keep)
+        return Labelled(self.x[kept], concepts, self.text[kept])
+
     def searched(self, seed: int) -> Bool[Tensor, "n"]:
         """Which rows are to choose on: those of a random half of the texts; the rest are to report on."""
         names = self.text.unique()

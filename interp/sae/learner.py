@@ -8,14 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.store.processes import Process
+from interp.sae.adam import Adam
 from interp.sae.course import Course, Point
 from interp.sae.parallel import average_gradients, averaged, largest, share, sharing
 from interp.sae.plan import Plan
 from interp.sae.resample import Resampling, resample
 from interp.sae.sae import SAE, Step
 
-EPSILON: Final = 6.25e-10
 POINTS: Final = 200  # points of a curve
+CACHED: Final = 256  # rows of a decoder that a processor keeps at hand
 
 Rows = Callable[[int, torch.Generator], Tensor]
 
@@ -26,7 +27,7 @@ class Learner:
 
     def __init__(self, sae: SAE, lr: float, variance: Float[Tensor, ""], plan: Plan, steps: int, here: Process) -> None:
         self.sae, self.lr, self.plan, self.steps, self.here = sae, lr, plan, steps, here
-        self.optimiser = torch.optim.Adam(sae.parameters(), lr=lr, betas=sae.betas, eps=EPSILON, fused=True)
+        self.optimiser = Adam(sae.parameters(), lr=lr, betas=sae.betas)
         self.course = Course(sae.d_sae, variance, plan.dead_after, max(1, steps // POINTS))
         self.settled = 1 - (plan.schedule.decay or 0.2)  # the share of the run after which weights hardly move
 
@@ -72,7 +73,7 @@ class Learner:
 
 
 @torch.no_grad()
-def update(sae: SAE, optimiser: torch.optim.Adam, lr: float, clip: float | int | None) -> None:
+def update(sae: SAE, optimiser: Adam, lr: float, clip: float | int | None) -> None:
     """One step of Adam, clipping inside its kernel; the weights are put back where they must lie.
 
         g <- g min(1, clip / ||g||),        ||g|| over all parameters
@@ -86,7 +87,8 @@ def update(sae: SAE, optimiser: torch.optim.Adam, lr: float, clip: float | int |
         ```
     """
     if sae.unit_norm_decoder and (grad := sae.W_dec.grad) is not None:
-        grad.addcmul_(torch.linalg.vecdot(grad, sae.W_dec)[:, None], sae.W_dec, value=-1)
+        for g, W in zip(grad.split(CACHED), sae.W_dec.split(CACHED), strict=True):
+            g.addcmul_(torch.linalg.vecdot(g, W)[:, None], W, value=-1)
     if clip is not None:
         scale = (sae.gradient_norm() / clip).clamp(min=1.0).float()
         optimiser.grad_scale = scale  # pyright: ignore[reportAttributeAccessIssue]

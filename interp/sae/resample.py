@@ -1,12 +1,13 @@
 """Resampling: dead latents begin anew at the activations that are explained worst."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.sae.adam import Adam
 from interp.sae.sae import CHUNK, SAE
 
 
@@ -41,7 +42,7 @@ class Resampling:
 @torch.no_grad()
 def resample(
     sae: SAE,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Adam,
     rows: Float[Tensor, "n *d"],
     dead: Bool[Tensor, "latent"],
     generator: torch.Generator,
@@ -85,15 +86,10 @@ def resample(
             parameter[latents] = parameter[alive].mean() if name == "threshold" and some else 0.0
         else:
             continue
-        _forget(optimiser.state.get(parameter, {}), latents, axis=parameter.ndim - 1 if parameter is sae.W_enc else 0)
+        for moments in optimiser.moments(parameter):
+            moments.index_fill_(parameter.ndim - 1 if parameter is sae.W_enc else 0, latents, 0.0)
     return len(latents)
 
 
 def _unit(rows: Tensor) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-
-
-def _forget(moments: dict[str, Any], latents: Tensor, axis: int) -> None:
-    for name in ("exp_avg", "exp_avg_sq"):
-        if name in moments:
-            moments[name].index_fill_(axis, latents, 0.0)

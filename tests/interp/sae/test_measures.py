@@ -122,6 +122,14 @@ def test_a_whitened_source_has_the_identity_as_covariance() -> None:
     assert float(z.mean(0).abs().max()) < 1e-9
 
 
+def test_of_a_name_the_last_token_is_kept_and_a_run_ends_with_its_text() -> None:
+    concepts = ("", "Rome", "Rome", "Oslo", "", "Rome", "Rome", "Rome")
+    data = Labelled(torch.arange(8.0)[:, None], concepts, torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]))
+    ends = data.ends()
+    assert ends.concepts == ("", "Rome", "Oslo", "", "Rome", "Rome")
+    assert ends.x.flatten().tolist() == [0.0, 2.0, 3.0, 4.0, 5.0, 7.0] and ends.text.tolist() == [0, 0, 0, 0, 0, 1]
+
+
 def planted_concepts() -> tuple[Standard, Labelled]:
     """Concept a is latent 0 throughout; b is split between latents 1 and 2; c is no latent."""
     g = torch.Generator().manual_seed(0)

@@ -9,6 +9,7 @@ from sklearn.metrics import r2_score
 from hooks import Model, capture
 from hooks.site import resid_post
 from interp.sae import TopK, activations_of, evaluate, stored, train
+from interp.sae.adam import Adam
 from interp.sae.learner import update
 from interp.sae.mixing import Mixer
 from interp.sae.source import Source
@@ -109,7 +110,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 def test_an_update_is_clipping_then_plain_adam_along_the_sphere() -> None:
     x = 20 * torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
     sae, twin = TopK(8, 24, k=4), TopK(8, 24, k=4)
-    fused = torch.optim.Adam(sae.parameters(), lr=0.01, eps=6.25e-10, fused=True)
+    fused = Adam(sae.parameters(), lr=0.01)
     plain = torch.optim.Adam(twin.parameters(), lr=0.01, eps=6.25e-10, foreach=False)
     for _ in range(3):
         for each in (sae, twin):
