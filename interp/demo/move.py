@@ -45,7 +45,7 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
     layer = layer_of(trace)
     texts = documents(model, settings.documents // 3, settings.seed + 3)
     keys = covariance(model, texts, layer, progress=progress)
-    search = Search(steps=150, kl=20.0, decay=0.0)
+    search = Search(steps=150, kl=20.0)
     edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=preserved(settings), search=search)
     weights = [p.detach().clone() for p in model.hf.parameters()]
     before = model.generate(edit.facts[0].text, max_new_tokens=30)

@@ -26,7 +26,7 @@ def alphaedit(
     covariance: Covariance | Sequence[Covariance] | None = None,
     layers: Sequence[int] | None = None,
     earlier: Sequence[Edit] = (),
-    energy: float = 0.02,
+    energy: float = 0.1,
     ridge: float = 0.01,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
@@ -46,7 +46,9 @@ def alphaedit(
         covariance: of the keys of each layer to edit; by default over texts the model writes itself, measured once.
         layers: whose output projections to change; by default the covariances', or where `locate` says.
         earlier: edits that are applied to the model and to be kept.
-        energy: how much of the usual keys' energy the space may hold; 0 for none at all.
+        energy: how much of the usual keys' energy the space may hold; 0 for none at all. A smaller space is quieter and
+            holds less of a fact's key, so that what is written must be larger: on the bundled model a tenth moves usual
+            outputs least, two fifths as much as a fiftieth does.
         ridge: λ as a share of the mean ‖P k̄‖² of the facts.
         token: where to write, "last subject" or "last prompt"; by default where `locate` says.
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.

@@ -34,9 +34,9 @@ class Search:
     """
 
     steps: int = 60
-    learning_rate: float = 0.05
-    kl: float = 1.0
-    decay: float = 0.01
+    learning_rate: float = 0.1
+    kl: float = 5.0
+    decay: float = 0.0
     clamp: float = 4.0
     stop: float = 5e-2
 
