@@ -1,4 +1,4 @@
-"""AlphaEdit: changes confined to where the layer's usual keys have next to no energy, edit after edit."""
+"""AlphaEdit: changes confined to where the layer's usual keys have little energy, edit after edit."""
 
 from collections.abc import Collection, Sequence
 
