@@ -4,7 +4,8 @@ Every method: efficacy, paraphrase, neighbourhood, the subject's other facts, fr
 seconds and kilobytes per edit, bootstrap intervals over facts. Writes benchmarks/results/editing.json after each part
 and goes on from there when run again, then says which bars hold (benchmarks/bars.py).
 Editors with a search preserve the subject's other relations, asked in phrasings that no measure uses.
-`--facts 2 --counts 2 --seeds 1 --methods rome` runs a part; `--tuning` takes facts that are not reported.
+`--facts 2 --counts 2 --seeds 1 --methods rome` runs a part; `--tuning` takes facts that are not reported; `--model`
+takes a folder, such as that of the gated sibling, made by `interp landmark train FOLDER --architecture llama`.
 """
 
 import argparse

@@ -141,8 +141,8 @@ def spread(
     with ExitStack() as earlier:
         for number, c in enumerate(place.covariances):
             checked_output(model, said[0], c.layer)
-            read = [_key_and_move(model, one, c, site, h, metric) for one, h in zip(said, before, strict=True)]
-            k, moved = map(torch.stack, zip(*read, strict=True))
+            seen = [_key_and_move(model, one, c, site, h, metric) for one, h in zip(said, before, strict=True)]
+            k, moved = map(torch.stack, zip(*seen, strict=True))
             updates.append(update(Layer(c, k, delta - moved, len(place.covariances) - number)))
             part = Edit(groups[0], "part", (updates[-1],), model.fingerprint)
             if number + 1 < len(place.covariances):

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.sae.largest import places_above, places_of_largest
 from interp.sae.sparse import Code
 
-BLOCK: Final = 512  # rows whose latents are dense at once
+BLOCK: Final = 1024  # rows whose latents are dense at once; each block packs the weights anew
 SAMPLE: Final = 128  # rows of the first block that a threshold is guessed from
 
 
@@ -85,8 +85,8 @@ def blocks(x: Float[Tensor, "n d_model"], by: Encoder) -> Iterator[Float[Tensor,
     """The dense results for one block of rows after the other, each in the memory of the last.
 
     Example:
-        >>> [len(pre) for pre in blocks(torch.zeros(600, 2), Encoder(torch.eye(2), torch.zeros(2)))]
-        [512, 88]
+        >>> [len(pre) for pre in blocks(torch.zeros(1100, 2), Encoder(torch.eye(2), torch.zeros(2)))]
+        [1024, 76]
     """
     place = x.new_empty(min(BLOCK, len(x)), len(by.W))
     for part in x.split(BLOCK):
