@@ -102,7 +102,7 @@ def targets(
     model: Model,
     groups: Sequence[Group],
     said: Sequence[Statements],
-    sites: Sequence[Where],
+    sites: Sequence[Site],
     search: Search,
     objective: Objective = likely_and_near,
 ) -> list[Found]:
@@ -115,7 +115,8 @@ def targets(
     """
     found: list[Found] = []
     for one in tqdm(said, desc="searching values", disable=len(said) < MANY):
-        held = {s: h[one.alike].mean(0) for s, h in zip(sites, looked_up(model, one, sites), strict=True)}
+        rows = zip(sites, looked_up(model, one, sites), strict=True)
+        held: dict[Where, Tensor] = {site: h[one.alike].mean(0) for site, h in rows}
         found.append(search_value(model, one, held, search, objective))
     all_reached([group[-1] for group in groups], found, " and ".join(map(str, sites)), search)
     return found
