@@ -54,18 +54,22 @@ def said_of(model: Model, *facts: Fact, n: int = 3, length: int = 6, seed: int =
     """Templates of what the model says of the facts' one subject, `{}` being the subject: what an edit is to leave.
 
     They begin as a prompt does, go on after the subject in the model's own words, or after it and " is", " was" or
-    " has", and are left out where they give an old object or a new one. "{} is a" stands first, so that there is one.
+    " has", and are left out where they ask what a fact's prompt does, give an old object or a new one, or would next:
+    what leads up to a fact's object is what the edit is to change. "{} is a" stands first, so that there is one.
 
-    Cost: one generation of `length` tokens for a batch of 4 × `n`.
+    Cost: two generations of `length` tokens for a batch of 4 × `n`.
     """
+    subject, objects = facts[-1].subject, {o for fact in facts for o in (fact.old, fact.new)}
     head = facts[-1].prompt[: facts[-1].prompt.index("{}")]
     verbs = [verb for verb in VERBS for _ in range(n)]
-    starts = [f"{head}{facts[-1].subject}{verb}" for verb in verbs]
+    starts = [f"{head}{subject}{verb}" for verb in verbs]
     rests = model.generate(starts, max_new_tokens=length, temperature=1.0, seed=seed)
     said = [f"{verb}{rest}".rstrip().replace("{", "").replace("}", "") for verb, rest in zip(verbs, rests, strict=True)]
-    objects = {o for fact in facts for o in (fact.old, fact.new)}
-    found = [text for text in said if text.strip() and not any(o in text for o in objects)]
-    return ("{} is a", *dict.fromkeys(f"{head}{{}}{text}" for text in found))
+    asked = tuple(fact.prompt[fact.prompt.index("{}") + 2 :] for fact in facts)
+    found = [text for text in dict.fromkeys(said) if text.strip() and not any(a and text.startswith(a) for a in asked)]
+    onward = model.generate([f"{head}{subject}{text}" for text in found], max_new_tokens=length) if found else []
+    kept = [text for text, rest in zip(found, onward, strict=True) if not any(o in f"{text}{rest}" for o in objects)]
+    return ("{} is a", *(f"{head}{{}}{text}" for text in kept))
 
 
 def preserved(model: Model, facts: Sequence[Fact], preserve: Preserve) -> Sequence[str]:

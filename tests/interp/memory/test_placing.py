@@ -1,6 +1,7 @@
 """Where editors write when they are not told, what they read over again, and the families they write into."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,6 +127,16 @@ def test_what_a_model_says_of_a_subject_keeps_to_its_prompt_and_names_neither_ob
     assert templates[0] == "{} is a" and all(t.startswith("so {}") for t in templates[1:])
     assert all(t.count("{}") == 1 and "a" not in t[5:] and "b" not in t[5:] for t in templates[1:])
     assert templates == said_of(gpt2, FACT, n=3, length=4)
+
+
+def test_nothing_is_kept_that_leads_up_to_a_facts_object(gpt2: Model) -> None:
+    fact = Fact("Rome", "so {}", "?", "!")
+    free = said_of(gpt2, fact, n=4, length=4)
+    text = free[1].format("Rome")
+    onward = str(gpt2.generate(text, max_new_tokens=4))
+    assert len(free) > 2 and free[1] not in said_of(gpt2, replace(fact, old=onward.strip()[0]), n=4, length=4)
+    asked = free[1][: len("so {}") + 3]
+    assert not any(t.startswith(asked) for t in said_of(gpt2, replace(fact, prompt=asked), n=4, length=4))
 
 
 def test_own_texts_hold_about_the_tokens_asked_for(gpt2: Model) -> None:
