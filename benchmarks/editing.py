@@ -33,7 +33,6 @@ from interp.memory import (  # noqa: E402
     Edit,
     Fact,
     Location,
-    Search,
     alphaedit,
     covariances,
     emmet,
@@ -54,7 +53,7 @@ IN_CONTEXT_AT_MOST, FT_L_AT_MOST = 5, 100  # a preamble fills the context; a ful
 REPORTED, TUNING = 0, 10_000  # seeds of the facts that are reported, and of those that settings may be chosen on
 FIRST = ("unedited", "rome", "ft_l", "memit")
 PART, TRACED = 10, 12
-HOW: dict[str, Any] = {"preserve": table_templates, "search": Search(steps=40)}
+HOW: dict[str, Any] = {"preserve": table_templates}
 
 
 @dataclass(frozen=True, eq=False)

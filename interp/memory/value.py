@@ -33,7 +33,7 @@ class Search:
             as well.
     """
 
-    steps: int = 60
+    steps: int = 40
     learning_rate: float = 0.1
     kl: float = 5.0
     decay: float = 0.0
