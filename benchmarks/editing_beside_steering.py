@@ -59,7 +59,7 @@ State = Callable[[], AbstractContextManager[Any]]
 
 
 def cases(n: int, seed: int) -> list[Case]:
-    """Facts whose subject and objects are all entities, so that sentences about them can be written."""
+    """At most `n` facts whose subject and objects are all entities, so that sentences about them can be written."""
     return [
         case
         for case in table_cases(8 * n, seed)
@@ -175,22 +175,23 @@ def _cell(measure: str, e: Estimate, beside: Estimate | None) -> str:
 def main() -> None:
     """Choose the dose, measure, write the figures and the table."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--facts", type=int, default=12)
+    options.add_argument("--facts", type=int, default=12, help="at most")
     options.add_argument("--tuned", type=int, default=4, help="other facts, on which the dose is chosen")
     options.add_argument("--model", default="landmark", help="or a folder of other weights of it")
     given = options.parse_args()
     torch.set_grad_enabled(False)
     model = load(given.model)
     at = dose(model, cases(given.tuned, TUNING))
-    found = run(model, cases(given.facts, REPORTED), at)
+    asked = cases(given.facts, REPORTED)
+    found = run(model, asked, at)
     figures = {name: {m: vars(e) for m, e in row.items()} for name, row in found.items()}
-    settings = {"facts": given.facts, "dose": at, "site": str(SITE), "model": model.fingerprint}
+    settings = {"facts": len(asked), "dose": at, "site": str(SITE), "model": model.fingerprint}
     write(NAME, " ".join(["python", *sys.argv]), {"settings": settings, "figures": figures})
     print(f"{RESULTS / NAME}.json\n{markdown(found)}")
     if DOC.exists():
         head, rest = DOC.read_text(encoding="utf-8").split("<!-- table -->\n", 1)
         tail = rest.split("<!-- end -->", 1)[1]
-        told = f"<!-- table -->\n{markdown(found)}\n\n{given.facts} facts; the dose is {at:g}.\n<!-- end -->"
+        told = f"<!-- table -->\n{markdown(found)}\n\n{len(asked)} facts; the dose is {at:g}.\n<!-- end -->"
         DOC.write_text(head + told + tail, encoding="utf-8")
 
 
