@@ -12,7 +12,7 @@ from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, Edit, Fact, Search, locate, table_cases
 from interp.memory.change import LowRank, even_weights, least_change
 from interp.memory.completion import score
-from interp.memory.keys import keys_and_values
+from interp.memory.keys import keys_and_values, looked_up
 from interp.memory.one_layer import key_and_shares
 from interp.memory.own_words import own_texts, said_of
 from interp.memory.placing import placed, placed_in_one
@@ -82,6 +82,8 @@ def test_each_text_gets_the_share_of_the_value_that_the_weights_will_give_it(gpt
     c = Covariance(torch.eye(gpt2.d_mlp).double(), 0.0, 1, 9, gpt2.fingerprint)
     said = statements(gpt2, [FACT], CONTEXTS, ["{} is not", "now {}"], "last subject")
     k, share = key_and_shares(gpt2, said, c)
+    (keys,) = looked_up(gpt2, said, [mlp_act[1]])
+    assert float(even_weights(keys, keys).float() @ share) == pytest.approx(1.0, abs=1e-6)
     assert torch.allclose(share, torch.ones(()), atol=0.1)
     delta = torch.randn(gpt2.d_model, generator=torch.Generator().manual_seed(0))
     update = LowRank(1, least_change(k[None], k[None]), delta[None].double())
