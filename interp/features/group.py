@@ -1,6 +1,6 @@
 """A few latents that cover a concept together, where one alone does not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -14,9 +14,15 @@ from interp.features.score import Bench, Score
 from interp.sae import SAE
 from probes import Logistic, best_threshold, detection
 
+LIKELY = 20  # of the latents that are best alone, which a group may take in
+STARTS = 5  # of them, from which such a group may grow
 GAIN = 0.01  # of F1 on the searched half, or a further latent is not worth its place
 ALIKE = 0.1  # cosine of decoder rows from which two latents write nearly the same
 OWN = 0.05  # of the positives, or what a latent finds by itself is noise
+
+
+Best = tuple[Float[Tensor, "latent"], Float[Tensor, "latent"]]
+"""Each latent's highest F1 on the searched half, and the threshold that reaches it."""
 
 
 @final
@@ -47,56 +53,67 @@ class Member:
         return self.column > self.threshold
 
 
-def covering(sae: SAE, bench: Bench, entries: Entries, starts: Sequence[Score], most: int) -> Group | None:
-    """The best group that grows from any of some latents, best first; None if none beats the best latent alone.
+def covering(sae: SAE, bench: Bench, entries: Entries, best: Best, most: int) -> Group | None:
+    """The best group that grows from any of the best latents; None if none beats the best latent alone.
 
     A latent that fires on nearly everything can be the best alone, and is no start of a group: so several are tried.
 
     Example:
         ```python
-        covering(sae, bench, entries, found.latents[:5], most=3)
+        covering(sae, bench, entries, ranking.best(y, positive), most=3)
         ```
     """
-    grown = [_grown(sae, bench, entries, start, most) for start in starts if start.latent is not None]
+    n, (f1, thresholds) = len(bench.rows.y), best
+    likely = f1.argsort(descending=True, stable=True)[:LIKELY].tolist()
+    pool = {i: Member(i, entries.column(i, n), float(thresholds[i])) for i in likely if float(f1[i]) > 0}
+    grown = [_grown(sae, bench, entries, pool, pool[i], float(f1[i]), most) for i in likely[:STARTS] if i in pool]
     groups = [group for group in grown if group is not None]
-    best = max(groups, key=lambda group: group.score.searched_f1, default=None)
-    return best if best is not None and best.score.searched_f1 >= starts[0].searched_f1 + GAIN else None
+    found = max(groups, key=lambda group: group.score.searched_f1, default=None)
+    return found if found is not None and found.score.searched_f1 >= float(f1.max()) + GAIN else None
 
 
-def _grown(sae: SAE, bench: Bench, entries: Entries, start: Score, most: int) -> Group | None:
-    """Greedily add to a latent the one that best finds what is still missed, up to `most`; None if none helps.
+def _grown(
+    sae: SAE, bench: Bench, entries: Entries, pool: Mapping[int, Member], start: Member, alone: float, most: int
+) -> Group | None:
+    """Greedily add to a latent the one that does most for their F1 together, up to `most`; None if none helps.
 
-    All choices are made on the searched half: a latent is added by its F1 on the positives still missed against all
-    negatives, the group is scored by the logistic weights of its latents, score = sum_i w_i f_i, and a latent stays if
-    it raises that F1 by at least 0.01. The report is on the other half.
+    All choices are made on the searched half. Tried are the latents that are best alone, which tell the concept from
+    what is like it, and those that best find the positives still missed. They are scored by their logistic weights,
+    score = sum_i w_i f_i with all w_i > 0, and a latent stays if it raises that F1 by at least 0.01. The report is on
+    the other half.
     """
-    y, searched, n = bench.rows.y, bench.searched, len(bench.rows.y)
-    assert start.latent is not None  # only probes have none
-    members = [Member(start.latent, entries.column(start.latent, n), start.held_out.threshold)]
-    best, weights, cut = start.searched_f1, torch.ones(1), start.held_out.threshold
+    y, searched = bench.rows.y, bench.searched
+    members, reached, weights, cut = [start], alone, torch.ones(1), start.threshold
     while len(members) < most:
-        missed = searched & ~(y & torch.stack([m.on for m in members]).any(0))
-        if not bool(y[missed].any()):
+        tried = [
+            (together, weighted)
+            for other in (pool | _missed(sae, bench, entries, members)).values()
+            if all(other.latent != m.latent for m in members)
+            and bool(((weighted := _weighted(together := [*members, other], y, searched))[0] > 0).all())
+        ]
+        together, weighted = max(tried, key=lambda one: one[1][2], default=(members, (weights, cut, reached)))
+        if weighted[2] < reached + GAIN:
             break
-        f1, thresholds = Ranking(entries.at(missed), sae.d_sae).best(y, int(y[missed].sum()))
-        f1[[m.latent for m in members]] = -1.0
-        new = int(f1.argmax())
-        grown = [*members, Member(new, entries.column(new, n), float(thresholds[new]))]
-        if float(f1[new]) <= 0:
-            break
-        w, threshold = _weighted(grown, y, searched)
-        together = detection(_scores(grown, w)[searched], y[searched], threshold).f1
-        if together < best + GAIN:
-            break
-        members, best, weights, cut = grown, together, w, threshold
+        members, (weights, cut, reached) = together, weighted
     if len(members) == 1:
         return None
     latents = tuple(m.latent for m in members)
-    name = "latents " + " + ".join(map(str, latents))
-    alive = all(float(sae.max_activation[i]) > 0 for i in latents) and bool((weights > 0).all())
+    alive = all(float(sae.max_activation[i]) > 0 for i in latents)
     direction = latent_group(sae, latents, weights.tolist()) if alive else None
+    name = "latents " + " + ".join(map(str, latents))
     score = bench.score(name, _scores(members, weights), cut, None, direction)
     return Group(latents, tuple(weights.tolist()), score, note(sae, members, y & searched))
+
+
+def _missed(sae: SAE, bench: Bench, entries: Entries, members: list[Member]) -> dict[int, Member]:
+    """The latents that best tell the positives which no member finds from all negatives."""
+    y, n = bench.rows.y, len(bench.rows.y)
+    left = bench.searched & ~(y & torch.stack([m.on for m in members]).any(0))
+    if not bool(y[left].any()):
+        return {}
+    f1, thresholds = Ranking(entries.at(left), sae.d_sae).best(y, int(y[left].sum()))
+    best = [i for i in f1.argsort(descending=True, stable=True)[:STARTS].tolist() if float(f1[i]) > 0]
+    return {i: Member(i, entries.column(i, n), float(thresholds[i])) for i in best}
 
 
 def note(sae: SAE, members: list[Member], positive: Bool[Tensor, "n"]) -> str:
@@ -132,11 +149,13 @@ def _scores(members: list[Member], weights: Float[Tensor, "..."]) -> Float[Tenso
     return torch.stack([m.column for m in members], 1) @ weights.to(members[0].column)
 
 
-def _weighted(members: list[Member], y: Tensor, searched: Tensor) -> tuple[Tensor, float]:
-    """Logistic weights of the members, the largest being 1, and the best threshold of their sum."""
+def _weighted(members: list[Member], y: Tensor, searched: Tensor) -> tuple[Tensor, float, float]:
+    """Logistic weights of the members, the largest being 1, the best threshold of their sum, and its F1."""
     columns = torch.stack([m.column for m in members], 1)
     size = columns[searched].amax(0).clamp(min=1e-12)
     fitted = Logistic(C=10.0).fit(columns[searched] / size, y[searched])
     weights = fitted.coef_.float() / size
     weights = weights / weights.abs().max()
-    return weights, best_threshold(_scores(members, weights)[searched], y[searched])
+    scores = _scores(members, weights)[searched]
+    threshold = best_threshold(scores, y[searched])
+    return weights, threshold, detection(scores, y[searched], threshold).f1

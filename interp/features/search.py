@@ -20,7 +20,6 @@ from interp.sae import SAE
 from probes import DifferenceOfMeans, Logistic, best_threshold
 
 GROUP = 3  # latents at most that may cover a concept together
-STARTS = 5  # of the best latents, from which such a group may grow
 
 
 @final
@@ -169,7 +168,7 @@ def _ranked(
         unit=bench.rows.unit,
         site=sae.site,
         latents=tuple(latents),
-        group=covering(sae, bench, entries, latents[:STARTS], GROUP),
+        group=covering(sae, bench, entries, (f1, threshold), GROUP),
         stability=split_half(f1, Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[0]),
         baselines=baselines,
         p_value=(1 + int((null >= f1.max()).sum())) / (1 + permutations),

@@ -39,6 +39,14 @@ def test_two_latents_cover_a_concept_that_is_split_between_them(gpt2: Model, let
     assert found.group.score.direction is not None
 
 
+def test_two_latents_that_each_fire_on_more_find_a_concept_where_they_meet(gpt2: Model, letters: TopK) -> None:
+    texts = [f"{a}{e} {pair}" for a in "abcd" for e in "efg" for pair in ("ho", "hb", "bo", "ef")]
+    found = search(letters, gpt2, Concept("ho", texts, [t.endswith("ho") for t in texts]), permutations=20)
+    assert found.best.held_out.f1 < 0.8
+    assert set(found.group.latents) == {"abcdefgh".index("h"), "abcdefghijklmno".index("o")}
+    assert found.group.score.held_out.f1 == 1.0 and found.group.score.direction is not None
+
+
 def test_a_concept_that_one_latent_covers_has_no_group(gpt2: Model, letters: TopK) -> None:
     concept = split_concept()
     only = Concept("h", *zip(*[(t, "h" in t) for t in concept.texts], strict=True))
