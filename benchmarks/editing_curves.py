@@ -1,0 +1,102 @@
+"""The curves of many edits as a page: `python benchmarks/editing_curves.py` reads what benchmarks/editing.py measured.
+
+For each method, against how many facts are in place: what is said of them, of their neighbours and of their subjects'
+other facts, and the perplexity of unrelated text, once for facts written in one batch and once for one after another.
+Bands are bootstrap intervals over facts, grey the unedited model. Writes reports/editing.html, which opens offline.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plotly.graph_objects import Scatter
+from plotly.subplots import make_subplots
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.timing import RESULTS  # noqa: E402
+from interp.show import Panel, Section, report  # noqa: E402
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, rgba, styled  # noqa: E402
+
+Rows = Sequence[dict[str, Any]]
+MEASURES = {
+    "efficacy": "new object over old",
+    "paraphrase": "the same in other phrasings",
+    "said": "new object said freely",
+    "neighbours": "neighbours' true over new",
+    "others": "subject's other facts said",
+    "perplexity": "perplexity, ratio",
+}
+METHODS = ("rome", "memit", "emmet", "pmet", "alphaedit", "ft_l", "grace", "knn_memory", "in_context")
+COLOURS = (CONCEPT, BEFORE, *RIVALS, "#3f8fa8", "#9a5b3d", "#5c6b2f", "#8a4b6f")
+ORDERS = {"at once": "Facts written in one batch", "in turn": "Facts written one after another"}
+
+
+def panel(rows: Rows, order: str) -> Panel:
+    """Six small figures that share their methods, one for each measure."""
+    figure = make_subplots(rows=2, cols=3, subplot_titles=[*MEASURES.values()], horizontal_spacing=0.07)
+    for number, measure in enumerate(MEASURES):
+        place = {"row": 1 + number // 3, "col": 1 + number % 3}
+        for method, colour in zip(METHODS, COLOURS, strict=True):
+            figure.add_traces(curve(rows, order, method, measure, colour, first=not number), **both(place))
+        figure.add_trace(level(rows, measure, first=not number), **place)
+        figure.update_xaxes(type="log", tickvals=[1, 10, 100, 500], title_text="facts in place", **place)
+        ranged = {"range": [-0.04, 1.04], "tickformat": ".0%"} if measure != "perplexity" else {"type": "log"}
+        figure.update_yaxes(**ranged, **place)
+    refused = [f"{r['method']} of {r['n']} ({r['refused']})" for r in rows if r["order"] == order and r.get("refused")]
+    return Panel(
+        title=ORDERS[order],
+        body=styled(figure, 640).update_layout(margin_t=90, legend_y=1.09),
+        caption="Means over facts with 95 % bootstrap intervals; an edit that is refused leaves the model as it was"
+        + (f": {', '.join(refused)}." if refused else "."),
+        control="Grey: the unedited model on the same facts.",
+    )
+
+
+def both(place: dict[str, int]) -> dict[str, Any]:
+    """A place for a band and its line."""
+    return {"rows": place["row"], "cols": place["col"]}
+
+
+def curve(rows: Rows, order: str, method: str, measure: str, colour: str, *, first: bool) -> list[Scatter]:
+    """A method's line and band over its counts; nothing where it was not measured."""
+    mine = [r for r in rows if (r["order"], r["method"], r["seed"]) == (order, method, 0) and measure in r]
+    found = sorted((r["n"], r[measure], *r.get(f"{measure} interval", [r[measure]] * 2)) for r in mine)
+    if not found:
+        return []
+    n, value, low, high = map(list, zip(*found, strict=True))
+    shared = {"legendgroup": method, "mode": "lines"}
+    band = Scatter(x=n + n[::-1], y=high + low[::-1], fill="toself", fillcolor=rgba(colour, 0.12), line_width=0,
+                   hoverinfo="skip", showlegend=False, **shared)  # fmt: skip
+    hover = f"{method}, %{{x}} facts<br>%{{y:.3g}}<extra></extra>"
+    line = Scatter(x=n, y=value, name=method, line={"color": colour, "width": 2.5}, hovertemplate=hover,
+                   showlegend=first, **shared | {"mode": "lines+markers"})  # fmt: skip
+    return [band, line]
+
+
+def level(rows: Rows, measure: str, *, first: bool) -> Scatter:
+    """What the unedited model does."""
+    plain = sorted((r["n"], r[measure]) for r in rows if r["method"] == "unedited" and measure in r)
+    n, value = map(list, zip(*plain, strict=True)) if plain else ([], [])
+    line = {"color": CONTROL, "dash": "dot", "width": 2}
+    return Scatter(x=n, y=value, name="unedited", mode="lines", line=line, showlegend=first, legendgroup="unedited")
+
+
+def main() -> None:
+    """Draw what there is."""
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--name", default="editing", help="of the results")
+    asked.add_argument("--out", type=Path, default=Path("reports/editing.html"))
+    options = asked.parse_args()
+    rows = json.loads((RESULTS / f"{options.name}.json").read_text(encoding="utf-8"))["figures"]["rows"]
+    panels = tuple(panel(rows, order) for order in ORDERS)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    lead = "What editors write, and what they break, as facts accumulate in the bundled model."
+    print(report(options.out, "Many edits", lead, [Section("Curves", "By how many facts are in place.", panels)]))
+
+
+if __name__ == "__main__":
+    main()
