@@ -8,6 +8,7 @@ the share of that time which is the model's own forward pass. Writes benchmarks/
 
 import argparse
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -126,7 +127,9 @@ def main() -> None:
     given = options.parse_args()
     warnings.filterwarnings("ignore", module="sae_lens|transformer_lens")
     shape = Shape.given(given)
-    model = load(shape.gpt2())
+    with tempfile.TemporaryDirectory() as folder:
+        shape.gpt2().save_pretrained(folder)
+        model = load(folder)
     ids = torch.randint(1, shape.vocabulary, (4096, shape.length), generator=torch.Generator().manual_seed(1))
     lens, site = lens_model(model, shape), resid_post[shape.layers // 2 - 1]
     with torch.no_grad():

@@ -4,8 +4,8 @@ Every architecture, on planted sparse data, with the same weights, batch and sel
 SAELens's autograd to 1e-5 in float64 before anything is timed. A figure is the median over repeats of a peer's time
 over ours next to it. Beside it the time of the one product that cannot be avoided, and peak memory. dictionary_learning
 and sparsify are timed where they can be imported; where the processor multiplies bfloat16, so is our step with
-`Preselected`. `--after` takes steps of ours first, and times from those weights: penalties turn most latents off only
-by and by.
+`Preselected`. Penalties turn most latents off only by and by: `--after` takes steps of ours first, and times from those
+weights; `--course` trains each from the same weights for as many steps, in turn, and compares the whole times.
 Writes benchmarks/results/sae_training.json; what stands there is kept, and not measured again.
 """
 
@@ -49,7 +49,7 @@ from interp.sae import (  # noqa: E402
 from interp.sae.learner import Learner  # noqa: E402
 from interp.sae.plan import Plan  # noqa: E402
 
-K, BATCHES, AGREE = 32, 4, 1e-5
+K, BATCHES, AGREE, TURN = 32, 4, 1e-5, 10
 MAKE: dict[str, Callable[[int, int], SAE]] = {
     "topk": lambda d_in, d_sae: TopK(d_in, d_sae, K),
     "batchtopk": lambda d_in, d_sae: BatchTopK(d_in, d_sae, K),
@@ -151,6 +151,28 @@ def peers(sae: SAE, steps: int, batch: int, batches: list[Tensor]) -> dict[str, 
     return ways
 
 
+def course(name: str, d_in: int, expansion: int, batch: int, steps: int) -> Row:
+    """The first steps of a training of ours and of SAELens's from the same weights, ten steps each in turn."""
+    batches = [planted(batch, d_in, seed) for seed in range(BATCHES)]
+    sae, turns = MAKE[name](d_in, expansion * d_in), steps // TURN
+    sae.initialise(batches[0])
+    stepped = {
+        OURS: fed(our_step(deepcopy(sae), steps + 1, batch, batches[0]), batches),
+        SAELENS: fed(saelens_step(sae, steps + 1, batch), batches),
+    }
+    timed = in_turn({label: repeated(step) for label, step in stepped.items()}, repeats=turns, warm_up=0)
+    mine, theirs = (1e3 * sum(timed[label].seconds) / (TURN * turns) for label in stepped)
+    _, low, high = timed[OURS].times(timed[SAELENS])
+    memory = [peak_mb(step) for step in stepped.values()]
+    shape = shape_name(d_in, expansion, batch, 0, steps)
+    return Row(name, shape, SAELENS, mine, theirs, theirs / mine, (low, high), *memory, bar(name, d_in, SAELENS))
+
+
+def repeated(step: Callable[[], object]) -> Callable[[], object]:
+    """Several steps, one after the other."""
+    return lambda: [step() for _ in range(TURN)]
+
+
 def measure(name: str, d_in: int, expansion: int, batch: int, after: int, repeats: int) -> list[Row]:
     """Check the gradients, then time every trainer in turn."""
     batches = [planted(batch, d_in, seed) for seed in range(BATCHES)]
@@ -170,7 +192,7 @@ def measure(name: str, d_in: int, expansion: int, batch: int, after: int, repeat
     ways |= peers(sae, steps, batch, batches)
     timed = in_turn(ways, repeats=repeats)
     memory = {peer: peak_mb(way) for peer, way in ways.items()}
-    shape, found = shape_name(d_in, expansion, batch, after), []
+    shape, found = shape_name(d_in, expansion, batch, after, 0), []
     for label in [p for p in ways if p != OURS]:
         mine, theirs = (HALF, SAELENS) if label == HALF else (OURS, label)
         ratio, low, high = timed[mine].times(timed[theirs])
@@ -179,9 +201,9 @@ def measure(name: str, d_in: int, expansion: int, batch: int, after: int, repeat
     return found
 
 
-def shape_name(d_in: int, expansion: int, batch: int, after: int) -> str:
+def shape_name(d_in: int, expansion: int, batch: int, after: int, course: int) -> str:
     """How a shape is called in the results."""
-    return f"{d_in}x{expansion} B{batch}" + (f" after {after}" if after else "")
+    return f"{d_in}x{expansion} B{batch}" + (f" after {after}" if after else f" first {course}" if course else "")
 
 
 def kept(name: str) -> list[dict[str, object]]:
@@ -198,6 +220,7 @@ def main() -> None:
     options.add_argument("--expansion", nargs="+", type=int, default=[8, 16])
     options.add_argument("--batch", nargs="+", type=int, default=[2048, 4096])
     options.add_argument("--after", type=int, default=0, help="steps taken before")
+    options.add_argument("--course", type=int, default=0, help="steps of a whole training, in place of single ones")
     options.add_argument("--repeats", type=int, default=9)
     options.add_argument("--name", default="sae_training", help="of the file of results")
     given = options.parse_args()
@@ -205,10 +228,13 @@ def main() -> None:
     done = {(row["architecture"], row["shape"]) for row in found}
     command = " ".join(["python benchmarks/sae_training.py", *sys.argv[1:]])
     for d_in, expansion, batch, name in product(given.d_in, given.expansion, given.batch, given.architectures):
-        shape = shape_name(d_in, expansion, batch, given.after)
+        shape = shape_name(d_in, expansion, batch, given.after, given.course)
         if (name, shape) in done:
             continue
-        rows = measure(name, d_in, expansion, batch, given.after, given.repeats)
+        if given.course:
+            rows = [course(name, d_in, expansion, batch, given.course)]
+        else:
+            rows = measure(name, d_in, expansion, batch, given.after, given.repeats)
         print("\n".join(map(str, rows)), flush=True)
         found += [asdict(row) for row in rows]
         write(given.name, command, found)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hooks.check import checked
+from hooks.fused import fuse
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
 from hooks.resolve import unwrap
@@ -91,7 +92,7 @@ def _pretrained(folder: str | Path, tokenizer: Tokenizer) -> tuple[HFModel, Toke
     without = Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in _TOKENIZER_FILES)
     if tokenizer is None and not without:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    return hf, tokenizer
+    return fuse(hf), tokenizer
 
 
 @contextmanager

@@ -25,6 +25,20 @@ def test_a_folder_gives_the_model_that_was_saved(hf_model: Callable[..., Any], t
     assert load(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
+def test_what_is_loaded_computes_gpt2s_gelu_by_one_kernel_and_what_is_in_memory_stays(
+    hf_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    own = hf_model("gpt2")
+    own.save_pretrained(tmp_path)
+    loaded, kept = load(tmp_path, check=False), load(own, check=False)
+    kernels = [type(block.mlp.act).__name__ for model in (loaded, kept) for block in model.hf.transformer.h]
+    assert kernels == ["GELU"] * loaded.n_layers + ["NewGELUActivation"] * kept.n_layers
+    x = torch.linspace(-20, 20, 4001)
+    got, wanted = (model.hf.transformer.h[0].mlp.act(x) for model in (loaded, kept))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=3e-6)
+    assert loaded.hf.config.activation_function == "gelu_new" and loaded.fingerprint == kept.fingerprint
+
+
 def test_a_folder_without_a_tokenizer_gives_a_model_that_reads_ids(
     hf_model: Callable[..., Any], tmp_path: Path
 ) -> None:
