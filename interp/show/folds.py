@@ -27,18 +27,20 @@ def folded(latents: Iterable[Fold]) -> str:
 def fold_list(folds: Iterable[tuple[str, str, str]], kind: str) -> str:
     """A list of folds, each an id, a head and a body that are already HTML, of which there are so many of a kind.
 
-    Hundreds load at once, for a closed fold is one line; a search looks into the closed ones too.
+    Hundreds load at once, for a closed fold is one line; a search looks into the closed ones too. One alone is open.
     """
     heads, bodies = [], []
     for name, head, body in folds:
         heads.append(f'<details id="{name}" data-fold><summary>{head}</summary><div></div></details>')
         bodies.append(body)
     packed = json.dumps(bodies, ensure_ascii=False).replace("<", "\\u003c")
+    values = VALUES if any(COLOURED in body for body in bodies) else ""
+    many = "" if len(bodies) > 1 else " hidden"
     return (
-        '<div class="find"><label for="search">Search labels and texts</label>'
+        f'<div class="find"{many}><label for="search">Search labels and texts</label>'
         '<input id="search" type="search" autocomplete="off"><output id="count" for="search"></output></div>'
-        '<p class="keys"><kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>Enter</kbd> opens'
-        f"{VALUES if any(COLOURED in body for body in bodies) else ''}.</p>"
+        f'<p class="keys"{many}><kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>Enter</kbd> opens'
+        f"{values}.</p>"
         f'<div class="folds" data-kind="{kind}">{"".join(heads)}</div>'
         f'<script type="application/json" id="bodies">{packed}</script><script>{SCRIPT}</script>'
     )

@@ -175,6 +175,7 @@ def pages(found: SearchResult, response: DoseResponse, tmp_path_factory: pytest.
         patched.setattr(FeatureIndex, "records", lambda self, latents: list(map(record, latents)))
         return {
             "latents": browse(folder / "latents.html", index, range(500), label),
+            "latent": browse(folder / "latent.html", index, [7], label),
             "concept": concept_page(folder / "concept.html", found, index, label),
             "dose": dose_page(folder / "dose.html", response, "the bridge", Names(("Golden Gate",)).spans),
             "map": map_page(folder / "map.html", drawn, labels, marked=[7], page="latents.html"),
@@ -192,6 +193,12 @@ def test_every_page_loads_without_an_error_fetches_nothing_and_can_be_read_in_li
             assert browser.complaints() == [] and browser.js("document.querySelector('h1').offsetHeight") > 0
             assert browser.js(CONTRAST) >= 4.5, (path, scheme)
             assert browser.js("document.documentElement.scrollWidth <= innerWidth"), path
+
+
+def test_a_latent_alone_on_its_page_is_open_with_nothing_to_search(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["latent"])
+    assert browser.js("document.querySelectorAll('details[open] .t').length") > 0
+    assert browser.js("document.getElementById('search').offsetHeight") == 0
 
 
 def test_a_closed_fold_holds_nothing_and_an_address_opens_one(browser: Browser, pages: dict[str, Path]) -> None:
