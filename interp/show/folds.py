@@ -39,8 +39,8 @@ def fold_list(folds: Iterable[tuple[str, str, str]], kind: str) -> str:
     return (
         f'<div class="find"{many}><label for="search">Search labels and texts</label>'
         '<input id="search" type="search" autocomplete="off"><output id="count" for="search"></output></div>'
-        f'<p class="keys"{many}><kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous, <kbd>Enter</kbd> opens'
-        f"{values}.</p>"
+        f'<p class="keys"{many}><kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous, '
+        f"<kbd>Enter</kbd> opens{values}.</p>"
         f'<div class="folds" data-kind="{kind}">{"".join(heads)}</div>'
         f'<script type="application/json" id="bodies">{packed}</script><script>{SCRIPT}</script>'
     )
