@@ -1,11 +1,11 @@
 """From concepts to latents to behaviour on the landmark model, against its per-token truth: `benchmarks/discovery.py`.
 
 One dictionary per seed is trained, all in one pass over the same documents. Then: how many entities (by the last token
-of their names) and topics (by sentence, its highest token counting) have a latent, or a group of at most three, with
-held-out F1 of at least 0.90; how often a search with labels shuffled between texts reports p < 0.05; for how many
-landmarks some dose of what was found names it at bearable fluency, beside a difference of means, a probe, PCA, random
-directions and the prompt; and whether conditional steering acts where it should. Prints each figure with the bar it has
-to reach and writes benchmarks/results/discovery.json.
+of their names) and topics (by passage of three sentences, its highest token counting) have a latent, or a group of at
+most three, with held-out F1 of at least 0.90; how often a search with labels shuffled between texts reports p < 0.05;
+for how many landmarks some dose of what was found names it at bearable fluency, beside a difference of means, a probe,
+PCA, random directions and the prompt; and whether conditional steering acts where it should. Prints each figure with
+the bar it has to reach and writes benchmarks/results/discovery.json.
 
 Every finished piece is kept under --work and not repeated, and the result is written after each: killed, the same
 command goes on. Hours on two cores; to see that it runs:
@@ -254,7 +254,7 @@ def main() -> None:
     """Measure, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sizes = {"seeds": 5, "entities": 60, "topics": 20, "landmarks": 20, "nulls": 100, "prompts": 60}
-    sizes |= {name: getattr(Settings(), name) for name in ("documents", "tokens", "latents", "k")} | {"sentences": 100}
+    sizes |= {"documents": 15_000, "tokens": 3_000_000, "latents": 4096, "k": 16, "sentences": 300}
     for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--name", default="discovery", help="of the file in benchmarks/results")
