@@ -232,8 +232,10 @@ def test_a_harvest_killed_at_twenty_random_moments_loses_and_doubles_nothing(
     whole, seconds = files(clean[0]), clean[1]
     moments, killed, torn, folder = random.Random(0), 0, 0, tmp_path / "store"
     while killed < 20:
-        process = start(lambda: work(gpt2, folder))
-        process.join(moments.uniform(0, seconds / 8))
+        begun = multiprocessing.get_context("fork").Event()
+        process = start(lambda begun=begun: (begun.set(), work(gpt2, folder)))
+        assert begun.wait(60)  # a fork may take longer than the harvest
+        process.join(moments.uniform(0, seconds / 2))
         if process.is_alive():
             process.kill()
             killed += 1
