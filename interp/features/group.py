@@ -66,24 +66,24 @@ def covering(sae: SAE, bench: Bench, entries: Entries, best: Best, most: int) ->
     n, (f1, thresholds) = len(bench.rows.y), best
     likely = f1.argsort(descending=True, stable=True)[:LIKELY].tolist()
     pool = {i: Member(i, entries.column(i, n), float(thresholds[i])) for i in likely if float(f1[i]) > 0}
-    grown = [_grown(sae, bench, entries, pool, pool[i], float(f1[i]), most) for i in likely[:STARTS] if i in pool]
+    grown = [_grown(sae, bench, entries, pool, pool[i], f1, most) for i in likely[:STARTS] if i in pool]
     groups = [group for group in grown if group is not None]
     found = max(groups, key=lambda group: group.score.searched_f1, default=None)
     return found if found is not None and found.score.searched_f1 >= float(f1.max()) + GAIN else None
 
 
 def _grown(
-    sae: SAE, bench: Bench, entries: Entries, pool: Mapping[int, Member], start: Member, alone: float, most: int
+    sae: SAE, bench: Bench, entries: Entries, pool: Mapping[int, Member], start: Member, alone: Tensor, most: int
 ) -> Group | None:
     """Greedily add to a latent the one that does most for their F1 together, up to `most`; None if none helps.
 
     All choices are made on the searched half. Tried are the latents that are best alone, which tell the concept from
     what is like it, and those that best find the positives still missed. They are scored by their logistic weights,
     score = sum_i w_i f_i with all w_i > 0, and a latent stays if it raises that F1 by at least 0.01. The report is on
-    the other half.
+    the other half, the latent that is best alone named first.
     """
     y, searched = bench.rows.y, bench.searched
-    members, reached, weights, cut = [start], alone, torch.ones(1), start.threshold
+    members, reached, weights, cut = [start], float(alone[start.latent]), torch.ones(1), start.threshold
     while len(members) < most:
         tried = [
             (together, weighted)
@@ -97,6 +97,8 @@ def _grown(
         members, (weights, cut, reached) = together, weighted
     if len(members) == 1:
         return None
+    members.sort(key=lambda m: float(alone[m.latent]), reverse=True)
+    weights, cut, _ = _weighted(members, y, searched)
     latents = tuple(m.latent for m in members)
     alive = all(float(sae.max_activation[i]) > 0 for i in latents)
     direction = latent_group(sae, latents, weights.tolist()) if alive else None
