@@ -85,13 +85,11 @@ def _grown(
     y, searched = bench.rows.y, bench.searched
     members, reached, weights, cut = [start], float(alone[start.latent]), torch.ones(1), start.threshold
     while len(members) < most:
-        tried = [
-            (together, weighted)
-            for other in (pool | _missed(sae, bench, entries, members)).values()
-            if all(other.latent != m.latent for m in members)
-            and bool(((weighted := _weighted(together := [*members, other], y, searched))[0] > 0).all())
-        ]
-        together, weighted = max(tried, key=lambda one: one[1][2], default=(members, (weights, cut, reached)))
+        others = {**pool, **_missed(sae, bench, entries, members)}
+        larger = [[*members, other] for i, other in others.items() if all(i != m.latent for m in members)]
+        tried = [(together, _weighted(together, y, searched)) for together in larger]
+        positive = [(together, found) for together, found in tried if bool((found[0] > 0).all())]
+        together, weighted = max(positive, key=lambda one: one[1][2], default=(members, (weights, cut, reached)))
         if weighted[2] < reached + GAIN:
             break
         members, (weights, cut, reached) = together, weighted
