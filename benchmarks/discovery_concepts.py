@@ -39,7 +39,7 @@ def topic_concepts(seed: int, count: int, n: int) -> dict[str, Concept]:
     named = [s.text for s in landmark.sentences_about_others(landmark.entity(BRIDGE), n, seed)]
     for topic in sorted(on, key=lambda value: (-len(on[value]), value))[:count]:
         yes = [*on[topic]][:n]
-        other = [text for value in sorted(on) if value != topic for text in on[value]]
+        other = [text for value in sorted(on) if value != topic for text in on[value] if text not in on[topic]]
         no = [*dict.fromkeys([*drawn.sample(other, min(len(other), len(yes))), *named[: len(yes)]])]
         made[topic] = Concept(topic, [*yes, *no], [True] * len(yes) + [False] * len(no))
     return made

@@ -39,13 +39,14 @@ def panel(rows: Rows, order: str) -> Panel:
     """Six small figures that share their methods, one for each measure."""
     figure = make_subplots(rows=2, cols=3, subplot_titles=[*MEASURES.values()], horizontal_spacing=0.07)
     for number, measure in enumerate(MEASURES):
-        place = {"row": 1 + number // 3, "col": 1 + number % 3}
+        row, col = 1 + number // 3, 1 + number % 3
         for method, colour in zip(METHODS, COLOURS, strict=True):
-            figure.add_traces(curve(rows, order, method, measure, colour, first=not number), **both(place))
-        figure.add_trace(level(rows, measure, first=not number), **place)
-        figure.update_xaxes(type="log", tickvals=[1, 10, 100, 500], title_text="facts in place", **place)
-        ranged = {"range": [-0.04, 1.04], "tickformat": ".0%"} if measure != "perplexity" else {"type": "log"}
-        figure.update_yaxes(**ranged, **place)
+            figure.add_traces(curve(rows, order, method, measure, colour, first=not number), rows=row, cols=col)
+        figure.add_trace(level(rows, measure, first=not number), row=row, col=col)
+        figure.update_xaxes(type="log", tickvals=[1, 10, 100, 500], title_text="facts in place", row=row, col=col)
+        share = {"range": [-0.04, 1.04], "tickformat": ".0%"}
+        axis = share if measure != "perplexity" else {"type": "log"}
+        figure.update_yaxes(axis, row=row, col=col)
     refused = [f"{r['method']} of {r['n']} ({r['refused']})" for r in rows if r["order"] == order and r.get("refused")]
     return Panel(
         title=ORDERS[order],
@@ -54,11 +55,6 @@ def panel(rows: Rows, order: str) -> Panel:
         + (f": {', '.join(refused)}." if refused else "."),
         control="Grey: the unedited model on the same facts.",
     )
-
-
-def both(place: dict[str, int]) -> dict[str, Any]:
-    """A place for a band and its line."""
-    return {"rows": place["row"], "cols": place["col"]}
 
 
 def curve(rows: Rows, order: str, method: str, measure: str, colour: str, *, first: bool) -> list[Scatter]:

@@ -63,10 +63,8 @@ def covering(sae: SAE, bench: Bench, entries: Entries, best: Best, most: int) ->
         covering(sae, bench, entries, ranking.best(y, positive), most=3)
         ```
     """
-    n, (f1, thresholds) = len(bench.rows.y), best
-    likely = f1.argsort(descending=True, stable=True)[:LIKELY].tolist()
-    pool = {i: Member(i, entries.column(i, n), float(thresholds[i])) for i in likely if float(f1[i]) > 0}
-    grown = [_grown(sae, bench, entries, pool, pool[i], f1, most) for i in likely[:STARTS] if i in pool]
+    f1, pool = best[0], _first(entries, best, LIKELY, len(bench.rows.y))
+    grown = [_grown(sae, bench, entries, pool, start, f1, most) for start in [*pool.values()][:STARTS]]
     groups = [group for group in grown if group is not None]
     found = max(groups, key=lambda group: group.score.searched_f1, default=None)
     return found if found is not None and found.score.searched_f1 >= float(f1.max()) + GAIN else None
@@ -107,13 +105,18 @@ def _grown(
 
 def _missed(sae: SAE, bench: Bench, entries: Entries, members: list[Member]) -> dict[int, Member]:
     """The latents that best tell the positives which no member finds from all negatives."""
-    y, n = bench.rows.y, len(bench.rows.y)
+    y = bench.rows.y
     left = bench.searched & ~(y & torch.stack([m.on for m in members]).any(0))
     if not bool(y[left].any()):
         return {}
-    f1, thresholds = Ranking(entries.at(left), sae.d_sae).best(y, int(y[left].sum()))
-    best = [i for i in f1.argsort(descending=True, stable=True)[:STARTS].tolist() if float(f1[i]) > 0]
-    return {i: Member(i, entries.column(i, n), float(thresholds[i])) for i in best}
+    return _first(entries, Ranking(entries.at(left), sae.d_sae).best(y, int(y[left].sum())), STARTS, len(y))
+
+
+def _first(entries: Entries, best: Best, most: int, n: int) -> dict[int, Member]:
+    """The latents of the highest F1 above 0 in falling order, `most` of them, with their activations on all n rows."""
+    f1, thresholds = best
+    falling = f1.argsort(descending=True, stable=True)[:most].tolist()
+    return {i: Member(i, entries.column(i, n), float(thresholds[i])) for i in falling if float(f1[i]) > 0}
 
 
 def note(sae: SAE, members: list[Member], positive: Bool[Tensor, "n"]) -> str:

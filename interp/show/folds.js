@@ -38,16 +38,16 @@ document.addEventListener("keydown", event => {
     v: () => document.body.classList.toggle("values") };
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 });
-const open = fold => { fold.open = true; fill(fold); };
+const unfold = fold => { fold.open = true; fill(fold); };
 const go = () => {
   const fold = location.hash && document.getElementById(location.hash.slice(1));
   if (!fold || fold.tagName !== "DETAILS") return;
   fold.hidden = false;
-  open(fold);
+  unfold(fold);
   fold.scrollIntoView();
   fold.firstElementChild.focus({ preventScroll: true });
 };
 addEventListener("hashchange", go);
 count.textContent = `${folds.length} ${kind}`;
-if (folds.length === 1) open(folds[0]);
+if (folds.length === 1) unfold(folds[0]);
 go();
