@@ -54,8 +54,8 @@ from interp.steering import (  # noqa: E402
     adding,
     beside,
     clamping,
+    sparing_threshold,
     steer,
-    threshold_of,
 )
 from probes import Logistic  # noqa: E402
 
@@ -196,8 +196,8 @@ class Measured:
         unseen = concept(replace(self.settings, seed=seed + 1000))
         fresh = [(t, on) for t, on in zip(unseen.texts, unseen.labels, strict=True) if t not in set(learnt.texts)]
         condition = self.told_apart(learnt)
-        yes, no = ([t for t, on in zip(learnt.texts, learnt.labels, strict=True) if on == w] for w in (True, False))
-        cut = threshold_of(self.model, condition, yes, no)
+        about = [text for text, on in zip(learnt.texts, learnt.labels, strict=True) if on]
+        cut = sparing_threshold(self.model, condition, about)
         steering = ways_of(self.saes[seed], self.search(self.entities[BRIDGE])[str(seed)])["SAE, add"]
         way = Conditional(steering, condition, cut)
         acts = torch.cat([self.acted(way, [t for t, _ in fresh[i : i + 32]]) for i in range(0, len(fresh), 32)])

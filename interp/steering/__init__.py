@@ -5,7 +5,7 @@ from interp.steering.beyond import Damage, damage, normal_range
 from interp.steering.choose_dose import ChosenDose, choose_dose
 from interp.steering.clamp import clamp_latent, clamping
 from interp.steering.condition import Condition, Sampling, sample
-from interp.steering.conditional import Conditional, projections, threshold_of
+from interp.steering.conditional import Conditional, projections, sparing_threshold, threshold_of
 from interp.steering.dose_response import DoseResponse, dose_response
 from interp.steering.names import Names
 from interp.steering.recipe import Recipe, SteeredModel, chat
@@ -44,6 +44,7 @@ __all__ = [
     "sample",
     "setting",
     "steer",
+    "sparing_threshold",
     "threshold_of",
     "turning",
 ]

@@ -1,5 +1,6 @@
 """Conditional steering: act on the texts whose prompt shows something, and leave the others bit for bit."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -141,3 +142,26 @@ def threshold_of(
     """
     scores = projections(model, direction, [*positive, *negative], at)
     return best_threshold(scores, torch.tensor([True] * len(positive) + [False] * len(negative)))
+
+
+def sparing_threshold(
+    model: Model, direction: Direction, positive: list[str], recall: float = 0.99, at: Position = prompt
+) -> float:
+    """The highest threshold that still acts on a share `recall` of the prompts to act on: it spares others the most.
+
+    `threshold_of` weighs a prompt missed as much as one changed for nothing; this is for steering that must leave
+    whatever else there is bit for bit.
+
+    Errors: `ValueError` for no prompts, or a share that is not above 0 and at most 1. Cost: one forward pass per text.
+
+    ```python
+    Conditional(adding(refusal), harmful, sparing_threshold(model, harmful, bad))
+    ```
+    """
+    if not positive or not 0 < recall <= 1:
+        raise ValueError(
+            f"{len(positive)} prompts and recall={recall}: give prompts to act on, and a share above 0 and at most 1"
+        )
+    rising = projections(model, direction, positive, at).sort().values
+    lowest = rising[len(rising) - math.ceil(recall * len(rising))]
+    return float(lowest.nextafter(lowest.new_tensor(-torch.inf)))

@@ -20,6 +20,7 @@ from interp.steering import (
     normal_range,
     projections,
     setting,
+    sparing_threshold,
     steer,
     threshold_of,
     turning,
@@ -192,6 +193,24 @@ def test_a_threshold_is_found_that_tells_the_prompts_apart(model: Model) -> None
     order = [PROMPTS[i] for i in scores.argsort().tolist()]
     threshold = threshold_of(model, condition, order[3:], order[:3])
     assert scores.sort().values[2] < threshold < scores.sort().values[3]
+
+
+@pytest.mark.parametrize("recall", [1.0, 0.8, 0.5, 0.01])
+def test_a_sparing_threshold_is_the_highest_that_acts_on_the_share_asked_for(model: Model, recall: float) -> None:
+    condition = direction_of(model, 11, resid_post[0])
+    scores = projections(model, condition, PROMPTS)
+    threshold = sparing_threshold(model, condition, PROMPTS, recall)
+    assert float((scores > threshold).double().mean()) >= recall
+    higher = scores[scores > threshold].min()
+    assert float((scores > higher).double().mean()) < recall
+
+
+@pytest.mark.parametrize(("texts", "recall"), [([], 0.9), (PROMPTS, 0.0), (PROMPTS, 1.5)])
+def test_a_sparing_threshold_without_prompts_or_for_no_share_is_refused(
+    model: Model, texts: list[str], recall: float
+) -> None:
+    with pytest.raises(ValueError, match=r"give prompts to act on, and a share above 0 and at most 1"):
+        sparing_threshold(model, direction_of(model, 11), texts, recall)
 
 
 def test_projections_are_means_over_the_tokens_selected(model: Model) -> None:
