@@ -231,6 +231,8 @@ def ways_of(sae: SAE, found: SearchResult) -> dict[str, Steering]:
     """The ways of steering by what a search found."""
     latent = next(one.latent for one in found.latents if one.latent is not None and one.direction)
     ways = {"SAE, clamp": clamping(sae, latent), "SAE, add": adding(sae.direction(latent))}
+    if found.group is not None and found.group.score.direction is not None:
+        ways["SAE, group found"] = adding(found.group.score.direction)
     means = found.baselines[0].direction
     return ways if means is None else ways | {"SAE, three latents": adding(pursuit(sae, means))}
 
@@ -254,7 +256,7 @@ def main() -> None:
     """Measure, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sizes = {"seeds": 5, "entities": 60, "topics": 20, "landmarks": 20, "nulls": 100, "prompts": 60}
-    sizes |= {"documents": 15_000, "tokens": 3_000_000, "latents": 4096, "k": 16, "sentences": 300}
+    sizes |= {"documents": 30_000, "tokens": 4_500_000, "latents": 8192, "k": 16, "sentences": 300}
     for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--name", default="discovery", help="of the file in benchmarks/results")

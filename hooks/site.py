@@ -139,7 +139,7 @@ def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> 
         if isinstance(one, Site):
             found.append(one)
         else:
-            found += match(one, sites) if "*" in one else [Site.parse(one)]
+            found += match(one, sites) if any(sign in one for sign in "*?[") else [Site.parse(one)]
     return tuple(dict.fromkeys(found))
 
 

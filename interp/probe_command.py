@@ -9,7 +9,7 @@ import typer
 from hooks import Position, load
 from hooks.errors import nearest
 from hooks.position import index, last
-from hooks.site import match
+from hooks.site import named
 from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, sweep
 
 PROBES: dict[str, type[Probe]] = {
@@ -46,7 +46,7 @@ def probe_command(
 
     disable_progress_bar()
     loaded = load(model)
-    sites = [site for glob in at or ["resid_post.*"] for site in match(glob, loaded.sites)]
+    sites = named(at or ["resid_post.*"], loaded.sites)
     grid = sweep(
         loaded,
         labelled,

@@ -133,6 +133,7 @@ def test_the_order_of_the_sites_does_not_matter(gpt2: Model) -> None:
 def test_a_glob_asks_for_every_site_that_it_matches(gpt2: Model) -> None:
     acts = capture(gpt2, "Fog", ["resid_post.*", "blocks.*.hook_resid_post", mlp_act[1]])
     assert acts.sites == (*(resid_post[i] for i in range(gpt2.n_layers)), mlp_act[1])
+    assert capture(gpt2, "Fog", ["resid_post.[01]", "resid_p?st.1"]).sites == (resid_post[0], resid_post[1])
     with pytest.raises(ValueError, match=r"no site is called 'resid_pots\.\*'; did you mean .*resid_post"):
         capture(gpt2, "Fog", "resid_pots.*")
 
