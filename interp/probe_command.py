@@ -8,8 +8,8 @@ import typer
 
 from hooks import Position, load
 from hooks.errors import nearest
+from hooks.model import chosen
 from hooks.position import index, last
-from hooks.site import named
 from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, sweep
 
 PROBES: dict[str, type[Probe]] = {
@@ -46,7 +46,7 @@ def probe_command(
 
     disable_progress_bar()
     loaded = load(model)
-    sites = named(at or ["resid_post.*"], loaded.sites)
+    sites = chosen(loaded, at or ["resid_post.*"])
     grid = sweep(
         loaded,
         labelled,
