@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hooks.errors import nearest
 from interp.sae.initial import random_rows
-from interp.sae.pieces import Piece, Sums, dense_pieces, pieces, squares
+from interp.sae.pieces import Piece, Sums, dense_pieces, pieces, squares, where_on
 from interp.sae.ranking import Encoder
 from interp.sae.sae import SAE, Step
 
@@ -110,22 +110,23 @@ class JumpReLU(SAE):
         by, floor = Encoder(self.W_enc.T, self.b_enc), theta - self.bandwidth / 2
         for at, z in pieces(rows, by, floor) if lift is None else dense_pieces(rows, by):
             x, above = rows[at], z.values - z.of(theta)
-            on = above > 0
-            f = z.values * on
+            f = where_on(z.values, above)
             error = z.times(f, self.W_dec).add_(self.b_dec).sub_(x)
             sums.add(z, f, error)
             g = error.mul_(2 / n)
             for_f = z.dots(g, self.W_dec)
-            for_step = self._penalise(z, f, on, norms, n, sums, for_f, for_norms)
-            near = (above / self.bandwidth).abs_() < 0.5
-            for_theta += (z.total(near * for_f) * theta + z.total(near * for_step)) / -self.bandwidth
-            for_z = for_f.mul_(on)
-            if lift is not None:
-                below = z.values < theta
-                sums.loss = sums.loss - (above * below).sum(0) @ (lift * norms)
-                for_norms -= lift * z.total(above * below)
-                for_theta += lift * norms * below.sum(0)
-                for_z -= lift * norms * below
+            for_step = self._penalise(z, f, norms, n, sums, for_f, for_norms)
+            below = None if lift is None else above.clamp(max=0)
+            near = above.abs_().lt_(self.bandwidth / 2)
+            for_theta += (z.total(near * for_f) * theta + z.total(near.mul_(for_step))) / -self.bandwidth
+            for_z = where_on(for_f, f)
+            if lift is not None and below is not None:
+                short = z.total(below)
+                sums.loss = sums.loss - short @ (lift * norms)
+                for_norms -= lift * short
+                raised = below.lt_(0)
+                for_theta += lift * norms * z.total(raised)
+                for_z -= lift * norms * raised
             z.add_transposed(W_dec, f, g)
             z.add_transposed(W_enc, for_z, x)
             b_enc += z.total(for_z)
@@ -146,7 +147,7 @@ class JumpReLU(SAE):
         return {name: getattr(self, name) for name in (*names, "pre_act_coefficient")}
 
     def _penalise(
-        self, z: Piece, f: Tensor, on: Tensor, norms: Tensor, n: int, sums: Sums, for_f: Tensor, for_norms: Tensor
+        self, z: Piece, f: Tensor, norms: Tensor, n: int, sums: Sums, for_f: Tensor, for_norms: Tensor
     ) -> Tensor:
         """Add a piece's penalty to the loss and to the gradients of f and of norms; the gradient of H(z - theta)."""
         weight = self.sparsity_share * self.coefficient / n
@@ -158,9 +159,9 @@ class JumpReLU(SAE):
             for_f += slope.mul_(z.of(norms))
             return f.new_zeros(())
         if self.target_l0 is None:
-            sums.loss = sums.loss + weight * on.sum().to(f.dtype)
+            sums.loss = sums.loss + weight * f.count_nonzero().to(f.dtype)
             return f.new_tensor(weight)
-        excess = z.per_row(on.to(f.dtype)) - self.target_l0
+        excess = z.per_row((f > 0).to(f.dtype)) - self.target_l0
         sums.loss = sums.loss + weight * 2 / self.target_l0 * squares(excess)
         return z.by_row(excess * (weight * 4 / self.target_l0))
 

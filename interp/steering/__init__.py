@@ -2,6 +2,7 @@
 
 from interp.steering.beside import Beside, beside
 from interp.steering.beyond import Damage, damage, normal_range
+from interp.steering.by_effect import Effect, by_effect, effects
 from interp.steering.choose_dose import ChosenDose, choose_dose
 from interp.steering.clamp import clamp_latent, clamping
 from interp.steering.condition import Condition, Sampling, sample
@@ -21,6 +22,7 @@ __all__ = [
     "Conditional",
     "Damage",
     "DoseResponse",
+    "Effect",
     "Names",
     "Recipe",
     "Sampling",
@@ -30,6 +32,7 @@ __all__ = [
     "adding",
     "affine",
     "beside",
+    "by_effect",
     "capping",
     "chat",
     "choose_dose",
@@ -37,6 +40,7 @@ __all__ = [
     "clamping",
     "damage",
     "dose_response",
+    "effects",
     "judging",
     "normal_range",
     "projecting",

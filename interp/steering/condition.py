@@ -96,14 +96,32 @@ def sample(
     for i, way in enumerate(ways or [None]):
         mine = repeated[i :: max(len(ways), 1)]
         with steer(model, way, dose) if way else nullcontext():
-            texts += _generate(model, [preamble + prompt for prompt in mine], sampling)
+            texts += continued(model, [preamble + prompt for prompt in mine], sampling)
         given += mine
-    nats, lengths = surprisal(model, given, texts)
+    return measured(dose, given, texts, names, *surprisal(model, given, texts))
+
+
+def measured(
+    dose: float,
+    prompts: Sequence[str],
+    texts: Sequence[str],
+    names: Callable[[str], bool],
+    nats: Float[Tensor, "example"],
+    lengths: Int[Tensor, "example"],
+) -> Condition:
+    """The condition of continuations whose `surprisal` is known.
+
+    Errors: `ValueError` when every continuation is empty.
+
+    ```python
+    measured(1.0, prompts, texts, names, *surprisal(model, prompts, texts))
+    ```
+    """
     if not lengths.any():
         raise ValueError(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
     return Condition(
         dose=dose,
-        prompts=tuple(given),
+        prompts=tuple(prompts),
         texts=tuple(texts),
         named=torch.tensor([names(text) for text in texts]),
         surprisal=nats,
@@ -112,7 +130,13 @@ def sample(
     )
 
 
-def _generate(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
+def continued(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
+    """A continuation of each prompt, whatever `per_prompt` says, batch by batch.
+
+    ```python
+    continued(model, ["I walked"], Sampling(max_new_tokens=20))
+    ```
+    """
     texts: list[str] = []
     for start in range(0, len(prompts), sampling.batch_size):
         texts += model.generate(

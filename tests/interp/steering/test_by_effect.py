@@ -1,0 +1,98 @@
+"""Latents chosen by what the model says when they are turned up, on a model where one of them writes a known letter."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from hooks import Direction, Model
+from hooks.site import resid_post
+from interp.sae import TopK
+from interp.steering import Effect, Sampling, adding, by_effect, effects, sample
+
+PROMPTS = ["fog", "the bay", "a red", "I saw"]
+SAMPLING = Sampling(per_prompt=3, max_new_tokens=8, temperature=0.05)
+Z, Y = 7, 11  # the latents that write a letter each
+
+
+def says_z(text: str) -> bool:
+    return "zz" in text
+
+
+def says_both(text: str) -> bool:
+    return "y" in text and "z" in text
+
+
+@pytest.fixture(scope="module")
+def sae(model: Model) -> TopK:
+    """Latents at the last stream: two have the unembedding rows of letters, the others are orthogonal to both."""
+    made = TopK(model.d_model, 16, k=4)
+    letters = model.hf.lm_head.weight.detach()[model.tokenizer.convert_tokens_to_ids(["z", "y"])]
+    plane = torch.linalg.qr(letters.T).Q
+    rows = torch.randn(16, model.d_model, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        made.W_dec.copy_(normalize(rows - rows @ plane @ plane.T, dim=1))
+        made.W_dec[[Z, Y]] = normalize(letters, dim=1)
+        made.max_activation.fill_(float(letters.norm(dim=1).mean()))
+    made.site, made.fingerprint = resid_post[model.n_layers - 1], model.fingerprint
+    return made
+
+
+def test_a_text_of_a_shared_batch_is_steered_as_it_is_alone(model: Model, sae: TopK) -> None:
+    greedy = replace(SAMPLING, per_prompt=1, temperature=0.0, batch_size=3)
+    doses = [(sae.direction(Z), 3.0), (sae.direction(Y), 200.0), (sae.direction(0), 50.0)]
+    together = effects(model, doses, PROMPTS, says_z, sampling=greedy)
+    plain = sample(model, PROMPTS, says_z, sampling=greedy)
+    assert len(together) == 3
+    for effect, (direction, dose) in zip(together, doses, strict=True):
+        alone = sample(model, PROMPTS, says_z, [adding(direction)], dose, greedy)
+        assert effect.condition.texts == alone.texts and effect.dose == dose
+        assert effect.condition.prompts == alone.prompts
+        assert effect.ratio == pytest.approx(alone.perplexity_over(plain).value, rel=1e-5)
+
+
+def test_the_latent_that_writes_the_letter_is_found_among_all(model: Model, sae: TopK) -> None:
+    found = by_effect(model, sae, range(16), PROMPTS, says_z, doses=(1.0, 200.0), sampling=SAMPLING, progress=False)
+    assert found.direction.source == sae.direction(Z).source
+    assert found.condition.naming.value == 1.0 and found.dose == 200.0
+    assert found.direction.cosine(sae.direction(Z)) == pytest.approx(1.0)
+
+
+def test_two_latents_are_joined_where_neither_alone_says_it_all(model: Model, sae: TopK) -> None:
+    warm = replace(SAMPLING, temperature=0.6, per_prompt=8)
+    found = by_effect(model, sae, [Y, Z], PROMPTS, says_both, doses=(20.0, 40.0), sampling=warm, progress=False)
+    alone = effects(model, [(sae.direction(i), 40.0) for i in (Y, Z)], PROMPTS, says_both, sampling=warm)
+    assert found.condition.naming.value > max(one.condition.naming.value for one in alone)
+    assert {part.rsplit(" * ")[-1] for part in found.direction.source.split(" + ")} == {
+        sae.direction(Y).source,
+        sae.direction(Z).source,
+    }
+
+
+def test_what_costs_too_much_fluency_is_not_taken_however_often_it_says_it(model: Model, sae: TopK) -> None:
+    dear = effects(model, [(sae.direction(Z), 200.0)], PROMPTS, says_z, sampling=SAMPLING)[0]
+    assert dear.condition.naming.value == 1.0
+    cheap = by_effect(model, sae, [Z], PROMPTS, says_z, doses=(0.01, 1.0), sampling=SAMPLING, progress=False)
+    assert cheap.ratio <= 2
+
+
+@pytest.mark.parametrize(
+    ("latents", "most", "doses", "said"),
+    [
+        ([], 3, (1.0,), "give at least one of each"),
+        ([Z], 0, (1.0,), "give at least one of each"),
+        ([99], 3, (1.0,), "99"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(
+    model: Model, sae: TopK, latents: list[int], most: int, doses: tuple[float, ...], said: str
+) -> None:
+    with pytest.raises((ValueError, IndexError), match=said):
+        by_effect(model, sae, latents, PROMPTS, says_z, doses=doses, most=most, sampling=SAMPLING, progress=False)
+
+
+def test_directions_at_two_sites_share_no_batch(model: Model, sae: TopK) -> None:
+    elsewhere = replace(sae.direction(Z), site=resid_post[0])
+    with pytest.raises(ValueError, match="one site"):
+        effects(model, [(sae.direction(Z), 1.0), (elsewhere, 1.0)], PROMPTS, says_z, sampling=SAMPLING)
