@@ -43,23 +43,28 @@ from interp.demo.turn_up import names  # noqa: E402
 from interp.directions import pursuit  # noqa: E402
 from interp.directions.rows import mean_rows  # noqa: E402
 from interp.estimate import share  # noqa: E402
-from interp.features import Concept, SearchResult, by_text, by_token, search_many  # noqa: E402
+from interp.features import Concept, SearchResult, by_text, by_token, likely, search_many  # noqa: E402
 from interp.landmark.genres import phrases  # noqa: E402
 from interp.sae import SAE, Checkpoint, Member, TopK, activations_of, save, train_many  # noqa: E402
 from interp.sae import load as load_sae  # noqa: E402
 from interp.steering import (  # noqa: E402
     Beside,
+    Condition,
     Conditional,
     Steering,
     adding,
     beside,
+    by_effect,
     clamping,
+    dose_response,
     sparing_threshold,
     steer,
 )
 from probes import Logistic  # noqa: E402
 
 DOSE = 4.0  # of the steering whose condition is tried
+NEAR = (0.7, 0.85, 1.0, 1.2)  # times the dose that was best where latents were chosen by their effect
+EFFECT = "SAE, chosen by effect"
 
 
 class Measured:
@@ -172,7 +177,8 @@ class Measured:
         said = {}
         for seed, sae in zip(self.seeds, self.saes, strict=True):
             mine = self.piece(f"{key} {seed}", lambda s=seed, of=sae: table(self.turned(name, ways_of(of, found()[s]))))
-            said[seed] = common | mine
+            effect = self.piece(f"{key} {seed} by effect", lambda s=seed, of=sae: self.effective(name, of, found()[s]))
+            said[seed] = common | mine | effect
             best = ", ".join(f"{way} {one['naming']['value']:.2f}" for way, one in said[seed].items())
             print(f"seed {seed}  {name}: {best}", flush=True)
         return said
@@ -189,6 +195,25 @@ class Measured:
             sampling=replace(self.settings.sampling, per_prompt=2),
             progress=False,
         )
+
+    def effective(self, name: str, sae: SAE, found: SearchResult) -> dict[str, Any]:
+        """The latents that make the model name it on half of the openings, at doses near the best on the other half."""
+        prompts, named = (
+            phrases()["neutral_openers"][: self.given.prompts],
+            names(replace(self.settings, landmark=name)),
+        )
+        sampling = replace(self.settings.sampling, batch_size=256)
+        more = replace(sampling, per_prompt=2 * sampling.per_prompt)
+        best = by_effect(self.model, sae, likely(sae, found), prompts[::2], named, sampling=more, progress=False)
+        doses = [times * best.dose for times in NEAR]
+        response = dose_response(
+            self.model, adding(best.direction), prompts[1::2], named, doses=doses, sampling=sampling, progress=False
+        )
+        steered, control = response.steered[NEAR.index(1.0)], response.control[NEAR.index(1.0)]
+        some = response.best() if response.fluent() else steered
+        row = entry(steered, response.unsteered) | {"of": best.direction.source}
+        row["some dose"] = entry(some, response.unsteered)
+        return {EFFECT: row, f"{EFFECT}: random direction": entry(control, response.unsteered)}
 
     def conditional(self, seed: int) -> dict[str, Any]:
         """Steer only prompts that speak of the bridge: on which of some unseen ones it acts, and what it leaves."""
@@ -250,6 +275,11 @@ def probes_of(found: SearchResult) -> dict[str, float]:
 def table(found: Beside) -> dict[str, Any]:
     """Per way its dose, mention rate and perplexity ratio."""
     return {way: {"dose": dose, "naming": asdict(n), "ratio": asdict(r)} for way, dose, n, r in found.rows()}
+
+
+def entry(one: Condition, unsteered: Condition) -> dict[str, Any]:
+    """The dose, mention rate and perplexity ratio of one condition."""
+    return {"dose": one.dose, "naming": asdict(one.naming), "ratio": asdict(one.perplexity_over(unsteered))}
 
 
 def main() -> None:

@@ -22,8 +22,10 @@ def verdicts(f1: Mapping[str, Seeds], bridge: str, small: Sequence[bool], moved:
     if small:
         rows.append(bar("searches of shuffled labels with p < 0.05", asdict(share(torch.tensor(small))), "<=", FALSE))
     for seed, marks in moved.items():
-        good = torch.tensor([any(reaches(one, way) for way in one if way.startswith("SAE")) for one in marks.values()])
-        rows.append(bar(f"seed {seed}: landmarks named fluently by the latent", asdict(share(good)), ">=", LANDMARKS))
+        for what, reached in (("the dose chosen", fluent), ("some dose", fluent_at_some)):
+            good = [any(reached(one[way]) for way in one if by_latents(way)) for one in marks.values()]
+            name = f"seed {seed}: landmarks named fluently by latents, at {what}"
+            rows.append(bar(name, asdict(share(torch.tensor(good))), ">=", LANDMARKS))
         rates = [
             one[way]["naming"]["value"]
             for one in marks.values()
@@ -37,11 +39,23 @@ def verdicts(f1: Mapping[str, Seeds], bridge: str, small: Sequence[bool], moved:
     return rows
 
 
-def reaches(ways: Mapping[str, Any], way: str) -> bool:
-    """Whether a way names its landmark often enough, fluently enough; a random direction is none of the ways."""
-    one = ways[way]
-    fluent = one["naming"]["value"] >= NAMED and one["ratio"]["value"] <= FLUENT
-    return fluent and not way.endswith("random direction")
+def by_latents(way: str) -> bool:
+    """Whether a way steers by latents; a random direction beside them does not."""
+    return way.startswith("SAE") and not way.endswith("random direction")
+
+
+def fluent(one: Mapping[str, Any]) -> bool:
+    """Whether a way's mention rate and perplexity ratio are what is asked for, at the dose chosen on other prompts.
+
+    >>> fluent({"naming": {"value": 0.9}, "ratio": {"value": 1.2}})
+    True
+    """
+    return one["naming"]["value"] >= NAMED and one["ratio"]["value"] <= FLUENT
+
+
+def fluent_at_some(one: Mapping[str, Any]) -> bool:
+    """The same at that dose or, where several were measured on the prompts reported on, at any of them."""
+    return fluent(one) or fluent(one.get("some dose", one))
 
 
 def bar(name: str, figure: Mapping[str, Any], sign: str, wanted: float) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 A random GPT-2 reads the same token ids for both, its residual stream is tapped after half of its layers, and a TopK
 autoencoder learns from a mixing buffer of the same size with the same batches, k and learning rate; nothing is logged.
 The time is that of the whole run: filling the buffer, training, and for ours the report on the final weights. Beside it
-the share of that time which is the model's own forward pass. Where the processor multiplies bfloat16, ours is timed with
-`Preselected` too. Writes benchmarks/results/sae_end_to_end.json.
+the share of that time which is the model's own forward pass. Where the processor multiplies bfloat16, ours is timed
+with `Preselected` too. Writes benchmarks/results/sae_end_to_end.json.
 """
 
 import argparse
@@ -151,7 +151,8 @@ def main() -> None:
     rate = {name: median(r.rate for r in found if r.trainer == name) for name in (*mine, SAELENS)}
     for name in mine:
         share = median(r.forward_seconds / r.seconds for r in found if r.trainer == name)
-        for what, value, bar in (("throughput", rate[name] / rate[SAELENS], THROUGHPUT), ("forward pass", share, SHARE)):
+        times = rate[name] / rate[SAELENS]
+        for what, value, bar in (("throughput", times, THROUGHPUT), ("forward pass", share, SHARE)):
             print(f"{'pass' if value >= bar else 'miss'}: {name}: {what} {value:.2f} (at least {bar})")
     command = " ".join(["python benchmarks/sae_end_to_end.py", *sys.argv[1:]])
     write(given.name, command, [asdict(run) for run in found])

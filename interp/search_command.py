@@ -4,20 +4,32 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hooks import Model
-from interp.features import Concept, Describer, FeatureIndex, by_text, by_token, concept_of, search
+from interp.features import (
+    Concept,
+    Describer,
+    FeatureIndex,
+    SearchResult,
+    by_text,
+    by_token,
+    concept_of,
+    likely,
+    search,
+)
 from interp.features.reading import read
 from interp.given import fitting, lines, opened, spelt
 from interp.sae import SAE
 from interp.sae import load as load_sae
 from interp.show import concept_page
+from interp.steering import Names, Sampling, adding, by_effect, effects
 
-SAID, PAGE, DIRECTION = "search.json", "concept.html", "direction.safetensors"
+SAID, PAGE, DIRECTION, EFFECT = "search.json", "concept.html", "direction.safetensors", "effect.safetensors"
 TRIED = 16  # texts read to say how long all will take
 
 
@@ -34,19 +46,25 @@ def search_command(
     within: Annotated[Path | None, typer.Option("--in", help="Texts to find the phrase in, one per line.")] = None,
     index: Annotated[Path | None, typer.Option(help="An index of `interp discover`, for the page.")] = None,
     name: Annotated[str | None, typer.Option(help="What the concept is called.")] = None,
+    say: Annotated[
+        list[str] | None, typer.Option(help="Latents that make the model say this, too; may be repeated.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="What it continues for that, one per line: every second is measured on.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="A folder; the same search is not done twice.")] = Path("found"),
     seed: int = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Find the latents that tell texts that express a concept from texts that do not, and write a page of them."""
-    concept_in = _asked(name, (positive, negative), phrase, within)
+    concept_in, openings = _asked(name, (positive, negative), phrase, within), _openings(say, prompts)
     dictionary, found = load_sae(sae), FeatureIndex.open(index) if index else None
     if found is not None and len(found) != dictionary.d_sae:
         raise ValueError(f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own")
     loaded = opened(model)
     concept = concept_in(loaded)
     unit = by_token if any(concept.mentions) else by_text
-    key = _key(loaded, dictionary, concept, seed, index)
+    key = _key(loaded, dictionary, concept, seed, index, say or [], openings)
     if not _there(out, key):
         typer.echo(
             f"searching {dictionary.d_sae:,} latents at {dictionary.site} for '{concept.name}', by {_size(concept)}"
@@ -57,12 +75,17 @@ def search_command(
         concept_page(out / PAGE, result, found, Describer(found) if found else str)
         if result.best.direction is not None:
             result.best.direction.save(out / DIRECTION)
-        (out / SAID).write_text(json.dumps({"of": key, "said": str(result)}, indent=1) + "\n", encoding="utf-8")
+        said = str(result)
+        if say:
+            said += "\n" + _turned_up(loaded, dictionary, result, openings, Names(tuple(say)), out / EFFECT, quiet)
+        (out / SAID).write_text(json.dumps({"of": key, "said": said}, indent=1) + "\n", encoding="utf-8")
     else:
         typer.echo(f"this search is in {out.resolve()} already")
     typer.echo(json.loads((out / SAID).read_text(encoding="utf-8"))["said"])
     if (out / DIRECTION).exists():
         typer.echo(f"direction of the best latent: {(out / DIRECTION).resolve()}")
+    if (out / EFFECT).exists():
+        typer.echo(f"direction that makes it say so: {(out / EFFECT).resolve()}")
     typer.echo(f"page: {(out / PAGE).resolve()}")
 
 
@@ -78,6 +101,31 @@ def _asked(
             files = lines(yes), lines(no)
             return lambda model: _labelled(model, name or "the concept", *files)
     raise ValueError("say what to search for: either two files, POSITIVE and NEGATIVE, or --phrase WORDS and --in FILE")
+
+
+def _openings(say: list[str] | None, prompts: Path | None) -> list[str]:
+    """The prompts on which latents are turned up; none where nothing is to be said."""
+    if bool(say) != (prompts is not None):
+        raise ValueError("latents are chosen by what they make the model say with both --say WORDS and --prompts FILE")
+    openings = lines(prompts) if prompts else []
+    if prompts and len(openings) < 2:
+        raise ValueError(f"{prompts} holds {len(openings)} prompts: give at least two, to choose on and to measure on")
+    return openings
+
+
+def _turned_up(
+    model: Model, sae: SAE, result: SearchResult, openings: list[str], names: Names, file: Path, quiet: bool
+) -> str:
+    """Choose latents by their effect on every second prompt, keep their direction, say what it does on the others."""
+    drawn = Sampling(per_prompt=4, temperature=0.7)
+    best = by_effect(model, sae, likely(sae, result), openings[::2], names, sampling=drawn, progress=not quiet)
+    best.direction.save(file)
+    control = adding(best.direction).control(0)
+    random = replace(best.direction, vector=control.vector, source=control.source)
+    doses = [(best.direction, best.dose), (random, best.dose)]
+    there = effects(model, doses, openings[1::2], names, sampling=drawn)
+    chosen = f"turned up, on the {len(openings[::2])} prompts it was chosen on: {best}"
+    return "\n".join([chosen, *(f"on the {len(openings[1::2])} others: {effect}" for effect in there)])
 
 
 def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept:
@@ -105,10 +153,12 @@ def _seconds(sae: SAE, model: Model, concept: Concept) -> float:
     return (time.perf_counter() - began) * len(concept.texts) / len(some) * 1.5
 
 
-def _key(model: Model, sae: SAE, concept: Concept, seed: int, index: Path | None) -> str:
+def _key(
+    model: Model, sae: SAE, concept: Concept, seed: int, index: Path | None, say: list[str], openings: list[str]
+) -> str:
     """What makes two searches the same one."""
     told = hashlib.sha256(sae.W_dec.detach().cpu().float().contiguous().numpy().tobytes())
-    told.update(repr((model.fingerprint, str(sae.site), concept, seed, str(index))).encode())
+    told.update(repr((model.fingerprint, str(sae.site), concept, seed, str(index), say, openings)).encode())
     return told.hexdigest()
 
 

@@ -11,6 +11,7 @@ from interp.features.feature import Feature
 from interp.features.group import Group
 from interp.features.index import index
 from interp.features.judge import Explained, explained
+from interp.features.likely import likely
 from interp.features.logits import logit_effect
 from interp.features.negatives import hard_negatives
 from interp.features.phrase import concept_of
@@ -50,6 +51,7 @@ __all__ = [
     "explained",
     "hard_negatives",
     "index",
+    "likely",
     "logit_effect",
     "search",
     "search_many",

@@ -19,7 +19,7 @@ from interp.steering.fluency import surprisal
 FLUENT: Final = 2.0  # a perplexity ratio with room to the 3 that a dose may cost on other prompts
 WEIGHTS: Final = (0.4, 0.8)  # of a further latent, beside the length of those there are
 NEARBY: Final = (0.8, 1.0, 1.25)  # of the best dose so far, at which a further latent is tried
-FINALISTS: Final = 6  # directions and doses that are sampled again, so that the best is not the luckiest
+ROUNDS: Final = ((1, 16), (4, 4))  # continuations of each prompt, and how many doses go on: not the luckiest is best
 
 
 @final
@@ -107,11 +107,12 @@ def by_effect(
     A latent that tells a concept well need not make the model say it (Arad et al. 2025, arXiv:2505.20063): so each is
     turned up, x' = x + dose s u_i with u_i its unit decoder row and s the largest activation of any of them, and the
     best dose at a perplexity ratio of at most 2 is kept. To it a further latent is added, v = u + w u_j, as long as
-    that names the concept more often. Every dose is tried with one continuation of each prompt, and the best six with
-    as many as `sampling` says, drawn anew. The prompts are those a choice is made on: measure the result on others.
+    that names the concept more often. Every dose is tried with one continuation of each prompt, the best 16 with four,
+    the best 4 of these with as many as `sampling` says, each time drawn anew. A choice made on these prompts flatters
+    what is chosen: measure it on others.
 
     Errors: `ValueError` for no latents, or when no dose is that fluent; as `sae.direction`. Cost: `effects` of all
-    latents at all doses, then of six times as many as there are latents left, at most `most` - 1 times.
+    latents at all doses, then of six for each latent left, at most `most` - 1 times.
 
     ```python
     found = by_effect(model, sae, [one.latent for one in result.latents], prompts[::2], Names(("Eiffel Tower",)))
@@ -125,11 +126,15 @@ def by_effect(
     rows = [replace(row, vector=row.unit, scale=scale) for row in rows]
     trial = _Trial(model, prompts, names, sampling or Sampling(), progress)
     best = trial.best([(row, dose) for row in rows for dose in doses])
+    if best is None:
+        raise ValueError(
+            f"no dose of {len(rows)} latents has a perplexity ratio of at most {FLUENT:g}: try lower doses"
+        )
     left = [row for row in rows if row.source != best.direction.source]
     for _ in range(min(most, len(rows)) - 1):
         wider = [(_with(best.direction, row, w), best.dose * d) for row in left for w in WEIGHTS for d in NEARBY]
         grown = trial.best(wider)
-        if grown.condition.naming.value <= best.condition.naming.value:
+        if grown is None or grown.condition.naming.value <= best.condition.naming.value:
             break
         best = grown
         left = [row for row in left if not best.direction.source.endswith(f"* {row.source}")]
@@ -144,20 +149,19 @@ class _Trial:
     sampling: Sampling
     progress: bool
 
-    def best(self, doses: Sequence[tuple[Direction, float]]) -> Effect:
-        """The fluent dose that names it most often: the first ones with one continuation each, sampled again."""
-        scouted = self._fluent(doses, replace(self.sampling, per_prompt=1))
-        again = [(one.direction, one.dose) for one in scouted[:FINALISTS]]
-        return self._fluent(again, replace(self.sampling, seed=self.sampling.seed + 1))[0]
+    def best(self, doses: Sequence[tuple[Direction, float]]) -> Effect | None:
+        """The fluent dose that names it most often, in rounds of fewer doses, more continuations; None if none is."""
+        drawn, best = [*ROUNDS, (self.sampling.per_prompt, 1)], None
+        for seed, (per_prompt, kept) in enumerate(drawn, self.sampling.seed):
+            found = self._fluent(doses, replace(self.sampling, per_prompt=per_prompt, seed=seed)) if doses else []
+            doses, best = [(one.direction, one.dose) for one in found[:kept]], next(iter(found), None)
+        return best
 
     def _fluent(self, doses: Sequence[tuple[Direction, float]], sampling: Sampling) -> list[Effect]:
         found = effects(self.model, doses, self.prompts, self.names, sampling=sampling, progress=self.progress)
-        fluent = [one for one in found if one.ratio <= FLUENT]
-        if not fluent:
-            raise ValueError(
-                f"none of {len(doses)} doses has a perplexity ratio of at most {FLUENT:g}: try lower doses"
-            )
-        return sorted(fluent, key=lambda one: (-one.condition.naming.value, one.ratio))
+        return sorted(
+            (one for one in found if one.ratio <= FLUENT), key=lambda one: (-one.condition.naming.value, one.ratio)
+        )
 
 
 def _with(v: Direction, row: Direction, weight: float) -> Direction:

@@ -79,6 +79,34 @@ def test_a_search_is_not_done_twice_and_another_does_not_overwrite_it(made: dict
     assert "holds another search" in refused(*words, "--seed", "1")
 
 
+def test_a_search_also_turns_latents_up_and_measures_them_on_other_prompts(
+    made: dict[str, str], tmp_path: Path
+) -> None:
+    words = [
+        "search",
+        made["model"],
+        made["sae"],
+        made["fog"],
+        made["sun"],
+        "--out",
+        str(tmp_path / "found"),
+        "--quiet",
+    ]
+    (tmp_path / "openings").write_text("I saw\nthe bay\na red\nfog and", encoding="utf-8")
+    said = call(*words, "--say", "a", "--say", "e", "--prompts", str(tmp_path / "openings"))
+    turned, others, random = [line for line in said.splitlines() if "names it" in line]
+    assert turned.startswith("turned up, on the 2 prompts it was chosen on: sae latent")
+    assert others.startswith("on the 2 others: sae latent")
+    assert random.startswith("on the 2 others: random direction of equal norm")
+    assert Direction.load(tmp_path / "found" / "effect.safetensors").site == resid_post[1]
+    assert "holds another search" in refused(*words)
+    assert "both --say WORDS and --prompts FILE" in refused(*words, "--say", "a")
+    (tmp_path / "openings").write_text("I saw", encoding="utf-8")
+    assert "holds 1 prompts: give at least two" in refused(
+        *words, "--say", "a", "--prompts", str(tmp_path / "openings")
+    )
+
+
 def test_a_phrase_is_searched_for_by_the_tokens_that_name_it(made: dict[str, str], tmp_path: Path) -> None:
     words = ["search", made["model"], made["sae"], "--phrase", "fog", "--in", made["all"], "--quiet"]
     said = call(*words, "--out", str(tmp_path / "found"))

@@ -5,7 +5,7 @@ import torch
 
 from hooks import Direction, Model, capture
 from hooks.site import embed, resid_post
-from interp.features import Concept, Mention, by_token, concept_of, explain, search, similar
+from interp.features import Concept, Mention, by_token, concept_of, explain, likely, search, similar
 from interp.features.components import component_score
 from interp.features.concept import halves
 from interp.features.group import Member, note
@@ -126,6 +126,17 @@ def test_the_latent_of_a_direction_is_found_and_no_random_one_comes_near(letters
     drawn = torch.randn(100, gpt2.d_model, generator=torch.Generator().manual_seed(9))
     best = [similar(letters, Direction(v, embed, "random"), top=1).latents[0][1] for v in drawn]
     assert sum(cosine < found.chance for cosine in best) >= 85
+
+
+def test_likely_are_the_latents_that_tell_a_concept_then_those_that_write_it_and_none_that_never_fired(
+    gpt2: Model, letters: TopK
+) -> None:
+    found = search(letters, gpt2, split_concept(), permutations=20)
+    telling = [score.latent for score in found.latents[:2]]
+    writing = [latent for latent, _ in similar(letters, found.baselines[0].direction, top=2).latents]
+    assert likely(letters, found, top=2) == tuple(dict.fromkeys([*telling, *writing]))
+    letters.max_activation[telling[0]] = 0
+    assert telling[0] not in likely(letters, found, top=2) and telling[1] in likely(letters, found, top=2)
 
 
 def test_a_direction_of_another_place_or_model_is_not_searched(letters: TopK) -> None:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from hooks import Direction, Model
+from hooks import Model
 from hooks.site import resid_post
 from interp.sae import TopK
-from interp.steering import Effect, Sampling, adding, by_effect, effects, sample
+from interp.steering import Sampling, adding, by_effect, effects, sample
 
 PROMPTS = ["fog", "the bay", "a red", "I saw"]
 SAMPLING = Sampling(per_prompt=3, max_new_tokens=8, temperature=0.05)
-Z, Y = 7, 11  # the latents that write a letter each
+Z, Y, LEAST = 7, 11, 3  # latents that write a letter each, and one that writes what is never said
 
 
 def says_z(text: str) -> bool:
@@ -26,7 +26,7 @@ def says_both(text: str) -> bool:
 
 @pytest.fixture(scope="module")
 def sae(model: Model) -> TopK:
-    """Latents at the last stream: two have the unembedding rows of letters, the others are orthogonal to both."""
+    """Latents at the last stream: two have the unembedding rows of letters, one the row of the least likely token."""
     made = TopK(model.d_model, 16, k=4)
     letters = model.hf.lm_head.weight.detach()[model.tokenizer.convert_tokens_to_ids(["z", "y"])]
     plane = torch.linalg.qr(letters.T).Q
@@ -34,6 +34,8 @@ def sae(model: Model) -> TopK:
     with torch.no_grad():
         made.W_dec.copy_(normalize(rows - rows @ plane @ plane.T, dim=1))
         made.W_dec[[Z, Y]] = normalize(letters, dim=1)
+        least = int(model.run(PROMPTS[:2]).log_softmax(-1).mean((0, 1)).argmin())
+        made.W_dec[LEAST] = normalize(model.hf.lm_head.weight.detach()[least], dim=0)
         made.max_activation.fill_(float(letters.norm(dim=1).mean()))
     made.site, made.fingerprint = resid_post[model.n_layers - 1], model.fingerprint
     return made
@@ -71,10 +73,13 @@ def test_two_latents_are_joined_where_neither_alone_says_it_all(model: Model, sa
 
 
 def test_what_costs_too_much_fluency_is_not_taken_however_often_it_says_it(model: Model, sae: TopK) -> None:
-    dear = effects(model, [(sae.direction(Z), 200.0)], PROMPTS, says_z, sampling=SAMPLING)[0]
-    assert dear.condition.naming.value == 1.0
-    cheap = by_effect(model, sae, [Z], PROMPTS, says_z, doses=(0.01, 1.0), sampling=SAMPLING, progress=False)
-    assert cheap.ratio <= 2
+    least = sample(model, PROMPTS, says_z, [adding(sae.direction(LEAST))], 400.0, SAMPLING).texts[0][-1]
+    dear = effects(model, [(sae.direction(LEAST), 400.0)], PROMPTS, lambda text: least in text, sampling=SAMPLING)[0]
+    assert dear.condition.naming.value == 1.0 and dear.ratio > 2
+    found = by_effect(
+        model, sae, [LEAST, 0], PROMPTS, lambda text: least in text, doses=(400.0,), sampling=SAMPLING, progress=False
+    )
+    assert found.direction.source == sae.direction(0).source and found.ratio <= 2
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,7 @@ def test_what_costs_too_much_fluency_is_not_taken_however_often_it_says_it(model
         ([], 3, (1.0,), "give at least one of each"),
         ([Z], 0, (1.0,), "give at least one of each"),
         ([99], 3, (1.0,), "99"),
+        ([LEAST], 1, (400.0,), "no dose of 1 latents has a perplexity ratio of at most 2: try lower doses"),
     ],
 )
 def test_what_cannot_be_tried_is_refused(
