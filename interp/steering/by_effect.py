@@ -12,9 +12,11 @@ from tqdm import tqdm
 from hooks import Direction, Intervention, Model, intervene
 from hooks.interventions import Rows
 from hooks.position import everywhere
+from interp.estimate import Estimate
 from interp.sae import SAE
 from interp.steering.condition import Condition, Sampling, continued, measured, sample
 from interp.steering.fluency import surprisal
+from interp.steering.steering import adding
 
 FLUENT: Final = 2.0  # a perplexity ratio with room to the 3 that a dose may cost on other prompts
 WEIGHTS: Final = (0.4, 0.8)  # of a further latent, beside the length of those there are
@@ -25,11 +27,11 @@ ROUNDS: Final = ((1, 16), (4, 4))  # continuations of each prompt, and how many 
 @final
 @dataclass(frozen=True)
 class Effect:
-    """What the model says when a dose of a direction is added: `condition`, and its perplexity over the unsteered."""
+    """What the model says when a dose of a direction is added, and its perplexity over that of unsteered text."""
 
     direction: Direction
     condition: Condition
-    ratio: float
+    ratio: Estimate
 
     @property
     def dose(self) -> float:
@@ -37,10 +39,10 @@ class Effect:
         return self.condition.dose
 
     def __str__(self) -> str:
-        naming = self.condition.naming
+        naming, ratio = self.condition.naming, self.ratio
         return (
-            f"{self.direction.source}: dose {self.dose:g} names it {naming.value:.2f} [{naming.low:.2f}, "
-            f"{naming.high:.2f}], perplexity ratio {self.ratio:.2f}"
+            f"{self.direction.source}: dose {self.dose:.3g} names it {naming.value:.2f} [{naming.low:.2f}, "
+            f"{naming.high:.2f}], perplexity ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
         )
 
 
@@ -58,27 +60,30 @@ def effects(
     As `sample` with each in turn, but continuations of several directions share a batch, each row with its own vector,
     which is several times as fast. A dose whose continuations are all empty is left out.
 
-    Errors: `ValueError` for no directions or no prompts, directions at several sites or of another model. Cost: for
-    `per_prompt` continuations of each prompt and dose `max_new_tokens` cached passes of a token and one pass of the
+    Errors: `ValueError` for no directions or no prompts, directions at several sites or of another model, a dose that
+    is not finite. Cost: for `per_prompt` continuations of each prompt and dose `max_new_tokens` cached passes of a token and one pass of the
     whole; as many unsteered.
 
     ```python
-    best = max(effects(model, [(sae.direction(i), 1.0) for i in (3, 17)], prompts, names), key=lambda e: e.ratio)
+    for effect in effects(model, [(sae.direction(i), 1.0) for i in (3, 17)], prompts, names):
+        print(effect)
     ```
     """
     sampling = sampling or Sampling()
-    if not doses or len({direction.site for direction, _ in doses}) > 1:
-        raise ValueError(
-            f"{len(doses)} doses at {sorted({str(d.site) for d, _ in doses})}: give directions at one site"
-        )
+    sites = {direction.site for direction, _ in doses}
+    if len(sites) != 1:
+        raise ValueError(f"{len(doses)} doses at the sites {sorted(map(str, sites))}: give directions at one site")
+    for direction, dose in doses:
+        adding(direction).dose(dose)  # refuses one that is not finite
+    foreign = next((one.fingerprint for one, _ in doses if one.fingerprint not in (None, model.fingerprint)), None)
     plain = sample(model, prompts, names, sampling=sampling)
     repeated = [prompt for prompt in prompts for _ in range(sampling.per_prompt)]
     given = repeated * len(doses)
-    vectors = torch.stack([dose * one.scale * one.unit for one, dose in doses]).repeat_interleave(len(repeated), 0)
+    vectors = torch.stack([dose * adding(one).vector for one, dose in doses]).repeat_interleave(len(repeated), 0)
     texts, per_batch = [], max(1, sampling.batch_size)
     for start in tqdm(range(0, len(given), per_batch), "directions", disable=not progress, unit="batch"):
         part = slice(start, start + per_batch)
-        with intervene(model, {doses[0][0].site: _each(vectors[part], doses[0][0].fingerprint)}):
+        with intervene(model, {doses[0][0].site: _each(vectors[part], foreign)}):
             texts += continued(model, given[part], replace(sampling, seed=sampling.seed + start))
     nats, lengths = surprisal(model, given, texts)
     found = []
@@ -86,7 +91,7 @@ def effects(
         own = slice(i * len(repeated), (i + 1) * len(repeated))
         if bool(lengths[own].any()):
             said = measured(dose, given[own], texts[own], names, nats[own], lengths[own])
-            found.append(Effect(direction, said, said.perplexity.value / plain.perplexity.value))
+            found.append(Effect(direction, said, said.perplexity_over(plain)))
     return tuple(found)
 
 
@@ -130,14 +135,15 @@ def by_effect(
         raise ValueError(
             f"no dose of {len(rows)} latents has a perplexity ratio of at most {FLUENT:g}: try lower doses"
         )
-    left = [row for row in rows if row.source != best.direction.source]
+    left = [row for row in rows if row is not best.direction]
     for _ in range(min(most, len(rows)) - 1):
-        wider = [(_with(best.direction, row, w), best.dose * d) for row in left for w in WEIGHTS for d in NEARBY]
-        grown = trial.best(wider)
+        wider = [(_with(best.direction, row, w), row) for row in left for w in WEIGHTS]
+        grown = trial.best([(wide, best.dose * times) for wide, _ in wider for times in NEARBY])
         if grown is None or grown.condition.naming.value <= best.condition.naming.value:
             break
         best = grown
-        left = [row for row in left if not best.direction.source.endswith(f"* {row.source}")]
+        taken = next(row for wide, row in wider if wide is best.direction)
+        left = [row for row in left if row is not taken]
     return best
 
 
@@ -160,7 +166,8 @@ class _Trial:
     def _fluent(self, doses: Sequence[tuple[Direction, float]], sampling: Sampling) -> list[Effect]:
         found = effects(self.model, doses, self.prompts, self.names, sampling=sampling, progress=self.progress)
         return sorted(
-            (one for one in found if one.ratio <= FLUENT), key=lambda one: (-one.condition.naming.value, one.ratio)
+            (one for one in found if one.ratio.value <= FLUENT),
+            key=lambda one: (-one.condition.naming.value, one.ratio.value),
         )
 
 

@@ -51,7 +51,7 @@ def test_a_text_of_a_shared_batch_is_steered_as_it_is_alone(model: Model, sae: T
         alone = sample(model, PROMPTS, says_z, [adding(direction)], dose, greedy)
         assert effect.condition.texts == alone.texts and effect.dose == dose
         assert effect.condition.prompts == alone.prompts
-        assert effect.ratio == pytest.approx(alone.perplexity_over(plain).value, rel=1e-5)
+        assert effect.ratio.value == pytest.approx(alone.perplexity_over(plain).value, rel=1e-5)
 
 
 def test_the_latent_that_writes_the_letter_is_found_among_all(model: Model, sae: TopK) -> None:
@@ -75,11 +75,11 @@ def test_two_latents_are_joined_where_neither_alone_says_it_all(model: Model, sa
 def test_what_costs_too_much_fluency_is_not_taken_however_often_it_says_it(model: Model, sae: TopK) -> None:
     least = sample(model, PROMPTS, says_z, [adding(sae.direction(LEAST))], 400.0, SAMPLING).texts[0][-1]
     dear = effects(model, [(sae.direction(LEAST), 400.0)], PROMPTS, lambda text: least in text, sampling=SAMPLING)[0]
-    assert dear.condition.naming.value == 1.0 and dear.ratio > 2
+    assert dear.condition.naming.value == 1.0 and dear.ratio.value > 2
     found = by_effect(
         model, sae, [LEAST, 0], PROMPTS, lambda text: least in text, doses=(400.0,), sampling=SAMPLING, progress=False
     )
-    assert found.direction.source == sae.direction(0).source and found.ratio <= 2
+    assert found.direction.source == sae.direction(0).source and found.ratio.value <= 2
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,11 @@ def test_directions_at_two_sites_share_no_batch(model: Model, sae: TopK) -> None
     elsewhere = replace(sae.direction(Z), site=resid_post[0])
     with pytest.raises(ValueError, match="one site"):
         effects(model, [(sae.direction(Z), 1.0), (elsewhere, 1.0)], PROMPTS, says_z, sampling=SAMPLING)
+
+
+def test_a_dose_that_is_no_number_and_a_direction_of_another_model_are_refused(model: Model, sae: TopK) -> None:
+    with pytest.raises(ValueError, match="the dose is nan: give a finite number"):
+        effects(model, [(sae.direction(Z), 1.0), (sae.direction(Y), float("nan"))], PROMPTS, says_z, sampling=SAMPLING)
+    foreign = replace(sae.direction(Y), fingerprint="another")
+    with pytest.raises(ValueError, match="another model"):
+        effects(model, [(sae.direction(Z), 1.0), (foreign, 1.0)], PROMPTS, says_z, sampling=SAMPLING)
