@@ -61,8 +61,8 @@ def effects(
     which is several times as fast. A dose whose continuations are all empty is left out.
 
     Errors: `ValueError` for no directions or no prompts, directions at several sites or of another model, a dose that
-    is not finite. Cost: for `per_prompt` continuations of each prompt and dose `max_new_tokens` cached passes of a token and one pass of the
-    whole; as many unsteered.
+    is not finite. Cost: for `per_prompt` continuations of each prompt and dose `max_new_tokens` cached passes of a
+    token and one pass of the whole; as many unsteered.
 
     ```python
     for effect in effects(model, [(sae.direction(i), 1.0) for i in (3, 17)], prompts, names):
