@@ -16,11 +16,12 @@ Fold = tuple[Record, str, Score | None]  # a latent, its label, and what a searc
 
 def folded(latents: Iterable[Fold]) -> str:
     """The folds of some latents with their search box and script: one such list to a page."""
-    found = []
-    for record, label, score in latents:
+    listed, found = list(latents), []
+    here = {record.latent for record, _, _ in listed}
+    for record, label, score in listed:
         figure = f"F1 {score.held_out.f1:.2f}" if score else f"{record.evidence.firing_rate:.2%} of tokens"
         head = f"<b>{record.latent}</b><span>{escape(label)}</span><small>{figure}</small>"
-        found.append((f"latent-{record.latent}", head, record_body(record, score)))
+        found.append((f"latent-{record.latent}", head, record_body(record, score, here)))
     return fold_list(found, "latents")
 
 

@@ -1,5 +1,6 @@
 """What an index knows of one latent, as a piece of a page, with the evidence for a concept where one was searched."""
 
+from collections.abc import Collection
 from itertools import groupby
 
 from interp.features import Example, Record, Score
@@ -18,8 +19,8 @@ def record_html(record: Record, label: str, score: Score | None = None) -> Html:
     return Html(f"<h3>Latent {record.latent}: {escape(label)}</h3>{record_body(record, score)}")
 
 
-def record_body(record: Record, score: Score | None = None) -> str:
-    """The HTML of one latent, without its label."""
+def record_body(record: Record, score: Score | None = None, here: Collection[int] = ()) -> str:
+    """The HTML of one latent, without its label; those it fires with are links where the page has them `here`."""
     e = record.evidence
     if not e.examples:
         return f"<p>Latent {record.latent} never fires on these texts.</p>"
@@ -42,7 +43,7 @@ def record_body(record: Record, score: Score | None = None) -> str:
         + f"<h4>Texts where it is highest</h4>{_examples(e.examples, e.largest)}"
         + f"<h4>Texts drawn at random from all it fires on</h4>{_examples(record.sampled, e.largest)}"
         + f"<div class='beside'><div><h4>How strongly it fires</h4>{_bars(e.counts.tolist(), e.edges.tolist())}"
-        + f"{_partners(record)}</div>{tables}</div>"
+        + f"{_partners(record, here)}</div>{tables}</div>"
     )
 
 
@@ -56,10 +57,12 @@ def _against(score: Score) -> str:
     )
 
 
-def _partners(record: Record) -> str:
+def _partners(record: Record, here: Collection[int]) -> str:
     if not record.partners:
         return "<p>No other latent fires with it.</p>"
-    others = ", ".join(f'<a href="#latent-{i}">{i}</a> ({j:.2f})' for i, j in record.partners[:SHOWN])
+    others = ", ".join(
+        (f'<a href="#latent-{i}">{i}</a>' if i in here else str(i)) + f" ({j:.2f})" for i, j in record.partners[:SHOWN]
+    )
     return f"<p>Fires with latents {others}: the Jaccard index of their firings.</p>"
 
 

@@ -104,6 +104,13 @@ def test_every_latent_is_a_fold_of_its_own_that_a_link_reaches(page: str) -> Non
     assert "Latent 9 never fires on these texts." in never.text
 
 
+def test_a_latent_that_is_not_on_the_page_is_named_and_no_link(index: FeatureIndex, tmp_path: Path) -> None:
+    alone = browse(tmp_path / "p.html", index, [2], lambda _: "").read_text("utf-8")
+    read = Reader(bodies(alone)[0])
+    assert "Fires with latents 3 (0.50)" in read.text and not [t for t, _ in read.tags if t == "a"]
+    assert "href" not in record_html(record(2), "")._repr_html_()
+
+
 def test_the_histogram_has_a_bar_for_every_bin_that_counts_something(page: str) -> None:
     heights = [[float(a["height"]) for t, a in Reader(body).tags if t == "rect"] for body in bodies(page)]
     assert heights == [[40.0, 8.0], [40.0, 8.0], []]
