@@ -198,10 +198,8 @@ class Measured:
 
     def effective(self, name: str, sae: SAE, found: SearchResult) -> dict[str, Any]:
         """The latents that make the model name it on half of the openings, at doses near the best on the other half."""
-        prompts, named = (
-            phrases()["neutral_openers"][: self.given.prompts],
-            names(replace(self.settings, landmark=name)),
-        )
+        prompts = phrases()["neutral_openers"][: self.given.prompts]
+        named = names(replace(self.settings, landmark=name))
         sampling = replace(self.settings.sampling, batch_size=256)
         more = replace(sampling, per_prompt=2 * sampling.per_prompt)
         best = by_effect(self.model, sae, likely(sae, found), prompts[::2], named, sampling=more, progress=False)

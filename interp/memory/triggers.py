@@ -133,7 +133,9 @@ def triggers(
     found.examples(model, 17)
     ```
     """
-    (found,) = triggers_by_layer(model, data, (layer,), top=top, sign=sign, batch_size=batch_size, progress=progress)
+    (found,) = triggers_by_layer(
+        model, data, (layer,), top=top, sign=sign, batch_size=batch_size, progress=progress
+    )
     return found
 
 
