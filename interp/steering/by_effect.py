@@ -73,13 +73,14 @@ def effects(
     sites = {direction.site for direction, _ in doses}
     if len(sites) != 1:
         raise ValueError(f"{len(doses)} doses at the sites {sorted(map(str, sites))}: give directions at one site")
-    for direction, dose in doses:
-        adding(direction).dose(dose)  # refuses one that is not finite
+    ways = [(adding(direction), dose) for direction, dose in doses]
+    for way, dose in ways:
+        way.dose(dose)  # refuses one that is not finite
     foreign = next((one.fingerprint for one, _ in doses if one.fingerprint not in (None, model.fingerprint)), None)
     plain = sample(model, prompts, names, sampling=sampling)
     repeated = [prompt for prompt in prompts for _ in range(sampling.per_prompt)]
     given = repeated * len(doses)
-    vectors = torch.stack([dose * adding(one).vector for one, dose in doses]).repeat_interleave(len(repeated), 0)
+    vectors = torch.stack([dose * way.vector for way, dose in ways]).repeat_interleave(len(repeated), 0)
     texts, per_batch = [], max(1, sampling.batch_size)
     for start in tqdm(range(0, len(given), per_batch), "directions", disable=not progress, unit="batch"):
         part = slice(start, start + per_batch)
