@@ -2,13 +2,15 @@
 
 from interp.steering.beside import Beside, beside
 from interp.steering.beyond import Damage, damage, normal_range
-from interp.steering.by_effect import Effect, by_effect, effects
+from interp.steering.by_effect import by_effect
 from interp.steering.choose_dose import ChosenDose, choose_dose
 from interp.steering.clamp import clamp_latent, clamping
 from interp.steering.condition import Condition, Sampling, sample
 from interp.steering.conditional import Conditional, projections, sparing_threshold, threshold_of
 from interp.steering.dose_response import DoseResponse, dose_response
+from interp.steering.effects import Effect, effects
 from interp.steering.names import Names
+from interp.steering.naming_slope import naming_slope
 from interp.steering.recipe import Recipe, SteeredModel, chat
 from interp.steering.scorers import judging, projecting
 from interp.steering.steer import steer
@@ -42,6 +44,7 @@ __all__ = [
     "dose_response",
     "effects",
     "judging",
+    "naming_slope",
     "normal_range",
     "projecting",
     "projections",

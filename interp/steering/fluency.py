@@ -31,7 +31,7 @@ def surprisal(
     for start in range(0, len(prompts), batch_size):
         head, tail = prompts[start : start + batch_size], continuations[start : start + batch_size]
         tokens = model.tokens([a + b for a, b in zip(head, tail, strict=True)])
-        chosen = _past(tokens, [len(a) for a in head])[:, 1:]
+        chosen = of_continuation(tokens, [len(a) for a in head])[:, 1:]
         with torch.no_grad():
             log_p = model.run(tokens)[:, :-1].float().log_softmax(-1)
         picked = log_p.gather(-1, tokens.ids[:, 1:, None].to(log_p.device))[..., 0].cpu()
@@ -40,7 +40,11 @@ def surprisal(
     return torch.cat(nats), torch.cat(lengths)
 
 
-def _past(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:
+def of_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:
+    """The tokens that reach past the prompts' characters, of which each text has as many as `lengths` says.
+
+    Errors: `ValueError` for tokens without character offsets.
+    """
     if tokens.offsets is None:
         raise ValueError("the tokens carry no character offsets: load the model with a fast tokenizer")
     ends = tokens.offsets[..., 1].cpu() > torch.tensor(lengths)[:, None]

@@ -63,7 +63,7 @@ def test_the_latent_that_writes_the_letter_is_found_among_all(model: Model, sae:
 
 def test_two_latents_are_joined_where_neither_alone_says_it_all(model: Model, sae: TopK) -> None:
     warm = replace(SAMPLING, temperature=0.6, per_prompt=8)
-    found = by_effect(model, sae, [Y, Z], PROMPTS, says_both, doses=(20.0, 40.0), sampling=warm, progress=False)
+    found = by_effect(model, sae, [Y, Z], PROMPTS, says_both, doses=(20.0, 40.0), most=2, sampling=warm, progress=False)
     alone = effects(model, [(sae.direction(i), 40.0) for i in (Y, Z)], PROMPTS, says_both, sampling=warm)
     assert found.condition.naming.value > max(one.condition.naming.value for one in alone)
     assert {part.rsplit(" * ")[-1] for part in found.direction.source.split(" + ")} == {
