@@ -10,7 +10,9 @@ from interp.steering.fluency import of_continuation
 from interp.steering.steer import steer
 
 
-def naming_slope(model: Model, effect: Effect, *, temperature: float, batch_size: int = 64) -> Float[Tensor, "d_model"]:
+def naming_slope(
+    model: Model, effect: Effect, *, temperature: float | int, batch_size: int = 64
+) -> Float[Tensor, "d_model"]:
     """∇P = E[(named − P) ∇_v log p_v(text | prompt)], P the naming rate where v is added to every token.
 
     The score-function estimate (Williams 1992) over the effect's own continuations, so that a little more of a
