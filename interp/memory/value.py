@@ -139,7 +139,8 @@ def search_value(
     """Search the δ that, added at each place to the token `said.at` in every text, makes the model say the new object.
 
     Minimises mean NLL(new | context + prompt) + kl · mean KL(p₀‖p_δ) + decay · ‖δ‖/‖v̄‖ by Adam, projecting on
-    ‖δ‖ ≤ clamp · ‖v̄‖ (Meng et al. 2022, equation 4; the KL over all of `said.kept`, the norm relative).
+    ‖δ‖ ≤ clamp · ‖v̄‖ (Meng et al. 2022, equation 4; the KL over all of `said.kept`, the norm relative). A search that
+    its steps end gives the δ of least loss of those that say the object in every context, or the last where none does.
 
     Args:
         model: the model.
@@ -165,6 +166,7 @@ def search_value(
         [{"params": [d], "lr": search.learning_rate * units[site] / len(d) ** 0.5} for site, d in deltas.items()]
     )
     losses: list[float] = []
+    best: tuple[float, Found] | None = None
     each = torch.ones(len(left.ids), 1, device=left.ids.device) if share is None else share[:, None]
     while True:
         with torch.enable_grad(), frozen(model), left.adding(model, {s: each * d for s, d in deltas.items()}):
@@ -178,11 +180,15 @@ def search_value(
             raise RuntimeError(
                 f"the search for v* met a loss of {float(loss)} at step {len(losses)}: lower its learning rate"
             )
+        step, here = len(losses), {site: d.detach().clone() for site, d in deltas.items()}
         losses.append(float(loss.detach()))
-        step = len(losses) - 1
-        if step == search.steps or enough or _flat(losses, state, search):
-            found = {site: d.detach().clone() for site, d in deltas.items()}
-            return Found(found, float((-nll.detach()).exp().mean()), float(kl.detach()), step)
+        found = Found(here, float((-nll.detach()).exp().mean()), float(kl.detach()), step)
+        if state.said and (best is None or losses[-1] < best[0]):
+            best = losses[-1], found
+        if enough:
+            return found
+        if step == search.steps or _flat(losses, state, search):
+            return found if best is None else best[1]
         for d, grad in zip(deltas.values(), torch.autograd.grad(loss, [*deltas.values()]), strict=True):
             d.grad = grad
         adam.step()

@@ -15,7 +15,7 @@ from interp.memory.fact import answer_in, answered, last_token_before, last_toke
 from interp.memory.finish import finished
 from interp.memory.keys import checked_output, keys_and_values
 from interp.memory.scorecard import control
-from interp.memory.value import end_of, search_value, statements
+from interp.memory.value import State, end_of, search_value, statements
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -158,6 +158,28 @@ def test_preserving_a_continuation_keeps_it_closer_to_what_it_was(edited: tuple)
         for kl in (0.0, 3.0)
     )
     assert held.kl < 0.5 * free.kl
+
+
+@pytest.mark.parametrize("ever", [True, False])
+def test_a_search_that_runs_out_of_steps_gives_the_best_of_those_that_say_it_or_the_last(
+    edited: tuple, ever: bool
+) -> None:
+    model, _, _ = edited
+    said = statements(model, [FACT], CONTEXTS, ["so {} is not", "when {} was"])
+    _, (v,) = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
+    seen: list[tuple[bool, float, float]] = []
+
+    def watched(state: State, search: Search) -> tuple[torch.Tensor, bool]:
+        loss = state.nll + search.kl * state.kl + 10.0 * (len(seen) > 70)
+        seen.append((state.said, float(loss.detach()), float(state.kl.detach())))
+        return loss, False
+
+    search = Search(80 if ever else 1, 0.6, kl=1.0, clamp=20.0, stop=0.0)
+    found = search_value(model, said, {mlp_out[1]: v}, search, watched)
+    stating = [step for step, (says, _, _) in enumerate(seen) if says]
+    best = min(stating, key=lambda step: seen[step][1]) if stating else len(seen) - 1
+    assert bool(stating) == ever and (not ever or best < len(seen) - 1)
+    assert found.steps == best and found.kl == seen[best][2]
 
 
 def test_the_search_leaves_no_gradient_and_every_weight_as_trainable_as_it_was(edited: tuple) -> None:
