@@ -40,9 +40,9 @@ def by_effect(
     turned up, x' = x + dose s u_i with u_i its unit decoder row and s the largest activation of any of them, and the
     best doses at a perplexity ratio of at most 2 are kept. To the best two a further latent of the dictionary is added
     or taken away, v = u ± w u_j, one along which naming grows or falls most steeply (`naming_slope`), as long as that
-    names the concept more often; where nothing is named yet, each of the other latents given. Every dose is tried with
-    one continuation of each prompt, the best 16 with four, the best 4 of these with as many as `sampling` says, each
-    time drawn anew. A choice made on these prompts flatters what is chosen: measure it on others.
+    names the concept more often; where nothing is named yet, or all is drawn greedily, each of the other latents given.
+    Every dose is tried with one continuation of each prompt, the best 16 with four, the best 4 of these with as many as
+    `sampling` says, each time drawn anew. A choice made on these prompts flatters what is chosen: measure it on others.
 
     Errors: `ValueError` for no latents, or when no dose is that fluent; as `sae.direction`. Cost: `effects` of all
     latents at all doses, then at most `most` - 1 times two of `naming_slope` and `effects` of 96 doses.
@@ -64,7 +64,7 @@ def by_effect(
             f"no dose of {len(rows)} latents has a perplexity ratio of at most {FLUENT:g}: try lower doses"
         )
     for _ in range(most - 1):
-        slopes = [(one, naming_slope(model, one, temperature=sampling.temperature)) for one in best[:GROWN]]
+        slopes = [(one, _slope(model, one, sampling)) for one in best[:GROWN]]
         wider = [
             (wide, one.dose * times) for one, s in slopes for wide in _wider(sae, one, s, rows) for times in NEARBY
         ]
@@ -84,12 +84,15 @@ class _Trial:
     progress: bool
 
     def best(self, doses: Sequence[tuple[Direction, float]]) -> list[Effect]:
-        """Of the few best directions the fluent dose that names it most often, in rounds of fewer, drawn more often."""
+        """The few best directions, each at the fluent dose that names it most often, from rounds of fewer and fewer."""
         drawn, found = [*ROUNDS, (self.sampling.per_prompt, 1)], list[Effect]()
         for seed, (per_prompt, kept) in enumerate(drawn, self.sampling.seed):
             found = self._fluent(doses, replace(self.sampling, per_prompt=per_prompt, seed=seed)) if doses else []
             doses = [(one.direction, one.dose) for one in found[:kept]]
-        return list({one.direction.source: one for one in reversed(found)}.values())[::-1]
+        distinct: dict[str, Effect] = {}
+        for one in found:
+            distinct.setdefault(one.direction.source, one)
+        return list(distinct.values())
 
     def _fluent(self, doses: Sequence[tuple[Direction, float]], sampling: Sampling) -> list[Effect]:
         found = effects(self.model, doses, self.prompts, self.names, sampling=sampling, progress=self.progress)
@@ -97,6 +100,12 @@ class _Trial:
             (one for one in found if one.ratio.value <= FLUENT),
             key=lambda one: (-one.condition.naming.value, one.ratio.value),
         )
+
+
+def _slope(model: Model, one: Effect, sampling: Sampling) -> Float[Tensor, "d_model"]:
+    """`naming_slope`; flat where nothing is drawn at random."""
+    greedy = sampling.temperature == 0
+    return torch.zeros(model.d_model) if greedy else naming_slope(model, one, temperature=sampling.temperature)
 
 
 def _wider(sae: SAE, one: Effect, slope: Float[Tensor, "d_model"], given: Sequence[Direction]) -> list[Direction]:

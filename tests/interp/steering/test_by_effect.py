@@ -1,15 +1,18 @@
 """Latents chosen by what the model says when they are turned up, on a model where one of them writes a known letter."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from hooks import Model
+from hooks import Direction, Model
 from hooks.site import resid_post
+from interp.estimate import Estimate
 from interp.sae import TopK
-from interp.steering import Sampling, adding, by_effect, effects, sample
+from interp.steering import Condition, Effect, Sampling, adding, by_effect, effects, sample
 
 PROMPTS = ["fog", "the bay", "a red", "I saw"]
 SAMPLING = Sampling(per_prompt=3, max_new_tokens=8, temperature=0.05)
@@ -70,6 +73,32 @@ def test_two_latents_are_joined_where_neither_alone_says_it_all(model: Model, sa
         sae.direction(Y).source,
         sae.direction(Z).source,
     }
+
+
+def test_what_is_drawn_greedily_has_no_slope_and_grows_by_the_latents_given(model: Model, sae: TopK) -> None:
+    greedy = replace(SAMPLING, temperature=0.0)
+    found = by_effect(model, sae, [0, Y, Z], PROMPTS, says_z, doses=(200.0,), sampling=greedy, progress=False)
+    assert found.direction.source == sae.direction(Z).source and found.condition.naming.value == 1.0
+
+
+def test_the_best_dose_comes_first_however_little_another_dose_of_its_direction_does(
+    model: Model, sae: TopK, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {(Z, 1.0): 9, (Y, 1.0): 8, (Y, 2.0): 7, (Z, 2.0): 3}
+
+    def told(_model: Model, doses: Sequence[tuple[Direction, float]], *_: object, **__: object) -> list[Effect]:
+        found = []
+        for direction, dose in doses:
+            named = torch.arange(10) < rates[int(direction.source.split()[-1]), dose]
+            made = Condition(
+                dose, ("fog",) * 10, ("z",) * 10, named, torch.ones(10), torch.ones(10).long(), torch.ones(10)
+            )
+            found.append(Effect(direction, made, Estimate(1.0, 1.0, 1.0, 10)))
+        return found
+
+    monkeypatch.setattr(sys.modules["interp.steering.by_effect"], "effects", told)
+    found = by_effect(model, sae, [Y, Z], PROMPTS, says_z, doses=(1.0, 2.0), most=1, sampling=SAMPLING, progress=False)
+    assert (found.direction.source, found.dose) == (sae.direction(Z).source, 1.0)
 
 
 def test_what_costs_too_much_fluency_is_not_taken_however_often_it_says_it(model: Model, sae: TopK) -> None:
