@@ -21,9 +21,16 @@ def new_gated_model(
 
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocab_size, hidden_size=d_model, intermediate_size=d_mlp, num_hidden_layers=n_layer,
-            num_attention_heads=n_head, max_position_embeddings=length, tie_word_embeddings=True, bos_token_id=0,
-            eos_token_id=0, pad_token_id=None,
+            vocab_size=vocab_size,
+            hidden_size=d_model,
+            intermediate_size=d_mlp,
+            num_hidden_layers=n_layer,
+            num_attention_heads=n_head,
+            max_position_embeddings=length,
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=None,
         )  # fmt: skip
     )
 

@@ -198,9 +198,7 @@ def _resume(state_file: Path, model: HFModel, steppers: list[torch.optim.Optimiz
     return state["step"], state["seconds"]
 
 
-def _save(
-    state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer], step: int, seconds: float
-) -> None:
+def _save(state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer], step: int, seconds: float) -> None:
     """Write the state by a temporary file, so that a kill leaves the last whole one."""
     optimizers = [stepper.state_dict() for stepper in steppers]
     state = {"model": model.state_dict(), "optimizers": optimizers, "step": step, "seconds": seconds}

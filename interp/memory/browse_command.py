@@ -89,9 +89,7 @@ def _listed(found: Triggers, agreed: Agreement, neuron: list[int] | None) -> lis
     return neuron or sorted(range(len(largest)), key=lambda i: (i not in agreeing, -largest[i]))
 
 
-def _memories(
-    model: Model, found: Triggers, agreed: Agreement, neurons: Sequence[int], lenses: Lenses
-) -> list[Memory]:
+def _memories(model: Model, found: Triggers, agreed: Agreement, neurons: Sequence[int], lenses: Lenses) -> list[Memory]:
     agreeing = set(agreed.agreeing)
     examples = found.examples_of(model, neurons, context=CONTEXT)
     read = {name: promoted(model, found.layer, neurons, lens=lens, sign=found.sign) for name, lens in lenses.items()}

@@ -65,9 +65,7 @@ def audit_command(
     asked = table_cases(n, seed) if cases is None else read_facts(cases, n)
     given = lines(texts) if texts is not None else None
     loaded = opened(model)
-    made, place = editors(
-        loaded, names, [case.fact for case in asked], layer=layer, texts=given, progress=not quiet
-    )
+    made, place = editors(loaded, names, [case.fact for case in asked], layer=layer, texts=given, progress=not quiet)
     if place is not None:
         typer.echo(where(place))
     kept: dict[str, dict[Fact, Edit]] = {name: {} for name in made}

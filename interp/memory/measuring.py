@@ -67,9 +67,7 @@ def unedited(model: Model, texts: Sequence[str], cases: Sequence[Case]) -> Unedi
 
 
 @torch.no_grad()
-def measured(
-    model: Model, case: Case, said: str, before: Sequence[Sequence[int]], base: Unedited
-) -> dict[str, float]:
+def measured(model: Model, case: Case, said: str, before: Sequence[Sequence[int]], base: Unedited) -> dict[str, float]:
     """Every measure the case has prompts for, of the model as it is.
 
     Args:

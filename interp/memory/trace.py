@@ -181,9 +181,7 @@ def trace_mlp(
     trace_mlp(model, facts, others=["Brooklyn Bridge", "London Tower Bridge"]).location
     ```
     """
-    return traced(
-        model, facts, MLP, window, draws=draws, noise=noise, others=others, seed=seed, progress=progress
-    )
+    return traced(model, facts, MLP, window, draws=draws, noise=noise, others=others, seed=seed, progress=progress)
 
 
 def trace_attention(

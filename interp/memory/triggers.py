@@ -133,9 +133,7 @@ def triggers(
     found.examples(model, 17)
     ```
     """
-    (found,) = triggers_by_layer(
-        model, data, (layer,), top=top, sign=sign, batch_size=batch_size, progress=progress
-    )
+    (found,) = triggers_by_layer(model, data, (layer,), top=top, sign=sign, batch_size=batch_size, progress=progress)
     return found
 
 

@@ -50,9 +50,7 @@ class BatchSelecting(KSparse, ABC):
 
 
 @torch.no_grad()
-def largest_of_batch(
-    x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, ranking: Ranking
-) -> Code:
+def largest_of_batch(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, ranking: Ranking) -> Code:
     """The floor(n k) largest positive entries of x W^T + b.
 
     Exact: what lies above a threshold guessed for somewhat more than n k is enough, if the last that is kept lies

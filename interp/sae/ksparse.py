@@ -155,4 +155,3 @@ def backward(
     """
     for_values = code.dots(g, W_dec).mul_(code.values > 0)
     return code.transposed_times(code.values, g), code.transposed_times(for_values, x), code.total(for_values)
-

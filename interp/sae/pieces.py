@@ -72,9 +72,7 @@ class Dense:
 Piece = Code | Dense
 
 
-def pieces(
-    x: Float[Tensor, "n d_model"], by: Encoder, floor: Float[Tensor, "latent"]
-) -> Iterator[tuple[slice, Piece]]:
+def pieces(x: Float[Tensor, "n d_model"], by: Encoder, floor: Float[Tensor, "latent"]) -> Iterator[tuple[slice, Piece]]:
     """Rows of x and what x W^T + b is there: all of it above `floor`, and of the rest as much as comes with it.
 
     What lies below may be held or not, so that nothing may depend on it. One dense product; memory for a block of

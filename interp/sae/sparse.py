@@ -71,15 +71,11 @@ class Code:
         """F W: for each row, the sum of the rows of W that it keeps, weighted by its values."""
         return self.times(self.values, rows)
 
-    def times(
-        self, values: Float[Tensor, "_"], rows: Float[Tensor, "latent d_model"]
-    ) -> Float[Tensor, "n d_model"]:
+    def times(self, values: Float[Tensor, "_"], rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "n d_model"]:
         """F W with other values in F's places."""
         return _bags(self.latents, rows, self.offsets, values)
 
-    def dots(
-        self, dense: Float[Tensor, "n d_model"], rows: Float[Tensor, "latent d_model"]
-    ) -> Float[Tensor, "_"]:
+    def dots(self, dense: Float[Tensor, "n d_model"], rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "_"]:
         """The entries of Y W^T that are kept: the gradient of `decode` by its values, Y being that by its result."""
         if kernels.usable(rows):
             return kernels.row_dots(dense[self.rows], self.latents[:, None], rows).flatten()

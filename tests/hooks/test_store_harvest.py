@@ -276,9 +276,7 @@ def test_any_number_of_processes_make_the_same_store(
     assert files(tmp_path / "many") == files(tmp_path / "one")
 
 
-def test_two_harvests_at_once_do_not_write_to_one_place(
-    gpt2: Model, clean: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_two_harvests_at_once_do_not_write_to_one_place(gpt2: Model, clean: tuple[Path, float], tmp_path: Path) -> None:
     told: list[str] = []
 
     def again(_: str) -> None:
