@@ -31,13 +31,23 @@ def surprisal(
     for start in range(0, len(prompts), batch_size):
         head, tail = prompts[start : start + batch_size], continuations[start : start + batch_size]
         tokens = model.tokens([a + b for a, b in zip(head, tail, strict=True)])
-        chosen = of_continuation(tokens, [len(a) for a in head])[:, 1:]
+        chosen = of_continuation(tokens, [len(a) for a in head])
         with torch.no_grad():
-            log_p = model.run(tokens)[:, :-1].float().log_softmax(-1)
-        picked = log_p.gather(-1, tokens.ids[:, 1:, None].to(log_p.device))[..., 0].cpu()
-        nats.append(-(picked.where(chosen, torch.zeros(()))).sum(-1))
-        lengths.append(chosen.sum(-1))
+            nats.append(-log_p_of(model.run(tokens), tokens, chosen).cpu())
+        lengths.append(chosen[:, 1:].sum(-1))
     return torch.cat(nats), torch.cat(lengths)
+
+
+def log_p_of(
+    logits: Float[Tensor, "batch pos vocab"],
+    tokens: Tokens,
+    chosen: Bool[Tensor, "batch pos"],
+    temperature: float | int = 1,
+) -> Float[Tensor, "batch"]:
+    """Of each text Σ log p(x_t | x_<t) over the chosen tokens, in nats, where the logits are."""
+    log_p = (logits[:, :-1].float() / temperature).log_softmax(-1)
+    each = log_p.gather(-1, tokens.ids[:, 1:, None].to(log_p.device))[..., 0]
+    return each.where(chosen[:, 1:].to(each.device), each.new_zeros(())).sum(-1)
 
 
 def of_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:

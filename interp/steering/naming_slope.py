@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hooks import Model, Tokens, capture_gradients
 from interp.steering.effects import Effect
-from interp.steering.fluency import of_continuation
+from interp.steering.fluency import log_p_of, of_continuation
 from interp.steering.steer import steer
 
 
@@ -35,12 +35,10 @@ def naming_slope(
         part = slice(start, start + batch_size)
         prompts = said.prompts[part]
         tokens = model.tokens([a + b for a, b in zip(prompts, said.texts[part], strict=True)])
-        new = of_continuation(tokens, [*map(len, prompts)])[:, 1:]
+        new = of_continuation(tokens, [*map(len, prompts)])
 
         def weighted(logits: Tensor, of: Tokens = tokens, new: Tensor = new, above: Tensor = above[part]) -> Tensor:
-            log_p = (logits[:, :-1].float() / temperature).log_softmax(-1)
-            each = log_p.gather(-1, of.ids[:, 1:, None].to(log_p.device))[..., 0]
-            return (each * new.to(each)).sum(-1) @ above.to(each)
+            return log_p_of(logits, of, new, temperature) @ above.to(logits.device)
 
         site = effect.direction.site
         with steer(model, effect.direction, effect.dose):
