@@ -253,7 +253,7 @@ def main() -> None:
     asked.add_argument("--window", type=int, help="layers of the editors of several")
     asked.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
     asked.add_argument("--texts", type=int, default=1500, help="for the covariances")
-    asked.add_argument("--drift", type=int, default=48, help="texts for the drift, which name nothing of the tables")
+    asked.add_argument("--drift", type=int, default=24, help="texts for the drift, which name nothing of the tables")
     asked.add_argument("--model", default="landmark")
     asked.add_argument("--name", default="editing", help="of the results")
     asked.add_argument("--cache", type=Path, help="a folder for the covariances")
