@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.bars import SCORES, told  # noqa: E402
+from benchmarks.bars import COMPARED, SCORES, told  # noqa: E402
 from benchmarks.edit_measures import before, drift, kilobytes, means, of_cases  # noqa: E402
 from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
@@ -51,7 +51,6 @@ from interp.memory.scorecard import control  # noqa: E402
 
 IN_CONTEXT_AT_MOST, FT_L_AT_MOST = 5, 100  # a preamble fills the context; a full-rank change is heavy to stack
 REPORTED, TUNING = 0, 10_000  # seeds of the facts that are reported, and of those that settings may be chosen on
-FIRST = ("unedited", "rome", "ft_l", "memit")
 PAIRED = ("unedited", "rome", "memit")  # singly with every seed, as the two differ by less than one seed tells
 PART, TRACED = 10, 12
 HOW: dict[str, Any] = {"preserve": table_templates}
@@ -210,7 +209,7 @@ def plan(options: argparse.Namespace) -> Iterator[tuple[int, str, str, list[int]
     """Seed, method, order and counts to measure, the telling ones first."""
     names = ["unedited", *options.methods]
     most = [max(options.counts)] if options.counts else []
-    for name in (name for name in names if name in FIRST and options.facts):
+    for name in (name for name in names if name in COMPARED and options.facts):
         yield 0, name, "singly", [options.facts]
     tellings = (("unedited", "at once"), ("memit", "at once"), ("alphaedit", "in turn"), ("rome", "in turn"))
     for name, order in tellings:
@@ -260,7 +259,7 @@ def main() -> None:
     asked.add_argument("--tuning", action="store_true", help="facts that are not reported, to choose settings on")
     options = asked.parse_args()
     g = ground(options)
-    same = {"texts": options.texts, "drift": options.drift, "tuning": options.tuning}
+    same = {"texts": options.texts, "unrelated": options.drift, "tuning": options.tuning}
     record = Record.opened(options.name, {"model": g.model.fingerprint, "layers": [*g.location.layers], **same})
     largest = max([options.facts, *options.counts])
     for seed, name, order, counts in plan(options):
