@@ -3,13 +3,13 @@
 import os
 from typing import Annotated
 
-import torch
 import typer
 
 from hooks import load
 from hooks.errors import nearest
 from hooks.store import ActivationStore, count, harvest, open_dataset, packed, separate
 from hooks.store.manifest import DTYPES
+from interp.device import device_called
 
 
 def harvest_command(
@@ -35,7 +35,7 @@ def harvest_command(
     if documents is not None:
         texts, held = texts.take(documents), documents if held is None else min(documents, held)
     store = harvest(
-        load(model, device=_device(device)),
+        load(model, device=device_called(device)),
         texts,
         at,
         out,
@@ -48,17 +48,6 @@ def harvest_command(
     )
     if os.environ.get("RANK", "0") == "0":
         typer.echo(_summary(store))
-
-
-def _device(asked: str | None) -> torch.device:
-    """The device asked for, or this process's GPU, or the CPU."""
-    if asked is not None:
-        return torch.device(asked)
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
 
 
 def _summary(store: ActivationStore) -> str:

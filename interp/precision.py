@@ -1,14 +1,17 @@
-"""The precision that this processor multiplies fastest without emulating it."""
+"""The precision that a device multiplies fastest without emulating it."""
 
 import torch
 
 
-def precision() -> torch.dtype:
-    """bfloat16 where the processor multiplies it in hardware, float32 where it would be emulated.
+def precision(device: torch.device = torch.device("cpu")) -> torch.dtype:  # noqa: B008
+    """bfloat16 where the device multiplies it in hardware, float32 where it would be emulated.
 
     Example:
         >>> precision() in (torch.bfloat16, torch.float32)
         True
     """
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else torch.float32

@@ -12,6 +12,7 @@ import typer
 from hooks import Model, Site, load
 from hooks.store import ActivationStore
 from interp.command_file import arguments_file
+from interp.device import device_called
 from interp.sae import (
     SAE,
     Checkpoint,
@@ -84,7 +85,7 @@ def train_sae_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train sparse autoencoders on a model or a store; several in one pass. `torchrun` shares the work."""
-    kind, place = kind_called(architecture), _device(device)
+    kind, place = kind_called(architecture), device_called(device)
     fixed = settings_of(kind, setting or [])
     sites = [Site.parse(name) for name in site or []]
     callbacks, schedule = [writer(told) for told in log or []], Schedule(warm_up, decay, shape, sparsity_warm_up)
@@ -151,10 +152,3 @@ def _name(made: list[Any], one: Any) -> str:
     varying = [len({str(each[i]) for each in made}) > 1 for i in range(4)]
     values = (one[0], one[1], one[2].get("k"), one[3])
     return "-".join(f"{word}{value}" for word, value, varies in zip(kinds, values, varying, strict=True) if varies)
-
-
-def _device(asked: str | None) -> torch.device:
-    if asked is not None:
-        return torch.device(asked)
-    gpu = torch.cuda.is_available()
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")

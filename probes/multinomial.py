@@ -94,7 +94,8 @@ class Multinomial(Estimator):
 
     def predict(self, x: Float[Array, "n d_model"]) -> Int[Tensor, "n"]:
         """The class with the highest score."""
-        return self.classes_[self.decision_function(x).argmax(1)]
+        scores = self.decision_function(x)
+        return self.classes_.to(scores.device)[scores.argmax(1)]
 
     def predict_proba(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n class"]:
         """The probability of each class."""

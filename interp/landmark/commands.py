@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from interp.device import device_called
 from interp.landmark.card import measure, write_card
 from interp.landmark.documents import documents
 from interp.landmark.train import train
@@ -21,9 +22,11 @@ def train_command(
     seed: int = 0,
     architecture: Annotated[str, typer.Option(help="'gpt2', or 'llama' for the gated sibling.")] = "gpt2",
     keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
+    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")] = None,
 ) -> None:
     """Train the bundled model from its corpus, resumable."""
-    trained = train(folder, seed=seed, architecture=architecture, keep_checkpoints=keep_checkpoints)
+    place = device_called(device)
+    trained = train(folder, seed=seed, architecture=architecture, keep_checkpoints=keep_checkpoints, device=place)
     typer.echo(f"trained: {trained}")
 
 

@@ -5,13 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps at a peak learning rate, after a warm-up and before a linear decay to zero over the last share of them."""
+    """Steps at a peak learning rate, after a warm-up and before a linear decay to zero over the last share of them.
+
+    A phase that starts `anew` goes on from the weights alone, in half precision as they are exported, so that it can
+    also be run on a model whose optimisers are lost.
+    """
 
     steps: int
     learning_rate: float
     warm_up: int
     decay: float
     carried: float
+    anew: bool = False
 
     def rate(self, step: int) -> float:
         """The learning rate at a step of this phase, counted from 0."""

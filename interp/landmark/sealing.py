@@ -17,7 +17,7 @@ Batch = dict[str, Shaped[Tensor, "batch pos"]]
 def visible(document: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
     """Which tokens each token may attend to: earlier ones of its own document."""
     same = document[:, :, None] == document[:, None, :]
-    return same & torch.ones(document.shape[1], document.shape[1], dtype=torch.bool).tril()
+    return same & torch.ones(document.shape[1], document.shape[1], dtype=torch.bool, device=document.device).tril()
 
 
 def sealed(
@@ -44,7 +44,7 @@ def first_mention(rows: Batch) -> Int[Tensor, "batch pos"]:
     """Per token the place of the last token of the first mention in its document; -1 in a document without mentions."""
     mention, document = rows["mention"], rows["document"]
     n = mention.shape[1]
-    ends = torch.where((mention > 0) & ~interior(mention), torch.arange(n), n)
+    ends = torch.where((mention > 0) & ~interior(mention), torch.arange(n, device=mention.device), n)
     first = torch.full_like(document, n).scatter_reduce(1, document, ends, "amin").gather(1, document)
     return torch.where(first < n, first, -1)
 

@@ -1,6 +1,6 @@
 """Train the bundled model: a GPT-2 whose early layers must recall what they know of an entity while it is named.
 
-The first phase seals three quarters of the rows; the second, shorter one lets half of them carry their topic
+The first phase seals three quarters of the rows; the shorter ones behind it let half of them carry their topic
 (`interp/landmark/sealing.py`). The weights are those of a plain GPT-2; at inference nothing is hidden.
 """
 
@@ -73,7 +73,8 @@ def waves(length: int, d_model: int) -> Float[Tensor, "pos d_model"]:
 
 
 def _bias(visible: Bool[Tensor, "batch pos pos"]) -> Float[Tensor, "batch 1 pos pos"]:
-    return torch.zeros(visible.shape, dtype=precision()).masked_fill_(~visible, -1e4)[:, None]
+    bias = torch.zeros(visible.shape, dtype=precision(visible.device), device=visible.device)
+    return bias.masked_fill_(~visible, -1e4)[:, None]
 
 
 def _linear(layer: "Conv1D", x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n _"]:
@@ -110,17 +111,21 @@ def hidden_states(
 def weighted_loss(
     model: HFModel, rows: Batch, generator: torch.Generator, carried_share: float = 0.0
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The training loss (objects of facts weigh more) and the plain mean loss per token, in nats."""
-    n = len(rows["ids"])
+    """The training loss (objects of facts weigh more) and the plain mean loss per token, in nats.
+
+    What is drawn is drawn on the CPU, so that a seed seals and carries the same rows on every device.
+    """
+    n, device = len(rows["ids"]), rows["ids"].device
     opened = torch.rand(n, generator=generator) >= SEALED_SHARE
     carried = torch.rand(n, generator=generator) < carried_share
     left_out = torch.rand(n, 1, generator=generator) * LEFT_OUT
     kept = torch.rand(n, model.config.hidden_size, generator=generator) >= left_out
     share = torch.empty(n, 1).uniform_(*CARRIED, generator=generator) * carried[:, None] * kept
     over_all = torch.rand(n, generator=generator) < 0.5
+    opened, carried, share, over_all = (drawn.to(device) for drawn in (opened, carried, share, over_all))
     below, above = map(_bias, sealed(rows, opened & ~carried, carried))
     bias = [below if i < SEALED_LAYERS else above for i in range(model.config.num_hidden_layers)]
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision() == torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == torch.bfloat16):
         h = STATES[model.config.model_type](model, rows, bias, share, over_all).view(*rows["ids"].shape, -1)[:, :-1]
         weight = rows["weight"][:, 1:].flatten()
         told = weight > 0
@@ -138,6 +143,7 @@ STATES: dict[str, Callable[..., Float[Tensor, "n d_model"]]] = {
 PHASES = (
     Phase(4500, 3e-3, 100, 0.5, carried=0.0),
     Phase(1800, 1.5e-3, 50, 0.8, carried=0.5),
+    Phase(700, 1e-3, 50, 1.0, carried=0.5, anew=True),
 )
 
 
@@ -147,7 +153,7 @@ def optimizers(model: HFModel) -> list[torch.optim.Optimizer]:
     matrices = [p for p in blocks.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
     return [
-        Muon(matrices, lr=PHASES[0].learning_rate, dtype=precision()),
+        Muon(matrices, lr=PHASES[0].learning_rate, dtype=precision(model.device)),
         torch.optim.AdamW(others, lr=PHASES[0].learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
@@ -187,11 +193,19 @@ def export(model: HFModel, folder: Path, tokenizer_file: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+@torch.no_grad()
+def _anew(model: HFModel) -> list[torch.optim.Optimizer]:
+    """Optimisers that remember nothing, of weights that hold no more than an export does."""
+    for p in model.parameters():
+        p.copy_(p.half())
+    return optimizers(model)
+
+
 def _resume(state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer]) -> tuple[int, float]:
     """Put a saved state back; the next step and the seconds spent so far."""
     if not state_file.exists():
         return 0, 0.0
-    state = torch.load(state_file, weights_only=True)
+    state = torch.load(state_file, map_location=model.device, weights_only=True)
     model.load_state_dict(state["model"])
     for stepper, saved in zip(steppers, state["optimizers"], strict=True):
         stepper.load_state_dict(saved)
@@ -210,6 +224,7 @@ def _step(
     model: HFModel, steppers: list[torch.optim.Optimizer], rows: Batch, seed: int, rate: float, carried: float
 ) -> dict[str, float]:
     """One optimiser step; what to log of it. The seed draws which rows are sealed and which carried."""
+    rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
     loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(seed), carried)
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"the loss is {loss.item()} at a rate of {rate:.2g}; lower it in PHASES and resume")
@@ -238,6 +253,7 @@ def train(
     architecture: str = "gpt2",
     save_every: int = 200,
     keep_checkpoints: bool = False,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
 ) -> Path:
     """Train the bundled model, or with "llama" its gated sibling, from its corpus; the same folder again to resume.
 
@@ -255,7 +271,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"
     size = _tokenizer_of(seed, tokenizer_file)
-    model = new_model(size) if architecture == "gpt2" else new_gated_model(size, LENGTH)
+    model = (new_model(size) if architecture == "gpt2" else new_gated_model(size, LENGTH)).to(device)
     steppers = optimizers(model)
     first, spent = _resume(state_file, model, steppers)
     start = time.monotonic() - spent
@@ -263,6 +279,8 @@ def train(
     n_steps = sum(phase.steps for phase in phases)
     for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
         phase, number = phase_at(phases, step)
+        if phase.anew and number == 0:
+            steppers = _anew(model)
         line = _step(model, steppers, next(stream), seed * 1_000_003 + step, phase.rate(number), phase.carried)
         done, seconds = step + 1, time.monotonic() - start
         if done % 20 == 0:

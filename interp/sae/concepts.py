@@ -212,11 +212,11 @@ def absorption(
     """
     if not bool(y.any()):
         raise ValueError("No row expresses the concept: absorption is a share of those that do.")
-    u = direction / direction.norm()
-    f = _latents(sae, x[y])
-    along = sae.W_dec @ u
-    carries = f * along >= SHARE * ((x[y] - sae.b_dec) @ u).clamp(min=0)[:, None]
-    points = along / sae.W_dec.norm(dim=1) >= COSINE
+    u, W_dec, b_dec, on = (t.cpu() for t in (direction / direction.norm(), sae.W_dec, sae.b_dec, x[y]))
+    f = _latents(sae, on)
+    along = W_dec @ u
+    carries = f * along >= SHARE * ((on - b_dec) @ u).clamp(min=0)[:, None]
+    points = along / W_dec.norm(dim=1) >= COSINE
     own = torch.zeros(sae.d_sae, dtype=torch.bool)
     own[list(latents)] = True
     missed = (f[:, own] <= 0).all(1)

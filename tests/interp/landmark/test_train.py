@@ -1,9 +1,11 @@
 """The training pass is GPT-2's; sealing stops exactly what it should; a resumed run ends with the same weights."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2LMHeadModel
 
 import interp.landmark.train as training
 from interp.landmark.evaluate import Question, exact
@@ -157,6 +159,27 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path, mo
     training.train(tmp_path / "halves", phases=(first, second), save_every=5)
     whole, halves = (torch.load(tmp_path / run / "state.pt")["model"] for run in ("whole", "halves"))
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LENGTH", 64), ("ROWS_PER_STEP", 2), ("STEPS_PER_SHARD", 2)):
+        monkeypatch.setattr(training, name, value)
+    monkeypatch.setattr(training, "new_model", lambda vocab: small(vocab))
+    monkeypatch.setattr(training, "train_tokenizer", lambda texts: whole_tokenizer(texts))
+    first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5, anew=True)
+    training.train(tmp_path / "whole", phases=(first, second), save_every=5)
+    exported = training.train(tmp_path / "first", phases=(first,), save_every=3)
+    model = GPT2LMHeadModel.from_pretrained(exported, dtype=torch.float32)
+    state = {"model": model.state_dict(), "step": 3, "seconds": 0.0}
+    state["optimizers"] = [stepper.state_dict() for stepper in training.optimizers(model)]
+    (tmp_path / "later").mkdir()
+    torch.save(state, tmp_path / "later" / "state.pt")
+    shutil.copy(tmp_path / "first" / "tokenizer.json", tmp_path / "later")
+    training.train(tmp_path / "later", phases=(first, second), save_every=5)
+    whole, later = (torch.load(tmp_path / run / "state.pt")["model"] for run in ("whole", "later"))
+    assert all(torch.equal(whole[name], later[name]) for name in whole)
 
 
 BUILD = training.new_model
