@@ -7,7 +7,7 @@ gradients of TopK, BatchTopK and Matryoshka. They have not been compiled, and ha
 
 # ruff: noqa: ANN001, ANN202
 import os
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float, Int
@@ -96,6 +96,7 @@ class _TimesRows(torch.autograd.Function):
 if triton is not None:
 
     @triton.jit
+    @no_type_check
     def _times_rows(values, indices, rows, out, k, d, width: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
         n = tl.program_id(0).to(tl.int64)
         columns = tl.program_id(1) * width + tl.arange(0, width)
@@ -107,6 +108,7 @@ if triton is not None:
         tl.store(out + n * d + columns, total, mask=columns < d)
 
     @triton.jit
+    @no_type_check
     def _row_dots(dense, indices, rows, out, k, d, width: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
         n, j = tl.program_id(0).to(tl.int64), tl.program_id(1)
         latent = tl.load(indices + n * k + j).to(tl.int64)
@@ -118,6 +120,7 @@ if triton is not None:
         tl.store(out + n * k + j, tl.sum(total, 0))
 
     @triton.jit
+    @no_type_check
     def _sums_of_rows(weights, places, offsets, dense, out, d, width: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
         latent = tl.program_id(0).to(tl.int64)
         columns = tl.program_id(1) * width + tl.arange(0, width)
