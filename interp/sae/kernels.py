@@ -42,15 +42,17 @@ def times_rows(
     return _TimesRows.apply(values, indices, rows)  # pyright: ignore[reportReturnType]
 
 
-def row_dots(
-    dense: Float[Tensor, "n d_model"], indices: Int[Tensor, "n ..."], rows: Float[Tensor, "latent d_model"]
-) -> Float[Tensor, "n ..."]:
-    """g_ij = dense_i . rows[indices_ij]."""
-    dense, indices, rows = dense.contiguous(), indices.contiguous(), rows.contiguous()
-    (n, k), d = indices.shape, rows.shape[1]
-    out = dense.new_empty(n, k)
+def dots(
+    dense: Float[Tensor, "n d_model"],
+    places: Int[Tensor, "_"],
+    rows: Float[Tensor, "latent d_model"],
+    indices: Int[Tensor, "_"],
+) -> Float[Tensor, "_"]:
+    """g_e = dense[places_e] . rows[indices_e]."""
+    dense, places, rows, indices = (t.contiguous() for t in (dense, places, rows, indices))
+    out = dense.new_empty(len(places))
     if out.numel():
-        _row_dots[(n, k)](dense, indices, rows, out, k, d, _width(d))
+        _dots[(len(places),)](dense, places, rows, indices, out, rows.shape[1], _width(rows.shape[1]))
     return out
 
 
@@ -84,7 +86,10 @@ class _TimesRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         values, indices, rows = ctx.saved_tensors
-        for_values = row_dots(outer[0], indices, rows) if ctx.needs_input_grad[0] else None
+        places = torch.arange(len(indices), device=rows.device)[:, None].expand_as(indices).flatten()
+        for_values = None
+        if ctx.needs_input_grad[0]:
+            for_values = dots(outer[0], places, rows, indices.flatten()).view_as(indices)
         if not ctx.needs_input_grad[2]:
             return for_values, None, None
         ordered, order = indices.flatten().sort(stable=True)
@@ -109,15 +114,15 @@ if triton is not None:
 
     @triton.jit
     @no_type_check
-    def _row_dots(dense, indices, rows, out, k, d, width: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
-        n, j = tl.program_id(0).to(tl.int64), tl.program_id(1)
-        latent = tl.load(indices + n * k + j).to(tl.int64)
+    def _dots(dense, places, rows, indices, out, d, width: tl.constexpr):  # pyright: ignore[reportInvalidTypeForm]
+        e = tl.program_id(0).to(tl.int64)
+        place, latent = tl.load(places + e).to(tl.int64), tl.load(indices + e).to(tl.int64)
         total = tl.zeros((width,), tl.float32)
         for start in range(0, d, width):
             columns = start + tl.arange(0, width)
-            left = tl.load(dense + n * d + columns, mask=columns < d, other=0.0)
+            left = tl.load(dense + place * d + columns, mask=columns < d, other=0.0)
             total += left * tl.load(rows + latent * d + columns, mask=columns < d, other=0.0)
-        tl.store(out + n * k + j, tl.sum(total, 0))
+        tl.store(out + e, tl.sum(total, 0))
 
     @triton.jit
     @no_type_check

@@ -52,6 +52,18 @@ def places_above(x: Float[Tensor, "n _"], threshold: float | Float[Tensor, "_"])
     return torch.from_numpy(np.flatnonzero(above.numpy()))
 
 
+def kth(x: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
+    """The k-th largest entry; on a GPU by a sort, because `kthvalue` uses a single block of threads there.
+
+    Example:
+        >>> kth(torch.tensor([3.0, 1.0, 2.0]), 2).item()
+        2.0
+    """
+    if x.device.type == "cuda":
+        return x.sort(descending=True).values[k - 1]
+    return x.kthvalue(len(x) - k + 1).values
+
+
 def _partitioned(x: Tensor, k: int) -> Tensor:
     """By NumPy's partition, whose vectors are several times as fast as PyTorch's topk on narrow rows."""
     w = x.shape[1]

@@ -87,7 +87,8 @@ def update(sae: SAE, optimiser: Adam, lr: float, clip: float | int | None) -> No
         ```
     """
     if sae.unit_norm_decoder and (grad := sae.W_dec.grad) is not None:
-        for g, W in zip(grad.split(CACHED), sae.W_dec.split(CACHED), strict=True):
+        rows = CACHED if grad.device.type == "cpu" else len(grad)
+        for g, W in zip(grad.split(rows), sae.W_dec.split(rows), strict=True):
             g.addcmul_(torch.linalg.vecdot(g, W)[:, None], W, value=-1)
     if clip is not None:
         scale = (sae.gradient_norm() / clip).clamp(min=1.0).float()

@@ -81,7 +81,8 @@ def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisati
 def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float | int = 1e-3) -> Normalisation:
     """Whiten: m = E x and M = E (Lambda + epsilon l)^-1/2 from the covariance E Lambda E^T (arXiv:2511.13981).
 
-    l is the mean eigenvalue, so that `epsilon` has no unit. Measured in float64.
+    l is the mean eigenvalue, so that `epsilon` has no unit. The largest entry of an eigenvector is positive, so that
+    all devices give the same. Measured in float64.
 
     Raises:
         ValueError: the source is empty, or its activations never vary.
@@ -96,6 +97,8 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
     m = x.mean(0)
     about = (x - m).movedim(0, -2)
     variances, vectors = torch.linalg.eigh(about.mT @ about / len(x))
+    largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
+    vectors = vectors * largest.sign()
     mean = variances.mean(-1, keepdim=True)
     if not bool((mean > 0).all()):
         raise ValueError(f"All {len(x)} activations are the same vector: they cannot be whitened.")

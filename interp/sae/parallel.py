@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks.store.processes import Process
+from interp.sae.largest import kth
 from interp.sae.source import Source
 
 ALONE: Final = Process(0, 1)
@@ -121,7 +122,7 @@ def kth_largest(values: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
         values = torch.cat(parts)
     if len(values) < k:
         return values.new_tensor(-torch.inf)
-    return values.kthvalue(len(values) - k + 1).values
+    return kth(values, k)
 
 
 def smallest(x: Float[Tensor, ""]) -> Float[Tensor, ""]:

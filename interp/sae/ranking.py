@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.sae.largest import places_above, places_of_largest
+from interp.sae.largest import kth, places_above, places_of_largest
 from interp.sae.sparse import Code
 
 BLOCK: Final = 1024  # rows whose latents are dense at once; each block packs the weights anew
@@ -78,7 +78,7 @@ def guessed(pre: Float[Tensor, "n latent"], per_row: float | int) -> float:
     if sample.device.type == "cpu":
         at = len(sample) - beyond - 1
         return max(0.0, float(np.partition(sample.float().numpy(), at)[at]))
-    return max(0.0, float(sample.kthvalue(len(sample) - beyond).values))
+    return max(0.0, float(kth(sample, beyond + 1)))
 
 
 def blocks(x: Float[Tensor, "n d_model"], by: Encoder) -> Iterator[Float[Tensor, "_ latent"]]:

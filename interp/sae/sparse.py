@@ -78,7 +78,7 @@ class Code:
     def dots(self, dense: Float[Tensor, "n d_model"], rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "_"]:
         """The entries of Y W^T that are kept: the gradient of `decode` by its values, Y being that by its result."""
         if kernels.usable(rows):
-            return kernels.row_dots(dense[self.rows], self.latents[:, None], rows).flatten()
+            return kernels.dots(dense, self.rows, rows, self.latents)
         if dense.device.type != "cpu" or dense.dtype not in (torch.float32, torch.float64):
             return (dense[self.rows] * rows[self.latents]).sum(1)
         shape = (len(dense), len(rows))
