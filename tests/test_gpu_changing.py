@@ -98,7 +98,7 @@ EDITORS: dict[str, Editor] = {
     "emmet": lambda m, f, c: emmet(m, f, covariance=c[0], **HOW),
     "memit": lambda m, f, c: memit(m, f, covariance=c, **HOW),
     "pmet": lambda m, f, c: pmet(m, f, covariance=c, token="last prompt", **PMET),
-    "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c[0], energy=0.1, **HOW),
+    "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c[0], energy=0.01, **HOW),
     "grace": lambda m, f, _: grace(m, f, layer=1, preserve=("they say {}",), search=SEARCH),
     "knn_memory": lambda m, f, _: knn_memory(m, f, radius=0.02),
     "in_context": lambda m, f, _: in_context(m, f),
