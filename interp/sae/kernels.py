@@ -1,8 +1,8 @@
 """The sparse products of `sparse.py` as Triton kernels, for float32 tensors on a CUDA device.
 
-Compiled and run on one NVIDIA H200 (PyTorch 2.11, Triton 3.6), and in Triton 3.9's interpreter on a CPU: the same as the
-plain products, and so are the gradients of TopK, BatchTopK and Matryoshka. `benchmarks/sae_cuda.py` checks and times
-them.
+Compiled and run on one NVIDIA H200 (PyTorch 2.11, Triton 3.6), and in Triton 3.9's interpreter on a CPU: the same as
+the plain products, and so are the gradients of TopK, BatchTopK and Matryoshka. `benchmarks/sae_cuda.py` checks and
+times them.
 """
 
 # ruff: noqa: ANN001, ANN202
