@@ -8,7 +8,8 @@ class Phase:
     """Steps at a peak learning rate, after a warm-up and before a linear decay to zero over the last share of them.
 
     A phase that starts `anew` goes on from the weights alone, in half precision as they are exported, so that it can
-    also be run on a model whose optimisers are lost.
+    also be run on a model whose optimisers are lost. It ends at the mean of those weights and the ones it reached, as
+    stochastic weight averaging does (Izmailov et al. 2018, arXiv:1803.05407).
     """
 
     steps: int

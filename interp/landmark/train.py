@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
     from transformers.models.gpt2.modeling_gpt2 import GPT2Block
     from transformers.pytorch_utils import Conv1D
+
+Weights: TypeAlias = dict[str, Tensor]
 
 LENGTH = 256
 ROWS_PER_STEP = 8
@@ -143,7 +145,7 @@ STATES: dict[str, Callable[..., Float[Tensor, "n d_model"]]] = {
 PHASES = (
     Phase(4500, 3e-3, 100, 0.5, carried=0.0),
     Phase(1800, 1.5e-3, 50, 0.8, carried=0.5),
-    Phase(700, 1e-3, 50, 1.0, carried=0.5, anew=True),
+    Phase(2000, 1e-3, 50, 1.0, carried=0.5, anew=True),
 )
 
 
@@ -194,28 +196,37 @@ def export(model: HFModel, folder: Path, tokenizer_file: Path) -> None:
 
 
 @torch.no_grad()
-def _anew(model: HFModel) -> list[torch.optim.Optimizer]:
-    """Optimisers that remember nothing, of weights that hold no more than an export does."""
+def _anew(model: HFModel) -> tuple[list[torch.optim.Optimizer], Weights]:
+    """Optimisers that remember nothing, of weights that hold no more than an export does, and these weights."""
     for p in model.parameters():
         p.copy_(p.half())
-    return optimizers(model)
+    return optimizers(model), {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def _resume(state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer]) -> tuple[int, float]:
-    """Put a saved state back; the next step and the seconds spent so far."""
+@torch.no_grad()
+def _to_the_mean(model: HFModel, begun: Weights) -> None:
+    """Put the model's weights half way back to those that a phase began with."""
+    for name, p in model.named_parameters():
+        p.lerp_(begun[name], 0.5)
+
+
+def _resume(state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer]) -> tuple[int, float, Weights]:
+    """Put a saved state back; the next step, the seconds spent so far, and the weights that the phase began with."""
     if not state_file.exists():
-        return 0, 0.0
+        return 0, 0.0, {}
     state = torch.load(state_file, map_location=model.device, weights_only=True)
     model.load_state_dict(state["model"])
     for stepper, saved in zip(steppers, state["optimizers"], strict=True):
         stepper.load_state_dict(saved)
-    return state["step"], state["seconds"]
+    return state["step"], state["seconds"], state["begun"]
 
 
-def _save(state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer], step: int, seconds: float) -> None:
+def _save(
+    state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer], step: int, seconds: float, begun: Weights
+) -> None:
     """Write the state by a temporary file, so that a kill leaves the last whole one."""
     optimizers = [stepper.state_dict() for stepper in steppers]
-    state = {"model": model.state_dict(), "optimizers": optimizers, "step": step, "seconds": seconds}
+    state = {"model": model.state_dict(), "optimizers": optimizers, "step": step, "seconds": seconds, "begun": begun}
     torch.save(state, state_file.with_suffix(".tmp"))
     state_file.with_suffix(".tmp").rename(state_file)
 
@@ -273,15 +284,17 @@ def train(
     size = _tokenizer_of(seed, tokenizer_file)
     model = (new_model(size) if architecture == "gpt2" else new_gated_model(size, LENGTH)).to(device)
     steppers = optimizers(model)
-    first, spent = _resume(state_file, model, steppers)
+    first, spent, begun = _resume(state_file, model, steppers)
     start = time.monotonic() - spent
     stream = batches(first, seed, tokenizer_file)
     n_steps = sum(phase.steps for phase in phases)
     for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
         phase, number = phase_at(phases, step)
         if phase.anew and number == 0:
-            steppers = _anew(model)
+            steppers, begun = _anew(model)
         line = _step(model, steppers, next(stream), seed * 1_000_003 + step, phase.rate(number), phase.carried)
+        if phase.anew and number == phase.steps - 1:
+            _to_the_mean(model, begun)
         done, seconds = step + 1, time.monotonic() - start
         if done % 20 == 0:
             with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -289,6 +302,6 @@ def train(
         if keep_checkpoints and done & (done - 1) == 0:
             export(model, folder / f"step_{done}", tokenizer_file)
         if done % save_every == 0 or done == n_steps:
-            _save(state_file, model, steppers, done, seconds)
+            _save(state_file, model, steppers, done, seconds, begun)
             export(model, folder / "model", tokenizer_file)
     return folder / "model"

@@ -172,7 +172,7 @@ def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself(
     training.train(tmp_path / "whole", phases=(first, second), save_every=5)
     exported = training.train(tmp_path / "first", phases=(first,), save_every=3)
     model = GPT2LMHeadModel.from_pretrained(exported, dtype=torch.float32)
-    state = {"model": model.state_dict(), "step": 3, "seconds": 0.0}
+    state = {"model": model.state_dict(), "step": 3, "seconds": 0.0, "begun": {}}
     state["optimizers"] = [stepper.state_dict() for stepper in training.optimizers(model)]
     (tmp_path / "later").mkdir()
     torch.save(state, tmp_path / "later" / "state.pt")
@@ -180,6 +180,36 @@ def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself(
     training.train(tmp_path / "later", phases=(first, second), save_every=5)
     whole, later = (torch.load(tmp_path / run / "state.pt")["model"] for run in ("whole", "later"))
     assert all(torch.equal(whole[name], later[name]) for name in whole)
+    monkeypatch.setattr(training, "_to_the_mean", lambda *_: None)
+    (tmp_path / "end").mkdir()
+    torch.save(state, tmp_path / "end" / "state.pt")
+    shutil.copy(tmp_path / "first" / "tokenizer.json", tmp_path / "end")
+    training.train(tmp_path / "end", phases=(first, second), save_every=5)
+    begun, end = state["model"], torch.load(tmp_path / "end" / "state.pt")["model"]
+    assert all(torch.allclose(whole[name], (begun[name] + end[name]) / 2, atol=1e-6) for name in whole)
+    assert not all(torch.allclose(begun[name], end[name], atol=1e-4) for name in whole)
+
+
+def test_a_phase_that_starts_anew_can_be_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LENGTH", 64), ("ROWS_PER_STEP", 2), ("STEPS_PER_SHARD", 2)):
+        monkeypatch.setattr(training, name, value)
+    monkeypatch.setattr(training, "new_model", lambda vocab: small(vocab))
+    monkeypatch.setattr(training, "train_tokenizer", lambda texts: whole_tokenizer(texts))
+    first, second = Phase(2, 1e-3, 1, 1.0, carried=0.0), Phase(4, 1e-3, 1, 1.0, carried=0.5, anew=True)
+    training.train(tmp_path / "whole", phases=(first, second), save_every=3)
+    save = training._save
+
+    def killed(*state: object) -> None:
+        save(*state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as once:
+        once.setattr(training, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(tmp_path / "halves", phases=(first, second), save_every=3)
+    training.train(tmp_path / "halves", phases=(first, second), save_every=3)
+    whole, halves = (torch.load(tmp_path / run / "state.pt")["model"] for run in ("whole", "halves"))
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
 BUILD = training.new_model
