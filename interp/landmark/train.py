@@ -282,7 +282,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"
     size = _tokenizer_of(seed, tokenizer_file)
-    model = (new_model(size) if architecture == "gpt2" else new_gated_model(size, LENGTH)).to(device)
+    model = (new_model(size) if architecture == "gpt2" else new_gated_model(size, LENGTH)).to(device=device)
     steppers = optimizers(model)
     first, spent, begun = _resume(state_file, model, steppers)
     start = time.monotonic() - spent
