@@ -28,7 +28,7 @@ def stated(
 ) -> tuple[Float[Tensor, "d_mlp"], Found]:
     """The key k̄ of facts written at one key, a weighted mean over texts, and the δ that states them.
 
-    While δ is searched, each text gets the share of it that the weights will give it: k u at its own key k, where
+    While δ is searched, every token gets the share of it that the weights will give it: k u at its own key k, where
     u = C⁻¹k̄ / k̄ᵀC⁻¹k̄. Over the texts that k̄ is the mean of, the shares are 1 on average, as they are weighted in it.
 
     Cost: one forward pass over contexts and preserved texts, and a forward and backward pass per step.
@@ -36,17 +36,17 @@ def stated(
     (c,) = place.covariances
     kept = preserved(model, group, preserve)
     said = statements(model, group, contexts, kept, place.token)
-    k, share = key_and_shares(model, said, c)
+    k, u = key_and_change(model, said, c)
     with torch.no_grad():
         v = model.mlp_output(c.layer)(k.to(model.dtype)).float()
-    return k, search_value(model, said, {Projection(c.layer): v}, search, share=share)
+    return k, search_value(model, said, {Projection(c.layer): v}, search, u=u)
 
 
 @torch.no_grad()
-def key_and_shares(
+def key_and_change(
     model: Model, said: Statements, c: Covariance
-) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "batch"]]:
-    """k̄ over the texts that look it up alike, weighted by `even_weights`, and k u of every text.
+) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_mlp"]]:
+    """k̄ over the texts that look it up alike, weighted by `even_weights`, and u, which writes there.
 
     Cost: one forward pass, up to the layer.
     """
@@ -54,4 +54,4 @@ def key_and_shares(
     alike = keys[said.alike]
     k = even_weights(alike, c.solve(alike)).to(keys) @ alike
     u = least_change(k[None], c.solve(k[None]))[0].to(keys)
-    return k, keys @ u
+    return k, u

@@ -87,6 +87,21 @@ class Remainder:
                 stack.callback(attach(model, where, partial(added, delta=delta)))
             yield
 
+    @contextmanager
+    def writing(
+        self, model: Model, deltas: Mapping[Projection, Float[Tensor, "d_model"]], u: Float[Tensor, "d_mlp"]
+    ) -> Iterator[None]:
+        """Inside the block every token left is given (k u) δ at its own key k, as the weights W + u δᵀ give it."""
+
+        def written(_module: nn.Module, args: tuple[Tensor, ...], v: Tensor, delta: Tensor) -> Tensor:
+            return v + ((args[0].float() @ u)[..., None] * delta).to(v)
+
+        with ExitStack() as stack:
+            for where, delta in deltas.items():
+                hook = partial(written, delta=delta)
+                stack.callback(model.mlp_output(where.layer).register_forward_hook(hook).remove)
+            yield
+
 
 @torch.no_grad()
 def remainder(model: Model, tokens: Tokens, at: Bool[Tensor, "batch pos"]) -> Remainder:
@@ -111,3 +126,9 @@ def remainder(model: Model, tokens: Tokens, at: Bool[Tensor, "batch pos"]) -> Re
     read = mask[:, :before]
     said = model.hf(input_ids=ids[:, :before], attention_mask=read.long(), use_cache=True, **positions(model.hf, read))
     return Remainder(ids[:, before:], mask, torch.zeros_like(edited), edited, said.past_key_values)
+
+
+def whole(tokens: Tokens) -> Remainder:
+    """Texts of which all is left to read."""
+    none = torch.zeros(len(tokens.ids), dtype=torch.long, device=tokens.ids.device)
+    return Remainder(tokens.ids, tokens.mask, none, none, None)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 from hooks import Model, Position, Tokens
 from interp.memory.completion import log_probs, tokens_after
 from interp.memory.fact import Fact, fill, last_token_before
-from interp.memory.remainder import Where, remainder
+from interp.memory.remainder import Where, remainder, whole
 
 TOKENS = ("last subject", "last prompt")
 FLAT, LITTLE, NEARLY = 15, 0.05, 5.0
@@ -134,9 +135,12 @@ def search_value(
     v: Mapping[Where, Float[Tensor, "d_model"]],
     search: Search = Search(),  # noqa: B008
     objective: Objective = likely_and_near,
-    share: Float[Tensor, "batch"] | None = None,
+    u: Float[Tensor, "d_mlp"] | None = None,
 ) -> Found:
     """Search the δ that, added at each place to the token `said.at` in every text, makes the model say the new object.
+
+    Where a weight will write δ, as W + u δᵀ, it is searched as it will be written: every token gets (k u) δ at its own
+    key k, those before the edited one too, so that what the search says the edit will say.
 
     Minimises mean NLL(new | context + prompt) + kl · mean KL(p₀‖p_δ) + decay · ‖δ‖/‖v̄‖ by Adam, projecting on
     ‖δ‖ ≤ clamp · ‖v̄‖ (Meng et al. 2022, equation 4; the KL over all of `said.kept`, the norm relative). A search that
@@ -148,14 +152,14 @@ def search_value(
         v: the places to change, with what they hold; its norm is the unit of δ.
         search: the settings.
         objective: another loss, or another end.
-        share: how much of δ each text gets; by default all of it.
+        u: how a weight will write δ; by default all of it is added to the edited token.
 
     Raises:
         RuntimeError: the loss is no longer finite.
 
     Cost: a forward and a backward pass over `said` per step, the latter down to the site only.
     """
-    left = remainder(model, said.tokens, said.at.mask(said.tokens))
+    left = remainder(model, said.tokens, said.at.mask(said.tokens)) if u is None else whole(said.tokens)
     target, kept = left.of(said.target), left.of(said.kept)
     n = int(target.any(1).sum())
     with torch.no_grad():
@@ -167,9 +171,9 @@ def search_value(
     )
     losses: list[float] = []
     best: tuple[float, Found] | None = None
-    each = torch.ones(len(left.ids), 1, device=left.ids.device) if share is None else share[:, None]
+    change = left.adding if u is None else partial(left.writing, u=u)
     while True:
-        with torch.enable_grad(), frozen(model), left.adding(model, {s: each * d for s, d in deltas.items()}):
+        with torch.enable_grad(), frozen(model), change(model, deltas):
             logits = left.logits(model)
             nll = -log_probs(logits[:n], left.ids[:n], target[:n])
             kl = F.kl_div(logits[kept].float().log_softmax(-1), before, log_target=True, reduction="batchmean")
