@@ -126,9 +126,3 @@ def remainder(model: Model, tokens: Tokens, at: Bool[Tensor, "batch pos"]) -> Re
     read = mask[:, :before]
     said = model.hf(input_ids=ids[:, :before], attention_mask=read.long(), use_cache=True, **positions(model.hf, read))
     return Remainder(ids[:, before:], mask, torch.zeros_like(edited), edited, said.past_key_values)
-
-
-def whole(tokens: Tokens) -> Remainder:
-    """Texts of which all is left to read."""
-    none = torch.zeros(len(tokens.ids), dtype=torch.long, device=tokens.ids.device)
-    return Remainder(tokens.ids, tokens.mask, none, none, None)

@@ -13,7 +13,7 @@ from torch import Tensor
 from hooks import Model, Position, Tokens
 from interp.memory.completion import log_probs, tokens_after
 from interp.memory.fact import Fact, fill, last_token_before
-from interp.memory.remainder import Where, remainder, whole
+from interp.memory.remainder import Where, remainder
 
 TOKENS = ("last subject", "last prompt")
 FLAT, LITTLE, NEARLY = 15, 0.05, 5.0
@@ -75,6 +75,8 @@ class Statements:
         target: the tokens that spell the new object; none in the preserved prompts.
         kept: the tokens of the preserved texts, from the edited one on, after which the prediction is to stay.
         at: the token to which δ is added.
+        since: the token that the subject begins with, or `at` where the prompt's last token is edited: what weights
+            write for the key of `at` they hardly write before it.
         alike: the texts whose edited token is looked up with the key to write: all that name the subject, or the
             statements alone where the prompt's last token is edited.
     """
@@ -83,6 +85,7 @@ class Statements:
     target: Bool[Tensor, "batch pos"]
     kept: Bool[Tensor, "batch pos"]
     at: Position
+    since: Position
     alike: Bool[Tensor, "batch"]
 
 
@@ -115,12 +118,17 @@ def statements(
     ends = [end_of(token, fact, context) for fact, context in pairs]
     behind = [template.index("{}") + len(facts[0].subject) for template in preserve]
     ends += behind if token == TOKENS[0] else [*map(len, kept)]
+    begins = [len(context) + fact.prompt.index("{}") + 1 for fact, context in pairs]
+    begins += [template.index("{}") + 1 for template in preserve]
     tokens = model.tokens([f"{text} {fact.new}" for (fact, _), text in zip(pairs, stated, strict=True)] + kept)
     at = last_token_before(ends)
+    since = last_token_before(begins) if token == TOKENS[0] else at
     after = at.mask(tokens).cumsum(1).bool() & tokens.content
     stays = torch.arange(len(tokens), device=after.device)[:, None] >= len(stated)
     alike = ~stays[:, 0] | (token == TOKENS[0])
-    return Statements(tokens, tokens_after(tokens, [*map(len, stated), *map(len, kept)]), after & stays, at, alike)
+    return Statements(
+        tokens, tokens_after(tokens, [*map(len, stated), *map(len, kept)]), after & stays, at, since, alike
+    )
 
 
 def likely_and_near(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
@@ -139,8 +147,8 @@ def search_value(
 ) -> Found:
     """Search the δ that, added at each place to the token `said.at` in every text, makes the model say the new object.
 
-    Where a weight will write δ, as W + u δᵀ, it is searched as it will be written: every token gets (k u) δ at its own
-    key k, those before the edited one too, so that what the search says the edit will say.
+    Where a weight will write δ, as W + u δᵀ, it is searched as it will be written: every token from the subject's
+    first on gets (k u) δ at its own key k, so that what the search says the edit will say.
 
     Minimises mean NLL(new | context + prompt) + kl · mean KL(p₀‖p_δ) + decay · ‖δ‖/‖v̄‖ by Adam, projecting on
     ‖δ‖ ≤ clamp · ‖v̄‖ (Meng et al. 2022, equation 4; the KL over all of `said.kept`, the norm relative). A search that
@@ -159,7 +167,7 @@ def search_value(
 
     Cost: a forward and a backward pass over `said` per step, the latter down to the site only.
     """
-    left = remainder(model, said.tokens, said.at.mask(said.tokens)) if u is None else whole(said.tokens)
+    left = remainder(model, said.tokens, (said.at if u is None else said.since).mask(said.tokens))
     target, kept = left.of(said.target), left.of(said.kept)
     n = int(target.any(1).sum())
     with torch.no_grad():

@@ -16,7 +16,7 @@ from interp.memory.keys import keys_and_values, looked_up
 from interp.memory.one_layer import key_and_change
 from interp.memory.own_words import own_texts, said_of
 from interp.memory.placing import placed, placed_in_one
-from interp.memory.remainder import Projection, remainder, whole
+from interp.memory.remainder import Projection, Remainder, remainder
 from interp.memory.spread import grouped
 from interp.memory.value import search_value, statements
 from tests.conftest import tiny_hf, tiny_tokenizer
@@ -89,7 +89,7 @@ def test_a_value_is_searched_as_the_weights_will_write_it_at_every_token(gpt2: M
     delta = torch.randn(gpt2.d_model, generator=torch.Generator().manual_seed(0))
     update = LowRank(1, least_change(k[None], k[None]), delta[None].double())
     edit = Edit((FACT,), "by hand", (update,), gpt2.fingerprint)
-    texts = whole(said.tokens)
+    texts = Remainder(said.tokens.ids, said.tokens.mask, *torch.zeros(2, len(keys), dtype=torch.long), None)
 
     def written() -> tuple[torch.Tensor, torch.Tensor]:
         return capture(gpt2, said.tokens, [mlp_out[1]]).flat(mlp_out[1], said.at), texts.logits(gpt2)
