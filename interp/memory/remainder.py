@@ -89,7 +89,7 @@ class Remainder:
 
     @contextmanager
     def writing(
-        self, model: Model, deltas: Mapping[Projection, Float[Tensor, "d_model"]], u: Float[Tensor, "d_mlp"]
+        self, model: Model, deltas: Mapping[Where, Float[Tensor, "d_model"]], u: Float[Tensor, "d_mlp"]
     ) -> Iterator[None]:
         """Inside the block every token left is given (k u) δ at its own key k, as the weights W + u δᵀ give it."""
 
@@ -98,6 +98,7 @@ class Remainder:
 
         with ExitStack() as stack:
             for where, delta in deltas.items():
+                assert isinstance(where, Projection), f"no single weight writes {where}"
                 hook = partial(written, delta=delta)
                 stack.callback(model.mlp_output(where.layer).register_forward_hook(hook).remove)
             yield
