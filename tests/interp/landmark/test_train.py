@@ -148,11 +148,18 @@ def test_phases_follow_one_another_and_a_step_beyond_them_is_an_error() -> None:
         phase_at((first, second), 6)
 
 
-def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def shortened(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Training of a tiny model on a few short rows."""
     for name, value in (("LENGTH", 64), ("ROWS_PER_STEP", 2), ("STEPS_PER_SHARD", 2)):
         monkeypatch.setattr(training, name, value)
     monkeypatch.setattr(training, "new_model", lambda vocab: small(vocab))
     monkeypatch.setattr(training, "train_tokenizer", lambda texts: whole_tokenizer(texts))
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("shortened")
+def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
     first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5)
     training.train(tmp_path / "whole", phases=(first, second), save_every=5)
     training.train(tmp_path / "halves", phases=(first,), save_every=3)
@@ -161,13 +168,9 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path, mo
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
-def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself_and_ends_at_the_mean(
+    tmp_path: Path, shortened: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("LENGTH", 64), ("ROWS_PER_STEP", 2), ("STEPS_PER_SHARD", 2)):
-        monkeypatch.setattr(training, name, value)
-    monkeypatch.setattr(training, "new_model", lambda vocab: small(vocab))
-    monkeypatch.setattr(training, "train_tokenizer", lambda texts: whole_tokenizer(texts))
     first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5, anew=True)
     training.train(tmp_path / "whole", phases=(first, second), save_every=5)
     exported = training.train(tmp_path / "first", phases=(first,), save_every=3)
@@ -180,7 +183,7 @@ def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself(
     training.train(tmp_path / "later", phases=(first, second), save_every=5)
     whole, later = (torch.load(tmp_path / run / "state.pt")["model"] for run in ("whole", "later"))
     assert all(torch.equal(whole[name], later[name]) for name in whole)
-    monkeypatch.setattr(training, "_to_the_mean", lambda *_: None)
+    shortened.setattr(training, "_to_the_mean", lambda *_: None)
     (tmp_path / "end").mkdir()
     torch.save(state, tmp_path / "end" / "state.pt")
     shutil.copy(tmp_path / "first" / "tokenizer.json", tmp_path / "end")
@@ -190,11 +193,7 @@ def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself(
     assert not all(torch.allclose(begun[name], end[name], atol=1e-4) for name in whole)
 
 
-def test_a_phase_that_starts_anew_can_be_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("LENGTH", 64), ("ROWS_PER_STEP", 2), ("STEPS_PER_SHARD", 2)):
-        monkeypatch.setattr(training, name, value)
-    monkeypatch.setattr(training, "new_model", lambda vocab: small(vocab))
-    monkeypatch.setattr(training, "train_tokenizer", lambda texts: whole_tokenizer(texts))
+def test_a_phase_that_starts_anew_can_be_stopped_and_resumed(tmp_path: Path, shortened: pytest.MonkeyPatch) -> None:
     first, second = Phase(2, 1e-3, 1, 1.0, carried=0.0), Phase(4, 1e-3, 1, 1.0, carried=0.5, anew=True)
     training.train(tmp_path / "whole", phases=(first, second), save_every=3)
     save = training._save
@@ -203,7 +202,7 @@ def test_a_phase_that_starts_anew_can_be_stopped_and_resumed(tmp_path: Path, mon
         save(*state)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as once:
+    with shortened.context() as once:
         once.setattr(training, "_save", killed)
         with pytest.raises(KeyboardInterrupt):
             training.train(tmp_path / "halves", phases=(first, second), save_every=3)
