@@ -4,7 +4,6 @@ The tests need a GPU. `INTERP_TEST_DEVICE=cpu` runs them without one, a CPU besi
 """
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -22,9 +21,7 @@ from interp.memory import (
     Case,
     Covariance,
     Edit,
-    Fact,
     Query,
-    Search,
     Subject,
     agreement,
     alphaedit,
@@ -32,19 +29,12 @@ from interp.memory import (
     composition,
     conflicts,
     covariances,
-    emmet,
-    ft_l,
-    grace,
-    in_context,
     key_rows,
-    knn_memory,
     knowledge,
     locate,
-    memit,
     merge,
     pmet,
     preview,
-    rome,
     scorecard,
     silenced,
     trace_attention,
@@ -78,30 +68,18 @@ from interp.steering import (
     threshold_of,
     turning,
 )
+from tests.contracts.test_editors import BESIDE, HOW, LIMA, PMET, ROME, WEIGHTS, Editor
 from tests.contracts.words import FILLER, sentences, taught
+from tests.gpu import DEVICE, on_a_gpu
 
-DEVICE = os.environ.get("INTERP_TEST_DEVICE", "cuda")
-pytestmark = [
-    pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="no GPU"),
-    pytest.mark.usefixtures("unchecked"),
-]
+pytestmark = on_a_gpu
 
 D, LATENTS, ROWS = 16, 48, 512
-ROME, LIMA = Fact("Rome", "{} is in", "Italy", "Peru"), Fact("Lima", "{} is in", "Peru", "Japan")
-SEARCH = Search(learning_rate=0.3, clamp=30.0, kl=0.0, decay=0.0, stop=0.01)
-HOW = {"token": "last prompt", "contexts": ("",), "preserve": ("they say {}",), "search": SEARCH}
-PMET = {"preserve": ("{} speaks",), "search": Search(learning_rate=0.3, clamp=30.0, kl=0.0, decay=0.0)}
-Editor = Callable[[Model, object, tuple[Covariance, ...]], Edit]
 EDITORS: dict[str, Editor] = {
-    "ft_l": lambda m, f, _: ft_l(m, f, layer=1, bound=2.0, learning_rate=0.1),
-    "rome": lambda m, f, c: rome(m, f, covariance=c[0], **HOW),
-    "emmet": lambda m, f, c: emmet(m, f, covariance=c[0], **HOW),
-    "memit": lambda m, f, c: memit(m, f, covariance=c, **HOW),
-    "pmet": lambda m, f, c: pmet(m, f, covariance=c, token="last prompt", **PMET),
+    **WEIGHTS,
+    **BESIDE,
     "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c[0], energy=0.01, **HOW),
-    "grace": lambda m, f, _: grace(m, f, layer=1, preserve=("they say {}",), search=SEARCH),
-    "knn_memory": lambda m, f, _: knn_memory(m, f, radius=0.02),
-    "in_context": lambda m, f, _: in_context(m, f),
+    "pmet": lambda m, f, c: pmet(m, f, covariance=c, token="last prompt", **PMET),
 }
 MAKES: dict[str, Callable[[], sae.SAE]] = {
     "topk": lambda: sae.TopK(D, LATENTS, k=4),

@@ -1,6 +1,5 @@
 """A GPU gives what the CPU gives: what is read, changed, searched and estimated on it against the same on the CPU."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +73,9 @@ from probes import (
     sweep,
 )
 from probes import logit_difference as answer_difference
+from tests.gpu import DEVICE, on_a_gpu
 
-DEVICE = os.environ.get("INTERP_TEST_DEVICE", "cuda")
-pytestmark = [
-    pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="no GPU"),
-    pytest.mark.usefixtures("unchecked"),
-]
+pytestmark = on_a_gpu
 TEXTS = ["The Golden Gate Bridge is located in San Francisco", "Fog came over the bay", "Tower Bridge is in London"]
 BRIDGE = [f"The Golden Gate Bridge {end}" for end in ("is red", "is in San Francisco", "is long", "opened in 1937")]
 TOWER = [f"The Eiffel Tower {end}" for end in ("is high", "is in Paris", "is made of iron", "opened in 1889")]
@@ -413,13 +409,14 @@ def test_a_gpu_scores_copying_heads_as_the_cpu_does(cpu: Model, gpu: Model) -> N
 def test_a_gpu_gives_the_directions_of_the_cpu(cpu: Model, gpu: Model) -> None:
     pairs = Pairs(BRIDGE, [text.replace("Bridge", "Tower") for text in BRIDGE])
     site = resid_post[2]
+    used = int(capture(cpu, BRIDGE, [mlp_act[2]]).flat(mlp_act[2]).amax(0).argmax())
     roads = {
         "caa": lambda model: caa(model, pairs, site, last),
         "caa of the answer": lambda model: caa(model, pairs, site),
         "repe": lambda model: repe(model, pairs, site),
         "mean centred": lambda model: mean_centred(model, BRIDGE, TOWER, site),
         "probed": lambda model: probed(model, BRIDGE, TOWER, site, Logistic()),
-        "value": lambda model: ffn_value(model, 2, 5, BRIDGE),
+        "value": lambda model: ffn_value(model, 2, used, BRIDGE),
         "unembedding": lambda model: unembedding(model, " is", site, BRIDGE),
         "lens row": lambda model: lens_row(model, " is", site, BRIDGE),
     }
