@@ -15,7 +15,7 @@ from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
 from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
-from interp.memory.spread import Layer, grouped, read, spread, targets
+from interp.memory.spread import Layer, grouped, read, sparing, spread, targets
 from interp.memory.value import TOKENS, Search
 
 
@@ -31,7 +31,7 @@ def alphaedit(
     token: str | None = None,
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
-    search: Search = Search(),  # noqa: B008
+    search: Search | None = None,
 ) -> Edit:
     """Write facts in the null space of what is known: ΔWˡ = P (KᵀK + KₚᵀKₚ) P + λI)⁻¹ P Kᵀ R, as mlp_act @ W.
 
@@ -54,7 +54,7 @@ def alphaedit(
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
-        search: settings of the search for z.
+        search: settings of the search for z; by default `sparing` of the number of keys, those of `earlier` included.
 
     Raises:
         ValueError: a covariance of another model; an energy outside [0, 1); a ridge not above 0; no space that quiet.
@@ -80,6 +80,7 @@ def alphaedit(
     basis = {c.layer: null_space(c, energy) for c in place.covariances}
     at = resid_post[place.covariances[-1].layer]
     said = read(model, groups, contexts, preserve, place.token)
+    search = search or sparing(len(groups) + sum(len(edit.facts) for edit in earlier))
     found = targets(model, groups, said, [at], search)
 
     def update(here: Layer) -> LowRank:

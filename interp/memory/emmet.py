@@ -13,7 +13,7 @@ from interp.memory.keys import Facts, listed
 from interp.memory.one_layer import stated
 from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed_in_one
-from interp.memory.spread import grouped
+from interp.memory.spread import grouped, sparing
 from interp.memory.value import Search
 
 
@@ -27,7 +27,7 @@ def emmet(
     token: str | None = None,
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
-    search: Search = Search(),  # noqa: B008
+    search: Search | None = None,
 ) -> Edit:
     """Write facts at once: ΔW = ((K C⁻¹ Kᵀ + ρ I)⁻¹ K C⁻¹)ᵀ R, as mlp_act @ W (Gupta et al. 2024, arXiv:2403.14236).
 
@@ -44,7 +44,7 @@ def emmet(
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
-        search: settings of the search for v*.
+        search: settings of the search for v*; by default `sparing` of the number of keys.
 
     Raises:
         ValueError: a covariance of another model; a ridge below 0; dependent keys with a ridge of 0.
@@ -62,6 +62,7 @@ def emmet(
         raise ValueError(f"ridge={ridge}: give a share of 0 or more")
     place = placed_in_one(model, facts, covariance, layer, token)
     (c,), groups = place.covariances, grouped(facts, place.token)
+    search = search or sparing(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
     keys, found = zip(*(stated(model, group, place, contexts, preserve, search) for group in groups), strict=True)
     all_reached([group[-1] for group in groups], found, f"layer {c.layer}", search)

@@ -11,7 +11,7 @@ from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
 from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
-from interp.memory.spread import Layer, above_zero, grouped, read, ridged, spread, targets
+from interp.memory.spread import Layer, above_zero, grouped, read, ridged, sparing, spread, targets
 from interp.memory.value import Search
 
 
@@ -25,7 +25,7 @@ def memit(
     token: str | None = None,
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
-    search: Search = Search(),  # noqa: B008
+    search: Search | None = None,
 ) -> Edit:
     """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
 
@@ -44,7 +44,7 @@ def memit(
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
-        search: settings of the search for z.
+        search: settings of the search for z; by default `sparing` of the number of keys.
 
     Raises:
         ValueError: a covariance of another model; a ridge not above 0.
@@ -64,6 +64,7 @@ def memit(
     facts, ridge = listed(facts), above_zero(ridge)
     place = placed(model, facts, covariance, layers, token)
     groups = grouped(facts, place.token)
+    search = search or sparing(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
     at = resid_post[place.covariances[-1].layer]
     said = read(model, groups, contexts, preserve, place.token)

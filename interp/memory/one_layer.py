@@ -1,4 +1,4 @@
-"""What the editors of one layer share: the key of a subject, and the value that states its facts once it is written."""
+"""What the editors of one layer share: the key of a subject, and the value that states its facts."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.site import mlp_act
-from interp.memory.change import even_weights, least_change
+from interp.memory.change import even_weights
 from interp.memory.covariance import Covariance
 from interp.memory.fact import Fact
 from interp.memory.keys import looked_up
@@ -28,30 +28,23 @@ def stated(
 ) -> tuple[Float[Tensor, "d_mlp"], Found]:
     """The key k̄ of facts written at one key, a weighted mean over texts, and the δ that states them.
 
-    While δ is searched, every token gets the share of it that the weights will give it: k u at its own key k, where
-    u = C⁻¹k̄ / k̄ᵀC⁻¹k̄. Over the texts that k̄ is the mean of, the shares are 1 on average, as they are weighted in it.
-
     Cost: one forward pass over contexts and preserved texts, and a forward and backward pass per step.
     """
     (c,) = place.covariances
     kept = preserved(model, group, preserve)
     said = statements(model, group, contexts, kept, place.token)
-    k, u = key_and_change(model, said, c)
+    k = mean_key(model, said, c)
     with torch.no_grad():
         v = model.mlp_output(c.layer)(k.to(model.dtype)).float()
-    return k, search_value(model, said, {Projection(c.layer): v}, search, u=u)
+    return k, search_value(model, said, {Projection(c.layer): v}, search)
 
 
 @torch.no_grad()
-def key_and_change(
-    model: Model, said: Statements, c: Covariance
-) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_mlp"]]:
-    """k̄ over the texts that look it up alike, weighted by `even_weights`, and u, which writes there.
+def mean_key(model: Model, said: Statements, c: Covariance) -> Float[Tensor, "d_mlp"]:
+    """k̄ over the texts that look it up alike, weighted by `even_weights`.
 
     Cost: one forward pass, up to the layer.
     """
     (keys,) = looked_up(model, said, [mlp_act[c.layer]])
     alike = keys[said.alike]
-    k = even_weights(alike, c.solve(alike)).to(keys) @ alike
-    u = least_change(k[None], c.solve(k[None]))[0].to(keys)
-    return k, u
+    return even_weights(alike, c.solve(alike)).to(keys) @ alike

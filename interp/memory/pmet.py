@@ -16,7 +16,7 @@ from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
 from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
-from interp.memory.spread import Layer, above_zero, grouped, read, ridged, spread, targets
+from interp.memory.spread import Layer, above_zero, grouped, read, ridged, sparing, spread, targets
 from interp.memory.value import Search, State
 
 SAID, KEPT = 0.1, 0.01
@@ -32,7 +32,7 @@ def pmet(
     token: str | None = None,
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,
-    search: Search = Search(),  # noqa: B008
+    search: Search | None = None,
 ) -> Edit:
     """Write facts at once: as `memit`, with targets v = v̄ + δ of the last layer's mlp_out (Li et al. 2024).
 
@@ -50,7 +50,7 @@ def pmet(
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
-        search: settings of the search.
+        search: settings of the search; by default `sparing` of the number of keys.
 
     Raises:
         ValueError: a covariance of another model; a ridge not above 0.
@@ -68,6 +68,7 @@ def pmet(
     facts, ridge = listed(facts), above_zero(ridge)
     place = placed(model, facts, covariance, layers, token)
     groups = grouped(facts, place.token)
+    search = search or sparing(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
     last = place.covariances[-1].layer
     sites = [attn_out[last], mlp_out[last]]

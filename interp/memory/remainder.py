@@ -87,22 +87,6 @@ class Remainder:
                 stack.callback(attach(model, where, partial(added, delta=delta)))
             yield
 
-    @contextmanager
-    def writing(
-        self, model: Model, deltas: Mapping[Where, Float[Tensor, "d_model"]], u: Float[Tensor, "d_mlp"]
-    ) -> Iterator[None]:
-        """Inside the block every token left is given (k u) δ at its own key k, as the weights W + u δᵀ give it."""
-
-        def written(_module: nn.Module, args: tuple[Tensor, ...], v: Tensor, delta: Tensor) -> Tensor:
-            return v + ((args[0].float() @ u)[..., None] * delta).to(v)
-
-        with ExitStack() as stack:
-            for where, delta in deltas.items():
-                assert isinstance(where, Projection), f"no single weight writes {where}"
-                hook = partial(written, delta=delta)
-                stack.callback(model.mlp_output(where.layer).register_forward_hook(hook).remove)
-            yield
-
 
 @torch.no_grad()
 def remainder(model: Model, tokens: Tokens, at: Bool[Tensor, "batch pos"]) -> Remainder:

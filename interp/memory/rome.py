@@ -34,9 +34,9 @@ def rome(
     templates, so over prefixes and phrasings (of the last prompt token, over the former only), and v̄ = W k̄ + b; the
     same k̄ stands in every place (the correction of Gupta et al. 2024). The mean is weighted so that each text reads
     about all of what is written (`even_weights`): with equal weights a subject at the beginning of a text, whose key is
-    another, reads a tenth to a half of it. v* = v̄ + δ, where δ is added at every token in the share that the weights
-    will add there, and minimises mean NLL(new | context + prompt) + kl · KL(p₀‖p_δ) over the tokens of the templates,
-    from the edited one on, + decay · ‖δ‖/‖v̄‖. Each of several facts is edited with the earlier ones in place.
+    another, reads a tenth to a half of it. v* = v̄ + δ, where δ, added at the edited token, minimises
+    mean NLL(new | context + prompt) + kl · KL(p₀‖p_δ) over the tokens of the templates, from the edited one on,
+    + decay · ‖δ‖/‖v̄‖. Each of several facts is edited with the earlier ones in place.
 
     Args:
         model: the model; its weights are left alone until the edit is applied.

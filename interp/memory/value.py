@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -75,8 +74,6 @@ class Statements:
         target: the tokens that spell the new object; none in the preserved prompts.
         kept: the tokens of the preserved texts, from the edited one on, after which the prediction is to stay.
         at: the token to which δ is added.
-        since: the token that the subject begins with, or `at` where the prompt's last token is edited: what weights
-            write for the key of `at` they hardly write before it.
         alike: the texts whose edited token is looked up with the key to write: all that name the subject, or the
             statements alone where the prompt's last token is edited.
     """
@@ -85,7 +82,6 @@ class Statements:
     target: Bool[Tensor, "batch pos"]
     kept: Bool[Tensor, "batch pos"]
     at: Position
-    since: Position
     alike: Bool[Tensor, "batch"]
 
 
@@ -118,17 +114,12 @@ def statements(
     ends = [end_of(token, fact, context) for fact, context in pairs]
     behind = [template.index("{}") + len(facts[0].subject) for template in preserve]
     ends += behind if token == TOKENS[0] else [*map(len, kept)]
-    begins = [len(context) + fact.prompt.index("{}") + 1 for fact, context in pairs]
-    begins += [template.index("{}") + 1 for template in preserve]
     tokens = model.tokens([f"{text} {fact.new}" for (fact, _), text in zip(pairs, stated, strict=True)] + kept)
     at = last_token_before(ends)
-    since = last_token_before(begins) if token == TOKENS[0] else at
     after = at.mask(tokens).cumsum(1).bool() & tokens.content
     stays = torch.arange(len(tokens), device=after.device)[:, None] >= len(stated)
     alike = ~stays[:, 0] | (token == TOKENS[0])
-    return Statements(
-        tokens, tokens_after(tokens, [*map(len, stated), *map(len, kept)]), after & stays, at, since, alike
-    )
+    return Statements(tokens, tokens_after(tokens, [*map(len, stated), *map(len, kept)]), after & stays, at, alike)
 
 
 def likely_and_near(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
@@ -143,12 +134,8 @@ def search_value(
     v: Mapping[Where, Float[Tensor, "d_model"]],
     search: Search = Search(),  # noqa: B008
     objective: Objective = likely_and_near,
-    u: Float[Tensor, "d_mlp"] | None = None,
 ) -> Found:
     """Search the δ that, added at each place to the token `said.at` in every text, makes the model say the new object.
-
-    Where a weight will write δ, as W + u δᵀ, it is searched as it will be written: every token from the subject's
-    first on gets (k u) δ at its own key k, so that what the search says the edit will say.
 
     Minimises mean NLL(new | context + prompt) + kl · mean KL(p₀‖p_δ) + decay · ‖δ‖/‖v̄‖ by Adam, projecting on
     ‖δ‖ ≤ clamp · ‖v̄‖ (Meng et al. 2022, equation 4; the KL over all of `said.kept`, the norm relative). A search that
@@ -160,14 +147,13 @@ def search_value(
         v: the places to change, with what they hold; its norm is the unit of δ.
         search: the settings.
         objective: another loss, or another end.
-        u: how a weight will write δ; by default all of it is added to the edited token.
 
     Raises:
         RuntimeError: the loss is no longer finite.
 
     Cost: a forward and a backward pass over `said` per step, the latter down to the site only.
     """
-    left = remainder(model, said.tokens, (said.at if u is None else said.since).mask(said.tokens))
+    left = remainder(model, said.tokens, said.at.mask(said.tokens))
     target, kept = left.of(said.target), left.of(said.kept)
     n = int(target.any(1).sum())
     with torch.no_grad():
@@ -179,9 +165,8 @@ def search_value(
     )
     losses: list[float] = []
     best: tuple[float, Found] | None = None
-    change = left.adding if u is None else partial(left.writing, u=u)
     while True:
-        with torch.enable_grad(), frozen(model), change(model, deltas):
+        with torch.enable_grad(), frozen(model), left.adding(model, deltas):
             logits = left.logits(model)
             nll = -log_probs(logits[:n], left.ids[:n], target[:n])
             kl = F.kl_div(logits[kept].float().log_softmax(-1), before, log_target=True, reduction="batchmean")
