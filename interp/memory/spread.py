@@ -60,10 +60,9 @@ def sparing(n: int) -> Search:
     """The search for one of `n` keys that are written together, whose δ is to be the shorter the more there are.
 
     What is written at one key is read a little at all others, in proportion to ‖δ‖, so that each fact is disturbed by
-    all the rest: decay = (n − 1) / 100, at most 1. On the bundled model 100 facts at once so keep more of what they are
-    to leave (README), for less in unseen phrasings.
+    all the rest: decay = n / 100, at least the usual and at most 1.
     """
-    return Search(decay=min(1.0, (n - 1) / CROWD))
+    return Search(decay=min(1.0, max(Search.decay, n / CROWD)))
 
 
 def above_zero(ridge: float) -> float:

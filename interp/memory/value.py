@@ -36,7 +36,7 @@ class Search:
     steps: int = 40
     learning_rate: float = 0.1
     kl: float = 5.0
-    decay: float = 0.0
+    decay: float = 0.1
     clamp: float = 4.0
     stop: float = 5e-2
 

@@ -1,6 +1,8 @@
 """One table of laws for every editor of facts: it says the fact, undoes bit for bit, travels, and leaves no trace."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from itertools import permutations
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from interp.memory import (
 from interp.memory.fact import answered
 from interp.memory.keys import means_at
 from interp.memory.scorecard import control
+from interp.memory.spread import sparing
 from interp.memory.value import search_value, statements
 from tests.contracts.words import sentences, taught, untaught
 
@@ -277,3 +280,48 @@ def test_the_first_step_of_a_search_is_the_rate_times_what_the_site_holds(world:
         said = statements(world.model, [ROME], [""], ["{} speaks"], "last prompt")
         found = search_value(world.model, said, {site: v}, Search(steps=1, learning_rate=0.03, stop=0.0))
         assert float(found.deltas[site].norm() / v.norm()) == pytest.approx(0.03, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["emmet", "memit", "pmet", "alphaedit"])
+def test_what_is_written_at_one_key_is_searched_shorter_the_more_keys_there_are(
+    world: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = EDITORS.get(name, lambda m, f, c: pmet(m, f, covariance=c[1], **HOW | PMET))
+    module = import_module(f"interp.memory.{name}")
+    asked: list[int] = []
+
+    def unsaid(n: int) -> Search:
+        asked.append(n)
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "sparing", unsaid)
+    monkeypatch.setitem(HOW, "search", None)
+    monkeypatch.setitem(PMET, "search", None)
+    for facts in (ROME, [ROME, LIMA, YORK]):
+        with pytest.raises(InterruptedError):
+            usual(world.model, facts, world.covariances)
+    assert asked == [1, 3]
+
+
+def test_the_keys_of_earlier_edits_count_among_those_that_are_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(n: int) -> Search:
+        raise InterruptedError(n)
+
+    monkeypatch.setattr(import_module("interp.memory.alphaedit"), "sparing", told)
+    c, made = world.covariances[0], world.edit("alphaedit")
+    with pytest.raises(InterruptedError, match="2"):
+        alphaedit(world.model, LIMA, covariance=c, earlier=[made], token="last prompt", contexts=("",), preserve=["{}"])
+
+
+def test_of_a_hundred_keys_each_is_changed_less_than_of_one_and_still_says_its_fact(world: World) -> None:
+    ((v,),) = means_at(world.model, [ROME], [""], [resid_post[1]], "last prompt")
+    said = statements(world.model, [ROME], [""], ["{} speaks"], "last prompt")
+    found = [
+        search_value(world.model, said, {resid_post[1]: v}, replace(SEARCH, decay=sparing(n).decay, stop=0.0))
+        for n in (1, 100)
+    ]
+    one, hundred = (float(f.deltas[resid_post[1]].norm()) for f in found)
+    assert hundred < 0.9 * one and all(f.probability > 0.5 for f in found)
+    assert [sparing(n).decay for n in (1, 50, 100, 500)] == [Search().decay, 0.5, 1.0, 1.0]
