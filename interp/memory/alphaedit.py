@@ -80,7 +80,7 @@ def alphaedit(
     basis = {c.layer: null_space(c, energy) for c in place.covariances}
     at = resid_post[place.covariances[-1].layer]
     said = read(model, groups, contexts, preserve, place.token)
-    search = search or sparing(len(groups) + sum(len(edit.facts) for edit in earlier))
+    search = search or sparing(len(groups) + sum(len(grouped(edit.facts, place.token)) for edit in earlier))
     found = targets(model, groups, said, [at], search)
 
     def update(here: Layer) -> LowRank:
