@@ -9,7 +9,9 @@ from torch import Tensor
 
 from hooks import Model
 from interp.memory.codebook import Codebook
+from interp.memory.completion import spelt
 from interp.memory.edit import Edit
+from interp.memory.fact import Fact
 from interp.memory.finish import finished, reached, searched
 from interp.memory.keys import Facts, keys_and_values, listed
 from interp.memory.locate import locate
@@ -52,7 +54,9 @@ def grace(
     Args:
         model: the model.
         facts: what to rewrite, one fact or several.
-        layer: beside which feed-forward output projection; by default where `locate` says for this token.
+        layer: beside which feed-forward output projection; by default where `locate` says for this token, but before
+            the last layer where an object is of several tokens, as what the last one writes at the prompt reaches the
+            next token only.
         radius: ε in units of the length of the key.
         token: where to read the key, "last prompt" or "last subject".
         contexts: texts put before the prompt; each is a key of its own.
@@ -73,7 +77,7 @@ def grace(
     facts = listed(facts)
     if not radius > 0:
         raise ValueError(f"radius={radius}: give a share of the key's length above 0")
-    layer = locate(model, facts[:TRACED], token=token).layer if layer is None else layer
+    layer = _located(model, facts, token) if layer is None else layer
     entries: list[_Entry] = []
     found: list[Found] = []
     for fact in facts:
@@ -91,6 +95,13 @@ def grace(
         torch.tensor([entry.radius for entry in entries]),
     )
     return finished(model, Edit(facts, "grace", (book,), model.fingerprint, searched(found)))
+
+
+def _located(model: Model, facts: Sequence[Fact], token: str) -> int:
+    """The layer that `locate` says, or the last from which all tokens of the objects can be reached."""
+    longest = max(map(len, spelt(model, [fact.text for fact in facts], [fact.new for fact in facts])))
+    last = model.n_layers - (1 if longest == 1 else 2)
+    return min(locate(model, facts[:TRACED], token=token).layer, max(last, 0))
 
 
 def _store(entries: list[_Entry], new: _Entry) -> None:

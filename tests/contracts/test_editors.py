@@ -5,6 +5,7 @@ from dataclasses import replace
 from importlib import import_module
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -325,3 +326,17 @@ def test_of_a_hundred_keys_each_is_changed_less_than_of_one_and_still_says_its_f
     one, hundred = (float(f.deltas[resid_post[1]].norm()) for f in found)
     assert hundred < 0.9 * one and all(f.probability > 0.5 for f in found)
     assert [sparing(n).decay for n in (1, 50, 100, 500)] == [Search().decay, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("new", "before_last"), [("Peru", 1), ("New York", 2)])
+def test_a_codebook_stands_where_every_token_of_the_object_can_be_reached(
+    world: World, new: str, before_last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(_model: Model, _facts: object, _contexts: object, layer: int, _token: str) -> None:
+        raise InterruptedError(layer)
+
+    module, last = import_module("interp.memory.grace"), world.model.n_layers - 1
+    monkeypatch.setattr(module, "locate", lambda *_, **__: SimpleNamespace(layer=last))
+    monkeypatch.setattr(module, "keys_and_values", told)
+    with pytest.raises(InterruptedError, match=str(world.model.n_layers - before_last)):
+        grace(world.model, replace(ROME, new=new), preserve=("they say {}",))
