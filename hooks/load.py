@@ -58,7 +58,7 @@ def load(
         tokenizer = tokenizer or found
         name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
     hf = hf if dtype is None else hf.to(dtype=dtype)
-    hf = hf if device is None else hf.to(device=device)
+    hf = hf if device is None else hf.to(device)
     model = Model(hf, tokenizer, name)
     if check:
         checked(model)

@@ -256,6 +256,10 @@ def _tokenizer_of(seed: int, file: Path) -> int:
     return len(json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"])
 
 
+def _untrained(architecture: str, vocab_size: int) -> HFModel:
+    return new_model(vocab_size) if architecture == "gpt2" else new_gated_model(vocab_size, LENGTH)
+
+
 def train(
     folder: Path,
     *,
@@ -282,7 +286,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"
     size = _tokenizer_of(seed, tokenizer_file)
-    model = (new_model(size) if architecture == "gpt2" else new_gated_model(size, LENGTH)).to(device=device)
+    model = _untrained(architecture, size).to(device)
     steppers = optimizers(model)
     first, spent, begun = _resume(state_file, model, steppers)
     start = time.monotonic() - spent
