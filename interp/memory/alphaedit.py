@@ -1,6 +1,6 @@
 """AlphaEdit: changes confined to where the layer's usual keys have little energy, edit after edit."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 
 import torch
 from jaxtyping import Float
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.site import resid_post
-from interp.memory.change import LowRank
+from interp.memory.change import LowRank, joined
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
 from interp.memory.keys import Facts, listed
 from interp.memory.own_words import Preserve, prefixes
 from interp.memory.placing import placed
-from interp.memory.spread import Layer, grouped, read, sparing, spread, targets
+from interp.memory.spread import Group, Layer, grouped, read, sparing, spread, targets
 from interp.memory.value import TOKENS, Search
 
 
@@ -85,7 +85,8 @@ def alphaedit(
 
     def update(here: Layer) -> LowRank:
         layer = here.covariance.layer
-        kept = keys_of(earlier, layer, here.k.shape[1], place.token, {group[0].subject for group in groups})
+        anew = {name for group in groups for name in _names(group, place.token)}
+        kept = keys_of(earlier, layer, here.k.shape[1], place.token, anew)
         key = confined(here.k, kept, basis[layer], ridge)
         return LowRank(layer, key, here.residual / here.left, here.k)
 
@@ -129,23 +130,32 @@ def confined(
     return torch.linalg.solve(gram, first).T @ rows @ basis.T
 
 
-def keys_of(
-    edits: Sequence[Edit], layer: int, d_mlp: int, token: str, anew: Collection[str]
-) -> Float[Tensor, "n d_mlp"]:
-    """The keys at which these edits write into a layer, but for those of subjects whose key is written anew.
+def keys_of(edits: Sequence[Edit], layer: int, d_mlp: int, token: str, anew: Set[str]) -> Float[Tensor, "n d_mlp"]:
+    """The keys at which these edits write into a layer, but for those that are written anew.
+
+    At the subject's last token `anew` are subjects, at the prompt's last token prompts.
 
     Raises:
         ValueError: an edit that does not say its keys.
     """
     found = [torch.zeros(0, d_mlp, dtype=torch.float64)]
-    writing = [(edit, update) for edit in edits for update in edit.weights if update.layer == layer]
-    for edit, update in writing:
-        if update.at is None:
+    for edit in edits:
+        writing = [update for update in edit.weights if update.layer == layer]
+        if not writing:
+            continue
+        at = joined(writing).at
+        if at is None:
             raise ValueError(
                 f"an earlier edit of layer {layer} does not say its keys, so they cannot be kept: leave it out"
             )
-        groups, at = grouped(edit.facts, token), update.at.double().cpu()
-        if token == TOKENS[0] and len(groups) == len(at):
-            at = at[[group[0].subject not in anew for group in groups]]
-        found.append(at)
+        groups = grouped(edit.facts, token)
+        written = groups if len(groups) == len(at) else [(fact,) for fact in edit.facts]
+        if len(written) == len(at):
+            at = at[[not anew & _names(group, token) for group in written]]
+        found.append(at.double().cpu())
     return torch.cat(found)
+
+
+def _names(group: Group, token: str) -> set[str]:
+    """What a key of these facts is known by: their subject, or the prompt whose last token it is."""
+    return {fact.subject if token == TOKENS[0] else fact.text for fact in group}

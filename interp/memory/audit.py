@@ -59,7 +59,7 @@ def audit(
         editors: by name, functions from the model and a fact to its edit.
         texts: unrelated texts, for the drift.
         n_generated: tokens generated for the fluency.
-        seed: of the controls and the bootstrap.
+        seed: of the controls, which are drawn anew for each case, and of the bootstrap.
         progress: whether to show a bar.
 
     Raises:
@@ -82,9 +82,9 @@ def audit(
     rows: dict[str, list[dict[str, float]]] = {}
     said: dict[str, dict[str, str]] = {}
     refused: dict[str, dict[str, str]] = {name: {} for name in told}
-    for case in tqdm(cases, desc="auditing edits", disable=not progress):
+    for number, case in enumerate(tqdm(cases, desc="auditing edits", disable=not progress)):
         before = forced(model, *split(case.neighbours)) if case.neighbours else []
-        for name, edit in _states(model, case.fact, told, refused, seed):
+        for name, edit in _states(model, case.fact, told, refused, seed + number):
             with nullcontext() if edit is None else edit.applied(model):
                 if edit is None and name != "unedited":
                     row, text = rows["unedited"][-1], said["unedited"][case.fact.text]

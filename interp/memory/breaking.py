@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hooks import Model, Site
 from hooks.forward import accepts
-from hooks.position import substring
 from hooks.site import embed
 from interp.memory.fact import Subject
 
@@ -96,7 +95,7 @@ def _restoring(model: Model, broken: Broken, row: Int[Tensor, "batch"], spots: S
 
 def spoilt(model: Model, fact: Subject, std: float, draws: int, random: torch.Generator) -> Broken:
     """The prompt with noise of this standard deviation on its subject's embeddings."""
-    ids, columns = _subject(model, fact.prompt, fact.subject)
+    ids, columns = _subject(model, fact)
     noise = std * torch.randn(draws, len(columns), model.d_model, generator=random)
     noise = torch.cat([torch.zeros_like(noise[:1]), noise]).to(model.device)
     return Broken(ids.expand(draws + 1, -1), columns, noise, _first_token(model, fact))
@@ -104,9 +103,14 @@ def spoilt(model: Model, fact: Subject, std: float, draws: int, random: torch.Ge
 
 def replaced(model: Model, fact: Subject, others: Sequence[str], draws: int, random: torch.Generator) -> Broken:
     """The prompt with other subjects of as many tokens in its subject's place."""
-    ids, columns = _subject(model, fact.prompt, fact.subject)
-    head, _, tail = fact.prompt.rpartition(fact.subject)
-    rows = [_subject(model, f"{head}{other}{tail}", other) for other in others if other != fact.subject]
+    ids, columns = _subject(model, fact)
+    start = fact.prompt.rindex(fact.subject) if fact.start is None else fact.start
+    head, tail = fact.prompt[:start], fact.prompt[start + len(fact.subject) :]
+    rows = [
+        _subject(model, replace(fact, prompt=f"{head}{other}{tail}", subject=other, start=start))
+        for other in others
+        if other != fact.subject
+    ]
     fitting = [row for row, place in rows if torch.equal(place, columns) and row.shape == ids.shape]
     if not fitting:
         raise ValueError(
@@ -118,10 +122,10 @@ def replaced(model: Model, fact: Subject, others: Sequence[str], draws: int, ran
     return Broken(torch.cat([ids, *(fitting[i] for i in order)]), columns, noise, _first_token(model, fact))
 
 
-def _subject(model: Model, prompt: str, subject: str) -> tuple[Int[Tensor, "1 pos"], Int[Tensor, "n"]]:
-    """A prompt's token ids and the columns of its subject, where it stands last."""
-    tokens = model.tokens(prompt)
-    return tokens.ids, substring(subject, occurrence=-1).mask(tokens)[0].nonzero().flatten()
+def _subject(model: Model, fact: Subject) -> tuple[Int[Tensor, "1 pos"], Int[Tensor, "n"]]:
+    """A prompt's token ids and the columns of its subject."""
+    tokens = model.tokens(fact.prompt)
+    return tokens.ids, fact.place.mask(tokens)[0].nonzero().flatten()
 
 
 def _first_token(model: Model, fact: Subject) -> int:

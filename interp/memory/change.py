@@ -1,5 +1,6 @@
 """The least change of a feed-forward weight that writes given values at given keys, in factors and in float64."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,10 +39,25 @@ class LowRank:
         return torch.einsum("ni,nj->ij", self.key.double(), self.value.double())
 
     def control(self, random: torch.Generator) -> "LowRank":
-        """The same keys with random values of equal norm."""
-        noise = torch.randn(self.value.shape, generator=random, dtype=torch.float64)
-        norm = self.value.double().norm(dim=1, keepdim=True)
-        return LowRank(self.layer, self.key, noise * norm / noise.norm(dim=1, keepdim=True), self.at)
+        """The same keys with the values turned together to random directions, so that ‖ΔW‖ and each norm are the same.
+
+        Values drawn one by one would not do: where keys are alike, what is written at one is written at the others, and
+        as like values cancel in ΔW while independent ones do not, that control would be several times larger.
+        """
+        held, parts = torch.linalg.qr(self.value.double().cpu().T)
+        turned, signs = torch.linalg.qr(torch.randn(held.shape, generator=random, dtype=torch.float64))
+        return LowRank(self.layer, self.key, parts.T @ (turned * signs.diagonal().sign()).T, self.at)
+
+
+def joined(updates: Sequence[LowRank]) -> LowRank:
+    """Changes of one layer as one; the keys they write at are known where each says its own."""
+    at = [update.at for update in updates if update.at is not None]
+    return LowRank(
+        updates[0].layer,
+        torch.cat([update.key for update in updates]),
+        torch.cat([update.value for update in updates]),
+        torch.cat(at) if len(at) == len(updates) else None,
+    )
 
 
 def least_change(

@@ -35,10 +35,10 @@ class Codebook:
 
     def nearest(self, k: Float[Tensor, "*n d_mlp"]) -> tuple[Bool[Tensor, "*n"], Tensor]:
         """Whether a stored key is near enough, and the number of the nearest one relative to its radius."""
-        flat, keys = k.flatten(0, -2).float(), self.keys.to(k.device).float()
+        flat, keys = k.reshape(-1, k.shape[-1]).float(), self.keys.to(k.device).float()
         distance = torch.cdist(flat, keys, compute_mode="donot_use_mm_for_euclid_dist")
         share, j = (distance / self.radius.to(k.device).float()).min(1)
-        return (share <= 1).unflatten(0, k.shape[:-1]), j.unflatten(0, k.shape[:-1])
+        return (share <= 1).reshape(k.shape[:-1]), j.reshape(k.shape[:-1])
 
     def overlaps(self, other: "Codebook") -> bool:
         """Whether some key would be near to entries of both."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from hooks import Model, stream
 from hooks.capture import Data
 from hooks.site import mlp_act
+from interp.memory.edit import applied_to
 
 SHRINKAGES = (0.0, *(10 ** (quarter / 4) for quarter in range(-24, 1)))
 
@@ -142,7 +143,8 @@ def covariances(
         data: texts or a data set, as `capture` takes them.
         layers: whose keys.
         batch_size: texts per forward pass.
-        cache: a folder to keep the result in, by the model's fingerprint and the texts; read from there the next time.
+        cache: a folder to keep the result in, by the model's fingerprint, the edits applied to it and the texts; read
+            from there the next time.
         progress: whether to show a bar.
 
     Raises:
@@ -176,7 +178,7 @@ def covariances(
 
 
 def _key(model: Model, data: Data, layer: int) -> str:
-    """What names a covariance on disk: model, layer and texts."""
+    """What names a covariance on disk: model, the edits applied to it, layer and texts."""
     told = getattr(data, "_fingerprint", None)
     if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
         told = hashlib.sha256("\0".join(data).encode()).hexdigest()
@@ -184,7 +186,8 @@ def _key(model: Model, data: Data, layer: int) -> str:
         raise ValueError(
             f"a cache needs data with a name: give a list of texts or a data set, not {type(data).__name__}"
         )
-    return hashlib.sha256(f"{model.fingerprint} {layer} {told}".encode()).hexdigest()[:32]
+    named = " ".join([model.fingerprint, *applied_to(model), str(layer), told])
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
 def _estimated(model: Model, data: Data, layers: Sequence[int], batch_size: int, progress: bool) -> list[Covariance]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -52,6 +52,11 @@ class Edit:
         """The changes of weights."""
         return tuple(update for update in self.updates if isinstance(update, LowRank))
 
+    @property
+    def reads_before(self) -> bool:
+        """Whether the edit is a text that is read before every other."""
+        return any(isinstance(update, Preamble) for update in self.updates)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the changes: two edits of one digest are the same edit, read from disk or made anew."""
@@ -68,7 +73,7 @@ class Edit:
         """Add the edit to the model's weights.
 
         Raises:
-            ValueError: another model, or an edit that is applied already.
+            ValueError: another model, an edit that is applied already, a second text to read before every other.
             RuntimeError: something else changed an edited weight meanwhile.
 
         Warns:
@@ -83,6 +88,11 @@ class Edit:
         if self.digest in stack.edits:
             raise ValueError(f"this {self.method} edit is already applied to {model.name}: undo it first")
         for other in stack.edits.values():
+            if self.reads_before and other.reads_before:
+                raise ValueError(
+                    f"{model.name} reads {other.facts[0].text!r} and so on before every text already, and one preamble "
+                    f"at a time is all it can read: undo that {other.method} edit first, or give all facts to one"
+                )
             for conflict in conflicts([other, self]):
                 warnings.warn(f"{conflict}; both are applied to {model.name} now", stacklevel=2)
         stack.write(model, {**stack.edits, self.digest: self})
@@ -163,11 +173,12 @@ def _split(update: Update) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @dataclass
 class _Stack:
-    """The edits applied to one model, by digest, the original weights they were added to, and their hooks."""
+    """The edits applied to one model, by digest, the original weights they were added to, and what ends their hooks."""
 
     original: dict[int, Tensor] = field(default_factory=dict)
     edits: dict[str, Edit] = field(default_factory=dict)
     hooks: dict[str, list[Callable[[], None]]] = field(default_factory=dict)
+    preamble: Callable[[], None] | None = None
 
     @torch.no_grad()
     def write(self, model: Model, edits: dict[str, Edit]) -> None:
@@ -187,11 +198,19 @@ class _Stack:
         for digest in self.edits.keys() - edits.keys():
             for detach in self.hooks.pop(digest):
                 detach()
-        for digest in edits.keys() - self.edits.keys():
-            beside = (update for update in edits[digest].updates if not isinstance(update, LowRank))
+        for digest in [digest for digest in edits if digest not in self.edits]:
+            beside = (update for update in edits[digest].updates if not isinstance(update, LowRank | Preamble))
             self.hooks[digest] = [update.attach(model) for update in beside]
+        self._read_again(model, edits.values())
         still = {update.layer for edit in edits.values() for update in edit.weights}
         self.original, self.edits = {layer: original[layer] for layer in still}, edits
+
+    def _read_again(self, model: Model, edits: Iterable[Edit]) -> None:
+        """Let the model read what stands before every text with all edits in place, whichever came first."""
+        if self.preamble is not None:
+            self.preamble()
+        held = [update for edit in edits for update in edit.updates if isinstance(update, Preamble)]
+        self.preamble = held[0].attach(model) if held else None
 
 
 def _sum(original: Tensor, layer: int, edits: dict[str, Edit]) -> Tensor:
@@ -208,6 +227,25 @@ _STACKS: "WeakKeyDictionary[nn.Module, _Stack]" = WeakKeyDictionary()
 
 def _stack(model: Model) -> _Stack:
     return _STACKS.setdefault(model.hf, _Stack())
+
+
+def applied_to(model: Model) -> tuple[str, ...]:
+    """The digests of the edits that are applied to a model, in an order free of history."""
+    return tuple(sorted(_stack(model).edits))
+
+
+@contextmanager
+def set_aside(model: Model) -> Iterator[None]:
+    """The model as it is without its edits, inside a `with` block: what is measured once for a model is measured so."""
+    stack = _stack(model)
+    edits = stack.edits
+    if edits:
+        stack.write(model, {})
+    try:
+        yield
+    finally:
+        if edits:
+            stack.write(model, edits)
 
 
 def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from interp.memory.edit import Edit
 from interp.memory.emmet import emmet
 from interp.memory.fact import Fact
 from interp.memory.ft_l import ft_l
-from interp.memory.grace import grace
+from interp.memory.grace import grace, reaching_layer
 from interp.memory.in_context import in_context
 from interp.memory.keys import Facts
 from interp.memory.knn_memory import knn_memory
@@ -21,6 +21,7 @@ from interp.memory.placing import TRACED, measured_covariances
 from interp.memory.pmet import pmet
 from interp.memory.rome import rome
 from interp.memory.trace import Location
+from interp.memory.value import TOKENS
 
 ONE_LAYER = {"rome": rome, "emmet": emmet}
 LAYERS = {"memit": memit, "pmet": pmet, "alphaedit": alphaedit}
@@ -91,6 +92,5 @@ def editors(
     if "ft_l" in names:
         made["ft_l"] = partial(ft_l, layer=layers[len(layers) // 2])
     if "grace" in names:
-        at = layer if layer is not None else locate(model, facts[:TRACED], token="last prompt").layer
-        made["grace"] = partial(grace, layer=at)
+        made["grace"] = partial(grace, layer=reaching_layer(model, facts, TOKENS[1]) if layer is None else layer)
     return {name: made[name] for name in names}, place

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Position, Tokens
+from hooks.position import substring
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,31 @@ class Query:
 
 @dataclass(frozen=True)
 class Subject(Query):
-    """A query whose subject is to be broken: the subject is spelt in the prompt, without its article."""
+    """A query whose subject is to be broken: the subject is spelt in the prompt, without its article.
+
+    Attributes:
+        subject: as the prompt spells it.
+        start: the character of the prompt at which it begins; by default where it is spelt last.
+
+    Raises:
+        ValueError: a start where the prompt spells something else.
+    """
 
     subject: str
+    start: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.start is not None and not self.prompt.startswith(self.subject, self.start):
+            raise ValueError(
+                f"{self.prompt!r} does not spell {self.subject!r} at its character {self.start}: "
+                "give where it begins, or no start for its last spelling"
+            )
+
+    @property
+    def place(self) -> Position:
+        """The tokens that spell the subject there."""
+        start = self.prompt.rfind(self.subject) if self.start is None else self.start
+        return substring(self.subject, sum(self.prompt.startswith(self.subject, i) for i in range(start)))
 
 
 def fill(template: str, subject: str) -> str:

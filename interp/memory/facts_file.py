@@ -76,8 +76,16 @@ def _case(record: Mapping[str, Any], where: str) -> Case:
             raise ValueError(f"{where} has no {name}: a fact is {', '.join(FIELDS)}")
     try:
         fact = Fact(*(record[name].strip() for name in FIELDS))
-        texts = {name: tuple(map(str, record[name])) for name in TEXTS if name in record}
-        queries = {name: tuple(Query(**query) for query in record[name]) for name in QUERIES if name in record}
+        texts = {name: tuple(_each(record, name, str, "texts")) for name in TEXTS if name in record}
+        asked = {name: _each(record, name, dict, "records of prompt and answer") for name in QUERIES if name in record}
+        queries = {name: tuple(Query(**query) for query in found) for name, found in asked.items()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where} is no fact: {error}") from error
     return replace(Case(fact), **texts, **queries)
+
+
+def _each(record: Mapping[str, Any], name: str, kind: type, called: str) -> list[Any]:
+    value = record[name]
+    if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+        raise ValueError(f"{name} is {value!r}: give a list of {called}")
+    return value

@@ -39,7 +39,7 @@ def all_reached(facts: Sequence[Fact], found: Sequence[Found], where: str, searc
         RuntimeError: less than `share` of them do; the message is that of the first that does not.
     """
     short = [i for i, one in enumerate(found) if not one.probability >= LIKELY]
-    if len(short) > (1 - share) * len(found):
+    if len(found) - len(short) < share * len(found):
         reached(facts[short[0]], found[short[0]], where, search)
 
 

@@ -77,7 +77,7 @@ def grace(
     facts = listed(facts)
     if not radius > 0:
         raise ValueError(f"radius={radius}: give a share of the key's length above 0")
-    layer = _located(model, facts, token) if layer is None else layer
+    layer = reaching_layer(model, facts, token) if layer is None else layer
     entries: list[_Entry] = []
     found: list[Found] = []
     for fact in facts:
@@ -97,7 +97,7 @@ def grace(
     return finished(model, Edit(facts, "grace", (book,), model.fingerprint, searched(found)))
 
 
-def _located(model: Model, facts: Sequence[Fact], token: str) -> int:
+def reaching_layer(model: Model, facts: Sequence[Fact], token: str) -> int:
     """The layer that `locate` says, or the last from which all tokens of the objects can be reached."""
     longest = max(map(len, spelt(model, [fact.text for fact in facts], [fact.new for fact in facts])))
     last = model.n_layers - (1 if longest == 1 else 2)

@@ -47,7 +47,7 @@ def locate(
     """
     if token is not None and token not in TOKENS:
         raise ValueError(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
-    asked = [Subject(f.text, f.old, f.subject) if isinstance(f, Fact) else f for f in facts]
+    asked = [Subject(f.text, f.old, f.subject, f.prompt.index("{}")) if isinstance(f, Fact) else f for f in facts]
     width = max(1, round(model.n_layers / 6)) if window is None else window
     roles = TOKENS if token is None else (token,)
     how = {"draws": draws, "noise": noise, "seed": seed, "progress": progress}

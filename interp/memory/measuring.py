@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 from jaxtyping import Float
@@ -27,8 +28,8 @@ MEASURES = {
     "paraphrase said": "greedy generation says the new object there",
     "neighbours true over new": "NLL(true) < NLL(new) on neighbours (NS)",
     "neighbours magnitude": "p(true) − p(new) there (NM)",
-    "neighbours true": "arg max, token by token, is the true answer (zsRE's specificity)",
-    "neighbours unchanged": "arg max, token by token, is what it was unedited (EasyEdit's locality)",
+    "neighbours true": "share of the true answer's tokens that arg max says, teacher-forced (zsRE's specificity)",
+    "neighbours unchanged": "share of its tokens at which arg max is what it was unedited (EasyEdit's locality)",
     "others said": "greedy generation says the subject's other facts",
     "hops said": "greedy generation says what follows from the new fact one step on (portability)",
     "reverse said": "greedy generation says the subject, asked from the new object (portability)",
@@ -116,8 +117,8 @@ def _near(model: Model, case: Case, before: Sequence[Sequence[int]]) -> dict[str
     return {
         "neighbours true over new": preferring["neighbours"],
         "neighbours magnitude": preferring["neighbours magnitude"],
-        "neighbours true": _share([a == b for a, b in zip(now, true, strict=True)]),
-        "neighbours unchanged": _share([list(a) == list(b) for a, b in zip(now, before, strict=True)]),
+        "neighbours true": _agreement(now, true),
+        "neighbours unchanged": _agreement(now, before),
     }
 
 
@@ -147,6 +148,11 @@ def generated(model: Model, prompts: Sequence[str], n: int) -> list[str]:
 def split(queries: Sequence[Query]) -> tuple[list[str], list[str]]:
     """Prompts and answers."""
     return [q.prompt for q in queries], [q.answer for q in queries]
+
+
+def _agreement(rows: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> float:
+    """The share of tokens at which each row is the other, in the mean over rows."""
+    return mean(_share([a == b for a, b in zip(*both, strict=True)]) for both in zip(rows, others, strict=True))
 
 
 def _share(outcomes: Sequence[bool]) -> float:

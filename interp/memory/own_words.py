@@ -7,6 +7,7 @@ from torch import nn
 
 from hooks import Model
 from interp.given import fitting
+from interp.memory.edit import set_aside
 from interp.memory.fact import Fact
 
 OPENERS = ("The", "In", "When", "It", "People", "A", "My", "As", "One", "We")
@@ -25,13 +26,16 @@ Most editors also average the subject's key over them, as texts that name it in 
 def prefixes(model: Model, n: int = 5, seed: int = 0) -> tuple[str, ...]:
     """Short beginnings in the model's own words, after which a prompt is read in different contexts.
 
-    The first is empty. Cost: one generation of ten tokens for a batch of `n`, once for each model, `n` and seed.
+    The first is empty. They are those of the model without its edits.
+
+    Cost: one generation of ten tokens for a batch of `n`, once for each model, `n` and seed.
     """
     told = _TOLD.setdefault(model.hf, {})
     key = (n, seed)
     if key not in told:
         openers = [OPENERS[i % len(OPENERS)] for i in range(n - 1)]
-        rests = model.generate(openers, max_new_tokens=10, temperature=1.0, seed=seed) if openers else []
+        with set_aside(model):
+            rests = model.generate(openers, max_new_tokens=10, temperature=1.0, seed=seed) if openers else []
         whole = [f"{opener}{rest}".split("\n")[0].rstrip(" .,;:") for opener, rest in zip(openers, rests, strict=True)]
         told[key] = ("", *(f"{text}. " for text in whole))
     return told[key]

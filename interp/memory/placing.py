@@ -8,6 +8,7 @@ from torch import nn
 
 from hooks import Model
 from interp.memory.covariance import Covariance, covariances
+from interp.memory.edit import set_aside
 from interp.memory.fact import Fact
 from interp.memory.locate import locate
 from interp.memory.own_words import own_texts
@@ -62,12 +63,13 @@ def placed_in_one(
 
 
 def measured_covariances(model: Model, layers: Sequence[int]) -> tuple[Covariance, ...]:
-    """The covariances of these layers' keys over texts the model wrote itself, measured once for each model."""
+    """The covariances of these layers' keys over texts the model wrote itself, measured once, without its edits."""
     known = _MEASURED.setdefault(model.hf, {})
     missing = [layer for layer in layers if layer not in known]
     if missing:
-        texts = own_texts(model, PER_KEY * model.d_mlp)
-        known.update(zip(missing, covariances(model, texts, missing), strict=True))
+        with set_aside(model):
+            texts = own_texts(model, PER_KEY * model.d_mlp)
+            known.update(zip(missing, covariances(model, texts, missing), strict=True))
     return tuple(known[layer] for layer in sorted(layers))
 
 

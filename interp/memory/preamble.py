@@ -29,11 +29,12 @@ class Preamble:
         """Put the preamble before every text; what is returned ends that.
 
         Raises:
-            ValueError: the model keeps no cache of keys and values.
+            ValueError: the model keeps no cache of keys and values, or the preamble fills its context.
         """
         base = model.hf.base_model
         if base is model.hf or not model.hf.can_generate():
             raise ValueError(f"{model.name} keeps no cache of what it read, so nothing can be put before its texts")
+        check_length(model.hf, len(self.ids))
         return base.register_forward_pre_hook(_Before(model, self._read(model)), with_kwargs=True).remove
 
     @torch.no_grad()
@@ -62,7 +63,10 @@ class _Before:
         known = None if cache is None else self._masks.get(cache)
         if known is None:
             if cache is not None and cache.get_seq_length():
-                raise ValueError("a KV cache was filled without the preamble of an edit: start the generation anew")
+                raise ValueError(
+                    "a KV cache was filled without the preamble of an edit: start the generation anew; "
+                    "where another edit is searched, undo this one first"
+                )
             mask = torch.ones_like(ids, dtype=torch.bool) if given is None else given.bool()
             mask = mask & ~self._begins(ids, mask)
             cache = self._copied(len(ids))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks import Model
 from interp.estimate import Estimate, share
+from interp.memory.change import LowRank, joined
 from interp.memory.completion import forced, score
 from interp.memory.edit import Edit
 from interp.memory.fact import Query, answer_in, answered, fill
@@ -137,11 +138,14 @@ def scorecard(
 def control(edit: Edit, seed: int = 0) -> Edit:
     """The edit with what it writes replaced by something random of the same size at the same place.
 
-    Values of weights and codebooks become random ones of equal norm, a datastore's tokens others, a preamble's tokens
-    stand in another order.
+    What is written into a layer's weights is turned to random directions, ‖ΔW‖ kept; the values of a codebook become
+    random ones of equal norm, a datastore's tokens others; a preamble's tokens stand in another order.
     """
     random = torch.Generator().manual_seed(seed)
-    spoilt = tuple(update.control(random) for update in edit.updates)
+    layers = sorted({update.layer for update in edit.weights})
+    weights = [joined([update for update in edit.weights if update.layer == layer]) for layer in layers]
+    beside = [update for update in edit.updates if not isinstance(update, LowRank)]
+    spoilt = tuple(update.control(random) for update in (*weights, *beside))
     return replace(edit, method=f"control of {edit.method}", updates=spoilt)
 
 

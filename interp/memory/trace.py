@@ -9,7 +9,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Site, capture
-from hooks.position import substring
 from hooks.site import attn_out, embed, mlp_out, resid_post
 from interp.estimate import Estimate, bootstrap, share
 from interp.memory.breaking import replaced, restored, spoilt
@@ -81,12 +80,12 @@ class Trace:
         others = torch.cat([self.indirect_effect[:, :role], self.indirect_effect[:, role + 1 :]], dim=1).nan_to_num(0.0)
         rival = others.flatten(1)[:, int(others.mean(0).argmax())] if others.numel() else torch.zeros_like(effect)
         known = ~effect.isnan()
-        at = self.recovered[known, role, column]
+        lost = (self.clean - self.corrupted)[known]
         return Location(
             role=self.roles[role],
             layers=self.layers[column],
             effect=_mean(effect[known]),
-            majority=share(at >= 0.5),
+            majority=share((lost > 0) & (effect[known] >= lost / 2)),
             margin=_mean((effect - rival)[known]),
         )
 
@@ -99,7 +98,8 @@ class Location:
         role: the token.
         layers: restored together.
         effect: the average indirect effect there.
-        majority: the share of facts of which restoring there recovers at least half.
+        majority: the share of facts of which restoring there recovers at least half; a fact that breaking its subject
+            costs nothing is not among them.
         margin: by how much the effect exceeds that of the best place at another role traced, fact by fact; above 0
             where no other was.
     """
@@ -231,7 +231,10 @@ def traced(
     seed: int,
     progress: bool,
 ) -> Trace:
-    """Restore one kind of output over windows of layers at some roles; `trace_mlp` says the rest."""
+    """Restore one kind of output over windows of layers at some roles; `trace_mlp` says the rest.
+
+    Where a prompt ends in its subject, its last token is the subject's, or the prompt's if the former is not traced.
+    """
     if not facts:
         raise ValueError("no facts were given to trace: give at least one the model knows")
     if not 1 <= window <= model.n_layers:
@@ -246,6 +249,8 @@ def traced(
         random = torch.Generator().manual_seed(seed + number)
         broken = replaced(model, fact, others, draws, random) if others else spoilt(model, fact, std, draws, random)
         found = dict(zip(ROLES, roles_of(broken.ids.shape[1], broken.columns.tolist()), strict=True))
+        if "last subject" not in roles:
+            found["last prompt"] = [broken.ids.shape[1] - 1]
         present = [role for role in roles if found[role]]
         spots = [(found[role], together) for role in present for together in sites]
         one, other, each = restored(model, broken, spots, BATCH)
@@ -259,5 +264,5 @@ def traced(
 
 def _embedding_std(model: Model, facts: Sequence[Subject]) -> float:
     """The standard deviation σ of all entries of the embeddings of the subjects' tokens."""
-    found = [capture(model, fact.prompt, [embed]).flat(embed, substring(fact.subject)) for fact in facts]
+    found = [capture(model, fact.prompt, [embed]).flat(embed, fact.place) for fact in facts]
     return float(torch.cat(found).float().std())

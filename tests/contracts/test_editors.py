@@ -29,6 +29,8 @@ from interp.memory import (
     pmet,
     rome,
 )  # fmt: skip
+from interp.memory.alphaedit import keys_of
+from interp.memory.editors import editors
 from interp.memory.fact import answered
 from interp.memory.keys import means_at
 from interp.memory.scorecard import control
@@ -117,20 +119,57 @@ def test_making_applying_and_undoing_an_edit_leaves_every_bit_and_no_hook(world:
 
 
 @pytest.mark.filterwarnings("ignore:keys of:UserWarning")
-def test_a_stack_of_all_editors_undone_in_any_order_leaves_what_the_rest_alone_gives(world: World) -> None:
-    names = ("rome", "memit", "grace")
-    logits, alone = world.logits(), {}
+def test_a_stack_of_all_editors_made_and_undone_in_any_order_leaves_what_the_rest_alone_gives(world: World) -> None:
+    names = ("rome", "memit", "grace", "in_context")
+    logits, alone, together = world.logits(), {}, []
     for name in names:
         with world.edit(name).applied(world.model):
             alone[name] = world.logits()
     for order in permutations(names):
-        for name in names:
+        for name in order:
             world.edit(name).apply(world.model)
-        world.edit(order[0]).undo(world.model)
-        world.edit(order[1]).undo(world.model)
-        assert torch.equal(world.logits(), alone[order[2]])
-        world.edit(order[2]).undo(world.model)
+        together.append(world.logits())
+        for name in order[:-1]:
+            world.edit(name).undo(world.model)
+        assert torch.equal(world.logits(), alone[order[-1]])
+        world.edit(order[-1]).undo(world.model)
         assert torch.equal(world.logits(), logits)
+    assert all(torch.equal(one, together[0]) for one in together)
+
+
+def test_a_second_text_before_every_other_and_one_that_does_not_fit_are_refused(world: World) -> None:
+    hooks, second = world.hooks(), in_context(world.model, LIMA)
+    with world.edit("in_context").applied(world.model):
+        with pytest.raises(
+            ValueError, match="reads .Rome is in. and so on before every text already, and .* undo that in_con"
+        ):
+            second.apply(world.model)
+        with pytest.raises(ValueError, match="where another edit is searched, undo this one first"):
+            EDITORS["rome"](world.model, LIMA, world.covariances)
+    with pytest.raises(ValueError, match="81 tokens do not fit into the context of 48"):
+        in_context(world.model, ROME, repeats=20)
+    assert world.hooks() == hooks
+
+
+@pytest.mark.filterwarnings("ignore:keys of:UserWarning")
+def test_a_fact_is_written_into_a_layer_whose_codebook_answers_elsewhere(world: World) -> None:
+    with world.edit("grace").applied(world.model):
+        edit = rome(world.model, YORK, covariance=world.covariances[1], **HOW)
+        with edit.applied(world.model):
+            assert said(world.model, YORK) and said(world.model, ROME)
+
+
+@pytest.mark.parametrize("name", ["rome", "memit"])
+def test_of_the_keys_of_earlier_edits_all_but_those_written_anew_are_kept(world: World, name: str) -> None:
+    edit = EDITORS[name](world.model, [ROME, YORK], world.covariances)
+    d_mlp, (at, *more) = world.model.d_mlp, [u.at for u in edit.weights if u.layer == 0]
+    rome_s, york_s = torch.cat([at, *more]).double()
+    for token, names in (("last subject", ("Rome", "New York")), ("last prompt", (ROME.text, YORK.text))):
+        assert torch.equal(keys_of([edit], 0, d_mlp, token, {names[0]}), york_s[None])
+        assert torch.equal(keys_of([edit], 0, d_mlp, token, {names[1]}), rome_s[None])
+        assert (
+            len(keys_of([edit], 0, d_mlp, token, {"Oslo"})) == 2 and len(keys_of([edit], 2, d_mlp, token, set())) == 0
+        )
 
 
 @pytest.mark.parametrize("name", EDITORS)
@@ -340,3 +379,6 @@ def test_a_codebook_stands_where_every_token_of_the_object_can_be_reached(
     monkeypatch.setattr(module, "keys_and_values", told)
     with pytest.raises(InterruptedError, match=str(world.model.n_layers - before_last)):
         grace(world.model, replace(ROME, new=new), preserve=("they say {}",))
+    made, _ = editors(world.model, ["grace"], [replace(ROME, new=new)])
+    with pytest.raises(InterruptedError, match=str(world.model.n_layers - before_last)):
+        made["grace"](world.model, ROME)

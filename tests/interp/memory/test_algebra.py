@@ -1,6 +1,7 @@
 """The rank-one update is exact, least and local; covariances are what they say; shrinkage follows the data."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,18 @@ import torch
 
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
-from interp.memory import Covariance, covariance, covariances
+from interp.memory import Covariance, Edit, Fact, Search, covariance, covariances
 from interp.memory.alphaedit import confined, null_space
 from interp.memory.change import LowRank, even_weights, least_change
 from interp.memory.codebook import Codebook
 from interp.memory.covariance import SHRINKAGES, best_shrinkage, pooled, shrink
 from interp.memory.datastore import Datastore
+from interp.memory.finish import all_reached
 from interp.memory.grace import _Entry, _store
+from interp.memory.own_words import prefixes
+from interp.memory.placing import measured_covariances
+from interp.memory.scorecard import control
+from interp.memory.value import Found
 
 D, OUT = 24, 10
 
@@ -217,6 +223,72 @@ def test_a_covariance_is_read_from_its_cache_for_the_same_texts_only(gpt2: Model
     assert len([*tmp_path.iterdir()]) == 3
     with pytest.raises(ValueError, match="a cache needs .* a list of texts or a data set"):
         covariance(gpt2, gpt2.tokens(texts), 1, cache=tmp_path)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_covariance_measured_under_an_edit_is_kept_apart_from_that_of_the_model_itself(
+    fresh: Callable, tmp_path: Path
+) -> None:
+    model, texts = fresh("gpt2"), [f"text number {i} of some" for i in range(20)]
+    with writing(model).applied(model):
+        edited = covariance(model, texts, 1, cache=tmp_path)
+        assert torch.equal(covariance(model, texts, 1, cache=tmp_path).matrix, edited.matrix)
+    plain = covariance(model, texts, 1, cache=tmp_path)
+    assert float((plain.matrix - edited.matrix).norm() / plain.matrix.norm()) > 0.1
+    assert torch.equal(plain.matrix, covariance(model, texts, 1).matrix)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore:.* tokens for 48 keys")
+def test_what_is_measured_once_for_a_model_is_measured_without_its_edits(fresh: Callable) -> None:
+    one, other = fresh("gpt2"), fresh("gpt2")
+    with writing(one).applied(one):
+        logits = one.run("Rome").detach()
+        (under,), told = measured_covariances(one, [1]), prefixes(one)
+        assert torch.equal(one.run("Rome").detach(), logits)
+    assert not torch.equal(one.run("Rome").detach(), logits)
+    (plain,) = measured_covariances(other, [1])
+    assert torch.equal(under.matrix, plain.matrix) and told == prefixes(other)
+
+
+def writing(model: Model) -> Edit:
+    """An edit that changes much of what the first layer writes."""
+    random = torch.Generator().manual_seed(0)
+    key, value = (torch.randn(4, n, generator=random) for n in (model.d_mlp, model.d_model))
+    update = LowRank(0, key, value)
+    return Edit((Fact("Rome", "{} is in", "a", "b"),), "writing", (update,), model.fingerprint)
+
+
+def test_the_control_of_alike_keys_and_values_changes_the_weights_by_as_much() -> None:
+    random = torch.Generator().manual_seed(1)
+    k = torch.randn(1, D, generator=random).double() + 0.1 * torch.randn(6, D, generator=random).double()
+    value = torch.randn(1, OUT, generator=random).double() + 0.01 * torch.randn(6, OUT, generator=random).double()
+    update = LowRank(0, least_change(k, k), value)
+    spoilt = update.control(random)
+    assert float(spoilt.delta.norm()) == pytest.approx(float(update.delta.norm()), rel=1e-9)
+    assert torch.allclose(spoilt.value.norm(dim=1), value.norm(dim=1)) and spoilt.key is update.key
+    assert float((spoilt.value * value).sum(1).abs().max()) < 0.9 * float(value.square().sum(1).min())
+    drawn = [LowRank(0, k[:1], value[:1]).control(torch.Generator().manual_seed(seed)).value[0] for seed in range(400)]
+    assert float(torch.stack(drawn).mean(0).norm() / value[0].norm()) < 3 / 400**0.5
+
+
+def test_the_control_of_changes_one_by_one_is_of_their_sum() -> None:
+    random = torch.Generator().manual_seed(2)
+    k, value = torch.ones(3, D) + 0.1 * torch.randn(3, D, generator=random), torch.ones(3, OUT)
+    updates = tuple(LowRank(0, k[i : i + 1], value[i : i + 1], k[i : i + 1]) for i in range(3))
+    edit = Edit((Fact("Rome", "{} is in", "a", "b"),), "rome", updates, "m")
+    (spoilt,) = control(edit).weights
+    assert float(spoilt.delta.norm()) == pytest.approx(float(sum(u.delta for u in updates).norm()), rel=1e-6)
+    assert spoilt.at is not None and len(spoilt.at) == 3
+
+
+@pytest.mark.parametrize("n", [10, 20, 100])
+def test_a_tenth_of_values_that_do_not_reach_their_objects_is_let_pass_and_one_more_is_not(n: int) -> None:
+    fact = Fact("Rome", "{} is in", "a", "b")
+    found = [Found({}, 0.9, 0.0, 3)] * (n - n // 10) + [Found({}, 0.1, 0.0, 3)] * (n // 10)
+    all_reached([fact] * n, found, "layer 0", Search())
+    with pytest.raises(RuntimeError, match=r"reached 'b' with probability 0.100 only, after 3 steps at layer 0"):
+        all_reached([fact] * n, [*found[1:], found[-1]], "layer 0", Search())
 
 
 def test_the_vote_of_a_datastore_is_the_papers_mixture() -> None:

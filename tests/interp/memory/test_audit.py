@@ -2,7 +2,10 @@
 
 import json
 import math
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +14,10 @@ import torch
 from hooks import Model
 from interp.memory import Case, Edit, Fact, Query, Search, audit, covariance, read_cases, rome
 from interp.memory.change import LowRank
-from interp.memory.completion import score
+from interp.memory.completion import score, spelt
 from interp.memory.measuring import MEASURES
+from interp.memory.scorecard import control
+from interp.memory.skills import LENGTH, TEXTS, induction_skill, sums_skill
 from interp.memory.wording import consistency, entropy, rarity
 from tests.contracts.words import FILLER, sentences, taught
 
@@ -82,6 +87,54 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
     parts = (row["efficacy"], row["paraphrase"], row["neighbours true over new"])
     assert found.harmonic("rome") == pytest.approx(3 / sum(1 / p for p in parts) if min(parts) else 0.0)
     assert found.table["unedited"]["neighbours true"].value == found.table["unedited"]["others said"].value == 1.0
+
+
+def test_what_is_said_and_what_is_kept_is_counted_answer_by_answer_and_token_by_token(model: Model) -> None:
+    halves = replace(
+        CASE,
+        neighbours=(Query("New York is in", "North Italy"),),
+        others=(Query("Rome speaks", "Latin"), Query("Oslo speaks", "Latin")),
+        reverse=(Query("Lima speaks", "Norse"), Query("Cusco speaks", "Quechua")),
+        paraphrases=("Rome is in", "Lima is in"),
+    )
+    plain = audit(model, [halves], {"nothing": nothing}, FILLER[:1], n_generated=2).table["unedited"]
+    assert plain["neighbours true"].value == plain["others said"].value == plain["reverse said"].value == 0.5
+    assert plain["neighbours unchanged"].value == 1.0 and plain["paraphrase said"].value == 0.5
+    assert plain["hops said"].value == plain["aliases said"].value == 0.0
+
+
+def test_each_case_has_a_control_of_its_own(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, drawn = import_module("interp.memory.audit"), []
+    monkeypatch.setattr(module, "control", lambda edit, seed: drawn.append(control(edit, seed)) or drawn[-1])
+
+    def writing(model: Model, fact: Fact) -> Edit:
+        update = LowRank(0, torch.ones(1, model.d_mlp), torch.ones(1, model.d_model))
+        return Edit((fact,), "writing", (update,), model.fingerprint)
+
+    other = Case(Fact("Lima", "{} is in", "Peru", "Italy"))
+    audit(model, [CASE, other], {"writing": writing}, FILLER[:1], n_generated=2)
+    one, two = (edit.weights[0].value.flatten() for edit in drawn if edit.weights)
+    assert float(torch.cosine_similarity(one, two, dim=0).abs()) < 0.6
+
+
+def test_the_skills_are_the_share_of_what_is_repeated_and_summed(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def repeating(right: int) -> SimpleNamespace:
+        def run(ids: torch.Tensor) -> torch.Tensor:
+            said = ids.roll(LENGTH - 1, dims=1)  # what came after the token's first reading
+            said[right:] = 0
+            return torch.nn.functional.one_hot(said, model.d_vocab).float()
+
+        return SimpleNamespace(d_vocab=model.d_vocab, tokenizer=model.tokenizer, device=model.device, run=run)
+
+    assert induction_skill(repeating(TEXTS)) == 1.0
+    assert induction_skill(repeating(TEXTS // 2)) == pytest.approx(0.5, abs=0.05)  # token 0 is drawn now and then
+
+    def half(_: Model, prompts: list[str], answers: list[str]) -> list[list[int]]:
+        assert all(eval(prompt.removesuffix(" =")) == int(a) for prompt, a in zip(prompts, answers, strict=True))
+        return [row if i % 2 else [-1] for i, row in enumerate(spelt(model, prompts, answers))]
+
+    monkeypatch.setattr("interp.memory.skills.forced", half)
+    assert sums_skill(model) == 0.5
 
 
 def test_the_consistency_is_the_cosine_of_weighted_counts() -> None:

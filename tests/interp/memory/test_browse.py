@@ -1,5 +1,6 @@
 """Memories planted by hand are found: their triggers, what their values say, how they agree, what they give."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -213,6 +214,36 @@ def test_shared_neurons_are_those_most_prompts_have_and_silencing_none_is_refuse
         silenced(model, one.query, [(1, i) for i in range(90)])
     with pytest.raises(ValueError, match="no prompts were given to share neurons: call knowledge on several"):
         shared([])
+
+
+def test_silenced_memories_write_nothing_at_the_prompts_last_token_and_as_many_others_are_the_control() -> None:
+    model = taught("gpt2", steps=60)
+    query, neurons = Query("well . Rome is in", "Italy"), [(0, i) for i in range(40)] + [(1, 5)]
+    (word,) = model.tokens("Italy").ids[0, 1:].tolist()
+
+    def without(chosen: list[tuple[int, int]]) -> float:
+        def silence(layer: int) -> Callable[..., tuple[torch.Tensor, ...]]:
+            def change(_: object, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+                k = args[0].clone()
+                k[0, -1, [i for one, i in chosen if one == layer]] = 0.0
+                return (k,)
+
+            return change
+
+        blocks = model.hf.transformer.h
+        hooks = [block.mlp.c_proj.register_forward_pre_hook(silence(i)) for i, block in enumerate(blocks)]
+        with torch.no_grad():
+            p = float(model.run(query.prompt)[0, -1].softmax(-1)[word])
+        for hook in hooks:
+            hook.remove()
+        return p
+
+    p, control = silenced(model, query, neurons)
+    assert p == pytest.approx(without(neurons), rel=1e-4) and control != pytest.approx(p, rel=1e-2)
+    draws = torch.Generator().manual_seed(0)
+    order = [torch.randperm(model.d_mlp, generator=draws).tolist() for _ in range(2)]
+    others = [(0, i) for i in order[0] if i >= 40][:40] + [(1, i) for i in order[1] if i != 5][:1]
+    assert control == pytest.approx(without(others), rel=1e-4)
 
 
 def test_what_is_not_there_is_refused(model: Model) -> None:

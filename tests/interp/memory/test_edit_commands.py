@@ -122,6 +122,9 @@ def test_a_mistake_is_told_before_a_model_is_loaded(words: tuple[str, ...], told
     assert told in call(*words, code=2)
 
 
+FACT_WITH = '[{"subject": "a", "prompt": "{} b", "old": "c", "new": "d", %s}]'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
@@ -131,6 +134,9 @@ def test_a_mistake_is_told_before_a_model_is_loaded(words: tuple[str, ...], told
         ("a.csv", "subject,prompt,old,new\n", "holds no list of facts"),
         ("a.csv", "subject,prompt,old\nRome,{} is in,Italy\n", "has no new"),
         ("a.json", '[{"subject": "a", "prompt": "b", "old": "c", "new": "d"}]', "is no fact: .*0 places"),
+        ("a.csv", "subject,prompt,old,new,references\na,{} b,c,d,e\n", "references is 'e': give a list of texts"),
+        ("a.json", FACT_WITH % '"paraphrases": "Where?"', "paraphrases is 'Where\\?': give a list of texts"),
+        ("a.json", FACT_WITH % '"others": ["b"]', r"others is \['b'\]: give a list of records of prompt and answer"),
         ("a.json", '[{"subjct": "a", "old": "c"}]', "has a field 'subjct', which facts do not have; did you mean"),
     ],
 )

@@ -1,5 +1,7 @@
 """Causal tracing restores exactly what it says: nothing broken or everything restored gives the clean run."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -73,6 +75,61 @@ def test_the_broken_run_is_the_clean_one_with_noise_on_the_subjects_embeddings_a
         spoilt = gpt2.hf(ids.expand(draws, -1)).logits[:, -1].softmax(-1)[:, 0 + int(gpt2.tokens(" ").ids[0, 1])]
     handle.remove()
     assert torch.allclose(trace.corrupted, spoilt.mean()[None], atol=1e-6)
+
+
+@pytest.mark.parametrize(("trace", "part"), [(trace_mlp, "mlp"), (trace_attention, "attn")])
+def test_a_window_restores_the_outputs_of_all_its_layers_and_of_no_other_kind(
+    gpt2: Model, trace: Callable[..., Trace], part: str
+) -> None:
+    fact, draws, column = FACTS[0], 3, 7
+    found = trace(gpt2, [fact], window=2, draws=draws, noise=2.0, seed=7)
+    ids = gpt2.tokens(fact.prompt).ids
+    sigma = gpt2.hf.transformer.wte(ids)[0, 4:8].std()
+    noise = 2.0 * sigma * torch.randn(draws, 4, gpt2.d_model, generator=torch.Generator().manual_seed(7))
+
+    def restoring(_: object, __: object, out: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        written = out[0] if isinstance(out, tuple) else out
+        written[1:, column] = written[0, column]
+
+    def spoil(_: object, __: object, embedded: torch.Tensor) -> torch.Tensor:
+        spoilt = embedded.clone()
+        spoilt[1:, 4:8] += noise
+        return spoilt
+
+    for start in (0, 1):
+        hooks = [gpt2.hf.transformer.wte.register_forward_hook(spoil)]
+        modules = [getattr(gpt2.hf.transformer.h[layer], part) for layer in (start, start + 1)]
+        hooks += [module.register_forward_hook(restoring) for module in modules]
+        with torch.no_grad():
+            p = gpt2.hf(ids.expand(1 + draws, -1)).logits[1:, -1].softmax(-1)[:, int(gpt2.tokens(" ").ids[0, 1])]
+        for hook in hooks:
+            hook.remove()
+        assert float(found.restored[0, ROLES.index("last subject"), start]) == pytest.approx(float(p.mean()), rel=1e-5)
+
+
+def test_a_subject_spelt_twice_is_broken_where_the_fact_has_it(gpt2: Model) -> None:
+    fact = Fact("Rome", "{} is in Rome now", "a", "b")
+    first, last = Subject(fact.text, "a", "Rome", 0), Subject(fact.text, "a", "Rome")
+    columns = [spoilt(gpt2, one, 1.0, 1, torch.Generator()).columns.tolist() for one in (first, last)]
+    assert columns == [[1, 2, 3, 4], [12, 13, 14, 15]]
+    other = replaced(gpt2, first, ["Oslo"], 1, torch.Generator())
+    assert gpt2.tokenizer.decode(other.ids[1], skip_special_tokens=True) == "Oslo is in Rome now"
+    effects = [locate(gpt2, [one]).effect for one in (fact, first, last)]
+    assert effects[0] == effects[1] != effects[2]
+    with pytest.raises(ValueError, match="'so Rome' does not spell 'Rome' at its character 0: give where it begins"):
+        Subject("so Rome", "a", "Rome", 0)
+
+
+def test_a_prompt_that_ends_in_its_subject_has_a_last_token_all_the_same(gpt2: Model) -> None:
+    facts = [Fact("Rome", "so it is {}", "a", "b")]
+    one, other = (locate(gpt2, facts, token=token) for token in ("last subject", "last prompt"))
+    assert other.role == "last prompt" and (other.layers, other.effect) == (one.layers, one.effect)
+
+
+def test_a_fact_that_nothing_is_lost_of_is_not_recovered() -> None:
+    clean, corrupted = torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.1])
+    restored = torch.tensor([0.1, 0.9])[:, None, None].expand(2, 6, 1)
+    assert Trace("feed-forward", ROLES, ((0,),), clean, corrupted, restored).location.majority.value == 0.5
 
 
 def test_restoring_one_state_of_every_token_gives_the_clean_run(gpt2: Model) -> None:
