@@ -1,6 +1,5 @@
 """Captured activations: the tensor of each site, with the tokens they belong to."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,10 @@ from torch import Tensor
 from hooks.errors import nearest
 from hooks.position import Position, everywhere
 from hooks.site import Site
+from hooks.tensor_file import read_tensors, write_tensors
 from hooks.tokens import Tokens
+
+KEY = "hooks.activations"
 
 
 @final
@@ -79,16 +81,13 @@ class Activations:
             acts.save("acts.safetensors")
             ```
         """
-        from safetensors.torch import save_file
-
         tokens = self.tokens
         tensors = {"ids": tokens.ids, "mask": tokens.mask, "special": tokens.special}
         if tokens.offsets is not None:
             tensors["offsets"] = tokens.offsets
         tensors |= {f"site:{site}": value for site, value in self.values.items()}
         about = {"texts": tokens.texts, "prompt_pos": tokens.prompt_pos, "fingerprint": self.fingerprint}
-        separate = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-        save_file(separate, str(path), metadata={"hooks.activations": json.dumps(about)})
+        write_tensors(path, KEY, tensors, about)
 
     @staticmethod
     def load(path: str | Path) -> "Activations":
@@ -102,13 +101,7 @@ class Activations:
             Activations.load("acts.safetensors")
             ```
         """
-        from safetensors import safe_open
-
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("hooks.activations", "null"))
-            if about is None:
-                raise ValueError(f"{path} holds no activations: expected a file written by Activations.save")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, about = read_tensors(path, KEY, "activations", "Activations.save")
         tokens = Tokens(
             ids=tensors["ids"],
             mask=tensors["mask"],

@@ -1,6 +1,5 @@
 """Directions: a vector at a site, with where it came from and how far the data reach along it."""
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.site import Site
+from hooks.tensor_file import read_tensors, write_tensors
+
+KEY = "hooks.direction"
 
 
 @final
@@ -90,16 +92,13 @@ class Direction:
             direction.save("golden_gate.safetensors")
             ```
         """
-        from safetensors.torch import save_file
-
         about = {
             "site": str(self.site),
             "source": self.source,
             "scale": self.scale,
             "fingerprint": self.fingerprint,
         }
-        tensors = {"vector": self.vector.detach().contiguous().clone()}
-        save_file(tensors, str(path), metadata={"hooks.direction": json.dumps(about)})
+        write_tensors(path, KEY, {"vector": self.vector}, about)
 
     @staticmethod
     def load(path: str | Path) -> "Direction":
@@ -113,14 +112,9 @@ class Direction:
             Direction.load("golden_gate.safetensors")
             ```
         """
-        from safetensors import safe_open
-
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("hooks.direction", "null"))
-            if about is None:
-                raise ValueError(f"{path} holds no direction: expected a file written by Direction.save")
-            vector = file.get_tensor("vector")
-        return Direction(vector, Site.parse(about["site"]), about["source"], about["scale"], about["fingerprint"])
+        tensors, about = read_tensors(path, KEY, "direction", "Direction.save")
+        site, vector = Site.parse(about["site"]), tensors["vector"]
+        return Direction(vector, site, about["source"], about["scale"], about["fingerprint"])
 
     def _combined(self, other: "Direction", vector: Tensor, sign: str) -> "Direction":
         same = self.fingerprint == other.fingerprint

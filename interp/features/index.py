@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from hooks import Model, stream
 from hooks.capture import Data
+from hooks.tensor_file import save_tensors
 from interp.features.catalogue import ABOUT, FeatureIndex
 from interp.features.gathering import Gathered, Shape
 from interp.features.reading import site_in
@@ -99,12 +99,7 @@ def _gather(
 
 
 def _pause(folder: Path, gathered: Gathered, about: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    fresh = folder / WORK / f"{STATE}.part"
-    state = {name: value.contiguous() for name, value in gathered.state().items()}
-    save_file(state, fresh, metadata={"about": json.dumps(about)})
-    os.replace(fresh, folder / WORK / STATE)
+    save_tensors(folder / WORK / STATE, gathered.state(), {"about": json.dumps(about)})
 
 
 def _resumed(folder: Path, shape: Shape, about: dict[str, Any]) -> Gathered:

@@ -1,16 +1,17 @@
 """The tuned lens: an affine map per layer, that makes the stream say what the model will say."""
 
-import json
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.tensor_file import read_tensors, write_tensors
 from interp.lenses.lens import Lens
 
+KEY = "interp.lenses.tuned"
 Weights: TypeAlias = dict[str, Tensor]
 
 
@@ -71,25 +72,13 @@ class TunedLens(Lens):
 
 
 def write(path: str | Path, tensors: Weights, about: dict[str, object]) -> None:
-    """Write tensors with what is said about them, so that a reader sees the whole file or the one before."""
-    from safetensors.torch import save_file
-
-    whole = Path(path)
-    part = whole.with_name(whole.name + ".part")
-    held = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
-    save_file(held, str(part), metadata={"interp.lenses.tuned": json.dumps(about, sort_keys=True)})
-    part.replace(whole)
+    """Write the tensors of a lens, or of its tuning, with what is said about them."""
+    write_tensors(path, KEY, tensors, about)
 
 
-def read(path: str | Path) -> tuple[Weights, dict[str, object]]:
+def read(path: str | Path) -> tuple[Weights, dict[str, Any]]:
     """Read what `write` wrote.
 
     Errors: `ValueError` when the file holds something else.
     """
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as file:
-        about = json.loads((file.metadata() or {}).get("interp.lenses.tuned", "null"))
-        if about is None:
-            raise ValueError(f"{path} holds no tuned lens: give a file that TunedLens.save or tune wrote")
-        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    return read_tensors(path, KEY, "tuned lens", "TunedLens.save or tune")

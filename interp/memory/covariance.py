@@ -1,7 +1,6 @@
 """The second moment of a feed-forward layer's keys, streamed, with a shrinkage chosen by held-out likelihood."""
 
 import hashlib
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 from hooks import Model, stream
 from hooks.capture import Data
 from hooks.site import mlp_act
+from hooks.tensor_file import read_tensors, write_tensors
 from interp.memory.edit import applied_to
 
 SHRINKAGES = (0.0, *(10 ** (quarter / 4) for quarter in range(-24, 1)))
@@ -68,20 +68,21 @@ class Covariance:
 
     def save(self, file: Path) -> None:
         """Write to a safetensors file."""
-        from safetensors.torch import save_file
-
         about = {
             "shrinkage": self.shrinkage, "layer": self.layer, "n_tokens": self.n_tokens, "error": self.error,
+            "fingerprint": self.fingerprint,
         }  # fmt: skip
-        save_file({"matrix": self.matrix}, file, {"covariance": json.dumps({**about, "fingerprint": self.fingerprint})})
+        write_tensors(file, "covariance", {"matrix": self.matrix}, about)
 
     @staticmethod
     def load(file: Path) -> "Covariance":
-        """Read what `save` wrote."""
-        from safetensors import safe_open
+        """Read what `save` wrote.
 
-        with safe_open(file, "pt") as opened:
-            return Covariance(opened.get_tensor("matrix"), **json.loads(opened.metadata()["covariance"]))
+        Raises:
+            ValueError: the file holds something else.
+        """
+        tensors, about = read_tensors(file, "covariance", "covariance", "Covariance.save")
+        return Covariance(tensors["matrix"], **about)
 
 
 def shrink(matrix: Float[Tensor, "d_mlp d_mlp"], shrinkage: float) -> Float[Tensor, "d_mlp d_mlp"]:

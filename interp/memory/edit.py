@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import Model
+from hooks.tensor_file import read_tensors, write_tensors
 from interp.memory.change import LowRank
 from interp.memory.codebook import Codebook
 from interp.memory.datastore import Datastore
@@ -29,7 +30,7 @@ Update = LowRank | Codebook | Datastore | Preamble
 KINDS: dict[str, type[Update]] = {kind.__name__: kind for kind in (LowRank, Codebook, Datastore, Preamble)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edit:
     """A reversible change of facts: what every editor returns.
 
@@ -46,6 +47,14 @@ class Edit:
     updates: tuple[Update, ...]
     fingerprint: str
     measured: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        first, more = self.facts[0], len(self.facts) - 1
+        told = f"{first.text!r}: {first.old!r} -> {first.new!r}" + (f" and {more} more" if more else "")
+        layers = sorted({update.layer for update in self.updates if isinstance(update, LowRank | Codebook)})
+        where = f", layers {layers}" if layers else ""
+        measured = "".join(f", {name} {value:.3g}" for name, value in self.measured.items())
+        return f"Edit({self.method}, {told}{where}{measured})"
 
     @property
     def weights(self) -> tuple[LowRank, ...]:
@@ -126,16 +135,14 @@ class Edit:
 
     def save(self, file: Path) -> None:
         """Write the edit to a safetensors file of some kilobytes."""
-        from safetensors.torch import save_file
-
         split = [_split(update) for update in self.updates]
-        tensors = {f"{i}.{name}": t.contiguous() for i, (held, _) in enumerate(split) for name, t in held.items()}
+        tensors = {f"{i}.{name}": t for i, (held, _) in enumerate(split) for name, t in held.items()}
         about = {
             "facts": [asdict(fact) for fact in self.facts], "method": self.method, "measured": self.measured,
             "fingerprint": self.fingerprint,
             "updates": [{"kind": type(u).__name__, **rest} for u, (_, rest) in zip(self.updates, split, strict=True)],
         }  # fmt: skip
-        save_file(tensors, file, {"edit": json.dumps(about)})
+        write_tensors(file, "edit", tensors, about)
 
     @staticmethod
     def load(file: Path) -> "Edit":
@@ -144,21 +151,13 @@ class Edit:
         Raises:
             ValueError: the file holds something else.
         """
-        from safetensors import safe_open
-
-        with safe_open(file, "pt") as opened:
-            about = json.loads((opened.metadata() or {}).get("edit", "null"))
-            if about is None:
-                raise ValueError(f"{file} holds no edit: expected a file written by Edit.save")
-            names = [name.split(".", 1) for name in opened.keys()]  # noqa: SIM118
-            updates = tuple(
-                KINDS[rest.pop("kind")](
-                    **rest, **{name: opened.get_tensor(f"{i}.{name}") for n, name in names if int(n) == i}
-                )
-                for i, rest in enumerate(about["updates"])
-            )
+        tensors, about = read_tensors(file, "edit", "edit", "Edit.save")
+        updates = []
+        for i, rest in enumerate(about["updates"]):
+            held: dict[str, Any] = {n.removeprefix(f"{i}."): t for n, t in tensors.items() if n.startswith(f"{i}.")}
+            updates.append(KINDS[rest.pop("kind")](**rest, **held))
         facts = tuple(Fact(**fact) for fact in about["facts"])
-        return Edit(facts, about["method"], updates, about["fingerprint"], about["measured"])
+        return Edit(facts, about["method"], tuple(updates), about["fingerprint"], about["measured"])
 
 
 def _split(update: Update) -> tuple[dict[str, Tensor], dict[str, Any]]:

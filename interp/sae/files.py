@@ -7,11 +7,12 @@ from typing import Any, Final
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks import Site
 from hooks.errors import nearest
+from hooks.tensor_file import save_tensors
 from interp.sae.architectures import ARCHITECTURES
 from interp.sae.fold import folded
 from interp.sae.sae import SAE
@@ -42,7 +43,7 @@ def save(sae: SAE, folder: str | Path) -> Path:
     if sae.architecture in THRESHOLDED:
         weights["threshold"] = sae.get_buffer("threshold")
     (folder / CONFIG).write_text(json.dumps(_config(sae), indent=1), encoding="utf-8")
-    save_file({name: w.detach().cpu().contiguous() for name, w in weights.items()}, folder / WEIGHTS)
+    save_tensors(folder / WEIGHTS, weights)
     return folder
 
 

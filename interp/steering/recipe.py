@@ -1,6 +1,5 @@
 """A steered model as a recipe of kilobytes: which direction, how, how much, where; saved, shared, and run."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 from hooks import Direction, Model, Position, Receipt, Site
 from hooks.errors import nearest
 from hooks.position import everywhere, generated, last, prompt
+from hooks.tensor_file import read_tensors, write_tensors
 from interp.steering.conditional import Conditional
 from interp.steering.steer import steer
 from interp.steering.steering import Steering, adding
@@ -64,15 +64,12 @@ class Recipe:
 
     def save(self, path: str | Path) -> None:
         """Write it to one safetensors file of a few kilobytes."""
-        from safetensors.torch import save_file
-
         parts = {"direction": self.direction} | ({"condition": self.condition} if self.condition else {})
         about = {"way": self.way, "dose": self.dose, "at": self.at, "threshold": self.threshold} | {
             name: {"site": str(d.site), "source": d.source, "scale": d.scale, "fingerprint": d.fingerprint}
             for name, d in parts.items()
         }
-        tensors = {name: d.vector.detach().cpu().contiguous().clone() for name, d in parts.items()}
-        save_file(tensors, str(path), metadata={FORMAT: json.dumps(about)})
+        write_tensors(path, FORMAT, {name: d.vector for name, d in parts.items()}, about)
 
     @staticmethod
     def load(path: str | Path) -> "Recipe":
@@ -80,13 +77,8 @@ class Recipe:
 
         Errors: `ValueError` when the file holds something else.
         """
-        from safetensors import safe_open
-
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(FORMAT, "null"))
-            if about is None:
-                raise ValueError(f"{path} holds no recipe: expected a file written by Recipe.save")
-            made = {name: _direction(file.get_tensor(name), about[name]) for name in file.keys()}  # noqa: SIM118
+        tensors, about = read_tensors(path, FORMAT, "recipe", "Recipe.save")
+        made = {name: _direction(vector, about[name]) for name, vector in tensors.items()}
         return Recipe(
             made["direction"], about["way"], about["dose"], about["at"], made.get("condition"), about["threshold"]
         )
