@@ -10,7 +10,7 @@ import torch
 from hooks import Model
 from interp.estimate import bootstrap
 from interp.memory import Case, Edit, Query
-from interp.memory.completion import forced, score, spelt
+from interp.memory.completion import says, score, spelt
 from interp.memory.fact import answered
 from interp.memory.scorecard import reading
 
@@ -27,8 +27,7 @@ class Before:
 
 def right(model: Model, asked: Sequence[Query]) -> list[bool]:
     """Whether arg max, token by token, is the answer."""
-    prompts, answers = [q.prompt for q in asked], [q.answer for q in asked]
-    return [a == b for a, b in zip(forced(model, prompts, answers), spelt(model, prompts, answers), strict=True)]
+    return says(model, [q.prompt for q in asked], [q.answer for q in asked])
 
 
 def before(model: Model, asked: Sequence[Case], texts: Sequence[str]) -> Before:

@@ -72,6 +72,7 @@ def audit(
     audit(model, cases, {"rome": rome, "memit": memit}, texts).table["rome"]["paraphrase said"]
     ```
     """
+    texts = [texts] if isinstance(texts, str) else texts
     if not cases or not editors or not texts or "unedited" in editors:
         raise ValueError(
             f"{len(cases)} cases, the editors {[*editors]} and {len(texts)} texts: give at least one of each, and call "

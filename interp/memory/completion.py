@@ -80,6 +80,12 @@ def forced(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_s
     return found
 
 
+def says(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
+    """Whether arg max, token by token and teacher-forced, is each answer. Cost: one forward pass per batch."""
+    told, wanted = forced(model, prompts, answers), spelt(model, prompts, answers)
+    return [one == other for one, other in zip(told, wanted, strict=True)]
+
+
 def spelt(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
     """The tokens that spell each answer after its prompt: what `forced` gives if the model agrees with all of it."""
     asked = completion(model, prompts, answers)

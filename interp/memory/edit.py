@@ -250,9 +250,9 @@ def set_aside(model: Model) -> Iterator[None]:
 def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:
     """What speaks against applying these edits together, one sentence each.
 
-    Two edits conflict when they say different things of one subject in one prompt, when one writes more than half of
-    its value at a key of the other (|kᵀ u| above 0.5, where ΔW = u ⊗ r; |cos| of the factors where keys are not known),
-    or when their codebooks answer to overlapping keys.
+    Two edits conflict when they say different things of one subject in one prompt, or in place of one old object, when
+    one writes more than half of its value at a key of the other (|kᵀ u| above 0.5, where ΔW = u ⊗ r; |cos| of the
+    factors where keys are not known), or when their codebooks answer to overlapping keys.
     """
     found = []
     for one, other in combinations(edits, 2):
@@ -260,6 +260,8 @@ def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:
             for b in other.facts:
                 if (a.subject, a.prompt) == (b.subject, b.prompt) and a.new != b.new:
                     found.append(f"{a.text!r} is edited to both {a.new!r} and {b.new!r}")
+                elif (a.subject, a.old) == (b.subject, b.old) and a.new != b.new:
+                    found.append(f"{a.old!r} of {a.subject!r} is edited to both {a.new!r} and {b.new!r} in two prompts")
         for u, w in ((u, w) for u in one.updates for w in other.updates):
             if isinstance(u, LowRank) and isinstance(w, LowRank) and u.layer == w.layer:
                 crossing = max(_crossing(u, w), _crossing(w, u))

@@ -15,9 +15,8 @@ from interp.memory.grace import grace, reaching_layer
 from interp.memory.in_context import in_context
 from interp.memory.keys import Facts
 from interp.memory.knn_memory import knn_memory
-from interp.memory.locate import locate
 from interp.memory.memit import memit
-from interp.memory.placing import TRACED, measured_covariances
+from interp.memory.placing import measured_covariances, traced_place
 from interp.memory.pmet import pmet
 from interp.memory.rome import rome
 from interp.memory.trace import Location
@@ -69,7 +68,7 @@ def editors(
         progress: whether to show bars.
 
     Raises:
-        ValueError: a name of no editor.
+        ValueError: a name of no editor; no old object that the model says, where a place is to be traced.
 
     Cost: tracing the facts, and a pass over the texts, where an editor needs them.
 
@@ -80,7 +79,7 @@ def editors(
     """
     names, place = checked(names), None
     if layer is None and set(names) - NO_PLACE.keys():
-        place = locate(model, facts[:TRACED], progress=progress)
+        place = traced_place(model, facts, progress=progress)
     layers = place.layers if place is not None else () if layer is None else (layer,)
     token = "last subject" if place is None else place.role
     made: dict[str, Editing] = {name: NO_PLACE[name] for name in names if name in NO_PLACE}

@@ -19,7 +19,8 @@ def read_facts(file: Path, n: int | None = None) -> tuple[Case, ...]:
     """Read facts, and what is to be asked about them where the file says so.
 
     A record has subject, prompt (with {} for the subject), old and new; in JSON also, as lists, paraphrases and
-    references (texts), neighbours, others, hops, reverse and aliases (records of prompt and answer).
+    references (texts, in which {} is the subject too), neighbours, others, hops, reverse and aliases (records of prompt
+    and answer).
 
     Args:
         file: a .json list of such records, a .csv with a column for each of the four, or CounterFact or zsRE.
@@ -36,11 +37,10 @@ def read_facts(file: Path, n: int | None = None) -> tuple[Case, ...]:
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {str(file)!r}: give a .json or .csv file of facts")
     if file.suffix == ".csv":
-        with file.open(encoding="utf-8", newline="") as opened:
-            records: Any = list(csv.DictReader(opened))
+        records: Any = _table(file)
     elif file.suffix == ".json":
         try:
-            records = json.loads(file.read_text(encoding="utf-8"))
+            records = json.loads(_text(file))
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} is not JSON: {error}") from error
     else:
@@ -76,7 +76,8 @@ def _case(record: Mapping[str, Any], where: str) -> Case:
             raise ValueError(f"{where} has no {name}: a fact is {', '.join(FIELDS)}")
     try:
         fact = Fact(*(record[name].strip() for name in FIELDS))
-        texts = {name: tuple(_each(record, name, str, "texts")) for name in TEXTS if name in record}
+        told = {name: _each(record, name, str, "texts") for name in TEXTS if name in record}
+        texts = {name: tuple(text.replace("{}", fact.subject) for text in found) for name, found in told.items()}
         asked = {name: _each(record, name, dict, "records of prompt and answer") for name in QUERIES if name in record}
         queries = {name: tuple(Query(**query) for query in found) for name, found in asked.items()}
     except (ValueError, TypeError) as error:
@@ -89,3 +90,24 @@ def _each(record: Mapping[str, Any], name: str, kind: type, called: str) -> list
     if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
         raise ValueError(f"{name} is {value!r}: give a list of {called}")
     return value
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+
+
+def _table(file: Path) -> list[dict[str, str]]:
+    """The rows of a file of comma-separated values, by the names in its first."""
+    head, *rows = [row for row in csv.reader(_text(file).splitlines()) if row] or [[]]
+    if len(head) == 1 and ";" in head[0]:
+        raise ValueError(f"{file} is separated by semicolons: separate its columns by commas")
+    for number, row in enumerate(rows):
+        if len(row) != len(head):
+            raise ValueError(
+                f"record {number} of {file} has {len(row)} values for the {len(head)} columns {', '.join(head)}: "
+                'put a text that holds a comma in quotes, "…"'
+            )
+    return [dict(zip(head, row, strict=True)) for row in rows]

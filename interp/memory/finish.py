@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
-from interp.memory.completion import forced, score, spelt
+from interp.memory.completion import says, score
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.fact import Fact
@@ -69,10 +69,8 @@ def finished(model: Model, edit: Edit, covariances: Sequence[Covariance] = (), *
             )
     prompts, objects = [fact.text for fact in edit.facts], [fact.new for fact in edit.facts]
     with edit.applied(model):
-        said = forced(model, prompts, objects)
+        agreed = says(model, prompts, objects)
         probabilities = score(model, prompts, objects).exp()
-    wanted = [spelt(model, [p], [o])[0] for p, o in zip(prompts, objects, strict=True)]
-    agreed = [one == other for one, other in zip(said, wanted, strict=True)]
     if sum(agreed) < share * len(agreed):
         first = agreed.index(False)
         raise RuntimeError(_unsaid(model, edit, first, float(probabilities[first]), agreed))

@@ -13,8 +13,7 @@ from interp.memory.completion import completion, log_probs
 from interp.memory.edit import Edit
 from interp.memory.finish import finished
 from interp.memory.keys import Facts, listed
-from interp.memory.locate import locate
-from interp.memory.placing import TRACED
+from interp.memory.placing import traced_place
 from interp.memory.value import frozen
 
 
@@ -58,7 +57,7 @@ def ft_l(
     facts = listed(facts)
     if not contexts:
         raise ValueError('0 contexts were given: give at least one, "" for none')
-    layer = locate(model, facts[:TRACED]).layer if layer is None else layer
+    layer = traced_place(model, facts).layer if layer is None else layer
     prompts = [context + fact.text for fact in facts for context in contexts]
     asked = completion(model, prompts, [fact.new for fact in facts for _ in contexts])
     weight = model.w_out(layer)

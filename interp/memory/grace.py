@@ -14,9 +14,8 @@ from interp.memory.edit import Edit
 from interp.memory.fact import Fact
 from interp.memory.finish import finished, reached, searched
 from interp.memory.keys import Facts, keys_and_values, listed
-from interp.memory.locate import locate
 from interp.memory.own_words import Preserve, preserved
-from interp.memory.placing import TRACED
+from interp.memory.placing import traced_place
 from interp.memory.remainder import Projection
 from interp.memory.value import Found, Search, search_value, statements
 
@@ -101,7 +100,7 @@ def reaching_layer(model: Model, facts: Sequence[Fact], token: str) -> int:
     """The layer that `locate` says, or the last from which all tokens of the objects can be reached."""
     longest = max(map(len, spelt(model, [fact.text for fact in facts], [fact.new for fact in facts])))
     last = model.n_layers - (1 if longest == 1 else 2)
-    return min(locate(model, facts[:TRACED], token=token).layer, max(last, 0))
+    return min(traced_place(model, facts, token).layer, max(last, 0))
 
 
 def _store(entries: list[_Entry], new: _Entry) -> None:

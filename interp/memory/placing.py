@@ -7,14 +7,16 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from hooks import Model
+from interp.memory.completion import says
 from interp.memory.covariance import Covariance, covariances
 from interp.memory.edit import set_aside
-from interp.memory.fact import Fact
+from interp.memory.fact import Fact, answer_in
 from interp.memory.locate import locate
 from interp.memory.own_words import own_texts
+from interp.memory.trace import Location
 from interp.memory.value import TOKENS
 
-TRACED, PER_KEY = 20, 4
+TRACED, PER_KEY, ANSWER = 20, 4, 8
 _MEASURED: "WeakKeyDictionary[nn.Module, dict[int, Covariance]]" = WeakKeyDictionary()
 
 
@@ -36,7 +38,8 @@ def placed(
     """Take what is given; else the token and layers where `locate` finds the facts, and keys of the model's own texts.
 
     Raises:
-        ValueError: another token; covariances of other layers or another model, or two of one layer.
+        ValueError: another token; covariances of other layers or another model, or two of one layer; nothing to trace,
+            as the model says none of the old objects.
 
     Cost: none where all is given; else that of `locate` over twenty facts at most, and once for a model, of sampling
     and reading four tokens for each of its keys.
@@ -47,9 +50,30 @@ def placed(
     if layers is None and given is not None:
         layers = [c.layer for c in given]
     if layers is None or token is None:
-        found = locate(model, facts[:TRACED], token=token)
+        found = traced_place(model, facts, token)
         layers, token = found.layers if layers is None else layers, found.role
     return Place(token, given or measured_covariances(model, layers))
+
+
+def traced_place(
+    model: Model, facts: Sequence[Fact], token: str | None = None, *, progress: bool = False
+) -> Location:
+    """Where `locate` finds those of the facts whose old objects the model says, the first twenty of them.
+
+    Raises:
+        ValueError: it says none of them, so that nothing it knows can be traced.
+
+    Cost: a forward pass over the prompts, and that of `locate`.
+    """
+    known = says(model, [fact.text for fact in facts], [fact.old for fact in facts])
+    if not any(known):
+        told = answer_in(str(model.generate(facts[0].text, max_new_tokens=ANSWER)))
+        which = "does not say the old object" if len(facts) == 1 else f"says none of the {len(facts)} old objects"
+        raise ValueError(
+            f"{model.name} {which}: after {facts[0].text!r} it says {told!r}, not {facts[0].old!r}, so where it looks "
+            "that up cannot be traced: correct the old object, or give the layer and token to write at"
+        )
+    return locate(model, [f for f, k in zip(facts, known, strict=True) if k][:TRACED], token=token, progress=progress)
 
 
 def placed_in_one(
@@ -57,7 +81,7 @@ def placed_in_one(
 ) -> Place:
     """The same for an editor of one layer: the middle one of those located."""
     if layer is None and covariance is None:
-        found = locate(model, facts[:TRACED], token=token)
+        found = traced_place(model, facts, token)
         layer, token = found.layer, found.role
     return placed(model, facts, covariance, None if layer is None else [layer], token)
 

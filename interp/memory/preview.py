@@ -114,6 +114,7 @@ def preview(
     print(preview(model, edit, sae=sae))
     ```
     """
+    texts = [texts] if isinstance(texts, str) else texts
     if top < 1 or (texts is not None and not texts):
         raise ValueError(f"top={top}, texts={texts!r}: keep at least one of at least one text")
     if sae is not None and sae.site is None:

@@ -235,7 +235,7 @@ def test_a_merged_folder_is_loaded_by_transformers_with_the_edit_in_its_weights(
 
 @pytest.mark.parametrize("name", BESIDE)
 def test_what_changes_no_weight_cannot_be_merged(world: World, name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"a {name} edit changes no weight, so it cannot be merged"):
+    with pytest.raises(ValueError, match=f"an edit by {name} changes no weight, so it cannot be merged"):
         merge(world.model, [world.edit(name)], tmp_path)
 
 
@@ -375,7 +375,7 @@ def test_a_codebook_stands_where_every_token_of_the_object_can_be_reached(
         raise InterruptedError(layer)
 
     module, last = import_module("interp.memory.grace"), world.model.n_layers - 1
-    monkeypatch.setattr(module, "locate", lambda *_, **__: SimpleNamespace(layer=last))
+    monkeypatch.setattr(module, "traced_place", lambda *_, **__: SimpleNamespace(layer=last))
     monkeypatch.setattr(module, "keys_and_values", told)
     with pytest.raises(InterruptedError, match=str(world.model.n_layers - before_last)):
         grace(world.model, replace(ROME, new=new), preserve=("they say {}",))

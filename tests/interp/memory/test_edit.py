@@ -146,6 +146,13 @@ def test_contradicting_facts_and_overlapping_keys_are_reported_and_unrelated_edi
     assert conflicts([one, edit(gpt2, 1, fact=Fact("Oslo", "{} is in", "Norway", "Peru"))]) == ()
 
 
+def test_two_prompts_that_replace_one_object_by_different_ones_conflict_whatever_the_method(gpt2: Model) -> None:
+    facts = [Fact("Rome", "{} is in", "a", "b"), Fact("Rome", "we know {} lies in", "a", "c")]
+    edits = [Edit((fact,), "told", (), gpt2.fingerprint) for fact in facts]
+    assert conflicts(edits) == ("'a' of 'Rome' is edited to both 'b' and 'c' in two prompts",)
+    assert conflicts([edits[0], Edit((Fact("Rome", "{} has", "d", "c"),), "told", (), gpt2.fingerprint)]) == ()
+
+
 def test_a_fact_needs_one_place_for_its_subject_and_two_different_objects() -> None:
     with pytest.raises(ValueError, match="has 0 places for the subject: write {} once"):
         Fact("Rome", "Rome is in", "Italy", "France")

@@ -134,6 +134,8 @@ FACT_WITH = '[{"subject": "a", "prompt": "{} b", "old": "c", "new": "d", %s}]'
         ("a.csv", "subject,prompt,old,new\n", "holds no list of facts"),
         ("a.csv", "subject,prompt,old\nRome,{} is in,Italy\n", "has no new"),
         ("a.json", '[{"subject": "a", "prompt": "b", "old": "c", "new": "d"}]', "is no fact: .*0 places"),
+        ("a.csv", "subject;prompt;old;new\n", "is separated by semicolons: separate its columns by commas"),
+        ("a.csv", "subject,prompt,old,new\na,{} b,c,d,e\n", "record 0 of .* has 5 values for the 4 columns subject, p"),
         ("a.csv", "subject,prompt,old,new,references\na,{} b,c,d,e\n", "references is 'e': give a list of texts"),
         ("a.json", FACT_WITH % '"paraphrases": "Where?"', "paraphrases is 'Where\\?': give a list of texts"),
         ("a.json", FACT_WITH % '"others": ["b"]', r"others is \['b'\]: give a list of records of prompt and answer"),
@@ -144,6 +146,41 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, text: st
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=told):
         read_facts(tmp_path / name)
+
+
+def test_a_table_is_read_as_spreadsheets_write_it_and_another_encoding_is_named(tmp_path: Path) -> None:
+    file, rows = tmp_path / "a.csv", 'subject,prompt,old,new\r\nCôte,"{}, it is",c,d\r\n\r\n'
+    file.write_text(rows, encoding="utf-8-sig")
+    assert read_facts(file) == (Case(Fact("Côte", "{}, it is", "c", "d")),)
+    file.write_text(rows, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"a\.csv is not in UTF-8 \(.* at byte 25\): save it as UTF-8"):
+        read_facts(file)
+
+
+def test_a_place_in_a_paraphrase_is_the_subject(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(FACT_WITH % '"paraphrases": ["so {} is", "a"]', encoding="utf-8")
+    (case,) = read_facts(tmp_path / "a.json")
+    assert case.paraphrases == ("so a is", "a")
+
+
+def test_an_old_object_that_the_model_does_not_say_is_told_instead_of_traced(folder: Path, tmp_path: Path) -> None:
+    words = ("edit", str(folder), "Rome", "{} is in", "Norway", "Peru", "--out", str(tmp_path / "e.safetensors"))
+    said = call(*words, code=2)
+    assert "does not say the old object: after 'Rome is in' it says 'Italy" in said and "not 'Norway'" in said
+
+
+def test_a_folder_that_holds_something_is_not_written_into(folder: Path, tmp_path: Path) -> None:
+    model = load(str(folder))
+    update = LowRank(0, torch.ones(1, model.d_mlp), torch.ones(1, model.d_model))
+    Edit((ROME,), "writing", (update,), model.fingerprint).save(tmp_path / "a.safetensors")
+    (tmp_path / "file").touch()
+    for out in (folder, tmp_path / "file"):
+        said = call("apply", str(folder), str(tmp_path / "a.safetensors"), "--out", str(out), code=2)
+        assert "is there already and is no empty folder: name one to be made" in said
+    assert load(str(folder)).fingerprint == model.fingerprint
+    call("apply", str(folder), str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "made"))
+    rights = {file.stat().st_mode for file in (tmp_path / "made").iterdir()}
+    assert rights == {(tmp_path / "file").stat().st_mode}
 
 
 def test_texts_of_drift_leave_room_for_what_is_told_before_them(folder: Path) -> None:

@@ -15,11 +15,12 @@ from interp.memory.completion import score
 from interp.memory.keys import keys_and_values, looked_up
 from interp.memory.one_layer import mean_key
 from interp.memory.own_words import own_texts, said_of
-from interp.memory.placing import placed, placed_in_one
+from interp.memory.placing import placed, placed_in_one, traced_place
 from interp.memory.remainder import Projection, remainder
 from interp.memory.spread import grouped
 from interp.memory.value import search_value, statements
 from tests.conftest import tiny_hf, tiny_tokenizer
+from tests.contracts.words import sentences, taught
 
 pytestmark = [pytest.mark.usefixtures("unchecked"), pytest.mark.filterwarnings("ignore:.* tokens for 48 keys")]
 
@@ -42,13 +43,26 @@ def test_what_is_left_to_read_gives_the_logits_of_the_whole_text(family: str, fr
     assert torch.allclose(short, whole, atol=1e-4)
 
 
-def test_what_is_not_given_is_located_and_measured_once_on_the_models_own_texts(gpt2: Model) -> None:
-    place, again = (placed_in_one(gpt2, [FACT, OTHER], None, None, None) for _ in range(2))
-    found = locate(gpt2, [FACT, OTHER])
-    assert (place.token, [c.layer for c in place.covariances]) == (found.role, [found.layer])
+def test_keys_are_measured_once_on_texts_the_model_writes_itself(gpt2: Model) -> None:
+    place, again = (placed(gpt2, [FACT], None, [0, 2], "last prompt") for _ in range(2))
+    assert (place.token, [c.layer for c in place.covariances]) == ("last prompt", [0, 2])
     assert place.covariances[0] is again.covariances[0] and place.covariances[0].n_tokens > 2 * gpt2.d_mlp
-    given = placed(gpt2, [FACT], None, [0, 2], "last prompt")
-    assert (given.token, [c.layer for c in given.covariances]) == ("last prompt", [0, 2])
+
+
+def test_the_place_that_is_not_given_is_located_by_the_facts_that_the_model_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("interp.memory.placing.own_texts", lambda *_: sentences())  # 64 tokens are too long for it
+    model = taught("gpt2")
+    rome, lima = Fact("Rome", "{} is in", "Italy", "Peru"), Fact("Lima", "so they say . {} is in", "Peru", "Japan")
+    unknown = Fact("Oslo", "{} is in", "Italy", "Japan")
+    place = placed_in_one(model, [rome, unknown, lima], None, None, None)
+    found = locate(model, [rome, lima])
+    assert traced_place(model, [rome, unknown, lima]) == found
+    assert (place.token, [c.layer for c in place.covariances]) == (found.role, [found.layer])
+    assert placed(model, [unknown], None, [0, 1], "last prompt").token == "last prompt"
+    with pytest.raises(ValueError, match=r"says none of the 2 old objects: after 'Oslo is in' it says 'Norway.*', not"):
+        traced_place(model, [unknown, replace(unknown, subject="Bergen")])
 
 
 def test_covariances_of_other_layers_than_named_are_refused(gpt2: Model) -> None:
