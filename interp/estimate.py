@@ -28,10 +28,25 @@ def share(outcomes: Bool[Tensor, "example"]) -> Estimate:
 
     Errors: `ValueError` when there is no outcome.
     """
-    n = len(outcomes)
-    if n == 0:
+    if len(outcomes) == 0:
         raise ValueError("a share of 0 outcomes was asked for: give at least one")
-    p = outcomes.double().mean().item()
+    return _wilson(outcomes.double().mean().item(), len(outcomes))
+
+
+def mean_share(shares: Float[Tensor, "example"]) -> Estimate:
+    """The mean of shares, one for each case, with the interval of Wilson 1927 as if each were all or none.
+
+    Shares between vary less than that, so the interval is at least as wide as it should be, also where all are alike
+    and a bootstrap has no width.
+
+    Errors: `ValueError` when there is none, or one outside [0, 1].
+    """
+    if len(shares) == 0 or not bool(((shares >= 0) & (shares <= 1)).all()):
+        raise ValueError(f"the shares {shares.tolist()[:5]} were given: give at least one, all from 0 to 1")
+    return _wilson(shares.double().mean().item(), len(shares))
+
+
+def _wilson(p: float, n: int) -> Estimate:
     centre, half = p + Z * Z / (2 * n), Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     scale = 1 + Z * Z / n
     low, high = (centre - half) / scale, (centre + half) / scale

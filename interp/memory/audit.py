@@ -8,13 +8,13 @@ import torch
 from tqdm import tqdm
 
 from hooks import Model
-from interp.estimate import Estimate, bootstrap
+from interp.estimate import Estimate, bootstrap, mean_share
 from interp.memory.case import Case
 from interp.memory.completion import forced
 from interp.memory.edit import Edit
 from interp.memory.fact import Fact
 from interp.memory.in_context import in_context
-from interp.memory.measuring import MEASURES, generated, measured, norm_of, split, unedited
+from interp.memory.measuring import MEASURES, generated, is_share, measured, norm_of, split, unedited
 from interp.memory.scorecard import control
 
 Editor = Callable[[Model, Fact], Edit]
@@ -22,7 +22,9 @@ Editor = Callable[[Model, Fact], Edit]
 
 @dataclass(frozen=True)
 class Audit:
-    """What each editor did: `table[editor][measure]` is a mean over cases with its bootstrap interval.
+    """What each editor did: `table[editor][measure]` is a mean over cases with its interval.
+
+    That of a share of answers is Wilson's, that of a magnitude is bootstrapped over cases.
 
     A measure that no case has prompts for is absent. `refused[editor]` are the cases it raised an error on, with the
     message: they count as the model unedited. `said[editor]` is what was generated after the prompt of each case.
@@ -31,6 +33,11 @@ class Audit:
     table: Mapping[str, Mapping[str, Estimate]]
     refused: Mapping[str, Mapping[str, str]]
     said: Mapping[str, Mapping[str, str]]
+
+    @property
+    def n(self) -> int:
+        """How many cases there are."""
+        return max(e.n for e in self.table["unedited"].values())
 
     def harmonic(self, editor: str) -> float:
         """S, the harmonic mean of efficacy, paraphrase and neighbours true over new (Meng et al. 2022)."""
@@ -122,5 +129,8 @@ def _estimates(rows: Sequence[Mapping[str, float]], seed: int) -> dict[str, Esti
         values = [row[name] for row in rows if name in row]
         if values:
             sample = torch.tensor(values, dtype=torch.float64)
-            found[name] = bootstrap(lambda s: float(s[0].mean()), [sample], seed=seed)
+            if is_share(name):
+                found[name] = mean_share(sample)
+            else:
+                found[name] = bootstrap(lambda s: float(s[0].mean()), [sample], seed=seed)
     return found

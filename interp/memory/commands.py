@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hooks import Model
+from interp.estimate import Estimate
 from interp.given import lines, opened
 from interp.memory.audit import Audit, Editor, audit
 from interp.memory.background import drift_texts
@@ -92,14 +93,25 @@ def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) 
 
 
 def printed(result: Audit) -> str:
-    """The table of an audit in text: measures down, editors across, each mean with its interval."""
-    names = [*result.table]
-    lines = [f"{'':<28}" + "".join(f"{name:>24}" for name in names)]
-    for measure in (m for m in MEASURES if any(m in row for row in result.table.values())):
-        cells = [result.table[name].get(measure) for name in names]
-        told = ["" if e is None else f"{e.value:.3f} [{e.low:.2f}, {e.high:.2f}]" for e in cells]
-        lines.append(f"{measure:<28}" + "".join(f"{cell:>24}" for cell in told))
-    for name, messages in result.refused.items():
+    """An audit in text: for each editor its measures beside those of its control and of the unedited model."""
+    table, n = result.table, result.n
+    lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval], and of how many where not all have prompts for it"]
+    for name in (name for name in table if f"{name} control" in table):
+        states = (name, f"{name} control", "unedited")
+        columns = [table[state] for state in states]
+        lines += ["", f"{name:<28}{'edited':<26}{'control':<26}unedited"]
+        for measure in (m for m in MEASURES if m in columns[0]):
+            few = columns[0][measure].n
+            called = measure if few == n else f"{measure} ({few})"
+            lines.append(f"{called:<28}" + "".join(f"{_told(row[measure]):<26}" for row in columns).rstrip())
+        if {"paraphrase", "neighbours true over new"} <= columns[0].keys():
+            scores = "".join(f"{result.harmonic(state):<26.3g}" for state in states)
+            lines.append(f"{'harmonic score':<28}{scores.rstrip()}")
+        messages = result.refused[name]
         if messages:
             lines.append(f"{name} refused {len(messages)}, the first: {next(iter(messages.values()))}")
     return "\n".join(lines)
+
+
+def _told(e: Estimate) -> str:
+    return f"{e.value:.3g}" + (f" [{e.low:.3g}, {e.high:.3g}]" if e.n > 1 else "")

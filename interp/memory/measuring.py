@@ -44,6 +44,18 @@ MEASURES = {
 }
 
 
+SHARES = ("efficacy", "paraphrase", "neighbours", "others", "hops", "reverse", "aliases", "induction", "sums")
+
+
+def is_share(measure: str) -> bool:
+    """Whether a measure is a share of answers, or else a magnitude.
+
+    >>> is_share("paraphrase said"), is_share("paraphrase magnitude"), is_share("drift")
+    (True, False, False)
+    """
+    return measure.startswith(SHARES) and not measure.endswith("magnitude")
+
+
 @dataclass(frozen=True, eq=False)
 class Unedited:
     """What the model without any edit says, to compare with.

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from interp.estimate import Estimate
 from interp.memory import Audit
-from interp.memory.measuring import MEASURES
+from interp.memory.measuring import MEASURES, is_share
 from interp.show.html import Html, escape, table
 from interp.show.page import Panel
 
 CONTROL = " control"
-SHARES = ("efficacy", "paraphrase", "neighbours", "others", "hops", "reverse", "aliases", "induction", "sums")
 
 
 def audit_panel(audit: Audit) -> Panel:
-    """Measures down, editors across, each mean with its 95 % bootstrap interval over facts.
+    """Measures down, editors across, each mean with its 95 % interval over facts.
 
     ```python
     audit_panel(audit(model, cases, {"rome": rome}, texts)).body
@@ -21,13 +20,15 @@ def audit_panel(audit: Audit) -> Panel:
     """
     names = [name for name in audit.table if not name.endswith(CONTROL)]
     shown = [m for m in MEASURES if any(m in row for row in audit.table.values())]
+    n = audit.n
     rows = [[f"{m} <small>{escape(MEASURES[m])}</small>", *_cells(audit.table, names, m)] for m in shown]
     return Panel(
         title="What each editor did",
         body=Html(f'<div class="stacked measures">{table(["", *map(escape, names)], rows)}</div>'),
         caption=(
-            "Means over facts, with 95% bootstrap intervals over facts. A measure that no fact has prompts for is left "
-            "out; a fact that an editor refused counts as unedited. " + _refusals(audit)
+            f"Means over {n} fact{'s' * (n > 1)}, with 95% intervals over facts: Wilson's for shares, bootstrapped for "
+            "the rest. A measure that no fact has prompts for is left out; a fact that an editor refused counts as "
+            "unedited. " + _refusals(audit)
         ),
         control=(
             "Unedited: the model as it was. Control: a random value of equal norm at the same place; for in context, "
@@ -37,7 +38,7 @@ def audit_panel(audit: Audit) -> Panel:
 
 
 def _cells(rows: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], measure: str) -> list[str]:
-    percent = measure.startswith(SHARES) and not measure.endswith("magnitude")
+    percent = is_share(measure)
     cells = []
     for name in names:
         beside = rows.get(f"{name}{CONTROL}", {}).get(measure)
@@ -51,7 +52,8 @@ def _cell(e: Estimate | None, percent: bool) -> str:
         return "\u2013"
     if percent:
         return f"{e.value:.0%} <small>{100 * e.low:.0f}\u2013{100 * e.high:.0f}</small>"
-    return f"{e.value:.3g} <small>{e.low:.3g} to {e.high:.3g}</small>"
+    interval = f" <small>{e.low:.3g} to {e.high:.3g}</small>" if e.n > 1 else ""
+    return f"{e.value:.3g}{interval}"
 
 
 def _refusals(audit: Audit) -> str:

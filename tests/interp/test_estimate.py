@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp.estimate import bootstrap, share
+from interp.estimate import bootstrap, mean_share, share
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 50), (49, 50), (20, 20)])
@@ -36,3 +36,11 @@ def test_the_bootstrap_of_a_constant_has_no_width() -> None:
 def test_the_bootstrap_of_an_empty_sample_is_refused() -> None:
     with pytest.raises(ValueError, match=r"samples of \[0\] rows were given: none may be empty"):
         bootstrap(lambda samples: 0.0, [torch.zeros(0)])
+
+
+def test_the_interval_of_mean_shares_is_wilsons_and_has_a_width_where_all_are_alike() -> None:
+    assert mean_share(torch.ones(20)) == share(torch.ones(20, dtype=torch.bool))
+    assert mean_share(torch.full((20,), 0.25)) == mean_share(torch.tensor([1.0] * 5 + [0.0] * 15))
+    for wrong in (torch.zeros(0), torch.tensor([0.5, 1.1]), torch.tensor([torch.nan])):
+        with pytest.raises(ValueError, match="give at least one, all from 0 to 1"):
+            mean_share(wrong)

@@ -70,8 +70,11 @@ def test_an_audit_prints_every_method_and_its_page_holds_each_fact(folder: Path,
     how = ["--method", "knn_memory", "--method", "in_context", "--texts", str(folder / "texts.txt"), "--quiet"]
     said = call("audit", str(folder), str(folder / "facts.json"), *how, "--n", "1", "--out", str(tmp_path / "a.html"))
     head, *rows = said.splitlines()
-    assert "knn_memory control" in head and "in_context" in head
-    assert any(row.startswith("efficacy said") for row in rows)
+    assert head.startswith("means over 1 fact [95 % interval]")
+    assert [row.split()[0] for row in rows if row.endswith("control                   unedited")] == [*how[1:4:2]]
+    (first, _) = (row for row in rows if row.startswith("efficacy said "))
+    assert first.split() == ["efficacy", "said", "1", "0", "0"]
+    assert len([row for row in rows if row.startswith("harmonic score ")]) == 2
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert 'id="fact-0"' in page and 'id="fact-1"' not in page
 
