@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -80,7 +81,7 @@ class Ground:
 Method = Callable[[Ground, Sequence[Fact], Sequence[Edit]], Edit]
 METHODS: dict[str, Method] = {
     "rome": lambda g, facts, _: rome(g.model, facts, **g.one),
-    "random": lambda g, facts, _: control(rome(g.model, facts, **g.one)),
+    "random": lambda g, facts, _: control(rome(g.model, facts, **g.one), crc32(facts[0].text.encode())),
     "ft_l": lambda g, facts, _: ft_l(g.model, facts, layer=g.location.layer),
     "emmet": lambda g, facts, _: emmet(g.model, facts, **g.one),
     "memit": lambda g, facts, _: memit(g.model, facts, **g.several),

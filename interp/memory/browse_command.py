@@ -46,6 +46,8 @@ def memory_command(
     """List a layer's memories, those first whose value promotes what follows the key's best trigger."""
     if answer is not None and prompt is None:
         raise ValueError("--answer says what follows a prompt: give --prompt as well")
+    if per_page < 1:
+        raise ValueError(f"--per-page {per_page}: show at least one memory on a page")
     loaded = opened(model)
     lenses, sign = _lenses(loaded, tuned, jacobian), _sign(loaded, layer, negative)
     said = background(loaded, texts, TEXTS)
@@ -55,8 +57,8 @@ def memory_command(
     found = next(one for one in by_layer if one.layer == layer)
     here = next(one for one in agreed[NORM] if one.layer == layer)
     listed = _listed(found, here, neuron)
-    n_pages = ceil(len(listed) / max(per_page, 1))
-    if per_page < 1 or not 1 <= page <= n_pages:
+    n_pages = ceil(len(listed) / per_page)
+    if not 1 <= page <= n_pages:
         raise ValueError(f"page {page} of {per_page} memories a page does not exist: there are pages 1 to {n_pages}")
     for name, rates in agreed.items():
         typer.echo(_rate(next(one for one in rates if one.layer == layer), name))
@@ -124,12 +126,22 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
         neurons = known.neurons()
         effect = silenced(model, known.query, neurons) if neurons else (known.clean, known.clean)
         typer.echo(
-            f"{answer!r} has {known.clean:.1%}; without {', '.join(f'{a}.{b}' for a, b in neurons[:10]) or 'none'}"
+            f"{answer!r} has {known.clean:.1%}; without {_named(neurons[:10]) or 'none'}"
             f"{f' and {len(neurons) - 10} more' if len(neurons) > 10 else ''} {effect[0]:.1%}, without as many others "
             f"of the same layers {effect[1]:.1%}"
         )
         panels.append(knowledge_panel(known, effect))
     return tuple(panels)
+
+
+def _named(neurons: Sequence[tuple[int, int]]) -> str:
+    """Memories by their layers.
+
+    >>> _named([(0, 194), (0, 673), (1, 5)])
+    'layer 0: 194, 673; layer 1: 5'
+    """
+    layers = dict.fromkeys(layer for layer, _ in neurons)
+    return "; ".join(f"layer {layer}: {', '.join(str(i) for one, i in neurons if one == layer)}" for layer in layers)
 
 
 def _sign(model: Model, layer: int, negative: bool) -> Sign:

@@ -133,7 +133,7 @@ class Edit:
         finally:
             self.undo(model)
 
-    def save(self, file: Path) -> None:
+    def save(self, file: str | Path) -> None:
         """Write the edit to a safetensors file of some kilobytes."""
         split = [_split(update) for update in self.updates]
         tensors = {f"{i}.{name}": t for i, (held, _) in enumerate(split) for name, t in held.items()}
@@ -145,7 +145,7 @@ class Edit:
         write_tensors(file, "edit", tensors, about)
 
     @staticmethod
-    def load(file: Path) -> "Edit":
+    def load(file: str | Path) -> "Edit":
         """Read what `save` wrote.
 
         Raises:

@@ -60,6 +60,8 @@ def edit_command(
     for _, told in said:
         echo_reply(told[0])
     typer.echo(f"edit of {len(edited)} fact{'s' * (len(edited) > 1)} by {method}: {out.resolve()}")
+    if not edit.weights:
+        typer.echo(f"it changes no weight, so `interp apply` cannot take it; Edit.load({str(out)!r}).apply(model) does")
     drift = drift_texts(loaded, given)
     result = audit(loaded, some, {method: lambda *_: edit}, drift, progress=not quiet)
     lead = f"{len(edited)} fact{'s' * (len(edited) > 1)} edited in {loaded.name} by {method}, all in place at once."

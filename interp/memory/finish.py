@@ -115,7 +115,8 @@ def _unsaid(model: Model, edit: Edit, first: int, probability: float, agreed: Se
         f"with the {edit.method} edit in place {model.name} still does not say {fact.new!r} after {fact.text!r} "
         f"({sum(agreed)} of {len(agreed)} facts are said): it has probability {probability:.3f} there"
         + ("" if searched is None else f", and {searched:.3f} where its value was searched")
-        + "; give contexts more like the prompt, another layer, or fewer facts at once"
+        + "; give contexts more like the prompt, another layer, another method"
+        + (", or fewer facts at once" if len(edit.facts) > 1 else "")
     )
 
 

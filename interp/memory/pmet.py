@@ -38,7 +38,8 @@ def pmet(
 
     δ and a change of attn_out of the same layer are searched together, so that δ need not do what attention would do;
     only δ is written, R = (v − v̄) / √(number of layers left) in each layer. The search weighs NLL by a tenth once
-    arg max says the new object everywhere, and ends when KL(p₀‖p_δ) is then at most 0.01.
+    arg max says the new object everywhere, and ends when KL(p₀‖p_δ) is then at most 0.01. Where the half that is left
+    to attention is what states a fact, as in the bundled model, the edit is refused.
 
     Args:
         model: the model; its weights are left alone until the edit is applied.

@@ -77,7 +77,7 @@ class Preview:
             f"{one.kl:7.3f} [{one.control:.3f}] nats  …{one.text[-60:]!r}: {one.before!r} -> {one.after!r}"
             for one in self.texts
         ]
-        lines += [f"{m.change:7.3f} [{m.control:.3f}] memory {m.layer}.{m.neuron}" for m in self.memories]
+        lines += [f"{m.change:7.3f} [{m.control:.3f}] memory {m.neuron} of layer {m.layer}" for m in self.memories]
         lines += [
             f"{one.change:7.3f} [{one.control:.3f}] latent {one.latent}: mean {one.before:.3f} -> {one.after:.3f}"
             for one in self.latents

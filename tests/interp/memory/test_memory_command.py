@@ -58,7 +58,7 @@ def test_a_prompt_is_taken_apart_and_the_page_holds_the_same_memories(folder: Pa
     ("words", "told"),
     [
         (("1", "--page", "99"), "page 99 of 20 memories a page does not exist: there are pages 1 to 8"),
-        (("1", "--per-page", "0"), "page 1 of 0 memories a page does not exist"),
+        (("1", "--per-page", "0"), "--per-page 0: show at least one memory on a page"),
         (("1", "--neuron", "160"), "memory 160 does not exist: layer 1 has memories 0 to 159"),
         (("1", "--answer", "Italy"), "--answer says what follows a prompt: give --prompt as well"),
         (("9",), "mlp_act.9"),
