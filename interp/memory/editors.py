@@ -68,7 +68,8 @@ def editors(
         progress: whether to show bars.
 
     Raises:
-        ValueError: a name of no editor; no old object that the model says, where a place is to be traced.
+        ValueError: a name of no editor.
+        RuntimeError: no old object that the model says, where a place is to be traced.
 
     Cost: tracing the facts, and a pass over the texts, where an editor needs them.
 

@@ -38,8 +38,8 @@ def placed(
     """Take what is given; else the token and layers where `locate` finds the facts, and keys of the model's own texts.
 
     Raises:
-        ValueError: another token; covariances of other layers or another model, or two of one layer; nothing to trace,
-            as the model says none of the old objects.
+        ValueError: another token; covariances of other layers or another model, or two of one layer.
+        RuntimeError: nothing to trace, as the model says none of the old objects.
 
     Cost: none where all is given; else that of `locate` over twenty facts at most, and once for a model, of sampling
     and reading four tokens for each of its keys.
@@ -61,7 +61,7 @@ def traced_place(
     """Where `locate` finds those of the facts whose old objects the model says, the first twenty of them.
 
     Raises:
-        ValueError: it says none of them, so that nothing it knows can be traced.
+        RuntimeError: it says none of them, so that nothing it knows can be traced.
 
     Cost: a forward pass over the prompts, and that of `locate`.
     """
@@ -69,7 +69,7 @@ def traced_place(
     if not any(known):
         told = answer_in(str(model.generate(facts[0].text, max_new_tokens=ANSWER)))
         which = "does not say the old object" if len(facts) == 1 else f"says none of the {len(facts)} old objects"
-        raise ValueError(
+        raise RuntimeError(
             f"{model.name} {which}: after {facts[0].text!r} it says {told!r}, not {facts[0].old!r}, so where it looks "
             "that up cannot be traced: correct the old object, or give the layer and token to write at"
         )
