@@ -20,6 +20,7 @@ from interp.memory.remainder import Projection
 from interp.memory.value import Found, Search, search_value, statements
 
 SPLIT = 1 - 1e-5
+ALONE = Search(steps=100, kl=0.0, decay=0.0, clamp=16.0)
 
 
 @dataclass(eq=False)
@@ -41,12 +42,12 @@ def grace(
     token: str = "last prompt",
     contexts: Sequence[str] = ("",),
     preserve: Preserve = None,
-    search: Search = Search(),  # noqa: B008
+    search: Search = ALONE,
 ) -> Edit:
     """Store facts in a codebook: at a key within ε of a stored one the layer's output becomes the stored value.
 
-    The key is the input of W_out at the prompt's last token, the value v* the one `rome` would search there. A key
-    farther than 2 ε from every entry is a new entry of radius ε; a nearer one of the same object widens the nearest
+    The key is the input of W_out at the prompt's last token, the value v* what makes the model say the object there. A
+    key farther than 2 ε from every entry is a new entry of radius ε; a nearer one of the same object widens the nearest
     entry to reach it; a nearer one of another object halves the distance between the two, so that neither answers for
     the other (Hartvigsen et al. 2023, arXiv:2211.11031, algorithm 1).
 
@@ -59,9 +60,9 @@ def grace(
         radius: ε in units of the length of the key.
         token: where to read the key, "last prompt" or "last subject".
         contexts: texts put before the prompt; each is a key of its own.
-        preserve: templates with `{}` for the subject whose continuations are to stay while v* is searched; by default
-            what the model says of the subject by itself.
-        search: settings of the search for v*.
+        preserve: templates with `{}` for the subject whose continuations are to stay while v* is searched, if the
+            search weighs them; by default what the model says of the subject by itself.
+        search: settings of the search for v*; by default the new object alone counts, as no key farther off reads v*.
 
     Raises:
         ValueError: a radius not above 0.

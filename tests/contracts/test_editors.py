@@ -367,6 +367,16 @@ def test_of_a_hundred_keys_each_is_changed_less_than_of_one_and_still_says_its_f
     assert [sparing(n).decay for n in (1, 50, 100, 500)] == [Search().decay, 0.5, 1.0, 1.0]
 
 
+def test_a_codebooks_value_is_searched_for_its_object_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Search] = []
+    module = import_module("interp.memory.grace")
+    monkeypatch.setattr(module, "search_value", lambda m, said, v, s: asked.append(s) or search_value(m, said, v, s))
+    edit = grace(world.model, ROME, layer=1, preserve=("they say {}",))
+    assert (asked[0].kl, asked[0].decay) == (0.0, 0.0)
+    with edit.applied(world.model):
+        assert said(world.model, ROME)
+
+
 @pytest.mark.parametrize(("new", "before_last"), [("Peru", 1), ("New York", 2)])
 def test_a_codebook_stands_where_every_token_of_the_object_can_be_reached(
     world: World, new: str, before_last: int, monkeypatch: pytest.MonkeyPatch
