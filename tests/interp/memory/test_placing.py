@@ -61,7 +61,7 @@ def test_the_place_that_is_not_given_is_located_by_the_facts_that_the_model_know
     assert traced_place(model, [rome, unknown, lima]) == found
     assert (place.token, [c.layer for c in place.covariances]) == (found.role, [found.layer])
     assert placed(model, [unknown], None, [0, 1], "last prompt").token == "last prompt"
-    with pytest.raises(RuntimeError, match=r"says none of the 2 old objects: after 'Oslo is in' it says 'Norway.*', not"):
+    with pytest.raises(RuntimeError, match=r"says none of the 2 old objects: after 'Oslo is in' it says 'Norway"):
         traced_place(model, [unknown, replace(unknown, subject="Bergen")])
 
 
