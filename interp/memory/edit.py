@@ -281,6 +281,6 @@ def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:
 def _crossing(u: LowRank, w: LowRank) -> float:
     """The largest share of a value of `u` that appears at a key of `w`."""
     if u.at is None or w.at is None:
-        cosine = torch.nn.functional.cosine_similarity(u.key[:, None].double(), w.key[None].double(), dim=-1)
-        return float(cosine.abs().max())
+        unit_u, unit_w = (torch.nn.functional.normalize(one.key.double(), dim=1) for one in (u, w))
+        return float(torch.einsum("ei,ni->en", unit_u, unit_w).abs().max())
     return float(torch.einsum("ei,ni->en", w.at.double(), u.key.double()).abs().max())
