@@ -95,15 +95,15 @@ def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) 
 def printed(result: Audit) -> str:
     """An audit in text: for each editor its measures beside those of its control and of the unedited model."""
     table, n = result.table, result.n
-    lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval], and of how many where not all have prompts for it"]
+    lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval]; (over fewer where not all have prompts for a measure)"]
     for name in (name for name in table if f"{name} control" in table):
         states = (name, f"{name} control", "unedited")
         columns = [table[state] for state in states]
-        lines += ["", f"{name:<28}{'edited':<26}{'control':<26}unedited"]
+        lines += ["", f"{name:<28}{'edited':<28}{'control':<28}unedited"]
         for measure in (m for m in MEASURES if m in columns[0]):
             few = columns[0][measure].n
             called = measure if few == n else f"{measure} ({few})"
-            lines.append(f"{called:<28}" + "".join(f"{_told(row[measure]):<26}" for row in columns).rstrip())
+            lines.append(f"{called:<28}" + "".join(f"{_told(row[measure]):<28}" for row in columns).rstrip())
         if {"paraphrase", "neighbours true over new"} <= columns[0].keys():
             scores = "".join(f"{result.harmonic(state):<26.3g}" for state in states)
             lines.append(f"{'harmonic score':<28}{scores.rstrip()}")
@@ -114,4 +114,4 @@ def printed(result: Audit) -> str:
 
 
 def _told(e: Estimate) -> str:
-    return f"{e.value:.3g}" + (f" [{e.low:.3g}, {e.high:.3g}]" if e.n > 1 else "")
+    return f"{e.value:.4g}" + (f" [{e.low:.3g}, {e.high:.3g}]" if e.n > 1 else "")

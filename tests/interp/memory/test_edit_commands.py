@@ -71,7 +71,7 @@ def test_an_audit_prints_every_method_and_its_page_holds_each_fact(folder: Path,
     said = call("audit", str(folder), str(folder / "facts.json"), *how, "--n", "1", "--out", str(tmp_path / "a.html"))
     head, *rows = said.splitlines()
     assert head.startswith("means over 1 fact [95 % interval]")
-    assert [row.split()[0] for row in rows if row.endswith("control                   unedited")] == [*how[1:4:2]]
+    assert [row.split()[0] for row in rows if row.endswith("control                     unedited")] == [*how[1:4:2]]
     (first, _) = (row for row in rows if row.startswith("efficacy said "))
     assert first.split() == ["efficacy", "said", "1", "0", "0"]
     assert len([row for row in rows if row.startswith("harmonic score ")]) == 2
