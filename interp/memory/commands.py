@@ -95,7 +95,7 @@ def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) 
 def printed(result: Audit) -> str:
     """An audit in text: for each editor its measures beside those of its control and of the unedited model."""
     table, n = result.table, result.n
-    lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval]; (over fewer where not all have prompts for a measure)"]
+    lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval]; (over so many where not all have prompts)"]
     for name in (name for name in table if f"{name} control" in table):
         states = (name, f"{name} control", "unedited")
         columns = [table[state] for state in states]
