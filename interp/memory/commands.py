@@ -105,7 +105,7 @@ def printed(result: Audit) -> str:
             called = measure if few == n else f"{measure} ({few})"
             lines.append(f"{called:<28}" + "".join(f"{_told(row[measure]):<28}" for row in columns).rstrip())
         if {"paraphrase", "neighbours true over new"} <= columns[0].keys():
-            scores = "".join(f"{result.harmonic(state):<26.3g}" for state in states)
+            scores = "".join(f"{result.harmonic(state):<28.4g}" for state in states)
             lines.append(f"{'harmonic score':<28}{scores.rstrip()}")
         messages = result.refused[name]
         if messages:
