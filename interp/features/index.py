@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hooks import Model, stream
 from hooks.capture import Data
-from hooks.tensor_file import save_tensors
+from hooks.tensor_file import read_tensors, save_tensors
 from interp.features.catalogue import ABOUT, FeatureIndex
 from interp.features.gathering import Gathered, Shape
 from interp.features.reading import site_in
@@ -103,16 +103,13 @@ def _pause(folder: Path, gathered: Gathered, about: dict[str, Any]) -> None:
 
 
 def _resumed(folder: Path, shape: Shape, about: dict[str, Any]) -> Gathered:
-    from safetensors import safe_open
-
     saved = folder / WORK / STATE
     if not saved.exists():
         rmtree(folder / WORK, ignore_errors=True)
         (folder / WORK).mkdir(parents=True)
         return Gathered(folder / WORK, shape)
-    with safe_open(str(saved), framework="pt") as file:
-        _check(json.loads(file.metadata()["about"]), about, folder)
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state, made_of = read_tensors(saved, "about", "state of a feature index", "index")
+    _check(made_of, about, folder)
     gathered = Gathered(folder / WORK, shape)
     gathered.restore(state)
     return gathered

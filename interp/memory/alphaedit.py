@@ -1,6 +1,6 @@
 """AlphaEdit: changes confined to where the layer's usual keys have little energy, edit after edit."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.site import resid_post
-from interp.memory.change import LowRank, joined
+from interp.memory.change import LowRank, by_layer
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
 from interp.memory.finish import finished, searched
@@ -85,7 +85,7 @@ def alphaedit(
 
     def update(here: Layer) -> LowRank:
         layer = here.covariance.layer
-        anew = {name for group in groups for name in _names(group, place.token)}
+        anew = {_named_by(group, place.token) for group in groups}
         kept = keys_of(earlier, layer, here.k.shape[1], place.token, anew)
         key = confined(here.k, kept, basis[layer], ridge)
         return LowRank(layer, key, here.residual / here.left, here.k)
@@ -130,7 +130,9 @@ def confined(
     return torch.linalg.solve(gram, first).T @ rows @ basis.T
 
 
-def keys_of(edits: Sequence[Edit], layer: int, d_mlp: int, token: str, anew: Set[str]) -> Float[Tensor, "n d_mlp"]:
+def keys_of(
+    edits: Sequence[Edit], layer: int, d_mlp: int, token: str, anew: Collection[str]
+) -> Float[Tensor, "n d_mlp"]:
     """The keys at which these edits write into a layer, but for those that are written anew.
 
     At the subject's last token `anew` are subjects, at the prompt's last token prompts.
@@ -140,22 +142,21 @@ def keys_of(edits: Sequence[Edit], layer: int, d_mlp: int, token: str, anew: Set
     """
     found = [torch.zeros(0, d_mlp, dtype=torch.float64)]
     for edit in edits:
-        writing = [update for update in edit.weights if update.layer == layer]
-        if not writing:
+        change = by_layer(edit.weights).get(layer)
+        if change is None:
             continue
-        at = joined(writing).at
-        if at is None:
+        if change.at is None:
             raise ValueError(
                 f"an earlier edit of layer {layer} does not say its keys, so they cannot be kept: leave it out"
             )
-        groups = grouped(edit.facts, token)
+        groups, at = grouped(edit.facts, token), change.at
         written = groups if len(groups) == len(at) else [(fact,) for fact in edit.facts]
         if len(written) == len(at):
-            at = at[[not anew & _names(group, token) for group in written]]
+            at = at[[_named_by(group, token) not in anew for group in written]]
         found.append(at.double().cpu())
     return torch.cat(found)
 
 
-def _names(group: Group, token: str) -> set[str]:
-    """What a key of these facts is known by: their subject, or the prompt whose last token it is."""
-    return {fact.subject if token == TOKENS[0] else fact.text for fact in group}
+def _named_by(group: Group, token: str) -> str:
+    """What the key of these facts is known by: their subject, or the prompt whose last token it is."""
+    return group[0].subject if token == TOKENS[0] else group[0].text

@@ -104,10 +104,9 @@ def spoilt(model: Model, fact: Subject, std: float, draws: int, random: torch.Ge
 def replaced(model: Model, fact: Subject, others: Sequence[str], draws: int, random: torch.Generator) -> Broken:
     """The prompt with other subjects of as many tokens in its subject's place."""
     ids, columns = _subject(model, fact)
-    start = fact.prompt.rindex(fact.subject) if fact.start is None else fact.start
-    head, tail = fact.prompt[:start], fact.prompt[start + len(fact.subject) :]
+    head, tail = fact.prompt[: fact.begins], fact.prompt[fact.begins + len(fact.subject) :]
     rows = [
-        _subject(model, replace(fact, prompt=f"{head}{other}{tail}", subject=other, start=start))
+        _subject(model, replace(fact, prompt=f"{head}{other}{tail}", subject=other, start=fact.begins))
         for other in others
         if other != fact.subject
     ]

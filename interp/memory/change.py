@@ -60,6 +60,12 @@ def joined(updates: Sequence[LowRank]) -> LowRank:
     )
 
 
+def by_layer(updates: Sequence[LowRank]) -> dict[int, LowRank]:
+    """The change of each layer, from the first one."""
+    layers = sorted({update.layer for update in updates})
+    return {layer: joined([update for update in updates if update.layer == layer]) for layer in layers}
+
+
 def least_change(
     k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"], ridge: float = 0.0
 ) -> Float[Tensor, "n d_mlp"]:

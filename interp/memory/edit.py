@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hooks import Model
 from hooks.tensor_file import read_tensors, write_tensors
-from interp.memory.change import LowRank
+from interp.memory.change import LowRank, joined
 from interp.memory.codebook import Codebook
 from interp.memory.datastore import Datastore
 from interp.memory.fact import Fact
@@ -217,8 +217,7 @@ def _sum(original: Tensor, layer: int, edits: dict[str, Edit]) -> Tensor:
     held = [u for _, edit in sorted(edits.items()) for u in edit.weights if u.layer == layer]
     if not held:
         return original
-    key, value = (torch.cat([getattr(u, name).double().cpu() for u in held]) for name in ("key", "value"))
-    return (original.cpu().double() + torch.einsum("ni,nj->ij", key, value)).to(original)
+    return (original.cpu().double() + joined(held).delta.cpu()).to(original)
 
 
 _STACKS: "WeakKeyDictionary[nn.Module, _Stack]" = WeakKeyDictionary()

@@ -81,10 +81,14 @@ class Subject(Query):
             )
 
     @property
+    def begins(self) -> int:
+        """The character of the prompt at which the subject begins; -1 where it is not spelt."""
+        return self.prompt.rfind(self.subject) if self.start is None else self.start
+
+    @property
     def place(self) -> Position:
         """The tokens that spell the subject there."""
-        start = self.prompt.rfind(self.subject) if self.start is None else self.start
-        return substring(self.subject, sum(self.prompt.startswith(self.subject, i) for i in range(start)))
+        return substring(self.subject, sum(self.prompt.startswith(self.subject, i) for i in range(self.begins)))
 
 
 def fill(template: str, subject: str) -> str:

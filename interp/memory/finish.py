@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from hooks import Model
+from interp.memory.change import by_layer
 from interp.memory.completion import says, score
 from interp.memory.covariance import Covariance
 from interp.memory.edit import Edit
@@ -89,24 +88,20 @@ def finished(model: Model, edit: Edit, covariances: Sequence[Covariance] = (), *
 def _norms(model: Model, edit: Edit) -> dict[str, float]:
     """‖ΔW‖/‖W‖ of each layer."""
     return {
-        f"relative_norm_{layer}": float(delta.norm() / model.w_out(layer).double().norm())
-        for layer, delta in _deltas(edit).items()
+        f"relative_norm_{layer}": float(change.delta.norm() / model.w_out(layer).double().norm())
+        for layer, change in by_layer(edit.weights).items()
     }
 
 
 @torch.no_grad()
 def _effects(model: Model, edit: Edit, covariances: Sequence[Covariance]) -> dict[str, float]:
     """√(tr(ΔWᵀCΔW)/tr(WᵀCW)) of each layer: root mean squares over the keys C was estimated on."""
-    deltas, found = _deltas(edit), {}
+    changes, found = by_layer(edit.weights), {}
     for c in covariances:
-        moved, written = ((w * (c.matrix @ w)).sum() for w in (deltas[c.layer], model.w_out(c.layer).double().cpu()))
+        weights = changes[c.layer].delta, model.w_out(c.layer).double().cpu()
+        moved, written = ((w * (c.matrix @ w)).sum() for w in weights)
         found[f"relative_effect_{c.layer}"] = float((moved.clamp_min(0) / written).sqrt())
     return found
-
-
-def _deltas(edit: Edit) -> dict[int, Float[Tensor, "d_mlp d_model"]]:
-    layers = {update.layer for update in edit.weights}
-    return {layer: torch.stack([u.delta for u in edit.weights if u.layer == layer]).sum(0) for layer in layers}
 
 
 def _unsaid(model: Model, edit: Edit, first: int, probability: float, agreed: Sequence[bool]) -> str:

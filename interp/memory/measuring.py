@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hooks import Model
 from interp.memory.case import Case
+from interp.memory.change import by_layer
 from interp.memory.completion import forced, score, spelt
 from interp.memory.edit import Edit
 from interp.memory.fact import Query, answered
@@ -115,9 +116,8 @@ def measured(model: Model, case: Case, said: str, before: Sequence[Sequence[int]
 def norm_of(model: Model, edit: Edit) -> float:
     """The largest ‖ΔW‖/‖W‖ of the layers an edit changes; 0 where it changes no weight."""
     sizes = [0.0]
-    for layer in {update.layer for update in edit.weights}:
-        delta = torch.stack([u.delta for u in edit.weights if u.layer == layer]).sum(0)
-        sizes.append(float(delta.norm() / model.w_out(layer).detach().double().norm()))
+    for layer, change in by_layer(edit.weights).items():
+        sizes.append(float(change.delta.norm() / model.w_out(layer).detach().double().norm()))
     return max(sizes)
 
 

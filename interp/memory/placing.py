@@ -55,9 +55,7 @@ def placed(
     return Place(token, given or measured_covariances(model, layers))
 
 
-def traced_place(
-    model: Model, facts: Sequence[Fact], token: str | None = None, *, progress: bool = False
-) -> Location:
+def traced_place(model: Model, facts: Sequence[Fact], token: str | None = None, *, progress: bool = False) -> Location:
     """Where `locate` finds those of the facts whose old objects the model says, the first twenty of them.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks import Model
 from interp.estimate import Estimate, share
-from interp.memory.change import LowRank, joined
+from interp.memory.change import LowRank, by_layer
 from interp.memory.completion import forced, score
 from interp.memory.edit import Edit
 from interp.memory.fact import Query, answer_in, answered, fill
@@ -142,10 +142,8 @@ def control(edit: Edit, seed: int = 0) -> Edit:
     random ones of equal norm, a datastore's tokens others; a preamble's tokens stand in another order.
     """
     random = torch.Generator().manual_seed(seed)
-    layers = sorted({update.layer for update in edit.weights})
-    weights = [joined([update for update in edit.weights if update.layer == layer]) for layer in layers]
     beside = [update for update in edit.updates if not isinstance(update, LowRank)]
-    spoilt = tuple(update.control(random) for update in (*weights, *beside))
+    spoilt = tuple(update.control(random) for update in (*by_layer(edit.weights).values(), *beside))
     return replace(edit, method=f"control of {edit.method}", updates=spoilt)
 
 
