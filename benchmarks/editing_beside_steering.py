@@ -96,16 +96,16 @@ def dose(model: Model, asked: Sequence[Case]) -> float:
     return max(DOSES, key=lambda one: (said[one], -one))
 
 
-def states(model: Model, fact: Fact, edits: dict[str, Any], at: float) -> Iterator[tuple[str, State | None]]:
-    """Every way, and its control; None where the way was refused."""
+def states(model: Model, fact: Fact, edits: dict[str, Any], at: float, seed: int) -> Iterator[tuple[str, State | None]]:
+    """Every way, and its control drawn from the seed; None where the way was refused."""
     yield "unedited", nullcontext
     for name, editor in edits.items():
         edit = tried(editor, model, fact)
         yield name, edit and _applied(model, edit)
-        yield f"{name} control", edit and _applied(model, control(edit))
+        yield f"{name} control", edit and _applied(model, control(edit, seed))
     for name, way in steerings(model, fact).items():
         yield name, _steered(model, way, at)
-        yield f"{name} control", _steered(model, way.control(0), at)
+        yield f"{name} control", _steered(model, way.control(seed), at)
 
 
 def tried(editor: Any, model: Model, fact: Fact) -> Edit | None:
@@ -139,7 +139,7 @@ def run(model: Model, asked: Sequence[Case], at: float) -> dict[str, dict[str, E
     for number, case in enumerate(asked):
         before = forced(model, *split(case.neighbours)) if case.neighbours else []
         plain: dict[str, float] = {}
-        for name, state in states(model, case.fact, named, at):
+        for name, state in states(model, case.fact, named, at, number):
             if state is not None:
                 with state():
                     said = str(model.generate(case.fact.text, max_new_tokens=12))

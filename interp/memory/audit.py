@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from statistics import harmonic_mean
 
 import torch
 from tqdm import tqdm
@@ -14,17 +15,19 @@ from interp.memory.completion import forced
 from interp.memory.edit import Edit
 from interp.memory.fact import Fact
 from interp.memory.in_context import in_context
-from interp.memory.measuring import MEASURES, generated, is_share, measured, norm_of, split, unedited
+from interp.memory.measuring import HARMONIC, MEASURES, generated, is_share, measured, norm_of, split, unedited
 from interp.memory.scorecard import control
 
 Editor = Callable[[Model, Fact], Edit]
+SCORES = ("efficacy", "paraphrase", "neighbours true over new")
 
 
 @dataclass(frozen=True)
 class Audit:
     """What each editor did: `table[editor][measure]` is a mean over cases with its interval.
 
-    That of a share of answers is Wilson's, that of a magnitude is bootstrapped over cases.
+    That of a share of answers is Wilson's, that of a magnitude is bootstrapped over cases. The harmonic score S is the
+    harmonic mean of three means, not a mean over cases (Meng et al. 2022).
 
     A measure that no case has prompts for is absent. `refused[editor]` are the cases it raised an error on, with the
     message: they count as the model unedited. `said[editor]` is what was generated after the prompt of each case.
@@ -38,12 +41,6 @@ class Audit:
     def n(self) -> int:
         """How many cases there are."""
         return max(e.n for e in self.table["unedited"].values())
-
-    def harmonic(self, editor: str) -> float:
-        """S, the harmonic mean of efficacy, paraphrase and neighbours true over new (Meng et al. 2022)."""
-        row = self.table[editor]
-        parts = [row[name].value for name in ("efficacy", "paraphrase", "neighbours true over new")]
-        return 0.0 if min(parts) == 0 else len(parts) / sum(1 / part for part in parts)
 
 
 def audit(
@@ -133,4 +130,8 @@ def _estimates(rows: Sequence[Mapping[str, float]], seed: int) -> dict[str, Esti
                 found[name] = mean_share(sample)
             else:
                 found[name] = bootstrap(lambda s: float(s[0].mean()), [sample], seed=seed)
+    scores = [[row[name] for name in SCORES] for row in rows if row.keys() >= {*SCORES}]
+    if scores:
+        sample = torch.tensor(scores, dtype=torch.float64)
+        found[HARMONIC] = bootstrap(lambda s: harmonic_mean(s[0].mean(0).tolist()), [sample], seed=seed)
     return found

@@ -1,5 +1,6 @@
 """The commands `interp apply` and `interp audit`: edits into a folder of weights, and editors compared on cases."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,9 @@ def apply_command(
     read = [Edit.load(file) for file in edits]
     for conflict in conflicts(read):
         typer.echo(f"conflict: {conflict}")
-    merge(opened(model), read, out)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*both are applied", UserWarning)  # conflicts are said above
+        merge(opened(model), read, out)
     typer.echo(f"model with {len(read)} edit{'s' * (len(read) > 1)}: {out.resolve()}")
 
 
@@ -97,16 +100,12 @@ def printed(result: Audit) -> str:
     table, n = result.table, result.n
     lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval]; (over so many where not all have prompts)"]
     for name in (name for name in table if f"{name} control" in table):
-        states = (name, f"{name} control", "unedited")
-        columns = [table[state] for state in states]
+        columns = [table[state] for state in (name, f"{name} control", "unedited")]
         lines += ["", f"{name:<28}{'edited':<28}{'control':<28}unedited"]
         for measure in (m for m in MEASURES if m in columns[0]):
             few = columns[0][measure].n
             called = measure if few == n else f"{measure} ({few})"
             lines.append(f"{called:<28}" + "".join(f"{_told(row[measure]):<28}" for row in columns).rstrip())
-        if {"paraphrase", "neighbours true over new"} <= columns[0].keys():
-            scores = "".join(f"{result.harmonic(state):<28.4g}" for state in states)
-            lines.append(f"{'harmonic score':<28}{scores.rstrip()}")
         messages = result.refused[name]
         if messages:
             lines.append(f"{name} refused {len(messages)}, the first: {next(iter(messages.values()))}")

@@ -85,7 +85,7 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
     assert row["neighbours true"] == row["neighbours unchanged"]
     assert row["drift"] > 0.0
     parts = (row["efficacy"], row["paraphrase"], row["neighbours true over new"])
-    assert found.harmonic("rome") == pytest.approx(3 / sum(1 / p for p in parts) if min(parts) else 0.0)
+    assert row["harmonic score"] == pytest.approx(3 / sum(1 / p for p in parts) if min(parts) else 0.0)
     assert found.table["unedited"]["neighbours true"].value == found.table["unedited"]["others said"].value == 1.0
 
 
@@ -115,6 +115,20 @@ def test_each_case_has_a_control_of_its_own(model: Model, monkeypatch: pytest.Mo
     audit(model, [CASE, other], {"writing": writing}, FILLER[:1], n_generated=2)
     one, two = (edit.weights[0].value.flatten() for edit in drawn if edit.weights)
     assert float(torch.cosine_similarity(one, two, dim=0).abs()) < 0.6
+
+
+def test_the_harmonic_score_is_of_the_means_over_facts_that_ask_all_three(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("interp.memory.audit")
+    cases = [replace(CASE, fact=replace(ROME, new=new)) for new in ("Peru", "Japan", "Chile")]
+    scores = {"Peru": (1.0, 0.5, 0.75), "Japan": (0.5, 0.0, 0.75), "Chile": (0.0,)}
+    names = ("efficacy", "paraphrase", "neighbours true over new")
+    rows = {new: dict(zip(names, of, strict=False)) for new, of in scores.items()}
+    monkeypatch.setattr(module, "measured", lambda model, case, *_: rows[case.fact.new])
+    e = audit(model, cases, {"nothing": nothing}, FILLER[:1], n_generated=2).table["nothing"]["harmonic score"]
+    assert e.value == pytest.approx(3 / (1 / 0.75 + 1 / 0.25 + 1 / 0.75)) and e.n == 2
+    assert e.low == 0.0 and e.high == pytest.approx(3 / (1 / 1 + 1 / 0.5 + 1 / 0.75))
 
 
 def test_the_skills_are_the_share_of_what_is_repeated_and_summed(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

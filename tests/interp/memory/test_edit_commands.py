@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_an_audit_prints_every_method_and_its_page_holds_each_fact(folder: Path,
     assert first.split() == ["efficacy", "said", "1", "0", "0"]
     assert len([row for row in rows if row.startswith("harmonic score ")]) == 2
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert 'id="fact-0"' in page and 'id="fact-1"' not in page
+    assert 'id="fact-0"' in page and 'id="fact-1"' not in page and "harmonic score" in page
 
 
 def test_applied_edits_are_in_the_weights_of_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -86,6 +87,16 @@ def test_applied_edits_are_in_the_weights_of_the_folder(folder: Path, tmp_path: 
     call("apply", str(folder), str(tmp_path / "edit.safetensors"), "--out", str(tmp_path / "edited"))
     moved = load(str(tmp_path / "edited")).w_out(0) - model.w_out(0)
     assert torch.allclose(moved, torch.full_like(moved, 1 / 64), atol=1e-6)
+
+
+def test_a_conflict_of_applied_edits_is_said_once(folder: Path, tmp_path: Path) -> None:
+    model = load(str(folder))
+    keys, value = torch.eye(2, model.d_mlp), torch.ones(1, model.d_model)
+    files = [str(tmp_path / f"{new}.safetensors") for new in ("Peru", "Japan")]
+    for file, new, key in zip(files, ("Peru", "Japan"), keys, strict=True):
+        Edit((replace(ROME, new=new),), "by hand", (LowRank(0, key[None], value),), model.fingerprint).save(file)
+    said = call("apply", str(folder), *files, "--out", str(tmp_path / "edited")).splitlines()
+    assert [line.split(":")[0] for line in said] == ["conflict", "model with 2 edits"]
 
 
 def test_replies_are_what_the_model_generates_with_and_without_an_edit(folder: Path) -> None:
