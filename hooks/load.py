@@ -31,7 +31,8 @@ def load(
         source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer), a
             TransformerLens `TransformerBridge`, or "landmark", the bundled model.
         tokenizer: needed for text when `source` is a model in memory.
-        dtype: of the weights; by default as stored.
+        dtype: of the weights; by default as stored. Frequencies of rotation, and what else a model computes rather
+            than learns, stay as exact as they are.
         device: where to put the weights; by default where they are.
         check: measure its contract now, in seconds; otherwise when `check(model)` is called.
 
@@ -39,6 +40,8 @@ def load(
         FileNotFoundError: nothing is found there, or the bundled model is not in the package.
         TypeError: an object in memory that is neither a `PreTrainedModel` nor a `TransformerBridge` around one.
         ValueError: no architecture adapter knows the model.
+
+    A model in memory is itself cast and moved, not a copy of it.
 
     Cost: that of `check`, unless an equal model was checked before.
 
@@ -49,7 +52,7 @@ def load(
     """
     if isinstance(source, str | Path):
         folder = _bundled() if source == "landmark" else source
-        hf, tokenizer = _pretrained(folder, tokenizer)
+        hf, tokenizer = _pretrained(folder, tokenizer, dtype)
         name = str(source)
     else:
         bridged = getattr(source, "original_model", None) is not None
@@ -57,7 +60,7 @@ def load(
         _check_kind(hf, source)
         tokenizer = tokenizer or found
         name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
-    hf = hf if dtype is None else hf.to(dtype=dtype)
+        hf = hf if dtype is None else _cast(hf, dtype)
     hf = hf if device is None else hf.to(device)
     model = Model(hf, tokenizer, name)
     if check:
@@ -76,7 +79,16 @@ def _check_kind(hf: HFModel, source: object) -> None:
         )
 
 
-def _pretrained(folder: str | Path, tokenizer: Tokenizer) -> tuple[HFModel, Tokenizer]:
+def _cast(hf: HFModel, dtype: torch.dtype) -> HFModel:
+    """The model itself with weights of a type; buffers that are not saved with them stay as they are."""
+    kept = [(part, name, part._buffers[name]) for part in hf.modules() for name in part._non_persistent_buffers_set]
+    hf.to(dtype=dtype)
+    for part, name, buffer in kept:
+        part._buffers[name] = buffer
+    return hf
+
+
+def _pretrained(folder: str | Path, tokenizer: Tokenizer, dtype: torch.dtype | None) -> tuple[HFModel, Tokenizer]:
     import transformers
 
     try:
@@ -88,7 +100,8 @@ def _pretrained(folder: str | Path, tokenizer: Tokenizer) -> tuple[HFModel, Toke
         ) from error
     named = (config.architectures or ["AutoModelForCausalLM"])[0]
     with _quietly():
-        hf = getattr(transformers, named, transformers.AutoModelForCausalLM).from_pretrained(folder)
+        kind = getattr(transformers, named, transformers.AutoModelForCausalLM)
+        hf = kind.from_pretrained(folder, dtype="auto" if dtype is None else dtype)
     without = Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in _TOKENIZER_FILES)
     if tokenizer is None and not without:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -18,7 +18,7 @@ from hooks.resolve import component_paths
 from hooks.running import Running
 from hooks.site import Site, mlp_act, named
 from hooks.taps import Tap
-from hooks.tokens import Tokens, from_ids, special_ids, tokenize
+from hooks.tokens import Tokens, as_texts, from_ids, special_ids, tokenize
 from hooks.unembed import check_head, unembed
 
 Text = str | Sequence[str] | Shaped[Tensor, "..."] | Tokens
@@ -99,6 +99,7 @@ class Model:
             text: a text, texts, token ids of shape [pos] or [batch pos], or ready `Tokens`.
 
         Raises:
+            TypeError: a mapping, or a list of anything but texts.
             ValueError: no texts, a text without tokens, ids outside the vocabulary.
 
         Example:
@@ -110,8 +111,7 @@ class Model:
             return self._admitted(text)
         if isinstance(text, Tensor):
             return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
-        texts = [text] if isinstance(text, str) else list(text)
-        return self._admitted(tokenize(self.tokenizer, texts, self.padding_side))
+        return self._admitted(tokenize(self.tokenizer, as_texts(text), self.padding_side))
 
     def run(self, text: Text) -> Float[Tensor, "batch pos vocab"]:
         """Return the logits of one forward pass, under the caller's grad mode.
@@ -145,6 +145,7 @@ class Model:
             seed: of the sampling.
 
         Raises:
+            TypeError: a mapping, or a list of anything but texts.
             ValueError: the model does not generate, or prompt and continuation do not fit into the context.
 
         Cost: one forward pass over the prompts and one over a single token per new token.
@@ -156,7 +157,7 @@ class Model:
         """
         if not self.hf.can_generate():
             raise ValueError(f"{type(self.hf).__name__} does not generate: load a causal language model")
-        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        texts = as_texts(prompt)
         self._admit("cache", "decode token by token with model.run")
         tokens = self._admitted(tokenize(self.tokenizer, texts, "left"))
         with self.running.reading(tokens):

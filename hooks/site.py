@@ -20,7 +20,7 @@ _TRANSFORMER_LENS: Final = {
     "v": "blocks.{}.attn.hook_v",
     "z": "blocks.{}.attn.hook_z",
     "pattern": "blocks.{}.attn.hook_pattern",
-    "mlp_in": "blocks.{}.ln2.hook_normalized",
+    "mlp_in": "blocks.{}.mlp.hook_in",
     "mlp_pre": "blocks.{}.mlp.hook_pre",
     "mlp_act": "blocks.{}.mlp.hook_post",
     "mlp_out": "blocks.{}.hook_mlp_out",
@@ -31,6 +31,7 @@ NAMES: Final = tuple(_TRANSFORMER_LENS)
 """Every site's name, in the order of the forward pass."""
 FINAL_NORM: Final = "ln_final"
 """What TransformerLens calls the norm before the unembedding."""
+_UNGAINED: Final = "ln2.hook_normalized"
 _IN_LAYERS: Final = frozenset(name for name, spelt in _TRANSFORMER_LENS.items() if "{}" in spelt)
 _EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
 
@@ -73,7 +74,11 @@ class Site:
 
     @property
     def transformer_lens_name(self) -> str:
-        """The name TransformerLens and SAELens give this place, as in `blocks.6.hook_resid_post`."""
+        """The name a `TransformerBridge` and SAELens give this place, as in `blocks.6.hook_resid_post`.
+
+        At `unembed.hook_out` a bridge holds the logits before the soft-cap of the families that have one; ours
+        are behind it.
+        """
         return _TRANSFORMER_LENS[self.name].format(self.layer)
 
     @staticmethod
@@ -84,7 +89,8 @@ class Site:
             text: `resid_post.6`, `resid_post[6]`, `logits` or `blocks.6.hook_resid_post`.
 
         Raises:
-            ValueError: nothing is spelt so; the message names the three nearest sites.
+            ValueError: nothing is spelt so; the message names the three nearest sites, and says of TransformerLens's
+                `ln2.hook_normalized`, where no site is, what `mlp_in` has more.
 
         Example:
             >>> Site.parse("blocks.6.hook_resid_post") == Site.parse("resid_post.6")
@@ -160,6 +166,12 @@ class Layered:
 
 
 def _unknown(given: str, choices: Iterable[str]) -> str:
+    if given.endswith(_UNGAINED):
+        return (
+            f"no site is called '{given}': it lacks the gain and bias of the norm, which mlp_in (TransformerLens's "
+            f"mlp.hook_in), what the feed-forward layer reads, has; fold both into the weights that read it, and "
+            "name that site"
+        )
     return (
         f"no site is called '{given}'; did you mean {nearest(given, choices)}? "
         "`model.sites` lists every site of a model"

@@ -1,8 +1,8 @@
 """Tokens: a batch of token ids that knows which are real, which are special, and where each stands in its text."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -142,6 +142,31 @@ def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
     stand_for_text = {tokenizer.unk_token_id, tokenizer.mask_token_id}
     ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     return frozenset(ends | (set(tokenizer.all_special_ids) - stand_for_text)) - {None}
+
+
+def as_texts(given: Any) -> list[str]:
+    """Return a text, or several, as a list.
+
+    Raises:
+        TypeError: anything else, such as a mapping, of which a list would hold the keys.
+
+    Example:
+        >>> as_texts("Fog")
+        ['Fog']
+    """
+    if isinstance(given, Mapping):
+        raise TypeError(
+            f"expected a text or a list of texts, got a {type(given).__name__} of {sorted(map(str, given))}: name one "
+            "of them, as in encoded['input_ids'] or dataset['train']"
+        )
+    texts = [given] if isinstance(given, str) else list(given)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"expected a text or a list of texts, got a {type(text).__name__} as text {number}: pass strings, or "
+                "token ids as a tensor of [pos] or [batch pos]"
+            )
+    return texts
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:

@@ -9,7 +9,7 @@ import torch
 
 from hooks import Model, capture, load
 from hooks.load import _bundled
-from hooks.site import resid_post
+from hooks.site import logits, resid_post
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260K"
 
@@ -23,6 +23,21 @@ def test_a_folder_gives_the_model_that_was_saved(hf_model: Callable[..., Any], t
     assert torch.equal(ours.run("Fog"), theirs.run("Fog"))
     assert ours.name == str(tmp_path)
     assert load(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_a_model_in_half_precision_rotates_by_the_frequencies_it_has_in_float32(
+    hf_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    import transformers
+
+    hf_model("llama").save_pretrained(tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    ids = torch.arange(96)[None]
+    for source in (tmp_path, hf_model("llama")):
+        ours = load(source, dtype=torch.bfloat16, check=False)
+        assert {parameter.dtype for parameter in ours.hf.parameters()} == {torch.bfloat16}
+        assert torch.equal(ours.hf.model.rotary_emb.inv_freq, hf_model("llama").model.rotary_emb.inv_freq)
+        assert torch.equal(ours.run(ids), theirs(ids).logits)
 
 
 def test_what_is_loaded_computes_gpt2s_gelu_by_one_kernel_and_what_is_in_memory_stays(
@@ -103,6 +118,27 @@ def test_a_transformer_bridge_gives_the_model_inside_it(
     names = [resid_post[1].transformer_lens_name]
     _, cache = bridge.run_with_cache(ids, names_filter=names)
     torch.testing.assert_close(cache[names[0]], capture(model, ids, resid_post[1])[resid_post[1]])
+    recwarn.clear()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "gemma2"])
+def test_every_site_is_what_a_transformer_bridge_caches_under_its_name(
+    family: str, hf_model: Callable[..., Any], tokenizer: Any, tmp_path: Path, recwarn: Any
+) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    own = hf_model(family)
+    own.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, ids = load(own, tokenizer, check=False), torch.tensor([[256, 5, 6, 9, 33, 70]])
+    with torch.no_grad():
+        _, cache = TransformerBridge.boot_transformers(str(tmp_path), device="cpu").run_with_cache(ids)
+    acts = capture(model, ids, model.sites)
+    for site in model.sites:
+        theirs = cache[site.transformer_lens_name]
+        if site == logits and family == "gemma2":
+            theirs = 30 * (theirs / 30).tanh()
+        torch.testing.assert_close(acts[site], theirs.reshape(acts[site].shape), atol=1e-4, rtol=1e-4)
     recwarn.clear()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hooks import Site
-from hooks.site import embed, logits, match, mlp_act, resid_post, z
+from hooks.site import _IN_LAYERS, NAMES, embed, logits, match, mlp_act, mlp_in, resid_post, z
 
 
 def test_a_site_prints_as_its_short_name_and_is_read_back_from_it() -> None:
@@ -12,11 +12,19 @@ def test_a_site_prints_as_its_short_name_and_is_read_back_from_it() -> None:
 
 
 def test_a_site_is_read_from_the_name_transformer_lens_gives_it() -> None:
-    for name in ("resid_pre", "resid_mid", "attn_out", "q", "k", "v", "z", "pattern", "mlp_pre", "mlp_act", "mlp_out"):
-        assert Site.parse(Site(name, 12).transformer_lens_name) == Site(name, 12)
+    for name in NAMES:
+        site = Site(name, 12) if name in _IN_LAYERS else Site(name)
+        assert Site.parse(site.transformer_lens_name) == site
     assert Site.parse("blocks.6.hook_resid_post") == resid_post[6]
     assert Site.parse("hook_embed") == embed
     assert Site.parse("ln_final.hook_scale") == Site("ln_final_scale")
+
+
+def test_the_normalised_input_of_the_feed_forward_before_its_gain_is_no_site_and_is_told_apart_from_mlp_in() -> None:
+    assert Site.parse("blocks.6.mlp.hook_in") == mlp_in[6]
+    for read in (Site.parse, lambda text: match(text, (mlp_in[6],))):
+        with pytest.raises(ValueError, match=r"no site is called .* it lacks the gain and bias .*, which mlp_in"):
+            read("blocks.6.ln2.hook_normalized")
 
 
 def test_brackets_and_dots_name_the_same_site() -> None:

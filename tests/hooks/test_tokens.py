@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import jaxtyping
 import pytest
 import torch
 
-from hooks import Model, load
+from hooks import Model, capture, load
+from hooks.site import resid_post
 from hooks.tokens import join, pad
 
 END = 256
@@ -79,6 +81,23 @@ def test_what_is_no_text_is_refused(gpt2: Model, hf_model: Callable[..., object]
         pad(gpt2.tokenizer, [[1], []], "right", texts=("a", ""))
     with pytest.raises(ValueError, match=r"this model has no tokenizer.*pass token ids, or load\(source, tokenizer\)"):
         load(hf_model("gpt2")).tokens("abc")
+
+
+def test_a_mapping_is_not_read_as_texts_that_are_its_keys(gpt2: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would speak first
+
+    encoded = gpt2.tokenizer("Fog over", return_tensors="pt")
+    splits = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["Fog", "Bay"]})})
+    reads = (gpt2.run, gpt2.generate, gpt2.tokens, lambda data: capture(gpt2, data, resid_post[0]))
+    for read in reads:
+        for data in (encoded, splits, {"text": ["Fog", "Bay"]}):
+            with pytest.raises(TypeError, match=r"expected a text .*, got a \w+ of \['.*name one of them"):
+                read(data)
+        for data, kind in (([("Fog", "bay")], "tuple"), ([1, 2], "int"), (["Fog", None], "NoneType"), ([[1]], "list")):
+            with pytest.raises(TypeError, match=rf"got a {kind} as text \d: pass strings, or token ids as a tensor"):
+                read(data)
 
 
 @pytest.mark.parametrize(
