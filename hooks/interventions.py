@@ -23,12 +23,14 @@ class Rows:
         column: the column of the padded batch.
         token: the number of the token in its text, special tokens and all, whatever the padding.
         start: the column the pass begins at; those before are in a KV cache.
+        shape: how many texts the batch has, and how many columns their prompts.
     """
 
     row: Int[Tensor, "n"]
     column: Int[Tensor, "n"]
     token: Int[Tensor, "n"]
     start: int = 0
+    shape: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -42,7 +44,8 @@ class Rows:
             ```
         """
         kept = (self.column >= first).nonzero()[:, 0] if first else slice(None)
-        return Rows(*(part[kept].to(device) for part in (self.row, self.column, self.token)), start=self.start)
+        row, column, token = (part[kept].to(device) for part in (self.row, self.column, self.token))
+        return Rows(row, column, token, self.start, self.shape)
 
 
 @final
@@ -138,7 +141,7 @@ def replace(value: Float[Tensor, "*d"], at: Position = everywhere) -> Interventi
 
     Args:
         value: one value [*d] for every selected token; one per selected token [n *d], of texts that
-            are read as a whole; or a capture [batch pos *d] of a batch with the same padding.
+            are read as a whole; or a capture [batch pos *d] of as many texts, padded to the same columns.
         at: which tokens.
 
     Example:
@@ -254,12 +257,14 @@ def _placed(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
                 f"replace holds {value.shape[0]} values, and {a.shape[0]} tokens are selected: give one each"
             )
         return value
-    row, column = int(rows.row.max()), int(rows.column.max())
-    if row >= value.shape[0] or column >= value.shape[1]:
+    holds = f"replace holds values for {value.shape[0]} texts of {value.shape[1]} columns"
+    if tuple(value.shape[:2]) != rows.shape:
         raise ValueError(
-            f"replace holds values for {value.shape[0]} texts of {value.shape[1]} columns, and text {row}, "
-            f"column {column} is to be replaced: use at=prompt or a larger capture"
+            f"{holds}, and {rows.shape[0]} texts of {rows.shape[1]} columns are read: capture the same texts, or "
+            "others padded alike, and read them as one batch"
         )
+    if int(rows.column.max()) >= rows.shape[1]:
+        raise ValueError(f"{holds}, and column {int(rows.column.max())} is to be replaced: use at=prompt")
     return value[rows.row, rows.column]
 
 

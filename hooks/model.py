@@ -146,7 +146,8 @@ class Model:
 
         Raises:
             TypeError: a mapping, or a list of anything but texts.
-            ValueError: the model does not generate, or prompt and continuation do not fit into the context.
+            ValueError: the model does not generate, prompt and continuation do not fit into the context, or a
+                capture of texts padded on the other side is put back.
 
         Cost: one forward pass over the prompts and one over a single token per new token.
 
@@ -160,6 +161,8 @@ class Model:
         texts = as_texts(prompt)
         self._admit("cache", "decode token by token with model.run")
         tokens = self._admitted(tokenize(self.tokenizer, texts, "left"))
+        if self.padding_side != "left" and not bool(tokens.mask.all()):
+            self._check_no_capture_is_put_back()
         with self.running.reading(tokens):
             new = decode(
                 self.hf,
@@ -172,6 +175,16 @@ class Model:
         given = [ids[mask].tolist() for ids, mask in zip(tokens.ids, tokens.mask, strict=True)]
         made = [continuation(self.tokenizer, old, more) for old, more in zip(given, new, strict=True)]
         return made[0] if isinstance(prompt, str) else made
+
+    def _check_no_capture_is_put_back(self) -> None:
+        for site, chain in self.running.active.items():
+            for one in chain:
+                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.taps[site].shape):
+                    raise ValueError(
+                        f"{one} at {site} puts back a capture, and generate pads on the left where "
+                        f"{self.name} was captured with padding on the right: generate from texts one by one, or "
+                        "load the model with a tokenizer that pads on the left"
+                    )
 
     def _admit(self, use: str, instead: str) -> None:
         if self.contract is not None and use in self.contract.unfit:

@@ -46,7 +46,8 @@ class Pass:
             row, column = at.mask(self.tokens)[:, self.start : self.end].nonzero(as_tuple=True)
             number = self.tokens.mask.long().cumsum(dim=1) - 1
             column = column + self.start
-            self._rows[at.select] = Rows(row, column, number[row, column], start=self.start)
+            shape = (len(self.tokens), prompt_width(self.tokens))
+            self._rows[at.select] = Rows(row, column, number[row, column], self.start, shape)
         return self._rows[at.select]
 
 

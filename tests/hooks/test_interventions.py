@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hooks import Direction, Intervention, Model, capture, intervene
 from hooks.interventions import Rows, add, apply, clamp, mean, noise, project_out, replace, scale, zero
-from hooks.position import everywhere, generated, last
+from hooks.position import everywhere, generated, last, prompt
 from hooks.site import logits, mlp_out, resid_post
 
 D = 32
@@ -30,7 +30,7 @@ def v() -> Tensor:
 def run(one: Intervention, a: Tensor, row: Tensor | None = None, token: Tensor | None = None) -> Tensor:
     numbers = torch.arange(len(a))
     row = torch.zeros_like(numbers) if row is None else row
-    return one.fn(a, Rows(row, numbers, numbers if token is None else token))
+    return one.fn(a, Rows(row, numbers, numbers if token is None else token, shape=(int(row.max()) + 1, len(a))))
 
 
 def test_add_adds_the_vector_strength_times(a: Tensor, v: Tensor) -> None:
@@ -47,7 +47,7 @@ def test_scale_zero_and_mean_are_what_they_say(a: Tensor, v: Tensor) -> None:
 def test_replace_takes_one_value_one_per_row_or_a_whole_capture(a: Tensor, v: Tensor) -> None:
     assert torch.equal(run(replace(v), a), v.expand(7, D))
     assert torch.equal(run(replace(a.flip(0)), a), a.flip(0))
-    whole = torch.randn(2, 9, D)
+    whole = torch.randn(2, 7, D)
     row = torch.tensor([0, 1, 0, 1, 0, 1, 0])
     assert torch.equal(run(replace(whole), a, row=row), whole[row, torch.arange(7)])
 
@@ -159,10 +159,50 @@ def test_replacements_that_do_not_cover_the_tokens_are_refused(gpt2: Model) -> N
         gpt2.run("Fog")
     assert error.value.__notes__ == ["raised by replace(at=everywhere) at mlp_out.0"]
     with (
-        pytest.raises(ValueError, match="1 texts of 3 columns, and text 0, column 3 is to be replaced: use at=prompt"),
-        intervene(gpt2, {mlp_out[0]: replace(torch.ones(1, 3, D))}),
+        pytest.raises(ValueError, match="1 texts of 4 columns, and column 4 is to be replaced: use at=prompt"),
+        intervene(gpt2, {mlp_out[0]: replace(torch.ones(1, 4, D))}),
     ):
-        gpt2.run("Fog")
+        gpt2.generate("Fog", max_new_tokens=3)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3, 4), (2, 3), (2, 5)])
+def test_a_capture_of_another_number_of_texts_or_columns_is_refused(shape: tuple[int, int], gpt2: Model) -> None:
+    told = "values for {} texts of {} columns, and 2 texts of 4 columns are read: capture the same".format(*shape)
+    with pytest.raises(ValueError, match=told), intervene(gpt2, {mlp_out[0]: replace(torch.ones(*shape, D))}):
+        gpt2.run(["Fog", "Bay"])
+
+
+def test_a_capture_put_back_while_its_texts_are_read_in_several_batches_is_refused(gpt2: Model) -> None:
+    clean = capture(gpt2, texts := ["Fog", "Bay", "Sea", "Sun"], mlp_out[0])[mlp_out[0]]
+    for data in (texts, gpt2.tokens(texts)):
+        with intervene(gpt2, {mlp_out[0]: replace(clean)}):
+            assert torch.equal(capture(gpt2, data, mlp_out[0])[mlp_out[0]], clean)
+            with pytest.raises(ValueError, match="values for 4 texts of 4 columns, and 2 texts of 4 columns are read"):
+                capture(gpt2, data, mlp_out[0], batch_size=2)
+
+
+def test_a_capture_padded_on_the_left_changes_no_bit_where_it_is_put_back(
+    gpt2: Model, padded_left: Callable[[Model], Model]
+) -> None:
+    model, texts = padded_left(gpt2), ["The bay", "Fog"]
+    acts, plain = capture(model, texts, mlp_out[1]), model.run(texts)
+    spoken = model.generate(texts, max_new_tokens=3)
+    with intervene(model, {mlp_out[1]: replace(acts[mlp_out[1]], at=prompt)}):
+        assert torch.equal(model.run(texts), plain)
+        assert model.generate(texts, max_new_tokens=3) == spoken
+
+
+def test_a_capture_padded_on_the_right_is_not_put_back_where_generate_pads_on_the_left(gpt2: Model) -> None:
+    texts = ["The bay", "Fog"]
+    clean = capture(gpt2, texts, mlp_out[1])[mlp_out[1]]
+    with intervene(gpt2, {mlp_out[1]: replace(clean, at=prompt)}):
+        gpt2.run(texts)
+        with pytest.raises(ValueError, match=r"at mlp_out\.1 puts back a capture, and generate pads on the left"):
+            gpt2.generate(texts, max_new_tokens=3)
+    for text, row in zip(texts, clean, strict=True):
+        spoken, alone = gpt2.generate(text, max_new_tokens=3), row[None, : len(text) + 1]
+        with intervene(gpt2, {mlp_out[1]: replace(alone, at=prompt)}):
+            assert gpt2.generate(text, max_new_tokens=3) == spoken
 
 
 def test_values_per_selected_token_are_refused_where_a_text_is_read_in_pieces(gpt2: Model) -> None:
