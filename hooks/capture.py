@@ -14,7 +14,7 @@ from hooks.forward import forward
 from hooks.model import Model, chosen
 from hooks.site import Site
 from hooks.taps import eager_attention
-from hooks.tokens import Tokens, join, pad
+from hooks.tokens import Tokens, join, pad, unpadded
 
 Sites = Site | str | Iterable[Site | str]
 Data: TypeAlias = Any
@@ -31,7 +31,7 @@ def capture(model: Model, data: Data, sites: Sites, *, batch_size: int = 32, pro
     Args:
         model: a loaded model.
         data: a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a column "input_ids"
-            (preferred) or "text".
+            (preferred; padding is what a column "attention_mask" hides) or "text".
         sites: one or more sites, or globs such as "resid_post.*".
         batch_size: how many texts per forward pass.
         progress: show a progress bar.
@@ -141,7 +141,8 @@ def _is_dataset(data: Data) -> bool:
 
 def _from_rows(model: Model, rows: dict[str, Any]) -> Tokens:
     if "input_ids" in rows:
-        return pad(model.tokenizer, rows["input_ids"], model.padding_side).to(model.device)
+        ids = unpadded(model.tokenizer, rows["input_ids"], rows.get("attention_mask"))
+        return pad(model.tokenizer, ids, model.padding_side).to(model.device)
     if "text" in rows:
         return model.tokens(rows["text"])
     raise ValueError(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")

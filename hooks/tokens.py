@@ -219,11 +219,26 @@ def from_ids(tokenizer: Tokenizer, ids: Shaped[Tensor, "..."], d_vocab: int) -> 
     if int(ids.min()) < 0 or int(ids.max()) >= d_vocab:
         raise ValueError(f"token ids lie in 0..{d_vocab - 1}, got {int(ids.min())}..{int(ids.max())}")
     ids = ids.reshape(-1, ids.shape[-1]).long()
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    padding = getattr(tokenizer, "pad_token_id", None)
-    if padding is not None and padding not in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        mask = ids != padding
+    padding = _padding(tokenizer)
+    mask = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
     return Tokens(ids=ids, mask=mask, special=~mask | is_in(ids, special_ids(tokenizer)))
+
+
+def unpadded(
+    tokenizer: Tokenizer, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None
+) -> Sequence[Sequence[int]]:
+    """Return rows of token ids without their padding: what the masks hide, or else what `from_ids` takes for it.
+
+    Example:
+        ```python
+        unpadded(model.tokenizer, [[1, 2, 0]], [[1, 1, 0]])  # [[1, 2]]
+        ```
+    """
+    if masks is not None:
+        pairs = zip(rows, masks, strict=True)
+        return [[int(id) for id, real in zip(row, mask, strict=True) if real] for row, mask in pairs]
+    padding = _padding(tokenizer)
+    return rows if padding is None else [[int(id) for id in row if int(id) != padding] for row in rows]
 
 
 def pad(
@@ -299,6 +314,12 @@ def is_in(ids: Int[Tensor, "batch pos"], members: Collection[int]) -> Bool[Tenso
         tensor([[False,  True]])
     """
     return torch.isin(ids, torch.tensor(sorted(members), dtype=ids.dtype, device=ids.device))
+
+
+def _padding(tokenizer: Tokenizer) -> int | None:
+    """The token that is padding wherever it stands; None where it may also be the end of a text."""
+    padding = getattr(tokenizer, "pad_token_id", None)
+    return None if padding is None or padding in (tokenizer.bos_token_id, tokenizer.eos_token_id) else int(padding)
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:

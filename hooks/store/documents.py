@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 from hooks.errors import nearest
 from hooks.store.packing import Documents
 from hooks.store.processes import Process
+from hooks.tokens import unpadded
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -100,7 +101,7 @@ def _count(file: Path) -> int | None:
 
 
 def as_dataset(data: Data) -> Data:
-    """Return data as a `datasets` object with the one column that is read, "input_ids" or else "text".
+    """Return data as a `datasets` object with what is read of it: "input_ids" and their "attention_mask", or "text".
 
     Raises:
         TypeError: something else than texts or a data set.
@@ -127,7 +128,8 @@ def as_dataset(data: Data) -> Data:
     column = next((name for name in ("input_ids", "text") if name in columns), None)
     if column is None:
         raise ValueError(f"the dataset has columns {sorted(columns)}, expected 'input_ids' or 'text': rename one")
-    return data.with_format(None).select_columns([column])
+    masked = ["attention_mask"] if column == "input_ids" and "attention_mask" in columns else []
+    return data.with_format(None).select_columns([column, *masked])
 
 
 def length(data: Data) -> int | None:
@@ -190,8 +192,10 @@ def _part(n: int, here: Process) -> Iterator[int]:
 
 
 def _documents(columns: dict[str, Any]) -> Documents:
-    (documents,) = columns.values()
-    return ["" if document is None else document for document in documents]
+    if "text" in columns:
+        return ["" if text is None else text for text in columns["text"]]
+    ids, masks = ([row or [] for row in rows] for rows in (columns["input_ids"], columns.get("attention_mask", ())))
+    return unpadded(None, ids, masks or None)
 
 
 def _name(source: int, number: int) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks.forward import check_length
 from hooks.huggingface import Tokenizer
 from hooks.model import Model
-from hooks.tokens import Tokens, pad, special_ids
+from hooks.tokens import Tokens, pad, special_ids, unpadded
 
 Documents: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
 """Texts, or the token ids of texts."""
@@ -68,7 +68,9 @@ def separate(context: int | None = None) -> Packing:
     def place(model: Model, documents: Documents) -> Placed | None:
         length = _context(model, context)
         texts = tuple(one for one in documents if isinstance(one, str))
-        rows, offsets = _encoded(model, texts, length) if texts else ([row[:length] for row in _ids(documents)], None)
+        rows, offsets = (
+            _encoded(model, texts, length) if texts else ([row[:length] for row in _ids(model, documents)], None)
+        )
         kept = [number for number, row in enumerate(rows) if len(row)]
         if not kept:
             return None
@@ -164,11 +166,11 @@ def _bare(model: Model, documents: Documents, begin: list[int]) -> list[list[int
     if texts:
         tokenizer = _tokenizer(model)
         return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    return [row[len(begin) :] if begin and row[: len(begin)] == begin else row for row in _ids(documents)]
+    return [row[len(begin) :] if begin and row[: len(begin)] == begin else row for row in _ids(model, documents)]
 
 
-def _ids(documents: Documents) -> list[list[int]]:
-    return [[int(id) for id in row] for row in documents]
+def _ids(model: Model, documents: Documents) -> list[list[int]]:
+    return [[int(id) for id in row] for row in unpadded(model.tokenizer, documents)]
 
 
 def _separators(model: Model, length: int) -> tuple[list[int], list[int]]:

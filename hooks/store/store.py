@@ -7,7 +7,7 @@ from typing import TypeAlias, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from hooks.errors import nearest
@@ -109,18 +109,19 @@ class ActivationStore:
         """The row at which each document begins, and at the end the number of rows."""
         return self.columns.offsets()
 
-    def __getitem__(self, rows: slice | Int[Tensor, "n"]) -> StoredRows:
-        """Return rows of all sites by number.
+    def __getitem__(self, rows: int | slice | Sequence[int] | Shaped[Tensor, "n"]) -> StoredRows:
+        """Return rows of all sites by number, or those that a mask of all rows marks.
 
         Raises:
-            IndexError: a row that is not there.
+            IndexError: a row that is not there, or a mask of another length.
+            TypeError: numbers that are not whole.
 
         Example:
             ```python
             store[torch.randint(len(store), (4096,))]
             ```
         """
-        number = torch.from_numpy(np.arange(*rows.indices(len(self)))) if isinstance(rows, slice) else rows.long()
+        number = self._numbers(rows)
         if len(number) and not 0 <= int(number.min()) <= int(number.max()) < len(self):
             raise IndexError(
                 f"rows {int(number.min())} to {int(number.max())} were asked for, and the store at {self.url} "
@@ -183,6 +184,22 @@ class ActivationStore:
             ```
         """
         self.columns.verify()
+
+    def _numbers(self, rows: int | slice | Sequence[int] | Shaped[Tensor, "n"]) -> Int[Tensor, "_"]:
+        if isinstance(rows, slice):
+            return torch.from_numpy(np.arange(*rows.indices(len(self))))
+        asked = torch.as_tensor(rows).reshape(-1)
+        if asked.dtype == torch.bool:
+            if len(asked) != len(self):
+                raise IndexError(
+                    f"a mask marks all {len(self)} rows of the store at {self.url} or leaves them out, got {len(asked)}"
+                )
+            return asked.nonzero()[:, 0]
+        if len(asked) and (asked.is_floating_point() or asked.is_complex()):
+            raise TypeError(
+                f"rows of a store are named by whole numbers or a bool mask, got {asked.dtype}: use .long()"
+            )
+        return asked.long()
 
     def _column(self, site: Site) -> str:
         """The column a site is in: its own, or that of the site whose tensor it is."""

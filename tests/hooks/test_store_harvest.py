@@ -448,8 +448,36 @@ def test_wrong_names_and_numbers_never_run(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_null_documents_have_no_rows_and_keep_their_number(gpt2: Model, tmp_path: Path) -> None:
-    data = as_dataset(Dataset.from_dict({"text": ["fog", None, "bay"]}))
-    for packing in (packed(), separate()):
-        store = harvest_function(gpt2, data, SITES, tmp_path / repr(packing), packing=packing)
-        assert store.documents.tolist() == [0, 3, 3, 6]
+@pytest.mark.parametrize("column", ["text", "input_ids"])
+@pytest.mark.parametrize("packing", [packed(), separate()], ids=repr)
+def test_null_documents_have_no_rows_and_keep_their_number(
+    column: str, packing: Any, gpt2: Model, tmp_path: Path
+) -> None:
+    documents = {"text": ["fog", None, "bay", None], "input_ids": [[BOS, 5, 6, 7], None, [BOS, 8, 9, 10], None]}
+    data = as_dataset(Dataset.from_dict({column: documents[column]}))
+    store = harvest_function(gpt2, data, SITES, tmp_path, packing=packing)
+    assert store.documents.tolist() == [0, 3, 3, 6, 6]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("masked", [True, False], ids=["by a mask", "by its own token"])
+def test_a_data_set_padded_beforehand_is_read_without_its_padding(
+    masked: bool, side: str, fresh: Callable[..., Model], tmp_path: Path
+) -> None:
+    import copy
+
+    model, texts = fresh("llama"), ["fog over the bay", "a b"]
+    model.tokenizer = copy.deepcopy(model.tokenizer)
+    model.tokenizer.pad_token = model.tokenizer.eos_token if masked else "!"
+    padded = dict(model.tokenizer(texts, padding=True, padding_side=side))
+    data = Dataset.from_dict(padded if masked else {"input_ids": padded["input_ids"]})
+    got, expected = (capture(model, one, SITES) for one in (data, texts))
+    for site in SITES:
+        torch.testing.assert_close(got.flat(site), expected.flat(site), atol=1e-5, rtol=1e-4)
+    for packing in (packed(16), separate()):
+        stores = [
+            harvest(model, one, SITES, tmp_path / f"{packing}{n}", packing=packing, dtype=torch.float32)
+            for n, one in enumerate((data, texts))
+        ]
+        assert torch.equal(stores[0].documents, stores[1].documents)
+        assert torch.equal(stores[0][:].ids, stores[1][:].ids)

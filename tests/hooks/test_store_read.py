@@ -100,6 +100,17 @@ def test_slices_are_those_of_a_list(store: ActivationStore) -> None:
         assert torch.equal(store[part][SITE], values(SITE, store[part].number))
 
 
+def test_a_mask_selects_the_rows_it_marks_and_numbers_are_whole(store: ActivationStore) -> None:
+    mask = token(torch.arange(len(store))) % 1000 == 7
+    assert store[mask].number.tolist() == mask.nonzero()[:, 0].tolist()
+    assert torch.equal(store[mask][SITE], values(SITE, mask.nonzero()[:, 0]))
+    assert store[3].number.tolist() == [3] and store[[5, 1]].number.tolist() == [5, 1] and len(store[[]]) == 0
+    with pytest.raises(IndexError, match=rf"a mask marks all {len(store)} rows of the store .*, got 3"):
+        _ = store[mask[:3]]
+    with pytest.raises(TypeError, match=r"whole numbers or a bool mask, got torch\.float32: use \.long\(\)"):
+        _ = store[torch.tensor([1.9, 2.7])]
+
+
 def test_documents_begin_where_they_were_said_to(store: ActivationStore) -> None:
     expected, first = [], 0
     for rows in ROWS:
@@ -222,6 +233,17 @@ def test_workers_share_a_pass_without_loss_or_repeat(store: ActivationStore, mon
         monkeypatch.setattr("hooks.store.shuffle.get_worker_info", lambda info=info: info)
         seen += [batch.number for batch in Shuffled(store, SITE, batch_size=512, buffer=4096)]
     assert torch.equal(torch.cat(seen).sort().values, torch.arange(len(store)))
+
+
+def test_each_worker_mixes_in_an_order_of_its_own(store: ActivationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    for worker in range(2):
+        info = SimpleNamespace(id=worker, num_workers=2)
+        monkeypatch.setattr("hooks.store.shuffle.get_worker_info", lambda info=info: info)
+        stretch = next(iter(Shuffled(store, SITE, batch_size=64, buffer=64))).number
+        assert torch.equal(stretch.sort().values, torch.arange(64) + stretch.min())
+        orders.append(stretch - stretch.min())
+    assert not torch.equal(*orders)
 
 
 def test_a_data_loader_reads_it(store: ActivationStore) -> None:
