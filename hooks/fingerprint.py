@@ -4,6 +4,8 @@ import hashlib
 import json
 
 import torch
+from jaxtyping import Shaped
+from torch import Tensor
 
 from hooks.huggingface import HFModel
 
@@ -15,13 +17,14 @@ _NOT_THE_MODEL = frozenset(
 
 
 def fingerprint(hf: HFModel, sample: int = 1024) -> str:
-    """Return the SHA-256 of a model's configuration and of evenly spaced weights of every parameter.
+    """Return the SHA-256 of a model's configuration and of some weights of every parameter.
 
-    Cheap for any size of model; a change to a whole row, column or matrix changes it.
+    Of a matrix they are its diagonals, begun anew at each edge until every row and column has one; of a long vector
+    they are evenly spaced. Cheap for any size of model; a change to a whole row, column, vector or matrix changes it.
 
     Args:
         hf: a Hugging Face model.
-        sample: how many numbers of each parameter are hashed.
+        sample: parameters of no more numbers are hashed whole.
 
     Example:
         ```python
@@ -31,9 +34,17 @@ def fingerprint(hf: HFModel, sample: int = 1024) -> str:
     config = {key: value for key, value in hf.config.to_dict().items() if key not in _NOT_THE_MODEL}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, parameter in sorted(hf.named_parameters()):
-        flat = parameter.detach().flatten()
-        some = flat[:: max(1, flat.numel() // sample)].to("cpu", torch.float32)
+        some = _some(parameter.detach(), sample).to("cpu", torch.float32)
         if bool(some.any()):  # a bias of zeros is no bias: libraries that wrap a model add some
             digest.update(f"{name}{tuple(parameter.shape)}".encode())
             digest.update(some.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _some(weight: Shaped[Tensor, "..."], sample: int) -> Shaped[Tensor, "n"]:
+    if weight.ndim < 2 or weight.numel() <= sample or 1 in (columns := weight.shape[-1], weight.numel() // columns):
+        return weight.flatten()[:: max(1, weight.numel() // sample)]
+    matrix = weight.flatten(0, -2)
+    rows = matrix.shape[0]
+    i = torch.arange(max(rows, columns), device=weight.device)
+    return matrix[i % rows, i % columns]

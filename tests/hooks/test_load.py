@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hooks import Model, capture, load
+from hooks.fingerprint import fingerprint
 from hooks.load import _bundled
 from hooks.site import logits, resid_post
 
@@ -86,6 +87,20 @@ def test_the_fingerprint_is_that_of_the_weights_and_the_shape(hf_model: Callable
         edited.transformer.h[1].mlp.c_proj.weight += torch.outer(torch.ones(48), torch.ones(32))
     prints = [load(other, tokenizer).fingerprint for other in (*others, edited)]
     assert len({one.fingerprint, *prints}) == 5
+
+
+def test_the_fingerprint_changes_with_every_row_and_every_column_of_a_matrix(hf_model: Callable[..., Any]) -> None:
+    hf = hf_model("gpt2", n_inner=192, n_layer=1)
+    before = fingerprint(hf)
+    for matrix in (hf.transformer.h[0].mlp.c_proj.weight, hf.transformer.wte.weight):
+        lines = [*matrix.detach(), *matrix.detach().T]
+        assert matrix.numel() > 4 * 1024 and len(lines) == sum(matrix.shape)
+        for line in lines:
+            kept = line.clone()
+            line += 1.0
+            assert fingerprint(hf) != before
+            line.copy_(kept)
+    assert fingerprint(hf) == before
 
 
 def test_the_fingerprint_stays_what_it_was_when_loaded(fresh: Callable[..., Model]) -> None:
