@@ -33,6 +33,9 @@ def check(model: Model) -> ContractReport:
     Returns:
         The report, with the error of every law at every layer.
 
+    Raises:
+        RuntimeError: a block of interventions is open, which would be measured with the model.
+
     Cost: about fifteen forward passes over at most 12 tokens, and one more for every five layers.
 
     Example:
@@ -41,6 +44,11 @@ def check(model: Model) -> ContractReport:
         assert report.holds, report
         ```
     """
+    if model.running.active:
+        raise RuntimeError(
+            f"a block of interventions is open at {', '.join(map(str, model.running.active))}, and check measures the "
+            "model as it is: check it outside the block"
+        )
     model.contract = None
     passes = 0
 

@@ -26,7 +26,8 @@ def decode(
         stop: ids that end a continuation (they are not returned).
 
     Raises:
-        ValueError: prompt and continuation do not fit into the context, or a setting below its least value.
+        ValueError: prompt and continuation do not fit into the context, a setting below its least value, or logits
+            that are NaN or infinite.
 
     Cost: one forward pass over the prompts and one over a single token per new token.
 
@@ -92,7 +93,14 @@ def continuation(tokenizer: Tokenizer, given: Sequence[int], new: Sequence[int])
 def _choose(
     logits: Float[Tensor, "batch vocab"], temperature: float | int, random: torch.Generator
 ) -> Int[Tensor, "batch"]:
+    likeliest = logits.argmax(dim=-1)
+    highest = logits.gather(1, likeliest[:, None])[:, 0]  # NaN where any is
+    for row in (~highest.isfinite()).nonzero().flatten().tolist():
+        raise ValueError(
+            f"the highest logit of text {row} is {float(highest[row])}, so it has no next token: load the model in "
+            "float32, or lower the strength of what changes it"
+        )
     if temperature == 0.0:
-        return logits.argmax(dim=-1)
+        return likeliest
     chances = (logits.float() / temperature).softmax(dim=-1).cpu()
     return torch.multinomial(chances, 1, generator=random)[:, 0].to(logits.device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
 from operator import or_
 
@@ -74,21 +74,20 @@ def _block(model: Model, plan: Plan) -> Iterator[Receipt]:
 
     with ExitStack() as stack:
         stack.callback(receipt.close)
-        for site, chain in plan.items():
-            change = _Change(model, model.tap(site), chain, receipt, watch)
-            stack.callback(model.tap(site).attach(change).remove)
+        changes = [_Change(model, model.tap(site), chain, receipt, watch) for site, chain in plan.items()]
+        for change in changes:
+            stack.callback(change.tap.attach(change).remove)
         stack.callback(model.hf.register_forward_hook(lambda *_: watch.check()).remove)
         stack.enter_context(model.running.following(plan, begins))
         check_overwriting(model.running.active)
         yield receipt
     watch.check()
-    idle = [site for site in plan if receipt[site].fired == 0]
+    idle = [named for change in changes for named in change.idle]
     if idle:
-        raise RuntimeError(_idle(plan, idle, receipt))
+        raise RuntimeError(_idle(", ".join(idle), receipt))
 
 
-def _idle(plan: Plan, idle: list[Site], receipt: Receipt) -> str:
-    listed = ", ".join(f"{one} at {site}" for site in idle for one in plan[site])
+def _idle(listed: str, receipt: Receipt) -> str:
     if not receipt.passes:
         return f"nothing was changed by {listed}: no forward pass ran inside the block"
     return (
@@ -106,6 +105,12 @@ class _Change:
     chain: tuple[Intervention, ...]
     receipt: Receipt
     watch: Watch
+    fired: set[int] = field(default_factory=set)
+
+    @property
+    def idle(self) -> list[str]:
+        """The interventions of the chain that no token has met."""
+        return [f"{one} at {self.tap.site}" for number, one in enumerate(self.chain) if number not in self.fired]
 
     @cached_property
     def at(self) -> Position:
@@ -122,9 +127,10 @@ class _Change:
             return None
         batch = len(passing.tokens)
         a = new = a if a.shape[0] == batch else a.expand(batch, *a.shape[1:])
-        for one in self.chain:
+        for number, one in enumerate(self.chain):
             rows = passing.rows(one.at).from_column(begin, a.device)
             if len(rows):
+                self.fired.add(number)
                 place = (rows.row, rows.column - begin)
                 new = new.index_put(place, self._made(one, new[place], rows))
         place = (touched.row, touched.column - begin)

@@ -29,6 +29,7 @@ class Position:
         name: how it prints; two positions of one name are equal.
         select: from tokens to the mask of the selected ones; whether a token is selected must not
             depend on later ones, which are not known yet while decoding.
+        by_token: whether a token of a prompt is selected depends on that token alone, not on its place in the text.
 
     Example:
         ```python
@@ -38,18 +39,21 @@ class Position:
 
     name: str
     select: Callable[[Tokens], Bool[Tensor, "batch pos"]] = field(compare=False, repr=False)
+    by_token: bool = field(default=False, compare=False, repr=False)
 
     def __repr__(self) -> str:
         return self.name
 
     def __or__(self, other: "Position") -> "Position":
-        return Position(f"({self} | {other})", lambda tokens: self.mask(tokens) | other.mask(tokens))
+        both = self.by_token and other.by_token
+        return Position(f"({self} | {other})", lambda tokens: self.mask(tokens) | other.mask(tokens), both)
 
     def __and__(self, other: "Position") -> "Position":
-        return Position(f"({self} & {other})", lambda tokens: self.mask(tokens) & other.mask(tokens))
+        both = self.by_token and other.by_token
+        return Position(f"({self} & {other})", lambda tokens: self.mask(tokens) & other.mask(tokens), both)
 
     def __invert__(self) -> "Position":
-        return Position(f"~{self}", lambda tokens: tokens.content & ~self.mask(tokens))
+        return Position(f"~{self}", lambda tokens: tokens.content & ~self.mask(tokens), self.by_token)
 
     def mask(self, tokens: Tokens) -> Bool[Tensor, "batch pos"]:
         """Return True on the selected tokens.
@@ -144,7 +148,7 @@ def tokens(ids: int | Collection[int]) -> Position:
     wanted = sorted({ids} if isinstance(ids, int) else {int(one) for one in ids})
     if not wanted or wanted[0] < 0:
         raise ValueError(f"tokens(ids) needs token ids, whole numbers from 0 on, got {ids}")
-    return Position(f"tokens({wanted})", lambda tokens: tokens.mask & is_in(tokens.ids, wanted))
+    return Position(f"tokens({wanted})", lambda tokens: tokens.mask & is_in(tokens.ids, wanted), by_token=True)
 
 
 def substring(text: str, occurrence: int | None = None) -> Position:
@@ -237,8 +241,8 @@ def _called(tokens: Tokens, row: int) -> str:
     return f"text {row}" if tokens.texts is None else f"text {row} ({tokens.texts[row][:60]!r})"
 
 
-everywhere: Final = Position("everywhere", lambda tokens: tokens.content)
-prompt: Final = Position("prompt", lambda tokens: tokens.given)
-special: Final = Position("special", lambda tokens: tokens.special & tokens.mask)
+everywhere: Final = Position("everywhere", lambda tokens: tokens.content, by_token=True)
+prompt: Final = Position("prompt", lambda tokens: tokens.given, by_token=True)
+special: Final = Position("special", lambda tokens: tokens.special & tokens.mask, by_token=True)
 generated: Final = Position("generated", lambda tokens: tokens.content & ~tokens.given)
 last: Final = Position("last", index(-1).select)

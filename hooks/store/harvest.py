@@ -95,7 +95,8 @@ def harvest(
         sites: one or more sites; a tensor that two of them share is stored once.
         url: a folder, or an fsspec URL such as `s3://bucket/store`.
         packing: how documents fill the rows the model reads: `packed(128)`, or `separate()`.
-        at: which tokens become rows; special tokens and padding never do.
+        at: which tokens become rows: padding never, special tokens where it asks for them. Where rows hold several
+            documents only positions that select by the token itself have a meaning, such as `everywhere`.
         dtype: float32, float16 or bfloat16.
         batch_size: rows of tokens per forward pass.
         documents_per_shard: what is lost at most when it is killed.
@@ -111,7 +112,7 @@ def harvest(
         ValueError: an unknown site; other settings or data than those the store was begun with; a value that the
             dtype does not hold.
         OSError: the disk cannot hold it.
-        RuntimeError: another harvest is writing there.
+        RuntimeError: another harvest is writing there, or a block of interventions is open.
 
     Cost: one forward pass per batch, up to the last site, and the plan.
 

@@ -134,7 +134,9 @@ def job(
 
     Raises:
         TypeError: data that are neither texts nor a data set.
-        ValueError: an unknown site, one whose rows have no fixed width, a dtype that is not stored.
+        ValueError: an unknown site, one whose rows have no fixed width, a dtype that is not stored, a position that
+            counts from the beginning of a text where rows hold several.
+        RuntimeError: a block of interventions is open.
 
     Example:
         ```python
@@ -148,6 +150,16 @@ def job(
             raise ValueError(f"{site} has a width that depends on the text, so it has no rows to store: capture it")
     if dtype not in DTYPES.values():
         raise ValueError(f"a store holds {', '.join(DTYPES)}, got {dtype}")
+    if model.running.active and not model.running.resting:
+        raise RuntimeError(
+            f"a block of interventions is open at {', '.join(map(str, model.running.active))}, and a store says it "
+            "holds the activations of the unchanged model: harvest outside the block"
+        )
+    if packing.joins and not at.by_token:
+        raise ValueError(
+            f"{at} selects by place in a text, and {packing} reads several texts as one row: use separate(), or "
+            "at=everywhere"
+        )
     for name, number in (("batch_size", batch_size), ("documents_per_shard", documents_per_shard)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")

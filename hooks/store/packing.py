@@ -40,6 +40,7 @@ class Packing:
     Attributes:
         name: how it prints; two packings of one name are equal.
         place: from documents to rows; None when they have no tokens at all.
+        joins: a row may hold several documents, or begin within one.
 
     Example:
         ```python
@@ -49,6 +50,7 @@ class Packing:
 
     name: str
     place: Callable[[Model, Documents], Placed | None] = field(compare=False, repr=False)
+    joins: bool = False
 
     def __repr__(self) -> str:
         return self.name
@@ -113,7 +115,7 @@ def packed(context: int | None = None) -> Packing:
         document[tokens.mask] = torch.tensor([number for row in rows for _, number in row])
         return Placed(tokens.to(model.device), document.to(model.device))
 
-    return Packing(f"packed({'' if context is None else context})", place)
+    return Packing(f"packed({'' if context is None else context})", place, joins=True)
 
 
 def _cut(

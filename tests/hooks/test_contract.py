@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hooks import ContractReport, Model, Site, capture, check, load
+from hooks import ContractReport, Model, Site, capture, check, intervene, load
 from hooks.contract import Check
 from hooks.families import tiny
 from hooks.forward import forward
+from hooks.interventions import scale
 from hooks.laws.rounding import change, miss, unit
 from hooks.layout import taps
 from hooks.site import attn_out, logits, mlp_out, pattern, resid_mid, resid_post, resid_pre, z
@@ -54,6 +55,15 @@ HOOKS = [  # where a hook belongs, where it sits instead, and the law that tells
     ("mlp_pre.1", "mlp_act.1", "keys match"),
     ("mlp_act.1", "mlp_pre.1", "memories write"),
 ]
+
+
+def test_a_model_is_not_measured_while_it_is_changed() -> None:
+    model = load(tiny("gpt2"))
+    with intervene(model, {resid_post[1]: scale(2.0)}):
+        model.run(torch.tensor([1, 2]))
+        with pytest.raises(RuntimeError, match=r"open at resid_post\.1, and check measures the model as it is: check"):
+            check(model)
+    assert model.contract is not None and model.contract.holds
 
 
 @pytest.mark.parametrize(("site", "other", "law"), HOOKS, ids=[site for site, *_ in HOOKS])

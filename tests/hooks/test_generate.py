@@ -1,9 +1,13 @@
 """Generation is the Hugging Face model's own, one text or many."""
 
 from collections.abc import Callable
+from math import inf, nan
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hooks import Model, Tokens
 from hooks.generate import decode
@@ -57,6 +61,44 @@ def test_an_end_of_text_ends_its_own_continuation_only(fresh: Callable[..., Mode
     stopped = model.generate(PROMPTS, max_new_tokens=8)
     cut = model.tokenizer.decode([int(stop)])
     assert stopped == [text.split(cut)[0] for text in free]
+
+
+class Scripted:
+    """A model whose logits at each step are those of a script [batch step vocab]."""
+
+    config = SimpleNamespace(get_text_config=SimpleNamespace)
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def forward(self, input_ids: Tensor) -> None: ...
+
+    def __call__(self, past_key_values: int | None = None, **_: Any) -> SimpleNamespace:
+        step = past_key_values or 0
+        return SimpleNamespace(logits=self.logits[:, step : step + 1], past_key_values=step + 1)
+
+
+def scripted(logits: Tensor, temperature: float = 0.0) -> list[list[int]]:
+    given = torch.ones(len(logits), 2, dtype=torch.long)
+    tokens = Tokens(given, given.bool(), ~given.bool())
+    settings: dict[str, Any] = {"temperature": temperature, "seed": 0, "stop": frozenset({0})}
+    return decode(Scripted(logits), tokens, max_new_tokens=logits.shape[1], **settings)
+
+
+def test_nothing_is_added_after_an_end_of_text() -> None:
+    script = torch.tensor([[5, 0, 6, 7], [1, 2, 3, 4]])
+    assert scripted(torch.nn.functional.one_hot(script, 8).float()) == [[5], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_finite_give_no_text(temperature: float) -> None:
+    for wrong in (nan, inf):
+        logits = torch.zeros(2, 1, 8)
+        logits[:, :, 1] = -inf
+        assert len(scripted(logits, temperature)) == 2
+        logits[1, 0, 3] = wrong
+        with pytest.raises(ValueError, match=f"the highest logit of text 1 is {wrong}, so it has no next token"):
+            scripted(logits, temperature)
 
 
 def test_what_cannot_be_generated_is_told(gpt2: Model, fresh: Callable[..., Model]) -> None:

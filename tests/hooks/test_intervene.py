@@ -258,6 +258,12 @@ def test_an_intervention_that_changes_no_token_is_an_error_when_the_block_ends(g
     told = r"nothing was changed by add\(at=generated\) at z\.1: 1 forward pass\(es\) ran .* none reached a token it"
     with pytest.raises(RuntimeError, match=told), intervene(gpt2, {z[1]: add(V, at=generated), z[0]: add(V)}):
         gpt2.run("Fog")
+    told = r"nothing was changed by add\(at=generated\) at z\.1: 1 forward"
+    with (
+        pytest.raises(RuntimeError, match=told),
+        intervene(gpt2, {z[1]: [add(v := V.view(4, 8)), add(v, at=generated)]}),
+    ):
+        gpt2.run("Fog")
     with pytest.raises(RuntimeError, match="nothing was changed"), intervene(gpt2, {resid_post[2]: add(V)}):
         capture(gpt2, "Fog", resid_post[1])
 

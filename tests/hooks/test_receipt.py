@@ -84,7 +84,10 @@ def test_one_token_changed_twice_in_a_pass_is_one_token(gpt2: Model) -> None:
 
 def test_rules_of_ones_own_are_told_apart_also_under_one_name(gpt2: Model) -> None:
     none, one = (Position("mine", lambda read, n=n: read.given & (read.given.cumsum(dim=1) <= n)) for n in (0, 1))
-    with intervene(gpt2, {mlp_act[0]: [scale(2.0, at=none), scale(3.0, at=one)]}) as receipt:
+    with (
+        pytest.raises(RuntimeError, match=r"nothing was changed by scale\(at=mine\) at mlp_act\.0: 1 forward pass"),
+        intervene(gpt2, {mlp_act[0]: [scale(2.0, at=none), scale(3.0, at=one)]}) as receipt,
+    ):
         gpt2.run("Fog")
     assert receipt[mlp_act[0]].prefill_tokens == 1
     assert receipt[mlp_act[0]].relative_change == pytest.approx(2.0, rel=1e-5)

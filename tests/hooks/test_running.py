@@ -1,6 +1,7 @@
 """A position means the same however the model reads: whole, in pieces, with guesses, beams or samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -61,10 +62,17 @@ CHANGES: list[Change] = [
 SITES = [embed, resid_pre[1], resid_post[0], attn_out[1], mlp_act[0], mlp_out[2], z[1]]
 
 
-def plan_of(model: Model, site: Site, change: Change, at: Position) -> dict[Site, Any]:
-    """The change before one that changes nothing, so that a position without tokens is no error."""
+@contextmanager
+def changed(model: Model, site: Site, change: Change, at: Position) -> Iterator[None]:
+    """A block of one change, which may find no token to act on."""
     v = torch.randn(model.tap(site).shape, generator=torch.Generator().manual_seed(5))
-    return {site: [change(v, at), scale(1.0, at=everywhere | special)]}
+    block = ExitStack()
+    block.enter_context(intervene(model, {site: change(v, at)}))
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError):
+            block.close()
 
 
 def read_again(model: Model, text: str, n: int) -> list[int]:
@@ -87,7 +95,7 @@ def greedy_with_a_cache_is_without(
     model: Model, site: Site, change: Change, one: Position, other: Position, data: Any
 ) -> None:
     combined = data.draw(st.sampled_from([one, one | other, one & other, ~one]))
-    with intervene(model, plan_of(model, site, change, combined)):
+    with changed(model, site, change, combined):
         together = model.generate(TEXTS, max_new_tokens=3)
         alone = [model.tokenizer.decode(read_again(model, text, 3)) for text in TEXTS]
     assert together == alone
@@ -175,8 +183,7 @@ def test_every_way_hugging_face_decodes_is_intervened_on_alike(
     """An assistant and a look-up hand over several guesses at once, the first ones together with the prompt."""
     assistant = {"assistant_model": hf_model("llama", seed=1)} if "assistant" in ways else {}
     for at in (generated, last, prompt, ~last | index(0), generated & tokens(range(0, 256, 2))):
-        plan = plan_of(llama, resid_post[1], CHANGES[0], at)
-        with intervene(llama, plan):
+        with changed(llama, resid_post[1], CHANGES[0], at):
             expected = llama.generate("Fog over fog over fog", max_new_tokens=6)
             said = by_hugging_face(llama, "Fog over fog over fog", ways, do_sample=False, **assistant)
         assert said == [expected], at
@@ -189,7 +196,7 @@ def test_beams_and_samples_with_a_cache_are_those_without(llama: Model, settings
         for ways in ({}, {"use_cache": False}):
             torch.manual_seed(0)
             with (
-                intervene(llama, plan_of(llama, resid_post[1], CHANGES[0], at)),
+                changed(llama, resid_post[1], CHANGES[0], at),
                 llama.running.reading(llama.tokens("Fog on")),
             ):
                 made.append(by_hugging_face(llama, "Fog on", ways, **settings))

@@ -17,8 +17,9 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from hooks import Model, capture
-from hooks.position import last
+from hooks import Model, capture, intervene
+from hooks.interventions import scale
+from hooks.position import everywhere, first, last, tokens
 from hooks.site import attn_out, logits, mlp_act, pattern, resid_post, resid_pre, z
 from hooks.store import ActivationStore, harvest, open_dataset, packed, plan, separate
 from hooks.store import harvest as harvest_function
@@ -171,6 +172,32 @@ def test_a_position_selects_the_rows(gpt2: Model, tmp_path: Path) -> None:
     expected = torch.cat([capture(gpt2, text, attn_out[1]).flat(attn_out[1], at=last) for text in texts])
     torch.testing.assert_close(store[:][attn_out[1]], expected, atol=1e-5, rtol=1e-4)
     assert store.documents.tolist() == [0, 1, 2]
+
+
+def test_a_place_in_a_text_means_nothing_where_a_row_holds_several(gpt2: Model, tmp_path: Path) -> None:
+    for at in (last, first(2), everywhere | last, ~last):
+        with pytest.raises(ValueError, match=r"selects by place in a text, and packed\(\) .*: use separate\(\)"):
+            harvest(gpt2, ["fog", "the bay"], attn_out[1], tmp_path, at=at)
+    fs = everywhere & tokens(gpt2.tokenizer("f")["input_ids"][-1])
+    assert harvest(gpt2, ["fog", "of", "bay"], attn_out[1], tmp_path, at=fs).documents.tolist() == [0, 1, 2, 2]
+
+
+def test_a_document_without_rows_at_the_end_of_a_shard_keeps_its_number(gpt2: Model, tmp_path: Path) -> None:
+    fs = tokens(gpt2.tokenizer("f")["input_ids"][-1])
+    store = harvest(gpt2, ["fog", "bay", "of", "sea"], attn_out[1], tmp_path, at=fs, documents_per_shard=2)
+    assert store.documents.tolist() == [0, 1, 1, 2, 2]
+
+
+def test_a_model_that_is_changed_is_not_harvested_under_its_name(gpt2: Model, tmp_path: Path) -> None:
+    with intervene(gpt2, {resid_post[1]: scale(2.0)}):
+        gpt2.run("fog")
+        for work in (plan, harvest):
+            with pytest.raises(
+                RuntimeError, match=r"a block of interventions is open at resid_post\.1, and a store says it holds"
+            ):
+                work(gpt2, ["fog"], resid_post[1], tmp_path)
+        with gpt2.running.at_rest():
+            assert len(harvest(gpt2, ["fog"], resid_post[1], tmp_path)) == 3
 
 
 def test_a_tensor_with_two_names_is_stored_once(gpt2: Model, tmp_path: Path) -> None:
