@@ -96,9 +96,9 @@ def _one_pass(model: Model, tokens: Tokens, sites: Sequence[Site]) -> Activation
             raise _Enough
 
     with ExitStack() as stack:
+        stack.enter_context(model.running.reading(tokens))
         if any(site.name == "pattern" for site in sites):
             stack.enter_context(eager_attention(model.hf))
-        stack.enter_context(model.running.reading(tokens))
         for site in sites:
             stack.callback(model.tap(site).attach(partial(keep, site)).remove)
         with suppress(_Enough):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from threading import RLock
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
@@ -24,9 +25,11 @@ Begins = Callable[[Pass], None]
 class Running:
     """Follows the forward passes of one Hugging Face model while somebody needs to know their tokens.
 
+    Threads that share a model take turns, pass by pass; a block of interventions changes the passes of all of them.
+
     Attributes:
         current: the pass in flight; None outside the model's forward.
-        active: the interventions of all open blocks, those of outer blocks first.
+        active: the interventions of all open blocks, those opened first before the others.
         resting: True while the open blocks change nothing.
     """
 
@@ -34,7 +37,9 @@ class Running:
         self._hf = hf
         self._special = special
         self._read: Tokens | None = None
-        self._begins: tuple[Begins, ...] = ()
+        self._turn = _Turn()
+        self._open: tuple[tuple[Plan, Begins], ...] = ()
+        self._watch = ExitStack()
         self._around: list[Pass | None] = []
         self._cached: WeakKeyDictionary[Any, tuple[Tokens, Tokens | None]] = WeakKeyDictionary()
         self._last: RemovableHandle | None = None
@@ -52,11 +57,12 @@ class Running:
                 ...
             ```
         """
-        was, self._read = self._read, tokens
-        try:
-            yield
-        finally:
-            self._read = was
+        with self._turn:
+            was, self._read = self._read, tokens
+            try:
+                yield
+            finally:
+                self._read = was
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -68,11 +74,12 @@ class Running:
                 clean = model.run("Fog")
             ```
         """
-        was, self.resting = self.resting, True
-        try:
-            yield
-        finally:
-            self.resting = was
+        with self._turn:
+            was, self.resting = self.resting, True
+            try:
+                yield
+            finally:
+                self.resting = was
 
     @contextmanager
     def following(self, plan: Plan, begins: Begins) -> Iterator[None]:
@@ -84,17 +91,24 @@ class Running:
                 model.run("Fog")
             ```
         """
-        outer, begun = self.active, self._begins
-        with ExitStack() as stack:
-            if not begun:
-                stack.enter_context(self._watching())
+        block = (plan, begins)
+        with self._turn:
+            if not self._open:
+                self._watch.enter_context(self._watching())
             self._come_last()
-            self.active = outer | {site: (*outer.get(site, ()), *chain) for site, chain in plan.items()}
-            self._begins = (*begun, begins)
-            try:
-                yield
-            finally:
-                self.active, self._begins = outer, begun
+            self._hold_open((*self._open, block))
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._hold_open(tuple(one for one in self._open if one is not block))
+                if not self._open:
+                    self._watch.close()
+
+    def _hold_open(self, blocks: tuple[tuple[Plan, Begins], ...]) -> None:
+        self._open, self.active = blocks, {}
+        for plan, _ in blocks:
+            self.active |= {site: (*self.active.get(site, ()), *chain) for site, chain in plan.items()}
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -129,7 +143,7 @@ class Running:
         self.current = None
         if not self.resting:
             self.current = self._next(args, kwargs)
-            for begins in self._begins:
+            for _, begins in self._open:
                 begins(self.current)
 
     def _end(self, _m: nn.Module, _a: Any, output: HFOutput) -> None:
@@ -164,6 +178,23 @@ class Running:
             return tokens
         whole = torch.cat([tokens.ids[:, :start], ids], dim=1)
         return spread(self._read, whole) or tokens
+
+
+@final
+class _Turn:
+    """A lock that its holder may take again; a copy is a lock of its own."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Turn, ()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 from hooks.errors import nearest
 
@@ -31,6 +31,7 @@ NAMES: Final = tuple(_TRANSFORMER_LENS)
 """Every site's name, in the order of the forward pass."""
 FINAL_NORM: Final = "ln_final"
 """What TransformerLens calls the norm before the unembedding."""
+_SHORT: Final = re.compile(r"(\w+?)(?:\.(\d+)|\[(\d+)\])?")
 _UNGAINED: Final = "ln2.hook_normalized"
 _IN_LAYERS: Final = frozenset(name for name, spelt in _TRANSFORMER_LENS.items() if "{}" in spelt)
 _EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
@@ -96,7 +97,7 @@ class Site:
             >>> Site.parse("blocks.6.hook_resid_post") == Site.parse("resid_post.6")
             True
         """
-        short = re.fullmatch(r"(\w+?)(?:\.(\d+)|\[(\d+)\])?", text)
+        short = _SHORT.fullmatch(text)
         if short and short[1] in _TRANSFORMER_LENS:
             number = short[2] or short[3]
             return Site(short[1], None if number is None else int(number))
@@ -133,6 +134,7 @@ def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> 
     """Return the sites asked for, each once: by themselves, by a name, or by globs of those there are.
 
     Raises:
+        TypeError: a name that waits for its layer.
         ValueError: nothing is spelt so, or a glob matches none of them.
 
     Example:
@@ -140,12 +142,16 @@ def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> 
         (logits, z.0, z.1)
     """
     listed = [asked] if isinstance(asked, Site | str) else asked
+    listed = [listed] if isinstance(listed, Layered) else listed
     found: list[Site] = []
     for one in listed:
+        if isinstance(one, Layered):
+            raise TypeError(f"{one.name} needs a layer: write {one.name}[0], or '{one.name}.*' for all of them")
         if isinstance(one, Site):
             found.append(one)
         else:
-            found += match(one, sites) if any(sign in one for sign in "*?[") else [Site.parse(one)]
+            spelt = _SHORT.fullmatch(one)
+            found += match(one, sites) if not spelt and any(sign in one for sign in "*?[") else [Site.parse(one)]
     return tuple(dict.fromkeys(found))
 
 
@@ -160,6 +166,7 @@ class Layered:
     """
 
     name: str
+    __iter__: ClassVar[None] = None  # else Python would count layers without end
 
     def __getitem__(self, layer: int) -> Site:
         return Site(self.name, layer)

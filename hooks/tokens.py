@@ -44,12 +44,18 @@ class Tokens:
     def __getitem__(self, rows: int | slice) -> "Tokens":
         """Take some texts of the batch; columns that are padding in all of them are dropped.
 
+        Raises:
+            IndexError: a text that is not there.
+
         Example:
             ```python
             first_two = tokens[:2]
             ```
         """
-        rows = slice(rows, rows + 1 or None) if isinstance(rows, int) else rows
+        if isinstance(rows, int):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"text {rows} was asked for, and there are {len(self)}")
+            rows = slice(rows, rows + 1 or None)
         used = self.mask[rows].any(dim=0).nonzero().flatten()
         start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
         return Tokens(

@@ -105,6 +105,14 @@ def test_adding_and_taking_away_at_one_site_is_identity(gpt2: Model, v: Tensor) 
         assert torch.equal(gpt2.run("Fog over the bay"), plain)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_a_projection_is_set_as_in_float32_and_rounded_once(dtype: torch.dtype, v: Tensor) -> None:
+    u = v / v.norm()
+    a = (torch.randn(64, D, generator=torch.Generator().manual_seed(2)) + 300 * u).to(dtype)
+    for one in (project_out(u), clamp(u, 100.0)):
+        assert torch.equal(run(one, a), run(one, a.float()).to(dtype))
+
+
 def test_clamping_a_token_to_its_own_projection_changes_nothing(gpt2: Model, v: Tensor) -> None:
     value = float(capture(gpt2, "Fog", mlp_out[1]).flat(mlp_out[1], at=last)[0] @ (v / v.norm()))
     with intervene(gpt2, {mlp_out[1]: clamp(v, value, at=last)}):

@@ -1,6 +1,10 @@
 """A position means the same however the model reads: whole, in pieces, with guesses, beams or samples."""
 
+import copy
+import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -25,7 +29,7 @@ from hooks.position import (
     substring,
     tokens,
 )
-from hooks.site import attn_out, embed, logits, mlp_act, mlp_out, resid_post, resid_pre, z
+from hooks.site import attn_out, embed, logits, mlp_act, mlp_out, pattern, resid_post, resid_pre, z
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -308,3 +312,53 @@ def test_at_rest_the_model_is_as_if_no_block_were_open(model: Model) -> None:
             assert torch.equal(model.run("Fog"), plain)
         assert receipt.passes == 0
         assert not torch.equal(model.run("Fog"), plain)
+
+
+def test_two_threads_capture_what_each_alone_captures(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    sites, texts = [resid_post[0], resid_post[2], pattern[1]], ["Fog over the bay", "Bay"]
+    alone = {text: capture(llama, text, sites) for text in texts}
+    wrong = []
+
+    def work(text: str) -> None:
+        for _ in range(20):
+            acts = capture(llama, text, sites)
+            if not all(torch.equal(acts[site], alone[text][site]) for site in sites):
+                wrong.append(text)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(work, texts))
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+
+
+def test_a_copy_of_a_model_gives_what_the_model_gives(fresh: Callable[..., Model]) -> None:
+    model = fresh("gpt2")
+    for twin in (copy.deepcopy(model), copy.copy(model)):
+        assert torch.equal(twin.run("Fog"), model.run("Fog"))
+
+
+def test_blocks_left_in_any_order_leave_the_others_and_then_nothing(gpt2: Model) -> None:
+    plain = gpt2.run("Fog")
+    plans = [{resid_post[0]: add(V)}, {resid_post[1]: add(V)}, {resid_post[1]: scale(2.0)}]
+    expected = {}
+    for left in itertools.chain.from_iterable(itertools.combinations(range(3), n) for n in range(4)):
+        with ExitStack() as stack:
+            for one in left:
+                stack.enter_context(intervene(gpt2, plans[one]))
+            expected[left] = gpt2.run("Fog")
+    for order in itertools.permutations(range(3)):
+        blocks = [intervene(gpt2, plan) for plan in plans]
+        for block in blocks:
+            block.__enter__()
+        gpt2.run("Fog")
+        left = list(range(3))
+        for one in order:
+            blocks[one].__exit__(None, None, None)
+            left.remove(one)
+            assert torch.equal(gpt2.run("Fog"), expected[tuple(left)])
+        assert torch.equal(gpt2.run("Fog"), plain) and not gpt2.running.active
+        assert "generate" not in vars(gpt2.hf) and not gpt2.hf._forward_hooks and not gpt2.hf._forward_pre_hooks

@@ -1,9 +1,10 @@
 """Sites are values, and a wrong name never becomes one."""
 
+import jaxtyping
 import pytest
 
 from hooks import Site
-from hooks.site import _IN_LAYERS, NAMES, embed, logits, match, mlp_act, mlp_in, resid_post, z
+from hooks.site import _IN_LAYERS, NAMES, embed, logits, match, mlp_act, mlp_in, named, resid_post, z
 
 
 def test_a_site_prints_as_its_short_name_and_is_read_back_from_it() -> None:
@@ -59,6 +60,19 @@ def test_a_layer_is_needed_where_there_are_layers_and_refused_where_there_are_no
         resid_post[-1]
     with pytest.raises(ValueError, match="logits is not in a layer, got layer 2: write logits"):
         Site("logits", 2)
+
+
+def test_a_name_without_its_layer_is_no_sequence_of_sites_and_brackets_are_no_glob(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would speak first
+    for asked in (resid_post, [embed, resid_post]):
+        with pytest.raises(TypeError, match=r"resid_post needs a layer: write resid_post\[0\], or 'resid_post\.\*'"):
+            named(asked, (resid_post[0],))
+    with pytest.raises(TypeError, match="not iterable"):
+        list(resid_post)  # pyright: ignore[reportArgumentType]
+    assert named("resid_post[1]", (resid_post[0], resid_post[1])) == (resid_post[1],)
+    assert named("resid_post.[01]", (resid_post[0], resid_post[1])) == (resid_post[0], resid_post[1])
 
 
 def test_a_glob_selects_sites_by_either_name() -> None:

@@ -1,12 +1,14 @@
 """Tokens know what is padding, what is special, and where each stands in its text."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
 
-from hooks import Model, capture, load
+from hooks import Activations, Model, capture, load
+from hooks.position import generated, prompt
 from hooks.site import resid_post
 from hooks.tokens import join, pad
 
@@ -81,6 +83,30 @@ def test_what_is_no_text_is_refused(gpt2: Model, hf_model: Callable[..., object]
         pad(gpt2.tokenizer, [[1], []], "right", texts=("a", ""))
     with pytest.raises(ValueError, match=r"this model has no tokenizer.*pass token ids, or load\(source, tokenizer\)"):
         load(hf_model("gpt2")).tokens("abc")
+
+
+def test_the_texts_of_a_batch_are_gone_through_one_by_one(gpt2: Model) -> None:
+    tokens = gpt2.tokens(["The bay", "Fog"])
+    assert [one.texts for one in tokens] == [("The bay",), ("Fog",)]
+    assert tokens[-1].texts == ("Fog",)
+    for number in (2, -3):
+        with pytest.raises(IndexError, match=f"text {number} was asked for, and there are 2"):
+            _ = tokens[number]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_generated_tokens_stay_generated_when_a_row_is_taken_and_through_a_file(
+    side: str, gpt2: Model, padded_left: Callable[[Model], Model], tmp_path: Path
+) -> None:
+    model = padded_left(gpt2) if side == "left" else gpt2
+    given, new = model.tokens(["The bay", "Fog"]), torch.tensor([[40, 71], [72, 73]])
+    whole = given.extended(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
+    acts = capture(model, whole, resid_post[0])
+    acts.save(tmp_path / "acts.safetensors")
+    for tokens in (whole, Activations.load(tmp_path / "acts.safetensors").tokens):
+        for row in range(2):
+            assert tokens[row].ids[generated.mask(tokens[row])].tolist() == new[row].tolist()
+            assert tokens[row].ids[prompt.mask(tokens[row])].tolist() == given[row].ids[given[row].content].tolist()
 
 
 def test_a_mapping_is_not_read_as_texts_that_are_its_keys(gpt2: Model, monkeypatch: pytest.MonkeyPatch) -> None:
