@@ -54,7 +54,7 @@ class Activations:
             raise KeyError(f"{site} was not captured; the nearest that was: {near}")
         return self.values[site]
 
-    def flat(self, site: Site, at: Position = everywhere) -> Float[Tensor, "n *d"]:
+    def flat(self, site: Site | str, at: Position = everywhere) -> Float[Tensor, "n *d"]:
         """Return the selected tokens' rows, text after text; special tokens and padding are left out.
 
         Args:
@@ -70,6 +70,7 @@ class Activations:
             acts.flat(resid_post[6], at=substring("Golden Gate Bridge"))
             ```
         """
+        site = Site.parse(site) if isinstance(site, str) else site
         value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
         return value[at.mask(self.tokens)]
 

@@ -58,7 +58,8 @@ class Receipt:
         """The sites with interventions."""
         return tuple(self._counts)
 
-    def __getitem__(self, site: Site) -> Touched:
+    def __getitem__(self, site: Site | str) -> Touched:
+        site = Site.parse(site) if isinstance(site, str) else site
         if site not in self._counts:
             raise KeyError(
                 f"nothing intervenes at {site}; the nearest site is {nearest(str(site), map(str, self.sites))}"

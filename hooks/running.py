@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from hooks.huggingface import HFModel, HFOutput
 from hooks.interventions import Intervention
 from hooks.passes import Pass, asked_mask, continued, fresh, spread
-from hooks.site import Site
+from hooks.site import Site, logits
 from hooks.tokens import Tokens
 
 Plan = Mapping[Site, tuple[Intervention, ...]]
@@ -156,6 +156,11 @@ class Running:
         ids = args[0] if args else kwargs.get("input_ids")
         if ids is None:
             raise ValueError("the forward pass got no input_ids, so positions mean nothing: pass token ids")
+        if isinstance(kwargs.get("logits_to_keep"), Tensor) and logits in self.active:
+            raise ValueError(
+                "logits_to_keep picks columns one by one, so those of an intervention at logits are unknown: pass how "
+                "many of the last to keep, or none"
+            )
         cache = kwargs.get("past_key_values")
         start = 0 if cache is None else int(cache.get_seq_length())
         end = start + ids.shape[1]

@@ -210,7 +210,7 @@ def from_ids(tokenizer: Tokenizer, ids: Shaped[Tensor, "..."], d_vocab: int) -> 
     id is taken for a real token.
 
     Raises:
-        ValueError: not whole numbers, another shape, or ids outside the vocabulary.
+        ValueError: not whole numbers, another shape, ids outside the vocabulary, or a text of padding alone.
 
     Example:
         ```python
@@ -227,6 +227,8 @@ def from_ids(tokenizer: Tokenizer, ids: Shaped[Tensor, "..."], d_vocab: int) -> 
     ids = ids.reshape(-1, ids.shape[-1]).long()
     padding = _padding(tokenizer)
     mask = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
+    if padding is not None and not bool((real := mask.any(dim=1)).all()):
+        raise ValueError(f"text {int((~real).nonzero()[0])} has no tokens: leave it out")
     return Tokens(ids=ids, mask=mask, special=~mask | is_in(ids, special_ids(tokenizer)))
 
 

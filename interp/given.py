@@ -26,7 +26,7 @@ def lines(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}: give a file with one text per line")
-    found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    found = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     if not found:
         raise ValueError(f"the file {str(path)!r} holds no text: give a file with one text per line")
     return found
@@ -46,7 +46,7 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
 
 
 def _pieces(model: Model, text: str, room: int) -> Iterator[str]:
-    while (tokens := model.tokens(text)).ids.shape[1] > room:
+    while text and (tokens := model.tokens(text)).ids.shape[1] > room:
         if tokens.offsets is None:
             raise ValueError(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
         most = max(1, int(tokens.offsets[0, room - 1, 0]))

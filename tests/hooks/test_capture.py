@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hooks import Activations, Model, capture, stream
+from hooks import Activations, Model, capture, intervene, stream
+from hooks.interventions import scale
 from hooks.position import last, substring
 from hooks.site import (
     attn_out,
@@ -175,6 +176,16 @@ def test_rows_at_a_position_are_those_of_its_tokens(gpt2: Model) -> None:
     one = capture(gpt2, TEXTS[0], z[1])
     assert torch.equal(one.flat(z[1], at=substring("Gate")), one[z[1]][0, 12:16])
     assert acts.flat(resid_post[1]).shape == (sum(map(len, TEXTS)), 32)
+
+
+def test_activations_and_receipts_are_read_by_name(gpt2: Model) -> None:
+    with intervene(gpt2, {"mlp_act[0]": scale(2.0)}) as receipt:
+        acts = capture(gpt2, TEXTS, ["resid_post[1]", "pattern.0"])
+    assert receipt["mlp_act.0"] == receipt[mlp_act[0]]
+    assert torch.equal(acts.flat("resid_post.1"), acts.flat(resid_post[1]))
+    assert torch.equal(acts.flat("pattern.0"), acts.flat(pattern[0]))
+    with pytest.raises(KeyError, match=r"nothing intervenes at mlp_act\.1; the nearest site is 'mlp_act\.0'"):
+        _ = receipt["mlp_act.1"]
 
 
 def test_activations_come_back_from_disk_bit_for_bit(gpt2: Model, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Model, Site, capture, intervene, load
 from hooks.interventions import replace
 from hooks.site import logits
+from hooks.taps import norm_scale
 
 Got = dict[str, Tensor]
 TEXTS = ["The Golden Gate Bridge", "Fog over the bay...   "]
@@ -277,8 +278,26 @@ def test_families_with_peculiarities_keep_the_identities_of_the_stream(family: s
         torch.testing.assert_close(acts[Site("resid_post", i)], middle + acts[Site("mlp_out", i)])
         with torch.no_grad(), intervene(model, {Site("resid_mid", i): replace(acts[Site("resid_mid", i)])}):
             torch.testing.assert_close(model.run(ids), acts[logits])
+        x = torch.linspace(-3, 3, 32)
+        with intervene(model, {Site("attn_out", i): replace(x)}):
+            got = capture(model, ids, [Site("resid_pre", i), Site("resid_mid", i), Site("attn_out", i)])
+        added = got[Site("resid_mid", i)] - got[Site("resid_pre", i)]
+        torch.testing.assert_close(added, x.expand(1, 4, 32), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(got[Site("attn_out", i)], x.expand(1, 4, 32))
     with torch.no_grad():
         torch.testing.assert_close(model.unembed(acts[Site("resid_post", 1)]), acts[logits])
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "LlamaRMSNorm", "Gemma2RMSNorm"])
+def test_a_stream_however_small_over_its_scale_is_what_the_norm_makes_of_it(name: str) -> None:
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    kinds = {"LayerNorm": torch.nn.LayerNorm, "LlamaRMSNorm": LlamaRMSNorm, "Gemma2RMSNorm": Gemma2RMSNorm}
+    norm = kinds[name](32, eps=1e-4)
+    for size in (1e-4, 1e-2, 1.0):
+        x = size * torch.linspace(-1, 1, 32)  # of mean 0
+        torch.testing.assert_close(norm(x), x / norm_scale(norm)(x))
 
 
 def test_a_model_without_a_head_has_every_site_but_those_of_the_head(hf_model: Any) -> None:

@@ -263,6 +263,16 @@ def test_a_second_turn_has_a_prompt_of_its_own(llama: Model) -> None:
     assert (receipt[resid_post[1]].prefill_tokens, receipt[resid_post[1]].decode_tokens) == (2, 0)
 
 
+def test_logits_picked_column_by_column_are_not_changed_at_the_wrong_ones(llama: Model) -> None:
+    ids = torch.tensor([[1, 2, 3]])
+    with intervene(llama, {logits: zero(at=last)}):
+        assert not bool(llama.hf(ids, logits_to_keep=1).logits.any())
+        with pytest.raises(ValueError, match="logits_to_keep picks columns one by one, .*: pass how many"):
+            llama.hf(ids, logits_to_keep=torch.tensor([0, 2]))
+    with intervene(llama, {resid_post[0]: scale(2.0)}):
+        torch.testing.assert_close(llama.hf(ids, logits_to_keep=torch.tensor([0, 2])).logits, llama.run(ids)[:, [0, 2]])
+
+
 def test_a_mask_that_does_not_cover_the_cache_is_refused(llama: Model) -> None:
     with (
         pytest.raises(ValueError, match=r"mask of shape \(1, 2\) does not cover 1 texts of 4 tokens, those in the KV"),

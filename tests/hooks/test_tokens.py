@@ -74,6 +74,8 @@ def test_a_padding_token_of_its_own_marks_padding_in_bare_ids(fresh: Callable[..
     model.tokenizer.pad_token = "!"
     ids = model.tokens(["abc", "a"]).ids
     assert model.tokens(ids).mask.sum(dim=1).tolist() == [4, 2]
+    with pytest.raises(ValueError, match="text 1 has no tokens: leave it out"):
+        model.tokens(torch.stack([ids[0], ids[1, -1:].expand(4)]))
 
 
 def test_what_is_no_text_is_refused(gpt2: Model, hf_model: Callable[..., object]) -> None:
