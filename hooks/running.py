@@ -143,7 +143,7 @@ class Running:
         self.current = None
         if not self.resting:
             self.current = self._next(args, kwargs)
-            for _, begins in self._open:
+            for _plan, begins in self._open:
                 begins(self.current)
 
     def _end(self, _m: nn.Module, _a: Any, output: HFOutput) -> None:

@@ -244,9 +244,11 @@ def unpadded(
     """
     if masks is not None:
         pairs = zip(rows, masks, strict=True)
-        return [[int(id) for id, real in zip(row, mask, strict=True) if real] for row, mask in pairs]
+        return [row if all(mask) else [id for id, real in zip(row, mask, strict=True) if real] for row, mask in pairs]
     padding = _padding(tokenizer)
-    return rows if padding is None else [[int(id) for id in row if int(id) != padding] for row in rows]
+    if padding is None:
+        return rows
+    return [row if padding not in row else [id for id in row if id != padding] for row in rows]
 
 
 def pad(

@@ -172,7 +172,8 @@ def _bare(model: Model, documents: Documents, begin: list[int]) -> list[list[int
 
 
 def _ids(model: Model, documents: Documents) -> list[list[int]]:
-    return [[int(id) for id in row] for row in unpadded(model.tokenizer, documents)]
+    rows = unpadded(model.tokenizer, [[int(id) for id in row] for row in documents])
+    return [list(row) for row in rows]
 
 
 def _separators(model: Model, length: int) -> tuple[list[int], list[int]]:

@@ -357,7 +357,7 @@ def test_a_store_is_not_gone_on_with_on_other_data(
     [
         ({"dtype": torch.float32}, "dtype 'float16' and not 'float32'"),
         ({"packing": packed(12)}, r"packing 'packed\(24\)' and not 'packed\(12\)'"),
-        ({"at": last}, "at 'everywhere' and not 'last'"),
+        ({"at": tokens(5)}, r"at 'everywhere' and not 'tokens\(\[5\]\)'"),
         ({"documents_per_shard": 3}, "documents_per_shard 2 and not 3"),
     ],
 )
