@@ -29,7 +29,8 @@ def load(
 
     Args:
         source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer), a
-            TransformerLens `TransformerBridge`, or "landmark", the bundled model.
+            TransformerLens `TransformerBridge`, or "landmark", the bundled model. A model in memory is itself cast
+            and moved, not a copy of it.
         tokenizer: needed for text when `source` is a model in memory.
         dtype: of the weights; by default as stored. Frequencies of rotation, and what else a model computes rather
             than learns, stay as exact as they are.
@@ -40,8 +41,6 @@ def load(
         FileNotFoundError: nothing is found there, or the bundled model is not in the package.
         TypeError: an object in memory that is neither a `PreTrainedModel` nor a `TransformerBridge` around one.
         ValueError: no architecture adapter knows the model.
-
-    A model in memory is itself cast and moved, not a copy of it.
 
     Cost: that of `check`, unless an equal model was checked before.
 
