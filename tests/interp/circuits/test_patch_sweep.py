@@ -1,5 +1,7 @@
 """A sweep is what patching one place at a time gives, whatever is shared and skipped on the way."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from hooks import Model, capture, intervene
 from hooks.interventions import scale
 from hooks.resume import hold
-from hooks.site import embed, mlp_out, pattern, resid_post, resid_pre, v, z
+from hooks.site import embed, logits, mlp_out, pattern, resid_post, resid_pre, v, z
 from interp.circuits import (
     attribution_patching,
     denoising,
@@ -19,6 +21,7 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
+from interp.memory.datastore import Datastore
 from tests.contracts.test_patching import one_by_one
 from tests.interp.circuits.handmade import CLEAN, CORRUPT
 
@@ -88,6 +91,45 @@ def test_what_other_blocks_change_stays_changed(gpt2: Model) -> None:
     with intervene(gpt2, {mlp_out[0]: scale(0.3), mlp_out[2]: scale(2.0)}):
         whole = patch_sweep(gpt2, denoising(CLEAN, CORRUPT), metric, over=each_layer([resid_pre[1]]))
     torch.testing.assert_close(whole.patched[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_patching_the_logits_gives_the_donor_and_interventions_behind_the_last_block_act_on_every_patch(
+    gpt2: Model,
+) -> None:
+    metric = logit_difference(gpt2, ["a", "b"], "c")
+    patching, over = denoising(CLEAN, CORRUPT), each_layer([resid_pre[1], logits])
+    assert float(patch_sweep(gpt2, patching, metric, over=over).effect[1]) == pytest.approx(1.0, abs=1e-5)
+    plain = patch_sweep(gpt2, patching, metric, over=each_head(z))
+    with intervene(gpt2, {logits: scale(3.0)}):
+        tripled = patch_sweep(gpt2, patching, metric, over=each_head(z))
+        whole = patch_sweep(gpt2, patching, metric, over=over)
+    for name in ("base", "donor", "patched"):
+        torch.testing.assert_close(getattr(tripled, name), 3 * getattr(plain, name), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.patched[:, 1], whole.donor)
+
+
+def test_a_memory_that_votes_at_the_logits_votes_in_every_patch(gpt2: Model) -> None:
+    """A stored state that every token is near gives its token the same share of each prediction."""
+    store = Datastore("mlp_in.2", torch.zeros(1, 32), torch.tensor([7]), 1e6, 0.9)
+    over = each_position([resid_pre[1]])
+    undo = store.attach(gpt2)
+    try:
+        found = patch_sweep(gpt2, denoising(CLEAN, CORRUPT), lambda said: said.softmax(-1)[:, 7], over=over)
+    finally:
+        undo()
+    assert bool((found.patched >= 0.9).all()) and bool((found.base >= 0.9).all())
+    plain = patch_sweep(gpt2, denoising(CLEAN, CORRUPT), lambda said: said.softmax(-1)[:, 7], over=over)
+    torch.testing.assert_close(found.patched, 0.9 + 0.1 * plain.patched, rtol=1e-5, atol=1e-6)
+
+
+def test_a_block_whose_forward_was_replaced_has_it_back_after_a_sweep(fresh: Callable[..., Model]) -> None:
+    model = fresh("gpt2")
+    plain = model.blocks[0].forward
+    replaced = model.blocks[0].forward = lambda x, *args, **kwargs: plain(2 * x, *args, **kwargs)
+    before = model.run(CLEAN)
+    patch_sweep(model, denoising(CLEAN, CORRUPT), logit_difference(model, "a", "c"), over=each_head([z[1]]))
+    assert model.blocks[0].forward is replaced and "forward" not in vars(model.blocks[1])
+    assert torch.equal(model.run(CLEAN), before)
 
 
 def test_nothing_is_left_behind_by_a_metric_that_fails(gpt2: Model) -> None:
