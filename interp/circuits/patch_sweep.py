@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
@@ -81,15 +81,19 @@ def patch_sweep(
 
 
 def measured(metric: Metric, said: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
-    """The metric of one row of logits per text.
+    """The metric of one row of logits per text, in float32 or better.
 
     Errors: `ValueError` when it is not one finite number per text.
     """
-    m = metric(said)
+    m = metric(_precise(said))
     if m.shape != said.shape[:1] or not bool(torch.isfinite(m).all()):
         told = f"shape {tuple(m.shape)}" if m.shape != said.shape[:1] else "NaN or infinity"
         raise ValueError(f"the metric gave {told} for {len(said)} texts: it must give one finite number for each")
-    return m
+    return _precise(m)
+
+
+def _precise(a: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return a.to(torch.promote_types(a.dtype, torch.float32))
 
 
 @dataclass(frozen=True, eq=False)

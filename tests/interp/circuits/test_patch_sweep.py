@@ -11,6 +11,7 @@ from hooks.interventions import scale
 from hooks.resume import hold
 from hooks.site import embed, logits, mlp_out, pattern, resid_post, resid_pre, v, z
 from interp.circuits import (
+    PatchEffect,
     attribution_patching,
     denoising,
     each_head,
@@ -201,6 +202,52 @@ def test_the_interval_is_over_texts_and_holds_the_effect(gpt2: Model) -> None:
     alone = patch_sweep(gpt2, denoising("fog", "fig"), lambda x: x[:, 5], over=each_layer([resid_pre[0]]))
     with pytest.raises(ValueError, match="over 1 text says nothing"):
         alone.interval()
+
+
+def patched(model: Model, gaps: Tensor, moved: Tensor) -> PatchEffect:
+    """Texts whose runs differ by `gaps`, in which one patch moves the metric by `moved`."""
+    base = torch.full_like(gaps, 0.5)
+    return PatchEffect(
+        "denoising", (resid_pre[0],), (), model.tokens("a"), base, base + gaps, (base + moved)[:, None]
+    )
+
+
+def test_the_effect_is_the_ratio_of_the_means_and_not_the_mean_of_the_ratios(gpt2: Model) -> None:
+    found = patched(gpt2, torch.tensor([1.0, 10.0]), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(found.effect, torch.tensor([1 / 11]))
+
+
+def test_the_interval_of_a_mean_is_that_of_the_central_limit(gpt2: Model) -> None:
+    """Where every gap is 1 the effect is a mean, so its interval is mean +- 1.96 standard errors."""
+    moved = torch.randn(400, generator=torch.Generator().manual_seed(0)) + 0.3
+    low, high = patched(gpt2, torch.ones(400), moved).interval(draws=2000)
+    error = 1.96 * float(moved.std()) / 400**0.5
+    assert float(low) == pytest.approx(float(moved.mean()) - error, abs=0.08 * error)
+    assert float(high) == pytest.approx(float(moved.mean()) + error, abs=0.08 * error)
+
+
+def test_draws_in_which_the_runs_do_not_differ_are_left_out_of_the_interval(gpt2: Model) -> None:
+    """A quarter of the draws hold the first text alone, whose runs agree; in all others the effect is one half."""
+    found = patched(gpt2, torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.5]))
+    assert torch.equal(found.interval(), torch.full((2, 1), 0.5))
+    for draws, of, told in (
+        (0, found, "draws is 0: draw the texts at least once"),
+        (1, patched(gpt2, torch.eye(50)[0], torch.ones(50)), "in none of 1 draws of the texts: draw them more often"),
+        (9, patched(gpt2, torch.tensor([-1.0, 1.0]), torch.ones(2)), "the metric is 0.5 in both runs"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            of.interval(draws)
+
+
+def test_a_model_of_half_precision_has_effects_and_their_interval_in_full(fresh: Callable[..., Model]) -> None:
+    model = fresh("gpt2")
+    model.hf.bfloat16()
+    metric = logit_difference(model, "a", "c")
+    for estimate in (patch_sweep, attribution_patching):
+        found = estimate(model, denoising(CLEAN, CORRUPT), metric, over=each_layer([resid_pre[0]]))
+        assert found.base.dtype == found.effect.dtype == found.interval(draws=20).dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(found.base, metric(model.run(CORRUPT)[:, -1].float()))
 
 
 def test_a_place_that_cannot_be_patched_is_named_with_one_that_can(gpt2: Model) -> None:
