@@ -207,9 +207,7 @@ def test_the_interval_is_over_texts_and_holds_the_effect(gpt2: Model) -> None:
 def patched(model: Model, gaps: Tensor, moved: Tensor) -> PatchEffect:
     """Texts whose runs differ by `gaps`, in which one patch moves the metric by `moved`."""
     base = torch.full_like(gaps, 0.5)
-    return PatchEffect(
-        "denoising", (resid_pre[0],), (), model.tokens("a"), base, base + gaps, (base + moved)[:, None]
-    )
+    return PatchEffect("denoising", (resid_pre[0],), (), model.tokens("a"), base, base + gaps, (base + moved)[:, None])
 
 
 def test_the_effect_is_the_ratio_of_the_means_and_not_the_mean_of_the_ratios(gpt2: Model) -> None:
