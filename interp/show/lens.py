@@ -4,7 +4,7 @@ from plotly.graph_objects import Bar, Figure
 from torch import Tensor
 
 from interp.lenses import Attribution, LensReading, Ranks
-from interp.show.heat import heat, spelt
+from interp.show.heat import heat, spelt, visible
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, styled
 
@@ -84,7 +84,7 @@ def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
         texts=[[str(int(i)) for i in row] for row in values],
     )
     return Panel(
-        title=f"The rank of “{spelt(ranks.word)}”: {ranks.lens}",
+        title=f"The rank of “{visible(ranks.word)}”: {ranks.lens}",
         body=figure,
         caption="How many tokens each layer finds likelier; white is the likeliest, colour is on a log scale.",
         control="The top row is its rank in the model's own answer.",
@@ -120,7 +120,7 @@ def attribution_panel(found: Attribution, count: int = 20) -> Panel:
 
 def _quoted(word: str) -> str:
     """The token, or the two of a difference, each in quotation marks."""
-    return " − ".join(f"“{spelt(part)}”" for part in word.split(" − "))
+    return " − ".join(f"“{visible(part)}”" for part in word.split(" − "))
 
 
 def _map(reading: LensReading, values: Tensor, text: int, most: float, words: list[list[str]] | None = None) -> Figure:

@@ -57,7 +57,7 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
     values, control = (
         torch.stack([_scores(model, layer, UE) for layer in range(model.n_layers)]) for UE in (own, other)
     )
-    return HeadScores("copying", values, control)
+    return HeadScores("copying", values, control, "with the unembedding's rows in random order")
 
 
 def _embedded(model: Model) -> Float[Tensor, "vocab d_embed"]:

@@ -45,6 +45,22 @@ def test_its_first_head_is_a_previous_token_head(circuit: Model) -> None:
     assert str(found).splitlines()[:2] == ["previous token: layer.head, score, control", "  0.0    1.000   0.000"]
 
 
+def test_controls_are_the_attention_to_the_very_places_they_name(circuit: Model, tokenizer: Any) -> None:
+    """A head that looks two tokens back is all that the control of one token back sees; and said two by two, the
+    token after the earlier occurrence is the one before, so that a previous-token head scores as much by chance."""
+    two_back = previous_token(induction_gpt2(tokenizer, back=2), length=18, n=4)
+    assert float(two_back.values[0]) < 1e-4
+    assert float(two_back.control[0]) == pytest.approx(1.0, abs=1e-4)
+    by_chance = induction(circuit, length=2, n=4)
+    assert float(by_chance.values[0]) == float(by_chance.control[0]) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_less_than_one_of_the_best_heads_is_refused(circuit: Model) -> None:
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"count is {count}: ask for at least 1 of 2 heads"):
+            previous_token(circuit, length=4, n=1).top(count)
+
+
 def test_the_circuit_says_each_next_token_of_a_repetition(circuit: Model) -> None:
     said = repeated(circuit, length=18, n=4)
     logits = circuit.run(said.tokens)
