@@ -10,6 +10,7 @@ from hooks import Position, load
 from hooks.errors import nearest
 from hooks.model import chosen
 from hooks.position import index, last
+from interp.given import placed
 from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, sweep
 
 PROBES: dict[str, type[Probe]] = {
@@ -41,6 +42,8 @@ def probe_command(
     """Probe sites and positions for a label, tested on groups not learnt from; every control is printed."""
     if probe not in PROBES:
         raise ValueError(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
+    if out is not None:
+        placed(out)
     labelled, others = read_examples(examples), {path.stem: read_examples(path) for path in elsewhere or []}
     from transformers.utils.logging import disable_progress_bar
 

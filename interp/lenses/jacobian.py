@@ -66,7 +66,12 @@ class JacobianLens(Lens):
             ValueError: the file holds no Jacobian lens, one of another model, or one of effects on another layer than
                 the last.
         """
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            held = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes
+            raise ValueError(f"{path} is no file of tensors: expected a Jacobian lens, published or saved") from error
         J, n = _matrices(held) if isinstance(held, dict) else ({}, 0)
         if not J:
             raise ValueError(f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files")

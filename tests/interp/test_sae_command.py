@@ -117,6 +117,7 @@ def test_no_data_no_site_and_wrong_files_are_told(model: str, texts: str, tmp_pa
     files = {
         "typo.yaml": ("batchsize: 3", "has 'batchsize', which the command does not know; did you mean 'batch_size'"),
         "list.yaml": ("tokens: [1, 2]", "has a list for 'tokens', which takes one value"),
+        "twice.json": ('{"batch-size": 1, "batch_size": 2}', "gives 'batch_size' twice, with a hyphen and without"),
         "torn.json": ("{", "is not JSON"),
         "torn.yaml": ("a: [", "is not YAML"),
         "words.yaml": ("fog", "holds a str, and arguments are a mapping"),

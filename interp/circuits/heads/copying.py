@@ -60,7 +60,7 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
     return HeadScores("copying", values, control, "with the unembedding's rows in random order")
 
 
-def _embedded(model: Model) -> Float[Tensor, "vocab d_embed"]:
+def _embedded(model: Model) -> Float[Tensor, "vocab _"]:
     """What each token brings into the stream, without the bias that all bring."""
     W_E = model.module(embed).get_parameter("weight")
     norm = find(model.hf, model.paths.top.get("embed_ln"))
