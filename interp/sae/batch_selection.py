@@ -45,8 +45,9 @@ class BatchSelecting(KSparse, ABC):
     def follow(self, values: Float[Tensor, "n ..."]) -> None:
         """Move theta towards the smallest latent kept; onto it, the first time."""
         on = values[values > 0]
-        if len(on):
-            self.threshold.lerp_(smallest(on.min()), RATE if bool(self.threshold.any()) else 1.0)
+        least = smallest(on.min() if len(on) else on.new_tensor(math.inf))  # asked by all, also by one that keeps none
+        if bool(least.isfinite()):
+            self.threshold.lerp_(least, RATE if bool(self.threshold.any()) else 1.0)
 
 
 @torch.no_grad()
