@@ -46,7 +46,7 @@ def splice(sae: SAE, at: Position = everywhere) -> Intervention:
 def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Intervention:
     """Change latents and keep the error: x' = decode(f') + (x - decode(f)) = x + (f' - f) W_dec, f' = change(f).
 
-    A change that changes nothing leaves x as it was, bit for bit.
+    A change that changes nothing leaves x as it was, bit for bit. It is given latents of its own, to write in or not.
 
     Args:
         sae: what is spliced in.
@@ -54,7 +54,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
         at: which tokens.
 
     Raises:
-        ValueError: as for `splice`.
+        ValueError: as for `splice`; while read, a change that gives latents of another shape.
 
     Costs one encoding of every selected token.
 
@@ -70,7 +70,13 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
         moved = []
         for rows in x.flatten(1).split(CHUNK):
             f = sae.encode(rows)
-            moved.append((change(f) - f) @ sae.W_dec)
+            changed = change(f.clone())
+            if changed.shape != f.shape:
+                raise ValueError(
+                    f"The change made latents of shape {tuple(changed.shape)} from {tuple(f.shape)}: return as many, "
+                    "those that it leaves alone included."
+                )
+            moved.append((changed - f) @ sae.W_dec)
         return x + torch.cat(moved).to(x).view_as(x)
 
     return replace(apply(change_latents, at=at), fingerprint=sae.fingerprint)

@@ -88,6 +88,24 @@ def test_changed_latents_move_activations_along_their_rows_alone(
     assert torch.allclose(after - before, (expected(own) - own) @ sae.W_dec[[2, 5]], atol=1e-4)
 
 
+def test_a_change_that_writes_in_place_is_one_that_returns_anew_and_another_shape_is_refused(
+    gpt2: Model, texts: list[str]
+) -> None:
+    def silenced(f: Tensor) -> Tensor:
+        f[:, [2, 5]] = 0
+        return f
+
+    sae = at(gpt2, SITES[0])
+    written, returned = (seen(gpt2, texts, SITES[0], change_latents(sae, c))[1] for c in (silenced, ablated([2, 5])))
+    before = capture(gpt2, texts, SITES[0]).flat(SITES[0])
+    assert torch.equal(written, returned) and not torch.allclose(written, before)
+    with (
+        pytest.raises(ValueError, match=r"made latents of shape \(\d+, 1\) from \(\d+, 40\): return as many"),
+        intervene(gpt2, {SITES[0]: change_latents(sae, lambda f: f[:, :1])}),
+    ):
+        gpt2.run(texts)
+
+
 def test_latents_that_do_not_exist_are_refused(gpt2: Model, texts: list[str]) -> None:
     with (
         pytest.raises(IndexError, match=r"Latents \[40\] do not exist; this autoencoder has latents 0 to 39"),
