@@ -109,7 +109,7 @@ def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: int = 10, seed: in
     latent's maximum. Holds all latents dense once.
 
     Raises:
-        ValueError: no concept has tokens enough.
+        ValueError: no concept has tokens enough, or the weights read normalised activations.
 
     Example:
         ```python
@@ -156,7 +156,8 @@ def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: int = 5, seed: int = 
     other.
 
     Raises:
-        ValueError: a half has no token that expresses the concept, or none that does not.
+        ValueError: a half has no token that expresses the concept, or none that does not; or the weights read
+            normalised activations.
 
     Example:
         ```python
@@ -225,7 +226,7 @@ def absorption(
 
 
 def _latents(sae: SAE, x: Tensor) -> Float[Tensor, "n latent"]:
-    return torch.cat([sae.encode(rows.to(sae.W_dec.device)).cpu() for rows in x.split(CHUNK)])
+    return torch.cat([sae.raw().encode(rows.to(sae.W_dec.device)).cpu() for rows in x.split(CHUNK)])
 
 
 def _f1(y: Bool[Tensor, "class n"], on: Bool[Tensor, "n latent"]) -> Float[Tensor, "class latent"]:

@@ -17,6 +17,8 @@ from interp.sae import (
     compare,
     concept_recovery,
     evaluate,
+    expected_norm,
+    folded,
     k_sparse,
     labelled,
     match_truth,
@@ -161,6 +163,20 @@ def test_a_concept_split_in_two_needs_two_latents() -> None:
     assert set(split.latents[:2]) == {1, 2} and split.split == 2 and split.f1[1] > 0.98
     with pytest.raises(ValueError, match="need tokens that express 'nowhere'"):
         k_sparse(sae, data, "nowhere")
+
+
+def test_latents_that_read_normalised_activations_are_not_held_against_raw_ones() -> None:
+    sae, data = planted_concepts()
+    sae.normalisation = expected_norm([data.x])
+    y = data.where("a")
+    for measure in (
+        lambda: concept_recovery(sae, data),
+        lambda: k_sparse(sae, data, "a"),
+        lambda: absorption(sae, data.x, y, [0], torch.eye(4)[0]),
+    ):
+        with pytest.raises(ValueError, match=r"read normalised activations: use folded\(sae\)"):
+            measure()
+    assert concept_recovery(folded(sae), data).f1.keys() == {"a", "b", "c"}
 
 
 def test_absorption_counts_rows_whose_concept_another_latent_carries() -> None:
