@@ -23,6 +23,7 @@ from interp.sae import (
     Resampling,
     Schedule,
     Source,
+    Standard,
     TensorBoard,
     TopK,
     Transcoder,
@@ -126,6 +127,17 @@ def test_dead_latents_begin_anew_at_activations_and_the_living_are_left() -> Non
             for moments in optimiser.moments(ours):
                 assert bool(moments.any()) or name == "b_enc"
                 assert not bool(moments.index_select(axis, dead.nonzero().flatten()).any()), name
+
+
+@pytest.mark.parametrize("kind", [Standard, TopK, Transcoder])
+def test_resampling_leaves_the_decoders_bias_also_where_there_are_as_many_latents_as_dimensions(kind: Any) -> None:
+    sae = kind(16, 16, **({"k": 4} if kind is TopK else {"coefficient": 1.0}))
+    x = rows().repeat(1, 2) if kind is Transcoder else rows()
+    with torch.no_grad():
+        sae.b_dec.fill_(3.0)
+    optimiser = Adam(sae.parameters(), lr=0.0)
+    resample(sae, optimiser, x, torch.arange(16) < 5, torch.Generator().manual_seed(0))
+    assert bool((sae.b_dec == 3).all()) and not bool(sae.b_enc[:5].any())
 
 
 def test_an_activation_that_is_explained_a_thousand_times_worse_is_where_they_begin() -> None:
