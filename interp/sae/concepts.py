@@ -1,5 +1,6 @@
 """Latents held against tokens whose concepts are known: recovery, k-sparse probing, splitting and absorption."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hooks import Model, Site, stream
 from interp.sae.sae import CHUNK, SAE
+from interp.sae.splice import existing
 from probes import Logistic, best_threshold, detection
 
 if TYPE_CHECKING:
@@ -204,22 +206,32 @@ def absorption(
     b_dec) . u. `direction` is the true one where it is known, a probe's otherwise.
 
     Raises:
-        ValueError: no row expresses the concept.
+        IndexError: a latent does not exist.
+        ValueError: no row expresses the concept, or y does not say so of each row; no latents; a direction without
+            length; or weights that read normalised activations.
 
     Example:
         ```python
         absorption(sae, x, parent_on, [parent_latent], truth[0]).rate
         ```
     """
+    if y.dtype != torch.bool or y.shape != x.shape[:1]:
+        raise ValueError(f"y is {y.dtype} of shape {tuple(y.shape)}: give True or False for each of {len(x)} rows.")
     if not bool(y.any()):
         raise ValueError("No row expresses the concept: absorption is a share of those that do.")
-    u, W_dec, b_dec, on = (t.cpu() for t in (direction / direction.norm(), sae.W_dec, sae.b_dec, x[y]))
+    if not latents:
+        raise ValueError("latents is empty: name the latents of the concept, of which some are missed where it is on.")
+    length = float(direction.norm())
+    if not 0 < length < math.inf:
+        raise ValueError(f"The concept's direction has length {length}: it points nowhere.")
+    u = (direction / length).to(sae.W_dec.dtype)
+    u, W_dec, b_dec, on = (t.cpu() for t in (u, sae.W_dec, sae.b_dec, x[y].to(sae.W_dec.dtype)))
     f = _latents(sae, on)
     along = W_dec @ u
     carries = f * along >= SHARE * ((on - b_dec) @ u).clamp(min=0)[:, None]
     points = along / W_dec.norm(dim=1) >= COSINE
     own = torch.zeros(sae.d_sae, dtype=torch.bool)
-    own[list(latents)] = True
+    own[existing(latents, sae.d_sae)] = True
     missed = (f[:, own] <= 0).all(1)
     absorbed = missed & ((f > 0) & carries & points & ~own).any(1)
     return Absorption(float(absorbed.double().mean()), float(missed.double().mean()), len(f))

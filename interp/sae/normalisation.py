@@ -134,6 +134,8 @@ def _scaled(mean: Tensor, scale: Tensor) -> Normalisation:
 
 def _sample(source: Iterable[Tensor]) -> Tensor:
     """Rows from the beginning of a source, in float64."""
+    if isinstance(source, Tensor):
+        raise ValueError(f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches.")
     parts, count = [], 0
     for part in islice(source, SAMPLE):
         parts.append(part)

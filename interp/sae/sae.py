@@ -135,7 +135,7 @@ class SAE(nn.Module, ABC):
     def encode_sparse(self, x: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
         """The latents as values and indices, as many per row as the fullest row needs; spare places hold value 0."""
         dense = [self.encode(rows) for rows in x.split(CHUNK)]
-        width = max(1, *(int((f > 0).sum(1).max()) for f in dense if len(f)))
+        width = max([1, *(int((f > 0).sum(1).max()) for f in dense if len(f))])
         kept = [f.topk(min(width, self.d_sae), sorted=False) for f in dense]
         return torch.cat([k.values for k in kept]), torch.cat([k.indices for k in kept])
 

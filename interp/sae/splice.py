@@ -113,10 +113,10 @@ def scaled(latents: Sequence[int], factor: float | int) -> Change:
 
 
 def check_fits(sae: SAE, model: Model) -> Site:
-    """The autoencoder's site, having checked that the model has it and that it is as wide.
+    """The autoencoder's site, having checked that the model has all its sites and that they are as wide.
 
     Raises:
-        ValueError: no site is known, the model lacks it, or its width is another; both are named.
+        ValueError: no site is known, the model lacks one, or its width is another; both are named.
 
     Example:
         ```python
@@ -131,20 +131,31 @@ def check_fits(sae: SAE, model: Model) -> Site:
                 f"This autoencoder reads {site}, which {model.name} lacks; its nearest are "
                 f"{nearest(str(site), map(str, model.sites))}."
             )
-    width = prod(model.tap(sae.sites[0]).shape)
-    if width != sae.d_in:
-        raise ValueError(
-            f"This autoencoder reads {sae.d_in} dimensions at {sae.site}; {model.name} has {width} there: "
-            "load the model it was trained on."
-        )
+    for i, site in enumerate(sae.sites):
+        writes = i == 1 and isinstance(sae, Transcoding)
+        width, ours = prod(model.tap(site).shape), sae.d_out if writes else sae.d_in
+        if width != ours:
+            raise ValueError(
+                f"This autoencoder {'writes' if writes else 'reads'} {ours} dimensions at {site}; {model.name} has "
+                f"{width} there: load the model it was trained on."
+            )
     return sae.sites[0]
 
 
-def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
-    d_sae = f.shape[-1]
+def existing(latents: Sequence[int], d_sae: int) -> list[int]:
+    """Latents by number, having checked that they exist: `IndexError` where one does not.
+
+    Example:
+        >>> existing((0, 3), 4)
+        [0, 3]
+    """
     if odd := [i for i in latents if not 0 <= i < d_sae]:
         raise IndexError(f"Latents {odd} do not exist; this autoencoder has latents 0 to {d_sae - 1}.")
-    index = torch.tensor(list(latents), dtype=torch.long, device=f.device)
+    return [*latents]
+
+
+def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
+    index = torch.tensor(existing(latents, f.shape[-1]), dtype=torch.long, device=f.device)
     return f.index_copy(-1, index, rule(f.index_select(-1, index)))
 
 

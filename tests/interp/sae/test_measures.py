@@ -1,8 +1,11 @@
 """Matching, comparing and probing dictionaries: against all permutations, closed forms and planted absorption."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import permutations
 
+import jaxtyping
 import pytest
 import torch
 from scipy import stats
@@ -33,6 +36,14 @@ from interp.sae import (
 
 def some_rows(n: int, d: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def unchecked_shapes() -> Iterator[None]:
+    """Shapes unchecked, as they are for who uses the library."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -198,6 +209,43 @@ def test_absorption_counts_rows_whose_concept_another_latent_carries() -> None:
     assert (weak.rate, weak.missed) == (0.0, pytest.approx(3 / 9))
     with pytest.raises(ValueError, match="No row expresses the concept"):
         absorption(sae, x, ~torch.ones(10, dtype=torch.bool), [0], u)
+
+
+def test_absorption_refuses_what_would_give_a_share_of_nothing() -> None:
+    sae, x, y, u = threshold_of(0.0), some_rows(20, 4).abs(), torch.arange(20) < 10, torch.eye(4)[0]
+    for given, told in (
+        ((x, y, [], u), "latents is empty: name the latents of the concept"),
+        ((x, y.long(), [0], u), r"y is torch\.int64 of shape \(20,\): give True or False for each of 20 rows"),
+        ((x, y[:10], [0], u), r"y is torch\.bool of shape \(10,\)"),
+        ((x, y, [0], 0 * u), r"direction has length 0\.0: it points nowhere"),
+        ((x, y, [0], torch.nan * u), "direction has length nan"),
+    ):
+        with unchecked_shapes(), pytest.raises(ValueError, match=told):
+            absorption(sae, *given)
+    for latents in ([-1], [0, 99]):
+        with pytest.raises(IndexError, match=rf"Latents \[{latents[-1]}\] do not exist; .* has latents 0 to 3"):
+            absorption(sae, x, y, latents, u)
+    assert absorption(sae, x, y, [0], u.double()) == absorption(sae, x.double(), y, (0,), u)
+
+
+def test_reconstructions_that_are_not_finite_have_no_quality() -> None:
+    x = some_rows(50, 4).abs() + 0.1
+    for spoil in ("W_dec", "b_dec", "W_enc"):
+        for value in (math.nan, math.inf):
+            sae = threshold_of(0.0)
+            with torch.no_grad():
+                getattr(sae, spoil)[..., 0] = value
+            for measure in (evaluate, reconstruction):
+                with pytest.raises(ValueError, match="Reconstructions of 50 activations hold NaN or infinity"):
+                    measure(sae, stored(x))
+
+
+def test_a_batch_without_rows_and_a_tensor_in_place_of_batches() -> None:
+    sae, x = threshold_of(0.0), some_rows(50, 4)
+    assert str(evaluate(sae, [x[:20], x[:0], x[20:]])) == str(evaluate(sae, stored(x)))
+    for measure in (lambda: evaluate(sae, x), lambda: reconstruction(sae, x), lambda: whitened(x)):
+        with unchecked_shapes(), pytest.raises(ValueError, match=r"a tensor of shape \(50, 4\): give stored\(x\)"):
+            measure()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

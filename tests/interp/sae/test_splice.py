@@ -8,8 +8,9 @@ from torch import Tensor
 
 from hooks import Model, capture, intervene
 from hooks.interventions import apply, mean
-from hooks.site import mlp_act, resid_post, z
+from hooks.site import mlp_act, mlp_in, mlp_out, resid_post, z
 from interp.sae import (
+    Crosscoder,
     Recovery,
     Standard,
     TopK,
@@ -144,6 +145,18 @@ def own_words(model: Model) -> Tensor:
     for _ in range(6):
         ids = torch.cat([ids, model.run(ids)[:, -1:, :256].detach().argmax(-1)], dim=1)
     return ids
+
+
+def test_of_several_sites_each_must_have_the_width_that_is_read_or_written_there(gpt2: Model) -> None:
+    narrow, crosscoder = Transcoder(32, 40, d_out=7), Crosscoder(32, 40, n_layers=2)
+    narrow.sites, crosscoder.sites = (mlp_in[1], mlp_out[1]), (resid_post[1], mlp_act[1])
+    with pytest.raises(ValueError, match=r"writes 7 dimensions at mlp_out\.1; .* has 32 there: load the model"):
+        check_fits(narrow, gpt2)
+    with pytest.raises(ValueError, match=r"reads 32 dimensions at mlp_act\.1; .* has 48 there"):
+        check_fits(crosscoder, gpt2)
+    fits = Transcoder(32, 40, d_out=48)
+    fits.sites, crosscoder.sites = (mlp_in[1], mlp_act[1]), (resid_post[1], mlp_out[1])
+    assert check_fits(fits, gpt2) == mlp_in[1] and check_fits(crosscoder, gpt2) == resid_post[1]
 
 
 def test_a_perfect_reconstruction_recovers_all_and_the_mean_none_of_mean_ablation(gpt2: Model) -> None:

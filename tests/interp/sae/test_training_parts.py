@@ -306,6 +306,20 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
         train(sae, stored(rows()), **OPTIONS)
 
 
+def test_weights_that_the_last_step_makes_nan_end_in_no_report() -> None:
+    class Spoilt(TopK):
+        steps = 0
+
+        def constrain(self) -> None:
+            Spoilt.steps += 1
+            if Spoilt.steps == 401:
+                self.W_dec.data[3] = torch.nan
+
+    with pytest.raises(ValueError, match="hold NaN or infinity, so the weights do"):
+        train(Spoilt(16, 32, k=3), stored(rows()), tokens=4_010, batch_size=10, progress=False)
+    assert Spoilt.steps == 401
+
+
 def test_impossible_numbers_are_refused() -> None:
     for name, value in {"tokens": 0, "batch_size": 0, "clip": 0, "dead_after": 0, "buffer": 0}.items():
         with pytest.raises(ValueError, match=f"{name} is 0; it must be"):
