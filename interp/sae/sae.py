@@ -1,5 +1,6 @@
 """What every sparse autoencoder is: an encoder to sparse latents, a decoder of directions, and where it was trained."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -228,3 +229,15 @@ class SAE(nn.Module, ABC):
 
     def _at(self) -> str:
         return f" at {self.site}" if self.site else ""
+
+
+def weight(name: str, value: float | int) -> float | int:
+    """The weight of a term of a loss; `ValueError` unless it is finite and at least 0.
+
+    Example:
+        >>> weight("coefficient", 5.0)
+        5.0
+    """
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value}; the weight of a term of the loss must be finite and at least 0.")
+    return value

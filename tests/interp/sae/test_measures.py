@@ -1,11 +1,8 @@
 """Matching, comparing and probing dictionaries: against all permutations, closed forms and planted absorption."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import permutations
 
-import jaxtyping
 import pytest
 import torch
 from scipy import stats
@@ -32,18 +29,11 @@ from interp.sae import (
     stored,
     whitened,
 )
+from tests.shapes import unchecked
 
 
 def some_rows(n: int, d: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
-
-
-@contextmanager
-def unchecked_shapes() -> Iterator[None]:
-    """Shapes unchecked, as they are for who uses the library."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -76,12 +66,29 @@ def test_the_nearest_row_is_never_the_row_itself() -> None:
     assert torch.allclose(nearest_rows(rows), table.amax(1), atol=1e-5)
 
 
+def test_rows_of_other_precisions_are_matched_and_what_has_no_direction_or_no_other_is_refused() -> None:
+    rows, truth = some_rows(6, 4), some_rows(6, 4, seed=1)
+    for kind in (torch.float64, torch.bfloat16):
+        for pair in ((rows.to(kind), truth), (rows, truth.to(kind))):
+            assert match_truth(*pair).mcc == pytest.approx(match_truth(rows, truth).mcc, abs=1e-2)
+    assert torch.allclose(nearest_rows(rows.bfloat16()).float(), nearest_rows(rows.bfloat16().float()))
+    for value, told in ((0.0, "0"), (math.nan, "nan"), (math.inf, "inf")):
+        rows[2] = value
+        with pytest.raises(ValueError, match=f"Row 2 has length {told}: it has no direction"):
+            match_truth(rows, truth)
+    with pytest.raises(ValueError, match="1 rows were given: the nearest other one needs at least two"):
+        nearest_rows(truth[:1])
+
+
 def test_an_interval_is_students() -> None:
     values = [1.0, 2.5, 2.0, 4.0, 3.0]
-    low, high = stats.t.interval(0.95, 4, loc=2.5, scale=stats.sem(values))
-    found = Interval.of(values)
-    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), abs=1e-3)
+    for some in (values, [float(i) for i in range(12)], [i**0.5 for i in range(40)]):
+        found = Interval.of(some)
+        ends = stats.t.interval(0.95, len(some) - 1, loc=sum(some) / len(some), scale=stats.sem(some))
+        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(ends, rel=1e-9)
     assert math.isnan(Interval.of([1.0]).half_width)
+    with pytest.raises(ValueError, match=r"The values \[1\.0, nan\] are not all finite: they have no mean"):
+        Interval.of([1.0, math.nan])
 
 
 def threshold_of(level: float) -> Standard:
@@ -220,7 +227,7 @@ def test_absorption_refuses_what_would_give_a_share_of_nothing() -> None:
         ((x, y, [0], 0 * u), r"direction has length 0\.0: it points nowhere"),
         ((x, y, [0], torch.nan * u), "direction has length nan"),
     ):
-        with unchecked_shapes(), pytest.raises(ValueError, match=told):
+        with unchecked(), pytest.raises(ValueError, match=told):
             absorption(sae, *given)
     for latents in ([-1], [0, 99]):
         with pytest.raises(IndexError, match=rf"Latents \[{latents[-1]}\] do not exist; .* has latents 0 to 3"):
@@ -244,7 +251,7 @@ def test_a_batch_without_rows_and_a_tensor_in_place_of_batches() -> None:
     sae, x = threshold_of(0.0), some_rows(50, 4)
     assert str(evaluate(sae, [x[:20], x[:0], x[20:]])) == str(evaluate(sae, stored(x)))
     for measure in (lambda: evaluate(sae, x), lambda: reconstruction(sae, x), lambda: whitened(x)):
-        with unchecked_shapes(), pytest.raises(ValueError, match=r"a tensor of shape \(50, 4\): give stored\(x\)"):
+        with unchecked(), pytest.raises(ValueError, match=r"a tensor of shape \(50, 4\): give stored\(x\)"):
             measure()
 
 
