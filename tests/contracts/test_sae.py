@@ -292,6 +292,8 @@ def test_training_explains_more_of_planted_features_than_it_did(case: Case) -> N
 
 def test_decoder_rows_can_start_as_data_about_their_median(case: Case) -> None:
     sae, rows = case.make(), rows_for(case)
+    with torch.no_grad():
+        sae.W_dec *= torch.linspace(0.5, 2, LATENTS).view(-1, *[1] * (sae.W_dec.ndim - 1))
     norms = sae.W_dec.flatten(1).norm(dim=1).detach()
     median_bias(sae, rows)
     from_data(sae, rows)

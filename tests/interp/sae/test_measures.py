@@ -12,6 +12,7 @@ from hooks.site import resid_post
 from interp.sae import (
     Interval,
     Labelled,
+    SparseProbe,
     Standard,
     absorption,
     compare,
@@ -22,6 +23,7 @@ from interp.sae import (
     k_sparse,
     labelled,
     match_truth,
+    mean_centred,
     nearest_rows,
     normalised,
     reconstruction,
@@ -124,6 +126,16 @@ def test_lengths_and_angles_of_reconstructions_follow_a_known_shrinkage() -> Non
         reconstruction(sae, stored(torch.cat([x[:2], torch.zeros(1, 4)])))
 
 
+def test_lengths_and_angles_of_a_reconstruction_that_points_elsewhere_are_those_by_hand() -> None:
+    sae = threshold_of(0.0)
+    with torch.no_grad():
+        sae.W_dec.copy_(2 * torch.eye(4))
+        sae.W_dec[1] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    x = torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])  # becomes [10 0 0 0] and [0 0 4 0]
+    found = reconstruction(sae, stored(x))
+    assert (found.cosine, found.norm_ratio, found.bias) == pytest.approx((0.8, 14 / 7, 116 / 38))
+
+
 def test_density_counts_tokens_and_the_histogram_holds_every_latent_that_fired() -> None:
     sae = threshold_of(0.0)
     x = torch.full((100, 4), -1.0)
@@ -140,6 +152,21 @@ def test_a_whitened_source_has_the_identity_as_covariance() -> None:
     z = torch.cat(list(normalised(stored(x), whitened([x], epsilon=1e-9))))
     assert torch.allclose(z.T @ z / len(z), torch.eye(5).double(), atol=1e-5)
     assert float(z.mean(0).abs().max()) < 1e-9
+
+
+def test_normalisations_of_rows_of_unequal_length_are_those_by_hand() -> None:
+    lengths = expected_norm([torch.diag(torch.tensor([1.0, 1.0, 1.0, 5.0]))])  # E||x|| = 2, of d = 4
+    assert torch.allclose(lengths.matrix, torch.eye(4).double()) and not bool(lengths.mean.any())
+    centred = mean_centred([torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [2.0, 4.0]])])  # E||x - m||^2 = 5
+    assert centred.mean.tolist() == [1, 2]
+    assert torch.allclose(centred.matrix, (2 / 5) ** 0.5 * torch.eye(2).double())
+
+
+def test_the_unit_of_activations_does_not_matter_to_whitening() -> None:
+    x = some_rows(500, 4) * torch.tensor([0.1, 1.0, 2.0, 3.0])
+    n, tenfold = (whitened([rows], epsilon=0.5) for rows in (x, 10 * x))
+    assert torch.allclose(tenfold(10 * x), n(x), atol=1e-4)
+    assert float(n(x).var(0).max()) < 0.9
 
 
 def test_of_a_name_the_last_token_is_kept_and_a_run_ends_with_its_text() -> None:
@@ -183,6 +210,24 @@ def test_a_concept_split_in_two_needs_two_latents() -> None:
         k_sparse(sae, data, "nowhere")
 
 
+def test_what_is_told_of_a_concept_is_told_of_texts_it_was_not_chosen_on() -> None:
+    """In the texts that are reported on, "a" is where its latent is off: what the other half taught scores nothing."""
+    sae, data = planted_concepts()
+    swapped = {"a": "", "": "a"}
+    seen = data.searched(0).tolist()
+    concepts = [c if here else swapped.get(c, c) for c, here in zip(data.concepts, seen, strict=True)]
+    turned = Labelled(data.x, tuple(concepts), data.text)
+    found = concept_recovery(sae, turned)
+    assert found.latents["a"] == 0 and found.f1["a"] == 0
+    probe = k_sparse(sae, turned, "a", k=1)
+    assert probe.latents == (0,) and probe.f1 == (0,)
+
+
+def test_a_concept_is_split_as_far_as_each_latent_raises_f1_by_more_than_three_hundredths() -> None:
+    assert SparseProbe((0, 1, 2, 3), (0.50, 0.54, 0.60, 0.62)).split == 3
+    assert SparseProbe((0, 1, 2), (0.50, 0.52, 0.90)).split == 1
+
+
 def test_latents_that_read_normalised_activations_are_not_held_against_raw_ones() -> None:
     sae, data = planted_concepts()
     sae.normalisation = expected_norm([data.x])
@@ -214,8 +259,21 @@ def test_absorption_counts_rows_whose_concept_another_latent_carries() -> None:
         sae.W_dec[1] = torch.tensor([0.3, 1.0, 0.0])  # carries less than 0.4 of the parent
     weak = absorption(sae, x, y, [0], u)
     assert (weak.rate, weak.missed) == (0.0, pytest.approx(3 / 9))
+    with torch.no_grad():
+        sae.W_dec[1] = torch.tensor([0.5, 25.0, 0.0])  # carries more than 0.4 of it, at a cosine below 0.025
+    assert absorption(sae, x, y, [0], u).rate == 0.0
     with pytest.raises(ValueError, match="No row expresses the concept"):
         absorption(sae, x, ~torch.ones(10, dtype=torch.bool), [0], u)
+
+
+def test_what_another_latent_carries_is_held_against_what_lies_along_the_concept_beyond_the_bias() -> None:
+    sae, u = Standard(2, 2), torch.tensor([1.0, 0.0])
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+        sae.W_dec.copy_(torch.tensor([[1.0, 0.0], [0.5, 1.0]]))
+        sae.b_dec.copy_(torch.tensor([2.0, 0.0]))
+    x = torch.tensor([[3.0, 1.0]])  # x . u is 3, of which the bias makes 2; latent 1 carries 0.5
+    assert absorption(sae, x, torch.tensor([True]), [0], u).rate == 1.0
 
 
 def test_absorption_refuses_what_would_give_a_share_of_nothing() -> None:
