@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -25,7 +26,7 @@ def digest_of_tensors(*tensors: Shaped[Tensor, "..."]) -> str:
     for tensor in tensors:
         sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         for part in tensor.detach().reshape(-1).split(1 << 24):
-            sha.update(part.cpu().contiguous().view(torch.uint8).numpy())
+            sha.update(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:16]
 
 
@@ -55,6 +56,6 @@ def digest_of_data(data: Data) -> str | None:
 def _digest_of_texts(texts: Iterable[object]) -> str:
     sha = hashlib.sha256()
     for text in texts:
-        said = text if isinstance(text, str) else text.tolist() if isinstance(text, Tensor) else text
+        said = text.tolist() if isinstance(text, Tensor | np.ndarray) else text
         sha.update(f"{said!r}\0".encode())
     return sha.hexdigest()[:16]

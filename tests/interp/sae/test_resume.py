@@ -221,4 +221,8 @@ def test_data_have_the_digest_of_their_texts_ids_or_rows_and_streams_are_not_tou
     x = torch.arange(6.0)
     assert digest_of_tensors(x) == digest_of_tensors(x.clone()) != digest_of_tensors(x.view(2, 3))
     assert len({digest_of_tensors(x.to(dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)}) == 3
+    assert digest_of_data([x, x]) != digest_of_data([x, x + 1]) and digest_of_data([x]) == digest_of_data([x.numpy()])
+    long = torch.arange(3_000)
+    assert digest_of_data([long.numpy()]) != digest_of_data([long.index_fill(0, torch.tensor([1_500]), 0).numpy()])
+    assert digest_of_tensors(x[:0]) != digest_of_tensors(x[:1])
     assert digest_of_tensors(x[::2]) == digest_of_tensors(torch.tensor([0.0, 2.0, 4.0]))
