@@ -1,6 +1,7 @@
 """The laws that every probe keeps: one table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.utils.data import DataLoader, TensorDataset
 
 from hooks import Site
 from probes import (
@@ -261,6 +263,31 @@ def test_batches_that_cannot_be_read_again_are_refused(probe: Any) -> None:
     x, y = rows(20, 9)
     with pytest.raises(ValueError, match="gave 20 rows at first and 0 when read again"):
         clone(probe).fit_batches((x[i : i + 5], y[i : i + 5]) for i in range(0, 20, 5))
+
+
+@pytest.mark.parametrize(
+    ("probe", "data"), [(Ridge(), continuous), (Logistic(), rows), (LEACE(), rows), (Multinomial(), several)], ids=called
+)
+def test_batches_that_come_back_in_another_order_are_refused(probe: Any, data: Data) -> None:
+    shuffled = DataLoader(TensorDataset(*data(90, 9)), batch_size=17, shuffle=True)
+    with pytest.raises(ValueError, match="not in the same order when read again: give shuffle=False"):
+        clone(probe).fit_batches(shuffled)
+
+
+def test_rows_that_come_back_in_another_order_beside_the_same_labels_are_refused() -> None:
+    x, y = rows(8, 9)
+    with pytest.raises(ValueError, match="not in the same order when read again: give shuffle=False"):
+        Logistic().fit_batches(Turning([(x, y)], [(x.flip(0), y)]))
+
+
+class Turning:
+    """Batches of which each pass gives the next."""
+
+    def __init__(self, *passes: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self.passes = cycle(passes)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return iter(next(self.passes))
 
 
 @pytest.mark.parametrize("probe", [DifferenceOfMeans(), MassMean(), Logistic(C=0.5)], ids=called)
