@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.arrays import Array, classes, floats
-from probes.checks import check_rows
+from probes.checks import check_labelled, check_rows
 from probes.linear import Linear
 from probes.training import train
 
@@ -91,8 +91,15 @@ class CCS(Linear):
         return self.decision_function(x) > 0
 
     def score(self, x: Float[Array, "n 2 d_model"], y: Bool[Array, "n"]) -> float:
-        """The share of pairs labelled rightly, as oriented; 1 minus it is not tried."""
-        return float((self.predict(x) == classes(y)).double().mean())
+        """The share of pairs labelled rightly, as oriented; 1 minus it is not tried.
+
+        Raises:
+            ValueError: NaN or infinity, or labels that are not one per row.
+            TypeError: labels that are not bool.
+        """
+        rows, labels = floats(x), classes(y)
+        check_labelled(rows, labels)
+        return float((self.predict(rows) == labels).double().mean())
 
     def _search(self, rows: Float[Tensor, "n 2 d_model"]) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, w and b of every restart."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks import Direction, Site
 from probes.arrays import Array, classes, floats
 from probes.batches import Located
-from probes.checks import check_rows, check_width
+from probes.checks import check_labelled, check_rows, check_width
 from probes.estimator import Estimator, check_fitted
 from probes.labelled import Batches, Labelled, checked, stored, unlabelled
 
@@ -153,5 +153,12 @@ class LinearProbe(Linear, ABC):
         return self.decision_function(x) > 0
 
     def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
-        """The share of rows labelled rightly."""
-        return float((self.predict(x) == classes(y)).double().mean())
+        """The share of rows labelled rightly.
+
+        Raises:
+            ValueError: NaN or infinity, or labels that are not one per row.
+            TypeError: labels that are not bool.
+        """
+        rows, labels = floats(x), classes(y)
+        check_labelled(rows, labels)
+        return float((self.predict(rows) == labels).double().mean())

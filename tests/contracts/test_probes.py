@@ -132,6 +132,38 @@ def test_doubling_the_precision_changes_no_score(probe: Any, data: Data) -> None
 
 
 @every
+def test_rows_in_half_precision_are_scored_as_the_same_rows_in_double(probe: Any, data: Data) -> None:
+    x, y = data(60, 4)
+    x = (x + 3).bfloat16()
+    for half, double in ((x, x.double()), (x.half(), x.half().double())):
+        score, exact = (clone(probe).fit(form, y).decision_function(form).double() for form in (half, double))
+        assert torch.allclose(score, exact, atol=1e-4)
+        parts = clone(probe)
+        if hasattr(parts, "fit_batches"):
+            parts.fit_batches([(half[:30], y[:30]), (half[30:], y[30:])])
+            assert torch.allclose(parts.decision_function(half).double(), exact, atol=1e-3)
+
+
+@pytest.mark.parametrize(("probe", "data"), [pair for pair in ALL if hasattr(pair[0], "score")], ids=called)
+def test_labels_of_another_shape_or_number_give_no_score(probe: Any, data: Data) -> None:
+    x, y = data(60, 4)
+    fitted = clone(probe).fit(x, y)
+    labels = y if y is not None else torch.arange(60) % 2 == 0
+    assert fitted.score(x, labels) <= 1
+    for odd in (labels[:, None], labels[None], labels[:1]):
+        with pytest.raises(ValueError, match="give y.flatten|each row needs one label"):
+            fitted.score(x, odd)
+    if y is None or y.dtype == torch.bool:
+        with pytest.raises(TypeError, match="Labels of two classes are bool"):
+            fitted.score(x, labels.long() + 1)
+    else:
+        with pytest.raises(ValueError, match="give y.flatten"):
+            clone(probe).fit(x, labels[:, None])
+        with pytest.raises(ValueError, match="give y.flatten"):
+            clone(probe).fit_batches([(x, labels[:, None])])
+
+
+@every
 def test_scikit_learn_knows_what_it_is(probe: Any, data: Data) -> None:
     if isinstance(probe, Ridge | LeastSquares):
         assert is_regressor(probe)
@@ -266,7 +298,9 @@ def test_batches_that_cannot_be_read_again_are_refused(probe: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("probe", "data"), [(Ridge(), continuous), (Logistic(), rows), (LEACE(), rows), (Multinomial(), several)], ids=called
+    ("probe", "data"),
+    [(Ridge(), continuous), (Logistic(), rows), (LEACE(), rows), (Multinomial(), several)],
+    ids=called,
 )
 def test_batches_that_come_back_in_another_order_are_refused(probe: Any, data: Data) -> None:
     shuffled = DataLoader(TensorDataset(*data(90, 9)), batch_size=17, shuffle=True)
