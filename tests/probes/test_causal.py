@@ -86,6 +86,17 @@ def test_the_difference_is_taken_behind_the_last_token_whichever_side_is_padded(
     assert float(behaviour(gpt2, TEXTS)[-1]) == pytest.approx(float(alone[x] - alone[y]), abs=1e-4)
 
 
+def test_one_text_may_be_given_without_its_list(gpt2: Model) -> None:
+    assert torch.equal(behaviour(gpt2, "red"), behaviour(gpt2, ["red"]))
+    found, listed = (does_it_matter(read(gpt2), gpt2, text, behaviour, at=last) for text in ("red", ["red"]))
+    assert torch.equal(found.baseline, listed.baseline)
+
+
+def test_an_answer_without_a_token_is_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="the answer '' has no token: give a word"):
+        logit_difference("", "y")(gpt2, TEXTS)
+
+
 def test_answers_that_begin_alike_are_refused(gpt2: Model) -> None:
     with pytest.raises(ValueError, match="'true' and 'truly' begin with one token"):
         logit_difference("true", "truly")(gpt2, TEXTS)

@@ -126,6 +126,36 @@ def test_where_all_groups_agree_the_interval_is_wilsons_and_not_a_point() -> Non
     assert over_groups(torch.zeros(40, dtype=torch.bool), group).high == pytest.approx(1 - 20 / (20 + 1.959964**2))
 
 
+def test_where_every_group_has_one_share_the_interval_is_wilsons_of_as_many_groups() -> None:
+    from scipy.stats import binomtest
+
+    low, high = binomtest(15, 30).proportion_ci(method="wilson")
+    pairs = torch.tensor([True, False]).repeat(30)
+    found = over_groups(pairs, torch.arange(30).repeat_interleave(2))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, low, high))
+    _, all_low, all_high = all_at_once(pairs[:, None], torch.arange(30).repeat_interleave(2))
+    assert (float(all_low), float(all_high)) == pytest.approx((low, high))
+
+
+def test_the_interval_of_one_group_says_next_to_nothing() -> None:
+    found = over_groups(torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.long))
+    assert found.value == 0.75
+    assert found.high - found.low > 0.75
+
+
+def test_the_interval_over_groups_is_the_basic_normal_one_of_many_equal_groups() -> None:
+    """1.96 standard errors of the mean of the groups' shares, either way."""
+    g = torch.Generator().manual_seed(3)
+    right = torch.rand(400, 5, generator=g) < torch.rand(400, 1, generator=g)
+    shares = right.double().mean(1)
+    found = over_groups(right.flatten(), torch.arange(400).repeat_interleave(5), draws=4000)
+    error = 1.959964 * float(shares.std()) / 20
+    assert found.low == pytest.approx(float(shares.mean()) - error, abs=0.1 * error)
+    assert found.high == pytest.approx(float(shares.mean()) + error, abs=0.1 * error)
+    _, low, high = all_at_once(right.flatten()[:, None], torch.arange(400).repeat_interleave(5), draws=4000)
+    assert float(high - low) / 2 == pytest.approx(error, rel=0.06)
+
+
 def test_intervals_for_all_cells_at_once_hold_all_of_them_95_times_in_100() -> None:
     inside = 0
     for seed in range(100):
