@@ -77,6 +77,27 @@ def test_neither_what_padding_holds_nor_how_much_there_is_changes_a_score() -> N
     assert torch.allclose(padded, probe.decision_function(x, mask), atol=1e-5)
 
 
+def test_rows_are_standardised_by_the_tokens_that_count_alone() -> None:
+    x, y, _, mask = marked(60, seed=3)
+    probe = AttentionProbe(steps=2).fit(torch.where(mask[..., None], x + 4, 1e6), y, mask)
+    kept = (x + 4)[mask]
+    assert torch.allclose(probe.mean_, kept.mean(0), atol=1e-4)
+    assert float(probe.std_) == pytest.approx(float((kept - kept.mean(0)).square().mean().sqrt()), rel=1e-4)
+
+
+def test_a_mask_of_0_and_1_is_the_mask_of_false_and_true_and_other_numbers_are_none() -> None:
+    x, y, _, mask = marked(60, seed=3)
+    probe = AttentionProbe(steps=5).fit(x, y, mask)
+    again = AttentionProbe(steps=5).fit(x, y, mask.long())
+    assert torch.equal(again.decision_function(x, mask.long()), probe.decision_function(x, mask))
+    with pytest.raises(Exception, match=r"A mask is True or 1 where a token counts, got torch.float32|Type-check"):
+        probe.decision_function(x, mask.float())
+    with pytest.raises(
+        TypeError, match="A mask is True or 1 where a token counts, got torch.int64 up to 2: give mask > 0"
+    ):
+        probe.decision_function(x, 2 * mask.long())
+
+
 def test_the_position_term_learns_to_read_the_last_token() -> None:
     g = torch.Generator().manual_seed(4)
     x = torch.randn(400, 6, 4, generator=g)
