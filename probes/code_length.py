@@ -70,8 +70,8 @@ def online_code(
         print(online_code(Logistic(C=0.1), x, y))
         ```
     """
-    x, y = floats(x), classes(y)
-    check_rows(x, y)
+    rows, labels = floats(x), classes(y)
+    check_rows(rows, labels)
     if isinstance(probe, Linear) and not isinstance(probe, LogOdds):
         raise TypeError(
             f"The scores of a {probe.name} are no log-odds, so they say nothing in bits: take Logistic(), or another "
@@ -80,12 +80,12 @@ def online_code(
     if not portions or list(portions) != sorted(set(portions)) or portions[0] <= 0 or portions[-1] != 1:
         raise ValueError(f"portions are {tuple(portions)}; they must rise from above 0 to 1, as in PORTIONS.")
     g = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(y), generator=g)
-    ends = sorted({max(1, round(p * len(y))) for p in portions})
-    x, y = x[order], y[order]
-    bits = _bits(probe, x, y, ends)
-    shuffled = _bits(probe, x, y[torch.randperm(len(y), generator=g)], ends)
-    return CodeLength(sum(bits), sum(shuffled), float(len(y)), tuple(ends), tuple(bits))
+    order = torch.randperm(len(labels), generator=g)
+    ends = sorted({max(1, round(p * len(labels))) for p in portions})
+    rows, labels = rows[order], labels[order]
+    bits = _bits(probe, rows, labels, ends)
+    shuffled = _bits(probe, rows, labels[torch.randperm(len(labels), generator=g)], ends)
+    return CodeLength(sum(bits), sum(shuffled), float(len(labels)), tuple(ends), tuple(bits))
 
 
 def _bits(probe: Probe, x: Tensor, y: Tensor, ends: Sequence[int]) -> list[float]:

@@ -34,16 +34,16 @@ def auroc(scores: Real[Array, "n *d"], y: Bool[Array, "n"]) -> Float[Tensor, "*d
         >>> float(auroc(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True])))
         1.0
     """
-    scores, y = _numbers(scores), classes(y)
-    check_rows(scores, y)
-    columns = scores.reshape(len(y), -1).T.contiguous()
+    values, labels = _numbers(scores), classes(y)
+    check_rows(values, labels)
+    columns = values.reshape(len(labels), -1).T.contiguous()
     ordered = columns.sort(1).values
     below = torch.searchsorted(ordered, columns)
     up_to = torch.searchsorted(ordered, columns, right=True)
     ranks = (below + up_to + 1).double() / 2
-    P, N = int(y.sum()), int((~y).sum())
-    area = (ranks[:, y].sum(1) - P * (P + 1) / 2) / (P * N)
-    return area.to(torch.promote_types(scores.dtype, torch.float32)).reshape(scores.shape[1:])
+    P, N = int(labels.sum()), int((~labels).sum())
+    area = (ranks[:, labels].sum(1) - P * (P + 1) / 2) / (P * N)
+    return area.to(torch.promote_types(values.dtype, torch.float32)).reshape(values.shape[1:])
 
 
 def detection(scores: Real[Array, "n"], y: Bool[Array, "n"], threshold: float) -> Detection:
@@ -58,13 +58,13 @@ def detection(scores: Real[Array, "n"], y: Bool[Array, "n"], threshold: float) -
         >>> detection(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True]), 0.5).recall
         0.5
     """
-    scores, y = _numbers(scores), classes(y)
-    area = float(auroc(scores, y))
-    found = scores > threshold
-    hits = int((found & y).sum())
+    values, labels = _numbers(scores), classes(y)
+    area = float(auroc(values, labels))
+    found = values > threshold
+    hits = int((found & labels).sum())
     precision = hits / max(1, int(found.sum()))
-    recall = hits / int(y.sum())
-    return Detection(threshold, precision, recall, 2 * hits / (int(found.sum()) + int(y.sum())), area)
+    recall = hits / int(labels.sum())
+    return Detection(threshold, precision, recall, 2 * hits / (int(found.sum()) + int(labels.sum())), area)
 
 
 def best_threshold(scores: Real[Array, "n"], y: Bool[Array, "n"]) -> float:
@@ -79,18 +79,18 @@ def best_threshold(scores: Real[Array, "n"], y: Bool[Array, "n"]) -> float:
         >>> round(best_threshold(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([False, True, True])), 2)
         0.25
     """
-    scores, y = _numbers(scores), classes(y)
-    check_rows(scores, y)
-    ordered, order = scores.sort(descending=True)
-    hits = y[order].cumsum(0)
-    count = torch.arange(1, len(y) + 1, device=y.device)
+    values, labels = _numbers(scores), classes(y)
+    check_rows(values, labels)
+    ordered, order = values.sort(descending=True)
+    hits = labels[order].cumsum(0)
+    count = torch.arange(1, len(labels) + 1, device=labels.device)
     f1 = 2 * hits / (count + hits[-1])
-    last_of_ties = torch.cat([ordered[1:] < ordered[:-1], torch.ones_like(y[:1])])
+    last_of_ties = torch.cat([ordered[1:] < ordered[:-1], torch.ones_like(labels[:1])])
     best = int(torch.where(last_of_ties, f1, -1).argmax())
-    if best == len(y) - 1:
+    if best == len(labels) - 1:
         return float(ordered[-1].nextafter(ordered.new_tensor(-torch.inf)))
     upper, lower = float(ordered[best]), float(ordered[best + 1])
-    middle = float(torch.tensor((upper + lower) / 2, dtype=scores.dtype))
+    middle = float(torch.tensor((upper + lower) / 2, dtype=values.dtype))
     return middle if middle < upper else lower
 
 

@@ -26,6 +26,7 @@ def grouped(n_groups: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
         ({"labels": [True] * 4}, "All 4 labels are"),
         ({"texts": ["a1", "a2", "a1", "b2"]}, "The text 'a1' is in groups 'a' and 'b'"),
         ({"entities": [["Rome"], [], [], ["Rome"]]}, "The entity 'Rome' is in groups 'a' and 'b'"),
+        ({"entities": ["Rome", "Oslo", "Oslo", "Bonn"]}, "The entity 'Oslo' is in groups 'a' and 'b'"),
     ],
 )
 def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -> None:
@@ -106,6 +107,11 @@ def test_exchanges_leave_both_classes_to_learn_from() -> None:
     columns = exchanges(y, group, fold, 30, 0)
     assert columns.shape == (9, 30)
     assert all(int(columns[fold != i].sum(0).min()) > 0 for i in range(3))
+
+
+def test_an_entity_is_a_name_and_not_its_letters() -> None:
+    found = Examples(["a1", "b1"], [True, False], ["a", "b"], ["Rome", "Oslo"])
+    assert found.entities == (("Rome",), ("Oslo",))
 
 
 def test_the_interval_over_groups_covers_the_truth_95_times_in_100() -> None:
