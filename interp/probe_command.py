@@ -44,7 +44,9 @@ def probe_command(
         raise ValueError(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
     if out is not None:
         placed(out)
-    labelled, others = read_examples(examples), {path.stem: read_examples(path) for path in elsewhere or []}
+    labelled, paths = read_examples(examples), elsewhere or []
+    stems = [path.stem for path in paths]
+    others = {path.stem if stems.count(path.stem) == 1 else str(path): read_examples(path) for path in paths}
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -72,7 +74,7 @@ def read_examples(path: Path) -> Examples:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a missing column, or a label of another kind.
+        ValueError: a missing column, a row without one, or a label of another kind.
 
     Example:
         ```python
@@ -81,7 +83,7 @@ def read_examples(path: Path) -> Examples:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}: give a .csv or .tsv file with {', '.join(COLUMNS)}")
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
     held = tuple(rows[0]) if rows else ()
     for column in COLUMNS:
@@ -93,6 +95,9 @@ def read_examples(path: Path) -> Examples:
         if said not in TRUTHS:
             raise ValueError(f"line {line} of {path} has the label '{row['label']}'; write one of {', '.join(TRUTHS)}")
         labels.append(TRUTHS[said])
+        for column in COLUMNS:
+            if row[column] is None:
+                raise ValueError(f"line {line} of {path} has no '{column}': give every column in every row")
     return Examples([row["text"] for row in rows], labels, [row["group"] for row in rows])
 
 

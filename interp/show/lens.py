@@ -69,19 +69,20 @@ def entropy_panel(reading: LensReading, text: int = 0) -> Panel:
 
 
 def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
-    """The rank of a token at each layer and token; 0 is the likeliest.
+    """The rank of a token at each layer and token; 0 is the likeliest, and padding has none.
 
     ```python
     rank_panel(rank(LogitLens(model), "The Golden Gate Bridge is in", " San")).body.show()
     ```
     """
     values = ranks.ranks[:, text]
+    size = (1 + values).log10().masked_fill(values < 0, float("nan"))
     figure = heat(
-        (1 + values).log10().tolist(),
+        size.tolist(),
         ranks.tokens[text],
         [f"layer {layer}" for layer in ranks.layers],
-        most=float((1 + values).log10().max().clamp_min(1e-9)),
-        texts=[[str(int(i)) for i in row] for row in values],
+        most=_most(size),
+        texts=[["" if i < 0 else str(i) for i in row] for row in values.tolist()],
     )
     return Panel(
         title=f"The rank of “{visible(ranks.word)}”: {ranks.lens}",

@@ -37,6 +37,11 @@ def test_a_lens_panel_holds_the_likeliest_tokens_and_their_probabilities(gpt2: M
     ranks = rank(LogitLens(gpt2), "fog", "g")
     (trace,) = rank_panel(ranks).body.data
     assert [[int(word) for word in row] for row in trace.text] == ranks.ranks[:, 0].tolist()
+    padded = rank(LogitLens(gpt2), ["fog over", "bay"], "g")
+    (trace,) = rank_panel(padded, text=1).body.data
+    padding = ~gpt2.tokens(["fog over", "bay"]).mask[1]
+    assert torch.equal(torch.tensor(trace.z).isnan(), padding.expand(3, -1))
+    assert [word == "" for word in trace.text[0]] == padding.tolist()
 
 
 def test_attribution_bars_are_the_largest_parts_and_the_caption_their_sum(gpt2: Model) -> None:
