@@ -15,6 +15,7 @@ from hooks.capture import Sites
 from hooks.huggingface import HFModel
 from hooks.model import Model, Text, chosen
 from hooks.site import Site
+from hooks.taps import Tap
 
 Metric: TypeAlias = Callable[[Float[Tensor, "batch pos vocab"]], Tensor]
 
@@ -78,7 +79,7 @@ def capture_gradients(model: Model, text: Text, sites: Sites, metric: Metric) ->
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_frozen(model.hf))
         for site in wanted:
-            stack.callback(model.tap(site).attach(partial(_keep, got, site, len(tokens))).remove)
+            stack.callback(model.tap(site).attach(partial(_keep, got, model.tap(site), len(tokens))).remove)
         m = _scalar(metric(model.run(tokens)))
         slopes = torch.autograd.grad(m, [_reached(got, site) for site in wanted], materialize_grads=True)
     _check_finite(wanted, slopes)
@@ -101,11 +102,11 @@ def _frozen(hf: HFModel) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _keep(got: dict[Site, Tensor], site: Site, batch: int, value: Tensor) -> Tensor:
+def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tensor:
     """Note the value and let it flow on; the first one begins the graph, and one tensor at two sites is two nodes."""
     value = value if value.shape[0] == batch else value.expand(batch, *value.shape[1:])
-    got[site] = value.clone() if value.requires_grad else value.detach().requires_grad_()
-    return got[site]
+    node = got[tap.site] = value.clone() if value.requires_grad else value.detach().requires_grad_()
+    return node.clone() if tap.overwritten else node
 
 
 def _reached(got: dict[Site, Tensor], site: Site) -> Tensor:

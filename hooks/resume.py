@@ -15,6 +15,8 @@ from hooks.model import Model, Text
 from hooks.passes import spread
 from hooks.site import Site, resid_post, resid_pre
 from hooks.taps import Edit
+from hooks.tokens import Tokens
+from hooks.unembed import check_head
 
 Passed: TypeAlias = Callable[[Tensor], Any]
 
@@ -65,10 +67,6 @@ class Held:
             held.resumed(3, {z[3]: lambda a: 0.5 * a})
             ```
         """
-        tokens = self.activations.tokens
-        copies = spread(tokens, tokens.ids.repeat_interleave(times, dim=0))
-        if copies is None:
-            raise ValueError(f"times is the number of copies of each text, at least 1; got {times}")
         got: list[Tensor] = []
 
         def keep(value: Tensor) -> None:
@@ -76,19 +74,49 @@ class Held:
             raise _Behind
 
         last = resid_post[self.model.n_layers - 1]
+        with self._taken_up(layer, edits, times) as copies, _attached(self.model, {last: keep}), suppress(_Behind):
+            forward(self.model.hf, copies)
+        (value,) = got
+        return value
+
+    def logits(self, layer: int, edits: Mapping[Site, Edit], times: int = 1) -> Float[Tensor, "n pos vocab"]:
+        """Return the logits of the same pass, with all that is changed behind the last block.
+
+        Args:
+            layer: the first block to run.
+            edits: from the tensor of a site, [n pos *d], to what flows on.
+            times: how many copies of each text.
+
+        Raises:
+            ValueError: an unknown site, a model without output embeddings.
+
+        Cost: as `resumed`, and the unembedding of every token.
+
+        Example:
+            ```python
+            held = hold(model, "Fog over the bay")
+            held.logits(3, {z[3]: lambda a: 0.5 * a})
+            ```
+        """
+        check_head(self.model.hf)
+        with self._taken_up(layer, edits, times) as copies:
+            return forward(self.model.hf, copies).logits
+
+    @contextmanager
+    def _taken_up(self, layer: int, edits: Mapping[Site, Edit], times: int) -> Iterator[Tokens]:
+        """Inside the block, a pass over these copies of the texts begins at a block and runs under edits."""
+        tokens = self.activations.tokens
+        copies = spread(tokens, tokens.ids.repeat_interleave(times, dim=0))
+        if copies is None:
+            raise ValueError(f"times is the number of copies of each text, at least 1; got {times}")
         with ExitStack() as stack:
             stack.enter_context(self.model.running.reading(copies))
             if layer > 0:
                 stream = self.activations[resid_pre[layer]].repeat_interleave(times, dim=0)
-                stack.callback(self.model.tap(resid_pre[layer]).attach(lambda _: stream).remove)
+                stack.enter_context(_attached(self.model, {resid_pre[layer]: lambda _: stream}))
                 stack.enter_context(_passed_over(self.model.blocks[:layer], self.passed))
-            for site, edit in edits.items():
-                stack.callback(self.model.tap(site).attach(edit).remove)
-            stack.callback(self.model.tap(last).attach(keep).remove)
-            with suppress(_Behind):
-                forward(self.model.hf, copies)
-        (value,) = got
-        return value
+            stack.enter_context(_attached(self.model, edits))
+            yield copies
 
 
 def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
@@ -128,16 +156,28 @@ def _form(output: Any) -> Passed:
 
 
 @contextmanager
+def _attached(model: Model, edits: Mapping[Site, Edit]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for site, edit in edits.items():
+            stack.callback(model.tap(site).attach(edit).remove)
+        yield
+
+
+@contextmanager
 def _passed_over(blocks: nn.ModuleList, passed: Passed) -> Iterator[None]:
     """Let blocks hand on what they are given."""
 
     def hand_on(*args: Any, **kwargs: Any) -> Any:
         return passed(args[0] if args else next(iter(kwargs.values())))
 
+    before = [vars(block).get("forward") for block in blocks]
     for block in blocks:
         block.forward = hand_on
     try:
         yield
     finally:
-        for block in blocks:
-            del block.forward
+        for block, own in zip(blocks, before, strict=True):
+            if own is None:
+                del block.forward
+            else:
+                block.forward = own

@@ -173,7 +173,7 @@ def norm_scale(norm: nn.Module) -> Derive:
         norm_scale(nn.LayerNorm(8))(torch.randn(1, 3, 8)).shape  # 1 3 1
         ```
     """
-    eps = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None) or 0.0
+    eps = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None) or _eps_without_weights(norm)
     centred = _ignores_the_mean(norm)
 
     def scale(x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n 1"]:
@@ -187,10 +187,27 @@ def norm_scale(norm: nn.Module) -> Derive:
 @torch.no_grad()
 def _ignores_the_mean(norm: nn.Module) -> bool:
     """Tell LayerNorm from RMSNorm by what it does: the one does not see a constant added to its input."""
-    weight = norm.get_parameter("weight")
-    x = torch.linspace(-1.0, 1.0, weight.shape[-1], dtype=weight.dtype, device=weight.device)
+    x = _ramp(norm)
     plain, shifted = norm(x).float(), norm(x + 1.0).float()
     return bool((plain - shifted).norm() < 0.1 * plain.norm())
+
+
+@torch.no_grad()
+def _eps_without_weights(norm: nn.Module) -> float:
+    """OLMo's norm keeps its eps to itself, and has no weights: var / (var + eps) is the variance of what it gives."""
+    if any(True for _ in norm.parameters()):
+        return 0.0
+    x = 1e-2 * _ramp(norm)
+    var = x.var(correction=0)
+    return float(var / norm(x).var(correction=0) - var)
+
+
+def _ramp(norm: nn.Module) -> Float[Tensor, "d_model"]:
+    """From -1 to 1, in the width and precision of a norm; one without weights says its shape."""
+    weight = next(norm.parameters(), None)
+    if weight is None:
+        return torch.linspace(-1.0, 1.0, vars(norm)["normalized_shape"][-1])
+    return torch.linspace(-1.0, 1.0, weight.shape[-1], dtype=weight.dtype, device=weight.device)
 
 
 @contextmanager

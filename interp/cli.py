@@ -1,9 +1,7 @@
 """The `interp` command: the demonstration, and each of its steps on any model."""
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated
 
 import typer
 
@@ -11,13 +9,14 @@ from hooks import capture
 from interp.demo.run import REPORT, run
 from interp.demo.settings import Settings
 from interp.feature_commands import discover_command, feature_command
-from interp.given import lines, opened, silent
+from interp.given import lines, opened, placed, silent
 from interp.harvest_command import harvest_command
 from interp.landmark.commands import app as landmark_app
 from interp.lens_command import lens_command
 from interp.memory.browse_command import memory_command
 from interp.memory.commands import apply_command, audit_command
 from interp.memory.edit_command import edit_command
+from interp.mistakes import told
 from interp.patch_command import patch_command
 from interp.probe_command import probe_command
 from interp.sae_command import train_sae_command
@@ -33,29 +32,11 @@ app = typer.Typer(
 )
 app.add_typer(landmark_app, name="landmark")
 
-Given = ParamSpec("Given")
-MISTAKES = (ValueError, TypeError, LookupError, OSError, RuntimeError)
-
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
 Texts = Annotated[Path, typer.Argument(metavar="TEXTS", help="A file with one text per line.")]
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-
-
-def told(command: Callable[Given, None]) -> Callable[Given, None]:
-    """Let a command end a user's mistake with one sentence and exit code 2."""
-
-    @functools.wraps(command)
-    def careful(*args: Given.args, **kwargs: Given.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except MISTAKES as error:
-            said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-            typer.echo(f"error: {' '.join(said.split())}", err=True)
-            raise typer.Exit(2) from None
-
-    return careful
 
 
 @app.command()
@@ -94,6 +75,7 @@ def capture_command(
     quiet: Quiet = False,
 ) -> None:
     """Save the activations of texts at some sites."""
+    placed(out)
     acts = capture(opened(model), lines(texts), at, progress=not quiet)
     acts.save(out)
     for site in acts.sites:

@@ -68,7 +68,7 @@ def checked(given: dict[str, Any], parameters: dict[str, bool], where: str) -> d
     """Arguments by parameter, lists where a parameter may be repeated.
 
     Raises:
-        ValueError: a name that the command does not have; the nearest are named.
+        ValueError: a name that the command does not have, the nearest being named; one spelt in two ways.
 
     Example:
         >>> checked({"batch-size": 512, "k": 8}, {"batch_size": False, "k": True}, "run.yaml")
@@ -80,6 +80,8 @@ def checked(given: dict[str, Any], parameters: dict[str, bool], where: str) -> d
         if name not in parameters or name == "config":
             close = nearest(name, [p for p in parameters if p not in ("config", "help")])
             raise ValueError(f"{where} has '{key}', which the command does not know; did you mean {close}?")
+        if name in found:
+            raise ValueError(f"{where} gives '{name}' twice, with a hyphen and without: give it once")
         if isinstance(value, dict):
             value = [f"{setting}={json.dumps(of)}" for setting, of in value.items()]
         if parameters[name] and not isinstance(value, list):

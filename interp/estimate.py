@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import nan, sqrt
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,8 +26,12 @@ def share(outcomes: Bool[Tensor, "example"]) -> Estimate:
 
     (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n), with z = 1.96.
 
-    Errors: `ValueError` when there is no outcome.
+    Errors: `ValueError` when there is no outcome; `TypeError` when outcomes are not bool.
     """
+    if outcomes.dtype != torch.bool:
+        raise TypeError(
+            f"a share is of outcomes that are True or False, got {outcomes.dtype}: take mean_share, or compare"
+        )
     if len(outcomes) == 0:
         raise ValueError("a share of 0 outcomes was asked for: give at least one")
     return _wilson(outcomes.double().mean().item(), len(outcomes))
@@ -61,10 +65,15 @@ def bootstrap(
 ) -> Estimate:
     """A statistic of some samples, with its percentile bootstrap interval: the rows of each are drawn anew, apart.
 
+    One row has nothing to vary, so where a sample is one row the ends are NaN: nothing is known of them. A sample that
+    holds NaN makes all of the estimate NaN, as far as the statistic does.
+
     Errors: `ValueError` when a sample is empty. Cost: `draws` evaluations of the statistic.
     """
     if not samples or any(len(rows) == 0 for rows in samples):
         raise ValueError(f"samples of {[len(rows) for rows in samples]} rows were given: none may be empty")
+    if any(len(rows) == 1 for rows in samples):
+        return Estimate(statistic(list(samples)), nan, nan, len(samples[0]))
     generator = torch.Generator().manual_seed(seed)
     values = [
         statistic([rows[torch.randint(len(rows), (len(rows),), generator=generator)] for rows in samples])

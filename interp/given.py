@@ -1,4 +1,4 @@
-"""What commands are given, and what they say of time: models by name, files of texts, seconds in words."""
+"""What commands are given, and what they say of time: models by name, files to read and write, seconds in words."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,14 +22,26 @@ def silent() -> None:
 def lines(path: Path) -> list[str]:
     """The texts of a file, one per line, blank lines left out.
 
-    Errors: `ValueError` when there are none, `FileNotFoundError` when there is no file.
+    Errors: `ValueError` when there are none or the file is not UTF-8, `FileNotFoundError` when there is no file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}: give a file with one text per line")
-    found = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the file {str(path)!r} is not UTF-8 ({error}): save it as UTF-8 text") from error
     if not found:
         raise ValueError(f"the file {str(path)!r} holds no text: give a file with one text per line")
     return found
+
+
+def placed(path: Path) -> Path:
+    """The same path, in a folder that is there: what a command will write is refused before its work, not after it.
+
+    Errors: `OSError` when the folder cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def fitting(model: Model, texts: Sequence[str]) -> list[str]:

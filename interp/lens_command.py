@@ -8,6 +8,7 @@ import typer
 from hooks import Model, load
 from interp.lenses import JacobianLens, Lens, LogitLens, TunedLens, rank, read
 from interp.show import Section, divergence_panel, lens_panel, report
+from interp.show.frame import page_at
 
 
 def lens_command(
@@ -20,6 +21,8 @@ def lens_command(
     out: Annotated[Path | None, typer.Option(help="A page to write, with every token.")] = None,
 ) -> None:
     """Show what each layer would say after a text, and how far that is from what the model says."""
+    if out is not None:
+        page_at(out)
     loaded = load(model)
     lens = _lens(loaded, tuned, jacobian)
     reading = read(lens, text, top=top)

@@ -20,6 +20,7 @@ from interp.circuits import (
     patch_sweep,
 )
 from interp.show import Section, patch_panel, report
+from interp.show.frame import page_at
 
 WAYS = {
     "layer": each_layer,
@@ -44,6 +45,10 @@ def patch_command(
     """Put the clean run's value into the corrupt run, one place at a time, and print where that brings most back."""
     if by not in WAYS:
         raise ValueError(f"no sweep goes by '{by}'; did you mean {nearest(by, WAYS)}?")
+    if top < 1:
+        raise ValueError(f"--top {top}: print at least one place")
+    if out is not None:
+        page_at(out)
     loaded = load(model)
     patching = (noising if necessity else denoising)(clean, corrupt)
     metric = logit_difference(loaded, right, wrong)

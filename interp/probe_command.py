@@ -10,6 +10,7 @@ from hooks import Position, load
 from hooks.errors import nearest
 from hooks.model import chosen
 from hooks.position import index, last
+from interp.given import placed
 from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, sweep
 
 PROBES: dict[str, type[Probe]] = {
@@ -41,7 +42,11 @@ def probe_command(
     """Probe sites and positions for a label, tested on groups not learnt from; every control is printed."""
     if probe not in PROBES:
         raise ValueError(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
-    labelled, others = read_examples(examples), {path.stem: read_examples(path) for path in elsewhere or []}
+    if out is not None:
+        placed(out)
+    labelled, paths = read_examples(examples), elsewhere or []
+    stems = [path.stem for path in paths]
+    others = {path.stem if stems.count(path.stem) == 1 else str(path): read_examples(path) for path in paths}
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -69,7 +74,7 @@ def read_examples(path: Path) -> Examples:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a missing column, or a label of another kind.
+        ValueError: a missing column, a row without one, or a label of another kind.
 
     Example:
         ```python
@@ -78,7 +83,7 @@ def read_examples(path: Path) -> Examples:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}: give a .csv or .tsv file with {', '.join(COLUMNS)}")
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
     held = tuple(rows[0]) if rows else ()
     for column in COLUMNS:
@@ -90,6 +95,9 @@ def read_examples(path: Path) -> Examples:
         if said not in TRUTHS:
             raise ValueError(f"line {line} of {path} has the label '{row['label']}'; write one of {', '.join(TRUTHS)}")
         labels.append(TRUTHS[said])
+        for column in COLUMNS:
+            if row[column] is None:
+                raise ValueError(f"line {line} of {path} has no '{column}': give every column in every row")
     return Examples([row["text"] for row in rows], labels, [row["group"] for row in rows])
 
 

@@ -2,8 +2,9 @@
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Final, get_args, get_origin
 
 import torch
 
@@ -27,6 +28,8 @@ from interp.sae import (
 from interp.sae.architectures import ARCHITECTURES
 from interp.sae.transcoding import Transcoding
 
+DECIDED: Final = {"d_in": "--site", "d_out": "--site", "n_layers": "--site", "d_sae": "--latents", "seed": "--seed"}
+"""What constructors take that is no setting, and the argument that says it."""
 NORMALISATIONS: Final = {"expected-norm": expected_norm, "mean-centred": mean_centred, "whitened": whitened}
 
 
@@ -50,24 +53,34 @@ def settings_of(kind: type[SAE], given: Iterable[str]) -> dict[str, Any]:
     """Settings given as NAME=VALUE, each checked against what the architecture's constructor takes.
 
     Raises:
-        ValueError: another form, or a name that it does not take; the nearest are named.
+        ValueError: another form, a name that it does not take (the nearest are told) or that another argument decides,
+            a value of another type, or no value for a setting that it needs.
 
     Example:
         >>> settings_of(ARCHITECTURES["standard"], ["coefficient=5"])
         {'coefficient': 5}
     """
-    taken = [*inspect.signature(kind).parameters]
+    taken = _taken(kind)
     settings: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--setting is '{text}': write NAME=VALUE, such as coefficient=5")
+        if name in DECIDED:
+            raise ValueError(f"--setting is '{text}', and {name} is what {DECIDED[name]} says: give it there")
         if name not in taken:
             raise ValueError(f"{kind.architecture} has no setting '{name}'; did you mean {nearest(name, taken)}?")
         try:
             settings[name] = json.loads(value)
         except json.JSONDecodeError:
             settings[name] = value
+        wanted = taken[name].annotation
+        if not _is_of(settings[name], wanted):
+            raise ValueError(f"--setting is '{text}': the {name} of {kind.architecture} is of type {_written(wanted)}")
+    for name, parameter in taken.items():
+        if parameter.default is parameter.empty and name not in ("k", *settings):
+            wanted = _written(parameter.annotation)
+            raise ValueError(f"{kind.architecture} needs {name}, of type {wanted}: give it as --setting {name}=VALUE")
     return settings
 
 
@@ -76,7 +89,7 @@ def build(kind: type[SAE], source: Source, group: Any, latents: int, settings: M
     widths = dict(zip(source.sites, source.widths, strict=True))
     if issubclass(kind, Transcoding):
         reads, writes = group
-        return kind(widths[reads], latents, **{"d_out": widths[writes], **settings})  # pyright: ignore
+        return kind(widths[reads], latents, d_out=widths[writes], **settings)
     if kind is Crosscoder:
         return Crosscoder(source.widths[0], latents, len(source.sites), **settings)
     return kind(widths[group], latents, **settings)
@@ -118,13 +131,15 @@ def sparsities(kind: type[SAE], k: list[int] | None, fixed: Mapping[str, Any]) -
     """One setting k for each that was given, 32 where none was; none where the architecture has no k.
 
     Raises:
-        ValueError: a k for such an architecture.
+        ValueError: a k for such an architecture, or given both ways.
     """
-    taken = [*inspect.signature(kind).parameters]
+    taken = _taken(kind)
     if "k" not in taken:
         if k:
-            raise ValueError(f"{kind.architecture} has no k; its settings are {', '.join(taken[2:])}: see --setting")
+            raise ValueError(f"{kind.architecture} has no k; its settings are {', '.join(taken)}: see --setting")
         return [{}]
+    if k and "k" in fixed:
+        raise ValueError(f"k is given by --k as {k} and by --setting as {fixed['k']}: give it by one of them")
     return [{}] if "k" in fixed else [{"k": each} for each in k or [32]]
 
 
@@ -150,3 +165,21 @@ def normalisation_of(called: str | None, source: Source, group: Any) -> Normalis
         measure(rows[:, columns[site]] for rows in source) for site in (group if isinstance(group, tuple) else [group])
     ]
     return parts[0] if len(parts) == 1 else side_by_side(*parts)
+
+
+def _taken(kind: type[SAE]) -> dict[str, inspect.Parameter]:
+    """The constructor's parameters that are settings."""
+    return {name: each for name, each in inspect.signature(kind).parameters.items() if name not in DECIDED}
+
+
+def _is_of(value: object, annotation: Any) -> bool:
+    """Whether a value read from JSON is of a constructor's type; True and False are no numbers."""
+    if isinstance(annotation, UnionType):
+        return any(_is_of(value, each) for each in get_args(annotation))
+    if get_origin(annotation) is Sequence:
+        return isinstance(value, list) and all(_is_of(each, *get_args(annotation)) for each in value)
+    return type(value) is annotation
+
+
+def _written(annotation: Any) -> str:
+    return inspect.formatannotation(annotation).removeprefix("collections.abc.")

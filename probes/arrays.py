@@ -23,7 +23,7 @@ def tensor(given: Any) -> Any:
 
 
 def floats(given: Any) -> Any:
-    """Return rows as a tensor of floating numbers; whole numbers become float32.
+    """Return rows as a tensor of floating numbers; whole numbers and half precision become float32.
 
     Raises:
         ValueError: a single row, or a column without its axis.
@@ -36,7 +36,7 @@ def floats(given: Any) -> Any:
     rows = tensor(given)
     if rows.ndim < 2:
         raise ValueError(f"Rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row.")
-    return rows if rows.is_floating_point() else rows.float()
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 def classes(given: Any) -> Any:

@@ -1,16 +1,18 @@
 """The attention probe: it learns which tokens of a text to read, and what to read from them."""
 
-from typing import ClassVar, final
+from typing import ClassVar, TypeAlias, final
 
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from probes.arrays import Array, classes, floats, tensor
 from probes.checks import check_rows
 from probes.estimator import Estimator, check_fitted
 from probes.training import train
+
+Mask: TypeAlias = Bool[Array, "n pos"] | Int[Array, "n pos"]
 
 
 @final
@@ -43,14 +45,12 @@ class AttentionProbe(Estimator):
     ) -> None:
         self.heads, self.steps, self.lr, self.weight_decay, self.seed = heads, steps, lr, weight_decay, seed
 
-    def fit(
-        self, x: Float[Array, "n pos d_model"], y: Bool[Array, "n"], mask: Bool[Array, "n pos"] | None = None
-    ) -> "AttentionProbe":
-        """Learn from labelled sequences and return self; `mask` is True on the tokens that count, all unless given.
+    def fit(self, x: Float[Array, "n pos d_model"], y: Bool[Array, "n"], mask: Mask | None = None) -> "AttentionProbe":
+        """Learn from labelled sequences and return self; `mask` is True or 1 on tokens that count, all unless given.
 
         Raises:
             ValueError: NaN or infinity, lengths that differ, labels that are all alike, a text without tokens.
-            TypeError: labels that are not bool.
+            TypeError: labels that are not bool, a mask of other numbers than 0 and 1.
             RuntimeError: the loss is not finite.
         """
         labels = classes(y)
@@ -74,9 +74,7 @@ class AttentionProbe(Estimator):
         train(learnt, losses, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
         return self
 
-    def decision_function(
-        self, x: Float[Array, "n pos d_model"], mask: Bool[Array, "n pos"] | None = None
-    ) -> Float[Tensor, "n"]:
+    def decision_function(self, x: Float[Array, "n pos d_model"], mask: Mask | None = None) -> Float[Tensor, "n"]:
         """The log-odds f(x).
 
         Raises:
@@ -86,13 +84,11 @@ class AttentionProbe(Estimator):
         with torch.no_grad():
             return self._score(*_masked(x, mask))
 
-    def predict(self, x: Float[Array, "n pos d_model"], mask: Bool[Array, "n pos"] | None = None) -> Bool[Tensor, "n"]:
+    def predict(self, x: Float[Array, "n pos d_model"], mask: Mask | None = None) -> Bool[Tensor, "n"]:
         """The labels f(x) > 0."""
         return self.decision_function(x, mask) > 0
 
-    def attention(
-        self, x: Float[Array, "n pos d_model"], mask: Bool[Array, "n pos"] | None = None
-    ) -> Float[Tensor, "n head pos"]:
+    def attention(self, x: Float[Array, "n pos d_model"], mask: Mask | None = None) -> Float[Tensor, "n head pos"]:
         """How much each head reads from each token; sums to 1 over the tokens that count.
 
         Raises:
@@ -121,10 +117,20 @@ class AttentionProbe(Estimator):
 def _masked(x: Array, mask: Array | None) -> tuple[Tensor, Tensor]:
     """Sequences with zeros where nothing counts, and the mask."""
     rows = floats(x).float()
-    kept = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else tensor(mask)
+    kept = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else _bool(tensor(mask))
     if kept.shape != rows.shape[:2]:
         raise ValueError(f"The mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}.")
     empty = (~kept.any(1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"Text {empty[0]} has no token that counts: leave it out, or look at the mask.")
     return torch.where(kept[..., None], rows, 0.0), kept
+
+
+def _bool(mask: Tensor) -> Tensor:
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_floating_point() or not bool(((mask == 0) | (mask == 1)).all()):
+        raise TypeError(
+            f"A mask is True or 1 where a token counts, got {mask.dtype} up to {mask.max()}: give mask > 0."
+        )
+    return mask.bool()

@@ -27,10 +27,11 @@ class Reread:
 
     Attributes:
         y: the labels of all rows.
-        dtype: of the rows as they are given.
+        dtype: of the rows as they are given, float32 at least.
 
     Raises:
-        ValueError: they give nothing, or not the same when read again; NaN or infinity; lengths that differ.
+        ValueError: they give nothing, or not the same in the same order when read again; NaN or infinity; lengths
+            that differ.
 
     Cost: two passes, to see that they can be read again.
 
@@ -42,14 +43,17 @@ class Reread:
 
     def __init__(self, batches: Iterable[Paired]) -> None:
         self.batches = batches
-        labels = [y for _, y in self]
-        n, again = sum(map(len, labels)), sum(len(y) for _, y in batches)
+        first, second = ([(x.flatten(1).sum(1), y) for x, y in self] for _ in range(2))
+        n, again = (sum(len(y) for _, y in once) for once in (first, second))
         if n != again or n == 0:
             raise ValueError(
                 f"The batches gave {n} rows at first and {again} when read again: "
                 "give a list, or an object that starts over, not a generator."
             )
-        self.y, self.dtype = torch.cat(labels), next(iter(batches))[0].dtype
+        (sums, self.y), (sums_again, y_again) = (map(torch.cat, zip(*once, strict=True)) for once in (first, second))
+        if not (torch.equal(self.y, y_again) and torch.equal(sums, sums_again)):
+            raise ValueError(f"The {n} rows come not in the same order when read again: give shuffle=False.")
+        self.dtype = torch.promote_types(next(iter(batches))[0].dtype, torch.float32)
 
     def __iter__(self) -> Iterator[Paired]:
         for x, y in self.batches:

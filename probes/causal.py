@@ -69,7 +69,7 @@ def logit_difference(yes: str, no: str) -> Behaviour:
     """The behaviour that prefers one answer to another: logit(yes) - logit(no) after the text, of their first tokens.
 
     Raises:
-        ValueError: when used on a model for which the answers begin alike.
+        ValueError: when used on a model for which the answers begin alike, or one has no token.
 
     Example:
         ```python
@@ -77,11 +77,11 @@ def logit_difference(yes: str, no: str) -> Behaviour:
         ```
     """
 
-    def behaviour(model: Model, texts: Sequence[str]) -> Float[Tensor, "example"]:
-        first = [int(answers.ids[0, answers.content[0]][0]) for answers in map(model.tokens, (yes, no))]
+    def behaviour(model: Model, texts: str | Sequence[str]) -> Float[Tensor, "example"]:
+        first = [_first(model, answer) for answer in (yes, no)]
         if first[0] == first[1]:
             raise ValueError(f"{yes!r} and {no!r} begin with one token: compare answers that begin differently.")
-        tokens = model.tokens(list(texts))
+        tokens = model.tokens([texts] if isinstance(texts, str) else list(texts))
         columns = torch.arange(tokens.ids.shape[1], device=tokens.ids.device)
         end = torch.where(tokens.mask, columns, -1).amax(1)
         with torch.no_grad():
@@ -94,7 +94,7 @@ def logit_difference(yes: str, no: str) -> Behaviour:
 def does_it_matter(
     direction: Direction,
     model: Model,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     behaviour: Behaviour,
     *,
     at: Position = everywhere,
@@ -120,8 +120,9 @@ def does_it_matter(
     """
     if draws < 39:
         raise ValueError(f"draws is {draws}; with fewer than 39 no p-value can reach 0.025.")
+    texts = [texts] if isinstance(texts, str) else list(texts)
     site, unit = direction.site, direction.unit
-    values = capture(model, list(texts), [site]).flat(site, at).flatten(1)
+    values = capture(model, texts, [site]).flat(site, at).flatten(1)
     middle = float((values.float() @ unit.to(values.device).float()).mean())
     baseline = _measured(behaviour, model, texts)
     amounts: Mapping[str, Amount] = {
@@ -141,6 +142,14 @@ def does_it_matter(
         for name, amount in amounts.items()
     }
     return Mattering(direction, baseline, **effects)
+
+
+def _first(model: Model, answer: str) -> int:
+    tokens = model.tokens(answer)
+    content = tokens.ids[0, tokens.content[0]].tolist()
+    if not content:
+        raise ValueError(f"the answer {answer!r} has no token: give a word")
+    return content[0]
 
 
 def _moving(direction: Direction, amount: Amount, along: Tensor, at: Position) -> Intervention:

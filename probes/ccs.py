@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.arrays import Array, classes, floats
-from probes.checks import check_rows
+from probes.checks import check_labelled, check_rows
 from probes.linear import Linear
 from probes.training import train
 
@@ -22,6 +22,9 @@ class CCS(Linear):
     nothing later takes the better of an accuracy and its complement. Compare with `Logistic` on the differences of
     the pairs: any salient difference between them satisfies this loss as well as truth does.
 
+    `scale_` is, along the direction, the distance from the mean of a side to the farthest side of a pair, and
+    `reach_back_` the distance against it.
+
     Costs `steps` passes over the pairs for all restarts together.
 
     Example:
@@ -34,6 +37,7 @@ class CCS(Linear):
     name: ClassVar[str] = "contrast-consistent search"
     loss_: float
     mean_: Float[Tensor, "2 d_model"]
+    reach_back_: float
 
     def __init__(
         self, restarts: int = 10, steps: int = 500, lr: float = 1e-2, weight_decay: float = 1e-2, seed: int = 0
@@ -50,6 +54,7 @@ class CCS(Linear):
         pairs = floats(x)
         if len(pairs) < 2 or not bool(pairs.isfinite().all()):
             raise ValueError(f"CCS needs at least 2 pairs of finite numbers, got {len(pairs)}.")
+        self._forget()
         self.mean_ = pairs.mean(0)
         rows = pairs.float() - self.mean_.float()
         size = rows.square().mean().sqrt()
@@ -59,7 +64,8 @@ class CCS(Linear):
         best = int(losses.argmin())
         self.loss_, self.coef_ = float(losses[best]), (w[best] / size).to(pairs.dtype)
         self.intercept_ = float(b[best])
-        self.scale_ = float((rows.flatten(0, 1) @ w[best]).max() / w[best].norm())
+        along = rows.flatten(0, 1) @ w[best] / w[best].norm()
+        self.scale_, self.reach_back_ = float(along.max()), float(-along.min())
         return self
 
     def orient(self, x: Float[Array, "n 2 d_model"], y: Bool[Array, "n"]) -> "CCS":
@@ -73,6 +79,7 @@ class CCS(Linear):
         check_rows(floats(x), labels)
         if float((self.predict(x) == labels).double().mean()) < 0.5:
             self.coef_, self.intercept_ = -self.coef_, -self.intercept_
+            self.scale_, self.reach_back_ = self.reach_back_, self.scale_
         return self
 
     def decision_function(self, x: Float[Array, "n 2 d_model"]) -> Float[Tensor, "n"]:
@@ -91,8 +98,15 @@ class CCS(Linear):
         return self.decision_function(x) > 0
 
     def score(self, x: Float[Array, "n 2 d_model"], y: Bool[Array, "n"]) -> float:
-        """The share of pairs labelled rightly, as oriented; 1 minus it is not tried."""
-        return float((self.predict(x) == classes(y)).double().mean())
+        """The share of pairs labelled rightly, as oriented; 1 minus it is not tried.
+
+        Raises:
+            ValueError: NaN or infinity, or labels that are not one per row.
+            TypeError: labels that are not bool.
+        """
+        rows, labels = floats(x), classes(y)
+        check_labelled(rows, labels)
+        return float((self.predict(rows) == labels).double().mean())
 
     def _search(self, rows: Float[Tensor, "n 2 d_model"]) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, w and b of every restart."""

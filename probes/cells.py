@@ -29,7 +29,12 @@ class Cells:
 
 
 def gather(
-    model: Model, texts: Sequence[str], sites: Iterable[Site], positions: Iterable[Position], *, batch_size: int = 32
+    model: Model,
+    texts: str | Sequence[str],
+    sites: Iterable[Site],
+    positions: Iterable[Position],
+    *,
+    batch_size: int = 32,
 ) -> Cells:
     """The activations of texts at each site and position; a position must select one token of each text.
 
@@ -44,7 +49,7 @@ def gather(
         ```
     """
     wanted, places = tuple(dict.fromkeys(sites)), tuple(dict.fromkeys(positions))
-    batches = stream(model, list(texts), wanted, batch_size=batch_size)
+    batches = stream(model, [texts] if isinstance(texts, str) else list(texts), wanted, batch_size=batch_size)
     parts = [rows_of(acts, wanted, places) for acts in batches]
     return Cells({cell: torch.cat([part[cell] for part in parts]) for cell in parts[0]}, model.fingerprint)
 

@@ -13,13 +13,26 @@ def check_rows(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n"]) -> None:
     Example:
         >>> check_rows(torch.randn(4, 2), torch.tensor([True, False, True, False]))
     """
-    check_numbers(x, y)
-    check_bool(y)
+    check_labelled(x, y)
     positive = int(y.sum())
     if positive in (0, len(y)):
         raise ValueError(
             f"All {len(y)} labels are {bool(positive)}; rows of both classes are needed to tell them apart."
         )
+
+
+def check_labelled(x: Any, y: Any) -> None:
+    """Raise unless there is one bool label per row, and every row is finite; one class only is no fault.
+
+    Raises:
+        ValueError: lengths that differ, labels of several axes, NaN or infinity.
+        TypeError: labels that are not bool.
+
+    Example:
+        >>> check_labelled(torch.randn(2, 2), torch.tensor([True, True]))
+    """
+    check_numbers(x, y)
+    check_bool(y)
 
 
 def check_columns(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n class"], train: Bool[Tensor, "n class"]) -> None:
@@ -63,11 +76,16 @@ def check_width(x: Any, width: int) -> None:
 
 
 def check_bool(y: Any) -> None:
-    """Raise `TypeError` unless labels are bool: whole numbers would select rows instead of marking them.
+    """Raise unless labels are one axis of bool: whole numbers would select rows instead of marking them.
+
+    Raises:
+        TypeError: not bool.
+        ValueError: several axes.
 
     Example:
         >>> check_bool(torch.tensor([True, False]))
     """
+    _check_axis(y)
     if y.dtype != torch.bool:
         raise TypeError(f"Labels of two classes are bool, these are {y.dtype}: give y == the_positive_class.")
 
@@ -77,26 +95,46 @@ def check_classes(y: Any) -> None:
 
     Raises:
         TypeError: not whole numbers.
-        ValueError: all alike.
+        ValueError: several axes, or all alike.
 
     Example:
         >>> check_classes(torch.tensor([0, 2, 1]))
     """
-    if y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool:
-        raise TypeError(f"Labels of several classes are whole numbers, these are {y.dtype}: give y.long().")
+    check_whole(y)
     if len(y.unique()) < 2:
         raise ValueError(
             f"All {len(y)} labels are {y.unique().tolist()}; rows of several classes are needed to tell them apart."
         )
 
 
+def check_whole(y: Any) -> None:
+    """Raise unless labels are one axis of whole numbers.
+
+    Raises:
+        TypeError: not whole numbers.
+        ValueError: several axes.
+
+    Example:
+        >>> check_whole(torch.tensor([0, 0]))
+    """
+    _check_axis(y)
+    if y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool:
+        raise TypeError(f"Labels of several classes are whole numbers, these are {y.dtype}: give y.long().")
+
+
 def check_target(y: Float[Tensor, "n"]) -> None:
-    """Raise `ValueError` unless a continuous target is finite and varies.
+    """Raise `ValueError` unless a continuous target is one finite number per row and varies.
 
     Example:
         >>> check_target(torch.tensor([0.0, 1.5]))
     """
+    _check_axis(y)
     if not bool(y.isfinite().all()):
         raise ValueError(f"Target {int((~y.isfinite()).nonzero()[0])} is NaN or infinity.")
     if bool((y == y[0]).all()):
         raise ValueError(f"All {len(y)} targets are {float(y[0]):g}; a constant cannot be regressed on.")
+
+
+def _check_axis(y: Any) -> None:
+    if y.ndim != 1:
+        raise ValueError(f"Labels have the shape {list(y.shape)}, and one per row is needed: give y.flatten().")

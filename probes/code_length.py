@@ -11,7 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from probes.arrays import Array, classes, floats
 from probes.checks import check_rows
+from probes.linear import Linear
+from probes.log_odds import LogOdds
 from probes.probe import Probe
 
 PORTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
@@ -46,8 +49,8 @@ class CodeLength:
 
 def online_code(
     probe: Probe,
-    x: Float[Tensor, "n d_model"],
-    y: Bool[Tensor, "n"],
+    x: Float[Array, "n d_model"],
+    y: Bool[Array, "n"],
     portions: Sequence[float] = PORTIONS,
     seed: int = 0,
 ) -> CodeLength:
@@ -60,22 +63,29 @@ def online_code(
 
     Raises:
         ValueError: NaN or infinity, lengths that differ, labels all alike, or portions that do not rise to 1.
+        TypeError: a linear probe whose scores are no log-odds.
 
     Example:
         ```python
         print(online_code(Logistic(C=0.1), x, y))
         ```
     """
-    check_rows(x, y)
+    rows, labels = floats(x), classes(y)
+    check_rows(rows, labels)
+    if isinstance(probe, Linear) and not isinstance(probe, LogOdds):
+        raise TypeError(
+            f"The scores of a {probe.name} are no log-odds, so they say nothing in bits: take Logistic(), or another "
+            "probe with predict_proba."
+        )
     if not portions or list(portions) != sorted(set(portions)) or portions[0] <= 0 or portions[-1] != 1:
         raise ValueError(f"portions are {tuple(portions)}; they must rise from above 0 to 1, as in PORTIONS.")
     g = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(y), generator=g)
-    ends = sorted({max(1, round(p * len(y))) for p in portions})
-    x, y = x[order], y[order]
-    bits = _bits(probe, x, y, ends)
-    shuffled = _bits(probe, x, y[torch.randperm(len(y), generator=g)], ends)
-    return CodeLength(sum(bits), sum(shuffled), float(len(y)), tuple(ends), tuple(bits))
+    order = torch.randperm(len(labels), generator=g)
+    ends = sorted({max(1, round(p * len(labels))) for p in portions})
+    rows, labels = rows[order], labels[order]
+    bits = _bits(probe, rows, labels, ends)
+    shuffled = _bits(probe, rows, labels[torch.randperm(len(labels), generator=g)], ends)
+    return CodeLength(sum(bits), sum(shuffled), float(len(labels)), tuple(ends), tuple(bits))
 
 
 def _bits(probe: Probe, x: Tensor, y: Tensor, ends: Sequence[int]) -> list[float]:

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.arrays import Array, floats
+from probes.arrays import Array, floats, tensor
 from probes.checks import check_width
 from probes.estimator import Estimator, check_fitted
 
@@ -21,7 +21,9 @@ class Eraser(Estimator):
             RuntimeError: the eraser is not fitted.
         """
         check_fitted(self, "projection_")
-        rows = floats(x)
+        given, rows = tensor(x), floats(x)
         check_width(rows, len(self.mean_))
         X = rows.double()
-        return (X - (X - self.mean_.to(X.device)) @ self.projection_.T.to(X.device)).to(rows.dtype)
+        return (X - (X - self.mean_.to(X.device)) @ self.projection_.T.to(X.device)).to(
+            given.dtype if given.is_floating_point() else rows.dtype
+        )

@@ -15,7 +15,8 @@ class Examples:
     """Texts, whether each has the label, and the group of each: its entity, its template, its document.
 
     What a probe learns from one group is tested on others. `entities` may name, for each text, whatever else it is
-    about; an entity in two groups would leak from one into the other, so it is refused. All run parallel to `texts`.
+    about, one name or several; an entity in two groups would leak from one into the other, so it is refused. All run
+    parallel to `texts`.
 
     Raises:
         ValueError: lengths that differ, labels all alike, a missing group, one text or entity in two groups.
@@ -29,11 +30,13 @@ class Examples:
     texts: Sequence[str]
     labels: Sequence[bool]
     groups: Sequence[str]
-    entities: Sequence[Collection[str]] = ()
+    entities: Sequence[str | Collection[str]] = ()
 
     def __post_init__(self) -> None:
         for name in ("texts", "labels", "groups", "entities"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        named = tuple((names,) if isinstance(names, str) else names for names in self.entities)
+        object.__setattr__(self, "entities", named)
         for name in ("labels", "groups", "entities"):
             given = len(getattr(self, name))
             if given != len(self.texts) and (name != "entities" or given):

@@ -135,7 +135,7 @@ class ProbeGrid:
         )
 
     def _widest(self) -> float:
-        return float((self.high - self.low).max()) / 2
+        return float((self.high - self.accuracy).maximum(self.accuracy - self.low).max())
 
 
 def best_cell(sites: tuple[Site, ...], positions: tuple[Position, ...], accuracy: Float[Tensor, "site pos"]) -> Cell:

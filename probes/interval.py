@@ -1,6 +1,7 @@
 """Shares with intervals over groups: rows of one group rise and fall together, so groups are drawn, not rows."""
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import final
 
 import torch
@@ -29,7 +30,7 @@ def over_groups(
 ) -> Interval:
     """The share of right rows, its percentile interval when groups are drawn anew with replacement.
 
-    Where all groups agree the bootstrap has nothing to vary, and Wilson's interval of as many groups stands in.
+    Where all groups have one share the bootstrap has nothing to vary, and Wilson's of as many groups stands in.
 
     Example:
         >>> over_groups(torch.tensor([True, True, False, False]), torch.tensor([0, 0, 1, 1])).value
@@ -38,8 +39,8 @@ def over_groups(
     value, boot = _bootstrap(right[:, None], group, draws, seed)
     low, high = boot[:, 0].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     n, share = int(group.max()) + 1, float(value[0])
-    low = min(low, 1 - _slack(n)) if share == 1 else low
-    high = max(high, _slack(n)) if share == 0 else high
+    if low == high:
+        low, high = _wilson(share, n)
     return Interval(share, low, high, n)
 
 
@@ -49,7 +50,8 @@ def all_at_once(
     """Shares of many columns, and intervals that with 95 % hold all of them at once: value +- the max's 95 % quantile.
 
     The bootstrap distribution of the largest deviation over all columns allows for their number and for what they
-    have in common. Cut to 0 and 1.
+    have in common. A column of which all groups have one share deviates as far as Wilson's interval of it. Cut to 0
+    and 1.
 
     Example:
         ```python
@@ -58,7 +60,10 @@ def all_at_once(
     """
     flat = right.reshape(len(right), -1)
     value, boot = _bootstrap(flat, group, draws, seed)
-    widest = max(float((boot - value).abs().amax(1).quantile(0.95)), _slack(int(group.max()) + 1))
+    n, deviation = int(group.max()) + 1, (boot - value).abs()
+    alike = value[deviation.amax(0) == 0].unique().tolist()
+    fixed = [max(share - low, high - share) for share in alike for low, high in [_wilson(share, n)]]
+    widest = max(float(deviation.amax(1).quantile(0.95)), _wilson(0.0, n)[1], *fixed)
     low, high = (value - widest).clamp_min(0), (value + widest).clamp_max(1)
     return value.reshape(right.shape[1:]), low.reshape(right.shape[1:]), high.reshape(right.shape[1:])
 
@@ -72,6 +77,8 @@ def _bootstrap(right: Tensor, group: Tensor, draws: int, seed: int) -> tuple[Ten
     return hits.sum(0) / size.sum(), (times @ hits) / (times @ size)[:, None]
 
 
-def _slack(n: int) -> float:
-    """How far Wilson's interval of n cases that all agree reaches from 0 or 1."""
-    return Z2 / (n + Z2)
+def _wilson(p: float, n: int) -> tuple[float, float]:
+    """The interval of Wilson 1927 of a share of n cases."""
+    centre, half = p + Z2 / (2 * n), sqrt(Z2 * p * (1 - p) / n + Z2**2 / (4 * n * n))
+    low, high = (centre - half) / (1 + Z2 / n), (centre + half) / (1 + Z2 / n)
+    return low if p > 0 else 0.0, high if p < 1 else 1.0

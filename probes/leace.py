@@ -12,8 +12,7 @@ from probes.batches import Paired, Relabelled, Reread, covariances
 from probes.checks import check_numbers, check_rows
 from probes.eraser import Eraser
 
-CUTOFF = 1e-10  # of the largest variance; directions with less count as having none
-SINGULAR = 1e-8  # of the largest whitened covariance; what lies below is no covariance
+SINGULAR = 1e-8  # of the correlation with a column of the concept; what lies below is rounding
 
 
 @final
@@ -63,10 +62,11 @@ class LEACE(Eraser):
             raise ValueError(f"The concept is the same in all {len(concept)} rows, so there is nothing to erase.")
         self.mean_, _, xx, xz = covariances(rows)
         variance, basis = torch.linalg.eigh(xx)
-        real = variance > CUTOFF * variance[-1]
+        real = variance > len(xx) * torch.finfo(xx.dtype).eps * variance[-1]
         basis, std = basis[:, real], variance[real].sqrt()
-        U, s, _ = torch.linalg.svd((basis.T @ xz) / std[:, None], full_matrices=False)
-        spread = concept.double().reshape(len(concept), -1).var(0, correction=0).sum().sqrt()
-        U = U[:, s > SINGULAR * spread]
+        z = concept.double().reshape(len(concept), -1).to(xz.device)
+        spread = torch.where(z.amax(0) == z.amin(0), torch.inf, z.std(0, correction=0))
+        U, s, _ = torch.linalg.svd((basis.T @ xz) / std[:, None] / spread, full_matrices=False)
+        U = U[:, s > SINGULAR]
         self.projection_ = (basis * std) @ U @ U.T @ (basis / std).T
         return self

@@ -12,9 +12,9 @@ from torch import Tensor
 from hooks import Direction, Site
 from probes.arrays import Array, classes, floats
 from probes.batches import Located
-from probes.checks import check_rows, check_width
+from probes.checks import check_labelled, check_rows, check_width
 from probes.estimator import Estimator, check_fitted
-from probes.labelled import Batches, Labelled, checked, stored, unlabelled
+from probes.labelled import Batches, Labelled, checked, class_means, stored, unlabelled
 
 
 class Linear(Estimator):
@@ -129,8 +129,7 @@ class LinearProbe(Linear, ABC):
             raise ValueError(f"The {self.name} found no difference between the classes: its weights are all 0.")
         self.coef_, self.intercept_ = w.to(dtype), b
         self.classes_ = torch.tensor([False, True])
-        negative = [x[~y] for x, y in rows if not bool(y.all())]
-        start = torch.stack([x.sum(0) for x in negative]).sum(0) / sum(map(len, negative))
+        start = class_means(rows)[1][0]
         self.scale_ = self._reach(unlabelled(rows), start)
         return self
 
@@ -153,5 +152,12 @@ class LinearProbe(Linear, ABC):
         return self.decision_function(x) > 0
 
     def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
-        """The share of rows labelled rightly."""
-        return float((self.predict(x) == classes(y)).double().mean())
+        """The share of rows labelled rightly.
+
+        Raises:
+            ValueError: NaN or infinity, or labels that are not one per row.
+            TypeError: labels that are not bool.
+        """
+        rows, labels = floats(x), classes(y)
+        check_labelled(rows, labels)
+        return float((self.predict(rows) == labels).double().mean())

@@ -10,16 +10,14 @@ from probes.labelled import Batches, class_means, within_covariance
 from probes.linear import LinearProbe
 from probes.log_odds import LogOdds
 
-CUTOFF = 1e-3  # of the largest variance; directions with less count as having none
-
 
 @final
 class MassMean(LinearProbe, LogOdds):
     """p(x) = sigmoid(theta.Sigma^+ (x - mu)), theta = mu_+ - mu_-, mu halfway (Marks and Tegmark 2023, section 5).
 
-    Sigma is the covariance within classes and Sigma^+ its pseudo-inverse. Scores are tilted; the direction is theta
-    itself, which is what moves the model. For data of another distribution use `DifferenceOfMeans`, the same without
-    the tilt.
+    Sigma is the covariance within classes and Sigma^+ its pseudo-inverse, without a cutoff but rounding's, so that a
+    wide coordinate hides no narrow one. Scores are tilted; the direction is theta itself, which is what moves the
+    model. For data of another distribution use `DifferenceOfMeans`, the same without the tilt.
 
     Example:
         ```python
@@ -35,7 +33,7 @@ class MassMean(LinearProbe, LogOdds):
         """The tilted difference of means."""
         _, mu = class_means(rows)
         self.theta_ = mu[1] - mu[0]
-        w = torch.linalg.pinv(within_covariance(rows, mu), rtol=CUTOFF, hermitian=True) @ self.theta_
+        w = torch.linalg.pinv(within_covariance(rows, mu), hermitian=True) @ self.theta_
         return w, -float(w @ mu.mean(0))
 
     def _axis(self) -> Float[Tensor, "d_model"]:

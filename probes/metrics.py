@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
+from probes.arrays import Array, classes, tensor
 from probes.checks import check_rows
 
 
@@ -20,10 +21,11 @@ class Detection:
     auroc: float
 
 
-def auroc(scores: Float[Tensor, "n *d"], y: Bool[Tensor, "n"]) -> Float[Tensor, "*d"]:
+def auroc(scores: Real[Array, "n *d"], y: Bool[Array, "n"]) -> Float[Tensor, "*d"]:
     """The chance that a positive row scores above a negative one, ties counting half; for each column of scores.
 
-    AUROC = (R - P (P + 1) / 2) / (P N), R the sum of the positive rows' ranks (Mann and Whitney 1947).
+    AUROC = (R - P (P + 1) / 2) / (P N), R the sum of the positive rows' ranks (Mann and Whitney 1947). Half precision
+    gives float32, whole numbers float64.
 
     Raises:
         ValueError: NaN or infinity, lengths that differ, or labels that are all alike.
@@ -32,17 +34,19 @@ def auroc(scores: Float[Tensor, "n *d"], y: Bool[Tensor, "n"]) -> Float[Tensor, 
         >>> float(auroc(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True])))
         1.0
     """
-    check_rows(scores, y)
-    columns = scores.reshape(len(y), -1).T.contiguous()
+    values, labels = _numbers(scores), classes(y)
+    check_rows(values, labels)
+    columns = values.reshape(len(labels), -1).T.contiguous()
     ordered = columns.sort(1).values
     below = torch.searchsorted(ordered, columns)
     up_to = torch.searchsorted(ordered, columns, right=True)
     ranks = (below + up_to + 1).double() / 2
-    P, N = int(y.sum()), int((~y).sum())
-    return ((ranks[:, y].sum(1) - P * (P + 1) / 2) / (P * N)).to(scores.dtype).reshape(scores.shape[1:])
+    P, N = int(labels.sum()), int((~labels).sum())
+    area = (ranks[:, labels].sum(1) - P * (P + 1) / 2) / (P * N)
+    return area.to(torch.promote_types(values.dtype, torch.float32)).reshape(values.shape[1:])
 
 
-def detection(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"], threshold: float) -> Detection:
+def detection(scores: Real[Array, "n"], y: Bool[Array, "n"], threshold: float) -> Detection:
     """Precision TP / (TP + FP), recall TP / (TP + FN) and F1 = 2 TP / (2 TP + FP + FN) of `scores > threshold`.
 
     Precision is 0 where nothing is detected.
@@ -54,16 +58,19 @@ def detection(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"], threshold: float
         >>> detection(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True]), 0.5).recall
         0.5
     """
-    area = float(auroc(scores, y))
-    found = scores > threshold
-    hits = int((found & y).sum())
+    values, labels = _numbers(scores), classes(y)
+    area = float(auroc(values, labels))
+    found = values > threshold
+    hits = int((found & labels).sum())
     precision = hits / max(1, int(found.sum()))
-    recall = hits / int(y.sum())
-    return Detection(threshold, precision, recall, 2 * hits / (int(found.sum()) + int(y.sum())), area)
+    recall = hits / int(labels.sum())
+    return Detection(threshold, precision, recall, 2 * hits / (int(found.sum()) + int(labels.sum())), area)
 
 
-def best_threshold(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"]) -> float:
+def best_threshold(scores: Real[Array, "n"], y: Bool[Array, "n"]) -> float:
     """The threshold with the highest F1, halfway between the lowest score it detects and the next one down.
+
+    It is a number of the scores' own precision, and the next score down where none lies between the two.
 
     Raises:
         ValueError: NaN or infinity, lengths that differ, or labels that are all alike.
@@ -72,13 +79,21 @@ def best_threshold(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"]) -> float:
         >>> round(best_threshold(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([False, True, True])), 2)
         0.25
     """
-    check_rows(scores, y)
-    ordered, order = scores.double().sort(descending=True)
-    hits = y[order].cumsum(0)
-    count = torch.arange(1, len(y) + 1, device=y.device)
+    values, labels = _numbers(scores), classes(y)
+    check_rows(values, labels)
+    ordered, order = values.sort(descending=True)
+    hits = labels[order].cumsum(0)
+    count = torch.arange(1, len(labels) + 1, device=labels.device)
     f1 = 2 * hits / (count + hits[-1])
-    last_of_ties = torch.cat([ordered[1:] < ordered[:-1], torch.ones_like(y[:1])])
+    last_of_ties = torch.cat([ordered[1:] < ordered[:-1], torch.ones_like(labels[:1])])
     best = int(torch.where(last_of_ties, f1, -1).argmax())
-    if best == len(y) - 1:
+    if best == len(labels) - 1:
         return float(ordered[-1].nextafter(ordered.new_tensor(-torch.inf)))
-    return float((ordered[best] + ordered[best + 1]) / 2)
+    upper, lower = float(ordered[best]), float(ordered[best + 1])
+    middle = float(torch.tensor((upper + lower) / 2, dtype=values.dtype))
+    return middle if middle < upper else lower
+
+
+def _numbers(scores: Real[Array, "n *d"]) -> Float[Tensor, "n *d"]:
+    given = tensor(scores)
+    return given if given.is_floating_point() else given.double()

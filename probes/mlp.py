@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from probes.arrays import Array, classes, floats
-from probes.checks import check_width
+from probes.checks import check_labelled, check_width
 from probes.estimator import Estimator, check_fitted
 from probes.labelled import Batches, Labelled, checked, stored
 from probes.log_odds import LogOdds
@@ -93,8 +93,15 @@ class MLP(Estimator, LogOdds):
         return self.decision_function(x) > 0
 
     def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
-        """The share of rows labelled rightly."""
-        return float((self.predict(x) == classes(y)).double().mean())
+        """The share of rows labelled rightly.
+
+        Raises:
+            ValueError: NaN or infinity, or labels that are not one per row.
+            TypeError: labels that are not bool.
+        """
+        rows, labels = floats(x), classes(y)
+        check_labelled(rows, labels)
+        return float((self.predict(rows) == labels).double().mean())
 
 
 def _spread(rows: Batches) -> tuple[int, Tensor, Tensor]:

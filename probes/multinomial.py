@@ -11,7 +11,7 @@ from hooks import Direction, Site
 from probes.affine import Softmax, affine
 from probes.arrays import Array, floats, tensor
 from probes.batches import Paired, Reread
-from probes.checks import check_classes, check_numbers, check_width
+from probes.checks import check_classes, check_numbers, check_whole, check_width
 from probes.estimator import Estimator, check_fitted
 from probes.labelled import Unlabelled
 from probes.lbfgs import Rows, all_together
@@ -102,8 +102,16 @@ class Multinomial(Estimator):
         return self.decision_function(x).softmax(1)
 
     def score(self, x: Float[Array, "n d_model"], y: Int[Array, "n"]) -> float:
-        """The share of rows labelled rightly."""
-        return float((self.predict(x) == tensor(y)).double().mean())
+        """The share of rows labelled rightly.
+
+        Raises:
+            ValueError: NaN or infinity, or labels that are not one per row.
+            TypeError: labels that are not whole numbers.
+        """
+        rows, labels = floats(x), tensor(y)
+        check_numbers(rows, labels)
+        check_whole(labels)
+        return float((self.predict(rows) == labels).double().mean())
 
     def directions(self, site: Site, fingerprint: str | None = None) -> dict[int, Direction]:
         """The row of each class at a site, by class: towards it and away from the others.

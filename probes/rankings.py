@@ -23,21 +23,26 @@ def by_mean_difference(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> F
         >>> by_mean_difference(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([False, True]))
         tensor([2., 0.])
     """
-    return (x[y].mean(0) - x[~y].mean(0)).abs() / _or_one(x.std(0, unbiased=False))
+    return torch.where(_constant(x), 0.0, (x[y].mean(0) - x[~y].mean(0)).abs() / _deviation(x))
 
 
 def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """F = between-class variance / (within-class variance / (n - 2)) of each coordinate; 0 where it is constant.
+
+    Raises:
+        ValueError: fewer than 3 rows.
 
     Example:
         ```python
         KSparse(k=5, ranking=by_f_statistic)
         ```
     """
+    if len(x) < 3:
+        raise ValueError(f"{len(x)} rows leave no degree of freedom within two classes: give at least 3.")
     above, below, mean = x[y], x[~y], x.mean(0)
     between = sum(len(part) * (part.mean(0) - mean).square() for part in (above, below))
     within = sum((part - part.mean(0)).square().sum(0) for part in (above, below)) / (len(x) - 2)
-    return torch.where(torch.as_tensor(between) > 0, between / within, 0.0)
+    return torch.where(_constant(x), 0.0, between / within)
 
 
 def by_mutual_information(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
@@ -90,8 +95,12 @@ def by_l1(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, 
 
 
 def _standard(x: Tensor) -> Tensor:
-    return ((x - x.mean(0)) / _or_one(x.std(0, unbiased=False))).double()
+    return torch.where(_constant(x), 0.0, (x - x.mean(0)) / _deviation(x)).double()
 
 
-def _or_one(std: Tensor) -> Tensor:
-    return torch.where(std > 0, std, 1.0)
+def _deviation(x: Tensor) -> Tensor:
+    return torch.where(_constant(x), 1.0, x.std(0, unbiased=False))
+
+
+def _constant(x: Tensor) -> Tensor:
+    return x.amax(0) == x.amin(0)

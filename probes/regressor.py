@@ -81,8 +81,11 @@ class LinearRegressor(Linear, ABC):
         """R^2 = 1 - sum (y - y')^2 / sum (y - mean y)^2.
 
         Raises:
-            ValueError: a constant target, or one that is not finite.
+            ValueError: NaN or infinity, targets that are not one per row, or a constant target.
         """
-        target = tensor(y).double()
+        rows, target = floats(x), tensor(y).double()
+        check_numbers(rows, target)
         check_target(target)
-        return float(1 - (target - self.predict(x).double()).square().sum() / (target - target.mean()).square().sum())
+        return float(
+            1 - (target - self.predict(rows).double()).square().sum() / (target - target.mean()).square().sum()
+        )

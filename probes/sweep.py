@@ -1,8 +1,9 @@
 """Where a model can be read: one probe over sites and positions, chosen and tested on different groups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,8 +27,8 @@ from probes.untrained import untrained
 def sweep(
     model: Model,
     examples: Examples,
-    sites: Sequence[Site],
-    positions: Sequence[Position] = (last,),
+    sites: Iterable[Site],
+    positions: Iterable[Position] = (last,),
     *,
     probe: Probe | None = None,
     folds: int = 5,
@@ -38,14 +39,14 @@ def sweep(
     """Fit a probe at every site and position, and measure it on groups it has not seen, beside every control.
 
     The probe is `Logistic()` unless given. The cell is chosen on inner folds only, and the choice is measured on the
-    fold it has not seen. `elsewhere` names other data sets for the final probe.
+    fold it has not seen. `elsewhere` names other data sets for the final probe, without a text or entity of this one.
 
     Costs two forward passes per text, one of them of an untrained model, and one per text elsewhere; k (k + 1) / 2
     fits per cell for k folds, the same for the untrained model and the embeddings, and k per exchange of labels.
 
     Raises:
         ValueError: fewer than 3 folds or than 1 permutation, fewer groups than folds, a position that selects no or
-            several tokens, NaN.
+            several tokens, NaN; a text or entity elsewhere that was learnt from.
 
     Example:
         ```python
@@ -54,6 +55,9 @@ def sweep(
         ```
     """
     probe = Logistic() if probe is None else probe
+    for name, other in (elsewhere or {}).items():
+        _check_apart(name, other, examples)
+    sites, positions = tuple(sites), tuple(positions)
     places = {"sites": sites, "positions": positions}
     cells = gather(model, examples.texts, **places)
     beside = {
@@ -149,6 +153,18 @@ def _control_task(
         hit = (scores(probe, x, columns, train) > 0) == columns
         found.append(over_groups(hit.gather(1, fold[:, None])[:, 0], group, seed=seed))
     return found[0], found[1]
+
+
+def _check_apart(name: str, other: Examples, learnt: Examples) -> None:
+    for kind, here, there in (
+        ("text", {*learnt.texts}, other.texts),
+        ("entity", {*chain(*learnt.entities)}, chain(*other.entities)),
+    ):
+        shared = next((one for one in there if one in here), None)
+        if shared is not None:
+            raise ValueError(
+                f"The {kind} {shared!r} of '{name}' was learnt from, and would be remembered: leave it out."
+            )
 
 
 def _check(cells: Cells, examples: Examples, beside: Mapping[str, Cells], folds: int, permutations: int) -> None:

@@ -5,13 +5,13 @@ from functools import cache
 from threading import RLock
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from tqdm import tqdm
 
 from hooks import Model, load
+from tests import shapes
 
 torch.set_num_threads(1)
 tqdm.set_lock(RLock())  # a child killed while it writes must not keep a lock that processes share
@@ -23,9 +23,8 @@ DECODERS = tuple(family for family in FAMILIES if family != "bert")
 @pytest.fixture(scope="module")
 def unchecked() -> Iterator[None]:
     """Thousands of steps without a check of every shape, which costs more than they do; shorter tests check them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    with shapes.unchecked():
+        yield
 
 
 @cache

@@ -8,7 +8,8 @@ it; and that checks arguments once, and not again with the result.
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
@@ -18,6 +19,16 @@ from beartype.roar import BeartypeCallHintViolation
 Function = Callable[..., Any]
 axes = jaxtyping.jaxtyped  # as `axes("context")`, a scope in which an axis has one size
 _compiled: dict[int, tuple[CodeType, Function, Function]] = {}
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """While this lasts nothing is checked, as for who uses the library."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def held(*, typechecker: Callable[[Function], Function]) -> Callable[[Any], Any]:

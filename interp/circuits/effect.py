@@ -45,29 +45,36 @@ class PatchEffect:
         Raises:
             ValueError: the two runs do not differ in the metric, so there is no way to go a share of.
         """
-        return self._share(self.difference, self.donor - self.base)
+        return self.difference.mean(0) / self._way(self.donor - self.base)
 
     def interval(self, draws: int = 1000, seed: int = 0) -> Float[Tensor, "2 layer *d"]:
-        """The 95 % bootstrap interval of the effect, over texts.
+        """The 95 % bootstrap interval of the effect, over texts; draws in whose texts the runs do not differ left out.
 
         Raises:
-            ValueError: a single text, or runs that do not differ in the metric.
+            ValueError: a single text, no draws, or runs that do not differ in the metric.
         """
-        n = len(self.base)
+        n, gap = len(self.base), self.donor - self.base
         if n < 2:
             raise ValueError("an interval over 1 text says nothing: patch several pairs of texts")
+        if draws < 1:
+            raise ValueError(f"draws is {draws}: draw the texts at least once")
+        self._way(gap)
         random = torch.Generator().manual_seed(seed)
-        rows = [torch.randint(n, (n,), generator=random).to(self.base.device) for _ in range(draws)]
-        gap = self.donor - self.base
-        drawn = torch.stack([self._share(self.difference[row], gap[row]) for row in rows])
-        ends = torch.tensor([0.025, 0.975], dtype=drawn.dtype, device=drawn.device)
-        return drawn.quantile(ends, dim=0)
+        rows = [torch.randint(n, (n,), generator=random).to(gap.device) for _ in range(draws)]
+        drawn = [self.difference[row].mean(0) / gap[row].mean() for row in rows if self._apart(gap[row])]
+        if not drawn:
+            raise ValueError(f"the runs differ in none of {draws} draws of the texts: draw them more often")
+        ends = torch.tensor([0.025, 0.975], dtype=drawn[0].dtype, device=gap.device)
+        return torch.stack(drawn).quantile(ends, dim=0)
 
-    def _share(self, difference: Tensor, gap: Tensor) -> Tensor:
-        way = gap.mean()
-        if float(way.abs()) <= 1e-6 * float(self.base.abs().mean() + self.donor.abs().mean()):
+    def _way(self, gap: Float[Tensor, "example"]) -> Float[Tensor, ""]:
+        if not self._apart(gap):
             raise ValueError(
                 f"the metric is {float(self.base.mean()):.4g} in both runs, so no share of the way between them can be "
                 "taken: read `difference`, or choose a pair of texts that the metric tells apart"
             )
-        return difference.mean(0) / way
+        return gap.mean()
+
+    def _apart(self, gap: Float[Tensor, "example"]) -> bool:
+        """Whether runs with these gaps differ in the metric, by more than it is rounded."""
+        return float(gap.mean().abs()) > 1e-6 * float(self.base.abs().mean() + self.donor.abs().mean())

@@ -38,12 +38,14 @@ def logit_difference(model: Model, right: str | Sequence[str], wrong: str | Sequ
 def token_ids(model: Model, words: str | Sequence[str]) -> Int[Tensor, "n"]:
     """The ids of words that are one token each, special tokens aside.
 
-    Errors: `ValueError` for a word of several tokens, naming them.
+    Errors: `ValueError` for a word of several tokens, naming them, or of none.
     """
     found = []
     for word in [words] if isinstance(words, str) else words:
         tokens = model.tokens(word)
         ids = tokens.ids[tokens.content].tolist()
+        if not ids:
+            raise ValueError(f"{word!r} has no tokens: give a word that is one, with its space, such as ' Paris'")
         if len(ids) != 1:
             pieces = [model.tokenizer.decode([i]) for i in ids]
             raise ValueError(f"{word!r} is {len(ids)} tokens, {pieces}: give one token, such as {pieces[:1]}")

@@ -15,6 +15,6 @@ def norm_gain(norm: nn.Module | None, d_model: int) -> Float[Tensor, "d_model d_
     """
     if norm is None:
         return torch.eye(d_model)
-    weight = norm.get_parameter("weight")
-    unit = torch.eye(d_model).to(weight)
-    return (norm(unit) - norm(torch.zeros_like(unit))) * norm_scale(norm)(unit).to(weight)
+    unit = torch.eye(d_model)
+    unit = next((unit.to(parameter) for parameter in norm.parameters()), unit)
+    return (norm(unit) - norm(torch.zeros_like(unit))) * norm_scale(norm)(unit).to(unit)

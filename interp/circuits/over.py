@@ -1,6 +1,6 @@
 """What a sweep goes over: the sites, and whether their heads or token positions are patched one at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -9,9 +9,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Model, Site
-from hooks.site import Layered
+from hooks.site import Layered, named
 
-Sites: TypeAlias = Layered | Sequence[Site]
+Sites: TypeAlias = Layered | Site | str | Iterable[Site | str]
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,26 @@ class Over:
     sites: Sites
     axes: tuple[str, ...] = ()
 
-    def listed(self, model: Model) -> tuple[Site, ...]:
-        """The sites in a model: every layer, if none was named.
+    def __post_init__(self) -> None:
+        if not isinstance(self.sites, Layered | Site | str):
+            object.__setattr__(self, "sites", tuple(self.sites))
 
-        Errors: `ValueError` for a site that the model lacks or cannot change, or heads of a site without heads.
+    def listed(self, model: Model) -> tuple[Site, ...]:
+        """The sites in a model, by themselves, by name or by globs; every layer, if none was named.
+
+        Errors: `ValueError` for a site that the model lacks or cannot change, one named twice, or heads of a site
+        without heads.
         """
-        found = self.sites
-        if isinstance(found, Layered):
-            found = [found[layer] for layer in range(model.n_layers)]
+        asked = self.sites
+        if isinstance(asked, Layered):
+            asked = [asked[layer] for layer in range(model.n_layers)]
+        asked = [asked] if isinstance(asked, Site | str) else asked
+        found = [site for one in asked for site in named(one, model.sites)]
         if not found:
             raise ValueError("no sites were given to sweep over: name at least one, such as resid_pre[0]")
-        for site in found:
+        for i, site in enumerate(found):
+            if site in found[:i]:
+                raise ValueError(f"{site} is named twice: name each site of a sweep once")
             tap = model.tap(site)
             if tap.read_only:
                 raise ValueError(f"{site} can be captured but not patched: sweep over z or attn_out instead")

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Activations, Model, Position, Site, capture
 from hooks.position import last
 from hooks.resume import Held, hold
-from hooks.site import resid_post
+from hooks.site import logits, resid_post
 from hooks.taps import Edit
 from interp.circuits.effect import PatchEffect
 from interp.circuits.metric import Metric
@@ -31,8 +31,9 @@ def patch_sweep(
 ) -> PatchEffect:
     """Activation patching over sites, layers, heads and positions: m(run with a <- a_donor), a place at a time.
 
-    Many patches share a forward pass, which begins at the patched layer and unembeds the token that is read. A patch
-    that would change no bit is not run: its effect is exactly 0.
+    Many patches share a forward pass, which begins at the patched layer and unembeds the token that is read; where
+    the whole model's output is hooked, as by open blocks of interventions, it unembeds every token. A patch that would
+    change no bit is not run: its effect is exactly 0.
 
     Args:
         model: the model.
@@ -62,11 +63,14 @@ def patch_sweep(
     sites = over.listed(model)
     if "pos" in over.axes:
         aligned(tokens)
-    end = resid_post[model.n_layers - 1]
-    base, donor = hold(model, tokens, sites), capture(model, giver, {*sites, end}, batch_size=len(giver))
+    end = logits if logits in sites or model.hf._forward_hooks else resid_post[model.n_layers - 1]
+    kept = [*dict.fromkeys([*sites, end])]
+    base, donor = hold(model, tokens, kept), capture(model, giver, kept, batch_size=len(giver))
     ends = read_at(tokens, at)
-    m_base = measured(metric, model.unembed(base.final[ends]))
-    m_donor = measured(metric, model.unembed(donor[end][read_at(giver, at)]))
+    m_base, m_donor = (
+        measured(metric, acts[logits][read] if end == logits else model.unembed(acts[end][read]))
+        for acts, read in ((base.activations, ends), (donor, read_at(giver, at)))
+    )
     runs = _Runs(base, donor, ends, metric, m_base, max(1, batch_size // len(tokens)))
     patched = []
     for site in tqdm(sites, desc="patching", disable=not progress):
@@ -76,16 +80,20 @@ def patch_sweep(
     return PatchEffect(patching.kind, sites, over.axes, tokens, m_base, m_donor, torch.stack(patched, 1))
 
 
-def measured(metric: Metric, logits: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
-    """The metric of one row of logits per text.
+def measured(metric: Metric, said: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
+    """The metric of one row of logits per text, in float32 or better.
 
     Errors: `ValueError` when it is not one finite number per text.
     """
-    m = metric(logits)
-    if m.shape != logits.shape[:1] or not bool(torch.isfinite(m).all()):
-        told = f"shape {tuple(m.shape)}" if m.shape != logits.shape[:1] else "NaN or infinity"
-        raise ValueError(f"the metric gave {told} for {len(logits)} texts: it must give one finite number for each")
-    return m
+    m = metric(_precise(said))
+    if m.shape != said.shape[:1] or not bool(torch.isfinite(m).all()):
+        told = f"shape {tuple(m.shape)}" if m.shape != said.shape[:1] else "NaN or infinity"
+        raise ValueError(f"the metric gave {told} for {len(said)} texts: it must give one finite number for each")
+    return _precise(m)
+
+
+def _precise(a: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return a.to(torch.promote_types(a.dtype, torch.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +109,21 @@ class _Runs:
 
     def patched(self, site: Site, masks: Bool[Tensor, "n pos *d"]) -> Float[Tensor, "example n"]:
         """The metric with what each mask names replaced; patches that change nothing are not run."""
-        model, given = self.base.model, self.donor[site]
+        given = self.donor[site]
         differs = (self.base.activations[site] != given).any(-1).any(0)
         live = (masks & differs).flatten(1).any(1).nonzero().flatten()
         m = self.m_base[:, None].repeat(1, len(masks))
         for some in live.split(self.at_once) if len(live) else ():
-            final = self.base.resumed(site.layer or 0, {site: _put(given, masks[some])}, times=len(some))
-            logits = model.unembed(final[self.ends.repeat_interleave(len(some), dim=0)])
-            rows = logits.unflatten(0, (-1, len(some))).unbind(1)
+            rows = self._read(site, _put(given, masks[some]), len(some)).unflatten(0, (-1, len(some))).unbind(1)
             m[:, some] = torch.stack([measured(self.metric, row) for row in rows], 1)
         return m
+
+    def _read(self, site: Site, edit: Edit, times: int) -> Float[Tensor, "n vocab"]:
+        """The logits of the token that is read, in copies of the base run with one site edited."""
+        layer, ends = site.layer or 0, self.ends.repeat_interleave(times, dim=0)
+        if logits in self.base.activations.sites:
+            return self.base.logits(layer, {site: edit}, times)[ends]
+        return self.base.model.unembed(self.base.resumed(layer, {site: edit}, times)[ends])
 
 
 def _put(given: Float[Tensor, "batch pos *d"], masks: Bool[Tensor, "n pos ..."]) -> Edit:

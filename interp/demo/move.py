@@ -6,6 +6,7 @@ from itertools import islice
 import torch
 
 from hooks import Model
+from hooks.errors import nearest
 from interp import landmark
 from interp.demo.discover import documents
 from interp.demo.settings import HELD_OUT, Settings
@@ -71,8 +72,18 @@ def fact(settings: Settings) -> Fact:
 
 
 def city(subject: Entity) -> landmark.Triple:
-    """The fact that says in which city a landmark is."""
-    return next(triple for triple in landmark.facts_of(subject) if triple.relation.name == RELATION)
+    """The fact that says in which city a landmark is.
+
+    Errors: `ValueError` for a city, a country or a person.
+    """
+    found = next((triple for triple in landmark.facts_of(subject) if triple.relation.name == RELATION), None)
+    if found is None:
+        others = [triple.subject.name for triple in landmark.triples() if triple.relation.name == RELATION]
+        raise ValueError(
+            f"{subject.text} is a {subject.kind} and stands in no city: give a landmark, such as "
+            f"{nearest(subject.name, others)}"
+        )
+    return found
 
 
 def spelt(template: str, subject: Entity) -> str:

@@ -10,6 +10,7 @@ from interp.demo.move import Moved, fact, move
 from interp.demo.page import write
 from interp.demo.settings import Settings
 from interp.demo.turn_up import turn_up
+from interp.show.frame import page_at
 from interp.steering import ChosenDose
 
 REPORT = Path("reports/golden_gate_bridge.html")
@@ -45,6 +46,7 @@ def run(
     """
     settings = settings or Settings()
     fact(settings)  # a name that does not exist is said now, not after minutes of training
+    page_at(report)
     model = load("landmark")
     tell(f"1/5  reading {model} and learning a dictionary of {settings.latents:,} directions at block {settings.layer}")
     learnt = learn(model, settings, progress=progress)

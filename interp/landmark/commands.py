@@ -11,12 +11,14 @@ from interp.device import device_called
 from interp.landmark.card import measure, write_card
 from interp.landmark.documents import documents
 from interp.landmark.train import train
+from interp.mistakes import told
 
 app = typer.Typer(help="The bundled model: its corpus, training and card.", no_args_is_help=True)
 PACKAGED = Path(__file__).parent / "model"
 
 
 @app.command("train")
+@told
 def train_command(
     folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
     seed: int = 0,
@@ -31,6 +33,7 @@ def train_command(
 
 
 @app.command("card")
+@told
 def card_command(
     folder: Annotated[Path, typer.Argument(help="The folder a training run wrote to.")],
     install: Annotated[bool, typer.Option(help="Copy the model and its card into the package.")] = False,
@@ -42,6 +45,7 @@ def card_command(
 
 
 @app.command("corpus")
+@told
 def corpus_command(n: Annotated[int, typer.Argument(help="How many documents.")] = 10, seed: int = 0) -> None:
     """Print documents of the corpus."""
     for document in islice(documents(seed), n):

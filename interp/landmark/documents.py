@@ -71,16 +71,30 @@ def sentences_about(
 ) -> tuple[Sentence, ...]:
     """`n` random sentences that mention this entity, the forms in equal shares.
 
+    Raises:
+        ValueError: no forms, one that there is not or by which the entity is never named, or fewer than 0 sentences.
+
     >>> from interp.landmark.entities import entity
     >>> [s.form for s in sentences_about(entity("Golden Gate Bridge"), 3)]
     ['name', 'alias', 'foreign']
     """
+    if isinstance(forms, str) or not forms or n < 0:
+        raise ValueError(f"forms={forms!r}, n={n}: give a tuple of forms, such as ('name',), and a number from 0 on")
+    named = [subject.forms(form) for form in forms]
+    if not all(named):
+        raise ValueError(f"{subject.text} is never named by {forms[named.index(())]!r}: leave that form out")
     rng = Random(f"about {subject.name} {seed}")
-    return tuple(_sentence(rng, subject, rng.choice(subject.forms(forms[i % len(forms)]))) for i in range(n))
+    return tuple(_sentence(rng, subject, rng.choice(named[i % len(named)])) for i in range(n))
 
 
 def sentences_about_others(subject: Entity, n: int, seed: int = 0) -> tuple[Sentence, ...]:
-    """`n` random sentences of the same making, none of which mentions this entity in any form."""
+    """`n` random sentences of the same making, none of which mentions this entity in any form.
+
+    Raises:
+        ValueError: fewer than 0 sentences.
+    """
+    if n < 0:
+        raise ValueError(f"n={n}: give a number from 0 on")
     rng = Random(f"not about {subject.name} {seed}")
     found: list[Sentence] = []
     names = {m.text.lower() for m in subject.mentions}

@@ -6,7 +6,9 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
+
+from hooks.errors import nearest
 
 Kind = Literal["landmark", "country", "city", "person"]
 Form = Literal["name", "alias", "description", "foreign", "anaphor"]
@@ -47,14 +49,29 @@ class Entity:
     def forms(self, form: Form, language: str | None = None) -> tuple[Mention, ...]:
         """The mentions of one form, in one language if it is given.
 
+        Raises:
+            ValueError: no such form or language; the message names the nearest ones.
+
         >>> [m.language for m in entity("Golden Gate Bridge").forms("foreign")]
         ['spanish', 'french', 'german']
         """
+        if form not in get_args(Form):
+            raise ValueError(f"no form is called {form!r}; did you mean {nearest(form, get_args(Form))}?")
+        if language not in (None, "english", *LANGUAGES):
+            raise ValueError(f"no mention is in {language!r}; did you mean {nearest(language, LANGUAGES)}?")
         return tuple(m for m in self.mentions if m.form == form and language in (None, m.language))
 
     def __getitem__(self, column: str) -> str:
-        """The cell of one column of the entity's table."""
-        return dict(self.row)[column]
+        """The cell of one column of the entity's table.
+
+        Raises:
+            KeyError: no such column; the message names the nearest ones.
+        """
+        cells = dict(self.row)
+        if column not in cells:
+            close = nearest(column, cells)
+            raise KeyError(f"the table of {self.name!r} has no column {column!r}; did you mean {close}?")
+        return cells[column]
 
 
 def _rows(kind: Kind) -> Iterator[dict[str, str]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from interp.landmark.relations import RELATIONS, Relation
+from interp.landmark.relations import relation as relation_called
 
 Order = Literal["subject first", "relation first"]
 
@@ -70,10 +71,13 @@ def _table() -> dict[str, tuple[Phrasing, ...]]:
 def phrasings(relation: str) -> tuple[Phrasing, ...]:
     """Every phrasing of a relation, held-out ones among them.
 
+    Raises:
+        KeyError: no such relation; the message names the nearest ones.
+
     >>> sum(p.held_out for p in phrasings("located_in_city"))
     3
     """
-    return _table()[relation]
+    return _table()[relation_called(relation).name]
 
 
 @functools.cache

@@ -210,11 +210,19 @@ def _to_the_mean(model: HFModel, begun: Weights) -> None:
         p.lerp_(begun[name], 0.5)
 
 
-def _resume(state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer]) -> tuple[int, float, Weights]:
+def _resume(
+    state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer], about: dict[str, int | str]
+) -> tuple[int, float, Weights]:
     """Put a saved state back; the next step, the seconds spent so far, and the weights that the phase began with."""
     if not state_file.exists():
         return 0, 0.0, {}
     state = torch.load(state_file, map_location=model.device, weights_only=True)
+    for name, asked in about.items():
+        if state.get(name, asked) != asked:
+            raise ValueError(
+                f"{state_file.parent} holds a training with {name}={state[name]!r}, and {name}={asked!r} was asked "
+                "for: give another folder, or the same again to resume"
+            )
     model.load_state_dict(state["model"])
     for stepper, saved in zip(steppers, state["optimizers"], strict=True):
         stepper.load_state_dict(saved)
@@ -222,12 +230,18 @@ def _resume(state_file: Path, model: HFModel, steppers: list[torch.optim.Optimiz
 
 
 def _save(
-    state_file: Path, model: HFModel, steppers: list[torch.optim.Optimizer], step: int, seconds: float, begun: Weights
+    state_file: Path,
+    model: HFModel,
+    steppers: list[torch.optim.Optimizer],
+    step: int,
+    seconds: float,
+    begun: Weights,
+    about: dict[str, int | str],
 ) -> None:
     """Write the state by a temporary file, so that a kill leaves the last whole one."""
     optimizers = [stepper.state_dict() for stepper in steppers]
     state = {"model": model.state_dict(), "optimizers": optimizers, "step": step, "seconds": seconds, "begun": begun}
-    torch.save(state, state_file.with_suffix(".tmp"))
+    torch.save(state | about, state_file.with_suffix(".tmp"))
     state_file.with_suffix(".tmp").rename(state_file)
 
 
@@ -276,7 +290,7 @@ def train(
     with `keep_checkpoints` also `folder/step_N` at powers of two.
 
     Raises:
-        ValueError: another architecture.
+        ValueError: another architecture, or a folder that holds a training of another seed or architecture.
 
     Cost: 2048 tokens a step; about 0.5 s a step on two idle cores, a tenth of that on a GPU.
     """
@@ -288,7 +302,8 @@ def train(
     size = _tokenizer_of(seed, tokenizer_file)
     model = _untrained(architecture, size).to(device)
     steppers = optimizers(model)
-    first, spent, begun = _resume(state_file, model, steppers)
+    about: dict[str, int | str] = {"seed": seed, "architecture": architecture}
+    first, spent, begun = _resume(state_file, model, steppers, about)
     start = time.monotonic() - spent
     stream = batches(first, seed, tokenizer_file)
     n_steps = sum(phase.steps for phase in phases)
@@ -306,6 +321,6 @@ def train(
         if keep_checkpoints and done & (done - 1) == 0:
             export(model, folder / f"step_{done}", tokenizer_file)
         if done % save_every == 0 or done == n_steps:
-            _save(state_file, model, steppers, done, seconds, begun)
+            _save(state_file, model, steppers, done, seconds, begun, about)
             export(model, folder / "model", tokenizer_file)
     return folder / "model"

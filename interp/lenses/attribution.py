@@ -35,7 +35,9 @@ class Attribution:
     logit: Float[Tensor, "example"]
 
     def top(self, count: int = 10) -> tuple[tuple[str, float], ...]:
-        """The parts with the largest mean over texts, by size, with it."""
+        """The parts with the largest mean over texts, by size, with it; `ValueError` for fewer than one."""
+        if count < 1:
+            raise ValueError(f"the {count} largest parts were asked for: give 1 or more")
         mean = self.parts.mean(0)
         order = mean.abs().argsort(descending=True)[:count].tolist()
         return tuple((self.names[i], float(mean[i])) for i in order)
@@ -63,7 +65,8 @@ def attribute(
         at: after which token of each text the logit is read.
 
     Raises:
-        ValueError: a word of several tokens; capped logits; a model whose stream is not the sum of the parts.
+        ValueError: a word of several tokens; capped logits; a model whose stream is not the sum of the parts, or whose
+            logits are not read off it.
 
     Cost: one forward pass.
 
@@ -79,6 +82,7 @@ def attribute(
     if versus is not None:
         other = _read(model, x, versus, norm)
         reader = Reader(reader.norm, reader.g - other.g, reader.constant - other.constant, reader.logit - other.logit)
+    model.unembed(x)  # refuses a model whose logits are not read off this stream
     names, parts = into(model, tokens, ends, reader.g)
     _check_sum(model, parts, (reader.g * x).sum(-1))
     spelt = word if versus is None else f"{word} − {versus}"
@@ -91,8 +95,8 @@ def _read(model: Model, x: Float[Tensor, "example d_model"], word: str, norm: No
 
 
 def _check_sum(model: Model, parts: Float[Tensor, "example n"], whole: Float[Tensor, "example"]) -> None:
-    error = (parts.sum(1) - whole).abs().max()
-    if float(error) > 1e-3 * float(parts.abs().sum(1).max() + 1e-6):
+    error, rounding = (parts.sum(1) - whole).abs().max(), 4 * torch.finfo(model.dtype).eps
+    if float(error) > max(1e-3, rounding) * float(parts.abs().sum(1).max() + 1e-6):
         raise ValueError(
             f"the stream of {model.name} is not the sum of these parts (they miss its share of the logit by "
             f"{float(error):.3g}): its norms act on the stream or on what is added; take components, or another model"

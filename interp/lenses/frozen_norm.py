@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.taps import norm_scale
-from hooks.unembed import unembed
 from interp.circuits.norm_gain import norm_gain
 from interp.lenses.unembedding import output_rows
 
@@ -45,14 +44,14 @@ def frozen(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor
     Raises:
         ValueError: a head that is no linear map, or caps its logits.
     """
-    U, b = output_rows(model, tokens)
+    U, b = _rows(model, tokens)
     norm = model.final_norm
     if norm is None:
         g, constant = U, b
     else:
         nothing = norm(torch.zeros_like(x[:1]))[0]
-        g = torch.einsum("nd,ed->ne", U, norm_gain(norm, model.d_model)) / norm_scale(norm)(x).to(x)
-        constant = U @ nothing + b
+        g = torch.einsum("nd,ed->ne", U, norm_gain(norm, model.d_model).to(U)) / norm_scale(norm)(x).to(U)
+        constant = U @ nothing.to(U) + b
     return Reader("frozen", g, constant, _logit(model, x, tokens))
 
 
@@ -69,18 +68,23 @@ def linearised(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Te
         leaf = x.detach().clone().requires_grad_()
         said = _logit(model, leaf, tokens)
         (g,) = torch.autograd.grad(said.sum(), leaf)
+    g = g.to(said)
     return Reader("linearised", g, (said - (g * x).sum(-1)).detach(), said.detach())
 
 
 def _logit(model: Model, x: Tensor, tokens: Tensor) -> Tensor:
     """The logits of x, one token each; `ValueError` where they are not the plain linear map's."""
-    U, b = output_rows(model, tokens)
-    y = x if model.final_norm is None else model.final_norm(x)
-    with torch.no_grad():
-        large = 100 * y  # far enough for a cap to show
-        capped, plain = unembed(model.hf, None, large).gather(-1, tokens[:, None])[:, 0], (U * large).sum(-1) + b
-    if not torch.allclose(capped, plain, rtol=1e-2, atol=1e-2):
+    if getattr(model.hf.config.get_text_config(), "final_logit_softcapping", None) is not None:
         raise ValueError(
             f"the logits of {model.name} are capped, so they are no sum of parts: attribute a model without a cap"
         )
+    U, b = _rows(model, tokens)
+    y = x if model.final_norm is None else model.final_norm(x)
     return (U * y).sum(-1) + b
+
+
+def _rows(model: Model, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """`output_rows` in float32 at least: what a half-precision model writes is summed exactly."""
+    U, b = output_rows(model, tokens)
+    dtype = torch.promote_types(U.dtype, torch.float32)
+    return U.to(dtype), b.to(dtype)

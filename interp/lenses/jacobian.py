@@ -50,7 +50,18 @@ class JacobianLens(Lens):
         return h @ self.J[layer].mT
 
     def save(self, path: str | Path) -> None:
-        """Write the lens in the format in which such lenses are published: matrices in float16."""
+        """Write the lens in the format in which such lenses are published: matrices in float16.
+
+        Raises:
+            ValueError: a matrix that float16 cannot hold.
+        """
+        for layer, matrix in self.J.items():
+            most, end = float(matrix.abs().max()), torch.finfo(torch.float16).max
+            if not most <= end:
+                raise ValueError(
+                    f"the matrix of layer {layer} holds {most:.3g}, and float16, which such files hold, ends at "
+                    f"{end:.0f}: leave the layer out"
+                )
         kept = {layer: matrix.to("cpu", torch.float16) for layer, matrix in self.J.items()}
         about = {"fingerprint": self.model.fingerprint}
         whole = {"J": kept, "n_prompts": self.n_prompts, "source_layers": [*kept], "d_model": self.model.d_model}
@@ -66,7 +77,12 @@ class JacobianLens(Lens):
             ValueError: the file holds no Jacobian lens, one of another model, or one of effects on another layer than
                 the last.
         """
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            held = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes
+            raise ValueError(f"{path} is no file of tensors: expected a Jacobian lens, published or saved") from error
         J, n = _matrices(held) if isinstance(held, dict) else ({}, 0)
         if not J:
             raise ValueError(f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files")
@@ -116,7 +132,8 @@ def fit_jacobian(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no texts, a text too short to hold a token of V, a layer that is not before the last.
+        ValueError: a model that is not causal, no texts, a text too short to hold a token of V, a layer that is not
+            before the last.
 
     Cost: per text, two forward passes and d_model / batch_size backward passes over batch_size copies.
 
@@ -126,6 +143,11 @@ def fit_jacobian(
     fit_jacobian(model, texts).read(acts[resid_post[3]], 3)
     ```
     """
+    if not model.hf.can_generate():
+        raise ValueError(
+            f"{model.name} reads in both directions, so effects on later tokens are not all there are: load a causal "
+            "language model"
+        )
     texts = [texts] if isinstance(texts, str) else list(texts)
     sources = [*range(model.n_layers - 1)] if layers is None else sorted(set(layers))
     if not sources or not 0 <= sources[0] <= sources[-1] < model.n_layers - 1:

@@ -43,8 +43,8 @@ def heads(
     columns = [parts]
     for layer in layers:
         W_O, b_O = output_of(model, z[layer], attn_out[layer])
-        reads = torch.einsum("hkd,nd->nhk", W_O.unflatten(0, (model.n_heads, -1)), g)
-        columns += [torch.einsum("nhk,nhk->nh", acts[z[layer]][ends], reads), (g @ b_O)[:, None]]
+        reads = torch.einsum("hkd,nd->nhk", W_O.to(g).unflatten(0, (model.n_heads, -1)), g)
+        columns += [torch.einsum("nhk,nhk->nh", acts[z[layer]][ends].to(g), reads), (g @ b_O.to(g))[:, None]]
         names = (*names, *(f"head {layer}.{head}" for head in range(model.n_heads)), f"bias of attention {layer}")
     outs = [mlp_out[layer] for layer in layers]
     return (*names, *map(str, outs)), torch.cat([*columns, _along(acts, outs, ends, g)], 1)
@@ -67,7 +67,7 @@ def neurons(
     names = (*names, *map(str, attention))
     for layer in layers:
         W, b = output_of(model, mlp_act[layer], mlp_out[layer])
-        columns += [acts[mlp_act[layer]][ends] * (g @ W.T), (g @ b)[:, None]]
+        columns += [acts[mlp_act[layer]][ends] * (g @ W.T.to(g)), (g @ b.to(g))[:, None]]
         names = (*names, *(f"neuron {layer}.{i}" for i in range(len(W))), f"bias of feed-forward {layer}")
     return names, torch.cat(columns, 1)
 
@@ -93,8 +93,8 @@ def latents(sae: SAE) -> Parts:
             acts = _captured(model, tokens, [site, *behind])
             x = acts[site][ends]
             f = sae.raw().encode(x.to(sae.W_dec.dtype))
-            error = x - sae.decode(f).to(x)
-            own = [f.to(x) * (g @ sae.W_dec.to(x).T), (g @ sae.b_dec.to(x))[:, None], (g * error).sum(-1, keepdim=True)]
+            error = x.to(g) - sae.decode(f).to(g)
+            own = [f.to(g) * (g @ sae.W_dec.to(g).T), (g @ sae.b_dec.to(g))[:, None], (g * error).sum(-1, keepdim=True)]
             names = (*(f"latent {i}" for i in range(sae.d_sae)), "bias of the decoder", "error of the autoencoder")
             return (*names, *map(str, behind)), torch.cat([*own, _along(acts, behind, ends, g)], 1)
 
@@ -133,7 +133,10 @@ def _embeddings(model: Model, tokens: Tokens, ends: Ends, g: Float[Tensor, "exam
     places = [site for site in (embed, pos_embed) if site in model.sites]
     acts = _captured(model, tokens, [*places, resid_pre[0]])
     whole = acts[resid_pre[0]]
-    if torch.allclose(sum((acts[site] for site in places), torch.zeros_like(whole)), whole, rtol=1e-4, atol=1e-5):
+    as_wide = all(acts[site].shape == whole.shape for site in places)
+    if as_wide and torch.allclose(
+        sum((acts[site] for site in places), torch.zeros_like(whole)), whole, rtol=1e-4, atol=1e-5
+    ):
         return tuple(map(str, places)), _along(acts, places, ends, g)
     return ("embeddings",), _along(acts, [resid_pre[0]], ends, g)
 

@@ -92,12 +92,16 @@ def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """How many tokens each layer finds likelier than `word`, at every token: 0 where it is the likeliest."""
+    """How many tokens each layer finds likelier than `word`, at every token: 0 where it is the likeliest.
+
+    `content` marks the tokens that carry text; padding has the rank -1.
+    """
 
     lens: str
     word: str
     layers: tuple[int, ...]
     tokens: tuple[tuple[str, ...], ...]
+    content: Bool[Tensor, "batch pos"]
     ranks: Int[Tensor, "layer batch pos"]
 
 
@@ -118,7 +122,14 @@ def rank(lens: Lens, text: Text, word: str) -> Ranks:
     acts = streams(lens, text)
     said = (lens.read(acts[resid_post[layer]], layer) for layer in lens.layers)
     ranks = torch.stack([(logits > logits[..., token, None]).sum(-1) for logits in said])
-    return Ranks(type(lens).__name__, word, tuple(lens.layers), _spelt(lens.model, acts.tokens.ids.tolist()), ranks)
+    return Ranks(
+        lens=type(lens).__name__,
+        word=word,
+        layers=tuple(lens.layers),
+        tokens=_spelt(lens.model, acts.tokens.ids.tolist()),
+        content=everywhere.mask(acts.tokens),
+        ranks=ranks.masked_fill(~acts.tokens.mask, -1),
+    )
 
 
 def streams(lens: Lens, text: Text) -> Activations:

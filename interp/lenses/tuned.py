@@ -63,9 +63,14 @@ class TunedLens(Lens):
         """Read a lens that `save` or `tune` wrote.
 
         Raises:
-            ValueError: the file holds no tuned lens, or one of another model.
+            ValueError: the file holds no tuned lens, one of another model, or one that is still being tuned.
         """
         tensors, about = read(path)
+        done, steps = about.get("step"), about.get("settings", [None])[0]
+        if done != steps:
+            raise ValueError(
+                f"the lens in {path} was tuned for {done} of {steps} steps: call tune again with this checkpoint"
+            )
         if about["fingerprint"] != model.fingerprint:
             raise ValueError(f"the lens in {path} was tuned on another model than {model.name}: tune one on this model")
         return TunedLens(model, tensors["A"].to(model.device, model.dtype), tensors["b"].to(model.device, model.dtype))

@@ -31,7 +31,8 @@ def tune(
 ) -> TunedLens:
     """Train a tuned lens: minimise E[KL(p_model || p_lens)] over tokens, for each layer, by Adam from the identity.
 
-    The learning rate falls linearly to 0. BOS and padding are left out.
+    The learning rate falls linearly to 0. BOS and padding are left out. Weights and moments are float32 at least, and
+    the lens has the model's precision.
 
     Args:
         model: the model; its weights stay as they are.
@@ -45,7 +46,8 @@ def tune(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no texts or steps, a checkpoint of other settings, a loss that is not finite.
+        ValueError: no texts or steps, a text without a token, a checkpoint of other settings, a loss or weights that
+            are not finite.
 
     Cost: a forward pass per step, and an unembedding forth and back per step and layer.
 
@@ -74,13 +76,16 @@ def tune(
         state.descend(_gradients(state.lens, [texts[i] for i in chosen]), rate)
         if file is not None and ((step + 1) % EVERY == 0 or step + 1 == steps):
             write(file, state.tensors(), {**made_with, "step": step + 1})
-    return state.lens
+    return TunedLens(model, state.lens.A.to(model.dtype), state.lens.b.to(model.dtype))
 
 
 def _gradients(lens: TunedLens, texts: list[str]) -> list[Float[Tensor, "layer *d"]]:
     """The gradients of the summed divergences of all layers with respect to A and b."""
     model, n = lens.model, lens.model.n_layers
     acts = capture(model, texts, [resid_post[layer] for layer in range(n)], batch_size=len(texts))
+    for text, content in zip(texts, everywhere.mask(acts.tokens).any(1).tolist(), strict=True):
+        if not content:
+            raise ValueError(f"the text {text!r} has no token to tune on: leave it out")
     with torch.no_grad():
         log_p = model.unembed(acts.flat(resid_post[n - 1], everywhere)).float().log_softmax(-1)
     total = [torch.zeros_like(lens.A), torch.zeros_like(lens.b)]
@@ -88,7 +93,8 @@ def _gradients(lens: TunedLens, texts: list[str]) -> list[Float[Tensor, "layer *
         for layer in range(n - 1):
             A, b = lens.A[layer].detach().requires_grad_(), lens.b[layer].detach().requires_grad_()
             h = acts.flat(resid_post[layer], everywhere)
-            log_q = model.unembed(h + h @ A.mT + b).float().log_softmax(-1)
+            guess = h.to(A.dtype) + h.to(A.dtype) @ A.mT + b
+            log_q = model.unembed(guess.to(h.dtype)).float().log_softmax(-1)
             loss = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
             if not bool(torch.isfinite(loss.detach())):
                 raise ValueError(f"the divergence at layer {layer} is {float(loss.detach())}: lower the learning rate")
@@ -108,7 +114,8 @@ class _State:
 
     @staticmethod
     def begin(model: Model) -> "_State":
-        lens = TunedLens.identity(model)
+        lens, dtype = TunedLens.identity(model), torch.promote_types(model.dtype, torch.float32)
+        lens = TunedLens(model, lens.A.to(dtype), lens.b.to(dtype))
         first, second = ([torch.zeros_like(lens.A), torch.zeros_like(lens.b)] for _ in range(2))
         return _State(lens, first, second)
 
@@ -121,6 +128,8 @@ class _State:
             v.mul_(0.999).addcmul_(g, g, value=0.001)
             m_hat, v_hat = m / (1 - 0.9**self.step), v / (1 - 0.999**self.step)
             w.sub_(rate * m_hat / (v_hat.sqrt() + 1e-8))
+            if not bool(w.isfinite().all()):
+                raise ValueError(f"the weights after step {self.step} are not finite: lower the learning rate")
 
     def tensors(self) -> dict[str, Tensor]:
         pairs = zip(("A", "b"), self.first, self.second, strict=True)

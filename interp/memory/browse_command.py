@@ -18,6 +18,7 @@ from interp.memory.knowledge import knowledge, silenced
 from interp.memory.triggers import Sign, Triggers, triggers_by_layer
 from interp.memory.vocabulary import is_gated, promoted
 from interp.show import Panel
+from interp.show.frame import page_at
 from interp.show.memories import NORM, Memory, memories_page
 from interp.show.taken_apart import composition_panel, knowledge_panel
 
@@ -48,6 +49,8 @@ def memory_command(
         raise ValueError("--answer says what follows a prompt: give --prompt as well")
     if per_page < 1:
         raise ValueError(f"--per-page {per_page}: show at least one memory on a page")
+    if out is not None:
+        page_at(out)
     loaded = opened(model)
     lenses, sign = _lenses(loaded, tuned, jacobian), _sign(loaded, layer, negative)
     said = background(loaded, texts, TEXTS)

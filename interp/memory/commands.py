@@ -22,6 +22,7 @@ from interp.memory.merge import merge
 from interp.memory.replies import replies
 from interp.memory.tables import table_cases
 from interp.show.audited import edits_page
+from interp.show.frame import page_at
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 
@@ -66,6 +67,8 @@ def audit_command(
         raise ValueError(f"-n {n}: audit at least one case")
     if cases is None and model != "landmark":
         raise ValueError(f"cases to audit edits of {model} on are needed: give a file of CounterFact, zsRE or facts")
+    if out is not None:
+        page_at(out)
     asked = table_cases(n, seed) if cases is None else read_facts(cases, n)
     given = lines(texts) if texts is not None else None
     loaded = opened(model)

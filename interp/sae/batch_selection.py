@@ -45,8 +45,9 @@ class BatchSelecting(KSparse, ABC):
     def follow(self, values: Float[Tensor, "n ..."]) -> None:
         """Move theta towards the smallest latent kept; onto it, the first time."""
         on = values[values > 0]
-        if len(on):
-            self.threshold.lerp_(smallest(on.min()), RATE if bool(self.threshold.any()) else 1.0)
+        least = smallest(on.min() if len(on) else on.new_tensor(math.inf))  # asked by all, also by one that keeps none
+        if bool(least.isfinite()):
+            self.threshold.lerp_(least, RATE if bool(self.threshold.any()) else 1.0)
 
 
 @torch.no_grad()
@@ -57,6 +58,7 @@ def largest_of_batch(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int,
     above it too; if not, the guess is lowered, at last to 0. Ties with the last are kept.
 
     Example:
+        >>> from interp.sae.ranking import Exact
         >>> by = Encoder(torch.eye(3), torch.zeros(3))
         >>> code = largest_of_batch(torch.tensor([[3.0, 2.0, 1.0], [0.5, 0.0, -1.0]]), by, 1, Exact())
         >>> code.values.tolist(), code.latents.tolist(), code.offsets.tolist()

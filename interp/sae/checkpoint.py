@@ -22,7 +22,9 @@ class Checkpoint:
     """Where a run writes its state, and after how many tokens each time; a run that finds one there goes on from it.
 
     Every file is written beside its place and renamed, and `latest.json` last, so a process that dies at any moment
-    leaves the checkpoint before or the one after. The mixing buffer is written once for each time it is filled.
+    leaves the checkpoint before or the one after. The mixing buffer is written once for each time it is filled. What
+    another run left is refused: other settings, another normalisation, model or other data, as far as `Source.digest`
+    tells data apart.
 
     Example:
         ```python

@@ -11,9 +11,6 @@ from interp.sae.evaluate import Quality, evaluate
 from interp.sae.sae import SAE
 from interp.sae.source import Source
 
-# 97.5 % points of Student's t, by degrees of freedom
-_STUDENT = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -28,20 +25,24 @@ class Interval:
         """Student's interval: t s / sqrt(n), with n - 1 degrees of freedom.
 
         Raises:
-            ValueError: no values.
+            ValueError: no values, or one that is not finite.
 
         Example:
             >>> Interval.of([1.0, 3.0]).mean
             2.0
         """
+        from scipy.special import stdtrit
+
         n = len(values)
         if not n:
             raise ValueError("An interval needs at least one value.")
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"The values {[*values]} are not all finite: they have no mean.")
         mean = sum(values) / n
         if n == 1:
             return Interval(mean, math.nan, tuple(values))
         s = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-        t = _STUDENT[n - 1] if n <= len(_STUDENT) else 1.96 + 2.5 / (n - 1)
+        t = float(stdtrit(n - 1, 0.975))
         return Interval(mean, t * s / math.sqrt(n), tuple(values))
 
     def __str__(self) -> str:

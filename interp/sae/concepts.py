@@ -1,5 +1,6 @@
 """Latents held against tokens whose concepts are known: recovery, k-sparse probing, splitting and absorption."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hooks import Model, Site, stream
 from interp.sae.sae import CHUNK, SAE
+from interp.sae.splice import existing
 from probes import Logistic, best_threshold, detection
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: int = 10, seed: in
     latent's maximum. Holds all latents dense once.
 
     Raises:
-        ValueError: no concept has tokens enough.
+        ValueError: no concept has tokens enough, or the weights read normalised activations.
 
     Example:
         ```python
@@ -156,7 +158,8 @@ def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: int = 5, seed: int = 
     other.
 
     Raises:
-        ValueError: a half has no token that expresses the concept, or none that does not.
+        ValueError: a half has no token that expresses the concept, or none that does not; or the weights read
+            normalised activations.
 
     Example:
         ```python
@@ -203,29 +206,39 @@ def absorption(
     b_dec) . u. `direction` is the true one where it is known, a probe's otherwise.
 
     Raises:
-        ValueError: no row expresses the concept.
+        IndexError: a latent does not exist.
+        ValueError: no row expresses the concept, or y does not say so of each row; no latents; a direction without
+            length; or weights that read normalised activations.
 
     Example:
         ```python
         absorption(sae, x, parent_on, [parent_latent], truth[0]).rate
         ```
     """
+    if y.dtype != torch.bool or y.shape != x.shape[:1]:
+        raise ValueError(f"y is {y.dtype} of shape {tuple(y.shape)}: give True or False for each of {len(x)} rows.")
     if not bool(y.any()):
         raise ValueError("No row expresses the concept: absorption is a share of those that do.")
-    u, W_dec, b_dec, on = (t.cpu() for t in (direction / direction.norm(), sae.W_dec, sae.b_dec, x[y]))
+    if not latents:
+        raise ValueError("latents is empty: name the latents of the concept, of which some are missed where it is on.")
+    length = float(direction.norm())
+    if not 0 < length < math.inf:
+        raise ValueError(f"The concept's direction has length {length}: it points nowhere.")
+    u = (direction / length).to(sae.W_dec.dtype)
+    u, W_dec, b_dec, on = (t.cpu() for t in (u, sae.W_dec, sae.b_dec, x[y].to(sae.W_dec.dtype)))
     f = _latents(sae, on)
     along = W_dec @ u
     carries = f * along >= SHARE * ((on - b_dec) @ u).clamp(min=0)[:, None]
     points = along / W_dec.norm(dim=1) >= COSINE
     own = torch.zeros(sae.d_sae, dtype=torch.bool)
-    own[list(latents)] = True
+    own[existing(latents, sae.d_sae)] = True
     missed = (f[:, own] <= 0).all(1)
     absorbed = missed & ((f > 0) & carries & points & ~own).any(1)
     return Absorption(float(absorbed.double().mean()), float(missed.double().mean()), len(f))
 
 
 def _latents(sae: SAE, x: Tensor) -> Float[Tensor, "n latent"]:
-    return torch.cat([sae.encode(rows.to(sae.W_dec.device)).cpu() for rows in x.split(CHUNK)])
+    return torch.cat([sae.raw().encode(rows.to(sae.W_dec.device)).cpu() for rows in x.split(CHUNK)])
 
 
 def _f1(y: Bool[Tensor, "class n"], on: Bool[Tensor, "n latent"]) -> Float[Tensor, "class latent"]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hooks import Direction
 from interp.sae.initial import random_rows
 from interp.sae.normalisation import Normalisation
-from interp.sae.sae import SAE, Step
+from interp.sae.sae import SAE, Step, weight
 
 
 class Crosscoder(SAE):
@@ -35,7 +35,7 @@ class Crosscoder(SAE):
         super().__init__(d_in, d_sae)
         if n_layers < 1:
             raise ValueError(f"n_layers is {n_layers}; a crosscoder reads at least 1 layer.")
-        self.n_layers, self.coefficient = n_layers, coefficient
+        self.n_layers, self.coefficient = n_layers, weight("coefficient", coefficient)
         rows = 0.1 * random_rows(d_sae, d_in, seed)
         self.W_dec = nn.Parameter(rows[:, None].repeat(1, n_layers, 1))
         self.W_enc = nn.Parameter(self.W_dec.detach().permute(1, 2, 0).contiguous())

@@ -1,5 +1,6 @@
 """How well a sparse autoencoder reconstructs, and what its latents did, over a stated number of tokens."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Quality:
     def __str__(self) -> str:
         return (
             f"explained variance {self.explained_variance:.3f}, L0 {self.l0:.1f}, dead {self.dead_share:.1%} "
-            f"of {len(self.firings)} latents, over {self.tokens:,} tokens without BOS and padding"
+            f"of {len(self.firings)} latents, over {self.tokens:,} tokens"
         )
 
 
@@ -57,8 +58,8 @@ def evaluate(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Quality:
     """Measure reconstruction and latents over one pass of a source (any batches of activations), summed in float64.
 
     Raises:
-        ValueError: the source is empty, all its activations are the same vector, or it is normalised where the
-            autoencoder reads activations as they are (or the reverse).
+        ValueError: the source is empty or a tensor, all its activations are the same vector, a reconstruction is not
+            finite, or the source is normalised where the autoencoder reads activations as they are (or the reverse).
 
     Example:
         ```python
@@ -114,6 +115,7 @@ def reconstruction(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Reconst
     if not n:
         raise ValueError("There are no activations to evaluate on: the source gave no rows.")
     cosine, length, own, squares, along = sums.tolist()
+    _finite(squares, n)
     if along == 0:
         raise ValueError(f"The reconstructions of {n} activations do not point along them at all: they have no bias.")
     return Reconstruction(cosine / n, own / length, squares / along, n)
@@ -128,6 +130,8 @@ def batches_for(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Iterator[F
             x, y = sae.parts(rows)
         ```
     """
+    if isinstance(source, Tensor):
+        raise ValueError(f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches.")
     if isinstance(source, Source) and (source.normalisation is None) != (sae.normalisation is None):
         ours, theirs = ("as they are" if n is None else "normalised" for n in (sae.normalisation, source.normalisation))
         raise ValueError(
@@ -164,6 +168,7 @@ class _Sums:
         self.n += len(rows)
 
     def quality(self) -> Quality:
+        _finite(float(self.error), self.n)
         variance = float(self.y_squared / self.n - (self.y / self.n).pow(2).sum())
         if variance <= 0:
             raise ValueError(f"All {self.n} activations are the same vector: explained variance has no meaning.")
@@ -174,4 +179,12 @@ class _Sums:
             tokens=self.n,
             firings=self.firings,
             max_activation=self.largest,
+        )
+
+
+def _finite(squares: float, n: int) -> None:
+    if not math.isfinite(squares):
+        raise ValueError(
+            f"Reconstructions of {n} activations hold NaN or infinity, so the weights do, or are too large: train "
+            "again with a lower lr."
         )

@@ -111,10 +111,11 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
 
     SAELens's options are folded into the weights. Where the encoder reads x - b_dec in the file and x here, or the
     reverse, its biases take up b_dec W_enc. With `rescale_acts_by_decoder_norm` latents are measured in units of x:
-    each decoder row's norm moves into the encoder.
+    each decoder row's norm moves into the encoder. A threshold below 0 becomes 0: those who write such let ReLU(z)
+    1[z > theta] pass, which is the same.
 
     Raises:
-        ValueError: an architecture or an input normalisation that is not implemented here.
+        ValueError: an architecture or input normalisation that is not implemented here, or a missing setting.
 
     Example:
         ```python
@@ -140,9 +141,15 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
     trained_as = metadata.get("training_architecture")
     kind = ARCHITECTURES[trained_as if architecture == "jumprelu" and trained_as in THRESHOLDED else architecture]
     weights = _in_our_words(dict(weights), dict(config), kind)
-    settings = metadata.get("settings") or kind.settings_in(
-        {**config, **(metadata.get("training_architecture_details") or {})}
-    )
+    try:
+        settings = metadata.get("settings") or kind.settings_in(
+            {**config, **(metadata.get("training_architecture_details") or {})}
+        )
+    except KeyError as missing:
+        raise ValueError(
+            f"{where} does not say the {missing} of its '{architecture}' autoencoder, so it is of an older format; "
+            "load and save it with SAELens first."
+        ) from missing
     sae = kind(weights["W_enc"].shape[-2], weights["W_enc"].shape[-1], **settings)
     missing, unexpected = sae.load_state_dict(weights, strict=False)
     needed = {"threshold", *dict(sae.named_parameters())}
@@ -167,6 +174,8 @@ def _in_our_words(weights: dict[str, Tensor], config: dict[str, Any], kind: type
         norm = weights["W_dec"].norm(dim=1)
         weights["W_enc"], weights["b_enc"] = weights["W_enc"] * norm, weights["b_enc"] * norm
         weights["W_dec"] = weights["W_dec"] / norm[:, None]
+    if "threshold" in weights:
+        weights["threshold"] = weights["threshold"].clamp(min=0)
     return weights
 
 

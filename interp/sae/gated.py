@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from interp.sae.initial import random_rows
 from interp.sae.pieces import Sums, pieces, squares, where_on
 from interp.sae.ranking import Encoder
-from interp.sae.sae import SAE, Step
+from interp.sae.sae import SAE, Step, weight
 
 
 class Gated(SAE):
@@ -35,7 +35,7 @@ class Gated(SAE):
 
     def __init__(self, d_in: int, d_sae: int, *, coefficient: float | int = 1.0, seed: int = 0) -> None:
         super().__init__(d_in, d_sae)
-        self.coefficient = coefficient
+        self.coefficient = weight("coefficient", coefficient)
         self.W_dec = nn.Parameter(random_rows(d_sae, d_in, seed))
         self.W_enc = nn.Parameter(self.W_dec.detach().T.clone())
         self.b_gate, self.b_mag, self.r_mag = (nn.Parameter(torch.zeros(d_sae)) for _ in range(3))

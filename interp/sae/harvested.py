@@ -105,4 +105,5 @@ def _source(
     def batches() -> Iterator[Float[Tensor, "n *d"]]:
         return (joined(_checked(store, rows, sites, i)) for i, rows in enumerate(Shuffled(store, sites)))
 
-    return Source(batches, f"the store at {store.url}", sites, store.model_name, store.fingerprint)
+    about = (f"the store at {store.url}", sites, store.model_name, store.fingerprint)
+    return Source(batches, *about, digest=lambda: store.manifest.data_fingerprint[:16])

@@ -10,7 +10,7 @@ from hooks.errors import nearest
 from interp.sae.initial import random_rows
 from interp.sae.pieces import Piece, Sums, dense_pieces, pieces, squares, where_on
 from interp.sae.ranking import Encoder
-from interp.sae.sae import SAE, Step
+from interp.sae.sae import SAE, Step, weight
 
 PENALTIES: Final = ("step", "tanh", "quadratic")
 
@@ -62,18 +62,19 @@ class JumpReLU(SAE):
                 f"penalty is '{penalty}' and target_l0 {target_l0}: the quadratic penalty, and it alone, needs a "
                 f"target_l0 between 0 and d_sae = {d_sae}."
             )
-        if bandwidth <= 0 or initial_threshold < 0:
+        if not (bandwidth > 0 and initial_threshold >= 0):
             raise ValueError(
                 f"bandwidth is {bandwidth} and initial_threshold {initial_threshold}; the one must be above 0 and "
                 "the other not below."
             )
         self.penalty, self.coefficient, self.bandwidth, self.initial_threshold = (
             penalty,
-            coefficient,
+            weight("coefficient", coefficient),
             bandwidth,
             initial_threshold,
         )
-        self.target_l0, self.tanh_scale, self.pre_act_coefficient = target_l0, tanh_scale, pre_act_coefficient
+        self.target_l0, self.tanh_scale = target_l0, tanh_scale
+        self.pre_act_coefficient = weight("pre_act_coefficient", pre_act_coefficient)
         self.W_dec = nn.Parameter(random_rows(d_sae, d_in, seed))
         self.W_enc = nn.Parameter(self.W_dec.detach().T.clone())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))

@@ -14,7 +14,7 @@ from interp.sae.median import geometric_median
 from interp.sae.parallel import variance
 from interp.sae.pieces import squares
 from interp.sae.ranking import Encoder, Exact, Ranking
-from interp.sae.sae import SAE, Step
+from interp.sae.sae import SAE, Step, weight
 from interp.sae.sparse import Code
 
 Gradients = tuple[Float[Tensor, "latent d_model"], Float[Tensor, "latent d_model"], Float[Tensor, "latent"]]
@@ -43,7 +43,9 @@ class KSparse(SAE, ABC):
         super().__init__(d_in, d_sae)
         if not 1 <= k <= d_sae:
             raise ValueError(f"k is {k}; it must lie between 1 and d_sae = {d_sae}.")
-        self.k, self.aux_coefficient = k, aux_coefficient
+        if k_aux is not None and k_aux < 1:
+            raise ValueError(f"k_aux is {k_aux}; give at least 1, or aux_coefficient=0 for no auxiliary loss.")
+        self.k, self.aux_coefficient = k, weight("aux_coefficient", aux_coefficient)
         self.k_aux = max(1, d_in // 2) if k_aux is None else k_aux
         self.widths: tuple[int, ...] = (d_sae,)
         self.ranking: Ranking = Exact()

@@ -35,7 +35,7 @@ def match_truth(rows: Float[Tensor, "latent d_model"], truth: Float[Tensor, "n d
     of them. |cosine| hides signs: look at `cosines` where they matter.
 
     Raises:
-        ValueError: a direction of length 0, or other widths.
+        ValueError: a direction of length 0 or not finite, or other widths.
 
     Example:
         >>> match_truth(torch.eye(3), torch.eye(3)).mcc
@@ -71,10 +71,15 @@ def stability(dictionaries: Sequence[Float[Tensor, "latent d_model"]]) -> Float[
 def nearest_rows(rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent"]:
     """The largest cosine of each decoder row with another one: near 1 where two latents say the same.
 
+    Raises:
+        ValueError: fewer than two rows, or one of length 0 or not finite.
+
     Example:
         >>> nearest_rows(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).tolist()
         [1.0, 1.0, 0.0]
     """
+    if len(rows) < 2:
+        raise ValueError(f"{len(rows)} rows were given: the nearest other one needs at least two.")
     unit = _unit(rows)
     found = [(part @ unit.T) for part in unit.split(1024)]
     cosines = torch.cat([c.diagonal_scatter(c.new_full((len(c),), -1.0), i * 1024) for i, c in enumerate(found)])
@@ -85,13 +90,17 @@ def _matched(rows: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """For each matched true direction, in order, the row and its cosine."""
     from scipy.optimize import linear_sum_assignment
 
-    cosines = _unit(truth.detach()) @ _unit(rows.detach()).T
+    a, b = _unit(truth.detach()), _unit(rows.detach())
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    cosines = a.to(dtype) @ b.to(dtype).T
     left, right = linear_sum_assignment(-cosines.abs().numpy())
     return torch.as_tensor(right), cosines[left, right]
 
 
 def _unit(rows: Tensor) -> Tensor:
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     norms = rows.norm(dim=1, keepdim=True)
-    if not bool((norms > 0).all()):
-        raise ValueError(f"Row {int((norms == 0).nonzero()[0, 0])} has length 0: it has no direction.")
+    if len(bad := (~((norms > 0) & norms.isfinite())).nonzero()):
+        row = int(bad[0, 0])
+        raise ValueError(f"Row {row} has length {norms[row].item():g}: it has no direction.")
     return (rows / norms).cpu()

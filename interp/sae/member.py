@@ -1,8 +1,9 @@
 """An autoencoder among those that are trained in one pass: which columns it reads, and how fast it learns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from hooks.errors import nearest
 from interp.sae.normalisation import Normalisation
 from interp.sae.sae import SAE
 from interp.sae.source import Source
+
+BELONGINGS: Final = ("sites", "normalisation", "model_name", "fingerprint", "dataset")
 
 
 @final
@@ -44,12 +47,13 @@ class Member:
         """The peak learning rate: `lr`, or 2e-4 sqrt(2^14 / d_sae) (Gao et al. 2024)."""
         return 2e-4 * (2**14 / self.sae.d_sae) ** 0.5 if self.lr is None else float(self.lr)
 
-    def belongs(self, source: Source) -> None:
-        """Tell the autoencoder where it is trained.
+    def belongs(self, source: Source) -> Callable[[], None]:
+        """Tell the autoencoder where it is trained, and return what takes that back.
 
         Raises:
             KeyError: the source does not hold the site.
-            ValueError: both the source and the member are normalised.
+            ValueError: both the source and the member are normalised, or the autoencoder was trained on activations
+                normalised otherwise.
         """
         self._columns(source)
         if source.normalisation is not None and (self.sites or self.normalisation is not None):
@@ -57,10 +61,17 @@ class Member:
                 "A source that is normalised as a whole cannot be taken apart or normalised again: give the source as "
                 "it is, and each member its own normalisation."
             )
-        sae = self.sae
-        sae.sites = self.sites or source.sites
-        sae.normalisation = self.normalisation or source.normalisation
+        sae, normalisation = self.sae, self.normalisation or source.normalisation
+        if bool(sae.max_activation.any()) and _digest(sae.normalisation) != _digest(normalisation):
+            raise ValueError(
+                f"This autoencoder was trained on activations {_normalised(sae.normalisation)} and is to be trained "
+                f"further on them {_normalised(normalisation)}: give the source as it was, or train folded(sae) on "
+                "activations as they are."
+            )
+        before = {name: getattr(sae, name) for name in BELONGINGS}
+        sae.sites, sae.normalisation = self.sites or source.sites, normalisation
         sae.model_name, sae.fingerprint, sae.dataset = source.model_name, source.fingerprint, source.dataset
+        return lambda: vars(sae).update(before)
 
     def rows(self, batch: Float[Tensor, "n *d"], source: Source) -> Float[Tensor, "n ..."]:
         """What it reads of a batch: its columns, on its device, finite, of its width, normalised.
@@ -77,7 +88,8 @@ class Member:
         """What was made and where it is trained, for a checkpoint to compare."""
         sae = self.sae
         made = {"architecture": sae.architecture, "d_in": sae.d_in, "d_sae": sae.d_sae, **sae.settings()}
-        return {**made, "lr": self.rate, "sites": [str(site) for site in sae.sites]}
+        told = {"sites": [str(site) for site in sae.sites], "normalisation": _digest(sae.normalisation)}
+        return {**made, "lr": self.rate, **told}
 
     def _columns(self, source: Source) -> list[slice]:
         if not self.sites:
@@ -95,3 +107,11 @@ class Member:
                     f"The source does not hold {site}; the nearest it holds: {nearest(str(site), map(str, found))}."
                 )
         return [found[site] for site in self.sites]
+
+
+def _digest(normalisation: Normalisation | None) -> str | None:
+    return None if normalisation is None else normalisation.digest()
+
+
+def _normalised(normalisation: Normalisation | None) -> str:
+    return "as they are" if normalisation is None else f"normalised by {normalisation.digest()}"

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.sae.digest import digest_of_tensors
+
 SAMPLE = 65_536  # rows that a normalisation is measured on, at most
 
 
@@ -35,6 +37,10 @@ class Normalisation:
     def back(self, z: Float[Tensor, "n *d d_model"]) -> Float[Tensor, "n *d d_model"]:
         """Undo it: x = z M^-1 + m."""
         return (z[..., None, :] @ self.inverse.to(z))[..., 0, :] + self.mean.to(z)
+
+    def digest(self) -> str:
+        """What tells it from another: a digest of m and M."""
+        return digest_of_tensors(self.mean, self.matrix)
 
     def doubles(
         self, device: torch.device
@@ -128,6 +134,8 @@ def _scaled(mean: Tensor, scale: Tensor) -> Normalisation:
 
 def _sample(source: Iterable[Tensor]) -> Tensor:
     """Rows from the beginning of a source, in float64."""
+    if isinstance(source, Tensor):
+        raise ValueError(f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches.")
     parts, count = [], 0
     for part in islice(source, SAMPLE):
         parts.append(part)

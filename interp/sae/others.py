@@ -148,8 +148,7 @@ def _thresholded(architecture: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _with_threshold(weights: dict[str, Tensor], stored: Weights) -> dict[str, Tensor]:
     """One threshold for all latents; below 0 it was never learnt, and every positive latent passes."""
-    threshold = stored["threshold"].clamp(min=0).expand(weights["b_enc"].shape)
-    return weights | {"threshold": threshold}
+    return weights | {"threshold": stored["threshold"].expand(weights["b_enc"].shape)}
 
 
 _Reader = Callable[[Mapping[str, Any], Weights], tuple[dict[str, Any], dict[str, Tensor]]]

@@ -1,5 +1,6 @@
 """What the model loses when the reconstruction takes the place of its site."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from interp.sae.splice import check_fits, splice
 class Recovery:
     """Next-token cross-entropy (nats per token) as the model is, with the reconstruction, and with two ablations.
 
+    A share recovered is NaN where the ablation costs nothing, as there is nothing to recover.
     `kl_sae`, `kl_zero` and `kl_mean` are KL(model, changed model), nats per token. All over `tokens` predictions; at
     BOS and padding nothing is changed and nothing counted.
     """
@@ -34,29 +36,41 @@ class Recovery:
     @property
     def of_zero(self) -> float:
         """(CE_zero - CE_sae) / (CE_zero - CE_clean): 1 is no loss. Near 1 for almost anything, early in the stream."""
-        return (self.ce_zero - self.ce_sae) / (self.ce_zero - self.ce_clean)
+        return _recovered(self.ce_clean, self.ce_sae, self.ce_zero)
 
     @property
     def of_mean(self) -> float:
         """(CE_mean - CE_sae) / (CE_mean - CE_clean): against the activations' mean, the harder of the two."""
-        return (self.ce_mean - self.ce_sae) / (self.ce_mean - self.ce_clean)
+        return _recovered(self.ce_clean, self.ce_sae, self.ce_mean)
 
     @property
     def kl_of_zero(self) -> float:
         """1 - KL_sae / KL_zero."""
-        return 1 - self.kl_sae / self.kl_zero
+        return _recovered(0.0, self.kl_sae, self.kl_zero)
 
     @property
     def kl_of_mean(self) -> float:
         """1 - KL_sae / KL_mean."""
-        return 1 - self.kl_sae / self.kl_mean
+        return _recovered(0.0, self.kl_sae, self.kl_mean)
 
     def __str__(self) -> str:
         return (
             f"cross-entropy {self.ce_clean:.3f} -> {self.ce_sae:.3f} nats with the reconstruction "
-            f"({self.of_mean:.1%} of mean ablation recovered, {self.of_zero:.1%} of zero ablation), "
+            f"({_told(self.of_mean, 'mean')}, {_told(self.of_zero, 'zero')}), "
             f"KL {self.kl_sae:.3f}, over {self.tokens:,} tokens without BOS and padding"
         )
+
+
+def _recovered(clean: float, changed: float, ablated: float) -> float:
+    return (ablated - changed) / (ablated - clean) if ablated > clean else math.nan
+
+
+def _told(share: float, ablation: str) -> str:
+    return (
+        f"{ablation} ablation costs nothing here"
+        if math.isnan(share)
+        else f"{share:.1%} of {ablation} ablation recovered"
+    )
 
 
 @torch.no_grad()
@@ -66,7 +80,8 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
     Costs six forward passes per batch: one for the mean, up to the site, one for its tokens, four whole.
 
     Raises:
-        ValueError: the autoencoder does not fit the model, or no text has two tokens.
+        ValueError: the autoencoder does not fit the model, the model does not predict the next token (BERT), or no
+            text has two tokens.
 
     Example:
         ```python
@@ -74,6 +89,11 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
         ```
     """
     site = check_fits(sae, model)
+    if not model.hf.can_generate():
+        raise ValueError(
+            f"{type(model.hf).__name__} does not predict the next token, so its cross-entropy there says nothing: "
+            "take a causal language model"
+        )
     sums, n = 0, 0
     for acts in stream(model, data, [site], batch_size=batch_size):
         rows = acts.flat(site)

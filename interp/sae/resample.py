@@ -82,7 +82,7 @@ def resample(
             parameter[..., latents] = (scale * read).T.reshape(*parameter.shape[:-1], -1)
         elif parameter is sae.W_dec:
             parameter[latents] = (length * written).view(-1, *parameter.shape[1:])
-        elif parameter.shape == (sae.d_sae,):
+        elif parameter is not sae.b_dec and parameter.shape == (sae.d_sae,):
             parameter[latents] = parameter[alive].mean() if name == "threshold" and some else 0.0
         else:
             continue

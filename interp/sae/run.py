@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any, Final, final
 
@@ -46,13 +46,20 @@ def run(
     """
     if not members:
         raise ValueError("There is nothing to train: members is empty.")
-    for member in members.values():
-        member.belongs(source)
+    if plan.resampling is not None and (sharded := [name for name, member in members.items() if member.sae.sharded]):
+        raise ValueError(
+            f"The latents of {sharded[0] or 'this autoencoder'} are shared among processes, and resampling needs all "
+            "in one: leave resampling out, the auxiliary loss revives dead latents, or take TopK."
+        )
     device = next(iter(members.values())).sae.W_dec.device
     with processes(device) as here:
-        work = _Run(members, source, plan, here, device)
-        keeper = checkpoint and work.keeper(checkpoint)
-        start = work.begin() if keeper is None or (kept := keeper.read(device)) is None else work.resume(*kept)
+        with ExitStack() as refused:
+            for member in members.values():
+                refused.callback(member.belongs(source))
+            work = _Run(members, source, plan, here, device)
+            keeper = checkpoint and work.keeper(checkpoint)
+            start = work.begin() if keeper is None or (kept := keeper.read(device)) is None else work.resume(*kept)
+            refused.pop_all()
         with _telling(callbacks if here.rank == 0 else (), (*members,), start * work.batch_size) as tell:
             for step in work.steps_from(start, tell, progress and here.rank == 0):
                 if keeper is not None and checkpoint is not None and work.due(checkpoint, step):
@@ -141,7 +148,13 @@ class _Run:
     def keeper(self, checkpoint: Checkpoint) -> Keeper:
         """What writes this run's checkpoints; each process its own where it holds its own latents."""
         sharded = any(member.sae.sharded for member in self.members.values())
-        about = {"data": self.source.dataset, "model": self.source.fingerprint}
+        source = self.source
+        about = {
+            "data": source.dataset,
+            "digest of the data": source.digest and source.digest(),
+            "batch_size of the source": source.batch_size,
+            "model": source.fingerprint,
+        }
         members = {name: member.settings() for name, member in self.members.items()}
         settings = self.plan.settings() | about | {"members": members}
         return Keeper(checkpoint, settings, self.here, mine=sharded or self.here.rank == 0)

@@ -1,5 +1,6 @@
 """What every sparse autoencoder is: an encoder to sparse latents, a decoder of directions, and where it was trained."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -135,7 +136,7 @@ class SAE(nn.Module, ABC):
     def encode_sparse(self, x: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
         """The latents as values and indices, as many per row as the fullest row needs; spare places hold value 0."""
         dense = [self.encode(rows) for rows in x.split(CHUNK)]
-        width = max(1, *(int((f > 0).sum(1).max()) for f in dense if len(f)))
+        width = max([1, *(int((f > 0).sum(1).max()) for f in dense if len(f))])
         kept = [f.topk(min(width, self.d_sae), sorted=False) for f in dense]
         return torch.cat([k.values for k in kept]), torch.cat([k.indices for k in kept])
 
@@ -228,3 +229,15 @@ class SAE(nn.Module, ABC):
 
     def _at(self) -> str:
         return f" at {self.site}" if self.site else ""
+
+
+def weight(name: str, value: float | int) -> float | int:
+    """The weight of a term of a loss; `ValueError` unless it is finite and at least 0.
+
+    Example:
+        >>> weight("coefficient", 5.0)
+        5.0
+    """
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value}; the weight of a term of the loss must be finite and at least 0.")
+    return value

@@ -23,7 +23,7 @@ class Schedule:
 
     Example:
         >>> [round(Schedule(warm_up=0.5, decay=0.5).rate(t / 4), 2) for t in range(5)]
-        [0.0, 0.5, 1.0, 0.5, 0.0]
+        [0.02, 0.52, 1.0, 0.5, 0.0]
     """
 
     warm_up: float | int = 0.05

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hooks import Activations, Model, Site, stream
 from hooks.capture import Data
+from interp.sae.digest import digest_of_data, digest_of_tensors
 from interp.sae.normalisation import Normalisation
 
 
@@ -24,7 +25,9 @@ class Source:
     `batches` begins a pass. Iterating over a source does the same. `sites` are the places a row covers, in order, and
     `widths` how many columns each has, where they lie side by side. Where there are several models, `model_name` and
     `fingerprint` hold one part for each place. `every` gives batches start, start + step, ... of a pass, where they
-    can be had without making the others: to go on in the middle, or to share a pass among processes.
+    can be had without making the others: to go on in the middle, or to share a pass among processes. `digest` tells
+    its data from others and `batch_size` how they are cut, for a checkpoint to compare: where there is no digest, as
+    of a stream, `dataset` alone tells them apart.
 
     Example:
         ```python
@@ -41,6 +44,8 @@ class Source:
     normalisation: Normalisation | None = None
     widths: tuple[int, ...] = ()
     every: Callable[[int, int], Iterator[Float[Tensor, "n *d"]]] | None = None
+    digest: Callable[[], str | None] | None = None
+    batch_size: int | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
         return self.batches()
@@ -89,7 +94,14 @@ def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_siz
 
     widths = tuple(math.prod(model.tap(site).shape) for site in sites)
     about = (_described(data), tuple(sites), model.name, model.fingerprint)
-    return Source(lambda: every(0, 1), *about, widths=widths, every=every)
+    return Source(
+        lambda: every(0, 1),
+        *about,
+        widths=widths,
+        every=every,
+        digest=lambda: digest_of_data(data),
+        batch_size=batch_size,
+    )
 
 
 def pairs_of(model: Model, data: Data, reads: Site, writes: Site, *, batch_size: int = 32) -> Source:
@@ -141,7 +153,7 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
     name = models[0].name if single else " and ".join(model.name for model, _ in places)
     prints = models[0].fingerprint if single else " ".join(model.fingerprint for model, _ in places)
     about = (_described(data), tuple(site for _, site in places), name, prints)
-    return Source(lambda: every(0, 1), *about, every=every)
+    return Source(lambda: every(0, 1), *about, every=every, digest=lambda: digest_of_data(data), batch_size=batch_size)
 
 
 def normalised(source: Source, normalisation: Normalisation) -> Source:
@@ -224,7 +236,8 @@ def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str =
     if not bool(x.isfinite().all()):
         row = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"Activations{at} hold NaN or infinity, first in row {row}.")
-    return Source(lambda: iter(x.split(8192)), dataset, () if site is None else (site,))
+    sites = () if site is None else (site,)
+    return Source(lambda: iter(x.split(8192)), dataset, sites, digest=lambda: digest_of_tensors(x))
 
 
 def _described(data: Data) -> str:

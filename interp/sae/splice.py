@@ -46,7 +46,7 @@ def splice(sae: SAE, at: Position = everywhere) -> Intervention:
 def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Intervention:
     """Change latents and keep the error: x' = decode(f') + (x - decode(f)) = x + (f' - f) W_dec, f' = change(f).
 
-    A change that changes nothing leaves x as it was, bit for bit.
+    A change that changes nothing leaves x as it was, bit for bit. It is given latents of its own, to write in or not.
 
     Args:
         sae: what is spliced in.
@@ -54,7 +54,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
         at: which tokens.
 
     Raises:
-        ValueError: as for `splice`.
+        ValueError: as for `splice`; while read, a change that gives latents of another shape.
 
     Costs one encoding of every selected token.
 
@@ -70,7 +70,13 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
         moved = []
         for rows in x.flatten(1).split(CHUNK):
             f = sae.encode(rows)
-            moved.append((change(f) - f) @ sae.W_dec)
+            changed = change(f.clone())
+            if changed.shape != f.shape:
+                raise ValueError(
+                    f"The change made latents of shape {tuple(changed.shape)} from {tuple(f.shape)}: return as many, "
+                    "those that it leaves alone included."
+                )
+            moved.append((changed - f) @ sae.W_dec)
         return x + torch.cat(moved).to(x).view_as(x)
 
     return replace(apply(change_latents, at=at), fingerprint=sae.fingerprint)
@@ -107,10 +113,10 @@ def scaled(latents: Sequence[int], factor: float | int) -> Change:
 
 
 def check_fits(sae: SAE, model: Model) -> Site:
-    """The autoencoder's site, having checked that the model has it and that it is as wide.
+    """The autoencoder's site, having checked that the model has all its sites and that they are as wide.
 
     Raises:
-        ValueError: no site is known, the model lacks it, or its width is another; both are named.
+        ValueError: no site is known, the model lacks one, or its width is another; both are named.
 
     Example:
         ```python
@@ -125,20 +131,31 @@ def check_fits(sae: SAE, model: Model) -> Site:
                 f"This autoencoder reads {site}, which {model.name} lacks; its nearest are "
                 f"{nearest(str(site), map(str, model.sites))}."
             )
-    width = prod(model.tap(sae.sites[0]).shape)
-    if width != sae.d_in:
-        raise ValueError(
-            f"This autoencoder reads {sae.d_in} dimensions at {sae.site}; {model.name} has {width} there: "
-            "load the model it was trained on."
-        )
+    for i, site in enumerate(sae.sites):
+        writes = i == 1 and isinstance(sae, Transcoding)
+        width, ours = prod(model.tap(site).shape), sae.d_out if writes else sae.d_in
+        if width != ours:
+            raise ValueError(
+                f"This autoencoder {'writes' if writes else 'reads'} {ours} dimensions at {site}; {model.name} has "
+                f"{width} there: load the model it was trained on."
+            )
     return sae.sites[0]
 
 
-def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
-    d_sae = f.shape[-1]
+def existing(latents: Sequence[int], d_sae: int) -> list[int]:
+    """Latents by number, having checked that they exist: `IndexError` where one does not.
+
+    Example:
+        >>> existing((0, 3), 4)
+        [0, 3]
+    """
     if odd := [i for i in latents if not 0 <= i < d_sae]:
         raise IndexError(f"Latents {odd} do not exist; this autoencoder has latents 0 to {d_sae - 1}.")
-    index = torch.tensor(list(latents), dtype=torch.long, device=f.device)
+    return [*latents]
+
+
+def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
+    index = torch.tensor(existing(latents, f.shape[-1]), dtype=torch.long, device=f.device)
     return f.index_copy(-1, index, rule(f.index_select(-1, index)))
 
 

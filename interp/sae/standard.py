@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from interp.sae.initial import random_rows
 from interp.sae.pieces import Sums, pieces, where_on
 from interp.sae.ranking import Encoder
-from interp.sae.sae import SAE, Step
+from interp.sae.sae import SAE, Step, weight
 
 
 class Standard(SAE):
@@ -32,7 +32,7 @@ class Standard(SAE):
 
     def __init__(self, d_in: int, d_sae: int, *, coefficient: float | int = 5.0, seed: int = 0) -> None:
         super().__init__(d_in, d_sae)
-        self.coefficient = coefficient
+        self.coefficient = weight("coefficient", coefficient)
         self.W_dec = nn.Parameter(0.1 * random_rows(d_sae, d_in, seed))
         self.W_enc = nn.Parameter(self.W_dec.detach().T.clone())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))

@@ -40,7 +40,9 @@ class TopK(KSparse):
         seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
-        self.k: int = k
+        if k != int(k):
+            raise ValueError(f"k is {k}; TopK keeps a whole number of each row: take BatchTopK for {k} on average.")
+        self.k: int = int(k)
 
     @classmethod
     def settings_in(cls, config: dict[str, Any]) -> dict[str, Any]:

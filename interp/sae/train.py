@@ -47,8 +47,9 @@ def train(
     Costs the source's forward passes and, per batch, one dense product with the encoder.
 
     Raises:
-        ValueError: activations of another width, or holding NaN or infinity, with their place; a loss that is not
-            finite; a checkpoint of another run.
+        ValueError: activations of another width, or holding NaN or infinity, with their place; a loss or weights that
+            are not finite; a checkpoint of another run; an autoencoder that was trained on activations normalised
+            otherwise; resampling of latents shared among processes.
 
     Example:
         ```python

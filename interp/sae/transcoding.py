@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from interp.sae.initial import random_rows
 from interp.sae.normalisation import Normalisation
-from interp.sae.sae import SAE
+from interp.sae.sae import SAE, weight
 
 
 class Transcoding(SAE, ABC):
@@ -21,7 +21,7 @@ class Transcoding(SAE, ABC):
 
     def __init__(self, d_in: int, d_sae: int, *, d_out: int | None, coefficient: float | int, seed: int) -> None:
         super().__init__(d_in, d_sae)
-        self.d_out, self.coefficient = d_in if d_out is None else d_out, coefficient
+        self.d_out, self.coefficient = d_in if d_out is None else d_out, weight("coefficient", coefficient)
         if self.d_out < 1:
             raise ValueError(f"d_out is {d_out}; a transcoder writes at least 1 dimension.")
         self.W_dec = nn.Parameter(0.1 * random_rows(d_sae, self.d_out, seed))

@@ -35,14 +35,23 @@ def framed(title: str, body: str, head: str = "") -> str:
 """
 
 
-def saved(path: str | Path, page: str) -> Path:
-    """Write a page and return where it is.
+def page_at(path: str | Path) -> Path:
+    """Where a page will be written, in a folder that is there; commands ask before their work, not after it.
 
-    Errors: `ValueError` when the name does not end in `.html`.
+    Errors: `ValueError` when the name does not end in `.html`, `OSError` when the folder cannot be made.
     """
     path = Path(path)
     if path.suffix != ".html":
         raise ValueError(f"a report is one HTML page, but its path is {str(path)!r}: let the name end in .html")
     path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def saved(path: str | Path, page: str) -> Path:
+    """Write a page and return where it is.
+
+    Errors: as `page_at`.
+    """
+    path = page_at(path)
     path.write_text(page, encoding="utf-8")
     return path

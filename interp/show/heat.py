@@ -22,7 +22,7 @@ def heat(
     cells = Heatmap(
         z=[list(row) for row in values],
         x=list(range(len(columns))),
-        y=list(rows),
+        y=[*map(safe, rows)],
         text=texts,
         texttemplate=None if texts is None else "%{text}",
         colorscale=[(0, BEFORE), (0.5, PAPER), (1, CONCEPT)],
@@ -31,7 +31,7 @@ def heat(
         xgap=1,
         ygap=1,
         hovertemplate=hover.replace("%{x}", "%{customdata}"),
-        customdata=[list(columns)] * len(rows),
+        customdata=[[*map(safe, columns)]] * len(rows),
         showscale=False,
     )
     figure = styled(Figure(cells), 120 + 26 * len(rows))
@@ -40,11 +40,24 @@ def heat(
     return figure.update_layout(margin_l=104)
 
 
-def spelt(token: str) -> str:
-    """A token so that its spaces and line ends show, safe in a label.
+def visible(token: str) -> str:
+    """A token so that its spaces and line ends show.
 
-    >>> spelt(" fog")
+    >>> visible(" fog")
     '·fog'
     """
-    shown = token.replace(" ", "·").replace("\n", "↵")
-    return shown.replace("&", "&amp;").replace("<", "&lt;")
+    return token.replace(" ", "·").replace("\n", "↵")
+
+
+def safe(text: str) -> str:
+    """Text that Plotly shows as it is: it takes some tags in labels for markup.
+
+    >>> safe("<s>")
+    '&lt;s>'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def spelt(token: str) -> str:
+    """A token for a label: visible and safe."""
+    return safe(visible(token))

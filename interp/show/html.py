@@ -66,14 +66,19 @@ def _token(piece: str, value: float, share: float) -> str:
 
 
 def highlighted(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """Text with some character spans marked.
+    """Text with some character spans marked, overlapping ones as one.
 
     >>> highlighted("a bridge", [(2, 8)])
     'a <mark>bridge</mark>'
     """
-    parts, end = [], 0
+    marks: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
-        if start >= end:
-            parts += [escape(text[end:start]), f"<mark>{escape(text[start:stop])}</mark>"]
-            end = stop
+        if marks and start < marks[-1][1]:
+            marks[-1] = marks[-1][0], max(stop, marks[-1][1])
+        else:
+            marks.append((start, stop))
+    parts, end = [], 0
+    for start, stop in marks:
+        parts += [escape(text[end:start]), f"<mark>{escape(text[start:stop])}</mark>"]
+        end = stop
     return "".join([*parts, escape(text[end:])])

@@ -4,7 +4,7 @@ from plotly.graph_objects import Bar, Figure
 from torch import Tensor
 
 from interp.lenses import Attribution, LensReading, Ranks
-from interp.show.heat import heat, spelt
+from interp.show.heat import heat, spelt, visible
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, styled
 
@@ -69,22 +69,23 @@ def entropy_panel(reading: LensReading, text: int = 0) -> Panel:
 
 
 def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
-    """The rank of a token at each layer and token; 0 is the likeliest.
+    """The rank of a token at each layer and token; 0 is the likeliest, and padding has none.
 
     ```python
     rank_panel(rank(LogitLens(model), "The Golden Gate Bridge is in", " San")).body.show()
     ```
     """
     values = ranks.ranks[:, text]
+    size = (1 + values).log10().masked_fill(values < 0, float("nan"))
     figure = heat(
-        (1 + values).log10().tolist(),
+        size.tolist(),
         ranks.tokens[text],
         [f"layer {layer}" for layer in ranks.layers],
-        most=float((1 + values).log10().max().clamp_min(1e-9)),
-        texts=[[str(int(i)) for i in row] for row in values],
+        most=_most(size),
+        texts=[["" if i < 0 else str(i) for i in row] for row in values.tolist()],
     )
     return Panel(
-        title=f"The rank of “{spelt(ranks.word)}”: {ranks.lens}",
+        title=f"The rank of “{visible(ranks.word)}”: {ranks.lens}",
         body=figure,
         caption="How many tokens each layer finds likelier; white is the likeliest, colour is on a log scale.",
         control="The top row is its rank in the model's own answer.",
@@ -120,7 +121,7 @@ def attribution_panel(found: Attribution, count: int = 20) -> Panel:
 
 def _quoted(word: str) -> str:
     """The token, or the two of a difference, each in quotation marks."""
-    return " − ".join(f"“{spelt(part)}”" for part in word.split(" − "))
+    return " − ".join(f"“{visible(part)}”" for part in word.split(" − "))
 
 
 def _map(reading: LensReading, values: Tensor, text: int, most: float, words: list[list[str]] | None = None) -> Figure:

@@ -18,6 +18,8 @@ MEANING = {
 def patch_panel(effect: PatchEffect, model: Model) -> Panel:
     """The share of the way that each patch goes, by site and by position or head.
 
+    A position is named by its token in the base run, where all texts have the same there, else by its number.
+
     ```python
     patch_panel(patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre)), model).body.show()
     ```
@@ -35,8 +37,8 @@ def patch_panel(effect: PatchEffect, model: Model) -> Panel:
             f"Mean of {len(effect.base)} pair{'s' if len(effect.base) > 1 else ''} of texts."
         ),
         control=(
-            f"The metric is {base:+.3g} with nothing patched and {donor:+.3g} with everything; identical runs would "
-            "give exactly 0 everywhere."
+            f"The metric is {base:+.3g} with nothing patched and {donor:+.3g} with everything; a place where the two "
+            "runs agree has exactly 0."
         ),
     )
 
@@ -49,6 +51,8 @@ def _columns(effect: PatchEffect, model: Model) -> tuple[Tensor, list[str]]:
     if axes == ["head"]:
         return shares, [f"head {i}" for i in range(shares.shape[1])]
     if axes == ["pos"]:
-        ids = effect.tokens.ids[0].tolist()
-        return shares, [piece(model.tokenizer, i) for i in ids]
+        return shares, [
+            piece(model.tokenizer, ids[0]) if len(set(ids)) == 1 else f"position {i}"
+            for i, ids in enumerate(effect.tokens.ids.T.tolist())
+        ]
     return shares[:, None], ["whole"]

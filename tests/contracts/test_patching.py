@@ -117,6 +117,27 @@ def test_each_text_gets_the_effects_it_has_alone(estimate: Estimator, gpt2: Mode
         torch.testing.assert_close(both.patched[row], alone.patched[0], rtol=1e-4, atol=1e-5)
 
 
+def test_sites_are_named_as_everywhere_and_each_once(estimate: Estimator, gpt2: Model) -> None:
+    patching, metric = denoising(CLEAN, CORRUPT), logit_difference(gpt2, ["a", "b"], "c")
+    of = [estimate(gpt2, patching, metric, over=each_layer([resid_pre[layer]])).patched for layer in range(3)]
+    for sites, layers in (
+        ((resid_pre[layer] for layer in range(3)), [0, 1, 2]),
+        ("resid_pre.*", [0, 1, 2]),
+        (resid_pre[1], [1]),
+        ("resid_pre.1", [1]),
+        (["resid_pre.2", resid_pre[0]], [2, 0]),
+    ):
+        over = each_layer(sites)
+        found = estimate(gpt2, patching, metric, over=over)
+        assert found.sites == over.listed(gpt2) == tuple(resid_pre[layer] for layer in layers)
+        torch.testing.assert_close(found.patched, torch.cat([of[layer] for layer in layers], 1), rtol=1e-5, atol=1e-6)
+    for twice in ([resid_pre[1]] * 2, ["resid_pre.*", resid_pre[1]]):
+        with pytest.raises(ValueError, match=r"resid_pre.1 is named twice: name each site of a sweep once"):
+            estimate(gpt2, patching, metric, over=each_layer(twice))
+    with pytest.raises(ValueError, match=r"write resid_pre\[0\]"):
+        estimate(gpt2, patching, metric, over=each_layer("resid_pre"))
+
+
 def test_bad_input_never_gives_a_number(estimate: Estimator, gpt2: Model) -> None:
     metric = logit_difference(gpt2, "a", "c")
     for clean, over, told in (

@@ -1,6 +1,7 @@
 """The laws that every probe keeps: one table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.utils.data import DataLoader, TensorDataset
 
 from hooks import Site
 from probes import (
@@ -127,6 +129,38 @@ def test_doubling_the_precision_changes_no_score(probe: Any, data: Data) -> None
     x, y = data(60, 4)
     single, double = clone(probe).fit(x, y).decision_function(x), clone(probe).fit(x.double(), y).decision_function(x)
     assert torch.allclose(single.double(), double.double(), atol=1e-4)
+
+
+@every
+def test_rows_in_half_precision_are_scored_as_the_same_rows_in_double(probe: Any, data: Data) -> None:
+    x, y = data(60, 4)
+    x = (x + 3).bfloat16()
+    for half, double in ((x, x.double()), (x.half(), x.half().double())):
+        score, exact = (clone(probe).fit(form, y).decision_function(form).double() for form in (half, double))
+        assert torch.allclose(score, exact, atol=1e-4)
+        parts = clone(probe)
+        if hasattr(parts, "fit_batches"):
+            parts.fit_batches([(half[:30], y[:30]), (half[30:], y[30:])])
+            assert torch.allclose(parts.decision_function(half).double(), exact, atol=1e-3)
+
+
+@pytest.mark.parametrize(("probe", "data"), [pair for pair in ALL if hasattr(pair[0], "score")], ids=called)
+def test_labels_of_another_shape_or_number_give_no_score(probe: Any, data: Data) -> None:
+    x, y = data(60, 4)
+    fitted = clone(probe).fit(x, y)
+    labels = y if y is not None else torch.arange(60) % 2 == 0
+    assert fitted.score(x, labels) <= 1
+    for odd in (labels[:, None], labels[None], labels[:1]):
+        with pytest.raises(ValueError, match="give y.flatten|each row needs one label"):
+            fitted.score(x, odd)
+    if y is None or y.dtype == torch.bool:
+        with pytest.raises(TypeError, match="Labels of two classes are bool"):
+            fitted.score(x, labels.long() + 1)
+    else:
+        with pytest.raises(ValueError, match="give y.flatten"):
+            clone(probe).fit(x, labels[:, None])
+        with pytest.raises(ValueError, match="give y.flatten"):
+            clone(probe).fit_batches([(x, labels[:, None])])
 
 
 @every
@@ -261,6 +295,33 @@ def test_batches_that_cannot_be_read_again_are_refused(probe: Any) -> None:
     x, y = rows(20, 9)
     with pytest.raises(ValueError, match="gave 20 rows at first and 0 when read again"):
         clone(probe).fit_batches((x[i : i + 5], y[i : i + 5]) for i in range(0, 20, 5))
+
+
+@pytest.mark.parametrize(
+    ("probe", "data"),
+    [(Ridge(), continuous), (Logistic(), rows), (LEACE(), rows), (Multinomial(), several)],
+    ids=called,
+)
+def test_batches_that_come_back_in_another_order_are_refused(probe: Any, data: Data) -> None:
+    shuffled = DataLoader(TensorDataset(*data(90, 9)), batch_size=17, shuffle=True)
+    with pytest.raises(ValueError, match="not in the same order when read again: give shuffle=False"):
+        clone(probe).fit_batches(shuffled)
+
+
+def test_rows_that_come_back_in_another_order_beside_the_same_labels_are_refused() -> None:
+    x, y = rows(8, 9)
+    with pytest.raises(ValueError, match="not in the same order when read again: give shuffle=False"):
+        Logistic().fit_batches(Turning([(x, y)], [(x.flip(0), y)]))
+
+
+class Turning:
+    """Batches of which each pass gives the next."""
+
+    def __init__(self, *passes: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self.passes = cycle(passes)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return iter(next(self.passes))
 
 
 @pytest.mark.parametrize("probe", [DifferenceOfMeans(), MassMean(), Logistic(C=0.5)], ids=called)

@@ -1,5 +1,6 @@
 """The laws of every sparse autoencoder: a new architecture is one line in the table."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,6 +292,8 @@ def test_training_explains_more_of_planted_features_than_it_did(case: Case) -> N
 
 def test_decoder_rows_can_start_as_data_about_their_median(case: Case) -> None:
     sae, rows = case.make(), rows_for(case)
+    with torch.no_grad():
+        sae.W_dec *= torch.linspace(0.5, 2, LATENTS).view(-1, *[1] * (sae.W_dec.ndim - 1))
     norms = sae.W_dec.flatten(1).norm(dim=1).detach()
     median_bias(sae, rows)
     from_data(sae, rows)
@@ -309,6 +312,14 @@ def test_an_encoder_can_be_tied_to_the_decoder_where_it_writes_what_it_reads(cas
         return
     tie(sae)
     assert torch.equal(sae.W_enc.flatten(0, -2), sae.W_dec.flatten(1).T)
+
+
+def test_the_weight_of_a_term_of_the_loss_is_finite_and_not_negative(case: Case) -> None:
+    sae = case.make()
+    for name in {"coefficient", "aux_coefficient", "pre_act_coefficient"} & sae.settings().keys():
+        for value in (-5.0, math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"{name} is {value}; the weight of a term of the loss must be finite"):
+                type(sae)(**{"d_in": D, "d_sae": LATENTS} | sae.settings() | {name: value})
 
 
 def test_other_widths_and_nan_are_refused(case: Case) -> None:

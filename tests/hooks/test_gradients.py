@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hooks import Model, Site, capture, capture_gradients, intervene
+from hooks import Model, Site, capture, capture_gradients, intervene, load
+from hooks.families import FAMILIES, tiny
 from hooks.interventions import add, scale
 from hooks.position import first, last
 from hooks.site import embed, ln_final_scale, logits, mlp_act, mlp_out, pattern, pos_embed, resid_post, z
@@ -18,6 +19,10 @@ TEXTS = ["Fog over", "A bay", "o"]
 
 def surprise(said: Tensor) -> Tensor:
     return said[:, 1].logsumexp(-1).sum() - said[0, 2, 7] * said[0, 1, 3]
+
+
+def surprise_of_one(said: Tensor) -> Tensor:
+    return said[0, 1].logsumexp(-1) - said[0, 2, 7]
 
 
 def changeable(model: Model) -> list[Site]:
@@ -47,6 +52,18 @@ def test_a_step_along_any_site_changes_the_metric_by_the_gradient(model: Model) 
             torch.testing.assert_close((slope * step).sum(), rise, **close)
     finally:
         model.hf.to(was)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_site_asked_for_alone_has_the_gradient_it_has_among_all(family: str) -> None:
+    model = load(tiny(family), None, check=False)
+    ids = torch.tensor([[5, 17, 3, 42]])
+    wanted = [site for site in model.sites if not model.tap(site).read_only]
+    every = capture_gradients(model, ids, wanted, surprise_of_one)
+    for site in wanted:
+        alone = capture_gradients(model, ids, [site], surprise_of_one)
+        torch.testing.assert_close(alone.gradients[site], every.gradients[site], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(alone.activations[site], every.activations[site])
 
 
 def by_hand(hf: Any, ids: Tensor) -> tuple[Tensor, dict[Site, Tensor]]:

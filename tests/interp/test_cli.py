@@ -77,6 +77,54 @@ def test_a_file_without_text_is_named(folder: str, tmp_path: Path) -> None:
     assert "holds no text" in refused("capture", folder, str(tmp_path / "empty"), "--site", "resid_post.1")
 
 
+def test_what_is_captured_can_be_written_to_a_folder_that_is_not_there_yet(
+    folder: str, texts: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "missing" / "acts.safetensors"
+    call("capture", folder, texts["fog"], "--site", "resid_post.1", "--out", str(out), "--quiet")
+    assert out.exists()
+
+
+PAGE = "let the name end in .html"
+MISTAKES = [
+    ("demo --landmark Berlin", "Berlin is a city and stands in no city: give a landmark, such as '"),
+    ("demo --landmark France", "France is a country and stands in no city"),
+    ("demo --landmark Marie+Curie", "Marie Curie is a person and stands in no city"),
+    ("demo --out report", PAGE),
+    ("memory no/model 0 --out page", PAGE),
+    ("patch no/model fog fig a b --out p.txt", PAGE),
+    ("lens no/model fog --out page", PAGE),
+    ("audit landmark --out page", PAGE),
+    ("patch no/model fog fig a b --top 0", "--top 0: print at least one place"),
+    ("patch no/model fog fig a b --top -3", "--top -3: print at least one place"),
+    ("capture no/model TEXTS --site embed --out TEXTS/a.safetensors", "File exists"),
+    ("probe no/model TEXTS --out TEXTS/a.safetensors", "File exists"),
+    ("landmark card FOLDER/missing", "no model at"),
+    ("landmark train FOLDER/run --architecture lama", "choose 'gpt2' or 'llama'"),
+    ("landmark train FOLDER/run --device cudaa", "cudaa"),
+    ("lens FOLDER fog --jacobian GARBAGE.safetensors", "is no file of tensors: expected a Jacobian lens"),
+    ("lens FOLDER fog --jacobian GARBAGE.pt", "is no file of tensors: expected a Jacobian lens"),
+    ("lens FOLDER fog --tuned GARBAGE.safetensors", "is no safetensors file"),
+    ("capture FOLDER GARBAGE.txt --site embed", "is not UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_mistake_is_told_in_one_line_before_any_work_and_ends_with_code_2(
+    words: str, told: str, folder: str, texts: dict[str, str], tmp_path: Path
+) -> None:
+    for ending in ("safetensors", "pt", "txt"):
+        (tmp_path / f"garbage.{ending}").write_bytes("Größe".encode("latin-1"))
+    places = {"FOLDER": folder, "TEXTS": texts["fog"], "GARBAGE": str(tmp_path / "garbage")}
+    for name, place in places.items():
+        words = words.replace(name, place)
+    assert told in refused(*(word.replace("+", " ") for word in words.split()))
+
+
+def test_an_answer_without_tokens_is_refused(folder: str) -> None:
+    assert "'' has no tokens: give a word that is one" in refused("patch", folder, "fog", "fig", "", "a")
+
+
 def test_a_fact_without_a_place_for_its_subject_is_refused_before_anything_is_loaded() -> None:
     assert "0 places for the subject" in refused("edit", "no/model", "Fog", "is over", "the bay", "the sea")
 

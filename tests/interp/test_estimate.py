@@ -1,5 +1,7 @@
 """Intervals agree with independent implementations and closed forms."""
 
+from math import isnan
+
 import pytest
 import torch
 
@@ -44,3 +46,15 @@ def test_the_interval_of_mean_shares_is_wilsons_and_has_a_width_where_all_are_al
     for wrong in (torch.zeros(0), torch.tensor([0.5, 1.1]), torch.tensor([torch.nan])):
         with pytest.raises(ValueError, match="give at least one, all from 0 to 1"):
             mean_share(wrong)
+
+
+def test_a_share_is_of_outcomes_that_are_true_or_false() -> None:
+    for wrong in (torch.tensor([1.0, torch.nan]), torch.tensor([0.5, 2.0])):
+        with pytest.raises(Exception, match=r"a share is of outcomes that are True or False|Type-check"):
+            share(wrong)
+
+
+def test_the_bootstrap_of_one_row_knows_no_interval() -> None:
+    found = bootstrap(lambda samples: float(samples[0].mean()), [torch.tensor([3.0])])
+    assert (found.value, found.n) == (3.0, 1)
+    assert isnan(found.low) and isnan(found.high)

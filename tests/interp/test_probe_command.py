@@ -24,6 +24,10 @@ def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytes
     hf_model("gpt2").save_pretrained(path)
     tokenizer.save_pretrained(path)
     (path / "examples.tsv").write_text(HEADER + "".join(ROWS), encoding="utf-8")
+    for name, start in (("one", "some"), ("two", "any")):
+        (path / name).mkdir()
+        rows = "".join(row.replace("thing", start) for row in ROWS)
+        (path / name / "test.tsv").write_text(HEADER + rows, encoding="utf-8")
     return path
 
 
@@ -34,7 +38,8 @@ def call(*words: object) -> Result:
 def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(folder: Path, tmp_path: Path) -> None:
     options = ["--site", "resid_post.[01]", "--position", -1, "--position", 3, "--folds", 3, "--permutations", 2]
     options += ["--probe", "difference-of-means", "--out", tmp_path / "d.safetensors"]
-    result = call(folder, folder / "examples.tsv", "--elsewhere", folder / "examples.tsv", *options)
+    one, two = folder / "one" / "test.tsv", folder / "two" / "test.tsv"
+    result = call(folder, folder / "examples.tsv", "--elsewhere", one, "--elsewhere", two, *options)
     assert result.exit_code == 0, (result.output, result.exception)
     examples = read_examples(folder / "examples.tsv")
     grid = sweep(
@@ -45,7 +50,7 @@ def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(fo
         probe=DifferenceOfMeans(),
         folds=3,
         permutations=2,
-        elsewhere={"examples": examples},
+        elsewhere={str(one): read_examples(one), str(two): read_examples(two)},
     )
     assert str(grid) in result.output
     assert Direction.load(tmp_path / "d.safetensors").cosine(grid.direction) == pytest.approx(1)
@@ -76,3 +81,12 @@ def test_labels_are_read_in_every_spelling(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
     path.write_text("group,text,label\na,one,YES\na,two,0\nb,three,True\nb,four,false\n", encoding="utf-8")
     assert read_examples(path).labels == (True, False, True, False)
+
+
+def test_a_file_as_spreadsheets_write_it_is_read_and_a_short_row_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("text,label,group\none,1,a\ntwo,0,a\n", encoding="utf-8-sig")
+    assert read_examples(path).texts == ("one", "two")
+    path.write_text("label,group,text\n1,a,one\n0,a\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 3 of .* has no 'text': give every column in every row"):
+        read_examples(path)

@@ -97,7 +97,22 @@ MISTAKES = [
     (["--architecture", "topkk"], "no architecture is called 'topkk'; did you mean 'topk'"),
     (["--setting", "coeficient=5"], "topk has no setting 'coeficient'; did you mean 'aux_coefficient'"),
     (["--setting", "k"], "write NAME=VALUE, such as coefficient=5"),
-    (["--architecture", "standard", "--k", "3"], "standard has no k; its settings are coefficient, seed"),
+    (["--architecture", "standard", "--k", "3"], "standard has no k; its settings are coefficient: see --setting"),
+    (["--setting", "d_in=5"], "--setting is 'd_in=5', and d_in is what --site says: give it there"),
+    (["--setting", "d_sae=5"], "d_sae is what --latents says"),
+    (["--setting", "seed=3"], "seed is what --seed says"),
+    (["--architecture", "crosscoder", "--setting", "n_layers=3"], "n_layers is what --site says"),
+    (["--architecture", "transcoder", "--setting", "d_out=3"], "d_out is what --site says"),
+    (["--k", "8", "--k", "16", "--setting", "k=4"], "k is given by --k as [8, 16] and by --setting as 4: give it by"),
+    (["--architecture", "matryoshka_batchtopk"], "needs widths, of type Sequence[int]: give it as --setting widths="),
+    (
+        ["--architecture", "matryoshka_batchtopk", "--setting", "widths=[3,true]"],
+        "widths of matryoshka_batchtopk is of",
+    ),
+    (["--architecture", "gated", "--setting", "coefficient=high"], "coefficient of gated is of type float | int"),
+    (["--setting", "k=4.5"], "--setting is 'k=4.5': the k of topk is of type int"),
+    (["--setting", "k=true"], "--setting is 'k=true': the k of topk is of type int"),
+    (["--setting", "k_aux=few"], "the k_aux of topk is of type int | None"),
     (["--architecture", "transcoder"], "a transcoder reads one site and writes another: give --site twice"),
     (["--log", "curve.txt"], "write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT"),
     (["--normalise", "whiten"], "no normalisation is called 'whiten'; did you mean 'whitened'"),
@@ -106,7 +121,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "told"), MISTAKES, ids=[words[-1] for words, _ in MISTAKES])
+@pytest.mark.parametrize(("words", "told"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
 def test_mistakes_end_with_exit_code_2_and_the_mend(model: str, texts: str, words: list[str], told: str) -> None:
     assert told in refused(model, texts, "--site", "resid_post.1", *words)
 
@@ -117,6 +132,7 @@ def test_no_data_no_site_and_wrong_files_are_told(model: str, texts: str, tmp_pa
     files = {
         "typo.yaml": ("batchsize: 3", "has 'batchsize', which the command does not know; did you mean 'batch_size'"),
         "list.yaml": ("tokens: [1, 2]", "has a list for 'tokens', which takes one value"),
+        "twice.json": ('{"batch-size": 1, "batch_size": 2}', "gives 'batch_size' twice, with a hyphen and without"),
         "torn.json": ("{", "is not JSON"),
         "torn.yaml": ("a: [", "is not YAML"),
         "words.yaml": ("fog", "holds a str, and arguments are a mapping"),

@@ -9,6 +9,7 @@ from hooks import Direction, Model, capture
 from hooks.position import last
 from hooks.site import resid_post
 from probes import does_it_matter, logit_difference
+from probes.causal import _effect
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -84,6 +85,24 @@ def test_the_difference_is_taken_behind_the_last_token_whichever_side_is_padded(
     alone = gpt2.run("red")[0, -1].detach()
     x, y = (int(gpt2.tokens(letter).ids[0, -1]) for letter in "xy")
     assert float(behaviour(gpt2, TEXTS)[-1]) == pytest.approx(float(alone[x] - alone[y]), abs=1e-4)
+
+
+def test_one_text_may_be_given_without_its_list(gpt2: Model) -> None:
+    assert torch.equal(behaviour(gpt2, "red"), behaviour(gpt2, ["red"]))
+    found, listed = (does_it_matter(read(gpt2), gpt2, text, behaviour, at=last) for text in ("red", ["red"]))
+    assert torch.equal(found.baseline, listed.baseline)
+
+
+def test_an_answer_without_a_token_is_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="the answer '' has no token: give a word"):
+        logit_difference("", "y")(gpt2, TEXTS)
+
+
+def test_the_interval_of_an_effect_is_two_standard_errors_either_way() -> None:
+    change = torch.randn(400, generator=torch.Generator().manual_seed(0)) + 5
+    found, error = _effect(change, torch.zeros(39), 0), float(change.std()) / 20
+    assert found.size == pytest.approx(float(change.abs().mean()))
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
 
 
 def test_answers_that_begin_alike_are_refused(gpt2: Model) -> None:

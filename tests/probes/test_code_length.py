@@ -6,7 +6,7 @@ from math import log2
 import pytest
 import torch
 
-from probes import Logistic, online_code
+from probes import DifferenceOfMeans, Logistic, online_code
 
 
 class Constant:
@@ -71,3 +71,22 @@ def test_portions_that_do_not_rise_to_all_are_refused(portions: tuple[float, ...
     data = planted(20)
     with pytest.raises(ValueError, match="they must rise from above 0 to 1"):
         online_code(Logistic(), data.x, data.y, portions)
+
+
+def test_scores_that_are_no_log_odds_are_refused(planted: Callable) -> None:
+    data = planted(40)
+    with pytest.raises(TypeError, match="The scores of a difference of means are no log-odds"):
+        online_code(DifferenceOfMeans(), data.x, data.y)
+
+
+def test_arrays_cost_what_tensors_cost(planted: Callable) -> None:
+    data = planted(60)
+    assert online_code(Logistic(), data.x.numpy(), data.y.numpy()) == online_code(Logistic(), data.x, data.y)
+
+
+def test_rows_are_sent_in_a_random_order_whatever_order_they_are_given_in(planted: Callable) -> None:
+    """Sorted by label, all portions but the last would cost a bit per label; shuffled, they are learnt from."""
+    data = planted(400)
+    order = data.y.long().argsort()
+    ordered = online_code(Logistic(C=0.1), data.x[order], data.y[order])
+    assert ordered.bits == pytest.approx(online_code(Logistic(C=0.1), data.x, data.y).bits, rel=0.1)

@@ -79,6 +79,32 @@ def test_several_columns_are_erased_together() -> None:
     assert int(torch.linalg.matrix_rank(LEACE().fit(x, both).projection_)) == 2
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_columns_of_any_scale_are_all_erased(scale: float) -> None:
+    x, y, _ = coded()
+    target = x[:, 3] + 0.1 * torch.randn(len(y), generator=torch.Generator().manual_seed(1))
+    both = torch.stack([y.double(), scale * target, torch.full_like(target, 0.1)], 1)
+    erased = LEACE().fit(x, both).transform(x)
+    assert float(torch.corrcoef(torch.cat([erased, both[:, :2]], 1).T)[8:, :8].abs().max()) < 1e-8
+
+
+def test_a_narrow_direction_beside_a_wide_one_is_erased() -> None:
+    x, y, _ = coded()
+    x[:, 0] = 1e-2 * (y + 0.3 * torch.randn(len(y), generator=torch.Generator().manual_seed(1)))
+    x[:, 7] *= 6e4
+    erased = LEACE().fit(x, y).transform(x)
+    assert float(torch.corrcoef(torch.cat([erased, y[:, None].double()], 1).T)[8, :8].abs().max()) < 1e-6
+
+
+def test_a_column_that_hardly_covaries_is_erased_as_well() -> None:
+    g = torch.Generator().manual_seed(3)
+    x = torch.linalg.qr(torch.randn(500, 3, generator=g, dtype=torch.float64)).Q
+    x = torch.linalg.qr(x - x.mean(0)).Q
+    z = torch.stack([x[:, 0], 1e-3 * x[:, 1] + x[:, 2]], 1)
+    erased = LEACE().fit(x[:, :2], z).transform(x[:, :2])
+    assert float((erased.T @ z).abs().max()) < 1e-12
+
+
 def test_rows_that_fill_only_a_subspace_are_erased_within_it() -> None:
     x, y, _ = coded()
     flat = x @ torch.randn(8, 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)

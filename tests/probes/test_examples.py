@@ -26,6 +26,7 @@ def grouped(n_groups: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
         ({"labels": [True] * 4}, "All 4 labels are"),
         ({"texts": ["a1", "a2", "a1", "b2"]}, "The text 'a1' is in groups 'a' and 'b'"),
         ({"entities": [["Rome"], [], [], ["Rome"]]}, "The entity 'Rome' is in groups 'a' and 'b'"),
+        ({"entities": ["Rome", "Oslo", "Oslo", "Bonn"]}, "The entity 'Oslo' is in groups 'a' and 'b'"),
     ],
 )
 def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -> None:
@@ -108,6 +109,11 @@ def test_exchanges_leave_both_classes_to_learn_from() -> None:
     assert all(int(columns[fold != i].sum(0).min()) > 0 for i in range(3))
 
 
+def test_an_entity_is_a_name_and_not_its_letters() -> None:
+    found = Examples(["a1", "b1"], [True, False], ["a", "b"], ["Rome", "Oslo"])
+    assert found.entities == (("Rome",), ("Oslo",))
+
+
 def test_the_interval_over_groups_covers_the_truth_95_times_in_100() -> None:
     """Groups of 8 rows whose accuracy varies: an interval over rows would be three times too narrow."""
     covered = 0
@@ -124,6 +130,36 @@ def test_where_all_groups_agree_the_interval_is_wilsons_and_not_a_point() -> Non
     group = torch.arange(20).repeat_interleave(2)
     assert over_groups(torch.ones(40, dtype=torch.bool), group).low == pytest.approx(20 / (20 + 1.959964**2))
     assert over_groups(torch.zeros(40, dtype=torch.bool), group).high == pytest.approx(1 - 20 / (20 + 1.959964**2))
+
+
+def test_where_every_group_has_one_share_the_interval_is_wilsons_of_as_many_groups() -> None:
+    from scipy.stats import binomtest
+
+    low, high = binomtest(15, 30).proportion_ci(method="wilson")
+    pairs = torch.tensor([True, False]).repeat(30)
+    found = over_groups(pairs, torch.arange(30).repeat_interleave(2))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, low, high))
+    _, all_low, all_high = all_at_once(pairs[:, None], torch.arange(30).repeat_interleave(2))
+    assert (float(all_low), float(all_high)) == pytest.approx((low, high))
+
+
+def test_the_interval_of_one_group_says_next_to_nothing() -> None:
+    found = over_groups(torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.long))
+    assert found.value == 0.75
+    assert found.high - found.low > 0.75
+
+
+def test_the_interval_over_groups_is_the_basic_normal_one_of_many_equal_groups() -> None:
+    """1.96 standard errors of the mean of the groups' shares, either way."""
+    g = torch.Generator().manual_seed(3)
+    right = torch.rand(400, 5, generator=g) < torch.rand(400, 1, generator=g)
+    shares = right.double().mean(1)
+    found = over_groups(right.flatten(), torch.arange(400).repeat_interleave(5), draws=4000)
+    error = 1.959964 * float(shares.std()) / 20
+    assert found.low == pytest.approx(float(shares.mean()) - error, abs=0.1 * error)
+    assert found.high == pytest.approx(float(shares.mean()) + error, abs=0.1 * error)
+    _, low, high = all_at_once(right.flatten()[:, None], torch.arange(400).repeat_interleave(5), draws=4000)
+    assert float(high - low) / 2 == pytest.approx(error, rel=0.06)
 
 
 def test_intervals_for_all_cells_at_once_hold_all_of_them_95_times_in_100() -> None:

@@ -115,6 +115,16 @@ def test_mass_mean_scores_by_the_tilted_direction_and_points_along_the_plain_one
     assert torch.allclose(probe.coef_, LDA().fit(data.x, data.y).coef_, rtol=1e-3)
 
 
+def test_one_wide_coordinate_leaves_the_mass_mean_probe_its_directions() -> None:
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(4000) % 2 == 0
+    x = torch.randn(4000, 8, generator=g)
+    x[:, 0] += 2 * y
+    narrow, wide = MassMean().fit(x, y), MassMean().fit(x * torch.tensor([1.0] * 7 + [1e4]), y)
+    assert wide.score(x * torch.tensor([1.0] * 7 + [1e4]), y) == narrow.score(x, y) > 0.83
+    assert torch.allclose(wide.coef_[:7], narrow.coef_[:7], atol=1e-5)
+
+
 @pytest.mark.parametrize("probe", [DifferenceOfMeans(), MassMean()], ids=lambda p: type(p).__name__)
 def test_difference_of_means_puts_its_boundary_halfway_between_the_means(probe: MassMean, planted: Callable) -> None:
     data = planted(500)

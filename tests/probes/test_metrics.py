@@ -55,6 +55,44 @@ def test_the_best_threshold_lies_halfway_to_the_next_score() -> None:
     assert best_threshold(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([0, 0, 1, 1]).bool()) == 1.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_best_threshold_reaches_its_f1_in_every_precision(dtype: torch.dtype) -> None:
+    """Scores so near to each other that their middle is one of them, and scores that are best all detected."""
+    tiny, true = torch.finfo(dtype).eps, torch.tensor([False, False, True, True])
+    cases = [
+        (1 + tiny * torch.arange(4, dtype=torch.float64), true, 1.0),
+        (tiny * torch.arange(4, dtype=torch.float64) - 3, true, None),
+        (torch.tensor([0.1, 0.2, 0.3]), torch.tensor([True, False, True]), 0.8),
+        (torch.zeros(4), true, 2 / 3),
+        (torch.full((4,), -0.1), true, 2 / 3),
+    ]
+    for exact, y, best in cases:
+        scores = exact.to(dtype)
+        reached = detection(scores, y, best_threshold(scores, y)).f1
+        all_of_them = [f1_score(y.numpy(), (scores >= s).numpy()) for s in scores.unique()]
+        assert reached == pytest.approx(max(all_of_them))
+        assert best is None or reached == pytest.approx(best)
+
+
+def test_whole_numbers_and_half_precision_have_the_auroc_and_the_threshold_of_their_ranks() -> None:
+    y = torch.tensor([False, True, False, True])
+    for scores in (torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 4]).bfloat16()):
+        assert float(auroc(scores, y)) == 0.75
+        assert auroc(scores, y).dtype in (torch.float32, torch.float64)
+        assert best_threshold(scores, y) == 1.5
+        assert detection(scores, y, 1.5).f1 == 0.8
+    assert float(auroc((torch.arange(2000) % 128).bfloat16(), torch.arange(2000) % 3 == 0)) == pytest.approx(
+        roc_auc_score((torch.arange(2000) % 3 == 0).numpy(), (torch.arange(2000) % 128).numpy()), abs=1e-6
+    )
+
+
+def test_arrays_are_scored_as_tensors_are() -> None:
+    scores, y = noisy(1)
+    assert torch.equal(auroc(scores.numpy(), y.numpy()), auroc(scores, y))
+    assert best_threshold(scores.numpy(), y.numpy()) == best_threshold(scores, y)
+    assert detection(scores.numpy(), y.numpy(), 0.5) == detection(scores, y, 0.5)
+
+
 def test_nan_scores_give_no_number() -> None:
     with pytest.raises(ValueError, match="Row 1 holds NaN or infinity"):
         auroc(torch.tensor([0.0, torch.nan]), torch.tensor([True, False]))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from hooks import Site
 from probes import CCS, MLP, AttentionProbe, Logistic
 
 
@@ -76,6 +77,27 @@ def test_neither_what_padding_holds_nor_how_much_there_is_changes_a_score() -> N
     assert torch.allclose(padded, probe.decision_function(x, mask), atol=1e-5)
 
 
+def test_rows_are_standardised_by_the_tokens_that_count_alone() -> None:
+    x, y, _, mask = marked(60, seed=3)
+    probe = AttentionProbe(steps=2).fit(torch.where(mask[..., None], x + 4, 1e6), y, mask)
+    kept = (x + 4)[mask]
+    assert torch.allclose(probe.mean_, kept.mean(0), atol=1e-4)
+    assert float(probe.std_) == pytest.approx(float((kept - kept.mean(0)).square().mean().sqrt()), rel=1e-4)
+
+
+def test_a_mask_of_0_and_1_is_the_mask_of_false_and_true_and_other_numbers_are_none() -> None:
+    x, y, _, mask = marked(60, seed=3)
+    probe = AttentionProbe(steps=5).fit(x, y, mask)
+    again = AttentionProbe(steps=5).fit(x, y, mask.long())
+    assert torch.equal(again.decision_function(x, mask.long()), probe.decision_function(x, mask))
+    with pytest.raises(Exception, match=r"A mask is True or 1 where a token counts, got torch.float32|Type-check"):
+        probe.decision_function(x, mask.float())
+    with pytest.raises(
+        TypeError, match="A mask is True or 1 where a token counts, got torch.int64 up to 2: give mask > 0"
+    ):
+        probe.decision_function(x, 2 * mask.long())
+
+
 def test_the_position_term_learns_to_read_the_last_token() -> None:
     g = torch.Generator().manual_seed(4)
     x = torch.randn(400, 6, 4, generator=g)
@@ -117,6 +139,31 @@ def test_orienting_by_the_opposite_labels_turns_every_score_around() -> None:
     one, other = CCS(steps=100).fit(x).orient(x, y), CCS(steps=100).fit(x).orient(x, ~y)
     assert torch.allclose(one.decision_function(x), -other.decision_function(x), atol=1e-6)
     assert one.score(x, y) + other.score(x, y) == 1
+
+
+def test_its_scale_reaches_the_farthest_side_of_a_pair_whichever_way_it_is_turned() -> None:
+    x, y = contrasts(100, seed=2)
+    for labels in (y, ~y):
+        probe = CCS(restarts=2, steps=100).fit(x).orient(x, labels)
+        direction = probe.direction(Site("resid_post", 1))
+        along = (x - x.mean(0)).flatten(0, 1) @ direction.unit
+        assert direction.scale == pytest.approx(float(along.max()), rel=1e-5)
+
+
+def test_fitted_anew_it_forgets_where_its_pairs_came_from() -> None:
+    x, _ = contrasts(20, seed=2)
+    probe = CCS(restarts=1, steps=5).fit(x).located(Site("resid_post", 1), "abc")
+    assert probe.direction_.fingerprint == "abc"
+    with pytest.raises(AttributeError, match="Rows do not say where they come from"):
+        _ = probe.fit(x).direction_
+
+
+def test_each_side_of_a_pair_is_centred_by_its_own_mean(cosine: Callable) -> None:
+    """Sides that lie apart by a constant give what the same sides give without it."""
+    x, _ = contrasts(100, seed=2)
+    apart = x + torch.tensor([5.0, -3.0])[:, None] * torch.ones(6)
+    plain, moved = CCS(restarts=2, steps=100).fit(x), CCS(restarts=2, steps=100).fit(apart)
+    assert torch.allclose(plain.decision_function(x), moved.decision_function(apart), atol=1e-4)
 
 
 def test_with_labels_of_no_meaning_its_accuracy_is_one_half_and_not_above() -> None:

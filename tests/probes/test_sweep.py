@@ -1,6 +1,7 @@
 """The sweep: where the label is, what the choice of a cell costs, and each control against what it must show."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,6 +142,14 @@ def test_the_report_prints_every_control() -> None:
         assert words in said
 
 
+def test_the_width_that_is_printed_is_that_of_an_uncut_interval() -> None:
+    cells, examples, beside = captured(signal=5.0, n_groups=20, noise=2)
+    grid = measure(cells, examples, DifferenceOfMeans(), beside, folds=3, permutations=1)
+    alone = replace(grid, accuracy=torch.tensor([[1.0]]), low=torch.tensor([[0.8]]), high=torch.tensor([[1.0]]))
+    alone = replace(alone, sites=grid.sites[:1], positions=grid.positions[:1])
+    assert "all cells at once within 0.200" in str(alone)
+
+
 def stories(n: int = 24) -> Examples:
     """Texts that end in x or in y, about n / 2 things."""
     things = [f"thing{i}" for i in range(n // 2)]
@@ -164,10 +173,76 @@ def test_a_model_is_swept_with_its_embeddings_an_untrained_twin_and_another_data
     assert grid.controls.embedding.value == 1.0  # the last letter is the label
     assert grid.nested.value > 0.9
     assert set(grid.controls.elsewhere) == {"other"}
+    away = capture(gpt2, list(other.texts), [grid.best[0]]).flat(grid.best[0], last)
+    assert grid.controls.elsewhere["other"].value == float((grid.probe.predict(away) == other.y).double().mean()) > 0.5
     assert grid.fingerprint == gpt2.fingerprint
     rows = capture(gpt2, list(stories().texts), [grid.best[0]]).flat(grid.best[0], last)
     again = Logistic().fit(rows, stories().y)
     assert torch.allclose(grid.direction.vector, again.coef_, atol=1e-4)
+
+
+def test_the_control_of_an_untrained_model_reads_that_model(gpt2: Model) -> None:
+    g = torch.Generator().manual_seed(0)
+    examples = Examples(stories().texts, (torch.rand(24, generator=g) < 0.5).tolist(), stories().groups)
+    options = {"folds": 3, "permutations": 1, "seed": 2}
+    found = sweep(gpt2, examples, [resid_post[2]], probe=DifferenceOfMeans(), **options).controls.untrained
+    cells, embedding = (gather(gpt2, examples.texts, [site], [last]) for site in (resid_post[2], embed))
+    twin = gather(untrained(gpt2, 2), examples.texts, [resid_post[2]], [last])
+    of_twin, of_itself = (
+        measure(cells, examples, DifferenceOfMeans(), {"embedding": embedding, "untrained": beside}, **options)
+        for beside in (twin, cells)
+    )
+    assert found == of_twin.controls.untrained != of_itself.controls.untrained
+
+
+def test_each_control_is_measured_on_its_own_rows() -> None:
+    cells, examples, beside = captured(signal=1.0)
+    knowing = captured(signal=3.0)[0]
+    controls = measure(cells, examples, DifferenceOfMeans(), {**beside, "embedding": knowing}, permutations=1).controls
+    assert controls.embedding.value > 0.95
+    assert controls.untrained.value < 0.7
+
+
+def test_a_cell_has_the_accuracy_of_its_site_and_position_in_whatever_order_the_rows_come() -> None:
+    cells, examples, beside = captured(signal=0.0, noise=2)
+    rows = {(site, position): cells.rows[site, position] for position in (last, index(-2)) for site in SITES[:2]}
+    for site in SITES[:2]:
+        rows[site, last][:, 0] += 5 * torch.where(examples.y, 1.0, -1.0)
+    grid = measure(Cells(rows), examples, Logistic(), beside, folds=3, permutations=1)
+    assert float(grid.accuracy[:, 0].min()) == 1.0
+    assert float(grid.accuracy[:, 1].max()) < 0.7
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_majority_is_the_share_of_the_commoner_label(turned: bool) -> None:
+    cells, examples, beside = captured(signal=1.0, n_groups=30)
+    y = (torch.arange(60) % 3 == 0) != turned
+    examples = Examples(examples.texts, y.tolist(), examples.groups)
+    controls = measure(cells, examples, DifferenceOfMeans(), beside, folds=3, permutations=1).controls
+    assert controls.majority == pytest.approx(2 / 3)
+
+
+def test_another_data_set_may_hold_nothing_that_was_learnt_from(gpt2: Model) -> None:
+    things = [(group,) for group in stories().groups]
+    learnt = Examples(stories().texts, stories().labels, stories().groups, things)
+    shared = Examples(["some x", stories().texts[1]], [True, False], ["some", "thing"])
+    with pytest.raises(ValueError, match="The text 'the thing0 is y' of 'other' was learnt from"):
+        sweep(gpt2, learnt, [resid_post[0]], elsewhere={"other": shared})
+    about = Examples(["some x", "some y"], [True, False], ["some", "some"], [("thing3",), ("sea",)])
+    with pytest.raises(ValueError, match="The entity 'thing3' of 'other' was learnt from"):
+        sweep(gpt2, learnt, [resid_post[0]], elsewhere={"other": about})
+
+
+def test_places_may_be_given_once_and_texts_may_not_be_one_string(gpt2: Model) -> None:
+    examples = stories(8)
+    listed, once = (
+        sweep(gpt2, examples, sites, at, probe=DifferenceOfMeans(), folds=3, permutations=1)
+        for sites, at in ((SITES[:2], [last]), ((site for site in SITES[:2]), iter([last])))
+    )
+    assert torch.equal(listed.accuracy, once.accuracy)
+    assert torch.equal(
+        gather(gpt2, "the fog", [embed], [last]).rows[embed, last], capture(gpt2, "the fog", embed)[embed][:, -1]
+    )
 
 
 def test_the_untrained_twin_has_the_shape_and_none_of_the_weights(gpt2: Model) -> None:

@@ -5,20 +5,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
-from hooks.layout import parts, width
+from hooks.layout import find, parts, width
 from hooks.site import embed, v, z
 from interp.circuits.heads.scores import HeadScores
 from interp.circuits.norm_gain import norm_gain
+from interp.lenses.unembedding import output_rows
 
 
 @torch.no_grad()
 def copying(model: Model, *, seed: int = 0) -> HeadScores:
-    """Score = sum_i Re(lambda_i) / sum_i |lambda_i|, lambda the eigenvalues of W_E N_1 W_V W_O N_f W_U.
+    """Score = sum_i Re(lambda_i) / sum_i |lambda_i|, lambda the eigenvalues of E N_1 W_V W_O N_p N_f W_U.
 
     That matrix says how much attending to one token raises the logit of another by the direct path (Elhage et al.
-    2021, A Mathematical Framework for Transformer Circuits). 1 copies, -1 suppresses what it attends to. N are the
-    norms' gains, centred where the norm centres; their divisors do not change the score, which says nothing of size.
-    The eigenvalues that are not 0 are those of W_O N_f W_U W_E N_1 W_V, of width d_head.
+    2021, A Mathematical Framework for Transformer Circuits). 1 copies, -1 suppresses what it attends to. E are the
+    embeddings, behind their own norm where they have one (Bloom). N_1, N_p and N_f are the gains of the norms before
+    attention, behind it (Gemma-2, OLMo-2) and before the unembedding, centred where the norm centres; a family has
+    some of them. Their divisors depend on the whole stream, not on the token alone, and are left out: every token
+    counts as if the norms divided it by the same. The eigenvalues that are not 0 are those of
+    W_O N_p N_f W_U E N_1 W_V, of width d_head.
 
     Control: the same with the unembedding's rows in random order, so that no token meets its own.
 
@@ -27,7 +31,7 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
         seed: of that order.
 
     Raises:
-        ValueError: an unembedding that does not read the stream itself.
+        ValueError: an unembedding that does not read the stream itself, or a family that normalises the stream (BERT).
 
     Cost: no forward pass; two products over the vocabulary.
 
@@ -35,30 +39,43 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
     copying(model).top()
     ```
     """
-    W_E = model.module(embed).get_parameter("weight").float()
-    W_U = model.hf.get_output_embeddings().weight.float()
-    if W_E.shape != W_U.shape or W_E.shape[1] != model.d_model:
+    E, W_U = _embedded(model), model.hf.get_output_embeddings().weight.float()
+    if E.shape != W_U.shape or E.shape[1] != model.d_model:
         raise ValueError(
-            f"the embeddings of {model.name} have shape {tuple(W_E.shape)} and its unembedding {tuple(W_U.shape)}: a "
+            f"the embeddings of {model.name} have shape {tuple(E.shape)} and its unembedding {tuple(W_U.shape)}: a "
             f"copying score needs both to be of the stream's width, {model.d_model}"
         )
+    if model.paths.norms_after:
+        raise ValueError(
+            f"{model.name} normalises the stream itself behind every sublayer, so no head writes to the logits by a "
+            "path of its own: score the heads of a model whose norms stand beside the stream, such as GPT-2"
+        )
+    output_rows(model, torch.tensor([0], device=model.device))  # refuses a head that is no linear map
     order = torch.randperm(len(W_U), generator=torch.Generator().manual_seed(seed)).to(W_U.device)
-    N_f = norm_gain(model.final_norm, model.d_model)
-    own, other = (N_f.to(W_U) @ (rows.T @ W_E) for rows in (W_U, W_U[order]))
+    N_f = norm_gain(model.final_norm, model.d_model).to(W_U)
+    own, other = (N_f @ (rows.T @ E) for rows in (W_U, W_U[order]))
     values, control = (
         torch.stack([_scores(model, layer, UE) for layer in range(model.n_layers)]) for UE in (own, other)
     )
-    return HeadScores("copying", values, control)
+    return HeadScores("copying", values, control, "with the unembedding's rows in random order")
+
+
+def _embedded(model: Model) -> Float[Tensor, "vocab _"]:
+    """What each token brings into the stream, without the bias that all bring."""
+    W_E = model.module(embed).get_parameter("weight")
+    norm = find(model.hf, model.paths.top.get("embed_ln"))
+    return W_E.float() if norm is None else (norm(W_E) - norm(torch.zeros_like(W_E[:1]))).float()
 
 
 def _scores(model: Model, layer: int, UE: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "head"]:
-    """W_O N_f W_U W_E N_1 W_V of each head, and the share of its eigenvalues that is positive."""
-    norm = None if model.paths.norms_last else parts(model.blocks[layer], model.paths).get("ln1")
-    N_1 = norm_gain(norm, model.d_model).to(UE)
+    """W_O N_p N_f W_U E N_1 W_V of each head, and the share of its eigenvalues that is positive."""
+    part = parts(model.blocks[layer], model.paths)
+    before, behind = (None, "ln1") if model.paths.norms_last else ("ln1", "ln1_post")
+    N_1, N_p = (norm_gain(part.get(norm or ""), model.d_model).to(UE) for norm in (before, behind))
     W_V = _values(model, layer).float()
     W_V = W_V.repeat_interleave(model.n_heads // len(W_V), dim=0)
     W_O = _outputs(model, layer).float()
-    eigenvalues = torch.linalg.eigvals(torch.einsum("hkd,de,hel->hkl", W_O, UE @ N_1, W_V))
+    eigenvalues = torch.linalg.eigvals(torch.einsum("hkd,de,hel->hkl", W_O, N_p @ UE @ N_1, W_V))
     return eigenvalues.real.sum(-1) / eigenvalues.abs().sum(-1).clamp_min(1e-30)
 
 

@@ -25,4 +25,5 @@ def duplicate_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 
     duplicate_token(model).top()
     ```
     """
-    return HeadScores("duplicate token", *attention_back(model, 0, length=length, n=n, seed=seed))
+    values, control = attention_back(model, 0, length=length, n=n, seed=seed)
+    return HeadScores("duplicate token", values, control, "where the second half repeats nothing")

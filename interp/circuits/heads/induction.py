@@ -26,4 +26,5 @@ def induction(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> 
     induction(model).top()
     ```
     """
-    return HeadScores("induction", *attention_back(model, 1, length=length, n=n, seed=seed))
+    values, control = attention_back(model, 1, length=length, n=n, seed=seed)
+    return HeadScores("induction", values, control, "where the second half repeats nothing")

@@ -30,4 +30,4 @@ def previous_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 0
     said = repeated(model, length=length, n=n, seed=seed)
     queries = said.start + torch.arange(2, 2 * length)
     values, control = (attention_between(model, said.fresh, queries, queries - back) for back in (1, 2))
-    return HeadScores("previous token", values, control)
+    return HeadScores("previous token", values, control, "at the token before that")

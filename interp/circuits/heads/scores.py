@@ -17,15 +17,22 @@ class HeadScores:
     Attributes:
         name: what is scored.
         values: the scores.
-        control: the same where there is nothing of the kind to find; what it is, the detector says.
+        control: the same where there is nothing of the kind to find.
+        where: what that is, in words, such as "at the token before that".
     """
 
     name: str
     values: Float[Tensor, "layer head"]
     control: Float[Tensor, "layer head"]
+    where: str
 
     def top(self, count: int = 5) -> tuple[tuple[int, int, float], ...]:
-        """The heads with the highest scores: layer, head, score."""
+        """The heads with the highest scores: layer, head, score.
+
+        Errors: `ValueError` when `count` is below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count is {count}: ask for at least 1 of {self.values.numel()} heads")
         order = self.values.flatten().argsort(descending=True)[:count].tolist()
         n_heads = self.values.shape[1]
         return tuple((i // n_heads, i % n_heads, float(self.values.flatten()[i])) for i in order)

@@ -33,8 +33,10 @@ def linear_gpt2(hf_model: Callable[..., Any], tokenizer: Any) -> Model:
     return load(hf, tokenizer, check=False)
 
 
-def induction_gpt2(tokenizer: Any, copies: float = 1.0) -> Model:
-    """Block 0 notes the token before each; block 1 attends to where that is the present token, and copies it.
+def induction_gpt2(tokenizer: Any, copies: float = 1.0, back: int = 1) -> Model:
+    """Block 0 notes the token before each, or `back` before; block 1 attends to where that is the present token.
+
+    It copies what it attends to, or with -1 suppresses it.
 
     The stream is three one-hot vectors side by side: the token, its position, the token before. Their length is the
     same everywhere, so that LayerNorm only scales.
@@ -58,7 +60,7 @@ def induction_gpt2(tokenizer: Any, copies: float = 1.0) -> Model:
         model.lm_head.weight[:, token] = torch.eye(vocab)
         q, k, v = (slice(i * d, (i + 1) * d) for i in range(3))
         first, second = (block.attn for block in model.transformer.h)
-        first.c_attn.weight[place, q] = 100 * torch.roll(torch.eye(n_pos), -1, 1) @ torch.eye(n_pos, d)
+        first.c_attn.weight[place, q] = 100 * torch.roll(torch.eye(n_pos), -back, 1) @ torch.eye(n_pos, d)
         first.c_attn.weight[place, k] = 100 * torch.eye(n_pos, d)
         first.c_attn.weight[token, v] = torch.eye(vocab, d)
         first.c_proj.weight[:vocab, before] = torch.eye(vocab)

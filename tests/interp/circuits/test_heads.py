@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from hooks import Model, load
+from hooks.families import FAMILIES, tiny
+from hooks.site import attn_out, embed, resid_pre, z
 from interp.circuits.heads import copying, duplicate_token, induction, previous_token
 from interp.circuits.heads.repeated import repeated
 from interp.circuits.heads.scores import attention_between
@@ -42,6 +45,22 @@ def test_its_first_head_is_a_previous_token_head(circuit: Model) -> None:
     assert str(found).splitlines()[:2] == ["previous token: layer.head, score, control", "  0.0    1.000   0.000"]
 
 
+def test_controls_are_the_attention_to_the_very_places_they_name(circuit: Model, tokenizer: Any) -> None:
+    """A head that looks two tokens back is all that the control of one token back sees; and said two by two, the
+    token after the earlier occurrence is the one before, so that a previous-token head scores as much by chance."""
+    two_back = previous_token(induction_gpt2(tokenizer, back=2), length=18, n=4)
+    assert float(two_back.values[0]) < 1e-4
+    assert float(two_back.control[0]) == pytest.approx(1.0, abs=1e-4)
+    by_chance = induction(circuit, length=2, n=4)
+    assert float(by_chance.values[0]) == float(by_chance.control[0]) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_less_than_one_of_the_best_heads_is_refused(circuit: Model) -> None:
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"count is {count}: ask for at least 1 of 2 heads"):
+            previous_token(circuit, length=4, n=1).top(count)
+
+
 def test_the_circuit_says_each_next_token_of_a_repetition(circuit: Model) -> None:
     said = repeated(circuit, length=18, n=4)
     logits = circuit.run(said.tokens)
@@ -55,22 +74,88 @@ def test_a_head_that_writes_what_it_reads_copies_and_its_negative_suppresses(tok
         assert abs(float(found.control[1])) < 0.4
 
 
-def test_the_copying_score_is_that_of_all_eigenvalues_over_the_vocabulary(gpt2: Model) -> None:
-    """Against the matrix over the whole vocabulary, from GPT-2's weights by name."""
-    w = {name: weight.detach().double() for name, weight in gpt2.hf.state_dict().items()}
-    centre = torch.eye(32, dtype=torch.float64) - 1 / 32
-    found = copying(gpt2)
-    for layer in (0, 2):
-        block = f"transformer.h.{layer}"
-        V = w[f"{block}.attn.c_attn.weight"][:, 64:].unflatten(1, (4, 8))
-        W_O = w[f"{block}.attn.c_proj.weight"].unflatten(0, (4, 8))
-        for head in range(4):
-            M = w["transformer.wte.weight"] @ centre * 1.0
-            M = M @ torch.diag(w[f"{block}.ln_1.weight"]) @ V[:, head] @ W_O[head]
-            M = M @ centre @ torch.diag(w["transformer.ln_f.weight"]) @ w["lm_head.weight"].T
-            eigenvalues = torch.linalg.eigvals(M)
-            expected = eigenvalues.real.sum() / eigenvalues.abs().sum()
-            assert float(found.values[layer, head]) == pytest.approx(float(expected), abs=1e-3)
+class Gain(nn.Module):
+    """A norm without its divisor."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.weight = norm.weight + ("Gemma" in type(norm).__name__)
+        self.centres = isinstance(norm, nn.LayerNorm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(-1, keepdim=True) if self.centres else x) * self.weight
+
+
+def without_divisors(hf: Any) -> Model:
+    """The model with the norms of its stream replaced by their gains, those of the embeddings, queries and keys not."""
+    for path, module in [*hf.named_modules()]:
+        if "norm" in type(module).__name__.lower() and not any(n in path for n in ("q_norm", "k_norm", "embeddings")):
+            parent, _, name = path.rpartition(".")
+            setattr(hf.get_submodule(parent), name, Gain(module))
+    return load(hf, None, check=False)
+
+
+@torch.no_grad()
+def over_the_vocabulary(model: Model, E: Tensor, layer: int) -> Tensor:
+    """M[h, s, t], how much token s alone in the stream raises the logit of t through head h: run, not multiplied."""
+    heads, vocab, d = model.n_heads, *E.shape
+    stream = torch.cat([E, torch.zeros(1, d)]).repeat(heads, 1)[:, None]
+    only = torch.eye(heads).repeat_interleave(vocab + 1, 0)[:, None, :, None]
+    wrote: list[Tensor] = []
+    taps = [
+        model.tap(resid_pre[layer]).attach(lambda _: stream),
+        model.tap(z[layer]).attach(lambda a: a * only),
+        model.tap(attn_out[layer]).attach(lambda a: wrote.append(a)),
+    ]
+    try:
+        model.hf(torch.zeros(len(stream), 1, dtype=torch.long), use_cache=False)
+    finally:
+        for tap in taps:
+            tap.remove()
+    written = wrote[0][:, 0].unflatten(0, (heads, vocab + 1))
+    return model.final_norm(written[:, :-1] - written[:, -1:]) @ model.hf.get_output_embeddings().weight.T
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("bert", "opt_350m")])
+def test_the_copying_score_is_that_of_all_eigenvalues_over_the_vocabulary(family: str) -> None:
+    """Against the whole vocabulary run through the model itself: a token in the stream that attends to itself alone."""
+    found, plain = copying(load(tiny(family), None, check=False)), without_divisors(tiny(family))
+    E = plain.module(embed).get_parameter("weight").detach()
+    if family == "bloom":
+        norm = plain.hf.transformer.word_embeddings_layernorm
+        E = (nn.functional.layer_norm(E, (32,), eps=norm.eps) * norm.weight).detach()
+    for layer in range(2):
+        eigenvalues = torch.linalg.eigvals(over_the_vocabulary(plain, E, layer).double())
+        expected = eigenvalues.real.sum(-1) / eigenvalues.abs().sum(-1)
+        torch.testing.assert_close(found.values[layer], expected.float(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "olmo2"])
+def test_a_norm_that_turns_what_attention_writes_turns_the_copying_scores(family: str) -> None:
+    model = load(tiny(family), None, check=False)
+    before = copying(model)
+    with torch.no_grad():
+        for block in model.blocks:
+            norm = block.get_submodule("post_attention_layernorm")
+            one = float("Gemma" in type(norm).__name__)
+            norm.weight.copy_(-(one + norm.weight) - one)
+    after = copying(model)
+    torch.testing.assert_close(after.values, -before.values, rtol=0, atol=1e-4)
+    torch.testing.assert_close(after.control, -before.control, rtol=0, atol=1e-4)
+
+
+def test_the_control_of_copying_is_of_an_order_that_its_seed_draws(gpt2: Model) -> None:
+    one, other = copying(gpt2), copying(gpt2, seed=1)
+    assert torch.equal(one.values, other.values) and not torch.equal(one.control, other.control)
+
+
+def test_heads_whose_path_to_the_logits_is_not_their_own_have_no_copying_score() -> None:
+    for family, told in (
+        ("bert", "normalises the stream itself behind every sublayer"),
+        ("opt_350m", "stream's width, 32"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            copying(load(tiny(family), None, check=False))
 
 
 def test_every_family_has_its_heads_scored_between_none_and_all(decoder: Model) -> None:

@@ -1,5 +1,7 @@
 """A sweep is what patching one place at a time gives, whatever is shared and skipped on the way."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,8 +9,9 @@ from torch import Tensor
 from hooks import Model, capture, intervene
 from hooks.interventions import scale
 from hooks.resume import hold
-from hooks.site import embed, mlp_out, pattern, resid_post, resid_pre, v, z
+from hooks.site import embed, logits, mlp_out, pattern, resid_post, resid_pre, v, z
 from interp.circuits import (
+    PatchEffect,
     attribution_patching,
     denoising,
     each_head,
@@ -19,6 +22,7 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
+from interp.memory.datastore import Datastore
 from tests.contracts.test_patching import one_by_one
 from tests.interp.circuits.handmade import CLEAN, CORRUPT
 
@@ -90,6 +94,45 @@ def test_what_other_blocks_change_stays_changed(gpt2: Model) -> None:
     torch.testing.assert_close(whole.patched[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_patching_the_logits_gives_the_donor_and_interventions_behind_the_last_block_act_on_every_patch(
+    gpt2: Model,
+) -> None:
+    metric = logit_difference(gpt2, ["a", "b"], "c")
+    patching, over = denoising(CLEAN, CORRUPT), each_layer([resid_pre[1], logits])
+    assert float(patch_sweep(gpt2, patching, metric, over=over).effect[1]) == pytest.approx(1.0, abs=1e-5)
+    plain = patch_sweep(gpt2, patching, metric, over=each_head(z))
+    with intervene(gpt2, {logits: scale(3.0)}):
+        tripled = patch_sweep(gpt2, patching, metric, over=each_head(z))
+        whole = patch_sweep(gpt2, patching, metric, over=over)
+    for name in ("base", "donor", "patched"):
+        torch.testing.assert_close(getattr(tripled, name), 3 * getattr(plain, name), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.patched[:, 1], whole.donor)
+
+
+def test_a_memory_that_votes_at_the_logits_votes_in_every_patch(gpt2: Model) -> None:
+    """A stored state that every token is near gives its token the same share of each prediction."""
+    store = Datastore("mlp_in.2", torch.zeros(1, 32), torch.tensor([7]), 1e6, 0.9)
+    over = each_position([resid_pre[1]])
+    undo = store.attach(gpt2)
+    try:
+        found = patch_sweep(gpt2, denoising(CLEAN, CORRUPT), lambda said: said.softmax(-1)[:, 7], over=over)
+    finally:
+        undo()
+    assert bool((found.patched >= 0.9).all()) and bool((found.base >= 0.9).all())
+    plain = patch_sweep(gpt2, denoising(CLEAN, CORRUPT), lambda said: said.softmax(-1)[:, 7], over=over)
+    torch.testing.assert_close(found.patched, 0.9 + 0.1 * plain.patched, rtol=1e-5, atol=1e-6)
+
+
+def test_a_block_whose_forward_was_replaced_has_it_back_after_a_sweep(fresh: Callable[..., Model]) -> None:
+    model = fresh("gpt2")
+    plain = model.blocks[0].forward
+    replaced = model.blocks[0].forward = lambda x, *args, **kwargs: plain(2 * x, *args, **kwargs)
+    before = model.run(CLEAN)
+    patch_sweep(model, denoising(CLEAN, CORRUPT), logit_difference(model, "a", "c"), over=each_head([z[1]]))
+    assert model.blocks[0].forward is replaced and "forward" not in vars(model.blocks[1])
+    assert torch.equal(model.run(CLEAN), before)
+
+
 def test_nothing_is_left_behind_by_a_metric_that_fails(gpt2: Model) -> None:
     before, calls = gpt2.run(CLEAN), [0]
 
@@ -159,6 +202,50 @@ def test_the_interval_is_over_texts_and_holds_the_effect(gpt2: Model) -> None:
     alone = patch_sweep(gpt2, denoising("fog", "fig"), lambda x: x[:, 5], over=each_layer([resid_pre[0]]))
     with pytest.raises(ValueError, match="over 1 text says nothing"):
         alone.interval()
+
+
+def patched(model: Model, gaps: Tensor, moved: Tensor) -> PatchEffect:
+    """Texts whose runs differ by `gaps`, in which one patch moves the metric by `moved`."""
+    base = torch.full_like(gaps, 0.5)
+    return PatchEffect("denoising", (resid_pre[0],), (), model.tokens("a"), base, base + gaps, (base + moved)[:, None])
+
+
+def test_the_effect_is_the_ratio_of_the_means_and_not_the_mean_of_the_ratios(gpt2: Model) -> None:
+    found = patched(gpt2, torch.tensor([1.0, 10.0]), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(found.effect, torch.tensor([1 / 11]))
+
+
+def test_the_interval_of_a_mean_is_that_of_the_central_limit(gpt2: Model) -> None:
+    """Where every gap is 1 the effect is a mean, so its interval is mean +- 1.96 standard errors."""
+    moved = torch.randn(400, generator=torch.Generator().manual_seed(0)) + 0.3
+    low, high = patched(gpt2, torch.ones(400), moved).interval(draws=2000)
+    error = 1.96 * float(moved.std()) / 400**0.5
+    assert float(low) == pytest.approx(float(moved.mean()) - error, abs=0.08 * error)
+    assert float(high) == pytest.approx(float(moved.mean()) + error, abs=0.08 * error)
+
+
+def test_draws_in_which_the_runs_do_not_differ_are_left_out_of_the_interval(gpt2: Model) -> None:
+    """A quarter of the draws hold the first text alone, whose runs agree; in all others the effect is one half."""
+    found = patched(gpt2, torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.5]))
+    assert torch.equal(found.interval(), torch.full((2, 1), 0.5))
+    for draws, of, told in (
+        (0, found, "draws is 0: draw the texts at least once"),
+        (1, patched(gpt2, torch.eye(50)[0], torch.ones(50)), "in none of 1 draws of the texts: draw them more often"),
+        (9, patched(gpt2, torch.tensor([-1.0, 1.0]), torch.ones(2)), "the metric is 0.5 in both runs"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            of.interval(draws)
+
+
+def test_a_model_of_half_precision_has_effects_and_their_interval_in_full(fresh: Callable[..., Model]) -> None:
+    model = fresh("gpt2")
+    model.hf.bfloat16()
+    metric = logit_difference(model, "a", "c")
+    for estimate in (patch_sweep, attribution_patching):
+        found = estimate(model, denoising(CLEAN, CORRUPT), metric, over=each_layer([resid_pre[0]]))
+        assert found.base.dtype == found.effect.dtype == found.interval(draws=20).dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(found.base, metric(model.run(CORRUPT)[:, -1].float()))
 
 
 def test_a_place_that_cannot_be_patched_is_named_with_one_that_can(gpt2: Model) -> None:

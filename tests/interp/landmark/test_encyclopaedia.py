@@ -4,7 +4,17 @@ import re
 
 import pytest
 
-from interp.landmark import entities, entity, facts_of, neighbours, phrasings, relation, triples
+from interp.landmark import (
+    entities,
+    entity,
+    facts_of,
+    neighbours,
+    phrasings,
+    relation,
+    sentences_about,
+    sentences_about_others,
+    triples,
+)
 from interp.landmark.relations import RELATIONS
 
 
@@ -64,3 +74,27 @@ def test_a_misspelt_entity_or_relation_names_the_nearest() -> None:
         entity("Golden Gate Brigde")
     with pytest.raises(KeyError, match="no relation is called 'designed_bye'; nearest: .'designed_by'"):
         relation("designed_bye")
+    with pytest.raises(KeyError, match="no relation is called 'located_in'; nearest: .'located_in"):
+        phrasings("located_in")
+    with pytest.raises(KeyError, match="'Golden Gate Bridge' has no column 'colur'; did you mean 'colo"):
+        entity("Golden Gate Bridge")["colur"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_forms_that_there_are_not_are_refused_and_no_sentence_is_made_of_them() -> None:
+    bridge = entity("Golden Gate Bridge")
+    with pytest.raises(ValueError, match="no form is called 'aliases'; did you mean 'alias'"):
+        bridge.forms("aliases")
+    with pytest.raises(ValueError, match="no mention is in 'frensh'; did you mean 'french'"):
+        bridge.forms("foreign", "frensh")
+    for forms, n, told in (
+        ("name", 3, "give a tuple of forms"),
+        ((), 3, "give a tuple of forms"),
+        (("name",), -1, "n=-1: give a tuple of forms, such as .'name',., and a number from 0 on"),
+        (("nmae",), 3, "no form is called 'nmae'; did you mean 'name'"),
+        (("name", "anaphor"), 1, "the Golden Gate Bridge is never named by 'anaphor'"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            sentences_about(bridge, n, forms=forms)
+    with pytest.raises(ValueError, match="n=-1"):
+        sentences_about_others(bridge, -1)

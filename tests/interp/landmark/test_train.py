@@ -159,6 +159,20 @@ def shortened(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.usefixtures("shortened")
+def test_a_folder_of_another_seed_or_architecture_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    phases = (Phase(1, 1e-3, 1, 1.0, carried=0.0),)
+    training.train(tmp_path, phases=phases)
+    before = (tmp_path / "state.pt").read_bytes()
+    for other, told in (
+        ({"seed": 1}, "holds a training with seed=0, and seed=1 was asked for: give another folder"),
+        ({"architecture": "llama"}, "with architecture='gpt2', and architecture='llama' was asked for"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            training.train(tmp_path, phases=phases, **other)
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+@pytest.mark.usefixtures("shortened")
 def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
     first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5)
     training.train(tmp_path / "whole", phases=(first, second), save_every=5)

@@ -114,6 +114,71 @@ def test_the_parts_sum_to_the_logit_in_other_families(into: Any, fresh: Callable
         torch.testing.assert_close(found.parts.sum(1), logits.detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("norm", [frozen, linearised])
+@pytest.mark.parametrize("into", [components, heads, neurons])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_the_parts_are_those_of_single_precision(
+    into: Any, norm: Any, dtype: torch.dtype, hf_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    half = load(hf_model("gpt2").to(dtype), tokenizer, check=False)
+    single = load(hf_model("gpt2").to(dtype).float(), tokenizer, check=False)
+    ours, theirs = (attribute(model, TEXTS, "a", versus="b", into=into, norm=norm) for model in (half, single))
+    assert ours.parts.dtype == torch.float32
+    size = float(theirs.parts.abs().sum(1).max())
+    assert float((ours.parts - theirs.parts).abs().sum(1).max()) < 8 * torch.finfo(dtype).eps * size
+    assert float((ours.parts.sum(1) - ours.logit).abs().max()) < 4 * torch.finfo(dtype).eps * size
+
+
+def test_a_family_whose_embeddings_are_narrower_than_its_stream_has_them_as_one_part(tokenizer: Any) -> None:
+    import transformers as hf
+
+    config = hf.OPTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=48,
+        vocab_size=257,
+        max_position_embeddings=96,
+        word_embed_proj_dim=16,
+        _remove_final_layer_norm=True,
+    )
+    torch.manual_seed(0)
+    model = load(hf.OPTForCausalLM(config).eval(), tokenizer)
+    found = attribute(model, TEXTS, "a")
+    logits = model.run(TEXTS)[last.mask(model.tokens(TEXTS))][:, int(model.tokens("a").ids[0, -1])]
+    assert found.names[0] == "embeddings"
+    torch.testing.assert_close(found.parts.sum(1), logits.detach(), rtol=1e-4, atol=1e-4)
+    config._remove_final_layer_norm, config.do_layer_norm_before = False, False
+    with pytest.raises(ValueError, match="is not the sum of these parts"):
+        attribute(load(hf.OPTForCausalLM(config).eval(), tokenizer), TEXTS, "a")
+
+
+def test_a_norm_without_weights_is_held_like_any_other(tokenizer: Any) -> None:
+    import transformers as hf
+
+    config = hf.OlmoConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=48,
+        vocab_size=257,
+        max_position_embeddings=96,
+    )
+    torch.manual_seed(0)
+    model = load(hf.OlmoForCausalLM(config).eval(), tokenizer)
+    found = attribute(model, TEXTS, "a")
+    logits = model.run(TEXTS)[last.mask(model.tokens(TEXTS))][:, int(model.tokens("a").ids[0, -1])]
+    torch.testing.assert_close(found.parts.sum(1), logits.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_number_of_largest_parts_below_1_is_refused(gpt2: Model) -> None:
+    found = attribute(gpt2, TEXTS, "a")
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"the {count} largest parts were asked for: give 1 or more"):
+            found.top(count)
+
+
 def test_a_model_whose_logits_are_no_sum_of_parts_is_refused(fresh: Callable[..., Model], model: Model) -> None:
     if model.hf.config.model_type == "bert":
         with pytest.raises(ValueError, match="is no linear map of the stream"):

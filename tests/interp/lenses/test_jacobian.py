@@ -123,3 +123,15 @@ def test_layers_that_were_not_fitted_and_files_that_do_not_belong_are_refused(
     ):
         with pytest.raises(ValueError, match=told):
             run()
+
+
+def test_matrices_too_large_for_half_precision_are_not_written(gpt2: Model, tmp_path: Path) -> None:
+    lens = JacobianLens(gpt2, {0: torch.eye(32), 1: 7e4 * torch.eye(32)}, 1)
+    with pytest.raises(ValueError, match="layer 1 holds 7e\\+04, and float16, which such files hold, ends at 65504"):
+        lens.save(tmp_path / "lens.pt")
+    assert not (tmp_path / "lens.pt").exists()
+
+
+def test_a_model_that_reads_both_ways_is_refused(fresh: Callable[..., Model]) -> None:
+    with pytest.raises(ValueError, match="reads in both directions, so effects on later tokens are not all there are"):
+        fit_jacobian(fresh("bert"), PROMPTS, skip=3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hooks import Model, capture
+from hooks.position import everywhere
 from hooks.site import resid_post
 from interp.lenses import LogitLens, rank, read
 
@@ -35,15 +36,23 @@ def test_the_mean_divergence_leaves_out_padding_and_the_first_special_token(gpt2
 
 
 def test_the_rank_of_a_token_is_how_many_are_likelier(gpt2: Model) -> None:
-    found = rank(LogitLens(gpt2), TEXTS, "g").ranks
+    found, real = rank(LogitLens(gpt2), TEXTS, "g").ranks, gpt2.tokens(TEXTS).mask
     token = int(gpt2.tokens("g").ids[0, -1])
     h = capture(gpt2, TEXTS, resid_post[1])[resid_post[1]]
     order = gpt2.unembed(h).argsort(-1, descending=True)
-    assert torch.equal(found[1], (order == token).int().argmax(-1))
+    assert torch.equal(found[1][real], (order == token).int().argmax(-1)[real])
     likeliest = read(LogitLens(gpt2), "fog", top=1)
     word = likeliest.words[int(likeliest.top[2, 0, 3, 0])]
     if len(gpt2.tokens(word).ids[0]) == 2:  # a byte that spells itself
         assert int(rank(LogitLens(gpt2), "fog", word).ranks[2, 0, 3]) == 0
+
+
+def test_padding_has_no_rank(gpt2: Model) -> None:
+    found = rank(LogitLens(gpt2), TEXTS, "g")
+    real = gpt2.tokens(TEXTS).mask
+    assert not bool(real.all())
+    assert torch.equal(found.content, everywhere.mask(gpt2.tokens(TEXTS)))
+    assert bool((found.ranks[:, ~real] == -1).all()) and bool((found.ranks[:, real] >= 0).all())
 
 
 def test_more_tokens_than_there_are_cannot_be_kept(gpt2: Model) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import interp.lenses.tuning as source
-from hooks import Model
+from hooks import Model, load
 from interp.lenses import LogitLens, TunedLens, read, tune
 from tests.interp.circuits.handmade import linear_gpt2
 
@@ -89,3 +89,68 @@ def test_a_lens_survives_its_file_and_is_refused_by_another_model(gpt2: Model, l
         TunedLens(gpt2, lens.A[:1], lens.b[:1])
     with pytest.raises(ValueError, match="0 texts"):
         tune(gpt2, [])
+
+
+def test_in_half_precision_tuning_goes_where_it_goes_in_single(
+    fresh: Callable[..., Model], hf_model: Any, tokenizer: Any
+) -> None:
+    single = tune(fresh("gpt2"), TEXTS, steps=12, batch_size=4)
+    half = tune(load(hf_model("gpt2").half(), tokenizer, check=False), TEXTS, steps=12, batch_size=4)
+    assert half.A.dtype == half.b.dtype == torch.float16
+    for ours, theirs in ((half.A, single.A), (half.b, single.b)):
+        assert bool(ours.isfinite().all())
+        assert float(torch.cosine_similarity(ours.float().flatten(), theirs.flatten(), dim=0)) > 0.9
+
+
+def test_steps_are_those_of_torchs_adam_with_a_rate_that_falls_linearly(
+    gpt2: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    slopes = [[torch.randn(2, 32, 32, generator=g), torch.randn(2, 32, generator=g)] for _ in range(3)]
+    given = iter(slopes)
+    monkeypatch.setattr(source, "_gradients", lambda *_: next(given))
+    ours = tune(gpt2, TEXTS, steps=3, learning_rate=0.01)
+    w = [torch.zeros(2, 32, 32, requires_grad=True), torch.zeros(2, 32, requires_grad=True)]
+    adam = torch.optim.Adam(w, lr=0.01)
+    schedule = torch.optim.lr_scheduler.LinearLR(adam, start_factor=1.0, end_factor=1e-9, total_iters=3)
+    for slope in slopes:
+        for parameter, grad in zip(w, slope, strict=True):
+            parameter.grad = grad.clone()
+        adam.step()
+        schedule.step()
+    torch.testing.assert_close(ours.A, w[0].detach(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(ours.b, w[1].detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_the_last_step_may_not_leave_what_is_no_number(gpt2: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = [torch.full((2, 32, 32), torch.nan), torch.zeros(2, 32)]
+    monkeypatch.setattr(source, "_gradients", lambda *_: nothing)
+    with pytest.raises(ValueError, match="the weights after step 1 are not finite: lower the learning rate"):
+        tune(gpt2, TEXTS, steps=1)
+
+
+def test_a_text_without_a_token_is_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="the text '' has no token to tune on: leave it out"):
+        tune(gpt2, ["", "fog"], steps=4)
+
+
+def test_a_lens_that_is_still_being_tuned_is_no_lens_yet(
+    gpt2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "EVERY", 1)
+    monkeypatch.setattr(source, "_gradients", dying_after(2, source._gradients))
+    with pytest.raises(KeyboardInterrupt):
+        tune(gpt2, TEXTS, steps=5, checkpoint=tmp_path / "half")
+    with pytest.raises(ValueError, match="was tuned for 2 of 5 steps: call tune again with this checkpoint"):
+        TunedLens.load(tmp_path / "half", gpt2)
+
+
+def dying_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    left = iter(range(calls))
+
+    def dying(*args: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return function(*args)
+
+    return dying

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hooks.site import resid_post, z
-from interp.sae import BatchTopK, Standard, TopK, load, save
+from interp.sae import BatchTopK, JumpReLU, Standard, TopK, load, save
 
 D, LATENTS, K = 12, 40, 4
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -84,3 +84,22 @@ def test_weights_that_are_not_the_architectures_are_named(tmp_path: Path) -> Non
     save_file(weights | {"threshold": threshold, "W_more": threshold.clone()}, folder / "sae_weights.safetensors")
     with pytest.raises(ValueError, match=r"see \['W_more'\]"):
         load(folder)
+
+
+def test_a_file_without_a_setting_that_its_architecture_needs_is_refused(tmp_path: Path) -> None:
+    folder = change(save(some_sae(), tmp_path), metadata={}, activation_fn_kwargs={"k": K})
+    config = json.loads((folder / "cfg.json").read_text())
+    del config["k"]
+    (folder / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="does not say the 'k' of its 'topk' autoencoder, so it is of an older format"):
+        load(folder)
+
+
+def test_a_stored_threshold_below_0_lets_every_positive_latent_pass_and_no_other(tmp_path: Path) -> None:
+    sae = JumpReLU(D, LATENTS)
+    with torch.no_grad():
+        sae.threshold.copy_(torch.linspace(-0.5, 0.5, LATENTS))
+    back = load(save(sae, tmp_path))
+    z = rows() @ sae.W_enc + sae.b_enc
+    assert torch.equal(back.encode(rows()), z.relu() * (z > sae.threshold))
+    assert bool(((z < 0) & (z > sae.threshold)).any())

@@ -12,14 +12,18 @@ from hooks.site import resid_post
 from interp.sae import (
     Interval,
     Labelled,
+    SparseProbe,
     Standard,
     absorption,
     compare,
     concept_recovery,
     evaluate,
+    expected_norm,
+    folded,
     k_sparse,
     labelled,
     match_truth,
+    mean_centred,
     nearest_rows,
     normalised,
     reconstruction,
@@ -27,6 +31,7 @@ from interp.sae import (
     stored,
     whitened,
 )
+from tests.shapes import unchecked
 
 
 def some_rows(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -63,12 +68,29 @@ def test_the_nearest_row_is_never_the_row_itself() -> None:
     assert torch.allclose(nearest_rows(rows), table.amax(1), atol=1e-5)
 
 
+def test_rows_of_other_precisions_are_matched_and_what_has_no_direction_or_no_other_is_refused() -> None:
+    rows, truth = some_rows(6, 4), some_rows(6, 4, seed=1)
+    for kind in (torch.float64, torch.bfloat16):
+        for pair in ((rows.to(kind), truth), (rows, truth.to(kind))):
+            assert match_truth(*pair).mcc == pytest.approx(match_truth(rows, truth).mcc, abs=1e-2)
+    assert torch.allclose(nearest_rows(rows.bfloat16()).float(), nearest_rows(rows.bfloat16().float()))
+    for value, told in ((0.0, "0"), (math.nan, "nan"), (math.inf, "inf")):
+        rows[2] = value
+        with pytest.raises(ValueError, match=f"Row 2 has length {told}: it has no direction"):
+            match_truth(rows, truth)
+    with pytest.raises(ValueError, match="1 rows were given: the nearest other one needs at least two"):
+        nearest_rows(truth[:1])
+
+
 def test_an_interval_is_students() -> None:
     values = [1.0, 2.5, 2.0, 4.0, 3.0]
-    low, high = stats.t.interval(0.95, 4, loc=2.5, scale=stats.sem(values))
-    found = Interval.of(values)
-    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), abs=1e-3)
+    for some in (values, [float(i) for i in range(12)], [i**0.5 for i in range(40)]):
+        found = Interval.of(some)
+        ends = stats.t.interval(0.95, len(some) - 1, loc=sum(some) / len(some), scale=stats.sem(some))
+        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(ends, rel=1e-9)
     assert math.isnan(Interval.of([1.0]).half_width)
+    with pytest.raises(ValueError, match=r"The values \[1\.0, nan\] are not all finite: they have no mean"):
+        Interval.of([1.0, math.nan])
 
 
 def threshold_of(level: float) -> Standard:
@@ -104,6 +126,16 @@ def test_lengths_and_angles_of_reconstructions_follow_a_known_shrinkage() -> Non
         reconstruction(sae, stored(torch.cat([x[:2], torch.zeros(1, 4)])))
 
 
+def test_lengths_and_angles_of_a_reconstruction_that_points_elsewhere_are_those_by_hand() -> None:
+    sae = threshold_of(0.0)
+    with torch.no_grad():
+        sae.W_dec.copy_(2 * torch.eye(4))
+        sae.W_dec[1] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    x = torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])  # becomes [10 0 0 0] and [0 0 4 0]
+    found = reconstruction(sae, stored(x))
+    assert (found.cosine, found.norm_ratio, found.bias) == pytest.approx((0.8, 14 / 7, 116 / 38))
+
+
 def test_density_counts_tokens_and_the_histogram_holds_every_latent_that_fired() -> None:
     sae = threshold_of(0.0)
     x = torch.full((100, 4), -1.0)
@@ -120,6 +152,21 @@ def test_a_whitened_source_has_the_identity_as_covariance() -> None:
     z = torch.cat(list(normalised(stored(x), whitened([x], epsilon=1e-9))))
     assert torch.allclose(z.T @ z / len(z), torch.eye(5).double(), atol=1e-5)
     assert float(z.mean(0).abs().max()) < 1e-9
+
+
+def test_normalisations_of_rows_of_unequal_length_are_those_by_hand() -> None:
+    lengths = expected_norm([torch.diag(torch.tensor([1.0, 1.0, 1.0, 5.0]))])  # E||x|| = 2, of d = 4
+    assert torch.allclose(lengths.matrix, torch.eye(4).double()) and not bool(lengths.mean.any())
+    centred = mean_centred([torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [2.0, 4.0]])])  # E||x - m||^2 = 5
+    assert centred.mean.tolist() == [1, 2]
+    assert torch.allclose(centred.matrix, (2 / 5) ** 0.5 * torch.eye(2).double())
+
+
+def test_the_unit_of_activations_does_not_matter_to_whitening() -> None:
+    x = some_rows(500, 4) * torch.tensor([0.1, 1.0, 2.0, 3.0])
+    n, tenfold = (whitened([rows], epsilon=0.5) for rows in (x, 10 * x))
+    assert torch.allclose(tenfold(10 * x), n(x), atol=1e-4)
+    assert float(n(x).var(0).max()) < 0.9
 
 
 def test_of_a_name_the_last_token_is_kept_and_a_run_ends_with_its_text() -> None:
@@ -163,6 +210,38 @@ def test_a_concept_split_in_two_needs_two_latents() -> None:
         k_sparse(sae, data, "nowhere")
 
 
+def test_what_is_told_of_a_concept_is_told_of_texts_it_was_not_chosen_on() -> None:
+    """In the texts that are reported on, "a" is where its latent is off: what the other half taught scores nothing."""
+    sae, data = planted_concepts()
+    swapped = {"a": "", "": "a"}
+    seen = data.searched(0).tolist()
+    concepts = [c if here else swapped.get(c, c) for c, here in zip(data.concepts, seen, strict=True)]
+    turned = Labelled(data.x, tuple(concepts), data.text)
+    found = concept_recovery(sae, turned)
+    assert found.latents["a"] == 0 and found.f1["a"] == 0
+    probe = k_sparse(sae, turned, "a", k=1)
+    assert probe.latents == (0,) and probe.f1 == (0,)
+
+
+def test_a_concept_is_split_as_far_as_each_latent_raises_f1_by_more_than_three_hundredths() -> None:
+    assert SparseProbe((0, 1, 2, 3), (0.50, 0.54, 0.60, 0.62)).split == 3
+    assert SparseProbe((0, 1, 2), (0.50, 0.52, 0.90)).split == 1
+
+
+def test_latents_that_read_normalised_activations_are_not_held_against_raw_ones() -> None:
+    sae, data = planted_concepts()
+    sae.normalisation = expected_norm([data.x])
+    y = data.where("a")
+    for measure in (
+        lambda: concept_recovery(sae, data),
+        lambda: k_sparse(sae, data, "a"),
+        lambda: absorption(sae, data.x, y, [0], torch.eye(4)[0]),
+    ):
+        with pytest.raises(ValueError, match=r"read normalised activations: use folded\(sae\)"):
+            measure()
+    assert concept_recovery(folded(sae), data).f1.keys() == {"a", "b", "c"}
+
+
 def test_absorption_counts_rows_whose_concept_another_latent_carries() -> None:
     """Latent 1 fires where child and parent are on and carries both; latent 0 fires for the parent alone."""
     sae = Standard(3, 3)
@@ -180,8 +259,58 @@ def test_absorption_counts_rows_whose_concept_another_latent_carries() -> None:
         sae.W_dec[1] = torch.tensor([0.3, 1.0, 0.0])  # carries less than 0.4 of the parent
     weak = absorption(sae, x, y, [0], u)
     assert (weak.rate, weak.missed) == (0.0, pytest.approx(3 / 9))
+    with torch.no_grad():
+        sae.W_dec[1] = torch.tensor([0.5, 25.0, 0.0])  # carries more than 0.4 of it, at a cosine below 0.025
+    assert absorption(sae, x, y, [0], u).rate == 0.0
     with pytest.raises(ValueError, match="No row expresses the concept"):
         absorption(sae, x, ~torch.ones(10, dtype=torch.bool), [0], u)
+
+
+def test_what_another_latent_carries_is_held_against_what_lies_along_the_concept_beyond_the_bias() -> None:
+    sae, u = Standard(2, 2), torch.tensor([1.0, 0.0])
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+        sae.W_dec.copy_(torch.tensor([[1.0, 0.0], [0.5, 1.0]]))
+        sae.b_dec.copy_(torch.tensor([2.0, 0.0]))
+    x = torch.tensor([[3.0, 1.0]])  # x . u is 3, of which the bias makes 2; latent 1 carries 0.5
+    assert absorption(sae, x, torch.tensor([True]), [0], u).rate == 1.0
+
+
+def test_absorption_refuses_what_would_give_a_share_of_nothing() -> None:
+    sae, x, y, u = threshold_of(0.0), some_rows(20, 4).abs(), torch.arange(20) < 10, torch.eye(4)[0]
+    for given, told in (
+        ((x, y, [], u), "latents is empty: name the latents of the concept"),
+        ((x, y.long(), [0], u), r"y is torch\.int64 of shape \(20,\): give True or False for each of 20 rows"),
+        ((x, y[:10], [0], u), r"y is torch\.bool of shape \(10,\)"),
+        ((x, y, [0], 0 * u), r"direction has length 0\.0: it points nowhere"),
+        ((x, y, [0], torch.nan * u), "direction has length nan"),
+    ):
+        with unchecked(), pytest.raises(ValueError, match=told):
+            absorption(sae, *given)
+    for latents in ([-1], [0, 99]):
+        with pytest.raises(IndexError, match=rf"Latents \[{latents[-1]}\] do not exist; .* has latents 0 to 3"):
+            absorption(sae, x, y, latents, u)
+    assert absorption(sae, x, y, [0], u.double()) == absorption(sae, x.double(), y, (0,), u)
+
+
+def test_reconstructions_that_are_not_finite_have_no_quality() -> None:
+    x = some_rows(50, 4).abs() + 0.1
+    for spoil in ("W_dec", "b_dec", "W_enc"):
+        for value in (math.nan, math.inf):
+            sae = threshold_of(0.0)
+            with torch.no_grad():
+                getattr(sae, spoil)[..., 0] = value
+            for measure in (evaluate, reconstruction):
+                with pytest.raises(ValueError, match="Reconstructions of 50 activations hold NaN or infinity"):
+                    measure(sae, stored(x))
+
+
+def test_a_batch_without_rows_and_a_tensor_in_place_of_batches() -> None:
+    sae, x = threshold_of(0.0), some_rows(50, 4)
+    assert str(evaluate(sae, [x[:20], x[:0], x[20:]])) == str(evaluate(sae, stored(x)))
+    for measure in (lambda: evaluate(sae, x), lambda: reconstruction(sae, x), lambda: whitened(x)):
+        with unchecked(), pytest.raises(ValueError, match=r"a tensor of shape \(50, 4\): give stored\(x\)"):
+            measure()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -78,10 +78,10 @@ def test_a_gated_one_of_dictionary_learning_measures_latents_in_units_of_x(tmp_p
 
 def test_a_jumprelu_of_dictionary_learning_has_its_thresholds_before_that_scaling(tmp_path: Path) -> None:
     w = {"W_enc": drawn(D, F, seed=1), "b_enc": drawn(F, seed=2), "W_dec": drawn(F, D, seed=3)}
-    w |= {"b_dec": drawn(D, seed=4), "threshold": drawn(F, seed=5).abs()}
+    w |= {"b_dec": drawn(D, seed=4), "threshold": drawn(F, seed=5)}
     sae = load_dictionary_learning(saved(tmp_path, w, dict_class="JumpReluAutoEncoder"))
     z = x() @ w["W_enc"] + w["b_enc"]
-    f = z * (z > w["threshold"])
+    f = (z * (z > w["threshold"])).relu()
     assert torch.allclose(sae.encode(x()), f * w["W_dec"].norm(dim=1), atol=1e-5)
     assert torch.allclose(sae(x()), f @ w["W_dec"] + w["b_dec"], atol=1e-5)
 

@@ -21,15 +21,22 @@ from interp.sae import (
     Checkpoint,
     Gated,
     JSONLWriter,
+    Member,
+    Normalisation,
     Point,
     Resampling,
     Schedule,
     Source,
     TopK,
     activations_of,
+    expected_norm,
+    normalised,
     stored,
     train,
+    train_many,
+    whitened,
 )
+from interp.sae.digest import digest_of_data, digest_of_tensors
 from tests.interp.sae.planted import activations, features
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -159,3 +166,63 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path
         train(Gated(16, 32), data(), schedule=Schedule(decay=0.1), **options)
     with pytest.raises(ValueError, match="every is 0; a checkpoint is written after at least 1 token"):
         Checkpoint(tmp_path, every=0)
+
+
+def test_a_checkpoint_of_another_normalisation_of_other_texts_or_of_other_batches_of_them_is_refused(
+    gpt2: Model, tmp_path: Path
+) -> None:
+    texts = [f"fog {number} over bay {number * number}" for number in range(8)]
+    options = {"tokens": 1_000, "batch_size": 50, "buffer": 100, "progress": False}
+
+    def source(texts: list[str] = texts, batch_size: int = 3) -> Source:
+        return activations_of(gpt2, texts, resid_post[1], batch_size=batch_size)
+
+    def resumed(folder: str, given: Source, normalisation: Normalisation | None = None) -> None:
+        sae = TopK(32, 64, k=4)
+        members = {"a": Member(sae, normalisation=normalisation)}
+        train_many(members, given, checkpoint=Checkpoint(tmp_path / folder), **options)
+
+    white, scaled = whitened(source()), expected_norm(source())
+    for folder, begun, normalisation in (
+        ("source", normalised(source(), white), None),
+        ("member", source(), white),
+        ("plain", source(), None),
+    ):
+        resumed(folder, begun, normalisation)
+        resumed(folder, begun, normalisation)
+    for folder, given, normalisation in (
+        ("source", source(), None),
+        ("source", normalised(source(), scaled), None),
+        ("member", source(), scaled),
+        ("plain", source(), white),
+    ):
+        with pytest.raises(ValueError, match=r"of another run: its members is .*'normalisation': (None|'[0-9a-f]{16})"):
+            resumed(folder, given, normalisation)
+    with pytest.raises(ValueError, match=r"its digest of the data is [0-9a-f]{16}, and here it is [0-9a-f]{16}\. Give"):
+        resumed("plain", source([text.upper() for text in texts]))
+    with pytest.raises(ValueError, match="its batch_size of the source is 3, and here it is 1"):
+        resumed("plain", source(batch_size=1))
+
+
+def test_data_have_the_digest_of_their_texts_ids_or_rows_and_streams_are_not_touched() -> None:
+    from datasets import Dataset
+
+    texts = [f"fog {number}" for number in range(3_000)]
+    assert digest_of_data(texts) == digest_of_data([*texts]) == digest_of_data(tuple(texts))
+    assert digest_of_data(texts) != digest_of_data([*texts[:-1], "sea"])
+    assert digest_of_data(["a", "b"]) != digest_of_data(["a\0b"])
+    assert digest_of_data([[1, 2], [3]]) != digest_of_data([[1], [2, 3]])
+    rows = Dataset.from_list([{"text": text, "number": i} for i, text in enumerate(texts)])
+    assert digest_of_data(rows) == digest_of_data(rows.map(lambda row: {"number": -row["number"]}))
+    assert digest_of_data(rows) != digest_of_data(rows.select(range(2_999)))
+    stream = rows.to_iterable_dataset()
+    generator = iter(texts)
+    assert digest_of_data(stream) is None and digest_of_data(generator) is None and next(generator) == "fog 0"
+    x = torch.arange(6.0)
+    assert digest_of_tensors(x) == digest_of_tensors(x.clone()) != digest_of_tensors(x.view(2, 3))
+    assert len({digest_of_tensors(x.to(dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)}) == 3
+    assert digest_of_data([x, x]) != digest_of_data([x, x + 1]) and digest_of_data([x]) == digest_of_data([x.numpy()])
+    long = torch.arange(3_000)
+    assert digest_of_data([long.numpy()]) != digest_of_data([long.index_fill(0, torch.tensor([1_500]), 0).numpy()])
+    assert digest_of_tensors(x[:0]) != digest_of_tensors(x[:1])
+    assert digest_of_tensors(x[::2]) == digest_of_tensors(torch.tensor([0.0, 2.0, 4.0]))

@@ -1,13 +1,17 @@
 """Autoencoders inside the model: identities of the splice, and what the model loses by it against closed forms."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from hooks import Model, capture, intervene
-from hooks.interventions import mean
-from hooks.site import mlp_act, resid_post, z
+from hooks.interventions import apply, mean
+from hooks.site import mlp_act, mlp_in, mlp_out, resid_post, z
 from interp.sae import (
+    Crosscoder,
+    Recovery,
     Standard,
     TopK,
     Transcoder,
@@ -88,6 +92,24 @@ def test_changed_latents_move_activations_along_their_rows_alone(
     assert torch.allclose(after - before, (expected(own) - own) @ sae.W_dec[[2, 5]], atol=1e-4)
 
 
+def test_a_change_that_writes_in_place_is_one_that_returns_anew_and_another_shape_is_refused(
+    gpt2: Model, texts: list[str]
+) -> None:
+    def silenced(f: Tensor) -> Tensor:
+        f[:, [2, 5]] = 0
+        return f
+
+    sae = at(gpt2, SITES[0])
+    written, returned = (seen(gpt2, texts, SITES[0], change_latents(sae, c))[1] for c in (silenced, ablated([2, 5])))
+    before = capture(gpt2, texts, SITES[0]).flat(SITES[0])
+    assert torch.equal(written, returned) and not torch.allclose(written, before)
+    with (
+        pytest.raises(ValueError, match=r"made latents of shape \(\d+, 1\) from \(\d+, 40\): return as many"),
+        intervene(gpt2, {SITES[0]: change_latents(sae, lambda f: f[:, :1])}),
+    ):
+        gpt2.run(texts)
+
+
 def test_latents_that_do_not_exist_are_refused(gpt2: Model, texts: list[str]) -> None:
     with (
         pytest.raises(IndexError, match=r"Latents \[40\] do not exist; this autoencoder has latents 0 to 39"),
@@ -117,18 +139,36 @@ def test_a_site_the_model_lacks_or_another_width_is_named(gpt2: Model) -> None:
         check_fits(sae, gpt2)
 
 
-def test_a_perfect_reconstruction_recovers_all_and_the_mean_none_of_mean_ablation(
-    gpt2: Model, texts: list[str]
-) -> None:
-    site = resid_post[1]
-    exact = recovery(perfect(gpt2, site), gpt2, texts, batch_size=2)
+def own_words(model: Model) -> Tensor:
+    """Ids that the model itself thinks likeliest: what changes it makes them less likely."""
+    ids = torch.tensor([[256, first] for first in (5, 60, 120, 180, 240)])
+    for _ in range(6):
+        ids = torch.cat([ids, model.run(ids)[:, -1:, :256].detach().argmax(-1)], dim=1)
+    return ids
+
+
+def test_of_several_sites_each_must_have_the_width_that_is_read_or_written_there(gpt2: Model) -> None:
+    narrow, crosscoder = Transcoder(32, 40, d_out=7), Crosscoder(32, 40, n_layers=2)
+    narrow.sites, crosscoder.sites = (mlp_in[1], mlp_out[1]), (resid_post[1], mlp_act[1])
+    with pytest.raises(ValueError, match=r"writes 7 dimensions at mlp_out\.1; .* has 32 there: load the model"):
+        check_fits(narrow, gpt2)
+    with pytest.raises(ValueError, match=r"reads 32 dimensions at mlp_act\.1; .* has 48 there"):
+        check_fits(crosscoder, gpt2)
+    fits = Transcoder(32, 40, d_out=48)
+    fits.sites, crosscoder.sites = (mlp_in[1], mlp_act[1]), (resid_post[1], mlp_out[1])
+    assert check_fits(fits, gpt2) == mlp_in[1] and check_fits(crosscoder, gpt2) == resid_post[1]
+
+
+def test_a_perfect_reconstruction_recovers_all_and_the_mean_none_of_mean_ablation(gpt2: Model) -> None:
+    site, said = resid_post[1], own_words(gpt2)
+    exact = recovery(perfect(gpt2, site), gpt2, said, batch_size=2)
     assert exact.of_zero == pytest.approx(1, abs=1e-5) and exact.of_mean == pytest.approx(1, abs=1e-4)
     assert exact.kl_sae == pytest.approx(0, abs=1e-6) and exact.kl_of_mean == pytest.approx(1, abs=1e-5)
     blind = perfect(gpt2, site)
     with torch.no_grad():
         blind.W_dec.zero_()
-        blind.b_dec.copy_(capture(gpt2, texts, site).flat(site).mean(0))
-    nothing = recovery(blind, gpt2, texts, batch_size=3)
+        blind.b_dec.copy_(capture(gpt2, said, site).flat(site).mean(0))
+    nothing = recovery(blind, gpt2, said, batch_size=3)
     assert nothing.of_mean == pytest.approx(0, abs=1e-5) and nothing.kl_of_mean == pytest.approx(0, abs=1e-5)
     assert nothing.ce_mean == pytest.approx(exact.ce_mean, abs=1e-5)
     assert nothing.tokens == exact.tokens
@@ -152,6 +192,39 @@ def test_cross_entropies_are_those_of_the_logits(gpt2: Model, texts: list[str]) 
     assert done.ce_clean == pytest.approx(entropy(), abs=1e-4)
     with intervene(gpt2, {site: mean(average)}):
         assert done.ce_mean == pytest.approx(entropy(), abs=1e-4)
+
+
+def test_recovered_shares_and_divergences_are_those_of_the_logits(gpt2: Model) -> None:
+    site, sae, said = resid_post[1], at(gpt2, resid_post[1]), own_words(gpt2)
+    done = recovery(sae, gpt2, said, batch_size=2)
+    average = capture(gpt2, said, site).flat(site).mean(0)
+
+    def predicted(change) -> Tensor:
+        with intervene(gpt2, {site: apply(change)}):
+            return gpt2.run(said)[:, 1:-1].detach().double().log_softmax(-1).flatten(0, 1)
+
+    logs = [predicted(change) for change in (lambda x: x, sae, lambda x: 0 * x, lambda x: 0 * x + average)]
+    ce, ce_sae, ce_zero, ce_mean = (-float(each.gather(1, said[:, 2:].reshape(-1, 1)).mean()) for each in logs)
+    kl, kl_zero, kl_mean = (float((logs[0].exp() * (logs[0] - each)).sum(1).mean()) for each in logs[1:])
+    found = (done.ce_clean, done.ce_sae, done.ce_zero, done.ce_mean, done.kl_sae, done.kl_zero, done.kl_mean)
+    assert found == pytest.approx((ce, ce_sae, ce_zero, ce_mean, kl, kl_zero, kl_mean), abs=1e-4)
+    shares = ((ce_zero - ce_sae) / (ce_zero - ce), (ce_mean - ce_sae) / (ce_mean - ce))
+    assert (done.of_zero, done.of_mean) == pytest.approx(shares, rel=1e-3)
+    assert (done.kl_of_zero, done.kl_of_mean) == pytest.approx((1 - kl / kl_zero, 1 - kl / kl_mean), rel=1e-3)
+
+
+def test_of_an_ablation_that_costs_nothing_no_share_is_recovered() -> None:
+    helped = Recovery(6.0, 6.5, 5.5, 7.0, kl_sae=0.1, kl_zero=0.0, kl_mean=0.2, tokens=9)
+    assert math.isnan(helped.of_zero) and math.isnan(helped.kl_of_zero)
+    assert (helped.of_mean, helped.kl_of_mean) == (0.5, 0.5)
+    assert "(50.0% of mean ablation recovered, zero ablation costs nothing here)" in str(helped)
+    assert math.isnan(Recovery(6.0, 6.5, 6.0, 6.0, 0.1, 0.1, 0.1, 9).of_mean)
+
+
+def test_a_model_that_does_not_predict_the_next_token_has_no_recovery(fresh, texts: list[str]) -> None:
+    bert = fresh("bert")
+    with pytest.raises(ValueError, match="BertForMaskedLM does not predict the next token, so its cross-entropy there"):
+        recovery(perfect(bert, resid_post[1]), bert, texts)
 
 
 def test_an_autoencoder_of_another_model_is_not_spliced_in(gpt2: Model) -> None:

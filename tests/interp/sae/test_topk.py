@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from hooks.site import resid_post
-from interp.sae import TopK
+from interp.sae import BatchTopK, TopK
 from interp.sae.median import geometric_median
+from tests.shapes import unchecked
 
 N, D, LATENTS, K, K_AUX = 96, 16, 64, 6, 5
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -156,3 +157,14 @@ def test_a_k_that_cannot_be_kept_is_refused() -> None:
 def test_activations_that_never_vary_are_refused() -> None:
     with pytest.raises(ValueError, match="All 8 activations are the same vector"):
         TopK(D, LATENTS, K).initialise(torch.ones(8, D))
+
+
+def test_a_fraction_of_latents_per_row_and_no_auxiliary_ones_are_refused() -> None:
+    with (
+        unchecked(),
+        pytest.raises(ValueError, match=r"k is 4\.5; TopK keeps a whole number of each row: take BatchTopK for 4\.5"),
+    ):
+        TopK(8, 16, k=4.5)  # pyright: ignore[reportArgumentType]
+    for kind in (TopK, BatchTopK):
+        with pytest.raises(ValueError, match="k_aux is -3; give at least 1, or aux_coefficient=0"):
+            kind(8, 16, 4, k_aux=-3)

@@ -17,6 +17,7 @@ from interp.sae import (
     folded,
     harvested,
     harvested_at,
+    mean_centred,
     normalised,
     pairs_of,
     stored,
@@ -108,3 +109,31 @@ def test_a_site_that_the_source_lacks_and_a_second_normalisation_are_refused(gpt
         train_many({"a": Member(sae, normalisation=norm)}, normalised(alone, norm), **OPTIONS)
     with pytest.raises(ValueError, match="members is empty"):
         train_many({}, source)
+
+
+def test_an_autoencoder_is_trained_further_on_activations_normalised_as_they_were_and_on_no_others(
+    gpt2: Model,
+) -> None:
+    plain = activations_of(gpt2, TEXTS, resid_post[1])
+    n, other = expected_norm(plain), mean_centred(plain)
+    train(sae := TopK(32, 48, k=4), normalised(plain, n), **OPTIONS)
+    before = {name: value.clone() for name, value in sae.state_dict().items()}
+    for source, told in ((plain, "as they are"), (normalised(plain, other), "normalised by [0-9a-f]{16}")):
+        with pytest.raises(ValueError, match=f"trained on activations normalised by .* further on them {told}: give"):
+            train(sae, source, **OPTIONS)
+        assert sae.normalisation is n
+        assert all(torch.equal(value, before[name]) for name, value in sae.state_dict().items())
+    train(sae, normalised(plain, expected_norm(plain)), **OPTIONS)
+    train(raw := folded(sae), plain, **OPTIONS)
+    with pytest.raises(ValueError, match="trained on activations as they are and is to be trained further on them nor"):
+        train(raw, normalised(plain, n), **OPTIONS)
+
+
+def test_a_training_that_is_refused_leaves_an_autoencoder_belonging_where_it_did(gpt2: Model) -> None:
+    plain = activations_of(gpt2, TEXTS, resid_post[1])
+    narrow, wide = TopK(5, 48, k=4), TopK(32, 48, k=4)
+    for given in (plain, normalised(plain, expected_norm(plain))):
+        with pytest.raises(ValueError, match=r"reads 5 dimensions at resid_post\.1"):
+            train_many({"wide": Member(wide), "narrow": Member(narrow)}, given, **OPTIONS)
+        for sae in (wide, narrow):
+            assert sae.sites == () and (sae.model_name, sae.fingerprint, sae.dataset, sae.normalisation) == (None,) * 4

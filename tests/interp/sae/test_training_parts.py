@@ -14,15 +14,18 @@ import torch
 
 from hooks import ActivationStore, Model, harvest
 from hooks.site import resid_post
+from hooks.store.processes import Process
 from interp.sae import (
     SAE,
     CSVWriter,
     Gated,
     JSONLWriter,
     JumpReLU,
+    Member,
     Resampling,
     Schedule,
     Source,
+    Standard,
     TensorBoard,
     TopK,
     Transcoder,
@@ -32,7 +35,11 @@ from interp.sae import (
     train,
 )
 from interp.sae.adam import Adam
+from interp.sae.course import Course
+from interp.sae.learner import Learner
+from interp.sae.plan import Plan
 from interp.sae.resample import resample
+from interp.sae.sae import Step
 from tests.interp.sae.planted import activations, features
 
 OPTIONS = {"tokens": 3_000, "batch_size": 100, "progress": False}
@@ -126,6 +133,79 @@ def test_dead_latents_begin_anew_at_activations_and_the_living_are_left() -> Non
             for moments in optimiser.moments(ours):
                 assert bool(moments.any()) or name == "b_enc"
                 assert not bool(moments.index_select(axis, dead.nonzero().flatten()).any()), name
+
+
+@pytest.mark.parametrize("kind", [Standard, TopK, Transcoder])
+def test_resampling_leaves_the_decoders_bias_also_where_there_are_as_many_latents_as_dimensions(kind: Any) -> None:
+    sae = kind(16, 16, **({"k": 4} if kind is TopK else {"coefficient": 1.0}))
+    x = rows().repeat(1, 2) if kind is Transcoder else rows()
+    with torch.no_grad():
+        sae.b_dec.fill_(3.0)
+    optimiser = Adam(sae.parameters(), lr=0.0)
+    resample(sae, optimiser, x, torch.arange(16) < 5, torch.Generator().manual_seed(0))
+    assert bool((sae.b_dec == 3).all()) and not bool(sae.b_enc[:5].any())
+
+
+def test_new_decoder_rows_have_the_mean_length_of_the_living() -> None:
+    x, sae = rows(), Standard(16, 32)
+    with torch.no_grad():
+        sae.W_dec *= torch.linspace(0.5, 4, 32)[:, None]
+    dead = torch.arange(32) % 5 == 0
+    resample(sae, Adam(sae.parameters(), lr=0.0), x, dead, torch.Generator().manual_seed(0))
+    lengths = sae.W_dec.detach().norm(dim=1)
+    assert torch.allclose(lengths[dead], lengths[~dead].mean().expand(int(dead.sum())))
+
+
+def test_activations_are_drawn_by_the_square_of_their_loss() -> None:
+    sae = Standard(2, 4_000)
+    with torch.no_grad():
+        sae.b_enc.fill_(-100)  # nothing fires, so the loss of a row is its squared length
+    x, dead = torch.tensor([[1.0, 0.0], [0.0, 2**0.5]]), torch.arange(4_000) > 0
+    resample(sae, Adam(sae.parameters(), lr=0.0), x, dead, torch.Generator().manual_seed(0))
+    share = float((sae.W_dec[1:, 1] > 0).double().mean())
+    assert share == pytest.approx(4 / 5, abs=0.03)
+
+
+def test_a_latent_that_began_anew_is_not_dead_until_it_was_silent_as_long_again() -> None:
+    sae, x = TopK(16, 32, k=3), rows(100)
+    plan = Plan(tokens=1_000, batch_size=100, dead_after=5_000, resampling=Resampling(at=(0.5,)))
+    learner = Learner(sae, 1e-3, sae.variance_of(x), plan, steps=10, here=Process(0, 1))
+    learner.course.silent[:5] = 6_000
+    with torch.no_grad():
+        sae.b_enc[:5] = -100.0
+    learner.step(4, x, lambda n, _: x[:n])
+    assert bool(learner.course.dead[:5].all())
+    learner.step(5, x, lambda n, _: x[:n])
+    assert int(learner.course.silent.max()) <= 200
+
+
+def course_of(*largest: float, settled: bool, n: int = 100) -> Course:
+    course, nothing = Course(len(largest), torch.ones(()), dead_after=1_000, every=10), torch.zeros(())
+    course.add(Step(nothing, nothing, nothing, torch.tensor(largest)), n, settled=settled)
+    return course
+
+
+def test_in_a_run_shorter_than_dead_after_the_dead_are_those_that_never_fired() -> None:
+    assert course_of(1.0, 0.0, 0.0, 2.0, settled=False).dead_share == 0.5
+    long = course_of(1.0, 0.0, 0.0, 2.0, settled=False, n=1_500)
+    nothing = torch.zeros(())
+    long.add(Step(nothing, nothing, nothing, torch.tensor([0.0, 3.0, 0.0, 0.0])), 900, settled=False)
+    assert long.dead_share == 0.25  # one alone was silent for 1,000 tokens
+
+
+def test_largest_activations_count_once_the_weights_have_settled() -> None:
+    assert not bool(course_of(1.0, 2.0, settled=False).largest.any())
+    assert course_of(1.0, 2.0, settled=True).largest.tolist() == [1.0, 2.0]
+
+
+def test_the_rate_is_gaos_by_the_square_root_of_the_latents_and_betas_are_the_papers() -> None:
+    assert Member(TopK(1, 2**14, k=1)).rate == pytest.approx(2e-4)
+    assert Member(TopK(4, 2**10, k=1)).rate == pytest.approx(8e-4)
+    betas = {
+        kind: Learner(kind(4, 8), 1e-3, torch.ones(()), Plan(), 10, Process(0, 1)).optimiser.param_groups[0]["betas"]
+        for kind in (Gated, JumpReLU, Standard)
+    }
+    assert betas == {Gated: (0.0, 0.999), JumpReLU: (0.0, 0.999), Standard: (0.9, 0.999)}
 
 
 def test_an_activation_that_is_explained_a_thousand_times_worse_is_where_they_begin() -> None:
@@ -292,6 +372,20 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
         sae.W_enc.mul_(1e30)
     with pytest.raises(ValueError, match=r"Batch \d+: The loss is (nan|inf) after .* tokens: training diverged"):
         train(sae, stored(rows()), **OPTIONS)
+
+
+def test_weights_that_the_last_step_makes_nan_end_in_no_report() -> None:
+    class Spoilt(TopK):
+        steps = 0
+
+        def constrain(self) -> None:
+            Spoilt.steps += 1
+            if Spoilt.steps == 401:
+                self.W_dec.data[3] = torch.nan
+
+    with pytest.raises(ValueError, match="hold NaN or infinity, so the weights do"):
+        train(Spoilt(16, 32, k=3), stored(rows()), tokens=4_010, batch_size=10, progress=False)
+    assert Spoilt.steps == 401
 
 
 def test_impossible_numbers_are_refused() -> None:

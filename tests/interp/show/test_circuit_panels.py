@@ -6,7 +6,7 @@ import torch
 from hooks import Model, capture
 from hooks.site import pattern, resid_pre, z
 from interp.circuits import denoising, each_head, each_layer, each_position, logit_difference, patch_sweep
-from interp.circuits.heads import induction
+from interp.circuits.heads import copying, induction, previous_token
 from interp.lenses import LogitLens, attribute, heads, rank, read
 from interp.show import (
     Panel,
@@ -37,6 +37,11 @@ def test_a_lens_panel_holds_the_likeliest_tokens_and_their_probabilities(gpt2: M
     ranks = rank(LogitLens(gpt2), "fog", "g")
     (trace,) = rank_panel(ranks).body.data
     assert [[int(word) for word in row] for row in trace.text] == ranks.ranks[:, 0].tolist()
+    padded = rank(LogitLens(gpt2), ["fog over", "bay"], "g")
+    (trace,) = rank_panel(padded, text=1).body.data
+    padding = ~gpt2.tokens(["fog over", "bay"]).mask[1]
+    assert torch.equal(torch.tensor(trace.z).isnan(), padding.expand(3, -1))
+    assert [word == "" for word in trace.text[0]] == padding.tolist()
 
 
 def test_attribution_bars_are_the_largest_parts_and_the_caption_their_sum(gpt2: Model) -> None:
@@ -53,6 +58,35 @@ def test_a_patch_panel_holds_the_shares_and_names_both_ends(over: object, gpt2: 
     panel = patch_panel(found, gpt2)
     torch.testing.assert_close(cells(panel).flatten(), found.effect.flatten(), rtol=1e-5, atol=1e-6)
     assert f"{float(found.base):+.3g}" in panel.control and f"{float(found.donor):+.3g}" in panel.control
+
+
+def test_positions_at_which_texts_differ_are_numbered_and_the_others_named(gpt2: Model) -> None:
+    metric, over = logit_difference(gpt2, "a", "c"), each_position(resid_pre)
+    found = patch_sweep(gpt2, denoising(["fog over", "fig even"], ["fig ever", "fog ever"]), metric, over=over)
+    panel = patch_panel(found, gpt2)
+    (trace,) = panel.body.data
+    assert trace.customdata[0] == ["&lt;|endoftext|>", "f", "position 2", *"g ever"]
+    assert "a place where the two runs agree has exactly 0" in panel.control
+    assert bool((cells(panel)[0, :2] == 0).all())
+
+
+def test_markup_in_tokens_is_shown_once_escaped_in_figures_and_not_twice_in_titles(gpt2: Model) -> None:
+    reading = rank(LogitLens(gpt2), "<b>&", "<")
+    assert rank_panel(reading).title.startswith("The rank of “<”")
+    assert "“<”" in attribution_panel(attribute(gpt2, "fog", "<")).title
+    (trace,) = rank_panel(reading).body.data
+    assert list(trace.customdata[0]) == ["&lt;|endoftext|>", "&lt;", "b", ">", "&amp;"]
+    (trace,) = attention_panel(gpt2, capture(gpt2, "<b>", pattern[1]), 1, 0).body.data
+    assert list(trace.y) == ["0 &lt;|endoftext|>", "1 &lt;", "2 b", "3 >"]
+
+
+def test_a_head_panel_says_what_its_detectors_control_is(gpt2: Model) -> None:
+    for scores, where in (
+        (induction(gpt2, length=8, n=2), "where the second half repeats nothing"),
+        (previous_token(gpt2, length=8, n=2), "at the token before that"),
+        (copying(gpt2), "with the unembedding's rows in random order"),
+    ):
+        assert f"Beside it, {where}: that head scores" in heads_panel(scores).control
 
 
 def test_a_head_panel_names_the_best_head_beside_its_control(gpt2: Model) -> None:

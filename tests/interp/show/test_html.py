@@ -32,6 +32,7 @@ def test_tokens_without_their_values_are_refused() -> None:
 def test_marks_fall_on_the_spans_and_overlapping_ones_do_not_double_text() -> None:
     shown = highlighted("fog on the gate", [(11, 15), (0, 3), (1, 2)])
     assert shown == "<mark>fog</mark> on the <mark>gate</mark>"
+    assert highlighted("abcdefg", [(2, 6), (0, 3)]) == "<mark>abcdef</mark>g"
 
 
 def test_a_table_emphasises_the_rows_it_is_told_to() -> None:
