@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.direction import Direction, as_vector
+from hooks.direction import Direction, as_vector, wide
 from hooks.position import Position, everywhere
 
 
@@ -164,7 +164,7 @@ def project_out(direction: Direction | Float[Tensor, "*d"], at: Position = every
     return Intervention(
         "project_out",
         at,
-        lambda a, _: a - _along(a, unit),
+        lambda a, _: (a - _along(a, unit)).to(a.dtype),
         sets_projection=True,
         value=unit,
         fingerprint=_model_of(direction),
@@ -189,7 +189,7 @@ def clamp(direction: Direction | Float[Tensor, "*d"], value: float | int, at: Po
     return Intervention(
         "clamp",
         at,
-        lambda a, _: a - _along(a, unit) + target * _like(unit, a),
+        lambda a, _: (a - _along(a, unit) + target * _like(unit, wide(a))).to(a.dtype),
         sets_projection=True,
         value=unit,
         fingerprint=_model_of(direction),
@@ -232,9 +232,9 @@ def _like(vector: Tensor, a: Tensor) -> Tensor:
 
 
 def _along(a: Tensor, unit: Tensor) -> Tensor:
-    """The part of each row along a unit vector."""
-    flat = a.flatten(1)
-    direction = _like(unit, a).flatten()
+    """The part of each row along a unit vector, in float32 or better."""
+    flat = wide(a.flatten(1))
+    direction = unit.to(flat).flatten()
     return torch.outer(flat @ direction, direction).view_as(a)
 
 
@@ -286,7 +286,7 @@ def _number(value: float | int, name: str) -> float:
 
 
 def _unit(direction: Direction | Tensor, who: str) -> Tensor:
-    vector = _finite(as_vector(direction), who)
+    vector = wide(_finite(as_vector(direction), who))
     length = vector.norm()
     if float(length.detach()) == 0.0:
         raise ValueError(f"{who} needs a vector of positive length, got zeros")
