@@ -1,6 +1,7 @@
 """Conditional steering: act on the texts whose prompt shows something, and leave the others bit for bit."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from hooks import Direction, Intervention, Model, Position, Site, capture
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
+from interp.listed import listed
 from interp.steering.steering import Steering
 from probes import best_threshold
 
@@ -58,6 +60,8 @@ class Conditional:
     def check(self, model: Model) -> None:
         """Raise `ValueError` unless the condition is known when it is needed, and was found in this model."""
         read, acts = self.condition.site, self.site
+        for site in (read, acts):
+            model.tap(site)
         order = [site for site in model.sites if site in (read, acts)]
         if read != acts and order.index(read) > order.index(acts):
             raise ValueError(
@@ -120,7 +124,7 @@ class _Gate:
 
 
 def projections(
-    model: Model, direction: Direction, texts: list[str], at: Position = prompt
+    model: Model, direction: Direction, texts: Sequence[str], at: Position = prompt
 ) -> Float[Tensor, "example"]:
     """The mean projection of each text's selected tokens on a direction's unit vector: what a condition compares.
 
@@ -131,7 +135,7 @@ def projections(
     projections(model, harmful, ["How do I bake bread?"])
     ```
     """
-    acts = capture(model, texts, [direction.site])
+    acts = capture(model, listed(texts), [direction.site])
     mask = at.mask(acts.tokens)
     for row in (~mask.any(1)).nonzero().flatten().tolist():
         raise ValueError(f"{at} selects no token of text {row} ({texts[row][:60]!r})")
@@ -140,39 +144,42 @@ def projections(
 
 
 def threshold_of(
-    model: Model, direction: Direction, positive: list[str], negative: list[str], at: Position = prompt
+    model: Model, direction: Direction, positive: Sequence[str], negative: Sequence[str], at: Position = prompt
 ) -> float:
     """The threshold on the projections that tells prompts to act on from others best, by F1.
 
-    Errors: `ValueError` when there are none of a kind. Cost: one forward pass per text.
+    Errors: `ValueError` when there are none of a kind, or as `projections`. Cost: one forward pass per text.
 
     ```python
     Conditional(adding(refusal), harmful, threshold_of(model, harmful, bad, good))
     ```
     """
+    positive, negative = listed(positive, "prompts"), listed(negative, "prompts")
     scores = projections(model, direction, [*positive, *negative], at)
     return best_threshold(scores, torch.tensor([True] * len(positive) + [False] * len(negative)))
 
 
 def sparing_threshold(
-    model: Model, direction: Direction, positive: list[str], recall: float = 0.99, at: Position = prompt
+    model: Model, direction: Direction, positive: Sequence[str], recall: float = 0.99, at: Position = prompt
 ) -> float:
     """A threshold that still acts on a share `recall` of the prompts to act on, and on as few others as it can.
 
     It lies under the lowest projection of that share, halfway to the next lower one, or 0.1 % of the largest (what one
     digit of the model's dtype is worth, if that is more) where none is so near: what rounding in another batch moves
-    is still acted on. `threshold_of` weighs a prompt missed as much as one changed for nothing; this is for steering that must leave
-    whatever else there is bit for bit.
+    is still acted on. `threshold_of` weighs a prompt missed as much as one changed for nothing; this is for steering
+    that must leave whatever else there is bit for bit.
 
-    Errors: `ValueError` for no prompts, or a share that is not above 0 and at most 1. Cost: one forward pass per text.
+    Errors: `ValueError` for no prompts, a share that is not above 0 and at most 1, or as `projections`. Cost:
+    one forward pass per text.
 
     ```python
     Conditional(adding(refusal), harmful, sparing_threshold(model, harmful, bad))
     ```
     """
-    if not positive or not 0 < recall <= 1:
+    if isinstance(positive, str) or not positive or not 0 < recall <= 1:
         raise ValueError(
-            f"{len(positive)} prompts and recall={recall}: give prompts to act on, and a share above 0 and at most 1"
+            f"the prompts {positive!r} and recall={recall}: give prompts to act on, and a share above 0 and at most 1, "
+            "the prompts in a list"
         )
     rising = projections(model, direction, positive, at).sort().values
     lowest = rising[len(rising) - math.ceil(recall * len(rising))]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hooks import Direction, Model, capture
-from hooks.site import embed, resid_post
+from hooks.site import embed, mlp_out, resid_post
 from interp.features import Concept, Mention, by_token, concept_of, explain, likely, search, similar
 from interp.features.components import component_score
 from interp.features.concept import halves
@@ -111,6 +111,20 @@ def test_a_phrase_is_found_in_its_forms_the_longest_first_and_as_whole_words() -
     assert concept.labels == (True, True, False, False)
 
 
+def test_a_spelling_is_found_as_it_is_written_whatever_casefolding_or_its_spaces_make_of_it() -> None:
+    texts = ["Gauß rechnet.", "Gauss counts.", "nobody"]
+    concept = concept_of("Gauß", {"German": ["Gauß"], "English": ["Gauss"]}, texts)
+    assert concept.mentions == ((Mention(0, 4, "German"),), (Mention(0, 5, "English"),), ())
+    spaced = concept_of("GG", {"name": ["golden  gate"]}, ["the Golden gate", "a gate"])
+    assert spaced.mentions == ((Mention(4, 15, "name"),), ())
+
+
+@pytest.mark.parametrize("forms", ["fog", {"name": "fog"}])
+def test_a_string_is_no_list_of_spellings(forms) -> None:
+    with pytest.raises(ValueError, match="give a list of spellings, not a string"):
+        concept_of("fog", forms, ["a fog", "a sun"])
+
+
 @pytest.mark.parametrize(
     ("forms", "told"),
     [(["zebra"], "0 of 2 texts hold"), (["a"], "2 of 2 texts hold"), ([" "], "none of them blank")],
@@ -128,6 +142,14 @@ def test_the_latent_of_a_direction_is_found_and_no_random_one_comes_near(letters
     assert sum(cosine < found.chance for cosine in best) >= 85
 
 
+def test_a_half_precision_dictionary_is_searched_as_its_float32_copy_is(letters: TopK) -> None:
+    direction = letters.direction(7)
+    half = similar(letters.bfloat16(), direction, top=3)
+    full = similar(letters.float(), direction, top=3)
+    assert [i for i, _ in half.latents] == [i for i, _ in full.latents]
+    assert half.latents[0][1] == pytest.approx(full.latents[0][1], abs=1e-5) and half.chance == full.chance
+
+
 def test_likely_are_the_latents_that_tell_a_concept_then_those_that_write_it_and_none_that_never_fired(
     gpt2: Model, letters: TopK
 ) -> None:
@@ -137,6 +159,8 @@ def test_likely_are_the_latents_that_tell_a_concept_then_those_that_write_it_and
     assert likely(letters, found, top=2) == tuple(dict.fromkeys([*telling, *writing]))
     letters.max_activation[telling[0]] = 0
     assert telling[0] not in likely(letters, found, top=2) and telling[1] in likely(letters, found, top=2)
+    letters.sites = (embed, mlp_out[0])  # what reads the embedding says nothing of rows written elsewhere
+    assert likely(letters, found, top=2) == (telling[1],)
 
 
 def test_a_direction_of_another_place_or_model_is_not_searched(letters: TopK) -> None:
