@@ -1,5 +1,7 @@
 """What stands beside the best latent: groups, principal components, the other half, and other ways to ask."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,10 +10,12 @@ from hooks.site import embed, mlp_out, resid_post
 from interp.features import Concept, Mention, by_token, concept_of, explain, likely, search, similar
 from interp.features.components import component_score
 from interp.features.concept import halves
-from interp.features.group import Member, note
-from interp.features.reading import Reading
+from interp.features.group import Member, covering, note
+from interp.features.ranking import Ranking, entries_of
+from interp.features.reading import Reading, read
 from interp.features.rows import by_text
 from interp.features.score import Bench
+from interp.features.search import _baselines
 from interp.features.stability import split_half
 from interp.sae import TopK
 
@@ -88,6 +92,62 @@ def test_a_component_of_great_variance_is_found_with_the_sign_of_the_concept() -
     assert score.held_out.f1 == 1.0 and score.name == "PCA, component 1"
     assert float(score.direction.unit[3]) < -0.99 and score.direction.scale > 5
     assert score.direction.fingerprint == "f"
+
+
+def test_a_component_and_its_opposite_are_both_tried() -> None:
+    reading, concept = planted_component(0)
+    rows, half = by_text(reading, concept), halves(concept, 0)
+    bench = Bench(concept, rows, half[rows.text], 0)
+    for sign in (1, -1):
+        score = component_score(sign * reading.x, half[reading.text], bench, resid_post[0], "f")
+        assert score.held_out.f1 == 1.0 and sign * float(score.direction.unit[3]) < -0.99
+
+
+def test_what_the_reported_half_holds_changes_nothing_that_was_chosen(gpt2: Model, letters: TopK) -> None:
+    split = split_concept()
+    half = halves(split, 0)
+    g = torch.Generator().manual_seed(1)
+    flipped = [
+        bool(yes) != (not kept and i % 3 == 0) for i, (yes, kept) in enumerate(zip(split.labels, half, strict=True))
+    ]
+    plain = read(letters, gpt2, split.texts)
+    there = ~half[plain.text]
+    moved = plain.x + 3 * there[:, None] * torch.randn(plain.x.shape, generator=g)
+    found = []
+    for labels, x in ((split.labels, plain.x), (flipped, moved)):
+        reading, concept = replace(plain, x=x), Concept("x", split.texts, labels)
+        rows = by_text(reading, concept)
+        bench, entries = Bench(concept, rows, half[rows.text], 0), entries_of(reading, rows)
+        best = Ranking(entries.at(bench.searched), letters.d_sae).best(rows.y, bench.counts(bench.searched)[1])
+        group = covering(letters, bench, entries, best, 3)
+        scores = [*_baselines(letters, gpt2, reading, bench, half[reading.text]), group.score]
+        chosen = [(one.name, one.searched_f1, one.held_out.threshold, one.direction.vector) for one in scores]
+        found.append((chosen, group.latents, group.weights, group.note, [one.held_out.f1 for one in scores]))
+    (here, *ours, f1), (same, *theirs, other_f1) = found
+    for (name, *numbers, v), (as_named, *others, w) in zip(here, same, strict=True):
+        assert name == as_named and numbers == pytest.approx(others) and torch.allclose(v, w, atol=1e-6)
+    assert ours == theirs and "splitting" in ours[2] and f1 != other_f1
+
+
+def test_a_difference_of_means_is_fitted_to_last_tokens_of_mentions_against_tokens_of_none(
+    gpt2: Model, letters: TopK
+) -> None:
+    texts, labels, mentions = [], [], []
+    for i in range(32):
+        word, form = (("gh", "name"), ("o", "description"))[i // 2 % 2]
+        texts.append(f"ab{'cd'[i % 3 > 0]}{word}{i}" if i % 2 else f"ab{i}ee")
+        labels.append(bool(i % 2)), mentions.append([Mention(3, 3 + len(word), form)] if i % 2 else [])
+    concept = Concept("h", texts, labels, mentions, apart=["description"])
+    found = search(letters, gpt2, concept, unit=by_token, permutations=5)
+    half, on, off = halves(concept, 0), [], []
+    for text, marks, kept in zip(texts, mentions, half.tolist(), strict=True):
+        x = capture(gpt2, text, embed)[embed][0, 1:]
+        inside = [i for m in marks for i in range(m.start, m.end)]
+        if kept:
+            on += [x[m.end - 1] for m in marks if m.form == "name"]
+            off += [x[i] for i in range(len(text)) if i not in inside]
+    by_hand = torch.stack(on).mean(0) - torch.stack(off).mean(0)
+    assert found.baselines[0].direction.cosine(Direction(by_hand, embed, "by hand")) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_split_half_stability_is_the_rank_on_the_other_half_and_spearmans_correlation() -> None:

@@ -307,6 +307,22 @@ def test_no_dose_does_no_damage_and_a_large_one_leaves_the_usual_states(model: M
     assert much.kl.value > 0.1 and much.beyond.value == 1.0 and "beyond the usual 100.0%" in str(much)
 
 
+def test_what_is_usual_is_said_by_other_texts_than_those_reported_on(model: Model, direction: Direction) -> None:
+    texts = [
+        text for pair in zip(["fog over the bay"] * 4, ["QX#9", "{7}@", "ZJ%5", "|8*K"], strict=True) for text in pair
+    ]
+    found = damage(model, direction, 0.0, texts)
+    x = states(model, texts[::2])
+    assert torch.linalg.matrix_rank((x - x.mean(0)).double()) < 20  # few states, and others do not lie among them
+    assert found.beyond_before > 0.7 and found.beyond.n == 4
+
+
+def test_first_guesses_lost_count_below_zero(model: Model, direction: Direction) -> None:
+    texts = [text + model.generate(text, max_new_tokens=20) for text in ("fog", "a", "sun", "the")]
+    correct = damage(model, direction, 50.0, texts).correct
+    assert correct.value < -0.2 and correct.high < 0
+
+
 def test_damage_is_the_kl_and_loss_computed_by_hand(model: Model, direction: Direction) -> None:
     texts = ["fog over the bay"] * 4
     found = damage(model, direction, 5.0, texts)
