@@ -57,12 +57,16 @@ def affine(direction: Direction, origin: Float[Tensor, "d_model"], at: Position 
     Affine concept editing (Marshall et al. 2024, arXiv:2411.09003): a dose of 0 makes x as if the concept were absent,
     which ablation does only where mu has no projection. mu is the mean activation of the negative texts.
 
+    Errors: `ValueError` for an origin of another width.
+
     ```python
     with steer(model, affine(direction, negative.mean(0)), 1.0):
         model.generate("I walked")
     ```
     """
     mu, s = origin, direction.scale
+    if mu.shape != direction.vector.shape:
+        raise ValueError(f"the origin has shape {tuple(mu.shape)}, and {direction} {tuple(direction.vector.shape)}")
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
         u = wide(v) / wide(v).norm()

@@ -149,6 +149,7 @@ def test_a_random_control_of_each_way_acts_along_the_random_direction(model: Mod
 @pytest.mark.parametrize(
     ("make", "told"),
     [
+        (lambda d: affine(d, torch.zeros(5)), r"the origin has shape \(5,\), and Direction"),
         (lambda d: capping(d, 1.0, 1.0), "give two finite numbers, the lower first"),
         (lambda d: capping(d, 0.0, 1.0).dose(-1.0), "a range is narrowed by a dose from 0 to 1"),
         (lambda d: turning(d, d * 2.0), "are parallel, so they span no plane"),
@@ -297,6 +298,11 @@ def test_a_condition_read_behind_where_it_acts_is_refused_before_anything_runs(m
     late = Conditional(setting(direction_of(model)), direction_of(model, 11, resid_post[2]), 0.0)
     with pytest.raises(ValueError, match=r"read at resid_post\.2, behind resid_post\.1 where it is to act"):
         steer(model, late, 1.0)
+
+
+def test_a_condition_at_a_site_the_model_lacks_is_refused_by_name(model: Model) -> None:
+    with pytest.raises(ValueError, match=r"resid_post\.9"):
+        steer(model, Conditional(setting(direction_of(model)), direction_of(model, 11, resid_post[9]), 0.0), 1.0)
 
 
 def test_no_dose_does_no_damage_and_a_large_one_leaves_the_usual_states(model: Model, direction: Direction) -> None:
