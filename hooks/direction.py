@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hooks.site import Site
@@ -56,8 +57,9 @@ class Direction:
 
     @property
     def unit(self) -> Float[Tensor, "d_model"]:
-        """The vector at length 1."""
-        return self.vector / self.vector.norm()
+        """The vector at length 1, in float32 or better."""
+        vector = wide(self.vector)
+        return vector / vector.norm()
 
     def cosine(self, other: "Direction") -> float:
         """Return the cosine of the angle to another direction of the same width.
@@ -145,3 +147,13 @@ def as_vector(direction: Direction | Float[Tensor, "*d"]) -> Float[Tensor, "*d"]
         tensor([1., 1.])
     """
     return direction.vector if isinstance(direction, Direction) else direction
+
+
+def wide(a: Shaped[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Return a tensor in float32, or in its own type if that is better: lengths and projections need it.
+
+    Example:
+        >>> wide(torch.ones(2, dtype=torch.bfloat16))
+        tensor([1., 1.])
+    """
+    return a.to(torch.promote_types(a.dtype, torch.float32))

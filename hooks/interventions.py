@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.direction import Direction, as_vector
+from hooks.direction import Direction, as_vector, wide
 from hooks.position import Position, everywhere
 
 
@@ -167,7 +167,7 @@ def project_out(direction: Direction | Float[Tensor, "*d"], at: Position = every
     return Intervention(
         "project_out",
         at,
-        lambda a, _: _without(a, unit).to(a.dtype),
+        lambda a, _: (a - _along(a, unit)).to(a.dtype),
         sets_projection=True,
         value=unit,
         fingerprint=_model_of(direction),
@@ -192,7 +192,7 @@ def clamp(direction: Direction | Float[Tensor, "*d"], value: float | int, at: Po
     return Intervention(
         "clamp",
         at,
-        lambda a, _: (_without(a, unit) + target * _like(unit, _exact(a))).to(a.dtype),
+        lambda a, _: (a - _along(a, unit) + target * _like(unit, wide(a))).to(a.dtype),
         sets_projection=True,
         value=unit,
         fingerprint=_model_of(direction),
@@ -234,17 +234,11 @@ def _like(vector: Tensor, a: Tensor) -> Tensor:
     return vector.to(device=a.device, dtype=a.dtype).reshape(a.shape[1:])
 
 
-def _exact(a: Tensor) -> Tensor:
-    """In float32 or better: what is left of a large projection is smaller than what half precision rounds away."""
-    return a.to(torch.promote_types(a.dtype, torch.float32))
-
-
-def _without(a: Tensor, unit: Tensor) -> Tensor:
-    """Each row without its part along a unit vector, in float32 or better."""
-    a = _exact(a)
-    flat = a.flatten(1)
-    direction = _like(unit, a).flatten()
-    return a - torch.outer(flat @ direction, direction).view_as(a)
+def _along(a: Tensor, unit: Tensor) -> Tensor:
+    """The part of each row along a unit vector, in float32 or better."""
+    flat = wide(a.flatten(1))
+    direction = unit.to(flat).flatten()
+    return torch.outer(flat @ direction, direction).view_as(a)
 
 
 def _placed(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
@@ -297,7 +291,7 @@ def _number(value: float | int, name: str) -> float:
 
 
 def _unit(direction: Direction | Tensor, who: str) -> Tensor:
-    vector = _finite(as_vector(direction), who)
+    vector = wide(_finite(as_vector(direction), who))
     length = vector.norm()
     if float(length.detach()) == 0.0:
         raise ValueError(f"{who} needs a vector of positive length, got zeros")

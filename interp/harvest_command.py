@@ -31,6 +31,8 @@ def harvest_command(
     """Store the activations of a data set; killed, it goes on when run again. `torchrun` shares the work."""
     if dtype not in DTYPES:
         raise ValueError(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
+    if documents is not None and documents < 1:
+        raise ValueError(f"--documents is {documents}: give at least 1")
     texts, held = open_dataset(data, split), count(data)
     if documents is not None:
         texts, held = texts.take(documents), documents if held is None else min(documents, held)

@@ -22,6 +22,7 @@ from interp.features import (
     likely,
     search,
 )
+from interp.features.digest import digest
 from interp.features.reading import read
 from interp.given import fitting, lines, opened, spelt
 from interp.sae import SAE
@@ -61,10 +62,14 @@ def search_command(
     dictionary, found = load_sae(sae), FeatureIndex.open(index) if index else None
     if found is not None and len(found) != dictionary.d_sae:
         raise ValueError(f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own")
+    if found is not None and found.about["autoencoder"] != digest(dictionary):
+        raise ValueError(f"{index} is an index of another autoencoder than {sae}: give its own")
     loaded = opened(model)
+    if found is not None and found.about["fingerprint"] != loaded.fingerprint:
+        raise ValueError(f"{index} is an index of {found.about['model']}, not of {loaded.name}: give its own")
     concept = concept_in(loaded)
     unit = by_token if any(concept.mentions) else by_text
-    key = _key(loaded, dictionary, concept, seed, index, say or [], openings)
+    key = _key(loaded, dictionary, concept, seed, found, say or [], openings)
     if not _there(out, key):
         typer.echo(
             f"searching {dictionary.d_sae:,} latents at {dictionary.site} for '{concept.name}', by {_size(concept)}"
@@ -107,7 +112,7 @@ def _openings(say: list[str] | None, prompts: Path | None) -> list[str]:
     """The prompts on which latents are turned up; none where nothing is to be said."""
     if bool(say) != (prompts is not None):
         raise ValueError("latents are chosen by what they make the model say with both --say WORDS and --prompts FILE")
-    openings = lines(prompts) if prompts else []
+    openings = list(dict.fromkeys(lines(prompts))) if prompts else []
     if prompts and len(openings) < 2:
         raise ValueError(f"{prompts} holds {len(openings)} prompts: give at least two, to choose on and to measure on")
     return openings
@@ -154,12 +159,18 @@ def _seconds(sae: SAE, model: Model, concept: Concept) -> float:
 
 
 def _key(
-    model: Model, sae: SAE, concept: Concept, seed: int, index: Path | None, say: list[str], openings: list[str]
+    model: Model,
+    sae: SAE,
+    concept: Concept,
+    seed: int,
+    found: FeatureIndex | None,
+    say: list[str],
+    openings: list[str],
 ) -> str:
     """What makes two searches the same one."""
-    told = hashlib.sha256(sae.W_dec.detach().cpu().float().contiguous().numpy().tobytes())
-    told.update(repr((model.fingerprint, str(sae.site), concept, seed, str(index), say, openings)).encode())
-    return told.hexdigest()
+    about = found.about if found else None
+    of = (digest(sae), *map(str, sae.sites), model.fingerprint, concept, seed, about, say, openings)
+    return hashlib.sha256(repr(of).encode()).hexdigest()
 
 
 def _there(out: Path, key: str) -> bool:

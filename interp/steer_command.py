@@ -13,6 +13,7 @@ import typer
 
 from hooks import Direction, Model
 from hooks.errors import nearest
+from interp.features.digest import digest
 from interp.given import opened, spelt
 from interp.sae import SAE
 from interp.sae import load as load_sae
@@ -32,7 +33,13 @@ def steer_command(
     prompt: Annotated[
         str | None, typer.Argument(help="What the model continues; without one, prompts are read line by line.")
     ] = None,
-    dose: Annotated[float, typer.Option(help="In units of the largest value in training.")] = 4.0,
+    dose: Annotated[
+        float | None,
+        typer.Option(
+            help="In units of the largest value in training, 4 if not given; with --way ablate the share of the "
+            "projection that is taken away, 1 if not given."
+        ),
+    ] = None,
     direction: Annotated[Path | None, typer.Option(help="A saved direction.")] = None,
     sae: Annotated[Path | None, typer.Option(help="A sparse autoencoder, one of whose latents is steered.")] = None,
     latent: Annotated[int | None, typer.Option(help="That latent.")] = None,
@@ -74,7 +81,14 @@ class _Chosen:
     sae: SAE | None
     latent: int | None
     way: str
-    dose: float
+    given: float | None
+
+    @property
+    def dose(self) -> float:
+        """The dose given, or what suits the way."""
+        if self.given is not None:
+            return self.given
+        return 1.0 if self.way == "ablate" else 4.0
 
     def steering(self) -> Steering:
         """The way of steering."""
@@ -109,6 +123,8 @@ class _Talk:
         steering = chosen.steering()
         asked = {"model": self.model.fingerprint, "steering": steering.source, "site": str(steering.site)}
         asked |= {"dose": chosen.dose, "prompt": prompt, **self.options, "vector": _digest(steering)}
+        if chosen.way == "clamp" and chosen.sae is not None:
+            asked["autoencoder"] = digest(chosen.sae)
         had = self._had(asked)
         if had is None:
             began = time.perf_counter()
@@ -182,25 +198,25 @@ def _dose(chosen: _Chosen, rest: str) -> None:
         chosen.steering().dose(dose)
     except ValueError:
         raise ValueError(f"':dose {rest}' needs a finite number, such as :dose 2") from None
-    chosen.dose = dose
+    chosen.given = dose
     typer.echo(f"dose {dose:g}, in units of {chosen.steering().unit}")
 
 
 def _latent(chosen: _Chosen, rest: str) -> None:
     if chosen.sae is None or not rest.isdigit():
         raise ValueError(f"':latent {rest}' needs a number, and a session begun with --sae FOLDER")
-    _try(chosen, _Chosen(None, chosen.sae, int(rest), chosen.way, chosen.dose))
+    _try(chosen, _Chosen(None, chosen.sae, int(rest), chosen.way, chosen.given))
 
 
 def _way(chosen: _Chosen, rest: str) -> None:
-    _try(chosen, _Chosen(chosen.direction, chosen.sae, chosen.latent, rest, chosen.dose))
+    _try(chosen, _Chosen(chosen.direction, chosen.sae, chosen.latent, rest, chosen.given))
 
 
 def _try(chosen: _Chosen, other: _Chosen) -> None:
     """Take over what another choice has, once it is known to work."""
     made = other.steering()
     chosen.latent, chosen.way = other.latent, other.way
-    typer.echo(f"{made.source}; a dose is in units of {made.unit}")
+    typer.echo(f"{made.source}, dose {chosen.dose:g}; a dose is in units of {made.unit}")
 
 
 def _save(chosen: _Chosen, rest: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Direction, Model, intervene
 from hooks.interventions import add
 from hooks.position import last
+from interp.listed import listed
 
 
 @final
@@ -46,7 +47,8 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
     out, as it changes no probability.
 
     Raises:
-        ValueError: fewer than two directions, of different widths, or of another model.
+        ValueError: fewer than two directions, no texts or a string for them, directions of different widths, or of
+            another model.
 
     Cost: one forward pass per text, and one more per direction.
 
@@ -57,13 +59,13 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
     """
     if len(directions) < 2:
         raise ValueError(f"{len(directions)} directions were given: give at least two to compare")
-    listed = list(directions.values())
-    cosines = torch.tensor([[one.cosine(other) for other in listed] for one in listed])
-    tokens = model.tokens(list(texts))
+    given = list(directions.values())
+    cosines = torch.tensor([[one.cosine(other) for other in given] for one in given])
+    tokens = model.tokens(listed(texts))
     at = last.mask(tokens)
     plain = model.run(tokens)[at].double()
     changes = []
-    for direction in listed:
+    for direction in given:
         with intervene(
             model, {direction.site: add(direction, dose * direction.scale / float(direction.vector.norm()))}
         ):
@@ -76,5 +78,5 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
         cosines=cosines,
         effects=(unit @ unit.T).float().cpu(),
         strength=effect.pow(2).mean(1).sqrt().float().cpu(),
-        random=len(listed[0].vector) ** -0.5,
+        random=len(given[0].vector) ** -0.5,
     )

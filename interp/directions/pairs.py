@@ -18,7 +18,8 @@ class Pairs:
     """Text i of `positive` shows what text i of `negative` does not, and is otherwise alike.
 
     Raises:
-        ValueError: none, not as many of one kind as of the other, a pair of equal texts, or an empty text.
+        ValueError: none, a string for a list, not as many of one kind as of the other, a pair of equal texts,
+            or an empty text.
 
     Example:
         >>> Pairs(["The fog is thick"], ["The fog is thin"]).n
@@ -29,8 +30,10 @@ class Pairs:
     negative: Sequence[str]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "positive", tuple(self.positive))
-        object.__setattr__(self, "negative", tuple(self.negative))
+        for kind in ("positive", "negative"):
+            if isinstance(getattr(self, kind), str):
+                raise ValueError(f"the {kind} texts are {getattr(self, kind)!r}: give a list of at least one text")
+            object.__setattr__(self, kind, tuple(getattr(self, kind)))
         if not self.positive or len(self.positive) != len(self.negative):
             raise ValueError(
                 f"{len(self.positive)} positive and {len(self.negative)} negative texts were given: give at least "

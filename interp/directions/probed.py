@@ -8,6 +8,7 @@ import torch
 from hooks import Direction, Model, Position, Site
 from hooks.position import last
 from interp.directions.rows import one_per_text
+from interp.listed import listed
 from probes.linear import LinearProbe
 
 
@@ -19,7 +20,8 @@ def probed(
     The probe comes fresh, such as `Logistic()`, `LDA()` or `DifferenceOfMeans()`; its own file says what it finds.
 
     Raises:
-        ValueError: no texts of a kind, a text in which `at` selects no token or several, or whatever the probe refuses.
+        ValueError: no texts of a kind, a string for them, a text in which `at` selects no token or several, or
+            whatever the probe refuses.
 
     Cost: one forward pass per text, up to the site, and the fit.
 
@@ -28,6 +30,7 @@ def probed(
         probed(model, honest, dishonest, resid_post[6], Logistic(C=0.1))
         ```
     """
+    positive, negative = listed(positive), listed(negative)
     x = one_per_text(model, [*positive, *negative], site, at)
     y = torch.tensor([True] * len(positive) + [False] * len(negative))
     made = probe.fit(x, y).direction(site, model.fingerprint)

@@ -14,6 +14,7 @@ from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
 from hooks.site import resid_post
 from interp.directions.rows import found
+from interp.listed import listed
 
 KL_MOST = 0.1  # nats on texts that do not show the behaviour
 DEPTH = 0.8  # of the layers; later ones can only name the token
@@ -82,7 +83,8 @@ def refusal(
     the others: r is projected out of every residual stream at every token, or added at its own layer.
 
     Raises:
-        ValueError: fewer than two texts of a kind, no marks, or a text shorter than a position.
+        ValueError: fewer than two texts of a kind, a string for them, no marks or strange ones, or a text
+            shorter than a position.
 
     Cost: one forward pass per text, and three for half of them per candidate (layers times positions).
 
@@ -91,11 +93,15 @@ def refusal(
         refusal(model, harmful, harmless, marks=[model.tokens(" I").ids[0, -1].item()]).direction
         ```
     """
+    positive, negative = listed(positive, "positive texts"), listed(negative, "negative texts")
     if len(positive) < 2 or len(negative) < 2 or not marks:
         raise ValueError(
             f"{len(positive)} positive, {len(negative)} negative texts and {len(marks)} marks were given: give two "
             "texts of each kind, one to find candidates and one to judge them, and at least one mark"
         )
+    strange = [mark for mark in marks if not 0 <= mark < model.d_vocab]
+    if strange:
+        raise ValueError(f"the marks {strange} are no tokens of {model.name}: give ids from 0 to {model.d_vocab - 1}")
     ids = torch.tensor(sorted(set(marks)))
     proven = _Proving(model, list(positive[1::2]), list(negative[1::2]), ids)
     on, off = (_rows(model, list(texts[::2]), positions) for texts in (positive, negative))

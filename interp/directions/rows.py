@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, Position, Site, stream
+from interp.listed import listed
 
 
 def one_per_text(
@@ -15,7 +16,7 @@ def one_per_text(
     """The activation of each text at the one token that a position selects, in float64.
 
     Raises:
-        ValueError: the position selects no token of a text, or several.
+        ValueError: a string for a list, no texts, or a position that selects no token of a text, or several.
 
     Cost: one forward pass per batch, up to the site.
 
@@ -24,8 +25,8 @@ def one_per_text(
         one_per_text(model, texts, resid_post[6], last)
         ```
     """
-    rows, done = [], 0
-    for acts in stream(model, list(texts), [site], batch_size=batch_size):
+    rows, done, texts = [], 0, listed(texts)
+    for acts in stream(model, texts, [site], batch_size=batch_size):
         chosen = at.mask(acts.tokens).sum(1)
         for row in (chosen != 1).nonzero().flatten().tolist():
             raise ValueError(
@@ -43,7 +44,7 @@ def mean_rows(
     """The mean activation of each text over the tokens that a position selects, in float64.
 
     Raises:
-        ValueError: the position selects no token of a text.
+        ValueError: a string for a list, no texts, or a position that selects no token of a text.
 
     Cost: one forward pass per batch, up to the site.
 
@@ -52,8 +53,8 @@ def mean_rows(
         mean_rows(model, texts, resid_post[6], everywhere)
         ```
     """
-    rows, done = [], 0
-    for acts in stream(model, list(texts), [site], batch_size=batch_size):
+    rows, done, texts = [], 0, listed(texts)
+    for acts in stream(model, texts, [site], batch_size=batch_size):
         mask = at.mask(acts.tokens)
         for row in (~mask.any(1)).nonzero().flatten().tolist():
             raise ValueError(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")

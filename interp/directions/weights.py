@@ -9,6 +9,7 @@ from torch import Tensor
 from hooks import Direction, Model, Site, stream
 from hooks.position import everywhere
 from hooks.site import mlp_act, mlp_out
+from interp.listed import listed
 
 
 def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Direction:
@@ -18,7 +19,7 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
 
     Raises:
         IndexError: the layer has no such memory.
-        ValueError: the memory is never above 0 on the texts.
+        ValueError: no texts, a string for them, or a memory that is never above 0 on them.
 
     Cost: one forward pass per text, up to the layer.
 
@@ -31,7 +32,7 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
     if not 0 <= neuron < len(W_out):
         raise IndexError(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W_out) - 1}")
     site = mlp_act[layer]
-    largest = max(float(acts.flat(site)[:, neuron].max()) for acts in stream(model, list(texts), [site]))
+    largest = max(float(acts.flat(site)[:, neuron].max()) for acts in stream(model, listed(texts), [site]))
     if largest <= 0:
         raise ValueError(f"memory {neuron} of layer {layer} is never above 0 on these texts: give texts that use it")
     v = W_out[neuron].detach().clone()
@@ -45,7 +46,8 @@ def unembedding(model: Model, token: str, site: Site, texts: Sequence[str]) -> D
     Its scale is the largest projection on it that tokens of the texts have at the site.
 
     Raises:
-        ValueError: the text is not one token, the model has no output embeddings, or they are narrower than the stream.
+        ValueError: the text is not one token, no texts or a string for them, or the model has no output embeddings or
+            ones narrower than the stream.
 
     Cost: one forward pass per text, up to the site.
 
@@ -106,7 +108,7 @@ def _scaled(model: Model, v: Float[Tensor, "d_model"], site: Site, source: str, 
     unit = v / v.norm()
     if model.tap(site).shape != (model.d_model,):
         raise ValueError(f"{site} is not in the residual stream of {model.name}, where {source} lives")
-    reach = max(float((acts.flat(site, at=everywhere) @ unit).max()) for acts in stream(model, list(texts), [site]))
+    reach = max(float((acts.flat(site, at=everywhere) @ unit).max()) for acts in stream(model, listed(texts), [site]))
     if reach <= 0:
         raise ValueError(f"no token of these texts has a projection above 0 on the {source} at {site}: give others")
     return Direction(v, site, source, reach, model.fingerprint)

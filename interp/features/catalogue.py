@@ -24,7 +24,8 @@ class Record:
     `evidence` as `evidence` gives it; `sampled` a random sample of the texts it fires on, highest first;
     `second_moment` the mean square of its activations above 0. `tokens` are token types with their share of its
     activation, each at most `token_slack` too small. `positions` counts firings at token 0, 1-2, 3-6, 7-14, ... of a
-    text. `partners` are the latents that fire with it, with the Jaccard index of their firings.
+    text. `partners` are the latents that fire with it, with the Jaccard index of their firings, each at most
+    `partner_slack` too small (1 in an index that does not say).
     """
 
     evidence: Evidence
@@ -34,6 +35,7 @@ class Record:
     token_slack: float
     positions: Int[Tensor, "n"]
     partners: tuple[tuple[int, float], ...]
+    partner_slack: float = 1.0
 
     @property
     def latent(self) -> int:
@@ -130,6 +132,7 @@ def _record(row: Row, examples: list[Row], partners: list[Row], tokens: int) -> 
         token_slack=row["token_slack"],
         positions=torch.tensor(row["positions"]),
         partners=tuple(sorted(((p["other"], p["jaccard"]) for p in partners), key=lambda pair: -pair[1])),
+        partner_slack=row.get("partner_slack", 1.0),
     )
 
 

@@ -30,8 +30,9 @@ class Concept:
     reported (a description that never names its subject, say).
 
     Raises:
-        ValueError: lengths that differ, labels all alike, an empty text, a mention outside its text or in a negative
-            one, one text in two groups, or an unknown form set apart.
+        ValueError: lengths that differ, a string for a list, labels that are no bools or all alike, an empty text, a
+            mention outside its text or in a negative one, one text in two groups or with two labels, or an unknown
+            form set apart.
 
     Example:
         >>> Concept("fog", ["Fog rolled in.", "The sun shone."], [True, False]).groups
@@ -46,6 +47,7 @@ class Concept:
     apart: Sequence[str] = field(default=())
 
     def __post_init__(self) -> None:
+        self._check_lists()
         object.__setattr__(self, "groups", self.groups or self.texts)
         object.__setattr__(self, "mentions", tuple(map(tuple, self.mentions)))
         for name in ("texts", "labels", "mentions", "groups", "apart"):
@@ -61,9 +63,22 @@ class Concept:
         for number, text in enumerate(self.texts):
             self._check_text(number, text)
         self._check_groups()
+        label_of: dict[str, bool] = {}
+        for text, label in zip(self.texts, self.labels, strict=True):
+            if label_of.setdefault(text, label) != label:
+                raise ValueError(f"Concept '{self.name}' has the text {text!r} as expressing it and as not.")
         for form in set(self.apart) - set(self.forms):
             known = nearest(form, self.forms) if self.forms else "none"
             raise ValueError(f"Concept '{self.name}' has no mention of form '{form}'; did you mean {known}?")
+
+    def _check_lists(self) -> None:
+        for name in ("texts", "labels", "groups", "apart"):
+            given = getattr(self, name)
+            if isinstance(given, str):
+                raise ValueError(f"the {name} of concept '{self.name}' are {given!r}: give a list, not a string.")
+        for label in self.labels:
+            if not isinstance(label, bool):
+                raise ValueError(f"Concept '{self.name}' has the label {label!r}: give True or False.")
 
     def _check_text(self, number: int, text: str) -> None:
         where = f"Text {number} of concept '{self.name}'"

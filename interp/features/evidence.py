@@ -14,6 +14,7 @@ from hooks.pieces import piece
 from interp.features.histogram import Histogram
 from interp.features.logits import promoted
 from interp.features.reading import site_in
+from interp.listed import listed
 from interp.sae import SAE
 
 PROMOTED = 10
@@ -88,7 +89,8 @@ def evidence(
 
     Raises:
         IndexError: the latent does not exist.
-        ValueError: the autoencoder belongs to another model.
+        ValueError: the autoencoder belongs to another model, no texts or none with a token besides special ones, or
+            no examples wanted.
 
     Example:
         ```python
@@ -96,14 +98,20 @@ def evidence(
         ```
     """
     site = site_in(sae, model)
+    if min(top, batch_size) < 1 or context < 0:
+        raise ValueError(
+            f"top and batch_size must be at least 1 and context at least 0: {top}, {batch_size}, {context} were given"
+        )
     if not 0 <= latent < sae.d_sae:
         raise IndexError(f"Latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}.")
     seen = _Seen(model, top, context)
-    for acts in stream(model, list(texts), [site], batch_size=batch_size, progress=progress):
+    for acts in stream(model, listed(texts), [site], batch_size=batch_size, progress=progress):
         values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
         seen.add(acts.tokens, (values * (indices == latent)).sum(1))
+    if not seen.tokens:
+        raise ValueError("the texts hold no tokens besides special ones: give texts")
     vector = sae.W_dec[latent].detach()
-    readable = site.name in RESIDUAL and model.tokenizer is not None
+    readable = sae.sites[-1].name in RESIDUAL and model.tokenizer is not None
     return Evidence(
         latent=latent,
         examples=tuple(example for _, _, example in sorted(seen.best, reverse=True)),
@@ -135,7 +143,7 @@ class _Seen:
         self.tokens += len(f)
         self.fired += len(on)
         self.total += float(on.double().sum())
-        self.largest = max(self.largest, float(f.max()))
+        self.largest = max(self.largest, float(f.max()) if len(f) else 0.0)
         spread = torch.zeros(tokens.ids.shape, dtype=f.dtype, device=f.device)
         spread[tokens.content.to(f.device)] = f
         for row, (peak, pos) in enumerate(zip(*(part.tolist() for part in spread.max(1)), strict=True)):

@@ -15,6 +15,7 @@ from hooks import Model, stream
 from hooks.capture import Data
 from hooks.tensor_file import read_tensors, save_tensors
 from interp.features.catalogue import ABOUT, FeatureIndex
+from interp.features.digest import digest
 from interp.features.gathering import Gathered, Shape
 from interp.features.reading import site_in
 from interp.features.tables import write_tables
@@ -130,32 +131,28 @@ def _check(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
 
 def _about(sae: SAE, model: Model, data: Data, shape: Shape, batch_size: int) -> dict[str, Any]:
     """What an index is of, so that no two are taken for one another."""
-    weights = hashlib.sha256()
-    for tensor in (sae.W_enc, sae.b_enc, sae.W_dec):
-        weights.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
-    first = _first(data)
     return {
         "model": model.name,
         "fingerprint": model.fingerprint,
         "site": str(sae.site),
-        "autoencoder": weights.hexdigest(),
-        "data": hashlib.sha256(repr(first).encode()).hexdigest(),
+        "autoencoder": digest(sae),
+        "data": hashlib.sha256(repr(_told(data)).encode()).hexdigest(),
         "batch_size": batch_size,
         **asdict(shape),
     }
 
 
-def _first(data: Data) -> object:
-    """The beginning of the data, which tells them from others, and their number where it is known."""
+def _told(data: Data) -> object:
+    """What tells the data from others: all of them where they are in memory; else their beginning and their number."""
     length = len(data) if hasattr(data, "__len__") else None
-    if isinstance(data, str):
+    if isinstance(data, str | list | tuple):
         return data
     if hasattr(data, "__next__"):
         raise ValueError("the data can be read once only: give a list, or a data set, which can be read again")
     if hasattr(data, "ids"):
-        return length, data.ids[:8].tolist()
+        return data.ids.tolist(), data.mask.tolist()
     if isinstance(data, torch.Tensor):
-        return length, data[:8].tolist()
+        return data.tolist()
     return length, list(islice(iter(data), 8))
 
 

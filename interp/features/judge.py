@@ -86,7 +86,7 @@ def explanation(ask: Ask, examples: Sequence[Example]) -> str:
     """What a language model says texts have in common, whose strongly active tokens are marked.
 
     Raises:
-        ValueError: no examples, or the model declines.
+        ValueError: no examples, or the model declines or says nothing.
 
     Cost: one request.
 
@@ -104,6 +104,8 @@ def explanation(ask: Ask, examples: Sequence[Example]) -> str:
     )
     if REFUSED.search(answer):
         raise ValueError(f"the model declined to explain: {answer[:200]}")
+    if not answer.strip():
+        raise ValueError("a short phrase was asked for, and the answer is blank")
     return answer.strip().splitlines()[0].strip()
 
 

@@ -9,7 +9,7 @@ def likely(sae: SAE, found: SearchResult, *, top: int = 10) -> tuple[int, ...]:
     """The `top` latents that tell the concept best, then those whose rows lie nearest the difference of means.
 
     What tells a concept need not make the model say it, so that `by_effect` tries both kinds. Latents that never fired
-    in training are left out.
+    in training are left out, and the second kind where the autoencoder writes at another site than it reads.
 
     Raises:
         ValueError: the search was made in another autoencoder.
@@ -21,5 +21,6 @@ def likely(sae: SAE, found: SearchResult, *, top: int = 10) -> tuple[int, ...]:
     """
     telling = [one.latent for one in found.latents[:top] if one.latent is not None]
     means = next((one.direction for one in found.baselines if one.direction is not None), None)
-    writing = [] if means is None else [latent for latent, _ in similar(sae, means, top=top).latents]
+    beside = similar(sae, means, top=top).latents if means is not None and means.site == sae.sites[-1] else ()
+    writing = [latent for latent, _ in beside]
     return tuple(i for i in dict.fromkeys([*telling, *writing]) if float(sae.max_activation[i]) > 0)

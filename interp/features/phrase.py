@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from interp.features.concept import Concept, Mention
+from interp.listed import listed
 
 
 def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], texts: Sequence[str]) -> Concept:
@@ -13,23 +14,24 @@ def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], te
     kinds become the forms of the mentions. Of overlapping spellings the longest counts.
 
     Raises:
-        ValueError: no form, a blank one, or texts that all hold one, or none.
+        ValueError: no form, a blank one, a string for a list, or texts that all hold one, or none.
 
     Example:
         >>> concept_of("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions
         ((Mention(start=0, end=3, form=''),), ())
     """
     kinds = forms if isinstance(forms, Mapping) else {"": forms}
-    kind_of = {form.strip().casefold(): kind for kind, some in kinds.items() for form in some}
-    if not kind_of or "" in kind_of:
+    if any(isinstance(some, str) for some in kinds.values()):
+        raise ValueError(f"the forms of '{name}' are {forms!r}: give a list of spellings, not a string")
+    spelt = [(" ".join(form.split()), kind) for kind, some in kinds.items() for form in some]
+    if not spelt or not all(form for form, _ in spelt):
         raise ValueError(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
-    either = "|".join(
-        r"\s+".join(map(re.escape, form.split())) for form in sorted(kind_of, key=lambda form: -len(form))
-    )
+    spelt.sort(key=lambda one: -len(one[0]))
+    either = "|".join("(" + r"\s+".join(map(re.escape, form.split())) + ")" for form, _ in spelt)
     pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
-    unique = list(dict.fromkeys(texts))
+    unique = list(dict.fromkeys(listed(texts)))
     mentions = [
-        [Mention(m.start(), m.end(), kind_of[" ".join(m[0].casefold().split())]) for m in pattern.finditer(text)]
+        [Mention(m.start(), m.end(), spelt[(m.lastindex or 1) - 1][1]) for m in pattern.finditer(text)]
         for text in unique
     ]
     held = sum(map(bool, mentions))

@@ -76,5 +76,7 @@ class Ranking:
         after = self.last_of_ties[reached] + 1
         inside = after < self.first[self.latent[reached] + 1]
         below = torch.where(inside, self.value[after.clamp(max=len(self.value) - 1)], 0.0)
-        halfway = (self.value[reached] + below) / 2
+        value = self.value[reached]
+        halfway = (value + below) / 2
+        halfway = torch.where(halfway < value, halfway, below)  # neighbours in their precision have no middle
         return highest, halfway.new_zeros(self.d_sae).scatter_reduce_(0, self.latent[reached], halfway, "amax")

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction
+from interp.estimate import mean_share
 from interp.features.concept import Concept
 from interp.features.ranking import Ranking
 from interp.features.rows import Rows, exchanges
@@ -22,7 +23,8 @@ class Score:
     """How well one detector finds the concept on the half it was not chosen on.
 
     `held_out` has its threshold (chosen on the searched half), precision, recall, F1 and AUROC; `interval` is the
-    95 % bootstrap interval of that F1 over groups; `recall_by_form` the share found of each form of mention.
+    95 % bootstrap interval of that F1 over groups, widened by Wilson's where precision or recall is all or none, which
+    no draw of the groups changes; `recall_by_form` the share found of each form of mention.
     `latent` is None for a probe, `direction` None for a latent whose autoencoder does not know its maximum.
     """
 
@@ -107,4 +109,22 @@ class Bench:
         times = torch.zeros(RESAMPLES, len(groups), dtype=torch.float64)
         hits, detected, positive = (times.scatter_add_(1, drawn, torch.ones_like(times)) @ totals).T
         low, high = (2 * hits / (detected + positive).clamp(min=1)).quantile(torch.tensor([0.025, 0.975]).double())
-        return float(low), float(high)
+        precision, recall = (_of_groups(totals[:, 0], totals[:, column]) for column in (1, 2))
+        least, most = (_f1(*(ends[i] for ends in (precision, recall))) for i in (0, 1))
+        return min(float(low), least), max(float(high), most)
+
+
+def _of_groups(hits: Float[Tensor, "n"], of: Float[Tensor, "n"]) -> tuple[float, float]:
+    """The share of hits, twice; where it is all or none, with the far end of Wilson's interval over the groups."""
+    among = of > 0
+    if not bool(among.any()):
+        return 0.0, 1.0
+    share = float(hits.sum() / of.sum())
+    if 0 < share < 1:
+        return share, share
+    ends = mean_share(hits[among] / of[among])
+    return ends.low, ends.high
+
+
+def _f1(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

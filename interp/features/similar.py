@@ -6,6 +6,7 @@ from typing import final
 import torch
 
 from hooks import Direction
+from hooks.direction import wide
 from interp.directions.pursuit import rows_beside
 from interp.sae import SAE
 
@@ -37,7 +38,7 @@ def similar(sae: SAE, direction: Direction, *, top: int = 10, seed: int = 0) -> 
         similar(sae, caa(model, pairs, sae.site))
         ```
     """
-    rows = rows_beside(sae, direction)
+    rows = wide(rows_beside(sae, direction))
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     cosines = unit @ direction.unit.to(unit)
     # In double precision: an autoencoder's first rows may be the single-precision draws of this very seed.

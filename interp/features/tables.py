@@ -68,6 +68,7 @@ def _latents(block: range, gathered: Gathered, sae: SAE, model: Model, word: Any
             "tokens": [word(t) for t in tokens[:WORDS].tolist()],
             "token_mass": (mass[:WORDS] / max(total, 1e-300)).tolist(),
             "token_slack": float(gathered.tokens.slack[i]) / max(total, 1e-300),
+            "partner_slack": _partner_slack(gathered, i),
             **{name: [] if effect is None else list(effect[row][name]) for name in _EFFECT},
         } | ({} if effect is None else {n: [word(t) for t in effect[row][n]] for n in ("promoted", "suppressed")})
 
@@ -106,6 +107,15 @@ def _kept(latent: int, kind: str, kept: Kept, word: Any) -> Iterator[dict[str, A
         }
 
 
+def _partner_slack(gathered: Gathered, i: int) -> float:
+    """By how much a Jaccard index of a latent can be too small: its count by the slack, and what is either so too."""
+    others, together = gathered.partners.of(i)
+    either = (gathered.paired[i] + gathered.paired[others]).double() - together
+    slack = gathered.partners.slack[i]
+    too_small = (together + slack) / (either - slack).clamp(min=1) - together / either.clamp(min=1)
+    return float(too_small.clamp(max=1).max()) if len(others) else 0.0
+
+
 def _partners(block: range, gathered: Gathered, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
         others, counts = gathered.partners.of(i)
@@ -128,6 +138,7 @@ def _schema(name: str) -> Any:
             "tokens": words,
             "token_mass": numbers,
             "token_slack": pa.float64(),
+            "partner_slack": pa.float64(),
             "promoted": words,
             "promoted_logits": numbers,
             "suppressed": words,

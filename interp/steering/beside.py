@@ -6,6 +6,7 @@ from typing import final
 
 from hooks import Model
 from interp.estimate import Estimate
+from interp.listed import listed
 from interp.steering.choose_dose import ChosenDose, choose_dose
 from interp.steering.condition import Condition, Sampling, sample
 from interp.steering.conditional import Conditional
@@ -65,7 +66,8 @@ def beside(
     `asking`, such as "Talk about the Golden Gate Bridge. ", is put before the prompts; perplexity is measured without
     it. `doses` may differ by way. To set a direction against chance, give one from `pairs.shuffled(seed)` as a way.
 
-    Errors: `ValueError` for no ways, one called "prompt", or as `choose_dose`. Cost: `choose_dose` for each way.
+    Errors: `ValueError` for no ways, one called "prompt" or without doses, or as `choose_dose`. Cost:
+    `choose_dose` for each way.
 
     ```python
     ways = {"SAE, clamp": clamping(sae, 17), "CAA": adding(direction), "shuffled": adding(shuffled)}
@@ -74,11 +76,13 @@ def beside(
     """
     if not ways or PROMPT in ways:
         raise ValueError(f"the ways are {list(ways)}: give at least one, none of them called {PROMPT!r}")
+    if isinstance(doses, Mapping) and set(doses) != set(ways):
+        raise ValueError(f"doses were given for {list(doses)}, and the ways are {list(ways)}: give doses for each way")
+    rest = list(dict.fromkeys(listed(prompts, "prompts")))[1::2]
     per_way = doses if isinstance(doses, Mapping) else dict.fromkeys(ways, doses)
     chosen = {
         name: _chosen(model, way, prompts, names, per_way[name], sampling, progress) for name, way in ways.items()
     }
-    rest = prompts[1::2]
     return Beside(
         chosen,
         unsteered=sample(model, rest, names, sampling=sampling),

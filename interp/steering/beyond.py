@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hooks import Direction, Model, capture
 from hooks.position import everywhere
-from interp.estimate import Estimate, bootstrap
+from interp.estimate import Estimate, bootstrap, mean_share
+from interp.listed import listed
 from interp.steering.conditional import Conditional
 from interp.steering.steer import steer
 from interp.steering.steering import Steering, adding
@@ -49,12 +50,13 @@ def damage(model: Model, what: Direction | Steering | Conditional, dose: float, 
 
     The usual states are those of every second text, and are compared with those of the others.
 
-    Errors: `ValueError` for fewer than four texts. Cost: four forward passes per text.
+    Errors: `ValueError` for fewer than four texts, or a string. Cost: four forward passes per text.
 
     ```python
     print(damage(model, direction, 4.0, held_out_texts))
     ```
     """
+    texts = listed(texts)
     if len(texts) < 4:
         raise ValueError(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
     way = adding(what) if isinstance(what, Direction) else what
@@ -67,14 +69,14 @@ def damage(model: Model, what: Direction | Steering | Conditional, dose: float, 
         moved = [usual.outside(_states(model, [text], way)) for text in rest]
     rows = torch.tensor([_change(a, b, t) for a, b, t in zip(before, after, _targets(model, texts), strict=True)])
     kl, loss, correct = (bootstrap(lambda drawn: drawn[0].mean().item(), [column]) for column in rows.T)
-    beyond = bootstrap(lambda drawn: drawn[0].mean().item(), [_shares(moved)])
-    return Damage(dose, kl, loss, correct, beyond, float(_shares(plain).mean()))
+    return Damage(dose, kl, loss, correct, mean_share(_shares(moved)), float(_shares(plain).double().mean()))
 
 
 def normal_range(model: Model, direction: Direction, texts: Sequence[str], share: float = USUAL) -> tuple[float, float]:
     """The middle `share` of the projections that the tokens of some texts have on a direction's unit vector.
 
-    Errors: `ValueError` unless the share lies between 0 and 1. Cost: one forward pass per text.
+    Errors: `ValueError` for a string or no texts, or a share that is not between 0 and 1. Cost: one forward pass per
+    text.
 
     ```python
     capping(direction, *normal_range(model, direction, texts))
@@ -82,7 +84,7 @@ def normal_range(model: Model, direction: Direction, texts: Sequence[str], share
     """
     if not 0 < share < 1:
         raise ValueError(f"the share is {share}: give a number between 0 and 1")
-    x = capture(model, list(texts), [direction.site]).flat(direction.site).flatten(1)
+    x = capture(model, listed(texts), [direction.site]).flat(direction.site).flatten(1)
     along = (x @ direction.unit.to(x)).double().cpu()
     low, high = along.quantile(torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=torch.float64)).tolist()
     return low, high

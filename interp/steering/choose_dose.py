@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hooks import Model
+from interp.listed import listed
 from interp.steering.condition import Condition, Sampling, sample
 from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, dose_response
@@ -34,7 +35,8 @@ def choose_dose(
 ) -> ChosenDose:
     """Take the best fluent dose on every second prompt, and measure it on the others, beside its controls.
 
-    The dose is the one whose continuations name the concept most often at a perplexity ratio of at most 3.
+    The dose is the one whose continuations name the concept most often at a perplexity ratio of at most 3. A prompt
+    given twice counts once.
 
     Errors: `ValueError` for fewer than two prompts, or when no dose is fluent. Cost: that of `dose_response` on half of
     the prompts, and three conditions on the other half.
@@ -44,10 +46,9 @@ def choose_dose(
     chosen.dose, chosen.steered.naming, chosen.control.naming
     ```
     """
-    if len(set(prompts)) < 2:
-        raise ValueError(
-            f"the prompts are {list(prompts)!r}: give at least two, one to choose a dose on and one to report"
-        )
+    prompts = list(dict.fromkeys(listed(prompts, "prompts")))
+    if len(prompts) < 2:
+        raise ValueError(f"the prompts are {prompts!r}: give at least two, one to choose a dose on and one to report")
     response = dose_response(
         model,
         steering,

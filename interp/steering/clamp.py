@@ -22,10 +22,11 @@ def clamp_latent(sae: SAE, latent: int, multiple: float, at: Position = everywhe
     """Set latent i to c at every token: x' = x + (c - f_i(x)) W_dec[i], with c = multiple · max f_i seen in training.
 
     f_i(x) is the value after the TopK selection, so a token where the latent is not among the k largest counts as 0.
-    The intervention belongs at `sae.site`.
+    The intervention belongs at `sae.site`, where the SAE also has to write.
 
     Errors: `IndexError` for a latent the SAE does not have; `ValueError` for one that never fired in training, which
-    has no scale, or an SAE without a site. Cost: one encoding of every selected token.
+    has no scale, an SAE without a site, or one that writes at another site than it reads, as a transcoder does. Cost:
+    one encoding of every selected token.
 
     ```python
     with intervene(model, {sae.site: clamp_latent(sae, 17, multiple=5.0)}):
@@ -48,6 +49,11 @@ def clamping(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
     ```
     """
     direction = sae.direction(latent)
+    if direction.site != sae.site:
+        raise ValueError(
+            f"latent {latent} is read at {sae.site} and written at {direction.site}, where it has no value to clamp: "
+            f"use adding(sae.direction({latent}))"
+        )
     maximum = float(sae.max_activation[latent])
 
     def rule(vector: Float[Tensor, "d_model"], dose: float) -> Intervention:

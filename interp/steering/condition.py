@@ -5,11 +5,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hooks import Model
-from interp.estimate import Estimate, bootstrap, share
+from interp.estimate import Estimate, bootstrap, mean_share
+from interp.listed import listed
 from interp.steering.conditional import Conditional
 from interp.steering.fluency import distinct, surprisal
 from interp.steering.steer import steer
@@ -18,7 +19,12 @@ from interp.steering.steering import Steering
 
 @dataclass(frozen=True)
 class Sampling:
-    """How continuations are drawn: how many of each prompt, how long, at what temperature, from which seed."""
+    """How continuations are drawn: how many of each prompt, how long, at what temperature, from which seed.
+
+    At a temperature of 0 there is one of each prompt, since others would be its copies.
+
+    Errors: `ValueError` for fewer than one continuation of a prompt, new token or text of a batch.
+    """
 
     per_prompt: int = 3
     max_new_tokens: int = 40
@@ -26,13 +32,26 @@ class Sampling:
     seed: int = 0
     batch_size: int = 64
 
+    def __post_init__(self) -> None:
+        if min(self.per_prompt, self.max_new_tokens, self.batch_size) < 1:
+            raise ValueError(
+                f"per_prompt={self.per_prompt}, max_new_tokens={self.max_new_tokens} and "
+                f"batch_size={self.batch_size} were given: each must be at least 1"
+            )
+
+    def each(self, prompts: Sequence[str]) -> list[str]:
+        """Every prompt as often as it is continued."""
+        times = self.per_prompt if self.temperature > 0 else 1
+        return [prompt for prompt in prompts for _ in range(times)]
+
 
 @dataclass(frozen=True)
 class Condition:
     """The continuations of one condition, and whether each names the concept, how surprising and repetitive it is.
 
     `surprisal` is in nats under the unsteered model, summed over the `lengths` tokens of each continuation;
-    `distinct` is distinct-2.
+    `distinct` is distinct-2. The cases of an interval, its `n`, are prompts with all their continuations, which are
+    alike; of a single prompt its continuations, and then it speaks of that prompt alone.
     """
 
     dose: float
@@ -45,26 +64,39 @@ class Condition:
 
     @property
     def naming(self) -> Estimate:
-        """Share of continuations that name the concept, with Wilson's interval."""
-        return share(self.named)
+        """Share of continuations that name the concept, with Wilson's interval over prompts."""
+        named, continuations = self._cases(self.named, torch.ones_like(self.lengths)).T
+        return mean_share(named / continuations)
 
     @property
     def perplexity(self) -> Estimate:
-        """exp(total surprisal / total tokens) under the unsteered model, with a bootstrap interval."""
+        """exp(total surprisal / total tokens) under the unsteered model, with a bootstrap interval over prompts."""
         return bootstrap(lambda drawn: _perplexity(drawn[0]), [self._pairs])
 
     @property
     def distinctness(self) -> Estimate:
-        """Mean distinct-2 of the continuations, with a bootstrap interval."""
-        return bootstrap(lambda drawn: drawn[0].mean().item(), [self.distinct])
+        """Mean distinct-2 of the continuations, with a bootstrap interval over prompts."""
+        cases = self._cases(self.distinct, torch.ones_like(self.lengths))
+        return bootstrap(lambda drawn: float(drawn[0][:, 0].sum() / drawn[0][:, 1].sum()), [cases])
 
     def perplexity_over(self, other: "Condition") -> Estimate:
-        """Perplexity of these continuations over that of others, with a bootstrap interval."""
+        """Perplexity of these continuations over that of others, with a bootstrap interval over prompts."""
         return bootstrap(lambda drawn: _perplexity(drawn[0]) / _perplexity(drawn[1]), [self._pairs, other._pairs])
 
     @property
-    def _pairs(self) -> Float[Tensor, "example 2"]:
-        return torch.stack([self.surprisal.double(), self.lengths.double()], -1)
+    def _pairs(self) -> Float[Tensor, "n 2"]:
+        """Nats and tokens of every case that has any: draws of empty ones alone have no perplexity."""
+        pairs = self._cases(self.surprisal, self.lengths)
+        return pairs[pairs[:, 1] > 0]
+
+    def _cases(self, *columns: Shaped[Tensor, "example"]) -> Float[Tensor, "n *d"]:
+        """The sums of some columns over the continuations of each prompt."""
+        x = torch.stack([column.double() for column in columns], -1)
+        place = {prompt: i for i, prompt in enumerate(dict.fromkeys(self.prompts))}
+        if len(place) == 1:
+            return x
+        of = torch.tensor([place[prompt] for prompt in self.prompts])
+        return x.new_zeros(len(place), len(columns)).index_add_(0, of, x)
 
 
 def sample(
@@ -78,8 +110,8 @@ def sample(
 ) -> Condition:
     """Sample continuations of the prompts, steered with a dose of `ways` or not at all, and measure them unsteered.
 
-    Several ways share the continuations evenly, each taking every prompt as often as `per_prompt` allows. `preamble`
-    stands before the prompts while sampling, and not while measuring.
+    Several ways share the continuations evenly, each taking every prompt as often as `per_prompt` allows; a way for
+    which none is left takes none. `preamble` stands before the prompts while sampling, and not while measuring.
 
     Errors: `ValueError` for no prompts, or when every continuation is empty. Cost: `max_new_tokens` cached forward
     passes per batch, and one more for the surprisal.
@@ -89,11 +121,9 @@ def sample(
     ```
     """
     sampling = sampling or Sampling()
-    if not prompts or isinstance(prompts, str):
-        raise ValueError(f"the prompts are {prompts!r}: give a list of at least one prompt")
-    repeated = [prompt for prompt in prompts for _ in range(sampling.per_prompt)]
+    repeated = sampling.each(listed(prompts, "prompts"))
     given, texts = [], []
-    for i, way in enumerate(ways or [None]):
+    for i, way in enumerate([*ways][: len(repeated)] or [None]):
         mine = repeated[i :: max(len(ways), 1)]
         with steer(model, way, dose) if way else nullcontext():
             texts += continued(model, [preamble + prompt for prompt in mine], sampling)
@@ -148,6 +178,6 @@ def continued(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[
     return texts
 
 
-def _perplexity(pairs: Float[Tensor, "example 2"]) -> float:
+def _perplexity(pairs: Float[Tensor, "n 2"]) -> float:
     nats, lengths = pairs.sum(0)
     return float((nats / lengths).exp())

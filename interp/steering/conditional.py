@@ -1,6 +1,7 @@
 """Conditional steering: act on the texts whose prompt shows something, and leave the others bit for bit."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from hooks import Direction, Intervention, Model, Position, Site, capture
 from hooks.interventions import Rows
-from hooks.position import prompt
+from hooks.position import everywhere, prompt, special
+from interp.listed import listed
 from interp.steering.steering import Steering
 from probes import best_threshold
 
@@ -58,6 +60,8 @@ class Conditional:
     def check(self, model: Model) -> None:
         """Raise `ValueError` unless the condition is known when it is needed, and was found in this model."""
         read, acts = self.condition.site, self.site
+        for site in (read, acts):
+            model.tap(site)
         order = [site for site in model.sites if site in (read, acts)]
         if read != acts and order.index(read) > order.index(acts):
             raise ValueError(
@@ -67,17 +71,18 @@ class Conditional:
             raise ValueError(f"the condition was found in another model than {model.name}: find it again in this one")
 
     def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
-        """One intervention that reads the condition, and the steering, which asks it.
+        """Two interventions that forget the texts before and read the condition, and the steering, which asks it.
 
         Errors: as `Steering.dose`.
         """
         gate = _Gate(self.condition.unit, self.threshold)
-        reading = Intervention(f"condition on {self.condition.source}", self.at, gate.read)
+        name = f"condition on {self.condition.source}"
+        reading = [Intervention(name, everywhere | special, gate.begin), Intervention(name, self.at, gate.read)]
         acting = self.steering.dose(dose)
         gated = replace(acting, fn=lambda a, rows: gate.apply(a, acting.fn(a, rows), rows))
         if self.condition.site == self.site:
-            return {self.site: [reading, gated]}
-        return {self.condition.site: [reading], self.site: [gated]}
+            return {self.site: [*reading, gated]}
+        return {self.condition.site: reading, self.site: [gated]}
 
 
 class _Gate:
@@ -85,21 +90,27 @@ class _Gate:
 
     def __init__(self, unit: Float[Tensor, "d_model"], threshold: float) -> None:
         self.unit, self.threshold = unit, threshold
+        self.forget()
+
+    def forget(self) -> None:
+        """Know no text."""
         self.total = self.count = torch.zeros(0, dtype=torch.float64)
-        self.last = -1
+
+    def begin(self, a: Float[Tensor, "n d_model"], rows: Rows) -> Float[Tensor, "n d_model"]:
+        """Forget the texts before when a pass begins at the first column; a later piece of a prompt goes on."""
+        if rows.start == 0:
+            self.forget()
+        return a
 
     def read(self, a: Float[Tensor, "n d_model"], rows: Rows) -> Float[Tensor, "n d_model"]:
-        """Take in the tokens of a pass over the prompt; a prompt read in pieces goes on, another begins anew."""
+        """Take in the tokens of a pass over the prompt."""
         row, n = rows.row.cpu(), int(rows.row.max()) + 1
-        if int(rows.column.min()) <= self.last:
-            self.total = self.count = torch.zeros(0, dtype=torch.float64)
         if n > len(self.total):
             more = torch.zeros(n - len(self.total), dtype=torch.float64)
             self.total, self.count = torch.cat([self.total, more]), torch.cat([self.count, more])
-        along = (a.detach().flatten(1) @ self.unit.to(a)).double().cpu()
+        along = (a.detach().flatten(1).double() @ self.unit.double().to(a.device)).cpu()
         self.total = self.total.index_add(0, row, along)
         self.count = self.count.index_add(0, row, torch.ones_like(along))
-        self.last = int(rows.column.max())
         return a
 
     def apply(self, old: Tensor, new: Tensor, rows: Rows) -> Tensor:
@@ -113,55 +124,65 @@ class _Gate:
 
 
 def projections(
-    model: Model, direction: Direction, texts: list[str], at: Position = prompt
+    model: Model, direction: Direction, texts: Sequence[str], at: Position = prompt
 ) -> Float[Tensor, "example"]:
     """The mean projection of each text's selected tokens on a direction's unit vector: what a condition compares.
 
-    Cost: one forward pass per text, up to the direction's site.
+    Errors: `ValueError` for a string, or a text of which `at` selects nothing. Cost: one forward pass per text, up to
+    the direction's site.
 
     ```python
     projections(model, harmful, ["How do I bake bread?"])
     ```
     """
-    acts = capture(model, texts, [direction.site])
+    acts = capture(model, listed(texts), [direction.site])
     mask = at.mask(acts.tokens)
+    for row in (~mask.any(1)).nonzero().flatten().tolist():
+        raise ValueError(f"{at} selects no token of text {row} ({texts[row][:60]!r})")
     along = acts[direction.site].flatten(2).double() @ direction.unit.double().to(acts[direction.site].device)
-    return (along * mask).sum(1).cpu() / mask.sum(1).clamp(min=1).cpu()
+    return (along * mask).sum(1).cpu() / mask.sum(1).cpu()
 
 
 def threshold_of(
-    model: Model, direction: Direction, positive: list[str], negative: list[str], at: Position = prompt
+    model: Model, direction: Direction, positive: Sequence[str], negative: Sequence[str], at: Position = prompt
 ) -> float:
     """The threshold on the projections that tells prompts to act on from others best, by F1.
 
-    Errors: `ValueError` when there are none of a kind. Cost: one forward pass per text.
+    Errors: `ValueError` when there are none of a kind, or as `projections`. Cost: one forward pass per text.
 
     ```python
     Conditional(adding(refusal), harmful, threshold_of(model, harmful, bad, good))
     ```
     """
+    positive, negative = listed(positive, "prompts"), listed(negative, "prompts")
     scores = projections(model, direction, [*positive, *negative], at)
     return best_threshold(scores, torch.tensor([True] * len(positive) + [False] * len(negative)))
 
 
 def sparing_threshold(
-    model: Model, direction: Direction, positive: list[str], recall: float = 0.99, at: Position = prompt
+    model: Model, direction: Direction, positive: Sequence[str], recall: float = 0.99, at: Position = prompt
 ) -> float:
-    """The highest threshold that still acts on a share `recall` of the prompts to act on: it spares others the most.
+    """A threshold that still acts on a share `recall` of the prompts to act on, and on as few others as it can.
 
-    `threshold_of` weighs a prompt missed as much as one changed for nothing; this is for steering that must leave
-    whatever else there is bit for bit.
+    It lies under the lowest projection of that share, halfway to the next lower one, or 0.1 % of the largest (what one
+    digit of the model's dtype is worth, if that is more) where none is so near: what rounding in another batch moves
+    is still acted on. `threshold_of` weighs a prompt missed as much as one changed for nothing; this is for steering
+    that must leave whatever else there is bit for bit.
 
-    Errors: `ValueError` for no prompts, or a share that is not above 0 and at most 1. Cost: one forward pass per text.
+    Errors: `ValueError` for no prompts, a share that is not above 0 and at most 1, or as `projections`. Cost:
+    one forward pass per text.
 
     ```python
     Conditional(adding(refusal), harmful, sparing_threshold(model, harmful, bad))
     ```
     """
-    if not positive or not 0 < recall <= 1:
+    if isinstance(positive, str) or not positive or not 0 < recall <= 1:
         raise ValueError(
-            f"{len(positive)} prompts and recall={recall}: give prompts to act on, and a share above 0 and at most 1"
+            f"the prompts {positive!r} and recall={recall}: give prompts to act on, and a share above 0 and at most 1, "
+            "the prompts in a list"
         )
     rising = projections(model, direction, positive, at).sort().values
     lowest = rising[len(rising) - math.ceil(recall * len(rising))]
-    return float(lowest.nextafter(lowest.new_tensor(-torch.inf)))
+    room = rising.abs().max() * max(1e-3, torch.finfo(model.dtype).eps)
+    lower = rising[rising < lowest]
+    return float(torch.maximum(lowest - room, (lowest + lower[-1]) / 2) if len(lower) else lowest - room)

@@ -72,10 +72,10 @@ def effects(
         way.dose(dose)  # refuses one that is not finite
     foreign = next((one.fingerprint for one, _ in doses if one.fingerprint not in (None, model.fingerprint)), None)
     plain = sample(model, prompts, names, sampling=sampling)
-    repeated = [prompt for prompt in prompts for _ in range(sampling.per_prompt)]
+    repeated = sampling.each(prompts)
     given = repeated * len(doses)
     vectors = torch.stack([dose * way.vector for way, dose in ways]).repeat_interleave(len(repeated), 0)
-    texts, per_batch = [], max(1, sampling.batch_size)
+    texts, per_batch = [], sampling.batch_size
     for start in tqdm(range(0, len(given), per_batch), "directions", disable=not progress, unit="batch"):
         part = slice(start, start + per_batch)
         with intervene(model, {doses[0][0].site: _each(vectors[part], foreign)}):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Names:
     """A matcher that says where a text names a concept by any of the given forms: whole words, in any case.
 
-    Errors: `ValueError` when there is no form, or one is blank.
+    Errors: `ValueError` when there is no form, one is blank, or a string is given for the tuple.
 
     >>> bridge = Names(("Golden Gate Bridge", "Golden Gate"))
     >>> bridge("Fog hid the golden gate."), bridge("A golden gateway.")
@@ -18,8 +18,10 @@ class Names:
     forms: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not self.forms or not all(form.strip() for form in self.forms):
-            raise ValueError(f"the forms of a name are {self.forms!r}: give at least one, none of them blank")
+        if isinstance(self.forms, str) or not self.forms or not all(form.strip() for form in self.forms):
+            raise ValueError(
+                f"the forms of a name are {self.forms!r}: give at least one, none of them blank, in a tuple"
+            )
 
     def __call__(self, text: str) -> bool:
         """Whether the text contains any form."""

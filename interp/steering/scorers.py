@@ -1,5 +1,6 @@
 """Other ways to say whether a text expresses a concept than naming it: a direction's projection, or a judge."""
 
+import re
 from collections.abc import Callable
 
 from hooks import Direction, Model
@@ -40,8 +41,9 @@ def judging(ask: Ask, concept: str) -> Scorer:
 
     def scored(text: str) -> bool:
         answer = ask(f"Is this text about {concept}? Answer yes or no.\n\n{text}\n\nAnswer:").strip().casefold()
-        if not answer.startswith(("yes", "no")):
+        said = re.match(r"(yes|no)\b", answer)
+        if said is None:
             raise ValueError(f"a yes or no was asked for, and the answer begins {answer[:80]!r}")
-        return answer.startswith("yes")
+        return said[0] == "yes"
 
     return scored

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Position
+from hooks.direction import wide
 from hooks.interventions import apply, clamp
 from hooks.position import everywhere
 from interp.steering.steering import Steering
@@ -56,15 +57,19 @@ def affine(direction: Direction, origin: Float[Tensor, "d_model"], at: Position 
     Affine concept editing (Marshall et al. 2024, arXiv:2411.09003): a dose of 0 makes x as if the concept were absent,
     which ablation does only where mu has no projection. mu is the mean activation of the negative texts.
 
+    Errors: `ValueError` for an origin of another width.
+
     ```python
     with steer(model, affine(direction, negative.mean(0)), 1.0):
         model.generate("I walked")
     ```
     """
     mu, s = origin, direction.scale
+    if mu.shape != direction.vector.shape:
+        raise ValueError(f"the origin has shape {tuple(mu.shape)}, and {direction} {tuple(direction.vector.shape)}")
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
-        u = v / v.norm()
+        u = wide(v) / wide(v).norm()
         return _changed(v, lambda along: float(mu.to(u) @ u) + dose * s - along, at)
 
     return _along(direction, "affine edit", SCALE, rule)
@@ -116,16 +121,17 @@ def turning(direction: Direction, other: Direction, at: Position = everywhere) -
         raise ValueError(f"{direction} and {other} are parallel, so they span no plane")
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
-        u = v / v.norm()
+        u = wide(v) / wide(v).norm()
         w = other.vector.to(u) - (other.vector.to(u) @ u) * u
         w = w / w.norm()
         t = math.radians(dose)
         target = math.cos(t) * u + math.sin(t) * w
 
         def turn(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-            a, b = x @ u.to(x), x @ w.to(x)
-            inside = torch.outer(a, u.to(x)) + torch.outer(b, w.to(x))
-            return x - inside + torch.outer((a * a + b * b).sqrt(), target.to(x))
+            y = wide(x)
+            a, b = y @ u.to(y), y @ w.to(y)
+            inside = torch.outer(a, u.to(y)) + torch.outer(b, w.to(y))
+            return (y - inside + torch.outer((a * a + b * b).sqrt(), target.to(y))).to(x.dtype)
 
         return apply(turn, at=at)
 
@@ -147,7 +153,8 @@ def _changed(v: Tensor, change: Callable[[Tensor], Tensor], at: Position) -> Int
     """x' = x + change(<x, u>) u; rows whose change is 0 stay bit for bit."""
 
     def fn(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-        u = (v / v.norm()).to(x)
-        return x + torch.outer(change(x @ u), u)
+        y = wide(x)
+        u = (wide(v) / wide(v).norm()).to(y)
+        return (y + torch.outer(change(y @ u), u)).to(x.dtype)
 
     return apply(fn, at=at)

@@ -34,6 +34,14 @@ def test_the_cosine_knows_neither_length_nor_order() -> None:
     assert a.cosine(b) == b.cosine(a) == pytest.approx(0.0, abs=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_unit_vector_has_length_one_to_float32_whatever_the_vectors_type(dtype: torch.dtype) -> None:
+    vector = (100 * torch.randn(768, generator=torch.Generator().manual_seed(0))).to(dtype)
+    one = Direction(vector, resid_post[1], "by hand")
+    assert one.unit.dtype == torch.float32
+    assert float(one.unit.norm()) == pytest.approx(1.0, abs=1e-6) == one.cosine(one)
+
+
 def test_a_direction_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     one = Direction(V.to(torch.bfloat16), mlp_out[3], "sae latent 17", 2.5, "abc")
     one.save(tmp_path / "one.safetensors")

@@ -14,6 +14,7 @@ from hooks.site import resid_post
 from interp.cli import app
 from interp.features import index
 from interp.sae import TopK, save
+from interp.sae import load as load_sae
 from interp.steering import Recipe
 
 TEXTS = {
@@ -92,7 +93,7 @@ def test_a_search_also_turns_latents_up_and_measures_them_on_other_prompts(
         str(tmp_path / "found"),
         "--quiet",
     ]
-    (tmp_path / "openings").write_text("I saw\nthe bay\na red\nfog and", encoding="utf-8")
+    (tmp_path / "openings").write_text("I saw\nthe bay\nthe bay\na red\nfog and", encoding="utf-8")
     said = call(*words, "--say", "a", "--say", "e", "--prompts", str(tmp_path / "openings"))
     turned, others, random = [line for line in said.splitlines() if "names it" in line]
     assert turned.startswith("turned up, on the 2 prompts it was chosen on: sae latent")
@@ -119,6 +120,54 @@ def test_a_search_without_a_concept_or_with_another_index_is_refused(made: dict[
         assert "either two files, POSITIVE and NEGATIVE, or --phrase" in refused(*start, *rest)
     assert "0 of 8 texts hold 'rain'" in refused(*start, "--phrase", "rain", "--in", made["all"])
     assert "holds no finished feature index" in refused(*start, made["fog"], made["sun"], "--index", made["model"])
+
+
+def test_an_index_of_another_autoencoder_or_model_gives_no_page(made: dict[str, str], tmp_path: Path) -> None:
+    words = ["search", made["model"], "--quiet", "--out", str(tmp_path / "found")]
+    other = load_sae(made["sae"])
+    with torch.no_grad():
+        other.b_enc[0] += 1
+    save(other, tmp_path / "other")
+    texts = [made["fog"], made["sun"], "--index", made["index"]]
+    assert "is an index of another autoencoder than" in refused(*words, str(tmp_path / "other"), *texts)
+    about = Path(made["index"]) / "index.json"
+    told = about.read_text("utf-8")
+    about.write_text(json.dumps(json.loads(told) | {"fingerprint": "0"}), encoding="utf-8")
+    assert "is an index of" in refused(*words, made["sae"], *texts)
+    about.write_text(told, encoding="utf-8")
+
+
+def test_a_search_in_an_autoencoder_that_encodes_otherwise_is_another(made: dict[str, str], tmp_path: Path) -> None:
+    texts = [made["fog"], made["sun"], "--out", str(tmp_path / "found"), "--quiet"]
+    call("search", made["model"], made["sae"], *texts)
+    other = load_sae(made["sae"])
+    with torch.no_grad():
+        other.W_enc[0] += 1
+    save(other, tmp_path / "other")
+    assert "holds another search" in refused("search", made["model"], str(tmp_path / "other"), *texts)
+
+
+def test_a_clamp_of_another_scale_or_encoder_is_another_exchange(made: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "said.jsonl"
+    words = ["--latent", "3", "--dose", "20", "--tokens", "2", "--out", str(out)]
+    call("steer", made["model"], "fog", "--sae", made["sae"], *words)
+    other = load_sae(made["sae"])
+    other.max_activation[3] *= 2
+    save(other, tmp_path / "louder")
+    with torch.no_grad():
+        other.W_enc[:, 3] += 1
+    save(other, tmp_path / "wider")
+    for number, name in enumerate(("louder", "wider"), 2):
+        call("steer", made["model"], "fog", "--sae", str(tmp_path / name), *words)
+        assert len(out.read_text("utf-8").splitlines()) == number
+
+
+def test_without_a_dose_ablating_takes_the_whole_projection_once(made: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "said.jsonl"
+    start = ["steer", made["model"], "--sae", made["sae"], "--latent", "3", "--tokens", "2", "--out", str(out)]
+    call(*start, "--way", "ablate", typed="fog\n:way add\nfog\n:way ablate\n:dose 2\nfog\n:way set\nfog\n")
+    doses = [json.loads(line)["dose"] for line in out.read_text("utf-8").splitlines()]
+    assert doses == [1.0, 4.0, 2.0, 2.0]
 
 
 def test_steering_shows_both_continuations_what_was_changed_and_its_transcript(

@@ -18,10 +18,12 @@ from interp.directions import (
     mean_centred,
     probed,
     pursuit,
+    refusal,
     repe,
     unembedding,
 )
 from interp.sae import TopK
+from interp.steering import damage, projections, sample
 from probes import DifferenceOfMeans, Logistic
 
 QUESTIONS = ["Is it fog?", "Do you agree with me?", "So"]
@@ -61,11 +63,32 @@ def test_a_text_of_no_pair_and_a_text_that_differs_in_two_places_are_refused(gpt
         (["a"], ["b", "c"], "1 positive and 2 negative"),
         (["a"], ["a"], "the same text twice"),
         ([" "], ["a"], "has an empty text"),
+        ("abc", "xyz", "the positive texts are 'abc': give a list of at least one text"),
     ],
 )
 def test_pairs_that_are_none_are_refused(positive: list[str], negative: list[str], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Pairs(positive, negative)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: mean_centred(m, "fog", TEXTS, embed),
+        lambda m: mean_centred(m, TEXTS, "fog", embed),
+        lambda m: probed(m, "fog", TEXTS, embed, DifferenceOfMeans()),
+        lambda m: probed(m, TEXTS, "fog", embed, DifferenceOfMeans()),
+        lambda m: ffn_value(m, 0, 0, "fog"),
+        lambda m: unembedding(m, "g", resid_post[0], "fog"),
+        lambda m: refusal(m, "fog", TEXTS, [0]),
+        lambda m: damage(m, Direction(torch.ones(m.d_model), embed, "ones"), 1.0, "fog over"),
+        lambda m: projections(m, Direction(torch.ones(m.d_model), embed, "ones"), "fog"),
+        lambda m: sample(m, "fog", bool),
+    ],
+)
+def test_a_string_is_no_list_of_texts(gpt2: Model, make) -> None:
+    with pytest.raises(ValueError, match=r"are 'fog.*': give a list of at least one (text|positive text|prompt)$"):
+        make(gpt2)
 
 
 def test_caa_at_the_embedding_is_the_difference_of_the_answer_letters(gpt2: Model, answers: Pairs) -> None:

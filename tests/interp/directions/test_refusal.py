@@ -5,7 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hooks import Model
+from hooks import Model, intervene
+from hooks.interventions import apply
+from hooks.position import everywhere, special
+from hooks.site import resid_mid, resid_post, resid_pre
 from interp.directions import Selection, refusal
 
 HARMFUL, HARMLESS = [f"{c}{d}h" for c in "abcd" for d in "xy"], [f"{c}{d}o" for c in "dcba" for d in "yx"]
@@ -74,6 +77,38 @@ def test_where_nothing_carries_the_behaviour_no_candidate_is_best(planted: tuple
     nothing = refusal(model, ["ab", "cd", "eb", "fd"], ["bd", "db", "ad", "cb"], [mark], positions=(-1,))
     with pytest.raises(ValueError, match="none of 3 candidates induces the behaviour"):
         nothing.best  # noqa: B018
+
+
+def test_candidates_are_judged_on_the_other_texts_at_every_token_and_admitted_and_ordered_by_the_rule(
+    gpt2: Model,
+) -> None:
+    yes = ["fog over", "a red sun", "the bay", "cold sea", "I saw it", "grey"]
+    no = ["xyz", "QRS 1", "no, 2", "UVW", "77 8", "##"]
+    marks = list(range(0, 257, 2))
+    made = refusal(gpt2, yes, no, marks, positions=(-1, -2)).candidates
+
+    def odds(texts: list[str]) -> float:
+        p = [gpt2.run(text)[0, -1].detach().double().softmax(-1)[marks].sum() for text in texts]
+        return float(torch.stack([(one / (1 - one)).log() for one in p]).mean())
+
+    streams = [resid_pre[0], *(site[layer] for layer in range(3) for site in (resid_mid, resid_post))]
+    for one in made:
+        u, r = one.direction.unit, one.direction.vector
+        gone = apply(lambda x, u=u: x - torch.outer(x @ u, u), at=everywhere | special)
+        with intervene(gpt2, dict.fromkeys(streams, gone)):
+            assert one.bypass == pytest.approx(odds(yes[1::2]), abs=1e-4)
+        with intervene(gpt2, {one.direction.site: apply(lambda x, r=r: x + r)}):
+            assert one.induce == pytest.approx(odds(no[1::2]), abs=1e-4)
+        admitted = one.induce > 0 and one.kl <= 0.1 and one.direction.site.layer < int(0.8 * 3)
+        assert one.admitted == admitted
+    assert any(one.induce > 0 and one.kl > 0.1 and one.direction.site.layer < 2 for one in made)
+    assert list(made) == sorted(made, key=lambda one: (not one.admitted, one.bypass)) and made[1].admitted
+
+
+@pytest.mark.parametrize("marks", [[-1], [3, 99999]])
+def test_marks_outside_the_vocabulary_are_refused(gpt2: Model, marks: list[int]) -> None:
+    with pytest.raises(ValueError, match=rf"the marks \[{marks[-1]}\] are no tokens of .*: give ids from 0 to 256"):
+        refusal(gpt2, ["a", "b"], ["c", "d"], marks)
 
 
 def test_marks_and_two_texts_of_each_kind_are_needed(gpt2: Model) -> None:

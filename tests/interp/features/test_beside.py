@@ -1,17 +1,21 @@
 """What stands beside the best latent: groups, principal components, the other half, and other ways to ask."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from hooks import Direction, Model, capture
-from hooks.site import embed, resid_post
+from hooks.site import embed, mlp_out, resid_post
 from interp.features import Concept, Mention, by_token, concept_of, explain, likely, search, similar
 from interp.features.components import component_score
 from interp.features.concept import halves
-from interp.features.group import Member, note
-from interp.features.reading import Reading
+from interp.features.group import Member, covering, note
+from interp.features.ranking import Ranking, entries_of
+from interp.features.reading import Reading, read
 from interp.features.rows import by_text
 from interp.features.score import Bench
+from interp.features.search import _baselines
 from interp.features.stability import split_half
 from interp.sae import TopK
 
@@ -90,6 +94,64 @@ def test_a_component_of_great_variance_is_found_with_the_sign_of_the_concept() -
     assert score.direction.fingerprint == "f"
 
 
+def test_a_component_and_its_opposite_are_both_tried() -> None:
+    reading, concept = planted_component(0)
+    half = halves(concept, 0)
+    for sign, labels in ((1, concept.labels), (-1, [not label for label in concept.labels])):
+        other = Concept("x", concept.texts, labels)
+        bench = Bench(other, by_text(reading, other), half, 0)
+        score = component_score(reading.x, half[reading.text], bench, resid_post[0], "f")
+        assert score.held_out.f1 > 0.9 and sign * float(score.direction.unit[3]) < -0.99
+
+
+def test_what_the_reported_half_holds_changes_nothing_that_was_chosen(gpt2: Model, letters: TopK) -> None:
+    split = split_concept()
+    half = halves(split, 0)
+    g = torch.Generator().manual_seed(1)
+    flipped = [
+        bool(yes) != (not kept and i % 3 == 0) for i, (yes, kept) in enumerate(zip(split.labels, half, strict=True))
+    ]
+    plain = read(letters, gpt2, split.texts)
+    there = ~half[plain.text]
+    moved = plain.x + 3 * there[:, None] * torch.randn(plain.x.shape, generator=g)
+    found = []
+    louder = plain.values * (1 + there[:, None])
+    for labels, x, values in ((split.labels, plain.x, plain.values), (flipped, moved, louder)):
+        reading, concept = replace(plain, x=x, values=values), Concept("x", split.texts, labels)
+        rows = by_text(reading, concept)
+        bench, entries = Bench(concept, rows, half[rows.text], 0), entries_of(reading, rows)
+        best = Ranking(entries.at(bench.searched), letters.d_sae).best(rows.y, bench.counts(bench.searched)[1])
+        group = covering(letters, bench, entries, best, 3)
+        scores = [*_baselines(letters, gpt2, reading, bench, half[reading.text]), group.score]
+        chosen = [(one.name, one.searched_f1, one.held_out.threshold, one.direction.vector) for one in scores]
+        found.append((chosen, group.latents, group.weights, group.note, [one.held_out.f1 for one in scores]))
+    (here, *ours, f1), (same, *theirs, other_f1) = found
+    for (name, *numbers, v), (as_named, *others, w) in zip(here, same, strict=True):
+        assert name == as_named and numbers == pytest.approx(others) and torch.allclose(v, w, atol=1e-6)
+    assert ours == theirs and "splitting" in ours[2] and f1 != other_f1
+
+
+def test_a_difference_of_means_is_fitted_to_last_tokens_of_mentions_against_tokens_of_none(
+    gpt2: Model, letters: TopK
+) -> None:
+    texts, labels, mentions = [], [], []
+    for i in range(32):
+        word, form = (("gh", "name"), ("o", "description"))[i // 2 % 2]
+        texts.append(f"ab{'cd'[i % 3 > 0]}{word}{i}" if i % 2 else f"ab{i}ee")
+        labels.append(bool(i % 2)), mentions.append([Mention(3, 3 + len(word), form)] if i % 2 else [])
+    concept = Concept("h", texts, labels, mentions, apart=["description"])
+    found = search(letters, gpt2, concept, unit=by_token, permutations=5)
+    half, on, off = halves(concept, 0), [], []
+    for text, marks, kept in zip(texts, mentions, half.tolist(), strict=True):
+        x = capture(gpt2, text, embed)[embed][0, 1:]
+        inside = [i for m in marks for i in range(m.start, m.end)]
+        if kept:
+            on += [x[m.end - 1] for m in marks if m.form == "name"]
+            off += [x[i] for i in range(len(text)) if i not in inside]
+    by_hand = torch.stack(on).mean(0) - torch.stack(off).mean(0)
+    assert found.baselines[0].direction.cosine(Direction(by_hand, embed, "by hand")) == pytest.approx(1.0, abs=1e-5)
+
+
 def test_split_half_stability_is_the_rank_on_the_other_half_and_spearmans_correlation() -> None:
     from scipy.stats import spearmanr
 
@@ -111,6 +173,20 @@ def test_a_phrase_is_found_in_its_forms_the_longest_first_and_as_whole_words() -
     assert concept.labels == (True, True, False, False)
 
 
+def test_a_spelling_is_found_as_it_is_written_whatever_casefolding_or_its_spaces_make_of_it() -> None:
+    texts = ["Gauß rechnet.", "Gauss counts.", "nobody"]
+    concept = concept_of("Gauß", {"German": ["Gauß"], "English": ["Gauss"]}, texts)
+    assert concept.mentions == ((Mention(0, 4, "German"),), (Mention(0, 5, "English"),), ())
+    spaced = concept_of("GG", {"name": ["golden  gate"]}, ["the Golden gate", "a gate"])
+    assert spaced.mentions == ((Mention(4, 15, "name"),), ())
+
+
+@pytest.mark.parametrize("forms", ["fog", {"name": "fog"}])
+def test_a_string_is_no_list_of_spellings(forms) -> None:
+    with pytest.raises(ValueError, match="give a list of spellings, not a string"):
+        concept_of("fog", forms, ["a fog", "a sun"])
+
+
 @pytest.mark.parametrize(
     ("forms", "told"),
     [(["zebra"], "0 of 2 texts hold"), (["a"], "2 of 2 texts hold"), ([" "], "none of them blank")],
@@ -128,6 +204,14 @@ def test_the_latent_of_a_direction_is_found_and_no_random_one_comes_near(letters
     assert sum(cosine < found.chance for cosine in best) >= 85
 
 
+def test_a_half_precision_dictionary_is_searched_as_its_float32_copy_is(letters: TopK) -> None:
+    direction = letters.direction(7)
+    half = similar(letters.bfloat16(), direction, top=3)
+    full = similar(letters.float(), direction, top=3)
+    assert [i for i, _ in half.latents] == [i for i, _ in full.latents]
+    assert half.latents[0][1] == pytest.approx(full.latents[0][1], abs=1e-5) and half.chance == full.chance
+
+
 def test_likely_are_the_latents_that_tell_a_concept_then_those_that_write_it_and_none_that_never_fired(
     gpt2: Model, letters: TopK
 ) -> None:
@@ -137,6 +221,8 @@ def test_likely_are_the_latents_that_tell_a_concept_then_those_that_write_it_and
     assert likely(letters, found, top=2) == tuple(dict.fromkeys([*telling, *writing]))
     letters.max_activation[telling[0]] = 0
     assert telling[0] not in likely(letters, found, top=2) and telling[1] in likely(letters, found, top=2)
+    letters.sites = (embed, mlp_out[0])  # what reads the embedding says nothing of rows written elsewhere
+    assert likely(letters, found, top=2) == (telling[1],)
 
 
 def test_a_direction_of_another_place_or_model_is_not_searched(letters: TopK) -> None:

@@ -43,6 +43,8 @@ def test_equal_texts_share_a_group() -> None:
         ({"labels": [True]}, "has 2 texts and 1 labels; give one per text"),
         ({"mentions": [[]]}, "has 2 texts and 1 mentions; give one per text"),
         ({"groups": ["g"]}, "has 2 texts and 1 groups; give one per text"),
+        ({"texts": "ab"}, "the texts of concept 'fog' are 'ab': give a list, not a string"),
+        ({"texts": ["fog", "fog"]}, "has the text 'fog' as expressing it and as not"),
         ({"labels": [True, True]}, "needs texts that express it and texts that do not"),
         ({"texts": ["fog", " "]}, "Text 1 of concept 'fog' is empty"),
         ({"mentions": [[Mention(0, 9)], []]}, "has a mention at 0:9, outside its 3 characters"),
@@ -66,3 +68,9 @@ def test_a_concept_refuses(given: dict[str, object], told: str) -> None:
 def test_too_few_groups_to_split_are_refused() -> None:
     with pytest.raises(ValueError, match="too few groups to leave texts that .* give at least two groups of each kind"):
         halves(Concept("c", ["a", "b", "d"], [True, True, False]), seed=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_are_no_labels() -> None:
+    with pytest.raises(ValueError, match="has the label 1: give True or False"):
+        Concept("fog", ["fog", "sun"], [1, 0])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hooks import Model, capture
-from hooks.site import embed, mlp_act
+from hooks.site import embed, mlp_act, mlp_in, mlp_out
 from interp.features import Feature, evidence, logit_effect
 from interp.features.histogram import Histogram
 from interp.sae import TopK
@@ -76,6 +76,25 @@ def test_a_latent_outside_the_residual_stream_promotes_nothing_directly(gpt2: Mo
     assert evidence(sae, gpt2, TEXTS, 0).promoted == ()
     with pytest.raises(ValueError, match="48 dimensions is not in the residual stream of .*, which has 32"):
         logit_effect(gpt2, sae.W_dec[0].detach())
+
+
+def test_what_a_transcoders_latent_promotes_hangs_on_where_it_writes(gpt2: Model, letters: TopK) -> None:
+    stream = evidence(letters, gpt2, TEXTS, H)
+    letters.sites = (mlp_in[0], mlp_out[0])
+    assert evidence(letters, gpt2, TEXTS, H).promoted == stream.promoted
+    letters.sites = (embed, mlp_in[0])
+    assert evidence(letters, gpt2, TEXTS, H).promoted == ()
+
+
+def test_an_empty_text_adds_nothing_and_texts_without_tokens_are_refused(gpt2: Model, letters: TopK) -> None:
+    with_empty, without = evidence(letters, gpt2, ["hah", ""], H, batch_size=1), evidence(letters, gpt2, ["hah"], H)
+    assert (with_empty.examples, with_empty.tokens) == (without.examples, without.tokens)
+    with pytest.raises(ValueError, match="hold no tokens besides special ones: give texts"):
+        evidence(letters, gpt2, [""], H)
+    with pytest.raises(ValueError, match="the texts are 'hah': give a list of at least one text"):
+        evidence(letters, gpt2, "hah", H)
+    with pytest.raises(ValueError, match="top and batch_size must be at least 1 and context at least 0: 0, 32, 16"):
+        evidence(letters, gpt2, TEXTS, H, top=0)
 
 
 def test_a_latent_that_does_not_exist_is_refused(gpt2: Model, letters: TopK) -> None:

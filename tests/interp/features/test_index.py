@@ -9,11 +9,12 @@ import torch
 from hooks import Model, stream
 from interp.features import FeatureIndex, evidence, index, logit_effect
 from interp.features import index as index_of
-from interp.features.gathering import EVERY, shuffled
+from interp.features.gathering import EVERY, Gathered, Shape, shuffled
 from interp.features.heaviest import Heaviest
 from interp.features.keeping import Kept
+from interp.features.tables import _partner_slack, _partners
 from interp.features.tally import BINS, Tally
-from interp.sae import TopK
+from interp.sae import TopK, load, save
 
 G = torch.Generator().manual_seed(0)
 TEXTS = ["".join("abcdefghijklmnop ."[i] for i in torch.randint(18, (n,), generator=G).tolist()) for n in range(3, 43)]
@@ -121,6 +122,57 @@ def test_a_finished_index_is_returned_at_once_and_another_is_refused(
     assert again.about == made.about
     with pytest.raises(ValueError, match="holds an index made with another data, context: give another folder"):
         index(letters, gpt2, TEXTS[1:], made.folder, top=5, sampled=6, context=4, batch_size=7)
+
+
+def test_any_text_and_any_number_an_autoencoder_computes_with_makes_another_index(
+    made: FeatureIndex, letters: TopK, gpt2: Model, tmp_path: Path
+) -> None:
+    how = {"top": 5, "sampled": 6, "context": 3, "batch_size": 7}
+    with pytest.raises(ValueError, match="holds an index made with another data: give"):
+        index(letters, gpt2, [*TEXTS[:20], "another", *TEXTS[21:]], made.folder, **how)
+    letters.k = 3
+    with pytest.raises(ValueError, match="holds an index made with another autoencoder: give"):
+        index(letters, gpt2, TEXTS, made.folder, **how)
+    letters.k = 4
+    for tensor in (tensor for name, tensor in letters.state_dict().items() if name != "variance"):
+        was = tensor.clone()
+        tensor[(0,) * tensor.ndim] += 1
+        with pytest.raises(ValueError, match="holds an index made with another autoencoder: give"):
+            index(letters, gpt2, TEXTS, made.folder, **how)
+        tensor.copy_(was)
+    letters.variance.fill_(7.0)  # of training, which files do not keep
+    save(letters, tmp_path / "kept")
+    assert index(load(tmp_path / "kept"), gpt2, TEXTS, made.folder, **how).about == made.about
+
+
+def test_a_jaccard_index_is_too_small_by_no_more_than_its_slack(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    shape, g = Shape(d_sae=100, d_vocab=3, top=1, sampled=1, context=0), torch.Generator().manual_seed(0)
+    gathered = Gathered(tmp_path, shape)
+    on = torch.rand(1000, 100, generator=g) < torch.linspace(0.3, 0.02, 100)
+    on[:, 0] = True  # fires with every other one, of which 64 are kept
+    n = EVERY * len(on)
+    for part in torch.arange(n).split(EVERY * 50):
+        values = torch.zeros(len(part), 100)
+        values[::EVERY] = on[part[0] // EVERY : part[-1] // EVERY + 1].float()
+        indices = torch.arange(100).expand(len(part), 100)
+        gathered.add(torch.zeros(len(part), dtype=torch.long), torch.zeros(len(part)).long(), values, indices, 1)
+    both = on.double().T @ on.double()
+    of = on.double().sum(0)
+    true = both / (of[:, None] + of - both)
+    rows = list(_partners(range(1), gathered, letters, gpt2, str))
+    slack = _partner_slack(gathered, 0)
+    assert len(rows) == 64 and 0 < slack < 1
+    for row in rows:
+        assert row["jaccard"] - 1e-12 <= float(true[0, row["other"]]) <= row["jaccard"] + slack + 1e-12
+
+
+def test_an_index_that_does_not_say_how_far_partners_are_off_is_read_as_knowing_nothing(made: FeatureIndex) -> None:
+    from pyarrow import parquet
+
+    assert made.record(3).partner_slack == 0.0
+    file = made.folder / "latents.parquet"
+    parquet.write_table(parquet.read_table(file).drop_columns(["partner_slack"]), file)
+    assert made.record(3).partner_slack == 1.0
 
 
 def test_what_an_index_lacks_is_named(made: FeatureIndex) -> None:

@@ -85,6 +85,12 @@ def test_an_explanation_that_is_wrong_scores_below_chance_and_not_by_its_sign(fo
     assert fuzzing(contrary, "the letter h", record.sampled[:4]).value == 0.0
 
 
+def test_a_blank_answer_explains_nothing(found: FeatureIndex) -> None:
+    examples = next(r for r in found.records(range(len(found))) if r.evidence.examples).evidence.examples
+    with pytest.raises(ValueError, match="a short phrase was asked for, and the answer is blank"):
+        explanation(lambda _: " \n", examples)
+
+
 def test_a_model_that_declines_or_does_not_answer_gives_no_number(found: FeatureIndex) -> None:
     record = found.record("abcdefgh".index("h"))
     with pytest.raises(ValueError, match="the model declined to explain: I'm sorry"):

@@ -5,6 +5,7 @@ import torch
 
 from hooks import Model
 from hooks.site import embed, resid_post
+from interp.estimate import mean_share
 from interp.features import Concept, Mention, by_text, by_token, search, search_many
 from interp.features.concept import halves
 from interp.features.ranking import Entries, Ranking, entries_of
@@ -104,6 +105,30 @@ def test_the_interval_is_that_of_groups_drawn_anew() -> None:
     )
 
 
+def test_a_detector_without_a_miss_or_without_a_hit_has_an_interval_of_some_width() -> None:
+    bench, rows, _ = bench_of(random_reading(40), random_concept(40))
+    n = int(rows.y[bench.reported].sum())
+    perfect, none, silent = (
+        bench.score("x", scores, 0.5, None, None).interval
+        for scores in (rows.y.float(), (~rows.y).float(), torch.zeros(len(rows.y)))
+    )
+    assert perfect == (pytest.approx(n / (n + 1.959964**2)), 1.0)  # where p = 1, Wilson's lower end is n / (n + z²)
+    assert none[0] == silent[0] == 0.0 and 0 < none[1] < silent[1] < 0.6
+
+
+def test_the_threshold_of_neighbours_in_half_precision_reaches_the_f1_it_claims() -> None:
+    g = torch.Generator().manual_seed(0)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        eps = torch.finfo(dtype).eps
+        value = (1 + eps * torch.arange(40)[torch.randperm(40, generator=g)]).to(dtype)
+        entries = Entries(torch.arange(40), torch.zeros(40, dtype=torch.long), value)
+        for seed in range(20):
+            y = torch.rand(40, generator=torch.Generator().manual_seed(seed)) < 0.4
+            f1, threshold = Ranking(entries, 1).best(y, int(y.sum()))
+            found = detection(entries.column(0, 40), y, float(threshold[0])).f1
+            assert found == pytest.approx(float(f1[0]), abs=1e-6)
+
+
 def sentences(n: int = 48) -> tuple[list[str], list[bool], list[list[Mention]]]:
     """Texts over "abcd .", half of them naming "gh" (a name) or "kg" (an alias) or "o" (a description)."""
     g = torch.Generator().manual_seed(0)
@@ -125,7 +150,7 @@ def test_the_planted_latent_is_found_with_its_controls(gpt2: Model, letters: Top
     best = found.best
     assert best.latent == "abcdefgh".index("h")
     assert (best.held_out.f1, best.held_out.precision, best.held_out.recall, best.held_out.auroc) == (1, 1, 1, 1)
-    assert best.interval == (1.0, 1.0)
+    assert best.interval == (pytest.approx(mean_share(torch.ones(8)).low), 1.0)  # 8 texts are found, none amiss
     assert best.recall_by_form == {"name": 1.0, "alias": 1.0, "description": 0.0}
     assert found.p_value <= 0.01
     assert float(found.null_f1.max()) < 1

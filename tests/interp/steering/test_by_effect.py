@@ -57,6 +57,12 @@ def test_a_text_of_a_shared_batch_is_steered_as_it_is_alone(model: Model, sae: T
         assert effect.ratio.value == pytest.approx(alone.perplexity_over(plain).value, rel=1e-5)
 
 
+def test_every_batch_is_drawn_anew(model: Model, sae: TopK) -> None:
+    hot = Sampling(per_prompt=4, max_new_tokens=8, temperature=1.0, batch_size=1)
+    (effect,) = effects(model, [(sae.direction(0), 0.0)], ["fog"], says_z, sampling=hot)
+    assert len(set(effect.condition.texts)) == 4
+
+
 def test_the_latent_that_writes_the_letter_is_found_among_all(model: Model, sae: TopK) -> None:
     found = by_effect(model, sae, range(16), PROMPTS, says_z, doses=(1.0, 200.0), sampling=SAMPLING, progress=False)
     assert found.direction.source == sae.direction(Z).source

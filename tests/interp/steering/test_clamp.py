@@ -8,7 +8,7 @@ from torch import Tensor
 from hooks import Model, capture
 from hooks.interventions import Rows
 from hooks.position import last
-from hooks.site import resid_post
+from hooks.site import mlp_in, mlp_out, resid_post
 from interp.sae import TopK
 from interp.steering import clamp_latent, clamping, steer
 
@@ -124,3 +124,10 @@ def test_an_autoencoder_of_another_model_is_refused(model: Model, sae: TopK) -> 
 def test_a_wrong_width_is_refused(sae: TopK) -> None:
     with pytest.raises((ValueError, TypeCheckError)):
         clamped(sae, 3, 1.0, torch.zeros(2, 5))
+
+
+def test_a_latent_written_at_another_site_than_it_is_read_at_is_not_clamped(sae: TopK) -> None:
+    sae.sites = (mlp_in[1], mlp_out[1])
+    told = r"latent 3 is read at mlp_in\.1 and written at mlp_out\.1, .*: use adding\(sae\.direction\(3\)\)"
+    with pytest.raises(ValueError, match=told):
+        clamping(sae, 3)

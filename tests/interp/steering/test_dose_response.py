@@ -76,6 +76,71 @@ def condition(dose: float, named: int, nats: float) -> Condition:
     )
 
 
+def drawn(prompts: int, per_prompt: int, seed: int = 0) -> Condition:
+    """Continuations of which those of a prompt are copies of one another."""
+    g = torch.Generator().manual_seed(seed)
+    nats, named = torch.rand(prompts, generator=g) * 20 + 5, torch.rand(prompts, generator=g) < 0.5
+    of = torch.arange(prompts).repeat_interleave(per_prompt)
+    lengths, distinct = torch.randint(3, 9, (prompts,), generator=g), torch.rand(prompts, generator=g)
+    spelt = tuple(f"prompt {i}" for i in of.tolist())
+    return Condition(1.0, spelt, spelt, named[of], nats[of], lengths[of], distinct[of])
+
+
+def test_copies_of_a_continuation_make_no_interval_narrower() -> None:
+    one, four = drawn(12, 1), drawn(12, 4)
+    for a, b in (
+        (one.naming, four.naming),
+        (one.perplexity, four.perplexity),
+        (one.distinctness, four.distinctness),
+        (one.perplexity_over(drawn(12, 1, 1)), four.perplexity_over(drawn(12, 4, 1))),
+    ):
+        assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high)) and a.n == b.n == 12
+        assert a.low < a.value < a.high
+
+
+def test_intervals_hold_the_truth_where_the_continuations_of_a_prompt_are_alike() -> None:
+    g, held = torch.Generator().manual_seed(0), 0
+    for _ in range(300):
+        rates = (torch.rand(20, generator=g) < 0.3).double() * 0.8 + 0.1  # the mean rate is 0.34
+        named = (torch.rand(20, 10, generator=g) < rates[:, None]).flatten()
+        prompts = tuple(str(i // 10) for i in range(200))
+        said = Condition(1.0, prompts, prompts, named, torch.ones(200), torch.ones(200).long(), torch.ones(200))
+        held += said.naming.low <= 0.34 <= said.naming.high
+    assert held >= 0.95 * 300
+
+
+def test_the_continuations_of_a_single_prompt_are_its_cases() -> None:
+    one = condition(1.0, 5, 2.0)
+    assert (one.naming.n, one.naming.value, one.perplexity.n) == (10, 0.5, 10)
+
+
+def test_empty_continuations_have_no_part_in_the_draws_of_a_perplexity() -> None:
+    some = drawn(6, 1)
+    empty = torch.arange(6) > 1
+    said = replace(some, lengths=some.lengths.where(~empty, 0), surprisal=some.surprisal.where(~empty, 0.0))
+    found = said.perplexity
+    assert 0 < found.low <= found.value <= found.high < float("inf") and found.n == 2
+    assert found.value == pytest.approx(float((some.surprisal[:2].sum() / some.lengths[:2].sum()).exp()))
+
+
+def test_greedily_each_prompt_is_continued_once_and_a_way_without_a_prompt_is_left_out(
+    model: Model, planted: Direction
+) -> None:
+    greedy = replace(SAMPLING, temperature=0.0)
+    assert sample(model, PROMPTS, says_z, sampling=greedy).prompts == tuple(PROMPTS)
+    ways = [adding(planted).control(seed) for seed in range(3)]
+    said = sample(model, PROMPTS[:2], says_z, ways, 1.0, greedy)
+    assert said.prompts == tuple(PROMPTS[:2])
+    for i in range(2):
+        assert said.texts[i] == sample(model, [PROMPTS[i]], says_z, [ways[i]], 1.0, greedy).texts[0]
+
+
+@pytest.mark.parametrize("wrong", [{"per_prompt": 0}, {"batch_size": 0}, {"max_new_tokens": 0}])
+def test_a_sampling_of_nothing_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="were given: each must be at least 1"):
+        Sampling(**wrong)
+
+
 def test_the_best_dose_names_most_among_those_at_most_three_times_as_perplexing() -> None:
     steered = (condition(1.0, 5, 2.0), condition(2.0, 8, 2.5), condition(3.0, 8, 3.0), condition(4.0, 10, 3.2))
     response = DoseResponse("x", "y", condition(0.0, 0, 2.0), steered, steered)

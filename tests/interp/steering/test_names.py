@@ -28,3 +28,9 @@ def test_spans_cover_the_longest_form_at_each_place() -> None:
 def test_a_name_without_forms_is_refused(forms: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="give at least one, none of them blank"):
         Names(forms)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_letters_of_a_string_are_no_forms() -> None:
+    with pytest.raises(ValueError, match="the forms of a name are 'bridge': give at least one, .* in a tuple"):
+        Names("bridge")

@@ -16,6 +16,7 @@ from interp.steering import (
     adding,
     beside,
     chat,
+    choose_dose,
     judging,
     projecting,
     projections,
@@ -135,6 +136,25 @@ def test_ways_stand_beside_the_prompt_and_the_unsteered_text(model: Model, plant
         beside(model, {"prompt": adding(planted)}, PROMPTS, Names(("z",)), "x", doses=(1.0,))
 
 
+def test_a_prompt_given_twice_is_not_both_chosen_on_and_reported_on(model: Model, planted: Direction) -> None:
+    how = {"doses": (0.0, 200.0), "sampling": Sampling(per_prompt=1, max_new_tokens=3), "progress": False}
+    given = [PROMPTS[0], PROMPTS[1], PROMPTS[1], PROMPTS[0], *PROMPTS[2:]]
+    chosen = choose_dose(model, adding(planted), given, Names(("z",)), **how)
+    assert chosen.response.unsteered.prompts == tuple(PROMPTS[::2])
+    assert chosen.steered.prompts == chosen.unsteered.prompts == tuple(PROMPTS[1::2])
+    found = beside(model, {"add": adding(planted)}, given, Names(("z",)), "Say z: ", **how)
+    assert found.prompted.prompts == found.unsteered.prompts == tuple(PROMPTS[1::2])
+    for prompts in (["fog", "fog"], "fog"):
+        with pytest.raises(ValueError, match="give at least two, one to choose|give a list of at least one prompt"):
+            choose_dose(model, adding(planted), prompts, Names(("z",)), **how)
+
+
+def test_every_way_needs_its_doses(model: Model, planted: Direction) -> None:
+    ways = {"add": adding(planted), "set": setting(planted)}
+    with pytest.raises(ValueError, match=r"doses were given for \['add'\], and the ways are \['add', 'set'\]"):
+        beside(model, ways, PROMPTS, Names(("z",)), "x", doses={"add": (1.0,)})
+
+
 def test_a_preamble_is_sampled_with_and_measured_without(model: Model) -> None:
     sampling = Sampling(per_prompt=1, max_new_tokens=5)
     prompted = sample(model, PROMPTS, bool, sampling=sampling, preamble="Say z: ")
@@ -176,3 +196,6 @@ def test_a_judge_is_asked_and_must_say_yes_or_no() -> None:
     assert judge("a bridge") and not judge("a sun") and "about bridges" in asked[0]
     with pytest.raises(ValueError, match="the answer begins 'maybe'"):
         judging(lambda _: "Maybe", "bridges")("x")
+    for answer in ("Notably, yes", "Nothing to decide on", "Yesterday"):
+        with pytest.raises(ValueError, match=f"the answer begins '{answer.casefold()}'"):
+            judging(lambda _, answer=answer: answer, "bridges")("x")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hooks import Direction, Model, capture
-from hooks.position import generated, last
+from hooks.interventions import project_out
+from hooks.position import everywhere, generated, index, last, tokens
 from hooks.site import resid_post
 from interp.steering import (
     Conditional,
@@ -116,6 +117,29 @@ def test_doing_it_twice_is_doing_it_once(model: Model, direction: Direction, mak
     assert torch.allclose(once, again, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_ablates_to_the_rounding_of_its_results(model: Model, dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    u = torch.nn.functional.normalize(torch.randn(model.d_model, generator=g), dim=0)
+    x = (torch.randn(50, model.d_model, generator=g) + 200 * u).to(dtype)
+    v = Direction((37 * u).to(dtype), SITE, "half")
+    eps, along = torch.finfo(dtype).eps, v.unit.double()
+    for way in (ablating(v).dose(1.0), project_out(v), setting(v).dose(0.0)):
+        left = (way.fn(x, None).double() @ along).abs()
+        assert way.fn(x, None).dtype == dtype
+        assert float(left.max()) < 8 * eps  # the results are about 1, and were 200 along v
+    turned = turning(v, direction_of(model)).dose(90.0).fn(x, None).double()
+    assert torch.allclose(turned.norm(dim=1), x.double().norm(dim=1), rtol=eps / 4)
+
+
+def test_a_half_precision_direction_and_its_double_span_no_plane(model: Model) -> None:
+    for seed in range(20):
+        v = direction_of(model, seed)
+        half = replace(v, vector=v.vector.bfloat16())
+        with pytest.raises(ValueError, match="are parallel, so they span no plane"):
+            turning(half, half * 2.0)
+
+
 def test_a_random_control_of_each_way_acts_along_the_random_direction(model: Model, direction: Direction) -> None:
     control = setting(direction).control(0)
     y, u = steered(model, control, 1.0), control.vector / control.vector.norm()
@@ -125,6 +149,7 @@ def test_a_random_control_of_each_way_acts_along_the_random_direction(model: Mod
 @pytest.mark.parametrize(
     ("make", "told"),
     [
+        (lambda d: affine(d, torch.zeros(5)), r"the origin has shape \(5,\), and Direction"),
         (lambda d: capping(d, 1.0, 1.0), "give two finite numbers, the lower first"),
         (lambda d: capping(d, 0.0, 1.0).dose(-1.0), "a range is narrowed by a dose from 0 to 1"),
         (lambda d: turning(d, d * 2.0), "are parallel, so they span no plane"),
@@ -187,6 +212,34 @@ def test_an_earlier_batch_of_other_size_leaves_no_decision_behind(model: Model, 
         assert torch.equal(logits, model.run(text)) != yes
 
 
+@pytest.mark.parametrize("at", [last, index(0), index(-1), everywhere], ids=str)
+def test_every_prompt_of_a_block_is_decided_for_itself_wherever_the_condition_is_read(
+    model: Model, conditional: Conditional, at
+) -> None:
+    texts = ["ab", "the cold sea is over there", "fog", "a bay of fog", "sun"]
+    scores = projections(model, conditional.condition, texts, at)
+    way = replace(conditional, at=at, threshold=float(scores.sort().values[1:3].mean()))
+    with steer(model, way, 3.0):
+        together = [model.run(text) for text in texts]
+    moved = [not torch.equal(logits, model.run(text)) for text, logits in zip(texts, together, strict=True)]
+    assert moved == (scores > way.threshold).tolist()
+
+
+def test_a_prompt_of_which_the_condition_reads_nothing_is_not_decided_by_the_one_before(
+    model: Model, conditional: Conditional
+) -> None:
+    z = int(model.tokens("z").ids[0, -1])
+    way = replace(conditional, at=tokens(z), threshold=-1e9)
+    told = "the condition selects no token of a prompt's text"
+    with pytest.raises(ValueError, match=told), steer(model, way, 3.0):
+        model.run("abc")
+    with pytest.raises(ValueError, match=told), steer(model, way, 3.0):
+        model.run("zab")
+        model.run("abc")
+    with pytest.raises(ValueError, match=r"tokens\(\[\d+\]\) selects no token of text 1 \('abc'\)"):
+        projections(model, way.condition, ["zab", "abc"], tokens(z))
+
+
 def test_a_threshold_is_found_that_tells_the_prompts_apart(model: Model) -> None:
     condition = direction_of(model, 11, resid_post[0])
     scores = projections(model, condition, PROMPTS)
@@ -203,6 +256,23 @@ def test_a_sparing_threshold_is_the_highest_that_acts_on_the_share_asked_for(mod
     assert float((scores > threshold).double().mean()) >= recall
     higher = scores[scores > threshold].min()
     assert float((scores > higher).double().mean()) < recall
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_sparing_threshold_for_all_prompts_steers_each_of_them_alone_and_together(
+    model: Model, padded_left, side: str
+) -> None:
+    read = model if side == "right" else padded_left(model)
+    plain = [model.run(text) for text in PROMPTS]
+    for seed in range(15):
+        condition = direction_of(model, seed, resid_post[0])
+        way = Conditional(adding(direction_of(model)), condition, sparing_threshold(model, condition, PROMPTS, 1.0))
+        with steer(read, way, 3.0):
+            alone, together = [read.run(text) for text in PROMPTS], read.run(PROMPTS)
+        on = read.tokens(PROMPTS).mask
+        for row, logits in enumerate(plain):
+            assert not torch.equal(alone[row], logits)
+            assert not torch.allclose(together[row][on[row]], logits[0], atol=1e-3)
 
 
 @pytest.mark.parametrize(("texts", "recall"), [([], 0.9), (PROMPTS, 0.0), (PROMPTS, 1.5)])
@@ -230,12 +300,33 @@ def test_a_condition_read_behind_where_it_acts_is_refused_before_anything_runs(m
         steer(model, late, 1.0)
 
 
+def test_a_condition_at_a_site_the_model_lacks_is_refused_by_name(model: Model) -> None:
+    with pytest.raises(ValueError, match=r"resid_post\.9"):
+        steer(model, Conditional(setting(direction_of(model)), direction_of(model, 11, resid_post[9]), 0.0), 1.0)
+
+
 def test_no_dose_does_no_damage_and_a_large_one_leaves_the_usual_states(model: Model, direction: Direction) -> None:
     texts = [f"{a} {b}" for a in ("fog over", "a red", "the sea") for b in ("the bay", "bridge", "is cold", "h")]
     none, much = damage(model, direction, 0.0, texts), damage(model, direction, 30.0, texts)
     assert (none.kl.value, none.loss.value, none.correct.value) == (0, 0, 0)
     assert none.beyond.value == none.beyond_before < 0.5
     assert much.kl.value > 0.1 and much.beyond.value == 1.0 and "beyond the usual 100.0%" in str(much)
+
+
+def test_what_is_usual_is_said_by_other_texts_than_those_reported_on(model: Model, direction: Direction) -> None:
+    texts = [
+        text for pair in zip(["fog over the bay"] * 4, ["QX#9", "{7}@", "ZJ%5", "|8*K"], strict=True) for text in pair
+    ]
+    found = damage(model, direction, 0.0, texts)
+    x = states(model, texts[::2])
+    assert torch.linalg.matrix_rank((x - x.mean(0)).double()) < 20  # few states, and others do not lie among them
+    assert found.beyond_before > 0.7 and found.beyond.n == 4
+
+
+def test_first_guesses_lost_count_below_zero(model: Model, direction: Direction) -> None:
+    texts = [text + model.generate(text, max_new_tokens=20) for text in ("fog", "a", "sun", "the")]
+    correct = damage(model, direction, 50.0, texts).correct
+    assert correct.value < -0.2 and correct.high < 0
 
 
 def test_damage_is_the_kl_and_loss_computed_by_hand(model: Model, direction: Direction) -> None:

@@ -1,0 +1,22 @@
+"""What tells one autoencoder from another: a hash of its kind, its settings and every number it computes with."""
+
+import hashlib
+
+from interp.sae import SAE
+
+TRAINING = "variance"  # of the data, which divides the loss of some kinds and is not kept in files
+
+
+def digest(sae: SAE) -> str:
+    """SHA-256 over the class, `settings()` and `state_dict()`, as hexadecimal digits; the same once saved and loaded.
+
+    ```python
+    digest(sae) == digest(load(folder))
+    ```
+    """
+    told = hashlib.sha256(repr((type(sae).__name__, sae.settings())).encode())
+    state = {name: tensor for name, tensor in sae.state_dict().items() if name != TRAINING}
+    for name, tensor in sorted(state.items()):
+        told.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
+        told.update(tensor.detach().cpu().contiguous().double().numpy().tobytes())
+    return told.hexdigest()
