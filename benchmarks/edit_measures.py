@@ -85,12 +85,14 @@ def drift(model: Model, base: Before) -> dict[str, float]:
 
 
 def means(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """The mean of each measure over facts, with its bootstrap interval."""
+    """The mean of each measure over facts, with its bootstrap interval where there are several facts."""
     found: dict[str, Any] = {}
     for measure in sorted({measure for row in rows for measure in row}):
         values = torch.tensor([row[measure] for row in rows if measure in row], dtype=torch.float64)
         e = bootstrap(lambda sample: float(sample[0].mean()), [values])
-        found[measure], found[f"{measure} interval"] = e.value, [e.low, e.high]
+        found[measure] = e.value
+        if e.n > 1:
+            found[f"{measure} interval"] = [e.low, e.high]
     return found
 
 
