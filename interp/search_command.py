@@ -134,7 +134,7 @@ def _turned_up(
 
 
 def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept:
-    """Texts that do and do not express it; one too long to be read at once is refused, for its parts have no label."""
+    """Texts that do and do not express it; one of both kinds has no label, nor have parts of one too long to read."""
     read = set(fitting(model, [*yes, *no]))
     long = next((text for text in (*yes, *no) if text not in read), None)
     if long is not None:
@@ -142,6 +142,9 @@ def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept
             f"the text {long[:60]!r}... is longer than the context of {model.name}: split it, and give the parts that "
             "express the concept in POSITIVE and the others in NEGATIVE"
         )
+    both = next((text for text in yes if text in set(no)), None)
+    if both is not None:
+        raise ValueError(f"the text {both[:60]!r} stands in POSITIVE and in NEGATIVE: leave it out of one")
     return Concept(name, [*yes, *no], [True] * len(yes) + [False] * len(no))
 
 

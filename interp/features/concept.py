@@ -63,10 +63,6 @@ class Concept:
         for number, text in enumerate(self.texts):
             self._check_text(number, text)
         self._check_groups()
-        label_of: dict[str, bool] = {}
-        for text, label in zip(self.texts, self.labels, strict=True):
-            if label_of.setdefault(text, label) != label:
-                raise ValueError(f"Concept '{self.name}' has the text {text!r} as expressing it and as not.")
         for form in set(self.apart) - set(self.forms):
             known = nearest(form, self.forms) if self.forms else "none"
             raise ValueError(f"Concept '{self.name}' has no mention of form '{form}'; did you mean {known}?")

@@ -44,7 +44,6 @@ def test_equal_texts_share_a_group() -> None:
         ({"mentions": [[]]}, "has 2 texts and 1 mentions; give one per text"),
         ({"groups": ["g"]}, "has 2 texts and 1 groups; give one per text"),
         ({"texts": "ab"}, "the texts of concept 'fog' are 'ab': give a list, not a string"),
-        ({"texts": ["fog", "fog"]}, "has the text 'fog' as expressing it and as not"),
         ({"labels": [True, True]}, "needs texts that express it and texts that do not"),
         ({"texts": ["fog", " "]}, "Text 1 of concept 'fog' is empty"),
         ({"mentions": [[Mention(0, 9)], []]}, "has a mention at 0:9, outside its 3 characters"),
