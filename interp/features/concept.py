@@ -31,8 +31,7 @@ class Concept:
 
     Raises:
         ValueError: lengths that differ, a string for a list, labels that are no bools or all alike, an empty text, a
-            mention outside its text or in a negative one, one text in two groups or with two labels, or an unknown
-            form set apart.
+            mention outside its text or in a negative one, one text in two groups, or an unknown form set apart.
 
     Example:
         >>> Concept("fog", ["Fog rolled in.", "The sun shone."], [True, False]).groups

@@ -1,6 +1,5 @@
 """The feature index: one pass over text gathers the evidence for every latent, on disk, for anyone to query."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from itertools import islice
@@ -20,6 +19,7 @@ from interp.features.gathering import Gathered, Shape
 from interp.features.reading import site_in
 from interp.features.tables import write_tables
 from interp.sae import SAE
+from interp.sae.digest import digest_of_data
 
 WORK, STATE = "unfinished", "state.safetensors"
 PAUSES = 200  # batches between two savings of what is known
@@ -136,24 +136,17 @@ def _about(sae: SAE, model: Model, data: Data, shape: Shape, batch_size: int) ->
         "fingerprint": model.fingerprint,
         "site": str(sae.site),
         "autoencoder": digest(sae),
-        "data": hashlib.sha256(repr(_told(data)).encode()).hexdigest(),
+        "data": _told(data),
         "batch_size": batch_size,
         **asdict(shape),
     }
 
 
-def _told(data: Data) -> object:
-    """What tells the data from others: all of them where they are in memory; else their beginning and their number."""
-    length = len(data) if hasattr(data, "__len__") else None
-    if isinstance(data, str | list | tuple):
-        return data
+def _told(data: Data) -> str:
+    """What tells the data from others: their digest, or that of the beginning of a stream."""
     if hasattr(data, "__next__"):
         raise ValueError("the data can be read once only: give a list, or a data set, which can be read again")
-    if hasattr(data, "ids"):
-        return data.ids.tolist(), data.mask.tolist()
-    if isinstance(data, torch.Tensor):
-        return data.tolist()
-    return length, list(islice(iter(data), 8))
+    return digest_of_data(data) or str(digest_of_data([str(one) for one in islice(iter(data), 8)]))
 
 
 def _after(data: Data, done: int) -> Data:
