@@ -22,9 +22,10 @@ from hooks import Model, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.directions import probed  # noqa: E402
-from interp.estimate import Estimate, bootstrap  # noqa: E402
+from interp.estimate import Estimate  # noqa: E402
 from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
+from interp.memory.audit import estimates  # noqa: E402
 from interp.memory.background import UNSEEN  # noqa: E402
 from interp.memory.completion import forced  # noqa: E402
 from interp.memory.editors import editors  # noqa: E402
@@ -147,11 +148,7 @@ def run(model: Model, asked: Sequence[Case], at: float) -> dict[str, dict[str, E
             plain = row if name == "unedited" else plain
             rows.setdefault(name, []).append(plain if state is None else row)
         print(f"{number + 1} of {len(asked)}: {case.fact.text!r} -> {case.fact.new!r}", flush=True)
-    return {name: {m: _mean([r[m] for r in found if m in r]) for m in SHOWN} for name, found in rows.items()}
-
-
-def _mean(values: list[float]) -> Estimate:
-    return bootstrap(lambda s: float(s[0].mean()), [torch.tensor(values, dtype=torch.float64)])
+    return {name: {m: e for m, e in estimates(found).items() if m in SHOWN} for name, found in rows.items()}
 
 
 def markdown(found: dict[str, dict[str, Estimate]]) -> str:

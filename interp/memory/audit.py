@@ -98,7 +98,7 @@ def audit(
                     row = measured(model, case, text, before, base)
             rows.setdefault(name, []).append({**row, "norm": 0.0 if edit is None else norm_of(model, edit)})
             said.setdefault(name, {})[case.fact.text] = text
-    return Audit({name: _estimates(found, seed) for name, found in rows.items()}, refused, said)
+    return Audit({name: estimates(found, seed) for name, found in rows.items()}, refused, said)
 
 
 def _states(
@@ -120,7 +120,12 @@ def _tried(editor: Editor, model: Model, fact: Fact, refused: dict[str, str]) ->
         return None
 
 
-def _estimates(rows: Sequence[Mapping[str, float]], seed: int) -> dict[str, Estimate]:
+def estimates(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dict[str, Estimate]:
+    """The mean of each measure over the cases that have it, a row a case, and the harmonic score.
+
+    >>> estimates([{"efficacy": 1.0}, {"efficacy": 0.0, "drift": 0.5}])["efficacy"].value
+    0.5
+    """
     found = {}
     for name in MEASURES:
         values = [row[name] for row in rows if name in row]
