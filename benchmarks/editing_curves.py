@@ -9,7 +9,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from math import hypot
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from plotly.graph_objects import Scatter
@@ -35,6 +37,37 @@ COLOURS = (CONCEPT, BEFORE, *RIVALS, "#3f8fa8", "#9a5b3d", "#5c6b2f", "#8a4b6f")
 ORDERS = {"at once": "Facts written in one batch", "in turn": "Facts written one after another"}
 
 
+def pooled(rows: Rows) -> Rows:
+    """A row for each method, order and count: means over draws, whose intervals are added as of independent ones."""
+    draws: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        draws.setdefault((row["method"], row["order"], row["n"]), []).append(row)
+    return [
+        {"method": method, "order": order, "n": n, "draws": len(found), **_mean(found)}
+        for (method, order, n), found in draws.items()
+    ]
+
+
+def _mean(draws: Rows) -> dict[str, Any]:
+    found: dict[str, Any] = {"refused": sum(row["refused"] for row in draws)}
+    for measure in MEASURES:
+        told = [row for row in draws if measure in row]
+        if told:
+            value = mean(row[measure] for row in told)
+            ends = [row.get(f"{measure} interval", [row[measure]] * 2) for row in told]
+            below, above = (
+                hypot(*(end[i] - row[measure] for end, row in zip(ends, told, strict=True))) / len(told) for i in (0, 1)
+            )
+            found |= {measure: value, f"{measure} interval": [value - below, value + above]}
+    return found
+
+
+def _refused(row: dict[str, Any]) -> str:
+    n, draws = row["n"], row["draws"]
+    asked = f"{draws} batches of {n}" if row["order"] == "at once" else f"{draws * n} edits, {n} in turn"
+    return f"{row['method']} {row['refused']} of {asked}"
+
+
 def panel(rows: Rows, order: str) -> Panel:
     """Six small figures that share their methods, one for each measure."""
     figure = make_subplots(rows=2, cols=3, subplot_titles=[*MEASURES.values()], horizontal_spacing=0.07)
@@ -47,20 +80,20 @@ def panel(rows: Rows, order: str) -> Panel:
         share = {"range": [-0.04, 1.04], "tickformat": ".0%"}
         axis = share if measure != "perplexity" else {"type": "log"}
         figure.update_yaxes(axis, row=row, col=col)
-    refused = [f"{r['method']} of {r['n']} ({r['refused']})" for r in rows if r["order"] == order and r.get("refused")]
+    refused = [_refused(row) for row in rows if row["order"] == order and row["refused"]]
     return Panel(
         title=ORDERS[order],
         body=styled(figure, 640).update_layout(margin_t=90, legend_y=1.09),
-        caption="Means over facts with 95 % bootstrap intervals; an edit that is refused leaves the model as it was"
-        + (f": {', '.join(refused)}." if refused else "."),
+        caption="Means over facts and all their draws, with 95 % bootstrap intervals where a draw holds several facts. "
+        "What is refused leaves the model as it was" + (f": {'; '.join(refused)}." if refused else "."),
         control="Grey: the unedited model on the same facts.",
     )
 
 
 def curve(rows: Rows, order: str, method: str, measure: str, colour: str, *, first: bool) -> list[Scatter]:
     """A method's line and band over its counts; nothing where it was not measured."""
-    mine = [r for r in rows if (r["order"], r["method"], r["seed"]) == (order, method, 0) and measure in r]
-    found = sorted((r["n"], r[measure], *r.get(f"{measure} interval", [r[measure]] * 2)) for r in mine)
+    mine = [r for r in rows if (r["order"], r["method"]) == (order, method) and measure in r]
+    found = sorted((r["n"], r[measure], *r[f"{measure} interval"]) for r in mine)
     if not found:
         return []
     n, value, low, high = map(list, zip(*found, strict=True))
@@ -75,7 +108,9 @@ def curve(rows: Rows, order: str, method: str, measure: str, colour: str, *, fir
 
 def level(rows: Rows, measure: str, *, first: bool) -> Scatter:
     """What the unedited model does."""
-    plain = sorted((r["n"], r[measure]) for r in rows if r["method"] == "unedited" and measure in r)
+    plain = sorted(
+        (r["n"], r[measure]) for r in rows if (r["method"], r["order"]) == ("unedited", "at once") and measure in r
+    )
     n, value = map(list, zip(*plain, strict=True)) if plain else ([], [])
     line = {"color": CONTROL, "dash": "dot", "width": 2}
     return Scatter(x=n, y=value, name="unedited", mode="lines", line=line, showlegend=first, legendgroup="unedited")
@@ -87,7 +122,7 @@ def main() -> None:
     asked.add_argument("--name", default="editing", help="of the results")
     asked.add_argument("--out", type=Path, default=Path("reports/editing.html"))
     options = asked.parse_args()
-    rows = json.loads((RESULTS / f"{options.name}.json").read_text(encoding="utf-8"))["figures"]["rows"]
+    rows = pooled(json.loads((RESULTS / f"{options.name}.json").read_text(encoding="utf-8"))["figures"]["rows"])
     panels = tuple(panel(rows, order) for order in ORDERS)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     lead = "What editors write, and what they break, as facts accumulate in the bundled model."
