@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import harmonic_mean
 
 import torch
@@ -27,7 +27,8 @@ class Audit:
     """What each editor did: `table[editor][measure]` is a mean over cases with its interval.
 
     That of a share of answers is Wilson's, that of a magnitude is bootstrapped over cases. The harmonic score S is the
-    harmonic mean of three means, not a mean over cases (Meng et al. 2022).
+    harmonic mean of three means, not a mean over cases (Meng et al. 2022); for its interval the cases of each are drawn
+    apart, and its `n` is the least of theirs.
 
     A measure that no case has prompts for is absent. `refused[editor]` are the cases it raised an error on, with the
     message: they count as the model unedited. `said[editor]` is what was generated after the prompt of each case.
@@ -135,8 +136,9 @@ def estimates(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dict[str, E
                 found[name] = mean_share(sample)
             else:
                 found[name] = bootstrap(lambda s: float(s[0].mean()), [sample], seed=seed)
-    scores = [[row[name] for name in SCORES] for row in rows if row.keys() >= {*SCORES}]
-    if scores:
-        sample = torch.tensor(scores, dtype=torch.float64)
-        found[HARMONIC] = bootstrap(lambda s: harmonic_mean(s[0].mean(0).tolist()), [sample], seed=seed)
+    parts = [[row[name] for row in rows if name in row] for name in SCORES]
+    if all(parts):
+        samples = [torch.tensor(part, dtype=torch.float64) for part in parts]
+        e = bootstrap(lambda drawn: harmonic_mean([float(part.mean()) for part in drawn]), samples, seed=seed)
+        found[HARMONIC] = replace(e, n=min(map(len, parts)))
     return found

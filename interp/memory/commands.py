@@ -104,11 +104,11 @@ def printed(result: Audit) -> str:
     lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval]; (over so many where not all have prompts)"]
     for name in (name for name in table if f"{name} control" in table):
         columns = [table[state] for state in (name, f"{name} control", "unedited")]
-        lines += ["", f"{name:<28}{'edited':<28}{'control':<28}unedited"]
+        lines += ["", f"{name:<30}{'edited':<28}{'control':<28}unedited"]
         for measure in (m for m in MEASURES if m in columns[0]):
             few = columns[0][measure].n
             called = measure if few == n else f"{measure} ({few})"
-            lines.append(f"{called:<28}" + "".join(f"{_told(row[measure]):<28}" for row in columns).rstrip())
+            lines.append(f"{called:<30}" + "".join(f"{_told(row[measure]):<28}" for row in columns).rstrip())
         messages = result.refused[name]
         if messages:
             lines.append(f"{name} refused {len(messages)}, the first: {next(iter(messages.values()))}")

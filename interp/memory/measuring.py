@@ -29,7 +29,7 @@ MEASURES = {
     "paraphrase magnitude": "p(new) − p(old) there (PM)",
     "paraphrase said": "greedy generation says the new object there",
     "neighbours true over new": "NLL(true) < NLL(new) on neighbours (NS)",
-    HARMONIC: "harmonic mean of efficacy, paraphrase and neighbours true over new, over facts that ask all three (S)",
+    HARMONIC: "harmonic mean of efficacy, paraphrase and neighbours true over new (S)",
     "neighbours magnitude": "p(true) − p(new) there (NM)",
     "neighbours true": "share of the true answer's tokens that arg max says, teacher-forced (zsRE's specificity)",
     "neighbours unchanged": "share of its tokens at which arg max is what it was unedited (EasyEdit's locality)",
