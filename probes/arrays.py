@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hooks.direction import wide
+
 Array: TypeAlias = Tensor | np.ndarray
 
 
@@ -36,7 +38,7 @@ def floats(given: Any) -> Any:
     rows = tensor(given)
     if rows.ndim < 2:
         raise ValueError(f"Rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row.")
-    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return wide(rows)
 
 
 def classes(given: Any) -> Any:

@@ -8,13 +8,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.arrays import Array, classes, floats
-from probes.checks import check_labelled, check_rows
+from probes.checks import check_rows
 from probes.linear import Linear
 from probes.training import train
+from probes.two_classes import TwoClasses
 
 
 @final
-class CCS(Linear):
+class CCS(Linear, TwoClasses):
     """min over w, b of E (p_+ - (1 - p_-))^2 + E min(p_+, p_-)^2, p = sigmoid(w.x + b) (Burns et al. 2022).
 
     A row is a pair: a statement and its negation, each side centred by the mean it had in `fit`. The restart with the
@@ -96,17 +97,6 @@ class CCS(Linear):
     def predict(self, x: Float[Array, "n 2 d_model"]) -> Bool[Tensor, "n"]:
         """Whether the statement is the likelier of each pair."""
         return self.decision_function(x) > 0
-
-    def score(self, x: Float[Array, "n 2 d_model"], y: Bool[Array, "n"]) -> float:
-        """The share of pairs labelled rightly, as oriented; 1 minus it is not tried.
-
-        Raises:
-            ValueError: NaN or infinity, or labels that are not one per row.
-            TypeError: labels that are not bool.
-        """
-        rows, labels = floats(x), classes(y)
-        check_labelled(rows, labels)
-        return float((self.predict(rows) == labels).double().mean())
 
     def _search(self, rows: Float[Tensor, "n 2 d_model"]) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, w and b of every restart."""

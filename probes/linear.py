@@ -12,9 +12,10 @@ from torch import Tensor
 from hooks import Direction, Site
 from probes.arrays import Array, classes, floats
 from probes.batches import Located
-from probes.checks import check_labelled, check_rows, check_width
+from probes.checks import check_rows, check_width
 from probes.estimator import Estimator, check_fitted
 from probes.labelled import Batches, Labelled, checked, class_means, stored, unlabelled
+from probes.two_classes import TwoClasses
 
 
 class Linear(Estimator):
@@ -83,7 +84,7 @@ class Linear(Estimator):
         return max(float((x @ unit).max()) for x in rows) - float(start @ unit)
 
 
-class LinearProbe(Linear, ABC):
+class LinearProbe(Linear, TwoClasses, ABC):
     """A linear probe of two classes, positive above 0. A kind of probe says how w and b are found.
 
     `scale_` is, along the direction, the distance from the negative rows' mean to the farthest row.
@@ -150,14 +151,3 @@ class LinearProbe(Linear, ABC):
     def predict(self, x: Float[Array, "n d_model"]) -> Bool[Tensor, "n"]:
         """The labels w.x + b > 0."""
         return self.decision_function(x) > 0
-
-    def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
-        """The share of rows labelled rightly.
-
-        Raises:
-            ValueError: NaN or infinity, or labels that are not one per row.
-            TypeError: labels that are not bool.
-        """
-        rows, labels = floats(x), classes(y)
-        check_labelled(rows, labels)
-        return float((self.predict(rows) == labels).double().mean())

@@ -8,15 +8,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from probes.arrays import Array, classes, floats
-from probes.checks import check_labelled, check_width
+from probes.checks import check_width
 from probes.estimator import Estimator, check_fitted
 from probes.labelled import Batches, Labelled, checked, stored
 from probes.log_odds import LogOdds
 from probes.training import train
+from probes.two_classes import TwoClasses
 
 
 @final
-class MLP(Estimator, LogOdds):
+class MLP(Estimator, TwoClasses, LogOdds):
     """f(x) = w_2.ReLU(W_1 x' + b_1) + b_2 with x' the standardised row; cross-entropy by full-batch AdamW.
 
     The mean and deviation are those of the rows it was fitted to. Compare its selectivity, not its accuracy, with a
@@ -91,17 +92,6 @@ class MLP(Estimator, LogOdds):
     def predict(self, x: Float[Array, "n d_model"]) -> Bool[Tensor, "n"]:
         """The labels f(x) > 0."""
         return self.decision_function(x) > 0
-
-    def score(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> float:
-        """The share of rows labelled rightly.
-
-        Raises:
-            ValueError: NaN or infinity, or labels that are not one per row.
-            TypeError: labels that are not bool.
-        """
-        rows, labels = floats(x), classes(y)
-        check_labelled(rows, labels)
-        return float((self.predict(rows) == labels).double().mean())
 
 
 def _spread(rows: Batches) -> tuple[int, Tensor, Tensor]:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Activations, Model, Position, Site, capture
+from hooks.direction import wide
 from hooks.position import last
 from hooks.resume import Held, hold
 from hooks.site import logits, resid_post
@@ -85,15 +86,11 @@ def measured(metric: Metric, said: Float[Tensor, "example vocab"]) -> Float[Tens
 
     Errors: `ValueError` when it is not one finite number per text.
     """
-    m = metric(_precise(said))
+    m = metric(wide(said))
     if m.shape != said.shape[:1] or not bool(torch.isfinite(m).all()):
         told = f"shape {tuple(m.shape)}" if m.shape != said.shape[:1] else "NaN or infinity"
         raise ValueError(f"the metric gave {told} for {len(said)} texts: it must give one finite number for each")
-    return _precise(m)
-
-
-def _precise(a: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return a.to(torch.promote_types(a.dtype, torch.float32))
+    return wide(m)
 
 
 @dataclass(frozen=True, eq=False)

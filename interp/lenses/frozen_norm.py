@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model
+from hooks.direction import wide
 from hooks.taps import norm_scale
 from interp.circuits.norm_gain import norm_gain
 from interp.lenses.unembedding import output_rows
@@ -86,5 +87,4 @@ def _logit(model: Model, x: Tensor, tokens: Tensor) -> Tensor:
 def _rows(model: Model, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """`output_rows` in float32 at least: what a half-precision model writes is summed exactly."""
     U, b = output_rows(model, tokens)
-    dtype = torch.promote_types(U.dtype, torch.float32)
-    return U.to(dtype), b.to(dtype)
+    return wide(U), wide(b)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, capture
+from hooks.direction import wide
 from hooks.position import everywhere
 from hooks.site import resid_post
 from interp.lenses.tuned import TunedLens, read, write
@@ -114,8 +115,8 @@ class _State:
 
     @staticmethod
     def begin(model: Model) -> "_State":
-        lens, dtype = TunedLens.identity(model), torch.promote_types(model.dtype, torch.float32)
-        lens = TunedLens(model, lens.A.to(dtype), lens.b.to(dtype))
+        lens = TunedLens.identity(model)
+        lens = TunedLens(model, wide(lens.A), wide(lens.b))
         first, second = ([torch.zeros_like(lens.A), torch.zeros_like(lens.b)] for _ in range(2))
         return _State(lens, first, second)
 

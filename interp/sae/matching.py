@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.direction import wide
+
 FLOOR_DRAWS = 5
 
 
@@ -98,7 +100,7 @@ def _matched(rows: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    rows = wide(rows)
     norms = rows.norm(dim=1, keepdim=True)
     if len(bad := (~((norms > 0) & norms.isfinite())).nonzero()):
         row = int(bad[0, 0])
