@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.estimate import Estimate, bootstrap
+from interp.common.statistics import Estimate, bootstrap
 
 Rows = Sequence[dict[str, Any]]
 SCORES = ("efficacy", "paraphrase", "neighbours")

@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
+from interp.common.statistics import Estimate  # noqa: E402
 from interp.demo.run import Demonstration, run  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
 from interp.demo.turn_up import names  # noqa: E402
-from interp.estimate import Estimate  # noqa: E402
 from interp.steering import Condition, clamping, sample  # noqa: E402
 
 

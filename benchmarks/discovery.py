@@ -37,12 +37,12 @@ from hooks import Direction, load  # noqa: E402
 from hooks.position import everywhere  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
+from interp.common.statistics import share  # noqa: E402
 from interp.demo.discover import ALL, BATCH, RATE, concept, documents  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
 from interp.demo.turn_up import names  # noqa: E402
 from interp.directions import pursuit  # noqa: E402
 from interp.directions.rows import mean_rows  # noqa: E402
-from interp.estimate import share  # noqa: E402
 from interp.features import Concept, SearchResult, by_text, by_token, likely, search_many  # noqa: E402
 from interp.landmark.genres import phrases  # noqa: E402
 from interp.sae import SAE, Checkpoint, Member, TopK, activations_of, save, train_many  # noqa: E402

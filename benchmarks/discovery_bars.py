@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from interp.estimate import bootstrap, share
+from interp.common.statistics import bootstrap, share
 
 F1, WANTED, FALSE, NAMED, FLUENT, CHANCE, LANDMARKS, ACTS = 0.90, 0.90, 0.05, 0.8, 3.0, 0.05, 0.8, 0.95
 Seeds = Mapping[str, Any]  # what was measured, by seed

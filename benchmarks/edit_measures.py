@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from hooks import Model
-from interp.estimate import bootstrap
+from interp.common.completion import says, score, spelt
+from interp.common.statistics import bootstrap
 from interp.memory import Case, Edit, Query
-from interp.memory.completion import says, score, spelt
-from interp.memory.fact import answered
-from interp.memory.scorecard import reading
+from interp.memory.evaluation.scorecard import reading
+from interp.memory.facts.fact import answered
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,18 +21,18 @@ from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
+from interp.commands.background import UNSEEN  # noqa: E402
+from interp.common.completion import forced  # noqa: E402
+from interp.common.statistics import Estimate  # noqa: E402
 from interp.directions import probed  # noqa: E402
-from interp.estimate import Estimate  # noqa: E402
 from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
-from interp.memory.audit import estimates  # noqa: E402
-from interp.memory.background import UNSEEN  # noqa: E402
-from interp.memory.completion import forced  # noqa: E402
-from interp.memory.editors import editors  # noqa: E402
-from interp.memory.fact import answered  # noqa: E402
-from interp.memory.measuring import measured, split, unedited  # noqa: E402
-from interp.memory.scorecard import control  # noqa: E402
-from interp.memory.tables import table_cases  # noqa: E402
+from interp.memory.editors.registry import editors  # noqa: E402
+from interp.memory.evaluation.audit import estimates  # noqa: E402
+from interp.memory.evaluation.measurement import measured, split, unedited  # noqa: E402
+from interp.memory.evaluation.scorecard import control  # noqa: E402
+from interp.memory.facts.fact import answered  # noqa: E402
+from interp.memory.facts.tables import table_cases  # noqa: E402
 from interp.steering import Conditional, Steering, adding, steer, threshold_of  # noqa: E402
 from probes import DifferenceOfMeans  # noqa: E402
 

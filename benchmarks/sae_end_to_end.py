@@ -27,7 +27,7 @@ from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.timing import write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
-from interp.precision import precision  # noqa: E402
+from interp.common.precision import precision  # noqa: E402
 from interp.sae import Preselected, Schedule, TopK, activations_of, train  # noqa: E402
 
 BATCH, K, LR, TEXTS, IN_BUFFER = 2048, 32, 2e-4, 32, 32

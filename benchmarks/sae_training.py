@@ -35,7 +35,7 @@ from benchmarks.sae_peers import (  # noqa: E402
 )
 from benchmarks.timing import RESULTS, in_turn, peak_mb, write  # noqa: E402
 from hooks.store.processes import Process  # noqa: E402
-from interp.precision import precision  # noqa: E402
+from interp.common.precision import precision  # noqa: E402
 from interp.sae import (  # noqa: E402
     SAE,
     BatchTopK,
@@ -46,8 +46,8 @@ from interp.sae import (  # noqa: E402
     Standard,
     TopK,
 )
-from interp.sae.learner import Learner  # noqa: E402
-from interp.sae.plan import Plan  # noqa: E402
+from interp.sae.training.learner import Learner  # noqa: E402
+from interp.sae.training.plan import Plan  # noqa: E402
 
 K, BATCHES, AGREE, TURN = 32, 4, 1e-5, 10
 MAKE: dict[str, Callable[[int, int], SAE]] = {

@@ -3,8 +3,8 @@
 from hooks.activations import Activations as Activations
 from hooks.capture import capture as capture
 from hooks.capture import stream as stream
-from hooks.check import check as check
-from hooks.contract import ContractReport as ContractReport
+from hooks.contract.check import check as check
+from hooks.contract.report import ContractReport as ContractReport
 from hooks.direction import Direction as Direction
 from hooks.gradients import Gradients as Gradients
 from hooks.gradients import capture_gradients as capture_gradients

@@ -27,8 +27,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from hooks.adapters import Paths
 from hooks.huggingface import HFConfig, HFModel
-from hooks.resolve import Paths
 from hooks.site import Site, ln_final_scale, logits
 from hooks.taps import Tap, norm_scale
 

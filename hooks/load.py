@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hooks.check import checked
+from hooks.adapters import unwrap
+from hooks.contract.check import checked
 from hooks.fused import fuse
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
-from hooks.resolve import unwrap
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 

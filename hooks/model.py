@@ -8,13 +8,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from hooks.absent import why_absent
-from hooks.contract import ContractReport, site_refusal, use_refusal
+from hooks.adapters import component_paths
+from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
 from hooks.generate import continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, taps
-from hooks.resolve import component_paths
 from hooks.running import Running
 from hooks.site import Site, mlp_act, named
 from hooks.taps import Tap

@@ -19,6 +19,18 @@ HOMES = {  # a heavy library, and the only files that may import it
     "sae_lens": re.compile(r"interp/sae/"),
     "plotly": re.compile(r"interp/show/|.*/plot\.py$"),
 }
+RANK = (  # interp's folders, those of lower rows first
+    "common",
+    "circuits landmark",
+    "lenses",
+    "sae",
+    "directions",
+    "features",
+    "steering memory",
+    "show",
+    "demo",
+    "commands",
+)
 HEAVY = ("transformer_lens", "sae_lens", "transformers", "sklearn", "scipy", "plotly", "datasets")
 HOOK_NAME = re.compile(
     r"blocks\.|hook_(resid|mlp|attn|pattern|embed|pos_embed|result|scale|normalized|[qkvz]\b)|ln_final"
@@ -108,17 +120,51 @@ def no_cycles(root: Path) -> list[str]:
         }
         now = [node for node in ast.walk(m.tree) if id(node) not in later]
         graph[m.name] = {name for node in now for name in imported(node, m.package) if name in known} - {m.name}
+    return [f"{name} reaches itself" for name in sorted(graph) if name in reached(graph, name)]
 
-    def reached(start: str) -> set[str]:
-        seen: set[str] = set()
-        waiting = [start]
-        while waiting:
-            for name in graph[waiting.pop()] - seen:
-                seen.add(name)
-                waiting.append(name)
-        return seen
 
-    return [f"{name} reaches itself" for name in sorted(graph) if name in reached(name)]
+def reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Every node that some way through the graph leads to from `start`."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for name in graph.get(waiting.pop(), set()) - seen:
+            seen.add(name)
+            waiting.append(name)
+    return seen
+
+
+def imports_of_modules(root: Path) -> Iterator[tuple[Module, int, Module]]:
+    """Every import of one of our modules by another, at whatever depth of the code it stands."""
+    known = {m.name: m for m in modules(root)}
+    for m in modules(root):
+        for line, name in every_import(m):
+            if name in known and name != m.name:
+                yield m, line, known[name]
+
+
+def no_folder_rings(root: Path) -> list[str]:
+    """No folder reaches itself through another that neither contains it nor is contained in it."""
+    graph: dict[str, set[str]] = {}
+    for m, _, other in imports_of_modules(root):
+        here, there = (x.path.rpartition("/")[0] for x in (m, other))
+        inside = f"{here}/".startswith(f"{there}/") or f"{there}/".startswith(f"{here}/")
+        if not inside and "__init__.py" not in (m.path.split("/")[-1], other.path.split("/")[-1]):
+            graph.setdefault(here, set()).add(there)
+    return [f"{folder} reaches itself" for folder in sorted(graph) if folder in reached(graph, folder)]
+
+
+def folders_keep_their_rank(root: Path) -> list[str]:
+    """A folder of interp imports folders of a lower row of RANK, never its own row or a higher one."""
+    rank = {folder: row for row, folders in enumerate(RANK) for folder in folders.split()}
+    breaches = []
+    for m, line, other in imports_of_modules(root):
+        if not (m.name.startswith("interp.") and other.name.startswith("interp.")):
+            continue
+        here, there = m.name.split(".")[1], other.name.split(".")[1]
+        if here != there and here != "__main__" and rank.get(there, 99) >= rank.get(here, -1):
+            breaches.append(f"{m.path}:{line} imports {other.name}")
+    return breaches
 
 
 def no_own_imports_in_functions(root: Path) -> list[str]:
@@ -163,7 +209,7 @@ def only_the_command_prints(root: Path) -> list[str]:
     return [
         f"{m.path}:{node.lineno} prints"
         for m in modules(root)
-        if not re.fullmatch(r"interp/cli(\.py|/.*)", m.path)
+        if not m.path.startswith("interp/commands/")
         for node in ast.walk(m.tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
@@ -231,6 +277,13 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (arrows_one_way, {"interp/a.py": "import benchmarks.speed\n"}, "benchmarks.speed"),
     (no_cycles, {"hooks/a.py": "import hooks.b\n", "hooks/b.py": "from hooks import a\n"}, "hooks.a reaches itself"),
     (no_cycles, {"hooks/__init__.py": "from hooks.a import x\n", "hooks/a.py": "import hooks\n"}, "hooks.a"),
+    (
+        no_folder_rings,
+        {"interp/show/b.py": "import interp.sae.read\n", "interp/sae/c.py": "from interp.show import page\n"},
+        "interp/sae reaches itself",
+    ),
+    (folders_keep_their_rank, {"interp/sae/b.py": "from interp.show import page\n"}, "interp/sae/b.py:1"),
+    (folders_keep_their_rank, {"interp/rooms/b.py": "from interp.show import page\n"}, "interp/rooms/b.py:1"),
     (no_own_imports_in_functions, {"interp/a.py": "def f():\n    from hooks import load\n"}, "interp/a.py:2"),
     (heavy_libraries_at_home, {"probes/a.py": "def f():\n    import transformer_lens.utils\n"}, "transformer_lens"),
     (heavy_libraries_at_home, {"interp/memory/a.py": "from sae_lens import SAE\n"}, "sae_lens"),
@@ -254,7 +307,7 @@ CLEAN = {
     "probes/a.py": '"""A probe. It speaks of ln_final and blocks.3 in prose."""\nfrom hooks.site import load\n',
     "interp/sae/read.py": '"""Reading."""\nimport probes.a\n\ndef f():\n    import sae_lens\n',
     "interp/show/page.py": '"""Pages."""\nimport plotly\n',
-    "interp/cli.py": '"""The command."""\nfrom interp.show import page\nprint(page)\n',
+    "interp/commands/app.py": '"""The command."""\nfrom interp.show import page\nprint(page)\n',
 }
 
 

@@ -43,8 +43,8 @@ from interp.memory import (
     triggers,
     value_logits,
 )
-from interp.memory.fact import answered
-from interp.sae.initial import from_data, median_bias, tie
+from interp.memory.facts.fact import answered
+from interp.sae.architectures.initialisation import from_data, median_bias, tie
 from interp.steering import (
     Conditional,
     Sampling,

@@ -74,7 +74,7 @@ def fits(call: ast.Call, function: object) -> bool:
 def commands() -> set[str]:
     """The subcommands that `interp` has."""
     typer = importlib.import_module("typer.main")
-    group = typer.get_group(importlib.import_module("interp.cli").app)
+    group = typer.get_group(importlib.import_module("interp.commands.app").app)
     return set(group.commands)
 
 

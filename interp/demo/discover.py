@@ -9,8 +9,8 @@ import torch
 from hooks import Model, capture
 from hooks.site import resid_post
 from interp import landmark
+from interp.common.statistics import Estimate, share
 from interp.demo.settings import HELD_OUT, Settings
-from interp.estimate import Estimate, share
 from interp.features import Concept, Feature, Mention, Score, SearchResult, by_token, evidence, search
 from interp.landmark.entities import Form
 from interp.sae import SAE, Quality, TopK, TrainReport, activations_of, evaluate, train

@@ -14,7 +14,7 @@ from interp.landmark.entities import Entity
 from interp.landmark.grammar import held_out_phrasings, training_phrasings
 from interp.landmark.writing import capitalised
 from interp.memory import Edit, Fact, Query, Scorecard, Search, Subject, Trace, covariance, rome, scorecard, trace_mlp
-from interp.memory.fact import answered
+from interp.memory.facts.fact import answered
 
 RELATION, PROMPT = "located_in_city", "{} can be found in"
 ROLE = "last subject"  # where ROME writes

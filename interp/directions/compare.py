@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks import Direction, Model, intervene
 from hooks.interventions import add
 from hooks.position import last
-from interp.listed import listed
+from interp.common.texts import listed
 
 
 @final

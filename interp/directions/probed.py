@@ -7,8 +7,8 @@ import torch
 
 from hooks import Direction, Model, Position, Site
 from hooks.position import last
+from interp.common.texts import listed
 from interp.directions.rows import one_per_text
-from interp.listed import listed
 from probes.linear import LinearProbe
 
 

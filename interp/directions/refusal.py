@@ -13,8 +13,8 @@ from hooks import Direction, Intervention, Model, Position, Site, intervene, str
 from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
 from hooks.site import resid_post
+from interp.common.texts import listed
 from interp.directions.rows import found
-from interp.listed import listed
 
 KL_MOST = 0.1  # nats on texts that do not show the behaviour
 DEPTH = 0.8  # of the layers; later ones can only name the token

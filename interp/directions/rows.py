@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, Position, Site, stream
-from interp.listed import listed
+from interp.common.texts import listed
 
 
 def one_per_text(

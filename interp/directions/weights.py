@@ -9,7 +9,7 @@ from torch import Tensor
 from hooks import Direction, Model, Site, stream
 from hooks.position import everywhere
 from hooks.site import mlp_act, mlp_out
-from interp.listed import listed
+from interp.common.texts import listed
 
 
 def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Direction:

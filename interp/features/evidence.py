@@ -11,10 +11,10 @@ from torch import Tensor
 
 from hooks import Model, Tokens, stream
 from hooks.pieces import piece
+from interp.common.texts import listed
 from interp.features.histogram import Histogram
 from interp.features.logits import promoted
 from interp.features.reading import site_in
-from interp.listed import listed
 from interp.sae import SAE
 
 PROMOTED = 10

@@ -5,7 +5,7 @@ from typing import final
 
 from hooks import Direction
 from interp.features.evidence import Evidence
-from interp.features.score import Score
+from interp.features.search.score import Score
 from interp.sae import SAE
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks.huggingface import HFModel
+from interp.common.precision import precision
 from interp.landmark.documents import documents
 from interp.landmark.gated import gated_states, new_gated_model
 from interp.landmark.muon import Muon
@@ -30,7 +31,6 @@ from interp.landmark.packing import Rows, pack
 from interp.landmark.phases import Phase, phase_at
 from interp.landmark.sealing import Batch, carry, sealed
 from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
-from interp.precision import precision
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel

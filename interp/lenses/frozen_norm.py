@@ -12,7 +12,7 @@ from hooks import Model
 from hooks.direction import wide
 from hooks.taps import norm_scale
 from interp.circuits.norm_gain import norm_gain
-from interp.lenses.unembedding import output_rows
+from interp.common.unembedding import output_rows
 
 
 @dataclass(frozen=True, eq=False)

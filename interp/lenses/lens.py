@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import Direction, Model
 from hooks.site import resid_post
 from interp.circuits.metric import token_ids
-from interp.lenses.unembedding import output_rows
+from interp.common.unembedding import output_rows
 
 
 class Lens(ABC):

@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import Activations, Model, Site, Tokens, capture
 from hooks.layout import width
 from hooks.site import attn_out, embed, mlp_act, mlp_out, pos_embed, resid_pre, z
-from interp.sae import SAE
+from interp.common.dictionary import Dictionary
 
 Ends: TypeAlias = Bool[Tensor, "batch pos"]
 Split: TypeAlias = tuple[tuple[str, ...], Float[Tensor, "example n"]]
@@ -72,7 +72,7 @@ def neurons(
     return names, torch.cat(columns, 1)
 
 
-def latents(sae: SAE) -> Parts:
+def latents(sae: Dictionary) -> Parts:
     """Split the stream where an autoencoder reads it: its latents, its bias, its error, and what comes behind it.
 
     f_i g . W_dec,i for each latent i; the error is what the autoencoder leaves out of the stream.

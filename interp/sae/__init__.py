@@ -1,10 +1,22 @@
 """Sparse autoencoders: architectures (one per file), their trainer, their evaluation, and SAELens's file format."""
 
-from interp.sae.batch_topk import BatchTopK
-from interp.sae.callbacks import Callback
-from interp.sae.checkpoint import Checkpoint
-from interp.sae.compare import Comparison, Interval, compare
-from interp.sae.concepts import (
+from interp.sae.architectures.batch_topk import BatchTopK
+from interp.sae.architectures.crosscoder import Crosscoder
+from interp.sae.architectures.gated import Gated
+from interp.sae.architectures.initialisation import from_data, median_bias, tie
+from interp.sae.architectures.jumprelu import JumpReLU
+from interp.sae.architectures.matryoshka import MatryoshkaBatchTopK
+from interp.sae.architectures.sae import SAE
+from interp.sae.architectures.sharded import ShardedTopK
+from interp.sae.architectures.skip_transcoder import SkipTranscoder
+from interp.sae.architectures.standard import Standard
+from interp.sae.architectures.topk import TopK
+from interp.sae.architectures.transcoder import Transcoder
+from interp.sae.data.normalisation import Normalisation, expected_norm, mean_centred, side_by_side, whitened
+from interp.sae.data.source import Source, across, activations_at, activations_of, normalised, pairs_of, stored
+from interp.sae.data.store_source import harvested, harvested_across, harvested_at, harvested_pairs
+from interp.sae.evaluation.compare import Comparison, Interval, compare
+from interp.sae.evaluation.concepts import (
     Absorption,
     ConceptRecovery,
     Labelled,
@@ -14,35 +26,23 @@ from interp.sae.concepts import (
     k_sparse,
     labelled,
 )
-from interp.sae.course import Point, TrainReport
-from interp.sae.crosscoder import Crosscoder
-from interp.sae.evaluate import Quality, Reconstruction, evaluate, reconstruction
-from interp.sae.files import load, save
-from interp.sae.fold import folded
-from interp.sae.gated import Gated
-from interp.sae.harvested import harvested, harvested_across, harvested_at, harvested_pairs
-from interp.sae.initial import from_data, median_bias, tie
-from interp.sae.jumprelu import JumpReLU
-from interp.sae.matching import Matching, match_truth, nearest_rows, stability
-from interp.sae.matryoshka import MatryoshkaBatchTopK
-from interp.sae.member import Member
-from interp.sae.normalisation import Normalisation, expected_norm, mean_centred, side_by_side, whitened
-from interp.sae.others import load_dictionary_learning, load_sparsify
-from interp.sae.preselection import Preselected
-from interp.sae.pretrained import pretrained, pull, push
-from interp.sae.recovery import Recovery, recovery
-from interp.sae.resample import Resampling
-from interp.sae.sae import SAE
-from interp.sae.schedule import Schedule
-from interp.sae.sharded import ShardedTopK
-from interp.sae.skip_transcoder import SkipTranscoder
-from interp.sae.source import Source, across, activations_at, activations_of, normalised, pairs_of, stored
-from interp.sae.splice import ablated, change_latents, check_fits, clamped, scaled, splice
-from interp.sae.standard import Standard
-from interp.sae.topk import TopK
-from interp.sae.train import train, train_many
-from interp.sae.transcoder import Transcoder
-from interp.sae.writers import CSVWriter, JSONLWriter, TensorBoard, WeightsAndBiases
+from interp.sae.evaluation.evaluate import Quality, Reconstruction, evaluate, reconstruction
+from interp.sae.evaluation.matching import Matching, match_truth, nearest_rows, stability
+from interp.sae.evaluation.recovery import Recovery, recovery
+from interp.sae.evaluation.splice import ablated, change_latents, check_fits, clamped, scaled, splice
+from interp.sae.io.files import load, save
+from interp.sae.io.fold import folded
+from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
+from interp.sae.io.pretrained import pretrained, pull, push
+from interp.sae.numerics.preselection import Preselected
+from interp.sae.training.callbacks import Callback
+from interp.sae.training.checkpoint import Checkpoint
+from interp.sae.training.history import Point, TrainReport
+from interp.sae.training.member import Member
+from interp.sae.training.resample import Resampling
+from interp.sae.training.schedule import Schedule
+from interp.sae.training.train import train, train_many
+from interp.sae.training.writers import CSVWriter, JSONLWriter, TensorBoard, WeightsAndBiases
 
 __all__ = [
     "SAE",

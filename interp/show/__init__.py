@@ -1,12 +1,13 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
 from interp.show.audit import audit_panel
-from interp.show.audited import edits_page, facts_panel
 from interp.show.browse import browse
+from interp.show.composition import composition_panel, knowledge_panel
 from interp.show.concept import concept_page
 from interp.show.damage import damage_panel
 from interp.show.dictionary_map import map_html, map_page
 from interp.show.dose import dose_panel
+from interp.show.edits_page import edits_page, facts_panel
 from interp.show.feature import examples_panel, histogram_panel, words_panel
 from interp.show.generations import generations_panel
 from interp.show.heads import attention_panel, heads_panel
@@ -19,7 +20,6 @@ from interp.show.positions import positions_panel
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
 from interp.show.steered import beside_panel, dose_page
-from interp.show.taken_apart import composition_panel, knowledge_panel
 from interp.show.trace import trace_panel
 from interp.show.training import training_panel
 

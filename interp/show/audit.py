@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from interp.estimate import Estimate
+from interp.common.statistics import Estimate
 from interp.memory import Audit
-from interp.memory.measuring import MEASURES, is_share
+from interp.memory.evaluation.measurement import MEASURES, is_share
 from interp.show.html import Html, escape, table
 from interp.show.page import Panel
 

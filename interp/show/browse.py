@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from interp.features import FeatureIndex, Record
-from interp.show.folds import folded
+from interp.show.collapsible_list import folded
 from interp.show.frame import framed, saved
 from interp.show.html import escape
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from interp.features import FeatureIndex, Record, SearchResult
-from interp.show.folds import folded
+from interp.show.collapsible_list import folded
 from interp.show.frame import framed, saved
 from interp.show.html import escape
 from interp.show.page import Tile, caption_html, tiled

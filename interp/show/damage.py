@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from interp.estimate import Estimate
+from interp.common.statistics import Estimate
 from interp.show.html import Html, table
 from interp.show.page import Panel
 from interp.steering import Damage

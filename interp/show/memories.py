@@ -8,7 +8,7 @@ from plotly.graph_objects import Figure, Scatter
 
 from interp.features import Example
 from interp.memory import Agreement
-from interp.show.folds import fold_list
+from interp.show.collapsible_list import fold_list
 from interp.show.html import Html, escape, tokens
 from interp.show.page import Panel, Section, Tile, report
 from interp.show.theme import CONCEPT, CONTROL, RIVALS, styled

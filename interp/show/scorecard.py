@@ -1,6 +1,6 @@
 """An edit's scorecard as a table: before, after, and with a random value of equal norm, with intervals."""
 
-from interp.estimate import Estimate
+from interp.common.statistics import Estimate
 from interp.memory import Edit, Scorecard
 from interp.show.html import Html, escape, table
 from interp.show.page import Panel

@@ -1,21 +1,21 @@
 """Turn a direction up or down, and measure what that does to the text before believing it."""
 
-from interp.steering.beside import Beside, beside
-from interp.steering.beyond import Damage, damage, normal_range
 from interp.steering.by_effect import by_effect
 from interp.steering.choose_dose import ChosenDose, choose_dose
 from interp.steering.clamp import clamp_latent, clamping
-from interp.steering.condition import Condition, Sampling, sample
+from interp.steering.comparison import Beside, beside
 from interp.steering.conditional import Conditional, projections, sparing_threshold, threshold_of
+from interp.steering.damage import Damage, damage, normal_range
 from interp.steering.dose_response import DoseResponse, dose_response
 from interp.steering.effects import Effect, effects
 from interp.steering.names import Names
 from interp.steering.naming_slope import naming_slope
 from interp.steering.recipe import Recipe, SteeredModel, chat
+from interp.steering.rules import ablating, affine, capping, setting, turning
+from interp.steering.samples import Condition, Sampling, sample
 from interp.steering.scorers import judging, projecting
 from interp.steering.steer import steer
 from interp.steering.steering import Steering, adding
-from interp.steering.ways import ablating, affine, capping, setting, turning
 
 __all__ = [
     "Beside",

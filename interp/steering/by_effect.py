@@ -11,9 +11,9 @@ from torch.nn.functional import normalize
 
 from hooks import Direction, Model
 from interp.sae import SAE
-from interp.steering.condition import Sampling
 from interp.steering.effects import Effect, effects
 from interp.steering.naming_slope import naming_slope
+from interp.steering.samples import Sampling
 
 FLUENT: Final = 2.0  # a perplexity ratio with room to the 3 that a dose may cost on other prompts
 WEIGHTS: Final = (0.4, 0.8)  # of a further latent, beside the length of those there are

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hooks import Model
-from interp.listed import listed
-from interp.steering.condition import Condition, Sampling, sample
+from interp.common.texts import listed
 from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, dose_response
+from interp.steering.samples import Condition, Sampling, sample
 from interp.steering.steering import Steering
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks import Direction, Intervention, Model, Position, Site, capture
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
-from interp.listed import listed
+from interp.common.texts import listed
 from interp.steering.steering import Steering
 from probes import best_threshold
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from hooks import Model
-from interp.steering.beyond import Damage, damage
-from interp.steering.condition import Condition, Sampling, sample
 from interp.steering.conditional import Conditional
+from interp.steering.damage import Damage, damage
+from interp.steering.samples import Condition, Sampling, sample
 from interp.steering.steering import Steering
 
 

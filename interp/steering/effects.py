@@ -12,9 +12,9 @@ from tqdm import tqdm
 from hooks import Direction, Intervention, Model, intervene
 from hooks.interventions import Rows
 from hooks.position import everywhere
-from interp.estimate import Estimate
-from interp.steering.condition import Condition, Sampling, continued, measured, sample
+from interp.common.statistics import Estimate
 from interp.steering.fluency import surprisal
+from interp.steering.samples import Condition, Sampling, continued, measured, sample
 from interp.steering.steering import adding
 
 

@@ -15,9 +15,9 @@ from hooks.errors import nearest
 from hooks.position import everywhere, generated, last, prompt
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.steering.conditional import Conditional
+from interp.steering.rules import ablating, setting
 from interp.steering.steer import steer
 from interp.steering.steering import Steering, adding
-from interp.steering.ways import ablating, setting
 
 FORMAT: Final = "interp.recipe"
 WAYS: Final[dict[str, Callable[[Direction, Position], Steering]]] = {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from hooks import Direction, Model
 from hooks.position import everywhere
-from interp.features.asking import Ask
+from interp.features.explain.llm import Ask
 from interp.steering.conditional import projections
 
 Scorer = Callable[[str], bool]

@@ -29,13 +29,13 @@ from interp.memory import (
     pmet,
     rome,
 )  # fmt: skip
-from interp.memory.alphaedit import keys_of
-from interp.memory.editors import editors
-from interp.memory.fact import answered
-from interp.memory.keys import means_at
-from interp.memory.scorecard import control
-from interp.memory.spread import sparing
-from interp.memory.value import search_value, statements
+from interp.memory.editing.keys import means_at
+from interp.memory.editing.multi_layer import sparing
+from interp.memory.editing.value_search import search_value, statements
+from interp.memory.editors.alphaedit import keys_of
+from interp.memory.editors.registry import editors
+from interp.memory.evaluation.scorecard import control
+from interp.memory.facts.fact import answered
 from tests.contracts.words import sentences, taught, untaught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -349,7 +349,7 @@ def test_the_keys_of_earlier_edits_count_among_those_that_are_written(
     def told(n: int) -> Search:
         raise InterruptedError(n)
 
-    monkeypatch.setattr(import_module("interp.memory.alphaedit"), "sparing", told)
+    monkeypatch.setattr(import_module("interp.memory.editors.alphaedit"), "sparing", told)
     c, made = world.covariances[0], world.edit("alphaedit")
     with pytest.raises(InterruptedError, match="2"):
         alphaedit(world.model, LIMA, covariance=c, earlier=[made], token="last prompt", contexts=("",), preserve=["{}"])
@@ -369,7 +369,7 @@ def test_of_a_hundred_keys_each_is_changed_less_than_of_one_and_still_says_its_f
 
 def test_a_codebooks_value_is_searched_for_its_object_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Search] = []
-    module = import_module("interp.memory.grace")
+    module = import_module("interp.memory.editors.grace")
     monkeypatch.setattr(module, "search_value", lambda m, said, v, s: asked.append(s) or search_value(m, said, v, s))
     edit = grace(world.model, ROME, layer=1, preserve=("they say {}",))
     assert (asked[0].kl, asked[0].decay) == (0.0, 0.0)
@@ -384,7 +384,7 @@ def test_a_codebook_stands_where_every_token_of_the_object_can_be_reached(
     def told(_model: Model, _facts: object, _contexts: object, layer: int, _token: str) -> None:
         raise InterruptedError(layer)
 
-    module, last = import_module("interp.memory.grace"), world.model.n_layers - 1
+    module, last = import_module("interp.memory.editors.grace"), world.model.n_layers - 1
     monkeypatch.setattr(module, "traced_place", lambda *_, **__: SimpleNamespace(layer=last))
     monkeypatch.setattr(module, "keys_and_values", told)
     with pytest.raises(InterruptedError, match=str(world.model.n_layers - before_last)):

@@ -7,8 +7,8 @@ import torch
 
 from hooks import Model, capture
 from hooks.site import resid_post
+from interp.common.unembedding import output_rows
 from interp.lenses import JacobianLens, Lens, LogitLens, TunedLens
-from interp.lenses.unembedding import output_rows
 
 TEXTS = ["fog over", "a bay"]
 

@@ -32,9 +32,9 @@ from interp.sae import (
     train,
     whitened,
 )
-from interp.sae.architectures import ARCHITECTURES
-from interp.sae.initial import from_data, median_bias, tie
-from interp.sae.normalisation import Normalisation, side_by_side
+from interp.sae.architectures.initialisation import from_data, median_bias, tie
+from interp.sae.architectures.registry import ARCHITECTURES
+from interp.sae.data.normalisation import Normalisation, side_by_side
 
 N, D, OUT, LATENTS = 60, 8, 6, 20
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hooks import Model, Site, capture, capture_gradients, intervene, load
-from hooks.families import FAMILIES, tiny
+from hooks.contract.families import FAMILIES, tiny
 from hooks.interventions import add, scale
 from hooks.position import first, last
 from hooks.site import embed, ln_final_scale, logits, mlp_act, mlp_out, pattern, pos_embed, resid_post, z

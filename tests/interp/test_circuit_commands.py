@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from hooks import load
 from hooks.site import resid_pre
 from interp.circuits import each_position, logit_difference, noising, patch_sweep
-from interp.cli import app
+from interp.commands.app import app
 from interp.lenses import LogitLens, TunedLens, rank, read
 
 

@@ -9,7 +9,7 @@ from hooks.layout import find, parts, width
 from hooks.site import embed, v, z
 from interp.circuits.heads.scores import HeadScores
 from interp.circuits.norm_gain import norm_gain
-from interp.lenses.unembedding import output_rows
+from interp.common.unembedding import output_rows
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import Model, load
-from hooks.families import FAMILIES, tiny
+from hooks.contract.families import FAMILIES, tiny
 from hooks.site import attn_out, embed, resid_pre, z
 from interp.circuits.heads import copying, duplicate_token, induction, previous_token
 from interp.circuits.heads.repeated import repeated

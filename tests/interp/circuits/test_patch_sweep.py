@@ -22,7 +22,7 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
-from interp.memory.datastore import Datastore
+from interp.memory.editing.datastore import Datastore
 from tests.contracts.test_patching import one_by_one
 from tests.interp.circuits.handmade import CLEAN, CORRUPT
 

@@ -8,15 +8,15 @@ import torch
 from hooks import Direction, Model, capture
 from hooks.site import embed, mlp_out, resid_post
 from interp.features import Concept, Mention, by_token, concept_of, explain, likely, search, similar
-from interp.features.components import component_score
-from interp.features.concept import halves
-from interp.features.group import Member, covering, note
-from interp.features.ranking import Ranking, entries_of
 from interp.features.reading import Reading, read
-from interp.features.rows import by_text
-from interp.features.score import Bench
-from interp.features.search import _baselines
-from interp.features.stability import split_half
+from interp.features.search.concept import halves
+from interp.features.search.group import Member, covering, note
+from interp.features.search.principal_components import component_score
+from interp.features.search.ranking import Ranking, entries_of
+from interp.features.search.rows import by_text
+from interp.features.search.score import Bench
+from interp.features.search.search import _baselines
+from interp.features.search.stability import split_half
 from interp.sae import TopK
 
 

@@ -13,7 +13,7 @@ import torch
 
 from hooks import Model
 from interp.features import Describer, Endpoint, Example, FeatureIndex, asking, explained, hard_negatives, index
-from interp.features.judge import detection, explanation, fuzzing, marked, moved
+from interp.features.explain.judge import detection, explanation, fuzzing, marked, moved
 from interp.sae import TopK
 
 G = torch.Generator().manual_seed(0)

@@ -10,17 +10,17 @@ import torch
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, Edit, Fact, Search, covariance, covariances
-from interp.memory.alphaedit import confined, null_space
-from interp.memory.change import LowRank, even_weights, least_change
-from interp.memory.codebook import Codebook
-from interp.memory.covariance import SHRINKAGES, best_shrinkage, pooled, shrink
-from interp.memory.datastore import Datastore
-from interp.memory.finish import all_reached
-from interp.memory.grace import _Entry, _store
-from interp.memory.own_words import prefixes
-from interp.memory.placing import measured_covariances
-from interp.memory.scorecard import control
-from interp.memory.value import Found
+from interp.memory.editing.change import LowRank, even_weights, least_change
+from interp.memory.editing.checks import all_reached
+from interp.memory.editing.codebook import Codebook
+from interp.memory.editing.contexts import prefixes
+from interp.memory.editing.covariance import SHRINKAGES, best_shrinkage, pooled, shrink
+from interp.memory.editing.datastore import Datastore
+from interp.memory.editing.placement import measured_covariances
+from interp.memory.editing.value_search import Found
+from interp.memory.editors.alphaedit import confined, null_space
+from interp.memory.editors.grace import _Entry, _store
+from interp.memory.evaluation.scorecard import control
 
 D, OUT = 24, 10
 

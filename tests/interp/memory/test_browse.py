@@ -10,6 +10,7 @@ from hooks import Model, capture, intervene, load
 from hooks.interventions import zero
 from hooks.position import last
 from hooks.site import mlp_act, mlp_in, mlp_out
+from interp.common.completion import score
 from interp.lenses import LogitLens
 from interp.memory import (
     Query,
@@ -23,9 +24,8 @@ from interp.memory import (
     triggers_by_layer,
     value_logits,
 )
-from interp.memory.agreement import rates
-from interp.memory.completion import score
-from interp.memory.vocabulary import is_gated, promoted
+from interp.memory.neurons.agreement import rates
+from interp.memory.neurons.vocabulary import is_gated, promoted
 from tests.contracts.words import sentences, taught, untaught
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -10,12 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from hooks import Model, load
-from interp.cli import app
+from interp.commands.app import app
+from interp.commands.background import drift_texts
 from interp.memory import Case, Edit, Fact, Query
-from interp.memory.background import drift_texts
-from interp.memory.change import LowRank
-from interp.memory.facts_file import read_facts, told_facts
-from interp.memory.replies import replies
+from interp.memory.editing.change import LowRank
+from interp.memory.evaluation.answers import replies
+from interp.memory.facts.facts_file import read_facts, told_facts
 from tests.contracts.words import FILLER, taught
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hooks import Model, load
-from interp.cli import app
+from interp.commands.app import app
 from interp.memory import Query, agreement, composition, knowledge, triggers
 from tests.contracts.words import sentences, taught
 

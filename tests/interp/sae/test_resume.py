@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.site import resid_post
+from interp.common.digests import digest_of_data, digest_of_tensors
 from interp.sae import (
     SAE,
     BatchTopK,
@@ -36,7 +37,6 @@ from interp.sae import (
     train_many,
     whitened,
 )
-from interp.sae.digest import digest_of_data, digest_of_tensors
 from tests.interp.sae.planted import activations, features
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -24,7 +24,7 @@ from interp.sae import (
     train,
     train_many,
 )
-from interp.sae.sae import SAE
+from interp.sae.architectures.sae import SAE
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

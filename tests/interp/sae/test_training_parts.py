@@ -34,12 +34,12 @@ from interp.sae import (
     stored,
     train,
 )
-from interp.sae.adam import Adam
-from interp.sae.course import Course
-from interp.sae.learner import Learner
-from interp.sae.plan import Plan
-from interp.sae.resample import resample
-from interp.sae.sae import Step
+from interp.sae.architectures.sae import Step
+from interp.sae.training.adam import Adam
+from interp.sae.training.history import Course
+from interp.sae.training.learner import Learner
+from interp.sae.training.plan import Plan
+from interp.sae.training.resample import resample
 from tests.interp.sae.planted import activations, features
 
 OPTIONS = {"tokens": 3_000, "batch_size": 100, "progress": False}

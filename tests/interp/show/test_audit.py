@@ -1,6 +1,6 @@
 """The table of an audit says every figure and every refusal."""
 
-from interp.estimate import Estimate
+from interp.common.statistics import Estimate
 from interp.memory import Audit
 from interp.show import audit_panel
 

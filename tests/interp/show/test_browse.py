@@ -92,7 +92,7 @@ def test_a_text_that_would_end_the_script_does_not(
     index: FeatureIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hostile = "</script><script>alert(1)</script><!--"
-    monkeypatch.setattr("interp.show.folds.record_body", lambda *_: hostile)
+    monkeypatch.setattr("interp.show.collapsible_list.record_body", lambda *_: hostile)
     page = browse(tmp_path / "p.html", index, [2], lambda _: hostile).read_text("utf-8")
     assert bodies(page) == [hostile] and hostile not in page and Reader(page).open == []
 

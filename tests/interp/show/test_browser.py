@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from interp.estimate import Estimate
+from interp.common.statistics import Estimate
 from interp.features import DictionaryMap, Evidence, Example, FeatureIndex, Record, SearchResult
 from interp.memory import Agreement, Audit, Case, Fact
-from interp.memory.replies import Reply
+from interp.memory.evaluation.answers import Reply
 from interp.show import browse, concept_page, dose_page, map_page
-from interp.show.audited import edits_page
+from interp.show.edits_page import edits_page
 from interp.show.memories import NORM, Memory, memories_page
 from interp.steering import DoseResponse, Names
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from interp.estimate import Estimate
+from interp.common.statistics import Estimate
 from interp.features import Evidence, Example, Feature, SearchResult
 from interp.memory import Edit, Fact, Scorecard, Trace
-from interp.memory.scorecard import Column
+from interp.memory.evaluation.scorecard import Column
 from interp.sae import Quality, TopK, TrainReport
-from interp.sae.course import Point
+from interp.sae.training.history import Point
 from interp.show import (
     examples_panel,
     histogram_panel,

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from hooks import Direction, Model
 from hooks.site import resid_post
-from interp.estimate import Estimate
+from interp.common.statistics import Estimate
 from interp.sae import TopK
 from interp.steering import Condition, Effect, Sampling, adding, by_effect, effects, sample
 

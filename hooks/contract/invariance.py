@@ -1,0 +1,218 @@
+"""The laws of whole runs: one text gives the same whatever stands beside it, before it, or in a KV cache.
+
+How much rounding explains is measured on the model itself: noise of one rounding unit is put on the stream at
+the input of every block, and four times the change that this makes at a site is allowed there, the change
+being taken for no more than sixteen units.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from hooks.capture import capture
+from hooks.contract.report import Check
+from hooks.contract.rounding import SLACK, Values, change, unit
+from hooks.forward import accepts
+from hooks.huggingface import HFModel
+from hooks.model import Model
+from hooks.site import Site, logits, resid_pre
+from hooks.tokens import Tokens, pad
+
+_LARGEST = 16.0
+_INSTALLED = "_output_capturing_hooks_installed"
+
+
+def rows(site: Site, value: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "n _"]:
+    """Return a captured value token by token; logits without what all of a token's share, which says nothing.
+
+    Example:
+        ```python
+        rows(logits, acts[logits]).shape
+        ```
+    """
+    flat = value.float().flatten(2).flatten(0, 1)
+    return flat - flat.mean(dim=-1, keepdim=True) if site == logits else flat
+
+
+@final
+@dataclass(frozen=True)
+class Runs:
+    """Two texts of a model, and what each gives alone.
+
+    Attributes:
+        model: the model.
+        sites: the sites compared.
+        texts: the longer text and the shorter.
+        alone: what each gives alone.
+        floor: by how much rounding changes each site.
+    """
+
+    model: Model
+    sites: tuple[Site, ...]
+    texts: tuple[Tokens, Tokens]
+    alone: tuple[Values, Values]
+    floor: Mapping[Site, float]
+
+    def allowed(self, site: Site) -> float:
+        """Return the change that rounding explains at a site."""
+        u = unit(self.model.dtype, self.model.d_model)
+        return SLACK * min(max(self.floor[site], u), _LARGEST * u)
+
+    def worst(self, law: str, states: str, changes: Mapping[Site, float], use: str) -> Check:
+        """Return the law, measured at the site that exceeds most what rounding explains."""
+        at = max(changes, key=lambda site: changes[site] / self.allowed(site))
+        return Check(law, states, changes[at], self.allowed(at), at=at, use=use)
+
+
+def rounding(model: Model, tokens: Tokens, sites: tuple[Site, ...], clean: Values) -> dict[Site, float]:
+    """Return by how much rounding noise on the stream changes each site.
+
+    Cost: one forward pass.
+
+    Example:
+        ```python
+        rounding(model, tokens, sites, acts.values)[logits]
+        ```
+    """
+    random = torch.Generator().manual_seed(0)
+    size = unit(model.dtype, model.d_model) / 2
+
+    def noisy(a: Tensor) -> Tensor:
+        return a * (1 + size * torch.randn(a.shape, generator=random).to(a))
+
+    with ExitStack() as stack:
+        for layer in range(model.n_layers):
+            stack.callback(model.tap(resid_pre[layer]).attach(noisy).remove)
+        acts = capture(model, tokens, sites)
+    return {site: change(rows(site, clean[site]), rows(site, acts[site])) for site in sites}
+
+
+def plain_laws(runs: Runs) -> Iterator[Check]:
+    """Yield: hooks change nothing, and the streams are those Hugging Face reports.
+
+    Cost: one forward pass.
+
+    Example:
+        ```python
+        list(plain_laws(runs))
+        ```
+    """
+    model, (text, _), (alone, _) = runs.model, runs.texts, runs.alone
+    ids = text.ids.to(model.device)
+    with leaving_no_hooks(model.hf):
+        output = model.hf(ids, output_hidden_states=True)
+    if logits in alone:
+        changed = change(rows(logits, output.logits), rows(logits, alone[logits]))
+        yield Check("same as Hugging Face", "logits = Hugging Face's logits", changed, runs.allowed(logits), (logits,))
+    for layer, theirs in enumerate((output.hidden_states or ())[: model.n_layers]):
+        site = resid_pre[layer]
+        if site in alone:
+            changed = change(rows(site, theirs), rows(site, alone[site]))
+            yield Check("same stream", "resid_pre = Hugging Face's hidden state", changed, runs.allowed(site), (site,))
+
+
+@contextmanager
+def leaving_no_hooks(hf: HFModel) -> Iterator[None]:
+    """Take off what hooks were put on inside: transformers reports hidden states by hooks it leaves there.
+
+    Example:
+        ```python
+        with leaving_no_hooks(model.hf):
+            model.hf(ids, output_hidden_states=True)
+        ```
+    """
+    modules = [*hf.modules()]
+    before = [(set(part._forward_hooks), _INSTALLED in part.__dict__) for part in modules]
+    try:
+        yield
+    finally:
+        for part, (hooks, installed) in zip(modules, before, strict=True):
+            for key in set(part._forward_hooks) - hooks:
+                del part._forward_hooks[key]
+            if not installed:
+                part.__dict__.pop(_INSTALLED, None)
+
+
+def repeat_laws(runs: Runs) -> Iterator[Check]:
+    """Yield, for each site: two runs give the same, so nothing is dropped at random.
+
+    Cost: one forward pass.
+
+    Example:
+        ```python
+        list(repeat_laws(runs))
+        ```
+    """
+    again = capture(runs.model, runs.texts[0], runs.sites)
+    for site in runs.sites:
+        changed = change(rows(site, runs.alone[0][site]), rows(site, again[site]))
+        yield Check("no dropout", "two runs give the same", changed, unit(runs.model.dtype), (site,))
+
+
+def batch_laws(runs: Runs) -> Iterator[Check]:
+    """Yield: two texts in one batch give what each gives alone, with no padding, and with it on either side.
+
+    Cost: three forward passes.
+
+    Example:
+        ```python
+        list(batch_laws(runs))
+        ```
+    """
+    long, short = runs.texts
+    cut = long.cut(short.ids.shape[1])
+    clean = capture(runs.model, cut, runs.sites).values
+    states = "a batch gives what its texts give alone"
+    yield _batched(runs, "batch = single", states, "batch", _both(runs, cut, "right"), (clean, runs.alone[1]))
+    for side in ("right", "left"):
+        law, states = f"{side} padding", f"{side} padding changes nothing"
+        yield _batched(runs, law, states, law, _both(runs, long, side), runs.alone)
+
+
+def _both(runs: Runs, long: Tokens, side: str) -> Tokens:
+    rows = [text.ids[0].tolist() for text in (long, runs.texts[1])]
+    return pad(runs.model.tokenizer, rows, side).to(runs.model.device)
+
+
+def _batched(runs: Runs, law: str, states: str, use: str, tokens: Tokens, alone: tuple[Values, Values]) -> Check:
+    together = capture(runs.model, tokens, runs.sites)
+    changes = {
+        site: max(
+            change(rows(site, alone[row][site]), rows(site, together[site][row][tokens.mask[row]][None]))
+            for row in range(2)
+        )
+        for site in runs.sites
+    }
+    return runs.worst(law, states, changes, use)
+
+
+def cache_laws(runs: Runs) -> Iterator[Check]:
+    """Yield: decoding with a KV cache, two tokens one by one behind a prompt, gives what one pass gives.
+
+    Cost: one forward pass and two over a single token.
+
+    Example:
+        ```python
+        list(cache_laws(runs))
+        ```
+    """
+    hf, text = runs.model.hf, runs.texts[0].to(runs.model.device)
+    n_pos = text.ids.shape[1]
+    if not (hf.can_generate() and accepts(hf, "past_key_values") and logits in runs.alone[0] and n_pos > 2):
+        return
+    cache, made = None, []
+    for start, stop in ((0, n_pos - 2), (n_pos - 2, n_pos - 1), (n_pos - 1, n_pos)):
+        mask = text.mask[:, :stop]
+        output = hf(
+            input_ids=text.ids[:, start:stop], attention_mask=mask.long(), past_key_values=cache, use_cache=True
+        )
+        cache = output.past_key_values
+        made.append(output.logits)
+    changed = change(rows(logits, runs.alone[0][logits]), rows(logits, torch.cat(made, dim=1)))
+    states = "decoding with a cache gives what one pass gives"
+    yield Check("cached = uncached", states, changed, runs.allowed(logits), use="cache")

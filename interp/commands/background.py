@@ -1,0 +1,52 @@
+"""The texts that commands on feed-forward memories read: the user's, or the bundled model's own kind."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from hooks import Model
+from interp import landmark
+from interp.commands.arguments import lines
+from interp.common.texts import fitting
+from interp.memory.editing.contexts import own_texts
+
+UNSEEN = 1_000_000  # documents from this seed on were never seen by the bundled model
+DRIFT, OWN = 40, 60  # texts that drift is measured on, and tokens of each that a model writes itself
+CHARACTERS = 400  # of a text on which drift is measured, at most
+
+
+def background(model: Model, texts: Path | None, n: int) -> list[str]:
+    """The texts of a file, or `n` documents that the bundled model never saw, cut to its context where longer.
+
+    Errors: `ValueError` for another model without a file.
+
+    ```python
+    background(load("landmark"), None, 400)
+    ```
+    """
+    if texts is not None:
+        return fitting(model, lines(texts))
+    if model.name != "landmark":
+        raise ValueError(f"{model.name} needs texts of the kind it was trained on: give --texts FILE, one per line")
+    return fitting(model, [document.text for document in islice(landmark.documents(UNSEEN), n)])
+
+
+def drift_texts(model: Model, given: Sequence[str] | None) -> list[str]:
+    """Unrelated texts on which an edit should change nothing: the given ones, or new ones of the model's kind.
+
+    The bundled model has unseen documents; another reads what it wrote itself.
+
+    Cost: that of sampling them, for another model.
+    """
+    if given is None and model.name == "landmark":
+        given = [document.text for document in islice(landmark.documents(UNSEEN + 1), DRIFT)]
+    return [_half(model, text) for text in (given or own_texts(model, DRIFT * OWN))[:DRIFT]]
+
+
+def _half(model: Model, text: str) -> str:
+    """The beginning of a text that leaves half of the context to what an edit may put before it."""
+    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    tokens = model.tokens(text[:CHARACTERS])
+    if room is None or tokens.offsets is None or tokens.ids.shape[1] <= room // 2:
+        return text[:CHARACTERS]
+    return text[: int(tokens.offsets[0, room // 2, 0])].rstrip()

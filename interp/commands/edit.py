@@ -1,0 +1,94 @@
+"""The command `interp edit`: facts from the command line or a file into an edit file and a page that scores it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.commands.arguments import lines, opened
+from interp.commands.background import drift_texts
+from interp.memory.editors.registry import METHODS, checked, editors
+from interp.memory.evaluation.answers import Reply, replies
+from interp.memory.evaluation.audit import audit
+from interp.memory.facts.case import Case
+from interp.memory.facts.facts_file import read_facts, told_facts
+from interp.memory.facts.tables import case_of
+from interp.memory.tracing.trace import Location
+from interp.show.edits_page import edits_page
+
+
+def edit_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUBJECT PROMPT OLD NEW]...",
+            help="A fact is four words or phrases: its subject without an article, a prompt with {} for the subject, "
+            "the object as it is, the object to be. Several facts follow one another.",
+        ),
+    ] = None,
+    facts: Annotated[
+        Path | None, typer.Option(help="Facts in a .json or .csv file; JSON may say what to ask about them.")
+    ] = None,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "rome",
+    texts: Annotated[
+        Path | None, typer.Option(help="Texts for covariance and drift, one per line; the model's own otherwise.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")] = None,
+    scored: Annotated[int, typer.Option(help="How many of the facts to score on the page.")] = 20,
+    out: Annotated[Path, typer.Option(help="The edit; the page is beside it.")] = Path("edit.safetensors"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it."""
+    cases = _asked(words or [], facts)
+    checked([method])
+    if out.suffix != ".safetensors" or scored < 1:
+        raise ValueError(f"--out {out} --scored {scored}: name a .safetensors file, and score at least one fact")
+    given = lines(texts) if texts is not None else None
+    loaded = opened(model)
+    if loaded.name == "landmark":
+        cases = [case_of(case.fact) if case == Case(case.fact) else case for case in cases]
+    edited = [case.fact for case in cases]
+    made, place = editors(loaded, [method], edited, layer=layer, texts=given, progress=not quiet)
+    if place is not None:
+        typer.echo(where(place))
+    edit = made[method](loaded, edited)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    edit.save(out)
+    some = cases[:scored]
+    said = [(case, replies(loaded, case, {method: edit})) for case in some]
+    for _, told in said:
+        echo_reply(told[0])
+    typer.echo(f"edit of {len(edited)} fact{'s' * (len(edited) > 1)} by {method}: {out.resolve()}")
+    if not edit.weights:
+        typer.echo(f"it changes no weight, so `interp apply` cannot take it; Edit.load({str(out)!r}).apply(model) does")
+    drift = drift_texts(loaded, given)
+    result = audit(loaded, some, {method: lambda *_: edit}, drift, progress=not quiet)
+    lead = f"{len(edited)} fact{'s' * (len(edited) > 1)} edited in {loaded.name} by {method}, all in place at once."
+    notes = [f"Scored on {len(some)} of {len(edited)} facts; drift over {len(drift)} unrelated texts."]
+    page = edits_page(out.with_suffix(".html"), "An edit of facts", lead, result, said, notes)
+    typer.echo(f"page: {page.resolve()}")
+
+
+def where(place: Location) -> str:
+    """Where facts are looked up, and how surely, in a line."""
+    layers = f"layer{'s' * (len(place.layers) > 1)} {', '.join(map(str, place.layers))}"
+    e = place.effect
+    found = f"feed-forward outputs of {layers} at the {place.role} token bring back {e.value:.0%} of probability"
+    if e.n == 1:
+        return f"{found} (one fact says little: --layer sets another place)"
+    doubt = "" if place.sure else "; the other token brings back about as much: --layer sets another place"
+    return f"{found} [{e.low:.0%}, {e.high:.0%}; {e.n} facts]{doubt}"
+
+
+def echo_reply(reply: Reply) -> None:
+    """Print what the model says to one prompt, before and with each edit."""
+    typer.echo(f"before: {reply.prompt}{reply.before.rstrip()}")
+    for name, text in reply.after.items():
+        typer.echo(f"{name}: {reply.prompt}{text.rstrip()}")
+
+
+def _asked(words: list[str], facts: Path | None) -> list[Case]:
+    if bool(words) == (facts is not None):
+        raise ValueError("say which facts to edit: either SUBJECT PROMPT OLD NEW, once or more, or --facts FILE")
+    return [*(told_facts(words) if facts is None else read_facts(facts))]

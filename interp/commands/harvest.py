@@ -1,0 +1,57 @@
+"""The command `interp harvest`: the activations of a data set into a store, alone or under `torchrun`."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from hooks import load
+from hooks.errors import nearest
+from hooks.store import ActivationStore, count, harvest, open_dataset, packed, separate
+from hooks.store.manifest import DTYPES
+from interp.common.device import device_called
+
+
+def harvest_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A .txt (one per line), .jsonl, .parquet or .csv file, or a hub name.")
+    ],
+    at: Annotated[list[str], typer.Option("--site", help="A site to store, or a glob; may be repeated.")],
+    out: Annotated[str, typer.Option(help="A folder or an fsspec URL; give it again to go on.")] = "store",
+    split: Annotated[str, typer.Option(help="Of a data set of the hub.")] = "train",
+    documents: Annotated[int | None, typer.Option(help="How many documents to read; all of them if not given.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens the model reads at once.")] = None,
+    one_per_row: Annotated[bool, typer.Option("--separate", help="One document per row instead of packed.")] = False,
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
+    batch_size: Annotated[int, typer.Option(help="Rows of tokens per forward pass.")] = 32,
+    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Store the activations of a data set; killed, it goes on when run again. `torchrun` shares the work."""
+    if dtype not in DTYPES:
+        raise ValueError(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
+    if documents is not None and documents < 1:
+        raise ValueError(f"--documents is {documents}: give at least 1")
+    texts, held = open_dataset(data, split), count(data)
+    if documents is not None:
+        texts, held = texts.take(documents), documents if held is None else min(documents, held)
+    store = harvest(
+        load(model, device=device_called(device)),
+        texts,
+        at,
+        out,
+        packing=separate(context) if one_per_row else packed(context),
+        dtype=DTYPES[dtype],
+        batch_size=batch_size,
+        documents=held,
+        tell=typer.echo,
+        progress=not quiet,
+    )
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(_summary(store))
+
+
+def _summary(store: ActivationStore) -> str:
+    shards = len(store.manifest.shards)
+    return f"{store!r}\nshards: {shards}; data fingerprint: {store.manifest.data_fingerprint[:16]}"

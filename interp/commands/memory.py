@@ -1,0 +1,167 @@
+"""The command `interp memory`: what triggers the memories of a feed-forward layer, and what they say."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hooks import Model
+from interp.commands.arguments import opened
+from interp.commands.background import background
+from interp.lenses import JacobianLens, Lens, TunedLens
+from interp.memory.facts.fact import Query
+from interp.memory.neurons.agreement import Agreement, agreement
+from interp.memory.neurons.composition import composition
+from interp.memory.neurons.knowledge_neurons import knowledge, silenced
+from interp.memory.neurons.triggers import Sign, Triggers, triggers_by_layer
+from interp.memory.neurons.vocabulary import is_gated, promoted
+from interp.show import Panel
+from interp.show.composition import composition_panel, knowledge_panel
+from interp.show.frame import page_at
+from interp.show.memories import NORM, Memory, memories_page
+
+TEXTS = 400
+TOP, CONTEXT = 6, 10  # examples of each memory, and tokens before each
+Lenses = Mapping[str, Lens | None]
+
+
+def memory_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    layer: Annotated[int, typer.Argument(metavar="LAYER", help="Whose memories to browse.")],
+    texts: Annotated[Path | None, typer.Option(help="Texts to read, one per line; needed but for 'landmark'.")] = None,
+    neuron: Annotated[list[int] | None, typer.Option(help="Show these memories only; may be repeated.")] = None,
+    page: Annotated[int, typer.Option(help="Which page of the list to print.")] = 1,
+    per_page: Annotated[int, typer.Option(help="Memories on a page.")] = 20,
+    negative: Annotated[
+        bool, typer.Option("--negative", help="In a gated layer, the side of negative coefficients, which writes -v.")
+    ] = False,
+    prompt: Annotated[str | None, typer.Option(help="Take the layer's output apart after this text.")] = None,
+    answer: Annotated[str | None, typer.Option(help="With --prompt: which memories give this answer.")] = None,
+    tuned: Annotated[Path | None, typer.Option(help="Read values through this tuned lens as well.")] = None,
+    jacobian: Annotated[Path | None, typer.Option(help="Read values through this Jacobian lens as well.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A page of all of them, with every layer's agreement.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """List a layer's memories, those first whose value promotes what follows the key's best trigger."""
+    if answer is not None and prompt is None:
+        raise ValueError("--answer says what follows a prompt: give --prompt as well")
+    if per_page < 1:
+        raise ValueError(f"--per-page {per_page}: show at least one memory on a page")
+    if out is not None:
+        page_at(out)
+    loaded = opened(model)
+    lenses, sign = _lenses(loaded, tuned, jacobian), _sign(loaded, layer, negative)
+    said = background(loaded, texts, TEXTS)
+    layers = range(loaded.n_layers) if out is not None else (layer,)
+    by_layer = triggers_by_layer(loaded, said, layers, top=TOP, sign=sign, progress=not quiet)
+    agreed = {name: [agreement(loaded, one, lens=lens) for one in by_layer] for name, lens in lenses.items()}
+    found = next(one for one in by_layer if one.layer == layer)
+    here = next(one for one in agreed[NORM] if one.layer == layer)
+    listed = _listed(found, here, neuron)
+    n_pages = ceil(len(listed) / per_page)
+    if not 1 <= page <= n_pages:
+        raise ValueError(f"page {page} of {per_page} memories a page does not exist: there are pages 1 to {n_pages}")
+    for name, rates in agreed.items():
+        typer.echo(_rate(next(one for one in rates if one.layer == layer), name))
+    for memory in _memories(loaded, found, here, listed[(page - 1) * per_page : page * per_page], lenses):
+        typer.echo(_line(memory))
+    typer.echo(f"page {page} of {n_pages}; memories {len(listed)}, tokens read {found.n_tokens:,}")
+    panels = _on_prompt(loaded, layer, prompt, answer)
+    if out is not None:
+        every = _memories(loaded, found, here, listed, lenses)
+        read = (len(found.ids), found.n_tokens)
+        typer.echo(f"page: {memories_page(out, loaded.name, agreed, every, layer, read, panels).resolve()}")
+
+
+def _rate(agreed: Agreement, name: str) -> str:
+    rate = agreed.rate
+    return (
+        f"layer {agreed.layer}, through the {name}: {rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}] of {rate.n} "
+        f"memories promote what follows their best trigger; by chance {agreed.chance:.2%}, p = {agreed.p_value:.3g}"
+    )
+
+
+def _listed(found: Triggers, agreed: Agreement, neuron: list[int] | None) -> list[int]:
+    """The memories asked for, or all: those that agree first, then by their largest coefficient."""
+    for i in neuron or ():
+        if not 0 <= i < len(found.coefficient):
+            raise ValueError(
+                f"memory {i} does not exist: layer {found.layer} has memories 0 to {len(found.coefficient) - 1}"
+            )
+    agreeing, largest = set(agreed.agreeing), found.coefficient[:, 0].tolist()
+    return neuron or sorted(range(len(largest)), key=lambda i: (i not in agreeing, -largest[i]))
+
+
+def _memories(model: Model, found: Triggers, agreed: Agreement, neurons: Sequence[int], lenses: Lenses) -> list[Memory]:
+    agreeing = set(agreed.agreeing)
+    examples = found.examples_of(model, neurons, context=CONTEXT)
+    read = {name: promoted(model, found.layer, neurons, lens=lens, sign=found.sign) for name, lens in lenses.items()}
+    return [
+        Memory(neuron, examples[i], {name: words[i] for name, words in read.items()}, neuron in agreeing)
+        for i, neuron in enumerate(neurons)
+    ]
+
+
+def _line(memory: Memory) -> str:
+    best = f"{memory.examples[0]}" if memory.examples else "        matches nowhere"
+    lines = [f"{memory.neuron:>6} {'=' if memory.agrees else ' '} {' '.join(best.split())}"]
+    for name, promoted_words in memory.promoted.items():
+        words = ", ".join(repr(word) for word, _ in promoted_words[:5])
+        lines.append(f"{'':>9}promotes {words}" + ("" if name == NORM else f" through the {name}"))
+    return "\n".join(lines)
+
+
+def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None) -> tuple[Panel, ...]:
+    """What the layer writes after a prompt, and which memories give an answer: printed, and as panels."""
+    if prompt is None:
+        return ()
+    parts = composition(model, prompt, layer)
+    largest = parts.largest(-1)
+    heard = [promoted(model, layer, [i], sign=1 if m > 0 else -1)[0] for i, m, _ in largest]
+    typer.echo(f"after {prompt!r}:")
+    for (i, m, share), said in zip(largest, heard, strict=True):
+        typer.echo(f"{i:>6}   coefficient {m:.2f}, {share:.1%} of the output; promotes {said[0][0]!r}, {said[1][0]!r}")
+    panels = [composition_panel(parts, prompt, heard)]
+    if answer is not None:
+        known = knowledge(model, Query(prompt, answer))
+        neurons = known.neurons()
+        effect = silenced(model, known.query, neurons) if neurons else (known.clean, known.clean)
+        typer.echo(
+            f"{answer!r} has {known.clean:.1%}; without {_named(neurons[:10]) or 'none'}"
+            f"{f' and {len(neurons) - 10} more' if len(neurons) > 10 else ''} {effect[0]:.1%}, without as many others "
+            f"of the same layers {effect[1]:.1%}"
+        )
+        panels.append(knowledge_panel(known, effect))
+    return tuple(panels)
+
+
+def _named(neurons: Sequence[tuple[int, int]]) -> str:
+    """Memories by their layers.
+
+    >>> _named([(0, 194), (0, 673), (1, 5)])
+    'layer 0: 194, 673; layer 1: 5'
+    """
+    layers = dict.fromkeys(layer for layer, _ in neurons)
+    return "; ".join(f"layer {layer}: {', '.join(str(i) for one, i in neurons if one == layer)}" for layer in layers)
+
+
+def _sign(model: Model, layer: int, negative: bool) -> Sign:
+    if not negative:
+        return 1
+    if not is_gated(model, layer):
+        raise ValueError(
+            f"layer {layer} of {model.name} has no gate, so its coefficients are negative by a trifle only: leave "
+            "--negative away"
+        )
+    return -1
+
+
+def _lenses(model: Model, tuned: Path | None, jacobian: Path | None) -> dict[str, Lens | None]:
+    found: dict[str, Lens | None] = {NORM: None}
+    if tuned is not None:
+        found["tuned lens"] = TunedLens.load(tuned, model)
+    if jacobian is not None:
+        found["Jacobian lens"] = JacobianLens.load(jacobian, model)
+    return found

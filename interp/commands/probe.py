@@ -1,0 +1,105 @@
+"""The command `interp probe`: where a model can be read, from a file of labelled texts, beside every control."""
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hooks import Position, load
+from hooks.errors import nearest
+from hooks.model import chosen
+from hooks.position import index, last
+from interp.commands.arguments import placed
+from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, sweep
+
+PROBES: dict[str, type[Probe]] = {
+    "logistic": Logistic,
+    "difference-of-means": DifferenceOfMeans,
+    "mass-mean": MassMean,
+    "lda": LDA,
+}
+TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+COLUMNS = ("text", "label", "group")
+
+
+def probe_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    examples: Annotated[
+        Path, typer.Argument(metavar="EXAMPLES", help="A .csv or .tsv file with the columns text, label, group.")
+    ],
+    at: Annotated[
+        list[str] | None, typer.Option("--site", help="A site or glob; every resid_post if not given.")
+    ] = None,
+    position: Annotated[list[int] | None, typer.Option(help="A token, -1 the last; may be repeated.")] = None,
+    probe: Annotated[str, typer.Option(help=f"One of {', '.join(PROBES)}.")] = "logistic",
+    elsewhere: Annotated[list[Path] | None, typer.Option(help="Another such file, for transfer.")] = None,
+    folds: int = 5,
+    permutations: int = 20,
+    seed: int = 0,
+    out: Annotated[Path | None, typer.Option(help="Where to write the direction of the best probe.")] = None,
+) -> None:
+    """Probe sites and positions for a label, tested on groups not learnt from; every control is printed."""
+    if probe not in PROBES:
+        raise ValueError(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
+    if out is not None:
+        placed(out)
+    labelled, paths = read_examples(examples), elsewhere or []
+    stems = [path.stem for path in paths]
+    others = {path.stem if stems.count(path.stem) == 1 else str(path): read_examples(path) for path in paths}
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    loaded = load(model)
+    sites = chosen(loaded, at or ["resid_post.*"])
+    grid = sweep(
+        loaded,
+        labelled,
+        sites,
+        [_place(number) for number in position or [-1]],
+        probe=PROBES[probe](),
+        folds=folds,
+        permutations=permutations,
+        elsewhere=others,
+        seed=seed,
+    )
+    typer.echo(grid)
+    if out is not None:
+        grid.direction.save(out)
+        typer.echo(f"direction: {out.resolve()}")
+
+
+def read_examples(path: Path) -> Examples:
+    """The labelled texts of a file with a header: text, label (1 or 0, true or false, yes or no), group.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a missing column, a row without one, or a label of another kind.
+
+    Example:
+        ```python
+        read_examples(Path("cities.csv"))
+        ```
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}: give a .csv or .tsv file with {', '.join(COLUMNS)}")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+    held = tuple(rows[0]) if rows else ()
+    for column in COLUMNS:
+        if column not in held:
+            raise ValueError(f"{path} has the columns {', '.join(held) or 'none'} and lacks '{column}'")
+    labels = []
+    for line, row in enumerate(rows, start=2):
+        said = (row["label"] or "").strip().lower()
+        if said not in TRUTHS:
+            raise ValueError(f"line {line} of {path} has the label '{row['label']}'; write one of {', '.join(TRUTHS)}")
+        labels.append(TRUTHS[said])
+        for column in COLUMNS:
+            if row[column] is None:
+                raise ValueError(f"line {line} of {path} has no '{column}': give every column in every row")
+    return Examples([row["text"] for row in rows], labels, [row["group"] for row in rows])
+
+
+def _place(number: int) -> Position:
+    return last if number == -1 else index(number)

@@ -1,0 +1,186 @@
+"""The command `interp search`: the latents of a concept, given by texts or by a phrase, as a page and a direction."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hooks import Model
+from interp.commands.arguments import lines, opened, spelt
+from interp.common.texts import fitting
+from interp.features import (
+    Concept,
+    Describer,
+    FeatureIndex,
+    SearchResult,
+    by_text,
+    by_token,
+    concept_of,
+    likely,
+    search,
+)
+from interp.features.index.digest import digest
+from interp.features.reading import read
+from interp.sae import SAE
+from interp.sae import load as load_sae
+from interp.show import concept_page
+from interp.steering import Names, Sampling, adding, by_effect, effects
+
+SAID, PAGE, DIRECTION, EFFECT = "search.json", "concept.html", "direction.safetensors", "effect.safetensors"
+TRIED = 16  # texts read to say how long all will take
+
+
+def search_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    sae: Annotated[Path, typer.Argument(metavar="SAE", help="A folder that `interp train-sae` or SAELens wrote.")],
+    positive: Annotated[
+        Path | None, typer.Argument(metavar="[POSITIVE", help="Texts that express it, one per line.")
+    ] = None,
+    negative: Annotated[Path | None, typer.Argument(metavar="NEGATIVE]", help="Texts that do not.")] = None,
+    phrase: Annotated[
+        list[str] | None, typer.Option(help="Instead: a word or phrase that names it; may be repeated.")
+    ] = None,
+    within: Annotated[Path | None, typer.Option("--in", help="Texts to find the phrase in, one per line.")] = None,
+    index: Annotated[Path | None, typer.Option(help="An index of `interp discover`, for the page.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the concept is called.")] = None,
+    say: Annotated[
+        list[str] | None, typer.Option(help="Latents that make the model say this, too; may be repeated.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="What it continues for that, one per line: every second is measured on.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="A folder; the same search is not done twice.")] = Path("found"),
+    seed: int = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Find the latents that tell texts that express a concept from texts that do not, and write a page of them."""
+    concept_in, openings = _asked(name, (positive, negative), phrase, within), _openings(say, prompts)
+    dictionary, found = load_sae(sae), FeatureIndex.open(index) if index else None
+    if found is not None and len(found) != dictionary.d_sae:
+        raise ValueError(f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own")
+    if found is not None and found.about["autoencoder"] != digest(dictionary):
+        raise ValueError(f"{index} is an index of another autoencoder than {sae}: give its own")
+    loaded = opened(model)
+    if found is not None and found.about["fingerprint"] != loaded.fingerprint:
+        raise ValueError(f"{index} is an index of {found.about['model']}, not of {loaded.name}: give its own")
+    concept = concept_in(loaded)
+    unit = by_token if any(concept.mentions) else by_text
+    key = _key(loaded, dictionary, concept, seed, found, say or [], openings)
+    if not _there(out, key):
+        typer.echo(
+            f"searching {dictionary.d_sae:,} latents at {dictionary.site} for '{concept.name}', by {_size(concept)}"
+        )
+        typer.echo(f"this takes {spelt(_seconds(dictionary, loaded, concept))}")
+        result = search(dictionary, loaded, concept, unit=unit, seed=seed, progress=not quiet)
+        out.mkdir(parents=True, exist_ok=True)
+        concept_page(out / PAGE, result, found, Describer(found) if found else str)
+        if result.best.direction is not None:
+            result.best.direction.save(out / DIRECTION)
+        said = str(result)
+        if say:
+            said += "\n" + _turned_up(loaded, dictionary, result, openings, Names(tuple(say)), out / EFFECT, quiet)
+        (out / SAID).write_text(json.dumps({"of": key, "said": said}, indent=1) + "\n", encoding="utf-8")
+    else:
+        typer.echo(f"this search is in {out.resolve()} already")
+    typer.echo(json.loads((out / SAID).read_text(encoding="utf-8"))["said"])
+    if (out / DIRECTION).exists():
+        typer.echo(f"direction of the best latent: {(out / DIRECTION).resolve()}")
+    if (out / EFFECT).exists():
+        typer.echo(f"direction that makes it say so: {(out / EFFECT).resolve()}")
+    typer.echo(f"page: {(out / PAGE).resolve()}")
+
+
+def _asked(
+    name: str | None, labelled: tuple[Path | None, Path | None], phrase: list[str] | None, within: Path | None
+) -> Callable[[Model], Concept]:
+    """How to make the concept once the model is there: which of the two ways was asked for is told before."""
+    match labelled, phrase, within:
+        case (None, None), [first, *_], Path() as file:
+            texts = lines(file)
+            return lambda model: concept_of(name or first, phrase or [], fitting(model, texts))
+        case (Path() as yes, Path() as no), None | [], None:
+            files = lines(yes), lines(no)
+            return lambda model: _labelled(model, name or "the concept", *files)
+    raise ValueError("say what to search for: either two files, POSITIVE and NEGATIVE, or --phrase WORDS and --in FILE")
+
+
+def _openings(say: list[str] | None, prompts: Path | None) -> list[str]:
+    """The prompts on which latents are turned up; none where nothing is to be said."""
+    if bool(say) != (prompts is not None):
+        raise ValueError("latents are chosen by what they make the model say with both --say WORDS and --prompts FILE")
+    openings = list(dict.fromkeys(lines(prompts))) if prompts else []
+    if prompts and len(openings) < 2:
+        raise ValueError(f"{prompts} holds {len(openings)} prompts: give at least two, to choose on and to measure on")
+    return openings
+
+
+def _turned_up(
+    model: Model, sae: SAE, result: SearchResult, openings: list[str], names: Names, file: Path, quiet: bool
+) -> str:
+    """Choose latents by their effect on every second prompt, keep their direction, say what it does on the others."""
+    drawn = Sampling(per_prompt=4, temperature=0.7)
+    best = by_effect(model, sae, likely(sae, result), openings[::2], names, sampling=drawn, progress=not quiet)
+    best.direction.save(file)
+    control = adding(best.direction).control(0)
+    random = replace(best.direction, vector=control.vector, source=control.source)
+    doses = [(best.direction, best.dose), (random, best.dose)]
+    there = effects(model, doses, openings[1::2], names, sampling=drawn)
+    chosen = f"turned up, on the {len(openings[::2])} prompts it was chosen on: {best}"
+    return "\n".join([chosen, *(f"on the {len(openings[1::2])} others: {effect}" for effect in there)])
+
+
+def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept:
+    """Texts that do and do not express it; one of both kinds has no label, nor have parts of one too long to read."""
+    read = set(fitting(model, [*yes, *no]))
+    long = next((text for text in (*yes, *no) if text not in read), None)
+    if long is not None:
+        raise ValueError(
+            f"the text {long[:60]!r}... is longer than the context of {model.name}: split it, and give the parts that "
+            "express the concept in POSITIVE and the others in NEGATIVE"
+        )
+    both = next((text for text in yes if text in set(no)), None)
+    if both is not None:
+        raise ValueError(f"the text {both[:60]!r} stands in POSITIVE and in NEGATIVE: leave it out of one")
+    return Concept(name, [*yes, *no], [True] * len(yes) + [False] * len(no))
+
+
+def _size(concept: Concept) -> str:
+    rows = "tokens" if any(concept.mentions) else "texts"
+    return f"{rows} of {len(concept.texts):,} texts, {sum(concept.labels):,} of which express it"
+
+
+def _seconds(sae: SAE, model: Model, concept: Concept) -> float:
+    """How long reading all texts will take, from some spread over them; ranking is quick beside it."""
+    some = list(concept.texts)[:: max(1, len(concept.texts) // TRIED)]
+    began = time.perf_counter()
+    read(sae, model, some)
+    return (time.perf_counter() - began) * len(concept.texts) / len(some) * 1.5
+
+
+def _key(
+    model: Model,
+    sae: SAE,
+    concept: Concept,
+    seed: int,
+    found: FeatureIndex | None,
+    say: list[str],
+    openings: list[str],
+) -> str:
+    """What makes two searches the same one."""
+    about = found.about if found else None
+    of = (digest(sae), *map(str, sae.sites), model.fingerprint, concept, seed, about, say, openings)
+    return hashlib.sha256(repr(of).encode()).hexdigest()
+
+
+def _there(out: Path, key: str) -> bool:
+    file = out / SAID
+    if not file.exists():
+        return False
+    if json.loads(file.read_text(encoding="utf-8")).get("of") != key:
+        raise ValueError(f"{out} holds another search: give another --out, or remove that one")
+    return True

@@ -1,0 +1,227 @@
+"""The command `interp steer`: one prompt without and with a dose, or a conversation in which both can be changed."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, final
+
+import typer
+
+from hooks import Direction, Model
+from hooks.errors import nearest
+from interp.commands.arguments import opened, spelt
+from interp.features.index.digest import digest
+from interp.sae import SAE
+from interp.sae import load as load_sae
+from interp.steering import Recipe, Steering, ablating, adding, clamping, setting, steer
+
+WAYS: dict[str, Callable[[Direction], Steering]] = {"add": adding, "set": setting, "ablate": ablating}
+HELP = """Write a prompt to see it continued without and with the dose; or
+  :dose NUMBER    another dose
+  :latent NUMBER  another latent of the autoencoder
+  :way NAME       clamp, add, set or ablate
+  :save FILE      the steering as a recipe of kilobytes (not for clamp, which needs the autoencoder)
+  :help, :quit"""
+
+
+def steer_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="What the model continues; without one, prompts are read line by line.")
+    ] = None,
+    dose: Annotated[
+        float | None,
+        typer.Option(
+            help="In units of the largest value in training, 4 if not given; with --way ablate the share of the "
+            "projection that is taken away, 1 if not given."
+        ),
+    ] = None,
+    direction: Annotated[Path | None, typer.Option(help="A saved direction.")] = None,
+    sae: Annotated[Path | None, typer.Option(help="A sparse autoencoder, one of whose latents is steered.")] = None,
+    latent: Annotated[int | None, typer.Option(help="That latent.")] = None,
+    way: Annotated[
+        str | None, typer.Option(help="clamp (if a latent is given), add, set or ablate; the first that fits.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 40,
+    temperature: float = 0.0,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="The transcript, a line of JSON for each exchange; it grows.")] = Path(
+        "steered.jsonl"
+    ),
+) -> None:
+    """Continue prompts without and with a steering, and say what was changed."""
+    if (direction is None) == (sae is None) or (sae is None) != (latent is None):
+        raise ValueError("say what to steer with: either --direction FILE, or --sae FOLDER and --latent NUMBER")
+    what = (
+        Direction.load(direction) if direction is not None else None,
+        load_sae(sae) if sae is not None else None,
+    )
+    chosen = _Chosen(*what, latent, way or ("add" if sae is None else "clamp"), dose)
+    chosen.steering()  # a wrong latent or way is told before the model is loaded
+    options = {"max_new_tokens": tokens, "temperature": temperature, "seed": seed}
+    talk = _Talk(opened(model), options, out)
+    if prompt is None:
+        _converse(talk, chosen)
+    else:
+        talk.exchange(chosen, prompt)
+    if out.exists():
+        typer.echo(f"transcript: {out.resolve()}")
+
+
+@final
+@dataclass
+class _Chosen:
+    """What is steered with at the moment."""
+
+    direction: Direction | None
+    sae: SAE | None
+    latent: int | None
+    way: str
+    given: float | None
+
+    @property
+    def dose(self) -> float:
+        """The dose given, or what suits the way."""
+        if self.given is not None:
+            return self.given
+        return 1.0 if self.way == "ablate" else 4.0
+
+    def steering(self) -> Steering:
+        """The way of steering."""
+        if self.way == "clamp" and self.sae is not None and self.latent is not None:
+            return clamping(self.sae, self.latent)
+        if self.way not in WAYS:
+            known = [*WAYS, *(["clamp"] if self.sae is not None else [])]
+            raise ValueError(
+                f"no way of steering here is called '{self.way}'; did you mean {nearest(self.way, known)}?"
+            )
+        return WAYS[self.way](self.vector())
+
+    def vector(self) -> Direction:
+        """Its direction."""
+        if self.sae is not None and self.latent is not None:
+            return self.sae.direction(self.latent)
+        assert self.direction is not None  # one of the two is given
+        return self.direction
+
+
+@final
+@dataclass
+class _Talk:
+    """A model that continues prompts, and the transcript of what it said."""
+
+    model: Model
+    options: dict[str, Any]
+    out: Path
+
+    def exchange(self, chosen: _Chosen, prompt: str) -> None:
+        """Continue a prompt both ways, unless the transcript has that exchange already, and print it."""
+        steering = chosen.steering()
+        asked = {"model": self.model.fingerprint, "steering": steering.source, "site": str(steering.site)}
+        asked |= {"dose": chosen.dose, "prompt": prompt, **self.options, "vector": _digest(steering)}
+        if chosen.way == "clamp" and chosen.sae is not None:
+            asked["autoencoder"] = digest(chosen.sae)
+        had = self._had(asked)
+        if had is None:
+            began = time.perf_counter()
+            plain = self.model.generate(prompt, **self.options)
+            typer.echo(
+                f"unsteered: {prompt}{plain}  (took {time.perf_counter() - began:.1f} s; the steered one as long)"
+            )
+            with steer(self.model, steering, chosen.dose) as receipt:
+                steered = self.model.generate(prompt, **self.options)
+            had = asked | {"unsteered": plain, "steered": steered, "receipt": str(receipt)}
+            self._keep(had)
+        else:
+            typer.echo(f"this exchange is in {self.out} already\nunsteered: {prompt}{had['unsteered']}")
+        typer.echo(f"dose {chosen.dose:g}: {prompt}{had['steered']}")
+        typer.echo(had["receipt"])
+
+    def _had(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        if not self.out.exists():
+            return None
+        said = [json.loads(line) for line in self.out.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return next((one for one in said if {name: one.get(name) for name in asked} == asked), None)
+
+    def _keep(self, said: dict[str, Any]) -> None:
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with self.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(said, ensure_ascii=False) + "\n")
+
+
+def _digest(steering: Steering) -> str:
+    """What tells vectors apart."""
+    return hashlib.sha256(steering.vector.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def _converse(talk: _Talk, chosen: _Chosen) -> None:
+    """Read prompts and orders until the input ends; a mistake is told and changes nothing."""
+    began = time.perf_counter()
+    talk.model.generate("A", max_new_tokens=2)
+    each = (time.perf_counter() - began) * talk.options["max_new_tokens"]  # two continuations, from one of two tokens
+    typer.echo(
+        f"{chosen.steering().source} at {chosen.steering().site}, dose {chosen.dose:g}; {spelt(each)} per prompt"
+    )
+    typer.echo(HELP)
+    while True:
+        typer.echo("> ", nl=False)
+        line = sys.stdin.readline()
+        if not line or line.strip() in (":quit", ":q"):
+            typer.echo()
+            return
+        if not line.strip():
+            continue
+        try:
+            _obey(talk, chosen, line.rstrip("\n"))
+        except (ValueError, LookupError, OSError, RuntimeError) as error:
+            typer.echo(f"error: {' '.join(str(error).split())}")
+
+
+def _obey(talk: _Talk, chosen: _Chosen, line: str) -> None:
+    if not line.startswith(":"):
+        return talk.exchange(chosen, line)
+    order, _, rest = line[1:].strip().partition(" ")
+    orders = {"dose": _dose, "latent": _latent, "way": _way, "save": _save, "help": lambda *_: typer.echo(HELP)}
+    if order not in orders:
+        known = [f":{name}" for name in (*orders, "quit")]
+        raise ValueError(f"no order is called ':{order}'; did you mean {nearest(f':{order}', known)}?")
+    return orders[order](chosen, rest.strip())
+
+
+def _dose(chosen: _Chosen, rest: str) -> None:
+    try:
+        dose = float(rest)
+        chosen.steering().dose(dose)
+    except ValueError:
+        raise ValueError(f"':dose {rest}' needs a finite number, such as :dose 2") from None
+    chosen.given = dose
+    typer.echo(f"dose {dose:g}, in units of {chosen.steering().unit}")
+
+
+def _latent(chosen: _Chosen, rest: str) -> None:
+    if chosen.sae is None or not rest.isdigit():
+        raise ValueError(f"':latent {rest}' needs a number, and a session begun with --sae FOLDER")
+    _try(chosen, _Chosen(None, chosen.sae, int(rest), chosen.way, chosen.given))
+
+
+def _way(chosen: _Chosen, rest: str) -> None:
+    _try(chosen, _Chosen(chosen.direction, chosen.sae, chosen.latent, rest, chosen.given))
+
+
+def _try(chosen: _Chosen, other: _Chosen) -> None:
+    """Take over what another choice has, once it is known to work."""
+    made = other.steering()
+    chosen.latent, chosen.way = other.latent, other.way
+    typer.echo(f"{made.source}, dose {chosen.dose:g}; a dose is in units of {made.unit}")
+
+
+def _save(chosen: _Chosen, rest: str) -> None:
+    if chosen.way not in WAYS or not rest:
+        raise ValueError("write :save FILE.safetensors, with :way add, set or ablate: clamping needs the autoencoder")
+    path = Path(rest)
+    Recipe(chosen.vector(), chosen.way, chosen.dose).save(path)
+    typer.echo(f"recipe: {path.resolve()}")

@@ -1,0 +1,1 @@
+"""What latents mean, in words: labels, explanations scored by prediction, hard negatives, a map of a dictionary."""

@@ -1,0 +1,116 @@
+"""A map of a dictionary: its decoder directions in the plane, near ones near."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.common.statistics import Estimate, bootstrap
+from interp.sae import SAE
+
+BLOCK = 1024  # rows whose distances to all others are held at once
+
+
+@final
+@dataclass(frozen=True)
+class DictionaryMap:
+    """Where latents stand in the plane, and how far to believe it.
+
+    `kept` is the share of a latent's `neighbours` nearest by cosine that are among its nearest in the plane, as a mean
+    over latents; `chance` is that share for places dealt out at random. Distances between far apart latents mean
+    nothing.
+    """
+
+    latents: tuple[int, ...]
+    xy: Float[Tensor, "latent 2"]
+    neighbours: int
+    kept: Estimate
+    chance: float
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.latents):,} latents in the plane; it keeps {self.kept.value:.0%} of the {self.neighbours} "
+            f"nearest neighbours ({self.kept.low:.0%} to {self.kept.high:.0%}; chance {self.chance:.1%})"
+        )
+
+
+def dictionary_map(
+    sae: SAE, latents: Sequence[int] | None = None, *, neighbours: int = 15, seed: int = 0
+) -> DictionaryMap:
+    """UMAP of the rows of W_dec by cosine distance (McInnes et al. 2018, arXiv:1802.03426), on one thread.
+
+    Places x, y minimise the cross entropy of the fuzzy neighbourhoods in the dictionary and in the plane. Same seed,
+    same map. `latents` are all of them unless given: leave out those that never fire.
+
+    Raises:
+        ImportError: umap-learn is not installed; `pip install 'interp-workbench[map]'` brings it.
+        IndexError: a latent that does not exist.
+        ValueError: one given twice, or not more than twice as many latents as neighbours.
+
+    Costs about three seconds per thousand latents, and ten to load the library.
+
+    Example:
+        ```python
+        drawn = dictionary_map(sae)
+        print(drawn.kept.value, "against", drawn.chance)
+        ```
+    """
+    chosen = list(range(sae.d_sae)) if latents is None else list(latents)
+    for latent in chosen:
+        if not 0 <= latent < sae.d_sae:
+            raise IndexError(f"latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}")
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f"a latent is given twice among {len(chosen)}: give each once")
+    if not 1 < neighbours < len(chosen) / 2:
+        raise ValueError(
+            f"{len(chosen)} latents and {neighbours} neighbours were given: give 2 neighbours at least, and more than "
+            "twice as many latents"
+        )
+    rows = sae.W_dec[chosen].detach().flatten(1).float().cpu()
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    xy = _placed(unit, neighbours, seed)
+    same = _share_kept(_nearest(unit, neighbours), _nearest(xy, neighbours))
+    kept = bootstrap(lambda drawn: drawn[0].mean().item(), [same])
+    return DictionaryMap(tuple(chosen), xy, neighbours, kept, neighbours / (len(chosen) - 1))
+
+
+def _placed(unit: Float[Tensor, "latent d_model"], neighbours: int, seed: int) -> Float[Tensor, "latent 2"]:
+    method = umap_class()(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
+    return torch.from_numpy(method.fit_transform(unit.numpy())).float()
+
+
+def umap_class() -> Any:
+    """UMAP's own class.
+
+    Raises:
+        ImportError: umap-learn is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)  # it would rather have TensorFlow as well
+            from umap import UMAP  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ImportError(
+            "a map of a dictionary needs the library umap-learn: pip install 'interp-workbench[map]'"
+        ) from None
+    return UMAP
+
+
+def _nearest(points: Float[Tensor, "latent *d"], k: int) -> Int[Tensor, "latent n"]:
+    """The k nearest others of each; for unit rows the nearest are those of largest cosine."""
+    found = []
+    for first in range(0, len(points), BLOCK):
+        distance = torch.cdist(points[first : first + BLOCK], points)
+        distance[:, first : first + BLOCK].fill_diagonal_(torch.inf)
+        found.append(distance.topk(k, largest=False).indices)
+    return torch.cat(found)
+
+
+def _share_kept(one: Int[Tensor, "latent n"], other: Int[Tensor, "latent n"]) -> Float[Tensor, "latent"]:
+    """For each row the share of its entries that are also in the other's."""
+    parts = zip(one.split(BLOCK), other.split(BLOCK), strict=True)
+    return torch.cat([(a[:, :, None] == b[:, None, :]).any(2).double().mean(1) for a, b in parts])

@@ -1,0 +1,175 @@
+"""Explanations of latents by a language model, each scored by whether it lets a reader predict the latent."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from interp.common.statistics import Estimate, share
+from interp.features.evidence import Example
+from interp.features.explain.llm import Ask
+from interp.features.index.catalogue import Record
+
+SHOWN = 15  # examples an explanation is made from
+STRONG = 0.5  # of the largest activation: tokens marked in examples
+REFUSED = re.compile(r"\b(i can(?:no|')t|i'm sorry|i am sorry|as an ai|unable to)\b", re.IGNORECASE)
+
+
+@final
+@dataclass(frozen=True)
+class Explained:
+    """What a language model says a latent means, and how well a reader of that predicts it.
+
+    `detection`: the share of texts sorted rightly into those the latent fires on and hard negatives. `fuzzing`: the
+    share of firing texts told apart by whether the marked tokens are the latent's. Each beside the same for an
+    explanation of another latent (`by_chance`), which says what the texts alone give away. 0.5 is guessing.
+    """
+
+    latent: int
+    text: str
+    detection: Estimate
+    fuzzing: Estimate
+    detection_by_chance: Estimate
+    fuzzing_by_chance: Estimate
+
+    def __str__(self) -> str:
+        return (
+            f"latent {self.latent}: {self.text}\n  detection {self.detection.value:.2f} (another latent's explanation "
+            f"{self.detection_by_chance.value:.2f}), fuzzing {self.fuzzing.value:.2f} "
+            f"({self.fuzzing_by_chance.value:.2f}), {self.detection.n} texts"
+        )
+
+
+def explained(ask: Ask, record: Record, negatives: Sequence[Example], other: str, *, seed: int = 0) -> Explained:
+    """Explain a latent from its top texts, and score that on its sampled ones (Paulo et al. 2024, arXiv:2410.13928).
+
+    `negatives` are texts on which the latent is off, best such as resemble those it fires on (`hard_negatives`);
+    `other` is the explanation of another latent. The texts explained from take no part in the scores.
+
+    Raises:
+        ValueError: no sampled text or no negative is left to score on, the model declines, or answers neither
+            yes nor no.
+
+    Cost: one request, and four for every text scored.
+
+    Example:
+        ```python
+        explained(Endpoint(url, name), record, hard_negatives(found, record), other="mentions of rivers")
+        ```
+    """
+    shown = record.evidence.examples[:SHOWN]
+    used = {e.text for e in shown}
+    positive = [e for e in record.sampled if e.text not in used]
+    n = min(len(positive), len(negatives))
+    if not n:
+        raise ValueError(
+            f"latent {record.latent} has {len(positive)} sampled texts beside its top {len(shown)} and "
+            f"{len(negatives)} negatives: index with more `sampled` than `top`, and give negatives"
+        )
+    rng = random.Random(seed)
+    positive, negative = rng.sample(positive, n), rng.sample(list(negatives), n)
+    text = explanation(ask, shown)
+    return Explained(
+        record.latent,
+        text,
+        detection(ask, text, positive, negative),
+        fuzzing(ask, text, positive, seed),
+        detection(ask, other, positive, negative),
+        fuzzing(ask, other, positive, seed),
+    )
+
+
+def explanation(ask: Ask, examples: Sequence[Example]) -> str:
+    """What a language model says texts have in common, whose strongly active tokens are marked.
+
+    Raises:
+        ValueError: no examples, or the model declines or says nothing.
+
+    Cost: one request.
+
+    Example:
+        ```python
+        explanation(ask, record.evidence.examples)
+        ```
+    """
+    if not examples:
+        raise ValueError("no examples were given to explain: the latent never fires on the texts indexed")
+    listed = "\n".join(f"{i}. {marked(e)}" for i, e in enumerate(examples, 1))
+    answer = ask(
+        "In each of these texts the words between << and >> make one feature of a language model fire. Say in one "
+        f"short phrase, and nothing else, what makes it fire.\n\n{listed}\n\nPhrase:"
+    )
+    if REFUSED.search(answer):
+        raise ValueError(f"the model declined to explain: {answer[:200]}")
+    if not answer.strip():
+        raise ValueError("a short phrase was asked for, and the answer is blank")
+    return answer.strip().splitlines()[0].strip()
+
+
+def detection(ask: Ask, text: str, positive: Sequence[Example], negative: Sequence[Example]) -> Estimate:
+    """The share of texts rightly said to hold, or not to hold, what an explanation says.
+
+    Example:
+        ```python
+        detection(ask, "mentions of bridges", firing, silent).value
+        ```
+    """
+    question = f"A feature fires on this: {text}\nDoes it fire anywhere in the text below? Answer yes or no.\n\n"
+    right = [_yes(ask(f"{question}{''.join(e.tokens)}\n\nAnswer:")) for e in positive]
+    right += [not _yes(ask(f"{question}{''.join(e.tokens)}\n\nAnswer:")) for e in negative]
+    return share(torch.tensor(right))
+
+
+def fuzzing(ask: Ask, text: str, positive: Sequence[Example], seed: int = 0) -> Estimate:
+    """The share of firing texts for which a reader tells the tokens that fire from as many that do not.
+
+    Texts of which every second has its marks moved to tokens where the latent is off.
+
+    Example:
+        ```python
+        fuzzing(ask, "mentions of bridges", firing).value
+        ```
+    """
+    rng = random.Random(seed)
+    question = (
+        f"A feature fires on this: {text}\nAre the words between << and >> below what it fires on? "
+        "Answer yes or no.\n\n"
+    )
+    right = []
+    for e in positive:
+        right.append(_yes(ask(f"{question}{marked(e)}\n\nAnswer:")))
+        right.append(not _yes(ask(f"{question}{marked(moved(e, rng))}\n\nAnswer:")))
+    return share(torch.tensor(right))
+
+
+def marked(example: Example) -> str:
+    """A text with the tokens that are at least half as active as its peak between << and >>.
+
+    Example:
+        >>> marked(Example(0, ("the", " fog"), (0.0, 2.0), 1))
+        'the<< fog>>'
+    """
+    pairs = zip(example.tokens, example.activations, strict=True)
+    parts = [f"<<{t}>>" if f > 0 and f >= STRONG * example.activation else t for t, f in pairs]
+    return "".join(parts).replace(">><<", "")
+
+
+def moved(example: Example, rng: random.Random) -> Example:
+    """The same text with its activations moved to tokens where the latent is off, as many as there is room for."""
+    off = [i for i, f in enumerate(example.activations) if f <= 0]
+    on = [f for f in example.activations if f > 0]
+    places = rng.sample(off, min(len(on), len(off)))
+    acts = [0.0] * len(example.tokens)
+    for place, f in zip(places, sorted(on, reverse=True), strict=False):
+        acts[place] = f
+    return Example(example.text, example.tokens, tuple(acts), max(range(len(acts)), key=acts.__getitem__))
+
+
+def _yes(answer: str) -> bool:
+    said = re.search(r"\b(yes|no)\b", answer, re.IGNORECASE)
+    if said is None:
+        raise ValueError(f"a yes or no was asked for, and the answer has neither: {answer[:200]!r}")
+    return said[0].lower() == "yes"

@@ -1,0 +1,163 @@
+"""An index on disk: `latents.parquet`, `examples.parquet` and `coactivation.parquet`, each sorted by latent."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hooks import Model
+from hooks.pieces import piece
+from interp.features.evidence import PROMOTED, RESIDUAL
+from interp.features.index.accumulator import Gathered
+from interp.features.index.top_examples import Kept
+from interp.features.logits import logit_effects
+from interp.sae import SAE
+
+TABLES = ("latents", "examples", "coactivation")
+BLOCK = 256  # latents written at once
+WORDS = 20  # tokens by activation mass
+
+
+def write_tables(folder: Path, gathered: Gathered, sae: SAE, model: Model) -> None:
+    """Write the three tables, block by block, so that memory stays that of a block.
+
+    Example:
+        ```python
+        write_tables(folder, gathered, sae, model)
+        ```
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    said = _words(model)
+    for name, rows in (("latents", _latents), ("examples", _examples), ("coactivation", _partners)):
+        writer = None
+        for start in range(0, sae.d_sae, BLOCK):
+            block = range(start, min(start + BLOCK, sae.d_sae))
+            table = pa.Table.from_pylist(list(rows(block, gathered, sae, model, said)), schema=_schema(name))
+            writer = writer or parquet.ParquetWriter(folder / f"{name}.parquet", table.schema)
+            writer.write_table(table)
+        if writer:
+            writer.close()
+
+
+def _words(model: Model) -> Any:
+    @cache
+    def word(token: int) -> str:
+        return piece(model.tokenizer, token)
+
+    return word
+
+
+def _latents(block: range, gathered: Gathered, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:
+    tally = gathered.tally
+    effect = _promoted(sae, model, block) if sae.sites[-1].name in RESIDUAL else None
+    for row, i in enumerate(block):
+        fired, total = int(tally.fired[i]), float(tally.total[i])
+        tokens, mass = gathered.tokens.of(i)
+        yield {
+            "latent": i,
+            "fired": fired,
+            "firing_rate": fired / tally.tokens,
+            "mean": total / max(1, fired),
+            "second_moment": float(tally.squares[i]) / max(1, fired),
+            "largest": float(tally.largest[i]),
+            "counts": tally.counts[i].tolist(),
+            "top": float(tally.top[i]),
+            "positions": tally.positions[i].tolist(),
+            "tokens": [word(t) for t in tokens[:WORDS].tolist()],
+            "token_mass": (mass[:WORDS] / max(total, 1e-300)).tolist(),
+            "token_slack": float(gathered.tokens.slack[i]) / max(total, 1e-300),
+            "partner_slack": _partner_slack(gathered, i),
+            **{name: [] if effect is None else list(effect[row][name]) for name in _EFFECT},
+        } | ({} if effect is None else {n: [word(t) for t in effect[row][n]] for n in ("promoted", "suppressed")})
+
+
+_EFFECT = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
+
+
+def _promoted(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]]:
+    logits = logit_effects(model, sae.W_dec[block.start : block.stop].detach())
+    up, down = (logits.topk(PROMOTED, largest=largest) for largest in (True, False))
+    parts = (part.tolist() for part in (up.indices, up.values, down.indices, down.values))
+    return [dict(zip(_EFFECT, four, strict=True)) for four in zip(*parts, strict=True)]
+
+
+def _examples(block: range, gathered: Gathered, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+    for i in block:
+        for kind, kept in (("top", gathered.top), ("sampled", gathered.sampled)):
+            yield from _kept(i, kind, kept, word)
+
+
+def _kept(latent: int, kind: str, kept: Kept, word: Any) -> Iterator[dict[str, Any]]:
+    used = (kept.text[latent] >= 0).nonzero().flatten()
+    by_text = used[kept.text[latent][used].argsort()]
+    falling = by_text[kept.value[latent][by_text].argsort(descending=True, stable=True)].tolist()
+    for rank, slot in enumerate(falling):
+        ids, acts = kept.ids[latent, slot], kept.acts[latent, slot]
+        inside = ids >= 0
+        yield {
+            "latent": latent,
+            "kind": kind,
+            "rank": rank,
+            "text": int(kept.text[latent, slot]),
+            "peak": int(inside[: len(ids) // 2].sum()),
+            "tokens": [word(int(t)) for t in ids[inside]],
+            "activations": acts[inside].tolist(),
+        }
+
+
+def _partner_slack(gathered: Gathered, i: int) -> float:
+    """By how much a Jaccard index of a latent can be too small: its count by the slack, and what is either so too."""
+    others, together = gathered.partners.of(i)
+    either = (gathered.paired[i] + gathered.paired[others]).double() - together
+    slack = gathered.partners.slack[i]
+    too_small = (together + slack) / (either - slack).clamp(min=1) - together / either.clamp(min=1)
+    return float(too_small.clamp(max=1).max()) if len(others) else 0.0
+
+
+def _partners(block: range, gathered: Gathered, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+    for i in block:
+        others, counts = gathered.partners.of(i)
+        for other, together in zip(others.tolist(), counts.tolist(), strict=True):
+            either = int(gathered.paired[i] + gathered.paired[other]) - together
+            yield {"latent": i, "other": other, "together": together, "jaccard": together / max(1.0, either)}
+
+
+def _schema(name: str) -> Any:
+    import pyarrow as pa
+
+    words, numbers = pa.list_(pa.string()), pa.list_(pa.float32())
+    of = {
+        "latents": {
+            "latent": pa.int32(),
+            "fired": pa.int64(),
+            **dict.fromkeys(("firing_rate", "mean", "second_moment", "largest", "top"), pa.float64()),
+            "counts": pa.list_(pa.int64()),
+            "positions": pa.list_(pa.int64()),
+            "tokens": words,
+            "token_mass": numbers,
+            "token_slack": pa.float64(),
+            "partner_slack": pa.float64(),
+            "promoted": words,
+            "promoted_logits": numbers,
+            "suppressed": words,
+            "suppressed_logits": numbers,
+        },
+        "examples": {
+            "latent": pa.int32(),
+            "kind": pa.string(),
+            "rank": pa.int32(),
+            "text": pa.int64(),
+            "peak": pa.int32(),
+            "tokens": words,
+            "activations": numbers,
+        },
+        "coactivation": {
+            "latent": pa.int32(),
+            "other": pa.int32(),
+            "together": pa.float64(),
+            "jaccard": pa.float64(),
+        },
+    }
+    return pa.schema(list(of[name].items()))

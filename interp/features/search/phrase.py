@@ -1,0 +1,42 @@
+"""A concept given by a word or phrase: its contexts found in texts, against texts without it."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from interp.common.texts import listed
+from interp.features.search.concept import Concept, Mention
+
+
+def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], texts: Sequence[str]) -> Concept:
+    """The concept of a phrase in its forms: texts that hold any of them, as whole words in any case, and the others.
+
+    `forms` are spellings, or spellings by kind, such as {"name": ["Golden Gate Bridge"], "alias": ["the Gate"]}; the
+    kinds become the forms of the mentions. Of overlapping spellings the longest counts.
+
+    Raises:
+        ValueError: no form, a blank one, a string for a list, or texts that all hold one, or none.
+
+    Example:
+        >>> concept_of("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions
+        ((Mention(start=0, end=3, form=''),), ())
+    """
+    kinds = forms if isinstance(forms, Mapping) else {"": forms}
+    if any(isinstance(some, str) for some in kinds.values()):
+        raise ValueError(f"the forms of '{name}' are {forms!r}: give a list of spellings, not a string")
+    spelt = [(" ".join(form.split()), kind) for kind, some in kinds.items() for form in some]
+    if not spelt or not all(form for form, _ in spelt):
+        raise ValueError(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
+    spelt.sort(key=lambda one: -len(one[0]))
+    either = "|".join("(" + r"\s+".join(map(re.escape, form.split())) + ")" for form, _ in spelt)
+    pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
+    unique = list(dict.fromkeys(listed(texts)))
+    mentions = [
+        [Mention(m.start(), m.end(), spelt[(m.lastindex or 1) - 1][1]) for m in pattern.finditer(text)]
+        for text in unique
+    ]
+    held = sum(map(bool, mentions))
+    if held in (0, len(unique)):
+        raise ValueError(
+            f"{held} of {len(unique)} texts hold '{name}' in any of its forms: give texts that do and texts that do not"
+        )
+    return Concept(name, unique, [bool(m) for m in mentions], mentions)

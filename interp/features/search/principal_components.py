@@ -1,0 +1,44 @@
+"""The principal component that detects a concept best: what the data's own axes offer, found without labels."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooks import Direction, Site
+from interp.features.search.score import Bench, Score
+from probes import best_threshold, detection
+
+COMPONENTS = 10
+ROWS = 20_000  # tokens from which components are found
+
+
+def component_score(
+    x: Float[Tensor, "n d_model"], token_half: Bool[Tensor, "n"], bench: Bench, site: Site, fingerprint: str
+) -> Score:
+    """The best of the first ten components and their opposites, chosen as latents are.
+
+    x - mean = U S V^T on the tokens of the searched half; the scores are (x - mean) . v_j or their negatives, taken
+    to rows as a latent's are, and the one with the highest F1 on the searched half is reported on the other.
+
+    Example:
+        ```python
+        component_score(reading.x, half[reading.text], bench, site, model.fingerprint)
+        ```
+    """
+    rows = x[token_half].double()
+    rows = rows[:: max(1, len(rows) // ROWS)]
+    mean = rows.mean(0)
+    V = torch.linalg.svd(rows - mean, full_matrices=False).Vh[:COMPONENTS]
+    y, searched, best = bench.rows.y, bench.searched, None
+    for number, v in enumerate(V, 1):
+        for sign in (1, -1):
+            pooled = bench.rows.pooled((x.double() - mean) @ (sign * v))
+            threshold = best_threshold(pooled[searched], y[searched])
+            f1 = detection(pooled[searched], y[searched], threshold).f1
+            if best is None or f1 > best[0]:
+                best = (f1, number, sign * v, pooled, threshold)
+    assert best is not None  # there is at least one component
+    _, number, v, pooled, threshold = best
+    reach = float(((rows - mean) @ v).max())
+    direction = Direction(v.to(x.dtype), site, f"principal component {number}", reach, fingerprint)
+    return bench.score(f"PCA, component {number}", pooled, threshold, None, direction)

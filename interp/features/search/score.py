@@ -1,0 +1,130 @@
+"""The score of one detector on the half it was not chosen on, with its bootstrap interval."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooks import Direction
+from interp.common.statistics import mean_share
+from interp.features.search.concept import Concept
+from interp.features.search.ranking import Ranking
+from interp.features.search.rows import Rows, exchanges
+from probes import Detection, detection
+
+RESAMPLES = 1000
+
+
+@final
+@dataclass(frozen=True)
+class Score:
+    """How well one detector finds the concept on the half it was not chosen on.
+
+    `held_out` has its threshold (chosen on the searched half), precision, recall, F1 and AUROC; `interval` is the
+    95 % bootstrap interval of that F1 over groups, widened by Wilson's where precision or recall is all or none, which
+    no draw of the groups changes; `recall_by_form` the share found of each form of mention.
+    `latent` is None for a probe, `direction` None for a latent whose autoencoder does not know its maximum.
+    """
+
+    name: str
+    latent: int | None
+    direction: Direction | None
+    searched_f1: float
+    held_out: Detection
+    interval: tuple[float, float]
+    recall_by_form: dict[str, float]
+
+    def __str__(self) -> str:
+        d, (low, high) = self.held_out, self.interval
+        forms = "".join(f", {form} {recall:.2f}" for form, recall in self.recall_by_form.items())
+        return (
+            f"{self.name:<20} F1 {d.f1:.3f} [{low:.3f}, {high:.3f}], precision {d.precision:.3f}, "
+            f"recall {d.recall:.3f}{forms}, AUROC {d.auroc:.3f}"
+        )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The labelled rows of a concept; `half` is True on those to search and False on those to report on."""
+
+    concept: Concept
+    rows: Rows
+    half: Bool[Tensor, "n"]
+    seed: int
+
+    @property
+    def searched(self) -> Bool[Tensor, "n"]:
+        """The rows on which latents are ranked and thresholds chosen."""
+        return self.half & ~self.rows.apart
+
+    @property
+    def reported(self) -> Bool[Tensor, "n"]:
+        """The rows on which what was chosen is measured."""
+        return ~self.half & ~self.rows.apart
+
+    def counts(self, kept: Bool[Tensor, "n"]) -> tuple[int, int]:
+        """How many rows are kept, and how many of them are positive."""
+        return int(kept.sum()), int(self.rows.y[kept].sum())
+
+    def score(
+        self, name: str, scores: Float[Tensor, "n"], threshold: float, latent: int | None, direction: Direction | None
+    ) -> Score:
+        """Measure a detector that has one score per row and a threshold chosen on the searched half."""
+        y, searched, reported, other_half = self.rows.y, self.searched, self.reported, ~self.half
+        found = scores > threshold
+        return Score(
+            name=name,
+            latent=latent,
+            direction=direction,
+            searched_f1=detection(scores[searched], y[searched], threshold).f1,
+            held_out=detection(scores[reported], y[reported], threshold),
+            interval=self._interval(found),
+            recall_by_form={
+                form: float(found[at][other_half[at]].double().mean())
+                for form, at in self.rows.forms.items()
+                if bool(other_half[at].any())
+            },
+        )
+
+    def null(self, ranking: Ranking, permutations: int) -> Float[Tensor, "n"]:
+        """The highest F1 of any latent on the searched half, for labels exchanged at random again and again."""
+        generator = torch.Generator().manual_seed(self.seed)
+        searched = self.searched
+        drawn = exchanges(self.rows, self.half, permutations, generator)
+        return torch.tensor([ranking.highest(y, int(y[searched].sum())) for y in drawn])
+
+    def _interval(self, found: Bool[Tensor, "n"]) -> tuple[float, float]:
+        """Middle 95 % of F1 when the groups of the reported half are drawn anew, with replacement."""
+        names = {group: i for i, group in enumerate(dict.fromkeys(self.concept.groups))}
+        of_text = torch.tensor([names[group] for group in self.concept.groups])
+        kept = self.reported
+        groups, group = of_text[self.rows.text[kept]].unique(return_inverse=True)
+        y, found = self.rows.y[kept], found[kept]
+        counts = torch.stack([y & found, found, y], 1).double()  # F1 = 2 TP / (detected + positive)
+        totals = counts.new_zeros(len(groups), 3).index_add_(0, group, counts)
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randint(len(groups), (RESAMPLES, len(groups)), generator=generator)
+        times = torch.zeros(RESAMPLES, len(groups), dtype=torch.float64)
+        hits, detected, positive = (times.scatter_add_(1, drawn, torch.ones_like(times)) @ totals).T
+        low, high = (2 * hits / (detected + positive).clamp(min=1)).quantile(torch.tensor([0.025, 0.975]).double())
+        precision, recall = (_of_groups(totals[:, 0], totals[:, column]) for column in (1, 2))
+        least, most = (_f1(*(ends[i] for ends in (precision, recall))) for i in (0, 1))
+        return min(float(low), least), max(float(high), most)
+
+
+def _of_groups(hits: Float[Tensor, "n"], of: Float[Tensor, "n"]) -> tuple[float, float]:
+    """The share of hits, twice; where it is all or none, with the far end of Wilson's interval over the groups."""
+    among = of > 0
+    if not bool(among.any()):
+        return 0.0, 1.0
+    share = float(hits.sum() / of.sum())
+    if 0 < share < 1:
+        return share, share
+    ends = mean_share(hits[among] / of[among])
+    return ends.low, ends.high
+
+
+def _f1(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

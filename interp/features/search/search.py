@@ -1,0 +1,199 @@
+"""Search by concept: which latent expresses it best, and should it be believed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooks import Direction, Model, Site
+from interp.features.reading import Reading, coded, read, site_in
+from interp.features.search.concept import Concept, halves
+from interp.features.search.group import Group, covering
+from interp.features.search.principal_components import component_score
+from interp.features.search.ranking import Entries, Ranking, entries_of
+from interp.features.search.rows import Unit, by_text, token_labels
+from interp.features.search.score import Bench, Score
+from interp.features.search.stability import Stability, split_half
+from interp.sae import SAE
+from probes import DifferenceOfMeans, Logistic, best_threshold
+
+GROUP = 3  # latents at most that may cover a concept together
+
+
+@final
+@dataclass(frozen=True)
+class SearchResult:
+    """The latents that express a concept best, in the order of their F1 on the searched half, beside probes.
+
+    `p_value` is the chance of a best latent as good as this on the searched half, were the labels exchanged at
+    random and all latents searched again; `null_f1` holds the best F1 of each of those searches. `searched` and
+    `reported` count the rows of each half: all, and positive. `group` is up to three latents that do better together,
+    if any do; `stability` says what searching the other half would have found.
+    """
+
+    concept: str
+    unit: str
+    site: Site
+    latents: tuple[Score, ...]
+    baselines: tuple[Score, ...]
+    p_value: float
+    null_f1: Float[Tensor, "n"]
+    searched: tuple[int, int]
+    reported: tuple[int, int]
+    group: Group | None = None
+    stability: Stability | None = None
+
+    @property
+    def best(self) -> Score:
+        """The latent that was best on the searched half."""
+        return self.latents[0]
+
+    def __str__(self) -> str:
+        head = (
+            f"'{self.concept}' at {self.site}, by {self.unit}: searched on {self.searched[0]:,} rows "
+            f"({self.searched[1]:,} positive), reported on {self.reported[0]:,} ({self.reported[1]:,} positive)"
+        )
+        tail = (
+            f"best latent against {len(self.null_f1)} searches with exchanged labels: p = {self.p_value:.3f} "
+            f"(searched F1 {self.best.searched_f1:.3f}, theirs at most {float(self.null_f1.max()):.3f})"
+        )
+        more = [str(part) for part in (self.group, self.stability) if part is not None]
+        return "\n".join([head, *map(str, self.latents), *map(str, self.baselines), *more, tail])
+
+
+def search(
+    sae: SAE,
+    model: Model,
+    concept: Concept,
+    *,
+    unit: Unit = by_text,
+    top: int = 10,
+    permutations: int = 200,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> SearchResult:
+    """Rank all latents by F1 on one half of a concept's texts, and report the best on the other half.
+
+    The halves share no group. Each latent's threshold is the one with the highest F1 on the searched half. A row is a
+    text, scored by its highest token, or with `unit=by_token` a token. Beside the latents, a difference of means and
+    a logistic probe are fitted to the searched half's tokens (the last token of each mention against all others, or
+    every token with its text's label where there are no mentions) and then treated the same, as is the best of the
+    first ten principal components.
+
+    Costs one forward pass per text up to the autoencoder's site.
+
+    Raises:
+        ValueError: the autoencoder belongs to another model, or the concept leaves a half without one of its labels.
+
+    Example:
+        ```python
+        found = search(sae, model, Concept("Golden Gate Bridge", texts, labels, mentions))
+        print(found)                               # the ranking, with its controls
+        bridge = found.best.direction
+        ```
+    """
+    (found,) = search_many(
+        [sae],
+        model,
+        concept,
+        unit=unit,
+        top=top,
+        permutations=permutations,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return found
+
+
+def search_many(
+    saes: Sequence[SAE],
+    model: Model,
+    concept: Concept,
+    *,
+    unit: Unit = by_text,
+    top: int = 10,
+    permutations: int = 200,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> tuple[SearchResult, ...]:
+    """The same search in several autoencoders of one site, on the same halves, from one reading of the texts.
+
+    Costs what one search does, and an encoding of every token for each further autoencoder.
+
+    Raises:
+        ValueError: no autoencoders, or autoencoders that read at different sites; otherwise as `search`.
+
+    Example:
+        ```python
+        [found.best.held_out.f1 for found in search_many(seeds, model, concept)]
+        ```
+    """
+    if top < 1 or permutations < 1:
+        raise ValueError(f"top is {top} and permutations {permutations}; both must be at least 1.")
+    sites = sorted({str(site_in(sae, model)) for sae in saes})
+    if len(sites) != 1:
+        raise ValueError(f"the {len(saes)} autoencoders read at {sites or 'no site'}: give at least one, all of a site")
+    half = halves(concept, seed)
+    reading = read(saes[0], model, concept.texts, batch_size=batch_size, progress=progress)
+    rows = unit(reading, concept)
+    bench = Bench(concept, rows, half[rows.text], seed)
+    baselines = _baselines(saes[0], model, reading, bench, half[reading.text])
+    readings = (reading if sae is saes[0] else coded(sae, reading) for sae in saes)
+    return tuple(
+        _ranked(sae, entries_of(coded_so, rows), bench, baselines, (top, permutations))
+        for sae, coded_so in zip(saes, readings, strict=True)
+    )
+
+
+def _ranked(
+    sae: SAE, entries: Entries, bench: Bench, baselines: tuple[Score, ...], sizes: tuple[int, int]
+) -> SearchResult:
+    """The latents of one autoencoder in their order, with the null of searching them all."""
+    (top, permutations), y = sizes, bench.rows.y
+    ranking = Ranking(entries.at(bench.searched), sae.d_sae)
+    f1, threshold = ranking.best(y, bench.counts(bench.searched)[1])
+    null = bench.null(ranking, permutations)
+    latents = [
+        bench.score(f"latent {i}", entries.column(i, len(y)), float(threshold[i]), i, _direction(sae, i))
+        for i in f1.argsort(descending=True, stable=True)[:top].tolist()
+    ]
+    assert sae.site is not None  # checked before anything was read
+    return SearchResult(
+        concept=bench.concept.name,
+        unit=bench.rows.unit,
+        site=sae.site,
+        latents=tuple(latents),
+        group=covering(sae, bench, entries, (f1, threshold), GROUP),
+        stability=split_half(f1, Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[0]),
+        baselines=baselines,
+        p_value=(1 + int((null >= f1.max()).sum())) / (1 + permutations),
+        null_f1=null,
+        searched=bench.counts(bench.searched),
+        reported=bench.counts(bench.reported),
+    )
+
+
+def _other(bench: Bench) -> tuple[Bool[Tensor, "n"], int]:
+    return bench.rows.y, bench.counts(bench.reported)[1]
+
+
+def _direction(sae: SAE, latent: int) -> Direction | None:
+    return sae.direction(latent) if float(sae.max_activation[latent]) > 0 else None
+
+
+def _baselines(sae: SAE, model: Model, reading: Reading, bench: Bench, half: Bool[Tensor, "n"]) -> tuple[Score, ...]:
+    """Two probes fitted to the tokens of the searched half, and a principal component, scored as the latents are."""
+    labels = token_labels(reading, bench.concept)
+    fitted = half & labels.counts & ~labels.apart
+    scores = []
+    for probe in (DifferenceOfMeans(), Logistic()):
+        pooled = bench.rows.pooled(probe.fit(reading.x[fitted], labels.y[fitted]).decision_function(reading.x))
+        threshold = best_threshold(pooled[bench.searched], bench.rows.y[bench.searched])
+        direction = probe.direction(site_in(sae, model), model.fingerprint)
+        scores.append(bench.score(probe.name, pooled, threshold, None, direction))
+    return (*scores, component_score(reading.x, half, bench, site_in(sae, model), model.fingerprint))

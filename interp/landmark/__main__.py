@@ -1,5 +1,0 @@
-"""`python -m interp.landmark`: the commands of the bundled model."""
-
-from interp.landmark.commands import app
-
-app()

@@ -1,0 +1,94 @@
+"""Where a fact is looked up: the mean key and mean output of a feed-forward layer at one token, over contexts."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Model, Site, capture
+from hooks.site import mlp_act, mlp_out
+from interp.memory.editing.value_search import Statements, end_of
+from interp.memory.facts.fact import Fact, last_token_before
+
+BATCH = 16
+Facts = Fact | Sequence[Fact]
+
+
+def listed(facts: Facts) -> tuple[Fact, ...]:
+    """One fact or several, as a tuple.
+
+    Raises:
+        ValueError: no facts, or two that give one prompt different objects.
+    """
+    several = (facts,) if isinstance(facts, Fact) else tuple(facts)
+    if not several:
+        raise ValueError("no facts were given to edit: give at least one Fact")
+    said: dict[str, str] = {}
+    for fact in several:
+        if said.setdefault(fact.text, fact.new) != fact.new:
+            raise ValueError(f"{fact.text!r} is to be both {said[fact.text]!r} and {fact.new!r}: give one of them")
+    return several
+
+
+def means_at(
+    model: Model, facts: Sequence[Fact], contexts: Sequence[str], sites: Sequence[Site], token: str
+) -> list[Float[Tensor, "example *d"]]:
+    """The mean of each site at the token to edit, over the contexts, fact by fact.
+
+    Raises:
+        ValueError: no contexts.
+
+    Cost: one forward pass over facts × contexts, up to the last site.
+    """
+    if not contexts:
+        raise ValueError('0 contexts were given: give at least one, "" for none')
+    found: list[list[Tensor]] = [[] for _ in sites]
+    for i in range(0, len(facts), BATCH):
+        part = [(context, fact) for fact in facts[i : i + BATCH] for context in contexts]
+        acts = capture(model, [context + fact.text for context, fact in part], sites)
+        ends = [end_of(token, fact, context) for context, fact in part]
+        for values, site in zip(found, sites, strict=True):
+            values.append(acts.flat(site, last_token_before(ends)).float().unflatten(0, (-1, len(contexts))).mean(1))
+    return [torch.cat(values) for values in found]
+
+
+@torch.no_grad()
+def keys_and_values(
+    model: Model, facts: Sequence[Fact], contexts: Sequence[str], layer: int, token: str
+) -> tuple[Float[Tensor, "example d_mlp"], Float[Tensor, "example d_model"]]:
+    """K and V = W K + b: mean keys of a layer at the token to edit, over the contexts, and what is written there.
+
+    Cost: one forward pass over facts × contexts, up to the layer.
+    """
+    (k,) = means_at(model, facts, contexts, [mlp_act[layer]], token)
+    return k, model.mlp_output(layer)(k.to(model.dtype)).float()
+
+
+@torch.no_grad()
+def looked_up(model: Model, said: Statements, sites: Sequence[Site]) -> list[Float[Tensor, "example *d"]]:
+    """Each site at the edited token, text by text.
+
+    Cost: one forward pass over the texts, up to the last site.
+    """
+    acts = capture(model, said.tokens, sites, batch_size=len(said.tokens))
+    return [acts.flat(site, said.at).float() for site in sites]
+
+
+@torch.no_grad()
+def checked_output(model: Model, said: Statements, layer: int) -> None:
+    """Check that what a layer adds to the stream is what its output projection writes.
+
+    Raises:
+        ValueError: the layer's output is not W k + b, so that changing W would not change it by δ.
+
+    Cost: one forward pass over the texts, up to the layer.
+    """
+    k, v = looked_up(model, said, [mlp_act[layer], mlp_out[layer]])
+    off = float((model.mlp_output(layer)(k.to(model.dtype)) - v).norm() / v.norm())
+    if not off < 2 * torch.finfo(model.dtype).eps ** 0.5:
+        raise ValueError(
+            f"mlp_out.{layer} of {model.name} differs by {off:.1%} from what its output projection gives (it is "
+            "normalised or scaled behind it), so a change of that weight is not a change of what the layer adds: "
+            "take rome, emmet or grace, which search what the projection writes"
+        )

@@ -1,0 +1,40 @@
+"""Edits for good: a Hugging Face folder whose weights hold them, which plain transformers loads."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from hooks import Model
+from interp.memory.editing.edit import Edit
+
+
+def merge(model: Model, edits: Sequence[Edit], folder: Path) -> None:
+    """Write the model with these edits in its weights, and its tokenizer; the model itself is left as it is.
+
+    Raises:
+        ValueError: no edits, an edit that changes no weight, or one of another model; a folder that holds something.
+
+    Warns:
+        UserWarning: edits that conflict, as `conflicts` says.
+
+    ```python
+    merge(model, [edit], Path("edited"))
+    transformers.AutoModelForCausalLM.from_pretrained("edited")
+    ```
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already and is no empty folder: name one to be made")
+    if not edits:
+        raise ValueError("no edits were given to merge: give at least one")
+    for edit in edits:
+        if len(edit.weights) < len(edit.updates) or not edit.updates:
+            raise ValueError(f"an edit by {edit.method} changes no weight, so it cannot be merged: take rome or memit")
+    with ExitStack() as stack:
+        for edit in edits:
+            stack.enter_context(edit.applied(model))
+        model.hf.save_pretrained(folder)
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(folder)
+    rights = (folder / "config.json").stat().st_mode
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(rights)  # safetensors writes for its owner alone

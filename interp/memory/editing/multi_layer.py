@@ -1,0 +1,170 @@
+"""What the editors of several layers share: targets behind the last layer, and residuals written layer by layer."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from hooks import Model, Site
+from hooks.site import mlp_act
+from interp.memory.editing.change import LowRank, even_weights, least_change, leverage
+from interp.memory.editing.checks import all_reached
+from interp.memory.editing.contexts import Preserve, preserved
+from interp.memory.editing.covariance import Covariance
+from interp.memory.editing.edit import Edit
+from interp.memory.editing.keys import checked_output, looked_up
+from interp.memory.editing.placement import Place
+from interp.memory.editing.prefix_cache import Where
+from interp.memory.editing.value_search import (
+    TOKENS,
+    Found,
+    Objective,
+    Search,
+    Statements,
+    likely_and_near,
+    search_value,
+    statements,
+)
+from interp.memory.facts.fact import Fact
+
+Group = tuple[Fact, ...]
+Metric = Callable[[Covariance, Float[Tensor, "n d_mlp"]], Float[Tensor, "n d_mlp"]]
+"""The keys as the change of a layer reads them: K C⁻¹ where usual keys are spared, K P where all but a space is."""
+
+MANY = 20
+CROWD = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What is known when one layer is to be changed.
+
+    Attributes:
+        covariance: of the layer.
+        k: the groups' mean keys, with the changes of earlier layers in place.
+        residual: what is still missing at the target site, δ less what earlier layers added to the mean there.
+        left: how many layers are left to write it, this one included.
+    """
+
+    covariance: Covariance
+    k: Float[Tensor, "n d_mlp"]
+    residual: Float[Tensor, "n d_model"]
+    left: int
+
+
+def sparing(n: int) -> Search:
+    """The search for one of `n` keys that are written together, whose δ is to be the shorter the more there are.
+
+    What is written at one key is read a little at all others, in proportion to ‖δ‖, so that each fact is disturbed by
+    all the rest: decay = n / 100, at least the usual and at most 1.
+    """
+    return Search(decay=min(1.0, max(Search.decay, n / CROWD)))
+
+
+def above_zero(ridge: float) -> float:
+    """The ridge, if it is one.
+
+    Raises:
+        ValueError: a ridge not above 0.
+    """
+    if not ridge > 0:
+        raise ValueError(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
+    return ridge
+
+
+def ridged(here: Layer, ridge: float, parts: float | int) -> LowRank:
+    """ΔW = (λC + KᵀK)⁻¹ Kᵀ R / parts, λ being the ridge times the mean k̄ᵀ C⁻¹ k̄ of the facts."""
+    inverse = here.covariance.solve(here.k)
+    key = least_change(here.k, inverse, ridge * leverage(here.k, inverse))
+    return LowRank(here.covariance.layer, key, here.residual / parts, here.k)
+
+
+def grouped(facts: Sequence[Fact], token: str, told: Sequence[Fact] = ()) -> tuple[Group, ...]:
+    """Facts that are written at one key, together: at the subject's last token all those of one subject.
+
+    Args:
+        facts: what to edit.
+        token: where it is written.
+        told: facts edited before; those of a subject that is edited again are stated again with it.
+    """
+    if token != TOKENS[0]:
+        return tuple((fact,) for fact in facts)
+    new = {fact.text for fact in facts}
+    groups: dict[str, list[Fact]] = {}
+    for fact in facts:
+        again = [old for old in told if old.subject == fact.subject and old.text not in new]
+        groups.setdefault(fact.subject, again).append(fact)
+    return tuple(map(tuple, groups.values()))
+
+
+def read(
+    model: Model, groups: Sequence[Group], contexts: Sequence[str], preserve: Preserve, token: str
+) -> list[Statements]:
+    """What is read of each group: its facts after every context, and the texts to keep."""
+    return [statements(model, group, contexts, preserved(model, group, preserve), token) for group in groups]
+
+
+def targets(
+    model: Model,
+    groups: Sequence[Group],
+    said: Sequence[Statements],
+    sites: Sequence[Site],
+    search: Search,
+    objective: Objective = likely_and_near,
+) -> list[Found]:
+    """The δ at each site that together state each group of facts.
+
+    Raises:
+        RuntimeError: the new objects of more than a tenth of the groups stay below probability 0.5.
+
+    Cost: per group one forward pass over what is read, and a forward and backward pass per step.
+    """
+    found: list[Found] = []
+    for one in tqdm(said, desc="searching values", disable=len(said) < MANY):
+        rows = zip(sites, looked_up(model, one, sites), strict=True)
+        held: dict[Where, Tensor] = {site: h[one.alike].mean(0) for site, h in rows}
+        found.append(search_value(model, one, held, search, objective))
+    all_reached([group[-1] for group in groups], found, " and ".join(map(str, sites)), search)
+    return found
+
+
+def spread(
+    model: Model,
+    groups: Sequence[Group],
+    said: Sequence[Statements],
+    place: Place,
+    site: Site,
+    found: Sequence[Found],
+    update: Callable[[Layer], LowRank],
+    metric: Metric = Covariance.solve,
+) -> tuple[LowRank, ...]:
+    """Change layer after layer, each seeing what the ones before it did to its keys and to the target site.
+
+    Cost: per layer and group one forward pass over what is read, and one more per group.
+    """
+    delta = torch.stack([one.deltas[site] for one in found]).double().cpu()
+    before = [looked_up(model, one, [site])[0] for one in said]
+    updates: list[LowRank] = []
+    with ExitStack() as earlier:
+        for number, c in enumerate(place.covariances):
+            checked_output(model, said[0], c.layer)
+            seen = [_key_and_move(model, one, c, site, h, metric) for one, h in zip(said, before, strict=True)]
+            k, moved = map(torch.stack, zip(*seen, strict=True))
+            updates.append(update(Layer(c, k, delta - moved, len(place.covariances) - number)))
+            part = Edit(groups[0], "part", (updates[-1],), model.fingerprint)
+            if number + 1 < len(place.covariances):
+                earlier.enter_context(part.applied(model))
+    return tuple(updates)
+
+
+def _key_and_move(
+    model: Model, said: Statements, c: Covariance, site: Site, before: Float[Tensor, "example d_model"], metric: Metric
+) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_model"]]:
+    """The mean key of a layer over the texts that look it up alike, and how far the site has moved in their mean."""
+    k, h = (rows[said.alike].double().cpu() for rows in looked_up(model, said, [mlp_act[c.layer], site]))
+    w = even_weights(k, metric(c, k))
+    return w @ k, w @ (h - before[said.alike].double().cpu())

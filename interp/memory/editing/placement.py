@@ -1,0 +1,121 @@
+"""Where an editor writes: the token, the layers and the covariances of their keys, measured where not given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from hooks import Model
+from interp.common.completion import says
+from interp.memory.editing.contexts import own_texts
+from interp.memory.editing.covariance import Covariance, covariances
+from interp.memory.editing.edit import set_aside
+from interp.memory.editing.locate import locate
+from interp.memory.editing.value_search import TOKENS
+from interp.memory.facts.fact import Fact, answer_in
+from interp.memory.tracing.trace import Location
+
+TRACED, PER_KEY, ANSWER = 20, 4, 8
+_MEASURED: "WeakKeyDictionary[nn.Module, dict[int, Covariance]]" = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """The token to write at, and the covariance of each layer to write into, by layer."""
+
+    token: str
+    covariances: tuple[Covariance, ...]
+
+
+def placed(
+    model: Model,
+    facts: Sequence[Fact],
+    covariance: Covariance | Sequence[Covariance] | None,
+    layers: Sequence[int] | None,
+    token: str | None,
+) -> Place:
+    """Take what is given; else the token and layers where `locate` finds the facts, and keys of the model's own texts.
+
+    Raises:
+        ValueError: another token; covariances of other layers or another model, or two of one layer.
+        RuntimeError: nothing to trace, as the model says none of the old objects.
+
+    Cost: none where all is given; else that of `locate` over twenty facts at most, and once for a model, of sampling
+    and reading four tokens for each of its keys.
+    """
+    if token is not None and token not in TOKENS:
+        raise ValueError(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
+    given = None if covariance is None else checked_covariances(model, covariance, layers)
+    if layers is None and given is not None:
+        layers = [c.layer for c in given]
+    if layers is None or token is None:
+        found = traced_place(model, facts, token)
+        layers, token = found.layers if layers is None else layers, found.role
+    return Place(token, given or measured_covariances(model, layers))
+
+
+def traced_place(model: Model, facts: Sequence[Fact], token: str | None = None, *, progress: bool = False) -> Location:
+    """Where `locate` finds those of the facts whose old objects the model says, the first twenty of them.
+
+    Raises:
+        RuntimeError: it says none of them, so that nothing it knows can be traced.
+
+    Cost: a forward pass over the prompts, and that of `locate`.
+    """
+    known = says(model, [fact.text for fact in facts], [fact.old for fact in facts])
+    if not any(known):
+        told = answer_in(str(model.generate(facts[0].text, max_new_tokens=ANSWER)))
+        which = "does not say the old object" if len(facts) == 1 else f"says none of the {len(facts)} old objects"
+        raise RuntimeError(
+            f"{model.name} {which}: after {facts[0].text!r} it says {told!r}, not {facts[0].old!r}, so where it looks "
+            "that up cannot be traced: correct the old object, or give the layer and token to write at"
+        )
+    return locate(model, [f for f, k in zip(facts, known, strict=True) if k][:TRACED], token=token, progress=progress)
+
+
+def placed_in_one(
+    model: Model, facts: Sequence[Fact], covariance: Covariance | None, layer: int | None, token: str | None
+) -> Place:
+    """The same for an editor of one layer: the middle one of those located."""
+    if layer is None and covariance is None:
+        found = traced_place(model, facts, token)
+        layer, token = found.layer, found.role
+    return placed(model, facts, covariance, None if layer is None else [layer], token)
+
+
+def measured_covariances(model: Model, layers: Sequence[int]) -> tuple[Covariance, ...]:
+    """The covariances of these layers' keys over texts the model wrote itself, measured once, without its edits."""
+    known = _MEASURED.setdefault(model.hf, {})
+    missing = [layer for layer in layers if layer not in known]
+    if missing:
+        with set_aside(model):
+            texts = own_texts(model, PER_KEY * model.d_mlp)
+            known.update(zip(missing, covariances(model, texts, missing), strict=True))
+    return tuple(known[layer] for layer in sorted(layers))
+
+
+def checked_covariances(
+    model: Model, covariance: Covariance | Sequence[Covariance], layers: Sequence[int] | None = None
+) -> tuple[Covariance, ...]:
+    """One covariance or several, by layer.
+
+    Raises:
+        ValueError: none at all, two of one layer, one of another model; other layers than those named.
+    """
+    several = (covariance,) if isinstance(covariance, Covariance) else tuple(covariance)
+    held = [c.layer for c in several]
+    if not several or len(set(held)) < len(held):
+        raise ValueError(f"covariances of layers {held} were given: give one for each layer to edit")
+    for c in several:
+        if c.fingerprint != model.fingerprint:
+            raise ValueError(
+                f"the covariance is of layer {c.layer} of model {c.fingerprint[:12]}, "
+                f"the edit is of {model.fingerprint[:12]}: call covariance(model, data, {c.layer})"
+            )
+    if layers is not None and sorted(layers) != sorted(held):
+        raise ValueError(
+            f"the covariances are of layers {sorted(held)}, the edit is at layers {sorted(layers)}: "
+            f"call covariances(model, data, {sorted(layers)})"
+        )
+    return tuple(sorted(several, key=lambda c: c.layer))

@@ -1,0 +1,1 @@
+"""The editors, one method per file, under one signature."""

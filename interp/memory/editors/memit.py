@@ -1,0 +1,78 @@
+"""MEMIT: many facts at once, each new residual state spread over several feed-forward layers."""
+
+from collections.abc import Sequence
+
+from hooks import Model
+from hooks.site import resid_post
+from interp.memory.editing.change import LowRank
+from interp.memory.editing.checks import finished, searched
+from interp.memory.editing.contexts import Preserve, prefixes
+from interp.memory.editing.covariance import Covariance
+from interp.memory.editing.edit import Edit
+from interp.memory.editing.keys import Facts, listed
+from interp.memory.editing.multi_layer import Layer, above_zero, grouped, read, ridged, sparing, spread, targets
+from interp.memory.editing.placement import placed
+from interp.memory.editing.value_search import Search
+
+
+def memit(
+    model: Model,
+    facts: Facts,
+    *,
+    covariance: Covariance | Sequence[Covariance] | None = None,
+    layers: Sequence[int] | None = None,
+    ridge: float = 0.01,
+    token: str | None = None,
+    contexts: Sequence[str] | None = None,
+    preserve: Preserve = None,
+    search: Search | None = None,
+) -> Edit:
+    """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
+
+    z = h̄ + δ is the residual state behind the last of the layers that states a fact. Layer by layer from the first,
+    with the changes so far in place, R = (z − h̄) / (number of layers left) and K the mean keys there. Means are over
+    all that is read of a subject, weighted as in `rome`.
+
+    Args:
+        model: the model; its weights are left alone until the edit is applied.
+        facts: what to rewrite, one fact or several.
+        covariance: of the keys of each layer to edit; by default over texts the model writes itself, measured once.
+        layers: whose output projections to change; by default the covariances', or where `locate` says.
+        ridge: λ as a share of the mean k̄ᵀ C⁻¹ k̄ of the facts, so that it means the same for any width and any scale of
+            keys: a single fact keeps λ/(λ + 1) of what it should write from a layer.
+        token: where to write, "last subject" or "last prompt"; by default where `locate` says.
+        contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
+        preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
+            a fact; by default what the model says of the subject by itself.
+        search: settings of the search for z; by default `sparing` of the number of keys.
+
+    Raises:
+        ValueError: a covariance of another model; a ridge not above 0.
+        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+            are said in the end; a layer's usual outputs would move by more than they are.
+
+    Cost: per fact one forward pass over the contexts, and a forward and backward pass per step of the search; then per
+    layer one pass over the contexts of each fact, and one solve.
+
+    Meng et al. 2023, arXiv:2210.07229.
+
+    ```python
+    edit = memit(model, facts)
+    edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)), token="last subject")
+    ```
+    """
+    facts, ridge = listed(facts), above_zero(ridge)
+    place = placed(model, facts, covariance, layers, token)
+    groups = grouped(facts, place.token)
+    search = search or sparing(len(groups))
+    contexts = prefixes(model) if contexts is None else contexts
+    at = resid_post[place.covariances[-1].layer]
+    said = read(model, groups, contexts, preserve, place.token)
+    found = targets(model, groups, said, [at], search)
+
+    def update(here: Layer) -> LowRank:
+        return ridged(here, ridge, here.left)
+
+    updates = spread(model, groups, said, place, at, found, update)
+    edit = Edit(facts, "memit", updates, model.fingerprint, searched(found))
+    return finished(model, edit, place.covariances, share=0.9)

@@ -1,0 +1,96 @@
+"""Every editor by its name, set up once for a model: where to write, and by which covariances."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from hooks import Model
+from hooks.errors import nearest
+from interp.memory.editing.covariance import covariances
+from interp.memory.editing.edit import Edit
+from interp.memory.editing.keys import Facts
+from interp.memory.editing.placement import measured_covariances, traced_place
+from interp.memory.editing.value_search import TOKENS
+from interp.memory.editors.alphaedit import alphaedit
+from interp.memory.editors.emmet import emmet
+from interp.memory.editors.ft_l import ft_l
+from interp.memory.editors.grace import grace, reaching_layer
+from interp.memory.editors.in_context import in_context
+from interp.memory.editors.knn_memory import knn_memory
+from interp.memory.editors.memit import memit
+from interp.memory.editors.pmet import pmet
+from interp.memory.editors.rome import rome
+from interp.memory.facts.fact import Fact
+from interp.memory.tracing.trace import Location
+
+ONE_LAYER = {"rome": rome, "emmet": emmet}
+LAYERS = {"memit": memit, "pmet": pmet, "alphaedit": alphaedit}
+NO_COVARIANCE = {"ft_l": ft_l, "grace": grace}
+NO_PLACE = {"knn_memory": knn_memory, "in_context": in_context}
+METHODS = (*ONE_LAYER, *LAYERS, *NO_COVARIANCE, *NO_PLACE)
+Editing = Callable[[Model, Facts], Edit]
+
+
+def checked(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of editors, once it is known that there are such.
+
+    Raises:
+        ValueError: a name of none, with the nearest that are.
+
+    >>> checked(["rome"])
+    ('rome',)
+    """
+    for name in names:
+        if name not in METHODS:
+            raise ValueError(
+                f"no method is called {name!r}; did you mean {nearest(name, list(METHODS))}? "
+                f"there are {', '.join(METHODS)}"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def editors(
+    model: Model,
+    names: Sequence[str],
+    facts: Sequence[Fact],
+    *,
+    layer: int | None = None,
+    texts: Sequence[str] | None = None,
+    progress: bool = False,
+) -> tuple[dict[str, Editing], Location | None]:
+    """The editors of these names, all writing where these facts are looked up, and that place where it was traced.
+
+    Args:
+        model: the model.
+        names: of editors.
+        facts: to trace, the first twenty of them; those to edit, or others that the model knows.
+        layer: where to write instead of tracing.
+        texts: for the covariances; by default the model's own.
+        progress: whether to show bars.
+
+    Raises:
+        ValueError: a name of no editor.
+        RuntimeError: no old object that the model says, where a place is to be traced.
+
+    Cost: tracing the facts, and a pass over the texts, where an editor needs them.
+
+    ```python
+    found, place = editors(model, ["rome", "memit"], facts)
+    edit = found["memit"](model, facts)
+    ```
+    """
+    names, place = checked(names), None
+    if layer is None and set(names) - NO_PLACE.keys():
+        place = traced_place(model, facts, progress=progress)
+    layers = place.layers if place is not None else () if layer is None else (layer,)
+    token = "last subject" if place is None else place.role
+    made: dict[str, Editing] = {name: NO_PLACE[name] for name in names if name in NO_PLACE}
+    if set(names) & {*ONE_LAYER, *LAYERS}:
+        given = texts is not None
+        cs = covariances(model, texts, layers, progress=progress) if given else measured_covariances(model, layers)
+        made |= {n: partial(ONE_LAYER[n], covariance=cs[len(cs) // 2], token=token) for n in names if n in ONE_LAYER}
+        made |= {n: partial(LAYERS[n], covariance=cs, token=token) for n in names if n in LAYERS}
+    if "ft_l" in names:
+        made["ft_l"] = partial(ft_l, layer=layers[len(layers) // 2])
+    if "grace" in names:
+        made["grace"] = partial(grace, layer=reaching_layer(model, facts, TOKENS[1]) if layer is None else layer)
+    return {name: made[name] for name in names}, place

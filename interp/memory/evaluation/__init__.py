@@ -1,0 +1,1 @@
+"""What an edit did: every measure before and after, beside its controls."""

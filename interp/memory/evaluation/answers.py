@@ -1,0 +1,79 @@
+"""What a model says to the questions of one fact, in full sentences, before an edit and with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hooks import Model
+from interp.common.completion import spelt
+from interp.memory.editing.edit import Edit
+from interp.memory.facts.case import Case
+from interp.memory.facts.fact import answered
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One question, and what the model says to it.
+
+    Attributes:
+        kind: "edited" for the edited prompt, or which questions of the case it belongs to.
+        prompt: the question.
+        wanted: the answer that is right once the fact is the new one.
+        before: the continuation without any edit.
+        after: the continuation by the method whose edit is in place.
+    """
+
+    kind: str
+    prompt: str
+    wanted: str
+    before: str
+    after: Mapping[str, str]
+
+    def right(self, method: str | None = None) -> bool:
+        """Whether the wanted answer is said, before or with the edit of a method."""
+        return answered(self.before if method is None else self.after[method], self.wanted)
+
+
+def replies(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int = 8) -> tuple[Reply, ...]:
+    """Ask everything a case asks, by greedy generation, without an edit and with each of several.
+
+    Args:
+        model: the model, without the edits.
+        case: whose questions.
+        edits: by method; each is applied and undone.
+        more: tokens generated beyond the longest answer.
+
+    Cost: a generation of every prompt, and one for each edit.
+
+    ```python
+    for reply in replies(model, case, {"rome": edit}):
+        print(reply.prompt, reply.before, "->", reply.after["rome"])
+    ```
+    """
+    fact = case.fact
+    asked = [("edited", fact.text, fact.new), *(("paraphrase", prompt, fact.new) for prompt in case.paraphrases)]
+    named = {
+        "neighbour": case.neighbours,
+        "other fact": case.others,
+        "one step on": case.hops,
+        "in reverse": case.reverse,
+        "alias": case.aliases,
+    }
+    asked += [(kind, query.prompt, query.answer) for kind, queries in named.items() for query in queries]
+    prompts, answers = [prompt for _, prompt, _ in asked], [answer for _, _, answer in asked]
+    n = max(map(len, spelt(model, prompts, answers))) + more
+    before = _said(model, prompts, n)
+    after: dict[str, list[str]] = {}
+    for name, edit in edits.items():
+        with edit.applied(model):
+            after[name] = _said(model, prompts, n)
+    return tuple(
+        Reply(kind, prompt, wanted, before[i], {name: said[i] for name, said in after.items()})
+        for i, (kind, prompt, wanted) in enumerate(asked)
+    )
+
+
+def _said(model: Model, prompts: list[str], n: int) -> list[str]:
+    parts = [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
+    return [text for part in parts for text in model.generate(part, max_new_tokens=n)]

@@ -1,0 +1,153 @@
+"""An audit of editors: the same cases under each, one edit at a time, beside the unedited model and a random edit."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from statistics import harmonic_mean
+
+import torch
+from tqdm import tqdm
+
+from hooks import Model
+from interp.common.completion import forced
+from interp.common.statistics import Estimate, bootstrap, mean_share
+from interp.memory.editing.edit import Edit
+from interp.memory.editors.in_context import in_context
+from interp.memory.evaluation.measurement import (
+    HARMONIC,
+    MEASURES,
+    generated,
+    is_share,
+    measured,
+    norm_of,
+    split,
+    unedited,
+)
+from interp.memory.evaluation.scorecard import control
+from interp.memory.facts.case import Case
+from interp.memory.facts.fact import Fact
+
+Editor = Callable[[Model, Fact], Edit]
+SCORES = ("efficacy", "paraphrase", "neighbours true over new")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What each editor did: `table[editor][measure]` is a mean over cases with its interval.
+
+    That of a share of answers is Wilson's, that of a magnitude is bootstrapped over cases. The harmonic score S is the
+    harmonic mean of three means, not a mean over cases (Meng et al. 2022); for its interval the cases of each are drawn
+    apart, and its `n` is the least of theirs.
+
+    A measure that no case has prompts for is absent. `refused[editor]` are the cases it raised an error on, with the
+    message: they count as the model unedited. `said[editor]` is what was generated after the prompt of each case.
+    """
+
+    table: Mapping[str, Mapping[str, Estimate]]
+    refused: Mapping[str, Mapping[str, str]]
+    said: Mapping[str, Mapping[str, str]]
+
+    @property
+    def n(self) -> int:
+        """How many cases there are."""
+        return max(e.n for e in self.table["unedited"].values())
+
+
+def audit(
+    model: Model,
+    cases: Sequence[Case],
+    editors: Mapping[str, Editor],
+    texts: Sequence[str],
+    *,
+    n_generated: int = 30,
+    seed: int = 0,
+    progress: bool = False,
+) -> Audit:
+    """Edit each case by each editor, measure, undo; beside "unedited", "in context" and, by each editor, "… control".
+
+    The control writes a random value of equal norm at the same place; in context the fact stands before the text.
+
+    Args:
+        model: the model.
+        cases: what to edit and ask.
+        editors: by name, functions from the model and a fact to its edit.
+        texts: unrelated texts, for the drift.
+        n_generated: tokens generated for the fluency.
+        seed: of the controls, which are drawn anew for each case, and of the bootstrap.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: no cases, editors or texts; an editor called "unedited".
+
+    Cost: per case and editor the edit, and twice a forward pass and a generation of every prompt, and a pass over the
+    texts.
+
+    ```python
+    audit(model, cases, {"rome": rome, "memit": memit}, texts).table["rome"]["paraphrase said"]
+    ```
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    if not cases or not editors or not texts or "unedited" in editors:
+        raise ValueError(
+            f"{len(cases)} cases, the editors {[*editors]} and {len(texts)} texts: give at least one of each, and call "
+            "no editor 'unedited'"
+        )
+    told = {**editors} if in_context in editors.values() else {**editors, "in context": in_context}
+    base = unedited(model, texts, cases)
+    rows: dict[str, list[dict[str, float]]] = {}
+    said: dict[str, dict[str, str]] = {}
+    refused: dict[str, dict[str, str]] = {name: {} for name in told}
+    for number, case in enumerate(tqdm(cases, desc="auditing edits", disable=not progress)):
+        before = forced(model, *split(case.neighbours)) if case.neighbours else []
+        for name, edit in _states(model, case.fact, told, refused, seed + number):
+            with nullcontext() if edit is None else edit.applied(model):
+                if edit is None and name != "unedited":
+                    row, text = rows["unedited"][-1], said["unedited"][case.fact.text]
+                else:
+                    (text,) = generated(model, [case.fact.text], n_generated)
+                    row = measured(model, case, text, before, base)
+            rows.setdefault(name, []).append({**row, "norm": 0.0 if edit is None else norm_of(model, edit)})
+            said.setdefault(name, {})[case.fact.text] = text
+    return Audit({name: estimates(found, seed) for name, found in rows.items()}, refused, said)
+
+
+def _states(
+    model: Model, fact: Fact, editors: Mapping[str, Editor], refused: Mapping[str, dict[str, str]], seed: int
+) -> Iterator[tuple[str, Edit | None]]:
+    """The model unedited, then with each edit and its control; None where an editor refused."""
+    yield "unedited", None
+    for name, editor in editors.items():
+        edit = _tried(editor, model, fact, refused[name])
+        yield name, edit
+        yield f"{name} control", None if edit is None else control(edit, seed)
+
+
+def _tried(editor: Editor, model: Model, fact: Fact, refused: dict[str, str]) -> Edit | None:
+    try:
+        return editor(model, fact)
+    except RuntimeError as error:
+        refused[fact.text] = str(error)
+        return None
+
+
+def estimates(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dict[str, Estimate]:
+    """The mean of each measure over the cases that have it, a row a case, and the harmonic score.
+
+    >>> estimates([{"efficacy": 1.0}, {"efficacy": 0.0, "drift": 0.5}])["efficacy"].value
+    0.5
+    """
+    found = {}
+    for name in MEASURES:
+        values = [row[name] for row in rows if name in row]
+        if values:
+            sample = torch.tensor(values, dtype=torch.float64)
+            if is_share(name):
+                found[name] = mean_share(sample)
+            else:
+                found[name] = bootstrap(lambda s: float(s[0].mean()), [sample], seed=seed)
+    parts = [[row[name] for row in rows if name in row] for name in SCORES]
+    if all(parts):
+        samples = [torch.tensor(part, dtype=torch.float64) for part in parts]
+        e = bootstrap(lambda drawn: harmonic_mean([float(part.mean()) for part in drawn]), samples, seed=seed)
+        found[HARMONIC] = replace(e, n=min(map(len, parts)))
+    return found

@@ -1,0 +1,1 @@
+"""Causal tracing: where in the model a fact passes."""

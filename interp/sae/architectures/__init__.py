@@ -1,0 +1,1 @@
+"""The architectures of sparse dictionaries, one per file, and their registry."""

@@ -1,0 +1,98 @@
+"""The gated sparse autoencoder: whether a latent is on, and how strongly, are read apart."""
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from interp.sae.architectures.chunked_gradients import Sums, pieces, squares, where_on
+from interp.sae.architectures.initialisation import random_rows
+from interp.sae.architectures.sae import SAE, Step, weight
+from interp.sae.numerics.ranking import Encoder
+
+
+class Gated(SAE):
+    """A gate chooses latents under the penalty, a magnitude free of it says how large (Rajamanoharan et al. 2024a).
+
+        pi    = (x - b_dec) W_enc
+        f     = 1[pi + b_gate > 0] ReLU(exp(r_mag) pi + b_mag),        x_hat = f W_dec + b_dec
+        g     = ReLU(pi + b_gate)
+        L     = E||x - x_hat||^2  +  lambda E||g||_1  +  E||x - g sg(W_dec) - sg(b_dec)||^2
+
+    sg holds its argument constant. Rows of W_dec have unit norm, W_enc starts as its transpose; Adam's first beta
+    is 0, as in the paper (section 3, appendix E). `coefficient` is lambda.
+
+    ```python
+    train(Gated(d_in=256, d_sae=2048, coefficient=0.5), activations_of(model, texts, resid_post[4]), lr=5e-5)
+    ```
+    """
+
+    architecture: ClassVar[str] = "gated"
+    unit_norm_decoder: ClassVar[bool] = True
+    centred: ClassVar[bool] = True
+    betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
+
+    def __init__(self, d_in: int, d_sae: int, *, coefficient: float | int = 1.0, seed: int = 0) -> None:
+        super().__init__(d_in, d_sae)
+        self.coefficient = weight("coefficient", coefficient)
+        self.W_dec = nn.Parameter(random_rows(d_sae, d_in, seed))
+        self.W_enc = nn.Parameter(self.W_dec.detach().T.clone())
+        self.b_gate, self.b_mag, self.r_mag = (nn.Parameter(torch.zeros(d_sae)) for _ in range(3))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+
+    def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
+        """The latents f = 1[pi + b_gate > 0] ReLU(exp(r_mag) pi + b_mag)."""
+        return self._gated(self._pi(self.checked(x)))
+
+    def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
+        """E||x - x_hat||^2 + lambda E||g||_1 + E||x - g sg(W_dec) - sg(b_dec)||^2."""
+        pi = self._pi(rows)
+        f, g = self._gated(pi), (pi + self.b_gate).relu()
+        squared_error = (rows - self.decode(f)).pow(2).sum(1).mean()
+        sparsity = g.sum(1).mean()
+        by_gate = (rows - g @ self.W_dec.detach() - self.b_dec.detach()).pow(2).sum(1).mean()
+        return Step.of(squared_error + self.sparsity_share * self.coefficient * sparsity + by_gate, squared_error, f)
+
+    @torch.no_grad()
+    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
+        """Fill `.grad` with the exact gradient of the loss on this batch and return what the batch did.
+
+        dL/dpi = exp(r_mag) dL/df where f > 0, plus dL/dg where g > 0.
+        """
+        n, weight = len(rows), self.sparsity_share * self.coefficient / len(rows)
+        centred, scale, sums = rows - self.b_dec, self.r_mag.exp(), Sums(rows, self.d_sae)
+        W_dec, W_enc, b_dec = torch.zeros_like(self.W_dec), torch.zeros_like(self.W_enc.T), torch.zeros_like(self.b_dec)
+        b_gate, b_mag, r_mag, for_pre = (torch.zeros_like(self.b_mag) for _ in range(4))
+        for at, pi in pieces(centred, Encoder(self.W_enc.T, torch.zeros_like(self.b_mag)), -self.b_gate):
+            x, gate = centred[at], (pi.values + pi.of(self.b_gate)).relu_()
+            f = where_on((pi.values * pi.of(scale)).add_(pi.of(self.b_mag)).relu_(), gate)
+            error, of_gate = pi.times(f, self.W_dec).sub_(x), pi.times(gate, self.W_dec).sub_(x)
+            sums.add(pi, f, error)
+            sums.loss = sums.loss + squares(of_gate) / n + weight * gate.sum()
+            g = error.mul_(2 / n)
+            for_f = where_on(pi.dots(g, self.W_dec), f)
+            for_gate = where_on(pi.dots(of_gate.mul_(2 / n), self.W_dec).add_(weight), gate)
+            b_gate += pi.total(for_gate)
+            b_mag += pi.total(for_f)
+            for_f.mul_(pi.of(scale))
+            for_pi = for_gate.add_(for_f)
+            r_mag += pi.total(for_f.mul_(pi.values))
+            for_pre += pi.total(for_pi)
+            pi.add_transposed(W_dec, f, g)
+            pi.add_transposed(W_enc, for_pi, x)
+            b_dec += g.sum(0)
+        self.W_dec.grad, self.W_enc.grad, self.b_dec.grad = W_dec, W_enc.T, b_dec - self.W_enc @ for_pre
+        self.b_gate.grad, self.b_mag.grad, self.r_mag.grad = b_gate, b_mag, r_mag
+        return sums.step()
+
+    def settings(self) -> dict[str, Any]:
+        """The `coefficient`."""
+        return {"coefficient": self.coefficient}
+
+    def _pi(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
+        return (x - self.b_dec) @ self.W_enc
+
+    def _gated(self, pi: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n latent"]:
+        on = (pi + self.b_gate > 0).to(pi.dtype)
+        return on * (self.r_mag.exp() * pi + self.b_mag).relu()

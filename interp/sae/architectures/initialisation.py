@@ -1,0 +1,78 @@
+"""How weights start: random unit rows, and the options that look at data."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.sae.architectures.sae import SAE
+from interp.sae.numerics.median import geometric_median
+
+
+def random_rows(rows: int, width: int, seed: int) -> Float[Tensor, "n d_model"]:
+    """Unit vectors in random directions.
+
+    Example:
+        >>> random_rows(3, 8, seed=0).norm(dim=1).allclose(torch.ones(3))
+        True
+    """
+    drawn = torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def tie(sae: SAE) -> None:
+    """Set the encoder to the decoder's transpose, W_enc = W_dec^T.
+
+    Raises:
+        ValueError: the two read and write other widths, as a transcoder may.
+
+    Example:
+        ```python
+        from_data(sae, x)
+        tie(sae)
+        ```
+    """
+    transposed = sae.W_dec.movedim(0, -1)
+    if transposed.shape != sae.W_enc.shape:
+        raise ValueError(
+            f"The encoder is {tuple(sae.W_enc.shape)} and the decoder's transpose {tuple(transposed.shape)}: "
+            "only where it reads and writes the same width can the one be set to the other."
+        )
+    sae.W_enc.copy_(transposed)
+
+
+@torch.no_grad()
+def median_bias(sae: SAE, rows: Float[Tensor, "n *d"]) -> None:
+    """Set b_dec to the geometric median of what is reconstructed (Bricken et al. 2023).
+
+    Example:
+        ```python
+        median_bias(sae, next(iter(source)))
+        ```
+    """
+    y = sae.parts(sae.checked_rows(rows))[1]
+    sae.b_dec.copy_(geometric_median(y.flatten(1)).view_as(sae.b_dec))
+
+
+@torch.no_grad()
+def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: int = 0) -> None:
+    """Point each decoder row from b_dec to a random activation, keeping the row's norm.
+
+    Raises:
+        ValueError: fewer activations than latents, or too many that equal b_dec.
+
+    Example:
+        ```python
+        median_bias(sae, x)
+        from_data(sae, x)
+        ```
+    """
+    about = (sae.parts(sae.checked_rows(rows))[1] - sae.b_dec).flatten(1)
+    about = about[about.norm(dim=1) > 0]
+    if len(about) < sae.d_sae:
+        raise ValueError(
+            f"{len(about)} activations that differ from b_dec were given for {sae.d_sae} latents: each needs its own."
+        )
+    chosen = about[torch.randperm(len(about), generator=torch.Generator().manual_seed(seed))[: sae.d_sae]]
+    norm = sae.W_dec.flatten(1).norm(dim=1, keepdim=True)
+    sae.W_dec.copy_((norm * chosen / chosen.norm(dim=1, keepdim=True)).view_as(sae.W_dec))

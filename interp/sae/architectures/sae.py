@@ -1,0 +1,243 @@
+"""What every sparse autoencoder is: an encoder to sparse latents, a decoder of directions, and where it was trained."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from hooks import Direction, Site
+from interp.sae.data.normalisation import Normalisation
+from interp.sae.numerics.sparse import times_rows
+
+CHUNK = 8192  # rows encoded at once, so that dense latents of a large input never exist together
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch did: its loss, E||y - y_hat||^2, the mean number of latents on, each latent's largest value."""
+
+    loss: Float[Tensor, ""]
+    squared_error: Float[Tensor, ""]
+    l0: Float[Tensor, ""]
+    largest: Float[Tensor, "latent"]
+
+    @staticmethod
+    def of(loss: Float[Tensor, ""], squared_error: Float[Tensor, ""], f: Float[Tensor, "n latent"]) -> "Step":
+        """The step of a batch whose latents are held dense."""
+        f = f.detach()
+        return Step(loss, squared_error, (f > 0).sum() / len(f), f.amax(0))
+
+
+class SAE(nn.Module, ABC):
+    """A sparse autoencoder: latents f(x) >= 0, mostly 0, and a reconstruction x_hat = f W_dec + b_dec.
+
+    An architecture says how it encodes, what its loss is, and which constructor settings make it again. After
+    training it also knows where it belongs: `sites` (of what it reads, then of what else it reconstructs), the
+    `model_name` and `fingerprint` of its model, the `dataset`, and `max_activation`, for every latent the largest
+    value on training data: the unit of clamping. Where `normalisation` is set its weights read normalised
+    activations; `folded` gives the same function of activations as they are.
+    """
+
+    architecture: ClassVar[str]
+    unit_norm_decoder: ClassVar[bool] = False
+    centred: ClassVar[bool] = False
+    """Whether the encoder reads x - b_dec."""
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    """Adam's, where the paper says so."""
+    sharded: ClassVar[bool] = False
+    """Whether each of several processes holds some of the latents, and reads every row."""
+    W_enc: Float[Tensor, "*d latent"]
+    W_dec: Float[Tensor, "latent *d"]
+    b_enc: Float[Tensor, "latent"]
+    b_dec: Float[Tensor, "*d"]
+    max_activation: Float[Tensor, "latent"]
+
+    def __init__(self, d_in: int, d_sae: int) -> None:
+        super().__init__()
+        for name, width in (("d_in", d_in), ("d_sae", d_sae)):
+            if width < 1:
+                raise ValueError(f"{name} is {width}; a sparse autoencoder needs at least 1.")
+        self.d_in, self.d_sae = d_in, d_sae
+        self.sites: tuple[Site, ...] = ()
+        self.model_name: str | None = None
+        self.fingerprint: str | None = None
+        self.dataset: str | None = None
+        self.normalisation: Normalisation | None = None
+        self.sparsity_share = 1.0
+        self.register_buffer("max_activation", torch.zeros(d_sae))
+
+    @property
+    def site(self) -> Site | None:
+        """Where it reads: the first of its sites, or None where none is known."""
+        return self.sites[0] if self.sites else None
+
+    @site.setter
+    def site(self, site: Site | None) -> None:
+        self.sites = () if site is None else (site, *self.sites[1:])
+
+    @abstractmethod
+    def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
+        """The latents f(x), dense."""
+
+    @abstractmethod
+    def loss(self, rows: Float[Tensor, "n *d"], dead: Bool[Tensor, "latent"]) -> Step:
+        """The training loss of a batch, differentiable, given which latents are dead.
+
+        Its sparsity penalty counts by `sparsity_share`, which a trainer raises from 0 to 1 as it begins.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the constructor was given beside `d_in` and `d_sae`, seed aside."""
+
+    @classmethod
+    def settings_in(cls, config: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        """The same, read from the configuration of an autoencoder that SAELens trained."""
+        return {}
+
+    def initialise(self, rows: Float[Tensor, "n *d"]) -> None:
+        """Set what is read off the data before training, from a sample of it; `ValueError` if it never varies."""
+        self.variance_of(rows)
+
+    def gradients(self, rows: Float[Tensor, "n *d"], dead: Bool[Tensor, "latent"]) -> Step:
+        """Fill `.grad` of every parameter with the gradient of `loss` on one batch, and return what the batch did."""
+        self.zero_grad()
+        step = self.loss(rows, dead)
+        step.loss.backward()
+        return Step(step.loss.detach(), step.squared_error.detach(), step.l0, step.largest)
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """||g|| over all parameters."""
+        return torch.stack([p.grad.norm() for p in self.parameters() if p.grad is not None]).norm()
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Put the weights back where they must lie, after a step of the optimiser: decoder rows of unit norm."""
+        if self.unit_norm_decoder:
+            self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
+
+    def parts(self, rows: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n *d"], Float[Tensor, "n ..."]]:
+        """What is read and what is to be reconstructed, of rows of a source: the same, for an autoencoder."""
+        return rows, rows
+
+    def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
+        """The reconstruction x_hat = f W_dec + b_dec."""
+        return f @ self.W_dec + self.b_dec
+
+    def forward(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n _"]:
+        """The reconstruction of x: `decode(encode(x))`."""
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def encode_sparse(self, x: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
+        """The latents as values and indices, as many per row as the fullest row needs; spare places hold value 0."""
+        dense = [self.encode(rows) for rows in x.split(CHUNK)]
+        width = max([1, *(int((f > 0).sum(1).max()) for f in dense if len(f))])
+        kept = [f.topk(min(width, self.d_sae), sorted=False) for f in dense]
+        return torch.cat([k.values for k in kept]), torch.cat([k.indices for k in kept])
+
+    @torch.no_grad()
+    def reconstruct_sparse(
+        self, x: Float[Tensor, "n *d"], values: Float[Tensor, "n ..."], indices: Int[Tensor, "n ..."]
+    ) -> Float[Tensor, "n ..."]:
+        """The reconstruction of x by latents that `encode_sparse` gave; without building them densely."""
+        decoded = times_rows(values, indices, self.W_dec.flatten(1))
+        return decoded.view(len(x), *self.W_dec.shape[1:]) + self.b_dec
+
+    def absorb(self, normalisation: Normalisation) -> None:
+        """Change the weights, so that what was a function of z = (x - m) M is the same function of x, and of y.
+
+        W_enc <- M W_enc,  W_dec <- W_dec M^-1,  b_dec <- b_dec M^-1 + m; and where the encoder does not read
+        x - b_dec, b_enc <- b_enc - m M W_enc. Latents, and so thresholds on them, stay what they are.
+        """
+        m, M, back = normalisation.doubles(self.W_dec.device)
+        with torch.no_grad():
+            W_enc = M @ self.W_enc.double()
+            self.W_enc.copy_(W_enc)
+            if not self.centred:
+                self.b_enc.copy_(self.b_enc - m @ W_enc)
+            self.W_dec.copy_(self.W_dec.double() @ back)
+            self.b_dec.copy_(self.b_dec.double() @ back + m)
+
+    def direction(self, latent: int) -> Direction:
+        """Latent i as a direction: the vector W_dec[i], whose scale is the length it adds at its training maximum.
+
+        Raises:
+            IndexError: the latent does not exist.
+            ValueError: the autoencoder has no site or no largest activations yet, the latent never fired, or its
+                weights read normalised activations.
+        """
+        largest = self._largest(latent)
+        vector = self.W_dec[latent].detach().clone()
+        scale = largest * float(vector.norm())
+        return Direction(vector, self.sites[-1], f"sae latent {latent}", scale, self.fingerprint)
+
+    def _largest(self, latent: int) -> float:
+        """A latent's training maximum, having checked that it has one and that directions are in units of x."""
+        if not 0 <= latent < self.d_sae:
+            raise IndexError(f"Latent {latent} does not exist; this autoencoder has latents 0 to {self.d_sae - 1}.")
+        if self.site is None:
+            raise ValueError("This autoencoder has no site yet: train it on activations_of(model, data, site) first.")
+        if not bool(self.max_activation.any()):
+            raise ValueError(
+                "This autoencoder does not know its largest activations, the scale of its directions: measure them by "
+                "sae.max_activation.copy_(evaluate(sae, source).max_activation)."
+            )
+        self.raw()
+        largest = float(self.max_activation[latent])
+        if largest <= 0:
+            raise ValueError(f"Latent {latent} never fired on the training data, so its direction has no scale.")
+        return largest
+
+    def raw(self) -> "SAE":
+        """Itself, where its weights read activations as they are; `ValueError` where they read normalised ones."""
+        if self.normalisation is not None:
+            raise ValueError(
+                f"The weights of this autoencoder{self._at()} read normalised activations: use folded(sae), "
+                "which is the same function of activations as they are."
+            )
+        return self
+
+    def variance_of(self, rows: Float[Tensor, "n *d"]) -> Float[Tensor, ""]:
+        """E||y - E y||^2 over rows of a source; `ValueError` where it is 0."""
+        y = self.parts(self.checked_rows(rows))[1].flatten(1)
+        variance = (y - y.mean(0)).pow(2).sum(1).mean()
+        if variance <= 0:
+            raise ValueError(f"All {len(y)} activations are the same vector: there is nothing to reconstruct.")
+        return variance
+
+    def checked_rows(self, rows: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+        """Rows of a source, checked as `checked` does."""
+        return self.checked(rows)
+
+    def checked(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Activations in the autoencoder's own precision; `ValueError` for another width, NaN or infinity."""
+        return self._checked(x, (self.d_in,))
+
+    def _checked(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if tuple(x.shape[-len(shape) :]) != shape:
+            wanted, given = (" x ".join(map(str, s)) for s in (shape, x.shape[-len(shape) :]))
+            raise ValueError(f"This autoencoder reads {wanted} dimensions{self._at()}; it was given {given}.")
+        if not bool(x.isfinite().all()):
+            row = int((~x.isfinite()).reshape(-1, *shape).flatten(1).any(1).nonzero()[0])
+            raise ValueError(f"Activations{self._at()} hold NaN or infinity, first in row {row}.")
+        return x.to(self.W_dec.dtype)
+
+    def _at(self) -> str:
+        return f" at {self.site}" if self.site else ""
+
+
+def weight(name: str, value: float | int) -> float | int:
+    """The weight of a term of a loss; `ValueError` unless it is finite and at least 0.
+
+    Example:
+        >>> weight("coefficient", 5.0)
+        5.0
+    """
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value}; the weight of a term of the loss must be finite and at least 0.")
+    return value

@@ -1,0 +1,215 @@
+"""A TopK autoencoder whose latents are shared among processes, for dictionaries that outgrow one device."""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from interp.sae.architectures.ksparse import backward
+from interp.sae.architectures.sae import CHUNK, SAE, Step
+from interp.sae.architectures.topk import TopK
+from interp.sae.data.normalisation import Normalisation
+from interp.sae.numerics.median import geometric_median
+from interp.sae.numerics.sparse import Code, largest_per_latent, times_rows
+
+
+class ShardedTopK(SAE):
+    """`TopK` with d_sae / world latents in each process: the same function, loss and weights, to rounding.
+
+        pre_r  = (x - b_dec) W_enc,r + b_enc,r                        each process its own latents
+        f      = ReLU(pre) where it is among the k largest of all      from the k largest of each, gathered
+        x_hat  = sum_r f_r W_dec,r + b_dec                             added up by all-reduce
+
+    Every process reads every row; b_dec is the same in all. Only what is kept is exchanged: n k values and indices,
+    and one n x d_model sum for the reconstruction, one for the auxiliary loss. The first decoder is that of `TopK`
+    with the same seed, drawn whole in the host's memory. The process group must have begun (`torchrun`, then
+    `hooks.store.processes.processes` or `init_process_group`). `whole()` gathers a plain `TopK`, to be saved.
+
+    ```python
+    torch.distributed.init_process_group("nccl")
+    sae = ShardedTopK(d_in=4096, d_sae=2**20, k=64, device=torch.device("cuda", rank))
+    train(sae, harvested(store, resid_post[20]))
+    ```
+    """
+
+    architecture: ClassVar[str] = "topk"
+    unit_norm_decoder: ClassVar[bool] = True
+    centred: ClassVar[bool] = True
+    sharded: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        k: int,
+        *,
+        k_aux: int | None = None,
+        aux_coefficient: float | int = 1 / 32,
+        seed: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(d_in, d_sae)
+        if not dist.is_initialized():
+            raise RuntimeError("Latents are shared among processes, and none have joined: call init_process_group.")
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        if d_sae % self.world or k > d_sae // self.world:
+            raise ValueError(
+                f"d_sae is {d_sae} and k {k}; d_sae must be a multiple of the {self.world} processes, and each share "
+                "hold at least k latents."
+            )
+        whole = TopK(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
+        self.k, self.k_aux, self.aux_coefficient = k, whole.k_aux, aux_coefficient
+        self.own = slice(self.rank * d_sae // self.world, (self.rank + 1) * d_sae // self.world)
+        rows = whole.W_dec.detach()[self.own].clone()
+        self.W_dec = nn.Parameter(rows)
+        self.W_enc = nn.Parameter(rows.clone().T)
+        self.b_enc = nn.Parameter(torch.zeros(len(rows)))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.register_buffer("variance", torch.ones(()))
+        self.to(device)
+
+    @torch.no_grad()
+    def initialise(self, rows: Float[Tensor, "n d_model"]) -> None:
+        """As for `TopK`."""
+        self.get_buffer("variance").copy_(self.variance_of(rows))
+        if not bool(self.b_dec.any()):
+            self.b_dec.copy_(geometric_median(self.checked(rows)))
+
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
+        """All latents, dense, in every process."""
+        flat = x.reshape(-1, self.d_in)
+        values, indices = self.encode_sparse(flat)
+        dense = torch.zeros(len(flat), self.d_sae, device=flat.device, dtype=values.dtype)
+        return dense.scatter(1, indices, values).view(*x.shape[:-1], self.d_sae)
+
+    def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
+        """The reconstruction, each process adding what its latents decode to."""
+        return _summed(f[..., self.own] @ self.W_dec) + self.b_dec
+
+    @torch.no_grad()
+    def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
+        """The k latents of each row, in every process."""
+        kept = [self._select(self._pre(self.checked(rows) - self.b_dec)) for rows in x.split(CHUNK)]
+        return torch.cat([values for values, _ in kept]), torch.cat([indices for _, indices in kept])
+
+    @torch.no_grad()
+    def reconstruct_sparse(
+        self,
+        x: Float[Tensor, "n d_model"],  # noqa: ARG002
+        values: Float[Tensor, "n ..."],
+        indices: Int[Tensor, "n ..."],
+    ) -> Float[Tensor, "n d_model"]:
+        """The reconstruction by latents that `encode_sparse` gave."""
+        return self._decoded(*self._mine(values, indices)) + self.b_dec
+
+    def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
+        """`TopK`'s; its gradients are written out in `gradients`, and this value has none."""
+        with torch.no_grad():
+            return self.gradients(rows, dead)
+
+    @torch.no_grad()
+    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
+        """The exact gradients of this process's latents and of b_dec, which is the same in all."""
+        centred, V = rows - self.b_dec, self.get_buffer("variance")
+        pre = self._pre(centred)
+        values, indices = self._select(pre)
+        mine = self._mine(values, indices)
+        e = centred - self._decoded(*mine)
+        self.W_dec.grad, for_W_enc, self.b_enc.grad = self._backward(e * (-2 / (len(rows) * V)), *mine, centred)
+        loss = e.pow(2).sum(1).mean() / V
+        V_e = (e - e.mean(0)).pow(2).sum(1).mean()
+        if bool(dead.any()) and self.aux_coefficient and V_e > 0:
+            scale = self.aux_coefficient / V_e
+            latents = dead.nonzero().flatten()
+            revived = self._mine(*self._select_dead(pre, latents))
+            left = e - self._decoded(*revived)
+            found = self._backward(left * (-2 * scale / len(e)), *revived, centred)
+            self.W_dec.grad += found[0]
+            for_W_enc, self.b_enc.grad = for_W_enc + found[1], self.b_enc.grad + found[2]
+            loss = loss + scale * left.pow(2).sum(1).mean()
+        self.W_enc.grad = for_W_enc.T
+        self.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - _summed(self.W_enc @ self.b_enc.grad)
+        largest = largest_per_latent(values, indices, self.d_sae)
+        return Step(loss, e.pow(2).sum(1).mean(), (values > 0).sum() / len(rows), largest)
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """||g|| over the parameters of all processes, b_dec counted once."""
+        own = [p.grad.pow(2).sum() for p in (self.W_dec, self.W_enc, self.b_enc) if p.grad is not None]
+        shared = self.b_dec.grad.pow(2).sum() if self.b_dec.grad is not None else 0
+        return (_summed(torch.stack(own).sum()) + shared).sqrt()
+
+    def settings(self) -> dict[str, Any]:
+        """As for `TopK`."""
+        return {"k": self.k, "k_aux": self.k_aux, "aux_coefficient": self.aux_coefficient}
+
+    def whole(self) -> TopK:
+        """The same autoencoder with all latents, in every process, on the CPU."""
+        whole = TopK(self.d_in, self.d_sae, self.k, k_aux=self.k_aux, aux_coefficient=self.aux_coefficient)
+        with torch.no_grad():
+            whole.W_dec.copy_(torch.cat(_gathered(self.W_dec)))
+            whole.W_enc.copy_(torch.cat(_gathered(self.W_enc.T)).T)
+            whole.b_enc.copy_(torch.cat(_gathered(self.b_enc)))
+            whole.b_dec.copy_(self.b_dec)
+            for name in ("max_activation", "variance"):
+                whole.get_buffer(name).copy_(self.get_buffer(name))
+        for name in ("sites", "model_name", "fingerprint", "dataset", "normalisation"):
+            setattr(whole, name, getattr(self, name))
+        return whole
+
+    def absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
+        """Is refused: what is written and used is `whole()`."""
+        raise TypeError(f"This process holds {len(self.W_dec)} of {self.d_sae} latents: take sae.whole().")
+
+    def _pre(self, centred: Tensor) -> Tensor:
+        return linear(centred, self.W_enc.T, self.b_enc)
+
+    def _select(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        """The k largest of all processes' latents, from the k largest of each."""
+        values, indices = pre.topk(self.k, sorted=False)
+        return _merged(values, indices + self.own.start, self.k)
+
+    def _select_dead(self, pre: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The k_aux largest of the dead latents of all processes; each gives as many, some of them at -inf."""
+        count = min(self.k_aux, len(latents))
+        mine = latents[(latents >= self.own.start) & (latents < self.own.stop)]
+        own = pre[:, mine - self.own.start]
+        kept = own.topk(min(count, len(mine)), sorted=False)
+        values = pre.new_full((len(pre), count), -torch.inf)
+        indices = torch.full((len(pre), count), self.own.start, device=pre.device)
+        values[:, : kept.values.shape[1]], indices[:, : kept.values.shape[1]] = kept.values, mine[kept.indices]
+        return _merged(values, indices, count)
+
+    def _mine(self, values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of a code that this process decodes; value 0 in the places of others."""
+        own = (indices >= self.own.start) & (indices < self.own.stop)
+        return values * own, torch.where(own, indices - self.own.start, 0)
+
+    def _decoded(self, values: Tensor, indices: Tensor) -> Tensor:
+        return _summed(times_rows(values, indices, self.W_dec))
+
+    def _backward(self, g: Tensor, values: Tensor, indices: Tensor, centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return backward(g, Code.padded(values, indices, len(self.W_dec)), centred, self.W_dec)
+
+
+def _gathered(x: Tensor) -> list[Tensor]:
+    x = x.detach().contiguous()
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x)
+    return parts
+
+
+def _merged(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of all processes' values, after the ReLU, with their indices."""
+    values, indices = torch.cat(_gathered(values), dim=1), torch.cat(_gathered(indices), dim=1)
+    kept = values.topk(k, sorted=False)
+    return kept.values.relu(), indices.gather(1, kept.indices)
+
+
+def _summed(x: Tensor) -> Tensor:
+    x = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(x)
+    return x

@@ -1,0 +1,147 @@
+"""Input normalisation: an affine map of activations, z = (x - m) M, that is folded into the weights afterwards."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.common.digests import digest_of_tensors
+
+SAMPLE = 65_536  # rows that a normalisation is measured on, at most
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """z = (x - m) M, and back x = z M^-1 + m; one map for each layer where rows have a layer axis.
+
+    Example:
+        >>> n = Normalisation(torch.ones(2), 2 * torch.eye(2), torch.eye(2) / 2)
+        >>> n(torch.tensor([[1.0, 3.0]])).tolist()
+        [[0.0, 4.0]]
+    """
+
+    mean: Float[Tensor, "*d d_model"]
+    matrix: Float[Tensor, "*d d_model d_model"]
+    inverse: Float[Tensor, "*d d_model d_model"]
+
+    def __call__(self, x: Float[Tensor, "n *d d_model"]) -> Float[Tensor, "n *d d_model"]:
+        """Normalise: z = (x - m) M."""
+        m, M = self.mean.to(x), self.matrix.to(x)
+        return ((x - m)[..., None, :] @ M)[..., 0, :]
+
+    def back(self, z: Float[Tensor, "n *d d_model"]) -> Float[Tensor, "n *d d_model"]:
+        """Undo it: x = z M^-1 + m."""
+        return (z[..., None, :] @ self.inverse.to(z))[..., 0, :] + self.mean.to(z)
+
+    def digest(self) -> str:
+        """What tells it from another: a digest of m and M."""
+        return digest_of_tensors(self.mean, self.matrix)
+
+    def doubles(
+        self, device: torch.device
+    ) -> tuple[Float[Tensor, "*d d_model"], Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """m, M and M^-1 in float64, for products that are rounded once."""
+        return tuple(t.to(device, torch.float64) for t in (self.mean, self.matrix, self.inverse))  # pyright: ignore
+
+
+def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
+    """Scale so that E||z|| = sqrt(d) (Anthropic, April 2024): m = 0, M = sqrt(d) / E||x||.
+
+    Raises:
+        ValueError: the source is empty, or all its activations are 0.
+
+    Example:
+        >>> float(expected_norm([torch.full((10, 4), 5.0)]).matrix[0, 0])
+        0.2
+    """
+    x = _sample(source)
+    norm = x.norm(dim=-1).mean(0)
+    if not bool((norm > 0).all()):
+        raise ValueError("All activations are 0: no scale gives them a norm of sqrt(d).")
+    return _scaled(torch.zeros_like(x[0]), x.shape[-1] ** 0.5 / norm)
+
+
+def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
+    """Take the mean away, m = E x, and scale what is left to E||z||^2 = d.
+
+    Raises:
+        ValueError: the source is empty, or its activations never vary.
+
+    Example:
+        >>> mean_centred([torch.tensor([[0.0], [2.0]])]).mean.tolist()
+        [1.0]
+    """
+    x = _sample(source)
+    m = x.mean(0)
+    variance = (x - m).pow(2).sum(-1).mean(0)
+    if not bool((variance > 0).all()):
+        raise ValueError(f"All {len(x)} activations are the same vector: they have no scale.")
+    return _scaled(m, (x.shape[-1] / variance).sqrt())
+
+
+def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float | int = 1e-3) -> Normalisation:
+    """Whiten: m = E x and M = E (Lambda + epsilon l)^-1/2 from the covariance E Lambda E^T (arXiv:2511.13981).
+
+    l is the mean eigenvalue, so that `epsilon` has no unit. The largest entry of an eigenvector is positive, so that
+    all devices give the same. Measured in float64.
+
+    Raises:
+        ValueError: the source is empty, or its activations never vary.
+
+    Example:
+        ```python
+        source = activations_of(model, texts, resid_post[4])
+        train(sae, normalised(source, whitened(source)))
+        ```
+    """
+    x = _sample(source)
+    m = x.mean(0)
+    about = (x - m).movedim(0, -2)
+    variances, vectors = torch.linalg.eigh(about.mT @ about / len(x))
+    largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
+    vectors = vectors * largest.sign()
+    mean = variances.mean(-1, keepdim=True)
+    if not bool((mean > 0).all()):
+        raise ValueError(f"All {len(x)} activations are the same vector: they cannot be whitened.")
+    deviation = (variances.clamp(min=0) + epsilon * mean).sqrt()
+    return Normalisation(m, vectors / deviation[..., None, :], deviation[..., None] * vectors.mT)
+
+
+def side_by_side(reads: Normalisation, writes: Normalisation) -> Normalisation:
+    """The normalisation of rows [x, y], as a transcoder's source gives them, from one for each.
+
+    Example:
+        >>> n = Normalisation(torch.ones(2), torch.eye(2), torch.eye(2))
+        >>> side_by_side(n, n).mean.tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    return Normalisation(
+        torch.cat([reads.mean, writes.mean]),
+        torch.block_diag(reads.matrix, writes.matrix),
+        torch.block_diag(reads.inverse, writes.inverse),
+    )
+
+
+def _scaled(mean: Tensor, scale: Tensor) -> Normalisation:
+    identity = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+    return Normalisation(mean, scale[..., None, None] * identity, identity / scale[..., None, None])
+
+
+def _sample(source: Iterable[Tensor]) -> Tensor:
+    """Rows from the beginning of a source, in float64."""
+    if isinstance(source, Tensor):
+        raise ValueError(f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches.")
+    parts, count = [], 0
+    for part in islice(source, SAMPLE):
+        parts.append(part)
+        count += len(part)
+        if count >= SAMPLE:
+            break
+    if not count:
+        raise ValueError("There are no activations to measure a normalisation on: the source gave no rows.")
+    return torch.cat(parts)[:SAMPLE].double()

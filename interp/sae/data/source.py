@@ -1,0 +1,248 @@
+"""Where training activations come from: a live model read again on each pass, or a tensor already in memory."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Activations, Model, Site, stream
+from hooks.capture import Data
+from interp.common.digests import digest_of_data, digest_of_tensors
+from interp.sae.data.normalisation import Normalisation
+
+
+@final
+@dataclass(frozen=True)
+class Source:
+    """Batches of activations, the same on each pass, with where they come from.
+
+    `batches` begins a pass. Iterating over a source does the same. `sites` are the places a row covers, in order, and
+    `widths` how many columns each has, where they lie side by side. Where there are several models, `model_name` and
+    `fingerprint` hold one part for each place. `every` gives batches start, start + step, ... of a pass, where they
+    can be had without making the others: to go on in the middle, or to share a pass among processes. `digest` tells
+    its data from others and `batch_size` how they are cut, for a checkpoint to compare: where there is no digest, as
+    of a stream, `dataset` alone tells them apart.
+
+    Example:
+        ```python
+        for x in activations_of(model, texts, resid_post[4]):
+            x.shape                       # n d_model
+        ```
+    """
+
+    batches: Callable[[], Iterator[Float[Tensor, "n *d"]]]
+    dataset: str
+    sites: tuple[Site, ...] = ()
+    model_name: str | None = None
+    fingerprint: str | None = None
+    normalisation: Normalisation | None = None
+    widths: tuple[int, ...] = ()
+    every: Callable[[int, int], Iterator[Float[Tensor, "n *d"]]] | None = None
+    digest: Callable[[], str | None] | None = None
+    batch_size: int | None = None
+
+    def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
+        return self.batches()
+
+    def begin(self, start: int) -> Iterator[Float[Tensor, "n *d"]]:
+        """The batches of a pass from number `start` on."""
+        if self.every is not None and start:
+            return self.every(start, 1)
+        return islice(self.batches(), start, None)
+
+
+def activations_of(model: Model, data: Data, site: Site, *, batch_size: int = 32) -> Source:
+    """The activations of a model at one site over texts, as a source that runs the model anew on each pass.
+
+    BOS, other special tokens and padding are left out. `data` is whatever `capture` takes: a text, texts, token ids
+    or a dataset with a column "text" or "input_ids". Sites with heads are flattened to one axis. Costs, for each
+    pass, one forward pass per batch up to the site; memory for one batch.
+
+    Raises:
+        ValueError: while read, an activation that is NaN or infinite, with its batch, text and token named.
+
+    Example:
+        ```python
+        train(TopK(model.d_model, 2048, k=32), activations_of(model, texts, resid_post[4]))
+        ```
+    """
+    return activations_at(model, data, [site], batch_size=batch_size)
+
+
+def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_size: int = 32) -> Source:
+    """The activations of several sites of the same tokens, side by side in each row: one pass for many autoencoders.
+
+    Costs and errors as for `activations_of`, for all the sites together.
+
+    Example:
+        ```python
+        source = activations_at(model, texts, [resid_post[3], resid_post[4]])
+        members = {str(site): Member(TopK(model.d_model, 2048, k=32), site) for site in source.sites}
+        train_many(members, source)
+        ```
+    """
+
+    def every(start: int, step: int) -> Iterator[Tensor]:
+        found = _rows(model, data, [*sites], batch_size, start, step)
+        return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1) for _, rows in found)
+
+    widths = tuple(math.prod(model.tap(site).shape) for site in sites)
+    about = (_described(data), tuple(sites), model.name, model.fingerprint)
+    return Source(
+        lambda: every(0, 1),
+        *about,
+        widths=widths,
+        every=every,
+        digest=lambda: digest_of_data(data),
+        batch_size=batch_size,
+    )
+
+
+def pairs_of(model: Model, data: Data, reads: Site, writes: Site, *, batch_size: int = 32) -> Source:
+    """What a transcoder is trained on: the activations of two sites of the same tokens, side by side in each row.
+
+    Costs and errors as for `activations_of`.
+
+    Example:
+        ```python
+        train(Transcoder(model.d_model, 4096), pairs_of(model, texts, mlp_in[3], mlp_out[3]))
+        ```
+    """
+    return activations_at(model, data, [reads, writes], batch_size=batch_size)
+
+
+def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int = 32) -> Source:
+    """What a crosscoder is trained on: the activations of several places for the same tokens, `[n layer d_model]`.
+
+    A place is a model and a site of it: several sites of one model, or a site of several models that read text
+    alike. Costs one forward pass of each model per batch, up to its last site; errors as for `activations_of`.
+
+    Raises:
+        ValueError: no places; while read, models that do not make the same tokens of a text, or places of other widths.
+
+    Example:
+        ```python
+        source = across([(model, resid_post[3]), (model, resid_post[4])], texts)
+        next(iter(source)).shape              # n, 2, d_model
+        ```
+    """
+    if not places:
+        raise ValueError("across was given no places: give at least one (model, site).")
+    models = list({id(model): model for model, _ in places}.values())
+    sites = {id(model): [site for other, site in places if other is model] for model in models}
+
+    def every(start: int, step: int) -> Iterator[Tensor]:
+        passes = [_rows(model, data, sites[id(model)], batch_size, start, step) for model in models]
+        for parts in zip(*passes, strict=True):
+            if any(not torch.equal(ids, parts[0][0]) for ids, _ in parts):
+                raise ValueError("The models of a crosscoder need the same tokens, and theirs differ: give token ids.")
+            found = {id(model): iter(rows) for model, (_, rows) in zip(models, parts, strict=True)}
+            rows = [next(found[id(model)]) for model, _ in places]
+            if len({part.shape for part in rows}) > 1:
+                widths = ", ".join(f"{m.name} {s}: {p.shape[1]}" for (m, s), p in zip(places, rows, strict=True))
+                raise ValueError(f"Places of a crosscoder need one width; these have {widths}.")
+            yield torch.stack(rows, dim=1)
+
+    single = len(models) == 1
+    name = models[0].name if single else " and ".join(model.name for model, _ in places)
+    prints = models[0].fingerprint if single else " ".join(model.fingerprint for model, _ in places)
+    about = (_described(data), tuple(site for _, site in places), name, prints)
+    return Source(lambda: every(0, 1), *about, every=every, digest=lambda: digest_of_data(data), batch_size=batch_size)
+
+
+def normalised(source: Source, normalisation: Normalisation) -> Source:
+    """The same activations, normalised; what is trained on them is read as it is by `folded`, and saved so.
+
+    Example:
+        ```python
+        train(sae, normalised(source, expected_norm(source)))
+        folded(sae).encode(x)                 # x as the model has it
+        ```
+    """
+    every = source.every
+    return replace(
+        source,
+        batches=lambda: (normalisation(rows) for rows in source.batches()),
+        every=every and (lambda start, step: (normalisation(rows) for rows in every(start, step))),
+        normalisation=normalisation,
+    )
+
+
+def _rows(
+    model: Model, data: Data, sites: list[Site], batch_size: int, start: int, step: int
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """For every step-th batch, the ids of its content tokens and their rows at each site, checked to be finite."""
+    wanted = list(dict.fromkeys(sites))
+    chosen, skipped = _every(data, batch_size, start, step)
+    passing = islice(stream(model, chosen, wanted, batch_size=batch_size), *skipped)
+    for number, acts in zip(count(start, step), passing, strict=False):
+        rows = {site: acts.flat(site).flatten(1) for site in wanted}
+        for site, part in rows.items():
+            if not bool(part.isfinite().all()):
+                raise ValueError(_where(model, acts, site, number))
+        yield acts.tokens.ids[acts.tokens.content], [rows[site] for site in sites]
+
+
+def _every(data: Data, batch_size: int, start: int, step: int) -> tuple[Data, tuple[int, int | None, int]]:
+    """What `stream` is to read so as to make every step-th batch, and which of its batches to take of that."""
+    datasets = sys.modules.get("datasets")
+    if (start, step) == (0, 1):
+        return data, (0, None, 1)
+    if datasets is not None and isinstance(data, datasets.IterableDataset):
+        kept = data.filter(lambda _, i: i // batch_size >= start and not (i // batch_size - start) % step, True)
+        return kept, (0, None, 1)
+    indexed = datasets is not None and isinstance(data, datasets.Dataset)
+    if not indexed and (isinstance(data, str) or not isinstance(data, Sequence)):
+        return data, (start, None, step)  # one block of tokens: all of it is read
+    firsts = range(start * batch_size, len(data), step * batch_size)
+    places = [i for first in firsts for i in range(first, min(first + batch_size, len(data)))]
+    if not places:
+        return data, (0, 0, 1)
+    chosen: Any = data
+    return (chosen.select(places) if indexed else [chosen[i] for i in places]), (0, None, 1)
+
+
+def _where(model: Model, acts: Activations, site: Site, batch: int) -> str:
+    """Which text and token of a batch is the first that is not finite."""
+    bad = ~acts[site].flatten(2).isfinite().all(2) & acts.tokens.content
+    text, pos = (int(i) for i in bad.nonzero()[0])
+    token = int(acts.tokens.ids[text, pos])
+    shown = repr(model.tokenizer.decode([token])) if model.tokenizer is not None else f"id {token}"
+    return (
+        f"NaN or infinity at {site} in batch {batch}, text {text} of the batch, token {pos} ({shown}): "
+        "load the model in float32, or leave this text out."
+    )
+
+
+def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str = "stored activations") -> Source:
+    """Activations already in memory, as a source.
+
+    Raises:
+        ValueError: no rows, or a row that holds NaN or infinity.
+
+    Example:
+        >>> len(list(stored(torch.zeros(10, 4))))
+        1
+    """
+    at = f" at {site}" if site else ""
+    if not len(x):
+        raise ValueError(f"There are no activations{at}: x has 0 rows.")
+    if not bool(x.isfinite().all()):
+        row = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"Activations{at} hold NaN or infinity, first in row {row}.")
+    sites = () if site is None else (site,)
+    return Source(lambda: iter(x.split(8192)), dataset, sites, digest=lambda: digest_of_tensors(x))
+
+
+def _described(data: Data) -> str:
+    if isinstance(data, str):
+        return "one text"
+    columns = getattr(data, "column_names", None)
+    size = f"{len(data)} " if hasattr(data, "__len__") else ""
+    return f"{size}rows of a dataset" if columns else f"{size}texts"

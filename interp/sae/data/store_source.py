@@ -1,0 +1,109 @@
+"""An activation store as a source: what was harvested once is trained on as often as wanted, in shuffled passes."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Site
+from hooks.store import ActivationStore, Shuffled, StoredRows
+from interp.sae.data.source import Source
+
+
+def harvested(store: ActivationStore, site: Site | str) -> Source:
+    """The activations of one site of a store, as a source; sites with heads are flattened to one axis.
+
+    Costs no forward passes; memory for the store's mixing buffer.
+
+    Raises:
+        KeyError: the store does not hold the site.
+
+    Example:
+        ```python
+        store = harvest(model, dataset, [resid_post[4]], "store")
+        train(TopK(model.d_model, 2048, k=32), harvested(store, resid_post[4]))
+        ```
+    """
+    return harvested_at(store, store.only(site))
+
+
+def harvested_at(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
+    """Several sites of a store side by side in each row, for many autoencoders in one pass.
+
+    Raises:
+        KeyError: the store does not hold one of them.
+
+    Example:
+        ```python
+        source = harvested_at(store, [resid_post[3], resid_post[4]])
+        train_many({str(site): Member(TopK(256, 2048, k=32), site) for site in source.sites}, source)
+        ```
+    """
+    held = store.only(sites)
+    source = _source(store, held, lambda rows: torch.cat([_flat(rows, site) for site in held], dim=1))
+    shapes = store.manifest.settings.sites
+    widths = tuple(math.prod(shapes[str(site)]) for site in held)
+    return replace(source, widths=widths)
+
+
+def harvested_pairs(store: ActivationStore, reads: Site | str, writes: Site | str) -> Source:
+    """Two sites of a store side by side in each row, as a transcoder is trained on.
+
+    Raises:
+        KeyError: the store does not hold one of them.
+
+    Example:
+        ```python
+        train(Transcoder(model.d_model, 4096), harvested_pairs(store, mlp_in[3], mlp_out[3]))
+        ```
+    """
+    pair = (*store.only(reads), *store.only(writes))
+    return _source(store, pair, lambda rows: torch.cat([_flat(rows, site) for site in pair], dim=1))
+
+
+def harvested_across(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
+    """Several sites of one width of a store, `[n layer d_model]`, as a crosscoder is trained on.
+
+    Raises:
+        KeyError: the store does not hold one of them.
+
+    Example:
+        ```python
+        next(iter(harvested_across(store, [resid_post[3], resid_post[4]]))).shape      # n, 2, d_model
+        ```
+    """
+    held = store.only(sites)
+    return _source(store, held, lambda rows: torch.stack([_flat(rows, site) for site in held], dim=1))
+
+
+def _flat(rows: StoredRows, site: Site) -> Float[Tensor, "n d_model"]:
+    return rows[site].flatten(1).float()
+
+
+def _checked(store: ActivationStore, rows: StoredRows, sites: tuple[Site, ...], batch: int) -> StoredRows:
+    """Rows that are finite; `ValueError` with the batch, site, row, document and token of the first that is not."""
+    for site in sites:
+        bad = ~rows[site].flatten(1).isfinite().all(1)
+        if bool(bad.any()):
+            place = int(bad.nonzero()[0])
+            row = int(rows.number[place])
+            document = int(torch.searchsorted(store.documents, row, right=True)) - 1
+            raise ValueError(
+                f"NaN or infinity at {site} in batch {batch}, row {row} of the store at {store.url} (document "
+                f"{document}, token {row - int(store.documents[document])} of it, id {int(rows.ids[place])}): harvest "
+                "again in float32 or bfloat16, or leave the document out."
+            )
+    return rows
+
+
+def _source(
+    store: ActivationStore, sites: tuple[Site, ...], joined: Callable[[StoredRows], Float[Tensor, "n *d"]]
+) -> Source:
+    def batches() -> Iterator[Float[Tensor, "n *d"]]:
+        return (joined(_checked(store, rows, sites, i)) for i, rows in enumerate(Shuffled(store, sites)))
+
+    about = (f"the store at {store.url}", sites, store.model_name, store.fingerprint)
+    return Source(batches, *about, digest=lambda: store.manifest.data_fingerprint[:16])

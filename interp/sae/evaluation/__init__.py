@@ -1,0 +1,1 @@
+"""How good a dictionary is: reconstruction, what the model loses, splicing, concepts, comparison with the truth."""

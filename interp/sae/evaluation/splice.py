@@ -1,0 +1,168 @@
+"""Splicing: an autoencoder in the place of its site, whole, or only by what a change of its latents does."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Intervention, Model, Position, Site
+from hooks.errors import nearest
+from hooks.interventions import apply
+from hooks.position import everywhere
+from interp.sae.architectures.crosscoder import Crosscoder
+from interp.sae.architectures.sae import CHUNK, SAE
+from interp.sae.architectures.transcoding import Transcoding
+
+Change: TypeAlias = Callable[[Float[Tensor, "n latent"]], Float[Tensor, "n latent"]]
+
+
+def splice(sae: SAE, at: Position = everywhere) -> Intervention:
+    """Put the reconstruction in the place of what is read: x' = x_hat, the error x - x_hat left out.
+
+    Raises:
+        ValueError: a transcoder or a crosscoder, which write elsewhere than they read, or weights that read
+            normalised activations.
+
+    Costs one encoding and decoding of every selected token.
+
+    Example:
+        ```python
+        with intervene(model, {sae.site: splice(sae)}):
+            model.generate("The Golden Gate Bridge is in")
+        ```
+    """
+    _same_place(sae)
+
+    def splice(x: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+        return torch.cat([sae(rows) for rows in x.flatten(1).split(CHUNK)]).to(x).view_as(x)
+
+    return replace(apply(splice, at=at), fingerprint=sae.fingerprint)
+
+
+def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Intervention:
+    """Change latents and keep the error: x' = decode(f') + (x - decode(f)) = x + (f' - f) W_dec, f' = change(f).
+
+    A change that changes nothing leaves x as it was, bit for bit. It is given latents of its own, to write in or not.
+
+    Args:
+        sae: what is spliced in.
+        change: from latents to latents, such as `ablated([17])`, `clamped([17], 4.0)` or `scaled([17], 2.0)`.
+        at: which tokens.
+
+    Raises:
+        ValueError: as for `splice`; while read, a change that gives latents of another shape.
+
+    Costs one encoding of every selected token.
+
+    Example:
+        ```python
+        with intervene(model, {sae.site: change_latents(sae, ablated([17]))}):
+            model.generate("The Golden Gate Bridge is in")
+        ```
+    """
+    _same_place(sae)
+
+    def change_latents(x: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+        moved = []
+        for rows in x.flatten(1).split(CHUNK):
+            f = sae.encode(rows)
+            changed = change(f.clone())
+            if changed.shape != f.shape:
+                raise ValueError(
+                    f"The change made latents of shape {tuple(changed.shape)} from {tuple(f.shape)}: return as many, "
+                    "those that it leaves alone included."
+                )
+            moved.append((changed - f) @ sae.W_dec)
+        return x + torch.cat(moved).to(x).view_as(x)
+
+    return replace(apply(change_latents, at=at), fingerprint=sae.fingerprint)
+
+
+def ablated(latents: Sequence[int]) -> Change:
+    """The change that puts latents at 0.
+
+    Example:
+        >>> ablated([1])(torch.tensor([[2.0, 3.0]])).tolist()
+        [[2.0, 0.0]]
+    """
+    return clamped(latents, 0.0)
+
+
+def clamped(latents: Sequence[int], value: float | int) -> Change:
+    """The change that sets latents to a value, whether they were on or not.
+
+    Example:
+        >>> clamped([0], 5.0)(torch.tensor([[0.0, 3.0]])).tolist()
+        [[5.0, 3.0]]
+    """
+    return lambda f: _indexed(f, latents, lambda part: torch.full_like(part, value))
+
+
+def scaled(latents: Sequence[int], factor: float | int) -> Change:
+    """The change that multiplies latents.
+
+    Example:
+        >>> scaled([1], 2.0)(torch.tensor([[2.0, 3.0]])).tolist()
+        [[2.0, 6.0]]
+    """
+    return lambda f: _indexed(f, latents, lambda part: factor * part)
+
+
+def check_fits(sae: SAE, model: Model) -> Site:
+    """The autoencoder's site, having checked that the model has all its sites and that they are as wide.
+
+    Raises:
+        ValueError: no site is known, the model lacks one, or its width is another; both are named.
+
+    Example:
+        ```python
+        check_fits(pretrained("gpt2-small-res-jb", "blocks.6.hook_resid_pre"), model)
+        ```
+    """
+    if not sae.sites:
+        raise ValueError("This autoencoder does not know its site: set sae.site, for example to resid_post[4].")
+    for site in sae.sites:
+        if site not in model.sites:
+            raise ValueError(
+                f"This autoencoder reads {site}, which {model.name} lacks; its nearest are "
+                f"{nearest(str(site), map(str, model.sites))}."
+            )
+    for i, site in enumerate(sae.sites):
+        writes = i == 1 and isinstance(sae, Transcoding)
+        width, ours = prod(model.tap(site).shape), sae.d_out if writes else sae.d_in
+        if width != ours:
+            raise ValueError(
+                f"This autoencoder {'writes' if writes else 'reads'} {ours} dimensions at {site}; {model.name} has "
+                f"{width} there: load the model it was trained on."
+            )
+    return sae.sites[0]
+
+
+def existing(latents: Sequence[int], d_sae: int) -> list[int]:
+    """Latents by number, having checked that they exist: `IndexError` where one does not.
+
+    Example:
+        >>> existing((0, 3), 4)
+        [0, 3]
+    """
+    if odd := [i for i in latents if not 0 <= i < d_sae]:
+        raise IndexError(f"Latents {odd} do not exist; this autoencoder has latents 0 to {d_sae - 1}.")
+    return [*latents]
+
+
+def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
+    index = torch.tensor(existing(latents, f.shape[-1]), dtype=torch.long, device=f.device)
+    return f.index_copy(-1, index, rule(f.index_select(-1, index)))
+
+
+def _same_place(sae: SAE) -> None:
+    if isinstance(sae, Crosscoder | Transcoding):
+        raise ValueError(
+            f"A {sae.architecture} writes elsewhere than it reads, so it cannot be put in the place of one site: "
+            "splice an autoencoder, or steer with sae.direction(latent)."
+        )
+    sae.raw()

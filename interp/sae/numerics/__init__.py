@@ -1,0 +1,1 @@
+"""The arithmetic of sparse codes: exact rankings, sparse products, kernels."""

@@ -1,0 +1,1 @@
+"""The trainer: one run over batches of activations for one autoencoder or several, with checkpoints."""

@@ -1,0 +1,117 @@
+"""An autoencoder among those that are trained in one pass: which columns it reads, and how fast it learns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Site
+from hooks.errors import nearest
+from interp.sae.architectures.sae import SAE
+from interp.sae.data.normalisation import Normalisation
+from interp.sae.data.source import Source
+
+BELONGINGS: Final = ("sites", "normalisation", "model_name", "fingerprint", "dataset")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One autoencoder of `train_many`, with what is its own.
+
+    `site` says which columns of the source it reads: one site, or several side by side (a transcoder's two); the
+    whole row where it is None. `normalisation` is of these columns, and `lr` as for `train`.
+
+    Example:
+        ```python
+        Member(TopK(model.d_model, 2048, k=32), resid_post[4], lr=1e-3)
+        ```
+    """
+
+    sae: SAE
+    site: Site | tuple[Site, ...] | None = None
+    lr: float | int | None = None
+    normalisation: Normalisation | None = None
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites asked for; none where the whole row is read."""
+        return () if self.site is None else (self.site,) if isinstance(self.site, Site) else self.site
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate: `lr`, or 2e-4 sqrt(2^14 / d_sae) (Gao et al. 2024)."""
+        return 2e-4 * (2**14 / self.sae.d_sae) ** 0.5 if self.lr is None else float(self.lr)
+
+    def belongs(self, source: Source) -> Callable[[], None]:
+        """Tell the autoencoder where it is trained, and return what takes that back.
+
+        Raises:
+            KeyError: the source does not hold the site.
+            ValueError: both the source and the member are normalised, or the autoencoder was trained on activations
+                normalised otherwise.
+        """
+        self._columns(source)
+        if source.normalisation is not None and (self.sites or self.normalisation is not None):
+            raise ValueError(
+                "A source that is normalised as a whole cannot be taken apart or normalised again: give the source as "
+                "it is, and each member its own normalisation."
+            )
+        sae, normalisation = self.sae, self.normalisation or source.normalisation
+        if bool(sae.max_activation.any()) and _digest(sae.normalisation) != _digest(normalisation):
+            raise ValueError(
+                f"This autoencoder was trained on activations {_normalised(sae.normalisation)} and is to be trained "
+                f"further on them {_normalised(normalisation)}: give the source as it was, or train folded(sae) on "
+                "activations as they are."
+            )
+        before = {name: getattr(sae, name) for name in BELONGINGS}
+        sae.sites, sae.normalisation = self.sites or source.sites, normalisation
+        sae.model_name, sae.fingerprint, sae.dataset = source.model_name, source.fingerprint, source.dataset
+        return lambda: vars(sae).update(before)
+
+    def rows(self, batch: Float[Tensor, "n *d"], source: Source) -> Float[Tensor, "n ..."]:
+        """What it reads of a batch: its columns, on its device, finite, of its width, normalised.
+
+        Raises:
+            ValueError: another width than the autoencoder's, or NaN or infinity.
+        """
+        own = [batch[:, columns] for columns in self._columns(source)]
+        rows = batch if not own else own[0].contiguous() if len(own) == 1 else torch.cat(own, dim=1)
+        rows = rows.to(self.sae.W_dec.device)
+        return self.sae.checked_rows(rows if self.normalisation is None else self.normalisation(rows))
+
+    def settings(self) -> dict[str, Any]:
+        """What was made and where it is trained, for a checkpoint to compare."""
+        sae = self.sae
+        made = {"architecture": sae.architecture, "d_in": sae.d_in, "d_sae": sae.d_sae, **sae.settings()}
+        told = {"sites": [str(site) for site in sae.sites], "normalisation": _digest(sae.normalisation)}
+        return {**made, "lr": self.rate, **told}
+
+    def _columns(self, source: Source) -> list[slice]:
+        if not self.sites:
+            return []
+        if not source.widths or len(source.widths) != len(source.sites):
+            raise ValueError(
+                f"The source's rows do not lie side by side, so {self.sites[0]} cannot be taken out of them: "
+                "make it by activations_at or harvested_at, or give no site."
+            )
+        starts = [0, *accumulate(source.widths)]
+        found = {site: slice(starts[i], starts[i + 1]) for i, site in enumerate(source.sites)}
+        for site in self.sites:
+            if site not in found:
+                raise KeyError(
+                    f"The source does not hold {site}; the nearest it holds: {nearest(str(site), map(str, found))}."
+                )
+        return [found[site] for site in self.sites]
+
+
+def _digest(normalisation: Normalisation | None) -> str | None:
+    return None if normalisation is None else normalisation.digest()
+
+
+def _normalised(normalisation: Normalisation | None) -> str:
+    return "as they are" if normalisation is None else f"normalised by {normalisation.digest()}"

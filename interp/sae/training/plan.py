@@ -1,0 +1,42 @@
+"""What a run does with its batches: how many there are, in which order, and how weights follow them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+from interp.sae.training.resample import Resampling
+from interp.sae.training.schedule import Schedule
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """The arguments of `train` that all autoencoders of a run share.
+
+    Example:
+        >>> Plan(tokens=1_000_000, batch_size=2048).steps(2048)
+        489
+    """
+
+    tokens: int = 1_000_000
+    batch_size: int = 2048
+    schedule: Schedule = Schedule()
+    clip: float | int | None = 1.0
+    dead_after: int = 100_000
+    resampling: Resampling | None = None
+    buffer: int = 131_072
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch_size", "dead_after", "buffer"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip is {self.clip}; it must be above 0, or None.")
+
+    def steps(self, batch_size: int) -> int:
+        """How many batches of this size hold the tokens."""
+        return -(-self.tokens // batch_size)
+
+    def settings(self) -> dict[str, Any]:
+        """Its fields by name, for a checkpoint to compare."""
+        return asdict(self)

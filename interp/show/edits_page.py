@@ -1,0 +1,124 @@
+"""Edits as a page: every measure by method beside its controls, then each fact by method, said before and after."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from interp.common.statistics import Estimate
+from interp.memory import Audit, Case
+from interp.memory.evaluation.answers import Reply
+from interp.memory.facts.fact import answered
+from interp.show.audit import audit_panel
+from interp.show.collapsible_list import fold_list
+from interp.show.html import Html, escape, highlighted, table
+from interp.show.page import Panel, Section, Tile, report
+
+CONTROLS = " control"
+KEPT = ("neighbour", "other fact")
+Said = Sequence[tuple[Case, Sequence[Reply]]]
+
+
+def edits_page(path: str | Path, title: str, lead: str, result: Audit, said: Said, notes: Sequence[str] = ()) -> Path:
+    """Write a self-contained page of audited edits and return where it is.
+
+    A fold per fact, opened by mouse or keyboard, and by an address that ends in #fact-3.
+
+    Errors: `ValueError` for a name that does not end in `.html`.
+
+    ```python
+    edits_page("audit.html", "Two editors", "On landmark.", audit(...), [(case, replies(model, case, edits))])
+    ```
+    """
+    sections = [
+        Section("Measures", "What each method changed, and what it should not have.", (audit_panel(result),)),
+        Section(
+            "Facts",
+            "Each fact under each method: how many of the questions about the new fact are answered with it, and how "
+            "many of the others with their own truth. A fold holds what the model says, before and after.",
+            (facts_panel(said),) if said else (),
+            Html(facts_folds(said)) if said else None,
+        ),
+    ]
+    return report(path, title, lead, sections, _tiles(result), notes)
+
+
+def facts_panel(said: Said) -> Panel:
+    """Facts by methods: how many questions about the new fact, and how many others, are answered right."""
+    methods = _methods(said)
+    rows = [
+        [
+            f'<a href="#fact-{i}">{escape(case.fact.subject)}</a> <small>{escape(case.fact.old)} → '
+            f"{escape(case.fact.new)}</small>",
+            _count(replies, None),
+            *(_count(replies, method) if method in replies[0].after else "refused" for method in methods),
+        ]
+        for i, (case, replies) in enumerate(said)
+    ]
+    return Panel(
+        title="Facts by methods",
+        body=Html(table(["", "before", *map(escape, methods)], rows)),
+        caption=(
+            "New: of the questions about the new fact, those answered with it, by free generation. Kept: of the "
+            "questions about neighbours and about the subject's other facts, those answered with their own truth."
+        ),
+        control="The column before is the model unedited: what it does not know to begin with cannot be kept.",
+    )
+
+
+def facts_folds(said: Said) -> str:
+    """Each fact, a fold: its questions, and what the model says before and with each edit."""
+    folds = ((f"fact-{i}", _head(i, case, told), _body(case, told)) for i, (case, told) in enumerate(said))
+    return fold_list(folds, "facts")
+
+
+def _head(number: int, case: Case, replies: Sequence[Reply]) -> str:
+    fact = case.fact
+    marks = " ".join(f"{escape(name)} {'✓' if replies[0].right(name) else '✗'}" for name in replies[0].after)
+    return (
+        f"<b>{number + 1}</b><span>{escape(fact.text)} … {escape(fact.old)} → {escape(fact.new)}</span>"
+        f"<small>{marks}</small>"
+    )
+
+
+def _body(case: Case, replies: Sequence[Reply]) -> str:
+    methods, rows = [*replies[0].after], []
+    for reply in replies:
+        cells = [_told(reply.before, reply, case), *(_told(reply.after[name], reply, case) for name in methods)]
+        rows.append([f"<small>{escape(reply.kind)}</small><br>{escape(reply.prompt)} …", *cells])
+    return f'<div class="words told">{table(["", "before", *map(escape, methods)], rows)}</div>'
+
+
+def _told(text: str, reply: Reply, case: Case) -> str:
+    """A continuation with the wanted answer marked where it is given, and a sign of whether it is."""
+    sign = '<b class="yes">✓</b>' if answered(text, reply.wanted) else '<b class="no">✗</b>'
+    spans = [
+        (at, at + len(word))
+        for word in {reply.wanted, case.fact.new}
+        if (at := text.find(word)) >= 0 and answered(text[at:], word)
+    ]
+    return f"{sign} {highlighted(text.strip(chr(10)), spans)}"
+
+
+def _count(replies: Sequence[Reply], method: str | None) -> str:
+    new = [reply.right(method) for reply in replies if reply.kind not in KEPT]
+    kept = [reply.right(method) for reply in replies if reply.kind in KEPT]
+    return f"{sum(new)}/{len(new)} new" + (f", {sum(kept)}/{len(kept)} kept" if kept else "")
+
+
+def _methods(said: Said) -> list[str]:
+    return list(dict.fromkeys(name for _, replies in said for name in replies[0].after))
+
+
+def _tiles(result: Audit) -> list[Tile]:
+    unedited: Mapping[str, Estimate] = result.table["unedited"]
+    tiles = []
+    for name in (name for name in result.table if name != "unedited" and not name.endswith(CONTROLS)):
+        said, before = result.table[name]["efficacy said"], unedited["efficacy said"]
+        beside = result.table[f"{name}{CONTROLS}"]["efficacy said"]
+        tiles.append(
+            Tile(
+                f"{said.value:.0%}",
+                f"of {said.n} fact{'s' * (said.n > 1)} said by free generation: {name}",
+                f"{said.low:.0%} to {said.high:.0%}; unedited {before.value:.0%}, control {beside.value:.0%}",
+            )
+        )
+    return tiles[:4]

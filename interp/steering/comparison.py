@@ -1,0 +1,107 @@
+"""Several ways of steering towards one concept beside the plain prompt, each at the dose that suits it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from hooks import Model
+from interp.common.statistics import Estimate
+from interp.common.texts import listed
+from interp.steering.choose_dose import ChosenDose, choose_dose
+from interp.steering.conditional import Conditional
+from interp.steering.samples import Condition, Sampling, sample
+from interp.steering.steering import Steering
+
+PROMPT = "prompt"
+
+
+@final
+@dataclass(frozen=True)
+class Beside:
+    """What each way does on prompts its dose was not chosen on, and what asking for the concept in words does.
+
+    A way without a fluent dose has None.
+    """
+
+    chosen: Mapping[str, ChosenDose | None]
+    unsteered: Condition
+    prompted: Condition
+
+    def rows(self) -> tuple[tuple[str, float | None, Estimate, Estimate], ...]:
+        """Per way its name, dose, share of continuations that express the concept, and perplexity ratio."""
+        rows: list[tuple[str, float | None, Estimate, Estimate]] = []
+        for name, one in self.chosen.items():
+            if one is not None:
+                rows.append((name, one.dose, one.steered.naming, one.steered.perplexity_over(one.unsteered)))
+                control = one.control.perplexity_over(one.unsteered)
+                rows.append((f"{name}: random direction", one.dose, one.control.naming, control))
+        rows.append((PROMPT, None, self.prompted.naming, self.prompted.perplexity_over(self.unsteered)))
+        rows.append(("unsteered", None, self.unsteered.naming, self.unsteered.perplexity_over(self.unsteered)))
+        return tuple(rows)
+
+    def __str__(self) -> str:
+        lines = [f"{'way':<34}{'dose':>6}  {'expresses it':<22}{'perplexity ratio'}"]
+        for name, dose, naming, ratio in self.rows():
+            at = "–" if dose is None else f"{dose:g}"
+            lines.append(
+                f"{name:<34}{at:>6}  {naming.value:.2f} [{naming.low:.2f}, {naming.high:.2f}]     "
+                f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+            )
+        return "\n".join([*lines, *(f"{name}: no fluent dose" for name, one in self.chosen.items() if one is None)])
+
+
+def beside(
+    model: Model,
+    ways: Mapping[str, Steering | Conditional],
+    prompts: Sequence[str],
+    names: Callable[[str], bool],
+    asking: str,
+    *,
+    doses: Sequence[float] | Mapping[str, Sequence[float]],
+    sampling: Sampling | None = None,
+    progress: bool = True,
+) -> Beside:
+    """Choose each way's dose on every second prompt, and report on the others, beside the prompt in words.
+
+    `asking`, such as "Talk about the Golden Gate Bridge. ", is put before the prompts; perplexity is measured without
+    it. `doses` may differ by way. To set a direction against chance, give one from `pairs.shuffled(seed)` as a way.
+
+    Errors: `ValueError` for no ways, one called "prompt" or without doses, or as `choose_dose`. Cost:
+    `choose_dose` for each way.
+
+    ```python
+    ways = {"SAE, clamp": clamping(sae, 17), "CAA": adding(direction), "shuffled": adding(shuffled)}
+    print(beside(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)))
+    ```
+    """
+    if not ways or PROMPT in ways:
+        raise ValueError(f"the ways are {list(ways)}: give at least one, none of them called {PROMPT!r}")
+    if isinstance(doses, Mapping) and set(doses) != set(ways):
+        raise ValueError(f"doses were given for {list(doses)}, and the ways are {list(ways)}: give doses for each way")
+    rest = list(dict.fromkeys(listed(prompts, "prompts")))[1::2]
+    per_way = doses if isinstance(doses, Mapping) else dict.fromkeys(ways, doses)
+    chosen = {
+        name: _chosen(model, way, prompts, names, per_way[name], sampling, progress) for name, way in ways.items()
+    }
+    return Beside(
+        chosen,
+        unsteered=sample(model, rest, names, sampling=sampling),
+        prompted=sample(model, rest, names, sampling=sampling, preamble=asking),
+    )
+
+
+def _chosen(
+    model: Model,
+    way: Steering | Conditional,
+    prompts: Sequence[str],
+    names: Callable[[str], bool],
+    doses: Sequence[float],
+    sampling: Sampling | None,
+    progress: bool,
+) -> ChosenDose | None:
+    try:
+        return choose_dose(model, way, prompts, names, doses=doses, sampling=sampling, progress=progress)
+    except ValueError as error:
+        if "no dose has a perplexity ratio" not in str(error):
+            raise
+        return None

@@ -1,0 +1,134 @@
+"""How far steered states leave what the model usually holds, and what that does to its predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction, Model, capture
+from hooks.position import everywhere
+from interp.common.statistics import Estimate, bootstrap, mean_share
+from interp.common.texts import listed
+from interp.steering.conditional import Conditional
+from interp.steering.steer import steer
+from interp.steering.steering import Steering, adding
+
+USUAL = 0.99
+
+
+@final
+@dataclass(frozen=True)
+class Damage:
+    """What a dose does on texts it is not meant for.
+
+    `kl`: mean KL(p || p_steered) per token, in nats. `loss`: the rise of the mean next-token loss, in nats. `correct`:
+    the change of the share of next tokens that are the model's first guess. `beyond`: the share of steered states
+    whose distance from the mean exceeds what 99 % of the unsteered ones keep, which have `beyond_before`. Distance is
+    Mahalanobis's, in the directions that hold 99 % of the variance. Intervals over texts.
+    """
+
+    dose: float
+    kl: Estimate
+    loss: Estimate
+    correct: Estimate
+    beyond: Estimate
+    beyond_before: float
+
+    def __str__(self) -> str:
+        return (
+            f"dose {self.dose:g}: KL {self.kl.value:.3f} nats, loss {self.loss.value:+.3f}, first guesses "
+            f"{self.correct.value:+.1%}, beyond the usual {self.beyond.value:.1%} (unsteered {self.beyond_before:.1%})"
+        )
+
+
+@torch.no_grad()
+def damage(model: Model, what: Direction | Steering | Conditional, dose: float, texts: Sequence[str]) -> Damage:
+    """Measure predictions and states on texts, with a dose and without.
+
+    The usual states are those of every second text, and are compared with those of the others.
+
+    Errors: `ValueError` for fewer than four texts, or a string. Cost: four forward passes per text.
+
+    ```python
+    print(damage(model, direction, 4.0, held_out_texts))
+    ```
+    """
+    texts = listed(texts)
+    if len(texts) < 4:
+        raise ValueError(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
+    way = adding(what) if isinstance(what, Direction) else what
+    before = [_predicted(model, text) for text in texts]
+    usual = _Usual(_states(model, texts[::2], way))
+    rest = list(texts[1::2])
+    plain = [usual.outside(_states(model, [text], way)) for text in rest]
+    with steer(model, way, dose):
+        after = [_predicted(model, text) for text in texts]
+        moved = [usual.outside(_states(model, [text], way)) for text in rest]
+    rows = torch.tensor([_change(a, b, t) for a, b, t in zip(before, after, _targets(model, texts), strict=True)])
+    kl, loss, correct = (bootstrap(lambda drawn: drawn[0].mean().item(), [column]) for column in rows.T)
+    return Damage(dose, kl, loss, correct, mean_share(_shares(moved)), float(_shares(plain).double().mean()))
+
+
+def normal_range(model: Model, direction: Direction, texts: Sequence[str], share: float = USUAL) -> tuple[float, float]:
+    """The middle `share` of the projections that the tokens of some texts have on a direction's unit vector.
+
+    Errors: `ValueError` for a string or no texts, or a share that is not between 0 and 1. Cost: one forward pass per
+    text.
+
+    ```python
+    capping(direction, *normal_range(model, direction, texts))
+    ```
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share is {share}: give a number between 0 and 1")
+    x = capture(model, listed(texts), [direction.site]).flat(direction.site).flatten(1)
+    along = (x @ direction.unit.to(x)).double().cpu()
+    low, high = along.quantile(torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=torch.float64)).tolist()
+    return low, high
+
+
+class _Usual:
+    """Mean, axes and the distance that 99 % of states keep."""
+
+    def __init__(self, x: Float[Tensor, "n d_model"]) -> None:
+        self.mean = x.mean(0)
+        _, S, V = torch.linalg.svd(x - self.mean, full_matrices=False)
+        kept = int((S.pow(2).cumsum(0) / S.pow(2).sum() < USUAL).sum()) + 1
+        self.axes = V[:kept] * (len(x) - 1) ** 0.5 / S[:kept, None]
+        self.most = float(self.distance(x).quantile(USUAL))
+
+    def distance(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
+        return ((x - self.mean) @ self.axes.T).norm(dim=1)
+
+    def outside(self, x: Float[Tensor, "n d_model"]) -> Tensor:
+        return self.distance(x) > self.most
+
+
+def _states(model: Model, texts: Sequence[str], way: Steering | Conditional) -> Float[Tensor, "n d_model"]:
+    return capture(model, list(texts), [way.site]).flat(way.site, at=everywhere).flatten(1).double().cpu()
+
+
+def _shares(texts: Sequence[Tensor]) -> Float[Tensor, "n"]:
+    return torch.tensor([float(outside.double().mean()) for outside in texts])
+
+
+def _predicted(model: Model, text: str) -> Float[Tensor, "n vocab"]:
+    tokens = model.tokens(text)
+    return model.run(tokens)[0, tokens.mask[0]][:-1].double().log_softmax(-1).cpu()
+
+
+def _targets(model: Model, texts: Sequence[str]) -> list[Tensor]:
+    read = [model.tokens(text) for text in texts]
+    return [tokens.ids[0, tokens.mask[0]][1:].cpu() for tokens in read]
+
+
+def _change(before: Tensor, after: Tensor, targets: Tensor) -> tuple[float, float, float]:
+    if not len(targets):
+        raise ValueError("a text of one token has no next token to predict: leave it out")
+    kl = (before.exp() * (before - after)).sum(-1).mean()
+    loss = (before - after).gather(1, targets[:, None]).mean()
+    right = [(p.argmax(-1) == targets).double().mean() for p in (after, before)]
+    return float(kl), float(loss), float(right[0] - right[1])

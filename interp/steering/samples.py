@@ -1,0 +1,183 @@
+"""Continuations sampled under one condition, and what they are like."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from hooks import Model
+from interp.common.statistics import Estimate, bootstrap, mean_share
+from interp.common.texts import listed
+from interp.steering.conditional import Conditional
+from interp.steering.fluency import distinct, surprisal
+from interp.steering.steer import steer
+from interp.steering.steering import Steering
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How continuations are drawn: how many of each prompt, how long, at what temperature, from which seed.
+
+    At a temperature of 0 there is one of each prompt, since others would be its copies.
+
+    Errors: `ValueError` for fewer than one continuation of a prompt, new token or text of a batch.
+    """
+
+    per_prompt: int = 3
+    max_new_tokens: int = 40
+    temperature: float = 1.0
+    seed: int = 0
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.per_prompt, self.max_new_tokens, self.batch_size) < 1:
+            raise ValueError(
+                f"per_prompt={self.per_prompt}, max_new_tokens={self.max_new_tokens} and "
+                f"batch_size={self.batch_size} were given: each must be at least 1"
+            )
+
+    def each(self, prompts: Sequence[str]) -> list[str]:
+        """Every prompt as often as it is continued."""
+        times = self.per_prompt if self.temperature > 0 else 1
+        return [prompt for prompt in prompts for _ in range(times)]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The continuations of one condition, and whether each names the concept, how surprising and repetitive it is.
+
+    `surprisal` is in nats under the unsteered model, summed over the `lengths` tokens of each continuation;
+    `distinct` is distinct-2. The cases of an interval, its `n`, are prompts with all their continuations, which are
+    alike; of a single prompt its continuations, and then it speaks of that prompt alone.
+    """
+
+    dose: float
+    prompts: tuple[str, ...]
+    texts: tuple[str, ...]
+    named: Bool[Tensor, "example"]
+    surprisal: Float[Tensor, "example"]
+    lengths: Int[Tensor, "example"]
+    distinct: Float[Tensor, "example"]
+
+    @property
+    def naming(self) -> Estimate:
+        """Share of continuations that name the concept, with Wilson's interval over prompts."""
+        named, continuations = self._cases(self.named, torch.ones_like(self.lengths)).T
+        return mean_share(named / continuations)
+
+    @property
+    def perplexity(self) -> Estimate:
+        """exp(total surprisal / total tokens) under the unsteered model, with a bootstrap interval over prompts."""
+        return bootstrap(lambda drawn: _perplexity(drawn[0]), [self._pairs])
+
+    @property
+    def distinctness(self) -> Estimate:
+        """Mean distinct-2 of the continuations, with a bootstrap interval over prompts."""
+        cases = self._cases(self.distinct, torch.ones_like(self.lengths))
+        return bootstrap(lambda drawn: float(drawn[0][:, 0].sum() / drawn[0][:, 1].sum()), [cases])
+
+    def perplexity_over(self, other: "Condition") -> Estimate:
+        """Perplexity of these continuations over that of others, with a bootstrap interval over prompts."""
+        return bootstrap(lambda drawn: _perplexity(drawn[0]) / _perplexity(drawn[1]), [self._pairs, other._pairs])
+
+    @property
+    def _pairs(self) -> Float[Tensor, "n 2"]:
+        """Nats and tokens of every case that has any: draws of empty ones alone have no perplexity."""
+        pairs = self._cases(self.surprisal, self.lengths)
+        return pairs[pairs[:, 1] > 0]
+
+    def _cases(self, *columns: Shaped[Tensor, "example"]) -> Float[Tensor, "n *d"]:
+        """The sums of some columns over the continuations of each prompt."""
+        x = torch.stack([column.double() for column in columns], -1)
+        place = {prompt: i for i, prompt in enumerate(dict.fromkeys(self.prompts))}
+        if len(place) == 1:
+            return x
+        of = torch.tensor([place[prompt] for prompt in self.prompts])
+        return x.new_zeros(len(place), len(columns)).index_add_(0, of, x)
+
+
+def sample(
+    model: Model,
+    prompts: Sequence[str],
+    names: Callable[[str], bool],
+    ways: Sequence[Steering | Conditional] = (),
+    dose: float = 0.0,
+    sampling: Sampling | None = None,
+    preamble: str = "",
+) -> Condition:
+    """Sample continuations of the prompts, steered with a dose of `ways` or not at all, and measure them unsteered.
+
+    Several ways share the continuations evenly, each taking every prompt as often as `per_prompt` allows; a way for
+    which none is left takes none. `preamble` stands before the prompts while sampling, and not while measuring.
+
+    Errors: `ValueError` for no prompts, or when every continuation is empty. Cost: `max_new_tokens` cached forward
+    passes per batch, and one more for the surprisal.
+
+    ```python
+    sample(model, ["I walked"], Names(("Golden Gate Bridge",)), [clamping(sae, 17)], dose=4.0).naming
+    ```
+    """
+    sampling = sampling or Sampling()
+    repeated = sampling.each(listed(prompts, "prompts"))
+    given, texts = [], []
+    for i, way in enumerate([*ways][: len(repeated)] or [None]):
+        mine = repeated[i :: max(len(ways), 1)]
+        with steer(model, way, dose) if way else nullcontext():
+            texts += continued(model, [preamble + prompt for prompt in mine], sampling)
+        given += mine
+    return measured(dose, given, texts, names, *surprisal(model, given, texts))
+
+
+def measured(
+    dose: float,
+    prompts: Sequence[str],
+    texts: Sequence[str],
+    names: Callable[[str], bool],
+    nats: Float[Tensor, "example"],
+    lengths: Int[Tensor, "example"],
+) -> Condition:
+    """The condition of continuations whose `surprisal` is known.
+
+    Errors: `ValueError` when every continuation is empty.
+
+    ```python
+    measured(1.0, prompts, texts, names, *surprisal(model, prompts, texts))
+    ```
+    """
+    if not lengths.any():
+        raise ValueError(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
+    return Condition(
+        dose=dose,
+        prompts=tuple(prompts),
+        texts=tuple(texts),
+        named=torch.tensor([names(text) for text in texts]),
+        surprisal=nats,
+        lengths=lengths,
+        distinct=torch.tensor([distinct(text) for text in texts]),
+    )
+
+
+def continued(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
+    """A continuation of each prompt, whatever `per_prompt` says, batch by batch.
+
+    ```python
+    continued(model, ["I walked"], Sampling(max_new_tokens=20))
+    ```
+    """
+    texts: list[str] = []
+    for start in range(0, len(prompts), sampling.batch_size):
+        texts += model.generate(
+            prompts[start : start + sampling.batch_size],
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seed=sampling.seed + start,
+        )
+    return texts
+
+
+def _perplexity(pairs: Float[Tensor, "n 2"]) -> float:
+    nats, lengths = pairs.sum(0)
+    return float((nats / lengths).exp())

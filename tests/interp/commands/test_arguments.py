@@ -1,0 +1,44 @@
+"""What commands do with the texts they are given."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import processors
+
+from hooks import load
+from interp.commands.arguments import lines
+from interp.common.texts import fitting
+
+
+def test_texts_longer_than_the_context_are_cut_between_words_and_lose_no_word(
+    hf_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    model = load(hf_model("gpt2"), tokenizer)
+    room = model.hf.config.get_text_config().max_position_embeddings
+    long = " ".join(f"fog{i}" for i in range(room))
+    unbroken = "f" * (3 * room)
+    pieces = fitting(model, ["short", long, unbroken])
+    assert pieces[0] == "short" and len(pieces) > 4
+    assert all(model.tokens(piece).ids.shape[1] <= room for piece in pieces)
+    whole = [piece for piece in pieces if " " in piece]
+    assert " ".join(whole).split() == long.split()
+    assert "".join(piece for piece in pieces[1:] if piece not in whole) == unbroken
+    assert all(model.tokens(f"{a} {b}").ids.shape[1] > room for a, b in zip(whole, whole[1:], strict=False))
+
+
+def test_blanks_behind_a_long_text_are_no_piece_of_it(hf_model: Callable[..., Any], tokenizer: Any) -> None:
+    bare = copy.deepcopy(tokenizer)
+    bare._tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    assert fitting(load(hf_model("gpt2"), bare), ["a" * 90 + " " * 20]) == ["a" * 90]
+
+
+def test_a_line_ends_where_the_file_breaks_it_and_a_mark_of_byte_order_is_no_text(tmp_path: Path) -> None:
+    (file := tmp_path / "texts.txt").write_bytes("\ufeffFog\u2028over\r\n\n the bay \n".encode())
+    assert lines(file) == ["Fog\u2028over", "the bay"]
+
+
+def test_texts_that_fit_stay_as_they_are(hf_model: Callable[..., Any], tokenizer: Any) -> None:
+    model = load(hf_model("gpt2"), tokenizer)
+    assert fitting(model, ["fog", "  the bay "]) == ["fog", "  the bay "]

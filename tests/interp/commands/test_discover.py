@@ -1,0 +1,92 @@
+"""`interp discover` and `interp feature`: what they make, that they go on, and what they say to mistakes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from interp.commands.app import app
+from interp.features import FeatureIndex
+
+
+@pytest.fixture(scope="module")
+def made(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("discover")
+    hf_model("gpt2").save_pretrained(root / "model")
+    tokenizer.save_pretrained(root / "model")
+    lines = [f"{a} {b}" for a in ("fog over", "a red", "the sea", "grey") for b in ("the bay", "bridge", "is cold")]
+    (root / "texts").write_text("\n".join(lines), encoding="utf-8")
+    paths = {name: str(root / name) for name in ("model", "texts", "out")}
+    ran = call("discover", paths["model"], "resid_post.1", paths["texts"], "--out", paths["out"], *SMALL)
+    assert ran.exit_code == 0, (ran.output, ran.exception)
+    return paths | {"said": ran.output}
+
+
+SMALL = ["--latents", "30", "--k", "4", "--tokens", "2000", "--quiet"]
+
+
+def call(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+def refused(*words: str) -> str:
+    ran = call(*words)
+    assert ran.exit_code == 2
+    said = ran.stderr.strip()
+    assert said.startswith("error: ") and "\n" not in said
+    return said
+
+
+def test_discovery_says_what_it_does_and_ends_with_the_page(made: dict[str, str]) -> None:
+    said = made["said"]
+    assert "reading 12 texts at resid_post.1" in said and "explained variance" in said
+    assert "to do: train 30 latents on 2,000 tokens, index them, write pages; " in said and " in all" in said
+    page = Path(made["out"]) / "latents.html"
+    assert said.replace("\n", "").endswith(f"page: {page}") and page.stat().st_size > 5000
+    assert len(FeatureIndex.open(Path(made["out"]) / "index")) == 30
+
+
+def test_called_again_it_repeats_nothing(made: dict[str, str]) -> None:
+    file = Path(made["out"]) / "index" / "latents.parquet"
+    before = file.stat().st_mtime_ns
+    ran = call("discover", made["model"], "resid_post.1", made["texts"], "--out", made["out"], *SMALL)
+    assert ran.exit_code == 0 and "is there already" in ran.output and "explained variance" not in ran.output
+    assert "to do: index them, write pages; " in ran.output
+    assert file.stat().st_mtime_ns == before
+
+
+def test_another_dictionary_in_the_same_folder_is_refused(made: dict[str, str]) -> None:
+    words = ["discover", made["model"], "resid_post.1", made["texts"], "--out", made["out"], "--latents", "16"]
+    assert "holds an autoencoder of 30 latents at resid_post.1, and 16 at resid_post.1" in refused(*words)
+
+
+def test_a_latent_is_shown_as_the_index_has_it(made: dict[str, str], tmp_path: Path) -> None:
+    folder = str(Path(made["out"]) / "index")
+    rows = FeatureIndex.open(folder).table("latents").to_pylist()
+    alive = max(rows, key=lambda row: row["fired"])["latent"]
+    ran = call("feature", folder, str(alive), "--out", str(tmp_path / "one.html"))
+    assert ran.exit_code == 0
+    assert f"latent {alive} of 30 at resid_post.1 of " in ran.output and "fires on" in ran.output
+    assert ran.output.replace("\n", "").endswith(f"page: {tmp_path / 'one.html'}")
+    beside = call("feature", folder, str(alive))
+    assert beside.output.replace("\n", "").endswith(f"page: {Path(made['out']) / f'latent-{alive}.html'}")
+
+
+def test_a_latent_or_folder_that_is_not_there_is_named(made: dict[str, str]) -> None:
+    folder = str(Path(made["out"]) / "index")
+    assert "latent 30 does not exist; this index has latents 0 to 29" in refused("feature", folder, "30")
+    assert "holds no finished feature index" in refused("feature", made["model"], "0")
+    assert "there is no file 'nowhere'" in refused("discover", made["model"], "resid_post.1", "nowhere")
+
+
+def test_texts_longer_than_the_context_are_read_in_pieces_and_counted(made: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "long"
+    file.write_text("\n".join(["fog over the bay", " ".join(["the red bridge"] * 40)]), encoding="utf-8")
+    out = tmp_path / "out"
+    ran = call("discover", made["model"], "resid_post.1", str(file), "--out", str(out), *SMALL)
+    assert ran.exit_code == 0, (ran.output, ran.exception)
+    read = FeatureIndex.open(out / "index").about["texts"]
+    assert "reading 2 texts at resid_post.1 of " in ran.output and read > 2
+    assert f"; 1 of them longer than its context, in pieces: {read} texts in all" in ran.output.replace("\n", "")

@@ -1,0 +1,144 @@
+"""`interp train-sae` trains what the functions train, from arguments or a file of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hooks import Model, harvest, load
+from hooks.site import mlp_in, mlp_out, resid_post
+from interp.commands.app import app
+from interp.sae import BatchTopK, Crosscoder, Standard, TopK, Transcoder, activations_of, train
+from interp.sae import load as load_sae
+
+LINES = [f"fog {number} over the bay" for number in range(12)]
+SHORT = ["--tokens", "600", "--batch-size", "50", "--latents", "48", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def model(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    hf_model("gpt2").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(LINES), encoding="utf-8")
+    return str(path)
+
+
+def call(*words: str | Path) -> str:
+    result = CliRunner().invoke(app, ["train-sae", *map(str, words)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def refused(*words: str | Path) -> str:
+    result = CliRunner().invoke(app, ["train-sae", *map(str, words)])
+    assert result.exit_code == 2, (result.output, result.exception)
+    return " ".join(result.output.split())
+
+
+def test_arguments_a_yaml_file_and_a_json_file_train_the_same_weights(model: str, texts: str, tmp_path: Path) -> None:
+    arguments = {"model": model, "texts": texts, "site": "resid_post.1", "latents": 48, "k": 4, "lr": 0.002}
+    arguments |= {"tokens": 600, "batch-size": 50, "quiet": True, "out": str(tmp_path / "yaml")}
+    (tmp_path / "run.yaml").write_text("\n".join(f"{name}: {value}" for name, value in arguments.items()))
+    (tmp_path / "run.json").write_text(json.dumps(arguments | {"k": [7], "setting": {"k_aux": 3}}))
+    call(model, texts, "--site", "resid_post.1", "--k", "4", "--lr", "0.002", "--out", tmp_path / "words", *SHORT)
+    call("--config", tmp_path / "run.yaml")
+    call("--config", tmp_path / "run.json", "--k", "4", "--out", tmp_path / "json", "--setting", "k_aux=16")
+    sae = TopK(32, 48, k=4)
+    source = activations_of(load(model), LINES, resid_post[1])
+    train(sae, source, tokens=600, batch_size=50, lr=0.002, progress=False)
+    for folder in ("words", "yaml", "json"):
+        assert torch.equal(load_sae(tmp_path / folder).W_dec, sae.W_dec), folder
+
+
+def test_sites_sizes_sparsities_and_seeds_are_multiplied_and_each_has_its_folder(
+    model: str, texts: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "curve.csv"
+    several = ["--site", "resid_post.1", "--site", "resid_post.0", "--k", "4", "--k", "8"]
+    said = call(model, texts, *several, "--architecture", "batchtopk", "--out", tmp_path / "all", "--log", log, *SHORT)
+    names = {f"resid_post.{layer}-k{k}" for layer in (0, 1) for k in (4, 8)}
+    assert {folder.name for folder in (tmp_path / "all").iterdir()} == names
+    assert said.count("explained variance") == 4
+    sae = load_sae(tmp_path / "all" / "resid_post.0-k8")
+    assert isinstance(sae, BatchTopK) and sae.k == 8 and sae.site == resid_post[0]
+    assert {line.split(",")[0] for line in log.read_text().splitlines()[1:]} == names
+
+
+def test_a_store_a_transcoder_a_crosscoder_and_a_normalisation(gpt2: Model, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    harvest(gpt2, LINES, [mlp_in[1], mlp_out[1], resid_post[1]], store)
+    pair = ["--site", "mlp_in.1", "--site", "mlp_out.1"]
+    options = ["--store", store, *SHORT, "--checkpoint"]
+    call(*options, tmp_path / "a", *pair, "--architecture", "transcoder", "--out", tmp_path / "t")
+    call(*options, tmp_path / "b", *pair, "--architecture", "crosscoder", "--out", tmp_path / "c")
+    one = ["--site", "resid_post.1", "--architecture", "standard", "--normalise", "expected-norm"]
+    call(*options, tmp_path / "d", *one, "--setting", "coefficient=2", "--resample", "0.5", "--out", tmp_path / "s")
+    transcoder, crosscoder, standard = (load_sae(tmp_path / name) for name in "tcs")
+    assert isinstance(transcoder, Transcoder) and transcoder.sites == (mlp_in[1], mlp_out[1])
+    assert isinstance(crosscoder, Crosscoder) and crosscoder.n_layers == 2 and crosscoder.sites == transcoder.sites
+    assert isinstance(standard, Standard) and standard.coefficient == 2
+    assert not torch.allclose(standard.W_enc, standard.W_dec.T, atol=1e-3)  # the scale is folded in
+    assert (tmp_path / "a" / "latest.json").exists()
+
+
+MISTAKES = [
+    (["--archtecture", "topk"], "No such option"),
+    (["--architecture", "topkk"], "no architecture is called 'topkk'; did you mean 'topk'"),
+    (["--setting", "coeficient=5"], "topk has no setting 'coeficient'; did you mean 'aux_coefficient'"),
+    (["--setting", "k"], "write NAME=VALUE, such as coefficient=5"),
+    (["--architecture", "standard", "--k", "3"], "standard has no k; its settings are coefficient: see --setting"),
+    (["--setting", "d_in=5"], "--setting is 'd_in=5', and d_in is what --site says: give it there"),
+    (["--setting", "d_sae=5"], "d_sae is what --latents says"),
+    (["--setting", "seed=3"], "seed is what --seed says"),
+    (["--architecture", "crosscoder", "--setting", "n_layers=3"], "n_layers is what --site says"),
+    (["--architecture", "transcoder", "--setting", "d_out=3"], "d_out is what --site says"),
+    (["--k", "8", "--k", "16", "--setting", "k=4"], "k is given by --k as [8, 16] and by --setting as 4: give it by"),
+    (["--architecture", "matryoshka_batchtopk"], "needs widths, of type Sequence[int]: give it as --setting widths="),
+    (
+        ["--architecture", "matryoshka_batchtopk", "--setting", "widths=[3,true]"],
+        "widths of matryoshka_batchtopk is of",
+    ),
+    (["--architecture", "gated", "--setting", "coefficient=high"], "coefficient of gated is of type float | int"),
+    (["--setting", "k=4.5"], "--setting is 'k=4.5': the k of topk is of type int"),
+    (["--setting", "k=true"], "--setting is 'k=true': the k of topk is of type int"),
+    (["--setting", "k_aux=few"], "the k_aux of topk is of type int | None"),
+    (["--architecture", "transcoder"], "a transcoder reads one site and writes another: give --site twice"),
+    (["--log", "curve.txt"], "write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT"),
+    (["--normalise", "whiten"], "no normalisation is called 'whiten'; did you mean 'whitened'"),
+    (["--shape", "cosin"], "did you mean 'cosine'"),
+    (["--tokens", "many"], "Invalid value for '--tokens'"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_mistakes_end_with_exit_code_2_and_the_mend(model: str, texts: str, words: list[str], told: str) -> None:
+    assert told in refused(model, texts, "--site", "resid_post.1", *words)
+
+
+def test_no_data_no_site_and_wrong_files_are_told(model: str, texts: str, tmp_path: Path) -> None:
+    assert "either MODEL and TEXTS, or --store FOLDER" in refused(model, "--site", "resid_post.1")
+    assert "say where to read: --site resid_post.4" in refused(model, texts)
+    files = {
+        "typo.yaml": ("batchsize: 3", "has 'batchsize', which the command does not know; did you mean 'batch_size'"),
+        "list.yaml": ("tokens: [1, 2]", "has a list for 'tokens', which takes one value"),
+        "twice.json": ('{"batch-size": 1, "batch_size": 2}', "gives 'batch_size' twice, with a hyphen and without"),
+        "torn.json": ("{", "is not JSON"),
+        "torn.yaml": ("a: [", "is not YAML"),
+        "words.yaml": ("fog", "holds a str, and arguments are a mapping"),
+        "run.toml": ("", "ends in '.toml', and arguments are read from .yaml, .yml or .json"),
+    }
+    for name, (text, told) in files.items():
+        (tmp_path / name).write_text(text)
+        assert told in refused("--config", tmp_path / name), name
+    assert "there is no file" in refused("--config", tmp_path / "nowhere.yaml")

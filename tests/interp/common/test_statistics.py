@@ -1,0 +1,60 @@
+"""Intervals agree with independent implementations and closed forms."""
+
+from math import isnan
+
+import pytest
+import torch
+
+from interp.common.statistics import bootstrap, mean_share, share
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 50), (49, 50), (20, 20)])
+def test_the_interval_of_a_share_is_wilsons(hits: int, n: int) -> None:
+    from scipy.stats import binomtest
+
+    found = share(torch.arange(n) < hits)
+    low, high = binomtest(hits, n).proportion_ci(method="wilson")
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((hits / n, low, high, n))
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="a share of 0 outcomes"):
+        share(torch.zeros(0, dtype=torch.bool))
+
+
+def test_the_bootstrap_of_a_mean_is_two_standard_errors_either_way() -> None:
+    x = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
+    found = bootstrap(lambda samples: float(samples[0].mean()), [x], draws=2000)
+    error = float(x.std()) / 20
+    assert found.value == pytest.approx(float(x.mean()))
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_the_bootstrap_of_a_constant_has_no_width() -> None:
+    found = bootstrap(lambda samples: float(samples[0].mean()), [torch.full((30,), 2.0)])
+    assert (found.low, found.value, found.high) == (2.0, 2.0, 2.0)
+
+
+def test_the_bootstrap_of_an_empty_sample_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"samples of \[0\] rows were given: none may be empty"):
+        bootstrap(lambda samples: 0.0, [torch.zeros(0)])
+
+
+def test_the_interval_of_mean_shares_is_wilsons_and_has_a_width_where_all_are_alike() -> None:
+    assert mean_share(torch.ones(20)) == share(torch.ones(20, dtype=torch.bool))
+    assert mean_share(torch.full((20,), 0.25)) == mean_share(torch.tensor([1.0] * 5 + [0.0] * 15))
+    for wrong in (torch.zeros(0), torch.tensor([0.5, 1.1]), torch.tensor([torch.nan])):
+        with pytest.raises(ValueError, match="give at least one, all from 0 to 1"):
+            mean_share(wrong)
+
+
+def test_a_share_is_of_outcomes_that_are_true_or_false() -> None:
+    for wrong in (torch.tensor([1.0, torch.nan]), torch.tensor([0.5, 2.0])):
+        with pytest.raises(Exception, match=r"a share is of outcomes that are True or False|Type-check"):
+            share(wrong)
+
+
+def test_the_bootstrap_of_one_row_knows_no_interval() -> None:
+    found = bootstrap(lambda samples: float(samples[0].mean()), [torch.tensor([3.0])])
+    assert (found.value, found.n) == (3.0, 1)
+    assert isnan(found.low) and isnan(found.high)

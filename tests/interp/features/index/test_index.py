@@ -1,0 +1,255 @@
+"""The index against latent-by-latent evidence, brute force, other batches, and being broken off."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hooks import Model, stream
+from interp.features import FeatureIndex, evidence, index, logit_effect
+from interp.features import index as index_of
+from interp.features.index.accumulator import EVERY, Gathered, Shape, shuffled
+from interp.features.index.misra_gries import Heaviest
+from interp.features.index.statistics import BINS, Tally
+from interp.features.index.tables import _partner_slack, _partners
+from interp.features.index.top_examples import Kept
+from interp.sae import TopK, load, save
+
+G = torch.Generator().manual_seed(0)
+TEXTS = ["".join("abcdefghijklmnop ."[i] for i in torch.randint(18, (n,), generator=G).tolist()) for n in range(3, 43)]
+
+
+@pytest.fixture
+def made(letters: TopK, gpt2: Model, tmp_path: Path) -> FeatureIndex:
+    return index(letters, gpt2, TEXTS, tmp_path / "made", top=5, sampled=6, context=3, batch_size=7)
+
+
+def test_every_latents_record_is_the_evidence_gathered_for_it_alone(
+    made: FeatureIndex, letters: TopK, gpt2: Model
+) -> None:
+    for latent in (0, 7, 17):
+        got, want = made.record(latent), evidence(letters, gpt2, TEXTS, latent, top=5, context=3)
+        assert got.evidence.examples == want.examples
+        assert got.evidence.firing_rate == want.firing_rate and got.evidence.tokens == want.tokens
+        assert (got.evidence.mean, got.evidence.largest) == pytest.approx((want.mean, want.largest))
+        assert int(got.evidence.counts.sum()) == int(want.counts.sum())
+        assert [w for w, _ in got.evidence.promoted] == [w for w, _ in want.promoted]
+        assert dict(got.evidence.suppressed) == pytest.approx(dict(want.suppressed), abs=1e-5)
+
+
+def test_statistics_positions_and_tokens_are_those_of_the_dense_codes(
+    made: FeatureIndex, letters: TopK, gpt2: Model
+) -> None:
+    site, number, f, spelt = letters.sites[0], [], [], ""
+    for acts in stream(gpt2, TEXTS, [site], batch_size=64):
+        number = [i for text in TEXTS for i in range(len(text))]
+        f, spelt = letters.encode(acts.flat(site)).detach().double(), "".join(TEXTS)
+    for latent in (3, 16):
+        record, on = made.record(latent), f[:, latent] > 0
+        assert record.second_moment == pytest.approx(float(f[on, latent].pow(2).mean()))
+        places = torch.tensor([min(15, (number[i] + 1).bit_length() - 1) for i in on.nonzero().flatten().tolist()])
+        assert torch.equal(record.positions, torch.bincount(places, minlength=16))
+        mass = {c: sum(float(f[i, latent]) for i, s in enumerate(spelt) if s == c) for c in set(spelt)}
+        expected = {c: m / sum(mass.values()) for c, m in mass.items() if m > 0}
+        assert dict(record.tokens) == pytest.approx(expected, rel=1e-5) and record.token_slack == 0
+
+
+def test_co_activation_is_the_jaccard_index_on_every_eighth_token(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    with torch.no_grad():
+        letters.W_enc[:, 5] += letters.W_enc[:, 3]  # latent 5 also fires on what latent 3 fires on
+    made = index(letters, gpt2, TEXTS, tmp_path / "pairs")
+    spelt = "".join(TEXTS)[::EVERY]
+    d, f = spelt.count("d"), spelt.count("f")
+    assert d > 0 and dict(made.record(3).partners) == {5: pytest.approx(d / (d + f))}
+    assert dict(made.record(5).partners) == {3: pytest.approx(d / (d + f))}
+
+
+def test_sampled_texts_are_ones_it_fires_on_whatever_their_peak(made: FeatureIndex) -> None:
+    record = made.record(2)
+    firing = {i for i, text in enumerate(TEXTS) if "c" in text}
+    texts = {e.text for e in record.sampled}
+    assert len(texts) == 6 and texts <= firing
+    assert all(e.tokens[e.peak] == "c" for e in record.sampled)
+
+
+def test_the_batch_size_changes_nothing(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    one, other = (index(letters, gpt2, TEXTS, tmp_path / str(n), top=4, sampled=4, batch_size=n) for n in (3, 40))
+    for name in ("examples", "coactivation"):
+        assert one.table(name).equals(other.table(name))
+    for mine, theirs in zip(one.table("latents").to_pylist(), other.table("latents").to_pylist(), strict=True):
+        for key, value in mine.items():
+            assert value == (pytest.approx(theirs[key]) if isinstance(value, float) else theirs[key]) or key in (
+                "token_mass",
+                "promoted_logits",
+                "suppressed_logits",
+            )
+
+
+def test_broken_off_it_goes_on_and_ends_the_same(
+    letters: TopK, gpt2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["interp.features.index.index"]
+    whole = index(letters, gpt2, TEXTS, tmp_path / "whole", batch_size=4)
+    monkeypatch.setattr(module, "PAUSES", 2)
+    seen = []
+    add = module.Gathered.add
+
+    def failing(self, ids, *rest, **texts):
+        seen.append(len(ids))
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+        add(self, ids, *rest, **texts)
+
+    monkeypatch.setattr(module.Gathered, "add", failing)
+    with pytest.raises(KeyboardInterrupt):
+        index(letters, gpt2, TEXTS, tmp_path / "broken", batch_size=4)
+    with pytest.raises(FileNotFoundError, match="holds no finished feature index"):
+        FeatureIndex.open(tmp_path / "broken")
+    seen.clear()
+    seen.extend([0] * 10)
+    again = index(letters, gpt2, TEXTS, tmp_path / "broken", batch_size=4)
+    assert len(seen) == 10 + 6  # ten batches in all, of which four had been saved
+    for name in ("latents", "examples", "coactivation"):
+        assert again.table(name).equals(whole.table(name))
+
+
+def test_a_finished_index_is_returned_at_once_and_another_is_refused(
+    made: FeatureIndex, letters: TopK, gpt2: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["interp.features.index.index"], "stream", None)
+    again = index(letters, gpt2, TEXTS, made.folder, top=5, sampled=6, context=3, batch_size=7)
+    assert again.about == made.about
+    with pytest.raises(ValueError, match="holds an index made with another data, context: give another folder"):
+        index(letters, gpt2, TEXTS[1:], made.folder, top=5, sampled=6, context=4, batch_size=7)
+
+
+def test_any_text_and_any_number_an_autoencoder_computes_with_makes_another_index(
+    made: FeatureIndex, letters: TopK, gpt2: Model, tmp_path: Path
+) -> None:
+    how = {"top": 5, "sampled": 6, "context": 3, "batch_size": 7}
+    with pytest.raises(ValueError, match="holds an index made with another data: give"):
+        index(letters, gpt2, [*TEXTS[:20], "another", *TEXTS[21:]], made.folder, **how)
+    letters.k = 3
+    with pytest.raises(ValueError, match="holds an index made with another autoencoder: give"):
+        index(letters, gpt2, TEXTS, made.folder, **how)
+    letters.k = 4
+    for tensor in (tensor for name, tensor in letters.state_dict().items() if name != "variance"):
+        was = tensor.clone()
+        tensor[(0,) * tensor.ndim] += 1
+        with pytest.raises(ValueError, match="holds an index made with another autoencoder: give"):
+            index(letters, gpt2, TEXTS, made.folder, **how)
+        tensor.copy_(was)
+    letters.variance.fill_(7.0)  # of training, which files do not keep
+    save(letters, tmp_path / "kept")
+    assert index(load(tmp_path / "kept"), gpt2, TEXTS, made.folder, **how).about == made.about
+
+
+def test_a_jaccard_index_is_too_small_by_no_more_than_its_slack(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    shape, g = Shape(d_sae=100, d_vocab=3, top=1, sampled=1, context=0), torch.Generator().manual_seed(0)
+    gathered = Gathered(tmp_path, shape)
+    on = torch.rand(1000, 100, generator=g) < torch.linspace(0.3, 0.02, 100)
+    on[:, 0] = True  # fires with every other one, of which 64 are kept
+    n = EVERY * len(on)
+    for part in torch.arange(n).split(EVERY * 50):
+        values = torch.zeros(len(part), 100)
+        values[::EVERY] = on[part[0] // EVERY : part[-1] // EVERY + 1].float()
+        indices = torch.arange(100).expand(len(part), 100)
+        gathered.add(torch.zeros(len(part), dtype=torch.long), torch.zeros(len(part)).long(), values, indices, 1)
+    both = on.double().T @ on.double()
+    of = on.double().sum(0)
+    true = both / (of[:, None] + of - both)
+    rows = list(_partners(range(1), gathered, letters, gpt2, str))
+    slack = _partner_slack(gathered, 0)
+    assert len(rows) == 64 and 0 < slack < 1
+    for row in rows:
+        assert row["jaccard"] - 1e-12 <= float(true[0, row["other"]]) <= row["jaccard"] + slack + 1e-12
+
+
+def test_an_index_that_does_not_say_how_far_partners_are_off_is_read_as_knowing_nothing(made: FeatureIndex) -> None:
+    from pyarrow import parquet
+
+    assert made.record(3).partner_slack == 0.0
+    file = made.folder / "latents.parquet"
+    parquet.write_table(parquet.read_table(file).drop_columns(["partner_slack"]), file)
+    assert made.record(3).partner_slack == 1.0
+
+
+def test_what_an_index_lacks_is_named(made: FeatureIndex) -> None:
+    with pytest.raises(IndexError, match="latent 18 does not exist; this index has latents 0 to 17"):
+        made.record(18)
+    with pytest.raises(ValueError, match="an index has no table 'latent'"):
+        made.table("latent")
+
+
+def test_a_histogram_is_the_same_as_if_its_range_had_been_known() -> None:
+    v = torch.rand(500, generator=torch.Generator().manual_seed(1)).double().exp().float() ** 9
+    parts, whole = Tally(1), Tally(1)
+    zeros = torch.zeros(500, dtype=torch.long)
+    for some in v.sort().values.split(50):
+        parts.add(zeros[: len(some)], some, zeros[: len(some)], len(some))
+    whole.add(zeros, v, zeros, 500)
+    assert torch.equal(parts.counts, whole.counts) and int(parts.counts.sum()) == 500
+    edges = torch.linspace(0, float(whole.top[0]), BINS + 1).double()
+    brute = [int(((v.double() > a) & (v.double() <= b)).sum()) for a, b in zip(edges, edges[1:], strict=False)]
+    assert whole.counts[0].tolist() == brute
+    assert float(v.max()) <= float(whole.top[0]) < 2 * float(v.max())
+
+
+def test_heavy_items_are_never_lost_and_weights_are_never_too_large() -> None:
+    g = torch.Generator().manual_seed(0)
+    truth, summary = torch.zeros(3, 200, dtype=torch.float64), Heaviest(3, 200, 10)
+    for _ in range(30):
+        latent = torch.randint(3, (60,), generator=g)
+        item = (torch.rand(60, generator=g) ** 3 * 200).long()
+        weight = torch.rand(60, generator=g) + 0.1
+        truth.index_put_((latent, item), weight.double(), accumulate=True)
+        summary.add(latent, item, weight)
+    for latent in range(3):
+        items, weights = summary.of(latent)
+        slack = float(summary.slack[latent])
+        assert len(items) <= 10 and weights.tolist() == sorted(weights.tolist(), reverse=True)
+        assert slack <= float(truth[latent].sum()) / 11
+        true = truth[latent, items]
+        assert bool((weights <= true + 1e-9).all() and (true <= weights + slack + 1e-9).all())
+        assert set((truth[latent] > slack).nonzero().flatten().tolist()) <= set(items.tolist())
+
+
+def test_what_is_kept_is_what_sorting_everything_would_keep(tmp_path: Path) -> None:
+    g, all_of = torch.Generator().manual_seed(0), []
+    kept = Kept(tmp_path, "x", 4, 3, 1)
+    for start in range(0, 60, 12):
+        latent = torch.randint(4, (12,), generator=g)
+        priority = (torch.rand(12, generator=g) * 8).round().double()
+        text = torch.arange(start, start + 12)
+        all_of += list(zip(latent.tolist(), priority.tolist(), text.tolist(), strict=True))
+        kept.offer(
+            latent, priority, priority.float(), text, lambda w, text=text: (text[w, None].int(), text[w, None].float())
+        )
+    for i in range(4):
+        best = sorted((e for e in all_of if e[0] == i), key=lambda e: (-e[1], e[2]))[:3]
+        assert sorted(kept.text[i].tolist()) == sorted(e[2] for e in best)
+        assert kept.ids[i, :, 0].tolist() == kept.text[i].tolist() == kept.acts[i, :, 0].tolist()
+
+
+def test_the_shuffle_is_uniform_and_forgets_order() -> None:
+    u = shuffled(torch.arange(20000))
+    assert torch.histc(u.float(), 20, 0, 1).sub(1000).abs().max() < 160
+    assert abs(float(torch.corrcoef(torch.stack([u[:-1], u[1:]]))[0, 1])) < 0.03
+
+
+def test_the_index_needs_an_autoencoder_of_the_model_and_some_text(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="top, sampled and batch_size must be at least 1"):
+        index_of(letters, gpt2, TEXTS, tmp_path, top=0)
+    with pytest.raises(ValueError, match="the data can be read once only: give a list"):
+        index_of(letters, gpt2, iter(TEXTS), tmp_path)
+    letters.fingerprint = "0" * 64
+    with pytest.raises(ValueError, match="was trained on"):
+        index_of(letters, gpt2, TEXTS, tmp_path)
+
+
+def test_the_logit_effect_of_several_vectors_is_that_of_each(gpt2: Model, letters: TopK) -> None:
+    from interp.features.logits import logit_effects
+
+    both = logit_effects(gpt2, letters.W_dec[:2].detach())
+    assert torch.allclose(both[1], logit_effect(gpt2, letters.W_dec[1].detach()), atol=1e-5)

@@ -1,0 +1,75 @@
+"""Concepts: what they refuse, and how they are split."""
+
+import pytest
+
+from interp.features import Concept, Mention
+from interp.features.search.concept import halves
+
+TEXTS = [f"text {i}" for i in range(40)]
+LABELS = [i % 2 == 0 for i in range(40)]
+
+
+def test_no_group_is_in_both_halves_and_both_halves_hold_both_labels() -> None:
+    concept = Concept("c", TEXTS, LABELS, groups=[f"g{i // 4}" for i in range(40)])
+    for seed in range(5):
+        half = halves(concept, seed).tolist()
+        for group in set(concept.groups):
+            assert len({half[i] for i in range(40) if concept.groups[i] == group}) == 1
+        for side in (True, False):
+            assert {LABELS[i] for i in range(40) if half[i] is side} == {True, False}
+
+
+def test_the_halves_hold_the_same_mixture_of_labels_and_forms() -> None:
+    forms = ["name", "alias"]
+    mentions = [[Mention(0, 4, forms[i % 4 // 2])] if LABELS[i] else [] for i in range(40)]
+    half = halves(Concept("c", TEXTS, LABELS, mentions), seed=3)
+    for form in forms:
+        inside = [i for i in range(40) if mentions[i] and mentions[i][0].form == form]
+        assert sum(bool(half[i]) for i in inside) == len(inside) // 2
+
+
+def test_the_split_is_the_seeds() -> None:
+    concept = Concept("c", TEXTS, LABELS)
+    assert halves(concept, 1).tolist() == halves(concept, 1).tolist() != halves(concept, 2).tolist()
+
+
+def test_equal_texts_share_a_group() -> None:
+    assert Concept("c", ["a", "b", "a"], [True, False, True]).groups == ("a", "b", "a")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"labels": [True]}, "has 2 texts and 1 labels; give one per text"),
+        ({"mentions": [[]]}, "has 2 texts and 1 mentions; give one per text"),
+        ({"groups": ["g"]}, "has 2 texts and 1 groups; give one per text"),
+        ({"texts": "ab"}, "the texts of concept 'fog' are 'ab': give a list, not a string"),
+        ({"labels": [True, True]}, "needs texts that express it and texts that do not"),
+        ({"texts": ["fog", " "]}, "Text 1 of concept 'fog' is empty"),
+        ({"mentions": [[Mention(0, 9)], []]}, "has a mention at 0:9, outside its 3 characters"),
+        ({"mentions": [[Mention(2, 2)], []]}, "has a mention at 2:2, outside"),
+        ({"mentions": [[], [Mention(0, 3)]]}, "Text 1 of concept 'fog' is labelled as not expressing the concept"),
+        (
+            {"texts": ["fog", "fog"], "groups": ["a", "b"]},
+            r"has the text 'fog' in groups 'a' and 'b': it could be searched and reported on at once",
+        ),
+        (
+            {"mentions": [[Mention(0, 3, "name")], []], "apart": ["nmae"]},
+            "has no mention of form 'nmae'; did you mean 'name'",
+        ),
+    ],
+)
+def test_a_concept_refuses(given: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Concept(**({"name": "fog", "texts": ["fog", "sun"], "labels": [True, False]} | given))
+
+
+def test_too_few_groups_to_split_are_refused() -> None:
+    with pytest.raises(ValueError, match="too few groups to leave texts that .* give at least two groups of each kind"):
+        halves(Concept("c", ["a", "b", "d"], [True, True, False]), seed=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_are_no_labels() -> None:
+    with pytest.raises(ValueError, match="has the label 1: give True or False"):
+        Concept("fog", ["fog", "sun"], [1, 0])

@@ -1,0 +1,184 @@
+"""Causal tracing restores exactly what it says: nothing broken or everything restored gives the clean run."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hooks import Model
+from hooks.site import resid_post
+from interp.memory import Fact, Subject, locate, trace_attention, trace_mlp, trace_states
+from interp.memory.tracing.corruption import replaced, restored, spoilt
+from interp.memory.tracing.trace import ROLES, Trace, roles_of
+
+FACTS = [Subject("so Rome is in", "Italy", "Rome"), Subject("Oslo is", "b", "Oslo")]
+
+
+def test_noise_of_zero_breaks_nothing_and_restoring_then_has_no_effect(gpt2: Model) -> None:
+    trace = trace_mlp(gpt2, FACTS, window=2, noise=0.0)
+    assert torch.equal(trace.corrupted, trace.clean)
+    assert torch.equal(trace.indirect_effect.nan_to_num(0.0), torch.zeros_like(trace.restored))
+
+
+def test_restoring_the_last_state_of_the_last_prompt_token_gives_the_clean_probability(gpt2: Model) -> None:
+    trace = trace_states(gpt2, FACTS)
+    assert torch.allclose(trace.restored[:, ROLES.index("last prompt"), -1], trace.clean, atol=1e-6)
+    assert not torch.allclose(trace.corrupted, trace.clean, atol=1e-6)
+
+
+def test_the_last_state_of_any_other_token_has_no_effect_at_all(gpt2: Model) -> None:
+    trace = trace_states(gpt2, FACTS[:1])
+    others = [i for i, role in enumerate(ROLES) if role != "last prompt"]
+    assert trace.indirect_effect[:, others, -1].nan_to_num(0.0).abs().max() < 1e-7
+
+
+def test_tokens_before_the_subject_are_never_roles_and_every_later_token_has_one() -> None:
+    assert roles_of(9, [3, 4, 5]) == [[3], [4], [5], [6], [7], [8]]
+    assert roles_of(4, [3]) == [[], [], [3], [], [], []]
+    assert roles_of(4, [2]) == [[], [], [2], [], [], [3]]
+
+
+def test_a_role_a_prompt_lacks_is_left_out_of_the_mean(gpt2: Model) -> None:
+    trace = trace_attention(gpt2, [Subject("x is in", "a", "x")], window=1, draws=2)
+    assert trace.restored[0, ROLES.index("first subject")].isnan().all()
+    assert not trace.restored[0, ROLES.index("last subject")].isnan().any()
+
+
+def test_the_place_with_the_largest_effect_is_located_with_its_margin_and_majority() -> None:
+    restored = torch.full((4, 6, 3), 0.1)
+    restored[:, 2, 1] = torch.tensor([0.9, 0.9, 0.9, 0.2])
+    restored[:, 5, 2] = 0.3
+    windows = ((0, 1), (1, 2), (2, 3))
+    trace = Trace("feed-forward", ROLES, windows, torch.full((4,), 0.9), torch.full((4,), 0.1), restored)
+    found = trace.location
+    assert (found.role, found.layers, found.layer, found.majority.value) == ("last subject", (1, 2), 2, 0.75)
+    assert found.effect.value == pytest.approx(0.625) and found.margin.value == pytest.approx(0.425)
+    assert found.margin.low < 0.425 < found.margin.high and found.effect.n == 4
+    assert found.sure == (found.margin.low > 0)
+    low, high = trace.interval()[:, 2, 1]
+    assert low < 0.625 < high
+
+
+def test_the_broken_run_is_the_clean_one_with_noise_on_the_subjects_embeddings_alone(gpt2: Model) -> None:
+    fact, draws = FACTS[0], 5
+    trace = trace_states(gpt2, [fact], draws=draws, noise=2.0, seed=7)
+    ids = gpt2.tokens(fact.prompt).ids
+    columns = torch.tensor([4, 5, 6, 7])  # after the beginning of text and "so ", one token a letter
+    sigma = gpt2.hf.transformer.wte(ids)[0, columns].std()
+    noise = 2.0 * sigma * torch.randn(draws, 4, gpt2.d_model, generator=torch.Generator().manual_seed(7))
+
+    def spoil(_: object, __: object, embedded: torch.Tensor) -> torch.Tensor:
+        return embedded.index_add(1, columns, noise)
+
+    handle = gpt2.hf.transformer.wte.register_forward_hook(spoil)
+    with torch.no_grad():
+        spoilt = gpt2.hf(ids.expand(draws, -1)).logits[:, -1].softmax(-1)[:, 0 + int(gpt2.tokens(" ").ids[0, 1])]
+    handle.remove()
+    assert torch.allclose(trace.corrupted, spoilt.mean()[None], atol=1e-6)
+
+
+@pytest.mark.parametrize(("trace", "part"), [(trace_mlp, "mlp"), (trace_attention, "attn")])
+def test_a_window_restores_the_outputs_of_all_its_layers_and_of_no_other_kind(
+    gpt2: Model, trace: Callable[..., Trace], part: str
+) -> None:
+    fact, draws, column = FACTS[0], 3, 7
+    found = trace(gpt2, [fact], window=2, draws=draws, noise=2.0, seed=7)
+    ids = gpt2.tokens(fact.prompt).ids
+    sigma = gpt2.hf.transformer.wte(ids)[0, 4:8].std()
+    noise = 2.0 * sigma * torch.randn(draws, 4, gpt2.d_model, generator=torch.Generator().manual_seed(7))
+
+    def restoring(_: object, __: object, out: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        written = out[0] if isinstance(out, tuple) else out
+        written[1:, column] = written[0, column]
+
+    def spoil(_: object, __: object, embedded: torch.Tensor) -> torch.Tensor:
+        spoilt = embedded.clone()
+        spoilt[1:, 4:8] += noise
+        return spoilt
+
+    for start in (0, 1):
+        hooks = [gpt2.hf.transformer.wte.register_forward_hook(spoil)]
+        modules = [getattr(gpt2.hf.transformer.h[layer], part) for layer in (start, start + 1)]
+        hooks += [module.register_forward_hook(restoring) for module in modules]
+        with torch.no_grad():
+            p = gpt2.hf(ids.expand(1 + draws, -1)).logits[1:, -1].softmax(-1)[:, int(gpt2.tokens(" ").ids[0, 1])]
+        for hook in hooks:
+            hook.remove()
+        assert float(found.restored[0, ROLES.index("last subject"), start]) == pytest.approx(float(p.mean()), rel=1e-5)
+
+
+def test_a_subject_spelt_twice_is_broken_where_the_fact_has_it(gpt2: Model) -> None:
+    fact = Fact("Rome", "{} is in Rome now", "a", "b")
+    first, last = Subject(fact.text, "a", "Rome", 0), Subject(fact.text, "a", "Rome")
+    columns = [spoilt(gpt2, one, 1.0, 1, torch.Generator()).columns.tolist() for one in (first, last)]
+    assert columns == [[1, 2, 3, 4], [12, 13, 14, 15]]
+    other = replaced(gpt2, first, ["Oslo"], 1, torch.Generator())
+    assert gpt2.tokenizer.decode(other.ids[1], skip_special_tokens=True) == "Oslo is in Rome now"
+    effects = [locate(gpt2, [one]).effect for one in (fact, first, last)]
+    assert effects[0] == effects[1] != effects[2]
+    with pytest.raises(ValueError, match="'so Rome' does not spell 'Rome' at its character 0: give where it begins"):
+        Subject("so Rome", "a", "Rome", 0)
+
+
+def test_a_prompt_that_ends_in_its_subject_has_a_last_token_all_the_same(gpt2: Model) -> None:
+    facts = [Fact("Rome", "so it is {}", "a", "b")]
+    one, other = (locate(gpt2, facts, token=token) for token in ("last subject", "last prompt"))
+    assert other.role == "last prompt" and (other.layers, other.effect) == (one.layers, one.effect)
+
+
+def test_a_fact_that_nothing_is_lost_of_is_not_recovered() -> None:
+    clean, corrupted = torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.1])
+    restored = torch.tensor([0.1, 0.9])[:, None, None].expand(2, 6, 1)
+    assert Trace("feed-forward", ROLES, ((0,),), clean, corrupted, restored).location.majority.value == 0.5
+
+
+def test_restoring_one_state_of_every_token_gives_the_clean_run(gpt2: Model) -> None:
+    broken = spoilt(gpt2, FACTS[0], 3.0, 3, torch.Generator().manual_seed(0))
+    every = range(broken.ids.shape[1])
+    clean, corrupted, (whole, nothing) = restored(gpt2, broken, [(every, [resid_post[1]]), (every, [])], 100)
+    assert float(whole) == pytest.approx(float(clean), rel=1e-6)
+    assert float(nothing) == pytest.approx(float(corrupted), rel=1e-6) != pytest.approx(float(clean), rel=1e-3)
+
+
+def test_parts_of_the_batch_change_nothing(gpt2: Model) -> None:
+    broken = spoilt(gpt2, FACTS[0], 3.0, 2, torch.Generator().manual_seed(0))
+    spots = [([column], [resid_post[layer]]) for column in range(4, 8) for layer in range(2)]
+    one, other = (restored(gpt2, broken, spots, n)[2] for n in (3, 100))
+    assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_another_subject_of_as_many_tokens_stands_in_the_subjects_place(gpt2: Model) -> None:
+    fact = FACTS[0]
+    broken = replaced(gpt2, fact, ["Rome", "Oslo", "Lima", "Tangier"], 5, torch.Generator().manual_seed(0))
+    read = {gpt2.tokenizer.decode(row, skip_special_tokens=True) for row in broken.ids}
+    assert read == {"so Rome is in", "so Oslo is in", "so Lima is in"} and not broken.noise.any()
+    trace = trace_states(gpt2, [fact], others=["Oslo"])
+    assert torch.allclose(trace.corrupted, gpt2.run("so Oslo is in")[0, -1].softmax(-1)[broken.answer].detach())
+    with pytest.raises(ValueError, match="none of the 1 other subjects has 4 tokens as 'Rome' has: name more of them"):
+        trace_mlp(gpt2, [fact], window=1, others=["Tangier"])
+
+
+def test_a_location_keeps_to_the_token_asked_for_and_one_fact_makes_none_sure(gpt2: Model) -> None:
+    facts = [Fact("Rome", "so {} is in", "Italy", "Peru"), Fact("Oslo", "so {} is in", "b", "c")]
+    assert locate(gpt2, facts, token="last prompt").role == "last prompt"
+    found = locate(gpt2, facts[:1])
+    assert not found.sure and len(found.layers) == 1 and found.effect.n == 1
+    with pytest.raises(ValueError, match="token='middle': choose 'last subject' or 'last prompt'"):
+        locate(gpt2, facts, token="middle")
+
+
+def test_a_trace_of_states_names_no_place_to_edit(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="a trace of states names no place to edit: give one of trace_mlp"):
+        _ = trace_states(gpt2, FACTS[:1], draws=1).location
+
+
+def test_no_draws_are_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="draws=0 of noise=3.0 σ: give at least one draw"):
+        trace_mlp(gpt2, FACTS, window=1, draws=0)
+
+
+def test_a_window_wider_than_the_model_and_no_facts_are_refused(gpt2: Model) -> None:
+    with pytest.raises(ValueError, match="a window of 4 layers does not fit .*, which has 3"):
+        trace_mlp(gpt2, FACTS, window=4)
+    with pytest.raises(ValueError, match="no facts were given to trace"):
+        trace_mlp(gpt2, [])
