@@ -8,7 +8,7 @@ from typing import final
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from hooks.errors import nearest
+from hooks.errors import UnknownName, nearest
 from hooks.position import Position, everywhere
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
@@ -51,7 +51,7 @@ class Activations:
         site = Site.parse(site) if isinstance(site, str) else site
         if site not in self.values:
             near = nearest(str(site), map(str, self.values))
-            raise KeyError(f"{site} was not captured; the nearest that was: {near}")
+            raise UnknownName(f"{site} was not captured; the nearest that was: {near}")
         return self.values[site]
 
     def flat(self, site: Site | str, at: Position = everywhere) -> Float[Tensor, "n *d"]:

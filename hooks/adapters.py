@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.site import FINAL_NORM
 
@@ -122,7 +122,7 @@ def _architecture(hf: HFModel, known: Collection[str]) -> tuple[str, str]:
     for candidate in headed:
         if candidate in known:
             return candidate, f"{hf.base_model_prefix}." if base is hf else ""
-    raise ValueError(
+    raise InvalidArgument(
         f"no architecture adapter knows {name}; the nearest known architectures are {nearest(name, known)}"
     )
 

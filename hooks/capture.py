@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hooks.activations import Activations
+from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
 from hooks.model import Model, chosen
 from hooks.site import Site
@@ -105,7 +106,7 @@ def _one_pass(model: Model, tokens: Tokens, sites: Sequence[Site]) -> Activation
             forward(model.hf, tokens)
     missed = [str(site) for site in sites if site not in got]
     if missed:
-        raise RuntimeError(f"the forward pass of {model.name} did not reach {', '.join(missed)}")
+        raise WrongState(f"the forward pass of {model.name} did not reach {', '.join(missed)}")
     return Activations({site: _alone(got[site], tokens) for site in sites}, tokens, model.fingerprint)
 
 
@@ -118,7 +119,7 @@ def _alone(value: Tensor, tokens: Tokens) -> Tensor:
 
 def _batches(model: Model, data: Data, batch_size: int) -> Iterator[Tokens]:
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise InvalidArgument(f"batch_size must be at least 1, got {batch_size}")
     if _is_dataset(data):
         for rows in data.iter(batch_size=batch_size):
             yield _from_rows(model, rows)
@@ -129,7 +130,7 @@ def _batches(model: Model, data: Data, batch_size: int) -> Iterator[Tokens]:
             yield tokens if len(tokens) <= batch_size else tokens[start : start + batch_size]
         return
     if not data:
-        raise ValueError("got no texts: pass a text or a non-empty list of texts")
+        raise InvalidArgument("got no texts: pass a text or a non-empty list of texts")
     for start in range(0, len(data), batch_size):
         yield model.tokens(data[start : start + batch_size])
 
@@ -145,7 +146,7 @@ def _from_rows(model: Model, rows: dict[str, Any]) -> Tokens:
         return pad(model.tokenizer, ids, model.padding_side).to(model.device)
     if "text" in rows:
         return model.tokens(rows["text"])
-    raise ValueError(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")
+    raise InvalidArgument(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")
 
 
 def _whole(model: Model, data: Data, batch_size: int) -> Tokens:
@@ -153,7 +154,7 @@ def _whole(model: Model, data: Data, batch_size: int) -> Tokens:
         return model.tokens(data)
     batches = [*_batches(model, data, batch_size)]
     if not batches:
-        raise ValueError("got no texts: the dataset is empty")
+        raise InvalidArgument("got no texts: the dataset is empty")
     return batches[0] if len(batches) == 1 else join(model.tokenizer, batches, model.padding_side)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from math import prod
 
+from hooks.errors import InvalidArgument, InvalidType
 from hooks.interventions import Intervention
 from hooks.model import Model
 from hooks.passes import Pass
@@ -23,15 +24,15 @@ def check_fits(model: Model, site: Site, chain: Sequence[Intervention]) -> None:
     """
     tap = model.tap(site)
     if tap.read_only:
-        raise ValueError(f"{site} can be captured but not changed: intervene at {_instead(site)} instead")
+        raise InvalidArgument(f"{site} can be captured but not changed: intervene at {_instead(site)} instead")
     if not chain:
-        raise ValueError(f"no intervention was given for {site}: leave the site out or name one")
+        raise InvalidArgument(f"no intervention was given for {site}: leave the site out or name one")
     for one in chain:
         if not isinstance(one, Intervention):
-            raise TypeError(f"expected an intervention such as add(direction) at {site}, got {one!r}")
+            raise InvalidType(f"expected an intervention such as add(direction) at {site}, got {one!r}")
         _check_value(site, one, tap.shape)
         if one.fingerprint is not None and one.fingerprint != model.fingerprint:
-            raise ValueError(
+            raise InvalidArgument(
                 f"{one} at {site} uses a direction found in another model than {model.name}: "
                 "if that is meant, pass its vector, `direction.vector`"
             )
@@ -48,7 +49,7 @@ def _check_value(site: Site, one: Intervention, shape: tuple[int, ...]) -> None:
     flat = one.value.ndim == 1 and one.value.numel() == prod(shape)
     batched = one.batched and got[-len(shape) :] == shape and one.value.ndim - len(shape) in (1, 2)
     if got != shape and not flat and not batched:
-        raise ValueError(f"{one.name} at {site} needs a value of shape {shape}, got {got}")
+        raise InvalidArgument(f"{one.name} at {site} needs a value of shape {shape}, got {got}")
 
 
 def check_overwriting(plan: Plan) -> None:
@@ -61,7 +62,7 @@ def check_overwriting(plan: Plan) -> None:
     """
     for site, earlier, later in _undoing(plan):
         if later.at in (everywhere, earlier.at):
-            raise ValueError(_told(site, earlier, later))
+            raise InvalidArgument(_told(site, earlier, later))
 
 
 def check_pass(plan: Plan, passing: Pass) -> None:
@@ -76,7 +77,7 @@ def check_pass(plan: Plan, passing: Pass) -> None:
         one, other = passing.rows(earlier.at), passing.rows(later.at)
         places = set(zip(one.row.tolist(), one.column.tolist(), strict=True))
         if places & set(zip(other.row.tolist(), other.column.tolist(), strict=True)):
-            raise ValueError(_told(site, earlier, later))
+            raise InvalidArgument(_told(site, earlier, later))
 
 
 def _undoing(plan: Plan) -> Iterator[tuple[Site, Intervention, Intervention]]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
 
@@ -45,12 +46,12 @@ class Direction:
 
     def __post_init__(self) -> None:
         if self.vector.ndim != 1:
-            raise ValueError(f"a direction is one vector, got shape {tuple(self.vector.shape)}: flatten it first")
+            raise InvalidArgument(f"a direction is one vector, got shape {tuple(self.vector.shape)}: flatten it first")
         length = float(self.vector.detach().float().norm())
         if not math.isfinite(length) or length == 0.0:
-            raise ValueError(f"a direction needs a finite vector of positive length, got length {length}")
+            raise InvalidArgument(f"a direction needs a finite vector of positive length, got length {length}")
         if not (math.isfinite(self.scale) and self.scale > 0.0):
-            raise ValueError(f"a direction's scale is the largest projection seen, above 0; got {self.scale}")
+            raise InvalidArgument(f"a direction's scale is the largest projection seen, above 0; got {self.scale}")
 
     def __repr__(self) -> str:
         return f"Direction({self.source!r} at {self.site}, scale {self.scale:.4g}, width {len(self.vector)})"
@@ -131,12 +132,12 @@ class Direction:
     def _from(self, other: "Direction") -> Float[Tensor, "d_model"]:
         self._same_width(other)
         if self.fingerprint and other.fingerprint and self.fingerprint != other.fingerprint:
-            raise ValueError("these directions come from different models, so their sum means nothing")
+            raise InvalidArgument("these directions come from different models, so their sum means nothing")
         return other.vector.to(self.vector)
 
     def _same_width(self, other: "Direction") -> None:
         if self.vector.shape != other.vector.shape:
-            raise ValueError(f"{self} and {other} have different widths: only directions of one width compare")
+            raise InvalidArgument(f"{self} and {other} have different widths: only directions of one width compare")
 
 
 def as_vector(direction: Direction | Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
+
 
 @final
 class Watch:
@@ -53,7 +55,7 @@ class Watch:
         for called, (after, before) in zip(seen, finite, strict=True):
             if not after:
                 held = "did not hold" if before else "already held"
-                raise ValueError(f"{called} gave NaN or infinity; the model's own values there {held} some")
+                raise InvalidArgument(f"{called} gave NaN or infinity; the model's own values there {held} some")
 
 
 def _finite(value: Tensor) -> Tensor:

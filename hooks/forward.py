@@ -6,6 +6,7 @@ from functools import cache
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from hooks.huggingface import HFModel, HFOutput
 from hooks.tokens import Tokens
 
@@ -65,7 +66,7 @@ def check_length(hf: HFModel, n_pos: int) -> None:
     """
     limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and n_pos > limit:
-        raise ValueError(
+        raise InvalidArgument(
             f"{n_pos} tokens do not fit into the context of {limit}: shorten or split the text, "
             "or ask for fewer new tokens"
         )

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from hooks.forward import check_length, positions
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.tokens import Tokens
@@ -37,7 +38,7 @@ def decode(
         ```
     """
     if max_new_tokens < 1 or not temperature >= 0.0:
-        raise ValueError(
+        raise InvalidArgument(
             f"max_new_tokens is at least 1 and temperature at least 0, got {max_new_tokens} and {temperature}"
         )
     check_length(hf, tokens.ids.shape[1] + max_new_tokens)
@@ -96,7 +97,7 @@ def _choose(
     likeliest = logits.argmax(dim=-1)
     highest = logits.gather(1, likeliest[:, None])[:, 0]  # NaN where any is
     for row in (~highest.isfinite()).nonzero().flatten().tolist():
-        raise ValueError(
+        raise InvalidArgument(
             f"the highest logit of text {row} is {float(highest[row])}, so it has no next token: load the model in "
             "float32, or lower the strength of what changes it"
         )

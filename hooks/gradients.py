@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hooks.activations import Activations
 from hooks.capture import Sites
+from hooks.errors import InvalidArgument, WrongState
 from hooks.huggingface import HFModel
 from hooks.model import Model, Text, chosen
 from hooks.site import Site
@@ -72,7 +73,7 @@ def capture_gradients(model: Model, text: Text, sites: Sites, metric: Metric) ->
     wanted = chosen(model, sites)
     for site in wanted:
         if model.tap(site).read_only:
-            raise ValueError(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
+            raise InvalidArgument(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
     tokens, got = model.tokens(text), dict[Site, Tensor]()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -111,28 +112,28 @@ def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tenso
 
 def _reached(got: dict[Site, Tensor], site: Site) -> Tensor:
     if site not in got:
-        raise RuntimeError(f"the forward pass did not reach {site}")
+        raise WrongState(f"the forward pass did not reach {site}")
     return got[site]
 
 
 def _scalar(m: object) -> Tensor:
     if not isinstance(m, Tensor) or m.ndim != 0:
         got = f"shape {tuple(m.shape)}" if isinstance(m, Tensor) else type(m).__name__
-        raise ValueError(f"the metric must give a tensor without axes, got {got}: take a mean or a sum of it")
+        raise InvalidArgument(f"the metric must give a tensor without axes, got {got}: take a mean or a sum of it")
     if not m.requires_grad:
-        raise ValueError(
+        raise InvalidArgument(
             "the metric does not depend on the logits by differentiable steps, so it has no gradient: "
             "compute it without detach, item, argmax or no_grad"
         )
     if not bool(torch.isfinite(m.detach())):
-        raise ValueError(f"the metric is {float(m.detach())}: its gradient would mean nothing")
+        raise InvalidArgument(f"the metric is {float(m.detach())}: its gradient would mean nothing")
     return m
 
 
 def _check_finite(sites: Sequence[Site], slopes: Sequence[Tensor]) -> None:
     for site, slope in zip(sites, slopes, strict=True):
         if not bool(torch.isfinite(slope).all()):
-            raise ValueError(
+            raise InvalidArgument(
                 f"the gradient at {site} holds NaN or infinity: look for a root, logarithm or quotient of 0 in the "
                 "metric, or load the model in float32"
             )

@@ -9,6 +9,7 @@ from operator import or_
 from torch import Tensor
 
 from hooks.compose import check_fits, check_overwriting, check_pass
+from hooks.errors import InvalidArgument, NothingChanged, WrongState
 from hooks.finite import Watch
 from hooks.interventions import Intervention, Rows
 from hooks.model import Model, chosen
@@ -55,11 +56,13 @@ def intervene(
     for key, given in interventions.items():
         for site in chosen(model, key):
             if site in plan:
-                raise ValueError(f"{site} is named twice: give its interventions as one list, in the order they act")
+                raise InvalidArgument(
+                    f"{site} is named twice: give its interventions as one list, in the order they act"
+                )
             plan[site] = (given,) if isinstance(given, Intervention) else tuple(given)
             check_fits(model, site, plan[site])
     if not plan:
-        raise ValueError("no interventions were given: name at least one site")
+        raise InvalidArgument("no interventions were given: name at least one site")
     check_overwriting(plan)
     return _block(model, plan)
 
@@ -84,7 +87,7 @@ def _block(model: Model, plan: Plan) -> Iterator[Receipt]:
     watch.check()
     idle = [named for change in changes for named in change.idle]
     if idle:
-        raise RuntimeError(_idle(", ".join(idle), receipt))
+        raise NothingChanged(_idle(", ".join(idle), receipt))
 
 
 def _idle(listed: str, receipt: Receipt) -> str:
@@ -140,7 +143,7 @@ class _Change:
     def _passing(self) -> Pass:
         passing = self.model.running.current
         if passing is None:
-            raise RuntimeError(
+            raise WrongState(
                 f"{self.tap.site} was reached outside the model's own forward, so its tokens are unknown: "
                 "call the whole model, not a part of it"
             )
@@ -155,7 +158,7 @@ class _Change:
             raise
         if not isinstance(new, Tensor) or new.shape != old.shape or new.dtype != old.dtype:
             got = f"{new.dtype} {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
-            raise ValueError(
+            raise InvalidArgument(
                 f"{one} at {site} must keep shape and dtype: it was given {old.dtype} {tuple(old.shape)} "
                 f"and returned {got}"
             )

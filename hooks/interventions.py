@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.direction import Direction, as_vector, wide
+from hooks.errors import InvalidArgument, InvalidType
 from hooks.position import Position, everywhere
 
 
@@ -211,7 +212,7 @@ def noise(std: float | int, seed: int, at: Position = everywhere) -> Interventio
         ```
     """
     if _number(std, "std") < 0:
-        raise ValueError(f"std is a standard deviation, at least 0; got {std}")
+        raise InvalidArgument(f"std is a standard deviation, at least 0; got {std}")
     return Intervention("noise", at, lambda a, rows: a + std * _drawn(a, rows, seed))
 
 
@@ -248,23 +249,23 @@ def _placed(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
         return _like(value, a).expand_as(a)
     if extra == 1:
         if rows.start:
-            raise ValueError(
+            raise InvalidArgument(
                 f"replace holds {value.shape[0]} values, one per selected token of a whole text, and this pass reads "
                 f"on from column {rows.start}: give one value for all, or a capture of [batch pos *d]"
             )
         if value.shape[0] != a.shape[0]:
-            raise ValueError(
+            raise InvalidArgument(
                 f"replace holds {value.shape[0]} values, and {a.shape[0]} tokens are selected: give one each"
             )
         return value
     holds = f"replace holds values for {value.shape[0]} texts of {value.shape[1]} columns"
     if tuple(value.shape[:2]) != rows.shape:
-        raise ValueError(
+        raise InvalidArgument(
             f"{holds}, and {rows.shape[0]} texts of {rows.shape[1]} columns are read: capture the same texts, or "
             "others padded alike, and read them as one batch"
         )
     if int(rows.column.max()) >= rows.shape[1]:
-        raise ValueError(f"{holds}, and column {int(rows.column.max())} is to be replaced: use at=prompt")
+        raise InvalidArgument(f"{holds}, and column {int(rows.column.max())} is to be replaced: use at=prompt")
     return value[rows.row, rows.column]
 
 
@@ -278,15 +279,15 @@ def _drawn(a: Tensor, rows: Rows, seed: int) -> Tensor:
 
 def _finite(value: Tensor, who: str) -> Tensor:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{who} needs a tensor or a Direction, got {type(value).__name__}")
+        raise InvalidType(f"{who} needs a tensor or a Direction, got {type(value).__name__}")
     if not bool(torch.isfinite(value.detach()).all()):
-        raise ValueError(f"{who} was given values that are not finite (NaN or infinity)")
+        raise InvalidArgument(f"{who} was given values that are not finite (NaN or infinity)")
     return value
 
 
 def _number(value: float | int, name: str) -> float:
     if not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value}")
+        raise InvalidArgument(f"{name} must be a finite number, got {value}")
     return value
 
 
@@ -294,7 +295,7 @@ def _unit(direction: Direction | Tensor, who: str) -> Tensor:
     vector = wide(_finite(as_vector(direction), who))
     length = vector.norm()
     if float(length.detach()) == 0.0:
-        raise ValueError(f"{who} needs a vector of positive length, got zeros")
+        raise InvalidArgument(f"{who} needs a vector of positive length, got zeros")
     return vector / length
 
 

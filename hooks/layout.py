@@ -28,6 +28,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from hooks.adapters import Paths
+from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig, HFModel
 from hooks.site import Site, ln_final_scale, logits
 from hooks.taps import Tap, norm_scale
@@ -58,7 +59,7 @@ def blocks(hf: nn.Module, paths: Paths) -> nn.ModuleList:
     """
     found = find(hf, paths.top["blocks"])
     if not isinstance(found, nn.ModuleList):
-        raise ValueError(f"{type(hf).__name__} has no list of blocks at '{paths.top['blocks']}'")
+        raise InvalidArgument(f"{type(hf).__name__} has no list of blocks at '{paths.top['blocks']}'")
     return found
 
 

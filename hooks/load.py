@@ -10,6 +10,7 @@ from torch import nn
 
 from hooks.adapters import unwrap
 from hooks.contract.check import checked
+from hooks.errors import InvalidType, MissingFile
 from hooks.fused import fuse
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
@@ -71,7 +72,7 @@ def _check_kind(hf: HFModel, source: object) -> None:
     import transformers
 
     if not isinstance(hf, transformers.PreTrainedModel):
-        raise TypeError(
+        raise InvalidType(
             f"load takes a transformers.PreTrainedModel or a TransformerBridge around one, got {type(source).__name__}"
             f"{'' if hf is source else f' around {type(hf).__name__}'}: put the weights into the transformers class "
             "of their architecture (GPT2LMHeadModel fits most small TransformerLens models), or name a folder or hub id"
@@ -93,7 +94,7 @@ def _pretrained(folder: str | Path, tokenizer: Tokenizer, dtype: torch.dtype | N
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise FileNotFoundError(
+        raise MissingFile(
             f"no model at '{folder}': it is no folder with a config.json, and the Hugging Face hub did not give it "
             f"({str(error).splitlines()[0]}); pass a folder, a hub id, a model in memory, or 'landmark'"
         ) from error
@@ -128,7 +129,7 @@ def _bundled() -> Path:
         if (place / "landmark" / "model" / "config.json").exists():
             return place / "landmark" / "model"
     looked = " or ".join(str(place / "landmark" / "model") for place in places) or "an installed interp package"
-    raise FileNotFoundError(
+    raise MissingFile(
         f"the bundled model 'landmark' is not at {looked}: reinstall the package, or train it with "
         "`interp landmark train`"
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hooks.absent import why_absent
 from hooks.adapters import component_paths
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
+from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
 from hooks.generate import continuation, decode, stop_ids
@@ -157,7 +158,7 @@ class Model:
             ```
         """
         if not self.hf.can_generate():
-            raise ValueError(f"{type(self.hf).__name__} does not generate: load a causal language model")
+            raise InvalidArgument(f"{type(self.hf).__name__} does not generate: load a causal language model")
         texts = as_texts(prompt)
         self._admit("cache", "decode token by token with model.run")
         tokens = self._admitted(tokenize(self.tokenizer, texts, "left"))
@@ -180,7 +181,7 @@ class Model:
         for site, chain in self.running.active.items():
             for one in chain:
                 if one.batched and one.value is not None and one.value.ndim == 2 + len(self.taps[site].shape):
-                    raise ValueError(
+                    raise InvalidArgument(
                         f"{one} at {site} puts back a capture, and generate pads on the left where "
                         f"{self.name} was captured with padding on the right: generate from texts one by one, or "
                         "load the model with a tokenizer that pads on the left"
@@ -188,7 +189,7 @@ class Model:
 
     def _admit(self, use: str, instead: str) -> None:
         if self.contract is not None and use in self.contract.unfit:
-            raise ValueError(use_refusal(self.contract, use, instead))
+            raise InvalidArgument(use_refusal(self.contract, use, instead))
 
     def _admitted(self, tokens: Tokens) -> Tokens:
         """The same tokens on the model's device, unless its contract forbids such a batch."""
@@ -213,9 +214,9 @@ class Model:
         """
         if site not in self.taps:
             called = f"{self.name} ({type(self.hf).__name__})"
-            raise ValueError(why_absent(called, site, tuple(self.taps)))
+            raise InvalidArgument(why_absent(called, site, tuple(self.taps)))
         if self.contract is not None and site in self.contract.refused:
-            raise ValueError(site_refusal(self.contract, site, self.sites))
+            raise InvalidArgument(site_refusal(self.contract, site, self.sites))
         return self.taps[site]
 
     def module(self, site: Site) -> nn.Module:
@@ -281,7 +282,7 @@ def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site
     """
     found = named(sites, model.sites)
     if not found:
-        raise ValueError("no sites were asked for: name at least one, such as resid_post[0]")
+        raise InvalidArgument("no sites were asked for: name at least one, such as resid_post[0]")
     for site in found:
         model.tap(site)
     return found

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import Position
 from hooks.tokens import Tokens, is_in
@@ -123,7 +124,7 @@ def continued(
         ```
     """
     if len(known) != len(ids):
-        raise ValueError(f"the KV cache holds {len(known)} texts, and {len(ids)} are continued: continue each")
+        raise InvalidArgument(f"the KV cache holds {len(known)} texts, and {len(ids)} are continued: continue each")
     end = start + ids.shape[1]
     both = min(known.ids.shape[1], end)
     kept = known
@@ -155,7 +156,7 @@ def asked_mask(mask: Any, batch: int, end: int) -> Bool[Tensor, "batch pos"] | N
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         return None
     if mask.shape[0] != batch or mask.shape[1] < end:
-        raise ValueError(
+        raise InvalidArgument(
             f"an attention mask of shape {tuple(mask.shape)} does not cover {batch} texts of {end} tokens, those in "
             "the KV cache included: pass [batch pos]"
         )

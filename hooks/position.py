@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from hooks.tokens import Tokens, is_in
 
 
@@ -68,7 +68,7 @@ class Position:
         """
         mask = self.select(tokens)
         if mask.dtype != torch.bool or mask.shape != tokens.ids.shape:
-            raise ValueError(
+            raise InvalidArgument(
                 f"{self} must select by a bool mask of shape {tuple(tokens.ids.shape)}, "
                 f"got {mask.dtype} {tuple(mask.shape)}"
             )
@@ -83,7 +83,7 @@ def first(n: int) -> Position:
         first(3)
     """
     if n < 1:
-        raise ValueError(f"first(n) needs n of at least 1, got {n}")
+        raise InvalidArgument(f"first(n) needs n of at least 1, got {n}")
     return Position(f"first({n})", lambda tokens: tokens.given & (tokens.given.cumsum(dim=1) <= n))
 
 
@@ -100,7 +100,7 @@ def index(i: int) -> Position:
         counts = given.sum(dim=1)
         wanted = (i if i >= 0 else counts + i) + torch.zeros_like(counts)
         for row in ((wanted < 0) | (wanted >= counts)).nonzero().flatten().tolist():
-            raise ValueError(
+            raise InvalidArgument(
                 f"index({i}) asks for a token that {_called(tokens, row)} does not have: "
                 f"it has {int(counts[row])} tokens besides special ones"
             )
@@ -123,7 +123,7 @@ def slice(start: int | None, stop: int | None) -> Position:
     """
     crossed = start is not None and stop is not None and (start < 0) == (stop < 0) and stop <= start
     if stop == 0 or crossed:
-        raise ValueError(f"slice({start}, {stop}) selects nothing: stop must lie behind start")
+        raise InvalidArgument(f"slice({start}, {stop}) selects nothing: stop must lie behind start")
 
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
         given = tokens.given
@@ -147,7 +147,7 @@ def tokens(ids: int | Collection[int]) -> Position:
     """
     wanted = sorted({ids} if isinstance(ids, int) else {int(one) for one in ids})
     if not wanted or wanted[0] < 0:
-        raise ValueError(f"tokens(ids) needs token ids, whole numbers from 0 on, got {ids}")
+        raise InvalidArgument(f"tokens(ids) needs token ids, whole numbers from 0 on, got {ids}")
     return Position(f"tokens({wanted})", lambda tokens: tokens.mask & is_in(tokens.ids, wanted), by_token=True)
 
 
@@ -166,7 +166,7 @@ def substring(text: str, occurrence: int | None = None) -> Position:
         substring('Golden Gate Bridge', 0)
     """
     if not text:
-        raise ValueError("substring('') selects nothing: name the text to look for")
+        raise InvalidArgument("substring('') selects nothing: name the text to look for")
 
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
         starts, ends = _offsets(tokens, f"substring({text!r})")
@@ -195,7 +195,7 @@ def after(text: str, occurrence: int = 0) -> Position:
         after('Question:')
     """
     if not text:
-        raise ValueError("after('') is everywhere: name the text to look for")
+        raise InvalidArgument("after('') is everywhere: name the text to look for")
 
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
         starts, _ = _offsets(tokens, f"after({text!r})")
@@ -211,7 +211,7 @@ def after(text: str, occurrence: int = 0) -> Position:
 
 def _offsets(tokens: Tokens, asked: str) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     if tokens.texts is None or tokens.offsets is None:
-        raise ValueError(
+        raise InvalidArgument(
             f"{asked} needs the text the tokens came from, and these came without: "
             "pass texts (with a fast tokenizer) instead of token ids, or use index(i)"
         )
@@ -227,11 +227,11 @@ def _found(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[
     if not starts:
         words = whole.split()
         hint = f"; nearest: {nearest(text, words)}" if words else ""
-        raise ValueError(f"'{text}' is not in {_called(tokens, row)}{hint}")
+        raise InvalidArgument(f"'{text}' is not in {_called(tokens, row)}{hint}")
     if occurrence is None:
         return starts
     if not -len(starts) <= occurrence < len(starts):
-        raise ValueError(
+        raise InvalidArgument(
             f"occurrence {occurrence} of '{text}' is not in {_called(tokens, row)}: it occurs {len(starts)} times"
         )
     return [starts[occurrence]]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.errors import nearest
+from hooks.errors import UnknownName, WrongState, nearest
 from hooks.model import Model, Text
 from hooks.position import Position, everywhere
 from hooks.site import Site
@@ -61,7 +61,7 @@ class Receipt:
     def __getitem__(self, site: Site | str) -> Touched:
         site = Site.parse(site) if isinstance(site, str) else site
         if site not in self._counts:
-            raise KeyError(
+            raise UnknownName(
                 f"nothing intervenes at {site}; the nearest site is {nearest(str(site), map(str, self.sites))}"
             )
         fired, *touched = self._counts[site]
@@ -102,7 +102,7 @@ class Receipt:
             ```
         """
         if self._measure is None:
-            raise RuntimeError("the block has ended, so nothing is changed any more: call receipt.kl inside it")
+            raise WrongState("the block has ended, so nothing is changed any more: call receipt.kl inside it")
         return self._measure(text, at)
 
     def close(self) -> None:

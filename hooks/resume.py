@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hooks.activations import Activations
 from hooks.capture import capture
+from hooks.errors import InvalidArgument
 from hooks.forward import forward
 from hooks.model import Model, Text
 from hooks.passes import spread
@@ -108,7 +109,7 @@ class Held:
         tokens = self.activations.tokens
         copies = spread(tokens, tokens.ids.repeat_interleave(times, dim=0))
         if copies is None:
-            raise ValueError(f"times is the number of copies of each text, at least 1; got {times}")
+            raise InvalidArgument(f"times is the number of copies of each text, at least 1; got {times}")
         with ExitStack() as stack:
             stack.enter_context(self.model.running.reading(copies))
             if layer > 0:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from hooks.errors import InvalidArgument
 from hooks.huggingface import HFModel, HFOutput
 from hooks.interventions import Intervention
 from hooks.passes import Pass, asked_mask, continued, fresh, spread
@@ -155,9 +156,9 @@ class Running:
     def _next(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pass:
         ids = args[0] if args else kwargs.get("input_ids")
         if ids is None:
-            raise ValueError("the forward pass got no input_ids, so positions mean nothing: pass token ids")
+            raise InvalidArgument("the forward pass got no input_ids, so positions mean nothing: pass token ids")
         if isinstance(kwargs.get("logits_to_keep"), Tensor) and logits in self.active:
-            raise ValueError(
+            raise InvalidArgument(
                 "logits_to_keep picks columns one by one, so those of an intervention at logits are unknown: pass how "
                 "many of the last to keep, or none"
             )
@@ -169,7 +170,7 @@ class Running:
         if known is not None:
             return Pass(continued(known, ids, start, mask, self._special), start, end)
         if mask is None and kwargs.get("attention_mask") is not None:
-            raise ValueError("the attention mask hides the padding: pass one of [batch pos]")
+            raise InvalidArgument("the attention mask hides the padding: pass one of [batch pos]")
         return Pass(fresh(ids, mask, self._special), start, end)
 
     def _known(self, cache: Any, start: int, ids: Tensor) -> Tokens | None:
@@ -178,7 +179,7 @@ class Running:
             return None if self._read is None else spread(self._read, ids)
         tokens, read = self._cached.get(cache, (None, None))
         if tokens is None or tokens.ids.shape[1] < start:
-            raise ValueError("a KV cache was filled outside the block: start the generation inside it")
+            raise InvalidArgument("a KV cache was filled outside the block: start the generation inside it")
         if self._read is None or self._read is read or len(tokens) != len(ids):
             return tokens
         whole = torch.cat([tokens.ids[:, :start], ids], dim=1)

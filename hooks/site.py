@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar, Final, final
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, InvalidType, nearest
 
 _TRANSFORMER_LENS: Final = {
     "embed": "hook_embed",
@@ -62,11 +62,11 @@ class Site:
 
     def __post_init__(self) -> None:
         if self.name not in _TRANSFORMER_LENS:
-            raise ValueError(_unknown(self.name, _TRANSFORMER_LENS))
+            raise InvalidArgument(_unknown(self.name, _TRANSFORMER_LENS))
         if self.name in _IN_LAYERS and (self.layer is None or self.layer < 0):
-            raise ValueError(f"{self.name} needs a layer counted from 0, got {self.layer}: write {self.name}[0]")
+            raise InvalidArgument(f"{self.name} needs a layer counted from 0, got {self.layer}: write {self.name}[0]")
         if self.name not in _IN_LAYERS and self.layer is not None:
-            raise ValueError(f"{self.name} is not in a layer, got layer {self.layer}: write {self.name}")
+            raise InvalidArgument(f"{self.name} is not in a layer, got layer {self.layer}: write {self.name}")
 
     def __str__(self) -> str:
         return self.name if self.layer is None else f"{self.name}.{self.layer}"
@@ -105,7 +105,7 @@ class Site:
             long = re.fullmatch(re.escape(spelt).replace(r"\{\}", r"(\d+)"), text)
             if long:
                 return Site(name, int(long[1]) if long.groups() else None)
-        raise ValueError(_unknown(text, (*_EXAMPLES, *_TRANSFORMER_LENS.values())))
+        raise InvalidArgument(_unknown(text, (*_EXAMPLES, *_TRANSFORMER_LENS.values())))
 
 
 def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
@@ -126,7 +126,7 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         site for site in sites if fnmatchcase(str(site), pattern) or fnmatchcase(site.transformer_lens_name, pattern)
     )
     if not found:
-        raise ValueError(_unknown(pattern, map(str, sites)))
+        raise InvalidArgument(_unknown(pattern, map(str, sites)))
     return found
 
 
@@ -146,7 +146,7 @@ def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> 
     found: list[Site] = []
     for one in listed:
         if isinstance(one, Layered):
-            raise TypeError(f"{one.name} needs a layer: write {one.name}[0], or '{one.name}.*' for all of them")
+            raise InvalidType(f"{one.name} needs a layer: write {one.name}[0], or '{one.name}.*' for all of them")
         if isinstance(one, Site):
             found.append(one)
         else:

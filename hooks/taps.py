@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from hooks.errors import WrongState
 from hooks.huggingface import HFModel, HFOutput
 from hooks.site import Site
 
@@ -105,7 +106,7 @@ class Tap:
             return None if changed is None else self._write(output, changed)
         part: Any = 0 if isinstance(output, tuple) and isinstance(self.part, str) else self.part
         if output[part] is None:
-            raise RuntimeError(
+            raise WrongState(
                 f"{type(self.module).__name__} does not return its {self.site.name}, so {self.site} is unknown"
             )
         changed = edit(self._read(output[part]))

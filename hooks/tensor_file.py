@@ -8,6 +8,8 @@ from typing import Any
 from jaxtyping import Shaped
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
+
 
 def save_tensors(
     path: str | Path, tensors: Mapping[str, Shaped[Tensor, "..."]], metadata: dict[str, str] | None = None
@@ -73,7 +75,7 @@ def read_tensors(
             told = (file.metadata() or {}).get(key)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if told else {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file ({error}): expected one written by {writer}") from error
+        raise InvalidArgument(f"{path} is no safetensors file ({error}): expected one written by {writer}") from error
     if told is None:
-        raise ValueError(f"{path} holds no {holds}: expected a file written by {writer}")
+        raise InvalidArgument(f"{path} holds no {holds}: expected a file written by {writer}")
     return tensors, json.loads(told)

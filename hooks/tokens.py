@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from hooks.errors import InvalidArgument, InvalidType, OutOfRange
 from hooks.huggingface import Tokenizer
 
 
@@ -54,7 +55,7 @@ class Tokens:
         """
         if isinstance(rows, int):
             if not -len(self) <= rows < len(self):
-                raise IndexError(f"text {rows} was asked for, and there are {len(self)}")
+                raise OutOfRange(f"text {rows} was asked for, and there are {len(self)}")
             rows = slice(rows, rows + 1 or None)
         used = self.mask[rows].any(dim=0).nonzero().flatten()
         start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
@@ -161,14 +162,14 @@ def as_texts(given: Any) -> list[str]:
         ['Fog']
     """
     if isinstance(given, Mapping):
-        raise TypeError(
+        raise InvalidType(
             f"expected a text or a list of texts, got a {type(given).__name__} of {sorted(map(str, given))}: name one "
             "of them, as in encoded['input_ids'] or dataset['train']"
         )
     texts = [given] if isinstance(given, str) else list(given)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(
+            raise InvalidType(
                 f"expected a text or a list of texts, got a {type(text).__name__} as text {number}: pass strings, or "
                 "token ids as a tensor of [pos] or [batch pos]"
             )
@@ -192,11 +193,11 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:
         ```
     """
     if tokenizer is None:
-        raise ValueError(
+        raise InvalidArgument(
             "this model has no tokenizer, so it cannot read text: pass token ids, or load(source, tokenizer)"
         )
     if not texts:
-        raise ValueError("got no texts: pass a text or a non-empty list of texts")
+        raise InvalidArgument("got no texts: pass a text or a non-empty list of texts")
     with_offsets = bool(tokenizer.is_fast)
     encoded = tokenizer(list(texts), return_offsets_mapping=with_offsets, return_attention_mask=False, verbose=False)
     offsets = encoded["offset_mapping"] if with_offsets else None
@@ -219,16 +220,16 @@ def from_ids(tokenizer: Tokenizer, ids: Shaped[Tensor, "..."], d_vocab: int) -> 
     """
     whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
     if ids.ndim not in (1, 2) or not whole or not ids.numel():
-        raise ValueError(
+        raise InvalidArgument(
             f"token ids are whole numbers of shape [pos] or [batch pos], got {ids.dtype} {tuple(ids.shape)}"
         )
     if int(ids.min()) < 0 or int(ids.max()) >= d_vocab:
-        raise ValueError(f"token ids lie in 0..{d_vocab - 1}, got {int(ids.min())}..{int(ids.max())}")
+        raise InvalidArgument(f"token ids lie in 0..{d_vocab - 1}, got {int(ids.min())}..{int(ids.max())}")
     ids = ids.reshape(-1, ids.shape[-1]).long()
     padding = _padding(tokenizer)
     mask = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
     if padding is not None and not bool((real := mask.any(dim=1)).all()):
-        raise ValueError(f"text {int((~real).nonzero()[0])} has no tokens: leave it out")
+        raise InvalidArgument(f"text {int((~real).nonzero()[0])} has no tokens: leave it out")
     return Tokens(ids=ids, mask=mask, special=~mask | is_in(ids, special_ids(tokenizer)))
 
 
@@ -272,7 +273,7 @@ def pad(
     for number, row in enumerate(rows):
         if not len(row):
             shown = "" if texts is None else f" ({texts[number]!r})"
-            raise ValueError(f"text {number}{shown} has no tokens: leave it out")
+            raise InvalidArgument(f"text {number}{shown} has no tokens: leave it out")
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), _pad_id(tokenizer))
     mask = torch.zeros_like(ids, dtype=torch.bool)

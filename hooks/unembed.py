@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooks.errors import InvalidArgument
 from hooks.huggingface import HFModel
 
 
@@ -15,7 +16,9 @@ def check_head(hf: HFModel) -> None:
         ```
     """
     if hf.get_output_embeddings() is None:
-        raise ValueError(f"{type(hf).__name__} has no output embeddings, so no logits: load the model with its head")
+        raise InvalidArgument(
+            f"{type(hf).__name__} has no output embeddings, so no logits: load the model with its head"
+        )
 
 
 def unembed(hf: HFModel, final_norm: nn.Module | None, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:

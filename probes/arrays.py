@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hooks.direction import wide
+from hooks.errors import InvalidArgument
 
 Array: TypeAlias = Tensor | np.ndarray
 
@@ -37,7 +38,7 @@ def floats(given: Any) -> Any:
     """
     rows = tensor(given)
     if rows.ndim < 2:
-        raise ValueError(f"Rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row.")
+        raise InvalidArgument(f"Rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row.")
     return wide(rows)
 
 

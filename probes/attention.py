@@ -7,6 +7,7 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hooks.errors import InvalidArgument, InvalidType
 from probes.arrays import Array, classes, floats, tensor
 from probes.checks import check_rows
 from probes.estimator import Estimator, check_fitted
@@ -119,10 +120,10 @@ def _masked(x: Array, mask: Array | None) -> tuple[Tensor, Tensor]:
     rows = floats(x).float()
     kept = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else _bool(tensor(mask))
     if kept.shape != rows.shape[:2]:
-        raise ValueError(f"The mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}.")
+        raise InvalidArgument(f"The mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}.")
     empty = (~kept.any(1)).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"Text {empty[0]} has no token that counts: leave it out, or look at the mask.")
+        raise InvalidArgument(f"Text {empty[0]} has no token that counts: leave it out, or look at the mask.")
     return torch.where(kept[..., None], rows, 0.0), kept
 
 
@@ -130,7 +131,7 @@ def _bool(mask: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return mask
     if mask.is_floating_point() or not bool(((mask == 0) | (mask == 1)).all()):
-        raise TypeError(
+        raise InvalidType(
             f"A mask is True or 1 where a token counts, got {mask.dtype} up to {mask.max()}: give mask > 0."
         )
     return mask.bool()

@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hooks import Site
+from hooks.errors import InvalidArgument
 from probes.checks import check_numbers
 
 Paired: TypeAlias = tuple[Float[Tensor, "_ d_model"], Shaped[Tensor, "_ ..."]]
@@ -46,13 +47,13 @@ class Reread:
         first, second = ([(x.flatten(1).sum(1), y) for x, y in self] for _ in range(2))
         n, again = (sum(len(y) for _, y in once) for once in (first, second))
         if n != again or n == 0:
-            raise ValueError(
+            raise InvalidArgument(
                 f"The batches gave {n} rows at first and {again} when read again: "
                 "give a list, or an object that starts over, not a generator."
             )
         (sums, self.y), (sums_again, y_again) = (map(torch.cat, zip(*once, strict=True)) for once in (first, second))
         if not (torch.equal(self.y, y_again) and torch.equal(sums, sums_again)):
-            raise ValueError(f"The {n} rows come not in the same order when read again: give shuffle=False.")
+            raise InvalidArgument(f"The {n} rows come not in the same order when read again: give shuffle=False.")
         self.dtype = torch.promote_types(next(iter(batches))[0].dtype, torch.float32)
 
     def __iter__(self) -> Iterator[Paired]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Model, Position, capture, intervene
+from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere
 
@@ -80,7 +81,7 @@ def logit_difference(yes: str, no: str) -> Behaviour:
     def behaviour(model: Model, texts: str | Sequence[str]) -> Float[Tensor, "example"]:
         first = [_first(model, answer) for answer in (yes, no)]
         if first[0] == first[1]:
-            raise ValueError(f"{yes!r} and {no!r} begin with one token: compare answers that begin differently.")
+            raise InvalidArgument(f"{yes!r} and {no!r} begin with one token: compare answers that begin differently.")
         tokens = model.tokens([texts] if isinstance(texts, str) else list(texts))
         columns = torch.arange(tokens.ids.shape[1], device=tokens.ids.device)
         end = torch.where(tokens.mask, columns, -1).amax(1)
@@ -119,7 +120,7 @@ def does_it_matter(
         ```
     """
     if draws < 39:
-        raise ValueError(f"draws is {draws}; with fewer than 39 no p-value can reach 0.025.")
+        raise InvalidArgument(f"draws is {draws}; with fewer than 39 no p-value can reach 0.025.")
     texts = [texts] if isinstance(texts, str) else list(texts)
     site, unit = direction.site, direction.unit
     values = capture(model, texts, [site]).flat(site, at).flatten(1)
@@ -148,7 +149,7 @@ def _first(model: Model, answer: str) -> int:
     tokens = model.tokens(answer)
     content = tokens.ids[0, tokens.content[0]].tolist()
     if not content:
-        raise ValueError(f"the answer {answer!r} has no token: give a word")
+        raise InvalidArgument(f"the answer {answer!r} has no token: give a word")
     return content[0]
 
 
@@ -166,7 +167,7 @@ def _moving(direction: Direction, amount: Amount, along: Tensor, at: Position) -
 def _measured(behaviour: Behaviour, model: Model, texts: Sequence[str]) -> Float[Tensor, "example"]:
     value = behaviour(model, texts).detach().cpu()
     if value.shape != (len(texts),) or not bool(value.isfinite().all()):
-        raise ValueError(
+        raise InvalidArgument(
             f"The behaviour gave shape {tuple(value.shape)} for {len(texts)} texts, or a number that is not finite: "
             "it must give one finite number per text."
         )

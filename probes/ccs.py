@@ -7,6 +7,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.arrays import Array, classes, floats
 from probes.checks import check_rows
 from probes.linear import Linear
@@ -54,13 +55,13 @@ class CCS(Linear, TwoClasses):
         """
         pairs = floats(x)
         if len(pairs) < 2 or not bool(pairs.isfinite().all()):
-            raise ValueError(f"CCS needs at least 2 pairs of finite numbers, got {len(pairs)}.")
+            raise InvalidArgument(f"CCS needs at least 2 pairs of finite numbers, got {len(pairs)}.")
         self._forget()
         self.mean_ = pairs.mean(0)
         rows = pairs.float() - self.mean_.float()
         size = rows.square().mean().sqrt()
         if float(size) == 0:
-            raise ValueError(f"All {len(pairs)} pairs are alike, so there is nothing to search.")
+            raise InvalidArgument(f"All {len(pairs)} pairs are alike, so there is nothing to search.")
         losses, w, b = self._search(rows / size)
         best = int(losses.argmin())
         self.loss_, self.coef_ = float(losses[best]), (w[best] / size).to(pairs.dtype)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Activations, Model, Position, Site, stream
+from hooks.errors import InvalidArgument
 
 Cell: TypeAlias = tuple[Site, Position]
 
@@ -25,7 +26,7 @@ class Cells:
         for (site, position), rows in self.rows.items():
             finite = rows.isfinite().all(1)
             if not bool(finite.all()):
-                raise ValueError(f"Text {int((~finite).nonzero()[0])} is NaN or infinity at {site}, {position}.")
+                raise InvalidArgument(f"Text {int((~finite).nonzero()[0])} is NaN or infinity at {site}, {position}.")
 
 
 def gather(
@@ -73,7 +74,7 @@ def rows_of(
         count = position.mask(acts.tokens).sum(1)
         for row in (count != 1).nonzero().flatten().tolist():
             text = "" if acts.tokens.texts is None else f" ({acts.tokens.texts[row][:60]!r})"
-            raise ValueError(
+            raise InvalidArgument(
                 f"{position} selects {int(count[row])} tokens of text {row} of its batch{text}; "
                 "a cell needs one per text: use last, index(i), or substring(text, occurrence) of one token."
             )

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument, InvalidType
+
 
 def check_rows(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n"]) -> None:
     """Raise `ValueError` unless rows and labels match, are finite, and hold both classes.
@@ -16,7 +18,7 @@ def check_rows(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n"]) -> None:
     check_labelled(x, y)
     positive = int(y.sum())
     if positive in (0, len(y)):
-        raise ValueError(
+        raise InvalidArgument(
             f"All {len(y)} labels are {bool(positive)}; rows of both classes are needed to tell them apart."
         )
 
@@ -44,7 +46,7 @@ def check_columns(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n class"], train: B
     check_numbers(x, y)
     for column, (positive, n) in enumerate(zip((y & train).sum(0).tolist(), train.sum(0).tolist(), strict=True)):
         if positive in (0, n):
-            raise ValueError(
+            raise InvalidArgument(
                 f"All {n} training labels of column {column} are {bool(positive)}; "
                 "rows of both classes are needed to tell them apart."
             )
@@ -57,10 +59,10 @@ def check_numbers(x: Any, y: Any) -> None:
         >>> check_numbers(torch.randn(4, 2), torch.randn(4))
     """
     if len(x) != len(y):
-        raise ValueError(f"There are {len(x)} rows and {len(y)} labels; each row needs one label.")
+        raise InvalidArgument(f"There are {len(x)} rows and {len(y)} labels; each row needs one label.")
     if not bool(x.isfinite().all()):
         row = int((~x.isfinite()).reshape(len(x), -1).any(1).nonzero()[0])
-        raise ValueError(f"Row {row} holds NaN or infinity.")
+        raise InvalidArgument(f"Row {row} holds NaN or infinity.")
 
 
 def check_width(x: Any, width: int) -> None:
@@ -70,7 +72,7 @@ def check_width(x: Any, width: int) -> None:
         >>> check_width(torch.randn(4, 2), 2)
     """
     if x.shape[-1] != width:
-        raise ValueError(
+        raise InvalidArgument(
             f"The rows have width {x.shape[-1]}, and those learnt from had {width}: give activations of the same site."
         )
 
@@ -87,7 +89,7 @@ def check_bool(y: Any) -> None:
     """
     _check_axis(y)
     if y.dtype != torch.bool:
-        raise TypeError(f"Labels of two classes are bool, these are {y.dtype}: give y == the_positive_class.")
+        raise InvalidType(f"Labels of two classes are bool, these are {y.dtype}: give y == the_positive_class.")
 
 
 def check_classes(y: Any) -> None:
@@ -102,7 +104,7 @@ def check_classes(y: Any) -> None:
     """
     check_whole(y)
     if len(y.unique()) < 2:
-        raise ValueError(
+        raise InvalidArgument(
             f"All {len(y)} labels are {y.unique().tolist()}; rows of several classes are needed to tell them apart."
         )
 
@@ -119,7 +121,7 @@ def check_whole(y: Any) -> None:
     """
     _check_axis(y)
     if y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool:
-        raise TypeError(f"Labels of several classes are whole numbers, these are {y.dtype}: give y.long().")
+        raise InvalidType(f"Labels of several classes are whole numbers, these are {y.dtype}: give y.long().")
 
 
 def check_target(y: Float[Tensor, "n"]) -> None:
@@ -130,11 +132,11 @@ def check_target(y: Float[Tensor, "n"]) -> None:
     """
     _check_axis(y)
     if not bool(y.isfinite().all()):
-        raise ValueError(f"Target {int((~y.isfinite()).nonzero()[0])} is NaN or infinity.")
+        raise InvalidArgument(f"Target {int((~y.isfinite()).nonzero()[0])} is NaN or infinity.")
     if bool((y == y[0]).all()):
-        raise ValueError(f"All {len(y)} targets are {float(y[0]):g}; a constant cannot be regressed on.")
+        raise InvalidArgument(f"All {len(y)} targets are {float(y[0]):g}; a constant cannot be regressed on.")
 
 
 def _check_axis(y: Any) -> None:
     if y.ndim != 1:
-        raise ValueError(f"Labels have the shape {list(y.shape)}, and one per row is needed: give y.flatten().")
+        raise InvalidArgument(f"Labels have the shape {list(y.shape)}, and one per row is needed: give y.flatten().")

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from hooks.errors import InvalidArgument, InvalidType
 from probes.arrays import Array, classes, floats
 from probes.checks import check_rows
 from probes.linear import Linear
@@ -73,12 +74,12 @@ def online_code(
     rows, labels = floats(x), classes(y)
     check_rows(rows, labels)
     if isinstance(probe, Linear) and not isinstance(probe, LogOdds):
-        raise TypeError(
+        raise InvalidType(
             f"The scores of a {probe.name} are no log-odds, so they say nothing in bits: take Logistic(), or another "
             "probe with predict_proba."
         )
     if not portions or list(portions) != sorted(set(portions)) or portions[0] <= 0 or portions[-1] != 1:
-        raise ValueError(f"portions are {tuple(portions)}; they must rise from above 0 to 1, as in PORTIONS.")
+        raise InvalidArgument(f"portions are {tuple(portions)}; they must rise from above 0 to 1, as in PORTIONS.")
     g = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=g)
     ends = sorted({max(1, round(p * len(labels))) for p in portions})

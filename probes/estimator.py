@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, WrongState, nearest
 
 
 class Estimator:
@@ -22,7 +22,7 @@ class Estimator:
         for name, value in params.items():
             if name not in self.get_params():
                 known = nearest(name, self.get_params()) if self.get_params() else "none: it has no parameters"
-                raise ValueError(f"{type(self).__name__} has no parameter '{name}'; did you mean {known}?")
+                raise InvalidArgument(f"{type(self).__name__} has no parameter '{name}'; did you mean {known}?")
             setattr(self, name, value)
         return self
 
@@ -55,4 +55,4 @@ def check_fitted(estimator: Estimator, attribute: str) -> None:
         ```
     """
     if not hasattr(estimator, attribute):
-        raise RuntimeError(f"This {type(estimator).__name__} is not fitted: call fit(x, y) first.")
+        raise WrongState(f"This {type(estimator).__name__} is not fitted: call fit(x, y) first.")

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument, InvalidType
+
 
 @final
 @dataclass(frozen=True)
@@ -41,15 +43,19 @@ class Examples:
             given = len(getattr(self, name))
             if given != len(self.texts) and (name != "entities" or given):
                 missing = " Groups say which texts share an entity or a template." if name == "groups" else ""
-                raise ValueError(f"There are {len(self.texts)} texts and {given} {name}; give one per text.{missing}")
+                raise InvalidArgument(
+                    f"There are {len(self.texts)} texts and {given} {name}; give one per text.{missing}"
+                )
         odd = next((label for label in self.labels if not isinstance(label, bool)), None)
         if odd is not None:
-            raise TypeError(f"Labels of two classes are bool, got {odd!r}: give True and False.")
+            raise InvalidType(f"Labels of two classes are bool, got {odd!r}: give True and False.")
         if len(set(self.labels)) < 2:
-            raise ValueError(f"All {len(self.labels)} labels are {self.labels[:1]}; texts of both kinds are needed.")
+            raise InvalidArgument(
+                f"All {len(self.labels)} labels are {self.labels[:1]}; texts of both kinds are needed."
+            )
         for row, group in enumerate(self.groups):
             if not group:
-                raise ValueError(f"Text {row} ({self.texts[row]!r}) has no group: name its entity or template.")
+                raise InvalidArgument(f"Text {row} ({self.texts[row]!r}) has no group: name its entity or template.")
         self._no_leak("text", [(text,) for text in self.texts])
         self._no_leak("entity", self.entities)
 
@@ -74,7 +80,7 @@ class Examples:
         for names, group in zip(named, self.groups, strict=False):
             for name in names:
                 if home.setdefault(name, group) != group:
-                    raise ValueError(
+                    raise InvalidArgument(
                         f"The {kind} {name!r} is in groups '{home[name]}' and '{group}', so it could be learnt from "
                         "and tested on at once: put what shares it into one group, or leave it out."
                     )

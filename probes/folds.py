@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
+
 
 def grouped_folds(
     group: Int[Tensor, "example"], y: Bool[Tensor, "example"], k: int, seed: int
@@ -21,7 +23,7 @@ def grouped_folds(
     """
     n = int(group.max()) + 1
     if not 2 <= k <= n:
-        raise ValueError(f"{k} folds of {n} groups were asked for: give between 2 and {n}.")
+        raise InvalidArgument(f"{k} folds of {n} groups were asked for: give between 2 and {n}.")
     counts = torch.zeros(n, 2).index_put_((group, y.long()), torch.ones(len(y)), accumulate=True)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     order = order[counts[order].sum(1).argsort(descending=True, stable=True)]
@@ -92,7 +94,7 @@ def exchanges(
             found.append(new)
         if len(found) == n:
             return torch.stack(found, 1)
-    raise ValueError(
+    raise InvalidArgument(
         f"Of {50 * n} exchanges of labels over {int(group.max()) + 1} groups only {len(found)} leave both "
         "classes to learn from: more groups are needed."
     )
@@ -102,7 +104,7 @@ def _check(load: Tensor, k: int) -> None:
     at_once = 2 if k > 2 else 1
     for label, name in ((1, "positive"), (0, "negative")):
         if float(load[:, label].topk(at_once).values.sum()) > 1 - 1e-6:
-            raise ValueError(
+            raise InvalidArgument(
                 f"With {k} folds of whole groups, {at_once} of them hold all {name} rows, so the rest cannot be "
                 "learnt from: more groups with such rows are needed."
             )

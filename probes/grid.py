@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Position, Site
+from hooks.errors import InvalidType
 from probes.cells import Cell
 from probes.interval import Interval
 from probes.linear import Linear
@@ -112,7 +113,7 @@ class ProbeGrid:
             TypeError: the probe has none.
         """
         if not isinstance(self.probe, Linear):
-            raise TypeError(f"A {self.probe.name} has no direction: sweep with a linear probe such as Logistic().")
+            raise InvalidType(f"A {self.probe.name} has no direction: sweep with a linear probe such as Logistic().")
         return self.probe.direction_
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.affine import CrossEntropy, affine
 from probes.labelled import Batches
 from probes.lbfgs import each
@@ -43,9 +44,9 @@ class KSparse(LinearProbe, LogOdds):
         parts = list(rows)
         x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
         if not 1 <= self.k <= x.shape[1]:
-            raise ValueError(f"k is {self.k}; it must lie between 1 and the width of the rows, {x.shape[1]}.")
+            raise InvalidArgument(f"k is {self.k}; it must lie between 1 and the width of the rows, {x.shape[1]}.")
         if not self.C > 0:
-            raise ValueError(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
+            raise InvalidArgument(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
         self.support_ = self.ranking(x, y).argsort(descending=True, stable=True)[: self.k]
         w, b = affine([x[:, self.support_]], CrossEntropy(y[:, None], C=self.C), each, 1, self.max_iter)
         return torch.zeros_like(x[0]).index_copy(0, self.support_, w[:, 0]), float(b)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import NotConverged
+
 PRECISION = 1e-6  # of the penalty, that the gradient may be off by
 STEPS = 20_000
 STOPS = 40  # penalties on the way down
@@ -46,7 +48,7 @@ def l1_logistic(
             momentum = 1.0
         further = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         w, ahead, momentum = new, new + (momentum - 1) / further * (new - w), further
-    raise RuntimeError(f"The L1 path did not converge in {STEPS} steps: standardise the rows, or take another ranking.")
+    raise NotConverged(f"The L1 path did not converge in {STEPS} steps: standardise the rows, or take another ranking.")
 
 
 def entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.batches import Reread
 from probes.checks import check_bool, check_rows
 
@@ -32,7 +33,7 @@ def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
     check_bool(rows.y)
     positive = int(rows.y.sum())
     if positive in (0, len(rows.y)):
-        raise ValueError(
+        raise InvalidArgument(
             f"All {len(rows.y)} labels are {bool(positive)}; rows of both classes are needed to tell them apart."
         )
     return rows, rows.dtype

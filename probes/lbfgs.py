@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import NotConverged
+
 HISTORY = 15
 PRECISION = 1e-6  # of the weights: ||w - w*|| <= ||gradient||, because the penalty's curvature is 1
 NOTHING = 1e-12  # of the first gradient, which ends the search when the solution itself is 0
@@ -84,7 +86,7 @@ def minimise(
         past = [*past[-HISTORY + 1 :], (t * P, new - grad, dot(t * P, new - grad))]
         grad = new
     worst = float(dot(grad, grad).sqrt().max())
-    raise RuntimeError(f"Not converged after {max_iter} steps (gradient {worst:.1e}): raise max_iter or lower C.")
+    raise NotConverged(f"Not converged after {max_iter} steps (gradient {worst:.1e}): raise max_iter or lower C.")
 
 
 def _line(loss: Loss, dot: Dot, scores: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

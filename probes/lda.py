@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.labelled import Batches, class_means, within_covariance
 from probes.linear import LinearProbe
 from probes.log_odds import LogOdds
@@ -36,7 +37,7 @@ class LDA(LinearProbe, LogOdds):
             ValueError: a shrinkage outside 0 to 1, or a covariance that has no inverse.
         """
         if not 0 <= self.shrinkage <= 1:
-            raise ValueError(f"shrinkage is {self.shrinkage}; it must lie between 0 and 1.")
+            raise InvalidArgument(f"shrinkage is {self.shrinkage}; it must lie between 0 and 1.")
         n, mu = class_means(rows)
         Sigma = within_covariance(rows, mu)
         spread = Sigma.trace() / len(Sigma)
@@ -47,7 +48,7 @@ class LDA(LinearProbe, LogOdds):
             return theta, 0.0
         factor, failed = torch.linalg.cholesky_ex(Sigma)
         if int(failed) or float(factor.diagonal().min()) < 1e-7 * float(factor.diagonal().max()):
-            raise ValueError(
+            raise InvalidArgument(
                 f"The covariance of {int(n.sum())} rows of width {len(Sigma)} has no inverse: give more rows, or "
                 "LDA(shrinkage=0.1)."
             )

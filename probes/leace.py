@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.arrays import Array, classes, floats
 from probes.batches import Paired, Relabelled, Reread, covariances
 from probes.checks import check_numbers, check_rows
@@ -59,7 +60,7 @@ class LEACE(Eraser):
             rows = Relabelled(rows, concept[:, None])
         check_numbers(concept.double(), concept)
         if bool((concept == concept[0]).all()):
-            raise ValueError(f"The concept is the same in all {len(concept)} rows, so there is nothing to erase.")
+            raise InvalidArgument(f"The concept is the same in all {len(concept)} rows, so there is nothing to erase.")
         self.mean_, _, xx, xz = covariances(rows)
         variance, basis = torch.linalg.eigh(xx)
         real = variance > len(xx) * torch.finfo(xx.dtype).eps * variance[-1]

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction, Site
+from hooks.errors import InvalidArgument
 from probes.arrays import Array, classes, floats
 from probes.batches import Located
 from probes.checks import check_rows, check_width
@@ -127,7 +128,7 @@ class LinearProbe(Linear, TwoClasses, ABC):
         self._forget()
         w, b = self._solve(rows)
         if float(w.norm()) == 0:
-            raise ValueError(f"The {self.name} found no difference between the classes: its weights are all 0.")
+            raise InvalidArgument(f"The {self.name} found no difference between the classes: its weights are all 0.")
         self.coef_, self.intercept_ = w.to(dtype), b
         self.classes_ = torch.tensor([False, True])
         start = class_means(rows)[1][0]

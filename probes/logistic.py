@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.affine import CrossEntropy, affine
 from probes.checks import check_columns
 from probes.labelled import Batches, unlabelled
@@ -59,5 +60,5 @@ class Logistic(LinearProbe, LogOdds):
 
     def _optimum(self, rows: Rows, y: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
         if not self.C > 0:
-            raise ValueError(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
+            raise InvalidArgument(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
         return affine(rows, CrossEntropy(y, train, self.C), each, y.shape[1], self.max_iter)

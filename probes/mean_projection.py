@@ -5,6 +5,7 @@ from typing import ClassVar, final
 import torch
 from jaxtyping import Bool, Float
 
+from hooks.errors import InvalidArgument
 from probes.arrays import Array, classes, floats
 from probes.eraser import Eraser
 from probes.labelled import Batches, checked, class_means, stored
@@ -48,7 +49,7 @@ class MeanProjection(Eraser):
         n, mu = class_means(rows)
         u = mu[1] - mu[0]
         if float(u.norm()) == 0:
-            raise ValueError("The classes have one mean, so there is nothing to erase.")
+            raise InvalidArgument("The classes have one mean, so there is nothing to erase.")
         u = u / u.norm()
         self.mean_, self.projection_ = n @ mu / n.sum(), torch.outer(u, u)
         return self

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Direction, Site
+from hooks.errors import InvalidArgument
 from probes.affine import Softmax, affine
 from probes.arrays import Array, floats, tensor
 from probes.batches import Paired, Reread
@@ -69,7 +70,7 @@ class Multinomial(Estimator):
     def _learn(self, rows: Rows, labels: Tensor, dtype: torch.dtype) -> "Multinomial":
         check_classes(labels)
         if not self.C > 0:
-            raise ValueError(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
+            raise InvalidArgument(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
         self.classes_, index = labels.unique(return_inverse=True)
         K = len(self.classes_)
         W, b = affine(rows, Softmax(index, K, self.C), all_together, K, self.max_iter)

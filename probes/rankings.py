@@ -8,6 +8,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.affine import CrossEntropy, affine
 from probes.l1 import entrances
 from probes.lbfgs import each
@@ -38,7 +39,7 @@ def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
         ```
     """
     if len(x) < 3:
-        raise ValueError(f"{len(x)} rows leave no degree of freedom within two classes: give at least 3.")
+        raise InvalidArgument(f"{len(x)} rows leave no degree of freedom within two classes: give at least 3.")
     above, below, mean = x[y], x[~y], x.mean(0)
     between = sum(len(part) * (part.mean(0) - mean).square() for part in (above, below))
     within = sum((part - part.mean(0)).square().sum(0) for part in (above, below)) / (len(x) - 2)

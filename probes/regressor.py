@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.arrays import Array, floats, tensor
 from probes.batches import Located, Paired, Relabelled, Reread, covariances
 from probes.checks import check_numbers, check_target
@@ -68,7 +69,7 @@ class LinearRegressor(Linear, ABC):
     ) -> "LinearRegressor":
         self._forget()
         if float(w.norm()) == 0:
-            raise ValueError(f"The {self.name} found nothing that follows the target: its weights are all 0.")
+            raise InvalidArgument(f"The {self.name} found nothing that follows the target: its weights are all 0.")
         self.coef_, self.intercept_ = w.to(dtype), float(middle - mean @ w)
         self.scale_ = self._reach(rows, mean)
         return self

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from probes.regressor import LinearRegressor
 
 
@@ -48,6 +49,6 @@ class Ridge(LinearRegressor):
 
     def _ridged(self, gram: Tensor, right: Tensor) -> Tensor:
         if not self.alpha > 0:
-            raise ValueError(f"alpha is {self.alpha}; it must be above 0. For no penalty use LeastSquares.")
+            raise InvalidArgument(f"alpha is {self.alpha}; it must be above 0. For no penalty use LeastSquares.")
         gram.diagonal().add_(self.alpha)
         return torch.cholesky_solve(right[:, None], torch.linalg.cholesky(gram))[:, 0]

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from hooks import Position, Site
+from hooks.errors import InvalidArgument
 from hooks.store import ActivationStore
 from probes.batches import Paired
 from probes.cells import Cells
@@ -37,7 +38,7 @@ class StoreBatches:
         self.store, self.y, self.fingerprint = store, y, store.fingerprint
         self.keep = torch.ones(len(y), dtype=torch.bool) if keep is None else keep
         if not len(store) == len(y) == len(self.keep):
-            raise ValueError(
+            raise InvalidArgument(
                 f"The store has {len(store)} rows, there are {len(y)} labels and a mask of {len(self.keep)}: give one "
                 "of each per row."
             )

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Model, Position, Site
+from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import embed
 from probes.cells import Cell, Cells, gather
@@ -162,24 +163,24 @@ def _check_apart(name: str, other: Examples, learnt: Examples) -> None:
     ):
         shared = next((one for one in there if one in here), None)
         if shared is not None:
-            raise ValueError(
+            raise InvalidArgument(
                 f"The {kind} {shared!r} of '{name}' was learnt from, and would be remembered: leave it out."
             )
 
 
 def _check(cells: Cells, examples: Examples, beside: Mapping[str, Cells], folds: int, permutations: int) -> None:
     if folds < 3 or permutations < 1:
-        raise ValueError(
+        raise InvalidArgument(
             f"folds is {folds} and permutations {permutations}; at least 3 and 1 are needed: with two folds nothing "
             "could be chosen inside them."
         )
     for name in ("embedding", "untrained"):
         if name not in beside:
-            raise ValueError(f"beside has {list(beside)} and lacks '{name}': every sweep stands beside both.")
+            raise InvalidArgument(f"beside has {list(beside)} and lacks '{name}': every sweep stands beside both.")
     for name, given in {"cells": cells, **beside}.items():
         for cell, rows in given.rows.items():
             if len(rows) != len(examples.texts):
-                raise ValueError(
+                raise InvalidArgument(
                     f"There are {len(examples.texts)} texts, and {len(rows)} rows at {cell[0]}, {cell[1]} of {name}; "
                     "give one per text."
                 )

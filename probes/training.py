@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument, WrongState
+
 
 def train(
     parameters: Sequence[Float[Tensor, "..."]],
@@ -31,7 +33,7 @@ def train(
         ```
     """
     if steps < 1:
-        raise ValueError(f"steps is {steps}; training needs at least 1.")
+        raise InvalidArgument(f"steps is {steps}; training needs at least 1.")
     adamw = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, steps)
     last = torch.tensor(torch.nan)
@@ -46,7 +48,7 @@ def train(
             schedule.step()
             last = torch.stack(terms).sum()
     if not isfinite(float(last)):
-        raise RuntimeError(f"The loss became {float(last)} within {steps} steps: lower lr.")
+        raise WrongState(f"The loss became {float(last)} within {steps} steps: lower lr.")
     for parameter in parameters:
         parameter.grad = None
         parameter.requires_grad_(False)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hooks.contract.report import Check
 from hooks.contract.rounding import SLACK, Values, miss, unit
+from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig
 from hooks.layout import find, gate_up_rows, parts
 from hooks.model import Model
@@ -211,4 +212,4 @@ def activation(block: nn.Module, part: Mapping[str, nn.Module], config: HFConfig
     for name in ("hidden_act", "hidden_activation", "activation_function", "activation"):
         if isinstance(getattr(config, name, None), str):
             return ACT2FN[getattr(config, name)]
-    raise ValueError(f"{type(inside).__name__} does not say which nonlinearity it has")
+    raise InvalidArgument(f"{type(inside).__name__} does not say which nonlinearity it has")

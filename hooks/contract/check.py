@@ -14,6 +14,7 @@ from hooks.contract.invariance import Runs, batch_laws, cache_laws, plain_laws, 
 from hooks.contract.propagation import reach_laws
 from hooks.contract.report import Check, ContractReport, blamed
 from hooks.contract.rounding import Values
+from hooks.errors import WrongState
 from hooks.model import Model
 from hooks.site import Site
 from hooks.tokens import Tokens, special_ids
@@ -45,7 +46,7 @@ def check(model: Model) -> ContractReport:
         ```
     """
     if model.running.active:
-        raise RuntimeError(
+        raise WrongState(
             f"a block of interventions is open at {', '.join(map(str, model.running.active))}, and check measures the "
             "model as it is: check it outside the block"
         )

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from hooks.store.manifest import TOKEN
 from hooks.store.store import ActivationStore, Asked
 
@@ -35,7 +36,7 @@ def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
 
     wanted = store.only(sites)
     if store.dtype == torch.bfloat16:
-        raise ValueError(f"a datasets object has no bfloat16, and {store!r} is: use Shuffled, or harvest float16")
+        raise InvalidArgument(f"a datasets object has no bfloat16, and {store!r} is: use Shuffled, or harvest float16")
     columns = {str(site): [] for site in wanted} | {TOKEN: []}
     for rows in store.chunks(wanted):
         for site in wanted:

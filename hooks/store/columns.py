@@ -9,6 +9,7 @@ from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 from xxhash import xxh3_64_hexdigest
 
+from hooks.errors import InvalidArgument
 from hooks.store.folder import Folder
 from hooks.store.manifest import CHUNK, DOCUMENT, DTYPES, TOKEN, Manifest, Shard, entry_bytes
 
@@ -125,7 +126,7 @@ class Columns:
                 file, length = shard.file(column), shard.entries(column) * width
                 if sizes.get(file) != length:
                     is_long = f"is {sizes[file]:,} bytes long" if file in sizes else "is missing"
-                    raise ValueError(f"{file} {is_long}, where {length:,} were written: {self._mend(shard)}")
+                    raise InvalidArgument(f"{file} {is_long}, where {length:,} were written: {self._mend(shard)}")
 
     def _bytes(self, shard: Shard, column: str, chunk: int) -> UInt8[np.ndarray, "_"]:
         file, width = shard.file(column), self._widths[column]
@@ -134,7 +135,7 @@ class Columns:
         data = self._folder.read(file, start * width, stop * width)
         if (file, chunk) not in self._sound:
             if xxh3_64_hexdigest(data.data) != shard.checksums[column][chunk]:
-                raise ValueError(f"{file} is corrupted in entries {start} to {stop - 1}: {self._mend(shard)}")
+                raise InvalidArgument(f"{file} is corrupted in entries {start} to {stop - 1}: {self._mend(shard)}")
             self._sound.add((file, chunk))
         return data
 

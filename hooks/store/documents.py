@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, InvalidType, MissingFile, nearest
 from hooks.store.packing import Documents
 from hooks.store.processes import Process
 from hooks.tokens import unpadded
@@ -65,13 +65,13 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
         try:
             return load_dataset(str(source), split=split, streaming=True)
         except (OSError, RuntimeError) as error:
-            raise FileNotFoundError(
+            raise MissingFile(
                 f"no data at '{source}': it is no file, and no data set the Hugging Face hub gave "
                 f"({str(error).splitlines()[0]})"
             ) from error
     ending = Path(files[0]).suffix
     if ending not in _READERS:
-        raise ValueError(f"'{source}' ends in '{ending}', and what is read ends in {nearest(ending, _READERS)}")
+        raise InvalidArgument(f"'{source}' ends in '{ending}', and what is read ends in {nearest(ending, _READERS)}")
     return load_dataset(_READERS[ending], data_files=files, split="train", streaming=True)
 
 
@@ -115,11 +115,11 @@ def as_dataset(data: Data) -> Data:
     import datasets
 
     if isinstance(data, datasets.DatasetDict | datasets.IterableDatasetDict):
-        raise TypeError(f"the data have splits {sorted(map(str, data))}: choose one, as in data['train']")
+        raise InvalidType(f"the data have splits {sorted(map(str, data))}: choose one, as in data['train']")
     if not isinstance(data, datasets.Dataset | datasets.IterableDataset):
         texts = list(data) if isinstance(data, Sequence) and not isinstance(data, str) else []
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise TypeError(
+            raise InvalidType(
                 f"a store is harvested from a list of texts or a data set, got {type(data).__name__}: "
                 "open_dataset(name) opens a file or a data set of the hub"
             )
@@ -127,7 +127,7 @@ def as_dataset(data: Data) -> Data:
     columns = data.column_names or list(next(iter(data), {}))
     column = next((name for name in ("input_ids", "text") if name in columns), None)
     if column is None:
-        raise ValueError(f"the dataset has columns {sorted(columns)}, expected 'input_ids' or 'text': rename one")
+        raise InvalidArgument(f"the dataset has columns {sorted(columns)}, expected 'input_ids' or 'text': rename one")
     masked = ["attention_mask"] if column == "input_ids" and "attention_mask" in columns else []
     return data.with_format(None).select_columns([column, *masked])
 

@@ -12,6 +12,8 @@ from typing import IO, Any, final
 import numpy as np
 from jaxtyping import UInt8
 
+from hooks.errors import WrongState
+
 if sys.platform != "win32":
     import fcntl
 
@@ -94,7 +96,7 @@ class Folder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RuntimeError(
+                raise WrongState(
                     f"another harvest is writing to {self.url}: wait until it ends, or take a new place"
                 ) from error
             yield

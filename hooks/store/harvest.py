@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks.capture import Sites
+from hooks.errors import InvalidArgument, WrongState
 from hooks.model import Model
 from hooks.position import Position, everywhere
 from hooks.site import Site
@@ -147,7 +148,7 @@ def harvest(
         with _bar(planned, here, progress) as bar:
             seen = _write_part(task, settings, probed.same_as, done, here, bar)
         if here.total(seen) != len(shards := finished(task.folder, settings)):
-            raise ValueError(_other_data(task, "it has shards that these data have not"))
+            raise InvalidArgument(_other_data(task, "it has shards that these data have not"))
         here.total(0)  # all have read the shards' own files before the manifest takes their place
         if here.rank == 0:
             finish(task.folder, settings, shards.values())
@@ -191,7 +192,7 @@ def _write(
         writer.add(DOCUMENT, offsets)
         for acts in () if placed is None else task.batches(placed):
             if duplicates(acts, task.sites) != same_as:
-                raise RuntimeError(f"sites that shared a tensor no longer do, or the reverse: {same_as}")
+                raise WrongState(f"sites that shared a tensor no longer do, or the reverse: {same_as}")
             for site in (site for site in task.sites if site not in same_as):
                 writer.add(str(site), task.rows(acts, site))
             bar.update(int(task.at.mask(acts.tokens).sum()))
@@ -214,7 +215,7 @@ def _check_same(task: Job, block: Block, shard: Shard) -> None:
     _, ids, offsets = _placed(task, block)
     sums = token_checksums(ids, offsets)
     if any(list(shard.checksums[column]) != sums[column] for column in sums):
-        raise ValueError(_other_data(task, f"the tokens of its shard {shard.name} are others"))
+        raise InvalidArgument(_other_data(task, f"the tokens of its shard {shard.name} are others"))
 
 
 def _other_data(task: Job, why: str) -> str:

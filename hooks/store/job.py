@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks.activations import Activations
 from hooks.capture import Sites, stream
+from hooks.errors import InvalidArgument, WrongState
 from hooks.model import Model, chosen
 from hooks.position import Position
 from hooks.site import Site
@@ -102,7 +103,7 @@ class Job:
         if not bool(mask.all()):  # rows are taken whole, after they were made small
             rows = rows.index_select(0, mask.flatten().nonzero()[:, 0])
         if rows.numel() and not bool(torch.stack(torch.aminmax(rows)).isfinite().all()):
-            raise ValueError(self._not_finite(acts, site, acts.flat(site, at=self.at), rows))
+            raise InvalidArgument(self._not_finite(acts, site, acts.flat(site, at=self.at), rows))
         return rows
 
     def _not_finite(self, acts: Activations, site: Site, given: Tensor, rows: Tensor) -> str:
@@ -147,22 +148,24 @@ def job(
     wanted = chosen(model, sites)
     for site in wanted:
         if site.name == "pattern":
-            raise ValueError(f"{site} has a width that depends on the text, so it has no rows to store: capture it")
+            raise InvalidArgument(
+                f"{site} has a width that depends on the text, so it has no rows to store: capture it"
+            )
     if dtype not in DTYPES.values():
-        raise ValueError(f"a store holds {', '.join(DTYPES)}, got {dtype}")
+        raise InvalidArgument(f"a store holds {', '.join(DTYPES)}, got {dtype}")
     if model.running.active and not model.running.resting:
-        raise RuntimeError(
+        raise WrongState(
             f"a block of interventions is open at {', '.join(map(str, model.running.active))}, and a store says it "
             "holds the activations of the unchanged model: harvest outside the block"
         )
     if packing.joins and not at.by_token:
-        raise ValueError(
+        raise InvalidArgument(
             f"{at} selects by place in a text, and {packing} reads several texts as one row: use separate(), or "
             "at=everywhere"
         )
     for name, number in (("batch_size", batch_size), ("documents_per_shard", documents_per_shard)):
         if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+            raise InvalidArgument(f"{name} must be at least 1, got {number}")
     return Job(model, as_dataset(data), wanted, folder, packing, at, dtype, batch_size, documents_per_shard)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, final
 
 import torch
 
+from hooks.errors import InvalidArgument, MissingFile
 from hooks.store.folder import Folder
 
 SCHEMA: Final = 1
@@ -143,16 +144,18 @@ class Manifest:
         sizes = folder.sizes()
         if MANIFEST not in sizes:
             why = "its harvest was not finished: run it again" if SETTINGS in sizes else "harvest one there first"
-            raise FileNotFoundError(f"there is no store at {folder.url}: no {MANIFEST}; {why}")
+            raise MissingFile(f"there is no store at {folder.url}: no {MANIFEST}; {why}")
         about = _parsed(folder, MANIFEST)
         if about.pop("schema", None) != SCHEMA:
-            raise ValueError(f"the store at {folder.url} is not of schema {SCHEMA}, the one this version reads: update")
+            raise InvalidArgument(
+                f"the store at {folder.url} is not of schema {SCHEMA}, the one this version reads: update"
+            )
         try:
             manifest = Manifest(Settings(**about["settings"]), tuple(Shard(**shard) for shard in about["shards"]))
         except (KeyError, TypeError) as error:
-            raise ValueError(_damaged(folder, MANIFEST)) from error
+            raise InvalidArgument(_damaged(folder, MANIFEST)) from error
         if manifest.data_fingerprint != about["data_fingerprint"]:
-            raise ValueError(_damaged(folder, MANIFEST))
+            raise InvalidArgument(_damaged(folder, MANIFEST))
         return manifest
 
 
@@ -172,7 +175,7 @@ def settle(folder: Folder, settings: Settings) -> None:
         return
     before = Settings(**_parsed(folder, SETTINGS))
     if differ := before.differences(settings):
-        raise ValueError(
+        raise InvalidArgument(
             f"the harvest at {folder.url} was begun with {differ}: go on with the same, or take a new place"
         )
 
@@ -253,7 +256,7 @@ def _parsed(folder: Folder, name: str) -> dict[str, Any]:
     try:
         return json.loads(folder.read_text(name))
     except ValueError as error:
-        raise ValueError(_damaged(folder, name)) from error
+        raise InvalidArgument(_damaged(folder, name)) from error
 
 
 def _damaged(folder: Folder, name: str) -> str:

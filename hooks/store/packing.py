@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from hooks.forward import check_length
 from hooks.huggingface import Tokenizer
 from hooks.model import Model
@@ -140,7 +141,7 @@ def _context(model: Model, asked: int | None) -> int:
     """How long rows are: what was asked for, if the model can read it; otherwise what it can read."""
     if asked is not None:
         if asked < 1:
-            raise ValueError(f"a context of {asked} leaves no room for text: give at least 1")
+            raise InvalidArgument(f"a context of {asked} leaves no room for text: give at least 1")
         check_length(model.hf, asked)
         return asked
     limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
@@ -183,20 +184,22 @@ def _separators(model: Model, length: int) -> tuple[list[int], list[int]]:
         return [], []
     ids, special = tokenizer("a", verbose=False)["input_ids"], special_ids(tokenizer)
     if ids and ids[-1] in special:
-        raise ValueError(
+        raise InvalidArgument(
             f"the tokenizer of {model.name} ends every text with {tokenizer.decode(ids[-1:])!r}, "
             "so its texts cannot be packed end to end: use separate()"
         )
     begin = ids[: next((i for i, id in enumerate(ids) if id not in special), 0)]
     if len(begin) >= length:
-        raise ValueError(f"a context of {length} leaves no room for text after {len(begin)} special tokens: give more")
+        raise InvalidArgument(
+            f"a context of {length} leaves no room for text after {len(begin)} special tokens: give more"
+        )
     end = tokenizer.eos_token_id
     return begin, begin or ([] if end is None else [end])
 
 
 def _tokenizer(model: Model) -> Tokenizer:
     if model.tokenizer is None:
-        raise ValueError(
+        raise InvalidArgument(
             f"{model.name} has no tokenizer, so it cannot read text: load(source, tokenizer), or give 'input_ids'"
         )
     return model.tokenizer

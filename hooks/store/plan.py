@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from hooks.capture import stream
+from hooks.errors import InvalidArgument, StorageFailed
 from hooks.site import Site
 from hooks.store.documents import length, sample
 from hooks.store.job import Job, duplicates
@@ -104,7 +105,7 @@ def check_fits(url: str, wanted: int, free: int | None) -> None:
         ```
     """
     if free is not None and wanted > free:
-        raise OSError(
+        raise StorageFailed(
             f"{_size(wanted)} do not fit on the disk of {url}, which has {_size(free)} free: "
             "store fewer sites or documents, a smaller dtype, or elsewhere"
         )
@@ -141,10 +142,10 @@ def probe(job: Job) -> Probe:
     """
     some = sample(job.data, SAMPLED)
     if not some:
-        raise ValueError("got no documents: the dataset is empty")
+        raise InvalidArgument("got no documents: the dataset is empty")
     placed = job.place(some)
     if placed is None:
-        raise ValueError(f"the {len(some)} documents looked at have no tokens: give documents with text")
+        raise InvalidArgument(f"the {len(some)} documents looked at have no tokens: give documents with text")
     ids, _ = job.selected(placed, len(some))
     same = duplicates(next(stream(job.model, placed.tokens[:1], job.sites)), job.sites)
     began = time.perf_counter()

@@ -10,6 +10,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from hooks.errors import InvalidArgument
 from hooks.site import Site
 from hooks.store.columns import put_rows
 from hooks.store.store import ActivationStore, Asked, StoredRows
@@ -60,7 +61,7 @@ class Shuffled(IterableDataset[StoredRows]):
     ) -> None:
         for name, number in (("batch_size", batch_size), ("buffer", buffer), ("ahead", ahead)):
             if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+                raise InvalidArgument(f"{name} must be at least 1, got {number}")
         self.store, self.sites = store, store.only(sites)
         self.batch_size, self.buffer, self.seed, self.ahead = batch_size, buffer, seed, ahead
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from hooks.errors import nearest
+from hooks.errors import InvalidType, OutOfRange, UnknownName, nearest
 from hooks.site import Site, named
 from hooks.store.columns import Columns
 from hooks.store.folder import Folder
@@ -47,7 +47,7 @@ class StoredRows:
         site = Site.parse(site) if isinstance(site, str) else site
         if site not in self.values:
             near = nearest(str(site), map(str, self.values))
-            raise KeyError(f"{site} was not read from the store; the nearest that was: {near}")
+            raise UnknownName(f"{site} was not read from the store; the nearest that was: {near}")
         return self.values[site]
 
 
@@ -123,7 +123,7 @@ class ActivationStore:
         """
         number = self._numbers(rows)
         if len(number) and not 0 <= int(number.min()) <= int(number.max()) < len(self):
-            raise IndexError(
+            raise OutOfRange(
                 f"rows {int(number.min())} to {int(number.max())} were asked for, and the store at {self.url} "
                 f"has rows 0 to {len(self) - 1}"
             )
@@ -145,7 +145,7 @@ class ActivationStore:
         for site in found:
             if site not in self.sites:
                 near = nearest(str(site), map(str, self.sites))
-                raise KeyError(f"the store at {self.url} does not hold {site}; the nearest it holds: {near}")
+                raise UnknownName(f"the store at {self.url} does not hold {site}; the nearest it holds: {near}")
         return found
 
     def chunk(self, number: int, sites: Asked) -> StoredRows:
@@ -191,12 +191,12 @@ class ActivationStore:
         asked = torch.as_tensor(rows).reshape(-1)
         if asked.dtype == torch.bool:
             if len(asked) != len(self):
-                raise IndexError(
+                raise OutOfRange(
                     f"a mask marks all {len(self)} rows of the store at {self.url} or leaves them out, got {len(asked)}"
                 )
             return asked.nonzero()[:, 0]
         if len(asked) and (asked.is_floating_point() or asked.is_complex()):
-            raise TypeError(
+            raise InvalidType(
                 f"rows of a store are named by whole numbers or a bool mask, got {asked.dtype}: use .long()"
             )
         return asked.long()

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Site, Tokens
+from hooks.errors import InvalidArgument
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +56,21 @@ class PatchEffect:
         """
         n, gap = len(self.base), self.donor - self.base
         if n < 2:
-            raise ValueError("an interval over 1 text says nothing: patch several pairs of texts")
+            raise InvalidArgument("an interval over 1 text says nothing: patch several pairs of texts")
         if draws < 1:
-            raise ValueError(f"draws is {draws}: draw the texts at least once")
+            raise InvalidArgument(f"draws is {draws}: draw the texts at least once")
         self._way(gap)
         random = torch.Generator().manual_seed(seed)
         rows = [torch.randint(n, (n,), generator=random).to(gap.device) for _ in range(draws)]
         drawn = [self.difference[row].mean(0) / gap[row].mean() for row in rows if self._apart(gap[row])]
         if not drawn:
-            raise ValueError(f"the runs differ in none of {draws} draws of the texts: draw them more often")
+            raise InvalidArgument(f"the runs differ in none of {draws} draws of the texts: draw them more often")
         ends = torch.tensor([0.025, 0.975], dtype=drawn[0].dtype, device=gap.device)
         return torch.stack(drawn).quantile(ends, dim=0)
 
     def _way(self, gap: Float[Tensor, "example"]) -> Float[Tensor, ""]:
         if not self._apart(gap):
-            raise ValueError(
+            raise InvalidArgument(
                 f"the metric is {float(self.base.mean()):.4g} in both runs, so no share of the way between them can be "
                 "taken: read `difference`, or choose a pair of texts that the metric tells apart"
             )

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from hooks import Model, Position, Site, capture, capture_gradients, intervene
+from hooks.errors import InvalidArgument
 from hooks.interventions import replace
 from hooks.position import last
 from hooks.site import embed
@@ -45,7 +46,7 @@ def integrated_attribution(
     ```
     """
     if steps < 1:
-        raise ValueError(f"steps is {steps}: give at least 1 point to take the slope at")
+        raise InvalidArgument(f"steps is {steps}: give at least 1 point to take the slope at")
     tokens, sites = prepared(model, patching, over)
     ends = read_at(tokens, at)
     x, x_donor = (capture(model, run, embed, batch_size=len(run))[embed] for run in patching.tokens(model))

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 
 Metric: TypeAlias = Callable[[Float[Tensor, "example vocab"]], Float[Tensor, "example"]]
 
@@ -45,13 +46,13 @@ def token_ids(model: Model, words: str | Sequence[str]) -> Int[Tensor, "n"]:
         tokens = model.tokens(word)
         ids = tokens.ids[tokens.content].tolist()
         if not ids:
-            raise ValueError(f"{word!r} has no tokens: give a word that is one, with its space, such as ' Paris'")
+            raise InvalidArgument(f"{word!r} has no tokens: give a word that is one, with its space, such as ' Paris'")
         if len(ids) != 1:
             pieces = [model.tokenizer.decode([i]) for i in ids]
-            raise ValueError(f"{word!r} is {len(ids)} tokens, {pieces}: give one token, such as {pieces[:1]}")
+            raise InvalidArgument(f"{word!r} is {len(ids)} tokens, {pieces}: give one token, such as {pieces[:1]}")
         found += ids
     if not found:
-        raise ValueError("no word was given: give one for all texts, or one for each")
+        raise InvalidArgument("no word was given: give one for all texts, or one for each")
     return torch.tensor(found, device=model.device)
 
 
@@ -61,5 +62,7 @@ def of_token(logits: Float[Tensor, "example vocab"], ids: Int[Tensor, "n"]) -> F
     Errors: `ValueError` when the tokens are neither one nor as many as the rows.
     """
     if len(ids) not in (1, len(logits)):
-        raise ValueError(f"{len(ids)} answers were given for {len(logits)} texts: give one for all, or one for each")
+        raise InvalidArgument(
+            f"{len(ids)} answers were given for {len(logits)} texts: give one for all, or one for each"
+        )
     return logits.gather(-1, ids.expand(len(logits))[:, None]).squeeze(-1)

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Model, Site
+from hooks.errors import InvalidArgument
 from hooks.site import Layered, named
 
 Sites: TypeAlias = Layered | Site | str | Iterable[Site | str]
@@ -40,18 +41,20 @@ class Over:
         asked = [asked] if isinstance(asked, Site | str) else asked
         found = [site for one in asked for site in named(one, model.sites)]
         if not found:
-            raise ValueError("no sites were given to sweep over: name at least one, such as resid_pre[0]")
+            raise InvalidArgument("no sites were given to sweep over: name at least one, such as resid_pre[0]")
         for i, site in enumerate(found):
             if site in found[:i]:
-                raise ValueError(f"{site} is named twice: name each site of a sweep once")
+                raise InvalidArgument(f"{site} is named twice: name each site of a sweep once")
             tap = model.tap(site)
             if tap.read_only:
-                raise ValueError(f"{site} can be captured but not patched: sweep over z or attn_out instead")
+                raise InvalidArgument(f"{site} can be captured but not patched: sweep over z or attn_out instead")
             if "head" in self.axes and len(tap.shape) != 2:
-                raise ValueError(f"{site} has no heads: sweep over z, q, k or v, or take each_layer or each_position")
+                raise InvalidArgument(
+                    f"{site} has no heads: sweep over z, q, k or v, or take each_layer or each_position"
+                )
         shapes = {model.tap(site).shape[0] for site in found} if "head" in self.axes else {0}
         if len(shapes) > 1:
-            raise ValueError(f"the sites have {sorted(shapes)} heads: sweep over sites with equally many")
+            raise InvalidArgument(f"the sites have {sorted(shapes)} heads: sweep over sites with equally many")
         return tuple(found)
 
     def masks(self, n_pos: int, shape: tuple[int, ...]) -> Bool[Tensor, "n pos *d"]:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from hooks import Activations, Model, Position, Site, capture
 from hooks.direction import wide
+from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.resume import Held, hold
 from hooks.site import logits, resid_post
@@ -59,7 +60,7 @@ def patch_sweep(
     ```
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: give at least 1 row per forward pass")
+        raise InvalidArgument(f"batch_size is {batch_size}: give at least 1 row per forward pass")
     tokens, giver = patching.tokens(model)
     sites = over.listed(model)
     if "pos" in over.axes:
@@ -89,7 +90,7 @@ def measured(metric: Metric, said: Float[Tensor, "example vocab"]) -> Float[Tens
     m = metric(wide(said))
     if m.shape != said.shape[:1] or not bool(torch.isfinite(m).all()):
         told = f"shape {tuple(m.shape)}" if m.shape != said.shape[:1] else "NaN or infinity"
-        raise ValueError(f"the metric gave {told} for {len(said)} texts: it must give one finite number for each")
+        raise InvalidArgument(f"the metric gave {told} for {len(said)} texts: it must give one finite number for each")
     return wide(m)
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Model, Position, Tokens
+from hooks.errors import InvalidArgument
 from hooks.model import Text
 
 
@@ -25,13 +26,13 @@ class Patching:
         """
         base, donor = model.tokens(self.base), model.tokens(self.donor)
         if len(base) != len(donor):
-            raise ValueError(
+            raise InvalidArgument(
                 f"{len(base)} texts are to be patched with {len(donor)}: give as many clean as corrupt ones"
             )
         lengths = [(int(one.sum()), int(other.sum())) for one, other in zip(base.mask, donor.mask, strict=True)]
         for row, (n, m) in enumerate(lengths):
             if n != m:
-                raise ValueError(
+                raise InvalidArgument(
                     f"text {row} has {n} tokens in one run and {m} in the other, and a patch needs each in the place "
                     f"of its counterpart: reword one of them ({_spelt(base, row)}; {_spelt(donor, row)})"
                 )
@@ -64,7 +65,9 @@ def read_at(tokens: Tokens, at: Position) -> Bool[Tensor, "batch pos"]:
     ends = at.mask(tokens)
     for row, count in enumerate(ends.sum(1).tolist()):
         if count != 1:
-            raise ValueError(f"{at} selects {count} tokens of {_spelt(tokens, row)}, and a metric reads one: use last")
+            raise InvalidArgument(
+                f"{at} selects {count} tokens of {_spelt(tokens, row)}, and a metric reads one: use last"
+            )
     return ends
 
 
@@ -72,7 +75,7 @@ def aligned(tokens: Tokens) -> None:
     """Stop where an axis of positions would mean different things in different texts; `ValueError`."""
     lengths = tokens.mask.sum(1)
     if not torch.equal(lengths, lengths[:1].expand_as(lengths)):
-        raise ValueError(
+        raise InvalidArgument(
             f"the texts have {sorted(set(lengths.tolist()))} tokens, so one axis of positions does not fit them all: "
             "give texts of equal length, or sweep each_layer or each_head"
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hooks import Model
+from hooks.errors import InvalidArgument, MissingFile
 from interp.commands.arguments import lines, opened
 from interp.commands.background import drift_texts
 from interp.commands.edit import where
@@ -35,7 +36,7 @@ def apply_command(
     """Write a folder of weights that hold some edits, which plain transformers loads; say first what conflicts."""
     for file in edits:
         if not file.is_file():
-            raise FileNotFoundError(f"there is no file {str(file)!r}: give one that `interp edit` wrote")
+            raise MissingFile(f"there is no file {str(file)!r}: give one that `interp edit` wrote")
     read = [Edit.load(file) for file in edits]
     for conflict in conflicts(read):
         typer.echo(f"conflict: {conflict}")
@@ -64,9 +65,11 @@ def audit_command(
     """Edit cases one at a time by some methods, and print what each did beside the unedited model and a control."""
     names = checked(method or ["rome"])
     if n < 1:
-        raise ValueError(f"-n {n}: audit at least one case")
+        raise InvalidArgument(f"-n {n}: audit at least one case")
     if cases is None and model != "landmark":
-        raise ValueError(f"cases to audit edits of {model} on are needed: give a file of CounterFact, zsRE or facts")
+        raise InvalidArgument(
+            f"cases to audit edits of {model} on are needed: give a file of CounterFact, zsRE or facts"
+        )
     if out is not None:
         page_at(out)
     asked = table_cases(n, seed) if cases is None else read_facts(cases, n)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hooks import Model, load
+from hooks.errors import InvalidArgument, MissingFile
 
 
 def opened(model: str) -> Model:
@@ -24,13 +25,13 @@ def lines(path: Path) -> list[str]:
     Errors: `ValueError` when there are none or the file is not UTF-8, `FileNotFoundError` when there is no file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}: give a file with one text per line")
+        raise MissingFile(f"there is no file {str(path)!r}: give a file with one text per line")
     try:
         found = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"the file {str(path)!r} is not UTF-8 ({error}): save it as UTF-8 text") from error
+        raise InvalidArgument(f"the file {str(path)!r} is not UTF-8 ({error}): save it as UTF-8 text") from error
     if not found:
-        raise ValueError(f"the file {str(path)!r} holds no text: give a file with one text per line")
+        raise InvalidArgument(f"the file {str(path)!r} holds no text: give a file with one text per line")
     return found
 
 

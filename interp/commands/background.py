@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp import landmark
 from interp.commands.arguments import lines
 from interp.common.texts import fitting
@@ -27,7 +28,9 @@ def background(model: Model, texts: Path | None, n: int) -> list[str]:
     if texts is not None:
         return fitting(model, lines(texts))
     if model.name != "landmark":
-        raise ValueError(f"{model.name} needs texts of the kind it was trained on: give --texts FILE, one per line")
+        raise InvalidArgument(
+            f"{model.name} needs texts of the kind it was trained on: give --texts FILE, one per line"
+        )
     return fitting(model, [document.text for document in islice(landmark.documents(UNSEEN), n)])
 
 

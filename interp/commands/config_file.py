@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, MissingFile, nearest
 
 
 def arguments_file(context: Any, path: Path | None) -> Path | None:
@@ -43,24 +43,24 @@ def read(path: Path) -> dict[str, Any]:
         ```
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file '{path}': give a .yaml or .json file of arguments")
+        raise MissingFile(f"there is no file '{path}': give a .yaml or .json file of arguments")
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         try:
             found = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+            raise InvalidArgument(f"{path} is not JSON: {error}") from error
     elif path.suffix in (".yaml", ".yml"):
         import yaml
 
         try:
             found = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {error}") from error
+            raise InvalidArgument(f"{path} is not YAML: {error}") from error
     else:
-        raise ValueError(f"{path} ends in '{path.suffix}', and arguments are read from .yaml, .yml or .json")
+        raise InvalidArgument(f"{path} ends in '{path.suffix}', and arguments are read from .yaml, .yml or .json")
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, and arguments are a mapping of names to values")
+        raise InvalidArgument(f"{path} holds a {type(found).__name__}, and arguments are a mapping of names to values")
     return {str(name): value for name, value in found.items()}
 
 
@@ -79,14 +79,14 @@ def checked(given: dict[str, Any], parameters: dict[str, bool], where: str) -> d
         name = key.replace("-", "_")
         if name not in parameters or name == "config":
             close = nearest(name, [p for p in parameters if p not in ("config", "help")])
-            raise ValueError(f"{where} has '{key}', which the command does not know; did you mean {close}?")
+            raise InvalidArgument(f"{where} has '{key}', which the command does not know; did you mean {close}?")
         if name in found:
-            raise ValueError(f"{where} gives '{name}' twice, with a hyphen and without: give it once")
+            raise InvalidArgument(f"{where} gives '{name}' twice, with a hyphen and without: give it once")
         if isinstance(value, dict):
             value = [f"{setting}={json.dumps(of)}" for setting, of in value.items()]
         if parameters[name] and not isinstance(value, list):
             value = [value]
         if isinstance(value, list) and not parameters[name]:
-            raise ValueError(f"{where} has a list for '{key}', which takes one value")
+            raise InvalidArgument(f"{where} has a list for '{key}', which takes one value")
         found[name] = value
     return found

@@ -11,6 +11,7 @@ import torch
 import typer
 
 from hooks import Model, Site
+from hooks.errors import InvalidArgument
 from interp.commands.arguments import lines, opened, spelt
 from interp.common.texts import fitting
 from interp.features import Describer, FeatureIndex, dictionary_map, index
@@ -39,7 +40,7 @@ def discover_command(
     """Train an autoencoder, index its latents, and write pages of them: killed, it goes on when run again."""
     given, place = lines(texts), Site.parse(site)
     if shown < 1:
-        raise ValueError(f"--shown is {shown}: give at least 1")
+        raise InvalidArgument(f"--shown is {shown}: give at least 1")
     loaded = opened(model)
     data = fitting(loaded, given)
     typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}{_split(given, data)}")
@@ -97,7 +98,7 @@ def _had(folder: Path, model: Model, site: Site, latents: int) -> SAE:
     sae = load_sae(folder)
     given, found = (str(site), latents, model.fingerprint), (str(sae.site), sae.d_sae, sae.fingerprint)
     if found != given:
-        raise ValueError(
+        raise InvalidArgument(
             f"{folder} holds an autoencoder of {found[1]} latents at {found[0]}, and {latents} at {site} of "
             f"{model.name} are asked for: give another --out"
         )

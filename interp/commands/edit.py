@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hooks.errors import InvalidArgument
 from interp.commands.arguments import lines, opened
 from interp.commands.background import drift_texts
 from interp.memory.editors.registry import METHODS, checked, editors
@@ -43,7 +44,7 @@ def edit_command(
     cases = _asked(words or [], facts)
     checked([method])
     if out.suffix != ".safetensors" or scored < 1:
-        raise ValueError(f"--out {out} --scored {scored}: name a .safetensors file, and score at least one fact")
+        raise InvalidArgument(f"--out {out} --scored {scored}: name a .safetensors file, and score at least one fact")
     given = lines(texts) if texts is not None else None
     loaded = opened(model)
     if loaded.name == "landmark":
@@ -90,5 +91,5 @@ def echo_reply(reply: Reply) -> None:
 
 def _asked(words: list[str], facts: Path | None) -> list[Case]:
     if bool(words) == (facts is not None):
-        raise ValueError("say which facts to edit: either SUBJECT PROMPT OLD NEW, once or more, or --facts FILE")
+        raise InvalidArgument("say which facts to edit: either SUBJECT PROMPT OLD NEW, once or more, or --facts FILE")
     return [*(told_facts(words) if facts is None else read_facts(facts))]

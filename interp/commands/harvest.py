@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hooks import load
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from hooks.store import ActivationStore, count, harvest, open_dataset, packed, separate
 from hooks.store.manifest import DTYPES
 from interp.common.device import device_called
@@ -30,9 +30,9 @@ def harvest_command(
 ) -> None:
     """Store the activations of a data set; killed, it goes on when run again. `torchrun` shares the work."""
     if dtype not in DTYPES:
-        raise ValueError(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
+        raise InvalidArgument(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
     if documents is not None and documents < 1:
-        raise ValueError(f"--documents is {documents}: give at least 1")
+        raise InvalidArgument(f"--documents is {documents}: give at least 1")
     texts, held = open_dataset(data, split), count(data)
     if documents is not None:
         texts, held = texts.take(documents), documents if held is None else min(documents, held)

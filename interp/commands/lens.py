@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hooks import Model, load
+from hooks.errors import InvalidArgument
 from interp.lenses import JacobianLens, Lens, LogitLens, TunedLens, rank, read
 from interp.show import Section, divergence_panel, lens_panel, report
 from interp.show.frame import page_at
@@ -42,7 +43,7 @@ def lens_command(
 
 def _lens(model: Model, tuned: Path | None, jacobian: Path | None) -> Lens:
     if tuned is not None and jacobian is not None:
-        raise ValueError("two lenses were given, and a text is read through one: give --tuned or --jacobian")
+        raise InvalidArgument("two lenses were given, and a text is read through one: give --tuned or --jacobian")
     if tuned is not None:
         return TunedLens.load(tuned, model)
     return LogitLens(model) if jacobian is None else JacobianLens.load(jacobian, model)

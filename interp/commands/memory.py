@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.commands.arguments import opened
 from interp.commands.background import background
 from interp.lenses import JacobianLens, Lens, TunedLens
@@ -46,9 +47,9 @@ def memory_command(
 ) -> None:
     """List a layer's memories, those first whose value promotes what follows the key's best trigger."""
     if answer is not None and prompt is None:
-        raise ValueError("--answer says what follows a prompt: give --prompt as well")
+        raise InvalidArgument("--answer says what follows a prompt: give --prompt as well")
     if per_page < 1:
-        raise ValueError(f"--per-page {per_page}: show at least one memory on a page")
+        raise InvalidArgument(f"--per-page {per_page}: show at least one memory on a page")
     if out is not None:
         page_at(out)
     loaded = opened(model)
@@ -62,7 +63,9 @@ def memory_command(
     listed = _listed(found, here, neuron)
     n_pages = ceil(len(listed) / per_page)
     if not 1 <= page <= n_pages:
-        raise ValueError(f"page {page} of {per_page} memories a page does not exist: there are pages 1 to {n_pages}")
+        raise InvalidArgument(
+            f"page {page} of {per_page} memories a page does not exist: there are pages 1 to {n_pages}"
+        )
     for name, rates in agreed.items():
         typer.echo(_rate(next(one for one in rates if one.layer == layer), name))
     for memory in _memories(loaded, found, here, listed[(page - 1) * per_page : page * per_page], lenses):
@@ -87,7 +90,7 @@ def _listed(found: Triggers, agreed: Agreement, neuron: list[int] | None) -> lis
     """The memories asked for, or all: those that agree first, then by their largest coefficient."""
     for i in neuron or ():
         if not 0 <= i < len(found.coefficient):
-            raise ValueError(
+            raise InvalidArgument(
                 f"memory {i} does not exist: layer {found.layer} has memories 0 to {len(found.coefficient) - 1}"
             )
     agreeing, largest = set(agreed.agreeing), found.coefficient[:, 0].tolist()
@@ -151,7 +154,7 @@ def _sign(model: Model, layer: int, negative: bool) -> Sign:
     if not negative:
         return 1
     if not is_gated(model, layer):
-        raise ValueError(
+        raise InvalidArgument(
             f"layer {layer} of {model.name} has no gate, so its coefficients are negative by a trifle only: leave "
             "--negative away"
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hooks import load
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from hooks.site import Layered
 from interp.circuits import (
     PatchEffect,
@@ -44,9 +44,9 @@ def patch_command(
 ) -> None:
     """Put the clean run's value into the corrupt run, one place at a time, and print where that brings most back."""
     if by not in WAYS:
-        raise ValueError(f"no sweep goes by '{by}'; did you mean {nearest(by, WAYS)}?")
+        raise InvalidArgument(f"no sweep goes by '{by}'; did you mean {nearest(by, WAYS)}?")
     if top < 1:
-        raise ValueError(f"--top {top}: print at least one place")
+        raise InvalidArgument(f"--top {top}: print at least one place")
     if out is not None:
         page_at(out)
     loaded = load(model)

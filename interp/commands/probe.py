@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hooks import Position, load
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, MissingFile, nearest
 from hooks.model import chosen
 from hooks.position import index, last
 from interp.commands.arguments import placed
@@ -41,7 +41,7 @@ def probe_command(
 ) -> None:
     """Probe sites and positions for a label, tested on groups not learnt from; every control is printed."""
     if probe not in PROBES:
-        raise ValueError(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
+        raise InvalidArgument(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
     if out is not None:
         placed(out)
     labelled, paths = read_examples(examples), elsewhere or []
@@ -82,22 +82,24 @@ def read_examples(path: Path) -> Examples:
         ```
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}: give a .csv or .tsv file with {', '.join(COLUMNS)}")
+        raise MissingFile(f"there is no file {str(path)!r}: give a .csv or .tsv file with {', '.join(COLUMNS)}")
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
     held = tuple(rows[0]) if rows else ()
     for column in COLUMNS:
         if column not in held:
-            raise ValueError(f"{path} has the columns {', '.join(held) or 'none'} and lacks '{column}'")
+            raise InvalidArgument(f"{path} has the columns {', '.join(held) or 'none'} and lacks '{column}'")
     labels = []
     for line, row in enumerate(rows, start=2):
         said = (row["label"] or "").strip().lower()
         if said not in TRUTHS:
-            raise ValueError(f"line {line} of {path} has the label '{row['label']}'; write one of {', '.join(TRUTHS)}")
+            raise InvalidArgument(
+                f"line {line} of {path} has the label '{row['label']}'; write one of {', '.join(TRUTHS)}"
+            )
         labels.append(TRUTHS[said])
         for column in COLUMNS:
             if row[column] is None:
-                raise ValueError(f"line {line} of {path} has no '{column}': give every column in every row")
+                raise InvalidArgument(f"line {line} of {path} has no '{column}': give every column in every row")
     return Examples([row["text"] for row in rows], labels, [row["group"] for row in rows])
 
 

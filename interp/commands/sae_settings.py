@@ -9,7 +9,7 @@ from typing import Any, Final, get_args, get_origin
 import torch
 
 from hooks import Site
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from interp.sae import (
     SAE,
     Callback,
@@ -45,7 +45,7 @@ def kind_called(architecture: str) -> type[SAE]:
     """
     if architecture not in ARCHITECTURES:
         close = nearest(architecture, ARCHITECTURES)
-        raise ValueError(f"no architecture is called '{architecture}'; did you mean {close}?")
+        raise InvalidArgument(f"no architecture is called '{architecture}'; did you mean {close}?")
     return ARCHITECTURES[architecture]
 
 
@@ -65,22 +65,26 @@ def settings_of(kind: type[SAE], given: Iterable[str]) -> dict[str, Any]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"--setting is '{text}': write NAME=VALUE, such as coefficient=5")
+            raise InvalidArgument(f"--setting is '{text}': write NAME=VALUE, such as coefficient=5")
         if name in DECIDED:
-            raise ValueError(f"--setting is '{text}', and {name} is what {DECIDED[name]} says: give it there")
+            raise InvalidArgument(f"--setting is '{text}', and {name} is what {DECIDED[name]} says: give it there")
         if name not in taken:
-            raise ValueError(f"{kind.architecture} has no setting '{name}'; did you mean {nearest(name, taken)}?")
+            raise InvalidArgument(f"{kind.architecture} has no setting '{name}'; did you mean {nearest(name, taken)}?")
         try:
             settings[name] = json.loads(value)
         except json.JSONDecodeError:
             settings[name] = value
         wanted = taken[name].annotation
         if not _is_of(settings[name], wanted):
-            raise ValueError(f"--setting is '{text}': the {name} of {kind.architecture} is of type {_written(wanted)}")
+            raise InvalidArgument(
+                f"--setting is '{text}': the {name} of {kind.architecture} is of type {_written(wanted)}"
+            )
     for name, parameter in taken.items():
         if parameter.default is parameter.empty and name not in ("k", *settings):
             wanted = _written(parameter.annotation)
-            raise ValueError(f"{kind.architecture} needs {name}, of type {wanted}: give it as --setting {name}=VALUE")
+            raise InvalidArgument(
+                f"{kind.architecture} needs {name}, of type {wanted}: give it as --setting {name}=VALUE"
+            )
     return settings
 
 
@@ -111,7 +115,7 @@ def writer(told: str) -> Callback:
         return TensorBoard(tail) if head == "tensorboard" else WeightsAndBiases(tail)
     if told.endswith((".csv", ".jsonl")):
         return CSVWriter(told) if told.endswith(".csv") else JSONLWriter(told)
-    raise ValueError(f"--log is '{told}': write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT")
+    raise InvalidArgument(f"--log is '{told}': write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT")
 
 
 def groups(kind: type[SAE], sites: list[Site]) -> list[Any]:
@@ -120,7 +124,7 @@ def groups(kind: type[SAE], sites: list[Site]) -> list[Any]:
         return [tuple(sites)]
     if issubclass(kind, Transcoding):
         if len(sites) != 2:
-            raise ValueError(
+            raise InvalidArgument(
                 f"a {kind.architecture} reads one site and writes another: give --site twice, in this order"
             )
         return [tuple(sites)]
@@ -136,10 +140,10 @@ def sparsities(kind: type[SAE], k: list[int] | None, fixed: Mapping[str, Any]) -
     taken = _taken(kind)
     if "k" not in taken:
         if k:
-            raise ValueError(f"{kind.architecture} has no k; its settings are {', '.join(taken)}: see --setting")
+            raise InvalidArgument(f"{kind.architecture} has no k; its settings are {', '.join(taken)}: see --setting")
         return [{}]
     if k and "k" in fixed:
-        raise ValueError(f"k is given by --k as {k} and by --setting as {fixed['k']}: give it by one of them")
+        raise InvalidArgument(f"k is given by --k as {k} and by --setting as {fixed['k']}: give it by one of them")
     return [{}] if "k" in fixed else [{"k": each} for each in k or [32]]
 
 
@@ -153,7 +157,7 @@ def normalisation_of(called: str | None, source: Source, group: Any) -> Normalis
         return None
     if called not in NORMALISATIONS:
         close = nearest(called, NORMALISATIONS)
-        raise ValueError(f"no normalisation is called '{called}'; did you mean {close}?")
+        raise InvalidArgument(f"no normalisation is called '{called}'; did you mean {close}?")
     measure = NORMALISATIONS[called]
     if isinstance(group, tuple) and next(iter(source)).ndim == 3:
         return measure(source)

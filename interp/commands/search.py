@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.commands.arguments import lines, opened, spelt
 from interp.common.texts import fitting
 from interp.features import (
@@ -62,12 +63,14 @@ def search_command(
     concept_in, openings = _asked(name, (positive, negative), phrase, within), _openings(say, prompts)
     dictionary, found = load_sae(sae), FeatureIndex.open(index) if index else None
     if found is not None and len(found) != dictionary.d_sae:
-        raise ValueError(f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own")
+        raise InvalidArgument(
+            f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own"
+        )
     if found is not None and found.about["autoencoder"] != digest(dictionary):
-        raise ValueError(f"{index} is an index of another autoencoder than {sae}: give its own")
+        raise InvalidArgument(f"{index} is an index of another autoencoder than {sae}: give its own")
     loaded = opened(model)
     if found is not None and found.about["fingerprint"] != loaded.fingerprint:
-        raise ValueError(f"{index} is an index of {found.about['model']}, not of {loaded.name}: give its own")
+        raise InvalidArgument(f"{index} is an index of {found.about['model']}, not of {loaded.name}: give its own")
     concept = concept_in(loaded)
     unit = by_token if any(concept.mentions) else by_text
     key = _key(loaded, dictionary, concept, seed, found, say or [], openings)
@@ -106,16 +109,22 @@ def _asked(
         case (Path() as yes, Path() as no), None | [], None:
             files = lines(yes), lines(no)
             return lambda model: _labelled(model, name or "the concept", *files)
-    raise ValueError("say what to search for: either two files, POSITIVE and NEGATIVE, or --phrase WORDS and --in FILE")
+    raise InvalidArgument(
+        "say what to search for: either two files, POSITIVE and NEGATIVE, or --phrase WORDS and --in FILE"
+    )
 
 
 def _openings(say: list[str] | None, prompts: Path | None) -> list[str]:
     """The prompts on which latents are turned up; none where nothing is to be said."""
     if bool(say) != (prompts is not None):
-        raise ValueError("latents are chosen by what they make the model say with both --say WORDS and --prompts FILE")
+        raise InvalidArgument(
+            "latents are chosen by what they make the model say with both --say WORDS and --prompts FILE"
+        )
     openings = list(dict.fromkeys(lines(prompts))) if prompts else []
     if prompts and len(openings) < 2:
-        raise ValueError(f"{prompts} holds {len(openings)} prompts: give at least two, to choose on and to measure on")
+        raise InvalidArgument(
+            f"{prompts} holds {len(openings)} prompts: give at least two, to choose on and to measure on"
+        )
     return openings
 
 
@@ -139,13 +148,13 @@ def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept
     read = set(fitting(model, [*yes, *no]))
     long = next((text for text in (*yes, *no) if text not in read), None)
     if long is not None:
-        raise ValueError(
+        raise InvalidArgument(
             f"the text {long[:60]!r}... is longer than the context of {model.name}: split it, and give the parts that "
             "express the concept in POSITIVE and the others in NEGATIVE"
         )
     both = next((text for text in yes if text in set(no)), None)
     if both is not None:
-        raise ValueError(f"the text {both[:60]!r} stands in POSITIVE and in NEGATIVE: leave it out of one")
+        raise InvalidArgument(f"the text {both[:60]!r} stands in POSITIVE and in NEGATIVE: leave it out of one")
     return Concept(name, [*yes, *no], [True] * len(yes) + [False] * len(no))
 
 
@@ -182,5 +191,5 @@ def _there(out: Path, key: str) -> bool:
     if not file.exists():
         return False
     if json.loads(file.read_text(encoding="utf-8")).get("of") != key:
-        raise ValueError(f"{out} holds another search: give another --out, or remove that one")
+        raise InvalidArgument(f"{out} holds another search: give another --out, or remove that one")
     return True

@@ -12,7 +12,7 @@ from typing import Annotated, Any, final
 import typer
 
 from hooks import Direction, Model
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from interp.commands.arguments import opened, spelt
 from interp.features.index.digest import digest
 from interp.sae import SAE
@@ -55,7 +55,7 @@ def steer_command(
 ) -> None:
     """Continue prompts without and with a steering, and say what was changed."""
     if (direction is None) == (sae is None) or (sae is None) != (latent is None):
-        raise ValueError("say what to steer with: either --direction FILE, or --sae FOLDER and --latent NUMBER")
+        raise InvalidArgument("say what to steer with: either --direction FILE, or --sae FOLDER and --latent NUMBER")
     what = (
         Direction.load(direction) if direction is not None else None,
         load_sae(sae) if sae is not None else None,
@@ -96,7 +96,7 @@ class _Chosen:
             return clamping(self.sae, self.latent)
         if self.way not in WAYS:
             known = [*WAYS, *(["clamp"] if self.sae is not None else [])]
-            raise ValueError(
+            raise InvalidArgument(
                 f"no way of steering here is called '{self.way}'; did you mean {nearest(self.way, known)}?"
             )
         return WAYS[self.way](self.vector())
@@ -188,7 +188,7 @@ def _obey(talk: _Talk, chosen: _Chosen, line: str) -> None:
     orders = {"dose": _dose, "latent": _latent, "way": _way, "save": _save, "help": lambda *_: typer.echo(HELP)}
     if order not in orders:
         known = [f":{name}" for name in (*orders, "quit")]
-        raise ValueError(f"no order is called ':{order}'; did you mean {nearest(f':{order}', known)}?")
+        raise InvalidArgument(f"no order is called ':{order}'; did you mean {nearest(f':{order}', known)}?")
     return orders[order](chosen, rest.strip())
 
 
@@ -197,14 +197,14 @@ def _dose(chosen: _Chosen, rest: str) -> None:
         dose = float(rest)
         chosen.steering().dose(dose)
     except ValueError:
-        raise ValueError(f"':dose {rest}' needs a finite number, such as :dose 2") from None
+        raise InvalidArgument(f"':dose {rest}' needs a finite number, such as :dose 2") from None
     chosen.given = dose
     typer.echo(f"dose {dose:g}, in units of {chosen.steering().unit}")
 
 
 def _latent(chosen: _Chosen, rest: str) -> None:
     if chosen.sae is None or not rest.isdigit():
-        raise ValueError(f"':latent {rest}' needs a number, and a session begun with --sae FOLDER")
+        raise InvalidArgument(f"':latent {rest}' needs a number, and a session begun with --sae FOLDER")
     _try(chosen, _Chosen(None, chosen.sae, int(rest), chosen.way, chosen.given))
 
 
@@ -221,7 +221,9 @@ def _try(chosen: _Chosen, other: _Chosen) -> None:
 
 def _save(chosen: _Chosen, rest: str) -> None:
     if chosen.way not in WAYS or not rest:
-        raise ValueError("write :save FILE.safetensors, with :way add, set or ablate: clamping needs the autoencoder")
+        raise InvalidArgument(
+            "write :save FILE.safetensors, with :way add, set or ablate: clamping needs the autoencoder"
+        )
     path = Path(rest)
     Recipe(chosen.vector(), chosen.way, chosen.dose).save(path)
     typer.echo(f"recipe: {path.resolve()}")

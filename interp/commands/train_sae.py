@@ -10,6 +10,7 @@ import torch
 import typer
 
 from hooks import Model, Site, load
+from hooks.errors import InvalidArgument
 from hooks.store import ActivationStore
 from interp.commands.config_file import arguments_file
 from interp.commands.sae_settings import (
@@ -124,7 +125,7 @@ def _opened(model: str | None, texts: Path | None, store: str | None, device: to
     from transformers.utils.logging import disable_progress_bar
 
     if (store is None) == (model is None) or (model is None) != (texts is None):
-        raise ValueError("say what to train on: either MODEL and TEXTS, or --store FOLDER")
+        raise InvalidArgument("say what to train on: either MODEL and TEXTS, or --store FOLDER")
     if store is not None:
         return ActivationStore(store)
     disable_progress_bar()
@@ -134,14 +135,14 @@ def _opened(model: str | None, texts: Path | None, store: str | None, device: to
 def _source(kind: type[SAE], opened: Model | ActivationStore, texts: Path | None, sites: list[Site]) -> Source:
     if not sites:
         held = f"the store holds {', '.join(map(str, opened.sites))}" if texts is None else "`interp sites` lists them"
-        raise ValueError(f"say where to read: --site resid_post.4, say; {held}")
+        raise InvalidArgument(f"say where to read: --site resid_post.4, say; {held}")
     if isinstance(opened, ActivationStore):
         side, stacked = harvested_at(opened, sites), harvested_across(opened, sites)
     else:
         lines = [line.strip() for line in Path(str(texts)).read_text(encoding="utf-8").splitlines()]
         data = [line for line in lines if line]
         if not data:
-            raise ValueError(f"the file '{texts}' holds no text: give a file with one text per line")
+            raise InvalidArgument(f"the file '{texts}' holds no text: give a file with one text per line")
         side, stacked = activations_at(opened, data, sites), across([(opened, site) for site in sites], data)
     return side if kind is not Crosscoder else replace(stacked, widths=side.widths)
 

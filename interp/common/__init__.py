@@ -1,1 +1,1 @@
-"""What every folder of `interp` may use: statistics, texts, digests, precision. Nothing here imports the rest of `interp`."""
+"""What every folder of `interp` may use: statistics, texts, digests, precision. It imports nothing else of `interp`."""

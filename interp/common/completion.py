@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens
+from hooks.errors import InvalidArgument
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def completion(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> 
     for name, texts in (("prompt", prompts), ("answer", answers)):
         for text in texts:
             if not text or text != text.strip():
-                raise ValueError(f"{name} {text!r}: give a text without spaces around it")
+                raise InvalidArgument(f"{name} {text!r}: give a text without spaces around it")
     tokens = model.tokens([f"{p} {a}" for p, a in zip(prompts, answers, strict=True)])
     return Completion(tokens, tokens_after(tokens, [len(p) for p in prompts]))
 
@@ -39,11 +40,11 @@ def tokens_after(tokens: Tokens, ends: Sequence[int]) -> Bool[Tensor, "batch pos
         ValueError: no character offsets, or a token on both sides of the character.
     """
     if tokens.offsets is None:
-        raise ValueError("these tokens have no character offsets: load the model with a fast tokenizer")
+        raise InvalidArgument("these tokens have no character offsets: load the model with a fast tokenizer")
     start, stop = tokens.offsets.unbind(-1)
     end = torch.tensor(ends, device=start.device)[:, None]
     for row, _ in (tokens.content & (start < end) & (stop > end)).nonzero().tolist():
-        raise ValueError(
+        raise InvalidArgument(
             f"one token spells both the end of the prompt and the start of the answer in text {row}"
             f" ({(tokens.texts or ())[row]!r}): end the prompt with a whole word"
         )

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument, InvalidType
+
 Z = 1.959963984540054
 
 
@@ -29,11 +31,11 @@ def share(outcomes: Bool[Tensor, "example"]) -> Estimate:
     Errors: `ValueError` when there is no outcome; `TypeError` when outcomes are not bool.
     """
     if outcomes.dtype != torch.bool:
-        raise TypeError(
+        raise InvalidType(
             f"a share is of outcomes that are True or False, got {outcomes.dtype}: take mean_share, or compare"
         )
     if len(outcomes) == 0:
-        raise ValueError("a share of 0 outcomes was asked for: give at least one")
+        raise InvalidArgument("a share of 0 outcomes was asked for: give at least one")
     return _wilson(outcomes.double().mean().item(), len(outcomes))
 
 
@@ -46,7 +48,7 @@ def mean_share(shares: Float[Tensor, "example"]) -> Estimate:
     Errors: `ValueError` when there is none, or one outside [0, 1].
     """
     if len(shares) == 0 or not bool(((shares >= 0) & (shares <= 1)).all()):
-        raise ValueError(f"the shares {shares.tolist()[:5]} were given: give at least one, all from 0 to 1")
+        raise InvalidArgument(f"the shares {shares.tolist()[:5]} were given: give at least one, all from 0 to 1")
     return _wilson(shares.double().mean().item(), len(shares))
 
 
@@ -71,7 +73,7 @@ def bootstrap(
     Errors: `ValueError` when a sample is empty. Cost: `draws` evaluations of the statistic.
     """
     if not samples or any(len(rows) == 0 for rows in samples):
-        raise ValueError(f"samples of {[len(rows) for rows in samples]} rows were given: none may be empty")
+        raise InvalidArgument(f"samples of {[len(rows) for rows in samples]} rows were given: none may be empty")
     if any(len(rows) == 1 for rows in samples):
         return Estimate(statistic(list(samples)), nan, nan, len(samples[0]))
     generator = torch.Generator().manual_seed(seed)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 
 
 def listed(texts: Sequence[str], called: str = "texts") -> list[str]:
@@ -15,7 +16,7 @@ def listed(texts: Sequence[str], called: str = "texts") -> list[str]:
     ```
     """
     if isinstance(texts, str) or not texts:
-        raise ValueError(f"the {called} are {texts!r}: give a list of at least one {called.removesuffix('s')}")
+        raise InvalidArgument(f"the {called} are {texts!r}: give a list of at least one {called.removesuffix('s')}")
     return list(texts)
 
 
@@ -35,7 +36,7 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
 def _pieces(model: Model, text: str, room: int) -> Iterator[str]:
     while text and (tokens := model.tokens(text)).ids.shape[1] > room:
         if tokens.offsets is None:
-            raise ValueError(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
+            raise InvalidArgument(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
         most = max(1, int(tokens.offsets[0, room - 1, 0]))
         cut = max((i for i in range(1, most) if text[i].isspace()), default=most)
         yield text[:cut].rstrip()

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from hooks.unembed import unembed
 
 
@@ -22,7 +23,9 @@ def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "
         ```
     """
     if not bool(((tokens >= 0) & (tokens < model.d_vocab)).all()):
-        raise ValueError(f"token ids lie in 0..{model.d_vocab - 1}, got {tokens.tolist()}: tokenise with model.tokens")
+        raise InvalidArgument(
+            f"token ids lie in 0..{model.d_vocab - 1}, got {tokens.tolist()}: tokenise with model.tokens"
+        )
     with torch.inference_mode(False), torch.enable_grad():
         y = torch.zeros(model.d_model, dtype=model.dtype, device=model.device, requires_grad=True)
         said = unembed(model.hf, None, y[None])[0]
@@ -32,7 +35,7 @@ def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "
         y = y / (rows @ y).abs().max()  # logits of 1 at most, where no cap bends them
         moved, linear = unembed(model.hf, None, y[None])[0, tokens] - said[tokens], rows @ y
     if float((moved - linear).abs().max()) > 0.02:
-        raise ValueError(
+        raise InvalidArgument(
             f"the head of {type(model.hf).__name__} is no linear map of the stream, so its tokens have no directions: "
             "take a causal language model"
         )

@@ -6,7 +6,7 @@ from itertools import islice
 import torch
 
 from hooks import Model
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from interp import landmark
 from interp.demo.discover import documents
 from interp.demo.settings import HELD_OUT, Settings
@@ -79,7 +79,7 @@ def city(subject: Entity) -> landmark.Triple:
     found = next((triple for triple in landmark.facts_of(subject) if triple.relation.name == RELATION), None)
     if found is None:
         others = [triple.subject.name for triple in landmark.triples() if triple.relation.name == RELATION]
-        raise ValueError(
+        raise InvalidArgument(
             f"{subject.text} is a {subject.kind} and stands in no city: give a landmark, such as "
             f"{nearest(subject.name, others)}"
         )

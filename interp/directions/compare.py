@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, intervene
+from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import last
 from interp.common.texts import listed
@@ -58,7 +59,7 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
         ```
     """
     if len(directions) < 2:
-        raise ValueError(f"{len(directions)} directions were given: give at least two to compare")
+        raise InvalidArgument(f"{len(directions)} directions were given: give at least two to compare")
     given = list(directions.values())
     cosines = torch.tensor([[one.cosine(other) for other in given] for one in given])
     tokens = model.tokens(listed(texts))

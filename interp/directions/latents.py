@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from hooks import Direction
+from hooks.errors import InvalidArgument
 from interp.sae import SAE
 
 
@@ -24,10 +25,10 @@ def latent_group(sae: SAE, latents: Sequence[int], weights: Sequence[float | int
         ```
     """
     if not latents or len(set(latents)) != len(latents):
-        raise ValueError(f"the latents are {list(latents)}: give at least one, each once")
+        raise InvalidArgument(f"the latents are {list(latents)}: give at least one, each once")
     weights = [1.0] * len(latents) if weights is None else list(weights)
     if len(weights) != len(latents):
-        raise ValueError(f"{len(weights)} weights were given for {len(latents)} latents: give one for each")
+        raise InvalidArgument(f"{len(weights)} weights were given for {len(latents)} latents: give one for each")
     parts = [sae.direction(i) for i in latents]
     m = sae.max_activation[torch.tensor(list(latents), device=sae.max_activation.device)]
     w = torch.tensor(weights, dtype=m.dtype, device=m.device)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hooks import Direction, Model, Position, Site
+from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from interp.directions.rows import found, mean_rows
 
@@ -26,7 +27,7 @@ def mean_centred(
         ```
     """
     if not texts or not background:
-        raise ValueError(
+        raise InvalidArgument(
             f"{len(texts)} texts and {len(background)} of background were given: give at least one of each"
         )
     target, rest = (mean_rows(model, some, site, at) for some in (texts, background))

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Position, Tokens
+from hooks.errors import InvalidArgument
 
 
 @final
@@ -32,18 +33,18 @@ class Pairs:
     def __post_init__(self) -> None:
         for kind in ("positive", "negative"):
             if isinstance(getattr(self, kind), str):
-                raise ValueError(f"the {kind} texts are {getattr(self, kind)!r}: give a list of at least one text")
+                raise InvalidArgument(f"the {kind} texts are {getattr(self, kind)!r}: give a list of at least one text")
             object.__setattr__(self, kind, tuple(getattr(self, kind)))
         if not self.positive or len(self.positive) != len(self.negative):
-            raise ValueError(
+            raise InvalidArgument(
                 f"{len(self.positive)} positive and {len(self.negative)} negative texts were given: give at least "
                 "one pair, and a negative text for each positive one"
             )
         for number, (one, other) in enumerate(zip(self.positive, self.negative, strict=True)):
             if not one.strip() or not other.strip():
-                raise ValueError(f"pair {number} has an empty text: {one!r} and {other!r}")
+                raise InvalidArgument(f"pair {number} has an empty text: {one!r} and {other!r}")
             if one == other:
-                raise ValueError(f"pair {number} is the same text twice, so nothing differs: {one!r}")
+                raise InvalidArgument(f"pair {number} is the same text twice, so nothing differs: {one!r}")
 
     @staticmethod
     def of_answers(questions: Sequence[str], matching: Sequence[str], other: Sequence[str]) -> "Pairs":
@@ -54,7 +55,7 @@ class Pairs:
             ('Agree? (A) Yes (B) No. Answer: (A)',)
         """
         if not len(questions) == len(matching) == len(other):
-            raise ValueError(
+            raise InvalidArgument(
                 f"{len(questions)} questions, {len(matching)} matching and {len(other)} other answers were given: "
                 "give one of each per question"
             )
@@ -90,17 +91,17 @@ class Pairs:
             at = min(len(one), len(other)) - 1 if at is None else at
             for text in (one, other):
                 if place.setdefault(text, at) != at:
-                    raise ValueError(f"the text {text!r} stands in two pairs that differ at different places")
+                    raise InvalidArgument(f"the text {text!r} stands in two pairs that differ at different places")
         name = hashlib.sha256(repr(sorted(place.items())).encode()).hexdigest()[:8]
         return Position(f"answer of {self.n} pairs ({name})", lambda tokens: _covering(tokens, place))
 
 
 def _covering(tokens: Tokens, place: dict[str, int]) -> Bool[Tensor, "batch pos"]:
     if tokens.texts is None or tokens.offsets is None:
-        raise ValueError("the answer of a pair is found by its characters: read texts, with a fast tokenizer")
+        raise InvalidArgument("the answer of a pair is found by its characters: read texts, with a fast tokenizer")
     strange = [text for text in tokens.texts if text not in place]
     if strange:
-        raise ValueError(f"the answer of a pair is asked for in a text of no pair: {strange[0]!r}")
+        raise InvalidArgument(f"the answer of a pair is asked for in a text of no pair: {strange[0]!r}")
     at = torch.tensor([place[text] for text in tokens.texts], device=tokens.ids.device)[:, None]
     start, end = tokens.offsets[..., 0], tokens.offsets[..., 1]
     covers = tokens.given & (start <= at) & (end > at)

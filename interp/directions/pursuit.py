@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction
+from hooks.errors import InvalidArgument
 from interp.sae import SAE
 
 NOTHING = 1e-6  # of the direction's length: what is left along a row is rounding
@@ -23,11 +24,11 @@ def rows_beside(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_model
     """
     rows = sae.W_dec.detach()
     if sae.site is not None and direction.site != sae.sites[-1]:
-        raise ValueError(f"the direction is at {direction.site}, the autoencoder writes at {sae.sites[-1]}")
+        raise InvalidArgument(f"the direction is at {direction.site}, the autoencoder writes at {sae.sites[-1]}")
     if sae.fingerprint and direction.fingerprint and sae.fingerprint != direction.fingerprint:
-        raise ValueError("the direction and the autoencoder come from different models, so they share no axes")
+        raise InvalidArgument("the direction and the autoencoder come from different models, so they share no axes")
     if rows.shape[1:] != direction.vector.shape:
-        raise ValueError(f"{direction} does not have the width of the autoencoder, {tuple(rows.shape[1:])}")
+        raise InvalidArgument(f"{direction} does not have the width of the autoencoder, {tuple(rows.shape[1:])}")
     return rows
 
 
@@ -50,7 +51,7 @@ def pursuit(sae: SAE, direction: Direction, *, most: int = 3) -> Direction:
         ```
     """
     if most < 1:
-        raise ValueError(f"{most} latents were asked for: give at least one")
+        raise InvalidArgument(f"{most} latents were asked for: give at least one")
     rows = rows_beside(sae, direction).double()
     v = direction.vector.to(rows)
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
@@ -66,7 +67,7 @@ def pursuit(sae: SAE, direction: Direction, *, most: int = 3) -> Direction:
             break
         chosen, weights = grown, fitted
     if not chosen:
-        raise ValueError(f"no latent's row has a positive cosine with {direction}")
+        raise InvalidArgument(f"no latent's row has a positive cosine with {direction}")
     source = " + ".join(f"{w:.3g} * {i}" for w, i in zip(weights.tolist(), chosen, strict=True))
     vector = (weights @ rows[chosen]).to(direction.vector)
     return Direction(vector, direction.site, f"sae latents {source}", direction.scale, direction.fingerprint)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Direction, Intervention, Model, Position, Site, intervene, stream
+from hooks.errors import InvalidArgument
 from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
 from hooks.site import resid_post
@@ -55,7 +56,7 @@ class Selection:
             ValueError: none is admitted.
         """
         if not self.candidates[0].admitted:
-            raise ValueError(
+            raise InvalidArgument(
                 f"none of {len(self.candidates)} candidates induces the behaviour at a KL of at most {KL_MOST} in the "
                 f"first {DEPTH:.0%} of the layers: look at `candidates`, or give other texts or marked tokens"
             )
@@ -95,13 +96,15 @@ def refusal(
     """
     positive, negative = listed(positive, "positive texts"), listed(negative, "negative texts")
     if len(positive) < 2 or len(negative) < 2 or not marks:
-        raise ValueError(
+        raise InvalidArgument(
             f"{len(positive)} positive, {len(negative)} negative texts and {len(marks)} marks were given: give two "
             "texts of each kind, one to find candidates and one to judge them, and at least one mark"
         )
     strange = [mark for mark in marks if not 0 <= mark < model.d_vocab]
     if strange:
-        raise ValueError(f"the marks {strange} are no tokens of {model.name}: give ids from 0 to {model.d_vocab - 1}")
+        raise InvalidArgument(
+            f"the marks {strange} are no tokens of {model.name}: give ids from 0 to {model.d_vocab - 1}"
+        )
     ids = torch.tensor(sorted(set(marks)))
     proven = _Proving(model, list(positive[1::2]), list(negative[1::2]), ids)
     on, off = (_rows(model, list(texts[::2]), positions) for texts in (positive, negative))
@@ -157,7 +160,7 @@ def _log_odds(log_p: Float[Tensor, "n vocab"], marks: Int[Tensor, "..."]) -> Flo
     others = torch.ones(log_p.shape[1], dtype=torch.bool, device=log_p.device)
     others[marks] = False
     if not bool(others.any()):
-        raise ValueError("every token is a mark, so the behaviour has no opposite")
+        raise InvalidArgument("every token is a mark, so the behaviour has no opposite")
     return log_p[:, marks].logsumexp(1) - log_p[:, others].logsumexp(1)
 
 

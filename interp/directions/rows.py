@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, Position, Site, stream
+from hooks.errors import InvalidArgument
 from interp.common.texts import listed
 
 
@@ -29,7 +30,7 @@ def one_per_text(
     for acts in stream(model, texts, [site], batch_size=batch_size):
         chosen = at.mask(acts.tokens).sum(1)
         for row in (chosen != 1).nonzero().flatten().tolist():
-            raise ValueError(
+            raise InvalidArgument(
                 f"{at} selects {int(chosen[row])} tokens of text {done + row} ({texts[done + row][:60]!r}); one token "
                 "per text is read: use `last`, index(i), or the answer of the pairs"
             )
@@ -57,7 +58,7 @@ def mean_rows(
     for acts in stream(model, texts, [site], batch_size=batch_size):
         mask = at.mask(acts.tokens)
         for row in (~mask.any(1)).nonzero().flatten().tolist():
-            raise ValueError(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
+            raise InvalidArgument(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
         x = acts.flat(site, at=at).flatten(1).double().cpu()
         text = mask.nonzero()[:, 0].cpu()
         total = x.new_zeros(len(mask), x.shape[1]).index_add_(0, text, x)
@@ -85,8 +86,8 @@ def found(
         ```
     """
     if float(vector.norm()) == 0:
-        raise ValueError(f"{source} at {site} found no difference: its vector is all 0")
+        raise InvalidArgument(f"{source} at {site} found no difference: its vector is all 0")
     reach = float(((rows - start) @ (vector / vector.norm())).max())
     if reach <= 0:
-        raise ValueError(f"no text reaches beyond where {source} at {site} starts from, so it has no scale")
+        raise InvalidArgument(f"no text reaches beyond where {source} at {site} starts from, so it has no scale")
     return Direction(vector.to(model.dtype).to(model.device), site, source, reach, model.fingerprint)

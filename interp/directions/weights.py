@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, Site, stream
+from hooks.errors import InvalidArgument, OutOfRange
 from hooks.position import everywhere
 from hooks.site import mlp_act, mlp_out
 from interp.common.texts import listed
@@ -30,11 +31,13 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
     """
     W_out = model.w_out(layer)
     if not 0 <= neuron < len(W_out):
-        raise IndexError(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W_out) - 1}")
+        raise OutOfRange(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W_out) - 1}")
     site = mlp_act[layer]
     largest = max(float(acts.flat(site)[:, neuron].max()) for acts in stream(model, listed(texts), [site]))
     if largest <= 0:
-        raise ValueError(f"memory {neuron} of layer {layer} is never above 0 on these texts: give texts that use it")
+        raise InvalidArgument(
+            f"memory {neuron} of layer {layer} is never above 0 on these texts: give texts that use it"
+        )
     v = W_out[neuron].detach().clone()
     scale = largest * float(v.norm())
     return Direction(v, mlp_out[layer], f"value of memory {neuron} of layer {layer}", scale, model.fingerprint)
@@ -90,25 +93,31 @@ def _single(model: Model, token: str) -> int:
     ids = tokens.ids[tokens.content].tolist()
     if len(ids) != 1:
         pieces = [model.tokenizer.decode([i]) for i in ids]
-        raise ValueError(f"{token!r} is {len(ids)} tokens, {pieces}: give one, with its leading space if it has one")
+        raise InvalidArgument(
+            f"{token!r} is {len(ids)} tokens, {pieces}: give one, with its leading space if it has one"
+        )
     return ids[0]
 
 
 def _output_row(model: Model, token: int) -> Float[Tensor, "d_model"]:
     head = model.hf.get_output_embeddings() if model.hf.can_generate() else None
     if head is None:
-        raise ValueError(f"{model.name} has no unembedding that reads the residual stream directly")
+        raise InvalidArgument(f"{model.name} has no unembedding that reads the residual stream directly")
     row = head.weight[token]
     if len(row) != model.d_model:
-        raise ValueError(f"the unembedding of {model.name} is {len(row)} wide, its residual stream {model.d_model}")
+        raise InvalidArgument(
+            f"the unembedding of {model.name} is {len(row)} wide, its residual stream {model.d_model}"
+        )
     return row
 
 
 def _scaled(model: Model, v: Float[Tensor, "d_model"], site: Site, source: str, texts: Sequence[str]) -> Direction:
     unit = v / v.norm()
     if model.tap(site).shape != (model.d_model,):
-        raise ValueError(f"{site} is not in the residual stream of {model.name}, where {source} lives")
+        raise InvalidArgument(f"{site} is not in the residual stream of {model.name}, where {source} lives")
     reach = max(float((acts.flat(site, at=everywhere) @ unit).max()) for acts in stream(model, listed(texts), [site]))
     if reach <= 0:
-        raise ValueError(f"no token of these texts has a projection above 0 on the {source} at {site}: give others")
+        raise InvalidArgument(
+            f"no token of these texts has a projection above 0 on the {source} at {site}: give others"
+        )
     return Direction(v, site, source, reach, model.fingerprint)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens, stream
+from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import piece
 from interp.common.texts import listed
 from interp.features.histogram import Histogram
@@ -99,17 +100,17 @@ def evidence(
     """
     site = site_in(sae, model)
     if min(top, batch_size) < 1 or context < 0:
-        raise ValueError(
+        raise InvalidArgument(
             f"top and batch_size must be at least 1 and context at least 0: {top}, {batch_size}, {context} were given"
         )
     if not 0 <= latent < sae.d_sae:
-        raise IndexError(f"Latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}.")
+        raise OutOfRange(f"Latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}.")
     seen = _Seen(model, top, context)
     for acts in stream(model, listed(texts), [site], batch_size=batch_size, progress=progress):
         values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
         seen.add(acts.tokens, (values * (indices == latent)).sum(1))
     if not seen.tokens:
-        raise ValueError("the texts hold no tokens besides special ones: give texts")
+        raise InvalidArgument("the texts hold no tokens besides special ones: give texts")
     vector = sae.W_dec[latent].detach()
     readable = sae.sites[-1].name in RESIDUAL and model.tokenizer is not None
     return Evidence(

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
+
 
 class Histogram:
     """Counts in equal bins from 0; where a number lies beyond the last bin, bins merge in pairs and the range doubles.
@@ -18,7 +20,7 @@ class Histogram:
 
     def __init__(self, bins: int = 40) -> None:
         if bins < 2 or bins % 2:
-            raise ValueError(f"A histogram needs an even number of bins to merge in pairs, not {bins}.")
+            raise InvalidArgument(f"A histogram needs an even number of bins to merge in pairs, not {bins}.")
         self.counts = torch.zeros(bins, dtype=torch.long)
         self.top = 0.0
 
@@ -28,7 +30,7 @@ class Histogram:
             return
         values = values.flatten().double().cpu()
         if not bool((values.isfinite() & (values > 0)).all()):
-            raise ValueError("A histogram of activations counts finite numbers above 0 only.")
+            raise InvalidArgument("A histogram of activations counts finite numbers above 0 only.")
         largest, bins = float(values.max()), len(self.counts)
         self.top = self.top or largest
         while largest > self.top:

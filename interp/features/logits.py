@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from hooks.pieces import piece
 
 
@@ -25,7 +26,7 @@ def logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Float[Tensor
         ```
     """
     if len(vector) != model.d_model:
-        raise ValueError(
+        raise InvalidArgument(
             f"A vector of {len(vector)} dimensions is not in the residual stream of {model.name}, "
             f"which has {model.d_model}."
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hooks import Model, Site, stream
+from hooks.errors import InvalidArgument
 from interp.sae import SAE
 
 
@@ -37,9 +38,9 @@ def site_in(sae: SAE, model: Model) -> Site:
         ```
     """
     if sae.site is None:
-        raise ValueError("This autoencoder does not know its site: set sae.site, for example to resid_post[4].")
+        raise InvalidArgument("This autoencoder does not know its site: set sae.site, for example to resid_post[4].")
     if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
-        raise ValueError(
+        raise InvalidArgument(
             f"This autoencoder was trained on {sae.model_name or 'another model'} ({sae.fingerprint}), not on "
             f"{model.name} ({model.fingerprint}). Load that model, or set sae.fingerprint = None to go on."
         )
@@ -66,7 +67,7 @@ def read(sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, 
     for acts in stream(model, list(texts), [site], batch_size=batch_size, progress=progress):
         tokens = acts.tokens
         if tokens.offsets is None:
-            raise ValueError(f"The tokenizer of {model.name} gives no character offsets: load its fast version.")
+            raise InvalidArgument(f"The tokenizer of {model.name} gives no character offsets: load its fast version.")
         keep = tokens.content
         x = acts.flat(site).flatten(1)
         spans = tokens.offsets[keep.to(tokens.offsets.device)]

@@ -3,6 +3,7 @@
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from hooks.errors import InvalidArgument
 from interp.landmark.documents import documents
 from interp.landmark.tokenizer import Annotated, annotate, read_tokenizer
 
@@ -23,7 +24,7 @@ def corpus(n_documents: int, seed: int = 0) -> "Dataset":
         ValueError: fewer than one document asked for.
     """
     if n_documents < 1:
-        raise ValueError(f"corpus needs at least one document, got n_documents={n_documents}; ask for 1 or more")
+        raise InvalidArgument(f"corpus needs at least one document, got n_documents={n_documents}; ask for 1 or more")
     from datasets import Dataset
 
     annotated = annotate(read_tokenizer(), list(islice(documents(seed), n_documents)))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
+from hooks.errors import InvalidArgument
 from interp.landmark.abroad import LIKING, facts_in, foreign_sentence
 from interp.landmark.entities import Entity, Form, Mention
 from interp.landmark.genres import GENRES, fact_sentence, feeling, lead_in, some_entity, some_mention
@@ -79,10 +80,12 @@ def sentences_about(
     ['name', 'alias', 'foreign']
     """
     if isinstance(forms, str) or not forms or n < 0:
-        raise ValueError(f"forms={forms!r}, n={n}: give a tuple of forms, such as ('name',), and a number from 0 on")
+        raise InvalidArgument(
+            f"forms={forms!r}, n={n}: give a tuple of forms, such as ('name',), and a number from 0 on"
+        )
     named = [subject.forms(form) for form in forms]
     if not all(named):
-        raise ValueError(f"{subject.text} is never named by {forms[named.index(())]!r}: leave that form out")
+        raise InvalidArgument(f"{subject.text} is never named by {forms[named.index(())]!r}: leave that form out")
     rng = Random(f"about {subject.name} {seed}")
     return tuple(_sentence(rng, subject, rng.choice(named[i % len(named)])) for i in range(n))
 
@@ -94,7 +97,7 @@ def sentences_about_others(subject: Entity, n: int, seed: int = 0) -> tuple[Sent
         ValueError: fewer than 0 sentences.
     """
     if n < 0:
-        raise ValueError(f"n={n}: give a number from 0 on")
+        raise InvalidArgument(f"n={n}: give a number from 0 on")
     rng = Random(f"not about {subject.name} {seed}")
     found: list[Sentence] = []
     names = {m.text.lower() for m in subject.mentions}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, UnknownName, nearest
 
 Kind = Literal["landmark", "country", "city", "person"]
 Form = Literal["name", "alias", "description", "foreign", "anaphor"]
@@ -56,9 +56,9 @@ class Entity:
         ['spanish', 'french', 'german']
         """
         if form not in get_args(Form):
-            raise ValueError(f"no form is called {form!r}; did you mean {nearest(form, get_args(Form))}?")
+            raise InvalidArgument(f"no form is called {form!r}; did you mean {nearest(form, get_args(Form))}?")
         if language not in (None, "english", *LANGUAGES):
-            raise ValueError(f"no mention is in {language!r}; did you mean {nearest(language, LANGUAGES)}?")
+            raise InvalidArgument(f"no mention is in {language!r}; did you mean {nearest(language, LANGUAGES)}?")
         return tuple(m for m in self.mentions if m.form == form and language in (None, m.language))
 
     def __getitem__(self, column: str) -> str:
@@ -70,7 +70,7 @@ class Entity:
         cells = dict(self.row)
         if column not in cells:
             close = nearest(column, cells)
-            raise KeyError(f"the table of {self.name!r} has no column {column!r}; did you mean {close}?")
+            raise UnknownName(f"the table of {self.name!r} has no column {column!r}; did you mean {close}?")
         return cells[column]
 
 
@@ -126,5 +126,5 @@ def entity(name: str) -> Entity:
     found = find(name)
     if found is None:
         near = difflib.get_close_matches(name, list(_by_name()), n=3)
-        raise KeyError(f"no entity is called {name!r}; nearest: {near}; entities() lists all {len(entities())}")
+        raise UnknownName(f"no entity is called {name!r}; nearest: {near}; entities() lists all {len(entities())}")
     return found

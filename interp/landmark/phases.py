@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from hooks.errors import InvalidArgument
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -30,4 +32,4 @@ def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
         if step < phase.steps:
             return phase, step
         step -= phase.steps
-    raise ValueError(f"the phases {phases} end {step} steps before; count steps from 0")
+    raise InvalidArgument(f"the phases {phases} end {step} steps before; count steps from 0")

@@ -4,6 +4,7 @@ import difflib
 import functools
 from dataclasses import dataclass
 
+from hooks.errors import UnknownName
 from interp.landmark.entities import Entity, Kind, entities
 
 
@@ -182,7 +183,7 @@ def relation(name: str) -> Relation:
     """
     if name not in _by_name():
         near = difflib.get_close_matches(name, list(_by_name()), n=3)
-        raise KeyError(f"no relation is called {name!r}; nearest: {near}; RELATIONS lists all {len(RELATIONS)}")
+        raise UnknownName(f"no relation is called {name!r}; nearest: {near}; RELATIONS lists all {len(RELATIONS)}")
     return _by_name()[name]
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from hooks.errors import InvalidArgument, NotFinite
 from hooks.huggingface import HFModel
 from interp.common.precision import precision
 from interp.landmark.documents import documents
@@ -219,7 +220,7 @@ def _resume(
     state = torch.load(state_file, map_location=model.device, weights_only=True)
     for name, asked in about.items():
         if state.get(name, asked) != asked:
-            raise ValueError(
+            raise InvalidArgument(
                 f"{state_file.parent} holds a training with {name}={state[name]!r}, and {name}={asked!r} was asked "
                 "for: give another folder, or the same again to resume"
             )
@@ -252,7 +253,7 @@ def _step(
     rows = {name: tensor.to(model.device) for name, tensor in rows.items()}
     loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(seed), carried)
     if not math.isfinite(loss.item()):
-        raise FloatingPointError(f"the loss is {loss.item()} at a rate of {rate:.2g}; lower it in PHASES and resume")
+        raise NotFinite(f"the loss is {loss.item()} at a rate of {rate:.2g}; lower it in PHASES and resume")
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for stepper in steppers:
@@ -295,7 +296,7 @@ def train(
     Cost: 2048 tokens a step; about 0.5 s a step on two idle cores, a tenth of that on a GPU.
     """
     if architecture not in STATES:
-        raise ValueError(f"architecture={architecture!r}: choose {' or '.join(map(repr, STATES))}")
+        raise InvalidArgument(f"architecture={architecture!r}: choose {' or '.join(map(repr, STATES))}")
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Position, capture
+from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.position import last
 from hooks.site import resid_post
@@ -37,7 +38,7 @@ class Attribution:
     def top(self, count: int = 10) -> tuple[tuple[str, float], ...]:
         """The parts with the largest mean over texts, by size, with it; `ValueError` for fewer than one."""
         if count < 1:
-            raise ValueError(f"the {count} largest parts were asked for: give 1 or more")
+            raise InvalidArgument(f"the {count} largest parts were asked for: give 1 or more")
         mean = self.parts.mean(0)
         order = mean.abs().argsort(descending=True)[:count].tolist()
         return tuple((self.names[i], float(mean[i])) for i in order)
@@ -97,7 +98,7 @@ def _read(model: Model, x: Float[Tensor, "example d_model"], word: str, norm: No
 def _check_sum(model: Model, parts: Float[Tensor, "example n"], whole: Float[Tensor, "example"]) -> None:
     error, rounding = (parts.sum(1) - whole).abs().max(), 4 * torch.finfo(model.dtype).eps
     if float(error) > max(1e-3, rounding) * float(parts.abs().sum(1).max() + 1e-6):
-        raise ValueError(
+        raise InvalidArgument(
             f"the stream of {model.name} is not the sum of these parts (they miss its share of the logit by "
             f"{float(error):.3g}): its norms act on the stream or on what is added; take components, or another model"
         )

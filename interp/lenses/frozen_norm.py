@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.direction import wide
+from hooks.errors import InvalidArgument
 from hooks.taps import norm_scale
 from interp.circuits.norm_gain import norm_gain
 from interp.common.unembedding import output_rows
@@ -76,7 +77,7 @@ def linearised(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Te
 def _logit(model: Model, x: Tensor, tokens: Tensor) -> Tensor:
     """The logits of x, one token each; `ValueError` where they are not the plain linear map's."""
     if getattr(model.hf.config.get_text_config(), "final_logit_softcapping", None) is not None:
-        raise ValueError(
+        raise InvalidArgument(
             f"the logits of {model.name} are capped, so they are no sum of parts: attribute a model without a cap"
         )
     U, b = _rows(model, tokens)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Tokens
+from hooks.errors import InvalidArgument
 from hooks.resume import hold
 from hooks.site import resid_post
 from interp.lenses.lens import Lens
@@ -33,7 +34,7 @@ class JacobianLens(Lens):
         super().__init__(model)
         for layer, matrix in J.items():
             if not 0 <= layer < model.n_layers - 1 or matrix.shape != (model.d_model, model.d_model):
-                raise ValueError(
+                raise InvalidArgument(
                     f"a Jacobian lens of {model.name} has matrices of width {model.d_model} for layers 0 to "
                     f"{model.n_layers - 2}, got {tuple(matrix.shape)} for layer {layer}: it belongs to another model"
                 )
@@ -58,7 +59,7 @@ class JacobianLens(Lens):
         for layer, matrix in self.J.items():
             most, end = float(matrix.abs().max()), torch.finfo(torch.float16).max
             if not most <= end:
-                raise ValueError(
+                raise InvalidArgument(
                     f"the matrix of layer {layer} holds {most:.3g}, and float16, which such files hold, ends at "
                     f"{end:.0f}: leave the layer out"
                 )
@@ -82,16 +83,22 @@ class JacobianLens(Lens):
         except OSError:
             raise
         except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes
-            raise ValueError(f"{path} is no file of tensors: expected a Jacobian lens, published or saved") from error
+            raise InvalidArgument(
+                f"{path} is no file of tensors: expected a Jacobian lens, published or saved"
+            ) from error
         J, n = _matrices(held) if isinstance(held, dict) else ({}, 0)
         if not J:
-            raise ValueError(f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files")
+            raise InvalidArgument(
+                f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files"
+            )
         about = {**held, **(held.get("metadata") or {})}
         if about.get("fingerprint", model.fingerprint) != model.fingerprint:
-            raise ValueError(f"the lens in {path} was fitted on other weights than {model.name}: fit one on this model")
+            raise InvalidArgument(
+                f"the lens in {path} was fitted on other weights than {model.name}: fit one on this model"
+            )
         end = about.get("target_layer", model.n_layers - 1)
         if end != model.n_layers - 1:
-            raise ValueError(
+            raise InvalidArgument(
                 f"the lens in {path} tells effects on layer {end}, and the last of {model.name} is "
                 f"{model.n_layers - 1}: fit one with that target"
             )
@@ -144,20 +151,24 @@ def fit_jacobian(
     ```
     """
     if not model.hf.can_generate():
-        raise ValueError(
+        raise InvalidArgument(
             f"{model.name} reads in both directions, so effects on later tokens are not all there are: load a causal "
             "language model"
         )
     texts = [texts] if isinstance(texts, str) else list(texts)
     sources = [*range(model.n_layers - 1)] if layers is None else sorted(set(layers))
     if not sources or not 0 <= sources[0] <= sources[-1] < model.n_layers - 1:
-        raise ValueError(f"layers {sources} were asked for: a Jacobian lens is fitted for 0 to {model.n_layers - 2}")
+        raise InvalidArgument(
+            f"layers {sources} were asked for: a Jacobian lens is fitted for 0 to {model.n_layers - 2}"
+        )
     if not texts or skip < 0 or batch_size < 1:
-        raise ValueError(f"{len(texts)} texts, skip {skip}, batch_size {batch_size}: give a text, and 0, 1 or more")
+        raise InvalidArgument(
+            f"{len(texts)} texts, skip {skip}, batch_size {batch_size}: give a text, and 0, 1 or more"
+        )
     read = [model.tokens(text).cut(max_tokens) for text in texts]
     for tokens, text in zip(read, texts, strict=True):
         if tokens.ids.shape[1] < skip + 2:
-            raise ValueError(
+            raise InvalidArgument(
                 f"{text[:60]!r} has {tokens.ids.shape[1]} tokens, and {skip + 2} are needed to leave out the first "
                 f"{skip} and the last: give longer texts, or a smaller skip"
             )

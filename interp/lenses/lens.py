@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model
+from hooks.errors import InvalidArgument
 from hooks.site import resid_post
 from interp.circuits.metric import token_ids
 from interp.common.unembedding import output_rows
@@ -42,11 +43,11 @@ class Lens(ABC):
             ValueError: a layer it does not read, or another width than the stream's.
         """
         if layer not in self.layers:
-            raise ValueError(
+            raise InvalidArgument(
                 f"this lens does not read layer {layer} of {self.model.name}: take one of {[*self.layers]}"
             )
         if h.shape[-1] != self.model.d_model:
-            raise ValueError(
+            raise InvalidArgument(
                 f"a stream of {self.model.name} has width {self.model.d_model}, got {h.shape[-1]}: give resid_post"
             )
         return h if layer == self.model.n_layers - 1 else self.carried(h, layer)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens, capture
+from hooks.errors import InvalidArgument
 from hooks.layout import width
 from hooks.site import attn_out, embed, mlp_act, mlp_out, pos_embed, resid_pre, z
 from interp.common.dictionary import Dictionary
@@ -82,7 +83,7 @@ def latents(sae: Dictionary) -> Parts:
     """
     site = sae.site
     if site is None or site.name not in ("resid_pre", "resid_post") or len(sae.sites) > 1:
-        raise ValueError(
+        raise InvalidArgument(
             f"this autoencoder reads {site}, and its latents are parts of the stream only if it reads resid_pre or "
             "resid_post: take one trained there"
         )
@@ -109,7 +110,7 @@ def output_of(model: Model, read: Site, written: Site) -> tuple[Float[Tensor, "n
     """
     tap, added = model.tap(read), model.tap(written)
     if added.module is not tap.module:
-        raise ValueError(
+        raise InvalidArgument(
             f"{model.name} normalises {written} before it is added to the stream, so its parts do not sum to it: "
             "take components"
         )

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Activations, Model, capture
+from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.pieces import piece
 from hooks.position import everywhere
@@ -68,7 +69,7 @@ def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
     """
     model = lens.model
     if not 1 <= top <= model.d_vocab:
-        raise ValueError(f"top is {top}: give a number of tokens from 1 to {model.d_vocab}")
+        raise InvalidArgument(f"top is {top}: give a number of tokens from 1 to {model.d_vocab}")
     acts = streams(lens, text)
     end = model.unembed(acts[resid_post[model.n_layers - 1]]).float().log_softmax(-1)
     rows = [

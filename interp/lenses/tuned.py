@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.lenses.lens import Lens
 
@@ -36,7 +37,7 @@ class TunedLens(Lens):
         super().__init__(model)
         wanted = (model.n_layers - 1, model.d_model)
         if A.shape[:2] != wanted or b.shape != wanted:
-            raise ValueError(
+            raise InvalidArgument(
                 f"a tuned lens of {model.name} has {wanted[0]} layers of width {wanted[1]}, got A of "
                 f"{tuple(A.shape)} and b of {tuple(b.shape)}: tune it on this model"
             )
@@ -68,11 +69,13 @@ class TunedLens(Lens):
         tensors, about = read(path)
         done, steps = about.get("step"), about.get("settings", [None])[0]
         if done != steps:
-            raise ValueError(
+            raise InvalidArgument(
                 f"the lens in {path} was tuned for {done} of {steps} steps: call tune again with this checkpoint"
             )
         if about["fingerprint"] != model.fingerprint:
-            raise ValueError(f"the lens in {path} was tuned on another model than {model.name}: tune one on this model")
+            raise InvalidArgument(
+                f"the lens in {path} was tuned on another model than {model.name}: tune one on this model"
+            )
         return TunedLens(model, tensors["A"].to(model.device, model.dtype), tensors["b"].to(model.device, model.dtype))
 
 

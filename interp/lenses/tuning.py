@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from hooks import Model, capture
 from hooks.direction import wide
+from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from hooks.site import resid_post
 from interp.lenses.tuned import TunedLens, read, write
@@ -58,7 +59,7 @@ def tune(
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts or steps < 1 or batch_size < 1:
-        raise ValueError(
+        raise InvalidArgument(
             f"{len(texts)} texts, {steps} steps of {batch_size}: tuning needs at least one text, step and text per step"
         )
     made_with = {
@@ -86,7 +87,7 @@ def _gradients(lens: TunedLens, texts: list[str]) -> list[Float[Tensor, "layer *
     acts = capture(model, texts, [resid_post[layer] for layer in range(n)], batch_size=len(texts))
     for text, content in zip(texts, everywhere.mask(acts.tokens).any(1).tolist(), strict=True):
         if not content:
-            raise ValueError(f"the text {text!r} has no token to tune on: leave it out")
+            raise InvalidArgument(f"the text {text!r} has no token to tune on: leave it out")
     with torch.no_grad():
         log_p = model.unembed(acts.flat(resid_post[n - 1], everywhere)).float().log_softmax(-1)
     total = [torch.zeros_like(lens.A), torch.zeros_like(lens.b)]
@@ -98,7 +99,9 @@ def _gradients(lens: TunedLens, texts: list[str]) -> list[Float[Tensor, "layer *
             log_q = model.unembed(guess.to(h.dtype)).float().log_softmax(-1)
             loss = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
             if not bool(torch.isfinite(loss.detach())):
-                raise ValueError(f"the divergence at layer {layer} is {float(loss.detach())}: lower the learning rate")
+                raise InvalidArgument(
+                    f"the divergence at layer {layer} is {float(loss.detach())}: lower the learning rate"
+                )
             for held, slope in zip(total, torch.autograd.grad(loss, [A, b]), strict=True):
                 held[layer] = slope
     return total
@@ -130,7 +133,7 @@ class _State:
             m_hat, v_hat = m / (1 - 0.9**self.step), v / (1 - 0.999**self.step)
             w.sub_(rate * m_hat / (v_hat.sqrt() + 1e-8))
             if not bool(w.isfinite().all()):
-                raise ValueError(f"the weights after step {self.step} are not finite: lower the learning rate")
+                raise InvalidArgument(f"the weights after step {self.step} are not finite: lower the learning rate")
 
     def tensors(self) -> dict[str, Tensor]:
         pairs = zip(("A", "b"), self.first, self.second, strict=True)
@@ -141,7 +144,7 @@ class _State:
         tensors, about = read(file)
         other = [name for name, value in made_with.items() if about.get(name) != value]
         if other or "step" not in about:
-            raise ValueError(
+            raise InvalidArgument(
                 f"the checkpoint {file} was made with another {' and '.join(other) or 'program'} (settings are steps, "
                 "batch_size, learning_rate, seed): give those again, or another file"
             )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from hooks.errors import InvalidArgument
 from interp.features import FeatureIndex, Record
 from interp.show.collapsible_list import folded
 from interp.show.frame import framed, saved
@@ -30,7 +31,7 @@ def browse(
     """
     listed = list(latents)
     if not listed:
-        raise ValueError("0 latents were given: give some of the index, such as range(100)")
+        raise InvalidArgument("0 latents were given: give some of the index, such as range(100)")
     lead = (
         f"{found.about['model']} at {found.about['site']}; {found.about['tokens']:,} tokens of "
         f"{found.about['texts']:,} texts read. Top examples flatter any latent: look at the sampled ones as well."

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate
 from interp.show.html import Html, table
 from interp.show.page import Panel
@@ -18,7 +19,7 @@ def damage_panel(steered: Sequence[Damage], control: Sequence[Damage]) -> Panel:
     ```
     """
     if not steered or [d.dose for d in steered] != [d.dose for d in control]:
-        raise ValueError(
+        raise InvalidArgument(
             f"damage at doses {[d.dose for d in steered]} and, for the control, {[d.dose for d in control]} was given: "
             "measure both at the same doses, with dose_response(..., held_out=texts)"
         )

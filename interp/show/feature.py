@@ -6,6 +6,7 @@ from math import log10
 
 from plotly.graph_objects import Bar, Figure
 
+from hooks.errors import InvalidArgument
 from interp.features import Evidence, Example, Feature
 from interp.show.html import Html, escape, table, tokens
 from interp.show.page import Panel
@@ -84,7 +85,7 @@ def words_panel(feature: Feature) -> Panel:
     """
     seen = _evidence(feature)
     if not seen.promoted:
-        raise ValueError(f"latent {feature.latent} is not in the residual stream, so its words cannot be read off")
+        raise InvalidArgument(f"latent {feature.latent} is not in the residual stream, so its words cannot be read off")
     pairs = zip(seen.promoted, seen.suppressed, strict=True)
     rows = [[_word(up), f"{up[1]:+.2f}", _word(down), f"{down[1]:+.2f}"] for up, down in pairs]
     return Panel(
@@ -100,7 +101,7 @@ def words_panel(feature: Feature) -> Panel:
 
 def _evidence(feature: Feature) -> Evidence:
     if feature.evidence is None:
-        raise ValueError(
+        raise InvalidArgument(
             f"feature {feature.latent} carries no evidence: make it with "
             f"Feature(sae, {feature.latent}, evidence(sae, model, texts, {feature.latent}))"
         )

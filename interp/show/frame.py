@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hooks.errors import InvalidArgument
 from interp.show.html import STYLE, escape
 
 SCRIPT = (Path(__file__).parent / "frame.js").read_text(encoding="utf-8")
@@ -42,7 +43,7 @@ def page_at(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix != ".html":
-        raise ValueError(f"a report is one HTML page, but its path is {str(path)!r}: let the name end in .html")
+        raise InvalidArgument(f"a report is one HTML page, but its path is {str(path)!r}: let the name end in .html")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

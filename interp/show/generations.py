@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from hooks.errors import InvalidArgument
 from interp.show.html import Html, escape, highlighted
 from interp.show.page import Panel
 from interp.steering import Condition
@@ -21,7 +22,9 @@ def generations_panel(before: Condition, after: Condition, spans: Spans, at_most
     ```
     """
     if before.prompts != after.prompts:
-        raise ValueError("the two conditions continued different prompts: sample both from the same prompts and seed")
+        raise InvalidArgument(
+            "the two conditions continued different prompts: sample both from the same prompts and seed"
+        )
     first = {prompt: i for i, prompt in reversed(list(enumerate(before.prompts)))}
     shown = sorted(first.values())[:at_most]
     rows = [_pair(before.prompts[i], before.texts[i], after.texts[i], spans) for i in shown]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hooks.errors import InvalidArgument
 from interp.show.theme import CONCEPT, rgba
 
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
@@ -49,9 +50,9 @@ def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> st
     Errors: `ValueError` when there are not as many values as tokens, or `largest` is not positive.
     """
     if len(pieces) != len(values):
-        raise ValueError(f"{len(pieces)} tokens were given with {len(values)} values: give one value per token")
+        raise InvalidArgument(f"{len(pieces)} tokens were given with {len(values)} values: give one value per token")
     if not largest > 0:
-        raise ValueError(f"largest is {largest}: give the positive value that gets the full colour")
+        raise InvalidArgument(f"largest is {largest}: give the positive value that gets the full colour")
     return "".join(_token(piece, value, value / largest) for piece, value in zip(pieces, values, strict=True))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
+from hooks.errors import InvalidArgument
 from interp.show.frame import framed, saved
 from interp.show.html import Html, escape
 
@@ -76,7 +77,7 @@ def report(
     ```
     """
     if not sections:
-        raise ValueError("a report needs at least one section, none was given")
+        raise InvalidArgument("a report needs at least one section, none was given")
     body = (
         f'<p class="lead">{escape(lead)}</p><div class="tiles">{tiled(tiles)}</div>'
         + "".join(_section(number, section) for number, section in enumerate(sections, start=1))

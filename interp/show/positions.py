@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hooks import Model, Position, Tokens
+from hooks.errors import InvalidArgument
 from hooks.huggingface import Tokenizer
 from hooks.model import Text
 from hooks.pieces import piece
@@ -21,7 +22,7 @@ def positions_panel(model: Model, text: Text, positions: Position | Sequence[Pos
     """
     listed = [positions] if isinstance(positions, Position) else list(positions)
     if not listed:
-        raise ValueError("no positions were given to show: name at least one, such as last")
+        raise InvalidArgument("no positions were given to show: name at least one, such as last")
     read = model.tokens(text)
     masks = [at.mask(read) for at in listed]
     rows = [

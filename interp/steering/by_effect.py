@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hooks import Direction, Model
+from hooks.errors import InvalidArgument
 from interp.sae import SAE
 from interp.steering.effects import Effect, effects
 from interp.steering.naming_slope import naming_slope
@@ -54,13 +55,15 @@ def by_effect(
     """
     rows = [sae.direction(latent) for latent in dict.fromkeys(latents)]
     if not rows or most < 1:
-        raise ValueError(f"the latents are {list(latents)}, up to {most} of them are wanted: give at least one of each")
+        raise InvalidArgument(
+            f"the latents are {list(latents)}, up to {most} of them are wanted: give at least one of each"
+        )
     scale, sampling = max(row.scale for row in rows), sampling or Sampling()
     rows = [replace(row, vector=row.unit, scale=scale) for row in rows]
     trial = _Trial(model, prompts, names, sampling, progress)
     best = trial.best([(row, dose) for row in rows for dose in doses])
     if not best:
-        raise ValueError(
+        raise InvalidArgument(
             f"no dose of {len(rows)} latents has a perplexity ratio of at most {FLUENT:g}: try lower doses"
         )
     for _ in range(most - 1):

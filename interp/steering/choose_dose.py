@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.texts import listed
 from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, dose_response
@@ -48,7 +49,9 @@ def choose_dose(
     """
     prompts = list(dict.fromkeys(listed(prompts, "prompts")))
     if len(prompts) < 2:
-        raise ValueError(f"the prompts are {prompts!r}: give at least two, one to choose a dose on and one to report")
+        raise InvalidArgument(
+            f"the prompts are {prompts!r}: give at least two, one to choose a dose on and one to report"
+        )
     response = dose_response(
         model,
         steering,

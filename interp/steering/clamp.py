@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Intervention, Position
+from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere
 from interp.sae import SAE
@@ -50,7 +51,7 @@ def clamping(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
     """
     direction = sae.direction(latent)
     if direction.site != sae.site:
-        raise ValueError(
+        raise InvalidArgument(
             f"latent {latent} is read at {sae.site} and written at {direction.site}, where it has no value to clamp: "
             f"use adding(sae.direction({latent}))"
         )

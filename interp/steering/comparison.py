@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate
 from interp.common.texts import listed
 from interp.steering.choose_dose import ChosenDose, choose_dose
@@ -75,9 +76,11 @@ def beside(
     ```
     """
     if not ways or PROMPT in ways:
-        raise ValueError(f"the ways are {list(ways)}: give at least one, none of them called {PROMPT!r}")
+        raise InvalidArgument(f"the ways are {list(ways)}: give at least one, none of them called {PROMPT!r}")
     if isinstance(doses, Mapping) and set(doses) != set(ways):
-        raise ValueError(f"doses were given for {list(doses)}, and the ways are {list(ways)}: give doses for each way")
+        raise InvalidArgument(
+            f"doses were given for {list(doses)}, and the ways are {list(ways)}: give doses for each way"
+        )
     rest = list(dict.fromkeys(listed(prompts, "prompts")))[1::2]
     per_way = doses if isinstance(doses, Mapping) else dict.fromkeys(ways, doses)
     chosen = {

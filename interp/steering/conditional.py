@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Model, Position, Site, capture
+from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
 from interp.common.texts import listed
@@ -64,11 +65,13 @@ class Conditional:
             model.tap(site)
         order = [site for site in model.sites if site in (read, acts)]
         if read != acts and order.index(read) > order.index(acts):
-            raise ValueError(
+            raise InvalidArgument(
                 f"the condition is read at {read}, behind {acts} where it is to act: read it at that site or before"
             )
         if self.condition.fingerprint not in (None, model.fingerprint):
-            raise ValueError(f"the condition was found in another model than {model.name}: find it again in this one")
+            raise InvalidArgument(
+                f"the condition was found in another model than {model.name}: find it again in this one"
+            )
 
     def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
         """Two interventions that forget the texts before and read the condition, and the steering, which asks it.
@@ -118,7 +121,7 @@ class _Gate:
         opened = self.total / self.count.clamp(min=1) > self.threshold
         row = rows.row.to(opened.device)
         if not len(opened) or int(row.max()) >= len(opened) or bool((self.count[row] == 0).any()):
-            raise ValueError("the condition selects no token of a prompt's text, so whether to act is not known")
+            raise InvalidArgument("the condition selects no token of a prompt's text, so whether to act is not known")
         on = opened[row].to(old.device)
         return torch.where(on.view(-1, *[1] * (old.ndim - 1)), new, old)
 
@@ -138,7 +141,7 @@ def projections(
     acts = capture(model, listed(texts), [direction.site])
     mask = at.mask(acts.tokens)
     for row in (~mask.any(1)).nonzero().flatten().tolist():
-        raise ValueError(f"{at} selects no token of text {row} ({texts[row][:60]!r})")
+        raise InvalidArgument(f"{at} selects no token of text {row} ({texts[row][:60]!r})")
     along = acts[direction.site].flatten(2).double() @ direction.unit.double().to(acts[direction.site].device)
     return (along * mask).sum(1).cpu() / mask.sum(1).cpu()
 
@@ -177,7 +180,7 @@ def sparing_threshold(
     ```
     """
     if isinstance(positive, str) or not positive or not 0 < recall <= 1:
-        raise ValueError(
+        raise InvalidArgument(
             f"the prompts {positive!r} and recall={recall}: give prompts to act on, and a share above 0 and at most 1, "
             "the prompts in a list"
         )

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, capture
+from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
@@ -58,7 +59,7 @@ def damage(model: Model, what: Direction | Steering | Conditional, dose: float, 
     """
     texts = listed(texts)
     if len(texts) < 4:
-        raise ValueError(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
+        raise InvalidArgument(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
     way = adding(what) if isinstance(what, Direction) else what
     before = [_predicted(model, text) for text in texts]
     usual = _Usual(_states(model, texts[::2], way))
@@ -83,7 +84,7 @@ def normal_range(model: Model, direction: Direction, texts: Sequence[str], share
     ```
     """
     if not 0 < share < 1:
-        raise ValueError(f"the share is {share}: give a number between 0 and 1")
+        raise InvalidArgument(f"the share is {share}: give a number between 0 and 1")
     x = capture(model, listed(texts), [direction.site]).flat(direction.site).flatten(1)
     along = (x @ direction.unit.to(x)).double().cpu()
     low, high = along.quantile(torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=torch.float64)).tolist()
@@ -127,7 +128,7 @@ def _targets(model: Model, texts: Sequence[str]) -> list[Tensor]:
 
 def _change(before: Tensor, after: Tensor, targets: Tensor) -> tuple[float, float, float]:
     if not len(targets):
-        raise ValueError("a text of one token has no next token to predict: leave it out")
+        raise InvalidArgument("a text of one token has no next token to predict: leave it out")
     kl = (before.exp() * (before - after)).sum(-1).mean()
     loss = (before - after).gather(1, targets[:, None]).mean()
     right = [(p.argmax(-1) == targets).double().mean() for p in (after, before)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.steering.conditional import Conditional
 from interp.steering.damage import Damage, damage
 from interp.steering.samples import Condition, Sampling, sample
@@ -46,7 +47,7 @@ class DoseResponse:
         if not fluent:
             least = min(self.steered, key=lambda c: c.perplexity.value)
             ratio = least.perplexity_over(self.unsteered).value
-            raise ValueError(
+            raise InvalidArgument(
                 f"no dose has a perplexity ratio of at most {most:g}: the lowest is {ratio:.3g}, at dose "
                 f"{least.dose:g}; try other doses"
             )
@@ -90,7 +91,7 @@ def dose_response(
     ```
     """
     if not doses or not controls:
-        raise ValueError(f"doses {doses!r} and control seeds {controls!r} were given: give at least one of each")
+        raise InvalidArgument(f"doses {doses!r} and control seeds {controls!r} were given: give at least one of each")
     random, others = [steering.control(seed) for seed in controls], dict(rivals or {})
     conditions = 1 + (2 + len(others)) * len(doses) + bool(asking)
     bar = tqdm(total=conditions, desc="dose-response", unit="condition", disable=not progress)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Direction, Intervention, Model, intervene
+from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere
 from interp.common.statistics import Estimate
@@ -66,7 +67,7 @@ def effects(
     sampling = sampling or Sampling()
     sites = {direction.site for direction, _ in doses}
     if len(sites) != 1:
-        raise ValueError(f"{len(doses)} doses at the sites {sorted(map(str, sites))}: give directions at one site")
+        raise InvalidArgument(f"{len(doses)} doses at the sites {sorted(map(str, sites))}: give directions at one site")
     ways = [(adding(direction), dose) for direction, dose in doses]
     for way, dose in ways:
         way.dose(dose)  # refuses one that is not finite

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens
+from hooks.errors import InvalidArgument
 
 
 def surprisal(
@@ -24,7 +25,7 @@ def surprisal(
     ```
     """
     if not prompts or len(prompts) != len(continuations):
-        raise ValueError(
+        raise InvalidArgument(
             f"{len(continuations)} continuations were given with {len(prompts)} prompts: give one for each"
         )
     nats, lengths = [], []
@@ -56,7 +57,7 @@ def of_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "bat
     Errors: `ValueError` for tokens without character offsets.
     """
     if tokens.offsets is None:
-        raise ValueError("the tokens carry no character offsets: load the model with a fast tokenizer")
+        raise InvalidArgument("the tokens carry no character offsets: load the model with a fast tokenizer")
     ends = tokens.offsets[..., 1].cpu() > torch.tensor(lengths)[:, None]
     return ends & tokens.content.cpu()
 

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from hooks.errors import InvalidArgument
+
 
 @dataclass(frozen=True)
 class Names:
@@ -19,7 +21,7 @@ class Names:
 
     def __post_init__(self) -> None:
         if isinstance(self.forms, str) or not self.forms or not all(form.strip() for form in self.forms):
-            raise ValueError(
+            raise InvalidArgument(
                 f"the forms of a name are {self.forms!r}: give at least one, none of them blank, in a tuple"
             )
 

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Tokens, capture_gradients
+from hooks.errors import InvalidArgument
 from interp.steering.effects import Effect
 from interp.steering.fluency import log_p_of, of_continuation
 from interp.steering.steer import steer
@@ -27,7 +28,7 @@ def naming_slope(
     ```
     """
     if not temperature > 0:
-        raise ValueError(f"temperature={temperature}: give the one, above 0, that the continuations were drawn at")
+        raise InvalidArgument(f"temperature={temperature}: give the one, above 0, that the continuations were drawn at")
     said = effect.condition
     above = (said.named.float() - said.named.float().mean()) / len(said.texts)
     slope = torch.zeros(model.d_model)

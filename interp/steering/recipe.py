@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, Position, Receipt, Site
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from hooks.position import everywhere, generated, last, prompt
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.steering.conditional import Conditional
@@ -54,7 +54,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, known in ((self.way, WAYS), (self.at, PLACES)):
             if name not in known:
-                raise ValueError(f"a recipe knows no {name!r}; did you mean {nearest(name, known)}?")
+                raise InvalidArgument(f"a recipe knows no {name!r}; did you mean {nearest(name, known)}?")
 
     @property
     def steering(self) -> Steering | Conditional:
@@ -128,7 +128,9 @@ def chat(model: Model, message: str, system: str = "") -> str:
     """
     tokenizer = model.tokenizer
     if getattr(tokenizer, "chat_template", None) is None:
-        raise ValueError(f"the tokenizer of {model.name} has no chat template: write the prompt as the model wants it")
+        raise InvalidArgument(
+            f"the tokenizer of {model.name} has no chat template: write the prompt as the model wants it"
+        )
     turns = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": message}]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     start = tokenizer.bos_token

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import Direction, Intervention, Position
 from hooks.direction import wide
+from hooks.errors import InvalidArgument
 from hooks.interventions import apply, clamp
 from hooks.position import everywhere
 from interp.steering.steering import Steering
@@ -66,7 +67,9 @@ def affine(direction: Direction, origin: Float[Tensor, "d_model"], at: Position 
     """
     mu, s = origin, direction.scale
     if mu.shape != direction.vector.shape:
-        raise ValueError(f"the origin has shape {tuple(mu.shape)}, and {direction} {tuple(direction.vector.shape)}")
+        raise InvalidArgument(
+            f"the origin has shape {tuple(mu.shape)}, and {direction} {tuple(direction.vector.shape)}"
+        )
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
         u = wide(v) / wide(v).norm()
@@ -89,12 +92,14 @@ def capping(direction: Direction, low: float, high: float, at: Position = everyw
     ```
     """
     if not -math.inf < low < high < math.inf:
-        raise ValueError(f"the range is from {low} to {high}: give two finite numbers, the lower first")
+        raise InvalidArgument(f"the range is from {low} to {high}: give two finite numbers, the lower first")
     middle, half = (low + high) / 2, (high - low) / 2
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
         if dose < 0:
-            raise ValueError(f"the dose is {dose}: a range is narrowed by a dose from 0 to 1, widened by a larger one")
+            raise InvalidArgument(
+                f"the dose is {dose}: a range is narrowed by a dose from 0 to 1, widened by a larger one"
+            )
         a, b = middle - dose * half, middle + dose * half
         return _changed(v, lambda along: along.clamp(a, b) - along, at)
 
@@ -116,9 +121,9 @@ def turning(direction: Direction, other: Direction, at: Position = everywhere) -
     ```
     """
     if direction.site != other.site:
-        raise ValueError(f"the plane needs directions at one site, got {direction.site} and {other.site}")
+        raise InvalidArgument(f"the plane needs directions at one site, got {direction.site} and {other.site}")
     if abs(direction.cosine(other)) > 0.999:
-        raise ValueError(f"{direction} and {other} are parallel, so they span no plane")
+        raise InvalidArgument(f"{direction} and {other} are parallel, so they span no plane")
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
         u = wide(v) / wide(v).norm()

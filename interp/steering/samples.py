@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
 from interp.steering.conditional import Conditional
@@ -34,7 +35,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if min(self.per_prompt, self.max_new_tokens, self.batch_size) < 1:
-            raise ValueError(
+            raise InvalidArgument(
                 f"per_prompt={self.per_prompt}, max_new_tokens={self.max_new_tokens} and "
                 f"batch_size={self.batch_size} were given: each must be at least 1"
             )
@@ -148,7 +149,7 @@ def measured(
     ```
     """
     if not lengths.any():
-        raise ValueError(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
+        raise InvalidArgument(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
     return Condition(
         dose=dose,
         prompts=tuple(prompts),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from hooks import Direction, Model
+from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from interp.features.explain.llm import Ask
 from interp.steering.conditional import projections
@@ -43,7 +44,7 @@ def judging(ask: Ask, concept: str) -> Scorer:
         answer = ask(f"Is this text about {concept}? Answer yes or no.\n\n{text}\n\nAnswer:").strip().casefold()
         said = re.match(r"(yes|no)\b", answer)
         if said is None:
-            raise ValueError(f"a yes or no was asked for, and the answer begins {answer[:80]!r}")
+            raise InvalidArgument(f"a yes or no was asked for, and the answer begins {answer[:80]!r}")
         return said[0] == "yes"
 
     return scored

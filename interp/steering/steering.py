@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Position, Site
+from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import everywhere
 
@@ -33,7 +34,7 @@ class Steering:
         Errors: `ValueError` for a dose that is not a finite number.
         """
         if not -float("inf") < dose < float("inf"):
-            raise ValueError(f"the dose is {dose}: give a finite number, in units of {self.unit}")
+            raise InvalidArgument(f"the dose is {dose}: give a finite number, in units of {self.unit}")
         return replace(self.rule(self.vector, dose), name=self.source, fingerprint=self.fingerprint)
 
     def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:

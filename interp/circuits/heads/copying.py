@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from hooks.layout import find, parts, width
 from hooks.site import embed, v, z
 from interp.circuits.heads.scores import HeadScores
@@ -41,12 +42,12 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
     """
     E, W_U = _embedded(model), model.hf.get_output_embeddings().weight.float()
     if E.shape != W_U.shape or E.shape[1] != model.d_model:
-        raise ValueError(
+        raise InvalidArgument(
             f"the embeddings of {model.name} have shape {tuple(E.shape)} and its unembedding {tuple(W_U.shape)}: a "
             f"copying score needs both to be of the stream's width, {model.d_model}"
         )
     if model.paths.norms_after:
-        raise ValueError(
+        raise InvalidArgument(
             f"{model.name} normalises the stream itself behind every sublayer, so no head writes to the logits by a "
             "path of its own: score the heads of a model whose norms stand beside the stream, such as GPT-2"
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from hooks import Model, Tokens
+from hooks.errors import InvalidArgument
 from hooks.tokens import is_in, special_ids
 
 
@@ -48,7 +49,7 @@ def repeated(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> R
     every = torch.arange(model.d_vocab)
     usable = every[~is_in(every[None], special_ids(tokenizer))[0]]
     if length < 2 or n < 1 or 2 * length > len(usable):
-        raise ValueError(
+        raise InvalidArgument(
             f"{n} sequences of two halves of {length} tokens, all different, need at least one sequence, two tokens "
             f"and a vocabulary of {2 * length}; {model.name} has {len(usable)}: give a smaller length"
         )

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens, capture
+from hooks.errors import InvalidArgument
 from hooks.site import pattern
 
 
@@ -32,7 +33,7 @@ class HeadScores:
         Errors: `ValueError` when `count` is below 1.
         """
         if count < 1:
-            raise ValueError(f"count is {count}: ask for at least 1 of {self.values.numel()} heads")
+            raise InvalidArgument(f"count is {count}: ask for at least 1 of {self.values.numel()} heads")
         order = self.values.flatten().argsort(descending=True)[:count].tolist()
         n_heads = self.values.shape[1]
         return tuple((i // n_heads, i % n_heads, float(self.values.flatten()[i])) for i in order)

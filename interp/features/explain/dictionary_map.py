@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument, MissingExtra, OutOfRange
 from interp.common.statistics import Estimate, bootstrap
 from interp.sae import SAE
 
@@ -62,11 +63,11 @@ def dictionary_map(
     chosen = list(range(sae.d_sae)) if latents is None else list(latents)
     for latent in chosen:
         if not 0 <= latent < sae.d_sae:
-            raise IndexError(f"latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}")
+            raise OutOfRange(f"latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}")
     if len(set(chosen)) != len(chosen):
-        raise ValueError(f"a latent is given twice among {len(chosen)}: give each once")
+        raise InvalidArgument(f"a latent is given twice among {len(chosen)}: give each once")
     if not 1 < neighbours < len(chosen) / 2:
-        raise ValueError(
+        raise InvalidArgument(
             f"{len(chosen)} latents and {neighbours} neighbours were given: give 2 neighbours at least, and more than "
             "twice as many latents"
         )
@@ -94,7 +95,7 @@ def umap_class() -> Any:
             warnings.simplefilter("ignore", ImportWarning)  # it would rather have TensorFlow as well
             from umap import UMAP  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ImportError(
+        raise MissingExtra(
             "a map of a dictionary needs the library umap-learn: pip install 'interp-workbench[map]'"
         ) from None
     return UMAP

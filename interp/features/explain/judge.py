@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, share
 from interp.features.evidence import Example
 from interp.features.explain.llm import Ask
@@ -65,7 +66,7 @@ def explained(ask: Ask, record: Record, negatives: Sequence[Example], other: str
     positive = [e for e in record.sampled if e.text not in used]
     n = min(len(positive), len(negatives))
     if not n:
-        raise ValueError(
+        raise InvalidArgument(
             f"latent {record.latent} has {len(positive)} sampled texts beside its top {len(shown)} and "
             f"{len(negatives)} negatives: index with more `sampled` than `top`, and give negatives"
         )
@@ -96,16 +97,16 @@ def explanation(ask: Ask, examples: Sequence[Example]) -> str:
         ```
     """
     if not examples:
-        raise ValueError("no examples were given to explain: the latent never fires on the texts indexed")
+        raise InvalidArgument("no examples were given to explain: the latent never fires on the texts indexed")
     listed = "\n".join(f"{i}. {marked(e)}" for i, e in enumerate(examples, 1))
     answer = ask(
         "In each of these texts the words between << and >> make one feature of a language model fire. Say in one "
         f"short phrase, and nothing else, what makes it fire.\n\n{listed}\n\nPhrase:"
     )
     if REFUSED.search(answer):
-        raise ValueError(f"the model declined to explain: {answer[:200]}")
+        raise InvalidArgument(f"the model declined to explain: {answer[:200]}")
     if not answer.strip():
-        raise ValueError("a short phrase was asked for, and the answer is blank")
+        raise InvalidArgument("a short phrase was asked for, and the answer is blank")
     return answer.strip().splitlines()[0].strip()
 
 
@@ -171,5 +172,5 @@ def moved(example: Example, rng: random.Random) -> Example:
 def _yes(answer: str) -> bool:
     said = re.search(r"\b(yes|no)\b", answer, re.IGNORECASE)
     if said is None:
-        raise ValueError(f"a yes or no was asked for, and the answer has neither: {answer[:200]!r}")
+        raise InvalidArgument(f"a yes or no was asked for, and the answer has neither: {answer[:200]!r}")
     return said[0].lower() == "yes"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from hooks import Model
+from hooks.errors import InvalidArgument, NotReachable
 
 Ask = Callable[[str], str]
 AGAIN = (408, 409, 429, 500, 502, 503, 504)  # what may pass: busy, overloaded, restarting
@@ -51,11 +52,11 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 said = error.read().decode("utf-8", "replace")[:200]
                 if error.code not in AGAIN:
-                    raise ConnectionError(f"{self.url} refused the request ({error.code}): {said}") from None
+                    raise NotReachable(f"{self.url} refused the request ({error.code}): {said}") from None
                 problem = f"status {error.code}: {said}"
             except (OSError, json.JSONDecodeError) as error:
                 problem = f"{type(error).__name__}: {error}"
-        raise ConnectionError(f"{self.url} gave no answer in {self.retries + 1} tries; the last: {problem}")
+        raise NotReachable(f"{self.url} gave no answer in {self.retries + 1} tries; the last: {problem}")
 
     def _posted(self, prompt: str) -> Any:
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
@@ -87,9 +88,9 @@ def _text(answer: Any, url: str) -> str:
         message = answer["choices"][0]["message"]
         refusal, content = message.get("refusal"), message.get("content")
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise ValueError(f"{url} answered with no message: {str(answer)[:200]}") from None
+        raise InvalidArgument(f"{url} answered with no message: {str(answer)[:200]}") from None
     if refusal:
-        raise ValueError(f"the model at {url} declined: {refusal}")
+        raise InvalidArgument(f"the model at {url} declined: {refusal}")
     if not isinstance(content, str) or not content.strip():
-        raise ValueError(f"{url} answered with an empty message: {str(answer)[:200]}")
+        raise InvalidArgument(f"{url} answered with an empty message: {str(answer)[:200]}")
     return content.strip()

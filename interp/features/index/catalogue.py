@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument, MissingFile, OutOfRange
 from interp.features.evidence import Evidence, Example
 
 ABOUT = "index.json"
@@ -72,7 +73,7 @@ class FeatureIndex:
         """
         file = Path(folder) / ABOUT
         if not file.exists():
-            raise FileNotFoundError(f"{folder} holds no finished feature index: make one with index(sae, model, data)")
+            raise MissingFile(f"{folder} holds no finished feature index: make one with index(sae, model, data)")
         return FeatureIndex(Path(folder), json.loads(file.read_text(encoding="utf-8")))
 
     def __len__(self) -> int:
@@ -88,7 +89,7 @@ class FeatureIndex:
 
         file = self.folder / f"{name}.parquet"
         if not file.exists():
-            raise ValueError(f"an index has no table '{name}': it has 'latents', 'examples' and 'coactivation'")
+            raise InvalidArgument(f"an index has no table '{name}': it has 'latents', 'examples' and 'coactivation'")
         return parquet.read_table(file, filters=None if latent is None else [("latent", "=", latent)])
 
     def record(self, latent: int) -> Record:
@@ -107,7 +108,7 @@ class FeatureIndex:
         """
         for latent in latents:
             if not 0 <= latent < len(self):
-                raise IndexError(f"latent {latent} does not exist; this index has latents 0 to {len(self) - 1}")
+                raise OutOfRange(f"latent {latent} does not exist; this index has latents 0 to {len(self) - 1}")
         rows, examples, partners = (self._rows(name, latents) for name in ("latents", "examples", "coactivation"))
         return tuple(_record(rows[i][0], examples[i], partners[i], int(self.about["tokens"])) for i in latents)
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from hooks import Model, stream
 from hooks.capture import Data
+from hooks.errors import InvalidArgument
 from hooks.tensor_file import read_tensors, save_tensors
 from interp.common.digests import digest_of_data
 from interp.features.index.accumulator import Gathered, Shape
@@ -59,7 +60,7 @@ def index(
     """
     site_in(sae, model)
     if min(top, sampled, batch_size) < 1 or context < 0:
-        raise ValueError(
+        raise InvalidArgument(
             f"top, sampled and batch_size must be at least 1 and context at least 0: {top}, {sampled}, "
             f"{batch_size}, {context} were given"
         )
@@ -71,7 +72,7 @@ def index(
     gathered = _resumed(folder, shape, about)
     _gather(sae, model, data, gathered, folder, about, batch_size, progress)
     if not gathered.tally.tokens:
-        raise ValueError("the data hold no tokens besides special ones: give texts")
+        raise InvalidArgument("the data hold no tokens besides special ones: give texts")
     write_tables(folder, gathered, sae, model)
     about |= {"texts": gathered.texts, "tokens": gathered.tally.tokens}
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -124,7 +125,7 @@ def _same(found: FeatureIndex, about: dict[str, Any]) -> FeatureIndex:
 def _check(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     other = [name for name in wanted if found.get(name) != wanted[name]]
     if other:
-        raise ValueError(
+        raise InvalidArgument(
             f"{folder} holds an index made with another {', '.join(other)}: give another folder, or remove that one"
         )
 
@@ -145,7 +146,7 @@ def _about(sae: SAE, model: Model, data: Data, shape: Shape, batch_size: int) ->
 def _told(data: Data) -> str:
     """What tells the data from others: their digest, or that of the beginning of a stream."""
     if hasattr(data, "__next__"):
-        raise ValueError("the data can be read once only: give a list, or a data set, which can be read again")
+        raise InvalidArgument("the data can be read once only: give a list, or a data set, which can be read again")
     return digest_of_data(data) or str(digest_of_data([str(one) for one in islice(iter(data), 8)]))
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 
 
 @dataclass(frozen=True)
@@ -54,43 +54,45 @@ class Concept:
         for name in ("labels", "mentions", "groups"):
             given = len(getattr(self, name))
             if given != len(self.texts) and not (name == "mentions" and not given):
-                raise ValueError(
+                raise InvalidArgument(
                     f"Concept '{self.name}' has {len(self.texts)} texts and {given} {name}; give one per text."
                 )
         if len(set(self.labels)) != 2:
-            raise ValueError(f"Concept '{self.name}' needs texts that express it and texts that do not.")
+            raise InvalidArgument(f"Concept '{self.name}' needs texts that express it and texts that do not.")
         for number, text in enumerate(self.texts):
             self._check_text(number, text)
         self._check_groups()
         for form in set(self.apart) - set(self.forms):
             known = nearest(form, self.forms) if self.forms else "none"
-            raise ValueError(f"Concept '{self.name}' has no mention of form '{form}'; did you mean {known}?")
+            raise InvalidArgument(f"Concept '{self.name}' has no mention of form '{form}'; did you mean {known}?")
 
     def _check_lists(self) -> None:
         for name in ("texts", "labels", "groups", "apart"):
             given = getattr(self, name)
             if isinstance(given, str):
-                raise ValueError(f"the {name} of concept '{self.name}' are {given!r}: give a list, not a string.")
+                raise InvalidArgument(f"the {name} of concept '{self.name}' are {given!r}: give a list, not a string.")
         for label in self.labels:
             if not isinstance(label, bool):
-                raise ValueError(f"Concept '{self.name}' has the label {label!r}: give True or False.")
+                raise InvalidArgument(f"Concept '{self.name}' has the label {label!r}: give True or False.")
 
     def _check_text(self, number: int, text: str) -> None:
         where = f"Text {number} of concept '{self.name}'"
         if not text.strip():
-            raise ValueError(f"{where} is empty.")
+            raise InvalidArgument(f"{where} is empty.")
         mentions = self.mentions[number] if self.mentions else ()
         if mentions and not self.labels[number]:
-            raise ValueError(f"{where} is labelled as not expressing the concept, yet has a mention: {text!r}")
+            raise InvalidArgument(f"{where} is labelled as not expressing the concept, yet has a mention: {text!r}")
         for m in mentions:
             if not 0 <= m.start < m.end <= len(text):
-                raise ValueError(f"{where} has a mention at {m.start}:{m.end}, outside its {len(text)} characters.")
+                raise InvalidArgument(
+                    f"{where} has a mention at {m.start}:{m.end}, outside its {len(text)} characters."
+                )
 
     def _check_groups(self) -> None:
         home: dict[str, str] = {}
         for text, group in zip(self.texts, self.groups, strict=True):
             if home.setdefault(text, group) != group:
-                raise ValueError(
+                raise InvalidArgument(
                     f"Concept '{self.name}' has the text {text!r} in groups '{home[text]}' and '{group}': "
                     "it could be searched and reported on at once. Put equal texts into one group."
                 )
@@ -133,7 +135,7 @@ def halves(concept: Concept, seed: int) -> Bool[Tensor, "example"]:
     for side, role in ((half, "search"), (~half, "report on")):
         for label, kind in ((True, "that express it"), (False, "that do not")):
             if not bool((labels[side & counted] == label).any()):
-                raise ValueError(
+                raise InvalidArgument(
                     f"Concept '{concept.name}' has too few groups to leave texts {kind} in the half to {role}: "
                     "give at least two groups of each kind."
                 )

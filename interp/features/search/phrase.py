@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from hooks.errors import InvalidArgument
 from interp.common.texts import listed
 from interp.features.search.concept import Concept, Mention
 
@@ -22,10 +23,10 @@ def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], te
     """
     kinds = forms if isinstance(forms, Mapping) else {"": forms}
     if any(isinstance(some, str) for some in kinds.values()):
-        raise ValueError(f"the forms of '{name}' are {forms!r}: give a list of spellings, not a string")
+        raise InvalidArgument(f"the forms of '{name}' are {forms!r}: give a list of spellings, not a string")
     spelt = [(" ".join(form.split()), kind) for kind, some in kinds.items() for form in some]
     if not spelt or not all(form for form, _ in spelt):
-        raise ValueError(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
+        raise InvalidArgument(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
     spelt.sort(key=lambda one: -len(one[0]))
     either = "|".join("(" + r"\s+".join(map(re.escape, form.split())) + ")" for form, _ in spelt)
     pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
@@ -36,7 +37,7 @@ def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], te
     ]
     held = sum(map(bool, mentions))
     if held in (0, len(unique)):
-        raise ValueError(
+        raise InvalidArgument(
             f"{held} of {len(unique)} texts hold '{name}' in any of its forms: give texts that do and texts that do not"
         )
     return Concept(name, unique, [bool(m) for m in mentions], mentions)

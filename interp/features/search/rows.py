@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.features.reading import Reading
 from interp.features.search.concept import Concept
 
@@ -70,7 +71,7 @@ def token_labels(reading: Reading, concept: Concept) -> TokenLabels:
         for m in mentions:
             inside = ((start < m.end) & (end > m.start)).nonzero().flatten() + first[number]
             if not len(inside):
-                raise ValueError(
+                raise InvalidArgument(
                     f"No token covers the mention at {m.start}:{m.end} of text {number}: {concept.texts[number]!r}"
                 )
             counts[inside] = False
@@ -97,7 +98,7 @@ def by_token(reading: Reading, concept: Concept) -> Rows:
         ```
     """
     if not any(concept.mentions):
-        raise ValueError(
+        raise InvalidArgument(
             f"Concept '{concept.name}' has no mentions, so its tokens have no labels: give mentions, or use by_text."
         )
     labels = token_labels(reading, concept)

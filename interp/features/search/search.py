@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction, Model, Site
+from hooks.errors import InvalidArgument
 from interp.features.reading import Reading, coded, read, site_in
 from interp.features.search.concept import Concept, halves
 from interp.features.search.group import Group, covering
@@ -134,10 +135,12 @@ def search_many(
         ```
     """
     if top < 1 or permutations < 1:
-        raise ValueError(f"top is {top} and permutations {permutations}; both must be at least 1.")
+        raise InvalidArgument(f"top is {top} and permutations {permutations}; both must be at least 1.")
     sites = sorted({str(site_in(sae, model)) for sae in saes})
     if len(sites) != 1:
-        raise ValueError(f"the {len(saes)} autoencoders read at {sites or 'no site'}: give at least one, all of a site")
+        raise InvalidArgument(
+            f"the {len(saes)} autoencoders read at {sites or 'no site'}: give at least one, all of a site"
+        )
     half = halves(concept, seed)
     reading = read(saes[0], model, concept.texts, batch_size=batch_size, progress=progress)
     rows = unit(reading, concept)

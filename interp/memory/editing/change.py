@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
+
 EVENING = 0.1
 
 
@@ -31,7 +33,7 @@ class LowRank:
 
     def __post_init__(self) -> None:
         if not bool(self.key.isfinite().all() and self.value.isfinite().all()):
-            raise ValueError(f"the change of layer {self.layer} holds NaN or infinity, so it is no edit")
+            raise InvalidArgument(f"the change of layer {self.layer} holds NaN or infinity, so it is no edit")
 
     @property
     def delta(self) -> Float[Tensor, "d_mlp d_model"]:
@@ -87,7 +89,7 @@ def least_change(
     k, inverse = k.double().cpu(), inverse.double().cpu()
     gram = k @ inverse.T
     if ridge == 0.0 and len(k) > 1 and float(torch.linalg.cond(gram)) > 1e10:
-        raise ValueError(
+        raise InvalidArgument(
             f"the {len(k)} keys depend on each other, so not every value can be written exactly: "
             "leave out facts of one subject, or give a ridge above 0"
         )

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from hooks import Model
+from hooks.errors import EditRefused
 from interp.common.completion import says, score
 from interp.memory.editing.change import by_layer
 from interp.memory.editing.covariance import Covariance
@@ -24,7 +25,7 @@ def reached(fact: Fact, found: Found, where: str, search: Search) -> None:
     """
     if not found.probability >= LIKELY:
         sizes = ", ".join(f"‖δ‖ = {float(delta.norm()):.3g} at {site}" for site, delta in found.deltas.items())
-        raise RuntimeError(
+        raise EditRefused(
             f"{fact.text!r} reached {fact.new!r} with probability {found.probability:.3f} only, "
             f"after {found.steps} steps at {where} ({sizes}, clamp {search.clamp:g} × ‖v‖): "
             "choose a layer where trace_mlp finds the fact, or give the search more steps or a wider clamp"
@@ -61,7 +62,7 @@ def finished(model: Model, edit: Edit, covariances: Sequence[Covariance] = (), *
     sizes = {**_norms(model, edit), **_effects(model, edit, covariances)}
     for layer in (c.layer for c in covariances):
         if not sizes[f"relative_effect_{layer}"] <= EXPLODED:
-            raise RuntimeError(
+            raise EditRefused(
                 f"the change of layer {layer} would move what it writes for usual tokens by "
                 f"{sizes[f'relative_effect_{layer}']:.2f} times as much as it writes: "
                 "give the covariance more text, the search a smaller clamp, or edit fewer facts at once"
@@ -72,7 +73,7 @@ def finished(model: Model, edit: Edit, covariances: Sequence[Covariance] = (), *
         probabilities = score(model, prompts, objects).exp()
     if sum(agreed) < share * len(agreed):
         first = agreed.index(False)
-        raise RuntimeError(_unsaid(model, edit, first, float(probabilities[first]), agreed))
+        raise EditRefused(_unsaid(model, edit, first, float(probabilities[first]), agreed))
     return replace(
         edit,
         measured={

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hooks import Model, stream
 from hooks.capture import Data
+from hooks.errors import InvalidArgument
 from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.memory.editing.edit import applied_to
@@ -60,7 +61,7 @@ class Covariance:
         values, vectors = self.spectrum
         held = (1 - self.shrinkage) * values + self.shrinkage * values.mean()
         if not float(held[0]) > 1e-14 * float(held[-1]):
-            raise ValueError(
+            raise InvalidArgument(
                 f"the covariance of layer {self.layer} has rank below {len(held)} at shrinkage {self.shrinkage:g}: "
                 "estimate it on more text, or give it a shrinkage above 0"
             )
@@ -162,7 +163,7 @@ def covariances(
     ```
     """
     if not layers:
-        raise ValueError("no layers were named: give at least one")
+        raise InvalidArgument("no layers were named: give at least one")
     files = [None if cache is None else cache / f"{_key(model, data, layer)}.safetensors" for layer in layers]
     missing = [layer for layer, file in zip(layers, files, strict=True) if file is None or not file.exists()]
     made = dict(zip(missing, _estimated(model, data, missing, batch_size, progress), strict=True)) if missing else {}
@@ -184,7 +185,7 @@ def _key(model: Model, data: Data, layer: int) -> str:
     if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
         told = hashlib.sha256("\0".join(data).encode()).hexdigest()
     elif not isinstance(told, str):
-        raise ValueError(
+        raise InvalidArgument(
             f"a cache needs data with a name: give a list of texts or a data set, not {type(data).__name__}"
         )
     named = " ".join([model.fingerprint, *applied_to(model), str(layer), told])
@@ -205,7 +206,7 @@ def _estimated(model: Model, data: Data, layers: Sequence[int], batch_size: int,
             counts[part] += int(rows.sum())
         n_texts, n_batches = n_texts + len(content), n_batches + 1
     if 0 in counts:
-        raise ValueError(
+        raise InvalidArgument(
             f"{n_texts} texts in {n_batches} batches of data are too few to hold one out of five: "
             "give at least 5 texts, better thousands"
         )
@@ -216,7 +217,7 @@ def _estimated(model: Model, data: Data, layers: Sequence[int], batch_size: int,
         )
     for i, site in enumerate(sites):
         if not bool(sums[i].isfinite().all()):
-            raise ValueError(
+            raise InvalidArgument(
                 f"{site} of {model.name} holds NaN or infinity on these texts: its keys have no covariance"
             )
     return [

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import Model
+from hooks.errors import InvalidArgument, WrongState
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.memory.editing.change import LowRank, joined
 from interp.memory.editing.codebook import Codebook
@@ -89,16 +90,16 @@ class Edit:
             UserWarning: it conflicts with an edit that is applied, as `conflicts` says.
         """
         if model.fingerprint != self.fingerprint:
-            raise ValueError(
+            raise InvalidArgument(
                 f"this edit was made for model {self.fingerprint[:12]}, and {model.name} is {model.fingerprint[:12]}: "
                 "make the edit again on this model"
             )
         stack = _stack(model)
         if self.digest in stack.edits:
-            raise ValueError(f"this {self.method} edit is already applied to {model.name}: undo it first")
+            raise InvalidArgument(f"this {self.method} edit is already applied to {model.name}: undo it first")
         for other in stack.edits.values():
             if self.reads_before and other.reads_before:
-                raise ValueError(
+                raise InvalidArgument(
                     f"{model.name} reads {other.facts[0].text!r} and so on before every text already, and one preamble "
                     f"at a time is all it can read: undo that {other.method} edit first, or give all facts to one"
                 )
@@ -115,7 +116,7 @@ class Edit:
         """
         stack = _stack(model)
         if self.digest not in stack.edits:
-            raise ValueError(f"this {self.method} edit is not applied to {model.name}: nothing to undo")
+            raise InvalidArgument(f"this {self.method} edit is not applied to {model.name}: nothing to undo")
         stack.write(model, {digest: edit for digest, edit in stack.edits.items() if digest != self.digest})
 
     @contextmanager
@@ -187,7 +188,7 @@ class _Stack:
         original = {layer: self.original.get(layer, weights[layer].clone()) for layer in touched}
         for layer, weight in weights.items():
             if not torch.equal(weight, _sum(original[layer], layer, self.edits)):
-                raise RuntimeError(
+                raise WrongState(
                     f"the weights of layer {layer} of {model.name} were changed by something else since an edit was "
                     "applied, and writing the edits anew would lose that: undo the other change first"
                 )

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Site, capture
+from hooks.errors import InvalidArgument
 from hooks.site import mlp_act, mlp_out
 from interp.memory.editing.value_search import Statements, end_of
 from interp.memory.facts.fact import Fact, last_token_before
@@ -23,11 +24,11 @@ def listed(facts: Facts) -> tuple[Fact, ...]:
     """
     several = (facts,) if isinstance(facts, Fact) else tuple(facts)
     if not several:
-        raise ValueError("no facts were given to edit: give at least one Fact")
+        raise InvalidArgument("no facts were given to edit: give at least one Fact")
     said: dict[str, str] = {}
     for fact in several:
         if said.setdefault(fact.text, fact.new) != fact.new:
-            raise ValueError(f"{fact.text!r} is to be both {said[fact.text]!r} and {fact.new!r}: give one of them")
+            raise InvalidArgument(f"{fact.text!r} is to be both {said[fact.text]!r} and {fact.new!r}: give one of them")
     return several
 
 
@@ -42,7 +43,7 @@ def means_at(
     Cost: one forward pass over facts × contexts, up to the last site.
     """
     if not contexts:
-        raise ValueError('0 contexts were given: give at least one, "" for none')
+        raise InvalidArgument('0 contexts were given: give at least one, "" for none')
     found: list[list[Tensor]] = [[] for _ in sites]
     for i in range(0, len(facts), BATCH):
         part = [(context, fact) for fact in facts[i : i + BATCH] for context in contexts]
@@ -87,7 +88,7 @@ def checked_output(model: Model, said: Statements, layer: int) -> None:
     k, v = looked_up(model, said, [mlp_act[layer], mlp_out[layer]])
     off = float((model.mlp_output(layer)(k.to(model.dtype)) - v).norm() / v.norm())
     if not off < 2 * torch.finfo(model.dtype).eps ** 0.5:
-        raise ValueError(
+        raise InvalidArgument(
             f"mlp_out.{layer} of {model.name} differs by {off:.1%} from what its output projection gives (it is "
             "normalised or scaled behind it), so a change of that weight is not a change of what the layer adds: "
             "take rome, emmet or grace, which search what the projection writes"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.memory.editing.value_search import TOKENS
 from interp.memory.facts.fact import Fact, Subject
 from interp.memory.tracing.trace import MLP, Location, traced
@@ -46,7 +47,7 @@ def locate(
     ```
     """
     if token is not None and token not in TOKENS:
-        raise ValueError(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
+        raise InvalidArgument(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
     asked = [Subject(f.text, f.old, f.subject, f.prompt.index("{}")) if isinstance(f, Fact) else f for f in facts]
     width = max(1, round(model.n_layers / 6)) if window is None else window
     roles = TOKENS if token is None else (token,)

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.memory.editing.edit import Edit
 
 
@@ -23,12 +24,14 @@ def merge(model: Model, edits: Sequence[Edit], folder: Path) -> None:
     ```
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already and is no empty folder: name one to be made")
+        raise InvalidArgument(f"{folder} is there already and is no empty folder: name one to be made")
     if not edits:
-        raise ValueError("no edits were given to merge: give at least one")
+        raise InvalidArgument("no edits were given to merge: give at least one")
     for edit in edits:
         if len(edit.weights) < len(edit.updates) or not edit.updates:
-            raise ValueError(f"an edit by {edit.method} changes no weight, so it cannot be merged: take rome or memit")
+            raise InvalidArgument(
+                f"an edit by {edit.method} changes no weight, so it cannot be merged: take rome or memit"
+            )
     with ExitStack() as stack:
         for edit in edits:
             stack.enter_context(edit.applied(model))

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Site
+from hooks.errors import InvalidArgument
 from hooks.site import mlp_act
 from interp.memory.editing.change import LowRank, even_weights, least_change, leverage
 from interp.memory.editing.checks import all_reached
@@ -72,7 +73,7 @@ def above_zero(ridge: float) -> float:
         ValueError: a ridge not above 0.
     """
     if not ridge > 0:
-        raise ValueError(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
+        raise InvalidArgument(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
     return ridge
 
 

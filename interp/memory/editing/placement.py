@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from hooks import Model
+from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import says
 from interp.memory.editing.contexts import own_texts
 from interp.memory.editing.covariance import Covariance, covariances
@@ -45,7 +46,7 @@ def placed(
     and reading four tokens for each of its keys.
     """
     if token is not None and token not in TOKENS:
-        raise ValueError(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
+        raise InvalidArgument(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
     given = None if covariance is None else checked_covariances(model, covariance, layers)
     if layers is None and given is not None:
         layers = [c.layer for c in given]
@@ -67,7 +68,7 @@ def traced_place(model: Model, facts: Sequence[Fact], token: str | None = None, 
     if not any(known):
         told = answer_in(str(model.generate(facts[0].text, max_new_tokens=ANSWER)))
         which = "does not say the old object" if len(facts) == 1 else f"says none of the {len(facts)} old objects"
-        raise RuntimeError(
+        raise EditRefused(
             f"{model.name} {which}: after {facts[0].text!r} it says {told!r}, not {facts[0].old!r}, so where it looks "
             "that up cannot be traced: correct the old object, or give the layer and token to write at"
         )
@@ -106,15 +107,15 @@ def checked_covariances(
     several = (covariance,) if isinstance(covariance, Covariance) else tuple(covariance)
     held = [c.layer for c in several]
     if not several or len(set(held)) < len(held):
-        raise ValueError(f"covariances of layers {held} were given: give one for each layer to edit")
+        raise InvalidArgument(f"covariances of layers {held} were given: give one for each layer to edit")
     for c in several:
         if c.fingerprint != model.fingerprint:
-            raise ValueError(
+            raise InvalidArgument(
                 f"the covariance is of layer {c.layer} of model {c.fingerprint[:12]}, "
                 f"the edit is of {model.fingerprint[:12]}: call covariance(model, data, {c.layer})"
             )
     if layers is not None and sorted(layers) != sorted(held):
-        raise ValueError(
+        raise InvalidArgument(
             f"the covariances are of layers {sorted(held)}, the edit is at layers {sorted(layers)}: "
             f"call covariances(model, data, {sorted(layers)})"
         )

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from hooks.forward import check_length
 from hooks.tokens import special_ids
 
@@ -33,7 +34,9 @@ class Preamble:
         """
         base = model.hf.base_model
         if base is model.hf or not model.hf.can_generate():
-            raise ValueError(f"{model.name} keeps no cache of what it read, so nothing can be put before its texts")
+            raise InvalidArgument(
+                f"{model.name} keeps no cache of what it read, so nothing can be put before its texts"
+            )
         check_length(model.hf, len(self.ids))
         return base.register_forward_pre_hook(_Before(model, self._read(model)), with_kwargs=True).remove
 
@@ -63,7 +66,7 @@ class _Before:
         known = None if cache is None else self._masks.get(cache)
         if known is None:
             if cache is not None and cache.get_seq_length():
-                raise ValueError(
+                raise InvalidArgument(
                     "a KV cache was filled without the preamble of an edit: start the generation anew; "
                     "where another edit is searched, undo this one first"
                 )

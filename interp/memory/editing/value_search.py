@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Position, Tokens
+from hooks.errors import InvalidArgument, NotConverged
 from interp.common.completion import log_probs, tokens_after
 from interp.memory.editing.prefix_cache import Where, remainder
 from interp.memory.facts.fact import Fact, fill, last_token_before
@@ -92,7 +93,7 @@ def end_of(token: str, fact: Fact, context: str = "") -> int:
         ValueError: another token.
     """
     if token not in TOKENS:
-        raise ValueError(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
+        raise InvalidArgument(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
     if token == TOKENS[0]:
         return len(context) + fact.prompt.index("{}") + len(fact.subject)
     return len(context + fact.text)
@@ -107,7 +108,9 @@ def statements(
         ValueError: no contexts, no preserved templates, a template without exactly one `{}`.
     """
     if not contexts or not preserve:
-        raise ValueError(f"{len(contexts)} contexts and {len(preserve)} preserved templates: give at least one of each")
+        raise InvalidArgument(
+            f"{len(contexts)} contexts and {len(preserve)} preserved templates: give at least one of each"
+        )
     pairs = [(fact, context) for fact in facts for context in contexts]
     stated = [context + fact.text for fact, context in pairs]
     kept = [fill(template, facts[0].subject) for template in preserve]
@@ -174,7 +177,7 @@ def search_value(
             state = State(nll.mean(), kl, size, _agrees(logits[:n], left.ids[:n], target[:n]))
             loss, enough = objective(state, search)
         if not bool(torch.isfinite(loss)):
-            raise RuntimeError(
+            raise NotConverged(
                 f"the search for v* met a loss of {float(loss)} at step {len(losses)}: lower its learning rate"
             )
         step, here = len(losses), {site: d.detach().clone() for site, d in deltas.items()}

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from hooks.site import resid_post
 from interp.memory.editing.change import LowRank, by_layer
 from interp.memory.editing.checks import finished, searched
@@ -73,7 +74,7 @@ def alphaedit(
     """
     facts = listed(facts)
     if not 0 <= energy < 1 or not ridge > 0:
-        raise ValueError(f"energy={energy}, ridge={ridge}: give an energy from 0 to below 1 and a ridge above 0")
+        raise InvalidArgument(f"energy={energy}, ridge={ridge}: give an energy from 0 to below 1 and a ridge above 0")
     place = placed(model, facts, covariance, layers, token)
     groups = grouped(facts, place.token, [fact for edit in earlier for fact in edit.facts])
     contexts = prefixes(model) if contexts is None else contexts
@@ -108,7 +109,7 @@ def null_space(covariance: Covariance, energy: float) -> Float[Tensor, "d_mlp n"
     held = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
     quiet = held <= max(energy, 1e-12)
     if not bool(quiet.any()):
-        raise ValueError(
+        raise InvalidArgument(
             f"every direction of the keys of layer {covariance.layer} holds more than {energy:g} of their energy "
             f"(the least {float(held[0]):.2g}): give a larger energy, or another layer"
         )
@@ -146,7 +147,7 @@ def keys_of(
         if change is None:
             continue
         if change.at is None:
-            raise ValueError(
+            raise InvalidArgument(
                 f"an earlier edit of layer {layer} does not say its keys, so they cannot be kept: leave it out"
             )
         groups, at = grouped(edit.facts, token), change.at

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.memory.editing.change import LowRank, least_change, leverage
 from interp.memory.editing.checks import all_reached, finished, searched
 from interp.memory.editing.contexts import Preserve, prefixes
@@ -59,7 +60,7 @@ def emmet(
     """
     facts = listed(facts)
     if not ridge >= 0:
-        raise ValueError(f"ridge={ridge}: give a share of 0 or more")
+        raise InvalidArgument(f"ridge={ridge}: give a share of 0 or more")
     place = placed_in_one(model, facts, covariance, layer, token)
     (c,), groups = place.covariances, grouped(facts, place.token)
     search = search or sparing(len(groups))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.completion import completion, log_probs
 from interp.memory.editing.change import LowRank
 from interp.memory.editing.checks import finished
@@ -56,7 +57,7 @@ def ft_l(
     """
     facts = listed(facts)
     if not contexts:
-        raise ValueError('0 contexts were given: give at least one, "" for none')
+        raise InvalidArgument('0 contexts were given: give at least one, "" for none')
     layer = traced_place(model, facts).layer if layer is None else layer
     prompts = [context + fact.text for fact in facts for context in contexts]
     asked = completion(model, prompts, [fact.new for fact in facts for _ in contexts])

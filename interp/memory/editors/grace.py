@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.completion import spelt
 from interp.memory.editing.checks import finished, reached, searched
 from interp.memory.editing.codebook import Codebook
@@ -76,7 +77,7 @@ def grace(
     """
     facts = listed(facts)
     if not radius > 0:
-        raise ValueError(f"radius={radius}: give a share of the key's length above 0")
+        raise InvalidArgument(f"radius={radius}: give a share of the key's length above 0")
     layer = reaching_layer(model, facts, token) if layer is None else layer
     entries: list[_Entry] = []
     found: list[Found] = []

@@ -1,6 +1,7 @@
 """In-context editing: nothing is changed, the new facts are read before every text. A baseline for every editor."""
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.memory.editing.checks import finished
 from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts, listed
@@ -28,7 +29,7 @@ def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
     """
     facts = listed(facts)
     if repeats < 1:
-        raise ValueError(f"repeats={repeats}: tell the facts at least once")
+        raise InvalidArgument(f"repeats={repeats}: tell the facts at least once")
     text = " ".join(f"{fact.text} {fact.new}." for _ in range(repeats) for fact in facts)
     (ids,) = model.tokens(text + "\n").ids.cpu()
     return finished(model, Edit(facts, "in_context", (Preamble(ids),), model.fingerprint), share=0.0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hooks import Model, capture
+from hooks.errors import InvalidArgument
 from hooks.site import mlp_in
 from interp.common.completion import completion
 from interp.memory.editing.checks import finished
@@ -45,7 +46,7 @@ def knn_memory(
     """
     facts = listed(facts)
     if not radius > 0 or not 0 < weight < 1 or not contexts:
-        raise ValueError(
+        raise InvalidArgument(
             f"radius={radius}, weight={weight}, {len(contexts)} contexts: give a radius above 0, a weight between 0 "
             "and 1, and at least one context"
         )

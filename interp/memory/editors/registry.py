@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from hooks import Model
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from interp.memory.editing.covariance import covariances
 from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts
@@ -41,7 +41,7 @@ def checked(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in METHODS:
-            raise ValueError(
+            raise InvalidArgument(
                 f"no method is called {name!r}; did you mean {nearest(name, list(METHODS))}? "
                 f"there are {', '.join(METHODS)}"
             )

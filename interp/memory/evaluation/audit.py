@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.completion import forced
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.memory.editing.edit import Edit
@@ -88,7 +89,7 @@ def audit(
     """
     texts = [texts] if isinstance(texts, str) else texts
     if not cases or not editors or not texts or "unedited" in editors:
-        raise ValueError(
+        raise InvalidArgument(
             f"{len(cases)} cases, the editors {[*editors]} and {len(texts)} texts: give at least one of each, and call "
             "no editor 'unedited'"
         )

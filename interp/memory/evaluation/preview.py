@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens, capture
+from hooks.errors import InvalidArgument
 from hooks.pieces import piece
 from hooks.site import logits, mlp_act
 from interp.memory.editing.contexts import own_texts
@@ -116,9 +117,9 @@ def preview(
     """
     texts = [texts] if isinstance(texts, str) else texts
     if top < 1 or (texts is not None and not texts):
-        raise ValueError(f"top={top}, texts={texts!r}: keep at least one of at least one text")
+        raise InvalidArgument(f"top={top}, texts={texts!r}: keep at least one of at least one text")
     if sae is not None and sae.site is None:
-        raise ValueError("the autoencoder has no site: load one that says which activations it reads")
+        raise InvalidArgument("the autoencoder has no site: load one that says which activations it reads")
     read = [*(fact.text for fact in edit.facts), *own_texts(model, OWN)] if texts is None else [*texts]
     states = (nullcontext, lambda: edit.applied(model), lambda: control(edit, seed).applied(model))
     found: list[MovedText] = []

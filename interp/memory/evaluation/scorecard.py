@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.completion import forced, score
 from interp.common.statistics import Estimate, share
 from interp.memory.editing.change import LowRank, by_layer
@@ -103,9 +104,9 @@ def scorecard(
     given = {"paraphrases": paraphrases, "neighbours": neighbours, "others": others, "texts": texts}
     for name, items in given.items():
         if not items:
-            raise ValueError(f"{name} is empty: a scorecard needs at least one of them")
+            raise InvalidArgument(f"{name} is empty: a scorecard needs at least one of them")
     if len(edit.facts) != 1:
-        raise ValueError(f"the edit holds {len(edit.facts)} facts; score the edits of single facts one by one")
+        raise InvalidArgument(f"the edit holds {len(edit.facts)} facts; score the edits of single facts one by one")
     fact = edit.facts[0]
     prompts = [fill(template, fact.subject) for template in paraphrases]
 
@@ -186,7 +187,7 @@ def reading(model: Model, texts: Sequence[str]) -> tuple[Float[Tensor, "n vocab"
         losses.append(-log_probs.gather(-1, tokens.ids[:, 1:][target][:, None]).squeeze(-1))
         found.append(log_probs)
     if not any(map(len, losses)):
-        raise ValueError(f"the {len(texts)} texts hold no token to predict: give longer ones")
+        raise InvalidArgument(f"the {len(texts)} texts hold no token to predict: give longer ones")
     return torch.cat(found), float(torch.cat(losses).mean())
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hooks.errors import InvalidArgument
 from interp.memory.facts.fact import Fact, Query
 
 
@@ -50,7 +51,7 @@ def read_cases(file: Path, n: int | None = None) -> tuple[Case, ...]:
     """
     records = json.loads(Path(file).read_text(encoding="utf-8"))
     if not isinstance(records, list) or not records:
-        raise ValueError(f"{file} holds no list of records: give CounterFact or zsRE as JSON")
+        raise InvalidArgument(f"{file} holds no list of records: give CounterFact or zsRE as JSON")
     return tuple(_case(record, f"record {i} of {file}") for i, record in enumerate(records[:n]))
 
 
@@ -59,7 +60,7 @@ def _case(record: Mapping[str, Any], where: str) -> Case:
         if keys <= record.keys():
             return read(record, where)
     known = "; ".join(", ".join(sorted(keys)) for keys, _ in LAYOUTS)
-    raise ValueError(f"{where} has the keys {sorted(record)}; a layout that is read has one of: {known}")
+    raise InvalidArgument(f"{where} has the keys {sorted(record)}; a layout that is read has one of: {known}")
 
 
 def _rome(record: Mapping[str, Any], where: str) -> Case:
@@ -97,13 +98,13 @@ LAYOUTS = (
 def _fact(subject: str, prompt: str, old: str, new: str, where: str) -> Fact:
     subject, prompt = subject.strip(), prompt.strip()
     if subject not in prompt:
-        raise ValueError(f"{where} asks {prompt!r}, which does not spell its subject {subject!r}: leave it out")
+        raise InvalidArgument(f"{where} asks {prompt!r}, which does not spell its subject {subject!r}: leave it out")
     return Fact(subject, prompt.replace(subject, "{}", 1), old.strip(), new.strip())
 
 
 def _bare(template: str, where: str) -> str:
     if template.count("{}") != 1:
-        raise ValueError(f"{where} has the prompt {template!r}: it needs one {{}} for the subject")
+        raise InvalidArgument(f"{where} has the prompt {template!r}: it needs one {{}} for the subject")
     return template.strip()
 
 

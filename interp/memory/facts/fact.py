@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Position, Tokens
+from hooks.errors import InvalidArgument
 from hooks.position import substring
 
 
@@ -32,13 +33,13 @@ class Fact:
         for name in ("subject", "prompt", "old", "new"):
             value = getattr(self, name)
             if not value or value != value.strip():
-                raise ValueError(f"{name}={value!r}: give a text without spaces around it")
+                raise InvalidArgument(f"{name}={value!r}: give a text without spaces around it")
         if self.prompt.count("{}") != 1:
-            raise ValueError(
+            raise InvalidArgument(
                 f"prompt={self.prompt!r} has {self.prompt.count('{}')} places for the subject: write {{}} once"
             )
         if self.old == self.new:
-            raise ValueError(f"old and new object are both {self.old!r}: there is nothing to edit")
+            raise InvalidArgument(f"old and new object are both {self.old!r}: there is nothing to edit")
 
     @property
     def text(self) -> str:
@@ -75,7 +76,7 @@ class Subject(Query):
 
     def __post_init__(self) -> None:
         if self.start is not None and not self.prompt.startswith(self.subject, self.start):
-            raise ValueError(
+            raise InvalidArgument(
                 f"{self.prompt!r} does not spell {self.subject!r} at its character {self.start}: "
                 "give where it begins, or no start for its last spelling"
             )
@@ -101,7 +102,9 @@ def fill(template: str, subject: str) -> str:
         ValueError: a template without exactly one `{}`.
     """
     if template.count("{}") != 1:
-        raise ValueError(f"template={template!r} has {template.count('{}')} places for the subject: write {{}} once")
+        raise InvalidArgument(
+            f"template={template!r} has {template.count('{}')} places for the subject: write {{}} once"
+        )
     return template.replace("{}", subject)
 
 
@@ -128,13 +131,15 @@ def last_token_before(ends: Sequence[int]) -> Position:
 
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
         if tokens.offsets is None or len(tokens) != len(ends):
-            raise ValueError(
+            raise InvalidArgument(
                 f"{len(ends)} places in texts were given for {len(tokens)} rows of tokens"
                 + (" that have no character offsets: load a fast tokenizer" if tokens.offsets is None else "")
             )
         ahead = tokens.given & (tokens.offsets[..., 0] < torch.tensor(ends, device=tokens.ids.device)[:, None])
         for row in (~ahead.any(1)).nonzero().flatten().tolist():
-            raise ValueError(f"text {row} has no token before its character {ends[row]}; exactly one each is needed")
+            raise InvalidArgument(
+                f"text {row} has no token before its character {ends[row]}; exactly one each is needed"
+            )
         columns = torch.arange(ahead.shape[1], device=ahead.device)
         return columns == torch.where(ahead, columns, -1).amax(1, keepdim=True)
 

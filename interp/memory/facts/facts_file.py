@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, MissingFile, nearest
 from interp.memory.facts.case import Case, read_cases
 from interp.memory.facts.fact import Fact, Query
 
@@ -35,18 +35,18 @@ def read_facts(file: Path, n: int | None = None) -> tuple[Case, ...]:
     ```
     """
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {str(file)!r}: give a .json or .csv file of facts")
+        raise MissingFile(f"there is no file {str(file)!r}: give a .json or .csv file of facts")
     if file.suffix == ".csv":
         records: Any = _table(file)
     elif file.suffix == ".json":
         try:
             records = json.loads(_text(file))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not JSON: {error}") from error
+            raise InvalidArgument(f"{file} is not JSON: {error}") from error
     else:
-        raise ValueError(f"{file} ends in {file.suffix!r}, and facts are read from .json or .csv")
+        raise InvalidArgument(f"{file} ends in {file.suffix!r}, and facts are read from .json or .csv")
     if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"{file} holds no list of facts: give records of {', '.join(FIELDS)}")
+        raise InvalidArgument(f"{file} holds no list of facts: give records of {', '.join(FIELDS)}")
     if "old" not in records[0] and file.suffix == ".json" and not {"new", "neighbours"} & records[0].keys():
         return read_cases(file, n)
     return tuple(_case(record, f"record {i} of {file}") for i, record in enumerate(records[:n]))
@@ -62,7 +62,7 @@ def told_facts(words: Sequence[str]) -> tuple[Case, ...]:
     'Rome is in'
     """
     if len(words) % len(FIELDS):
-        raise ValueError(f"{len(words)} words were given, and a fact is four: {' '.join(map(str.upper, FIELDS))}")
+        raise InvalidArgument(f"{len(words)} words were given, and a fact is four: {' '.join(map(str.upper, FIELDS))}")
     return tuple(Case(Fact(*words[i : i + 4])) for i in range(0, len(words), 4))
 
 
@@ -70,10 +70,10 @@ def _case(record: Mapping[str, Any], where: str) -> Case:
     for name in record:
         if name not in (*FIELDS, *TEXTS, *QUERIES):
             close = nearest(str(name), [*FIELDS, *TEXTS, *QUERIES])
-            raise ValueError(f"{where} has a field {name!r}, which facts do not have; did you mean {close}?")
+            raise InvalidArgument(f"{where} has a field {name!r}, which facts do not have; did you mean {close}?")
     for name in FIELDS:
         if not isinstance(record.get(name), str):
-            raise ValueError(f"{where} has no {name}: a fact is {', '.join(FIELDS)}")
+            raise InvalidArgument(f"{where} has no {name}: a fact is {', '.join(FIELDS)}")
     try:
         fact = Fact(*(record[name].strip() for name in FIELDS))
         told = {name: _each(record, name, str, "texts") for name in TEXTS if name in record}
@@ -81,14 +81,14 @@ def _case(record: Mapping[str, Any], where: str) -> Case:
         asked = {name: _each(record, name, dict, "records of prompt and answer") for name in QUERIES if name in record}
         queries = {name: tuple(Query(**query) for query in found) for name, found in asked.items()}
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{where} is no fact: {error}") from error
+        raise InvalidArgument(f"{where} is no fact: {error}") from error
     return replace(Case(fact), **texts, **queries)
 
 
 def _each(record: Mapping[str, Any], name: str, kind: type, called: str) -> list[Any]:
     value = record[name]
     if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
-        raise ValueError(f"{name} is {value!r}: give a list of {called}")
+        raise InvalidArgument(f"{name} is {value!r}: give a list of {called}")
     return value
 
 
@@ -96,17 +96,19 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+        raise InvalidArgument(
+            f"{file} is not in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from error
 
 
 def _table(file: Path) -> list[dict[str, str]]:
     """The rows of a file of comma-separated values, by the names in its first."""
     head, *rows = [row for row in csv.reader(_text(file).splitlines()) if row] or [[]]
     if len(head) == 1 and ";" in head[0]:
-        raise ValueError(f"{file} is separated by semicolons: separate its columns by commas")
+        raise InvalidArgument(f"{file} is separated by semicolons: separate its columns by commas")
     for number, row in enumerate(rows):
         if len(row) != len(head):
-            raise ValueError(
+            raise InvalidArgument(
                 f"record {number} of {file} has {len(row)} values for the {len(head)} columns {', '.join(head)}: "
                 'put a text that holds a comma in quotes, "…"'
             )

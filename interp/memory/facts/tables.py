@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from random import Random
 
+from hooks.errors import InvalidArgument
 from interp import landmark
 from interp.landmark.entities import find
 from interp.landmark.grammar import held_out_phrasings, training_phrasings
@@ -46,7 +47,7 @@ def table_cases(n: int, seed: int = 0) -> tuple[Case, ...]:
         order.append((turns[triple.subject.name], triple))
     chosen = [triple for _, triple in sorted(order, key=lambda item: item[0])[:n]]
     if len(chosen) < n:
-        raise ValueError(f"{n} facts were asked for, the tables hold {len(chosen)} that can be edited")
+        raise InvalidArgument(f"{n} facts were asked for, the tables hold {len(chosen)} that can be edited")
     edited = {(t.subject.name, t.relation.name) for t in chosen}
     return tuple(_case(t, rng, sorted(objects[t.relation.name] - {t.object}), edited) for t in chosen)
 

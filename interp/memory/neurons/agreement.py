@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, share
 from interp.lenses import Lens
 from interp.memory.neurons.triggers import Triggers
@@ -63,7 +64,7 @@ def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: 
     ```
     """
     if found.fingerprint != model.fingerprint:
-        raise ValueError(
+        raise InvalidArgument(
             f"these triggers are of model {found.fingerprint[:12]}, {model.name} is {model.fingerprint[:12]}: "
             f"call triggers(model, data, {found.layer})"
         )
@@ -71,7 +72,7 @@ def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: 
     followed = torch.tensor([(*found.followed_by(i), -1)[0] for i in range(len(said))])
     matched = followed >= 0
     if not bool(matched.any()):
-        raise ValueError(f"no key of layer {found.layer} matches anywhere in these texts: give other texts")
+        raise InvalidArgument(f"no key of layer {found.layer} matches anywhere in these texts: give other texts")
     return Agreement(found.layer, *rates(said[matched], followed[matched], seed), said, followed)
 
 

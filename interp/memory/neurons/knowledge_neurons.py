@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Intervention, Model, Site, Tokens, intervene
+from hooks.errors import InvalidArgument, NotConverged
 from hooks.interventions import apply
 from hooks.site import mlp_act
 from interp.common.completion import completion, log_probs
@@ -73,7 +74,7 @@ def knowledge(model: Model, query: Query, *, tolerance: float = 0.01) -> Knowled
     ```
     """
     if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance={tolerance}: give a probability between 0 and 1, such as 0.01")
+        raise InvalidArgument(f"tolerance={tolerance}: give a probability between 0 and 1, such as 0.01")
     rows, ends = [], []
     for layer in range(model.n_layers):
         attribution, clean, without = _integrated(model, query, layer, tolerance)
@@ -92,7 +93,7 @@ def shared(found: Sequence[Knowledge], *, threshold: float = 0.2, of: float = 0.
         ValueError: no prompts.
     """
     if not found:
-        raise ValueError("no prompts were given to share neurons: call knowledge on several phrasings of one fact")
+        raise InvalidArgument("no prompts were given to share neurons: call knowledge on several phrasings of one fact")
     seen = Counter(neuron for one in found for neuron in one.neurons(threshold))
     return tuple(neuron for neuron, n in seen.most_common() if n >= of * len(found))
 
@@ -108,13 +109,13 @@ def silenced(model: Model, query: Query, neurons: Sequence[tuple[int, int]], *, 
     Cost: two forward passes.
     """
     if not neurons:
-        raise ValueError("no memories were given to silence: Knowledge.neurons() names some")
+        raise InvalidArgument("no memories were given to silence: Knowledge.neurons() names some")
     random = torch.Generator().manual_seed(seed)
     others: list[tuple[int, int]] = []
     for layer, n in Counter(layer for layer, _ in neurons).items():
         free = [i for i in torch.randperm(model.d_mlp, generator=random).tolist() if (layer, i) not in neurons]
         if len(free) < n:
-            raise ValueError(
+            raise InvalidArgument(
                 f"{n} of the {model.d_mlp} memories of layer {layer} leave no {n} others to compare with: silence fewer"
             )
         others += [(layer, i) for i in free[:n]]
@@ -155,7 +156,7 @@ def _integrated(
             return total, ends[0], ends[1]
         parts, length = torch.cat([parts[~enough], parts[~enough] + length / 2]), length / 2
         if length < SHORTEST:
-            raise RuntimeError(
+            raise NotConverged(
                 f"the attributions of layer {layer} miss the rise of p by {float(missed.max()):.2g} on a part of "
                 f"{2 * length:.2g} of the integral: give a tolerance above {tolerance:g}"
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks import Activations, Model, capture, stream
 from hooks.capture import Data
+from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import piece
 from hooks.site import mlp_act
 from hooks.tokens import pad
@@ -79,7 +80,7 @@ class Triggers:
         for neuron in neurons:
             self._check(neuron)
         if model.fingerprint != self.fingerprint:
-            raise ValueError(
+            raise InvalidArgument(
                 f"these triggers are of model {self.fingerprint[:12]}, {model.name} is {model.fingerprint[:12]}: "
                 f"call triggers(model, data, {self.layer})"
             )
@@ -109,7 +110,7 @@ class Triggers:
 
     def _check(self, neuron: int) -> None:
         if not 0 <= neuron < len(self.coefficient):
-            raise IndexError(
+            raise OutOfRange(
                 f"memory {neuron} does not exist: layer {self.layer} has memories 0 to {len(self.coefficient) - 1}"
             )
 
@@ -174,7 +175,7 @@ def triggers_by_layer(
     ```
     """
     if top < 1 or not layers:
-        raise ValueError(f"top={top} in layers {[*layers]}: keep at least one example for each memory of a layer")
+        raise InvalidArgument(f"top={top} in layers {[*layers]}: keep at least one example for each memory of a layer")
     none = torch.zeros(0, 0, dtype=torch.long)
     kept = {layer: (torch.zeros(0, 0), none, none) for layer in layers}
     ids: list[Tensor] = []
@@ -193,7 +194,7 @@ def triggers_by_layer(
         ids += [row[mask].cpu() for row, mask in zip(tokens.ids, tokens.mask, strict=True)]
         n_tokens += int(scored.sum())
     if n_tokens == 0:
-        raise ValueError(f"no token of the {len(ids)} texts is followed by another: give texts of several words")
+        raise InvalidArgument(f"no token of the {len(ids)} texts is followed by another: give texts of several words")
     return tuple(Triggers(i, *kept[i], tuple(ids), n_tokens, model.fingerprint, sign) for i in layers)
 
 

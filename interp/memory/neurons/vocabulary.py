@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument, OutOfRange
 from hooks.layout import gate_up_rows, parts
 from hooks.pieces import piece
 from hooks.site import mlp_act, mlp_out
@@ -45,12 +46,14 @@ def value_logits(
     W, _ = output_of(model, mlp_act[layer], mlp_out[layer])
     chosen = torch.arange(len(W)) if neurons is None else neurons
     for neuron in chosen[(chosen < 0) | (chosen >= len(W))].tolist():
-        raise IndexError(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W) - 1}")
+        raise OutOfRange(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W) - 1}")
     v = sign * W[chosen.to(W.device)]
     if lens is None:
         return logit_effects(model, v)
     if lens.model.fingerprint != model.fingerprint:
-        raise ValueError(f"the lens reads {lens.model.name}, the memories are of {model.name}: give a lens of this one")
+        raise InvalidArgument(
+            f"the lens reads {lens.model.name}, the memories are of {model.name}: give a lens of this one"
+        )
     return lens.read(v, layer).float() - lens.read(torch.zeros_like(v[:1]), layer).float()
 
 
@@ -107,7 +110,9 @@ def key_rows(model: Model, layer: int) -> dict[str, Float[Tensor, "d_mlp d_model
         return {"gate": rows[gate], "up": rows[up]}
     named = {"gate": "mlp.gate", "up": "mlp.in"} if "mlp.gate" in part else {"key": "mlp.in"}
     if not set(named.values()) <= part.keys():
-        raise ValueError(f"layer {layer} of {model.name} has no input projection that is known: keys cannot be read")
+        raise InvalidArgument(
+            f"layer {layer} of {model.name} has no input projection that is known: keys cannot be read"
+        )
     return {name: _rows(part[path]) for name, path in named.items()}
 
 

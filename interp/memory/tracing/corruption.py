@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model, Site
+from hooks.errors import InvalidArgument
 from hooks.forward import accepts
 from hooks.site import embed
 from interp.memory.facts.fact import Subject
@@ -112,7 +113,7 @@ def replaced(model: Model, fact: Subject, others: Sequence[str], draws: int, ran
     ]
     fitting = [row for row, place in rows if torch.equal(place, columns) and row.shape == ids.shape]
     if not fitting:
-        raise ValueError(
+        raise InvalidArgument(
             f"none of the {len(others)} other subjects has {len(columns)} tokens as {fact.subject!r} has: "
             "name more of them, or break it with noise"
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Site, capture
+from hooks.errors import InvalidArgument
 from hooks.site import attn_out, embed, mlp_out, resid_post
 from interp.common.statistics import Estimate, bootstrap, share
 from interp.memory.facts.fact import Subject
@@ -70,7 +71,7 @@ class Trace:
             ValueError: a trace of residual states, where restoring the last one is trivially the clean run.
         """
         if self.kind == STATES:
-            raise ValueError(
+            raise InvalidArgument(
                 "restoring the last residual state of the last token restores everything, whatever the model knows, so "
                 "a trace of states names no place to edit: give one of trace_mlp or trace_attention"
             )
@@ -236,11 +237,11 @@ def traced(
     Where a prompt ends in its subject, its last token is the subject's, or the prompt's if the former is not traced.
     """
     if not facts:
-        raise ValueError("no facts were given to trace: give at least one the model knows")
+        raise InvalidArgument("no facts were given to trace: give at least one the model knows")
     if not 1 <= window <= model.n_layers:
-        raise ValueError(f"a window of {window} layers does not fit {model.name}, which has {model.n_layers}")
+        raise InvalidArgument(f"a window of {window} layers does not fit {model.name}, which has {model.n_layers}")
     if draws < 1 or not 0 <= noise < torch.inf:
-        raise ValueError(f"draws={draws} of noise={noise} σ: give at least one draw, and a noise of 0 or more")
+        raise InvalidArgument(f"draws={draws} of noise={noise} σ: give at least one draw, and a noise of 0 or more")
     windows = tuple(tuple(range(i, i + window)) for i in range(model.n_layers - window + 1))
     sites = [[KINDS[kind](layer) for layer in layers] for layers in windows]
     std = 0.0 if others else noise * _embedding_std(model, facts)

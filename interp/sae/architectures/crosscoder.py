@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hooks import Direction
+from hooks.errors import InvalidArgument, OutOfRange
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Step, weight
 from interp.sae.data.normalisation import Normalisation
@@ -34,7 +35,7 @@ class Crosscoder(SAE):
     def __init__(self, d_in: int, d_sae: int, n_layers: int, *, coefficient: float | int = 1.0, seed: int = 0) -> None:
         super().__init__(d_in, d_sae)
         if n_layers < 1:
-            raise ValueError(f"n_layers is {n_layers}; a crosscoder reads at least 1 layer.")
+            raise InvalidArgument(f"n_layers is {n_layers}; a crosscoder reads at least 1 layer.")
         self.n_layers, self.coefficient = n_layers, weight("coefficient", coefficient)
         rows = 0.1 * random_rows(d_sae, d_in, seed)
         self.W_dec = nn.Parameter(rows[:, None].repeat(1, n_layers, 1))
@@ -78,7 +79,7 @@ class Crosscoder(SAE):
             ValueError: as for every autoencoder.
         """
         if not 0 <= layer < self.n_layers:
-            raise IndexError(f"Layer {layer} does not exist; this crosscoder has layers 0 to {self.n_layers - 1}.")
+            raise OutOfRange(f"Layer {layer} does not exist; this crosscoder has layers 0 to {self.n_layers - 1}.")
         largest = self._largest(latent)
         vector = self.W_dec[latent, layer].detach().clone()
         scale = largest * float(vector.norm())

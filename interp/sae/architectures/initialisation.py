@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import SAE
 from interp.sae.numerics.median import geometric_median
 
@@ -34,7 +35,7 @@ def tie(sae: SAE) -> None:
     """
     transposed = sae.W_dec.movedim(0, -1)
     if transposed.shape != sae.W_enc.shape:
-        raise ValueError(
+        raise InvalidArgument(
             f"The encoder is {tuple(sae.W_enc.shape)} and the decoder's transpose {tuple(transposed.shape)}: "
             "only where it reads and writes the same width can the one be set to the other."
         )
@@ -70,7 +71,7 @@ def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: int = 0) -> None:
     about = (sae.parts(sae.checked_rows(rows))[1] - sae.b_dec).flatten(1)
     about = about[about.norm(dim=1) > 0]
     if len(about) < sae.d_sae:
-        raise ValueError(
+        raise InvalidArgument(
             f"{len(about)} activations that differ from b_dec were given for {sae.d_sae} latents: each needs its own."
         )
     chosen = about[torch.randperm(len(about), generator=torch.Generator().manual_seed(seed))[: sae.d_sae]]

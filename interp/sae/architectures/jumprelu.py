@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 from interp.sae.architectures.chunked_gradients import Piece, Sums, dense_pieces, pieces, squares, where_on
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Step, weight
@@ -56,14 +56,14 @@ class JumpReLU(SAE):
     ) -> None:
         super().__init__(d_in, d_sae)
         if penalty not in PENALTIES:
-            raise ValueError(f"no penalty is called '{penalty}'; did you mean {nearest(penalty, PENALTIES)}?")
+            raise InvalidArgument(f"no penalty is called '{penalty}'; did you mean {nearest(penalty, PENALTIES)}?")
         if (penalty == "quadratic") != (target_l0 is not None) or not 0 < (target_l0 or 1) <= d_sae:
-            raise ValueError(
+            raise InvalidArgument(
                 f"penalty is '{penalty}' and target_l0 {target_l0}: the quadratic penalty, and it alone, needs a "
                 f"target_l0 between 0 and d_sae = {d_sae}."
             )
         if not (bandwidth > 0 and initial_threshold >= 0):
-            raise ValueError(
+            raise InvalidArgument(
                 f"bandwidth is {bandwidth} and initial_threshold {initial_threshold}; the one must be above 0 and "
                 "the other not below."
             )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.batch_selection import BatchSelecting
 
 
@@ -38,7 +39,9 @@ class MatryoshkaBatchTopK(BatchSelecting):
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         rising = (*widths,) if widths and widths[-1] == d_sae else (*widths, d_sae)
         if any(a >= b for a, b in zip((0, *rising), rising, strict=False)):
-            raise ValueError(f"widths are {tuple(widths)}; they must rise from at least 1 to at most d_sae = {d_sae}.")
+            raise InvalidArgument(
+                f"widths are {tuple(widths)}; they must rise from at least 1 to at most d_sae = {d_sae}."
+            )
         self.widths = rising
 
     def settings(self) -> dict[str, Any]:

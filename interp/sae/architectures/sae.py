@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hooks import Direction, Site
+from hooks.errors import InvalidArgument, OutOfRange
 from interp.sae.data.normalisation import Normalisation
 from interp.sae.numerics.sparse import times_rows
 
@@ -60,7 +61,7 @@ class SAE(nn.Module, ABC):
         super().__init__()
         for name, width in (("d_in", d_in), ("d_sae", d_sae)):
             if width < 1:
-                raise ValueError(f"{name} is {width}; a sparse autoencoder needs at least 1.")
+                raise InvalidArgument(f"{name} is {width}; a sparse autoencoder needs at least 1.")
         self.d_in, self.d_sae = d_in, d_sae
         self.sites: tuple[Site, ...] = ()
         self.model_name: str | None = None
@@ -179,24 +180,26 @@ class SAE(nn.Module, ABC):
     def _largest(self, latent: int) -> float:
         """A latent's training maximum, having checked that it has one and that directions are in units of x."""
         if not 0 <= latent < self.d_sae:
-            raise IndexError(f"Latent {latent} does not exist; this autoencoder has latents 0 to {self.d_sae - 1}.")
+            raise OutOfRange(f"Latent {latent} does not exist; this autoencoder has latents 0 to {self.d_sae - 1}.")
         if self.site is None:
-            raise ValueError("This autoencoder has no site yet: train it on activations_of(model, data, site) first.")
+            raise InvalidArgument(
+                "This autoencoder has no site yet: train it on activations_of(model, data, site) first."
+            )
         if not bool(self.max_activation.any()):
-            raise ValueError(
+            raise InvalidArgument(
                 "This autoencoder does not know its largest activations, the scale of its directions: measure them by "
                 "sae.max_activation.copy_(evaluate(sae, source).max_activation)."
             )
         self.raw()
         largest = float(self.max_activation[latent])
         if largest <= 0:
-            raise ValueError(f"Latent {latent} never fired on the training data, so its direction has no scale.")
+            raise InvalidArgument(f"Latent {latent} never fired on the training data, so its direction has no scale.")
         return largest
 
     def raw(self) -> "SAE":
         """Itself, where its weights read activations as they are; `ValueError` where they read normalised ones."""
         if self.normalisation is not None:
-            raise ValueError(
+            raise InvalidArgument(
                 f"The weights of this autoencoder{self._at()} read normalised activations: use folded(sae), "
                 "which is the same function of activations as they are."
             )
@@ -207,7 +210,7 @@ class SAE(nn.Module, ABC):
         y = self.parts(self.checked_rows(rows))[1].flatten(1)
         variance = (y - y.mean(0)).pow(2).sum(1).mean()
         if variance <= 0:
-            raise ValueError(f"All {len(y)} activations are the same vector: there is nothing to reconstruct.")
+            raise InvalidArgument(f"All {len(y)} activations are the same vector: there is nothing to reconstruct.")
         return variance
 
     def checked_rows(self, rows: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
@@ -221,10 +224,10 @@ class SAE(nn.Module, ABC):
     def _checked(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         if tuple(x.shape[-len(shape) :]) != shape:
             wanted, given = (" x ".join(map(str, s)) for s in (shape, x.shape[-len(shape) :]))
-            raise ValueError(f"This autoencoder reads {wanted} dimensions{self._at()}; it was given {given}.")
+            raise InvalidArgument(f"This autoencoder reads {wanted} dimensions{self._at()}; it was given {given}.")
         if not bool(x.isfinite().all()):
             row = int((~x.isfinite()).reshape(-1, *shape).flatten(1).any(1).nonzero()[0])
-            raise ValueError(f"Activations{self._at()} hold NaN or infinity, first in row {row}.")
+            raise InvalidArgument(f"Activations{self._at()} hold NaN or infinity, first in row {row}.")
         return x.to(self.W_dec.dtype)
 
     def _at(self) -> str:
@@ -239,5 +242,5 @@ def weight(name: str, value: float | int) -> float | int:
         5.0
     """
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value}; the weight of a term of the loss must be finite and at least 0.")
+        raise InvalidArgument(f"{name} is {value}; the weight of a term of the loss must be finite and at least 0.")
     return value

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from hooks.errors import InvalidArgument, InvalidType, WrongState
 from interp.sae.architectures.ksparse import backward
 from interp.sae.architectures.sae import CHUNK, SAE, Step
 from interp.sae.architectures.topk import TopK
@@ -53,10 +54,10 @@ class ShardedTopK(SAE):
     ) -> None:
         super().__init__(d_in, d_sae)
         if not dist.is_initialized():
-            raise RuntimeError("Latents are shared among processes, and none have joined: call init_process_group.")
+            raise WrongState("Latents are shared among processes, and none have joined: call init_process_group.")
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         if d_sae % self.world or k > d_sae // self.world:
-            raise ValueError(
+            raise InvalidArgument(
                 f"d_sae is {d_sae} and k {k}; d_sae must be a multiple of the {self.world} processes, and each share "
                 "hold at least k latents."
             )
@@ -162,7 +163,7 @@ class ShardedTopK(SAE):
 
     def absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
         """Is refused: what is written and used is `whole()`."""
-        raise TypeError(f"This process holds {len(self.W_dec)} of {self.d_sae} latents: take sae.whole().")
+        raise InvalidType(f"This process holds {len(self.W_dec)} of {self.d_sae} latents: take sae.whole().")
 
     def _pre(self, centred: Tensor) -> Tensor:
         return linear(centred, self.W_enc.T, self.b_enc)

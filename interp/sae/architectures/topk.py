@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.ksparse import KSparse
 from interp.sae.numerics.sparse import Code
 
@@ -41,7 +42,9 @@ class TopK(KSparse):
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         if k != int(k):
-            raise ValueError(f"k is {k}; TopK keeps a whole number of each row: take BatchTopK for {k} on average.")
+            raise InvalidArgument(
+                f"k is {k}; TopK keeps a whole number of each row: take BatchTopK for {k} on average."
+            )
         self.k: int = int(k)
 
     @classmethod

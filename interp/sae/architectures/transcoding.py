@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, weight
 from interp.sae.data.normalisation import Normalisation
@@ -23,7 +24,7 @@ class Transcoding(SAE, ABC):
         super().__init__(d_in, d_sae)
         self.d_out, self.coefficient = d_in if d_out is None else d_out, weight("coefficient", coefficient)
         if self.d_out < 1:
-            raise ValueError(f"d_out is {d_out}; a transcoder writes at least 1 dimension.")
+            raise InvalidArgument(f"d_out is {d_out}; a transcoder writes at least 1 dimension.")
         self.W_dec = nn.Parameter(0.1 * random_rows(d_sae, self.d_out, seed))
         self.W_enc = nn.Parameter(random_rows(d_sae, d_in, seed + 1).T.contiguous())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
@@ -64,7 +65,9 @@ class Transcoding(SAE, ABC):
         a = self.d_in
         m, M, back = normalisation.doubles(self.W_dec.device)
         if bool(M[:a, a:].any()) or bool(M[a:, :a].any()):
-            raise ValueError("This normalisation mixes what is read with what is written: make one by side_by_side.")
+            raise InvalidArgument(
+                "This normalisation mixes what is read with what is written: make one by side_by_side."
+            )
         with torch.no_grad():
             W_enc = M[:a, :a] @ self.W_enc.double()
             self.W_enc.copy_(W_enc)

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from hooks.store.processes import Process
 from interp.sae.data.source import Source
 from interp.sae.numerics.top_k import kth
@@ -60,7 +61,7 @@ def share(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
     """
     here = shared()
     if len(rows) % here.world:
-        raise ValueError(
+        raise InvalidArgument(
             f"A batch of {len(rows)} rows cannot be shared equally by {here.world} processes: choose a batch_size that "
             f"is a multiple of {here.world}, and a source of at least as many rows."
         )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.common.digests import digest_of_tensors
 
 SAMPLE = 65_536  # rows that a normalisation is measured on, at most
@@ -62,7 +63,7 @@ def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisat
     x = _sample(source)
     norm = x.norm(dim=-1).mean(0)
     if not bool((norm > 0).all()):
-        raise ValueError("All activations are 0: no scale gives them a norm of sqrt(d).")
+        raise InvalidArgument("All activations are 0: no scale gives them a norm of sqrt(d).")
     return _scaled(torch.zeros_like(x[0]), x.shape[-1] ** 0.5 / norm)
 
 
@@ -80,7 +81,7 @@ def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisati
     m = x.mean(0)
     variance = (x - m).pow(2).sum(-1).mean(0)
     if not bool((variance > 0).all()):
-        raise ValueError(f"All {len(x)} activations are the same vector: they have no scale.")
+        raise InvalidArgument(f"All {len(x)} activations are the same vector: they have no scale.")
     return _scaled(m, (x.shape[-1] / variance).sqrt())
 
 
@@ -107,7 +108,7 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
     vectors = vectors * largest.sign()
     mean = variances.mean(-1, keepdim=True)
     if not bool((mean > 0).all()):
-        raise ValueError(f"All {len(x)} activations are the same vector: they cannot be whitened.")
+        raise InvalidArgument(f"All {len(x)} activations are the same vector: they cannot be whitened.")
     deviation = (variances.clamp(min=0) + epsilon * mean).sqrt()
     return Normalisation(m, vectors / deviation[..., None, :], deviation[..., None] * vectors.mT)
 
@@ -135,7 +136,9 @@ def _scaled(mean: Tensor, scale: Tensor) -> Normalisation:
 def _sample(source: Iterable[Tensor]) -> Tensor:
     """Rows from the beginning of a source, in float64."""
     if isinstance(source, Tensor):
-        raise ValueError(f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches.")
+        raise InvalidArgument(
+            f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches."
+        )
     parts, count = [], 0
     for part in islice(source, SAMPLE):
         parts.append(part)
@@ -143,5 +146,5 @@ def _sample(source: Iterable[Tensor]) -> Tensor:
         if count >= SAMPLE:
             break
     if not count:
-        raise ValueError("There are no activations to measure a normalisation on: the source gave no rows.")
+        raise InvalidArgument("There are no activations to measure a normalisation on: the source gave no rows.")
     return torch.cat(parts)[:SAMPLE].double()

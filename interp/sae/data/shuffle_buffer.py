@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.sae.data.source import Source
 
 
@@ -79,7 +80,7 @@ class Mixer:
         if not self.fills:
             self.held, more = self._filled([])
             if not len(self.held):
-                raise ValueError(f"The source gives no activations: {self.source.dataset}.")
+                raise InvalidArgument(f"The source gives no activations: {self.source.dataset}.")
             self._fits, self.fills = not more, 1
             self.batch_size = min(self.batch_size, len(self.held))
         elif not self._fits:
@@ -115,7 +116,7 @@ class Mixer:
             self._chunks, self._taken = self.source.begin(0), 0
             chunk = next(self._chunks, None)
             if chunk is None:
-                raise ValueError(
+                raise InvalidArgument(
                     f"The source gives nothing when read again: {self.source.dataset}. "
                     "Make it from something that can be iterated more than once, such as a list."
                 )

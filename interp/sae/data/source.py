@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hooks import Activations, Model, Site, stream
 from hooks.capture import Data
+from hooks.errors import InvalidArgument
 from interp.common.digests import digest_of_data, digest_of_tensors
 from interp.sae.data.normalisation import Normalisation
 
@@ -133,7 +134,7 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
         ```
     """
     if not places:
-        raise ValueError("across was given no places: give at least one (model, site).")
+        raise InvalidArgument("across was given no places: give at least one (model, site).")
     models = list({id(model): model for model, _ in places}.values())
     sites = {id(model): [site for other, site in places if other is model] for model in models}
 
@@ -141,12 +142,14 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
         passes = [_rows(model, data, sites[id(model)], batch_size, start, step) for model in models]
         for parts in zip(*passes, strict=True):
             if any(not torch.equal(ids, parts[0][0]) for ids, _ in parts):
-                raise ValueError("The models of a crosscoder need the same tokens, and theirs differ: give token ids.")
+                raise InvalidArgument(
+                    "The models of a crosscoder need the same tokens, and theirs differ: give token ids."
+                )
             found = {id(model): iter(rows) for model, (_, rows) in zip(models, parts, strict=True)}
             rows = [next(found[id(model)]) for model, _ in places]
             if len({part.shape for part in rows}) > 1:
                 widths = ", ".join(f"{m.name} {s}: {p.shape[1]}" for (m, s), p in zip(places, rows, strict=True))
-                raise ValueError(f"Places of a crosscoder need one width; these have {widths}.")
+                raise InvalidArgument(f"Places of a crosscoder need one width; these have {widths}.")
             yield torch.stack(rows, dim=1)
 
     single = len(models) == 1
@@ -185,7 +188,7 @@ def _rows(
         rows = {site: acts.flat(site).flatten(1) for site in wanted}
         for site, part in rows.items():
             if not bool(part.isfinite().all()):
-                raise ValueError(_where(model, acts, site, number))
+                raise InvalidArgument(_where(model, acts, site, number))
         yield acts.tokens.ids[acts.tokens.content], [rows[site] for site in sites]
 
 
@@ -232,10 +235,10 @@ def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str =
     """
     at = f" at {site}" if site else ""
     if not len(x):
-        raise ValueError(f"There are no activations{at}: x has 0 rows.")
+        raise InvalidArgument(f"There are no activations{at}: x has 0 rows.")
     if not bool(x.isfinite().all()):
         row = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"Activations{at} hold NaN or infinity, first in row {row}.")
+        raise InvalidArgument(f"Activations{at} hold NaN or infinity, first in row {row}.")
     sites = () if site is None else (site,)
     return Source(lambda: iter(x.split(8192)), dataset, sites, digest=lambda: digest_of_tensors(x))
 

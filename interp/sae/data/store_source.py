@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Site
+from hooks.errors import InvalidArgument
 from hooks.store import ActivationStore, Shuffled, StoredRows
 from interp.sae.data.source import Source
 
@@ -91,7 +92,7 @@ def _checked(store: ActivationStore, rows: StoredRows, sites: tuple[Site, ...], 
             place = int(bad.nonzero()[0])
             row = int(rows.number[place])
             document = int(torch.searchsorted(store.documents, row, right=True)) - 1
-            raise ValueError(
+            raise InvalidArgument(
                 f"NaN or infinity at {site} in batch {batch}, row {row} of the store at {store.url} (document "
                 f"{document}, token {row - int(store.documents[document])} of it, id {int(rows.ids[place])}): harvest "
                 "again in float32 or bfloat16, or leave the document out."

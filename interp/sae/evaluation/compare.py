@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import SAE
 from interp.sae.data.source import Source
 from interp.sae.evaluation.evaluate import Quality, evaluate
@@ -35,9 +36,9 @@ class Interval:
 
         n = len(values)
         if not n:
-            raise ValueError("An interval needs at least one value.")
+            raise InvalidArgument("An interval needs at least one value.")
         if not all(map(math.isfinite, values)):
-            raise ValueError(f"The values {[*values]} are not all finite: they have no mean.")
+            raise InvalidArgument(f"The values {[*values]} are not all finite: they have no mean.")
         mean = sum(values) / n
         if n == 1:
             return Interval(mean, math.nan, tuple(values))
@@ -96,13 +97,15 @@ def compare(
     """
     if len(saes) < 2 or not all(saes.values()):
         counts = ", ".join(f"{name}: {len(each)}" for name, each in saes.items())
-        raise ValueError(f"compare needs at least two names with an autoencoder each; it was given {counts or 'none'}.")
+        raise InvalidArgument(
+            f"compare needs at least two names with an autoencoder each; it was given {counts or 'none'}."
+        )
     batches = source if isinstance(source, Source) else list(source)
     done = Comparison({name: tuple(evaluate(sae, batches) for sae in each) for name, each in saes.items()})
     means = {name: done.l0(name).mean for name in saes}
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     if means[high] > (1 + l0_tolerance) * means[low]:
-        raise ValueError(
+        raise InvalidArgument(
             f"L0 is {means[low]:.1f} for {low} and {means[high]:.1f} for {high}: at unequal sparsity the denser one "
             "reconstructs better whatever it is. Train them to the same L0, or pass l0_tolerance=math.inf."
         )

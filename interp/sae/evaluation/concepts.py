@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Site, stream
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import CHUNK, SAE
 from interp.sae.evaluation.splice import existing
 from probes import Logistic, best_threshold, detection
@@ -72,7 +73,7 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
         ```
     """
     if missing := {"input_ids", column} - set(dataset.column_names):
-        raise ValueError(f"The data set has columns {sorted(dataset.column_names)}, and lacks {sorted(missing)}.")
+        raise InvalidArgument(f"The data set has columns {sorted(dataset.column_names)}, and lacks {sorted(missing)}.")
     rows, concepts, text = [], [], []
     every = dataset[column]
     for acts in stream(model, dataset, [site], batch_size=batch_size):
@@ -81,7 +82,9 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
             number = len(text)
             labels = every[number]
             if len(labels) != int(mask.sum()):
-                raise ValueError(f"Text {number} has {len(labels)} labels and {int(mask.sum())} tokens: give one each.")
+                raise InvalidArgument(
+                    f"Text {number} has {len(labels)} labels and {int(mask.sum())} tokens: give one each."
+                )
             kept = content[mask].tolist()
             concepts += [label for label, keep in zip(labels, kept, strict=True) if keep]
             text.append(torch.full((sum(kept),), number))
@@ -123,7 +126,7 @@ def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: int = 10, seed: in
     counts = {c: data.where(c) for c in sorted(set(data.concepts) - {""})}
     kept = {c: y for c, y in counts.items() if min(int(y[chosen].sum()), int(y[~chosen].sum())) >= min_tokens}
     if not kept:
-        raise ValueError(f"None of {len(counts)} concepts has {min_tokens} tokens in both halves of the texts.")
+        raise InvalidArgument(f"None of {len(counts)} concepts has {min_tokens} tokens in both halves of the texts.")
     y = torch.stack([*kept.values()])
     top = f[chosen].amax(0)
     scores = torch.stack([_f1(y[:, chosen], f[chosen] > level * top) for level in LEVELS])
@@ -169,7 +172,9 @@ def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: int = 5, seed: int = 
     y, chosen = data.where(concept), data.searched(seed)
     for half in (y[chosen], y[~chosen]):
         if not bool(half.any()) or bool(half.all()):
-            raise ValueError(f"Both halves of the texts need tokens that express '{concept}', and others that do not.")
+            raise InvalidArgument(
+                f"Both halves of the texts need tokens that express '{concept}', and others that do not."
+            )
     f = _latents(sae, data.x)
     difference = f[chosen & y].mean(0) - f[chosen & ~y].mean(0)
     latents = difference.topk(min(k, f.shape[1])).indices
@@ -216,14 +221,18 @@ def absorption(
         ```
     """
     if y.dtype != torch.bool or y.shape != x.shape[:1]:
-        raise ValueError(f"y is {y.dtype} of shape {tuple(y.shape)}: give True or False for each of {len(x)} rows.")
+        raise InvalidArgument(
+            f"y is {y.dtype} of shape {tuple(y.shape)}: give True or False for each of {len(x)} rows."
+        )
     if not bool(y.any()):
-        raise ValueError("No row expresses the concept: absorption is a share of those that do.")
+        raise InvalidArgument("No row expresses the concept: absorption is a share of those that do.")
     if not latents:
-        raise ValueError("latents is empty: name the latents of the concept, of which some are missed where it is on.")
+        raise InvalidArgument(
+            "latents is empty: name the latents of the concept, of which some are missed where it is on."
+        )
     length = float(direction.norm())
     if not 0 < length < math.inf:
-        raise ValueError(f"The concept's direction has length {length}: it points nowhere.")
+        raise InvalidArgument(f"The concept's direction has length {length}: it points nowhere.")
     u = (direction / length).to(sae.W_dec.dtype)
     u, W_dec, b_dec, on = (t.cpu() for t in (u, sae.W_dec, sae.b_dec, x[y].to(sae.W_dec.dtype)))
     f = _latents(sae, on)

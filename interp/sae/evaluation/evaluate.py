@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import CHUNK, SAE
 from interp.sae.data.source import Source
 from interp.sae.numerics.sparse import largest_per_latent
@@ -70,7 +71,7 @@ def evaluate(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Quality:
     for rows in batches_for(sae, source):
         sums.add(rows)
     if not sums.n:
-        raise ValueError("There are no activations to evaluate on: the source gave no rows.")
+        raise InvalidArgument("There are no activations to evaluate on: the source gave no rows.")
     return sums.quality()
 
 
@@ -107,17 +108,19 @@ def reconstruction(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Reconst
         y, y_hat = y.flatten(1).double(), sae(x).flatten(1).double()
         lengths, found = y.norm(dim=1), y_hat.norm(dim=1)
         if not bool((lengths > 0).all()):
-            raise ValueError(f"Activation {n + int((lengths == 0).nonzero()[0])} has length 0: it has no cosine.")
+            raise InvalidArgument(f"Activation {n + int((lengths == 0).nonzero()[0])} has length 0: it has no cosine.")
         along = (y * y_hat).sum(1)
         cosines = along / (lengths * found.clamp(min=1e-300))
         sums += torch.stack([cosines.sum(), lengths.sum(), found.sum(), found.pow(2).sum(), along.sum()]).cpu()
         n += len(y)
     if not n:
-        raise ValueError("There are no activations to evaluate on: the source gave no rows.")
+        raise InvalidArgument("There are no activations to evaluate on: the source gave no rows.")
     cosine, length, own, squares, along = sums.tolist()
     _finite(squares, n)
     if along == 0:
-        raise ValueError(f"The reconstructions of {n} activations do not point along them at all: they have no bias.")
+        raise InvalidArgument(
+            f"The reconstructions of {n} activations do not point along them at all: they have no bias."
+        )
     return Reconstruction(cosine / n, own / length, squares / along, n)
 
 
@@ -131,10 +134,12 @@ def batches_for(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Iterator[F
         ```
     """
     if isinstance(source, Tensor):
-        raise ValueError(f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches.")
+        raise InvalidArgument(
+            f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches."
+        )
     if isinstance(source, Source) and (source.normalisation is None) != (sae.normalisation is None):
         ours, theirs = ("as they are" if n is None else "normalised" for n in (sae.normalisation, source.normalisation))
-        raise ValueError(
+        raise InvalidArgument(
             f"This autoencoder reads activations {ours} and the source gives them {theirs}: "
             "use folded(sae) on the source as it is, or the source that sae was trained on."
         )
@@ -171,7 +176,7 @@ class _Sums:
         _finite(float(self.error), self.n)
         variance = float(self.y_squared / self.n - (self.y / self.n).pow(2).sum())
         if variance <= 0:
-            raise ValueError(f"All {self.n} activations are the same vector: explained variance has no meaning.")
+            raise InvalidArgument(f"All {self.n} activations are the same vector: explained variance has no meaning.")
         return Quality(
             explained_variance=1 - float(self.error) / self.n / variance,
             l0=float(self.firings.sum()) / self.n,
@@ -184,7 +189,7 @@ class _Sums:
 
 def _finite(squares: float, n: int) -> None:
     if not math.isfinite(squares):
-        raise ValueError(
+        raise InvalidArgument(
             f"Reconstructions of {n} activations hold NaN or infinity, so the weights do, or are too large: train "
             "again with a lower lr."
         )

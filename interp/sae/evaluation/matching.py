@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.direction import wide
+from hooks.errors import InvalidArgument
 
 FLOOR_DRAWS = 5
 
@@ -44,7 +45,7 @@ def match_truth(rows: Float[Tensor, "latent d_model"], truth: Float[Tensor, "n d
         1.0
     """
     if rows.shape[1] != truth.shape[1]:
-        raise ValueError(f"Decoder rows are {rows.shape[1]} wide and true directions {truth.shape[1]}.")
+        raise InvalidArgument(f"Decoder rows are {rows.shape[1]} wide and true directions {truth.shape[1]}.")
     generator = torch.Generator().manual_seed(seed)
     floors = []
     for _ in range(FLOOR_DRAWS):
@@ -65,7 +66,7 @@ def stability(dictionaries: Sequence[Float[Tensor, "latent d_model"]]) -> Float[
         [1.0]
     """
     if len(dictionaries) < 2:
-        raise ValueError(f"Stability compares dictionaries of several seeds; {len(dictionaries)} were given.")
+        raise InvalidArgument(f"Stability compares dictionaries of several seeds; {len(dictionaries)} were given.")
     pairs = combinations(dictionaries, 2)
     return torch.stack([_matched(a, b)[1].abs().mean() for a, b in pairs])
 
@@ -81,7 +82,7 @@ def nearest_rows(rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent
         [1.0, 1.0, 0.0]
     """
     if len(rows) < 2:
-        raise ValueError(f"{len(rows)} rows were given: the nearest other one needs at least two.")
+        raise InvalidArgument(f"{len(rows)} rows were given: the nearest other one needs at least two.")
     unit = _unit(rows)
     found = [(part @ unit.T) for part in unit.split(1024)]
     cosines = torch.cat([c.diagonal_scatter(c.new_full((len(c),), -1.0), i * 1024) for i, c in enumerate(found)])
@@ -104,5 +105,5 @@ def _unit(rows: Tensor) -> Tensor:
     norms = rows.norm(dim=1, keepdim=True)
     if len(bad := (~((norms > 0) & norms.isfinite())).nonzero()):
         row = int(bad[0, 0])
-        raise ValueError(f"Row {row} has length {norms[row].item():g}: it has no direction.")
+        raise InvalidArgument(f"Row {row} has length {norms[row].item():g}: it has no direction.")
     return (rows / norms).cpu()

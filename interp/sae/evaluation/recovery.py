@@ -10,6 +10,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from hooks import Intervention, Model, Site, Tokens, intervene, stream
 from hooks.capture import Data
+from hooks.errors import InvalidArgument
 from hooks.interventions import mean, zero
 from interp.sae.architectures.sae import SAE
 from interp.sae.evaluation.splice import check_fits, splice
@@ -90,7 +91,7 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
     """
     site = check_fits(sae, model)
     if not model.hf.can_generate():
-        raise ValueError(
+        raise InvalidArgument(
             f"{type(model.hf).__name__} does not predict the next token, so its cross-entropy there says nothing: "
             "take a causal language model"
         )
@@ -99,7 +100,7 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
         rows = acts.flat(site)
         sums, n = sums + rows.double().sum(0), n + len(rows)
     if not n:
-        raise ValueError("There are no tokens to measure on: the texts hold special tokens only.")
+        raise InvalidArgument("There are no tokens to measure on: the texts hold special tokens only.")
     average = torch.as_tensor(sums / n)
     changes = {"sae": splice(sae), "zero": zero(), "mean": mean(average.to(model.dtype))}
     totals = torch.zeros(7, dtype=torch.float64)
@@ -108,7 +109,7 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
         part, counted = _batch(model, acts.tokens, site, changes)
         totals, count = totals + part, count + counted
     if not count:
-        raise ValueError("There is nothing to predict: no text has two tokens beside special ones.")
+        raise InvalidArgument("There is nothing to predict: no text has two tokens beside special ones.")
     ce_clean, ce_sae, ce_zero, ce_mean, kl_sae, kl_zero, kl_mean = (totals / count).tolist()
     return Recovery(ce_clean, ce_sae, ce_zero, ce_mean, kl_sae, kl_zero, kl_mean, count)
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Intervention, Model, Position, Site
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, OutOfRange, nearest
 from hooks.interventions import apply
 from hooks.position import everywhere
 from interp.sae.architectures.crosscoder import Crosscoder
@@ -72,7 +72,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
             f = sae.encode(rows)
             changed = change(f.clone())
             if changed.shape != f.shape:
-                raise ValueError(
+                raise InvalidArgument(
                     f"The change made latents of shape {tuple(changed.shape)} from {tuple(f.shape)}: return as many, "
                     "those that it leaves alone included."
                 )
@@ -124,10 +124,10 @@ def check_fits(sae: SAE, model: Model) -> Site:
         ```
     """
     if not sae.sites:
-        raise ValueError("This autoencoder does not know its site: set sae.site, for example to resid_post[4].")
+        raise InvalidArgument("This autoencoder does not know its site: set sae.site, for example to resid_post[4].")
     for site in sae.sites:
         if site not in model.sites:
-            raise ValueError(
+            raise InvalidArgument(
                 f"This autoencoder reads {site}, which {model.name} lacks; its nearest are "
                 f"{nearest(str(site), map(str, model.sites))}."
             )
@@ -135,7 +135,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
         writes = i == 1 and isinstance(sae, Transcoding)
         width, ours = prod(model.tap(site).shape), sae.d_out if writes else sae.d_in
         if width != ours:
-            raise ValueError(
+            raise InvalidArgument(
                 f"This autoencoder {'writes' if writes else 'reads'} {ours} dimensions at {site}; {model.name} has "
                 f"{width} there: load the model it was trained on."
             )
@@ -150,7 +150,7 @@ def existing(latents: Sequence[int], d_sae: int) -> list[int]:
         [0, 3]
     """
     if odd := [i for i in latents if not 0 <= i < d_sae]:
-        raise IndexError(f"Latents {odd} do not exist; this autoencoder has latents 0 to {d_sae - 1}.")
+        raise OutOfRange(f"Latents {odd} do not exist; this autoencoder has latents 0 to {d_sae - 1}.")
     return [*latents]
 
 
@@ -161,7 +161,7 @@ def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]
 
 def _same_place(sae: SAE) -> None:
     if isinstance(sae, Crosscoder | Transcoding):
-        raise ValueError(
+        raise InvalidArgument(
             f"A {sae.architecture} writes elsewhere than it reads, so it cannot be put in the place of one site: "
             "splice an autoencoder, or steer with sae.direction(latent)."
         )

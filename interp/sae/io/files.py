@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks import Site
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, MissingFile, nearest
 from hooks.tensor_file import save_tensors
 from interp.sae.architectures.registry import ARCHITECTURES
 from interp.sae.architectures.sae import SAE
@@ -99,9 +99,7 @@ def load(folder: str | Path) -> SAE:
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}."
-            )
+            raise MissingFile(f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}.")
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     return built(config, load_file(folder / WEIGHTS), str(folder))
 
@@ -126,15 +124,15 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
     metadata = config.get("metadata") or {}
     if architecture not in ARCHITECTURES:
         known = nearest(architecture, ARCHITECTURES)
-        raise ValueError(f"{where} holds a '{architecture}' autoencoder; those read here are {known}.")
+        raise InvalidArgument(f"{where} holds a '{architecture}' autoencoder; those read here are {known}.")
     if normalisation not in ("none", None):
-        raise ValueError(
+        raise InvalidArgument(
             f"{where} normalises its input by '{normalisation}'; fold that into the weights with SAELens "
             "and save again."
         )
     activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
     if (architecture == "standard" and activation != "relu") or config.get("finetuning_scaling_factor"):
-        raise ValueError(
+        raise InvalidArgument(
             f"{where} is of an older format, with activation '{activation}' or a scale per latent beside its weights; "
             "load and save it with SAELens first."
         )
@@ -146,7 +144,7 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
             {**config, **(metadata.get("training_architecture_details") or {})}
         )
     except KeyError as missing:
-        raise ValueError(
+        raise InvalidArgument(
             f"{where} does not say the {missing} of its '{architecture}' autoencoder, so it is of an older format; "
             "load and save it with SAELens first."
         ) from missing
@@ -154,7 +152,7 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
     missing, unexpected = sae.load_state_dict(weights, strict=False)
     needed = {"threshold", *dict(sae.named_parameters())}
     if lost := sorted(needed & {*missing}) + unexpected:
-        raise ValueError(f"{where} does not hold the weights of a '{architecture}' autoencoder: see {lost}.")
+        raise InvalidArgument(f"{where} does not hold the weights of a '{architecture}' autoencoder: see {lost}.")
     _remember(sae, metadata | {k: config[k] for k in ("hook_name", "model_name") if k in config})
     return sae
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks import Site
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, MissingFile, nearest
 from interp.sae.architectures.sae import SAE
 from interp.sae.io.files import built
 
@@ -38,7 +38,7 @@ def load_dictionary_learning(folder: str | Path) -> SAE:
     stored = torch.load(_there(folder, "ae.pt"), map_location="cpu", weights_only=True)
     name = config["dict_class"]
     if name not in _READERS:
-        raise ValueError(f"{folder} holds a '{name}'; those read here are {nearest(name, _READERS)}.")
+        raise InvalidArgument(f"{folder} holds a '{name}'; those read here are {nearest(name, _READERS)}.")
     entries, weights = _READERS[name](config, stored)
     sae = built({"normalize_activations": "none"} | entries, weights, str(folder))
     sae.model_name = config.get("lm_name")
@@ -68,7 +68,7 @@ def load_sparsify(folder: str | Path) -> SAE:
     activation = config.get("activation", "topk")
     if activation != "topk" or config.get("transcode") or config.get("skip_connection"):
         kind = "a transcoder" if config.get("transcode") else f"an autoencoder with activation '{activation}'"
-        raise ValueError(f"{folder} holds {kind}; of sparsify's, those read here are autoencoders with 'topk'.")
+        raise InvalidArgument(f"{folder} holds {kind}; of sparsify's, those read here are autoencoders with 'topk'.")
     weights = {
         "W_enc": stored["encoder.weight"].T,
         "b_enc": stored["encoder.bias"],
@@ -85,7 +85,7 @@ def load_sparsify(folder: str | Path) -> SAE:
 def _there(folder: str | Path, name: str) -> Path:
     path = Path(folder) / name
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {name}: it is not a folder that this library saved.")
+        raise MissingFile(f"{folder} has no {name}: it is not a folder that this library saved.")
     return path
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from hooks.store.processes import Process
 
 LATEST = "latest.json"
@@ -37,7 +38,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise ValueError(f"every is {self.every}; a checkpoint is written after at least 1 token.")
+            raise InvalidArgument(f"every is {self.every}; a checkpoint is written after at least 1 token.")
 
     def due(self, before: int, after: int) -> bool:
         """Whether one is to be written when the tokens seen have gone from `before` to `after`."""
@@ -93,7 +94,7 @@ class Keeper:
         kept = json.loads(latest.read_text(encoding="utf-8"))
         for name, ours in self.settings.items():
             if (theirs := kept["settings"].get(name)) != ours:
-                raise ValueError(
+                raise InvalidArgument(
                     f"The checkpoint in {self.folder} is of another run: its {name} is {theirs}, and here it is "
                     f"{ours}. Give what it was begun with, or another folder."
                 )

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import Step
 from interp.sae.evaluation.evaluate import Quality
 
@@ -99,7 +100,9 @@ class Course:
             return None
         loss, unexplained, l0 = (self.sums / self.every).tolist()
         if not math.isfinite(loss):
-            raise ValueError(f"The loss is {loss} after {self.tokens:,} tokens: training diverged; take a lower lr.")
+            raise InvalidArgument(
+                f"The loss is {loss} after {self.tokens:,} tokens: training diverged; take a lower lr."
+            )
         self.sums.zero_()
         self.curve.append(Point(self.tokens, loss, 1 - unexplained, l0, float(self.dead.double().mean())))
         return self.curve[-1]

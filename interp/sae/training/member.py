@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Site
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, UnknownName, nearest
 from interp.sae.architectures.sae import SAE
 from interp.sae.data.normalisation import Normalisation
 from interp.sae.data.source import Source
@@ -57,13 +57,13 @@ class Member:
         """
         self._columns(source)
         if source.normalisation is not None and (self.sites or self.normalisation is not None):
-            raise ValueError(
+            raise InvalidArgument(
                 "A source that is normalised as a whole cannot be taken apart or normalised again: give the source as "
                 "it is, and each member its own normalisation."
             )
         sae, normalisation = self.sae, self.normalisation or source.normalisation
         if bool(sae.max_activation.any()) and _digest(sae.normalisation) != _digest(normalisation):
-            raise ValueError(
+            raise InvalidArgument(
                 f"This autoencoder was trained on activations {_normalised(sae.normalisation)} and is to be trained "
                 f"further on them {_normalised(normalisation)}: give the source as it was, or train folded(sae) on "
                 "activations as they are."
@@ -95,7 +95,7 @@ class Member:
         if not self.sites:
             return []
         if not source.widths or len(source.widths) != len(source.sites):
-            raise ValueError(
+            raise InvalidArgument(
                 f"The source's rows do not lie side by side, so {self.sites[0]} cannot be taken out of them: "
                 "make it by activations_at or harvested_at, or give no site."
             )
@@ -103,7 +103,7 @@ class Member:
         found = {site: slice(starts[i], starts[i + 1]) for i, site in enumerate(source.sites)}
         for site in self.sites:
             if site not in found:
-                raise KeyError(
+                raise UnknownName(
                     f"The source does not hold {site}; the nearest it holds: {nearest(str(site), map(str, found))}."
                 )
         return [found[site] for site in self.sites]

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
+from hooks.errors import InvalidArgument
 from interp.sae.training.resample import Resampling
 from interp.sae.training.schedule import Schedule
 
@@ -29,9 +30,9 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "dead_after", "buffer"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+                raise InvalidArgument(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"clip is {self.clip}; it must be above 0, or None.")
+            raise InvalidArgument(f"clip is {self.clip}; it must be above 0, or None.")
 
     def steps(self, batch_size: int) -> int:
         """How many batches of this size hold the tokens."""

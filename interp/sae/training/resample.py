@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import CHUNK, SAE
 from interp.sae.training.adam import Adam
 
@@ -30,7 +31,7 @@ class Resampling:
 
     def __post_init__(self) -> None:
         if not self.at or not all(0 < share < 1 for share in self.at) or self.rows < 1:
-            raise ValueError(
+            raise InvalidArgument(
                 f"at is {self.at} and rows {self.rows}: give shares of the run between 0 and 1, and at least 1 row."
             )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from hooks.errors import InvalidArgument
 from hooks.store.processes import Process, processes
 from interp.sae.data.distributed import dealt
 from interp.sae.data.shuffle_buffer import Mixer
@@ -45,9 +46,9 @@ def run(
         ```
     """
     if not members:
-        raise ValueError("There is nothing to train: members is empty.")
+        raise InvalidArgument("There is nothing to train: members is empty.")
     if plan.resampling is not None and (sharded := [name for name, member in members.items() if member.sae.sharded]):
-        raise ValueError(
+        raise InvalidArgument(
             f"The latents of {sharded[0] or 'this autoencoder'} are shared among processes, and resampling needs all "
             "in one: leave resampling out, the auxiliary loss revives dead latents, or take TopK."
         )
@@ -174,7 +175,7 @@ class _Run:
         try:
             return self.learners[name].step(step, member.rows(batch, self.source), more)
         except ValueError as error:
-            raise ValueError(f"Batch {step}{f' of {name}' if name else ''}: {error}") from error
+            raise InvalidArgument(f"Batch {step}{f' of {name}' if name else ''}: {error}") from error
 
 
 @contextmanager

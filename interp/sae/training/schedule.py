@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, final
 
-from hooks.errors import nearest
+from hooks.errors import InvalidArgument, nearest
 
 SHAPES: Final = ("linear", "cosine")
 
@@ -34,14 +34,14 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("warm_up", "decay", "sparsity_warm_up"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a share of the run, from 0 to 1.")
+                raise InvalidArgument(f"{name} is {getattr(self, name)}; it is a share of the run, from 0 to 1.")
         if self.warm_up + self.decay > 1:
-            raise ValueError(
+            raise InvalidArgument(
                 f"warm_up is {self.warm_up} and decay {self.decay}: together they are longer than the run, of which "
                 "both are shares."
             )
         if self.shape not in SHAPES:
-            raise ValueError(f"no decay has the shape '{self.shape}'; did you mean {nearest(self.shape, SHAPES)}?")
+            raise InvalidArgument(f"no decay has the shape '{self.shape}'; did you mean {nearest(self.shape, SHAPES)}?")
 
     def rate(self, t: float | int) -> float:
         """The learning rate's share of its peak when a share t of the run is over; 1/50 of the way up at first."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, final
 
+from hooks.errors import MissingExtra
 from interp.sae.training.history import Point
 
 Mode = Literal["online", "offline", "disabled", "shared"]
@@ -102,7 +103,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ImportError(_lacking("TensorBoard", "tensorboard")) from error
+            raise MissingExtra(_lacking("TensorBoard", "tensorboard")) from error
         self._writer = SummaryWriter(str(self.folder), purge_step=tokens + 1 if tokens else None)
 
     def point(self, name: str, point: Point) -> None:
@@ -139,7 +140,7 @@ class WeightsAndBiases:
         try:
             import wandb
         except ImportError as error:
-            raise ImportError(_lacking("Weights & Biases", "wandb")) from error
+            raise MissingExtra(_lacking("Weights & Biases", "wandb")) from error
         again: dict[str, Any] = {"id": self.run, "resume": "allow"} if self.run is not None else {}
         quiet = wandb.Settings(silent=True)
         self._run = wandb.init(project=self.project, mode=self.mode, dir=str(self.folder), settings=quiet, **again)
