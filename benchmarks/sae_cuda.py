@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.sae_training import MAKE, K, our_step, planted  # noqa: E402
 from benchmarks.timing import in_turn, peak_mb, write  # noqa: E402
-from interp.sae import SAE, kernels  # noqa: E402
+from interp.sae import SAE  # noqa: E402
+from interp.sae.numerics import kernels
 
 KINDS, AGREE = ("topk", "batchtopk", "matryoshka"), 1e-4
 usable = kernels.usable

@@ -26,12 +26,12 @@ from interp.sae import (
     folded,
     load,
     mean_centred,
-    pieces,
     save,
     stored,
     train,
     whitened,
 )
+from interp.sae.architectures import chunked_gradients as pieces
 from interp.sae.architectures.initialisation import from_data, median_bias, tie
 from interp.sae.architectures.registry import ARCHITECTURES
 from interp.sae.data.normalisation import Normalisation, side_by_side

@@ -6,7 +6,8 @@ Without a GPU: `TRITON_INTERPRET=1 python -m pytest tests/interp/sae/numerics/te
 import pytest
 import torch
 
-from interp.sae import SAE, BatchTopK, MatryoshkaBatchTopK, TopK, kernels
+from interp.sae import SAE, BatchTopK, MatryoshkaBatchTopK, TopK
+from interp.sae.numerics import kernels
 from interp.sae.numerics.sparse import Code, times_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
