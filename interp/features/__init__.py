@@ -1,5 +1,6 @@
 """What a latent means: search by concept, and evidence from texts."""
 
+from hooks.border import guard
 from interp.features.evidence import Evidence, Example, evidence
 from interp.features.explain.describe import Describer
 from interp.features.explain.dictionary_map import DictionaryMap, dictionary_map
@@ -57,3 +58,5 @@ __all__ = [
     "search_many",
     "similar",
 ]
+
+guard(globals(), __all__)

@@ -1,5 +1,6 @@
 """Turn a direction up or down, and measure what that does to the text before believing it."""
 
+from hooks.border import guard
 from interp.steering.by_effect import by_effect
 from interp.steering.choose_dose import ChosenDose, choose_dose
 from interp.steering.clamp import clamp_latent, clamping
@@ -55,3 +56,5 @@ __all__ = [
     "threshold_of",
     "turning",
 ]
+
+guard(globals(), __all__)
