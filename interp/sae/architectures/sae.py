@@ -1,4 +1,4 @@
-"""What every sparse autoencoder is, latents and a decoder of directions, and what every objective that trains one is."""
+"""What every sparse autoencoder is (latents, and a decoder of directions), and every objective that trains one."""
 
 import math
 from abc import ABC, abstractmethod

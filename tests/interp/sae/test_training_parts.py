@@ -36,6 +36,7 @@ from interp.sae import (
 )
 from interp.sae.architectures.gated import GatedObjective
 from interp.sae.architectures.sae import Step, measure_variance
+from interp.sae.architectures.topk import TopKObjective
 from interp.sae.training.adam import Adam
 from interp.sae.training.history import Course
 from interp.sae.training.learner import Learner
@@ -383,10 +384,14 @@ def test_weights_that_the_last_step_makes_nan_end_in_no_report() -> None:
     class Spoilt(TopK):
         steps = 0
 
+        def objective(self) -> TopKObjective:
+            return SpoiltObjective(self)
+
+    class SpoiltObjective(TopKObjective):
         def constrain(self) -> None:
             Spoilt.steps += 1
             if Spoilt.steps == 401:
-                self.W_dec.data[3] = torch.nan
+                self.sae.W_dec.data[3] = torch.nan
 
     with pytest.raises(ValueError, match="hold NaN or infinity, so the weights do"):
         train(Spoilt(16, 32, k=3), stored(rows()), tokens=4_010, batch_size=10, progress=False)
