@@ -79,7 +79,7 @@ def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any
 
     Raises:
         InvalidType: at a call, for an argument of another kind, one too many, or one missing.
-        InvalidArgument: at a call, for a number that is not finite or outside what its annotation says.
+        InvalidArgument: at a call, for a number outside what its annotation says.
 
     Example:
         >>> def double(n: int) -> int: return 2 * n
@@ -117,7 +117,7 @@ UNGUARDED = frozenset({"forward", "encode", "decode", "loss", "note", "constrain
 
 
 class _Plan:
-    """How the arguments of one function are checked; worked out at its first call, when every annotation can be read."""
+    """How one function's arguments are checked, worked out at its first call, when every annotation can be read."""
 
     def __init__(self, function: Callable[..., Any], called: str) -> None:
         self.function, self.called = function, called
@@ -165,10 +165,9 @@ class _Plan:
 
     def _refuse(self, name: str, value: Any, given: Mapping[str, Any]) -> None:
         hint, _ = (self.tests or {})[name]
-        bound, plain = _bound(hint), isinstance(value, Real)
-        if plain and (bound is not None or not math.isfinite(value)) and _kind(_bare(hint))(value):
-            wanted = bound.said if bound is not None else "a finite number"
-            raise InvalidArgument(f"{self.called} takes {name} as {wanted}, got {_shown(value)}")
+        bound = _bound(hint)
+        if bound is not None and isinstance(value, Real) and _kind(_bare(hint))(value):
+            raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_shown(value)}")
         for other, held in given.items():
             fits = other != name and other in (self.tests or {}) and _specific(hint)
             if fits and (self.tests or {})[name][1](held) and (self.tests or {})[other][1](value):
@@ -191,13 +190,13 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _test(hint: Any) -> Test:
-    """Whether a value is what an annotation says, and every number in it finite."""
+    """Whether a value is what an annotation says."""
     bound, kind = _bound(hint), _kind(_bare(hint))
+    if str in _parts(hint) and Sequence[str] in _parts(hint):
+        return lambda _: True  # texts, whose every form `Model.tokens` reads or refuses
     if bound is not None:
         return lambda value: kind(value) and (not isinstance(value, Real) or bound.holds(float(value)))
-    if not _numeric(hint):
-        return kind
-    return lambda value: kind(value) and not (isinstance(value, Real) and not math.isfinite(value))
+    return kind
 
 
 def _bare(hint: Any) -> Any:
@@ -217,10 +216,6 @@ def _bound(hint: Any) -> Within | None:
                 if isinstance(note, Within):
                     return note
     return None
-
-
-def _numeric(hint: Any) -> bool:
-    return any(_bare(part) is float for part in _parts(hint))
 
 
 def _specific(hint: Any) -> bool:
@@ -265,13 +260,15 @@ def _container(origin: Any, args: tuple[Any, ...]) -> Test:
     if origin is type or not inspect.isclass(origin) or issubclass(origin, Callable):  # type: ignore[arg-type]
         return (lambda value: callable(value)) if origin is not type else (lambda value: inspect.isclass(value))
     if issubclass(origin, tuple):
-        return lambda value: isinstance(value, tuple)
+        return lambda value: isinstance(value, tuple | str if args[:1] == (str,) else tuple)
     if issubclass(origin, Mapping) and len(args) == 2:
         keys, values = _kind(args[0]), _kind(args[1])
         return lambda value: isinstance(value, origin) and all(keys(k) and values(v) for k, v in _first(value.items()))
     if len(args) == 1 and issubclass(origin, Iterable):
-        item = _test(args[0])
-        return lambda value: isinstance(value, origin) and all(map(item, _items(value)))
+        own = args[0] is bool or (inspect.isclass(args[0]) and issubclass(args[0], AbstractArray))
+        item = _test(args[0]) if not own else lambda _: True  # labels and rows: who takes them says which to give
+        letters = args[0] is str  # a string in place of texts, which who takes them refuses with what to write
+        return lambda value: isinstance(value, origin | str if letters else origin) and all(map(item, _items(value)))
     return lambda value: isinstance(value, origin)
 
 
