@@ -20,7 +20,7 @@ from interp.circuits.edges.slope import Slope, Slopes, eap_ig, slopes_at
 from interp.circuits.edges.task import KLFromClean, Task, ends_of
 
 FLAT = 1e-5
-"""A slope this small, of the largest it is anywhere, is none."""
+"""A slope this small, next to that of the straight way from the clean to the corrupt run, is none."""
 
 
 def edge_attribution(
@@ -124,6 +124,10 @@ class _Runs:
         with torch.no_grad():
             m_clean = self._measured(clean, here[final], texts)
             m_corrupt = self._measured(corrupt, there[final], texts)
+        if shared is not None and float((m_corrupt - m_clean).abs().max()) > 0:
+            steep = (m_corrupt - m_clean).abs().max() / (there[final] - here[final]).norm(dim=-1).max()
+            if float(shared.final.abs().max()) < FLAT * float(steep):
+                raise InvalidArgument(_flat(self.slope, "the metric"))
         effect = torch.zeros(len(clean), *self.graph.allowed.shape, dtype=moved.dtype, device=model.device)
         way = there[resid_pre[0]] - here[resid_pre[0]]
         for alpha, weight in self.slope.points:
@@ -141,16 +145,7 @@ class _Runs:
     def _slopes(
         self, tokens: Tokens, embedded: Tensor | None, texts: Int[Tensor, "batch"], rules: BackwardRules
     ) -> Slopes:
-        found = slopes_at(self.model, self.blocks, tokens, embedded, lambda x: self._measured(tokens, x, texts), rules)
-        if self.slope.only_clean and float(found.final.abs().max()) < FLAT * self._steepest(tokens, found, texts):
-            raise InvalidArgument(_flat(self.slope, "the metric"))
-        return found
-
-    def _steepest(self, tokens: Tokens, found: Slopes, texts: Tensor) -> float:
-        """How much the metric changes for the stream's own size, where the stream is halved: a scale for slopes."""
-        x = found.values[resid_post[self.model.n_layers - 1]]
-        with torch.no_grad():
-            return float((self._measured(tokens, x / 2, texts) - found.m).abs().max() / x.norm(dim=-1).max())
+        return slopes_at(self.model, self.blocks, tokens, embedded, lambda x: self._measured(tokens, x, texts), rules)
 
     def _measured(self, tokens: Tokens, final: Tensor, texts: Tensor) -> Float[Tensor, "batch"]:
         return self.task.measure(self.model.unembed(final[ends_of(self.task, tokens)]), texts, self.count)

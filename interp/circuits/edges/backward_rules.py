@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks import Model
@@ -80,7 +81,7 @@ def _hooks_of_block(rules: BackwardRules, model: Model, part: dict[str, nn.Modul
         yield part["mlp.out"].register_forward_pre_hook(lambda _m, args: (halved(args[0]), *args[1:]))
 
 
-def halved(x: Tensor) -> Tensor:
+def halved(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """x, with half of its gradient."""
     half = x / 2
     return half + (x - half).detach()

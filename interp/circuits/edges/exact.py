@@ -1,6 +1,6 @@
 """Exact edge effects: one edge at a time carries the corrupt run's value, and everything after it is recomputed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -185,7 +185,9 @@ def _clean_run(model: Model, task: Task, clean: Tokens, corrupt: Tokens, first: 
 
 
 def moved_alone(
-    blocks: tuple[Block, ...], here: dict[Site, Tensor], there: dict[Site, Tensor]
+    blocks: tuple[Block, ...],
+    here: Mapping[Site, Float[Tensor, "batch pos *d"]],
+    there: Mapping[Site, Float[Tensor, "batch pos *d"]],
 ) -> Float[Tensor, "batch sender pos d_model"]:
     """Return how the stream changes when one sender alone writes what it does in another run, norms recomputed.
 
