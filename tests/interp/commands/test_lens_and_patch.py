@@ -54,9 +54,7 @@ def test_the_patch_command_prints_the_largest_shares(folder: str) -> None:
     said = call("patch", folder, "fog over", "fig ever", "a", "c", "--noising", "--top", "2").splitlines()
     share, site, _, position, token = said[1].split()
     layer = int(site.rstrip(",").split(".")[1])
-    assert (
-        token.strip("'") == "fog over"[int(position) - 1]
-    )  # a token is a byte, after the first; noising patches the clean run
+    assert token.strip("'") == "fog over"[int(position) - 1]  # a byte each, after BOS
     assert float(share) == pytest.approx(float(found.effect[layer, int(position)]), abs=2e-3)
     assert abs(float(share)) == pytest.approx(float(found.effect.abs().max()), abs=2e-3)
     assert len(said) == 3 and said[0].startswith("noising: logit difference")
