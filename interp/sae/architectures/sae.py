@@ -168,8 +168,9 @@ class SAE(nn.Module, ABC):
 
     def __repr__(self) -> str:
         given = {"d_in": self.d_in, "d_sae": self.d_sae} | self.settings()
+        told = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
         at = f", at {' and '.join(map(str, self.sites))}" if self.sites else ""
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items() if value is not None)}){at}"
+        return f"{type(self).__name__}({told}){at}"
 
     def raw(self) -> "SAE":
         """Itself, where its weights read activations as they are; `ValueError` where they read normalised ones."""
