@@ -14,7 +14,7 @@ from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from interp.commands.arguments import lines, opened, spelt
 from interp.common.texts import fitting
-from interp.features import Describer, FeatureIndex, dictionary_map, index
+from interp.features import Describer, FeatureIndex, index, map_dictionary
 from interp.sae import SAE, Checkpoint, TopK, activations_of, save, stored, train
 from interp.sae import load as load_sae
 from interp.show import browse, map_page
@@ -112,7 +112,7 @@ def _map(path: Path, sae: SAE, found: FeatureIndex, latents: list[int], title: s
     elif len(latents) <= 2 * NEIGHBOURS:
         typer.echo(f"no map: only {len(latents)} latents fire, and it takes more than {2 * NEIGHBOURS}")
     else:
-        drawn, describe = dictionary_map(sae, latents, neighbours=NEIGHBOURS), Describer(found)
+        drawn, describe = map_dictionary(sae, latents, neighbours=NEIGHBOURS), Describer(found)
         labels = {record.latent: describe(record) for record in found.records(latents)}
         made = map_page(path, drawn, labels, title=f"A map of the latents of {title}", page=PAGE)
         typer.echo(f"{drawn}\nmap: {made.resolve()}")

@@ -8,7 +8,7 @@ from interp.demo.settings import Settings
 from interp.landmark.genres import phrases
 from interp.landmark.writing import ARTICLES
 from interp.sae import SAE
-from interp.steering import ChosenDose, Names, choose_dose, clamping
+from interp.steering import ChosenDose, Names, choose_dose, clamp_latent
 
 
 def names(settings: Settings) -> Names:
@@ -32,7 +32,7 @@ def turn_up(model: Model, sae: SAE, latent: int, settings: Settings, *, progress
     """
     return choose_dose(
         model,
-        clamping(sae, latent),
+        clamp_latent(sae, latent),
         phrases()["neutral_openers"],
         names(settings),
         doses=settings.doses,
