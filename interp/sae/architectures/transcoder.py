@@ -5,7 +5,7 @@ from typing import ClassVar
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.sae.architectures.sae import Step
+from interp.sae.architectures.sae import Objective, Step
 from interp.sae.architectures.transcoding import Transcoding
 
 
@@ -31,10 +31,19 @@ class Transcoder(Transcoding):
     ) -> None:
         super().__init__(d_in, d_sae, d_out=d_out, coefficient=coefficient, seed=seed)
 
+    def objective(self) -> "TranscoderObjective":
+        """Squared error and a weighed L1 penalty."""
+        return TranscoderObjective(self)
+
+
+class TranscoderObjective(Objective[Transcoder]):
+    """L = E||y - y_hat||^2 + lambda E sum_i f_i ||W_dec,i||, as `Transcoder` says."""
+
     def loss(self, rows: Float[Tensor, "n _"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
         """E||y - y_hat||^2 + lambda E sum_i f_i ||W_dec,i||."""
-        x, y = self.parts(rows)
-        f = self.encode(x)
-        squared_error = (y - self.decode(f)).pow(2).sum(1).mean()
-        sparsity = (f @ self.W_dec.norm(dim=1)).mean()
-        return Step.of(squared_error + self.sparsity_share * self.coefficient * sparsity, squared_error, f)
+        sae = self.sae
+        x, y = sae.parts(rows)
+        f = sae.encode(x)
+        squared_error = (y - sae.decode(f)).pow(2).sum(1).mean()
+        sparsity = (f @ sae.W_dec.norm(dim=1)).mean()
+        return Step.of(squared_error + self.sparsity_share * sae.coefficient * sparsity, squared_error, f)

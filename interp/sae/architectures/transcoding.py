@@ -25,15 +25,11 @@ class Transcoding(SAE, ABC):
         self.d_out, self.coefficient = d_in if d_out is None else d_out, weight("coefficient", coefficient)
         if self.d_out < 1:
             raise InvalidArgument(f"d_out is {d_out}; a transcoder writes at least 1 dimension.")
+        self.row_shape = (d_in + self.d_out,)
         self.W_dec = nn.Parameter(0.1 * random_rows(d_sae, self.d_out, seed))
         self.W_enc = nn.Parameter(random_rows(d_sae, d_in, seed + 1).T.contiguous())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.b_dec = nn.Parameter(torch.zeros(self.d_out))
-
-    @classmethod
-    def settings_in(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """SAELens's `d_out`."""
-        return {"d_out": int(config["d_out"])}
 
     def settings(self) -> dict[str, Any]:
         """`d_out` and the `coefficient`."""
@@ -41,7 +37,7 @@ class Transcoding(SAE, ABC):
 
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """The latents f = ReLU(x W_enc + b_enc)."""
-        return (self.checked(x) @ self.W_enc + self.b_enc).relu()
+        return (self._input(x) @ self.W_enc + self.b_enc).relu()
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
         """What the latents write: f W_dec + b_dec."""
@@ -51,10 +47,6 @@ class Transcoding(SAE, ABC):
         """The first `d_in` columns, which are read, and the other `d_out`, which are to be written."""
         x, y = rows.split([self.d_in, self.d_out], dim=1)
         return x, y
-
-    def checked_rows(self, rows: Float[Tensor, "n _"]) -> Float[Tensor, "n _"]:
-        """Rows of a source, `d_in + d_out` wide and finite."""
-        return self._checked(rows, (self.d_in + self.d_out,))
 
     def absorb(self, normalisation: Normalisation) -> None:
         """Change the weights, so that what mapped normalised x to normalised y maps x to y.

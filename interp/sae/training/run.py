@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from hooks.errors import InvalidArgument
 from hooks.store.processes import Process, processes
+from interp.sae.architectures.sae import measure_variance
 from interp.sae.data.distributed import dealt
 from interp.sae.data.shuffle_buffer import Mixer
 from interp.sae.data.source import Source
@@ -100,8 +101,8 @@ class _Run:
         sample = torch.cat([first, *islice(self.mixer, SAMPLE // len(first))])
         for name, member in self.members.items():
             rows = member.rows(sample, self.source)
-            member.sae.initialise(rows)
-            self.learners[name] = self._learner(member, member.sae.variance_of(rows))
+            self.learners[name] = learner = self._learner(member, measure_variance(member.sae, rows))
+            learner.objective.initialise(rows)
         return 0
 
     def resume(self, step: int, state: Mapping[str, Any], held: Tensor) -> int:

@@ -224,7 +224,7 @@ def test_an_unknown_layout_and_a_prompt_without_its_subject_are_refused(tmp_path
         read(EASYEDIT_RECORD | {"subject": "Oslo"}, tmp_path)
 
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "counterfact-zsre-easyedit"
+SHARED = Path(__file__).resolve().parents[5] / "shared" / "data" / "counterfact-zsre-easyedit"
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not there")

@@ -181,14 +181,14 @@ def test_the_threshold_follows_the_least_latent_of_all_processes_where_one_of_th
         with processes(torch.device("cpu")) as here, sharing(here):
             sae = BatchTopK(D, LATENTS, k=1)
             size = (10.0, 1e-3)[here.rank]
-            sae.gradients(size * rows()[here.rank : 100 : 2], torch.zeros(LATENTS) > 0)
+            sae.objective().gradients(size * rows()[here.rank : 100 : 2], torch.zeros(LATENTS) > 0)
             torch.save(sae.threshold, tmp_path / f"{here.rank}.pt")
 
     in_two(work)
     one = BatchTopK(D, LATENTS, k=1)
     x = rows()[:100].clone()
     x[0::2], x[1::2] = 10 * x[0::2], 1e-3 * x[1::2]
-    one.gradients(x, torch.zeros(LATENTS) > 0)
+    one.objective().gradients(x, torch.zeros(LATENTS) > 0)
     assert float(one.threshold[0]) > 0
     for rank in range(2):
         assert torch.equal(torch.load(tmp_path / f"{rank}.pt"), one.threshold)

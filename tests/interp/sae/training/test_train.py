@@ -114,8 +114,8 @@ def test_an_update_is_clipping_then_plain_adam_along_the_sphere() -> None:
     plain = torch.optim.Adam(twin.parameters(), lr=0.01, eps=6.25e-10, foreach=False)
     for _ in range(3):
         for each in (sae, twin):
-            each.gradients(x, torch.zeros(24, dtype=torch.bool))
-        update(sae, fused, 0.01, clip=1.0)
+            each.objective().gradients(x, torch.zeros(24, dtype=torch.bool))
+        update(sae.objective(), fused, 0.01, clip=1.0)
         with torch.no_grad():
             inward = (twin.W_dec.grad * twin.W_dec).sum(1, keepdim=True) * twin.W_dec
             twin.W_dec.grad = twin.W_dec.grad - inward
