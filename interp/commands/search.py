@@ -34,7 +34,6 @@ from interp.features import (
     by_text,
     by_token,
     choose_candidates,
-    concept_from_phrase,
     search,
 )
 from interp.features.index.digest import digest_of_sae

@@ -15,7 +15,7 @@ from hooks import Direction, Model
 from hooks.errors import InterpError, InvalidArgument, nearest
 from interp.commands.arguments import PREDICTS, Device, ModelName, Quiet, check_predicts, format_duration, load_model
 from interp.commands.verb import Document, verb
-from interp.features.index.digest import digest
+from interp.features.index.digest import digest_of_sae
 from interp.sae import SAE
 from interp.sae import load as load_sae
 from interp.steering import Recipe, Steering, ablate_direction, add_direction, clamp_latent, set_projection, steer

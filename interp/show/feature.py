@@ -103,7 +103,7 @@ def _evidence(feature: Feature) -> Evidence:
     if feature.evidence is None:
         raise InvalidArgument(
             f"feature {feature.latent} carries no evidence: make it with "
-            f"Feature(sae, {feature.latent}, evidence(sae, model, texts, {feature.latent}))"
+            f"Feature(sae, {feature.latent}, collect_evidence(sae, model, texts, {feature.latent}))"
         )
     return feature.evidence
 
