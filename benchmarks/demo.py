@@ -12,11 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
+from interp import landmark  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
 from interp.demo.run import Demonstration, run  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
-from interp.demo.turn_up import names  # noqa: E402
-from interp.steering import Condition, clamping, sample  # noqa: E402
+from interp.steering import Condition, Names, clamping, sample  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def untempered(done: Demonstration) -> Condition:
     return sample(
         done.model,
         list(dict.fromkeys(done.turned.steered.prompts)),
-        names(settings),
+        Names(landmark.entity(settings.landmark).names),
         [clamping(done.learnt.sae, done.found.feature.latent)],
         done.turned.dose,
         replace(settings.sampling, temperature=1.0),

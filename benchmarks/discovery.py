@@ -38,9 +38,8 @@ from hooks.position import everywhere  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.common.statistics import share  # noqa: E402
-from interp.demo.discover import ALL, BATCH, RATE, concept, documents  # noqa: E402
+from interp.demo.discover import ALL, BATCH, RATE, concept  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
-from interp.demo.turn_up import names  # noqa: E402
 from interp.directions import pursuit  # noqa: E402
 from interp.directions.rows import mean_rows  # noqa: E402
 from interp.features import Concept, SearchResult, by_text, by_token, likely, search_many  # noqa: E402
@@ -51,6 +50,7 @@ from interp.steering import (  # noqa: E402
     Beside,
     Condition,
     Conditional,
+    Names,
     Steering,
     adding,
     beside,
@@ -101,7 +101,7 @@ class Measured:
         if missing:
             size = (self.model.d_model, self.settings.latents, self.settings.k)
             members = {seed: Member(TopK(*size, seed=int(seed)), lr=RATE) for seed in missing}
-            texts = documents(self.model, self.settings.documents, 0)
+            texts = landmark.unseen_texts(self.model, self.settings.documents, 0)
             source = activations_of(self.model, texts, resid_post[self.settings.layer])
             train_many(
                 members,
@@ -189,7 +189,7 @@ class Measured:
             self.model,
             ways,
             phrases()["neutral_openers"][: self.given.prompts],
-            names(replace(self.settings, landmark=name)),
+            Names(landmark.entity(name).names),
             f"Let us talk about {landmark.entity(name).text}. ",
             doses=(0.4, 0.6, 0.8, 1.0, 1.4),
             sampling=replace(self.settings.sampling, per_prompt=2),
@@ -199,7 +199,7 @@ class Measured:
     def effective(self, name: str, sae: SAE, found: SearchResult) -> dict[str, Any]:
         """The latents that make the model name it on half of the openings, at doses near the best on the other half."""
         prompts = phrases()["neutral_openers"][: self.given.prompts]
-        named = names(replace(self.settings, landmark=name))
+        named = Names(landmark.entity(name).names)
         sampling = replace(self.settings.sampling, batch_size=256)
         more = replace(sampling, per_prompt=2 * sampling.per_prompt)
         best = by_effect(self.model, sae, likely(sae, found), prompts[::2], named, sampling=more, progress=False)

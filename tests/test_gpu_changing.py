@@ -197,12 +197,15 @@ def test_training_ends_with_the_same_losses_and_weights(name: str) -> None:
 @pytest.mark.parametrize("name", MAKES)
 def test_a_step_has_the_same_loss_and_the_same_gradients_with_dead_latents_and_without(name: str) -> None:
     ours = MAKES[name]()
-    ours.initialise(rows())
+    ours.objective().initialise(rows())
     theirs = copy.deepcopy(ours).to(DEVICE)
     for dead in (torch.zeros(LATENTS, dtype=torch.bool), torch.arange(LATENTS) % 3 == 0):
         ours.zero_grad()
         theirs.zero_grad()
-        a, b = ours.gradients(rows(), dead), theirs.gradients(rows().to(DEVICE), dead.to(DEVICE))
+        a, b = (
+            ours.objective().gradients(rows(), dead),
+            theirs.objective().gradients(rows().to(DEVICE), dead.to(DEVICE)),
+        )
         assert near(float(a.loss), float(b.loss)) and near(float(a.squared_error), float(b.squared_error))
         for (key, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
             assert (p.grad is None) == (q.grad is None), key

@@ -5,8 +5,10 @@ from interp.landmark.documents import Sentence, documents, sentences_about, sent
 from interp.landmark.entities import Entity, Mention, entities, entity
 from interp.landmark.grammar import Phrasing, phrasings
 from interp.landmark.relations import Triple, facts_of, neighbours, relation, triples
+from interp.landmark.unseen import UNSEEN, unseen_phrasings, unseen_texts
 
 __all__ = [
+    "UNSEEN",
     "Entity",
     "Mention",
     "Phrasing",
@@ -23,4 +25,6 @@ __all__ = [
     "sentences_about",
     "sentences_about_others",
     "triples",
+    "unseen_phrasings",
+    "unseen_texts",
 ]
