@@ -145,7 +145,7 @@ def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
     tokens = model.tokens(text)
     streams = [resid_pre[layer] for layer in range(model.n_layers)]
     forms: list[Passed] = []
-    with Temporary() as changes:
+    with model.running.reading(tokens), Temporary() as changes:
         changes.hook(model.blocks[0], lambda _m, _a, output: forms.append(_form(output)))
         wanted = dict.fromkeys([*streams, *sites, resid_post[model.n_layers - 1]])
         acts = capture(model, tokens, wanted, batch_size=len(tokens))

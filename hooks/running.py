@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from threading import get_ident, local
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, final
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -28,10 +29,11 @@ Begins = Callable[[Pass], None]
 @final
 @dataclass(eq=False)
 class Block:
-    """A block of interventions: what it changes, what is called as each pass begins, and whether it has ended."""
+    """A block of interventions: what it changes, what is called as each pass begins, its turn, and whether it ended."""
 
     plan: Plan
     begins: Begins
+    turn: "Turn"
     ended: bool = False
 
 
@@ -42,7 +44,7 @@ class _Here(local):
         read: the prompt being read.
         resting: True while its open blocks change nothing.
         blocks: its open blocks, those opened first before the others.
-        passes: the passes in flight, the innermost last; None for one that rests.
+        passes: the passes in flight, the innermost last, each with what it has taken; None for one that rests.
         cached: the tokens that are in a KV cache, and the prompt they were read under.
     """
 
@@ -50,7 +52,7 @@ class _Here(local):
         self.read: Tokens | None = None
         self.resting = False
         self.blocks: tuple[ReferenceType[Block], ...] = ()
-        self.passes: list[Pass | None] = []
+        self.passes: list[tuple[Pass | None, Temporary]] = []
         self.cached: WeakKeyDictionary[Any, tuple[Tokens, Tokens | None]] = WeakKeyDictionary()
 
 
@@ -75,7 +77,7 @@ class Running:
     @property
     def current(self) -> Pass | None:
         """This thread's pass in flight; None outside the model's forward."""
-        return self._here.passes[-1] if self._here.passes else None
+        return self._here.passes[-1][0] if self._here.passes else None
 
     @property
     def active(self) -> dict[Site, tuple[Intervention, ...]]:
@@ -125,7 +127,8 @@ class Running:
     def follow(self, changes: Temporary, plan: Plan, begins: Begins) -> Block:
         """Open a block: until the changes are taken back `plan` is active, and `begins` is called as a pass begins.
 
-        The hooks of its sites are made next, and then `follow_end` is called.
+        The hooks of its sites are made next, and then `follow_end` is called: until then no other thread runs the
+        model, nor when they are taken back.
 
         Example:
             ```python
@@ -135,7 +138,8 @@ class Running:
                 model.run("Fog")
             ```
         """
-        block = Block(plan, begins)
+        block = Block(plan, begins, self._turn.mine())
+        changes.make(partial(self._turn.wait, block.turn), partial(self._turn.give_back, block.turn))
         if not self._blocks():
             self._here.passes.clear()
             self._here.cached.clear()
@@ -154,6 +158,7 @@ class Running:
             ```
         """
         changes.hook(self._hf, partial(self._end, ref(block)), always=True)
+        changes.make(partial(self._turn.give_back, block.turn), partial(self._turn.wait, block.turn, patience=PATIENCE))
 
     def _blocks(self) -> list[Block]:
         """This thread's blocks that are open."""
@@ -203,9 +208,12 @@ class Running:
         if not blocks or block() is not blocks[0]:
             return
         here = self._here
-        here.passes.append(None)
+        taken = Temporary()
+        self._turn.take(taken)
+        here.passes.append((None, taken))
         if not here.resting:
-            here.passes[-1] = passing = self._next(args, kwargs)
+            passing = self._next(args, kwargs)
+            here.passes[-1] = (passing, taken)
             for one in blocks:
                 one.begins(passing)
 
@@ -214,7 +222,8 @@ class Running:
         blocks, here = self._blocks(), self._here
         if not blocks or block() is not blocks[-1] or not here.passes:
             return
-        passing = here.passes.pop()
+        passing, taken = here.passes.pop()
+        taken.end()
         cache = getattr(output, "past_key_values", None)
         if cache is not None and passing is not None:
             here.cached[cache] = (passing.tokens, here.read)
@@ -274,6 +283,11 @@ class _SaysItsPrompt:
             return self._generate(inputs, *args, **kwargs)
 
 
+Turn = tuple[int, object]
+PATIENCE = 10.0
+"""Seconds that hooks to be taken back wait for the pass of another thread."""
+
+
 @final
 class _Turn:
     """Lets one thread run the model at a time; a thread that has the turn takes it again without waiting.
@@ -282,22 +296,29 @@ class _Turn:
     """
 
     def __init__(self) -> None:
-        self._of: dict[str, tuple[int, object]] = {}
+        self._of: dict[str, Turn] = {}
+
+    def mine(self) -> Turn:
+        """Return what names a turn of this thread."""
+        return get_ident(), object()
 
     def take(self, changes: Temporary) -> None:
         """Wait for the turn, and have it until the changes are taken back."""
-        mine = (get_ident(), object())
-        changes.make(partial(self._wait, mine), partial(self._give_back, mine))
+        mine = self.mine()
+        changes.make(partial(self.wait, mine), partial(self.give_back, mine))
 
     def held(self) -> bool:
-        """Whether a thread has it."""
+        """Return whether a thread has it."""
         return bool(self._of)
 
-    def _wait(self, mine: tuple[int, object]) -> None:
-        while self._of.setdefault("turn", mine)[0] != mine[0]:
+    def wait(self, mine: Turn, patience: float = inf) -> None:
+        """Wait until this thread has the turn, or the patience is at an end."""
+        latest = monotonic() + patience
+        while self._of.setdefault("turn", mine)[0] != mine[0] and monotonic() < latest:
             sleep(0.0005)
 
-    def _give_back(self, mine: tuple[int, object]) -> None:
+    def give_back(self, mine: Turn) -> None:
+        """Give the turn back, where it was taken under this name."""
         if self._of.get("turn") is mine:
             self._of.pop("turn", None)
 
