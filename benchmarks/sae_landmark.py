@@ -129,7 +129,7 @@ def main() -> None:
     print(told, flush=True)
     untrained = [TopK(d, given.latents, given.k, seed=100 + seed) for seed in seeds]
     for sae in untrained:
-        sae.initialise(data["entity"].x)
+        sae.objective().initialise(data["entity"].x)
         sae.site = site
     texts = corpus["text"][:16]
     rows: dict[str, Any] = {}
