@@ -5,6 +5,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from hooks.direction import wide
@@ -56,7 +57,7 @@ def floats(given: Any) -> Any:
     return wide(rows)
 
 
-def like(given: object, result: Tensor) -> Any:
+def like(given: object, result: Shaped[Tensor, "..."]) -> Any:
     """Return a result as a tensor where a tensor was given, and as an array where it was not.
 
     Example:
