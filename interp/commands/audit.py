@@ -1,6 +1,5 @@
-"""The commands `interp apply` and `interp audit`: edits into a folder of weights, and editors compared on cases."""
+"""The command `interp audit`: editors compared on cases, next to the unedited model and a control."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +7,22 @@ from typing import Annotated
 import typer
 
 from hooks import Model
-from hooks.errors import InvalidArgument, MissingFile
-from interp.commands.arguments import lines, opened
+from hooks.errors import InvalidArgument
+from interp.commands.arguments import (
+    PREDICTS,
+    Device,
+    ModelName,
+    Quiet,
+    check_predicts,
+    load_model,
+    read_lines,
+    show_step,
+)
 from interp.commands.background import drift_texts
 from interp.commands.edit import where
+from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
-from interp.memory.editing.edit import Edit, conflicts
-from interp.memory.editing.merge import merge
+from interp.memory.editing.edit import Edit
 from interp.memory.editors.registry import METHODS, checked, editors
 from interp.memory.evaluation.answers import replies
 from interp.memory.evaluation.audit import Audit, Editor, audit
@@ -25,27 +33,8 @@ from interp.memory.facts.tables import table_cases
 from interp.show.edits_page import edits_page
 from interp.show.frame import page_at
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 
-
-def apply_command(
-    model: ModelName,
-    edits: Annotated[list[Path], typer.Argument(metavar="EDIT...", help="Files that `interp edit` wrote.")],
-    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("edited"),
-) -> None:
-    """Write a folder of weights that hold some edits, which plain transformers loads; say first what conflicts."""
-    for file in edits:
-        if not file.is_file():
-            raise MissingFile(f"there is no file {str(file)!r}: give one that `interp edit` wrote")
-    read = [Edit.load(file) for file in edits]
-    for conflict in conflicts(read):
-        typer.echo(f"conflict: {conflict}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*both are applied", UserWarning)  # conflicts are said above
-        merge(opened(model), read, out)
-    typer.echo(f"model with {len(read)} edit{'s' * (len(read) > 1)}: {out.resolve()}")
-
-
+@verb
 def audit_command(
     model: ModelName,
     cases: Annotated[
@@ -60,9 +49,10 @@ def audit_command(
     n: Annotated[int, typer.Option(help="How many cases.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the controls, and of the cases of 'landmark'.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A page to write: measures, and facts by methods.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-) -> None:
-    """Edit cases one at a time by some methods, and print what each did beside the unedited model and a control."""
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
+    """Edit cases one at a time by some methods, and print what each did next to the unedited model and a control."""
     names = checked(method or ["rome"])
     if n < 1:
         raise InvalidArgument(f"-n {n}: audit at least one case")
@@ -73,8 +63,9 @@ def audit_command(
     if out is not None:
         page_at(out)
     asked = table_cases(n, seed) if cases is None else read_facts(cases, n)
-    given = lines(texts) if texts is not None else None
-    loaded = opened(model)
+    given = read_lines(texts) if texts is not None else None
+    check_predicts(model, "an edit changes what is predicted", PREDICTS)
+    loaded = load_model(model, device, quiet=quiet)
     made, place = editors(loaded, names, [case.fact for case in asked], layer=layer, texts=given, progress=not quiet)
     if place is not None:
         typer.echo(where(place))
@@ -84,11 +75,15 @@ def audit_command(
         remembering["in_context"] = made["in_context"]
     result = audit(loaded, asked, remembering, drift_texts(loaded, given), seed=seed, progress=not quiet)
     typer.echo(printed(result))
+    if not any(case.neighbours for case in asked):
+        typer.echo("the cases name no neighbours, so nothing here says whether other facts stayed as they were")
     if out is not None:
         held = [{name: found[case.fact] for name, found in kept.items() if case.fact in found} for case in asked]
-        said = [(case, replies(loaded, case, edits)) for case, edits in zip(asked, held, strict=True)]
+        with show_step("asking the edited models", quiet):
+            said = [(case, replies(loaded, case, edits)) for case, edits in zip(asked, held, strict=True)]
         lead = f"{len(asked)} facts of {loaded.name} edited one at a time by {', '.join(names)}."
         typer.echo(f"page: {edits_page(out, 'Edits audited', lead, result, said).resolve()}")
+    return {"cases": len(asked), "measures": result.table, "refused": result.refused, "page": out}
 
 
 def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) -> Editor:
@@ -102,7 +97,7 @@ def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) 
 
 
 def printed(result: Audit) -> str:
-    """An audit in text: for each editor its measures beside those of its control and of the unedited model."""
+    """An audit in text: for each editor its measures next to those of its control and of the unedited model."""
     table, n = result.table, result.n
     lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval]; (over so many where not all have prompts)"]
     for name in (name for name in table if f"{name} control" in table):

@@ -38,6 +38,8 @@ def test_the_lens_command_prints_each_layers_divergence_and_the_rank_of_a_word(f
         assert float(kl) == pytest.approx(float(reading.kl[layer, 0, -1]), abs=2e-3)
         assert float(entropy) == pytest.approx(float(reading.entropy[layer, 0, -1]), abs=2e-3)
     assert (tmp_path / "page.html").stat().st_size > 1e6
+    plain = call("lens", folder, "fog").splitlines()
+    assert plain[0].split() == ["layer", "KL,", "nats", "entropy", "likeliest"] and len(plain) == 4
     TunedLens.identity(model).save(tmp_path / "lens")
     assert call("lens", folder, "fog", "--tuned", str(tmp_path / "lens")).splitlines()[1].split()[0] == "0"
     refused = call("lens", folder, "fog", "--tuned", "a", "--jacobian", "b", code=2)
@@ -50,8 +52,9 @@ def test_the_patch_command_prints_the_largest_shares(folder: str) -> None:
         model, noising("fog over", "fig ever"), logit_difference(model, "a", "c"), over=each_position(resid_pre)
     )
     said = call("patch", folder, "fog over", "fig ever", "a", "c", "--noising", "--top", "2").splitlines()
-    share, site, _, position = said[1].split()
+    share, site, _, position, token = said[1].split()
     layer = int(site.rstrip(",").split(".")[1])
+    assert token.strip("'") == "fog over"[int(position) - 1]  # a byte each, after BOS
     assert float(share) == pytest.approx(float(found.effect[layer, int(position)]), abs=2e-3)
     assert abs(float(share)) == pytest.approx(float(found.effect.abs().max()), abs=2e-3)
     assert len(said) == 3 and said[0].startswith("noising: logit difference")
