@@ -83,7 +83,7 @@ def _promoted(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]
     return [dict(zip(_EFFECT, four, strict=True)) for four in zip(*parts, strict=True)]
 
 
-def _examples(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:
+def _examples(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
         for kind, kept in (("top", gathered.top), ("sampled", gathered.sampled)):
             yield from _kept(i, kind, kept, model, word)
