@@ -52,10 +52,6 @@ class Crosscoder(SAE):
         """The reconstructions a_hat^l = f W_dec^l + b_dec^l."""
         return (f @ self.W_dec.flatten(1)).unflatten(-1, self.b_dec.shape) + self.b_dec
 
-    def forward(self, x: Float[Tensor, "*n layer d_model"]) -> Float[Tensor, "*n layer d_model"]:
-        """The reconstructions of all layers: `decode(encode(x))`."""
-        return self.decode(self.encode(x))
-
     def norms(self) -> Float[Tensor, "latent layer"]:
         """||W_dec,i^l||: how strongly each latent writes to each layer."""
         return self.W_dec.norm(dim=2)

@@ -20,6 +20,8 @@ class TranscoderBase(SAE, ABC):
     norms 0.1 and 1, biases at 0.
     """
 
+    transcodes: bool = True
+
     def __init__(self, d_in: int, d_sae: int, *, d_out: int | None, coefficient: float | int, seed: int) -> None:
         super().__init__(d_in, d_sae)
         self.d_out, self.coefficient = d_in if d_out is None else d_out, weight("coefficient", coefficient)

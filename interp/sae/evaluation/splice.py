@@ -15,7 +15,7 @@ from hooks.interventions import apply
 from hooks.position import everywhere
 from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.sae import CHUNK, SAE
-from interp.sae.architectures.transcoder import TranscoderBase
+from interp.sae.architectures.temporal import Temporal
 
 Change: TypeAlias = Callable[[Float[Tensor, "n latent"]], Float[Tensor, "n latent"]]
 
@@ -76,7 +76,8 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
                     f"The change made latents of shape {tuple(changed.shape)} from {tuple(f.shape)}: return as many, "
                     "those that it leaves alone included."
                 )
-            moved.append((changed - f) @ sae.W_dec)
+            step = (changed - f) @ sae.W_dec
+            moved.append(step if sae.row_norm is None else step * sae.row_norm.measure(rows)[1])
         return x + torch.cat(moved).to(x).view_as(x)
 
     return replace(apply(change_latents, at=at), fingerprint=sae.fingerprint)
@@ -132,7 +133,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
                 f"{nearest(str(site), map(str, model.sites))}."
             )
     for i, site in enumerate(sae.sites):
-        writes = i == 1 and isinstance(sae, TranscoderBase)
+        writes = i == 1 and sae.transcodes
         width, ours = prod(model.tap(site).shape), sae.d_out if writes else sae.d_in
         if width != ours:
             raise InvalidArgument(
@@ -160,7 +161,11 @@ def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]
 
 
 def _same_place(sae: SAE) -> None:
-    if isinstance(sae, Crosscoder | TranscoderBase):
+    if isinstance(sae, Temporal):
+        raise InvalidArgument(
+            "a Temporal autoencoder reads whole sequences, and interventions change rows: splice another autoencoder"
+        )
+    if isinstance(sae, Crosscoder) or sae.transcodes:
         raise InvalidArgument(
             f"A {sae.architecture} writes elsewhere than it reads, so it cannot be put in the place of one site: "
             "splice an autoencoder, or steer with sae.direction(latent)."

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from interp.sae.architectures.sae import SAE
-from interp.sae.io.files import CONFIG, WEIGHTS, built, load, save
+from interp.sae.io.files import CONFIG, WEIGHTS, load, save
+from interp.sae.io.saelens import from_saelens
 
 
 def pretrained(release: str, sae_id: str) -> SAE:
@@ -24,7 +25,7 @@ def pretrained(release: str, sae_id: str) -> SAE:
     import sae_lens
 
     theirs = sae_lens.SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
-    return built(theirs.cfg.to_dict(), theirs.state_dict(), f"{release}/{sae_id}")
+    return from_saelens(theirs.cfg.to_dict(), theirs.state_dict(), f"{release}/{sae_id}")
 
 
 def push(sae: SAE, repository: str, folder: str, *, into: Path | str) -> str:

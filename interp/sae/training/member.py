@@ -68,6 +68,11 @@ class Member:
                 f"further on them {_normalised(normalisation)}: give the source as it was, or train folded(sae) on "
                 "activations as they are."
             )
+        if sae.row_norm is not None:
+            raise InvalidArgument(
+                f"this autoencoder reads each row normalised by itself ({sae.row_norm.kind}), which is read from other "
+                "libraries and not trained here: give a new one normalised(source, expected_norm(source))"
+            )
         before = {name: getattr(sae, name) for name in BELONGINGS}
         sae.sites, sae.normalisation = self.sites or source.sites, normalisation
         sae.model_name, sae.fingerprint, sae.dataset = source.model_name, source.fingerprint, source.dataset
