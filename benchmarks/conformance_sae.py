@@ -18,6 +18,8 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,70 +74,71 @@ def rows(*shape: int) -> Tensor:
     return torch.randn(*shape, D, generator=torch.Generator().manual_seed(9)) + 0.3
 
 
+TEMPORAL: dict[str, Any] = {"n_heads": 2, "bottleneck_factor": 8, "kval_topk": K}
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "topk": [{"k": K}, {"k": K, "rescale_acts_by_decoder_norm": True}],
+    "abstopk": [{"k": K}, {"k": K, "rescale_acts_by_decoder_norm": True}],
+    "matching_pursuit": [{}, {"residual_threshold": 0.0, "stop_on_duplicate_support": False, "max_iterations": 5}],
+    "temporal": [
+        TEMPORAL | {"tied_weights": tied, "sae_diff_type": kind} for tied in (True, False) for kind in ("topk", "relu")
+    ],
+}
+
+
 def saelens_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pair]]]:
     """Every architecture, option and normalisation of SAELens that its classes take, and its training checkpoints."""
-    from sae_lens import saes
-    from sae_lens.registry import SAE_CLASS_REGISTRY, get_sae_class, get_sae_training_class
-    from sae_lens.saes.sae import SAE as Theirs
-
-    extra: dict[str, list[dict[str, Any]]] = {
-        "topk": [{"k": K}, {"k": K, "rescale_acts_by_decoder_norm": True}],
-        "abstopk": [{"k": K}, {"k": K, "rescale_acts_by_decoder_norm": True}],
-        "matching_pursuit": [{}, {"residual_threshold": 0.0, "stop_on_duplicate_support": False, "max_iterations": 5}],
-        "temporal": [
-            {"n_heads": 2, "bottleneck_factor": 8, "kval_topk": K, "tied_weights": tied, "sae_diff_type": kind}
-            for tied in (True, False)
-            for kind in ("topk", "relu")
-        ],
-    }
-    extra |= dict.fromkeys([name for name in SAE_CLASS_REGISTRY if "transcoder" in name], [{"d_out": 7}])
-
-    def inference(name: str, options: dict[str, Any]) -> Pair:
-        kind, config = get_sae_class(name)
-        theirs = randomise(kind(config(d_in=D, d_sae=LATENTS, **options)))
-        path = Path(tempfile.mkdtemp(dir=folder))
-        theirs.save_model(path)
-        theirs = Theirs.load_from_disk(path)
-        return load(path), theirs.encode, theirs, rows(4, 8) if name == "temporal" else rows(N)
+    from sae_lens.registry import SAE_CLASS_REGISTRY
 
     for name in SAE_CLASS_REGISTRY:
-        centrings = [False] if "transcoder" in name else [True, False]
-        for options in extra.get(name, [{}]):
-            for centred in centrings:
-                for normalisation in (
-                    "none",
-                    *NORMALISATIONS,
-                    *(["constant_scalar_rescale"] if name == "temporal" else []),
-                ):
-                    if (name, normalisation) == ("temporal", "covariance_whitening"):
-                        continue
-                    given = {**options, "apply_b_dec_to_input": centred, "normalize_activations": normalisation}
-                    if normalisation == "constant_scalar_rescale":
-                        given["activation_normalization_factor"] = 0.4
-                    said = ", ".join(f"{key}={value}" for key, value in given.items())
-                    yield f"{name} ({said})", lambda name=name, given=given: inference(name, given)
+        transcodes, temporal = "transcoder" in name, name == "temporal"
+        usual = [{"d_out": 7}] if transcodes else [{}]
+        normalisations = ["none", *NORMALISATIONS[:3], "constant_scalar_rescale" if temporal else NORMALISATIONS[3]]
+        for options, centred, normalisation in product(
+            OPTIONS.get(name, usual), [False] if transcodes else [True, False], normalisations
+        ):
+            given = {**options, "apply_b_dec_to_input": centred, "normalize_activations": normalisation}
+            given |= {"activation_normalization_factor": 0.4} if normalisation == "constant_scalar_rescale" else {}
+            said = ", ".join(f"{key}={value}" for key, value in given.items())
+            yield f"{name} ({said})", partial(saelens_inference, folder, name, given)
+    nested = {"matryoshka_widths": [10, 30, LATENTS]}
+    for (name, options), rescaled, scaled in product(
+        {"batchtopk": {}, "matryoshka_batchtopk": nested}.items(), (True, False), (False, True)
+    ):
+        given = {"k": 3.5, "rescale_acts_by_decoder_norm": rescaled, **options}
+        said = f"{name} training checkpoint (rescale_acts_by_decoder_norm={rescaled}, scaled input={scaled})"
+        yield said, partial(saelens_checkpoint, folder, name, given, scaled)
 
-    def checkpoint(name: str, options: dict[str, Any], scaled: bool) -> Pair:
-        kind, config = get_sae_training_class(name)
-        if scaled:
-            options = options | {"normalize_activations": "expected_average_only_in"}
-        theirs = randomise(kind(config(d_in=D, d_sae=LATENTS, **options)))
-        theirs.topk_threshold.fill_(0.4)
-        path = Path(tempfile.mkdtemp(dir=folder))
-        theirs.save_model(path)
-        (path / "activation_scaler.json").write_text(json.dumps({"scaling_factor": 0.7 if scaled else None}))
-        if scaled:
-            theirs.fold_activation_norm_scaling_factor(0.7)
-        theirs.save_inference_model(path / "inference")
-        inferring = saes.SAE.load_from_disk(path / "inference")
-        return load(path), inferring.encode, inferring, rows(N)
 
-    for name, options in {"batchtopk": {}, "matryoshka_batchtopk": {"matryoshka_widths": [10, 30, LATENTS]}}.items():
-        for rescaled in (True, False):
-            for scaled in (False, True):
-                given = {"k": 3.5, "rescale_acts_by_decoder_norm": rescaled, **options}
-                said = f"{name} training checkpoint (rescale_acts_by_decoder_norm={rescaled}, scaled input={scaled})"
-                yield said, lambda name=name, given=given, scaled=scaled: checkpoint(name, given, scaled)
+def saelens_inference(folder: Path, name: str, options: dict[str, Any]) -> Pair:
+    """One of its architectures, saved and loaded by itself."""
+    from sae_lens.registry import get_sae_class
+    from sae_lens.saes.sae import SAE as Theirs
+
+    kind, config = get_sae_class(name)
+    theirs = randomise(kind(config(d_in=D, d_sae=LATENTS, **options)))
+    path = Path(tempfile.mkdtemp(dir=folder))
+    theirs.save_model(path)
+    theirs = Theirs.load_from_disk(path)
+    return load(path), theirs.encode, theirs, rows(4, 8) if name == "temporal" else rows(N)
+
+
+def saelens_checkpoint(folder: Path, name: str, options: dict[str, Any], scaled: bool) -> Pair:
+    """A checkpoint of its trainer, against what it saves for inference once training is over."""
+    from sae_lens.registry import get_sae_training_class
+    from sae_lens.saes.sae import SAE as Theirs
+
+    kind, config = get_sae_training_class(name)
+    options = options | ({"normalize_activations": "expected_average_only_in"} if scaled else {})
+    theirs = randomise(kind(config(d_in=D, d_sae=LATENTS, **options)))
+    theirs.topk_threshold.fill_(0.4)
+    path = Path(tempfile.mkdtemp(dir=folder))
+    theirs.save_model(path)
+    (path / "activation_scaler.json").write_text(json.dumps({"scaling_factor": 0.7 if scaled else None}))
+    if scaled:
+        theirs.fold_activation_norm_scaling_factor(0.7)
+    theirs.save_inference_model(path / "inference")
+    inferring = Theirs.load_from_disk(path / "inference")
+    return load(path), inferring.encode, inferring, rows(N)
 
 
 def dictionary_learning_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pair]]]:

@@ -53,9 +53,7 @@ class SparseCoder(SAE):
                 f"d_sae = {d_sae}"
             )
         if activation == "groupmax" and d_sae % (k or 1):
-            raise InvalidArgument(
-                f"d_sae is {d_sae} and k {k}: groups of one size need a d_sae that is a multiple of k"
-            )
+            raise InvalidArgument(f"d_sae is {d_sae} and k {k}: d_sae must be a multiple of k, for groups of one size")
         self.activation, self.k, self.skip = activation, k, skip
         self.transcodes, self.d_out = d_out is not None, d_in if d_out is None else d_out
         self.row_shape = (d_in + self.d_out,) if self.transcodes else (d_in,)

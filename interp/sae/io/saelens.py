@@ -89,7 +89,6 @@ def saelens_settings(sae: SAE) -> dict[str, Any]:
     if isinstance(sae, Temporal):
         return {
             "apply_b_dec_to_input": sae.subtracts_bias,
-            "normalize_activations": "none" if sae.scale == 1 else "constant_scalar_rescale",
             "n_heads": sae.n_heads,
             "n_attn_layers": sae.n_layers,
             "bottleneck_factor": sae.bottleneck,
@@ -97,11 +96,11 @@ def saelens_settings(sae: SAE) -> dict[str, Any]:
             "kval_topk": sae.k,
             "tied_weights": sae.tied,
             "activation_normalization_factor": sae.scale,
-        }
+        } | ({} if sae.scale == 1 else {"normalize_activations": "constant_scalar_rescale"})
     if sae.architecture == "matching_pursuit":
         return settings
-    ranked = {"k": settings["k"], "rescale_acts_by_decoder_norm": False}
-    own = ranked if settings.get("k") and sae.architecture not in THRESHOLDED else {}
+    ranked = settings.get("k") and sae.architecture not in THRESHOLDED
+    own = {"k": settings["k"], "rescale_acts_by_decoder_norm": False} if ranked else {}
     return own | ({"d_out": settings["d_out"]} if settings.get("d_out") else {})
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hooks import Site
 from hooks.errors import DamagedFile, InvalidArgument, MissingFile, UnknownSite
+from hooks.site import attn_out, mlp_in, mlp_out, resid_mid, resid_post, resid_pre
 from interp.sae.architectures.sae import SAE
 from interp.sae.architectures.sparse_coder import SparseCoder
 from interp.sae.io.saelens import from_saelens
@@ -24,6 +25,7 @@ NAMES: Final = {
     "affine_skip_connection": "W_skip",
 }
 """What the weights are called in Gemma Scope 2 and circuit-tracer, and here."""
+PLACES: Final = (resid_pre, resid_mid, resid_post, attn_out, mlp_in, mlp_out)
 LAYER: Final = re.compile(r"layer_(\d+)\.(?:safetensors|npz)")
 
 
@@ -116,13 +118,13 @@ def _hooks(path: Path) -> tuple[str, ...]:
 
 def _site(layer: int, hook: str) -> Site:
     """The site of a layer that a hook name without its block stands for."""
-    try:
-        return Site.parse(f"blocks.{layer}.{hook}")
-    except ValueError as error:
-        raise UnknownSite(
-            f"'{hook}' of config.yaml is no site here ({error}): read the files one by one with "
-            "load_transcoder(path, sites=...)"
-        ) from error
+    for place in PLACES:
+        if place[layer].transformer_lens_name.endswith(f".{hook}"):
+            return place[layer]
+    raise UnknownSite(
+        f"'{hook}' of config.yaml is no site here; those of a transcoder are {', '.join(p.name for p in PLACES)}: read "
+        "the files one by one with load_transcoder(path, sites=...)"
+    )
 
 
 def _read(path: str | Path) -> dict[str, Float[Tensor, "..."]]:
@@ -132,7 +134,7 @@ def _read(path: str | Path) -> dict[str, Float[Tensor, "..."]]:
         raise MissingFile(f"there is no file {path}")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 stored = {name: torch.from_numpy(file[name]) for name in file.files}
         else:
             stored = load_file(path)
