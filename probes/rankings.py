@@ -34,7 +34,7 @@ def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
     """F = between-class variance / (within-class variance / (n - 2)) of each coordinate; 0 where it is constant.
 
     Raises:
-        ValueError: fewer than 3 rows.
+        InvalidArgument: fewer than 3 rows.
 
     Example:
         ```python
@@ -42,7 +42,7 @@ def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
         ```
     """
     if len(x) < 3:
-        raise InvalidArgument(f"{len(x)} rows leave no degree of freedom within two classes: give at least 3.")
+        raise InvalidArgument(f"{len(x)} rows leave no degree of freedom within two classes: give at least 3")
     above, below, mean = x[y], x[~y], x.mean(0)
     between = sum(len(part) * (part.mean(0) - mean).square() for part in (above, below))
     within = sum((part - part.mean(0)).square().sum(0) for part in (above, below)) / (len(x) - 2)
@@ -73,14 +73,14 @@ def by_logistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Te
     """|w_j| of one logistic regression on all standardised coordinates; knows which repeat each other.
 
     Raises:
-        RuntimeError: the regression does not converge.
+        NotConverged: the regression does not converge.
 
     Example:
         ```python
         KSparse(k=5, ranking=by_logistic)
         ```
     """
-    w, _ = affine([_standard(x)], CrossEntropy(y[:, None]), each, 1, max_iter=1000)
+    w, *_ = affine([_standard(x)], CrossEntropy(y[:, None]), each, 1, max_iter=1000)
     return w[:, 0].abs().to(x.dtype)
 
 
@@ -91,7 +91,7 @@ def by_l1(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, 
     Of coordinates that say the same, one enters early and the others late or not at all.
 
     Raises:
-        RuntimeError: the path does not converge.
+        NotConverged: the path does not converge.
 
     Example:
         ```python
