@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hooks import Direction, Site
-from hooks.errors import InvalidArgument, OutOfRange
+from hooks.errors import InvalidArgument, InvalidType, OutOfRange
 from interp.sae.data.normalisation import Normalisation, RowNorm
 from interp.sae.numerics.sparse import times_rows
 
@@ -61,9 +62,8 @@ class SAE(nn.Module, ABC):
 
     def __init__(self, d_in: int, d_sae: int) -> None:
         super().__init__()
-        for name, width in (("d_in", d_in), ("d_sae", d_sae)):
-            if width < 1:
-                raise InvalidArgument(f"{name} is {width}; a sparse autoencoder needs at least 1.")
+        check_count("d_in", d_in)
+        check_count("d_sae", d_sae)
         self.d_in, self.d_sae, self.d_out = d_in, d_sae, d_in
         self.row_shape: tuple[int, ...] = (d_in,)
         self.sites: tuple[Site, ...] = ()
@@ -318,6 +318,35 @@ def measure_variance(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, ""]
     if variance <= 0:
         raise InvalidArgument(f"All {len(y)} activations are the same vector: there is nothing to reconstruct.")
     return variance
+
+
+def check_count(name: str, value: object) -> None:
+    """Check that a number of dimensions, latents, rows or tokens is a whole number of at least 1.
+
+    Raises:
+        InvalidType: it is no whole number.
+        InvalidArgument: it is below 1.
+
+    Example:
+        >>> check_count("d_in", 256)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InvalidType(f"{name} is {value!r}; it must be a whole number, at least 1")
+    if value < 1:
+        raise InvalidArgument(f"{name} is {value}; it must be at least 1.")
+
+
+def check_positive(name: str, value: float | int) -> None:
+    """Check that a scale is finite and above 0.
+
+    Raises:
+        InvalidArgument: it is not.
+
+    Example:
+        >>> check_positive("lr", 1e-3)
+    """
+    if not 0 < value < math.inf:
+        raise InvalidArgument(f"{name} is {value}; it must be finite and above 0")
 
 
 def weight(name: str, value: float | int) -> float | int:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hooks.errors import InvalidArgument, UnknownName, nearest
-from interp.sae.architectures.sae import CHUNK, SAE
+from interp.sae.architectures.sae import CHUNK, SAE, check_count
 
 ACTIVATIONS: Final = ("relu", "jumprelu", "topk", "abstopk", "groupmax")
 RANKED: Final = ("topk", "abstopk", "groupmax")
@@ -54,6 +54,8 @@ class SparseCoder(SAE):
             )
         if activation == "groupmax" and d_sae % (k or 1):
             raise InvalidArgument(f"d_sae is {d_sae} and k {k}: d_sae must be a multiple of k, for groups of one size")
+        if d_out is not None:
+            check_count("d_out", d_out)
         self.activation, self.k, self.skip = activation, k, skip
         self.transcodes, self.d_out = d_out is not None, d_in if d_out is None else d_out
         self.row_shape = (d_in + self.d_out,) if self.transcodes else (d_in,)

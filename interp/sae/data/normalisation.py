@@ -1,5 +1,6 @@
 """Input normalisation: an affine map of activations, z = (x - m) M, that is folded into the weights afterwards."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -141,6 +142,8 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
         train(sae, normalised(source, whitened(source)))
         ```
     """
+    if not 0 <= epsilon < math.inf:
+        raise InvalidArgument(f"epsilon is {epsilon}; it must be finite and at least 0")
     x = _sample(source)
     m = x.mean(0)
     about = (x - m).movedim(0, -2)
@@ -188,4 +191,8 @@ def _sample(source: Iterable[Tensor]) -> Tensor:
             break
     if not count:
         raise InvalidArgument("There are no activations to measure a normalisation on: the source gave no rows.")
-    return torch.cat(parts)[:SAMPLE].double()
+    x = torch.cat(parts)[:SAMPLE].double()
+    if not bool(x.isfinite().all()):
+        row = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise InvalidArgument(f"activations hold NaN or infinity, first in row {row}: they have no scale")
+    return x

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import prod
+from math import isfinite, prod
 from typing import TypeAlias
 
 import torch
@@ -100,6 +100,7 @@ def clamped(latents: Sequence[int], value: float | int) -> Change:
         >>> clamped([0], 5.0)(torch.tensor([[0.0, 3.0]])).tolist()
         [[5.0, 3.0]]
     """
+    _check_finite("value", value)
     return lambda f: _indexed(f, latents, lambda part: torch.full_like(part, value))
 
 
@@ -110,6 +111,7 @@ def scaled(latents: Sequence[int], factor: float | int) -> Change:
         >>> scaled([1], 2.0)(torch.tensor([[2.0, 3.0]])).tolist()
         [[2.0, 6.0]]
     """
+    _check_finite("factor", factor)
     return lambda f: _indexed(f, latents, lambda part: factor * part)
 
 
@@ -153,6 +155,11 @@ def existing(latents: Sequence[int], d_sae: int) -> list[int]:
     if odd := [i for i in latents if not 0 <= i < d_sae]:
         raise OutOfRange(f"Latents {odd} do not exist; this autoencoder has latents 0 to {d_sae - 1}.")
     return [*latents]
+
+
+def _check_finite(name: str, value: float | int) -> None:
+    if not isfinite(value):
+        raise InvalidArgument(f"{name} is {value}; it must be finite")
 
 
 def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:

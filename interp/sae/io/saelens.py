@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Site
-from hooks.errors import DamagedFile, InvalidArgument, nearest
+from hooks.errors import DamagedFile, InvalidArgument, UnknownSite, nearest
 from interp.sae.architectures.registry import ARCHITECTURES, READ_ONLY
 from interp.sae.architectures.sae import SAE
 from interp.sae.architectures.sparse_coder import SparseCoder
@@ -277,12 +277,19 @@ def _settings(architecture: str, kind: type[SAE], config: Mapping[str, Any]) -> 
     return wanted[kind.architecture]() if kind.architecture in wanted else {}
 
 
+def _site(name: str, where: str) -> Site:
+    try:
+        return Site.parse(name)
+    except InvalidArgument as error:
+        raise UnknownSite(f"{where} was trained at '{name}': {error}; give what it is here by site=...") from error
+
+
 def _remember(sae: SAE, metadata: Mapping[str, Any], where: str, site: Site | None) -> None:
     """Put back what the metadata says of the autoencoder's origin."""
     names = metadata.get("sites") or [
         name for name in (metadata.get("hook_name"), metadata.get("hook_name_out")) if name
     ]
-    sae.sites = tuple(Site.parse(name) for name in names) if site is None else (site,)
+    sae.sites = tuple(_site(name, where) for name in names) if site is None else (site,)
     sae.model_name, sae.fingerprint = metadata.get("model_name"), metadata.get("fingerprint")
     sae.dataset = metadata.get("dataset") or metadata.get("dataset_path")
     if (largest := metadata.get("max_activation")) is None:

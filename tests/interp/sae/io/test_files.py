@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hooks.errors import DamagedFile
+from hooks.errors import DamagedFile, UnknownSite
 from hooks.site import resid_post, z
 from interp.sae import BatchTopK, JumpReLU, Standard, TopK, load, save
 
@@ -123,6 +123,8 @@ def test_a_site_can_be_given_where_the_files_name_is_no_site_here(tmp_path: Path
     config = json.loads((folder / "cfg.json").read_text())
     config["metadata"] |= {"sites": [], "hook_name": "blocks.2.attn.hook_result"}
     (folder / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(UnknownSite, match="was trained at 'blocks.2.attn.hook_result'.*give what it is here by site="):
+        load(folder)
     assert load(folder, site=resid_post[3]).site == resid_post[3]
 
 
