@@ -5,7 +5,7 @@ from pathlib import Path
 from interp.show.damage import damage_panel
 from interp.show.dose import FLUENT, dose_panel
 from interp.show.generations import Spans, generations_panel
-from interp.show.html import Html, table
+from interp.show.html import Html, part, table
 from interp.show.page import Panel, Section, Tile, report
 from interp.steering import Beside, ChosenDose, Condition, DoseResponse
 
@@ -52,8 +52,8 @@ def beside_panel(beside: Beside, concept: str) -> Panel:
         [
             name,
             "–" if dose is None else f"{dose:g}",
-            f"{naming.value:.2f} <small>{naming.low:.2f}–{naming.high:.2f}</small>",
-            f"{ratio.value:.2f} <small>{ratio.low:.2f}–{ratio.high:.2f}</small>",
+            part("with_small", f"{naming.value:.2f}", f"{naming.low:.2f}–{naming.high:.2f}"),
+            part("with_small", f"{ratio.value:.2f}", f"{ratio.low:.2f}–{ratio.high:.2f}"),
         ]
         for name, dose, naming, ratio in beside.rows()
     ]
