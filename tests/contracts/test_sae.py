@@ -185,7 +185,7 @@ def test_renaming_latents_changes_no_reconstruction(case: Case) -> None:
 def test_gradients_are_autograds_of_the_loss(
     case: Case, n_dead: int, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunked_gradients, "FEW", few)
+    monkeypatch.setattr(chunked_gradients, "SPARSE_SHARE", few)
     sae, rows = shaken(case), rows_for(case).double()
     dead = nobody(sae)
     dead[:n_dead] = True

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.sae.architectures.ksparse import KSparse, KSparseObjective
-from interp.sae.data.distributed import anywhere, kth_largest, shared, smallest
+from interp.sae.data.distributed import any_process, current_process, kth_largest, minimum
 from interp.sae.numerics.ranking import Encoder, Ranking
 from interp.sae.numerics.sparse import Code
 
@@ -48,13 +48,13 @@ class BatchKSparseObjective(KSparseObjective[BatchKSparse]):
 
     def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
         """The n k largest of the batch."""
-        return largest_of_batch(centred, self.sae.encoder, self.sae.k, self.sae.ranking)
+        return batch_top_k(centred, self.sae.encoder, self.sae.k, self.sae.ranking)
 
     @torch.no_grad()
     def follow(self, values: Float[Tensor, "n ..."]) -> None:
         """Move theta towards the smallest latent kept; onto it, the first time."""
         on = values[values > 0]
-        least = smallest(on.min() if len(on) else on.new_tensor(math.inf))  # asked by all, also by one that keeps none
+        least = minimum(on.min() if len(on) else on.new_tensor(math.inf))  # asked by all, also by one that keeps none
         if bool(least.isfinite()):
             self.sae.threshold.lerp_(least, RATE if bool(self.sae.threshold.any()) else 1.0)
 
@@ -90,7 +90,7 @@ class BatchTopK(BatchKSparse):
 
 
 @torch.no_grad()
-def largest_of_batch(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, ranking: Ranking) -> Code:
+def batch_top_k(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, ranking: Ranking) -> Code:
     """The floor(n k) largest positive entries of x W^T + b.
 
     Exact: what lies above a threshold guessed for somewhat more than n k is enough, if the last that is kept lies
@@ -99,15 +99,15 @@ def largest_of_batch(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int,
     Example:
         >>> from interp.sae.numerics.ranking import Exact
         >>> by = Encoder(torch.eye(3), torch.zeros(3))
-        >>> code = largest_of_batch(torch.tensor([[3.0, 2.0, 1.0], [0.5, 0.0, -1.0]]), by, 1, Exact())
+        >>> code = batch_top_k(torch.tensor([[3.0, 2.0, 1.0], [0.5, 0.0, -1.0]]), by, 1, Exact())
         >>> code.values.tolist(), code.latents.tolist(), code.offsets.tolist()
         ([3.0, 2.0], [0, 1], [0, 2, 2])
     """
-    count = int(k * len(x) * shared().world)
+    count = int(k * len(x) * current_process().world)
     for spare in (1.25, 4.0, math.inf):
         threshold, values, places = ranking.above(x, by, min(spare * k, len(by.W)))
         last = kth_largest(values, count)
-        if not anywhere((last < threshold) & (threshold != 0)):  # asked by all, whatever each of them guessed
+        if not any_process((last < threshold) & (threshold != 0)):  # asked by all, whatever each of them guessed
             break
     kept = values >= last
     return Code.at(values[kept], places[kept], len(x), len(by.W))

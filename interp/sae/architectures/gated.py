@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp.sae.architectures.chunked_gradients import Sums, pieces, squares, where_on
+from interp.sae.architectures.chunked_gradients import BatchSums, encode_chunks, sum_of_squares, zero_where_off
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Objective, Step, weight
 from interp.sae.numerics.ranking import Encoder
@@ -85,18 +85,18 @@ class GatedObjective(Objective[Gated]):
         """
         sae = self.sae
         n, weight = len(rows), self.sparsity_share * sae.coefficient / len(rows)
-        centred, scale, sums = rows - sae.b_dec, sae.r_mag.exp(), Sums(rows, sae.d_sae)
+        centred, scale, sums = rows - sae.b_dec, sae.r_mag.exp(), BatchSums(rows, sae.d_sae)
         W_dec, W_enc, b_dec = torch.zeros_like(sae.W_dec), torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_dec)
         b_gate, b_mag, r_mag, for_pre = (torch.zeros_like(sae.b_mag) for _ in range(4))
-        for at, pi in pieces(centred, Encoder(sae.W_enc.T, torch.zeros_like(sae.b_mag)), -sae.b_gate):
+        for at, pi in encode_chunks(centred, Encoder(sae.W_enc.T, torch.zeros_like(sae.b_mag)), -sae.b_gate):
             x, gate = centred[at], (pi.values + pi.of(sae.b_gate)).relu_()
-            f = where_on((pi.values * pi.of(scale)).add_(pi.of(sae.b_mag)).relu_(), gate)
+            f = zero_where_off((pi.values * pi.of(scale)).add_(pi.of(sae.b_mag)).relu_(), gate)
             error, of_gate = pi.times(f, sae.W_dec).sub_(x), pi.times(gate, sae.W_dec).sub_(x)
             sums.add(pi, f, error)
-            sums.loss = sums.loss + squares(of_gate) / n + weight * gate.sum()
+            sums.loss = sums.loss + sum_of_squares(of_gate) / n + weight * gate.sum()
             g = error.mul_(2 / n)
-            for_f = where_on(pi.dots(g, sae.W_dec), f)
-            for_gate = where_on(pi.dots(of_gate.mul_(2 / n), sae.W_dec).add_(weight), gate)
+            for_f = zero_where_off(pi.dots(g, sae.W_dec), f)
+            for_gate = zero_where_off(pi.dots(of_gate.mul_(2 / n), sae.W_dec).add_(weight), gate)
             b_gate += pi.total(for_gate)
             b_mag += pi.total(for_f)
             for_f.mul_(pi.of(scale))

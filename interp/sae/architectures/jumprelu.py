@@ -7,7 +7,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hooks.errors import InvalidArgument, nearest
-from interp.sae.architectures.chunked_gradients import Piece, Sums, dense_pieces, pieces, squares, where_on
+from interp.sae.architectures.chunked_gradients import (
+    BatchSums,
+    Chunk,
+    encode_chunks,
+    encode_dense_chunks,
+    sum_of_squares,
+    zero_where_off,
+)
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Objective, Step, weight
 from interp.sae.numerics.ranking import Encoder
@@ -124,15 +131,15 @@ class JumpReLUObjective(Objective[JumpReLU]):
         dL/dz = dL/df where z > theta; dL/dtheta sums -(theta dL/df + dL/dH) / epsilon over z near theta.
         """
         sae = self.sae
-        n, theta, sums = len(rows), sae.threshold.to(rows.dtype), Sums(rows, sae.d_sae)
+        n, theta, sums = len(rows), sae.threshold.to(rows.dtype), BatchSums(rows, sae.d_sae)
         W_dec, W_enc, b_dec = torch.zeros_like(sae.W_dec), torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_dec)
         b_enc, for_theta, for_norms = (torch.zeros_like(sae.b_enc) for _ in range(3))
         norms = sae.W_dec.norm(dim=1)
         lift = sae.pre_act_coefficient / n * dead if sae.pre_act_coefficient and bool(dead.any()) else None
         by, floor = Encoder(sae.W_enc.T, sae.b_enc), theta - sae.bandwidth / 2
-        for at, z in pieces(rows, by, floor) if lift is None else dense_pieces(rows, by):
+        for at, z in encode_chunks(rows, by, floor) if lift is None else encode_dense_chunks(rows, by):
             x, above = rows[at], z.values - z.of(theta)
-            f = where_on(z.values, above)
+            f = zero_where_off(z.values, above)
             error = z.times(f, sae.W_dec).add_(sae.b_dec).sub_(x)
             sums.add(z, f, error)
             g = error.mul_(2 / n)
@@ -141,7 +148,7 @@ class JumpReLUObjective(Objective[JumpReLU]):
             below = None if lift is None else above.clamp(max=0)
             near = above.abs_().lt_(sae.bandwidth / 2)
             for_theta += (z.total(near * for_f) * theta + z.total(near.mul_(for_step))) / -sae.bandwidth
-            for_z = where_on(for_f, f)
+            for_z = zero_where_off(for_f, f)
             if lift is not None and below is not None:
                 short = z.total(below)
                 sums.loss = sums.loss - short @ (lift * norms)
@@ -164,7 +171,7 @@ class JumpReLUObjective(Objective[JumpReLU]):
         self.sae.threshold.clamp_(min=0)
 
     def _penalise(
-        self, z: Piece, f: Tensor, norms: Tensor, n: int, sums: Sums, for_f: Tensor, for_norms: Tensor
+        self, z: Chunk, f: Tensor, norms: Tensor, n: int, sums: BatchSums, for_f: Tensor, for_norms: Tensor
     ) -> Tensor:
         """Add a piece's penalty to the loss and to the gradients of f and of norms; the gradient of H(z - theta)."""
         sae = self.sae
@@ -180,7 +187,7 @@ class JumpReLUObjective(Objective[JumpReLU]):
             sums.loss = sums.loss + weight * f.count_nonzero().to(f.dtype)
             return f.new_tensor(weight)
         excess = z.per_row((f > 0).to(f.dtype)) - sae.target_l0
-        sums.loss = sums.loss + weight * 2 / sae.target_l0 * squares(excess)
+        sums.loss = sums.loss + weight * 2 / sae.target_l0 * sum_of_squares(excess)
         return z.by_row(excess * (weight * 4 / sae.target_l0))
 
     def _sparsity(self, z: Float[Tensor, "n latent"], f: Float[Tensor, "n latent"]) -> Float[Tensor, "n"]:

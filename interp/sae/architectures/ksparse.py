@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from hooks.errors import InvalidArgument
-from interp.sae.architectures.chunked_gradients import squares
+from interp.sae.architectures.chunked_gradients import sum_of_squares
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Objective, Step, convert_rows, measure_variance, weight
-from interp.sae.data.distributed import variance
+from interp.sae.data.distributed import batch_variance
 from interp.sae.numerics.median import geometric_median
 from interp.sae.numerics.ranking import Encoder, Exact, Ranking
 from interp.sae.numerics.sparse import Code
@@ -105,7 +105,7 @@ class KSparseObjective(Objective[K], ABC):
         errors = [(rows - f[:, :m] @ sae.W_dec[:m] - sae.b_dec) for m in sae.widths]
         loss = torch.stack([e.pow(2).sum(1).mean() / V for e in errors]).sum()
         squared_error, e = errors[-1].pow(2).sum(1).mean(), errors[-1].detach()
-        V_e = variance(e)
+        V_e = batch_variance(e)
         if bool(dead.any()) and sae.aux_coefficient and V_e > 0:
             top = torch.where(dead, pre, -torch.inf).topk(min(sae.k_aux, int(dead.sum())), dim=1)
             f_aux = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
@@ -123,7 +123,7 @@ class KSparseObjective(Objective[K], ABC):
         for part, W in zip(parts, W_dec, strict=True):
             errors.append(errors[-1] - part.decode(W))
         errors, V = errors[1:], sae.get_buffer("variance")
-        missed = torch.stack([squares(e) / len(e) for e in errors])
+        missed = torch.stack([sum_of_squares(e) / len(e) for e in errors])
         onward = [g * (-2 / (len(rows) * V)) for g in accumulate(reversed(errors))][::-1]  # later x_m hold it too
         found = [backward(g, part, centred, W) for g, part, W in zip(onward, parts, W_dec, strict=True)]
         whole = found[0] if len(found) == 1 else (torch.cat(pieces) for pieces in zip(*found, strict=True))
@@ -141,7 +141,7 @@ class KSparseObjective(Objective[K], ABC):
         """The term alpha E||e - e_hat||^2 / V_e, e_hat being what the dead latents make of e; adds its gradients."""
         sae = self.sae
         latents = dead.nonzero().flatten()
-        e_variance = variance(e)
+        e_variance = batch_variance(e)
         if not len(latents) or not sae.aux_coefficient or e_variance == 0:
             return e.new_zeros(())
         code = sae.ranking.of_rows(
@@ -155,7 +155,7 @@ class KSparseObjective(Objective[K], ABC):
         for whole, part in zip((sae.W_dec.grad, for_W_enc, sae.b_enc.grad), found, strict=True):
             assert whole is not None
             whole.index_add_(0, latents, part)
-        return scale * squares(left) / len(left)
+        return scale * sum_of_squares(left) / len(left)
 
 
 def backward(

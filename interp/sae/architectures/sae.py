@@ -1,5 +1,6 @@
 """What every sparse autoencoder is (latents, and a decoder of directions), and every objective that trains one."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -165,6 +166,12 @@ class SAE(nn.Module, ABC):
             raise InvalidArgument(f"Latent {latent} never fired on the training data, so its direction has no scale.")
         return largest
 
+    def __repr__(self) -> str:
+        given = {"d_in": self.d_in, "d_sae": self.d_sae} | self.settings()
+        told = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+        at = f", at {' and '.join(map(str, self.sites))}" if self.sites else ""
+        return f"{type(self).__name__}({told}){at}"
+
     def raw(self) -> "SAE":
         """Itself, where its weights read activations as they are; `ValueError` where they read normalised ones."""
         if self.normalisation is not None:
@@ -238,6 +245,25 @@ class Objective(ABC, Generic[S]):
         """Put the weights back where they must lie, after a step of the optimiser: decoder rows of unit norm."""
         if self.unit_norm_decoder:
             self.sae.W_dec /= self.sae.W_dec.norm(dim=1, keepdim=True)
+
+
+def folded(sae: SAE) -> SAE:
+    """The same function of activations as they are, for an autoencoder whose weights read normalised ones.
+
+    With z = (x - m) M: latents f'(x) = f(z), and reconstructions x_hat'(x) = z_hat(z) M^-1 + m. Products are taken in
+    float64 and rounded once. A copy; where nothing is normalised, an equal one.
+
+    Example:
+        ```python
+        train(sae, normalised(source, expected_norm(source)))
+        folded(sae).direction(17)
+        ```
+    """
+    twin = copy.deepcopy(sae)
+    if twin.normalisation is not None:
+        twin.absorb(twin.normalisation)
+        twin.normalisation = None
+    return twin
 
 
 def convert_rows(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:

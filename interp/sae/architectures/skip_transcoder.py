@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.sae.architectures.sae import Objective, Step, measure_variance
-from interp.sae.architectures.transcoding import Transcoding
+from interp.sae.architectures.transcoder import TranscoderBase
 from interp.sae.data.normalisation import Normalisation
 
 
-class SkipTranscoder(Transcoding):
+class SkipTranscoder(TranscoderBase):
     """A transcoder with a linear path from input to output (Paulo et al. 2025, arXiv:2501.18823).
 
         f     = ReLU(x W_enc + b_enc),        y_hat = f W_dec + b_dec + x W_skip^T

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp.sae.architectures.chunked_gradients import Sums, pieces, where_on
+from interp.sae.architectures.chunked_gradients import BatchSums, encode_chunks, zero_where_off
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Objective, Step, weight
 from interp.sae.numerics.ranking import Encoder
@@ -70,15 +70,15 @@ class StandardObjective(Objective[Standard]):
         """
         sae = self.sae
         n, weight = len(rows), self.sparsity_share * sae.coefficient / len(rows)
-        norms, sums = sae.W_dec.norm(dim=1), Sums(rows, sae.d_sae)
+        norms, sums = sae.W_dec.norm(dim=1), BatchSums(rows, sae.d_sae)
         W_dec, W_enc = torch.zeros_like(sae.W_dec), torch.zeros_like(sae.W_enc.T)
         b_enc, totals, b_dec = torch.zeros_like(sae.b_enc), torch.zeros_like(sae.b_enc), torch.zeros_like(sae.b_dec)
-        for at, z in pieces(rows, Encoder(sae.W_enc.T, sae.b_enc), torch.zeros_like(sae.b_enc)):
+        for at, z in encode_chunks(rows, Encoder(sae.W_enc.T, sae.b_enc), torch.zeros_like(sae.b_enc)):
             f, x = z.values.relu_(), rows[at]
             error = z.times(f, sae.W_dec).add_(sae.b_dec).sub_(x)
             sums.add(z, f, error)
             g = error.mul_(2 / n)
-            for_f = where_on(z.dots(g, sae.W_dec).add_(z.of(weight * norms)), f)
+            for_f = zero_where_off(z.dots(g, sae.W_dec).add_(z.of(weight * norms)), f)
             z.add_transposed(W_dec, f, g)
             z.add_transposed(W_enc, for_f, x)
             b_enc += z.total(for_f)

@@ -56,10 +56,10 @@ class TopK(KSparse):
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
         """The same latents as k values and k indices per row, a value being 0 where the ReLU cut it."""
-        code = self.largest(self._input(x) - self.b_dec)
+        code = self.top_k(self._input(x) - self.b_dec)
         return code.values.view(len(x), self.k), code.latents.view(len(x), self.k)
 
-    def largest(self, centred: Float[Tensor, "n d_model"]) -> Code:
+    def top_k(self, centred: Float[Tensor, "n d_model"]) -> Code:
         """The k largest of each row of x - b_dec, after the ReLU."""
         code = self.ranking.of_rows(centred, self.encoder, self.k)
         code.values.relu_()
@@ -76,4 +76,4 @@ class TopKObjective(KSparseObjective[TopK]):
     @torch.no_grad()
     def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
         """The k largest of each row."""
-        return self.sae.largest(centred)
+        return self.sae.top_k(centred)

@@ -14,8 +14,7 @@ from hooks import Site
 from hooks.errors import InvalidArgument, MissingFile, nearest
 from hooks.tensor_file import save_tensors
 from interp.sae.architectures.registry import ARCHITECTURES
-from interp.sae.architectures.sae import SAE
-from interp.sae.io.fold import folded
+from interp.sae.architectures.sae import SAE, folded
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 FORMAT = "6.54.0"  # the SAELens version whose format this is

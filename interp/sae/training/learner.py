@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hooks.store.processes import Process
 from interp.sae.architectures.sae import SAE, Objective, Step
-from interp.sae.data.distributed import average_gradients, averaged, largest, share, sharing
+from interp.sae.data.distributed import average, average_gradients, local_rows, maximum, share_batch
 from interp.sae.training.adam import Adam
-from interp.sae.training.history import Course, Point
+from interp.sae.training.history import History, Point
 from interp.sae.training.plan import Plan
 from interp.sae.training.resample import Resampling, resample
 
@@ -29,7 +29,7 @@ class Learner:
         self.sae, self.lr, self.plan, self.steps, self.here = sae, lr, plan, steps, here
         self.objective: Objective[Any] = sae.objective()
         self.optimiser = Adam(sae.parameters(), lr=lr, betas=self.objective.betas)
-        self.course = Course(sae.d_sae, variance, plan.dead_after, max(1, steps // POINTS))
+        self.history = History(sae.d_sae, variance, plan.dead_after, max(1, steps // POINTS))
         self.settled = 1 - (plan.schedule.decay or 0.2)  # the share of the run after which weights hardly move
 
     def step(self, step: int, rows: Float[Tensor, "n *d"], more: Rows) -> Point | None:
@@ -40,37 +40,37 @@ class Learner:
         self.objective.sparsity_share = plan.schedule.sparsity((step + 1) / steps)
         done = self._gradients(rows)
         update(self.objective, self.optimiser, self.lr * plan.schedule.rate(step / steps), plan.clip)
-        return self.course.add(done, len(rows), settled=step >= self.settled * steps)
+        return self.history.add(done, len(rows), settled=step >= self.settled * steps)
 
     def state(self) -> dict[str, Any]:
         """Weights, the optimiser's moments and the course."""
         return {
             "sae": self.sae.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "course": self.course.state(),
+            "history": self.history.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where another run was."""
         self.sae.load_state_dict(state["sae"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.course.restore(state["course"])
+        self.history.restore(state["history"])
 
     def _gradients(self, rows: Float[Tensor, "n *d"]) -> Step:
         """The batch's gradients, in every process the same."""
         if self.here.world == 1 or self.sae.sharded:
-            return self.objective.gradients(rows, self.course.dead)
-        with sharing(self.here):
-            own = self.objective.gradients(share(rows), self.course.dead)
+            return self.objective.gradients(rows, self.history.dead)
+        with share_batch(self.here):
+            own = self.objective.gradients(local_rows(rows), self.history.dead)
             average_gradients([*self.sae.parameters()])
-            loss, squared_error, l0 = averaged(torch.stack([own.loss, own.squared_error, own.l0]))
-            return Step(loss, squared_error, l0, largest(own.largest))
+            loss, squared_error, l0 = average(torch.stack([own.loss, own.squared_error, own.l0]))
+            return Step(loss, squared_error, l0, maximum(own.largest))
 
     def _resample(self, resampling: Resampling, step: int, more: Rows) -> None:
         generator = torch.Generator().manual_seed(self.plan.seed + 1_000_003 * step)
-        dead = self.course.dead
+        dead = self.history.dead
         resample(self.objective, self.optimiser, more(resampling.rows, generator), dead, generator)
-        self.course.silent[dead] = 0
+        self.history.silent[dead] = 0
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ from interp.sae.architectures.gated import GatedObjective
 from interp.sae.architectures.sae import Step, measure_variance
 from interp.sae.architectures.topk import TopKObjective
 from interp.sae.training.adam import Adam
-from interp.sae.training.history import Course
+from interp.sae.training.history import History
 from interp.sae.training.learner import Learner
 from interp.sae.training.plan import Plan
 from interp.sae.training.resample import resample
@@ -176,17 +176,17 @@ def test_a_latent_that_began_anew_is_not_dead_until_it_was_silent_as_long_again(
     sae, x = TopK(16, 32, k=3), rows(100)
     plan = Plan(tokens=1_000, batch_size=100, dead_after=5_000, resampling=Resampling(at=(0.5,)))
     learner = Learner(sae, 1e-3, measure_variance(sae, x), plan, steps=10, here=Process(0, 1))
-    learner.course.silent[:5] = 6_000
+    learner.history.silent[:5] = 6_000
     with torch.no_grad():
         sae.b_enc[:5] = -100.0
     learner.step(4, x, lambda n, _: x[:n])
-    assert bool(learner.course.dead[:5].all())
+    assert bool(learner.history.dead[:5].all())
     learner.step(5, x, lambda n, _: x[:n])
-    assert int(learner.course.silent.max()) <= 200
+    assert int(learner.history.silent.max()) <= 200
 
 
-def course_of(*largest: float, settled: bool, n: int = 100) -> Course:
-    course, nothing = Course(len(largest), torch.ones(()), dead_after=1_000, every=10), torch.zeros(())
+def course_of(*largest: float, settled: bool, n: int = 100) -> History:
+    course, nothing = History(len(largest), torch.ones(()), dead_after=1_000, every=10), torch.zeros(())
     course.add(Step(nothing, nothing, nothing, torch.tensor(largest)), n, settled=settled)
     return course
 

@@ -32,7 +32,7 @@ from interp.sae import (
     train,
     train_many,
 )
-from interp.sae.data.distributed import sharing
+from interp.sae.data.distributed import share_batch
 from tests.interp.sae.planted import activations, features
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="forks"), pytest.mark.usefixtures("unchecked")]
@@ -178,7 +178,7 @@ def test_a_batch_that_cannot_be_shared_and_latents_without_processes_are_refused
 
 def test_the_threshold_follows_the_least_latent_of_all_processes_where_one_of_them_keeps_none(tmp_path: Path) -> None:
     def work() -> None:
-        with processes(torch.device("cpu")) as here, sharing(here):
+        with processes(torch.device("cpu")) as here, share_batch(here):
             sae = BatchTopK(D, LATENTS, k=1)
             size = (10.0, 1e-3)[here.rank]
             sae.objective().gradients(size * rows()[here.rank : 100 : 2], torch.zeros(LATENTS) > 0)
