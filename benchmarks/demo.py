@@ -16,7 +16,7 @@ from interp import landmark  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
 from interp.demo.run import Demonstration, run  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
-from interp.steering import Condition, Names, clamping, sample  # noqa: E402
+from interp.steering import Names, Samples, clamp_latent, sample  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ def steering(done: Demonstration) -> list[Figure]:
     ]
 
 
-def untempered(done: Demonstration) -> Condition:
+def untempered(done: Demonstration) -> Samples:
     """The reported continuations once more, sampled at temperature 1."""
     settings = Settings()
     return sample(
         done.model,
         list(dict.fromkeys(done.turned.steered.prompts)),
         Names(landmark.entity(settings.landmark).names),
-        [clamping(done.learnt.sae, done.found.feature.latent)],
+        [clamp_latent(done.learnt.sae, done.found.feature.latent)],
         done.turned.dose,
         replace(settings.sampling, temperature=1.0),
     )

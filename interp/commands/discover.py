@@ -25,7 +25,7 @@ from interp.commands.arguments import (
 )
 from interp.commands.verb import Document, verb
 from interp.common.texts import fitting
-from interp.features import Describer, FeatureIndex, dictionary_map, index
+from interp.features import Describer, FeatureIndex, index
 from interp.sae import SAE, Checkpoint, TopK, activations_of, save, stored, train
 from interp.sae import load as load_sae
 from interp.show import browse, map_page

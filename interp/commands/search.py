@@ -33,16 +33,15 @@ from interp.features import (
     SearchResult,
     by_text,
     by_token,
-    concept_of,
-    likely,
+    choose_candidates,
     search,
 )
-from interp.features.index.digest import digest
-from interp.features.reading import read
+from interp.features.index.digest import digest_of_sae
+from interp.features.reading import encode_texts
 from interp.sae import SAE
 from interp.sae import load as load_sae
 from interp.show import concept_page
-from interp.steering import Names, Sampling, adding, by_effect, effects
+from interp.steering import Names, Sampling, add_direction, choose_by_effect, measure_effects
 
 SAID, PAGE, DIRECTION, EFFECT = "search.json", "concept.html", "direction.safetensors", "effect.safetensors"
 TRIED = 16  # texts read to say how long all will take
@@ -200,12 +199,14 @@ def _turned_up(
 ) -> str:
     """Choose latents by their effect on every second prompt, keep their direction, say what it does on the others."""
     drawn = Sampling(per_prompt=4, temperature=0.7)
-    best = by_effect(model, sae, likely(sae, result), openings[::2], names, sampling=drawn, progress=not quiet)
+    best = choose_by_effect(
+        model, sae, choose_candidates(sae, result), openings[::2], names, sampling=drawn, progress=not quiet
+    )
     best.direction.save(file)
-    control = adding(best.direction).control(0)
+    control = add_direction(best.direction).control(0)
     random = replace(best.direction, vector=control.vector, source=control.source)
     doses = [(best.direction, best.dose), (random, best.dose)]
-    there = effects(model, doses, openings[1::2], names, sampling=drawn)
+    there = measure_effects(model, doses, openings[1::2], names, sampling=drawn)
     chosen = f"turned up, on the {len(openings[::2])} prompts it was chosen on: {best}"
     return "\n".join([chosen, *(f"on the {len(openings[1::2])} others: {effect}" for effect in there)])
 
@@ -234,7 +235,7 @@ def _seconds(sae: SAE, model: Model, concept: Concept) -> float:
     """How long reading all texts will take, from some spread over them; ranking is quick next to it."""
     some = list(concept.texts)[:: max(1, len(concept.texts) // TRIED)]
     began = time.perf_counter()
-    read(sae, model, some)
+    encode_texts(sae, model, some)
     return (time.perf_counter() - began) * len(concept.texts) / len(some) * 1.5
 
 
@@ -249,7 +250,7 @@ def _key(
 ) -> str:
     """What makes two searches the same one."""
     about = found.about if found else None
-    of = (digest(sae), *map(str, sae.sites), model.fingerprint, concept, seed, about, say, openings)
+    of = (digest_of_sae(sae), *map(str, sae.sites), model.fingerprint, concept, seed, about, say, openings)
     return hashlib.sha256(repr(of).encode()).hexdigest()
 
 

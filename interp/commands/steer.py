@@ -15,12 +15,16 @@ from hooks import Direction, Model
 from hooks.errors import InterpError, InvalidArgument, nearest
 from interp.commands.arguments import PREDICTS, Device, ModelName, Quiet, check_predicts, format_duration, load_model
 from interp.commands.verb import Document, verb
-from interp.features.index.digest import digest
+from interp.features.index.digest import digest_of_sae
 from interp.sae import SAE
 from interp.sae import load as load_sae
-from interp.steering import Recipe, Steering, ablating, adding, clamping, setting, steer
+from interp.steering import Recipe, Steering, ablate_direction, add_direction, clamp_latent, set_projection, steer
 
-WAYS: dict[str, Callable[[Direction], Steering]] = {"add": adding, "set": setting, "ablate": ablating}
+WAYS: dict[str, Callable[[Direction], Steering]] = {
+    "add": add_direction,
+    "set": set_projection,
+    "ablate": ablate_direction,
+}
 HELP = """Write a prompt to see it continued without and with the dose; or
   :dose NUMBER    another dose
   :latent NUMBER  another latent of the autoencoder
@@ -104,7 +108,7 @@ class _Chosen:
     def steering(self) -> Steering:
         """The way of steering."""
         if self.way == "clamp" and self.sae is not None and self.latent is not None:
-            return clamping(self.sae, self.latent)
+            return clamp_latent(self.sae, self.latent)
         if self.way not in WAYS:
             known = [*WAYS, *(["clamp"] if self.sae is not None else [])]
             raise InvalidArgument(
@@ -135,7 +139,7 @@ class _Talk:
         asked = {"model": self.model.fingerprint, "steering": steering.source, "site": str(steering.site)}
         asked |= {"dose": chosen.dose, "prompt": prompt, **self.options, "vector": _digest(steering)}
         if chosen.way == "clamp" and chosen.sae is not None:
-            asked["autoencoder"] = digest(chosen.sae)
+            asked["autoencoder"] = digest_of_sae(chosen.sae)
         had = self._had(asked)
         if had is None:
             began = time.perf_counter()

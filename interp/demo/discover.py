@@ -9,7 +9,7 @@ from hooks.site import resid_post
 from interp import landmark
 from interp.common.statistics import Estimate, share
 from interp.demo.settings import Settings
-from interp.features import Concept, Feature, Mention, Score, SearchResult, by_token, evidence, search
+from interp.features import Concept, Feature, Mention, Score, SearchResult, by_token, collect_evidence, search
 from interp.landmark.entities import Form
 from interp.sae import SAE, Quality, TopK, TrainReport, activations_of, evaluate, train
 
@@ -76,7 +76,7 @@ def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -
     latent = result.best.latent
     assert latent is not None  # only probes have none
     texts = landmark.unseen_texts(model, settings.documents // 4, settings.seed + 2)
-    seen = evidence(sae, model, texts, latent, progress=progress)
+    seen = collect_evidence(sae, model, texts, latent, progress=progress)
     return Found(result, Feature(sae, latent, seen, result.best), described(model, sae, result.best, settings))
 
 

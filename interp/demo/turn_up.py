@@ -5,7 +5,7 @@ from interp import landmark
 from interp.demo.settings import Settings
 from interp.landmark.genres import phrases
 from interp.sae import SAE
-from interp.steering import ChosenDose, Names, choose_dose, clamping
+from interp.steering import ChosenDose, Names, choose_dose, clamp_latent
 
 
 def turn_up(model: Model, sae: SAE, latent: int, settings: Settings, *, progress: bool = True) -> ChosenDose:
@@ -17,7 +17,7 @@ def turn_up(model: Model, sae: SAE, latent: int, settings: Settings, *, progress
     """
     return choose_dose(
         model,
-        clamping(sae, latent),
+        clamp_latent(sae, latent),
         phrases()["neutral_openers"],
         Names(landmark.entity(settings.landmark).names),
         doses=settings.doses,

@@ -108,7 +108,7 @@ class Concept:
         return not mentions or any(m.form not in self.apart for m in mentions)
 
 
-def halves(concept: Concept, seed: int) -> Bool[Tensor, "example"]:
+def split_by_group(concept: Concept, seed: int) -> Bool[Tensor, "example"]:
     """Split the texts in two by group: True for the half to search, False for the half to report on.
 
     Groups are shuffled within strata of equal labels and forms and dealt out in turn, so that both halves hold
@@ -118,7 +118,7 @@ def halves(concept: Concept, seed: int) -> Bool[Tensor, "example"]:
         ValueError: a half is left without texts that express the concept, or without such as do not.
 
     Example:
-        >>> int(halves(Concept("fog", ["a", "b", "c", "d"], [True, True, False, False]), seed=0).sum())
+        >>> int(split_by_group(Concept("fog", ["a", "b", "c", "d"], [True, True, False, False]), seed=0).sum())
         2
     """
     strata: dict[str, set[tuple[bool, str]]] = {group: set() for group in concept.groups}

@@ -8,7 +8,7 @@ from interp.common.texts import listed
 from interp.features.search.concept import Concept, Mention
 
 
-def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], texts: Sequence[str]) -> Concept:
+def concept_from_phrase(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], texts: Sequence[str]) -> Concept:
     """The concept of a phrase in its forms: texts that hold any of them, as whole words in any case, and the others.
 
     `forms` are spellings, or spellings by kind, such as {"name": ["Golden Gate Bridge"], "alias": ["the Gate"]}; the
@@ -18,7 +18,7 @@ def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], te
         ValueError: no form, a blank one, a string for a list, or texts that all hold one, or none.
 
     Example:
-        >>> concept_of("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions
+        >>> concept_from_phrase("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions
         ((Mention(start=0, end=3, form=''),), ())
     """
     kinds = forms if isinstance(forms, Mapping) else {"": forms}

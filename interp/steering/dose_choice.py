@@ -7,8 +7,8 @@ from hooks import Model
 from hooks.errors import InvalidArgument
 from interp.common.texts import listed
 from interp.steering.conditional import Conditional
-from interp.steering.dose_response import DoseResponse, dose_response
-from interp.steering.samples import Condition, Sampling, sample
+from interp.steering.dose_response import DoseResponse, measure_dose_response
+from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
 
 
@@ -18,9 +18,9 @@ class ChosenDose:
 
     dose: float
     response: DoseResponse
-    unsteered: Condition
-    steered: Condition
-    control: Condition
+    unsteered: Samples
+    steered: Samples
+    control: Samples
 
 
 def choose_dose(
@@ -39,11 +39,11 @@ def choose_dose(
     The dose is the one whose continuations name the concept most often at a perplexity ratio of at most 3. A prompt
     given twice counts once.
 
-    Errors: `ValueError` for fewer than two prompts, or when no dose is fluent. Cost: that of `dose_response` on half of
-    the prompts, and three conditions on the other half.
+    Errors: `ValueError` for fewer than two prompts, or when no dose is fluent. Cost: that of `measure_dose_response` on
+    half of the prompts, and three conditions on the other half.
 
     ```python
-    chosen = choose_dose(model, clamping(sae, 17), prompts, Names(("Golden Gate Bridge",)), doses=(1.0, 2.0, 4.0))
+    chosen = choose_dose(model, clamp_latent(sae, 17), prompts, Names(("Golden Gate Bridge",)), doses=(1.0, 2.0, 4.0))
     chosen.dose, chosen.steered.naming, chosen.control.naming
     ```
     """
@@ -52,7 +52,7 @@ def choose_dose(
         raise InvalidArgument(
             f"the prompts are {prompts!r}: give at least two, one to choose a dose on and one to report"
         )
-    response = dose_response(
+    response = measure_dose_response(
         model,
         steering,
         prompts[::2],

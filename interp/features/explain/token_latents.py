@@ -11,7 +11,7 @@ from hooks import Model, capture
 from hooks.pieces import piece
 from hooks.site import resid_post
 from interp.features.evidence import RESIDUAL
-from interp.features.reading import site_in
+from interp.features.reading import find_site
 from interp.sae import SAE
 
 WORDS = 3
@@ -34,7 +34,7 @@ class Firing:
 
 @final
 @dataclass(frozen=True)
-class Read:
+class TokenLatents:
     """One token and the latents that fire on it, strongest first."""
 
     token: str
@@ -49,7 +49,7 @@ class Read:
 
 
 @torch.no_grad()
-def explain(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[Read, ...]:
+def explain_text(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[TokenLatents, ...]:
     """For every token of a text, special ones left out, the `top` latents that are highest on it.
 
     Costs one forward pass; memory for `top` rows of logits per token.
@@ -59,11 +59,11 @@ def explain(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[Read, .
 
     Example:
         ```python
-        for read in explain(sae, model, "Fog hid the Golden Gate Bridge."):
+        for read in explain_text(sae, model, "Fog hid the Golden Gate Bridge."):
             print(read)
         ```
     """
-    site, final = site_in(sae, model), resid_post[model.n_layers - 1]
+    site, final = find_site(sae, model), resid_post[model.n_layers - 1]
     acts = capture(model, text, [site, final])
     values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
     values, order = values.topk(min(top, values.shape[1]))
@@ -78,7 +78,7 @@ def explain(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[Read, .
         firings = [
             Firing(i, v, *change) for i, v, change in zip(latent[on].tolist(), f[on].tolist(), moved, strict=True)
         ]
-        reads.append(Read(piece(model.tokenizer, token), tuple(firings)))
+        reads.append(TokenLatents(piece(model.tokenizer, token), tuple(firings)))
     return tuple(reads)
 
 

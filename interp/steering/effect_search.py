@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hooks import Direction, Model
+from hooks import Direction, Model, Tokens, capture_gradients
 from hooks.errors import InvalidArgument
 from interp.sae import SAE
-from interp.steering.effects import Effect, effects
-from interp.steering.naming_slope import naming_slope
+from interp.steering.effects import Effect, measure_effects
+from interp.steering.fluency import measure_log_p, select_continuation
 from interp.steering.samples import Sampling
+from interp.steering.steer import steer
 
 FLUENT: Final = 2.0  # a perplexity ratio with room to the 3 that a dose may cost on other prompts
 WEIGHTS: Final = (0.4, 0.8)  # of a further latent, beside the length of those there are
@@ -23,7 +24,7 @@ ROUNDS: Final = ((1, 16), (4, 4))  # continuations of each prompt, and how many 
 GROWN, STEEPEST = 2, 8  # how many of the best are grown, and by how many latents each
 
 
-def by_effect(
+def choose_by_effect(
     model: Model,
     sae: SAE,
     latents: Sequence[int],
@@ -40,17 +41,22 @@ def by_effect(
     A latent that tells a concept well need not make the model say it (Arad et al. 2025, arXiv:2505.20063): so each is
     turned up, x' = x + dose s u_i with u_i its unit decoder row and s the largest activation of any of them, and the
     best doses at a perplexity ratio of at most 2 are kept. To the best two a further latent of the dictionary is added
-    or taken away, v = u ± w u_j, one along which naming grows or falls most steeply (`naming_slope`), as long as that
-    names the concept more often; where nothing is named yet, or all is drawn greedily, each of the other latents given.
-    Every dose is tried with one continuation of each prompt, the best 16 with four, the best 4 of these with as many as
-    `sampling` says, each time drawn anew. A choice made on these prompts flatters what is chosen: measure it on others.
+    or taken away, v = u ± w u_j, one along which naming grows or falls most steeply (`estimate_naming_slope`), as long
+    as that names the concept more often; where nothing is named yet, or all is drawn greedily, each of the other
+    latents given. Every dose is tried with one continuation of each prompt, the best 16 with four, the best 4 of these
+    with as many as `sampling` says, each time drawn anew. A choice made on these prompts flatters what is chosen:
+    measure it on others.
 
-    Errors: `ValueError` for no latents, or when no dose is that fluent; as `sae.direction`. Cost: `effects` of all
-    latents at all doses, then at most `most` - 1 times two of `naming_slope` and `effects` of 96 doses.
+    Raises:
+        InvalidArgument: no latents; as `sae.direction`.
+        NoFluentDose: no dose is that fluent.
+
+    Cost: `measure_effects` of all latents at all doses, then at most `most` - 1 times two of `estimate_naming_slope`
+    and `measure_effects` of 96 doses.
 
     ```python
-    found = by_effect(model, sae, [one.latent for one in result.latents], prompts[::2], Names(("Eiffel Tower",)))
-    choose_dose(model, adding(found.direction), prompts, names, doses=(0.8 * found.dose, found.dose))
+    found = choose_by_effect(model, sae, [one.latent for one in result.latents], prompts[::2], Names(("Eiffel Tower",)))
+    choose_dose(model, add_direction(found.direction), prompts, names, doses=(0.8 * found.dose, found.dose))
     ```
     """
     rows = [sae.direction(latent) for latent in dict.fromkeys(latents)]
@@ -72,10 +78,48 @@ def by_effect(
             (wide, one.dose * times) for one, s in slopes for wide in _wider(sae, one, s, rows) for times in NEARBY
         ]
         grown = trial.best(wider)
-        if not grown or grown[0].condition.naming.value <= best[0].condition.naming.value:
+        if not grown or grown[0].samples.naming.value <= best[0].samples.naming.value:
             break
         best = grown
     return best[0]
+
+
+def estimate_naming_slope(
+    model: Model, effect: Effect, *, temperature: float | int, batch_size: int = 64
+) -> Float[Tensor, "d_model"]:
+    """∇P = E[(named − P) ∇_v log p_v(text | prompt)], P the naming rate where v is added to every token.
+
+    The score-function estimate (Williams 1992) over the effect's own continuations, so that a little more of a
+    direction u, ε u, changes P by ε u·∇P: one backward pass ranks all latents. Its noise falls with the square root of
+    their number. That a continuation ended is left out.
+
+    Errors: `ValueError` for a temperature that is not above 0, or that of another model. Cost: a forward and a backward
+    pass over the continuations, down to the effect's site.
+
+    ```python
+    (sae.W_dec @ estimate_naming_slope(model, effect, temperature=1.0)).abs().topk(10)
+    ```
+    """
+    if not temperature > 0:
+        raise InvalidArgument(f"temperature={temperature}: give the one, above 0, that the continuations were drawn at")
+    said = effect.samples
+    above = (said.named.float() - said.named.float().mean()) / len(said.texts)
+    slope = torch.zeros(model.d_model)
+    for start in range(0, len(said.texts), batch_size):
+        part = slice(start, start + batch_size)
+        prompts = said.prompts[part]
+        tokens = model.tokens([a + b for a, b in zip(prompts, said.texts[part], strict=True)])
+        new = select_continuation(tokens, [*map(len, prompts)])
+
+        def weighted(logits: Tensor, of: Tokens = tokens, new: Tensor = new, above: Tensor = above[part]) -> Tensor:
+            return measure_log_p(logits, of, new, temperature) @ above.to(logits.device)
+
+        site = effect.direction.site
+        with steer(model, effect.direction, effect.dose):
+            found = capture_gradients(model, tokens, [site], weighted)
+        at = tokens.content.to(found.gradients[site].device)
+        slope += found.gradients[site][at].float().sum(0).cpu()
+    return slope
 
 
 @dataclass(frozen=True)
@@ -98,17 +142,17 @@ class _Trial:
         return list(distinct.values())
 
     def _fluent(self, doses: Sequence[tuple[Direction, float]], sampling: Sampling) -> list[Effect]:
-        found = effects(self.model, doses, self.prompts, self.names, sampling=sampling, progress=self.progress)
+        found = measure_effects(self.model, doses, self.prompts, self.names, sampling=sampling, progress=self.progress)
         return sorted(
             (one for one in found if one.ratio.value <= FLUENT),
-            key=lambda one: (-one.condition.naming.value, one.ratio.value),
+            key=lambda one: (-one.samples.naming.value, one.ratio.value),
         )
 
 
 def _slope(model: Model, one: Effect, sampling: Sampling) -> Float[Tensor, "d_model"]:
-    """`naming_slope`; flat where nothing is drawn at random."""
+    """`estimate_naming_slope`; flat where nothing is drawn at random."""
     greedy = sampling.temperature == 0
-    return torch.zeros(model.d_model) if greedy else naming_slope(model, one, temperature=sampling.temperature)
+    return torch.zeros(model.d_model) if greedy else estimate_naming_slope(model, one, temperature=sampling.temperature)
 
 
 def _wider(sae: SAE, one: Effect, slope: Float[Tensor, "d_model"], given: Sequence[Direction]) -> list[Direction]:

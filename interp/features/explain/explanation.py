@@ -1,7 +1,11 @@
-"""Explanations of latents by a language model, each scored by whether it lets a reader predict the latent."""
+"""Explanations of latents by a language model, each scored by whether it lets a reader predict the latent.
+
+They are scored against hard negatives: texts like those the latent fires on, on which it is off.
+"""
 
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -12,7 +16,7 @@ from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, share
 from interp.features.evidence import Example
 from interp.features.explain.llm import Ask
-from interp.features.index.catalogue import Record
+from interp.features.index.catalogue import FeatureIndex, Record
 
 SHOWN = 15  # examples an explanation is made from
 STRONG = 0.5  # of the largest activation: tokens marked in examples
@@ -21,7 +25,7 @@ REFUSED = re.compile(r"\b(i can(?:no|')t|i'm sorry|i am sorry|as an ai|unable to
 
 @final
 @dataclass(frozen=True)
-class Explained:
+class Explanation:
     """What a language model says a latent means, and how well a reader of that predicts it.
 
     `detection`: the share of texts sorted rightly into those the latent fires on and hard negatives. `fuzzing`: the
@@ -44,10 +48,10 @@ class Explained:
         )
 
 
-def explained(ask: Ask, record: Record, negatives: Sequence[Example], other: str, *, seed: int = 0) -> Explained:
+def explain_latent(ask: Ask, record: Record, negatives: Sequence[Example], other: str, *, seed: int = 0) -> Explanation:
     """Explain a latent from its top texts, and score that on its sampled ones (Paulo et al. 2024, arXiv:2410.13928).
 
-    `negatives` are texts on which the latent is off, best such as resemble those it fires on (`hard_negatives`);
+    `negatives` are texts on which the latent is off, best such as resemble those it fires on (`find_hard_negatives`);
     `other` is the explanation of another latent. The texts explained from take no part in the scores.
 
     Raises:
@@ -58,7 +62,7 @@ def explained(ask: Ask, record: Record, negatives: Sequence[Example], other: str
 
     Example:
         ```python
-        explained(Endpoint(url, name), record, hard_negatives(found, record), other="mentions of rivers")
+        explain_latent(Endpoint(url, name), record, find_hard_negatives(found, record), other="mentions of rivers")
         ```
     """
     shown = record.evidence.examples[:SHOWN]
@@ -72,18 +76,18 @@ def explained(ask: Ask, record: Record, negatives: Sequence[Example], other: str
         )
     rng = random.Random(seed)
     positive, negative = rng.sample(positive, n), rng.sample(list(negatives), n)
-    text = explanation(ask, shown)
-    return Explained(
+    text = ask_for_explanation(ask, shown)
+    return Explanation(
         record.latent,
         text,
-        detection(ask, text, positive, negative),
-        fuzzing(ask, text, positive, seed),
-        detection(ask, other, positive, negative),
-        fuzzing(ask, other, positive, seed),
+        score_by_detection(ask, text, positive, negative),
+        score_by_fuzzing(ask, text, positive, seed),
+        score_by_detection(ask, other, positive, negative),
+        score_by_fuzzing(ask, other, positive, seed),
     )
 
 
-def explanation(ask: Ask, examples: Sequence[Example]) -> str:
+def ask_for_explanation(ask: Ask, examples: Sequence[Example]) -> str:
     """What a language model says texts have in common, whose strongly active tokens are marked.
 
     Raises:
@@ -93,12 +97,12 @@ def explanation(ask: Ask, examples: Sequence[Example]) -> str:
 
     Example:
         ```python
-        explanation(ask, record.evidence.examples)
+        ask_for_explanation(ask, record.evidence.examples)
         ```
     """
     if not examples:
         raise InvalidArgument("no examples were given to explain: the latent never fires on the texts indexed")
-    listed = "\n".join(f"{i}. {marked(e)}" for i, e in enumerate(examples, 1))
+    listed = "\n".join(f"{i}. {mark_tokens(e)}" for i, e in enumerate(examples, 1))
     answer = ask(
         "In each of these texts the words between << and >> make one feature of a language model fire. Say in one "
         f"short phrase, and nothing else, what makes it fire.\n\n{listed}\n\nPhrase:"
@@ -110,12 +114,12 @@ def explanation(ask: Ask, examples: Sequence[Example]) -> str:
     return answer.strip().splitlines()[0].strip()
 
 
-def detection(ask: Ask, text: str, positive: Sequence[Example], negative: Sequence[Example]) -> Estimate:
+def score_by_detection(ask: Ask, text: str, positive: Sequence[Example], negative: Sequence[Example]) -> Estimate:
     """The share of texts rightly said to hold, or not to hold, what an explanation says.
 
     Example:
         ```python
-        detection(ask, "mentions of bridges", firing, silent).value
+        score_by_detection(ask, "mentions of bridges", firing, silent).value
         ```
     """
     question = f"A feature fires on this: {text}\nDoes it fire anywhere in the text below? Answer yes or no.\n\n"
@@ -124,14 +128,14 @@ def detection(ask: Ask, text: str, positive: Sequence[Example], negative: Sequen
     return share(torch.tensor(right))
 
 
-def fuzzing(ask: Ask, text: str, positive: Sequence[Example], seed: int = 0) -> Estimate:
+def score_by_fuzzing(ask: Ask, text: str, positive: Sequence[Example], seed: int = 0) -> Estimate:
     """The share of firing texts for which a reader tells the tokens that fire from as many that do not.
 
     Texts of which every second has its marks moved to tokens where the latent is off.
 
     Example:
         ```python
-        fuzzing(ask, "mentions of bridges", firing).value
+        score_by_fuzzing(ask, "mentions of bridges", firing).value
         ```
     """
     rng = random.Random(seed)
@@ -141,16 +145,16 @@ def fuzzing(ask: Ask, text: str, positive: Sequence[Example], seed: int = 0) -> 
     )
     right = []
     for e in positive:
-        right.append(_yes(ask(f"{question}{marked(e)}\n\nAnswer:")))
-        right.append(not _yes(ask(f"{question}{marked(moved(e, rng))}\n\nAnswer:")))
+        right.append(_yes(ask(f"{question}{mark_tokens(e)}\n\nAnswer:")))
+        right.append(not _yes(ask(f"{question}{mark_tokens(move_marks(e, rng))}\n\nAnswer:")))
     return share(torch.tensor(right))
 
 
-def marked(example: Example) -> str:
+def mark_tokens(example: Example) -> str:
     """A text with the tokens that are at least half as active as its peak between << and >>.
 
     Example:
-        >>> marked(Example(0, ("the", " fog"), (0.0, 2.0), 1))
+        >>> mark_tokens(Example(0, ("the", " fog"), (0.0, 2.0), 1))
         'the<< fog>>'
     """
     pairs = zip(example.tokens, example.activations, strict=True)
@@ -158,7 +162,7 @@ def marked(example: Example) -> str:
     return "".join(parts).replace(">><<", "")
 
 
-def moved(example: Example, rng: random.Random) -> Example:
+def move_marks(example: Example, rng: random.Random) -> Example:
     """The same text with its activations moved to tokens where the latent is off, as many as there is room for."""
     off = [i for i, f in enumerate(example.activations) if f <= 0]
     on = [f for f in example.activations if f > 0]
@@ -174,3 +178,30 @@ def _yes(answer: str) -> bool:
     if said is None:
         raise InvalidArgument(f"a yes or no was asked for, and the answer has neither: {answer[:200]!r}")
     return said[0].lower() == "yes"
+
+
+def find_hard_negatives(found: FeatureIndex, record: Record, count: int = 20) -> tuple[Example, ...]:
+    """Examples of other latents, from texts this one is not known to fire on, most like its own in their words first.
+
+    Two are alike by the Jaccard index of the tokens in their windows, of the best match among the latent's examples.
+    Windows that hold the token which carries most of its activation are left out: there it may fire.
+
+    Example:
+        ```python
+        find_hard_negatives(FeatureIndex.open("index"), record)
+        ```
+    """
+    own = (*record.evidence.examples, *record.sampled)
+    texts, bags = {e.text for e in own}, [frozenset(e.tokens) for e in own]
+    peaks = Counter(e.tokens[e.peak] for e in own)
+    table = found.table("examples").select(["latent", "text", "tokens", "peak"]).to_pydict()
+    best: dict[int, tuple[float, Example]] = {}
+    for text, tokens, peak in zip(table["text"], table["tokens"], table["peak"], strict=True):
+        words = frozenset(tokens)
+        if text in texts or words & peaks.keys():
+            continue
+        alike = max((len(words & bag) / len(words | bag) for bag in bags), default=0.0)
+        if text not in best or alike > best[text][0]:
+            best[text] = (alike, Example(text, tuple(tokens), (0.0,) * len(tokens), peak))
+    ranked = sorted(best.values(), key=lambda pair: (-pair[0], pair[1].text))
+    return tuple(example for _, example in ranked[:count])
