@@ -3,6 +3,7 @@
 from hooks.border import guard
 from interp.show.audit import audit_panel
 from interp.show.browse import browse
+from interp.show.circuit import circuit_panel, faithfulness_panel
 from interp.show.composition import composition_panel, knowledge_panel
 from interp.show.concept import concept_page
 from interp.show.damage import damage_panel
@@ -52,6 +53,8 @@ __all__ = [
     "map_html",
     "map_page",
     "memories_page",
+    "circuit_panel",
+    "faithfulness_panel",
     "patch_panel",
     "positions_panel",
     "rank_panel",

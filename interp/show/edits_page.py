@@ -6,9 +6,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from interp.common.statistics import Estimate
+from interp.common.texts import begins_with, find_phrases
 from interp.memory import Audit, Case
 from interp.memory.evaluation.answers import Reply
-from interp.memory.facts.fact import answered
 from interp.show.audit import audit_panel
 from interp.show.collapsible_list import collapsible_list
 from interp.show.html import Html, highlighted, part, render, table
@@ -88,12 +88,9 @@ def _body(case: Case, replies: Sequence[Reply]) -> Markup:
 
 def _answer(text: str, reply: Reply, case: Case) -> Markup:
     """A continuation with the wanted answer marked where it is given, and a sign of whether it is."""
-    spans = [
-        (at, at + len(word))
-        for word in {reply.wanted, case.fact.new}
-        if (at := text.find(word)) >= 0 and answered(text[at:], word)
-    ]
-    return part("answer", answered(text, reply.wanted), highlighted(text.strip(chr(10)), spans))
+    shown = text.strip("\n")
+    spans = [(start, end) for start, end, _ in find_phrases(shown, [reply.wanted, case.fact.new])]
+    return part("answer", begins_with(text, reply.wanted), highlighted(shown, spans))
 
 
 def _count(replies: Sequence[Reply], method: str | None) -> str:

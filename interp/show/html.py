@@ -69,17 +69,25 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], emphasised: Sequen
 def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> Markup:
     """One line of tokens, each coloured by its value as a share of `largest`, with the value on hover.
 
+    A token without text of its own, a later part of a character, is shown with the one before it, by the larger value.
+
     Raises:
-        InvalidArgument: there are not as many values as tokens, or `largest` is not positive.
+        InvalidArgument: not as many values as tokens, or a `largest` that is not positive.
     """
     if len(pieces) != len(values):
         raise InvalidArgument(f"{len(pieces)} tokens were given with {len(values)} values: give one value per token")
     if not largest > 0:
         raise InvalidArgument(f"largest is {largest}: give the positive value that gets the full colour")
-    shares = [min(value / largest, 1.0) for value in values]
+    joined: list[tuple[str, float]] = []
+    for piece, value in zip(pieces, values, strict=True):
+        if piece or not joined:
+            joined.append((piece.replace("\n", "↵"), value))
+        else:
+            joined[-1] = joined[-1][0], max(joined[-1][1], value)
+    shares = [min(value / largest, 1.0) for _, value in joined]
     colours = [rgba(CONCEPT, 0.12 + 0.88 * share) if share > 0 else "" for share in shares]
-    shown = [piece.replace("\n", "↵") for piece in pieces]
-    return part("tokens", [*zip(shown, colours, [share > 0.6 for share in shares], values, strict=True)])
+    marks = zip(joined, colours, shares, strict=True)
+    return part("tokens", [(text, colour, share > 0.6, value) for (text, value), colour, share in marks])
 
 
 def visible(token: str) -> str:

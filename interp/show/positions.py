@@ -8,7 +8,7 @@ from hooks import Model, Position, Tokens
 from hooks.errors import InvalidArgument
 from hooks.huggingface import Tokenizer
 from hooks.model import Text
-from hooks.pieces import piece
+from hooks.pieces import pieces
 from interp.show.html import Html, part, table, tokens
 from interp.show.page import Panel
 
@@ -48,5 +48,5 @@ def positions_panel(model: Model, text: Text, positions: Position | Sequence[Pos
 
 def _line(tokenizer: Tokenizer, read: Tokens, row: int, selected: Sequence[bool]) -> Markup:
     real = read.mask[row].nonzero().flatten().tolist()
-    pieces = [piece(tokenizer, int(read.ids[row, column])) for column in real]
-    return part("line", tokens(pieces, [float(selected[column]) for column in real], largest=1.0))
+    texts = pieces(tokenizer, read.ids[row, real].tolist())
+    return part("line", tokens(texts, [float(selected[column]) for column in real], largest=1.0))
