@@ -1,4 +1,4 @@
-# make demo | test | tutorials | lint | check | clean. Set-up runs once, and again when a requirement changes.
+# make demo | test | tutorials | docs | lint | check | clean. Set-up runs once, and again when a requirement changes.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
@@ -9,12 +9,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tutorials lint check clean
+.PHONY: help demo test tutorials docs lint check clean
 
 help:
 	@echo "make demo       the whole story on the bundled model, in minutes"
 	@echo "make test       the test suite"
 	@echo "make tutorials  run every notebook"
+	@echo "make docs       the site, in build/site, with the tutorials as they ran"
 	@echo "make lint       linter and type checker"
 	@echo "make check      linter, type checker, tests, tutorials"
 	@echo "make clean      remove the virtual environment and caches"
@@ -26,13 +27,20 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbmake -n logical --dist loadfile --no-loadscope-reorder
 
 tutorials: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 -n logical tutorials
+	rm -rf build/tutorials && mkdir -p build/tutorials && cp tutorials/*.ipynb build/tutorials/
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=900 -n logical build/tutorials/*.ipynb
+
+docs: $(READY)
+	test -d build/tutorials || $(MAKE) tutorials
+	$(BIN)/python docs/build_site.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-check: lint test tutorials
+check: lint test tutorials docs
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

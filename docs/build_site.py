@@ -8,6 +8,7 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -122,7 +123,7 @@ def main() -> None:
     write_reference()
     check_navigation()
     command = [Path(sys.executable).parent / "zensical", "build", "--strict", "--clean"]
-    raise SystemExit(subprocess.run(command, cwd=ROOT, check=False).returncode)
+    raise SystemExit(subprocess.run(command, cwd=ROOT, check=False, env=os.environ | {"NO_COLOR": "1"}).returncode)
 
 
 if __name__ == "__main__":

@@ -308,7 +308,8 @@ def _named(hint: Any) -> str:
         return f"a tensor of shape [{hint.dim_str}], {hint.dtype.__name__}"  # type: ignore[attr-defined]
     if origin is not None:
         name = "function" if not inspect.isclass(origin) or issubclass(origin, Callable) else origin.__name__  # type: ignore[arg-type]
-        inner = "" if name == "function" or not args else f" of {' and '.join(_named(arg) for arg in args)}"
+        kinds = [_named(arg) for arg in args if arg is not Ellipsis]
+        inner = "" if name == "function" or not kinds else f" of {' and '.join(kinds)}"
         return f"{_article(name)}{inner}"
     name = getattr(hint, "__name__", str(hint))
     return "a path" if name == "Path" else _article(name)
