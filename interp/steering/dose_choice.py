@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.common.texts import listed
+from interp.common.texts import listed, unique_texts
 from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, measure_dose_response
 from interp.steering.samples import Samples, Sampling, sample
@@ -47,7 +47,7 @@ def choose_dose(
     chosen.dose, chosen.steered.naming, chosen.control.naming
     ```
     """
-    prompts = list(dict.fromkeys(listed(prompts, "prompts")))
+    prompts = unique_texts(listed(prompts, "prompts"))
     if len(prompts) < 2:
         raise InvalidArgument(
             f"the prompts are {prompts!r}: give at least two, one to choose a dose on and one to report"
