@@ -95,7 +95,7 @@ def recovery(known: KnownCircuit) -> dict[str, Any]:
         found[name] = {"auroc": known.auroc(effect), "trusted": effect.check is not None and effect.check.trusted}
     kept = acdc(known.model, known.task, 1e-3).circuit
     found["ACDC"] = {"auroc": edge_auroc(known.circuit, kept.mask.double())}
-    pruned = prune_edges(known.model, known.task, len(known.edges), steps=150)
+    pruned = prune_edges(known.model, known.task, len(known.edges), steps=200)
     found["edge pruning"] = {"auroc": edge_auroc(known.circuit, pruned.log_alpha)}
     found["random"] = {"auroc": edge_auroc(known.circuit, random_scores(known.circuit.graph))}
     return found
@@ -255,7 +255,7 @@ def draw_of_facts(model: Model, seed: int, tiny: bool) -> dict[str, Any]:
         "RelP": edge_attribution(model, find, relp(), sample=0),
     }
     if not tiny:
-        rankings["exact"] = exact_edges(model, find, progress=True)
+        rankings["exact"] = exact_edges(model, find)
     figures: dict[str, Any] = {}
     for name, effect in rankings.items():
         curves = {
