@@ -50,6 +50,7 @@ def memory_command(
 ) -> Document:
     """List a layer's memories, those first whose value promotes what follows the key's best trigger."""
     _check(layer, page, per_page, prompt, answer)
+    answer = answer and answer.strip()
     if out is not None:
         page_at(out)
     check_background(model, texts)
