@@ -17,9 +17,9 @@ from interp.common.completion import score
 from interp.memory import Case, Edit, Fact, Query, Search, audit, covariance, read_cases, rome
 from interp.memory.editing.change import LowRank
 from interp.memory.evaluation.measurement import MEASURES
-from interp.memory.evaluation.scorecard import control
-from interp.memory.evaluation.skills import LENGTH, TEXTS, induction_skill, sums_skill
-from interp.memory.evaluation.text_metrics import consistency, entropy, rarity
+from interp.memory.evaluation.scorecard import make_control
+from interp.memory.evaluation.skills import LENGTH, TEXTS, measure_induction, measure_sums
+from interp.memory.evaluation.text_metrics import measure_consistency, measure_fluency, measure_rarity
 from tests.contracts.words import FILLER, sentences, taught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -106,7 +106,7 @@ def test_what_is_said_and_what_is_kept_is_counted_answer_by_answer_and_token_by_
 
 def test_each_case_has_a_control_of_its_own(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     module, drawn = import_module("interp.memory.evaluation.audit"), []
-    monkeypatch.setattr(module, "control", lambda edit, seed: drawn.append(control(edit, seed)) or drawn[-1])
+    monkeypatch.setattr(module, "make_control", lambda edit, seed: drawn.append(make_control(edit, seed)) or drawn[-1])
 
     def writing(model: Model, fact: Fact) -> Edit:
         update = LowRank(0, torch.ones(1, model.d_mlp), torch.ones(1, model.d_model))
@@ -126,7 +126,7 @@ def test_the_harmonic_score_is_of_the_three_means_that_are_shown_whatever_facts_
     scores = {"Peru": (1.0, 0.5, 0.75), "Japan": (0.5, 0.0, 0.75), "Chile": (0.0,)}
     names = ("efficacy", "paraphrase", "neighbours true over new")
     rows = {new: dict(zip(names, of, strict=False)) for new, of in scores.items()}
-    monkeypatch.setattr(module, "measured", lambda model, case, *_: rows[case.fact.new])
+    monkeypatch.setattr(module, "measure_case", lambda model, case, *_: rows[case.fact.new])
     e = audit(model, cases, {"nothing": nothing}, FILLER[:1], n_generated=2).table["nothing"]["harmonic score"]
     assert e.value == pytest.approx(3 / (1 / 0.5 + 1 / 0.25 + 1 / 0.75)) and e.n == 2
     assert e.low == 0.0 and e.value < e.high < 3 / (1 / 1 + 1 / 0.5 + 1 / 0.75)
@@ -141,24 +141,24 @@ def test_the_skills_are_the_share_of_what_is_repeated_and_summed(model: Model, m
 
         return SimpleNamespace(d_vocab=model.d_vocab, tokenizer=model.tokenizer, device=model.device, run=run)
 
-    assert induction_skill(repeating(TEXTS)) == 1.0
-    assert induction_skill(repeating(TEXTS // 2)) == pytest.approx(0.5, abs=0.05)  # token 0 is drawn now and then
+    assert measure_induction(repeating(TEXTS)) == 1.0
+    assert measure_induction(repeating(TEXTS // 2)) == pytest.approx(0.5, abs=0.05)  # token 0 is drawn now and then
 
     def half(_: Model, prompts: list[str], answers: list[str]) -> list[bool]:
         assert all(eval(prompt.removesuffix(" =")) == int(a) for prompt, a in zip(prompts, answers, strict=True))
         return [i % 2 == 0 for i, _ in enumerate(prompts)]
 
     monkeypatch.setattr("interp.memory.evaluation.skills.says", half)
-    assert sums_skill(model) == 0.5
+    assert measure_sums(model) == 0.5
 
 
 def test_the_consistency_is_the_cosine_of_weighted_counts() -> None:
     texts = ["Rome is in Italy", "Oslo is in Norway"]
-    idf = rarity(texts)
+    idf = measure_rarity(texts)
     assert idf["rome"] == pytest.approx(math.log(3 / 2) + 1) and idf["is"] == pytest.approx(1.0)
     rare = idf["rome"] ** 2
-    assert consistency("Rome is in Peru", texts[:1], idf) == pytest.approx((rare + 2) / (2 * rare + 2))
-    assert consistency("fog", texts, idf) == consistency("", texts, idf) == 0.0
+    assert measure_consistency("Rome is in Peru", texts[:1], idf) == pytest.approx((rare + 2) / (2 * rare + 2))
+    assert measure_consistency("fog", texts, idf) == measure_consistency("", texts, idf) == 0.0
 
 
 def test_the_size_of_a_change_is_relative_and_in_context_stands_beside_every_editor(model: Model) -> None:
@@ -180,8 +180,8 @@ def test_an_audit_without_cases_or_of_an_editor_called_unedited_is_refused(model
 
 
 def test_the_fluency_is_the_weighted_entropy_of_two_and_three_word_sequences() -> None:
-    assert entropy("a b c d") == pytest.approx(100 * (math.log2(3) / 3 + 2 / 3))
-    assert entropy("a a a a a") == entropy("one") == 0.0
+    assert measure_fluency("a b c d") == pytest.approx(100 * (math.log2(3) / 3 + 2 / 3))
+    assert measure_fluency("a a a a a") == measure_fluency("one") == 0.0
 
 
 ROME_RECORD = {
