@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hooks import Model, capture
+from hooks.errors import EditRefused
 from hooks.site import mlp_act, mlp_out, resid_post
 from interp.common.texts import begins_with
 from interp.memory import (
@@ -141,12 +142,12 @@ def test_a_second_text_before_every_other_and_one_that_does_not_fit_are_refused(
     hooks, second = world.hooks(), in_context(world.model, LIMA)
     with world.edit("in_context").applied(world.model):
         with pytest.raises(
-            ValueError, match="reads .Rome is in. and so on before every text already, and .* undo that in_con"
+            EditRefused, match="reads .Rome is in. and so on before every text already, and .* undo that in_con"
         ):
             second.apply(world.model)
         with pytest.raises(ValueError, match="where another edit is searched, undo this one first"):
             EDITORS["rome"](world.model, LIMA, world.covariances)
-    with pytest.raises(ValueError, match="81 tokens do not fit into the context of 48"):
+    with pytest.raises(EditRefused, match="81 tokens do not fit into the context of 48"):
         in_context(world.model, ROME, repeats=20)
     assert world.hooks() == hooks
 

@@ -36,5 +36,5 @@ def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
     (ids,) = model.tokens(text + "\n").ids.cpu()
     room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
     if room is not None and len(ids) >= room:
-        raise EditRefused(f"the {len(facts)} facts are {len(ids)} tokens and fill the context of {room}: give fewer")
+        raise EditRefused(f"{len(ids)} tokens do not fit into the context of {room}: give fewer facts")
     return measure_and_check(model, Edit(facts, "in_context", (Preamble(ids),), model.fingerprint), share=0.0)

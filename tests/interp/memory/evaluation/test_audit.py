@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import score
 from interp.memory import Case, Edit, Fact, Query, Search, audit, covariance, read_cases, rome
 from interp.memory.editing.change import LowRank
@@ -48,7 +48,11 @@ def nothing(model: Model, fact: Fact) -> Edit:
 
 
 def refusing(_: Model, fact: Fact) -> Edit:
-    raise RuntimeError(f"no room for {fact.new}")
+    raise EditRefused(f"no room for {fact.new}")
+
+
+def failing(_: Model, fact: Fact) -> Edit:
+    raise RuntimeError(f"shapes of {fact.new} do not match")
 
 
 def test_an_edit_of_nothing_and_a_refusal_leave_every_measure_as_it_was(model: Model) -> None:
@@ -60,6 +64,11 @@ def test_an_edit_of_nothing_and_a_refusal_leave_every_measure_as_it_was(model: M
     assert found.refused == {"nothing": {}, "refusing": {"Rome is in": "no room for Peru"}, "in context": {}}
     assert found.said["nothing"] == found.said["refusing control"] == found.said["unedited"]
     assert [*found.said["unedited"]] == ["Rome is in"]
+
+
+def test_an_editor_that_fails_is_no_editor_that_refuses(model: Model) -> None:
+    with pytest.raises(RuntimeError, match="shapes of Peru do not match"):
+        audit(model, [CASE], {"failing": failing}, FILLER[:1], n_generated=2)
 
 
 def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model: Model) -> None:
@@ -84,7 +93,17 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
     assert row["paraphrase magnitude"] == pytest.approx(float((new.exp() - old.exp()).mean()), rel=1e-4)
     assert row["neighbours true over new"] == float((true > other).double().mean())
     assert row["neighbours true"] == row["neighbours unchanged"]
-    assert row["drift"] > 0.0
+    unrelated = model.tokens(FILLER)
+    target = unrelated.content[:, 1:] & unrelated.mask[:, :-1]
+    with torch.no_grad(), made[0].applied(model):
+        q = model.run(unrelated)[:, :-1][target].log_softmax(-1)
+    with torch.no_grad():
+        p = model.run(unrelated)[:, :-1][target].log_softmax(-1)
+    drift, reverse = (float((a.exp() * (a - b)).sum(-1).mean()) for a, b in ((p, q), (q, p)))
+    assert row["drift"] == pytest.approx(drift, rel=1e-3)
+    assert abs(drift - reverse) > 0.02 * drift
+    nll = [-x.gather(1, unrelated.ids[:, 1:][target][:, None]).mean() for x in (p, q)]
+    assert row["perplexity"] == pytest.approx(float((nll[1] - nll[0]).exp()), rel=1e-4)
     parts = (row["efficacy"], row["paraphrase"], row["neighbours true over new"])
     assert row["harmonic score"] == pytest.approx(3 / sum(1 / p for p in parts) if min(parts) else 0.0)
     assert found.table["unedited"]["neighbours true"].value == found.table["unedited"]["others said"].value == 1.0
