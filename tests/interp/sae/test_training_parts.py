@@ -380,7 +380,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     sae = Gated(16, 32)
     with torch.no_grad():
         sae.W_enc.mul_(1e30)
-    with pytest.raises(ValueError, match=r"Batch \d+: The loss is (nan|inf) after .* tokens: training diverged"):
+    with pytest.raises(ValueError, match=r"Batch \d+: the loss is (nan|inf) after .* tokens: training diverged"):
         train(sae, stored(rows()), **OPTIONS)
 
 
