@@ -63,7 +63,7 @@ def circuit_panel(found: EdgeEffect, n_edges: int = 40, by: str = "size") -> Pan
         ),
         control=(
             f"The metric is {float(found.clean.mean()):+.3g} clean and {float(found.corrupt.mean()):+.3g} corrupt. "
-            + ("Not checked against exact effects." if found.check is None else f"{found.check}.")
+            + ("Not checked against exact effects." if found.check is None else f"Checked: {found.check}.")
         ),
     )
 
