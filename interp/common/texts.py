@@ -118,6 +118,32 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
     return list(texts) if room is None else [piece for text in texts for piece in _pieces(model, text, room) if piece]
 
 
+def cut_to_context(model: Model, texts: Sequence[str]) -> list[str]:
+    """The beginning of each text, as far as the model can read at once; texts that fit are the same.
+
+    Raises:
+        InvalidArgument: the tokenizer gives no character offsets.
+
+    Cost: reading the tokens of every text.
+
+    Example:
+        ```python
+        cut_to_context(model, continued)
+        ```
+    """
+    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    return list(texts) if room is None else [_beginning(model, text, room) for text in texts]
+
+
+def _beginning(model: Model, text: str, room: int) -> str:
+    most = room
+    while (tokens := model.tokens(text)).ids.shape[1] > room:
+        if tokens.offsets is None:
+            raise InvalidArgument(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
+        text, most = text[: int(tokens.offsets[0, most - 1, 1])], most - 1
+    return text
+
+
 def _pieces(model: Model, text: str, room: int) -> Iterator[str]:
     while text and (tokens := model.tokens(text)).ids.shape[1] > room:
         if tokens.offsets is None:

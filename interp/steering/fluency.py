@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hooks import Model, Tokens
 from hooks.errors import InvalidArgument
+from interp.common.texts import cut_to_context
 
 
 def measure_surprisal(
@@ -31,7 +32,9 @@ def measure_surprisal(
     nats, lengths = [], []
     for start in range(0, len(prompts), batch_size):
         head, tail = prompts[start : start + batch_size], continuations[start : start + batch_size]
-        tokens = model.tokens([a + b for a, b in zip(head, tail, strict=True)])
+        whole = [a + b for a, b in zip(head, tail, strict=True)]
+        # bytes that were sampled and make no character take more tokens when they are read again
+        tokens = model.tokens(cut_to_context(model, whole))
         chosen = select_continuation(tokens, [len(a) for a in head])
         with torch.no_grad():
             nats.append(-measure_log_p(model.run(tokens), tokens, chosen).cpu())

@@ -51,3 +51,11 @@ def test_a_word_repeated_n_times_has_one_distinct_pair_in_n_less_one() -> None:
 
 def test_a_text_too_short_to_repeat_a_pair_does_not() -> None:
     assert measure_distinctness("fog") == 1.0
+
+
+def test_what_takes_more_tokens_when_it_is_read_again_is_measured_as_far_as_the_context_goes(model: Model) -> None:
+    room = model.hf.config.max_position_embeddings
+    nats, n = measure_surprisal(model, ["The bridge"], ["x" * (2 * room)])
+    fits, m = measure_surprisal(model, ["The bridge"], ["x" * (room - len("The bridge") - 1)])
+    assert int(n) == int(m) == room - len("The bridge") - 1
+    assert float(nats) == pytest.approx(float(fits), rel=1e-5)
