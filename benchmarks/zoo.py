@@ -1,0 +1,454 @@
+"""Every class of transformers that can be made tiny, served by `hooks` and judged by plain hooks on its own modules.
+
+1. each class is made tiny with random weights, in a process of its own that may neither connect nor start another;
+2. the model alone runs once, with plain hooks on all its modules (`Truth`, which knows nothing of `hooks`);
+3. `hooks.load` and `capture` serve its sites, and each is judged: right, wrong, unproved, refused or absent;
+4. counts and a table go to results/zoo.json, class by class, so that a run that was ended goes on where it was.
+
+`python -m benchmarks.zoo` measures what is missing; `--again` everything; `--only llama,t5` some; `--page` writes
+docs/families.md from the results.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.tiny_models import MAPPINGS, VOCAB, classes, tiny_model
+
+RESULTS = Path(__file__).parent / "results" / "zoo.json"
+SECONDS = 120
+CLOSE = 1e-4
+FENCED = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.posix_spawn", "os.exec")
+ROLES = {
+    "q": r"(^|[._])(q|query|wq|qkv|q_lin|q_proj|c_attn|query_key_value|Wqkv|qkv_proj|W_pack|in_proj|q_attn|att_proj)",
+    "k": r"(^|[._])(k|key|wk|qkv|k_lin|k_proj|c_attn|query_key_value|Wqkv|qkv_proj|W_pack|in_proj|kv|key_value)",
+    "v": r"(^|[._])(v|value|wv|qkv|v_lin|v_proj|c_attn|query_key_value|Wqkv|qkv_proj|W_pack|in_proj|kv|key_value)",
+    "z": r"(^|[._])(o|o_proj|out_proj|out_lin|c_proj|dense|wo|Wo|linear_out|attn_out|to_out)",
+    "mlp_in": r"(mlp|ffn|feed|moe|ff|fc1|gate|w1|up|wi|intermediate|lin1|c_fc|dense_h_to_4h|DenseReluDense|experts|norm)",
+    "mlp_pre": r"(fc1|gate|w1|wi|intermediate|lin1|c_fc|h_to_4h|up_proj|fc_in|proj_1|wi_0|input_linear)",
+    "mlp_act": r"(fc2|down|w2|wo|output|lin2|c_proj|4h_to_h|fc_out|proj_2|out_proj|output_linear|dense|wo)",
+}
+"""What modules are called that each site may sit on, and on no other."""
+
+
+@contextmanager
+def fenced() -> Iterator[None]:
+    """Let no line of the process connect or start another program from here on; it cannot be undone."""
+
+    def refuse(event: str, _: Any) -> None:
+        if event in FENCED:
+            raise PermissionError(f"fenced: {event}")
+
+    sys.addaudithook(refuse)
+    yield
+
+
+@dataclass
+class Truth:
+    """What a model alone computes: every module's first tensor in, first tensor out, by name, and the logits.
+
+    Attributes:
+        logits: of the plain pass; None without a head.
+        inputs, outputs: by module name; the last call of each.
+        calls: how often each module ran.
+        stacks: names of the lists of blocks, the longest ones first.
+        attentions: what the model reports under eager attention, by stack.
+    """
+
+    logits: Tensor | None
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    stacks: dict[str, int] = field(default_factory=dict)
+
+
+def truth_of(hf: Any, ids: Tensor) -> Truth:
+    """Run the model alone, once, with plain hooks that copy what each module is given and gives."""
+    truth, handles = Truth(None), []
+
+    def first(values: Any) -> Tensor | None:
+        values = values.values() if isinstance(values, Mapping) else values
+        values = [values] if isinstance(values, Tensor) else values
+        found = [one for one in values if isinstance(one, Tensor)] if hasattr(values, "__iter__") else []
+        return found[0] if found else None
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(_: Any, args: Any, kwargs: Any) -> None:
+            given = first(args) if args else first(kwargs)
+            if given is not None:
+                truth.inputs[name] = given.detach().clone()
+
+        return hook
+
+    def after(name: str) -> Callable[..., None]:
+        def hook(_m: Any, _a: Any, output: Any) -> None:
+            truth.calls[name] += 1
+            made = first(output)
+            if made is not None:
+                truth.outputs[name] = made.detach().clone()
+
+        return hook
+
+    for name, module in hf.named_modules():
+        if name:
+            handles += [module.register_forward_pre_hook(before(name), with_kwargs=True)]
+            handles += [module.register_forward_hook(after(name))]
+    with torch.no_grad():
+        output = hf(**call(hf, ids))
+    for handle in handles:
+        handle.remove()
+    truth.logits = output.logits if hasattr(output, "logits") else getattr(output, "prediction_logits", None)
+    truth.stacks = {name: depth for name, depth in _stacks(hf, truth)}
+    return truth
+
+
+def call(hf: Any, ids: Tensor) -> dict[str, Any]:
+    """The arguments of one plain pass over token ids."""
+    given: dict[str, Any] = {"input_ids": ids, "return_dict": True}
+    if getattr(hf.config, "is_encoder_decoder", False):
+        held = (hf.generation_config, hf.config, hf.config.get_text_config(decoder=True))
+        starts = [getattr(one, name, None) for name in ("decoder_start_token_id", "bos_token_id") for one in held]
+        begin = torch.full_like(ids[:, :1], next((one for one in starts if one is not None), 0))
+        given["decoder_input_ids"] = torch.cat([begin, ids[:, :-1]], dim=1)
+    return given
+
+
+def _stacks(hf: Any, truth: Truth) -> Iterator[tuple[str, int]]:
+    """Module lists whose every item gives the next one what it reads."""
+    for name, module in hf.named_modules():
+        if not isinstance(module, nn.ModuleList) or len(module) == 0:
+            continue
+        names = [f"{name}.{i}" for i in range(len(module))]
+        if all(one in truth.inputs and one in truth.outputs for one in names):
+            shapes = {truth.inputs[one].shape for one in names} | {truth.outputs[one].shape for one in names}
+            joined = all(same(truth.outputs[a], truth.inputs[b]) for a, b in zip(names, names[1:], strict=False))
+            inside = any(other != name and name.startswith(f"{other}.") for other in truth.stacks)
+            if len(shapes) == 1 and next(iter(shapes))[-1:] != () and not inside and (joined or len(names) == 1):
+                truth.stacks[name] = len(module)
+                yield name, len(module)
+
+
+def same(a: Tensor, b: Tensor, close: float = CLOSE) -> bool:
+    """Whether two tensors are equal up to rounding, whatever their shapes."""
+    if a.numel() != b.numel():
+        return False
+    a, b = a.flatten().float(), b.flatten().float()
+    return bool((a - b).norm() <= close * (b.norm() + 1e-9))
+
+
+def judge_stream(name: str, block: str, truth: Truth, value: Tensor) -> str:
+    """The streams are what a block is given and gives."""
+    wanted = truth.inputs[block] if name == "resid_pre" else truth.outputs[block]
+    return "right" if same(value, wanted) else "wrong"
+
+
+def judge_added(block: str, truth: Truth, hf: Any, added: Mapping[str, Tensor]) -> str:
+    """What the sublayers add: together with what the block is given they make what it gives.
+
+    Plain sums first; then sums of which one term is scaled; then with the norms of the block after each addition.
+    """
+    pre, post = truth.inputs[block].float(), truth.outputs[block].float()
+    terms = [value.float().reshape(pre.shape) for value in added.values() if value.numel() == pre.numel()]
+    if len(terms) != len(added) or not terms:
+        return "unproved"
+    if same(pre + sum(terms), post):
+        return "right"
+    columns = torch.stack([one.flatten() for one in (pre, *terms)], dim=1).double()
+    weights = torch.linalg.lstsq(columns, post.flatten()[:, None].double()).solution
+    if same(columns @ weights, post, 1e-5) and bool((weights.abs() > 1e-3).all()):
+        return "right"
+    inner = {name: one for name, one in hf.get_submodule(block).named_modules() if _is_norm(one)}
+    with torch.no_grad():
+        for norm in inner.values():
+            if _gives(lambda norm=norm: norm(pre + sum(terms)), post):
+                return "right"
+            first = _try(lambda norm=norm: norm(pre + terms[0]))
+            for other in inner.values() if first is not None and len(terms) == 2 else ():
+                if _gives(lambda first=first, other=other: other(first + terms[1]), post):
+                    return "right"
+    return "unproved"
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower() and not [*module.children()]
+
+
+def _try(compute: Callable[[], Tensor]) -> Tensor | None:
+    try:
+        return compute()
+    except Exception:
+        return None
+
+
+def _gives(compute: Callable[[], Tensor], wanted: Tensor) -> bool:
+    made = _try(compute)
+    return made is not None and same(made, wanted)
+
+
+def judge_added_alone(block: str, truth: Truth, value: Tensor) -> bool:
+    """Whether a sublayer's output is, up to a factor, what some module of the block gives."""
+    for name, made in truth.outputs.items():
+        if name.startswith(f"{block}.") and made.numel() == value.numel():
+            a, b = value.flatten().double(), made.flatten().double()
+            factor = (a @ b) / (b @ b).clamp_min(1e-12)
+            if same(a, factor * b):
+                return True
+    return False
+
+
+def judge_inner(name: str, block: str, truth: Truth, value: Tensor) -> str:
+    """Every column of the value is a column that flows in or out of a module with a name of that role."""
+    flat = value.flatten(0, 1).flatten(1) if value.ndim > 2 else value
+    side = truth.inputs if name in ("z", "mlp_act", "mlp_in") else truth.outputs
+    columns = {tuple(one.tolist()) for one in flat.T.float()}
+    odd = False
+    for module, tensor in side.items():
+        if not module.startswith(f"{block}.") or tensor.numel() % flat.shape[0]:
+            continue
+        there = {tuple(one.tolist()) for one in tensor.reshape(flat.shape[0], -1).T.float()}
+        if columns <= there:
+            if re.search(ROLES[name], module.removeprefix(f"{block}.")):
+                return "right"
+            odd = True
+    return "unproved" if odd else "wrong"
+
+
+def judge_pattern(value: Tensor) -> str:
+    """Rows of an attention pattern are chances."""
+    total = value.float().sum(-1)
+    return "right" if bool((value >= 0).all()) and bool((total <= 1 + 1e-3).all()) else "wrong"
+
+
+def measured(mapping: str, kind: str, name: str) -> dict[str, Any]:
+    """Build, load and judge one class; what is raised is told, not passed on."""
+    told: dict[str, Any] = {"mapping": mapping, "kind": kind}
+    try:
+        hf = tiny_model(kind, name)
+        ids = torch.randint(6, VOCAB, (1, 11), generator=torch.Generator().manual_seed(1))
+        truth = truth_of(hf, ids)
+    except Exception as error:
+        return told | {"state": "not tiny", "why": f"{type(error).__name__}: {error}"[:200]}
+    return told | served(hf, ids, truth)
+
+
+def served(hf: Any, ids: Tensor, truth: Truth) -> dict[str, Any]:
+    """What `hooks` makes of the model: its sites, each judged."""
+    from hooks import capture, load
+    from hooks.errors import InterpError
+
+    began = time.perf_counter()
+    try:
+        model = load(hf)
+    except InterpError as error:
+        return {"state": "refused", "why": f"{type(error).__name__}: {error}"[:300]}
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return {"state": "crash", "why": f"{type(error).__name__}: {error} [{where.name}:{where.lineno}]"[:300]}
+    told: dict[str, Any] = {"state": "loaded", "seconds": round(time.perf_counter() - began, 2)}
+    try:
+        acts = {site: capture(model, ids, [site])[site] for site in model.sites}
+    except Exception as error:
+        return told | {"state": "crash", "why": f"capture: {type(error).__name__}: {error}"[:300]}
+    refused = {str(site): check.missed for site, check in (model.contract.refused if model.contract else {}).items()}
+    verdicts = verdicts_of(hf, truth, acts)
+    with torch.no_grad():
+        ran = None if truth.logits is None else model.run(ids)
+    if ran is not None:
+        told["logits"] = bool(same(ran, truth.logits, 1e-5)) if ran.shape == truth.logits.shape else False
+    told["depth"] = model.n_layers
+    told["stacks"] = truth.stacks
+    by_name: dict[str, Counter[str]] = {}
+    for site, verdict in verdicts.items():
+        by_name.setdefault(_label(site), Counter())[verdict] += 1
+    for site in refused:
+        by_name.setdefault(re.sub(r"\.\d+$", "", site), Counter())["refused"] += 1
+    told["sites"] = {site: dict(count) for site, count in by_name.items()}
+    told["refused"] = {site: why[:160] for site, why in [*refused.items()][:6]}
+    told["wrong"] = sorted(str(site) for site, verdict in verdicts.items() if verdict == "wrong")
+    told["unproved"] = sorted(str(site) for site, verdict in verdicts.items() if verdict == "unproved")
+    return told
+
+
+def _label(site: Any) -> str:
+    return re.sub(r"\.\d+$", "", str(site))
+
+
+ADDED = ("attn_out", "mixer_out", "cross_out", "mlp_out", "added_out")
+
+
+def verdicts_of(hf: Any, truth: Truth, acts: Mapping[Any, Tensor]) -> dict[Any, str]:
+    """The verdict on every site served."""
+    names, verdicts = dict(hf.named_modules()), {}
+    for site, value in acts.items():
+        stack = getattr(site, "stack", "")
+        block = _block_of(truth, stack, site.layer)
+        if site.layer is None:
+            verdicts[site] = _judge_end(hf, names, truth, site, value)
+        elif block is None:
+            verdicts[site] = "unproved"
+        elif site.name in ("resid_pre", "resid_post"):
+            verdicts[site] = judge_stream(site.name, block, truth, value)
+        elif site.name in ADDED:
+            kin = {s.name: a for s, a in acts.items() if (getattr(s, "stack", ""), s.layer) == (stack, site.layer)}
+            added = {kind: kin[kind] for kind in ADDED if kind in kin}
+            found = judge_added(block, truth, hf, added)
+            verdicts[site] = found if judge_added_alone(block, truth, value) or found == "right" else "wrong"
+        elif site.name == "pattern":
+            verdicts[site] = judge_pattern(value)
+        elif site.name in ROLES:
+            verdicts[site] = judge_inner(site.name, block, truth, value)
+        elif site.name == "resid_mid":
+            verdicts[site] = _judge_mid(block, truth, value)
+        else:
+            verdicts[site] = "unproved"
+    return verdicts
+
+
+def _judge_mid(block: str, truth: Truth, value: Tensor) -> str:
+    """The middle flows into or out of some module of the block."""
+    inside = [t for side in (truth.inputs, truth.outputs) for n, t in side.items() if n.startswith(f"{block}.")]
+    return "right" if any(same(value, one) for one in inside) else "unproved"
+
+
+def _block_of(truth: Truth, stack: str, layer: int | None) -> str | None:
+    """The block that a stack and a layer mean: of several stacks, the one whose name says so, else the longest."""
+    named = [name for name in truth.stacks if stack in name.split(".")] if stack else [*truth.stacks]
+    named = named or [*truth.stacks]
+    deepest = max(named, key=lambda name: (truth.stacks[name], "decoder" in name), default=None)
+    return None if deepest is None or layer is None else f"{deepest}.{layer}"
+
+
+def _judge_end(hf: Any, names: Mapping[str, nn.Module], truth: Truth, site: Any, value: Tensor) -> str:
+    if site.name == "logits":
+        return "right" if truth.logits is not None and same(value, truth.logits, 1e-5) else "wrong"
+    if site.name == "embed":
+        held = [n for n, m in names.items() if m is hf.get_input_embeddings()] + [n for n in names if "emb" in n]
+        return "right" if any(n in truth.outputs and same(value, truth.outputs[n]) for n in held) else "wrong"
+    if site.name == "pos_embed":
+        held = [n for n in names if re.search(r"pos|wpe", n)]
+        return "right" if any(n in truth.outputs and same(value, truth.outputs[n]) for n in held) else "wrong"
+    return "right" if site.name == "ln_final_scale" and bool((value > 0).all()) else "unproved"
+
+
+def in_fence(mapping: str, kind: str, name: str, seconds: int = SECONDS) -> dict[str, Any]:
+    """Measure one class in a fork of this process, behind the fence, for at most so many seconds."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        told: dict[str, Any] = {"mapping": mapping, "kind": kind, "state": "crash", "why": "nothing came back"}
+        try:
+            signal.alarm(seconds)
+            with fenced():
+                told = measured(mapping, kind, name)
+        except BaseException as error:
+            told["why"] = f"{type(error).__name__}: {error}"[:200]
+        with os.fdopen(write, "w") as out:
+            json.dump(told, out)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as back:
+        text = back.read()
+    os.waitpid(child, 0)
+    ended = {"mapping": mapping, "kind": kind, "state": "crash", "why": f"ended, or took over {seconds} s"}
+    return json.loads(text) if text else ended
+
+
+def summary(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Counts, mapping by mapping."""
+    lines = []
+    for mapping in MAPPINGS:
+        rows = [row for row in results.values() if row["mapping"] == mapping and row["state"] != "not tiny"]
+        states = Counter(row["state"] for row in rows)
+        core = sum(holds_core(row) for row in rows)
+        wrong = sum(bool(row.get("wrong")) for row in rows)
+        odd = sum(row.get("logits") is False for row in rows)
+        unproved = sum(bool(row.get("unproved")) for row in rows)
+        lines.append(
+            f"{mapping}: {len(rows)} made tiny; {dict(states)}; streams and a sublayer right at every layer: {core} "
+            f"({100 * core / max(1, len(rows)):.0f} %); a wrong value: {wrong}; wrong logits: {odd}; "
+            f"with something unproved: {unproved}"
+        )
+    return "\n".join(lines)
+
+
+def holds_core(row: Mapping[str, Any]) -> bool:
+    """Whether both streams, and what a sublayer adds, are served and right, with no wrong value and right logits."""
+    sites, bad = row.get("sites", {}), ("wrong", "refused", "unproved")
+
+    def good(name: str) -> bool:
+        counts = [count for site, count in sites.items() if site.split(".")[-1] == name]
+        return bool(counts) and not any(count.get(one) for count in counts for one in bad)
+
+    return (
+        row["state"] == "loaded"
+        and row.get("logits") is not False
+        and not row.get("wrong")
+        and good("resid_pre")
+        and good("resid_post")
+        and any(good(name) for name in ADDED)
+    )
+
+
+def main() -> None:
+    """Measure, or write the page."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--again", action="store_true", help="measure all of them from scratch")
+    asked.add_argument("--only", default="", help="kinds or classes, with commas between")
+    asked.add_argument("--mapping", default=",".join(MAPPINGS))
+    asked.add_argument("--out", type=Path, default=RESULTS)
+    asked.add_argument("--summary", action="store_true", help="only print the counts")
+    options = asked.parse_args()
+    results = json.loads(options.out.read_text()) if options.out.exists() else {}
+    wanted = {one for one in options.only.split(",") if one}
+    if not options.summary:
+        _prepare()
+        for mapping in options.mapping.split(","):
+            for kind, name in classes(mapping):
+                key = f"{mapping}:{name}"
+                if wanted and not wanted & {kind, name} or (key in results and not options.again and not wanted):
+                    continue
+                results[key] = in_fence(mapping, kind, name)
+                print(key, results[key]["state"], results[key].get("why", "")[:140], _short(results[key]), flush=True)
+                options.out.write_text(json.dumps(results, indent=1, sort_keys=True))
+    print(summary(results))
+
+
+def _short(row: Mapping[str, Any]) -> str:
+    bad = {name: row[name] for name in ("wrong", "unproved") if row.get(name)}
+    return " ".join([*(f"{name} {sites[:4]}" for name, sites in bad.items()), str(row.get("sites", ""))])[:400]
+
+
+def _prepare() -> None:
+    """Import once what every fork needs."""
+    import warnings
+
+    import transformers
+
+    from hooks import load
+
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    try:
+        load(tiny_model("llama", "LlamaForCausalLM"))
+    except Exception:
+        traceback.print_exc()
+
+
+if __name__ == "__main__":
+    main()
