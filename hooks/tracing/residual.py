@@ -1,4 +1,4 @@
-"""Step 3: the sum by which a block makes its output out of its input and of what its sublayers add."""
+"""Step 2: the sum by which a block makes its output out of its input and of what its sublayers add."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,10 +7,37 @@ from typing import Any, final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.tracing.record import Call, Op, Ref, Trace
-from hooks.tracing.stacks import BlockCall
+from hooks.tracing.record import Call, Op, Ref, Slot, Trace
 
 _SUMS, _PRODUCTS = ("add", "add_", "sub"), ("mul", "mul_", "div", "div_")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class BlockCall:
+    """One call of one block.
+
+    Attributes:
+        call: the call.
+        slot: the argument that is the stream.
+        part: the part of the output that is the stream; None where the output is one tensor.
+        repeated: whether its module is called more than once in a pass.
+    """
+
+    call: Call
+    slot: Slot
+    part: Slot | None
+    repeated: bool
+
+    @property
+    def x(self) -> int:
+        """The value it is given."""
+        return self.call.inputs[self.slot]
+
+    @property
+    def y(self) -> int:
+        """The value it gives."""
+        return self.call.outputs[self.part]
 
 
 @final
@@ -101,7 +128,7 @@ def residual_sum(trace: Trace, block: BlockCall) -> Sum:
     expr = reader.explain(block.y)
     if expr is None or isinstance(expr, Stream):
         return Sum(None)
-    order = sorted(range(len(reader.terms)), key=lambda i: trace.maker.get(reader.terms[i].value, -1))
+    order = sorted(_terms(expr), key=lambda i: trace.maker.get(reader.terms[i].value, -1))
     place = {old: new for new, old in enumerate(order)}
     return Sum(_renumbered(expr, place), tuple(reader.terms[i] for i in order), frozenset(reader.stream))
 
@@ -204,11 +231,8 @@ class _Reader:
         value = self.trace.root(value)
         if value not in self.known:
             self.known[value] = None
-            mark = len(self.terms)
             self.known[value] = self._explained(value)
-            if self.known[value] is None:
-                del self.terms[mark:]
-            else:
+            if self.known[value] is not None:
                 self.stream.add(value)
         return self.known[value]
 
@@ -242,9 +266,13 @@ class _Reader:
         """A number or weight; None for what depends on the tokens."""
         if not isinstance(one, Ref):
             return one
-        tensor, width = self.trace.tensor(one.value), self.trace.tensor(self.block.x).shape[-1]
-        small = tensor.ndim <= 1 or tensor.numel() in (1, width)
-        return tensor if small and one.value not in self.fed else None
+        value, width = one.value, self.trace.tensor(self.block.x).shape[-1]
+        if value in self.fed:
+            return None
+        op = self._op(value)
+        value = op.reads[0] if op is not None and op.name == "expand" else value
+        tensor = self.trace.tensor(value)
+        return tensor if tensor.ndim <= 1 or tensor.numel() in (1, width) else None
 
     def _split(self, one: Any) -> Any:
         """What is added, term by term."""
@@ -261,12 +289,17 @@ class _Reader:
             factors = [self._constant(other) for other in op.args[:2]]
             inner = [at for at in range(2) if factors[at] is None]
             if len(inner) == 1 and (inner == [0] or op.name.startswith("mul")):
-                of = self.trace.root(op.args[inner[0]].value)
-                by = factors[1 - inner[0]]
-                by = 1 / by if op.name.startswith("div") else by
-                if self.giver.get(of):
-                    return self._term(Term(of, tuple(self.giver[of]), by if isinstance(by, Tensor) else float(by)))
+                return self._scaled(op, inner[0], factors[1 - inner[0]], value)
         return self._term(Term(value, ()))
+
+    def _scaled(self, op: Op, at: int, factor: Any, value: int) -> Expr:
+        """A term and its factor, or a sum of terms times the factor that they share."""
+        of = self.trace.root(op.args[at].value)
+        if self.giver.get(of):
+            by = 1 / factor if op.name.startswith("div") else factor
+            return self._term(Term(of, tuple(self.giver[of]), by if isinstance(by, Tensor) else float(by)))
+        inner = self._split(op.args[at])
+        return Applied(op, (inner, factor) if at == 0 else (factor, inner), value)
 
     def _term(self, term: Term) -> Added:
         for number, other in enumerate(self.terms):

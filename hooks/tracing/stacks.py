@@ -1,40 +1,14 @@
-"""Step 2: the stacks of blocks: lists of modules whose calls carry a stream to itself."""
+"""Step 3: the stacks of blocks: lists of modules whose calls carry a stream to itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
 from torch import nn
 
-from hooks.tracing.record import Call, Slot, Trace
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class BlockCall:
-    """One call of one block.
-
-    Attributes:
-        call: the call.
-        slot: the argument that is the stream.
-        part: the part of the output that is the stream; None where the output is one tensor.
-        repeated: whether its module is called more than once in a pass.
-    """
-
-    call: Call
-    slot: Slot
-    part: Slot | None
-    repeated: bool
-
-    @property
-    def x(self) -> int:
-        """The value it is given."""
-        return self.call.inputs[self.slot]
-
-    @property
-    def y(self) -> int:
-        """The value it gives."""
-        return self.call.outputs[self.part]
+from hooks.tracing.record import Call, Trace
+from hooks.tracing.residual import BlockCall, residual_sum
 
 
 @final
@@ -70,9 +44,16 @@ def stacks(model: nn.Module, trace: Trace, n_pos: int) -> list[Stack]:
             continue
         calls = sorted({id(c): c for item in module for c in by_module.get(id(item), [])}.values(), key=_begin)
         blocks = _blocks(trace, calls, n_pos, {id(item): len(by_module.get(id(item), [])) for item in module})
-        if blocks and len(blocks) == len(calls) and {id(b.call.module) for b in blocks} == {id(one) for one in module}:
+        whole = len(blocks) == len(calls) and {id(b.call.module) for b in blocks} == {id(one) for one in module}
+        if blocks and whole and (_join(trace, blocks) or any(residual_sum(trace, block).expr for block in blocks)):
             found.append(Stack(path, tuple(blocks)))
     return sorted(found, key=lambda stack: _begin(stack.blocks[0].call))
+
+
+def _join(trace: Trace, blocks: Sequence[BlockCall]) -> bool:
+    """Whether each of several blocks reads what the one before gives."""
+    pairs = list(pairwise(blocks))
+    return bool(pairs) and all(trace.root(one.y) == trace.root(other.x) for one, other in pairs)
 
 
 def _begin(call: Call) -> int:
