@@ -153,6 +153,13 @@ class Trace(TorchDispatchMode):
         """Return the value whose memory a value shares."""
         return self._aliases.get(value, value)
 
+    def release(self) -> None:
+        """Let go of every tensor."""
+        self._tensors.clear()
+        self._numbers.clear()
+        for call in self.calls:
+            call.given = ((), {})
+
     def inside(self, call: Call) -> list[Call]:
         """Return the calls that a call makes."""
         return [one for one in self.calls if one is not call and call.begin <= one.begin and one.end <= call.end

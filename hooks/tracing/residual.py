@@ -1,6 +1,6 @@
 """Step 2: the sum by which a block makes its output out of its input and of what its sublayers add."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -128,17 +128,17 @@ def residual_sum(trace: Trace, block: BlockCall) -> Sum:
     expr = reader.explain(block.y)
     if expr is None or isinstance(expr, Stream):
         return Sum(None)
-    order = sorted(_terms(expr), key=lambda i: trace.maker.get(reader.terms[i].value, -1))
+    order = sorted(terms_of(expr), key=lambda i: trace.maker.get(reader.terms[i].value, -1))
     place = {old: new for new, old in enumerate(order)}
     return Sum(_renumbered(expr, place), tuple(reader.terms[i] for i in order), frozenset(reader.stream))
 
 
-def evaluate(expr: Expr, x: Float[Tensor, "*any"], terms: Sequence[Float[Tensor, "*any"]]) -> Float[Tensor, "*any"]:
+def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tensor, "*d"]]) -> Float[Tensor, "*d"]:
     """Return what a sum gives for other values of the stream and of the terms.
 
     Example:
         ```python
-        evaluate(found.expr, acts[resid_pre[0]], [acts[attn_out[0]], acts[mlp_out[0]]])
+        evaluate(found.expr, acts[resid_pre[0]], {0: acts[attn_out[0]], 1: acts[mlp_out[0]]})
         ```
     """
     if isinstance(expr, Stream):
@@ -159,7 +159,7 @@ def evaluate(expr: Expr, x: Float[Tensor, "*any"], terms: Sequence[Float[Tensor,
     return made[name]()
 
 
-def shown(expr: Expr, names: Sequence[str]) -> str:
+def shown(expr: Expr, names: Sequence[str], stream: str = "resid_pre") -> str:
     """Return how a sum reads, with names for the terms.
 
     Example:
@@ -167,15 +167,59 @@ def shown(expr: Expr, names: Sequence[str]) -> str:
         'resid_pre'
     """
     if isinstance(expr, Stream):
-        return "resid_pre"
+        return stream
     if isinstance(expr, Added):
         return names[expr.term]
     if isinstance(expr, Normed):
-        return f"{expr.name}({shown(expr.inner, names)})"
-    left, right = (shown(one, names) if isinstance(one, Expr) else _number(one) for one in expr.args)
+        return f"LN({shown(expr.inner, names, stream)})"
+    parts = [shown(one, names, stream) if isinstance(one, Expr) else _number(one) for one in expr.args]
     sign = {"add": "+", "sub": "-", "mul": "·", "div": "/"}[expr.op.name.removesuffix("_")]
-    inner = [f"({one})" if " + " in one and sign in "·/" else one for one in (left, right)]
+    if sign == "+" and isinstance(expr.args[1], Expr) and _holds_stream(expr.args[1]):
+        parts.reverse()
+    inner = [f"({one})" if " + " in one and sign in "·/" else one for one in parts]
     return f" {sign} ".join(inner)
+
+
+def is_plain(expr: Expr) -> bool:
+    """Return whether a sum is one of the stream and of terms, with no factor and no norm.
+
+    Example:
+        >>> is_plain(Stream())
+        True
+    """
+    if isinstance(expr, Applied):
+        return expr.op.name in ("add", "add_") and all(isinstance(one, Expr) and is_plain(one) for one in expr.args)
+    return not isinstance(expr, Normed)
+
+
+def from_stage(expr: Expr, stage: Expr) -> Expr:
+    """Return a sum with one of its stages taken for the stream.
+
+    Example:
+        >>> from_stage(Stream(), Stream())
+        Stream()
+    """
+    if expr is stage:
+        return Stream()
+    if isinstance(expr, Normed):
+        return Normed(expr.module, expr.name, from_stage(expr.inner, stage), expr.value)
+    if isinstance(expr, Applied):
+        args = tuple(from_stage(one, stage) if isinstance(one, Expr) else one for one in expr.args)
+        return Applied(expr.op, args, expr.value)
+    return expr
+
+
+def terms_of(expr: Expr) -> frozenset[int]:
+    """Return the numbers of the terms in a sum.
+
+    Example:
+        >>> terms_of(Added(1))
+        frozenset({1})
+    """
+    if isinstance(expr, Added):
+        return frozenset([expr.term])
+    inner = [expr.inner] if isinstance(expr, Normed) else expr.args if isinstance(expr, Applied) else []
+    return frozenset().union(*(terms_of(one) for one in inner if isinstance(one, Expr)))
 
 
 def stages(expr: Expr) -> list[tuple[int, frozenset[int]]]:
@@ -188,10 +232,10 @@ def stages(expr: Expr) -> list[tuple[int, frozenset[int]]]:
     """
     if isinstance(expr, Normed):
         inner = stages(expr.inner)
-        return [*inner, (expr.value, _terms(expr))]
+        return [*inner, (expr.value, terms_of(expr))]
     if isinstance(expr, Applied) and _holds_stream(expr):
         inner = [stage for one in expr.args if isinstance(one, Expr) for stage in stages(one)]
-        return [*inner, (expr.value, _terms(expr))]
+        return [*inner, (expr.value, terms_of(expr))]
     return []
 
 
@@ -318,13 +362,6 @@ def _renumbered(expr: Expr, place: dict[int, int]) -> Expr:
         args = tuple(_renumbered(one, place) if isinstance(one, Expr) else one for one in expr.args)
         return Applied(expr.op, args, expr.value)
     return expr
-
-
-def _terms(expr: Expr) -> frozenset[int]:
-    if isinstance(expr, Added):
-        return frozenset([expr.term])
-    inner = [expr.inner] if isinstance(expr, Normed) else expr.args if isinstance(expr, Applied) else []
-    return frozenset().union(*(_terms(one) for one in inner if isinstance(one, Expr)))
 
 
 def _holds_stream(expr: Expr) -> bool:

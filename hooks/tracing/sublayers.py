@@ -96,7 +96,7 @@ class _Part:
         core = self._attention()
         if core is not None:
             across = any(value in self.encoded for op in self.ops for value in op.reads if self._is_outside(value))
-            parts = self._heads(core, root) | ({} if out is None else {"o": out})
+            parts = self._heads(core) | ({} if out is None else {"o": out})
             return Sublayer("cross_out" if across else "attn_out", self.term, root, norm, parts, n_heads=core.n_heads)
         if self._mixes(root):
             return Sublayer("mixer_out", self.term, root, norm, {} if out is None else {"o": out})
@@ -143,9 +143,9 @@ class _Part:
             return ()
         return (*scores[-1].reads[-2:], averages[0].reads[-1])
 
-    def _heads(self, core: "_Core", root: Call | None) -> dict[str, Call]:
+    def _heads(self, core: "_Core") -> dict[str, Call]:
         """The projections of queries, keys and values, where each is one of its own."""
-        if len(core.reads) != 3 or root is None:
+        if len(core.reads) != 3:
             return {}
         found = [self._projections_behind(value) for value in core.reads]
         alone = [one[0] for one in found if len(one) == 1]
