@@ -10,6 +10,7 @@ docs/families.md from the results.
 """
 
 import argparse
+import inspect
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ ROLES = {
     "k": r"(^|[._])(k|key|wk|qkv|k_lin|k_proj|c_attn|query_key_value|Wqkv|qkv_proj|W_pack|in_proj|kv|key_value)",
     "v": r"(^|[._])(v|value|wv|qkv|v_lin|v_proj|c_attn|query_key_value|Wqkv|qkv_proj|W_pack|in_proj|kv|key_value)",
     "z": r"(^|[._])(o|o_proj|out_proj|out_lin|c_proj|dense|wo|Wo|linear_out|attn_out|to_out)",
-    "mlp_in": r"(mlp|ffn|feed|moe|ff|fc1|gate|w1|up|wi|intermediate|lin1|c_fc|dense_h_to_4h|DenseReluDense|experts|norm)",
+    "mlp_in": r"(mlp|ffn|feed|moe|ff|fc1|gate|w1|up|wi|intermediate|lin1|c_fc|h_to_4h|Dense|experts|norm)",
     "mlp_pre": r"(fc1|gate|w1|wi|intermediate|lin1|c_fc|h_to_4h|up_proj|fc_in|proj_1|wi_0|input_linear)",
     "mlp_act": r"(fc2|down|w2|wo|output|lin2|c_proj|4h_to_h|fc_out|proj_2|out_proj|output_linear|dense|wo)",
 }
@@ -61,64 +62,67 @@ def fenced() -> Iterator[None]:
 class Truth:
     """What a model alone computes: every module's first tensor in, first tensor out, by name, and the logits.
 
+    A call of a module after its first is under its name with `#1`, `#2`, … behind it.
+
     Attributes:
         logits: of the plain pass; None without a head.
-        inputs, outputs: by module name; the last call of each.
-        calls: how often each module ran.
-        stacks: names of the lists of blocks, the longest ones first.
-        attentions: what the model reports under eager attention, by stack.
+        inputs, outputs: by module name.
+        stacks: names of the lists of blocks, and their calls in order.
     """
 
     logits: Tensor | None
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
-    stacks: dict[str, int] = field(default_factory=dict)
+    stacks: dict[str, list[str]] = field(default_factory=dict)
+
+
+def _first(values: Any) -> Tensor | None:
+    values = values.values() if isinstance(values, Mapping) else values
+    values = [values] if isinstance(values, Tensor) else values
+    found = [one for one in values if isinstance(one, Tensor)] if hasattr(values, "__iter__") else []
+    return found[0] if found else None
 
 
 def truth_of(hf: Any, ids: Tensor) -> Truth:
     """Run the model alone, once, with plain hooks that copy what each module is given and gives."""
-    truth, handles = Truth(None), []
-
-    def first(values: Any) -> Tensor | None:
-        values = values.values() if isinstance(values, Mapping) else values
-        values = [values] if isinstance(values, Tensor) else values
-        found = [one for one in values if isinstance(one, Tensor)] if hasattr(values, "__iter__") else []
-        return found[0] if found else None
+    truth, handles, going, times = Truth(None), [], list[str](), Counter[str]()
 
     def before(name: str) -> Callable[..., None]:
         def hook(_: Any, args: Any, kwargs: Any) -> None:
-            given = first(args) if args else first(kwargs)
+            path = name if not times[name] else f"{name}#{times[name]}"
+            outer = next((one for one in reversed(going) if "#" in one and name.startswith(one.split("#")[0])), "")
+            path = f"{outer}{name.removeprefix(outer.split('#')[0])}" if outer else path
+            times[name] += 1
+            going.append(path)
+            given = _first(args) if args else _first(kwargs)
             if given is not None:
-                truth.inputs[name] = given.detach().clone()
+                truth.inputs[path] = given.detach().clone()
 
         return hook
 
-    def after(name: str) -> Callable[..., None]:
-        def hook(_m: Any, _a: Any, output: Any) -> None:
-            truth.calls[name] += 1
-            made = first(output)
-            if made is not None:
-                truth.outputs[name] = made.detach().clone()
-
-        return hook
+    def after(_m: Any, _a: Any, output: Any) -> None:
+        path, made = going.pop(), _first(output)
+        if made is not None:
+            truth.outputs[path] = made.detach().clone()
 
     for name, module in hf.named_modules():
         if name:
             handles += [module.register_forward_pre_hook(before(name), with_kwargs=True)]
-            handles += [module.register_forward_hook(after(name))]
+            handles += [module.register_forward_hook(after)]
     with torch.no_grad():
         output = hf(**call(hf, ids))
     for handle in handles:
         handle.remove()
     truth.logits = output.logits if hasattr(output, "logits") else getattr(output, "prediction_logits", None)
-    truth.stacks = {name: depth for name, depth in _stacks(hf, truth)}
+    _find_stacks(hf, truth)
     return truth
 
 
 def call(hf: Any, ids: Tensor) -> dict[str, Any]:
     """The arguments of one plain pass over token ids."""
     given: dict[str, Any] = {"input_ids": ids, "return_dict": True}
+    if "use_cache" in inspect.signature(hf.forward).parameters:
+        given["use_cache"] = False
     if getattr(hf.config, "is_encoder_decoder", False):
         held = (hf.generation_config, hf.config, hf.config.get_text_config(decoder=True))
         starts = [getattr(one, name, None) for name in ("decoder_start_token_id", "bos_token_id") for one in held]
@@ -127,19 +131,18 @@ def call(hf: Any, ids: Tensor) -> dict[str, Any]:
     return given
 
 
-def _stacks(hf: Any, truth: Truth) -> Iterator[tuple[str, int]]:
-    """Module lists whose every item gives the next one what it reads."""
+def _find_stacks(hf: Any, truth: Truth) -> None:
+    """Module lists whose every item gives something of the shape of what it was given."""
+    order = [*truth.inputs]
     for name, module in hf.named_modules():
         if not isinstance(module, nn.ModuleList) or len(module) == 0:
             continue
-        names = [f"{name}.{i}" for i in range(len(module))]
-        if all(one in truth.inputs and one in truth.outputs for one in names):
-            shapes = {truth.inputs[one].shape for one in names} | {truth.outputs[one].shape for one in names}
-            joined = all(same(truth.outputs[a], truth.inputs[b]) for a, b in zip(names, names[1:], strict=False))
-            inside = any(other != name and name.startswith(f"{other}.") for other in truth.stacks)
-            if len(shapes) == 1 and next(iter(shapes))[-1:] != () and not inside and (joined or len(names) == 1):
-                truth.stacks[name] = len(module)
-                yield name, len(module)
+        items = {f"{name}.{i}" for i in range(len(module))}
+        calls = [one for one in order if one.split("#")[0] in items and one in truth.outputs]
+        inside = any(name.startswith(f"{other}.") for other in truth.stacks)
+        whole = {one.split("#")[0] for one in calls} == items
+        if whole and not inside and all(truth.inputs[one].shape == truth.outputs[one].shape for one in calls):
+            truth.stacks[name] = calls
 
 
 def same(a: Tensor, b: Tensor, close: float = CLOSE) -> bool:
@@ -156,58 +159,62 @@ def judge_stream(name: str, block: str, truth: Truth, value: Tensor) -> str:
     return "right" if same(value, wanted) else "wrong"
 
 
-def judge_added(block: str, truth: Truth, hf: Any, added: Mapping[str, Tensor]) -> str:
-    """What the sublayers add: together with what the block is given they make what it gives.
+def judge_added(block: str, truth: Truth, name: str, value: Tensor) -> str:
+    """What a sublayer adds: some module of the block gives it, and with it one stage of the stream makes a later one.
 
-    Plain sums first; then sums of which one term is scaled; then with the norms of the block after each addition.
+    The stages are what the block and its modules are given and give; both may be scaled, as numbers or feature by
+    feature; between them other modules may add what they give.
     """
-    pre, post = truth.inputs[block].float(), truth.outputs[block].float()
-    terms = [value.float().reshape(pre.shape) for value in added.values() if value.numel() == pre.numel()]
-    if len(terms) != len(added) or not terms:
-        return "unproved"
-    if same(pre + sum(terms), post):
+    inside = [n for n in {*truth.inputs, *truth.outputs} if n.startswith(f"{block}.")]
+    flat = value.reshape(-1, value.shape[-1]).double()
+    giving = [n for n in inside if n in truth.outputs and _is_scaled(truth.outputs[n], flat)]
+    if not giving:
+        return "wrong"
+    mixing = [bool(re.search(MIXING, n.removeprefix(block))) for n in giving]
+    if (name == "mlp_out" and all(mixing)) or (name != "mlp_out" and not any(mixing) and not _is_nameless(giving)):
+        return "wrong"
+    made = [truth.outputs[block], *(truth.inputs[n] for n in inside if n in truth.inputs)]
+    stages = [truth.inputs[block], *(t for n in inside for t in (truth.inputs.get(n), truth.outputs.get(n))
+                                     if t is not None)]  # fmt: skip
+    shaped = [[t.reshape(flat.shape).double() for t in side if t.numel() == flat.numel()] for side in (made, stages)]
+    others = [s for s in shaped[1] if not same(s, flat)]
+    if any(_adds(end, start, flat) for end in shaped[0] for start in others if not same(end, start)):
         return "right"
-    columns = torch.stack([one.flatten() for one in (pre, *terms)], dim=1).double()
-    weights = torch.linalg.lstsq(columns, post.flatten()[:, None].double()).solution
-    if same(columns @ weights, post, 1e-5) and bool((weights.abs() > 1e-3).all()):
-        return "right"
-    inner = {name: one for name, one in hf.get_submodule(block).named_modules() if _is_norm(one)}
-    with torch.no_grad():
-        for norm in inner.values():
-            if _gives(lambda norm=norm: norm(pre + sum(terms)), post):
-                return "right"
-            first = _try(lambda norm=norm: norm(pre + terms[0]))
-            for other in inner.values() if first is not None and len(terms) == 2 else ():
-                if _gives(lambda first=first, other=other: other(first + terms[1]), post):
-                    return "right"
-    return "unproved"
+    pairs = [(a, b) for i, a in enumerate(others) for b in others[:i]]
+    return "right" if any(_adds(shaped[0][0], a, flat, b) for a, b in pairs) else "unproved"
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower() and not [*module.children()]
+MIXING = r"(?i)att|mixer|mamba|ssm|conv|rwkv|recurrent|temporal|retention|fourier|delta|linear_attn|seq|rel_"
+"""What modules that carry something from token to token are called."""
 
 
-def _try(compute: Callable[[], Tensor]) -> Tensor | None:
-    try:
-        return compute()
-    except Exception:
-        return None
+def _is_nameless(names: Sequence[str]) -> bool:
+    """Norms and drop-outs after a sublayer do not say which it is."""
+    return all(re.search(r"(?i)norm|dropout|moe|mlp|feed|ln", name) is not None for name in names)
 
 
-def _gives(compute: Callable[[], Tensor], wanted: Tensor) -> bool:
-    made = _try(compute)
-    return made is not None and same(made, wanted)
+def _is_scaled(made: Tensor, value: Tensor) -> bool:
+    """Whether a value is, up to a factor for each feature, what a module gives."""
+    if made.numel() != value.numel():
+        return False
+    made = made.reshape(value.shape).double()
+    factor = (value * made).sum(0) / made.square().sum(0).clamp_min(1e-12)
+    return same(value, factor * made)
 
 
-def judge_added_alone(block: str, truth: Truth, value: Tensor) -> bool:
-    """Whether a sublayer's output is, up to a factor, what some module of the block gives."""
-    for name, made in truth.outputs.items():
-        if name.startswith(f"{block}.") and made.numel() == value.numel():
-            a, b = value.flatten().double(), made.flatten().double()
-            factor = (a @ b) / (b @ b).clamp_min(1e-12)
-            if same(a, factor * b):
-                return True
-    return False
+def _adds(end: Tensor, start: Tensor, *terms: Tensor) -> bool:
+    """Whether end = a start + Σ b term with numbers a and b, or with one of each for every feature."""
+    if same(start + sum(terms), end, 1e-5):
+        return True
+    columns = torch.stack([one.flatten() for one in (start, *terms)], dim=1)
+    weights = torch.linalg.lstsq(columns, end.flatten()[:, None]).solution
+    if same(columns @ weights, end, 1e-5) and bool((weights.abs() > 1e-2).all()):
+        return True
+    by_feature = torch.stack([start, *terms], dim=-1).transpose(0, 1)  # [d pos term]
+    if by_feature.shape[1] < 2 * by_feature.shape[2]:
+        return False
+    weights = torch.linalg.lstsq(by_feature, end.T[..., None]).solution
+    return same(by_feature @ weights, end.T[..., None], 1e-5) and bool((weights.abs() > 1e-2).float().mean() > 0.9)
 
 
 def judge_inner(name: str, block: str, truth: Truth, value: Tensor) -> str:
@@ -270,7 +277,7 @@ def served(hf: Any, ids: Tensor, truth: Truth) -> dict[str, Any]:
     if ran is not None:
         told["logits"] = bool(same(ran, truth.logits, 1e-5)) if ran.shape == truth.logits.shape else False
     told["depth"] = model.n_layers
-    told["stacks"] = truth.stacks
+    told["stacks"] = {name: len(calls) for name, calls in truth.stacks.items()}
     by_name: dict[str, Counter[str]] = {}
     for site, verdict in verdicts.items():
         by_name.setdefault(_label(site), Counter())[verdict] += 1
@@ -303,10 +310,7 @@ def verdicts_of(hf: Any, truth: Truth, acts: Mapping[Any, Tensor]) -> dict[Any, 
         elif site.name in ("resid_pre", "resid_post"):
             verdicts[site] = judge_stream(site.name, block, truth, value)
         elif site.name in ADDED:
-            kin = {s.name: a for s, a in acts.items() if (getattr(s, "stack", ""), s.layer) == (stack, site.layer)}
-            added = {kind: kin[kind] for kind in ADDED if kind in kin}
-            found = judge_added(block, truth, hf, added)
-            verdicts[site] = found if judge_added_alone(block, truth, value) or found == "right" else "wrong"
+            verdicts[site] = judge_added(block, truth, site.name, value)
         elif site.name == "pattern":
             verdicts[site] = judge_pattern(value)
         elif site.name in ROLES:
@@ -326,10 +330,13 @@ def _judge_mid(block: str, truth: Truth, value: Tensor) -> str:
 
 def _block_of(truth: Truth, stack: str, layer: int | None) -> str | None:
     """The block that a stack and a layer mean: of several stacks, the one whose name says so, else the longest."""
-    named = [name for name in truth.stacks if stack in name.split(".")] if stack else [*truth.stacks]
-    named = named or [*truth.stacks]
-    deepest = max(named, key=lambda name: (truth.stacks[name], "decoder" in name), default=None)
-    return None if deepest is None or layer is None else f"{deepest}.{layer}"
+    words = {name: [word for word in name.split(".") if word in ("encoder", "decoder")][:1] for name in truth.stacks}
+    named = [name for name in truth.stacks if words[name] == [stack]] if stack else [*truth.stacks]
+    named = named or [name for name in truth.stacks if stack in name.split(".")]
+    deepest = max(named, key=lambda name: len(truth.stacks[name]), default=None)
+    if deepest is None or layer is None or layer >= len(truth.stacks[deepest]):
+        return None
+    return truth.stacks[deepest][layer]
 
 
 def _judge_end(hf: Any, names: Mapping[str, nn.Module], truth: Truth, site: Any, value: Tensor) -> str:

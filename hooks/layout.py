@@ -33,7 +33,7 @@ from hooks.adapters import Paths
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig, HFModel
 from hooks.site import NAMES, Site, ln_final_scale, logits
-from hooks.structure import Block, Structure
+from hooks.structure import Block, Structure, input_embeddings
 from hooks.taps import Tap, norm_scale
 
 _UNTRACED: Final = Structure()
@@ -163,7 +163,7 @@ def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     for name in ("embed", "pos_embed"):
         module = find(hf, paths.top.get(name))
         if name == "embed" and module is None:
-            module = hf.get_input_embeddings()
+            module = input_embeddings(hf)
         if module is not None and "weight" in module._parameters:
             yield Tap(Site(name), module, "output", tuple(module.get_parameter("weight").shape[1:]))
 

@@ -18,7 +18,7 @@ from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
 from hooks.running import Running
 from hooks.site import Site, counted, mlp_act, named
-from hooks.structure import Block, find_structure
+from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens, as_texts, from_ids, special_ids, tokenize
 from hooks.unembed import check_head, unembed
@@ -65,7 +65,7 @@ class Model:
         self.n_heads, self.d_head = self._heads()
         self.d_model = next(tap.shape[-1] for site, tap in self.taps.items() if site.name == "resid_post")
         self.d_mlp = next((tap.shape[0] for site, tap in self.taps.items() if site.name == "mlp_act"), 0)
-        self.d_vocab = hf.get_input_embeddings().num_embeddings
+        self.d_vocab = vocabulary(hf)
         self.fingerprint = fingerprint(hf)
         self.running = Running(hf, special_ids(tokenizer))
 
@@ -294,7 +294,10 @@ class Model:
             ```
         """
         self._admit("unembed", "capture logits instead")
-        return unembed(self.hf, self.final_norm, resid, self.structure.head)
+        found = self.structure
+        whole = found.head is not None and found.head is not self.hf.get_output_embeddings()
+        norm, head = (found.final_norm, found.head) if whole else (self.final_norm, None)
+        return unembed(self.hf, norm, resid, head)
 
 
 def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:

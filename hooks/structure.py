@@ -1,12 +1,13 @@
 """What tracing finds in a model: its stacks of blocks, and where each site sits in them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hooks.forward import forward
 from hooks.huggingface import HFModel
@@ -107,8 +108,34 @@ def find_structure(hf: HFModel) -> Structure:
         trace.release()
 
 
+def input_embeddings(hf: HFModel) -> nn.Module | None:
+    """Return the table of a model's token embeddings, or None where it does not say which it is.
+
+    Example:
+        ```python
+        input_embeddings(hf).weight.shape
+        ```
+    """
+    with suppress(NotImplementedError, AttributeError):
+        return hf.get_input_embeddings()
+    return None
+
+
+def vocabulary(hf: HFModel) -> int:
+    """Return how many tokens a model reads.
+
+    Example:
+        ```python
+        vocabulary(hf)
+        ```
+    """
+    table = input_embeddings(hf)
+    count = getattr(table, "num_embeddings", None)
+    return int(count if count is not None else hf.config.get_text_config().vocab_size)
+
+
 def _text(hf: HFModel) -> Tokens:
-    device, n_vocab = next(hf.parameters()).device, hf.get_input_embeddings().weight.shape[0]
+    device, n_vocab = next(hf.parameters()).device, vocabulary(hf)
     limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None) or N_POS
     random = torch.Generator().manual_seed(2)
     ids = torch.randint(min(6, n_vocab - 1), n_vocab, (1, min(N_POS, limit)), generator=random).to(device)
@@ -124,7 +151,7 @@ def _named(hf: HFModel, found: Sequence[Stack]) -> list[tuple[str, Stack]]:
     for stack in found:
         words = stack.path.split(".")
         sides = [word for word in words if word in ("encoder", "decoder")]
-        holder = sides[-1] if sides else next((word for word in reversed(words[:-1]) if not word.isdigit()), words[0])
+        holder = sides[0] if sides else next((word for word in reversed(words[:-1]) if not word.isdigit()), words[0])
         name = holder if holder not in dict(named) else stack.path.replace(".", "_")
         named.append((name, stack))
     return named
@@ -160,9 +187,7 @@ def _ends(trace: Trace, last: BlockCall) -> tuple[nn.Module | None, nn.Module | 
     read = y if norm is None else trace.root(next(iter(norm.outputs.values())))
     logits = {trace.root(v) for part, v in whole.outputs.items() if part in ("logits", "prediction_logits", None, 0)}
     fed = [c for c in outside if c is not whole and len(c.inputs) == 1 and read in map(trace.root, c.inputs.values())]
-    after = trace.after(logits) | logits
     made = [c for c in fed if any(trace.root(v) in logits for v in c.outputs.values())]
-    made = made or [c for c in fed if not logits.isdisjoint(trace.after(set(c.outputs.values()))) and after]
     return (None if norm is None else norm.module), (made[0].module if made else None)
 
 
@@ -208,7 +233,12 @@ class _Placing:
     def _by_module(self, kind: Sublayer, number: int) -> Site:
         """What has no name of its own, by its module; what no module gives, by its place in the sum."""
         calls = kind.term.calls
-        return Site("module", path=calls[-1].path if calls else f"{self.block.call.path}:{number}")
+        return Site("module", path=self._giving(kind).path if calls else f"{self.block.call.path}:{number}")
+
+    def _giving(self, kind: Sublayer) -> Call:
+        """The call that gives a term: the innermost of a module that is called once, if there is one."""
+        once = [call for call in kind.term.calls if self.times[id(call.module)] == 1]
+        return (once or kind.term.calls)[-1]
 
     def placed(self) -> tuple[Expr | None, dict[Site, Tap]]:
         """The sum of the middle, and the tap of every site of the block."""
@@ -227,7 +257,7 @@ class _Placing:
         return middle, {tap.site: tap for tap in taps if tap is not None}
 
     def _added(self, site: Site, kind: Sublayer) -> Tap:
-        call = kind.term.calls[-1]
+        call = self._giving(kind)
         part = next(p for p, v in call.outputs.items() if self.trace.root(v) == kind.term.value)
         tap = self._tap(site, call, "output", call.outputs[part], part=0 if part is None else part)
         return self._changed(tap, factor=kind.term.factor)
@@ -277,6 +307,7 @@ class _Placing:
         values = [] if call is None else [self.trace.root(v) for v in call.inputs.values() if self._is_tokens(v)]
         if values and values[0] in self.sum.stream | {self.trace.root(self.block.x)}:
             self.part[name] = nn.Identity()
+            return
         for norm in self.inside:
             if is_norm(norm.module) and values and values[0] in map(self.trace.root, norm.outputs.values()):
                 self.part[name] = norm.module

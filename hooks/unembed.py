@@ -26,8 +26,14 @@ def unembed(
 ) -> Float[Tensor, "*n vocab"]:
     """Return logits = cap * tanh(factor * W_U norm(x) / cap), without the cap or factor where the model has none.
 
+    Args:
+        hf: the model.
+        final_norm: the norm before the unembedding, or None.
+        resid: what the last block gives.
+        head: a part that does more than unembed (BERT's), or None.
+
     Raises:
-        ValueError: the model has no output embeddings.
+        InvalidArgument: the model has no output embeddings.
 
     Example:
         ```python
@@ -35,7 +41,7 @@ def unembed(
         ```
     """
     check_head(hf)
-    if head is not None and head is not hf.get_output_embeddings():  # it transforms, normalises and unembeds
+    if head is not None:  # it transforms, normalises and unembeds
         return head(resid if final_norm is None else final_norm(resid))
     config = hf.config.get_text_config()
     factor = getattr(hf, "logit_scale", None) or 1.0 / getattr(config, "logits_scaling", 1.0)

@@ -6,6 +6,7 @@ The error of a law is max over tokens of ‖left - right‖ / Σ‖terms‖.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import final
 
 import torch
@@ -116,15 +117,10 @@ def _sum(b: Captured, law: str, made: str, expr: Expr, stream: str) -> Iterator[
     if any(site not in b.acts for site in inside):
         return
     terms = {i: b.acts[b.block.terms[i]] for i in terms_of(expr)}
-    left = b[made]
-    if is_plain(expr):
-        error = miss(left, b[stream], *terms.values())
-    else:
-        error = miss(left, evaluate(expr, b[stream], terms))
+    right = [b[stream], *terms.values()] if is_plain(expr) else [evaluate(expr, b[stream], terms)]
+    error = miss(b[made], *right)
     states = f"{made} = {shown(expr, names, stream)}"
-    others = [site for site in inside if site.name != "module"]
-    order = [b.block.site(made), *others, b.block.site(stream)]
-    yield b.check(law, states, error, 1, *order)
+    yield b.check(law, states, error, 1, made, *inside, stream)
 
 
 def _projects(b: Captured, name: str) -> Iterator[Check]:
@@ -159,6 +155,16 @@ def _heads_average(b: Captured) -> Iterator[Check]:
         v = v.repeat_interleave(z.shape[2] // v.shape[2], dim=2)
         made = torch.einsum("bhqk,bkhd->bqhd", pattern.to(v.dtype), v)
         yield b.check("heads average", "z = Σ_pos pattern v", miss(z, made), z.shape[1], "z", "pattern", "v")
+
+
+def _pattern_weighs(b: Captured) -> Iterator[Check]:
+    """Rows of a pattern are weights; what they lack of 1 a head spends on no token (attention sinks)."""
+    site = b.block.site("pattern")
+    if site in b.eager:
+        pattern = b.eager[site].float()
+        error = max(float((-pattern).amax()), float(pattern.sum(dim=-1).amax()) - 1.0, 0.0)
+        error = error if bool(pattern.isfinite().all()) else inf
+        yield b.check("rows weigh", "pattern >= 0, Σ_pos pattern <= 1", error, pattern.shape[-1], "pattern")
 
 
 def _memories_write(b: Captured) -> Iterator[Check]:
@@ -213,6 +219,7 @@ _LAWS: tuple[tuple[str, Callable[[Captured], Iterator[Check]]], ...] = (
     ("v projects", partial(_projects, name="v")),
     ("heads write", _heads_write),
     ("heads average", _heads_average),
+    ("rows weigh", _pattern_weighs),
     ("memories write", _memories_write),
     ("feed-forward reads", _feed_forward_reads),
     ("keys match", _keys_match),

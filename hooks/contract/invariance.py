@@ -109,12 +109,19 @@ def plain_laws(runs: Runs) -> Iterator[Check]:
     if logits in alone:
         changed = change(rows(logits, output.logits), rows(logits, alone[logits]))
         yield Check("same as Hugging Face", "logits = Hugging Face's logits", changed, runs.allowed(logits), (logits,))
-    theirs = _streams(output)
+    yield from _same_streams(runs, _streams(output))
+
+
+def _same_streams(runs: Runs, theirs: Mapping[str, tuple[Tensor, ...]]) -> Iterator[Check]:
+    """The streams as the model reports them; nothing where it reports something else than what its blocks read."""
+    model, alone, found = runs.model, runs.alone[0], list[Check]()
     for block in model.structure.blocks:
         site, states = block.site("resid_pre"), theirs.get(block.stack, ())
-        if site in alone and block.layer < len(states) - 1 and len(states) == 1 + model.depth(block.stack):
+        if site in alone and len(states) == 1 + model.depth(block.stack):
             changed = change(rows(site, states[block.layer]), rows(site, alone[site]))
-            yield Check("same stream", "resid_pre = Hugging Face's hidden state", changed, runs.allowed(site), (site,))
+            says = "resid_pre = Hugging Face's hidden state"
+            found.append(Check("same stream", says, changed, runs.allowed(site), (site,)))
+    yield from found if any(check.holds for check in found) else ()
 
 
 def _asked_plainly(model: Model, text: Tokens) -> dict[str, Any]:

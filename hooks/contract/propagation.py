@@ -15,8 +15,8 @@ from hooks.contract.rounding import SLACK, Values, unit
 from hooks.model import Model
 from hooks.site import Site
 from hooks.structure import Block
-from hooks.tracing.residual import is_plain
 from hooks.tokens import Tokens
+from hooks.tracing.residual import is_plain
 
 _ROWS = 55
 _AT, _ASKING = 2, slice(2, 5)

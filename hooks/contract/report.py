@@ -161,16 +161,16 @@ def measured(law: str, laws: Callable[[], Iterable[Check]], use: str | None = No
 
 
 def unmeasured(checks: Sequence[Check], sites: Iterable[Site]) -> Iterator[Check]:
-    """Yield, for each site that no kept law speaks of, that nothing vouches for it.
+    """Yield, for each site that no measured law speaks of, that nothing vouches for it.
 
     Example:
         >>> [*unmeasured([], [Site("z", 0)])][0].sites
         (z.0,)
     """
-    kept = {site for check in checks if check.holds and check.law not in _OF_ANY_TENSOR for site in check.sites}
+    spoken = {site for check in checks if check.law not in _OF_ANY_TENSOR for site in check.sites}
     why = next((f": {check.states}" for check in checks if check.states.startswith("could not")), "")
     for site in sites:
-        if site not in kept:
+        if site not in spoken:
             yield Check("every site is measured", f"a law that speaks of {site} was measured{why}", inf, 0.0, (site,))
 
 

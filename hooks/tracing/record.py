@@ -13,12 +13,11 @@ from torch.utils._pytree import tree_flatten
 
 Slot = int | str
 """Which argument of a call, by place or by name; which part of an output, likewise."""
-_SAME = frozenset(
-    "view _unsafe_view reshape unsqueeze squeeze alias detach clone contiguous _to_copy lift_fresh slice expand"
-    " transpose permute split select".split()
-)
+_VIEWS = frozenset(["view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "alias", "detach", "slice", "expand"])
+_VIEWS |= {"transpose", "permute", "split", "select"}
+_SAME = _VIEWS | {"clone", "contiguous", "_to_copy", "lift_fresh"}
 """Operations that may give the numbers they are given, in the same order."""
-_ALIASES = _SAME - {"clone", "_to_copy", "contiguous"}
+_ALIASES = _VIEWS
 
 
 @final

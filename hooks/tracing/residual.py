@@ -108,7 +108,7 @@ class Sum:
     Attributes:
         expr: the sum; None where it is none that can be read.
         terms: what is added, in the order in which it is computed.
-        stream: the values that are the stream at some stage.
+        stream: the values that are the stream at some stage after the first.
     """
 
     expr: Expr | None
@@ -130,7 +130,9 @@ def residual_sum(trace: Trace, block: BlockCall) -> Sum:
         return Sum(None)
     order = sorted(terms_of(expr), key=lambda i: trace.maker.get(reader.terms[i].value, -1))
     place = {old: new for new, old in enumerate(order)}
-    return Sum(_renumbered(expr, place), tuple(reader.terms[i] for i in order), frozenset(reader.stream))
+    return Sum(
+        _renumbered(expr, place), tuple(reader.terms[i] for i in order), frozenset(value for value, _ in stages(expr))
+    )
 
 
 def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tensor, "*d"]]) -> Float[Tensor, "*d"]:
@@ -259,7 +261,6 @@ class _Reader:
     trace: Trace
     block: BlockCall
     terms: list[Term] = field(default_factory=list)
-    stream: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.giver: dict[int, list[Call]] = {}
@@ -276,8 +277,6 @@ class _Reader:
         if value not in self.known:
             self.known[value] = None
             self.known[value] = self._explained(value)
-            if self.known[value] is not None:
-                self.stream.add(value)
         return self.known[value]
 
     def _explained(self, value: int) -> Expr | None:

@@ -1,6 +1,6 @@
 """Step 4: what each term of a block's sum is, and the projections that read and write inside it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 

@@ -172,17 +172,19 @@ def test_what_is_nowhere_is_told(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
-def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
+def test_an_architecture_that_no_adapter_knows_is_served_what_tracing_finds() -> None:
     import transformers
 
     class Gpt2LMHeadModell(transformers.GPT2LMHeadModel):
         base_model_prefix = "none"
 
-    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "vocab_size": 9, "bos_token_id": 1, "eos_token_id": 1}
-    with pytest.raises(
-        ValueError, match="no architecture adapter knows Gpt2LMHeadModell; the nearest .*'GPT2LMHeadModel'"
-    ):
-        load(Gpt2LMHeadModell(transformers.GPT2Config(**sizes)))
+    sizes = {"n_layer": 2, "n_head": 1, "n_embd": 8, "vocab_size": 19, "bos_token_id": 1, "eos_token_id": 1}
+    model = load(Gpt2LMHeadModell(transformers.GPT2Config(**sizes)))
+    assert {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"} <= {site.name for site in model.sites}
+    ids, got = torch.tensor([[1, 2, 3]]), []
+    model.hf.transformer.h[1].mlp.register_forward_hook(lambda _m, _a, out: got.append(out.detach()))
+    model.run(ids)
+    assert torch.equal(capture(model, ids, "mlp_out.1")["mlp_out.1"], got[-1])
 
 
 def test_a_model_of_another_kind_is_told() -> None:

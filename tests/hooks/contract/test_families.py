@@ -9,7 +9,7 @@ from hooks import capture, load
 from hooks.contract.families import FAMILIES, page, reports, tiny
 from hooks.site import Site, ln_final_scale, mlp_act, mlp_in, mlp_out, mlp_pre, resid_mid, resid_post, resid_pre
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "families.md"
 RUNS = {"same as Hugging Face", "same stream", "no dropout", "batch = single", "right padding", "left padding"}
 WITHIN = {"embedding", "blocks join", "unembedding", "heads write", "heads average", "feed-forward reads"}
 REACH = {"writing reaches", "q reaches", "k reaches", "q projects", "k projects", "v projects"}
