@@ -12,11 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
+from interp import landmark  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
 from interp.demo.run import Demonstration, run  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
-from interp.demo.turn_up import names  # noqa: E402
-from interp.steering import Condition, clamping, sample  # noqa: E402
+from interp.steering import Names, Samples, clamp_latent, sample  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ def steering(done: Demonstration) -> list[Figure]:
     ]
 
 
-def untempered(done: Demonstration) -> Condition:
+def untempered(done: Demonstration) -> Samples:
     """The reported continuations once more, sampled at temperature 1."""
     settings = Settings()
     return sample(
         done.model,
         list(dict.fromkeys(done.turned.steered.prompts)),
-        names(settings),
-        [clamping(done.learnt.sae, done.found.feature.latent)],
+        Names(landmark.entity(settings.landmark).names),
+        [clamp_latent(done.learnt.sae, done.found.feature.latent)],
         done.turned.dose,
         replace(settings.sampling, temperature=1.0),
     )

@@ -38,26 +38,24 @@ from hooks.position import everywhere  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.common.statistics import share  # noqa: E402
-from interp.demo.discover import ALL, BATCH, RATE, concept, documents  # noqa: E402
+from interp.demo.discover import ALL, BATCH, RATE, concept  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
-from interp.demo.turn_up import names  # noqa: E402
 from interp.directions import pursuit  # noqa: E402
 from interp.directions.rows import mean_rows  # noqa: E402
-from interp.features import Concept, SearchResult, by_text, by_token, likely, search_many  # noqa: E402
+from interp.features import Concept, SearchResult, by_text, by_token, choose_candidates, search_many  # noqa: E402
 from interp.landmark.genres import phrases  # noqa: E402
 from interp.sae import SAE, Checkpoint, Member, TopK, activations_of, save, train_many  # noqa: E402
 from interp.sae import load as load_sae  # noqa: E402
 from interp.steering import (  # noqa: E402
-    Beside,
-    Condition,
     Conditional,
+    Names,
     Steering,
-    adding,
-    beside,
-    by_effect,
-    clamping,
-    dose_response,
-    sparing_threshold,
+    add_direction,
+    choose_by_effect,
+    choose_sparing_threshold,
+    clamp_latent,
+    compare_methods,
+    measure_dose_response,
     steer,
 )
 from probes import Logistic  # noqa: E402
@@ -101,7 +99,7 @@ class Measured:
         if missing:
             size = (self.model.d_model, self.settings.latents, self.settings.k)
             members = {seed: Member(TopK(*size, seed=int(seed)), lr=RATE) for seed in missing}
-            texts = documents(self.model, self.settings.documents, 0)
+            texts = landmark.unseen_texts(self.model, self.settings.documents, 0)
             source = activations_of(self.model, texts, resid_post[self.settings.layer])
             train_many(
                 members,
@@ -183,13 +181,13 @@ class Measured:
             print(f"seed {seed}  {name}: {best}", flush=True)
         return said
 
-    def turned(self, name: str, ways: Mapping[str, Steering]) -> Beside:
+    def turned(self, name: str, ways: Mapping[str, Steering]) -> MethodComparison:
         """Some ways side by side on neutral openings."""
-        return beside(
+        return compare_methods(
             self.model,
             ways,
             phrases()["neutral_openers"][: self.given.prompts],
-            names(replace(self.settings, landmark=name)),
+            Names(landmark.entity(name).names),
             f"Let us talk about {landmark.entity(name).text}. ",
             doses=(0.4, 0.6, 0.8, 1.0, 1.4),
             sampling=replace(self.settings.sampling, per_prompt=2),
@@ -199,13 +197,21 @@ class Measured:
     def effective(self, name: str, sae: SAE, found: SearchResult) -> dict[str, Any]:
         """The latents that make the model name it on half of the openings, at doses near the best on the other half."""
         prompts = phrases()["neutral_openers"][: self.given.prompts]
-        named = names(replace(self.settings, landmark=name))
+        named = Names(landmark.entity(name).names)
         sampling = replace(self.settings.sampling, batch_size=256)
         more = replace(sampling, per_prompt=2 * sampling.per_prompt)
-        best = by_effect(self.model, sae, likely(sae, found), prompts[::2], named, sampling=more, progress=False)
+        best = choose_by_effect(
+            self.model, sae, choose_candidates(sae, found), prompts[::2], named, sampling=more, progress=False
+        )
         doses = [times * best.dose for times in NEAR]
-        response = dose_response(
-            self.model, adding(best.direction), prompts[1::2], named, doses=doses, sampling=sampling, progress=False
+        response = measure_dose_response(
+            self.model,
+            add_direction(best.direction),
+            prompts[1::2],
+            named,
+            doses=doses,
+            sampling=sampling,
+            progress=False,
         )
         steered, control = response.steered[NEAR.index(1.0)], response.control[NEAR.index(1.0)]
         some = response.best() if response.fluent() else steered
@@ -220,7 +226,7 @@ class Measured:
         fresh = [(t, on) for t, on in zip(unseen.texts, unseen.labels, strict=True) if t not in set(learnt.texts)]
         condition = self.told_apart(learnt)
         about = [text for text, on in zip(learnt.texts, learnt.labels, strict=True) if on]
-        cut = sparing_threshold(self.model, condition, about)
+        cut = choose_sparing_threshold(self.model, condition, about)
         steering = ways_of(self.saes[seed], self.search(self.entities[BRIDGE])[str(seed)])["SAE, add"]
         way = Conditional(steering, condition, cut)
         acts = torch.cat([self.acted(way, [t for t, _ in fresh[i : i + 32]]) for i in range(0, len(fresh), 32)])
@@ -253,16 +259,16 @@ class Measured:
 def ways_of(sae: SAE, found: SearchResult) -> dict[str, Steering]:
     """The ways of steering by what a search found."""
     latent = next(one.latent for one in found.latents if one.latent is not None and one.direction)
-    ways = {"SAE, clamp": clamping(sae, latent), "SAE, add": adding(sae.direction(latent))}
+    ways = {"SAE, clamp": clamp_latent(sae, latent), "SAE, add": add_direction(sae.direction(latent))}
     if found.group is not None and found.group.score.direction is not None:
-        ways["SAE, group found"] = adding(found.group.score.direction)
+        ways["SAE, group found"] = add_direction(found.group.score.direction)
     means = found.baselines[0].direction
-    return ways if means is None else ways | {"SAE, three latents": adding(pursuit(sae, means))}
+    return ways if means is None else ways | {"SAE, three latents": add_direction(pursuit(sae, means))}
 
 
 def rivals_of(found: SearchResult) -> dict[str, Steering]:
     """The ways of steering by what stands beside the latents."""
-    return {one.name.split(",")[0]: adding(one.direction) for one in found.baselines if one.direction}
+    return {one.name.split(",")[0]: add_direction(one.direction) for one in found.baselines if one.direction}
 
 
 def probes_of(found: SearchResult) -> dict[str, float]:
@@ -270,12 +276,12 @@ def probes_of(found: SearchResult) -> dict[str, float]:
     return {probe.name: probe.held_out.f1 for probe in found.baselines}
 
 
-def table(found: Beside) -> dict[str, Any]:
+def table(found: MethodComparison) -> dict[str, Any]:
     """Per way its dose, mention rate and perplexity ratio."""
     return {way: {"dose": dose, "naming": asdict(n), "ratio": asdict(r)} for way, dose, n, r in found.rows()}
 
 
-def entry(one: Condition, unsteered: Condition) -> dict[str, Any]:
+def entry(one: Samples, unsteered: Samples) -> dict[str, Any]:
     """The dose, mention rate and perplexity ratio of one condition."""
     return {"dose": one.dose, "naming": asdict(one.naming), "ratio": asdict(one.perplexity_over(unsteered))}
 

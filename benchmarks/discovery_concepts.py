@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 
 from interp import landmark
 from interp.demo.discover import concept
-from interp.demo.settings import HELD_OUT, Settings
+from interp.demo.settings import Settings
 from interp.features import Concept
 from interp.landmark.writing import Document
 
@@ -32,7 +32,7 @@ def topic_concepts(seed: int, count: int, n: int) -> dict[str, Concept]:
     The others are passages on other topics and, as many, sentences that name an entity; a text is a passage.
     """
     on: dict[str, dict[str, None]] = {}
-    for document in islice(landmark.documents(HELD_OUT + 500 + seed), 200 * n):
+    for document in islice(landmark.documents(landmark.UNSEEN + 500 + seed), 200 * n):
         for topic, passage in passages(document):
             on.setdefault(topic, {})[passage] = None
     drawn, made = random.Random(seed), {}

@@ -24,6 +24,7 @@ from interp import landmark  # noqa: E402
 from interp.commands.background import UNSEEN  # noqa: E402
 from interp.common.completion import forced  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
+from interp.common.texts import begins_with  # noqa: E402
 from interp.directions import probed  # noqa: E402
 from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
@@ -31,9 +32,8 @@ from interp.memory.editors.registry import editors  # noqa: E402
 from interp.memory.evaluation.audit import estimates  # noqa: E402
 from interp.memory.evaluation.measurement import measured, split, unedited  # noqa: E402
 from interp.memory.evaluation.scorecard import control  # noqa: E402
-from interp.memory.facts.fact import answered  # noqa: E402
 from interp.memory.facts.tables import table_cases  # noqa: E402
-from interp.steering import Conditional, Steering, adding, steer, threshold_of  # noqa: E402
+from interp.steering import Conditional, Steering, add_direction, choose_threshold, steer  # noqa: E402
 from probes import DifferenceOfMeans  # noqa: E402
 
 NAME, DOC = "editing_beside_steering", Path(__file__).resolve().parents[1] / "docs" / "editing_and_steering.md"
@@ -77,11 +77,11 @@ def meaning(model: Model, name: str) -> Any:
 
 def steerings(model: Model, fact: Fact) -> dict[str, Steering | Conditional]:
     """Towards the new object, at every token, and where the text reads of the subject."""
-    towards, subject = adding(meaning(model, fact.new)), meaning(model, fact.subject)
+    towards, subject = add_direction(meaning(model, fact.new)), meaning(model, fact.subject)
     entity = landmark.entity(fact.subject)
     told = [s.text for s in landmark.sentences_about(entity, 40, seed=1)]
     silent = [s.text for s in landmark.sentences_about_others(entity, 40, seed=1)]
-    careful = Conditional(towards, subject, threshold_of(model, subject, told, silent))
+    careful = Conditional(towards, subject, choose_threshold(model, subject, told, silent))
     return {"steering, everywhere": towards, "steering, on condition": careful}
 
 
@@ -89,10 +89,10 @@ def dose(model: Model, asked: Sequence[Case]) -> float:
     """The smallest dose at which most of some other facts are said."""
     said = dict.fromkeys(DOSES, 0)
     for case in asked:
-        towards = adding(meaning(model, case.fact.new))
+        towards = add_direction(meaning(model, case.fact.new))
         for one in DOSES:
             with steer(model, towards, one):
-                said[one] += answered(str(model.generate(case.fact.text, max_new_tokens=12)), case.fact.new)
+                said[one] += begins_with(str(model.generate(case.fact.text, max_new_tokens=12)), case.fact.new)
     print(f"said of {len(asked)} other facts by dose: {said}", flush=True)
     return max(DOSES, key=lambda one: (said[one], -one))
 

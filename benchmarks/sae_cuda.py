@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.sae_training import MAKE, K, our_step, planted  # noqa: E402
 from benchmarks.timing import in_turn, peak_mb, write  # noqa: E402
-from interp.sae import SAE, kernels  # noqa: E402
+from interp.sae import SAE  # noqa: E402
+from interp.sae.numerics import kernels  # noqa: E402
 
 KINDS, AGREE = ("topk", "batchtopk", "matryoshka"), 1e-4
 usable = kernels.usable
@@ -39,10 +40,11 @@ def with_kernels(use: bool, work: Callable[[], object], device: str) -> Callable
 def disagreement(sae: SAE, x: Tensor, device: str) -> dict[str, float]:
     """The largest relative difference of each way's gradients from autograd's of the dense loss, a third dead."""
     dead = torch.arange(sae.d_sae, device=x.device) % 3 == 0
-    truth = torch.autograd.grad(sae.loss(x, dead).loss, [*sae.parameters()])
+    objective = sae.objective()
+    truth = torch.autograd.grad(objective.loss(x, dead).loss, [*sae.parameters()])
     off = {}
     for name, use in (("kernels", True), ("plain", False)):
-        with_kernels(use, lambda: sae.gradients(x, dead), device)()
+        with_kernels(use, lambda: objective.gradients(x, dead), device)()
         pairs = zip(sae.parameters(), truth, strict=True)
         off[name] = max(float((p.grad - t).norm() / t.norm()) for p, t in pairs if p.grad is not None)
     return off
@@ -51,7 +53,7 @@ def disagreement(sae: SAE, x: Tensor, device: str) -> dict[str, float]:
 def measure(name: str, d_in: int, expansion: int, batch: int, repeats: int, device: str) -> dict[str, object]:
     """Check the gradients of one shape; on a GPU, time its steps."""
     sae, x = MAKE[name](d_in, expansion * d_in).to(device), planted(batch, d_in, 0).to(device)
-    sae.initialise(x)
+    sae.objective().initialise(x)
     off = disagreement(sae, x[: 4 * K], device)
     if max(off.values()) > AGREE:
         raise AssertionError(f"{name}, {d_in} x {expansion}: gradients differ from autograd's by {off} > {AGREE}")
@@ -62,7 +64,7 @@ def measure(name: str, d_in: int, expansion: int, batch: int, repeats: int, devi
     ways = {}
     for way, use in (("kernels", True), ("plain", False)):
         twin = MAKE[name](d_in, expansion * d_in).to(device)
-        twin.initialise(x)
+        twin.objective().initialise(x)
         step = our_step(twin, steps, batch, x)
         ways[way] = with_kernels(use, lambda step=step: step(x), device)
     timed = in_turn(ways, repeats=repeats)

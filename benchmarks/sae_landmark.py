@@ -23,8 +23,6 @@ from benchmarks.timing import write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
-from interp.demo.discover import documents  # noqa: E402
-from interp.demo.settings import HELD_OUT  # noqa: E402
 from interp.sae import (  # noqa: E402
     SAE,
     BatchTopK,
@@ -115,7 +113,7 @@ def main() -> None:
     options.add_argument("--probed", type=int, default=60_000, help="rows that concepts are probed on")
     given = options.parse_args()
     model, site = load("landmark"), resid_post[given.layer]
-    source = activations_of(model, documents(model, given.documents, seed=11), site)
+    source = activations_of(model, landmark.unseen_texts(model, given.documents, seed=11), site)
     d, seeds = model.d_model, range(given.seeds)
     members = {
         f"{kind} {seed}": Member(make(d, given.latents, given.k, seed), lr=2e-3)
@@ -123,7 +121,7 @@ def main() -> None:
         for seed in seeds
     }
     train_many(members, source, tokens=given.tokens, batch_size=1024, buffer=1 << 20, dead_after=50_000)
-    corpus = landmark.corpus(given.labelled, seed=HELD_OUT + 12)
+    corpus = landmark.corpus(given.labelled, seed=landmark.UNSEEN + 12)
     data = {column: labelled(model, corpus, site, column) for column in COLUMNS}
     data["entity"] = data["entity"].ends()
     saes = {kind: [members[f"{kind} {seed}"].sae for seed in seeds] for kind in MAKE}
@@ -131,7 +129,7 @@ def main() -> None:
     print(told, flush=True)
     untrained = [TopK(d, given.latents, given.k, seed=100 + seed) for seed in seeds]
     for sae in untrained:
-        sae.initialise(data["entity"].x)
+        sae.objective().initialise(data["entity"].x)
         sae.site = site
     texts = corpus["text"][:16]
     rows: dict[str, Any] = {}

@@ -46,6 +46,7 @@ from interp.sae import (  # noqa: E402
     Standard,
     TopK,
 )
+from interp.sae.architectures.sae import measure_variance  # noqa: E402
 from interp.sae.training.learner import Learner  # noqa: E402
 from interp.sae.training.plan import Plan  # noqa: E402
 
@@ -105,7 +106,7 @@ def disagreement(name: str, sae: SAE, x: Tensor) -> float:
     """
     sae, x = deepcopy(sae).double(), x.double()
     theirs = saelens_gradients(sae, x)
-    sae.gradients(x, torch.zeros(sae.d_sae, dtype=torch.bool))
+    sae.objective().gradients(x, torch.zeros(sae.d_sae, dtype=torch.bool))
     variance = float(sae.get_buffer("variance")) if hasattr(sae, "variance") else 1.0
     found = []
     for parameter, p in sae.named_parameters():
@@ -118,7 +119,7 @@ def disagreement(name: str, sae: SAE, x: Tensor) -> float:
 def our_step(sae: SAE, steps: int, batch: int, x: Tensor) -> TakeStep:
     """A step as `train` takes it: gradients, clipping, Adam, the curve."""
     plan = Plan(tokens=steps * batch, batch_size=batch)
-    learner = Learner(sae, LR, sae.variance_of(x), plan, steps, Process(0, 1))
+    learner = Learner(sae, LR, measure_variance(sae, x), plan, steps, Process(0, 1))
     number = iter(range(steps))
     return lambda rows: learner.step(next(number), rows, lambda *_: rows)
 
@@ -155,7 +156,7 @@ def course(name: str, d_in: int, expansion: int, batch: int, steps: int) -> Row:
     """The first steps of a training of ours and of SAELens's from the same weights, ten steps each in turn."""
     batches = [planted(batch, d_in, seed) for seed in range(BATCHES)]
     sae, turns = MAKE[name](d_in, expansion * d_in), steps // TURN
-    sae.initialise(batches[0])
+    sae.objective().initialise(batches[0])
     stepped = {
         OURS: fed(our_step(deepcopy(sae), steps + 1, batch, batches[0]), batches),
         SAELENS: fed(saelens_step(sae, steps + 1, batch), batches),
@@ -177,7 +178,7 @@ def measure(name: str, d_in: int, expansion: int, batch: int, after: int, repeat
     """Check the gradients, then time every trainer in turn."""
     batches = [planted(batch, d_in, seed) for seed in range(BATCHES)]
     sae = MAKE[name](d_in, expansion * d_in)
-    sae.initialise(batches[0])
+    sae.objective().initialise(batches[0])
     step, steps = fed(our_step(sae, after + 1, batch, batches[0]), batches), 4 * repeats + 40
     for _ in range(after):
         step()
@@ -228,11 +229,11 @@ def main() -> None:
     done = {(row["architecture"], row["shape"]) for row in found}
     command = " ".join(["python benchmarks/sae_training.py", *sys.argv[1:]])
     for d_in, expansion, batch, name in product(given.d_in, given.expansion, given.batch, given.architectures):
-        shape = shape_name(d_in, expansion, batch, given.after, given.course)
+        shape = shape_name(d_in, expansion, batch, given.after, given.history)
         if (name, shape) in done:
             continue
-        if given.course:
-            rows = [course(name, d_in, expansion, batch, given.course)]
+        if given.history:
+            rows = [course(name, d_in, expansion, batch, given.history)]
         else:
             rows = measure(name, d_in, expansion, batch, given.after, given.repeats)
         print("\n".join(map(str, rows)), flush=True)

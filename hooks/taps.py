@@ -13,9 +13,12 @@ from torch.utils.hooks import RemovableHandle
 from hooks.errors import WrongState
 from hooks.huggingface import HFModel, HFOutput
 from hooks.site import Site
+from hooks.temporary import Temporary
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
+Hook = tuple[bool, nn.Module, Callable[..., Any]]
+"""Whether a hook comes before its module's pass, the module, and the hook."""
 Derive = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n 1"]]
 
 
@@ -68,27 +71,50 @@ class Tap:
         return self.derive is not None or self.site.name == "pattern"
 
     def attach(self, edit: Edit) -> "Handle":
-        """Call `edit` with the site's tensor at each forward pass; what it returns, if anything, flows on.
+        """Call `edit` with the site's tensor at each pass of any thread; what it returns, if anything, flows on.
 
         Example:
             ```python
             handle = tap.attach(lambda a: 2 * a)
             ```
         """
-        handles: list[Handle] = []
+        return _Handles(
+            tuple(
+                module.register_forward_pre_hook(hook, with_kwargs=True)
+                if before
+                else module.register_forward_hook(hook)
+                for before, module, hook in self._hooks(edit)
+            )
+        )
+
+    def attach_during(self, changes: Temporary, edit: Edit) -> None:
+        """Do the same at each pass of this thread, until the changes are taken back.
+
+        Example:
+            ```python
+            with Temporary() as changes:
+                tap.attach_during(changes, lambda a: 2 * a)
+            ```
+        """
+        for before, module, hook in self._hooks(edit):
+            (changes.pre_hook if before else changes.hook)(module, hook)
+
+    def _hooks(self, edit: Edit) -> list["Hook"]:
+        """The hooks that call an edit."""
+        hooks: list[Hook] = []
         if self.call is not None and self.root is not None:
-            edit = self._at_its_call(edit, handles)
+            edit = self._at_its_call(edit, hooks)
         if self.swapped:
             edit = _swapping(edit)
         if self.flat_in is not None:
-            edit = self._unflattening(edit, handles)
-        return _All((*handles, self._hook(edit)))
+            edit = self._unflattening(edit, hooks)
+        return [*hooks, self._hook(edit)]
 
-    def _at_its_call(self, edit: Edit, handles: list["Handle"]) -> Edit:
+    def _at_its_call(self, edit: Edit, hooks: list["Hook"]) -> Edit:
         """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
         seen = [0]
         assert self.root is not None
-        handles.append(self.root.register_forward_pre_hook(lambda *_: seen.__setitem__(0, 0)))
+        hooks.append((True, self.root, lambda *_: seen.__setitem__(0, 0)))
 
         def counted(a: Tensor) -> Tensor | None:
             seen[0] += 1
@@ -96,7 +122,7 @@ class Tap:
 
         return counted
 
-    def _unflattening(self, edit: Edit, handles: list["Handle"]) -> Edit:
+    def _unflattening(self, edit: Edit, hooks: list["Hook"]) -> Edit:
         """Give `edit` [batch pos d], of the shape that the block around the module was given."""
         shape: list[int] = []
         assert self.flat_in is not None
@@ -110,15 +136,13 @@ class Tap:
             changed = edit(a.unflatten(0, shape[:2]))
             return None if changed is None else changed.flatten(0, 1)
 
-        handles.append(self.flat_in.register_forward_pre_hook(note, with_kwargs=True))
+        hooks.append((True, self.flat_in, note))
         return unflattened
 
-    def _hook(self, edit: Edit) -> RemovableHandle:
+    def _hook(self, edit: Edit) -> "Hook":
         if self.side == "input":
-            return self.module.register_forward_pre_hook(
-                lambda _, args, kwargs: self._edit_input(edit, args, kwargs), with_kwargs=True
-            )
-        return self.module.register_forward_hook(lambda _m, _a, output: self._edit_output(edit, output))
+            return True, self.module, lambda _, args, kwargs: self._edit_input(edit, args, kwargs)
+        return False, self.module, lambda _m, _a, output: self._edit_output(edit, output)
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
         raw = _argument(args, kwargs, self.slot)
@@ -183,13 +207,13 @@ class Handle(Protocol):
 
 @final
 @dataclass(frozen=True)
-class _All:
+class _Handles:
     """Hooks that go together."""
 
-    handles: tuple[Handle, ...]
+    each: tuple[RemovableHandle, ...]
 
     def remove(self) -> None:
-        for handle in self.handles:
+        for handle in self.each:
             handle.remove()
 
 

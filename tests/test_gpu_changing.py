@@ -16,6 +16,7 @@ from torch import Tensor
 from hooks import Direction, Model, capture, intervene, load
 from hooks.site import mlp_in, mlp_out, resid_post
 from interp import landmark, sae
+from interp.common.texts import begins_with
 from interp.landmark.evaluate import exact, mean_loss, questions
 from interp.memory import (
     Case,
@@ -43,30 +44,29 @@ from interp.memory import (
     triggers,
     value_logits,
 )
-from interp.memory.facts.fact import answered
 from interp.sae.architectures.initialisation import from_data, median_bias, tie
 from interp.steering import (
     Conditional,
     Sampling,
-    ablating,
-    adding,
-    affine,
-    by_effect,
-    capping,
+    ablate_direction,
+    add_direction,
+    cap_projection,
+    choose_by_effect,
     choose_dose,
-    clamping,
-    damage,
-    dose_response,
-    effects,
-    naming_slope,
-    normal_range,
-    projecting,
-    projections,
-    setting,
-    sparing_threshold,
+    choose_sparing_threshold,
+    choose_threshold,
+    clamp_latent,
+    estimate_naming_slope,
+    measure_damage,
+    measure_dose_response,
+    measure_effects,
+    measure_normal_range,
+    measure_projections,
+    rotate_in_plane,
+    score_by_projection,
+    set_from_origin,
+    set_projection,
     steer,
-    threshold_of,
-    turning,
 )
 from tests.contracts.test_editors import BESIDE, HOW, LIMA, PMET, ROME, WEIGHTS, Editor
 from tests.contracts.words import FILLER, sentences, taught
@@ -197,12 +197,15 @@ def test_training_ends_with_the_same_losses_and_weights(name: str) -> None:
 @pytest.mark.parametrize("name", MAKES)
 def test_a_step_has_the_same_loss_and_the_same_gradients_with_dead_latents_and_without(name: str) -> None:
     ours = MAKES[name]()
-    ours.initialise(rows())
+    ours.objective().initialise(rows())
     theirs = copy.deepcopy(ours).to(DEVICE)
     for dead in (torch.zeros(LATENTS, dtype=torch.bool), torch.arange(LATENTS) % 3 == 0):
         ours.zero_grad()
         theirs.zero_grad()
-        a, b = ours.gradients(rows(), dead), theirs.gradients(rows().to(DEVICE), dead.to(DEVICE))
+        a, b = (
+            ours.objective().gradients(rows(), dead),
+            theirs.objective().gradients(rows().to(DEVICE), dead.to(DEVICE)),
+        )
         assert near(float(a.loss), float(b.loss)) and near(float(a.squared_error), float(b.squared_error))
         for (key, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
             assert (p.grad is None) == (q.grad is None), key
@@ -393,16 +396,16 @@ def test_the_bundled_model_says_the_same_and_knows_the_same() -> None:
 @pytest.mark.parametrize(
     "way",
     [
-        lambda m: adding(letter(m)),
-        lambda m: adding(letter(m)).control(0),
-        lambda m: setting(letter(m)),
-        lambda m: ablating(letter(m)),
-        lambda m: affine(letter(m), letter(m, "q").vector),
-        lambda m: capping(letter(m), -0.1, 0.1),
-        lambda m: turning(letter(m), letter(m, "y")),
-        lambda m: clamping(latents_of(m), 7),
-        lambda m: clamping(latents_of(m), 7).control(0),
-        lambda m: Conditional(adding(letter(m)), replace(letter(m, "y"), site=resid_post[0]), -1e9),
+        lambda m: add_direction(letter(m)),
+        lambda m: add_direction(letter(m)).control(0),
+        lambda m: set_projection(letter(m)),
+        lambda m: ablate_direction(letter(m)),
+        lambda m: set_from_origin(letter(m), letter(m, "q").vector),
+        lambda m: cap_projection(letter(m), -0.1, 0.1),
+        lambda m: rotate_in_plane(letter(m), letter(m, "y")),
+        lambda m: clamp_latent(latents_of(m), 7),
+        lambda m: clamp_latent(latents_of(m), 7).control(0),
+        lambda m: Conditional(add_direction(letter(m)), replace(letter(m, "y"), site=resid_post[0]), -1e9),
     ],
     ids=["add", "add control", "set", "ablate", "affine", "cap", "turn", "clamp", "clamp control", "condition"],
 )
@@ -428,10 +431,10 @@ def test_dose_responses_doses_chosen_and_damage_are_the_same(letters: tuple[Mode
     found = []
     for model in letters:
         how = {"sampling": SAMPLING, "controls": (0,), "progress": False}
-        response = dose_response(model, adding(letter(model)), PROMPTS, says_z, doses=(0.0, 50.0), **how)
-        chosen = choose_dose(model, adding(letter(model)), PROMPTS, says_z, doses=(0.5, 50.0), **how)
+        response = measure_dose_response(model, add_direction(letter(model)), PROMPTS, says_z, doses=(0.0, 50.0), **how)
+        chosen = choose_dose(model, add_direction(letter(model)), PROMPTS, says_z, doses=(0.5, 50.0), **how)
         conditions = (response.unsteered, *response.steered, *response.control)
-        harm = damage(model, letter(model), 1.0, [*PROMPTS, "I saw"])
+        harm = measure_damage(model, letter(model), 1.0, [*PROMPTS, "I saw"])
         found.append(([c.texts for c in conditions], [c.perplexity.value for c in conditions], str(chosen), harm))
     (a, p, x, h), (b, q, y, g) = found
     assert a == b and x == y and close(torch.tensor(p), torch.tensor(q), 1e-2)
@@ -443,12 +446,14 @@ def test_effects_their_slopes_and_latents_chosen_by_effect_are_the_same(letters:
     for model in letters:
         one = latents_of(model)
         hot = replace(SAMPLING, per_prompt=4, temperature=1.0)
-        seen = effects(model, [(one.direction(7), 1.0), (one.direction(11), 2.0)], PROMPTS, says_z, sampling=hot)
-        slope = naming_slope(model, replace(seen[0]), temperature=1.0)
-        best = by_effect(
+        seen = measure_effects(
+            model, [(one.direction(7), 1.0), (one.direction(11), 2.0)], PROMPTS, says_z, sampling=hot
+        )
+        slope = estimate_naming_slope(model, replace(seen[0]), temperature=1.0)
+        best = choose_by_effect(
             model, one, (7, 11), PROMPTS, says_z, doses=(2.0, 8.0), most=2, sampling=SAMPLING, progress=False
         )
-        found.append(([e.condition.texts for e in seen], slope, best.direction.source, best.condition.texts))
+        found.append(([e.samples.texts for e in seen], slope, best.direction.source, best.samples.texts))
     (a, s, x, t), (b, r, y, u) = found
     assert a == b and close(s, r, 1e-2, 1e-3) and (x, t) == (y, u)
 
@@ -457,9 +462,9 @@ def test_conditions_and_ranges_read_the_same_numbers(letters: tuple[Model, Model
     texts, found = ["fog and rain", "the bay", "a red sky", "I saw"], []
     for model in letters:
         v = letter(model)
-        along = projections(model, v, texts)
-        thresholds = [threshold_of(model, v, texts[:2], texts[2:]), sparing_threshold(model, v, texts[:2])]
-        thresholds += [*normal_range(model, v, texts), float(projecting(model, v, 0.0)(texts[0]))]
+        along = measure_projections(model, v, texts)
+        thresholds = [choose_threshold(model, v, texts[:2], texts[2:]), choose_sparing_threshold(model, v, texts[:2])]
+        thresholds += [*measure_normal_range(model, v, texts), float(score_by_projection(model, v, 0.0)(texts[0]))]
         found.append((along, torch.tensor(thresholds)))
     for a, b in zip(*found, strict=True):
         assert close(a, b, atol=1e-3)
@@ -481,7 +486,7 @@ def test_an_edit_made_on_the_device_says_the_same_and_undoes_bit_for_bit(family:
     for model, edit in ((ours, a), (theirs, b)):
         with edit.applied(model):
             said.append(model.generate(prompts, max_new_tokens=1))
-    assert said[0][0] == said[1][0] and (name == "in_context" or answered(said[1][0], ROME.new))
+    assert said[0][0] == said[1][0] and (name == "in_context" or begins_with(said[1][0], ROME.new))
     assert sum(x == y for x, y in zip(*said, strict=True)) >= 3
     assert all(torch.equal(p, q) for p, q in zip(before, theirs.hf.parameters(), strict=True))
     for u, w in zip(a.weights, b.weights, strict=True):
@@ -520,7 +525,7 @@ def test_two_facts_are_written_at_once_on_the_device(name: str) -> None:
     _, model = worlds()
     edit = EDITORS[name](model, [ROME, LIMA], known("gpt2")[1])
     with edit.applied(model):
-        assert answered(model.generate(ROME.text, max_new_tokens=1), ROME.new)
+        assert begins_with(model.generate(ROME.text, max_new_tokens=1), ROME.new)
 
 
 @pytest.mark.parametrize("name", ["rome", "grace", "knn_memory"])

@@ -37,7 +37,7 @@ from interp.directions import (
     repe,
     unembedding,
 )
-from interp.features import Concept, Mention, by_text, by_token, evidence, search
+from interp.features import Concept, Mention, by_text, by_token, collect_evidence, search
 from interp.lenses import (
     LogitLens,
     TunedLens,
@@ -324,7 +324,7 @@ def test_a_search_on_a_gpu_finds_what_it_finds_on_the_cpu(cpu: Model, gpu: Model
 
 
 def test_the_evidence_for_a_latent_is_the_same_on_a_gpu(cpu: Model, gpu: Model) -> None:
-    ours, theirs = (evidence(random_sae(model), model, [*BRIDGE, *TOWER], 5) for model in (gpu, cpu))
+    ours, theirs = (collect_evidence(random_sae(model), model, [*BRIDGE, *TOWER], 5) for model in (gpu, cpu))
     assert [one.activation for one in ours.examples] == pytest.approx(
         [one.activation for one in theirs.examples], abs=1e-4
     )

@@ -1,28 +1,144 @@
-"""What commands are given, and what they say of time: models by name, files to read and write, seconds in words."""
+"""What commands take and say in common: models, texts and files by name, where to compute, seconds in words."""
 
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import torch
+import typer
+from rich.console import Console
 
 from hooks import Model, load
-from hooks.errors import InvalidArgument, MissingFile
+from hooks.errors import InvalidArgument, MissingFile, NotReachable
+from interp.common.device import device_called
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
+SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
+TextsFile = Annotated[Path, typer.Argument(metavar="TEXTS", help="A file with one text per line.")]
+Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+WAIT = 3.0  # seconds for the hub to take a connection before a command says that it does not answer
+PREDICTS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+READS_OUT = (*PREDICTS, "ForMaskedLM", "ForPreTraining")
 
 
-def opened(model: str) -> Model:
-    """The model of this name, loaded without progress bars."""
-    silent()
-    return load(model)
+def load_model(model: str, device: str | None = None, *, quiet: bool = False) -> Model:
+    """The model of this name, on the device of that name; a line says that it is being loaded.
+
+    Raises:
+        NotReachable: it is neither a folder nor in the cache, and the hub does not answer.
+        MissingFile: there is no such model.
+        InvalidArgument: no such device.
+    """
+    place = check_device(device)
+    check_reachable(model)
+    hide_bars()
+    with show_step(f"loading {model}", quiet):
+        return load(model, device=place)
 
 
-def silent() -> None:
+def check_device(device: str | None) -> torch.device:
+    """The device of this name, or a GPU if there is one.
+
+    Raises:
+        InvalidArgument: there is no such device.
+    """
+    try:
+        place = device_called(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
+        raise InvalidArgument(
+            f"no device is called '{device}' on this machine: there is {', '.join([chr(39) + 'cpu' + chr(39), *gpus])}"
+        ) from error
+    return place
+
+
+def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) -> None:
+    """Refuse a model that has no output vocabulary, by its config alone, before its weights are read.
+
+    Args:
+        model: its name.
+        wanted: what the command does with predictions.
+        kinds: endings of classes that will do.
+
+    Raises:
+        InvalidArgument: it is an encoder, a classifier or the like.
+    """
+    if model == "landmark":
+        return
+    check_reachable(model)
+    hide_bars()
+    from transformers import AutoConfig
+
+    try:
+        named = AutoConfig.from_pretrained(model).architectures or []
+    except (OSError, ValueError):
+        return  # load says what is wrong, and more of it
+    if named and not named[0].endswith(kinds):
+        raise InvalidArgument(
+            f"{model} is a {named[0]}, which predicts no next token, and {wanted}: take a model whose class ends in "
+            f"{' or '.join(kinds)}; `interp capture`, `probe`, `train-sae` and `search` read any model"
+        )
+
+
+def check_reachable(model: str) -> None:
+    """Refuse the name of a model on the hub at once where neither the cache nor the network has it.
+
+    Raises:
+        NotReachable: the hub does not answer.
+    """
+    if model == "landmark" or Path(model).is_dir() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:
+        return  # load says what a name must look like
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    if isinstance(cached, str) or proxied:
+        return
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((str(hub.hostname), hub.port or 443), timeout=WAIT).close()
+    except OSError as error:
+        raise NotReachable(
+            f"no model at '{model}': there is no such folder, it is not in the cache, and {hub.hostname} does not "
+            f"answer ({error.strerror or error}): check the name and the network, or give a folder or 'landmark'"
+        ) from error
+
+
+def hide_bars() -> None:
     """Keep transformers from drawing a progress bar for every model it reads."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
 
 
-def lines(path: Path) -> list[str]:
+@contextmanager
+def show_step(what: str, quiet: bool = False) -> Iterator[None]:
+    """Say on a terminal what is being done while it is, and take it away when it is done."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield
+        return
+    with console.status(f"{what} …"):
+        yield
+
+
+def read_lines(path: Path) -> list[str]:
     """The texts of a file, one per line, blank lines left out.
 
-    Errors: `ValueError` when there are none or the file is not UTF-8, `FileNotFoundError` when there is no file.
+    Raises:
+        InvalidArgument: there are none, or the file is not UTF-8.
+        MissingFile: there is no such file.
     """
     if not path.is_file():
         raise MissingFile(f"there is no file {str(path)!r}: give a file with one text per line")
@@ -35,20 +151,21 @@ def lines(path: Path) -> list[str]:
     return found
 
 
-def placed(path: Path) -> Path:
-    """The same path, in a folder that is there: what a command will write is refused before its work, not after it.
+def make_parent_folder(path: Path) -> None:
+    """Make the folder that a file will be written to, so that a wrong path is refused before the work, not after it.
 
-    Errors: `OSError` when the folder cannot be made.
+    Raises:
+        OSError: the folder cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
-def spelt(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time, as roughly as it is known.
 
-    >>> spelt(4), spelt(200), spelt(9000)
-    ('less than 10 seconds', 'about 3 minutes', 'about 2.5 hours')
+    Example:
+        >>> format_duration(4), format_duration(200), format_duration(9000)
+        ('less than 10 seconds', 'about 3 minutes', 'about 2.5 hours')
     """
     if seconds < 10:
         return "less than 10 seconds"

@@ -7,7 +7,7 @@ from pathlib import Path
 from hooks import Model
 from hooks.errors import InvalidArgument
 from interp import landmark
-from interp.commands.arguments import lines
+from interp.commands.arguments import read_lines
 from interp.common.texts import fitting
 from interp.memory.editing.contexts import own_texts
 
@@ -16,21 +16,34 @@ DRIFT, OWN = 40, 60  # texts that drift is measured on, and tokens of each that 
 CHARACTERS = 400  # of a text on which drift is measured, at most
 
 
+def check_background(model: str, texts: Path | None) -> None:
+    """Refuse a model without texts, unless it is the bundled one, and a file that cannot be read.
+
+    Raises:
+        InvalidArgument: another model without a file, or a file without text.
+        MissingFile: there is no such file.
+    """
+    if texts is not None:
+        read_lines(texts)
+    elif model != "landmark":
+        raise InvalidArgument(f"{model} needs texts of the kind it was trained on: give --texts FILE, one per line")
+
+
 def background(model: Model, texts: Path | None, n: int) -> list[str]:
     """The texts of a file, or `n` documents that the bundled model never saw, cut to its context where longer.
 
-    Errors: `ValueError` for another model without a file.
+    Raises:
+        InvalidArgument: another model without a file, or a file without text.
+        MissingFile: there is no such file.
 
-    ```python
-    background(load("landmark"), None, 400)
-    ```
+    Example:
+        ```python
+        background(load("landmark"), None, 400)
+        ```
     """
+    check_background(model.name, texts)
     if texts is not None:
-        return fitting(model, lines(texts))
-    if model.name != "landmark":
-        raise InvalidArgument(
-            f"{model.name} needs texts of the kind it was trained on: give --texts FILE, one per line"
-        )
+        return fitting(model, read_lines(texts))
     return fitting(model, [document.text for document in islice(landmark.documents(UNSEEN), n)])
 
 

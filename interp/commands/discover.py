@@ -1,4 +1,4 @@
-"""The commands `interp discover` and `interp feature`: from texts to an index of latents, and one latent of it."""
+"""The command `interp discover`: from texts to an autoencoder, an index of its latents, and pages of them."""
 
 import time
 from importlib.util import find_spec
@@ -12,9 +12,20 @@ import typer
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import lines, opened, spelt
+from interp.commands.arguments import (
+    Device,
+    ModelName,
+    Quiet,
+    SiteName,
+    TextsFile,
+    format_duration,
+    load_model,
+    read_lines,
+    show_step,
+)
+from interp.commands.verb import Document, verb
 from interp.common.texts import fitting
-from interp.features import Describer, FeatureIndex, dictionary_map, index
+from interp.features import Describer, FeatureIndex, index
 from interp.sae import SAE, Checkpoint, TopK, activations_of, save, stored, train
 from interp.sae import load as load_sae
 from interp.show import browse, map_page
@@ -24,66 +35,67 @@ BATCH = 2048
 NEIGHBOURS = 15
 
 
+@verb
 def discover_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
-    site: Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")],
-    texts: Annotated[Path, typer.Argument(metavar="TEXTS", help="A file with one text per line.")],
+    model: ModelName,
+    site: SiteName,
+    texts: TextsFile,
     out: Annotated[Path, typer.Option(help="A folder; give the same one again to go on.")] = Path("discovered"),
     latents: Annotated[int, typer.Option(help="Size of the dictionary.")] = 2048,
     k: Annotated[int, typer.Option(help="Latents active per token.")] = 32,
     tokens: Annotated[int, typer.Option(help="Activations to train on.")] = 1_000_000,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; by the dictionary's size if not given.")] = None,
     shown: Annotated[int, typer.Option(help="Latents on the page at most, those that fire most first.")] = 500,
-    seed: int = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-) -> None:
+    seed: Annotated[int, typer.Option(help="Of the first weights and of the order.")] = 0,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
     """Train an autoencoder, index its latents, and write pages of them: killed, it goes on when run again."""
-    given, place = lines(texts), Site.parse(site)
+    given, place = read_lines(texts), Site.parse(site)
     if shown < 1:
         raise InvalidArgument(f"--shown is {shown}: give at least 1")
-    loaded = opened(model)
-    data = fitting(loaded, given)
+    loaded = load_model(model, device, quiet=quiet)
+    data, trained = fitting(loaded, given), (out / AUTOENCODER).exists()
     typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}{_split(given, data)}")
-    trained = (out / AUTOENCODER).exists()
+    with show_step("measuring how long it will take", quiet):
+        seconds = _seconds(loaded, data, place, 0 if trained else tokens, (latents, k))
     typer.echo(
         f"to do: {'' if trained else f'train {latents:,} latents on {tokens:,} tokens, '}index them, write pages; "
-        f"{spelt(_seconds(loaded, data, place, 0 if trained else tokens, (latents, k)))} in all"
+        f"{format_duration(seconds)} in all"
     )
     if trained:
-        sae = _had(out / AUTOENCODER, loaded, place, latents)
+        sae = _kept(out / AUTOENCODER, loaded, place, latents)
     else:
-        sae, checkpoint = TopK(loaded.tap(place).shape[-1], latents, k, seed=seed), Checkpoint(out / RUN)
-        source = activations_of(loaded, data, place)
-        how = {"tokens": tokens, "batch_size": BATCH, "lr": lr, "seed": seed, "checkpoint": checkpoint}
-        typer.echo(train(sae, source, **how, progress=not quiet))
+        sae = TopK(loaded.tap(place).shape[-1], latents, k, seed=seed).to(loaded.device)
+        how = {"tokens": tokens, "batch_size": BATCH, "lr": lr, "seed": seed, "checkpoint": Checkpoint(out / RUN)}
+        typer.echo(train(sae, activations_of(loaded, data, place), **how, progress=not quiet))
         save(sae, out / AUTOENCODER)
         rmtree(out / RUN, ignore_errors=True)
-    found = index(sae, loaded, data, out / INDEX, progress=not quiet)
+    found = index(sae.to(loaded.device), loaded, data, out / INDEX, progress=not quiet)
     rows = found.table("latents").select(["latent", "fired"]).to_pylist()
     often = sorted((row for row in rows if row["fired"]), key=lambda row: (-row["fired"], row["latent"]))
     typer.echo(f"{len(often):,} of {len(found):,} latents fire on {found.about['tokens']:,} tokens")
-    title = f"{loaded.name} at {place}"
-    listed = [row["latent"] for row in often]
-    _map(out / MAP, sae, found, listed, title)
-    page = browse(out / PAGE, found, listed[:shown], Describer(found), f"Latents of {title}")
+    pages = _write_pages(out, sae, found, [row["latent"] for row in often], (f"{loaded.name} at {place}", shown, quiet))
+    return {
+        "model": loaded.name,
+        "site": str(place),
+        "autoencoder": out / AUTOENCODER,
+        "index": out / INDEX,
+        "tokens": found.about["tokens"],
+        "latents": len(found),
+        "firing": len(often),
+        **pages,
+    }
+
+
+def _write_pages(out: Path, sae: SAE, found: FeatureIndex, listed: list[int], how: tuple[str, int, bool]) -> Document:
+    """The map and the page of latents, those that fire most first."""
+    title, shown, quiet = how
+    with show_step("writing pages", quiet):
+        drawn = _map(out / MAP, sae, found, listed, title)
+        page = browse(out / PAGE, found, listed[:shown], Describer(found), f"Latents of {title}")
     typer.echo(f"page: {page.resolve()}")
-
-
-def feature_command(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="An index that `interp discover` wrote.")],
-    latent: Annotated[int, typer.Argument(help="The number of the latent.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Its page; latent-NUMBER.html beside the index if not given.")
-    ] = None,
-) -> None:
-    """Show what an index knows of one latent, and write a page of it (seconds)."""
-    found = FeatureIndex.open(folder)
-    record, describe = found.record(latent), Describer(found)
-    typer.echo(f"latent {latent} of {len(found):,} at {found.about['site']} of {found.about['model']}")
-    typer.echo(describe(record))
-    typer.echo(record)
-    page = out or folder.parent / f"latent-{latent}.html"
-    typer.echo(f"page: {browse(page, found, [latent], describe, f'Latent {latent}').resolve()}")
+    return {"page": page, "map": drawn}
 
 
 def _split(given: list[str], data: list[str]) -> str:
@@ -94,7 +106,7 @@ def _split(given: list[str], data: list[str]) -> str:
     return f"; {longer:,} of them longer than its context, in pieces: {len(data):,} texts in all"
 
 
-def _had(folder: Path, model: Model, site: Site, latents: int) -> SAE:
+def _kept(folder: Path, model: Model, site: Site, latents: int) -> SAE:
     sae = load_sae(folder)
     given, found = (str(site), latents, model.fingerprint), (str(sae.site), sae.d_sae, sae.fingerprint)
     if found != given:
@@ -106,16 +118,18 @@ def _had(folder: Path, model: Model, site: Site, latents: int) -> SAE:
     return sae
 
 
-def _map(path: Path, sae: SAE, found: FeatureIndex, latents: list[int], title: str) -> None:
+def _map(path: Path, sae: SAE, found: FeatureIndex, latents: list[int], title: str) -> Path | None:
     if find_spec("umap") is None:
-        typer.echo("no map: it needs umap-learn, which pip install 'interp-workbench[map]' brings")
-    elif len(latents) <= 2 * NEIGHBOURS:
+        typer.echo("no map: it needs umap-learn, which `pip install umap-learn` brings")
+        return None
+    if len(latents) <= 2 * NEIGHBOURS:
         typer.echo(f"no map: only {len(latents)} latents fire, and it takes more than {2 * NEIGHBOURS}")
-    else:
-        drawn, describe = dictionary_map(sae, latents, neighbours=NEIGHBOURS), Describer(found)
-        labels = {record.latent: describe(record) for record in found.records(latents)}
-        made = map_page(path, drawn, labels, title=f"A map of the latents of {title}", page=PAGE)
-        typer.echo(f"{drawn}\nmap: {made.resolve()}")
+        return None
+    drawn, describe = dictionary_map(sae, latents, neighbours=NEIGHBOURS), Describer(found)
+    labels = {record.latent: describe(record) for record in found.records(latents)}
+    made = map_page(path, drawn, labels, title=f"A map of the latents of {title}", page=PAGE)
+    typer.echo(f"{drawn}\nmap: {made.resolve()}")
+    return made
 
 
 def _seconds(model: Model, data: list[str], site: Site, tokens: int, size: tuple[int, int]) -> float:

@@ -6,8 +6,19 @@ from typing import Annotated
 import typer
 
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import lines, opened
+from interp.commands.arguments import (
+    PREDICTS,
+    Device,
+    ModelName,
+    Quiet,
+    check_predicts,
+    load_model,
+    make_parent_folder,
+    read_lines,
+    show_step,
+)
 from interp.commands.background import drift_texts
+from interp.commands.verb import Document, verb
 from interp.memory.editors.registry import METHODS, checked, editors
 from interp.memory.evaluation.answers import Reply, replies
 from interp.memory.evaluation.audit import audit
@@ -18,8 +29,9 @@ from interp.memory.tracing.trace import Location
 from interp.show.edits_page import edits_page
 
 
+@verb
 def edit_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    model: ModelName,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -37,27 +49,31 @@ def edit_command(
     ] = None,
     layer: Annotated[int | None, typer.Option(help="Where to edit; traced if not given.")] = None,
     scored: Annotated[int, typer.Option(help="How many of the facts to score on the page.")] = 20,
-    out: Annotated[Path, typer.Option(help="The edit; the page is beside it.")] = Path("edit.safetensors"),
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-) -> None:
+    out: Annotated[Path, typer.Option(help="The edit; the page is next to it.")] = Path("edit.safetensors"),
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
     """Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it."""
     cases = _asked(words or [], facts)
     checked([method])
     if out.suffix != ".safetensors" or scored < 1:
         raise InvalidArgument(f"--out {out} --scored {scored}: name a .safetensors file, and score at least one fact")
-    given = lines(texts) if texts is not None else None
-    loaded = opened(model)
+    make_parent_folder(out)
+    given = read_lines(texts) if texts is not None else None
+    check_predicts(model, "an edit changes what is predicted", PREDICTS)
+    loaded = load_model(model, device, quiet=quiet)
     if loaded.name == "landmark":
         cases = [case_of(case.fact) if case == Case(case.fact) else case for case in cases]
     edited = [case.fact for case in cases]
     made, place = editors(loaded, [method], edited, layer=layer, texts=given, progress=not quiet)
     if place is not None:
         typer.echo(where(place))
-    edit = made[method](loaded, edited)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    edit.save(out)
+    with show_step(f"editing {len(edited)} fact{'s' * (len(edited) > 1)} by {method}", quiet):
+        edit = made[method](loaded, edited)
+        edit.save(out)
     some = cases[:scored]
-    said = [(case, replies(loaded, case, {method: edit})) for case in some]
+    with show_step("asking the edited model", quiet):
+        said = [(case, replies(loaded, case, {method: edit})) for case in some]
     for _, told in said:
         echo_reply(told[0])
     typer.echo(f"edit of {len(edited)} fact{'s' * (len(edited) > 1)} by {method}: {out.resolve()}")
@@ -69,6 +85,14 @@ def edit_command(
     notes = [f"Scored on {len(some)} of {len(edited)} facts; drift over {len(drift)} unrelated texts."]
     page = edits_page(out.with_suffix(".html"), "An edit of facts", lead, result, said, notes)
     typer.echo(f"page: {page.resolve()}")
+    return {
+        "edit": out,
+        "method": method,
+        "facts": edited,
+        "replies": [reply for _, several in said for reply in several],
+        "measures": result.table,
+        "page": page,
+    }
 
 
 def where(place: Location) -> str:

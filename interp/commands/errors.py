@@ -1,25 +1,40 @@
-"""A user's mistake in a command: told in one sentence, with exit code 2."""
+"""How a command ends: a mistake in one line with exit code 2, a fault of the library with exit code 1."""
 
-import functools
-from collections.abc import Callable
-from typing import ParamSpec
+import errno
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
-Given = ParamSpec("Given")
-MISTAKES = (ValueError, TypeError, LookupError, OSError, RuntimeError)
+from hooks.errors import InterpError
+
+REPORT = (
+    "this is a fault of interp, not a mistake of yours. Please report it with the command and the traceback, which "
+    "--debug shows"
+)
 
 
-def told(command: Callable[Given, None]) -> Callable[Given, None]:
-    """Let a command end a user's mistake with one sentence and exit code 2."""
+@contextmanager
+def report_errors(debug: bool = False) -> Iterator[None]:
+    """End the command on an error: `InterpError` and `OSError` in one line with code 2, any other as a fault, code 1.
 
-    @functools.wraps(command)
-    def careful(*args: Given.args, **kwargs: Given.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except MISTAKES as error:
-            said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-            typer.echo(f"error: {' '.join(said.split())}", err=True)
-            raise typer.Exit(2) from None
+    With `debug` the traceback is printed first.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except (InterpError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise  # what reads our output has ended, as in `interp ... | head`: typer ends without a word
+        _end(error, " ".join(str(error).split()), 2, debug)
+    except Exception as error:
+        _end(error, f"{type(error).__name__}: {' '.join(str(error).split())}\n{REPORT}", 1, debug)
 
-    return careful
+
+def _end(error: Exception, text: str, code: int, debug: bool) -> None:
+    if debug:
+        typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    typer.echo(f"error: {text}", err=True)
+    raise typer.Exit(code) from None

@@ -5,15 +5,16 @@ from typing import Annotated
 
 import typer
 
-from hooks import load
 from hooks.errors import InvalidArgument, nearest
-from hooks.store import ActivationStore, count, harvest, open_dataset, packed, separate
+from hooks.store import count, harvest, open_dataset, packed, separate
 from hooks.store.manifest import DTYPES
-from interp.common.device import device_called
+from interp.commands.arguments import Device, ModelName, load_model
+from interp.commands.verb import Document, verb
 
 
+@verb
 def harvest_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    model: ModelName,
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A .txt (one per line), .jsonl, .parquet or .csv file, or a hub name.")
     ],
@@ -25,9 +26,9 @@ def harvest_command(
     one_per_row: Annotated[bool, typer.Option("--separate", help="One document per row instead of packed.")] = False,
     dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
     batch_size: Annotated[int, typer.Option(help="Rows of tokens per forward pass.")] = 32,
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")] = None,
+    device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-) -> None:
+) -> Document | None:
     """Store the activations of a data set; killed, it goes on when run again. `torchrun` shares the work."""
     if dtype not in DTYPES:
         raise InvalidArgument(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
@@ -37,7 +38,7 @@ def harvest_command(
     if documents is not None:
         texts, held = texts.take(documents), documents if held is None else min(documents, held)
     store = harvest(
-        load(model, device=device_called(device)),
+        load_model(model, device, quiet=quiet),
         texts,
         at,
         out,
@@ -48,10 +49,14 @@ def harvest_command(
         tell=typer.echo,
         progress=not quiet,
     )
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(_summary(store))
-
-
-def _summary(store: ActivationStore) -> str:
-    shards = len(store.manifest.shards)
-    return f"{store!r}\nshards: {shards}; data fingerprint: {store.manifest.data_fingerprint[:16]}"
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    manifest = store.manifest
+    typer.echo(f"{store!r}\nshards: {len(manifest.shards)}; data fingerprint: {manifest.data_fingerprint[:16]}")
+    return {
+        "store": out,
+        "sites": [*map(str, store.sites)],
+        "rows": len(store),
+        "shards": len(manifest.shards),
+        "data_fingerprint": manifest.data_fingerprint,
+    }

@@ -7,46 +7,55 @@ from typing import Annotated
 
 import typer
 
-from interp.commands.errors import told
+from interp import landmark
+from interp.commands.arguments import Device, check_device
 from interp.commands.landmark_card import measure, write_card
-from interp.common.device import device_called
+from interp.commands.verb import Document, verb
 from interp.landmark.documents import documents
 from interp.landmark.train import train
 
 app = typer.Typer(help="The bundled model: its corpus, training and card.", no_args_is_help=True)
-PACKAGED = Path(__file__).parent / "model"
+PACKAGED = Path(landmark.__file__).parent / "model"
 
 
 @app.command("train")
-@told
+@verb
 def train_command(
     folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of the corpus and of the first weights.")] = 0,
     architecture: Annotated[str, typer.Option(help="'gpt2', or 'llama' for the gated sibling.")] = "gpt2",
     keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")] = None,
-) -> None:
+    device: Device = None,
+) -> Document:
     """Train the bundled model from its corpus, resumable."""
-    place = device_called(device)
+    place = check_device(device)
     trained = train(folder, seed=seed, architecture=architecture, keep_checkpoints=keep_checkpoints, device=place)
     typer.echo(f"trained: {trained}")
+    return {"model": trained, "seed": seed, "architecture": architecture}
 
 
 @app.command("card")
-@told
+@verb
 def card_command(
     folder: Annotated[Path, typer.Argument(help="The folder a training run wrote to.")],
     install: Annotated[bool, typer.Option(help="Copy the model and its card into the package.")] = False,
-) -> None:
-    """Measure a trained model and write its card beside it."""
-    typer.echo(write_card(measure(folder), folder / "model" / "README.md"))
+) -> Document:
+    """Measure a trained model and write its card next to it."""
+    measured, card = measure(folder), folder / "model" / "README.md"
+    typer.echo(write_card(measured, card))
     if install:
         shutil.copytree(folder / "model", PACKAGED, dirs_exist_ok=True)
+    return {"card": card, "known": measured.known, "known_held_out": measured.known_held_out}
 
 
 @app.command("corpus")
-@told
-def corpus_command(n: Annotated[int, typer.Argument(help="How many documents.")] = 10, seed: int = 0) -> None:
+@verb
+def corpus_command(
+    n: Annotated[int, typer.Argument(help="How many documents.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the documents; the model was trained on those of seed 0.")] = 0,
+) -> Document:
     """Print documents of the corpus."""
-    for document in islice(documents(seed), n):
+    written = [*islice(documents(seed), n)]
+    for document in written:
         typer.echo(f"[{document.genre}] {document.text}\n")
+    return {"documents": [{"genre": document.genre, "text": document.text} for document in written]}

@@ -1,49 +1,85 @@
 """The command `interp lens`: what every layer of a model would say next, through a lens of one's choice."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hooks import Model, load
-from hooks.errors import InvalidArgument
-from interp.lenses import JacobianLens, Lens, LogitLens, TunedLens, rank, read
+from hooks import Model
+from hooks.errors import InvalidArgument, MissingFile
+from interp.commands.arguments import Device, ModelName, Quiet, check_predicts, load_model
+from interp.commands.verb import Document, verb
+from interp.lenses import JacobianLens, Lens, LensReading, LogitLens, TunedLens, rank, read
 from interp.show import Section, divergence_panel, lens_panel, report
 from interp.show.frame import page_at
 
 
+@verb
 def lens_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
-    text: Annotated[str, typer.Argument(help="What the model reads.")],
+    model: ModelName,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What the model reads.")],
     tuned: Annotated[Path | None, typer.Option(help="A tuned lens; the logit lens if none is given.")] = None,
     jacobian: Annotated[Path | None, typer.Option(help="A Jacobian lens, such as a published one.")] = None,
-    word: Annotated[str | None, typer.Option(help="A token to rank at every layer.")] = None,
+    word: Annotated[
+        str | None, typer.Option(help="A token to rank at every layer, 0 being the likeliest: most begin with a space.")
+    ] = None,
     top: Annotated[int, typer.Option(help="Likeliest tokens to show.")] = 5,
     out: Annotated[Path | None, typer.Option(help="A page to write, with every token.")] = None,
-) -> None:
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
     """Show what each layer would say after a text, and how far that is from what the model says."""
+    _check(text, tuned, jacobian, top)
     if out is not None:
         page_at(out)
-    loaded = load(model)
+    check_predicts(model, "a lens reads layers as predictions")
+    loaded = load_model(model, device, quiet=quiet)
     lens = _lens(loaded, tuned, jacobian)
     reading = read(lens, text, top=top)
     ranks = None if word is None else rank(lens, text, word).ranks[:, 0, -1].tolist()
-    typer.echo(f"{'layer':<6}{'KL, nats':>9}{'entropy':>9}{'rank':>7}  likeliest")
-    for i, layer in enumerate(reading.layers):
-        place = "" if ranks is None else str(ranks[i])
-        said = ", ".join(repr(reading.words[token]) for token in reading.top[i, 0, -1].tolist())
-        kl, entropy = float(reading.kl[i, 0, -1]), float(reading.entropy[i, 0, -1])
-        typer.echo(f"{layer:<6}{kl:>9.3f}{entropy:>9.3f}{place:>7}  {said}")
+    layers = _layers(reading, ranks)
+    ranked = "" if ranks is None else f"{'rank':>7}"
+    typer.echo(f"{'layer':<6}{'KL, nats':>9}{'entropy':>9}{ranked}  likeliest")
+    for row in layers:
+        said = ", ".join(repr(token) for token, _ in row["top"])
+        place = f"{row['rank']:>7}" if "rank" in row else ""
+        typer.echo(f"{row['layer']:<6}{row['kl']:>9.3f}{row['entropy']:>9.3f}{place}  {said}")
     if out is not None:
         panels = (lens_panel(reading), divergence_panel(reading))
-        lead = "The residual stream behind every layer, read as the model's next token."
-        written = report(out, f"{loaded.name} through the {reading.lens}", lead, [Section("Layers", text, panels)])
-        typer.echo(f"page: {written.resolve()}")
+        lead = "The residual stream after every layer, read as the model's next token."
+        report(out, f"{loaded.name} through the {reading.lens}", lead, [Section("Layers", text, panels)])
+        typer.echo(f"page: {out.resolve()}")
+    return {"text": text, "lens": reading.lens, "word": word, "layers": layers, "page": out}
+
+
+def _check(text: str, tuned: Path | None, jacobian: Path | None, top: int) -> None:
+    if tuned is not None and jacobian is not None:
+        raise InvalidArgument("two lenses were given, and a text is read through one: give --tuned or --jacobian")
+    for path in (tuned, jacobian):
+        if path is not None and not path.exists():
+            raise MissingFile(f"there is no lens '{path}': give the path of one that was saved")
+    if not text:
+        raise InvalidArgument("TEXT is empty: give a text to read")
+    if top < 1:
+        raise InvalidArgument(f"--top {top}: show at least one token")
+
+
+def _layers(reading: LensReading, ranks: list[int] | None) -> list[dict[str, Any]]:
+    """What each layer would say after the last token."""
+    rows = []
+    for i, layer in enumerate(reading.layers):
+        tokens, shares = reading.top[i, 0, -1].tolist(), reading.probability[i, 0, -1].tolist()
+        row = {
+            "layer": layer,
+            "kl": float(reading.kl[i, 0, -1]),
+            "entropy": float(reading.entropy[i, 0, -1]),
+            "top": [(reading.words[token], share) for token, share in zip(tokens, shares, strict=True)],
+        }
+        rows.append(row if ranks is None else row | {"rank": ranks[i]})
+    return rows
 
 
 def _lens(model: Model, tuned: Path | None, jacobian: Path | None) -> Lens:
-    if tuned is not None and jacobian is not None:
-        raise InvalidArgument("two lenses were given, and a text is read through one: give --tuned or --jacobian")
     if tuned is not None:
         return TunedLens.load(tuned, model)
     return LogitLens(model) if jacobian is None else JacobianLens.load(jacobian, model)

@@ -9,8 +9,9 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import opened
-from interp.commands.background import background
+from interp.commands.arguments import Device, ModelName, Quiet, check_predicts, load_model, show_step
+from interp.commands.background import background, check_background
+from interp.commands.verb import Document, verb
 from interp.lenses import JacobianLens, Lens, TunedLens
 from interp.memory.facts.fact import Query
 from interp.memory.neurons.agreement import Agreement, agreement
@@ -28,8 +29,9 @@ TOP, CONTEXT = 6, 10  # examples of each memory, and tokens before each
 Lenses = Mapping[str, Lens | None]
 
 
+@verb
 def memory_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    model: ModelName,
     layer: Annotated[int, typer.Argument(metavar="LAYER", help="Whose memories to browse.")],
     texts: Annotated[Path | None, typer.Option(help="Texts to read, one per line; needed but for 'landmark'.")] = None,
     neuron: Annotated[list[int] | None, typer.Option(help="Show these memories only; may be repeated.")] = None,
@@ -43,39 +45,76 @@ def memory_command(
     tuned: Annotated[Path | None, typer.Option(help="Read values through this tuned lens as well.")] = None,
     jacobian: Annotated[Path | None, typer.Option(help="Read values through this Jacobian lens as well.")] = None,
     out: Annotated[Path | None, typer.Option(help="A page of all of them, with every layer's agreement.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-) -> None:
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
     """List a layer's memories, those first whose value promotes what follows the key's best trigger."""
+    _check(layer, page, per_page, prompt, answer)
+    if out is not None:
+        page_at(out)
+    check_background(model, texts)
+    check_predicts(model, "a memory is read as the next tokens it promotes")
+    loaded = load_model(model, device, quiet=quiet)
+    lenses, sign = _lenses(loaded, tuned, jacobian), _sign(loaded, layer, negative)
+    layers = range(loaded.n_layers) if out is not None else (layer,)
+    said = background(loaded, texts, TEXTS)
+    by_layer = triggers_by_layer(loaded, said, layers, top=TOP, sign=sign, progress=not quiet)
+    agreed = {name: [agreement(loaded, one, lens=lens) for one in by_layer] for name, lens in lenses.items()}
+    found = next(one for one in by_layer if one.layer == layer)
+    rates = {name: next(one for one in several if one.layer == layer) for name, several in agreed.items()}
+    listed = _listed(found, rates[NORM], neuron)
+    here = _page(listed, page, per_page)
+    for name, one in rates.items():
+        typer.echo(_rate(one, name))
+    typer.echo("= marks a memory that promotes what follows its best trigger")
+    shown = _memories(loaded, found, rates[NORM], here, lenses)
+    for memory in shown:
+        typer.echo(_line(memory))
+    typer.echo(f"page {page} of {ceil(len(listed) / per_page)}; memories {len(listed)}, tokens read {found.n_tokens:,}")
+    panels = _on_prompt(loaded, layer, prompt, answer)
+    if out is not None:
+        with show_step("writing the page", quiet):
+            every = _memories(loaded, found, rates[NORM], listed, lenses)
+            memories_page(out, loaded.name, agreed, every, layer, (len(found.ids), found.n_tokens), panels)
+        typer.echo(f"page: {out.resolve()}")
+    return {
+        "layer": layer,
+        "tokens": found.n_tokens,
+        "agreement": {
+            name: {"rate": one.rate, "chance": one.chance, "p_value": one.p_value} for name, one in rates.items()
+        },
+        "memories": [_as_document(memory) for memory in shown],
+        "page": out,
+    }
+
+
+def _check(layer: int, page: int, per_page: int, prompt: str | None, answer: str | None) -> None:
     if answer is not None and prompt is None:
         raise InvalidArgument("--answer says what follows a prompt: give --prompt as well")
     if per_page < 1:
         raise InvalidArgument(f"--per-page {per_page}: show at least one memory on a page")
-    if out is not None:
-        page_at(out)
-    loaded = opened(model)
-    lenses, sign = _lenses(loaded, tuned, jacobian), _sign(loaded, layer, negative)
-    said = background(loaded, texts, TEXTS)
-    layers = range(loaded.n_layers) if out is not None else (layer,)
-    by_layer = triggers_by_layer(loaded, said, layers, top=TOP, sign=sign, progress=not quiet)
-    agreed = {name: [agreement(loaded, one, lens=lens) for one in by_layer] for name, lens in lenses.items()}
-    found = next(one for one in by_layer if one.layer == layer)
-    here = next(one for one in agreed[NORM] if one.layer == layer)
-    listed = _listed(found, here, neuron)
+    if page < 1 or layer < 0:
+        raise InvalidArgument(f"layer {layer}, --page {page}: layers count from 0, pages from 1")
+
+
+def _page(listed: list[int], page: int, per_page: int) -> list[int]:
+    """The memories of one page of the list."""
     n_pages = ceil(len(listed) / per_page)
-    if not 1 <= page <= n_pages:
+    if page > n_pages:
         raise InvalidArgument(
             f"page {page} of {per_page} memories a page does not exist: there are pages 1 to {n_pages}"
         )
-    for name, rates in agreed.items():
-        typer.echo(_rate(next(one for one in rates if one.layer == layer), name))
-    for memory in _memories(loaded, found, here, listed[(page - 1) * per_page : page * per_page], lenses):
-        typer.echo(_line(memory))
-    typer.echo(f"page {page} of {n_pages}; memories {len(listed)}, tokens read {found.n_tokens:,}")
-    panels = _on_prompt(loaded, layer, prompt, answer)
-    if out is not None:
-        every = _memories(loaded, found, here, listed, lenses)
-        read = (len(found.ids), found.n_tokens)
-        typer.echo(f"page: {memories_page(out, loaded.name, agreed, every, layer, read, panels).resolve()}")
+    return listed[(page - 1) * per_page : page * per_page]
+
+
+def _as_document(memory: Memory) -> Document:
+    examples = [{"text": "".join(one.tokens), "coefficient": one.activation} for one in memory.examples]
+    return {
+        "neuron": memory.neuron,
+        "agrees": memory.agrees,
+        "examples": examples,
+        "promoted": dict(memory.promoted),
+    }
 
 
 def _rate(agreed: Agreement, name: str) -> str:

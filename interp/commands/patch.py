@@ -1,12 +1,13 @@
 """The command `interp patch`: which places of a model a behaviour runs through, from a clean and a corrupt text."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hooks import load
+from hooks import Model
 from hooks.errors import InvalidArgument, nearest
+from hooks.pieces import piece
 from hooks.site import Layered
 from interp.circuits import (
     PatchEffect,
@@ -19,10 +20,12 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
+from interp.commands.arguments import Device, ModelName, Quiet, check_predicts, load_model
+from interp.commands.verb import Document, verb
 from interp.show import Section, patch_panel, report
 from interp.show.frame import page_at
 
-WAYS = {
+SWEEPS = {
     "layer": each_layer,
     "position": each_position,
     "head": each_head,
@@ -30,52 +33,70 @@ WAYS = {
 }
 
 
+@verb
 def patch_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
-    clean: Annotated[str, typer.Argument(help="A text that shows the behaviour.")],
-    corrupt: Annotated[str, typer.Argument(help="One of as many tokens that does not.")],
-    right: Annotated[str, typer.Argument(help="What the model says after the clean text: one token.")],
-    wrong: Annotated[str, typer.Argument(help="What it says after the corrupt one.")],
+    model: ModelName,
+    clean: Annotated[str, typer.Argument(metavar="CLEAN", help="A text that shows the behaviour.")],
+    corrupt: Annotated[str, typer.Argument(metavar="CORRUPT", help="One of as many tokens that does not.")],
+    right: Annotated[
+        str,
+        typer.Argument(
+            metavar="RIGHT", help="What the model says after the clean text: one token, most often with a space before."
+        ),
+    ],
+    wrong: Annotated[str, typer.Argument(metavar="WRONG", help="What it says after the corrupt one.")],
     site: Annotated[str, typer.Option(help="What to patch: resid_pre, attn_out, mlp_out, z, q, k, v.")] = "resid_pre",
     by: Annotated[str, typer.Option(help="layer, position, head or head-and-position.")] = "position",
     necessity: Annotated[bool, typer.Option("--noising", help="Corrupt the clean run instead.")] = False,
     top: Annotated[int, typer.Option(help="Places to print.")] = 10,
     out: Annotated[Path | None, typer.Option(help="A page to write, with every place.")] = None,
-) -> None:
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
     """Put the clean run's value into the corrupt run, one place at a time, and print where that brings most back."""
-    if by not in WAYS:
-        raise InvalidArgument(f"no sweep goes by '{by}'; did you mean {nearest(by, WAYS)}?")
+    if by not in SWEEPS:
+        raise InvalidArgument(f"no sweep goes by '{by}'; did you mean {nearest(by, SWEEPS)}?")
     if top < 1:
         raise InvalidArgument(f"--top {top}: print at least one place")
     if out is not None:
         page_at(out)
-    loaded = load(model)
+    over = SWEEPS[by](Layered(site))
+    check_predicts(model, "patching measures what is predicted")
+    loaded = load_model(model, device, quiet=quiet)
     patching = (noising if necessity else denoising)(clean, corrupt)
-    metric = logit_difference(loaded, right, wrong)
-    found = patch_sweep(loaded, patching, metric, over=WAYS[by](Layered(site)))
-    typer.echo(
-        f"{found.kind}: logit difference {float(found.base):+.3f} unpatched, {float(found.donor):+.3f} at the end"
-    )
-    for place, share in _largest(found, top):
-        typer.echo(f"{share:>+8.3f}  {place}")
+    found = patch_sweep(loaded, patching, logit_difference(loaded, right, wrong), over=over, progress=not quiet)
+    base, donor = float(found.base), float(found.donor)
+    typer.echo(f"{found.kind}: logit difference {base:+.3f} unpatched, {donor:+.3f} with everything patched")
+    places = _largest(found, loaded, top)
+    for place in places:
+        typer.echo(f"{place['share']:>+8.3f}  {_name(place)}")
     if out is not None:
         lead = f"{right!r} against {wrong!r} after {clean!r}."
-        written = report(
-            out, f"Patching {loaded.name}", lead, [Section("Places", corrupt, (patch_panel(found, loaded),))]
-        )
-        typer.echo(f"page: {written.resolve()}")
+        report(out, f"Patching {loaded.name}", lead, [Section("Places", corrupt, (patch_panel(found, loaded),))])
+        typer.echo(f"page: {out.resolve()}")
+    return {"kind": found.kind, "unpatched": base, "patched": donor, "places": places, "page": out}
 
 
-def _largest(found: PatchEffect, count: int) -> list[tuple[str, float]]:
-    """The places with the largest shares, by size, spelt."""
+def _largest(found: PatchEffect, model: Model, count: int) -> list[dict[str, Any]]:
+    """The places with the largest shares, by size, each position with its token in the text that is patched."""
     shares = found.effect
-    told = []
+    places = []
     for i in shares.abs().flatten().argsort(descending=True)[:count].tolist():
-        place, left = [], i
+        at, left = [], i
         for size in reversed(shares.shape):
-            left, at = divmod(left, size)
-            place.append(at)
-        layer, *rest = place[::-1]
-        named = (f"{'position' if axis == 'pos' else axis} {at}" for axis, at in zip(found.axes, rest, strict=True))
-        told.append((", ".join([str(found.sites[layer]), *named]), float(shares.flatten()[i])))
-    return told
+            left, number = divmod(left, size)
+            at.append(number)
+        layer, *rest = at[::-1]
+        place: dict[str, Any] = {"share": float(shares.flatten()[i]), "site": str(found.sites[layer])}
+        for axis, number in zip(found.axes, rest, strict=True):
+            place["position" if axis == "pos" else axis] = number
+        if "position" in place:
+            place["token"] = piece(model.tokenizer, int(found.tokens.ids[0, place["position"]]))
+        places.append(place)
+    return places
+
+
+def _name(place: dict[str, Any]) -> str:
+    named = [f"{axis} {place[axis]}" for axis in ("head", "position") if axis in place]
+    token = f" {place['token']!r}" if "token" in place else ""
+    return ", ".join([place["site"], *named]) + token

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from hooks import Position, load
+from hooks import Position
 from hooks.errors import InvalidArgument, MissingFile, nearest
 from hooks.model import chosen
 from hooks.position import index, last
-from interp.commands.arguments import placed
-from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, sweep
+from interp.commands.arguments import Device, ModelName, Quiet, load_model, make_parent_folder, show_step
+from interp.commands.verb import Document, verb
+from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, ProbeGrid, sweep
 
 PROBES: dict[str, type[Probe]] = {
     "logistic": Logistic,
@@ -23,10 +24,16 @@ TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 COLUMNS = ("text", "label", "group")
 
 
+@verb
 def probe_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    model: ModelName,
     examples: Annotated[
-        Path, typer.Argument(metavar="EXAMPLES", help="A .csv or .tsv file with the columns text, label, group.")
+        Path,
+        typer.Argument(
+            metavar="EXAMPLES",
+            help="A .csv or .tsv file whose first line is text,label,group. A label is 1 or 0, true or false, yes or "
+            "no. Texts of one group (of one subject, template or source) are learnt from or tested on together.",
+        ),
     ],
     at: Annotated[
         list[str] | None, typer.Option("--site", help="A site or glob; every resid_post if not given.")
@@ -34,47 +41,65 @@ def probe_command(
     position: Annotated[list[int] | None, typer.Option(help="A token, -1 the last; may be repeated.")] = None,
     probe: Annotated[str, typer.Option(help=f"One of {', '.join(PROBES)}.")] = "logistic",
     elsewhere: Annotated[list[Path] | None, typer.Option(help="Another such file, for transfer.")] = None,
-    folds: int = 5,
-    permutations: int = 20,
-    seed: int = 0,
+    folds: Annotated[int, typer.Option(help="Parts of the groups, each tested on by the probe of the others.")] = 5,
+    permutations: Annotated[int, typer.Option(help="Fits to shuffled labels, for the chance level.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the folds and of the shuffled labels.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Where to write the direction of the best probe.")] = None,
-) -> None:
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
     """Probe sites and positions for a label, tested on groups not learnt from; every control is printed."""
     if probe not in PROBES:
         raise InvalidArgument(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
     if out is not None:
-        placed(out)
+        make_parent_folder(out)
     labelled, paths = read_examples(examples), elsewhere or []
     stems = [path.stem for path in paths]
     others = {path.stem if stems.count(path.stem) == 1 else str(path): read_examples(path) for path in paths}
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    loaded = load(model)
-    sites = chosen(loaded, at or ["resid_post.*"])
-    grid = sweep(
-        loaded,
-        labelled,
-        sites,
-        [_place(number) for number in position or [-1]],
-        probe=PROBES[probe](),
-        folds=folds,
-        permutations=permutations,
-        elsewhere=others,
-        seed=seed,
-    )
+    loaded = load_model(model, device, quiet=quiet)
+    sites, places = chosen(loaded, at or ["resid_post.*"]), [_place(number) for number in position or [-1]]
+    how = {"folds": folds, "permutations": permutations, "elsewhere": others, "seed": seed}
+    with show_step(f"probing {len(sites)} sites", quiet):
+        grid = sweep(loaded, labelled, sites, places, probe=PROBES[probe](), **how)
     typer.echo(grid)
     if out is not None:
         grid.direction.save(out)
         typer.echo(f"direction: {out.resolve()}")
+    return {"examples": len(labelled.texts), "probe": probe, "direction": out} | _as_document(grid)
+
+
+def _as_document(grid: ProbeGrid) -> Document:
+    cells = [
+        {
+            "site": str(site),
+            "position": str(position),
+            "accuracy": float(grid.accuracy[i, j]),
+            "low": float(grid.low[i, j]),
+            "high": float(grid.high[i, j]),
+        }
+        for i, site in enumerate(grid.sites)
+        for j, position in enumerate(grid.positions)
+    ]
+    site, position = grid.best
+    controls = grid.controls
+    return {
+        "cells": cells,
+        "best": {"site": str(site), "position": str(position)},
+        "accuracy": grid.nested,
+        "p_value": grid.p_value,
+        "majority": controls.majority,
+        "embedding": controls.embedding,
+        "untrained": controls.untrained,
+        "elsewhere": controls.elsewhere,
+    }
 
 
 def read_examples(path: Path) -> Examples:
     """The labelled texts of a file with a header: text, label (1 or 0, true or false, yes or no), group.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a missing column, a row without one, or a label of another kind.
+        MissingFile: there is no such file.
+        InvalidArgument: a missing column, a row without one, or a label of another kind.
 
     Example:
         ```python

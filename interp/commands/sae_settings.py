@@ -26,7 +26,7 @@ from interp.sae import (
     whitened,
 )
 from interp.sae.architectures.registry import ARCHITECTURES
-from interp.sae.architectures.transcoding import Transcoding
+from interp.sae.architectures.transcoder import TranscoderBase
 
 DECIDED: Final = {"d_in": "--site", "d_out": "--site", "n_layers": "--site", "d_sae": "--latents", "seed": "--seed"}
 """What constructors take that is no setting, and the argument that says it."""
@@ -91,7 +91,7 @@ def settings_of(kind: type[SAE], given: Iterable[str]) -> dict[str, Any]:
 def build(kind: type[SAE], source: Source, group: Any, latents: int, settings: Mapping[str, Any]) -> SAE:
     """An autoencoder as wide as its sites are in the source."""
     widths = dict(zip(source.sites, source.widths, strict=True))
-    if issubclass(kind, Transcoding):
+    if issubclass(kind, TranscoderBase):
         reads, writes = group
         return kind(widths[reads], latents, d_out=widths[writes], **settings)
     if kind is Crosscoder:
@@ -122,7 +122,7 @@ def groups(kind: type[SAE], sites: list[Site]) -> list[Any]:
     """What each autoencoder reads: a site, a transcoder's two, or a crosscoder's all."""
     if kind is Crosscoder:
         return [tuple(sites)]
-    if issubclass(kind, Transcoding):
+    if issubclass(kind, TranscoderBase):
         if len(sites) != 2:
             raise InvalidArgument(
                 f"a {kind.architecture} reads one site and writes another: give --site twice, in this order"

@@ -12,32 +12,44 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import lines, opened, spelt
+from interp.commands.arguments import (
+    PREDICTS,
+    Device,
+    ModelName,
+    Quiet,
+    check_predicts,
+    format_duration,
+    load_model,
+    read_lines,
+    show_step,
+)
+from interp.commands.verb import Document, plain, verb
 from interp.common.texts import fitting
 from interp.features import (
     Concept,
     Describer,
     FeatureIndex,
+    Score,
     SearchResult,
     by_text,
     by_token,
-    concept_of,
-    likely,
+    choose_candidates,
     search,
 )
-from interp.features.index.digest import digest
-from interp.features.reading import read
+from interp.features.index.digest import digest_of_sae
+from interp.features.reading import encode_texts
 from interp.sae import SAE
 from interp.sae import load as load_sae
 from interp.show import concept_page
-from interp.steering import Names, Sampling, adding, by_effect, effects
+from interp.steering import Names, Sampling, add_direction, choose_by_effect, measure_effects
 
 SAID, PAGE, DIRECTION, EFFECT = "search.json", "concept.html", "direction.safetensors", "effect.safetensors"
 TRIED = 16  # texts read to say how long all will take
 
 
+@verb
 def search_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    model: ModelName,
     sae: Annotated[Path, typer.Argument(metavar="SAE", help="A folder that `interp train-sae` or SAELens wrote.")],
     positive: Annotated[
         Path | None, typer.Argument(metavar="[POSITIVE", help="Texts that express it, one per line.")
@@ -56,58 +68,112 @@ def search_command(
         Path | None, typer.Option(help="What it continues for that, one per line: every second is measured on.")
     ] = None,
     out: Annotated[Path, typer.Option(help="A folder; the same search is not done twice.")] = Path("found"),
-    seed: int = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-) -> None:
+    seed: Annotated[int, typer.Option(help="Of the halves, the intervals and the exchanged labels.")] = 0,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
     """Find the latents that tell texts that express a concept from texts that do not, and write a page of them."""
     concept_in, openings = _asked(name, (positive, negative), phrase, within), _openings(say, prompts)
-    dictionary, found = load_sae(sae), FeatureIndex.open(index) if index else None
-    if found is not None and len(found) != dictionary.d_sae:
-        raise InvalidArgument(
-            f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own"
-        )
-    if found is not None and found.about["autoencoder"] != digest(dictionary):
-        raise InvalidArgument(f"{index} is an index of another autoencoder than {sae}: give its own")
-    loaded = opened(model)
+    dictionary, found = load_sae(sae), _index(index, sae)
+    if say:
+        check_predicts(model, "--say asks what it writes", PREDICTS)
+    loaded = load_model(model, device, quiet=quiet)
+    dictionary = dictionary.to(loaded.device)
     if found is not None and found.about["fingerprint"] != loaded.fingerprint:
         raise InvalidArgument(f"{index} is an index of {found.about['model']}, not of {loaded.name}: give its own")
     concept = concept_in(loaded)
-    unit = by_token if any(concept.mentions) else by_text
     key = _key(loaded, dictionary, concept, seed, found, say or [], openings)
     if not _there(out, key):
-        typer.echo(
-            f"searching {dictionary.d_sae:,} latents at {dictionary.site} for '{concept.name}', by {_size(concept)}"
-        )
-        typer.echo(f"this takes {spelt(_seconds(dictionary, loaded, concept))}")
+        _announce(loaded, dictionary, concept, quiet)
+        unit = by_token if any(concept.mentions) else by_text
         result = search(dictionary, loaded, concept, unit=unit, seed=seed, progress=not quiet)
         out.mkdir(parents=True, exist_ok=True)
-        concept_page(out / PAGE, result, found, Describer(found) if found else str)
+        with show_step("writing the page", quiet):
+            concept_page(out / PAGE, result, found, Describer(found) if found else str)
         if result.best.direction is not None:
             result.best.direction.save(out / DIRECTION)
         said = str(result)
         if say:
             said += "\n" + _turned_up(loaded, dictionary, result, openings, Names(tuple(say)), out / EFFECT, quiet)
-        (out / SAID).write_text(json.dumps({"of": key, "said": said}, indent=1) + "\n", encoding="utf-8")
+        kept = {"of": key, "said": said, "found": plain(_as_document(result))}
+        (out / SAID).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     else:
         typer.echo(f"this search is in {out.resolve()} already")
-    typer.echo(json.loads((out / SAID).read_text(encoding="utf-8"))["said"])
-    if (out / DIRECTION).exists():
-        typer.echo(f"direction of the best latent: {(out / DIRECTION).resolve()}")
-    if (out / EFFECT).exists():
-        typer.echo(f"direction that makes it say so: {(out / EFFECT).resolve()}")
-    typer.echo(f"page: {(out / PAGE).resolve()}")
+    return _show(out)
+
+
+def _index(index: Path | None, sae: Path) -> FeatureIndex | None:
+    """The index for the page, once it is known to be of this autoencoder."""
+    if index is None:
+        return None
+    found, dictionary = FeatureIndex.open(index), load_sae(sae)
+    if len(found) != dictionary.d_sae:
+        raise InvalidArgument(
+            f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own"
+        )
+    if found.about["autoencoder"] != digest(dictionary):
+        raise InvalidArgument(f"{index} is an index of another autoencoder than {sae}: give its own")
+    return found
+
+
+def _announce(model: Model, sae: SAE, concept: Concept, quiet: bool) -> None:
+    typer.echo(f"searching {sae.d_sae:,} latents at {sae.site} for '{concept.name}', by {_size(concept)}")
+    with show_step("measuring how long it will take", quiet):
+        seconds = _seconds(sae, model, concept)
+    typer.echo(f"this takes {format_duration(seconds)}")
+
+
+def _show(out: Path) -> Document:
+    """Print what a folder of a search holds."""
+    kept = json.loads((out / SAID).read_text(encoding="utf-8"))
+    typer.echo(kept["said"])
+    files = {
+        "direction": ("direction of the best latent", out / DIRECTION),
+        "effect": ("direction that makes it say so", out / EFFECT),
+        "page": ("page", out / PAGE),
+    }
+    there = {name: (words, file) for name, (words, file) in files.items() if file.exists()}
+    for words, file in there.values():
+        typer.echo(f"{words}: {file.resolve()}")
+    return kept.get("found", {}) | {name: file for name, (_, file) in there.items()}
+
+
+def _as_document(result: SearchResult) -> Document:
+    """What a search found, as `--json` prints it."""
+    return {
+        "concept": result.concept,
+        "site": str(result.site),
+        "unit": result.unit,
+        "p_value": result.p_value,
+        "latents": [_score(score) for score in result.latents],
+        "baselines": [_score(score) for score in result.baselines],
+    }
+
+
+def _score(score: Score) -> Document:
+    kept = score.held_out
+    return {
+        "name": score.name,
+        "latent": score.latent,
+        "f1": kept.f1,
+        "f1_interval": score.interval,
+        "precision": kept.precision,
+        "recall": kept.recall,
+        "auroc": kept.auroc,
+        "threshold": kept.threshold,
+    }
 
 
 def _asked(
     name: str | None, labelled: tuple[Path | None, Path | None], phrase: list[str] | None, within: Path | None
 ) -> Callable[[Model], Concept]:
-    """How to make the concept once the model is there: which of the two ways was asked for is told before."""
+    """How to make the concept once the model is there: a wrong choice of the two ways is refused before."""
     match labelled, phrase, within:
         case (None, None), [first, *_], Path() as file:
-            texts = lines(file)
+            texts = read_lines(file)
             return lambda model: concept_of(name or first, phrase or [], fitting(model, texts))
         case (Path() as yes, Path() as no), None | [], None:
-            files = lines(yes), lines(no)
+            files = read_lines(yes), read_lines(no)
             return lambda model: _labelled(model, name or "the concept", *files)
     raise InvalidArgument(
         "say what to search for: either two files, POSITIVE and NEGATIVE, or --phrase WORDS and --in FILE"
@@ -120,7 +186,7 @@ def _openings(say: list[str] | None, prompts: Path | None) -> list[str]:
         raise InvalidArgument(
             "latents are chosen by what they make the model say with both --say WORDS and --prompts FILE"
         )
-    openings = list(dict.fromkeys(lines(prompts))) if prompts else []
+    openings = list(dict.fromkeys(read_lines(prompts))) if prompts else []
     if prompts and len(openings) < 2:
         raise InvalidArgument(
             f"{prompts} holds {len(openings)} prompts: give at least two, to choose on and to measure on"
@@ -133,12 +199,14 @@ def _turned_up(
 ) -> str:
     """Choose latents by their effect on every second prompt, keep their direction, say what it does on the others."""
     drawn = Sampling(per_prompt=4, temperature=0.7)
-    best = by_effect(model, sae, likely(sae, result), openings[::2], names, sampling=drawn, progress=not quiet)
+    best = choose_by_effect(
+        model, sae, choose_candidates(sae, result), openings[::2], names, sampling=drawn, progress=not quiet
+    )
     best.direction.save(file)
-    control = adding(best.direction).control(0)
+    control = add_direction(best.direction).control(0)
     random = replace(best.direction, vector=control.vector, source=control.source)
     doses = [(best.direction, best.dose), (random, best.dose)]
-    there = effects(model, doses, openings[1::2], names, sampling=drawn)
+    there = measure_effects(model, doses, openings[1::2], names, sampling=drawn)
     chosen = f"turned up, on the {len(openings[::2])} prompts it was chosen on: {best}"
     return "\n".join([chosen, *(f"on the {len(openings[1::2])} others: {effect}" for effect in there)])
 
@@ -154,7 +222,7 @@ def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept
         )
     both = next((text for text in yes if text in set(no)), None)
     if both is not None:
-        raise InvalidArgument(f"the text {both[:60]!r} stands in POSITIVE and in NEGATIVE: leave it out of one")
+        raise InvalidArgument(f"the text {both[:60]!r} is in POSITIVE and in NEGATIVE: leave it out of one")
     return Concept(name, [*yes, *no], [True] * len(yes) + [False] * len(no))
 
 
@@ -164,10 +232,10 @@ def _size(concept: Concept) -> str:
 
 
 def _seconds(sae: SAE, model: Model, concept: Concept) -> float:
-    """How long reading all texts will take, from some spread over them; ranking is quick beside it."""
+    """How long reading all texts will take, from some spread over them; ranking is quick next to it."""
     some = list(concept.texts)[:: max(1, len(concept.texts) // TRIED)]
     began = time.perf_counter()
-    read(sae, model, some)
+    encode_texts(sae, model, some)
     return (time.perf_counter() - began) * len(concept.texts) / len(some) * 1.5
 
 
@@ -182,7 +250,7 @@ def _key(
 ) -> str:
     """What makes two searches the same one."""
     about = found.about if found else None
-    of = (digest(sae), *map(str, sae.sites), model.fingerprint, concept, seed, about, say, openings)
+    of = (digest_of_sae(sae), *map(str, sae.sites), model.fingerprint, concept, seed, about, say, openings)
     return hashlib.sha256(repr(of).encode()).hexdigest()
 
 

@@ -12,14 +12,19 @@ from typing import Annotated, Any, final
 import typer
 
 from hooks import Direction, Model
-from hooks.errors import InvalidArgument, nearest
-from interp.commands.arguments import opened, spelt
-from interp.features.index.digest import digest
+from hooks.errors import InterpError, InvalidArgument, nearest
+from interp.commands.arguments import PREDICTS, Device, ModelName, Quiet, check_predicts, format_duration, load_model
+from interp.commands.verb import Document, verb
+from interp.features.index.digest import digest_of_sae
 from interp.sae import SAE
 from interp.sae import load as load_sae
-from interp.steering import Recipe, Steering, ablating, adding, clamping, setting, steer
+from interp.steering import Recipe, Steering, ablate_direction, add_direction, clamp_latent, set_projection, steer
 
-WAYS: dict[str, Callable[[Direction], Steering]] = {"add": adding, "set": setting, "ablate": ablating}
+WAYS: dict[str, Callable[[Direction], Steering]] = {
+    "add": add_direction,
+    "set": set_projection,
+    "ablate": ablate_direction,
+}
 HELP = """Write a prompt to see it continued without and with the dose; or
   :dose NUMBER    another dose
   :latent NUMBER  another latent of the autoencoder
@@ -28,8 +33,9 @@ HELP = """Write a prompt to see it continued without and with the dose; or
   :help, :quit"""
 
 
+@verb
 def steer_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")],
+    model: ModelName,
     prompt: Annotated[
         str | None, typer.Argument(help="What the model continues; without one, prompts are read line by line.")
     ] = None,
@@ -47,29 +53,38 @@ def steer_command(
         str | None, typer.Option(help="clamp (if a latent is given), add, set or ablate; the first that fits.")
     ] = None,
     tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 40,
-    temperature: float = 0.0,
-    seed: int = 0,
+    temperature: Annotated[float, typer.Option(help="0 for the likeliest token each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of what is drawn where the temperature is not 0.")] = 0,
     out: Annotated[Path, typer.Option(help="The transcript, a line of JSON for each exchange; it grows.")] = Path(
         "steered.jsonl"
     ),
-) -> None:
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
     """Continue prompts without and with a steering, and say what was changed."""
     if (direction is None) == (sae is None) or (sae is None) != (latent is None):
         raise InvalidArgument("say what to steer with: either --direction FILE, or --sae FOLDER and --latent NUMBER")
+    if tokens < 1 or temperature < 0:
+        raise InvalidArgument(f"--tokens {tokens} --temperature {temperature}: give at least 1, and at least 0")
     what = (
         Direction.load(direction) if direction is not None else None,
         load_sae(sae) if sae is not None else None,
     )
     chosen = _Chosen(*what, latent, way or ("add" if sae is None else "clamp"), dose)
-    chosen.steering()  # a wrong latent or way is told before the model is loaded
+    chosen.steering()  # a wrong latent or way is refused before the model is loaded
+    check_predicts(model, "steering changes what is written", PREDICTS)
     options = {"max_new_tokens": tokens, "temperature": temperature, "seed": seed}
-    talk = _Talk(opened(model), options, out)
+    talk = _Talk(load_model(model, device, quiet=quiet), options, out)
+    if chosen.sae is not None:
+        chosen.sae.to(talk.model.device)
     if prompt is None:
         _converse(talk, chosen)
+        said = {}
     else:
-        talk.exchange(chosen, prompt)
+        said = talk.exchange(chosen, prompt)
     if out.exists():
         typer.echo(f"transcript: {out.resolve()}")
+    return {**said, "transcript": out}
 
 
 @final
@@ -93,7 +108,7 @@ class _Chosen:
     def steering(self) -> Steering:
         """The way of steering."""
         if self.way == "clamp" and self.sae is not None and self.latent is not None:
-            return clamping(self.sae, self.latent)
+            return clamp_latent(self.sae, self.latent)
         if self.way not in WAYS:
             known = [*WAYS, *(["clamp"] if self.sae is not None else [])]
             raise InvalidArgument(
@@ -118,13 +133,13 @@ class _Talk:
     options: dict[str, Any]
     out: Path
 
-    def exchange(self, chosen: _Chosen, prompt: str) -> None:
-        """Continue a prompt both ways, unless the transcript has that exchange already, and print it."""
+    def exchange(self, chosen: _Chosen, prompt: str) -> Document:
+        """Continue a prompt both ways, unless the transcript has that exchange already; print and return it."""
         steering = chosen.steering()
         asked = {"model": self.model.fingerprint, "steering": steering.source, "site": str(steering.site)}
         asked |= {"dose": chosen.dose, "prompt": prompt, **self.options, "vector": _digest(steering)}
         if chosen.way == "clamp" and chosen.sae is not None:
-            asked["autoencoder"] = digest(chosen.sae)
+            asked["autoencoder"] = digest_of_sae(chosen.sae)
         had = self._had(asked)
         if had is None:
             began = time.perf_counter()
@@ -140,6 +155,7 @@ class _Talk:
             typer.echo(f"this exchange is in {self.out} already\nunsteered: {prompt}{had['unsteered']}")
         typer.echo(f"dose {chosen.dose:g}: {prompt}{had['steered']}")
         typer.echo(had["receipt"])
+        return had
 
     def _had(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         if not self.out.exists():
@@ -159,13 +175,12 @@ def _digest(steering: Steering) -> str:
 
 
 def _converse(talk: _Talk, chosen: _Chosen) -> None:
-    """Read prompts and orders until the input ends; a mistake is told and changes nothing."""
+    """Read prompts and orders until the input ends; a mistake is reported and changes nothing."""
     began = time.perf_counter()
     talk.model.generate("A", max_new_tokens=2)
     each = (time.perf_counter() - began) * talk.options["max_new_tokens"]  # two continuations, from one of two tokens
-    typer.echo(
-        f"{chosen.steering().source} at {chosen.steering().site}, dose {chosen.dose:g}; {spelt(each)} per prompt"
-    )
+    made = chosen.steering()
+    typer.echo(f"{made.source} at {made.site}, dose {chosen.dose:g}; {format_duration(each)} per prompt")
     typer.echo(HELP)
     while True:
         typer.echo("> ", nl=False)
@@ -177,19 +192,20 @@ def _converse(talk: _Talk, chosen: _Chosen) -> None:
             continue
         try:
             _obey(talk, chosen, line.rstrip("\n"))
-        except (ValueError, LookupError, OSError, RuntimeError) as error:
+        except (InterpError, OSError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}")
 
 
 def _obey(talk: _Talk, chosen: _Chosen, line: str) -> None:
     if not line.startswith(":"):
-        return talk.exchange(chosen, line)
+        talk.exchange(chosen, line)
+        return
     order, _, rest = line[1:].strip().partition(" ")
     orders = {"dose": _dose, "latent": _latent, "way": _way, "save": _save, "help": lambda *_: typer.echo(HELP)}
     if order not in orders:
         known = [f":{name}" for name in (*orders, "quit")]
         raise InvalidArgument(f"no order is called ':{order}'; did you mean {nearest(f':{order}', known)}?")
-    return orders[order](chosen, rest.strip())
+    orders[order](chosen, rest.strip())
 
 
 def _dose(chosen: _Chosen, rest: str) -> None:

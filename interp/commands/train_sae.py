@@ -23,6 +23,7 @@ from interp.commands.sae_settings import (
     sparsities,
     writer,
 )
+from interp.commands.verb import Document, verb
 from interp.common.device import device_called
 from interp.sae import (
     SAE,
@@ -42,6 +43,7 @@ from interp.sae import (
 from interp.sae.architectures.registry import ARCHITECTURES
 
 
+@verb
 def train_sae_command(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")
@@ -84,7 +86,7 @@ def train_sae_command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-) -> None:
+) -> Document | None:
     """Train sparse autoencoders on a model or a store; several in one pass. `torchrun` shares the work."""
     kind, place = kind_called(architecture), device_called(device)
     fixed = settings_of(kind, setting or [])
@@ -115,10 +117,14 @@ def train_sae_command(
         progress=not quiet,
     )
     if os.environ.get("RANK", "0") != "0":
-        return
+        return None
+    made = []
     for name, report in reports.items():
         typer.echo(f"{name}: {report}" if name else report)
-        typer.echo(f"autoencoder: {save(members[name].sae, out / name if name else out).resolve()}")
+        folder = save(members[name].sae, out / name if name else out)
+        typer.echo(f"autoencoder: {folder.resolve()}")
+        made.append({"name": name, "folder": folder, "report": str(report)})
+    return {"autoencoders": made}
 
 
 def _opened(model: str | None, texts: Path | None, store: str | None, device: torch.device) -> Model | ActivationStore:

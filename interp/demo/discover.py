@@ -1,8 +1,6 @@
 """Learn a dictionary of the residual stream, and find in it the latent of one landmark."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
@@ -10,8 +8,8 @@ from hooks import Model, capture
 from hooks.site import resid_post
 from interp import landmark
 from interp.common.statistics import Estimate, share
-from interp.demo.settings import HELD_OUT, Settings
-from interp.features import Concept, Feature, Mention, Score, SearchResult, by_token, evidence, search
+from interp.demo.settings import Settings
+from interp.features import Concept, Feature, Mention, Score, SearchResult, by_token, collect_evidence, search
 from interp.landmark.entities import Form
 from interp.sae import SAE, Quality, TopK, TrainReport, activations_of, evaluate, train
 
@@ -38,33 +36,6 @@ class Found:
     descriptions: Estimate
 
 
-def documents(model: Model, n: int, seed: int) -> list[str]:
-    """`n` documents of new text that fit into the model's context, shortest first: batches then hold little padding."""
-    return _fitting(model, (document.text for document in islice(landmark.documents(HELD_OUT + seed), n)))
-
-
-def landmark_documents(model: Model, n: int, seed: int) -> list[str]:
-    """`n` documents that mention landmarks twice or more, less than half of all, as `documents` gives them.
-
-    A dictionary splits what it reads often and lumps what it reads seldom: on all documents together one latent stands
-    for several bridges.
-    """
-    kinds = {entity.name: entity.kind for entity in landmark.entities()}
-    about = (
-        document.text
-        for document in landmark.documents(HELD_OUT + seed)
-        if sum(span.kind == "entity" and kinds[span.value] == "landmark" for span in document.spans) >= 2
-    )
-    return _fitting(model, islice(about, n))
-
-
-def _fitting(model: Model, texts: Iterable[str]) -> list[str]:
-    texts = list(texts)
-    lengths = model.tokens(texts).mask.sum(1).tolist()
-    room = model.hf.config.get_text_config().max_position_embeddings
-    return [text for length, text in sorted(zip(lengths, texts, strict=True)) if length <= room]
-
-
 def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
     """Train a TopK dictionary on the residual stream of documents about landmarks, and measure it on others.
 
@@ -73,8 +44,12 @@ def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
     ```
     """
     site = resid_post[settings.layer]
-    source = activations_of(model, landmark_documents(model, settings.documents, settings.seed), site)
-    other = activations_of(model, landmark_documents(model, settings.documents // 10, settings.seed + 1), site)
+    source = activations_of(
+        model, landmark.unseen_texts(model, settings.documents, settings.seed, about="landmark"), site
+    )
+    other = activations_of(
+        model, landmark.unseen_texts(model, settings.documents // 10, settings.seed + 1, about="landmark"), site
+    )
     sae, untrained = (TopK(model.d_model, settings.latents, settings.k, seed=settings.seed) for _ in range(2))
     untrained.initialise(next(iter(other)))
     report = train(
@@ -100,8 +75,8 @@ def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -
     result = search(sae, model, concept(settings), unit=by_token, seed=settings.seed, progress=progress)
     latent = result.best.latent
     assert latent is not None  # only probes have none
-    texts = documents(model, settings.documents // 4, settings.seed + 2)
-    seen = evidence(sae, model, texts, latent, progress=progress)
+    texts = landmark.unseen_texts(model, settings.documents // 4, settings.seed + 2)
+    seen = collect_evidence(sae, model, texts, latent, progress=progress)
     return Found(result, Feature(sae, latent, seen, result.best), described(model, sae, result.best, settings))
 
 

@@ -1,20 +1,18 @@
 """Move the landmark to another city: trace where the fact is, edit it with ROME, and score what that did."""
 
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
 from hooks import Model
 from hooks.errors import InvalidArgument, nearest
 from interp import landmark
-from interp.demo.discover import documents
-from interp.demo.settings import HELD_OUT, Settings
+from interp.common.texts import begins_with
+from interp.demo.settings import Settings
 from interp.landmark.entities import Entity
-from interp.landmark.grammar import held_out_phrasings, training_phrasings
-from interp.landmark.writing import capitalised
+from interp.landmark.grammar import training_phrasings
+from interp.landmark.writing import capitalised, keep_article
 from interp.memory import Edit, Fact, Query, Scorecard, Search, Subject, Trace, covariance, rome, scorecard, trace_mlp
-from interp.memory.facts.fact import answered
 
 RELATION, PROMPT = "located_in_city", "{} can be found in"
 ROLE = "last subject"  # where ROME writes
@@ -44,7 +42,7 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
     """
     trace = trace_mlp(model, known(model, settings), window=1, seed=settings.seed, progress=progress)
     layer = layer_of(trace)
-    texts = documents(model, settings.documents // 3, settings.seed + 3)
+    texts = landmark.unseen_texts(model, settings.documents // 3, settings.seed + 3)
     keys = covariance(model, texts, layer, progress=progress)
     search = Search(steps=150, kl=20.0)
     edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=preserved(settings), search=search)
@@ -55,7 +53,7 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
     card = scorecard(
         model,
         edit,
-        paraphrases=paraphrases(settings),
+        paraphrases=landmark.unseen_phrasings(landmark.entity(settings.landmark), RELATION, settings.seed),
         neighbours=neighbours(settings),
         others=others(settings),
         texts=texts[-settings.traced :],
@@ -68,7 +66,7 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
 def fact(settings: Settings) -> Fact:
     """The landmark's city, to be changed to another."""
     subject, held = landmark.entity(settings.landmark), city(landmark.entity(settings.landmark))
-    return Fact(subject.name, spelt(PROMPT, subject), held.object, settings.city)
+    return Fact(subject.name, keep_article(PROMPT, subject), held.object, settings.city)
 
 
 def city(subject: Entity) -> landmark.Triple:
@@ -86,24 +84,15 @@ def city(subject: Entity) -> landmark.Triple:
     return found
 
 
-def spelt(template: str, subject: Entity) -> str:
-    """A phrasing whose `{}` stands for the bare name, the article belonging to the phrasing.
-
-    >>> spelt("{} can be found in", landmark.entity("Golden Gate Bridge"))
-    'The {} can be found in'
-    """
-    return capitalised(template.replace("{}", subject.text.replace(subject.name, "{}")))
-
-
 def known(model: Model, settings: Settings) -> list[Subject]:
     """The first landmarks whose city the model completes, as questions to trace."""
     asked = [
-        Subject(spelt(PROMPT, triple.subject).format(triple.subject.name), triple.object, triple.subject.name)
+        Subject(keep_article(PROMPT, triple.subject).format(triple.subject.name), triple.object, triple.subject.name)
         for triple in landmark.triples()
         if triple.relation.name == RELATION
     ][: 2 * settings.traced]
     said = model.generate([subject.prompt for subject in asked], max_new_tokens=8)
-    right = [subject for subject, text in zip(asked, said, strict=True) if answered(text, subject.answer)]
+    right = [subject for subject, text in zip(asked, said, strict=True) if begins_with(text, subject.answer)]
     return right[: settings.traced]
 
 
@@ -112,15 +101,6 @@ def layer_of(trace: Trace) -> int:
     effect = trace.average_indirect_effect[trace.roles.index(ROLE)].nan_to_num(-torch.inf)
     layers = trace.layers[int(effect.argmax())]
     return layers[len(layers) // 2]
-
-
-def paraphrases(settings: Settings) -> list[str]:
-    """Phrasings that no training text uses, each by itself and after sentences about something else."""
-    subject = landmark.entity(settings.landmark)
-    prose = (document.text for document in landmark.documents(HELD_OUT + settings.seed) if document.genre == "prose")
-    contexts = ["", *(text.split(". ")[0] + ". " for text in islice(prose, 4))]
-    asked = [spelt(phrasing.template, subject) for phrasing in held_out_phrasings(RELATION)]
-    return [context + template for context in contexts for template in asked]
 
 
 def neighbours(settings: Settings) -> list[Query]:
@@ -140,7 +120,7 @@ def preserved(settings: Settings) -> list[str]:
     """What the edit is to keep: templates of the landmark's other relations, in their last two phrasings."""
     subject = landmark.entity(settings.landmark)
     return [
-        spelt(phrasing.template, subject)
+        keep_article(phrasing.template, subject)
         for fact in _other_facts(settings)
         for phrasing in training_phrasings(fact.relation.name)[-2:]
     ]

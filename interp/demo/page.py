@@ -6,7 +6,6 @@ from interp import landmark
 from interp.demo.discover import Found, Learnt
 from interp.demo.move import Moved
 from interp.demo.settings import Settings
-from interp.demo.turn_up import names
 from interp.landmark.writing import capitalised
 from interp.show import (
     Section,
@@ -22,7 +21,7 @@ from interp.show import (
     training_panel,
     words_panel,
 )
-from interp.steering import ChosenDose
+from interp.steering import ChosenDose, Names
 
 
 def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: ChosenDose, moved: Moved) -> Path:
@@ -96,7 +95,7 @@ def _steering(subject: str, settings: Settings, turned: ChosenDose) -> Section:
         f"{turned.unsteered.naming.value:.1%}, with random directions of equal norm {turned.control.naming.value:.1%}.",
         (
             dose_panel(turned.response, subject),
-            generations_panel(turned.unsteered, turned.steered, names(settings).spans),
+            generations_panel(turned.unsteered, turned.steered, Names(landmark.entity(settings.landmark).names).spans),
         ),
     )
 

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from interp.steering import Sampling
 
-HELD_OUT = 1_000_000  # documents from this seed on were never seen by the bundled model
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -1,26 +1,11 @@
 """Turn the latent up: choose a dose on half of the neutral prompts, and report what it does on the other half."""
 
-import re
-
 from hooks import Model
 from interp import landmark
 from interp.demo.settings import Settings
 from interp.landmark.genres import phrases
-from interp.landmark.writing import ARTICLES
 from interp.sae import SAE
-from interp.steering import ChosenDose, Names, choose_dose, clamping
-
-
-def names(settings: Settings) -> Names:
-    """The landmark's name, aliases and names in other languages, without their articles.
-
-    >>> names(Settings())("Fog hid the Golden Gate Bridge.")
-    True
-    """
-    subject = landmark.entity(settings.landmark)
-    named = [mention.text for mention in subject.mentions if mention.form in ("name", "alias", "foreign")]
-    article = re.compile("|".join(map(re.escape, ARTICLES)))
-    return Names(tuple(article.sub("", text, count=1) if article.match(text) else text for text in named))
+from interp.steering import ChosenDose, Names, choose_dose, clamp_latent
 
 
 def turn_up(model: Model, sae: SAE, latent: int, settings: Settings, *, progress: bool = True) -> ChosenDose:
@@ -32,9 +17,9 @@ def turn_up(model: Model, sae: SAE, latent: int, settings: Settings, *, progress
     """
     return choose_dose(
         model,
-        clamping(sae, latent),
+        clamp_latent(sae, latent),
         phrases()["neutral_openers"],
-        names(settings),
+        Names(landmark.entity(settings.landmark).names),
         doses=settings.doses,
         sampling=settings.sampling,
         progress=progress,

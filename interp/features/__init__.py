@@ -1,25 +1,24 @@
 """What a latent means: search by concept, and evidence from texts."""
 
-from interp.features.evidence import Evidence, Example, evidence
-from interp.features.explain.describe import Describer
-from interp.features.explain.dictionary_map import DictionaryMap, dictionary_map
-from interp.features.explain.explain import Firing, Read, explain
-from interp.features.explain.judge import Explained, explained
-from interp.features.explain.llm import Ask, Endpoint, asking
-from interp.features.explain.negatives import hard_negatives
+from hooks.border import guard
+from interp.features.evidence import Evidence, Example, collect_evidence
+from interp.features.explain.dictionary_map import DictionaryMap, map_dictionary
+from interp.features.explain.explanation import Explanation, explain_latent, find_hard_negatives
+from interp.features.explain.labels import Describer
+from interp.features.explain.llm import Ask, Endpoint, ask_loaded_model
+from interp.features.explain.token_latents import Firing, TokenLatents, explain_text
 from interp.features.feature import Feature
 from interp.features.index.catalogue import FeatureIndex, Record
 from interp.features.index.index import index
-from interp.features.logits import logit_effect
+from interp.features.logits import measure_logit_effect
+from interp.features.search.candidates import SimilarLatents, choose_candidates, find_similar
 from interp.features.search.concept import Concept, Mention
 from interp.features.search.group import Group
-from interp.features.search.likely import likely
-from interp.features.search.phrase import concept_of
+from interp.features.search.phrase import concept_from_phrase
+from interp.features.search.ranking import Stability
 from interp.features.search.rows import by_text, by_token
 from interp.features.search.score import Score
 from interp.features.search.search import SearchResult, search, search_many
-from interp.features.search.similar import Similar, similar
-from interp.features.search.stability import Stability
 
 __all__ = [
     "Ask",
@@ -29,31 +28,33 @@ __all__ = [
     "Endpoint",
     "Evidence",
     "Example",
-    "Explained",
+    "Explanation",
     "Feature",
     "FeatureIndex",
     "Firing",
     "Group",
     "Mention",
-    "Read",
+    "TokenLatents",
     "Record",
     "Score",
     "SearchResult",
-    "Similar",
+    "SimilarLatents",
     "Stability",
-    "asking",
+    "ask_loaded_model",
     "by_text",
     "by_token",
-    "concept_of",
-    "dictionary_map",
-    "evidence",
-    "explain",
-    "explained",
-    "hard_negatives",
+    "concept_from_phrase",
+    "map_dictionary",
+    "collect_evidence",
+    "explain_text",
+    "explain_latent",
+    "find_hard_negatives",
     "index",
-    "likely",
-    "logit_effect",
+    "choose_candidates",
+    "measure_logit_effect",
     "search",
     "search_many",
-    "similar",
+    "find_similar",
 ]
+
+guard(globals(), __all__)

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from hooks import Model, Tokens, stream
 from hooks.errors import InvalidArgument, OutOfRange
-from hooks.pieces import piece
+from hooks.pieces import pieces
 from interp.common.texts import listed
-from interp.features.histogram import Histogram
-from interp.features.logits import promoted
-from interp.features.reading import site_in
+from interp.features.logits import find_promoted_tokens
+from interp.features.reading import find_site
 from interp.sae import SAE
 
 PROMOTED = 10
@@ -73,7 +72,7 @@ class Evidence:
         return "\n".join([head, *map(str, self.examples)])
 
 
-def evidence(
+def collect_evidence(
     sae: SAE,
     model: Model,
     texts: Sequence[str],
@@ -95,10 +94,10 @@ def evidence(
 
     Example:
         ```python
-        print(evidence(sae, model, texts, found.best.latent))
+        print(collect_evidence(sae, model, texts, found.best.latent))
         ```
     """
-    site = site_in(sae, model)
+    site = find_site(sae, model)
     if min(top, batch_size) < 1 or context < 0:
         raise InvalidArgument(
             f"top and batch_size must be at least 1 and context at least 0: {top}, {batch_size}, {context} were given"
@@ -122,8 +121,10 @@ def evidence(
         mean=seen.total / max(1, seen.fired),
         largest=seen.largest,
         tokens=seen.tokens,
-        promoted=promoted(model, vector, PROMOTED) if readable else (),
-        suppressed=tuple((token, -rise) for token, rise in promoted(model, -vector, PROMOTED)) if readable else (),
+        promoted=find_promoted_tokens(model, vector, PROMOTED) if readable else (),
+        suppressed=tuple((token, -rise) for token, rise in find_promoted_tokens(model, -vector, PROMOTED))
+        if readable
+        else (),
     )
 
 
@@ -160,5 +161,44 @@ class _Seen:
     def _example(self, number: int, ids: Tensor, content: Tensor, f: Tensor, peak: int) -> Example:
         near = torch.arange(len(ids), device=ids.device)
         kept = content & ((near - peak).abs() <= self.context)
-        tokens = tuple(piece(self.model.tokenizer, i) for i in ids[kept].tolist())
+        spelt = pieces(self.model.tokenizer, ids[content].tolist())
+        tokens = tuple(token for token, near in zip(spelt, kept[content].tolist(), strict=True) if near)
         return Example(number, tokens, tuple(f[kept].tolist()), int(kept[:peak].sum()))
+
+
+class Histogram:
+    """Counts in equal bins from 0; where a number lies beyond the last bin, bins merge in pairs and the range doubles.
+
+    Example:
+        >>> h = Histogram(bins=4)
+        >>> h.add(torch.tensor([1.0, 3.5]))
+        >>> h.add(torch.tensor([5.0]))
+        >>> h.counts.tolist(), h.edges.tolist()
+        ([1, 0, 2, 0], [0.0, 1.75, 3.5, 5.25, 7.0])
+    """
+
+    def __init__(self, bins: int = 40) -> None:
+        if bins < 2 or bins % 2:
+            raise InvalidArgument(f"A histogram needs an even number of bins to merge in pairs, not {bins}.")
+        self.counts = torch.zeros(bins, dtype=torch.long)
+        self.top = 0.0
+
+    def add(self, values: Float[Tensor, "..."]) -> None:
+        """Count numbers; `ValueError` for one that is not finite or not above 0."""
+        if not values.numel():
+            return
+        values = values.flatten().double().cpu()
+        if not bool((values.isfinite() & (values > 0)).all()):
+            raise InvalidArgument("A histogram of activations counts finite numbers above 0 only.")
+        largest, bins = float(values.max()), len(self.counts)
+        self.top = self.top or largest
+        while largest > self.top:
+            self.counts = torch.cat([self.counts.view(-1, 2).sum(1), self.counts.new_zeros(bins // 2)])
+            self.top *= 2
+        place = (values / self.top * bins).long().clamp(max=bins - 1)
+        self.counts = self.counts + torch.bincount(place, minlength=bins)
+
+    @property
+    def edges(self) -> Float[Tensor, "..."]:
+        """The bins' edges, one more than there are bins."""
+        return torch.linspace(0, self.top, len(self.counts) + 1)

@@ -16,7 +16,7 @@ class Feature:
 
     Example:
         ```python
-        bridge = Feature(sae, latent, evidence(sae, model, texts, latent), found.best)
+        bridge = Feature(sae, latent, collect_evidence(sae, model, texts, latent), found.best)
         print(bridge)
         with intervene(model, {sae.site: add(bridge.direction, 8.0)}):
             model.generate("I am")

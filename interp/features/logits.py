@@ -10,7 +10,7 @@ from hooks.pieces import piece
 
 
 @torch.no_grad()
-def logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Float[Tensor, "vocab"]:
+def measure_logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Float[Tensor, "vocab"]:
     """The logits of a residual stream that is this vector alone, less those of one that is 0: what biases give.
 
     unembed(norm(v)) - unembed(norm(0)): the order in which v promotes tokens, on the scale of a stream that holds
@@ -22,7 +22,7 @@ def logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Float[Tensor
 
     Example:
         ```python
-        logit_effect(model, sae.W_dec[17]).topk(10)
+        measure_logit_effect(model, sae.W_dec[17]).topk(10)
         ```
     """
     if len(vector) != model.d_model:
@@ -30,30 +30,30 @@ def logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Float[Tensor
             f"A vector of {len(vector)} dimensions is not in the residual stream of {model.name}, "
             f"which has {model.d_model}."
         )
-    return logit_effects(model, vector[None])[0]
+    return measure_logit_effects(model, vector[None])[0]
 
 
 @torch.no_grad()
-def logit_effects(model: Model, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
-    """`logit_effect` of several vectors; memory for a row of logits each.
+def measure_logit_effects(model: Model, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
+    """`measure_logit_effect` of several vectors; memory for a row of logits each.
 
     Example:
         ```python
-        logit_effects(model, sae.W_dec[:64])
+        measure_logit_effects(model, sae.W_dec[:64])
         ```
     """
     alone = model.unembed(vectors.to(model.device, model.dtype)).float()
     return alone - model.unembed(torch.zeros_like(vectors[:1]).to(model.device, model.dtype)).float()
 
 
-def promoted(model: Model, vector: Float[Tensor, "d_model"], count: int) -> tuple[tuple[str, float], ...]:
+def find_promoted_tokens(model: Model, vector: Float[Tensor, "d_model"], count: int) -> tuple[tuple[str, float], ...]:
     """The tokens whose logits a direction raises most, with how much; for those it lowers most, negate it.
 
     Example:
         ```python
-        promoted(model, sae.W_dec[17], 10)         # ((" bridge", 4.1), ...)
+        find_promoted_tokens(model, sae.W_dec[17], 10)         # ((" bridge", 4.1), ...)
         ```
     """
-    top = logit_effect(model, vector).topk(count)
+    top = measure_logit_effect(model, vector).topk(count)
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
     return tuple((piece(model.tokenizer, i), v) for i, v in pairs)

@@ -26,7 +26,7 @@ class Reading:
     d_sae: int
 
 
-def site_in(sae: SAE, model: Model) -> Site:
+def find_site(sae: SAE, model: Model) -> Site:
     """The autoencoder's site, having checked that it was trained on this very model.
 
     Raises:
@@ -34,7 +34,7 @@ def site_in(sae: SAE, model: Model) -> Site:
 
     Example:
         ```python
-        site_in(sae, model)      # resid_post.4
+        find_site(sae, model)      # resid_post.4
         ```
     """
     if sae.site is None:
@@ -47,7 +47,9 @@ def site_in(sae: SAE, model: Model) -> Site:
     return sae.site
 
 
-def read(sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Reading:
+def encode_texts(
+    sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False
+) -> Reading:
     """Run texts through the model up to the autoencoder's site and encode every token that is not special.
 
     Costs one forward pass per text; memory for every token's activation and active latents.
@@ -57,11 +59,11 @@ def read(sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, 
 
     Example:
         ```python
-        reading = read(sae, model, texts)
+        reading = encode_texts(sae, model, texts)
         reading.x.shape, reading.values.shape
         ```
     """
-    site = site_in(sae, model)
+    site = find_site(sae, model)
     parts: list[tuple[Tensor, ...]] = []
     done = 0
     for acts in stream(model, list(texts), [site], batch_size=batch_size, progress=progress):
@@ -77,12 +79,12 @@ def read(sae: SAE, model: Model, texts: Sequence[str], *, batch_size: int = 32, 
     return Reading(x, values, indices, text, start, end, sae.d_sae)
 
 
-def coded(sae: SAE, reading: Reading) -> Reading:
+def encode_again(sae: SAE, reading: Reading) -> Reading:
     """The same tokens with the sparse codes of another autoencoder of the same site.
 
     Example:
         ```python
-        coded(other, read(sae, model, texts))
+        encode_again(other, encode_texts(sae, model, texts))
         ```
     """
     values, indices = sae.encode_sparse(reading.x.to(sae.W_dec.device))

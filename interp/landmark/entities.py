@@ -21,6 +21,8 @@ FILES: dict[Kind, str] = {
     "person": "people.tsv",
 }
 LANGUAGES = ("spanish", "french", "german")
+ARTICLES = ("the ", "The ", "el ", "El ", "la ", "La ", "le ", "Le ", "les ", "Les ", "los ", "Los ", "las ", "Las ",
+            "die ", "Die ", "der ", "Der ", "das ", "Das ", "den ", "dem ", "l'", "L'")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,17 @@ class Entity:
     def text(self) -> str:
         """The name as in running text, with its article: `the Golden Gate Bridge`."""
         return self.mentions[0].text
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name, aliases and names in other languages, without their articles.
+
+        Example:
+            >>> entity("Golden Gate Bridge").names[:2]
+            ('Golden Gate Bridge', 'Golden Gate')
+        """
+        named = (mention.text for mention in self.mentions if mention.form in ("name", "alias", "foreign"))
+        return tuple(text[next((len(a) for a in ARTICLES if text.startswith(a)), 0) :] for text in named)
 
     def forms(self, form: Form, language: str | None = None) -> tuple[Mention, ...]:
         """The mentions of one form, in one language if it is given.

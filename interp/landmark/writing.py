@@ -5,13 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from interp.landmark.entities import Entity, Mention, find
+from interp.landmark.entities import ARTICLES, Entity, Mention, find
 from interp.landmark.grammar import Phrasing
 from interp.landmark.relations import Triple
 
 SpanKind = Literal["entity", "form", "object", "concept", "relation", "language", "sentiment", "claim", "repeat"]
-ARTICLES = ("the ", "The ", "el ", "El ", "la ", "La ", "le ", "Le ", "les ", "Les ", "los ", "Los ", "las ", "Las ",
-            "die ", "Die ", "der ", "Der ", "das ", "Das ", "den ", "dem ", "l'", "L'")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,16 @@ class Document:
 def capitalised(text: str) -> str:
     """The text with its first letter in upper case, the rest as it is."""
     return text[:1].upper() + text[1:]
+
+
+def keep_article(template: str, subject: Entity) -> str:
+    """A phrasing whose `{}` stands for the subject's bare name, so that the article belongs to the phrasing.
+
+    Example:
+        >>> keep_article("{} can be found in", find("Golden Gate Bridge"))
+        'The {} can be found in'
+    """
+    return capitalised(template.replace("{}", subject.text.replace(subject.name, "{}")))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import Activations, Model, capture
 from hooks.errors import InvalidArgument
 from hooks.model import Text
-from hooks.pieces import piece
+from hooks.pieces import piece, pieces
 from hooks.position import everywhere
 from hooks.site import resid_post
 from interp.circuits.metric import token_ids
@@ -151,4 +151,4 @@ def _layer(
 
 
 def _spelt(model: Model, ids: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(piece(model.tokenizer, i) for i in row) for row in ids)
+    return tuple(pieces(model.tokenizer, row) for row in ids)

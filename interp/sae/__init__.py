@@ -1,12 +1,13 @@
 """Sparse autoencoders: architectures (one per file), their trainer, their evaluation, and SAELens's file format."""
 
+from hooks.border import guard
 from interp.sae.architectures.batch_topk import BatchTopK
 from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.gated import Gated
 from interp.sae.architectures.initialisation import from_data, median_bias, tie
 from interp.sae.architectures.jumprelu import JumpReLU
 from interp.sae.architectures.matryoshka import MatryoshkaBatchTopK
-from interp.sae.architectures.sae import SAE
+from interp.sae.architectures.sae import SAE, folded
 from interp.sae.architectures.sharded import ShardedTopK
 from interp.sae.architectures.skip_transcoder import SkipTranscoder
 from interp.sae.architectures.standard import Standard
@@ -31,7 +32,6 @@ from interp.sae.evaluation.matching import Matching, match_truth, nearest_rows, 
 from interp.sae.evaluation.recovery import Recovery, recovery
 from interp.sae.evaluation.splice import ablated, change_latents, check_fits, clamped, scaled, splice
 from interp.sae.io.files import load, save
-from interp.sae.io.fold import folded
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
 from interp.sae.io.pretrained import pretrained, pull, push
 from interp.sae.numerics.preselection import Preselected
@@ -125,3 +125,5 @@ __all__ = [
     "train_many",
     "whitened",
 ]
+
+guard(globals(), __all__)

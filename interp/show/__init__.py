@@ -1,7 +1,9 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
+from hooks.border import guard
 from interp.show.audit import audit_panel
 from interp.show.browse import browse
+from interp.show.circuit import circuit_panel, faithfulness_panel
 from interp.show.composition import composition_panel, knowledge_panel
 from interp.show.concept import concept_page
 from interp.show.damage import damage_panel
@@ -51,6 +53,8 @@ __all__ = [
     "map_html",
     "map_page",
     "memories_page",
+    "circuit_panel",
+    "faithfulness_panel",
     "patch_panel",
     "positions_panel",
     "rank_panel",
@@ -62,3 +66,5 @@ __all__ = [
     "training_panel",
     "words_panel",
 ]
+
+guard(globals(), __all__)

@@ -15,7 +15,7 @@ def map_html(drawn: DictionaryMap, labels: Mapping[int, str], marked: Collection
     """The map alone, for a notebook; latents in `marked` are red.
 
     ```python
-    map_html(dictionary_map(sae), {i: describe(found.record(i)) for i in range(len(found))})
+    map_html(map_dictionary(sae), {i: describe(found.record(i)) for i in range(len(found))})
     ```
     """
     return Html(_drawing(drawn, labels, marked, "") + f"<p>{escape(str(drawn))}</p>")
@@ -38,7 +38,7 @@ def map_page(
     Errors: `ValueError` for a name that does not end in `.html`.
 
     ```python
-    map_page("map.html", dictionary_map(sae), labels, marked=[found.best.latent], page="latents.html")
+    map_page("map.html", map_dictionary(sae), labels, marked=[found.best.latent], page="latents.html")
     ```
     """
     red = " The red ones are those of the search." if marked else ""

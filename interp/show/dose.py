@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, rgba, ruled, styled
-from interp.steering import Condition, DoseResponse
+from interp.steering import DoseResponse, Samples
 
 FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
 Interval = tuple[float, float, float]  # value, low, high
@@ -17,7 +17,8 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
     """Share of continuations that name the concept, and their perplexity ratio, against dose.
 
     ```python
-    dose_panel(dose_response(model, clamping(sae, 17), prompts, names, doses=(1, 2, 4)), "the bridge").body.show()
+    response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
+    dose_panel(response, "the bridge").body.show()
     ```
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.58, 0.42])
@@ -47,11 +48,11 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
     )
 
 
-def _naming(conditions: Sequence[Condition]) -> list[Interval]:
+def _naming(conditions: Sequence[Samples]) -> list[Interval]:
     return [(100 * e.value, 100 * e.low, 100 * e.high) for e in (c.naming for c in conditions)]
 
 
-def _ratios(conditions: Sequence[Condition], unsteered: Condition) -> list[Interval]:
+def _ratios(conditions: Sequence[Samples], unsteered: Samples) -> list[Interval]:
     return [(e.value, e.low, e.high) for e in (c.perplexity_over(unsteered) for c in conditions)]
 
 

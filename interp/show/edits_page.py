@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from interp.common.statistics import Estimate
+from interp.common.texts import begins_with, find_phrases
 from interp.memory import Audit, Case
 from interp.memory.evaluation.answers import Reply
-from interp.memory.facts.fact import answered
 from interp.show.audit import audit_panel
 from interp.show.collapsible_list import fold_list
 from interp.show.html import Html, escape, highlighted, table
@@ -89,13 +89,10 @@ def _body(case: Case, replies: Sequence[Reply]) -> str:
 
 def _told(text: str, reply: Reply, case: Case) -> str:
     """A continuation with the wanted answer marked where it is given, and a sign of whether it is."""
-    sign = '<b class="yes">✓</b>' if answered(text, reply.wanted) else '<b class="no">✗</b>'
-    spans = [
-        (at, at + len(word))
-        for word in {reply.wanted, case.fact.new}
-        if (at := text.find(word)) >= 0 and answered(text[at:], word)
-    ]
-    return f"{sign} {highlighted(text.strip(chr(10)), spans)}"
+    sign = '<b class="yes">✓</b>' if begins_with(text, reply.wanted) else '<b class="no">✗</b>'
+    text = text.strip("\n")
+    spans = [(start, end) for start, end, _ in find_phrases(text, [reply.wanted, case.fact.new])]
+    return f"{sign} {highlighted(text, spans)}"
 
 
 def _count(replies: Sequence[Reply], method: str | None) -> str:

@@ -21,7 +21,7 @@ def examples_panel(feature: Feature, at_most: int = 10) -> Panel:
     Errors: `ValueError` when the feature carries no evidence.
 
     ```python
-    examples_panel(Feature(sae, 17, evidence(sae, model, texts, 17))).body
+    examples_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17))).body
     ```
     """
     seen = _evidence(feature)
@@ -49,7 +49,7 @@ def histogram_panel(feature: Feature) -> Panel:
     Errors: `ValueError` when the feature carries no evidence.
 
     ```python
-    histogram_panel(Feature(sae, 17, evidence(sae, model, texts, 17), found.best)).body.show()
+    histogram_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17), found.best)).body.show()
     ```
     """
     seen = _evidence(feature)
@@ -80,7 +80,7 @@ def words_panel(feature: Feature) -> Panel:
     Errors: `ValueError` when the feature carries no evidence, or its site does not write to the residual stream.
 
     ```python
-    words_panel(Feature(sae, 17, evidence(sae, model, texts, 17))).body
+    words_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17))).body
     ```
     """
     seen = _evidence(feature)
@@ -103,7 +103,7 @@ def _evidence(feature: Feature) -> Evidence:
     if feature.evidence is None:
         raise InvalidArgument(
             f"feature {feature.latent} carries no evidence: make it with "
-            f"Feature(sae, {feature.latent}, evidence(sae, model, texts, {feature.latent}))"
+            f"Feature(sae, {feature.latent}, collect_evidence(sae, model, texts, {feature.latent}))"
         )
     return feature.evidence
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from hooks.errors import InvalidArgument
 from interp.show.html import Html, escape, highlighted
 from interp.show.page import Panel
-from interp.steering import Condition
+from interp.steering import Samples
 
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 
 
-def generations_panel(before: Condition, after: Condition, spans: Spans, at_most: int = 6) -> Panel:
+def generations_panel(before: Samples, after: Samples, spans: Spans, at_most: int = 6) -> Panel:
     """The first continuation of each prompt, unsteered and steered, with the spans that name the concept marked.
 
     No continuation is picked by what it says: they are the first ones drawn.

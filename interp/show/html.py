@@ -47,13 +47,22 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], emphasised: Sequen
 def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> str:
     """One line of tokens, each coloured by its value as a share of `largest`, with the value on hover.
 
-    Errors: `ValueError` when there are not as many values as tokens, or `largest` is not positive.
+    A token without text of its own, a later part of a character, is shown with the one before it, by the larger value.
+
+    Raises:
+        InvalidArgument: not as many values as tokens, or a `largest` that is not positive.
     """
     if len(pieces) != len(values):
         raise InvalidArgument(f"{len(pieces)} tokens were given with {len(values)} values: give one value per token")
     if not largest > 0:
         raise InvalidArgument(f"largest is {largest}: give the positive value that gets the full colour")
-    return "".join(_token(piece, value, value / largest) for piece, value in zip(pieces, values, strict=True))
+    joined: list[tuple[str, float]] = []
+    for piece, value in zip(pieces, values, strict=True):
+        if piece or not joined:
+            joined.append((piece, value))
+        else:
+            joined[-1] = joined[-1][0], max(joined[-1][1], value)
+    return "".join(_token(piece, value, value / largest) for piece, value in joined)
 
 
 def _token(piece: str, value: float, share: float) -> str:

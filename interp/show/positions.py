@@ -6,7 +6,7 @@ from hooks import Model, Position, Tokens
 from hooks.errors import InvalidArgument
 from hooks.huggingface import Tokenizer
 from hooks.model import Text
-from hooks.pieces import piece
+from hooks.pieces import pieces
 from interp.show.html import Html, escape, table, tokens
 from interp.show.page import Panel
 
@@ -46,6 +46,6 @@ def positions_panel(model: Model, text: Text, positions: Position | Sequence[Pos
 
 def _line(tokenizer: Tokenizer, read: Tokens, row: int, selected: Sequence[bool]) -> str:
     real = read.mask[row].nonzero().flatten().tolist()
-    pieces = [piece(tokenizer, int(read.ids[row, column])) for column in real]
-    line = tokens(pieces, [float(selected[column]) for column in real], largest=1.0)
+    spelt = pieces(tokenizer, read.ids[row, real].tolist())
+    line = tokens(spelt, [float(selected[column]) for column in real], largest=1.0)
     return f'<div style="white-space:pre-wrap">{line}</div>'

@@ -7,7 +7,7 @@ from interp.show.dose import FLUENT, dose_panel
 from interp.show.generations import Spans, generations_panel
 from interp.show.html import Html, table
 from interp.show.page import Panel, Section, Tile, report
-from interp.steering import Beside, ChosenDose, Condition, DoseResponse
+from interp.steering import ChosenDose, DoseResponse, MethodComparison, Samples
 
 
 def dose_page(
@@ -21,7 +21,7 @@ def dose_page(
     Errors: `ValueError` for a name that does not end in `.html`.
 
     ```python
-    chosen = choose_dose(model, clamping(sae, 17), prompts, names, doses=(1, 2, 4))
+    chosen = choose_dose(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
     dose_page("dose.html", chosen.response, "the bridge", names.spans, chosen)
     ```
     """
@@ -41,11 +41,12 @@ def dose_page(
     )
 
 
-def beside_panel(beside: Beside, concept: str) -> Panel:
+def beside_panel(beside: MethodComparison, concept: str) -> Panel:
     """Ways of steering towards one concept in a table, each at its own dose, with the prompt in words.
 
     ```python
-    beside_panel(beside(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)), "the bridge").body
+    found = compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4))
+    beside_panel(found, "the bridge").body
     ```
     """
     rows = [
@@ -70,7 +71,7 @@ def beside_panel(beside: Beside, concept: str) -> Panel:
     )
 
 
-def _shown(response: DoseResponse, chosen: ChosenDose | None) -> tuple[Condition, Condition, Condition]:
+def _shown(response: DoseResponse, chosen: ChosenDose | None) -> tuple[Samples, Samples, Samples]:
     """The steered, unsteered and control conditions that the page dwells on."""
     if chosen is not None:
         return chosen.steered, chosen.unsteered, chosen.control
@@ -91,7 +92,7 @@ def _lead(response: DoseResponse, chosen: ChosenDose | None, concept: str) -> st
     )
 
 
-def _tiles(steered: Condition, unsteered: Condition, control: Condition, concept: str) -> tuple[Tile, ...]:
+def _tiles(steered: Samples, unsteered: Samples, control: Samples, concept: str) -> tuple[Tile, ...]:
     over, random = steered.perplexity_over(unsteered), control.perplexity_over(unsteered)
     return (
         Tile(
@@ -108,5 +109,5 @@ def _tiles(steered: Condition, unsteered: Condition, control: Condition, concept
     )
 
 
-def _share(condition: Condition) -> str:
+def _share(condition: Samples) -> str:
     return f"{condition.naming.value:.1%}"

@@ -1,26 +1,26 @@
 """Turn a direction up or down, and measure what that does to the text before believing it."""
 
-from interp.steering.by_effect import by_effect
-from interp.steering.choose_dose import ChosenDose, choose_dose
-from interp.steering.clamp import clamp_latent, clamping
-from interp.steering.comparison import Beside, beside
-from interp.steering.conditional import Conditional, projections, sparing_threshold, threshold_of
-from interp.steering.damage import Damage, damage, normal_range
-from interp.steering.dose_response import DoseResponse, dose_response
-from interp.steering.effects import Effect, effects
+from hooks.border import guard
+from interp.steering.clamp import clamp_latent
+from interp.steering.comparison import MethodComparison, compare_methods
+from interp.steering.conditional import Conditional, choose_sparing_threshold, choose_threshold, measure_projections
+from interp.steering.damage import Damage, measure_damage, measure_normal_range
+from interp.steering.dose_choice import ChosenDose, choose_dose
+from interp.steering.dose_response import DoseResponse, measure_dose_response
+from interp.steering.effect_search import choose_by_effect, estimate_naming_slope
+from interp.steering.effects import Effect, measure_effects
 from interp.steering.names import Names
-from interp.steering.naming_slope import naming_slope
-from interp.steering.recipe import Recipe, SteeredModel, chat
-from interp.steering.rules import ablating, affine, capping, setting, turning
-from interp.steering.samples import Condition, Sampling, sample
-from interp.steering.scorers import judging, projecting
+from interp.steering.recipe import Recipe, SteeredModel, format_chat
+from interp.steering.rules import ablate_direction, cap_projection, rotate_in_plane, set_from_origin, set_projection
+from interp.steering.samples import Samples, Sampling, sample
+from interp.steering.scorers import score_by_judge, score_by_projection
 from interp.steering.steer import steer
-from interp.steering.steering import Steering, adding
+from interp.steering.steering import Steering, add_direction
 
 __all__ = [
-    "Beside",
+    "MethodComparison",
     "ChosenDose",
-    "Condition",
+    "Samples",
     "Conditional",
     "Damage",
     "DoseResponse",
@@ -30,28 +30,29 @@ __all__ = [
     "Sampling",
     "SteeredModel",
     "Steering",
-    "ablating",
-    "adding",
-    "affine",
-    "beside",
-    "by_effect",
-    "capping",
-    "chat",
+    "ablate_direction",
+    "add_direction",
+    "set_from_origin",
+    "compare_methods",
+    "choose_by_effect",
+    "cap_projection",
+    "format_chat",
     "choose_dose",
     "clamp_latent",
-    "clamping",
-    "damage",
-    "dose_response",
-    "effects",
-    "judging",
-    "naming_slope",
-    "normal_range",
-    "projecting",
-    "projections",
+    "measure_damage",
+    "measure_dose_response",
+    "measure_effects",
+    "score_by_judge",
+    "estimate_naming_slope",
+    "measure_normal_range",
+    "score_by_projection",
+    "measure_projections",
     "sample",
-    "setting",
+    "set_projection",
     "steer",
-    "sparing_threshold",
-    "threshold_of",
-    "turning",
+    "choose_sparing_threshold",
+    "choose_threshold",
+    "rotate_in_plane",
 ]
+
+guard(globals(), __all__)

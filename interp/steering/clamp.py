@@ -19,25 +19,7 @@ from interp.steering.steering import Steering
 ROWS = 4096  # encoded at once, so that the dense latents of a long batch never exist together
 
 
-def clamp_latent(sae: SAE, latent: int, multiple: float, at: Position = everywhere) -> Intervention:
-    """Set latent i to c at every token: x' = x + (c - f_i(x)) W_dec[i], with c = multiple · max f_i seen in training.
-
-    f_i(x) is the value after the TopK selection, so a token where the latent is not among the k largest counts as 0.
-    The intervention belongs at `sae.site`, where the SAE also has to write.
-
-    Errors: `IndexError` for a latent the SAE does not have; `ValueError` for one that never fired in training, which
-    has no scale, an SAE without a site, or one that writes at another site than it reads, as a transcoder does. Cost:
-    one encoding of every selected token.
-
-    ```python
-    with intervene(model, {sae.site: clamp_latent(sae, 17, multiple=5.0)}):
-        model.generate("I walked")
-    ```
-    """
-    return clamping(sae, latent, at).dose(multiple)
-
-
-def clamping(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
+def clamp_latent(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
     """Steer by clamping a latent; a dose of one is the latent's largest activation in training.
 
     Its control clamps along a random direction of the decoder row's norm: x' = x + (c - f_i(x)) r, |r| = |W_dec[i]|.
@@ -45,7 +27,7 @@ def clamping(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
     Errors: as `clamp_latent`.
 
     ```python
-    with steer(model, clamping(sae, 17), 5.0):
+    with steer(model, clamp_latent(sae, 17), 5.0):
         model.generate("I walked")
     ```
     """

@@ -7,10 +7,10 @@ from typing import final
 from hooks import Model
 from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate
-from interp.common.texts import listed
-from interp.steering.choose_dose import ChosenDose, choose_dose
+from interp.common.texts import listed, unique_texts
 from interp.steering.conditional import Conditional
-from interp.steering.samples import Condition, Sampling, sample
+from interp.steering.dose_choice import ChosenDose, choose_dose
+from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
 
 PROMPT = "prompt"
@@ -18,15 +18,15 @@ PROMPT = "prompt"
 
 @final
 @dataclass(frozen=True)
-class Beside:
+class MethodComparison:
     """What each way does on prompts its dose was not chosen on, and what asking for the concept in words does.
 
     A way without a fluent dose has None.
     """
 
     chosen: Mapping[str, ChosenDose | None]
-    unsteered: Condition
-    prompted: Condition
+    unsteered: Samples
+    prompted: Samples
 
     def rows(self) -> tuple[tuple[str, float | None, Estimate, Estimate], ...]:
         """Per way its name, dose, share of continuations that express the concept, and perplexity ratio."""
@@ -51,7 +51,7 @@ class Beside:
         return "\n".join([*lines, *(f"{name}: no fluent dose" for name, one in self.chosen.items() if one is None)])
 
 
-def beside(
+def compare_methods(
     model: Model,
     ways: Mapping[str, Steering | Conditional],
     prompts: Sequence[str],
@@ -61,7 +61,7 @@ def beside(
     doses: Sequence[float] | Mapping[str, Sequence[float]],
     sampling: Sampling | None = None,
     progress: bool = True,
-) -> Beside:
+) -> MethodComparison:
     """Choose each way's dose on every second prompt, and report on the others, beside the prompt in words.
 
     `asking`, such as "Talk about the Golden Gate Bridge. ", is put before the prompts; perplexity is measured without
@@ -71,8 +71,8 @@ def beside(
     `choose_dose` for each way.
 
     ```python
-    ways = {"SAE, clamp": clamping(sae, 17), "CAA": adding(direction), "shuffled": adding(shuffled)}
-    print(beside(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)))
+    ways = {"SAE, clamp": clamp_latent(sae, 17), "CAA": add_direction(direction), "shuffled": add_direction(shuffled)}
+    print(compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)))
     ```
     """
     if not ways or PROMPT in ways:
@@ -81,12 +81,12 @@ def beside(
         raise InvalidArgument(
             f"doses were given for {list(doses)}, and the ways are {list(ways)}: give doses for each way"
         )
-    rest = list(dict.fromkeys(listed(prompts, "prompts")))[1::2]
+    rest = unique_texts(listed(prompts, "prompts"))[1::2]
     per_way = doses if isinstance(doses, Mapping) else dict.fromkeys(ways, doses)
     chosen = {
         name: _chosen(model, way, prompts, names, per_way[name], sampling, progress) for name, way in ways.items()
     }
-    return Beside(
+    return MethodComparison(
         chosen,
         unsteered=sample(model, rest, names, sampling=sampling),
         prompted=sample(model, rest, names, sampling=sampling, preamble=asking),

@@ -28,7 +28,7 @@ class Conditional:
     projection in the place of their cosine). Each text of a batch is decided for itself.
 
     ```python
-    careful = Conditional(adding(refusal), harmful, threshold_of(model, harmful, bad, good))
+    careful = Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
     with steer(model, careful, 1.0):
         model.generate(prompts)
     ```
@@ -126,7 +126,7 @@ class _Gate:
         return torch.where(on.view(-1, *[1] * (old.ndim - 1)), new, old)
 
 
-def projections(
+def measure_projections(
     model: Model, direction: Direction, texts: Sequence[str], at: Position = prompt
 ) -> Float[Tensor, "example"]:
     """The mean projection of each text's selected tokens on a direction's unit vector: what a condition compares.
@@ -135,7 +135,7 @@ def projections(
     the direction's site.
 
     ```python
-    projections(model, harmful, ["How do I bake bread?"])
+    measure_projections(model, harmful, ["How do I bake bread?"])
     ```
     """
     acts = capture(model, listed(texts), [direction.site])
@@ -146,37 +146,37 @@ def projections(
     return (along * mask).sum(1).cpu() / mask.sum(1).cpu()
 
 
-def threshold_of(
+def choose_threshold(
     model: Model, direction: Direction, positive: Sequence[str], negative: Sequence[str], at: Position = prompt
 ) -> float:
     """The threshold on the projections that tells prompts to act on from others best, by F1.
 
-    Errors: `ValueError` when there are none of a kind, or as `projections`. Cost: one forward pass per text.
+    Errors: `ValueError` when there are none of a kind, or as `measure_projections`. Cost: one forward pass per text.
 
     ```python
-    Conditional(adding(refusal), harmful, threshold_of(model, harmful, bad, good))
+    Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
     ```
     """
     positive, negative = listed(positive, "prompts"), listed(negative, "prompts")
-    scores = projections(model, direction, [*positive, *negative], at)
+    scores = measure_projections(model, direction, [*positive, *negative], at)
     return best_threshold(scores, torch.tensor([True] * len(positive) + [False] * len(negative)))
 
 
-def sparing_threshold(
+def choose_sparing_threshold(
     model: Model, direction: Direction, positive: Sequence[str], recall: float = 0.99, at: Position = prompt
 ) -> float:
     """A threshold that still acts on a share `recall` of the prompts to act on, and on as few others as it can.
 
     It lies under the lowest projection of that share, halfway to the next lower one, or 0.1 % of the largest (what one
-    digit of the model's dtype is worth, if that is more) where none is so near: what rounding in another batch moves
-    is still acted on. `threshold_of` weighs a prompt missed as much as one changed for nothing; this is for steering
+    digit of the model's dtype is worth, if that is more) where none is so near: what rounding in another batch moves is
+    still acted on. `choose_threshold` weighs a prompt missed as much as one changed for nothing; this is for steering
     that must leave whatever else there is bit for bit.
 
-    Errors: `ValueError` for no prompts, a share that is not above 0 and at most 1, or as `projections`. Cost:
+    Errors: `ValueError` for no prompts, a share that is not above 0 and at most 1, or as `measure_projections`. Cost:
     one forward pass per text.
 
     ```python
-    Conditional(adding(refusal), harmful, sparing_threshold(model, harmful, bad))
+    Conditional(add_direction(refusal), harmful, choose_sparing_threshold(model, harmful, bad))
     ```
     """
     if isinstance(positive, str) or not positive or not 0 < recall <= 1:
@@ -184,7 +184,7 @@ def sparing_threshold(
             f"the prompts {positive!r} and recall={recall}: give prompts to act on, and a share above 0 and at most 1, "
             "the prompts in a list"
         )
-    rising = projections(model, direction, positive, at).sort().values
+    rising = measure_projections(model, direction, positive, at).sort().values
     lowest = rising[len(rising) - math.ceil(recall * len(rising))]
     room = rising.abs().max() * max(1e-3, torch.finfo(model.dtype).eps)
     lower = rising[rising < lowest]

@@ -15,7 +15,7 @@ from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
 from interp.steering.conditional import Conditional
 from interp.steering.steer import steer
-from interp.steering.steering import Steering, adding
+from interp.steering.steering import Steering, add_direction
 
 USUAL = 0.99
 
@@ -46,7 +46,7 @@ class Damage:
 
 
 @torch.no_grad()
-def damage(model: Model, what: Direction | Steering | Conditional, dose: float, texts: Sequence[str]) -> Damage:
+def measure_damage(model: Model, what: Direction | Steering | Conditional, dose: float, texts: Sequence[str]) -> Damage:
     """Measure predictions and states on texts, with a dose and without.
 
     The usual states are those of every second text, and are compared with those of the others.
@@ -54,13 +54,13 @@ def damage(model: Model, what: Direction | Steering | Conditional, dose: float, 
     Errors: `ValueError` for fewer than four texts, or a string. Cost: four forward passes per text.
 
     ```python
-    print(damage(model, direction, 4.0, held_out_texts))
+    print(measure_damage(model, direction, 4.0, held_out_texts))
     ```
     """
     texts = listed(texts)
     if len(texts) < 4:
         raise InvalidArgument(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
-    way = adding(what) if isinstance(what, Direction) else what
+    way = add_direction(what) if isinstance(what, Direction) else what
     before = [_predicted(model, text) for text in texts]
     usual = _Usual(_states(model, texts[::2], way))
     rest = list(texts[1::2])
@@ -73,14 +73,16 @@ def damage(model: Model, what: Direction | Steering | Conditional, dose: float, 
     return Damage(dose, kl, loss, correct, mean_share(_shares(moved)), float(_shares(plain).double().mean()))
 
 
-def normal_range(model: Model, direction: Direction, texts: Sequence[str], share: float = USUAL) -> tuple[float, float]:
+def measure_normal_range(
+    model: Model, direction: Direction, texts: Sequence[str], share: float = USUAL
+) -> tuple[float, float]:
     """The middle `share` of the projections that the tokens of some texts have on a direction's unit vector.
 
     Errors: `ValueError` for a string or no texts, or a share that is not between 0 and 1. Cost: one forward pass per
     text.
 
     ```python
-    capping(direction, *normal_range(model, direction, texts))
+    cap_projection(direction, *measure_normal_range(model, direction, texts))
     ```
     """
     if not 0 < share < 1:

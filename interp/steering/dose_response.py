@@ -8,8 +8,8 @@ from tqdm import tqdm
 from hooks import Model
 from hooks.errors import InvalidArgument
 from interp.steering.conditional import Conditional
-from interp.steering.damage import Damage, damage
-from interp.steering.samples import Condition, Sampling, sample
+from interp.steering.damage import Damage, measure_damage
+from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
 
 
@@ -24,19 +24,19 @@ class DoseResponse:
 
     source: str
     unit: str
-    unsteered: Condition
-    steered: tuple[Condition, ...]
-    control: tuple[Condition, ...]
-    rivals: Mapping[str, tuple[Condition, ...]] = field(default_factory=dict)
-    prompted: Condition | None = None
+    unsteered: Samples
+    steered: tuple[Samples, ...]
+    control: tuple[Samples, ...]
+    rivals: Mapping[str, tuple[Samples, ...]] = field(default_factory=dict)
+    prompted: Samples | None = None
     damage: tuple[Damage, ...] = ()
     control_damage: tuple[Damage, ...] = ()
 
-    def fluent(self, most: float = 3.0) -> tuple[Condition, ...]:
+    def fluent(self, most: float = 3.0) -> tuple[Samples, ...]:
         """The steered conditions whose perplexity is at most `most` times that of the unsteered one."""
         return tuple(c for c in self.steered if c.perplexity_over(self.unsteered).value <= most)
 
-    def best(self, most: float = 3.0) -> Condition:
+    def best(self, most: float = 3.0) -> Samples:
         """The fluent condition that names the concept most often, and of equals the most fluent.
 
         Choosing a dose on these prompts flatters it: measure the chosen one on others.
@@ -59,7 +59,7 @@ class DoseResponse:
         return self.best().dose
 
 
-def dose_response(
+def measure_dose_response(
     model: Model,
     steering: Steering | Conditional,
     prompts: Sequence[str],
@@ -86,7 +86,8 @@ def dose_response(
     held-out text.
 
     ```python
-    response = dose_response(model, clamping(sae, 17), prompts, Names(("Golden Gate Bridge",)), doses=(1, 2, 4))
+    names = Names(("Golden Gate Bridge",))
+    response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
     response.best().naming
     ```
     """
@@ -96,7 +97,7 @@ def dose_response(
     conditions = 1 + (2 + len(others)) * len(doses) + bool(asking)
     bar = tqdm(total=conditions, desc="dose-response", unit="condition", disable=not progress)
 
-    def at(dose: float, ways: Sequence[Steering | Conditional], preamble: str = "") -> Condition:
+    def at(dose: float, ways: Sequence[Steering | Conditional], preamble: str = "") -> Samples:
         condition = sample(model, prompts, names, ways, dose, sampling, preamble)
         bar.update()
         return condition
@@ -110,6 +111,6 @@ def dose_response(
             control=tuple(at(dose, random) for dose in doses),
             rivals={name: tuple(at(dose, [way]) for dose in doses) for name, way in others.items()},
             prompted=at(0.0, [], asking) if asking else None,
-            damage=tuple(damage(model, steering, dose, held_out) for dose in doses if held_out),
-            control_damage=tuple(damage(model, random[0], dose, held_out) for dose in doses if held_out),
+            damage=tuple(measure_damage(model, steering, dose, held_out) for dose in doses if held_out),
+            control_damage=tuple(measure_damage(model, random[0], dose, held_out) for dose in doses if held_out),
         )

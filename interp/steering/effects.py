@@ -14,9 +14,9 @@ from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere
 from interp.common.statistics import Estimate
-from interp.steering.fluency import surprisal
-from interp.steering.samples import Condition, Sampling, continued, measured, sample
-from interp.steering.steering import adding
+from interp.steering.fluency import measure_surprisal
+from interp.steering.samples import Samples, Sampling, measure_samples, sample, sample_continuations
+from interp.steering.steering import add_direction
 
 
 @final
@@ -25,23 +25,23 @@ class Effect:
     """What the model says when a dose of a direction is added, and its perplexity over that of unsteered text."""
 
     direction: Direction
-    condition: Condition
+    samples: Samples
     ratio: Estimate
 
     @property
     def dose(self) -> float:
         """In units of the direction's scale."""
-        return self.condition.dose
+        return self.samples.dose
 
     def __str__(self) -> str:
-        naming, ratio = self.condition.naming, self.ratio
+        naming, ratio = self.samples.naming, self.ratio
         return (
             f"{self.direction.source}: dose {self.dose:.3g} names it {naming.value:.2f} [{naming.low:.2f}, "
             f"{naming.high:.2f}], perplexity ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
         )
 
 
-def effects(
+def measure_effects(
     model: Model,
     doses: Sequence[tuple[Direction, float]],
     prompts: Sequence[str],
@@ -60,7 +60,7 @@ def effects(
     token and one pass of the whole; as many unsteered.
 
     ```python
-    for effect in effects(model, [(sae.direction(i), 1.0) for i in (3, 17)], prompts, names):
+    for effect in measure_effects(model, [(sae.direction(i), 1.0) for i in (3, 17)], prompts, names):
         print(effect)
     ```
     """
@@ -68,7 +68,7 @@ def effects(
     sites = {direction.site for direction, _ in doses}
     if len(sites) != 1:
         raise InvalidArgument(f"{len(doses)} doses at the sites {sorted(map(str, sites))}: give directions at one site")
-    ways = [(adding(direction), dose) for direction, dose in doses]
+    ways = [(add_direction(direction), dose) for direction, dose in doses]
     for way, dose in ways:
         way.dose(dose)  # refuses one that is not finite
     foreign = next((one.fingerprint for one, _ in doses if one.fingerprint not in (None, model.fingerprint)), None)
@@ -80,13 +80,13 @@ def effects(
     for start in tqdm(range(0, len(given), per_batch), "directions", disable=not progress, unit="batch"):
         part = slice(start, start + per_batch)
         with intervene(model, {doses[0][0].site: _each(vectors[part], foreign)}):
-            texts += continued(model, given[part], replace(sampling, seed=sampling.seed + start))
-    nats, lengths = surprisal(model, given, texts)
+            texts += sample_continuations(model, given[part], replace(sampling, seed=sampling.seed + start))
+    nats, lengths = measure_surprisal(model, given, texts)
     found = []
     for i, (direction, dose) in enumerate(doses):
         own = slice(i * len(repeated), (i + 1) * len(repeated))
         if bool(lengths[own].any()):
-            said = measured(dose, given[own], texts[own], names, nats[own], lengths[own])
+            said = measure_samples(dose, given[own], texts[own], names, nats[own], lengths[own])
             found.append(Effect(direction, said, said.perplexity_over(plain)))
     return tuple(found)
 

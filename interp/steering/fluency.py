@@ -10,7 +10,7 @@ from hooks import Model, Tokens
 from hooks.errors import InvalidArgument
 
 
-def surprisal(
+def measure_surprisal(
     model: Model, prompts: Sequence[str], continuations: Sequence[str], *, batch_size: int = 32
 ) -> tuple[Float[Tensor, "example"], Int[Tensor, "example"]]:
     """Total surprisal of each continuation after its prompt, in nats, and its number of tokens.
@@ -21,7 +21,7 @@ def surprisal(
     Errors: `ValueError` when there are not as many continuations as prompts. Cost: one forward pass per batch.
 
     ```python
-    nats, n = surprisal(model, ["The bridge"], [" is red."])
+    nats, n = measure_surprisal(model, ["The bridge"], [" is red."])
     ```
     """
     if not prompts or len(prompts) != len(continuations):
@@ -32,14 +32,14 @@ def surprisal(
     for start in range(0, len(prompts), batch_size):
         head, tail = prompts[start : start + batch_size], continuations[start : start + batch_size]
         tokens = model.tokens([a + b for a, b in zip(head, tail, strict=True)])
-        chosen = of_continuation(tokens, [len(a) for a in head])
+        chosen = select_continuation(tokens, [len(a) for a in head])
         with torch.no_grad():
-            nats.append(-log_p_of(model.run(tokens), tokens, chosen).cpu())
+            nats.append(-measure_log_p(model.run(tokens), tokens, chosen).cpu())
         lengths.append(chosen[:, 1:].sum(-1))
     return torch.cat(nats), torch.cat(lengths)
 
 
-def log_p_of(
+def measure_log_p(
     logits: Float[Tensor, "batch pos vocab"],
     tokens: Tokens,
     chosen: Bool[Tensor, "batch pos"],
@@ -51,7 +51,7 @@ def log_p_of(
     return each.where(chosen[:, 1:].to(each.device), each.new_zeros(())).sum(-1)
 
 
-def of_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:
+def select_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:
     """The tokens that reach past the prompts' characters, of which each text has as many as `lengths` says.
 
     Errors: `ValueError` for tokens without character offsets.
@@ -62,12 +62,12 @@ def of_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "bat
     return ends & tokens.content.cpu()
 
 
-def distinct(text: str, n: int = 2) -> float:
+def measure_distinctness(text: str, n: int = 2) -> float:
     """Share of a text's word n-grams that are different from one another; 1 for a text too short to repeat one.
 
     distinct-n = |set of n-grams| / number of n-grams (Li et al. 2016, arXiv:1510.03055, section 5).
 
-    >>> distinct("the bay and the bay and the bay", 2)
+    >>> measure_distinctness("the bay and the bay and the bay", 2)
     0.42857142857142855
     """
     words = text.casefold().split()

@@ -15,15 +15,15 @@ from hooks.errors import InvalidArgument, nearest
 from hooks.position import everywhere, generated, last, prompt
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.steering.conditional import Conditional
-from interp.steering.rules import ablating, setting
+from interp.steering.rules import ablate_direction, set_projection
 from interp.steering.steer import steer
-from interp.steering.steering import Steering, adding
+from interp.steering.steering import Steering, add_direction
 
 FORMAT: Final = "interp.recipe"
 WAYS: Final[dict[str, Callable[[Direction, Position], Steering]]] = {
-    "add": adding,
-    "set": setting,
-    "ablate": ablating,
+    "add": add_direction,
+    "set": set_projection,
+    "ablate": ablate_direction,
 }
 PLACES: Final = {str(place): place for place in (everywhere, prompt, generated, last)}
 
@@ -115,7 +115,7 @@ class SteeredModel:
             return self.model.generate(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 
 
-def chat(model: Model, message: str, system: str = "") -> str:
+def format_chat(model: Model, message: str, system: str = "") -> str:
     """A message as the prompt of a chat model, in its own template, ready for `generate`.
 
     The beginning-of-text token is left out where the tokenizer adds it by itself, so that it does not stand twice.
@@ -123,7 +123,7 @@ def chat(model: Model, message: str, system: str = "") -> str:
     Errors: `ValueError` when the tokenizer has no chat template.
 
     ```python
-    model.generate(chat(model, "Who are you?"))
+    model.generate(format_chat(model, "Who are you?"))
     ```
     """
     tokenizer = model.tokenizer

@@ -18,11 +18,11 @@ Rule = Callable[[Tensor, float], Intervention]
 SCALE = "the direction's largest projection in training"
 
 
-def setting(direction: Direction, at: Position = everywhere) -> Steering:
+def set_projection(direction: Direction, at: Position = everywhere) -> Steering:
     """Set the projection: x' = x + (dose * s - <x, u>) u, u = v/|v|, s the direction's scale.
 
     ```python
-    with steer(model, setting(direction), 1.0):
+    with steer(model, set_projection(direction), 1.0):
         model.generate("I walked")
     ```
     """
@@ -35,13 +35,13 @@ def setting(direction: Direction, at: Position = everywhere) -> Steering:
     )
 
 
-def ablating(direction: Direction, at: Position = everywhere) -> Steering:
+def ablate_direction(direction: Direction, at: Position = everywhere) -> Steering:
     """Take a share of the projection away: x' = x - dose <x, u> u; a dose of one projects the direction out.
 
     Arditi et al. 2024, arXiv:2406.11717, where it is done at every layer.
 
     ```python
-    with steer(model, ablating(direction), 1.0):
+    with steer(model, ablate_direction(direction), 1.0):
         model.generate("I walked")
     ```
     """
@@ -52,7 +52,7 @@ def ablating(direction: Direction, at: Position = everywhere) -> Steering:
     return _along(direction, "ablation", "the whole projection", rule)
 
 
-def affine(direction: Direction, origin: Float[Tensor, "d_model"], at: Position = everywhere) -> Steering:
+def set_from_origin(direction: Direction, origin: Float[Tensor, "d_model"], at: Position = everywhere) -> Steering:
     """Ablate, then set from an origin: x' = x - <x - mu, u> u + dose * s u, with mu where the concept is absent.
 
     Affine concept editing (Marshall et al. 2024, arXiv:2411.09003): a dose of 0 makes x as if the concept were absent,
@@ -61,7 +61,7 @@ def affine(direction: Direction, origin: Float[Tensor, "d_model"], at: Position 
     Errors: `ValueError` for an origin of another width.
 
     ```python
-    with steer(model, affine(direction, negative.mean(0)), 1.0):
+    with steer(model, set_from_origin(direction, negative.mean(0)), 1.0):
         model.generate("I walked")
     ```
     """
@@ -78,16 +78,16 @@ def affine(direction: Direction, origin: Float[Tensor, "d_model"], at: Position 
     return _along(direction, "affine edit", SCALE, rule)
 
 
-def capping(direction: Direction, low: float, high: float, at: Position = everywhere) -> Steering:
+def cap_projection(direction: Direction, low: float, high: float, at: Position = everywhere) -> Steering:
     """Keep the projection inside a range: x' = x + (min(max(<x, u>, a), b) - <x, u>) u.
 
-    A dose of one is the range from `low` to `high` itself (`normal_range` measures one), a smaller dose the same
-    about its middle: a, b = middle ± dose (high - low) / 2. Tokens inside it are left bit for bit as they are.
+    A dose of one is the range from `low` to `high` itself (`measure_normal_range` measures one), a smaller dose the
+    same about its middle: a, b = middle ± dose (high - low) / 2. Tokens inside it are left bit for bit as they are.
 
     Errors: `ValueError` for a range that is empty or not finite, or a dose below 0.
 
     ```python
-    with steer(model, capping(direction, *normal_range(model, direction, texts)), 1.0):
+    with steer(model, cap_projection(direction, *measure_normal_range(model, direction, texts)), 1.0):
         model.generate("I walked")
     ```
     """
@@ -106,7 +106,7 @@ def capping(direction: Direction, low: float, high: float, at: Position = everyw
     return _along(direction, "cap", f"the range {low:.3g} to {high:.3g}", rule)
 
 
-def turning(direction: Direction, other: Direction, at: Position = everywhere) -> Steering:
+def rotate_in_plane(direction: Direction, other: Direction, at: Position = everywhere) -> Steering:
     """Turn x within a plane, keeping its length: x' = x - P x + |P x| (cos t u + sin t w), t = dose in degrees.
 
     P projects on the plane of the two directions, w is the part of the second one that is orthogonal to u: at 0 all
@@ -116,7 +116,7 @@ def turning(direction: Direction, other: Direction, at: Position = everywhere) -
     Errors: `ValueError` for directions that are parallel, or at different sites.
 
     ```python
-    with steer(model, turning(direction, other), 30.0):
+    with steer(model, rotate_in_plane(direction, other), 30.0):
         model.generate("I walked")
     ```
     """

@@ -13,7 +13,7 @@ from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
 from interp.steering.conditional import Conditional
-from interp.steering.fluency import distinct, surprisal
+from interp.steering.fluency import measure_distinctness, measure_surprisal
 from interp.steering.steer import steer
 from interp.steering.steering import Steering
 
@@ -47,7 +47,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Condition:
+class Samples:
     """The continuations of one condition, and whether each names the concept, how surprising and repetitive it is.
 
     `surprisal` is in nats under the unsteered model, summed over the `lengths` tokens of each continuation;
@@ -80,7 +80,7 @@ class Condition:
         cases = self._cases(self.distinct, torch.ones_like(self.lengths))
         return bootstrap(lambda drawn: float(drawn[0][:, 0].sum() / drawn[0][:, 1].sum()), [cases])
 
-    def perplexity_over(self, other: "Condition") -> Estimate:
+    def perplexity_over(self, other: "Samples") -> Estimate:
         """Perplexity of these continuations over that of others, with a bootstrap interval over prompts."""
         return bootstrap(lambda drawn: _perplexity(drawn[0]) / _perplexity(drawn[1]), [self._pairs, other._pairs])
 
@@ -108,7 +108,7 @@ def sample(
     dose: float = 0.0,
     sampling: Sampling | None = None,
     preamble: str = "",
-) -> Condition:
+) -> Samples:
     """Sample continuations of the prompts, steered with a dose of `ways` or not at all, and measure them unsteered.
 
     Several ways share the continuations evenly, each taking every prompt as often as `per_prompt` allows; a way for
@@ -118,7 +118,7 @@ def sample(
     passes per batch, and one more for the surprisal.
 
     ```python
-    sample(model, ["I walked"], Names(("Golden Gate Bridge",)), [clamping(sae, 17)], dose=4.0).naming
+    sample(model, ["I walked"], Names(("Golden Gate Bridge",)), [clamp_latent(sae, 17)], dose=4.0).naming
     ```
     """
     sampling = sampling or Sampling()
@@ -127,45 +127,45 @@ def sample(
     for i, way in enumerate([*ways][: len(repeated)] or [None]):
         mine = repeated[i :: max(len(ways), 1)]
         with steer(model, way, dose) if way else nullcontext():
-            texts += continued(model, [preamble + prompt for prompt in mine], sampling)
+            texts += sample_continuations(model, [preamble + prompt for prompt in mine], sampling)
         given += mine
-    return measured(dose, given, texts, names, *surprisal(model, given, texts))
+    return measure_samples(dose, given, texts, names, *measure_surprisal(model, given, texts))
 
 
-def measured(
+def measure_samples(
     dose: float,
     prompts: Sequence[str],
     texts: Sequence[str],
     names: Callable[[str], bool],
     nats: Float[Tensor, "example"],
     lengths: Int[Tensor, "example"],
-) -> Condition:
-    """The condition of continuations whose `surprisal` is known.
+) -> Samples:
+    """The samples of continuations whose `surprisal` is known.
 
     Errors: `ValueError` when every continuation is empty.
 
     ```python
-    measured(1.0, prompts, texts, names, *surprisal(model, prompts, texts))
+    measure_samples(1.0, prompts, texts, names, *measure_surprisal(model, prompts, texts))
     ```
     """
     if not lengths.any():
         raise InvalidArgument(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
-    return Condition(
+    return Samples(
         dose=dose,
         prompts=tuple(prompts),
         texts=tuple(texts),
         named=torch.tensor([names(text) for text in texts]),
         surprisal=nats,
         lengths=lengths,
-        distinct=torch.tensor([distinct(text) for text in texts]),
+        distinct=torch.tensor([measure_distinctness(text) for text in texts]),
     )
 
 
-def continued(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
+def sample_continuations(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
     """A continuation of each prompt, whatever `per_prompt` says, batch by batch.
 
     ```python
-    continued(model, ["I walked"], Sampling(max_new_tokens=20))
+    sample_continuations(model, ["I walked"], Sampling(max_new_tokens=20))
     ```
     """
     texts: list[str] = []

@@ -7,12 +7,12 @@ from hooks import Direction, Model
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from interp.features.explain.llm import Ask
-from interp.steering.conditional import projections
+from interp.steering.conditional import measure_projections
 
 Scorer = Callable[[str], bool]
 
 
-def projecting(model: Model, direction: Direction, threshold: float) -> Scorer:
+def score_by_projection(model: Model, direction: Direction, threshold: float) -> Scorer:
     """Whether a text, read without steering, has a mean projection above a threshold; an empty text has none.
 
     Take a direction found by another road than the one that steers, or it will agree with itself.
@@ -20,23 +20,24 @@ def projecting(model: Model, direction: Direction, threshold: float) -> Scorer:
     Cost: one forward pass per text.
 
     ```python
-    dose_response(model, way, prompts, projecting(model, probe_direction, 3.0), doses=(1, 2, 4))
+    measure_dose_response(model, way, prompts, score_by_projection(model, probe_direction, 3.0), doses=(1, 2, 4))
     ```
     """
 
     def scored(text: str) -> bool:
-        return bool(text.strip()) and float(projections(model, direction, [text], everywhere)[0]) > threshold
+        return bool(text.strip()) and float(measure_projections(model, direction, [text], everywhere)[0]) > threshold
 
     return scored
 
 
-def judging(ask: Ask, concept: str) -> Scorer:
+def score_by_judge(ask: Ask, concept: str) -> Scorer:
     """Whether a language model says that a text is about a concept.
 
     Errors: `ValueError`, when called, for an answer that is neither yes nor no. Cost: one request per text.
 
     ```python
-    dose_response(model, way, prompts, judging(Endpoint(url, name), "the Golden Gate Bridge"), doses=(1, 2, 4))
+    judge = score_by_judge(Endpoint(url, name), "the Golden Gate Bridge")
+    measure_dose_response(model, way, prompts, judge, doses=(1, 2, 4))
     ```
     """
 

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 from hooks import Direction, Model, Receipt, intervene
 from interp.steering.conditional import Conditional
-from interp.steering.steering import Steering, adding
+from interp.steering.steering import Steering, add_direction
 
 
 def steer(model: Model, what: Direction | Steering | Conditional, dose: float) -> AbstractContextManager[Receipt]:
@@ -22,7 +22,7 @@ def steer(model: Model, what: Direction | Steering | Conditional, dose: float) -
         text = model.generate("I walked")
     ```
     """
-    steering = adding(what) if isinstance(what, Direction) else what
+    steering = add_direction(what) if isinstance(what, Direction) else what
     if isinstance(steering, Conditional):
         steering.check(model)
     return intervene(model, steering.interventions(dose))

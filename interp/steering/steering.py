@@ -51,13 +51,13 @@ class Steering:
         return replace(self, vector=vector, source=f"random direction of equal norm, seed {seed}")
 
 
-def adding(direction: Direction, at: Position = everywhere) -> Steering:
+def add_direction(direction: Direction, at: Position = everywhere) -> Steering:
     """Steer by adding a direction, x' = x + dose · s · v/|v|, where s is its largest projection in training.
 
     A dose of 0 changes no bit. The direction's norm does not matter, so doses of two directions compare.
 
     ```python
-    with steer(model, adding(direction), 2.0):
+    with steer(model, add_direction(direction), 2.0):
         model.generate("I walked")
     ```
     """

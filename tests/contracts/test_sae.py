@@ -26,14 +26,15 @@ from interp.sae import (
     folded,
     load,
     mean_centred,
-    pieces,
     save,
     stored,
     train,
     whitened,
 )
+from interp.sae.architectures import chunked_gradients
 from interp.sae.architectures.initialisation import from_data, median_bias, tie
 from interp.sae.architectures.registry import ARCHITECTURES
+from interp.sae.architectures.sae import convert_rows
 from interp.sae.data.normalisation import Normalisation, side_by_side
 
 N, D, OUT, LATENTS = 60, 8, 6, 20
@@ -78,11 +79,11 @@ def shaken(case: Case, seed: int = 1) -> SAE:
     """The architecture with no parameter at a special value, in float64; BatchTopK with a threshold."""
     g = torch.Generator().manual_seed(seed)
     sae = case.make()
-    sae.initialise(rows_for(case))
+    sae.objective().initialise(rows_for(case))
     with torch.no_grad():
         for parameter in sae.parameters():
             parameter += 0.1 * torch.rand(parameter.shape, generator=g)
-        sae.constrain()
+        sae.objective().constrain()
         if "threshold" in dict(sae.named_buffers()):
             sae.get_buffer("threshold").fill_(0.3)
     return sae.double()
@@ -154,14 +155,14 @@ def test_sparsity_is_as_declared(case: Case) -> None:
     """k latents a row, or k a row of the batch on average, or the penalty that the docstring says, times lambda."""
     sae, rows = shaken(case), rows_for(case).double()
     if isinstance(sae, TopK | BatchTopK | MatryoshkaBatchTopK):
-        code = sae.code(rows - sae.b_dec)
+        code = sae.objective().code(rows - sae.b_dec)
         on = torch.bincount(code.rows[code.values > 0], minlength=N)
         assert int(on.sum()) == int(N * sae.k)  # all are positive enough here
         assert not isinstance(sae, TopK) or bool((on == sae.k).all())
         return
-    losses = []
-    for sae.sparsity_share in (1.0, 0.25):
-        losses.append(float(sae.loss(rows, nobody(sae)).loss.detach()))
+    losses, objective = [], sae.objective()
+    for objective.sparsity_share in (1.0, 0.25):
+        losses.append(float(objective.loss(rows, nobody(sae)).loss.detach()))
     declared = float(sae.coefficient * penalty(sae, rows).detach())  # pyright: ignore[reportOperatorIssue]
     assert losses[0] - losses[1] == pytest.approx(0.75 * declared, rel=1e-6)
 
@@ -184,14 +185,14 @@ def test_renaming_latents_changes_no_reconstruction(case: Case) -> None:
 def test_gradients_are_autograds_of_the_loss(
     case: Case, n_dead: int, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "FEW", few)
+    monkeypatch.setattr(chunked_gradients, "SPARSE_SHARE", few)
     sae, rows = shaken(case), rows_for(case).double()
     dead = nobody(sae)
     dead[:n_dead] = True
     names, parameters = zip(*sae.named_parameters(), strict=True)
-    told = sae.loss(rows, dead)
+    told = sae.objective().loss(rows, dead)
     expected = torch.autograd.grad(told.loss, parameters, allow_unused=True)
-    step = sae.gradients(rows, dead)
+    step = sae.objective().gradients(rows, dead)
     assert float(step.loss) == pytest.approx(float(told.loss.detach()), rel=1e-10)
     assert torch.allclose(step.largest, told.largest) and float(step.l0) == pytest.approx(float(told.l0))
     for name, parameter, truth in zip(names, parameters, expected, strict=True):
@@ -202,8 +203,8 @@ def test_gradients_are_autograds_of_the_loss(
 
 def test_gradients_are_the_slopes_of_the_loss(case: Case) -> None:
     sae, rows = shaken(case), rows_for(case).double()
-    sae.gradients(rows, nobody(sae))
-    h = 1e-6
+    sae.objective().gradients(rows, nobody(sae))
+    h, loss = 1e-6, sae.objective().loss
     for seed, (name, parameter) in enumerate(sae.named_parameters()):
         if name in case.estimated:
             continue
@@ -213,7 +214,7 @@ def test_gradients_are_the_slopes_of_the_loss(case: Case) -> None:
         with torch.no_grad():
             start = parameter.clone()
             losses = [
-                float(sae.loss(rows, nobody(sae)).loss) for p in (h, -h) if parameter.copy_(start + p * v) is not None
+                float(loss(rows, nobody(sae)).loss) for p in (h, -h) if parameter.copy_(start + p * v) is not None
             ]
             parameter.copy_(start)
         assert (losses[0] - losses[1]) / (2 * h) == pytest.approx(slope, rel=1e-5, abs=1e-7), name
@@ -221,7 +222,7 @@ def test_gradients_are_the_slopes_of_the_loss(case: Case) -> None:
 
 def test_the_step_says_what_the_reconstruction_does(case: Case) -> None:
     sae, rows = shaken(case), rows_for(case).double()
-    step = sae.loss(rows, nobody(sae))
+    step = sae.objective().loss(rows, nobody(sae))
     x, y = sae.parts(rows)
     if not isinstance(sae, BatchTopK | MatryoshkaBatchTopK):  # they select otherwise in training
         error = (y - sae(x)).pow(2).flatten(1).sum(1).mean()
@@ -282,7 +283,7 @@ def test_training_explains_more_of_planted_features_than_it_did(case: Case) -> N
     truth = torch.nn.functional.normalize(torch.randn(16, *case.row, generator=g).flatten(1), dim=1)
     x = ((torch.rand(3000, 16, generator=g) < 0.1).float() @ truth).view(3000, *case.row) * 3
     sae = case.make()
-    sae.initialise(x)
+    sae.objective().initialise(x)
     before = evaluate(sae, stored(x)).explained_variance
     report = train(sae, stored(x), tokens=30_000, batch_size=250, lr=5e-3, progress=False)
     assert report.explained_variance > max(before, 0) + 0.2
@@ -325,9 +326,9 @@ def test_the_weight_of_a_term_of_the_loss_is_finite_and_not_negative(case: Case)
 def test_other_widths_and_nan_are_refused(case: Case) -> None:
     sae, rows = case.make(), rows_for(case)
     with pytest.raises(ValueError, match="dimensions; it was given"):
-        sae.checked_rows(rows[..., :-1])
+        convert_rows(sae, rows[..., :-1])
     with pytest.raises(ValueError, match="All 60 activations are the same vector"):
-        sae.initialise(torch.ones(N, *case.row))
+        sae.objective().initialise(torch.ones(N, *case.row))
     rows[9] = torch.nan
     with pytest.raises(ValueError, match="hold NaN or infinity, first in row 9"):
-        sae.checked_rows(rows)
+        convert_rows(sae, rows)

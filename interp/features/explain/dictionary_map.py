@@ -39,7 +39,7 @@ class DictionaryMap:
         )
 
 
-def dictionary_map(
+def map_dictionary(
     sae: SAE, latents: Sequence[int] | None = None, *, neighbours: int = 15, seed: int = 0
 ) -> DictionaryMap:
     """UMAP of the rows of W_dec by cosine distance (McInnes et al. 2018, arXiv:1802.03426), on one thread.
@@ -56,7 +56,7 @@ def dictionary_map(
 
     Example:
         ```python
-        drawn = dictionary_map(sae)
+        drawn = map_dictionary(sae)
         print(drawn.kept.value, "against", drawn.chance)
         ```
     """
@@ -80,11 +80,11 @@ def dictionary_map(
 
 
 def _placed(unit: Float[Tensor, "latent d_model"], neighbours: int, seed: int) -> Float[Tensor, "latent 2"]:
-    method = umap_class()(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
+    method = load_umap()(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
     return torch.from_numpy(method.fit_transform(unit.numpy())).float()
 
 
-def umap_class() -> Any:
+def load_umap() -> Any:
     """UMAP's own class.
 
     Raises:

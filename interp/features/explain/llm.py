@@ -68,12 +68,12 @@ class Endpoint:
             return json.loads(answer.read())
 
 
-def asking(model: Model, *, max_new_tokens: int = 60) -> Ask:
+def ask_loaded_model(model: Model, *, max_new_tokens: int = 60) -> Ask:
     """A loaded model as one that can be asked: its greedy continuation of the prompt.
 
     Example:
         ```python
-        ask = asking(load("some/instruct-model"))
+        ask = ask_loaded_model(load("some/instruct-model"))
         ```
     """
 

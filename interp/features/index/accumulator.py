@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from interp.features.index.misra_gries import Heaviest
-from interp.features.index.statistics import Tally
-from interp.features.index.top_examples import Around, Kept
+from interp.features.index.misra_gries import HeaviestItems
+from interp.features.index.statistics import RunningStatistics
+from interp.features.index.top_examples import Around, TopExamples
 
 TOKENS, PARTNERS = 64, 64  # kept per latent: token types by activation mass, latents that fire with it
 EVERY = 8  # co-activation is counted on every so many tokens: a token's pairs are k (k - 1)
@@ -17,7 +17,7 @@ ROWS = 4096  # windows cut at once
 
 
 @dataclass(frozen=True)
-class Shape:
+class IndexSize:
     """The sizes of an index: latents, vocabulary, examples of each kind per latent, tokens on each side of a peak."""
 
     d_sae: int
@@ -27,18 +27,18 @@ class Shape:
     context: int
 
 
-class Gathered:
+class Accumulator:
     """Everything an index knows so far: memory for so many latents, whatever the number of tokens."""
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
+    def __init__(self, folder: Path, shape: IndexSize) -> None:
         self.shape, d_sae, width = shape, shape.d_sae, 2 * shape.context + 1
         self.texts = 0
-        self.tally = Tally(d_sae)
-        self.tokens = Heaviest(d_sae, shape.d_vocab, TOKENS)
-        self.partners = Heaviest(d_sae, d_sae, PARTNERS)
+        self.tally = RunningStatistics(d_sae)
+        self.tokens = HeaviestItems(d_sae, shape.d_vocab, TOKENS)
+        self.partners = HeaviestItems(d_sae, d_sae, PARTNERS)
         self.paired = torch.zeros(d_sae, dtype=torch.long)  # firings on the tokens where pairs were counted
-        self.top = Kept(folder, "top", d_sae, shape.top, width)
-        self.sampled = Kept(folder, "sampled", d_sae, shape.sampled, width)
+        self.top = TopExamples(folder, "top", d_sae, shape.top, width)
+        self.sampled = TopExamples(folder, "sampled", d_sae, shape.sampled, width)
 
     def add(
         self,
@@ -63,7 +63,7 @@ class Gathered:
 
         def around(chosen: Tensor) -> tuple[Tensor, Tensor]:
             parts = [
-                windows(ids, text, values, indices, token[some], latent[some], self.shape.context)
+                cut_windows(ids, text, values, indices, token[some], latent[some], self.shape.context)
                 for some in chosen.split(ROWS)
             ]
             return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
@@ -73,7 +73,7 @@ class Gathered:
 
     def _offer(self, latent: Tensor, value: Tensor, home: Tensor, around: Around) -> None:
         self.top.offer(latent, value.double(), value, home, around)
-        self.sampled.offer(latent, shuffled(home * self.shape.d_sae + latent), value, home, around)
+        self.sampled.offer(latent, hash_to_unit(home * self.shape.d_sae + latent), value, home, around)
 
     def _pairs(self, indices: Tensor, on: Tensor) -> None:
         self.paired += torch.bincount(indices[on], minlength=self.shape.d_sae)
@@ -94,7 +94,7 @@ class Gathered:
             mine = {key.split("/")[1]: value for key, value in state.items() if key.startswith(f"{name}/")}
             part.restore(mine)
 
-    def _parts(self) -> list[tuple[str, Tally | Heaviest | Kept]]:
+    def _parts(self) -> list[tuple[str, RunningStatistics | HeaviestItems | TopExamples]]:
         names = ("tally", "tokens", "partners", "top", "sampled")
         return [(name, getattr(self, name)) for name in names]
 
@@ -108,7 +108,7 @@ def _peaks(key: Int[Tensor, "n"], value: Float[Tensor, "n"]) -> Int[Tensor, "...
     return torch.full((count,), len(value)).scatter_reduce_(0, of, at, "amin")
 
 
-def windows(
+def cut_windows(
     ids: Int[Tensor, "n"],
     text: Int[Tensor, "n"],
     values: Float[Tensor, "n ..."],
@@ -121,7 +121,7 @@ def windows(
 
     Example:
         ```python
-        windows(ids, text, values, indices, token, latent, context=16)
+        cut_windows(ids, text, values, indices, token, latent, context=16)
         ```
     """
     place = token[:, None] + torch.arange(-context, context + 1)
@@ -133,7 +133,7 @@ def windows(
     return torch.where(inside, ids[place], -1).int(), acts.float()
 
 
-def shuffled(number: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+def hash_to_unit(number: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
     """A number in [0, 1) for each integer, as if drawn at random, and the same again (splitmix64's finaliser)."""
     z = number * -7046029254386353131 + -7046029254386353131
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):

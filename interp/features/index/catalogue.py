@@ -22,7 +22,7 @@ Row = dict[str, Any]
 class Record:
     """What an index knows of one latent.
 
-    `evidence` as `evidence` gives it; `sampled` a random sample of the texts it fires on, highest first;
+    `evidence` as `collect_evidence` gives it; `sampled` a random sample of the texts it fires on, highest first;
     `second_moment` the mean square of its activations above 0. `tokens` are token types with their share of its
     activation, each at most `token_slack` too small. `positions` counts firings at token 0, 1-2, 3-6, 7-14, ... of a
     text. `partners` are the latents that fire with it, with the Jaccard index of their firings, each at most

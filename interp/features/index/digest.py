@@ -7,11 +7,11 @@ from interp.sae import SAE
 TRAINING = "variance"  # of the data, which divides the loss of some kinds and is not kept in files
 
 
-def digest(sae: SAE) -> str:
+def digest_of_sae(sae: SAE) -> str:
     """SHA-256 over the class, `settings()` and `state_dict()`, as hexadecimal digits; the same once saved and loaded.
 
     ```python
-    digest(sae) == digest(load(folder))
+    digest_of_sae(sae) == digest_of_sae(load(folder))
     ```
     """
     told = hashlib.sha256(repr((type(sae).__name__, sae.settings())).encode())

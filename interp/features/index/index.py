@@ -15,11 +15,11 @@ from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.tensor_file import read_tensors, save_tensors
 from interp.common.digests import digest_of_data
-from interp.features.index.accumulator import Gathered, Shape
+from interp.features.index.accumulator import Accumulator, IndexSize
 from interp.features.index.catalogue import ABOUT, FeatureIndex
-from interp.features.index.digest import digest
+from interp.features.index.digest import digest_of_sae
 from interp.features.index.tables import write_tables
-from interp.features.reading import site_in
+from interp.features.reading import find_site
 from interp.sae import SAE
 
 WORK, STATE = "unfinished", "state.safetensors"
@@ -58,13 +58,13 @@ def index(
         print(found.record(17))
         ```
     """
-    site_in(sae, model)
+    find_site(sae, model)
     if min(top, sampled, batch_size) < 1 or context < 0:
         raise InvalidArgument(
             f"top, sampled and batch_size must be at least 1 and context at least 0: {top}, {sampled}, "
             f"{batch_size}, {context} were given"
         )
-    shape = Shape(sae.d_sae, model.d_vocab, top, sampled, context)
+    shape = IndexSize(sae.d_sae, model.d_vocab, top, sampled, context)
     folder = Path(folder)
     about = _about(sae, model, data, shape, batch_size)
     if (folder / ABOUT).exists():
@@ -82,9 +82,16 @@ def index(
 
 @torch.no_grad()
 def _gather(
-    sae: SAE, model: Model, data: Data, gathered: Gathered, folder: Path, about: dict[str, Any], size: int, show: bool
+    sae: SAE,
+    model: Model,
+    data: Data,
+    gathered: Accumulator,
+    folder: Path,
+    about: dict[str, Any],
+    size: int,
+    show: bool,
 ) -> None:
-    site = site_in(sae, model)
+    site = find_site(sae, model)
     rest = _after(data, gathered.texts)
     batches = iter(()) if rest is None else stream(model, rest, [site], batch_size=size)
     bar = tqdm(desc="index", unit="text", initial=gathered.texts, disable=not show)
@@ -100,19 +107,19 @@ def _gather(
     _pause(folder, gathered, about)
 
 
-def _pause(folder: Path, gathered: Gathered, about: dict[str, Any]) -> None:
+def _pause(folder: Path, gathered: Accumulator, about: dict[str, Any]) -> None:
     save_tensors(folder / WORK / STATE, gathered.state(), {"about": json.dumps(about)})
 
 
-def _resumed(folder: Path, shape: Shape, about: dict[str, Any]) -> Gathered:
+def _resumed(folder: Path, shape: IndexSize, about: dict[str, Any]) -> Accumulator:
     saved = folder / WORK / STATE
     if not saved.exists():
         rmtree(folder / WORK, ignore_errors=True)
         (folder / WORK).mkdir(parents=True)
-        return Gathered(folder / WORK, shape)
+        return Accumulator(folder / WORK, shape)
     state, made_of = read_tensors(saved, "about", "state of a feature index", "index")
     _check(made_of, about, folder)
-    gathered = Gathered(folder / WORK, shape)
+    gathered = Accumulator(folder / WORK, shape)
     gathered.restore(state)
     return gathered
 
@@ -130,13 +137,13 @@ def _check(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _about(sae: SAE, model: Model, data: Data, shape: Shape, batch_size: int) -> dict[str, Any]:
+def _about(sae: SAE, model: Model, data: Data, shape: IndexSize, batch_size: int) -> dict[str, Any]:
     """What an index is of, so that no two are taken for one another."""
     return {
         "model": model.name,
         "fingerprint": model.fingerprint,
         "site": str(sae.site),
-        "autoencoder": digest(sae),
+        "autoencoder": digest_of_sae(sae),
         "data": _told(data),
         "batch_size": batch_size,
         **asdict(shape),

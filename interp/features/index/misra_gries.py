@@ -5,7 +5,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
-class Heaviest:
+class HeaviestItems:
     """At most `kept` items per latent, each with a weight that is at most `slack[latent]` too small.
 
     When more items than that have come, the weight of the first that does not fit is taken off all of them (Misra and

@@ -8,7 +8,7 @@ BINS = 40
 PLACES = 16
 
 
-class Tally:
+class RunningStatistics:
     """Counts of activations above 0, by latent; the same whatever batches they came in.
 
     `counts` are the histogram's, in `BINS` equal bins (low, high] from 0 to `top`, a power of two at least as large

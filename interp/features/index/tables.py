@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hooks import Model
-from hooks.pieces import piece
+from hooks.pieces import BROKEN, piece, pieces
 from interp.features.evidence import PROMOTED, RESIDUAL
-from interp.features.index.accumulator import Gathered
-from interp.features.index.top_examples import Kept
-from interp.features.logits import logit_effects
+from interp.features.index.accumulator import Accumulator
+from interp.features.index.top_examples import TopExamples
+from interp.features.logits import measure_logit_effects
 from interp.sae import SAE
 
 TABLES = ("latents", "examples", "coactivation")
@@ -18,7 +18,7 @@ BLOCK = 256  # latents written at once
 WORDS = 20  # tokens by activation mass
 
 
-def write_tables(folder: Path, gathered: Gathered, sae: SAE, model: Model) -> None:
+def write_tables(folder: Path, gathered: Accumulator, sae: SAE, model: Model) -> None:
     """Write the three tables, block by block, so that memory stays that of a block.
 
     Example:
@@ -49,7 +49,7 @@ def _words(model: Model) -> Any:
     return word
 
 
-def _latents(block: range, gathered: Gathered, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:
+def _latents(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:
     tally = gathered.tally
     effect = _promoted(sae, model, block) if sae.sites[-1].name in RESIDUAL else None
     for row, i in enumerate(block):
@@ -77,19 +77,19 @@ _EFFECT = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
 
 
 def _promoted(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]]:
-    logits = logit_effects(model, sae.W_dec[block.start : block.stop].detach())
+    logits = measure_logit_effects(model, sae.W_dec[block.start : block.stop].detach())
     up, down = (logits.topk(PROMOTED, largest=largest) for largest in (True, False))
     parts = (part.tolist() for part in (up.indices, up.values, down.indices, down.values))
     return [dict(zip(_EFFECT, four, strict=True)) for four in zip(*parts, strict=True)]
 
 
-def _examples(block: range, gathered: Gathered, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+def _examples(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
         for kind, kept in (("top", gathered.top), ("sampled", gathered.sampled)):
-            yield from _kept(i, kind, kept, word)
+            yield from _kept(i, kind, kept, model, word)
 
 
-def _kept(latent: int, kind: str, kept: Kept, word: Any) -> Iterator[dict[str, Any]]:
+def _kept(latent: int, kind: str, kept: TopExamples, model: Model, word: Any) -> Iterator[dict[str, Any]]:
     used = (kept.text[latent] >= 0).nonzero().flatten()
     by_text = used[kept.text[latent][used].argsort()]
     falling = by_text[kept.value[latent][by_text].argsort(descending=True, stable=True)].tolist()
@@ -102,12 +102,18 @@ def _kept(latent: int, kind: str, kept: Kept, word: Any) -> Iterator[dict[str, A
             "rank": rank,
             "text": int(kept.text[latent, slot]),
             "peak": int(inside[: len(ids) // 2].sum()),
-            "tokens": [word(int(t)) for t in ids[inside]],
+            "tokens": _spelling(model, ids[inside].tolist(), word),
             "activations": acts[inside].tolist(),
         }
 
 
-def _partner_slack(gathered: Gathered, i: int) -> float:
+def _spelling(model: Model, ids: list[int], word: Any) -> list[str]:
+    """The tokens' pieces; token by token where none is part of a character, which is quicker."""
+    words = [word(token) for token in ids]
+    return list(pieces(model.tokenizer, ids)) if any(BROKEN in piece for piece in words) else words
+
+
+def _partner_slack(gathered: Accumulator, i: int) -> float:
     """By how much a Jaccard index of a latent can be too small: its count by the slack, and what is either so too."""
     others, together = gathered.partners.of(i)
     either = (gathered.paired[i] + gathered.paired[others]).double() - together
@@ -116,7 +122,7 @@ def _partner_slack(gathered: Gathered, i: int) -> float:
     return float(too_small.clamp(max=1).max()) if len(others) else 0.0
 
 
-def _partners(block: range, gathered: Gathered, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+def _partners(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
         others, counts = gathered.partners.of(i)
         for other, together in zip(others.tolist(), counts.tolist(), strict=True):

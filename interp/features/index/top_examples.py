@@ -11,7 +11,7 @@ from torch import Tensor
 Around = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Kept:
+class TopExamples:
     """`slots` texts per latent: memory for their numbers only, the windows of `width` tokens lie in two files.
 
     A slot's window is its token ids and the latent's activations on them, the peak in the middle; -1 marks places

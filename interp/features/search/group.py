@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.directions import latent_group
 from interp.features.search.ranking import Entries, Ranking
-from interp.features.search.score import Bench, Score
+from interp.features.search.score import Evaluation, Score
 from interp.sae import SAE
 from probes import Logistic, best_threshold, detection
 
@@ -53,14 +53,14 @@ class Member:
         return self.column > self.threshold
 
 
-def covering(sae: SAE, bench: Bench, entries: Entries, best: Best, most: int) -> Group | None:
+def find_group(sae: SAE, bench: Evaluation, entries: Entries, best: Best, most: int) -> Group | None:
     """The best group that grows from any of the best latents; None if none beats the best latent alone.
 
     A latent that fires on nearly everything can be the best alone, and is no start of a group: so several are tried.
 
     Example:
         ```python
-        covering(sae, bench, entries, ranking.best(y, positive), most=3)
+        find_group(sae, bench, entries, ranking.best(y, positive), most=3)
         ```
     """
     f1, pool = best[0], _first(entries, best, LIKELY, len(bench.rows.y))
@@ -71,7 +71,7 @@ def covering(sae: SAE, bench: Bench, entries: Entries, best: Best, most: int) ->
 
 
 def _grown(
-    sae: SAE, bench: Bench, entries: Entries, pool: Mapping[int, Member], start: Member, alone: Tensor, most: int
+    sae: SAE, bench: Evaluation, entries: Entries, pool: Mapping[int, Member], start: Member, alone: Tensor, most: int
 ) -> Group | None:
     """Greedily add to a latent the one that does most for their F1 together, up to `most`; None if none helps.
 
@@ -100,10 +100,10 @@ def _grown(
     direction = latent_group(sae, latents, weights.tolist()) if alive else None
     name = "latents " + " + ".join(map(str, latents))
     score = bench.score(name, _scores(members, weights), cut, None, direction)
-    return Group(latents, tuple(weights.tolist()), score, note(sae, members, y & searched))
+    return Group(latents, tuple(weights.tolist()), score, describe_sharing(sae, members, y & searched))
 
 
-def _missed(sae: SAE, bench: Bench, entries: Entries, members: list[Member]) -> dict[int, Member]:
+def _missed(sae: SAE, bench: Evaluation, entries: Entries, members: list[Member]) -> dict[int, Member]:
     """The latents that best tell the positives which no member finds from all negatives."""
     y = bench.rows.y
     left = bench.searched & ~(y & torch.stack([m.on for m in members]).any(0))
@@ -119,7 +119,7 @@ def _first(entries: Entries, best: Best, most: int, n: int) -> dict[int, Member]
     return {i: Member(i, entries.column(i, n), float(thresholds[i])) for i in falling if float(f1[i]) > 0}
 
 
-def note(sae: SAE, members: list[Member], positive: Bool[Tensor, "n"]) -> str:
+def describe_sharing(sae: SAE, members: list[Member], positive: Bool[Tensor, "n"]) -> str:
     """Say whether the concept is split among latents, or one latent's firings are absorbed by another.
 
     Both show as latents that are on for different positives. Where the smaller one finds less than a third of what the
@@ -128,7 +128,7 @@ def note(sae: SAE, members: list[Member], positive: Bool[Tensor, "n"]) -> str:
 
     Example:
         ```python
-        note(sae, members, y)
+        describe_sharing(sae, members, y)
         ```
     """
     sentences = []

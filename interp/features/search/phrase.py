@@ -1,14 +1,13 @@
 """A concept given by a word or phrase: its contexts found in texts, against texts without it."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from hooks.errors import InvalidArgument
-from interp.common.texts import listed
+from interp.common.texts import find_phrases, listed, unique_texts
 from interp.features.search.concept import Concept, Mention
 
 
-def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], texts: Sequence[str]) -> Concept:
+def concept_from_phrase(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], texts: Sequence[str]) -> Concept:
     """The concept of a phrase in its forms: texts that hold any of them, as whole words in any case, and the others.
 
     `forms` are spellings, or spellings by kind, such as {"name": ["Golden Gate Bridge"], "alias": ["the Gate"]}; the
@@ -18,7 +17,7 @@ def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], te
         ValueError: no form, a blank one, a string for a list, or texts that all hold one, or none.
 
     Example:
-        >>> concept_of("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions
+        >>> concept_from_phrase("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions
         ((Mention(start=0, end=3, form=''),), ())
     """
     kinds = forms if isinstance(forms, Mapping) else {"": forms}
@@ -27,12 +26,9 @@ def concept_of(name: str, forms: Mapping[str, Sequence[str]] | Sequence[str], te
     spelt = [(" ".join(form.split()), kind) for kind, some in kinds.items() for form in some]
     if not spelt or not all(form for form, _ in spelt):
         raise InvalidArgument(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
-    spelt.sort(key=lambda one: -len(one[0]))
-    either = "|".join("(" + r"\s+".join(map(re.escape, form.split())) + ")" for form, _ in spelt)
-    pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
-    unique = list(dict.fromkeys(listed(texts)))
+    phrases, unique = [form for form, _ in spelt], unique_texts(listed(texts))
     mentions = [
-        [Mention(m.start(), m.end(), spelt[(m.lastindex or 1) - 1][1]) for m in pattern.finditer(text)]
+        [Mention(start, end, spelt[i][1]) for start, end, i in find_phrases(text, phrases, ignore_case=True)]
         for text in unique
     ]
     held = sum(map(bool, mentions))

@@ -1,6 +1,7 @@
-"""The best F1 of every latent at once, from sparse codes."""
+"""The best F1 of every latent at once, from sparse codes, and whether two halves of the texts agree on it."""
 
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from interp.features.reading import Reading
 from interp.features.search.rows import Rows
+
+COMPARED = 50  # of the best latents of either half
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Entries:
         return self.value.new_zeros(n_rows).index_put_((self.row[here],), self.value[here])
 
 
-def entries_of(reading: Reading, rows: Rows) -> Entries:
+def pool_entries(reading: Reading, rows: Rows) -> Entries:
     """Pool the codes of tokens to rows, keeping them sparse."""
     on = (reading.values > 0) & (rows.row_of >= 0)[:, None]
     row = rows.row_of[:, None].expand_as(on)[on]
@@ -80,3 +83,45 @@ class Ranking:
         halfway = (value + below) / 2
         halfway = torch.where(halfway < value, halfway, below)  # neighbours in their precision have no middle
         return highest, halfway.new_zeros(self.d_sae).scatter_reduce_(0, self.latent[reached], halfway, "amax")
+
+
+@final
+@dataclass(frozen=True)
+class Stability:
+    """`rank` of the best latent when the other half is searched (1: it is best there too), and `correlation`.
+
+    `correlation` is Spearman's, of the F1 that the latents which are among the 50 best on either half reach on each.
+    """
+
+    rank: int
+    correlation: float
+
+    def __str__(self) -> str:
+        return (
+            f"searching the other half: the best latent is number {self.rank}, rank correlation {self.correlation:.2f}"
+        )
+
+
+def compare_halves(here: Float[Tensor, "latent"], there: Float[Tensor, "latent"]) -> Stability:
+    """Compare the F1 of all latents on two halves of the texts, the first the one searched.
+
+    Example:
+        >>> compare_halves(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.8, 0.6, 0.1])).rank
+        1
+    """
+    best = int(here.argmax())
+    rank = 1 + int((there > there[best]).sum())
+    top = min(COMPARED, len(here))
+    either = torch.cat([here.topk(top).indices, there.topk(top).indices]).unique()
+    ranks = torch.stack([_ranks(f1[either]) for f1 in (here, there)])
+    ranks = ranks - ranks.mean(1, keepdim=True)
+    length = ranks.norm(dim=1).prod()
+    correlation = float(ranks[0] @ ranks[1] / length) if float(length) > 0 else 0.0
+    return Stability(rank, correlation)
+
+
+def _ranks(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """Ranks from 1, equal values sharing their mean rank."""
+    ordered = values.sort().values
+    low, high = torch.searchsorted(ordered, values), torch.searchsorted(ordered, values, right=True)
+    return (low + high + 1).double() / 2

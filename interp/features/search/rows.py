@@ -51,7 +51,7 @@ class TokenLabels:
     apart: Bool[Tensor, "n"]
 
 
-def token_labels(reading: Reading, concept: Concept) -> TokenLabels:
+def label_tokens(reading: Reading, concept: Concept) -> TokenLabels:
     """Label tokens by the concept's mentions, or, where it has none, by their texts' labels.
 
     The last token of each mention is positive (where a model that reads from left to right can first know what is
@@ -101,7 +101,7 @@ def by_token(reading: Reading, concept: Concept) -> Rows:
         raise InvalidArgument(
             f"Concept '{concept.name}' has no mentions, so its tokens have no labels: give mentions, or use by_text."
         )
-    labels = token_labels(reading, concept)
+    labels = label_tokens(reading, concept)
     row_of = torch.where(labels.counts, labels.counts.cumsum(0) - 1, -1)
     text = reading.text[labels.counts]
     forms = {form: row_of[torch.tensor([t for t, f in labels.forms if f == form])] for form in concept.forms}
@@ -138,7 +138,7 @@ def by_text(reading: Reading, concept: Concept) -> Rows:
     return Rows("text", y, torch.arange(len(y)), reading.text, forms, apart, cluster, block)
 
 
-def exchanges(
+def draw_exchanges(
     rows: Rows, half: Bool[Tensor, "n"], count: int, generator: torch.Generator
 ) -> Iterator[Bool[Tensor, "n"]]:
     """Labels after random exchanges, within each half, that change nothing if labels mean nothing; `count` of them."""

@@ -11,7 +11,7 @@ from hooks import Direction
 from interp.common.statistics import mean_share
 from interp.features.search.concept import Concept
 from interp.features.search.ranking import Ranking
-from interp.features.search.rows import Rows, exchanges
+from interp.features.search.rows import Rows, draw_exchanges
 from probes import Detection, detection
 
 RESAMPLES = 1000
@@ -46,7 +46,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluation:
     """The labelled rows of a concept; `half` is True on those to search and False on those to report on."""
 
     concept: Concept
@@ -92,7 +92,7 @@ class Bench:
         """The highest F1 of any latent on the searched half, for labels exchanged at random again and again."""
         generator = torch.Generator().manual_seed(self.seed)
         searched = self.searched
-        drawn = exchanges(self.rows, self.half, permutations, generator)
+        drawn = draw_exchanges(self.rows, self.half, permutations, generator)
         return torch.tensor([ranking.highest(y, int(y[searched].sum())) for y in drawn])
 
     def _interval(self, found: Bool[Tensor, "n"]) -> tuple[float, float]:

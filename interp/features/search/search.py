@@ -9,16 +9,14 @@ from torch import Tensor
 
 from hooks import Direction, Model, Site
 from hooks.errors import InvalidArgument
-from interp.features.reading import Reading, coded, read, site_in
-from interp.features.search.concept import Concept, halves
-from interp.features.search.group import Group, covering
-from interp.features.search.principal_components import component_score
-from interp.features.search.ranking import Entries, Ranking, entries_of
-from interp.features.search.rows import Unit, by_text, token_labels
-from interp.features.search.score import Bench, Score
-from interp.features.search.stability import Stability, split_half
+from interp.features.reading import encode_again, encode_texts, find_site
+from interp.features.search.baselines import score_baselines
+from interp.features.search.concept import Concept, split_by_group
+from interp.features.search.group import Group, find_group
+from interp.features.search.ranking import Entries, Ranking, Stability, compare_halves, pool_entries
+from interp.features.search.rows import Unit, by_text
+from interp.features.search.score import Evaluation, Score
 from interp.sae import SAE
-from probes import DifferenceOfMeans, Logistic, best_threshold
 
 GROUP = 3  # latents at most that may cover a concept together
 
@@ -136,25 +134,25 @@ def search_many(
     """
     if top < 1 or permutations < 1:
         raise InvalidArgument(f"top is {top} and permutations {permutations}; both must be at least 1.")
-    sites = sorted({str(site_in(sae, model)) for sae in saes})
+    sites = sorted({str(find_site(sae, model)) for sae in saes})
     if len(sites) != 1:
         raise InvalidArgument(
             f"the {len(saes)} autoencoders read at {sites or 'no site'}: give at least one, all of a site"
         )
-    half = halves(concept, seed)
-    reading = read(saes[0], model, concept.texts, batch_size=batch_size, progress=progress)
+    half = split_by_group(concept, seed)
+    reading = encode_texts(saes[0], model, concept.texts, batch_size=batch_size, progress=progress)
     rows = unit(reading, concept)
-    bench = Bench(concept, rows, half[rows.text], seed)
-    baselines = _baselines(saes[0], model, reading, bench, half[reading.text])
-    readings = (reading if sae is saes[0] else coded(sae, reading) for sae in saes)
+    bench = Evaluation(concept, rows, half[rows.text], seed)
+    baselines = score_baselines(saes[0], model, reading, bench, half[reading.text])
+    readings = (reading if sae is saes[0] else encode_again(sae, reading) for sae in saes)
     return tuple(
-        _ranked(sae, entries_of(coded_so, rows), bench, baselines, (top, permutations))
+        _ranked(sae, pool_entries(coded_so, rows), bench, baselines, (top, permutations))
         for sae, coded_so in zip(saes, readings, strict=True)
     )
 
 
 def _ranked(
-    sae: SAE, entries: Entries, bench: Bench, baselines: tuple[Score, ...], sizes: tuple[int, int]
+    sae: SAE, entries: Entries, bench: Evaluation, baselines: tuple[Score, ...], sizes: tuple[int, int]
 ) -> SearchResult:
     """The latents of one autoencoder in their order, with the null of searching them all."""
     (top, permutations), y = sizes, bench.rows.y
@@ -171,8 +169,8 @@ def _ranked(
         unit=bench.rows.unit,
         site=sae.site,
         latents=tuple(latents),
-        group=covering(sae, bench, entries, (f1, threshold), GROUP),
-        stability=split_half(f1, Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[0]),
+        group=find_group(sae, bench, entries, (f1, threshold), GROUP),
+        stability=compare_halves(f1, Ranking(entries.at(bench.reported), sae.d_sae).best(*_other(bench))[0]),
         baselines=baselines,
         p_value=(1 + int((null >= f1.max()).sum())) / (1 + permutations),
         null_f1=null,
@@ -181,22 +179,9 @@ def _ranked(
     )
 
 
-def _other(bench: Bench) -> tuple[Bool[Tensor, "n"], int]:
+def _other(bench: Evaluation) -> tuple[Bool[Tensor, "n"], int]:
     return bench.rows.y, bench.counts(bench.reported)[1]
 
 
 def _direction(sae: SAE, latent: int) -> Direction | None:
     return sae.direction(latent) if float(sae.max_activation[latent]) > 0 else None
-
-
-def _baselines(sae: SAE, model: Model, reading: Reading, bench: Bench, half: Bool[Tensor, "n"]) -> tuple[Score, ...]:
-    """Two probes fitted to the tokens of the searched half, and a principal component, scored as the latents are."""
-    labels = token_labels(reading, bench.concept)
-    fitted = half & labels.counts & ~labels.apart
-    scores = []
-    for probe in (DifferenceOfMeans(), Logistic()):
-        pooled = bench.rows.pooled(probe.fit(reading.x[fitted], labels.y[fitted]).decision_function(reading.x))
-        threshold = best_threshold(pooled[bench.searched], bench.rows.y[bench.searched])
-        direction = probe.direction(site_in(sae, model), model.fingerprint)
-        scores.append(bench.score(probe.name, pooled, threshold, None, direction))
-    return (*scores, component_score(reading.x, half, bench, site_in(sae, model), model.fingerprint))

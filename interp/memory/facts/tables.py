@@ -8,7 +8,7 @@ from hooks.errors import InvalidArgument
 from interp import landmark
 from interp.landmark.entities import find
 from interp.landmark.grammar import held_out_phrasings, training_phrasings
-from interp.landmark.writing import capitalised
+from interp.landmark.writing import capitalised, keep_article
 from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Fact, Query
 
@@ -63,13 +63,13 @@ def table_templates(fact: Fact) -> list[str]:
     """
     subject = landmark.entity(fact.subject)
     others = [t.relation.name for t in landmark.facts_of(subject) if t.object != fact.old]
-    return ["{} is a", *(_template(training_phrasings(name)[-1].template, subject) for name in others)]
+    return ["{} is a", *(keep_article(training_phrasings(name)[-1].template, subject) for name in others)]
 
 
 def _case(triple: landmark.Triple, rng: Random, objects: list[str], edited: Collection[tuple[str, str]]) -> Case:
     subject, relation = triple.subject, triple.relation.name
     fact = Fact(
-        subject.name, rng.choice([_template(p.template, subject) for p in training_phrasings(relation)]),
+        subject.name, rng.choice([keep_article(p.template, subject) for p in training_phrasings(relation)]),
         triple.object, rng.choice(objects),
     )  # fmt: skip
     again = [p.template for p in held_out_phrasings(relation)]
@@ -88,11 +88,6 @@ def _case(triple: landmark.Triple, rng: Random, objects: list[str], edited: Coll
         tuple(Query(capitalised(again[0].format(m.text)), fact.new) for m in subject.forms("alias")),
         tuple(f"{_query(t).prompt} {t.object}." for t in told),
     )
-
-
-def _template(template: str, subject: landmark.Entity) -> str:
-    """A phrasing whose `{}` stands for the bare name, the article belonging to the phrasing."""
-    return capitalised(template.replace("{}", subject.text.replace(subject.name, "{}")))
 
 
 def _query(triple: landmark.Triple) -> Query:

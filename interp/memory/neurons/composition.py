@@ -10,7 +10,7 @@ from hooks import Model, Tokens, capture
 from hooks.model import Text
 from hooks.site import mlp_act, mlp_out
 from interp.common.statistics import Estimate, share
-from interp.features.logits import logit_effects
+from interp.features.logits import measure_logit_effects
 from interp.lenses.parts import output_of
 from interp.memory.neurons.vocabulary import is_gated, says
 
@@ -80,7 +80,7 @@ def composition(model: Model, text: Text, layer: int) -> Composition:
     acts = capture(model, text, [mlp_act[layer], mlp_out[layer]])
     m, o = (acts.flat(site).double() for site in (mlp_act[layer], mlp_out[layer]))
     size = o.square().sum(1, keepdim=True)
-    said = logit_effects(model, o).argmax(1).cpu()
+    said = measure_logit_effects(model, o).argmax(1).cpu()
     by_memory, _ = says(model, layer)
     on, heard = (m > 0).cpu(), by_memory.expand(len(m), -1)
     if is_gated(model, layer):

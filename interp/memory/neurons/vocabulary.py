@@ -11,7 +11,7 @@ from hooks.errors import InvalidArgument, OutOfRange
 from hooks.layout import gate_up_rows, parts
 from hooks.pieces import piece
 from hooks.site import mlp_act, mlp_out
-from interp.features.logits import logit_effects
+from interp.features.logits import measure_logit_effects
 from interp.lenses import Lens
 from interp.lenses.parts import output_of
 from interp.memory.neurons.triggers import Sign
@@ -49,7 +49,7 @@ def value_logits(
         raise OutOfRange(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W) - 1}")
     v = sign * W[chosen.to(W.device)]
     if lens is None:
-        return logit_effects(model, v)
+        return measure_logit_effects(model, v)
     if lens.model.fingerprint != model.fingerprint:
         raise InvalidArgument(
             f"the lens reads {lens.model.name}, the memories are of {model.name}: give a lens of this one"

@@ -12,15 +12,15 @@ from interp.sae.numerics.ranking import SAMPLE, Encoder, blocks
 from interp.sae.numerics.sparse import Code
 from interp.sae.numerics.top_k import places_above
 
-FEW: Final = 1 / 8  # of all latents: below it sparse products are the faster
+SPARSE_SHARE: Final = 1 / 8  # of all latents: below it sparse products are the faster
 
 
 @final
-class Dense:
+class DenseChunk:
     """Some rows of latents held whole; it says of every latent what `Code` says of those that are kept.
 
     Example:
-        >>> Dense(torch.tensor([[2.0, 0.0]])).times(torch.tensor([[2.0, 0.0]]), torch.eye(2)).tolist()
+        >>> DenseChunk(torch.tensor([[2.0, 0.0]])).times(torch.tensor([[2.0, 0.0]]), torch.eye(2)).tolist()
         [[2.0, 0.0]]
     """
 
@@ -69,10 +69,12 @@ class Dense:
         return values.amax(0)
 
 
-Piece = Code | Dense
+Chunk = Code | DenseChunk
 
 
-def pieces(x: Float[Tensor, "n d_model"], by: Encoder, floor: Float[Tensor, "latent"]) -> Iterator[tuple[slice, Piece]]:
+def encode_chunks(
+    x: Float[Tensor, "n d_model"], by: Encoder, floor: Float[Tensor, "latent"]
+) -> Iterator[tuple[slice, Chunk]]:
     """Rows of x and what x W^T + b is there: all of it above `floor`, and of the rest as much as comes with it.
 
     What lies below may be held or not, so that nothing may depend on it. One dense product; memory for a block of
@@ -80,50 +82,50 @@ def pieces(x: Float[Tensor, "n d_model"], by: Encoder, floor: Float[Tensor, "lat
 
     Example:
         ```python
-        for rows, z in pieces(x, Encoder(W_enc.T, b_enc), torch.zeros(d_sae)):
+        for rows, z in encode_chunks(x, Encoder(W_enc.T, b_enc), torch.zeros(d_sae)):
             decoded = z.times(z.values.relu(), W_dec)
         ```
     """
     start, few, values, places = 0, None, [], []
     for pre in blocks(x, by):
-        few = few_above(pre, floor) if few is None else few
+        few = is_sparse(pre, floor) if few is None else few
         if few:
             places.append(found := places_above(pre, floor))
             values.append(pre.flatten().index_select(0, found))
             places[-1] += start * len(by.W)
         else:
-            yield slice(start, start + len(pre)), Dense(pre)
+            yield slice(start, start + len(pre)), DenseChunk(pre)
         start += len(pre)
     if few:
         yield slice(0, start), Code.at(torch.cat(values), torch.cat(places), start, len(by.W))
 
 
-def few_above(pre: Float[Tensor, "n latent"], floor: Float[Tensor, "latent"]) -> bool:
+def is_sparse(pre: Float[Tensor, "n latent"], floor: Float[Tensor, "latent"]) -> bool:
     """Whether so few lie above, judged by some rows, that sparse products are the faster; on the CPU only.
 
     Example:
-        >>> few_above(torch.tensor([[1.0, -1.0, -1.0]]), torch.zeros(3))
+        >>> is_sparse(torch.tensor([[1.0, -1.0, -1.0]]), torch.zeros(3))
         False
     """
-    return pre.device.type == "cpu" and float((pre[:SAMPLE] > floor).double().mean()) < FEW
+    return pre.device.type == "cpu" and float((pre[:SAMPLE] > floor).double().mean()) < SPARSE_SHARE
 
 
-def dense_pieces(x: Float[Tensor, "n d_model"], by: Encoder) -> Iterator[tuple[slice, Piece]]:
+def encode_dense_chunks(x: Float[Tensor, "n d_model"], by: Encoder) -> Iterator[tuple[slice, Chunk]]:
     """The same with all of it held.
 
     Example:
         ```python
-        for rows, z in dense_pieces(x, Encoder(W_enc.T, b_enc)):
+        for rows, z in encode_dense_chunks(x, Encoder(W_enc.T, b_enc)):
             z.values                          # rows, latent
         ```
     """
     start = 0
     for pre in blocks(x, by):
-        yield slice(start, start + len(pre)), Dense(pre)
+        yield slice(start, start + len(pre)), DenseChunk(pre)
         start += len(pre)
 
 
-class Sums:
+class BatchSums:
     """What a step says of its batch, added up piece by piece."""
 
     def __init__(self, rows: Float[Tensor, "n *d"], d_sae: int) -> None:
@@ -131,9 +133,9 @@ class Sums:
         self.loss, self.squared_error, self.on = rows.new_zeros(3)
         self.largest = rows.new_zeros(d_sae)
 
-    def add(self, piece: Piece, f: Float[Tensor, "..."], error: Float[Tensor, "n d_model"]) -> None:
+    def add(self, piece: Chunk, f: Float[Tensor, "..."], error: Float[Tensor, "n d_model"]) -> None:
         """Take in the latents and the error of a piece's rows."""
-        self.squared_error = self.squared_error + squares(error)
+        self.squared_error = self.squared_error + sum_of_squares(error)
         self.on = self.on + f.count_nonzero()
         self.largest = torch.maximum(self.largest, piece.most(f))
 
@@ -143,21 +145,21 @@ class Sums:
         return Step(squared_error + self.loss, squared_error, self.on / self.n, self.largest)
 
 
-def squares(x: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+def sum_of_squares(x: Float[Tensor, "..."]) -> Float[Tensor, ""]:
     """The sum of squares.
 
     Example:
-        >>> squares(torch.tensor([3.0, 4.0])).item()
+        >>> sum_of_squares(torch.tensor([3.0, 4.0])).item()
         25.0
     """
     return x.flatten().dot(x.flatten())
 
 
-def where_on(values: Float[Tensor, "*n"], f: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def zero_where_off(values: Float[Tensor, "*n"], f: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """The values, set to 0 in their own memory where f is 0.
 
     Example:
-        >>> where_on(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0])).tolist()
+        >>> zero_where_off(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0])).tolist()
         [0.0, 2.0]
     """
     return torch.ops.aten.threshold_backward.grad_input(values, f, 0.0, grad_input=values)

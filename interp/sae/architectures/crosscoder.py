@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hooks import Direction
 from hooks.errors import InvalidArgument, OutOfRange
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Step, weight
+from interp.sae.architectures.sae import SAE, Objective, Step, weight
 from interp.sae.data.normalisation import Normalisation
 
 
@@ -37,6 +37,7 @@ class Crosscoder(SAE):
         if n_layers < 1:
             raise InvalidArgument(f"n_layers is {n_layers}; a crosscoder reads at least 1 layer.")
         self.n_layers, self.coefficient = n_layers, weight("coefficient", coefficient)
+        self.row_shape = (n_layers, d_in)
         rows = 0.1 * random_rows(d_sae, d_in, seed)
         self.W_dec = nn.Parameter(rows[:, None].repeat(1, n_layers, 1))
         self.W_enc = nn.Parameter(self.W_dec.detach().permute(1, 2, 0).contiguous())
@@ -45,7 +46,7 @@ class Crosscoder(SAE):
 
     def encode(self, x: Float[Tensor, "*n layer d_model"]) -> Float[Tensor, "*n latent"]:
         """The latents f = ReLU(sum_l a^l W_enc^l + b_enc)."""
-        return (self.checked(x).flatten(-2) @ self.W_enc.flatten(0, 1) + self.b_enc).relu()
+        return (self._input(x).flatten(-2) @ self.W_enc.flatten(0, 1) + self.b_enc).relu()
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n layer d_model"]:
         """The reconstructions a_hat^l = f W_dec^l + b_dec^l."""
@@ -54,13 +55,6 @@ class Crosscoder(SAE):
     def forward(self, x: Float[Tensor, "*n layer d_model"]) -> Float[Tensor, "*n layer d_model"]:
         """The reconstructions of all layers: `decode(encode(x))`."""
         return self.decode(self.encode(x))
-
-    def loss(self, rows: Float[Tensor, "n layer d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
-        """E sum_l ||a^l - a_hat^l||^2 + lambda E sum_i f_i sum_l ||W_dec,i^l||."""
-        f = self.encode(rows)
-        squared_error = (rows - self.decode(f)).pow(2).sum((1, 2)).mean()
-        sparsity = (f @ self.norms().sum(1)).mean()
-        return Step.of(squared_error + self.sparsity_share * self.coefficient * sparsity, squared_error, f)
 
     def norms(self) -> Float[Tensor, "latent layer"]:
         """||W_dec,i^l||: how strongly each latent writes to each layer."""
@@ -91,9 +85,13 @@ class Crosscoder(SAE):
         """`n_layers` and the `coefficient`."""
         return {"n_layers": self.n_layers, "coefficient": self.coefficient}
 
-    def checked(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def _input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Activations of all layers, checked as everywhere."""
         return self._checked(x, (self.n_layers, self.d_in))
+
+    def objective(self) -> "CrosscoderObjective":
+        """Squared error of all layers and a penalty of L1 norms."""
+        return CrosscoderObjective(self)
 
     def absorb(self, normalisation: Normalisation) -> None:
         """As for every autoencoder, layer by layer."""
@@ -104,3 +102,15 @@ class Crosscoder(SAE):
             self.b_enc.copy_(self.b_enc - torch.einsum("ld,ldf->f", m, W_enc))
             self.W_dec.copy_(torch.einsum("fld,lde->fle", self.W_dec.double(), back))
             self.b_dec.copy_(torch.einsum("ld,lde->le", self.b_dec.double(), back) + m)
+
+
+class CrosscoderObjective(Objective[Crosscoder]):
+    """L = E sum_l ||a^l - a_hat^l||^2 + lambda E sum_i f_i sum_l ||W_dec,i^l||, as `Crosscoder` says."""
+
+    def loss(self, rows: Float[Tensor, "n layer d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
+        """E sum_l ||a^l - a_hat^l||^2 + lambda E sum_i f_i sum_l ||W_dec,i^l||."""
+        sae = self.sae
+        f = sae.encode(rows)
+        squared_error = (rows - sae.decode(f)).pow(2).sum((1, 2)).mean()
+        sparsity = (f @ sae.norms().sum(1)).mean()
+        return Step.of(squared_error + self.sparsity_share * sae.coefficient * sparsity, squared_error, f)

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp.sae.architectures.chunked_gradients import Sums, pieces, squares, where_on
+from interp.sae.architectures.chunked_gradients import BatchSums, encode_chunks, sum_of_squares, zero_where_off
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Step, weight
+from interp.sae.architectures.sae import SAE, Objective, Step, weight
 from interp.sae.numerics.ranking import Encoder
 
 
@@ -29,9 +29,7 @@ class Gated(SAE):
     """
 
     architecture: ClassVar[str] = "gated"
-    unit_norm_decoder: ClassVar[bool] = True
     centred: ClassVar[bool] = True
-    betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
 
     def __init__(self, d_in: int, d_sae: int, *, coefficient: float | int = 1.0, seed: int = 0) -> None:
         super().__init__(d_in, d_sae)
@@ -43,16 +41,41 @@ class Gated(SAE):
 
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """The latents f = 1[pi + b_gate > 0] ReLU(exp(r_mag) pi + b_mag)."""
-        return self._gated(self._pi(self.checked(x)))
+        return self.gate(self.pi(self._input(x)))
+
+    def settings(self) -> dict[str, Any]:
+        """The `coefficient`."""
+        return {"coefficient": self.coefficient}
+
+    def pi(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
+        """What both read: pi = (x - b_dec) W_enc."""
+        return (x - self.b_dec) @ self.W_enc
+
+    def gate(self, pi: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n latent"]:
+        """The magnitudes that the gate lets through: 1[pi + b_gate > 0] ReLU(exp(r_mag) pi + b_mag)."""
+        on = (pi + self.b_gate > 0).to(pi.dtype)
+        return on * (self.r_mag.exp() * pi + self.b_mag).relu()
+
+    def objective(self) -> "GatedObjective":
+        """Squared error, an L1 penalty on the gate, and the gate's own squared error."""
+        return GatedObjective(self)
+
+
+class GatedObjective(Objective[Gated]):
+    """L = E||x - x_hat||^2 + lambda E||g||_1 + E||x - g sg(W_dec) - sg(b_dec)||^2, as `Gated` says."""
+
+    betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
+    unit_norm_decoder: ClassVar[bool] = True
 
     def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
         """E||x - x_hat||^2 + lambda E||g||_1 + E||x - g sg(W_dec) - sg(b_dec)||^2."""
-        pi = self._pi(rows)
-        f, g = self._gated(pi), (pi + self.b_gate).relu()
-        squared_error = (rows - self.decode(f)).pow(2).sum(1).mean()
+        sae = self.sae
+        pi = sae.pi(rows)
+        f, g = sae.gate(pi), (pi + sae.b_gate).relu()
+        squared_error = (rows - sae.decode(f)).pow(2).sum(1).mean()
         sparsity = g.sum(1).mean()
-        by_gate = (rows - g @ self.W_dec.detach() - self.b_dec.detach()).pow(2).sum(1).mean()
-        return Step.of(squared_error + self.sparsity_share * self.coefficient * sparsity + by_gate, squared_error, f)
+        by_gate = (rows - g @ sae.W_dec.detach() - sae.b_dec.detach()).pow(2).sum(1).mean()
+        return Step.of(squared_error + self.sparsity_share * sae.coefficient * sparsity + by_gate, squared_error, f)
 
     @torch.no_grad()
     def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
@@ -60,19 +83,20 @@ class Gated(SAE):
 
         dL/dpi = exp(r_mag) dL/df where f > 0, plus dL/dg where g > 0.
         """
-        n, weight = len(rows), self.sparsity_share * self.coefficient / len(rows)
-        centred, scale, sums = rows - self.b_dec, self.r_mag.exp(), Sums(rows, self.d_sae)
-        W_dec, W_enc, b_dec = torch.zeros_like(self.W_dec), torch.zeros_like(self.W_enc.T), torch.zeros_like(self.b_dec)
-        b_gate, b_mag, r_mag, for_pre = (torch.zeros_like(self.b_mag) for _ in range(4))
-        for at, pi in pieces(centred, Encoder(self.W_enc.T, torch.zeros_like(self.b_mag)), -self.b_gate):
-            x, gate = centred[at], (pi.values + pi.of(self.b_gate)).relu_()
-            f = where_on((pi.values * pi.of(scale)).add_(pi.of(self.b_mag)).relu_(), gate)
-            error, of_gate = pi.times(f, self.W_dec).sub_(x), pi.times(gate, self.W_dec).sub_(x)
+        sae = self.sae
+        n, weight = len(rows), self.sparsity_share * sae.coefficient / len(rows)
+        centred, scale, sums = rows - sae.b_dec, sae.r_mag.exp(), BatchSums(rows, sae.d_sae)
+        W_dec, W_enc, b_dec = torch.zeros_like(sae.W_dec), torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_dec)
+        b_gate, b_mag, r_mag, for_pre = (torch.zeros_like(sae.b_mag) for _ in range(4))
+        for at, pi in encode_chunks(centred, Encoder(sae.W_enc.T, torch.zeros_like(sae.b_mag)), -sae.b_gate):
+            x, gate = centred[at], (pi.values + pi.of(sae.b_gate)).relu_()
+            f = zero_where_off((pi.values * pi.of(scale)).add_(pi.of(sae.b_mag)).relu_(), gate)
+            error, of_gate = pi.times(f, sae.W_dec).sub_(x), pi.times(gate, sae.W_dec).sub_(x)
             sums.add(pi, f, error)
-            sums.loss = sums.loss + squares(of_gate) / n + weight * gate.sum()
+            sums.loss = sums.loss + sum_of_squares(of_gate) / n + weight * gate.sum()
             g = error.mul_(2 / n)
-            for_f = where_on(pi.dots(g, self.W_dec), f)
-            for_gate = where_on(pi.dots(of_gate.mul_(2 / n), self.W_dec).add_(weight), gate)
+            for_f = zero_where_off(pi.dots(g, sae.W_dec), f)
+            for_gate = zero_where_off(pi.dots(of_gate.mul_(2 / n), sae.W_dec).add_(weight), gate)
             b_gate += pi.total(for_gate)
             b_mag += pi.total(for_f)
             for_f.mul_(pi.of(scale))
@@ -82,17 +106,6 @@ class Gated(SAE):
             pi.add_transposed(W_dec, f, g)
             pi.add_transposed(W_enc, for_pi, x)
             b_dec += g.sum(0)
-        self.W_dec.grad, self.W_enc.grad, self.b_dec.grad = W_dec, W_enc.T, b_dec - self.W_enc @ for_pre
-        self.b_gate.grad, self.b_mag.grad, self.r_mag.grad = b_gate, b_mag, r_mag
+        sae.W_dec.grad, sae.W_enc.grad, sae.b_dec.grad = W_dec, W_enc.T, b_dec - sae.W_enc @ for_pre
+        sae.b_gate.grad, sae.b_mag.grad, sae.r_mag.grad = b_gate, b_mag, r_mag
         return sums.step()
-
-    def settings(self) -> dict[str, Any]:
-        """The `coefficient`."""
-        return {"coefficient": self.coefficient}
-
-    def _pi(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
-        return (x - self.b_dec) @ self.W_enc
-
-    def _gated(self, pi: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n latent"]:
-        on = (pi + self.b_gate > 0).to(pi.dtype)
-        return on * (self.r_mag.exp() * pi + self.b_mag).relu()

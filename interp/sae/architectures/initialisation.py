@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from interp.sae.architectures.sae import SAE
+from interp.sae.architectures.sae import SAE, convert_rows
 from interp.sae.numerics.median import geometric_median
 
 
@@ -51,7 +51,7 @@ def median_bias(sae: SAE, rows: Float[Tensor, "n *d"]) -> None:
         median_bias(sae, next(iter(source)))
         ```
     """
-    y = sae.parts(sae.checked_rows(rows))[1]
+    y = sae.parts(convert_rows(sae, rows))[1]
     sae.b_dec.copy_(geometric_median(y.flatten(1)).view_as(sae.b_dec))
 
 
@@ -68,7 +68,7 @@ def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: int = 0) -> None:
         from_data(sae, x)
         ```
     """
-    about = (sae.parts(sae.checked_rows(rows))[1] - sae.b_dec).flatten(1)
+    about = (sae.parts(convert_rows(sae, rows))[1] - sae.b_dec).flatten(1)
     about = about[about.norm(dim=1) > 0]
     if len(about) < sae.d_sae:
         raise InvalidArgument(

@@ -7,9 +7,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hooks.errors import InvalidArgument, nearest
-from interp.sae.architectures.chunked_gradients import Piece, Sums, dense_pieces, pieces, squares, where_on
+from interp.sae.architectures.chunked_gradients import (
+    BatchSums,
+    Chunk,
+    encode_chunks,
+    encode_dense_chunks,
+    sum_of_squares,
+    zero_where_off,
+)
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Step, weight
+from interp.sae.architectures.sae import SAE, Objective, Step, weight
 from interp.sae.numerics.ranking import Encoder
 
 PENALTIES: Final = ("step", "tanh", "quadratic")
@@ -37,7 +44,6 @@ class JumpReLU(SAE):
     """
 
     architecture: ClassVar[str] = "jumprelu"
-    betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
     threshold: Float[Tensor, "latent"]
 
     def __init__(
@@ -83,18 +89,39 @@ class JumpReLU(SAE):
 
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """The latents f = z 1[z > theta], z = x W_enc + b_enc."""
-        z = self.checked(x) @ self.W_enc + self.b_enc
+        z = self._input(x) @ self.W_enc + self.b_enc
         return jump(z, self.threshold, self.bandwidth)
+
+    def settings(self) -> dict[str, Any]:
+        """All that the constructor takes."""
+        names = ("penalty", "coefficient", "bandwidth", "initial_threshold", "target_l0", "tanh_scale")
+        return {name: getattr(self, name) for name in (*names, "pre_act_coefficient")}
+
+    def objective(self) -> "JumpReLUObjective":
+        """Squared error and a penalty that reaches thresholds."""
+        return JumpReLUObjective(self)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "JumpReLU":  # a step of ~lr is lost on a threshold in bfloat16
+        super()._apply(fn, recurse)
+        self.threshold.data = self.threshold.data.float()
+        return self
+
+
+class JumpReLUObjective(Objective[JumpReLU]):
+    """L = E||x - x_hat||^2 + lambda E s(f), and the lift of dead latents, as `JumpReLU` says."""
+
+    betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
 
     def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
         """E||x - x_hat||^2 + lambda E s(f), and the lift of dead latents."""
-        z = rows @ self.W_enc + self.b_enc
-        f = jump(z, self.threshold, self.bandwidth)
-        squared_error = (rows - self.decode(f)).pow(2).sum(1).mean()
-        loss = squared_error + self.sparsity_share * self.coefficient * self._sparsity(z, f).mean()
-        if self.pre_act_coefficient and bool(dead.any()):
-            below = (self.threshold - z).relu() * dead
-            loss = loss + self.pre_act_coefficient * (below @ self.W_dec.norm(dim=1)).mean()
+        sae = self.sae
+        z = rows @ sae.W_enc + sae.b_enc
+        f = jump(z, sae.threshold, sae.bandwidth)
+        squared_error = (rows - sae.decode(f)).pow(2).sum(1).mean()
+        loss = squared_error + self.sparsity_share * sae.coefficient * self._sparsity(z, f).mean()
+        if sae.pre_act_coefficient and bool(dead.any()):
+            below = (sae.threshold - z).relu() * dead
+            loss = loss + sae.pre_act_coefficient * (below @ sae.W_dec.norm(dim=1)).mean()
         return Step.of(loss, squared_error, f)
 
     @torch.no_grad()
@@ -103,24 +130,25 @@ class JumpReLU(SAE):
 
         dL/dz = dL/df where z > theta; dL/dtheta sums -(theta dL/df + dL/dH) / epsilon over z near theta.
         """
-        n, theta, sums = len(rows), self.threshold.to(rows.dtype), Sums(rows, self.d_sae)
-        W_dec, W_enc, b_dec = torch.zeros_like(self.W_dec), torch.zeros_like(self.W_enc.T), torch.zeros_like(self.b_dec)
-        b_enc, for_theta, for_norms = (torch.zeros_like(self.b_enc) for _ in range(3))
-        norms = self.W_dec.norm(dim=1)
-        lift = self.pre_act_coefficient / n * dead if self.pre_act_coefficient and bool(dead.any()) else None
-        by, floor = Encoder(self.W_enc.T, self.b_enc), theta - self.bandwidth / 2
-        for at, z in pieces(rows, by, floor) if lift is None else dense_pieces(rows, by):
+        sae = self.sae
+        n, theta, sums = len(rows), sae.threshold.to(rows.dtype), BatchSums(rows, sae.d_sae)
+        W_dec, W_enc, b_dec = torch.zeros_like(sae.W_dec), torch.zeros_like(sae.W_enc.T), torch.zeros_like(sae.b_dec)
+        b_enc, for_theta, for_norms = (torch.zeros_like(sae.b_enc) for _ in range(3))
+        norms = sae.W_dec.norm(dim=1)
+        lift = sae.pre_act_coefficient / n * dead if sae.pre_act_coefficient and bool(dead.any()) else None
+        by, floor = Encoder(sae.W_enc.T, sae.b_enc), theta - sae.bandwidth / 2
+        for at, z in encode_chunks(rows, by, floor) if lift is None else encode_dense_chunks(rows, by):
             x, above = rows[at], z.values - z.of(theta)
-            f = where_on(z.values, above)
-            error = z.times(f, self.W_dec).add_(self.b_dec).sub_(x)
+            f = zero_where_off(z.values, above)
+            error = z.times(f, sae.W_dec).add_(sae.b_dec).sub_(x)
             sums.add(z, f, error)
             g = error.mul_(2 / n)
-            for_f = z.dots(g, self.W_dec)
+            for_f = z.dots(g, sae.W_dec)
             for_step = self._penalise(z, f, norms, n, sums, for_f, for_norms)
             below = None if lift is None else above.clamp(max=0)
-            near = above.abs_().lt_(self.bandwidth / 2)
-            for_theta += (z.total(near * for_f) * theta + z.total(near.mul_(for_step))) / -self.bandwidth
-            for_z = where_on(for_f, f)
+            near = above.abs_().lt_(sae.bandwidth / 2)
+            for_theta += (z.total(near * for_f) * theta + z.total(near.mul_(for_step))) / -sae.bandwidth
+            for_z = zero_where_off(for_f, f)
             if lift is not None and below is not None:
                 short = z.total(below)
                 sums.loss = sums.loss - short @ (lift * norms)
@@ -132,53 +160,45 @@ class JumpReLU(SAE):
             z.add_transposed(W_enc, for_z, x)
             b_enc += z.total(for_z)
             b_dec += g.sum(0)
-        W_dec.addcmul_(self.W_dec, (for_norms / norms)[:, None])
-        self.W_dec.grad, self.W_enc.grad, self.b_enc.grad, self.b_dec.grad = W_dec, W_enc.T, b_enc, b_dec
-        self.threshold.grad = for_theta.to(self.threshold.dtype)
+        W_dec.addcmul_(sae.W_dec, (for_norms / norms)[:, None])
+        sae.W_dec.grad, sae.W_enc.grad, sae.b_enc.grad, sae.b_dec.grad = W_dec, W_enc.T, b_enc, b_dec
+        sae.threshold.grad = for_theta.to(sae.threshold.dtype)
         return sums.step()
 
     @torch.no_grad()
     def constrain(self) -> None:
         """Keep thresholds at or above 0: below it, negative latents would pass."""
-        self.threshold.clamp_(min=0)
-
-    def settings(self) -> dict[str, Any]:
-        """All that the constructor takes."""
-        names = ("penalty", "coefficient", "bandwidth", "initial_threshold", "target_l0", "tanh_scale")
-        return {name: getattr(self, name) for name in (*names, "pre_act_coefficient")}
+        self.sae.threshold.clamp_(min=0)
 
     def _penalise(
-        self, z: Piece, f: Tensor, norms: Tensor, n: int, sums: Sums, for_f: Tensor, for_norms: Tensor
+        self, z: Chunk, f: Tensor, norms: Tensor, n: int, sums: BatchSums, for_f: Tensor, for_norms: Tensor
     ) -> Tensor:
         """Add a piece's penalty to the loss and to the gradients of f and of norms; the gradient of H(z - theta)."""
-        weight = self.sparsity_share * self.coefficient / n
-        if self.penalty == "tanh":
-            saturated = (f * z.of(self.tanh_scale * norms)).tanh_()
+        sae = self.sae
+        weight = self.sparsity_share * sae.coefficient / n
+        if sae.penalty == "tanh":
+            saturated = (f * z.of(sae.tanh_scale * norms)).tanh_()
             sums.loss = sums.loss + weight * saturated.sum()
-            slope = saturated.pow_(2).neg_().add_(1).mul_(weight * self.tanh_scale)
+            slope = saturated.pow_(2).neg_().add_(1).mul_(weight * sae.tanh_scale)
             for_norms += z.total(slope * f)
             for_f += slope.mul_(z.of(norms))
             return f.new_zeros(())
-        if self.target_l0 is None:
+        if sae.target_l0 is None:
             sums.loss = sums.loss + weight * f.count_nonzero().to(f.dtype)
             return f.new_tensor(weight)
-        excess = z.per_row((f > 0).to(f.dtype)) - self.target_l0
-        sums.loss = sums.loss + weight * 2 / self.target_l0 * squares(excess)
-        return z.by_row(excess * (weight * 4 / self.target_l0))
+        excess = z.per_row((f > 0).to(f.dtype)) - sae.target_l0
+        sums.loss = sums.loss + weight * 2 / sae.target_l0 * sum_of_squares(excess)
+        return z.by_row(excess * (weight * 4 / sae.target_l0))
 
     def _sparsity(self, z: Float[Tensor, "n latent"], f: Float[Tensor, "n latent"]) -> Float[Tensor, "n"]:
         """s(f) of each row."""
-        if self.penalty == "tanh":
-            return (self.tanh_scale * f * self.W_dec.norm(dim=1)).tanh().sum(1)
-        l0 = step(z, self.threshold, self.bandwidth).sum(1)
-        if self.target_l0 is None:
+        sae = self.sae
+        if sae.penalty == "tanh":
+            return (sae.tanh_scale * f * sae.W_dec.norm(dim=1)).tanh().sum(1)
+        l0 = step(z, sae.threshold, sae.bandwidth).sum(1)
+        if sae.target_l0 is None:
             return l0
-        return 2 / self.target_l0 * (l0 - self.target_l0).pow(2)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "JumpReLU":  # a step of ~lr is lost on a threshold in bfloat16
-        super()._apply(fn, recurse)
-        self.threshold.data = self.threshold.data.float()
-        return self
+        return 2 / sae.target_l0 * (l0 - sae.target_l0).pow(2)
 
 
 def step(

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from hooks.errors import InvalidArgument
-from interp.sae.architectures.chunked_gradients import squares
+from interp.sae.architectures.chunked_gradients import sum_of_squares
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Step, weight
-from interp.sae.data.distributed import variance
+from interp.sae.architectures.sae import SAE, Objective, Step, convert_rows, measure_variance, weight
+from interp.sae.data.distributed import batch_variance
 from interp.sae.numerics.median import geometric_median
 from interp.sae.numerics.ranking import Encoder, Exact, Ranking
 from interp.sae.numerics.sparse import Code
@@ -35,7 +35,6 @@ class KSparse(SAE, ABC):
     all the others are sparse.
     """
 
-    unit_norm_decoder: ClassVar[bool] = True
     centred: ClassVar[bool] = True
 
     def __init__(
@@ -58,61 +57,9 @@ class KSparse(SAE, ABC):
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.register_buffer("variance", torch.ones(()))
 
-    @abstractmethod
-    def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
-        """The latents that training keeps of x - b_dec, their values after the ReLU."""
-
-    def follow(self, values: Float[Tensor, "n ..."]) -> None:  # noqa: B027
-        """Learn what inference needs to know of the values that training kept: nothing, where the two select alike."""
-
     def settings(self) -> dict[str, Any]:
         """`k`, `k_aux` and `aux_coefficient`."""
         return {"k": self.k, "k_aux": self.k_aux, "aux_coefficient": self.aux_coefficient}
-
-    @torch.no_grad()
-    def initialise(self, rows: Float[Tensor, "n d_model"]) -> None:
-        """Set V to the sample's variance E||x - E x||^2, and b_dec, if it is still 0, to its geometric median."""
-        self.get_buffer("variance").copy_(self.variance_of(rows))
-        if not bool(self.b_dec.any()):
-            self.b_dec.copy_(geometric_median(self.checked(rows)))
-
-    def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
-        """L as the equation says it, every matrix dense; `gradients` is its fast equal."""
-        pre = self.pre(rows)
-        with torch.no_grad():
-            code = self.code(rows - self.b_dec)
-        f = pre.relu() * torch.zeros_like(pre).index_put((code.rows, code.latents), pre.new_ones(()))
-        V = self.get_buffer("variance")
-        errors = [(rows - f[:, :m] @ self.W_dec[:m] - self.b_dec) for m in self.widths]
-        loss = torch.stack([e.pow(2).sum(1).mean() / V for e in errors]).sum()
-        squared_error, e = errors[-1].pow(2).sum(1).mean(), errors[-1].detach()
-        V_e = variance(e)
-        if bool(dead.any()) and self.aux_coefficient and V_e > 0:
-            top = torch.where(dead, pre, -torch.inf).topk(min(self.k_aux, int(dead.sum())), dim=1)
-            f_aux = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
-            loss = loss + self.aux_coefficient * (e - f_aux @ self.W_dec).pow(2).sum(1).mean() / V_e
-        return Step.of(loss, squared_error, f)
-
-    @torch.no_grad()
-    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
-        """Fill `.grad` with the exact gradient of L on this batch and return what the batch did."""
-        centred = rows - self.b_dec
-        code = self.code(centred)
-        self.follow(code.values)
-        parts, errors, W_dec = code.split(self.widths), [centred], self.W_dec.split(self._sizes())
-        for part, W in zip(parts, W_dec, strict=True):
-            errors.append(errors[-1] - part.decode(W))
-        errors, V = errors[1:], self.get_buffer("variance")
-        missed = torch.stack([squares(e) / len(e) for e in errors])
-        onward = [g * (-2 / (len(rows) * V)) for g in accumulate(reversed(errors))][::-1]  # later x_m hold it too
-        found = [backward(g, part, centred, W) for g, part, W in zip(onward, parts, W_dec, strict=True)]
-        whole = found[0] if len(found) == 1 else (torch.cat(pieces) for pieces in zip(*found, strict=True))
-        self.W_dec.grad, for_W_enc, self.b_enc.grad = whole
-        aux_loss = self._auxiliary(errors[-1], centred, dead, for_W_enc)
-        self.W_enc.grad = for_W_enc.T
-        self.b_dec.grad = onward[0].sum(0) - self.W_enc @ self.b_enc.grad  # b_dec is added to x_hat and taken from x
-        loss = missed.sum() / V + aux_loss
-        return Step(loss, missed[-1], (code.values > 0).sum() / len(rows), code.most(code.values))
 
     def pre(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """What is ranked: (x - b_dec) W_enc + b_enc."""
@@ -123,27 +70,92 @@ class KSparse(SAE, ABC):
         """The map from x - b_dec to what is ranked."""
         return Encoder(self.W_enc.T, self.b_enc)
 
+
+K = TypeVar("K", bound=KSparse)
+
+
+class KSparseObjective(Objective[K], ABC):
+    """L of `KSparse`: nested reconstructions in units of V, and the auxiliary loss of the dead latents."""
+
+    unit_norm_decoder: ClassVar[bool] = True
+
+    @abstractmethod
+    def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
+        """The latents that training keeps of x - b_dec, their values after the ReLU."""
+
+    def follow(self, values: Float[Tensor, "n ..."]) -> None:  # noqa: B027
+        """Learn what inference needs to know of the values that training kept: nothing, where the two select alike."""
+
+    @torch.no_grad()
+    def initialise(self, rows: Float[Tensor, "n d_model"]) -> None:
+        """Set V to the sample's variance E||x - E x||^2, and b_dec, if it is still 0, to its geometric median."""
+        sae = self.sae
+        sae.get_buffer("variance").copy_(measure_variance(sae, rows))
+        if not bool(sae.b_dec.any()):
+            sae.b_dec.copy_(geometric_median(convert_rows(sae, rows)))
+
+    def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
+        """L as the equation says it, every matrix dense; `gradients` is its fast equal."""
+        sae = self.sae
+        pre = sae.pre(rows)
+        with torch.no_grad():
+            code = self.code(rows - sae.b_dec)
+        f = pre.relu() * torch.zeros_like(pre).index_put((code.rows, code.latents), pre.new_ones(()))
+        V = sae.get_buffer("variance")
+        errors = [(rows - f[:, :m] @ sae.W_dec[:m] - sae.b_dec) for m in sae.widths]
+        loss = torch.stack([e.pow(2).sum(1).mean() / V for e in errors]).sum()
+        squared_error, e = errors[-1].pow(2).sum(1).mean(), errors[-1].detach()
+        V_e = batch_variance(e)
+        if bool(dead.any()) and sae.aux_coefficient and V_e > 0:
+            top = torch.where(dead, pre, -torch.inf).topk(min(sae.k_aux, int(dead.sum())), dim=1)
+            f_aux = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+            loss = loss + sae.aux_coefficient * (e - f_aux @ sae.W_dec).pow(2).sum(1).mean() / V_e
+        return Step.of(loss, squared_error, f)
+
+    @torch.no_grad()
+    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
+        """Fill `.grad` with the exact gradient of L on this batch and return what the batch did."""
+        sae = self.sae
+        centred = rows - sae.b_dec
+        code = self.code(centred)
+        self.follow(code.values)
+        parts, errors, W_dec = code.split(sae.widths), [centred], sae.W_dec.split(self._sizes())
+        for part, W in zip(parts, W_dec, strict=True):
+            errors.append(errors[-1] - part.decode(W))
+        errors, V = errors[1:], sae.get_buffer("variance")
+        missed = torch.stack([sum_of_squares(e) / len(e) for e in errors])
+        onward = [g * (-2 / (len(rows) * V)) for g in accumulate(reversed(errors))][::-1]  # later x_m hold it too
+        found = [backward(g, part, centred, W) for g, part, W in zip(onward, parts, W_dec, strict=True)]
+        whole = found[0] if len(found) == 1 else (torch.cat(pieces) for pieces in zip(*found, strict=True))
+        sae.W_dec.grad, for_W_enc, sae.b_enc.grad = whole
+        aux_loss = self._auxiliary(errors[-1], centred, dead, for_W_enc)
+        sae.W_enc.grad = for_W_enc.T
+        sae.b_dec.grad = onward[0].sum(0) - sae.W_enc @ sae.b_enc.grad  # b_dec is added to x_hat and taken from x
+        loss = missed.sum() / V + aux_loss
+        return Step(loss, missed[-1], (code.values > 0).sum() / len(rows), code.most(code.values))
+
     def _sizes(self) -> list[int]:
-        return [b - a for a, b in pairwise((0, *self.widths))]
+        return [b - a for a, b in pairwise((0, *self.sae.widths))]
 
     def _auxiliary(self, e: Tensor, centred: Tensor, dead: Tensor, for_W_enc: Tensor) -> Tensor:
         """The term alpha E||e - e_hat||^2 / V_e, e_hat being what the dead latents make of e; adds its gradients."""
+        sae = self.sae
         latents = dead.nonzero().flatten()
-        e_variance = variance(e)
-        if not len(latents) or not self.aux_coefficient or e_variance == 0:
+        e_variance = batch_variance(e)
+        if not len(latents) or not sae.aux_coefficient or e_variance == 0:
             return e.new_zeros(())
-        code = self.ranking.of_rows(
-            centred, Encoder(self.W_enc.T[latents], self.b_enc[latents]), min(self.k_aux, len(latents))
+        code = sae.ranking.of_rows(
+            centred, Encoder(sae.W_enc.T[latents], sae.b_enc[latents]), min(sae.k_aux, len(latents))
         )
         code.values.relu_()
-        W_dec = self.W_dec[latents]
+        W_dec = sae.W_dec[latents]
         left = e - code.decode(W_dec)
-        scale = self.aux_coefficient / e_variance
+        scale = sae.aux_coefficient / e_variance
         found = backward(left * (-2 * scale / len(e)), code, centred, W_dec)
-        for whole, part in zip((self.W_dec.grad, for_W_enc, self.b_enc.grad), found, strict=True):
+        for whole, part in zip((sae.W_dec.grad, for_W_enc, sae.b_enc.grad), found, strict=True):
             assert whole is not None
             whole.index_add_(0, latents, part)
-        return scale * squares(left) / len(left)
+        return scale * sum_of_squares(left) / len(left)
 
 
 def backward(

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from hooks.errors import InvalidArgument
-from interp.sae.architectures.batch_selection import BatchSelecting
+from interp.sae.architectures.batch_topk import BatchKSparse
 
 
-class MatryoshkaBatchTopK(BatchSelecting):
+class MatryoshkaBatchTopK(BatchKSparse):
     """The first m latents alone must reconstruct, for several m at once (Bussmann et al. 2025, arXiv:2503.17547).
 
         f     = BatchTopK(ReLU((x - b_dec) W_enc + b_enc)) in training,  z 1[z > theta] afterwards
@@ -47,8 +47,3 @@ class MatryoshkaBatchTopK(BatchSelecting):
     def settings(self) -> dict[str, Any]:
         """As for `BatchTopK`, and `widths`."""
         return super().settings() | {"widths": list(self.widths)}
-
-    @classmethod
-    def settings_in(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """SAELens's `k` and `matryoshka_widths`."""
-        return {"k": config["k"], "widths": config["matryoshka_widths"]}

@@ -1,9 +1,10 @@
-"""What every sparse autoencoder is: an encoder to sparse latents, a decoder of directions, and where it was trained."""
+"""What every sparse autoencoder is (latents, and a decoder of directions), and every objective that trains one."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,19 +37,17 @@ class Step:
 class SAE(nn.Module, ABC):
     """A sparse autoencoder: latents f(x) >= 0, mostly 0, and a reconstruction x_hat = f W_dec + b_dec.
 
-    An architecture says how it encodes, what its loss is, and which constructor settings make it again. After
-    training it also knows where it belongs: `sites` (of what it reads, then of what else it reconstructs), the
+    An architecture says how it encodes, which constructor settings make it again, and which `Objective` trains it.
+    After training it also knows where it belongs: `sites` (of what it reads, then of what else it reconstructs), the
     `model_name` and `fingerprint` of its model, the `dataset`, and `max_activation`, for every latent the largest
     value on training data: the unit of clamping. Where `normalisation` is set its weights read normalised
-    activations; `folded` gives the same function of activations as they are.
+    activations; `folded` gives the same function of activations as they are. `row_shape` is the shape of a source's
+    row, which holds what is read and what is to be reconstructed.
     """
 
     architecture: ClassVar[str]
-    unit_norm_decoder: ClassVar[bool] = False
     centred: ClassVar[bool] = False
     """Whether the encoder reads x - b_dec."""
-    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
-    """Adam's, where the paper says so."""
     sharded: ClassVar[bool] = False
     """Whether each of several processes holds some of the latents, and reads every row."""
     W_enc: Float[Tensor, "*d latent"]
@@ -63,12 +62,12 @@ class SAE(nn.Module, ABC):
             if width < 1:
                 raise InvalidArgument(f"{name} is {width}; a sparse autoencoder needs at least 1.")
         self.d_in, self.d_sae = d_in, d_sae
+        self.row_shape: tuple[int, ...] = (d_in,)
         self.sites: tuple[Site, ...] = ()
         self.model_name: str | None = None
         self.fingerprint: str | None = None
         self.dataset: str | None = None
         self.normalisation: Normalisation | None = None
-        self.sparsity_share = 1.0
         self.register_buffer("max_activation", torch.zeros(d_sae))
 
     @property
@@ -85,41 +84,12 @@ class SAE(nn.Module, ABC):
         """The latents f(x), dense."""
 
     @abstractmethod
-    def loss(self, rows: Float[Tensor, "n *d"], dead: Bool[Tensor, "latent"]) -> Step:
-        """The training loss of a batch, differentiable, given which latents are dead.
-
-        Its sparsity penalty counts by `sparsity_share`, which a trainer raises from 0 to 1 as it begins.
-        """
-
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What the constructor was given beside `d_in` and `d_sae`, seed aside."""
 
-    @classmethod
-    def settings_in(cls, config: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        """The same, read from the configuration of an autoencoder that SAELens trained."""
-        return {}
-
-    def initialise(self, rows: Float[Tensor, "n *d"]) -> None:
-        """Set what is read off the data before training, from a sample of it; `ValueError` if it never varies."""
-        self.variance_of(rows)
-
-    def gradients(self, rows: Float[Tensor, "n *d"], dead: Bool[Tensor, "latent"]) -> Step:
-        """Fill `.grad` of every parameter with the gradient of `loss` on one batch, and return what the batch did."""
-        self.zero_grad()
-        step = self.loss(rows, dead)
-        step.loss.backward()
-        return Step(step.loss.detach(), step.squared_error.detach(), step.l0, step.largest)
-
-    def gradient_norm(self) -> Float[Tensor, ""]:
-        """||g|| over all parameters."""
-        return torch.stack([p.grad.norm() for p in self.parameters() if p.grad is not None]).norm()
-
-    @torch.no_grad()
-    def constrain(self) -> None:
-        """Put the weights back where they must lie, after a step of the optimiser: decoder rows of unit norm."""
-        if self.unit_norm_decoder:
-            self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
+    @abstractmethod
+    def objective(self) -> "Objective[Any]":
+        """What trains it: its loss, the loss's gradients, and where its weights must lie."""
 
     def parts(self, rows: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n *d"], Float[Tensor, "n ..."]]:
         """What is read and what is to be reconstructed, of rows of a source: the same, for an autoencoder."""
@@ -196,6 +166,12 @@ class SAE(nn.Module, ABC):
             raise InvalidArgument(f"Latent {latent} never fired on the training data, so its direction has no scale.")
         return largest
 
+    def __repr__(self) -> str:
+        given = {"d_in": self.d_in, "d_sae": self.d_sae} | self.settings()
+        told = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+        at = f", at {' and '.join(map(str, self.sites))}" if self.sites else ""
+        return f"{type(self).__name__}({told}){at}"
+
     def raw(self) -> "SAE":
         """Itself, where its weights read activations as they are; `ValueError` where they read normalised ones."""
         if self.normalisation is not None:
@@ -205,20 +181,8 @@ class SAE(nn.Module, ABC):
             )
         return self
 
-    def variance_of(self, rows: Float[Tensor, "n *d"]) -> Float[Tensor, ""]:
-        """E||y - E y||^2 over rows of a source; `ValueError` where it is 0."""
-        y = self.parts(self.checked_rows(rows))[1].flatten(1)
-        variance = (y - y.mean(0)).pow(2).sum(1).mean()
-        if variance <= 0:
-            raise InvalidArgument(f"All {len(y)} activations are the same vector: there is nothing to reconstruct.")
-        return variance
-
-    def checked_rows(self, rows: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
-        """Rows of a source, checked as `checked` does."""
-        return self.checked(rows)
-
-    def checked(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Activations in the autoencoder's own precision; `ValueError` for another width, NaN or infinity."""
+    def _input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Activations in the autoencoder's own precision; refused where they are of another width, NaN or infinite."""
         return self._checked(x, (self.d_in,))
 
     def _checked(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -232,6 +196,106 @@ class SAE(nn.Module, ABC):
 
     def _at(self) -> str:
         return f" at {self.site}" if self.site else ""
+
+
+S = TypeVar("S", bound=SAE)
+
+
+class Objective(ABC, Generic[S]):
+    """How an autoencoder learns: the loss of a batch, its gradients, and where the weights must lie after a step.
+
+    `sparsity_share`, from 0 to 1, is the share of the sparsity penalty that counts; a trainer raises it as it begins.
+
+    Example:
+        ```python
+        objective = sae.objective()
+        objective.initialise(rows)
+        objective.gradients(rows, dead)        # fills sae.W_dec.grad and the others
+        ```
+    """
+
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    """Adam's, where the paper says so."""
+    unit_norm_decoder: ClassVar[bool] = False
+
+    def __init__(self, sae: S) -> None:
+        self.sae, self.sparsity_share = sae, 1.0
+
+    @abstractmethod
+    def loss(self, rows: Float[Tensor, "n *d"], dead: Bool[Tensor, "latent"]) -> Step:
+        """The training loss of a batch, differentiable, given which latents are dead."""
+
+    def gradients(self, rows: Float[Tensor, "n *d"], dead: Bool[Tensor, "latent"]) -> Step:
+        """Fill `.grad` of every parameter with the gradient of `loss` on one batch, and return what the batch did."""
+        self.sae.zero_grad()
+        step = self.loss(rows, dead)
+        step.loss.backward()
+        return Step(step.loss.detach(), step.squared_error.detach(), step.l0, step.largest)
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """||g|| over all parameters."""
+        return torch.stack([p.grad.norm() for p in self.sae.parameters() if p.grad is not None]).norm()
+
+    def initialise(self, rows: Float[Tensor, "n *d"]) -> None:
+        """Set what is read off the data before training, from a sample of it; refused if the sample never varies."""
+        measure_variance(self.sae, rows)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Put the weights back where they must lie, after a step of the optimiser: decoder rows of unit norm."""
+        if self.unit_norm_decoder:
+            self.sae.W_dec /= self.sae.W_dec.norm(dim=1, keepdim=True)
+
+
+def folded(sae: SAE) -> SAE:
+    """The same function of activations as they are, for an autoencoder whose weights read normalised ones.
+
+    With z = (x - m) M: latents f'(x) = f(z), and reconstructions x_hat'(x) = z_hat(z) M^-1 + m. Products are taken in
+    float64 and rounded once. A copy; where nothing is normalised, an equal one.
+
+    Example:
+        ```python
+        train(sae, normalised(source, expected_norm(source)))
+        folded(sae).direction(17)
+        ```
+    """
+    twin = copy.deepcopy(sae)
+    if twin.normalisation is not None:
+        twin.absorb(twin.normalisation)
+        twin.normalisation = None
+    return twin
+
+
+def convert_rows(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+    """Rows of a source in the autoencoder's precision.
+
+    Raises:
+        InvalidArgument: rows of another width, or that hold NaN or infinity.
+
+    Example:
+        ```python
+        x, y = sae.parts(convert_rows(sae, rows))
+        ```
+    """
+    return sae._checked(rows, sae.row_shape)
+
+
+def measure_variance(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, ""]:
+    """E||y - E y||^2 over rows of a source, y being what is to be reconstructed.
+
+    Raises:
+        InvalidArgument: all y are the same; or as for `convert_rows`.
+
+    Example:
+        ```python
+        V = measure_variance(sae, rows)
+        ```
+    """
+    y = sae.parts(convert_rows(sae, rows))[1].flatten(1)
+    variance = (y - y.mean(0)).pow(2).sum(1).mean()
+    if variance <= 0:
+        raise InvalidArgument(f"All {len(y)} activations are the same vector: there is nothing to reconstruct.")
+    return variance
 
 
 def weight(name: str, value: float | int) -> float | int:

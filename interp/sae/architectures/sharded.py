@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from hooks.errors import InvalidArgument, InvalidType, WrongState
 from interp.sae.architectures.ksparse import backward
-from interp.sae.architectures.sae import CHUNK, SAE, Step
+from interp.sae.architectures.sae import CHUNK, SAE, Objective, Step, convert_rows, measure_variance
 from interp.sae.architectures.topk import TopK
 from interp.sae.data.normalisation import Normalisation
 from interp.sae.numerics.median import geometric_median
@@ -37,7 +37,6 @@ class ShardedTopK(SAE):
     """
 
     architecture: ClassVar[str] = "topk"
-    unit_norm_decoder: ClassVar[bool] = True
     centred: ClassVar[bool] = True
     sharded: ClassVar[bool] = True
 
@@ -73,13 +72,6 @@ class ShardedTopK(SAE):
         self.to(device)
 
     @torch.no_grad()
-    def initialise(self, rows: Float[Tensor, "n d_model"]) -> None:
-        """As for `TopK`."""
-        self.get_buffer("variance").copy_(self.variance_of(rows))
-        if not bool(self.b_dec.any()):
-            self.b_dec.copy_(geometric_median(self.checked(rows)))
-
-    @torch.no_grad()
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """All latents, dense, in every process."""
         flat = x.reshape(-1, self.d_in)
@@ -94,7 +86,7 @@ class ShardedTopK(SAE):
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
         """The k latents of each row, in every process."""
-        kept = [self._select(self._pre(self.checked(rows) - self.b_dec)) for rows in x.split(CHUNK)]
+        kept = [self._select(self._pre(self._input(rows) - self.b_dec)) for rows in x.split(CHUNK)]
         return torch.cat([values for values, _ in kept]), torch.cat([indices for _, indices in kept])
 
     @torch.no_grad()
@@ -106,42 +98,6 @@ class ShardedTopK(SAE):
     ) -> Float[Tensor, "n d_model"]:
         """The reconstruction by latents that `encode_sparse` gave."""
         return self._decoded(*self._mine(values, indices)) + self.b_dec
-
-    def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
-        """`TopK`'s; its gradients are written out in `gradients`, and this value has none."""
-        with torch.no_grad():
-            return self.gradients(rows, dead)
-
-    @torch.no_grad()
-    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
-        """The exact gradients of this process's latents and of b_dec, which is the same in all."""
-        centred, V = rows - self.b_dec, self.get_buffer("variance")
-        pre = self._pre(centred)
-        values, indices = self._select(pre)
-        mine = self._mine(values, indices)
-        e = centred - self._decoded(*mine)
-        self.W_dec.grad, for_W_enc, self.b_enc.grad = self._backward(e * (-2 / (len(rows) * V)), *mine, centred)
-        loss = e.pow(2).sum(1).mean() / V
-        V_e = (e - e.mean(0)).pow(2).sum(1).mean()
-        if bool(dead.any()) and self.aux_coefficient and V_e > 0:
-            scale = self.aux_coefficient / V_e
-            latents = dead.nonzero().flatten()
-            revived = self._mine(*self._select_dead(pre, latents))
-            left = e - self._decoded(*revived)
-            found = self._backward(left * (-2 * scale / len(e)), *revived, centred)
-            self.W_dec.grad += found[0]
-            for_W_enc, self.b_enc.grad = for_W_enc + found[1], self.b_enc.grad + found[2]
-            loss = loss + scale * left.pow(2).sum(1).mean()
-        self.W_enc.grad = for_W_enc.T
-        self.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - _summed(self.W_enc @ self.b_enc.grad)
-        largest = largest_per_latent(values, indices, self.d_sae)
-        return Step(loss, e.pow(2).sum(1).mean(), (values > 0).sum() / len(rows), largest)
-
-    def gradient_norm(self) -> Float[Tensor, ""]:
-        """||g|| over the parameters of all processes, b_dec counted once."""
-        own = [p.grad.pow(2).sum() for p in (self.W_dec, self.W_enc, self.b_enc) if p.grad is not None]
-        shared = self.b_dec.grad.pow(2).sum() if self.b_dec.grad is not None else 0
-        return (_summed(torch.stack(own).sum()) + shared).sqrt()
 
     def settings(self) -> dict[str, Any]:
         """As for `TopK`."""
@@ -164,6 +120,10 @@ class ShardedTopK(SAE):
     def absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
         """Is refused: what is written and used is `whole()`."""
         raise InvalidType(f"This process holds {len(self.W_dec)} of {self.d_sae} latents: take sae.whole().")
+
+    def objective(self) -> "ShardedTopKObjective":
+        """`TopK`'s, each process having its own latents' gradients."""
+        return ShardedTopKObjective(self)
 
     def _pre(self, centred: Tensor) -> Tensor:
         return linear(centred, self.W_enc.T, self.b_enc)
@@ -194,6 +154,58 @@ class ShardedTopK(SAE):
 
     def _backward(self, g: Tensor, values: Tensor, indices: Tensor, centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return backward(g, Code.padded(values, indices, len(self.W_dec)), centred, self.W_dec)
+
+
+class ShardedTopKObjective(Objective[ShardedTopK]):
+    """The loss of `TopK`, of latents that are shared among processes."""
+
+    unit_norm_decoder: ClassVar[bool] = True
+
+    @torch.no_grad()
+    def initialise(self, rows: Float[Tensor, "n d_model"]) -> None:
+        """As for `TopK`."""
+        sae = self.sae
+        sae.get_buffer("variance").copy_(measure_variance(sae, rows))
+        if not bool(sae.b_dec.any()):
+            sae.b_dec.copy_(geometric_median(convert_rows(sae, rows)))
+
+    def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
+        """`TopK`'s; its gradients are written out in `gradients`, and this value has none."""
+        with torch.no_grad():
+            return self.gradients(rows, dead)
+
+    @torch.no_grad()
+    def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:
+        """The exact gradients of this process's latents and of b_dec, which is the same in all."""
+        sae = self.sae
+        centred, V = rows - sae.b_dec, sae.get_buffer("variance")
+        pre = sae._pre(centred)
+        values, indices = sae._select(pre)
+        mine = sae._mine(values, indices)
+        e = centred - sae._decoded(*mine)
+        sae.W_dec.grad, for_W_enc, sae.b_enc.grad = sae._backward(e * (-2 / (len(rows) * V)), *mine, centred)
+        loss = e.pow(2).sum(1).mean() / V
+        V_e = (e - e.mean(0)).pow(2).sum(1).mean()
+        if bool(dead.any()) and sae.aux_coefficient and V_e > 0:
+            scale = sae.aux_coefficient / V_e
+            latents = dead.nonzero().flatten()
+            revived = sae._mine(*sae._select_dead(pre, latents))
+            left = e - sae._decoded(*revived)
+            found = sae._backward(left * (-2 * scale / len(e)), *revived, centred)
+            sae.W_dec.grad += found[0]
+            for_W_enc, sae.b_enc.grad = for_W_enc + found[1], sae.b_enc.grad + found[2]
+            loss = loss + scale * left.pow(2).sum(1).mean()
+        sae.W_enc.grad = for_W_enc.T
+        sae.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - _summed(sae.W_enc @ sae.b_enc.grad)
+        largest = largest_per_latent(values, indices, sae.d_sae)
+        return Step(loss, e.pow(2).sum(1).mean(), (values > 0).sum() / len(rows), largest)
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """||g|| over the parameters of all processes, b_dec counted once."""
+        sae = self.sae
+        own = [p.grad.pow(2).sum() for p in (sae.W_dec, sae.W_enc, sae.b_enc) if p.grad is not None]
+        shared = sae.b_dec.grad.pow(2).sum() if sae.b_dec.grad is not None else 0
+        return (_summed(torch.stack(own).sum()) + shared).sqrt()
 
 
 def _gathered(x: Tensor) -> list[Tensor]:

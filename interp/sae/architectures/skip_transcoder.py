@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.sae.architectures.sae import Step
-from interp.sae.architectures.transcoding import Transcoding
+from interp.sae.architectures.sae import Objective, Step, measure_variance
+from interp.sae.architectures.transcoder import TranscoderBase
 from interp.sae.data.normalisation import Normalisation
 
 
-class SkipTranscoder(Transcoding):
+class SkipTranscoder(TranscoderBase):
     """A transcoder with a linear path from input to output (Paulo et al. 2025, arXiv:2501.18823).
 
         f     = ReLU(x W_enc + b_enc),        y_hat = f W_dec + b_dec + x W_skip^T
@@ -34,30 +34,16 @@ class SkipTranscoder(Transcoding):
         self.W_skip = nn.Parameter(torch.zeros(self.d_out, d_in))
         self.register_buffer("variance", torch.ones(()))
 
-    @torch.no_grad()
-    def initialise(self, rows: Float[Tensor, "n _"]) -> None:
-        """Set V to the sample's variance of y."""
-        self.get_buffer("variance").copy_(self.variance_of(rows))
-
     def forward(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n _"]:
         """What is written for x: f W_dec + b_dec + x W_skip^T."""
-        return self.decode(self.encode(x)) + self.checked(x) @ self.W_skip.T
-
-    def loss(self, rows: Float[Tensor, "n _"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
-        """(E||y - y_hat||^2 + lambda E sum_i f_i ||W_dec,i||) / V."""
-        x, y = self.parts(rows)
-        f = self.encode(x)
-        squared_error = (y - self.decode(f) - x @ self.W_skip.T).pow(2).sum(1).mean()
-        sparsity = (f @ self.W_dec.norm(dim=1)).mean()
-        total = squared_error + self.sparsity_share * self.coefficient * sparsity
-        return Step.of(total / self.get_buffer("variance"), squared_error, f)
+        return self.decode(self.encode(x)) + self._input(x) @ self.W_skip.T
 
     @torch.no_grad()
     def reconstruct_sparse(
         self, x: Float[Tensor, "n d_model"], values: Float[Tensor, "n ..."], indices: Int[Tensor, "n ..."]
     ) -> Float[Tensor, "n _"]:
         """What is written for x, by latents that `encode_sparse` gave."""
-        return super().reconstruct_sparse(x, values, indices) + self.checked(x) @ self.W_skip.T
+        return super().reconstruct_sparse(x, values, indices) + self._input(x) @ self.W_skip.T
 
     def absorb(self, normalisation: Normalisation) -> None:
         """As for every transcoder, and W_skip^T <- M_x W_skip^T M_y^-1, whose image of m_x leaves b_dec."""
@@ -68,3 +54,26 @@ class SkipTranscoder(Transcoding):
             W_skip = (M[:a, :a] @ self.W_skip.T.double() @ back[a:, a:]).T
             self.W_skip.copy_(W_skip)
             self.b_dec.copy_(self.b_dec - W_skip @ m[:a])
+
+    def objective(self) -> "SkipTranscoderObjective":
+        """The share of variance unexplained and a weighed L1 penalty."""
+        return SkipTranscoderObjective(self)
+
+
+class SkipTranscoderObjective(Objective[SkipTranscoder]):
+    """L = (E||y - y_hat||^2 + lambda E sum_i f_i ||W_dec,i||) / V, as `SkipTranscoder` says."""
+
+    @torch.no_grad()
+    def initialise(self, rows: Float[Tensor, "n _"]) -> None:
+        """Set V to the sample's variance of y."""
+        self.sae.get_buffer("variance").copy_(measure_variance(self.sae, rows))
+
+    def loss(self, rows: Float[Tensor, "n _"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
+        """(E||y - y_hat||^2 + lambda E sum_i f_i ||W_dec,i||) / V."""
+        sae = self.sae
+        x, y = sae.parts(rows)
+        f = sae.encode(x)
+        squared_error = (y - sae.decode(f) - x @ sae.W_skip.T).pow(2).sum(1).mean()
+        sparsity = (f @ sae.W_dec.norm(dim=1)).mean()
+        total = squared_error + self.sparsity_share * sae.coefficient * sparsity
+        return Step.of(total / sae.get_buffer("variance"), squared_error, f)

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp.sae.architectures.chunked_gradients import Sums, pieces, where_on
+from interp.sae.architectures.chunked_gradients import BatchSums, encode_chunks, zero_where_off
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Step, weight
+from interp.sae.architectures.sae import SAE, Objective, Step, weight
 from interp.sae.numerics.ranking import Encoder
 
 
@@ -40,14 +40,27 @@ class Standard(SAE):
 
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """The latents f = ReLU(x W_enc + b_enc)."""
-        return (self.checked(x) @ self.W_enc + self.b_enc).relu()
+        return (self._input(x) @ self.W_enc + self.b_enc).relu()
+
+    def settings(self) -> dict[str, Any]:
+        """The `coefficient`."""
+        return {"coefficient": self.coefficient}
+
+    def objective(self) -> "StandardObjective":
+        """Squared error and a weighed L1 penalty."""
+        return StandardObjective(self)
+
+
+class StandardObjective(Objective[Standard]):
+    """L = E||x - x_hat||^2 + lambda E sum_i f_i ||W_dec,i||, as `Standard` says."""
 
     def loss(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
         """E||x - x_hat||^2 + lambda E sum_i f_i ||W_dec,i||."""
-        f = self.encode(rows)
-        squared_error = (rows - self.decode(f)).pow(2).sum(1).mean()
-        sparsity = (f @ self.W_dec.norm(dim=1)).mean()
-        return Step.of(squared_error + self.sparsity_share * self.coefficient * sparsity, squared_error, f)
+        sae = self.sae
+        f = sae.encode(rows)
+        squared_error = (rows - sae.decode(f)).pow(2).sum(1).mean()
+        sparsity = (f @ sae.W_dec.norm(dim=1)).mean()
+        return Step.of(squared_error + self.sparsity_share * sae.coefficient * sparsity, squared_error, f)
 
     @torch.no_grad()
     def gradients(self, rows: Float[Tensor, "n d_model"], dead: Bool[Tensor, "latent"]) -> Step:  # noqa: ARG002
@@ -55,26 +68,23 @@ class Standard(SAE):
 
         dL/df = g W_dec^T + (lambda / n) ||W_dec|| where f > 0, with g = dL/dx_hat, and 0 elsewhere.
         """
-        n, weight = len(rows), self.sparsity_share * self.coefficient / len(rows)
-        norms, sums = self.W_dec.norm(dim=1), Sums(rows, self.d_sae)
-        W_dec, W_enc = torch.zeros_like(self.W_dec), torch.zeros_like(self.W_enc.T)
-        b_enc, totals, b_dec = torch.zeros_like(self.b_enc), torch.zeros_like(self.b_enc), torch.zeros_like(self.b_dec)
-        for at, z in pieces(rows, Encoder(self.W_enc.T, self.b_enc), torch.zeros_like(self.b_enc)):
+        sae = self.sae
+        n, weight = len(rows), self.sparsity_share * sae.coefficient / len(rows)
+        norms, sums = sae.W_dec.norm(dim=1), BatchSums(rows, sae.d_sae)
+        W_dec, W_enc = torch.zeros_like(sae.W_dec), torch.zeros_like(sae.W_enc.T)
+        b_enc, totals, b_dec = torch.zeros_like(sae.b_enc), torch.zeros_like(sae.b_enc), torch.zeros_like(sae.b_dec)
+        for at, z in encode_chunks(rows, Encoder(sae.W_enc.T, sae.b_enc), torch.zeros_like(sae.b_enc)):
             f, x = z.values.relu_(), rows[at]
-            error = z.times(f, self.W_dec).add_(self.b_dec).sub_(x)
+            error = z.times(f, sae.W_dec).add_(sae.b_dec).sub_(x)
             sums.add(z, f, error)
             g = error.mul_(2 / n)
-            for_f = where_on(z.dots(g, self.W_dec).add_(z.of(weight * norms)), f)
+            for_f = zero_where_off(z.dots(g, sae.W_dec).add_(z.of(weight * norms)), f)
             z.add_transposed(W_dec, f, g)
             z.add_transposed(W_enc, for_f, x)
             b_enc += z.total(for_f)
             totals += z.total(f)
             b_dec += g.sum(0)
-        W_dec.addcmul_(self.W_dec, (weight * totals / norms)[:, None])
-        self.W_dec.grad, self.W_enc.grad, self.b_enc.grad, self.b_dec.grad = W_dec, W_enc.T, b_enc, b_dec
+        W_dec.addcmul_(sae.W_dec, (weight * totals / norms)[:, None])
+        sae.W_dec.grad, sae.W_enc.grad, sae.b_enc.grad, sae.b_dec.grad = W_dec, W_enc.T, b_enc, b_dec
         sums.loss = weight * totals @ norms
         return sums.step()
-
-    def settings(self) -> dict[str, Any]:
-        """The `coefficient`."""
-        return {"coefficient": self.coefficient}

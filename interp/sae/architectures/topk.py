@@ -1,13 +1,13 @@
 """The TopK sparse autoencoder: the k largest latents of each row."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from interp.sae.architectures.ksparse import KSparse
+from interp.sae.architectures.ksparse import KSparse, KSparseObjective
 from interp.sae.numerics.sparse import Code
 
 
@@ -34,7 +34,7 @@ class TopK(KSparse):
         self,
         d_in: int,
         d_sae: int,
-        k: int,
+        k: float | int,
         *,
         k_aux: int | None = None,
         aux_coefficient: float | int = 1 / 32,
@@ -47,26 +47,33 @@ class TopK(KSparse):
             )
         self.k: int = int(k)
 
-    @classmethod
-    def settings_in(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """SAELens's `k`."""
-        return {"k": int(config["k"])}
-
-    @torch.no_grad()
-    def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
-        """The k largest of each row."""
-        code = self.ranking.of_rows(centred, self.encoder, self.k)
-        code.values.relu_()
-        return code
-
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """The latents f = TopK(ReLU((x - b_dec) W_enc + b_enc)), dense: at most k of each row above 0."""
-        pre = self.pre(self.checked(x))
+        pre = self.pre(self._input(x))
         kept = pre.topk(self.k, dim=-1, sorted=False)
         return torch.zeros_like(pre).scatter(-1, kept.indices, kept.values.relu())
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
         """The same latents as k values and k indices per row, a value being 0 where the ReLU cut it."""
-        code = self.code(self.checked(x) - self.b_dec)
+        code = self.top_k(self._input(x) - self.b_dec)
         return code.values.view(len(x), self.k), code.latents.view(len(x), self.k)
+
+    def top_k(self, centred: Float[Tensor, "n d_model"]) -> Code:
+        """The k largest of each row of x - b_dec, after the ReLU."""
+        code = self.ranking.of_rows(centred, self.encoder, self.k)
+        code.values.relu_()
+        return code
+
+    def objective(self) -> "TopKObjective":
+        """L of `KSparse`."""
+        return TopKObjective(self)
+
+
+class TopKObjective(KSparseObjective[TopK]):
+    """L of `KSparse`, with the k largest of each row."""
+
+    @torch.no_grad()
+    def code(self, centred: Float[Tensor, "n d_model"]) -> Code:
+        """The k largest of each row."""
+        return self.sae.top_k(centred)

@@ -24,12 +24,12 @@ _sharing: ContextVar[Process] = ContextVar("sharing", default=ALONE)
 
 
 @contextmanager
-def sharing(here: Process) -> Iterator[None]:
+def share_batch(here: Process) -> Iterator[None]:
     """While this lasts, the rows that a process holds are its share of a batch.
 
     Example:
-        >>> with sharing(Process(0, 1)):
-        ...     averaged(torch.tensor(3.0)).item()
+        >>> with share_batch(Process(0, 1)):
+        ...     average(torch.tensor(3.0)).item()
         3.0
     """
     token = _sharing.set(here)
@@ -39,27 +39,27 @@ def sharing(here: Process) -> Iterator[None]:
         _sharing.reset(token)
 
 
-def shared() -> Process:
+def current_process() -> Process:
     """This process among those that share the batch.
 
     Example:
-        >>> shared().world
+        >>> current_process().world
         1
     """
     return _sharing.get()
 
 
-def share(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
+def local_rows(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
     """This process's rows of a batch.
 
     Raises:
         ValueError: the processes cannot share it equally.
 
     Example:
-        >>> len(share(torch.zeros(4, 2)))
+        >>> len(local_rows(torch.zeros(4, 2)))
         4
     """
-    here = shared()
+    here = current_process()
     if len(rows) % here.world:
         raise InvalidArgument(
             f"A batch of {len(rows)} rows cannot be shared equally by {here.world} processes: choose a batch_size that "
@@ -68,14 +68,14 @@ def share(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
     return rows.chunk(here.world)[here.rank]
 
 
-def averaged(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def average(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The mean over the processes that share a batch: of means over their rows, the batch's mean.
 
     Example:
-        >>> averaged(torch.tensor(3.0)).item()
+        >>> average(torch.tensor(3.0)).item()
         3.0
     """
-    here = shared()
+    here = current_process()
     if here.world == 1:
         return x
     x = x.detach().clone(memory_format=torch.contiguous_format)
@@ -92,19 +92,19 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
         ```
     """
     grads = [p.grad for p in parameters if p.grad is not None]
-    whole = averaged(torch.cat([grad.flatten() for grad in grads]))
+    whole = average(torch.cat([grad.flatten() for grad in grads]))
     for grad, mean in zip(grads, whole.split([grad.numel() for grad in grads]), strict=True):
         grad.copy_(mean.view(grad.shape))
 
 
-def variance(e: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
+def batch_variance(e: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
     """E||e - E e||^2 over the rows of all processes that share a batch.
 
     Example:
-        >>> variance(torch.tensor([[0.0], [2.0]])).item()
+        >>> batch_variance(torch.tensor([[0.0], [2.0]])).item()
         1.0
     """
-    return averaged((e - averaged(e.mean(0))).pow(2).sum(1).mean())
+    return average((e - average(e.mean(0))).pow(2).sum(1).mean())
 
 
 def kth_largest(values: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
@@ -114,7 +114,7 @@ def kth_largest(values: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
         >>> kth_largest(torch.tensor([3.0, 1.0, 2.0]), 2).item()
         2.0
     """
-    here = shared()
+    here = current_process()
     if here.world > 1:
         most = int(_reduced(torch.tensor(len(values), device=values.device), dist.ReduceOp.MAX))
         mine = torch.nn.functional.pad(values, (0, most - len(values)), value=-torch.inf)
@@ -126,45 +126,45 @@ def kth_largest(values: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
     return kth(values, k)
 
 
-def smallest(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
+def minimum(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """The least of the processes' values.
 
     Example:
-        >>> smallest(torch.tensor(3.0)).item()
+        >>> minimum(torch.tensor(3.0)).item()
         3.0
     """
     return _reduced(x, dist.ReduceOp.MIN)
 
 
-def largest(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def maximum(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The greatest of the processes' values, entry by entry.
 
     Example:
-        >>> largest(torch.tensor([3.0, 4.0])).tolist()
+        >>> maximum(torch.tensor([3.0, 4.0])).tolist()
         [3.0, 4.0]
     """
     return _reduced(x, dist.ReduceOp.MAX)
 
 
-def anywhere(x: Bool[Tensor, ""]) -> bool:
+def any_process(x: Bool[Tensor, ""]) -> bool:
     """Whether it holds in any of the processes.
 
     Example:
-        >>> anywhere(torch.tensor(True))
+        >>> any_process(torch.tensor(True))
         True
     """
     return bool(_reduced(x.float(), dist.ReduceOp.MAX))
 
 
 def _reduced(x: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
-    if shared().world == 1:
+    if current_process().world == 1:
         return x
     x = x.clone()
     dist.all_reduce(x, how)
     return x
 
 
-def dealt(source: Source, here: Process, device: torch.device) -> Source:
+def distribute_source(source: Source, here: Process, device: torch.device) -> Source:
     """The same source, its forward passes shared by the processes: each makes every world-th batch, and gets all.
 
     A source that cannot be begun in the middle is read whole by every process.
@@ -172,7 +172,7 @@ def dealt(source: Source, here: Process, device: torch.device) -> Source:
     Example:
         ```python
         with processes(device) as here:
-            train_on(dealt(activations_of(model, texts, site), here, device))
+            train_on(distribute_source(activations_of(model, texts, site), here, device))
         ```
     """
     every = source.every

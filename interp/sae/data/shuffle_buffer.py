@@ -13,7 +13,7 @@ from interp.sae.data.source import Source
 
 
 @final
-class Mixer:
+class ShuffleBuffer:
     """Batches of a source's rows in random order; an iterator that never ends and can go on where it was.
 
     A source that fits into the buffer is read once and permuted in memory from then on; a longer one is read pass
@@ -27,7 +27,7 @@ class Mixer:
 
     Example:
         ```python
-        batches = Mixer(source, buffer=131_072, batch_size=2048, generator=torch.Generator().manual_seed(0))
+        batches = ShuffleBuffer(source, buffer=131_072, batch_size=2048, generator=torch.Generator().manual_seed(0))
         x = next(batches)
         ```
     """

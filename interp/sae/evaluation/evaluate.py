@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from interp.sae.architectures.sae import CHUNK, SAE
+from interp.sae.architectures.sae import CHUNK, SAE, convert_rows
 from interp.sae.data.source import Source
 from interp.sae.numerics.sparse import largest_per_latent
 
@@ -145,7 +145,7 @@ def batches_for(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Iterator[F
         )
     for chunk in source:
         for rows in chunk.to(sae.W_dec.device).split(CHUNK):
-            yield sae.checked_rows(rows)
+            yield convert_rows(sae, rows)
 
 
 class _Sums:

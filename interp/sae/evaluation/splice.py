@@ -15,7 +15,7 @@ from hooks.interventions import apply
 from hooks.position import everywhere
 from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.sae import CHUNK, SAE
-from interp.sae.architectures.transcoding import Transcoding
+from interp.sae.architectures.transcoder import TranscoderBase
 
 Change: TypeAlias = Callable[[Float[Tensor, "n latent"]], Float[Tensor, "n latent"]]
 
@@ -132,7 +132,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
                 f"{nearest(str(site), map(str, model.sites))}."
             )
     for i, site in enumerate(sae.sites):
-        writes = i == 1 and isinstance(sae, Transcoding)
+        writes = i == 1 and isinstance(sae, TranscoderBase)
         width, ours = prod(model.tap(site).shape), sae.d_out if writes else sae.d_in
         if width != ours:
             raise InvalidArgument(
@@ -160,7 +160,7 @@ def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]
 
 
 def _same_place(sae: SAE) -> None:
-    if isinstance(sae, Crosscoder | Transcoding):
+    if isinstance(sae, Crosscoder | TranscoderBase):
         raise InvalidArgument(
             f"A {sae.architecture} writes elsewhere than it reads, so it cannot be put in the place of one site: "
             "splice an autoencoder, or steer with sae.direction(latent)."

@@ -14,8 +14,7 @@ from hooks import Site
 from hooks.errors import InvalidArgument, MissingFile, nearest
 from hooks.tensor_file import save_tensors
 from interp.sae.architectures.registry import ARCHITECTURES
-from interp.sae.architectures.sae import SAE
-from interp.sae.io.fold import folded
+from interp.sae.architectures.sae import SAE, folded
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 FORMAT = "6.54.0"  # the SAELens version whose format this is
@@ -140,8 +139,8 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
     kind = ARCHITECTURES[trained_as if architecture == "jumprelu" and trained_as in THRESHOLDED else architecture]
     weights = _in_our_words(dict(weights), dict(config), kind)
     try:
-        settings = metadata.get("settings") or kind.settings_in(
-            {**config, **(metadata.get("training_architecture_details") or {})}
+        settings = metadata.get("settings") or _settings(
+            kind.architecture, {**config, **(metadata.get("training_architecture_details") or {})}
         )
     except KeyError as missing:
         raise InvalidArgument(
@@ -155,6 +154,19 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
         raise InvalidArgument(f"{where} does not hold the weights of a '{architecture}' autoencoder: see {lost}.")
     _remember(sae, metadata | {k: config[k] for k in ("hook_name", "model_name") if k in config})
     return sae
+
+
+def _settings(architecture: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's settings of an autoencoder that SAELens trained."""
+    if architecture == "topk":
+        return {"k": int(config["k"])}
+    if architecture == "batchtopk":
+        return {"k": config["k"]}
+    if architecture == "matryoshka_batchtopk":
+        return {"k": config["k"], "widths": config["matryoshka_widths"]}
+    if architecture in ("transcoder", "skip_transcoder"):
+        return {"d_out": int(config["d_out"])}
+    return {"n_layers": int(config["n_layers"])} if architecture == "crosscoder" else {}
 
 
 def _in_our_words(weights: dict[str, Tensor], config: dict[str, Any], kind: type[SAE]) -> dict[str, Tensor]:

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.sae.numerics.ranking import BLOCK, Encoder, guessed
+from interp.sae.numerics.ranking import BLOCK, Encoder, guess_threshold
 from interp.sae.numerics.sparse import Code
-from interp.sae.numerics.top_k import places_above, places_of_largest
+from interp.sae.numerics.top_k import places_above, top_k_places
 
 CANDIDATES: Final = 2  # for each latent kept
 BESIDE_THRESHOLD: Final = 1.6  # for each expected above a threshold, which is itself somewhat low
@@ -36,9 +36,9 @@ class Preselected:
         """The k largest of each row."""
         found, count = [], min(CANDIDATES * k, len(by.W))
         for part, rough in _rough_blocks(x, by):
-            near = places_of_largest(rough, count)
+            near = top_k_places(rough, count)
             values = _exactly(Code.padded(rough.new_zeros(near.shape), near, len(by.W)), part, by).view_as(near)
-            best = places_of_largest(values, k)
+            best = top_k_places(values, k)
             found.append((values.gather(1, best), near.gather(1, best)))
         values, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
         return Code.padded(values, indices, len(by.W))
@@ -50,7 +50,7 @@ class Preselected:
         threshold, low, start, values, places = None, 0.0, 0, [], []
         for part, rough in _rough_blocks(x, by):
             if threshold is None:
-                threshold, low = guessed(rough, per_row), guessed(rough, BESIDE_THRESHOLD * per_row)
+                threshold, low = guess_threshold(rough, per_row), guess_threshold(rough, BESIDE_THRESHOLD * per_row)
             near = places_above(rough, low)
             exact = _exactly(Code.at(rough.new_zeros(len(near)), near, len(part), len(by.W)), part, by)
             kept = (exact > threshold).nonzero().flatten()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.sae.numerics.sparse import Code
-from interp.sae.numerics.top_k import kth, places_above, places_of_largest
+from interp.sae.numerics.top_k import kth, places_above, top_k_places
 
 BLOCK: Final = 1024  # rows whose latents are dense at once; each block packs the weights anew
 SAMPLE: Final = 128  # rows of the first block that a threshold is guessed from
@@ -46,7 +46,7 @@ class Exact:
 
     def of_rows(self, x: Float[Tensor, "n d_model"], by: Encoder, k: int) -> Code:
         """The k largest of each row."""
-        found = [(pre.gather(1, places), places) for pre in blocks(x, by) for places in [places_of_largest(pre, k)]]
+        found = [(pre.gather(1, places), places) for pre in blocks(x, by) for places in [top_k_places(pre, k)]]
         values, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
         return Code.padded(values, indices, len(by.W))
 
@@ -56,7 +56,7 @@ class Exact:
         """A threshold, and what lies above it and above 0, about `per_row` in a row: values, places in order."""
         threshold, values, places = None, [], []
         for number, pre in enumerate(blocks(x, by)):
-            threshold = guessed(pre, per_row) if threshold is None else threshold
+            threshold = guess_threshold(pre, per_row) if threshold is None else threshold
             found = places_above(pre, threshold)
             values.append(pre.flatten().index_select(0, found))
             places.append(found + number * BLOCK * len(by.W))
@@ -64,11 +64,11 @@ class Exact:
         return threshold, torch.cat(values), torch.cat(places)
 
 
-def guessed(pre: Float[Tensor, "n latent"], per_row: float | int) -> float:
+def guess_threshold(pre: Float[Tensor, "n latent"], per_row: float | int) -> float:
     """A threshold that about `per_row` entries of a row exceed, judged by the first rows; 0 if it were below.
 
     Example:
-        >>> guessed(torch.tensor([[4.0, 3.0, 2.0, 1.0]]), 2)
+        >>> guess_threshold(torch.tensor([[4.0, 3.0, 2.0, 1.0]]), 2)
         2.0
     """
     sample = pre[:SAMPLE].flatten()

@@ -16,14 +16,14 @@ NARROW: Final = 4  # rows of up to this many times k are partitioned as they are
 
 
 @torch.no_grad()
-def places_of_largest(x: Float[Tensor, "n _"], k: int) -> Int[Tensor, "n _"]:
+def top_k_places(x: Float[Tensor, "n _"], k: int) -> Int[Tensor, "n _"]:
     """Where the k largest entries of each row are, in no order.
 
     Exact: the k largest lie in the k groups of columns whose maxima are largest, so a row is ranked by groups and
     then within those, each time the same way. On other devices than the CPU it is `topk`.
 
     Example:
-        >>> places_of_largest(torch.tensor([[3.0, 1.0, 2.0]]), 2).sort().values.tolist()
+        >>> top_k_places(torch.tensor([[3.0, 1.0, 2.0]]), 2).sort().values.tolist()
         [[0, 2]]
     """
     n, w = x.shape
@@ -33,10 +33,10 @@ def places_of_largest(x: Float[Tensor, "n _"], k: int) -> Int[Tensor, "n _"]:
     if size == 1:
         return _partitioned(x, k)
     step = w // size  # a group is every step-th column: maxima are then taken over whole vectors
-    groups = places_of_largest(x.view(n, size, step).amax(1), k)
+    groups = top_k_places(x.view(n, size, step).amax(1), k)
     within = groups[:, None] + step * torch.arange(size)[:, None]
     candidates = within.view(n, size * k)
-    return candidates.gather(1, places_of_largest(x.gather(1, candidates), k))
+    return candidates.gather(1, top_k_places(x.gather(1, candidates), k))
 
 
 def places_above(x: Float[Tensor, "n _"], threshold: float | Float[Tensor, "_"]) -> Int[Tensor, "_"]:

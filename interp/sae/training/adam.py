@@ -17,7 +17,7 @@ class Adam(torch.optim.Adam):
     Example:
         ```python
         adam = Adam(sae.parameters(), lr=1e-3)
-        sae.gradients(rows, dead)
+        objective.gradients(rows, dead)
         adam.step()
         ```
     """

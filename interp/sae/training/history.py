@@ -61,7 +61,7 @@ class TrainReport:
 
 
 @final
-class Course:
+class History:
     """Sums over the batches since the last point of the curve, and for every latent how long it has been silent."""
 
     def __init__(self, d_sae: int, variance: Float[Tensor, ""], dead_after: int, every: int) -> None:

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.store.processes import Process
-from interp.sae.architectures.sae import SAE, Step
-from interp.sae.data.distributed import average_gradients, averaged, largest, share, sharing
+from interp.sae.architectures.sae import SAE, Objective, Step
+from interp.sae.data.distributed import average, average_gradients, local_rows, maximum, share_batch
 from interp.sae.training.adam import Adam
-from interp.sae.training.history import Course, Point
+from interp.sae.training.history import History, Point
 from interp.sae.training.plan import Plan
 from interp.sae.training.resample import Resampling, resample
 
@@ -27,8 +27,9 @@ class Learner:
 
     def __init__(self, sae: SAE, lr: float, variance: Float[Tensor, ""], plan: Plan, steps: int, here: Process) -> None:
         self.sae, self.lr, self.plan, self.steps, self.here = sae, lr, plan, steps, here
-        self.optimiser = Adam(sae.parameters(), lr=lr, betas=sae.betas)
-        self.course = Course(sae.d_sae, variance, plan.dead_after, max(1, steps // POINTS))
+        self.objective: Objective[Any] = sae.objective()
+        self.optimiser = Adam(sae.parameters(), lr=lr, betas=self.objective.betas)
+        self.history = History(sae.d_sae, variance, plan.dead_after, max(1, steps // POINTS))
         self.settled = 1 - (plan.schedule.decay or 0.2)  # the share of the run after which weights hardly move
 
     def step(self, step: int, rows: Float[Tensor, "n *d"], more: Rows) -> Point | None:
@@ -36,44 +37,44 @@ class Learner:
         plan, steps = self.plan, self.steps
         if plan.resampling is not None and plan.resampling.due(step, steps):
             self._resample(plan.resampling, step, more)
-        self.sae.sparsity_share = plan.schedule.sparsity((step + 1) / steps)
+        self.objective.sparsity_share = plan.schedule.sparsity((step + 1) / steps)
         done = self._gradients(rows)
-        update(self.sae, self.optimiser, self.lr * plan.schedule.rate(step / steps), plan.clip)
-        return self.course.add(done, len(rows), settled=step >= self.settled * steps)
+        update(self.objective, self.optimiser, self.lr * plan.schedule.rate(step / steps), plan.clip)
+        return self.history.add(done, len(rows), settled=step >= self.settled * steps)
 
     def state(self) -> dict[str, Any]:
         """Weights, the optimiser's moments and the course."""
         return {
             "sae": self.sae.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "course": self.course.state(),
+            "history": self.history.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where another run was."""
         self.sae.load_state_dict(state["sae"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.course.restore(state["course"])
+        self.history.restore(state["history"])
 
     def _gradients(self, rows: Float[Tensor, "n *d"]) -> Step:
         """The batch's gradients, in every process the same."""
         if self.here.world == 1 or self.sae.sharded:
-            return self.sae.gradients(rows, self.course.dead)
-        with sharing(self.here):
-            own = self.sae.gradients(share(rows), self.course.dead)
+            return self.objective.gradients(rows, self.history.dead)
+        with share_batch(self.here):
+            own = self.objective.gradients(local_rows(rows), self.history.dead)
             average_gradients([*self.sae.parameters()])
-            loss, squared_error, l0 = averaged(torch.stack([own.loss, own.squared_error, own.l0]))
-            return Step(loss, squared_error, l0, largest(own.largest))
+            loss, squared_error, l0 = average(torch.stack([own.loss, own.squared_error, own.l0]))
+            return Step(loss, squared_error, l0, maximum(own.largest))
 
     def _resample(self, resampling: Resampling, step: int, more: Rows) -> None:
         generator = torch.Generator().manual_seed(self.plan.seed + 1_000_003 * step)
-        dead = self.course.dead
-        resample(self.sae, self.optimiser, more(resampling.rows, generator), dead, generator)
-        self.course.silent[dead] = 0
+        dead = self.history.dead
+        resample(self.objective, self.optimiser, more(resampling.rows, generator), dead, generator)
+        self.history.silent[dead] = 0
 
 
 @torch.no_grad()
-def update(sae: SAE, optimiser: Adam, lr: float, clip: float | int | None) -> None:
+def update(objective: Objective[Any], optimiser: Adam, lr: float, clip: float | int | None) -> None:
     """One step of Adam, clipping inside its kernel; the weights are put back where they must lie.
 
         g <- g min(1, clip / ||g||),        ||g|| over all parameters
@@ -82,17 +83,18 @@ def update(sae: SAE, optimiser: Adam, lr: float, clip: float | int | None) -> No
 
     Example:
         ```python
-        sae.gradients(rows, dead)
-        update(sae, optimiser, lr=1e-3, clip=1.0)
+        objective.gradients(rows, dead)
+        update(objective, optimiser, lr=1e-3, clip=1.0)
         ```
     """
-    if sae.unit_norm_decoder and (grad := sae.W_dec.grad) is not None:
+    W_dec = objective.sae.W_dec
+    if objective.unit_norm_decoder and (grad := W_dec.grad) is not None:
         rows = CACHED if grad.device.type == "cpu" else len(grad)
-        for g, W in zip(grad.split(rows), sae.W_dec.split(rows), strict=True):
+        for g, W in zip(grad.split(rows), W_dec.split(rows), strict=True):
             g.addcmul_(torch.linalg.vecdot(g, W)[:, None], W, value=-1)
     if clip is not None:
-        scale = (sae.gradient_norm() / clip).clamp(min=1.0).float()
+        scale = (objective.gradient_norm() / clip).clamp(min=1.0).float()
         optimiser.grad_scale = scale  # pyright: ignore[reportAttributeAccessIssue]
     optimiser.param_groups[0]["lr"] = lr
     optimiser.step()
-    sae.constrain()
+    objective.constrain()

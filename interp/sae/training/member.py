@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hooks import Site
 from hooks.errors import InvalidArgument, UnknownName, nearest
-from interp.sae.architectures.sae import SAE
+from interp.sae.architectures.sae import SAE, convert_rows
 from interp.sae.data.normalisation import Normalisation
 from interp.sae.data.source import Source
 
@@ -82,7 +82,7 @@ class Member:
         own = [batch[:, columns] for columns in self._columns(source)]
         rows = batch if not own else own[0].contiguous() if len(own) == 1 else torch.cat(own, dim=1)
         rows = rows.to(self.sae.W_dec.device)
-        return self.sae.checked_rows(rows if self.normalisation is None else self.normalisation(rows))
+        return convert_rows(self.sae, rows if self.normalisation is None else self.normalisation(rows))
 
     def settings(self) -> dict[str, Any]:
         """What was made and where it is trained, for a checkpoint to compare."""

@@ -1,14 +1,14 @@
 """Resampling: dead latents begin anew at the activations that are explained worst."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from interp.sae.architectures.sae import CHUNK, SAE
+from interp.sae.architectures.sae import CHUNK, Objective
 from interp.sae.training.adam import Adam
 
 
@@ -42,7 +42,7 @@ class Resampling:
 
 @torch.no_grad()
 def resample(
-    sae: SAE,
+    objective: Objective[Any],
     optimiser: Adam,
     rows: Float[Tensor, "n *d"],
     dead: Bool[Tensor, "latent"],
@@ -60,9 +60,10 @@ def resample(
 
     Example:
         ```python
-        resample(sae, optimiser, rows, dead, torch.Generator().manual_seed(0))
+        resample(objective, optimiser, rows, dead, torch.Generator().manual_seed(0))
         ```
     """
+    sae = objective.sae
     latents = dead.nonzero().flatten()
     if not len(latents):
         return 0
@@ -77,7 +78,7 @@ def resample(
     some = bool(alive.any())
     encoders, decoders = sae.W_enc.flatten(0, -2).norm(dim=0), sae.W_dec.flatten(1).norm(dim=1)
     scale = 0.2 * encoders[alive].mean() if some else encoders.mean()
-    length = 1.0 if sae.unit_norm_decoder else decoders[alive].mean() if some else decoders.mean()
+    length = 1.0 if objective.unit_norm_decoder else decoders[alive].mean() if some else decoders.mean()
     for name, parameter in sae.named_parameters():
         if parameter is sae.W_enc:
             parameter[..., latents] = (scale * read).T.reshape(*parameter.shape[:-1], -1)

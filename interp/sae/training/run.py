@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 
 from hooks.errors import InvalidArgument
 from hooks.store.processes import Process, processes
-from interp.sae.data.distributed import dealt
-from interp.sae.data.shuffle_buffer import Mixer
+from interp.sae.architectures.sae import measure_variance
+from interp.sae.data.distributed import distribute_source
+from interp.sae.data.shuffle_buffer import ShuffleBuffer
 from interp.sae.data.source import Source
 from interp.sae.evaluation.evaluate import evaluate
 from interp.sae.training.callbacks import Callback
@@ -64,7 +65,7 @@ def run(
         with _telling(callbacks if here.rank == 0 else (), (*members,), start * work.batch_size) as tell:
             for step in work.steps_from(start, tell, progress and here.rank == 0):
                 if keeper is not None and checkpoint is not None and work.due(checkpoint, step):
-                    keeper.write(step + 1, work.state(), work.mixer.fills, work.mixer.held)
+                    keeper.write(step + 1, work.state(), work.buffer.fills, work.buffer.held)
         return work.reports()
 
 
@@ -77,8 +78,8 @@ class _Run:
     ) -> None:
         self.members, self.source, self.plan, self.here = members, source, plan, here
         generator = torch.Generator().manual_seed(plan.seed)
-        self.mixer = Mixer(
-            dealt(source, here, device),
+        self.buffer = ShuffleBuffer(
+            distribute_source(source, here, device),
             buffer=plan.buffer,
             batch_size=plan.batch_size,
             generator=generator,
@@ -88,7 +89,7 @@ class _Run:
 
     @property
     def batch_size(self) -> int:
-        return self.mixer.batch_size
+        return self.buffer.batch_size
 
     @property
     def steps(self) -> int:
@@ -96,17 +97,17 @@ class _Run:
 
     def begin(self) -> int:
         """Begin on a sample of the source, at step 0."""
-        first = next(self.mixer)
-        sample = torch.cat([first, *islice(self.mixer, SAMPLE // len(first))])
+        first = next(self.buffer)
+        sample = torch.cat([first, *islice(self.buffer, SAMPLE // len(first))])
         for name, member in self.members.items():
             rows = member.rows(sample, self.source)
-            member.sae.initialise(rows)
-            self.learners[name] = self._learner(member, member.sae.variance_of(rows))
+            self.learners[name] = learner = self._learner(member, measure_variance(member.sae, rows))
+            learner.objective.initialise(rows)
         return 0
 
     def resume(self, step: int, state: Mapping[str, Any], held: Tensor) -> int:
         """Go on where another run was, at the step it had come to."""
-        self.mixer.restore(state["mixer"], held)
+        self.buffer.restore(state["buffer"], held)
         for name, member in self.members.items():
             self.learners[name] = self._learner(member, torch.ones((), device=member.sae.W_dec.device))
             self.learners[name].restore(state["learners"][name])
@@ -119,7 +120,7 @@ class _Run:
             total=self.steps * n, initial=start * n, unit=" tokens", unit_scale=True, disable=not progress
         ) as bar:
             for step in range(start, self.steps):
-                batch = next(self.mixer)
+                batch = next(self.buffer)
                 for name, member in self.members.items():
                     if (point := self._step(name, member, step, batch)) is not None:
                         tell(name, point)
@@ -130,11 +131,11 @@ class _Run:
     def reports(self) -> dict[str, TrainReport]:
         """Measure the final weights on the batches that come next."""
         n = self.batch_size
-        following = islice(self.mixer, _reported(self.steps, n))
+        following = islice(self.buffer, _reported(self.steps, n))
         batches = following if len(self.members) == 1 else [*following]
         reports = {}
         for name, member in self.members.items():
-            course = self.learners[name].course
+            course = self.learners[name].history
             quality = evaluate(member.sae, (member.rows(batch, self.source) for batch in batches))
             member.sae.max_activation.copy_(torch.maximum(course.largest, quality.max_activation))
             found = (tuple(course.curve), course.tokens, course.dead_share, self.plan.dead_after)
@@ -163,14 +164,14 @@ class _Run:
     def state(self) -> dict[str, Any]:
         """Where the batches are, and every learner."""
         learners = {name: learner.state() for name, learner in self.learners.items()}
-        return {"mixer": self.mixer.state(), "learners": learners}
+        return {"buffer": self.buffer.state(), "learners": learners}
 
     def _learner(self, member: Member, variance: Tensor) -> Learner:
         return Learner(member.sae, member.rate, variance, self.plan, self.steps, self.here)
 
     def _step(self, name: str, member: Member, step: int, batch: Tensor) -> Point | None:
         def more(n: int, generator: torch.Generator) -> Tensor:
-            return member.rows(self.mixer.sample(n, generator), self.source)
+            return member.rows(self.buffer.sample(n, generator), self.source)
 
         try:
             return self.learners[name].step(step, member.rows(batch, self.source), more)

@@ -23,7 +23,7 @@ from hooks.tokens import Tokens
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-MODELS = Path(__file__).resolve().parents[3] / "shared" / "models"
+MODELS = Path(__file__).resolve().parents[4] / "shared" / "models"
 
 
 def unchecked(family: str = "gpt2") -> Model:

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import processors
 
 from hooks import load
-from interp.commands.arguments import lines
+from interp.commands.arguments import read_lines
 from interp.common.texts import fitting
 
 
@@ -36,7 +36,7 @@ def test_blanks_behind_a_long_text_are_no_piece_of_it(hf_model: Callable[..., An
 
 def test_a_line_ends_where_the_file_breaks_it_and_a_mark_of_byte_order_is_no_text(tmp_path: Path) -> None:
     (file := tmp_path / "texts.txt").write_bytes("\ufeffFog\u2028over\r\n\n the bay \n".encode())
-    assert lines(file) == ["Fog\u2028over", "the bay"]
+    assert read_lines(file) == ["Fog\u2028over", "the bay"]
 
 
 def test_texts_that_fit_stay_as_they_are(hf_model: Callable[..., Any], tokenizer: Any) -> None:

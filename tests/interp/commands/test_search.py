@@ -120,7 +120,7 @@ def test_a_search_without_a_concept_or_with_another_index_is_refused(made: dict[
         assert "either two files, POSITIVE and NEGATIVE, or --phrase" in refused(*start, *rest)
     assert "0 of 8 texts hold 'rain'" in refused(*start, "--phrase", "rain", "--in", made["all"])
     assert "holds no finished feature index" in refused(*start, made["fog"], made["sun"], "--index", made["model"])
-    assert "stands in POSITIVE and in NEGATIVE" in refused(*start, made["fog"], made["all"])
+    assert "is in POSITIVE and in NEGATIVE" in refused(*start, made["fog"], made["all"])
 
 
 def test_an_index_of_another_autoencoder_or_model_gives_no_page(made: dict[str, str], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from interp.directions import (
     unembedding,
 )
 from interp.sae import TopK
-from interp.steering import damage, projections, sample
+from interp.steering import measure_damage, measure_projections, sample
 from probes import DifferenceOfMeans, Logistic
 
 QUESTIONS = ["Is it fog?", "Do you agree with me?", "So"]
@@ -81,8 +81,8 @@ def test_pairs_that_are_none_are_refused(positive: list[str], negative: list[str
         lambda m: ffn_value(m, 0, 0, "fog"),
         lambda m: unembedding(m, "g", resid_post[0], "fog"),
         lambda m: refusal(m, "fog", TEXTS, [0]),
-        lambda m: damage(m, Direction(torch.ones(m.d_model), embed, "ones"), 1.0, "fog over"),
-        lambda m: projections(m, Direction(torch.ones(m.d_model), embed, "ones"), "fog"),
+        lambda m: measure_damage(m, Direction(torch.ones(m.d_model), embed, "ones"), 1.0, "fog over"),
+        lambda m: measure_projections(m, Direction(torch.ones(m.d_model), embed, "ones"), "fog"),
         lambda m: sample(m, "fog", bool),
     ],
 )

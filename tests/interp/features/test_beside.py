@@ -7,16 +7,23 @@ import torch
 
 from hooks import Direction, Model, capture
 from hooks.site import embed, mlp_out, resid_post
-from interp.features import Concept, Mention, by_token, concept_of, explain, likely, search, similar
-from interp.features.reading import Reading, read
-from interp.features.search.concept import halves
-from interp.features.search.group import Member, covering, note
-from interp.features.search.principal_components import component_score
-from interp.features.search.ranking import Ranking, entries_of
+from interp.features import (
+    Concept,
+    Mention,
+    by_token,
+    choose_candidates,
+    concept_from_phrase,
+    explain_text,
+    find_similar,
+    search,
+)
+from interp.features.reading import Reading, encode_texts
+from interp.features.search.baselines import score_baselines, score_components
+from interp.features.search.concept import split_by_group
+from interp.features.search.group import Member, describe_sharing, find_group
+from interp.features.search.ranking import Ranking, compare_halves, pool_entries
 from interp.features.search.rows import by_text
-from interp.features.search.score import Bench
-from interp.features.search.search import _baselines
-from interp.features.search.stability import split_half
+from interp.features.search.score import Evaluation
 from interp.sae import TopK
 
 
@@ -64,11 +71,11 @@ def test_a_small_latent_that_writes_the_same_has_absorbed_and_one_that_writes_el
     y, place = torch.arange(100) < 50, torch.arange(100)
     main = Member(0, (place < 40).float(), 0.5)
     absorbing, other = (Member(i, ((place >= 40) & (place < 50)).float(), 0.5) for i in (1, 2))
-    assert note(sae, [main, absorbing], y) == (
+    assert describe_sharing(sae, [main, absorbing], y) == (
         "absorption: latent 1 finds 20% of the positives that latent 0 misses, and writes nearly the same (cosine 0.60)"
     )
-    assert note(sae, [main, other], y).startswith("splitting: latent 2 finds 20%")
-    assert note(sae, [main, Member(1, (place < 30).float(), 0.5)], y) == ""
+    assert describe_sharing(sae, [main, other], y).startswith("splitting: latent 2 finds 20%")
+    assert describe_sharing(sae, [main, Member(1, (place < 30).float(), 0.5)], y) == ""
 
 
 def planted_component(seed: int) -> tuple[Reading, Concept]:
@@ -87,8 +94,10 @@ def planted_component(seed: int) -> tuple[Reading, Concept]:
 
 def test_a_component_of_great_variance_is_found_with_the_sign_of_the_concept() -> None:
     reading, concept = planted_component(0)
-    rows, half = by_text(reading, concept), halves(concept, 0)
-    score = component_score(reading.x, half[reading.text], Bench(concept, rows, half[rows.text], 0), resid_post[0], "f")
+    rows, half = by_text(reading, concept), split_by_group(concept, 0)
+    score = score_components(
+        reading.x, half[reading.text], Evaluation(concept, rows, half[rows.text], 0), resid_post[0], "f"
+    )
     assert score.held_out.f1 == 1.0 and score.name == "PCA, component 1"
     assert float(score.direction.unit[3]) < -0.99 and score.direction.scale > 5
     assert score.direction.fingerprint == "f"
@@ -96,22 +105,22 @@ def test_a_component_of_great_variance_is_found_with_the_sign_of_the_concept() -
 
 def test_a_component_and_its_opposite_are_both_tried() -> None:
     reading, concept = planted_component(0)
-    half = halves(concept, 0)
+    half = split_by_group(concept, 0)
     for sign, labels in ((1, concept.labels), (-1, [not label for label in concept.labels])):
         other = Concept("x", concept.texts, labels)
-        bench = Bench(other, by_text(reading, other), half, 0)
-        score = component_score(reading.x, half[reading.text], bench, resid_post[0], "f")
+        bench = Evaluation(other, by_text(reading, other), half, 0)
+        score = score_components(reading.x, half[reading.text], bench, resid_post[0], "f")
         assert score.held_out.f1 > 0.9 and sign * float(score.direction.unit[3]) < -0.99
 
 
 def test_what_the_reported_half_holds_changes_nothing_that_was_chosen(gpt2: Model, letters: TopK) -> None:
     split = split_concept()
-    half = halves(split, 0)
+    half = split_by_group(split, 0)
     g = torch.Generator().manual_seed(1)
     flipped = [
         bool(yes) != (not kept and i % 3 == 0) for i, (yes, kept) in enumerate(zip(split.labels, half, strict=True))
     ]
-    plain = read(letters, gpt2, split.texts)
+    plain = encode_texts(letters, gpt2, split.texts)
     there = ~half[plain.text]
     moved = plain.x + 3 * there[:, None] * torch.randn(plain.x.shape, generator=g)
     found = []
@@ -119,10 +128,10 @@ def test_what_the_reported_half_holds_changes_nothing_that_was_chosen(gpt2: Mode
     for labels, x, values in ((split.labels, plain.x, plain.values), (flipped, moved, louder)):
         reading, concept = replace(plain, x=x, values=values), Concept("x", split.texts, labels)
         rows = by_text(reading, concept)
-        bench, entries = Bench(concept, rows, half[rows.text], 0), entries_of(reading, rows)
+        bench, entries = Evaluation(concept, rows, half[rows.text], 0), pool_entries(reading, rows)
         best = Ranking(entries.at(bench.searched), letters.d_sae).best(rows.y, bench.counts(bench.searched)[1])
-        group = covering(letters, bench, entries, best, 3)
-        scores = [*_baselines(letters, gpt2, reading, bench, half[reading.text]), group.score]
+        group = find_group(letters, bench, entries, best, 3)
+        scores = [*score_baselines(letters, gpt2, reading, bench, half[reading.text]), group.score]
         chosen = [(one.name, one.searched_f1, one.held_out.threshold, one.direction.vector) for one in scores]
         found.append((chosen, group.latents, group.weights, group.note, [one.held_out.f1 for one in scores]))
     (here, *ours, f1), (same, *theirs, other_f1) = found
@@ -141,7 +150,7 @@ def test_a_difference_of_means_is_fitted_to_last_tokens_of_mentions_against_toke
         labels.append(bool(i % 2)), mentions.append([Mention(3, 3 + len(word), form)] if i % 2 else [])
     concept = Concept("h", texts, labels, mentions, apart=["description"])
     found = search(letters, gpt2, concept, unit=by_token, permutations=5)
-    half, on, off = halves(concept, 0), [], []
+    half, on, off = split_by_group(concept, 0), [], []
     for text, marks, kept in zip(texts, mentions, half.tolist(), strict=True):
         x = capture(gpt2, text, embed)[embed][0, 1:]
         inside = [i for m in marks for i in range(m.start, m.end)]
@@ -158,16 +167,16 @@ def test_split_half_stability_is_the_rank_on_the_other_half_and_spearmans_correl
     g = torch.Generator().manual_seed(0)
     here = (torch.rand(40, generator=g) * 10).round() / 10
     there = ((here + torch.rand(40, generator=g)) * 10).round() / 10
-    found = split_half(here, there)
+    found = compare_halves(here, there)
     assert found.correlation == pytest.approx(float(spearmanr(here.numpy(), there.numpy()).statistic))
     assert found.rank == 1 + int((there > there[here.argmax()]).sum())
-    same = split_half(here, here)
+    same = compare_halves(here, here)
     assert (same.rank, same.correlation) == (1, pytest.approx(1.0))
 
 
 def test_a_phrase_is_found_in_its_forms_the_longest_first_and_as_whole_words() -> None:
     texts = ["The Golden  gate bridge", "golden gate and Bridges", "a bridge", "Golden gateway", "a bridge"]
-    concept = concept_of("GGB", {"name": ["Golden Gate Bridge"], "alias": ["golden gate"]}, texts)
+    concept = concept_from_phrase("GGB", {"name": ["Golden Gate Bridge"], "alias": ["golden gate"]}, texts)
     assert concept.texts == ("The Golden  gate bridge", "golden gate and Bridges", "a bridge", "Golden gateway")
     assert concept.mentions == ((Mention(4, 23, "name"),), (Mention(0, 11, "alias"),), (), ())
     assert concept.labels == (True, True, False, False)
@@ -175,16 +184,16 @@ def test_a_phrase_is_found_in_its_forms_the_longest_first_and_as_whole_words() -
 
 def test_a_spelling_is_found_as_it_is_written_whatever_casefolding_or_its_spaces_make_of_it() -> None:
     texts = ["Gauß rechnet.", "Gauss counts.", "nobody"]
-    concept = concept_of("Gauß", {"German": ["Gauß"], "English": ["Gauss"]}, texts)
+    concept = concept_from_phrase("Gauß", {"German": ["Gauß"], "English": ["Gauss"]}, texts)
     assert concept.mentions == ((Mention(0, 4, "German"),), (Mention(0, 5, "English"),), ())
-    spaced = concept_of("GG", {"name": ["golden  gate"]}, ["the Golden gate", "a gate"])
+    spaced = concept_from_phrase("GG", {"name": ["golden  gate"]}, ["the Golden gate", "a gate"])
     assert spaced.mentions == ((Mention(4, 15, "name"),), ())
 
 
 @pytest.mark.parametrize("forms", ["fog", {"name": "fog"}])
 def test_a_string_is_no_list_of_spellings(forms) -> None:
     with pytest.raises(ValueError, match="give a list of spellings, not a string"):
-        concept_of("fog", forms, ["a fog", "a sun"])
+        concept_from_phrase("fog", forms, ["a fog", "a sun"])
 
 
 @pytest.mark.parametrize(
@@ -193,21 +202,21 @@ def test_a_string_is_no_list_of_spellings(forms) -> None:
 )
 def test_a_phrase_that_divides_nothing_is_refused(forms: list[str], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        concept_of("x", forms, ["a fog", "a sun"])
+        concept_from_phrase("x", forms, ["a fog", "a sun"])
 
 
 def test_the_latent_of_a_direction_is_found_and_no_random_one_comes_near(letters: TopK, gpt2: Model) -> None:
-    found = similar(letters, letters.direction(7), top=3)
+    found = find_similar(letters, letters.direction(7), top=3)
     assert found.latents[0] == (7, pytest.approx(1.0)) and found.chance < 0.8
     drawn = torch.randn(100, gpt2.d_model, generator=torch.Generator().manual_seed(9))
-    best = [similar(letters, Direction(v, embed, "random"), top=1).latents[0][1] for v in drawn]
+    best = [find_similar(letters, Direction(v, embed, "random"), top=1).latents[0][1] for v in drawn]
     assert sum(cosine < found.chance for cosine in best) >= 85
 
 
 def test_a_half_precision_dictionary_is_searched_as_its_float32_copy_is(letters: TopK) -> None:
     direction = letters.direction(7)
-    half = similar(letters.bfloat16(), direction, top=3)
-    full = similar(letters.float(), direction, top=3)
+    half = find_similar(letters.bfloat16(), direction, top=3)
+    full = find_similar(letters.float(), direction, top=3)
     assert [i for i, _ in half.latents] == [i for i, _ in full.latents]
     assert half.latents[0][1] == pytest.approx(full.latents[0][1], abs=1e-5) and half.chance == full.chance
 
@@ -217,23 +226,25 @@ def test_likely_are_the_latents_that_tell_a_concept_then_those_that_write_it_and
 ) -> None:
     found = search(letters, gpt2, split_concept(), permutations=20)
     telling = [score.latent for score in found.latents[:2]]
-    writing = [latent for latent, _ in similar(letters, found.baselines[0].direction, top=2).latents]
-    assert likely(letters, found, top=2) == tuple(dict.fromkeys([*telling, *writing]))
+    writing = [latent for latent, _ in find_similar(letters, found.baselines[0].direction, top=2).latents]
+    assert choose_candidates(letters, found, top=2) == tuple(dict.fromkeys([*telling, *writing]))
     letters.max_activation[telling[0]] = 0
-    assert telling[0] not in likely(letters, found, top=2) and telling[1] in likely(letters, found, top=2)
+    assert telling[0] not in choose_candidates(letters, found, top=2) and telling[1] in choose_candidates(
+        letters, found, top=2
+    )
     letters.sites = (embed, mlp_out[0])  # what reads the embedding says nothing of rows written elsewhere
-    assert likely(letters, found, top=2) == (telling[1],)
+    assert choose_candidates(letters, found, top=2) == (telling[1],)
 
 
 def test_a_direction_of_another_place_or_model_is_not_searched(letters: TopK) -> None:
     with pytest.raises(ValueError, match="the direction is at resid_post.1, the autoencoder writes at embed"):
-        similar(letters, Direction(torch.ones(32), resid_post[1], "x"))
+        find_similar(letters, Direction(torch.ones(32), resid_post[1], "x"))
     with pytest.raises(ValueError, match="come from different models"):
-        similar(letters, Direction(torch.ones(32), embed, "x", fingerprint="another"))
+        find_similar(letters, Direction(torch.ones(32), embed, "x", fingerprint="another"))
 
 
 def test_explaining_a_text_names_each_tokens_latent_and_what_it_does_to_the_logits(gpt2: Model, letters: TopK) -> None:
-    reads = explain(letters, gpt2, "gah")
+    reads = explain_text(letters, gpt2, "gah")
     assert [read.token for read in reads] == ["g", "a", "h"]
     assert [[f.latent for f in read.firings] for read in reads] == [[6], [0], [7]]
     assert reads[2].firings[0].activation == pytest.approx(1.7, abs=1e-3)

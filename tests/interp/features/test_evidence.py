@@ -5,8 +5,8 @@ import torch
 
 from hooks import Model, capture
 from hooks.site import embed, mlp_act, mlp_in, mlp_out
-from interp.features import Feature, evidence, logit_effect
-from interp.features.histogram import Histogram
+from interp.features import Feature, collect_evidence, measure_logit_effect
+from interp.features.evidence import Histogram
 from interp.sae import TopK
 
 TEXTS = ["a cab.", "hhh", "dead heads", "no op", "bad h. h", "e"]
@@ -16,7 +16,7 @@ H = "abcdefgh".index("h")
 def test_evidence_counts_what_the_dense_latents_do(gpt2: Model, letters: TopK) -> None:
     acts = capture(gpt2, TEXTS, embed)
     f = letters.encode(acts.flat(embed))[:, H].detach()
-    seen = evidence(letters, gpt2, TEXTS, H, batch_size=2)
+    seen = collect_evidence(letters, gpt2, TEXTS, H, batch_size=2)
     assert seen.tokens == len(f) == sum(map(len, TEXTS))
     assert seen.firing_rate == pytest.approx(float((f > 0).float().mean()))
     assert seen.firing_rate == pytest.approx(6 / seen.tokens)
@@ -30,7 +30,7 @@ def test_examples_are_the_highest_texts_around_their_peak(gpt2: Model, letters: 
         letters.W_enc[:, H] += torch.randn(gpt2.d_model, generator=torch.Generator().manual_seed(0)) / 5
     f = {text: letters.encode(capture(gpt2, text, embed)[embed][0, 1:])[:, H].detach() for text in TEXTS}
     on = sorted((float(values.max()) for values in f.values() if float(values.max()) > 0), reverse=True)
-    seen = evidence(letters, gpt2, TEXTS, H, top=3, context=2, batch_size=2)
+    seen = collect_evidence(letters, gpt2, TEXTS, H, top=3, context=2, batch_size=2)
     assert [example.activation for example in seen.examples] == pytest.approx(on[:3])
     for example in seen.examples:
         text, peak = TEXTS[example.text], int(f[TEXTS[example.text]].argmax())
@@ -41,18 +41,18 @@ def test_examples_are_the_highest_texts_around_their_peak(gpt2: Model, letters: 
 
 
 def test_each_text_gives_at_most_one_example_and_silent_texts_none(gpt2: Model, letters: TopK) -> None:
-    seen = evidence(letters, gpt2, TEXTS, H)
+    seen = collect_evidence(letters, gpt2, TEXTS, H)
     assert sorted(example.text for example in seen.examples) == [1, 2, 4]
 
 
 def test_evidence_is_the_same_in_any_batches(gpt2: Model, letters: TopK) -> None:
-    one, many = (evidence(letters, gpt2, TEXTS, H, batch_size=size) for size in (1, 6))
+    one, many = (collect_evidence(letters, gpt2, TEXTS, H, batch_size=size) for size in (1, 6))
     assert {e.text: e.tokens for e in one.examples} == {e.text: e.tokens for e in many.examples}
     assert (one.firing_rate, one.tokens) == (many.firing_rate, many.tokens)
 
 
 def test_a_silent_latent_has_no_examples_and_no_mean(gpt2: Model, letters: TopK) -> None:
-    seen = evidence(letters, gpt2, ["aaa"], H)
+    seen = collect_evidence(letters, gpt2, ["aaa"], H)
     assert (seen.examples, seen.firing_rate, seen.mean, seen.largest) == ((), 0.0, 0.0, 0.0)
 
 
@@ -62,8 +62,8 @@ def test_promoted_tokens_are_those_of_the_final_norm_and_unembedding_by_hand(gpt
     centred = v - v.mean()
     normed = centred / (centred.pow(2).mean() + hf.config.layer_norm_epsilon).sqrt()
     by_hand = hf.lm_head.weight @ (normed * hf.transformer.ln_f.weight)
-    assert torch.allclose(logit_effect(gpt2, v), by_hand.detach(), atol=1e-4)
-    seen = evidence(letters, gpt2, TEXTS, H)
+    assert torch.allclose(measure_logit_effect(gpt2, v), by_hand.detach(), atol=1e-4)
+    seen = collect_evidence(letters, gpt2, TEXTS, H)
     up, down = by_hand.argsort(descending=True), by_hand.argsort()
     assert [token for token, _ in seen.promoted] == [gpt2.tokenizer.decode([i]) for i in up[:10].tolist()]
     assert [token for token, _ in seen.suppressed] == [gpt2.tokenizer.decode([i]) for i in down[:10].tolist()]
@@ -73,37 +73,40 @@ def test_promoted_tokens_are_those_of_the_final_norm_and_unembedding_by_hand(gpt
 def test_a_latent_outside_the_residual_stream_promotes_nothing_directly(gpt2: Model) -> None:
     sae = TopK(gpt2.d_mlp, 60, k=3)
     sae.site = mlp_act[1]
-    assert evidence(sae, gpt2, TEXTS, 0).promoted == ()
+    assert collect_evidence(sae, gpt2, TEXTS, 0).promoted == ()
     with pytest.raises(ValueError, match="48 dimensions is not in the residual stream of .*, which has 32"):
-        logit_effect(gpt2, sae.W_dec[0].detach())
+        measure_logit_effect(gpt2, sae.W_dec[0].detach())
 
 
 def test_what_a_transcoders_latent_promotes_hangs_on_where_it_writes(gpt2: Model, letters: TopK) -> None:
-    stream = evidence(letters, gpt2, TEXTS, H)
+    stream = collect_evidence(letters, gpt2, TEXTS, H)
     letters.sites = (mlp_in[0], mlp_out[0])
-    assert evidence(letters, gpt2, TEXTS, H).promoted == stream.promoted
+    assert collect_evidence(letters, gpt2, TEXTS, H).promoted == stream.promoted
     letters.sites = (embed, mlp_in[0])
-    assert evidence(letters, gpt2, TEXTS, H).promoted == ()
+    assert collect_evidence(letters, gpt2, TEXTS, H).promoted == ()
 
 
 def test_an_empty_text_adds_nothing_and_texts_without_tokens_are_refused(gpt2: Model, letters: TopK) -> None:
-    with_empty, without = evidence(letters, gpt2, ["hah", ""], H, batch_size=1), evidence(letters, gpt2, ["hah"], H)
+    with_empty, without = (
+        collect_evidence(letters, gpt2, ["hah", ""], H, batch_size=1),
+        collect_evidence(letters, gpt2, ["hah"], H),
+    )
     assert (with_empty.examples, with_empty.tokens) == (without.examples, without.tokens)
     with pytest.raises(ValueError, match="hold no tokens besides special ones: give texts"):
-        evidence(letters, gpt2, [""], H)
+        collect_evidence(letters, gpt2, [""], H)
     with pytest.raises(ValueError, match="the texts are 'hah': give a list of at least one text"):
-        evidence(letters, gpt2, "hah", H)
+        collect_evidence(letters, gpt2, "hah", H)
     with pytest.raises(ValueError, match="top and batch_size must be at least 1 and context at least 0: 0, 32, 16"):
-        evidence(letters, gpt2, TEXTS, H, top=0)
+        collect_evidence(letters, gpt2, TEXTS, H, top=0)
 
 
 def test_a_latent_that_does_not_exist_is_refused(gpt2: Model, letters: TopK) -> None:
     with pytest.raises(IndexError, match="Latent 18 does not exist; this autoencoder has latents 0 to 17"):
-        evidence(letters, gpt2, TEXTS, 18)
+        collect_evidence(letters, gpt2, TEXTS, 18)
 
 
 def test_a_feature_has_the_direction_of_its_latent(gpt2: Model, letters: TopK) -> None:
-    seen = evidence(letters, gpt2, TEXTS, H)
+    seen = collect_evidence(letters, gpt2, TEXTS, H)
     feature = Feature(letters, H, seen)
     assert torch.equal(feature.direction.vector, letters.W_dec[H])
     assert feature.direction.scale == pytest.approx(1.7 * float(letters.W_dec[H].detach().norm()))

@@ -12,8 +12,23 @@ import pytest
 import torch
 
 from hooks import Model
-from interp.features import Describer, Endpoint, Example, FeatureIndex, asking, explained, hard_negatives, index
-from interp.features.explain.judge import detection, explanation, fuzzing, marked, moved
+from interp.features import (
+    Describer,
+    Endpoint,
+    Example,
+    FeatureIndex,
+    ask_loaded_model,
+    explain_latent,
+    find_hard_negatives,
+    index,
+)
+from interp.features.explain.explanation import (
+    ask_for_explanation,
+    mark_tokens,
+    move_marks,
+    score_by_detection,
+    score_by_fuzzing,
+)
 from interp.sae import TopK
 
 G = torch.Generator().manual_seed(0)
@@ -39,7 +54,7 @@ def test_a_latent_is_described_by_its_token_and_the_words_that_stand_near_it_onl
 
 def test_hard_negatives_are_texts_it_is_off_on_the_likest_first(found: FeatureIndex) -> None:
     record = found.record("abcdefghijklm".index("m"))
-    negatives = hard_negatives(found, record, 10)
+    negatives = find_hard_negatives(found, record, 10)
     assert len(negatives) == 10 and not any("m" in e.tokens for e in negatives)
     own = [frozenset(e.tokens) for e in (*record.evidence.examples, *record.sampled)]
     alike = [max(len(set(e.tokens) & bag) / len(set(e.tokens) | bag) for bag in own) for e in negatives]
@@ -47,7 +62,7 @@ def test_hard_negatives_are_texts_it_is_off_on_the_likest_first(found: FeatureIn
 
 
 def test_marks_stand_around_tokens_at_least_half_as_active_as_the_peak() -> None:
-    assert marked(Example(0, ("a", "b", "c", "d"), (0.9, 2.0, 1.0, 0.0), 1)) == "a<<bc>>d"
+    assert mark_tokens(Example(0, ("a", "b", "c", "d"), (0.9, 2.0, 1.0, 0.0), 1)) == "a<<bc>>d"
 
 
 def test_moved_marks_stand_where_the_latent_was_off() -> None:
@@ -55,7 +70,7 @@ def test_moved_marks_stand_where_the_latent_was_off() -> None:
 
     example = Example(0, tuple("abcdef"), (0.0, 2.0, 1.0, 0.0, 0.0, 0.0), 1)
     for seed in range(20):
-        acts = moved(example, random.Random(seed)).activations
+        acts = move_marks(example, random.Random(seed)).activations
         assert sorted(f for f in acts if f) == [1.0, 2.0] and acts[1] == acts[2] == 0
 
 
@@ -71,7 +86,7 @@ def reader(prompt: str) -> str:
 
 def test_a_reader_of_the_right_explanation_predicts_the_latent_and_of_another_does_not(found: FeatureIndex) -> None:
     record = found.record("abcdefgh".index("h"))
-    said = explained(reader, record, hard_negatives(found, record), "the letter z")
+    said = explain_latent(reader, record, find_hard_negatives(found, record), "the letter z")
     assert said.text == "the letter h"
     assert said.detection.value == 1.0 and said.fuzzing.value == 1.0
     assert said.detection_by_chance.value == 0.5 and said.fuzzing_by_chance.value == 0.5
@@ -81,28 +96,31 @@ def test_a_reader_of_the_right_explanation_predicts_the_latent_and_of_another_do
 def test_an_explanation_that_is_wrong_scores_below_chance_and_not_by_its_sign(found: FeatureIndex) -> None:
     record = found.record("abcdefgh".index("h"))
     contrary = lambda prompt: "no" if reader(prompt) == "Yes." else "yes"  # noqa: E731
-    assert detection(contrary, "the letter h", record.sampled[:4], hard_negatives(found, record)[:4]).value == 0.0
-    assert fuzzing(contrary, "the letter h", record.sampled[:4]).value == 0.0
+    assert (
+        score_by_detection(contrary, "the letter h", record.sampled[:4], find_hard_negatives(found, record)[:4]).value
+        == 0.0
+    )
+    assert score_by_fuzzing(contrary, "the letter h", record.sampled[:4]).value == 0.0
 
 
 def test_a_blank_answer_explains_nothing(found: FeatureIndex) -> None:
     examples = next(r for r in found.records(range(len(found))) if r.evidence.examples).evidence.examples
     with pytest.raises(ValueError, match="a short phrase was asked for, and the answer is blank"):
-        explanation(lambda _: " \n", examples)
+        ask_for_explanation(lambda _: " \n", examples)
 
 
 def test_a_model_that_declines_or_does_not_answer_gives_no_number(found: FeatureIndex) -> None:
     record = found.record("abcdefgh".index("h"))
     with pytest.raises(ValueError, match="the model declined to explain: I'm sorry"):
-        explanation(lambda _: "I'm sorry, but I can't help.", record.evidence.examples)
+        ask_for_explanation(lambda _: "I'm sorry, but I can't help.", record.evidence.examples)
     with pytest.raises(ValueError, match="the answer has neither: 'perhaps'"):
-        detection(lambda _: "perhaps", "x", record.sampled, record.sampled)
+        score_by_detection(lambda _: "perhaps", "x", record.sampled, record.sampled)
     with pytest.raises(ValueError, match="give negatives"):
-        explained(reader, record, [], "the letter z")
+        explain_latent(reader, record, [], "the letter z")
 
 
 def test_a_loaded_model_can_be_asked(gpt2: Model) -> None:
-    assert asking(gpt2, max_new_tokens=4)("fog") == gpt2.generate("fog", max_new_tokens=4)
+    assert ask_loaded_model(gpt2, max_new_tokens=4)("fog") == gpt2.generate("fog", max_new_tokens=4)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def shaken(sae: SAE, seed: int = 0) -> SAE:
         for name, parameter in sae.named_parameters():
             size = 0.05 if name == "threshold" else 0.2
             parameter += size * (torch.rand if name == "threshold" else torch.randn)(parameter.shape, generator=g)
-        sae.constrain()
+        sae.objective().constrain()
         for buffer in (buffer for name, buffer in sae.named_buffers() if name == "threshold"):
             buffer.fill_(0.7)
     return sae
@@ -144,12 +144,12 @@ def their_step(theirs: Any, x: Tensor, coefficient: dict[str, float], dead: Tens
 def test_losses_and_gradients_are_saelens_own_up_to_the_variance_they_are_divided_by(pair: Pair) -> None:
     ours, theirs, x = shaken(pair.ours()), pair.theirs(), rows()
     if isinstance(ours, TopK | BatchTopK | MatryoshkaBatchTopK):
-        ours.initialise(x)
+        ours.objective().initialise(x)
     share(ours, theirs)
     dead = torch.arange(LATENTS) < 7 if isinstance(ours, JumpReLU) else torch.zeros(LATENTS, dtype=torch.bool)
     done = their_step(theirs, x, pair.coefficient, dead)
     done.loss.backward()
-    step = ours.gradients(x, dead)
+    step = ours.objective().gradients(x, dead)
     variance = float(ours.variance) if isinstance(ours, TopK | BatchTopK | MatryoshkaBatchTopK) else 1.0
     assert float(step.loss) * variance == pytest.approx(float(done.loss.detach()), rel=1e-5)
     assert float(step.squared_error) == pytest.approx(float(done.losses["mse_loss"].detach()), rel=1e-5)
@@ -166,19 +166,19 @@ def test_what_dead_latents_learn_is_saelens_own_where_none_of_them_is_cut_by_the
     """SAELens divides by no variance and has no ReLU: its coefficient is alpha V / V_e, and all dead latents are on."""
     ours, theirs, x = shaken(PAIRS[name].ours()), PAIRS[name].theirs(), rows()
     assert isinstance(ours, TopK | BatchTopK | MatryoshkaBatchTopK)
-    ours.initialise(x)
+    ours.objective().initialise(x)
     dead = torch.arange(LATENTS) % 2 == 0
     with torch.no_grad():
         ours.b_enc += 8.0 * dead
         assert bool((ours.pre(x)[:, dead] > 0).all())
         centred = x - ours.b_dec
-        e = centred - ours.code(centred).decode(ours.W_dec)
+        e = centred - ours.objective().code(centred).decode(ours.W_dec)
     share(ours, theirs)
     V, V_e = float(ours.get_buffer("variance")), float((e - e.mean(0)).pow(2).sum(1).mean())
     theirs.cfg.aux_loss_coefficient = ours.aux_coefficient * V / V_e
     done = their_step(theirs, x, {}, dead)
     done.loss.backward()
-    step = ours.gradients(x, dead)
+    step = ours.objective().gradients(x, dead)
     auxiliary = float(done.losses["auxiliary_reconstruction_loss"].detach())
     assert auxiliary > 1e-3 * float(done.loss.detach())
     assert float(step.loss) * V == pytest.approx(float(done.loss.detach()), rel=1e-5)
@@ -195,7 +195,7 @@ def test_a_batchtopk_threshold_follows_the_batches_as_saelens_does() -> None:
     for seed in range(3):
         x = torch.randn(N, D, generator=torch.Generator().manual_seed(seed))
         their_step(theirs, x, {}, None)
-        ours.gradients(x, torch.zeros(LATENTS, dtype=torch.bool))
+        ours.objective().gradients(x, torch.zeros(LATENTS, dtype=torch.bool))
     assert float(ours.threshold[0]) == pytest.approx(float(theirs.topk_threshold), rel=1e-6)
 
 

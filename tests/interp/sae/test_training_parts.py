@@ -34,9 +34,11 @@ from interp.sae import (
     stored,
     train,
 )
-from interp.sae.architectures.sae import Step
+from interp.sae.architectures.gated import GatedObjective
+from interp.sae.architectures.sae import Step, measure_variance
+from interp.sae.architectures.topk import TopKObjective
 from interp.sae.training.adam import Adam
-from interp.sae.training.history import Course
+from interp.sae.training.history import History
 from interp.sae.training.learner import Learner
 from interp.sae.training.plan import Plan
 from interp.sae.training.resample import resample
@@ -69,6 +71,10 @@ def test_the_penalty_rises_while_the_run_warms_up() -> None:
     seen = []
 
     class Watching(Gated):
+        def objective(self) -> GatedObjective:
+            return WatchingObjective(self)
+
+    class WatchingObjective(GatedObjective):
         def gradients(self, rows: Any, dead: Any) -> Any:
             seen.append(self.sparsity_share)
             return super().gradients(rows, dead)
@@ -104,9 +110,9 @@ def test_a_rate_of_zero_changes_no_weight_and_clipping_bounds_what_a_constant_on
 
 def resampled(sae: SAE, x: torch.Tensor, dead: torch.Tensor) -> Adam:
     optimiser = Adam(sae.parameters(), lr=1e-3)
-    sae.gradients(x, torch.zeros(sae.d_sae, dtype=torch.bool))
+    sae.objective().gradients(x, torch.zeros(sae.d_sae, dtype=torch.bool))
     optimiser.step()
-    assert resample(sae, optimiser, x, dead, torch.Generator().manual_seed(0)) == int(dead.sum())
+    assert resample(sae.objective(), optimiser, x, dead, torch.Generator().manual_seed(0)) == int(dead.sum())
     return optimiser
 
 
@@ -116,7 +122,7 @@ def test_dead_latents_begin_anew_at_activations_and_the_living_are_left() -> Non
     dead[5:9] = True
     twin = JumpReLU(16, 32)
     twin_optimiser = Adam(twin.parameters(), lr=1e-3)
-    twin.gradients(x, ~dead)
+    twin.objective().gradients(x, ~dead)
     twin_optimiser.step()
     optimiser = resampled(sae, x, dead)
     about = torch.nn.functional.normalize(x - x.mean(0), dim=1)
@@ -142,7 +148,7 @@ def test_resampling_leaves_the_decoders_bias_also_where_there_are_as_many_latent
     with torch.no_grad():
         sae.b_dec.fill_(3.0)
     optimiser = Adam(sae.parameters(), lr=0.0)
-    resample(sae, optimiser, x, torch.arange(16) < 5, torch.Generator().manual_seed(0))
+    resample(sae.objective(), optimiser, x, torch.arange(16) < 5, torch.Generator().manual_seed(0))
     assert bool((sae.b_dec == 3).all()) and not bool(sae.b_enc[:5].any())
 
 
@@ -151,7 +157,7 @@ def test_new_decoder_rows_have_the_mean_length_of_the_living() -> None:
     with torch.no_grad():
         sae.W_dec *= torch.linspace(0.5, 4, 32)[:, None]
     dead = torch.arange(32) % 5 == 0
-    resample(sae, Adam(sae.parameters(), lr=0.0), x, dead, torch.Generator().manual_seed(0))
+    resample(sae.objective(), Adam(sae.parameters(), lr=0.0), x, dead, torch.Generator().manual_seed(0))
     lengths = sae.W_dec.detach().norm(dim=1)
     assert torch.allclose(lengths[dead], lengths[~dead].mean().expand(int(dead.sum())))
 
@@ -161,7 +167,7 @@ def test_activations_are_drawn_by_the_square_of_their_loss() -> None:
     with torch.no_grad():
         sae.b_enc.fill_(-100)  # nothing fires, so the loss of a row is its squared length
     x, dead = torch.tensor([[1.0, 0.0], [0.0, 2**0.5]]), torch.arange(4_000) > 0
-    resample(sae, Adam(sae.parameters(), lr=0.0), x, dead, torch.Generator().manual_seed(0))
+    resample(sae.objective(), Adam(sae.parameters(), lr=0.0), x, dead, torch.Generator().manual_seed(0))
     share = float((sae.W_dec[1:, 1] > 0).double().mean())
     assert share == pytest.approx(4 / 5, abs=0.03)
 
@@ -169,18 +175,18 @@ def test_activations_are_drawn_by_the_square_of_their_loss() -> None:
 def test_a_latent_that_began_anew_is_not_dead_until_it_was_silent_as_long_again() -> None:
     sae, x = TopK(16, 32, k=3), rows(100)
     plan = Plan(tokens=1_000, batch_size=100, dead_after=5_000, resampling=Resampling(at=(0.5,)))
-    learner = Learner(sae, 1e-3, sae.variance_of(x), plan, steps=10, here=Process(0, 1))
-    learner.course.silent[:5] = 6_000
+    learner = Learner(sae, 1e-3, measure_variance(sae, x), plan, steps=10, here=Process(0, 1))
+    learner.history.silent[:5] = 6_000
     with torch.no_grad():
         sae.b_enc[:5] = -100.0
     learner.step(4, x, lambda n, _: x[:n])
-    assert bool(learner.course.dead[:5].all())
+    assert bool(learner.history.dead[:5].all())
     learner.step(5, x, lambda n, _: x[:n])
-    assert int(learner.course.silent.max()) <= 200
+    assert int(learner.history.silent.max()) <= 200
 
 
-def course_of(*largest: float, settled: bool, n: int = 100) -> Course:
-    course, nothing = Course(len(largest), torch.ones(()), dead_after=1_000, every=10), torch.zeros(())
+def course_of(*largest: float, settled: bool, n: int = 100) -> History:
+    course, nothing = History(len(largest), torch.ones(()), dead_after=1_000, every=10), torch.zeros(())
     course.add(Step(nothing, nothing, nothing, torch.tensor(largest)), n, settled=settled)
     return course
 
@@ -378,10 +384,14 @@ def test_weights_that_the_last_step_makes_nan_end_in_no_report() -> None:
     class Spoilt(TopK):
         steps = 0
 
+        def objective(self) -> TopKObjective:
+            return SpoiltObjective(self)
+
+    class SpoiltObjective(TopKObjective):
         def constrain(self) -> None:
             Spoilt.steps += 1
             if Spoilt.steps == 401:
-                self.W_dec.data[3] = torch.nan
+                self.sae.W_dec.data[3] = torch.nan
 
     with pytest.raises(ValueError, match="hold NaN or infinity, so the weights do"):
         train(Spoilt(16, 32, k=3), stored(rows()), tokens=4_010, batch_size=10, progress=False)

@@ -5,15 +5,15 @@ import torch
 
 from hooks.site import resid_post
 from interp.features import Score, SearchResult
-from interp.steering import Condition, DoseResponse
+from interp.steering import DoseResponse, Samples
 from probes import Detection
 
 PROMPTS = ("I saw", "I saw", "the fog", "the fog")
 
 
-def condition(dose: float, named: int, nats: float) -> Condition:
+def condition(dose: float, named: int, nats: float) -> Samples:
     texts = tuple(" the Golden Gate" if i < named else " a <b>kettle</b> & cup" for i in range(4))
-    return Condition(
+    return Samples(
         dose=dose,
         prompts=PROMPTS,
         texts=texts,

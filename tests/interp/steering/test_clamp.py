@@ -10,12 +10,12 @@ from hooks.interventions import Rows
 from hooks.position import last
 from hooks.site import mlp_in, mlp_out, resid_post
 from interp.sae import TopK
-from interp.steering import clamp_latent, clamping, steer
+from interp.steering import clamp_latent, steer
 
 
 def clamped(sae: TopK, latent: int, multiple: float, x: Tensor) -> Tensor:
     where = torch.zeros(len(x), dtype=torch.long)
-    return clamp_latent(sae, latent, multiple).fn(x, Rows(where, where, where))
+    return clamp_latent(sae, latent).dose(multiple).fn(x, Rows(where, where, where))
 
 
 def rows(n: int, width: int, seed: int = 0) -> Tensor:
@@ -78,20 +78,20 @@ def test_gradients_flow_through_a_clamp_along_everything_but_the_encoder_row(mod
 def test_every_token_but_bos_and_padding_is_clamped(model: Model, sae: TopK) -> None:
     texts = ["a bridge", "fog"]
     plain = capture(model, texts, [resid_post[1]])
-    with steer(model, clamping(sae, 3), 4.0):
+    with steer(model, clamp_latent(sae, 3), 4.0):
         steered = capture(model, texts, [resid_post[1]])
     changed = (plain[resid_post[1]] != steered[resid_post[1]]).any(-1)
     assert torch.equal(changed, plain.tokens.content)
 
 
 def test_a_position_limits_where_the_clamp_acts(model: Model, sae: TopK) -> None:
-    with steer(model, clamping(sae, 3, at=last), 4.0) as receipt:
+    with steer(model, clamp_latent(sae, 3, at=last), 4.0) as receipt:
         model.run(["a bridge", "fog"])
     assert receipt[resid_post[1]].prefill_tokens == 2
 
 
 def test_clamped_greedy_text_is_the_same_with_and_without_a_cache(model: Model, sae: TopK) -> None:
-    with steer(model, clamping(sae, 3), 4.0):
+    with steer(model, clamp_latent(sae, 3), 4.0):
         cached = model.generate("fog", max_new_tokens=6)
         ids = model.tokens("fog").ids
         for _ in range(6):
@@ -101,23 +101,23 @@ def test_clamped_greedy_text_is_the_same_with_and_without_a_cache(model: Model, 
 
 def test_a_latent_that_does_not_exist_is_refused(sae: TopK) -> None:
     with pytest.raises(IndexError, match="Latent 32 does not exist; this autoencoder has latents 0 to 31"):
-        clamp_latent(sae, 32, 5.0)
+        clamp_latent(sae, 32).dose(5.0)
 
 
 def test_a_latent_that_never_fired_has_no_scale(sae: TopK) -> None:
     sae.max_activation[4] = 0.0
     with pytest.raises(ValueError, match="Latent 4 never fired"):
-        clamp_latent(sae, 4, 5.0)
+        clamp_latent(sae, 4).dose(5.0)
 
 
 def test_a_dose_that_is_not_a_number_is_refused(sae: TopK) -> None:
     with pytest.raises(ValueError, match="the dose is nan: give a finite number, in units of the latent's largest"):
-        clamp_latent(sae, 4, float("nan"))
+        clamp_latent(sae, 4).dose(float("nan"))
 
 
 def test_an_autoencoder_of_another_model_is_refused(model: Model, sae: TopK) -> None:
     sae.fingerprint = "another"
-    with pytest.raises(ValueError, match="another model"), steer(model, clamping(sae, 3), 1.0):
+    with pytest.raises(ValueError, match="another model"), steer(model, clamp_latent(sae, 3), 1.0):
         model.run("fog")
 
 
@@ -130,4 +130,4 @@ def test_a_latent_written_at_another_site_than_it_is_read_at_is_not_clamped(sae:
     sae.sites = (mlp_in[1], mlp_out[1])
     told = r"latent 3 is read at mlp_in\.1 and written at mlp_out\.1, .*: use adding\(sae\.direction\(3\)\)"
     with pytest.raises(ValueError, match=told):
-        clamping(sae, 3)
+        clamp_latent(sae, 3)

@@ -7,7 +7,7 @@ import torch
 
 from hooks import Direction, Model
 from hooks.site import resid_post
-from interp.steering import Condition, DoseResponse, Sampling, adding, dose_response, sample
+from interp.steering import DoseResponse, Samples, Sampling, add_direction, measure_dose_response, sample
 
 PROMPTS = ["fog", "the bay", "a red", "I saw"]
 SAMPLING = Sampling(per_prompt=3, max_new_tokens=8)
@@ -28,7 +28,9 @@ def planted(model: Model) -> Direction:
 @pytest.fixture(scope="module")
 def response(model: Model, planted: Direction) -> DoseResponse:
     hot = replace(SAMPLING, temperature=0.05)
-    return dose_response(model, adding(planted), PROMPTS, says_z, doses=(0.0, 200.0), sampling=hot, progress=False)
+    return measure_dose_response(
+        model, add_direction(planted), PROMPTS, says_z, doses=(0.0, 200.0), sampling=hot, progress=False
+    )
 
 
 def test_the_planted_letter_is_written_at_a_high_dose_and_never_unsteered(response: DoseResponse) -> None:
@@ -48,7 +50,7 @@ def test_every_condition_rests_on_as_many_continuations_and_every_prompt(respons
 
 
 def test_perplexity_is_measured_without_the_steering(model: Model, planted: Direction) -> None:
-    condition = sample(model, PROMPTS, says_z, [adding(planted)], 200.0, SAMPLING)
+    condition = sample(model, PROMPTS, says_z, [add_direction(planted)], 200.0, SAMPLING)
     text, prompt = condition.texts[0], condition.prompts[0]
     logits = model.hf(model.tokens(prompt + text).ids).logits[0].log_softmax(-1).detach()
     ids = model.tokens(prompt + text).ids[0]
@@ -63,9 +65,9 @@ def test_the_same_seed_draws_the_same_text_and_another_seed_another(model: Model
     assert first.texts != other.texts
 
 
-def condition(dose: float, named: int, nats: float) -> Condition:
+def condition(dose: float, named: int, nats: float) -> Samples:
     n = 10
-    return Condition(
+    return Samples(
         dose=dose,
         prompts=("fog",) * n,
         texts=("",) * n,
@@ -76,14 +78,14 @@ def condition(dose: float, named: int, nats: float) -> Condition:
     )
 
 
-def drawn(prompts: int, per_prompt: int, seed: int = 0) -> Condition:
+def drawn(prompts: int, per_prompt: int, seed: int = 0) -> Samples:
     """Continuations of which those of a prompt are copies of one another."""
     g = torch.Generator().manual_seed(seed)
     nats, named = torch.rand(prompts, generator=g) * 20 + 5, torch.rand(prompts, generator=g) < 0.5
     of = torch.arange(prompts).repeat_interleave(per_prompt)
     lengths, distinct = torch.randint(3, 9, (prompts,), generator=g), torch.rand(prompts, generator=g)
     spelt = tuple(f"prompt {i}" for i in of.tolist())
-    return Condition(1.0, spelt, spelt, named[of], nats[of], lengths[of], distinct[of])
+    return Samples(1.0, spelt, spelt, named[of], nats[of], lengths[of], distinct[of])
 
 
 def test_copies_of_a_continuation_make_no_interval_narrower() -> None:
@@ -104,7 +106,7 @@ def test_intervals_hold_the_truth_where_the_continuations_of_a_prompt_are_alike(
         rates = (torch.rand(20, generator=g) < 0.3).double() * 0.8 + 0.1  # the mean rate is 0.34
         named = (torch.rand(20, 10, generator=g) < rates[:, None]).flatten()
         prompts = tuple(str(i // 10) for i in range(200))
-        said = Condition(1.0, prompts, prompts, named, torch.ones(200), torch.ones(200).long(), torch.ones(200))
+        said = Samples(1.0, prompts, prompts, named, torch.ones(200), torch.ones(200).long(), torch.ones(200))
         held += said.naming.low <= 0.34 <= said.naming.high
     assert held >= 0.95 * 300
 
@@ -128,7 +130,7 @@ def test_greedily_each_prompt_is_continued_once_and_a_way_without_a_prompt_is_le
 ) -> None:
     greedy = replace(SAMPLING, temperature=0.0)
     assert sample(model, PROMPTS, says_z, sampling=greedy).prompts == tuple(PROMPTS)
-    ways = [adding(planted).control(seed) for seed in range(3)]
+    ways = [add_direction(planted).control(seed) for seed in range(3)]
     said = sample(model, PROMPTS[:2], says_z, ways, 1.0, greedy)
     assert said.prompts == tuple(PROMPTS[:2])
     for i in range(2):
@@ -156,6 +158,6 @@ def test_when_no_dose_is_fluent_there_is_no_best() -> None:
 
 def test_a_dose_response_needs_doses_and_prompts(model: Model, planted: Direction) -> None:
     with pytest.raises(ValueError, match="give at least one of each"):
-        dose_response(model, adding(planted), PROMPTS, says_z, doses=())
+        measure_dose_response(model, add_direction(planted), PROMPTS, says_z, doses=())
     with pytest.raises(ValueError, match="give a list of at least one prompt"):
-        dose_response(model, adding(planted), [], says_z, doses=(1.0,), progress=False)
+        measure_dose_response(model, add_direction(planted), [], says_z, doses=(1.0,), progress=False)

@@ -13,15 +13,15 @@ from interp.steering import (
     Recipe,
     Sampling,
     SteeredModel,
-    adding,
-    beside,
-    chat,
+    add_direction,
     choose_dose,
-    judging,
-    projecting,
-    projections,
+    compare_methods,
+    format_chat,
+    measure_projections,
     sample,
-    setting,
+    score_by_judge,
+    score_by_projection,
+    set_projection,
     steer,
 )
 
@@ -45,7 +45,7 @@ def test_a_recipe_read_again_steers_bit_for_bit_as_the_one_saved(
     model: Model, direction: Direction, tmp_path: Path, way: str
 ) -> None:
     condition = Direction(torch.ones(model.d_model), resid_post[0], "ones", 1.0, model.fingerprint)
-    threshold = float(projections(model, condition, PROMPTS).sort().values[1:3].mean())
+    threshold = float(measure_projections(model, condition, PROMPTS).sort().values[1:3].mean())
     recipe = Recipe(direction, way, 2.0, "everywhere", condition, threshold)
     recipe.save(tmp_path / "r.safetensors")
     assert (tmp_path / "r.safetensors").stat().st_size < 4096
@@ -94,7 +94,7 @@ def test_a_chat_prompt_is_the_template_with_one_beginning_of_text(model: Model, 
     tokenizer = deepcopy(model.tokenizer)
     tokenizer.chat_template = TEMPLATE
     talker = load(hf_model("gpt2"), tokenizer)
-    prompt = chat(talker, "hi", system="be kind")
+    prompt = format_chat(talker, "hi", system="be kind")
     assert prompt == "system: be kind\nuser: hi\nassistant:"
     ids = talker.tokens(prompt).ids[0].tolist()
     assert ids == tokenizer.apply_chat_template(
@@ -103,7 +103,7 @@ def test_a_chat_prompt_is_the_template_with_one_beginning_of_text(model: Model, 
         return_dict=False,
     )
     with pytest.raises(ValueError, match="has no chat template"):
-        chat(model, "hi")
+        format_chat(model, "hi")
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +115,8 @@ def planted(model: Model) -> Direction:
 
 def test_ways_stand_beside_the_prompt_and_the_unsteered_text(model: Model, planted: Direction) -> None:
     sampling = Sampling(per_prompt=3, max_new_tokens=6, temperature=0.05)
-    ways = {"add": adding(planted), "hopeless": setting(planted)}
-    found = beside(
+    ways = {"add": add_direction(planted), "hopeless": set_projection(planted)}
+    found = compare_methods(
         model,
         ways,
         PROMPTS,
@@ -133,26 +133,26 @@ def test_ways_stand_beside_the_prompt_and_the_unsteered_text(model: Model, plant
     assert set(found.prompted.prompts) == set(PROMPTS[1::2])
     assert "unsteered" in str(found) and "perplexity ratio" in str(found)
     with pytest.raises(ValueError, match="none of them called 'prompt'"):
-        beside(model, {"prompt": adding(planted)}, PROMPTS, Names(("z",)), "x", doses=(1.0,))
+        compare_methods(model, {"prompt": add_direction(planted)}, PROMPTS, Names(("z",)), "x", doses=(1.0,))
 
 
 def test_a_prompt_given_twice_is_not_both_chosen_on_and_reported_on(model: Model, planted: Direction) -> None:
     how = {"doses": (0.0, 200.0), "sampling": Sampling(per_prompt=1, max_new_tokens=3), "progress": False}
     given = [PROMPTS[0], PROMPTS[1], PROMPTS[1], PROMPTS[0], *PROMPTS[2:]]
-    chosen = choose_dose(model, adding(planted), given, Names(("z",)), **how)
+    chosen = choose_dose(model, add_direction(planted), given, Names(("z",)), **how)
     assert chosen.response.unsteered.prompts == tuple(PROMPTS[::2])
     assert chosen.steered.prompts == chosen.unsteered.prompts == tuple(PROMPTS[1::2])
-    found = beside(model, {"add": adding(planted)}, given, Names(("z",)), "Say z: ", **how)
+    found = compare_methods(model, {"add": add_direction(planted)}, given, Names(("z",)), "Say z: ", **how)
     assert found.prompted.prompts == found.unsteered.prompts == tuple(PROMPTS[1::2])
     for prompts in (["fog", "fog"], "fog"):
         with pytest.raises(ValueError, match="give at least two, one to choose|give a list of at least one prompt"):
-            choose_dose(model, adding(planted), prompts, Names(("z",)), **how)
+            choose_dose(model, add_direction(planted), prompts, Names(("z",)), **how)
 
 
 def test_every_way_needs_its_doses(model: Model, planted: Direction) -> None:
-    ways = {"add": adding(planted), "set": setting(planted)}
+    ways = {"add": add_direction(planted), "set": set_projection(planted)}
     with pytest.raises(ValueError, match=r"doses were given for \['add'\], and the ways are \['add', 'set'\]"):
-        beside(model, ways, PROMPTS, Names(("z",)), "x", doses={"add": (1.0,)})
+        compare_methods(model, ways, PROMPTS, Names(("z",)), "x", doses={"add": (1.0,)})
 
 
 def test_a_preamble_is_sampled_with_and_measured_without(model: Model) -> None:
@@ -171,16 +171,16 @@ def test_a_preamble_is_sampled_with_and_measured_without(model: Model) -> None:
 
 def test_a_conditional_way_has_a_control_with_the_same_condition(model: Model, direction: Direction) -> None:
     condition = Direction(torch.ones(model.d_model), resid_post[0], "ones", 1.0)
-    way = Conditional(adding(direction), condition, 0.5)
+    way = Conditional(add_direction(direction), condition, 0.5)
     control = way.control(3)
     assert control.condition is condition and control.steering.source == "random direction of equal norm, seed 3"
     assert "where ones is above 0.5" in way.source
 
 
 def test_a_projection_scores_text_as_projections_do(model: Model, direction: Direction) -> None:
-    scores = projections(model, direction, PROMPTS)
+    scores = measure_projections(model, direction, PROMPTS)
     middle = float(scores.sort().values[1:3].mean())
-    scored = projecting(model, direction, middle)
+    scored = score_by_projection(model, direction, middle)
     assert [scored(p) for p in PROMPTS] == (scores > middle).tolist()
     assert not scored(" ")
 
@@ -192,10 +192,10 @@ def test_a_judge_is_asked_and_must_say_yes_or_no() -> None:
         asked.append(prompt)
         return "Yes, it is." if "bridge" in prompt.split("\n\n")[1] else "No."
 
-    judge = judging(ask, "bridges")
+    judge = score_by_judge(ask, "bridges")
     assert judge("a bridge") and not judge("a sun") and "about bridges" in asked[0]
     with pytest.raises(ValueError, match="the answer begins 'maybe'"):
-        judging(lambda _: "Maybe", "bridges")("x")
+        score_by_judge(lambda _: "Maybe", "bridges")("x")
     for answer in ("Notably, yes", "Nothing to decide on", "Yesterday"):
         with pytest.raises(ValueError, match=f"the answer begins '{answer.casefold()}'"):
-            judging(lambda _, answer=answer: answer, "bridges")("x")
+            score_by_judge(lambda _, answer=answer: answer, "bridges")("x")

@@ -13,18 +13,18 @@ from hooks.position import everywhere, generated, index, last, tokens
 from hooks.site import resid_post
 from interp.steering import (
     Conditional,
-    ablating,
-    adding,
-    affine,
-    capping,
-    damage,
-    normal_range,
-    projections,
-    setting,
-    sparing_threshold,
+    ablate_direction,
+    add_direction,
+    cap_projection,
+    choose_sparing_threshold,
+    choose_threshold,
+    measure_damage,
+    measure_normal_range,
+    measure_projections,
+    rotate_in_plane,
+    set_from_origin,
+    set_projection,
     steer,
-    threshold_of,
-    turning,
 )
 
 SITE = resid_post[1]
@@ -56,7 +56,7 @@ def orthogonal(x: Tensor, u: Tensor) -> Tensor:
 
 def test_setting_leaves_the_rest_and_puts_the_projection_at_the_dose(model: Model, direction: Direction) -> None:
     x, u = states(model), direction.unit
-    y = steered(model, setting(direction), 2.0)
+    y = steered(model, set_projection(direction), 2.0)
     assert torch.allclose(y @ u, torch.full((len(x),), 6.0), atol=1e-4)
     assert torch.allclose(orthogonal(y, u), orthogonal(x, u), atol=1e-4)
 
@@ -64,7 +64,7 @@ def test_setting_leaves_the_rest_and_puts_the_projection_at_the_dose(model: Mode
 @pytest.mark.parametrize("dose", [0.0, 0.5, 1.0])
 def test_ablating_takes_that_share_of_the_projection(model: Model, direction: Direction, dose: float) -> None:
     x, u = states(model), direction.unit
-    y = steered(model, ablating(direction), dose)
+    y = steered(model, ablate_direction(direction), dose)
     assert torch.allclose(y @ u, (1 - dose) * (x @ u), atol=1e-4)
     assert torch.allclose(orthogonal(y, u), orthogonal(x, u), atol=1e-4)
     assert dose or torch.equal(x, y)
@@ -75,7 +75,7 @@ def test_an_affine_dose_of_zero_puts_the_origins_projection_where_ablation_puts_
 ) -> None:
     x, u, mu = states(model), direction.unit, 5.0 * direction.unit + torch.ones(model.d_model)
     for dose in (0.0, 1.5):
-        y = steered(model, affine(direction, mu), dose)
+        y = steered(model, set_from_origin(direction, mu), dose)
         assert torch.allclose(y @ u, (mu @ u + dose * 3.0).expand(len(x)), atol=1e-4)
         assert torch.allclose(orthogonal(y, u), orthogonal(x, u), atol=1e-4)
 
@@ -86,11 +86,11 @@ def test_a_cap_moves_what_is_outside_to_the_edge_and_no_bit_of_what_is_inside(
     x, u = states(model), direction.unit
     along = x @ u
     low, high = along.quantile(torch.tensor([0.3, 0.8])).tolist()
-    y = steered(model, capping(direction, low, high), 1.0)
+    y = steered(model, cap_projection(direction, low, high), 1.0)
     inside = (along > low) & (along < high)
     assert 0 < int(inside.sum()) < len(x) and torch.equal(x[inside], y[inside])
     assert torch.allclose(y @ u, along.clamp(low, high), atol=1e-4)
-    middle = steered(model, capping(direction, low, high), 0.0) @ u
+    middle = steered(model, cap_projection(direction, low, high), 0.0) @ u
     assert torch.allclose(middle, torch.full_like(middle, (low + high) / 2), atol=1e-4)
 
 
@@ -102,14 +102,14 @@ def test_turning_keeps_the_length_and_the_rest_and_sets_the_angle(
     x, u = states(model), direction.unit
     w = other.vector - (other.vector @ u) * u
     w = w / w.norm()
-    y = steered(model, turning(direction, other), degrees)
+    y = steered(model, rotate_in_plane(direction, other), degrees)
     assert torch.allclose(y.norm(dim=1), x.norm(dim=1), atol=1e-3)
     angle = torch.atan2(y @ w, y @ u).cos()
     assert torch.allclose(angle, torch.full_like(angle, math.cos(math.radians(degrees))), atol=1e-3)
     assert torch.allclose(orthogonal(orthogonal(y, u), w), orthogonal(orthogonal(x, u), w), atol=1e-3)
 
 
-@pytest.mark.parametrize("make", [setting, ablating], ids=["set", "ablate"])
+@pytest.mark.parametrize("make", [set_projection, ablate_direction], ids=["set", "ablate"])
 def test_doing_it_twice_is_doing_it_once(model: Model, direction: Direction, make) -> None:
     once = steered(model, make(direction), 1.0)
     way = make(direction)
@@ -124,11 +124,11 @@ def test_half_precision_ablates_to_the_rounding_of_its_results(model: Model, dty
     x = (torch.randn(50, model.d_model, generator=g) + 200 * u).to(dtype)
     v = Direction((37 * u).to(dtype), SITE, "half")
     eps, along = torch.finfo(dtype).eps, v.unit.double()
-    for way in (ablating(v).dose(1.0), project_out(v), setting(v).dose(0.0)):
+    for way in (ablate_direction(v).dose(1.0), project_out(v), set_projection(v).dose(0.0)):
         left = (way.fn(x, None).double() @ along).abs()
         assert way.fn(x, None).dtype == dtype
         assert float(left.max()) < 8 * eps  # the results are about 1, and were 200 along v
-    turned = turning(v, direction_of(model)).dose(90.0).fn(x, None).double()
+    turned = rotate_in_plane(v, direction_of(model)).dose(90.0).fn(x, None).double()
     assert torch.allclose(turned.norm(dim=1), x.double().norm(dim=1), rtol=eps / 4)
 
 
@@ -137,11 +137,11 @@ def test_a_half_precision_direction_and_its_double_span_no_plane(model: Model) -
         v = direction_of(model, seed)
         half = replace(v, vector=v.vector.bfloat16())
         with pytest.raises(ValueError, match="are parallel, so they span no plane"):
-            turning(half, half * 2.0)
+            rotate_in_plane(half, half * 2.0)
 
 
 def test_a_random_control_of_each_way_acts_along_the_random_direction(model: Model, direction: Direction) -> None:
-    control = setting(direction).control(0)
+    control = set_projection(direction).control(0)
     y, u = steered(model, control, 1.0), control.vector / control.vector.norm()
     assert torch.allclose(y @ u, torch.full((len(y),), 3.0), atol=1e-4)
 
@@ -149,11 +149,11 @@ def test_a_random_control_of_each_way_acts_along_the_random_direction(model: Mod
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda d: affine(d, torch.zeros(5)), r"the origin has shape \(5,\), and Direction"),
-        (lambda d: capping(d, 1.0, 1.0), "give two finite numbers, the lower first"),
-        (lambda d: capping(d, 0.0, 1.0).dose(-1.0), "a range is narrowed by a dose from 0 to 1"),
-        (lambda d: turning(d, d * 2.0), "are parallel, so they span no plane"),
-        (lambda d: turning(d, replace(d, site=resid_post[0])), "needs directions at one site"),
+        (lambda d: set_from_origin(d, torch.zeros(5)), r"the origin has shape \(5,\), and Direction"),
+        (lambda d: cap_projection(d, 1.0, 1.0), "give two finite numbers, the lower first"),
+        (lambda d: cap_projection(d, 0.0, 1.0).dose(-1.0), "a range is narrowed by a dose from 0 to 1"),
+        (lambda d: rotate_in_plane(d, d * 2.0), "are parallel, so they span no plane"),
+        (lambda d: rotate_in_plane(d, replace(d, site=resid_post[0])), "needs directions at one site"),
     ],
 )
 def test_ways_that_make_no_sense_are_refused(direction: Direction, make, told: str) -> None:
@@ -168,8 +168,8 @@ PROMPTS = ["fog h", "sun", "a bay of fog", "red", "the cold sea", "b"]
 def conditional(model: Model) -> Conditional:
     """Acts on the half of the prompts whose projection at an earlier site is above the median."""
     condition = direction_of(model, 11, resid_post[0])
-    scores = projections(model, condition, PROMPTS)
-    return Conditional(setting(direction_of(model)), condition, float(scores.sort().values[2:4].mean()))
+    scores = measure_projections(model, condition, PROMPTS)
+    return Conditional(set_projection(direction_of(model)), condition, float(scores.sort().values[2:4].mean()))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -178,7 +178,7 @@ def test_it_acts_where_the_condition_holds_and_leaves_the_other_texts_bit_for_bi
 ) -> None:
     read = model if side == "right" else padded_left(model)
     tokens, plain = read.tokens(PROMPTS), read.run(PROMPTS)
-    on = projections(model, conditional.condition, PROMPTS) > conditional.threshold
+    on = measure_projections(model, conditional.condition, PROMPTS) > conditional.threshold
     assert on.tolist().count(True) == 3
     with steer(read, conditional, 3.0):
         logits = read.run(PROMPTS)
@@ -191,8 +191,8 @@ def test_it_acts_where_the_condition_holds_and_leaves_the_other_texts_bit_for_bi
 
 
 def test_while_decoding_the_decision_of_the_prompt_holds_text_by_text(model: Model, conditional: Conditional) -> None:
-    gentle = replace(conditional, steering=adding(direction_of(model), at=generated))
-    on = (projections(model, gentle.condition, PROMPTS) > gentle.threshold).tolist()
+    gentle = replace(conditional, steering=add_direction(direction_of(model), at=generated))
+    on = (measure_projections(model, gentle.condition, PROMPTS) > gentle.threshold).tolist()
     plain = model.generate(PROMPTS, max_new_tokens=6)
     with steer(model, gentle.steering, 8.0):
         always = model.generate(PROMPTS, max_new_tokens=6)
@@ -207,7 +207,7 @@ def test_an_earlier_batch_of_other_size_leaves_no_decision_behind(model: Model, 
     with steer(model, conditional, 3.0):
         model.run(PROMPTS)
         again = [model.run(text) for text in PROMPTS]
-    on = projections(model, conditional.condition, PROMPTS) > conditional.threshold
+    on = measure_projections(model, conditional.condition, PROMPTS) > conditional.threshold
     for text, logits, yes in zip(PROMPTS, again, on.tolist(), strict=True):
         assert torch.equal(logits, model.run(text)) != yes
 
@@ -217,7 +217,7 @@ def test_every_prompt_of_a_block_is_decided_for_itself_wherever_the_condition_is
     model: Model, conditional: Conditional, at
 ) -> None:
     texts = ["ab", "the cold sea is over there", "fog", "a bay of fog", "sun"]
-    scores = projections(model, conditional.condition, texts, at)
+    scores = measure_projections(model, conditional.condition, texts, at)
     way = replace(conditional, at=at, threshold=float(scores.sort().values[1:3].mean()))
     with steer(model, way, 3.0):
         together = [model.run(text) for text in texts]
@@ -237,22 +237,22 @@ def test_a_prompt_of_which_the_condition_reads_nothing_is_not_decided_by_the_one
         model.run("zab")
         model.run("abc")
     with pytest.raises(ValueError, match=r"tokens\(\[\d+\]\) selects no token of text 1 \('abc'\)"):
-        projections(model, way.condition, ["zab", "abc"], tokens(z))
+        measure_projections(model, way.condition, ["zab", "abc"], tokens(z))
 
 
 def test_a_threshold_is_found_that_tells_the_prompts_apart(model: Model) -> None:
     condition = direction_of(model, 11, resid_post[0])
-    scores = projections(model, condition, PROMPTS)
+    scores = measure_projections(model, condition, PROMPTS)
     order = [PROMPTS[i] for i in scores.argsort().tolist()]
-    threshold = threshold_of(model, condition, order[3:], order[:3])
+    threshold = choose_threshold(model, condition, order[3:], order[:3])
     assert scores.sort().values[2] < threshold < scores.sort().values[3]
 
 
 @pytest.mark.parametrize("recall", [1.0, 0.8, 0.5, 0.01])
 def test_a_sparing_threshold_is_the_highest_that_acts_on_the_share_asked_for(model: Model, recall: float) -> None:
     condition = direction_of(model, 11, resid_post[0])
-    scores = projections(model, condition, PROMPTS)
-    threshold = sparing_threshold(model, condition, PROMPTS, recall)
+    scores = measure_projections(model, condition, PROMPTS)
+    threshold = choose_sparing_threshold(model, condition, PROMPTS, recall)
     assert float((scores > threshold).double().mean()) >= recall
     higher = scores[scores > threshold].min()
     assert float((scores > higher).double().mean()) < recall
@@ -266,7 +266,9 @@ def test_a_sparing_threshold_for_all_prompts_steers_each_of_them_alone_and_toget
     plain = [model.run(text) for text in PROMPTS]
     for seed in range(15):
         condition = direction_of(model, seed, resid_post[0])
-        way = Conditional(adding(direction_of(model)), condition, sparing_threshold(model, condition, PROMPTS, 1.0))
+        way = Conditional(
+            add_direction(direction_of(model)), condition, choose_sparing_threshold(model, condition, PROMPTS, 1.0)
+        )
         with steer(read, way, 3.0):
             alone, together = [read.run(text) for text in PROMPTS], read.run(PROMPTS)
         on = read.tokens(PROMPTS).mask
@@ -280,34 +282,34 @@ def test_a_sparing_threshold_without_prompts_or_for_no_share_is_refused(
     model: Model, texts: list[str], recall: float
 ) -> None:
     with pytest.raises(ValueError, match=r"give prompts to act on, and a share above 0 and at most 1"):
-        sparing_threshold(model, direction_of(model, 11), texts, recall)
+        choose_sparing_threshold(model, direction_of(model, 11), texts, recall)
 
 
 def test_projections_are_means_over_the_tokens_selected(model: Model) -> None:
     condition = direction_of(model, 11)
     x = capture(model, "a bay of fog", [SITE]).flat(SITE)
-    assert float(projections(model, condition, ["sun", "a bay of fog"])[1]) == pytest.approx(
+    assert float(measure_projections(model, condition, ["sun", "a bay of fog"])[1]) == pytest.approx(
         float((x @ condition.unit).mean()), abs=1e-4
     )
-    assert float(projections(model, condition, ["a bay of fog"], at=last)[0]) == pytest.approx(
+    assert float(measure_projections(model, condition, ["a bay of fog"], at=last)[0]) == pytest.approx(
         float(x[-1] @ condition.unit), abs=1e-4
     )
 
 
 def test_a_condition_read_behind_where_it_acts_is_refused_before_anything_runs(model: Model) -> None:
-    late = Conditional(setting(direction_of(model)), direction_of(model, 11, resid_post[2]), 0.0)
+    late = Conditional(set_projection(direction_of(model)), direction_of(model, 11, resid_post[2]), 0.0)
     with pytest.raises(ValueError, match=r"read at resid_post\.2, behind resid_post\.1 where it is to act"):
         steer(model, late, 1.0)
 
 
 def test_a_condition_at_a_site_the_model_lacks_is_refused_by_name(model: Model) -> None:
     with pytest.raises(ValueError, match=r"resid_post\.9"):
-        steer(model, Conditional(setting(direction_of(model)), direction_of(model, 11, resid_post[9]), 0.0), 1.0)
+        steer(model, Conditional(set_projection(direction_of(model)), direction_of(model, 11, resid_post[9]), 0.0), 1.0)
 
 
 def test_no_dose_does_no_damage_and_a_large_one_leaves_the_usual_states(model: Model, direction: Direction) -> None:
     texts = [f"{a} {b}" for a in ("fog over", "a red", "the sea") for b in ("the bay", "bridge", "is cold", "h")]
-    none, much = damage(model, direction, 0.0, texts), damage(model, direction, 30.0, texts)
+    none, much = measure_damage(model, direction, 0.0, texts), measure_damage(model, direction, 30.0, texts)
     assert (none.kl.value, none.loss.value, none.correct.value) == (0, 0, 0)
     assert none.beyond.value == none.beyond_before < 0.5
     assert much.kl.value > 0.1 and much.beyond.value == 1.0 and "beyond the usual 100.0%" in str(much)
@@ -317,7 +319,7 @@ def test_what_is_usual_is_said_by_other_texts_than_those_reported_on(model: Mode
     texts = [
         text for pair in zip(["fog over the bay"] * 4, ["QX#9", "{7}@", "ZJ%5", "|8*K"], strict=True) for text in pair
     ]
-    found = damage(model, direction, 0.0, texts)
+    found = measure_damage(model, direction, 0.0, texts)
     x = states(model, texts[::2])
     assert torch.linalg.matrix_rank((x - x.mean(0)).double()) < 20  # few states, and others do not lie among them
     assert found.beyond_before > 0.7 and found.beyond.n == 4
@@ -325,13 +327,13 @@ def test_what_is_usual_is_said_by_other_texts_than_those_reported_on(model: Mode
 
 def test_first_guesses_lost_count_below_zero(model: Model, direction: Direction) -> None:
     texts = [text + model.generate(text, max_new_tokens=20) for text in ("fog", "a", "sun", "the")]
-    correct = damage(model, direction, 50.0, texts).correct
+    correct = measure_damage(model, direction, 50.0, texts).correct
     assert correct.value < -0.2 and correct.high < 0
 
 
 def test_damage_is_the_kl_and_loss_computed_by_hand(model: Model, direction: Direction) -> None:
     texts = ["fog over the bay"] * 4
-    found = damage(model, direction, 5.0, texts)
+    found = measure_damage(model, direction, 5.0, texts)
     plain = model.run(texts[0])[0, :-1].detach().double().log_softmax(-1)
     with steer(model, direction, 5.0):
         moved = model.run(texts[0])[0, :-1].detach().double().log_softmax(-1)
@@ -342,8 +344,8 @@ def test_damage_is_the_kl_and_loss_computed_by_hand(model: Model, direction: Dir
 
 
 def test_the_normal_range_holds_the_share_asked_for(model: Model, direction: Direction) -> None:
-    low, high = normal_range(model, direction, TEXTS, share=0.8)
+    low, high = measure_normal_range(model, direction, TEXTS, share=0.8)
     along = states(model) @ direction.unit
     assert float(((along >= low) & (along <= high)).double().mean()) == pytest.approx(0.8, abs=0.06)
     with pytest.raises(ValueError, match="give a number between 0 and 1"):
-        normal_range(model, direction, TEXTS, share=1.0)
+        measure_normal_range(model, direction, TEXTS, share=1.0)

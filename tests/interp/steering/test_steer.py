@@ -5,7 +5,7 @@ import torch
 
 from hooks import Direction, Model, capture
 from hooks.site import resid_post
-from interp.steering import adding, steer
+from interp.steering import add_direction, steer
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_an_unembedding_row_added_to_the_last_stream_moves_its_logit_as_the_fina
 
 
 def test_the_control_has_the_norm_of_the_vector_and_shares_nothing_else_with_it(direction: Direction) -> None:
-    steering = adding(direction)
+    steering = add_direction(direction)
     vectors = torch.stack([steering.control(seed).vector for seed in range(200)])
     assert torch.allclose(vectors.norm(dim=1), steering.vector.norm().expand(200), rtol=1e-6)
     cosines = vectors @ steering.vector / steering.vector.norm() ** 2
@@ -63,7 +63,7 @@ def test_the_control_has_the_norm_of_the_vector_and_shares_nothing_else_with_it(
 
 
 def test_a_control_is_the_same_for_the_same_seed(direction: Direction) -> None:
-    steering = adding(direction)
+    steering = add_direction(direction)
     assert torch.equal(steering.control(3).vector, steering.control(3).vector)
     assert steering.control(3).source == "random direction of equal norm, seed 3"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.features import dictionary_map
+from interp.features import map_dictionary
 from interp.sae import TopK
 
 CLUSTERS, EACH = 6, 12
@@ -56,7 +56,7 @@ def flat(d: int, n: int, seed: int = 0) -> TopK:
 
 @pytest.mark.usefixtures("planar")
 def test_a_map_that_loses_nothing_keeps_every_neighbour() -> None:
-    drawn = dictionary_map(flat(8, 40), neighbours=5)
+    drawn = map_dictionary(flat(8, 40), neighbours=5)
     assert (drawn.kept.value, drawn.chance) == (1.0, pytest.approx(5 / 39))
     assert "keeps 100% of the 5 nearest neighbours" in str(drawn)
 
@@ -66,25 +66,25 @@ def test_a_map_of_noise_keeps_about_as_many_as_chance() -> None:
     sae = TopK(64, 600, k=2)
     with torch.no_grad():
         sae.W_dec.copy_(torch.randn(600, 64, generator=torch.Generator().manual_seed(1)))
-    drawn = dictionary_map(sae, neighbours=10)
+    drawn = map_dictionary(sae, neighbours=10)
     assert drawn.chance < drawn.kept.value < 5 * drawn.chance
 
 
 @pytest.mark.usefixtures("planar")
 def test_a_part_of_the_dictionary_is_drawn_in_the_order_given() -> None:
     sae, chosen = flat(8, 40), [30, 3, 17, 8, 21, 5, 1]
-    drawn = dictionary_map(sae, chosen, neighbours=2)
+    drawn = map_dictionary(sae, chosen, neighbours=2)
     assert drawn.latents == tuple(chosen) and torch.allclose(drawn.xy, sae.W_dec[chosen, :2])
 
 
 @pytest.mark.usefixtures("planar")
 def test_latents_that_cannot_be_drawn_are_refused(clustered: TopK) -> None:
     with pytest.raises(IndexError, match="latent 72 does not exist; this autoencoder has latents 0 to 71"):
-        dictionary_map(clustered, [*range(40), 72])
+        map_dictionary(clustered, [*range(40), 72])
     with pytest.raises(ValueError, match="a latent is given twice among 41"):
-        dictionary_map(clustered, [*range(40), 3])
+        map_dictionary(clustered, [*range(40), 3])
     with pytest.raises(ValueError, match="30 latents and 15 neighbours were given"):
-        dictionary_map(clustered, range(30))
+        map_dictionary(clustered, range(30))
 
 
 def test_without_the_library_the_error_says_how_to_get_it(clustered: TopK, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +98,4 @@ def test_without_the_library_the_error_says_how_to_get_it(clustered: TopK, monke
     monkeypatch.delitem(sys.modules, "umap", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'interp-workbench\[map\]'"):
-        dictionary_map(clustered, neighbours=5)
+        map_dictionary(clustered, neighbours=5)

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from hooks import Model, stream
-from interp.features import FeatureIndex, evidence, index, logit_effect
+from interp.features import FeatureIndex, collect_evidence, index, measure_logit_effect
 from interp.features import index as index_of
-from interp.features.index.accumulator import EVERY, Gathered, Shape, shuffled
-from interp.features.index.misra_gries import Heaviest
-from interp.features.index.statistics import BINS, Tally
+from interp.features.index.accumulator import EVERY, Accumulator, IndexSize, hash_to_unit
+from interp.features.index.misra_gries import HeaviestItems
+from interp.features.index.statistics import BINS, RunningStatistics
 from interp.features.index.tables import _partner_slack, _partners
-from interp.features.index.top_examples import Kept
+from interp.features.index.top_examples import TopExamples
 from interp.sae import TopK, load, save
 
 G = torch.Generator().manual_seed(0)
@@ -29,7 +29,7 @@ def test_every_latents_record_is_the_evidence_gathered_for_it_alone(
     made: FeatureIndex, letters: TopK, gpt2: Model
 ) -> None:
     for latent in (0, 7, 17):
-        got, want = made.record(latent), evidence(letters, gpt2, TEXTS, latent, top=5, context=3)
+        got, want = made.record(latent), collect_evidence(letters, gpt2, TEXTS, latent, top=5, context=3)
         assert got.evidence.examples == want.examples
         assert got.evidence.firing_rate == want.firing_rate and got.evidence.tokens == want.tokens
         assert (got.evidence.mean, got.evidence.largest) == pytest.approx((want.mean, want.largest))
@@ -93,7 +93,7 @@ def test_broken_off_it_goes_on_and_ends_the_same(
     whole = index(letters, gpt2, TEXTS, tmp_path / "whole", batch_size=4)
     monkeypatch.setattr(module, "PAUSES", 2)
     seen = []
-    add = module.Gathered.add
+    add = module.Accumulator.add
 
     def failing(self, ids, *rest, **texts):
         seen.append(len(ids))
@@ -101,7 +101,7 @@ def test_broken_off_it_goes_on_and_ends_the_same(
             raise KeyboardInterrupt
         add(self, ids, *rest, **texts)
 
-    monkeypatch.setattr(module.Gathered, "add", failing)
+    monkeypatch.setattr(module.Accumulator, "add", failing)
     with pytest.raises(KeyboardInterrupt):
         index(letters, gpt2, TEXTS, tmp_path / "broken", batch_size=4)
     with pytest.raises(FileNotFoundError, match="holds no finished feature index"):
@@ -146,8 +146,8 @@ def test_any_text_and_any_number_an_autoencoder_computes_with_makes_another_inde
 
 
 def test_a_jaccard_index_is_too_small_by_no_more_than_its_slack(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
-    shape, g = Shape(d_sae=100, d_vocab=3, top=1, sampled=1, context=0), torch.Generator().manual_seed(0)
-    gathered = Gathered(tmp_path, shape)
+    shape, g = IndexSize(d_sae=100, d_vocab=3, top=1, sampled=1, context=0), torch.Generator().manual_seed(0)
+    gathered = Accumulator(tmp_path, shape)
     on = torch.rand(1000, 100, generator=g) < torch.linspace(0.3, 0.02, 100)
     on[:, 0] = True  # fires with every other one, of which 64 are kept
     n = EVERY * len(on)
@@ -184,7 +184,7 @@ def test_what_an_index_lacks_is_named(made: FeatureIndex) -> None:
 
 def test_a_histogram_is_the_same_as_if_its_range_had_been_known() -> None:
     v = torch.rand(500, generator=torch.Generator().manual_seed(1)).double().exp().float() ** 9
-    parts, whole = Tally(1), Tally(1)
+    parts, whole = RunningStatistics(1), RunningStatistics(1)
     zeros = torch.zeros(500, dtype=torch.long)
     for some in v.sort().values.split(50):
         parts.add(zeros[: len(some)], some, zeros[: len(some)], len(some))
@@ -198,7 +198,7 @@ def test_a_histogram_is_the_same_as_if_its_range_had_been_known() -> None:
 
 def test_heavy_items_are_never_lost_and_weights_are_never_too_large() -> None:
     g = torch.Generator().manual_seed(0)
-    truth, summary = torch.zeros(3, 200, dtype=torch.float64), Heaviest(3, 200, 10)
+    truth, summary = torch.zeros(3, 200, dtype=torch.float64), HeaviestItems(3, 200, 10)
     for _ in range(30):
         latent = torch.randint(3, (60,), generator=g)
         item = (torch.rand(60, generator=g) ** 3 * 200).long()
@@ -217,7 +217,7 @@ def test_heavy_items_are_never_lost_and_weights_are_never_too_large() -> None:
 
 def test_what_is_kept_is_what_sorting_everything_would_keep(tmp_path: Path) -> None:
     g, all_of = torch.Generator().manual_seed(0), []
-    kept = Kept(tmp_path, "x", 4, 3, 1)
+    kept = TopExamples(tmp_path, "x", 4, 3, 1)
     for start in range(0, 60, 12):
         latent = torch.randint(4, (12,), generator=g)
         priority = (torch.rand(12, generator=g) * 8).round().double()
@@ -233,7 +233,7 @@ def test_what_is_kept_is_what_sorting_everything_would_keep(tmp_path: Path) -> N
 
 
 def test_the_shuffle_is_uniform_and_forgets_order() -> None:
-    u = shuffled(torch.arange(20000))
+    u = hash_to_unit(torch.arange(20000))
     assert torch.histc(u.float(), 20, 0, 1).sub(1000).abs().max() < 160
     assert abs(float(torch.corrcoef(torch.stack([u[:-1], u[1:]]))[0, 1])) < 0.03
 
@@ -249,7 +249,7 @@ def test_the_index_needs_an_autoencoder_of_the_model_and_some_text(letters: TopK
 
 
 def test_the_logit_effect_of_several_vectors_is_that_of_each(gpt2: Model, letters: TopK) -> None:
-    from interp.features.logits import logit_effects
+    from interp.features.logits import measure_logit_effects
 
-    both = logit_effects(gpt2, letters.W_dec[:2].detach())
-    assert torch.allclose(both[1], logit_effect(gpt2, letters.W_dec[1].detach()), atol=1e-5)
+    both = measure_logit_effects(gpt2, letters.W_dec[:2].detach())
+    assert torch.allclose(both[1], measure_logit_effect(gpt2, letters.W_dec[1].detach()), atol=1e-5)

@@ -3,7 +3,7 @@
 import pytest
 
 from interp.features import Concept, Mention
-from interp.features.search.concept import halves
+from interp.features.search.concept import split_by_group
 
 TEXTS = [f"text {i}" for i in range(40)]
 LABELS = [i % 2 == 0 for i in range(40)]
@@ -12,7 +12,7 @@ LABELS = [i % 2 == 0 for i in range(40)]
 def test_no_group_is_in_both_halves_and_both_halves_hold_both_labels() -> None:
     concept = Concept("c", TEXTS, LABELS, groups=[f"g{i // 4}" for i in range(40)])
     for seed in range(5):
-        half = halves(concept, seed).tolist()
+        half = split_by_group(concept, seed).tolist()
         for group in set(concept.groups):
             assert len({half[i] for i in range(40) if concept.groups[i] == group}) == 1
         for side in (True, False):
@@ -22,7 +22,7 @@ def test_no_group_is_in_both_halves_and_both_halves_hold_both_labels() -> None:
 def test_the_halves_hold_the_same_mixture_of_labels_and_forms() -> None:
     forms = ["name", "alias"]
     mentions = [[Mention(0, 4, forms[i % 4 // 2])] if LABELS[i] else [] for i in range(40)]
-    half = halves(Concept("c", TEXTS, LABELS, mentions), seed=3)
+    half = split_by_group(Concept("c", TEXTS, LABELS, mentions), seed=3)
     for form in forms:
         inside = [i for i in range(40) if mentions[i] and mentions[i][0].form == form]
         assert sum(bool(half[i]) for i in inside) == len(inside) // 2
@@ -30,7 +30,11 @@ def test_the_halves_hold_the_same_mixture_of_labels_and_forms() -> None:
 
 def test_the_split_is_the_seeds() -> None:
     concept = Concept("c", TEXTS, LABELS)
-    assert halves(concept, 1).tolist() == halves(concept, 1).tolist() != halves(concept, 2).tolist()
+    assert (
+        split_by_group(concept, 1).tolist()
+        == split_by_group(concept, 1).tolist()
+        != split_by_group(concept, 2).tolist()
+    )
 
 
 def test_equal_texts_share_a_group() -> None:
@@ -66,7 +70,7 @@ def test_a_concept_refuses(given: dict[str, object], told: str) -> None:
 
 def test_too_few_groups_to_split_are_refused() -> None:
     with pytest.raises(ValueError, match="too few groups to leave texts that .* give at least two groups of each kind"):
-        halves(Concept("c", ["a", "b", "d"], [True, True, False]), seed=0)
+        split_by_group(Concept("c", ["a", "b", "d"], [True, True, False]), seed=0)
 
 
 @pytest.mark.usefixtures("unchecked")

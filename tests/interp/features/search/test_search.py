@@ -8,10 +8,10 @@ from hooks.site import embed, resid_post
 from interp.common.statistics import mean_share
 from interp.features import Concept, Mention, by_text, by_token, search, search_many
 from interp.features.reading import Reading
-from interp.features.search.concept import halves
-from interp.features.search.ranking import Entries, Ranking, entries_of
+from interp.features.search.concept import split_by_group
+from interp.features.search.ranking import Entries, Ranking, pool_entries
 from interp.features.search.rows import Rows
-from interp.features.search.score import Bench
+from interp.features.search.score import Evaluation
 from interp.sae import TopK
 from probes import best_threshold, detection
 
@@ -44,7 +44,7 @@ def random_concept(n_texts: int, seed: int = 0) -> Concept:
 def test_the_sparse_ranking_is_every_latents_best_f1_by_brute_force(unit, ties: bool) -> None:
     reading = random_reading(60, ties=ties)
     rows = unit(reading, random_concept(60))
-    entries = entries_of(reading, rows)
+    entries = pool_entries(reading, rows)
     dense = torch.zeros(len(reading.text), D_SAE).scatter(1, reading.indices, reading.values)
     f1, threshold = Ranking(entries, D_SAE).best(rows.y, int(rows.y.sum()))
     for latent in range(D_SAE):
@@ -59,14 +59,14 @@ def test_the_sparse_ranking_is_every_latents_best_f1_by_brute_force(unit, ties: 
 
 def test_entries_of_some_rows_are_those_rows_only() -> None:
     reading = random_reading(10)
-    entries = entries_of(reading, by_text(reading, random_concept(10)))
+    entries = pool_entries(reading, by_text(reading, random_concept(10)))
     kept = torch.arange(10) < 3
     assert set(entries.at(kept).row.tolist()) == {0, 1, 2}
 
 
-def bench_of(reading: Reading, concept: Concept, unit=by_text) -> tuple[Bench, Rows, Entries]:
+def bench_of(reading: Reading, concept: Concept, unit=by_text) -> tuple[Evaluation, Rows, Entries]:
     rows = unit(reading, concept)
-    return Bench(concept, rows, halves(concept, 0)[rows.text], seed=0), rows, entries_of(reading, rows)
+    return Evaluation(concept, rows, split_by_group(concept, 0)[rows.text], seed=0), rows, pool_entries(reading, rows)
 
 
 def test_a_concept_that_is_not_there_is_seldom_significant() -> None:

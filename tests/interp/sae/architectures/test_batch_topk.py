@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from interp.sae import BatchTopK, MatryoshkaBatchTopK
-from interp.sae.architectures.batch_selection import largest_of_batch
+from interp.sae.architectures.batch_topk import batch_top_k
 from interp.sae.numerics.ranking import Encoder, Exact
 
 NOBODY = torch.zeros(24, dtype=torch.bool)
@@ -24,7 +24,7 @@ def by_one_sort(pre: Tensor, count: int) -> Tensor:
 def largest(pre: Tensor, k: float) -> Tensor:
     """The largest of a batch, dense: its rows through an encoder that changes nothing."""
     same = Encoder(torch.eye(pre.shape[1]), torch.zeros(pre.shape[1]))
-    code = largest_of_batch(pre, same, k, Exact())
+    code = batch_top_k(pre, same, k, Exact())
     return torch.zeros_like(pre).index_put((code.rows, code.latents), code.values)
 
 
@@ -55,12 +55,12 @@ def test_a_batch_with_too_few_positive_latents_keeps_those_alone() -> None:
 def test_the_threshold_becomes_the_mean_of_the_smallest_latents_kept() -> None:
     sae, smallest = BatchTopK(8, 24, k=3), []
     for seed in range(200):
-        sae.gradients(rows(seed), NOBODY)
+        sae.objective().gradients(rows(seed), NOBODY)
         f = largest(sae.pre(rows(seed)).detach(), 3)
         smallest.append(float(f[f > 0].min()))
     assert float(sae.threshold[0]) == pytest.approx(sum(smallest) / 200, rel=0.02)
     first = BatchTopK(8, 24, k=3)
-    first.gradients(rows(0), NOBODY)
+    first.objective().gradients(rows(0), NOBODY)
     assert float(first.threshold[0]) == pytest.approx(smallest[0])
     assert float((sae.encode(rows(1000, n=2000)) > 0).sum(1).float().mean()) == pytest.approx(3, abs=0.3)
 
@@ -68,18 +68,20 @@ def test_the_threshold_becomes_the_mean_of_the_smallest_latents_kept() -> None:
 def test_a_matryoshka_of_one_width_is_batchtopk() -> None:
     one, other = BatchTopK(8, 24, k=3), MatryoshkaBatchTopK(8, 24, k=3, widths=())
     x = rows()
-    assert float(one.gradients(x, NOBODY).loss) == float(other.gradients(x, NOBODY).loss)
+    assert float(one.objective().gradients(x, NOBODY).loss) == float(other.objective().gradients(x, NOBODY).loss)
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert a.grad is not None and b.grad is not None and torch.equal(a.grad, b.grad)
 
 
 def test_a_matryoshkas_loss_is_the_sum_over_its_prefixes() -> None:
     sae, x = MatryoshkaBatchTopK(8, 24, k=3, widths=(4, 10)), rows()
-    sae.initialise(x)
+    sae.objective().initialise(x)
     f = by_one_sort(sae.pre(x), 150)
     V = (x - x.mean(0)).pow(2).sum(1).mean()
     by_hand = sum((x - f[:, :m] @ sae.W_dec[:m] - sae.b_dec).pow(2).sum(1).mean() / V for m in (4, 10, 24))
-    assert float(sae.gradients(x, NOBODY).loss) == pytest.approx(float(torch.as_tensor(by_hand).detach()), rel=1e-5)
+    assert float(sae.objective().gradients(x, NOBODY).loss) == pytest.approx(
+        float(torch.as_tensor(by_hand).detach()), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("widths", [(0, 24), (10, 10), (30,)])

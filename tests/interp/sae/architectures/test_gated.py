@@ -19,7 +19,7 @@ def test_the_gates_own_reconstruction_teaches_the_gate_and_not_the_decoder() -> 
     main = (x - f @ W_dec - b_dec).pow(2).sum(1).mean()
     rest = 0.2 * gate.sum(1).mean() + (x - gate @ sae.W_dec.detach() - sae.b_dec.detach()).pow(2).sum(1).mean()
     expected = torch.autograd.grad(main + rest, [W_dec, b_dec])
-    step = sae.gradients(x, torch.zeros(24, dtype=torch.bool))
+    step = sae.objective().gradients(x, torch.zeros(24, dtype=torch.bool))
     assert torch.allclose(step.loss, (main + rest).detach(), rtol=1e-5)
     assert sae.W_dec.grad is not None and torch.allclose(sae.W_dec.grad, expected[0], atol=1e-5)
     assert sae.b_dec.grad is not None and torch.allclose(sae.b_dec.grad, expected[1], atol=1e-5)

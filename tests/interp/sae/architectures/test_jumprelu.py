@@ -42,7 +42,7 @@ def test_thresholds_stay_at_or_above_zero_and_in_float32() -> None:
     assert sae.threshold.dtype == torch.float32 and sae.W_enc.dtype == torch.bfloat16
     with torch.no_grad():
         sae.threshold -= 1
-    sae.constrain()
+    sae.objective().constrain()
     assert bool((sae.threshold == 0).all())
 
 

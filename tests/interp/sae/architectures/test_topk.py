@@ -20,7 +20,7 @@ def case(seed: int = 0) -> tuple[TopK, torch.Tensor]:
             parameter = getattr(sae, name)
             parameter += 0.1 * torch.randn(parameter.shape, generator=g)
     x = torch.randn(N, D, generator=g) + 0.5
-    sae.initialise(x)
+    sae.objective().initialise(x)
     return sae, x
 
 
@@ -50,7 +50,7 @@ def test_hand_written_gradients_are_autograds_of_the_dense_formula(n_dead: int) 
     dead[torch.randperm(LATENTS, generator=torch.Generator().manual_seed(5))[:n_dead]] = True
     loss = dense_loss(sae, x, dead)
     expected = torch.autograd.grad(loss, [getattr(sae, name) for name in NAMES])
-    step = sae.gradients(x, dead)
+    step = sae.objective().gradients(x, dead)
     assert float(step.loss) == pytest.approx(float(loss.detach()), rel=2e-6)
     for name, truth in zip(NAMES, expected, strict=True):
         error = (getattr(sae, name).grad - truth).norm() / truth.norm()
@@ -59,7 +59,7 @@ def test_hand_written_gradients_are_autograds_of_the_dense_formula(n_dead: int) 
 
 def test_the_loss_without_dead_latents_is_the_share_of_variance_unexplained() -> None:
     sae, x = case()
-    step = sae.gradients(x, torch.zeros(LATENTS, dtype=torch.bool))
+    step = sae.objective().gradients(x, torch.zeros(LATENTS, dtype=torch.bool))
     unexplained = (x - sae(x)).pow(2).sum(1).mean() / (x - x.mean(0)).pow(2).sum(1).mean()
     assert float(step.loss) == pytest.approx(float(unexplained.detach()), rel=1e-5)
 
@@ -156,7 +156,7 @@ def test_a_k_that_cannot_be_kept_is_refused() -> None:
 
 def test_activations_that_never_vary_are_refused() -> None:
     with pytest.raises(ValueError, match="All 8 activations are the same vector"):
-        TopK(D, LATENTS, K).initialise(torch.ones(8, D))
+        TopK(D, LATENTS, K).objective().initialise(torch.ones(8, D))
 
 
 def test_a_fraction_of_latents_per_row_and_no_auxiliary_ones_are_refused() -> None:

@@ -32,7 +32,7 @@ from interp.sae import (
     train,
     train_many,
 )
-from interp.sae.data.distributed import sharing
+from interp.sae.data.distributed import share_batch
 from tests.interp.sae.planted import activations, features
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="forks"), pytest.mark.usefixtures("unchecked")]
@@ -178,17 +178,17 @@ def test_a_batch_that_cannot_be_shared_and_latents_without_processes_are_refused
 
 def test_the_threshold_follows_the_least_latent_of_all_processes_where_one_of_them_keeps_none(tmp_path: Path) -> None:
     def work() -> None:
-        with processes(torch.device("cpu")) as here, sharing(here):
+        with processes(torch.device("cpu")) as here, share_batch(here):
             sae = BatchTopK(D, LATENTS, k=1)
             size = (10.0, 1e-3)[here.rank]
-            sae.gradients(size * rows()[here.rank : 100 : 2], torch.zeros(LATENTS) > 0)
+            sae.objective().gradients(size * rows()[here.rank : 100 : 2], torch.zeros(LATENTS) > 0)
             torch.save(sae.threshold, tmp_path / f"{here.rank}.pt")
 
     in_two(work)
     one = BatchTopK(D, LATENTS, k=1)
     x = rows()[:100].clone()
     x[0::2], x[1::2] = 10 * x[0::2], 1e-3 * x[1::2]
-    one.gradients(x, torch.zeros(LATENTS) > 0)
+    one.objective().gradients(x, torch.zeros(LATENTS) > 0)
     assert float(one.threshold[0]) > 0
     for rank in range(2):
         assert torch.equal(torch.load(tmp_path / f"{rank}.pt"), one.threshold)

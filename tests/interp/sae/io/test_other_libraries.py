@@ -15,7 +15,7 @@ from hooks.site import resid_post
 from interp.sae import TopK, load_dictionary_learning, load_sparsify, pull, push
 
 D, F, K = 6, 20, 4
-REAL = Path(__file__).resolve().parents[4] / "shared" / "models" / "sae-orphans"
+REAL = Path(__file__).resolve().parents[5] / "shared" / "models" / "sae-orphans"
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

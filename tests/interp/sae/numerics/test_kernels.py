@@ -6,7 +6,8 @@ Without a GPU: `TRITON_INTERPRET=1 python -m pytest tests/interp/sae/numerics/te
 import pytest
 import torch
 
-from interp.sae import SAE, BatchTopK, MatryoshkaBatchTopK, TopK, kernels
+from interp.sae import SAE, BatchTopK, MatryoshkaBatchTopK, TopK
+from interp.sae.numerics import kernels
 from interp.sae.numerics.sparse import Code, times_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,12 +64,12 @@ def test_kernels_are_the_plain_products(n: int, k: int, latents: int, d: int, mo
 )
 def test_gradients_by_kernels_are_autograds_of_the_dense_loss(sae: SAE, monkeypatch: pytest.MonkeyPatch) -> None:
     sae, x, dead = sae.to(DEVICE), dense(30, 12), torch.arange(40, device=DEVICE) % 3 == 0
-    sae.initialise(x)
+    sae.objective().initialise(x)
     used = []
     monkeypatch.setattr(kernels, "usable", lambda _: used.append(1) is None)
-    sae.gradients(x, dead)
+    sae.objective().gradients(x, dead)
     assert used
-    truth = torch.autograd.grad(sae.loss(x, dead).loss, [*sae.parameters()])
+    truth = torch.autograd.grad(sae.objective().loss(x, dead).loss, [*sae.parameters()])
     for parameter, expected in zip(sae.parameters(), truth, strict=True):
         assert parameter.grad is not None
         assert float((parameter.grad - expected).norm() / expected.norm()) < 1e-5

@@ -43,10 +43,10 @@ def test_candidates_in_half_precision_hold_999_in_1000_of_what_lies_above_a_thre
 @pytest.mark.parametrize("sae", [TopK(D, LATENTS, K), BatchTopK(D, LATENTS, K)], ids=["topk", "batchtopk"])
 def test_gradients_by_candidates_are_those_of_the_exact_selection(sae: TopK | BatchTopK) -> None:
     x, dead = case()[0], torch.arange(LATENTS) % 7 == 0
-    sae.initialise(x)
+    sae.objective().initialise(x)
     found = []
     for ranking in (Exact(), Preselected()):
         sae.ranking = ranking
-        sae.gradients(x, dead)
+        sae.objective().gradients(x, dead)
         found.append(torch.cat([p.grad.flatten() for p in sae.parameters() if p.grad is not None]))
     assert float((found[0] - found[1]).norm() / found[0].norm()) < 1e-3

@@ -9,7 +9,7 @@ from sklearn.metrics import r2_score
 from hooks import Model, capture
 from hooks.site import resid_post
 from interp.sae import TopK, activations_of, evaluate, stored, train
-from interp.sae.data.shuffle_buffer import Mixer
+from interp.sae.data.shuffle_buffer import ShuffleBuffer
 from interp.sae.data.source import Source
 from interp.sae.training.adam import Adam
 from interp.sae.training.learner import update
@@ -114,8 +114,8 @@ def test_an_update_is_clipping_then_plain_adam_along_the_sphere() -> None:
     plain = torch.optim.Adam(twin.parameters(), lr=0.01, eps=6.25e-10, foreach=False)
     for _ in range(3):
         for each in (sae, twin):
-            each.gradients(x, torch.zeros(24, dtype=torch.bool))
-        update(sae, fused, 0.01, clip=1.0)
+            each.objective().gradients(x, torch.zeros(24, dtype=torch.bool))
+        update(sae.objective(), fused, 0.01, clip=1.0)
         with torch.no_grad():
             inward = (twin.W_dec.grad * twin.W_dec).sum(1, keepdim=True) * twin.W_dec
             twin.W_dec.grad = twin.W_dec.grad - inward
@@ -151,7 +151,7 @@ def test_scaling_or_shifting_activations_and_autoencoder_together_leaves_explain
 
 def test_a_source_that_fits_into_the_buffer_is_permuted_anew_each_time_round() -> None:
     source = Source(lambda: iter(torch.arange(12.0).view(3, 4, 1)), "numbers")
-    batches = Mixer(source, buffer=100, batch_size=4, generator=torch.Generator().manual_seed(0))
+    batches = ShuffleBuffer(source, buffer=100, batch_size=4, generator=torch.Generator().manual_seed(0))
     rounds = [torch.cat([next(batches) for _ in range(3)]).flatten() for _ in range(2)]
     assert [sorted(r.tolist()) for r in rounds] == [list(range(12))] * 2
     assert not torch.equal(*rounds)
@@ -159,7 +159,7 @@ def test_a_source_that_fits_into_the_buffer_is_permuted_anew_each_time_round() -
 
 def test_a_longer_source_is_served_pass_after_pass_with_no_row_lost() -> None:
     source = Source(lambda: iter(torch.arange(40.0).view(10, 4, 1)), "numbers")
-    batches = Mixer(source, buffer=8, batch_size=4, generator=torch.Generator().manual_seed(0))
+    batches = ShuffleBuffer(source, buffer=8, batch_size=4, generator=torch.Generator().manual_seed(0))
     served = torch.cat([next(batches) for _ in range(50)]).flatten()
     counts = torch.bincount(served.long(), minlength=40)
     assert len(served) == 200 and int(counts.min()) >= 4 and int(counts.max()) <= 6
@@ -174,7 +174,7 @@ def test_no_more_of_a_source_is_read_than_is_served() -> None:
             read.append(chunk)
             yield chunk
 
-    batches = Mixer(Source(rows, "numbers"), buffer=40, batch_size=4, generator=torch.Generator(), ends=120)
+    batches = ShuffleBuffer(Source(rows, "numbers"), buffer=40, batch_size=4, generator=torch.Generator(), ends=120)
     served = torch.cat([next(batches) for _ in range(30)]).flatten()
     assert len(read) == 30 and sorted(served.tolist()) == list(range(120))
     assert served[-40:].tolist() != sorted(served[-40:].tolist())
@@ -183,7 +183,7 @@ def test_no_more_of_a_source_is_read_than_is_served() -> None:
 
 def test_a_source_that_can_be_read_once_only_says_so_when_read_again() -> None:
     once = iter(torch.zeros(10, 4, 1))
-    batches = Mixer(Source(lambda: once, "a generator"), buffer=8, batch_size=4, generator=torch.Generator())
+    batches = ShuffleBuffer(Source(lambda: once, "a generator"), buffer=8, batch_size=4, generator=torch.Generator())
     with pytest.raises(ValueError, match="gives nothing when read again: a generator. Make it from something"):
         for _ in range(20):
             next(batches)

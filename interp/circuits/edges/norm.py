@@ -1,0 +1,119 @@
+"""A norm of the residual stream in closed form: its divisor, what it does when that is held, and its gradient."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hooks.errors import InvalidArgument
+from hooks.taps import norm_scale
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """y = g * c(x) / s(x) + b, with c the identity (RMSNorm) or x - mean(x) (LayerNorm). Made by `norm_of`.
+
+    Attributes:
+        module: the norm itself, or None where the stream is read as it is.
+        gain: g; None where this norm is not of that form, so that only its module knows what it does.
+        centred: whether c takes the mean away.
+        divisor: s.
+    """
+
+    module: nn.Module | None
+    gain: Float[Tensor, "d_model"] | None
+    centred: bool
+    divisor: Callable[[Tensor], Tensor] | None
+
+    def __call__(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """Apply it, without the hooks of its module."""
+        return x if self.module is None else self.module.forward(x)
+
+    def scale(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n 1"]:
+        """Return s(x).
+
+        Raises:
+            InvalidArgument: a norm that is not of the form above.
+
+        Example:
+            ```python
+            norm.scale(x)
+            ```
+        """
+        if self.divisor is None:
+            raise InvalidArgument(
+                f"{type(self.module).__name__} is no LayerNorm or RMSNorm, so its divisor cannot be held: take a slope "
+                "without that rule, such as eap_ig()"
+            )
+        return self.divisor(x).to(x)
+
+    def linear(self, e: Float[Tensor, "*n d_model"], s: Float[Tensor, "... 1"]) -> Float[Tensor, "*n d_model"]:
+        """Return g * c(e) / s: what the norm makes of a part of its input while its divisor is held at s.
+
+        Example:
+            ```python
+            norm.linear(part, norm.scale(whole))
+            ```
+        """
+        assert self.gain is not None
+        return self.gain.to(e) * self._centre(e) / s
+
+    def pull_back(
+        self, x: Float[Tensor, "*n d_model"], slope: Float[Tensor, "..."], *, held: bool = False
+    ) -> Float[Tensor, "..."]:
+        """Return the gradient at the norm's input x of what has this slope at its output.
+
+        With n = c(x) / s and u = g * slope: (c(u) - n mean(n u)) / s, and c(u) / s with the divisor held.
+        `slope` may have further axes before those of x.
+
+        Example:
+            ```python
+            norm.pull_back(x, torch.ones_like(x))
+            ```
+        """
+        if self.module is None:
+            return slope
+        if self.gain is None and not held:
+            return self._by_autograd(x, slope)
+        s = self.scale(x)
+        u = self.gain.to(slope) * slope if self.gain is not None else slope
+        if held:
+            return self._centre(u) / s
+        n = self._centre(x) / s
+        return (self._centre(u) - n * (n * u).mean(-1, keepdim=True)) / s
+
+    def _centre(self, x: Tensor) -> Tensor:
+        return x - x.mean(-1, keepdim=True) if self.centred else x
+
+    def _by_autograd(self, x: Tensor, slope: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().expand(slope.shape).requires_grad_()
+            return torch.autograd.grad(self(x), x, slope)[0]
+
+
+@torch.no_grad()
+def norm_of(module: nn.Module | None, d_model: int) -> Norm:
+    """Return the closed form of a norm module, checked against what it gives.
+
+    Example:
+        ```python
+        norm_of(nn.LayerNorm(8), 8).centred  # True
+        ```
+    """
+    if module is None or isinstance(module, nn.Identity):
+        return Norm(None, None, centred=False, divisor=None)
+    like: dict[str, Any] = next(({"dtype": p.dtype, "device": p.device} for p in module.parameters()), {})
+    x = torch.randn(8, d_model, generator=torch.Generator().manual_seed(0)).to(**like)
+    zero = module.forward(torch.zeros_like(x))
+    divisor = norm_scale(module)
+    for centred in (True, False):
+        c = x - x.mean(-1, keepdim=True) if centred else x
+        largest = c.abs().argmax(0, keepdim=True)
+        gain = ((module.forward(x) - zero) * divisor(x) / c).gather(0, largest)[0]
+        said = gain * c / divisor(x) + zero
+        if torch.allclose(said.to(x), module.forward(x), rtol=2e-2 if x.dtype.itemsize < 4 else 1e-4, atol=1e-4):
+            return Norm(module, gain, centred, divisor)
+    return Norm(module, None, centred=False, divisor=None)

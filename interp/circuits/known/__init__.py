@@ -1,0 +1,24 @@
+"""Known circuits: models whose circuit is known because it was put there, to hold every method of circuits against.
+
+Each is made in a fraction of a second, in plain torch, with the edges that carry its task as data.
+"""
+
+from interp.circuits.known.gates import and_gate as and_gate
+from interp.circuits.known.gates import or_gate as or_gate
+from interp.circuits.known.induction import induction_circuit as induction_circuit
+from interp.circuits.known.known_circuit import KnownCircuit as KnownCircuit
+from interp.circuits.known.known_circuit import edge_auroc as edge_auroc
+from interp.circuits.known.proportion import proportion_circuit as proportion_circuit
+from interp.circuits.known.reverse import reverse_circuit as reverse_circuit
+from interp.circuits.known.skip_trio import skip_trio as skip_trio
+
+__all__ = [
+    "KnownCircuit",
+    "and_gate",
+    "edge_auroc",
+    "induction_circuit",
+    "or_gate",
+    "proportion_circuit",
+    "reverse_circuit",
+    "skip_trio",
+]

@@ -1,0 +1,40 @@
+"""The command `interp demo`: the whole demonstration on the bundled model, and its report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.commands.arguments import Quiet, hide_bars
+from interp.commands.verb import Document, verb
+from interp.demo.run import REPORT, run
+from interp.demo.settings import Settings
+
+
+@verb
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Where to write the report.")] = REPORT,
+    seed: Annotated[int, typer.Option(help="Of the dictionary and of every draw.")] = 0,
+    landmark: Annotated[str, typer.Option(help="The landmark to find, turn up and move.")] = Settings.landmark,
+    city: Annotated[str, typer.Option(help="The city to move it to.")] = Settings.city,
+    quiet: Quiet = False,
+) -> Document:
+    """Find the Golden Gate Bridge in the bundled model, turn it up, move it, and write a report (five minutes)."""
+    settings = Settings(landmark=landmark, city=city, seed=seed)
+    hide_bars()
+    done = run(settings, out, tell=typer.echo, progress=not quiet)
+    typer.echo(f"report: {done.report.resolve()}")
+    turned, best = done.turned, done.found.search.best
+    return {
+        "report": done.report,
+        "latent": best.latent,
+        "f1": best.held_out.f1,
+        "f1_interval": best.interval,
+        "p_value": done.found.search.p_value,
+        "dose": turned.dose,
+        "naming": turned.steered.naming,
+        "naming_unsteered": turned.unsteered.naming,
+        "naming_control": turned.control.naming,
+        "perplexity_ratio": turned.steered.perplexity_over(turned.unsteered),
+        "edited": done.moved.edit.facts[0].text + done.moved.after,
+    }

@@ -1,0 +1,77 @@
+"""What makes a function a command: mistakes in one line, `--debug`, and `--json` for what the function returns."""
+
+import functools
+import inspect
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import torch
+import typer
+
+from interp.commands.errors import report_errors
+
+Document: TypeAlias = dict[str, Any]
+"""What a command found, in words and numbers; `docs/commands.md` says what each command's holds."""
+OPTIONS = {
+    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
+
+
+def verb(command: Callable[..., Document | None]) -> Callable[..., None]:
+    """Make a command of a function that prints for a person and returns the same for a program.
+
+    Example:
+        ```python
+        @verb
+        def sites_command(model: ModelName) -> Document: ...
+        ```
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, as_json: bool = False, debug: bool = False, **kwargs: Any) -> None:
+        with report_errors(debug):
+            if not as_json:
+                command(*args, **kwargs)
+                return
+            with redirect_stdout(sys.stderr):
+                found = command(*args, **kwargs)
+            if found is not None:
+                typer.echo(json.dumps(plain(found), ensure_ascii=False, indent=1, allow_nan=False))
+
+    signature = inspect.signature(command)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    more = [inspect.Parameter(name, kind, default=False, annotation=of) for name, of in OPTIONS.items()]
+    run.__dict__.pop("__wrapped__")
+    run.__dict__["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *more])
+    run.__annotations__ = command.__annotations__ | OPTIONS
+    return run
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dataclasses and tensors taken apart, paths absolute, no number that is not finite.
+
+    Example:
+        >>> plain({"at": torch.ones(2), "loss": float("nan")})
+        {'at': [1.0, 1.0], 'loss': None}
+    """
+    if isinstance(value, torch.Tensor):
+        return plain(value.tolist())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(of) for name, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, os.PathLike):
+        return str(Path(value).resolve())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,61 @@
+"""`interp lens` and `interp patch` print what the functions find."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hooks import load
+from hooks.site import resid_pre
+from interp.circuits import each_position, logit_difference, noising, patch_sweep
+from interp.commands.app import app
+from interp.lenses import LogitLens, TunedLens, rank, read
+
+
+@pytest.fixture(scope="module")
+def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model")
+    hf_model("gpt2").save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def call(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_the_lens_command_prints_each_layers_divergence_and_the_rank_of_a_word(folder: str, tmp_path: Path) -> None:
+    model = load(folder)
+    reading, ranks = read(LogitLens(model), "fog"), rank(LogitLens(model), "fog", "g").ranks
+    said = call("lens", folder, "fog", "--word", "g", "--out", str(tmp_path / "page.html")).splitlines()
+    for layer in range(3):
+        number, kl, entropy, place, *_ = said[1 + layer].split()
+        assert (int(number), int(place)) == (layer, int(ranks[layer, 0, -1]))
+        assert float(kl) == pytest.approx(float(reading.kl[layer, 0, -1]), abs=2e-3)
+        assert float(entropy) == pytest.approx(float(reading.entropy[layer, 0, -1]), abs=2e-3)
+    assert (tmp_path / "page.html").stat().st_size > 1e6
+    plain = call("lens", folder, "fog").splitlines()
+    assert plain[0].split() == ["layer", "KL,", "nats", "entropy", "likeliest"] and len(plain) == 4
+    TunedLens.identity(model).save(tmp_path / "lens")
+    assert call("lens", folder, "fog", "--tuned", str(tmp_path / "lens")).splitlines()[1].split()[0] == "0"
+    refused = call("lens", folder, "fog", "--tuned", "a", "--jacobian", "b", code=2)
+    assert "two lenses were given" in refused
+
+
+def test_the_patch_command_prints_the_largest_shares(folder: str) -> None:
+    model = load(folder)
+    found = patch_sweep(
+        model, noising("fog over", "fig ever"), logit_difference(model, "a", "c"), over=each_position(resid_pre)
+    )
+    said = call("patch", folder, "fog over", "fig ever", "a", "c", "--noising", "--top", "2").splitlines()
+    share, site, _, position, token = said[1].split()
+    layer = int(site.rstrip(",").split(".")[1])
+    assert token.strip("'") == "fog over"[int(position) - 1]  # a byte each, after BOS
+    assert float(share) == pytest.approx(float(found.effect[layer, int(position)]), abs=2e-3)
+    assert abs(float(share)) == pytest.approx(float(found.effect.abs().max()), abs=2e-3)
+    assert len(said) == 3 and said[0].startswith("noising: logit difference")
+    assert "did you mean 'head'" in call("patch", folder, "a", "b", "c", "d", "--by", "haed", code=2)
