@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from benchmarks.tiny_models import MAPPINGS, VOCAB, classes, tiny_model
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
+PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 SECONDS = 120
 CLOSE = 1e-4
 FENCED = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.posix_spawn", "os.exec")
@@ -138,11 +139,16 @@ def _find_stacks(hf: Any, truth: Truth) -> None:
         if not isinstance(module, nn.ModuleList) or len(module) == 0:
             continue
         items = {f"{name}.{i}" for i in range(len(module))}
-        calls = [one for one in order if one.split("#")[0] in items and one in truth.outputs]
+        calls = [one for one in order if _plain(one) in items and one in truth.outputs]
         inside = any(name.startswith(f"{other}.") for other in truth.stacks)
-        whole = {one.split("#")[0] for one in calls} == items
+        whole = {_plain(one) for one in calls} == items
         if whole and not inside and all(truth.inputs[one].shape == truth.outputs[one].shape for one in calls):
             truth.stacks[name] = calls
+
+
+def _plain(path: str) -> str:
+    """A module's name without which of its calls is meant."""
+    return re.sub(r"#\d+", "", path)
 
 
 def same(a: Tensor, b: Tensor, close: float = CLOSE) -> bool:
@@ -171,7 +177,9 @@ def judge_added(block: str, truth: Truth, name: str, value: Tensor) -> str:
     if not giving:
         return "wrong"
     mixing = [bool(re.search(MIXING, n.removeprefix(block))) for n in giving]
-    if (name == "mlp_out" and all(mixing)) or (name != "mlp_out" and not any(mixing) and not _is_nameless(giving)):
+    if (name == "mlp_out" and all(mixing) and not _is_generic(giving, block)) or (
+        name != "mlp_out" and not any(mixing) and not _is_nameless(giving)
+    ):
         return "wrong"
     made = [truth.outputs[block], *(truth.inputs[n] for n in inside if n in truth.inputs)]
     stages = [truth.inputs[block], *(t for n in inside for t in (truth.inputs.get(n), truth.outputs.get(n))
@@ -181,7 +189,8 @@ def judge_added(block: str, truth: Truth, name: str, value: Tensor) -> str:
     if any(_adds(end, start, flat) for end in shaped[0] for start in others if not same(end, start)):
         return "right"
     pairs = [(a, b) for i, a in enumerate(others) for b in others[:i]]
-    return "right" if any(_adds(shaped[0][0], a, flat, b) for a, b in pairs) else "unproved"
+    ends = [shaped[0][0], *(end for end in shaped[0] if not any(same(end, one) for one in others[:1]))][:4]
+    return "right" if any(_adds(end, a, flat, b) for a, b in pairs for end in ends) else "unproved"
 
 
 MIXING = r"(?i)att|mixer|mamba|ssm|conv|rwkv|recurrent|temporal|retention|fourier|delta|linear_attn|seq|rel_"
@@ -190,7 +199,12 @@ MIXING = r"(?i)att|mixer|mamba|ssm|conv|rwkv|recurrent|temporal|retention|fourie
 
 def _is_nameless(names: Sequence[str]) -> bool:
     """Norms and drop-outs after a sublayer do not say which it is."""
-    return all(re.search(r"(?i)norm|dropout|moe|mlp|feed|ln", name) is not None for name in names)
+    return all(re.search(r"(?i)norm|dropout|moe|mlp|feed|ln|down|proj|dense|ffn", name) is not None for name in names)
+
+
+def _is_generic(names: Sequence[str], block: str) -> bool:
+    """One part of every block is called `mixer`, whatever it does (Nemotron-H)."""
+    return all(name.removeprefix(f"{block}.").startswith("mixer") for name in names)
 
 
 def _is_scaled(made: Tensor, value: Tensor) -> bool:
@@ -210,25 +224,28 @@ def _adds(end: Tensor, start: Tensor, *terms: Tensor) -> bool:
     weights = torch.linalg.lstsq(columns, end.flatten()[:, None]).solution
     if same(columns @ weights, end, 1e-5) and bool((weights.abs() > 1e-2).all()):
         return True
-    by_feature = torch.stack([start, *terms], dim=-1).transpose(0, 1)  # [d pos term]
+    ones = torch.ones_like(start)
+    by_feature = torch.stack([start, *terms, ones], dim=-1).transpose(0, 1)  # [d pos term]
     if by_feature.shape[1] < 2 * by_feature.shape[2]:
         return False
     weights = torch.linalg.lstsq(by_feature, end.T[..., None]).solution
-    return same(by_feature @ weights, end.T[..., None], 1e-5) and bool((weights.abs() > 1e-2).float().mean() > 0.9)
+    return same(by_feature @ weights, end.T[..., None], 1e-5) and bool(
+        (weights[:, :-1].abs() > 1e-2).float().mean() > 0.9
+    )
 
 
 def judge_inner(name: str, block: str, truth: Truth, value: Tensor) -> str:
     """Every column of the value is a column that flows in or out of a module with a name of that role."""
-    flat = value.flatten(0, 1).flatten(1) if value.ndim > 2 else value
+    flat = value.flatten(0, 1).flatten(1).T.float()
     side = truth.inputs if name in ("z", "mlp_act", "mlp_in") else truth.outputs
-    columns = {tuple(one.tolist()) for one in flat.T.float()}
     odd = False
     for module, tensor in side.items():
-        if not module.startswith(f"{block}.") or tensor.numel() % flat.shape[0]:
+        if not module.startswith(f"{block}.") or tensor.numel() % flat.shape[1]:
             continue
-        there = {tuple(one.tolist()) for one in tensor.reshape(flat.shape[0], -1).T.float()}
-        if columns <= there:
-            if re.search(ROLES[name], module.removeprefix(f"{block}.")):
+        there = tensor.reshape(flat.shape[1], -1).T.float()
+        nearest = torch.cdist(flat, there, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+        if bool((nearest <= CLOSE * flat.norm(dim=1) + 1e-7).all()):
+            if re.search(ROLES[name], _plain(module.removeprefix(block)), re.IGNORECASE):
                 return "right"
             odd = True
     return "unproved" if odd else "wrong"
@@ -303,7 +320,9 @@ def verdicts_of(hf: Any, truth: Truth, acts: Mapping[Any, Tensor]) -> dict[Any, 
     for site, value in acts.items():
         stack = getattr(site, "stack", "")
         block = _block_of(truth, stack, site.layer)
-        if site.layer is None:
+        if site.name == "module":
+            verdicts[site] = "right" if same(value, truth.outputs[site.path]) else "wrong"
+        elif site.layer is None:
             verdicts[site] = _judge_end(hf, names, truth, site, value)
         elif block is None:
             verdicts[site] = "unproved"
@@ -411,6 +430,57 @@ def holds_core(row: Mapping[str, Any]) -> bool:
     )
 
 
+def page(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page of families: what was served of each class that can be made tiny, and what was not."""
+    lines = [*HEADING]
+    for mapping, title in TITLES.items():
+        rows = {key.split(":")[1]: row for key, row in sorted(results.items()) if row["mapping"] == mapping}
+        tiny = {name: row for name, row in rows.items() if row["state"] != "not tiny"}
+        good = sum(holds_core(row) for row in tiny.values())
+        loaded = sum(row["state"] == "loaded" for row in tiny.values())
+        wrong = sum(bool(row.get("wrong")) or row.get("logits") is False for row in tiny.values())
+        lines += ["", f"## {title}", ""]
+        lines += [
+            f"{len(tiny)} of {len(rows)} classes can be made tiny; {loaded} of them load. In {good} "
+            f"({100 * good / max(1, len(tiny)):.0f} %) the streams and what a sublayer adds are served and right at "
+            f"every layer; in {wrong} the judge found a value that is not right.",
+            "",
+            "| class | served and right at every layer | at some layers | refused, with its reason on the model |",
+            "| --- | --- | --- | --- |",
+        ]
+        lines += [f"| `{name}` | {' | '.join(_cells(row))} |" for name, row in tiny.items()]
+    return "\n".join([*lines, ""])
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    if row["state"] != "loaded":
+        return "–", "–", row.get("why", "").split(": ", 1)[-1].replace("|", "/")
+    sites = {name: count for name, count in row["sites"].items() if not name.startswith("module")}
+    deep = max((sum(count.values()) for count in sites.values()), default=1)
+    whole = [n for n, count in sites.items() if set(count) == {"right"} and count["right"] in (1, deep)]
+    some = [n for n, count in sites.items() if "right" in count and n not in whole]
+    refused = [n for n, count in sites.items() if "right" not in count and "refused" in count]
+    return tuple(", ".join(f"`{name}`" for name in names) or "–" for names in (whole, some, refused))  # pyright: ignore
+
+
+TITLES = {
+    "causal": "Causal language models",
+    "masked": "Masked encoders",
+    "seq2seq": "Encoder-decoders, and what else turns a sequence into text",
+}
+HEADING = (
+    "# Families",
+    "",
+    "Written by `python -m benchmarks.zoo --page` from `benchmarks/results/zoo.json`. Every class of transformers' "
+    "mappings that can be made tiny is given random weights, each loaded in a process that may neither connect nor "
+    "start another, and every site is judged by plain hooks on the model's own modules, which know nothing of this "
+    "library. No table of families stands behind it: sites are found by tracing a forward pass (`hooks/tracing`), and "
+    "what is found is measured as a law on other text (`hooks/contract`). `hooks/layout.py` says what the names mean; "
+    "on your own model, `print(load(...).contract)` shows every law with its error. A site that is not listed is "
+    "absent, and asking for it says why.",
+)
+
+
 def main() -> None:
     """Measure, or write the page."""
     asked = argparse.ArgumentParser(description=__doc__)
@@ -418,10 +488,14 @@ def main() -> None:
     asked.add_argument("--only", default="", help="kinds or classes, with commas between")
     asked.add_argument("--mapping", default=",".join(MAPPINGS))
     asked.add_argument("--out", type=Path, default=RESULTS)
+    asked.add_argument("--page", action="store_true", help="write docs/families.md from the results")
     asked.add_argument("--summary", action="store_true", help="only print the counts")
     options = asked.parse_args()
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
     wanted = {one for one in options.only.split(",") if one}
+    if options.page:
+        PAGE.write_text(page(results), encoding="utf-8")
+        return
     if not options.summary:
         _prepare()
         for mapping in options.mapping.split(","):

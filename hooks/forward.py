@@ -95,6 +95,18 @@ def _arguments(kind: type) -> frozenset[str]:
     return frozenset(inspect.signature(kind.forward).parameters)
 
 
+def context(hf: HFModel) -> int | None:
+    """Return how many tokens a model reads at once; None where its configuration sets no limit.
+
+    Example:
+        ```python
+        context(model.hf)
+        ```
+    """
+    limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
 def check_length(hf: HFModel, n_pos: int) -> None:
     """Raise when a text is longer than the model's context.
 
@@ -103,7 +115,7 @@ def check_length(hf: HFModel, n_pos: int) -> None:
         check_length(model.hf, 12)
         ```
     """
-    limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    limit = context(hf)
     if limit is not None and n_pos > limit:
         raise InvalidArgument(
             f"{n_pos} tokens do not fit into the context of {limit}: shorten or split the text, "

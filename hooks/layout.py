@@ -130,7 +130,9 @@ def _merged(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Paths) 
         with suppress(*_MISFITS):
             hints = {tap.site: tap for tap in _in_block(hf.config.get_text_config(), guessed, block.layer, paths)}
     has = {site.name for site in block.terms}
-    if block.expr is not None:
+    if block.expr is None:
+        hints = {}
+    else:
         hints = {site: tap for site, tap in hints.items() if _NEEDS.get(site.name, site.name) in has | set(_STREAM)}
         if block.middle is None:
             hints = {site: tap for site, tap in hints.items() if site.name != "resid_mid"}

@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 import torch
 from torch import nn
 
-from hooks.forward import forward
+from hooks.forward import context, forward
 from hooks.huggingface import HFModel
 from hooks.site import Site
 from hooks.taps import Tap
@@ -136,7 +136,7 @@ def vocabulary(hf: HFModel) -> int:
 
 def _text(hf: HFModel) -> Tokens:
     device, n_vocab = next(hf.parameters()).device, vocabulary(hf)
-    limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None) or N_POS
+    limit = context(hf) or N_POS
     random = torch.Generator().manual_seed(2)
     ids = torch.randint(min(6, n_vocab - 1), n_vocab, (1, min(N_POS, limit)), generator=random).to(device)
     mask = torch.ones_like(ids, dtype=torch.bool)

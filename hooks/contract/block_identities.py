@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,8 @@ from hooks.model import Model
 from hooks.site import Site
 from hooks.structure import Block
 from hooks.tracing.residual import Expr, evaluate, from_stage, is_plain, shown, terms_of
+
+Factor: TypeAlias = float | Float[Tensor, "..."]
 
 
 @final
@@ -66,7 +68,7 @@ class Captured:
             return None, ""
         return norm, "LN1" if norm is self.part.get("ln1") else ln.upper()
 
-    def writes(self, site: str) -> tuple[float | Tensor, Callable[[Tensor], Tensor]]:
+    def _writes(self, site: str) -> tuple[Factor, Callable[[Tensor], Tensor]]:
         """Return the factor and the norm through which a sublayer's output goes before it is added."""
         tap, kind = self.model.taps.get(self.block.site(site)), self.block.sublayer(site)
         norm = None if kind is None or kind.norm is None else kind.norm.module
@@ -141,7 +143,7 @@ def _projects(b: Captured, name: str) -> Iterator[Check]:
 def _heads_write(b: Captured) -> Iterator[Check]:
     """z W_O summed over heads."""
     if b.has("z", "attn_out"):
-        factor, norm = b.writes("attn_out")
+        factor, norm = b._writes("attn_out")
         made = norm(project(b.part["attn.o"], b["z"].flatten(2))) * factor
         states = f"attn_out = {_shown(norm, factor, 'Σ_head z W_O + b')}"
         yield b.check("heads write", states, miss(b["attn_out"], made), b["z"][0, 0].numel(), "z", "attn_out")
@@ -169,7 +171,7 @@ def _pattern_weighs(b: Captured) -> Iterator[Check]:
 
 def _memories_write(b: Captured) -> Iterator[Check]:
     """mlp_act W_out, or the whole feed-forward layer where it has no one output projection."""
-    factor, norm = b.writes("mlp_out") if b.has("mlp_out") else (1.0, nn.Identity())
+    factor, norm = b._writes("mlp_out") if b.has("mlp_out") else (1.0, nn.Identity())
     if "mlp.out" in b.part and b.has("mlp_act", "mlp_out"):
         made = norm(project(b.part["mlp.out"], b["mlp_act"])) * factor
         states = f"mlp_out = {_shown(norm, factor, 'W_out mlp_act + b')}"

@@ -14,6 +14,7 @@ from hooks.contract.propagation import reach_laws
 from hooks.contract.report import Check, ContractReport, blamed, measured, unmeasured
 from hooks.contract.rounding import Values
 from hooks.errors import WrongState
+from hooks.forward import context
 from hooks.model import Model
 from hooks.site import Site
 from hooks.tokens import Tokens, special_ids
@@ -150,7 +151,7 @@ def _shaped(model: Model, tokens: Tokens, site: Site, value: Tensor | None) -> b
 def _texts(model: Model) -> tuple[Tokens, Tokens]:
     """Two texts of random ordinary tokens; their lengths differ, so that a batch of them is padded."""
     config = model.hf.config.get_text_config()
-    longest = min(_LONG, getattr(config, "max_position_embeddings", None) or _LONG)
+    longest = min(_LONG, context(model.hf) or _LONG)
     usable = torch.ones(model.d_vocab)
     named = (getattr(config, name, None) for name in ("pad_token_id", "bos_token_id"))
     special = {*special_ids(model.tokenizer), *named} - {None}

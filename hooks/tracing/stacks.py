@@ -70,6 +70,8 @@ def _blocks(trace: Trace, calls: Sequence[Call], n_pos: int, times: dict[int, in
             for part, y in call.outputs.items()
             if _is_stream(trace, x, n_pos) and trace.tensor(x).shape == trace.tensor(y).shape
         ]
+        if len({slot for slot, _ in pairs}) > 1 and len({part for _, part in pairs}) > 1:
+            return []  # two streams at once (Reformer)
         pairs.sort(key=lambda pair: trace.root(call.inputs[pair[0]]) != before)
         if pairs:
             blocks.append(BlockCall(call, *pairs[0], repeated=times[id(call.module)] > 1))

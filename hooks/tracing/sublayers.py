@@ -94,11 +94,11 @@ class _Part:
         root = next((call for call in calls if [*call.module.children()]), None)
         out = next((call for call in written if is_projection(call.module)), None)
         core = self._attention()
-        if core is not None:
-            across = any(value in self.encoded for op in self.ops for value in op.reads if self._is_outside(value))
+        if core is not None and self._is_last(core, out):
+            across = any(one in self.encoded for op in self.ops for one in op.reads if self._is_outside(one))
             parts = self._heads(core) | ({} if out is None else {"o": out})
             return Sublayer("cross_out" if across else "attn_out", self.term, root, norm, parts, n_heads=core.n_heads)
-        if self._mixes(root):
+        if core is not None or self._mixes(root):
             return Sublayer("mixer_out", self.term, root, norm, {} if out is None else {"o": out})
         parts, act = self._memories(out)
         return Sublayer("mlp_out", self.term, root, norm, parts, act)
@@ -115,18 +115,26 @@ class _Part:
         return [self.trace.ops[at] for at in sorted(seen)]
 
     def _is_outside(self, value: int) -> bool:
-        return self.trace.maker.get(value, -1) < self.block.call.begin
+        return self.trace.maker.get(value, -1) < self.block.call.begin and self.trace.root(value) not in self.stream
 
     def _attention(self) -> "_Core | None":
         """Where queries meet keys: a kernel of attention, or a softmax over [.. pos pos]."""
         for op in self.ops:
             if "scaled_dot_product" in op.name or "flex_attention" in op.name:
-                return _Core(op.reads[:3], self.trace.tensor(op.reads[0]).shape[1])
+                return _Core(op.reads[:3], self.trace.tensor(op.reads[0]).shape[1], op.makes[0])
         for op in self.ops:
             if "softmax" in op.name and self._is_pattern(self.trace.tensor(op.makes[0])):
                 shape = self.trace.tensor(op.makes[0]).shape
-                return _Core(self._met(op), shape[-3] if len(shape) == 4 else None)
+                return _Core(self._met(op), shape[-3] if len(shape) == 4 else None, op.makes[0])
         return None
+
+    def _is_last(self, core: "_Core", out: Call | None) -> bool:
+        """Whether no projection but the last reads what attention makes: else it is a part of something larger."""
+        fed = self.trace.after({core.made})
+        made = {value for op in self.ops for value in op.makes}
+        later = [c for c in self.inside if is_projection(c.module) and not fed.isdisjoint(c.inputs.values())
+                 and not made.isdisjoint(map(self.trace.root, c.outputs.values()))]  # fmt: skip
+        return all(one is out for one in later)
 
     def _is_pattern(self, made: Tensor) -> bool:
         long = made.ndim >= 3 and made.shape[-2] == self.n_pos
@@ -204,10 +212,11 @@ class _Part:
 @final
 @dataclass(frozen=True)
 class _Core:
-    """Where queries meet keys: the values of queries, keys and values, and how many heads there are."""
+    """Where queries meet keys: the values of queries, keys and values, how many heads there are, and what is made."""
 
     reads: tuple[int, ...]
     n_heads: int | None
+    made: int
 
 
 def is_projection(module: nn.Module) -> bool:

@@ -178,6 +178,9 @@ def test_an_architecture_that_no_adapter_knows_is_served_what_tracing_finds() ->
     class Gpt2LMHeadModell(transformers.GPT2LMHeadModel):
         base_model_prefix = "none"
 
+        def get_output_embeddings(self) -> Any:
+            return self.lm_head
+
     sizes = {"n_layer": 2, "n_head": 1, "n_embd": 8, "vocab_size": 19, "bos_token_id": 1, "eos_token_id": 1}
     model = load(Gpt2LMHeadModell(transformers.GPT2Config(**sizes)))
     assert {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"} <= {site.name for site in model.sites}
