@@ -242,7 +242,7 @@ def stages(expr: Expr) -> list[tuple[int, frozenset[int]]]:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return whether a module is a norm: called so, or with weights of one axis only and no parts.
+    """Return whether a module is a norm, or like one: called so, or with weights of one axis only.
 
     Example:
         >>> is_norm(nn.LayerNorm(4)), is_norm(nn.Linear(4, 4))
@@ -250,7 +250,7 @@ def is_norm(module: nn.Module) -> bool:
     """
     weights = [*module.parameters()]
     flat = all(weight.ndim <= 1 for weight in weights)
-    return flat and ("norm" in type(module).__name__.lower() or (bool(weights) and not [*module.children()]))
+    return flat and ("norm" in type(module).__name__.lower() or bool(weights))
 
 
 @final

@@ -84,13 +84,11 @@ class _Part:
 
     def sublayer(self) -> Sublayer:
         norm, calls = None, list(self.term.calls)
-        if calls and is_norm(calls[-1].module) and len(calls[-1].inputs) == 1:
+        written = calls
+        if calls and self._is_after(calls[-1]):
             norm = calls[-1]
-            inner = self.giver.get(self.trace.root(next(iter(norm.inputs.values()))), [])
-            calls = calls if not is_norm(calls[0].module) else inner
-            written = inner
-        else:
-            written = calls
+            written = self.giver.get(self.trace.root(next(iter(norm.inputs.values()))), [])
+            calls = written if calls[0] is norm else calls
         root = next((call for call in calls if [*call.module.children()]), None)
         out = next((call for call in written if is_projection(call.module)), None)
         core = self._attention()
@@ -102,6 +100,12 @@ class _Part:
             return Sublayer("mixer_out", self.term, root, norm, {} if out is None else {"o": out})
         parts, act = self._memories(out)
         return Sublayer("mlp_out", self.term, root, norm, parts, act)
+
+    def _is_after(self, call: Call) -> bool:
+        """Whether a call only norms or scales what a sublayer gives."""
+        single = len(call.inputs) == 1 and self.trace.root(next(iter(call.inputs.values()))) != self.term.value
+        leaf = not [*call.module.children()] and all(weight.ndim <= 1 for weight in call.module.parameters())
+        return single and (is_norm(call.module) or leaf)
 
     def _slice(self, value: int) -> list[Op]:
         """The operations of the block that make a value out of the stream, in order."""
@@ -184,8 +188,9 @@ class _Part:
         if out is None or out not in used or len({id(one.module) for one in used}) != len(used):
             return {}, None
         first = [one for one in used if one is not out]
-        acted = {self.trace.root(v): c for c in self.inside if not [*c.module.children()] and not is_norm(c.module)
-                 and not is_projection(c.module) and len(c.inputs) == 1 for v in c.inputs.values()}  # fmt: skip
+        plain = [c for c in self.inside if len(c.inputs) == 1 and not [*c.module.children()]
+                 and not is_projection(c.module) and "norm" not in type(c.module).__name__.lower()]  # fmt: skip
+        acted = {self.trace.root(value): call for call in plain for value in call.inputs.values()}
         act = next((acted[v] for one in first for v in [self._made(one)] if v in acted), None)
         if len(first) == 1:
             return {"in": first[0], "out": out}, act
