@@ -31,7 +31,7 @@ def load(
     Args:
         source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer), a
             TransformerLens `TransformerBridge`, or "landmark", the bundled model. A model in memory is itself cast
-            and moved, not a copy of it.
+            and moved, not a copy of it, and gives named outputs from then on.
         tokenizer: needed for text when `source` is a model in memory.
         dtype: of the weights; by default as stored. Frequencies of rotation, and what else a model computes rather
             than learns, stay as exact as they are.

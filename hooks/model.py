@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hooks.absent import why_absent
 from hooks.adapters import hinted_paths
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
 from hooks.generate import continuation, decode, stop_ids
@@ -53,6 +53,7 @@ class Model:
 
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
         self.hf = hf.eval()
+        hf.config.return_dict = hf.config.get_text_config().return_dict = True  # its parts read one another by name
         self.structure = found = find_structure(hf)
         self.paths = paths = located(hinted_paths(hf), found, hf)
         self.tokenizer = tokenizer
@@ -219,6 +220,8 @@ class Model:
             ```
         """
         site = counted(site, self.taps)
+        if site not in self.taps and site.path:
+            return self._module_tap(site)
         if site not in self.taps:
             called = f"{self.name} ({type(self.hf).__name__})"
             raise InvalidArgument(why_absent(called, site, tuple(self.taps)))
@@ -246,6 +249,19 @@ class Model:
         """
         block = self.structure.main[block] if isinstance(block, int) else block
         return {**block.part, **(parts(block.module, self.paths) if not block.stack and not block.repeated else {})}
+
+    def _module_tap(self, site: Site) -> Tap:
+        """Where what a module gives or is given sits."""
+        found = self.structure.modules
+        if site in found:
+            return found[site]
+        if site.path in self.structure.repeated:
+            why = "its module runs more than once in a pass, and a site is one value: name a module that holds it"
+        elif find(self.hf, site.path) is None:
+            why = f"it has no module of that name; the nearest are {nearest(site.path, (one.path for one in found))}"
+        else:
+            why = "its module is not run by a pass over tokens, or carries no [batch pos d] there"
+        raise UnknownSite(f"{self.name} ({type(self.hf).__name__}) has no {site}: {why}")
 
     def module(self, site: Site) -> nn.Module:
         """Return the Hugging Face module a site sits on.

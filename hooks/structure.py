@@ -74,6 +74,8 @@ class Structure:
         final_norm: the norm behind the main blocks; None without one that was found.
         head: the part that makes logits out of what that norm gives; None where it is not one part.
         joined: whether each block reads what the one before it gives.
+        modules: where what each module gives, and is given, sits; of those that run once and carry tokens.
+        repeated: names of the modules that run more than once in a pass.
         why: why there are no blocks, where there are none.
     """
 
@@ -83,6 +85,8 @@ class Structure:
     final_norm: nn.Module | None = None
     head: nn.Module | None = None
     joined: bool = True
+    modules: Mapping[Site, Tap] = field(default_factory=dict)
+    repeated: frozenset[str] = frozenset()
     why: str = ""
 
 
@@ -167,7 +171,22 @@ def _structure(hf: HFModel, trace: Trace, named: Sequence[tuple[str, Stack]]) ->
     final_norm, head = _ends(trace, last.blocks[-1])
     blocks = tuple(block for stack in found.values() for block in stack)
     joined = all(trace.root(a.y) == trace.root(b.x) for _, stack in named for a, b in pairwise(stack.blocks))
-    return Structure(blocks, found[name], last.path, final_norm, head, joined)
+    repeated = frozenset(call.path for call in trace.calls if call.number)
+    modules = {tap.site: tap for call in trace.calls if call.path not in repeated for tap in _of_module(trace, call)}
+    return Structure(blocks, found[name], last.path, final_norm, head, joined, modules, repeated)
+
+
+def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
+    """What a module gives, and the first tensor that it is given, where they are [batch pos d]."""
+    sides: tuple[tuple[Literal["output", "input"], Mapping[Any, int]], ...]
+    sides = (("output", call.outputs), ("input", call.inputs))
+    for side, values in sides:
+        for slot, value in [*values.items()][:1]:
+            tensor = trace.tensor(value)
+            if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, N_POS):
+                where = {"part": slot or 0} if side == "output" else {"slot": slot}
+                site, copied = Site.module(call.path, side), trace.alias(value) in trace.overwritten
+                yield Tap(site, call.module, side, tuple(tensor.shape[2:]), overwritten=copied, **where)
 
 
 def _encoded(hf: HFModel, trace: Trace) -> set[int]:
@@ -248,7 +267,7 @@ class _Placing:
                 taps += self._attention(kind)
             if kind.name == "mlp_out" and site.name == "mlp_out":
                 taps += self._feed_forward(kind)
-            if kind.term.calls and (site.name != "module" or "." in site.path):
+            if kind.term.calls and (site.name != "module" or self.times[id(self._giving(kind).module)] == 1):
                 taps.append(self._added(site, kind))
         middle, value = self._middle()
         if middle is not None:
