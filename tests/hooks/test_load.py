@@ -190,6 +190,22 @@ def test_an_architecture_that_no_adapter_knows_is_served_what_tracing_finds() ->
     assert torch.equal(capture(model, ids, "mlp_out.1")["mlp_out.1"], got[-1])
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.compile itself warns of torch.jit
+def test_a_compiled_model_is_the_model_inside_it(hf_model: Callable[..., Any]) -> None:
+    hf = hf_model("llama")
+    model = load(torch.compile(hf), check=False)
+    assert model.hf is hf
+
+
+def test_how_to_read_a_model_is_handed_on_and_refused_for_one_in_memory(
+    hf_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    hf_model("llama").save_pretrained(tmp_path)
+    assert load(tmp_path, attn_implementation="eager", check=False).hf.config._attn_implementation == "eager"
+    with pytest.raises(ValueError, match="revision says how to read a model from a folder or the hub"):
+        load(hf_model("llama"), revision="main")
+
+
 def test_a_model_of_another_kind_is_told() -> None:
     import transformer_lens
 
