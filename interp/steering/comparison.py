@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate
 from interp.common.texts import listed
 from interp.steering.conditional import Conditional
@@ -104,7 +104,5 @@ def _chosen(
 ) -> ChosenDose | None:
     try:
         return choose_dose(model, way, prompts, names, doses=doses, sampling=sampling, progress=progress)
-    except ValueError as error:
-        if "no dose has a perplexity ratio" not in str(error):
-            raise
+    except NoFluentDose:
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
 from interp.steering.conditional import Conditional
 from interp.steering.damage import Damage, measure_damage
 from interp.steering.samples import Samples, Sampling, sample
@@ -41,13 +41,14 @@ class DoseResponse:
 
         Choosing a dose on these prompts flatters it: measure the chosen one on others.
 
-        Errors: `ValueError` when no dose is that fluent.
+        Raises:
+            NoFluentDose: no dose is that fluent.
         """
         fluent = self.fluent(most)
         if not fluent:
             least = min(self.steered, key=lambda c: c.perplexity.value)
             ratio = least.perplexity_over(self.unsteered).value
-            raise InvalidArgument(
+            raise NoFluentDose(
                 f"no dose has a perplexity ratio of at most {most:g}: the lowest is {ratio:.3g}, at dose "
                 f"{least.dose:g}; try other doses"
             )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hooks import Direction, Model, Tokens, capture_gradients
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
 from interp.sae import SAE
 from interp.steering.effects import Effect, measure_effects
 from interp.steering.fluency import measure_log_p, select_continuation
@@ -69,7 +69,7 @@ def choose_by_effect(
     trial = _Trial(model, prompts, names, sampling, progress)
     best = trial.best([(row, dose) for row in rows for dose in doses])
     if not best:
-        raise InvalidArgument(
+        raise NoFluentDose(
             f"no dose of {len(rows)} latents has a perplexity ratio of at most {FLUENT:g}: try lower doses"
         )
     for _ in range(most - 1):

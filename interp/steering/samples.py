@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
 from interp.steering.conditional import Conditional
@@ -149,7 +149,7 @@ def measure_samples(
     ```
     """
     if not lengths.any():
-        raise InvalidArgument(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
+        raise NoFluentDose(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
     return Samples(
         dose=dose,
         prompts=tuple(prompts),
