@@ -1,6 +1,7 @@
 """Capture and intervene: activations out of a transformer, and changes back in."""
 
 from hooks.activations import Activations as Activations
+from hooks.border import guard
 from hooks.capture import capture as capture
 from hooks.capture import stream as stream
 from hooks.contract.check import check as check
@@ -39,3 +40,5 @@ __all__ = [
     "load",
     "stream",
 ]
+
+guard(globals(), __all__)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +15,7 @@ from hooks.forward import forward
 from hooks.model import Model, chosen
 from hooks.site import Site
 from hooks.taps import eager_attention
+from hooks.temporary import Temporary
 from hooks.tokens import Tokens, join, pad, unpadded
 
 Sites = Site | str | Iterable[Site | str]
@@ -96,12 +97,10 @@ def _one_pass(model: Model, tokens: Tokens, sites: Sequence[Site]) -> Activation
         if len(got) == len(sites):
             raise _Enough
 
-    with ExitStack() as stack:
-        stack.enter_context(model.running.reading(tokens))
-        if any(site.name == "pattern" for site in sites):
-            stack.enter_context(eager_attention(model.hf))
+    shown = eager_attention(model.hf) if any(site.name == "pattern" for site in sites) else nullcontext()
+    with model.running.reading(tokens), shown, Temporary() as changes:
         for site in sites:
-            stack.callback(model.tap(site).attach(partial(keep, site)).remove)
+            model.tap(site).attach_during(changes, partial(keep, site))
         with suppress(_Enough):
             forward(model.hf, tokens)
     missed = [str(site) for site in sites if site not in got]

@@ -6,10 +6,10 @@ InterpError
 │   ├── UnknownName (KeyError)          no layer, probe, editor, column … is called that; the nearest are named
 │   │   └── UnknownSite                 the model has no such site
 │   ├── ContractBroken                  the model breaks a law that this depends on, so the answer would be wrong
+│   ├── InvalidType (TypeError)         an object of another kind than is taken there
 │   ├── WrongModel                      made from another model, other weights or other data than it is used with
 │   ├── DamagedFile                     a file that is torn, changed, or not what its name says
 │   └── NoFluentDose                    no dose of a steering keeps the text fluent
-├── InvalidType (TypeError)             an object of another kind than is taken there
 ├── OutOfRange (IndexError)             no latent, layer, row … has that number
 ├── MissingFile (FileNotFoundError)     there is no such file or folder
 ├── StorageFailed (OSError)             a disk is full, or a folder cannot be written
@@ -67,7 +67,7 @@ class NoFluentDose(InvalidArgument):
     """No dose of a steering keeps the text fluent."""
 
 
-class InvalidType(InterpError, TypeError):
+class InvalidType(InvalidArgument, TypeError):
     """An object of another kind than is taken there."""
 
 

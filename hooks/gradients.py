@@ -1,7 +1,6 @@
 """Gradients: activations and the gradient of a scalar metric there, from one forward and one backward pass."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, final
@@ -13,10 +12,10 @@ from torch import Tensor
 from hooks.activations import Activations
 from hooks.capture import Sites
 from hooks.errors import InvalidArgument, WrongState
-from hooks.huggingface import HFModel
 from hooks.model import Model, Text, chosen
 from hooks.site import Site
 from hooks.taps import Tap
+from hooks.temporary import Temporary
 
 Metric: TypeAlias = Callable[[Float[Tensor, "batch pos vocab"]], Tensor]
 
@@ -75,12 +74,12 @@ def capture_gradients(model: Model, text: Text, sites: Sites, metric: Metric) ->
         if model.tap(site).read_only:
             raise InvalidArgument(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
     tokens, got = model.tokens(text), dict[Site, Tensor]()
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(_frozen(model.hf))
+    with model.running.reading(tokens), torch.inference_mode(False), torch.enable_grad(), Temporary() as changes:
+        for parameter in [parameter for parameter in model.hf.parameters() if parameter.requires_grad]:
+            changes.make(partial(parameter.requires_grad_, False), partial(parameter.requires_grad_, True))
         for site in wanted:
-            stack.callback(model.tap(site).attach(partial(_keep, got, model.tap(site), len(tokens))).remove)
+            tap = model.tap(site)
+            tap.attach_during(changes, partial(_keep, got, tap, len(tokens)))
         m = _scalar(metric(model.run(tokens)))
         slopes = torch.autograd.grad(m, [_reached(got, site) for site in wanted], materialize_grads=True)
     _check_finite(wanted, slopes)
@@ -89,18 +88,6 @@ def capture_gradients(model: Model, text: Text, sites: Sites, metric: Metric) ->
     return Gradients(
         m.detach(), Activations(a, tokens, model.fingerprint), Activations(slope, tokens, model.fingerprint)
     )
-
-
-@contextmanager
-def _frozen(hf: HFModel) -> Iterator[None]:
-    trained = [parameter for parameter in hf.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tensor:

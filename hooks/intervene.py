@@ -1,7 +1,7 @@
 """Intervene: a `with` block inside which chosen sites are changed, and after which nothing is left behind."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
 from operator import or_
@@ -19,6 +19,7 @@ from hooks.receipt import Receipt, kl_from_clean
 from hooks.running import Plan
 from hooks.site import Site
 from hooks.taps import Tap
+from hooks.temporary import Temporary
 
 
 def intervene(
@@ -29,7 +30,8 @@ def intervene(
     Interventions at one site act in the order given, those of an outer block first. They act on every
     forward pass inside the block: `model.run`, `model.generate` (over the prompt and at each new
     token), `capture`, and calls of `model.hf` itself, its `generate` with beams, samples or an
-    assistant included. Gradients flow through them.
+    assistant included. Gradients flow through them. They act on the passes of the thread that opened
+    the block, and on no others: threads that share a model take turns, pass by pass.
 
     Args:
         model: a loaded model.
@@ -75,13 +77,14 @@ def _block(model: Model, plan: Plan) -> Iterator[Receipt]:
         receipt.passes += 1
         check_pass(model.running.active, passing)
 
-    with ExitStack() as stack:
-        stack.callback(receipt.close)
+    with Temporary() as temporary:
+        temporary.make(lambda: None, receipt.close)
+        block = model.running.follow(temporary, plan, begins)
         changes = [_Change(model, model.tap(site), chain, receipt, watch) for site, chain in plan.items()]
         for change in changes:
-            stack.callback(change.tap.attach(change).remove)
-        stack.callback(model.hf.register_forward_hook(lambda *_: watch.check()).remove)
-        stack.enter_context(model.running.following(plan, begins))
+            change.tap.attach_during(temporary, change)
+        temporary.hook(model.hf, lambda *_: watch.check())
+        model.running.follow_end(temporary, block)
         check_overwriting(model.running.active)
         yield receipt
     watch.check()

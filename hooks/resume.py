@@ -1,8 +1,9 @@
 """Resuming: a forward pass run once, and taken up again before any block as often as its copies are changed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, final
 
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from hooks.model import Model, Text
 from hooks.passes import spread
 from hooks.site import Site, resid_post, resid_pre
 from hooks.taps import Edit
+from hooks.temporary import Temporary
 from hooks.tokens import Tokens
 from hooks.unembed import check_head
 
@@ -75,7 +77,8 @@ class Held:
             raise _Behind
 
         last = resid_post[self.model.n_layers - 1]
-        with self._taken_up(layer, edits, times) as copies, _attached(self.model, {last: keep}), suppress(_Behind):
+        with self._taken_up(layer, edits, times) as (copies, changes), suppress(_Behind):
+            self.model.tap(last).attach_during(changes, keep)
             forward(self.model.hf, copies)
         (value,) = got
         return value
@@ -100,24 +103,25 @@ class Held:
             ```
         """
         check_head(self.model.hf)
-        with self._taken_up(layer, edits, times) as copies:
+        with self._taken_up(layer, edits, times) as (copies, _):
             return forward(self.model.hf, copies).logits
 
     @contextmanager
-    def _taken_up(self, layer: int, edits: Mapping[Site, Edit], times: int) -> Iterator[Tokens]:
+    def _taken_up(self, layer: int, edits: Mapping[Site, Edit], times: int) -> Iterator[tuple[Tokens, Temporary]]:
         """Inside the block, a pass over these copies of the texts begins at a block and runs under edits."""
         tokens = self.activations.tokens
         copies = spread(tokens, tokens.ids.repeat_interleave(times, dim=0))
         if copies is None:
             raise InvalidArgument(f"times is the number of copies of each text, at least 1; got {times}")
-        with ExitStack() as stack:
-            stack.enter_context(self.model.running.reading(copies))
+        with self.model.running.reading(copies), Temporary() as changes:
             if layer > 0:
                 stream = self.activations[resid_pre[layer]].repeat_interleave(times, dim=0)
-                stack.enter_context(_attached(self.model, {resid_pre[layer]: lambda _: stream}))
-                stack.enter_context(_passed_over(self.model.blocks[:layer], self.passed))
-            stack.enter_context(_attached(self.model, edits))
-            yield copies
+                self.model.tap(resid_pre[layer]).attach_during(changes, lambda _: stream)
+                for block in self.model.blocks[:layer]:
+                    _pass_over(changes, block, self.passed)
+            for site, edit in edits.items():
+                self.model.tap(site).attach_during(changes, edit)
+            yield copies, changes
 
 
 def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
@@ -141,12 +145,10 @@ def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
     tokens = model.tokens(text)
     streams = [resid_pre[layer] for layer in range(model.n_layers)]
     forms: list[Passed] = []
-    hook = model.blocks[0].register_forward_hook(lambda _m, _a, output: forms.append(_form(output)))
-    try:
+    with model.running.reading(tokens), Temporary() as changes:
+        changes.hook(model.blocks[0], lambda _m, _a, output: forms.append(_form(output)))
         wanted = dict.fromkeys([*streams, *sites, resid_post[model.n_layers - 1]])
         acts = capture(model, tokens, wanted, batch_size=len(tokens))
-    finally:
-        hook.remove()
     return Held(model, acts, forms[0])
 
 
@@ -156,29 +158,12 @@ def _form(output: Any) -> Passed:
     return lambda stream: (stream, *(None for _ in output[1:]))
 
 
-@contextmanager
-def _attached(model: Model, edits: Mapping[Site, Edit]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for site, edit in edits.items():
-            stack.callback(model.tap(site).attach(edit).remove)
-        yield
-
-
-@contextmanager
-def _passed_over(blocks: nn.ModuleList, passed: Passed) -> Iterator[None]:
-    """Let blocks hand on what they are given."""
+def _pass_over(changes: Temporary, block: nn.Module, passed: Passed) -> None:
+    """Let a block hand on what it is given."""
 
     def hand_on(*args: Any, **kwargs: Any) -> Any:
         return passed(args[0] if args else next(iter(kwargs.values())))
 
-    before = [vars(block).get("forward") for block in blocks]
-    for block in blocks:
-        block.forward = hand_on
-    try:
-        yield
-    finally:
-        for block, own in zip(blocks, before, strict=True):
-            if own is None:
-                del block.forward
-            else:
-                block.forward = own
+    own = vars(block).get("forward")
+    undo = partial(vars(block).pop, "forward", None) if own is None else partial(setattr, block, "forward", own)
+    changes.make(partial(setattr, block, "forward", hand_on), undo)

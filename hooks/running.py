@@ -1,21 +1,25 @@
 """Following the forward passes of a model while somebody needs to know which tokens they compute."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import wraps
-from threading import RLock
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from threading import get_ident, local
+from time import monotonic, sleep
 from typing import Any, final
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFModel, HFOutput
 from hooks.interventions import Intervention
 from hooks.passes import Pass, asked_mask, continued, fresh, spread
 from hooks.site import Site, logits
+from hooks.temporary import Temporary
 from hooks.tokens import Tokens
 
 Plan = Mapping[Site, tuple[Intervention, ...]]
@@ -23,30 +27,70 @@ Begins = Callable[[Pass], None]
 
 
 @final
+@dataclass(eq=False)
+class Block:
+    """A block of interventions: what it changes, what is called as each pass begins, its turn, and whether it ended."""
+
+    plan: Plan
+    begins: Begins
+    turn: "Turn"
+    ended: bool = False
+
+
+class _Here(local):
+    """What one thread knows of its own passes.
+
+    Attributes:
+        read: the prompt being read.
+        resting: True while its open blocks change nothing.
+        blocks: its open blocks, those opened first before the others.
+        passes: the passes in flight, the innermost last, each with what it has taken; None for one that rests.
+        cached: the tokens that are in a KV cache, and the prompt they were read under.
+    """
+
+    def __init__(self) -> None:
+        self.read: Tokens | None = None
+        self.resting = False
+        self.blocks: tuple[ReferenceType[Block], ...] = ()
+        self.passes: list[tuple[Pass | None, Temporary]] = []
+        self.cached: WeakKeyDictionary[Any, tuple[Tokens, Tokens | None]] = WeakKeyDictionary()
+
+
+@final
 class Running:
     """Follows the forward passes of one Hugging Face model while somebody needs to know their tokens.
 
-    Threads that share a model take turns, pass by pass; a block of interventions changes the passes of all of them.
-
-    Attributes:
-        current: the pass in flight; None outside the model's forward.
-        active: the interventions of all open blocks, those opened first before the others.
-        resting: True while the open blocks change nothing.
+    Threads that share a model take turns, pass by pass. A block of interventions changes the passes of the thread that
+    opened it, and no others.
     """
 
     def __init__(self, hf: HFModel, special: frozenset[int]) -> None:
         self._hf = hf
         self._special = special
-        self._read: Tokens | None = None
+        self._here = _Here()
         self._turn = _Turn()
-        self._open: tuple[tuple[Plan, Begins], ...] = ()
-        self._watch = ExitStack()
-        self._around: list[Pass | None] = []
-        self._cached: WeakKeyDictionary[Any, tuple[Tokens, Tokens | None]] = WeakKeyDictionary()
-        self._last: RemovableHandle | None = None
-        self.current: Pass | None = None
-        self.active: dict[Site, tuple[Intervention, ...]] = {}
-        self.resting = False
+        self._everywhere: dict[int, ReferenceType[Block]] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[HFModel, frozenset[int]]]:
+        return Running, (self._hf, self._special)
+
+    @property
+    def current(self) -> Pass | None:
+        """This thread's pass in flight; None outside the model's forward."""
+        return self._here.passes[-1][0] if self._here.passes else None
+
+    @property
+    def active(self) -> dict[Site, tuple[Intervention, ...]]:
+        """The interventions of this thread's open blocks, those opened first before the others."""
+        found: dict[Site, tuple[Intervention, ...]] = {}
+        for block in self._blocks():
+            found |= {site: (*found.get(site, ()), *chain) for site, chain in block.plan.items()}
+        return found
+
+    @property
+    def resting(self) -> bool:
+        """Whether this thread's open blocks change nothing."""
+        return self._here.resting
 
     @contextmanager
     def reading(self, tokens: Tokens) -> Iterator[None]:
@@ -58,12 +102,12 @@ class Running:
                 ...
             ```
         """
-        with self._turn:
-            was, self._read = self._read, tokens
-            try:
-                yield
-            finally:
-                self._read = was
+        here, depth = self._here, len(self._here.passes)
+        with Temporary() as changes:
+            self._turn.take(changes)
+            changes.make(lambda: None, lambda: here.passes.__delitem__(slice(depth, None)))  # an interrupted pass
+            _put(changes, here, "read", tokens)
+            yield
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -75,83 +119,114 @@ class Running:
                 clean = model.run("Fog")
             ```
         """
-        with self._turn:
-            was, self.resting = self.resting, True
-            try:
-                yield
-            finally:
-                self.resting = was
+        with Temporary() as changes:
+            self._turn.take(changes)
+            _put(changes, self._here, "resting", True)
+            yield
 
-    @contextmanager
-    def following(self, plan: Plan, begins: Begins) -> Iterator[None]:
-        """Inside the block, `plan` is active, and `begins` is called before the first layer of each pass.
+    def follow(self, changes: Temporary, plan: Plan, begins: Begins) -> Block:
+        """Open a block: until the changes are taken back `plan` is active, and `begins` is called as a pass begins.
+
+        The hooks of its sites are made next, and then `follow_end` is called: until then no other thread runs the
+        model, nor when they are taken back.
 
         Example:
             ```python
-            with model.running.following({}, print):
+            with Temporary() as changes:
+                block = model.running.follow(changes, {}, print)
+                model.running.follow_end(changes, block)
                 model.run("Fog")
             ```
         """
-        block = (plan, begins)
-        with self._turn:
-            if not self._open:
-                self._watch.enter_context(self._watching())
-            self._come_last()
-            self._hold_open((*self._open, block))
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._hold_open(tuple(one for one in self._open if one is not block))
-                if not self._open:
-                    self._watch.close()
+        block = Block(plan, begins, self._turn.mine())
+        changes.make(partial(self._turn.wait, block.turn), partial(self._turn.give_back, block.turn))
+        if not self._blocks():
+            self._here.passes.clear()
+            self._here.cached.clear()
+        changes.make(partial(self._open, block), partial(setattr, block, "ended", True))
+        if self._hf.can_generate():
+            changes.make(partial(self._say_prompts, block), partial(self._stop_saying_prompts, block))
+        changes.pre_hook(self._hf, partial(self._begin, ref(block)))
+        return block
 
-    def _hold_open(self, blocks: tuple[tuple[Plan, Begins], ...]) -> None:
-        self._open, self.active = blocks, {}
-        for plan, _ in blocks:
-            self.active |= {site: (*self.active.get(site, ()), *chain) for site, chain in plan.items()}
+    def follow_end(self, changes: Temporary, block: Block) -> None:
+        """Have each pass end after every hook there is: those of sites may be on the whole model.
+
+        Example:
+            ```python
+            model.running.follow_end(changes, block)
+            ```
+        """
+        changes.hook(self._hf, partial(self._end, ref(block)), always=True)
+        changes.make(partial(self._turn.give_back, block.turn), partial(self._turn.wait, block.turn, patience=PATIENCE))
+
+    def _blocks(self) -> list[Block]:
+        """This thread's blocks that are open."""
+        held = (reference() for reference in self._here.blocks)
+        return [block for block in held if block is not None and not block.ended]
+
+    def _open(self, block: Block) -> None:
+        self._here.blocks = (*map(ref, self._blocks()), ref(block))
+
+    def _say_prompts(self, block: Block) -> None:
+        self._everywhere[id(block)] = ref(block)
+        if not isinstance(vars(self._hf).get("generate"), _SaysItsPrompt):
+            self._hf.generate = _SaysItsPrompt(self._hf, self._reads)
+
+    def _stop_saying_prompts(self, block: Block) -> None:
+        self._everywhere.pop(id(block), None)
+        ours = vars(self._hf).get("generate")
+        if not isinstance(ours, _SaysItsPrompt) or self._others():
+            return
+        if ours.own is None:
+            vars(self._hf).pop("generate", None)
+        else:
+            self._hf.generate = ours.own
+        if others := self._others():  # another thread opened a block meanwhile
+            self._say_prompts(others[0])
+
+    def _others(self) -> list[Block]:
+        """The open blocks of all threads."""
+        held = [reference() for reference in [*self._everywhere.values()]]
+        return [block for block in held if block is not None and not block.ended]
 
     @contextmanager
-    def _watching(self) -> Iterator[None]:
-        first = self._hf.register_forward_pre_hook(self._begin, with_kwargs=True)
-        try:
-            with _generate_says_its_prompt(self._hf, self._generating):
-                yield
-        finally:
-            first.remove()
-            if self._last is not None:
-                self._last.remove()
-            self._last, self.current = None, None
-            self._around.clear()
-            self._cached.clear()
-
-    def _come_last(self) -> None:
-        """Have the pass end behind every hook there is: those of sites may sit on the whole model."""
-        if self._last is not None:
-            self._last.remove()
-        self._last = self._hf.register_forward_hook(self._end, always_call=True)
-
-    @contextmanager
-    def _generating(self, ids: Tensor, mask: Any) -> Iterator[None]:
-        if self._read is not None and spread(self._read, ids) is not None:
+    def _reads(self, ids: Tensor, mask: Any) -> Iterator[None]:
+        """Inside the block `ids` are read, unless it was said already what is."""
+        read = self._here.read
+        if not self._blocks() or (read is not None and spread(read, ids) is not None):
             yield
             return
         with self.reading(fresh(ids, asked_mask(mask, *ids.shape), self._special)):
             yield
 
-    def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._around.append(self.current)
-        self.current = None
-        if not self.resting:
-            self.current = self._next(args, kwargs)
-            for _plan, begins in self._open:
-                begins(self.current)
+    def _begin(
+        self, block: "ReferenceType[Block]", _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Note a pass that begins; the block opened first does so for all."""
+        blocks = self._blocks()
+        if not blocks or block() is not blocks[0]:
+            return
+        here = self._here
+        taken = Temporary()
+        self._turn.take(taken)
+        here.passes.append((None, taken))
+        if not here.resting:
+            passing = self._next(args, kwargs)
+            here.passes[-1] = (passing, taken)
+            for one in blocks:
+                one.begins(passing)
 
-    def _end(self, _m: nn.Module, _a: Any, output: HFOutput) -> None:
-        passing, self.current = self.current, self._around.pop() if self._around else None
+    def _end(self, block: "ReferenceType[Block]", _m: nn.Module, _a: Any, output: HFOutput) -> None:
+        """Note that a pass has ended; the block opened last does so for all."""
+        blocks, here = self._blocks(), self._here
+        if not blocks or block() is not blocks[-1] or not here.passes:
+            return
+        passing, taken = here.passes.pop()
+        taken.end()
         cache = getattr(output, "past_key_values", None)
         if cache is not None and passing is not None:
-            self._cached[cache] = (passing.tokens, self._read)
+            here.cached[cache] = (passing.tokens, here.read)
 
     def _next(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pass:
         ids = args[0] if args else kwargs.get("input_ids")
@@ -175,55 +250,85 @@ class Running:
 
     def _known(self, cache: Any, start: int, ids: Tensor) -> Tokens | None:
         """What was said or seen of the text this pass goes on with."""
+        here = self._here
         if start == 0:
-            return None if self._read is None else spread(self._read, ids)
-        tokens, read = self._cached.get(cache, (None, None))
+            return None if here.read is None else spread(here.read, ids)
+        tokens, read = here.cached.get(cache, (None, None))
         if tokens is None or tokens.ids.shape[1] < start:
             raise InvalidArgument("a KV cache was filled outside the block: start the generation inside it")
-        if self._read is None or self._read is read or len(tokens) != len(ids):
+        if here.read is None or here.read is read or len(tokens) != len(ids):
             return tokens
         whole = torch.cat([tokens.ids[:, :start], ids], dim=1)
-        return spread(self._read, whole) or tokens
+        return spread(here.read, whole) or tokens
+
+
+@final
+class _SaysItsPrompt:
+    """A model's `generate`, which says where the prompt ends: its first pass may hold a part, or guesses at more."""
+
+    def __init__(self, hf: HFModel, reads: Callable[[Tensor, Any], Any]) -> None:
+        self.own = vars(hf).get("generate")
+        self._hf, self._reads = hf, reads
+        self.__signature__ = inspect.signature(self._generate)
+
+    @property
+    def _generate(self) -> Callable[..., Any]:
+        return partial(type(self._hf).generate, self._hf) if self.own is None else self.own
+
+    def __call__(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        if not isinstance(ids, Tensor):
+            return self._generate(inputs, *args, **kwargs)
+        with self._reads(ids, kwargs.get("attention_mask")):
+            return self._generate(inputs, *args, **kwargs)
+
+
+Turn = tuple[int, object]
+PATIENCE = 10.0
+"""Seconds that hooks to be taken back wait for the pass of another thread."""
 
 
 @final
 class _Turn:
-    """A lock that its holder may take again; a copy is a lock of its own."""
+    """Lets one thread run the model at a time; a thread that has the turn takes it again without waiting.
+
+    Having it and it being noted who has it is one step, so an interrupt cannot come between the two.
+    """
 
     def __init__(self) -> None:
-        self._lock = RLock()
+        self._of: dict[str, Turn] = {}
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
+    def mine(self) -> Turn:
+        """Return what names a turn of this thread."""
+        return get_ident(), object()
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def take(self, changes: Temporary) -> None:
+        """Wait for the turn, and have it until the changes are taken back."""
+        mine = self.mine()
+        changes.make(partial(self.wait, mine), partial(self.give_back, mine))
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Turn, ()
+    def held(self) -> bool:
+        """Return whether a thread has it."""
+        return bool(self._of)
+
+    def wait(self, mine: Turn, patience: float = inf) -> None:
+        """Wait until this thread has the turn, or the patience is at an end."""
+        latest = monotonic() + patience
+        while self._of.setdefault("turn", mine)[0] != mine[0] and monotonic() < latest:
+            sleep(0.0005)
+
+    def give_back(self, mine: Turn) -> None:
+        """Give the turn back, where it was taken under this name."""
+        if self._of.get("turn") is mine:
+            self._of.pop("turn", None)
 
 
-@contextmanager
-def _generate_says_its_prompt(hf: HFModel, generating: Callable[[Tensor, Any], Any]) -> Iterator[None]:
-    """Tell where the prompt ends: its first pass may hold a part of it, or guesses at what follows."""
-    if not hf.can_generate():
-        yield
-        return
-    generate, before = hf.generate, vars(hf).get("generate")
+def _put(changes: Temporary, here: _Here, name: str, value: Any) -> None:
+    """Set what a thread knows, until the changes are taken back."""
+    was = getattr(here, name)
 
-    @wraps(generate)
-    def told(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        ids = kwargs.get("input_ids") if inputs is None else inputs
-        if not isinstance(ids, Tensor):
-            return generate(inputs, *args, **kwargs)
-        with generating(ids, kwargs.get("attention_mask")):
-            return generate(inputs, *args, **kwargs)
+    def back() -> None:
+        if getattr(here, name) is value:
+            setattr(here, name, was)
 
-    hf.generate = told
-    try:
-        yield
-    finally:
-        if before is None:
-            del hf.generate
-        else:
-            hf.generate = before
+    changes.make(partial(setattr, here, name, value), back)

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from hooks.errors import WrongState
 from hooks.huggingface import HFModel, HFOutput
 from hooks.site import Site
+from hooks.temporary import Temporary
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
@@ -58,15 +59,38 @@ class Tap:
         return self.derive is not None or self.site.name == "pattern"
 
     def attach(self, edit: Edit) -> "Handle":
-        """Call `edit` with the site's tensor at each forward pass; what it returns, if anything, flows on.
+        """Call `edit` with the site's tensor at each pass of any thread; what it returns, if anything, flows on.
 
         Example:
             ```python
             handle = tap.attach(lambda a: 2 * a)
             ```
         """
+        return _Handles(
+            tuple(
+                module.register_forward_pre_hook(hook, with_kwargs=True)
+                if before
+                else module.register_forward_hook(hook)
+                for before, module, hook in self._hooks(edit)
+            )
+        )
+
+    def attach_during(self, changes: Temporary, edit: Edit) -> None:
+        """Do the same at each pass of this thread, until the changes are taken back.
+
+        Example:
+            ```python
+            with Temporary() as changes:
+                tap.attach_during(changes, lambda a: 2 * a)
+            ```
+        """
+        for before, module, hook in self._hooks(edit):
+            (changes.pre_hook if before else changes.hook)(module, hook)
+
+    def _hooks(self, edit: Edit) -> list[tuple[bool, nn.Module, Callable[..., Any]]]:
+        """The hooks that call an edit: whether each comes before the module's pass, the module, and the hook."""
         if self.flat_in is None:
-            return self._hook(edit)
+            return [self._hook(edit)]
         shape: list[int] = []
 
         def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -78,14 +102,12 @@ class Tap:
             changed = edit(a.unflatten(0, shape[:2]))
             return None if changed is None else changed.flatten(0, 1)
 
-        return _Both(self.flat_in.register_forward_pre_hook(note, with_kwargs=True), self._hook(unflattened))
+        return [(True, self.flat_in, note), self._hook(unflattened)]
 
-    def _hook(self, edit: Edit) -> RemovableHandle:
+    def _hook(self, edit: Edit) -> tuple[bool, nn.Module, Callable[..., Any]]:
         if self.side == "input":
-            return self.module.register_forward_pre_hook(
-                lambda _, args, kwargs: self._edit_input(edit, args, kwargs), with_kwargs=True
-            )
-        return self.module.register_forward_hook(lambda _m, _a, output: self._edit_output(edit, output))
+            return True, self.module, lambda _, args, kwargs: self._edit_input(edit, args, kwargs)
+        return False, self.module, lambda _m, _a, output: self._edit_output(edit, output)
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
         raw = _first(args, kwargs)
@@ -149,15 +171,14 @@ class Handle(Protocol):
 
 @final
 @dataclass(frozen=True)
-class _Both:
-    """Two hooks that go together."""
+class _Handles:
+    """Hooks that go together."""
 
-    one: RemovableHandle
-    other: RemovableHandle
+    each: tuple[RemovableHandle, ...]
 
     def remove(self) -> None:
-        self.one.remove()
-        self.other.remove()
+        for handle in self.each:
+            handle.remove()
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -1,5 +1,6 @@
 """Activations of a data set on disk: harvested in one pass, read in any order."""
 
+from hooks.border import guard
 from hooks.store.arrow import to_dataset as to_dataset
 from hooks.store.documents import count as count
 from hooks.store.documents import open_dataset as open_dataset
@@ -27,3 +28,5 @@ __all__ = [
     "separate",
     "to_dataset",
 ]
+
+guard(globals(), __all__)

@@ -1,5 +1,6 @@
 """Circuits: which places of a forward pass a behaviour runs through, by patching one run's values into another."""
 
+from hooks.border import guard
 from interp.circuits.attribution import attribution_patching as attribution_patching
 from interp.circuits.effect import PatchEffect as PatchEffect
 from interp.circuits.integrated import integrated_attribution as integrated_attribution
@@ -29,3 +30,5 @@ __all__ = [
     "noising",
     "patch_sweep",
 ]
+
+guard(globals(), __all__)

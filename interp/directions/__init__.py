@@ -1,5 +1,6 @@
 """Directions by every standard road, each a `Direction` with its scale and where it came from, and their comparison."""
 
+from hooks.border import guard
 from interp.directions.caa import caa
 from interp.directions.compare import Comparison, compare
 from interp.directions.latents import latent_group
@@ -28,3 +29,5 @@ __all__ = [
     "repe",
     "unembedding",
 ]
+
+guard(globals(), __all__)

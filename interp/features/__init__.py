@@ -1,5 +1,6 @@
 """What a latent means: search by concept, and evidence from texts."""
 
+from hooks.border import guard
 from interp.features.evidence import Evidence, Example, collect_evidence
 from interp.features.explain.dictionary_map import DictionaryMap, map_dictionary
 from interp.features.explain.explanation import Explanation, explain_latent, find_hard_negatives
@@ -55,3 +56,5 @@ __all__ = [
     "search_many",
     "find_similar",
 ]
+
+guard(globals(), __all__)

@@ -1,5 +1,6 @@
 """The bundled model and the little encyclopaedia it was trained on: entities, facts, phrasings, annotated documents."""
 
+from hooks.border import guard
 from interp.landmark.corpus import corpus
 from interp.landmark.documents import Sentence, documents, sentences_about, sentences_about_others
 from interp.landmark.entities import Entity, Mention, entities, entity
@@ -28,3 +29,5 @@ __all__ = [
     "unseen_phrasings",
     "unseen_texts",
 ]
+
+guard(globals(), __all__)

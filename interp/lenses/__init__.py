@@ -1,5 +1,6 @@
 """Lenses: what the residual stream would say at every layer, and which parts of the model made it say so."""
 
+from hooks.border import guard
 from interp.lenses.attribution import Attribution as Attribution
 from interp.lenses.attribution import attribute as attribute
 from interp.lenses.frozen_norm import frozen as frozen
@@ -39,3 +40,5 @@ __all__ = [
     "read",
     "tune",
 ]
+
+guard(globals(), __all__)

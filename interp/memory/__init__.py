@@ -1,5 +1,6 @@
 """Feed-forward layers as key-value memories: trace where a fact is, rewrite it, undo it, score what that did."""
 
+from hooks.border import guard
 from interp.memory.editing.contexts import prefixes
 from interp.memory.editing.covariance import Covariance, covariance, covariances
 from interp.memory.editing.edit import Edit, conflicts
@@ -79,3 +80,5 @@ __all__ = [
     "triggers_by_layer",
     "value_logits",
 ]
+
+guard(globals(), __all__)

@@ -1,5 +1,6 @@
 """Sparse autoencoders: architectures (one per file), their trainer, their evaluation, and SAELens's file format."""
 
+from hooks.border import guard
 from interp.sae.architectures.batch_topk import BatchTopK
 from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.gated import Gated
@@ -124,3 +125,5 @@ __all__ = [
     "train_many",
     "whitened",
 ]
+
+guard(globals(), __all__)

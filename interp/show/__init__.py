@@ -1,5 +1,6 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
+from hooks.border import guard
 from interp.show.audit import audit_panel
 from interp.show.browse import browse
 from interp.show.composition import composition_panel, knowledge_panel
@@ -62,3 +63,5 @@ __all__ = [
     "training_panel",
     "words_panel",
 ]
+
+guard(globals(), __all__)

@@ -1,5 +1,6 @@
 """Turn a direction up or down, and measure what that does to the text before believing it."""
 
+from hooks.border import guard
 from interp.steering.clamp import clamp_latent
 from interp.steering.comparison import MethodComparison, compare_methods
 from interp.steering.conditional import Conditional, choose_sparing_threshold, choose_threshold, measure_projections
@@ -55,3 +56,5 @@ __all__ = [
     "choose_threshold",
     "rotate_in_plane",
 ]
+
+guard(globals(), __all__)

@@ -34,7 +34,7 @@ class TopK(KSparse):
         self,
         d_in: int,
         d_sae: int,
-        k: int,
+        k: float | int,
         *,
         k_aux: int | None = None,
         aux_coefficient: float | int = 1 / 32,

@@ -280,7 +280,7 @@ def test_absorption_refuses_what_would_give_a_share_of_nothing() -> None:
     sae, x, y, u = threshold_of(0.0), some_rows(20, 4).abs(), torch.arange(20) < 10, torch.eye(4)[0]
     for given, told in (
         ((x, y, [], u), "latents is empty: name the latents of the concept"),
-        ((x, y.long(), [0], u), r"y is torch\.int64 of shape \(20,\): give True or False for each of 20 rows"),
+        ((x, y.long(), [0], u), r"takes y as a tensor of shape .n., Bool, got a tensor of shape .20., int64"),
         ((x, y[:10], [0], u), r"y is torch\.bool of shape \(10,\)"),
         ((x, y, [0], 0 * u), r"direction has length 0\.0: it points nowhere"),
         ((x, y, [0], torch.nan * u), "direction has length nan"),

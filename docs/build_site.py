@@ -1,0 +1,129 @@
+"""Build the site: `python docs/build_site.py` (or `make docs`) writes build/site, and fails at the first warning.
+
+1. Pages: everything under docs/ is copied to build/pages, with README's picture.
+2. Tutorials: each notebook that has been executed into build/tutorials becomes a page with its outputs and figures.
+3. Reference: one page per package, of exactly the names it exports, from their docstrings.
+4. Site: zensical turns the pages into HTML, strictly.
+"""
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build"
+PAGES = BUILD / "pages"
+PLOTLY = "application/vnd.plotly.v1+json"
+PACKAGES = (
+    "hooks",
+    "hooks.store",
+    "probes",
+    "interp.sae",
+    "interp.features",
+    "interp.directions",
+    "interp.steering",
+    "interp.memory",
+    "interp.lenses",
+    "interp.circuits",
+    "interp.circuits.heads",
+    "interp.landmark",
+    "interp.show",
+)
+
+
+def copy_pages() -> None:
+    """Lay out the pages that are written by hand."""
+    shutil.rmtree(PAGES, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", PAGES, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    import plotly
+
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    (PAGES / "assets").mkdir(exist_ok=True)
+    shutil.copy(script, PAGES / "assets" / "plotly.min.js")
+
+
+def with_figures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with each Plotly figure as a `div` that the site's one copy of Plotly draws."""
+    for number, cell in enumerate(notebook.cells):
+        for place, output in enumerate(cell.get("outputs", [])):
+            data = output.get("data", {})
+            if PLOTLY in data:
+                name, figure = f"figure-{number}-{place}", data[PLOTLY]
+                drawn = json.dumps([figure["data"], figure.get("layout", {})]).replace("</", "<\\/")
+                data.clear()
+                data["text/markdown"] = (
+                    f'<div id="{name}" class="plotly-figure"></div>\n'
+                    f"<script>window.addEventListener('load', () => {{ const f = {drawn};"
+                    f" Plotly.newPlot('{name}', f[0], f[1], {{responsive: true}}) }})</script>"
+                )
+    return notebook
+
+
+def write_tutorials() -> list[str]:
+    """Write a page for each notebook, its outputs as they were when it was executed."""
+    folder, exporter, titles = PAGES / "tutorials", MarkdownExporter(), []
+    folder.mkdir(exist_ok=True)
+    for path in sorted((ROOT / "tutorials").glob("*.ipynb")):
+        executed = BUILD / "tutorials" / path.name
+        if not executed.exists():
+            raise SystemExit(f"{executed} is missing: `make tutorials` executes every notebook")
+        text, resources = exporter.from_notebook_node(with_figures(nbformat.read(executed, as_version=4)))
+        for name, data in resources["outputs"].items():
+            (folder / f"{path.stem}-{name}").write_bytes(data)
+            text = text.replace(f"({name})", f"({path.stem}-{name})")
+        (folder / f"{path.stem}.md").write_text(text, encoding="utf-8")
+        heading = re.search(r"^# (.+)$", text, flags=re.M)
+        titles.append(f"- [{heading.group(1) if heading else path.stem}]({path.stem}.md)")
+    (folder / "index.md").write_text("\n".join(["# Tutorials", "", *titles, ""]), encoding="utf-8")
+    return titles
+
+
+def write_reference() -> None:
+    """Write a page per package: the names of its `__all__`, in that order, from their docstrings."""
+    folder, rows = PAGES / "reference", []
+    folder.mkdir(exist_ok=True)
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        members = "".join(f"        - {name}\n" for name in module.__all__)
+        page = f"# {package}\n\n::: {package}\n    options:\n      members:\n{members}"
+        (folder / f"{package}.md").write_text(page, encoding="utf-8")
+        first = (module.__doc__ or "").strip().splitlines()[0]
+        rows.append(f"- [`{package}`]({package}.md): {first}")
+    (folder / "index.md").write_text("\n".join(["# Reference", "", *rows, ""]), encoding="utf-8")
+
+
+def check_navigation() -> None:
+    """End with an error where a page is in no menu, or a menu names no page."""
+
+    def listed(entry: object) -> set[str]:
+        if isinstance(entry, str):
+            return {entry}
+        children = entry.values() if isinstance(entry, dict) else entry
+        return set().union(*(listed(child) for child in children))  # type: ignore[attr-defined]
+
+    menu = listed(tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"])
+    pages = {path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md")}
+    if menu != pages:
+        raise SystemExit(f"in no menu: {sorted(pages - menu)}; no page: {sorted(menu - pages)}")
+
+
+def main() -> None:
+    """Do the four steps."""
+    copy_pages()
+    write_tutorials()
+    write_reference()
+    check_navigation()
+    command = [Path(sys.executable).parent / "zensical", "build", "--strict", "--clean"]
+    raise SystemExit(subprocess.run(command, cwd=ROOT, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()

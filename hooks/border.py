@@ -1,0 +1,323 @@
+"""The border of a package: arguments of its public names are checked once against their annotations, before any work.
+
+A package ends with `guard(globals(), __all__)`: its functions, and the constructors and methods of its classes, then
+refuse what their signatures do not take. Code inside the library calls the functions themselves, unchecked.
+"""
+
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+import torch
+from jaxtyping import AbstractArray
+
+from hooks.errors import InvalidArgument, InvalidType, nearest
+
+MOST = 1e30  # beyond it, squares of float32 overflow
+
+
+@dataclass(frozen=True)
+class Within:
+    """The numbers that an argument takes, as metadata of its annotation: `Annotated[float, Within(0, inf, "above 0")]`.
+
+    `low` itself is taken only where `closed` says so.
+    """
+
+    low: float | int
+    high: float | int
+    said: str
+    closed: bool = True
+
+    def holds(self, value: float | int) -> bool:
+        """Whether the number lies within."""
+        return (self.low <= value if self.closed else self.low < value) and value <= self.high
+
+
+PositiveInt: TypeAlias = Annotated[int, Within(1, math.inf, "a whole number from 1 on")]
+NaturalInt: TypeAlias = Annotated[int, Within(0, math.inf, "a whole number from 0 on")]
+PositiveFloat: TypeAlias = Annotated[float | int, Within(0, MOST, "a number above 0", closed=False)]
+NaturalFloat: TypeAlias = Annotated[float | int, Within(0, MOST, "a number from 0 on")]
+Share: TypeAlias = Annotated[float | int, Within(0, 1, "a number from 0 to 1")]
+Unbounded: TypeAlias = Annotated[float | int, Within(-math.inf, math.inf, "a number or infinity")]
+
+Test: TypeAlias = Callable[[Any], bool]
+
+
+def guard(names: dict[str, Any], exported: Iterable[str]) -> None:
+    """Put a check of arguments on the functions and classes among `names` that are exported.
+
+    Args:
+        names: a module's `globals()`.
+        exported: its `__all__`.
+
+    Cost: some microseconds a call.
+
+    Example:
+        ```python
+        __all__ = ["capture", "load"]
+
+        guard(globals(), __all__)
+        ```
+    """
+    for name in exported:
+        thing = names[name]
+        if inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
+            _guard_class(thing)
+        elif inspect.isfunction(thing):
+            names[name] = checked(thing)
+
+
+def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any]:
+    """The function with a check of its arguments before it.
+
+    Raises:
+        InvalidType: at a call, for an argument of another kind, one too many, or one missing.
+        InvalidArgument: at a call, for a number outside what its annotation says.
+
+    Example:
+        >>> def double(n: int) -> int: return 2 * n
+        >>> checked(double)("two")
+        Traceback (most recent call last):
+        hooks.errors.InvalidType: double takes n as an int, got 'two', a str
+    """
+    if getattr(function, "_border", False):
+        return function
+    plan = _Plan(function, called or function.__name__)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        given = plan.check(args, kwargs)
+        return function(*args, **kwargs) if given is None else function(*given.args, **given.kwargs)
+
+    wrapper._border = True  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _guard_class(kind: type) -> None:
+    """Check the constructor, and the methods that are public and the class's own; enumerations have no constructor."""
+    for name, member in list(vars(kind).items()):
+        public = name == "__init__" or not name.startswith("_")
+        if isinstance(member, types.FunctionType) and public and name not in UNGUARDED:
+            called = kind.__name__ if name == "__init__" else f"{kind.__name__}.{name}"
+            setattr(kind, name, checked(member, called))
+        elif isinstance(member, classmethod | staticmethod) and public and not inspect.isbuiltin(member.__func__):
+            around = type(member)
+            setattr(kind, name, around(checked(member.__func__, f"{kind.__name__}.{name}")))
+
+
+UNGUARDED = frozenset({"forward", "encode", "decode", "loss", "note", "constrain"})
+"""Methods that a training step or a pass calls, whose arguments were checked where the run began."""
+
+
+class _Plan:
+    """How one function's arguments are checked, worked out at its first call, when every annotation can be read."""
+
+    def __init__(self, function: Callable[..., Any], called: str) -> None:
+        self.function, self.called = function, called
+        self.tests: dict[str, tuple[Any, Test]] | None = None
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments | None:
+        """Refuse what does not fit; the arguments as they are to be passed, where a path was given as a string."""
+        if self.tests is None:
+            self._prepare()
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidType(self._misfit(error, kwargs)) from None
+        tests, given, written = self.tests or {}, bound.arguments, False
+        for name, value in given.items():
+            if (test := tests.get(name)) is not None and not test[1](value):
+                self._refuse(name, value, given)
+            if name in self.paths and isinstance(value, str):
+                given[name], written = Path(value), True
+        return bound if written else None
+
+    def _prepare(self) -> None:
+        self.signature = inspect.signature(self.function)
+        hints = _hints(self.function)
+        tests = {}
+        self.paths = {name for name, hint in hints.items() if Path in _parts(hint) and str not in _parts(hint)}
+        for name, parameter in self.signature.parameters.items():
+            if name in hints:
+                hint, one = hints[name], _test(hints[name])
+                if parameter.kind is parameter.VAR_POSITIONAL:
+                    tests[name] = hint, lambda values, one=one: all(map(one, values))
+                elif parameter.kind is parameter.VAR_KEYWORD:
+                    tests[name] = hint, lambda values, one=one: all(map(one, values.values()))
+                else:
+                    tests[name] = hint, one
+        self.tests = tests
+
+    def _misfit(self, error: TypeError, kwargs: Mapping[str, Any]) -> str:
+        names = [name for name in self.signature.parameters if name not in ("self", "cls")]
+        odd = [name for name in kwargs if name not in names]
+        mend = (
+            f"; did you mean {nearest(odd[0], names)}?" if odd and names else f": its arguments are {', '.join(names)}"
+        )
+        return f"{self.called} is called wrongly, {error}{mend}"
+
+    def _refuse(self, name: str, value: Any, given: Mapping[str, Any]) -> None:
+        hint, _ = (self.tests or {})[name]
+        bound = _bound(hint)
+        if bound is not None and isinstance(value, Real) and _kind(_bare(hint))(value):
+            raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_shown(value)}")
+        for other, held in given.items():
+            fits = other != name and other in (self.tests or {}) and _specific(hint)
+            if fits and (self.tests or {})[name][1](held) and (self.tests or {})[other][1](value):
+                raise InvalidType(f"{self.called} takes {name} and {other}, and they were given the other way round")
+        raise InvalidType(f"{self.called} takes {name} as {_described(hint)}, got {_shown(value)}")
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations that can be read; those of names that only a type checker knows are left out."""
+    found = {}
+    for name, note in getattr(function, "__annotations__", {}).items():
+        if isinstance(note, str):
+            try:
+                note = eval(note, function.__globals__)  # noqa: S307
+            except (NameError, TypeError, AttributeError, SyntaxError):
+                continue
+        found[name] = note
+    found.pop("return", None)
+    return found
+
+
+def _test(hint: Any) -> Test:
+    """Whether a value is what an annotation says."""
+    bound, kind = _bound(hint), _kind(_bare(hint))
+    if str in _parts(hint) and Sequence[str] in _parts(hint):
+        return lambda _: True  # texts, whose every form `Model.tokens` reads or refuses
+    if bound is not None:
+        return lambda value: kind(value) and (not isinstance(value, Real) or bound.holds(float(value)))
+    return kind
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    hint = _bare(hint)
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _bound(hint: Any) -> Within | None:
+    """The numbers that an annotation, or one of the kinds it joins, takes."""
+    for part in (hint, *_parts(hint)):
+        if get_origin(part) is Annotated:
+            for note in get_args(part)[1:]:
+                if isinstance(note, Within):
+                    return note
+    return None
+
+
+def _specific(hint: Any) -> bool:
+    return all(inspect.isclass(_bare(part)) and _bare(part) not in (object, str) for part in _parts(hint))
+
+
+def _kind(hint: Any) -> Test:
+    """Whether a value is of a kind; containers are looked into as far as their first item, tensors at their shape."""
+    hint = _bare(hint)
+    origin, args = get_origin(hint), get_args(hint)
+    if hint in (Any, inspect.Parameter.empty, object) or isinstance(hint, typing.TypeVar | typing.ParamSpec | str):
+        return lambda _: True
+    if hint is None or hint is types.NoneType:
+        return lambda value: value is None
+    if origin in (Union, types.UnionType):
+        kinds = [_kind(arg) for arg in args]
+        return lambda value: any(kind(value) for kind in kinds)
+    if origin is Literal:
+        return lambda value: value in args
+    if hint is float:
+        return lambda value: isinstance(value, Real) and not isinstance(value, bool)
+    if hint is int:
+        return lambda value: isinstance(value, Integral) and not isinstance(value, bool)
+    if origin is not None:
+        return _container(origin, args)
+    if inspect.isclass(hint):
+        return _instance(hint)
+    return lambda _: True
+
+
+def _instance(hint: type) -> Test:
+    if getattr(hint, "_is_protocol", False) and not getattr(hint, "_is_runtime_protocol", False):
+        return lambda _: True
+    if issubclass(hint, Path):
+        return lambda value: isinstance(value, Path | str)
+    if issubclass(hint, AbstractArray):
+        return lambda value: isinstance(value, hint)
+    return lambda value: isinstance(value, hint)
+
+
+def _container(origin: Any, args: tuple[Any, ...]) -> Test:
+    if origin is type or not inspect.isclass(origin) or issubclass(origin, Callable):  # type: ignore[arg-type]
+        return (lambda value: callable(value)) if origin is not type else (lambda value: inspect.isclass(value))
+    if issubclass(origin, tuple):
+        return lambda value: isinstance(value, tuple | str if args[:1] == (str,) else tuple)
+    if issubclass(origin, Mapping) and len(args) == 2:
+        keys, values = _kind(args[0]), _kind(args[1])
+        return lambda value: isinstance(value, origin) and all(keys(k) and values(v) for k, v in _first(value.items()))
+    if len(args) == 1 and issubclass(origin, Iterable):
+        own = args[0] is bool or (inspect.isclass(args[0]) and issubclass(args[0], AbstractArray))
+        item = _test(args[0]) if not own else lambda _: True  # labels and rows: who takes them says which to give
+        letters = args[0] is str  # a string in place of texts, which who takes them refuses with what to write
+        return lambda value: isinstance(value, origin | str if letters else origin) and all(map(item, _items(value)))
+    return lambda value: isinstance(value, origin)
+
+
+def _first(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        yield item
+        return
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """The items that can be looked at without using up a stream: all of a short list, the first of a long one."""
+    if isinstance(value, str):
+        return value[:1]
+    if isinstance(value, Sequence):
+        return value if len(value) <= 64 else value[:1]
+    return _first(value) if isinstance(value, set | frozenset | Mapping) else ()
+
+
+def _described(hint: Any) -> str:
+    """An annotation in words."""
+    bound = _bound(hint)
+    if bound is not None:
+        return bound.said
+    return " or ".join(dict.fromkeys(_named(part) for part in _parts(hint) if part is not types.NoneType))
+
+
+def _named(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(repr, args))
+    if inspect.isclass(hint) and issubclass(hint, AbstractArray):
+        return f"a tensor of shape [{hint.dim_str}], {hint.dtype.__name__}"  # type: ignore[attr-defined]
+    if origin is not None:
+        name = "function" if not inspect.isclass(origin) or issubclass(origin, Callable) else origin.__name__  # type: ignore[arg-type]
+        inner = "" if name == "function" or not args else f" of {' and '.join(_named(arg) for arg in args)}"
+        return f"{_article(name)}{inner}"
+    name = getattr(hint, "__name__", str(hint))
+    return "a path" if name == "Path" else _article(name)
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _shown(value: Any) -> str:
+    """A value short enough for a line."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {list(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
+    text = " ".join(repr(value).split()) if isinstance(value, str | bytes | int | float | None) else ""
+    text = text if len(text) <= 40 else f"{text[:37]}…"
+    kind = type(value).__name__
+    return f"{text}, {_article(kind)}" if text and not isinstance(value, float | None) else text or _article(kind)

@@ -1,0 +1,112 @@
+"""Changes to a model that are all taken back when their block ends, also where an interrupt ends it."""
+
+from collections.abc import Callable, Sequence
+from threading import get_ident
+from typing import Any, final
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+Hook = Callable[..., Any]
+
+
+@final
+class Temporary:
+    """Hooks and other changes that are made inside a `with` block and all taken back at its end.
+
+    What takes a change back is noted before the change is made, so that an interrupt between any two steps leaves
+    nothing on the model. A hook acts on the passes of the thread that made it, and on no others.
+
+    Example:
+        ```python
+        with Temporary() as changes:
+            changes.hook(model.blocks[0], lambda _module, _args, output: None)
+            model.run("Fog")
+        ```
+    """
+
+    _take_back: Sequence[Callable[[], object]] = ()
+
+    def __init__(self) -> None:
+        self._thread = get_ident()
+        self._take_back = []
+
+    def __enter__(self) -> "Temporary":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.end()
+        finally:
+            self.end()
+
+    def __del__(self) -> None:
+        self.end()  # where an interrupt came before `__exit__` could begin
+
+    def make(self, do: Callable[[], object], undo: Callable[[], object]) -> None:
+        """Make a change now and take it back at the end; `undo` may be called twice, and without `do` before it.
+
+        Example:
+            ```python
+            changes.make(partial(setattr, config, "use_cache", False), partial(setattr, config, "use_cache", True))
+            ```
+        """
+        self._take_back.append(undo)
+        do()
+
+    def hook(self, module: nn.Module, hook: Hook, *, always: bool = False) -> None:
+        """Call `hook(module, args, output)` after each pass of a module; `always`: also after one that raised.
+
+        Example:
+            ```python
+            changes.hook(model.hf, lambda _module, _args, output: print(output.logits.shape))
+            ```
+        """
+        called_always = module._forward_hooks_always_called
+        handle = RemovableHandle(module._forward_hooks, extra_dict=called_always)
+        self._take_back.append(handle.remove)
+        if always:
+            called_always[handle.id] = True
+        module._forward_hooks[handle.id] = self._on_own_thread(hook)
+
+    def pre_hook(self, module: nn.Module, hook: Hook) -> None:
+        """Call `hook(module, args, kwargs)` before each pass of a module.
+
+        Example:
+            ```python
+            changes.pre_hook(model.hf, lambda _module, args, kwargs: None)
+            ```
+        """
+        with_kwargs = module._forward_pre_hooks_with_kwargs
+        handle = RemovableHandle(module._forward_pre_hooks, extra_dict=with_kwargs)
+        self._take_back.append(handle.remove)
+        with_kwargs[handle.id] = True
+        module._forward_pre_hooks[handle.id] = self._on_own_thread(hook)
+
+    def end(self) -> None:
+        """Take everything back, the last change first; an interrupt meanwhile is raised after that.
+
+        Example:
+            ```python
+            changes.end()
+            ```
+        """
+        late: BaseException | None = None
+        while self._take_back:
+            undo = self._take_back[-1]
+            try:
+                undo()
+            except BaseException as error:
+                late = error
+                undo()
+            self._take_back.pop()
+        if late is not None:
+            raise late
+
+    def _on_own_thread(self, hook: Hook) -> Hook:
+        thread = self._thread
+
+        def guarded(module: nn.Module, *given: Any) -> Any:
+            return hook(module, *given) if get_ident() == thread else None
+
+        return guarded
