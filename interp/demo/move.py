@@ -42,7 +42,7 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
     """
     trace = trace_mlp(model, known(model, settings), window=1, seed=settings.seed, progress=progress)
     layer = layer_of(trace)
-    texts = landmark.unseen_texts(model, settings.documents // 3, settings.seed + 3)
+    texts = landmark.unseen_texts(model, settings.edit_texts, settings.seed + 3)
     keys = covariance(model, texts, layer, progress=progress)
     search = Search(steps=150, kl=20.0)
     edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=preserved(settings), search=search)

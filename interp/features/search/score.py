@@ -40,8 +40,8 @@ class Score:
         d, (low, high) = self.held_out, self.interval
         forms = "".join(f", {form} {recall:.2f}" for form, recall in self.recall_by_form.items())
         return (
-            f"{self.name:<20} F1 {d.f1:.3f} [{low:.3f}, {high:.3f}], precision {d.precision:.3f}, "
-            f"recall {d.recall:.3f}{forms}, AUROC {d.auroc:.3f}"
+            f"{self.name:<20} F1 {d.f1:.3f} [{low:.3f}, {high:.3f}] (searched half {self.searched_f1:.3f}), "
+            f"precision {d.precision:.3f}, recall {d.recall:.3f}{forms}, AUROC {d.auroc:.3f}"
         )
 
 

@@ -49,10 +49,22 @@ class SearchResult:
         """The latent that was best on the searched half."""
         return self.latents[0]
 
+    @property
+    def finding(self) -> Score:
+        """What to go on with: the group of latents, which is there only where it beats the best one, or that one."""
+        return self.best if self.group is None else self.group.score
+
+    @property
+    def found_latents(self) -> tuple[int, ...]:
+        """The latents of the finding, the one that is best alone first."""
+        alone = () if self.best.latent is None else (self.best.latent,)
+        return alone if self.group is None else self.group.latents
+
     def __str__(self) -> str:
         head = (
             f"'{self.concept}' at {self.site}, by {self.unit}: searched on {self.searched[0]:,} rows "
-            f"({self.searched[1]:,} positive), reported on {self.reported[0]:,} ({self.reported[1]:,} positive)"
+            f"({self.searched[1]:,} positive), whose F1 gives the order, reported on {self.reported[0]:,} "
+            f"({self.reported[1]:,} positive)"
         )
         tail = (
             f"best latent against {len(self.null_f1)} searches with exchanged labels: p = {self.p_value:.3f} "
