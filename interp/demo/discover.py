@@ -39,9 +39,10 @@ class Found:
 def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
     """Train a TopK dictionary on the residual stream of documents about landmarks, and measure it on others.
 
-    ```python
-    learnt = learn(load("landmark"), Settings())
-    ```
+    Example:
+        ```python
+        learnt = learn(load("landmark"), Settings())
+        ```
     """
     site = resid_post[settings.layer]
     source = activations_of(

@@ -36,9 +36,10 @@ class Moved:
 def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
     """Edit the landmark's city where the trace says, score the edit, and undo it.
 
-    ```python
-    moved = move(load("landmark"), Settings())
-    ```
+    Example:
+        ```python
+        moved = move(load("landmark"), Settings())
+        ```
     """
     trace = trace_mlp(model, known(model, settings), window=1, seed=settings.seed, progress=progress)
     layer = layer_of(trace)
@@ -72,7 +73,8 @@ def fact(settings: Settings) -> Fact:
 def city(subject: Entity) -> landmark.Triple:
     """The fact that says in which city a landmark is.
 
-    Errors: `ValueError` for a city, a country or a person.
+    Raises:
+        InvalidArgument: a city, a country or a person.
     """
     found = next((triple for triple in landmark.facts_of(subject) if triple.relation.name == RELATION), None)
     if found is None:

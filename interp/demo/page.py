@@ -29,9 +29,10 @@ from interp.steering import Names
 def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: Turned, moved: Moved) -> Path:
     """Write the report of a demonstration.
 
-    ```python
-    write(Path("report.html"), settings, learnt, found, turned, moved)
-    ```
+    Example:
+        ```python
+        write(Path("report.html"), settings, learnt, found, turned, moved)
+        ```
     """
     subject = landmark.entity(settings.landmark).text
     sections = (
@@ -46,7 +47,7 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
         lead=(
             f"Found: the latents of a sparse autoencoder that read {subject} best, in a small language model that "
             "knows some thousands of facts. Turned up: what the model writes while latents are turned up. Moved: "
-            "what one rank-one change of one weight matrix does to where it is. Every figure stands beside its control."
+            "what one rank-one change of one weight matrix does to where it is. Every figure is shown with its control."
         ),
         sections=sections,
         tiles=_tiles(found, turned, moved),

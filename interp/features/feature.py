@@ -33,7 +33,7 @@ class Feature:
         """Its decoder row at the autoencoder's site, with its training maximum as scale.
 
         Raises:
-            ValueError: the latent never fired in training, or the autoencoder has no site.
+            InvalidArgument: the latent never fired in training, or the autoencoder has no site.
         """
         return self.sae.direction(self.latent)
 

@@ -1,4 +1,4 @@
-"""Several ways of steering towards one concept beside the plain prompt, each at the dose that suits it."""
+"""Several ways of steering towards one concept next to the plain prompt, each at the dose that suits it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,18 +62,21 @@ def compare_methods(
     sampling: Sampling | None = None,
     progress: bool = True,
 ) -> MethodComparison:
-    """Choose each way's dose on every second prompt, and report on the others, beside the prompt in words.
+    """Choose each way's dose on every second prompt, and report on the others, next to the prompt in words.
 
     `asking`, such as "Talk about the Golden Gate Bridge. ", is put before the prompts; perplexity is measured without
     it. `doses` may differ by way. To set a direction against chance, give one from `pairs.shuffled(seed)` as a way.
 
-    Errors: `ValueError` for no ways, one called "prompt" or without doses, or as `choose_dose`. Cost:
-    `choose_dose` for each way.
+    Raises:
+        InvalidArgument: no ways, one called "prompt" or without doses, or as `choose_dose`.
 
-    ```python
-    ways = {"SAE, clamp": clamp_latent(sae, 17), "CAA": add_direction(direction), "shuffled": add_direction(shuffled)}
-    print(compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)))
-    ```
+    Cost: `choose_dose` for each way.
+
+    Example:
+        ```python
+        ways = {"SAE": clamp_latent(sae, 17), "CAA": add_direction(caa), "shuffled": add_direction(shuffled)}
+        print(compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)))
+        ```
     """
     if not ways or PROMPT in ways:
         raise InvalidArgument(f"the ways are {list(ways)}: give at least one, none of them called {PROMPT!r}")

@@ -78,19 +78,22 @@ def measure_dose_response(
 
     Per condition: the share of continuations that name the concept (Wilson's interval), their perplexity under the
     unsteered model, and distinct-2. `controls` are the seeds of the random directions; they share the continuations
-    of a condition, so that it rests on as many as the steered one. `rivals` are other ways to set beside it, such as
+    of a condition, so that it rests on as many as the steered one. `rivals` are other ways to compare it with, such as
     the direction of `pairs.shuffled(seed)`; `asking`, such as "Talk about the bridge. ", is put before the prompts of
     one more unsteered condition; on `held_out` texts KL, loss and how far the states leave the usual are measured.
 
-    Errors: `ValueError` for no prompts, no doses or no controls. Cost: 1 + (2 + rivals) · doses conditions of
-    `max_new_tokens` cached forward passes per batch, and one more for the perplexity; 8 · doses forward passes per
-    held-out text.
+    Raises:
+        InvalidArgument: no prompts, no doses or no controls.
 
-    ```python
-    names = Names(("Golden Gate Bridge",))
-    response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
-    response.best().naming
-    ```
+    Cost: 1 + (2 + rivals) · doses conditions of `max_new_tokens` cached forward passes per batch, and one more for the
+    perplexity; 8 · doses forward passes per held-out text.
+
+    Example:
+        ```python
+        names = Names(("Golden Gate Bridge",))
+        response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
+        response.best().naming
+        ```
     """
     if not doses or not controls:
         raise InvalidArgument(f"doses {doses!r} and control seeds {controls!r} were given: give at least one of each")

@@ -96,7 +96,7 @@ class Evaluation:
         return torch.tensor([ranking.highest(y, int(y[searched].sum())) for y in drawn])
 
     def _interval(self, found: Bool[Tensor, "n"]) -> tuple[float, float]:
-        """Middle 95 % of F1 when the groups of the reported half are drawn anew, with replacement."""
+        """Middle 95 % of F1 when the groups of the reported half are drawn again, with replacement."""
         names = {group: i for i, group in enumerate(dict.fromkeys(self.concept.groups))}
         of_text = torch.tensor([names[group] for group in self.concept.groups])
         kept = self.reported

@@ -24,7 +24,7 @@ GROUP = 3  # latents at most that may cover a concept together
 @final
 @dataclass(frozen=True)
 class SearchResult:
-    """The latents that express a concept best, in the order of their F1 on the searched half, beside probes.
+    """The latents that express a concept best, in the order of their F1 on the searched half, next to probes.
 
     `p_value` is the chance of a best latent as good as this on the searched half, were the labels exchanged at
     random and all latents searched again; `null_f1` holds the best F1 of each of those searches. `searched` and
@@ -89,7 +89,7 @@ def search(
     """Rank all latents by F1 on one half of a concept's texts, and report the best on the other half.
 
     The halves share no group. Each latent's threshold is the one with the highest F1 on the searched half. A row is a
-    text, scored by its highest token, or with `unit=by_token` a token. Beside the latents, a difference of means and
+    text, scored by its highest token, or with `unit=by_token` a token. As controls a difference of means and
     a logistic probe are fitted to the searched half's tokens (the last token of each mention against all others, or
     every token with its text's label where there are no mentions) and then treated the same, as is the best of the
     first ten principal components.
@@ -97,7 +97,8 @@ def search(
     Costs one forward pass per text up to the autoencoder's site.
 
     Raises:
-        ValueError: the autoencoder belongs to another model, or the concept leaves a half without one of its labels.
+        InvalidArgument: the autoencoder belongs to another model, or the concept leaves a half without one of its
+        labels.
 
     Example:
         ```python
@@ -137,7 +138,7 @@ def search_many(
     Costs what one search does, and an encoding of every token for each further autoencoder.
 
     Raises:
-        ValueError: no autoencoders, or autoencoders that read at different sites; otherwise as `search`.
+        InvalidArgument: no autoencoders, or autoencoders that read at different sites; otherwise as `search`.
 
     Example:
         ```python
@@ -145,7 +146,7 @@ def search_many(
         ```
     """
     if top < 1 or permutations < 1:
-        raise InvalidArgument(f"top is {top} and permutations {permutations}; both must be at least 1.")
+        raise InvalidArgument(f"top is {top} and permutations {permutations}; both must be at least 1")
     sites = sorted({str(find_site(sae, model)) for sae in saes})
     if len(sites) != 1:
         raise InvalidArgument(
