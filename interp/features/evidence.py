@@ -63,6 +63,9 @@ class Evidence:
     promoted: tuple[tuple[str, float], ...]
     suppressed: tuple[tuple[str, float], ...]
 
+    def __repr__(self) -> str:
+        return f"Evidence(latent {self.latent}, on at {self.firing_rate:.3%} of {self.tokens:,} tokens)"
+
     def __str__(self) -> str:
         words = ", ".join(repr(token) for token, _ in self.promoted)
         head = (

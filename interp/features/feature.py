@@ -37,6 +37,9 @@ class Feature:
         """
         return self.sae.direction(self.latent)
 
+    def __repr__(self) -> str:
+        return f"Feature(latent {self.latent} of {self.sae.d_sae} at {self.sae.site})"
+
     def __str__(self) -> str:
         parts = [self.score, self.evidence]
         return "\n".join(str(part) for part in parts if part is not None) or f"latent {self.latent}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from hooks import Model
 from hooks.errors import InvalidArgument, NoFluentDose
@@ -12,6 +12,9 @@ from interp.steering.conditional import Conditional
 from interp.steering.dose_choice import ChosenDose, choose_dose
 from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 PROMPT = "prompt"
 
@@ -39,6 +42,27 @@ class MethodComparison:
         rows.append((PROMPT, None, self.prompted.naming, self.prompted.perplexity_over(self.unsteered)))
         rows.append(("unsteered", None, self.unsteered.naming, self.unsteered.perplexity_over(self.unsteered)))
         return tuple(rows)
+
+    def __repr__(self) -> str:
+        return f"MethodComparison({', '.join(self.chosen)}; on {len(set(self.unsteered.prompts))} prompts)"
+
+    def to_pandas(self) -> "DataFrame":
+        """The rows as a table, with the intervals' ends in columns of their own."""
+        from pandas import DataFrame
+
+        return DataFrame(
+            {
+                "way": name,
+                "dose": dose,
+                "named": naming.value,
+                "named, low": naming.low,
+                "named, high": naming.high,
+                "perplexity ratio": ratio.value,
+                "perplexity ratio, low": ratio.low,
+                "perplexity ratio, high": ratio.high,
+            }
+            for name, dose, naming, ratio in self.rows()
+        )
 
     def __str__(self) -> str:
         lines = [f"{'way':<34}{'dose':>6}  {'expresses it':<22}{'perplexity ratio'}"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -11,6 +12,9 @@ from interp.steering.conditional import Conditional
 from interp.steering.damage import Damage, measure_damage
 from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,27 @@ class DoseResponse:
     prompted: Samples | None = None
     damage: tuple[Damage, ...] = ()
     control_damage: tuple[Damage, ...] = ()
+
+    def __repr__(self) -> str:
+        doses = ", ".join(f"{one.dose:g}" for one in self.steered)
+        return f"DoseResponse({self.source!r} at doses {doses})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each dose of the steering, of its control and of each rival, and one unsteered."""
+        from pandas import DataFrame
+
+        ways = {"steered": self.steered, "random direction": self.control, **self.rivals}
+        given = [("unsteered", self.unsteered), *((name, one) for name, some in ways.items() for one in some)]
+        return DataFrame(
+            {
+                "way": name,
+                "dose": one.dose,
+                "named": one.naming.value,
+                "perplexity ratio": one.perplexity_over(self.unsteered).value,
+                "distinct-2": one.distinctness.value,
+            }
+            for name, one in given
+        )
 
     def fluent(self, most: float = 3.0) -> tuple[Samples, ...]:
         """The steered conditions whose perplexity is at most `most` times that of the unsteered one."""

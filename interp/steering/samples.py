@@ -64,6 +64,12 @@ class Samples:
     lengths: Int[Tensor, "example"]
     distinct: Float[Tensor, "example"]
 
+    def __repr__(self) -> str:
+        said, prompts = len(self.texts), len(set(self.prompts))
+        return (
+            f"Samples(dose {self.dose:g}: {said} continuations of {prompts} prompts, {int(self.named.sum())} name it)"
+        )
+
     @property
     def naming(self) -> Estimate:
         """Share of continuations that name the concept, with Wilson's interval over prompts."""

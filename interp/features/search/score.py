@@ -36,6 +36,21 @@ class Score:
     interval: tuple[float, float]
     recall_by_form: dict[str, float]
 
+    def as_row(self) -> dict[str, str | float]:
+        """Its figures by name."""
+        d, (low, high) = self.held_out, self.interval
+        forms = {f"recall, {form}": recall for form, recall in self.recall_by_form.items()}
+        return {
+            "detector": self.name,
+            "searched F1": self.searched_f1,
+            "F1": d.f1,
+            "F1, low": low,
+            "F1, high": high,
+            "precision": d.precision,
+            "recall": d.recall,
+            "AUROC": d.auroc,
+        } | forms
+
     def __str__(self) -> str:
         d, (low, high) = self.held_out, self.interval
         forms = "".join(f", {form} {recall:.2f}" for form, recall in self.recall_by_form.items())

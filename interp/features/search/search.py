@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,6 +17,9 @@ from interp.features.search.ranking import Entries, Ranking, Stability, compare_
 from interp.features.search.rows import Unit, by_text
 from interp.features.search.score import Evaluation, Score
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 GROUP = 3  # latents at most that may cover a concept together
 
@@ -43,6 +46,19 @@ class SearchResult:
     reported: tuple[int, int]
     group: Group | None = None
     stability: Stability | None = None
+
+    def __repr__(self) -> str:
+        d = self.finding.held_out
+        return (
+            f"SearchResult({self.concept!r} at {self.site}: {self.finding.name}, F1 {d.f1:.3f}, p {self.p_value:.3f})"
+        )
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each latent, the group if there is one, and each control, with what it reaches on each half."""
+        from pandas import DataFrame
+
+        scores = [*self.latents, *([self.group.score] if self.group else []), *self.baselines]
+        return DataFrame([score.as_row() for score in scores])
 
     @property
     def best(self) -> Score:

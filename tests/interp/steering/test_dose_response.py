@@ -226,3 +226,11 @@ def test_what_is_suggested_rests_on_text_sampled_with_and_without_the_steering(
     for dose, ratio in found.ratios:
         assert ratio == sample(model, PROMPTS, never, [way], dose, drawn).perplexity_over(plain)
     assert found.dose == 4.0 and "dose 4, measured: the text stays at" in str(found)
+
+
+def test_a_response_shows_itself_in_a_line_and_as_a_table(response: DoseResponse) -> None:
+    assert repr(response) == "DoseResponse('the letter z' at doses 0, 200)"
+    table = response.to_pandas()
+    assert table["way"].tolist() == ["unsteered", "steered", "steered", "random direction", "random direction"]
+    assert table["named"].tolist()[:3] == [0.0, 0.0, 1.0] and table["dose"].tolist()[2] == 200.0
+    assert repr(response.steered[1]) == "Samples(dose 200: 12 continuations of 4 prompts, 12 name it)"
