@@ -10,9 +10,9 @@ import torch
 from hooks import Model
 from interp.common.completion import says, score, spelt
 from interp.common.statistics import bootstrap
+from interp.common.texts import begins_with
 from interp.memory import Case, Edit, Query
 from interp.memory.evaluation.scorecard import reading
-from interp.memory.facts.fact import answered
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def of_cases(model: Model, asked: Sequence[Case], base: Before) -> list[dict[str
             _spread(found, name, asked_of, right(model, flat_queries))
     said = [t for i in range(0, len(asked), 64) for t in _generated(model, asked[i : i + 64])]
     for row, text, case in zip(found, said, asked, strict=True):
-        row["said"] = float(answered(text, case.fact.new))
+        row["said"] = float(begins_with(text, case.fact.new))
     return found
 
 

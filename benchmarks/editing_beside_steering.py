@@ -24,6 +24,7 @@ from interp import landmark  # noqa: E402
 from interp.commands.background import UNSEEN  # noqa: E402
 from interp.common.completion import forced  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
+from interp.common.texts import begins_with  # noqa: E402
 from interp.directions import probed  # noqa: E402
 from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
@@ -31,7 +32,6 @@ from interp.memory.editors.registry import editors  # noqa: E402
 from interp.memory.evaluation.audit import estimates  # noqa: E402
 from interp.memory.evaluation.measurement import measured, split, unedited  # noqa: E402
 from interp.memory.evaluation.scorecard import control  # noqa: E402
-from interp.memory.facts.fact import answered  # noqa: E402
 from interp.memory.facts.tables import table_cases  # noqa: E402
 from interp.steering import Conditional, Steering, add_direction, choose_threshold, steer  # noqa: E402
 from probes import DifferenceOfMeans  # noqa: E402
@@ -92,7 +92,7 @@ def dose(model: Model, asked: Sequence[Case]) -> float:
         towards = add_direction(meaning(model, case.fact.new))
         for one in DOSES:
             with steer(model, towards, one):
-                said[one] += answered(str(model.generate(case.fact.text, max_new_tokens=12)), case.fact.new)
+                said[one] += begins_with(str(model.generate(case.fact.text, max_new_tokens=12)), case.fact.new)
     print(f"said of {len(asked)} other facts by dose: {said}", flush=True)
     return max(DOSES, key=lambda one: (said[one], -one))
 

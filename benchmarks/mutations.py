@@ -4,9 +4,10 @@
 
 A mutation changes one operator, constant, comparison, bound of a slice or reduction (`mean` for `sum`) of a file, in a
 temporary copy of the tree, never in place. The tests are those of the folder that mirrors the file's
-(`tests/interp/lenses`), or of `--tests`. One run without a mutation says which tests enter which function; a mutation
-is tried on those, the quickest first, and what they let pass is tried on all of them. Each try is a process of its own
-with a time limit, forked after the heavy libraries are loaded (Linux).
+(`tests/interp/lenses`) and the laws in tests/contracts that import from it, or those of `--tests`. One run without a
+mutation says which tests enter which function; a mutation is tried on those, the quickest first, and what they let
+pass is tried on all of them. Each try is a process of its own with a time limit, forked after the heavy libraries are
+loaded (Linux).
 
 Results are kept in benchmarks/results/mutations/<folder>.json as they come, and a second call goes on from them: what
 was killed stays killed while its line is as it was, what survived is tried again. A survivor that changes no number
@@ -355,13 +356,17 @@ def source_files(targets: list[str]) -> list[str]:
 
 
 def mirrored_tests(files: list[str]) -> list[str]:
-    """The test folders that mirror the files' own, or those of the nearest folder above."""
+    """The test folders that mirror the files' own, or those of the nearest folder above; and the laws of the folder."""
     found: dict[str, None] = {}
     for file in files:
         folder = Path(file).parent
         while not any((ROOT / "tests" / folder).glob("test_*.py")) and folder.parts:
             folder = folder.parent
         found[(Path("tests") / folder).as_posix()] = None
+        package = ".".join(Path(file).parent.parts)
+        for contract in sorted((ROOT / "tests" / "contracts").glob("test_*.py")):
+            if f"from {package}" in contract.read_text():
+                found[contract.relative_to(ROOT).as_posix()] = None
     return [f for f in found if not any(f != other and f.startswith(f"{other}/") for other in found)]
 
 

@@ -3,18 +3,29 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, Final, final
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from hooks.disk import Kind, made_of
 from hooks.errors import UnknownName, nearest
 from hooks.position import Position, everywhere
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.tokens import Tokens
 
-KEY = "hooks.activations"
+
+class Said(TypedDict):
+    """What a file says of activations."""
+
+    texts: list[str] | None
+    prompt_pos: int | None
+    fingerprint: str | None
+
+
+KIND: Final = Kind("hooks.activations", "activations", "Activations.save", Said)
 
 
 @final
@@ -88,21 +99,26 @@ class Activations:
             tensors["offsets"] = tokens.offsets
         tensors |= {f"site:{site}": value for site, value in self.values.items()}
         about = {"texts": tokens.texts, "prompt_pos": tokens.prompt_pos, "fingerprint": self.fingerprint}
-        write_tensors(path, KEY, tensors, about)
+        write_tensors(path, KIND, tensors, about)
 
     @staticmethod
     def load(path: str | Path) -> "Activations":
         """Read activations that `save` wrote.
 
         Raises:
-            ValueError: the file holds something else.
+            MissingFile: there is no such file.
+            DamagedFile: it is torn, changed, or holds something else.
 
         Example:
             ```python
             Activations.load("acts.safetensors")
             ```
         """
-        tensors, about = read_tensors(path, KEY, "activations", "Activations.save")
+        tensors, about = read_tensors(path, KIND)
+        return made_of(path, KIND, lambda: Activations._of(tensors, about))
+
+    @staticmethod
+    def _of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Activations":
         tokens = Tokens(
             ids=tensors["ids"],
             mask=tensors["mask"],

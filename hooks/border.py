@@ -101,7 +101,12 @@ def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any
 
 
 def _guard_class(kind: type) -> None:
-    """Check the constructor, and the methods that are public and the class's own; enumerations have no constructor."""
+    """Check the constructor, and the methods that are public and the class's own.
+
+    Estimators, which have `fit`, check what they are given themselves, as scikit-learn asks of them.
+    """
+    if hasattr(kind, "fit"):
+        return
     for name, member in list(vars(kind).items()):
         public = name == "__init__" or not name.startswith("_")
         if isinstance(member, types.FunctionType) and public and name not in UNGUARDED:
@@ -193,7 +198,7 @@ def _test(hint: Any) -> Test:
     """Whether a value is what an annotation says."""
     bound, kind = _bound(hint), _kind(_bare(hint))
     if str in _parts(hint) and Sequence[str] in _parts(hint):
-        return lambda _: True  # texts, whose every form `Model.tokens` reads or refuses
+        return lambda value: hasattr(value, "__getitem__") or hasattr(value, "__iter__")  # texts, which `tokens` reads
     if bound is not None:
         return lambda value: kind(value) and (not isinstance(value, Real) or bound.holds(float(value)))
     return kind

@@ -1,19 +1,32 @@
 """Directions: a vector at a site, with where it came from and how far the data reach along it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
 
-KEY = "hooks.direction"
+
+class Said(TypedDict):
+    """What a file says of a direction."""
+
+    site: str
+    source: str
+    scale: float
+    fingerprint: str | None
+
+
+KIND: Final = Kind("hooks.direction", "direction", "Direction.save", Said)
 
 
 @final
@@ -95,29 +108,45 @@ class Direction:
             direction.save("golden_gate.safetensors")
             ```
         """
-        about = {
-            "site": str(self.site),
-            "source": self.source,
-            "scale": self.scale,
-            "fingerprint": self.fingerprint,
-        }
-        write_tensors(path, KEY, {"vector": self.vector}, about)
+        about = self.said
+        write_tensors(path, KIND, {"vector": self.vector}, about)
 
     @staticmethod
     def load(path: str | Path) -> "Direction":
         """Read a direction that `save` wrote.
 
         Raises:
-            ValueError: the file holds something else.
+            MissingFile: there is no such file.
+            DamagedFile: it is torn, changed, or holds something else.
 
         Example:
             ```python
             Direction.load("golden_gate.safetensors")
             ```
         """
-        tensors, about = read_tensors(path, KEY, "direction", "Direction.save")
-        site, vector = Site.parse(about["site"]), tensors["vector"]
-        return Direction(vector, site, about["source"], about["scale"], about["fingerprint"])
+        tensors, about = read_tensors(path, KIND)
+        return made_of(path, KIND, lambda: Direction.of(tensors["vector"], about))
+
+    @property
+    def said(self) -> Said:
+        """All but the vector, as a file says it."""
+        return {
+            "site": str(self.site),
+            "source": self.source,
+            "scale": float(self.scale),
+            "fingerprint": self.fingerprint,
+        }
+
+    @staticmethod
+    def of(vector: Float[Tensor, "d_model"], said: Mapping[str, Any]) -> "Direction":
+        """Return the direction of a vector and what was `said` of it.
+
+        Example:
+            ```python
+            Direction.of(direction.vector, direction.said)
+            ```
+        """
+        return Direction(vector, Site.parse(said["site"]), said["source"], said["scale"], said["fingerprint"])
 
     def _combined(self, other: "Direction", vector: Tensor, sign: str) -> "Direction":
         same = self.fingerprint == other.fingerprint

@@ -1,20 +1,50 @@
-"""The text of single tokens, with the space that running text has before them."""
+"""The text of tokens as running text has it: with the space before a word, and characters of several tokens whole."""
+
+from collections.abc import Sequence
+from typing import Final
 
 from hooks.huggingface import Tokenizer
+
+BROKEN: Final = "\ufffd"  # what part of a character decodes to
+LONGEST: Final = 8  # tokens that spell one character at most
 
 
 def piece(tokenizer: Tokenizer | None, token: int) -> str:
     """What one token spells; `[7]` where there is no tokenizer.
 
     Tokenizers that mark the beginning of words (`▁fog`) drop the space when they decode a token by itself; here it
-    stays, so that joining pieces gives the text.
+    stays.
+    """
+    return f"[{token}]" if tokenizer is None else _decoded(tokenizer, [token])
 
-    ```python
-    "".join(piece(model.tokenizer, i) for i in ids)
-    ```
+
+def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...]:
+    """What each of some tokens in a row spells; joined they are the text.
+
+    A character that several tokens spell is the piece of the first of them, and the others' pieces are empty: a token
+    with no text of its own belongs to the piece before it.
+
+    Example:
+        ```python
+        "".join(pieces(model.tokenizer, ids)) == text
+        ```
     """
     if tokenizer is None:
-        return f"[{token}]"
-    said = str(tokenizer.decode([token]))
-    marked = str(tokenizer.convert_ids_to_tokens(token)).startswith("▁")
+        return tuple(f"[{token}]" for token in tokens)
+    found: list[str] = []
+    while len(found) < len(tokens):
+        start = len(found)
+        for stop in range(start + 1, min(start + LONGEST, len(tokens)) + 1):
+            spelt = _decoded(tokenizer, tokens[start:stop])
+            if BROKEN not in spelt:
+                found += [spelt, *[""] * (stop - start - 1)]
+                break
+        else:
+            found.append(_decoded(tokenizer, tokens[start : start + 1]))
+    return tuple(found)
+
+
+def _decoded(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    said = str(tokenizer.decode(list(tokens)))
+    marked = str(tokenizer.convert_ids_to_tokens(tokens[0])).startswith("▁")
     return f" {said}" if marked and not said.startswith(" ") else said

@@ -1,4 +1,4 @@
-"""Files of tensors, with what is said about them: safetensors, written whole and for all who may read the folder."""
+"""Files of tensors, with what is said about them: safetensors with a checksum of all of it."""
 
 import json
 from collections.abc import Mapping
@@ -8,15 +8,17 @@ from typing import Any
 from jaxtyping import Shaped
 from torch import Tensor
 
-from hooks.errors import InvalidArgument
+from hooks.disk import FORMAT, Kind, checksum, parse_object, read_bytes, write_file
+from hooks.errors import DamagedFile, MissingFile
+
+Tensors = Mapping[str, Shaped[Tensor, "..."]]
 
 
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, Shaped[Tensor, "..."]], metadata: dict[str, str] | None = None
-) -> None:
-    """Write a safetensors file, by a temporary one, so that a reader sees the whole file or the one before.
+def save_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all, with the rights of any other file.
 
-    What safetensors writes only its owner may read; this has the rights of any other file.
+    Raises:
+        StorageFailed: it cannot be written.
 
     Example:
         ```python
@@ -25,57 +27,78 @@ def save_tensors(
     """
     from safetensors.torch import save_file
 
-    whole = Path(path)
-    part = whole.with_name(whole.name + ".part")
-    part.touch()
-    rights = part.stat().st_mode
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
-    part.chmod(rights)
-    part.replace(whole)
+    apart = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with write_file(path) as partial:
+        save_file(apart, partial, metadata)
 
 
-def write_tensors(
-    path: str | Path, key: str, tensors: Mapping[str, Shaped[Tensor, "..."]], about: Mapping[str, Any]
-) -> None:
-    """Write tensors and, under a key of the file's metadata, what is said about them.
+def write_tensors(path: str | Path, kind: Kind, tensors: Tensors, about: Mapping[str, Any]) -> None:
+    """Write tensors and, in the file's metadata, what is said about them and a checksum of both.
 
     Example:
         ```python
-        write_tensors("direction.safetensors", "hooks.direction", {"vector": v}, {"site": "resid_post.3"})
+        write_tensors("direction.safetensors", DIRECTION, {"vector": v}, {"site": "resid_post.3"})
         ```
     """
-    apart = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    save_tensors(path, apart, {key: json.dumps(about, sort_keys=True)})
+    said = json.dumps(about, sort_keys=True)
+    header = {"format": str(FORMAT), "checksum": _checksum(kind, str(FORMAT), said, tensors)}
+    save_tensors(path, tensors, {kind.name: said, **header})
 
 
-def read_tensors(
-    path: str | Path, key: str, holds: str, writer: str
-) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:
-    """Read what `write_tensors` wrote under a key: the tensors, and what is said about them.
-
-    Args:
-        path: the file.
-        key: of its metadata.
-        holds: what it should hold, for the error.
-        writer: what writes such files, for the error.
+def read_tensors(path: str | Path, kind: Kind) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:
+    """Read what `write_tensors` wrote of a kind: the tensors, and what is said about them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds something else.
+        MissingFile: there is no such file.
+        DamagedFile: it is torn, changed, or of another kind.
 
     Example:
         ```python
-        read_tensors("direction.safetensors", "hooks.direction", "direction", "Direction.save")
+        read_tensors("direction.safetensors", DIRECTION)
         ```
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
+    data = read_bytes(path)  # not mapped: a mapped file that is truncated kills the process
     try:
-        with safe_open(str(path), framework="pt") as file:
-            told = (file.metadata() or {}).get(key)
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if told else {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InvalidArgument(f"{path} is no safetensors file ({error}): expected one written by {writer}") from error
-    if told is None:
-        raise InvalidArgument(f"{path} holds no {holds}: expected a file written by {writer}")
-    return tensors, json.loads(told)
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, OverflowError, KeyError, RuntimeError, RecursionError) as error:
+        raise DamagedFile(f"{path} is no safetensors file ({error}): {kind.expected}") from error
+    said = header.get(kind.name)
+    if said is None:
+        raise DamagedFile(f"{path} holds no {kind.holds}: {kind.expected}")
+    if header.get("checksum") != _checksum(kind, header.get("format", ""), said, tensors):
+        raise DamagedFile(f"{path} is damaged, its checksum is another: {kind.cure}")
+    about = parse_object(said, path, kind.cure)
+    kind.check(about, path)
+    return tensors, about
+
+
+def read_weights(path: str | Path, cure: str) -> dict[str, Shaped[Tensor, "..."]]:
+    """Read all tensors of a safetensors file of another library.
+
+    Raises:
+        MissingFile: there is no such file.
+        DamagedFile: it is no safetensors file.
+
+    Example:
+        ```python
+        read_weights("sae_weights.safetensors", "download it again")
+        ```
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise MissingFile(f"there is no file {str(path)!r}: check its name and folder")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, OverflowError, KeyError) as error:
+        raise DamagedFile(f"{path} is no safetensors file ({error}): {cure}") from error
+
+
+def _checksum(kind: Kind, form: str, said: str, tensors: Tensors) -> str:
+    parts = [part for name, tensor in sorted(tensors.items()) for part in (name, tensor)]
+    return checksum(kind.name, form, said, *parts)

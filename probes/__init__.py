@@ -1,5 +1,6 @@
 """Directions read out of activations: one probe per file, how well each detects a label, and whether to believe it."""
 
+from hooks.border import guard
 from probes.attention import AttentionProbe as AttentionProbe
 from probes.causal import Mattering as Mattering
 from probes.causal import does_it_matter as does_it_matter
@@ -77,3 +78,5 @@ __all__ = [
     "sweep",
     "untrained",
 ]
+
+guard(globals(), __all__)

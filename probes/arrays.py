@@ -1,15 +1,27 @@
-"""Rows and labels as probes take them: tensors, or the arrays that scikit-learn's pipelines hand on."""
+"""Rows as probes take them: tensors, or whatever NumPy reads as a table; and results in the kind that was given."""
 
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from hooks.direction import wide
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, InvalidType
 
 Array: TypeAlias = Tensor | np.ndarray
+
+
+@runtime_checkable
+class _Tabular(Protocol):
+    """What NumPy can read: a data frame, a series."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+Table: TypeAlias = _Tabular | Sequence[Any]
 
 
 def tensor(given: Any) -> Any:
@@ -29,7 +41,8 @@ def floats(given: Any) -> Any:
     """Return rows as a tensor of floating numbers; whole numbers and half precision become float32.
 
     Raises:
-        ValueError: a single row, or a column without its axis.
+        InvalidArgument: a single row, or a column without its axis.
+        InvalidType: complex numbers.
 
     Example:
         >>> floats(np.ones((2, 1), dtype=int))
@@ -38,18 +51,17 @@ def floats(given: Any) -> Any:
     """
     rows = tensor(given)
     if rows.ndim < 2:
-        raise InvalidArgument(f"Rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row.")
+        raise InvalidArgument(f"Rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row")
+    if rows.is_complex():
+        raise InvalidType(f"rows are real numbers, got {rows.dtype}: give x.real, or x.abs()")
     return wide(rows)
 
 
-def classes(given: Any) -> Any:
-    """Return labels as a tensor; an array of 0 and 1, which scikit-learn makes of bool, is bool again.
+def like(given: object, result: Shaped[Tensor, "..."]) -> Any:
+    """Return a result as a tensor where a tensor was given, and as an array where it was not.
 
     Example:
-        >>> classes(np.array([0, 1]))
-        tensor([False,  True])
+        >>> like([[1.0]], torch.ones(2, dtype=torch.float64))
+        array([1., 1.])
     """
-    labels = tensor(given)
-    if isinstance(given, np.ndarray) and given.dtype.kind in "iu" and np.isin(given, (0, 1)).all():
-        return labels.bool()
-    return labels
+    return result if isinstance(given, Tensor) else result.cpu().numpy()

@@ -1,22 +1,23 @@
 """Contrast-consistent search: a truth-like direction from statements and their negations, without labels."""
 
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from probes.arrays import Array, classes, floats
-from probes.checks import check_rows
+from probes.arrays import Array, Table, floats, like, tensor
+from probes.checks import check_finite, check_width
+from probes.classifier import TwoClasses
+from probes.estimator import Estimator, check_fitted
 from probes.linear import Linear
 from probes.training import train
-from probes.two_classes import TwoClasses
 
 
 @final
-class CCS(Linear, TwoClasses):
+class CCS(TwoClasses, Linear):
     """min over w, b of E (p_+ - (1 - p_-))^2 + E min(p_+, p_-)^2, p = sigmoid(w.x + b) (Burns et al. 2022).
 
     A row is a pair: a statement and its negation, each side centred by the mean it had in `fit`. The restart with the
@@ -37,6 +38,7 @@ class CCS(Linear, TwoClasses):
     """
 
     name: ClassVar[str] = "contrast-consistent search"
+    _estimator_type: ClassVar[str | None] = None
     loss_: float
     mean_: Float[Tensor, "2 d_model"]
     reach_back_: float
@@ -46,22 +48,23 @@ class CCS(Linear, TwoClasses):
     ) -> None:
         self.restarts, self.steps, self.lr, self.weight_decay, self.seed = restarts, steps, lr, weight_decay, seed
 
-    def fit(self, x: Float[Array, "n 2 d_model"], y: None = None) -> "CCS":  # noqa: ARG002 scikit-learn's signature
+    def fit(self, x: Float[Array, "n 2 d_model"] | Table, y: object = None) -> "CCS":  # noqa: ARG002 scikit-learn's
         """Learn from pairs, without labels, and return self.
 
         Raises:
-            ValueError: NaN or infinity, fewer than two pairs, or pairs that are all alike.
-            RuntimeError: the loss is not finite.
+            InvalidArgument: NaN or infinity, fewer than two pairs, or pairs that are all alike.
+            WrongState: the loss is not finite.
         """
-        pairs = floats(x)
-        if len(pairs) < 2 or not bool(pairs.isfinite().all()):
-            raise InvalidArgument(f"CCS needs at least 2 pairs of finite numbers, got {len(pairs)}.")
+        pairs = _pairs(x)
+        if len(pairs) < 2:
+            raise InvalidArgument(f"CCS needs at least 2 pairs of finite numbers, got {len(pairs)}")
         self._forget()
+        self.classes_, self.n_features_in_ = torch.tensor([False, True]), pairs.shape[-1]
         self.mean_ = pairs.mean(0)
         rows = pairs.float() - self.mean_.float()
         size = rows.square().mean().sqrt()
         if float(size) == 0:
-            raise InvalidArgument(f"All {len(pairs)} pairs are alike, so there is nothing to search.")
+            raise InvalidArgument(f"All {len(pairs)} pairs are alike, so there is nothing to search")
         losses, w, b = self._search(rows / size)
         best = int(losses.argmin())
         self.loss_, self.coef_ = float(losses[best]), (w[best] / size).to(pairs.dtype)
@@ -70,34 +73,31 @@ class CCS(Linear, TwoClasses):
         self.scale_, self.reach_back_ = float(along.max()), float(-along.min())
         return self
 
-    def orient(self, x: Float[Array, "n 2 d_model"], y: Bool[Array, "n"]) -> "CCS":
+    def orient(self, x: Float[Array, "n 2 d_model"] | Table, y: Shaped[Array, "n"] | Table) -> "CCS":
         """Turn the probe so that it is right on most of some labelled pairs, and return self: one bit of supervision.
 
         Raises:
-            ValueError: lengths that differ, labels that are all alike.
-            RuntimeError: the probe is not fitted.
+            InvalidArgument: lengths that differ, labels that are all alike.
+            NotFitted: the probe is not fitted.
         """
-        labels = classes(y)
-        check_rows(floats(x), labels)
-        if float((self.predict(x) == labels).double().mean()) < 0.5:
+        check_fitted(self, "coef_")
+        rows, labels, _ = self._two(x, _pairs(x), y)
+        if float(((tensor(self.decision_function(rows)) > 0) == labels).double().mean()) < 0.5:
             self.coef_, self.intercept_ = -self.coef_, -self.intercept_
             self.scale_, self.reach_back_ = self.reach_back_, self.scale_
         return self
 
-    def decision_function(self, x: Float[Array, "n 2 d_model"]) -> Float[Tensor, "n"]:
+    def decision_function(self, x: Float[Array, "n 2 d_model"] | Table) -> Float[Array, "n"]:
         """(p_+ + 1 - p_-) / 2 - 1/2: above 0 where the statement is the likelier of the pair.
 
         Raises:
-            RuntimeError: the probe is not fitted.
+            NotFitted: the probe is not fitted.
         """
-        pairs = floats(x)
-        sides = pairs - self.mean_.to(pairs) if hasattr(self, "mean_") else pairs
-        score = super().decision_function(sides.flatten(0, 1)).reshape(len(pairs), 2)
-        return (score[:, 0].sigmoid() - score[:, 1].sigmoid()) / 2
-
-    def predict(self, x: Float[Array, "n 2 d_model"]) -> Bool[Tensor, "n"]:
-        """Whether the statement is the likelier of each pair."""
-        return self.decision_function(x) > 0
+        check_fitted(self, "coef_")
+        pairs = _pairs(x)
+        check_width(pairs, self.n_features_in_)
+        score = self._scores((pairs - self.mean_.to(pairs)).flatten(0, 1)).reshape(len(pairs), 2)
+        return like(x, (score[:, 0].sigmoid() - score[:, 1].sigmoid()) / 2)
 
     def _search(self, rows: Float[Tensor, "n 2 d_model"]) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, w and b of every restart."""
@@ -114,3 +114,20 @@ class CCS(Linear, TwoClasses):
         train([w, b], lambda: [losses().sum()], steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
         with torch.no_grad():
             return losses(), w, b
+
+    def __sklearn_tags__(self) -> Any:
+        tags = Estimator.__sklearn_tags__(self)
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.target_tags.required = False
+        return tags
+
+
+def _pairs(x: Any) -> Float[Tensor, "n 2 d_model"]:
+    """Pairs as finite floating numbers."""
+    pairs = floats(x)
+    if pairs.ndim != 3 or pairs.shape[1] != 2:
+        raise InvalidArgument(
+            f"pairs have the shape [n, 2, width], got {list(pairs.shape)}: give torch.stack([a, b], 1)"
+        )
+    check_finite(pairs)
+    return pairs

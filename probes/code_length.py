@@ -7,13 +7,14 @@ from math import log
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from hooks.errors import InvalidArgument, InvalidType
-from probes.arrays import Array, classes, floats
+from probes.arrays import Array, Table, floats
 from probes.checks import check_rows
+from probes.labels import truth
 from probes.linear import Linear
 from probes.log_odds import LogOdds
 from probes.probe import Probe
@@ -50,8 +51,8 @@ class CodeLength:
 
 def online_code(
     probe: Probe,
-    x: Float[Array, "n d_model"],
-    y: Bool[Array, "n"],
+    x: Float[Array, "n d_model"] | Table,
+    y: Shaped[Array, "n"] | Table,
     portions: Sequence[float] = PORTIONS,
     seed: int = 0,
 ) -> CodeLength:
@@ -63,23 +64,23 @@ def online_code(
     Costs two fits per portion. The probe given stays as it was.
 
     Raises:
-        ValueError: NaN or infinity, lengths that differ, labels all alike, or portions that do not rise to 1.
-        TypeError: a linear probe whose scores are no log-odds.
+        InvalidArgument: NaN or infinity, lengths that differ, labels all alike, or portions that do not rise to 1.
+        InvalidType: a linear probe whose scores are no log-odds.
 
     Example:
         ```python
         print(online_code(Logistic(C=0.1), x, y))
         ```
     """
-    rows, labels = floats(x), classes(y)
+    rows, labels = floats(x), truth(y)
     check_rows(rows, labels)
     if isinstance(probe, Linear) and not isinstance(probe, LogOdds):
         raise InvalidType(
             f"The scores of a {probe.name} are no log-odds, so they say nothing in bits: take Logistic(), or another "
-            "probe with predict_proba."
+            "probe with predict_proba"
         )
     if not portions or list(portions) != sorted(set(portions)) or portions[0] <= 0 or portions[-1] != 1:
-        raise InvalidArgument(f"portions are {tuple(portions)}; they must rise from above 0 to 1, as in PORTIONS.")
+        raise InvalidArgument(f"portions are {tuple(portions)}; they must rise from above 0 to 1, as in PORTIONS")
     g = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=g)
     ends = sorted({max(1, round(p * len(labels))) for p in portions})

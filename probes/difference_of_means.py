@@ -25,8 +25,8 @@ class DifferenceOfMeans(LinearProbe):
 
     name: ClassVar[str] = "difference of means"
 
-    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
+    def _solve(self, rows: Batches, weight: Float[Tensor, "n"] | None) -> tuple[Float[Tensor, "d_model"], float]:
         """The difference of the class means, and the intercept that puts 0 halfway between them."""
-        _, (below, above) = class_means(rows)
+        _, (below, above) = class_means(rows, weight)
         theta = above - below
         return theta, -float(theta @ (above + below)) / 2

@@ -1,8 +1,8 @@
 """Labelled texts with the groups that must not be split between learning and testing."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Int
@@ -18,11 +18,11 @@ class Examples:
 
     What a probe learns from one group is tested on others. `entities` may name, for each text, whatever else it is
     about, one name or several; an entity in two groups would leak from one into the other, so it is refused. All run
-    parallel to `texts`.
+    parallel to `texts`. Labels are True and False, or 1 and 0; groups are names or numbers.
 
     Raises:
-        ValueError: lengths that differ, labels all alike, a missing group, one text or entity in two groups.
-        TypeError: labels that are not bool.
+        InvalidArgument: lengths that differ, labels all alike, a missing group, one text or entity in two groups.
+        InvalidType: labels that are neither bool nor 0 and 1.
 
     Example:
         >>> Examples(["Paris is in France.", "Paris is in Spain."], [True, False], ["Paris", "Paris"]).n_groups
@@ -30,32 +30,33 @@ class Examples:
     """
 
     texts: Sequence[str]
-    labels: Sequence[bool]
-    groups: Sequence[str]
+    labels: Sequence[bool] | Any  # or an array, a series
+    groups: Sequence[Hashable] | Any
     entities: Sequence[str | Collection[str]] = ()
 
     def __post_init__(self) -> None:
         for name in ("texts", "labels", "groups", "entities"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, tuple(_items(getattr(self, name))))
         named = tuple((names,) if isinstance(names, str) else names for names in self.entities)
         object.__setattr__(self, "entities", named)
         for name in ("labels", "groups", "entities"):
             given = len(getattr(self, name))
             if given != len(self.texts) and (name != "entities" or given):
-                missing = " Groups say which texts share an entity or a template." if name == "groups" else ""
+                missing = " (groups say which texts share an entity or a template)" if name == "groups" else ""
                 raise InvalidArgument(
-                    f"There are {len(self.texts)} texts and {given} {name}; give one per text.{missing}"
+                    f"There are {len(self.texts)} texts and {given} {name}; give one per text{missing}"
                 )
-        odd = next((label for label in self.labels if not isinstance(label, bool)), None)
+        odd = next((label for label in self.labels if not (isinstance(label, int) and label in (0, 1))), None)
         if odd is not None:
-            raise InvalidType(f"Labels of two classes are bool, got {odd!r}: give True and False.")
+            raise InvalidType(f"Labels of two classes are bool, got {odd!r}: give True and False, or 1 and 0")
+        object.__setattr__(self, "labels", tuple(bool(label) for label in self.labels))
         if len(set(self.labels)) < 2:
             raise InvalidArgument(
-                f"All {len(self.labels)} labels are {self.labels[:1]}; texts of both kinds are needed."
+                f"All {len(self.labels)} labels are {self.labels[:1]}; texts of both kinds are needed"
             )
         for row, group in enumerate(self.groups):
-            if not group:
-                raise InvalidArgument(f"Text {row} ({self.texts[row]!r}) has no group: name its entity or template.")
+            if group is None or group == "" or group != group:  # NaN, as tables have it
+                raise InvalidArgument(f"Text {row} ({self.texts[row]!r}) has no group: name its entity or template")
         self._no_leak("text", [(text,) for text in self.texts])
         self._no_leak("entity", self.entities)
 
@@ -76,11 +77,16 @@ class Examples:
         return len(set(self.groups))
 
     def _no_leak(self, kind: str, named: Sequence[Collection[str]]) -> None:
-        home: dict[str, str] = {}
+        home: dict[str, Hashable] = {}
         for names, group in zip(named, self.groups, strict=False):
             for name in names:
                 if home.setdefault(name, group) != group:
                     raise InvalidArgument(
                         f"The {kind} {name!r} is in groups '{home[name]}' and '{group}', so it could be learnt from "
-                        "and tested on at once: put what shares it into one group, or leave it out."
+                        "and tested on at once: put what shares it into one group, or leave it out"
                     )
+
+
+def _items(given: Any) -> Any:
+    """What a list, a tensor, an array or a series holds, in Python's own types."""
+    return given.tolist() if hasattr(given, "tolist") else given

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hooks.errors import InvalidArgument
 from probes.affine import CrossEntropy, affine
+from probes.checks import check_positive
 from probes.labelled import Batches
 from probes.lbfgs import each
 from probes.linear import LinearProbe
@@ -30,23 +31,25 @@ class KSparse(LinearProbe, LogOdds):
 
     name: ClassVar[str] = "k-sparse probe"
     support_: Int[Tensor, "_"]
+    n_iter_: int
 
     def __init__(self, k: int = 1, ranking: Ranking = by_mean_difference, C: float = 1.0, max_iter: int = 1000) -> None:
         self.k, self.ranking, self.C, self.max_iter = k, ranking, C, max_iter
 
-    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
-        """The regression on the chosen coordinates.
+    def _solve(self, rows: Batches, weight: Float[Tensor, "n"] | None) -> tuple[Float[Tensor, "d_model"], float]:
+        """The regression on the chosen coordinates; weights count in it, and not in the ranking.
 
         Raises:
-            ValueError: k is not between 1 and the width, or C is not positive.
-            RuntimeError: not converged after `max_iter` steps.
+            InvalidArgument: k is not between 1 and the width, or C is not positive.
+            NotConverged: not converged after `max_iter` steps.
         """
         parts = list(rows)
         x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
         if not 1 <= self.k <= x.shape[1]:
-            raise InvalidArgument(f"k is {self.k}; it must lie between 1 and the width of the rows, {x.shape[1]}.")
-        if not self.C > 0:
-            raise InvalidArgument(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
+            raise InvalidArgument(f"k is {self.k}; it must lie between 1 and the width of the rows, {x.shape[1]}")
+        check_positive(self.C)
         self.support_ = self.ranking(x, y).argsort(descending=True, stable=True)[: self.k]
-        w, b = affine([x[:, self.support_]], CrossEntropy(y[:, None], C=self.C), each, 1, self.max_iter)
+        u = None if weight is None else weight[:, None]
+        w, b, steps = affine([x[:, self.support_]], CrossEntropy(y[:, None], u, self.C), each, 1, self.max_iter)
+        self.n_iter_ = max(1, steps)
         return torch.zeros_like(x[0]).index_copy(0, self.support_, w[:, 0]), float(b)

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooks.errors import InvalidArgument
 from probes.batches import Reread
-from probes.checks import check_bool, check_rows
+from probes.checks import check_rows, check_two
 
 Labelled: TypeAlias = tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"]]
 Batches: TypeAlias = Iterable[Labelled]
@@ -19,8 +18,8 @@ def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
     """Return batches as solvers of two classes read them, and the type of their numbers.
 
     Raises:
-        ValueError: they give nothing, or not the same when read again, or rows of one class only.
-        TypeError: labels that are not bool.
+        InvalidArgument: they give nothing, or not the same when read again, or rows of one class only.
+        InvalidType: labels that are not bool.
 
     Cost: two passes.
 
@@ -30,18 +29,13 @@ def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
         ```
     """
     rows = Reread(batches)
-    check_bool(rows.y)
-    positive = int(rows.y.sum())
-    if positive in (0, len(rows.y)):
-        raise InvalidArgument(
-            f"All {len(rows.y)} labels are {bool(positive)}; rows of both classes are needed to tell them apart."
-        )
+    check_two(rows.y, rows.y)
     return rows, rows.dtype
 
 
 @final
 class Unlabelled:
-    """The rows of labelled batches, anew on each pass."""
+    """The rows of labelled batches, read again on each pass."""
 
     def __init__(self, rows: Batches) -> None:
         self.rows = rows
@@ -51,7 +45,7 @@ class Unlabelled:
 
 
 def unlabelled(rows: Batches) -> Iterable[Float[Tensor, "_ d_model"]]:
-    """The rows without their labels: a list where they are in memory, else read anew on each pass.
+    """The rows without their labels: a list where they are in memory, else read again on each pass.
 
     Example:
         ```python
@@ -65,7 +59,7 @@ def checked(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
     """Return rows in float64 with their labels, once they are fit to learn from.
 
     Raises:
-        ValueError: NaN or infinity, lengths that differ, labels that are all alike.
+        InvalidArgument: NaN or infinity, lengths that differ, labels that are all alike.
 
     Example:
         ```python
@@ -76,8 +70,12 @@ def checked(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
     return x.double(), y
 
 
-def class_means(rows: Batches) -> tuple[Float[Tensor, "class"], Float[Tensor, "class d_model"]]:
-    """The number and the mean of the negative rows and of the positive ones.
+def class_means(
+    rows: Batches, weight: Float[Tensor, "n"] | None = None
+) -> tuple[Float[Tensor, "class"], Float[Tensor, "class d_model"]]:
+    """The number n_c = sum_i w_i and the mean mu_c = sum_i w_i x_i / n_c of the negative rows and of the positive ones.
+
+    Every row weighs 1 unless told otherwise.
 
     Cost: one pass.
 
@@ -87,14 +85,16 @@ def class_means(rows: Batches) -> tuple[Float[Tensor, "class"], Float[Tensor, "c
         ```
     """
     n, total = torch.zeros(0), torch.zeros(0)
-    for x, y in rows:
-        member = torch.stack([~y, y]).to(x)
+    for x, y, w in weighted(rows, weight):
+        member = torch.stack([~y, y]).to(x) * w
         n, total = (member.sum(1), member @ x) if not len(n) else (n + member.sum(1), total + member @ x)
     return n, total / n[:, None]
 
 
-def within_covariance(rows: Batches, mu: Float[Tensor, "class d_model"]) -> Float[Tensor, "d_model d_model"]:
-    """The pooled covariance within classes, Sigma = (1/n) sum_i (x_i - mu_{y_i})(x_i - mu_{y_i})^T.
+def within_covariance(
+    rows: Batches, mu: Float[Tensor, "class d_model"], weight: Float[Tensor, "n"] | None = None
+) -> Float[Tensor, "d_model d_model"]:
+    """The pooled covariance within classes, Sigma = (1/n) sum_i w_i (x_i - mu_{y_i})(x_i - mu_{y_i})^T, n = sum_i w_i.
 
     Cost: one pass.
 
@@ -103,8 +103,24 @@ def within_covariance(rows: Batches, mu: Float[Tensor, "class d_model"]) -> Floa
         Sigma = within_covariance(rows, class_means(rows)[1])
         ```
     """
-    n, Sigma = 0, torch.zeros_like(mu[0].outer(mu[0]))
-    for x, y in rows:
+    n, Sigma = 0.0, torch.zeros_like(mu[0].outer(mu[0]))
+    for x, y, w in weighted(rows, weight):
         e = x - mu[y.long()]
-        n, Sigma = n + len(x), Sigma.addmm_(e.T, e)
+        n, Sigma = n + (len(x) if weight is None else float(w.sum())), Sigma.addmm_(e.T * w, e)
     return Sigma / n
+
+
+def weighted(
+    rows: Batches, weight: Float[Tensor, "n"] | None
+) -> Iterator[tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"], Float[Tensor, "..."]]]:
+    """Batches with the weights of their rows, which are given for all rows in order; 1 where they are not.
+
+    Example:
+        ```python
+        for x, y, w in weighted([(x, y)], None): ...
+        ```
+    """
+    start, one = 0, torch.ones(())
+    for x, y in rows:
+        yield x, y, one.to(x) if weight is None else weight[start : start + len(x)].to(x)
+        start += len(x)

@@ -14,7 +14,7 @@ PRECISION = 1e-6  # of the weights: ||w - w*|| <= ||gradient||, because the pena
 NOTHING = 1e-12  # of the first gradient, which ends the search when the solution itself is 0
 ROUNDING = 1e-14  # of the sum of sizes that a gradient is the sum of: below it a gradient is noise
 
-REFRESHED = (6, 20, 60)  # steps after which the curvature is measured anew
+REFRESHED = (6, 20, 60)  # steps after which the curvature is measured again
 
 Rows: TypeAlias = Iterable[Float[Tensor, "_ d_model"]]
 Dot: TypeAlias = Callable[[Tensor, Tensor], Float[Tensor, "_"]]
@@ -24,7 +24,7 @@ Dot: TypeAlias = Callable[[Tensor, Tensor], Float[Tensor, "_"]]
 class Loss(Protocol):
     """A convex loss of scores, for one problem or for each column."""
 
-    bound: float
+    bound: float | Float[Tensor, "n"]
 
     def __call__(self, m: Float[Tensor, "n class"]) -> tuple[Float[Tensor, "_"], Float[Tensor, "n class"]]:
         """The loss of each problem, and its derivative by the scores."""
@@ -47,21 +47,21 @@ def all_together(a: Float[Tensor, "_ class"], b: Float[Tensor, "_ class"]) -> Fl
 
 def minimise(
     rows: Rows, loss: Loss, dot: Dot, classes: int, *, penalty: Float[Tensor, "d_model"], max_iter: int
-) -> Float[Tensor, "d_model class"]:
+) -> tuple[Float[Tensor, "d_model class"], int]:
     """argmin over W of loss(X W) + sum_j penalty_j ||W_j||^2 / 2, for each problem (Liu and Nocedal 1989).
 
     The recursion of every problem starts from one inverse of X^T D X + diag(penalty), D the curvature of the loss: at
     first its bound, so that the inverse lies below that of every Hessian (Böhning 1992), later its mean over problems.
-    Steps along a line cost no product with X.
+    Steps along a line cost no product with X. With W comes the number of steps.
 
     Raises:
-        RuntimeError: not converged after `max_iter` steps.
+        NotConverged: not converged after `max_iter` steps.
 
     Cost: two products with X per step, and four X^T D X at most.
 
     Example:
         ```python
-        W = minimise([x], CrossEntropy(y, weight), each, 3, penalty=torch.ones(d), max_iter=100)
+        W, steps = minimise([x], CrossEntropy(y, weight), each, 3, penalty=torch.ones(d), max_iter=100)
         ```
     """
     W = penalty.new_zeros(len(penalty), classes)
@@ -70,12 +70,12 @@ def minimise(
     grad = _back(rows, error)
     sizes = _back((x.abs() for x in rows), error.abs())
     enough = NOTHING * dot(grad, grad).sqrt() + ROUNDING * dot(sizes, sizes).sqrt()
-    inverse = _inverse(rows, torch.full_like(score[:, 0], loss.bound), penalty)
+    inverse = _inverse(rows, torch.ones_like(score[:, 0]) * loss.bound, penalty)
     past: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(max_iter + 1):
         left = dot(grad, grad).sqrt() > PRECISION * dot(penalty[:, None] * W, W).sqrt() + enough
         if not bool(left.any()):
-            return W
+            return W, step
         if step in REFRESHED:
             inverse = _inverse(rows, loss.curvature(score), penalty)
         P = -_two_loop(grad, past, inverse, dot) * left

@@ -30,16 +30,16 @@ class LDA(LinearProbe, LogOdds):
     def __init__(self, shrinkage: float = 0.0) -> None:
         self.shrinkage = shrinkage
 
-    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
+    def _solve(self, rows: Batches, weight: Float[Tensor, "n"] | None) -> tuple[Float[Tensor, "d_model"], float]:
         """The discriminant.
 
         Raises:
-            ValueError: a shrinkage outside 0 to 1, or a covariance that has no inverse.
+            InvalidArgument: a shrinkage outside 0 to 1, or a covariance that has no inverse.
         """
         if not 0 <= self.shrinkage <= 1:
-            raise InvalidArgument(f"shrinkage is {self.shrinkage}; it must lie between 0 and 1.")
-        n, mu = class_means(rows)
-        Sigma = within_covariance(rows, mu)
+            raise InvalidArgument(f"shrinkage is {self.shrinkage}; it must lie between 0 and 1")
+        n, mu = class_means(rows, weight)
+        Sigma = within_covariance(rows, mu, weight)
         spread = Sigma.trace() / len(Sigma)
         Sigma = (1 - self.shrinkage) * Sigma
         Sigma.diagonal().add_(self.shrinkage * spread)
@@ -50,7 +50,7 @@ class LDA(LinearProbe, LogOdds):
         if int(failed) or float(factor.diagonal().min()) < 1e-7 * float(factor.diagonal().max()):
             raise InvalidArgument(
                 f"The covariance of {int(n.sum())} rows of width {len(Sigma)} has no inverse: give more rows, or "
-                "LDA(shrinkage=0.1)."
+                "LDA(shrinkage=0.1)"
             )
         w = torch.cholesky_solve(theta[:, None], factor)[:, 0]
         return w, float(-w @ middle + (n[1] / n[0]).log())

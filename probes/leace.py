@@ -1,17 +1,19 @@
 """LEACE: the smallest change of activations after which no linear probe can tell a concept."""
 
 from collections.abc import Iterable
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from probes.arrays import Array, classes, floats
+from probes.arrays import Array, Table, tensor
 from probes.batches import Paired, Relabelled, Reread, covariances
-from probes.checks import check_numbers, check_rows
+from probes.checks import check_finite, check_lengths
 from probes.eraser import Eraser
+from probes.labels import numbered
 
 SINGULAR = 1e-8  # of the correlation with a column of the concept; what lies below is rounding
 
@@ -35,39 +37,61 @@ class LEACE(Eraser):
 
     name: ClassVar[str] = "LEACE"
 
-    def fit(self, x: Float[Array, "n d_model"], z: Bool[Array, "n"] | Float[Array, "n class"]) -> "LEACE":
-        """Learn what to erase: a label, or the columns of any numbers (one-hot classes, a target); return self.
+    def fit(self, x: Float[Array, "n d_model"] | Table, y: Shaped[Array, "n *class"] | Table) -> "LEACE":
+        """Learn what to erase: labels of any kind, a target of fractions, or columns of numbers; return self.
+
+        Labels of several classes are erased as one column for each class.
 
         Raises:
-            ValueError: NaN or infinity, lengths that differ, a concept that does not vary.
+            InvalidArgument: NaN or infinity, lengths that differ, a concept that does not vary.
         """
-        rows, concept = floats(x), classes(z)
-        check_numbers(rows, concept)
-        return self._learn([(rows.double(), concept)], concept)
+        rows, concept = self._table(x, learn=True), _columns(y)
+        check_lengths(rows, concept)
+        concept = concept.to(rows.device)
+        self._learn([(rows.double(), concept)], concept)
+        self._kept(x)
+        return self
 
     def fit_batches(self, batches: Iterable[Paired]) -> "LEACE":
         """Learn from batches of rows and what to erase from them, and return self; equals `fit` of all together.
 
         Raises:
-            ValueError: as `fit`, or batches that cannot be read again.
+            InvalidArgument: as `fit`, or batches that cannot be read again.
         """
         rows = Reread(batches)
-        return self._learn(rows, rows.y)
+        concept = _columns(rows.y)
+        self._learn(Relabelled(rows, concept), concept)
+        self.n_features_in_ = len(self.mean_)
+        return self
 
-    def _learn(self, rows: Iterable[Paired], concept: Tensor) -> "LEACE":
-        if concept.ndim == 1:
-            check_rows(concept[:, None].double(), concept)
-            rows = Relabelled(rows, concept[:, None])
-        check_numbers(concept.double(), concept)
+    def _learn(self, rows: Iterable[Paired], concept: Float[Tensor, "n class"]) -> None:
+        check_finite(concept)
         if bool((concept == concept[0]).all()):
-            raise InvalidArgument(f"The concept is the same in all {len(concept)} rows, so there is nothing to erase.")
+            raise InvalidArgument(
+                f"The concept is the same in all {len(concept)} rows (1 class), so there is nothing to erase"
+            )
         self.mean_, _, xx, xz = covariances(rows)
         variance, basis = torch.linalg.eigh(xx)
         real = variance > len(xx) * torch.finfo(xx.dtype).eps * variance[-1]
         basis, std = basis[:, real], variance[real].sqrt()
-        z = concept.double().reshape(len(concept), -1).to(xz.device)
+        z = concept.to(xz.device)
         spread = torch.where(z.amax(0) == z.amin(0), torch.inf, z.std(0, correction=0))
         U, s, _ = torch.linalg.svd((basis.T @ xz) / std[:, None] / spread, full_matrices=False)
         U = U[:, s > SINGULAR]
         self.projection_ = (basis * std) @ U @ U.T @ (basis / std).T
-        return self
+
+
+def _columns(z: Any) -> Float[Tensor, "n class"]:
+    """A concept as columns of numbers: a label or a target as one, several classes as one for each."""
+    if z is None:
+        raise InvalidArgument("an eraser requires y to be passed, but the target y is None: give what to erase")
+    values = z if isinstance(z, Tensor) else np.asarray(z)
+    if values.ndim > 1 and values.shape[1] > 1:
+        return tensor(values).double()
+    if values.ndim > 1:
+        values = values[:, 0]
+    floating = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
+    if floating:
+        return tensor(values).double()[:, None]
+    number, classes = numbered(values)
+    return torch.nn.functional.one_hot(number).double() if len(classes) > 2 else number.double()[:, None]

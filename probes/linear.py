@@ -6,45 +6,37 @@ from copy import deepcopy
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real, Shaped
 from torch import Tensor
 
 from hooks import Direction, Site
 from hooks.errors import InvalidArgument
-from probes.arrays import Array, classes, floats
+from probes.arrays import Array, Table, like, tensor
 from probes.batches import Located
-from probes.checks import check_rows, check_width
+from probes.classifier import TwoClasses
 from probes.estimator import Estimator, check_fitted
 from probes.labelled import Batches, Labelled, checked, class_means, stored, unlabelled
-from probes.two_classes import TwoClasses
 
 
 class Linear(Estimator):
     """A score w.x + b: fitted, it has `coef_` (w), `intercept_` (b), and `scale_`, the unit of its direction."""
 
     name: ClassVar[str]
-    coef_: Float[Tensor, "d_model"]
+    coef_: Float[Array, "d_model"]
     intercept_: float
     scale_: float
     site_: Site
     fingerprint_: str | None
 
-    def decision_function(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n"]:
-        """The scores w.x + b.
-
-        Raises:
-            RuntimeError: the probe is not fitted.
-        """
-        check_fitted(self, "coef_")
-        rows = floats(x)
-        check_width(rows, len(self.coef_))
-        return rows @ self.coef_.to(rows) + self.intercept_
+    def _scores(self, rows: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
+        """The scores w.x + b."""
+        return rows @ tensor(self.coef_).to(rows) + self.intercept_
 
     def direction(self, site: Site, fingerprint: str | None = None) -> Direction:
         """The vector along which the score rises, at a site, with `scale_` as its scale.
 
         Raises:
-            RuntimeError: the probe is not fitted.
+            NotFitted: the probe is not fitted.
         """
         check_fitted(self, "coef_")
         return Direction(self._axis().clone(), site, self.name, self.scale_, fingerprint)
@@ -58,7 +50,7 @@ class Linear(Estimator):
         """
         check_fitted(self, "coef_")
         if not hasattr(self, "site_"):
-            raise AttributeError(f"Rows do not say where they come from: take {type(self).__name__}.direction(site).")
+            raise AttributeError(f"Rows do not say where they come from: take {type(self).__name__}.direction(site)")
         return self.direction(self.site_, self.fingerprint_)
 
     def located(self, site: Site, fingerprint: str | None = None) -> "Linear":
@@ -77,7 +69,7 @@ class Linear(Estimator):
             vars(self).pop(name, None)
 
     def _axis(self) -> Float[Tensor, "d_model"]:
-        return self.coef_
+        return tensor(self.coef_)
 
     def _reach(self, rows: Iterable[Float[Tensor, "_ d_model"]], start: Float[Tensor, "d_model"]) -> float:
         """From a point to the farthest row along the axis."""
@@ -85,29 +77,44 @@ class Linear(Estimator):
         return max(float((x @ unit).max()) for x in rows) - float(start @ unit)
 
 
-class LinearProbe(Linear, TwoClasses, ABC):
-    """A linear probe of two classes, positive above 0. A kind of probe says how w and b are found.
+class LinearProbe(TwoClasses, Linear, ABC):
+    """A linear probe of two classes, the second above 0. A kind of probe says how w and b are found.
 
     `scale_` is, along the direction, the distance from the negative rows' mean to the farthest row.
     """
 
-    _estimator_type: ClassVar[str] = "classifier"
-    classes_: Bool[Tensor, "2"]
-
     @abstractmethod
-    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
-        """Find w and b for batches of labelled rows in float64."""
+    def _solve(self, rows: Batches, weight: Float[Tensor, "n"] | None) -> tuple[Float[Tensor, "d_model"], float]:
+        """Find w and b for batches of labelled rows in float64, each row counting `weight` times, or once."""
 
-    def fit(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> "LinearProbe":
-        """Learn w and b from labelled rows and return self.
+    def fit(
+        self,
+        x: Float[Array, "n d_model"] | Table,
+        y: Shaped[Array, "n"] | Table,
+        sample_weight: Real[Array, "n"] | Table | None = None,
+    ) -> "LinearProbe":
+        """Learn w and b from rows with labels of two kinds, and return self; a weight counts a row so many times.
 
         Raises:
-            ValueError: NaN or infinity, lengths that differ, labels that are all alike, or classes with one mean.
-            TypeError: labels that are not bool.
+            InvalidArgument: NaN or infinity, lengths that differ, labels that are all alike or of more than two kinds,
+                classes with one mean.
         """
-        rows, labels = floats(x), classes(y)
-        check_rows(rows, labels)
-        return self._learn([(rows.double(), labels)], rows.dtype)
+        rows = self._table(x, learn=True)
+        dtype = rows.dtype
+        rows, labels, weight = self._two(x, rows, y, sample_weight)
+        self._learn([(rows.double(), labels)], dtype, weight)
+        self.coef_ = like(x, tensor(self.coef_))
+        return self
+
+    def decision_function(self, x: Float[Array, "n d_model"] | Table) -> Float[Array, "n"]:
+        """The scores w.x + b.
+
+        Raises:
+            NotFitted: the probe is not fitted.
+            InvalidArgument: NaN or infinity, or rows of another width.
+        """
+        check_fitted(self, "coef_")
+        return like(x, self._scores(self._table(x, learn=False)))
 
     def fit_batches(self, batches: Iterable[Labelled]) -> "LinearProbe":
         """Learn w and b from batches of labelled rows, such as a store gives, and return self.
@@ -116,24 +123,25 @@ class LinearProbe(Linear, TwoClasses, ABC):
         `fit` of their rows together. Memory: one batch, and a number per row and label.
 
         Raises:
-            ValueError: as `fit`; or batches that cannot be read again.
+            InvalidArgument: as `fit`; or batches that cannot be read again.
+            InvalidType: labels that are not bool.
         """
         rows, dtype = stored(batches)
-        self._learn(rows, dtype)
+        self.classes_ = torch.tensor([False, True])
+        self._learn(rows, dtype, None)
+        self.n_features_in_ = len(self.coef_)
         if isinstance(batches, Located):
             self.located(batches.site, batches.fingerprint)
         return self
 
-    def _learn(self, rows: Batches, dtype: torch.dtype) -> "LinearProbe":
+    def _learn(self, rows: Batches, dtype: torch.dtype, weight: Tensor | None) -> None:
         self._forget()
-        w, b = self._solve(rows)
+        w, b = self._solve(rows, weight)
         if float(w.norm()) == 0:
-            raise InvalidArgument(f"The {self.name} found no difference between the classes: its weights are all 0.")
+            raise InvalidArgument(f"The {self.name} found no difference between the classes: its weights are all 0")
         self.coef_, self.intercept_ = w.to(dtype), b
-        self.classes_ = torch.tensor([False, True])
-        start = class_means(rows)[1][0]
+        start = class_means(rows, weight)[1][0]
         self.scale_ = self._reach(unlabelled(rows), start)
-        return self
 
     def columns(
         self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n class"], train: Bool[Tensor, "n class"]
@@ -143,12 +151,8 @@ class LinearProbe(Linear, TwoClasses, ABC):
         Leaves the probe itself as it was.
 
         Raises:
-            ValueError: as `fit`.
+            InvalidArgument: as `fit`.
         """
         pairs = zip(y.T, train.T, strict=True)
-        solved = [deepcopy(self)._solve([checked(x[rows], labels[rows])]) for labels, rows in pairs]
+        solved = [deepcopy(self)._solve([checked(x[rows], labels[rows])], None) for labels, rows in pairs]
         return torch.stack([w for w, _ in solved], 1), x.new_tensor([b for _, b in solved], dtype=torch.float64)
-
-    def predict(self, x: Float[Array, "n d_model"]) -> Bool[Tensor, "n"]:
-        """The labels w.x + b > 0."""
-        return self.decision_function(x) > 0

@@ -4,23 +4,22 @@ from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from probes.arrays import Array
+from probes.arrays import Array, Table, like, tensor
 
 
 class LogOdds(ABC):
     """p(y | x) = sigmoid(f(x)), f the score."""
 
     @abstractmethod
-    def decision_function(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n"]:
+    def decision_function(self, x: Float[Array, "n d_model"] | Table) -> Float[Array, "n"]:
         """The log-odds f(x)."""
 
-    def predict_proba(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n 2"]:
-        """The probabilities of False and of True.
+    def predict_proba(self, x: Float[Array, "n d_model"] | Table) -> Float[Array, "n 2"]:
+        """The probabilities of the two classes, False and True.
 
         Raises:
-            RuntimeError: the probe is not fitted.
+            NotFitted: the probe is not fitted.
         """
-        score = self.decision_function(x)
-        return torch.stack([(-score).sigmoid(), score.sigmoid()], 1)
+        score = tensor(self.decision_function(x))
+        return like(x, torch.stack([(-score).sigmoid(), score.sigmoid()], 1))

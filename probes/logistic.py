@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooks.errors import InvalidArgument
-from probes.affine import CrossEntropy, affine
-from probes.checks import check_columns
+from probes.affine import Affine, CrossEntropy, affine
+from probes.checks import check_columns, check_positive
 from probes.labelled import Batches, unlabelled
+from probes.labels import ClassWeight, balanced
 from probes.lbfgs import Rows, each
 from probes.linear import LinearProbe
 from probes.log_odds import LogOdds
@@ -19,7 +19,8 @@ from probes.log_odds import LogOdds
 class Logistic(LinearProbe, LogOdds):
     """argmin over w, b of ||w||^2 / 2 + C sum_i log(1 + exp(-s_i (w.x_i + b))), s_i = +-1: scikit-learn's objective.
 
-    The optimum is unique, and found in float64. Costs two passes over x per step.
+    The optimum is unique, and found in float64. With `class_weight` each class counts as much as a mapping says, or
+    as the other where it is "balanced". Costs two passes over x per step.
 
     Example:
         ```python
@@ -30,18 +31,21 @@ class Logistic(LinearProbe, LogOdds):
 
     name: ClassVar[str] = "logistic probe"
 
-    def __init__(self, C: float = 1.0, max_iter: int = 1000) -> None:
-        self.C, self.max_iter = C, max_iter
+    n_iter_: int
 
-    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
+    def __init__(self, C: float = 1.0, max_iter: int = 1000, class_weight: ClassWeight = None) -> None:
+        self.C, self.max_iter, self.class_weight = C, max_iter, class_weight
+
+    def _solve(self, rows: Batches, weight: Float[Tensor, "n"] | None) -> tuple[Float[Tensor, "d_model"], float]:
         """The optimal w and b.
 
         Raises:
-            ValueError: C is not positive.
-            RuntimeError: not converged after `max_iter` steps.
+            InvalidArgument: C is not positive.
+            NotConverged: not converged after `max_iter` steps.
         """
         y = torch.cat([labels for _, labels in rows])[:, None]
-        w, b = self._optimum(unlabelled(rows), y, torch.ones_like(y))
+        w, b, steps = self._optimum(unlabelled(rows), y, torch.ones_like(y) if weight is None else weight[:, None])
+        self.n_iter_ = max(1, steps)
         return w[:, 0], float(b)
 
     def columns(
@@ -52,13 +56,20 @@ class Logistic(LinearProbe, LogOdds):
         They share one factorisation of x, so twenty labels or folds cost little more than one.
 
         Raises:
-            ValueError: as `fit`.
-            RuntimeError: not converged after `max_iter` steps.
+            InvalidArgument: as `fit`.
+            NotConverged: not converged after `max_iter` steps.
         """
         check_columns(x, y, train)
-        return self._optimum([x.double()], y, train)
+        W, b, _ = self._optimum([x.double()], y, self._column_weights(y, train))
+        return W, b
 
-    def _optimum(self, rows: Rows, y: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.C > 0:
-            raise InvalidArgument(f"C is {self.C}; the inverse strength of the penalty must be above 0.")
-        return affine(rows, CrossEntropy(y, train, self.C), each, y.shape[1], self.max_iter)
+    def _optimum(self, rows: Rows, y: Tensor, u: Tensor) -> Affine:
+        check_positive(self.C)
+        return affine(rows, CrossEntropy(y, u, self.C), each, y.shape[1], self.max_iter)
+
+    def _column_weights(self, y: Tensor, train: Tensor) -> Tensor:
+        if self.class_weight is None:
+            return train
+        classes = torch.tensor([False, True])
+        each_column = zip(y.long().T, train.T, strict=True)
+        return torch.stack([u * balanced(c, classes, self.class_weight, u.double()) for c, u in each_column], 1)

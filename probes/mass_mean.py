@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.arrays import tensor
 from probes.labelled import Batches, class_means, within_covariance
 from probes.linear import LinearProbe
 from probes.log_odds import LogOdds
@@ -29,12 +30,12 @@ class MassMean(LinearProbe, LogOdds):
     name: ClassVar[str] = "mass-mean probe"
     theta_: Float[Tensor, "d_model"]
 
-    def _solve(self, rows: Batches) -> tuple[Float[Tensor, "d_model"], float]:
+    def _solve(self, rows: Batches, weight: Float[Tensor, "n"] | None) -> tuple[Float[Tensor, "d_model"], float]:
         """The tilted difference of means."""
-        _, mu = class_means(rows)
+        _, mu = class_means(rows, weight)
         self.theta_ = mu[1] - mu[0]
-        w = torch.linalg.pinv(within_covariance(rows, mu), hermitian=True) @ self.theta_
+        w = torch.linalg.pinv(within_covariance(rows, mu, weight), hermitian=True) @ self.theta_
         return w, -float(w @ mu.mean(0))
 
     def _axis(self) -> Float[Tensor, "d_model"]:
-        return self.theta_.to(self.coef_.dtype)
+        return self.theta_.to(tensor(self.coef_).dtype)

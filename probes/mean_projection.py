@@ -3,20 +3,26 @@
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from probes.arrays import Array, classes, floats
+from probes.arrays import Array, Table
+from probes.checks import check_lengths
 from probes.eraser import Eraser
-from probes.labelled import Batches, checked, class_means, stored
+from probes.labelled import Batches, class_means, stored
+from probes.labels import numbered
+
+SINGULAR = 1e-12  # of the largest distance between class means; directions with less are rounding
 
 
 @final
 class MeanProjection(Eraser):
-    """r(x) = x - u u^T (x - mu), u along mu_+ - mu_-: what `project_out` does, about the mean.
+    """r(x) = x - U U^T (x - mu), U an orthonormal basis of the span of mu_c - mu_0: class means coincide afterwards.
 
-    The class means coincide afterwards, so a linear probe of the rows it was fitted to is at chance, as after `LEACE`;
-    but it moves rows further than it must, because u is not where the noise would hide the change.
+    For two classes this is what `project_out` does, about the mean. A linear probe of the rows it was fitted to is at
+    chance, as after `LEACE`; but it moves rows further than it must, because U is not where the noise would hide the
+    change.
 
     Example:
         ```python
@@ -27,29 +33,40 @@ class MeanProjection(Eraser):
 
     name: ClassVar[str] = "mean projection"
 
-    def fit(self, x: Float[Array, "n d_model"], z: Bool[Array, "n"]) -> "MeanProjection":
-        """Learn the direction between the class means and return self.
+    def fit(self, x: Float[Array, "n d_model"] | Table, y: Shaped[Array, "n"] | Table) -> "MeanProjection":
+        """Learn the span of the means of the classes, whatever their labels are, and return self.
 
         Raises:
-            ValueError: NaN or infinity, lengths that differ, labels all alike, or classes with one mean.
-            TypeError: labels that are not bool.
+            InvalidArgument: NaN or infinity, lengths that differ, labels all alike, or classes with one mean.
         """
-        return self._learn([checked(floats(x), classes(z))])
+        rows, (number, classes) = self._table(x, learn=True), numbered(y, like=x)
+        check_lengths(rows, number)
+        member = torch.nn.functional.one_hot(number, len(classes)).to(rows.device).double()
+        n = member.sum(0)
+        if int((n > 0).sum()) < 2:
+            raise InvalidArgument(
+                f"all {len(rows)} labels are alike: rows of both classes are needed, there is 1 class"
+            )
+        self._learn(n, member.T @ rows.double() / n[:, None])
+        self._kept(x)
+        return self
 
     def fit_batches(self, batches: Batches) -> "MeanProjection":
-        """Learn from batches of labelled rows and return self; equals `fit` of all together.
+        """Learn from batches of rows labelled True and False, and return self; equals `fit` of all together.
 
         Raises:
-            ValueError: as `fit`, or batches that cannot be read again.
+            InvalidArgument: as `fit`, or batches that cannot be read again.
+            InvalidType: labels that are not bool.
         """
         rows, _ = stored(batches)
-        return self._learn(rows)
-
-    def _learn(self, rows: Batches) -> "MeanProjection":
-        n, mu = class_means(rows)
-        u = mu[1] - mu[0]
-        if float(u.norm()) == 0:
-            raise InvalidArgument("The classes have one mean, so there is nothing to erase.")
-        u = u / u.norm()
-        self.mean_, self.projection_ = n @ mu / n.sum(), torch.outer(u, u)
+        self._learn(*class_means(rows))
+        self.n_features_in_ = len(self.mean_)
         return self
+
+    def _learn(self, n: Float[Tensor, "class"], mu: Float[Tensor, "class d_model"]) -> None:
+        apart = mu[1:] - mu[:1]
+        if float(apart.norm()) == 0:
+            raise InvalidArgument("The classes have one mean, so there is nothing to erase")
+        _, s, V = torch.linalg.svd(apart, full_matrices=False)
+        U = V[s > SINGULAR * s[0]].T
+        self.mean_, self.projection_ = n @ mu / n.sum(), U @ U.T

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Float, Real, Shaped
 from torch import Tensor
 
-from probes.arrays import Array, classes, tensor
+from probes.arrays import Array, Table, tensor
 from probes.checks import check_rows
+from probes.labels import truth
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,20 @@ class Detection:
     auroc: float
 
 
-def auroc(scores: Real[Array, "n *d"], y: Bool[Array, "n"]) -> Float[Tensor, "*d"]:
+def auroc(scores: Real[Array, "n *d"], y: Shaped[Array, "n"] | Table) -> Float[Tensor, "*d"]:
     """The chance that a positive row scores above a negative one, ties counting half; for each column of scores.
 
     AUROC = (R - P (P + 1) / 2) / (P N), R the sum of the positive rows' ranks (Mann and Whitney 1947). Half precision
     gives float32, whole numbers float64.
 
     Raises:
-        ValueError: NaN or infinity, lengths that differ, or labels that are all alike.
+        InvalidArgument: NaN or infinity, lengths that differ, or labels that are all alike.
 
     Example:
         >>> float(auroc(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True])))
         1.0
     """
-    values, labels = _numbers(scores), classes(y)
+    values, labels = _numbers(scores), truth(y)
     check_rows(values, labels)
     columns = values.reshape(len(labels), -1).T.contiguous()
     ordered = columns.sort(1).values
@@ -46,19 +47,19 @@ def auroc(scores: Real[Array, "n *d"], y: Bool[Array, "n"]) -> Float[Tensor, "*d
     return area.to(torch.promote_types(values.dtype, torch.float32)).reshape(values.shape[1:])
 
 
-def detection(scores: Real[Array, "n"], y: Bool[Array, "n"], threshold: float) -> Detection:
+def detection(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table, threshold: float) -> Detection:
     """Precision TP / (TP + FP), recall TP / (TP + FN) and F1 = 2 TP / (2 TP + FP + FN) of `scores > threshold`.
 
     Precision is 0 where nothing is detected.
 
     Raises:
-        ValueError: NaN or infinity, lengths that differ, or labels that are all alike.
+        InvalidArgument: NaN or infinity, lengths that differ, or labels that are all alike.
 
     Example:
         >>> detection(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True]), 0.5).recall
         0.5
     """
-    values, labels = _numbers(scores), classes(y)
+    values, labels = _numbers(scores), truth(y)
     area = float(auroc(values, labels))
     found = values > threshold
     hits = int((found & labels).sum())
@@ -67,19 +68,19 @@ def detection(scores: Real[Array, "n"], y: Bool[Array, "n"], threshold: float) -
     return Detection(threshold, precision, recall, 2 * hits / (int(found.sum()) + int(labels.sum())), area)
 
 
-def best_threshold(scores: Real[Array, "n"], y: Bool[Array, "n"]) -> float:
+def best_threshold(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table) -> float:
     """The threshold with the highest F1, halfway between the lowest score it detects and the next one down.
 
     It is a number of the scores' own precision, and the next score down where none lies between the two.
 
     Raises:
-        ValueError: NaN or infinity, lengths that differ, or labels that are all alike.
+        InvalidArgument: NaN or infinity, lengths that differ, or labels that are all alike.
 
     Example:
         >>> round(best_threshold(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([False, True, True])), 2)
         0.25
     """
-    values, labels = _numbers(scores), classes(y)
+    values, labels = _numbers(scores), truth(y)
     check_rows(values, labels)
     ordered, order = values.sort(descending=True)
     hits = labels[order].cumsum(0)

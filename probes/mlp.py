@@ -4,20 +4,20 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Real, Shaped
 from torch import Tensor, nn
 
-from probes.arrays import Array, classes, floats
-from probes.checks import check_width
-from probes.estimator import Estimator, check_fitted
-from probes.labelled import Batches, Labelled, checked, stored
+from probes.arrays import Array, Table, like
+from probes.classifier import TwoClasses
+from probes.estimator import check_fitted
+from probes.labelled import Batches, Labelled, stored, weighted
+from probes.labels import ClassWeight
 from probes.log_odds import LogOdds
 from probes.training import train
-from probes.two_classes import TwoClasses
 
 
 @final
-class MLP(Estimator, TwoClasses, LogOdds):
+class MLP(TwoClasses, LogOdds):
     """f(x) = w_2.ReLU(W_1 x' + b_1) + b_2 with x' the standardised row; cross-entropy by full-batch AdamW.
 
     The mean and deviation are those of the rows it was fitted to. Compare its selectivity, not its accuracy, with a
@@ -31,73 +31,84 @@ class MLP(Estimator, TwoClasses, LogOdds):
     """
 
     name: ClassVar[str] = "one-hidden-layer probe"
-    _estimator_type: ClassVar[str] = "classifier"
-    classes_: Bool[Tensor, "2"]
     net_: nn.Sequential
     mean_: Float[Tensor, "d_model"]
     std_: Float[Tensor, "d_model"]
 
     def __init__(
-        self, width: int = 64, steps: int = 300, lr: float = 1e-2, weight_decay: float = 1e-2, seed: int = 0
+        self,
+        width: int = 64,
+        steps: int = 300,
+        lr: float = 1e-2,
+        weight_decay: float = 1e-2,
+        seed: int = 0,
+        class_weight: ClassWeight = None,
     ) -> None:
         self.width, self.steps, self.lr, self.weight_decay, self.seed = width, steps, lr, weight_decay, seed
+        self.class_weight = class_weight
 
-    def fit(self, x: Float[Array, "n d_model"], y: Bool[Array, "n"]) -> "MLP":
-        """Learn from labelled rows and return self.
+    def fit(
+        self,
+        x: Float[Array, "n d_model"] | Table,
+        y: Shaped[Array, "n"] | Table,
+        sample_weight: Real[Array, "n"] | Table | None = None,
+    ) -> "MLP":
+        """Learn from rows with labels of two kinds, and return self; a weight counts a row so many times.
 
         Raises:
-            ValueError: NaN or infinity, lengths that differ, labels that are all alike.
-            TypeError: labels that are not bool.
-            RuntimeError: the loss is not finite.
+            InvalidArgument: NaN or infinity, lengths that differ, labels that are all alike or of more than two kinds.
+            WrongState: the loss is not finite.
         """
-        return self._learn([checked(floats(x), classes(y))])
+        rows = self._table(x, learn=True)
+        rows, labels, weight = self._two(x, rows, y, sample_weight)
+        self._learn([(rows.double(), labels)], weight)
+        return self
 
     def fit_batches(self, batches: Iterable[Labelled]) -> "MLP":
-        """Learn from batches of labelled rows, read anew in every step, and return self; equals `fit` of all together.
+        """Learn from batches of labelled rows, read again in every step, and return self; equals `fit` of all together.
 
         Raises:
-            ValueError: as `fit`, or batches that cannot be read again.
+            InvalidArgument: as `fit`, or batches that cannot be read again.
+            InvalidType: labels that are not bool.
         """
         rows, _ = stored(batches)
-        return self._learn(rows)
-
-    def _learn(self, rows: Batches) -> "MLP":
-        n, self.mean_, self.std_ = _spread(rows)
         self.classes_ = torch.tensor([False, True])
+        self._learn(rows, None)
+        self.n_features_in_ = len(self.mean_)
+        return self
+
+    def _learn(self, rows: Batches, weight: Tensor | None) -> None:
+        n, self.mean_, self.std_ = _spread(rows, weight)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = nn.Sequential(nn.Linear(len(self.mean_), self.width), nn.ReLU(), nn.Linear(self.width, 1))
         self.net_ = net.to(self.mean_.device)
 
         def losses() -> Iterator[Float[Tensor, ""]]:
-            for x, y in rows:
+            for x, y, w in weighted(rows, weight):
                 score = self.net_((x.float() - self.mean_) / self.std_)[:, 0]
-                yield nn.functional.binary_cross_entropy_with_logits(score, y.float(), reduction="sum") / n
+                loss = nn.functional.binary_cross_entropy_with_logits(score, y.float(), reduction="none")
+                yield (w.float() * loss).sum() / n
 
         train(list(self.net_.parameters()), losses, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
-        return self
 
-    def decision_function(self, x: Float[Array, "n d_model"]) -> Float[Tensor, "n"]:
+    def decision_function(self, x: Float[Array, "n d_model"] | Table) -> Float[Array, "n"]:
         """The log-odds f(x).
 
         Raises:
-            RuntimeError: the probe is not fitted.
+            NotFitted: the probe is not fitted.
         """
         check_fitted(self, "net_")
-        rows = floats(x)
-        check_width(rows, len(self.mean_))
+        rows = self._table(x, learn=False)
         with torch.no_grad():
-            return self.net_((rows.float() - self.mean_) / self.std_)[:, 0].to(rows.dtype)
-
-    def predict(self, x: Float[Array, "n d_model"]) -> Bool[Tensor, "n"]:
-        """The labels f(x) > 0."""
-        return self.decision_function(x) > 0
+            return like(x, self.net_((rows.float() - self.mean_) / self.std_)[:, 0].to(rows.dtype))
 
 
-def _spread(rows: Batches) -> tuple[int, Tensor, Tensor]:
+def _spread(rows: Batches, weight: Tensor | None) -> tuple[float, Tensor, Tensor]:
     """How many rows there are, their mean and their standard deviation, 1 where they do not vary."""
-    sums = [(len(x), x.sum(0)) for x, _ in rows]
+    sums = [(float(w.expand(len(x)).sum()), (w[..., None] * x).sum(0)) for x, _, w in weighted(rows, weight)]
     n, mean = sum(m for m, _ in sums), torch.stack([total for _, total in sums]).sum(0)
     mean = mean / n
-    std = (torch.stack([(x - mean).square().sum(0) for x, _ in rows]).sum(0) / n).sqrt()
+    squares = [(w[..., None] * (x - mean).square()).sum(0) for x, _, w in weighted(rows, weight)]
+    std = (torch.stack(squares).sum(0) / n).sqrt()
     return n, mean.float(), torch.where(std > 0, std, 1.0).float()

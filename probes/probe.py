@@ -1,6 +1,6 @@
 """What a probe is: something fitted to labelled activations that scores others."""
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -26,10 +26,10 @@ class Probe(Protocol):
         """Learn from labelled rows and return self."""
         ...
 
-    def decision_function(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n"]:
-        """Score rows; above 0 means the label is more likely than not."""
+    def decision_function(self, x: Float[Tensor, "n d_model"]) -> Any:
+        """Score rows, a number for each, in the kind of the rows; above 0 the label is more likely than not."""
         ...
 
-    def predict(self, x: Float[Tensor, "n d_model"]) -> Bool[Tensor, "n"]:
-        """Label rows."""
+    def predict(self, x: Float[Tensor, "n d_model"]) -> Any:
+        """Label rows, in the kind of the rows."""
         ...

@@ -8,6 +8,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.border import checked
 from hooks.errors import InvalidArgument
 from probes.affine import CrossEntropy, affine
 from probes.l1 import entrances
@@ -17,6 +18,7 @@ Ranking: TypeAlias = Callable[[Float[Tensor, "n d_model"], Bool[Tensor, "n"]], F
 BINS = 8
 
 
+@checked
 def by_mean_difference(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """|mu_+ - mu_-| of each coordinate, in its own standard deviations; 0 where it is constant.
 
@@ -27,11 +29,12 @@ def by_mean_difference(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> F
     return torch.where(_constant(x), 0.0, (x[y].mean(0) - x[~y].mean(0)).abs() / _deviation(x))
 
 
+@checked
 def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """F = between-class variance / (within-class variance / (n - 2)) of each coordinate; 0 where it is constant.
 
     Raises:
-        ValueError: fewer than 3 rows.
+        InvalidArgument: fewer than 3 rows.
 
     Example:
         ```python
@@ -39,13 +42,14 @@ def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
         ```
     """
     if len(x) < 3:
-        raise InvalidArgument(f"{len(x)} rows leave no degree of freedom within two classes: give at least 3.")
+        raise InvalidArgument(f"{len(x)} rows leave no degree of freedom within two classes: give at least 3")
     above, below, mean = x[y], x[~y], x.mean(0)
     between = sum(len(part) * (part.mean(0) - mean).square() for part in (above, below))
     within = sum((part - part.mean(0)).square().sum(0) for part in (above, below)) / (len(x) - 2)
     return torch.where(_constant(x), 0.0, between / within)
 
 
+@checked
 def by_mutual_information(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """I = sum p(b, y) log(p(b, y) / p(b) p(y)) of each coordinate cut at its own octiles, in nats.
 
@@ -64,28 +68,30 @@ def by_mutual_information(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -
     return (p * torch.where(p > 0, p / independent, 1.0).log()).sum((0, 1)).to(x.dtype)
 
 
+@checked
 def by_logistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """|w_j| of one logistic regression on all standardised coordinates; knows which repeat each other.
 
     Raises:
-        RuntimeError: the regression does not converge.
+        NotConverged: the regression does not converge.
 
     Example:
         ```python
         KSparse(k=5, ranking=by_logistic)
         ```
     """
-    w, _ = affine([_standard(x)], CrossEntropy(y[:, None]), each, 1, max_iter=1000)
+    w, *_ = affine([_standard(x)], CrossEntropy(y[:, None]), each, 1, max_iter=1000)
     return w[:, 0].abs().to(x.dtype)
 
 
+@checked
 def by_l1(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """The L1 penalty at which each standardised coordinate enters the logistic regression (Gurnee et al. 2023).
 
     Of coordinates that say the same, one enters early and the others late or not at all.
 
     Raises:
-        RuntimeError: the path does not converge.
+        NotConverged: the path does not converge.
 
     Example:
         ```python

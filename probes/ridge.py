@@ -31,7 +31,7 @@ class Ridge(LinearRegressor):
         """The closed form.
 
         Raises:
-            ValueError: alpha is not positive.
+            InvalidArgument: alpha is not positive.
         """
         if len(x) < x.shape[1]:
             return x.T @ self._ridged(x @ x.T, y)
@@ -43,12 +43,12 @@ class Ridge(LinearRegressor):
         """The closed form, X^T X being n Sigma_xx.
 
         Raises:
-            ValueError: alpha is not positive.
+            InvalidArgument: alpha is not positive.
         """
         return self._ridged(n * Sigma_xx, n * Sigma_xy)
 
     def _ridged(self, gram: Tensor, right: Tensor) -> Tensor:
         if not self.alpha > 0:
-            raise InvalidArgument(f"alpha is {self.alpha}; it must be above 0. For no penalty use LeastSquares.")
+            raise InvalidArgument(f"alpha is {self.alpha}; it must be above 0. For no penalty use LeastSquares")
         gram.diagonal().add_(self.alpha)
         return torch.cholesky_solve(right[:, None], torch.linalg.cholesky(gram))[:, 0]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
     """Return the rows of some sites as a `datasets.Dataset`, one row per token, nothing copied from a local store.
 
+    Its files are mapped into memory, so they must not be truncated while the data set is used.
+
     Columns are the sites' names, each row flat, with `token` and the number of its `document`.
 
     Raises:
@@ -38,10 +40,10 @@ def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
     if store.dtype == torch.bfloat16:
         raise InvalidArgument(f"a datasets object has no bfloat16, and {store!r} is: use Shuffled, or harvest float16")
     columns = {str(site): [] for site in wanted} | {TOKEN: []}
-    for rows in store.chunks(wanted):
+    for number in range(len(store.columns)):
         for site in wanted:
-            columns[str(site)].append(_arrow(rows[site].flatten(1)))
-        columns[TOKEN].append(_arrow(rows.ids))
+            columns[str(site)].append(_arrow(store.mapped(number, site).flatten(1)))
+        columns[TOKEN].append(_arrow(store.columns.mapped(TOKEN, number)))
     numbers = np.repeat(
         np.arange(len(store.documents) - 1), [end - start for start, end in pairwise(store.documents.tolist())]
     )

@@ -1,7 +1,7 @@
-"""Reading the columns of a store's shards, each chunk checked against its checksum when it is first read."""
+"""Reading the columns of a store's shards, each chunk checked against its checksum."""
 
 from itertools import accumulate
-from typing import final
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -9,9 +9,12 @@ from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 from xxhash import xxh3_64_hexdigest
 
-from hooks.errors import InvalidArgument
+from hooks.errors import DamagedFile
 from hooks.store.folder import Folder
 from hooks.store.manifest import CHUNK, DOCUMENT, DTYPES, TOKEN, Manifest, Shard, entry_bytes
+
+FEW: Final = 64
+"""Of a chunk at most one row in so many is read by itself."""
 
 
 @final
@@ -24,7 +27,7 @@ class Columns:
         starts: at which row of the store each chunk begins, and at the end the number of rows.
 
     Raises:
-        ValueError: a file is missing or not as long as it should be.
+        DamagedFile: a file is missing or not as long as it should be.
 
     Example:
         ```python
@@ -36,24 +39,24 @@ class Columns:
         self._folder = folder
         self._shards = manifest.shards
         self._widths = entry_bytes(manifest.settings)
-        self._sound: set[tuple[str, int]] = set()
         kept, dtype = manifest.settings.sites, DTYPES[manifest.settings.dtype]
         self._kinds = {site: (dtype, shape) for site, shape in kept.items()}
         self._kinds |= {TOKEN: (torch.int32, []), DOCUMENT: (torch.int64, [])}
+        self._sound: set[tuple[str, int]] = set()
+        self._check_sizes()  # before anything of the size the manifest claims is held in memory
         self._places = [(shard, number) for shard in manifest.shards for number in range(-(-shard.rows // CHUNK))]
         lengths = [min(CHUNK, shard.rows - number * CHUNK) for shard, number in self._places]
         self.starts = torch.tensor([0, *accumulate(lengths)])
-        self._check_sizes()
 
     def __len__(self) -> int:
         """How many chunks there are."""
         return len(self._places)
 
     def chunk(self, column: str, number: int) -> Shaped[Tensor, "n *d"]:
-        """Return the rows of one chunk; locally they are the memory-mapped file itself, to be left as it is.
+        """Return the rows of one chunk, read and checked.
 
         Raises:
-            ValueError: the checksum is wrong; the message names the shard.
+            DamagedFile: the checksum is wrong; the message names the shard.
 
         Example:
             ```python
@@ -80,8 +83,7 @@ class Columns:
         done = 0
         for number, count in zip(chunks.tolist(), counts.tolist(), strict=True):
             part = slice(done, done + count)
-            rows = self.chunk(column, number).index_select(0, ordered[part] - self.starts[number])
-            put_rows(found, places[part], rows)
+            put_rows(found, places[part], self._rows(column, number, ordered[part] - self.starts[number]))
             done += count
         return found
 
@@ -105,7 +107,7 @@ class Columns:
         """Read every byte and compare all checksums.
 
         Raises:
-            ValueError: one is wrong; the message names the shard.
+            DamagedFile: one is wrong; the message names the shard.
 
         Example:
             ```python
@@ -113,7 +115,6 @@ class Columns:
             ```
         """
         self._check_sizes()
-        self._sound.clear()
         for shard in self._shards:
             for column in self._widths:
                 for chunk in range(-(-shard.entries(column) // CHUNK)):
@@ -126,18 +127,49 @@ class Columns:
                 file, length = shard.file(column), shard.entries(column) * width
                 if sizes.get(file) != length:
                     is_long = f"is {sizes[file]:,} bytes long" if file in sizes else "is missing"
-                    raise InvalidArgument(f"{file} {is_long}, where {length:,} were written: {self._mend(shard)}")
+                    raise DamagedFile(f"{file} {is_long}, where {length:,} were written: {self._mend(shard)}")
 
     def _bytes(self, shard: Shard, column: str, chunk: int) -> UInt8[np.ndarray, "_"]:
         file, width = shard.file(column), self._widths[column]
         start = chunk * CHUNK
         stop = min(start + CHUNK, shard.entries(column))
         data = self._folder.read(file, start * width, stop * width)
-        if (file, chunk) not in self._sound:
-            if xxh3_64_hexdigest(data.data) != shard.checksums[column][chunk]:
-                raise InvalidArgument(f"{file} is corrupted in entries {start} to {stop - 1}: {self._mend(shard)}")
-            self._sound.add((file, chunk))
+        if xxh3_64_hexdigest(data.data) != self._checksum(shard, column, chunk):
+            raise DamagedFile(f"{file} is corrupted in entries {start} to {stop - 1}: {self._mend(shard)}")
         return data
+
+    def _rows(self, column: str, number: int, within: Int[Tensor, "n"]) -> Shaped[Tensor, "n *d"]:
+        """Some rows of a chunk: few of one that was checked before are read one by one."""
+        shard, chunk = self._places[number]
+        if (column, number) not in self._sound or len(within) * FEW > CHUNK:
+            rows = self.chunk(column, number)
+            self._sound.add((column, number))
+            return rows.index_select(0, within)
+        width, file = self._widths[column], shard.file(column)
+        data = self._folder.read_places(file, ((within + chunk * CHUNK) * width).tolist(), width)
+        if data is None:
+            raise DamagedFile(f"{file} has become shorter since it was opened: {self._mend(shard)}")
+        return self._tensor(column, data)
+
+    def _checksum(self, shard: Shard, column: str, chunk: int) -> str:
+        sums = shard.checksums.get(column, [])
+        return sums[chunk] if chunk < len(sums) else ""
+
+    def mapped(self, column: str, number: int) -> Shaped[Tensor, "n *d"]:
+        """Return the rows of one chunk as the memory-mapped file itself, checked once; elsewhere as `chunk` does.
+
+        Example:
+            ```python
+            columns.mapped("resid_post.6", 0)
+            ```
+        """
+        rows = self.chunk(column, number)
+        if not self._folder.local:
+            return rows
+        shard, chunk = self._places[number]
+        width, start = self._widths[column], chunk * CHUNK
+        whole = self._folder.map(shard.file(column))
+        return self._tensor(column, whole[start * width : (start + len(rows)) * width])
 
     def _mend(self, shard: Shard) -> str:
         return (

@@ -34,10 +34,12 @@ class Block:
     Attributes:
         name: its place in the data set, `source-number`; blocks are ordered by name.
         read: gives the documents.
+        number: of this block in its source.
     """
 
     name: str
     read: Callable[[], Documents]
+    number: int = 0
 
 
 def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
@@ -172,14 +174,14 @@ def blocks(data: Data, size: int, here: Process) -> Iterator[Block]:
     if (documents := length(data)) is not None:
         for number in _part(-(-documents // size), here):
             rows = slice(number * size, (number + 1) * size)
-            yield Block(_name(0, number), lambda rows=rows: _documents(data[rows]))
+            yield Block(_name(0, number), lambda rows=rows: _documents(data[rows]), number)
         return
     shared = data.num_shards < here.world
     for source in range(data.num_shards) if shared else _part(data.num_shards, here):
         stream = data if data.num_shards == 1 else data.shard(data.num_shards, source)
         for number, rows in enumerate(stream.iter(batch_size=size)):
             if not shared or (source + number) % here.world == here.rank:
-                yield Block(_name(source, number), lambda rows=rows: _documents(rows))
+                yield Block(_name(source, number), lambda rows=rows: _documents(rows), number)
 
 
 def _part(n: int, here: Process) -> Iterator[int]:

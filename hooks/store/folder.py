@@ -2,22 +2,15 @@
 
 import os
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, final
+from typing import IO, final
 
 import numpy as np
 from jaxtyping import UInt8
 
-from hooks.errors import WrongState
-
-if sys.platform != "win32":
-    import fcntl
-
-PARTIAL = ".partial"
+from hooks.disk import PARTIAL, lock, sync_folder
 
 
 @final
@@ -26,7 +19,7 @@ class Folder:
 
     Attributes:
         url: as it was given.
-        local: whether it is on a disk of this machine, where files can be memory-mapped.
+        local: whether it is on a disk of this machine.
 
     Example:
         ```python
@@ -43,7 +36,6 @@ class Folder:
         self.url = str(url)
         self._fs, self._path = url_to_fs(os.path.expanduser(self.url))
         self.local = isinstance(self._fs, LocalFileSystem)
-        self._mapped = lru_cache(maxsize=4096)(self._map)
 
     def sizes(self) -> dict[str, int]:
         """Return the files here and their bytes; nothing when the folder is not there.
@@ -76,10 +68,11 @@ class Folder:
     def held(self) -> Iterator[None]:
         """Hold the folder for one writer while the block lasts; the system lets go of it when the process dies.
 
-        An object store cannot be held, nor a folder on Windows; nothing is done there.
+        An object store cannot be held; nothing is done there.
 
         Raises:
-            RuntimeError: another writer holds it.
+            WrongState: another writer holds it.
+            StorageFailed: it cannot be written to.
 
         Example:
             ```python
@@ -87,21 +80,21 @@ class Folder:
                 ...
             ```
         """
-        if not self.local or sys.platform == "win32":
+        with lock(self._path, "harvest") if self.local else nullcontext():
             yield
-            return
-        self._fs.makedirs(self._path, exist_ok=True)
-        handle = os.open(self._path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise WrongState(
-                    f"another harvest is writing to {self.url}: wait until it ends, or take a new place"
-                ) from error
-            yield
-        finally:
-            os.close(handle)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+
+        Example:
+            ```python
+            Folder("store").read_bytes("manifest.json")
+            ```
+        """
+        return self._fs.cat_file(self._at(name))
 
     def read_text(self, name: str) -> str:
         """Return the text of a file.
@@ -114,7 +107,7 @@ class Folder:
             Folder("store").read_text("manifest.json")
             ```
         """
-        return self._fs.cat_file(self._at(name)).decode()
+        return self.read_bytes(name).decode()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file that is there whole or not at all, after all files written before it.
@@ -127,7 +120,7 @@ class Folder:
         with self.writing(name) as file:
             file.write(text.encode())
         if self.local:
-            _sync_folder(self._path)
+            sync_folder(self._path)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
@@ -154,18 +147,50 @@ class Folder:
         os.replace(target + PARTIAL, target)
 
     def read(self, name: str, start: int, stop: int) -> UInt8[np.ndarray, "_"]:
-        """Return bytes `start` to `stop` of a file: locally a view of the memory-mapped file, elsewhere a copy.
+        """Return bytes `start` to `stop` of a file, a copy; fewer where the file ends before.
 
-        Writing to the view leaves the file as it is.
+        A local file is read and not mapped: a mapped file that is truncated meanwhile kills the process that reads it.
 
         Example:
             ```python
             Folder("store").read("rows.bin", 0, 8)
             ```
         """
-        if self.local:
-            return self._mapped(name)[start:stop]
-        return np.frombuffer(bytearray(self._fs.cat_file(self._at(name), start, stop)), np.uint8)
+        if not self.local:
+            return np.frombuffer(bytearray(self._fs.cat_file(self._at(name), start, stop)), np.uint8)
+        data, done = np.empty(max(0, stop - start), np.uint8), 0
+        with open(self._at(name), "rb", buffering=0) as file:
+            file.seek(start)
+            while done < len(data) and (got := file.readinto(data[done:].data)):
+                done += got
+        return data[:done]
+
+    def read_places(self, name: str, starts: Sequence[int], width: int) -> UInt8[np.ndarray, "_"] | None:
+        """Return `width` bytes from each place of a file, end to end; None where the file ends before one of them.
+
+        Example:
+            ```python
+            Folder("store").read_places("rows.bin", [0, 64], 8)
+            ```
+        """
+        if not self.local:
+            parts = [self._fs.cat_file(self._at(name), start, start + width) for start in starts]
+        else:
+            with open(self._at(name), "rb") as file:
+                parts = [os.pread(file.fileno(), width, start) for start in starts]
+        whole = b"".join(parts)
+        return np.frombuffer(bytearray(whole), np.uint8) if len(whole) == width * len(starts) else None
+
+    def map(self, name: str) -> UInt8[np.ndarray, "_"]:
+        """Return a local file mapped into memory, for what cannot be held there; it must not be truncated meanwhile.
+
+        Example:
+            ```python
+            Folder("store").map("rows.bin")
+            ```
+        """
+        path = self._at(name)
+        return np.memmap(path, np.uint8, "c") if os.path.getsize(path) else np.empty(0, np.uint8)
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there is no error.
@@ -178,19 +203,5 @@ class Folder:
         if self._fs.exists(self._at(name)):
             self._fs.rm_file(self._at(name))
 
-    def _map(self, name: str) -> UInt8[np.ndarray, "_"]:
-        path = self._at(name)
-        return np.memmap(path, np.uint8, "c") if os.path.getsize(path) else np.empty(0, np.uint8)
-
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
-
-
-def _sync_folder(path: str) -> None:
-    """Make renames outlast a power cut, where folders can be opened."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle: Any = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -11,18 +11,32 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hooks.capture import Sites
-from hooks.errors import InvalidArgument, WrongState
+from hooks.errors import WrongModel, WrongState
+from hooks.fingerprint import fingerprint
 from hooks.model import Model
 from hooks.position import Position, everywhere
 from hooks.site import Site
 from hooks.store.documents import Block, Data, blocks
 from hooks.store.folder import Folder
 from hooks.store.job import Job, duplicates, job
-from hooks.store.manifest import DOCUMENT, TOKEN, Settings, Shard, entry_bytes, finish, finished, settle, size
-from hooks.store.packing import Packing, Placed, packed
-from hooks.store.plan import Plan, check_fits, estimate, probe
+from hooks.store.manifest import (
+    DOCUMENT,
+    MANIFEST,
+    TOKEN,
+    Manifest,
+    Settings,
+    Shard,
+    check_settings,
+    entry_bytes,
+    finish,
+    finished,
+    settle,
+    size,
+)
+from hooks.store.packing import Documents, Packing, Placed, packed
+from hooks.store.plan import Plan, Probe, check_fits, estimate, probe
 from hooks.store.processes import Process, processes
-from hooks.store.shard import Sealer, ShardWriter, token_checksums
+from hooks.store.shard import Sealer, ShardWriter, documents_checksum, token_checksums
 from hooks.store.store import ActivationStore
 
 Same: TypeAlias = dict[Site, Site]
@@ -110,8 +124,10 @@ def harvest(
 
     Raises:
         TypeError: data that are neither texts nor a data set.
-        ValueError: an unknown site; other settings or data than those the store was begun with; a value that the
-            dtype does not hold.
+        WrongModel: other settings, data or weights than those the store was begun with, or weights that change while
+            it is made.
+        DamagedFile: what was begun there is damaged.
+        ValueError: an unknown site; a value that the dtype does not hold.
         OSError: the disk cannot hold it.
         RuntimeError: another harvest is writing there, or a block of interventions is open.
 
@@ -133,57 +149,109 @@ def harvest(
         batch_size=batch_size,
         documents_per_shard=documents_per_shard,
     )
-    with processes(model.device) as here, task.folder.held() if here.rank == 0 else nullcontext():
+    with processes(model.device) as here:
         probed = probe(task)
         settings = task.settings(probed.same_as)
-        if here.rank == 0:
-            settle(task.folder, settings)
-        here.total(0)
-        done = finished(task.folder, settings)
-        rows = sum(shard.rows for shard in done.values())
-        planned = estimate(task, probed, settings, documents=documents, processes=here.world, tokens_done=rows)
-        if here.rank == 0 and tell is not None:
-            tell(str(planned))
-        planned.check_room()
-        with _bar(planned, here, progress) as bar:
-            seen = _write_part(task, settings, probed.same_as, done, here, bar)
-        if here.total(seen) != len(shards := finished(task.folder, settings)):
-            raise InvalidArgument(_other_data(task, "it has shards that these data have not"))
-        here.total(0)  # all have read the shards' own files before the manifest takes their place
-        if here.rank == 0:
-            finish(task.folder, settings, shards.values())
-        here.total(0)
+        if not _is_whole(task, settings, here):
+            with task.folder.held() if here.rank == 0 else nullcontext():
+                _fill(task, settings, probed, here, documents, tell, progress)
     return ActivationStore(url)
+
+
+def _is_whole(task: Job, settings: Settings, here: Process) -> bool:
+    """Whether the store of exactly these data is there, so that nothing is to be written."""
+    if MANIFEST not in (sizes := task.folder.sizes()):
+        return False
+    shards = Manifest.read(task.folder).shards
+    done = finished(task.folder, settings)
+    unfinished = len(done) < len(shards) or any(shard.record in sizes for shard in shards)
+    if here.total(int(unfinished)):
+        return False
+    check_settings(task.folder, Manifest.read(task.folder).settings, settings)
+    seen = missing = 0
+    for block in blocks(task.data, task.documents_per_shard, here):
+        seen += 1
+        missing += block.name not in done
+        if block.name in done:
+            _check_same(task, block, done[block.name])
+    if here.total(missing):
+        return False
+    if here.total(seen) != len(done):
+        raise WrongModel(_other_data(task, "it has shards that these data have not"))
+    return True
+
+
+def _fill(
+    task: Job,
+    settings: Settings,
+    probed: Probe,
+    here: Process,
+    documents: int | None,
+    tell: Callable[[str], None] | None,
+    progress: bool,
+) -> None:
+    """Write the shards that are missing, and then the manifest."""
+    if here.rank == 0:
+        settle(task.folder, settings)
+    here.total(0)
+    done = finished(task.folder, settings)
+    rows = sum(shard.rows for shard in done.values())
+    planned = estimate(task, probed, settings, documents=documents, processes=here.world, tokens_done=rows)
+    if here.rank == 0 and tell is not None:
+        tell(str(planned))
+    planned.check_room()
+    with _bar(planned, here, progress) as bar:
+        seen = _write_part(task, settings, probed.same_as, done, here, bar)
+    if here.total(seen) != len(shards := finished(task.folder, settings)):
+        raise WrongModel(_other_data(task, "it has shards that these data have not"))
+    _check_weights(task, settings)
+    here.total(0)  # all have read the shards' own files before the manifest takes their place
+    if here.rank == 0:
+        finish(task.folder, settings, shards.values())
+    here.total(0)
 
 
 def _write_part(
     task: Job, settings: Settings, same_as: Same, done: dict[str, Shard], here: Process, bar: "tqdm[NoReturn]"
 ) -> int:
-    """Write this process's missing shards; return how many it has, the finished ones included.
-
-    Finished ones are compared with the data where new ones begin, and at both ends.
-    """
-    seen = 0
-    before: Block | None = None
+    """Write this process's missing shards; return how many it has. The finished ones are compared with the data."""
+    seen, begun = 0, _versions(task.model)
     with Sealer() as sealer:
         for block in blocks(task.data, task.documents_per_shard, here):
             seen += 1
-            missing = block.name not in done
-            if before is not None and (missing or seen == 2):
-                _check_same(task, before, done[before.name])
-            before = None if missing else block
-            if missing:
-                sealer.seal(*_write(task, block, settings, same_as, bar))
-    if before is not None:
-        _check_same(task, before, done[before.name])
+            if block.name in done:
+                _check_same(task, block, done[block.name])
+            else:
+                written = _write(task, block, settings, same_as, bar)
+                if _versions(task.model) != begun:
+                    _check_weights(task, settings, written[0])
+                sealer.seal(*written)
     return seen
+
+
+def _versions(model: Model) -> list[tuple[int, int]]:
+    """What changes when torch changes a weight, without looking at the weights."""
+    return [(parameter.data_ptr(), parameter._version) for parameter in model.hf.parameters()]
+
+
+def _check_weights(task: Job, settings: Settings, writer: ShardWriter | None = None) -> None:
+    """Raise where the weights are no longer those the harvest began with; a shard of them is given up."""
+    if fingerprint(task.model.hf) != settings.fingerprint:
+        error = WrongModel(
+            f"the weights of {task.model.name} were changed while it was harvested, so the store at "
+            f"{task.folder.url} would mix two models: remove it and harvest again"
+        )
+        if writer is not None:
+            writer.drop(error)
+        raise error
 
 
 def _write(
     task: Job, block: Block, settings: Settings, same_as: Same, bar: "tqdm[NoReturn]"
-) -> tuple[ShardWriter, int, int]:
-    """Write the rows of a block, all but sealed; return how many rows and documents there are."""
-    placed, ids, offsets = _placed(task, block)
+) -> tuple[ShardWriter, int, int, str]:
+    """Write the rows of a block, all but sealed; return how many rows and documents, and what was read."""
+    read = block.read()
+    placed, ids, offsets = _placed(task, read)
     documents = len(offsets) - 1
     check_fits(task.folder.url, size(settings, len(ids), documents), task.folder.free())
     writer = ShardWriter(task.folder, block.name, entry_bytes(settings))
@@ -199,12 +267,11 @@ def _write(
     except BaseException as error:
         writer.drop(error)
         raise
-    return writer, len(ids), documents
+    return writer, len(ids), documents, documents_checksum(read)
 
 
-def _placed(task: Job, block: Block) -> tuple[Placed | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
-    """A block laid out for the model, the ids of its rows, and where its documents begin."""
-    documents = block.read()
+def _placed(task: Job, documents: Documents) -> tuple[Placed | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
+    """Documents laid out for the model, the ids of their rows, and where each document begins."""
     placed = task.place(documents)
     if placed is None:
         return None, torch.zeros(0, dtype=torch.int32), torch.zeros(len(documents) + 1, dtype=torch.long)
@@ -212,10 +279,15 @@ def _placed(task: Job, block: Block) -> tuple[Placed | None, Int[Tensor, "n"], I
 
 
 def _check_same(task: Job, block: Block, shard: Shard) -> None:
-    _, ids, offsets = _placed(task, block)
-    sums = token_checksums(ids, offsets)
-    if any(list(shard.checksums[column]) != sums[column] for column in sums):
-        raise InvalidArgument(_other_data(task, f"the tokens of its shard {shard.name} are others"))
+    """Raise where a finished shard is of other documents, or the first of other tokens: of another tokenizer."""
+    documents = block.read()
+    same = documents_checksum(documents) == shard.read
+    if same and block.number == 0:
+        _, ids, offsets = _placed(task, documents)
+        sums = token_checksums(ids, offsets)
+        same = all(list(shard.checksums[column]) == sums[column] for column in sums)
+    if not same:
+        raise WrongModel(_other_data(task, f"the documents of its shard {shard.name} are others"))
 
 
 def _other_data(task: Job, why: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks.activations import Activations
 from hooks.capture import Sites, stream
 from hooks.errors import InvalidArgument, WrongState
+from hooks.fingerprint import fingerprint
 from hooks.model import Model, chosen
 from hooks.position import Position
 from hooks.site import Site
@@ -45,7 +46,7 @@ class Job:
         """
         return Settings(
             model=self.model.name,
-            fingerprint=self.model.fingerprint,
+            fingerprint=fingerprint(self.model.hf),
             sites={str(site): list(self.model.tap(site).shape) for site in self.sites},
             same_as={str(site): str(other) for site, other in same_as.items()},
             dtype=next(name for name, dtype in DTYPES.items() if dtype == self.dtype),

@@ -4,14 +4,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, final
+from typing import Annotated, Any, Final, final
 
 import torch
+from annotated_types import Ge
 
-from hooks.errors import InvalidArgument, MissingFile
+from hooks.disk import Kind, json_content, json_text, made_of
+from hooks.errors import MissingFile, WrongModel
 from hooks.store.folder import Folder
 
-SCHEMA: Final = 1
 CHUNK: Final = 8192
 """Rows under one checksum; also what is read at once."""
 MANIFEST: Final = "manifest.json"
@@ -72,12 +73,14 @@ class Shard:
         rows: how many.
         documents: how many.
         checksums: of each column, xxh3 of every `CHUNK` entries.
+        read: the checksum of its documents as they were read: texts or token ids, in order.
     """
 
     name: str
-    rows: int
-    documents: int
+    rows: Annotated[int, Ge(0)]
+    documents: Annotated[int, Ge(0)]
     checksums: Mapping[str, list[str]]
+    read: str = ""
 
     def entries(self, column: str) -> int:
         """Return how many numbers or rows a column holds: one per row, or where each document begins and the end.
@@ -110,11 +113,24 @@ class Manifest:
 
     settings: Settings
     shards: tuple[Shard, ...]
+    data_fingerprint: str
 
-    @property
-    def data_fingerprint(self) -> str:
+    @staticmethod
+    def of(settings: Settings, shards: Iterable[Shard]) -> "Manifest":
+        """Return the manifest of shards, in order.
+
+        Example:
+            ```python
+            Manifest.of(settings, shards).write(Folder("store"))
+            ```
+        """
+        ordered = tuple(sorted(shards, key=lambda shard: shard.name))
+        return Manifest(settings, ordered, Manifest._data_fingerprint(ordered))
+
+    @staticmethod
+    def _data_fingerprint(shards: Iterable[Shard]) -> str:
         """SHA-256 of the checksums of the token ids and document offsets: equal for equal tokens in equal order."""
-        said = [(shard.name, shard.checksums[TOKEN], shard.checksums[DOCUMENT]) for shard in self.shards]
+        said = [(shard.name, shard.checksums[TOKEN], shard.checksums[DOCUMENT]) for shard in shards]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def write(self, folder: Folder) -> None:
@@ -122,19 +138,18 @@ class Manifest:
 
         Example:
             ```python
-            Manifest(settings, shards).write(Folder("store"))
+            Manifest.of(settings, shards).write(Folder("store"))
             ```
         """
-        about = {"schema": SCHEMA, "data_fingerprint": self.data_fingerprint, **asdict(self)}
-        folder.write_text(MANIFEST, json.dumps(about, indent=1))
+        folder.write_text(MANIFEST, json_text(WHOLE, asdict(self)))
 
     @staticmethod
     def read(folder: Folder) -> "Manifest":
         """Read the manifest of a store.
 
         Raises:
-            FileNotFoundError: there is no store, or its harvest was not finished.
-            ValueError: the manifest is damaged, or of a later schema.
+            MissingFile: there is no store, or its harvest was not finished.
+            DamagedFile: the manifest is torn, changed, or of another format.
 
         Example:
             ```python
@@ -145,25 +160,24 @@ class Manifest:
         if MANIFEST not in sizes:
             why = "its harvest was not finished: run it again" if SETTINGS in sizes else "harvest one there first"
             raise MissingFile(f"there is no store at {folder.url}: no {MANIFEST}; {why}")
-        about = _parsed(folder, MANIFEST)
-        if about.pop("schema", None) != SCHEMA:
-            raise InvalidArgument(
-                f"the store at {folder.url} is not of schema {SCHEMA}, the one this version reads: update"
-            )
-        try:
-            manifest = Manifest(Settings(**about["settings"]), tuple(Shard(**shard) for shard in about["shards"]))
-        except (KeyError, TypeError) as error:
-            raise InvalidArgument(_damaged(folder, MANIFEST)) from error
-        if manifest.data_fingerprint != about["data_fingerprint"]:
-            raise InvalidArgument(_damaged(folder, MANIFEST))
+        about, where = _parsed(folder, MANIFEST, WHOLE), f"{MANIFEST} of the store at {folder.url}"
+        settings = Settings(**about["settings"])
+        manifest = made_of(where, WHOLE, lambda: Manifest.of(settings, [Shard(**shard) for shard in about["shards"]]))
+        made_of(where, WHOLE, lambda: entry_bytes(settings))
         return manifest
+
+
+WHOLE: Final = Kind("hooks.store", "store", "harvest", Manifest)
+BEGUN: Final = Kind("hooks.store.settings", "settings of a store", "harvest", Settings)
+ONE: Final = Kind("hooks.store.shard", "record of a shard", "harvest", Shard)
 
 
 def settle(folder: Folder, settings: Settings) -> None:
     """Write the settings of a harvest down, or compare them with those of the one that began here.
 
     Raises:
-        ValueError: they differ; the message says in what.
+        WrongModel: they differ; the message says in what.
+        DamagedFile: what began here cannot be read.
 
     Example:
         ```python
@@ -171,11 +185,24 @@ def settle(folder: Folder, settings: Settings) -> None:
         ```
     """
     if SETTINGS not in folder.sizes():
-        folder.write_text(SETTINGS, json.dumps(asdict(settings), indent=1))
+        folder.write_text(SETTINGS, json_text(BEGUN, asdict(settings)))
         return
-    before = Settings(**_parsed(folder, SETTINGS))
+    check_settings(folder, Settings(**_parsed(folder, SETTINGS, BEGUN)), settings)
+
+
+def check_settings(folder: Folder, before: Settings, settings: Settings) -> None:
+    """Raise where a harvest is to go on with other settings than those it was begun with.
+
+    Raises:
+        WrongModel: they differ; the message says in what.
+
+    Example:
+        ```python
+        check_settings(folder, Manifest.read(folder).settings, settings)
+        ```
+    """
     if differ := before.differences(settings):
-        raise InvalidArgument(
+        raise WrongModel(
             f"the harvest at {folder.url} was begun with {differ}: go on with the same, or take a new place"
         )
 
@@ -191,7 +218,7 @@ def finished(folder: Folder, settings: Settings) -> dict[str, Shard]:
     sizes = folder.sizes()
     shards = {} if MANIFEST not in sizes else {shard.name: shard for shard in Manifest.read(folder).shards}
     records = [name for name in sizes if name.endswith(".json") and name not in (MANIFEST, SETTINGS)]
-    shards |= {shard.name: shard for shard in (Shard(**_parsed(folder, name)) for name in records)}
+    shards |= {shard.name: shard for shard in (Shard(**_parsed(folder, name, ONE)) for name in records)}
     widths = entry_bytes(settings)
     return {
         name: shard
@@ -208,7 +235,7 @@ def record(folder: Folder, shard: Shard) -> None:
         record(Folder("store"), shard)
         ```
     """
-    folder.write_text(shard.record, json.dumps(asdict(shard)))
+    folder.write_text(shard.record, json_text(ONE, asdict(shard)))
 
 
 def finish(folder: Folder, settings: Settings, shards: Iterable[Shard]) -> None:
@@ -219,7 +246,7 @@ def finish(folder: Folder, settings: Settings, shards: Iterable[Shard]) -> None:
         finish(Folder("store"), settings, finished(Folder("store"), settings).values())
         ```
     """
-    manifest = Manifest(settings, tuple(sorted(shards, key=lambda shard: shard.name)))
+    manifest = Manifest.of(settings, shards)
     manifest.write(folder)
     for shard in manifest.shards:
         folder.remove(shard.record)
@@ -252,12 +279,5 @@ def size(settings: Settings, rows: int, documents: int) -> int:
     return sum(blank.entries(column) * width for column, width in widths.items())
 
 
-def _parsed(folder: Folder, name: str) -> dict[str, Any]:
-    try:
-        return json.loads(folder.read_text(name))
-    except ValueError as error:
-        raise InvalidArgument(_damaged(folder, name)) from error
-
-
-def _damaged(folder: Folder, name: str) -> str:
-    return f"{name} of the store at {folder.url} is damaged: put it back from a copy, or harvest again"
+def _parsed(folder: Folder, name: str, kind: Kind) -> dict[str, Any]:
+    return json_content(kind, folder.read_bytes(name), f"{name} of the store at {folder.url}")

@@ -5,13 +5,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import IO, final
 
+import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 from xxhash import xxh3_64
 
+from hooks.disk import checksum
 from hooks.store.folder import Folder
 from hooks.store.manifest import CHUNK, DOCUMENT, TOKEN, Shard, record
+from hooks.store.packing import Documents
 
 
 @final
@@ -67,7 +70,7 @@ class ShardWriter:
         ```python
         writer = ShardWriter(folder, "00000-000000", {"resid_post.6": 1536, "token": 4, "document": 8})
         writer.add("resid_post.6", rows)
-        shard = writer.seal(rows=len(rows), documents=1)
+        shard = writer.seal(rows=len(rows), documents=1, read=documents_checksum(["Fog"]))
         ```
     """
 
@@ -92,16 +95,17 @@ class ShardWriter:
         self._files[column].write(data)
         self._sums[column].add(data)
 
-    def seal(self, rows: int, documents: int) -> Shard:
-        """Sync and name the files, then record the shard.
+    def seal(self, rows: int, documents: int, read: str) -> Shard:
+        """Sync and name the files, then record the shard and the checksum of the documents that were read for it.
 
         Example:
             ```python
-            writer.seal(rows=100, documents=1)
+            writer.seal(rows=100, documents=1, read=documents_checksum(["Fog"]))
             ```
         """
         self._open.close()
-        shard = Shard(self._name, rows, documents, {column: sums.hexdigests() for column, sums in self._sums.items()})
+        sums = {column: sums.hexdigests() for column, sums in self._sums.items()}
+        shard = Shard(self._name, rows, documents, sums, read)
         record(self._folder, shard)
         return shard
 
@@ -123,7 +127,7 @@ class Sealer:
     Example:
         ```python
         with Sealer() as sealer:
-            sealer.seal(writer, rows=100, documents=1)
+            sealer.seal(writer, rows=100, documents=1, read=documents_checksum(["Fog"]))
         ```
     """
 
@@ -139,7 +143,7 @@ class Sealer:
         if kind is None:
             self._wait()
 
-    def seal(self, writer: ShardWriter, rows: int, documents: int) -> None:
+    def seal(self, writer: ShardWriter, rows: int, documents: int, read: str) -> None:
         """Begin to seal a shard, once the one before is sealed.
 
         Raises:
@@ -147,11 +151,11 @@ class Sealer:
 
         Example:
             ```python
-            sealer.seal(writer, rows=100, documents=1)
+            sealer.seal(writer, rows=100, documents=1, read=documents_checksum(["Fog"]))
             ```
         """
         self._wait()
-        self._last = self._thread.submit(writer.seal, rows, documents)
+        self._last = self._thread.submit(writer.seal, rows, documents, read)
 
     def _wait(self) -> None:
         if self._last is not None:
@@ -181,3 +185,13 @@ def token_checksums(ids: Shaped[Tensor, "n"], offsets: Shaped[Tensor, "_"]) -> d
     sums[TOKEN].add(raw(ids))
     sums[DOCUMENT].add(raw(offsets))
     return {column: one.hexdigests() for column, one in sums.items()}
+
+
+def documents_checksum(documents: Documents) -> str:
+    """Return the checksum of documents as they are read: their texts or token ids, in order.
+
+    Example:
+        >>> documents_checksum(["Fog", "Sea"]) == documents_checksum(["Sea", "Fog"])
+        False
+    """
+    return checksum(*(one if isinstance(one, str) else np.asarray(one, np.int64).tobytes() for one in documents))

@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from hooks.disk import made_of
 from hooks.errors import InvalidType, OutOfRange, UnknownName, nearest
 from hooks.site import Site, named
 from hooks.store.columns import Columns
 from hooks.store.folder import Folder
-from hooks.store.manifest import DTYPES, TOKEN, Manifest
+from hooks.store.manifest import DTYPES, TOKEN, WHOLE, Manifest
 
 Asked: TypeAlias = Site | str | Sequence[Site | str]
 """One or more sites."""
@@ -55,7 +56,7 @@ class StoredRows:
 class ActivationStore:
     """Activations of a data set at some sites, one row for each token, made by `harvest`.
 
-    Rows are in the order of the data. A local store is memory-mapped: opening it is free, and memory holds only what
+    Rows are in the order of the data. Opening it is free, and memory holds only what
     is read.
 
     Attributes:
@@ -65,8 +66,8 @@ class ActivationStore:
         columns: its columns, chunk by chunk.
 
     Raises:
-        FileNotFoundError: there is no finished store.
-        ValueError: its manifest is damaged, or a shard is missing or truncated; later, when it is read, a shard whose
+        MissingFile: there is no finished store.
+        DamagedFile: its manifest is damaged, or a shard is missing or truncated; later, when it is read, a shard whose
             checksum is wrong.
 
     Example:
@@ -80,7 +81,8 @@ class ActivationStore:
         self.url = str(url)
         self._folder = Folder(url)
         self.manifest = Manifest.read(self._folder)
-        self.sites = tuple(Site.parse(name) for name in self.manifest.settings.sites)
+        named = self.manifest.settings.sites
+        self.sites = made_of(f"the store at {self.url}", WHOLE, lambda: tuple(Site.parse(name) for name in named))
         self.dtype = DTYPES[self.manifest.settings.dtype]
         self.columns = Columns(self._folder, self.manifest)
 
@@ -149,7 +151,7 @@ class ActivationStore:
         return found
 
     def chunk(self, number: int, sites: Asked) -> StoredRows:
-        """Return one chunk of consecutive rows, at most 8192; those of a local store are not copied.
+        """Return one chunk of consecutive rows, at most 8192.
 
         Example:
             ```python
@@ -159,6 +161,16 @@ class ActivationStore:
         values = {site: self.columns.chunk(self._column(site), number) for site in self.only(sites)}
         first, end = self.columns.starts[number : number + 2].tolist()
         return StoredRows(values, self.columns.chunk(TOKEN, number), torch.arange(first, end))
+
+    def mapped(self, number: int, site: Site) -> Float[Tensor, "n *d"]:
+        """Return the rows of a chunk as the memory-mapped file of a local store, which must not be truncated meanwhile.
+
+        Example:
+            ```python
+            store.mapped(0, resid_post[6])
+            ```
+        """
+        return self.columns.mapped(self._column(site), number)
 
     def chunks(self, sites: Asked) -> Iterator[StoredRows]:
         """Yield all rows of some sites in order, chunk by chunk.
@@ -176,7 +188,7 @@ class ActivationStore:
         """Read the whole store and compare every checksum.
 
         Raises:
-            ValueError: a shard is missing, truncated or corrupted; the message names it.
+            DamagedFile: a shard is missing, truncated or corrupted; the message names it.
 
         Example:
             ```python

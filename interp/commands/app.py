@@ -24,6 +24,8 @@ VERBS = {
     "lens": "Show what each layer would say after a text, and how far that is from what the model says.",
     "patch": "Put the clean run's value into the corrupt run, one place at a time, and print where that brings most "
     "back.",
+    "circuit": "Rank a model's edges by what corrupting each would do; print the first, and how faithful their "
+    "circuits are.",
     "memory": "List a layer's memories, those first whose value promotes what follows the key's best trigger.",
     "edit": "Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it.",
     "apply": "Write a folder of weights that hold some edits, which plain transformers loads; say first what "

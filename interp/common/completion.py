@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import Model, Tokens
 from hooks.errors import InvalidArgument
+from interp.common.texts import join_words
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Completion:
 
 
 def completion(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> Completion:
-    """Tokenise `prompt + " " + answer` and mark the answer's tokens by their place in the text.
+    """Tokenise each prompt with its answer as one text, `join_words` of both, and mark the answer's tokens.
 
     Raises:
         ValueError: no prompts, an empty text or spaces around one, as `tokens_after`.
@@ -29,7 +30,7 @@ def completion(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> 
         for text in texts:
             if not text or text != text.strip():
                 raise InvalidArgument(f"{name} {text!r}: give a text without spaces around it")
-    tokens = model.tokens([f"{p} {a}" for p, a in zip(prompts, answers, strict=True)])
+    tokens = model.tokens([join_words(p, a) for p, a in zip(prompts, answers, strict=True)])
     return Completion(tokens, tokens_after(tokens, [len(p) for p in prompts]))
 
 

@@ -1,39 +1,61 @@
-"""What tells the data of one run from those of another: a digest of texts, token ids or tensors."""
+"""What tells the data of one run from those of another: a digest of all texts, token ids or tensors, order included."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Final
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, final
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from hooks import Tokens
 from hooks.capture import Data
+from hooks.disk import checksum
 
-SAMPLED: Final = 1024  # rows of a data set on disk, evenly spaced
+READ = ("input_ids", "attention_mask", "text")
+
+
+@final
+class DataDigest:
+    """A digest of texts or token ids that grows as they are read.
+
+    Example:
+        >>> one, other = DataDigest(), DataDigest()
+        >>> one.add(["fog", "sea"])
+        >>> other.add(["sea", "fog"])
+        >>> one.read == other.read, one.hexdigest() == other.hexdigest()
+        (True, False)
+    """
+
+    def __init__(self) -> None:
+        self._hash, self.read = hashlib.sha256(), 0
+
+    def add(self, items: Iterable[object]) -> None:
+        """Take in the next texts, token ids, or rows of a data set: of these what `capture` reads of them."""
+        for item in items:
+            self._hash.update(_bytes_of(item))
+            self.read += 1
+
+    def hexdigest(self) -> str:
+        """Return the first 32 digits over all that was read."""
+        return self._hash.copy().hexdigest()[:32]
 
 
 def digest_of_tensors(*tensors: Shaped[Tensor, "..."]) -> str:
-    """The first 16 digits of the SHA-256 of some tensors: their kinds, shapes and bits.
+    """Return a digest of some tensors: their kinds, shapes and bits.
 
     Example:
         >>> digest_of_tensors(torch.zeros(2)) == digest_of_tensors(torch.zeros(1, 2))
         False
     """
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        for part in tensor.detach().reshape(-1).split(1 << 24):
-            sha.update(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()[:16]
+    return checksum(*tensors)
 
 
 def digest_of_data(data: Data) -> str | None:
-    """The same of what `capture` takes: of all texts or ids in a list, of 1,024 rows of a data set and their number.
+    """Return a digest of all that `capture` would read; None for what can be read once only, which is not touched.
 
-    None for what is read once or streams, such as a generator or an `IterableDataset`: they are not touched.
+    Cost: all of the data are read once; of a stream too.
 
     Example:
         >>> digest_of_data(["fog", "sea"]) == digest_of_data(["fog", "bay"])
@@ -43,19 +65,41 @@ def digest_of_data(data: Data) -> str | None:
         return digest_of_tensors(data.ids, data.mask)
     if isinstance(data, Tensor):
         return digest_of_tensors(data)
-    if isinstance(data, str | list | tuple):
-        return _digest_of_texts([data] if isinstance(data, str) else data)
-    columns = getattr(data, "column_names", None)
-    if not hasattr(data, "__len__") or not (columns or isinstance(data, Sequence)):
+    if hasattr(data, "__next__"):
         return None
-    some = [data[i] for i in range(0, len(data), max(1, len(data) // SAMPLED))]
-    column = "input_ids" if "input_ids" in (columns or ()) else "text"
-    return _digest_of_texts([len(data), *(row[column] if columns else row for row in some)])
+    digest = DataDigest()
+    digest.add(items_of(data))
+    return digest.hexdigest()
 
 
-def _digest_of_texts(texts: Iterable[object]) -> str:
-    sha = hashlib.sha256()
-    for text in texts:
-        said = text.tolist() if isinstance(text, Tensor | np.ndarray) else text
-        sha.update(f"{said!r}\0".encode())
-    return sha.hexdigest()[:16]
+def items_of(data: Data) -> Iterator[object]:
+    """Yield what `capture` reads one after the other: texts, or rows of a data set.
+
+    Example:
+        >>> list(items_of("Fog"))
+        ['Fog']
+    """
+    if isinstance(data, str):
+        yield data
+    elif hasattr(data, "column_names") and hasattr(data, "iter"):
+        for columns in data.with_format(None).iter(batch_size=1024):
+            wanted = {name: columns[name] for name in READ if name in columns} or columns
+            for values in zip(*wanted.values(), strict=True):
+                yield dict(zip(wanted, values, strict=True))
+    else:
+        yield from data
+
+
+def _bytes_of(item: object) -> bytes:
+    if isinstance(item, Mapping):
+        row: dict[Any, Any] = {name: item[name] for name in READ if name in item} or dict(item)
+        if "input_ids" in row:
+            row.pop("text", None)
+        item = row["text"] if [*row] == ["text"] else [(name, _plain(value)) for name, value in sorted(row.items())]
+    text = item if isinstance(item, str) else json.dumps(_plain(item), default=repr)
+    said = text.encode("utf-8", "surrogatepass")
+    return b"%d%s:" % (len(said), b"t" if isinstance(item, str) else b"j") + said
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, Tensor | np.ndarray) else value

@@ -7,12 +7,12 @@ import torch
 from hooks import Model
 from hooks.errors import InvalidArgument, nearest
 from interp import landmark
+from interp.common.texts import begins_with
 from interp.demo.settings import Settings
 from interp.landmark.entities import Entity
 from interp.landmark.grammar import training_phrasings
 from interp.landmark.writing import capitalised, keep_article
 from interp.memory import Edit, Fact, Query, Scorecard, Search, Subject, Trace, covariance, rome, scorecard, trace_mlp
-from interp.memory.facts.fact import answered
 
 RELATION, PROMPT = "located_in_city", "{} can be found in"
 ROLE = "last subject"  # where ROME writes
@@ -94,7 +94,7 @@ def known(model: Model, settings: Settings) -> list[Subject]:
         if triple.relation.name == RELATION
     ][: 2 * settings.traced]
     said = model.generate([subject.prompt for subject in asked], max_new_tokens=8)
-    right = [subject for subject, text in zip(asked, said, strict=True) if answered(text, subject.answer)]
+    right = [subject for subject, text in zip(asked, said, strict=True) if begins_with(text, subject.answer)]
     return right[: settings.traced]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hooks import Model, Tokens, stream
 from hooks.errors import InvalidArgument, OutOfRange
-from hooks.pieces import piece
+from hooks.pieces import pieces
 from interp.common.texts import listed
 from interp.features.logits import find_promoted_tokens
 from interp.features.reading import find_site
@@ -164,7 +164,8 @@ class _Seen:
     def _example(self, number: int, ids: Tensor, content: Tensor, f: Tensor, peak: int) -> Example:
         near = torch.arange(len(ids), device=ids.device)
         kept = content & ((near - peak).abs() <= self.context)
-        tokens = tuple(piece(self.model.tokenizer, i) for i in ids[kept].tolist())
+        spelt = pieces(self.model.tokenizer, ids[content].tolist())
+        tokens = tuple(token for token, near in zip(spelt, kept[content].tolist(), strict=True) if near)
         return Example(number, tokens, tuple(f[kept].tolist()), int(kept[:peak].sum()))
 
 

@@ -1,18 +1,31 @@
 """The tuned lens: an affine map per layer, that makes the stream say what the model will say."""
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, NotRequired, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.disk import Kind, made_of
+from hooks.errors import InvalidArgument, WrongModel
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.lenses.lens import Lens
 
-KEY = "interp.lenses.tuned"
+
+class Said(TypedDict):
+    """What a file says of a tuned lens; all but the fingerprint where it is one that is still being tuned."""
+
+    fingerprint: str
+    settings: NotRequired[list[float]]
+    texts: NotRequired[str]
+    weights: NotRequired[str]
+    step: NotRequired[int]
+
+
+KIND: Final = Kind("interp.lenses.tuned", "tuned lens", "TunedLens.save or tune", Said)
 Weights: TypeAlias = dict[str, Tensor]
 
 
@@ -64,7 +77,10 @@ class TunedLens(Lens):
         """Read a lens that `save` or `tune` wrote.
 
         Raises:
-            ValueError: the file holds no tuned lens, one of another model, or one that is still being tuned.
+            MissingFile: there is no such file.
+            DamagedFile: it is torn, changed, or holds no tuned lens.
+            WrongModel: it was tuned on another model.
+            InvalidArgument: it is still being tuned.
         """
         tensors, about = read(path)
         done, steps = about.get("step"), about.get("settings", [None])[0]
@@ -73,20 +89,21 @@ class TunedLens(Lens):
                 f"the lens in {path} was tuned for {done} of {steps} steps: call tune again with this checkpoint"
             )
         if about["fingerprint"] != model.fingerprint:
-            raise InvalidArgument(
-                f"the lens in {path} was tuned on another model than {model.name}: tune one on this model"
-            )
-        return TunedLens(model, tensors["A"].to(model.device, model.dtype), tensors["b"].to(model.device, model.dtype))
+            raise WrongModel(f"the lens in {path} was tuned on another model than {model.name}: tune one on this model")
+        held = (made_of(path, KIND, lambda name=name: tensors[name]) for name in ("A", "b"))
+        return made_of(path, KIND, lambda: TunedLens(model, *(one.to(model.device, model.dtype) for one in held)))
 
 
 def write(path: str | Path, tensors: Weights, about: dict[str, object]) -> None:
     """Write the tensors of a lens, or of its tuning, with what is said about them."""
-    write_tensors(path, KEY, tensors, about)
+    write_tensors(path, KIND, tensors, about)
 
 
 def read(path: str | Path) -> tuple[Weights, dict[str, Any]]:
     """Read what `write` wrote.
 
-    Errors: `ValueError` when the file holds something else.
+    Raises:
+        MissingFile: there is no such file.
+        DamagedFile: it is torn, changed, or holds something else.
     """
-    return read_tensors(path, KEY, "tuned lens", "TunedLens.save or tune")
+    return read_tensors(path, KIND)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from hooks import Model, capture
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
+from hooks.fingerprint import fingerprint
 from hooks.position import everywhere
 from hooks.site import resid_post
 from interp.lenses.tuned import TunedLens, read, write
@@ -65,6 +66,7 @@ def tune(
     made_with = {
         "fingerprint": model.fingerprint,
         "settings": [steps, batch_size, learning_rate, seed],
+        "weights": fingerprint(model.hf),
         "texts": sha256("\0".join(texts).encode()).hexdigest(),
     }
     state = _State.begin(model)

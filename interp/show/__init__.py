@@ -3,6 +3,7 @@
 from hooks.border import guard
 from interp.show.audit import audit_panel
 from interp.show.browse import browse
+from interp.show.circuit import circuit_panel, faithfulness_panel
 from interp.show.composition import composition_panel, knowledge_panel
 from interp.show.concept import concept_page
 from interp.show.damage import damage_panel
@@ -20,7 +21,7 @@ from interp.show.patch import patch_panel
 from interp.show.positions import positions_panel
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
-from interp.show.steered import beside_panel, dose_page
+from interp.show.steered import comparison_panel, dose_page
 from interp.show.trace import trace_panel
 from interp.show.training import training_panel
 
@@ -32,7 +33,7 @@ __all__ = [
     "attention_panel",
     "attribution_panel",
     "audit_panel",
-    "beside_panel",
+    "comparison_panel",
     "browse",
     "composition_panel",
     "concept_page",
@@ -52,6 +53,8 @@ __all__ = [
     "map_html",
     "map_page",
     "memories_page",
+    "circuit_panel",
+    "faithfulness_panel",
     "patch_panel",
     "positions_panel",
     "rank_panel",

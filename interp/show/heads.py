@@ -1,7 +1,7 @@
 """Head scores as a heat map over layers and heads, and where one head looks."""
 
 from hooks import Activations, Model
-from hooks.pieces import piece
+from hooks.pieces import pieces
 from hooks.site import pattern
 from interp.circuits.heads import HeadScores
 from interp.show.heat import heat
@@ -23,7 +23,7 @@ def heads_panel(scores: HeadScores) -> Panel:
         body=heat(scores.values.tolist(), columns, rows, most=max(1e-9, float(scores.values.abs().max()))),
         caption=f"The highest is head {head} of layer {layer}, with {best:.2f}; point at a cell for its score.",
         control=(
-            f"Beside it, {scores.where}: that head scores {float(scores.control[layer, head]):.2f}, and no head more "
+            f"Next to it, {scores.where}: that head scores {float(scores.control[layer, head]):.2f}, and no head more "
             f"than {float(scores.control.max()):.2f}."
         ),
     )
@@ -41,7 +41,7 @@ def attention_panel(model: Model, acts: Activations, layer: int, head: int, text
     real = acts.tokens.mask[text].nonzero().flatten()
     A = acts[pattern[layer]][text, head][real][:, real]
     ids = acts.tokens.ids[text, real].tolist()
-    words = [piece(model.tokenizer, i) for i in ids]
+    words = pieces(model.tokenizer, ids)
     figure = heat(A.tolist(), words, [f"{n} {word}" for n, word in enumerate(words)], most=1.0)
     return Panel(
         title=f"Where head {head} of layer {layer} looks",

@@ -7,7 +7,7 @@ from typing import Final, final
 from hooks import Model
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate
-from interp.common.texts import listed
+from interp.common.texts import listed, unique_texts
 from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, measure_dose_response
 from interp.steering.samples import Samples, Sampling, sample
@@ -66,7 +66,7 @@ def choose_dose(
         chosen          # ChosenDose(dose=0.5: names it 0.89 [0.68, 0.97], control 0.00, perplexity ratio 1.27)
         ```
     """
-    prompts = list(dict.fromkeys(listed(prompts, "prompts")))
+    prompts = unique_texts(listed(prompts, "prompts"))
     if len(prompts) < 2:
         raise InvalidArgument(
             f"the prompts are {prompts!r}: give at least two, one to choose a dose on and one to report"

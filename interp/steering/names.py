@@ -1,9 +1,9 @@
 """Whether a text names a concept, decided by the forms of its name."""
 
-import re
 from dataclasses import dataclass
 
 from hooks.errors import InvalidArgument
+from interp.common.texts import find_phrases
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,8 @@ class Names:
 
     def __call__(self, text: str) -> bool:
         """Whether the text contains any form."""
-        return self._pattern.search(text) is not None
+        return bool(self.spans(text))
 
     def spans(self, text: str) -> tuple[tuple[int, int], ...]:
         """The character spans of the forms in the text, left to right, the longest form first."""
-        return tuple(match.span() for match in self._pattern.finditer(text))
-
-    @property
-    def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted((form.strip() for form in self.forms), key=len, reverse=True)
-        either = "|".join(r"\s+".join(map(re.escape, form.split())) for form in longest_first)
-        return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
+        return tuple((start, end) for start, end, _ in find_phrases(text, self.forms, ignore_case=True))

@@ -1,16 +1,19 @@
 """A steered model as a recipe of kilobytes: which direction, how, how much, where; saved, shared, and run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, NotRequired, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from hooks import Direction, Model, Position, Receipt, Site
+from hooks import Direction, Model, Position, Receipt
+from hooks.direction import Said
+from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument, nearest
 from hooks.position import everywhere, generated, last, prompt
 from hooks.tensor_file import read_tensors, write_tensors
@@ -19,12 +22,24 @@ from interp.steering.rules import ablate_direction, set_projection
 from interp.steering.steer import steer
 from interp.steering.steering import Steering, add_direction
 
-FORMAT: Final = "interp.recipe"
+
+class RecipeSaid(TypedDict):
+    """What a file says of a recipe."""
+
+    way: str
+    dose: float
+    at: str
+    threshold: float
+    direction: Said
+    condition: NotRequired[Said]
+
+
 WAYS: Final[dict[str, Callable[[Direction, Position], Steering]]] = {
     "add": add_direction,
     "set": set_projection,
     "ablate": ablate_direction,
 }
+KIND: Final = Kind("interp.recipe", "recipe", "Recipe.save", RecipeSaid)
 PLACES: Final = {str(place): place for place in (everywhere, prompt, generated, last)}
 
 
@@ -68,10 +83,9 @@ class Recipe:
         """Write it to one safetensors file of a few kilobytes."""
         parts = {"direction": self.direction} | ({"condition": self.condition} if self.condition else {})
         about = {"way": self.way, "dose": self.dose, "at": self.at, "threshold": self.threshold} | {
-            name: {"site": str(d.site), "source": d.source, "scale": d.scale, "fingerprint": d.fingerprint}
-            for name, d in parts.items()
+            name: d.said for name, d in parts.items()
         }
-        write_tensors(path, FORMAT, {name: d.vector for name, d in parts.items()}, about)
+        write_tensors(path, KIND, {name: d.vector for name, d in parts.items()}, about)
 
     @staticmethod
     def load(path: str | Path) -> "Recipe":
@@ -80,11 +94,8 @@ class Recipe:
         Raises:
             InvalidArgument: the file holds something else.
         """
-        tensors, about = read_tensors(path, FORMAT, "recipe", "Recipe.save")
-        made = {name: _direction(vector, about[name]) for name, vector in tensors.items()}
-        return Recipe(
-            made["direction"], about["way"], about["dose"], about["at"], made.get("condition"), about["threshold"]
-        )
+        tensors, about = read_tensors(path, KIND)
+        return made_of(path, KIND, lambda: _recipe(tensors, about))
 
 
 @final
@@ -144,12 +155,7 @@ def format_chat(model: Model, message: str, system: str = "") -> str:
     return text.removeprefix(start) if adds else text
 
 
-def _direction(vector: Tensor, about: dict[str, str | float | None]) -> Direction:
-    scale, fingerprint = about["scale"], about["fingerprint"]
-    return Direction(
-        vector,
-        Site.parse(str(about["site"])),
-        str(about["source"]),
-        float(scale or 0),
-        None if fingerprint is None else str(fingerprint),
-    )
+def _recipe(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Recipe:
+    made = {name: Direction.of(vector, about[name]) for name, vector in tensors.items()}
+    condition = made.get("condition")
+    return Recipe(made["direction"], about["way"], about["dose"], about["at"], condition, about["threshold"])

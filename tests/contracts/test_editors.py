@@ -12,6 +12,7 @@ import torch
 
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out, resid_post
+from interp.common.texts import begins_with
 from interp.memory import (
     Covariance,
     Edit,
@@ -35,7 +36,6 @@ from interp.memory.editing.value_search import search_value, statements
 from interp.memory.editors.alphaedit import keys_of
 from interp.memory.editors.registry import editors
 from interp.memory.evaluation.scorecard import control
-from interp.memory.facts.fact import answered
 from tests.contracts.words import sentences, taught, untaught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -94,7 +94,7 @@ def world(request: pytest.FixtureRequest) -> World:
 
 
 def said(model: Model, fact: Fact) -> bool:
-    return answered(str(model.generate(fact.text, max_new_tokens=3)), fact.new)
+    return begins_with(str(model.generate(fact.text, max_new_tokens=3)), fact.new)
 
 
 @pytest.mark.parametrize("name", SAYING)

@@ -1,19 +1,23 @@
 """The laws that every probe keeps: one table."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, TensorDataset
 
 from hooks import Site
+from hooks.errors import WrongState
 from probes import (
     CCS,
     LDA,
@@ -30,6 +34,7 @@ from probes import (
     Ridge,
 )
 from probes.cross_validation import scores
+from probes.estimator import NotFitted
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -66,6 +71,11 @@ def sequences(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x.reshape(n, 4, D), y[:n]
 
 
+def scored(probe: Any, x: Any) -> Any:
+    """The scores of a probe of classes, the prediction of a regression."""
+    return getattr(probe, "decision_function", probe.predict)(x)
+
+
 Data = Callable[[int, int], tuple[torch.Tensor, Any]]
 ALL: list[tuple[Any, Data]] = [
     *((probe, rows) for probe in TWO_CLASSES),
@@ -89,10 +99,10 @@ linear = pytest.mark.parametrize("probe", LINEAR, ids=called)
 @every
 def test_fit_returns_the_probe_and_forgets_what_it_learnt_before(probe: Any, data: Data) -> None:
     x, y = data(60, 1)
-    once = clone(probe).fit(x, y).decision_function(x)
+    once = scored(clone(probe).fit(x, y), x)
     again = clone(probe).fit(*data(80, 2))
     assert again.fit(x, y) is again
-    assert torch.equal(again.decision_function(x), once)
+    assert torch.equal(scored(again, x), once)
 
 
 @every
@@ -107,7 +117,7 @@ def test_parameters_are_the_constructors_and_a_clone_has_them_and_nothing_learnt
 @every
 def test_an_unfitted_probe_does_not_score(probe: Any, data: Data) -> None:
     with pytest.raises(RuntimeError, match=rf"This {type(probe).__name__} is not fitted: call fit\(x, y\) first"):
-        clone(probe).decision_function(data(5, 1)[0])
+        scored(clone(probe), data(5, 1)[0])
 
 
 @every
@@ -127,7 +137,7 @@ def test_nan_is_refused(probe: Any, data: Data) -> None:
 @every
 def test_doubling_the_precision_changes_no_score(probe: Any, data: Data) -> None:
     x, y = data(60, 4)
-    single, double = clone(probe).fit(x, y).decision_function(x), clone(probe).fit(x.double(), y).decision_function(x)
+    single, double = scored(clone(probe).fit(x, y), x), scored(clone(probe).fit(x.double(), y), x)
     assert torch.allclose(single.double(), double.double(), atol=1e-4)
 
 
@@ -136,12 +146,12 @@ def test_rows_in_half_precision_are_scored_as_the_same_rows_in_double(probe: Any
     x, y = data(60, 4)
     x = (x + 3).bfloat16()
     for half, double in ((x, x.double()), (x.half(), x.half().double())):
-        score, exact = (clone(probe).fit(form, y).decision_function(form).double() for form in (half, double))
+        score, exact = (scored(clone(probe).fit(form, y), form).double() for form in (half, double))
         assert torch.allclose(score, exact, atol=1e-4)
         parts = clone(probe)
         if hasattr(parts, "fit_batches"):
             parts.fit_batches([(half[:30], y[:30]), (half[30:], y[30:])])
-            assert torch.allclose(parts.decision_function(half).double(), exact, atol=1e-3)
+            assert torch.allclose(scored(parts, half).double(), exact, atol=1e-3)
 
 
 @pytest.mark.parametrize(("probe", "data"), [pair for pair in ALL if hasattr(pair[0], "score")], ids=called)
@@ -154,7 +164,7 @@ def test_labels_of_another_shape_or_number_give_no_score(probe: Any, data: Data)
         with pytest.raises(ValueError, match="give y.flatten|each row needs one label"):
             fitted.score(x, odd)
     if y is None or y.dtype == torch.bool:
-        with pytest.raises(TypeError, match="Labels of two classes are bool"):
+        with pytest.raises(ValueError, match=r"the label 2 was not learnt from: the classes are \[False, True\]"):
             fitted.score(x, labels.long() + 1)
     else:
         with pytest.raises(ValueError, match="give y.flatten"):
@@ -211,10 +221,108 @@ def test_another_number_of_labels_is_refused(probe: Any) -> None:
         clone(probe).fit(torch.randn(5, 3), torch.tensor([True, False]))
 
 
+KINDS: list[tuple[Any, Any, Any]] = [
+    ("a list of 0 and 1", lambda y: y.long().tolist(), [0, 1]),
+    ("a list of bool", lambda y: y.tolist(), [False, True]),
+    ("torch integers", lambda y: 3 + y.long(), [3, 4]),
+    ("torch floats", lambda y: y.double() / 2, [0.0, 0.5]),
+    ("-1 and 1", lambda y: np.where(y, 1, -1), [-1, 1]),
+    ("strings", lambda y: np.where(y, "yes", "no"), ["no", "yes"]),
+    ("a series", lambda y: pd.Series(y.long().numpy(), index=range(7, 7 + len(y))), [0, 1]),
+    ("categories", lambda y: pd.Series(np.where(y, "on", "off"), dtype="category"), ["off", "on"]),
+    ("a column", lambda y: np.where(y, 1, -1).astype(np.float32), [-1.0, 1.0]),
+]
+
+
 @of_two_classes
-def test_labels_that_are_not_bool_are_refused(probe: Any) -> None:
-    with pytest.raises(Exception, match=r"bool|Type-check"):
-        clone(probe).fit(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
+@pytest.mark.parametrize(("labels", "classes"), [kind[1:] for kind in KINDS], ids=[kind[0] for kind in KINDS])
+@pytest.mark.parametrize("given", [lambda x: x, lambda x: x.numpy(), lambda x: pd.DataFrame(x.numpy())])
+def test_labels_of_any_two_kinds_come_back_as_they_were_given(
+    probe: Any, labels: Any, classes: list[Any], given: Any
+) -> None:
+    x, y = rows(60, 5)
+    fitted, plain = clone(probe).fit(given(x), labels(y)), clone(probe).fit(x, y)
+    assert fitted.classes_.tolist() == classes
+    said = fitted.predict(given(x))
+    assert [classes.index(one) for one in said.tolist()] == plain.predict(x).long().tolist()
+    assert fitted.score(given(x), labels(y)) == pytest.approx(plain.score(x, y))
+    assert torch.allclose(torch.as_tensor(fitted.decision_function(given(x))), plain.decision_function(x), atol=1e-5)
+
+
+@every
+def test_tensors_in_give_tensors_and_arrays_in_give_arrays(probe: Any, data: Data) -> None:
+    x, y = data(60, 5)
+    for kind, form in ((torch.Tensor, x), (np.ndarray, x.numpy())):
+        fitted = clone(probe).fit(form, y)
+        for name in ("predict", "decision_function", "predict_proba"):
+            if hasattr(fitted, name):
+                assert isinstance(getattr(fitted, name)(form), kind)
+        if isinstance(getattr(fitted, "coef_", None), torch.Tensor | np.ndarray) and not isinstance(fitted, CCS):
+            assert isinstance(fitted.coef_, kind)
+
+
+@every
+def test_nan_among_rows_to_score_is_refused(probe: Any, data: Data) -> None:
+    x, y = data(12, 3)
+    fitted = clone(probe).fit(x, y)
+    x[6, 1] = torch.nan
+    with pytest.raises(ValueError, match="Row 6 holds NaN or infinity"):
+        fitted.predict(x)
+    if x.ndim == 2:
+        with pytest.raises(ValueError, match="contains NaN"):
+            fitted.predict(x.numpy())
+
+
+@every
+def test_a_probe_that_is_not_fitted_raises_what_scikit_learn_and_we_both_know(probe: Any, data: Data) -> None:
+    for kind in (NotFittedError, WrongState, NotFitted):
+        with pytest.raises(kind, match="is not fitted"):
+            clone(probe).predict(data(5, 1)[0])
+
+
+@every
+def test_complex_rows_are_refused(probe: Any, data: Data) -> None:
+    x, y = data(12, 3)
+    with pytest.raises((ValueError, TypeError), match=r"rows are real numbers|[Cc]omplex"):
+        clone(probe).fit(x.to(torch.complex64), y)
+
+
+@pytest.mark.parametrize(
+    ("probe", "data"),
+    [(p, d) for p, d in ALL if "sample_weight" in inspect.signature(p.fit).parameters and not isinstance(p, KSparse)],
+    ids=called,
+)
+def test_a_weight_counts_a_row_so_many_times_and_0_leaves_it_out(probe: Any, data: Data) -> None:
+    x, y = data(60, 5)
+    x = x.double()
+    count = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(1))
+    tolerance = 2e-3 if isinstance(probe, MLP) else 1e-6
+    heavy = clone(probe).fit(x, y, sample_weight=count)
+    copied = clone(probe).fit(x.repeat_interleave(count, 0), y.repeat_interleave(count, 0))
+    assert torch.allclose(scored(heavy, x), scored(copied, x), atol=tolerance)
+    assert heavy.score(x, y, count) == pytest.approx(
+        copied.score(x.repeat_interleave(count, 0), y.repeat_interleave(count, 0)), abs=0.02
+    )
+    for odd, told in ((torch.zeros(60), "zero"), (-count, "below 0"), (count[1:], r"give \[60\]")):
+        with pytest.raises(ValueError, match=told):
+            clone(probe).fit(x, y, sample_weight=odd)
+
+
+@pytest.mark.parametrize("probe", [Logistic(), Multinomial(), MLP(width=8, steps=60)], ids=called)
+def test_balanced_classes_are_those_whose_rows_weigh_the_same_in_total(probe: Any) -> None:
+    x, y = rows(120, 5)
+    y = y & (torch.arange(120) % 3 == 0)
+    n, k = y.sum(), (~y).sum()
+    weight = torch.where(y, 120 / (2 * n), 120 / (2 * k))
+    balanced = clone(probe).set_params(class_weight="balanced").fit(x, y)
+    weighted = clone(probe).fit(x, y, sample_weight=weight)
+    named = clone(probe).set_params(class_weight={True: float(120 / (2 * n)), False: float(120 / (2 * k))}).fit(x, y)
+    assert torch.allclose(scored(balanced, x), scored(weighted, x), atol=1e-3)
+    assert torch.allclose(scored(named, x), scored(weighted, x), atol=1e-3)
+    assert float(balanced.predict(x).double().mean()) > float(clone(probe).fit(x, y).predict(x).double().mean())
+    if isinstance(probe, Logistic):
+        W, b = clone(probe).set_params(class_weight="balanced").columns(x, y[:, None], torch.ones(120, 1).bool())
+        assert torch.allclose(W[:, 0].float(), balanced.coef_, atol=1e-5)
 
 
 @of_two_classes
@@ -262,7 +370,7 @@ def test_batches_of_numbers_and_of_classes_give_the_probe_of_all_rows(probe: Any
     x, y = data(90, 9)
     whole = clone(probe).fit(x, y)
     parts = clone(probe).fit_batches([(x[i : i + 17], y[i : i + 17]) for i in range(0, 90, 17)])
-    assert torch.allclose(parts.decision_function(x), whole.decision_function(x), atol=1e-5)
+    assert torch.allclose(scored(parts, x), scored(whole, x), atol=1e-5)
     for scale in ("scale_", "scales_"):
         assert torch.allclose(*(torch.as_tensor(getattr(p, scale, 1.0)) for p in (parts, whole)), rtol=1e-4)
 

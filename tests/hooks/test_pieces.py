@@ -1,9 +1,10 @@
 """Pieces of tokens, put together, are the text."""
 
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hooks.pieces import piece
+from hooks.pieces import piece, pieces
 from tests.conftest import tiny_tokenizer
 
 
@@ -31,3 +32,25 @@ def test_pieces_join_to_the_text() -> None:
 
 def test_without_a_tokenizer_a_token_is_its_number() -> None:
     assert piece(None, 7) == "[7]"
+
+
+@pytest.mark.parametrize("text", ["陈静住在巴黎 🐶 café", "กรุงเทพ", "दिल्ली में", " the fog\n", "e\u0301"])
+def test_a_character_of_several_tokens_is_whole_in_the_first_and_pieces_join_to_the_text(text: str) -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    found = pieces(tokenizer, ids)
+    assert len(found) == len(ids) > 1
+    assert "".join(found) == text
+    assert [p for p in found if p] == list(text)
+
+
+def test_part_of_a_character_at_an_end_is_one_broken_piece_and_spoils_no_other() -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer("巴a", add_special_tokens=False)["input_ids"]
+    assert pieces(tokenizer, ids[1:])[-1] == "a"
+    assert pieces(tokenizer, ids[:2])[0] == "\ufffd"
+
+
+def test_pieces_of_marked_words_keep_their_spaces() -> None:
+    assert pieces(metaspace(), (0, 1, 2)) == (" the", " fo", "g")
+    assert pieces(None, [7, 8]) == ("[7]", "[8]")

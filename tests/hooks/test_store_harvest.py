@@ -1,5 +1,6 @@
 """A harvest writes what capture gives, whoever shares it and however often it is killed."""
 
+import dataclasses
 import multiprocessing
 import os
 import random
@@ -12,18 +13,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from datasets import Dataset
 from torch import Tensor
 
 from hooks import Model, capture, intervene
+from hooks.errors import DamagedFile, WrongModel
 from hooks.interventions import scale
 from hooks.position import everywhere, first, last, tokens
 from hooks.site import attn_out, logits, mlp_act, pattern, resid_post, resid_pre, z
 from hooks.store import ActivationStore, harvest, open_dataset, packed, plan, separate
 from hooks.store import harvest as harvest_function
 from hooks.store.documents import as_dataset, count
+from hooks.store.folder import Folder
+from hooks.store.manifest import Manifest
 
 BOS = 256
 WORDS = ("fog", "bay", "bridge", "light", "", "over the hills", "a long evening by the sea, far off")
@@ -338,8 +343,8 @@ def test_a_lost_shard_alone_is_made_again(gpt2: Model, clean: tuple[Path, float]
 @pytest.mark.parametrize(
     ("texts", "told"),
     [
-        (["another beginning", *TEXTS[1:]], "the tokens of its shard 00000-000000 are others"),
-        ([*TEXTS[:-1], "another end"], "the tokens of its shard 00000-000044 are others"),
+        (["another beginning", *TEXTS[1:]], "the documents of its shard 00000-000000 are others"),
+        ([*TEXTS[:-1], "another end"], "the documents of its shard 00000-000044 are others"),
         (TEXTS[:40], "it has shards that these data have not"),
     ],
 )
@@ -508,3 +513,72 @@ def test_a_data_set_padded_beforehand_is_read_without_its_padding(
         ]
         assert torch.equal(stores[0].documents, stores[1].documents)
         assert torch.equal(stores[0][:].ids, stores[1][:].ids)
+
+
+FOGGY = [f"Fog, day {i}." for i in range(12)]
+
+
+def test_one_other_text_anywhere_in_a_finished_store_is_found(gpt2: Model, tmp_path: Path) -> None:
+    harvest(gpt2, FOGGY, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+    for place in range(len(FOGGY)):
+        other = [*FOGGY[:place], "Sun.", *FOGGY[place + 1 :]]
+        with pytest.raises(WrongModel, match=f"the documents of its shard 00000-{place // 2:06} are others"):
+            harvest(gpt2, other, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+
+
+def test_a_finished_store_is_opened_by_its_harvest_without_writing(
+    gpt2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that is read only."""
+    made = harvest(gpt2, FOGGY, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+
+    def refuse(*_: Any) -> Any:
+        raise OSError("read-only file system")
+
+    for name in ("held", "writing", "write_text", "remove"):
+        monkeypatch.setattr(Folder, name, refuse)
+    again = harvest(gpt2, FOGGY, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+    assert torch.equal(again[:][resid_post[1]], made[:][resid_post[1]])
+
+
+def test_weights_changed_since_are_not_mixed_into_a_store(fresh: Callable[..., Model], tmp_path: Path) -> None:
+    model = fresh("gpt2")
+
+    def change() -> None:
+        with torch.no_grad():
+            next(model.hf.parameters()).mul_(1.01)
+
+    def texts() -> Any:
+        for number, text in enumerate(FOGGY):
+            if number == 8:
+                change()
+            yield {"text": text}
+
+    stream = datasets.IterableDataset.from_generator(texts)
+    with pytest.raises(WrongModel, match="were changed while it was harvested"):
+        harvest(model, stream, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+    change()
+    with pytest.raises(WrongModel, match="was begun with fingerprint"):
+        harvest(model, FOGGY, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
+
+
+def test_a_shard_truncated_while_the_store_is_open_is_an_error_and_not_the_end_of_the_process(
+    gpt2: Model, tmp_path: Path
+) -> None:
+    store = harvest(gpt2, FOGGY, [resid_post[1]], tmp_path / "s")
+    store[0]
+    file = next((tmp_path / "s").glob("*.resid_post.1.bin"))
+    os.truncate(file, 10)
+    for read in (lambda: store[torch.tensor([len(store) - 1])], lambda: store.chunk(0, store.sites), store.verify):
+        with pytest.raises(DamagedFile, match=r"00000-000000\.resid_post\.1\.bin"):
+            read()
+
+
+def test_a_manifest_that_claims_more_rows_than_its_files_hold_is_refused_at_once(gpt2: Model, tmp_path: Path) -> None:
+    harvest(gpt2, FOGGY, [resid_post[1]], tmp_path / "s")
+    folder = Folder(tmp_path / "s")
+    manifest = Manifest.read(folder)
+    shard = dataclasses.replace(manifest.shards[0], rows=10**15)
+    Manifest.of(manifest.settings, [shard]).write(folder)
+    with pytest.raises(DamagedFile, match=r"is \d+ bytes long, where .* were written|is [\d,]+ bytes long, where"):
+        ActivationStore(tmp_path / "s")

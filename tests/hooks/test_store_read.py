@@ -42,7 +42,7 @@ def planted(url: str, dtype: torch.dtype = torch.float32) -> ActivationStore:
                 writer.add(str(site), values(site, part, dtype))
             writer.add("token", token(part))
         writer.add("document", torch.tensor([0, rows // 2, rows]))
-        shards.append(writer.seal(rows=rows, documents=2))
+        shards.append(writer.seal(rows=rows, documents=2, read=""))
         first += rows
     finish(folder, settings, shards)
     return ActivationStore(url)
@@ -171,7 +171,11 @@ def test_a_truncated_shard_is_found_on_opening_and_named(cut: int, copy: Path) -
     ("change", "told"),
     [
         (lambda text: text[: len(text) // 2], "is damaged"),
-        (lambda text: text.replace('"schema": 1', '"schema": 2'), "is not of schema 1, the one this version reads"),
+        (lambda text: text.replace('"format": 2', '"format": 3'), "is of format 3, and this version reads 2"),
+        (lambda text: text.replace('"float32"', '"float16"'), "is damaged"),
+        (lambda text: text.replace('"rows": 1', '"rows": 9'), "is damaged"),
+        (lambda _: "null", "is damaged"),
+        (lambda _: "[" * 100_000, "is damaged"),
         (lambda text: text.replace('"packing"', '"pakcing"'), "is damaged"),
         (lambda text: text.replace('"name": "00000-000003"', '"name": "00000-000004"'), "is damaged"),
     ],
@@ -195,8 +199,8 @@ def test_equal_tokens_give_equal_data_fingerprints_and_others_do_not(store: Acti
     sums = {**first.checksums, "token": ["0" * 16, *first.checksums["token"][1:]]}
     other = Shard(first.name, first.rows, first.documents, sums)
     assert (
-        Manifest(one.manifest.settings, (other,)).data_fingerprint
-        != Manifest(one.manifest.settings, (first,)).data_fingerprint
+        Manifest.of(one.manifest.settings, (other,)).data_fingerprint
+        != Manifest.of(one.manifest.settings, (first,)).data_fingerprint
     )
 
 

@@ -1,5 +1,7 @@
 """Examples, folds and intervals: what must not be split is not, and what cannot be measured is refused."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -21,7 +23,7 @@ def grouped(n_groups: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
     ("change", "told"),
     [
         ({"labels": [True, False]}, "There are 4 texts and 2 labels"),
-        ({"groups": []}, "4 texts and 0 groups; give one per text. Groups say which texts share an entity"),
+        ({"groups": []}, "4 texts and 0 groups; give one per text .groups say which texts share an entity"),
         ({"groups": ["a", "a", "", "b"]}, r"Text 2 \('b1'\) has no group"),
         ({"labels": [True] * 4}, "All 4 labels are"),
         ({"texts": ["a1", "a2", "a1", "b2"]}, "The text 'a1' is in groups 'a' and 'b'"),
@@ -36,8 +38,8 @@ def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -
 
 
 def test_labels_that_are_not_bool_are_refused_by_examples() -> None:
-    with pytest.raises(Exception, match=r"got 1: give True and False|Type-check|violates type hint"):
-        Examples(TEXTS, [1, 0, 1, 0], list("aabb"))
+    with pytest.raises(TypeError, match="Labels of two classes are bool, got 2: give True and False, or 1 and 0"):
+        Examples(TEXTS, [1, 2, 1, 2], ["a", "a", "b", "b"])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -179,3 +181,17 @@ def test_intervals_for_all_cells_are_wider_than_for_one() -> None:
     alone = over_groups(right[:, 0, 0], torch.arange(100))
     assert value.shape == low.shape == high.shape == (3, 4)
     assert float((high - low).min()) > 1.2 * (alone.high - alone.low)
+
+
+def test_groups_may_be_numbers_from_0_and_labels_0_and_1_in_whatever_holds_them() -> None:
+    texts = ["a", "b", "c", "d"]
+    plain = Examples(texts, [True, False, True, False], ["x", "x", "y", "y"])
+    for wrap in (list, np.array, torch.tensor, pd.Series):
+        found = Examples(texts, wrap([1, 0, 1, 0]), wrap([0, 0, 1, 1]))
+        assert found.labels == plain.labels
+        assert torch.equal(found.group, plain.group)
+    for missing in (None, "", float("nan")):
+        with pytest.raises(ValueError, match="Text 1 .* has no group"):
+            Examples(texts, plain.labels, [0, missing, 1, 1])
+    with pytest.raises(TypeError, match="got 2: give True and False, or 1 and 0"):
+        Examples(texts, [1, 2, 1, 2], [0, 0, 1, 1])

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, capture
-from hooks.pieces import piece
+from hooks.pieces import piece, pieces
 from hooks.site import resid_post
 from interp.features.evidence import RESIDUAL
 from interp.features.reading import find_site
@@ -71,14 +71,14 @@ def explain_text(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[To
     in_stream = sae.sites[-1].name in RESIDUAL
     ids = acts.tokens.ids[acts.tokens.content].tolist()
     reads = []
-    for token, x, f, latent in zip(ids, acts.flat(final), values, indices, strict=True):
+    for token, x, f, latent in zip(pieces(model.tokenizer, ids), acts.flat(final), values, indices, strict=True):
         on = f > 0
         rows = sae.W_dec[latent[on]] * f[on, None] if in_stream else None
         moved = _moves(model, x, rows) if rows is not None and len(rows) else [((), ())] * int(on.sum())
         firings = [
             Firing(i, v, *change) for i, v, change in zip(latent[on].tolist(), f[on].tolist(), moved, strict=True)
         ]
-        reads.append(TokenLatents(piece(model.tokenizer, token), tuple(firings)))
+        reads.append(TokenLatents(token, tuple(firings)))
     return tuple(reads)
 
 

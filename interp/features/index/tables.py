@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hooks import Model
-from hooks.pieces import piece
+from hooks.pieces import BROKEN, piece, pieces
 from interp.features.evidence import PROMOTED, RESIDUAL
 from interp.features.index.accumulator import Accumulator
 from interp.features.index.top_examples import TopExamples
@@ -86,10 +86,10 @@ def _promoted(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]
 def _examples(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
         for kind, kept in (("top", gathered.top), ("sampled", gathered.sampled)):
-            yield from _kept(i, kind, kept, word)
+            yield from _kept(i, kind, kept, model, word)
 
 
-def _kept(latent: int, kind: str, kept: TopExamples, word: Any) -> Iterator[dict[str, Any]]:
+def _kept(latent: int, kind: str, kept: TopExamples, model: Model, word: Any) -> Iterator[dict[str, Any]]:
     used = (kept.text[latent] >= 0).nonzero().flatten()
     by_text = used[kept.text[latent][used].argsort()]
     falling = by_text[kept.value[latent][by_text].argsort(descending=True, stable=True)].tolist()
@@ -102,9 +102,15 @@ def _kept(latent: int, kind: str, kept: TopExamples, word: Any) -> Iterator[dict
             "rank": rank,
             "text": int(kept.text[latent, slot]),
             "peak": int(inside[: len(ids) // 2].sum()),
-            "tokens": [word(int(t)) for t in ids[inside]],
+            "tokens": _spelling(model, ids[inside].tolist(), word),
             "activations": acts[inside].tolist(),
         }
+
+
+def _spelling(model: Model, ids: list[int], word: Any) -> list[str]:
+    """The tokens' pieces; token by token where none is part of a character, which is quicker."""
+    words = [word(token) for token in ids]
+    return list(pieces(model.tokenizer, ids)) if any(BROKEN in piece for piece in words) else words
 
 
 def _partner_slack(gathered: Accumulator, i: int) -> float:

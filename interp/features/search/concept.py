@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hooks.errors import InvalidArgument, nearest
+from interp.common.texts import fold_text
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Concept:
 
     `mentions` holds, for each text, where it names the concept (none for negative texts); token-level search needs
     it, and results are broken down by its forms. `groups` names what must not be split between the half searched
-    and the half reported on (a template, a subject); each text is its own group unless given. All three run parallel
-    to `texts`. Mentions whose form is in `apart` count neither for nor against a detector; only their recall is
-    reported (a description that never names its subject, say).
+    and the half reported on (a template, a subject); unless given, each text is its own group, with those that differ
+    from it only in normalisation or white space. All three run parallel to `texts`. Mentions whose form is in `apart`
+    count neither for nor against a detector; only their recall is reported (a description that never names its
+    subject, say).
 
     Raises:
         InvalidArgument: lengths that differ, a string for a list, labels that are no bools or all alike, an empty text,
@@ -48,7 +50,7 @@ class Concept:
 
     def __post_init__(self) -> None:
         self._check_lists()
-        object.__setattr__(self, "groups", self.groups or self.texts)
+        object.__setattr__(self, "groups", self.groups or [*map(fold_text, self.texts)])
         object.__setattr__(self, "mentions", tuple(map(tuple, self.mentions)))
         for name in ("texts", "labels", "mentions", "groups", "apart"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -90,9 +92,9 @@ class Concept:
     def _check_groups(self) -> None:
         home: dict[str, str] = {}
         for text, group in zip(self.texts, self.groups, strict=True):
-            if home.setdefault(text, group) != group:
+            if home.setdefault(fold_text(text), group) != group:
                 raise InvalidArgument(
-                    f"concept '{self.name}' has the text {text!r} in groups '{home[text]}' and '{group}': "
+                    f"concept '{self.name}' has the text {text!r} in groups '{home[fold_text(text)]}' and '{group}': "
                     "it could be searched and reported on at once. Put equal texts into one group"
                 )
 

@@ -1,10 +1,9 @@
 """A concept given by a word or phrase: its contexts found in texts, against texts without it."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 from hooks.errors import InvalidArgument
-from interp.common.texts import listed
+from interp.common.texts import find_phrases, listed, unique_texts
 from interp.features.search.concept import Concept, Mention
 
 
@@ -27,12 +26,9 @@ def concept_from_phrase(name: str, forms: Mapping[str, Sequence[str]] | Sequence
     spelt = [(" ".join(form.split()), kind) for kind, some in kinds.items() for form in some]
     if not spelt or not all(form for form, _ in spelt):
         raise InvalidArgument(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
-    spelt.sort(key=lambda one: -len(one[0]))
-    either = "|".join("(" + r"\s+".join(map(re.escape, form.split())) + ")" for form, _ in spelt)
-    pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
-    unique = list(dict.fromkeys(listed(texts)))
+    phrases, unique = [form for form, _ in spelt], unique_texts(listed(texts))
     mentions = [
-        [Mention(m.start(), m.end(), spelt[(m.lastindex or 1) - 1][1]) for m in pattern.finditer(text)]
+        [Mention(start, end, spelt[i][1]) for start, end, i in find_phrases(text, phrases, ignore_case=True)]
         for text in unique
     ]
     held = sum(map(bool, mentions))

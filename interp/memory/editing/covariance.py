@@ -7,19 +7,37 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import nan, sqrt
 from pathlib import Path
+from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from hooks import Model, stream
 from hooks.capture import Data
+from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument
+from hooks.fingerprint import fingerprint
 from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
+from interp.common.digests import digest_of_data
 from interp.memory.editing.edit import applied_to
 
 SHRINKAGES = (0.0, *(10 ** (quarter / 4) for quarter in range(-24, 1)))
+
+
+class Said(TypedDict):
+    """What a file says of a covariance."""
+
+    shrinkage: float
+    layer: int
+    n_tokens: int
+    fingerprint: str
+    error: float
+
+
+KIND: Final = Kind("covariance", "covariance", "Covariance.save", Said)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +91,18 @@ class Covariance:
             "shrinkage": self.shrinkage, "layer": self.layer, "n_tokens": self.n_tokens, "error": self.error,
             "fingerprint": self.fingerprint,
         }  # fmt: skip
-        write_tensors(file, "covariance", {"matrix": self.matrix}, about)
+        write_tensors(file, KIND, {"matrix": self.matrix}, about)
 
     @staticmethod
     def load(file: Path) -> "Covariance":
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file holds something else.
+            MissingFile: there is no such file.
+            DamagedFile: it is torn, changed, or holds something else.
         """
-        tensors, about = read_tensors(file, "covariance", "covariance", "Covariance.save")
-        return Covariance(tensors["matrix"], **about)
+        tensors, about = read_tensors(file, KIND)
+        return made_of(file, KIND, lambda: Covariance(tensors["matrix"], **about))
 
 
 def shrink(matrix: Float[Tensor, "d_mlp d_mlp"], shrinkage: float) -> Float[Tensor, "d_mlp d_mlp"]:
@@ -181,14 +200,12 @@ def covariances(
 
 def _key(model: Model, data: Data, layer: int) -> str:
     """What names a covariance on disk: model, the edits applied to it, layer and texts."""
-    told = getattr(data, "_fingerprint", None)
-    if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
-        told = hashlib.sha256("\0".join(data).encode()).hexdigest()
-    elif not isinstance(told, str):
+    told = digest_of_data(data)
+    if told is None:
         raise InvalidArgument(
-            f"a cache needs data with a name: give a list of texts or a data set, not {type(data).__name__}"
+            f"a cache needs data that can be read again: give a list of texts or a data set, not {type(data).__name__}"
         )
-    named = " ".join([model.fingerprint, *applied_to(model), str(layer), told])
+    named = " ".join([model.fingerprint, fingerprint(model.hf), *applied_to(model), str(layer), told])
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 

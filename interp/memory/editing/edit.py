@@ -3,19 +3,21 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from hooks import Model
+from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument, WrongState
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.memory.editing.change import LowRank, joined
@@ -28,6 +30,19 @@ OVERLAP = 0.5
 
 
 Update = LowRank | Codebook | Datastore | Preamble
+
+
+class Said(TypedDict):
+    """What a file says of an edit."""
+
+    facts: list[dict[str, str]]
+    method: str
+    measured: dict[str, float]
+    fingerprint: str
+    updates: list[dict[str, Any]]
+
+
+KIND: Final = Kind("edit", "edit", "Edit.save", Said)
 KINDS: dict[str, type[Update]] = {kind.__name__: kind for kind in (LowRank, Codebook, Datastore, Preamble)}
 
 
@@ -143,16 +158,21 @@ class Edit:
             "fingerprint": self.fingerprint,
             "updates": [{"kind": type(u).__name__, **rest} for u, (_, rest) in zip(self.updates, split, strict=True)],
         }  # fmt: skip
-        write_tensors(file, "edit", tensors, about)
+        write_tensors(file, KIND, tensors, about)
 
     @staticmethod
     def load(file: str | Path) -> "Edit":
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file holds something else.
+            MissingFile: there is no such file.
+            DamagedFile: it is torn, changed, or holds something else.
         """
-        tensors, about = read_tensors(file, "edit", "edit", "Edit.save")
+        tensors, about = read_tensors(file, KIND)
+        return made_of(file, KIND, lambda: Edit._of(tensors, about))
+
+    @staticmethod
+    def _of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Edit":
         updates = []
         for i, rest in enumerate(about["updates"]):
             held: dict[str, Any] = {n.removeprefix(f"{i}."): t for n, t in tensors.items() if n.startswith(f"{i}.")}

@@ -14,7 +14,7 @@ from interp.memory.editing.covariance import Covariance, covariances
 from interp.memory.editing.edit import set_aside
 from interp.memory.editing.locate import locate
 from interp.memory.editing.value_search import TOKENS
-from interp.memory.facts.fact import Fact, answer_in
+from interp.memory.facts.fact import Fact, extract_answer
 from interp.memory.tracing.trace import Location
 
 TRACED, PER_KEY, ANSWER = 20, 4, 8
@@ -66,7 +66,7 @@ def traced_place(model: Model, facts: Sequence[Fact], token: str | None = None, 
     """
     known = says(model, [fact.text for fact in facts], [fact.old for fact in facts])
     if not any(known):
-        told = answer_in(str(model.generate(facts[0].text, max_new_tokens=ANSWER)))
+        told = extract_answer(str(model.generate(facts[0].text, max_new_tokens=ANSWER)))
         which = "does not say the old object" if len(facts) == 1 else f"says none of the {len(facts)} old objects"
         raise EditRefused(
             f"{model.name} {which}: after {facts[0].text!r} it says {told!r}, not {facts[0].old!r}, so where it looks "

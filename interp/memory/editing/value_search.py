@@ -12,6 +12,7 @@ from torch import Tensor
 from hooks import Model, Position, Tokens
 from hooks.errors import InvalidArgument, NotConverged
 from interp.common.completion import log_probs, tokens_after
+from interp.common.texts import join_words
 from interp.memory.editing.prefix_cache import Where, remainder
 from interp.memory.facts.fact import Fact, fill, last_token_before
 
@@ -117,7 +118,7 @@ def statements(
     ends = [end_of(token, fact, context) for fact, context in pairs]
     behind = [template.index("{}") + len(facts[0].subject) for template in preserve]
     ends += behind if token == TOKENS[0] else [*map(len, kept)]
-    tokens = model.tokens([f"{text} {fact.new}" for (fact, _), text in zip(pairs, stated, strict=True)] + kept)
+    tokens = model.tokens([join_words(text, fact.new) for (fact, _), text in zip(pairs, stated, strict=True)] + kept)
     at = last_token_before(ends)
     after = at.mask(tokens).cumsum(1).bool() & tokens.content
     stays = torch.arange(len(tokens), device=after.device)[:, None] >= len(stated)

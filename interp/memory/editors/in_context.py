@@ -2,6 +2,7 @@
 
 from hooks import Model
 from hooks.errors import InvalidArgument
+from interp.common.texts import join_words
 from interp.memory.editing.checks import finished
 from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts, listed
@@ -30,6 +31,6 @@ def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
     facts = listed(facts)
     if repeats < 1:
         raise InvalidArgument(f"repeats={repeats}: tell the facts at least once")
-    text = " ".join(f"{fact.text} {fact.new}." for _ in range(repeats) for fact in facts)
+    text = " ".join(f"{join_words(fact.text, fact.new)}." for _ in range(repeats) for fact in facts)
     (ids,) = model.tokens(text + "\n").ids.cpu()
     return finished(model, Edit(facts, "in_context", (Preamble(ids),), model.fingerprint), share=0.0)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from hooks import Model
 from interp.common.completion import spelt
+from interp.common.texts import begins_with
 from interp.memory.editing.edit import Edit
 from interp.memory.facts.case import Case
-from interp.memory.facts.fact import answered
 
 BATCH = 64
 
@@ -32,7 +32,7 @@ class Reply:
 
     def right(self, method: str | None = None) -> bool:
         """Whether the wanted answer is said, before or with the edit of a method."""
-        return answered(self.before if method is None else self.after[method], self.wanted)
+        return begins_with(self.before if method is None else self.after[method], self.wanted)
 
 
 def replies(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int = 8) -> tuple[Reply, ...]:

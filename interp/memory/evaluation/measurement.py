@@ -11,13 +11,14 @@ from torch import Tensor
 
 from hooks import Model
 from interp.common.completion import forced, score, spelt
+from interp.common.texts import begins_with
 from interp.memory.editing.change import by_layer
 from interp.memory.editing.edit import Edit
 from interp.memory.evaluation.scorecard import reading
 from interp.memory.evaluation.skills import induction_skill, sums_skill
 from interp.memory.evaluation.text_metrics import consistency, entropy, rarity
 from interp.memory.facts.case import Case
-from interp.memory.facts.fact import Query, answered
+from interp.memory.facts.fact import Query
 
 BATCH = 64
 HARMONIC = "harmonic score"
@@ -95,7 +96,7 @@ def measured(model: Model, case: Case, said: str, before: Sequence[Sequence[int]
     """
     fact = case.fact
     found = _preferring(model, "efficacy", [fact.text], [fact.new], [fact.old])
-    found["efficacy said"] = float(answered(said, fact.new))
+    found["efficacy said"] = float(begins_with(said, fact.new))
     found["fluency"] = entropy(said)
     if case.references:
         found["consistency"] = consistency(said, case.references, base.idf)
@@ -150,7 +151,7 @@ def _preferring(
 def _answers(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
     longest = max(len(row) for row in spelt(model, prompts, answers))
     said = generated(model, prompts, longest + 2)
-    return [answered(text, answer) for text, answer in zip(said, answers, strict=True)]
+    return [begins_with(text, answer) for text, answer in zip(said, answers, strict=True)]
 
 
 def generated(model: Model, prompts: Sequence[str], n: int) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens, capture
 from hooks.errors import InvalidArgument
-from hooks.pieces import piece
+from hooks.pieces import piece, pieces
 from hooks.site import logits, mlp_act
 from interp.memory.editing.contexts import own_texts
 from interp.memory.editing.edit import Edit
@@ -169,7 +169,7 @@ def _texts(model: Model, tokens: Tokens, said: Sequence[Float[Tensor, "batch pos
         given[column + 1 :] = False
         ids = tokens.ids[row][given & tokens.content[row]].tolist()
         words = [piece(model.tokenizer, int(one[row, column].argmax())) for one in (plain, edited)]
-        text = "".join(piece(model.tokenizer, i) for i in ids)
+        text = "".join(pieces(model.tokenizer, ids))
         found.append(MovedText(text, len(ids) - 1, float(kl[row, column]), float(beside[row, column]), *words))
     return found
 

@@ -12,9 +12,10 @@ from hooks import Model
 from hooks.errors import InvalidArgument
 from interp.common.completion import forced, score
 from interp.common.statistics import Estimate, share
+from interp.common.texts import begins_with
 from interp.memory.editing.change import LowRank, by_layer
 from interp.memory.editing.edit import Edit
-from interp.memory.facts.fact import Query, answer_in, answered, fill
+from interp.memory.facts.fact import Query, extract_answer, fill
 
 BATCH = 64
 
@@ -115,9 +116,9 @@ def scorecard(
             said = _answers(model, fact.text, prompts, neighbours, others, texts, fact.new)
             base = base or said
             return Column(
-                efficacy_exact=_share([answered(text, fact.new) for text in said.efficacy]),
+                efficacy_exact=_share([begins_with(text, fact.new) for text in said.efficacy]),
                 efficacy_preferred=_preferred(model, [fact.text], [fact.new], [fact.old]),
-                paraphrase_exact=_share([answered(text, fact.new) for text in said.paraphrase]),
+                paraphrase_exact=_share([begins_with(text, fact.new) for text in said.paraphrase]),
                 paraphrase_preferred=_preferred(model, prompts, [fact.new] * len(prompts), [fact.old] * len(prompts)),
                 neighbours_unchanged=_same(said.neighbours, base.neighbours),
                 neighbours_true=_same(said.neighbours, [query.answer for query in neighbours]),
@@ -171,7 +172,7 @@ def _objects(model: Model, queries: Sequence[Query], n: int) -> list[str]:
     """What each continuation gives as the object: the true one, whatever follows it, or else its first clause."""
     said = _said(model, [query.prompt for query in queries], n)
     return [
-        query.answer if answered(text, query.answer) else answer_in(text)
+        query.answer if begins_with(text, query.answer) else extract_answer(text)
         for query, text in zip(queries, said, strict=True)
     ]
 

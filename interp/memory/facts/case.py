@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hooks.errors import InvalidArgument
+from interp.common.texts import find_phrases
 from interp.memory.facts.fact import Fact, Query
 
 
@@ -97,9 +98,13 @@ LAYOUTS = (
 
 def _fact(subject: str, prompt: str, old: str, new: str, where: str) -> Fact:
     subject, prompt = subject.strip(), prompt.strip()
-    if subject not in prompt:
-        raise InvalidArgument(f"{where} asks {prompt!r}, which does not spell its subject {subject!r}: leave it out")
-    return Fact(subject, prompt.replace(subject, "{}", 1), old.strip(), new.strip())
+    found = find_phrases(prompt, [subject])
+    if not found:
+        raise InvalidArgument(
+            f"{where} asks {prompt!r}, which does not have its subject {subject!r} as a word: leave it out"
+        )
+    start, end, _ = found[0]
+    return Fact(prompt[start:end], f"{prompt[:start]}{{}}{prompt[end:]}", old.strip(), new.strip())
 
 
 def _bare(template: str, where: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from jaxtyping import Bool
@@ -11,6 +12,9 @@ from torch import Tensor
 from hooks import Position, Tokens
 from hooks.errors import InvalidArgument
 from hooks.position import substring
+from interp.common.texts import find_phrases
+
+END_OF_CLAUSE: Final = re.compile(r"(?<!\d)[.,:]|[.,:](?!\d)|[;!?\n()。，、；：！？（）।؟،]")
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,23 @@ class Subject(Query):
 
     @property
     def begins(self) -> int:
-        """The character of the prompt at which the subject begins; -1 where it is not spelt."""
-        return self.prompt.rfind(self.subject) if self.start is None else self.start
+        """The character of the prompt at which the subject begins, as a word of its own; -1 where there is none."""
+        if self.start is not None:
+            return self.start
+        return max((start for start, _, _ in find_phrases(self.prompt, [self.subject])), default=-1)
 
     @property
     def place(self) -> Position:
-        """The tokens that spell the subject there."""
+        """The tokens that spell the subject there.
+
+        Raises:
+            InvalidArgument: the subject is in the prompt as part of another word only.
+        """
+        if self.begins < 0 and self.subject in self.prompt:
+            raise InvalidArgument(
+                f"{self.prompt!r} has {self.subject!r} as part of another word only: give a prompt with the subject as "
+                "a word, or the character at which it begins as start"
+            )
         return substring(self.subject, sum(self.prompt.startswith(self.subject, i) for i in range(self.begins)))
 
 
@@ -146,19 +161,13 @@ def last_token_before(ends: Sequence[int]) -> Position:
     return Position(f"last token before {list(ends)}", select)
 
 
-def answered(continuation: str, answer: str) -> bool:
-    """Whether a continuation begins with the answer, as a whole word.
-
-    >>> answered(" Paris, France", "Paris"), answered(" Parish", "Paris")
-    (True, False)
-    """
-    return re.match(rf"\s*{re.escape(answer)}(?!\w)", continuation) is not None
-
-
-def answer_in(continuation: str) -> str:
+def extract_answer(continuation: str) -> str:
     """The answer a continuation gives: what comes before the first punctuation mark or line end.
 
-    >>> answer_in(" San Francisco. Fog")
-    'San Francisco'
+    A mark between two digits belongs to the number.
+
+    Example:
+        >>> extract_answer(" San Francisco. Fog"), extract_answer(" 5.5 metres, about")
+        ('San Francisco', '5.5 metres')
     """
-    return re.split(r"[.,;:!?\n()]", continuation.strip(), maxsplit=1)[0].strip()
+    return END_OF_CLAUSE.split(continuation.strip(), maxsplit=1)[0].strip()

@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks import Activations, Model, capture, stream
 from hooks.capture import Data
 from hooks.errors import InvalidArgument, OutOfRange
-from hooks.pieces import piece
+from hooks.pieces import pieces
 from hooks.site import mlp_act
 from hooks.tokens import pad
 from interp.features import Example
@@ -105,8 +105,8 @@ class Triggers:
         m = self.sign * acts[mlp_act[self.layer]][row, real, place[0]].float()
         content = acts.tokens.content[row, real].tolist()
         near = [i for i in range(max(0, peak - context), min(len(real), peak + 2)) if content[i]]
-        pieces = tuple(piece(model.tokenizer, int(self.ids[number][i])) for i in near)
-        return Example(number, pieces, tuple(m[near].tolist()), near.index(peak))
+        spelt = pieces(model.tokenizer, self.ids[number].tolist())
+        return Example(number, tuple(spelt[i] for i in near), tuple(m[near].tolist()), near.index(peak))
 
     def _check(self, neuron: int) -> None:
         if not 0 <= neuron < len(self.coefficient):

@@ -12,6 +12,7 @@ from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.forward import accepts
 from hooks.site import embed
+from interp.common.texts import join_words
 from interp.memory.facts.fact import Subject
 
 Spot = tuple[Sequence[int], Sequence[Site]]
@@ -130,4 +131,4 @@ def _subject(model: Model, fact: Subject) -> tuple[Int[Tensor, "1 pos"], Int[Ten
 
 def _first_token(model: Model, fact: Subject) -> int:
     n = int(model.tokens(fact.prompt).mask.sum())
-    return int(model.tokens(f"{fact.prompt} {fact.answer}").ids[0, n])
+    return int(model.tokens(join_words(fact.prompt, fact.answer)).ids[0, n])

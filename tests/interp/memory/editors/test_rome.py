@@ -9,13 +9,14 @@ import torch
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
 from interp.common.completion import score, tokens_after
+from interp.common.texts import begins_with
 from interp.memory import Covariance, Edit, Fact, Query, Search, covariance, prefixes, rome, scorecard
 from interp.memory.editing.change import LowRank, even_weights, least_change
 from interp.memory.editing.checks import finished
 from interp.memory.editing.keys import checked_output, keys_and_values
 from interp.memory.editing.value_search import State, end_of, search_value, statements
 from interp.memory.evaluation.scorecard import control
-from interp.memory.facts.fact import answer_in, answered, last_token_before, last_token_of
+from interp.memory.facts.fact import extract_answer, last_token_before, last_token_of
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -52,10 +53,10 @@ def edited(fresh: Callable) -> tuple[Model, Edit, Covariance]:
 
 def test_the_new_object_is_generated_with_the_edit_and_not_without(edited: tuple) -> None:
     model, edit, _ = edited
-    assert answered(model.generate(FACT.text, max_new_tokens=2), "b")
+    assert begins_with(model.generate(FACT.text, max_new_tokens=2), "b")
     before = score(model, [FACT.text], ["a"])
     with edit.applied(model):
-        assert answered(model.generate(FACT.text, max_new_tokens=2), "a")
+        assert begins_with(model.generate(FACT.text, max_new_tokens=2), "a")
         assert score(model, [FACT.text], ["a"]).exp() > 0.5 > before.exp()
 
 
@@ -146,7 +147,7 @@ def test_a_prompt_can_be_edited_at_its_own_last_token(edited: tuple) -> None:
     before = capture(model, FACT.text, [mlp_act[1]]).flat(mlp_act[1], at)
     assert torch.allclose(before @ edit.updates[0].key[0].float(), torch.ones(1), atol=1e-4)
     with edit.applied(model):
-        assert answered(model.generate(FACT.text, max_new_tokens=2), "a")
+        assert begins_with(model.generate(FACT.text, max_new_tokens=2), "a")
 
 
 def test_preserving_a_continuation_keeps_it_closer_to_what_it_was(edited: tuple) -> None:
@@ -274,5 +275,5 @@ def test_a_token_across_the_end_of_the_prompt_is_refused(gpt2: Model) -> None:
 
 
 def test_an_answer_is_a_whole_word_and_ends_at_punctuation() -> None:
-    assert answered(" Paris, of course", "Paris") and not answered(" Parisian", "Paris")
-    assert answer_in(" San Francisco. It") == "San Francisco"
+    assert begins_with(" Paris, of course", "Paris") and not begins_with(" Parisian", "Paris")
+    assert extract_answer(" San Francisco. It") == "San Francisco"

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.completion import score
 from interp.memory import Case, Edit, Fact, Query, Search, audit, covariance, read_cases, rome
 from interp.memory.editing.change import LowRank
@@ -217,10 +218,19 @@ def test_a_question_of_zsre_loses_its_prefix_and_keeps_its_answer(tmp_path: Path
     assert case.neighbours == (Query("who sang it?", "Nina"),)
 
 
+def test_the_place_of_a_subject_is_a_word_and_no_part_of_another(tmp_path: Path) -> None:
+    asked = {"src": "Which Roman town is north of Roma?", "subject": "Roma"}
+    assert read(ZSRE_RECORD | asked, tmp_path).fact.prompt == "Which Roman town is north of {}?"
+    composed = read(ZSRE_RECORD | {"src": "Where is Ko\u0308ln?", "subject": "K\u00f6ln"}, tmp_path)
+    assert composed.fact.text == "Where is Ko\u0308ln?"
+    with pytest.raises(InvalidArgument, match="does not have its subject 'Iran' as a word"):
+        read(ZSRE_RECORD | {"src": "What do Iranians eat?", "subject": "Iran"}, tmp_path)
+
+
 def test_an_unknown_layout_and_a_prompt_without_its_subject_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"record 0 of .* has the keys \['colour'\]; a layout that is read has one of"):
         read({"colour": "red"}, tmp_path)
-    with pytest.raises(ValueError, match="which does not spell its subject 'Oslo': leave it out"):
+    with pytest.raises(ValueError, match="which does not have its subject 'Oslo' as a word: leave it out"):
         read(EASYEDIT_RECORD | {"subject": "Oslo"}, tmp_path)
 
 

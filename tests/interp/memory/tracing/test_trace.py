@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from hooks.site import resid_post
 from interp.memory import Fact, Subject, locate, trace_attention, trace_mlp, trace_states
 from interp.memory.tracing.corruption import replaced, restored, spoilt
@@ -118,6 +119,12 @@ def test_a_subject_spelt_twice_is_broken_where_the_fact_has_it(gpt2: Model) -> N
     assert effects[0] == effects[1] != effects[2]
     with pytest.raises(ValueError, match="'so Rome' does not spell 'Rome' at its character 0: give where it begins"):
         Subject("so Rome", "a", "Rome", 0)
+
+
+def test_a_subject_is_found_as_a_word_and_no_part_of_another(gpt2: Model) -> None:
+    assert Subject("Is Iran what Iranians call it?", "yes", "Iran").begins == 3
+    with pytest.raises(InvalidArgument, match="has 'Iran' as part of another word only: give a prompt"):
+        trace_mlp(gpt2, [Subject("What do Iranians eat?", "rice", "Iran")], window=1, draws=1)
 
 
 def test_a_prompt_that_ends_in_its_subject_has_a_last_token_all_the_same(gpt2: Model) -> None:

@@ -1,0 +1,116 @@
+"""The command `interp circuit`: the edges that carry a behaviour, and how faithful they are."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hooks import Model
+from hooks.errors import InvalidArgument, nearest
+from interp.circuits import logit_difference
+from interp.circuits.edges import (
+    EdgeEffect,
+    FaithfulnessCurve,
+    Slope,
+    Task,
+    clean_corrupt,
+    eap,
+    eap_ig,
+    edge_attribution,
+    exact_edges,
+    faithfulness_curve,
+    gim,
+    random_scores,
+    relp,
+)
+from interp.commands.arguments import Device, ModelName, Quiet, check_predicts, load_model
+from interp.commands.verb import Document, verb
+from interp.show import Section, circuit_panel, faithfulness_panel, report
+from interp.show.frame import page_at
+
+METHODS = ("eap-ig", "eap", "clean-corrupt", "relp", "gim", "exact")
+
+
+@verb
+def circuit_command(
+    model: ModelName,
+    clean: Annotated[str, typer.Argument(metavar="CLEAN", help="A text that shows the behaviour.")],
+    corrupt: Annotated[str, typer.Argument(metavar="CORRUPT", help="One of as many tokens that does not.")],
+    right: Annotated[str, typer.Argument(metavar="RIGHT", help="What the model says after the clean text: one token.")],
+    wrong: Annotated[str, typer.Argument(metavar="WRONG", help="What it says after the corrupt one.")],
+    method: Annotated[str, typer.Option(help="eap-ig, eap, clean-corrupt, relp, gim or exact.")] = "eap-ig",
+    steps: Annotated[int, typer.Option(help="Points of eap-ig.")] = 5,
+    by: Annotated[str, typer.Option(help="contribution (signed) or size (absolute).")] = "contribution",
+    top: Annotated[int, typer.Option(help="Edges to print.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
+    """Rank a model's edges by what corrupting each would do; print the first, and how faithful their circuits are."""
+    if method not in METHODS:
+        raise InvalidArgument(f"no method is called '{method}'; did you mean {nearest(method, METHODS)}?")
+    if by not in ("contribution", "size"):
+        raise InvalidArgument(f"edges are not ranked by '{by}': give contribution or size")
+    if top < 1:
+        raise InvalidArgument(f"--top {top}: print at least one edge")
+    if out is not None:
+        page_at(out)
+    slope = None if method == "exact" else _slope(method, steps)
+    check_predicts(model, "a circuit is of what is predicted")
+    loaded = load_model(model, device, quiet=quiet)
+    task = Task(clean, corrupt, logit_difference(loaded, right, wrong))
+    if slope is None:
+        found = exact_edges(loaded, task, progress=not quiet)
+    else:
+        found = edge_attribution(loaded, task, slope, progress=not quiet)
+    curves = [
+        faithfulness_curve(loaded, task, scores, name=name, progress=not quiet)
+        for name, scores in ((found.how, found.scores(by)), ("random", random_scores(found.graph)))
+    ]
+    _print(found, curves, top, by)
+    if out is not None:
+        _page(out, loaded, found, by, curves, f"{right!r} against {wrong!r} after {clean!r}.", corrupt)
+    return _document(found, curves, top, by) | {"page": out}
+
+
+def _slope(method: str, steps: int) -> Slope:
+    slopes: dict[str, Slope] = {"eap": eap(), "clean-corrupt": clean_corrupt(), "relp": relp(), "gim": gim()}
+    return slopes.get(method) or eap_ig(steps)
+
+
+def _print(found: EdgeEffect, curves: list[FaithfulnessCurve], top: int, by: str) -> None:
+    clean, corrupt = float(found.clean.mean()), float(found.corrupt.mean())
+    typer.echo(f"{found.how}, {found.graph.n_edges} edges: logit difference {clean:+.3f} clean, {corrupt:+.3f} corrupt")
+    for name, effect in found.top(top, by):
+        typer.echo(f"{effect:>+9.3f}  {name}")
+    if found.check is not None:
+        typer.echo(str(found.check))
+    typer.echo(str(curves[0]))
+    typer.echo(f"random: CPR {curves[1].cpr:.3f}, CMD {curves[1].cmd:.3f}")
+
+
+def _document(found: EdgeEffect, curves: list[FaithfulnessCurve], top: int, by: str) -> Document:
+    check = found.check
+    return {
+        "method": found.how,
+        "clean": float(found.clean.mean()),
+        "corrupt": float(found.corrupt.mean()),
+        "edges": [{"edge": name, "effect": effect} for name, effect in found.top(top, by)],
+        "check": None if check is None else {"edges": len(check.edges), "correlation": check.correlation},
+        "trusted": None if check is None else check.trusted,
+        "curves": [
+            {"name": c.name, "cpr": c.cpr, "cmd": c.cmd, "shares": c.shares, "edges": c.real, "faithfulness": c.f}
+            for c in curves
+        ],
+    }
+
+
+def _page(
+    out: Path, model: Model, found: EdgeEffect, by: str, curves: list[FaithfulnessCurve], lead: str, corrupt: str
+) -> None:
+    sections = [
+        Section("Edges", f"Corrupted by {corrupt!r}.", (circuit_panel(found, by=by),)),
+        Section("Faithfulness", "The circuits of the edges that rank highest.", (faithfulness_panel(curves),)),
+    ]
+    report(out, f"A circuit of {model.name}", lead, sections)
+    typer.echo(f"page: {out.resolve()}")

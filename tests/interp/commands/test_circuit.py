@@ -1,0 +1,47 @@
+"""`interp circuit` prints what the functions find."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hooks import load
+from interp.circuits import logit_difference
+from interp.circuits.edges import Task, eap_ig, edge_attribution, faithfulness_curve
+from interp.commands.app import app
+
+
+@pytest.fixture(scope="module")
+def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model")
+    hf_model("gpt2").save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def call(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_the_circuit_command_prints_the_edges_their_check_and_their_faithfulness(folder: str, tmp_path: Path) -> None:
+    model = load(folder)
+    task = Task("fog over", "fig ever", logit_difference(model, "a", "c"))
+    found = edge_attribution(model, task, eap_ig(3))
+    page = tmp_path / "page.html"
+    said = call("circuit", folder, "fog over", "fig ever", "a", "c", "--steps", "3", "--top", "2", "--out", str(page))
+    lines = said.splitlines()
+    for line, (name, effect) in zip(lines[1:3], found.top(2, "contribution"), strict=True):
+        assert line.split()[1] == name
+        assert float(line.split()[0]) == pytest.approx(effect, abs=2e-3)
+    assert f"correlation with the estimates {found.check.correlation:.3f}" in said
+    assert f"CPR {faithfulness_curve(model, task, found.scores('contribution')).cpr:.3f}" in said
+    assert lines[-2].startswith("random: CPR")
+    assert page.stat().st_size > 1e6
+    data = json.loads(call("circuit", folder, "fog over", "fig ever", "a", "c", "--method", "eap", "--json", "--quiet"))
+    assert data["method"] == "EAP"
+    assert len(data["edges"]) == 10 and len(data["curves"]) == 2
