@@ -13,7 +13,7 @@ from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, RIVALS, st
 def circuit_panel(found: EdgeEffect, n_edges: int = 40, by: str = "size") -> Panel:
     """Draw the edges that rank highest, from the embedding below to the logits above.
 
-    A head stands in its layer's row by its number, a feed-forward layer at the right; a line is as wide as its edge's
+    A head is in its layer's row by its number, a feed-forward layer at the right; a line is as wide as its edge's
     effect, and its colour says whether corrupting the edge lowers the metric or raises it.
 
     Example:
@@ -106,7 +106,7 @@ def _marks(nodes: dict[str, tuple[float, float]]) -> Scatter:
 
 
 def _place(node: str, senders: tuple[str, ...]) -> tuple[float, float]:
-    """Where a node stands: the embedding below, a row for each layer's heads and its feed-forward layer after them."""
+    """Where a node is: the embedding below, a row for each layer's heads and its feed-forward layer after them."""
     layers = 1 + max((_layer(name) for name in senders if name != "embed"), default=0)
     heads = [name for name in senders if name.startswith("h")]
     width = 1 + max((int(name.partition(".")[2]) for name in heads), default=0)
