@@ -17,7 +17,7 @@ from hooks.tokens import Tokens
 from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, residual_sum, stages
 from hooks.tracing.stacks import Stack, stacks
-from hooks.tracing.sublayers import MIXERS, Sublayer, sublayers
+from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection, sublayers
 
 N_POS = 11
 """How many tokens are read where the context holds them: a prime, so that no other axis is taken for theirs."""
@@ -255,9 +255,9 @@ class _Placing:
         return Site("module", path=self._giving(kind).path if calls else f"{self.block.call.path}:{number}")
 
     def _giving(self, kind: Sublayer) -> Call:
-        """The call that gives a term: the innermost of a module that is called once, if there is one."""
-        once = [call for call in kind.term.calls if self.times[id(call.module)] == 1]
-        return (once or kind.term.calls)[-1]
+        """The call that gives a term: of its projection, else the innermost of a module that is called once."""
+        once = [call for call in kind.term.calls if self.times[id(call.module)] == 1] or list(kind.term.calls)
+        return next((call for call in once if is_projection(call.module)), once[-1])
 
     def placed(self) -> tuple[Expr | None, dict[Site, Tap]]:
         """The sum of the middle, and the tap of every site of the block."""
