@@ -7,16 +7,40 @@ from typing import Any, Final
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from hooks import Site
-from hooks.errors import InvalidArgument, MissingFile, nearest
-from hooks.tensor_file import save_tensors
+from hooks.disk import (
+    Kind,
+    Record,
+    check_record,
+    parse_object,
+    read_bytes,
+    read_foreign,
+    read_json,
+    record,
+    write_json,
+    write_text,
+)
+from hooks.errors import DamagedFile, InvalidArgument, MissingFile, nearest
+from hooks.tensor_file import read_weights, save_tensors
 from interp.sae.architectures.registry import ARCHITECTURES
 from interp.sae.architectures.sae import SAE, folded
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+CONFIG, WEIGHTS, CHECKSUMS = "cfg.json", "sae_weights.safetensors", "checksums.json"
+CURE: Final = "put it back from a copy, or download or save it again"
+COUNTS: Final = ("group_sizes", "k", "step", "num_tokens_since_fired")
+"""What other libraries keep among their weights that counts something."""
+
+
+class Checksums(TypedDict):
+    """What the third file says: the size and checksum of the other two."""
+
+    files: dict[str, Record]
+
+
+KIND: Final = Kind("interp.sae", "checksums of an autoencoder", "save", Checksums)
 FORMAT = "6.54.0"  # the SAELens version whose format this is
 THRESHOLDED: Final = ("batchtopk", "matryoshka_batchtopk")
 """Architectures that SAELens knows after training as "jumprelu", the same function."""
@@ -28,7 +52,8 @@ def save(sae: SAE, folder: str | Path) -> Path:
     A normalisation is folded into the weights first. BatchTopK and Matryoshka are written as JumpReLU, which is what
     they are after training. What SAELens has no place for (settings of training, largest activations, sites, the
     model's fingerprint, the data) goes into the configuration's metadata, which it keeps and ignores. A crosscoder
-    is written in the same two files, but SAELens has no such architecture. Returns the folder.
+    is written in the same two files, but SAELens has no such architecture. A third file, which SAELens does not read,
+    holds the checksums of the two. Returns the folder.
 
     Example:
         ```python
@@ -41,8 +66,9 @@ def save(sae: SAE, folder: str | Path) -> Path:
     weights: dict[str, Tensor] = dict(sae.named_parameters())
     if sae.architecture in THRESHOLDED:
         weights["threshold"] = sae.get_buffer("threshold")
-    (folder / CONFIG).write_text(json.dumps(_config(sae), indent=1), encoding="utf-8")
     save_tensors(folder / WEIGHTS, weights)
+    write_text(folder / CONFIG, json.dumps(_config(sae), indent=1))
+    write_json(folder / CHECKSUMS, KIND, {"files": {name: record(folder / name) for name in (CONFIG, WEIGHTS)}})
     return folder
 
 
@@ -86,7 +112,8 @@ def load(folder: str | Path) -> SAE:
     """Read an autoencoder that `save`, or SAELens, wrote; the same latents and reconstructions, in float32.
 
     Raises:
-        FileNotFoundError: the folder lacks one of the two files.
+        MissingFile: the folder lacks one of the two files.
+        DamagedFile: one of them is torn, changed, or no autoencoder; weights that are not finite or no floats.
         ValueError: an architecture or an input normalisation that is not implemented here.
 
     Example:
@@ -99,8 +126,12 @@ def load(folder: str | Path) -> SAE:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise MissingFile(f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}.")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return built(config, load_file(folder / WEIGHTS), str(folder))
+    if (folder / CHECKSUMS).exists():
+        for name, recorded in read_json(folder / CHECKSUMS, KIND)["files"].items():
+            check_record(folder / name, recorded, f"{CURE}; if you changed it yourself, remove {CHECKSUMS}")
+    config = parse_object(read_bytes(folder / CONFIG), folder / CONFIG, CURE)
+    weights = read_weights(folder / WEIGHTS, CURE)
+    return read_foreign(folder, CURE, lambda: built(config, weights, str(folder)))
 
 
 def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]], where: str) -> SAE:
@@ -119,6 +150,7 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
         built(theirs.cfg.to_dict(), theirs.state_dict(), "theirs")
         ```
     """
+    check_weights(weights, where)
     architecture, normalisation = config.get("architecture", "standard"), config.get("normalize_activations", "none")
     metadata = config.get("metadata") or {}
     if architecture not in ARCHITECTURES:
@@ -152,7 +184,7 @@ def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]]
     needed = {"threshold", *dict(sae.named_parameters())}
     if lost := sorted(needed & {*missing}) + unexpected:
         raise InvalidArgument(f"{where} does not hold the weights of a '{architecture}' autoencoder: see {lost}.")
-    _remember(sae, metadata | {k: config[k] for k in ("hook_name", "model_name") if k in config})
+    _remember(sae, where, metadata | {k: config[k] for k in ("hook_name", "model_name") if k in config})
     return sae
 
 
@@ -189,7 +221,7 @@ def _in_our_words(weights: dict[str, Tensor], config: dict[str, Any], kind: type
     return weights
 
 
-def _remember(sae: SAE, metadata: Mapping[str, Any]) -> None:
+def _remember(sae: SAE, where: str, metadata: Mapping[str, Any]) -> None:
     """Put back what the metadata says of the autoencoder's origin."""
     read_and_written = (metadata.get("hook_name"), metadata.get("hook_name_out"))
     names = metadata.get("sites") or [name for name in read_and_written if name]
@@ -197,4 +229,28 @@ def _remember(sae: SAE, metadata: Mapping[str, Any]) -> None:
     sae.model_name, sae.fingerprint = metadata.get("model_name"), metadata.get("fingerprint")
     sae.dataset = metadata.get("dataset") or metadata.get("dataset_path")
     if (largest := metadata.get("max_activation")) is not None:
-        sae.max_activation.copy_(torch.tensor(largest))
+        largest = torch.tensor(largest)
+        if largest.shape != sae.max_activation.shape or not bool((largest >= 0).all()):
+            raise DamagedFile(
+                f"{where} tells largest activations of shape {list(largest.shape)}, and has {sae.d_sae} latents, whose "
+                f"are at least 0: {CURE}"
+            )
+        sae.max_activation.copy_(largest)
+
+
+def check_weights(weights: Mapping[str, Tensor], where: str) -> None:
+    """Raise where weights are no floating point numbers, or not finite.
+
+    Raises:
+        DamagedFile: naming the first that is not.
+
+    Example:
+        ```python
+        check_weights({"W_dec": torch.ones(4, 2)}, "golden_gate_sae")
+        ```
+    """
+    for name, weight in weights.items():
+        if name not in COUNTS and not weight.is_floating_point():
+            raise DamagedFile(f"{where} holds {name} of {weight.dtype}, and weights are floating point: {CURE}")
+        if not bool(weight.isfinite().all()):
+            raise DamagedFile(f"{where} holds NaN or infinity in {name}: {CURE}")

@@ -73,7 +73,7 @@ def bits(state: dict[str, Tensor]) -> dict[str, bytes]:
 def kept(folder: Path) -> int:
     """The step of the checkpoint in a folder, 0 where there is none."""
     latest = folder / "state" / "latest.json"
-    return json.loads(latest.read_text())["step"] if latest.exists() else 0
+    return json.loads(latest.read_text())["content"]["step"] if latest.exists() else 0
 
 
 @forked
@@ -158,7 +158,7 @@ def test_a_finished_run_gives_its_report_again(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
     options = {"tokens": 1_000, "batch_size": 100, "progress": False, "checkpoint": Checkpoint(tmp_path)}
     train(Gated(16, 32), data(), **options)
-    with pytest.raises(ValueError, match=r"of another run: its seed is 0, and here it is 1\. Give what it was begun"):
+    with pytest.raises(ValueError, match=r"of another run: its seed is 0, and here it is 1: give what it was begun"):
         train(Gated(16, 32), data(), seed=1, **options)
     with pytest.raises(ValueError, match=r"of another run: its members is .*'coefficient': 1\.0.*'coefficient': 2\.0"):
         train(Gated(16, 32, coefficient=2.0), data(), **options)
