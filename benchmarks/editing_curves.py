@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import RESULTS  # noqa: E402
 from interp.show import Panel, Section, report  # noqa: E402
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, rgba, styled  # noqa: E402
+from interp.show.band import band_and_line  # noqa: E402
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, styled  # noqa: E402
 
 Rows = Sequence[dict[str, Any]]
 MEASURES = {
@@ -96,14 +97,10 @@ def curve(rows: Rows, order: str, method: str, measure: str, colour: str, *, fir
     found = sorted((r["n"], r[measure], *r[f"{measure} interval"]) for r in mine)
     if not found:
         return []
-    n, value, low, high = map(list, zip(*found, strict=True))
-    shared = {"legendgroup": method, "mode": "lines"}
-    band = Scatter(x=n + n[::-1], y=high + low[::-1], fill="toself", fillcolor=rgba(colour, 0.12), line_width=0,
-                   hoverinfo="skip", showlegend=False, **shared)  # fmt: skip
-    hover = f"{method}, %{{x}} facts<br>%{{y:.3g}}<extra></extra>"
-    line = Scatter(x=n, y=value, name=method, line={"color": colour, "width": 2.5}, hovertemplate=hover,
-                   showlegend=first, **shared | {"mode": "lines+markers"})  # fmt: skip
-    return [band, line]
+    counts = [n for n, *_ in found]
+    return band_and_line(
+        counts, [(v, low, high) for _, v, low, high in found], method, colour, of="facts", legend=first
+    )
 
 
 def level(rows: Rows, measure: str, *, first: bool) -> Scatter:

@@ -4,7 +4,9 @@ from hooks.border import guard
 from interp.circuits.attribution import attribution_patching as attribution_patching
 from interp.circuits.effect import PatchEffect as PatchEffect
 from interp.circuits.integrated import integrated_attribution as integrated_attribution
+from interp.circuits.metric import first_token as first_token
 from interp.circuits.metric import logit_difference as logit_difference
+from interp.circuits.metric import word_log_probability as word_log_probability
 from interp.circuits.over import Over as Over
 from interp.circuits.over import each_head as each_head
 from interp.circuits.over import each_head_and_position as each_head_and_position
@@ -25,10 +27,12 @@ __all__ = [
     "each_head_and_position",
     "each_layer",
     "each_position",
+    "first_token",
     "integrated_attribution",
     "logit_difference",
     "noising",
     "patch_sweep",
+    "word_log_probability",
 ]
 
 guard(globals(), __all__)

@@ -1,6 +1,7 @@
 """Direct logit attribution: a logit as the exact sum of what every part of the model writes to the stream."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -11,10 +12,13 @@ from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.position import last
 from hooks.site import resid_post
-from interp.circuits.metric import token_ids
+from interp.circuits.metric import Word, name_token, token_ids
 from interp.circuits.patching import read_at
 from interp.lenses.frozen_norm import Norm, Reader, frozen
 from interp.lenses.parts import Parts, components
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +28,7 @@ class Attribution:
     Attributes:
         word: the token, or the two.
         norm: how the final norm was treated.
-        names: of the parts; the last is what no part writes: biases behind the stream.
+        names: of the parts; the last is what no part writes: biases after the stream.
         parts: what each part adds to the logit.
         logit: what they sum to.
     """
@@ -35,8 +39,20 @@ class Attribution:
     parts: Float[Tensor, "example n"]
     logit: Float[Tensor, "example"]
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {share:+.3f}" for name, share in self.top(3))
+        return f"Attribution({self.word!r}, logit {float(self.logit.mean()):+.3f}; {parts}, …)"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each text and part: its number, the part's name, and what the part adds to the logit."""
+        from pandas import DataFrame
+
+        n = len(self.parts)
+        texts = torch.arange(n).repeat_interleave(len(self.names)).tolist()
+        return DataFrame({"text": texts, "part": [*self.names] * n, "share": self.parts.flatten().tolist()})
+
     def top(self, count: int = 10) -> tuple[tuple[str, float], ...]:
-        """The parts with the largest mean over texts, by size, with it; `ValueError` for fewer than one."""
+        """The parts with the largest mean over texts, by size, with it; `InvalidArgument` for fewer than one."""
         if count < 1:
             raise InvalidArgument(f"the {count} largest parts were asked for: give 1 or more")
         mean = self.parts.mean(0)
@@ -47,9 +63,9 @@ class Attribution:
 def attribute(
     model: Model,
     text: Text,
-    word: str,
+    word: Word,
     *,
-    versus: str | None = None,
+    versus: Word | None = None,
     into: Parts = components,
     norm: Norm = frozen,
     at: Position = last,
@@ -59,21 +75,22 @@ def attribute(
     Args:
         model: the model.
         text: a text, texts, token ids or `Tokens`, read as one batch.
-        word: the token.
+        word: the token, as a word or as its id; `first_token` takes the first of a word of several.
         versus: another token, whose logit is subtracted.
         into: `components`, `heads`, `neurons` or `latents(sae)`.
         norm: `frozen` holds the final norm's divisor, `linearised` follows its slope.
         at: after which token of each text the logit is read.
 
     Raises:
-        ValueError: a word of several tokens; capped logits; a model whose stream is not the sum of the parts, or whose
-            logits are not read off it.
+        InvalidArgument: a word of several tokens; capped logits; a model whose stream is not the sum of the parts, or
+            whose logits are not read off it.
 
     Cost: one forward pass.
 
-    ```python
-    attribute(model, "The Golden Gate Bridge is in", " San", versus=" New", into=heads).top()
-    ```
+    Example:
+        ```python
+        attribute(model, "The Golden Gate Bridge is in", " San", versus=" New", into=heads).top()
+        ```
     """
     tokens = model.tokens(text)
     ends = read_at(tokens, at)
@@ -86,12 +103,12 @@ def attribute(
     model.unembed(x)  # refuses a model whose logits are not read off this stream
     names, parts = into(model, tokens, ends, reader.g)
     _check_sum(model, parts, (reader.g * x).sum(-1))
-    spelt = word if versus is None else f"{word} − {versus}"
+    spelt = " − ".join(name_token(model, one) for one in (word, versus) if one is not None)
     whole = torch.cat([parts, reader.constant[:, None]], 1)
-    return Attribution(spelt, reader.norm, (*names, "biases behind the stream"), whole, reader.logit)
+    return Attribution(spelt, reader.norm, (*names, "biases after the stream"), whole, reader.logit)
 
 
-def _read(model: Model, x: Float[Tensor, "example d_model"], word: str, norm: Norm) -> Reader:
+def _read(model: Model, x: Float[Tensor, "example d_model"], word: Word, norm: Norm) -> Reader:
     return norm(model, x, token_ids(model, word).expand(len(x)))
 
 

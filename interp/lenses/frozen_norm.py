@@ -12,7 +12,7 @@ from hooks import Model
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.taps import norm_scale
-from interp.circuits.norm_gain import norm_gain
+from interp.circuits.norm_gain import divides, norm_gain
 from interp.common.unembedding import output_rows
 
 
@@ -44,11 +44,11 @@ def frozen(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor
     A part's share is what it adds if the stream's length stays.
 
     Raises:
-        ValueError: a head that is no linear map, or caps its logits.
+        InvalidArgument: a head that is no linear map, or caps its logits.
     """
     U, b = _rows(model, tokens)
     norm = model.final_norm
-    if norm is None:
+    if norm is None or not divides(norm):
         g, constant = U, b
     else:
         nothing = norm(torch.zeros_like(x[:1]))[0]
@@ -64,7 +64,7 @@ def linearised(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Te
     change of length, the shares of all parts sum to almost nothing, and the constant to almost all.
 
     Raises:
-        ValueError: a head that is no linear map, or caps its logits.
+        InvalidArgument: a head that is no linear map, or caps its logits.
     """
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
@@ -75,7 +75,7 @@ def linearised(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Te
 
 
 def _logit(model: Model, x: Tensor, tokens: Tensor) -> Tensor:
-    """The logits of x, one token each; `ValueError` where they are not the plain linear map's."""
+    """The logits of x, one token each; `InvalidArgument` where they are not the plain linear map's."""
     if getattr(model.hf.config.get_text_config(), "final_logit_softcapping", None) is not None:
         raise InvalidArgument(
             f"the logits of {model.name} are capped, so they are no sum of parts: attribute a model without a cap"

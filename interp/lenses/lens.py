@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import Direction, Model
 from hooks.errors import InvalidArgument
 from hooks.site import resid_post
-from interp.circuits.metric import token_ids
+from interp.circuits.metric import Word, name_token, token_ids
 from interp.common.unembedding import output_rows
 
 
@@ -40,7 +40,7 @@ class Lens(ABC):
         """The guess at the stream behind the last block, given that behind block `layer`.
 
         Raises:
-            ValueError: a layer it does not read, or another width than the stream's.
+            InvalidArgument: a layer it does not read, or another width than the stream's.
         """
         if layer not in self.layers:
             raise InvalidArgument(
@@ -53,21 +53,21 @@ class Lens(ABC):
         return h if layer == self.model.n_layers - 1 else self.carried(h, layer)
 
     def read(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n vocab"]:
-        """The logits it reads off the stream behind block `layer`; `ValueError` as `transform`."""
+        """The logits it reads off the stream behind block `layer`; `InvalidArgument` as `transform`."""
         return self.model.unembed(self.transform(h, layer))
 
-    def direction(self, token: str, layer: int) -> Direction:
-        """The direction of the stream that raises a token's logit most, read from this layer.
+    def direction(self, token: Word, layer: int) -> Direction:
+        """The direction of the stream that raises the logit of a token, a word or its id, most, read from this layer.
 
         v_t = M^T U_t: M the matrix of `transform`, U_t the token's row of the unembedding. The final norm, its gain
         included, is left out, as in the Jacobian lens's vectors. Its scale is its own length: no text is read.
 
         Raises:
-            ValueError: a word of several tokens, or a layer it does not read.
+            InvalidArgument: a word of several tokens (`first_token` takes the first), or a layer it does not read.
         """
         rows, _ = output_rows(self.model, token_ids(self.model, token))
         with torch.inference_mode(False), torch.enable_grad():
             h = torch.zeros(self.model.d_model, dtype=self.model.dtype, device=self.model.device, requires_grad=True)
             (v,) = torch.autograd.grad(self.transform(h, layer) @ rows[0], h)
-        name = f"{type(self).__name__} token {token!r}"
+        name = f"{type(self).__name__} token {name_token(self.model, token)!r}"
         return Direction(v, resid_post[layer], name, float(v.norm()), self.model.fingerprint)

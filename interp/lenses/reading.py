@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,8 +14,11 @@ from hooks.model import Text
 from hooks.pieces import piece, pieces
 from hooks.position import everywhere
 from hooks.site import resid_post
-from interp.circuits.metric import token_ids
+from interp.circuits.metric import Word, name_token, token_ids
 from interp.lenses.lens import Lens
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +31,7 @@ class LensReading:
         tokens: the texts, token by token.
         content: which tokens carry text.
         top: the likeliest tokens, likeliest first, of the last axis.
-        words: how each of them is spelt.
+        words: the text of each of them.
         probability: of those tokens.
         entropy: of the whole distribution, in nats.
         kl: KL(p_model || p_lens) in nats: how much of the model's answer the layer does not yet say.
@@ -42,6 +46,33 @@ class LensReading:
     probability: Float[Tensor, "layer batch pos n"]
     entropy: Float[Tensor, "layer batch pos"]
     kl: Float[Tensor, "layer batch pos"]
+
+    def __repr__(self) -> str:
+        said = [self.words[int(i)] for i in self.top[-1, 0, self.content[0]].reshape(-1, self.top.shape[-1])[-1:, 0]]
+        layers, (texts, pos) = f"layers {self.layers[0]} to {self.layers[-1]}", self.content.shape
+        kl = ", ".join(f"{float(one):.2f}" for one in self.mean_kl[:6])
+        more = ", …" if len(self.layers) > 6 else ""
+        return f"LensReading({self.lens}, {layers}, {texts} texts of up to {pos} tokens, says {said}; KL {kl}{more})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each layer and token that carries text: the likeliest token, its probability, entropy and KL."""
+        from pandas import DataFrame
+
+        places = self.content.nonzero().tolist()
+        return DataFrame(
+            {
+                "layer": layer,
+                "text": row,
+                "position": pos,
+                "token": self.tokens[row][pos],
+                "likeliest": self.words[int(self.top[i, row, pos, 0])],
+                "probability": float(self.probability[i, row, pos, 0]),
+                "entropy": float(self.entropy[i, row, pos]),
+                "kl": float(self.kl[i, row, pos]),
+            }
+            for i, layer in enumerate(self.layers)
+            for row, pos in places
+        )
 
     @property
     def mean_kl(self) -> Float[Tensor, "layer"]:
@@ -59,7 +90,7 @@ def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
         top: how many of the likeliest tokens to keep.
 
     Raises:
-        ValueError: no such number of tokens.
+        InvalidArgument: no such number of tokens.
 
     Cost: one forward pass, and one unembedding per layer; the logits of one layer at a time are held.
 
@@ -105,13 +136,30 @@ class Ranks:
     content: Bool[Tensor, "batch pos"]
     ranks: Int[Tensor, "layer batch pos"]
 
+    def __repr__(self) -> str:
+        end = [
+            f"{layer}: {int(row[0, self.content[0]][-1])}" for layer, row in zip(self.layers, self.ranks, strict=True)
+        ]
+        return f"Ranks({self.word!r} by {self.lens} at the last token, layer: rank {', '.join(end)})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each layer and token that carries text, with the rank of the word there."""
+        from pandas import DataFrame
+
+        places = self.content.nonzero().tolist()
+        return DataFrame(
+            {"layer": layer, "text": row, "position": pos, "token": self.tokens[row][pos], "rank": int(ranks[row, pos])}
+            for layer, ranks in zip(self.layers, self.ranks, strict=True)
+            for row, pos in places
+        )
+
 
 @torch.no_grad()
-def rank(lens: Lens, text: Text, word: str) -> Ranks:
-    """Rank a token at every layer and token of texts.
+def rank(lens: Lens, text: Text, word: Word) -> Ranks:
+    """Rank a token, a word or its id, at every layer and token of texts.
 
     Raises:
-        ValueError: a word of several tokens.
+        InvalidArgument: a word of several tokens (`first_token` takes the first), or an id that is none.
 
     Cost: one forward pass, and one unembedding per layer.
 
@@ -125,7 +173,7 @@ def rank(lens: Lens, text: Text, word: str) -> Ranks:
     ranks = torch.stack([(logits > logits[..., token, None]).sum(-1) for logits in said])
     return Ranks(
         lens=type(lens).__name__,
-        word=word,
+        word=name_token(lens.model, word),
         layers=tuple(lens.layers),
         tokens=_spelt(lens.model, acts.tokens.ids.tolist()),
         content=everywhere.mask(acts.tokens),

@@ -6,14 +6,17 @@ from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.gated import Gated
 from interp.sae.architectures.initialisation import from_data, median_bias, tie
 from interp.sae.architectures.jumprelu import JumpReLU
+from interp.sae.architectures.matching_pursuit import MatchingPursuit
 from interp.sae.architectures.matryoshka import MatryoshkaBatchTopK
 from interp.sae.architectures.sae import SAE, folded
 from interp.sae.architectures.sharded import ShardedTopK
 from interp.sae.architectures.skip_transcoder import SkipTranscoder
+from interp.sae.architectures.sparse_coder import SparseCoder
 from interp.sae.architectures.standard import Standard
+from interp.sae.architectures.temporal import Temporal
 from interp.sae.architectures.topk import TopK
 from interp.sae.architectures.transcoder import Transcoder
-from interp.sae.data.normalisation import Normalisation, expected_norm, mean_centred, side_by_side, whitened
+from interp.sae.data.normalisation import Normalisation, RowNorm, expected_norm, mean_centred, side_by_side, whitened
 from interp.sae.data.source import Source, across, activations_at, activations_of, normalised, pairs_of, stored
 from interp.sae.data.store_source import harvested, harvested_across, harvested_at, harvested_pairs
 from interp.sae.evaluation.compare import Comparison, Interval, compare
@@ -34,6 +37,7 @@ from interp.sae.evaluation.splice import ablated, change_latents, check_fits, cl
 from interp.sae.io.files import load, save
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
 from interp.sae.io.pretrained import pretrained, pull, push
+from interp.sae.io.transcoder_files import load_gemma_scope, load_transcoder, load_transcoders
 from interp.sae.numerics.preselection import Preselected
 from interp.sae.training.callbacks import Callback
 from interp.sae.training.checkpoint import Checkpoint
@@ -60,6 +64,7 @@ __all__ = [
     "JumpReLU",
     "Labelled",
     "Matching",
+    "MatchingPursuit",
     "MatryoshkaBatchTopK",
     "Member",
     "Normalisation",
@@ -69,13 +74,16 @@ __all__ = [
     "Reconstruction",
     "Recovery",
     "Resampling",
+    "RowNorm",
     "Schedule",
     "ShardedTopK",
     "SkipTranscoder",
     "Source",
+    "SparseCoder",
     "SparseProbe",
     "Standard",
     "TensorBoard",
+    "Temporal",
     "TopK",
     "TrainReport",
     "Transcoder",
@@ -102,7 +110,10 @@ __all__ = [
     "labelled",
     "load",
     "load_dictionary_learning",
+    "load_gemma_scope",
     "load_sparsify",
+    "load_transcoder",
+    "load_transcoders",
     "match_truth",
     "mean_centred",
     "median_bias",

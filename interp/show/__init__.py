@@ -21,7 +21,7 @@ from interp.show.patch import patch_panel
 from interp.show.positions import positions_panel
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
-from interp.show.steered import beside_panel, dose_page
+from interp.show.steered import comparison_panel, dose_page
 from interp.show.trace import trace_panel
 from interp.show.training import training_panel
 
@@ -33,7 +33,7 @@ __all__ = [
     "attention_panel",
     "attribution_panel",
     "audit_panel",
-    "beside_panel",
+    "comparison_panel",
     "browse",
     "composition_panel",
     "concept_page",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from interp.common.statistics import Estimate
 from interp.memory import Audit
 from interp.memory.evaluation.measurement import MEASURES, is_share
-from interp.show.html import Html, escape, table
+from interp.show.html import Html, part, table
 from interp.show.page import Panel
 
 CONTROL = " control"
@@ -21,10 +21,10 @@ def audit_panel(audit: Audit) -> Panel:
     names = [name for name in audit.table if not name.endswith(CONTROL)]
     shown = [m for m in MEASURES if any(m in row for row in audit.table.values())]
     n = audit.n
-    rows = [[f"{m} <small>{escape(MEASURES[m])}</small>", *_cells(audit.table, names, m)] for m in shown]
+    rows = [[part("with_small", m, MEASURES[m]), *_cells(audit.table, names, m)] for m in shown]
     return Panel(
         title="What each editor did",
-        body=Html(f'<div class="stacked measures">{table(["", *map(escape, names)], rows)}</div>'),
+        body=Html(part("block", "stacked measures", table(["", *names], rows))),
         caption=(
             f"Means over {n} fact{'s' * (n > 1)}, with 95% intervals over facts: Wilson's for shares, bootstrapped for "
             "the rest. A measure that no fact has prompts for is left out; a fact that an editor refused counts as "
@@ -42,8 +42,9 @@ def _cells(rows: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], mea
     cells = []
     for name in names:
         beside = rows.get(f"{name}{CONTROL}", {}).get(measure)
-        below = "" if beside is None else f"<small>control {beside.value:{'.0%' if percent else '.3g'}}</small>"
-        cells.append(_cell(rows[name].get(measure), percent) + below)
+        mean = _cell(rows[name].get(measure), percent)
+        share = None if beside is None else f"control {beside.value:{'.0%' if percent else '.3g'}}"
+        cells.append(mean if share is None else part("below", mean, share))
     return cells
 
 
@@ -51,11 +52,10 @@ def _cell(e: Estimate | None, percent: bool) -> str:
     if e is None:
         return "\u2013"
     if percent:
-        return f"{e.value:.0%} <small>{100 * e.low:.0f}\u2013{100 * e.high:.0f}</small>"
-    interval = f" <small>{e.low:.3g} to {e.high:.3g}</small>" if e.n > 1 else ""
-    return f"{e.value:.3g}{interval}"
+        return part("with_small", f"{e.value:.0%}", f"{100 * e.low:.0f}\u2013{100 * e.high:.0f}")
+    return f"{e.value:.3g}" if e.n == 1 else part("with_small", f"{e.value:.3g}", f"{e.low:.3g} to {e.high:.3g}")
 
 
 def _refusals(audit: Audit) -> str:
-    told = [f"{name} refused {len(facts)}" for name, facts in audit.refused.items() if facts]
-    return f"Refused: {', '.join(told)}." if told else "None was refused."
+    refusing = [f"{name} refused {len(facts)}" for name, facts in audit.refused.items() if facts]
+    return f"Refused: {', '.join(refusing)}." if refusing else "None was refused."

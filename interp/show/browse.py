@@ -5,9 +5,8 @@ from pathlib import Path
 
 from hooks.errors import InvalidArgument
 from interp.features import FeatureIndex, Record
-from interp.show.collapsible_list import folded
-from interp.show.frame import framed, saved
-from interp.show.html import escape
+from interp.show.collapsible_list import latent_list
+from interp.show.frame import render_page, save_page
 
 
 def browse(
@@ -36,5 +35,5 @@ def browse(
         f"{found.about['model']} at {found.about['site']}; {found.about['tokens']:,} tokens of "
         f"{found.about['texts']:,} texts read. Top examples flatter any latent: look at the sampled ones as well."
     )
-    folds = folded((record, describe(record), None) for record in found.records(listed))
-    return saved(path, framed(title, f'<p class="lead">{escape(lead)}</p>{folds}'))
+    latents_html = latent_list((record, describe(record), None) for record in found.records(listed))
+    return save_page(path, render_page("browse.html", title, lead=lead, latents=latents_html))

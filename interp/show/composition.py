@@ -6,8 +6,8 @@ import torch
 
 from interp.memory import Composition, Knowledge
 from interp.show.heat import heat
-from interp.show.html import Html, table
-from interp.show.memories import Words, code
+from interp.show.html import Html, part, table, visible
+from interp.show.memories import Words
 from interp.show.page import Panel
 
 
@@ -19,14 +19,14 @@ def composition_panel(found: Composition, prompt: str, promoted: Sequence[Words]
     ```
     """
     rows = [
-        [f"{number}", f"{m:.2f}", f"{share:.1%}", ", ".join(code(word) for word, _ in heard[:5])]
+        [f"{number}", f"{m:.2f}", f"{share:.1%}", part("codes", [visible(word) for word, _ in heard[:5]], ", ")]
         for (number, m, share), heard in zip(found.largest(-1, top), promoted, strict=False)
     ]
     chance = found.composed_by_chance
     head = ["memory", "coefficient", "share of output", "promotes"]
     return Panel(
         title=f"What layer {found.layer} writes after “{prompt}”, memory by memory",
-        body=Html(f'<div class="words">{table(head, rows)}</div>'),
+        body=Html(part("block", "words", table(head, rows))),
         caption=(
             f"Shares are projections on the whole output and sum to 1 with the bias ({float(found.bias[-1]):.1%}); "
             "memories of negative coefficient write and promote what the opposite of their value does. "

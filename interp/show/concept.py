@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from interp.features import FeatureIndex, Record, SearchResult
-from interp.show.collapsible_list import folded
-from interp.show.frame import framed, saved
-from interp.show.html import escape
-from interp.show.page import Tile, caption_html, tiled
+from interp.show.collapsible_list import latent_list
+from interp.show.frame import render_page, save_page
+from interp.show.page import Tile
 from interp.show.search import ranked, search_panel
 
 
@@ -29,19 +28,21 @@ def concept_page(
     concept_page("bridge.html", search(sae, model, concept), found, Describer(found))
     ```
     """
-    panel = search_panel(result, top)
-    linked = found is not None
-    body = (
-        f'<p class="lead">{escape(_lead(result))}</p><div class="tiles">{tiled(_tiles(result))}</div>'
-        f"<figure><h3>{escape(panel.title)}</h3>{ranked(result, top, linked)}"
-        f"<figcaption>{caption_html(panel)}</figcaption></figure>"
-    )
+    values = {
+        "lead": _lead(result),
+        "tiles": _tiles(result),
+        "panel": search_panel(result, top),
+        "ranked": ranked(result, top, linked=found is not None),
+        "read": "",
+        "latents": "",
+    }
     if found is not None:
         scores = [score for score in result.latents[:top] if score.latent is not None]
         records = found.records([score.latent for score in scores if score.latent is not None])
-        folds = folded((record, describe(record), score) for record, score in zip(records, scores, strict=True))
-        body += f"<h2>What these latents fire on</h2><p>{escape(_read(found))}</p>{folds}"
-    return saved(path, framed(f"{result.concept[:1].upper()}{result.concept[1:]}", body))
+        folds = ((record, describe(record), score) for record, score in zip(records, scores, strict=True))
+        values |= {"read": _read(found), "latents": latent_list(folds)}
+    title = f"{result.concept[:1].upper()}{result.concept[1:]}"
+    return save_page(path, render_page("concept.html", title, **values))
 
 
 def _read(found: FeatureIndex) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate
-from interp.show.html import Html, table
+from interp.show.html import Html, part, table
 from interp.show.page import Panel
 from interp.steering import Damage
 
@@ -27,7 +27,7 @@ def damage_panel(steered: Sequence[Damage], control: Sequence[Damage]) -> Panel:
     rows = [[f"{one.dose:g}", *_cells(one, other)] for one, other in zip(steered, control, strict=True)]
     return Panel(
         title="What it does to other texts",
-        body=Html(f'<div class="stacked">{table(head, rows)}</div>'),
+        body=Html(part("block", "stacked", table(head, rows))),
         caption=(
             "Held-out texts read with the dose at every token. KL from the unsteered next-token distribution, rise of "
             "the next-token loss, change of the share of next tokens guessed first, and share of states farther from "
@@ -44,9 +44,9 @@ def _cells(one: Damage, other: Damage) -> list[str]:
     cells = []
     for kind, form in (("kl", ".2f"), ("loss", "+.2f"), ("correct", "+.1%"), ("beyond", ".1%")):
         mine, theirs = getattr(one, kind), getattr(other, kind)
-        cells += [_spelt(mine, form), f"{theirs.value:{form}}"]
+        cells += [_cell(mine, form), f"{theirs.value:{form}}"]
     return cells
 
 
-def _spelt(estimate: Estimate, form: str) -> str:
-    return f"{estimate.value:{form}} <small>{estimate.low:{form}} to {estimate.high:{form}}</small>"
+def _cell(estimate: Estimate, form: str) -> str:
+    return part("with_small", f"{estimate.value:{form}}", f"{estimate.low:{form}} to {estimate.high:{form}}")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from plotly.graph_objects import Scatter
 from plotly.subplots import make_subplots
 
+from interp.show.band import Interval, band_and_line
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, rgba, ruled, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, ruled, styled
 from interp.steering import DoseResponse, Samples
 
 FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
-Interval = tuple[float, float, float]  # value, low, high
 
 
 def dose_panel(response: DoseResponse, concept: str) -> Panel:
@@ -30,7 +30,7 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
         ("steered", CONCEPT, response.steered),
     ):
         for row, estimates in ((1, _naming(conditions)), (2, _ratios(conditions, response.unsteered))):
-            figure.add_traces(_band_and_line(doses, estimates, name, colour, row), rows=row, cols=1)
+            figure.add_traces(band_and_line(doses, estimates, name, colour, legend=row == 1), rows=row, cols=1)
     figure.add_trace(_level(doses, 100 * response.unsteered.naming.value, "unsteered", "dot"), row=1, col=1)
     if response.prompted is not None:
         asked = _level(doses, 100 * response.prompted.naming.value, "asked for in words", "dash")
@@ -54,18 +54,6 @@ def _naming(conditions: Sequence[Samples]) -> list[Interval]:
 
 def _ratios(conditions: Sequence[Samples], unsteered: Samples) -> list[Interval]:
     return [(e.value, e.low, e.high) for e in (c.perplexity_over(unsteered) for c in conditions)]
-
-
-def _band_and_line(doses: list[float], estimates: list[Interval], name: str, colour: str, row: int) -> list[Scatter]:
-    values, lows, highs = zip(*estimates, strict=True)
-    outline = {"x": doses + doses[::-1], "y": [*highs, *lows[::-1]]}
-    band = Scatter(**outline, fill="toself", fillcolor=rgba(colour, 0.16), line={"width": 0}, hoverinfo="skip")
-    band.update(mode="lines", showlegend=False, legendgroup=name)
-    hover = f"dose %{{x:g}}<br>%{{y:.3g}} (%{{customdata[0]:.3g}} to %{{customdata[1]:.3g}})<extra>{name}</extra>"
-    line = Scatter(x=doses, y=values, name=name, mode="lines+markers", line={"color": colour, "width": 2.5})
-    line.update(marker={"size": 7}, customdata=list(zip(lows, highs, strict=True)), hovertemplate=hover)
-    line.update(showlegend=row == 1, legendgroup=name)
-    return [band, line]
 
 
 def _level(doses: list[float], share: float, name: str, dash: str) -> Scatter:

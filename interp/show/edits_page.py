@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from interp.common.statistics import Estimate
 from interp.common.texts import begins_with, find_phrases
 from interp.memory import Audit, Case
 from interp.memory.evaluation.answers import Reply
 from interp.show.audit import audit_panel
-from interp.show.collapsible_list import fold_list
-from interp.show.html import Html, escape, highlighted, table
+from interp.show.collapsible_list import collapsible_list
+from interp.show.html import Html, highlighted, part, render, table
 from interp.show.page import Panel, Section, Tile, report
 
 CONTROLS = " control"
@@ -46,8 +48,7 @@ def facts_panel(said: Said) -> Panel:
     methods = _methods(said)
     rows = [
         [
-            f'<a href="#fact-{i}">{escape(case.fact.subject)}</a> <small>{escape(case.fact.old)} → '
-            f"{escape(case.fact.new)}</small>",
+            part("fact", f"fact-{i}", case.fact.subject, case.fact.old, case.fact.new),
             _count(replies, None),
             *(_count(replies, method) if method in replies[0].after else "refused" for method in methods),
         ]
@@ -55,7 +56,7 @@ def facts_panel(said: Said) -> Panel:
     ]
     return Panel(
         title="Facts by methods",
-        body=Html(table(["", "before", *map(escape, methods)], rows)),
+        body=Html(table(["", "before", *methods], rows)),
         caption=(
             "New: of the questions about the new fact, those answered with it, by free generation. Kept: of the "
             "questions about neighbours and about the subject's other facts, those answered with their own truth."
@@ -64,35 +65,32 @@ def facts_panel(said: Said) -> Panel:
     )
 
 
-def facts_folds(said: Said) -> str:
+def facts_folds(said: Said) -> Markup:
     """Each fact, a fold: its questions, and what the model says before and with each edit."""
-    folds = ((f"fact-{i}", _head(i, case, told), _body(case, told)) for i, (case, told) in enumerate(said))
-    return fold_list(folds, "facts")
+    folds = ((f"fact-{i}", _head(i, case, heard), _body(case, heard)) for i, (case, heard) in enumerate(said))
+    return collapsible_list(folds, "facts")
 
 
-def _head(number: int, case: Case, replies: Sequence[Reply]) -> str:
+def _head(number: int, case: Case, replies: Sequence[Reply]) -> Markup:
     fact = case.fact
-    marks = " ".join(f"{escape(name)} {'✓' if replies[0].right(name) else '✗'}" for name in replies[0].after)
-    return (
-        f"<b>{number + 1}</b><span>{escape(fact.text)} … {escape(fact.old)} → {escape(fact.new)}</span>"
-        f"<small>{marks}</small>"
-    )
+    marks = " ".join(f"{name} {'✓' if replies[0].right(name) else '✗'}" for name in replies[0].after)
+    text = f"{fact.text} … {fact.old} → {fact.new}"
+    return render("head.html", number=number + 1, mark="", text=text, figure=marks)
 
 
-def _body(case: Case, replies: Sequence[Reply]) -> str:
+def _body(case: Case, replies: Sequence[Reply]) -> Markup:
     methods, rows = [*replies[0].after], []
     for reply in replies:
-        cells = [_told(reply.before, reply, case), *(_told(reply.after[name], reply, case) for name in methods)]
-        rows.append([f"<small>{escape(reply.kind)}</small><br>{escape(reply.prompt)} …", *cells])
-    return f'<div class="words told">{table(["", "before", *map(escape, methods)], rows)}</div>'
+        cells = [_answer(reply.before, reply, case), *(_answer(reply.after[name], reply, case) for name in methods)]
+        rows.append([part("asked", reply.kind, reply.prompt), *cells])
+    return part("block", "words told", table(["", "before", *methods], rows))
 
 
-def _told(text: str, reply: Reply, case: Case) -> str:
+def _answer(text: str, reply: Reply, case: Case) -> Markup:
     """A continuation with the wanted answer marked where it is given, and a sign of whether it is."""
-    sign = '<b class="yes">✓</b>' if begins_with(text, reply.wanted) else '<b class="no">✗</b>'
-    text = text.strip("\n")
-    spans = [(start, end) for start, end, _ in find_phrases(text, [reply.wanted, case.fact.new])]
-    return f"{sign} {highlighted(text, spans)}"
+    shown = text.strip("\n")
+    spans = [(start, end) for start, end, _ in find_phrases(shown, [reply.wanted, case.fact.new])]
+    return part("answer", begins_with(text, reply.wanted), highlighted(shown, spans))
 
 
 def _count(replies: Sequence[Reply], method: str | None) -> str:

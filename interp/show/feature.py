@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 from math import log10
 
+from markupsafe import Markup
 from plotly.graph_objects import Bar, Figure
 
 from hooks.errors import InvalidArgument
 from interp.features import Evidence, Example, Feature
-from interp.show.html import Html, escape, table, tokens
+from interp.show.html import Html, part, render, table, tokens
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, rgba, styled
 
@@ -25,12 +26,11 @@ def examples_panel(feature: Feature, at_most: int = 10) -> Panel:
     ```
     """
     seen = _evidence(feature)
-    lines = "".join(_example(example, seen.largest) for example in seen.examples[:at_most])
-    ends = f"linear-gradient(90deg, {rgba(CONCEPT, 0.12)}, {CONCEPT})"
-    scale = f'<div class="scale">0 <i style="background:{ends}"></i> {seen.largest:.3g}</div>'
+    lines = [(example.activation, _line(example, seen.largest)) for example in seen.examples[:at_most]]
+    colours = {"pale": rgba(CONCEPT, 0.12), "full": CONCEPT}
     return Panel(
         title=f"Where latent {feature.latent} fires most",
-        body=Html(f'{scale}<ul class="examples">{lines}</ul>'),
+        body=Html(render("examples.html", lines=lines, largest=seen.largest, **colours)),
         caption=(
             "Look for what the coloured tokens have in common, across wordings and languages. One stretch from each of "
             "the texts with the highest peaks, highest first; the number is the activation at the peak; point at a "
@@ -90,7 +90,7 @@ def words_panel(feature: Feature) -> Panel:
     rows = [[_word(up), f"{up[1]:+.2f}", _word(down), f"{down[1]:+.2f}"] for up, down in pairs]
     return Panel(
         title=f"Which next tokens latent {feature.latent} promotes by itself",
-        body=Html(f'<div class="words">{table(["promoted", "logit", "suppressed", "logit"], rows)}</div>'),
+        body=Html(part("block", "words", table(["promoted", "logit", "suppressed", "logit"], rows))),
         caption=(
             "Read straight through the final norm and the unembedding, past all later layers. A latent of an early "
             "layer need not show its meaning here."
@@ -108,18 +108,18 @@ def _evidence(feature: Feature) -> Evidence:
     return feature.evidence
 
 
-def _example(example: Example, largest: float) -> str:
+def _line(example: Example, largest: float) -> Markup:
     shown = [(t, f) for t, f in zip(example.tokens, example.activations, strict=True) if f > 0 or not _special(t)]
     pieces, values = [t for t, _ in shown], [f for _, f in shown]
-    return f"<li><b>{example.activation:.2f}</b><div>{tokens(pieces, values, largest)}</div></li>"
+    return tokens(pieces, values, largest)
 
 
 def _special(token: str) -> bool:
     return SPECIAL.fullmatch(token) is not None
 
 
-def _word(scored: Sequence[str | float]) -> str:
-    return f"<code>{escape(str(scored[0]).replace(chr(10), '↵'))}</code>"
+def _word(scored: Sequence[str | float]) -> Markup:
+    return part("code", str(scored[0]).replace("\n", "↵"))
 
 
 def _threshold(feature: Feature) -> float | None:

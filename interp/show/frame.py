@@ -1,45 +1,31 @@
 """The frame of every page: one file, one look in light and dark, values on hover, and nothing fetched."""
 
 from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
 
 from hooks.errors import InvalidArgument
-from interp.show.html import STYLE, escape
-
-SCRIPT = (Path(__file__).parent / "frame.js").read_text(encoding="utf-8")
+from interp.show.html import read_source, render
 
 
-def framed(title: str, body: str, head: str = "") -> str:
-    """A whole page around a body that is already HTML; `head` is put into its head.
+def render_page(template: str, title: str, *, head: Markup = Markup(), **values: Any) -> str:  # noqa: B008
+    """A whole page from a template that extends `frame.html`; `head` is put into its head.
 
-    >>> framed("Fog", "<p>Grey.</p>").count("<p>Grey.</p>")
-    1
+    Example:
+        >>> "<h1>Fog</h1>" in render_page("browse.html", "Fog", lead="Grey.", latents="")
+        True
     """
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>{STYLE}</style>
-{head}
-</head>
-<body class="interp">
-<main>
-<h1>{escape(title)}</h1>
-{body}
-</main>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+    shared = {"style": read_source("style.css"), "script": read_source("frame.js")}
+    return render(template, title=title, head=head, **shared, **values) + "\n"
 
 
 def page_at(path: str | Path) -> Path:
     """Where a page will be written, in a folder that is there; commands ask before their work, not after it.
 
-    Errors: `ValueError` when the name does not end in `.html`, `OSError` when the folder cannot be made.
+    Raises:
+        InvalidArgument: the name does not end in `.html`.
+        OSError: the folder cannot be made.
     """
     path = Path(path)
     if path.suffix != ".html":
@@ -48,10 +34,12 @@ def page_at(path: str | Path) -> Path:
     return path
 
 
-def saved(path: str | Path, page: str) -> Path:
+def save_page(path: str | Path, page: str) -> Path:
     """Write a page and return where it is.
 
-    Errors: as `page_at`.
+    Raises:
+        InvalidArgument: the name does not end in `.html`.
+        OSError: it cannot be written.
     """
     path = page_at(path)
     path.write_text(page, encoding="utf-8")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from hooks.errors import InvalidArgument
-from interp.show.html import Html, escape, highlighted
+from interp.show.html import Html, highlighted, render
 from interp.show.page import Panel
 from interp.steering import Samples
 
@@ -27,20 +27,14 @@ def generations_panel(before: Samples, after: Samples, spans: Spans, at_most: in
         )
     first = {prompt: i for i, prompt in reversed(list(enumerate(before.prompts)))}
     shown = sorted(first.values())[:at_most]
-    rows = [_pair(before.prompts[i], before.texts[i], after.texts[i], spans) for i in shown]
-    head = f'<div class="pair head"><div>Unsteered</div><div>Steered, dose {after.dose:g}</div></div>'
+    texts = ((before.prompts[i], before.texts[i], after.texts[i]) for i in shown)
+    rows = [(prompt, highlighted(one, spans(one)), highlighted(two, spans(two))) for prompt, one, two in texts]
     return Panel(
         title="The same prompts, before and after",
-        body=Html(head + "".join(rows)),
+        body=Html(render("generations.html", dose=after.dose, rows=rows)),
         caption=(
             "Read across. Prompts are grey, the concept's names are marked. The first continuation drawn for each "
             f"prompt is shown, not the best; over all {len(after.texts)} of them {after.naming.value:.0%} name it."
         ),
         control=f"Unsteered on the left, with the same prompts and seed: {before.naming.value:.1%} name it.",
     )
-
-
-def _pair(prompt: str, before: str, after: str, spans: Spans) -> str:
-    start = f'<span class="prompt">{escape(prompt)}</span>'
-    cells = (f"<div>{start}{highlighted(text, spans(text))}</div>" for text in (before, after))
-    return f'<div class="pair">{"".join(cells)}</div>'

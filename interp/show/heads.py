@@ -23,7 +23,7 @@ def heads_panel(scores: HeadScores) -> Panel:
         body=heat(scores.values.tolist(), columns, rows, most=max(1e-9, float(scores.values.abs().max()))),
         caption=f"The highest is head {head} of layer {layer}, with {best:.2f}; point at a cell for its score.",
         control=(
-            f"Beside it, {scores.where}: that head scores {float(scores.control[layer, head]):.2f}, and no head more "
+            f"Next to it, {scores.where}: that head scores {float(scores.control[layer, head]):.2f}, and no head more "
             f"than {float(scores.control.max()):.2f}."
         ),
     )

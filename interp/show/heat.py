@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from plotly.graph_objects import Figure, Heatmap
 
+from interp.show.html import visible
 from interp.show.theme import BEFORE, CONCEPT, PAPER, styled
 
 Cells = Sequence[Sequence[float]]
@@ -35,29 +36,21 @@ def heat(
         showscale=False,
     )
     figure = styled(Figure(cells), 120 + 26 * len(rows))
-    figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=[*map(spelt, columns)], showgrid=False)
+    figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=[*map(label_of, columns)], showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     return figure.update_layout(margin_l=104)
-
-
-def visible(token: str) -> str:
-    """A token so that its spaces and line ends show.
-
-    >>> visible(" fog")
-    '·fog'
-    """
-    return token.replace(" ", "·").replace("\n", "↵")
 
 
 def safe(text: str) -> str:
     """Text that Plotly shows as it is: it takes some tags in labels for markup.
 
-    >>> safe("<s>")
-    '&lt;s>'
+    Example:
+        >>> safe("<s>")
+        '&lt;s>'
     """
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def spelt(token: str) -> str:
+def label_of(token: str) -> str:
     """A token for a label: visible and safe."""
     return safe(visible(token))

@@ -1,50 +1,72 @@
-"""Pieces of HTML: text made safe, tables, and tokens coloured by a value."""
+"""HTML from the templates of this folder: every value that is put into one is escaped, unless it is HTML already."""
 
-import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from hooks.errors import InvalidArgument
 from interp.show.theme import CONCEPT, rgba
 
-STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+TEMPLATES = Path(__file__).parent / "templates"
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
 
 
 @dataclass(frozen=True)
 class Html:
     """A piece of a page that a notebook shows as it would look in the report.
 
-    >>> Html("<b>bold</b>").text
-    '<b>bold</b>'
+    Example:
+        >>> Html("<b>bold</b>").text
+        '<b>bold</b>'
     """
 
     text: str
 
     def _repr_html_(self) -> str:
-        return f'<style>{STYLE}</style><div class="interp">{self.text}</div>'
+        return render("notebook.html", style=read_source("style.css"), body=Markup(self.text))
 
 
-def escape(text: str) -> str:
-    """Text that a browser shows as it is.
+def render(template: str, **values: Any) -> Markup:
+    """The HTML of a template of this folder."""
+    return Markup(ENVIRONMENT.get_template(template).render(**values))
 
-    >>> escape("<s> & </s>")
-    '&lt;s&gt; &amp; &lt;/s&gt;'
+
+def part(name: str, *args: Any, **values: Any) -> Markup:
+    """The HTML of one of the small pieces in `parts.html`, such as an interval below its value.
+
+    Example:
+        >>> part("code", "a <b>")
+        Markup('<code>a &lt;b&gt;</code>')
     """
-    return html.escape(text, quote=True)
+    return getattr(_parts().module, name)(*args, **values)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], emphasised: Sequence[bool] = ()) -> str:
-    """A table of cells that are already HTML; its first column is words, the others are figures."""
-    header = "".join(f"<th>{cell}</th>" for cell in head)
-    lines = []
-    for i, row in enumerate(rows):
-        mark = ' class="strong"' if i < len(emphasised) and emphasised[i] else ""
-        lines.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>")
-    return f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+@cache
+def _parts() -> Template:
+    return ENVIRONMENT.get_template("parts.html")
 
 
-def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> str:
+@cache
+def read_source(name: str) -> Markup:
+    """A style sheet or script of this folder, as it goes into a page."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], emphasised: Sequence[bool] = ()) -> Markup:
+    """A table of cells, text or HTML from `part`; its first column is words, the others are figures."""
+    listed = [*rows]
+    marks = [*emphasised, *[False] * (len(listed) - len(emphasised))]
+    return part("table", head, [*zip(listed, marks, strict=False)])
+
+
+def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> Markup:
     """One line of tokens, each coloured by its value as a share of `largest`, with the value on hover.
 
     A token without text of its own, a later part of a character, is shown with the one before it, by the larger value.
@@ -59,27 +81,31 @@ def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> st
     joined: list[tuple[str, float]] = []
     for piece, value in zip(pieces, values, strict=True):
         if piece or not joined:
-            joined.append((piece, value))
+            joined.append((piece.replace("\n", "↵"), value))
         else:
             joined[-1] = joined[-1][0], max(joined[-1][1], value)
-    return "".join(_token(piece, value, value / largest) for piece, value in joined)
+    shares = [min(value / largest, 1.0) for _, value in joined]
+    colours = [rgba(CONCEPT, 0.12 + 0.88 * share) if share > 0 else "" for share in shares]
+    marks = zip(joined, colours, shares, strict=True)
+    return part("tokens", [(text, colour, share > 0.6, value) for (text, value), colour, share in marks])
 
 
-def _token(piece: str, value: float, share: float) -> str:
-    shown = escape(piece.replace("\n", "↵"))
-    if share <= 0:
-        return f"<span>{shown}</span>"
-    share = min(share, 1.0)
-    ink = ";color:#fff" if share > 0.6 else ""
-    colour = rgba(CONCEPT, 0.12 + 0.88 * share)
-    return f'<span class="t" style="background:{colour}{ink}" title="{value:.3g}">{shown}</span>'
+def visible(token: str) -> str:
+    """A token so that its spaces and line ends show.
+
+    Example:
+        >>> visible(" fog")
+        '·fog'
+    """
+    return token.replace(" ", "·").replace("\n", "↵")
 
 
-def highlighted(text: str, spans: Iterable[tuple[int, int]]) -> str:
+def highlighted(text: str, spans: Iterable[tuple[int, int]]) -> Markup:
     """Text with some character spans marked, overlapping ones as one.
 
-    >>> highlighted("a bridge", [(2, 8)])
-    'a <mark>bridge</mark>'
+    Example:
+        >>> highlighted("a bridge", [(2, 8)])
+        Markup('a <mark>bridge</mark>')
     """
     marks: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
@@ -89,6 +115,6 @@ def highlighted(text: str, spans: Iterable[tuple[int, int]]) -> str:
             marks.append((start, stop))
     parts, end = [], 0
     for start, stop in marks:
-        parts += [escape(text[end:start]), f"<mark>{escape(text[start:stop])}</mark>"]
+        parts += [(text[end:start], False), (text[start:stop], True)]
         end = stop
-    return "".join([*parts, escape(text[end:])])
+    return part("marked", [*parts, (text[end:], False)])

@@ -4,7 +4,8 @@ from plotly.graph_objects import Bar, Figure
 from torch import Tensor
 
 from interp.lenses import Attribution, LensReading, Ranks
-from interp.show.heat import heat, spelt, visible
+from interp.show.heat import heat, label_of
+from interp.show.html import visible
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, styled
 
@@ -22,7 +23,7 @@ def lens_panel(reading: LensReading, text: int = 0) -> Panel:
     lens_panel(read(LogitLens(model), "The Golden Gate Bridge is in")).body.show()
     ```
     """
-    words = [[spelt(reading.words[int(i)]) for i in row[text, :, 0]] for row in reading.top]
+    words = [[label_of(reading.words[int(i)]) for i in row[text, :, 0]] for row in reading.top]
     figure = _map(reading, reading.probability[..., 0], text, 1.0, words)
     return Panel(
         title=f"What each layer would say next: {reading.lens}",

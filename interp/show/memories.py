@@ -1,15 +1,16 @@
-"""The memories of a feed-forward layer as a page: agreement by layer, a prompt taken apart, each memory a fold."""
+"""The memories of a feed-forward layer as a page: agreement by layer, a prompt's composition, each memory a fold."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
 from plotly.graph_objects import Figure, Scatter
 
 from interp.features import Example
 from interp.memory import Agreement
-from interp.show.collapsible_list import fold_list
-from interp.show.html import Html, escape, tokens
+from interp.show.collapsible_list import collapsible_list
+from interp.show.html import Html, part, render, tokens, visible
 from interp.show.page import Panel, Section, Tile, report
 from interp.show.theme import CONCEPT, CONTROL, RIVALS, styled
 
@@ -69,9 +70,9 @@ def memories_page(
     return report(path, "Feed-forward memories", lead, sections, tiles)
 
 
-def memory_folds(memories: Sequence[Memory]) -> str:
+def memory_folds(memories: Sequence[Memory]) -> Markup:
     """Some memories, a fold each: where the key matches and what the value says."""
-    return fold_list(((f"memory-{one.neuron}", _head(one), _body(one)) for one in memories), "memories")
+    return collapsible_list(((f"memory-{one.neuron}", _head(one), _body(one)) for one in memories), "memories")
 
 
 def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
@@ -116,29 +117,25 @@ def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
     )
 
 
-def code(word: str) -> str:
-    """A token as HTML, its spaces and line ends made visible."""
-    return f"<code>{escape(word.replace(' ', '·').replace(chr(10), '↵'))}</code>"
-
-
-def _head(memory: Memory) -> str:
-    (first, *_), largest = memory.promoted.values(), max((e.activation for e in memory.examples), default=0.0)
-    words = " ".join(code(word) for word, _ in first[:6])
-    mark = '<mark title="promotes what follows its best trigger">=</mark> ' if memory.agrees else ""
-    return f"<b>{memory.neuron}</b><span>{mark}{words}</span><small>{largest:.2f}</small>"
-
-
-def _body(memory: Memory) -> str:
-    largest = max((e.activation for e in memory.examples), default=0.0)
-    lines = "".join(
-        f"<li><b>{e.activation:.2f}</b><div>{tokens(e.tokens, e.activations, largest)}</div></li>"
-        for e in memory.examples
+def _head(memory: Memory) -> Markup:
+    first, *_ = memory.promoted.values()
+    return render(
+        "head.html",
+        number=memory.neuron,
+        mark="promotes what follows its best trigger" if memory.agrees else "",
+        text=part("codes", [visible(word) for word, _ in first[:6]], " "),
+        figure=f"{_largest(memory):.2f}",
     )
-    shown = f'<ul class="examples">{lines}</ul>' if lines else "<p>Its key matches nowhere in these texts.</p>"
-    read = "".join(
-        f"<div><h4>promoted, through the {escape(name)}</h4><p>"
-        + " ".join(f"{code(word)} <small>{rise:+.2f}</small>" for word, rise in words)
-        + "</p></div>"
-        for name, words in memory.promoted.items()
+
+
+def _body(memory: Memory) -> Markup:
+    most = _largest(memory)
+    return render(
+        "memory.html",
+        examples=[(one.activation, tokens(one.tokens, one.activations, most)) for one in memory.examples],
+        promoted=[(name, [(visible(word), rise) for word, rise in words]) for name, words in memory.promoted.items()],
     )
-    return f'{shown}<div class="beside">{read}</div>'
+
+
+def _largest(memory: Memory) -> float:
+    return max((example.activation for example in memory.examples), default=0.0)

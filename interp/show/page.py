@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from hooks.errors import InvalidArgument
-from interp.show.frame import framed, saved
-from interp.show.html import Html, escape
+from interp.show.frame import render_page, save_page
+from interp.show.html import Html, part
 
 CONFIG = {"responsive": True, "displayModeBar": False, "scrollZoom": False}
 
@@ -29,17 +30,22 @@ class Panel:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        shown = f"<h3>{escape(self.title)}</h3>"
-        under = f"<figcaption>{caption_html(self)}</figcaption>"
+        above, under = part("heading", self.title), part("figcaption", self)
         if isinstance(self.body, Html):
-            display(Html(shown + self.body.text + under))
+            display(Html(above + Markup(self.body.text) + under))
         else:
-            display(Html(shown), self.body, Html(under))
+            display(Html(above), self.body, Html(under))
+
+    def _repr_html_(self) -> str:
+        if isinstance(self.body, Html):
+            return Html(part("panel", self, Markup(self.body.text)))._repr_html_()
+        figure = self.body.to_html(full_html=False, include_plotlyjs=True, include_mathjax=False, config=CONFIG)
+        return Html(part("panel", self, Markup(figure)))._repr_html_()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of the page: what question it answers, the panels that answer it, and what else stands below them."""
+    """A chapter of the page: what question it answers, the panels that answer it, and what else is below them."""
 
     title: str
     text: str
@@ -69,53 +75,34 @@ def report(
     The page opens offline: Plotly (4.8 MB) is in it once, and nothing is fetched. All strings are plain text, shown
     as they are; only an `Html` body is markup.
 
-    Errors: `ValueError` when there is no section, or the name does not end in `.html`.
+    Raises:
+        InvalidArgument: there is no section, or the name does not end in `.html`.
 
-    ```python
-    panel = dose_panel(response)
-    report("report.html", "One latent", "What it does.", [Section("Steering", "Turned up.", (panel,))])
-    ```
+    Example:
+        ```python
+        panel = dose_panel(response)
+        report("report.html", "One latent", "What it does.", [Section("Steering", "Turned up.", (panel,))])
+        ```
     """
     if not sections:
         raise InvalidArgument("a report needs at least one section, none was given")
-    body = (
-        f'<p class="lead">{escape(lead)}</p><div class="tiles">{tiled(tiles)}</div>'
-        + "".join(_section(number, section) for number, section in enumerate(sections, start=1))
-        + f"<footer>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</footer>"
-    )
-    return saved(path, framed(title, body, f"<script>{get_plotlyjs()}</script>"))
+    numbered = [
+        {
+            "title": section.title,
+            "text": section.text,
+            "panels": [(panel, body_html(panel, f"figure-{number}-{i}")) for i, panel in enumerate(section.panels, 1)],
+            "below": Markup("" if section.below is None else section.below.text),
+        }
+        for number, section in enumerate(sections, start=1)
+    ]
+    values = {"lead": lead, "tiles": tiles, "sections": numbered, "notes": notes}
+    plotly = part("script", Markup(get_plotlyjs()))
+    return save_page(path, render_page("report.html", title, head=plotly, **values))
 
 
-def tiled(tiles: Sequence[Tile]) -> str:
-    """The HTML of some tiles.
-
-    >>> tiled([Tile("98 %", "kept", "of 50")])
-    '<div class="tile"><b>98 %</b><span>kept</span><i>of 50</i></div>'
-    """
-    return "".join(_tile(tile) for tile in tiles)
-
-
-def _tile(tile: Tile) -> str:
-    value, meaning, control = escape(tile.value), escape(tile.meaning), escape(tile.control)
-    return f'<div class="tile"><b>{value}</b><span>{meaning}</span><i>{control}</i></div>'
-
-
-def _section(number: int, section: Section) -> str:
-    panels = "".join(_panel(f"figure-{number}-{i}", panel) for i, panel in enumerate(section.panels, start=1))
-    heading = f'<h2><span class="number">{number}</span>{escape(section.title)}</h2>'
-    below = "" if section.below is None else section.below.text
-    return f"<section>{heading}<p>{escape(section.text)}</p>{panels}{below}</section>"
-
-
-def _panel(name: str, panel: Panel) -> str:
-    body = panel.body.text if isinstance(panel.body, Html) else _figure(name, panel.body)
-    return f"<figure><h3>{escape(panel.title)}</h3>{body}<figcaption>{caption_html(panel)}</figcaption></figure>"
-
-
-def caption_html(panel: Panel) -> str:
-    """The HTML under a panel: what to look at, and the control."""
-    return f'{escape(panel.caption)}<span class="control">{escape(panel.control)}</span>'
-
-
-def _figure(name: str, figure: Figure) -> str:
-    return figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=name, config=CONFIG)
+def body_html(panel: Panel, name: str) -> Markup:
+    """The figure or table of a panel as HTML; `name` is the figure's id, one to a page."""
+    if isinstance(panel.body, Html):
+        return Markup(panel.body.text)
+    options = {"full_html": False, "include_plotlyjs": False, "include_mathjax": False}
+    return Markup(panel.body.to_html(**options, div_id=name, config=CONFIG))

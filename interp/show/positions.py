@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from hooks import Model, Position, Tokens
 from hooks.errors import InvalidArgument
 from hooks.huggingface import Tokenizer
 from hooks.model import Text
 from hooks.pieces import pieces
-from interp.show.html import Html, escape, table, tokens
+from interp.show.html import Html, part, table, tokens
 from interp.show.page import Panel
 
 
@@ -26,26 +28,25 @@ def positions_panel(model: Model, text: Text, positions: Position | Sequence[Pos
     read = model.tokens(text)
     masks = [at.mask(read) for at in listed]
     rows = [
-        [f"<code>{escape(str(at))}</code>", _line(model.tokenizer, read, row, mask[row].tolist())]
+        [part("code", at), _line(model.tokenizer, read, row, mask[row].tolist())]
         for at, mask in zip(listed, masks, strict=True)
         for row in range(len(read))
     ]
     return Panel(
         title="Which tokens a position selects",
-        body=Html(f'<div class="words">{table(["position", "text"], rows)}</div>'),
+        body=Html(part("block", "words", table(["position", "text"], rows))),
         caption=(
             "Coloured tokens are selected. A position is anchored to the text: it selects the same tokens whatever the "
             "padding, the batch or the KV cache."
         ),
         control=(
-            "Special tokens are shown as they are spelt; no position selects one unless it asks for it (`special`, "
+            "Special tokens are shown as they are written; no position selects one unless it asks for it (`special`, "
             "`tokens`), and none selects padding."
         ),
     )
 
 
-def _line(tokenizer: Tokenizer, read: Tokens, row: int, selected: Sequence[bool]) -> str:
+def _line(tokenizer: Tokenizer, read: Tokens, row: int, selected: Sequence[bool]) -> Markup:
     real = read.mask[row].nonzero().flatten().tolist()
-    spelt = pieces(tokenizer, read.ids[row, real].tolist())
-    line = tokens(spelt, [float(selected[column]) for column in real], largest=1.0)
-    return f'<div style="white-space:pre-wrap">{line}</div>'
+    texts = pieces(tokenizer, read.ids[row, real].tolist())
+    return part("line", tokens(texts, [float(selected[column]) for column in real], largest=1.0))

@@ -2,7 +2,7 @@
 
 from interp.common.statistics import Estimate
 from interp.memory import Edit, Scorecard
-from interp.show.html import Html, escape, table
+from interp.show.html import Html, part, table
 from interp.show.page import Panel
 from interp.show.theme import CONCEPT, CONTROL, rgba
 
@@ -31,13 +31,13 @@ def scorecard_panel(card: Scorecard, edit: Edit) -> Panel:
     rows = []
     for name, words, wish in ROWS:
         estimates = [getattr(column, name) for column in columns]
-        rows.append([f"{words} <small>n = {estimates[0].n}</small>", wish, *map(_cell, estimates)])
+        rows.append([part("with_small", words, f"n = {estimates[0].n}"), wish, *map(_cell, estimates)])
     rows.append(["KL from before, nats per token", "stay", *(f"{column.kl:.2g}" for column in columns)])
     rows.append(["perplexity of other text, ratio", "stay", *(f"{column.perplexity_ratio:.3f}" for column in columns)])
     wanted = [wish == "rise" for _, _, wish in ROWS]
     return Panel(
         title=f"“{fact.text}” … {fact.old} → {fact.new}: the edit's scorecard",
-        body=Html(table([escape(cell) for cell in head], rows, emphasised=wanted)),
+        body=Html(table(head, rows, emphasised=wanted)),
         caption=(
             "The marked rows should rise, the others stay. Said means by greedy generation, as a whole word; preferred "
             "means likelier per token than the other object, which is easier. Below each share its 95% interval "
@@ -52,5 +52,4 @@ def scorecard_panel(card: Scorecard, edit: Edit) -> Panel:
 def _cell(e: Estimate) -> str:
     share = round(100 * e.value)
     ground = f"linear-gradient(90deg, {rgba(CONCEPT, 0.15)} {share}%, {rgba(CONTROL, 0.1)} {share}%)"
-    interval = f"<small>{100 * e.low:.0f}–{100 * e.high:.0f}</small>"
-    return f'<span class="bar" style="background:{ground}">{e.value:.0%}</span> {interval}'
+    return part("bar", ground, f"{e.value:.0%}", f"{100 * e.low:.0f}–{100 * e.high:.0f}")

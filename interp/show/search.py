@@ -1,7 +1,9 @@
 """The outcome of a search as a table: the best latents beside the probes that were fitted to the same tokens."""
 
+from markupsafe import Markup
+
 from interp.features import Score, SearchResult
-from interp.show.html import Html, escape, table
+from interp.show.html import Html, part, table
 from interp.show.page import Panel
 
 
@@ -29,7 +31,7 @@ def search_panel(found: SearchResult, top: int = 5) -> Panel:
     )
 
 
-def ranked(found: SearchResult, top: int, linked: bool = False) -> str:
+def ranked(found: SearchResult, top: int, *, linked: bool = False) -> Markup:
     """The table of a search: latents, their group if there is one, then the probes.
 
     Latents link to their folds where the page has them (`linked`).
@@ -37,7 +39,7 @@ def ranked(found: SearchResult, top: int, linked: bool = False) -> str:
     group = [found.group.score] if found.group else []
     scores = [*found.latents[:top], *group, *found.baselines]
     forms = list(dict.fromkeys(form for score in scores for form in score.recall_by_form))
-    head = ["detector", "F1", "precision", "recall", *(f"recall,<br>{escape(form)}" for form in forms), "AUROC"]
+    head = ["detector", "F1", "precision", "recall", *(part("form", form) for form in forms), "AUROC"]
     rows = [_row(score, forms, linked) for score in scores]
     return table(head, rows, emphasised=[score is found.best for score in scores])
 
@@ -46,10 +48,10 @@ def _row(score: Score, forms: list[str], linked: bool) -> list[str]:
     low, high = score.interval
     by_form = [f"{score.recall_by_form[form]:.2f}" if form in score.recall_by_form else "–" for form in forms]
     kept = score.held_out
-    f1 = f"{kept.f1:.3f} <small>{low:.2f}–{high:.2f}</small>"
-    name = escape(score.name)
+    f1 = part("with_small", f"{kept.f1:.3f}", f"{low:.2f}–{high:.2f}")
+    name = score.name
     if linked and score.latent is not None:
-        name = f'<a href="#latent-{score.latent}">{name}</a>'
+        name = part("link", f"latent-{score.latent}", name)
     return [name, f1, f"{kept.precision:.2f}", f"{kept.recall:.2f}", *by_form, f"{kept.auroc:.3f}"]
 
 

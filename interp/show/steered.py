@@ -5,7 +5,7 @@ from pathlib import Path
 from interp.show.damage import damage_panel
 from interp.show.dose import FLUENT, dose_panel
 from interp.show.generations import Spans, generations_panel
-from interp.show.html import Html, table
+from interp.show.html import Html, part, table
 from interp.show.page import Panel, Section, Tile, report
 from interp.steering import ChosenDose, DoseResponse, MethodComparison, Samples
 
@@ -41,24 +41,24 @@ def dose_page(
     )
 
 
-def beside_panel(beside: MethodComparison, concept: str) -> Panel:
+def comparison_panel(found: MethodComparison, concept: str) -> Panel:
     """Ways of steering towards one concept in a table, each at its own dose, with the prompt in words.
 
     ```python
     found = compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4))
-    beside_panel(found, "the bridge").body
+    comparison_panel(found, "the bridge").body
     ```
     """
     rows = [
         [
             name,
             "–" if dose is None else f"{dose:g}",
-            f"{naming.value:.2f} <small>{naming.low:.2f}–{naming.high:.2f}</small>",
-            f"{ratio.value:.2f} <small>{ratio.low:.2f}–{ratio.high:.2f}</small>",
+            part("with_small", f"{naming.value:.2f}", f"{naming.low:.2f}–{naming.high:.2f}"),
+            part("with_small", f"{ratio.value:.2f}", f"{ratio.low:.2f}–{ratio.high:.2f}"),
         ]
-        for name, dose, naming, ratio in beside.rows()
+        for name, dose, naming, ratio in found.rows()
     ]
-    none = [name for name, one in beside.chosen.items() if one is None]
+    none = [name for name, one in found.chosen.items() if one is None]
     return Panel(
         title=f"Ways to make the model name {concept}",
         body=Html(table(["way", "dose", "names it", "perplexity ratio"], rows)),
@@ -67,7 +67,7 @@ def beside_panel(beside: MethodComparison, concept: str) -> Panel:
             f"{FLUENT:g}, chosen on every second prompt and measured here on the others; 95% intervals."
             + (f" No dose of {', '.join(none)} is that fluent." if none else "")
         ),
-        control=f"A random direction of equal norm by the same rule; unsteered, {_share(beside.unsteered)} name it.",
+        control=f"A random direction of equal norm by the same rule; unsteered, {_share(found.unsteered)} name it.",
     )
 
 

@@ -45,7 +45,8 @@ def prune_edges(
     ablation: Ablation | None = None,
     *,
     steps: int = 300,
-    lr: float = 0.8,
+    lr: float = 0.2,
+    masks: int = 8,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
@@ -54,7 +55,9 @@ def prune_edges(
 
     z = clamp(1.2 sigmoid((log u/(1-u) + log alpha) / (2/3)) - 0.1, 0, 1) with u uniform. The loss is KL(model ||
     circuit) + a (t - s) + b (t - s)², where s is the expected share of edges that are off, t its target, which rises
-    to that of `n_edges` over the first five sixths of the steps, and a and b are raised by gradient ascent.
+    to that of `n_edges` over the first five sixths of the steps, and a and b are raised by gradient ascent. Each step
+    is the mean over several masks: with one, an edge that a task cannot do without is soon off by chance, and where
+    the task is saturated there is no gradient that would bring it back.
 
     Args:
         model: the model; its weights stay.
@@ -63,6 +66,7 @@ def prune_edges(
         ablation: what stands in for the others; by default the corrupt run.
         steps: of Adam.
         lr: of log alpha and of the two multipliers.
+        masks: drawn at each step.
         batch_size: texts per step.
         seed: of the masks and of the texts drawn.
         progress: whether to show a bar.
@@ -70,7 +74,8 @@ def prune_edges(
     Raises:
         InvalidArgument: no steps, or a number of edges that the graph cannot have.
 
-    Cost: a forward and a backward pass for each step, as that of a circuit; memory for the writes of every sender.
+    Cost: a forward and a backward pass for each step and mask, as that of a circuit; memory for
+        the writes of every sender.
 
     Bhaskar et al. 2024, arXiv:2406.16778.
 
@@ -94,10 +99,9 @@ def prune_edges(
     for step in tqdm(range(steps), desc="edge pruning", disable=not progress):
         first = int(torch.randint(max(1, len(clean) - batch_size + 1), (), generator=random))
         texts = slice(first, first + batch_size)
-        removed = torch.zeros(1, *allowed.shape, dtype=model.dtype)
         with torch.inference_mode(False), torch.enable_grad():
-            z = _sample(log_alpha, random)
-            removed = removed.masked_scatter(allowed[None], 1 - z)
+            z = _sample(log_alpha.expand(masks, -1), random)
+            removed = z.new_zeros(masks, *allowed.shape).masked_scatter(allowed, 1 - z)
             with torch.no_grad():
                 ablated = ablation.values(model, blocks, corrupt[texts])
             final = masked_run(model, blocks, clean[texts], removed.to(model.device), ablated)
@@ -114,7 +118,7 @@ def prune_edges(
     return PrunedEdges(circuit, found, kl, tuple(losses))
 
 
-def _sample(log_alpha: Float[Tensor, "edge"], random: torch.Generator) -> Float[Tensor, "edge"]:
+def _sample(log_alpha: Float[Tensor, "n edge"], random: torch.Generator) -> Float[Tensor, "n edge"]:
     u = torch.rand(log_alpha.shape, generator=random, dtype=log_alpha.dtype).clamp(1e-6, 1 - 1e-6)
     soft = ((u / (1 - u)).log() + log_alpha).div(SHARP).sigmoid()
     return ((HIGH - LOW) * soft + LOW).clamp(0, 1)

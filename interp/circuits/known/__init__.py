@@ -3,6 +3,8 @@
 Each is made in a fraction of a second, in plain torch, with the edges that carry its task as data.
 """
 
+from interp.circuits.known.equality import equality as equality
+from interp.circuits.known.equality import equality_program as equality_program
 from interp.circuits.known.gates import and_gate as and_gate
 from interp.circuits.known.gates import or_gate as or_gate
 from interp.circuits.known.induction import induction_circuit as induction_circuit
@@ -16,6 +18,8 @@ __all__ = [
     "KnownCircuit",
     "and_gate",
     "edge_auroc",
+    "equality",
+    "equality_program",
     "induction_circuit",
     "or_gate",
     "proportion_circuit",

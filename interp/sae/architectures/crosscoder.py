@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hooks import Direction
-from hooks.errors import InvalidArgument, OutOfRange
+from hooks.errors import OutOfRange
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, weight
+from interp.sae.architectures.sae import SAE, Objective, Step, check_count, weight
 from interp.sae.data.normalisation import Normalisation
 
 
@@ -34,8 +34,7 @@ class Crosscoder(SAE):
 
     def __init__(self, d_in: int, d_sae: int, n_layers: int, *, coefficient: float | int = 1.0, seed: int = 0) -> None:
         super().__init__(d_in, d_sae)
-        if n_layers < 1:
-            raise InvalidArgument(f"n_layers is {n_layers}; a crosscoder reads at least 1 layer.")
+        check_count("n_layers", n_layers)
         self.n_layers, self.coefficient = n_layers, weight("coefficient", coefficient)
         self.row_shape = (n_layers, d_in)
         rows = 0.1 * random_rows(d_sae, d_in, seed)
@@ -51,10 +50,6 @@ class Crosscoder(SAE):
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n layer d_model"]:
         """The reconstructions a_hat^l = f W_dec^l + b_dec^l."""
         return (f @ self.W_dec.flatten(1)).unflatten(-1, self.b_dec.shape) + self.b_dec
-
-    def forward(self, x: Float[Tensor, "*n layer d_model"]) -> Float[Tensor, "*n layer d_model"]:
-        """The reconstructions of all layers: `decode(encode(x))`."""
-        return self.decode(self.encode(x))
 
     def norms(self) -> Float[Tensor, "latent layer"]:
         """||W_dec,i^l||: how strongly each latent writes to each layer."""

@@ -1,5 +1,6 @@
 """The JumpReLU sparse autoencoder: each latent has a threshold, learnt through straight-through gradients."""
 
+import math
 from typing import Any, ClassVar, Final
 
 import torch
@@ -16,7 +17,7 @@ from interp.sae.architectures.chunked_gradients import (
     zero_where_off,
 )
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, weight
+from interp.sae.architectures.sae import SAE, Objective, Step, check_positive, weight
 from interp.sae.numerics.ranking import Encoder
 
 PENALTIES: Final = ("step", "tanh", "quadratic")
@@ -68,7 +69,8 @@ class JumpReLU(SAE):
                 f"penalty is '{penalty}' and target_l0 {target_l0}: the quadratic penalty, and it alone, needs a "
                 f"target_l0 between 0 and d_sae = {d_sae}."
             )
-        if not (bandwidth > 0 and initial_threshold >= 0):
+        check_positive("tanh_scale", tanh_scale)
+        if not (0 < bandwidth < math.inf and 0 <= initial_threshold < math.inf):
             raise InvalidArgument(
                 f"bandwidth is {bandwidth} and initial_threshold {initial_threshold}; the one must be above 0 and "
                 "the other not below."

@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hooks import Direction, Site
-from hooks.errors import InvalidArgument, OutOfRange
-from interp.sae.data.normalisation import Normalisation
+from hooks.errors import InvalidArgument, InvalidType, OutOfRange
+from interp.sae.data.normalisation import Normalisation, RowNorm
 from interp.sae.numerics.sparse import times_rows
 
 CHUNK = 8192  # rows encoded at once, so that dense latents of a large input never exist together
@@ -41,13 +42,16 @@ class SAE(nn.Module, ABC):
     After training it also knows where it belongs: `sites` (of what it reads, then of what else it reconstructs), the
     `model_name` and `fingerprint` of its model, the `dataset`, and `max_activation`, for every latent the largest
     value on training data: the unit of clamping. Where `normalisation` is set its weights read normalised
-    activations; `folded` gives the same function of activations as they are. `row_shape` is the shape of a source's
+    activations; `folded` gives the same function of activations as they are. Where `row_norm` is set each row is
+    normalised by itself as it is read, and the reconstruction brought back. `row_shape` is the shape of a source's
     row, which holds what is read and what is to be reconstructed.
     """
 
     architecture: ClassVar[str]
     centred: ClassVar[bool] = False
     """Whether the encoder reads x - b_dec."""
+    transcodes: bool = False
+    """Whether it writes elsewhere than it reads."""
     sharded: ClassVar[bool] = False
     """Whether each of several processes holds some of the latents, and reads every row."""
     W_enc: Float[Tensor, "*d latent"]
@@ -58,16 +62,16 @@ class SAE(nn.Module, ABC):
 
     def __init__(self, d_in: int, d_sae: int) -> None:
         super().__init__()
-        for name, width in (("d_in", d_in), ("d_sae", d_sae)):
-            if width < 1:
-                raise InvalidArgument(f"{name} is {width}; a sparse autoencoder needs at least 1.")
-        self.d_in, self.d_sae = d_in, d_sae
+        check_count("d_in", d_in)
+        check_count("d_sae", d_sae)
+        self.d_in, self.d_sae, self.d_out = d_in, d_sae, d_in
         self.row_shape: tuple[int, ...] = (d_in,)
         self.sites: tuple[Site, ...] = ()
         self.model_name: str | None = None
         self.fingerprint: str | None = None
         self.dataset: str | None = None
         self.normalisation: Normalisation | None = None
+        self.row_norm: RowNorm | None = None
         self.register_buffer("max_activation", torch.zeros(d_sae))
 
     @property
@@ -87,9 +91,16 @@ class SAE(nn.Module, ABC):
     def settings(self) -> dict[str, Any]:
         """What the constructor was given beside `d_in` and `d_sae`, seed aside."""
 
-    @abstractmethod
     def objective(self) -> "Objective[Any]":
-        """What trains it: its loss, the loss's gradients, and where its weights must lie."""
+        """What trains it: its loss, the loss's gradients, and where its weights must lie.
+
+        Raises:
+            InvalidArgument: an architecture that is read from other libraries and not trained here.
+        """
+        raise InvalidArgument(
+            f"a {type(self).__name__} is read from other libraries and not trained here: train a TopK, JumpReLU, "
+            "Transcoder or another of `interp.sae`"
+        )
 
     def parts(self, rows: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n *d"], Float[Tensor, "n ..."]]:
         """What is read and what is to be reconstructed, of rows of a source: the same, for an autoencoder."""
@@ -100,8 +111,8 @@ class SAE(nn.Module, ABC):
         return f @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n _"]:
-        """The reconstruction of x: `decode(encode(x))`."""
-        return self.decode(self.encode(x))
+        """The reconstruction of x: `decode(encode(x))`, back in x's own scale."""
+        return self._restore(self.decode(self.encode(x)), x)
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
@@ -117,7 +128,7 @@ class SAE(nn.Module, ABC):
     ) -> Float[Tensor, "n ..."]:
         """The reconstruction of x by latents that `encode_sparse` gave; without building them densely."""
         decoded = times_rows(values, indices, self.W_dec.flatten(1))
-        return decoded.view(len(x), *self.W_dec.shape[1:]) + self.b_dec
+        return self._restore(decoded.view(len(x), *self.W_dec.shape[1:]) + self.b_dec, x)
 
     def absorb(self, normalisation: Normalisation) -> None:
         """Change the weights, so that what was a function of z = (x - m) M is the same function of x, and of y.
@@ -161,6 +172,11 @@ class SAE(nn.Module, ABC):
                 "sae.max_activation.copy_(evaluate(sae, source).max_activation)."
             )
         self.raw()
+        if self.row_norm is not None:
+            raise InvalidArgument(
+                f"this autoencoder reads each row normalised by itself ({self.row_norm.kind}), so its latents have "
+                f"no fixed length: take the unit vector sae.W_dec[{latent}] and choose a dose by measuring"
+            )
         largest = float(self.max_activation[latent])
         if largest <= 0:
             raise InvalidArgument(f"Latent {latent} never fired on the training data, so its direction has no scale.")
@@ -182,10 +198,16 @@ class SAE(nn.Module, ABC):
         return self
 
     def _input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Activations in the autoencoder's own precision; refused where they are of another width, NaN or infinite."""
-        return self._checked(x, (self.d_in,))
+        """What the encoder reads of activations: see `_checked`; each row normalised, where that is so."""
+        x = self._checked(x, (self.d_in,))
+        return x if self.row_norm is None else self.row_norm(x)
+
+    def _restore(self, x_hat: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """A reconstruction in the scale of the rows that were read."""
+        return x_hat if self.row_norm is None or self.transcodes else self.row_norm.back(x_hat, x.to(x_hat.dtype))
 
     def _checked(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Activations in the autoencoder's own precision; refused where they are of another width, NaN or infinite."""
         if tuple(x.shape[-len(shape) :]) != shape:
             wanted, given = (" x ".join(map(str, s)) for s in (shape, x.shape[-len(shape) :]))
             raise InvalidArgument(f"This autoencoder reads {wanted} dimensions{self._at()}; it was given {given}.")
@@ -296,6 +318,35 @@ def measure_variance(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, ""]
     if variance <= 0:
         raise InvalidArgument(f"All {len(y)} activations are the same vector: there is nothing to reconstruct.")
     return variance
+
+
+def check_count(name: str, value: object) -> None:
+    """Check that a number of dimensions, latents, rows or tokens is a whole number of at least 1.
+
+    Raises:
+        InvalidType: it is no whole number.
+        InvalidArgument: it is below 1.
+
+    Example:
+        >>> check_count("d_in", 256)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InvalidType(f"{name} is {value!r}; it must be a whole number, at least 1")
+    if value < 1:
+        raise InvalidArgument(f"{name} is {value}; it must be at least 1.")
+
+
+def check_positive(name: str, value: float | int) -> None:
+    """Check that a scale is finite and above 0.
+
+    Raises:
+        InvalidArgument: it is not.
+
+    Example:
+        >>> check_positive("lr", 1e-3)
+    """
+    if not 0 < value < math.inf:
+        raise InvalidArgument(f"{name} is {value}; it must be finite and above 0")
 
 
 def weight(name: str, value: float | int) -> float | int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.initialisation import random_rows
-from interp.sae.architectures.sae import SAE, Objective, Step, weight
+from interp.sae.architectures.sae import SAE, Objective, Step, check_count, weight
 from interp.sae.data.normalisation import Normalisation
 
 
@@ -20,11 +20,12 @@ class TranscoderBase(SAE, ABC):
     norms 0.1 and 1, biases at 0.
     """
 
+    transcodes: bool = True
+
     def __init__(self, d_in: int, d_sae: int, *, d_out: int | None, coefficient: float | int, seed: int) -> None:
         super().__init__(d_in, d_sae)
         self.d_out, self.coefficient = d_in if d_out is None else d_out, weight("coefficient", coefficient)
-        if self.d_out < 1:
-            raise InvalidArgument(f"d_out is {d_out}; a transcoder writes at least 1 dimension.")
+        check_count("d_out", self.d_out)
         self.row_shape = (d_in + self.d_out,)
         self.W_dec = nn.Parameter(0.1 * random_rows(d_sae, self.d_out, seed))
         self.W_enc = nn.Parameter(random_rows(d_sae, d_in, seed + 1).T.contiguous())

@@ -1,5 +1,6 @@
 """Input normalisation: an affine map of activations, z = (x - m) M, that is folded into the weights afterwards."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -9,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, UnknownName, nearest
 from interp.common.digests import digest_of_tensors
 
+ROW_NORMS = ("layer_norm", "constant_norm_rescale")
 SAMPLE = 65_536  # rows that a normalisation is measured on, at most
 
 
@@ -48,6 +50,46 @@ class Normalisation:
     ) -> tuple[Float[Tensor, "*d d_model"], Float[Tensor, "..."], Float[Tensor, "..."]]:
         """m, M and M^-1 in float64, for products that are rounded once."""
         return tuple(t.to(device, torch.float64) for t in (self.mean, self.matrix, self.inverse))  # pyright: ignore
+
+
+@final
+@dataclass(frozen=True)
+class RowNorm:
+    """Each row normalised by itself, z = (x - m) / s, and back x_hat = z_hat s + m; as SAELens does it.
+
+    `layer_norm`: m is the row's mean and s its standard deviation over d - 1 (what divides is s + 1e-5);
+    `constant_norm_rescale`: m = 0 and s = ||x|| / sqrt(d). Neither is an affine map of x, so that it cannot become
+    part of the weights.
+
+    Example:
+        >>> RowNorm("constant_norm_rescale")(torch.tensor([[3.0, 4.0]])).norm().item() ** 2
+        2.0
+    """
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in ROW_NORMS:
+            raise UnknownName(
+                f"rows are not normalised by '{self.kind}'; did you mean {nearest(self.kind, ROW_NORMS)}?"
+            )
+
+    def __call__(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """Normalise: z = (x - m) / s."""
+        m, s = self.measure(x)
+        return (x - m) / (s + (1e-5 if self.kind == "layer_norm" else 0.0))
+
+    def back(self, z: Float[Tensor, "*n d_model"], x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """Undo it with the rows x that were read: z s + m."""
+        m, s = self.measure(x)
+        return z * s + m
+
+    def measure(self, x: Float[Tensor, "*n d_model"]) -> tuple[Float[Tensor, "*n _"], Float[Tensor, "*n _"]]:
+        """m and s of each row."""
+        if self.kind == "layer_norm":
+            return x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+        s = x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+        return torch.zeros_like(s), s
 
 
 def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
@@ -100,6 +142,8 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
         train(sae, normalised(source, whitened(source)))
         ```
     """
+    if not 0 <= epsilon < math.inf:
+        raise InvalidArgument(f"epsilon is {epsilon}; it must be finite and at least 0")
     x = _sample(source)
     m = x.mean(0)
     about = (x - m).movedim(0, -2)
@@ -147,4 +191,8 @@ def _sample(source: Iterable[Tensor]) -> Tensor:
             break
     if not count:
         raise InvalidArgument("There are no activations to measure a normalisation on: the source gave no rows.")
-    return torch.cat(parts)[:SAMPLE].double()
+    x = torch.cat(parts)[:SAMPLE].double()
+    if not bool(x.isfinite().all()):
+        row = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise InvalidArgument(f"activations hold NaN or infinity, first in row {row}: they have no scale")
+    return x

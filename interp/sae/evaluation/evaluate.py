@@ -168,7 +168,7 @@ class _Sums:
         self.y = self.y + about.sum(0)
         self.y_squared = self.y_squared + about.pow(2).sum()
         self.error = self.error + (y - y_hat).pow(2).sum()
-        self.firings += torch.bincount(indices[values > 0], minlength=self.sae.d_sae)
+        self.firings += torch.bincount(indices[values != 0], minlength=self.sae.d_sae)
         self.largest = torch.maximum(self.largest, largest_per_latent(values, indices, self.sae.d_sae).float())
         self.n += len(rows)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import prod
+from math import isfinite, prod
 from typing import TypeAlias
 
 import torch
@@ -15,7 +15,7 @@ from hooks.interventions import apply
 from hooks.position import everywhere
 from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.sae import CHUNK, SAE
-from interp.sae.architectures.transcoder import TranscoderBase
+from interp.sae.architectures.temporal import Temporal
 
 Change: TypeAlias = Callable[[Float[Tensor, "n latent"]], Float[Tensor, "n latent"]]
 
@@ -76,7 +76,8 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
                     f"The change made latents of shape {tuple(changed.shape)} from {tuple(f.shape)}: return as many, "
                     "those that it leaves alone included."
                 )
-            moved.append((changed - f) @ sae.W_dec)
+            step = (changed - f) @ sae.W_dec
+            moved.append(step if sae.row_norm is None else step * sae.row_norm.measure(rows)[1])
         return x + torch.cat(moved).to(x).view_as(x)
 
     return replace(apply(change_latents, at=at), fingerprint=sae.fingerprint)
@@ -99,6 +100,7 @@ def clamped(latents: Sequence[int], value: float | int) -> Change:
         >>> clamped([0], 5.0)(torch.tensor([[0.0, 3.0]])).tolist()
         [[5.0, 3.0]]
     """
+    _check_finite("value", value)
     return lambda f: _indexed(f, latents, lambda part: torch.full_like(part, value))
 
 
@@ -109,6 +111,7 @@ def scaled(latents: Sequence[int], factor: float | int) -> Change:
         >>> scaled([1], 2.0)(torch.tensor([[2.0, 3.0]])).tolist()
         [[2.0, 6.0]]
     """
+    _check_finite("factor", factor)
     return lambda f: _indexed(f, latents, lambda part: factor * part)
 
 
@@ -132,7 +135,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
                 f"{nearest(str(site), map(str, model.sites))}."
             )
     for i, site in enumerate(sae.sites):
-        writes = i == 1 and isinstance(sae, TranscoderBase)
+        writes = i == 1 and sae.transcodes
         width, ours = prod(model.tap(site).shape), sae.d_out if writes else sae.d_in
         if width != ours:
             raise InvalidArgument(
@@ -154,13 +157,22 @@ def existing(latents: Sequence[int], d_sae: int) -> list[int]:
     return [*latents]
 
 
+def _check_finite(name: str, value: float | int) -> None:
+    if not isfinite(value):
+        raise InvalidArgument(f"{name} is {value}; it must be finite")
+
+
 def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
     index = torch.tensor(existing(latents, f.shape[-1]), dtype=torch.long, device=f.device)
     return f.index_copy(-1, index, rule(f.index_select(-1, index)))
 
 
 def _same_place(sae: SAE) -> None:
-    if isinstance(sae, Crosscoder | TranscoderBase):
+    if isinstance(sae, Temporal):
+        raise InvalidArgument(
+            "a Temporal autoencoder reads whole sequences, and interventions change rows: splice another autoencoder"
+        )
+    if isinstance(sae, Crosscoder) or sae.transcodes:
         raise InvalidArgument(
             f"A {sae.architecture} writes elsewhere than it reads, so it cannot be put in the place of one site: "
             "splice an autoencoder, or steer with sae.direction(latent)."

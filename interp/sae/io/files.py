@@ -1,12 +1,10 @@
 """Saving and loading in SAELens's on-disk format: `cfg.json` and `sae_weights.safetensors` in a folder."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -23,27 +21,25 @@ from hooks.disk import (
     write_json,
     write_text,
 )
-from hooks.errors import DamagedFile, InvalidArgument, MissingFile, nearest
+from hooks.errors import MissingFile
 from hooks.tensor_file import read_weights, save_tensors
-from interp.sae.architectures.registry import ARCHITECTURES
 from interp.sae.architectures.sae import SAE, folded
+from interp.sae.io.saelens import THRESHOLDED, from_saelens, saelens_architecture, saelens_settings
 
-CONFIG, WEIGHTS, CHECKSUMS = "cfg.json", "sae_weights.safetensors", "checksums.json"
+CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
+CHECKSUMS = "checksums.json"
 CURE: Final = "put it back from a copy, or download or save it again"
-COUNTS: Final = ("group_sizes", "k", "step", "num_tokens_since_fired")
-"""What other libraries keep among their weights that counts something."""
+WHITENING = "activation_whitening.safetensors"
+FORMAT = "6.54.0"  # the SAELens version whose format this is
 
 
 class Checksums(TypedDict):
-    """What the third file says: the size and checksum of the other two."""
+    """What a third file, which SAELens does not read, says: the size and checksum of the other two."""
 
     files: dict[str, Record]
 
 
 KIND: Final = Kind("interp.sae", "checksums of an autoencoder", "save", Checksums)
-FORMAT = "6.54.0"  # the SAELens version whose format this is
-THRESHOLDED: Final = ("batchtopk", "matryoshka_batchtopk")
-"""Architectures that SAELens knows after training as "jumprelu", the same function."""
 
 
 def save(sae: SAE, folder: str | Path) -> Path:
@@ -52,8 +48,7 @@ def save(sae: SAE, folder: str | Path) -> Path:
     A normalisation is folded into the weights first. BatchTopK and Matryoshka are written as JumpReLU, which is what
     they are after training. What SAELens has no place for (settings of training, largest activations, sites, the
     model's fingerprint, the data) goes into the configuration's metadata, which it keeps and ignores. A crosscoder
-    is written in the same two files, but SAELens has no such architecture. A third file, which SAELens does not read,
-    holds the checksums of the two. Returns the folder.
+    is written in the same two files, but SAELens has no such architecture. Returns the folder.
 
     Example:
         ```python
@@ -66,6 +61,8 @@ def save(sae: SAE, folder: str | Path) -> Path:
     weights: dict[str, Tensor] = dict(sae.named_parameters())
     if sae.architecture in THRESHOLDED:
         weights["threshold"] = sae.get_buffer("threshold")
+    if sae.architecture == "temporal" and "encoder" in weights:
+        weights["W_enc"] = weights.pop("encoder")
     save_tensors(folder / WEIGHTS, weights)
     write_text(folder / CONFIG, json.dumps(_config(sae), indent=1))
     write_json(folder / CHECKSUMS, KIND, {"files": {name: record(folder / name) for name in (CONFIG, WEIGHTS)}})
@@ -81,24 +78,22 @@ def _config(sae: SAE) -> dict[str, Any]:
         "settings": settings,
         "model_name": sae.model_name,
         "hook_name": sae.site.transformer_lens_name if sae.site else None,
-        "hook_name_out": sae.sites[-1].transformer_lens_name if sae.sites and "d_out" in settings else None,
+        "hook_name_out": sae.sites[-1].transformer_lens_name if sae.sites and sae.transcodes else None,
         "sites": [site.transformer_lens_name for site in sae.sites],
         "fingerprint": sae.fingerprint,
         "dataset": sae.dataset,
         "max_activation": sae.max_activation.tolist(),
     }
-    own = {"k": settings["k"], "rescale_acts_by_decoder_norm": False} if sae.architecture == "topk" else {}
-    own |= {"d_out": settings["d_out"]} if "d_out" in settings else {}
     return {
-        "architecture": "jumprelu" if sae.architecture in THRESHOLDED else sae.architecture,
+        "architecture": saelens_architecture(sae),
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
         "device": "cpu",
         "apply_b_dec_to_input": sae.centred,
-        "normalize_activations": "none",
+        "normalize_activations": sae.row_norm.kind if sae.row_norm else "none",
         "reshape_activations": _reshaping(sae.site),
-        **own,
+        **saelens_settings(sae),
         "metadata": metadata,
     }
 
@@ -108,13 +103,20 @@ def _reshaping(site: Site | None) -> str:
     return site.transformer_lens_name.rpartition(".")[2] if site is not None and site.name == "z" else "none"
 
 
-def load(folder: str | Path) -> SAE:
+def load(folder: str | Path, *, site: Site | None = None) -> SAE:
     """Read an autoencoder that `save`, or SAELens, wrote; the same latents and reconstructions, in float32.
+
+    A checkpoint of SAELens's trainer is read too: what its activations were scaled or whitened by, which lies next to
+    it, becomes part of the weights, as SAELens does at the end of training.
+
+    Args:
+        folder: where the two files are.
+        site: where it reads, for a file that says nothing of it, or a name that no site here has.
 
     Raises:
         MissingFile: the folder lacks one of the two files.
-        DamagedFile: one of them is torn, changed, or no autoencoder; weights that are not finite or no floats.
-        ValueError: an architecture or an input normalisation that is not implemented here.
+        DamagedFile: weights that are not finite floating-point numbers, or of another shape than the file says.
+        InvalidArgument: an architecture or an input normalisation that is not implemented here.
 
     Example:
         ```python
@@ -130,127 +132,18 @@ def load(folder: str | Path) -> SAE:
         for name, recorded in read_json(folder / CHECKSUMS, KIND)["files"].items():
             check_record(folder / name, recorded, f"{CURE}; if you changed it yourself, remove {CHECKSUMS}")
     config = parse_object(read_bytes(folder / CONFIG), folder / CONFIG, CURE)
-    weights = read_weights(folder / WEIGHTS, CURE)
-    return read_foreign(folder, CURE, lambda: built(config, weights, str(folder)))
+    weights = read_weights(folder / WEIGHTS, CURE) | _scaler(folder)
+    return read_foreign(folder, CURE, lambda: from_saelens(config, weights, str(folder), site=site))
 
 
-def built(config: Mapping[str, Any], weights: Mapping[str, Float[Tensor, "..."]], where: str) -> SAE:
-    """The autoencoder that a configuration and weights in SAELens's words describe; `where` is for errors.
-
-    SAELens's options are folded into the weights. Where the encoder reads x - b_dec in the file and x here, or the
-    reverse, its biases take up b_dec W_enc. With `rescale_acts_by_decoder_norm` latents are measured in units of x:
-    each decoder row's norm moves into the encoder. A threshold below 0 becomes 0: those who write such let ReLU(z)
-    1[z > theta] pass, which is the same.
-
-    Raises:
-        ValueError: an architecture or input normalisation that is not implemented here, or a missing setting.
-
-    Example:
-        ```python
-        built(theirs.cfg.to_dict(), theirs.state_dict(), "theirs")
-        ```
-    """
-    check_weights(weights, where)
-    architecture, normalisation = config.get("architecture", "standard"), config.get("normalize_activations", "none")
-    metadata = config.get("metadata") or {}
-    if architecture not in ARCHITECTURES:
-        known = nearest(architecture, ARCHITECTURES)
-        raise InvalidArgument(f"{where} holds a '{architecture}' autoencoder; those read here are {known}.")
-    if normalisation not in ("none", None):
-        raise InvalidArgument(
-            f"{where} normalises its input by '{normalisation}'; fold that into the weights with SAELens "
-            "and save again."
-        )
-    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
-    if (architecture == "standard" and activation != "relu") or config.get("finetuning_scaling_factor"):
-        raise InvalidArgument(
-            f"{where} is of an older format, with activation '{activation}' or a scale per latent beside its weights; "
-            "load and save it with SAELens first."
-        )
-    trained_as = metadata.get("training_architecture")
-    kind = ARCHITECTURES[trained_as if architecture == "jumprelu" and trained_as in THRESHOLDED else architecture]
-    weights = _in_our_words(dict(weights), dict(config), kind)
-    try:
-        settings = metadata.get("settings") or _settings(
-            kind.architecture, {**config, **(metadata.get("training_architecture_details") or {})}
-        )
-    except KeyError as missing:
-        raise InvalidArgument(
-            f"{where} does not say the {missing} of its '{architecture}' autoencoder, so it is of an older format; "
-            "load and save it with SAELens first."
-        ) from missing
-    sae = kind(weights["W_enc"].shape[-2], weights["W_enc"].shape[-1], **settings)
-    missing, unexpected = sae.load_state_dict(weights, strict=False)
-    needed = {"threshold", *dict(sae.named_parameters())}
-    if lost := sorted(needed & {*missing}) + unexpected:
-        raise InvalidArgument(f"{where} does not hold the weights of a '{architecture}' autoencoder: see {lost}.")
-    _remember(sae, where, metadata | {k: config[k] for k in ("hook_name", "model_name") if k in config})
-    return sae
-
-
-def _settings(architecture: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's settings of an autoencoder that SAELens trained."""
-    if architecture == "topk":
-        return {"k": int(config["k"])}
-    if architecture == "batchtopk":
-        return {"k": config["k"]}
-    if architecture == "matryoshka_batchtopk":
-        return {"k": config["k"], "widths": config["matryoshka_widths"]}
-    if architecture in ("transcoder", "skip_transcoder"):
-        return {"d_out": int(config["d_out"])}
-    return {"n_layers": int(config["n_layers"])} if architecture == "crosscoder" else {}
-
-
-def _in_our_words(weights: dict[str, Tensor], config: dict[str, Any], kind: type[SAE]) -> dict[str, Tensor]:
-    """The weights of the same function, as this kind of autoencoder has it."""
-    weights = {name: weight.detach().float().cpu() for name, weight in weights.items()}
-    stored = config.get("apply_b_dec_to_input", True)
-    if stored != kind.centred:
-        shift = weights["b_dec"] @ weights["W_enc"] * (1 if kind.centred else -1)
-        for name in ("b_enc", "b_gate"):
-            if name in weights:
-                weights[name] = weights[name] + shift
-        if "b_mag" in weights:
-            weights["b_mag"] = weights["b_mag"] + shift * weights["r_mag"].exp()
-    if config.get("rescale_acts_by_decoder_norm", False):
-        norm = weights["W_dec"].norm(dim=1)
-        weights["W_enc"], weights["b_enc"] = weights["W_enc"] * norm, weights["b_enc"] * norm
-        weights["W_dec"] = weights["W_dec"] / norm[:, None]
-    if "threshold" in weights:
-        weights["threshold"] = weights["threshold"].clamp(min=0)
-    return weights
-
-
-def _remember(sae: SAE, where: str, metadata: Mapping[str, Any]) -> None:
-    """Put back what the metadata says of the autoencoder's origin."""
-    read_and_written = (metadata.get("hook_name"), metadata.get("hook_name_out"))
-    names = metadata.get("sites") or [name for name in read_and_written if name]
-    sae.sites = tuple(Site.parse(name) for name in names)
-    sae.model_name, sae.fingerprint = metadata.get("model_name"), metadata.get("fingerprint")
-    sae.dataset = metadata.get("dataset") or metadata.get("dataset_path")
-    if (largest := metadata.get("max_activation")) is not None:
-        largest = torch.tensor(largest)
-        if largest.shape != sae.max_activation.shape or not bool((largest >= 0).all()):
-            raise DamagedFile(
-                f"{where} tells largest activations of shape {list(largest.shape)}, and has {sae.d_sae} latents, whose "
-                f"are at least 0: {CURE}"
-            )
-        sae.max_activation.copy_(largest)
-
-
-def check_weights(weights: Mapping[str, Tensor], where: str) -> None:
-    """Raise where weights are no floating point numbers, or not finite.
-
-    Raises:
-        DamagedFile: naming the first that is not.
-
-    Example:
-        ```python
-        check_weights({"W_dec": torch.ones(4, 2)}, "golden_gate_sae")
-        ```
-    """
-    for name, weight in weights.items():
-        if name not in COUNTS and not weight.is_floating_point():
-            raise DamagedFile(f"{where} holds {name} of {weight.dtype}, and weights are floating point: {CURE}")
-        if not bool(weight.isfinite().all()):
-            raise DamagedFile(f"{where} holds NaN or infinity in {name}: {CURE}")
+def _scaler(folder: Path) -> dict[str, Tensor]:
+    """What a checkpoint's activations were scaled or whitened by, under names that no weight has."""
+    path = folder / SCALER
+    if not path.is_file():
+        return {}
+    factor = parse_object(read_bytes(path), path, CURE).get("scaling_factor")
+    found = {} if factor is None else read_foreign(path, CURE, lambda: {"scaler.factor": torch.tensor(float(factor))})
+    whitening = folder / WHITENING
+    if whitening.is_file():
+        found |= {f"scaler.{name}": tensor for name, tensor in read_weights(whitening, CURE).items()}
+    return found

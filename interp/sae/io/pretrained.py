@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+from hooks import Site
 from interp.sae.architectures.sae import SAE
-from interp.sae.io.files import CHECKSUMS, CONFIG, WEIGHTS, built, load, save
+from interp.sae.io.files import CHECKSUMS, CONFIG, WEIGHTS, load, save
+from interp.sae.io.saelens import from_saelens
 
 
-def pretrained(release: str, sae_id: str) -> SAE:
+def pretrained(release: str, sae_id: str, *, site: Site | None = None) -> SAE:
     """One of the autoencoders that SAELens lists, with the same latents and reconstructions, in float32.
 
     SAELens finds, fetches and converts it; https://decoderesearch.github.io/SAELens/latest/pretrained_saes lists them.
-    `check_fits(sae, model)` tells whether a model is the one it belongs to.
+    `check_fits(sae, model)` says whether a model is the one it belongs to; `site` is where it reads, for a name that no
+    site here has.
 
     Raises:
         ValueError: SAELens knows no such release or autoencoder; or its architecture, its site or its way of
@@ -24,7 +27,7 @@ def pretrained(release: str, sae_id: str) -> SAE:
     import sae_lens
 
     theirs = sae_lens.SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
-    return built(theirs.cfg.to_dict(), theirs.state_dict(), f"{release}/{sae_id}")
+    return from_saelens(theirs.cfg.to_dict(), theirs.state_dict(), f"{release}/{sae_id}", site=site)
 
 
 def push(sae: SAE, repository: str, folder: str, *, into: Path | str) -> str:

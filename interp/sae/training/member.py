@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hooks import Site
 from hooks.errors import InvalidArgument, UnknownName, nearest
-from interp.sae.architectures.sae import SAE, convert_rows
+from interp.sae.architectures.sae import SAE, check_positive, convert_rows
 from interp.sae.data.normalisation import Normalisation
 from interp.sae.data.source import Source
 
@@ -36,6 +36,10 @@ class Member:
     site: Site | tuple[Site, ...] | None = None
     lr: float | int | None = None
     normalisation: Normalisation | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr is not None:
+            check_positive("lr", self.lr)
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -68,6 +72,17 @@ class Member:
                 f"further on them {_normalised(normalisation)}: give the source as it was, or train folded(sae) on "
                 "activations as they are."
             )
+        if sae.row_norm is not None:
+            raise InvalidArgument(
+                f"this autoencoder reads each row normalised by itself ({sae.row_norm.kind}), which is read from other "
+                "libraries and not trained here: give a new one normalised(source, expected_norm(source))"
+            )
+        for name, parameter in sae.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise InvalidArgument(
+                    f"{name} of this autoencoder holds NaN or infinity before training begins: make it again, or load "
+                    "a file that is whole"
+                )
         before = {name: getattr(sae, name) for name in BELONGINGS}
         sae.sites, sae.normalisation = self.sites or source.sites, normalisation
         sae.model_name, sae.fingerprint, sae.dataset = source.model_name, source.fingerprint, source.dataset

@@ -1,9 +1,11 @@
 """What a run does with its batches: how many there are, in which order, and how weights follow them."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
 from hooks.errors import InvalidArgument
+from interp.sae.architectures.sae import check_count
 from interp.sae.training.resample import Resampling
 from interp.sae.training.schedule import Schedule
 
@@ -29,10 +31,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "dead_after", "buffer"):
-            if getattr(self, name) < 1:
-                raise InvalidArgument(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.clip is not None and self.clip <= 0:
-            raise InvalidArgument(f"clip is {self.clip}; it must be above 0, or None.")
+            check_count(name, getattr(self, name))
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InvalidArgument(f"clip is {self.clip}; it must be finite and above 0, or None.")
 
     def steps(self, batch_size: int) -> int:
         """How many batches of this size hold the tokens."""

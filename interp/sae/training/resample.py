@@ -1,5 +1,6 @@
 """Resampling: dead latents begin anew at the activations that are explained worst."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -30,7 +31,7 @@ class Resampling:
     rows: int = 16_384
 
     def __post_init__(self) -> None:
-        if not self.at or not all(0 < share < 1 for share in self.at) or self.rows < 1:
+        if not self.at or not all(0 < share < 1 for share in self.at) or not 1 <= self.rows < math.inf:
             raise InvalidArgument(
                 f"at is {self.at} and rows {self.rows}: give shares of the run between 0 and 1, and at least 1 row."
             )

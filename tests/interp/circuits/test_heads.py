@@ -188,3 +188,29 @@ def test_a_real_induction_model_has_a_previous_token_head_below_an_induction_hea
     assert late.top(1)[0][0] == 1 and late.top(1)[0][2] > 0.3
     assert early.top(1)[0][0] == 0 and early.top(1)[0][2] > 0.3
     assert float(late.control.max()) < 0.1
+
+
+def test_heads_of_a_model_without_norms_and_without_a_tokenizer_copy_as_their_weights_say(hf_model: Any) -> None:
+    hf = hf_model("gpt2")
+    hf.transformer.ln_f = nn.Identity()
+    for block in hf.transformer.h:
+        block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()
+    found = copying(load(hf, check=False))
+    E, W_U = hf.transformer.wte.weight.detach().double(), hf.lm_head.weight.detach().double()
+    for layer, block in enumerate(hf.transformer.h):
+        W_V = block.attn.c_attn.weight.detach().double()[:, 64:].unflatten(1, (4, -1))
+        W_O = block.attn.c_proj.weight.detach().double().unflatten(0, (4, -1))
+        for head in range(4):
+            lambdas = torch.linalg.eigvals(W_O[head] @ W_U.T @ E @ W_V[:, head])
+            expected = float(lambdas.real.sum() / lambdas.abs().sum())
+            assert float(found.values[layer, head]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_attention_scores_need_no_norm_and_no_tokenizer(hf_model: Any) -> None:
+    hf = hf_model("gpt2")
+    for block in hf.transformer.h:
+        block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()
+    model = load(hf, check=False)
+    for score in (induction, duplicate_token, previous_token):
+        values = score(model, length=8, n=2).values
+        assert values.shape == (3, 4) and bool(((values >= 0) & (values <= 1)).all())

@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from hooks import Model, capture, intervene, load
 from hooks.interventions import scale
 from hooks.position import index, last
 from hooks.site import attn_out, mlp_out, resid_post, z
+from interp.circuits import first_token
 from interp.lenses import Attribution, attribute, components, frozen, heads, latents, linearised, neurons
 from interp.sae import TopK
+from tests.toys import TOYS, toy
 
 TEXTS = ["fog over", "a bay"]
 
@@ -206,3 +209,56 @@ def test_the_largest_parts_come_first_by_size_whatever_their_sign(gpt2: Model) -
     sizes = [abs(value) for _, value in found.top(6)]
     assert sizes == sorted(sizes, reverse=True) and len(sizes) == 6
     assert sizes[0] == pytest.approx(float(found.parts.mean(0).abs().max()))
+
+
+@pytest.mark.parametrize("norm", [frozen, linearised])
+@pytest.mark.parametrize("into", [components, heads, neurons])
+def test_a_model_without_norms_and_without_a_tokenizer_has_the_shares_that_its_weights_say(
+    into: Any, norm: Any, hf_model: Callable[..., Any]
+) -> None:
+    hf = hf_model("gpt2").double()
+    hf.transformer.ln_f = nn.Identity()
+    for block in hf.transformer.h:
+        block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()
+    model, ids = load(hf, check=False), torch.tensor([[5, 9, 40]])
+    found = attribute(model, ids, 7, versus=11, into=into, norm=norm)
+    logits = model.run(ids)[0, -1].detach()
+    assert found.word == "[7] − [11]"
+    torch.testing.assert_close(found.parts.sum(1), (logits[7] - logits[11])[None], rtol=0, atol=1e-10)
+    out, W_U = capture(model, ids, mlp_out[1])[mlp_out[1]][0, -1], hf.lm_head.weight.detach()
+    if into is not neurons:
+        share = found.parts[0, found.names.index("mlp_out.1")]
+        torch.testing.assert_close(share, out @ (W_U[7] - W_U[11]), rtol=0, atol=1e-10)
+
+
+NAMED = ["arena-brackets", "arena-sorted-list", "grokking-induction-head-infinite"]
+
+
+@pytest.mark.skipif(not TOYS.exists(), reason="the toys are not beside the project")
+@pytest.mark.parametrize("name", [*NAMED, "grokking-wd-10-1-mod-addition-loss-curve"])
+def test_real_toys_have_shares_that_sum_to_their_logit(name: str) -> None:
+    model = load(toy(name), check=False)
+    n = model.hf.config.n_positions
+    found = attribute(model, torch.arange(n)[None] % 3, 1, versus=0, into=heads)
+    logits = model.run(torch.arange(n)[None] % 3)[0, -1].detach()
+    torch.testing.assert_close(found.parts.sum(1), (logits[1] - logits[0])[None], rtol=1e-4, atol=1e-3)
+
+
+def test_a_token_id_is_its_word_and_the_first_of_several_tokens_can_be_asked_for(double: Model) -> None:
+    token = int(double.tokens("a").ids[0, -1])
+    assert torch.equal(attribute(double, TEXTS, token).parts, attribute(double, TEXTS, "a").parts)
+    assert attribute(double, TEXTS, token).word == "a"
+    assert torch.equal(attribute(double, TEXTS, first_token(double, "abc")).parts, attribute(double, TEXTS, "a").parts)
+    with pytest.raises(ValueError, match=r"'ab' is 2 tokens, \['a', 'b'\]: give one token, first_token\(model, word\)"):
+        attribute(double, TEXTS, "ab")
+    for odd in (-1, 257):
+        with pytest.raises(ValueError, match=f"{odd} is no token of .*: ids lie in 0 to 256"):
+            attribute(double, TEXTS, odd)
+
+
+def test_an_attribution_shows_its_largest_parts_in_a_line_and_all_of_them_in_a_frame(double: Model) -> None:
+    found = attribute(double, TEXTS, "a")
+    assert len(repr(found)) < 200 and "tensor" not in repr(found) and found.top(1)[0][0] in repr(found)
+    frame = found.to_pandas()
+    assert frame.groupby("text")["share"].sum().tolist() == pytest.approx(found.logit.tolist())
+    assert frame["part"].tolist() == [*found.names] * 2

@@ -58,3 +58,23 @@ def test_padding_has_no_rank(gpt2: Model) -> None:
 def test_more_tokens_than_there_are_cannot_be_kept(gpt2: Model) -> None:
     with pytest.raises(ValueError, match="top is 0: give a number of tokens from 1 to 257"):
         read(LogitLens(gpt2), "fog", top=0)
+
+
+def test_a_reading_fits_a_line_and_its_frame_has_a_row_for_each_layer_and_token_of_text(gpt2: Model) -> None:
+    found, ranks = read(LogitLens(gpt2), TEXTS), rank(LogitLens(gpt2), TEXTS, "g")
+    for result in (found, ranks):
+        assert "\n" not in repr(result) and "tensor" not in repr(result) and len(repr(result)) < 200
+    frame, ranked = found.to_pandas(), ranks.to_pandas()
+    n = int(found.content.sum())
+    assert len(frame) == len(ranked) == 3 * n
+    assert frame.groupby("layer")["kl"].mean().tolist() == pytest.approx(found.mean_kl.tolist(), rel=1e-5)
+    assert ranked["rank"].tolist() == ranks.ranks[:, found.content].flatten().tolist()
+    last = frame.iloc[-1]
+    assert last["likeliest"] == found.words[int(found.top[2][found.content][-1, 0])]
+
+
+def test_a_token_is_ranked_and_has_its_direction_by_its_id_as_by_its_word(gpt2: Model) -> None:
+    lens, token = LogitLens(gpt2), int(gpt2.tokens("g").ids[0, -1])
+    assert torch.equal(rank(lens, TEXTS, token).ranks, rank(lens, TEXTS, "g").ranks)
+    assert rank(lens, TEXTS, token).word == "g"
+    assert torch.equal(lens.direction(token, 1).vector, lens.direction("g", 1).vector)

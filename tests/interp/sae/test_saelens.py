@@ -321,6 +321,78 @@ def test_a_published_autoencoder_comes_through_saelens(monkeypatch: pytest.Monke
     assert asked == [("some-release", "layer_2", "float32")]
     assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
     assert ours.site == resid_post[2]
-    theirs.cfg.normalize_activations = "layer_norm"
-    with pytest.raises(ValueError, match="some-release/layer_2 normalises its input by 'layer_norm'"):
+    theirs.cfg.normalize_activations = "layernorm"
+    with pytest.raises(ValueError, match="some-release/layer_2 normalises its input by 'layernorm'"):
         pretrained("some-release", "layer_2")
+
+
+INFERRED: dict[str, list[dict[str, Any]]] = {
+    "standard": [{}],
+    "gated": [{}],
+    "jumprelu": [{}],
+    "topk": [{"k": K, "rescale_acts_by_decoder_norm": True}],
+    "abstopk": [{"k": K}, {"k": K, "rescale_acts_by_decoder_norm": True}],
+    "transcoder": [{"d_out": 7}],
+    "skip_transcoder": [{"d_out": 7}],
+    "jumprelu_transcoder": [{"d_out": 7}],
+    "jumprelu_skip_transcoder": [{"d_out": 7}],
+    "matching_pursuit": [{}, {"residual_threshold": 0.0, "stop_on_duplicate_support": False, "max_iterations": 3}],
+    "temporal": [
+        {"n_heads": 2, "bottleneck_factor": 4, "kval_topk": K, "tied_weights": tied, "sae_diff_type": kind}
+        for tied, kind in ((True, "topk"), (False, "topk"), (True, "relu"))
+    ],
+}
+NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale", "expected_average_only_in")
+
+
+def randomised(theirs: Any) -> Any:
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            p.copy_((torch.rand if name == "threshold" else torch.randn)(p.shape, generator=g) * 0.3)
+        theirs.W_dec.mul_(torch.linspace(0.5, 2, LATENTS)[:, None])
+    return theirs
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("name", INFERRED)
+def test_every_architecture_and_normalisation_of_saelens_is_read_as_it_computes(
+    name: str, centred: bool, normalisation: str, tmp_path: Path
+) -> None:
+    if centred and "transcoder" in name:
+        pytest.skip("SAELens has no such transcoder")
+    registry = pytest.importorskip("sae_lens.registry")
+    for number, options in enumerate(INFERRED[name]):
+        kind, config = registry.get_sae_class(name)
+        given = {**options, "apply_b_dec_to_input": centred, "normalize_activations": normalisation}
+        theirs = randomised(kind(config(d_in=D, d_sae=LATENTS, **given)))
+        theirs.save_model(tmp_path / f"theirs{number}")
+        x = rows().view(8, 8, D) if name == "temporal" else rows()
+        f, x_hat = theirs.encode(x).detach(), theirs(x).detach()
+        ours = load(tmp_path / f"theirs{number}")
+        again = load(save(ours, tmp_path / f"ours{number}"))
+        back = inputs.SAE.load_from_disk(tmp_path / f"ours{number}")
+        assert bool((f != 0).any())
+        assert ours.encode(x).allclose(f, atol=1e-5) and ours(x).allclose(x_hat, atol=1e-5)
+        assert again.encode(x).equal(ours.encode(x)) and again(x).equal(ours(x))
+        assert back.encode(x).allclose(f, atol=1e-5) and back(x).allclose(x_hat, atol=1e-5)
+
+
+@pytest.mark.parametrize("rescaled", [True, False])
+@pytest.mark.parametrize("kind", ["BatchTopK", "MatryoshkaBatchTopK"])
+def test_a_training_checkpoint_of_saelens_is_read_as_what_it_infers_with(
+    kind: str, rescaled: bool, tmp_path: Path
+) -> None:
+    options = {"matryoshka_widths": [10, 25, LATENTS]} if kind.startswith("M") else {}
+    config = getattr(saes, f"{kind}TrainingSAEConfig")
+    theirs = getattr(saes, f"{kind}TrainingSAE")(
+        config(d_in=D, d_sae=LATENTS, k=3.5, rescale_acts_by_decoder_norm=rescaled, **options)
+    )
+    randomised(theirs).topk_threshold.fill_(0.4)
+    theirs.save_model(tmp_path / "checkpoint")
+    theirs.save_inference_model(tmp_path / "inference")
+    inferring, ours = inputs.SAE.load_from_disk(tmp_path / "inference"), load(tmp_path / "checkpoint")
+    assert type(ours).__name__ == kind
+    assert ours.encode(rows()).allclose(inferring.encode(rows()), atol=1e-5)
+    assert ours(rows()).allclose(inferring(rows()), atol=1e-5)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from hooks import ActivationStore, Model, harvest
+from hooks.errors import InvalidArgument, InvalidType
 from hooks.site import resid_post
 from hooks.store.processes import Process
 from interp.sae import (
@@ -30,12 +31,15 @@ from interp.sae import (
     TopK,
     Transcoder,
     WeightsAndBiases,
+    expected_norm,
     harvested,
+    mean_centred,
     stored,
     train,
+    whitened,
 )
 from interp.sae.architectures.gated import GatedObjective
-from interp.sae.architectures.sae import Step, measure_variance
+from interp.sae.architectures.sae import Step, check_count, measure_variance
 from interp.sae.architectures.topk import TopKObjective
 from interp.sae.training.adam import Adam
 from interp.sae.training.history import History
@@ -96,10 +100,10 @@ def test_a_schedule_that_cannot_be_kept_is_refused(given: dict[str, Any], told: 
         Schedule(**given)
 
 
-def test_a_rate_of_zero_changes_no_weight_and_clipping_bounds_what_a_constant_one_does() -> None:
+def test_a_tiny_rate_changes_no_weight_and_clipping_bounds_what_a_constant_one_does() -> None:
     sae = TopK(16, 32, k=3)
     before = sae.W_dec.detach().clone()
-    train(sae, stored(rows()), lr=0.0, **OPTIONS)
+    train(sae, stored(rows()), lr=1e-12, **OPTIONS)
     assert torch.allclose(sae.W_dec, before, atol=1e-6)
     loose, tight = (TopK(16, 32, k=3) for _ in range(2))
     for sae, clip in ((loose, None), (tight, 1e-12)):  # Adam's epsilon is then larger than the gradient
@@ -404,3 +408,43 @@ def test_impossible_numbers_are_refused() -> None:
             train(TopK(16, 32, k=3), stored(rows()), **OPTIONS | {name: value})
     with pytest.raises(ValueError, match="give shares of the run between 0 and 1"):
         Resampling(at=(1.5,))
+
+
+@pytest.mark.parametrize("value", [0, -1e-3, math.nan, math.inf])
+def test_a_rate_or_clip_that_is_not_finite_and_above_0_is_refused_and_not_called_divergence(value: float) -> None:
+    with pytest.raises(InvalidArgument, match=f"lr is {value}; it must be finite and above 0"):
+        train(TopK(16, 32, k=3), stored(rows()), lr=value, **OPTIONS)
+    with pytest.raises(InvalidArgument, match=f"clip is {value}; it must be finite and above 0, or None"):
+        train(TopK(16, 32, k=3), stored(rows()), **OPTIONS | {"clip": value})
+
+
+def test_numbers_of_rows_that_are_no_whole_numbers_are_refused() -> None:
+    for value in (2.5, math.nan, "many", True, None):
+        with pytest.raises(InvalidType, match=f"tokens is {value!r}; it must be a whole number, at least 1"):
+            check_count("tokens", value)
+    for value in (0, -3):
+        with pytest.raises(InvalidArgument, match=f"d_sae is {value}; it must be at least 1"):
+            Gated(16, value)
+    with pytest.raises(InvalidArgument, match="initial_threshold nan"):
+        JumpReLU(16, 32, initial_threshold=math.nan)
+    with pytest.raises(InvalidArgument, match="tanh_scale is inf; it must be finite and above 0"):
+        JumpReLU(16, 32, tanh_scale=math.inf)
+
+
+def test_weights_that_are_not_finite_before_training_are_named_and_not_called_divergence() -> None:
+    sae = Gated(16, 32)
+    with torch.no_grad():
+        sae.b_gate[3] = math.nan
+    with pytest.raises(InvalidArgument, match="b_gate of this autoencoder holds NaN or infinity before"):
+        train(sae, stored(rows()), **OPTIONS)
+    assert sae.dataset is None
+
+
+def test_a_normalisation_is_not_measured_on_what_is_not_finite() -> None:
+    x = rows()
+    x[4, 2] = math.nan
+    for measure in (expected_norm, mean_centred, whitened):
+        with pytest.raises(InvalidArgument, match="activations hold NaN or infinity, first in row 4"):
+            measure([x])
+    with pytest.raises(InvalidArgument, match="epsilon is nan; it must be finite and at least 0"):
+        whitened([rows()], epsilon=math.nan)

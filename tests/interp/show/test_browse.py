@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from markupsafe import Markup
 
 from interp.features import Evidence, Example, FeatureIndex, Record, SearchResult
 from interp.show import browse, concept_page, record_html
@@ -92,7 +93,7 @@ def test_a_text_that_would_end_the_script_does_not(
     index: FeatureIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hostile = "</script><script>alert(1)</script><!--"
-    monkeypatch.setattr("interp.show.collapsible_list.record_body", lambda *_: hostile)
+    monkeypatch.setattr("interp.show.collapsible_list.record_body", lambda *_: Markup(hostile))
     page = browse(tmp_path / "p.html", index, [2], lambda _: hostile).read_text("utf-8")
     assert bodies(page) == [hostile] and hostile not in page and Reader(page).open == []
 

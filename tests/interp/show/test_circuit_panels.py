@@ -86,7 +86,7 @@ def test_a_head_panel_says_what_its_detectors_control_is(gpt2: Model) -> None:
         (previous_token(gpt2, length=8, n=2), "at the token before that"),
         (copying(gpt2), "with the unembedding's rows in random order"),
     ):
-        assert f"Beside it, {where}: that head scores" in heads_panel(scores).control
+        assert f"Next to it, {where}: that head scores" in heads_panel(scores).control
 
 
 def test_a_head_panel_names_the_best_head_beside_its_control(gpt2: Model) -> None:

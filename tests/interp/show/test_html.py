@@ -1,13 +1,23 @@
 """Text is shown as it is, tokens carry their values, and marks fall where the spans say."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
-from interp.show.html import escape, highlighted, table, tokens
+import interp.show
+from interp.show.html import highlighted, part, table, tokens
 
 
 def test_markup_in_a_text_is_shown_and_not_obeyed() -> None:
     hostile = "</script><script>alert('x')</script>"
-    for shown in (escape(hostile), highlighted(hostile, [(2, 8)]), tokens([hostile], [1.0], largest=1.0)):
+    for shown in (
+        part("code", hostile),
+        table([hostile], [[hostile]]),
+        highlighted(hostile, [(2, 8)]),
+        tokens([hostile], [1.0], largest=1.0),
+    ):
         assert "<script" not in shown and "</script" not in shown
 
 
@@ -38,3 +48,24 @@ def test_marks_fall_on_the_spans_and_overlapping_ones_do_not_double_text() -> No
 def test_a_table_emphasises_the_rows_it_is_told_to() -> None:
     shown = table(["name", "F1"], [["latent 3", "0.9"], ["probe", "0.8"]], emphasised=[True, False])
     assert shown.count('class="strong"') == 1 and '<tr class="strong"><td>latent 3' in shown
+
+
+TAG = re.compile(r"</?(?!br>|extra>)[a-z][a-z0-9]*[ />]")  # Plotly has <br> and <extra> in its labels
+
+
+def tags_in(source: str) -> list[str]:
+    """Strings of Python code that hold tags of HTML, docstrings aside."""
+    tree = ast.parse(source)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and isinstance(node.body[0], ast.Expr)
+    }
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [node.value for node in strings if id(node) not in docstrings and TAG.search(node.value)]
+
+
+def test_html_is_written_in_templates_alone() -> None:
+    assert tags_in("x = f'<b>{name}</b>'") == ["<b>", "</b>"]
+    for file in Path(interp.show.__file__).parent.glob("*.py"):
+        assert tags_in(file.read_text("utf-8")) == [], file.name

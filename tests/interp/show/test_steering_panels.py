@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from plotly.graph_objects import Figure
 
-from interp.show import dose_panel, generations_panel
+from interp.show import comparison_panel, dose_panel, generations_panel
 from interp.show.html import Html
-from interp.steering import DoseResponse, Names
+from interp.steering import DoseResponse, MethodComparison, Names
 
 
 def traces(figure: Figure, name: str) -> list[object]:
@@ -54,3 +54,12 @@ def test_continuations_of_other_prompts_are_not_set_side_by_side(response: DoseR
     other = replace(response.best(), prompts=("elsewhere",) * 4)
     with pytest.raises(ValueError, match="sample both from the same prompts and seed"):
         generations_panel(response.unsteered, other, Names(("Golden Gate",)).spans)
+
+
+def test_a_way_whose_name_holds_markup_is_shown_by_its_name(response: DoseResponse) -> None:
+    found = MethodComparison({"<script>alert(1)</script>": None}, response.unsteered, response.unsteered)
+    rows = (("<script>alert(1)</script>", None, response.unsteered.naming, response.unsteered.naming),)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(MethodComparison, "rows", lambda _: rows)
+        body = comparison_panel(found, "the <b>").body
+    assert isinstance(body, Html) and "<script" not in body.text and "&lt;script&gt;" in body.text

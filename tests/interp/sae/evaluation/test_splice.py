@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hooks import Model, capture, intervene
+from hooks.errors import InvalidArgument
 from hooks.interventions import apply, mean
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_post, z
 from interp.sae import (
@@ -232,3 +233,10 @@ def test_an_autoencoder_of_another_model_is_not_spliced_in(gpt2: Model) -> None:
     sae.fingerprint = "another"
     with pytest.raises(ValueError, match="another"), intervene(gpt2, {SITES[0]: splice(sae)}):
         pass
+
+
+def test_a_change_by_what_is_not_finite_is_refused_before_a_model_runs() -> None:
+    with pytest.raises(InvalidArgument, match="value is nan; it must be finite"):
+        clamped([1], float("nan"))
+    with pytest.raises(InvalidArgument, match="factor is inf; it must be finite"):
+        scaled([1], float("inf"))

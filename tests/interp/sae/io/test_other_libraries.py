@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hooks.site import resid_post
+from hooks.site import mlp_in, mlp_out, resid_post
 from interp.sae import TopK, load_dictionary_learning, load_sparsify, pull, push
 
 D, F, K = 6, 20, 4
@@ -46,11 +46,14 @@ def saved(folder: Path, stored: dict[str, Tensor], **trainer: object) -> Path:
     return folder
 
 
-def test_an_autoencoder_of_dictionary_learning_reads_x_less_its_bias(tmp_path: Path) -> None:
+def test_an_autoencoder_of_dictionary_learning_reads_x_less_its_bias_and_has_a_decoder_of_unit_rows(
+    tmp_path: Path,
+) -> None:
     w = linear() | {"bias": drawn(D, seed=4)}
     sae = load_dictionary_learning(saved(tmp_path, w, dict_class="AutoEncoder"))
     f = ((x() - w["bias"]) @ w["encoder.weight"].T + w["encoder.bias"]).relu()
-    assert torch.allclose(sae.encode(x()), f, atol=1e-5)
+    assert torch.allclose(sae.encode(x()), f * w["decoder.weight"].norm(dim=0), atol=1e-5)
+    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(F))
     assert torch.allclose(sae(x()), f @ w["decoder.weight"].T + w["bias"], atol=1e-5)
     assert (sae.site, sae.model_name) == (resid_post[3], "m")
 
@@ -64,25 +67,24 @@ def test_the_april_form_of_dictionary_learning_reads_x_as_it_is(tmp_path: Path) 
     assert sae.site is None
 
 
-def test_a_gated_one_of_dictionary_learning_measures_latents_in_units_of_x(tmp_path: Path) -> None:
+def test_a_gated_one_of_dictionary_learning_has_the_latents_of_its_encoder(tmp_path: Path) -> None:
     w = {name: linear()[name] for name in ("encoder.weight", "decoder.weight")}
     w |= {"decoder_bias": drawn(D, seed=4), "gate_bias": drawn(F, seed=5), "mag_bias": drawn(F, seed=6)}
     w |= {"r_mag": 0.3 * drawn(F, seed=7)}
     sae = load_dictionary_learning(saved(tmp_path, w, dict_class="GatedAutoEncoder"))
     pi = (x() - w["decoder_bias"]) @ w["encoder.weight"].T
     f = (pi + w["gate_bias"] > 0) * (w["r_mag"].exp() * pi + w["mag_bias"]).relu()
-    norm = w["decoder.weight"].norm(dim=0)
-    assert torch.allclose(sae.encode(x()), f * norm, atol=1e-5)
+    assert torch.allclose(sae.encode(x()), f, atol=1e-5)
     assert torch.allclose(sae(x()), f @ w["decoder.weight"].T + w["decoder_bias"], atol=1e-5)
 
 
-def test_a_jumprelu_of_dictionary_learning_has_its_thresholds_before_that_scaling(tmp_path: Path) -> None:
+def test_a_jumprelu_of_dictionary_learning_has_the_latents_of_its_encoder(tmp_path: Path) -> None:
     w = {"W_enc": drawn(D, F, seed=1), "b_enc": drawn(F, seed=2), "W_dec": drawn(F, D, seed=3)}
     w |= {"b_dec": drawn(D, seed=4), "threshold": drawn(F, seed=5)}
     sae = load_dictionary_learning(saved(tmp_path, w, dict_class="JumpReluAutoEncoder"))
     z = x() @ w["W_enc"] + w["b_enc"]
     f = (z * (z > w["threshold"])).relu()
-    assert torch.allclose(sae.encode(x()), f * w["W_dec"].norm(dim=1), atol=1e-5)
+    assert torch.allclose(sae.encode(x()), f, atol=1e-5)
     assert torch.allclose(sae(x()), f @ w["W_dec"] + w["b_dec"], atol=1e-5)
 
 
@@ -114,9 +116,32 @@ def test_an_autoencoder_of_sparsify_keeps_the_k_largest_after_the_relu(tmp_path:
     assert torch.allclose(sae.encode(x()), f, atol=1e-5)
     assert torch.allclose(sae(x()), f @ w["W_dec"] + w["b_dec"], atol=1e-5)
     assert sae.site == resid_post[5]
-    (folder / "cfg.json").write_text(json.dumps(config | {"transcode": True}))
-    with pytest.raises(ValueError, match="holds a transcoder; of sparsify's, those read here"):
+    (folder / "cfg.json").write_text(json.dumps(config | {"activation": "relu"}))
+    with pytest.raises(ValueError, match="holds a coder with activation 'relu'; of sparsify's, those read here"):
         load_sparsify(folder)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("transcodes", [False, True])
+@pytest.mark.parametrize("activation", ["topk", "groupmax"])
+def test_coders_of_sparsify_are_read_with_their_groups_and_linear_path(
+    activation: str, transcodes: bool, skip: bool, tmp_path: Path
+) -> None:
+    w = {"encoder.weight": drawn(F, D, seed=1), "encoder.bias": drawn(F, seed=2)}
+    w |= {"W_dec": drawn(F, D, seed=3), "b_dec": drawn(D, seed=4)} | ({"W_skip": drawn(D, D, seed=5)} if skip else {})
+    (folder := tmp_path / "layers.2.mlp").mkdir()
+    save_file(w, folder / "sae.safetensors")
+    config = {"k": K, "activation": activation, "transcode": transcodes, "skip_connection": skip}
+    (folder / "cfg.json").write_text(json.dumps(config))
+    sae = load_sparsify(folder)
+    z = ((x() if transcodes else x() - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"]).relu()
+    groups = z.unflatten(1, (K, F // K))
+    largest = groups == groups.amax(2, keepdim=True)
+    f = kept(z, K) if activation == "topk" else z * largest.flatten(1)
+    assert torch.allclose(sae.encode(x()), f, atol=1e-5)
+    path = x() @ w["W_skip"].T if skip else 0
+    assert torch.allclose(sae(x()), f @ w["W_dec"] + w["b_dec"] + path, atol=1e-5)
+    assert sae.sites == ((mlp_in[2], mlp_out[2]) if transcodes else (mlp_out[2],))
 
 
 def test_folders_without_their_files_or_of_other_classes_are_named(tmp_path: Path) -> None:

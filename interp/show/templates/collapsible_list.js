@@ -6,7 +6,7 @@ const kind = document.querySelector(".folds").dataset.kind;
 const box = document.getElementById("search"), count = document.getElementById("count");
 let words = null;
 const plain = (fold, i) => (fold.firstElementChild.textContent + " " + bodies[i].replace(/<[^>]*>/g, "")
-  .replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&quot;/g, '"').replace(/&#x27;/g, "'").replace(/&amp;/g, "&"))
+  .replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&#34;/g, '"').replace(/&#39;/g, "'").replace(/&amp;/g, "&"))
   .toLowerCase();
 const fill = fold => {
   const room = fold.lastElementChild;

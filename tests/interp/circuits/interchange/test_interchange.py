@@ -1,0 +1,95 @@
+"""A model made for a program carries its variables where they were put, and a search finds the subspace."""
+
+import pytest
+import torch
+
+from hooks.errors import InvalidArgument, UnknownName
+from hooks.position import last
+from hooks.site import mlp_out, resid_post, resid_pre
+from interp.circuits.interchange import CausalModel, Place, align_subspace, interchange_accuracy, interchange_table
+from interp.circuits.interchange.das import moved_part
+from interp.circuits.known import equality, equality_program
+
+FIRST, SECOND = 12, 13
+
+
+def axis(*features: int) -> torch.Tensor:
+    width = equality().model.d_model
+    return torch.eye(width)[:, list(features)]
+
+
+def pairs(count: int = 400) -> tuple[dict, dict]:
+    causal, random = equality_program(), torch.Generator().manual_seed(3)
+    return causal.draw(count, random), causal.draw(count, random)
+
+
+def test_the_model_does_what_the_program_says_on_every_input() -> None:
+    made = equality()
+    inputs = made.causal.every_input()
+    said = made.model.run(made.ids(inputs))[:, -1, made.answers].argmax(-1)
+    assert torch.equal(said, made.causal.run(inputs)["same"])
+    assert len(said) == 81
+
+
+def test_a_variable_is_where_it_was_put_and_its_complement_says_what_the_program_does_with_all_else() -> None:
+    made = equality()
+    base, source = pairs()
+    width = made.model.d_model
+    rest = axis(*(i for i in range(width) if i != FIRST))
+    assert interchange_accuracy(made, "first", Place(resid_post[0], last, axis(FIRST)), base, source) == 1.0
+    assert interchange_accuracy(made, "second", Place(resid_post[0], last, axis(SECOND)), base, source) == 1.0
+    complement = interchange_accuracy(made, "first", Place(resid_post[0], last, rest), base, source)
+    causal = made.causal
+    swapped = causal.interchanged("second", base, source)
+    assert complement == pytest.approx(float((swapped == causal.interchanged("first", base, source)).double().mean()))
+    assert complement < 0.7
+
+
+def test_an_interchange_of_a_run_with_itself_changes_nothing() -> None:
+    made = equality()
+    base, _ = pairs(50)
+    for site, basis in ((resid_post[0], None), (resid_post[0], axis(FIRST)), (mlp_out[1], None), (resid_pre[1], None)):
+        assert interchange_accuracy(made, "first", Place(site, last, basis), base, base) == 1.0
+
+
+def test_a_table_over_every_pair_tells_where_each_variable_is_and_that_it_is_nowhere_else() -> None:
+    made = equality()
+    whole = interchange_table(made, {"first": Place(resid_post[0], last, axis(FIRST)), "same": Place(mlp_out[1], last)})
+    assert whole == {"first": 1.0, "same": 1.0}
+    elsewhere = interchange_table(made, {"first": Place(resid_pre[0], last)})
+    base, source = made.causal.every_input(), made.causal.every_input()
+    n = len(base["a"])
+    one = {name: value.repeat_interleave(n) for name, value in base.items()}
+    other = {name: value.repeat(n) for name, value in source.items()}
+    stays = made.causal.run(one)["same"] == made.causal.interchanged("first", one, other)
+    assert elsewhere["first"] == pytest.approx(float(stays.double().mean()))
+
+
+def test_a_search_finds_the_subspace_up_to_rotation_and_every_control_stays_below() -> None:
+    made = equality()
+    found = align_subspace(made, "first", resid_post[0], 1, last, steps=120, lr=0.1, n_test=200)
+    assert found.accuracy == 1.0
+    assert found.place.basis is not None
+    assert 0 < found.dormant < 0.1  # a part writes to the answer's own feature, where nothing is yet
+    moved = moved_part(made, found.place, made.causal.every_input())
+    moved = moved / moved.norm()
+    projection, true = moved @ moved.T, (axis(FIRST) @ axis(FIRST).T).double()
+    assert float((projection - true).norm()) < 0.05
+    for control in (found.random_subspace, found.random_model, found.shuffled_labels, found.unchanged):
+        assert control < 0.8
+    assert "held-out pairs" in str(found)
+    assert found.dimension == 1
+
+
+def test_a_program_that_cannot_be_run_is_refused() -> None:
+    causal = equality_program()
+    with pytest.raises(UnknownName, match="did you mean 'first'"):
+        causal.interchanged("frist", *pairs(2))
+    with pytest.raises(InvalidArgument, match="after them"):
+        CausalModel({"a": 2}, {"x": ("y",), "y": ("a",)}, {"x": torch.neg, "y": torch.neg})
+    with pytest.raises(InvalidArgument, match="were not given"):
+        causal.run({"a": torch.zeros(1).long()})
+    with pytest.raises(InvalidArgument, match="use draw"):
+        CausalModel({"a": 200, "b": 200}, {"x": ("a", "b")}, {"x": torch.add}).every_input()
+    with pytest.raises(InvalidArgument, match="without heads"):
+        align_subspace(equality(), "first", resid_post[0], 0, last)
