@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from hooks import Model
-from interp.common.completion import says, score, spelt
+from interp.common.completion import find_answer_ids, says, score
 from interp.common.statistics import bootstrap
 from interp.common.texts import begins_with
 from interp.memory import Case, Edit, Query
-from interp.memory.evaluation.scorecard import reading
+from interp.memory.evaluation.scorecard import measure_reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ def right(model: Model, asked: Sequence[Query]) -> list[bool]:
 
 def before(model: Model, asked: Sequence[Case], texts: Sequence[str]) -> Before:
     """Measure the unedited model."""
-    log_probs, loss = reading(model, texts)
+    log_probs, loss = measure_reading(model, texts)
     others = [q for case in asked for q in case.others]
     knew = dict(zip((q.prompt for q in others), right(model, others), strict=True))
     return Before(texts, log_probs, loss, knew)
@@ -65,7 +65,7 @@ def of_cases(model: Model, asked: Sequence[Case], base: Before) -> list[dict[str
 
 def _generated(model: Model, asked: Sequence[Case]) -> list[str]:
     prompts, objects = [c.fact.text for c in asked], [c.fact.new for c in asked]
-    longest = max(len(row) for row in spelt(model, prompts, objects))
+    longest = max(len(row) for row in find_answer_ids(model, prompts, objects))
     return list(model.generate(prompts, max_new_tokens=longest + 1))
 
 
@@ -79,7 +79,7 @@ def _spread(found: list[dict[str, float]], name: str, rows: Sequence[Sequence[An
 
 def drift(model: Model, base: Before) -> dict[str, float]:
     """KL per token and the ratio of perplexities on unrelated text."""
-    log_probs, loss = reading(model, base.texts)
+    log_probs, loss = measure_reading(model, base.texts)
     kl = float((base.log_probs.exp() * (base.log_probs - log_probs)).sum(-1).mean())
     return {"kl": kl, "perplexity": float(torch.tensor(loss - base.loss).exp())}
 

@@ -27,6 +27,7 @@ from benchmarks.bars import COMPARED, SCORES, told  # noqa: E402
 from benchmarks.edit_measures import before, drift, kilobytes, means, of_cases  # noqa: E402
 from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
+from hooks.errors import EditRefused  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.memory import (  # noqa: E402
     Case,
@@ -48,7 +49,7 @@ from interp.memory import (  # noqa: E402
     table_cases,
     table_templates,
 )  # fmt: skip
-from interp.memory.evaluation.scorecard import control  # noqa: E402
+from interp.memory.evaluation.scorecard import make_control  # noqa: E402
 
 IN_CONTEXT_AT_MOST, FT_L_AT_MOST = 5, 100  # a preamble fills the context; a full-rank change is heavy to stack
 REPORTED, TUNING = 0, 10_000  # seeds of the facts that are reported, and of those that settings may be chosen on
@@ -81,7 +82,7 @@ class Ground:
 Method = Callable[[Ground, Sequence[Fact], Sequence[Edit]], Edit]
 METHODS: dict[str, Method] = {
     "rome": lambda g, facts, _: rome(g.model, facts, **g.one),
-    "random": lambda g, facts, _: control(rome(g.model, facts, **g.one), crc32(facts[0].text.encode())),
+    "random": lambda g, facts, _: make_control(rome(g.model, facts, **g.one), crc32(facts[0].text.encode())),
     "ft_l": lambda g, facts, _: ft_l(g.model, facts, layer=g.location.layer),
     "emmet": lambda g, facts, _: emmet(g.model, facts, **g.one),
     "memit": lambda g, facts, _: memit(g.model, facts, **g.several),
@@ -100,7 +101,7 @@ def singly(g: Ground, name: str, asked: Sequence[Case], done: list[dict[str, Any
         began, edit, refusal = time.perf_counter(), None, ""
         try:
             edit = None if name == "unedited" else METHODS[name](g, [case.fact], [])
-        except (RuntimeError, ValueError) as error:
+        except EditRefused as error:
             refusal = f"{case.fact.text!r}: {error}"
         seconds = time.perf_counter() - began
         with nullcontext() if edit is None else edit.applied(g.model):
@@ -115,7 +116,7 @@ def at_once(g: Ground, name: str, asked: Sequence[Case]) -> dict[str, Any]:
     base, began, edit, refusals = before(g.model, asked, g.texts), time.perf_counter(), None, list[str]()
     try:
         edit = None if name == "unedited" else METHODS[name](g, [case.fact for case in asked], [])
-    except (RuntimeError, ValueError) as error:
+    except EditRefused as error:
         refusals.append(str(error))
     seconds = (time.perf_counter() - began) / len(asked)
     with nullcontext() if edit is None else edit.applied(g.model):
@@ -137,7 +138,7 @@ def in_turn(g: Ground, name: str, asked: Sequence[Case], counts: Sequence[int]) 
                 edit = METHODS[name](g, [case.fact], made)
                 stack.enter_context(edit.applied(g.model))
                 made.append(edit)
-            except (RuntimeError, ValueError) as error:
+            except EditRefused as error:
                 refusals.append(f"{case.fact.text!r}: {error}")
             seconds += time.perf_counter() - began
             if number in counts:

@@ -19,19 +19,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
+from hooks.errors import EditRefused  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.commands.background import UNSEEN  # noqa: E402
-from interp.common.completion import forced  # noqa: E402
+from interp.common.completion import predict_forced  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
 from interp.common.texts import begins_with  # noqa: E402
 from interp.directions import probed  # noqa: E402
 from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
-from interp.memory.editors.registry import editors  # noqa: E402
-from interp.memory.evaluation.audit import estimates  # noqa: E402
-from interp.memory.evaluation.measurement import measured, split, unedited  # noqa: E402
-from interp.memory.evaluation.scorecard import control  # noqa: E402
+from interp.memory.editors.registry import make_editors  # noqa: E402
+from interp.memory.evaluation.audit import estimate_measures  # noqa: E402
+from interp.memory.evaluation.measurement import measure_case, measure_unedited, split_queries  # noqa: E402
+from interp.memory.evaluation.scorecard import make_control  # noqa: E402
 from interp.memory.facts.tables import table_cases  # noqa: E402
 from interp.steering import Conditional, Steering, add_direction, choose_threshold, steer  # noqa: E402
 from probes import DifferenceOfMeans  # noqa: E402
@@ -103,7 +104,7 @@ def states(model: Model, fact: Fact, edits: dict[str, Any], at: float, seed: int
     for name, editor in edits.items():
         edit = tried(editor, model, fact)
         yield name, edit and _applied(model, edit)
-        yield f"{name} control", edit and _applied(model, control(edit, seed))
+        yield f"{name} control", edit and _applied(model, make_control(edit, seed))
     for name, way in steerings(model, fact).items():
         yield name, _steered(model, way, at)
         yield f"{name} control", _steered(model, way.control(seed), at)
@@ -113,7 +114,7 @@ def tried(editor: Any, model: Model, fact: Fact) -> Edit | None:
     """The edit, or None where it is refused."""
     try:
         return editor(model, fact)
-    except RuntimeError as error:
+    except EditRefused as error:
         print(f"refused: {error}", flush=True)
         return None
 
@@ -133,22 +134,22 @@ def _steered(model: Model, way: Steering | Conditional, at: float) -> State:
 
 def run(model: Model, asked: Sequence[Case], at: float) -> dict[str, dict[str, Estimate]]:
     """Every measure of every way over all facts; a refusal counts as the model unedited."""
-    base = unedited(model, [d.text[:300] for d in islice(landmark.documents(UNSEEN), DRIFT)], asked)
-    made, _ = editors(model, ["rome", "in_context", "knn_memory"], [case.fact for case in asked])
+    base = measure_unedited(model, [d.text[:300] for d in islice(landmark.documents(UNSEEN), DRIFT)], asked)
+    made, _ = make_editors(model, ["rome", "in_context", "knn_memory"], [case.fact for case in asked])
     named = {"ROME": made["rome"], "in context": made["in_context"], "kNN memory": made["knn_memory"]}
     rows: dict[str, list[dict[str, float]]] = {}
     for number, case in enumerate(asked):
-        before = forced(model, *split(case.neighbours)) if case.neighbours else []
+        before = predict_forced(model, *split_queries(case.neighbours)) if case.neighbours else []
         plain: dict[str, float] = {}
         for name, state in states(model, case.fact, named, at, number):
             if state is not None:
                 with state():
                     said = str(model.generate(case.fact.text, max_new_tokens=12))
-                    row = measured(model, case, said, before, base)
+                    row = measure_case(model, case, said, before, base)
             plain = row if name == "unedited" else plain
             rows.setdefault(name, []).append(plain if state is None else row)
         print(f"{number + 1} of {len(asked)}: {case.fact.text!r} -> {case.fact.new!r}", flush=True)
-    return {name: {m: e for m, e in estimates(found).items() if m in SHOWN} for name, found in rows.items()}
+    return {name: {m: e for m, e in estimate_measures(found).items() if m in SHOWN} for name, found in rows.items()}
 
 
 def markdown(found: dict[str, dict[str, Estimate]]) -> str:

@@ -24,11 +24,13 @@ class Nested:
         right: by each cell, from the other folds.
         chosen: of each fold, the cell that was best on inner folds of the other folds.
         nested: by the cell chosen for the row's fold, learnt from the other folds.
+        score: that cell's score of the row.
     """
 
     right: Bool[Tensor, "example site"]
     chosen: tuple[int, ...]
     nested: Bool[Tensor, "example"]
+    score: Float[Tensor, "example"]
 
 
 def cross_validate(
@@ -54,14 +56,17 @@ def cross_validate(
     pairs = list(combinations(range(k), 2)) if k > 2 else []
     left_out = [(i,) for i in range(k)] + pairs
     train = torch.stack([torch.stack([fold != i for i in out]).all(0) for out in left_out], 1)
-    right, inner = [], []
+    right, inner, own_score = [], [], []
     for x in cells.values():
-        hit = (scores(probe, x, y[:, None].expand(-1, len(left_out)), train) > 0) == y[:, None]
+        score = scores(probe, x, y[:, None].expand(-1, len(left_out)), train)
+        hit = (score > 0) == y[:, None]
+        own_score.append(score.gather(1, fold[:, None])[:, 0])
         right.append(hit.gather(1, fold[:, None])[:, 0])
         inner.append(_inner(hit, fold, k, pairs))
     chosen = torch.stack(inner).argmax(0)
-    own = torch.stack(right, 1)
-    return Nested(own, tuple(chosen.tolist()), own.gather(1, chosen[fold][:, None])[:, 0])
+    own, pick = torch.stack(right, 1), chosen[fold][:, None]
+    score = torch.stack(own_score, 1).gather(1, pick)[:, 0]
+    return Nested(own, tuple(chosen.tolist()), own.gather(1, pick)[:, 0], score)
 
 
 def best_of_shuffled(

@@ -18,7 +18,7 @@ from probes.probe import Probe
 @final
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """What a probe's accuracy stands beside.
+    """What a probe's accuracy is compared with.
 
     Attributes:
         majority: always the commoner label.
@@ -74,6 +74,8 @@ class ProbeGrid:
         accuracy: on held-out groups.
         low, high: intervals that hold all cells at once with 95 %.
         nested: of the search itself: each fold is scored by the cell that was best on inner folds of the others.
+        balanced: of the search too, the mean of its accuracies on each class, for which 1/2 is chance.
+        auroc: of the search too, the share of pairs of rows of both classes that its scores put in order.
         chosen: that cell, for each fold.
         p_value: the chance of a best cell as good as the best here, were the labels exchanged and all cells searched.
         controls: what to read it beside.
@@ -94,6 +96,8 @@ class ProbeGrid:
     low: Float[Tensor, "site pos"]
     high: Float[Tensor, "site pos"]
     nested: Interval
+    balanced: Interval
+    auroc: Interval
     chosen: tuple[Cell, ...]
     p_value: float
     controls: Controls
@@ -113,7 +117,7 @@ class ProbeGrid:
             TypeError: the probe has none.
         """
         if not isinstance(self.probe, Linear):
-            raise InvalidType(f"A {self.probe.name} has no direction: sweep with a linear probe such as Logistic().")
+            raise InvalidType(f"A {self.probe.name} has no direction: sweep with a linear probe such as Logistic()")
         return self.probe.direction_
 
     def __str__(self) -> str:
@@ -131,6 +135,8 @@ class ProbeGrid:
                 "  " + " " * width + "".join(f"  {c}" for c in columns),
                 *cells,
                 f"the search as a whole       {self.nested}, choosing {picks}; p = {self.p_value:.3f}",
+                f"  balanced accuracy         {self.balanced}",
+                f"  AUROC                     {self.auroc}",
                 str(self.controls),
             ]
         )

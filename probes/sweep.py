@@ -18,7 +18,7 @@ from probes.cross_validation import best_of_shuffled, cross_validate, scores
 from probes.examples import Examples
 from probes.folds import exchanges, grouped_folds, row_folds
 from probes.grid import Controls, ProbeGrid, best_cell
-from probes.interval import Interval, all_at_once, over_groups
+from probes.interval import Interval, all_at_once, auroc_over_groups, balanced_over_groups, over_groups
 from probes.linear import Linear
 from probes.logistic import Logistic
 from probes.probe import Probe
@@ -114,6 +114,8 @@ def measure(
         low=low,
         high=high,
         nested=over_groups(found.nested, group, seed=seed),
+        balanced=balanced_over_groups(found.nested, y, group, seed=seed),
+        auroc=auroc_over_groups(found.score, y, group, fold, seed=seed),
         chosen=tuple(list(cells.rows)[i] for i in found.chosen),
         p_value=(1 + int((null >= accuracy.max() - 1e-6).sum())) / (1 + permutations),
         controls=Controls(

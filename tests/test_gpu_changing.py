@@ -37,7 +37,7 @@ from interp.memory import (
     pmet,
     preview,
     scorecard,
-    silenced,
+    silence_neurons,
     trace_attention,
     trace_mlp,
     trace_states,
@@ -569,7 +569,7 @@ def test_the_memories_an_answer_hangs_on_are_the_same(family: str) -> None:
     found = []
     for model in worlds() if family == "gpt2" else gated_worlds():
         one = knowledge(model, Query("Rome is in", "Italy"), tolerance=0.05)
-        found.append((one.attribution, one.without, torch.tensor(silenced(model, one.query, [(0, 3), (1, 5)]))))
+        found.append((one.attribution, one.without, torch.tensor(silence_neurons(model, one.query, [(0, 3), (1, 5)]))))
     for a, b in zip(*found, strict=True):
         assert close(a, b, 1e-2, 1e-3)
 

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
-from hooks import Model, load
+from hooks import Model, Site, load
 from hooks.errors import InvalidArgument, MissingFile, NotReachable
 from interp.common.device import device_called
 
@@ -85,6 +85,17 @@ def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) 
             f"{model} is a {named[0]}, which predicts no next token, and {wanted}: take a model whose class ends in "
             f"{' or '.join(kinds)}; `interp capture`, `probe`, `train-sae` and `search` read any model"
         )
+
+
+def check_sites(names: Iterable[str]) -> None:
+    """Refuse a misspelt site before a model is read; a glob, and a layer too far, the model itself refuses.
+
+    Raises:
+        UnknownSite: no site is called that.
+    """
+    for name in names:
+        if not set(name) & set("*?["):
+            Site.parse(name)
 
 
 def check_reachable(model: str) -> None:

@@ -23,8 +23,8 @@ from interp.commands.edit import where
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
 from interp.memory.editing.edit import Edit
-from interp.memory.editors.registry import METHODS, checked, editors
-from interp.memory.evaluation.answers import replies
+from interp.memory.editors.registry import METHODS, make_editors, resolve_names
+from interp.memory.evaluation.answers import ask_case
 from interp.memory.evaluation.audit import Audit, Editor, audit
 from interp.memory.evaluation.measurement import MEASURES
 from interp.memory.facts.fact import Fact
@@ -53,7 +53,7 @@ def audit_command(
     quiet: Quiet = False,
 ) -> Document:
     """Edit cases one at a time by some methods, and print what each did next to the unedited model and a control."""
-    names = checked(method or ["rome"])
+    names = resolve_names(method or ["rome"])
     if n < 1:
         raise InvalidArgument(f"-n {n}: audit at least one case")
     if cases is None and model != "landmark":
@@ -66,7 +66,8 @@ def audit_command(
     given = read_lines(texts) if texts is not None else None
     check_predicts(model, "an edit changes what is predicted", PREDICTS)
     loaded = load_model(model, device, quiet=quiet)
-    made, place = editors(loaded, names, [case.fact for case in asked], layer=layer, texts=given, progress=not quiet)
+    facts = [case.fact for case in asked]
+    made, place = make_editors(loaded, names, facts, layer=layer, texts=given, progress=not quiet)
     if place is not None:
         typer.echo(where(place))
     kept: dict[str, dict[Fact, Edit]] = {name: {} for name in made}
@@ -80,7 +81,7 @@ def audit_command(
     if out is not None:
         held = [{name: found[case.fact] for name, found in kept.items() if case.fact in found} for case in asked]
         with show_step("asking the edited models", quiet):
-            said = [(case, replies(loaded, case, edits)) for case, edits in zip(asked, held, strict=True)]
+            said = [(case, ask_case(loaded, case, edits)) for case, edits in zip(asked, held, strict=True)]
         lead = f"{len(asked)} facts of {loaded.name} edited one at a time by {', '.join(names)}."
         typer.echo(f"page: {edits_page(out, 'Edits audited', lead, result, said).resolve()}")
     return {"cases": len(asked), "measures": result.table, "refused": result.refused, "page": out}

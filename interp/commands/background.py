@@ -9,7 +9,7 @@ from hooks.errors import InvalidArgument
 from interp import landmark
 from interp.commands.arguments import read_lines
 from interp.common.texts import fitting
-from interp.memory.editing.contexts import own_texts
+from interp.memory.editing.contexts import generate_texts
 
 UNSEEN = 1_000_000  # documents from this seed on were never seen by the bundled model
 DRIFT, OWN = 40, 60  # texts that drift is measured on, and tokens of each that a model writes itself
@@ -56,7 +56,7 @@ def drift_texts(model: Model, given: Sequence[str] | None) -> list[str]:
     """
     if given is None and model.name == "landmark":
         given = [document.text for document in islice(landmark.documents(UNSEEN + 1), DRIFT)]
-    return [_half(model, text) for text in (given or own_texts(model, DRIFT * OWN))[:DRIFT]]
+    return [_half(model, text) for text in (given or generate_texts(model, DRIFT * OWN))[:DRIFT]]
 
 
 def _half(model: Model, text: str) -> str:

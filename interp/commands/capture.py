@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from hooks import capture
-from interp.commands.arguments import Device, ModelName, Quiet, TextsFile, load_model, make_parent_folder, read_lines
+from interp.commands.arguments import (
+    Device,
+    ModelName,
+    Quiet,
+    TextsFile,
+    check_sites,
+    load_model,
+    make_parent_folder,
+    read_lines,
+)
 from interp.commands.verb import Document, verb
 
 
@@ -21,6 +30,7 @@ def capture_command(
 ) -> Document:
     """Save the activations of texts at some sites."""
     given = read_lines(texts)
+    check_sites(at)
     make_parent_folder(out)
     acts = capture(load_model(model, device, quiet=quiet), given, at, progress=not quiet)
     acts.save(out)

@@ -19,12 +19,12 @@ from interp.commands.arguments import (
 )
 from interp.commands.background import drift_texts
 from interp.commands.verb import Document, verb
-from interp.memory.editors.registry import METHODS, checked, editors
-from interp.memory.evaluation.answers import Reply, replies
+from interp.memory.editors.registry import METHODS, make_editors, resolve_names
+from interp.memory.evaluation.answers import Reply, ask_case
 from interp.memory.evaluation.audit import audit
 from interp.memory.facts.case import Case
-from interp.memory.facts.facts_file import read_facts, told_facts
-from interp.memory.facts.tables import case_of
+from interp.memory.facts.facts_file import parse_facts, read_facts
+from interp.memory.facts.tables import find_case
 from interp.memory.tracing.trace import Location
 from interp.show.edits_page import edits_page
 
@@ -55,7 +55,7 @@ def edit_command(
 ) -> Document:
     """Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it."""
     cases = _asked(words or [], facts)
-    checked([method])
+    resolve_names([method])
     if out.suffix != ".safetensors" or scored < 1:
         raise InvalidArgument(f"--out {out} --scored {scored}: name a .safetensors file, and score at least one fact")
     make_parent_folder(out)
@@ -63,9 +63,9 @@ def edit_command(
     check_predicts(model, "an edit changes what is predicted", PREDICTS)
     loaded = load_model(model, device, quiet=quiet)
     if loaded.name == "landmark":
-        cases = [case_of(case.fact) if case == Case(case.fact) else case for case in cases]
+        cases = [find_case(case.fact) if case == Case(case.fact) else case for case in cases]
     edited = [case.fact for case in cases]
-    made, place = editors(loaded, [method], edited, layer=layer, texts=given, progress=not quiet)
+    made, place = make_editors(loaded, [method], edited, layer=layer, texts=given, progress=not quiet)
     if place is not None:
         typer.echo(where(place))
     with show_step(f"editing {len(edited)} fact{'s' * (len(edited) > 1)} by {method}", quiet):
@@ -73,7 +73,7 @@ def edit_command(
         edit.save(out)
     some = cases[:scored]
     with show_step("asking the edited model", quiet):
-        said = [(case, replies(loaded, case, {method: edit})) for case in some]
+        said = [(case, ask_case(loaded, case, {method: edit})) for case in some]
     for _, told in said:
         echo_reply(told[0])
     typer.echo(f"edit of {len(edited)} fact{'s' * (len(edited) > 1)} by {method}: {out.resolve()}")
@@ -116,4 +116,4 @@ def echo_reply(reply: Reply) -> None:
 def _asked(words: list[str], facts: Path | None) -> list[Case]:
     if bool(words) == (facts is not None):
         raise InvalidArgument("say which facts to edit: either SUBJECT PROMPT OLD NEW, once or more, or --facts FILE")
-    return [*(told_facts(words) if facts is None else read_facts(facts))]
+    return [*(parse_facts(words) if facts is None else read_facts(facts))]

@@ -8,7 +8,7 @@ import typer
 from hooks.errors import InvalidArgument, nearest
 from hooks.store import count, harvest, open_dataset, packed, separate
 from hooks.store.manifest import DTYPES
-from interp.commands.arguments import Device, ModelName, load_model
+from interp.commands.arguments import Device, ModelName, check_sites, load_model
 from interp.commands.verb import Document, verb
 
 
@@ -34,6 +34,7 @@ def harvest_command(
         raise InvalidArgument(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
     if documents is not None and documents < 1:
         raise InvalidArgument(f"--documents is {documents}: give at least 1")
+    check_sites(at)
     texts, held = open_dataset(data, split), count(data)
     if documents is not None:
         texts, held = texts.take(documents), documents if held is None else min(documents, held)

@@ -16,9 +16,9 @@ from interp.lenses import JacobianLens, Lens, TunedLens
 from interp.memory.facts.fact import Query
 from interp.memory.neurons.agreement import Agreement, agreement
 from interp.memory.neurons.composition import composition
-from interp.memory.neurons.knowledge_neurons import knowledge, silenced
+from interp.memory.neurons.knowledge_neurons import knowledge, silence_neurons
 from interp.memory.neurons.triggers import Sign, Triggers, triggers_by_layer
-from interp.memory.neurons.vocabulary import is_gated, promoted
+from interp.memory.neurons.vocabulary import find_promoted_tokens, is_gated
 from interp.show import Panel
 from interp.show.composition import composition_panel, knowledge_panel
 from interp.show.frame import page_at
@@ -50,6 +50,7 @@ def memory_command(
 ) -> Document:
     """List a layer's memories, those first whose value promotes what follows the key's best trigger."""
     _check(layer, page, per_page, prompt, answer)
+    answer = answer and answer.strip()
     if out is not None:
         page_at(out)
     check_background(model, texts)
@@ -139,7 +140,10 @@ def _listed(found: Triggers, agreed: Agreement, neuron: list[int] | None) -> lis
 def _memories(model: Model, found: Triggers, agreed: Agreement, neurons: Sequence[int], lenses: Lenses) -> list[Memory]:
     agreeing = set(agreed.agreeing)
     examples = found.examples_of(model, neurons, context=CONTEXT)
-    read = {name: promoted(model, found.layer, neurons, lens=lens, sign=found.sign) for name, lens in lenses.items()}
+    read = {
+        name: find_promoted_tokens(model, found.layer, neurons, lens=lens, sign=found.sign)
+        for name, lens in lenses.items()
+    }
     return [
         Memory(neuron, examples[i], {name: words[i] for name, words in read.items()}, neuron in agreeing)
         for i, neuron in enumerate(neurons)
@@ -161,7 +165,7 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
         return ()
     parts = composition(model, prompt, layer)
     largest = parts.largest(-1)
-    heard = [promoted(model, layer, [i], sign=1 if m > 0 else -1)[0] for i, m, _ in largest]
+    heard = [find_promoted_tokens(model, layer, [i], sign=1 if m > 0 else -1)[0] for i, m, _ in largest]
     typer.echo(f"after {prompt!r}:")
     for (i, m, share), said in zip(largest, heard, strict=True):
         typer.echo(f"{i:>6}   coefficient {m:.2f}, {share:.1%} of the output; promotes {said[0][0]!r}, {said[1][0]!r}")
@@ -169,7 +173,7 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
     if answer is not None:
         known = knowledge(model, Query(prompt, answer))
         neurons = known.neurons()
-        effect = silenced(model, known.query, neurons) if neurons else (known.clean, known.clean)
+        effect = silence_neurons(model, known.query, neurons) if neurons else (known.clean, known.clean)
         typer.echo(
             f"{answer!r} has {known.clean:.1%}; without {_named(neurons[:10]) or 'none'}"
             f"{f' and {len(neurons) - 10} more' if len(neurons) > 10 else ''} {effect[0]:.1%}, without as many others "

@@ -10,7 +10,7 @@ from hooks import Position
 from hooks.errors import InvalidArgument, MissingFile, nearest
 from hooks.model import chosen
 from hooks.position import index, last
-from interp.commands.arguments import Device, ModelName, Quiet, load_model, make_parent_folder, show_step
+from interp.commands.arguments import Device, ModelName, Quiet, check_sites, load_model, make_parent_folder, show_step
 from interp.commands.verb import Document, verb
 from probes import LDA, DifferenceOfMeans, Examples, Logistic, MassMean, Probe, ProbeGrid, sweep
 
@@ -53,6 +53,7 @@ def probe_command(
         raise InvalidArgument(f"no probe is called '{probe}'; did you mean {nearest(probe, PROBES)}?")
     if out is not None:
         make_parent_folder(out)
+    check_sites(at or [])
     labelled, paths = read_examples(examples), elsewhere or []
     stems = [path.stem for path in paths]
     others = {path.stem if stems.count(path.stem) == 1 else str(path): read_examples(path) for path in paths}

@@ -1,12 +1,14 @@
-"""From words on a command line to what is trained: architectures, settings, what each reads, callbacks."""
+"""The settings of `interp train-sae`, and from them what is trained: architectures, what each reads, callbacks."""
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from types import UnionType
-from typing import Any, Final, get_args, get_origin
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import torch
+import typer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hooks import Site
 from hooks.errors import InvalidArgument, nearest
@@ -33,11 +35,92 @@ DECIDED: Final = {"d_in": "--site", "d_out": "--site", "n_layers": "--site", "d_
 NORMALISATIONS: Final = {"expected-norm": expected_norm, "mean-centred": mean_centred, "whitened": whitened}
 
 
+def _several(value: Any) -> Any:
+    """One value as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def _named(given: Any) -> Any:
+    """NAME=VALUE words as a mapping; values are read as JSON, what is no JSON as a string."""
+    if not isinstance(given, list):
+        return given
+    settings: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = str(text).partition("=")
+        if not equals:
+            raise InvalidArgument(f"--setting is '{text}': write NAME=VALUE, such as coefficient=5")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
+
+
+Several = BeforeValidator(_several)
+Count = Annotated[int, Field(gt=0)]
+
+
+class TrainSettings(BaseModel):
+    """Everything that `interp train-sae` can be asked for; more than one size, k or seed trains each with each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")
+    ] = None
+    texts: Annotated[Path | None, typer.Argument(metavar="TEXTS", help="A file with one text per line.")] = None
+    store: Annotated[str | None, typer.Option(help="A store of `interp harvest`, in place of a model.")] = None
+    site: Annotated[
+        list[str],
+        Several,
+        typer.Option(
+            help="Such as resid_post.4; again for more: a transcoder's two, in order. A store of one site needs none."
+        ),
+    ] = []
+    out: Annotated[Path, typer.Option(help="A folder in SAELens's format; of several, one folder each.")] = Path("sae")
+    architecture: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.")] = "topk"
+    latents: Annotated[list[int], Several, typer.Option(help="Size of the dictionary; again for more.")] = [2048]
+    k: Annotated[
+        list[int], Several, typer.Option(help="Latents per token, where it has such; again for more; 32 if not given.")
+    ] = []
+    setting: Annotated[
+        dict[str, Any],
+        BeforeValidator(_named),
+        typer.Option(help="NAME=VALUE of the architecture, such as coefficient=5."),
+    ] = {}
+    normalise: Annotated[str | None, typer.Option(help=f"One of {', '.join(NORMALISATIONS)}.")] = None
+    seed: Annotated[
+        list[int], Several, typer.Option(help="Of the first weights, and of the order; again for more.")
+    ] = [0]
+    tokens: Annotated[int, Field(gt=0), typer.Option(help="Activations to train on.")] = 1_000_000
+    batch_size: Annotated[int, Field(gt=0), typer.Option(help="Activations in a batch.")] = 2048
+    buffer: Annotated[int, Field(gt=0), typer.Option(help="Activations that are mixed.")] = 131_072
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; 2e-4 sqrt(2^14 / latents) if not given.")] = None
+    warm_up: Annotated[float, Field(ge=0, le=1), typer.Option(help="Share of the run in which it rises.")] = 0.05
+    decay: Annotated[float, Field(ge=0, le=1), typer.Option(help="Share of the run in which it falls to 0.")] = 0.2
+    shape: Annotated[str, typer.Option(help="How it falls: linear or cosine.")] = "linear"
+    sparsity_warm_up: Annotated[float, Field(ge=0, le=1), typer.Option(help="Share in which the penalty rises.")] = 0.05
+    clip: Annotated[float, Field(ge=0), typer.Option(help="Largest norm of a gradient; 0 for none.")] = 1.0
+    dead_after: Annotated[int, Field(gt=0), typer.Option(help="Tokens of silence after which a latent is dead.")] = (
+        100_000
+    )
+    resample: Annotated[
+        list[float], Several, typer.Option(help="Share of the run at which the dead begin again; again for more.")
+    ] = []
+    checkpoint: Annotated[Path | None, typer.Option(help="A folder; with the same one a killed run goes on.")] = None
+    every: Annotated[int, Field(gt=0), typer.Option(help="Tokens between checkpoints.")] = 1_000_000
+    log: Annotated[
+        list[str], Several, typer.Option(help="FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT.")
+    ] = []
+    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")] = None
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False
+
+
 def kind_called(architecture: str) -> type[SAE]:
     """The architecture of this name.
 
     Raises:
-        ValueError: there is none; the nearest are named.
+        InvalidArgument: there is none; the nearest are named.
 
     Example:
         >>> kind_called("topk").__name__
@@ -49,43 +132,38 @@ def kind_called(architecture: str) -> type[SAE]:
     return ARCHITECTURES[architecture]
 
 
-def settings_of(kind: type[SAE], given: Iterable[str]) -> dict[str, Any]:
-    """Settings given as NAME=VALUE, each checked against what the architecture's constructor takes.
+def settings_of(kind: type[SAE], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an architecture, each checked against what its constructor takes.
 
     Raises:
-        ValueError: another form, a name that it does not take (the nearest are told) or that another argument decides,
-            a value of another type, or no value for a setting that it needs.
+        InvalidArgument: a name that it does not take (the nearest are named) or that another argument decides, a value
+            of another type, or no value for a setting that it needs.
 
     Example:
-        >>> settings_of(ARCHITECTURES["standard"], ["coefficient=5"])
+        >>> settings_of(ARCHITECTURES["standard"], {"coefficient": 5})
         {'coefficient': 5}
     """
     taken = _taken(kind)
-    settings: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidArgument(f"--setting is '{text}': write NAME=VALUE, such as coefficient=5")
+    for name, value in given.items():
+        text = f"{name}={value if isinstance(value, str) else json.dumps(value)}"
         if name in DECIDED:
             raise InvalidArgument(f"--setting is '{text}', and {name} is what {DECIDED[name]} says: give it there")
         if name not in taken:
             raise InvalidArgument(f"{kind.architecture} has no setting '{name}'; did you mean {nearest(name, taken)}?")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
         wanted = taken[name].annotation
-        if not _is_of(settings[name], wanted):
+        try:
+            TypeAdapter(wanted, config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(value)
+        except ValidationError as error:
             raise InvalidArgument(
                 f"--setting is '{text}': the {name} of {kind.architecture} is of type {_written(wanted)}"
-            )
+            ) from error
     for name, parameter in taken.items():
-        if parameter.default is parameter.empty and name not in ("k", *settings):
+        if parameter.default is parameter.empty and name not in ("k", *given):
             wanted = _written(parameter.annotation)
             raise InvalidArgument(
                 f"{kind.architecture} needs {name}, of type {wanted}: give it as --setting {name}=VALUE"
             )
-    return settings
+    return {**given}
 
 
 def build(kind: type[SAE], source: Source, group: Any, latents: int, settings: Mapping[str, Any]) -> SAE:
@@ -99,23 +177,23 @@ def build(kind: type[SAE], source: Source, group: Any, latents: int, settings: M
     return kind(widths[group], latents, **settings)
 
 
-def writer(told: str) -> Callback:
+def writer(name: str) -> Callback:
     """The callback that `--log` names.
 
     Raises:
-        ValueError: something else than the four.
+        InvalidArgument: something else than the four.
 
     Example:
         ```python
         writer("curve.csv")
         ```
     """
-    head, colon, tail = told.partition(":")
+    head, colon, tail = name.partition(":")
     if colon and tail and head in ("tensorboard", "wandb"):
         return TensorBoard(tail) if head == "tensorboard" else WeightsAndBiases(tail)
-    if told.endswith((".csv", ".jsonl")):
-        return CSVWriter(told) if told.endswith(".csv") else JSONLWriter(told)
-    raise InvalidArgument(f"--log is '{told}': write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT")
+    if name.endswith((".csv", ".jsonl")):
+        return CSVWriter(name) if name.endswith(".csv") else JSONLWriter(name)
+    raise InvalidArgument(f"--log is '{name}': write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT")
 
 
 def groups(kind: type[SAE], sites: list[Site]) -> list[Any]:
@@ -131,11 +209,11 @@ def groups(kind: type[SAE], sites: list[Site]) -> list[Any]:
     return [*sites]
 
 
-def sparsities(kind: type[SAE], k: list[int] | None, fixed: Mapping[str, Any]) -> list[dict[str, int]]:
+def sparsities(kind: type[SAE], k: list[int], fixed: Mapping[str, Any]) -> list[dict[str, int]]:
     """One setting k for each that was given, 32 where none was; none where the architecture has no k.
 
     Raises:
-        ValueError: a k for such an architecture, or given both ways.
+        InvalidArgument: a k for such an architecture, or given both ways.
     """
     taken = _taken(kind)
     if "k" not in taken:
@@ -147,17 +225,26 @@ def sparsities(kind: type[SAE], k: list[int] | None, fixed: Mapping[str, Any]) -
     return [{}] if "k" in fixed else [{"k": each} for each in k or [32]]
 
 
+def check_normalisation(called: str | None) -> None:
+    """Refuse a normalisation that there is not; the nearest are named.
+
+    Raises:
+        InvalidArgument: there is none of that name.
+    """
+    if called is not None and called not in NORMALISATIONS:
+        close = nearest(called, NORMALISATIONS)
+        raise InvalidArgument(f"no normalisation is called '{called}'; did you mean {close}?")
+
+
 def normalisation_of(called: str | None, source: Source, group: Any) -> Normalisation | None:
     """The normalisation of this name, measured on what an autoencoder reads of a source.
 
     Raises:
-        ValueError: there is none; the nearest are named.
+        InvalidArgument: there is none; the nearest are named.
     """
+    check_normalisation(called)
     if called is None:
         return None
-    if called not in NORMALISATIONS:
-        close = nearest(called, NORMALISATIONS)
-        raise InvalidArgument(f"no normalisation is called '{called}'; did you mean {close}?")
     measure = NORMALISATIONS[called]
     if isinstance(group, tuple) and next(iter(source)).ndim == 3:
         return measure(source)
@@ -176,14 +263,6 @@ def _taken(kind: type[SAE]) -> dict[str, inspect.Parameter]:
     return {name: each for name, each in inspect.signature(kind).parameters.items() if name not in DECIDED}
 
 
-def _is_of(value: object, annotation: Any) -> bool:
-    """Whether a value read from JSON is of a constructor's type; True and False are no numbers."""
-    if isinstance(annotation, UnionType):
-        return any(_is_of(value, each) for each in get_args(annotation))
-    if get_origin(annotation) is Sequence:
-        return isinstance(value, list) and all(_is_of(each, *get_args(annotation)) for each in value)
-    return type(value) is annotation
-
-
 def _written(annotation: Any) -> str:
-    return inspect.formatannotation(annotation).removeprefix("collections.abc.")
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return inspect.formatannotation(bare).removeprefix("collections.abc.")

@@ -1,21 +1,23 @@
 """The command `interp train-sae`: autoencoders of a model or a store, many in one pass, as arguments or a file say."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import torch
 import typer
 
-from hooks import Model, Site, load
+from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.store import ActivationStore
-from interp.commands.config_file import arguments_file
+from interp.commands.arguments import check_device, load_model, read_lines
+from interp.commands.config_file import take_settings
 from interp.commands.sae_settings import (
-    NORMALISATIONS,
+    TrainSettings,
     build,
+    check_normalisation,
     groups,
     kind_called,
     normalisation_of,
@@ -24,7 +26,6 @@ from interp.commands.sae_settings import (
     writer,
 )
 from interp.commands.verb import Document, verb
-from interp.common.device import device_called
 from interp.sae import (
     SAE,
     Checkpoint,
@@ -33,6 +34,7 @@ from interp.sae import (
     Resampling,
     Schedule,
     Source,
+    TrainReport,
     across,
     activations_at,
     harvested_across,
@@ -40,84 +42,48 @@ from interp.sae import (
     save,
     train_many,
 )
-from interp.sae.architectures.registry import ARCHITECTURES
 
 
-@verb
-def train_sae_command(
-    model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")
-    ] = None,
-    texts: Annotated[Path | None, typer.Argument(metavar="TEXTS", help="A file with one text per line.")] = None,
-    store: Annotated[str | None, typer.Option(help="A store of `interp harvest`, in place of a model.")] = None,
-    site: Annotated[
-        list[str] | None, typer.Option(help="Such as resid_post.4; again for more: a transcoder's two, in order.")
-    ] = None,
-    config: Annotated[  # noqa: ARG001
-        Path | None,
-        typer.Option(help="A .yaml or .json file of these arguments.", callback=arguments_file, is_eager=True),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="A folder in SAELens's format; of several, one folder each.")] = Path("sae"),
-    architecture: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.")] = "topk",
-    latents: Annotated[list[int], typer.Option(help="Size of the dictionary; again for more.")] = [2048],  # noqa: B006
-    k: Annotated[list[int] | None, typer.Option(help="Latents per token, where it has such; again for more.")] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of the architecture, such as coefficient=5.")
-    ] = None,
-    normalise: Annotated[str | None, typer.Option(help=f"One of {', '.join(NORMALISATIONS)}.")] = None,
-    seed: Annotated[list[int], typer.Option(help="Of the first weights, and of the order; again for more.")] = [0],  # noqa: B006
-    tokens: Annotated[int, typer.Option(help="Activations to train on.")] = 1_000_000,
-    batch_size: Annotated[int, typer.Option(help="Activations in a batch.")] = 2048,
-    buffer: Annotated[int, typer.Option(help="Activations that are mixed.")] = 131_072,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate; 2e-4 sqrt(2^14 / latents) if not given.")
-    ] = None,
-    warm_up: Annotated[float, typer.Option(help="Share of the run in which it rises.")] = 0.05,
-    decay: Annotated[float, typer.Option(help="Share of the run in which it falls to 0.")] = 0.2,
-    shape: Annotated[str, typer.Option(help="How it falls: linear or cosine.")] = "linear",
-    sparsity_warm_up: Annotated[float, typer.Option(help="Share in which the penalty rises.")] = 0.05,
-    clip: Annotated[float, typer.Option(help="Largest norm of a gradient; 0 for none.")] = 1.0,
-    dead_after: Annotated[int, typer.Option(help="Tokens of silence after which a latent is dead.")] = 100_000,
-    resample: Annotated[list[float] | None, typer.Option(help="Share of the run at which the dead begin anew.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A folder; with the same one a killed run goes on.")] = None,
-    every: Annotated[int, typer.Option(help="Tokens between checkpoints.")] = 1_000_000,
-    log: Annotated[
-        list[str] | None, typer.Option(help="FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-) -> Document | None:
+def train(settings: TrainSettings) -> Document | None:
     """Train sparse autoencoders on a model or a store; several in one pass. `torchrun` shares the work."""
-    kind, place = kind_called(architecture), device_called(device)
-    fixed = settings_of(kind, setting or [])
-    sites = [Site.parse(name) for name in site or []]
-    callbacks, schedule = [writer(told) for told in log or []], Schedule(warm_up, decay, shape, sparsity_warm_up)
-    source = _source(kind, _opened(model, texts, store, place), texts, sites)
-    made = list(product(groups(kind, sites), latents, sparsities(kind, k, fixed), seed))
+    kind, place = kind_called(settings.architecture), check_device(settings.device)
+    _check_data(settings)
+    fixed = settings_of(kind, settings.setting)
+    ranks = sparsities(kind, settings.k, fixed)
+    schedule = Schedule(settings.warm_up, settings.decay, settings.shape, settings.sparsity_warm_up)
+    callbacks = [writer(name) for name in settings.log]
+    check_normalisation(settings.normalise)
+    opened, sites = _open(settings)
+    made = list(product(groups(kind, sites), settings.latents, ranks, settings.seed))
+    source = _source(kind, opened, settings.texts, sites)
     members = {}
-    for group, size, rank, drawn in made:
-        sae = build(kind, source, group, size, fixed | rank | {"seed": drawn}).to(place)
-        chosen = group if kind is not Crosscoder else None
-        members[_name(made, (group, size, rank, drawn))] = Member(
-            sae, chosen, lr, normalisation_of(normalise, source, group)
-        )
+    for group, size, rank, seed in made:
+        sae = build(kind, source, group, size, fixed | rank | {"seed": seed}).to(place)
+        normalisation = normalisation_of(settings.normalise, source, group)
+        name = _name(made, (group, size, rank, seed))
+        members[name] = Member(sae, group if kind is not Crosscoder else None, settings.lr, normalisation)
     reports = train_many(
         members,
         source,
-        tokens=tokens,
-        batch_size=batch_size,
+        tokens=settings.tokens,
+        batch_size=settings.batch_size,
         schedule=schedule,
-        clip=clip or None,
-        dead_after=dead_after,
-        resampling=Resampling(tuple(resample)) if resample else None,
-        buffer=buffer,
-        seed=seed[0],
-        checkpoint=Checkpoint(checkpoint, every) if checkpoint else None,
+        clip=settings.clip or None,
+        dead_after=settings.dead_after,
+        resampling=Resampling(tuple(settings.resample)) if settings.resample else None,
+        buffer=settings.buffer,
+        seed=settings.seed[0],
+        checkpoint=Checkpoint(settings.checkpoint, settings.every) if settings.checkpoint else None,
         callbacks=callbacks,
-        progress=not quiet,
+        progress=not settings.quiet,
     )
-    if os.environ.get("RANK", "0") != "0":
-        return None
+    return None if os.environ.get("RANK", "0") != "0" else _save(members, reports, settings.out)
+
+
+train_sae_command = verb(take_settings(TrainSettings, train))
+
+
+def _save(members: Mapping[str, Member], reports: Mapping[str, TrainReport], out: Path) -> Document:
     made = []
     for name, report in reports.items():
         typer.echo(f"{name}: {report}" if name else report)
@@ -127,28 +93,33 @@ def train_sae_command(
     return {"autoencoders": made}
 
 
-def _opened(model: str | None, texts: Path | None, store: str | None, device: torch.device) -> Model | ActivationStore:
-    from transformers.utils.logging import disable_progress_bar
-
-    if (store is None) == (model is None) or (model is None) != (texts is None):
+def _check_data(settings: TrainSettings) -> None:
+    """Refuse no data, both kinds of it, and a model without a site, before anything is read."""
+    if (settings.store is None) == (settings.model is None) or (settings.model is None) != (settings.texts is None):
         raise InvalidArgument("say what to train on: either MODEL and TEXTS, or --store FOLDER")
-    if store is not None:
-        return ActivationStore(store)
-    disable_progress_bar()
-    return load(str(model), device=device)
+    if settings.texts is not None:
+        if not settings.site:
+            raise InvalidArgument("say where to read: --site resid_post.4, say; `interp sites` lists them")
+        read_lines(settings.texts)
+
+
+def _open(settings: TrainSettings) -> tuple[Model | ActivationStore, list[Site]]:
+    """What is read, and where: the sites named, or the one of a store that has one."""
+    if settings.store is None:
+        model = load_model(str(settings.model), settings.device, quiet=settings.quiet)
+        return model, [Site.parse(name) for name in settings.site]
+    store = ActivationStore(settings.store)
+    if not settings.site and len(store.sites) > 1:
+        held = ", ".join(map(str, store.sites))
+        raise InvalidArgument(f"say where to read: --site {store.sites[0]}, say; the store holds {held}")
+    return store, [Site.parse(name) for name in settings.site] or [*store.sites]
 
 
 def _source(kind: type[SAE], opened: Model | ActivationStore, texts: Path | None, sites: list[Site]) -> Source:
-    if not sites:
-        held = f"the store holds {', '.join(map(str, opened.sites))}" if texts is None else "`interp sites` lists them"
-        raise InvalidArgument(f"say where to read: --site resid_post.4, say; {held}")
     if isinstance(opened, ActivationStore):
         side, stacked = harvested_at(opened, sites), harvested_across(opened, sites)
     else:
-        lines = [line.strip() for line in Path(str(texts)).read_text(encoding="utf-8").splitlines()]
-        data = [line for line in lines if line]
-        if not data:
-            raise InvalidArgument(f"the file '{texts}' holds no text: give a file with one text per line")
+        data = read_lines(texts or Path())
         side, stacked = activations_at(opened, data, sites), across([(opened, site) for site in sites], data)
     return side if kind is not Crosscoder else replace(stacked, widths=side.widths)
 

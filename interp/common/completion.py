@@ -20,7 +20,7 @@ class Completion:
     target: Bool[Tensor, "batch pos"]
 
 
-def completion(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> Completion:
+def tokenise_completions(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> Completion:
     """Tokenise each prompt with its answer as one text, `join_words` of both, and mark the answer's tokens.
 
     Raises:
@@ -66,17 +66,19 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_si
     """Mean log-probability of each answer after its prompt, in nats per token. Cost: one forward pass per batch."""
     found = []
     for i in range(0, len(prompts), batch_size):
-        asked = completion(model, prompts[i : i + batch_size], answers[i : i + batch_size])
+        asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
         found.append(log_probs(model.run(asked.tokens), asked.tokens.ids, asked.target))
     return torch.cat(found)
 
 
 @torch.no_grad()
-def forced(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64) -> list[list[int]]:
+def predict_forced(
+    model: Model, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64
+) -> list[list[int]]:
     """The arg-max tokens at each answer, teacher-forced. Cost: one forward pass per batch."""
     found: list[list[int]] = []
     for i in range(0, len(prompts), batch_size):
-        asked = completion(model, prompts[i : i + batch_size], answers[i : i + batch_size])
+        asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
         best = model.run(asked.tokens)[:, :-1].argmax(-1)
         found += [row[mask].tolist() for row, mask in zip(best, asked.target[:, 1:], strict=True)]
     return found
@@ -84,11 +86,11 @@ def forced(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_s
 
 def says(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
     """Whether arg max, token by token and teacher-forced, is each answer. Cost: one forward pass per batch."""
-    told, wanted = forced(model, prompts, answers), spelt(model, prompts, answers)
+    told, wanted = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
     return [one == other for one, other in zip(told, wanted, strict=True)]
 
 
-def spelt(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
-    """The tokens that spell each answer after its prompt: what `forced` gives if the model agrees with all of it."""
-    asked = completion(model, prompts, answers)
+def find_answer_ids(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
+    """The tokens of each answer after its prompt: what `predict_forced` gives if the model agrees with all of it."""
+    asked = tokenise_completions(model, prompts, answers)
     return [row[mask].tolist() for row, mask in zip(asked.tokens.ids, asked.target, strict=True)]

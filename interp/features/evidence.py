@@ -13,12 +13,11 @@ from hooks import Model, Tokens, stream
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
 from interp.common.texts import listed
-from interp.features.logits import find_promoted_tokens
+from interp.features.logits import find_promoted_tokens, promotes_tokens
 from interp.features.reading import find_site
 from interp.sae import SAE
 
 PROMOTED = 10
-RESIDUAL = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 @final
@@ -111,7 +110,7 @@ def collect_evidence(
     if not seen.tokens:
         raise InvalidArgument("the texts hold no tokens besides special ones: give texts")
     vector = sae.W_dec[latent].detach()
-    readable = sae.sites[-1].name in RESIDUAL and model.tokenizer is not None
+    readable = promotes_tokens(model, sae.sites[-1]) and model.tokenizer is not None
     return Evidence(
         latent=latent,
         examples=tuple(example for _, _, example in sorted(seen.best, reverse=True)),

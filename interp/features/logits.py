@@ -4,9 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Model
+from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.pieces import piece
+
+RESIDUAL = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 @torch.no_grad()
@@ -44,6 +46,17 @@ def measure_logit_effects(model: Model, vectors: Float[Tensor, "n d_model"]) -> 
     """
     alone = model.unembed(vectors.to(model.device, model.dtype)).float()
     return alone - model.unembed(torch.zeros_like(vectors[:1]).to(model.device, model.dtype)).float()
+
+
+def promotes_tokens(model: Model, site: Site) -> bool:
+    """Whether a direction at this site can be read as next tokens: in the residual stream of a model with an output.
+
+    Example:
+        ```python
+        promotes_tokens(model, resid_post[3])
+        ```
+    """
+    return site.name in RESIDUAL and model.hf.get_output_embeddings() is not None
 
 
 def find_promoted_tokens(model: Model, vector: Float[Tensor, "d_model"], count: int) -> tuple[tuple[str, float], ...]:

@@ -24,7 +24,7 @@ from interp.memory.facts.fact import Fact, Query, Subject
 from interp.memory.facts.tables import table_cases, table_templates
 from interp.memory.neurons.agreement import Agreement, agreement
 from interp.memory.neurons.composition import Composition, composition
-from interp.memory.neurons.knowledge_neurons import Knowledge, knowledge, shared, silenced
+from interp.memory.neurons.knowledge_neurons import Knowledge, find_shared_neurons, knowledge, silence_neurons
 from interp.memory.neurons.triggers import Triggers, triggers, triggers_by_layer
 from interp.memory.neurons.vocabulary import key_rows, value_logits
 from interp.memory.tracing.trace import Location, Trace, trace_attention, trace_mlp, trace_states
@@ -69,8 +69,8 @@ __all__ = [
     "read_cases",
     "rome",
     "scorecard",
-    "shared",
-    "silenced",
+    "find_shared_neurons",
+    "silence_neurons",
     "table_cases",
     "table_templates",
     "trace_attention",

@@ -19,6 +19,7 @@ from interp.show.memories import agreement_panel, memories_page
 from interp.show.page import Panel, Section, Tile, report
 from interp.show.patch import patch_panel
 from interp.show.positions import positions_panel
+from interp.show.results import panels_of
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
 from interp.show.steered import comparison_panel, dose_page
@@ -55,6 +56,7 @@ __all__ = [
     "memories_page",
     "circuit_panel",
     "faithfulness_panel",
+    "panels_of",
     "patch_panel",
     "positions_panel",
     "rank_panel",

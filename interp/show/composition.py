@@ -1,6 +1,7 @@
 """A prompt taken apart into memories: what each gives of a layer's output, and of an answer's probability."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import torch
 
@@ -11,7 +12,7 @@ from interp.show.memories import Words
 from interp.show.page import Panel
 
 
-def composition_panel(found: Composition, prompt: str, promoted: Sequence[Words], top: int = 10) -> Panel:
+def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[Words] = (), top: int = 10) -> Panel:
     """The memories that give most of the layer's output at the last token, with what each of those promotes.
 
     ```python
@@ -20,12 +21,12 @@ def composition_panel(found: Composition, prompt: str, promoted: Sequence[Words]
     """
     rows = [
         [f"{number}", f"{m:.2f}", f"{share:.1%}", part("codes", [visible(word) for word, _ in heard[:5]], ", ")]
-        for (number, m, share), heard in zip(found.largest(-1, top), promoted, strict=False)
+        for (number, m, share), heard in zip_longest(found.largest(-1, top), promoted[:top], fillvalue=())
     ]
     chance = found.composed_by_chance
     head = ["memory", "coefficient", "share of output", "promotes"]
     return Panel(
-        title=f"What layer {found.layer} writes after “{prompt}”, memory by memory",
+        title=f"What layer {found.layer} writes after {f'“{prompt}”' if prompt else 'a text'}, memory by memory",
         body=Html(part("block", "words", table(head, rows))),
         caption=(
             f"Shares are projections on the whole output and sum to 1 with the bias ({float(found.bias[-1]):.1%}); "

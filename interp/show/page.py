@@ -12,6 +12,7 @@ from hooks.errors import InvalidArgument
 from interp.show.frame import render_page, save_page
 from interp.show.html import Html, part
 
+_in_notebook: list[str] = []  # figures shown in this process: the first brings Plotly, of 4.8 MB, for all of them
 CONFIG = {"responsive": True, "displayModeBar": False, "scrollZoom": False}
 
 
@@ -39,7 +40,9 @@ class Panel:
     def _repr_html_(self) -> str:
         if isinstance(self.body, Html):
             return Html(part("panel", self, Markup(self.body.text)))._repr_html_()
-        figure = self.body.to_html(full_html=False, include_plotlyjs=True, include_mathjax=False, config=CONFIG)
+        options = {"full_html": False, "include_mathjax": False, "config": CONFIG}
+        figure = self.body.to_html(include_plotlyjs=not _in_notebook, **options)
+        _in_notebook.append(self.title)
         return Html(part("panel", self, Markup(figure)))._repr_html_()
 
 

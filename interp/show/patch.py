@@ -15,10 +15,11 @@ MEANING = {
 }
 
 
-def patch_panel(effect: PatchEffect, model: Model) -> Panel:
+def patch_panel(effect: PatchEffect, model: Model | None = None) -> Panel:
     """The share of the way that each patch goes, by site and by position or head.
 
-    A position is named by its token in the base run, where all texts have the same there, else by its number.
+    A position is named by its token in the base run, where all texts have the same there and the model is given, else
+    by its number.
 
     ```python
     patch_panel(patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre)), model).body.show()
@@ -43,7 +44,7 @@ def patch_panel(effect: PatchEffect, model: Model) -> Panel:
     )
 
 
-def _columns(effect: PatchEffect, model: Model) -> tuple[Tensor, list[str]]:
+def _columns(effect: PatchEffect, model: Model | None) -> tuple[Tensor, list[str]]:
     shares, axes = effect.effect, list(effect.axes)
     if axes == ["head", "pos"]:
         n_pos = shares.shape[2]
@@ -52,7 +53,7 @@ def _columns(effect: PatchEffect, model: Model) -> tuple[Tensor, list[str]]:
         return shares, [f"head {i}" for i in range(shares.shape[1])]
     if axes == ["pos"]:
         return shares, [
-            piece(model.tokenizer, ids[0]) if len(set(ids)) == 1 else f"position {i}"
+            piece(model.tokenizer, ids[0]) if model is not None and len(set(ids)) == 1 else f"position {i}"
             for i, ids in enumerate(effect.tokens.ids.T.tolist())
         ]
     return shares[:, None], ["whole"]

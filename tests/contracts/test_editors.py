@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hooks import Model, capture
+from hooks.errors import EditRefused
 from hooks.site import mlp_act, mlp_out, resid_post
 from interp.common.texts import begins_with
 from interp.memory import (
@@ -30,12 +31,12 @@ from interp.memory import (
     pmet,
     rome,
 )  # fmt: skip
-from interp.memory.editing.keys import means_at
-from interp.memory.editing.multi_layer import sparing
-from interp.memory.editing.value_search import search_value, statements
-from interp.memory.editors.alphaedit import keys_of
-from interp.memory.editors.registry import editors
-from interp.memory.evaluation.scorecard import control
+from interp.memory.editing.keys import capture_means
+from interp.memory.editing.multi_layer import choose_search
+from interp.memory.editing.value_search import search_value, tokenise_statements
+from interp.memory.editors.alphaedit import collect_keys
+from interp.memory.editors.registry import make_editors
+from interp.memory.evaluation.scorecard import make_control
 from tests.contracts.words import sentences, taught, untaught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -141,12 +142,12 @@ def test_a_second_text_before_every_other_and_one_that_does_not_fit_are_refused(
     hooks, second = world.hooks(), in_context(world.model, LIMA)
     with world.edit("in_context").applied(world.model):
         with pytest.raises(
-            ValueError, match="reads .Rome is in. and so on before every text already, and .* undo that in_con"
+            EditRefused, match="reads .Rome is in. and so on before every text already, and .* undo that in_con"
         ):
             second.apply(world.model)
         with pytest.raises(ValueError, match="where another edit is searched, undo this one first"):
             EDITORS["rome"](world.model, LIMA, world.covariances)
-    with pytest.raises(ValueError, match="81 tokens do not fit into the context of 48"):
+    with pytest.raises(EditRefused, match="81 tokens do not fit into the context of 48"):
         in_context(world.model, ROME, repeats=20)
     assert world.hooks() == hooks
 
@@ -165,10 +166,11 @@ def test_of_the_keys_of_earlier_edits_all_but_those_written_anew_are_kept(world:
     d_mlp, (at, *more) = world.model.d_mlp, [u.at for u in edit.weights if u.layer == 0]
     rome_s, york_s = torch.cat([at, *more]).double()
     for token, names in (("last subject", ("Rome", "New York")), ("last prompt", (ROME.text, YORK.text))):
-        assert torch.equal(keys_of([edit], 0, d_mlp, token, {names[0]}), york_s[None])
-        assert torch.equal(keys_of([edit], 0, d_mlp, token, {names[1]}), rome_s[None])
+        assert torch.equal(collect_keys([edit], 0, d_mlp, token, {names[0]}), york_s[None])
+        assert torch.equal(collect_keys([edit], 0, d_mlp, token, {names[1]}), rome_s[None])
         assert (
-            len(keys_of([edit], 0, d_mlp, token, {"Oslo"})) == 2 and len(keys_of([edit], 2, d_mlp, token, set())) == 0
+            len(collect_keys([edit], 0, d_mlp, token, {"Oslo"})) == 2
+            and len(collect_keys([edit], 2, d_mlp, token, set())) == 0
         )
 
 
@@ -209,7 +211,7 @@ def test_no_facts_and_contradicting_facts_are_refused(world: World, name: str) -
 
 @pytest.mark.parametrize("name", EDITORS)
 def test_the_control_writes_something_else_of_the_same_size_at_the_same_place(world: World, name: str) -> None:
-    edit, spoilt = world.edit(name), control(world.edit(name))
+    edit, spoilt = world.edit(name), make_control(world.edit(name))
     assert spoilt.digest != edit.digest and spoilt.facts == edit.facts
     for one, other in zip(edit.updates, spoilt.updates, strict=True):
         assert type(one) is type(other)
@@ -316,8 +318,8 @@ def test_fine_tuning_stays_within_its_bound(world: World) -> None:
 
 def test_the_first_step_of_a_search_is_the_rate_times_what_the_site_holds(world: World) -> None:
     for site in (mlp_out[0], resid_post[1]):
-        ((v,),) = means_at(world.model, [ROME], [""], [site], "last prompt")
-        said = statements(world.model, [ROME], [""], ["{} speaks"], "last prompt")
+        ((v,),) = capture_means(world.model, [ROME], [""], [site], "last prompt")
+        said = tokenise_statements(world.model, [ROME], [""], ["{} speaks"], "last prompt")
         found = search_value(world.model, said, {site: v}, Search(steps=1, learning_rate=0.03, stop=0.0))
         assert float(found.deltas[site].norm() / v.norm()) == pytest.approx(0.03, rel=1e-3)
 
@@ -334,7 +336,7 @@ def test_what_is_written_at_one_key_is_searched_shorter_the_more_keys_there_are(
         asked.append(n)
         raise InterruptedError
 
-    monkeypatch.setattr(module, "sparing", unsaid)
+    monkeypatch.setattr(module, "choose_search", unsaid)
     monkeypatch.setitem(HOW, "search", None)
     monkeypatch.setitem(PMET, "search", None)
     for facts in (ROME, [ROME, LIMA, YORK]):
@@ -349,22 +351,22 @@ def test_the_keys_of_earlier_edits_count_among_those_that_are_written(
     def told(n: int) -> Search:
         raise InterruptedError(n)
 
-    monkeypatch.setattr(import_module("interp.memory.editors.alphaedit"), "sparing", told)
+    monkeypatch.setattr(import_module("interp.memory.editors.alphaedit"), "choose_search", told)
     c, made = world.covariances[0], world.edit("alphaedit")
     with pytest.raises(InterruptedError, match="2"):
         alphaedit(world.model, LIMA, covariance=c, earlier=[made], token="last prompt", contexts=("",), preserve=["{}"])
 
 
 def test_of_a_hundred_keys_each_is_changed_less_than_of_one_and_still_says_its_fact(world: World) -> None:
-    ((v,),) = means_at(world.model, [ROME], [""], [resid_post[1]], "last prompt")
-    said = statements(world.model, [ROME], [""], ["{} speaks"], "last prompt")
+    ((v,),) = capture_means(world.model, [ROME], [""], [resid_post[1]], "last prompt")
+    said = tokenise_statements(world.model, [ROME], [""], ["{} speaks"], "last prompt")
     found = [
-        search_value(world.model, said, {resid_post[1]: v}, replace(SEARCH, decay=sparing(n).decay, stop=0.0))
+        search_value(world.model, said, {resid_post[1]: v}, replace(SEARCH, decay=choose_search(n).decay, stop=0.0))
         for n in (1, 100)
     ]
     one, hundred = (float(f.deltas[resid_post[1]].norm()) for f in found)
     assert hundred < 0.9 * one and all(f.probability > 0.5 for f in found)
-    assert [sparing(n).decay for n in (1, 50, 100, 500)] == [Search().decay, 0.5, 1.0, 1.0]
+    assert [choose_search(n).decay for n in (1, 50, 100, 500)] == [Search().decay, 0.5, 1.0, 1.0]
 
 
 def test_a_codebooks_value_is_searched_for_its_object_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,10 +387,10 @@ def test_a_codebook_stands_where_every_token_of_the_object_can_be_reached(
         raise InterruptedError(layer)
 
     module, last = import_module("interp.memory.editors.grace"), world.model.n_layers - 1
-    monkeypatch.setattr(module, "traced_place", lambda *_, **__: SimpleNamespace(layer=last))
-    monkeypatch.setattr(module, "keys_and_values", told)
+    monkeypatch.setattr(module, "locate_known_facts", lambda *_, **__: SimpleNamespace(layer=last))
+    monkeypatch.setattr(module, "capture_keys_and_values", told)
     with pytest.raises(InterruptedError, match=str(world.model.n_layers - before_last)):
         grace(world.model, replace(ROME, new=new), preserve=("they say {}",))
-    made, _ = editors(world.model, ["grace"], [replace(ROME, new=new)])
+    made, _ = make_editors(world.model, ["grace"], [replace(ROME, new=new)])
     with pytest.raises(InterruptedError, match=str(world.model.n_layers - before_last)):
         made["grace"](world.model, ROME)

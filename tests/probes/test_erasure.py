@@ -132,3 +132,22 @@ def test_nothing_to_erase_is_refused() -> None:
         MeanProjection().fit(torch.ones(2, 3), torch.tensor([True, False]))
     with pytest.raises(RuntimeError, match="This LEACE is not fitted"):
         LEACE().transform(x)
+
+
+@pytest.mark.parametrize("width", [1.0, 1e3])
+def test_in_a_graded_spectrum_the_eraser_is_the_theorem_written_out(width: float) -> None:
+    """P_A = S^(1/2) Q Q^T S^(-1/2), Q an orthonormal basis of S^(-1/2) Sigma_xz: a ridge in S would erase as well,
+    and move rows further."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.rand(400, generator=g) < 0.4
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=g, dtype=torch.float64)).Q
+    x = torch.randn(400, 6, generator=g, dtype=torch.float64) * torch.logspace(-3, 0, 6).double() * width
+    x = (x + y[:, None] * 0.5 * x.std(0)) @ turn
+    centred, z = x - x.mean(0), y.double() - y.double().mean()
+    S, values = centred.T @ centred / 400, centred.T @ z[:, None] / 400
+    variance, basis = torch.linalg.eigh(S)
+    root, inverse = (basis * variance**power @ basis.T for power in (0.5, -0.5))
+    Q = torch.linalg.qr(inverse @ values).Q
+    expected = centred @ (root @ Q @ Q.T @ inverse).T
+    moved = x - LEACE().fit(x, y).transform(x)
+    torch.testing.assert_close(moved, expected, rtol=1e-6, atol=1e-9 * width)

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from hooks import Model, capture
 from hooks.position import everywhere, index, last
 from hooks.site import embed, resid_post
 from probes import LDA, MLP, Cells, DifferenceOfMeans, Examples, Logistic, gather, measure, sweep, untrained
-from probes.cross_validation import cross_validate
+from probes.cross_validation import best_of_shuffled, cross_validate
 from probes.folds import grouped_folds
+from probes.interval import auroc_over_groups, balanced_over_groups
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -295,3 +297,63 @@ def test_a_probe_without_a_direction_says_so() -> None:
     grid = measure(cells, examples, MLP(width=4, steps=5), beside, folds=3, permutations=1)
     with pytest.raises(TypeError, match="A one-hidden-layer probe has no direction: sweep with a linear probe"):
         _ = grid.direction
+
+
+def test_where_classes_are_of_one_normal_law_apart_the_search_has_their_auroc_and_balanced_accuracy() -> None:
+    """Scores of two classes 3 deviations apart: accuracy Phi(1.5), AUROC Phi(3 / sqrt 2)."""
+    cells, examples, beside = captured(signal=1.5, n_groups=150)
+    grid = measure(cells, examples, DifferenceOfMeans(), beside, permutations=2)
+    bayes, area = (float(torch.special.ndtr(torch.tensor(d))) for d in (1.5, 3 / 2**0.5))
+    assert grid.balanced.low <= bayes <= grid.balanced.high
+    assert grid.auroc.low <= area <= grid.auroc.high
+    assert grid.auroc.high - grid.auroc.low < 0.05
+    assert f"balanced accuracy         {grid.balanced}" in str(
+        grid
+    ) and f"AUROC                     {grid.auroc}" in str(grid)
+
+
+def test_a_probe_that_always_says_the_commoner_label_is_at_chance_in_balanced_accuracy_and_auroc() -> None:
+    y = torch.arange(200) % 10 == 0
+    group, fold = torch.arange(200), torch.arange(200) // 40
+    said = balanced_over_groups(~y, y, group)
+    assert said.value == 0.5 and said.low <= 0.5 <= said.high
+    assert auroc_over_groups(torch.zeros(200), y, group, fold).value == 0.5
+
+
+def test_the_auroc_over_folds_is_that_of_scikit_learn_in_each_weighted_by_its_pairs() -> None:
+    g = torch.Generator().manual_seed(0)
+    y, fold = torch.rand(120, generator=g) < 0.4, torch.arange(120) % 3
+    score = torch.randn(120, generator=g).round(decimals=1) + y + 10 * fold  # folds are not comparable
+    total, pairs = 0.0, 0
+    for one in range(3):
+        rows = fold == one
+        n = int(y[rows].sum()) * int((~y[rows]).sum())
+        total, pairs = total + n * roc_auc_score(y[rows].numpy(), score[rows].numpy()), pairs + n
+    found = auroc_over_groups(score, y, torch.arange(120), fold)
+    assert found.value == pytest.approx(total / pairs)
+    assert found.low < found.value < found.high
+
+
+def test_the_interval_of_the_auroc_covers_the_truth_95_times_in_100() -> None:
+    truth, held = float(torch.special.ndtr(torch.tensor(1 / 2**0.5))), 0
+    for seed in range(200):
+        g = torch.Generator().manual_seed(seed)
+        y, group = torch.arange(120) % 2 == 0, torch.arange(120)
+        score = torch.randn(120, generator=g) + y
+        found = auroc_over_groups(score, y, group, torch.zeros(120, dtype=torch.long), draws=200)
+        held += found.low <= truth <= found.high
+    assert 180 <= held <= 199
+
+
+def test_the_p_value_counts_the_labels_as_they_are_among_the_exchanges() -> None:
+    """Of 4 exchanges none does as well: (1 + 0) / (1 + 4). Where every cell is equally good, all do: 1."""
+    cells, examples, beside = captured(signal=1.5, n_groups=60)
+    assert measure(cells, examples, DifferenceOfMeans(), beside, permutations=4).p_value == pytest.approx(1 / 5)
+
+
+def test_the_best_of_exchanged_labels_is_the_best_cell_and_not_the_worst_and_counts_what_is_right() -> None:
+    cells, examples, _ = captured(signal=1.5, n_groups=60)
+    fold = grouped_folds(examples.group, examples.y, 5, 0)
+    own = cross_validate(DifferenceOfMeans(), cells.rows, examples.y, fold).right.float().mean(0)
+    best = best_of_shuffled(DifferenceOfMeans(), cells.rows, examples.y[:, None], fold)
+    assert float(best[0]) == pytest.approx(float(own.max()))

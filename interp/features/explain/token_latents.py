@@ -10,7 +10,7 @@ from torch import Tensor
 from hooks import Model, capture
 from hooks.pieces import piece, pieces
 from hooks.site import resid_post
-from interp.features.evidence import RESIDUAL
+from interp.features.logits import promotes_tokens
 from interp.features.reading import find_site
 from interp.sae import SAE
 
@@ -68,7 +68,7 @@ def explain_text(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[To
     values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
     values, order = values.topk(min(top, values.shape[1]))
     indices = indices.gather(1, order)
-    in_stream = sae.sites[-1].name in RESIDUAL
+    in_stream = promotes_tokens(model, sae.sites[-1])
     ids = acts.tokens.ids[acts.tokens.content].tolist()
     reads = []
     for token, x, f, latent in zip(pieces(model.tokenizer, ids), acts.flat(final), values, indices, strict=True):

@@ -8,10 +8,10 @@ from typing import Any
 from hooks import Model
 from hooks.disk import write_file
 from hooks.pieces import BROKEN, piece, pieces
-from interp.features.evidence import PROMOTED, RESIDUAL
+from interp.features.evidence import PROMOTED
 from interp.features.index.accumulator import Accumulator
 from interp.features.index.top_examples import TopExamples
-from interp.features.logits import measure_logit_effects
+from interp.features.logits import measure_logit_effects, promotes_tokens
 from interp.sae import SAE
 
 TABLES = ("latents", "examples", "coactivation")
@@ -53,7 +53,7 @@ def _words(model: Model) -> Any:
 
 def _latents(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:
     tally = gathered.tally
-    effect = _promoted(sae, model, block) if sae.sites[-1].name in RESIDUAL else None
+    effect = _promoted(sae, model, block) if promotes_tokens(model, sae.sites[-1]) else None
     for row, i in enumerate(block):
         fired, total = int(tally.fired[i]), float(tally.total[i])
         tokens, mass = gathered.tokens.of(i)

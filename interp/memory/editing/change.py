@@ -51,7 +51,7 @@ class LowRank:
         return LowRank(self.layer, self.key, parts.T @ (turned * signs.diagonal().sign()).T, self.at)
 
 
-def joined(updates: Sequence[LowRank]) -> LowRank:
+def join_changes(updates: Sequence[LowRank]) -> LowRank:
     """Changes of one layer as one; the keys they write at are known where each says its own."""
     at = [update.at for update in updates if update.at is not None]
     return LowRank(
@@ -62,13 +62,13 @@ def joined(updates: Sequence[LowRank]) -> LowRank:
     )
 
 
-def by_layer(updates: Sequence[LowRank]) -> dict[int, LowRank]:
+def group_by_layer(updates: Sequence[LowRank]) -> dict[int, LowRank]:
     """The change of each layer, from the first one."""
     layers = sorted({update.layer for update in updates})
-    return {layer: joined([update for update in updates if update.layer == layer]) for layer in layers}
+    return {layer: join_changes([update for update in updates if update.layer == layer]) for layer in layers}
 
 
-def least_change(
+def solve_least_change(
     k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"], ridge: float = 0.0
 ) -> Float[Tensor, "n d_mlp"]:
     """The left factor U = (K C⁻¹ Kᵀ + ρ I)⁻¹ K C⁻¹ of the change ΔW = Uᵀ R that writes R at the keys K.
@@ -96,7 +96,7 @@ def least_change(
     return torch.linalg.solve(gram + ridge * torch.eye(len(k), dtype=torch.float64), inverse)
 
 
-def even_weights(k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"]) -> Float[Tensor, "n"]:
+def balance_weights(k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"]) -> Float[Tensor, "n"]:
     """Weights w ∝ (K C⁻¹ Kᵀ + ρ I)⁻¹ 1 of sum 1: what is written at the mean Σᵢ wᵢ kᵢ is then read at every kᵢ alike.
 
     The least change that writes at that mean is, but for its size, the u with the least Σᵢ (kᵢ u − 1)² + ρ uᵀ C u. With
@@ -113,6 +113,6 @@ def even_weights(k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"])
     return w / w.sum()
 
 
-def leverage(k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"]) -> float:
+def measure_leverage(k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp"]) -> float:
     """The mean of kᵀ C⁻¹ k, given K C⁻¹: what a ridge ρ has to be compared with."""
     return float((k.double().cpu() * inverse.double().cpu()).sum(1).mean())

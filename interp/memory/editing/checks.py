@@ -8,7 +8,7 @@ import torch
 from hooks import Model
 from hooks.errors import EditRefused
 from interp.common.completion import says, score
-from interp.memory.editing.change import by_layer
+from interp.memory.editing.change import group_by_layer
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
 from interp.memory.editing.value_search import Found, Search
@@ -17,7 +17,7 @@ from interp.memory.facts.fact import Fact
 EXPLODED, LIKELY = 1.0, 0.5
 
 
-def reached(fact: Fact, found: Found, where: str, search: Search) -> None:
+def check_target_likely(fact: Fact, found: Found, where: str, search: Search) -> None:
     """Refuse a value that does not make the new object likely.
 
     Raises:
@@ -32,7 +32,9 @@ def reached(fact: Fact, found: Found, where: str, search: Search) -> None:
         )
 
 
-def all_reached(facts: Sequence[Fact], found: Sequence[Found], where: str, search: Search, share: float = 0.9) -> None:
+def check_targets_likely(
+    facts: Sequence[Fact], found: Sequence[Found], where: str, search: Search, share: float = 0.9
+) -> None:
     """Refuse values of several facts of which too few make the new object likely.
 
     Raises:
@@ -40,10 +42,10 @@ def all_reached(facts: Sequence[Fact], found: Sequence[Found], where: str, searc
     """
     short = [i for i, one in enumerate(found) if not one.probability >= LIKELY]
     if len(found) - len(short) < share * len(found):
-        reached(facts[short[0]], found[short[0]], where, search)
+        check_target_likely(facts[short[0]], found[short[0]], where, search)
 
 
-def finished(model: Model, edit: Edit, covariances: Sequence[Covariance] = (), *, share: float = 1.0) -> Edit:
+def measure_and_check(model: Model, edit: Edit, covariances: Sequence[Covariance] = (), *, share: float = 1.0) -> Edit:
     """The edit, with what it reached in the weights: probability of the new objects, share said, size of the change.
 
     The size is ‖ΔW‖/‖W‖ of each layer, and √(tr(ΔWᵀCΔW)/tr(WᵀCW)), by how much the layer's usual outputs move.
@@ -90,14 +92,14 @@ def _norms(model: Model, edit: Edit) -> dict[str, float]:
     """‖ΔW‖/‖W‖ of each layer."""
     return {
         f"relative_norm_{layer}": float(change.delta.norm() / model.w_out(layer).double().norm())
-        for layer, change in by_layer(edit.weights).items()
+        for layer, change in group_by_layer(edit.weights).items()
     }
 
 
 @torch.no_grad()
 def _effects(model: Model, edit: Edit, covariances: Sequence[Covariance]) -> dict[str, float]:
     """√(tr(ΔWᵀCΔW)/tr(WᵀCW)) of each layer: root mean squares over the keys C was estimated on."""
-    changes, found = by_layer(edit.weights), {}
+    changes, found = group_by_layer(edit.weights), {}
     for c in covariances:
         weights = changes[c.layer].delta, model.w_out(c.layer).double().cpu()
         moved, written = ((w * (c.matrix @ w)).sum() for w in weights)
@@ -106,17 +108,17 @@ def _effects(model: Model, edit: Edit, covariances: Sequence[Covariance]) -> dic
 
 
 def _unsaid(model: Model, edit: Edit, first: int, probability: float, agreed: Sequence[bool]) -> str:
-    fact, searched = edit.facts[first], edit.measured.get("target_probability")
+    fact, sought = edit.facts[first], edit.measured.get("target_probability")
     return (
         f"with the {edit.method} edit in place {model.name} still does not say {fact.new!r} after {fact.text!r} "
         f"({sum(agreed)} of {len(agreed)} facts are said): it has probability {probability:.3f} there"
-        + ("" if searched is None else f", and {searched:.3f} where its value was searched")
+        + ("" if sought is None else f", and {sought:.3f} where its value was searched")
         + "; give contexts more like the prompt, another layer, another method"
         + (", or fewer facts at once" if len(edit.facts) > 1 else "")
     )
 
 
-def searched(found: Sequence[Found]) -> dict[str, float]:
+def average_searches(found: Sequence[Found]) -> dict[str, float]:
     """What the searches of an edit measured, on average."""
     n = len(found)
     return {

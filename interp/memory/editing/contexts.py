@@ -7,7 +7,7 @@ from torch import nn
 
 from hooks import Model
 from interp.common.texts import fitting
-from interp.memory.editing.edit import set_aside
+from interp.memory.editing.edit import suspend_edits
 from interp.memory.facts.fact import Fact
 
 OPENERS = ("The", "In", "When", "It", "People", "A", "My", "As", "One", "We")
@@ -34,14 +34,14 @@ def prefixes(model: Model, n: int = 5, seed: int = 0) -> tuple[str, ...]:
     key = (n, seed)
     if key not in told:
         openers = [OPENERS[i % len(OPENERS)] for i in range(n - 1)]
-        with set_aside(model):
+        with suspend_edits(model):
             rests = model.generate(openers, max_new_tokens=10, temperature=1.0, seed=seed) if openers else []
         whole = [f"{opener}{rest}".split("\n")[0].rstrip(" .,;:") for opener, rest in zip(openers, rests, strict=True)]
         told[key] = ("", *(f"{text}. " for text in whole))
     return told[key]
 
 
-def own_texts(model: Model, n_tokens: int, seed: int = 0) -> list[str]:
+def generate_texts(model: Model, n_tokens: int, seed: int = 0) -> list[str]:
     """Texts sampled from the model, of about so many tokens in all, each after one of ten first words.
 
     Cost: `n_tokens / 2560` generations of 64 tokens for a batch of 40.
@@ -54,7 +54,7 @@ def own_texts(model: Model, n_tokens: int, seed: int = 0) -> list[str]:
     return fitting(model, texts)
 
 
-def said_of(model: Model, *facts: Fact, n: int = 3, length: int = 6, seed: int = 0) -> tuple[str, ...]:
+def generate_templates(model: Model, *facts: Fact, n: int = 3, length: int = 6, seed: int = 0) -> tuple[str, ...]:
     """Templates of what the model says of the facts' one subject, `{}` being the subject: what an edit is to leave.
 
     They begin as a prompt does, go on after the subject in the model's own words, or after it and " is", " was" or
@@ -76,8 +76,8 @@ def said_of(model: Model, *facts: Fact, n: int = 3, length: int = 6, seed: int =
     return ("{} is a", *(f"{head}{{}}{text}" for text in kept))
 
 
-def preserved(model: Model, facts: Sequence[Fact], preserve: Preserve) -> Sequence[str]:
+def choose_preserved(model: Model, facts: Sequence[Fact], preserve: Preserve) -> Sequence[str]:
     """The templates to keep for facts of one subject: those given, or what the model says of it."""
     if preserve is None:
-        return said_of(model, *facts)
+        return generate_templates(model, *facts)
     return preserve(facts[-1]) if callable(preserve) else preserve

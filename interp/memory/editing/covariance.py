@@ -22,7 +22,7 @@ from hooks.fingerprint import fingerprint
 from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import digest_of_data
-from interp.memory.editing.edit import applied_to
+from interp.memory.editing.edit import list_applied
 
 SHRINKAGES = (0.0, *(10 ** (quarter / 4) for quarter in range(-24, 1)))
 
@@ -111,7 +111,7 @@ def shrink(matrix: Float[Tensor, "d_mlp d_mlp"], shrinkage: float) -> Float[Tens
     return (1 - shrinkage) * matrix + shrinkage * matrix.trace() / d * torch.eye(d, dtype=matrix.dtype)
 
 
-def best_shrinkage(seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor, "d_mlp d_mlp"]) -> float:
+def choose_shrinkage(seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor, "d_mlp d_mlp"]) -> float:
     """The λ with the least Gaussian negative log-likelihood of held-out keys, log det C_λ + tr(C_λ⁻¹ C_held-out).
 
     One eigendecomposition C = U S Uᵀ serves every λ, since shrinking keeps the eigenvectors.
@@ -205,7 +205,7 @@ def _key(model: Model, data: Data, layer: int) -> str:
         raise InvalidArgument(
             f"a cache needs data that can be read again: give a list of texts or a data set, not {type(data).__name__}"
         )
-    named = " ".join([model.fingerprint, fingerprint(model.hf), *applied_to(model), str(layer), told])
+    named = " ".join([model.fingerprint, fingerprint(model.hf), *list_applied(model), str(layer), told])
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
@@ -238,12 +238,12 @@ def _estimated(model: Model, data: Data, layers: Sequence[int], batch_size: int,
                 f"{site} of {model.name} holds NaN or infinity on these texts: its keys have no covariance"
             )
     return [
-        replace(pooled(sums[i, 0], sums[i, 1], counts), layer=layer, fingerprint=model.fingerprint)
+        replace(pool_halves(sums[i, 0], sums[i, 1], counts), layer=layer, fingerprint=model.fingerprint)
         for i, layer in enumerate(layers)
     ]
 
 
-def pooled(
+def pool_halves(
     seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor, "d_mlp d_mlp"], counts: Sequence[int]
 ) -> Covariance:
     """The covariance from the sums of k kᵀ over two parts of the data, with its shrinkage and standard error.
@@ -253,5 +253,5 @@ def pooled(
     n, m = counts
     whole = (seen + held_out) / (n + m)
     gap = (seen / n - held_out / m).norm() / whole.norm()
-    shrinkage = best_shrinkage(seen / n, held_out / m)
+    shrinkage = choose_shrinkage(seen / n, held_out / m)
     return Covariance(whole, shrinkage, -1, n + m, "", float(gap) * sqrt(n * m) / (n + m))

@@ -18,9 +18,9 @@ from typing_extensions import TypedDict
 
 from hooks import Model
 from hooks.disk import Kind, made_of
-from hooks.errors import InvalidArgument, WrongState
+from hooks.errors import EditRefused, InvalidArgument, WrongModel, WrongState
 from hooks.tensor_file import read_tensors, write_tensors
-from interp.memory.editing.change import LowRank, joined
+from interp.memory.editing.change import LowRank, join_changes
 from interp.memory.editing.codebook import Codebook
 from interp.memory.editing.datastore import Datastore
 from interp.memory.editing.prompt_cache import Preamble
@@ -98,14 +98,16 @@ class Edit:
         """Add the edit to the model's weights.
 
         Raises:
-            ValueError: another model, an edit that is applied already, a second text to read before every other.
-            RuntimeError: something else changed an edited weight meanwhile.
+            WrongModel: the edit was made for another model.
+            InvalidArgument: the edit is applied already.
+            EditRefused: a second text to read before every other.
+            WrongState: something else changed an edited weight meanwhile.
 
         Warns:
             UserWarning: it conflicts with an edit that is applied, as `conflicts` says.
         """
         if model.fingerprint != self.fingerprint:
-            raise InvalidArgument(
+            raise WrongModel(
                 f"this edit was made for model {self.fingerprint[:12]}, and {model.name} is {model.fingerprint[:12]}: "
                 "make the edit again on this model"
             )
@@ -114,7 +116,7 @@ class Edit:
             raise InvalidArgument(f"this {self.method} edit is already applied to {model.name}: undo it first")
         for other in stack.edits.values():
             if self.reads_before and other.reads_before:
-                raise InvalidArgument(
+                raise EditRefused(
                     f"{model.name} reads {other.facts[0].text!r} and so on before every text already, and one preamble "
                     f"at a time is all it can read: undo that {other.method} edit first, or give all facts to one"
                 )
@@ -238,7 +240,7 @@ def _sum(original: Tensor, layer: int, edits: dict[str, Edit]) -> Tensor:
     held = [u for _, edit in sorted(edits.items()) for u in edit.weights if u.layer == layer]
     if not held:
         return original
-    return (original.cpu().double() + joined(held).delta.cpu()).to(original)
+    return (original.cpu().double() + join_changes(held).delta.cpu()).to(original)
 
 
 _STACKS: "WeakKeyDictionary[nn.Module, _Stack]" = WeakKeyDictionary()
@@ -248,13 +250,13 @@ def _stack(model: Model) -> _Stack:
     return _STACKS.setdefault(model.hf, _Stack())
 
 
-def applied_to(model: Model) -> tuple[str, ...]:
+def list_applied(model: Model) -> tuple[str, ...]:
     """The digests of the edits that are applied to a model, in an order free of history."""
     return tuple(sorted(_stack(model).edits))
 
 
 @contextmanager
-def set_aside(model: Model) -> Iterator[None]:
+def suspend_edits(model: Model) -> Iterator[None]:
     """The model as it is without its edits, inside a `with` block: what is measured once for a model is measured so."""
     stack = _stack(model)
     edits = stack.edits

@@ -9,14 +9,14 @@ from torch import Tensor
 from hooks import Model, Site, capture
 from hooks.errors import InvalidArgument
 from hooks.site import mlp_act, mlp_out
-from interp.memory.editing.value_search import Statements, end_of
+from interp.memory.editing.value_search import Statements, find_edit_end
 from interp.memory.facts.fact import Fact, last_token_before
 
 BATCH = 16
 Facts = Fact | Sequence[Fact]
 
 
-def listed(facts: Facts) -> tuple[Fact, ...]:
+def list_facts(facts: Facts) -> tuple[Fact, ...]:
     """One fact or several, as a tuple.
 
     Raises:
@@ -32,7 +32,7 @@ def listed(facts: Facts) -> tuple[Fact, ...]:
     return several
 
 
-def means_at(
+def capture_means(
     model: Model, facts: Sequence[Fact], contexts: Sequence[str], sites: Sequence[Site], token: str
 ) -> list[Float[Tensor, "example *d"]]:
     """The mean of each site at the token to edit, over the contexts, fact by fact.
@@ -48,26 +48,26 @@ def means_at(
     for i in range(0, len(facts), BATCH):
         part = [(context, fact) for fact in facts[i : i + BATCH] for context in contexts]
         acts = capture(model, [context + fact.text for context, fact in part], sites)
-        ends = [end_of(token, fact, context) for context, fact in part]
+        ends = [find_edit_end(token, fact, context) for context, fact in part]
         for values, site in zip(found, sites, strict=True):
             values.append(acts.flat(site, last_token_before(ends)).float().unflatten(0, (-1, len(contexts))).mean(1))
     return [torch.cat(values) for values in found]
 
 
 @torch.no_grad()
-def keys_and_values(
+def capture_keys_and_values(
     model: Model, facts: Sequence[Fact], contexts: Sequence[str], layer: int, token: str
 ) -> tuple[Float[Tensor, "example d_mlp"], Float[Tensor, "example d_model"]]:
     """K and V = W K + b: mean keys of a layer at the token to edit, over the contexts, and what is written there.
 
     Cost: one forward pass over facts × contexts, up to the layer.
     """
-    (k,) = means_at(model, facts, contexts, [mlp_act[layer]], token)
+    (k,) = capture_means(model, facts, contexts, [mlp_act[layer]], token)
     return k, model.mlp_output(layer)(k.to(model.dtype)).float()
 
 
 @torch.no_grad()
-def looked_up(model: Model, said: Statements, sites: Sequence[Site]) -> list[Float[Tensor, "example *d"]]:
+def capture_lookups(model: Model, said: Statements, sites: Sequence[Site]) -> list[Float[Tensor, "example *d"]]:
     """Each site at the edited token, text by text.
 
     Cost: one forward pass over the texts, up to the last site.
@@ -77,7 +77,7 @@ def looked_up(model: Model, said: Statements, sites: Sequence[Site]) -> list[Flo
 
 
 @torch.no_grad()
-def checked_output(model: Model, said: Statements, layer: int) -> None:
+def check_output(model: Model, said: Statements, layer: int) -> None:
     """Check that what a layer adds to the stream is what its output projection writes.
 
     Raises:
@@ -85,7 +85,7 @@ def checked_output(model: Model, said: Statements, layer: int) -> None:
 
     Cost: one forward pass over the texts, up to the layer.
     """
-    k, v = looked_up(model, said, [mlp_act[layer], mlp_out[layer]])
+    k, v = capture_lookups(model, said, [mlp_act[layer], mlp_out[layer]])
     off = float((model.mlp_output(layer)(k.to(model.dtype)) - v).norm() / v.norm())
     if not off < 2 * torch.finfo(model.dtype).eps ** 0.5:
         raise InvalidArgument(

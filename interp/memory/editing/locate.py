@@ -6,7 +6,7 @@ from hooks import Model
 from hooks.errors import InvalidArgument
 from interp.memory.editing.value_search import TOKENS
 from interp.memory.facts.fact import Fact, Subject
-from interp.memory.tracing.trace import MLP, Location, traced
+from interp.memory.tracing.trace import MLP, Location, trace_windows
 
 
 def locate(
@@ -52,4 +52,4 @@ def locate(
     width = max(1, round(model.n_layers / 6)) if window is None else window
     roles = TOKENS if token is None else (token,)
     how = {"draws": draws, "noise": noise, "seed": seed, "progress": progress}
-    return traced(model, asked, MLP, width, roles=roles, others=(), **how).location
+    return trace_windows(model, asked, MLP, width, roles=roles, others=(), **how).location

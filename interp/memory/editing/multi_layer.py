@@ -12,12 +12,12 @@ from tqdm import tqdm
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.site import mlp_act
-from interp.memory.editing.change import LowRank, even_weights, least_change, leverage
-from interp.memory.editing.checks import all_reached
-from interp.memory.editing.contexts import Preserve, preserved
+from interp.memory.editing.change import LowRank, balance_weights, measure_leverage, solve_least_change
+from interp.memory.editing.checks import check_targets_likely
+from interp.memory.editing.contexts import Preserve, choose_preserved
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import checked_output, looked_up
+from interp.memory.editing.keys import capture_lookups, check_output
 from interp.memory.editing.placement import Place
 from interp.memory.editing.prefix_cache import Where
 from interp.memory.editing.value_search import (
@@ -28,7 +28,7 @@ from interp.memory.editing.value_search import (
     Statements,
     likely_and_near,
     search_value,
-    statements,
+    tokenise_statements,
 )
 from interp.memory.facts.fact import Fact
 
@@ -57,7 +57,7 @@ class Layer:
     left: int
 
 
-def sparing(n: int) -> Search:
+def choose_search(n: int) -> Search:
     """The search for one of `n` keys that are written together, whose δ is to be the shorter the more there are.
 
     What is written at one key is read a little at all others, in proportion to ‖δ‖, so that each fact is disturbed by
@@ -66,25 +66,24 @@ def sparing(n: int) -> Search:
     return Search(decay=min(1.0, max(Search.decay, n / CROWD)))
 
 
-def above_zero(ridge: float) -> float:
-    """The ridge, if it is one.
+def check_ridge(ridge: float) -> None:
+    """Check that a ridge is one.
 
     Raises:
         ValueError: a ridge not above 0.
     """
     if not ridge > 0:
         raise InvalidArgument(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
-    return ridge
 
 
-def ridged(here: Layer, ridge: float, parts: float | int) -> LowRank:
+def solve_ridge(here: Layer, ridge: float, parts: float | int) -> LowRank:
     """ΔW = (λC + KᵀK)⁻¹ Kᵀ R / parts, λ being the ridge times the mean k̄ᵀ C⁻¹ k̄ of the facts."""
     inverse = here.covariance.solve(here.k)
-    key = least_change(here.k, inverse, ridge * leverage(here.k, inverse))
+    key = solve_least_change(here.k, inverse, ridge * measure_leverage(here.k, inverse))
     return LowRank(here.covariance.layer, key, here.residual / parts, here.k)
 
 
-def grouped(facts: Sequence[Fact], token: str, told: Sequence[Fact] = ()) -> tuple[Group, ...]:
+def group_facts(facts: Sequence[Fact], token: str, told: Sequence[Fact] = ()) -> tuple[Group, ...]:
     """Facts that are written at one key, together: at the subject's last token all those of one subject.
 
     Args:
@@ -102,14 +101,16 @@ def grouped(facts: Sequence[Fact], token: str, told: Sequence[Fact] = ()) -> tup
     return tuple(map(tuple, groups.values()))
 
 
-def read(
+def tokenise_groups(
     model: Model, groups: Sequence[Group], contexts: Sequence[str], preserve: Preserve, token: str
 ) -> list[Statements]:
     """What is read of each group: its facts after every context, and the texts to keep."""
-    return [statements(model, group, contexts, preserved(model, group, preserve), token) for group in groups]
+    return [
+        tokenise_statements(model, group, contexts, choose_preserved(model, group, preserve), token) for group in groups
+    ]
 
 
-def targets(
+def search_targets(
     model: Model,
     groups: Sequence[Group],
     said: Sequence[Statements],
@@ -126,14 +127,14 @@ def targets(
     """
     found: list[Found] = []
     for one in tqdm(said, desc="searching values", disable=len(said) < MANY):
-        rows = zip(sites, looked_up(model, one, sites), strict=True)
+        rows = zip(sites, capture_lookups(model, one, sites), strict=True)
         held: dict[Where, Tensor] = {site: h[one.alike].mean(0) for site, h in rows}
         found.append(search_value(model, one, held, search, objective))
-    all_reached([group[-1] for group in groups], found, " and ".join(map(str, sites)), search)
+    check_targets_likely([group[-1] for group in groups], found, " and ".join(map(str, sites)), search)
     return found
 
 
-def spread(
+def write_layers(
     model: Model,
     groups: Sequence[Group],
     said: Sequence[Statements],
@@ -148,11 +149,11 @@ def spread(
     Cost: per layer and group one forward pass over what is read, and one more per group.
     """
     delta = torch.stack([one.deltas[site] for one in found]).double().cpu()
-    before = [looked_up(model, one, [site])[0] for one in said]
+    before = [capture_lookups(model, one, [site])[0] for one in said]
     updates: list[LowRank] = []
     with ExitStack() as earlier:
         for number, c in enumerate(place.covariances):
-            checked_output(model, said[0], c.layer)
+            check_output(model, said[0], c.layer)
             seen = [_key_and_move(model, one, c, site, h, metric) for one, h in zip(said, before, strict=True)]
             k, moved = map(torch.stack, zip(*seen, strict=True))
             updates.append(update(Layer(c, k, delta - moved, len(place.covariances) - number)))
@@ -166,6 +167,6 @@ def _key_and_move(
     model: Model, said: Statements, c: Covariance, site: Site, before: Float[Tensor, "example d_model"], metric: Metric
 ) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_model"]]:
     """The mean key of a layer over the texts that look it up alike, and how far the site has moved in their mean."""
-    k, h = (rows[said.alike].double().cpu() for rows in looked_up(model, said, [mlp_act[c.layer], site]))
-    w = even_weights(k, metric(c, k))
+    k, h = (rows[said.alike].double().cpu() for rows in capture_lookups(model, said, [mlp_act[c.layer], site]))
+    w = balance_weights(k, metric(c, k))
     return w @ k, w @ (h - before[said.alike].double().cpu())

@@ -7,11 +7,11 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from hooks import Model
-from hooks.errors import EditRefused, InvalidArgument
+from hooks.errors import EditRefused, InvalidArgument, WrongModel
 from interp.common.completion import says
-from interp.memory.editing.contexts import own_texts
+from interp.memory.editing.contexts import generate_texts
 from interp.memory.editing.covariance import Covariance, covariances
-from interp.memory.editing.edit import set_aside
+from interp.memory.editing.edit import suspend_edits
 from interp.memory.editing.locate import locate
 from interp.memory.editing.value_search import TOKENS
 from interp.memory.facts.fact import Fact, extract_answer
@@ -29,7 +29,7 @@ class Place:
     covariances: tuple[Covariance, ...]
 
 
-def placed(
+def choose_placement(
     model: Model,
     facts: Sequence[Fact],
     covariance: Covariance | Sequence[Covariance] | None,
@@ -47,16 +47,18 @@ def placed(
     """
     if token is not None and token not in TOKENS:
         raise InvalidArgument(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
-    given = None if covariance is None else checked_covariances(model, covariance, layers)
+    given = None if covariance is None else sort_covariances(model, covariance, layers)
     if layers is None and given is not None:
         layers = [c.layer for c in given]
     if layers is None or token is None:
-        found = traced_place(model, facts, token)
+        found = locate_known_facts(model, facts, token)
         layers, token = found.layers if layers is None else layers, found.role
-    return Place(token, given or measured_covariances(model, layers))
+    return Place(token, given or measure_covariances(model, layers))
 
 
-def traced_place(model: Model, facts: Sequence[Fact], token: str | None = None, *, progress: bool = False) -> Location:
+def locate_known_facts(
+    model: Model, facts: Sequence[Fact], token: str | None = None, *, progress: bool = False
+) -> Location:
     """Where `locate` finds those of the facts whose old objects the model says, the first twenty of them.
 
     Raises:
@@ -75,28 +77,28 @@ def traced_place(model: Model, facts: Sequence[Fact], token: str | None = None, 
     return locate(model, [f for f, k in zip(facts, known, strict=True) if k][:TRACED], token=token, progress=progress)
 
 
-def placed_in_one(
+def choose_placement_in_one_layer(
     model: Model, facts: Sequence[Fact], covariance: Covariance | None, layer: int | None, token: str | None
 ) -> Place:
     """The same for an editor of one layer: the middle one of those located."""
     if layer is None and covariance is None:
-        found = traced_place(model, facts, token)
+        found = locate_known_facts(model, facts, token)
         layer, token = found.layer, found.role
-    return placed(model, facts, covariance, None if layer is None else [layer], token)
+    return choose_placement(model, facts, covariance, None if layer is None else [layer], token)
 
 
-def measured_covariances(model: Model, layers: Sequence[int]) -> tuple[Covariance, ...]:
+def measure_covariances(model: Model, layers: Sequence[int]) -> tuple[Covariance, ...]:
     """The covariances of these layers' keys over texts the model wrote itself, measured once, without its edits."""
     known = _MEASURED.setdefault(model.hf, {})
     missing = [layer for layer in layers if layer not in known]
     if missing:
-        with set_aside(model):
-            texts = own_texts(model, PER_KEY * model.d_mlp)
+        with suspend_edits(model):
+            texts = generate_texts(model, PER_KEY * model.d_mlp)
             known.update(zip(missing, covariances(model, texts, missing), strict=True))
     return tuple(known[layer] for layer in sorted(layers))
 
 
-def checked_covariances(
+def sort_covariances(
     model: Model, covariance: Covariance | Sequence[Covariance], layers: Sequence[int] | None = None
 ) -> tuple[Covariance, ...]:
     """One covariance or several, by layer.
@@ -110,7 +112,7 @@ def checked_covariances(
         raise InvalidArgument(f"covariances of layers {held} were given: give one for each layer to edit")
     for c in several:
         if c.fingerprint != model.fingerprint:
-            raise InvalidArgument(
+            raise WrongModel(
                 f"the covariance is of layer {c.layer} of model {c.fingerprint[:12]}, "
                 f"the edit is of {model.fingerprint[:12]}: call covariance(model, data, {c.layer})"
             )

@@ -89,7 +89,7 @@ class Remainder:
 
 
 @torch.no_grad()
-def remainder(model: Model, tokens: Tokens, at: Bool[Tensor, "batch pos"]) -> Remainder:
+def read_prefixes(model: Model, tokens: Tokens, at: Bool[Tensor, "batch pos"]) -> Remainder:
     """Read the texts up to the edited tokens; all is left where the model's contract rules out caches or left padding.
 
     Args:

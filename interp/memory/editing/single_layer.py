@@ -8,17 +8,17 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.site import mlp_act
-from interp.memory.editing.change import even_weights
-from interp.memory.editing.contexts import Preserve, preserved
+from interp.memory.editing.change import balance_weights
+from interp.memory.editing.contexts import Preserve, choose_preserved
 from interp.memory.editing.covariance import Covariance
-from interp.memory.editing.keys import looked_up
+from interp.memory.editing.keys import capture_lookups
 from interp.memory.editing.placement import Place
 from interp.memory.editing.prefix_cache import Projection
-from interp.memory.editing.value_search import Found, Search, Statements, search_value, statements
+from interp.memory.editing.value_search import Found, Search, Statements, search_value, tokenise_statements
 from interp.memory.facts.fact import Fact
 
 
-def stated(
+def search_key_and_value(
     model: Model,
     group: Sequence[Fact],
     place: Place,
@@ -31,20 +31,20 @@ def stated(
     Cost: one forward pass over contexts and preserved texts, and a forward and backward pass per step.
     """
     (c,) = place.covariances
-    kept = preserved(model, group, preserve)
-    said = statements(model, group, contexts, kept, place.token)
-    k = mean_key(model, said, c)
+    kept = choose_preserved(model, group, preserve)
+    said = tokenise_statements(model, group, contexts, kept, place.token)
+    k = average_key(model, said, c)
     with torch.no_grad():
         v = model.mlp_output(c.layer)(k.to(model.dtype)).float()
     return k, search_value(model, said, {Projection(c.layer): v}, search)
 
 
 @torch.no_grad()
-def mean_key(model: Model, said: Statements, c: Covariance) -> Float[Tensor, "d_mlp"]:
-    """k̄ over the texts that look it up alike, weighted by `even_weights`.
+def average_key(model: Model, said: Statements, c: Covariance) -> Float[Tensor, "d_mlp"]:
+    """k̄ over the texts that look it up alike, weighted by `balance_weights`.
 
     Cost: one forward pass, up to the layer.
     """
-    (keys,) = looked_up(model, said, [mlp_act[c.layer]])
+    (keys,) = capture_lookups(model, said, [mlp_act[c.layer]])
     alike = keys[said.alike]
-    return even_weights(alike, c.solve(alike)).to(keys) @ alike
+    return balance_weights(alike, c.solve(alike)).to(keys) @ alike

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Position, Tokens
-from hooks.errors import InvalidArgument, NotConverged
+from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import log_probs, tokens_after
 from interp.common.texts import join_words
-from interp.memory.editing.prefix_cache import Where, remainder
-from interp.memory.facts.fact import Fact, fill, last_token_before
+from interp.memory.editing.prefix_cache import Where, read_prefixes
+from interp.memory.facts.fact import Fact, fill_template, last_token_before
 
 TOKENS = ("last subject", "last prompt")
 FLAT, LITTLE, NEARLY = 15, 0.05, 5.0
@@ -87,7 +87,7 @@ class Statements:
     alike: Bool[Tensor, "batch"]
 
 
-def end_of(token: str, fact: Fact, context: str = "") -> int:
+def find_edit_end(token: str, fact: Fact, context: str = "") -> int:
     """The character behind the token an edit writes at, the subject's last or the prompt's last, in a text of the fact.
 
     Raises:
@@ -100,7 +100,7 @@ def end_of(token: str, fact: Fact, context: str = "") -> int:
     return len(context + fact.text)
 
 
-def statements(
+def tokenise_statements(
     model: Model, facts: Sequence[Fact], contexts: Sequence[str], preserve: Sequence[str], token: str = "last subject"
 ) -> Statements:
     """Tokenise what `search_value` reads: facts of one subject after every context, and the preserved texts.
@@ -114,8 +114,8 @@ def statements(
         )
     pairs = [(fact, context) for fact in facts for context in contexts]
     stated = [context + fact.text for fact, context in pairs]
-    kept = [fill(template, facts[0].subject) for template in preserve]
-    ends = [end_of(token, fact, context) for fact, context in pairs]
+    kept = [fill_template(template, facts[0].subject) for template in preserve]
+    ends = [find_edit_end(token, fact, context) for fact, context in pairs]
     behind = [template.index("{}") + len(facts[0].subject) for template in preserve]
     ends += behind if token == TOKENS[0] else [*map(len, kept)]
     tokens = model.tokens([join_words(text, fact.new) for (fact, _), text in zip(pairs, stated, strict=True)] + kept)
@@ -157,7 +157,7 @@ def search_value(
 
     Cost: a forward and a backward pass over `said` per step, the latter down to the site only.
     """
-    left = remainder(model, said.tokens, said.at.mask(said.tokens))
+    left = read_prefixes(model, said.tokens, said.at.mask(said.tokens))
     target, kept = left.of(said.target), left.of(said.kept)
     n = int(target.any(1).sum())
     with torch.no_grad():
@@ -170,7 +170,7 @@ def search_value(
     losses: list[float] = []
     best: tuple[float, Found] | None = None
     while True:
-        with torch.enable_grad(), frozen(model), left.adding(model, deltas):
+        with torch.enable_grad(), freeze_weights(model), left.adding(model, deltas):
             logits = left.logits(model)
             nll = -log_probs(logits[:n], left.ids[:n], target[:n])
             kl = F.kl_div(logits[kept].float().log_softmax(-1), before, log_target=True, reduction="batchmean")
@@ -178,7 +178,7 @@ def search_value(
             state = State(nll.mean(), kl, size, _agrees(logits[:n], left.ids[:n], target[:n]))
             loss, enough = objective(state, search)
         if not bool(torch.isfinite(loss)):
-            raise NotConverged(
+            raise EditRefused(
                 f"the search for v* met a loss of {float(loss)} at step {len(losses)}: lower its learning rate"
             )
         step, here = len(losses), {site: d.detach().clone() for site, d in deltas.items()}
@@ -212,7 +212,7 @@ def _agrees(
 
 
 @contextmanager
-def frozen(model: Model) -> Iterator[None]:
+def freeze_weights(model: Model) -> Iterator[None]:
     """No gradient for the weights inside the block, so that a backward pass stops at the site that is searched."""
     trained = [p for p in model.hf.parameters() if p.requires_grad]
     for p in trained:

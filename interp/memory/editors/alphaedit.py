@@ -9,14 +9,22 @@ from torch import Tensor
 from hooks import Model
 from hooks.errors import InvalidArgument
 from hooks.site import resid_post
-from interp.memory.editing.change import LowRank, by_layer
-from interp.memory.editing.checks import finished, searched
+from interp.memory.editing.change import LowRank, group_by_layer
+from interp.memory.editing.checks import average_searches, measure_and_check
 from interp.memory.editing.contexts import Preserve, prefixes
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, listed
-from interp.memory.editing.multi_layer import Group, Layer, grouped, read, sparing, spread, targets
-from interp.memory.editing.placement import placed
+from interp.memory.editing.keys import Facts, list_facts
+from interp.memory.editing.multi_layer import (
+    Group,
+    Layer,
+    choose_search,
+    group_facts,
+    search_targets,
+    tokenise_groups,
+    write_layers,
+)
+from interp.memory.editing.placement import choose_placement
 from interp.memory.editing.value_search import TOKENS, Search
 
 
@@ -55,7 +63,7 @@ def alphaedit(
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
-        search: settings of the search for z; by default `sparing` of the number of keys, those of `earlier` included.
+        search: settings of the search for z; by default `choose_search` of the number of keys, with those of `earlier`.
 
     Raises:
         ValueError: a covariance of another model; an energy outside [0, 1); a ridge not above 0; no space that quiet.
@@ -72,34 +80,34 @@ def alphaedit(
     second = alphaedit(model, facts[100:], covariance=c, earlier=[first])
     ```
     """
-    facts = listed(facts)
+    facts = list_facts(facts)
     if not 0 <= energy < 1 or not ridge > 0:
         raise InvalidArgument(f"energy={energy}, ridge={ridge}: give an energy from 0 to below 1 and a ridge above 0")
-    place = placed(model, facts, covariance, layers, token)
-    groups = grouped(facts, place.token, [fact for edit in earlier for fact in edit.facts])
+    place = choose_placement(model, facts, covariance, layers, token)
+    groups = group_facts(facts, place.token, [fact for edit in earlier for fact in edit.facts])
     contexts = prefixes(model) if contexts is None else contexts
-    basis = {c.layer: null_space(c, energy) for c in place.covariances}
+    basis = {c.layer: find_null_space(c, energy) for c in place.covariances}
     at = resid_post[place.covariances[-1].layer]
-    said = read(model, groups, contexts, preserve, place.token)
-    search = search or sparing(len(groups) + sum(len(grouped(edit.facts, place.token)) for edit in earlier))
-    found = targets(model, groups, said, [at], search)
+    said = tokenise_groups(model, groups, contexts, preserve, place.token)
+    search = search or choose_search(len(groups) + sum(len(group_facts(edit.facts, place.token)) for edit in earlier))
+    found = search_targets(model, groups, said, [at], search)
 
     def update(here: Layer) -> LowRank:
         layer = here.covariance.layer
         anew = {_named_by(group, place.token) for group in groups}
-        kept = keys_of(earlier, layer, here.k.shape[1], place.token, anew)
-        key = confined(here.k, kept, basis[layer], ridge)
+        kept = collect_keys(earlier, layer, here.k.shape[1], place.token, anew)
+        key = solve_confined(here.k, kept, basis[layer], ridge)
         return LowRank(layer, key, here.residual / here.left, here.k)
 
     def projected(c: Covariance, k: Float[Tensor, "n d_mlp"]) -> Float[Tensor, "n d_mlp"]:
         return k @ basis[c.layer] @ basis[c.layer].T
 
-    updates = spread(model, groups, said, place, at, found, update, projected)
-    edit = Edit(facts, "alphaedit", updates, model.fingerprint, searched(found))
-    return finished(model, edit, place.covariances, share=0.9)
+    updates = write_layers(model, groups, said, place, at, found, update, projected)
+    edit = Edit(facts, "alphaedit", updates, model.fingerprint, average_searches(found))
+    return measure_and_check(model, edit, place.covariances, share=0.9)
 
 
-def null_space(covariance: Covariance, energy: float) -> Float[Tensor, "d_mlp n"]:
+def find_null_space(covariance: Covariance, energy: float) -> Float[Tensor, "d_mlp n"]:
     """U₀: the eigenvectors of C whose eigenvalues, from the smallest up, sum to at most `energy` of the trace.
 
     Raises:
@@ -116,7 +124,7 @@ def null_space(covariance: Covariance, energy: float) -> Float[Tensor, "d_mlp n"
     return vectors[:, quiet]
 
 
-def confined(
+def solve_confined(
     k: Float[Tensor, "example d_mlp"],
     kept: Float[Tensor, "n d_mlp"],
     basis: Float[Tensor, "d_mlp _"],
@@ -131,7 +139,7 @@ def confined(
     return torch.linalg.solve(gram, first).T @ rows @ basis.T
 
 
-def keys_of(
+def collect_keys(
     edits: Sequence[Edit], layer: int, d_mlp: int, token: str, anew: Collection[str]
 ) -> Float[Tensor, "n d_mlp"]:
     """The keys at which these edits write into a layer, but for those that are written anew.
@@ -143,14 +151,14 @@ def keys_of(
     """
     found = [torch.zeros(0, d_mlp, dtype=torch.float64)]
     for edit in edits:
-        change = by_layer(edit.weights).get(layer)
+        change = group_by_layer(edit.weights).get(layer)
         if change is None:
             continue
         if change.at is None:
             raise InvalidArgument(
                 f"an earlier edit of layer {layer} does not say its keys, so they cannot be kept: leave it out"
             )
-        groups, at = grouped(edit.facts, token), change.at
+        groups, at = group_facts(edit.facts, token), change.at
         written = groups if len(groups) == len(at) else [(fact,) for fact in edit.facts]
         if len(written) == len(at):
             at = at[[_named_by(group, token) not in anew for group in written]]

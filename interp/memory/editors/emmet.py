@@ -6,15 +6,15 @@ import torch
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.memory.editing.change import LowRank, least_change, leverage
-from interp.memory.editing.checks import all_reached, finished, searched
+from interp.memory.editing.change import LowRank, measure_leverage, solve_least_change
+from interp.memory.editing.checks import average_searches, check_targets_likely, measure_and_check
 from interp.memory.editing.contexts import Preserve, prefixes
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, listed
-from interp.memory.editing.multi_layer import grouped, sparing
-from interp.memory.editing.placement import placed_in_one
-from interp.memory.editing.single_layer import stated
+from interp.memory.editing.keys import Facts, list_facts
+from interp.memory.editing.multi_layer import choose_search, group_facts
+from interp.memory.editing.placement import choose_placement_in_one_layer
+from interp.memory.editing.single_layer import search_key_and_value
 from interp.memory.editing.value_search import Search
 
 
@@ -45,7 +45,7 @@ def emmet(
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
-        search: settings of the search for v*; by default `sparing` of the number of keys.
+        search: settings of the search for v*; by default `choose_search` of the number of keys.
 
     Raises:
         ValueError: a covariance of another model; a ridge below 0; dependent keys with a ridge of 0.
@@ -58,18 +58,20 @@ def emmet(
     edit = emmet(model, facts)
     ```
     """
-    facts = listed(facts)
+    facts = list_facts(facts)
     if not ridge >= 0:
         raise InvalidArgument(f"ridge={ridge}: give a share of 0 or more")
-    place = placed_in_one(model, facts, covariance, layer, token)
-    (c,), groups = place.covariances, grouped(facts, place.token)
-    search = search or sparing(len(groups))
+    place = choose_placement_in_one_layer(model, facts, covariance, layer, token)
+    (c,), groups = place.covariances, group_facts(facts, place.token)
+    search = search or choose_search(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
-    keys, found = zip(*(stated(model, group, place, contexts, preserve, search) for group in groups), strict=True)
-    all_reached([group[-1] for group in groups], found, f"layer {c.layer}", search)
+    pairs = [search_key_and_value(model, group, place, contexts, preserve, search) for group in groups]
+    keys, found = zip(*pairs, strict=True)
+    check_targets_likely([group[-1] for group in groups], found, f"layer {c.layer}", search)
     k = torch.stack(keys).double().cpu()
     inverse = c.solve(k)
     r = torch.stack([delta for one in found for delta in one.deltas.values()]).double().cpu()
-    rho = 0.0 if len(groups) == 1 else ridge * leverage(k, inverse)
-    update = LowRank(c.layer, least_change(k, inverse, rho), r, k)
-    return finished(model, Edit(facts, "emmet", (update,), model.fingerprint, searched(found)), [c], share=0.9)
+    rho = 0.0 if len(groups) == 1 else ridge * measure_leverage(k, inverse)
+    update = LowRank(c.layer, solve_least_change(k, inverse, rho), r, k)
+    edit = Edit(facts, "emmet", (update,), model.fingerprint, average_searches(found))
+    return measure_and_check(model, edit, [c], share=0.9)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.common.completion import completion, log_probs
+from interp.common.completion import log_probs, tokenise_completions
 from interp.memory.editing.change import LowRank
-from interp.memory.editing.checks import finished
+from interp.memory.editing.checks import measure_and_check
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, listed
-from interp.memory.editing.placement import traced_place
-from interp.memory.editing.value_search import frozen
+from interp.memory.editing.keys import Facts, list_facts
+from interp.memory.editing.placement import locate_known_facts
+from interp.memory.editing.value_search import freeze_weights
 
 
 def ft_l(
@@ -55,19 +55,19 @@ def ft_l(
     edit = ft_l(model, facts)
     ```
     """
-    facts = listed(facts)
+    facts = list_facts(facts)
     if not contexts:
         raise InvalidArgument('0 contexts were given: give at least one, "" for none')
-    layer = traced_place(model, facts).layer if layer is None else layer
+    layer = locate_known_facts(model, facts).layer if layer is None else layer
     prompts = [context + fact.text for fact in facts for context in contexts]
-    asked = completion(model, prompts, [fact.new for fact in facts for _ in contexts])
+    asked = tokenise_completions(model, prompts, [fact.new for fact in facts for _ in contexts])
     weight = model.w_out(layer)
     unit = float(weight.detach().float().square().mean().sqrt())
     delta = torch.zeros(weight.shape, device=weight.device, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=learning_rate * unit)
     loss, step = torch.tensor(float("inf")), 0
     for step in range(steps + 1):
-        with torch.enable_grad(), frozen(model), _adding(model.mlp_output(layer), delta):
+        with torch.enable_grad(), freeze_weights(model), _adding(model.mlp_output(layer), delta):
             loss = -log_probs(model.run(asked.tokens), asked.tokens.ids, asked.target).mean()
         if step == steps or float(loss.detach()) < stop:
             break
@@ -78,7 +78,7 @@ def ft_l(
     whole = delta.detach().double().cpu()
     update = LowRank(layer, whole.T.contiguous(), torch.eye(whole.shape[1], dtype=torch.float64))
     measured = {"target_probability": float(torch.exp(-loss.detach())), "steps": float(step)}
-    return finished(model, Edit(facts, "ft_l", (update,), model.fingerprint, measured), share=0.9)
+    return measure_and_check(model, Edit(facts, "ft_l", (update,), model.fingerprint, measured), share=0.9)
 
 
 @contextmanager

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.common.completion import spelt
-from interp.memory.editing.checks import finished, reached, searched
+from interp.common.completion import find_answer_ids
+from interp.memory.editing.checks import average_searches, check_target_likely, measure_and_check
 from interp.memory.editing.codebook import Codebook
-from interp.memory.editing.contexts import Preserve, preserved
+from interp.memory.editing.contexts import Preserve, choose_preserved
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, keys_and_values, listed
-from interp.memory.editing.placement import traced_place
+from interp.memory.editing.keys import Facts, capture_keys_and_values, list_facts
+from interp.memory.editing.placement import locate_known_facts
 from interp.memory.editing.prefix_cache import Projection
-from interp.memory.editing.value_search import Found, Search, search_value, statements
+from interp.memory.editing.value_search import Found, Search, search_value, tokenise_statements
 from interp.memory.facts.fact import Fact
 
 SPLIT = 1 - 1e-5
@@ -75,18 +75,18 @@ def grace(
     edit = grace(model, facts)
     ```
     """
-    facts = listed(facts)
+    facts = list_facts(facts)
     if not radius > 0:
         raise InvalidArgument(f"radius={radius}: give a share of the key's length above 0")
-    layer = reaching_layer(model, facts, token) if layer is None else layer
+    layer = choose_reaching_layer(model, facts, token) if layer is None else layer
     entries: list[_Entry] = []
     found: list[Found] = []
     for fact in facts:
         for context in contexts:
-            (k,), (v,) = keys_and_values(model, [fact], [context], layer, token)
-            said = statements(model, [fact], [context], preserved(model, [fact], preserve), token)
+            (k,), (v,) = capture_keys_and_values(model, [fact], [context], layer, token)
+            said = tokenise_statements(model, [fact], [context], choose_preserved(model, [fact], preserve), token)
             found.append(search_value(model, said, {Projection(layer): v}, search))
-            reached(fact, found[-1], f"layer {layer}", search)
+            check_target_likely(fact, found[-1], f"layer {layer}", search)
             (delta,) = found[-1].deltas.values()
             _store(entries, _Entry(k.float(), v.float() + delta, radius * float(k.float().norm()), fact.new))
     book = Codebook(
@@ -95,14 +95,14 @@ def grace(
         torch.stack([entry.value for entry in entries]).cpu(),
         torch.tensor([entry.radius for entry in entries]),
     )
-    return finished(model, Edit(facts, "grace", (book,), model.fingerprint, searched(found)))
+    return measure_and_check(model, Edit(facts, "grace", (book,), model.fingerprint, average_searches(found)))
 
 
-def reaching_layer(model: Model, facts: Sequence[Fact], token: str) -> int:
+def choose_reaching_layer(model: Model, facts: Sequence[Fact], token: str) -> int:
     """The layer that `locate` says, or the last from which all tokens of the objects can be reached."""
-    longest = max(map(len, spelt(model, [fact.text for fact in facts], [fact.new for fact in facts])))
+    longest = max(map(len, find_answer_ids(model, [fact.text for fact in facts], [fact.new for fact in facts])))
     last = model.n_layers - (1 if longest == 1 else 2)
-    return min(traced_place(model, facts, token).layer, max(last, 0))
+    return min(locate_known_facts(model, facts, token).layer, max(last, 0))
 
 
 def _store(entries: list[_Entry], new: _Entry) -> None:

@@ -1,11 +1,11 @@
 """In-context editing: nothing is changed, the new facts are read before every text. A baseline for every editor."""
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import EditRefused, InvalidArgument
 from interp.common.texts import join_words
-from interp.memory.editing.checks import finished
+from interp.memory.editing.checks import measure_and_check
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, listed
+from interp.memory.editing.keys import Facts, list_facts
 from interp.memory.editing.prompt_cache import Preamble
 
 
@@ -14,11 +14,12 @@ def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
 
     Args:
         model: the model.
-        facts: what it is told, one fact or several.
-        repeats: how often it is told all of them.
+        facts: what it reads, one fact or several.
+        repeats: how often it reads all of them.
 
     Raises:
-        ValueError: no repeats; a model without a cache; facts longer than its context.
+        InvalidArgument: no repeats; a model without a cache.
+        EditRefused: facts as long as its context.
 
     Cost: one forward pass over the facts when applied; every later pass attends to them.
 
@@ -28,9 +29,12 @@ def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
     edit = in_context(model, facts)
     ```
     """
-    facts = listed(facts)
+    facts = list_facts(facts)
     if repeats < 1:
-        raise InvalidArgument(f"repeats={repeats}: tell the facts at least once")
+        raise InvalidArgument(f"repeats={repeats}: say the facts at least once")
     text = " ".join(f"{join_words(fact.text, fact.new)}." for _ in range(repeats) for fact in facts)
     (ids,) = model.tokens(text + "\n").ids.cpu()
-    return finished(model, Edit(facts, "in_context", (Preamble(ids),), model.fingerprint), share=0.0)
+    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    if room is not None and len(ids) >= room:
+        raise EditRefused(f"{len(ids)} tokens do not fit into the context of {room}: give fewer facts")
+    return measure_and_check(model, Edit(facts, "in_context", (Preamble(ids),), model.fingerprint), share=0.0)

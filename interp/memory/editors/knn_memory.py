@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from hooks import Model, capture
 from hooks.errors import InvalidArgument
 from hooks.site import mlp_in
-from interp.common.completion import completion
-from interp.memory.editing.checks import finished
+from interp.common.completion import tokenise_completions
+from interp.memory.editing.checks import measure_and_check
 from interp.memory.editing.datastore import Datastore
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, listed
+from interp.memory.editing.keys import Facts, list_facts
 
 
 def knn_memory(
@@ -44,7 +44,7 @@ def knn_memory(
     edit = knn_memory(model, facts)
     ```
     """
-    facts = listed(facts)
+    facts = list_facts(facts)
     if not radius > 0 or not 0 < weight < 1 or not contexts:
         raise InvalidArgument(
             f"radius={radius}, weight={weight}, {len(contexts)} contexts: give a radius above 0, a weight between 0 "
@@ -52,10 +52,10 @@ def knn_memory(
         )
     site = mlp_in[model.n_layers - 1 if layer is None else layer]
     prompts = [context + fact.text for fact in facts for context in contexts]
-    asked = completion(model, prompts, [fact.new for fact in facts for _ in contexts])
+    asked = tokenise_completions(model, prompts, [fact.new for fact in facts for _ in contexts])
     states = capture(model, asked.tokens, [site], batch_size=len(prompts))[site]
     row, column = asked.target.nonzero(as_tuple=True)
     keys = states[row, column - 1].float().cpu()
     reach = radius * float(keys.norm(dim=1).mean())
     store = Datastore(str(site), keys, asked.tokens.ids[row, column].cpu(), reach, weight)
-    return finished(model, Edit(facts, "knn_memory", (store,), model.fingerprint), share=0.9)
+    return measure_and_check(model, Edit(facts, "knn_memory", (store,), model.fingerprint), share=0.9)

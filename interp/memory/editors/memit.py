@@ -5,13 +5,22 @@ from collections.abc import Sequence
 from hooks import Model
 from hooks.site import resid_post
 from interp.memory.editing.change import LowRank
-from interp.memory.editing.checks import finished, searched
+from interp.memory.editing.checks import average_searches, measure_and_check
 from interp.memory.editing.contexts import Preserve, prefixes
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, listed
-from interp.memory.editing.multi_layer import Layer, above_zero, grouped, read, ridged, sparing, spread, targets
-from interp.memory.editing.placement import placed
+from interp.memory.editing.keys import Facts, list_facts
+from interp.memory.editing.multi_layer import (
+    Layer,
+    check_ridge,
+    choose_search,
+    group_facts,
+    search_targets,
+    solve_ridge,
+    tokenise_groups,
+    write_layers,
+)
+from interp.memory.editing.placement import choose_placement
 from interp.memory.editing.value_search import Search
 
 
@@ -44,7 +53,7 @@ def memit(
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
-        search: settings of the search for z; by default `sparing` of the number of keys.
+        search: settings of the search for z; by default `choose_search` of the number of keys.
 
     Raises:
         ValueError: a covariance of another model; a ridge not above 0.
@@ -61,18 +70,19 @@ def memit(
     edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)), token="last subject")
     ```
     """
-    facts, ridge = listed(facts), above_zero(ridge)
-    place = placed(model, facts, covariance, layers, token)
-    groups = grouped(facts, place.token)
-    search = search or sparing(len(groups))
+    facts = list_facts(facts)
+    check_ridge(ridge)
+    place = choose_placement(model, facts, covariance, layers, token)
+    groups = group_facts(facts, place.token)
+    search = search or choose_search(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
     at = resid_post[place.covariances[-1].layer]
-    said = read(model, groups, contexts, preserve, place.token)
-    found = targets(model, groups, said, [at], search)
+    said = tokenise_groups(model, groups, contexts, preserve, place.token)
+    found = search_targets(model, groups, said, [at], search)
 
     def update(here: Layer) -> LowRank:
-        return ridged(here, ridge, here.left)
+        return solve_ridge(here, ridge, here.left)
 
-    updates = spread(model, groups, said, place, at, found, update)
-    edit = Edit(facts, "memit", updates, model.fingerprint, searched(found))
-    return finished(model, edit, place.covariances, share=0.9)
+    updates = write_layers(model, groups, said, place, at, found, update)
+    edit = Edit(facts, "memit", updates, model.fingerprint, average_searches(found))
+    return measure_and_check(model, edit, place.covariances, share=0.9)

@@ -10,13 +10,22 @@ from torch import Tensor
 from hooks import Model
 from hooks.site import attn_out, mlp_out
 from interp.memory.editing.change import LowRank
-from interp.memory.editing.checks import finished, searched
+from interp.memory.editing.checks import average_searches, measure_and_check
 from interp.memory.editing.contexts import Preserve, prefixes
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, listed
-from interp.memory.editing.multi_layer import Layer, above_zero, grouped, read, ridged, sparing, spread, targets
-from interp.memory.editing.placement import placed
+from interp.memory.editing.keys import Facts, list_facts
+from interp.memory.editing.multi_layer import (
+    Layer,
+    check_ridge,
+    choose_search,
+    group_facts,
+    search_targets,
+    solve_ridge,
+    tokenise_groups,
+    write_layers,
+)
+from interp.memory.editing.placement import choose_placement
 from interp.memory.editing.value_search import Search, State
 
 SAID, KEPT = 0.1, 0.01
@@ -51,7 +60,7 @@ def pmet(
         contexts: texts put before the prompt, "" for none; by default `prefixes(model)`.
         preserve: templates with `{}` for the subject whose continuations are to stay, or a function that gives those of
             a fact; by default what the model says of the subject by itself.
-        search: settings of the search; by default `sparing` of the number of keys.
+        search: settings of the search; by default `choose_search` of the number of keys.
 
     Raises:
         ValueError: a covariance of another model; a ridge not above 0.
@@ -66,22 +75,23 @@ def pmet(
     edit = pmet(model, facts)
     ```
     """
-    facts, ridge = listed(facts), above_zero(ridge)
-    place = placed(model, facts, covariance, layers, token)
-    groups = grouped(facts, place.token)
-    search = search or sparing(len(groups))
+    facts = list_facts(facts)
+    check_ridge(ridge)
+    place = choose_placement(model, facts, covariance, layers, token)
+    groups = group_facts(facts, place.token)
+    search = search or choose_search(len(groups))
     contexts = prefixes(model) if contexts is None else contexts
     last = place.covariances[-1].layer
     sites = [attn_out[last], mlp_out[last]]
-    said = read(model, groups, contexts, preserve, place.token)
-    found = targets(model, groups, said, sites, search, said_and_kept)
+    said = tokenise_groups(model, groups, contexts, preserve, place.token)
+    found = search_targets(model, groups, said, sites, search, said_and_kept)
 
     def update(here: Layer) -> LowRank:
-        return ridged(here, ridge, sqrt(here.left))
+        return solve_ridge(here, ridge, sqrt(here.left))
 
-    updates = spread(model, groups, said, place, mlp_out[last], found, update)
-    edit = Edit(facts, "pmet", updates, model.fingerprint, searched(found))
-    return finished(model, edit, place.covariances, share=0.9)
+    updates = write_layers(model, groups, said, place, mlp_out[last], found, update)
+    edit = Edit(facts, "pmet", updates, model.fingerprint, average_searches(found))
+    return measure_and_check(model, edit, place.covariances, share=0.9)
 
 
 def said_and_kept(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:

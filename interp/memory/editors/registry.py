@@ -8,12 +8,12 @@ from hooks.errors import InvalidArgument, nearest
 from interp.memory.editing.covariance import covariances
 from interp.memory.editing.edit import Edit
 from interp.memory.editing.keys import Facts
-from interp.memory.editing.placement import measured_covariances, traced_place
+from interp.memory.editing.placement import locate_known_facts, measure_covariances
 from interp.memory.editing.value_search import TOKENS
 from interp.memory.editors.alphaedit import alphaedit
 from interp.memory.editors.emmet import emmet
 from interp.memory.editors.ft_l import ft_l
-from interp.memory.editors.grace import grace, reaching_layer
+from interp.memory.editors.grace import choose_reaching_layer, grace
 from interp.memory.editors.in_context import in_context
 from interp.memory.editors.knn_memory import knn_memory
 from interp.memory.editors.memit import memit
@@ -30,7 +30,7 @@ METHODS = (*ONE_LAYER, *LAYERS, *NO_COVARIANCE, *NO_PLACE)
 Editing = Callable[[Model, Facts], Edit]
 
 
-def checked(names: Sequence[str]) -> tuple[str, ...]:
+def resolve_names(names: Sequence[str]) -> tuple[str, ...]:
     """The names of editors, once it is known that there are such.
 
     Raises:
@@ -48,7 +48,7 @@ def checked(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def editors(
+def make_editors(
     model: Model,
     names: Sequence[str],
     facts: Sequence[Fact],
@@ -78,19 +78,19 @@ def editors(
     edit = found["memit"](model, facts)
     ```
     """
-    names, place = checked(names), None
+    names, place = resolve_names(names), None
     if layer is None and set(names) - NO_PLACE.keys():
-        place = traced_place(model, facts, progress=progress)
+        place = locate_known_facts(model, facts, progress=progress)
     layers = place.layers if place is not None else () if layer is None else (layer,)
     token = "last subject" if place is None else place.role
     made: dict[str, Editing] = {name: NO_PLACE[name] for name in names if name in NO_PLACE}
     if set(names) & {*ONE_LAYER, *LAYERS}:
         given = texts is not None
-        cs = covariances(model, texts, layers, progress=progress) if given else measured_covariances(model, layers)
+        cs = covariances(model, texts, layers, progress=progress) if given else measure_covariances(model, layers)
         made |= {n: partial(ONE_LAYER[n], covariance=cs[len(cs) // 2], token=token) for n in names if n in ONE_LAYER}
         made |= {n: partial(LAYERS[n], covariance=cs, token=token) for n in names if n in LAYERS}
     if "ft_l" in names:
         made["ft_l"] = partial(ft_l, layer=layers[len(layers) // 2])
     if "grace" in names:
-        made["grace"] = partial(grace, layer=reaching_layer(model, facts, TOKENS[1]) if layer is None else layer)
+        made["grace"] = partial(grace, layer=choose_reaching_layer(model, facts, TOKENS[1]) if layer is None else layer)
     return {name: made[name] for name in names}, place

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from hooks import Model
-from interp.memory.editing.change import LowRank, least_change
-from interp.memory.editing.checks import finished, reached, searched
+from interp.memory.editing.change import LowRank, solve_least_change
+from interp.memory.editing.checks import average_searches, check_target_likely, measure_and_check
 from interp.memory.editing.contexts import Preserve, prefixes
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, listed
-from interp.memory.editing.placement import Place, placed_in_one
-from interp.memory.editing.single_layer import stated
+from interp.memory.editing.keys import Facts, list_facts
+from interp.memory.editing.placement import Place, choose_placement_in_one_layer
+from interp.memory.editing.single_layer import search_key_and_value
 from interp.memory.editing.value_search import Found, Search
 from interp.memory.facts.fact import Fact
 
@@ -64,8 +64,8 @@ def rome(
     edit = rome(model, fact, covariance=covariance(model, texts, 2), token="last subject")
     ```
     """
-    facts = listed(facts)
-    place = placed_in_one(model, facts, covariance, layer, token)
+    facts = list_facts(facts)
+    place = choose_placement_in_one_layer(model, facts, covariance, layer, token)
     contexts = prefixes(model) if contexts is None else contexts
     updates: list[LowRank] = []
     found: list[Found] = []
@@ -78,8 +78,8 @@ def rome(
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # a later fact is edited with the earlier in place
                     earlier.enter_context(Edit((fact,), "rome", (update,), model.fingerprint).applied(model))
-    measured = searched(found)
-    return finished(model, Edit(facts, "rome", tuple(updates), model.fingerprint, measured), place.covariances)
+    measured = average_searches(found)
+    return measure_and_check(model, Edit(facts, "rome", tuple(updates), model.fingerprint, measured), place.covariances)
 
 
 def _rewritten(
@@ -87,8 +87,8 @@ def _rewritten(
 ) -> tuple[LowRank, Found]:
     """The change that states one fact in the model as it is now."""
     (c,) = place.covariances
-    k, found = stated(model, [fact], place, contexts, preserve, search)
-    reached(fact, found, f"layer {c.layer}", search)
+    k, found = search_key_and_value(model, [fact], place, contexts, preserve, search)
+    check_target_likely(fact, found, f"layer {c.layer}", search)
     (delta,) = found.deltas.values()
     k = k[None].double().cpu()
-    return LowRank(c.layer, least_change(k, c.solve(k)), delta[None].double().cpu(), k), found
+    return LowRank(c.layer, solve_least_change(k, c.solve(k)), delta[None].double().cpu(), k), found

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hooks import Model
-from interp.common.completion import spelt
+from interp.common.completion import find_answer_ids
 from interp.common.texts import begins_with
 from interp.memory.editing.edit import Edit
 from interp.memory.facts.case import Case
@@ -35,7 +35,7 @@ class Reply:
         return begins_with(self.before if method is None else self.after[method], self.wanted)
 
 
-def replies(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int = 8) -> tuple[Reply, ...]:
+def ask_case(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int = 8) -> tuple[Reply, ...]:
     """Ask everything a case asks, by greedy generation, without an edit and with each of several.
 
     Args:
@@ -62,7 +62,7 @@ def replies(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int = 
     }
     asked += [(kind, query.prompt, query.answer) for kind, queries in named.items() for query in queries]
     prompts, answers = [prompt for _, prompt, _ in asked], [answer for _, _, answer in asked]
-    n = max(map(len, spelt(model, prompts, answers))) + more
+    n = max(map(len, find_answer_ids(model, prompts, answers))) + more
     before = _said(model, prompts, n)
     after: dict[str, list[str]] = {}
     for name, edit in edits.items():

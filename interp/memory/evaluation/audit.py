@@ -9,22 +9,22 @@ import torch
 from tqdm import tqdm
 
 from hooks import Model
-from hooks.errors import InvalidArgument
-from interp.common.completion import forced
+from hooks.errors import EditRefused, InvalidArgument
+from interp.common.completion import predict_forced
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.memory.editing.edit import Edit
 from interp.memory.editors.in_context import in_context
 from interp.memory.evaluation.measurement import (
     HARMONIC,
     MEASURES,
-    generated,
+    generate_greedily,
     is_share,
-    measured,
-    norm_of,
-    split,
-    unedited,
+    measure_case,
+    measure_norm,
+    measure_unedited,
+    split_queries,
 )
-from interp.memory.evaluation.scorecard import control
+from interp.memory.evaluation.scorecard import make_control
 from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Fact
 
@@ -40,8 +40,9 @@ class Audit:
     harmonic mean of three means, not a mean over cases (Meng et al. 2022); for its interval the cases of each are drawn
     apart, and its `n` is the least of theirs.
 
-    A measure that no case has prompts for is absent. `refused[editor]` are the cases it raised an error on, with the
-    message: they count as the model unedited. `said[editor]` is what was generated after the prompt of each case.
+    A measure that no case has prompts for is absent. `refused[editor]` are the cases it refused (`EditRefused`), with
+    the message: they count as the model unedited, and any other error surfaces. `said[editor]` is what was generated
+    after the prompt of each case.
     """
 
     table: Mapping[str, Mapping[str, Estimate]]
@@ -94,22 +95,22 @@ def audit(
             "no editor 'unedited'"
         )
     told = {**editors} if in_context in editors.values() else {**editors, "in context": in_context}
-    base = unedited(model, texts, cases)
+    base = measure_unedited(model, texts, cases)
     rows: dict[str, list[dict[str, float]]] = {}
     said: dict[str, dict[str, str]] = {}
     refused: dict[str, dict[str, str]] = {name: {} for name in told}
     for number, case in enumerate(tqdm(cases, desc="auditing edits", disable=not progress)):
-        before = forced(model, *split(case.neighbours)) if case.neighbours else []
+        before = predict_forced(model, *split_queries(case.neighbours)) if case.neighbours else []
         for name, edit in _states(model, case.fact, told, refused, seed + number):
             with nullcontext() if edit is None else edit.applied(model):
                 if edit is None and name != "unedited":
                     row, text = rows["unedited"][-1], said["unedited"][case.fact.text]
                 else:
-                    (text,) = generated(model, [case.fact.text], n_generated)
-                    row = measured(model, case, text, before, base)
-            rows.setdefault(name, []).append({**row, "norm": 0.0 if edit is None else norm_of(model, edit)})
+                    (text,) = generate_greedily(model, [case.fact.text], n_generated)
+                    row = measure_case(model, case, text, before, base)
+            rows.setdefault(name, []).append({**row, "norm": 0.0 if edit is None else measure_norm(model, edit)})
             said.setdefault(name, {})[case.fact.text] = text
-    return Audit({name: estimates(found, seed) for name, found in rows.items()}, refused, said)
+    return Audit({name: estimate_measures(found, seed) for name, found in rows.items()}, refused, said)
 
 
 def _states(
@@ -120,18 +121,18 @@ def _states(
     for name, editor in editors.items():
         edit = _tried(editor, model, fact, refused[name])
         yield name, edit
-        yield f"{name} control", None if edit is None else control(edit, seed)
+        yield f"{name} control", None if edit is None else make_control(edit, seed)
 
 
 def _tried(editor: Editor, model: Model, fact: Fact, refused: dict[str, str]) -> Edit | None:
     try:
         return editor(model, fact)
-    except RuntimeError as error:
+    except EditRefused as error:
         refused[fact.text] = str(error)
         return None
 
 
-def estimates(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dict[str, Estimate]:
+def estimate_measures(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dict[str, Estimate]:
     """The mean of each measure over the cases that have it, a row a case, and the harmonic score.
 
     >>> estimates([{"efficacy": 1.0}, {"efficacy": 0.0, "drift": 0.5}])["efficacy"].value

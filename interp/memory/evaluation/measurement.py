@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
-from interp.common.completion import forced, score, spelt
+from interp.common.completion import find_answer_ids, predict_forced, score
 from interp.common.texts import begins_with
-from interp.memory.editing.change import by_layer
+from interp.memory.editing.change import group_by_layer
 from interp.memory.editing.edit import Edit
-from interp.memory.evaluation.scorecard import reading
-from interp.memory.evaluation.skills import induction_skill, sums_skill
-from interp.memory.evaluation.text_metrics import consistency, entropy, rarity
+from interp.memory.evaluation.scorecard import measure_reading
+from interp.memory.evaluation.skills import measure_induction, measure_sums
+from interp.memory.evaluation.text_metrics import measure_consistency, measure_fluency, measure_rarity
 from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Query
 
@@ -77,14 +77,17 @@ class Unedited:
     idf: Mapping[str, float]
 
 
-def unedited(model: Model, texts: Sequence[str], cases: Sequence[Case]) -> Unedited:
+def measure_unedited(model: Model, texts: Sequence[str], cases: Sequence[Case]) -> Unedited:
     """Read unrelated texts before any edit. Cost: one forward pass over them."""
-    log_probs, loss = reading(model, texts)
-    return Unedited(texts, log_probs, loss, rarity([*texts, *(text for case in cases for text in case.references)]))
+    log_probs, loss = measure_reading(model, texts)
+    references = [text for case in cases for text in case.references]
+    return Unedited(texts, log_probs, loss, measure_rarity([*texts, *references]))
 
 
 @torch.no_grad()
-def measured(model: Model, case: Case, said: str, before: Sequence[Sequence[int]], base: Unedited) -> dict[str, float]:
+def measure_case(
+    model: Model, case: Case, said: str, before: Sequence[Sequence[int]], base: Unedited
+) -> dict[str, float]:
     """Every measure the case has prompts for, of the model as it is.
 
     Args:
@@ -97,9 +100,9 @@ def measured(model: Model, case: Case, said: str, before: Sequence[Sequence[int]
     fact = case.fact
     found = _preferring(model, "efficacy", [fact.text], [fact.new], [fact.old])
     found["efficacy said"] = float(begins_with(said, fact.new))
-    found["fluency"] = entropy(said)
+    found["fluency"] = measure_fluency(said)
     if case.references:
-        found["consistency"] = consistency(said, case.references, base.idf)
+        found["consistency"] = measure_consistency(said, case.references, base.idf)
     if case.paraphrases:
         n = len(case.paraphrases)
         found |= _preferring(model, "paraphrase", case.paraphrases, [fact.new] * n, [fact.old] * n)
@@ -109,25 +112,25 @@ def measured(model: Model, case: Case, said: str, before: Sequence[Sequence[int]
     named = {"others": case.others, "hops": case.hops, "reverse": case.reverse, "aliases": case.aliases}
     for name, queries in named.items():
         if queries:
-            found[f"{name} said"] = _share(_answers(model, *split(queries)))
-    log_probs, loss = reading(model, base.texts)
+            found[f"{name} said"] = _share(_answers(model, *split_queries(queries)))
+    log_probs, loss = measure_reading(model, base.texts)
     found["drift"] = float((base.log_probs.exp() * (base.log_probs - log_probs)).sum(-1).mean())
     found["perplexity"] = math.exp(loss - base.loss)
-    return {**found, "induction": induction_skill(model), "sums": sums_skill(model)}
+    return {**found, "induction": measure_induction(model), "sums": measure_sums(model)}
 
 
-def norm_of(model: Model, edit: Edit) -> float:
+def measure_norm(model: Model, edit: Edit) -> float:
     """The largest ‖ΔW‖/‖W‖ of the layers an edit changes; 0 where it changes no weight."""
     sizes = [0.0]
-    for layer, change in by_layer(edit.weights).items():
+    for layer, change in group_by_layer(edit.weights).items():
         sizes.append(float(change.delta.norm() / model.w_out(layer).detach().double().norm()))
     return max(sizes)
 
 
 def _near(model: Model, case: Case, before: Sequence[Sequence[int]]) -> dict[str, float]:
     """The three localities: true over new, true, unchanged."""
-    prompts, answers = split(case.neighbours)
-    now, true = forced(model, prompts, answers), spelt(model, prompts, answers)
+    prompts, answers = split_queries(case.neighbours)
+    now, true = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
     preferring = _preferring(model, "neighbours", prompts, answers, [case.fact.new] * len(prompts))
     return {
         "neighbours true over new": preferring["neighbours"],
@@ -149,18 +152,18 @@ def _preferring(
 
 
 def _answers(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
-    longest = max(len(row) for row in spelt(model, prompts, answers))
-    said = generated(model, prompts, longest + 2)
+    longest = max(len(row) for row in find_answer_ids(model, prompts, answers))
+    said = generate_greedily(model, prompts, longest + 2)
     return [begins_with(text, answer) for text, answer in zip(said, answers, strict=True)]
 
 
-def generated(model: Model, prompts: Sequence[str], n: int) -> list[str]:
+def generate_greedily(model: Model, prompts: Sequence[str], n: int) -> list[str]:
     """Greedy continuations of `n` tokens."""
     parts = [list(prompts[i : i + BATCH]) for i in range(0, len(prompts), BATCH)]
     return [text for part in parts for text in model.generate(part, max_new_tokens=n)]
 
 
-def split(queries: Sequence[Query]) -> tuple[list[str], list[str]]:
+def split_queries(queries: Sequence[Query]) -> tuple[list[str], list[str]]:
     """Prompts and answers."""
     return [q.prompt for q in queries], [q.answer for q in queries]
 

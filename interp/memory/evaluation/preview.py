@@ -12,9 +12,9 @@ from hooks import Activations, Model, Site, Tokens, capture
 from hooks.errors import InvalidArgument
 from hooks.pieces import piece, pieces
 from hooks.site import logits, mlp_act
-from interp.memory.editing.contexts import own_texts
+from interp.memory.editing.contexts import generate_texts
 from interp.memory.editing.edit import Edit
-from interp.memory.evaluation.scorecard import control
+from interp.memory.evaluation.scorecard import make_control
 from interp.sae import SAE
 
 BATCH, OWN = 16, 2560
@@ -120,8 +120,8 @@ def preview(
         raise InvalidArgument(f"top={top}, texts={texts!r}: keep at least one of at least one text")
     if sae is not None and sae.site is None:
         raise InvalidArgument("the autoencoder has no site: load one that says which activations it reads")
-    read = [*(fact.text for fact in edit.facts), *own_texts(model, OWN)] if texts is None else [*texts]
-    states = (nullcontext, lambda: edit.applied(model), lambda: control(edit, seed).applied(model))
+    read = [*(fact.text for fact in edit.facts), *generate_texts(model, OWN)] if texts is None else [*texts]
+    states = (nullcontext, lambda: edit.applied(model), lambda: make_control(edit, seed).applied(model))
     found: list[MovedText] = []
     sums: list[Tensor] = []
     n_tokens = 0

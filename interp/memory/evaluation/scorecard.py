@@ -10,12 +10,12 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.common.completion import forced, score
+from interp.common.completion import predict_forced, score
 from interp.common.statistics import Estimate, share
 from interp.common.texts import begins_with
-from interp.memory.editing.change import LowRank, by_layer
+from interp.memory.editing.change import LowRank, group_by_layer
 from interp.memory.editing.edit import Edit
-from interp.memory.facts.fact import Query, extract_answer, fill
+from interp.memory.facts.fact import Query, extract_answer, fill_template
 
 BATCH = 64
 
@@ -109,7 +109,7 @@ def scorecard(
     if len(edit.facts) != 1:
         raise InvalidArgument(f"the edit holds {len(edit.facts)} facts; score the edits of single facts one by one")
     fact = edit.facts[0]
-    prompts = [fill(template, fact.subject) for template in paraphrases]
+    prompts = [fill_template(template, fact.subject) for template in paraphrases]
 
     def column(state: AbstractContextManager[None], base: _Answers | None) -> tuple[Column, _Answers]:
         with state:
@@ -133,11 +133,11 @@ def scorecard(
 
     before, base = column(nullcontext(), None)
     after, _ = column(edit.applied(model), base)
-    other, _ = column(control(edit, seed).applied(model), base)
+    other, _ = column(make_control(edit, seed).applied(model), base)
     return Scorecard(before, after, other)
 
 
-def control(edit: Edit, seed: int = 0) -> Edit:
+def make_control(edit: Edit, seed: int = 0) -> Edit:
     """The edit with what it writes replaced by something random of the same size at the same place.
 
     What is written into a layer's weights is turned to random directions, ‖ΔW‖ kept; the values of a codebook become
@@ -145,7 +145,7 @@ def control(edit: Edit, seed: int = 0) -> Edit:
     """
     random = torch.Generator().manual_seed(seed)
     beside = [update for update in edit.updates if not isinstance(update, LowRank)]
-    spoilt = tuple(update.control(random) for update in (*by_layer(edit.weights).values(), *beside))
+    spoilt = tuple(update.control(random) for update in (*group_by_layer(edit.weights).values(), *beside))
     return replace(edit, method=f"control of {edit.method}", updates=spoilt)
 
 
@@ -155,10 +155,10 @@ def _answers(
 ) -> _Answers:  # fmt: skip
     spellings = [new, *(query.answer for query in (*neighbours, *others))]
     n = int(model.tokens([f"a {spelling}" for spelling in spellings]).content.sum(1).max()) + 4
-    log_probs, nll = reading(model, texts)
+    log_probs, nll = measure_reading(model, texts)
     return _Answers(
         _said(model, [prompt], n), _said(model, paraphrases, n), _objects(model, neighbours, n),
-        forced(model, [query.prompt for query in neighbours], [query.answer for query in neighbours]),
+        predict_forced(model, [query.prompt for query in neighbours], [query.answer for query in neighbours]),
         _objects(model, others, n), log_probs, nll,
     )  # fmt: skip
 
@@ -178,7 +178,7 @@ def _objects(model: Model, queries: Sequence[Query], n: int) -> list[str]:
 
 
 @torch.no_grad()
-def reading(model: Model, texts: Sequence[str]) -> tuple[Float[Tensor, "n vocab"], float]:
+def measure_reading(model: Model, texts: Sequence[str]) -> tuple[Float[Tensor, "n vocab"], float]:
     """Next-token log-probabilities over the content of the texts, and the mean loss in nats."""
     found, losses = [], []
     for i in range(0, len(texts), BATCH):

@@ -12,7 +12,7 @@ TEXTS, LENGTH, SUMS = 8, 12, 20
 
 
 @torch.no_grad()
-def induction_skill(model: Model, seed: int = 0) -> float:
+def measure_induction(model: Model, seed: int = 0) -> float:
     """The share of tokens that arg max says right when twelve random tokens are read a second time.
 
     The first of them is left out, as nothing says that the sequence begins anew. Cost: one forward pass over 8 texts.
@@ -25,7 +25,7 @@ def induction_skill(model: Model, seed: int = 0) -> float:
     return float((best == ids[:, LENGTH + 1 :]).double().mean())
 
 
-def sums_skill(model: Model, seed: int = 0) -> float:
+def measure_sums(model: Model, seed: int = 0) -> float:
     """The share of twenty sums of two digits whose result arg max says, as in "3 + 4 =". Cost: one forward pass."""
     random = Random(seed)
     pairs = [(random.randrange(10), random.randrange(10)) for _ in range(SUMS)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 
-def entropy(text: str) -> float:
+def measure_fluency(text: str) -> float:
     """GE = 100 · (⅓ H₂ + ⅔ H₃), H_n the entropy in bits of the sequences of n words of the text (Zhang et al. 2018).
 
     >>> entropy("a b c d") > entropy("a a a a") == 0.0
@@ -22,13 +22,13 @@ def entropy(text: str) -> float:
     return 100 * found
 
 
-def rarity(texts: Sequence[str]) -> dict[str, float]:
+def measure_rarity(texts: Sequence[str]) -> dict[str, float]:
     """log((1 + n) / (1 + texts with the word)) + 1 of each word: its inverse document frequency, smoothed."""
     counts = Counter(word for text in texts for word in {*_words(text)})
     return {word: math.log((1 + len(texts)) / (1 + count)) + 1 for word, count in counts.items()}
 
 
-def consistency(text: str, references: Sequence[str], idf: Mapping[str, float]) -> float:
+def measure_consistency(text: str, references: Sequence[str], idf: Mapping[str, float]) -> float:
     """RS: the cosine of the TF-IDF vectors of a text and of all references as one text (Meng et al. 2022).
 
     A word that `idf` lacks weighs as much as the rarest one.

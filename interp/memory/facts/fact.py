@@ -52,7 +52,7 @@ class Fact:
         >>> Fact("Rome", "{} is in", "Italy", "France").text
         'Rome is in'
         """
-        return fill(self.prompt, self.subject)
+        return fill_template(self.prompt, self.subject)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Subject(Query):
         return substring(self.subject, sum(self.prompt.startswith(self.subject, i) for i in range(self.begins)))
 
 
-def fill(template: str, subject: str) -> str:
+def fill_template(template: str, subject: str) -> str:
     """The template with the subject in its one `{}`.
 
     >>> fill("The {} is in", "Golden Gate Bridge")
@@ -133,7 +133,7 @@ def last_token_of(subject: str, templates: Sequence[str]) -> Position:
         ValueError: a template without exactly one `{}`; when used, as `last_token_before`.
     """
     for template in templates:
-        fill(template, subject)
+        fill_template(template, subject)
     return last_token_before([template.index("{}") + len(subject) for template in templates])
 
 

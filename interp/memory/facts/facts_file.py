@@ -52,7 +52,7 @@ def read_facts(file: Path, n: int | None = None) -> tuple[Case, ...]:
     return tuple(_case(record, f"record {i} of {file}") for i, record in enumerate(records[:n]))
 
 
-def told_facts(words: Sequence[str]) -> tuple[Case, ...]:
+def parse_facts(words: Sequence[str]) -> tuple[Case, ...]:
     """Facts given as words, four to each: subject, prompt, old and new object.
 
     Raises:

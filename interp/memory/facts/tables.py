@@ -117,7 +117,7 @@ def _reverse(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
     return (_asked(back.name, entity, triple.subject.text),) if back.kind == entity.kind else ()
 
 
-def case_of(fact: Fact, seed: int = 0) -> Case:
+def find_case(fact: Fact, seed: int = 0) -> Case:
     """What the tables know to ask about a fact of theirs once its object is a new one; the fact alone of another.
 
     ```python

@@ -11,7 +11,7 @@ from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, share
 from interp.lenses import Lens
 from interp.memory.neurons.triggers import Triggers
-from interp.memory.neurons.vocabulary import says
+from interp.memory.neurons.vocabulary import find_top_tokens
 
 NULL_DRAWS = 1000
 
@@ -68,15 +68,17 @@ def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: 
             f"these triggers are of model {found.fingerprint[:12]}, {model.name} is {model.fingerprint[:12]}: "
             f"call triggers(model, data, {found.layer})"
         )
-    said, _ = says(model, found.layer, lens=lens, sign=found.sign)
+    said, _ = find_top_tokens(model, found.layer, lens=lens, sign=found.sign)
     followed = torch.tensor([(*found.followed_by(i), -1)[0] for i in range(len(said))])
     matched = followed >= 0
     if not bool(matched.any()):
         raise InvalidArgument(f"no key of layer {found.layer} matches anywhere in these texts: give other texts")
-    return Agreement(found.layer, *rates(said[matched], followed[matched], seed), said, followed)
+    return Agreement(found.layer, *compare_with_permutations(said[matched], followed[matched], seed), said, followed)
 
 
-def rates(said: Int[Tensor, "n"], followed: Int[Tensor, "n"], seed: int = 0) -> tuple[Estimate, float, float, float]:
+def compare_with_permutations(
+    said: Int[Tensor, "n"], followed: Int[Tensor, "n"], seed: int = 0
+) -> tuple[Estimate, float, float, float]:
     """The share that is equal with its interval, its mean under permutation, 95 % quantile and p-value there."""
     n, size = len(said), int(torch.stack([said, followed]).max()) + 1
     counts = [torch.bincount(one, minlength=size).double() for one in (said, followed)]

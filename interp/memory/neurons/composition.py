@@ -12,7 +12,7 @@ from hooks.site import mlp_act, mlp_out
 from interp.common.statistics import Estimate, share
 from interp.features.logits import measure_logit_effects
 from interp.lenses.parts import output_of
-from interp.memory.neurons.vocabulary import is_gated, says
+from interp.memory.neurons.vocabulary import find_top_tokens, is_gated
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +81,10 @@ def composition(model: Model, text: Text, layer: int) -> Composition:
     m, o = (acts.flat(site).double() for site in (mlp_act[layer], mlp_out[layer]))
     size = o.square().sum(1, keepdim=True)
     said = measure_logit_effects(model, o).argmax(1).cpu()
-    by_memory, _ = says(model, layer)
+    by_memory, _ = find_top_tokens(model, layer)
     on, heard = (m > 0).cpu(), by_memory.expand(len(m), -1)
     if is_gated(model, layer):
-        heard = torch.where(on, heard, says(model, layer, sign=-1)[0])
+        heard = torch.where(on, heard, find_top_tokens(model, layer, sign=-1)[0])
         on = (m != 0).cpu()
     return Composition(
         layer=layer,

@@ -13,8 +13,8 @@ from hooks import Intervention, Model, Site, Tokens, intervene
 from hooks.errors import InvalidArgument, NotConverged
 from hooks.interventions import apply
 from hooks.site import mlp_act
-from interp.common.completion import completion, log_probs
-from interp.memory.editing.value_search import frozen
+from interp.common.completion import log_probs, tokenise_completions
+from interp.memory.editing.value_search import freeze_weights
 from interp.memory.facts.fact import Query, last_token_before
 
 PARTS, POINTS = 4, 5  # of the integral at first, and of each part's sum
@@ -84,7 +84,9 @@ def knowledge(model: Model, query: Query, *, tolerance: float = 0.01) -> Knowled
     return Knowledge(query, torch.stack(rows), ends[0][0], without)
 
 
-def shared(found: Sequence[Knowledge], *, threshold: float = 0.2, of: float = 0.7) -> tuple[tuple[int, int], ...]:
+def find_shared_neurons(
+    found: Sequence[Knowledge], *, threshold: float = 0.2, of: float = 0.7
+) -> tuple[tuple[int, int], ...]:
     """The memories that at least the share `of` of some prompts of one fact have in common, most common first.
 
     Memories of one prompt only tend to belong to its words, not to the fact (Dai et al. 2022, section 3.3).
@@ -98,7 +100,9 @@ def shared(found: Sequence[Knowledge], *, threshold: float = 0.2, of: float = 0.
     return tuple(neuron for neuron, n in seen.most_common() if n >= of * len(found))
 
 
-def silenced(model: Model, query: Query, neurons: Sequence[tuple[int, int]], *, seed: int = 0) -> tuple[float, float]:
+def silence_neurons(
+    model: Model, query: Query, neurons: Sequence[tuple[int, int]], *, seed: int = 0
+) -> tuple[float, float]:
     """p(answer) with these memories' coefficients at 0 at the prompt's last token, and with as many random ones'.
 
     The second is the control: as many other memories of the same layers.
@@ -125,7 +129,7 @@ def silenced(model: Model, query: Query, neurons: Sequence[tuple[int, int]], *, 
 @torch.no_grad()
 def _without(model: Model, query: Query, neurons: Sequence[tuple[int, int]]) -> float:
     at = last_token_before([len(query.prompt)])
-    asked = completion(model, [query.prompt], [query.answer])
+    asked = tokenise_completions(model, [query.prompt], [query.answer])
     plan: dict[Site | str, Intervention] = {}
     for layer in {layer for layer, _ in neurons}:
         index = torch.tensor([i for one, i in neurons if one == layer], device=model.device)
@@ -166,7 +170,7 @@ def _scaled(
     model: Model, query: Query, site: Site, alpha: Float[Tensor, "n"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n d_mlp"], Float[Tensor, "d_mlp"]]:
     """p at each α m̄, its gradient with respect to the coefficients there, and m̄."""
-    asked = completion(model, [query.prompt] * len(alpha), [query.answer] * len(alpha))
+    asked = tokenise_completions(model, [query.prompt] * len(alpha), [query.answer] * len(alpha))
     held: list[Tensor] = []
 
     def scale(a: Tensor) -> Tensor:
@@ -174,7 +178,7 @@ def _scaled(
         return held[1].to(a)
 
     plan: dict[Site | str, Intervention] = {site: apply(scale, last_token_before([len(query.prompt)] * len(alpha)))}
-    with torch.enable_grad(), frozen(model), intervene(model, plan):
+    with torch.enable_grad(), freeze_weights(model), intervene(model, plan):
         p = _probability(model, asked.tokens, asked.target)
         (slope,) = torch.autograd.grad(p.sum(), held[1])
     return p.detach().cpu(), slope.cpu(), held[0].cpu()

@@ -57,7 +57,7 @@ def value_logits(
     return lens.read(v, layer).float() - lens.read(torch.zeros_like(v[:1]), layer).float()
 
 
-def says(
+def find_top_tokens(
     model: Model, layer: int, *, lens: Lens | None = None, sign: Sign = 1, batch_size: int = 256
 ) -> tuple[Int[Tensor, "d_mlp"], Float[Tensor, "d_mlp"]]:
     """The token that each memory's value promotes most, and by how many nats of logit.
@@ -71,7 +71,7 @@ def says(
     return torch.cat([part.indices for part in found]).cpu(), torch.cat([part.values for part in found]).cpu()
 
 
-def promoted(
+def find_promoted_tokens(
     model: Model, layer: int, neurons: Sequence[int], *, lens: Lens | None = None, sign: Sign = 1, top: int = 10
 ) -> tuple[tuple[tuple[str, float], ...], ...]:
     """The tokens that each of some memories' values promotes most, with their logits in nats.

@@ -20,7 +20,7 @@ Spot = tuple[Sequence[int], Sequence[Site]]
 
 
 @dataclass(frozen=True, eq=False)
-class Broken:
+class Corrupted:
     """One prompt, broken in several ways: `ids[0]` is the clean one, and so is `noise[0]`, which is zero.
 
     Attributes:
@@ -42,8 +42,8 @@ class Broken:
 
 
 @torch.no_grad()
-def restored(
-    model: Model, broken: Broken, spots: Sequence[Spot], batch_size: int
+def restore(
+    model: Model, broken: Corrupted, spots: Sequence[Spot], batch_size: int
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "n"]]:
     """The answer's probability clean, broken, and broken with each spot restored; means over draws.
 
@@ -72,7 +72,7 @@ def restored(
 
 
 @contextmanager
-def _restoring(model: Model, broken: Broken, row: Int[Tensor, "batch"], spots: Sequence[Spot]) -> Iterator[None]:
+def _restoring(model: Model, broken: Corrupted, row: Int[Tensor, "batch"], spots: Sequence[Spot]) -> Iterator[None]:
     """The noise of each row, and in the rows of each spot the clean row's values."""
     masks: dict[Site, Tensor] = {}
     for number, (columns, sites) in enumerate(spots):
@@ -95,15 +95,17 @@ def _restoring(model: Model, broken: Broken, row: Int[Tensor, "batch"], spots: S
         yield
 
 
-def spoilt(model: Model, fact: Subject, std: float, draws: int, random: torch.Generator) -> Broken:
+def corrupt_with_noise(model: Model, fact: Subject, std: float, draws: int, random: torch.Generator) -> Corrupted:
     """The prompt with noise of this standard deviation on its subject's embeddings."""
     ids, columns = _subject(model, fact)
     noise = std * torch.randn(draws, len(columns), model.d_model, generator=random)
     noise = torch.cat([torch.zeros_like(noise[:1]), noise]).to(model.device)
-    return Broken(ids.expand(draws + 1, -1), columns, noise, _first_token(model, fact))
+    return Corrupted(ids.expand(draws + 1, -1), columns, noise, _first_token(model, fact))
 
 
-def replaced(model: Model, fact: Subject, others: Sequence[str], draws: int, random: torch.Generator) -> Broken:
+def corrupt_with_others(
+    model: Model, fact: Subject, others: Sequence[str], draws: int, random: torch.Generator
+) -> Corrupted:
     """The prompt with other subjects of as many tokens in its subject's place."""
     ids, columns = _subject(model, fact)
     head, tail = fact.prompt[: fact.begins], fact.prompt[fact.begins + len(fact.subject) :]
@@ -120,7 +122,7 @@ def replaced(model: Model, fact: Subject, others: Sequence[str], draws: int, ran
         )
     order = torch.randperm(len(fitting), generator=random)[:draws].tolist()
     noise = torch.zeros(len(order) + 1, len(columns), model.d_model, device=model.device)
-    return Broken(torch.cat([ids, *(fitting[i] for i in order)]), columns, noise, _first_token(model, fact))
+    return Corrupted(torch.cat([ids, *(fitting[i] for i in order)]), columns, noise, _first_token(model, fact))
 
 
 def _subject(model: Model, fact: Subject) -> tuple[Int[Tensor, "1 pos"], Int[Tensor, "n"]]:

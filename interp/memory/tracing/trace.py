@@ -13,7 +13,7 @@ from hooks.errors import InvalidArgument
 from hooks.site import attn_out, embed, mlp_out, resid_post
 from interp.common.statistics import Estimate, bootstrap, share
 from interp.memory.facts.fact import Subject
-from interp.memory.tracing.corruption import replaced, restored, spoilt
+from interp.memory.tracing.corruption import corrupt_with_noise, corrupt_with_others, restore
 
 ROLES: Sequence[str] = ("first subject", "middle subject", "last subject", "first after", "middle after", "last prompt")
 STATES, MLP, ATTENTION = "residual state", "feed-forward", "attention"
@@ -140,7 +140,7 @@ def trace_states(
 
     All else as `trace_mlp` says.
     """
-    return traced(model, facts, STATES, 1, draws=draws, noise=noise, others=others, seed=seed, progress=progress)
+    return trace_windows(model, facts, STATES, 1, draws=draws, noise=noise, others=others, seed=seed, progress=progress)
 
 
 def trace_mlp(
@@ -182,7 +182,9 @@ def trace_mlp(
     trace_mlp(model, facts, others=["Brooklyn Bridge", "London Tower Bridge"]).location
     ```
     """
-    return traced(model, facts, MLP, window, draws=draws, noise=noise, others=others, seed=seed, progress=progress)
+    return trace_windows(
+        model, facts, MLP, window, draws=draws, noise=noise, others=others, seed=seed, progress=progress
+    )
 
 
 def trace_attention(
@@ -197,12 +199,12 @@ def trace_attention(
     progress: bool = False,
 ) -> Trace:
     """Restore attention outputs over windows of layers; all else as `trace_mlp` says."""
-    return traced(
+    return trace_windows(
         model, facts, ATTENTION, window, draws=draws, noise=noise, others=others, seed=seed, progress=progress
     )
 
 
-def roles_of(n_tokens: int, subject: Sequence[int]) -> list[list[int]]:
+def find_roles(n_tokens: int, subject: Sequence[int]) -> list[list[int]]:
     """The columns of each role, for a prompt of `n_tokens` whose subject stands at these columns.
 
     >>> roles_of(8, [2, 3, 4])
@@ -219,7 +221,7 @@ def roles_of(n_tokens: int, subject: Sequence[int]) -> list[list[int]]:
     ]
 
 
-def traced(
+def trace_windows(
     model: Model,
     facts: Sequence[Subject],
     kind: str,
@@ -248,13 +250,17 @@ def traced(
     clean, corrupted, rows = [], [], []
     for number, fact in enumerate(tqdm(facts, desc=f"tracing {kind}", disable=not progress)):
         random = torch.Generator().manual_seed(seed + number)
-        broken = replaced(model, fact, others, draws, random) if others else spoilt(model, fact, std, draws, random)
-        found = dict(zip(ROLES, roles_of(broken.ids.shape[1], broken.columns.tolist()), strict=True))
+        broken = (
+            corrupt_with_others(model, fact, others, draws, random)
+            if others
+            else corrupt_with_noise(model, fact, std, draws, random)
+        )
+        found = dict(zip(ROLES, find_roles(broken.ids.shape[1], broken.columns.tolist()), strict=True))
         if "last subject" not in roles:
             found["last prompt"] = [broken.ids.shape[1] - 1]
         present = [role for role in roles if found[role]]
         spots = [(found[role], together) for role in present for together in sites]
-        one, other, each = restored(model, broken, spots, BATCH)
+        one, other, each = restore(model, broken, spots, BATCH)
         row = torch.full((len(roles), len(windows)), torch.nan)
         row[[roles.index(role) for role in present]] = each.view(len(present), len(windows))
         clean.append(one)

@@ -14,8 +14,8 @@ from interp.commands.app import app
 from interp.commands.background import drift_texts
 from interp.memory import Case, Edit, Fact, Query
 from interp.memory.editing.change import LowRank
-from interp.memory.evaluation.answers import replies
-from interp.memory.facts.facts_file import read_facts, told_facts
+from interp.memory.evaluation.answers import ask_case
+from interp.memory.facts.facts_file import parse_facts, read_facts
 from tests.contracts.words import FILLER, taught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -104,7 +104,7 @@ def test_replies_are_what_the_model_generates_with_and_without_an_edit(folder: P
     case = Case(ROME, ("well . Rome is in",), (Query("Milan is in", "Italy"),))
     update = LowRank(0, torch.zeros(1, model.d_mlp), torch.zeros(1, model.d_model))
     edit = Edit((ROME,), "nothing", (update,), model.fingerprint)
-    found = replies(model, case, {"nothing": edit})
+    found = ask_case(model, case, {"nothing": edit})
     assert [reply.kind for reply in found] == ["edited", "paraphrase", "neighbour"]
     assert all(reply.before == reply.after["nothing"] for reply in found)
     assert [reply.right() for reply in found] == [False, False, True]
@@ -113,7 +113,7 @@ def test_replies_are_what_the_model_generates_with_and_without_an_edit(folder: P
 def test_records_say_what_is_to_be_asked(folder: Path) -> None:
     first, second = read_facts(folder / "facts.json")
     assert first == Case(ROME, ("well . Rome is in",), (Query("Milan is in", "Italy"),)) and second == Case(LIMA)
-    assert read_facts(folder / "facts.csv", n=1) == (Case(ROME),) == told_facts(["Rome", "{} is in", "Italy", "Peru"])
+    assert read_facts(folder / "facts.csv", n=1) == (Case(ROME),) == parse_facts(["Rome", "{} is in", "Italy", "Peru"])
 
 
 @pytest.mark.parametrize(

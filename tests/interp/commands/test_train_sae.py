@@ -90,6 +90,10 @@ def test_a_store_a_transcoder_a_crosscoder_and_a_normalisation(gpt2: Model, tmp_
     assert isinstance(standard, Standard) and standard.coefficient == 2
     assert not torch.allclose(standard.W_enc, standard.W_dec.T, atol=1e-3)  # the scale is folded in
     assert (tmp_path / "a" / "latest.json").exists()
+    harvest(gpt2, LINES, [resid_post[1]], tmp_path / "one")
+    call("--store", tmp_path / "one", *SHORT, "--out", tmp_path / "alone")  # its one site need not be named
+    assert load_sae(tmp_path / "alone").site == resid_post[1]
+    assert "the store holds mlp_in.1, mlp_out.1, resid_post.1" in refused("--store", store, *SHORT)
 
 
 MISTAKES = [
@@ -110,8 +114,8 @@ MISTAKES = [
         "widths of matryoshka_batchtopk is of",
     ),
     (["--architecture", "gated", "--setting", "coefficient=high"], "coefficient of gated is of type float | int"),
-    (["--setting", "k=4.5"], "--setting is 'k=4.5': the k of topk is of type int"),
-    (["--setting", "k=true"], "--setting is 'k=true': the k of topk is of type int"),
+    (["--setting", "k=4.5"], "k is 4.5"),
+    (["--setting", "k=true"], "--setting is 'k=true': the k of topk is of type float | int"),
     (["--setting", "k_aux=few"], "the k_aux of topk is of type int | None"),
     (["--architecture", "transcoder"], "a transcoder reads one site and writes another: give --site twice"),
     (["--log", "curve.txt"], "write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT"),
@@ -131,14 +135,24 @@ def test_no_data_no_site_and_wrong_files_are_told(model: str, texts: str, tmp_pa
     assert "say where to read: --site resid_post.4" in refused(model, texts)
     files = {
         "typo.yaml": ("batchsize: 3", "has 'batchsize', which the command does not know; did you mean 'batch_size'"),
-        "list.yaml": ("tokens: [1, 2]", "has a list for 'tokens', which takes one value"),
-        "twice.json": ('{"batch-size": 1, "batch_size": 2}', "gives 'batch_size' twice, with a hyphen and without"),
+        "list.yaml": ("k: 3\ntokens: [1, 2]", "line 2 of {path}, tokens, is [1, 2]: it should be a valid integer"),
+        "zero.toml": ("k = 3\n\ntokens = 0", "line 3 of {path}, tokens, is 0: it should be greater than 0"),
+        "twice.json": (
+            '{"batch-size": 1,\n"batch_size": 2}',
+            "line 2 of {path} gives 'batch_size' again, after line 1",
+        ),
+        "twice.yaml": ("k: 1\ntokens: 5\nk: 2", "line 3 of {path} gives 'k' again, after line 1: give it once"),
+        "nested.yaml": ("setting:\n  k: 1\n  k: 2", "line 3 of {path} gives 'k' again"),
+        "nested.json": ('{"setting": {"k": 1,\n"k": 2}}', "line 2 of {path} gives 'k' again"),
+        "twice.toml": ("k = 1\nk = 2\n", "is not TOML, or gives a name twice: Cannot overwrite a value (at line 2"),
+        "typo.toml": ("k = 1\nbatchsize = 2", "line 2 of {path} has 'batchsize', which the command does not know"),
         "torn.json": ("{", "is not JSON"),
         "torn.yaml": ("a: [", "is not YAML"),
         "words.yaml": ("fog", "holds a str, and arguments are a mapping"),
-        "run.toml": ("", "ends in '.toml', and arguments are read from .yaml, .yml or .json"),
+        "run.ini": ("", "ends in '.ini', and arguments are read from .yaml, .yml, .json or .toml"),
     }
     for name, (text, told) in files.items():
         (tmp_path / name).write_text(text)
-        assert told in refused("--config", tmp_path / name), name
+        said = refused("--config", tmp_path / name)
+        assert " ".join(told.format(path=tmp_path / name).split()) in said if "{path}" in told else told in said, name
     assert "there is no file" in refused("--config", tmp_path / "nowhere.yaml")

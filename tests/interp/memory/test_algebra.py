@@ -10,17 +10,17 @@ import torch
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_out
 from interp.memory import Covariance, Edit, Fact, Search, covariance, covariances
-from interp.memory.editing.change import LowRank, even_weights, least_change
-from interp.memory.editing.checks import all_reached
+from interp.memory.editing.change import LowRank, balance_weights, solve_least_change
+from interp.memory.editing.checks import check_targets_likely
 from interp.memory.editing.codebook import Codebook
 from interp.memory.editing.contexts import prefixes
-from interp.memory.editing.covariance import SHRINKAGES, best_shrinkage, pooled, shrink
+from interp.memory.editing.covariance import SHRINKAGES, choose_shrinkage, pool_halves, shrink
 from interp.memory.editing.datastore import Datastore
-from interp.memory.editing.placement import measured_covariances
+from interp.memory.editing.placement import measure_covariances
 from interp.memory.editing.value_search import Found
-from interp.memory.editors.alphaedit import confined, null_space
+from interp.memory.editors.alphaedit import find_null_space, solve_confined
 from interp.memory.editors.grace import _Entry, _store
-from interp.memory.evaluation.scorecard import control
+from interp.memory.evaluation.scorecard import make_control
 
 D, OUT = 24, 10
 
@@ -33,7 +33,7 @@ def problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def solved(k: torch.Tensor, delta: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    return LowRank(0, least_change(k[None], torch.linalg.solve(c, k)[None]), delta[None]).delta
+    return LowRank(0, solve_least_change(k[None], torch.linalg.solve(c, k)[None]), delta[None]).delta
 
 
 def test_the_update_maps_the_key_to_the_value_exactly() -> None:
@@ -108,7 +108,7 @@ def test_the_likelihood_of_each_shrinkage_is_that_of_a_gaussian() -> None:
         .mean()
         for shrinkage in SHRINKAGES
     }
-    assert best_shrinkage(seen, keys.T @ keys / 50) == min(losses, key=losses.__getitem__)
+    assert choose_shrinkage(seen, keys.T @ keys / 50) == min(losses, key=losses.__getitem__)
 
 
 def test_shrinkage_grows_as_data_become_scarce() -> None:
@@ -120,7 +120,7 @@ def test_shrinkage_grows_as_data_become_scarce() -> None:
         return keys.T @ keys / n
 
     truth = moment(200_000)
-    scarce, plenty = (best_shrinkage(moment(n), truth) for n in (30, 100_000))
+    scarce, plenty = (choose_shrinkage(moment(n), truth) for n in (30, 100_000))
     assert scarce >= 0.03 > 1e-3 >= plenty
 
 
@@ -153,7 +153,7 @@ def test_of_all_updates_that_write_several_values_it_moves_other_keys_least() ->
     _, _, c = problem(6)
     random = torch.Generator().manual_seed(7)
     k, r = (torch.randn(3, n, generator=random, dtype=torch.float64) for n in (D, OUT))
-    update = LowRank(0, least_change(k, k @ torch.linalg.inv(c)), r).delta
+    update = LowRank(0, solve_least_change(k, k @ torch.linalg.inv(c)), r).delta
     assert (k @ update - r).norm() / r.norm() < 1e-12
     cost = torch.trace(update.T @ c @ update)
     for _ in range(100):
@@ -169,7 +169,7 @@ def test_the_left_factor_is_that_of_memits_equation() -> None:
     k, r = (torch.randn(5, n, generator=random, dtype=torch.float64) for n in (D, OUT))
     for ridge in (1e-3, 1.0, 100.0):
         theirs = torch.linalg.inv(ridge * c + k.T @ k) @ k.T @ r
-        ours = LowRank(0, least_change(k, k @ torch.linalg.inv(c), ridge), r).delta
+        ours = LowRank(0, solve_least_change(k, k @ torch.linalg.inv(c), ridge), r).delta
         assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
@@ -178,7 +178,7 @@ def test_more_ridge_writes_less_at_the_keys_and_moves_others_less() -> None:
     random = torch.Generator().manual_seed(9)
     k, r = (torch.randn(5, n, generator=random, dtype=torch.float64) for n in (D, OUT))
     inverse = k @ torch.linalg.inv(c)
-    updates = [LowRank(0, least_change(k, inverse, ridge), r).delta for ridge in (0.0, 0.1, 1.0, 10.0, 100.0)]
+    updates = [LowRank(0, solve_least_change(k, inverse, ridge), r).delta for ridge in (0.0, 0.1, 1.0, 10.0, 100.0)]
     missed = [float((k @ u - r).norm()) for u in updates]
     moved = [float(torch.trace(u.T @ c @ u)) for u in updates]
     assert missed == sorted(missed) and moved == sorted(moved, reverse=True)
@@ -187,7 +187,7 @@ def test_more_ridge_writes_less_at_the_keys_and_moves_others_less() -> None:
 def test_two_values_at_one_key_are_refused() -> None:
     k, _, c = problem()
     with pytest.raises(ValueError, match="the 2 keys depend on each other, so not every value can be written exactly"):
-        least_change(torch.stack([k, 2 * k]), torch.linalg.solve(c, torch.stack([k, 2 * k]).T).T)
+        solve_least_change(torch.stack([k, 2 * k]), torch.linalg.solve(c, torch.stack([k, 2 * k]).T).T)
 
 
 def test_the_quiet_directions_are_those_of_the_smallest_eigenvalues_whatever_the_scale_of_the_keys() -> None:
@@ -195,11 +195,11 @@ def test_the_quiet_directions_are_those_of_the_smallest_eigenvalues_whatever_the
     energy = torch.cat([torch.full((D - 4,), 1.0), torch.full((4,), 1e-4)]).double()
     c = basis @ torch.diag(energy) @ basis.T
     for scale in (1e-6, 1.0, 1e6):
-        found = null_space(Covariance(scale * c, 0.0, 0, 100, "m"), energy=1e-3)
+        found = find_null_space(Covariance(scale * c, 0.0, 0, 100, "m"), energy=1e-3)
         assert found.shape == (D, 4)
         assert torch.allclose(found @ found.T, basis[:, -4:] @ basis[:, -4:].T, atol=1e-8)
     with pytest.raises(ValueError, match="every direction of the keys of layer 0 holds more than 0 of their energy"):
-        null_space(Covariance(c, 0.0, 0, 100, "m"), energy=0.0)
+        find_null_space(Covariance(c, 0.0, 0, 100, "m"), energy=0.0)
 
 
 def test_the_standard_error_of_a_covariance_is_how_far_it_is_from_the_truth() -> None:
@@ -208,7 +208,7 @@ def test_the_standard_error_of_a_covariance_is_how_far_it_is_from_the_truth() ->
     truth = factor @ factor
     for n in (500, 8000):
         seen, held = (torch.randn(m, D, generator=random, dtype=torch.float64) @ factor for m in (4 * n // 5, n // 5))
-        found = pooled(seen.T @ seen, held.T @ held, (len(seen), len(held)))
+        found = pool_halves(seen.T @ seen, held.T @ held, (len(seen), len(held)))
         assert found.error == pytest.approx(float((found.matrix - truth).norm() / truth.norm()), rel=0.3)
 
 
@@ -244,10 +244,10 @@ def test_what_is_measured_once_for_a_model_is_measured_without_its_edits(fresh: 
     one, other = fresh("gpt2"), fresh("gpt2")
     with writing(one).applied(one):
         logits = one.run("Rome").detach()
-        (under,), told = measured_covariances(one, [1]), prefixes(one)
+        (under,), told = measure_covariances(one, [1]), prefixes(one)
         assert torch.equal(one.run("Rome").detach(), logits)
     assert not torch.equal(one.run("Rome").detach(), logits)
-    (plain,) = measured_covariances(other, [1])
+    (plain,) = measure_covariances(other, [1])
     assert torch.equal(under.matrix, plain.matrix) and told == prefixes(other)
 
 
@@ -263,7 +263,7 @@ def test_the_control_of_alike_keys_and_values_changes_the_weights_by_as_much() -
     random = torch.Generator().manual_seed(1)
     k = torch.randn(1, D, generator=random).double() + 0.1 * torch.randn(6, D, generator=random).double()
     value = torch.randn(1, OUT, generator=random).double() + 0.01 * torch.randn(6, OUT, generator=random).double()
-    update = LowRank(0, least_change(k, k), value)
+    update = LowRank(0, solve_least_change(k, k), value)
     spoilt = update.control(random)
     assert float(spoilt.delta.norm()) == pytest.approx(float(update.delta.norm()), rel=1e-9)
     assert torch.allclose(spoilt.value.norm(dim=1), value.norm(dim=1)) and spoilt.key is update.key
@@ -277,7 +277,7 @@ def test_the_control_of_changes_one_by_one_is_of_their_sum() -> None:
     k, value = torch.ones(3, D) + 0.1 * torch.randn(3, D, generator=random), torch.ones(3, OUT)
     updates = tuple(LowRank(0, k[i : i + 1], value[i : i + 1], k[i : i + 1]) for i in range(3))
     edit = Edit((Fact("Rome", "{} is in", "a", "b"),), "rome", updates, "m")
-    (spoilt,) = control(edit).weights
+    (spoilt,) = make_control(edit).weights
     assert float(spoilt.delta.norm()) == pytest.approx(float(sum(u.delta for u in updates).norm()), rel=1e-6)
     assert spoilt.at is not None and len(spoilt.at) == 3
 
@@ -286,9 +286,9 @@ def test_the_control_of_changes_one_by_one_is_of_their_sum() -> None:
 def test_a_tenth_of_values_that_do_not_reach_their_objects_is_let_pass_and_one_more_is_not(n: int) -> None:
     fact = Fact("Rome", "{} is in", "a", "b")
     found = [Found({}, 0.9, 0.0, 3)] * (n - n // 10) + [Found({}, 0.1, 0.0, 3)] * (n // 10)
-    all_reached([fact] * n, found, "layer 0", Search())
+    check_targets_likely([fact] * n, found, "layer 0", Search())
     with pytest.raises(RuntimeError, match=r"reached 'b' with probability 0.100 only, after 3 steps at layer 0"):
-        all_reached([fact] * n, [*found[1:], found[-1]], "layer 0", Search())
+        check_targets_likely([fact] * n, [*found[1:], found[-1]], "layer 0", Search())
 
 
 def test_the_vote_of_a_datastore_is_the_papers_mixture() -> None:
@@ -337,7 +337,8 @@ def test_what_an_earlier_edit_wrote_moves_less_when_its_keys_are_kept_and_nothin
     earlier, own = torch.randn(2, 1, D, generator=random, dtype=torch.float64)
     k, r = 0.7 * earlier + 0.7 * own, torch.randn(1, OUT, generator=random, dtype=torch.float64)
     blind, careful = (
-        LowRank(0, confined(k, kept, basis, ridge=1e-3), r).delta for kept in (torch.zeros(0, D).double(), earlier)
+        LowRank(0, solve_confined(k, kept, basis, ridge=1e-3), r).delta
+        for kept in (torch.zeros(0, D).double(), earlier)
     )
     for update in (blind, careful):
         assert (k @ update - r).norm() < 0.02 * r.norm()
@@ -352,7 +353,7 @@ def test_the_confined_factor_is_that_of_alphaedits_equation() -> None:
     p = basis @ basis.T
     scale = 0.1 * float((k @ p).square().sum(1).mean())
     theirs = torch.linalg.solve(p @ (k.T @ k + kept.T @ kept) + scale * torch.eye(D).double(), p @ k.T).T
-    assert torch.allclose(confined(k, kept, basis, ridge=0.1), theirs, rtol=1e-8)
+    assert torch.allclose(solve_confined(k, kept, basis, ridge=0.1), theirs, rtol=1e-8)
 
 
 def test_what_is_written_at_the_even_mean_is_the_flattest_reading_over_the_texts_and_whole_at_the_mean() -> None:
@@ -361,8 +362,8 @@ def test_what_is_written_at_the_even_mean_is_the_flattest_reading_over_the_texts
     c = root @ root.T + 0.1 * torch.eye(D)
     k = torch.randn(5, D, generator=random, dtype=torch.float64) + 2.0
     inverse = torch.linalg.solve(c, k.T).T
-    w = even_weights(k, inverse)
-    (u,) = least_change((w @ k)[None], (w @ inverse)[None])
+    w = balance_weights(k, inverse)
+    (u,) = solve_least_change((w @ k)[None], (w @ inverse)[None])
     rho = 0.1 * float((k * inverse).sum(1).mean())
     flattest = torch.linalg.solve(k.T @ k + rho * c, k.sum(0))
     assert torch.cosine_similarity(u, flattest, dim=0) == pytest.approx(1.0, abs=1e-9)
@@ -372,7 +373,7 @@ def test_what_is_written_at_the_even_mean_is_the_flattest_reading_over_the_texts
 def test_a_key_unlike_the_others_reads_what_is_written_at_the_even_mean_and_hardly_at_the_plain_one() -> None:
     c = torch.eye(D, dtype=torch.float64)
     k = torch.cat([c[:1] + 0.05 * c[2:10], c[1:2]])
-    (even,), (plain,) = (least_change(mean[None], mean[None]) for mean in (even_weights(k, k) @ k, k.mean(0)))
+    (even,), (plain,) = (solve_least_change(mean[None], mean[None]) for mean in (balance_weights(k, k) @ k, k.mean(0)))
     assert float((k @ plain)[-1]) < 0.2 and float((k @ even).min()) > 0.8
     alike = c[:1].expand(4, -1)
-    assert torch.allclose(even_weights(alike, alike), torch.full((4,), 0.25, dtype=torch.float64))
+    assert torch.allclose(balance_weights(alike, alike), torch.full((4,), 0.25, dtype=torch.float64))

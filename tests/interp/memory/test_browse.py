@@ -16,16 +16,16 @@ from interp.memory import (
     Query,
     agreement,
     composition,
+    find_shared_neurons,
     key_rows,
     knowledge,
-    shared,
-    silenced,
+    silence_neurons,
     triggers,
     triggers_by_layer,
     value_logits,
 )
-from interp.memory.neurons.agreement import rates
-from interp.memory.neurons.vocabulary import is_gated, promoted
+from interp.memory.neurons.agreement import compare_with_permutations
+from interp.memory.neurons.vocabulary import find_promoted_tokens, is_gated
 from tests.contracts.words import sentences, taught, untaught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -106,7 +106,7 @@ def test_the_other_side_of_gated_memories_is_triggered_where_they_write_the_oppo
     assert float(triggers(model, cycles(model), LAYER, top=1).coefficient.max()) <= 0
     found, n = triggers(model, cycles(model), LAYER, top=1, sign=-1), len(words(model)) - 1
     assert agreement(model, found).agreeing == tuple(range(n))
-    assert promoted(model, LAYER, [3], sign=-1, top=1)[0][0][0] == words(model)[4]
+    assert find_promoted_tokens(model, LAYER, [3], sign=-1, top=1)[0][0][0] == words(model)[4]
     assert is_gated(model, LAYER) and not is_gated(untaught("gpt2"), LAYER)
     apart = composition(model, " ".join(words(model)[:-1]), LAYER)
     assert apart.composed.value == 0.0 and apart.largest(0, 1)[0][1] < 0
@@ -127,7 +127,7 @@ def test_planted_memories_agree_exactly_and_shuffled_values_at_chance_exactly(mo
     agreed = agreement(model, found)
     assert (agreed.rate.value, agreed.rate.n, agreed.agreeing) == (1.0, n, tuple(range(n)))
     assert agreed.chance == pytest.approx(1 / n) and agreed.p_value < 0.01 and agreed.null < 0.3
-    turned = [rates(agreed.said[:n].roll(by), agreed.followed[:n])[0].value for by in range(n)]
+    turned = [compare_with_permutations(agreed.said[:n].roll(by), agreed.followed[:n])[0].value for by in range(n)]
     assert sum(turned) / n == pytest.approx(agreed.chance)
     assert turned[1:] == [0.0] * (n - 1)
 
@@ -206,14 +206,14 @@ def test_shared_neurons_are_those_most_prompts_have_and_silencing_none_is_refuse
     peaks[:, 0, 3], peaks[0, 1, 7] = 1.0, 0.9
     found = [replace(one, attribution=attribution) for attribution in peaks]
     assert found[0].neurons() == ((0, 3), (1, 7))
-    assert shared(found) == ((0, 3),)
+    assert find_shared_neurons(found) == ((0, 3),)
     assert replace(one, attribution=-peaks[0]).neurons() == ()
     with pytest.raises(ValueError, match=r"no memories were given to silence: Knowledge.neurons\(\) names some"):
-        silenced(model, one.query, [])
+        silence_neurons(model, one.query, [])
     with pytest.raises(ValueError, match="90 of the 160 memories of layer 1 leave no 90 others to compare with"):
-        silenced(model, one.query, [(1, i) for i in range(90)])
+        silence_neurons(model, one.query, [(1, i) for i in range(90)])
     with pytest.raises(ValueError, match="no prompts were given to share neurons: call knowledge on several"):
-        shared([])
+        find_shared_neurons([])
 
 
 def test_silenced_memories_write_nothing_at_the_prompts_last_token_and_as_many_others_are_the_control() -> None:
@@ -238,7 +238,7 @@ def test_silenced_memories_write_nothing_at_the_prompts_last_token_and_as_many_o
             hook.remove()
         return p
 
-    p, control = silenced(model, query, neurons)
+    p, control = silence_neurons(model, query, neurons)
     assert p == pytest.approx(without(neurons), rel=1e-4) and control != pytest.approx(p, rel=1e-2)
     draws = torch.Generator().manual_seed(0)
     order = [torch.randperm(model.d_mlp, generator=draws).tolist() for _ in range(2)]

@@ -11,14 +11,14 @@ from hooks.interventions import apply
 from hooks.site import mlp_act, mlp_out
 from interp.common.completion import score
 from interp.memory import Covariance, Edit, Fact, Search, locate, table_cases
-from interp.memory.editing.change import LowRank, even_weights, least_change
-from interp.memory.editing.contexts import own_texts, said_of
-from interp.memory.editing.keys import keys_and_values, looked_up
-from interp.memory.editing.multi_layer import grouped
-from interp.memory.editing.placement import placed, placed_in_one, traced_place
-from interp.memory.editing.prefix_cache import Projection, remainder
-from interp.memory.editing.single_layer import mean_key
-from interp.memory.editing.value_search import search_value, statements
+from interp.memory.editing.change import LowRank, balance_weights, solve_least_change
+from interp.memory.editing.contexts import generate_templates, generate_texts
+from interp.memory.editing.keys import capture_keys_and_values, capture_lookups
+from interp.memory.editing.multi_layer import group_facts
+from interp.memory.editing.placement import choose_placement, choose_placement_in_one_layer, locate_known_facts
+from interp.memory.editing.prefix_cache import Projection, read_prefixes
+from interp.memory.editing.single_layer import average_key
+from interp.memory.editing.value_search import search_value, tokenise_statements
 from tests.conftest import tiny_hf, tiny_tokenizer
 from tests.contracts.words import sentences, taught
 
@@ -31,9 +31,9 @@ CONTEXTS = ("", "one. ", "and two. ")
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "gemma2", "qwen2"])
 def test_what_is_left_to_read_gives_the_logits_of_the_whole_text(family: str, fresh: Callable) -> None:
     model = fresh(family)
-    said = statements(model, [FACT], CONTEXTS, ["{} is not"], "last subject")
+    said = tokenise_statements(model, [FACT], CONTEXTS, ["{} is not"], "last subject")
     at = said.at.mask(said.tokens)
-    left = remainder(model, said.tokens, at)
+    left = read_prefixes(model, said.tokens, at)
     delta = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), left.adding(model, {mlp_out[1]: delta}):
         short = left.logits(model)[left.of(said.tokens.mask)]
@@ -44,7 +44,7 @@ def test_what_is_left_to_read_gives_the_logits_of_the_whole_text(family: str, fr
 
 
 def test_keys_are_measured_once_on_texts_the_model_writes_itself(gpt2: Model) -> None:
-    place, again = (placed(gpt2, [FACT], None, [0, 2], "last prompt") for _ in range(2))
+    place, again = (choose_placement(gpt2, [FACT], None, [0, 2], "last prompt") for _ in range(2))
     assert (place.token, [c.layer for c in place.covariances]) == ("last prompt", [0, 2])
     assert place.covariances[0] is again.covariances[0] and place.covariances[0].n_tokens > 2 * gpt2.d_mlp
 
@@ -53,26 +53,26 @@ def test_the_place_that_is_not_given_is_located_by_the_facts_that_the_model_know
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "interp.memory.editing.placement.own_texts", lambda *_: sentences()
+        "interp.memory.editing.placement.generate_texts", lambda *_: sentences()
     )  # 64 tokens are too long for it
     model = taught("gpt2")
     rome, lima = Fact("Rome", "{} is in", "Italy", "Peru"), Fact("Lima", "so they say . {} is in", "Peru", "Japan")
     unknown = Fact("Oslo", "{} is in", "Italy", "Japan")
-    place = placed_in_one(model, [rome, unknown, lima], None, None, None)
+    place = choose_placement_in_one_layer(model, [rome, unknown, lima], None, None, None)
     found = locate(model, [rome, lima])
-    assert traced_place(model, [rome, unknown, lima]) == found
+    assert locate_known_facts(model, [rome, unknown, lima]) == found
     assert (place.token, [c.layer for c in place.covariances]) == (found.role, [found.layer])
-    assert placed(model, [unknown], None, [0, 1], "last prompt").token == "last prompt"
+    assert choose_placement(model, [unknown], None, [0, 1], "last prompt").token == "last prompt"
     with pytest.raises(RuntimeError, match=r"says none of the 2 old objects: after 'Oslo is in' it says 'Norway"):
-        traced_place(model, [unknown, replace(unknown, subject="Bergen")])
+        locate_known_facts(model, [unknown, replace(unknown, subject="Bergen")])
 
 
 def test_covariances_of_other_layers_than_named_are_refused(gpt2: Model) -> None:
     c = Covariance(torch.eye(gpt2.d_mlp).double(), 0.0, 1, 9, gpt2.fingerprint)
     with pytest.raises(ValueError, match=r"the covariances are of layers \[1\], the edit is at layers \[0, 2\]: call"):
-        placed(gpt2, [FACT], c, [0, 2], "last subject")
+        choose_placement(gpt2, [FACT], c, [0, 2], "last subject")
     with pytest.raises(ValueError, match="token='middle': choose 'last subject' or 'last prompt'"):
-        placed(gpt2, [FACT], c, None, "middle")
+        choose_placement(gpt2, [FACT], c, None, "middle")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -81,27 +81,27 @@ def test_a_value_searched_is_likelier_and_written_exactly_in_every_family_and_pr
     family: str, dtype: torch.dtype
 ) -> None:
     model = load(tiny_hf(family).to(dtype), tiny_tokenizer())
-    said = statements(model, [FACT], [""], ["they say {}"], "last subject")
-    k, v = keys_and_values(model, [FACT], [""], 1, "last subject")
+    said = tokenise_statements(model, [FACT], [""], ["they say {}"], "last subject")
+    k, v = capture_keys_and_values(model, [FACT], [""], 1, "last subject")
     search = Search(steps=15, learning_rate=0.5, clamp=50.0, kl=0.0, decay=0.0)
     found = search_value(model, said, {Projection(1): v[0]}, search)
     before = score(model, [FACT.text], [FACT.new]).exp()
     assert found.probability > 1.01 * float(before)
-    update = LowRank(1, least_change(k, k), found.deltas[Projection(1)][None].double())
+    update = LowRank(1, solve_least_change(k, k), found.deltas[Projection(1)][None].double())
     with Edit((FACT,), "by hand", (update,), model.fingerprint).applied(model):
-        moved = keys_and_values(model, [FACT], [""], 1, "last subject")[1] - v
+        moved = capture_keys_and_values(model, [FACT], [""], 1, "last subject")[1] - v
     miss = (moved - found.deltas[Projection(1)]).norm() / moved.norm()
     assert miss < (1e-5 if dtype == torch.float32 else 0.02)
 
 
 def test_every_text_reads_about_all_of_what_is_written_at_a_subjects_mean_key(gpt2: Model) -> None:
     c = Covariance(torch.eye(gpt2.d_mlp).double(), 0.0, 1, 9, gpt2.fingerprint)
-    said = statements(gpt2, [FACT], CONTEXTS, ["{} is not", "now {}"], "last subject")
-    k = mean_key(gpt2, said, c)
-    (keys,) = looked_up(gpt2, said, [mlp_act[1]])
-    key = least_change(k[None], k[None])
+    said = tokenise_statements(gpt2, [FACT], CONTEXTS, ["{} is not", "now {}"], "last subject")
+    k = average_key(gpt2, said, c)
+    (keys,) = capture_lookups(gpt2, said, [mlp_act[1]])
+    key = solve_least_change(k[None], k[None])
     share = keys.double() @ key[0]
-    assert float(even_weights(keys, keys) @ share) == pytest.approx(1.0, abs=1e-6)
+    assert float(balance_weights(keys, keys) @ share) == pytest.approx(1.0, abs=1e-6)
     assert torch.allclose(share, torch.ones(()).double(), atol=0.1)
     delta = torch.randn(gpt2.d_model, generator=torch.Generator().manual_seed(0))
 
@@ -117,13 +117,13 @@ def test_a_subjects_key_is_a_mean_over_prefixes_and_phrasings_and_a_prompts_over
     c = Covariance(torch.eye(gpt2.d_mlp).double(), 0.0, 1, 9, gpt2.fingerprint)
 
     def mean_of(keys: torch.Tensor) -> torch.Tensor:
-        return even_weights(keys, keys).float() @ keys
+        return balance_weights(keys, keys).float() @ keys
 
     texts = [*(context + FACT.text for context in CONTEXTS), "Rome is not", "now Rome"]
     of_prompt = torch.stack([capture(gpt2, text, [mlp_act[1]])[mlp_act[1]][0, -1] for text in texts[: len(CONTEXTS)]])
     of_subject = torch.stack([subject_key(gpt2, text) for text in texts])
     for token, keys in (("last prompt", of_prompt), ("last subject", of_subject)):
-        k = mean_key(gpt2, statements(gpt2, [FACT], CONTEXTS, ["{} is not", "now {}"], token), c)
+        k = average_key(gpt2, tokenise_statements(gpt2, [FACT], CONTEXTS, ["{} is not", "now {}"], token), c)
         assert torch.allclose(k, mean_of(keys), atol=1e-5)
 
 
@@ -134,38 +134,40 @@ def subject_key(model: Model, text: str) -> torch.Tensor:
 
 def test_facts_of_one_subject_share_a_key_and_are_stated_again_with_a_later_one() -> None:
     one, two, three = Fact("Rome", "{} is in", "b", "a"), Fact("Rome", "{} has", "c", "d"), OTHER
-    assert grouped([one, three, two], "last subject") == ((one, two), (three,))
-    assert grouped([one, three, two], "last prompt") == ((one,), (three,), (two,))
-    assert grouped([two], "last subject", [one, three]) == ((one, two),)
+    assert group_facts([one, three, two], "last subject") == ((one, two), (three,))
+    assert group_facts([one, three, two], "last prompt") == ((one,), (three,), (two,))
+    assert group_facts([two], "last subject", [one, three]) == ((one, two),)
     changed = Fact("Rome", "{} is in", "b", "e")
-    assert grouped([changed], "last subject", [one]) == ((changed,),)
+    assert group_facts([changed], "last subject", [one]) == ((changed,),)
 
 
 def test_what_a_model_says_of_a_subject_keeps_to_its_prompt_and_names_neither_object(gpt2: Model) -> None:
-    templates = said_of(gpt2, FACT, n=3, length=4)
+    templates = generate_templates(gpt2, FACT, n=3, length=4)
     assert templates[0] == "{} is a" and all(t.startswith("so {}") for t in templates[1:])
     assert all(t.count("{}") == 1 and "a" not in t[5:] and "b" not in t[5:] for t in templates[1:])
-    assert templates == said_of(gpt2, FACT, n=3, length=4)
+    assert templates == generate_templates(gpt2, FACT, n=3, length=4)
 
 
 def test_nothing_is_kept_that_leads_up_to_a_facts_object(gpt2: Model) -> None:
     fact = Fact("Rome", "so {}", "?", "!")
-    free = said_of(gpt2, fact, n=4, length=4)
+    free = generate_templates(gpt2, fact, n=4, length=4)
     text = free[1].format("Rome")
     onward = str(gpt2.generate(text, max_new_tokens=4))
-    assert len(free) > 2 and free[1] not in said_of(gpt2, replace(fact, old=onward.strip()[0]), n=4, length=4)
+    assert len(free) > 2 and free[1] not in generate_templates(
+        gpt2, replace(fact, old=onward.strip()[0]), n=4, length=4
+    )
     asked = free[1][: len("so {}") + 3]
-    assert not any(t.startswith(asked) for t in said_of(gpt2, replace(fact, prompt=asked), n=4, length=4))
+    assert not any(t.startswith(asked) for t in generate_templates(gpt2, replace(fact, prompt=asked), n=4, length=4))
 
 
 def test_own_texts_hold_about_the_tokens_asked_for(gpt2: Model) -> None:
-    texts = own_texts(gpt2, 1000)
-    assert len(texts) >= 40 and texts[0].startswith("The") and texts == own_texts(gpt2, 1000)
+    texts = generate_texts(gpt2, 1000)
+    assert len(texts) >= 40 and texts[0].startswith("The") and texts == generate_texts(gpt2, 1000)
     assert all(gpt2.tokens(text).ids.shape[1] <= 96 for text in texts)
 
 
 def test_the_projection_is_what_the_weight_writes(gpt2: Model) -> None:
-    said = statements(gpt2, [FACT], CONTEXTS, ["{} is not"], "last subject")
+    said = tokenise_statements(gpt2, [FACT], CONTEXTS, ["{} is not"], "last subject")
     v = torch.ones(gpt2.d_model)
     one, other = (
         search_value(gpt2, said, {place: v}, Search(steps=3, kl=0.0)).deltas[place]

@@ -11,11 +11,11 @@ from hooks.site import mlp_act, mlp_out
 from interp.common.completion import score, tokens_after
 from interp.common.texts import begins_with
 from interp.memory import Covariance, Edit, Fact, Query, Search, covariance, prefixes, rome, scorecard
-from interp.memory.editing.change import LowRank, even_weights, least_change
-from interp.memory.editing.checks import finished
-from interp.memory.editing.keys import checked_output, keys_and_values
-from interp.memory.editing.value_search import State, end_of, search_value, statements
-from interp.memory.evaluation.scorecard import control
+from interp.memory.editing.change import LowRank, balance_weights, solve_least_change
+from interp.memory.editing.checks import measure_and_check
+from interp.memory.editing.keys import capture_keys_and_values, check_output
+from interp.memory.editing.value_search import State, find_edit_end, search_value, tokenise_statements
+from interp.memory.evaluation.scorecard import make_control
 from interp.memory.facts.fact import extract_answer, last_token_before, last_token_of
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -66,7 +66,7 @@ def test_the_mean_output_at_the_subject_changes_by_delta_exactly(edited: tuple) 
     prompts, at = [template.format("Rome") for template in templates], last_token_of("Rome", templates)
 
     keys = capture(model, prompts, [mlp_act[1]]).flat(mlp_act[1], at)
-    w = even_weights(keys, c.solve(keys))
+    w = balance_weights(keys, c.solve(keys))
 
     def mean_output() -> torch.Tensor:
         return w @ capture(model, prompts, [mlp_out[1]]).flat(mlp_out[1], at).double()
@@ -99,7 +99,7 @@ def test_the_scorecard_sees_nothing_before_and_everything_that_moved_after(edite
 
 def test_the_control_edit_has_the_same_key_and_norm_and_another_value(edited: tuple) -> None:
     _, edit, _ = edited
-    (update,), (spoilt,) = edit.updates, control(edit).updates
+    (update,), (spoilt,) = edit.updates, make_control(edit).updates
     assert torch.equal(update.key, spoilt.key)
     assert torch.isclose(update.value.norm(), spoilt.value.norm())
     assert torch.nn.functional.cosine_similarity(update.value, spoilt.value).abs() < 0.7
@@ -143,7 +143,7 @@ def test_a_prompt_can_be_edited_at_its_own_last_token(edited: tuple) -> None:
     model, _, c = edited
     search = replace(SEARCH, learning_rate=0.1, steps=600)
     edit = rome(model, FACT, covariance=c, token="last prompt", contexts=[""], search=search)
-    at = last_token_before([end_of("last prompt", FACT)])
+    at = last_token_before([find_edit_end("last prompt", FACT)])
     before = capture(model, FACT.text, [mlp_act[1]]).flat(mlp_act[1], at)
     assert torch.allclose(before @ edit.updates[0].key[0].float(), torch.ones(1), atol=1e-4)
     with edit.applied(model):
@@ -152,8 +152,8 @@ def test_a_prompt_can_be_edited_at_its_own_last_token(edited: tuple) -> None:
 
 def test_preserving_a_continuation_keeps_it_closer_to_what_it_was(edited: tuple) -> None:
     model, _, _ = edited
-    said = statements(model, [FACT], CONTEXTS, ["so {} is not", "when {} was"])
-    _, (v,) = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
+    said = tokenise_statements(model, [FACT], CONTEXTS, ["so {} is not", "when {} was"])
+    _, (v,) = capture_keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
     free, held = (
         search_value(model, said, {mlp_out[1]: v}, Search(30, 0.2, kl=kl, decay=0.0, clamp=20.0, stop=0.0))
         for kl in (0.0, 3.0)
@@ -166,8 +166,8 @@ def test_a_search_that_runs_out_of_steps_gives_the_best_of_those_that_say_it_or_
     edited: tuple, ever: bool
 ) -> None:
     model, _, _ = edited
-    said = statements(model, [FACT], CONTEXTS, ["so {} is not", "when {} was"])
-    _, (v,) = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
+    said = tokenise_statements(model, [FACT], CONTEXTS, ["so {} is not", "when {} was"])
+    _, (v,) = capture_keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
     seen: list[tuple[bool, float, float]] = []
 
     def watched(state: State, search: Search) -> tuple[torch.Tensor, bool]:
@@ -187,8 +187,8 @@ def test_the_search_leaves_no_gradient_and_every_weight_as_trainable_as_it_was(e
     model, _, _ = edited
     model.hf.transformer.wpe.weight.requires_grad_(False)
     try:
-        _, (v,) = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
-        search_value(model, statements(model, [FACT], CONTEXTS, ["{} is a"]), {mlp_out[1]: v}, Search(steps=1))
+        _, (v,) = capture_keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
+        search_value(model, tokenise_statements(model, [FACT], CONTEXTS, ["{} is a"]), {mlp_out[1]: v}, Search(steps=1))
         frozen = [name for name, p in model.hf.named_parameters() if not p.requires_grad]
         assert frozen == ["transformer.wpe.weight"]
     finally:
@@ -198,19 +198,19 @@ def test_the_search_leaves_no_gradient_and_every_weight_as_trainable_as_it_was(e
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt_neox", "gemma2"])
 def test_other_families_are_edited_at_what_their_output_projection_writes(family: str, fresh: Callable) -> None:
     model = fresh(family)
-    k, v = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
+    k, v = capture_keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")
     delta = torch.randn(1, model.d_model).double()
-    update = LowRank(1, least_change(k, k), delta)
+    update = LowRank(1, solve_least_change(k, k), delta)
     edit = Edit((FACT,), "rome", (update,), model.fingerprint)
     with edit.applied(model):
-        moved = keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")[1] - v
+        moved = capture_keys_and_values(model, [FACT], CONTEXTS, 1, "last subject")[1] - v
     assert torch.allclose(moved.double(), delta, atol=1e-4, rtol=1e-4)
 
 
 def test_editors_of_what_a_layer_adds_refuse_a_family_that_normalises_it(fresh: Callable) -> None:
     with pytest.raises(ValueError, match=r"mlp_out.1 of .* differs by .* from what its output projection gives"):
         gemma = fresh("gemma2")
-        checked_output(gemma, statements(gemma, [FACT], CONTEXTS, ["{} is a"]), 1)
+        check_output(gemma, tokenise_statements(gemma, [FACT], CONTEXTS, ["{} is a"]), 1)
 
 
 def test_an_unknown_token_to_edit_and_a_template_without_place_are_refused(edited: tuple) -> None:
@@ -229,7 +229,7 @@ def test_an_edit_that_works_in_the_search_but_not_in_the_weights_is_refused(edit
     with pytest.raises(
         RuntimeError, match=r"still does not say 'a' after 'so Rome is' \(0 of 1 facts are said\): it has probability 0"
     ):
-        finished(model, nothing)
+        measure_and_check(model, nothing)
 
 
 def test_the_drift_is_the_mean_kl_and_the_ratio_of_perplexities_of_the_texts(edited: tuple) -> None:

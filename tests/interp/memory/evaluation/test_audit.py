@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import score
 from interp.memory import Case, Edit, Fact, Query, Search, audit, covariance, read_cases, rome
 from interp.memory.editing.change import LowRank
 from interp.memory.evaluation.measurement import MEASURES
-from interp.memory.evaluation.scorecard import control
-from interp.memory.evaluation.skills import LENGTH, TEXTS, induction_skill, sums_skill
-from interp.memory.evaluation.text_metrics import consistency, entropy, rarity
+from interp.memory.evaluation.scorecard import make_control
+from interp.memory.evaluation.skills import LENGTH, TEXTS, measure_induction, measure_sums
+from interp.memory.evaluation.text_metrics import measure_consistency, measure_fluency, measure_rarity
 from tests.contracts.words import FILLER, sentences, taught
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -48,7 +48,11 @@ def nothing(model: Model, fact: Fact) -> Edit:
 
 
 def refusing(_: Model, fact: Fact) -> Edit:
-    raise RuntimeError(f"no room for {fact.new}")
+    raise EditRefused(f"no room for {fact.new}")
+
+
+def failing(_: Model, fact: Fact) -> Edit:
+    raise RuntimeError(f"shapes of {fact.new} do not match")
 
 
 def test_an_edit_of_nothing_and_a_refusal_leave_every_measure_as_it_was(model: Model) -> None:
@@ -60,6 +64,11 @@ def test_an_edit_of_nothing_and_a_refusal_leave_every_measure_as_it_was(model: M
     assert found.refused == {"nothing": {}, "refusing": {"Rome is in": "no room for Peru"}, "in context": {}}
     assert found.said["nothing"] == found.said["refusing control"] == found.said["unedited"]
     assert [*found.said["unedited"]] == ["Rome is in"]
+
+
+def test_an_editor_that_fails_is_no_editor_that_refuses(model: Model) -> None:
+    with pytest.raises(RuntimeError, match="shapes of Peru do not match"):
+        audit(model, [CASE], {"failing": failing}, FILLER[:1], n_generated=2)
 
 
 def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model: Model) -> None:
@@ -84,7 +93,17 @@ def test_the_measures_of_an_edit_are_those_of_counterfact_computed_by_hand(model
     assert row["paraphrase magnitude"] == pytest.approx(float((new.exp() - old.exp()).mean()), rel=1e-4)
     assert row["neighbours true over new"] == float((true > other).double().mean())
     assert row["neighbours true"] == row["neighbours unchanged"]
-    assert row["drift"] > 0.0
+    unrelated = model.tokens(FILLER)
+    target = unrelated.content[:, 1:] & unrelated.mask[:, :-1]
+    with torch.no_grad(), made[0].applied(model):
+        q = model.run(unrelated)[:, :-1][target].log_softmax(-1)
+    with torch.no_grad():
+        p = model.run(unrelated)[:, :-1][target].log_softmax(-1)
+    drift, reverse = (float((a.exp() * (a - b)).sum(-1).mean()) for a, b in ((p, q), (q, p)))
+    assert row["drift"] == pytest.approx(drift, rel=1e-3)
+    assert abs(drift - reverse) > 0.02 * drift
+    nll = [-x.gather(1, unrelated.ids[:, 1:][target][:, None]).mean() for x in (p, q)]
+    assert row["perplexity"] == pytest.approx(float((nll[1] - nll[0]).exp()), rel=1e-4)
     parts = (row["efficacy"], row["paraphrase"], row["neighbours true over new"])
     assert row["harmonic score"] == pytest.approx(3 / sum(1 / p for p in parts) if min(parts) else 0.0)
     assert found.table["unedited"]["neighbours true"].value == found.table["unedited"]["others said"].value == 1.0
@@ -106,7 +125,7 @@ def test_what_is_said_and_what_is_kept_is_counted_answer_by_answer_and_token_by_
 
 def test_each_case_has_a_control_of_its_own(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     module, drawn = import_module("interp.memory.evaluation.audit"), []
-    monkeypatch.setattr(module, "control", lambda edit, seed: drawn.append(control(edit, seed)) or drawn[-1])
+    monkeypatch.setattr(module, "make_control", lambda edit, seed: drawn.append(make_control(edit, seed)) or drawn[-1])
 
     def writing(model: Model, fact: Fact) -> Edit:
         update = LowRank(0, torch.ones(1, model.d_mlp), torch.ones(1, model.d_model))
@@ -126,7 +145,7 @@ def test_the_harmonic_score_is_of_the_three_means_that_are_shown_whatever_facts_
     scores = {"Peru": (1.0, 0.5, 0.75), "Japan": (0.5, 0.0, 0.75), "Chile": (0.0,)}
     names = ("efficacy", "paraphrase", "neighbours true over new")
     rows = {new: dict(zip(names, of, strict=False)) for new, of in scores.items()}
-    monkeypatch.setattr(module, "measured", lambda model, case, *_: rows[case.fact.new])
+    monkeypatch.setattr(module, "measure_case", lambda model, case, *_: rows[case.fact.new])
     e = audit(model, cases, {"nothing": nothing}, FILLER[:1], n_generated=2).table["nothing"]["harmonic score"]
     assert e.value == pytest.approx(3 / (1 / 0.5 + 1 / 0.25 + 1 / 0.75)) and e.n == 2
     assert e.low == 0.0 and e.value < e.high < 3 / (1 / 1 + 1 / 0.5 + 1 / 0.75)
@@ -141,24 +160,24 @@ def test_the_skills_are_the_share_of_what_is_repeated_and_summed(model: Model, m
 
         return SimpleNamespace(d_vocab=model.d_vocab, tokenizer=model.tokenizer, device=model.device, run=run)
 
-    assert induction_skill(repeating(TEXTS)) == 1.0
-    assert induction_skill(repeating(TEXTS // 2)) == pytest.approx(0.5, abs=0.05)  # token 0 is drawn now and then
+    assert measure_induction(repeating(TEXTS)) == 1.0
+    assert measure_induction(repeating(TEXTS // 2)) == pytest.approx(0.5, abs=0.05)  # token 0 is drawn now and then
 
     def half(_: Model, prompts: list[str], answers: list[str]) -> list[bool]:
         assert all(eval(prompt.removesuffix(" =")) == int(a) for prompt, a in zip(prompts, answers, strict=True))
         return [i % 2 == 0 for i, _ in enumerate(prompts)]
 
     monkeypatch.setattr("interp.memory.evaluation.skills.says", half)
-    assert sums_skill(model) == 0.5
+    assert measure_sums(model) == 0.5
 
 
 def test_the_consistency_is_the_cosine_of_weighted_counts() -> None:
     texts = ["Rome is in Italy", "Oslo is in Norway"]
-    idf = rarity(texts)
+    idf = measure_rarity(texts)
     assert idf["rome"] == pytest.approx(math.log(3 / 2) + 1) and idf["is"] == pytest.approx(1.0)
     rare = idf["rome"] ** 2
-    assert consistency("Rome is in Peru", texts[:1], idf) == pytest.approx((rare + 2) / (2 * rare + 2))
-    assert consistency("fog", texts, idf) == consistency("", texts, idf) == 0.0
+    assert measure_consistency("Rome is in Peru", texts[:1], idf) == pytest.approx((rare + 2) / (2 * rare + 2))
+    assert measure_consistency("fog", texts, idf) == measure_consistency("", texts, idf) == 0.0
 
 
 def test_the_size_of_a_change_is_relative_and_in_context_stands_beside_every_editor(model: Model) -> None:
@@ -180,8 +199,8 @@ def test_an_audit_without_cases_or_of_an_editor_called_unedited_is_refused(model
 
 
 def test_the_fluency_is_the_weighted_entropy_of_two_and_three_word_sequences() -> None:
-    assert entropy("a b c d") == pytest.approx(100 * (math.log2(3) / 3 + 2 / 3))
-    assert entropy("a a a a a") == entropy("one") == 0.0
+    assert measure_fluency("a b c d") == pytest.approx(100 * (math.log2(3) / 3 + 2 / 3))
+    assert measure_fluency("a a a a a") == measure_fluency("one") == 0.0
 
 
 ROME_RECORD = {

@@ -9,8 +9,8 @@ from hooks import Model
 from hooks.errors import InvalidArgument
 from hooks.site import resid_post
 from interp.memory import Fact, Subject, locate, trace_attention, trace_mlp, trace_states
-from interp.memory.tracing.corruption import replaced, restored, spoilt
-from interp.memory.tracing.trace import ROLES, Trace, roles_of
+from interp.memory.tracing.corruption import corrupt_with_noise, corrupt_with_others, restore
+from interp.memory.tracing.trace import ROLES, Trace, find_roles
 
 FACTS = [Subject("so Rome is in", "Italy", "Rome"), Subject("Oslo is", "b", "Oslo")]
 
@@ -34,9 +34,9 @@ def test_the_last_state_of_any_other_token_has_no_effect_at_all(gpt2: Model) -> 
 
 
 def test_tokens_before_the_subject_are_never_roles_and_every_later_token_has_one() -> None:
-    assert roles_of(9, [3, 4, 5]) == [[3], [4], [5], [6], [7], [8]]
-    assert roles_of(4, [3]) == [[], [], [3], [], [], []]
-    assert roles_of(4, [2]) == [[], [], [2], [], [], [3]]
+    assert find_roles(9, [3, 4, 5]) == [[3], [4], [5], [6], [7], [8]]
+    assert find_roles(4, [3]) == [[], [], [3], [], [], []]
+    assert find_roles(4, [2]) == [[], [], [2], [], [], [3]]
 
 
 def test_a_role_a_prompt_lacks_is_left_out_of_the_mean(gpt2: Model) -> None:
@@ -46,11 +46,11 @@ def test_a_role_a_prompt_lacks_is_left_out_of_the_mean(gpt2: Model) -> None:
 
 
 def test_the_place_with_the_largest_effect_is_located_with_its_margin_and_majority() -> None:
-    restored = torch.full((4, 6, 3), 0.1)
-    restored[:, 2, 1] = torch.tensor([0.9, 0.9, 0.9, 0.2])
-    restored[:, 5, 2] = 0.3
+    probability = torch.full((4, 6, 3), 0.1)
+    probability[:, 2, 1] = torch.tensor([0.9, 0.9, 0.9, 0.2])
+    probability[:, 5, 2] = 0.3
     windows = ((0, 1), (1, 2), (2, 3))
-    trace = Trace("feed-forward", ROLES, windows, torch.full((4,), 0.9), torch.full((4,), 0.1), restored)
+    trace = Trace("feed-forward", ROLES, windows, torch.full((4,), 0.9), torch.full((4,), 0.1), probability)
     found = trace.location
     assert (found.role, found.layers, found.layer, found.majority.value) == ("last subject", (1, 2), 2, 0.75)
     assert found.effect.value == pytest.approx(0.625) and found.margin.value == pytest.approx(0.425)
@@ -73,9 +73,9 @@ def test_the_broken_run_is_the_clean_one_with_noise_on_the_subjects_embeddings_a
 
     handle = gpt2.hf.transformer.wte.register_forward_hook(spoil)
     with torch.no_grad():
-        spoilt = gpt2.hf(ids.expand(draws, -1)).logits[:, -1].softmax(-1)[:, 0 + int(gpt2.tokens(" ").ids[0, 1])]
+        noisy = gpt2.hf(ids.expand(draws, -1)).logits[:, -1].softmax(-1)[:, 0 + int(gpt2.tokens(" ").ids[0, 1])]
     handle.remove()
-    assert torch.allclose(trace.corrupted, spoilt.mean()[None], atol=1e-6)
+    assert torch.allclose(trace.corrupted, noisy.mean()[None], atol=1e-6)
 
 
 @pytest.mark.parametrize(("trace", "part"), [(trace_mlp, "mlp"), (trace_attention, "attn")])
@@ -93,9 +93,9 @@ def test_a_window_restores_the_outputs_of_all_its_layers_and_of_no_other_kind(
         written[1:, column] = written[0, column]
 
     def spoil(_: object, __: object, embedded: torch.Tensor) -> torch.Tensor:
-        spoilt = embedded.clone()
-        spoilt[1:, 4:8] += noise
-        return spoilt
+        corrupt_with_noise = embedded.clone()
+        corrupt_with_noise[1:, 4:8] += noise
+        return corrupt_with_noise
 
     for start in (0, 1):
         hooks = [gpt2.hf.transformer.wte.register_forward_hook(spoil)]
@@ -111,9 +111,9 @@ def test_a_window_restores_the_outputs_of_all_its_layers_and_of_no_other_kind(
 def test_a_subject_spelt_twice_is_broken_where_the_fact_has_it(gpt2: Model) -> None:
     fact = Fact("Rome", "{} is in Rome now", "a", "b")
     first, last = Subject(fact.text, "a", "Rome", 0), Subject(fact.text, "a", "Rome")
-    columns = [spoilt(gpt2, one, 1.0, 1, torch.Generator()).columns.tolist() for one in (first, last)]
+    columns = [corrupt_with_noise(gpt2, one, 1.0, 1, torch.Generator()).columns.tolist() for one in (first, last)]
     assert columns == [[1, 2, 3, 4], [12, 13, 14, 15]]
-    other = replaced(gpt2, first, ["Oslo"], 1, torch.Generator())
+    other = corrupt_with_others(gpt2, first, ["Oslo"], 1, torch.Generator())
     assert gpt2.tokenizer.decode(other.ids[1], skip_special_tokens=True) == "Oslo is in Rome now"
     effects = [locate(gpt2, [one]).effect for one in (fact, first, last)]
     assert effects[0] == effects[1] != effects[2]
@@ -135,28 +135,28 @@ def test_a_prompt_that_ends_in_its_subject_has_a_last_token_all_the_same(gpt2: M
 
 def test_a_fact_that_nothing_is_lost_of_is_not_recovered() -> None:
     clean, corrupted = torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.1])
-    restored = torch.tensor([0.1, 0.9])[:, None, None].expand(2, 6, 1)
-    assert Trace("feed-forward", ROLES, ((0,),), clean, corrupted, restored).location.majority.value == 0.5
+    probability = torch.tensor([0.1, 0.9])[:, None, None].expand(2, 6, 1)
+    assert Trace("feed-forward", ROLES, ((0,),), clean, corrupted, probability).location.majority.value == 0.5
 
 
 def test_restoring_one_state_of_every_token_gives_the_clean_run(gpt2: Model) -> None:
-    broken = spoilt(gpt2, FACTS[0], 3.0, 3, torch.Generator().manual_seed(0))
+    broken = corrupt_with_noise(gpt2, FACTS[0], 3.0, 3, torch.Generator().manual_seed(0))
     every = range(broken.ids.shape[1])
-    clean, corrupted, (whole, nothing) = restored(gpt2, broken, [(every, [resid_post[1]]), (every, [])], 100)
+    clean, corrupted, (whole, nothing) = restore(gpt2, broken, [(every, [resid_post[1]]), (every, [])], 100)
     assert float(whole) == pytest.approx(float(clean), rel=1e-6)
     assert float(nothing) == pytest.approx(float(corrupted), rel=1e-6) != pytest.approx(float(clean), rel=1e-3)
 
 
 def test_parts_of_the_batch_change_nothing(gpt2: Model) -> None:
-    broken = spoilt(gpt2, FACTS[0], 3.0, 2, torch.Generator().manual_seed(0))
+    broken = corrupt_with_noise(gpt2, FACTS[0], 3.0, 2, torch.Generator().manual_seed(0))
     spots = [([column], [resid_post[layer]]) for column in range(4, 8) for layer in range(2)]
-    one, other = (restored(gpt2, broken, spots, n)[2] for n in (3, 100))
+    one, other = (restore(gpt2, broken, spots, n)[2] for n in (3, 100))
     assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_another_subject_of_as_many_tokens_stands_in_the_subjects_place(gpt2: Model) -> None:
     fact = FACTS[0]
-    broken = replaced(gpt2, fact, ["Rome", "Oslo", "Lima", "Tangier"], 5, torch.Generator().manual_seed(0))
+    broken = corrupt_with_others(gpt2, fact, ["Rome", "Oslo", "Lima", "Tangier"], 5, torch.Generator().manual_seed(0))
     read = {gpt2.tokenizer.decode(row, skip_special_tokens=True) for row in broken.ids}
     assert read == {"so Rome is in", "so Oslo is in", "so Lima is in"} and not broken.noise.any()
     trace = trace_states(gpt2, [fact], others=["Oslo"])

@@ -1,0 +1,140 @@
+"""What all verbs share: how they end, one JSON document, true help, and checks before a model is read."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from hooks.errors import InvalidArgument, NotReachable
+from interp.commands import arguments
+from interp.commands.app import VERBS, app, read_verb
+from interp.commands.verb import verb
+
+
+@pytest.fixture(scope="module")
+def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model")
+    hf_model("gpt2").save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder whose config says that it is an encoder, and that holds no weights to load."""
+    path = tmp_path_factory.mktemp("encoder")
+    (path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    return str(path)
+
+
+def alone(function: Callable[..., Any], *words: str) -> Result:
+    one = typer.Typer(pretty_exceptions_enable=False)
+    one.command()(verb(function))
+    return CliRunner().invoke(one, list(words))
+
+
+def refusing() -> dict[str, Any]:
+    raise InvalidArgument("the fog is 3: give 4")
+
+
+def faulty() -> dict[str, Any]:
+    return {}["fog"]
+
+
+def gone() -> dict[str, Any]:
+    return {"there": Path("nowhere").read_text(encoding="utf-8")}
+
+
+def test_a_mistake_ends_with_code_2_a_fault_with_code_1_and_debug_shows_where() -> None:
+    mistake, fault, missing = alone(refusing), alone(faulty), alone(gone)
+    assert (mistake.exit_code, mistake.stderr) == (2, "error: the fog is 3: give 4\n")
+    assert missing.exit_code == 2 and "No such file" in missing.stderr and missing.stderr.count("\n") == 1
+    assert fault.exit_code == 1 and "KeyError: 'fog'" in fault.stderr and "Please report it" in fault.stderr
+    assert "Traceback" not in mistake.stderr + fault.stderr
+    for result, code in ((alone(refusing, "--debug"), 2), (alone(faulty, "--debug"), 1)):
+        assert result.exit_code == code and "Traceback" in result.stderr and "test_verb.py" in result.stderr
+
+
+def test_the_list_of_verbs_says_what_each_verb_says_of_itself() -> None:
+    for name, said in VERBS.items():
+        helped = " ".join(str(read_verb(name).help).split())
+        assert helped == said, name
+
+
+def test_every_verb_has_json_and_debug_and_every_one_with_a_model_a_device() -> None:
+    for name in VERBS:
+        if name != "landmark":
+            names = {option for parameter in read_verb(name).params for option in parameter.opts}
+            assert {"--json", "--debug"} <= names, name
+            assert "model" not in names or name == "apply" or "--device" in names, name
+
+
+def test_help_needs_no_library() -> None:
+    code = (
+        "import sys; from interp.commands.app import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "plotly", "jinja2", "hooks"} & set(ran.stdout.splitlines()[-1].split())
+
+
+def test_json_is_one_document_on_stdout_with_the_keys_that_the_page_names(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "texts").write_text("fog over the bay\ngrey fog", encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "commands.md").read_text("utf-8")
+    calls = {
+        "sites": [folder],
+        "capture": [
+            folder,
+            str(tmp_path / "texts"),
+            "--site",
+            "resid_post.1",
+            "--out",
+            str(tmp_path / "a.safetensors"),
+        ],
+        "lens": [folder, "fog", "--word", "g"],
+        "patch": [folder, "fog over", "fig ever", "a", "c"],
+        "landmark": ["corpus", "2"],
+    }
+    for name, words in calls.items():
+        ran = CliRunner().invoke(app, [name, *words, "--json"])
+        assert ran.exit_code == 0, ran.output
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}"))
+        assert set(json.loads(ran.stdout)) == {key for key in row.split("`")[3::2]}, name
+    assert set(VERBS) <= {line.split("`")[1].split()[0] for line in page.splitlines() if line.startswith("| `")}
+
+
+@pytest.mark.parametrize("words", [["lens", "M", "fog"], ["patch", "M", "a", "b", "c", "d"], ["memory", "M", "0"]])
+def test_an_encoder_is_refused_by_its_config_before_its_weights_are_read(encoder: str, words: list[str]) -> None:
+    words = [encoder if word == "M" else word for word in words]
+    texts = ["--texts", __file__] if words[0] == "memory" else []
+    ran = CliRunner().invoke(app, [*words, *texts])
+    assert ran.exit_code == 2 and "is a BertModel, which predicts no next token" in ran.stderr
+
+
+def test_a_misspelt_site_is_refused_before_the_model_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "texts").write_text("fog", encoding="utf-8")
+    for verb_name in ("capture", "harvest"):
+        ran = CliRunner().invoke(app, [verb_name, "no/model", str(tmp_path / "texts"), "--site", "resid_pots.1"])
+        assert ran.exit_code == 2 and "no site is called 'resid_pots" in ran.stderr, ran.stderr
+
+
+def test_a_model_that_is_nowhere_is_refused_at_once_where_the_hub_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def silent(*_: object, **__: object) -> None:
+        raise OSError(-2, "Name or service not known")
+
+    monkeypatch.setattr(arguments.socket, "create_connection", silent)
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    began = time.perf_counter()
+    with pytest.raises(NotReachable, match="'no/model': there is no such folder, it is not in the cache, and"):
+        arguments.check_reachable("no/model")
+    assert time.perf_counter() - began < 5
+    arguments.check_reachable("landmark")
