@@ -127,7 +127,7 @@ def load(folder: str | Path, *, site: Site | None = None) -> SAE:
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise MissingFile(f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}.")
+            raise MissingFile(f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}")
     if (folder / CHECKSUMS).exists():
         for name, recorded in read_json(folder / CHECKSUMS, KIND)["files"].items():
             check_record(folder / name, recorded, f"{CURE}; if you changed it yourself, remove {CHECKSUMS}")

@@ -65,7 +65,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise InvalidArgument(f"every is {self.every}; a checkpoint is written after at least 1 token.")
+            raise InvalidArgument(f"every is {self.every}; a checkpoint is written after at least 1 token")
 
     def due(self, before: int, after: int) -> bool:
         """Whether one is to be written when the tokens seen have gone from `before` to `after`."""
