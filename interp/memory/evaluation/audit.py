@@ -14,6 +14,7 @@ from interp.common.completion import predict_forced
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.memory.editing.edit import Edit
 from interp.memory.editors.in_context import in_context
+from interp.memory.evaluation.control import make_control
 from interp.memory.evaluation.measurement import (
     HARMONIC,
     MEASURES,
@@ -24,7 +25,6 @@ from interp.memory.evaluation.measurement import (
     measure_unedited,
     split_queries,
 )
-from interp.memory.evaluation.scorecard import make_control
 from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Fact
 

@@ -14,7 +14,7 @@ from hooks.pieces import piece, pieces
 from hooks.site import logits, mlp_act
 from interp.memory.editing.contexts import generate_texts
 from interp.memory.editing.edit import Edit
-from interp.memory.evaluation.scorecard import make_control
+from interp.memory.evaluation.control import make_control
 from interp.sae import SAE
 
 BATCH, OWN = 16, 2560

@@ -16,8 +16,8 @@ from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import score
 from interp.memory import Case, Edit, Fact, Query, Search, audit, covariance, read_cases, rome
 from interp.memory.editing.change import LowRank
+from interp.memory.evaluation.control import make_control
 from interp.memory.evaluation.measurement import MEASURES
-from interp.memory.evaluation.scorecard import make_control
 from interp.memory.evaluation.skills import LENGTH, TEXTS, measure_induction, measure_sums
 from interp.memory.evaluation.text_metrics import measure_consistency, measure_fluency, measure_rarity
 from tests.contracts.words import FILLER, sentences, taught
