@@ -26,7 +26,7 @@ class Interval:
         """Student's interval: t s / sqrt(n), with n - 1 degrees of freedom.
 
         Raises:
-            ValueError: no values, or one that is not finite.
+            InvalidArgument: no values, or one that is not finite.
 
         Example:
             >>> Interval.of([1.0, 3.0]).mean
@@ -36,9 +36,9 @@ class Interval:
 
         n = len(values)
         if not n:
-            raise InvalidArgument("An interval needs at least one value.")
+            raise InvalidArgument("an interval needs at least one value")
         if not all(map(math.isfinite, values)):
-            raise InvalidArgument(f"The values {[*values]} are not all finite: they have no mean.")
+            raise InvalidArgument(f"the values {[*values]} are not all finite: they have no mean")
         mean = sum(values) / n
         if n == 1:
             return Interval(mean, math.nan, tuple(values))
@@ -88,7 +88,7 @@ def compare(
     `l0_tolerance`, a share of the smallest, are refused. `l0_tolerance=math.inf` compares all the same.
 
     Raises:
-        ValueError: fewer than two names, a name without autoencoders, or L0 that does not match.
+        InvalidArgument: fewer than two names, a name without autoencoders, or L0 that does not match.
 
     Example:
         ```python
@@ -98,7 +98,7 @@ def compare(
     if len(saes) < 2 or not all(saes.values()):
         counts = ", ".join(f"{name}: {len(each)}" for name, each in saes.items())
         raise InvalidArgument(
-            f"compare needs at least two names with an autoencoder each; it was given {counts or 'none'}."
+            f"compare needs at least two names with an autoencoder each; it was given {counts or 'none'}"
         )
     batches = source if isinstance(source, Source) else list(source)
     done = Comparison({name: tuple(evaluate(sae, batches) for sae in each) for name, each in saes.items()})
@@ -107,6 +107,6 @@ def compare(
     if means[high] > (1 + l0_tolerance) * means[low]:
         raise InvalidArgument(
             f"L0 is {means[low]:.1f} for {low} and {means[high]:.1f} for {high}: at unequal sparsity the denser one "
-            "reconstructs better whatever it is. Train them to the same L0, or pass l0_tolerance=math.inf."
+            "reconstructs better whatever it is. Train them to the same L0, or pass l0_tolerance=math.inf"
         )
     return done
