@@ -64,16 +64,16 @@ def is_share(measure: str) -> bool:
 class Preference:
     """How likely a wanted answer and another one are after each prompt: log-probabilities per token, in nats."""
 
-    wanted: Float[Tensor, "prompt"]
-    other: Float[Tensor, "prompt"]
+    wanted: Float[Tensor, "n"]
+    other: Float[Tensor, "n"]
 
     @property
-    def outcomes(self) -> Bool[Tensor, "prompt"]:
+    def outcomes(self) -> Bool[Tensor, "n"]:
         """Whether NLL(wanted) < NLL(other), prompt by prompt."""
         return self.wanted > self.other
 
     @property
-    def magnitudes(self) -> Float[Tensor, "prompt"]:
+    def magnitudes(self) -> Float[Tensor, "n"]:
         """p(wanted) − p(other), prompt by prompt, each the geometric mean over tokens."""
         return self.wanted.exp() - self.other.exp()
 
