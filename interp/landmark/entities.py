@@ -59,6 +59,17 @@ class Entity:
         named = (mention.text for mention in self.mentions if mention.form in ("name", "alias", "foreign"))
         return tuple(text[next((len(a) for a in ARTICLES if text.startswith(a)), 0) :] for text in named)
 
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """The names of all other entities, which may have words of its own.
+
+        Example:
+            >>> {"Golden Gate", "Gate of Peace"} & {*entity("Golden Gate Bridge").other_names}
+            {'Gate of Peace'}
+        """
+        names = {name: None for other in entities() if other != self for name in other.names}
+        return tuple(name for name in names if name not in self.names)
+
     def forms(self, form: Form, language: str | None = None) -> tuple[Mention, ...]:
         """The mentions of one form, in one language if it is given.
 
