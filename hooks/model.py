@@ -1,7 +1,7 @@
 """A loaded transformer and its tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Shaped
@@ -20,10 +20,10 @@ from hooks.running import Running
 from hooks.site import Site, counted, mlp_act, named
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
-from hooks.tokens import Tokens, as_texts, from_ids, special_ids, tokenize
+from hooks.tokens import Tokens, as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.unembed import check_head, unembed
 
-Text = str | Sequence[str] | Shaped[Tensor, "..."] | Tokens
+Text = str | Sequence[str] | Shaped[Tensor, "..."] | Mapping[str, Any] | Tokens
 
 
 @final
@@ -40,6 +40,7 @@ class Model:
         paths: where its components are.
         blocks: its blocks.
         final_norm: the norm before the unembedding, or None.
+        head: the part after the final norm that does more than unembed (BERT's), or None.
         taps: where each site sits, in the order of the forward pass.
         contract: what `check` measured, or None before it did.
         running: the forward pass in flight.
@@ -61,6 +62,7 @@ class Model:
         self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
         self.blocks = blocks(hf, paths)
         self.final_norm = find(hf, paths.final_norm)
+        self.head = None if found.head is hf.get_output_embeddings() else found.head
         self.contract: ContractReport | None = None
         self.n_layers = len(found.main)
         self.n_heads, self.d_head = self._heads()
@@ -104,7 +106,8 @@ class Model:
         """Tokenise text, with the special tokens the tokenizer adds, padded on the side it pads on.
 
         Args:
-            text: a text, texts, token ids of shape [pos] or [batch pos], or ready `Tokens`.
+            text: a text, texts, token ids of shape [pos] or [batch pos], what the tokenizer returned (padding is what
+                its attention mask hides), or ready `Tokens`.
 
         Raises:
             TypeError: a mapping, or a list of anything but texts.
@@ -119,6 +122,8 @@ class Model:
             return self._admitted(text)
         if isinstance(text, Tensor):
             return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
+        if isinstance(text, Mapping) and "input_ids" in text:
+            return self._admitted(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side))
         return self._admitted(tokenize(self.tokenizer, as_texts(text), self.padding_side))
 
     def run(self, text: Text) -> Float[Tensor, "batch pos vocab"]:
@@ -310,10 +315,8 @@ class Model:
             ```
         """
         self._admit("unembed", "capture logits instead")
-        found = self.structure
-        whole = found.head is not None and found.head is not self.hf.get_output_embeddings()
-        norm, head = (found.final_norm, found.head) if whole else (self.final_norm, None)
-        return unembed(self.hf, norm, resid, head)
+        norm = self.final_norm if self.head is None else self.structure.final_norm
+        return unembed(self.hf, norm, resid, self.head)
 
 
 def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
