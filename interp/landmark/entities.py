@@ -27,7 +27,7 @@ ARTICLES = ("the ", "The ", "el ", "El ", "la ", "La ", "le ", "Le ", "les ", "L
 
 @dataclass(frozen=True)
 class Mention:
-    """One way of naming an entity, as it stands in running text: its article, if any, is part of `text`."""
+    """One way of naming an entity, as in running text: its article, if any, is part of `text`."""
 
     text: str
     form: Form
@@ -74,10 +74,11 @@ class Entity:
         """The mentions of one form, in one language if it is given.
 
         Raises:
-            ValueError: no such form or language; the message names the nearest ones.
+            InvalidArgument: no such form or language; the message names the nearest ones.
 
-        >>> [m.language for m in entity("Golden Gate Bridge").forms("foreign")]
-        ['spanish', 'french', 'german']
+        Example:
+            >>> [m.language for m in entity("Golden Gate Bridge").forms("foreign")]
+            ['spanish', 'french', 'german']
         """
         if form not in get_args(Form):
             raise InvalidArgument(f"no form is called {form!r}; did you mean {nearest(form, get_args(Form))}?")
@@ -89,7 +90,7 @@ class Entity:
         """The cell of one column of the entity's table.
 
         Raises:
-            KeyError: no such column; the message names the nearest ones.
+            UnknownName: no such column; the message names the nearest ones.
         """
         cells = dict(self.row)
         if column not in cells:
@@ -118,8 +119,9 @@ def _mentions(row: dict[str, str]) -> Iterator[Mention]:
 def entities() -> tuple[Entity, ...]:
     """Every entity, landmarks first, in the order of the tables.
 
-    >>> entities()[0].text
-    'the Golden Gate Bridge'
+    Example:
+        >>> entities()[0].text
+        'the Golden Gate Bridge'
     """
     return tuple(
         Entity(row["name"], kind, tuple(_mentions(row)), tuple(row.items())) for kind in FILES for row in _rows(kind)
@@ -145,7 +147,7 @@ def entity(name: str) -> Entity:
     """The entity of this name, with or without its article.
 
     Raises:
-        KeyError: no such entity; the message names the nearest ones.
+        UnknownName: no such entity; the message names the nearest ones.
     """
     found = find(name)
     if found is None:

@@ -54,8 +54,9 @@ SHARES = ("efficacy", "paraphrase", "neighbours", "others", "hops", "reverse", "
 def is_share(measure: str) -> bool:
     """Whether a measure is a share of answers, or else a magnitude.
 
-    >>> is_share("paraphrase said"), is_share("paraphrase magnitude"), is_share("drift")
-    (True, False, False)
+    Example:
+        >>> is_share("paraphrase said"), is_share("paraphrase magnitude"), is_share("drift")
+        (True, False, False)
     """
     return measure.startswith(SHARES) and not measure.endswith("magnitude")
 

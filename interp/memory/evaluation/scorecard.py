@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +16,9 @@ from interp.memory.evaluation.control import make_control
 from interp.memory.evaluation.measurement import Outcomes, generate_greedily, measure_outcomes
 from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Query, extract_answer, fill_template
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,27 @@ class Scorecard:
     before: Column
     after: Column
     control: Column
+
+    def __repr__(self) -> str:
+        names = ("efficacy_exact", "paraphrase_exact", "neighbours_unchanged")
+        shown = ", ".join(
+            f"{name} {getattr(self.after, name).value:.2f} (control {getattr(self.control, name).value:.2f})"
+            for name in names
+        )
+        return f"Scorecard({shown})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each state and measure: its value, the ends of the interval, and the prompts it rests on.
+
+        The drift has no interval: its ends and number are missing.
+        """
+        from pandas import DataFrame
+
+        return DataFrame(
+            {"state": state, "measure": measure, **(vars(e) if isinstance(e, Estimate) else {"value": e})}
+            for state, column in vars(self).items()
+            for measure, e in vars(column).items()
+        )
 
 
 @dataclass(frozen=True, eq=False)

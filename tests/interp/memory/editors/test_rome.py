@@ -96,6 +96,10 @@ def test_the_scorecard_sees_nothing_before_and_everything_that_moved_after(edite
     assert card.after.efficacy_preferred.value == card.after.paraphrase_preferred.value == 1.0
     assert card.after.kl > 0.0
     assert torch.equal(model.w_out(1), before)
+    table = card.to_pandas().set_index(["state", "measure"])
+    assert len(table) == 3 * 11 and table.loc[("after", "kl"), "value"] == card.after.kl
+    assert table.loc[("control", "others_unchanged"), "n"] == 1
+    assert repr(card).startswith("Scorecard(efficacy_exact 1.00 (control ")
 
 
 def test_the_control_edit_has_the_same_key_and_norm_and_another_value(edited: tuple) -> None:

@@ -64,6 +64,11 @@ def test_an_edit_of_nothing_and_a_refusal_leave_every_measure_as_it_was(model: M
     assert found.refused == {"nothing": {}, "refusing": {"Rome is in": "no room for Peru"}, "in context": {}}
     assert found.said["nothing"] == found.said["refusing control"] == found.said["unedited"]
     assert [*found.said["unedited"]] == ["Rome is in"]
+    table, e = found.to_pandas(), found.table["nothing"]["efficacy"]
+    assert len(table) == sum(map(len, found.table.values()))
+    row = table[(table["editor"] == "nothing") & (table["measure"] == "efficacy")].iloc[0]
+    assert (row["value"], row["low"], row["high"], row["n"]) == (e.value, e.low, e.high, e.n)
+    assert repr(found).startswith("Audit(1 cases; efficacy unedited 0.00, nothing 0.00, refusing 0.00, in context ")
 
 
 def test_an_editor_that_fails_is_no_editor_that_refuses(model: Model) -> None:
