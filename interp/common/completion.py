@@ -24,7 +24,7 @@ def tokenise_completions(model: Model, prompts: Sequence[str], answers: Sequence
     """Tokenise each prompt with its answer as one text, `join_words` of both, and mark the answer's tokens.
 
     Raises:
-        ValueError: no prompts, an empty text or spaces around one, as `tokens_after`.
+        InvalidArgument: no prompts, an empty text or spaces around one, as `tokens_after`.
     """
     for name, texts in (("prompt", prompts), ("answer", answers)):
         for text in texts:
@@ -38,7 +38,7 @@ def tokens_after(tokens: Tokens, ends: Sequence[int]) -> Bool[Tensor, "batch pos
     """The tokens of each text that spell something from its character `ends[i]` on.
 
     Raises:
-        ValueError: no character offsets, or a token on both sides of the character.
+        InvalidArgument: no character offsets, or a token on both sides of the character.
     """
     if tokens.offsets is None:
         raise InvalidArgument("these tokens have no character offsets: load the model with a fast tokenizer")
@@ -63,7 +63,10 @@ def log_probs(
 
 @torch.no_grad()
 def score(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64) -> Float[Tensor, "n"]:
-    """Mean log-probability of each answer after its prompt, in nats per token. Cost: one forward pass per batch."""
+    """Mean log-probability of each answer after its prompt, in nats per token.
+
+    Cost: one forward pass per batch.
+    """
     found = []
     for i in range(0, len(prompts), batch_size):
         asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
@@ -75,7 +78,10 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_si
 def predict_forced(
     model: Model, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64
 ) -> list[list[int]]:
-    """The arg-max tokens at each answer, teacher-forced. Cost: one forward pass per batch."""
+    """The arg-max tokens at each answer, teacher-forced.
+
+    Cost: one forward pass per batch.
+    """
     found: list[list[int]] = []
     for i in range(0, len(prompts), batch_size):
         asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
@@ -85,9 +91,12 @@ def predict_forced(
 
 
 def says(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
-    """Whether arg max, token by token and teacher-forced, is each answer. Cost: one forward pass per batch."""
-    told, wanted = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
-    return [one == other for one, other in zip(told, wanted, strict=True)]
+    """Whether arg max, token by token and teacher-forced, is each answer.
+
+    Cost: one forward pass per batch.
+    """
+    said, wanted = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
+    return [one == other for one, other in zip(said, wanted, strict=True)]
 
 
 def find_answer_ids(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
