@@ -12,6 +12,7 @@ from hooks import Direction, Intervention, Model, Position, capture, intervene
 from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere
+from hooks.statistics import percentile_ends
 
 Behaviour: TypeAlias = Callable[[Model, Sequence[str]], Float[Tensor, "example"]]
 Amount: TypeAlias = Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]]
@@ -178,6 +179,6 @@ def _effect(change: Float[Tensor, "example"], random: Float[Tensor, "n"], seed: 
     g = torch.Generator().manual_seed(seed)
     sizes = change.double().abs()
     drawn = sizes[torch.randint(len(change), (1000, len(change)), generator=g)].mean(1)
-    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = percentile_ends(drawn).tolist()
     size, as_large = float(sizes.mean()), int((random.double() >= sizes.mean()).sum())
     return Effect(size, float(change.mean()), low, high, random, (1 + as_large) / (1 + len(random)))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hooks import Direction, Position, Site
 from hooks.errors import InvalidType
+from hooks.statistics import Estimate
 from probes.cells import Cell
-from probes.interval import Interval
 from probes.linear import Linear
 from probes.probe import Probe
 
@@ -32,12 +32,12 @@ class Controls:
     """
 
     majority: float
-    embedding: Interval
-    untrained: Interval
+    embedding: Estimate
+    untrained: Estimate
     shuffled: Float[Tensor, "n"]
-    memorised: Interval | None
-    same_rows: Interval | None
-    elsewhere: Mapping[str, Interval]
+    memorised: Estimate | None
+    same_rows: Estimate | None
+    elsewhere: Mapping[str, Estimate]
 
     @property
     def selectivity(self) -> float | None:
@@ -95,9 +95,9 @@ class ProbeGrid:
     accuracy: Float[Tensor, "site pos"]
     low: Float[Tensor, "site pos"]
     high: Float[Tensor, "site pos"]
-    nested: Interval
-    balanced: Interval
-    auroc: Interval
+    nested: Estimate
+    balanced: Estimate
+    auroc: Estimate
     chosen: tuple[Cell, ...]
     p_value: float
     controls: Controls

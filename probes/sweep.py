@@ -13,12 +13,18 @@ from hooks import Model, Position, Site
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import embed
+from hooks.statistics import (
+    Estimate,
+    auroc_over_groups,
+    balanced_accuracy_over_groups,
+    share_over_groups,
+    shares_over_groups,
+)
 from probes.cells import Cell, Cells, gather
 from probes.cross_validation import best_of_shuffled, cross_validate, scores
 from probes.examples import Examples
 from probes.folds import exchanges, grouped_folds, row_folds
 from probes.grid import Controls, ProbeGrid, best_cell
-from probes.interval import Interval, all_at_once, auroc_over_groups, balanced_over_groups, over_groups
 from probes.linear import Linear
 from probes.logistic import Logistic
 from probes.probe import Probe
@@ -70,7 +76,7 @@ def sweep(
     for name, other in (elsewhere or {}).items():
         site, position = grid.best
         x = gather(model, other.texts, [site], [position]).rows[grid.best]
-        others[name] = over_groups(grid.probe.predict(x).cpu() == other.y, other.group, seed=seed)
+        others[name] = share_over_groups(grid.probe.predict(x).cpu() == other.y, other.group, seed=seed)
     return replace(grid, controls=replace(grid.controls, elsewhere=others))
 
 
@@ -104,7 +110,7 @@ def measure(
     sites, positions = (tuple(dict.fromkeys(axis)) for axis in zip(*cells.rows, strict=True))
     order = [list(cells.rows).index((site, position)) for site in sites for position in positions]
     right = found.right[:, order].reshape(len(y), len(sites), len(positions))
-    accuracy, low, high = all_at_once(right, group, seed=seed)
+    accuracy, low, high = shares_over_groups(right, group, seed=seed)
     best = best_cell(sites, positions, accuracy)
     memorised, same_rows = _control_task(probe, cells.rows[best], examples, folds, seed)
     return ProbeGrid(
@@ -113,15 +119,15 @@ def measure(
         accuracy=accuracy,
         low=low,
         high=high,
-        nested=over_groups(found.nested, group, seed=seed),
-        balanced=balanced_over_groups(found.nested, y, group, seed=seed),
+        nested=share_over_groups(found.nested, group, seed=seed),
+        balanced=balanced_accuracy_over_groups(found.nested, y, group, seed=seed),
         auroc=auroc_over_groups(found.score, y, group, fold, seed=seed),
         chosen=tuple(list(cells.rows)[i] for i in found.chosen),
         p_value=(1 + int((null >= accuracy.max() - 1e-6).sum())) / (1 + permutations),
         controls=Controls(
             majority=max(float(y.double().mean()), 1 - float(y.double().mean())),
-            embedding=over_groups(controls[0].nested, group, seed=seed),
-            untrained=over_groups(controls[1].nested, group, seed=seed),
+            embedding=share_over_groups(controls[0].nested, group, seed=seed),
+            untrained=share_over_groups(controls[1].nested, group, seed=seed),
             shuffled=null,
             memorised=memorised,
             same_rows=same_rows,
@@ -142,7 +148,7 @@ def _final(probe: Probe, cells: Cells, cell: Cell, y: Bool[Tensor, "example"]) -
 
 def _control_task(
     probe: Probe, x: Float[Tensor, "n d_model"], examples: Examples, folds: int, seed: int
-) -> tuple[Interval | None, Interval | None]:
+) -> tuple[Estimate | None, Estimate | None]:
     """Accuracy on random labels per group, and on the labels, with every group on both sides of every split."""
     y, group = examples.y, examples.group
     if examples.n_groups == len(y):
@@ -154,7 +160,7 @@ def _control_task(
     for labels in (random[group], y):
         columns = labels[:, None].expand(-1, folds)
         hit = (scores(probe, x, columns, train) > 0) == columns
-        found.append(over_groups(hit.gather(1, fold[:, None])[:, 0], group, seed=seed))
+        found.append(share_over_groups(hit.gather(1, fold[:, None])[:, 0], group, seed=seed))
     return found[0], found[1]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hooks import Site, Tokens
 from hooks.errors import InvalidArgument
+from hooks.statistics import percentile_ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +66,7 @@ class PatchEffect:
         drawn = [self.difference[row].mean(0) / gap[row].mean() for row in rows if self._apart(gap[row])]
         if not drawn:
             raise InvalidArgument(f"the runs differ in none of {draws} draws of the texts: draw them more often")
-        ends = torch.tensor([0.025, 0.975], dtype=drawn[0].dtype, device=gap.device)
-        return torch.stack(drawn).quantile(ends, dim=0)
+        return percentile_ends(torch.stack(drawn))
 
     def _way(self, gap: Float[Tensor, "example"]) -> Float[Tensor, ""]:
         if not self._apart(gap):

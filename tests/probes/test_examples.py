@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
+from hooks.statistics import share_over_groups, shares_over_groups
 from probes import Examples
 from probes.folds import exchanges, grouped_folds, row_folds, shuffled
-from probes.interval import all_at_once, over_groups
 
 TEXTS = ["a1", "a2", "b1", "b2"]
 
@@ -123,15 +123,17 @@ def test_the_interval_over_groups_covers_the_truth_95_times_in_100() -> None:
         g = torch.Generator().manual_seed(seed)
         chance = torch.rand(40, generator=g) * 0.8 + 0.1
         group = torch.arange(40).repeat_interleave(8)
-        found = over_groups(torch.rand(320, generator=g) < chance[group], group, draws=300, seed=seed)
+        found = share_over_groups(torch.rand(320, generator=g) < chance[group], group, draws=300, seed=seed)
         covered += found.low <= 0.5 <= found.high
     assert 180 <= covered <= 198
 
 
 def test_where_all_groups_agree_the_interval_is_wilsons_and_not_a_point() -> None:
     group = torch.arange(20).repeat_interleave(2)
-    assert over_groups(torch.ones(40, dtype=torch.bool), group).low == pytest.approx(20 / (20 + 1.959964**2))
-    assert over_groups(torch.zeros(40, dtype=torch.bool), group).high == pytest.approx(1 - 20 / (20 + 1.959964**2))
+    assert share_over_groups(torch.ones(40, dtype=torch.bool), group).low == pytest.approx(20 / (20 + 1.959964**2))
+    assert share_over_groups(torch.zeros(40, dtype=torch.bool), group).high == pytest.approx(
+        1 - 20 / (20 + 1.959964**2)
+    )
 
 
 def test_where_every_group_has_one_share_the_interval_is_wilsons_of_as_many_groups() -> None:
@@ -139,14 +141,14 @@ def test_where_every_group_has_one_share_the_interval_is_wilsons_of_as_many_grou
 
     low, high = binomtest(15, 30).proportion_ci(method="wilson")
     pairs = torch.tensor([True, False]).repeat(30)
-    found = over_groups(pairs, torch.arange(30).repeat_interleave(2))
+    found = share_over_groups(pairs, torch.arange(30).repeat_interleave(2))
     assert (found.value, found.low, found.high) == pytest.approx((0.5, low, high))
-    _, all_low, all_high = all_at_once(pairs[:, None], torch.arange(30).repeat_interleave(2))
+    _, all_low, all_high = shares_over_groups(pairs[:, None], torch.arange(30).repeat_interleave(2))
     assert (float(all_low), float(all_high)) == pytest.approx((low, high))
 
 
 def test_the_interval_of_one_group_says_next_to_nothing() -> None:
-    found = over_groups(torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.long))
+    found = share_over_groups(torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.long))
     assert found.value == 0.75
     assert found.high - found.low > 0.75
 
@@ -156,11 +158,11 @@ def test_the_interval_over_groups_is_the_basic_normal_one_of_many_equal_groups()
     g = torch.Generator().manual_seed(3)
     right = torch.rand(400, 5, generator=g) < torch.rand(400, 1, generator=g)
     shares = right.double().mean(1)
-    found = over_groups(right.flatten(), torch.arange(400).repeat_interleave(5), draws=4000)
+    found = share_over_groups(right.flatten(), torch.arange(400).repeat_interleave(5), draws=4000)
     error = 1.959964 * float(shares.std()) / 20
     assert found.low == pytest.approx(float(shares.mean()) - error, abs=0.1 * error)
     assert found.high == pytest.approx(float(shares.mean()) + error, abs=0.1 * error)
-    _, low, high = all_at_once(right.flatten()[:, None], torch.arange(400).repeat_interleave(5), draws=4000)
+    _, low, high = shares_over_groups(right.flatten()[:, None], torch.arange(400).repeat_interleave(5), draws=4000)
     assert float(high - low) / 2 == pytest.approx(error, rel=0.06)
 
 
@@ -169,7 +171,7 @@ def test_intervals_for_all_cells_at_once_hold_all_of_them_95_times_in_100() -> N
     for seed in range(100):
         g = torch.Generator().manual_seed(seed)
         right = torch.rand(120, 4, 5, generator=g) < 0.6
-        _, low, high = all_at_once(right, torch.arange(120), draws=300, seed=seed)
+        _, low, high = shares_over_groups(right, torch.arange(120), draws=300, seed=seed)
         inside += bool(((low <= 0.6) & (high >= 0.6)).all())
     assert inside >= 89
 
@@ -177,8 +179,8 @@ def test_intervals_for_all_cells_at_once_hold_all_of_them_95_times_in_100() -> N
 def test_intervals_for_all_cells_are_wider_than_for_one() -> None:
     g = torch.Generator().manual_seed(0)
     right = torch.rand(100, 3, 4, generator=g) < 0.6
-    value, low, high = all_at_once(right, torch.arange(100))
-    alone = over_groups(right[:, 0, 0], torch.arange(100))
+    value, low, high = shares_over_groups(right, torch.arange(100))
+    alone = share_over_groups(right[:, 0, 0], torch.arange(100))
     assert value.shape == low.shape == high.shape == (3, 4)
     assert float((high - low).min()) > 1.2 * (alone.high - alone.low)
 

@@ -12,10 +12,10 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from hooks import Model, capture
 from hooks.position import everywhere, index, last
 from hooks.site import embed, resid_post
+from hooks.statistics import auroc_over_groups, balanced_accuracy_over_groups
 from probes import LDA, MLP, Cells, DifferenceOfMeans, Examples, Logistic, gather, measure, sweep, untrained
 from probes.cross_validation import best_of_shuffled, cross_validate
 from probes.folds import grouped_folds
-from probes.interval import auroc_over_groups, balanced_over_groups
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -315,7 +315,7 @@ def test_where_classes_are_of_one_normal_law_apart_the_search_has_their_auroc_an
 def test_a_probe_that_always_says_the_commoner_label_is_at_chance_in_balanced_accuracy_and_auroc() -> None:
     y = torch.arange(200) % 10 == 0
     group, fold = torch.arange(200), torch.arange(200) // 40
-    said = balanced_over_groups(~y, y, group)
+    said = balanced_accuracy_over_groups(~y, y, group)
     assert said.value == 0.5 and said.low <= 0.5 <= said.high
     assert auroc_over_groups(torch.zeros(200), y, group, fold).value == 0.5
 

@@ -89,7 +89,7 @@ def test_an_interval_is_students() -> None:
         ends = stats.t.interval(0.95, len(some) - 1, loc=sum(some) / len(some), scale=stats.sem(some))
         assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(ends, rel=1e-9)
     assert math.isnan(Interval.of([1.0]).half_width)
-    with pytest.raises(ValueError, match=r"The values \[1\.0, nan\] are not all finite: they have no mean"):
+    with pytest.raises(ValueError, match=r"the values \[1\.0, nan\] are not all finite, so they have no mean"):
         Interval.of([1.0, math.nan])
 
 
