@@ -234,7 +234,7 @@ def _type_union(node: ast.BinOp) -> bool:
     return isinstance(node.op, ast.BitOr) and (none or all(n.id in __builtins__.__dict__ for n in names))
 
 
-@dataclass
+@dataclass(eq=False)
 class Traced:
     """A pytest plugin: how long each test takes, and the functions of some files that it enters.
 

@@ -90,7 +90,7 @@ def student(values: Sequence[float]) -> Estimate:
     if not n:
         raise InvalidArgument("an interval of no values was asked for: give at least one")
     if not all(map(isfinite, values)):
-        raise InvalidArgument(f"the values {[*values]} are not all finite, so they have no mean: leave out those")
+        raise InvalidArgument(f"the values {[*values]} are not all finite: they have no mean")
     mean = fsum(values) / n
     if n == 1:
         return Estimate(mean, nan, nan, n)

@@ -25,7 +25,7 @@ from interp.commands.arguments import (
 )
 from interp.commands.verb import Document, verb
 from interp.common.texts import fitting
-from interp.features import Describer, FeatureIndex, index
+from interp.features import Describer, FeatureIndex, index, map_dictionary
 from interp.sae import SAE, Checkpoint, TopK, activations_of, save, stored, train
 from interp.sae import load as load_sae
 from interp.show import browse, map_page
@@ -125,7 +125,7 @@ def _map(path: Path, sae: SAE, found: FeatureIndex, latents: list[int], title: s
     if len(latents) <= 2 * NEIGHBOURS:
         typer.echo(f"no map: only {len(latents)} latents fire, and it takes more than {2 * NEIGHBOURS}")
         return None
-    drawn, describe = dictionary_map(sae, latents, neighbours=NEIGHBOURS), Describer(found)
+    drawn, describe = map_dictionary(sae, latents, neighbours=NEIGHBOURS), Describer(found)
     labels = {record.latent: describe(record) for record in found.records(latents)}
     made = map_page(path, drawn, labels, title=f"A map of the latents of {title}", page=PAGE)
     typer.echo(f"{drawn}\nmap: {made.resolve()}")

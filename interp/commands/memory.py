@@ -186,8 +186,9 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
 def _named(neurons: Sequence[tuple[int, int]]) -> str:
     """Memories by their layers.
 
-    >>> _named([(0, 194), (0, 673), (1, 5)])
-    'layer 0: 194, 673; layer 1: 5'
+    Example:
+        >>> _named([(0, 194), (0, 673), (1, 5)])
+        'layer 0: 194, 673; layer 1: 5'
     """
     layers = dict.fromkeys(layer for layer, _ in neurons)
     return "; ".join(f"layer {layer}: {', '.join(str(i) for one, i in neurons if one == layer)}" for layer in layers)

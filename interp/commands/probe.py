@@ -1,4 +1,4 @@
-"""The command `interp probe`: where a model can be read, from a file of labelled texts, beside every control."""
+"""The command `interp probe`: where a model can be read, from a file of labelled texts, next to every control."""
 
 import csv
 from pathlib import Path

@@ -34,6 +34,7 @@ from interp.features import (
     by_text,
     by_token,
     choose_candidates,
+    concept_from_phrase,
     search,
 )
 from interp.features.index.digest import digest_of_sae
@@ -111,7 +112,7 @@ def _index(index: Path | None, sae: Path) -> FeatureIndex | None:
         raise InvalidArgument(
             f"{index} is an index of {len(found)} latents, and {sae} has {dictionary.d_sae}: give its own"
         )
-    if found.about["autoencoder"] != digest(dictionary):
+    if found.about["autoencoder"] != digest_of_sae(dictionary):
         raise InvalidArgument(f"{index} is an index of another autoencoder than {sae}: give its own")
     return found
 
@@ -171,7 +172,7 @@ def _asked(
     match labelled, phrase, within:
         case (None, None), [first, *_], Path() as file:
             texts = read_lines(file)
-            return lambda model: concept_of(name or first, phrase or [], fitting(model, texts))
+            return lambda model: concept_from_phrase(name or first, phrase or [], fitting(model, texts))
         case (Path() as yes, Path() as no), None | [], None:
             files = read_lines(yes), read_lines(no)
             return lambda model: _labelled(model, name or "the concept", *files)

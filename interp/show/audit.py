@@ -14,9 +14,10 @@ CONTROL = " control"
 def audit_panel(audit: Audit) -> Panel:
     """Measures down, editors across, each mean with its 95 % interval over facts.
 
-    ```python
-    audit_panel(audit(model, cases, {"rome": rome}, texts)).body
-    ```
+    Example:
+        ```python
+        audit_panel(audit(model, cases, {"rome": rome}, texts)).body
+        ```
     """
     names = [name for name in audit.table if not name.endswith(CONTROL)]
     shown = [m for m in MEASURES if any(m in row for row in audit.table.values())]
@@ -32,7 +33,7 @@ def audit_panel(audit: Audit) -> Panel:
         ),
         control=(
             "Unedited: the model as it was. Control: a random value of equal norm at the same place; for in context, "
-            "where the fact stands before the text and no weight changes, its words in another order."
+            "where the fact is put before the text and no weight changes, its words in another order."
         ),
     )
 

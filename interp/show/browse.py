@@ -21,12 +21,14 @@ def browse(
     A fold per latent, opened by mouse or keyboard, and by an address that ends in #latent-17. All strings of the index
     are shown as they are.
 
-    Errors: `ValueError` for no latents or a name that does not end in `.html`; `IndexError` for a latent that does
-    not exist.
+    Raises:
+        InvalidArgument: no latents or a name that does not end in `.html`.
+        OutOfRange: a latent that does not exist.
 
-    ```python
-    browse("latents.html", FeatureIndex.open("index"), range(500), Describer(found))
-    ```
+    Example:
+        ```python
+        browse("latents.html", FeatureIndex.open("index"), range(500), Describer(found))
+        ```
     """
     listed = list(latents)
     if not listed:

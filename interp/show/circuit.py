@@ -7,13 +7,13 @@ from plotly.graph_objects import Figure, Scatter
 from hooks.errors import InvalidArgument
 from interp.circuits.edges import EdgeEffect, FaithfulnessCurve
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, RIVALS, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, RIVALS, styled
 
 
 def circuit_panel(found: EdgeEffect, n_edges: int = 40, by: str = "size") -> Panel:
     """Draw the edges that rank highest, from the embedding below to the logits above.
 
-    A head stands in its layer's row by its number, a feed-forward layer at the right; a line is as wide as its edge's
+    A head is in its layer's row by its number, a feed-forward layer at the right; a line is as wide as its edge's
     effect, and its colour says whether corrupting the edge lowers the metric or raises it.
 
     Example:
@@ -36,21 +36,7 @@ def circuit_panel(found: EdgeEffect, n_edges: int = 40, by: str = "size") -> Pan
         figure.add_trace(
             Scatter(x=xs, y=ys, mode="lines", line=line, opacity=0.55, hovertemplate=hover, showlegend=False)
         )
-    names = list(nodes)
-    marks = {"size": 13, "color": "#ffffff", "line": {"color": MUTED, "width": 1.5}}
-    figure.add_trace(
-        Scatter(
-            x=[nodes[name][0] for name in names],
-            y=[nodes[name][1] for name in names],
-            text=names,
-            mode="markers+text",
-            marker=marks,
-            textposition="top center",
-            textfont={"size": 10, "color": MUTED},
-            hovertemplate="%{text}<extra></extra>",
-            showlegend=False,
-        )
-    )
+    figure.add_trace(_marks(nodes))
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return Panel(
@@ -63,7 +49,7 @@ def circuit_panel(found: EdgeEffect, n_edges: int = 40, by: str = "size") -> Pan
         ),
         control=(
             f"The metric is {float(found.clean.mean()):+.3g} clean and {float(found.corrupt.mean()):+.3g} corrupt. "
-            + ("Not checked against exact effects." if found.check is None else f"{found.check}.")
+            + ("Not checked against exact effects." if found.check is None else f"Checked: {found.check}.")
         ),
     )
 
@@ -111,8 +97,16 @@ def faithfulness_panel(curves: Sequence[FaithfulnessCurve]) -> Panel:
     )
 
 
+def _marks(nodes: dict[str, tuple[float, float]]) -> Scatter:
+    """A ring with its name for each node."""
+    xs, ys = zip(*nodes.values(), strict=True) if nodes else ((), ())
+    marks = Scatter(x=xs, y=ys, text=[*nodes], mode="markers+text", textposition="top center", showlegend=False)
+    marks.update(marker={"size": 13, "color": PAPER, "line": {"color": MUTED, "width": 1.5}})
+    return marks.update(textfont={"size": 10, "color": MUTED}, hovertemplate="%{text}<extra></extra>")
+
+
 def _place(node: str, senders: tuple[str, ...]) -> tuple[float, float]:
-    """Where a node stands: the embedding below, a row for each layer's heads and its feed-forward layer after them."""
+    """Where a node is: the embedding below, a row for each layer's heads and its feed-forward layer after them."""
     layers = 1 + max((_layer(name) for name in senders if name != "embed"), default=0)
     heads = [name for name in senders if name.startswith("h")]
     width = 1 + max((int(name.partition(".")[2]) for name in heads), default=0)

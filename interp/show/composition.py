@@ -15,9 +15,10 @@ from interp.show.page import Panel
 def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[Words] = (), top: int = 10) -> Panel:
     """The memories that give most of the layer's output at the last token, with what each of those promotes.
 
-    ```python
-    composition_panel(composition(model, text, 3), text, promoted(model, 3, largest)).body
-    ```
+    Example:
+        ```python
+        composition_panel(composition(model, text, 3), text, promoted(model, 3, largest)).body
+        ```
     """
     rows = [
         [f"{number}", f"{m:.2f}", f"{share:.1%}", part("codes", [visible(word) for word, _ in heard[:5]], ", ")]
@@ -44,9 +45,10 @@ def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[W
 def knowledge_panel(found: Knowledge, silenced: tuple[float, float], top: int = 14) -> Panel:
     """The memories that give most of the answer's probability, with what silencing them does.
 
-    ```python
-    knowledge_panel(found, silenced(model, found.query, found.neurons())).body
-    ```
+    Example:
+        ```python
+        knowledge_panel(found, silenced(model, found.query, found.neurons())).body
+        ```
     """
     order = found.attribution.sort(dim=1, descending=True)
     values, numbers = order.values[:, :top], order.indices[:, :top]

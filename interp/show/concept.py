@@ -1,4 +1,4 @@
-"""A searched concept as a page: ranked latents beside the probes, and the evidence for each of them."""
+"""A searched concept as a page: ranked latents next to the probes, and the evidence for each of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +22,14 @@ def concept_page(
     With an index of the same autoencoder each ranked latent can be opened: its texts token by token, what it promotes,
     and how well it finds the concept.
 
-    Errors: `ValueError` for a name that does not end in `.html`; `IndexError` for an index of fewer latents.
+    Raises:
+        InvalidArgument: a name that does not end in `.html`.
+        OutOfRange: an index of fewer latents.
 
-    ```python
-    concept_page("bridge.html", search(sae, model, concept), found, Describer(found))
-    ```
+    Example:
+        ```python
+        concept_page("bridge.html", search(sae, model, concept), found, Describer(found))
+        ```
     """
     values = {
         "lead": _lead(result),

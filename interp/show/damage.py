@@ -1,4 +1,4 @@
-"""What doses do to texts they are not meant for, beside a random direction of equal norm."""
+"""What doses do to texts they are not meant for, next to a random direction of equal norm."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,13 @@ from interp.steering import Damage
 def damage_panel(steered: Sequence[Damage], control: Sequence[Damage]) -> Panel:
     """KL, loss, first guesses and how far states leave the usual, dose by dose.
 
-    Errors: `ValueError` when nothing was measured, or the doses of the two differ.
+    Raises:
+        InvalidArgument: nothing was measured, or the doses of the two differ.
 
-    ```python
-    damage_panel(response.damage, response.control_damage).body
-    ```
+    Example:
+        ```python
+        damage_panel(response.damage, response.control_damage).body
+        ```
     """
     if not steered or [d.dose for d in steered] != [d.dose for d in control]:
         raise InvalidArgument(

@@ -15,9 +15,10 @@ WIDTH, HEIGHT, EDGE = 1000.0, 720.0, 16.0
 def map_html(drawn: DictionaryMap, labels: Mapping[int, str], marked: Collection[int] = ()) -> Html:
     """The map alone, for a notebook; latents in `marked` are red.
 
-    ```python
-    map_html(map_dictionary(sae), {i: describe(found.record(i)) for i in range(len(found))})
-    ```
+    Example:
+        ```python
+        map_html(map_dictionary(sae), {i: describe(found.record(i)) for i in range(len(found))})
+        ```
     """
     return Html(_drawing(drawn, labels, marked, about=str(drawn)))
 
@@ -36,11 +37,13 @@ def map_page(
     A search finds latents by number or label, marks and lists them; a click, or the arrow keys, choose one. `page` is
     the address of a page of `browse`, to which the chosen latent is linked.
 
-    Errors: `ValueError` for a name that does not end in `.html`.
+    Raises:
+        InvalidArgument: a name that does not end in `.html`.
 
-    ```python
-    map_page("map.html", map_dictionary(sae), labels, marked=[found.best.latent], page="latents.html")
-    ```
+    Example:
+        ```python
+        map_page("map.html", map_dictionary(sae), labels, marked=[found.best.latent], page="latents.html")
+        ```
     """
     drawing = _drawing(drawn, labels, marked, page=page)
     values = {"marked": bool(marked), "drawing": drawing, "about": str(drawn), "walk": read_source("map.js")}

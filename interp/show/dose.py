@@ -16,10 +16,11 @@ FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
 def dose_panel(response: DoseResponse, concept: str) -> Panel:
     """Share of continuations that name the concept, and their perplexity ratio, against dose.
 
-    ```python
-    response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
-    dose_panel(response, "the bridge").body.show()
-    ```
+    Example:
+        ```python
+        response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
+        dose_panel(response, "the bridge").body.show()
+        ```
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.58, 0.42])
     doses = [condition.dose for condition in response.steered]

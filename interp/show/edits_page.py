@@ -1,4 +1,4 @@
-"""Edits as a page: every measure by method beside its controls, then each fact by method, said before and after."""
+"""Edits as a page: every measure by method next to its controls, then each fact by method, said before and after."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,11 +24,13 @@ def edits_page(path: str | Path, title: str, lead: str, result: Audit, said: Sai
 
     A fold per fact, opened by mouse or keyboard, and by an address that ends in #fact-3.
 
-    Errors: `ValueError` for a name that does not end in `.html`.
+    Raises:
+        InvalidArgument: a name that does not end in `.html`.
 
-    ```python
-    edits_page("audit.html", "Two editors", "On landmark.", audit(...), [(case, replies(model, case, edits))])
-    ```
+    Example:
+        ```python
+        edits_page("audit.html", "Two editors", "On landmark.", audit(...), [(case, replies(model, case, edits))])
+        ```
     """
     sections = [
         Section("Measures", "What each method changed, and what it should not have.", (audit_panel(result),)),

@@ -19,11 +19,13 @@ SPECIAL = re.compile(r"<\|?\w+\|?>|\[[A-Z]+\]")
 def examples_panel(feature: Feature, at_most: int = 10) -> Panel:
     """The latent's highest examples, each token coloured by its activation, the value on hover.
 
-    Errors: `ValueError` when the feature carries no evidence.
+    Raises:
+        InvalidArgument: the feature carries no evidence.
 
-    ```python
-    examples_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17))).body
-    ```
+    Example:
+        ```python
+        examples_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17))).body
+        ```
     """
     seen = _evidence(feature)
     lines = [(example.activation, _line(example, seen.largest)) for example in seen.examples[:at_most]]
@@ -46,11 +48,13 @@ def examples_panel(feature: Feature, at_most: int = 10) -> Panel:
 def histogram_panel(feature: Feature) -> Panel:
     """How strongly the latent fires where it fires, with the threshold at which it was scored.
 
-    Errors: `ValueError` when the feature carries no evidence.
+    Raises:
+        InvalidArgument: the feature carries no evidence.
 
-    ```python
-    histogram_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17), found.best)).body.show()
-    ```
+    Example:
+        ```python
+        histogram_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17), found.best)).body.show()
+        ```
     """
     seen = _evidence(feature)
     edges = seen.edges.tolist()
@@ -77,11 +81,13 @@ def histogram_panel(feature: Feature) -> Panel:
 def words_panel(feature: Feature) -> Panel:
     """The next tokens whose logits the latent's direction raises and lowers most.
 
-    Errors: `ValueError` when the feature carries no evidence, or its site does not write to the residual stream.
+    Raises:
+        InvalidArgument: the feature carries no evidence, or its site does not write to the residual stream.
 
-    ```python
-    words_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17))).body
-    ```
+    Example:
+        ```python
+        words_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17))).body
+        ```
     """
     seen = _evidence(feature)
     if not seen.promoted:

@@ -15,11 +15,13 @@ def generations_panel(before: Samples, after: Samples, spans: Spans, at_most: in
 
     No continuation is picked by what it says: they are the first ones drawn.
 
-    Errors: `ValueError` when the two conditions did not continue the same prompts.
+    Raises:
+        InvalidArgument: the two conditions did not continue the same prompts.
 
-    ```python
-    generations_panel(response.unsteered, response.best(), Names(("Golden Gate Bridge",)).spans).body
-    ```
+    Example:
+        ```python
+        generations_panel(response.unsteered, response.best(), Names(("Golden Gate Bridge",)).spans).body
+        ```
     """
     if before.prompts != after.prompts:
         raise InvalidArgument(

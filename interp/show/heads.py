@@ -11,9 +11,10 @@ from interp.show.page import Panel
 def heads_panel(scores: HeadScores) -> Panel:
     """The score of every head.
 
-    ```python
-    heads_panel(induction(model)).body.show()
-    ```
+    Example:
+        ```python
+        heads_panel(induction(model)).body.show()
+        ```
     """
     n_layers, n_heads = scores.values.shape
     columns, rows = [f"head {head}" for head in range(n_heads)], [f"layer {layer}" for layer in range(n_layers)]
@@ -32,11 +33,13 @@ def heads_panel(scores: HeadScores) -> Panel:
 def attention_panel(model: Model, acts: Activations, layer: int, head: int, text: int = 0) -> Panel:
     """Where a head looks: the attention from each token (rows) to each earlier one (columns).
 
-    Errors: `KeyError` when the pattern of the layer was not captured.
+    Raises:
+        UnknownName: the pattern of the layer was not captured.
 
-    ```python
-    attention_panel(model, capture(model, "Fog over the fog", pattern[1]), 1, 0).body.show()
-    ```
+    Example:
+        ```python
+        attention_panel(model, capture(model, "Fog over the fog", pattern[1]), 1, 0).body.show()
+        ```
     """
     real = acts.tokens.mask[text].nonzero().flatten()
     A = acts[pattern[layer]][text, head][real][:, real]

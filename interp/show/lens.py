@@ -19,9 +19,10 @@ SUBJECT = {
 def lens_panel(reading: LensReading, text: int = 0) -> Panel:
     """The likeliest token at each layer and token, coloured by its probability.
 
-    ```python
-    lens_panel(read(LogitLens(model), "The Golden Gate Bridge is in")).body.show()
-    ```
+    Example:
+        ```python
+        lens_panel(read(LogitLens(model), "The Golden Gate Bridge is in")).body.show()
+        ```
     """
     words = [[label_of(reading.words[int(i)]) for i in row[text, :, 0]] for row in reading.top]
     figure = _map(reading, reading.probability[..., 0], text, 1.0, words)
@@ -29,7 +30,7 @@ def lens_panel(reading: LensReading, text: int = 0) -> Panel:
         title=f"What each layer would say next: {reading.lens}",
         body=figure,
         caption=(
-            "A cell is the likeliest next token if the stream behind that layer, read "
+            "A cell is the likeliest next token if the stream after that layer, read "
             f"{SUBJECT.get(reading.lens, 'through the lens')}, were all there is; the redder, the likelier. Read a "
             "column upwards: where the top row's token first appears, the model has found its answer."
         ),
@@ -40,9 +41,10 @@ def lens_panel(reading: LensReading, text: int = 0) -> Panel:
 def divergence_panel(reading: LensReading, text: int = 0) -> Panel:
     """KL(p_model || p_lens) at each layer and token, in nats.
 
-    ```python
-    divergence_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
-    ```
+    Example:
+        ```python
+        divergence_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
+        ```
     """
     values = reading.kl
     mean = ", ".join(f"{float(kl):.2f}" for kl in reading.mean_kl)
@@ -57,9 +59,10 @@ def divergence_panel(reading: LensReading, text: int = 0) -> Panel:
 def entropy_panel(reading: LensReading, text: int = 0) -> Panel:
     """The entropy of what each layer would say, in nats.
 
-    ```python
-    entropy_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
-    ```
+    Example:
+        ```python
+        entropy_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
+        ```
     """
     return Panel(
         title=f"How undecided each layer is: {reading.lens}",
@@ -72,9 +75,10 @@ def entropy_panel(reading: LensReading, text: int = 0) -> Panel:
 def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
     """The rank of a token at each layer and token; 0 is the likeliest, and padding has none.
 
-    ```python
-    rank_panel(rank(LogitLens(model), "The Golden Gate Bridge is in", " San")).body.show()
-    ```
+    Example:
+        ```python
+        rank_panel(rank(LogitLens(model), "The Golden Gate Bridge is in", " San")).body.show()
+        ```
     """
     values = ranks.ranks[:, text]
     size = (1 + values).log10().masked_fill(values < 0, float("nan"))
@@ -96,9 +100,10 @@ def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
 def attribution_panel(found: Attribution, count: int = 20) -> Panel:
     """The largest parts of a logit as bars, means over texts.
 
-    ```python
-    attribution_panel(attribute(model, "The Golden Gate Bridge is in", " San")).body.show()
-    ```
+    Example:
+        ```python
+        attribution_panel(attribute(model, "The Golden Gate Bridge is in", " San")).body.show()
+        ```
     """
     top = found.top(count)[::-1]
     names, values = [name for name, _ in top], [value for _, value in top]

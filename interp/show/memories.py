@@ -43,7 +43,8 @@ def memories_page(
     texts and tokens triggers were looked for in; `panels` take a prompt apart. A fold per memory, opened by mouse or
     keyboard, and by an address that ends in #memory-17.
 
-    Errors: `ValueError` for a name that does not end in `.html`.
+    Raises:
+        InvalidArgument: a name that does not end in `.html`.
     """
     here = next(one for one in agreed[NORM] if one.layer == layer)
     texts, n = read
@@ -78,10 +79,11 @@ def memory_folds(memories: Sequence[Memory]) -> Markup:
 def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
     """The agreement rate of each layer with its interval, by the reading of values, above what random deals give.
 
-    ```python
-    found = triggers_by_layer(model, texts, range(model.n_layers), top=1)
-    agreement_panel({"final norm": [agreement(model, one) for one in found]}).body
-    ```
+    Example:
+        ```python
+        found = triggers_by_layer(model, texts, range(model.n_layers), top=1)
+        agreement_panel({"final norm": [agreement(model, one) for one in found]}).body
+        ```
     """
     figure, hover = Figure(), "layer %{x}<br>%{y:.2f} %<extra>%{fullData.name}</extra>"
     for (name, found), colour in zip(agreed.items(), (CONCEPT, *RIVALS), strict=False):

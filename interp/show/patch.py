@@ -21,9 +21,11 @@ def patch_panel(effect: PatchEffect, model: Model | None = None) -> Panel:
     A position is named by its token in the base run, where all texts have the same there and the model is given, else
     by its number.
 
-    ```python
-    patch_panel(patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre)), model).body.show()
-    ```
+    Example:
+        ```python
+        found = patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre))
+        patch_panel(found, model).body.show()
+        ```
     """
     shares, columns = _columns(effect, model)
     most = max(float(shares.abs().max()), 1e-9)

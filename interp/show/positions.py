@@ -16,11 +16,13 @@ from interp.show.page import Panel
 def positions_panel(model: Model, text: Text, positions: Position | Sequence[Position]) -> Panel:
     """Each text once per position, with the tokens it selects coloured; padding is left out.
 
-    Errors: `ValueError` when no position is given, or a text lacks what one speaks of.
+    Raises:
+        InvalidArgument: no position is given, or a text lacks what one speaks of.
 
-    ```python
-    positions_panel(model, ["Fog hid the bridge.", "Fog"], [last, substring("Fog")]).body
-    ```
+    Example:
+        ```python
+        positions_panel(model, ["Fog hid the bridge.", "Fog"], [last, substring("Fog")]).body
+        ```
     """
     listed = [positions] if isinstance(positions, Position) else list(positions)
     if not listed:

@@ -22,9 +22,10 @@ ROWS = (
 def scorecard_panel(card: Scorecard, edit: Edit) -> Panel:
     """Every measure of the scorecard before the edit, after it, and after its control.
 
-    ```python
-    scorecard_panel(scorecard(model, edit, paraphrases=..., neighbours=..., others=..., texts=...), edit).body
-    ```
+    Example:
+        ```python
+        scorecard_panel(scorecard(model, edit, paraphrases=..., neighbours=..., others=..., texts=...), edit).body
+        ```
     """
     fact, columns = edit.facts[0], (card.before, card.after, card.control)
     head = ["", "should", "before", "after", "control"]

@@ -1,4 +1,4 @@
-"""The outcome of a search as a table: the best latents beside the probes that were fitted to the same tokens."""
+"""The outcome of a search as a table: the best latents next to the probes that were fitted to the same tokens."""
 
 from markupsafe import Markup
 
@@ -10,9 +10,10 @@ from interp.show.page import Panel
 def search_panel(found: SearchResult, top: int = 5) -> Panel:
     """Precision, recall, F1 and AUROC on the half that was not searched, for latents and probes.
 
-    ```python
-    search_panel(search(sae, model, concept)).body
-    ```
+    Example:
+        ```python
+        search_panel(search(sae, model, concept)).body
+        ```
     """
     return Panel(
         title=f"Which latent finds {found.concept}, one row per {found.unit}",

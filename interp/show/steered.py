@@ -18,12 +18,14 @@ def dose_page(
     `spans` mark the concept in texts, as `Names.spans` does. With `chosen` the texts and figures shown are those of
     prompts that had no part in choosing the dose; without, the best fluent dose flatters itself, and the page says so.
 
-    Errors: `ValueError` for a name that does not end in `.html`.
+    Raises:
+        InvalidArgument: a name that does not end in `.html`.
 
-    ```python
-    chosen = choose_dose(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
-    dose_page("dose.html", chosen.response, "the bridge", names.spans, chosen)
-    ```
+    Example:
+        ```python
+        chosen = choose_dose(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
+        dose_page("dose.html", chosen.response, "the bridge", names.spans, chosen)
+        ```
     """
     steered, unsteered, control = _shown(response, chosen)
     panels = (dose_panel(response, concept), generations_panel(unsteered, steered, spans))
@@ -44,10 +46,11 @@ def dose_page(
 def comparison_panel(found: MethodComparison, concept: str) -> Panel:
     """Ways of steering towards one concept in a table, each at its own dose, with the prompt in words.
 
-    ```python
-    found = compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4))
-    comparison_panel(found, "the bridge").body
-    ```
+    Example:
+        ```python
+        found = compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4))
+        comparison_panel(found, "the bridge").body
+        ```
     """
     rows = [
         [

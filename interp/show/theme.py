@@ -18,8 +18,9 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, 
 def rgba(colour: str, alpha: float) -> str:
     """A hex colour with an opacity, as CSS.
 
-    >>> rgba("#c0432e", 0.5)
-    'rgba(192, 67, 46, 0.5)'
+    Example:
+        >>> rgba("#c0432e", 0.5)
+        'rgba(192, 67, 46, 0.5)'
     """
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {round(alpha, 3):g})"

@@ -11,9 +11,10 @@ from interp.show.theme import BEFORE, CONCEPT, PAPER, styled
 def trace_panel(trace: Trace) -> Panel:
     """The average indirect effect over facts, by token role and restored layers.
 
-    ```python
-    trace_panel(trace_mlp(model, facts)).body.show()
-    ```
+    Example:
+        ```python
+        trace_panel(trace_mlp(model, facts)).body.show()
+        ```
     """
     effect, (low, high) = 100 * trace.average_indirect_effect, 100 * trace.interval()
     most = float(effect.nan_to_num(0).abs().max())

@@ -9,11 +9,12 @@ from interp.show.theme import BEFORE, CONCEPT, CONTROL, ruled, styled
 
 
 def training_panel(report: TrainReport, held_out: Quality, untrained: Quality) -> Panel:
-    """Explained variance and dead latents over training, beside held-out text and an untrained dictionary.
+    """Explained variance and dead latents over training, next to held-out text and an untrained dictionary.
 
-    ```python
-    training_panel(train(sae, source), evaluate(sae, held_out), evaluate(TopK(256, 2048, 32), held_out)).body.show()
-    ```
+    Example:
+        ```python
+        training_panel(train(sae, source), evaluate(sae, held_out), evaluate(TopK(256, 2048, 32), held_out)).body.show()
+        ```
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1, row_heights=[0.62, 0.38])
     tokens = [point.tokens for point in report.curve]

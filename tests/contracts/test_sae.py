@@ -327,7 +327,7 @@ def test_other_widths_and_nan_are_refused(case: Case) -> None:
     sae, rows = case.make(), rows_for(case)
     with pytest.raises(ValueError, match="dimensions; it was given"):
         convert_rows(sae, rows[..., :-1])
-    with pytest.raises(ValueError, match="All 60 activations are the same vector"):
+    with pytest.raises(ValueError, match="all 60 activations are the same vector"):
         sae.objective().initialise(torch.ones(N, *case.row))
     rows[9] = torch.nan
     with pytest.raises(ValueError, match="hold NaN or infinity, first in row 9"):

@@ -1,6 +1,6 @@
 """Edge attribution: what corrupting each edge would do to the metric, to first order, for all edges at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks import Model, Tokens, capture
+from hooks import Model, Site, Tokens, capture
 from hooks.errors import InvalidArgument
 from hooks.site import resid_post, resid_pre
 from interp.circuits.edges.backward_rules import BackwardRules
@@ -136,7 +136,9 @@ class _Runs:
         return effect, m_clean, m_corrupt
 
     @torch.no_grad()
-    def _moved(self, tokens: Tokens, here: dict, there: dict) -> Float[Tensor, "batch sender pos d_model"]:
+    def _moved(
+        self, tokens: Tokens, here: Mapping[Site, Tensor], there: Mapping[Site, Tensor]
+    ) -> Float[Tensor, "batch sender pos d_model"]:
         """e_u(corrupt) - e_u(clean), 0 at padding."""
         writes = writes_of(self.blocks, here, normed=True)
         check_writes(self.model, writes, here[resid_post[self.model.n_layers - 1]], tokens)

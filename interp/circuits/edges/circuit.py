@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import torch
 from jaxtyping import Bool, Float
@@ -179,15 +180,22 @@ def greedy_circuit(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"], n
     """
     if not 0 <= n_edges <= graph.n_edges:
         raise OutOfRange(f"{n_edges} edges were asked for: give 0 to {graph.n_edges}")
-    left = scores.cpu().masked_fill(~graph.allowed, float("-inf"))
-    open_ = torch.zeros(len(graph.receivers), dtype=torch.bool)
-    open_[-1] = True
-    mask = torch.zeros_like(graph.allowed)
+    value, mask = scores.cpu(), torch.zeros_like(graph.allowed)
+    waiting: list[tuple[float, int, int]] = []
+    opened: set[int] = set()
+
+    def open_receivers(numbers: list[int]) -> None:
+        for r in numbers:
+            if r not in opened:
+                opened.add(r)
+                for s in graph.allowed[:, r].nonzero().flatten().tolist():
+                    heappush(waiting, (-float(value[s, r]), s, r))
+
+    open_receivers([len(graph.receivers) - 1])
     for _ in range(n_edges):
-        best = left.masked_fill(~open_, float("-inf")).flatten().argmax()
-        s, r = divmod(int(best), len(graph.receivers))
-        if not open_[r] or left[s, r] == float("-inf"):
+        if not waiting:
             break
-        mask[s, r], left[s, r] = True, float("-inf")
-        open_ |= graph.fed_by[s]
+        _, s, r = heappop(waiting)
+        mask[s, r] = True
+        open_receivers(graph.fed_by[s].nonzero().flatten().tolist())
     return Circuit(graph, mask)

@@ -1,6 +1,7 @@
 """Known circuits: models whose circuit is known because it was put there, to hold every method of circuits against.
 
-Each is made in a fraction of a second, in plain torch, with the edges that carry its task as data.
+Most are made by hand in a fraction of a second, in plain torch, with the edges that carry their task as data;
+`train_strictly` makes realistic weights for a given program.
 """
 
 from interp.circuits.known.equality import equality as equality
@@ -13,10 +14,15 @@ from interp.circuits.known.known_circuit import edge_auroc as edge_auroc
 from interp.circuits.known.proportion import proportion_circuit as proportion_circuit
 from interp.circuits.known.reverse import reverse_circuit as reverse_circuit
 from interp.circuits.known.skip_trio import skip_trio as skip_trio
+from interp.circuits.known.strict_training import StrictModel as StrictModel
+from interp.circuits.known.strict_training import by_node as by_node
+from interp.circuits.known.strict_training import train_strictly as train_strictly
 
 __all__ = [
     "KnownCircuit",
+    "StrictModel",
     "and_gate",
+    "by_node",
     "edge_auroc",
     "equality",
     "equality_program",
@@ -25,4 +31,5 @@ __all__ = [
     "proportion_circuit",
     "reverse_circuit",
     "skip_trio",
+    "train_strictly",
 ]

@@ -64,11 +64,11 @@ class Crosscoder(SAE):
         """Latent i as a direction of one layer: the vector W_dec[i, l]; for two models, of model l.
 
         Raises:
-            IndexError: the latent or the layer does not exist.
-            ValueError: as for every autoencoder.
+            OutOfRange: the latent or the layer does not exist.
+            InvalidArgument: as for every autoencoder.
         """
         if not 0 <= layer < self.n_layers:
-            raise OutOfRange(f"Layer {layer} does not exist; this crosscoder has layers 0 to {self.n_layers - 1}.")
+            raise OutOfRange(f"layer {layer} does not exist; this crosscoder has layers 0 to {self.n_layers - 1}")
         largest = self._largest(latent)
         vector = self.W_dec[latent, layer].detach().clone()
         scale = largest * float(vector.norm())

@@ -25,7 +25,7 @@ def tie(sae: SAE) -> None:
     """Set the encoder to the decoder's transpose, W_enc = W_dec^T.
 
     Raises:
-        ValueError: the two read and write other widths, as a transcoder may.
+        InvalidArgument: the two read and write other widths, as a transcoder may.
 
     Example:
         ```python
@@ -36,8 +36,8 @@ def tie(sae: SAE) -> None:
     transposed = sae.W_dec.movedim(0, -1)
     if transposed.shape != sae.W_enc.shape:
         raise InvalidArgument(
-            f"The encoder is {tuple(sae.W_enc.shape)} and the decoder's transpose {tuple(transposed.shape)}: "
-            "only where it reads and writes the same width can the one be set to the other."
+            f"the encoder is {tuple(sae.W_enc.shape)} and the decoder's transpose {tuple(transposed.shape)}: "
+            "only where it reads and writes the same width can the one be set to the other"
         )
     sae.W_enc.copy_(transposed)
 
@@ -60,7 +60,7 @@ def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: int = 0) -> None:
     """Point each decoder row from b_dec to a random activation, keeping the row's norm.
 
     Raises:
-        ValueError: fewer activations than latents, or too many that equal b_dec.
+        InvalidArgument: fewer activations than latents, or too many that equal b_dec.
 
     Example:
         ```python
@@ -72,7 +72,7 @@ def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: int = 0) -> None:
     about = about[about.norm(dim=1) > 0]
     if len(about) < sae.d_sae:
         raise InvalidArgument(
-            f"{len(about)} activations that differ from b_dec were given for {sae.d_sae} latents: each needs its own."
+            f"{len(about)} activations that differ from b_dec were given for {sae.d_sae} latents: each needs its own"
         )
     chosen = about[torch.randperm(len(about), generator=torch.Generator().manual_seed(seed))[: sae.d_sae]]
     norm = sae.W_dec.flatten(1).norm(dim=1, keepdim=True)

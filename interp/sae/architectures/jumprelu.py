@@ -67,13 +67,13 @@ class JumpReLU(SAE):
         if (penalty == "quadratic") != (target_l0 is not None) or not 0 < (target_l0 or 1) <= d_sae:
             raise InvalidArgument(
                 f"penalty is '{penalty}' and target_l0 {target_l0}: the quadratic penalty, and it alone, needs a "
-                f"target_l0 between 0 and d_sae = {d_sae}."
+                f"target_l0 between 0 and d_sae = {d_sae}"
             )
         check_positive("tanh_scale", tanh_scale)
         if not (0 < bandwidth < math.inf and 0 <= initial_threshold < math.inf):
             raise InvalidArgument(
                 f"bandwidth is {bandwidth} and initial_threshold {initial_threshold}; the one must be above 0 and "
-                "the other not below."
+                "the other not below"
             )
         self.penalty, self.coefficient, self.bandwidth, self.initial_threshold = (
             penalty,

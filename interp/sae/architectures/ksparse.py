@@ -42,9 +42,9 @@ class KSparse(SAE, ABC):
     ) -> None:
         super().__init__(d_in, d_sae)
         if not 1 <= k <= d_sae:
-            raise InvalidArgument(f"k is {k}; it must lie between 1 and d_sae = {d_sae}.")
+            raise InvalidArgument(f"k is {k}; it must lie between 1 and d_sae = {d_sae}")
         if k_aux is not None and not k_aux >= 1:
-            raise InvalidArgument(f"k_aux is {k_aux}; give at least 1, or aux_coefficient=0 for no auxiliary loss.")
+            raise InvalidArgument(f"k_aux is {k_aux}; give at least 1, or aux_coefficient=0 for no auxiliary loss")
         self.k, self.aux_coefficient = k, weight("aux_coefficient", aux_coefficient)
         self.k_aux = max(1, d_in // 2) if k_aux is None else k_aux
         self.widths: tuple[int, ...] = (d_sae,)

@@ -40,7 +40,7 @@ class MatryoshkaBatchTopK(BatchKSparse):
         rising = (*widths,) if widths and widths[-1] == d_sae else (*widths, d_sae)
         if any(a >= b for a, b in zip((0, *rising), rising, strict=False)):
             raise InvalidArgument(
-                f"widths are {tuple(widths)}; they must rise from at least 1 to at most d_sae = {d_sae}."
+                f"widths are {tuple(widths)}; they must rise from at least 1 to at most d_sae = {d_sae}"
             )
         self.widths = rising
 

@@ -89,7 +89,7 @@ class SAE(nn.Module, ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the constructor was given beside `d_in` and `d_sae`, seed aside."""
+        """What the constructor was given next to `d_in` and `d_sae`, but for the seed."""
 
     def objective(self) -> "Objective[Any]":
         """What trains it: its loss, the loss's gradients, and where its weights must lie.
@@ -149,8 +149,8 @@ class SAE(nn.Module, ABC):
         """Latent i as a direction: the vector W_dec[i], whose scale is the length it adds at its training maximum.
 
         Raises:
-            IndexError: the latent does not exist.
-            ValueError: the autoencoder has no site or no largest activations yet, the latent never fired, or its
+            OutOfRange: the latent does not exist.
+            InvalidArgument: the autoencoder has no site or no largest activations yet, the latent never fired, or its
                 weights read normalised activations.
         """
         largest = self._largest(latent)
@@ -161,15 +161,15 @@ class SAE(nn.Module, ABC):
     def _largest(self, latent: int) -> float:
         """A latent's training maximum, having checked that it has one and that directions are in units of x."""
         if not 0 <= latent < self.d_sae:
-            raise OutOfRange(f"Latent {latent} does not exist; this autoencoder has latents 0 to {self.d_sae - 1}.")
+            raise OutOfRange(f"latent {latent} does not exist; this autoencoder has latents 0 to {self.d_sae - 1}")
         if self.site is None:
             raise InvalidArgument(
-                "This autoencoder has no site yet: train it on activations_of(model, data, site) first."
+                "this autoencoder has no site yet: train it on activations_of(model, data, site) first"
             )
         if not bool(self.max_activation.any()):
             raise InvalidArgument(
-                "This autoencoder does not know its largest activations, the scale of its directions: measure them by "
-                "sae.max_activation.copy_(evaluate(sae, source).max_activation)."
+                "this autoencoder does not know its largest activations, the scale of its directions: measure them by "
+                "sae.max_activation.copy_(evaluate(sae, source).max_activation)"
             )
         self.raw()
         if self.row_norm is not None:
@@ -179,21 +179,21 @@ class SAE(nn.Module, ABC):
             )
         largest = float(self.max_activation[latent])
         if largest <= 0:
-            raise InvalidArgument(f"Latent {latent} never fired on the training data, so its direction has no scale.")
+            raise InvalidArgument(f"latent {latent} never fired on the training data, so its direction has no scale")
         return largest
 
     def __repr__(self) -> str:
         given = {"d_in": self.d_in, "d_sae": self.d_sae} | self.settings()
-        told = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+        settings = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
         at = f", at {' and '.join(map(str, self.sites))}" if self.sites else ""
-        return f"{type(self).__name__}({told}){at}"
+        return f"{type(self).__name__}({settings}){at}"
 
     def raw(self) -> "SAE":
         """Itself, where its weights read activations as they are; `ValueError` where they read normalised ones."""
         if self.normalisation is not None:
             raise InvalidArgument(
-                f"The weights of this autoencoder{self._at()} read normalised activations: use folded(sae), "
-                "which is the same function of activations as they are."
+                f"the weights of this autoencoder{self._at()} read normalised activations: use folded(sae), "
+                "which is the same function of activations as they are"
             )
         return self
 
@@ -210,10 +210,10 @@ class SAE(nn.Module, ABC):
         """Activations in the autoencoder's own precision; refused where they are of another width, NaN or infinite."""
         if tuple(x.shape[-len(shape) :]) != shape:
             wanted, given = (" x ".join(map(str, s)) for s in (shape, x.shape[-len(shape) :]))
-            raise InvalidArgument(f"This autoencoder reads {wanted} dimensions{self._at()}; it was given {given}.")
+            raise InvalidArgument(f"this autoencoder reads {wanted} dimensions{self._at()}; it was given {given}")
         if not bool(x.isfinite().all()):
             row = int((~x.isfinite()).reshape(-1, *shape).flatten(1).any(1).nonzero()[0])
-            raise InvalidArgument(f"Activations{self._at()} hold NaN or infinity, first in row {row}.")
+            raise InvalidArgument(f"activations{self._at()} hold NaN or infinity, first in row {row}")
         return x.to(self.W_dec.dtype)
 
     def _at(self) -> str:
@@ -316,7 +316,7 @@ def measure_variance(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, ""]
     y = sae.parts(convert_rows(sae, rows))[1].flatten(1)
     variance = (y - y.mean(0)).pow(2).sum(1).mean()
     if variance <= 0:
-        raise InvalidArgument(f"All {len(y)} activations are the same vector: there is nothing to reconstruct.")
+        raise InvalidArgument(f"all {len(y)} activations are the same vector: there is nothing to reconstruct")
     return variance
 
 
@@ -333,7 +333,7 @@ def check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidType(f"{name} is {value!r}; it must be a whole number, at least 1")
     if value < 1:
-        raise InvalidArgument(f"{name} is {value}; it must be at least 1.")
+        raise InvalidArgument(f"{name} is {value}; it must be at least 1")
 
 
 def check_positive(name: str, value: float | int) -> None:
@@ -357,5 +357,5 @@ def weight(name: str, value: float | int) -> float | int:
         5.0
     """
     if not 0 <= value < math.inf:
-        raise InvalidArgument(f"{name} is {value}; the weight of a term of the loss must be finite and at least 0.")
+        raise InvalidArgument(f"{name} is {value}; the weight of a term of the loss must be finite and at least 0")
     return value

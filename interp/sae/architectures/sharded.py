@@ -53,12 +53,12 @@ class ShardedTopK(SAE):
     ) -> None:
         super().__init__(d_in, d_sae)
         if not dist.is_initialized():
-            raise WrongState("Latents are shared among processes, and none have joined: call init_process_group.")
+            raise WrongState("latents are shared among processes, and none have joined: call init_process_group")
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         if d_sae % self.world or k > d_sae // self.world:
             raise InvalidArgument(
                 f"d_sae is {d_sae} and k {k}; d_sae must be a multiple of the {self.world} processes, and each share "
-                "hold at least k latents."
+                "hold at least k latents"
             )
         whole = TopK(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         self.k, self.k_aux, self.aux_coefficient = k, whole.k_aux, aux_coefficient
@@ -119,7 +119,7 @@ class ShardedTopK(SAE):
 
     def absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
         """Is refused: what is written and used is `whole()`."""
-        raise InvalidType(f"This process holds {len(self.W_dec)} of {self.d_sae} latents: take sae.whole().")
+        raise InvalidType(f"this process holds {len(self.W_dec)} of {self.d_sae} latents: take sae.whole()")
 
     def objective(self) -> "ShardedTopKObjective":
         """`TopK`'s, each process having its own latents' gradients."""

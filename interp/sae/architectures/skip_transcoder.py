@@ -1,4 +1,4 @@
-"""The skip transcoder: a transcoder beside a linear map, which takes over what needs no latents."""
+"""The skip transcoder: a transcoder next to a linear map, which takes over what needs no latents."""
 
 from typing import ClassVar
 

@@ -42,9 +42,7 @@ class TopK(KSparse):
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         if k != int(k):
-            raise InvalidArgument(
-                f"k is {k}; TopK keeps a whole number of each row: take BatchTopK for {k} on average."
-            )
+            raise InvalidArgument(f"k is {k}; TopK keeps a whole number of each row: take BatchTopK for {k} on average")
         self.k: int = int(k)
 
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:

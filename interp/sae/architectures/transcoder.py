@@ -59,7 +59,7 @@ class TranscoderBase(SAE, ABC):
         m, M, back = normalisation.doubles(self.W_dec.device)
         if bool(M[:a, a:].any()) or bool(M[a:, :a].any()):
             raise InvalidArgument(
-                "This normalisation mixes what is read with what is written: make one by side_by_side."
+                "this normalisation mixes what is read with what is written: make one by side_by_side"
             )
         with torch.no_grad():
             W_enc = M[:a, :a] @ self.W_enc.double()

@@ -53,7 +53,7 @@ def local_rows(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
     """This process's rows of a batch.
 
     Raises:
-        ValueError: the processes cannot share it equally.
+        InvalidArgument: the processes cannot share it equally.
 
     Example:
         >>> len(local_rows(torch.zeros(4, 2)))
@@ -63,7 +63,7 @@ def local_rows(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
     if len(rows) % here.world:
         raise InvalidArgument(
             f"A batch of {len(rows)} rows cannot be shared equally by {here.world} processes: choose a batch_size that "
-            f"is a multiple of {here.world}, and a source of at least as many rows."
+            f"is a multiple of {here.world}, and a source of at least as many rows"
         )
     return rows.chunk(here.world)[here.rank]
 

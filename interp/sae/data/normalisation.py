@@ -42,7 +42,7 @@ class Normalisation:
         return (z[..., None, :] @ self.inverse.to(z))[..., 0, :] + self.mean.to(z)
 
     def digest(self) -> str:
-        """What tells it from another: a digest of m and M."""
+        """A digest of m and M, by which one is known from another."""
         return digest_of_tensors(self.mean, self.matrix)
 
     def doubles(
@@ -96,7 +96,7 @@ def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisat
     """Scale so that E||z|| = sqrt(d) (Anthropic, April 2024): m = 0, M = sqrt(d) / E||x||.
 
     Raises:
-        ValueError: the source is empty, or all its activations are 0.
+        InvalidArgument: the source is empty, or all its activations are 0.
 
     Example:
         >>> float(expected_norm([torch.full((10, 4), 5.0)]).matrix[0, 0])
@@ -105,7 +105,7 @@ def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisat
     x = _sample(source)
     norm = x.norm(dim=-1).mean(0)
     if not bool((norm > 0).all()):
-        raise InvalidArgument("All activations are 0: no scale gives them a norm of sqrt(d).")
+        raise InvalidArgument("all activations are 0: no scale gives them a norm of sqrt(d)")
     return _scaled(torch.zeros_like(x[0]), x.shape[-1] ** 0.5 / norm)
 
 
@@ -113,7 +113,7 @@ def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisati
     """Take the mean away, m = E x, and scale what is left to E||z||^2 = d.
 
     Raises:
-        ValueError: the source is empty, or its activations never vary.
+        InvalidArgument: the source is empty, or its activations never vary.
 
     Example:
         >>> mean_centred([torch.tensor([[0.0], [2.0]])]).mean.tolist()
@@ -123,7 +123,7 @@ def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisati
     m = x.mean(0)
     variance = (x - m).pow(2).sum(-1).mean(0)
     if not bool((variance > 0).all()):
-        raise InvalidArgument(f"All {len(x)} activations are the same vector: they have no scale.")
+        raise InvalidArgument(f"all {len(x)} activations are the same vector: they have no scale")
     return _scaled(m, (x.shape[-1] / variance).sqrt())
 
 
@@ -134,7 +134,7 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
     all devices give the same. Measured in float64.
 
     Raises:
-        ValueError: the source is empty, or its activations never vary.
+        InvalidArgument: the source is empty, or its activations never vary.
 
     Example:
         ```python
@@ -152,7 +152,7 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
     vectors = vectors * largest.sign()
     mean = variances.mean(-1, keepdim=True)
     if not bool((mean > 0).all()):
-        raise InvalidArgument(f"All {len(x)} activations are the same vector: they cannot be whitened.")
+        raise InvalidArgument(f"all {len(x)} activations are the same vector: they cannot be whitened")
     deviation = (variances.clamp(min=0) + epsilon * mean).sqrt()
     return Normalisation(m, vectors / deviation[..., None, :], deviation[..., None] * vectors.mT)
 
@@ -181,7 +181,7 @@ def _sample(source: Iterable[Tensor]) -> Tensor:
     """Rows from the beginning of a source, in float64."""
     if isinstance(source, Tensor):
         raise InvalidArgument(
-            f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches."
+            f"the source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches"
         )
     parts, count = [], 0
     for part in islice(source, SAMPLE):
@@ -190,7 +190,7 @@ def _sample(source: Iterable[Tensor]) -> Tensor:
         if count >= SAMPLE:
             break
     if not count:
-        raise InvalidArgument("There are no activations to measure a normalisation on: the source gave no rows.")
+        raise InvalidArgument("there are no activations to measure a normalisation on: the source gave no rows")
     x = torch.cat(parts)[:SAMPLE].double()
     if not bool(x.isfinite().all()):
         row = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])

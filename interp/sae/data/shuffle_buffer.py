@@ -23,7 +23,7 @@ class ShuffleBuffer:
     twin needs to give the same batches from here on.
 
     Raises:
-        ValueError: when read, the source is empty, or gives nothing on a second pass.
+        InvalidArgument: when read, the source is empty, or gives nothing on a second pass.
 
     Example:
         ```python
@@ -76,11 +76,11 @@ class ShuffleBuffer:
         self._permute()
 
     def _turn(self) -> None:
-        """Permute the buffer anew, having filled it where rows of it were served for good."""
+        """Permute the buffer again, having filled the places of rows that will not be served again."""
         if not self.fills:
             self.held, more = self._filled([])
             if not len(self.held):
-                raise InvalidArgument(f"The source gives no activations: {self.source.dataset}.")
+                raise InvalidArgument(f"the source gives no activations: {self.source.dataset}")
             self._fits, self.fills = not more, 1
             self.batch_size = min(self.batch_size, len(self.held))
         elif not self._fits:
@@ -117,8 +117,8 @@ class ShuffleBuffer:
             chunk = next(self._chunks, None)
             if chunk is None:
                 raise InvalidArgument(
-                    f"The source gives nothing when read again: {self.source.dataset}. "
-                    "Make it from something that can be iterated more than once, such as a list."
+                    f"the source gives nothing when read again: {self.source.dataset}. "
+                    "Make it from something that can be iterated more than once, such as a list"
                 )
         self._taken += chunk is not None
         return chunk

@@ -28,7 +28,7 @@ class Source:
     `fingerprint` hold one part for each place. `every` gives batches start, start + step, ... of a pass, where they
     can be had without making the others: to go on in the middle, or to share a pass among processes. `digest` tells
     its data from others and `batch_size` how they are cut, for a checkpoint to compare: where there is no digest, as
-    of a stream, `dataset` alone tells them apart.
+    of a stream, `dataset` alone says which is which.
 
     Example:
         ```python
@@ -59,14 +59,14 @@ class Source:
 
 
 def activations_of(model: Model, data: Data, site: Site, *, batch_size: int = 32) -> Source:
-    """The activations of a model at one site over texts, as a source that runs the model anew on each pass.
+    """The activations of a model at one site over texts, as a source that runs the model again on each pass.
 
     BOS, other special tokens and padding are left out. `data` is whatever `capture` takes: a text, texts, token ids
     or a dataset with a column "text" or "input_ids". Sites with heads are flattened to one axis. Costs, for each
     pass, one forward pass per batch up to the site; memory for one batch.
 
     Raises:
-        ValueError: while read, an activation that is NaN or infinite, with its batch, text and token named.
+        InvalidArgument: while read, an activation that is NaN or infinite, with its batch, text and token named.
 
     Example:
         ```python
@@ -125,7 +125,8 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
     alike. Costs one forward pass of each model per batch, up to its last site; errors as for `activations_of`.
 
     Raises:
-        ValueError: no places; while read, models that do not make the same tokens of a text, or places of other widths.
+        InvalidArgument: no places; while read, models that do not make the same tokens of a text, or places of other
+            widths.
 
     Example:
         ```python
@@ -134,7 +135,7 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
         ```
     """
     if not places:
-        raise InvalidArgument("across was given no places: give at least one (model, site).")
+        raise InvalidArgument("across was given no places: give at least one (model, site)")
     models = list({id(model): model for model, _ in places}.values())
     sites = {id(model): [site for other, site in places if other is model] for model in models}
 
@@ -143,13 +144,13 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
         for parts in zip(*passes, strict=True):
             if any(not torch.equal(ids, parts[0][0]) for ids, _ in parts):
                 raise InvalidArgument(
-                    "The models of a crosscoder need the same tokens, and theirs differ: give token ids."
+                    "the models of a crosscoder need the same tokens, and theirs differ: give token ids"
                 )
             found = {id(model): iter(rows) for model, (_, rows) in zip(models, parts, strict=True)}
             rows = [next(found[id(model)]) for model, _ in places]
             if len({part.shape for part in rows}) > 1:
                 widths = ", ".join(f"{m.name} {s}: {p.shape[1]}" for (m, s), p in zip(places, rows, strict=True))
-                raise InvalidArgument(f"Places of a crosscoder need one width; these have {widths}.")
+                raise InvalidArgument(f"places of a crosscoder need one width; these have {widths}")
             yield torch.stack(rows, dim=1)
 
     single = len(models) == 1
@@ -227,7 +228,7 @@ def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str =
     """Activations already in memory, as a source.
 
     Raises:
-        ValueError: no rows, or a row that holds NaN or infinity.
+        InvalidArgument: no rows, or a row that holds NaN or infinity.
 
     Example:
         >>> len(list(stored(torch.zeros(10, 4))))
@@ -235,10 +236,10 @@ def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str =
     """
     at = f" at {site}" if site else ""
     if not len(x):
-        raise InvalidArgument(f"There are no activations{at}: x has 0 rows.")
+        raise InvalidArgument(f"there are no activations{at}: x has 0 rows")
     if not bool(x.isfinite().all()):
         row = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
-        raise InvalidArgument(f"Activations{at} hold NaN or infinity, first in row {row}.")
+        raise InvalidArgument(f"activations{at} hold NaN or infinity, first in row {row}")
     sites = () if site is None else (site,)
     return Source(lambda: iter(x.split(8192)), dataset, sites, digest=lambda: digest_of_tensors(x))
 

@@ -20,7 +20,7 @@ def harvested(store: ActivationStore, site: Site | str) -> Source:
     Costs no forward passes; memory for the store's mixing buffer.
 
     Raises:
-        KeyError: the store does not hold the site.
+        UnknownName: the store does not hold the site.
 
     Example:
         ```python
@@ -35,7 +35,7 @@ def harvested_at(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
     """Several sites of a store side by side in each row, for many autoencoders in one pass.
 
     Raises:
-        KeyError: the store does not hold one of them.
+        UnknownName: the store does not hold one of them.
 
     Example:
         ```python
@@ -54,7 +54,7 @@ def harvested_pairs(store: ActivationStore, reads: Site | str, writes: Site | st
     """Two sites of a store side by side in each row, as a transcoder is trained on.
 
     Raises:
-        KeyError: the store does not hold one of them.
+        UnknownName: the store does not hold one of them.
 
     Example:
         ```python
@@ -69,7 +69,7 @@ def harvested_across(store: ActivationStore, sites: Sequence[Site | str]) -> Sou
     """Several sites of one width of a store, `[n layer d_model]`, as a crosscoder is trained on.
 
     Raises:
-        KeyError: the store does not hold one of them.
+        UnknownName: the store does not hold one of them.
 
     Example:
         ```python
@@ -95,7 +95,7 @@ def _checked(store: ActivationStore, rows: StoredRows, sites: tuple[Site, ...], 
             raise InvalidArgument(
                 f"NaN or infinity at {site} in batch {batch}, row {row} of the store at {store.url} (document "
                 f"{document}, token {row - int(store.documents[document])} of it, id {int(rows.ids[place])}): harvest "
-                "again in float32 or bfloat16, or leave the document out."
+                "again in float32 or bfloat16, or leave the document out"
             )
     return rows
 

@@ -78,7 +78,7 @@ def compare(
     `l0_tolerance`, a share of the smallest, are refused. `l0_tolerance=math.inf` compares all the same.
 
     Raises:
-        ValueError: fewer than two names, a name without autoencoders, or L0 that does not match.
+        InvalidArgument: fewer than two names, a name without autoencoders, or L0 that does not match.
 
     Example:
         ```python
@@ -88,7 +88,7 @@ def compare(
     if len(saes) < 2 or not all(saes.values()):
         counts = ", ".join(f"{name}: {len(each)}" for name, each in saes.items())
         raise InvalidArgument(
-            f"compare needs at least two names with an autoencoder each; it was given {counts or 'none'}."
+            f"compare needs at least two names with an autoencoder each; it was given {counts or 'none'}"
         )
     batches = source if isinstance(source, Source) else list(source)
     done = Comparison({name: tuple(evaluate(sae, batches) for sae in each) for name, each in saes.items()})
@@ -97,6 +97,6 @@ def compare(
     if means[high] > (1 + l0_tolerance) * means[low]:
         raise InvalidArgument(
             f"L0 is {means[low]:.1f} for {low} and {means[high]:.1f} for {high}: at unequal sparsity the denser one "
-            "reconstructs better whatever it is. Train them to the same L0, or pass l0_tolerance=math.inf."
+            "reconstructs better whatever it is. Train them to the same L0, or pass l0_tolerance=math.inf"
         )
     return done

@@ -45,8 +45,8 @@ class Labelled:
             >>> data.ends().concepts
             ('', 'Rome', '')
         """
-        behind = zip((*self.concepts[1:], None), (*self.text[1:].tolist(), -1), strict=True)
-        each = zip(self.concepts, self.text.tolist(), behind, strict=True)
+        following = zip((*self.concepts[1:], None), (*self.text[1:].tolist(), -1), strict=True)
+        each = zip(self.concepts, self.text.tolist(), following, strict=True)
         kept = torch.tensor([concept == "" or (concept, text) != after for concept, text, after in each])
         concepts = tuple(c for c, keep in zip(self.concepts, kept.tolist(), strict=True) if keep)
         return Labelled(self.x[kept], concepts, self.text[kept])
@@ -65,7 +65,7 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
     out. Costs one forward pass per batch, up to the site.
 
     Raises:
-        ValueError: the data set lacks a column, or a text has another number of labels than of tokens.
+        InvalidArgument: the data set lacks a column, or a text has another number of labels than of tokens.
 
     Example:
         ```python
@@ -73,7 +73,7 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
         ```
     """
     if missing := {"input_ids", column} - set(dataset.column_names):
-        raise InvalidArgument(f"The data set has columns {sorted(dataset.column_names)}, and lacks {sorted(missing)}.")
+        raise InvalidArgument(f"the data set has columns {sorted(dataset.column_names)}, and lacks {sorted(missing)}")
     rows, concepts, text = [], [], []
     every = dataset[column]
     for acts in stream(model, dataset, [site], batch_size=batch_size):
@@ -83,7 +83,7 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
             labels = every[number]
             if len(labels) != int(mask.sum()):
                 raise InvalidArgument(
-                    f"Text {number} has {len(labels)} labels and {int(mask.sum())} tokens: give one each."
+                    f"text {number} has {len(labels)} labels and {int(mask.sum())} tokens: give one each"
                 )
             kept = content[mask].tolist()
             concepts += [label for label, keep in zip(labels, kept, strict=True) if keep]
@@ -114,7 +114,7 @@ def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: int = 10, seed: in
     latent's maximum. Holds all latents dense once.
 
     Raises:
-        ValueError: no concept has tokens enough, or the weights read normalised activations.
+        InvalidArgument: no concept has tokens enough, or the weights read normalised activations.
 
     Example:
         ```python
@@ -126,7 +126,7 @@ def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: int = 10, seed: in
     counts = {c: data.where(c) for c in sorted(set(data.concepts) - {""})}
     kept = {c: y for c, y in counts.items() if min(int(y[chosen].sum()), int(y[~chosen].sum())) >= min_tokens}
     if not kept:
-        raise InvalidArgument(f"None of {len(counts)} concepts has {min_tokens} tokens in both halves of the texts.")
+        raise InvalidArgument(f"None of {len(counts)} concepts has {min_tokens} tokens in both halves of the texts")
     y = torch.stack([*kept.values()])
     top = f[chosen].amax(0)
     scores = torch.stack([_f1(y[:, chosen], f[chosen] > level * top) for level in LEVELS])
@@ -161,7 +161,7 @@ def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: int = 5, seed: int = 
     other.
 
     Raises:
-        ValueError: a half has no token that expresses the concept, or none that does not; or the weights read
+        InvalidArgument: a half has no token that expresses the concept, or none that does not; or the weights read
             normalised activations.
 
     Example:
@@ -173,7 +173,7 @@ def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: int = 5, seed: int = 
     for half in (y[chosen], y[~chosen]):
         if not bool(half.any()) or bool(half.all()):
             raise InvalidArgument(
-                f"Both halves of the texts need tokens that express '{concept}', and others that do not."
+                f"both halves of the texts need tokens that express '{concept}', and others that do not"
             )
     f = _latents(sae, data.x)
     difference = f[chosen & y].mean(0) - f[chosen & ~y].mean(0)
@@ -211,8 +211,8 @@ def absorption(
     b_dec) . u. `direction` is the true one where it is known, a probe's otherwise.
 
     Raises:
-        IndexError: a latent does not exist.
-        ValueError: no row expresses the concept, or y does not say so of each row; no latents; a direction without
+        OutOfRange: a latent does not exist.
+        InvalidArgument: no row expresses the concept, or y does not say so of each row; no latents; a direction without
             length; or weights that read normalised activations.
 
     Example:
@@ -221,18 +221,16 @@ def absorption(
         ```
     """
     if y.dtype != torch.bool or y.shape != x.shape[:1]:
-        raise InvalidArgument(
-            f"y is {y.dtype} of shape {tuple(y.shape)}: give True or False for each of {len(x)} rows."
-        )
+        raise InvalidArgument(f"y is {y.dtype} of shape {tuple(y.shape)}: give True or False for each of {len(x)} rows")
     if not bool(y.any()):
-        raise InvalidArgument("No row expresses the concept: absorption is a share of those that do.")
+        raise InvalidArgument("no row expresses the concept: absorption is a share of those that do")
     if not latents:
         raise InvalidArgument(
-            "latents is empty: name the latents of the concept, of which some are missed where it is on."
+            "latents is empty: name the latents of the concept, of which some are missed where it is on"
         )
     length = float(direction.norm())
     if not 0 < length < math.inf:
-        raise InvalidArgument(f"The concept's direction has length {length}: it points nowhere.")
+        raise InvalidArgument(f"the concept's direction has length {length}: it points nowhere")
     u = (direction / length).to(sae.W_dec.dtype)
     u, W_dec, b_dec, on = (t.cpu() for t in (u, sae.W_dec, sae.b_dec, x[y].to(sae.W_dec.dtype)))
     f = _latents(sae, on)

@@ -59,8 +59,8 @@ def evaluate(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Quality:
     """Measure reconstruction and latents over one pass of a source (any batches of activations), summed in float64.
 
     Raises:
-        ValueError: the source is empty or a tensor, all its activations are the same vector, a reconstruction is not
-            finite, or the source is normalised where the autoencoder reads activations as they are (or the reverse).
+        InvalidArgument: the source is empty or a tensor, all its activations are the same vector, a reconstruction is
+            not finite, or the source is normalised where the autoencoder reads activations as they are, or the reverse.
 
     Example:
         ```python
@@ -71,13 +71,13 @@ def evaluate(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Quality:
     for rows in batches_for(sae, source):
         sums.add(rows)
     if not sums.n:
-        raise InvalidArgument("There are no activations to evaluate on: the source gave no rows.")
+        raise InvalidArgument("there are no activations to evaluate on: the source gave no rows")
     return sums.quality()
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How y_hat lies beside y, over `tokens` tokens.
+    """How y_hat compares with y, over `tokens` tokens.
 
     `cosine` is the mean cosine, `norm_ratio` E||y_hat|| / E||y||, and `bias` E||y_hat||^2 / E[y . y_hat]: below 1
     where reconstructions are too short for the direction they take (Rajamanoharan et al. 2024a), 1 where no rescaling
@@ -95,7 +95,7 @@ def reconstruction(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Reconst
     """Compare lengths and angles of reconstructions with those of activations, over one pass of a source.
 
     Raises:
-        ValueError: as for `evaluate`; or an activation or all reconstructions of length 0.
+        InvalidArgument: as for `evaluate`; or an activation or all reconstructions of length 0.
 
     Example:
         ```python
@@ -108,18 +108,18 @@ def reconstruction(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Reconst
         y, y_hat = y.flatten(1).double(), sae(x).flatten(1).double()
         lengths, found = y.norm(dim=1), y_hat.norm(dim=1)
         if not bool((lengths > 0).all()):
-            raise InvalidArgument(f"Activation {n + int((lengths == 0).nonzero()[0])} has length 0: it has no cosine.")
+            raise InvalidArgument(f"activation {n + int((lengths == 0).nonzero()[0])} has length 0: it has no cosine")
         along = (y * y_hat).sum(1)
         cosines = along / (lengths * found.clamp(min=1e-300))
         sums += torch.stack([cosines.sum(), lengths.sum(), found.sum(), found.pow(2).sum(), along.sum()]).cpu()
         n += len(y)
     if not n:
-        raise InvalidArgument("There are no activations to evaluate on: the source gave no rows.")
+        raise InvalidArgument("there are no activations to evaluate on: the source gave no rows")
     cosine, length, own, squares, along = sums.tolist()
     _finite(squares, n)
     if along == 0:
         raise InvalidArgument(
-            f"The reconstructions of {n} activations do not point along them at all: they have no bias."
+            f"the reconstructions of {n} activations do not point along them at all: they have no bias"
         )
     return Reconstruction(cosine / n, own / length, squares / along, n)
 
@@ -135,13 +135,13 @@ def batches_for(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Iterator[F
     """
     if isinstance(source, Tensor):
         raise InvalidArgument(
-            f"The source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches."
+            f"the source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches"
         )
     if isinstance(source, Source) and (source.normalisation is None) != (sae.normalisation is None):
         ours, theirs = ("as they are" if n is None else "normalised" for n in (sae.normalisation, source.normalisation))
         raise InvalidArgument(
-            f"This autoencoder reads activations {ours} and the source gives them {theirs}: "
-            "use folded(sae) on the source as it is, or the source that sae was trained on."
+            f"this autoencoder reads activations {ours} and the source gives them {theirs}: "
+            "use folded(sae) on the source as it is, or the source that sae was trained on"
         )
     for chunk in source:
         for rows in chunk.to(sae.W_dec.device).split(CHUNK):
@@ -176,7 +176,7 @@ class _Sums:
         _finite(float(self.error), self.n)
         variance = float(self.y_squared / self.n - (self.y / self.n).pow(2).sum())
         if variance <= 0:
-            raise InvalidArgument(f"All {self.n} activations are the same vector: explained variance has no meaning.")
+            raise InvalidArgument(f"all {self.n} activations are the same vector: explained variance has no meaning")
         return Quality(
             explained_variance=1 - float(self.error) / self.n / variance,
             l0=float(self.firings.sum()) / self.n,
@@ -190,6 +190,6 @@ class _Sums:
 def _finite(squares: float, n: int) -> None:
     if not math.isfinite(squares):
         raise InvalidArgument(
-            f"Reconstructions of {n} activations hold NaN or infinity, so the weights do, or are too large: train "
-            "again with a lower lr."
+            f"reconstructions of {n} activations hold NaN or infinity, so the weights do, or are too large: train "
+            "again with a lower lr"
         )

@@ -16,7 +16,7 @@ FLOOR_DRAWS = 5
 
 @dataclass(frozen=True)
 class Matching:
-    """Which latent is matched to each true direction, and how well, beside what random directions reach.
+    """Which latent is matched to each true direction, and how well, next to what random directions reach.
 
     `mcc` is the mean |cosine| of the matched pairs; `floor` the same for as many random directions, a mean over
     draws.
@@ -38,14 +38,14 @@ def match_truth(rows: Float[Tensor, "latent d_model"], truth: Float[Tensor, "n d
     of them. |cosine| hides signs: look at `cosines` where they matter.
 
     Raises:
-        ValueError: a direction of length 0 or not finite, or other widths.
+        InvalidArgument: a direction of length 0 or not finite, or other widths.
 
     Example:
         >>> match_truth(torch.eye(3), torch.eye(3)).mcc
         1.0
     """
     if rows.shape[1] != truth.shape[1]:
-        raise InvalidArgument(f"Decoder rows are {rows.shape[1]} wide and true directions {truth.shape[1]}.")
+        raise InvalidArgument(f"decoder rows are {rows.shape[1]} wide and true directions {truth.shape[1]}")
     generator = torch.Generator().manual_seed(seed)
     floors = []
     for _ in range(FLOOR_DRAWS):
@@ -59,14 +59,14 @@ def stability(dictionaries: Sequence[Float[Tensor, "latent d_model"]]) -> Float[
     """The mean |cosine| of Hungarian-matched rows, for each pair of dictionaries trained from other seeds.
 
     Raises:
-        ValueError: fewer than two dictionaries.
+        InvalidArgument: fewer than two dictionaries.
 
     Example:
         >>> stability([torch.eye(3), torch.eye(3).flip(0)]).tolist()
         [1.0]
     """
     if len(dictionaries) < 2:
-        raise InvalidArgument(f"Stability compares dictionaries of several seeds; {len(dictionaries)} were given.")
+        raise InvalidArgument(f"stability compares dictionaries of several seeds; {len(dictionaries)} were given")
     pairs = combinations(dictionaries, 2)
     return torch.stack([_matched(a, b)[1].abs().mean() for a, b in pairs])
 
@@ -75,14 +75,14 @@ def nearest_rows(rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent
     """The largest cosine of each decoder row with another one: near 1 where two latents say the same.
 
     Raises:
-        ValueError: fewer than two rows, or one of length 0 or not finite.
+        InvalidArgument: fewer than two rows, or one of length 0 or not finite.
 
     Example:
         >>> nearest_rows(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).tolist()
         [1.0, 1.0, 0.0]
     """
     if len(rows) < 2:
-        raise InvalidArgument(f"{len(rows)} rows were given: the nearest other one needs at least two.")
+        raise InvalidArgument(f"{len(rows)} rows were given: the nearest other one needs at least two")
     unit = _unit(rows)
     found = [(part @ unit.T) for part in unit.split(1024)]
     cosines = torch.cat([c.diagonal_scatter(c.new_full((len(c),), -1.0), i * 1024) for i, c in enumerate(found)])
@@ -105,5 +105,5 @@ def _unit(rows: Tensor) -> Tensor:
     norms = rows.norm(dim=1, keepdim=True)
     if len(bad := (~((norms > 0) & norms.isfinite())).nonzero()):
         row = int(bad[0, 0])
-        raise InvalidArgument(f"Row {row} has length {norms[row].item():g}: it has no direction.")
+        raise InvalidArgument(f"row {row} has length {norms[row].item():g}: it has no direction")
     return (rows / norms).cpu()

@@ -57,7 +57,7 @@ class Recovery:
     def __str__(self) -> str:
         return (
             f"cross-entropy {self.ce_clean:.3f} -> {self.ce_sae:.3f} nats with the reconstruction "
-            f"({_told(self.of_mean, 'mean')}, {_told(self.of_zero, 'zero')}), "
+            f"({_answered(self.of_mean, 'mean')}, {_answered(self.of_zero, 'zero')}), "
             f"KL {self.kl_sae:.3f}, over {self.tokens:,} tokens without BOS and padding"
         )
 
@@ -66,7 +66,7 @@ def _recovered(clean: float, changed: float, ablated: float) -> float:
     return (ablated - changed) / (ablated - clean) if ablated > clean else math.nan
 
 
-def _told(share: float, ablation: str) -> str:
+def _answered(share: float, ablation: str) -> str:
     return (
         f"{ablation} ablation costs nothing here"
         if math.isnan(share)
@@ -76,12 +76,12 @@ def _told(share: float, ablation: str) -> str:
 
 @torch.no_grad()
 def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Recovery:
-    """Measure what a model's predictions lose by the reconstruction, beside zero and mean ablation of the same tokens.
+    """Measure what a model's predictions lose by the reconstruction, next to zero and mean ablation of the same tokens.
 
     Costs six forward passes per batch: one for the mean, up to the site, one for its tokens, four whole.
 
     Raises:
-        ValueError: the autoencoder does not fit the model, the model does not predict the next token (BERT), or no
+        InvalidArgument: the autoencoder does not fit the model, the model does not predict the next token (BERT), or no
             text has two tokens.
 
     Example:
@@ -100,7 +100,7 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
         rows = acts.flat(site)
         sums, n = sums + rows.double().sum(0), n + len(rows)
     if not n:
-        raise InvalidArgument("There are no tokens to measure on: the texts hold special tokens only.")
+        raise InvalidArgument("there are no tokens to measure on: the texts hold special tokens only")
     average = torch.as_tensor(sums / n)
     changes = {"sae": splice(sae), "zero": zero(), "mean": mean(average.to(model.dtype))}
     totals = torch.zeros(7, dtype=torch.float64)
@@ -109,7 +109,7 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
         part, counted = _batch(model, acts.tokens, site, changes)
         totals, count = totals + part, count + counted
     if not count:
-        raise InvalidArgument("There is nothing to predict: no text has two tokens beside special ones.")
+        raise InvalidArgument("there is nothing to predict: no text has two tokens that are not special")
     ce_clean, ce_sae, ce_zero, ce_mean, kl_sae, kl_zero, kl_mean = (totals / count).tolist()
     return Recovery(ce_clean, ce_sae, ce_zero, ce_mean, kl_sae, kl_zero, kl_mean, count)
 
@@ -118,21 +118,21 @@ def _batch(
     model: Model, tokens: Tokens, site: Site, changes: dict[str, Intervention]
 ) -> tuple[Float[Tensor, "n"], int]:
     """Summed cross-entropies (clean, sae, zero, mean) and divergences (sae, zero, mean) of one batch."""
-    told = tokens.content[:, :-1] & tokens.content[:, 1:]
-    answers = tokens.ids[:, 1:][told]
-    clean = _predicted(model, tokens, told)
+    answered = tokens.content[:, :-1] & tokens.content[:, 1:]
+    answers = tokens.ids[:, 1:][answered]
+    clean = _predicted(model, tokens, answered)
     entropies, divergences = [_entropy(clean, answers)], []
     for change in changes.values():
         with intervene(model, {site: change}):
-            changed = _predicted(model, tokens, told)
+            changed = _predicted(model, tokens, answered)
         entropies.append(_entropy(changed, answers))
         divergences.append(kl_div(changed, clean, reduction="sum", log_target=True))
-    return torch.stack([*entropies, *divergences]).cpu(), int(told.sum())
+    return torch.stack([*entropies, *divergences]).cpu(), int(answered.sum())
 
 
-def _predicted(model: Model, tokens: Tokens, told: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n vocab"]:
+def _predicted(model: Model, tokens: Tokens, answered: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n vocab"]:
     """Log-probabilities of the next token, in float64, where both tokens are content."""
-    return log_softmax(model.run(tokens)[:, :-1][told].double(), dim=-1)
+    return log_softmax(model.run(tokens)[:, :-1][answered].double(), dim=-1)
 
 
 def _entropy(logs: Float[Tensor, "n vocab"], answers: Tensor) -> Float[Tensor, ""]:

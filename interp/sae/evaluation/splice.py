@@ -24,7 +24,7 @@ def splice(sae: SAE, at: Position = everywhere) -> Intervention:
     """Put the reconstruction in the place of what is read: x' = x_hat, the error x - x_hat left out.
 
     Raises:
-        ValueError: a transcoder or a crosscoder, which write elsewhere than they read, or weights that read
+        InvalidArgument: a transcoder or a crosscoder, which write elsewhere than they read, or weights that read
             normalised activations.
 
     Costs one encoding and decoding of every selected token.
@@ -54,7 +54,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
         at: which tokens.
 
     Raises:
-        ValueError: as for `splice`; while read, a change that gives latents of another shape.
+        InvalidArgument: as for `splice`; while read, a change that gives latents of another shape.
 
     Costs one encoding of every selected token.
 
@@ -73,8 +73,8 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
             changed = change(f.clone())
             if changed.shape != f.shape:
                 raise InvalidArgument(
-                    f"The change made latents of shape {tuple(changed.shape)} from {tuple(f.shape)}: return as many, "
-                    "those that it leaves alone included."
+                    f"the change made latents of shape {tuple(changed.shape)} from {tuple(f.shape)}: return as many, "
+                    "those that it leaves alone included"
                 )
             step = (changed - f) @ sae.W_dec
             moved.append(step if sae.row_norm is None else step * sae.row_norm.measure(rows)[1])
@@ -119,7 +119,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
     """The autoencoder's site, having checked that the model has all its sites and that they are as wide.
 
     Raises:
-        ValueError: no site is known, the model lacks one, or its width is another; both are named.
+        InvalidArgument: no site is known, the model lacks one, or its width is another; both are named.
 
     Example:
         ```python
@@ -127,20 +127,20 @@ def check_fits(sae: SAE, model: Model) -> Site:
         ```
     """
     if not sae.sites:
-        raise InvalidArgument("This autoencoder does not know its site: set sae.site, for example to resid_post[4].")
+        raise InvalidArgument("this autoencoder does not know its site: set sae.site, for example to resid_post[4]")
     for site in sae.sites:
         if site not in model.sites:
             raise InvalidArgument(
-                f"This autoencoder reads {site}, which {model.name} lacks; its nearest are "
-                f"{nearest(str(site), map(str, model.sites))}."
+                f"this autoencoder reads {site}, which {model.name} lacks; its nearest are "
+                f"{nearest(str(site), map(str, model.sites))}"
             )
     for i, site in enumerate(sae.sites):
         writes = i == 1 and sae.transcodes
         width, ours = prod(model.tap(site).shape), sae.d_out if writes else sae.d_in
         if width != ours:
             raise InvalidArgument(
-                f"This autoencoder {'writes' if writes else 'reads'} {ours} dimensions at {site}; {model.name} has "
-                f"{width} there: load the model it was trained on."
+                f"this autoencoder {'writes' if writes else 'reads'} {ours} dimensions at {site}; {model.name} has "
+                f"{width} there: load the model it was trained on"
             )
     return sae.sites[0]
 
@@ -153,7 +153,7 @@ def existing(latents: Sequence[int], d_sae: int) -> list[int]:
         [0, 3]
     """
     if odd := [i for i in latents if not 0 <= i < d_sae]:
-        raise OutOfRange(f"Latents {odd} do not exist; this autoencoder has latents 0 to {d_sae - 1}.")
+        raise OutOfRange(f"latents {odd} do not exist; this autoencoder has latents 0 to {d_sae - 1}")
     return [*latents]
 
 
@@ -175,6 +175,6 @@ def _same_place(sae: SAE) -> None:
     if isinstance(sae, Crosscoder) or sae.transcodes:
         raise InvalidArgument(
             f"A {sae.architecture} writes elsewhere than it reads, so it cannot be put in the place of one site: "
-            "splice an autoencoder, or steer with sae.direction(latent)."
+            "splice an autoencoder, or steer with sae.direction(latent)"
         )
     sae.raw()

@@ -103,7 +103,7 @@ def load(folder: str | Path, *, site: Site | None = None) -> SAE:
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise MissingFile(f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}.")
+            raise MissingFile(f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}")
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     return from_saelens(config, load_file(folder / WEIGHTS) | _scaler(folder), str(folder), site=site)
 

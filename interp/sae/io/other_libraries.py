@@ -43,7 +43,7 @@ def load_dictionary_learning(folder: str | Path) -> SAE:
     stored = torch.load(_there(folder, "ae.pt"), map_location="cpu", weights_only=True)
     name = config["dict_class"]
     if name not in _READERS:
-        raise InvalidArgument(f"{folder} holds a '{name}'; those read here are {nearest(name, _READERS)}.")
+        raise InvalidArgument(f"{folder} holds a '{name}'; those read here are {nearest(name, _READERS)}")
     entries, weights = _READERS[name](config, stored)
     sae = from_saelens({"normalize_activations": "none"} | entries, weights, str(folder))
     sae.model_name = config.get("lm_name")
@@ -98,7 +98,7 @@ def load_sparsify(folder: str | Path) -> SAE:
 
 
 def _hookpoint(name: str, transcodes: bool) -> tuple[Site, ...]:
-    """The sites that sparsify's name of a submodule stands for."""
+    """The sites that sparsify's name of a submodule means."""
     found = HOOKPOINT.fullmatch(name)
     if found is None:
         return ()
@@ -119,7 +119,7 @@ def _coder(settings: dict[str, Any], *, centred: bool) -> dict[str, Any]:
 def _there(folder: str | Path, name: str) -> Path:
     path = Path(folder) / name
     if not path.is_file():
-        raise MissingFile(f"{folder} has no {name}: it is not a folder that this library saved.")
+        raise MissingFile(f"{folder} has no {name}: it is not a folder that this library saved")
     return path
 
 

@@ -16,7 +16,7 @@ def pretrained(release: str, sae_id: str, *, site: Site | None = None) -> SAE:
     site here has.
 
     Raises:
-        ValueError: SAELens knows no such release or autoencoder; or its architecture, its site or its way of
+        InvalidArgument: SAELens knows no such release or autoencoder; or its architecture, its site or its way of
             normalising its input is not one that is read here.
 
     Example:
@@ -55,8 +55,8 @@ def pull(repository: str, folder: str) -> SAE:
     """Load an autoencoder in SAELens's format from a folder of a repository of the Hugging Face hub.
 
     Raises:
-        FileNotFoundError: the folder holds no saved autoencoder.
-        ValueError: as for `load`.
+        MissingFile: the folder holds no saved autoencoder.
+        InvalidArgument: as for `load`.
 
     Example:
         ```python

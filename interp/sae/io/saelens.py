@@ -143,7 +143,7 @@ def _kind(config: Mapping[str, Any], metadata: Mapping[str, Any], where: str) ->
     architecture, normalisation = config.get("architecture", "standard"), config.get("normalize_activations") or "none"
     if architecture not in KNOWN:
         raise InvalidArgument(
-            f"{where} holds a '{architecture}' autoencoder; those read here are {nearest(architecture, KNOWN)}."
+            f"{where} holds a '{architecture}' autoencoder; those read here are {nearest(architecture, KNOWN)}"
         )
     scaled = architecture == "temporal" and normalisation == "constant_scalar_rescale"
     if normalisation not in (*FOLDED, *ROW_NORMS) and not scaled:
@@ -155,7 +155,7 @@ def _kind(config: Mapping[str, Any], metadata: Mapping[str, Any], where: str) ->
     if (architecture == "standard" and activation != "relu") or config.get("finetuning_scaling_factor"):
         raise InvalidArgument(
             f"{where} is of an older format, with activation '{activation}' or a scale for each latent next to its "
-            "weights; load and save it with SAELens first."
+            "weights; load and save it with SAELens first"
         )
     trained_as = metadata.get("training_architecture")
     read_as = trained_as if architecture == "jumprelu" and trained_as in THRESHOLDED else architecture
@@ -226,7 +226,7 @@ def _made(
     except KeyError as missing:
         raise InvalidArgument(
             f"{where} does not say the {missing} of its '{config.get('architecture')}' autoencoder, so it is of an "
-            "older format; load and save it with SAELens first."
+            "older format; load and save it with SAELens first"
         ) from missing
     if "W_dec" not in weights or weights["W_dec"].ndim < 2:
         raise DamagedFile(f"{where} holds no decoder, a matrix called W_dec: it is no autoencoder of SAELens's")
@@ -237,7 +237,7 @@ def _made(
     needed = {*dict(sae.named_parameters()), *({"threshold"} & expected.keys())}
     if lost := sorted(needed - weights.keys()) + sorted(weights.keys() - expected.keys()):
         named = config.get("architecture", "standard")
-        raise InvalidArgument(f"{where} does not hold the weights of a '{named}' autoencoder: see {lost}.")
+        raise InvalidArgument(f"{where} does not hold the weights of a '{named}' autoencoder: see {lost}")
     for name, tensor in weights.items():
         if tensor.shape != expected[name]:
             raise DamagedFile(
@@ -281,7 +281,7 @@ def _site(name: str, where: str) -> Site:
     try:
         return Site.parse(name)
     except InvalidArgument as error:
-        raise UnknownSite(f"{where} was trained at '{name}': {error}; give what it is here by site=...") from error
+        raise UnknownSite(f"{where} was trained at '{name}': {error}; give what it is here by site=..") from error
 
 
 def _remember(sae: SAE, metadata: Mapping[str, Any], where: str, site: Site | None) -> None:

@@ -117,7 +117,7 @@ def _hooks(path: Path) -> tuple[str, ...]:
 
 
 def _site(layer: int, hook: str) -> Site:
-    """The site of a layer that a hook name without its block stands for."""
+    """The site of a layer that a hook name without its block means."""
     for place in PLACES:
         if place[layer].transformer_lens_name.endswith(f".{hook}"):
             return place[layer]

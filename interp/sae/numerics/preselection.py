@@ -19,7 +19,7 @@ BESIDE_THRESHOLD: Final = 1.6  # for each expected above a threshold, which is i
 class Preselected:
     """A bfloat16 product names two candidates for each latent kept; these are computed and ranked in full precision.
 
-    What is kept has its exact value. A latent that is among the k largest is lost only if rounding put it behind k
+    What is kept has its exact value. A latent that is among the k largest is lost only if rounding put it after k
     others, so that the selection is `Exact`'s up to a few latents in ten thousand, and those the smallest; it is not
     the same function. Faster where the processor multiplies bfloat16 in hardware (`precision()` says bfloat16),
     slower elsewhere. One product in bfloat16, and 4 d_model for each latent kept.

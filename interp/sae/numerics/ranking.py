@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.sae.numerics.sparse import Code
 from interp.sae.numerics.top_k import kth, places_above, top_k_places
 
-BLOCK: Final = 1024  # rows whose latents are dense at once; each block packs the weights anew
+BLOCK: Final = 1024  # rows whose latents are dense at once; each block packs the weights again
 SAMPLE: Final = 128  # rows of the first block that a threshold is guessed from
 
 

@@ -1,4 +1,4 @@
-"""The one protocol through which a run tells how it goes."""
+"""The one protocol through which a run says how it goes."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,7 +7,7 @@ from interp.sae.training.history import Point
 
 @runtime_checkable
 class Callback(Protocol):
-    """Is told of every point of the curve while training runs; `name` is the autoencoder's among those of a run.
+    """Is given every point of the curve while training runs; `name` is the autoencoder's among those of a run.
 
     An example that keeps the last point of each:
 
@@ -21,7 +21,7 @@ class Callback(Protocol):
     """
 
     def begin(self, names: tuple[str, ...], tokens: int) -> None:
-        """A run begins, or goes on after `tokens`: points told of later than that were lost with the weights."""
+        """A run begins, or goes on after `tokens`: points after that were lost with the weights."""
         ...
 
     def point(self, name: str, point: Point) -> None:

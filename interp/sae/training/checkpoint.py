@@ -22,7 +22,7 @@ LATEST = "latest.json"
 class Checkpoint:
     """Where a run writes its state, and after how many tokens each time; a run that finds one there goes on from it.
 
-    Every file is written beside its place and renamed, and `latest.json` last, so a process that dies at any moment
+    Every file is written next to its place and renamed, and `latest.json` last, so a process that dies at any moment
     leaves the checkpoint before or the one after. The mixing buffer is written once for each time it is filled. What
     another run left is refused: other settings, another normalisation, model or other data, as far as `Source.digest`
     tells data apart.
@@ -38,7 +38,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise InvalidArgument(f"every is {self.every}; a checkpoint is written after at least 1 token.")
+            raise InvalidArgument(f"every is {self.every}; a checkpoint is written after at least 1 token")
 
     def due(self, before: int, after: int) -> bool:
         """Whether one is to be written when the tokens seen have gone from `before` to `after`."""
@@ -83,7 +83,7 @@ class Keeper:
         """The step, state and buffer kept, or None where there is none yet.
 
         Raises:
-            ValueError: they are another run's; what differs is named.
+            InvalidArgument: they are another run's; what differs is named.
         """
         latest = self.folder / LATEST
         if not latest.exists():
@@ -95,8 +95,8 @@ class Keeper:
         for name, ours in self.settings.items():
             if (theirs := kept["settings"].get(name)) != ours:
                 raise InvalidArgument(
-                    f"The checkpoint in {self.folder} is of another run: its {name} is {theirs}, and here it is "
-                    f"{ours}. Give what it was begun with, or another folder."
+                    f"the checkpoint in {self.folder} is of another run: its {name} is {theirs}, and here it is "
+                    f"{ours}. Give what it was begun with, or another folder"
                 )
         state = torch.load(self._state(kept["step"]), map_location=device, weights_only=True)
         held = torch.load(self.folder / kept["rows"], map_location="cpu", weights_only=True)
@@ -111,7 +111,7 @@ def _save(what: Any, path: Path) -> None:
 
 
 def _renamed(path: Path, write: Any) -> None:
-    """Write a file beside its place, see it to the disk, and put it there."""
+    """Write a file next to its place, see it to the disk, and put it there."""
     partial = path.with_suffix(".partial")
     write(partial)
     with partial.open("rb") as file:

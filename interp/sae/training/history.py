@@ -88,7 +88,7 @@ class History:
         Once the weights have settled, its activations count towards the largest.
 
         Raises:
-            ValueError: the loss is not finite.
+            InvalidArgument: the loss is not finite.
         """
         self.silent = torch.where(step.largest > 0, 0, self.silent + n)
         if settled:
@@ -101,7 +101,7 @@ class History:
         loss, unexplained, l0 = (self.sums / self.every).tolist()
         if not math.isfinite(loss):
             raise InvalidArgument(
-                f"The loss is {loss} after {self.tokens:,} tokens: training diverged; take a lower lr."
+                f"the loss is {loss} after {self.tokens:,} tokens: training diverged; take a lower lr"
             )
         self.sums.zero_()
         self.curve.append(Point(self.tokens, loss, 1 - unexplained, l0, float(self.dead.double().mean())))

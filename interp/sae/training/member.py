@@ -52,25 +52,25 @@ class Member:
         return 2e-4 * (2**14 / self.sae.d_sae) ** 0.5 if self.lr is None else float(self.lr)
 
     def belongs(self, source: Source) -> Callable[[], None]:
-        """Tell the autoencoder where it is trained, and return what takes that back.
+        """Set where the autoencoder is trained, and return what takes that back.
 
         Raises:
-            KeyError: the source does not hold the site.
-            ValueError: both the source and the member are normalised, or the autoencoder was trained on activations
-                normalised otherwise.
+            UnknownName: the source does not hold the site.
+            InvalidArgument: both the source and the member are normalised, or the autoencoder was trained on
+                activations normalised otherwise.
         """
         self._columns(source)
         if source.normalisation is not None and (self.sites or self.normalisation is not None):
             raise InvalidArgument(
                 "A source that is normalised as a whole cannot be taken apart or normalised again: give the source as "
-                "it is, and each member its own normalisation."
+                "it is, and each member its own normalisation"
             )
         sae, normalisation = self.sae, self.normalisation or source.normalisation
         if bool(sae.max_activation.any()) and _digest(sae.normalisation) != _digest(normalisation):
             raise InvalidArgument(
-                f"This autoencoder was trained on activations {_normalised(sae.normalisation)} and is to be trained "
+                f"this autoencoder was trained on activations {_normalised(sae.normalisation)} and is to be trained "
                 f"further on them {_normalised(normalisation)}: give the source as it was, or train folded(sae) on "
-                "activations as they are."
+                "activations as they are"
             )
         if sae.row_norm is not None:
             raise InvalidArgument(
@@ -92,7 +92,7 @@ class Member:
         """What it reads of a batch: its columns, on its device, finite, of its width, normalised.
 
         Raises:
-            ValueError: another width than the autoencoder's, or NaN or infinity.
+            InvalidArgument: another width than the autoencoder's, or NaN or infinity.
         """
         own = [batch[:, columns] for columns in self._columns(source)]
         rows = batch if not own else own[0].contiguous() if len(own) == 1 else torch.cat(own, dim=1)
@@ -103,23 +103,23 @@ class Member:
         """What was made and where it is trained, for a checkpoint to compare."""
         sae = self.sae
         made = {"architecture": sae.architecture, "d_in": sae.d_in, "d_sae": sae.d_sae, **sae.settings()}
-        told = {"sites": [str(site) for site in sae.sites], "normalisation": _digest(sae.normalisation)}
-        return {**made, "lr": self.rate, **told}
+        trained = {"sites": [str(site) for site in sae.sites], "normalisation": _digest(sae.normalisation)}
+        return {**made, "lr": self.rate, **trained}
 
     def _columns(self, source: Source) -> list[slice]:
         if not self.sites:
             return []
         if not source.widths or len(source.widths) != len(source.sites):
             raise InvalidArgument(
-                f"The source's rows do not lie side by side, so {self.sites[0]} cannot be taken out of them: "
-                "make it by activations_at or harvested_at, or give no site."
+                f"the source's rows do not lie side by side, so {self.sites[0]} cannot be taken out of them: "
+                "make it by activations_at or harvested_at, or give no site"
             )
         starts = [0, *accumulate(source.widths)]
         found = {site: slice(starts[i], starts[i + 1]) for i, site in enumerate(source.sites)}
         for site in self.sites:
             if site not in found:
                 raise UnknownName(
-                    f"The source does not hold {site}; the nearest it holds: {nearest(str(site), map(str, found))}."
+                    f"the source does not hold {site}; the nearest it holds: {nearest(str(site), map(str, found))}"
                 )
         return [found[site] for site in self.sites]
 

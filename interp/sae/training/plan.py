@@ -33,7 +33,7 @@ class Plan:
         for name in ("tokens", "batch_size", "dead_after", "buffer"):
             check_count(name, getattr(self, name))
         if self.clip is not None and not 0 < self.clip < math.inf:
-            raise InvalidArgument(f"clip is {self.clip}; it must be finite and above 0, or None.")
+            raise InvalidArgument(f"clip is {self.clip}; it must be finite and above 0, or None")
 
     def steps(self, batch_size: int) -> int:
         """How many batches of this size hold the tokens."""

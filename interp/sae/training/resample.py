@@ -1,4 +1,4 @@
-"""Resampling: dead latents begin anew at the activations that are explained worst."""
+"""Resampling: dead latents begin again at the activations that are explained worst."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from interp.sae.training.adam import Adam
 class Resampling:
     """When dead latents are resampled: after these shares of the run (Bricken et al. 2023, Neuron resampling).
 
-    Their 25,000th to 100,000th step, of 200,000, are the eighths that stand here. Latents are dead when they have
+    Their 25,000th to 100,000th step, of 200,000, are the eighths here. Latents are dead when they have
     been silent for the `dead_after` of `train`; `rows` activations are looked at.
 
     Example:
@@ -33,7 +33,7 @@ class Resampling:
     def __post_init__(self) -> None:
         if not self.at or not all(0 < share < 1 for share in self.at) or not 1 <= self.rows < math.inf:
             raise InvalidArgument(
-                f"at is {self.at} and rows {self.rows}: give shares of the run between 0 and 1, and at least 1 row."
+                f"at is {self.at} and rows {self.rows}: give shares of the run between 0 and 1, and at least 1 row"
             )
 
     def due(self, step: int, steps: int) -> bool:

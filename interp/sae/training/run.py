@@ -1,4 +1,4 @@
-"""One run of training: the same batches for all its autoencoders, checkpoints, and what is told while it goes on."""
+"""One run of training: the same batches for all its autoencoders, checkpoints, and what callbacks are given."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from interp.sae.training.plan import Plan
 EVALUATED: Final = 65_536  # rows for the report, at most; an eighth of the tokens
 SAMPLE: Final = 16_384  # rows for initialisation
 
-Tell = Callable[[str, Point], None]
+Report = Callable[[str, Point], None]
 
 
 def run(
@@ -47,11 +47,11 @@ def run(
         ```
     """
     if not members:
-        raise InvalidArgument("There is nothing to train: members is empty.")
+        raise InvalidArgument("there is nothing to train: members is empty")
     if plan.resampling is not None and (sharded := [name for name, member in members.items() if member.sae.sharded]):
         raise InvalidArgument(
-            f"The latents of {sharded[0] or 'this autoencoder'} are shared among processes, and resampling needs all "
-            "in one: leave resampling out, the auxiliary loss revives dead latents, or take TopK."
+            f"the latents of {sharded[0] or 'this autoencoder'} are shared among processes, and resampling needs all "
+            "in one: leave resampling out, the auxiliary loss revives dead latents, or take TopK"
         )
     device = next(iter(members.values())).sae.W_dec.device
     with processes(device) as here:
@@ -62,8 +62,8 @@ def run(
             keeper = checkpoint and work.keeper(checkpoint)
             start = work.begin() if keeper is None or (kept := keeper.read(device)) is None else work.resume(*kept)
             refused.pop_all()
-        with _telling(callbacks if here.rank == 0 else (), (*members,), start * work.batch_size) as tell:
-            for step in work.steps_from(start, tell, progress and here.rank == 0):
+        with _callbacks_open(callbacks if here.rank == 0 else (), (*members,), start * work.batch_size) as report:
+            for step in work.steps_from(start, report, progress and here.rank == 0):
                 if keeper is not None and checkpoint is not None and work.due(checkpoint, step):
                     keeper.write(step + 1, work.state(), work.buffer.fills, work.buffer.held)
         return work.reports()
@@ -113,7 +113,7 @@ class _Run:
             self.learners[name].restore(state["learners"][name])
         return step
 
-    def steps_from(self, start: int, tell: Tell, progress: bool) -> Iterator[int]:
+    def steps_from(self, start: int, report: Report, progress: bool) -> Iterator[int]:
         """Take every step that is left, and give its number."""
         n = self.batch_size
         with tqdm(
@@ -123,7 +123,7 @@ class _Run:
                 batch = next(self.buffer)
                 for name, member in self.members.items():
                     if (point := self._step(name, member, step, batch)) is not None:
-                        tell(name, point)
+                        report(name, point)
                         bar.set_postfix_str(f"{name}: {point}" if name else str(point), refresh=False)
                 bar.update(n)
                 yield step
@@ -180,10 +180,10 @@ class _Run:
 
 
 @contextmanager
-def _telling(callbacks: Sequence[Callback], names: tuple[str, ...], tokens: int) -> Iterator[Tell]:
-    """Begin all callbacks, give a function that tells them of a point, and end them."""
+def _callbacks_open(callbacks: Sequence[Callback], names: tuple[str, ...], tokens: int) -> Iterator[Report]:
+    """Begin all callbacks, give a function that gives them a point, and end them."""
 
-    def tell(name: str, point: Point) -> None:
+    def report(name: str, point: Point) -> None:
         for callback in callbacks:
             callback.point(name, point)
 
@@ -192,7 +192,7 @@ def _telling(callbacks: Sequence[Callback], names: tuple[str, ...], tokens: int)
         for callback in callbacks:
             callback.begin(names, tokens)
             begun.append(callback)
-        yield tell
+        yield report
     finally:
         for callback in begun:
             callback.end()

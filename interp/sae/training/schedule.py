@@ -18,7 +18,7 @@ class Schedule:
         sparsity(t) = min(1, t / sparsity_warm_up)
 
     with fall(u) = 1 before the decay begins, then 1 - u ("linear") or (1 + cos pi u) / 2 ("cosine"). Each is a share
-    of the peak. The shares that stand here are those of Anthropic's April 2024 update. `Schedule(0, 0)` is a constant
+    of the peak. The shares here are those of Anthropic's April 2024 update. `Schedule(0, 0)` is a constant
     rate; `Schedule(decay=0.95, shape="cosine")` falls from the end of the warm-up on.
 
     Example:
@@ -34,11 +34,11 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("warm_up", "decay", "sparsity_warm_up"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InvalidArgument(f"{name} is {getattr(self, name)}; it is a share of the run, from 0 to 1.")
+                raise InvalidArgument(f"{name} is {getattr(self, name)}; it is a share of the run, from 0 to 1")
         if self.warm_up + self.decay > 1:
             raise InvalidArgument(
                 f"warm_up is {self.warm_up} and decay {self.decay}: together they are longer than the run, of which "
-                "both are shares."
+                "both are shares"
             )
         if self.shape not in SHAPES:
             raise InvalidArgument(f"no decay has the shape '{self.shape}'; did you mean {nearest(self.shape, SHAPES)}?")

@@ -47,8 +47,8 @@ def train(
     Costs the source's forward passes and, per batch, one dense product with the encoder.
 
     Raises:
-        ValueError: activations of another width, or holding NaN or infinity, with their place; a loss or weights that
-            are not finite; a checkpoint of another run; an autoencoder that was trained on activations normalised
+        InvalidArgument: activations of another width, or holding NaN or infinity, with their place; a loss or weights
+            that are not finite; a checkpoint of another run; an autoencoder that was trained on activations normalised
             otherwise; resampling of latents shared among processes.
 
     Example:
@@ -99,7 +99,7 @@ def train_many(
     on batches that are kept in memory, 131,072 rows at most.
 
     Raises:
-        KeyError: the source does not hold a member's site.
+        UnknownName: the source does not hold a member's site.
 
     Example:
         ```python

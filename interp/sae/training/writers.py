@@ -118,7 +118,7 @@ class TensorBoard:
 
 @final
 class WeightsAndBiases:
-    """Figures by tokens in a run of Weights & Biases; offline unless told otherwise; needs the extra `tracking`.
+    """Figures by tokens in a run of Weights & Biases; offline unless `mode` says otherwise; needs the extra `tracking`.
 
     With `run` given, a run that goes on goes on under that id.
 

@@ -100,13 +100,13 @@ def test_clamped_greedy_text_is_the_same_with_and_without_a_cache(model: Model, 
 
 
 def test_a_latent_that_does_not_exist_is_refused(sae: TopK) -> None:
-    with pytest.raises(IndexError, match="Latent 32 does not exist; this autoencoder has latents 0 to 31"):
+    with pytest.raises(IndexError, match="latent 32 does not exist; this autoencoder has latents 0 to 31"):
         clamp_latent(sae, 32).dose(5.0)
 
 
 def test_a_latent_that_never_fired_has_no_scale(sae: TopK) -> None:
     sae.max_activation[4] = 0.0
-    with pytest.raises(ValueError, match="Latent 4 never fired"):
+    with pytest.raises(ValueError, match="latent 4 never fired"):
         clamp_latent(sae, 4).dose(5.0)
 
 

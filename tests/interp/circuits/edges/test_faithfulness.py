@@ -22,7 +22,7 @@ from interp.circuits.edges import (
     run_circuit,
 )
 from interp.circuits.edges.faithfulness import MIB_SIZES, FaithfulnessCurve
-from interp.circuits.known import and_gate, induction_circuit, or_gate, reverse_circuit
+from interp.circuits.known import KnownCircuit, and_gate, induction_circuit, or_gate, reverse_circuit
 from tests.interp.circuits.edges.twins import double, task_of
 
 
@@ -102,7 +102,7 @@ def test_a_node_that_a_circuit_does_not_need_has_no_minimality() -> None:
 
 
 @pytest.mark.parametrize("known", [induction_circuit(20.0), reverse_circuit(), and_gate()], ids=lambda k: k.name)
-def test_acdc_recovers_a_known_circuit_whole_and_a_batch_is_one_turn_at_a_time(known) -> None:
+def test_acdc_recovers_a_known_circuit_whole_and_a_batch_is_one_turn_at_a_time(known: KnownCircuit) -> None:
     found = acdc(known.model, known.task, 1e-3)
     assert found.circuit.edges == known.circuit.edges
     assert found.kl < 0.01
@@ -119,13 +119,19 @@ def test_acdc_keeps_one_way_into_an_or_gate() -> None:
     assert found.circuit.edges == ("embed->v0.0", "h0.0->mlp0", "mlp0->logits")
 
 
-def test_edge_pruning_recovers_a_known_circuit() -> None:
-    known = induction_circuit(20.0)
-    found = prune_edges(known.model, known.task, 3, steps=120)
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("known", [induction_circuit(20.0), or_gate()], ids=lambda known: known.name)
+def test_edge_pruning_recovers_a_known_circuit(known: KnownCircuit) -> None:
+    found = prune_edges(known.model, known.task, len(known.edges), steps=150)
     assert found.circuit.edges == known.circuit.edges
     assert found.kl < 0.01
-    again = prune_edges(known.model, known.task, 3, steps=120)
-    assert torch.equal(found.log_alpha, again.log_alpha)
+
+
+def test_edge_pruning_of_one_seed_is_one_mask() -> None:
+    known = and_gate()
+    one, other = (prune_edges(known.model, known.task, 5, steps=3, masks=2) for _ in range(2))
+    assert torch.equal(one.log_alpha, other.log_alpha)
+    assert len(one.loss) == 3
 
 
 def test_redrawn_texts_give_an_interval_around_the_curve_of_all_texts() -> None:

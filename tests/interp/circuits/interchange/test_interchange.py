@@ -65,6 +65,7 @@ def test_a_table_over_every_pair_tells_where_each_variable_is_and_that_it_is_now
     assert elsewhere["first"] == pytest.approx(float(stays.double().mean()))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_search_finds_the_subspace_up_to_rotation_and_every_control_stays_below() -> None:
     made = equality()
     found = align_subspace(made, "first", resid_post[0], 1, last, steps=120, lr=0.1, n_test=200)

@@ -83,7 +83,7 @@ def test_two_models_are_read_side_by_side_and_directions_know_theirs(gpt2: Model
         assert (direction.site, direction.fingerprint) == (site, model.fingerprint)
         assert torch.equal(direction.vector, sae.W_dec[latent, layer])
     assert evaluate(sae, source).tokens == len(x)
-    with pytest.raises(IndexError, match="Layer 2 does not exist; this crosscoder has layers 0 to 1"):
+    with pytest.raises(IndexError, match="layer 2 does not exist; this crosscoder has layers 0 to 1"):
         sae.direction(latent, 2)
 
 
@@ -91,7 +91,7 @@ def test_places_of_unequal_width_and_models_of_unequal_tokens_are_refused(
     gpt2: Model, fresh, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"Places of a crosscoder need one width; these have .* resid_post\.1: 32, .*48"
+        ValueError, match=r"places of a crosscoder need one width; these have .* resid_post\.1: 32, .*48"
     ):
         next(iter(across([(gpt2, resid_post[1]), (gpt2, mlp_act[1])], texts)))
     with pytest.raises(ValueError, match="across was given no places"):

@@ -125,7 +125,7 @@ def test_a_latents_direction_is_its_decoder_row_with_its_training_maximum_as_sca
 
 def test_a_direction_needs_a_latent_a_site_and_a_scale() -> None:
     sae, _ = case()
-    with pytest.raises(IndexError, match="Latent 64 does not exist; this autoencoder has latents 0 to 63"):
+    with pytest.raises(IndexError, match="latent 64 does not exist; this autoencoder has latents 0 to 63"):
         sae.direction(64)
     with pytest.raises(ValueError, match="has no site yet"):
         sae.direction(0)
@@ -133,7 +133,7 @@ def test_a_direction_needs_a_latent_a_site_and_a_scale() -> None:
     with pytest.raises(ValueError, match="does not know its largest activations, the scale of its directions"):
         sae.direction(0)
     sae.max_activation[1] = 1.0
-    with pytest.raises(ValueError, match="Latent 0 never fired on the training data"):
+    with pytest.raises(ValueError, match="latent 0 never fired on the training data"):
         sae.direction(0)
 
 
@@ -155,7 +155,7 @@ def test_a_k_that_cannot_be_kept_is_refused() -> None:
 
 
 def test_activations_that_never_vary_are_refused() -> None:
-    with pytest.raises(ValueError, match="All 8 activations are the same vector"):
+    with pytest.raises(ValueError, match="all 8 activations are the same vector"):
         TopK(D, LATENTS, K).objective().initialise(torch.ones(8, D))
 
 

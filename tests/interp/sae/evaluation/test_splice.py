@@ -113,7 +113,7 @@ def test_a_change_that_writes_in_place_is_one_that_returns_anew_and_another_shap
 
 def test_latents_that_do_not_exist_are_refused(gpt2: Model, texts: list[str]) -> None:
     with (
-        pytest.raises(IndexError, match=r"Latents \[40\] do not exist; this autoencoder has latents 0 to 39"),
+        pytest.raises(IndexError, match=r"latents \[40\] do not exist; this autoencoder has latents 0 to 39"),
         intervene(gpt2, {SITES[0]: change_latents(at(gpt2, SITES[0]), ablated([1, 40]))}),
     ):
         gpt2.run(texts)

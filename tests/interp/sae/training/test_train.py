@@ -190,14 +190,14 @@ def test_a_source_that_can_be_read_once_only_says_so_when_read_again() -> None:
 
 
 def test_an_empty_source_is_refused() -> None:
-    with pytest.raises(ValueError, match="The source gives no activations: nothing"):
+    with pytest.raises(ValueError, match="the source gives no activations: nothing"):
         train(TopK(4, 8, 2), Source(lambda: iter(()), "nothing"), progress=False)
 
 
 def test_nan_in_stored_activations_is_refused_with_its_row() -> None:
     x = torch.zeros(10, 4)
     x[3, 1] = torch.inf
-    with pytest.raises(ValueError, match=r"Activations at resid_post\.2 hold NaN or infinity, first in row 3"):
+    with pytest.raises(ValueError, match=r"activations at resid_post\.2 hold NaN or infinity, first in row 3"):
         stored(x, site=resid_post[2])
 
 
