@@ -140,10 +140,10 @@ def _masked(x: Any, mask: Any) -> tuple[Tensor, Tensor]:
         raise InvalidArgument(f"sequences have the shape [n, pos, width], got {list(rows.shape)}: give x[:, None]")
     kept = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else _bool(tensor(mask))
     if kept.shape != rows.shape[:2]:
-        raise InvalidArgument(f"The mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}")
+        raise InvalidArgument(f"the mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}")
     empty = (~kept.any(1)).nonzero().flatten().tolist()
     if empty:
-        raise InvalidArgument(f"Text {empty[0]} has no token that counts: leave it out, or look at the mask")
+        raise InvalidArgument(f"text {empty[0]} has no token that counts: leave it out, or look at the mask")
     rows = torch.where(kept[..., None], rows, 0.0)
     check_finite(rows)
     return rows, kept
@@ -154,6 +154,6 @@ def _bool(mask: Tensor) -> Tensor:
         return mask
     if mask.is_floating_point() or not bool(((mask == 0) | (mask == 1)).all()):
         raise InvalidType(
-            f"A mask is True or 1 where a token counts, got {mask.dtype} up to {mask.max()}: give mask > 0"
+            f"a mask is True or 1 where a token counts, got {mask.dtype} up to {mask.max()}: give mask > 0"
         )
     return mask.bool()

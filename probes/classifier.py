@@ -110,7 +110,7 @@ class TwoClasses(Classifier, ABC):
             )
         if len(self.classes_) < 2:
             raise InvalidArgument(
-                f"All {len(number)} labels are {self.classes_[0]}; rows of both classes are needed, and there is "
+                f"all {len(number)} labels are {self.classes_[0]}; rows of both classes are needed, and there is "
                 "1 class"
             )
         labels = number.bool()

@@ -15,7 +15,7 @@ def grouped_folds(
     Groups are taken in a seeded random order, larger ones first, each to the fold it leaves most even.
 
     Raises:
-        ValueError: fewer groups than folds, or folds of which two hold all rows of a class.
+        InvalidArgument: fewer groups than folds, or folds of which two hold all rows of a class.
 
     Example:
         >>> grouped_folds(torch.tensor([0, 0, 1, 1]), torch.tensor([True, False, True, False]), 2, seed=0).tolist()
@@ -23,7 +23,7 @@ def grouped_folds(
     """
     n = int(group.max()) + 1
     if not 2 <= k <= n:
-        raise InvalidArgument(f"{k} folds of {n} groups were asked for: give between 2 and {n}.")
+        raise InvalidArgument(f"{k} folds of {n} groups were asked for: give between 2 and {n}")
     counts = torch.zeros(n, 2).index_put_((group, y.long()), torch.ones(len(y)), accumulate=True)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     order = order[counts[order].sum(1).argsort(descending=True, stable=True)]
@@ -80,7 +80,7 @@ def exchanges(
     """Columns of exchanged labels that leave both classes to learn from, whichever fold is held out.
 
     Raises:
-        ValueError: such exchanges are too rare to find.
+        InvalidArgument: such exchanges are too rare to find.
 
     Example:
         ```python
@@ -95,8 +95,8 @@ def exchanges(
         if len(found) == n:
             return torch.stack(found, 1)
     raise InvalidArgument(
-        f"Of {50 * n} exchanges of labels over {int(group.max()) + 1} groups only {len(found)} leave both "
-        "classes to learn from: more groups are needed."
+        f"of {50 * n} exchanges of labels over {int(group.max()) + 1} groups only {len(found)} leave both "
+        "classes to learn from: more groups are needed"
     )
 
 
@@ -105,6 +105,6 @@ def _check(load: Tensor, k: int) -> None:
     for label, name in ((1, "positive"), (0, "negative")):
         if float(load[:, label].topk(at_once).values.sum()) > 1 - 1e-6:
             raise InvalidArgument(
-                f"With {k} folds of whole groups, {at_once} of them hold all {name} rows, so the rest cannot be "
-                "learnt from: more groups with such rows are needed."
+                f"with {k} folds of whole groups, {at_once} of them hold all {name} rows, so the rest cannot be "
+                "learnt from: more groups with such rows are needed"
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +13,9 @@ from hooks.statistics import Estimate
 from probes.cells import Cell
 from probes.linear import Linear
 from probes.probe import Probe
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @final
@@ -78,7 +81,7 @@ class ProbeGrid:
         auroc: of the search too, the share of pairs of rows of both classes that its scores put in order.
         chosen: that cell, for each fold.
         p_value: the chance of a best cell as good as the best here, were the labels exchanged and all cells searched.
-        controls: what to read it beside.
+        controls: what to compare it with.
         probe: fitted at the best cell to all texts.
         fingerprint: of the model.
 
@@ -114,11 +117,31 @@ class ProbeGrid:
         """The direction of the probe at the best cell.
 
         Raises:
-            TypeError: the probe has none.
+            InvalidType: the probe has none.
         """
         if not isinstance(self.probe, Linear):
-            raise InvalidType(f"A {self.probe.name} has no direction: sweep with a linear probe such as Logistic()")
+            raise InvalidType(f"a {self.probe.name} has no direction: sweep with a linear probe such as Logistic()")
         return self.probe.direction_
+
+    def __repr__(self) -> str:
+        site, position = self.best
+        places = f"{len(self.sites)} sites and {len(self.positions)} positions"
+        found = f"best at {site}, {position}; the search {self.nested}, p = {self.p_value:.3f}"
+        return f"ProbeGrid({self.probe.name}, {places}; {found})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each site and position: accuracy, and the interval that holds all cells at once with 95 %."""
+        from pandas import DataFrame
+
+        return DataFrame(
+            {
+                "site": [str(site) for site in self.sites for _ in self.positions],
+                "position": [str(position) for _ in self.sites for position in self.positions],
+                "accuracy": self.accuracy.flatten().tolist(),
+                "low": self.low.flatten().tolist(),
+                "high": self.high.flatten().tolist(),
+            }
+        )
 
     def __str__(self) -> str:
         width = max(len(str(site)) for site in self.sites)

@@ -20,13 +20,14 @@ def l1_logistic(
 ) -> Float[Tensor, "_"]:
     """argmin over w, b of mean_i log(1 + exp(-s_i (w.x_i + b))) + penalty ||w||_1, s_i = +-1; returns w and, last, b.
 
-    By accelerated proximal steps (Beck and Teboulle 2009), begun anew where they overshoot (O'Donoghue and Candès
+    By accelerated proximal steps (Beck and Teboulle 2009), restarted where they overshoot (O'Donoghue and Candès
     2015), from `start` or from 0. Columns of one scale converge soonest.
 
     Raises:
         RuntimeError: not converged.
 
-    Cost: two products with x per step.
+    Cost:
+        Two products with x per step.
 
     Example:
         ```python
@@ -48,14 +49,14 @@ def l1_logistic(
             momentum = 1.0
         further = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         w, ahead, momentum = new, new + (momentum - 1) / further * (new - w), further
-    raise NotConverged(f"The L1 path did not converge in {STEPS} steps: standardise the rows, or take another ranking.")
+    raise NotConverged(f"the L1 path did not converge in {STEPS} steps: standardise the rows, or take another ranking")
 
 
 def entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """The penalty below which each weight leaves 0, as the penalty falls from where all are 0 (Friedman et al. 2010).
 
     The path is followed down to `LOWEST` of its start; of a weight that is still 0 there, and between two stops, the
-    size of the gradient stands in. Only weights that may leave 0 at the next stop are solved for, and the others
+    size of the gradient is taken instead. Only weights that may leave 0 at the next stop are solved for, and the others
     checked (Tibshirani et al. 2012).
 
     Raises:

@@ -21,7 +21,8 @@ def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
         InvalidArgument: they give nothing, or not the same when read again, or rows of one class only.
         InvalidType: labels that are not bool.
 
-    Cost: two passes.
+    Cost:
+        Two passes.
 
     Example:
         ```python
@@ -75,9 +76,10 @@ def class_means(
 ) -> tuple[Float[Tensor, "class"], Float[Tensor, "class d_model"]]:
     """The number n_c = sum_i w_i and the mean mu_c = sum_i w_i x_i / n_c of the negative rows and of the positive ones.
 
-    Every row weighs 1 unless told otherwise.
+    Every row weighs 1 where no weights are given.
 
-    Cost: one pass.
+    Cost:
+        One pass.
 
     Example:
         ```python
@@ -96,7 +98,8 @@ def within_covariance(
 ) -> Float[Tensor, "d_model d_model"]:
     """The pooled covariance within classes, Sigma = (1/n) sum_i w_i (x_i - mu_{y_i})(x_i - mu_{y_i})^T, n = sum_i w_i.
 
-    Cost: one pass.
+    Cost:
+        One pass.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""LEACE: the smallest change of activations after which no linear probe can tell a concept."""
+"""LEACE: the smallest change of activations after which no linear probe can read a concept."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar, final
@@ -68,7 +68,7 @@ class LEACE(Eraser):
         check_finite(concept)
         if bool((concept == concept[0]).all()):
             raise InvalidArgument(
-                f"The concept is the same in all {len(concept)} rows (1 class), so there is nothing to erase"
+                f"the concept is the same in all {len(concept)} rows (1 class), so there is nothing to erase"
             )
         self.mean_, _, xx, xz = covariances(rows)
         variance, basis = torch.linalg.eigh(xx)

@@ -50,7 +50,7 @@ class Linear(Estimator):
         """
         check_fitted(self, "coef_")
         if not hasattr(self, "site_"):
-            raise AttributeError(f"Rows do not say where they come from: take {type(self).__name__}.direction(site)")
+            raise AttributeError(f"rows do not say where they come from: take {type(self).__name__}.direction(site)")
         return self.direction(self.site_, self.fingerprint_)
 
     def located(self, site: Site, fingerprint: str | None = None) -> "Linear":
@@ -138,7 +138,7 @@ class LinearProbe(TwoClasses, Linear, ABC):
         self._forget()
         w, b = self._solve(rows, weight)
         if float(w.norm()) == 0:
-            raise InvalidArgument(f"The {self.name} found no difference between the classes: its weights are all 0")
+            raise InvalidArgument(f"the {self.name} found no difference between the classes: its weights are all 0")
         self.coef_, self.intercept_ = w.to(dtype), b
         start = class_means(rows, weight)[1][0]
         self.scale_ = self._reach(unlabelled(rows), start)

@@ -66,7 +66,7 @@ class MeanProjection(Eraser):
     def _learn(self, n: Float[Tensor, "class"], mu: Float[Tensor, "class d_model"]) -> None:
         apart = mu[1:] - mu[:1]
         if float(apart.norm()) == 0:
-            raise InvalidArgument("The classes have one mean, so there is nothing to erase")
+            raise InvalidArgument("the classes have one mean, so there is nothing to erase")
         _, s, V = torch.linalg.svd(apart, full_matrices=False)
         U = V[s > SINGULAR * s[0]].T
         self.mean_, self.projection_ = n @ mu / n.sum(), U @ U.T

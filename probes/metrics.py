@@ -13,7 +13,7 @@ from probes.labels import truth
 
 @dataclass(frozen=True)
 class Detection:
-    """Scores above `threshold` taken as detections: their precision, recall and F1, beside the AUROC of the scores."""
+    """Scores above `threshold` taken as detections: their precision, recall and F1, and the AUROC of the scores."""
 
     threshold: float
     precision: float

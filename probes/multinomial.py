@@ -84,7 +84,7 @@ class Multinomial(Classifier):
         if len(index.unique()) < 2:
             only = chosen(self.classes_, index[:1], None).tolist()
             raise InvalidArgument(
-                f"All {len(index)} labels are {only}; rows of several classes are needed, and there is 1 class"
+                f"all {len(index)} labels are {only}; rows of several classes are needed, and there is 1 class"
             )
         W, b, steps = affine(rows, Softmax(index, K, self.C, weight), all_together, K, self.max_iter)
         self.n_iter_ = max(1, steps)

@@ -80,7 +80,7 @@ class LinearRegressor(Linear, ABC):
     def _found(self, w: Tensor, mean: Tensor, middle: Tensor, rows: Iterable[Tensor], dtype: torch.dtype) -> None:
         self._forget()
         if float(w.norm()) == 0:
-            raise InvalidArgument(f"The {self.name} found nothing that follows the target: its weights are all 0")
+            raise InvalidArgument(f"the {self.name} found nothing that follows the target: its weights are all 0")
         self.coef_, self.intercept_ = w.to(dtype), float(middle - mean @ w)
         self.scale_ = self._reach(rows, mean)
 

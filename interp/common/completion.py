@@ -1,4 +1,4 @@
-"""How likely a model finds a continuation: teacher-forced log-probabilities of the tokens that spell it."""
+"""How likely a model finds a continuation: teacher-forced log-probabilities of its tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def tokenise_completions(model: Model, prompts: Sequence[str], answers: Sequence
     """Tokenise each prompt with its answer as one text, `join_words` of both, and mark the answer's tokens.
 
     Raises:
-        ValueError: no prompts, an empty text or spaces around one, as `tokens_after`.
+        InvalidArgument: no prompts, an empty text or spaces around one, as `tokens_after`.
     """
     for name, texts in (("prompt", prompts), ("answer", answers)):
         for text in texts:
@@ -35,10 +35,10 @@ def tokenise_completions(model: Model, prompts: Sequence[str], answers: Sequence
 
 
 def tokens_after(tokens: Tokens, ends: Sequence[int]) -> Bool[Tensor, "batch pos"]:
-    """The tokens of each text that spell something from its character `ends[i]` on.
+    """The tokens of each text that hold something from its character `ends[i]` on.
 
     Raises:
-        ValueError: no character offsets, or a token on both sides of the character.
+        InvalidArgument: no character offsets, or a token on both sides of the character.
     """
     if tokens.offsets is None:
         raise InvalidArgument("these tokens have no character offsets: load the model with a fast tokenizer")
@@ -46,7 +46,7 @@ def tokens_after(tokens: Tokens, ends: Sequence[int]) -> Bool[Tensor, "batch pos
     end = torch.tensor(ends, device=start.device)[:, None]
     for row, _ in (tokens.content & (start < end) & (stop > end)).nonzero().tolist():
         raise InvalidArgument(
-            f"one token spells both the end of the prompt and the start of the answer in text {row}"
+            f"one token holds both the end of the prompt and the start of the answer in text {row}"
             f" ({(tokens.texts or ())[row]!r}): end the prompt with a whole word"
         )
     return tokens.content & (stop > end)
@@ -63,7 +63,11 @@ def log_probs(
 
 @torch.no_grad()
 def score(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64) -> Float[Tensor, "n"]:
-    """Mean log-probability of each answer after its prompt, in nats per token. Cost: one forward pass per batch."""
+    """Mean log-probability of each answer after its prompt, in nats per token.
+
+    Cost:
+        One forward pass per batch.
+    """
     found = []
     for i in range(0, len(prompts), batch_size):
         asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
@@ -75,7 +79,11 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_si
 def predict_forced(
     model: Model, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64
 ) -> list[list[int]]:
-    """The arg-max tokens at each answer, teacher-forced. Cost: one forward pass per batch."""
+    """The arg-max tokens at each answer, teacher-forced.
+
+    Cost:
+        One forward pass per batch.
+    """
     found: list[list[int]] = []
     for i in range(0, len(prompts), batch_size):
         asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
@@ -85,9 +93,13 @@ def predict_forced(
 
 
 def says(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
-    """Whether arg max, token by token and teacher-forced, is each answer. Cost: one forward pass per batch."""
-    told, wanted = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
-    return [one == other for one, other in zip(told, wanted, strict=True)]
+    """Whether arg max, token by token and teacher-forced, is each answer.
+
+    Cost:
+        One forward pass per batch.
+    """
+    said, wanted = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
+    return [one == other for one, other in zip(said, wanted, strict=True)]
 
 
 def find_answer_ids(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:

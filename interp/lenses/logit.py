@@ -11,11 +11,12 @@ class LogitLens(Lens):
 
     Cost of reading: one unembedding per layer.
 
-    ```python
-    LogitLens(model).read(acts[resid_post[3]], 3)
-    ```
+    Example:
+        ```python
+        LogitLens(model).read(acts[resid_post[3]], 3)
+        ```
     """
 
-    def carried(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:  # noqa: ARG002
+    def carry(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:  # noqa: ARG002
         """The stream as it is."""
         return h

@@ -22,13 +22,13 @@ def grouped(n_groups: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"labels": [True, False]}, "There are 4 texts and 2 labels"),
+        ({"labels": [True, False]}, "there are 4 texts and 2 labels"),
         ({"groups": []}, "4 texts and 0 groups; give one per text .groups say which texts share an entity"),
-        ({"groups": ["a", "a", "", "b"]}, r"Text 2 \('b1'\) has no group"),
-        ({"labels": [True] * 4}, "All 4 labels are"),
-        ({"texts": ["a1", "a2", "a1", "b2"]}, "The text 'a1' is in groups 'a' and 'b'"),
-        ({"entities": [["Rome"], [], [], ["Rome"]]}, "The entity 'Rome' is in groups 'a' and 'b'"),
-        ({"entities": ["Rome", "Oslo", "Oslo", "Bonn"]}, "The entity 'Oslo' is in groups 'a' and 'b'"),
+        ({"groups": ["a", "a", "", "b"]}, r"text 2 \('b1'\) has no group"),
+        ({"labels": [True] * 4}, "all 4 labels are"),
+        ({"texts": ["a1", "a2", "a1", "b2"]}, "the text 'a1' is in groups 'a' and 'b'"),
+        ({"entities": [["Rome"], [], [], ["Rome"]]}, "the entity 'Rome' is in groups 'a' and 'b'"),
+        ({"entities": ["Rome", "Oslo", "Oslo", "Bonn"]}, "the entity 'Oslo' is in groups 'a' and 'b'"),
     ],
 )
 def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -> None:
@@ -38,7 +38,7 @@ def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -
 
 
 def test_labels_that_are_not_bool_are_refused_by_examples() -> None:
-    with pytest.raises(TypeError, match="Labels of two classes are bool, got 2: give True and False, or 1 and 0"):
+    with pytest.raises(TypeError, match="labels of two classes are bool, got 2: give True and False, or 1 and 0"):
         Examples(TEXTS, [1, 2, 1, 2], ["a", "a", "b", "b"])
 
 
@@ -193,7 +193,7 @@ def test_groups_may_be_numbers_from_0_and_labels_0_and_1_in_whatever_holds_them(
         assert found.labels == plain.labels
         assert torch.equal(found.group, plain.group)
     for missing in (None, "", float("nan")):
-        with pytest.raises(ValueError, match="Text 1 .* has no group"):
+        with pytest.raises(ValueError, match="text 1 .* has no group"):
             Examples(texts, plain.labels, [0, missing, 1, 1])
     with pytest.raises(TypeError, match="got 2: give True and False, or 1 and 0"):
         Examples(texts, [1, 2, 1, 2], [0, 0, 1, 1])
