@@ -93,7 +93,7 @@ def test_a_mask_of_0_and_1_is_the_mask_of_false_and_true_and_other_numbers_are_n
     with pytest.raises(Exception, match=r"A mask is True or 1 where a token counts, got torch.float32|Type-check"):
         probe.decision_function(x, mask.float())
     with pytest.raises(
-        TypeError, match="A mask is True or 1 where a token counts, got torch.int64 up to 2: give mask > 0"
+        TypeError, match="a mask is True or 1 where a token counts, got torch.int64 up to 2: give mask > 0"
     ):
         probe.decision_function(x, 2 * mask.long())
 
