@@ -98,7 +98,7 @@ def student(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def percentile_ends(drawn: Float[Tensor, "draw *d"]) -> Float[Tensor, "2 *d"]:
+def percentile_ends(drawn: Float[Tensor, "n *d"]) -> Float[Tensor, "2 *d"]:
     """The ends of the 95 % percentile interval of what was drawn; draws that are NaN are left out.
 
     Example:
@@ -254,7 +254,7 @@ def _group_shares(right: Tensor, group: Tensor, draws: int, seed: int) -> tuple[
     return hits.sum(0) / size.sum(), (times @ hits) / (times @ size)[:, None]
 
 
-def draw_groups(n: int, draws: int, seed: int) -> Float[Tensor, "draw group"]:
+def draw_groups(n: int, draws: int, seed: int) -> Float[Tensor, "n _"]:
     """How often each of n groups is drawn, in each draw of as many with replacement."""
     picked = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
     return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, picked, torch.ones(draws, n).double())
