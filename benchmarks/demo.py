@@ -16,7 +16,7 @@ from interp import landmark  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
 from interp.demo.run import Demonstration, run  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
-from interp.steering import Names, Samples, clamp_latent, sample  # noqa: E402
+from interp.steering import Names, Samples, add_direction, sample  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,27 @@ def spread(estimate: Estimate) -> str:
 
 
 def discovery(done: Demonstration) -> list[Figure]:
-    """What the latent finds."""
-    best, described = done.found.search.best, done.found.descriptions
+    """What the latents find."""
+    best, described = done.found.search.finding, done.found.descriptions
     probes = ", ".join(f"{score.name} {score.held_out.f1:.3f}" for score in done.found.search.baselines)
     low, high = best.interval
     return [
         Figure("explained variance of held-out text", done.learnt.held_out.explained_variance),
         Figure(
-            "F1 of the latent on held-out tokens: names, aliases, languages",
+            f"F1 of {best.name} on held-out tokens: names, aliases, languages",
             best.held_out.f1,
             at_least=0.90,
             beside=f"{low:.3f} to {high:.3f}; {probes}; p = {done.found.search.p_value:.3f}",
         ),
+        Figure("  F1 of the best latent alone", done.found.search.best.held_out.f1),
         *(Figure(f"  recall of mentions by {form}", recall) for form, recall in best.recall_by_form.items()),
         Figure("  recall of descriptions that name nothing", described.value, beside=spread(described)),
     ]
 
 
 def steering(done: Demonstration) -> list[Figure]:
-    """What the latent does, on prompts that had no part in choosing the dose."""
-    turned = done.turned
+    """What latents do when they are turned up, on prompts that had no part in choosing them or the dose."""
+    turned = done.turned.chosen
     ratio = turned.steered.perplexity_over(turned.unsteered)
     usual = turned.unsteered.distinctness.value
     naming, plain, random = turned.steered.naming, turned.unsteered.naming, turned.control.naming
@@ -98,10 +99,10 @@ def untempered(done: Demonstration) -> Samples:
     settings = Settings()
     return sample(
         done.model,
-        list(dict.fromkeys(done.turned.steered.prompts)),
+        list(dict.fromkeys(done.turned.chosen.steered.prompts)),
         Names(landmark.entity(settings.landmark).names),
-        [clamp_latent(done.learnt.sae, done.found.feature.latent)],
-        done.turned.dose,
+        [add_direction(done.turned.direction)],
+        done.turned.chosen.dose,
         replace(settings.sampling, temperature=1.0),
     )
 

@@ -48,7 +48,9 @@ from interp.sae import SAE, Checkpoint, Member, TopK, activations_of, save, trai
 from interp.sae import load as load_sae  # noqa: E402
 from interp.steering import (  # noqa: E402
     Conditional,
+    MethodComparison,
     Names,
+    Samples,
     Steering,
     add_direction,
     choose_by_effect,

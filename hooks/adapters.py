@@ -47,6 +47,20 @@ class Paths:
     qkv_rows: Mapping[str, Int[Tensor, "n"]] | None
 
 
+def hinted_paths(hf: HFModel) -> Paths:
+    """Return what the adapter says, or nothing where there is none or it does not fit the model.
+
+    Example:
+        ```python
+        hinted_paths(GPT2LMHeadModel(config)).block["attn.o"]  # "attn.c_proj"
+        ```
+    """
+    try:
+        return component_paths(hf)
+    except Exception:  # an adapter of a library for a model that it does not know may raise anything
+        return Paths({}, None, {}, parallel=False, norms_last=False, norms_after=False, qkv_rows=None)
+
+
 def component_paths(hf: HFModel) -> Paths:
     """Ask TransformerLens's adapter for a Hugging Face model where its components are.
 

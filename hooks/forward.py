@@ -2,7 +2,9 @@
 
 import inspect
 from functools import cache
+from typing import Any, Final
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -10,12 +12,15 @@ from hooks.errors import InvalidArgument
 from hooks.huggingface import HFModel, HFOutput
 from hooks.tokens import Tokens
 
+_PLAIN: Final = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
+"""How a pass is asked for, whatever the configuration says."""
+
 
 def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
     """Run a Hugging Face model once over tokens, without a cache, under the caller's grad mode.
 
     Raises:
-        ValueError: more tokens than the model's context holds.
+        InvalidArgument: more tokens than the model's context holds.
 
     Example:
         ```python
@@ -23,8 +28,42 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
         ```
     """
     check_length(hf, tokens.ids.shape[1])
-    extra = {"use_cache": False} if accepts(hf, "use_cache") else {}
-    return hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), **positions(hf, tokens.mask), **extra)
+    return hf(**arguments(hf, tokens))
+
+
+def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:
+    """Return what one pass over tokens is called with: without a cache, and for a named output.
+
+    A decoder after an encoder reads the same text, moved right by one after its start token.
+
+    Example:
+        ```python
+        model.hf(**arguments(model.hf, model.tokens("Fog over the bay")))
+        ```
+    """
+    given: dict[str, Any] = {"input_ids": tokens.ids, **positions(hf, tokens.mask)}
+    if accepts(hf, "attention_mask"):
+        given["attention_mask"] = tokens.mask.long()
+    given |= {name: plain for name, plain in _PLAIN.items() if getattr(hf.config, name, plain) is not plain}
+    if accepts(hf, "use_cache"):
+        given["use_cache"] = False
+    if getattr(hf.config, "is_encoder_decoder", False) and accepts(hf, "decoder_input_ids"):
+        start = torch.full_like(tokens.ids[:, :1], decoder_start(hf))
+        given["decoder_input_ids"] = torch.cat([start, tokens.ids[:, :-1]], dim=1)
+    return given
+
+
+def decoder_start(hf: HFModel) -> int:
+    """Return the token that a decoder after an encoder begins with, as its settings say.
+
+    Example:
+        ```python
+        decoder_start(t5)
+        ```
+    """
+    held = (getattr(hf, "generation_config", None), hf.config, hf.config.get_text_config(decoder=True))
+    named = (getattr(one, name, None) for name in ("decoder_start_token_id", "bos_token_id") for one in held)
+    return next((int(one) for one in named if one is not None), 0)
 
 
 def positions(hf: HFModel, mask: Bool[Tensor, "batch pos"]) -> dict[str, Int[Tensor, "batch pos"]]:
@@ -56,6 +95,18 @@ def _arguments(kind: type) -> frozenset[str]:
     return frozenset(inspect.signature(kind.forward).parameters)
 
 
+def context(hf: HFModel) -> int | None:
+    """Return how many tokens a model reads at once; None where its configuration sets no limit.
+
+    Example:
+        ```python
+        context(model.hf)
+        ```
+    """
+    limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
 def check_length(hf: HFModel, n_pos: int) -> None:
     """Raise when a text is longer than the model's context.
 
@@ -64,7 +115,7 @@ def check_length(hf: HFModel, n_pos: int) -> None:
         check_length(model.hf, 12)
         ```
     """
-    limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
+    limit = context(hf)
     if limit is not None and n_pos > limit:
         raise InvalidArgument(
             f"{n_pos} tokens do not fit into the context of {limit}: shorten or split the text, "

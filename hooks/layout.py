@@ -21,7 +21,9 @@ What the names mean, block by block (x is the residual stream):
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 import torch
 from jaxtyping import Int
@@ -30,8 +32,19 @@ from torch import Tensor, nn
 from hooks.adapters import Paths
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig, HFModel
-from hooks.site import Site, ln_final_scale, logits
+from hooks.site import NAMES, Site, ln_final_scale, logits
+from hooks.structure import Block, Structure, input_embeddings
 from hooks.taps import Tap, norm_scale
+
+_UNTRACED: Final = Structure()
+_MISFITS: Final = (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError)
+"""What an adapter that does not fit the model may raise."""
+_STREAM: Final = ("resid_pre", "resid_mid", "resid_post")
+_INNER: Final = ("q", "k", "v", "z", "pattern", "mlp_in", "mlp_pre", "mlp_act")
+_NEEDS: Final = dict.fromkeys(("q", "k", "v", "z", "pattern"), "attn_out") | dict.fromkeys(
+    ("mlp_in", "mlp_pre", "mlp_act"), "mlp_out"
+)
+"""What a block must add for a site inside it to be there."""
 
 
 def find(root: nn.Module, path: str | None) -> nn.Module | None:
@@ -63,19 +76,73 @@ def blocks(hf: nn.Module, paths: Paths) -> nn.ModuleList:
     return found
 
 
-def taps(hf: HFModel, paths: Paths) -> Mapping[Site, Tap]:
-    """Return the tap of every site a model has, in the order of the forward pass.
+def located(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
+    """Return the paths of a model: the adapter's where they agree with what was traced, else those traced.
+
+    Raises:
+        InvalidArgument: no blocks were found.
 
     Example:
         ```python
-        taps(hf, component_paths(hf))[Site("resid_post", 0)].module
+        located(hinted_paths(hf), find_structure(hf), hf).top["blocks"]
         ```
     """
-    found = [*_before(hf, paths)]
-    for layer, block in enumerate(blocks(hf, paths)):
-        found += _in_block(hf.config.get_text_config(), block, layer, paths)
-    found += _behind(hf, paths)
-    return {tap.site: tap for tap in found}
+    if not structure.main:
+        raise InvalidArgument(f"{type(hf).__name__} has no blocks that can be found: {structure.why}")
+    if paths.top.get("blocks") == structure.path:
+        return paths
+    first = structure.main[0]
+    names = {id(module): path for path, module in hf.named_modules()}
+    norm = names.get(id(structure.final_norm)) if structure.final_norm is not None else None
+    after = first.middle is not None and not hasattr(first.middle, "op")
+    top = {"blocks": structure.path}
+    parallel = all(block.middle is None for block in structure.main)
+    return Paths(top, norm, {}, parallel=parallel, norms_last=False, norms_after=after, qkv_rows=None)
+
+
+def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping[Site, Tap]:
+    """Return the tap of every site a model has, in the order of the forward pass.
+
+    What tracing found counts before what an adapter says; what only the adapter says is a guess for the contract.
+
+    Example:
+        ```python
+        taps(hf, component_paths(hf), find_structure(hf))[Site("resid_post", 0)].module
+        ```
+    """
+    found = {tap.site: tap for tap in _before(hf, paths)}
+    hinted = blocks(hf, paths) if "blocks" in paths.top else []
+    if not structure.blocks:
+        for layer, block in enumerate(hinted):
+            found |= {tap.site: tap for tap in _in_block(hf.config.get_text_config(), block, layer, paths)}
+    main = {id(block) for block in structure.main}
+    for block in structure.blocks:
+        guessed = hinted[block.layer] if id(block) in main and block.layer < len(hinted) else None
+        found |= _merged(hf, block, guessed, paths)
+    found |= {tap.site: tap for tap in _behind(hf, paths)}
+    return found
+
+
+def _merged(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Paths) -> Mapping[Site, Tap]:
+    """The sites of one block: those traced, and of the adapter's those that contradict nothing traced."""
+    hints: dict[Site, Tap] = {}
+    if guessed is block.module and not block.repeated and not block.stack:
+        with suppress(*_MISFITS):
+            hints = {tap.site: tap for tap in _in_block(hf.config.get_text_config(), guessed, block.layer, paths)}
+    has = {site.name for site in block.terms}
+    if block.expr is None:
+        hints = {}
+    else:
+        hints = {site: tap for site, tap in hints.items() if _NEEDS.get(site.name, site.name) in has | set(_STREAM)}
+        if block.middle is None:
+            hints = {site: tap for site, tap in hints.items() if site.name != "resid_mid"}
+    traced = {site: tap for site, tap in block.taps.items() if site.name not in _INNER or site not in hints}
+    both = hints | traced
+    return {site: both[site] for site in sorted(both, key=_order)}
+
+
+def _order(site: Site) -> int:
+    return NAMES.index(site.name) if site.name in NAMES else NAMES.index("mlp_out")
 
 
 def parts(block: nn.Module, paths: Paths) -> Mapping[str, nn.Module]:
@@ -97,17 +164,19 @@ def parts(block: nn.Module, paths: Paths) -> Mapping[str, nn.Module]:
 def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     for name in ("embed", "pos_embed"):
         module = find(hf, paths.top.get(name))
-        if module is not None:
+        if name == "embed" and module is None:
+            module = input_embeddings(hf)
+        if module is not None and "weight" in module._parameters:
             yield Tap(Site(name), module, "output", tuple(module.get_parameter("weight").shape[1:]))
 
 
 def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
-    config = hf.config.get_text_config()
-    norm = find(hf, paths.final_norm)
+    norm, head = find(hf, paths.final_norm), hf.get_output_embeddings()
     if norm is not None and "weight" in norm._parameters:
-        yield Tap(ln_final_scale, norm, "input", (1,), derive=norm_scale(norm))
-    if hf.get_output_embeddings() is not None:
-        yield Tap(logits, hf, "output", (config.vocab_size,), part="logits")
+        with suppress(*_MISFITS):
+            yield Tap(ln_final_scale, norm, "input", (1,), derive=norm_scale(norm))
+    if head is not None:
+        yield Tap(logits, hf, "output", (width(head)[1],), part="logits")
 
 
 def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:

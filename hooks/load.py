@@ -1,16 +1,17 @@
 """Loading a model: from the hub, a folder, an object in memory, or the package's own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from hooks.adapters import unwrap
 from hooks.contract.check import checked
-from hooks.errors import InvalidType, MissingFile
+from hooks.errors import InvalidArgument, InvalidType, MissingFile
 from hooks.fused import fuse
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
@@ -25,23 +26,31 @@ def load(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     check: bool = True,
+    device_map: str | Mapping[str, Any] | None = None,
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    quantization_config: Any = None,
+    trust_remote_code: bool = False,
 ) -> Model:
     """Load a transformer for capturing and intervening, in evaluation mode, and check its contract.
 
     Args:
-        source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer), a
+        source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer) as it is or inside what
+            `torch.compile` or PEFT made of it, a
             TransformerLens `TransformerBridge`, or "landmark", the bundled model. A model in memory is itself cast
-            and moved, not a copy of it.
+            and moved, not a copy of it, and gives named outputs from then on.
         tokenizer: needed for text when `source` is a model in memory.
         dtype: of the weights; by default as stored. Frequencies of rotation, and what else a model computes rather
             than learns, stay as exact as they are.
         device: where to put the weights; by default where they are.
         check: measure its contract now, in seconds; otherwise when `check(model)` is called.
+        device_map, attn_implementation, revision, quantization_config: handed to transformers, which reads the model.
+        trust_remote_code: let a model run the code that lies next to its weights; never unless asked for.
 
     Raises:
-        FileNotFoundError: nothing is found there, or the bundled model is not in the package.
-        TypeError: an object in memory that is neither a `PreTrainedModel` nor a `TransformerBridge` around one.
-        ValueError: no architecture adapter knows the model.
+        MissingFile: nothing is found there, or the bundled model is not in the package.
+        InvalidType: an object in memory that is neither a `PreTrainedModel` nor something around one.
+        InvalidArgument: no blocks can be found in the model, or a model in memory is to be read in some way.
 
     Cost: that of `check`, unless an equal model was checked before.
 
@@ -50,11 +59,25 @@ def load(
         model = load("gpt2")
         ```
     """
+    asked = {
+        "device_map": device_map,
+        "attn_implementation": attn_implementation,
+        "revision": revision,
+        "quantization_config": quantization_config,
+        "trust_remote_code": trust_remote_code or None,
+    }
+    reading = {name: value for name, value in asked.items() if value is not None}
     if isinstance(source, str | Path):
         folder = _bundled() if source == "landmark" else source
-        hf, tokenizer = _pretrained(folder, tokenizer, dtype)
+        hf, tokenizer = _pretrained(folder, tokenizer, dtype, reading)
         name = str(source)
     else:
+        if reading:
+            raise InvalidArgument(
+                f"{', '.join(reading)} says how to read a model from a folder or the hub, and this one is in memory: "
+                "leave it out"
+            )
+        source = _unwrapped(source)
         bridged = getattr(source, "original_model", None) is not None
         hf, found = unwrap(source) if bridged else (source, None)
         _check_kind(hf, source)
@@ -66,6 +89,14 @@ def load(
     if check:
         checked(model)
     return model
+
+
+def _unwrapped(source: Any) -> Any:
+    """The model inside what `torch.compile` or PEFT made of it; its adapters stay where they are."""
+    inner = source._modules.get("_orig_mod") if isinstance(source, nn.Module) else None
+    if inner is not None:
+        return _unwrapped(inner)
+    return source.get_base_model() if hasattr(source, "get_base_model") else source
 
 
 def _check_kind(hf: HFModel, source: object) -> None:
@@ -88,11 +119,14 @@ def _cast(hf: HFModel, dtype: torch.dtype) -> HFModel:
     return hf
 
 
-def _pretrained(folder: str | Path, tokenizer: Tokenizer, dtype: torch.dtype | None) -> tuple[HFModel, Tokenizer]:
+def _pretrained(
+    folder: str | Path, tokenizer: Tokenizer, dtype: torch.dtype | None, reading: Mapping[str, Any]
+) -> tuple[HFModel, Tokenizer]:
     import transformers
 
+    found = {name: reading[name] for name in ("revision", "trust_remote_code") if name in reading}
     try:
-        config = transformers.AutoConfig.from_pretrained(folder)
+        config = transformers.AutoConfig.from_pretrained(folder, **found)
     except (OSError, ValueError) as error:
         raise MissingFile(
             f"no model at '{folder}': it is no folder with a config.json, and the Hugging Face hub did not give it "
@@ -101,10 +135,10 @@ def _pretrained(folder: str | Path, tokenizer: Tokenizer, dtype: torch.dtype | N
     named = (config.architectures or ["AutoModelForCausalLM"])[0]
     with _quietly():
         kind = getattr(transformers, named, transformers.AutoModelForCausalLM)
-        hf = kind.from_pretrained(folder, dtype="auto" if dtype is None else dtype)
+        hf = kind.from_pretrained(folder, dtype="auto" if dtype is None else dtype, **reading)
     without = Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in _TOKENIZER_FILES)
     if tokenizer is None and not without:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **found)
     return fuse(hf), tokenizer
 
 

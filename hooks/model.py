@@ -8,16 +8,17 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from hooks.absent import why_absent
-from hooks.adapters import component_paths
+from hooks.adapters import hinted_paths
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
 from hooks.generate import continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
-from hooks.layout import blocks, find, taps
+from hooks.layout import blocks, find, located, parts, taps
 from hooks.running import Running
-from hooks.site import Site, mlp_act, named
+from hooks.site import Site, counted, mlp_act, named
+from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens, as_texts, from_ids, special_ids, tokenize
 from hooks.unembed import check_head, unembed
@@ -35,6 +36,7 @@ class Model:
         name: where it came from.
         n_layers, n_heads, d_model, d_head, d_mlp, d_vocab: its dimensions.
         fingerprint: SHA-256 of configuration and weights when it was loaded.
+        structure: its stacks of blocks, and what each adds, as traced.
         paths: where its components are.
         blocks: its blocks.
         final_norm: the norm before the unembedding, or None.
@@ -50,23 +52,28 @@ class Model:
     """
 
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
-        self.paths = paths = component_paths(hf)
-        config = hf.config.get_text_config()
         self.hf = hf.eval()
+        hf.config.return_dict = hf.config.get_text_config().return_dict = True  # its parts read one another by name
+        self.structure = found = find_structure(hf)
+        self.paths = paths = located(hinted_paths(hf), found, hf)
         self.tokenizer = tokenizer
         self.name = name
-        self.taps: Mapping[Site, Tap] = taps(hf, paths)
+        self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
         self.blocks = blocks(hf, paths)
         self.final_norm = find(hf, paths.final_norm)
         self.contract: ContractReport | None = None
-        self.n_layers = len(self.blocks)
-        self.n_heads = int(config.num_attention_heads)
-        self.d_model = int(config.hidden_size)
-        self.d_head = int(getattr(config, "head_dim", None) or self.d_model // self.n_heads)
+        self.n_layers = len(found.main)
+        self.n_heads, self.d_head = self._heads()
+        self.d_model = next(tap.shape[-1] for site, tap in self.taps.items() if site.name == "resid_post")
         self.d_mlp = next((tap.shape[0] for site, tap in self.taps.items() if site.name == "mlp_act"), 0)
-        self.d_vocab = int(config.vocab_size)
+        self.d_vocab = vocabulary(hf)
         self.fingerprint = fingerprint(hf)
         self.running = Running(hf, special_ids(tokenizer))
+
+    def _heads(self) -> tuple[int, int]:
+        """How many heads attention has and how wide each is; 0 where it has none."""
+        shapes = [tap.shape for site, tap in self.taps.items() if site.name == "z"]
+        return (shapes[0][0], shapes[0][1]) if shapes else (0, 0)
 
     def __repr__(self) -> str:
         kind = type(self.hf).__name__
@@ -212,12 +219,49 @@ class Model:
             model.tap(resid_post[0]).shape
             ```
         """
+        site = counted(site, self.taps)
+        if site not in self.taps and site.path:
+            return self._module_tap(site)
         if site not in self.taps:
             called = f"{self.name} ({type(self.hf).__name__})"
             raise InvalidArgument(why_absent(called, site, tuple(self.taps)))
         if self.contract is not None and site in self.contract.refused:
             raise InvalidArgument(site_refusal(self.contract, site, self.sites))
         return self.taps[site]
+
+    def depth(self, stack: str = "") -> int:
+        """Return how many blocks a stack has.
+
+        Example:
+            ```python
+            model.depth("encoder")
+            ```
+        """
+        return sum(block.stack == stack for block in self.structure.blocks)
+
+    def parts(self, block: Block | int) -> Mapping[str, nn.Module]:
+        """Return the modules of a block by TransformerLens's names (`attn.o`, `mlp.out`, …): traced, and hinted.
+
+        Example:
+            ```python
+            model.parts(0)["attn.o"]
+            ```
+        """
+        block = self.structure.main[block] if isinstance(block, int) else block
+        return {**block.part, **(parts(block.module, self.paths) if not block.stack and not block.repeated else {})}
+
+    def _module_tap(self, site: Site) -> Tap:
+        """Where what a module gives or is given sits."""
+        found = self.structure.modules
+        if site in found:
+            return found[site]
+        if site.path in self.structure.repeated:
+            why = "its module runs more than once in a pass, and a site is one value: name a module that holds it"
+        elif find(self.hf, site.path) is None:
+            why = f"it has no module of that name; the nearest are {nearest(site.path, (one.path for one in found))}"
+        else:
+            why = "its module is not run by a pass over tokens, or carries no [batch pos d] there"
+        raise UnknownSite(f"{self.name} ({type(self.hf).__name__}) has no {site}: {why}")
 
     def module(self, site: Site) -> nn.Module:
         """Return the Hugging Face module a site sits on.
@@ -266,7 +310,10 @@ class Model:
             ```
         """
         self._admit("unembed", "capture logits instead")
-        return unembed(self.hf, self.final_norm, resid)
+        found = self.structure
+        whole = found.head is not None and found.head is not self.hf.get_output_embeddings()
+        norm, head = (found.final_norm, found.head) if whole else (self.final_norm, None)
+        return unembed(self.hf, norm, resid, head)
 
 
 def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar, Final, final
+from typing import ClassVar, Final, Literal, final
 
-from hooks.errors import InvalidArgument, InvalidType, nearest
+from hooks.errors import InvalidArgument, InvalidType, UnknownSite, nearest
 
 _TRANSFORMER_LENS: Final = {
     "embed": "hook_embed",
@@ -20,6 +20,8 @@ _TRANSFORMER_LENS: Final = {
     "v": "blocks.{}.attn.hook_v",
     "z": "blocks.{}.attn.hook_z",
     "pattern": "blocks.{}.attn.hook_pattern",
+    "cross_out": "blocks.{}.cross_attn.hook_out",
+    "mixer_out": "blocks.{}.mixer.hook_out",
     "mlp_in": "blocks.{}.mlp.hook_in",
     "mlp_pre": "blocks.{}.mlp.hook_pre",
     "mlp_act": "blocks.{}.mlp.hook_post",
@@ -27,11 +29,14 @@ _TRANSFORMER_LENS: Final = {
     "ln_final_scale": "ln_final.hook_scale",
     "logits": "unembed.hook_out",
 }
+_MODULE: Final = "module"
+_MODULE_INPUT: Final = "module_input"
+_BY_MODULE: Final = re.compile(r"module\(([^,()]*)(?:, ?(input))?\)")
 NAMES: Final = tuple(_TRANSFORMER_LENS)
 """Every site's name, in the order of the forward pass."""
 FINAL_NORM: Final = "ln_final"
 """What TransformerLens calls the norm before the unembedding."""
-_SHORT: Final = re.compile(r"(\w+?)(?:\.(\d+)|\[(\d+)\])?")
+_SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)\])?")
 _UNGAINED: Final = "ln2.hook_normalized"
 _IN_LAYERS: Final = frozenset(name for name, spelt in _TRANSFORMER_LENS.items() if "{}" in spelt)
 _EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
@@ -47,29 +52,52 @@ class Site:
 
     Args:
         name: one of the site names of this module.
-        layer: the block, counted from 0; None for sites outside the blocks.
+        layer: the block, counted from 0, or from the last as -1; None for sites outside the blocks.
+        stack: which blocks, in a model of several (`encoder`, `decoder`); empty for the only ones.
+        path: of a module that is no named place, see `Site.module`.
 
     Raises:
-        ValueError: unknown name, or a layer where there is none (or the reverse).
+        InvalidArgument: unknown name, or a layer where there is none (or the reverse).
 
     Example:
-        >>> str(Site("resid_post", 6))
-        'resid_post.6'
+        >>> str(Site("resid_post", 6)), str(Site("resid_post", 6, "encoder"))
+        ('resid_post.6', 'encoder.resid_post.6')
     """
 
     name: str
     layer: int | None = None
+    stack: str = ""
+    path: str = ""
 
     def __post_init__(self) -> None:
+        if self.name in (_MODULE, _MODULE_INPUT):
+            return
         if self.name not in _TRANSFORMER_LENS:
             raise InvalidArgument(_unknown(self.name, _TRANSFORMER_LENS))
-        if self.name in _IN_LAYERS and (self.layer is None or self.layer < 0):
+        if self.name in _IN_LAYERS and self.layer is None:
             raise InvalidArgument(f"{self.name} needs a layer counted from 0, got {self.layer}: write {self.name}[0]")
         if self.name not in _IN_LAYERS and self.layer is not None:
             raise InvalidArgument(f"{self.name} is not in a layer, got layer {self.layer}: write {self.name}")
 
+    @staticmethod
+    def module(path: str, side: Literal["output", "input"] = "output") -> "Site":
+        """Return the site that is what any module of the model gives, or the first argument that it is given.
+
+        Args:
+            path: the module's name in the model, as `named_modules` says it.
+            side: what it gives, or what it is given.
+
+        Example:
+            >>> Site.module("model.layers.3.mlp", "input")
+            module(model.layers.3.mlp, input)
+        """
+        return Site(_MODULE if side == "output" else _MODULE_INPUT, path=path)
+
     def __str__(self) -> str:
-        return self.name if self.layer is None else f"{self.name}.{self.layer}"
+        if self.name in (_MODULE, _MODULE_INPUT):
+            return f"module({self.path}{', input' if self.name == _MODULE_INPUT else ''})"
+        name = f"{self.stack}.{self.name}" if self.stack else self.name
+        return name if self.layer is None else f"{name}.{self.layer}"
 
     __repr__ = __str__
 
@@ -78,33 +106,40 @@ class Site:
         """The name a `TransformerBridge` and SAELens give this place, as in `blocks.6.hook_resid_post`.
 
         At `unembed.hook_out` a bridge holds the logits before the soft-cap of the families that have one; ours
-        are behind it.
+        are after it.
         """
-        return _TRANSFORMER_LENS[self.name].format(self.layer)
+        if self.name in (_MODULE, _MODULE_INPUT):
+            return str(self)
+        name = _TRANSFORMER_LENS[self.name].format(self.layer)
+        return f"{self.stack}.{name}" if self.stack else name
 
     @staticmethod
     def parse(text: str) -> "Site":
         """Read a site from its short name or from TransformerLens's name for it.
 
         Args:
-            text: `resid_post.6`, `resid_post[6]`, `logits` or `blocks.6.hook_resid_post`.
+            text: `resid_post.6`, `resid_post[6]`, `encoder.resid_post.6`, `logits`, `module(features.3)` or
+                `blocks.6.hook_resid_post`.
 
         Raises:
-            ValueError: nothing is spelt so; the message names the three nearest sites, and says of TransformerLens's
-                `ln2.hook_normalized`, where no site is, what `mlp_in` has more.
+            InvalidArgument: nothing is called that; the message names the three nearest sites, and says of
+                TransformerLens's `ln2.hook_normalized`, where no site is, what `mlp_in` has more.
 
         Example:
             >>> Site.parse("blocks.6.hook_resid_post") == Site.parse("resid_post.6")
             True
         """
+        by_module = _BY_MODULE.fullmatch(text)
+        if by_module:
+            return Site.module(by_module[1], "input" if by_module[2] else "output")
         short = _SHORT.fullmatch(text)
-        if short and short[1] in _TRANSFORMER_LENS:
-            number = short[2] or short[3]
-            return Site(short[1], None if number is None else int(number))
-        for name, spelt in _TRANSFORMER_LENS.items():
-            long = re.fullmatch(re.escape(spelt).replace(r"\{\}", r"(\d+)"), text)
+        if short and short[2] in _TRANSFORMER_LENS:
+            number = short[3] or short[4]
+            return Site(short[2], None if number is None else int(number), short[1] or "")
+        for name, long_name in _TRANSFORMER_LENS.items():
+            long = re.fullmatch(r"(?:(\w+)\.)??" + re.escape(long_name).replace(r"\{\}", r"(\d+)"), text)
             if long:
-                return Site(name, int(long[1]) if long.groups() else None)
+                return Site(name, int(long[2]) if long.re.groups > 1 else None, long[1] or "")
         raise InvalidArgument(_unknown(text, (*_EXAMPLES, *_TRANSFORMER_LENS.values())))
 
 
@@ -152,7 +187,26 @@ def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> 
         else:
             spelt = _SHORT.fullmatch(one)
             found += match(one, sites) if not spelt and any(sign in one for sign in "*?[") else [Site.parse(one)]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(counted(site, sites) for site in found))
+
+
+def counted(site: Site, sites: Iterable[Site]) -> Site:
+    """Return a site whose layer is counted from the last, as `resid_post[-1]` is, by the number of its layer.
+
+    Raises:
+        UnknownSite: there are not so many layers.
+
+    Example:
+        >>> counted(Site("z", -1), (Site("z", 0), Site("z", 1)))
+        z.1
+    """
+    if site.layer is None or site.layer >= 0:
+        return site
+    layers = [one.layer for one in sites if one.stack == site.stack and one.layer is not None]
+    layer = max(layers, default=-1) + 1 + site.layer
+    if layer < 0:
+        raise UnknownSite(f"{site} counts from the last of {max(layers, default=-1) + 1} layers: count from 0")
+    return replace(site, layer=layer)
 
 
 @final
@@ -166,10 +220,29 @@ class Layered:
     """
 
     name: str
+    stack: str = ""
     __iter__: ClassVar[None] = None  # else Python would count layers without end
 
     def __getitem__(self, layer: int) -> Site:
-        return Site(self.name, layer)
+        return Site(self.name, layer, self.stack)
+
+
+@final
+@dataclass(frozen=True)
+class InStack:
+    """The sites of one stack of blocks of several: `encoder.resid_post[3]`.
+
+    Example:
+        >>> encoder.resid_post[3]
+        encoder.resid_post.3
+    """
+
+    stack: str
+
+    def __getattr__(self, name: str) -> Layered:
+        if name not in _IN_LAYERS:
+            raise AttributeError(_unknown(name, _IN_LAYERS))
+        return Layered(name, self.stack)
 
 
 def _unknown(given: str, choices: Iterable[str]) -> str:
@@ -191,6 +264,8 @@ resid_pre: Final = Layered("resid_pre")
 resid_mid: Final = Layered("resid_mid")
 resid_post: Final = Layered("resid_post")
 attn_out: Final = Layered("attn_out")
+cross_out: Final = Layered("cross_out")
+mixer_out: Final = Layered("mixer_out")
 q: Final = Layered("q")
 k: Final = Layered("k")
 v: Final = Layered("v")
@@ -202,3 +277,5 @@ mlp_act: Final = Layered("mlp_act")
 mlp_out: Final = Layered("mlp_out")
 ln_final_scale: Final = Site("ln_final_scale")
 logits: Final = Site("logits")
+encoder: Final = InStack("encoder")
+decoder: Final = InStack("decoder")

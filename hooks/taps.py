@@ -17,6 +17,8 @@ from hooks.temporary import Temporary
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
+Hook = tuple[bool, nn.Module, Callable[..., Any]]
+"""Whether a hook comes before its module's pass, the module, and the hook."""
 Derive = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n 1"]]
 
 
@@ -34,9 +36,14 @@ class Tap:
         heads: how many heads the last axis holds, when it is to be split.
         rows: which features of the last axis are the site's; None for all.
         shared: the tensor is also the residual stream that bypasses the module: change it in place.
-        factor: what the model multiplies the tensor by before it is used.
+        factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
         flat_in: the block that merges batch and pos around the module, where one does (OPT).
         overwritten: the model adds to the tensor in place later (Falcon), so what is read is a copy.
+        slot: which argument is read, by its place or its name.
+        swapped: the model has [pos batch d] there (XLNet).
+        flat_slot: which argument of the block that merges batch and pos is its stream.
+        call: which call of the module in a pass, where a module runs more than once; None for the only one.
+        root: the whole model, at whose calls a pass begins, where `call` says which.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
     """
 
@@ -48,9 +55,14 @@ class Tap:
     heads: int | None = None
     rows: Int[Tensor, "n"] | None = None
     shared: bool = False
-    factor: float = 1.0
+    factor: float | Float[Tensor, "..."] = 1.0
     flat_in: nn.Module | None = None
     overwritten: bool = False
+    slot: int | str = 0
+    swapped: bool = False
+    flat_slot: int | str = 0
+    call: int | None = None
+    root: nn.Module | None = None
     derive: Derive | None = None
 
     @property
@@ -87,14 +99,36 @@ class Tap:
         for before, module, hook in self._hooks(edit):
             (changes.pre_hook if before else changes.hook)(module, hook)
 
-    def _hooks(self, edit: Edit) -> list[tuple[bool, nn.Module, Callable[..., Any]]]:
-        """The hooks that call an edit: whether each comes before the module's pass, the module, and the hook."""
-        if self.flat_in is None:
-            return [self._hook(edit)]
+    def _hooks(self, edit: Edit) -> list["Hook"]:
+        """The hooks that call an edit."""
+        hooks: list[Hook] = []
+        if self.call is not None and self.root is not None:
+            edit = self._at_its_call(edit, hooks)
+        if self.swapped:
+            edit = _swapping(edit)
+        if self.flat_in is not None:
+            edit = self._unflattening(edit, hooks)
+        return [*hooks, self._hook(edit)]
+
+    def _at_its_call(self, edit: Edit, hooks: list["Hook"]) -> Edit:
+        """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
+        seen = [0]
+        assert self.root is not None
+        hooks.append((True, self.root, lambda *_: seen.__setitem__(0, 0)))
+
+        def counted(a: Tensor) -> Tensor | None:
+            seen[0] += 1
+            return edit(a) if seen[0] - 1 == self.call else None
+
+        return counted
+
+    def _unflattening(self, edit: Edit, hooks: list["Hook"]) -> Edit:
+        """Give `edit` [batch pos d], of the shape that the block around the module was given."""
         shape: list[int] = []
+        assert self.flat_in is not None
 
         def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            shape[:] = _first(args, kwargs).shape
+            shape[:] = _argument(args, kwargs, self.flat_slot).shape
 
         def unflattened(a: Tensor) -> Tensor | None:
             if a.ndim == len(shape):
@@ -102,15 +136,16 @@ class Tap:
             changed = edit(a.unflatten(0, shape[:2]))
             return None if changed is None else changed.flatten(0, 1)
 
-        return [(True, self.flat_in, note), self._hook(unflattened)]
+        hooks.append((True, self.flat_in, note))
+        return unflattened
 
-    def _hook(self, edit: Edit) -> tuple[bool, nn.Module, Callable[..., Any]]:
+    def _hook(self, edit: Edit) -> "Hook":
         if self.side == "input":
             return True, self.module, lambda _, args, kwargs: self._edit_input(edit, args, kwargs)
         return False, self.module, lambda _m, _a, output: self._edit_output(edit, output)
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
-        raw = _first(args, kwargs)
+        raw = _argument(args, kwargs, self.slot)
         changed = edit(self._read(raw))
         if changed is None:
             return None
@@ -118,9 +153,10 @@ class Tap:
         if self.shared:
             raw.copy_(changed)
             return None
-        if args:
-            return (changed, *args[1:]), kwargs
-        return args, {**kwargs, next(iter(kwargs)): changed}
+        at, name = _place(args, kwargs, self.slot)
+        if name is None:
+            return (*args[:at], changed, *args[at + 1 :]), kwargs
+        return args, {**kwargs, name: changed}
 
     def _edit_output(self, edit: Edit, output: HFOutput) -> HFOutput:
         if isinstance(output, Tensor):
@@ -144,12 +180,12 @@ class Tap:
         if self.derive is not None:
             return self.derive(raw)
         value = raw.clone() if self.overwritten else raw
-        value = value if self.factor == 1.0 else value * self.factor
+        value = value if _is_one(self.factor) else value * self.factor
         value = value if self.rows is None else value.index_select(-1, self.rows)
         return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
 
     def _write(self, raw: Tensor, value: Tensor) -> Tensor:
-        value = value if self.factor == 1.0 else value / self.factor
+        value = value if _is_one(self.factor) else value / self.factor
         value = value if self.heads is None else value.flatten(-2)
         return value if self.rows is None else raw.index_copy(-1, self.rows, value)
 
@@ -181,8 +217,30 @@ class _Handles:
             handle.remove()
 
 
-def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    return args[0] if args else next(iter(kwargs.values()))
+def _swapping(edit: Edit) -> Edit:
+    def swapped(a: Tensor) -> Tensor | None:
+        changed = edit(a.transpose(0, 1))
+        return None if changed is None else changed.transpose(0, 1)
+
+    return swapped
+
+
+def _place(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> tuple[int, str | None]:
+    """Where an argument is: its place, or its name where it was passed by name."""
+    if isinstance(slot, int) and slot < len(args):
+        return slot, None
+    if isinstance(slot, str) and slot in kwargs:
+        return 0, slot
+    return (0, None) if args else (0, next(iter(kwargs)))
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> Tensor:
+    at, name = _place(args, kwargs, slot)
+    return args[at] if name is None else kwargs[name]
+
+
+def _is_one(factor: float | Tensor) -> bool:
+    return not isinstance(factor, Tensor) and factor == 1.0
 
 
 def norm_scale(norm: nn.Module) -> Derive:

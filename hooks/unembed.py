@@ -21,11 +21,19 @@ def check_head(hf: HFModel) -> None:
         )
 
 
-def unembed(hf: HFModel, final_norm: nn.Module | None, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
+def unembed(
+    hf: HFModel, final_norm: nn.Module | None, resid: Float[Tensor, "*n d_model"], head: nn.Module | None = None
+) -> Float[Tensor, "*n vocab"]:
     """Return logits = cap * tanh(factor * W_U norm(x) / cap), without the cap or factor where the model has none.
 
+    Args:
+        hf: the model.
+        final_norm: the norm before the unembedding, or None.
+        resid: what the last block gives.
+        head: a part that does more than unembed (BERT's), or None.
+
     Raises:
-        ValueError: the model has no output embeddings.
+        InvalidArgument: the model has no output embeddings.
 
     Example:
         ```python
@@ -33,13 +41,14 @@ def unembed(hf: HFModel, final_norm: nn.Module | None, resid: Float[Tensor, "*n 
         ```
     """
     check_head(hf)
-    if hf.config.model_type == "bert":  # its head transforms, normalises and unembeds in one module
-        return hf.cls(resid)
+    if head is not None:  # it transforms, normalises and unembeds
+        return head(resid if final_norm is None else final_norm(resid))
     config = hf.config.get_text_config()
     factor = getattr(hf, "logit_scale", None) or 1.0 / getattr(config, "logits_scaling", 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     resid = resid if final_norm is None else final_norm(resid)
-    narrower = getattr(hf.get_decoder(), "project_out", None)  # OPT's embeddings can be narrower than its stream
+    decoder = hf.get_decoder() if hasattr(hf, "get_decoder") else None
+    narrower = getattr(decoder, "project_out", None)  # OPT's embeddings can be narrower than its stream
     logits = hf.get_output_embeddings()(resid if narrower is None else narrower(resid))
     logits = logits if factor == 1.0 else logits * factor
     return logits if cap is None else (logits / cap).tanh() * cap

@@ -5,118 +5,153 @@ The error of a law is max over tokens of ‖left - right‖ / Σ‖terms‖.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from functools import partial
+from math import inf
+from typing import TypeAlias, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.contract.report import Check
+from hooks.contract.report import Check, measured
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig
-from hooks.layout import find, gate_up_rows, parts
+from hooks.layout import find, gate_up_rows
 from hooks.model import Model
 from hooks.site import Site
+from hooks.structure import Block
+from hooks.tracing.residual import Expr, evaluate, from_stage, is_plain, shown, terms_of
+
+Factor: TypeAlias = float | Float[Tensor, "..."]
 
 
 @final
 @dataclass(frozen=True)
-class Block:
+class Captured:
     """One block with what was captured around it.
 
     Attributes:
         model: the model.
-        layer: which block.
+        block: the block as it was traced.
         part: its modules by TransformerLens's names.
         acts: captured values.
         eager: captured values of the attention that computes its pattern.
     """
 
     model: Model
-    layer: int
+    block: Block
     part: Mapping[str, nn.Module]
     acts: Values
     eager: Values
 
     def has(self, *names: str) -> bool:
         """Return whether all these sites were captured."""
-        return all(Site(name, self.layer) in self.acts for name in names)
+        return all(self.block.site(name) in self.acts for name in names)
 
     def __getitem__(self, name: str) -> Float[Tensor, "batch pos *d"]:
-        return self.acts[Site(name, self.layer)]
+        return self.acts[self.block.site(name)]
 
-    def check(self, law: str, states: str, error: float, n: int, *names: str) -> Check:
+    def check(self, law: str, states: str, error: float, n: int, *names: str | Site) -> Check:
         """Return the measured law."""
-        sites = tuple(Site(name, self.layer) for name in names)
+        sites = tuple(self.block.site(one) if isinstance(one, str) else one for one in names)
         return Check(law, states, error, SLACK * unit(self.model.dtype, n), sites)
+
+    def reads(self, sublayer: str, ln: str) -> tuple[nn.Module | None, str]:
+        """Return the norm through which a sublayer reads the stream, and what it is called."""
+        norm = self.block.part.get(f"{sublayer}.norm")
+        if norm is None:
+            plain = self.model.paths.norms_after or self.model.paths.norms_last
+            norm = None if plain else self.part.get(ln, self.part.get("ln1"))
+            return norm, ln.upper() if ln in self.part else "LN1"
+        if isinstance(norm, nn.Identity):
+            return None, ""
+        return norm, "LN1" if norm is self.part.get("ln1") else ln.upper()
+
+    def _writes(self, site: str) -> tuple[Factor, Callable[[Tensor], Tensor]]:
+        """Return the factor and the norm through which a sublayer's output goes before it is added."""
+        tap, kind = self.model.taps.get(self.block.site(site)), self.block.sublayer(site)
+        norm = None if kind is None or kind.norm is None else kind.norm.module
+        if kind is None:
+            ln = {"attn_out": "ln1", "mlp_out": "ln2"}[site]
+            norm = self.part.get(ln if self.model.paths.norms_last else f"{ln}_post")
+        return (1.0 if tap is None else tap.factor), (nn.Identity() if norm is None else norm)
 
 
 def block_laws(model: Model, acts: Values, eager: Values) -> Iterator[Check]:
-    """Yield the laws inside every block.
+    """Yield the laws inside every block, each measured by itself.
 
     Example:
         ```python
         [check.law for check in block_laws(model, acts.values, eager.values)]
         ```
     """
-    for layer in range(model.n_layers):
-        block = Block(model, layer, parts(model.blocks[layer], model.paths), acts, eager)
-        yield from _stream(block)
-        yield from _projections(block)
-        yield from _attention(block)
-        yield from _feed_forward(block)
+    for block in model.structure.blocks:
+        captured = Captured(model, block, model.parts(block), acts, eager)
+        for name, law in _LAWS:
+            yield from measured(name, partial(law, captured))
 
 
-def _stream(b: Block) -> Iterator[Check]:
-    ends = b.has("resid_post", "attn_out", "mlp_out", "resid_pre")
-    if b.model.paths.norms_after:
-        if ends and b.has("resid_mid"):
-            left, right = b.part["ln1"](b["resid_pre"] + b["attn_out"]), b["resid_mid"]
-            yield b.check("attention adds", "resid_mid = LN1(resid_pre + attn_out)", miss(left, right), 1,
-                          "resid_mid", "attn_out", "resid_pre")  # fmt: skip
-            left, right = b.part["ln2"](b["resid_mid"] + b["mlp_out"]), b["resid_post"]
-            yield b.check("feed-forward adds", "resid_post = LN2(resid_mid + mlp_out)", miss(left, right), 1,
-                          "mlp_out", "resid_mid", "resid_post")  # fmt: skip
+def _middle_adds(b: Captured) -> Iterator[Check]:
+    """resid_mid, out of resid_pre and what mixes tokens."""
+    middle = b.block.middle
+    if middle is not None and b.has("resid_mid", "resid_pre"):
+        yield from _sum(b, "attention adds", "resid_mid", middle, "resid_pre")
+
+
+def _end_adds(b: Captured) -> Iterator[Check]:
+    """resid_post, out of resid_mid and what is added after it."""
+    expr, middle = b.block.expr, b.block.middle
+    if expr is not None and middle is not None and b.has("resid_mid", "resid_post"):
+        yield from _sum(b, "feed-forward adds", "resid_post", from_stage(expr, middle), "resid_mid")
+
+
+def _block_adds(b: Captured) -> Iterator[Check]:
+    """resid_post, out of resid_pre and all that is added."""
+    if b.block.expr is not None and b.has("resid_post", "resid_pre") and not b.model.paths.norms_after:
+        yield from _sum(b, "block adds", "resid_post", b.block.expr, "resid_pre")
+
+
+def _sum(b: Captured, law: str, made: str, expr: Expr, stream: str) -> Iterator[Check]:
+    """left = the sum as it was traced, of what is captured now; relative to the terms where it is a plain sum."""
+    names = [site.name if site.name != "module" else str(site) for site in b.block.terms]
+    inside = [b.block.terms[i] for i in sorted(terms_of(expr))]
+    if any(site not in b.acts for site in inside):
         return
-    if ends and b.has("resid_mid"):
-        error = miss(b["resid_mid"], b["resid_pre"], b["attn_out"])
-        yield b.check("attention adds", "resid_mid = resid_pre + attn_out", error, 1,
-                      "resid_mid", "attn_out", "resid_pre")  # fmt: skip
-        error = miss(b["resid_post"], b["resid_mid"], b["mlp_out"])
-        yield b.check("feed-forward adds", "resid_post = resid_mid + mlp_out", error, 1,
-                      "mlp_out", "resid_mid", "resid_post")  # fmt: skip
-    if ends:
-        error = miss(b["resid_post"], b["resid_pre"], b["attn_out"], b["mlp_out"])
-        yield b.check("block adds", "resid_post = resid_pre + attn_out + mlp_out", error, 1,
-                      "resid_post", "attn_out", "mlp_out", "resid_pre")  # fmt: skip
+    terms = {i: b.acts[b.block.terms[i]] for i in terms_of(expr)}
+    right = [b[stream], *terms.values()] if is_plain(expr) else [evaluate(expr, b[stream], terms)]
+    error = miss(b[made], *right)
+    states = f"{made} = {shown(expr, names, stream)}"
+    yield b.check(law, states, error, 1, made, *inside, stream)
 
 
-def _projections(b: Block) -> Iterator[Check]:
+def _projects(b: Captured, name: str) -> Iterator[Check]:
     """What attention reads, projected: q = W_Q LN1(resid_pre) + b, and k and v alike."""
-    read_raw = b.model.paths.norms_after or b.model.paths.norms_last or "ln1" not in b.part
-    read = "resid_pre" if read_raw else "LN1(resid_pre)"
+    if not b.has("resid_pre", name):
+        return
+    norm, called = b.reads("attn", "ln1")
     rows = b.model.paths.qkv_rows
-    for name in ("q", "k", "v"):
-        if not b.has("resid_pre", name):
-            continue
-        x = b["resid_pre"] if read_raw else b.part["ln1"](b["resid_pre"])
-        made = project(b.part[f"attn.{name}" if rows is None else "attn.qkv"], x)
-        made = made if rows is None else made.index_select(-1, rows[name].to(made.device))
-        states = f"{name} = W_{name.upper()} {read} + b"
-        error = miss(b[name].flatten(2), made)
-        yield b.check(f"{name} projects", states, error, x.shape[-1], name, "resid_pre")
+    x = b["resid_pre"] if norm is None else norm(b["resid_pre"])
+    made = project(b.part[f"attn.{name}" if rows is None else "attn.qkv"], x)
+    made = made if rows is None else made.index_select(-1, rows[name].to(made.device))
+    read = "resid_pre" if norm is None else f"{called}(resid_pre)"
+    states = f"{name} = W_{name.upper()} {read} + b"
+    error = miss(b[name].flatten(2), made)
+    yield b.check(f"{name} projects", states, error, x.shape[-1], name, "resid_pre")
 
 
-def _attention(b: Block) -> Iterator[Check]:
-    """z W_O summed over heads, and what z averages."""
-    factor, norm = _behind(b, "ln1", "attn_out")
+def _heads_write(b: Captured) -> Iterator[Check]:
+    """z W_O summed over heads."""
     if b.has("z", "attn_out"):
-        out = b.part["attn.o"]
-        made = norm(project(out, b["z"].flatten(2))) * factor
+        factor, norm = b._writes("attn_out")
+        made = norm(project(b.part["attn.o"], b["z"].flatten(2))) * factor
         states = f"attn_out = {_shown(norm, factor, 'Σ_head z W_O + b')}"
         yield b.check("heads write", states, miss(b["attn_out"], made), b["z"][0, 0].numel(), "z", "attn_out")
-    sites = [Site(name, b.layer) for name in ("pattern", "v", "z")]
+
+
+def _heads_average(b: Captured) -> Iterator[Check]:
+    """What z averages."""
+    sites = [b.block.site(name) for name in ("pattern", "v", "z")]
     if all(site in b.eager for site in sites):
         pattern, v, z = (b.eager[site] for site in sites)
         v = v.repeat_interleave(z.shape[2] // v.shape[2], dim=2)
@@ -124,24 +159,45 @@ def _attention(b: Block) -> Iterator[Check]:
         yield b.check("heads average", "z = Σ_pos pattern v", miss(z, made), z.shape[1], "z", "pattern", "v")
 
 
-def _feed_forward(b: Block) -> Iterator[Check]:
-    factor, norm = _behind(b, "ln2", "mlp_out")
-    if b.has("mlp_act", "mlp_out"):
+def _pattern_weighs(b: Captured) -> Iterator[Check]:
+    """Rows of a pattern are weights; what they lack of 1 a head spends on no token (attention sinks)."""
+    site = b.block.site("pattern")
+    if site in b.eager:
+        pattern = b.eager[site].float()
+        error = max(float((-pattern).amax()), float(pattern.sum(dim=-1).amax()) - 1.0, 0.0)
+        error = error if bool(pattern.isfinite().all()) else inf
+        yield b.check("rows weigh", "pattern >= 0, Σ_pos pattern <= 1", error, pattern.shape[-1], "pattern")
+
+
+def _memories_write(b: Captured) -> Iterator[Check]:
+    """mlp_act W_out, or the whole feed-forward layer where it has no one output projection."""
+    factor, norm = b._writes("mlp_out") if b.has("mlp_out") else (1.0, nn.Identity())
+    if "mlp.out" in b.part and b.has("mlp_act", "mlp_out"):
         made = norm(project(b.part["mlp.out"], b["mlp_act"])) * factor
         states = f"mlp_out = {_shown(norm, factor, 'W_out mlp_act + b')}"
         yield b.check("memories write", states, miss(b["mlp_out"], made), b["mlp_act"].shape[-1],
                       "mlp_act", "mlp_out")  # fmt: skip
-    if "mlp.out" not in b.part and "mlp" in b.part and b.has("mlp_in", "mlp_out"):
-        made = norm(b.part["mlp"](b["mlp_in"])) * factor
+    elif "mlp" in b.part and b.has("mlp_in", "mlp_out"):
+        kind, output = b.block.sublayer("mlp_out"), b.part["mlp"](b["mlp_in"])
+        within = kind is not None and kind.norm is not None and kind.root is not None
+        within = within and kind.norm.path.startswith(f"{kind.root.path}.")
+        output = output if isinstance(output, Tensor) else output[0]
+        made = (output if within else norm(output)) * factor
         states = f"mlp_out = {_shown(norm, factor, 'MLP(mlp_in)')}"
-        yield b.check("feed-forward writes", states, miss(b["mlp_out"], made), b.model.d_model, "mlp_in", "mlp_out")
+        error = miss(b["mlp_out"], made.reshape(b["mlp_out"].shape))
+        yield b.check("feed-forward writes", states, error, b.model.d_model, "mlp_in", "mlp_out")
+
+
+def _feed_forward_reads(b: Captured) -> Iterator[Check]:
     before = "resid_mid" if b.has("resid_mid") else "resid_pre"
     if b.has("mlp_in", before):
-        plain = b.model.paths.norms_after or b.model.paths.norms_last
-        ln = None if plain else "ln2" if "ln2" in b.part else "ln1"
-        made = b[before] if ln is None else b.part[ln](b[before])
-        states = f"mlp_in = {before if ln is None else f'{ln.upper()}({before})'}"
+        norm, called = b.reads("mlp", "ln2")
+        made = b[before] if norm is None else norm(b[before])
+        states = f"mlp_in = {before if norm is None else f'{called}({before})'}"
         yield b.check("feed-forward reads", states, miss(b["mlp_in"], made), 1, "mlp_in", before)
+
+
+def _keys_match(b: Captured) -> Iterator[Check]:
     if b.has("mlp_in", "mlp_pre"):
         joint = b.part.get("mlp.gate_up")
         first = joint or b.part["mlp.gate" if "mlp.gate" in b.part else "mlp.in"]
@@ -149,12 +205,32 @@ def _feed_forward(b: Block) -> Iterator[Check]:
         made = made if joint is None else made.index_select(-1, gate_up_rows(joint)[0])
         error = miss(b["mlp_pre"], made)
         yield b.check("keys match", "mlp_pre = W_in mlp_in + b", error, b.model.d_model, "mlp_pre", "mlp_in")
+
+
+def _memories_fire(b: Captured) -> Iterator[Check]:
     if b.has("mlp_in", "mlp_pre", "mlp_act"):
         yield _nonlinearity(b)
 
 
-def _nonlinearity(b: Block) -> Check:
-    act = activation(b.model.blocks[b.layer], b.part, b.model.hf.config.get_text_config())
+_LAWS: tuple[tuple[str, Callable[[Captured], Iterator[Check]]], ...] = (
+    ("attention adds", _middle_adds),
+    ("feed-forward adds", _end_adds),
+    ("block adds", _block_adds),
+    ("q projects", partial(_projects, name="q")),
+    ("k projects", partial(_projects, name="k")),
+    ("v projects", partial(_projects, name="v")),
+    ("heads write", _heads_write),
+    ("heads average", _heads_average),
+    ("rows weigh", _pattern_weighs),
+    ("memories write", _memories_write),
+    ("feed-forward reads", _feed_forward_reads),
+    ("keys match", _keys_match),
+    ("memories fire", _memories_fire),
+)
+
+
+def _nonlinearity(b: Captured) -> Check:
+    act = b.part.get("mlp.act") or activation(b.block.module, b.part, b.model.hf.config.get_text_config())
     made, states = act(b["mlp_pre"]), "mlp_act = act(mlp_pre)"
     if "mlp.gate_up" in b.part:
         joint = b.part["mlp.gate_up"]
@@ -165,15 +241,10 @@ def _nonlinearity(b: Block) -> Check:
     return b.check("memories fire", states, miss(b["mlp_act"], made), b["mlp_in"].shape[-1], "mlp_act", "mlp_pre")
 
 
-def _behind(b: Block, name: str, site: str) -> tuple[float, Callable[[Tensor], Tensor]]:
-    """The factor and the extra norm through which a sublayer's output goes before it is added."""
-    norm = b.part.get(name if b.model.paths.norms_last else f"{name}_post")
-    tap = b.model.taps.get(Site(site, b.layer))
-    return (1.0 if tap is None else tap.factor), (nn.Identity() if norm is None else norm)
-
-
-def _shown(norm: Callable[[Tensor], Tensor], factor: float, inner: str) -> str:
+def _shown(norm: Callable[[Tensor], Tensor], factor: float | Tensor, inner: str) -> str:
     shown = inner if isinstance(norm, nn.Identity) else f"LN_post({inner})"
+    if isinstance(factor, Tensor):
+        return f"weight ({shown})"
     return shown if factor == 1.0 else f"{factor:g} ({shown})"
 
 

@@ -1,7 +1,6 @@
 """Check: measure every law of a model on short texts, in seconds, and refuse what breaks one."""
 
 import time
-from collections.abc import Iterator
 from math import inf
 
 import torch
@@ -12,9 +11,10 @@ from hooks.contract.block_identities import block_laws
 from hooks.contract.ends import end_laws
 from hooks.contract.invariance import Runs, batch_laws, cache_laws, plain_laws, repeat_laws, rounding
 from hooks.contract.propagation import reach_laws
-from hooks.contract.report import Check, ContractReport, blamed
+from hooks.contract.report import Check, ContractReport, blamed, measured, unmeasured
 from hooks.contract.rounding import Values
 from hooks.errors import WrongState
+from hooks.forward import context
 from hooks.model import Model
 from hooks.site import Site
 from hooks.tokens import Tokens, special_ids
@@ -108,29 +108,26 @@ def _laws(model: Model) -> tuple[Check, ...]:
     readable = tuple(site for site in model.taps if site.name != "pattern")
     first, unread = _read(model, texts[0], readable)
     sites = tuple(first)
+    if not sites:
+        return (*unread, *unmeasured(unread, model.taps))
     alone = (first, capture(model, texts[1], sites).values)
     runs = Runs(model, sites, texts, alone, rounding(model, texts[0], sites, first))
-    eager, unread_eager = _read(model, texts[0], tuple(site for site in model.taps if site.name in _EAGER))
-    checks = [*unread, *unread_eager, *repeat_laws(runs), *plain_laws(runs)]
-    checks += [*_measured(end_laws(model, first)), *_measured(block_laws(model, first, eager))]
+    patterns = tuple(site for site in model.taps if site.name in _EAGER)
+    eager, unread_eager = _read(model, texts[0], patterns) if patterns else ({}, [])
+    checks = [*unread, *unread_eager, *repeat_laws(runs), *measured("same as Hugging Face", lambda: plain_laws(runs))]
+    checks += [*end_laws(model, first, texts[0]), *block_laws(model, first, eager)]
+    checks += unmeasured(checks, first.keys() | eager.keys())
     blame = blamed(checks)
     sound = [site for site in model.taps if site in first.keys() | eager.keys() and site not in blame]
-    return (*checks, *reach_laws(model, texts[1], sound), *batch_laws(runs), *cache_laws(runs))
-
-
-def _measured(laws: Iterator[Check]) -> Iterator[Check]:
-    """The laws, and one that says what could not be measured on a model built like no other."""
-    try:
-        yield from laws
-    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        yield Check("all laws measured", f"{type(error).__name__}: {error}", inf, 0.0)
+    reach = measured("writing reaches", lambda: reach_laws(model, texts[1], sound))
+    return (*checks, *reach, *batch_laws(runs), *measured("cached = uncached", lambda: cache_laws(runs), "cache"))
 
 
 def _read(model: Model, tokens: Tokens, sites: tuple[Site, ...]) -> tuple[Values, list[Check]]:
     """What a pass gives at each site; a site that gives nothing, or another shape, breaks a law."""
     try:
         values = dict(capture(model, tokens, sites).values)
-    except (RuntimeError, LookupError, TypeError, AttributeError):
+    except Exception:  # whatever a model built like no other raises
         values = {site: value for site in sites if (value := _alone(model, tokens, site)) is not None}
     states = "the site has a value of its shape at every token"
     broken = [site for site in sites if not _shaped(model, tokens, site, values.get(site))]
@@ -141,7 +138,7 @@ def _read(model: Model, tokens: Tokens, sites: tuple[Site, ...]) -> tuple[Values
 def _alone(model: Model, tokens: Tokens, site: Site) -> Tensor | None:
     try:
         return capture(model, tokens, site)[site]
-    except (RuntimeError, LookupError, TypeError, AttributeError):
+    except Exception:  # whatever a model built like no other raises
         return None
 
 
@@ -154,9 +151,10 @@ def _shaped(model: Model, tokens: Tokens, site: Site, value: Tensor | None) -> b
 def _texts(model: Model) -> tuple[Tokens, Tokens]:
     """Two texts of random ordinary tokens; their lengths differ, so that a batch of them is padded."""
     config = model.hf.config.get_text_config()
-    longest = min(_LONG, getattr(config, "max_position_embeddings", None) or _LONG)
+    longest = min(_LONG, context(model.hf) or _LONG)
     usable = torch.ones(model.d_vocab)
-    special = {*special_ids(model.tokenizer), config.pad_token_id, config.bos_token_id} - {None}
+    named = (getattr(config, name, None) for name in ("pad_token_id", "bos_token_id"))
+    special = {*special_ids(model.tokenizer), *named} - {None}
     usable[[one for one in special if one < model.d_vocab]] = 0.0
     usable = usable if bool(usable.any()) else torch.ones(model.d_vocab)
     ids = usable.multinomial(_LONG + _SHORT, replacement=True, generator=torch.Generator().manual_seed(0))

@@ -1,41 +1,71 @@
 """The laws at the ends: embeddings into the stream, block to block, the stream out to logits."""
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.contract.report import Check
+from hooks.contract.report import Check, measured
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.layout import find
 from hooks.model import Model
 from hooks.site import Site, ln_final_scale
+from hooks.tokens import Tokens
 
 
-def end_laws(model: Model, acts: Values) -> Iterator[Check]:
-    """Yield the laws before, between and behind the blocks.
+def end_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
+    """Yield the laws before, between and after the blocks, each measured by itself.
 
     Example:
         ```python
-        [check.law for check in end_laws(model, acts.values)]
+        [check.law for check in end_laws(model, acts.values, tokens)]
         ```
     """
-    n, first, last = model.d_model, Site("resid_pre", 0), Site("resid_post", model.n_layers - 1)
-    if first in acts and Site("embed") in acts:
-        yield _embedding(model, acts, first)
-    for layer in range(model.n_layers - 1):
-        one, other = Site("resid_post", layer), Site("resid_pre", layer + 1)
-        if one in acts and other in acts:
-            error = miss(acts[one], acts[other])
+    yield from measured("embedding", lambda: _embeddings(model, acts, text))
+    for one, other in pairwise(model.structure.blocks):
+        if one.stack == other.stack:
+            yield from measured(
+                "blocks join", partial(_join, model, acts, one.site("resid_post"), other.site("resid_pre"))
+            )
+    yield from measured("unembedding", lambda: _unembedding(model, acts), use="unembed")
+    yield from measured("final scale", lambda: _scales(model, acts))
+
+
+def _join(model: Model, acts: Values, one: Site, other: Site) -> Iterator[Check]:
+    if one in acts and other in acts:
+        error = miss(acts[one], acts[other])
+        if error <= SLACK * unit(model.dtype) or model.structure.joined:
             yield Check(
                 "blocks join", "resid_post = the next resid_pre", error, SLACK * unit(model.dtype), (one, other)
             )
+
+
+def _unembedding(model: Model, acts: Values) -> Iterator[Check]:
+    last = model.structure.main[-1].site("resid_post")
     if last in acts and Site("logits") in acts:
         error = miss(model.unembed(acts[last]), acts[Site("logits")])
         yield Check("unembedding", "logits = unembed(norm(the last resid_post))", error,
-                    SLACK * unit(model.dtype, n), (last, Site("logits")), use="unembed")  # fmt: skip
+                    SLACK * unit(model.dtype, model.d_model), (last, Site("logits")), use="unembed")  # fmt: skip
+
+
+def _scales(model: Model, acts: Values) -> Iterator[Check]:
+    last = model.structure.main[-1].site("resid_post")
     if ln_final_scale in model.taps and last in acts:
         yield _final_scale(model, acts[last])
+
+
+def _embeddings(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
+    """What the table of embeddings gives, and, where an adapter says how, what the first block reads of it."""
+    first = model.structure.main[0].site("resid_pre")
+    if Site("embed") not in acts:
+        return
+    made = model.taps[Site("embed")].module(text.ids.to(model.device))
+    allowed = SLACK * unit(model.dtype)
+    table = Check("embedding", "embed = W_E[token]", miss(acts[Site("embed")], made), allowed, (Site("embed"),))
+    into = _embedding(model, acts, first) if "embed" in model.paths.top and first in acts else None
+    yield into if into is not None and (into.holds or not table.holds) else table
 
 
 def _embedding(model: Model, acts: Values, first: Site) -> Check:

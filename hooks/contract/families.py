@@ -1,19 +1,12 @@
-"""The families of models: a tiny random one of each, with its peculiarities on, and the page its contract writes.
+"""Families of models: a tiny random one of each, with its peculiarities on."""
 
-`python -m hooks.contract.families > docs/families.md` writes the page.
-"""
-
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 import torch
 
-from hooks.contract.report import ContractReport
 from hooks.huggingface import HFModel
-from hooks.load import load
-from hooks.site import NAMES
 
 _ENDS: Final = {"vocab_size": 101, "bos_token_id": 100, "eos_token_id": 100, "pad_token_id": 0}
 _PLAIN: Final = _ENDS | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -106,85 +99,3 @@ def tiny(family: str, seed: int = 0) -> HFModel:
         for parameter in model.parameters():
             parameter += torch.randn(parameter.shape, generator=random) * (0.2 if parameter.ndim > 1 else 0.1)
     return model
-
-
-def page(reports: Mapping[str, tuple[ContractReport, Sequence[str]]]) -> str:
-    """Return the page of families from their reports and the names of their sites.
-
-    Example:
-        ```python
-        page({"gpt2": (model.contract, [site.name for site in model.sites])})
-        ```
-    """
-    lines = [*_HEADING, "", "## Which sites exist where", ""]
-    lines += _table(["family", *(f"`{name}`" for name in NAMES)], _sites(reports))
-    lines += ["", "## What is switched on in the tiny model", ""]
-    lines += _table(["family", "peculiarities"], ((f"`{name}`", FAMILIES[name].peculiarities) for name in reports))
-    lines += ["", "## The identities, family by family", ""]
-    for states, where in _identities(reports):
-        lines.append(f"- `{states}`: {where}")
-    return "\n".join([*lines, ""])
-
-
-_HEADING: Final = (
-    "# Families",
-    "",
-    "Written by `python -m hooks.contract.families > docs/families.md`: a tiny random model of each family, with its "
-    "peculiarities switched on and every weight and bias away from its default, is loaded, and its contract measured. "
-    "What stands here is what held. `hooks/layout.py` says what the names mean; on your own model, "
-    "`print(load(...).contract)` shows the same laws with their errors. A family that is not listed is tried all the "
-    "same, as long as TransformerLens has an adapter for it: the contract then says which of its sites hold.",
-)
-
-
-def _sites(reports: Mapping[str, tuple[ContractReport, Sequence[str]]]) -> Iterator[Sequence[str]]:
-    for family, (report, names) in reports.items():
-        refused = {site.name for site in report.refused}
-        yield [f"`{family}`", *("refused" if name in refused else "yes" if name in names else "–" for name in NAMES)]
-
-
-def _identities(reports: Mapping[str, tuple[ContractReport, Sequence[str]]]) -> Iterator[tuple[str, str]]:
-    """Each identity with the families where it holds at every layer, law by law."""
-    held: dict[str, dict[str, dict[str, bool]]] = {}
-    for family, (report, _) in reports.items():
-        for check in report.checks:
-            of = held.setdefault(check.law, {}).setdefault(check.states, {})
-            of[family] = of.get(family, True) and check.holds
-    for law in held.values():
-        for states, families in law.items():
-            yield states, _named({family for family, holds in families.items() if holds}, [*reports])
-
-
-def _named(kept: Collection[str], among: Sequence[str]) -> str:
-    """The families, or those that are missing where these are fewer."""
-    missing = [f"`{family}`" for family in among if family not in kept]
-    if len(missing) < len(kept):
-        return f"all but {', '.join(missing)}" if missing else "all"
-    return ", ".join(f"`{family}`" for family in among if family in kept) or "none"
-
-
-def _table(heading: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
-def reports() -> dict[str, tuple[ContractReport, Sequence[str]]]:
-    """Return the report of a tiny model of every family, and the names of its sites.
-
-    Cost: about fifteen forward passes of a tiny model per family.
-
-    Example:
-        ```python
-        reports()["gpt2"][0].holds
-        ```
-    """
-    models = {family: load(tiny(family)) for family in FAMILIES}
-    return {
-        family: (model.contract, [site.name for site in model.sites])
-        for family, model in models.items()
-        if model.contract is not None
-    }
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page(reports()))

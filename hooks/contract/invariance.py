@@ -8,19 +8,19 @@ being taken for no more than sixteen units.
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hooks.capture import capture
-from hooks.contract.report import Check
+from hooks.contract.report import Check, measured
 from hooks.contract.rounding import SLACK, Values, change, unit
-from hooks.forward import accepts
-from hooks.huggingface import HFModel
+from hooks.forward import accepts, arguments
+from hooks.huggingface import HFModel, HFOutput
 from hooks.model import Model
-from hooks.site import Site, logits, resid_pre
+from hooks.site import Site, logits
 from hooks.tokens import Tokens, pad
 
 _LARGEST = 16.0
@@ -86,8 +86,9 @@ def rounding(model: Model, tokens: Tokens, sites: tuple[Site, ...], clean: Value
         return a * (1 + size * torch.randn(a.shape, generator=random).to(a))
 
     with ExitStack() as stack:
-        for layer in range(model.n_layers):
-            stack.callback(model.tap(resid_pre[layer]).attach(noisy).remove)
+        for site in model.taps:
+            if site.name == "resid_pre":
+                stack.callback(model.tap(site).attach(noisy).remove)
         acts = capture(model, tokens, sites)
     return {site: change(rows(site, clean[site]), rows(site, acts[site])) for site in sites}
 
@@ -103,17 +104,39 @@ def plain_laws(runs: Runs) -> Iterator[Check]:
         ```
     """
     model, (text, _), (alone, _) = runs.model, runs.texts, runs.alone
-    ids = text.ids.to(model.device)
     with leaving_no_hooks(model.hf):
-        output = model.hf(ids, output_hidden_states=True)
+        output = model.hf(**_asked_plainly(model, text))
     if logits in alone:
         changed = change(rows(logits, output.logits), rows(logits, alone[logits]))
         yield Check("same as Hugging Face", "logits = Hugging Face's logits", changed, runs.allowed(logits), (logits,))
-    for layer, theirs in enumerate((output.hidden_states or ())[: model.n_layers]):
-        site = resid_pre[layer]
-        if site in alone:
-            changed = change(rows(site, theirs), rows(site, alone[site]))
-            yield Check("same stream", "resid_pre = Hugging Face's hidden state", changed, runs.allowed(site), (site,))
+    yield from _same_streams(runs, _streams(output))
+
+
+def _same_streams(runs: Runs, theirs: Mapping[str, tuple[Tensor, ...]]) -> Iterator[Check]:
+    """The streams as the model reports them; nothing where it reports something else than what its blocks read."""
+    model, alone, found = runs.model, runs.alone[0], list[Check]()
+    for block in model.structure.blocks:
+        site, states = block.site("resid_pre"), theirs.get(block.stack, ())
+        if site in alone and len(states) == 1 + model.depth(block.stack):
+            changed = change(rows(site, states[block.layer]), rows(site, alone[site]))
+            says = "resid_pre = Hugging Face's hidden state"
+            found.append(Check("same stream", says, changed, runs.allowed(site), (site,)))
+    yield from found if any(check.holds for check in found) else ()
+
+
+def _asked_plainly(model: Model, text: Tokens) -> dict[str, Any]:
+    """A call as the user of the model would make it, for its streams too."""
+    ids = text.ids.to(model.device)
+    given = arguments(model.hf, text.to(model.device))
+    asked = {name: given[name] for name in ("decoder_input_ids", "return_dict") if name in given}
+    return {"input_ids": ids, "output_hidden_states": True, **asked}
+
+
+def _streams(output: HFOutput) -> dict[str, tuple[Tensor, ...]]:
+    """The streams that a model reports, by stack."""
+    named = {"": "hidden_states", "encoder": "encoder_hidden_states", "decoder": "decoder_hidden_states"}
+    found = {stack: getattr(output, name, None) for stack, name in named.items()}
+    return {stack: states for stack, states in found.items() if isinstance(states, tuple) and states}
 
 
 @contextmanager
@@ -151,7 +174,7 @@ def repeat_laws(runs: Runs) -> Iterator[Check]:
     again = capture(runs.model, runs.texts[0], runs.sites)
     for site in runs.sites:
         changed = change(rows(site, runs.alone[0][site]), rows(site, again[site]))
-        yield Check("no dropout", "two runs give the same", changed, unit(runs.model.dtype), (site,))
+        yield Check("no dropout", "two runs give the same", changed, SLACK * unit(runs.model.dtype), (site,))
 
 
 def batch_laws(runs: Runs) -> Iterator[Check]:
@@ -167,11 +190,15 @@ def batch_laws(runs: Runs) -> Iterator[Check]:
     long, short = runs.texts
     cut = long.cut(short.ids.shape[1])
     clean = capture(runs.model, cut, runs.sites).values
+
+    def laws(law: str, states: str, use: str, tokens: Tokens, alone: tuple[Values, Values]) -> Iterator[Check]:
+        return measured(law, lambda: [_batched(runs, law, states, use, tokens, alone)], use)
+
     states = "a batch gives what its texts give alone"
-    yield _batched(runs, "batch = single", states, "batch", _both(runs, cut, "right"), (clean, runs.alone[1]))
+    yield from laws("batch = single", states, "batch", _both(runs, cut, "right"), (clean, runs.alone[1]))
     for side in ("right", "left"):
-        law, states = f"{side} padding", f"{side} padding changes nothing"
-        yield _batched(runs, law, states, law, _both(runs, long, side), runs.alone)
+        law = f"{side} padding"
+        yield from laws(law, f"{law} changes nothing", law, _both(runs, long, side), runs.alone)
 
 
 def _both(runs: Runs, long: Tokens, side: str) -> Tokens:
@@ -192,7 +219,7 @@ def _batched(runs: Runs, law: str, states: str, use: str, tokens: Tokens, alone:
 
 
 def cache_laws(runs: Runs) -> Iterator[Check]:
-    """Yield: decoding with a KV cache, two tokens one by one behind a prompt, gives what one pass gives.
+    """Yield: decoding with a KV cache, two tokens one by one after a prompt, gives what one pass gives.
 
     Cost: one forward pass and two over a single token.
 
@@ -202,6 +229,10 @@ def cache_laws(runs: Runs) -> Iterator[Check]:
         ```
     """
     hf, text = runs.model.hf, runs.texts[0].to(runs.model.device)
+    if getattr(hf.config, "is_encoder_decoder", False):
+        states = "the model is a decoder alone, as decoding token by token here takes it to be"
+        yield Check("cached = uncached", states, 1.0, 0.0, use="cache")
+        return
     n_pos = text.ids.shape[1]
     if not (hf.can_generate() and accepts(hf, "past_key_values") and logits in runs.alone[0] and n_pos > 2):
         return

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 from hooks.capture import capture
 from hooks.contract.report import Check
 from hooks.contract.rounding import SLACK, Values, unit
-from hooks.layout import parts
 from hooks.model import Model
 from hooks.site import Site
+from hooks.structure import Block
 from hooks.tokens import Tokens
+from hooks.tracing.residual import is_plain
 
 _ROWS = 55
 _AT, _ASKING = 2, slice(2, 5)
@@ -24,20 +26,36 @@ _NEXT = {
     "v": ("z",),
     "z": ("attn_out",),
     "attn_out": ("resid_mid", "resid_post"),
+    "cross_out": ("resid_mid", "resid_post"),
+    "mixer_out": ("resid_mid", "resid_post"),
     "resid_mid": ("resid_post",),
     "mlp_in": ("mlp_pre", "mlp_out"),
     "mlp_pre": ("mlp_act",),
     "mlp_act": ("mlp_out",),
     "mlp_out": ("resid_post",),
 }
-_NAMES = ("resid_pre", "q", "k", "v", "z", "attn_out", "resid_mid", "mlp_in", "mlp_pre", "mlp_act", "mlp_out")
+_NAMES = (
+    "resid_pre",
+    "q",
+    "k",
+    "v",
+    "z",
+    "attn_out",
+    "cross_out",
+    "mixer_out",
+    "resid_mid",
+    "mlp_in",
+    "mlp_pre",
+    "mlp_act",
+    "mlp_out",
+)
 
 
 def reach_laws(model: Model, text: Tokens, sound: Collection[Site]) -> Iterator[Check]:
     """Yield, for each sound site in a block that can be written: what is written at one token arrives.
 
     Queries move only their own rows of their own heads' pattern, keys only the rows that see them. What is
-    written on the stream is on it behind the block, beside what the sublayers make of it: with Δ the change,
+    written on the stream is on it after the block, next to what the sublayers make of it: with Δ the change,
     Δresid_post = Δresid_mid + Δmlp_out, and Δattn_out more when resid_pre is written. Every other site moves
     the next one. Each row of a batch writes at another site, so one pass measures many.
 
@@ -71,7 +89,7 @@ def _chunk(model: Model, text: Tokens, sites: Sequence[Site], sound: Collection[
     for row, site in enumerate(sites):
         if site.name in ("q", "k"):
             yield _on_pattern(model, site, acts, row)
-        elif site.name in _ADDED and not model.paths.norms_after:
+        elif site.name in _ADDED and _adds_plainly(model, site):
             yield _on_stream(model, site, acts, row)
         else:
             yield _on_next(model, site, _needs(model, site, sound)[0], acts, row)
@@ -79,15 +97,30 @@ def _chunk(model: Model, text: Tokens, sites: Sequence[Site], sound: Collection[
 
 def _needs(model: Model, site: Site, sound: Collection[Site]) -> tuple[Site, ...]:
     """The sites that tell whether what is written at a site arrives."""
-    layer = site.layer
+
+    def here(name: str) -> Site:
+        return replace(site, name=name)
+
     if site.name in ("q", "k"):
-        return (Site("pattern", layer),)
-    if site.name in _ADDED and not model.paths.norms_after:
+        return (here("pattern"),)
+    if site.name in _ADDED and _adds_plainly(model, site):
         behind = {"resid_pre": ("attn_out", "mlp_out"), "mlp_out": ()}.get(site.name, ("mlp_out",))
-        behind = () if model.paths.parallel and site.name == "attn_out" else behind
-        return (Site("resid_post", layer), *(Site(name, layer) for name in behind))
-    there = [Site(name, layer) for name in _NEXT[site.name]]
+        behind = () if _block(model, site).middle is None and site.name == "attn_out" else behind
+        return (here("resid_post"), *(here(name) for name in behind))
+    there = [here(name) for name in _NEXT[site.name]]
     return next(((one,) for one in there if one in sound), (there[-1],))
+
+
+def _block(model: Model, site: Site) -> Block:
+    found = (one for one in model.structure.blocks if (one.stack, one.layer) == (site.stack, site.layer))
+    return next(found)
+
+
+def _adds_plainly(model: Model, site: Site) -> bool:
+    """Whether the block of a site is a plain sum of the stream, attention and feed-forward."""
+    block = _block(model, site)
+    names = {one.name for one in block.terms}
+    return block.expr is not None and is_plain(block.expr) and names == {"attn_out", "mlp_out"}
 
 
 def _written(row: int, site: Site, a: Tensor) -> Tensor:
@@ -112,7 +145,7 @@ def _half(heads: int) -> int:
 
 
 def _on_pattern(model: Model, site: Site, acts: Values, row: int) -> Check:
-    value = acts[Site("pattern", site.layer)].float()
+    value = acts[replace(site, name="pattern")].float()
     moved = (value[row] - value[-1]).square().sum(dim=-1)  # [head pos]
     there, inside = torch.zeros_like(moved, dtype=torch.bool), torch.zeros_like(moved, dtype=torch.bool)
     kept = model.taps[site].shape[0]
@@ -125,7 +158,7 @@ def _on_pattern(model: Model, site: Site, acts: Values, row: int) -> Check:
 
 def _norm_spans_heads(model: Model, site: Site) -> bool:
     """OLMo-2 normalises queries and keys over all heads at once, so that one head moves the others."""
-    norm = parts(model.blocks[site.layer or 0], model.paths).get(f"attn.{site.name}_norm")
+    norm = model.parts(_block(model, site)).get(f"attn.{site.name}_norm")
     return norm is not None and norm.get_parameter("weight").numel() != model.d_head
 
 
@@ -138,7 +171,7 @@ def _on_next(model: Model, site: Site, there: Site, acts: Values, row: int) -> C
 
 
 def _on_stream(model: Model, site: Site, acts: Values, row: int) -> Check:
-    """What is missing of Δresid_post = Δsite + Δ(what the sublayers behind it add), relative to the values."""
+    """What is missing of Δresid_post = Δsite + Δ(what the sublayers after it add), relative to the values."""
     left, *right = (*_needs(model, site, ()), site)
     values = {one: acts[one][[row, -1], _AT].float() for one in (left, *right)}
     moved = {one: value[0] - value[1] for one, value in values.items()}

@@ -1,6 +1,6 @@
 """The contract of a model: the laws its sites keep, what was measured, and what is refused because of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import final
@@ -139,6 +139,43 @@ def blamed(checks: Sequence[Check]) -> dict[Site, Check]:
         suspects = check.sites if len(check.sites) == 1 else [site for site in check.sites if site not in vouched]
         refused |= dict.fromkeys(suspects or check.sites[:1], check)
     return refused
+
+
+def measured(law: str, laws: Callable[[], Iterable[Check]], use: str | None = None) -> Iterator[Check]:
+    """Yield laws, and one that says why they could not be measured where measuring them raises.
+
+    Args:
+        law: the name of what could not be measured.
+        laws: measures them.
+        use: the use of the model that rests on them.
+
+    Example:
+        >>> [check.holds for check in measured("law", lambda: iter([1 / 0]))]
+        [False]
+    """
+    try:
+        yield from laws()
+    except Exception as error:  # whatever a model built like no other raises
+        said = str(error).splitlines()[0] if str(error) else ""
+        yield Check(law, f"could not be measured: {type(error).__name__}: {said}"[:200], inf, 0.0, use=use)
+
+
+def unmeasured(checks: Sequence[Check], sites: Iterable[Site]) -> Iterator[Check]:
+    """Yield, for each site that no measured law speaks of, that nothing vouches for it.
+
+    Example:
+        >>> [*unmeasured([], [Site("z", 0)])][0].sites
+        (z.0,)
+    """
+    spoken = {site for check in checks if check.law not in _OF_ANY_TENSOR for site in check.sites}
+    why = next((f": {check.states}" for check in checks if check.states.startswith("could not")), "")
+    for site in sites:
+        if site not in spoken:
+            yield Check("every site is measured", f"a law that speaks of {site} was measured{why}", inf, 0.0, (site,))
+
+
+_OF_ANY_TENSOR = frozenset(["no dropout", "every site fires", "writing reaches", "q reaches", "k reaches"])
+"""Laws that any tensor of the model keeps, whatever it is called."""
 
 
 def _rows(checks: Sequence[Check]) -> Iterator[tuple[str, str, str, str, str]]:

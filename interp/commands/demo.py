@@ -24,10 +24,11 @@ def demo_command(
     hide_bars()
     done = run(settings, out, tell=typer.echo, progress=not quiet)
     typer.echo(f"report: {done.report.resolve()}")
-    turned, best = done.turned, done.found.search.best
+    turned, best = done.turned.chosen, done.found.search.finding
     return {
         "report": done.report,
-        "latent": best.latent,
+        "found": best.name,
+        "turned_up": done.turned.direction.source,
         "f1": best.held_out.f1,
         "f1_interval": best.interval,
         "p_value": done.found.search.p_value,

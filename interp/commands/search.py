@@ -45,6 +45,7 @@ from interp.show import concept_page
 from interp.steering import Names, Sampling, add_direction, choose_by_effect, measure_effects
 
 SAID, PAGE, DIRECTION, EFFECT = "search.json", "concept.html", "direction.safetensors", "effect.safetensors"
+FEWEST = 8  # prompts: on fewer, chance chooses the latent and no interval says so
 TRIED = 16  # texts read to say how long all will take
 
 
@@ -188,9 +189,9 @@ def _openings(say: list[str] | None, prompts: Path | None) -> list[str]:
             "latents are chosen by what they make the model say with both --say WORDS and --prompts FILE"
         )
     openings = list(dict.fromkeys(read_lines(prompts))) if prompts else []
-    if prompts and len(openings) < 2:
+    if prompts and len(openings) < FEWEST:
         raise InvalidArgument(
-            f"{prompts} holds {len(openings)} prompts: give at least two, to choose on and to measure on"
+            f"{prompts} holds {len(openings)} prompts: give at least {FEWEST}, half to choose on and half to measure on"
         )
     return openings
 
@@ -198,18 +199,28 @@ def _openings(say: list[str] | None, prompts: Path | None) -> list[str]:
 def _turned_up(
     model: Model, sae: SAE, result: SearchResult, openings: list[str], names: Names, file: Path, quiet: bool
 ) -> str:
-    """Choose latents by their effect on every second prompt, keep their direction, say what it does on the others."""
+    """Choose latents by their effect on every second prompt, and say what they do on the others.
+
+    The direction is kept if there its interval lies above what a random direction of its length does.
+    """
     drawn = Sampling(per_prompt=4, temperature=0.7)
     best = choose_by_effect(
         model, sae, choose_candidates(sae, result), openings[::2], names, sampling=drawn, progress=not quiet
     )
-    best.direction.save(file)
     control = add_direction(best.direction).control(0)
     random = replace(best.direction, vector=control.vector, source=control.source)
     doses = [(best.direction, best.dose), (random, best.dose)]
     there = measure_effects(model, doses, openings[1::2], names, sampling=drawn)
     chosen = f"turned up, on the {len(openings[::2])} prompts it was chosen on: {best}"
-    return "\n".join([chosen, *(f"on the {len(openings[1::2])} others: {effect}" for effect in there)])
+    lines = [chosen, *(f"on the {len(openings[1::2])} others: {effect}" for effect in there)]
+    if len(there) == len(doses) and there[0].samples.naming.low > there[1].samples.naming.value:
+        best.direction.save(file)
+    else:
+        lines.append(
+            "note: on those others it is not told from a random direction, so no direction that makes it say so is "
+            "kept: give more prompts, or another concept"
+        )
+    return "\n".join(lines)
 
 
 def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept:

@@ -12,13 +12,22 @@ from typing import Annotated, Any, final
 import typer
 
 from hooks import Direction, Model
-from hooks.errors import InterpError, InvalidArgument, nearest
+from hooks.errors import InterpError, InvalidArgument, NoFluentDose, nearest
 from interp.commands.arguments import PREDICTS, Device, ModelName, Quiet, check_predicts, format_duration, load_model
 from interp.commands.verb import Document, verb
 from interp.features.index.digest import digest_of_sae
 from interp.sae import SAE
 from interp.sae import load as load_sae
-from interp.steering import Recipe, Steering, ablate_direction, add_direction, clamp_latent, set_projection, steer
+from interp.steering import (
+    Recipe,
+    Steering,
+    ablate_direction,
+    add_direction,
+    clamp_latent,
+    set_projection,
+    steer,
+    suggest_dose,
+)
 
 WAYS: dict[str, Callable[[Direction], Steering]] = {
     "add": add_direction,
@@ -42,8 +51,8 @@ def steer_command(
     dose: Annotated[
         float | None,
         typer.Option(
-            help="In units of the largest value in training, 4 if not given; with --way ablate the share of the "
-            "projection that is taken away, 1 if not given."
+            help="In units of the largest value in training; the largest that reads fluently, measured, if not "
+            "given. With --way ablate the share of the projection that is taken away, 1 if not given."
         ),
     ] = None,
     direction: Annotated[Path | None, typer.Option(help="A saved direction.")] = None,
@@ -97,13 +106,28 @@ class _Chosen:
     latent: int | None
     way: str
     given: float | None
+    measured: float | None = None
+    checked: float | None = None  # the last dose given of which it is known whether it reads fluently
 
     @property
     def dose(self) -> float:
-        """The dose given, or what suits the way."""
+        """The dose given, or the one measured; of ablation the whole projection."""
         if self.given is not None:
             return self.given
-        return 1.0 if self.way == "ablate" else 4.0
+        return 1.0 if self.measured is None else self.measured
+
+    def settle_dose(self, model: Model) -> None:
+        """Measure a dose where none was given, and say of one that was given whether it is too large."""
+        if self.given is None and self.measured is None and self.way != "ablate":
+            suggested = suggest_dose(model, self.steering())
+            self.measured = suggested.dose
+            typer.echo(str(suggested))
+        if self.given is not None and self.given not in (0.0, self.checked):
+            self.checked = self.given
+            try:
+                suggest_dose(model, self.steering(), doses=(self.given,))
+            except NoFluentDose as error:
+                typer.echo(f"note: {error}, or leave it out to have one measured")
 
     def steering(self) -> Steering:
         """The way of steering."""
@@ -135,6 +159,7 @@ class _Talk:
 
     def exchange(self, chosen: _Chosen, prompt: str) -> Document:
         """Continue a prompt both ways, unless the transcript has that exchange already; print and return it."""
+        chosen.settle_dose(self.model)
         steering = chosen.steering()
         asked = {"model": self.model.fingerprint, "steering": steering.source, "site": str(steering.site)}
         asked |= {"dose": chosen.dose, "prompt": prompt, **self.options, "vector": _digest(steering)}
@@ -179,6 +204,7 @@ def _converse(talk: _Talk, chosen: _Chosen) -> None:
     began = time.perf_counter()
     talk.model.generate("A", max_new_tokens=2)
     each = (time.perf_counter() - began) * talk.options["max_new_tokens"]  # two continuations, from one of two tokens
+    chosen.settle_dose(talk.model)
     made = chosen.steering()
     typer.echo(f"{made.source} at {made.site}, dose {chosen.dose:g}; {format_duration(each)} per prompt")
     typer.echo(HELP)
@@ -231,8 +257,9 @@ def _way(chosen: _Chosen, rest: str) -> None:
 def _try(chosen: _Chosen, other: _Chosen) -> None:
     """Take over what another choice has, once it is known to work."""
     made = other.steering()
-    chosen.latent, chosen.way = other.latent, other.way
-    typer.echo(f"{made.source}, dose {chosen.dose:g}; a dose is in units of {made.unit}")
+    chosen.latent, chosen.way, chosen.measured, chosen.checked = other.latent, other.way, None, None
+    dose = "the dose is measured at the next prompt" if chosen.given is None else f"dose {chosen.given:g}"
+    typer.echo(f"{made.source}, {dose}; in units of {made.unit}")
 
 
 def _save(chosen: _Chosen, rest: str) -> None:

@@ -1,4 +1,4 @@
-"""Learn a dictionary of the residual stream, and find in it the latent of one landmark."""
+"""Learn a dictionary of the residual stream, and find in it the latent, or the few latents, of one landmark."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from hooks.site import resid_post
 from interp import landmark
 from interp.common.statistics import Estimate, share
 from interp.demo.settings import Settings
-from interp.features import Concept, Feature, Mention, Score, SearchResult, by_token, collect_evidence, search
+from interp.features import Concept, Feature, Mention, SearchResult, by_token, collect_evidence, search
 from interp.landmark.entities import Form
 from interp.sae import SAE, Quality, TopK, TrainReport, activations_of, evaluate, train
 
@@ -29,7 +29,7 @@ class Learnt:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The search for the concept, the best latent with its evidence, and its recall of mere descriptions."""
+    """The search for the concept, the first latent of the finding with its evidence, and the recall of descriptions."""
 
     search: SearchResult
     feature: Feature
@@ -39,9 +39,10 @@ class Found:
 def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
     """Train a TopK dictionary on the residual stream of documents about landmarks, and measure it on others.
 
-    ```python
-    learnt = learn(load("landmark"), Settings())
-    ```
+    Example:
+        ```python
+        learnt = learn(load("landmark"), Settings())
+        ```
     """
     site = resid_post[settings.layer]
     source = activations_of(
@@ -51,7 +52,7 @@ def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
         model, landmark.unseen_texts(model, settings.documents // 10, settings.seed + 1, about="landmark"), site
     )
     sae, untrained = (TopK(model.d_model, settings.latents, settings.k, seed=settings.seed) for _ in range(2))
-    untrained.initialise(next(iter(other)))
+    untrained.objective().initialise(next(iter(other)))
     report = train(
         sae,
         source,
@@ -66,18 +67,19 @@ def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
 
 
 def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -> Found:
-    """Search for the landmark by names, aliases and other languages together, and gather evidence for the best latent.
+    """Search for the landmark by names, aliases and other languages together, and collect evidence for what is found.
 
-    ```python
-    found = find(model, learnt.sae, Settings())
-    ```
+    Example:
+        ```python
+        found = find(model, learnt.sae, Settings())
+        ```
     """
     result = search(sae, model, concept(settings), unit=by_token, seed=settings.seed, progress=progress)
-    latent = result.best.latent
-    assert latent is not None  # only probes have none
+    latent = result.found_latents[0]
     texts = landmark.unseen_texts(model, settings.documents // 4, settings.seed + 2)
     seen = collect_evidence(sae, model, texts, latent, progress=progress)
-    return Found(result, Feature(sae, latent, seen, result.best), described(model, sae, result.best, settings))
+    score = next((one for one in result.latents if one.latent == latent), None)
+    return Found(result, Feature(sae, latent, seen, score), measure_descriptions(model, sae, result, settings))
 
 
 def concept(settings: Settings) -> Concept:
@@ -89,15 +91,17 @@ def concept(settings: Settings) -> Concept:
     return Concept(landmark.entity(settings.landmark).text, tuple(texts), labels, mentions)
 
 
-def described(model: Model, sae: SAE, best: Score, settings: Settings) -> Estimate:
-    """Share of descriptions without a name at whose last token the latent exceeds the threshold of the search."""
+def measure_descriptions(model: Model, sae: SAE, result: SearchResult, settings: Settings) -> Estimate:
+    """Share of descriptions without a name at whose last token the finding, Σ w_i f_i, exceeds its threshold."""
     texts = {s.text: s.span[1] for s in _sentences(settings, ("description",), settings.seed)}
     acts = capture(model, list(texts), [resid_post[settings.layer]])
     assert acts.tokens.offsets is not None
     named = acts.tokens.content & (acts.tokens.offsets[..., 0] < torch.tensor(list(texts.values()))[:, None])
     last = named.shape[1] - 1 - named.flip(1).long().argmax(1)
     x = acts[resid_post[settings.layer]][torch.arange(len(texts)), last]
-    return share(sae.encode(x)[:, best.latent] > best.held_out.threshold)
+    weights = torch.tensor([1.0] if result.group is None else result.group.weights)
+    scores = sae.encode(x)[:, list(result.found_latents)] @ weights.to(x)
+    return share(scores > result.finding.held_out.threshold)
 
 
 def _sentences(settings: Settings, forms: tuple[Form, ...], seed: int) -> tuple[landmark.Sentence, ...]:

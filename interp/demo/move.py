@@ -36,13 +36,14 @@ class Moved:
 def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
     """Edit the landmark's city where the trace says, score the edit, and undo it.
 
-    ```python
-    moved = move(load("landmark"), Settings())
-    ```
+    Example:
+        ```python
+        moved = move(load("landmark"), Settings())
+        ```
     """
     trace = trace_mlp(model, known(model, settings), window=1, seed=settings.seed, progress=progress)
     layer = layer_of(trace)
-    texts = landmark.unseen_texts(model, settings.documents // 3, settings.seed + 3)
+    texts = landmark.unseen_texts(model, settings.edit_texts, settings.seed + 3)
     keys = covariance(model, texts, layer, progress=progress)
     search = Search(steps=150, kl=20.0)
     edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=preserved(settings), search=search)
@@ -72,7 +73,8 @@ def fact(settings: Settings) -> Fact:
 def city(subject: Entity) -> landmark.Triple:
     """The fact that says in which city a landmark is.
 
-    Errors: `ValueError` for a city, a country or a person.
+    Raises:
+        InvalidArgument: a city, a country or a person.
     """
     found = next((triple for triple in landmark.facts_of(subject) if triple.relation.name == RELATION), None)
     if found is None:

@@ -1,11 +1,13 @@
 """The demonstration's results as one page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from interp import landmark
 from interp.demo.discover import Found, Learnt
 from interp.demo.move import Moved
 from interp.demo.settings import Settings
+from interp.demo.turn_up import Turned
 from interp.landmark.writing import capitalised
 from interp.show import (
     Section,
@@ -21,15 +23,16 @@ from interp.show import (
     training_panel,
     words_panel,
 )
-from interp.steering import ChosenDose, Names
+from interp.steering import Names
 
 
-def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: ChosenDose, moved: Moved) -> Path:
+def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: Turned, moved: Moved) -> Path:
     """Write the report of a demonstration.
 
-    ```python
-    write(Path("report.html"), settings, learnt, found, turned, moved)
-    ```
+    Example:
+        ```python
+        write(Path("report.html"), settings, learnt, found, turned, moved)
+        ```
     """
     subject = landmark.entity(settings.landmark).text
     sections = (
@@ -42,9 +45,9 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
         path,
         title=f"{capitalised(subject)}: found, turned up, moved",
         lead=(
-            f"Found: the latent of a sparse autoencoder that reads {subject} best, in a small language model that "
-            "knows some thousands of facts. Turned up: what the model writes while that latent is clamped high. Moved: "
-            "what one rank-one change of one weight matrix does to where it is. Every figure stands beside its control."
+            f"Found: the latents of a sparse autoencoder that read {subject} best, in a small language model that "
+            "knows some thousands of facts. Turned up: what the model writes while latents are turned up. Moved: "
+            "what one rank-one change of one weight matrix does to where it is. Every figure is shown with its control."
         ),
         sections=sections,
         tiles=_tiles(found, turned, moved),
@@ -68,11 +71,11 @@ def _dictionary(settings: Settings, learnt: Learnt) -> Section:
 def _search(subject: str, found: Found) -> Section:
     recall = found.descriptions
     return Section(
-        f"Which latent is {subject}?",
-        f"All latents are ranked on half of some sentences about {subject} and about everything else, "
-        "and the best is scored on the other half: by name, by alias and in other languages. Descriptions that name "
-        f"nothing had no part in it; of {recall.n} of those the latent finds {recall.value:.0%} ({recall.low:.0%} to "
-        f"{recall.high:.0%}).",
+        f"Which latents are {subject}?",
+        f"All latents are ranked on half of some sentences about {subject} and about everything else, and up to three "
+        "that do best together are scored on the other half: by name, by alias and in other languages. Found: "
+        f"{found.search.finding.name}. Descriptions that name nothing had no part in it; of {recall.n} of those it "
+        f"finds {recall.value:.0%} ({recall.low:.0%} to {recall.high:.0%}).",
         (
             search_panel(found.search),
             examples_panel(found.feature),
@@ -82,20 +85,24 @@ def _search(subject: str, found: Found) -> Section:
     )
 
 
-def _steering(subject: str, settings: Settings, turned: ChosenDose) -> Section:
-    steered, over = turned.steered, turned.steered.perplexity_over(turned.unsteered)
+def _steering(subject: str, settings: Settings, turned: Turned) -> Section:
+    chosen, steered = turned.chosen, turned.chosen.steered
+    over = steered.perplexity_over(chosen.unsteered)
+    dose = dose_panel(chosen.response, subject)
+    half = "On the half of the prompts that the latents and the dose were chosen on, which flatters both: "
     return Section(
         "Turned up",
-        "The latent is clamped at every token to a multiple of the largest value it took in training; what the "
-        "dictionary leaves unexplained stays as it is. Prompts are openings of sentences that name nothing. The dose "
-        f"was chosen on half of them; on the other half, dose {turned.dose:g} makes {steered.naming.value:.0%} "
+        "A latent that tells the landmark best need not make the model say it, so up to two latents are chosen by what "
+        f"the model writes when they are turned up, and added to every token: {turned.direction.source}. Prompts are "
+        "openings of sentences that name nothing. Latents and dose were chosen on half of them; on the other half, "
+        f"dose {chosen.dose:.2g} makes {steered.naming.value:.0%} "
         f"({steered.naming.low:.0%} to {steered.naming.high:.0%}) of continuations, sampled at temperature "
         f"{settings.sampling.temperature:g}, name {subject}, at {over.value:.2f} "
         f"({over.low:.2f} to {over.high:.2f}) times the perplexity of unsteered text. Unsteered it is "
-        f"{turned.unsteered.naming.value:.1%}, with random directions of equal norm {turned.control.naming.value:.1%}.",
+        f"{chosen.unsteered.naming.value:.1%}, with random directions of equal norm {chosen.control.naming.value:.1%}.",
         (
-            dose_panel(turned.response, subject),
-            generations_panel(turned.unsteered, turned.steered, Names(landmark.entity(settings.landmark).names).spans),
+            replace(dose, caption=half + dose.caption),
+            generations_panel(chosen.unsteered, steered, Names(landmark.entity(settings.landmark).names).spans),
         ),
     )
 
@@ -112,19 +119,19 @@ def _edit(moved: Moved) -> Section:
     )
 
 
-def _tiles(found: Found, turned: ChosenDose, moved: Moved) -> tuple[Tile, ...]:
-    best, probe = found.search.best.held_out, found.search.baselines[0]
+def _tiles(found: Found, turned: Turned, moved: Moved) -> tuple[Tile, ...]:
+    finding, probe, chosen = found.search.finding, found.search.baselines[0], turned.chosen
     after = moved.scorecard.after
     return (
         Tile(
-            f"{best.f1:.2f}",
-            "F1 of one latent on held-out tokens, by names, aliases and languages",
+            f"{finding.held_out.f1:.2f}",
+            f"F1 of {finding.name} on held-out tokens, by names, aliases and languages",
             f"{probe.name} {probe.held_out.f1:.2f}",
         ),
         Tile(
-            f"{turned.steered.naming.value:.0%}",
-            f"of continuations name it when turned up to {turned.dose:g} × its maximum",
-            f"unsteered {turned.unsteered.naming.value:.1%}, random direction {turned.control.naming.value:.1%}",
+            f"{chosen.steered.naming.value:.0%}",
+            "of continuations name it when latents are turned up, on prompts that had no part in choosing them",
+            f"unsteered {chosen.unsteered.naming.value:.1%}, random direction {chosen.control.naming.value:.1%}",
         ),
         Tile(
             f"{after.paraphrase_exact.value:.0%}",

@@ -9,9 +9,8 @@ from interp.demo.discover import Found, Learnt, find, learn
 from interp.demo.move import Moved, fact, move
 from interp.demo.page import write
 from interp.demo.settings import Settings
-from interp.demo.turn_up import turn_up
+from interp.demo.turn_up import Turned, turn_up
 from interp.show.frame import page_at
-from interp.steering import ChosenDose
 
 REPORT = Path("reports/golden_gate_bridge.html")
 
@@ -23,7 +22,7 @@ class Demonstration:
     model: Model
     learnt: Learnt
     found: Found
-    turned: ChosenDose
+    turned: Turned
     moved: Moved
     report: Path
 
@@ -39,10 +38,11 @@ def run(
 
     Cost: about five minutes on two cores with the default settings.
 
-    ```python
-    from interp.demo import run
-    run().report
-    ```
+    Example:
+        ```python
+        from interp.demo.run import run
+        run().report
+        ```
     """
     settings = settings or Settings()
     fact(settings)  # a name that does not exist is said now, not after minutes of training
@@ -52,17 +52,19 @@ def run(
     learnt = learn(model, settings, progress=progress)
     tell(f"     {learnt.report}\n2/5  searching it for the {settings.landmark}")
     found = find(model, learnt.sae, settings, progress=progress)
-    tell(f"     {found.search.best}\n3/5  turning latent {found.feature.latent} up")
-    turned = turn_up(model, learnt.sae, found.feature.latent, settings, progress=progress)
+    tell(f"     {found.search.finding}\n3/5  turning up the latents that make the model name it")
+    turned = turn_up(model, learnt.sae, found.search, settings, progress=progress)
     tell(f"     {_turned(turned)}\n4/5  moving the {settings.landmark} to {settings.city}")
     moved = move(model, settings, progress=progress)
     tell(f"     {moved.edit.facts[0].text}{moved.after}\n5/5  writing the report")
     return Demonstration(model, learnt, found, turned, moved, write(report, settings, learnt, found, turned, moved))
 
 
-def _turned(turned: ChosenDose) -> str:
+def _turned(turned: Turned) -> str:
+    chosen = turned.chosen
+    naming, plain, random = (one.naming.value for one in (chosen.steered, chosen.unsteered, chosen.control))
     return (
-        f"at dose {turned.dose:g} {turned.steered.naming.value:.0%} of continuations name it "
-        f"(unsteered {turned.unsteered.naming.value:.1%}, random direction {turned.control.naming.value:.1%}) at "
-        f"{turned.steered.perplexity_over(turned.unsteered).value:.2f} times the perplexity"
+        f"{turned.direction.source}: at dose {chosen.dose:.2g} {naming:.0%} of continuations name it "
+        f"(unsteered {plain:.1%}, random direction {random:.1%}) at "
+        f"{chosen.steered.perplexity_over(chosen.unsteered).value:.2f} times the perplexity"
     )

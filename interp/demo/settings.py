@@ -11,18 +11,20 @@ class Settings:
 
     `layer` is the block whose output stream is read and steered; `documents` are read for `tokens` training steps of a
     dictionary of `latents`, `k` of them active; `sentences` express the concept, twice as many do not; `doses` are
-    multiples of the latent's training maximum; `traced` facts say at which layer to edit.
+    multiples of the largest training maximum of the latents turned up; `traced` facts say at which layer to edit, and
+    `edit_texts` hold what the edit is to leave as it is.
     """
 
     landmark: str = "Golden Gate Bridge"
     city: str = "Sydney"
     layer: int = 3
-    documents: int = 4000
-    tokens: int = 2_000_000
-    latents: int = 768
-    k: int = 3
+    documents: int = 6000
+    tokens: int = 1_500_000
+    latents: int = 1536
+    k: int = 6
     sentences: int = 300
-    doses: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.3)
+    doses: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0)
     sampling: Sampling = Sampling(per_prompt=4, temperature=0.7)
     traced: int = 24
+    edit_texts: int = 1333
     seed: int = 0

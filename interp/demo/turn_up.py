@@ -1,26 +1,59 @@
-"""Turn the latent up: choose a dose on half of the neutral prompts, and report what it does on the other half."""
+"""Turn up the latents that make the model name the landmark, chosen on half of the prompts and reported on the rest."""
 
-from hooks import Model
+from dataclasses import dataclass
+
+from hooks import Direction, Model
 from interp import landmark
 from interp.demo.settings import Settings
+from interp.features import SearchResult, choose_candidates
 from interp.landmark.genres import phrases
 from interp.sae import SAE
-from interp.steering import ChosenDose, Names, choose_dose, clamp_latent
+from interp.steering import ChosenDose, Names, add_direction, choose_by_effect, choose_dose
+
+TELLING = 3  # of the latents that tell the landmark best, and of those nearest the difference of means, that are tried
+NEARBY = (0.7, 0.85, 1.0, 1.15)  # of the dose at which the latents were chosen
+MOST = 2  # latents that are turned up together
 
 
-def turn_up(model: Model, sae: SAE, latent: int, settings: Settings, *, progress: bool = True) -> ChosenDose:
-    """Clamp the latent at every token while the model continues openings of sentences that name nothing.
+@dataclass(frozen=True, eq=False)
+class Turned:
+    """The latents turned up, as one direction, and what its dose does on prompts that had no part in either choice."""
 
-    ```python
-    chosen = turn_up(model, learnt.sae, found.feature.latent, Settings())
-    ```
+    direction: Direction
+    chosen: ChosenDose
+
+
+def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, progress: bool = True) -> Turned:
+    """Add what makes the model name the landmark to every token while it continues openings that name nothing.
+
+    On every second opening up to two latents are chosen by what they make the model say, then their dose; the other
+    openings say what that does.
+
+    Example:
+        ```python
+        turned = turn_up(model, learnt.sae, found.search, Settings())
+        ```
     """
-    return choose_dose(
+    names, prompts = Names(landmark.entity(settings.landmark).names), phrases()["neutral_openers"]
+    latents = dict.fromkeys([*found.found_latents, *choose_candidates(sae, found, top=TELLING)])
+    best = choose_by_effect(
         model,
-        clamp_latent(sae, latent),
-        phrases()["neutral_openers"],
-        Names(landmark.entity(settings.landmark).names),
+        sae,
+        [i for i in latents if float(sae.max_activation[i]) > 0],
+        prompts[::2],
+        names,
         doses=settings.doses,
+        most=MOST,
         sampling=settings.sampling,
         progress=progress,
     )
+    chosen = choose_dose(
+        model,
+        add_direction(best.direction),
+        prompts,
+        names,
+        doses=[best.dose * times for times in NEARBY],
+        sampling=settings.sampling,
+        progress=progress,
+    )
+    return Turned(best.direction, chosen)

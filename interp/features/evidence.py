@@ -62,6 +62,9 @@ class Evidence:
     promoted: tuple[tuple[str, float], ...]
     suppressed: tuple[tuple[str, float], ...]
 
+    def __repr__(self) -> str:
+        return f"Evidence(latent {self.latent}, on at {self.firing_rate:.3%} of {self.tokens:,} tokens)"
+
     def __str__(self) -> str:
         words = ", ".join(repr(token) for token, _ in self.promoted)
         head = (
@@ -87,8 +90,8 @@ def collect_evidence(
     Costs one forward pass per text up to the autoencoder's site; memory for one batch and the examples.
 
     Raises:
-        IndexError: the latent does not exist.
-        ValueError: the autoencoder belongs to another model, no texts or none with a token besides special ones, or
+        OutOfRange: the latent does not exist. InvalidArgument: the autoencoder belongs to another model, no texts or
+        none with a token besides special ones, or
             no examples wanted.
 
     Example:
@@ -102,7 +105,7 @@ def collect_evidence(
             f"top and batch_size must be at least 1 and context at least 0: {top}, {batch_size}, {context} were given"
         )
     if not 0 <= latent < sae.d_sae:
-        raise OutOfRange(f"Latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}.")
+        raise OutOfRange(f"latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}")
     seen = _Seen(model, top, context)
     for acts in stream(model, listed(texts), [site], batch_size=batch_size, progress=progress):
         values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
@@ -178,7 +181,7 @@ class Histogram:
 
     def __init__(self, bins: int = 40) -> None:
         if bins < 2 or bins % 2:
-            raise InvalidArgument(f"A histogram needs an even number of bins to merge in pairs, not {bins}.")
+            raise InvalidArgument(f"a histogram needs an even number of bins to merge in pairs, not {bins}")
         self.counts = torch.zeros(bins, dtype=torch.long)
         self.top = 0.0
 
@@ -188,7 +191,7 @@ class Histogram:
             return
         values = values.flatten().double().cpu()
         if not bool((values.isfinite() & (values > 0)).all()):
-            raise InvalidArgument("A histogram of activations counts finite numbers above 0 only.")
+            raise InvalidArgument("a histogram of activations counts finite numbers above 0 only")
         largest, bins = float(values.max()), len(self.counts)
         self.top = self.top or largest
         while largest > self.top:

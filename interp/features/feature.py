@@ -33,9 +33,12 @@ class Feature:
         """Its decoder row at the autoencoder's site, with its training maximum as scale.
 
         Raises:
-            ValueError: the latent never fired in training, or the autoencoder has no site.
+            InvalidArgument: the latent never fired in training, or the autoencoder has no site.
         """
         return self.sae.direction(self.latent)
+
+    def __repr__(self) -> str:
+        return f"Feature(latent {self.latent} of {self.sae.d_sae} at {self.sae.site})"
 
     def __str__(self) -> str:
         parts = [self.score, self.evidence]

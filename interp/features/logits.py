@@ -20,7 +20,7 @@ def measure_logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Floa
     ratio.
 
     Raises:
-        ValueError: the vector does not have the width of the residual stream.
+        InvalidArgument: the vector does not have the width of the residual stream.
 
     Example:
         ```python
@@ -30,7 +30,7 @@ def measure_logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Floa
     if len(vector) != model.d_model:
         raise InvalidArgument(
             f"A vector of {len(vector)} dimensions is not in the residual stream of {model.name}, "
-            f"which has {model.d_model}."
+            f"which has {model.d_model}"
         )
     return measure_logit_effects(model, vector[None])[0]
 

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hooks import Model, Site, stream
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, WrongModel
 from interp.sae import SAE
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Tokens of some texts, special ones left out: activations, sparse codes, and where each stands in which text."""
+    """Tokens of some texts, special ones left out: activations, sparse codes, and where each is in which text."""
 
     x: Float[Tensor, "n d_model"]
     values: Float[Tensor, "n ..."]
@@ -30,7 +30,8 @@ def find_site(sae: SAE, model: Model) -> Site:
     """The autoencoder's site, having checked that it was trained on this very model.
 
     Raises:
-        ValueError: no site is known, or the model's fingerprint is another.
+        InvalidArgument: no site is known.
+        WrongModel: the autoencoder was trained on another model.
 
     Example:
         ```python
@@ -38,11 +39,11 @@ def find_site(sae: SAE, model: Model) -> Site:
         ```
     """
     if sae.site is None:
-        raise InvalidArgument("This autoencoder does not know its site: set sae.site, for example to resid_post[4].")
+        raise InvalidArgument("this autoencoder does not know its site: set sae.site, for example to resid_post[4]")
     if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
-        raise InvalidArgument(
-            f"This autoencoder was trained on {sae.model_name or 'another model'} ({sae.fingerprint}), not on "
-            f"{model.name} ({model.fingerprint}). Load that model, or set sae.fingerprint = None to go on."
+        raise WrongModel(
+            f"this autoencoder was trained on {sae.model_name or 'another model'} ({sae.fingerprint}), not on "
+            f"{model.name} ({model.fingerprint}): load that model, or set sae.fingerprint = None to go on"
         )
     return sae.site
 
@@ -55,7 +56,7 @@ def encode_texts(
     Costs one forward pass per text; memory for every token's activation and active latents.
 
     Raises:
-        ValueError: the autoencoder does not belong to the model, or the tokenizer gives no character offsets.
+        InvalidArgument: the autoencoder does not belong to the model, or the tokenizer gives no character offsets.
 
     Example:
         ```python
@@ -69,7 +70,7 @@ def encode_texts(
     for acts in stream(model, list(texts), [site], batch_size=batch_size, progress=progress):
         tokens = acts.tokens
         if tokens.offsets is None:
-            raise InvalidArgument(f"The tokenizer of {model.name} gives no character offsets: load its fast version.")
+            raise InvalidArgument(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
         keep = tokens.content
         x = acts.flat(site).flatten(1)
         spans = tokens.offsets[keep.to(tokens.offsets.device)]

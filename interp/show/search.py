@@ -20,8 +20,9 @@ def search_panel(found: SearchResult, top: int = 5) -> Panel:
         body=Html(ranked(found, top)),
         caption=(
             "Read the first row against the last ones: a dictionary earns its keep when one latent does about as well "
-            f"as a probe that was shown the labels. All figures are from the {found.reported[0]:,} rows (of which "
-            f"{found.reported[1]:,} positive) that were not searched; thresholds come from the searched half; "
+            "as a probe that was shown the labels. Latents are in the order of F1 on the searched half, which also "
+            f"gave the thresholds; all figures are from the {found.reported[0]:,} rows (of which "
+            f"{found.reported[1]:,} positive) that were not searched; "
             f"intervals are 95% bootstraps over groups of texts.{_note(found)}"
         ),
         control=(
@@ -42,7 +43,7 @@ def ranked(found: SearchResult, top: int, *, linked: bool = False) -> Markup:
     forms = list(dict.fromkeys(form for score in scores for form in score.recall_by_form))
     head = ["detector", "F1", "precision", "recall", *(part("form", form) for form in forms), "AUROC"]
     rows = [_row(score, forms, linked) for score in scores]
-    return table(head, rows, emphasised=[score is found.best for score in scores])
+    return table(head, rows, emphasised=[score is found.finding for score in scores])
 
 
 def _row(score: Score, forms: list[str], linked: bool) -> list[str]:

@@ -5,7 +5,7 @@ from interp.steering.clamp import clamp_latent
 from interp.steering.comparison import MethodComparison, compare_methods
 from interp.steering.conditional import Conditional, choose_sparing_threshold, choose_threshold, measure_projections
 from interp.steering.damage import Damage, measure_damage, measure_normal_range
-from interp.steering.dose_choice import ChosenDose, choose_dose
+from interp.steering.dose_choice import ChosenDose, SuggestedDose, choose_dose, suggest_dose
 from interp.steering.dose_response import DoseResponse, measure_dose_response
 from interp.steering.effect_search import choose_by_effect, estimate_naming_slope
 from interp.steering.effects import Effect, measure_effects
@@ -30,6 +30,7 @@ __all__ = [
     "Sampling",
     "SteeredModel",
     "Steering",
+    "SuggestedDose",
     "ablate_direction",
     "add_direction",
     "set_from_origin",
@@ -50,6 +51,7 @@ __all__ = [
     "sample",
     "set_projection",
     "steer",
+    "suggest_dose",
     "choose_sparing_threshold",
     "choose_threshold",
     "rotate_in_plane",

@@ -24,12 +24,20 @@ def clamp_latent(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
 
     Its control clamps along a random direction of the decoder row's norm: x' = x + (c - f_i(x)) r, |r| = |W_dec[i]|.
 
-    Errors: as `clamp_latent`.
+    f_i(x) is the value after the selection, so a token where the latent is not among the k largest counts as 0.
 
-    ```python
-    with steer(model, clamp_latent(sae, 17), 5.0):
-        model.generate("I walked")
-    ```
+    Raises:
+        OutOfRange: the SAE does not have the latent.
+        InvalidArgument: the latent never fired in training, so that it has no scale; the SAE has no site, or writes at
+            another site than it reads, as a transcoder does.
+
+    Cost: one encoding of every selected token.
+
+    Example:
+        ```python
+        with steer(model, clamp_latent(sae, 17), 5.0):
+            model.generate("I walked")
+        ```
     """
     direction = sae.direction(latent)
     if direction.site != sae.site:

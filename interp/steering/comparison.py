@@ -1,17 +1,20 @@
-"""Several ways of steering towards one concept beside the plain prompt, each at the dose that suits it."""
+"""Several ways of steering towards one concept next to the plain prompt, each at the dose that suits it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate
 from interp.common.texts import listed, unique_texts
 from interp.steering.conditional import Conditional
 from interp.steering.dose_choice import ChosenDose, choose_dose
 from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 PROMPT = "prompt"
 
@@ -40,6 +43,27 @@ class MethodComparison:
         rows.append(("unsteered", None, self.unsteered.naming, self.unsteered.perplexity_over(self.unsteered)))
         return tuple(rows)
 
+    def __repr__(self) -> str:
+        return f"MethodComparison({', '.join(self.chosen)}; on {len(set(self.unsteered.prompts))} prompts)"
+
+    def to_pandas(self) -> "DataFrame":
+        """The rows as a table, with the intervals' ends in columns of their own."""
+        from pandas import DataFrame
+
+        return DataFrame(
+            {
+                "way": name,
+                "dose": dose,
+                "named": naming.value,
+                "named, low": naming.low,
+                "named, high": naming.high,
+                "perplexity ratio": ratio.value,
+                "perplexity ratio, low": ratio.low,
+                "perplexity ratio, high": ratio.high,
+            }
+            for name, dose, naming, ratio in self.rows()
+        )
+
     def __str__(self) -> str:
         lines = [f"{'way':<34}{'dose':>6}  {'expresses it':<22}{'perplexity ratio'}"]
         for name, dose, naming, ratio in self.rows():
@@ -62,18 +86,21 @@ def compare_methods(
     sampling: Sampling | None = None,
     progress: bool = True,
 ) -> MethodComparison:
-    """Choose each way's dose on every second prompt, and report on the others, beside the prompt in words.
+    """Choose each way's dose on every second prompt, and report on the others, next to the prompt in words.
 
     `asking`, such as "Talk about the Golden Gate Bridge. ", is put before the prompts; perplexity is measured without
     it. `doses` may differ by way. To set a direction against chance, give one from `pairs.shuffled(seed)` as a way.
 
-    Errors: `ValueError` for no ways, one called "prompt" or without doses, or as `choose_dose`. Cost:
-    `choose_dose` for each way.
+    Raises:
+        InvalidArgument: no ways, one called "prompt" or without doses, or as `choose_dose`.
 
-    ```python
-    ways = {"SAE, clamp": clamp_latent(sae, 17), "CAA": add_direction(direction), "shuffled": add_direction(shuffled)}
-    print(compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)))
-    ```
+    Cost: `choose_dose` for each way.
+
+    Example:
+        ```python
+        ways = {"SAE": clamp_latent(sae, 17), "CAA": add_direction(caa), "shuffled": add_direction(shuffled)}
+        print(compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)))
+        ```
     """
     if not ways or PROMPT in ways:
         raise InvalidArgument(f"the ways are {list(ways)}: give at least one, none of them called {PROMPT!r}")
@@ -104,7 +131,5 @@ def _chosen(
 ) -> ChosenDose | None:
     try:
         return choose_dose(model, way, prompts, names, doses=doses, sampling=sampling, progress=progress)
-    except ValueError as error:
-        if "no dose has a perplexity ratio" not in str(error):
-            raise
+    except NoFluentDose:
         return None

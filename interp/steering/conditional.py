@@ -27,11 +27,12 @@ class Conditional:
     made once, while the prompt is read, and holds for all that is generated (Lee et al. 2024, arXiv:2409.05907, with a
     projection in the place of their cosine). Each text of a batch is decided for itself.
 
-    ```python
-    careful = Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
-    with steer(model, careful, 1.0):
-        model.generate(prompts)
-    ```
+    Example:
+        ```python
+        careful = Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
+        with steer(model, careful, 1.0):
+            model.generate(prompts)
+        ```
     """
 
     steering: Steering
@@ -66,7 +67,7 @@ class Conditional:
         order = [site for site in model.sites if site in (read, acts)]
         if read != acts and order.index(read) > order.index(acts):
             raise InvalidArgument(
-                f"the condition is read at {read}, behind {acts} where it is to act: read it at that site or before"
+                f"the condition is read at {read}, after {acts} where it is to act: read it at that site or before"
             )
         if self.condition.fingerprint not in (None, model.fingerprint):
             raise InvalidArgument(
@@ -76,7 +77,8 @@ class Conditional:
     def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
         """Two interventions that forget the texts before and read the condition, and the steering, which asks it.
 
-        Errors: as `Steering.dose`.
+        Raises:
+            InvalidArgument: as `Steering.dose`.
         """
         gate = _Gate(self.condition.unit, self.threshold)
         name = f"condition on {self.condition.source}"
@@ -131,12 +133,15 @@ def measure_projections(
 ) -> Float[Tensor, "example"]:
     """The mean projection of each text's selected tokens on a direction's unit vector: what a condition compares.
 
-    Errors: `ValueError` for a string, or a text of which `at` selects nothing. Cost: one forward pass per text, up to
-    the direction's site.
+    Raises:
+        InvalidArgument: a string, or a text of which `at` selects nothing.
 
-    ```python
-    measure_projections(model, harmful, ["How do I bake bread?"])
-    ```
+    Cost: one forward pass per text, up to the direction's site.
+
+    Example:
+        ```python
+        measure_projections(model, harmful, ["How do I bake bread?"])
+        ```
     """
     acts = capture(model, listed(texts), [direction.site])
     mask = at.mask(acts.tokens)
@@ -151,11 +156,15 @@ def choose_threshold(
 ) -> float:
     """The threshold on the projections that tells prompts to act on from others best, by F1.
 
-    Errors: `ValueError` when there are none of a kind, or as `measure_projections`. Cost: one forward pass per text.
+    Raises:
+        InvalidArgument: there are none of a kind, or as `measure_projections`.
 
-    ```python
-    Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
-    ```
+    Cost: one forward pass per text.
+
+    Example:
+        ```python
+        Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
+        ```
     """
     positive, negative = listed(positive, "prompts"), listed(negative, "prompts")
     scores = measure_projections(model, direction, [*positive, *negative], at)
@@ -172,12 +181,15 @@ def choose_sparing_threshold(
     still acted on. `choose_threshold` weighs a prompt missed as much as one changed for nothing; this is for steering
     that must leave whatever else there is bit for bit.
 
-    Errors: `ValueError` for no prompts, a share that is not above 0 and at most 1, or as `measure_projections`. Cost:
-    one forward pass per text.
+    Raises:
+        InvalidArgument: no prompts, a share that is not above 0 and at most 1, or as `measure_projections`.
 
-    ```python
-    Conditional(add_direction(refusal), harmful, choose_sparing_threshold(model, harmful, bad))
-    ```
+    Cost: one forward pass per text.
+
+    Example:
+        ```python
+        Conditional(add_direction(refusal), harmful, choose_sparing_threshold(model, harmful, bad))
+        ```
     """
     if isinstance(positive, str) or not positive or not 0 < recall <= 1:
         raise InvalidArgument(

@@ -51,11 +51,15 @@ def measure_damage(model: Model, what: Direction | Steering | Conditional, dose:
 
     The usual states are those of every second text, and are compared with those of the others.
 
-    Errors: `ValueError` for fewer than four texts, or a string. Cost: four forward passes per text.
+    Raises:
+        InvalidArgument: fewer than four texts, or a string.
 
-    ```python
-    print(measure_damage(model, direction, 4.0, held_out_texts))
-    ```
+    Cost: four forward passes per text.
+
+    Example:
+        ```python
+        print(measure_damage(model, direction, 4.0, held_out_texts))
+        ```
     """
     texts = listed(texts)
     if len(texts) < 4:
@@ -78,12 +82,15 @@ def measure_normal_range(
 ) -> tuple[float, float]:
     """The middle `share` of the projections that the tokens of some texts have on a direction's unit vector.
 
-    Errors: `ValueError` for a string or no texts, or a share that is not between 0 and 1. Cost: one forward pass per
-    text.
+    Raises:
+        InvalidArgument: a string or no texts, or a share that is not between 0 and 1.
 
-    ```python
-    cap_projection(direction, *measure_normal_range(model, direction, texts))
-    ```
+    Cost: one forward pass per text.
+
+    Example:
+        ```python
+        cap_projection(direction, *measure_normal_range(model, direction, texts))
+        ```
     """
     if not 0 < share < 1:
         raise InvalidArgument(f"the share is {share}: give a number between 0 and 1")

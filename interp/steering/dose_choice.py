@@ -1,26 +1,40 @@
-"""Choose a dose on half of the prompts, and say what it does on the other half."""
+"""Choose a dose: the one that names a concept most often or, with no concept given, the largest that reads well."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, final
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
+from interp.common.statistics import Estimate
 from interp.common.texts import listed, unique_texts
 from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, measure_dose_response
 from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
 
+OPENINGS: Final = ("I", "The", "It was", "There is", "When")  # text of any kind goes on from these
+TRIED: Final = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+READABLE: Final = 2.0  # a perplexity ratio with room to the 3 from which text counts as broken
+VARIED: Final = 0.6  # of the unsteered text's distinct-2: less, and the text repeats itself
+
 
 @dataclass(frozen=True)
 class ChosenDose:
-    """A dose, the response it was chosen from, and its conditions on prompts that had no part in the choice."""
+    """A dose, the response it was chosen from, and its samples on prompts that had no part in the choice."""
 
     dose: float
     response: DoseResponse
     unsteered: Samples
     steered: Samples
     control: Samples
+
+    def __repr__(self) -> str:
+        naming, ratio = self.steered.naming, self.steered.perplexity_over(self.unsteered)
+        return (
+            f"ChosenDose(dose={self.dose:g}: names it {naming.value:.2f} [{naming.low:.2f}, {naming.high:.2f}], "
+            f"control {self.control.naming.value:.2f}, perplexity ratio {ratio.value:.2f})"
+        )
 
 
 def choose_dose(
@@ -34,18 +48,23 @@ def choose_dose(
     controls: Sequence[int] = (0, 1, 2),
     progress: bool = True,
 ) -> ChosenDose:
-    """Take the best fluent dose on every second prompt, and measure it on the others, beside its controls.
+    """Take the best fluent dose on every second prompt, and measure it on the others, next to its controls.
 
     The dose is the one whose continuations name the concept most often at a perplexity ratio of at most 3. A prompt
     given twice counts once.
 
-    Errors: `ValueError` for fewer than two prompts, or when no dose is fluent. Cost: that of `measure_dose_response` on
-    half of the prompts, and three conditions on the other half.
+    Raises:
+        InvalidArgument: fewer than two prompts.
+        NoFluentDose: no dose is fluent.
 
-    ```python
-    chosen = choose_dose(model, clamp_latent(sae, 17), prompts, Names(("Golden Gate Bridge",)), doses=(1.0, 2.0, 4.0))
-    chosen.dose, chosen.steered.naming, chosen.control.naming
-    ```
+    Cost: that of `measure_dose_response` on half of the prompts, and samples under three conditions on the other half.
+
+    Example:
+        ```python
+        names = Names(("Golden Gate Bridge",))
+        chosen = choose_dose(model, clamp_latent(sae, 17), prompts, names, doses=(0.5, 1.0, 2.0))
+        chosen          # ChosenDose(dose=0.5: names it 0.89 [0.68, 0.97], control 0.00, perplexity ratio 1.27)
+        ```
     """
     prompts = unique_texts(listed(prompts, "prompts"))
     if len(prompts) < 2:
@@ -70,4 +89,85 @@ def choose_dose(
         unsteered=sample(model, others, names, sampling=sampling),
         steered=sample(model, others, names, [steering], dose, sampling),
         control=sample(model, others, names, random, dose, sampling),
+    )
+
+
+@final
+@dataclass(frozen=True)
+class SuggestedDose:
+    """The largest dose up to which every one tried reads fluently, and the perplexity ratio of each dose tried."""
+
+    dose: float
+    ratios: tuple[tuple[float, Estimate], ...]
+    most: float
+
+    @property
+    def ratio(self) -> Estimate:
+        """The perplexity ratio at the dose."""
+        return dict(self.ratios)[self.dose]
+
+    def __str__(self) -> str:
+        tried = ", ".join(f"{dose:g}: {ratio.value:.1f}" for dose, ratio in self.ratios)
+        return (
+            f"dose {self.dose:g}, measured: the text stays at {self.ratio.value:.2f} [{self.ratio.low:.2f}, "
+            f"{self.ratio.high:.2f}] times the perplexity of unsteered text, at most {self.most:g} (tried {tried})"
+        )
+
+
+def suggest_dose(
+    model: Model,
+    steering: Steering | Conditional,
+    prompts: Sequence[str] = OPENINGS,
+    *,
+    doses: Sequence[float] = TRIED,
+    most: float = READABLE,
+    sampling: Sampling | None = None,
+) -> SuggestedDose:
+    """The largest dose that reads fluently, for a steering of which no concept is known that the text could name.
+
+    Doses are tried from the smallest amount up, until one is not fluent: the perplexity of its continuations under the
+    unsteered model is more than `most` times that of unsteered ones, or they repeat themselves (distinct-2 under 0.6
+    of the unsteered), which no perplexity shows. Whether a dose is large enough to be seen is for the reader to say.
+
+    Raises:
+        InvalidArgument: no prompts, no doses, or a dose of 0.
+        NoFluentDose: the smallest dose is not fluent.
+
+    Cost: 20 cached forward passes and one whole one, by default of 20 texts, for each dose tried and once unsteered.
+
+    Example:
+        ```python
+        print(suggest_dose(model, clamp_latent(sae, 17)))
+        # dose 0.5, measured: the text stays at 1.31 [1.10, 1.52] times the perplexity of unsteered text, at most 2 ...
+        ```
+    """
+    if not doses or 0 in doses:
+        raise InvalidArgument(f"the doses are {list(doses)}: give at least one, none of them 0")
+    sampling = sampling or Sampling(per_prompt=4, max_new_tokens=20, temperature=0.7)
+    plain, ratios = sample(model, prompts, _never, sampling=sampling), list[tuple[float, Estimate]]()
+    reached = None
+    for dose in sorted(doses, key=abs):
+        try:
+            said = sample(model, prompts, _never, [steering], dose, sampling)
+        except NoFluentDose:  # every continuation is empty
+            break
+        ratios.append((dose, said.perplexity_over(plain)))
+        varied = said.distinctness.value >= VARIED * plain.distinctness.value
+        if ratios[-1][1].value > most or not varied:
+            break
+        reached = dose
+    if reached is None:
+        raise NoFluentDose(_too_large(min(doses, key=abs), ratios, most))
+    return SuggestedDose(reached, tuple(ratios), most)
+
+
+def _never(text: str) -> bool:  # noqa: ARG001
+    return False
+
+
+def _too_large(dose: float, ratios: Sequence[tuple[float, Estimate]], most: float) -> str:
+    costs = f"{ratios[0][1].value:.3g} times its perplexity" if ratios else "only empty continuations"
+    return (
+        f"dose {dose:g} is too large: against unsteered text it has {costs}, or repeats itself, where at most "
+        f"{most:g} times reads fluently; try smaller doses"
     )

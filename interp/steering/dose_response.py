@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
 from interp.steering.conditional import Conditional
 from interp.steering.damage import Damage, measure_damage
 from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,27 @@ class DoseResponse:
     damage: tuple[Damage, ...] = ()
     control_damage: tuple[Damage, ...] = ()
 
+    def __repr__(self) -> str:
+        doses = ", ".join(f"{one.dose:g}" for one in self.steered)
+        return f"DoseResponse({self.source!r} at doses {doses})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each dose of the steering, of its control and of each rival, and one unsteered."""
+        from pandas import DataFrame
+
+        ways = {"steered": self.steered, "random direction": self.control, **self.rivals}
+        given = [("unsteered", self.unsteered), *((name, one) for name, some in ways.items() for one in some)]
+        return DataFrame(
+            {
+                "way": name,
+                "dose": one.dose,
+                "named": one.naming.value,
+                "perplexity ratio": one.perplexity_over(self.unsteered).value,
+                "distinct-2": one.distinctness.value,
+            }
+            for name, one in given
+        )
+
     def fluent(self, most: float = 3.0) -> tuple[Samples, ...]:
         """The steered conditions whose perplexity is at most `most` times that of the unsteered one."""
         return tuple(c for c in self.steered if c.perplexity_over(self.unsteered).value <= most)
@@ -41,13 +66,14 @@ class DoseResponse:
 
         Choosing a dose on these prompts flatters it: measure the chosen one on others.
 
-        Errors: `ValueError` when no dose is that fluent.
+        Raises:
+            NoFluentDose: no dose is that fluent.
         """
         fluent = self.fluent(most)
         if not fluent:
             least = min(self.steered, key=lambda c: c.perplexity.value)
             ratio = least.perplexity_over(self.unsteered).value
-            raise InvalidArgument(
+            raise NoFluentDose(
                 f"no dose has a perplexity ratio of at most {most:g}: the lowest is {ratio:.3g}, at dose "
                 f"{least.dose:g}; try other doses"
             )
@@ -77,19 +103,22 @@ def measure_dose_response(
 
     Per condition: the share of continuations that name the concept (Wilson's interval), their perplexity under the
     unsteered model, and distinct-2. `controls` are the seeds of the random directions; they share the continuations
-    of a condition, so that it rests on as many as the steered one. `rivals` are other ways to set beside it, such as
+    of a condition, so that it rests on as many as the steered one. `rivals` are other ways to compare it with, such as
     the direction of `pairs.shuffled(seed)`; `asking`, such as "Talk about the bridge. ", is put before the prompts of
     one more unsteered condition; on `held_out` texts KL, loss and how far the states leave the usual are measured.
 
-    Errors: `ValueError` for no prompts, no doses or no controls. Cost: 1 + (2 + rivals) · doses conditions of
-    `max_new_tokens` cached forward passes per batch, and one more for the perplexity; 8 · doses forward passes per
-    held-out text.
+    Raises:
+        InvalidArgument: no prompts, no doses or no controls.
 
-    ```python
-    names = Names(("Golden Gate Bridge",))
-    response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
-    response.best().naming
-    ```
+    Cost: 1 + (2 + rivals) · doses conditions of `max_new_tokens` cached forward passes per batch, and one more for the
+    perplexity; 8 · doses forward passes per held-out text.
+
+    Example:
+        ```python
+        names = Names(("Golden Gate Bridge",))
+        response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
+        response.best().naming
+        ```
     """
     if not doses or not controls:
         raise InvalidArgument(f"doses {doses!r} and control seeds {controls!r} were given: give at least one of each")

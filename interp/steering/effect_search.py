@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hooks import Direction, Model, Tokens, capture_gradients
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
 from interp.sae import SAE
 from interp.steering.effects import Effect, measure_effects
 from interp.steering.fluency import measure_log_p, select_continuation
@@ -18,7 +18,7 @@ from interp.steering.samples import Sampling
 from interp.steering.steer import steer
 
 FLUENT: Final = 2.0  # a perplexity ratio with room to the 3 that a dose may cost on other prompts
-WEIGHTS: Final = (0.4, 0.8)  # of a further latent, beside the length of those there are
+WEIGHTS: Final = (0.4, 0.8)  # of a further latent, where what there is has length 1
 NEARBY: Final = (0.8, 1.0, 1.25)  # of the best dose so far, at which a further latent is tried
 ROUNDS: Final = ((1, 16), (4, 4))  # continuations of each prompt, and how many doses go on: not the luckiest is best
 GROWN, STEEPEST = 2, 8  # how many of the best are grown, and by how many latents each
@@ -44,7 +44,7 @@ def choose_by_effect(
     or taken away, v = u ± w u_j, one along which naming grows or falls most steeply (`estimate_naming_slope`), as long
     as that names the concept more often; where nothing is named yet, or all is drawn greedily, each of the other
     latents given. Every dose is tried with one continuation of each prompt, the best 16 with four, the best 4 of these
-    with as many as `sampling` says, each time drawn anew. A choice made on these prompts flatters what is chosen:
+    with as many as `sampling` says, each time drawn again. A choice made on these prompts flatters what is chosen:
     measure it on others.
 
     Raises:
@@ -54,10 +54,12 @@ def choose_by_effect(
     Cost: `measure_effects` of all latents at all doses, then at most `most` - 1 times two of `estimate_naming_slope`
     and `measure_effects` of 96 doses.
 
-    ```python
-    found = choose_by_effect(model, sae, [one.latent for one in result.latents], prompts[::2], Names(("Eiffel Tower",)))
-    choose_dose(model, add_direction(found.direction), prompts, names, doses=(0.8 * found.dose, found.dose))
-    ```
+    Example:
+        ```python
+        latents, names = choose_candidates(sae, result), Names(("Eiffel Tower",))
+        found = choose_by_effect(model, sae, latents, prompts[::2], names)
+        choose_dose(model, add_direction(found.direction), prompts, names, doses=(0.8 * found.dose, found.dose))
+        ```
     """
     rows = [sae.direction(latent) for latent in dict.fromkeys(latents)]
     if not rows or most < 1:
@@ -69,7 +71,7 @@ def choose_by_effect(
     trial = _Trial(model, prompts, names, sampling, progress)
     best = trial.best([(row, dose) for row in rows for dose in doses])
     if not best:
-        raise InvalidArgument(
+        raise NoFluentDose(
             f"no dose of {len(rows)} latents has a perplexity ratio of at most {FLUENT:g}: try lower doses"
         )
     for _ in range(most - 1):
@@ -93,12 +95,15 @@ def estimate_naming_slope(
     direction u, ε u, changes P by ε u·∇P: one backward pass ranks all latents. Its noise falls with the square root of
     their number. That a continuation ended is left out.
 
-    Errors: `ValueError` for a temperature that is not above 0, or that of another model. Cost: a forward and a backward
-    pass over the continuations, down to the effect's site.
+    Raises:
+        InvalidArgument: a temperature that is not above 0, or that of another model.
 
-    ```python
-    (sae.W_dec @ estimate_naming_slope(model, effect, temperature=1.0)).abs().topk(10)
-    ```
+    Cost: a forward and a backward pass over the continuations, down to the effect's site.
+
+    Example:
+        ```python
+        (sae.W_dec @ estimate_naming_slope(model, effect, temperature=1.0)).abs().topk(10)
+        ```
     """
     if not temperature > 0:
         raise InvalidArgument(f"temperature={temperature}: give the one, above 0, that the continuations were drawn at")

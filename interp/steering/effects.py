@@ -55,14 +55,18 @@ def measure_effects(
     As `sample` with each in turn, but continuations of several directions share a batch, each row with its own vector,
     which is several times as fast. A dose whose continuations are all empty is left out.
 
-    Errors: `ValueError` for no directions or no prompts, directions at several sites or of another model, a dose that
-    is not finite. Cost: for `per_prompt` continuations of each prompt and dose `max_new_tokens` cached passes of a
-    token and one pass of the whole; as many unsteered.
+    Raises:
+        InvalidArgument: no directions or no prompts, directions at several sites or of another model, a dose that is
+            not finite.
 
-    ```python
-    for effect in measure_effects(model, [(sae.direction(i), 1.0) for i in (3, 17)], prompts, names):
-        print(effect)
-    ```
+    Cost: for `per_prompt` continuations of each prompt and dose `max_new_tokens` cached passes of a token and one pass
+    of the whole; as many unsteered.
+
+    Example:
+        ```python
+        for effect in measure_effects(model, [(sae.direction(i), 1.0) for i in (3, 17)], prompts, names):
+            print(effect)
+        ```
     """
     sampling = sampling or Sampling()
     sites = {direction.site for direction, _ in doses}

@@ -18,11 +18,15 @@ def measure_surprisal(
     S = -sum_t log p(x_t | prompt, x_<t) over the tokens that reach past the prompt's characters, read as the tokenizer
     splits prompt and continuation together. exp(sum S / sum n) is the perplexity.
 
-    Errors: `ValueError` when there are not as many continuations as prompts. Cost: one forward pass per batch.
+    Raises:
+        InvalidArgument: there are not as many continuations as prompts.
 
-    ```python
-    nats, n = measure_surprisal(model, ["The bridge"], [" is red."])
-    ```
+    Cost: one forward pass per batch.
+
+    Example:
+        ```python
+        nats, n = measure_surprisal(model, ["The bridge"], [" is red."])
+        ```
     """
     if not prompts or len(prompts) != len(continuations):
         raise InvalidArgument(
@@ -54,7 +58,8 @@ def measure_log_p(
 def select_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:
     """The tokens that reach past the prompts' characters, of which each text has as many as `lengths` says.
 
-    Errors: `ValueError` for tokens without character offsets.
+    Raises:
+        InvalidArgument: tokens without character offsets.
     """
     if tokens.offsets is None:
         raise InvalidArgument("the tokens carry no character offsets: load the model with a fast tokenizer")

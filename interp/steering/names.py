@@ -10,7 +10,8 @@ from interp.common.texts import find_phrases
 class Names:
     """A matcher that says where a text names a concept by any of the given forms: whole words, in any case.
 
-    Errors: `ValueError` when there is no form, one is blank, or a string is given for the tuple.
+    Raises:
+        InvalidArgument: there is no form, one is blank, or a string is given for the tuple.
 
     >>> bridge = Names(("Golden Gate Bridge", "Golden Gate"))
     >>> bridge("Fog hid the golden gate."), bridge("A golden gateway.")

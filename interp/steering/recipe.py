@@ -50,13 +50,15 @@ class Recipe:
 
     With a `condition` it acts only on texts whose prompt has a mean projection above `threshold` on it.
 
-    Errors: `ValueError` for an unknown way or place, with the nearest.
+    Raises:
+        InvalidArgument: an unknown way or place, with the nearest.
 
-    ```python
-    Recipe(found.best.direction, "add", 4.0).save("golden_gate.safetensors")
-    with SteeredModel(load("gpt2"), Recipe.load("golden_gate.safetensors")) as model:
-        model.generate("I am")
-    ```
+    Example:
+        ```python
+        Recipe(found.best.direction, "add", 4.0).save("golden_gate.safetensors")
+        with SteeredModel(load("gpt2"), Recipe.load("golden_gate.safetensors")) as model:
+            model.generate("I am")
+        ```
     """
 
     direction: Direction
@@ -89,7 +91,8 @@ class Recipe:
     def load(path: str | Path) -> "Recipe":
         """Read what `save` wrote.
 
-        Errors: `ValueError` when the file holds something else.
+        Raises:
+            InvalidArgument: the file holds something else.
         """
         tensors, about = read_tensors(path, KIND)
         return made_of(path, KIND, lambda: _recipe(tensors, about))
@@ -99,7 +102,8 @@ class Recipe:
 class SteeredModel:
     """A model that is steered by a recipe whenever it runs or generates, and as it was otherwise.
 
-    Errors: `ValueError` at once, when the recipe is of another model.
+    Raises:
+        InvalidArgument: the recipe is of another model.
     """
 
     def __init__(self, model: Model, recipe: Recipe) -> None:
@@ -131,11 +135,13 @@ def format_chat(model: Model, message: str, system: str = "") -> str:
 
     The beginning-of-text token is left out where the tokenizer adds it by itself, so that it does not stand twice.
 
-    Errors: `ValueError` when the tokenizer has no chat template.
+    Raises:
+        InvalidArgument: the tokenizer has no chat template.
 
-    ```python
-    model.generate(format_chat(model, "Who are you?"))
-    ```
+    Example:
+        ```python
+        model.generate(format_chat(model, "Who are you?"))
+        ```
     """
     tokenizer = model.tokenizer
     if getattr(tokenizer, "chat_template", None) is None:

@@ -21,10 +21,11 @@ SCALE = "the direction's largest projection in training"
 def set_projection(direction: Direction, at: Position = everywhere) -> Steering:
     """Set the projection: x' = x + (dose * s - <x, u>) u, u = v/|v|, s the direction's scale.
 
-    ```python
-    with steer(model, set_projection(direction), 1.0):
-        model.generate("I walked")
-    ```
+    Example:
+        ```python
+        with steer(model, set_projection(direction), 1.0):
+            model.generate("I walked")
+        ```
     """
     return _along(
         direction,
@@ -40,10 +41,11 @@ def ablate_direction(direction: Direction, at: Position = everywhere) -> Steerin
 
     Arditi et al. 2024, arXiv:2406.11717, where it is done at every layer.
 
-    ```python
-    with steer(model, ablate_direction(direction), 1.0):
-        model.generate("I walked")
-    ```
+    Example:
+        ```python
+        with steer(model, ablate_direction(direction), 1.0):
+            model.generate("I walked")
+        ```
     """
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
@@ -58,12 +60,14 @@ def set_from_origin(direction: Direction, origin: Float[Tensor, "d_model"], at: 
     Affine concept editing (Marshall et al. 2024, arXiv:2411.09003): a dose of 0 makes x as if the concept were absent,
     which ablation does only where mu has no projection. mu is the mean activation of the negative texts.
 
-    Errors: `ValueError` for an origin of another width.
+    Raises:
+        InvalidArgument: an origin of another width.
 
-    ```python
-    with steer(model, set_from_origin(direction, negative.mean(0)), 1.0):
-        model.generate("I walked")
-    ```
+    Example:
+        ```python
+        with steer(model, set_from_origin(direction, negative.mean(0)), 1.0):
+            model.generate("I walked")
+        ```
     """
     mu, s = origin, direction.scale
     if mu.shape != direction.vector.shape:
@@ -84,12 +88,14 @@ def cap_projection(direction: Direction, low: float, high: float, at: Position =
     A dose of one is the range from `low` to `high` itself (`measure_normal_range` measures one), a smaller dose the
     same about its middle: a, b = middle ± dose (high - low) / 2. Tokens inside it are left bit for bit as they are.
 
-    Errors: `ValueError` for a range that is empty or not finite, or a dose below 0.
+    Raises:
+        InvalidArgument: a range that is empty or not finite, or a dose below 0.
 
-    ```python
-    with steer(model, cap_projection(direction, *measure_normal_range(model, direction, texts)), 1.0):
-        model.generate("I walked")
-    ```
+    Example:
+        ```python
+        with steer(model, cap_projection(direction, *measure_normal_range(model, direction, texts)), 1.0):
+            model.generate("I walked")
+        ```
     """
     if not -math.inf < low < high < math.inf:
         raise InvalidArgument(f"the range is from {low} to {high}: give two finite numbers, the lower first")
@@ -113,12 +119,14 @@ def rotate_in_plane(direction: Direction, other: Direction, at: Position = every
     that x has in the plane points along the first direction, at 90 along w, at 180 against the first. Angular
     steering (Vu and Nguyen 2025, arXiv:2510.26243). No dose leaves x as it is.
 
-    Errors: `ValueError` for directions that are parallel, or at different sites.
+    Raises:
+        InvalidArgument: directions that are parallel, or at different sites.
 
-    ```python
-    with steer(model, rotate_in_plane(direction, other), 30.0):
-        model.generate("I walked")
-    ```
+    Example:
+        ```python
+        with steer(model, rotate_in_plane(direction, other), 30.0):
+            model.generate("I walked")
+        ```
     """
     if direction.site != other.site:
         raise InvalidArgument(f"the plane needs directions at one site, got {direction.site} and {other.site}")

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hooks import Model
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
 from interp.steering.conditional import Conditional
@@ -24,7 +24,8 @@ class Sampling:
 
     At a temperature of 0 there is one of each prompt, since others would be its copies.
 
-    Errors: `ValueError` for fewer than one continuation of a prompt, new token or text of a batch.
+    Raises:
+        InvalidArgument: fewer than one continuation of a prompt, new token or text of a batch.
     """
 
     per_prompt: int = 3
@@ -62,6 +63,12 @@ class Samples:
     surprisal: Float[Tensor, "example"]
     lengths: Int[Tensor, "example"]
     distinct: Float[Tensor, "example"]
+
+    def __repr__(self) -> str:
+        said, prompts = len(self.texts), len(set(self.prompts))
+        return (
+            f"Samples(dose {self.dose:g}: {said} continuations of {prompts} prompts, {int(self.named.sum())} name it)"
+        )
 
     @property
     def naming(self) -> Estimate:
@@ -112,14 +119,17 @@ def sample(
     """Sample continuations of the prompts, steered with a dose of `ways` or not at all, and measure them unsteered.
 
     Several ways share the continuations evenly, each taking every prompt as often as `per_prompt` allows; a way for
-    which none is left takes none. `preamble` stands before the prompts while sampling, and not while measuring.
+    which none is left takes none. `preamble` is put before the prompts while sampling, and not while measuring.
 
-    Errors: `ValueError` for no prompts, or when every continuation is empty. Cost: `max_new_tokens` cached forward
-    passes per batch, and one more for the surprisal.
+    Raises:
+        InvalidArgument: no prompts, or when every continuation is empty.
 
-    ```python
-    sample(model, ["I walked"], Names(("Golden Gate Bridge",)), [clamp_latent(sae, 17)], dose=4.0).naming
-    ```
+    Cost: `max_new_tokens` cached forward passes per batch, and one more for the surprisal.
+
+    Example:
+        ```python
+        sample(model, ["I walked"], Names(("Golden Gate Bridge",)), [clamp_latent(sae, 17)], dose=4.0).naming
+        ```
     """
     sampling = sampling or Sampling()
     repeated = sampling.each(listed(prompts, "prompts"))
@@ -142,14 +152,16 @@ def measure_samples(
 ) -> Samples:
     """The samples of continuations whose `surprisal` is known.
 
-    Errors: `ValueError` when every continuation is empty.
+    Raises:
+        InvalidArgument: every continuation is empty.
 
-    ```python
-    measure_samples(1.0, prompts, texts, names, *measure_surprisal(model, prompts, texts))
-    ```
+    Example:
+        ```python
+        measure_samples(1.0, prompts, texts, names, *measure_surprisal(model, prompts, texts))
+        ```
     """
     if not lengths.any():
-        raise InvalidArgument(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
+        raise NoFluentDose(f"every one of {len(texts)} continuations is empty: is the dose {dose:g} too large?")
     return Samples(
         dose=dose,
         prompts=tuple(prompts),
@@ -164,9 +176,10 @@ def measure_samples(
 def sample_continuations(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
     """A continuation of each prompt, whatever `per_prompt` says, batch by batch.
 
-    ```python
-    sample_continuations(model, ["I walked"], Sampling(max_new_tokens=20))
-    ```
+    Example:
+        ```python
+        sample_continuations(model, ["I walked"], Sampling(max_new_tokens=20))
+        ```
     """
     texts: list[str] = []
     for start in range(0, len(prompts), sampling.batch_size):

@@ -19,9 +19,10 @@ def score_by_projection(model: Model, direction: Direction, threshold: float) ->
 
     Cost: one forward pass per text.
 
-    ```python
-    measure_dose_response(model, way, prompts, score_by_projection(model, probe_direction, 3.0), doses=(1, 2, 4))
-    ```
+    Example:
+        ```python
+        measure_dose_response(model, way, prompts, score_by_projection(model, probe_direction, 3.0), doses=(1, 2, 4))
+        ```
     """
 
     def scored(text: str) -> bool:
@@ -33,12 +34,16 @@ def score_by_projection(model: Model, direction: Direction, threshold: float) ->
 def score_by_judge(ask: Ask, concept: str) -> Scorer:
     """Whether a language model says that a text is about a concept.
 
-    Errors: `ValueError`, when called, for an answer that is neither yes nor no. Cost: one request per text.
+    Raises:
+        InvalidArgument: called, for an answer that is neither yes nor no.
 
-    ```python
-    judge = score_by_judge(Endpoint(url, name), "the Golden Gate Bridge")
-    measure_dose_response(model, way, prompts, judge, doses=(1, 2, 4))
-    ```
+    Cost: one request per text.
+
+    Example:
+        ```python
+        judge = score_by_judge(Endpoint(url, name), "the Golden Gate Bridge")
+        measure_dose_response(model, way, prompts, judge, doses=(1, 2, 4))
+        ```
     """
 
     def scored(text: str) -> bool:

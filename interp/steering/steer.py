@@ -13,14 +13,17 @@ def steer(model: Model, what: Direction | Steering | Conditional, dose: float) -
     A `Direction` v of scale s is added: x' = x + dose · s · v/|v|. The block yields the receipt of what was changed and
     leaves the model as it was.
 
-    Errors: `ValueError` when the direction was read from another model, the dose is not finite, or a condition is read
-    behind the place it is to govern. Cost: none besides
-    the forward passes inside the block.
+    Raises:
+        InvalidArgument: the direction was read from another model, the dose is not finite, or a condition is read
+            after the place it is to govern.
 
-    ```python
-    with steer(model, direction, 4.0) as receipt:
-        text = model.generate("I walked")
-    ```
+    Cost: none besides the forward passes inside the block.
+
+    Example:
+        ```python
+        with steer(model, direction, 4.0) as receipt:
+            text = model.generate("I walked")
+        ```
     """
     steering = add_direction(what) if isinstance(what, Direction) else what
     if isinstance(steering, Conditional):

@@ -31,7 +31,8 @@ class Steering:
     def dose(self, dose: float) -> Intervention:
         """The intervention of one dose.
 
-        Errors: `ValueError` for a dose that is not a finite number.
+        Raises:
+            InvalidArgument: a dose that is not a finite number.
         """
         if not -float("inf") < dose < float("inf"):
             raise InvalidArgument(f"the dose is {dose}: give a finite number, in units of {self.unit}")
@@ -40,7 +41,8 @@ class Steering:
     def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
         """The same, at its site.
 
-        Errors: as `dose`.
+        Raises:
+            InvalidArgument: as `dose`.
         """
         return {self.site: [self.dose(dose)]}
 
@@ -56,10 +58,11 @@ def add_direction(direction: Direction, at: Position = everywhere) -> Steering:
 
     A dose of 0 changes no bit. The direction's norm does not matter, so doses of two directions compare.
 
-    ```python
-    with steer(model, add_direction(direction), 2.0):
-        model.generate("I walked")
-    ```
+    Example:
+        ```python
+        with steer(model, add_direction(direction), 2.0):
+            model.generate("I walked")
+        ```
     """
     return Steering(
         site=direction.site,

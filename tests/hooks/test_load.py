@@ -172,17 +172,38 @@ def test_what_is_nowhere_is_told(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
-def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
+def test_an_architecture_that_no_adapter_knows_is_served_what_tracing_finds() -> None:
     import transformers
 
     class Gpt2LMHeadModell(transformers.GPT2LMHeadModel):
         base_model_prefix = "none"
 
-    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 4, "vocab_size": 9, "bos_token_id": 1, "eos_token_id": 1}
-    with pytest.raises(
-        ValueError, match="no architecture adapter knows Gpt2LMHeadModell; the nearest .*'GPT2LMHeadModel'"
-    ):
-        load(Gpt2LMHeadModell(transformers.GPT2Config(**sizes)))
+        def get_output_embeddings(self) -> Any:
+            return self.lm_head
+
+    sizes = {"n_layer": 2, "n_head": 1, "n_embd": 8, "vocab_size": 19, "bos_token_id": 1, "eos_token_id": 1}
+    model = load(Gpt2LMHeadModell(transformers.GPT2Config(**sizes)))
+    assert {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"} <= {site.name for site in model.sites}
+    ids, got = torch.tensor([[1, 2, 3]]), []
+    model.hf.transformer.h[1].mlp.register_forward_hook(lambda _m, _a, out: got.append(out.detach()))
+    model.run(ids)
+    assert torch.equal(capture(model, ids, "mlp_out.1")["mlp_out.1"], got[-1])
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile itself warns of torch.jit
+def test_a_compiled_model_is_the_model_inside_it(hf_model: Callable[..., Any]) -> None:
+    hf = hf_model("llama")
+    model = load(torch.compile(hf), check=False)
+    assert model.hf is hf
+
+
+def test_how_to_read_a_model_is_handed_on_and_refused_for_one_in_memory(
+    hf_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    hf_model("llama").save_pretrained(tmp_path)
+    assert load(tmp_path, attn_implementation="eager", check=False).hf.config._attn_implementation == "eager"
+    with pytest.raises(ValueError, match="revision says how to read a model from a folder or the hub"):
+        load(hf_model("llama"), revision="main")
 
 
 def test_a_model_of_another_kind_is_told() -> None:

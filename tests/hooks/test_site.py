@@ -4,7 +4,7 @@ import jaxtyping
 import pytest
 
 from hooks import Site
-from hooks.site import _IN_LAYERS, NAMES, embed, logits, match, mlp_act, mlp_in, named, resid_post, z
+from hooks.site import _IN_LAYERS, NAMES, decoder, embed, encoder, logits, match, mlp_act, mlp_in, named, resid_post, z
 
 
 def test_a_site_prints_as_its_short_name_and_is_read_back_from_it() -> None:
@@ -56,10 +56,28 @@ def test_what_is_no_site_is_refused(text: str) -> None:
 def test_a_layer_is_needed_where_there_are_layers_and_refused_where_there_are_none() -> None:
     with pytest.raises(ValueError, match=r"resid_post needs a layer counted from 0, got None: write resid_post\[0\]"):
         Site("resid_post")
-    with pytest.raises(ValueError, match=r"needs a layer counted from 0, got -1"):
-        resid_post[-1]
     with pytest.raises(ValueError, match="logits is not in a layer, got layer 2: write logits"):
         Site("logits", 2)
+
+
+def test_a_layer_can_be_counted_from_the_last() -> None:
+    there = (resid_post[0], resid_post[1], Site("resid_post", 0, "encoder"))
+    assert named([resid_post[-1], "resid_post[-2]", "encoder.resid_post[-1]"], there) == (there[1], there[0], there[2])
+    with pytest.raises(ValueError, match="counts from the last of 2 layers"):
+        named(resid_post[-3], there)
+
+
+def test_a_site_of_one_stack_of_several_says_which() -> None:
+    assert str(encoder.resid_post[3]) == "encoder.resid_post.3"
+    for text in ("encoder.resid_post.3", "encoder.resid_post[3]", "encoder.blocks.3.hook_resid_post"):
+        assert Site.parse(text) == encoder.resid_post[3]
+    assert encoder.resid_post[3] not in (resid_post[3], decoder.resid_post[3])
+
+
+def test_any_module_is_a_site_of_its_output_or_input() -> None:
+    out, read = Site.module("model.layers.3.mlp"), Site.module("model.layers.3.mlp", "input")
+    assert (str(out), str(read)) == ("module(model.layers.3.mlp)", "module(model.layers.3.mlp, input)")
+    assert Site.parse(str(out)) == out and Site.parse(str(read)) == read and out != read
 
 
 def test_a_name_without_its_layer_is_no_sequence_of_sites_and_brackets_are_no_glob(

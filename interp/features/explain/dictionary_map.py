@@ -48,9 +48,9 @@ def map_dictionary(
     same map. `latents` are all of them unless given: leave out those that never fire.
 
     Raises:
-        ImportError: umap-learn is not installed; `pip install 'interp-workbench[map]'` brings it.
-        IndexError: a latent that does not exist.
-        ValueError: one given twice, or not more than twice as many latents as neighbours.
+        MissingExtra: umap-learn is not installed; `pip install 'interp-workbench[map]'` brings it.
+        OutOfRange: a latent that does not exist.
+        InvalidArgument: one given twice, or not more than twice as many latents as neighbours.
 
     Costs about three seconds per thousand latents, and ten to load the library.
 
@@ -88,7 +88,7 @@ def load_umap() -> Any:
     """UMAP's own class.
 
     Raises:
-        ImportError: umap-learn is not installed.
+        MissingExtra: umap-learn is not installed.
     """
     try:
         with warnings.catch_warnings():

@@ -29,7 +29,7 @@ class Explanation:
     """What a language model says a latent means, and how well a reader of that predicts it.
 
     `detection`: the share of texts sorted rightly into those the latent fires on and hard negatives. `fuzzing`: the
-    share of firing texts told apart by whether the marked tokens are the latent's. Each beside the same for an
+    share of firing texts told apart by whether the marked tokens are the latent's. Each next to the same for an
     explanation of another latent (`by_chance`), which says what the texts alone give away. 0.5 is guessing.
     """
 
@@ -55,7 +55,7 @@ def explain_latent(ask: Ask, record: Record, negatives: Sequence[Example], other
     `other` is the explanation of another latent. The texts explained from take no part in the scores.
 
     Raises:
-        ValueError: no sampled text or no negative is left to score on, the model declines, or answers neither
+        InvalidArgument: no sampled text or no negative is left to score on, the model declines, or answers neither
             yes nor no.
 
     Cost: one request, and four for every text scored.
@@ -71,7 +71,7 @@ def explain_latent(ask: Ask, record: Record, negatives: Sequence[Example], other
     n = min(len(positive), len(negatives))
     if not n:
         raise InvalidArgument(
-            f"latent {record.latent} has {len(positive)} sampled texts beside its top {len(shown)} and "
+            f"latent {record.latent} has {len(positive)} sampled texts besides its top {len(shown)} and "
             f"{len(negatives)} negatives: index with more `sampled` than `top`, and give negatives"
         )
     rng = random.Random(seed)
@@ -91,7 +91,7 @@ def ask_for_explanation(ask: Ask, examples: Sequence[Example]) -> str:
     """What a language model says texts have in common, whose strongly active tokens are marked.
 
     Raises:
-        ValueError: no examples, or the model declines or says nothing.
+        InvalidArgument: no examples, or the model declines or says nothing.
 
     Cost: one request.
 

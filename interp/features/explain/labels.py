@@ -17,7 +17,7 @@ NEAR = 8  # tokens on each side in which context words are counted
 class Describer:
     """Describes the latents of an index offline: "fires on 'Bridge' (82 %), near 'Golden', 'Francisco'".
 
-    A context word is named where it stands near more of the latent's examples than chance explains: n of the N
+    A context word is named where it is near more of the latent's examples than chance explains: n of the N
     examples of this latent hold it, against a share p of the examples of all latents, and the G-statistic
     2 N (q log(q / p) + (1 - q) log((1 - q) / (1 - p))), q = n / N > p, is at least 10.8 (one chance in 1,000).
 

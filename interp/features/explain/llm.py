@@ -1,4 +1,4 @@
-"""Asking a language model: one behind an OpenAI-compatible endpoint, or one that is loaded."""
+"""Asking a language model: one at an OpenAI-compatible endpoint, or one that is loaded."""
 
 import json
 import time
@@ -18,14 +18,14 @@ AGAIN = (408, 409, 429, 500, 502, 503, 504)  # what may pass: busy, overloaded, 
 @final
 @dataclass(frozen=True)
 class Endpoint:
-    """A chat model behind `url`/chat/completions, in OpenAI's protocol; called with a prompt it gives the answer.
+    """A chat model at `url`/chat/completions, in OpenAI's protocol; called with a prompt it gives the answer.
 
     `timeout` in seconds, for each try; after a timeout, a broken connection, a busy server or an answer that is no
     JSON it tries again, `retries` times, waiting `pause` seconds and twice as long each time.
 
     Raises:
-        ConnectionError: when called, if no try gets an answer; or at once, if the server refuses the request.
-        ValueError: when called, if the answer is in the protocol but holds no text, or the model declined.
+        NotReachable: when called, if no try gets an answer; or at once, if the server refuses the request.
+        InvalidArgument: when called, if the answer is in the protocol but holds no text, or the model declined.
 
     Example:
         ```python

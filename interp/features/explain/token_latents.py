@@ -55,7 +55,7 @@ def explain_text(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[To
     Costs one forward pass; memory for `top` rows of logits per token.
 
     Raises:
-        ValueError: the autoencoder belongs to another model.
+        InvalidArgument: the autoencoder belongs to another model.
 
     Example:
         ```python

@@ -69,7 +69,7 @@ class FeatureIndex:
         """Open an index.
 
         Raises:
-            FileNotFoundError: the folder holds none, or one that is not finished.
+            MissingFile: the folder holds none, or one that is not finished.
         """
         file = Path(folder) / ABOUT
         if not file.exists():
@@ -83,7 +83,7 @@ class FeatureIndex:
         """One of the tables "latents", "examples", "coactivation" as a pyarrow table: all of it, or a latent's rows.
 
         Raises:
-            ValueError: there is no such table.
+            InvalidArgument: there is no such table.
         """
         from pyarrow import parquet
 
@@ -96,7 +96,7 @@ class FeatureIndex:
         """What is known of one latent.
 
         Raises:
-            IndexError: the latent does not exist.
+            OutOfRange: the latent does not exist.
         """
         return self.records([latent])[0]
 
@@ -104,7 +104,7 @@ class FeatureIndex:
         """What is known of some latents, in their order, from one reading of each table.
 
         Raises:
-            IndexError: one of them does not exist.
+            OutOfRange: one of them does not exist.
         """
         for latent in latents:
             if not 0 <= latent < len(self):

@@ -10,13 +10,14 @@ TRAINING = "variance"  # of the data, which divides the loss of some kinds and i
 def digest_of_sae(sae: SAE) -> str:
     """SHA-256 over the class, `settings()` and `state_dict()`, as hexadecimal digits; the same once saved and loaded.
 
-    ```python
-    digest_of_sae(sae) == digest_of_sae(load(folder))
-    ```
+    Example:
+        ```python
+        digest_of_sae(sae) == digest_of_sae(load(folder))
+        ```
     """
-    told = hashlib.sha256(repr((type(sae).__name__, sae.settings())).encode())
+    digest = hashlib.sha256(repr((type(sae).__name__, sae.settings())).encode())
     state = {name: tensor for name, tensor in sae.state_dict().items() if name != TRAINING}
     for name, tensor in sorted(state.items()):
-        told.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
-        told.update(tensor.detach().cpu().contiguous().double().numpy().tobytes())
-    return told.hexdigest()
+        digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().double().numpy().tobytes())
+    return digest.hexdigest()

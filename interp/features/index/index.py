@@ -49,7 +49,7 @@ def index(
     Costs one forward pass per text up to the autoencoder's site; memory for one batch and some kilobytes per latent.
 
     Raises:
-        ValueError: the autoencoder belongs to another model, no text, text that can be read
+        InvalidArgument: the autoencoder belongs to another model, no text, text that can be read
             once only, or a folder with an index of something else.
 
     Example:

@@ -32,7 +32,7 @@ def find_similar(sae: SAE, direction: Direction, *, top: int = 10, seed: int = 0
     """Search by another direction: cos(W_dec[i], v) for all latents.
 
     Raises:
-        ValueError: the direction was read from another model, at another site, or has another width.
+        InvalidArgument: the direction was read from another model, at another site, or has another width.
 
     Example:
         ```python
@@ -59,7 +59,7 @@ def choose_candidates(sae: SAE, found: SearchResult, *, top: int = 10) -> tuple[
     reads.
 
     Raises:
-        ValueError: the search was made in another autoencoder.
+        InvalidArgument: the search was made in another autoencoder.
 
     Example:
         ```python
@@ -68,6 +68,6 @@ def choose_candidates(sae: SAE, found: SearchResult, *, top: int = 10) -> tuple[
     """
     telling = [one.latent for one in found.latents[:top] if one.latent is not None]
     means = next((one.direction for one in found.baselines if one.direction is not None), None)
-    beside = find_similar(sae, means, top=top).latents if means is not None and means.site == sae.sites[-1] else ()
-    writing = [latent for latent, _ in beside]
+    near = find_similar(sae, means, top=top).latents if means is not None and means.site == sae.sites[-1] else ()
+    writing = [latent for latent, _ in near]
     return tuple(i for i in dict.fromkeys([*telling, *writing]) if float(sae.max_activation[i]) > 0)

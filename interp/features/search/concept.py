@@ -32,7 +32,8 @@ class Concept:
     subject, say).
 
     Raises:
-        ValueError: lengths that differ, a string for a list, labels that are no bools or all alike, an empty text, a
+        InvalidArgument: lengths that differ, a string for a list, labels that are no bools or all alike, an empty text,
+        a
             mention outside its text or in a negative one, one text in two groups, or an unknown form set apart.
 
     Example:
@@ -57,46 +58,44 @@ class Concept:
             given = len(getattr(self, name))
             if given != len(self.texts) and not (name == "mentions" and not given):
                 raise InvalidArgument(
-                    f"Concept '{self.name}' has {len(self.texts)} texts and {given} {name}; give one per text."
+                    f"concept '{self.name}' has {len(self.texts)} texts and {given} {name}; give one per text"
                 )
         if len(set(self.labels)) != 2:
-            raise InvalidArgument(f"Concept '{self.name}' needs texts that express it and texts that do not.")
+            raise InvalidArgument(f"concept '{self.name}' needs texts that express it and texts that do not")
         for number, text in enumerate(self.texts):
             self._check_text(number, text)
         self._check_groups()
         for form in set(self.apart) - set(self.forms):
             known = nearest(form, self.forms) if self.forms else "none"
-            raise InvalidArgument(f"Concept '{self.name}' has no mention of form '{form}'; did you mean {known}?")
+            raise InvalidArgument(f"concept '{self.name}' has no mention of form '{form}'; did you mean {known}?")
 
     def _check_lists(self) -> None:
         for name in ("texts", "labels", "groups", "apart"):
             given = getattr(self, name)
             if isinstance(given, str):
-                raise InvalidArgument(f"the {name} of concept '{self.name}' are {given!r}: give a list, not a string.")
+                raise InvalidArgument(f"the {name} of concept '{self.name}' are {given!r}: give a list, not a string")
         for label in self.labels:
             if not isinstance(label, bool):
-                raise InvalidArgument(f"Concept '{self.name}' has the label {label!r}: give True or False.")
+                raise InvalidArgument(f"concept '{self.name}' has the label {label!r}: give True or False")
 
     def _check_text(self, number: int, text: str) -> None:
-        where = f"Text {number} of concept '{self.name}'"
+        where = f"text {number} of concept '{self.name}'"
         if not text.strip():
-            raise InvalidArgument(f"{where} is empty.")
+            raise InvalidArgument(f"{where} is empty")
         mentions = self.mentions[number] if self.mentions else ()
         if mentions and not self.labels[number]:
             raise InvalidArgument(f"{where} is labelled as not expressing the concept, yet has a mention: {text!r}")
         for m in mentions:
             if not 0 <= m.start < m.end <= len(text):
-                raise InvalidArgument(
-                    f"{where} has a mention at {m.start}:{m.end}, outside its {len(text)} characters."
-                )
+                raise InvalidArgument(f"{where} has a mention at {m.start}:{m.end}, outside its {len(text)} characters")
 
     def _check_groups(self) -> None:
         home: dict[str, str] = {}
         for text, group in zip(self.texts, self.groups, strict=True):
             if home.setdefault(fold_text(text), group) != group:
                 raise InvalidArgument(
-                    f"Concept '{self.name}' has the text {text!r} in groups '{home[fold_text(text)]}' and '{group}': "
-                    "it could be searched and reported on at once. Put equal texts into one group."
+                    f"concept '{self.name}' has the text {text!r} in groups '{home[fold_text(text)]}' and '{group}': "
+                    "it could be searched and reported on at once. Put equal texts into one group"
                 )
 
     @property
@@ -117,7 +116,7 @@ def split_by_group(concept: Concept, seed: int) -> Bool[Tensor, "example"]:
     about the same mixture.
 
     Raises:
-        ValueError: a half is left without texts that express the concept, or without such as do not.
+        InvalidArgument: a half is left without texts that express the concept, or without such as do not.
 
     Example:
         >>> int(split_by_group(Concept("fog", ["a", "b", "c", "d"], [True, True, False, False]), seed=0).sum())
@@ -138,7 +137,7 @@ def split_by_group(concept: Concept, seed: int) -> Bool[Tensor, "example"]:
         for label, kind in ((True, "that express it"), (False, "that do not")):
             if not bool((labels[side & counted] == label).any()):
                 raise InvalidArgument(
-                    f"Concept '{concept.name}' has too few groups to leave texts {kind} in the half to {role}: "
-                    "give at least two groups of each kind."
+                    f"concept '{concept.name}' has too few groups to leave texts {kind} in the half to {role}: "
+                    "give at least two groups of each kind"
                 )
     return half

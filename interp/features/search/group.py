@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.directions import latent_group
 from interp.features.search.ranking import Entries, Ranking
 from interp.features.search.score import Evaluation, Score
@@ -156,7 +157,10 @@ def _weighted(members: list[Member], y: Tensor, searched: Tensor) -> tuple[Tenso
     """Logistic weights of the members, the largest being 1, the best threshold of their sum, and its F1."""
     columns = torch.stack([m.column for m in members], 1)
     size = columns[searched].amax(0).clamp(min=1e-12)
-    fitted = Logistic(C=10.0).fit(columns[searched] / size, y[searched])
+    try:
+        fitted = Logistic(C=10.0).fit(columns[searched] / size, y[searched])
+    except InvalidArgument:  # they are as high on texts without the concept as on texts with it
+        return torch.zeros(len(members)), 0.0, 0.0
     weights = fitted.coef_.float() / size
     weights = weights / weights.abs().max()
     scores = _scores(members, weights)[searched]

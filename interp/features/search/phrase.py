@@ -14,7 +14,7 @@ def concept_from_phrase(name: str, forms: Mapping[str, Sequence[str]] | Sequence
     kinds become the forms of the mentions. Of overlapping spellings the longest counts.
 
     Raises:
-        ValueError: no form, a blank one, a string for a list, or texts that all hold one, or none.
+        InvalidArgument: no form, a blank one, a string for a list, or texts that all hold one, or none.
 
     Example:
         >>> concept_from_phrase("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions

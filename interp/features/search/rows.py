@@ -58,7 +58,7 @@ def label_tokens(reading: Reading, concept: Concept) -> TokenLabels:
     named), its earlier tokens are left out, and all others are negative.
 
     Raises:
-        ValueError: a mention that no token covers.
+        InvalidArgument: a mention that no token covers.
     """
     y = torch.tensor(concept.labels)[reading.text]
     counts, apart = torch.ones_like(y), torch.zeros_like(y)
@@ -72,7 +72,7 @@ def label_tokens(reading: Reading, concept: Concept) -> TokenLabels:
             inside = ((start < m.end) & (end > m.start)).nonzero().flatten() + first[number]
             if not len(inside):
                 raise InvalidArgument(
-                    f"No token covers the mention at {m.start}:{m.end} of text {number}: {concept.texts[number]!r}"
+                    f"no token covers the mention at {m.start}:{m.end} of text {number}: {concept.texts[number]!r}"
                 )
             counts[inside] = False
             last.append((int(inside[-1]), m.form))
@@ -90,7 +90,7 @@ def by_token(reading: Reading, concept: Concept) -> Rows:
     If the labels mean nothing, they may as well stand at any other token of their text.
 
     Raises:
-        ValueError: the concept has no mentions.
+        InvalidArgument: the concept has no mentions.
 
     Example:
         ```python
@@ -99,7 +99,7 @@ def by_token(reading: Reading, concept: Concept) -> Rows:
     """
     if not any(concept.mentions):
         raise InvalidArgument(
-            f"Concept '{concept.name}' has no mentions, so its tokens have no labels: give mentions, or use by_text."
+            f"concept '{concept.name}' has no mentions, so its tokens have no labels: give mentions, or use by_text"
         )
     labels = label_tokens(reading, concept)
     row_of = torch.where(labels.counts, labels.counts.cumsum(0) - 1, -1)

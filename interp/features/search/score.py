@@ -36,12 +36,27 @@ class Score:
     interval: tuple[float, float]
     recall_by_form: dict[str, float]
 
+    def as_row(self) -> dict[str, str | float]:
+        """Its figures by name."""
+        d, (low, high) = self.held_out, self.interval
+        forms = {f"recall, {form}": recall for form, recall in self.recall_by_form.items()}
+        return {
+            "detector": self.name,
+            "searched F1": self.searched_f1,
+            "F1": d.f1,
+            "F1, low": low,
+            "F1, high": high,
+            "precision": d.precision,
+            "recall": d.recall,
+            "AUROC": d.auroc,
+        } | forms
+
     def __str__(self) -> str:
         d, (low, high) = self.held_out, self.interval
         forms = "".join(f", {form} {recall:.2f}" for form, recall in self.recall_by_form.items())
         return (
-            f"{self.name:<20} F1 {d.f1:.3f} [{low:.3f}, {high:.3f}], precision {d.precision:.3f}, "
-            f"recall {d.recall:.3f}{forms}, AUROC {d.auroc:.3f}"
+            f"{self.name:<20} F1 {d.f1:.3f} [{low:.3f}, {high:.3f}] (searched half {self.searched_f1:.3f}), "
+            f"precision {d.precision:.3f}, recall {d.recall:.3f}{forms}, AUROC {d.auroc:.3f}"
         )
 
 
@@ -96,7 +111,7 @@ class Evaluation:
         return torch.tensor([ranking.highest(y, int(y[searched].sum())) for y in drawn])
 
     def _interval(self, found: Bool[Tensor, "n"]) -> tuple[float, float]:
-        """Middle 95 % of F1 when the groups of the reported half are drawn anew, with replacement."""
+        """Middle 95 % of F1 when the groups of the reported half are drawn again, with replacement."""
         names = {group: i for i, group in enumerate(dict.fromkeys(self.concept.groups))}
         of_text = torch.tensor([names[group] for group in self.concept.groups])
         kept = self.reported

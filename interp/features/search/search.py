@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -18,13 +18,16 @@ from interp.features.search.rows import Unit, by_text
 from interp.features.search.score import Evaluation, Score
 from interp.sae import SAE
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 GROUP = 3  # latents at most that may cover a concept together
 
 
 @final
 @dataclass(frozen=True)
 class SearchResult:
-    """The latents that express a concept best, in the order of their F1 on the searched half, beside probes.
+    """The latents that express a concept best, in the order of their F1 on the searched half, next to probes.
 
     `p_value` is the chance of a best latent as good as this on the searched half, were the labels exchanged at
     random and all latents searched again; `null_f1` holds the best F1 of each of those searches. `searched` and
@@ -44,15 +47,40 @@ class SearchResult:
     group: Group | None = None
     stability: Stability | None = None
 
+    def __repr__(self) -> str:
+        d = self.finding.held_out
+        return (
+            f"SearchResult({self.concept!r} at {self.site}: {self.finding.name}, F1 {d.f1:.3f}, p {self.p_value:.3f})"
+        )
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each latent, the group if there is one, and each control, with what it reaches on each half."""
+        from pandas import DataFrame
+
+        scores = [*self.latents, *([self.group.score] if self.group else []), *self.baselines]
+        return DataFrame([score.as_row() for score in scores])
+
     @property
     def best(self) -> Score:
         """The latent that was best on the searched half."""
         return self.latents[0]
 
+    @property
+    def finding(self) -> Score:
+        """What to go on with: the group of latents, which is there only where it beats the best one, or that one."""
+        return self.best if self.group is None else self.group.score
+
+    @property
+    def found_latents(self) -> tuple[int, ...]:
+        """The latents of the finding, the one that is best alone first."""
+        alone = () if self.best.latent is None else (self.best.latent,)
+        return alone if self.group is None else self.group.latents
+
     def __str__(self) -> str:
         head = (
             f"'{self.concept}' at {self.site}, by {self.unit}: searched on {self.searched[0]:,} rows "
-            f"({self.searched[1]:,} positive), reported on {self.reported[0]:,} ({self.reported[1]:,} positive)"
+            f"({self.searched[1]:,} positive), whose F1 gives the order, reported on {self.reported[0]:,} "
+            f"({self.reported[1]:,} positive)"
         )
         tail = (
             f"best latent against {len(self.null_f1)} searches with exchanged labels: p = {self.p_value:.3f} "
@@ -77,7 +105,7 @@ def search(
     """Rank all latents by F1 on one half of a concept's texts, and report the best on the other half.
 
     The halves share no group. Each latent's threshold is the one with the highest F1 on the searched half. A row is a
-    text, scored by its highest token, or with `unit=by_token` a token. Beside the latents, a difference of means and
+    text, scored by its highest token, or with `unit=by_token` a token. As controls a difference of means and
     a logistic probe are fitted to the searched half's tokens (the last token of each mention against all others, or
     every token with its text's label where there are no mentions) and then treated the same, as is the best of the
     first ten principal components.
@@ -85,7 +113,8 @@ def search(
     Costs one forward pass per text up to the autoencoder's site.
 
     Raises:
-        ValueError: the autoencoder belongs to another model, or the concept leaves a half without one of its labels.
+        InvalidArgument: the autoencoder belongs to another model, or the concept leaves a half without one of its
+        labels.
 
     Example:
         ```python
@@ -125,7 +154,7 @@ def search_many(
     Costs what one search does, and an encoding of every token for each further autoencoder.
 
     Raises:
-        ValueError: no autoencoders, or autoencoders that read at different sites; otherwise as `search`.
+        InvalidArgument: no autoencoders, or autoencoders that read at different sites; otherwise as `search`.
 
     Example:
         ```python
@@ -133,7 +162,7 @@ def search_many(
         ```
     """
     if top < 1 or permutations < 1:
-        raise InvalidArgument(f"top is {top} and permutations {permutations}; both must be at least 1.")
+        raise InvalidArgument(f"top is {top} and permutations {permutations}; both must be at least 1")
     sites = sorted({str(find_site(sae, model)) for sae in saes})
     if len(sites) != 1:
         raise InvalidArgument(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks import ContractReport, Model, Site, capture, check, intervene, load
+from hooks.contract.block_identities import _LAWS
 from hooks.contract.families import tiny
 from hooks.contract.report import Check
 from hooks.contract.rounding import change, miss, unit
@@ -94,15 +95,22 @@ def test_a_hook_in_a_mixture_of_experts_is_told() -> None:
     assert set(report.refused) == {mlp_out[1]}
 
 
-def test_swapped_norms_are_told() -> None:
+def test_what_an_adapter_says_wrongly_changes_no_site_that_is_traced() -> None:
     model = unchecked()
     block = {**model.paths.block, "ln1": model.paths.block["ln2"], "ln2": model.paths.block["ln1"]}
     model.paths = replace(model.paths, block=block)
-    model.taps = taps(model.hf, model.paths)
+    model.taps = taps(model.hf, model.paths, model.structure)
+    assert check(model).holds and resid_mid[0] in model.sites
+
+
+def test_a_wrong_hint_about_what_tracing_does_not_find_is_refused_and_nothing_else() -> None:
+    model = unchecked()
+    block = {**model.paths.block, "mlp.in": model.paths.block["attn.o"], "mlp": model.paths.block["attn"]}
+    model.paths = replace(model.paths, block=block)
+    model.taps = taps(model.hf, model.paths, model.structure)
     report = check(model)
-    assert {"attention adds", "feed-forward adds", "q projects", "feed-forward reads"} <= broken(report)
-    assert {resid_mid[0], resid_mid[1]} <= set(report.refused)
-    assert not {resid_pre[0], resid_post[1], attn_out[0], mlp_out[1], z[1]} & set(report.refused)
+    assert {"feed-forward reads", "keys match"} <= broken(report)
+    assert {site.name for site in report.refused} == {"mlp_in", "mlp_pre"}
 
 
 def test_the_wrong_final_norm_is_told_and_only_unembedding_is_refused() -> None:
@@ -266,14 +274,29 @@ def test_rows_of_a_joint_projection_that_are_not_the_sites_are_told(name: str) -
     assert Site(name, 1) in report.refused
 
 
-def test_a_law_that_cannot_be_measured_is_told_and_refuses_nothing() -> None:
+def test_a_law_that_cannot_be_measured_is_told_and_refuses_nothing_that_another_vouches_for() -> None:
     model = unchecked()
+    for block in model.structure.main:
+        object.__setattr__(block, "part", {name: one for name, one in block.part.items() if name != "mlp.act"})
     model.blocks[0].mlp.add_module("second", nn.Identity())
     model.hf.config.activation_function = "unheard"
     report = check(model)
-    assert broken(report) == {"all laws measured"}
+    assert broken(report) == {"memories fire"}
     assert "KeyError: 'unheard'" in str(report)
     assert not report.refused
+
+
+def test_a_site_that_no_law_speaks_of_is_refused_with_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(_: object) -> Any:
+        raise RuntimeError("a kernel that is not there")
+
+    laws = [(name, breaks if name in ("heads write", "heads average") else law) for name, law in _LAWS]
+    monkeypatch.setattr("hooks.contract.block_identities._LAWS", laws)
+    model = unchecked()
+    report = check(model)
+    assert {site.name for site in report.refused} == {"z"}
+    assert "could not be measured: RuntimeError: a kernel that is not there" in str(report)
+    assert mlp_out[1] in model.sites and attn_out[1] in model.sites
 
 
 def test_a_model_with_infinite_or_undefined_weights_never_holds() -> None:

@@ -93,19 +93,19 @@ def test_a_search_also_turns_latents_up_and_measures_them_on_other_prompts(
         str(tmp_path / "found"),
         "--quiet",
     ]
-    (tmp_path / "openings").write_text("I saw\nthe bay\nthe bay\na red\nfog and", encoding="utf-8")
+    (tmp_path / "openings").write_text("a\nthe\nthe\nno\nfog\nI\nwe\nup\nso", encoding="utf-8")
     said = call(*words, "--say", "a", "--say", "e", "--prompts", str(tmp_path / "openings"))
     turned, others, random = [line for line in said.splitlines() if "names it" in line]
-    assert turned.startswith("turned up, on the 2 prompts it was chosen on: sae latent")
-    assert others.startswith("on the 2 others: sae latent")
-    assert random.startswith("on the 2 others: random direction of equal norm")
-    assert Direction.load(tmp_path / "found" / "effect.safetensors").site == resid_post[1]
+    assert turned.startswith("turned up, on the 4 prompts it was chosen on: sae latent")
+    assert others.startswith("on the 4 others: sae latent")
+    assert random.startswith("on the 4 others: random direction of equal norm")
+    effect = tmp_path / "found" / "effect.safetensors"
+    assert effect.exists() != ("is not told from a random direction" in said)
+    assert not effect.exists() or Direction.load(effect).site == resid_post[1]
     assert "holds another search" in refused(*words)
     assert "both --say WORDS and --prompts FILE" in refused(*words, "--say", "a")
-    (tmp_path / "openings").write_text("I saw", encoding="utf-8")
-    assert "holds 1 prompts: give at least two" in refused(
-        *words, "--say", "a", "--prompts", str(tmp_path / "openings")
-    )
+    (tmp_path / "openings").write_text("I saw\nthe bay\na red\nfog and", encoding="utf-8")
+    assert "holds 4 prompts: give at least 8" in refused(*words, "--say", "a", "--prompts", str(tmp_path / "openings"))
 
 
 def test_a_phrase_is_searched_for_by_the_tokens_that_name_it(made: dict[str, str], tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_an_empty_text_adds_nothing_and_texts_without_tokens_are_refused(gpt2: M
 
 
 def test_a_latent_that_does_not_exist_is_refused(gpt2: Model, letters: TopK) -> None:
-    with pytest.raises(IndexError, match="Latent 18 does not exist; this autoencoder has latents 0 to 17"):
+    with pytest.raises(IndexError, match="latent 18 does not exist; this autoencoder has latents 0 to 17"):
         collect_evidence(letters, gpt2, TEXTS, 18)
 
 

@@ -6,8 +6,18 @@ import pytest
 import torch
 
 from hooks import Direction, Model
+from hooks.errors import InvalidArgument, NoFluentDose
 from hooks.site import resid_post
-from interp.steering import DoseResponse, Samples, Sampling, add_direction, measure_dose_response, sample
+from interp.steering import (
+    DoseResponse,
+    Samples,
+    Sampling,
+    Steering,
+    add_direction,
+    measure_dose_response,
+    sample,
+    suggest_dose,
+)
 
 PROMPTS = ["fog", "the bay", "a red", "I saw"]
 SAMPLING = Sampling(per_prompt=3, max_new_tokens=8)
@@ -161,3 +171,66 @@ def test_a_dose_response_needs_doses_and_prompts(model: Model, planted: Directio
         measure_dose_response(model, add_direction(planted), PROMPTS, says_z, doses=())
     with pytest.raises(ValueError, match="give a list of at least one prompt"):
         measure_dose_response(model, add_direction(planted), [], says_z, doses=(1.0,), progress=False)
+
+
+def never(text: str) -> bool:  # noqa: ARG001
+    return False
+
+
+@pytest.fixture
+def told(model: Model, monkeypatch: pytest.MonkeyPatch) -> Steering:
+    """A steering of perplexity ratio e^0.1, e^0.5, e^2, e^0.2 at doses 1, 2, 4, 8; at 3 the text repeats itself."""
+    nats = {0.0: 1.0, 1.0: 1.1, 2.0: 1.5, 3.0: 1.2, 4.0: 3.0, 8.0: 1.2}
+
+    def said(
+        _m: Model, _p: object, _n: object, _w: object = (), dose: float = 0.0, *_: object, **__: object
+    ) -> Samples:
+        made = condition(abs(dose), 0, nats[abs(dose)])
+        return replace(made, distinct=torch.full((10,), 0.1 if dose == 3.0 else 0.9))
+
+    monkeypatch.setattr("interp.steering.dose_choice.sample", said)
+    return add_direction(Direction(torch.ones(model.d_model), resid_post[0], "ones", scale=1.0))
+
+
+@pytest.mark.parametrize(
+    ("doses", "most", "expected"),
+    [
+        ((8.0, 4.0, 2.0, 1.0), 2.0, 2.0),
+        ((1.0, 2.0, 4.0), 1.5, 1.0),
+        ((1.0, 2.0), 9.0, 2.0),
+        ((1.0, 2.0, 3.0, 8.0), 2.0, 2.0),
+        ((-2.0, -1.0, -4.0), 2.0, -2.0),
+    ],
+)
+def test_the_suggested_dose_is_the_last_before_the_first_that_is_not_fluent(
+    model: Model, told: Steering, doses: tuple[float, ...], most: float, expected: float
+) -> None:
+    assert suggest_dose(model, told, PROMPTS, doses=doses, most=most).dose == expected
+
+
+def test_a_dose_that_breaks_the_text_is_refused_with_what_it_costs(model: Model, told: Steering) -> None:
+    with pytest.raises(NoFluentDose, match=r"dose 4 is too large: against unsteered text it has 7.39 times its perp"):
+        suggest_dose(model, told, PROMPTS, doses=(8.0, 4.0))
+    with pytest.raises(NoFluentDose, match="or repeats itself"):
+        suggest_dose(model, told, PROMPTS, doses=(3.0,))
+    with pytest.raises(InvalidArgument, match="give at least one, none of them 0"):
+        suggest_dose(model, told, PROMPTS, doses=(0.0, 1.0))
+
+
+def test_what_is_suggested_rests_on_text_sampled_with_and_without_the_steering(
+    model: Model, planted: Direction
+) -> None:
+    way, drawn = add_direction(planted), Sampling(per_prompt=2, max_new_tokens=8, temperature=0.7)
+    found = suggest_dose(model, way, PROMPTS, doses=(0.5, 4.0), most=100.0, sampling=drawn)
+    plain = sample(model, PROMPTS, never, sampling=drawn)
+    for dose, ratio in found.ratios:
+        assert ratio == sample(model, PROMPTS, never, [way], dose, drawn).perplexity_over(plain)
+    assert found.dose == 4.0 and "dose 4, measured: the text stays at" in str(found)
+
+
+def test_a_response_shows_itself_in_a_line_and_as_a_table(response: DoseResponse) -> None:
+    assert repr(response) == "DoseResponse('the letter z' at doses 0, 200)"
+    table = response.to_pandas()
+    assert table["way"].tolist() == ["unsteered", "steered", "steered", "random direction", "random direction"]
+    assert table["named"].tolist()[:3] == [0.0, 0.0, 1.0] and table["dose"].tolist()[2] == 200.0
+    assert repr(response.steered[1]) == "Samples(dose 200: 12 continuations of 4 prompts, 12 name it)"

@@ -296,9 +296,9 @@ def test_projections_are_means_over_the_tokens_selected(model: Model) -> None:
     )
 
 
-def test_a_condition_read_behind_where_it_acts_is_refused_before_anything_runs(model: Model) -> None:
+def test_a_condition_read_after_where_it_acts_is_refused_before_anything_runs(model: Model) -> None:
     late = Conditional(set_projection(direction_of(model)), direction_of(model, 11, resid_post[2]), 0.0)
-    with pytest.raises(ValueError, match=r"read at resid_post\.2, behind resid_post\.1 where it is to act"):
+    with pytest.raises(ValueError, match=r"read at resid_post\.2, after resid_post\.1 where it is to act"):
         steer(model, late, 1.0)
 
 

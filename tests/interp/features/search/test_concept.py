@@ -49,10 +49,10 @@ def test_equal_texts_share_a_group() -> None:
         ({"groups": ["g"]}, "has 2 texts and 1 groups; give one per text"),
         ({"texts": "ab"}, "the texts of concept 'fog' are 'ab': give a list, not a string"),
         ({"labels": [True, True]}, "needs texts that express it and texts that do not"),
-        ({"texts": ["fog", " "]}, "Text 1 of concept 'fog' is empty"),
+        ({"texts": ["fog", " "]}, "text 1 of concept 'fog' is empty"),
         ({"mentions": [[Mention(0, 9)], []]}, "has a mention at 0:9, outside its 3 characters"),
         ({"mentions": [[Mention(2, 2)], []]}, "has a mention at 2:2, outside"),
-        ({"mentions": [[], [Mention(0, 3)]]}, "Text 1 of concept 'fog' is labelled as not expressing the concept"),
+        ({"mentions": [[], [Mention(0, 3)]]}, "text 1 of concept 'fog' is labelled as not expressing the concept"),
         (
             {"texts": ["fog", "fog"], "groups": ["a", "b"]},
             r"has the text 'fog' in groups 'a' and 'b': it could be searched and reported on at once",

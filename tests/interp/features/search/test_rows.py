@@ -39,7 +39,7 @@ def test_without_mentions_tokens_have_their_texts_label_and_rows_of_tokens_are_r
 ) -> None:
     reading, concept = encode_texts(letters, gpt2, TEXTS), Concept("c", TEXTS, LABELS)
     assert torch.equal(label_tokens(reading, concept).y, torch.tensor(LABELS)[reading.text])
-    with pytest.raises(ValueError, match="Concept 'c' has no mentions, so its tokens have no labels"):
+    with pytest.raises(ValueError, match="concept 'c' has no mentions, so its tokens have no labels"):
         by_token(reading, concept)
 
 

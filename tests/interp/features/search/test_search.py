@@ -1,5 +1,7 @@
 """Search against brute force, planted concepts, and concepts that are not there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,8 +9,9 @@ from hooks import Model
 from hooks.site import embed, resid_post
 from interp.common.statistics import mean_share
 from interp.features import Concept, Mention, by_text, by_token, search, search_many
-from interp.features.reading import Reading
+from interp.features.reading import Reading, encode_texts
 from interp.features.search.concept import split_by_group
+from interp.features.search.group import Group
 from interp.features.search.ranking import Entries, Ranking, pool_entries
 from interp.features.search.rows import Rows
 from interp.features.search.score import Evaluation
@@ -18,6 +21,7 @@ from probes import best_threshold, detection
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 D_SAE = 50
+LETTERS = "abcdefghijklmnop ."  # of the latents of `letters`
 
 
 def random_reading(n_texts: int, seed: int = 0, per_text: int = 7, ties: bool = False) -> Reading:
@@ -217,3 +221,72 @@ def test_dictionaries_of_several_sites_are_not_searched_together(gpt2: Model, le
     other.site = resid_post[0]
     with pytest.raises(ValueError, match=r"the 2 autoencoders read at \['embed', 'resid_post.0'\]: give at least one"):
         search_many([letters, other], gpt2, Concept("h", *sentences()))
+
+
+def graded(model: Model, letters: TopK) -> TopK:
+    """The same dictionary with latent 0 on "a", "b" and "c" instead of "a" alone: by 1, 2 and 3."""
+    ids = torch.tensor([int(model.tokens(letter).ids[0, -1]) for letter in LETTERS])
+    rows = model.hf.transformer.wte.weight.detach()[ids]
+    strength = torch.zeros(len(LETTERS))
+    strength[:3] = torch.tensor([1.0, 2.0, 3.0])
+    with torch.no_grad():
+        letters.W_enc[:, 0] = torch.linalg.pinv(rows) @ strength
+        letters.W_enc[:, 1:3] = 0.0
+    return letters
+
+
+def moved_up(n: int = 40) -> tuple[Concept, torch.Tensor]:
+    """Searched, "b" expresses it and not "a"; reported, "c" does and not "b"; and which texts are searched."""
+    labels, groups = [i % 2 == 0 for i in range(n)], [f"group {i}" for i in range(n)]
+    half = split_by_group(Concept("shift", groups, labels, groups=groups), seed=0)
+    kinds = {(True, True): "b", (True, False): "a", (False, True): "c", (False, False): "b"}
+    texts = [
+        kinds[bool(half[i]), labels[i]] + "".join("defghijk"[int(digit)] for digit in f"{i:02o}") for i in range(n)
+    ]
+    return Concept("shift", texts, labels, groups=groups), half
+
+
+def test_a_latent_is_reported_at_the_threshold_that_the_searched_half_gave(gpt2: Model, letters: TopK) -> None:
+    concept, _ = moved_up()
+    found = search(graded(gpt2, letters), gpt2, concept, permutations=20)
+    assert found.best.latent == 0 and found.best.searched_f1 == 1.0
+    assert found.best.held_out.threshold == pytest.approx(1.5, abs=1e-3)  # the reported half would have given 2.5
+    assert found.best.held_out.recall == 1.0 and found.best.held_out.precision == 0.5
+    assert found.best.held_out.f1 == pytest.approx(2 / 3)
+
+
+def test_probes_know_the_searched_half_alone(gpt2: Model, letters: TopK) -> None:
+    concept, half = moved_up()
+    sae = graded(gpt2, letters)
+    means = search(sae, gpt2, concept, permutations=20).baselines[0]
+    reading, y = encode_texts(sae, gpt2, concept.texts), torch.tensor(concept.labels)
+    searched = half[reading.text]
+    positive, negative = (reading.x[searched & (y[reading.text] == kind)].mean(0) for kind in (True, False))
+    expected = torch.nn.functional.normalize(positive - negative, dim=0)
+    assert means.direction is not None and torch.allclose(means.direction.unit.float(), expected, atol=1e-4)
+    assert means.searched_f1 == 1.0 > means.held_out.f1
+
+
+def test_the_p_value_counts_the_search_itself_among_those_with_exchanged_labels(gpt2: Model, letters: TopK) -> None:
+    planted = search(letters, gpt2, Concept("h", *sentences(), apart=["description"]), permutations=19)
+    assert float(planted.null_f1.max()) < planted.best.searched_f1 and planted.p_value == 1 / 20
+    texts, labels, _ = sentences()
+    chance = search(letters, gpt2, Concept("none", [f"{t}a" for t in texts], labels[1:] + labels[:1]), permutations=19)
+    reached = int((chance.null_f1 >= chance.best.searched_f1 - 1e-6).sum())
+    assert chance.p_value == (1 + reached) / 20
+
+
+def test_what_is_gone_on_with_is_the_group_where_there_is_one(gpt2: Model, letters: TopK) -> None:
+    one = search(letters, gpt2, Concept("h", *sentences(), apart=["description"]), permutations=5)
+    assert one.group is None and one.finding is one.best and one.found_latents == (one.best.latent,)
+    two = replace(one, group=Group((3, 7), (1.0, 0.5), one.latents[1], ""))
+    assert two.finding is one.latents[1] and two.found_latents == (3, 7)
+
+
+def test_a_result_shows_itself_in_a_line_and_as_a_table_of_what_it_prints(gpt2: Model, letters: TopK) -> None:
+    found = search(letters, gpt2, Concept("h", *sentences(), apart=["description"]), permutations=5, top=3)
+    assert repr(found) == f"SearchResult('h' at embed: latent 7, F1 1.000, p {found.p_value:.3f})"
+    table = found.to_pandas()
+    assert table["detector"].tolist() == [one.name for one in (*found.latents, *found.baselines)]
+    assert table["F1"].tolist() == [one.held_out.f1 for one in (*found.latents, *found.baselines)]
+    assert table["recall, name"][0] == 1.0

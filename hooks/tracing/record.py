@@ -1,0 +1,222 @@
+"""Step 1: one forward pass, recorded operation by operation and module by module."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+Slot = int | str
+"""Which argument of a call, by place or by name; which part of an output, likewise."""
+_VIEWS = frozenset(["view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "alias", "detach", "slice", "expand"])
+_VIEWS |= {"transpose", "permute", "split", "select"}
+_SAME = _VIEWS | {"clone", "contiguous", "_to_copy", "lift_fresh"}
+"""Operations that may give the numbers they are given, in the same order."""
+_ALIASES = _VIEWS
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One tensor operation.
+
+    Attributes:
+        name: of the operation, such as `add`; one that works in place ends in `_`.
+        func: the operation.
+        args: its arguments, tensors as the numbers of their values (`Ref`).
+        reads: the values it reads.
+        makes: the values it makes.
+    """
+
+    name: str
+    func: Any
+    args: tuple[Any, ...]
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Ref:
+    """The number of a value, where an operation was given a tensor."""
+
+    value: int
+
+
+@final
+@dataclass(eq=False)
+class Call:
+    """One call of one module.
+
+    Attributes:
+        path: the module's name in the model.
+        module: the module.
+        number: which call of this module in the pass, from 0.
+        begin, end: the operations inside it.
+        inputs: value by argument.
+        outputs: value by part; None as the part where the output is one tensor.
+        given: arguments and keyword arguments as they were.
+    """
+
+    path: str
+    module: nn.Module
+    number: int
+    begin: int
+    end: int = -1
+    inputs: dict[Slot, int] = field(default_factory=dict)
+    outputs: dict[Slot | None, int] = field(default_factory=dict)
+    given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+
+@final
+class Trace(TorchDispatchMode):
+    """What happened in one forward pass.
+
+    Attributes:
+        ops: every operation, in order.
+        calls: every call of a module, in the order in which they began.
+        maker: for each value, the number of the operation that made it.
+        overwritten: values that were changed in place after they were made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self.calls: list[Call] = []
+        self.maker: dict[int, int] = {}
+        self.overwritten: set[int] = set()
+        self._tensors: list[Tensor] = []
+        self._numbers: dict[int, int] = {}
+        self._roots: dict[int, int] = {}
+        self._aliases: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:  # noqa: ANN401, ARG002
+        kwargs = kwargs or {}
+        given, _ = tree_flatten((args, kwargs))
+        reads = tuple(self.number(one) for one in given if isinstance(one, Tensor))
+        shown = tuple(Ref(self.number(one)) if isinstance(one, Tensor) else one for one in args)
+        output = func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        made = [one for one in tree_flatten(output)[0] if isinstance(one, Tensor)]
+        in_place = any(one is other for one in made for other in given)
+        makes = tuple(self._make(one, anew=in_place) for one in made)
+        self._note(name, in_place, reads, makes)
+        self.ops.append(Op(name, func, shown, reads, makes))
+        self.maker |= dict.fromkeys(makes, len(self.ops) - 1)
+        return output
+
+    def _note(self, name: str, in_place: bool, reads: tuple[int, ...], makes: tuple[int, ...]) -> None:
+        if in_place and reads and name.endswith("_"):
+            self.overwritten.add(self.alias(reads[0]))
+        if name not in _SAME or not reads:
+            return
+        for make in makes:
+            if self.tensor(make).numel() == self.tensor(reads[0]).numel() and self._in_order(name, reads[0], make):
+                self._roots[make] = self.root(reads[0])
+                if name in _ALIASES:
+                    self._aliases[make] = self.alias(reads[0])
+
+    def _in_order(self, name: str, before: int, after: int) -> bool:
+        """A transposition keeps the order where only axes of length 1 move."""
+        if name not in ("transpose", "permute"):
+            return True
+        wide = [[n for n in self.tensor(one).shape if n > 1] for one in (before, after)]
+        return len(wide[0]) == len(set(wide[0])) and wide[0] == wide[1]
+
+    def number(self, tensor: Shaped[Tensor, "..."]) -> int:
+        """Return the number of a tensor's present value."""
+        found = self._numbers.get(id(tensor))
+        return self._make(tensor) if found is None else found
+
+    def _make(self, tensor: Tensor, anew: bool = True) -> int:
+        if not anew and id(tensor) in self._numbers:
+            return self._numbers[id(tensor)]
+        self._tensors.append(tensor)  # held, so that no other tensor takes its identity
+        self._numbers[id(tensor)] = len(self._tensors) - 1
+        return len(self._tensors) - 1
+
+    def tensor(self, value: int) -> Shaped[Tensor, "..."]:
+        """Return the tensor of a value; its numbers are those of the end of the pass."""
+        return self._tensors[value]
+
+    def root(self, value: int) -> int:
+        """Return the value that a value is a view or copy of, up to shape and precision."""
+        return self._roots.get(value, value)
+
+    def alias(self, value: int) -> int:
+        """Return the value whose memory a value shares."""
+        return self._aliases.get(value, value)
+
+    def release(self) -> None:
+        """Let go of every tensor."""
+        self._tensors.clear()
+        self._numbers.clear()
+        for call in self.calls:
+            call.given = ((), {})
+
+    def inside(self, call: Call) -> list[Call]:
+        """Return the calls that a call makes."""
+        return [one for one in self.calls if one is not call and call.begin <= one.begin and one.end <= call.end
+                and (one.path.startswith(f"{call.path}.") or not call.path)]  # fmt: skip
+
+    def after(self, values: set[int]) -> set[int]:
+        """Return the values computed from some, those included."""
+        reached = set(values)
+        for op in self.ops:
+            if not reached.isdisjoint(op.reads):
+                reached.update(op.makes)
+        return reached
+
+
+@torch.no_grad()
+def record(model: nn.Module, run: Callable[[], object]) -> Trace:
+    """Run a model once and return what happened.
+
+    Cost: one forward pass, and the memory of all it computes.
+
+    Example:
+        ```python
+        record(hf, lambda: hf(input_ids=ids)).ops
+        ```
+    """
+    trace, counts, going = Trace(), dict[int, int](), list[Call]()
+
+    def begin(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            call = Call(path, module, counts.get(id(module), 0), len(trace.ops), given=(args, kwargs))
+            counts[id(module)] = call.number + 1
+            call.inputs = {slot: trace.number(one) for slot, one in _tensors((*enumerate(args), *kwargs.items()))}
+            trace.calls.append(call)
+            going.append(call)
+
+        return hook
+
+    def end(_m: nn.Module, _a: Any, output: Any) -> None:
+        call = going.pop()
+        call.end = len(trace.ops)
+        call.outputs = {part: trace.number(one) for part, one in _tensors(_parts(output))}
+
+    with ExitStack() as stack:
+        for path, module in model.named_modules():
+            stack.callback(module.register_forward_pre_hook(begin(path), with_kwargs=True, prepend=True).remove)
+            stack.callback(module.register_forward_hook(end).remove)
+        with trace:
+            run()
+    return trace
+
+
+def _tensors(items: Any) -> Iterator[tuple[Any, Tensor]]:
+    return ((key, one) for key, one in items if isinstance(one, Tensor))
+
+
+def _parts(output: Any) -> list[tuple[Slot | None, Any]]:
+    if isinstance(output, Tensor):
+        return [(None, output)]
+    if isinstance(output, Mapping):
+        return [*output.items()]
+    return [*enumerate(output)] if isinstance(output, tuple | list) else []

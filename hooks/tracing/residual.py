@@ -1,0 +1,376 @@
+"""Step 2: the sum by which a block makes its output out of its input and of what its sublayers add."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hooks.tracing.record import Call, Op, Ref, Slot, Trace
+
+_SUMS, _PRODUCTS = ("add", "add_", "sub"), ("mul", "mul_", "div", "div_")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class BlockCall:
+    """One call of one block.
+
+    Attributes:
+        call: the call.
+        slot: the argument that is the stream.
+        part: the part of the output that is the stream; None where the output is one tensor.
+        repeated: whether its module is called more than once in a pass.
+    """
+
+    call: Call
+    slot: Slot
+    part: Slot | None
+    repeated: bool
+
+    @property
+    def x(self) -> int:
+        """The value it is given."""
+        return self.call.inputs[self.slot]
+
+    @property
+    def y(self) -> int:
+        """The value it gives."""
+        return self.call.outputs[self.part]
+
+
+@final
+@dataclass(frozen=True)
+class Stream:
+    """What the block is given."""
+
+
+@final
+@dataclass(frozen=True)
+class Added:
+    """The term of that number."""
+
+    term: int
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """An operation on parts of the sum.
+
+    Attributes:
+        op: the operation as recorded.
+        args: its arguments: parts of the sum, or numbers, weights and settings.
+        value: what it makes.
+    """
+
+    op: Op
+    args: tuple[Any, ...]
+    value: int
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Normed:
+    """A norm of the stream itself, after an addition."""
+
+    module: nn.Module
+    name: str
+    inner: "Expr"
+    value: int
+
+
+Expr = Stream | Added | Applied | Normed
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One thing that is added.
+
+    Attributes:
+        value: before it is scaled.
+        calls: the calls that give it, the outermost first.
+        factor: what it is multiplied by before it is added.
+    """
+
+    value: int
+    calls: tuple[Call, ...]
+    factor: float | Tensor = 1.0
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """How a block's output is made.
+
+    Attributes:
+        expr: the sum; None where it is none that can be read.
+        terms: what is added, in the order in which it is computed.
+        stream: the values that are the stream at some stage after the first.
+    """
+
+    expr: Expr | None
+    terms: tuple[Term, ...] = ()
+    stream: frozenset[int] = frozenset()
+
+
+def residual_sum(trace: Trace, block: BlockCall) -> Sum:
+    """Return the sum that makes a block's output.
+
+    Example:
+        ```python
+        residual_sum(trace, stack.blocks[0]).terms
+        ```
+    """
+    reader = _Reader(trace, block)
+    expr = reader.explain(block.y)
+    if expr is None or isinstance(expr, Stream):
+        return Sum(None)
+    order = sorted(terms_of(expr), key=lambda i: trace.maker.get(reader.terms[i].value, -1))
+    place = {old: new for new, old in enumerate(order)}
+    return Sum(
+        _renumbered(expr, place), tuple(reader.terms[i] for i in order), frozenset(value for value, _ in stages(expr))
+    )
+
+
+def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tensor, "*d"]]) -> Float[Tensor, "*d"]:
+    """Return what a sum gives for other values of the stream and of the terms.
+
+    Example:
+        ```python
+        evaluate(found.expr, acts[resid_pre[0]], {0: acts[attn_out[0]], 1: acts[mlp_out[0]]})
+        ```
+    """
+    if isinstance(expr, Stream):
+        return x
+    if isinstance(expr, Added):
+        return terms[expr.term]
+    if isinstance(expr, Normed):
+        return expr.module(evaluate(expr.inner, x, terms))
+    args = [evaluate(one, x, terms) if isinstance(one, Expr) else one for one in expr.args]
+    name = expr.op.name.removesuffix("_")
+    left, right = args
+    made: dict[str, Callable[[], Any]] = {
+        "add": lambda: left + right,
+        "sub": lambda: left - right,
+        "mul": lambda: left * right,
+        "div": lambda: left / right,
+    }
+    return made[name]()
+
+
+def shown(expr: Expr, names: Sequence[str], stream: str = "resid_pre") -> str:
+    """Return how a sum reads, with names for the terms.
+
+    Example:
+        >>> shown(Stream(), [])
+        'resid_pre'
+    """
+    if isinstance(expr, Stream):
+        return stream
+    if isinstance(expr, Added):
+        return names[expr.term]
+    if isinstance(expr, Normed):
+        return f"LN({shown(expr.inner, names, stream)})"
+    parts = [shown(one, names, stream) if isinstance(one, Expr) else _number(one) for one in expr.args]
+    sign = {"add": "+", "sub": "-", "mul": "·", "div": "/"}[expr.op.name.removesuffix("_")]
+    if sign == "+" and isinstance(expr.args[1], Expr) and _holds_stream(expr.args[1]):
+        parts.reverse()
+    inner = [f"({one})" if " + " in one and sign in "·/" else one for one in parts]
+    return f" {sign} ".join(inner)
+
+
+def is_plain(expr: Expr) -> bool:
+    """Return whether a sum is one of the stream and of terms, with no factor and no norm.
+
+    Example:
+        >>> is_plain(Stream())
+        True
+    """
+    if isinstance(expr, Applied):
+        return expr.op.name in ("add", "add_") and all(isinstance(one, Expr) and is_plain(one) for one in expr.args)
+    return not isinstance(expr, Normed)
+
+
+def from_stage(expr: Expr, stage: Expr) -> Expr:
+    """Return a sum with one of its stages taken for the stream.
+
+    Example:
+        >>> from_stage(Stream(), Stream())
+        Stream()
+    """
+    if expr is stage:
+        return Stream()
+    if isinstance(expr, Normed):
+        return Normed(expr.module, expr.name, from_stage(expr.inner, stage), expr.value)
+    if isinstance(expr, Applied):
+        args = tuple(from_stage(one, stage) if isinstance(one, Expr) else one for one in expr.args)
+        return Applied(expr.op, args, expr.value)
+    return expr
+
+
+def terms_of(expr: Expr) -> frozenset[int]:
+    """Return the numbers of the terms in a sum.
+
+    Example:
+        >>> terms_of(Added(1))
+        frozenset({1})
+    """
+    if isinstance(expr, Added):
+        return frozenset([expr.term])
+    inner = [expr.inner] if isinstance(expr, Normed) else expr.args if isinstance(expr, Applied) else []
+    return frozenset().union(*(terms_of(one) for one in inner if isinstance(one, Expr)))
+
+
+def stages(expr: Expr) -> list[tuple[int, frozenset[int]]]:
+    """Return each stage of the stream inside a block: its value and the terms that are in it.
+
+    Example:
+        ```python
+        stages(found.expr)
+        ```
+    """
+    if isinstance(expr, Normed):
+        inner = stages(expr.inner)
+        return [*inner, (expr.value, terms_of(expr))]
+    if isinstance(expr, Applied) and _holds_stream(expr):
+        inner = [stage for one in expr.args if isinstance(one, Expr) for stage in stages(one)]
+        return [*inner, (expr.value, terms_of(expr))]
+    return []
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Return whether a module is a norm, or like one: called so, or with weights of one axis only.
+
+    Example:
+        >>> is_norm(nn.LayerNorm(4)), is_norm(nn.Linear(4, 4))
+        (True, False)
+    """
+    weights = [*module.parameters()]
+    flat = all(weight.ndim <= 1 for weight in weights)
+    return flat and ("norm" in type(module).__name__.lower() or bool(weights))
+
+
+@final
+@dataclass(eq=False)
+class _Reader:
+    """Walks back from a block's output to its input."""
+
+    trace: Trace
+    block: BlockCall
+    terms: list[Term] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.giver: dict[int, list[Call]] = {}
+        for call in self.trace.inside(self.block.call):
+            for value in call.outputs.values():
+                self.giver.setdefault(self.trace.root(value), []).append(call)
+        self.given = self.trace.root(self.block.x)
+        self.fed = self.trace.after({self.block.x})
+        self.known: dict[int, Expr | None] = {}
+
+    def explain(self, value: int) -> Expr | None:
+        """The sum that makes a value, or None where the stream is not a plain summand of it."""
+        value = self.trace.root(value)
+        if value not in self.known:
+            self.known[value] = None
+            self.known[value] = self._explained(value)
+        return self.known[value]
+
+    def _explained(self, value: int) -> Expr | None:
+        if value == self.given:
+            return Stream()
+        for call in reversed(self.giver.get(value, [])):
+            if is_norm(call.module) and len(call.inputs) == 1:
+                inner = self.explain(next(iter(call.inputs.values())))
+                if inner is not None:
+                    return Normed(call.module, call.path.rpartition(".")[2], inner, value)
+        op = self._op(value)
+        if op is None or len(op.args) < 2:
+            return None
+        found = [self.explain(one.value) if isinstance(one, Ref) else None for one in op.args[:2]]
+        if found == [None, None]:
+            return None
+        if op.name in _SUMS and not (op.name == "sub" and found[0] is None):
+            parts = tuple(a or self._split(b) for a, b in zip(found, op.args[:2], strict=True))
+            return Applied(op, parts, value)
+        if op.name in _PRODUCTS and found[0] is not None or op.name == "mul":
+            parts = tuple(a or self._constant(b) for a, b in zip(found, op.args[:2], strict=True))
+            return None if any(one is None for one in parts) else Applied(op, parts, value)
+        return None
+
+    def _op(self, value: int) -> Op | None:
+        at = self.trace.maker.get(value, -1)
+        return self.trace.ops[at] if self.block.call.begin <= at < self.block.call.end else None
+
+    def _constant(self, one: Any) -> Any:
+        """A number or weight; None for what depends on the tokens."""
+        if not isinstance(one, Ref):
+            return one
+        value, width = one.value, self.trace.tensor(self.block.x).shape[-1]
+        if value in self.fed:
+            return None
+        op = self._op(value)
+        value = op.reads[0] if op is not None and op.name == "expand" else value
+        tensor = self.trace.tensor(value)
+        return tensor if tensor.ndim <= 1 or tensor.numel() in (1, width) else None
+
+    def _split(self, one: Any) -> Any:
+        """What is added, term by term."""
+        constant = self._constant(one)
+        if constant is not None:
+            return constant
+        value = self.trace.root(one.value)
+        calls, op = tuple(self.giver.get(value, [])), self._op(value)
+        if calls or op is None or len(op.args) < 2:
+            return self._term(Term(value, calls))
+        if op.name in ("add", "add_"):
+            return Applied(op, tuple(self._split(other) for other in op.args[:2]), value)
+        if op.name in _PRODUCTS:
+            factors = [self._constant(other) for other in op.args[:2]]
+            inner = [at for at in range(2) if factors[at] is None]
+            if len(inner) == 1 and (inner == [0] or op.name.startswith("mul")):
+                return self._scaled(op, inner[0], factors[1 - inner[0]], value)
+        return self._term(Term(value, ()))
+
+    def _scaled(self, op: Op, at: int, factor: Any, value: int) -> Expr:
+        """A term and its factor, or a sum of terms times the factor that they share."""
+        of = self.trace.root(op.args[at].value)
+        if self.giver.get(of):
+            by = 1 / factor if op.name.startswith("div") else factor
+            return self._term(Term(of, tuple(self.giver[of]), by if isinstance(by, Tensor) else float(by)))
+        inner = self._split(op.args[at])
+        return Applied(op, (inner, factor) if at == 0 else (factor, inner), value)
+
+    def _term(self, term: Term) -> Added:
+        for number, other in enumerate(self.terms):
+            if other.value == term.value:
+                return Added(number)
+        self.terms.append(term)
+        return Added(len(self.terms) - 1)
+
+
+def _renumbered(expr: Expr, place: dict[int, int]) -> Expr:
+    if isinstance(expr, Added):
+        return Added(place[expr.term])
+    if isinstance(expr, Normed):
+        return Normed(expr.module, expr.name, _renumbered(expr.inner, place), expr.value)
+    if isinstance(expr, Applied):
+        args = tuple(_renumbered(one, place) if isinstance(one, Expr) else one for one in expr.args)
+        return Applied(expr.op, args, expr.value)
+    return expr
+
+
+def _holds_stream(expr: Expr) -> bool:
+    if isinstance(expr, Stream):
+        return True
+    inner = [expr.inner] if isinstance(expr, Normed) else expr.args if isinstance(expr, Applied) else []
+    return any(_holds_stream(one) for one in inner if isinstance(one, Expr))
+
+
+def _number(one: Any) -> str:
+    if isinstance(one, Tensor):
+        return f"{float(one):g}" if one.numel() == 1 else "weight"
+    return f"{one:g}"

@@ -1,0 +1,293 @@
+"""Step 4: what each term of a block's sum is, and the projections that read and write inside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from hooks.tracing.record import Call, Op, Trace
+from hooks.tracing.residual import BlockCall, Sum, Term, is_norm
+
+MIXERS = ("attn_out", "cross_out", "mixer_out")
+"""What the terms that carry something from token to token are called."""
+_AT = 3
+_ACROSS = frozenset(["convolution", "cumsum", "roll", "flip", "_fft_r2c", "_fft_c2c", "slice_scatter"])
+_PRODUCTS = ("bmm", "mm", "matmul", "baddbmm")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sublayer:
+    """One term of a block's sum.
+
+    Attributes:
+        name: of the site that it is: `attn_out`, `cross_out`, `mixer_out` or `mlp_out`.
+        term: the term.
+        root: the call that computes it as a whole; None where the block does so itself.
+        norm: the norm behind it, before it is added.
+        parts: the calls of its projections: `q`, `k`, `v`, `o` of attention, `in`, `gate`, `out` of feed-forward.
+        act: the call of the nonlinearity.
+        n_heads: of attention.
+    """
+
+    name: str
+    term: Term
+    root: Call | None = None
+    norm: Call | None = None
+    parts: Mapping[str, Call] = field(default_factory=dict)
+    act: Call | None = None
+    n_heads: int | None = None
+
+
+def sublayers(trace: Trace, block: BlockCall, found: Sum, encoded: set[int], n_pos: int) -> list[Sublayer]:
+    """Return what each term of a block's sum is.
+
+    Args:
+        trace: the recorded pass.
+        block: the block.
+        found: its sum.
+        encoded: the values computed from what an encoder gives.
+        n_pos: how many tokens the recorded text has.
+
+    Cost: two calls of each sublayer that is not seen to be attention.
+
+    Example:
+        ```python
+        [one.name for one in sublayers(trace, block, residual_sum(trace, block), set(), 11)]
+        ```
+    """
+    return [_Part(trace, block, found, encoded, n_pos, term).sublayer() for term in found.terms]
+
+
+@final
+@dataclass(eq=False)
+class _Part:
+    """One term, with the operations that make it out of the stream."""
+
+    trace: Trace
+    block: BlockCall
+    sum: Sum
+    encoded: set[int]
+    n_pos: int
+    term: Term
+
+    def __post_init__(self) -> None:
+        self.inside = self.trace.inside(self.block.call)
+        self.giver: dict[int, list[Call]] = {}
+        for call in self.inside:
+            for value in call.outputs.values():
+                self.giver.setdefault(self.trace.root(value), []).append(call)
+        self.stream = self.sum.stream | {self.trace.root(self.block.x)}
+        self.ops = self._slice(self.term.value)
+
+    def sublayer(self) -> Sublayer:
+        norm, calls = None, list(self.term.calls)
+        written = calls
+        if calls and self._is_after(calls[-1]):
+            norm = calls[-1]
+            written = self.giver.get(self.trace.root(next(iter(norm.inputs.values()))), [])
+            calls = written if calls[0] is norm else calls
+        root = next((call for call in calls if [*call.module.children()]), None)
+        out = next((call for call in written if is_projection(call.module)), None)
+        core = self._attention()
+        if core is not None and self._is_last(core, out):
+            across = any(one in self.encoded for op in self.ops for one in op.reads if self._is_outside(one))
+            parts = self._heads(core) | ({} if out is None else {"o": out})
+            return Sublayer("cross_out" if across else "attn_out", self.term, root, norm, parts, n_heads=core.n_heads)
+        if core is not None or self._mixes(root):
+            return Sublayer("mixer_out", self.term, root, norm, {} if out is None else {"o": out})
+        parts, act = self._memories(out)
+        return Sublayer("mlp_out", self.term, root, norm, parts, act)
+
+    def _is_after(self, call: Call) -> bool:
+        """Whether a call only norms or scales what a sublayer gives."""
+        single = len(call.inputs) == 1 and self.trace.root(next(iter(call.inputs.values()))) != self.term.value
+        leaf = not [*call.module.children()] and all(weight.ndim <= 1 for weight in call.module.parameters())
+        return single and (is_norm(call.module) or leaf)
+
+    def _slice(self, value: int) -> list[Op]:
+        """The operations of the block that make a value out of the stream, in order."""
+        seen, waiting, begin, end = set[int](), [value], self.block.call.begin, self.block.call.end
+        while waiting:
+            at = self.trace.maker.get(waiting.pop(), -1)
+            if not begin <= at < end or at in seen:
+                continue
+            seen.add(at)
+            waiting += [one for one in self.trace.ops[at].reads if self.trace.root(one) not in self.stream]
+        return [self.trace.ops[at] for at in sorted(seen)]
+
+    def _is_outside(self, value: int) -> bool:
+        return self.trace.maker.get(value, -1) < self.block.call.begin and self.trace.root(value) not in self.stream
+
+    def _attention(self) -> "_Core | None":
+        """Where queries meet keys: a kernel of attention, or a softmax over [.. pos pos]."""
+        for op in self.ops:
+            if "scaled_dot_product" in op.name or "flex_attention" in op.name:
+                return _Core(op.reads[:3], self.trace.tensor(op.reads[0]).shape[1], op.makes[0])
+        for op in self.ops:
+            if "softmax" in op.name and self._is_pattern(self.trace.tensor(op.makes[0])):
+                shape = self.trace.tensor(op.makes[0]).shape
+                return _Core(self._met(op), shape[-3] if len(shape) == 4 else None, op.makes[0])
+        return None
+
+    def _is_last(self, core: "_Core", out: Call | None) -> bool:
+        """Whether no projection but the last reads what attention makes: else it is a part of something larger."""
+        fed = self.trace.after({core.made})
+        made = {value for op in self.ops for value in op.makes}
+        later = [c for c in self.inside if is_projection(c.module) and not fed.isdisjoint(c.inputs.values())
+                 and not made.isdisjoint(map(self.trace.root, c.outputs.values()))]  # fmt: skip
+        return all(one is out for one in later)
+
+    def _is_pattern(self, made: Tensor) -> bool:
+        long = made.ndim >= 3 and made.shape[-2] == self.n_pos
+        return long and (made.shape[-1] == self.n_pos or (made.ndim >= 4 and made.shape[-1] > self.n_pos))
+
+    def _met(self, softmax: Op) -> tuple[int, ...]:
+        """The queries and keys whose products a softmax is taken of, and the values that it averages."""
+        products = [op for op in self.ops if op.name in _PRODUCTS and len(op.reads) >= 2]
+        before = self.trace.maker[softmax.makes[0]]
+        scores = [op for op in products if self.trace.maker[op.makes[0]] < before]
+        fed = self.trace.after({softmax.makes[0]})
+        averages = [op for op in products if op.reads[-2] in fed]
+        if not scores or not averages:
+            return ()
+        return (*scores[-1].reads[-2:], averages[0].reads[-1])
+
+    def _heads(self, core: "_Core") -> dict[str, Call]:
+        """The projections of queries, keys and values, where each is one of its own."""
+        if len(core.reads) != 3:
+            return {}
+        found = [self._projections_behind(value) for value in core.reads]
+        alone = [one[0] for one in found if len(one) == 1]
+        return dict(zip("qkv", alone, strict=True)) if len({id(one) for one in alone}) == 3 else {}
+
+    def _projections_behind(self, value: int) -> list[Call]:
+        """The projections that a value is made of with no other between."""
+        found: dict[int, Call] = {}
+        seen, waiting = set[int](), [value]
+        while waiting:
+            here = waiting.pop()
+            if here in seen:
+                continue
+            seen.add(here)
+            given = [call for call in self.giver.get(self.trace.root(here), []) if is_projection(call.module)]
+            if given:
+                found[id(given[-1])] = given[-1]
+                continue
+            at = self.trace.maker.get(here, -1)
+            if self.block.call.begin <= at < self.block.call.end and self.trace.root(here) not in self.stream:
+                waiting += self.trace.ops[at].reads
+        return [*found.values()]
+
+    def _memories(self, out: Call | None) -> tuple[dict[str, Call], Call | None]:
+        """The projections of a feed-forward layer of one or two matrices in and one out, and its nonlinearity."""
+        made = {self.trace.root(value) for op in self.ops for value in op.makes}
+        used = [c for c in self.inside if is_projection(c.module) and self._made(c) in made]
+        if out is None or out not in used or len({id(one.module) for one in used}) != len(used):
+            return {}, None
+        first = [one for one in used if one is not out]
+        plain = [c for c in self.inside if len(c.inputs) == 1 and not [*c.module.children()]
+                 and not is_projection(c.module) and "norm" not in type(c.module).__name__.lower()]  # fmt: skip
+        acted = {self.trace.root(value): call for call in plain for value in call.inputs.values()}
+        act = next((acted[v] for one in first for v in [self._made(one)] if v in acted), None)
+        if len(first) == 1:
+            return {"in": first[0], "out": out}, act
+        gated = [one for one in first if act is not None and self._made(one) in acted]
+        if len(first) == 2 and len(gated) == 1:
+            return {"gate": gated[0], "in": next(one for one in first if one is not gated[0]), "out": out}, act
+        return {"out": out}, None
+
+    def _made(self, call: Call) -> int:
+        return self.trace.root(next(iter(call.outputs.values())))
+
+    def _mixes(self, root: Call | None) -> bool:
+        """Whether what is given at one token shows at a later one."""
+        if root is not None:
+            found = mixes_tokens(self.trace, root, self.term.value, self.n_pos)
+            if found is not None:
+                return found
+        fed = self.trace.after(set(self.stream))
+        return any(
+            op.name in _ACROSS or (op.name in _PRODUCTS and all(one in fed for one in op.reads[-2:])) for op in self.ops
+        )
+
+
+@final
+@dataclass(frozen=True)
+class _Core:
+    """Where queries meet keys: the values of queries, keys and values, how many heads there are, and what is made."""
+
+    reads: tuple[int, ...]
+    n_heads: int | None
+    made: int
+
+
+def is_projection(module: nn.Module) -> bool:
+    """Return whether a module multiplies by a matrix of its own, as `nn.Linear` and GPT-2's `Conv1D` do.
+
+    Example:
+        >>> is_projection(nn.Linear(3, 5)), is_projection(nn.LayerNorm(3))
+        (True, False)
+    """
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim == 2 and not isinstance(module, nn.Embedding)
+
+
+@torch.no_grad()
+def mixes_tokens(trace: Trace, call: Call, value: int, n_pos: int) -> bool | None:
+    """Return whether a module carries something from one token to a later one; None where it cannot be said.
+
+    The module is called again as it was, and with noise on what it is given at one token.
+
+    Cost: two calls of the module.
+
+    Example:
+        ```python
+        mixes_tokens(trace, call, call.outputs[None], 11)
+        ```
+    """
+    args, kwargs = call.given
+    part = next((part for part, made in call.outputs.items() if trace.root(made) == trace.root(value)), None)
+    fed = {slot for slot, one in call.inputs.items() if _axis(trace.tensor(one), n_pos) is not None
+           and trace.tensor(one).is_floating_point()}  # fmt: skip
+    if not fed:
+        return None
+    try:
+        plain = _part(call.module(*args, **kwargs), part)
+        changed = _part(
+            call.module(
+                *(_noisy(one, n_pos) if slot in fed else one for slot, one in enumerate(args)),
+                **{slot: _noisy(one, n_pos) if slot in fed else one for slot, one in kwargs.items()},
+            ),
+            part,
+        )
+    except Exception:  # a module that cannot be called again by itself
+        return None
+    axis = _axis(plain, n_pos)
+    if axis is None:
+        return None
+    later = [one.float().narrow(axis, _AT + 1, n_pos - _AT - 1) for one in (plain, changed)]
+    return bool((later[0] - later[1]).norm() > 1e-3 * later[0].norm())
+
+
+def _part(output: Any, part: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[part]
+
+
+def _axis(tensor: Tensor, n_pos: int) -> int | None:
+    """Which axis counts the tokens, the batch being of one."""
+    places = [axis for axis, size in enumerate(tensor.shape[:2]) if size == n_pos and tensor.ndim >= 2]
+    return places[0] if places else None
+
+
+def _noisy(one: Tensor, n_pos: int) -> Tensor:
+    axis = _axis(one, n_pos)
+    if axis is None:
+        return one
+    noisy = one.clone()
+    here = noisy.narrow(axis, _AT, 1)
+    noise = torch.randn(here.shape, generator=torch.Generator().manual_seed(0)).to(here)
+    here += noise * one.float().square().mean().sqrt().to(here)
+    return noisy
