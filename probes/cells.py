@@ -63,7 +63,7 @@ def rows_of(
 
     Raises:
         InvalidArgument: a position that selects no or several tokens of a text.
-        KeyError: a site that was not captured.
+        UnknownName: a site that was not captured.
 
     Example:
         ```python

@@ -24,7 +24,7 @@ def l1_logistic(
     2015), from `start` or from 0. Columns of one scale converge soonest.
 
     Raises:
-        RuntimeError: not converged.
+        NotConverged: not converged.
 
     Cost:
         Two products with x per step.
@@ -60,7 +60,7 @@ def entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tens
     checked (Tibshirani et al. 2012).
 
     Raises:
-        RuntimeError: not converged.
+        NotConverged: not converged.
 
     Example:
         ```python

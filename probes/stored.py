@@ -23,7 +23,7 @@ class StoreBatches:
 
     Raises:
         InvalidArgument: labels or a mask that are not one per row of the store.
-        KeyError: the store does not hold the site.
+        UnknownName: the store does not hold the site.
 
     Example:
         ```python
@@ -54,7 +54,7 @@ def stored_cells(store: ActivationStore, sites: Iterable[Site], at: Mapping[Posi
     """Cells whose rows are already in a store: for each position, the store's row of each text.
 
     Raises:
-        KeyError: the store does not hold a site.
+        UnknownName: the store does not hold a site.
         OutOfRange: a row that is not there.
 
     Cost:

@@ -25,7 +25,7 @@ def train(
 
     Raises:
         InvalidArgument: no steps.
-        RuntimeError: the loss is not finite.
+        WrongState: the loss is not finite.
 
     Example:
         ```python
