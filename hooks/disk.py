@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, TypeVar, final
 from uuid import uuid4
 
 import torch
@@ -28,6 +28,7 @@ BLOCK: Final = 1 << 24
 
 Record: TypeAlias = dict[str, Any]
 """Of a file: its `bytes`, and their `checksum`."""
+Result = TypeVar("Result")
 
 
 @final
@@ -357,7 +358,27 @@ def read_pickled(path: str | Path, cure: str) -> Any:
         raise DamagedFile(f"{path} is no file of tensors ({said[0]}): {cure}") from error
 
 
-def made_of(path: object, kind: Kind, make: Callable[[], Any]) -> Any:
+def read_foreign(path: object, cure: str, make: Callable[[], Result]) -> Result:
+    """Make an object of a file of another library; what is raised from within Python or torch is damage of the file.
+
+    Raises:
+        DamagedFile: naming the file and what was raised. Errors of this library are raised as they are.
+
+    Example:
+        ```python
+        read_foreign("cfg.json", "download it again", lambda: config["k"])
+        ```
+    """
+    try:
+        return make()
+    except InterpError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DamagedFile(f"{path} is not as its library writes it ({said}): {cure}") from error
+
+
+def made_of(path: object, kind: Kind, make: Callable[[], Result]) -> Result:
     """Make an object of what a file holds; what it refuses is damage of the file.
 
     Raises:

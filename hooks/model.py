@@ -1,7 +1,7 @@
 """A loaded transformer and its tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Shaped
@@ -20,10 +20,10 @@ from hooks.running import Running
 from hooks.site import Site, counted, mlp_act, named
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
-from hooks.tokens import Tokens, as_texts, from_ids, special_ids, tokenize
+from hooks.tokens import Tokens, as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.unembed import check_head, unembed
 
-Text = str | Sequence[str] | Shaped[Tensor, "..."] | Tokens
+Text = str | Sequence[str] | Shaped[Tensor, "..."] | Mapping[str, Any] | Tokens
 
 
 @final
@@ -104,7 +104,8 @@ class Model:
         """Tokenise text, with the special tokens the tokenizer adds, padded on the side it pads on.
 
         Args:
-            text: a text, texts, token ids of shape [pos] or [batch pos], or ready `Tokens`.
+            text: a text, texts, token ids of shape [pos] or [batch pos], what the tokenizer returned (padding is what
+                its attention mask hides), or ready `Tokens`.
 
         Raises:
             TypeError: a mapping, or a list of anything but texts.
@@ -119,6 +120,8 @@ class Model:
             return self._admitted(text)
         if isinstance(text, Tensor):
             return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
+        if isinstance(text, Mapping) and "input_ids" in text:
+            return self._admitted(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side))
         return self._admitted(tokenize(self.tokenizer, as_texts(text), self.padding_side))
 
     def run(self, text: Text) -> Float[Tensor, "batch pos vocab"]:

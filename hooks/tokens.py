@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from pathlib import Path
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -164,7 +165,12 @@ def as_texts(given: Any) -> list[str]:
     if isinstance(given, Mapping):
         raise InvalidType(
             f"expected a text or a list of texts, got a {type(given).__name__} of {sorted(map(str, given))}: name one "
-            "of them, as in encoded['input_ids'] or dataset['train']"
+            "of them, as in dataset['train']; what a tokenizer returned is taken whole by tokens, run and capture"
+        )
+    if isinstance(given, Path) or (isinstance(given, str) and looks_like_a_file(given)):
+        raise InvalidArgument(
+            f"'{given}' is the name of a file, and its name would be read in place of its text: pass what is in it, as "
+            "in Path(name).read_text().splitlines(), or open_dataset(name)"
         )
     texts = [given] if isinstance(given, str) else list(given)
     for number, text in enumerate(texts):
@@ -174,6 +180,21 @@ def as_texts(given: Any) -> list[str]:
                 "token ids as a tensor of [pos] or [batch pos]"
             )
     return texts
+
+
+def looks_like_a_file(text: str) -> bool:
+    """Return whether a text is the name of a file that is there.
+
+    Example:
+        >>> looks_like_a_file("Fog over the bay")
+        False
+    """
+    if len(text) > 1024 or "\n" in text or not text.strip() or ("." not in text and "/" not in text):
+        return False
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:
@@ -204,14 +225,37 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:
     return pad(tokenizer, encoded["input_ids"], side, texts=tuple(texts), offsets=offsets)
 
 
-def from_ids(tokenizer: Tokenizer, ids: Shaped[Tensor, "..."], d_vocab: int) -> Tokens:
-    """Turn token ids of shape [pos] or [batch pos] into `Tokens`.
-
-    The tokenizer's padding token, where it is not also the end of text, marks padding; otherwise every
-    id is taken for a real token.
+def from_encoding(tokenizer: Tokenizer, encoding: Mapping[str, Any], d_vocab: int, side: str) -> Tokens:
+    """Turn what a tokenizer returned into `Tokens`: padding is what its "attention_mask" hides.
 
     Raises:
-        ValueError: not whole numbers, another shape, ids outside the vocabulary, or a text of padding alone.
+        InvalidArgument: as `from_ids`, or a mask of another shape.
+
+    Example:
+        ```python
+        from_encoding(model.tokenizer, model.tokenizer(["Fog", "The bay"], padding=True), model.d_vocab, "right")
+        ```
+    """
+    ids, mask = encoding["input_ids"], encoding.get("attention_mask")
+    if isinstance(ids, Tensor):
+        return from_ids(tokenizer, ids, d_vocab, None if mask is None else torch.as_tensor(mask))
+    if ids and isinstance(ids[0], int):
+        ids, mask = [ids], None if mask is None else [mask]
+    return pad(tokenizer, unpadded(tokenizer, ids, mask), side)
+
+
+def from_ids(
+    tokenizer: Tokenizer, ids: Shaped[Tensor, "..."], d_vocab: int, mask: Shaped[Tensor, "..."] | None = None
+) -> Tokens:
+    """Turn token ids of shape [pos] or [batch pos] into `Tokens`.
+
+    Padding is what the mask hides. Without a mask it is the runs of the tokenizer's padding token at the ends of a
+    text. Where it cannot be known what is padding, that is an error: the padding token inside a text, or one that is
+    also the end of text and is at the end of some texts more often than of others.
+
+    Raises:
+        InvalidArgument: not whole numbers, another shape, ids outside the vocabulary, a text of padding alone, or ids
+            of which it cannot be known what is padding.
 
     Example:
         ```python
@@ -225,18 +269,58 @@ def from_ids(tokenizer: Tokenizer, ids: Shaped[Tensor, "..."], d_vocab: int) -> 
         )
     if int(ids.min()) < 0 or int(ids.max()) >= d_vocab:
         raise InvalidArgument(f"token ids lie in 0..{d_vocab - 1}, got {int(ids.min())}..{int(ids.max())}")
+    if mask is not None and mask.shape != ids.shape:
+        raise InvalidArgument(
+            f"the attention mask has shape {tuple(mask.shape)}, and the token ids {tuple(ids.shape)}: give one for them"
+        )
     ids = ids.reshape(-1, ids.shape[-1]).long()
-    padding = _padding(tokenizer)
-    mask = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
-    if padding is not None and not bool((real := mask.any(dim=1)).all()):
+    mask = _real(tokenizer, ids) if mask is None else mask.reshape(ids.shape).bool().to(ids.device)
+    if not bool((real := mask.any(dim=1)).all()):
         raise InvalidArgument(f"text {int((~real).nonzero()[0])} has no tokens: leave it out")
     return Tokens(ids=ids, mask=mask, special=~mask | is_in(ids, special_ids(tokenizer)))
+
+
+def _real(tokenizer: Tokenizer, ids: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+    """What is no padding, of ids without a mask."""
+    padding = getattr(tokenizer, "pad_token_id", None)
+    if padding is None:
+        return torch.ones_like(ids, dtype=torch.bool)
+    found = ids == padding
+    runs = [found.long().cumprod(1), found.flip(1).long().cumprod(1)]
+    if padding in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        for number in (run.sum(1) for run in runs):
+            if int(number.min()) != int(number.max()):
+                text = int((number != number.min()).nonzero()[0])
+                raise InvalidArgument(
+                    f"text {text} has {int(number[text])} of the token {tokenizer.pad_token!r} at its end where "
+                    f"another has {int(number.min())}, and it is both padding and a part of texts: {WITH_MASK}"
+                )
+        return torch.ones_like(ids, dtype=torch.bool)
+    edge = runs[0].bool() | runs[1].flip(1).bool()
+    if bool((inside := found & ~edge).any()):
+        text, pos = inside.nonzero()[0].tolist()
+        raise InvalidArgument(_inside(tokenizer, text, pos))
+    return ~edge
+
+
+WITH_MASK: Final = "pass what the tokenizer returned, with its attention_mask"
+
+
+def _inside(tokenizer: Tokenizer, text: int, pos: int) -> str:
+    return (
+        f"text {text} has the padding token {tokenizer.pad_token!r} inside it, at {pos}, so whether it is padding or "
+        f"text is not known: {WITH_MASK}"
+    )
 
 
 def unpadded(
     tokenizer: Tokenizer, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None
 ) -> Sequence[Sequence[int]]:
-    """Return rows of token ids without their padding: what the masks hide, or else what `from_ids` takes for it.
+    """Return rows of token ids without their padding: what the masks hide, or else runs of padding at their ends.
+
+    Raises:
+        InvalidArgument: without masks, the padding token inside a row, or more than one of it at an end where it is
+            also the end of text.
 
     Example:
         ```python
@@ -246,10 +330,32 @@ def unpadded(
     if masks is not None:
         pairs = zip(rows, masks, strict=True)
         return [row if all(mask) else [id for id, real in zip(row, mask, strict=True) if real] for row, mask in pairs]
-    padding = _padding(tokenizer)
+    padding = getattr(tokenizer, "pad_token_id", None)
     if padding is None:
         return rows
-    return [row if padding not in row else [id for id in row if id != padding] for row in rows]
+    return [
+        row if padding not in row else _without_ends(tokenizer, int(padding), number, row)
+        for number, row in enumerate(rows)
+    ]
+
+
+def _without_ends(tokenizer: Tokenizer, padding: int, number: int, row: Sequence[int]) -> Sequence[int]:
+    start, stop = 0, len(row)
+    while start < stop and row[start] == padding:
+        start += 1
+    while stop > start and row[stop - 1] == padding:
+        stop -= 1
+    if padding in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if max(start, len(row) - stop) > 1:
+            raise InvalidArgument(
+                f"text {number} has {max(start, len(row) - stop)} of the token {tokenizer.pad_token!r} at its end, and "
+                f"it is both padding and a part of texts: {WITH_MASK}"
+            )
+        return row
+    kept = row[start:stop]
+    if padding in kept:
+        raise InvalidArgument(_inside(tokenizer, number, start + [*kept].index(padding)))
+    return kept
 
 
 def pad(
@@ -325,12 +431,6 @@ def is_in(ids: Int[Tensor, "batch pos"], members: Collection[int]) -> Bool[Tenso
         tensor([[False,  True]])
     """
     return torch.isin(ids, torch.tensor(sorted(members), dtype=ids.dtype, device=ids.device))
-
-
-def _padding(tokenizer: Tokenizer) -> int | None:
-    """The token that is padding wherever it stands; None where it may also be the end of a text."""
-    padding = getattr(tokenizer, "pad_token_id", None)
-    return None if padding is None or padding in (tokenizer.bos_token_id, tokenizer.eos_token_id) else int(padding)
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:

@@ -24,7 +24,10 @@ class AttentionProbe(TwoClasses):
 
     Padding, which `mask` marks, gets no attention, and changes nothing by its content or amount. Rows are centred and
     scaled by the mean and the root mean square deviation of the tokens it was fitted to. The same seed gives the same
-    probe. Costs `steps` passes over x.
+    probe.
+
+    Cost:
+        `steps` passes over x.
 
     Example:
         ```python

@@ -20,7 +20,10 @@ class Logistic(LinearProbe, LogOdds):
     """argmin over w, b of ||w||^2 / 2 + C sum_i log(1 + exp(-s_i (w.x_i + b))), s_i = +-1: scikit-learn's objective.
 
     The optimum is unique, and found in float64. With `class_weight` each class counts as much as a mapping says, or
-    as the other where it is "balanced". Costs two passes over x per step.
+    as the other where it is "balanced".
+
+    Cost:
+        Two passes over x per step.
 
     Example:
         ```python

@@ -21,8 +21,10 @@ class MLP(TwoClasses, LogOdds):
     """f(x) = w_2.ReLU(W_1 x' + b_1) + b_2 with x' the standardised row; cross-entropy by full-batch AdamW.
 
     The mean and deviation are those of the rows it was fitted to. Compare its selectivity, not its accuracy, with a
-    linear probe's: it can learn labels that mean nothing. Costs `steps` passes over x; the same seed gives the same
-    probe.
+    linear probe's: it can learn labels that mean nothing. The same seed gives the same probe.
+
+    Cost:
+        `steps` passes over x.
 
     Example:
         ```python

@@ -25,7 +25,10 @@ class Multinomial(Classifier):
     """argmin over W, b of ||W||^2 / 2 - C sum_i log softmax(W x_i + b)[y_i]: scikit-learn's objective.
 
     Fitted, it has `classes_`, `coef_` (W, a row per class), `intercept_` (b) and `scales_`: along each row, the
-    distance from the mean of the other classes to the farthest row. Costs two passes over x per step, in float64.
+    distance from the mean of the other classes to the farthest row.
+
+    Cost:
+        Two passes over x per step, in float64.
 
     Example:
         ```python

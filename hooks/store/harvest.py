@@ -169,7 +169,7 @@ def _is_whole(task: Job, settings: Settings, here: Process) -> bool:
         return False
     check_settings(task.folder, Manifest.read(task.folder).settings, settings)
     seen = missing = 0
-    for block in blocks(task.data, task.documents_per_shard, here):
+    for block in blocks(task.data, task.documents_per_shard, here, task.model.tokenizer):
         seen += 1
         missing += block.name not in done
         if block.name in done:
@@ -217,7 +217,7 @@ def _write_part(
     """Write this process's missing shards; return how many it has. The finished ones are compared with the data."""
     seen, begun = 0, _versions(task.model)
     with Sealer() as sealer:
-        for block in blocks(task.data, task.documents_per_shard, here):
+        for block in blocks(task.data, task.documents_per_shard, here, task.model.tokenizer):
             seen += 1
             if block.name in done:
                 _check_same(task, block, done[block.name])

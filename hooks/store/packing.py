@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument
 from hooks.forward import check_length
 from hooks.huggingface import Tokenizer
 from hooks.model import Model
-from hooks.tokens import Tokens, pad, special_ids, unpadded
+from hooks.tokens import Tokens, pad, special_ids
 
 Documents: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
 """Texts, or the token ids of texts."""
@@ -71,9 +71,7 @@ def separate(context: int | None = None) -> Packing:
     def place(model: Model, documents: Documents) -> Placed | None:
         length = _context(model, context)
         texts = tuple(one for one in documents if isinstance(one, str))
-        rows, offsets = (
-            _encoded(model, texts, length) if texts else ([row[:length] for row in _ids(model, documents)], None)
-        )
+        rows, offsets = _encoded(model, texts, length) if texts else ([row[:length] for row in _ids(documents)], None)
         kept = [number for number, row in enumerate(rows) if len(row)]
         if not kept:
             return None
@@ -169,12 +167,11 @@ def _bare(model: Model, documents: Documents, begin: list[int]) -> list[list[int
     if texts:
         tokenizer = _tokenizer(model)
         return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    return [row[len(begin) :] if begin and row[: len(begin)] == begin else row for row in _ids(model, documents)]
+    return [row[len(begin) :] if begin and row[: len(begin)] == begin else row for row in _ids(documents)]
 
 
-def _ids(model: Model, documents: Documents) -> list[list[int]]:
-    rows = unpadded(model.tokenizer, [[int(id) for id in row] for row in documents])
-    return [list(row) for row in rows]
+def _ids(documents: Documents) -> list[list[int]]:
+    return [[int(id) for id in row] for row in documents]
 
 
 def _separators(model: Model, length: int) -> tuple[list[int], list[int]]:

@@ -140,7 +140,7 @@ def probe(job: Job) -> Probe:
         probe(job).tokens_per_second
         ```
     """
-    some = sample(job.data, SAMPLED)
+    some = sample(job.data, SAMPLED, job.model.tokenizer)
     if not some:
         raise InvalidArgument("got no documents: the dataset is empty")
     placed = job.place(some)

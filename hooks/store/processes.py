@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import final
+from typing import TypeVar, final
 
 import torch
+
+Value = TypeVar("Value")
 
 
 @final
@@ -30,11 +32,19 @@ class Process:
             >>> Process(0, 1).total(3)
             3
         """
-        if self.world == 1:
-            return n
-        counts = [0] * self.world
-        torch.distributed.all_gather_object(counts, n)
-        return sum(counts)
+        return sum(self.all(n))
+
+    def all(self, value: Value) -> list[Value]:
+        """Return every process's value, by rank, once all of them have come here.
+
+        Example:
+            >>> Process(0, 1).all("fog")
+            ['fog']
+        """
+        values = [value] * self.world
+        if self.world > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
 
 
 @contextmanager

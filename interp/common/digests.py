@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, final
 
 import numpy as np
@@ -40,6 +41,41 @@ class DataDigest:
     def hexdigest(self) -> str:
         """Return the first 32 digits over all that was read."""
         return self._hash.copy().hexdigest()[:32]
+
+
+@final
+class StreamDigest:
+    """A digest of the beginning of a stream, however far it has been read; it reads the stream by itself.
+
+    Example:
+        ```python
+        StreamDigest(dataset).of_first(1000)
+        ```
+    """
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._begin()
+
+    def of_first(self, n: int) -> str:
+        """Return the digest of the first n items, or of all where there are fewer."""
+        if n < self._digest.read:
+            self._begin()
+        self._digest.add(islice(self._items, n - self._digest.read))
+        return self._digest.hexdigest()
+
+    def _begin(self) -> None:
+        self._digest, self._items = DataDigest(), items_of(self._data)
+
+
+def is_stream(data: Data) -> bool:
+    """Return whether data are read one after the other and do not say how many they are.
+
+    Example:
+        >>> is_stream(["fog"])
+        False
+    """
+    return not isinstance(data, str | Tensor | Tokens) and not hasattr(data, "__len__")
 
 
 def digest_of_tensors(*tensors: Shaped[Tensor, "..."]) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Tokens
-from hooks.errors import InvalidArgument
+from hooks.disk import checksum, read_foreign, read_pickled, write_file
+from hooks.errors import DamagedFile, InvalidArgument
 from hooks.resume import hold
 from hooks.site import resid_post
 from interp.lenses.lens import Lens
@@ -65,9 +66,11 @@ class JacobianLens(Lens):
                     f"{end:.0f}: leave the layer out"
                 )
         kept = {layer: matrix.to("cpu", torch.float16) for layer, matrix in self.J.items()}
-        about = {"fingerprint": self.model.fingerprint}
+        sums = checksum(*(part for layer, matrix in kept.items() for part in (str(layer), matrix)), str(self.n_prompts))
+        about = {"fingerprint": self.model.fingerprint, "checksum": sums}
         whole = {"J": kept, "n_prompts": self.n_prompts, "source_layers": [*kept], "d_model": self.model.d_model}
-        torch.save({**whole, "metadata": about}, path)
+        with write_file(path) as partial:
+            torch.save({**whole, "metadata": about}, partial)
 
     @staticmethod
     def load(path: str | Path, model: Model) -> "JacobianLens":
@@ -79,20 +82,12 @@ class JacobianLens(Lens):
             InvalidArgument: the file holds no Jacobian lens, one of another model, or one of effects on another layer
                 than the last.
         """
-        try:
-            held = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        except Exception as error:  # bytes that are no pickle fail in as many ways as there are bytes
-            raise InvalidArgument(
-                f"{path} is no file of tensors: expected a Jacobian lens, published or saved"
-            ) from error
-        J, n = _matrices(held) if isinstance(held, dict) else ({}, 0)
+        held = read_pickled(path, "expected a Jacobian lens, published or saved")
+        J, n = read_foreign(path, CURE, lambda: _matrices(held)) if isinstance(held, dict) else ({}, 0)
         if not J:
-            raise InvalidArgument(
-                f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files"
-            )
-        about = {**held, **(held.get("metadata") or {})}
+            raise DamagedFile(f"{path} holds no Jacobian lens: expected matrices under 'J', as in the published files")
+        about = read_foreign(path, CURE, lambda: {**held, **(held.get("metadata") or {})})
+        _check(path, about, J, n)
         if about.get("fingerprint", model.fingerprint) != model.fingerprint:
             raise InvalidArgument(
                 f"the lens in {path} was fitted on other weights than {model.name}: fit one on this model"
@@ -104,6 +99,19 @@ class JacobianLens(Lens):
                 f"{model.n_layers - 1}: fit one with that target"
             )
         return JacobianLens(model, J, n)
+
+
+def _check(path: str | Path, about: dict[str, Any], J: dict[int, Tensor], n: int) -> None:
+    """Raise where matrices are not finite, or not those whose checksum was written."""
+    for layer, matrix in J.items():
+        if not isinstance(matrix, Tensor) or not bool(matrix.isfinite().all()):
+            raise DamagedFile(f"the matrix of layer {layer} in {path} is not finite: {CURE}")
+    parts = (part for layer, matrix in J.items() for part in (str(layer), matrix))
+    if "checksum" in about and about["checksum"] != checksum(*parts, str(n)):
+        raise DamagedFile(f"{path} is damaged, its checksum is another: {CURE}")
+
+
+CURE = "put it back from a copy, or download or save it again"
 
 
 def _matrices(held: dict[str, Any]) -> tuple[dict[int, Tensor], int]:

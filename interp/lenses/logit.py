@@ -9,7 +9,8 @@ from interp.lenses.lens import Lens
 class LogitLens(Lens):
     """transform(h, l) = h (nostalgebraist 2020).
 
-    Cost of reading: one unembedding per layer.
+    Cost:
+        One unembedding per layer that is read.
 
     Example:
         ```python

@@ -1,16 +1,23 @@
 """Tokens know what is padding, what is special, and where each stands in its text."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
 import torch
+from datasets import Dataset
 
 from hooks import Activations, Model, capture, load
+from hooks.errors import InvalidArgument
 from hooks.position import generated, prompt
 from hooks.site import resid_post
+from hooks.store import harvest, separate
 from hooks.tokens import join, pad
+from tests.conftest import END as END_OF_TEXT
+from tests.conftest import tiny_tokenizer
 
 END = 256
 
@@ -116,11 +123,10 @@ def test_a_mapping_is_not_read_as_texts_that_are_its_keys(gpt2: Model, monkeypat
 
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would speak first
 
-    encoded = gpt2.tokenizer("Fog over", return_tensors="pt")
     splits = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["Fog", "Bay"]})})
     reads = (gpt2.run, gpt2.generate, gpt2.tokens, lambda data: capture(gpt2, data, resid_post[0]))
     for read in reads:
-        for data in (encoded, splits, {"text": ["Fog", "Bay"]}):
+        for data in (splits, {"text": ["Fog", "Bay"]}):
             with pytest.raises(TypeError, match=r"expected a text .*, got a \w+ of \['.*name one of them"):
                 read(data)
         for data, kind in (([("Fog", "bay")], "tuple"), ([1, 2], "int"), (["Fog", None], "NoneType"), ([[1]], "list")):
@@ -142,3 +148,68 @@ def test_a_mapping_is_not_read_as_texts_that_are_its_keys(gpt2: Model, monkeypat
 def test_ids_that_are_none_are_refused(gpt2: Model, ids: torch.Tensor, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         gpt2.tokens(ids)
+
+
+def padding_with(token: str | None, side: str = "right") -> Any:
+    tokenizer = copy.deepcopy(tiny_tokenizer(side))
+    if token is not None:
+        tokenizer.pad_token = token
+    return tokenizer
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_mask_that_a_tokenizer_returned_says_what_is_padding(gpt2: Model, side: str) -> None:
+    """Padding with the end of text, as most people do, the logits of each text are its own."""
+    model = load(gpt2.hf, padding_with(END_OF_TEXT, side), check=False)
+    texts = ["Fog over the bay", "No"]
+    for encoded in (model.tokenizer(texts, padding=True, return_tensors="pt"), model.tokenizer(texts, padding=True)):
+        tokens = model.tokens(encoded)
+        assert torch.equal(tokens.mask, model.tokens(texts).mask)
+        torch.testing.assert_close(model.run(encoded)[tokens.mask], model.run(texts)[tokens.mask])
+    ragged = model.tokenizer(texts)
+    assert torch.equal(model.tokens(ragged).ids, model.tokens(texts).ids)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_ids_that_may_or_may_not_end_in_padding_are_refused_with_the_mend(gpt2: Model, side: str) -> None:
+    model = load(gpt2.hf, padding_with(END_OF_TEXT, side), check=False)
+    batch = model.tokenizer(["Fog over the bay", "No"], padding=True, return_tensors="pt")
+    with pytest.raises(InvalidArgument, match="both padding and a part of texts: pass what the tokenizer returned"):
+        model.run(batch["input_ids"])
+    same = model.tokenizer(["Fog", "Bay"], return_tensors="pt")["input_ids"]  # none is padded
+    assert bool(model.tokens(same).mask.all()) and bool(model.tokens(same[0]).mask.all())
+
+
+def test_padding_is_at_the_ends_of_a_text_and_never_inside_it(gpt2: Model) -> None:
+    tokenizer = padding_with("a")
+    pad = tokenizer.pad_token_id
+    model = load(gpt2.hf, tokenizer, check=False)
+    assert model.tokens(torch.tensor([[256, 5, pad, pad]])).mask.tolist() == [[True, True, False, False]]
+    assert model.tokens(torch.tensor([[pad, 256, 5, 6]])).mask.tolist() == [[False, True, True, True]]
+    inside = torch.tensor([[256, 5, pad, 7]])
+    with pytest.raises(InvalidArgument, match="has the padding token 'a' inside it, at 2, .* pass what the tokenizer"):
+        model.tokens(inside)
+    said = model.tokens({"input_ids": inside, "attention_mask": torch.ones_like(inside)})
+    assert bool(said.mask.all())
+    rows = Dataset.from_dict({"input_ids": inside.tolist()})
+    with pytest.raises(InvalidArgument, match="has the padding token 'a' inside it"):
+        capture(model, rows, resid_post[1])
+    rows = Dataset.from_dict({"input_ids": inside.tolist(), "attention_mask": [[1, 1, 1, 1]]})
+    assert capture(model, rows, resid_post[1])[resid_post[1]].shape[1] == 4
+
+
+def test_a_harvest_of_ids_with_their_mask_keeps_every_token_it_shows(gpt2: Model, tmp_path: Path) -> None:
+    tokenizer = padding_with("a")
+    model, pad = load(gpt2.hf, tokenizer, check=False), tokenizer.pad_token_id
+    rows = Dataset.from_dict({"input_ids": [[256, 5, pad, 7, pad]], "attention_mask": [[1, 1, 1, 1, 0]]})
+    store = harvest(model, rows, [resid_post[1]], tmp_path / "s", packing=separate())
+    assert store[:].ids.tolist() == [5, pad, 7] or store[:].ids.tolist() == [5, 7]
+    alone = model.hf(torch.tensor([[256, 5, pad, 7]]), output_hidden_states=True).hidden_states[2]
+    torch.testing.assert_close(store[:][resid_post[1]][-1].float(), alone[0, 3], atol=2e-3, rtol=2e-3)
+
+
+def test_the_name_of_a_file_is_not_read_as_a_text(gpt2: Model, tmp_path: Path) -> None:
+    file = tmp_path / "stories.txt"
+    file.write_text("Fog over the bay.")
+    with pytest.raises(InvalidArgument, match=r"stories\.txt' is the name of a file, .*open_dataset\(name\)"):
+        gpt2.run(str(file))

@@ -1,19 +1,43 @@
 """A feature index opened: the record of any latent, and the whole tables."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from hooks.disk import Kind, Record, check_record, read_json
 from hooks.errors import InvalidArgument, MissingFile, OutOfRange
 from interp.features.evidence import Evidence, Example
 
 ABOUT = "index.json"
+
+
+class About(TypedDict):
+    """What an index says of itself: what it was made of, and the checksums of its tables."""
+
+    model: str
+    fingerprint: str
+    weights: str
+    site: str
+    autoencoder: str
+    data: str
+    batch_size: int
+    d_sae: int
+    d_vocab: int
+    top: int
+    sampled: int
+    context: int
+    texts: int
+    tokens: int
+    files: dict[str, Record]
+
+
+KIND: Final = Kind("interp.features.index", "feature index", "index", About)
 Row = dict[str, Any]
 
 
@@ -70,11 +94,15 @@ class FeatureIndex:
 
         Raises:
             MissingFile: the folder holds none, or one that is not finished.
+            DamagedFile: it is torn or changed.
         """
         file = Path(folder) / ABOUT
         if not file.exists():
             raise MissingFile(f"{folder} holds no finished feature index: make one with index(sae, model, data)")
-        return FeatureIndex(Path(folder), json.loads(file.read_text(encoding="utf-8")))
+        about = read_json(file, KIND)
+        for name, recorded in about.pop("files").items():
+            check_record(Path(folder) / name, recorded, f"remove {folder} and make the index again")
+        return FeatureIndex(Path(folder), about)
 
     def __len__(self) -> int:
         return int(self.about["d_sae"])

@@ -1,28 +1,38 @@
 """The feature index: one pass over text gathers the evidence for every latent, on disk, for anyone to query."""
 
-import json
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, Final
 
 import torch
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from hooks import Model, stream
 from hooks.capture import Data
-from hooks.errors import InvalidArgument
-from hooks.tensor_file import read_tensors, save_tensors
-from interp.common.digests import digest_of_data
+from hooks.disk import Kind, lock, made_of, record, write_json
+from hooks.errors import InvalidArgument, WrongModel
+from hooks.fingerprint import fingerprint
+from hooks.tensor_file import read_tensors, write_tensors
+from interp.common.digests import StreamDigest, digest_of_data, is_stream
 from interp.features.index.accumulator import Accumulator, IndexSize
-from interp.features.index.catalogue import ABOUT, FeatureIndex
+from interp.features.index.catalogue import ABOUT, KIND, FeatureIndex
 from interp.features.index.digest import digest_of_sae
-from interp.features.index.tables import write_tables
+from interp.features.index.tables import TABLES, write_tables
 from interp.features.reading import find_site
 from interp.sae import SAE
 
 WORK, STATE = "unfinished", "state.safetensors"
+
+
+class Unfinished(TypedDict):
+    """What the state of an index says: what it is being made of, and what was read so far."""
+
+    about: dict[str, Any]
+
+
+UNFINISHED: Final = Kind("interp.features.index.state", "state of a feature index", "index", Unfinished)
 PAUSES = 200  # batches between two savings of what is known
 
 
@@ -68,14 +78,32 @@ def index(
     folder = Path(folder)
     about = _about(sae, model, data, shape, batch_size)
     if (folder / ABOUT).exists():
-        return _same(FeatureIndex.open(folder), about)
-    gathered = _resumed(folder, shape, about)
-    _gather(sae, model, data, gathered, folder, about, batch_size, progress)
+        return _same(FeatureIndex.open(folder), about | {"data": digest_of_data(data)})
+    with lock(folder, "index"):
+        return _made(sae, model, data, folder, shape, about, batch_size, progress)
+
+
+def _made(
+    sae: SAE,
+    model: Model,
+    data: Data,
+    folder: Path,
+    shape: IndexSize,
+    about: dict[str, Any],
+    batch_size: int,
+    progress: bool,
+) -> FeatureIndex:
+    read = StreamDigest(data)
+    gathered = _resumed(folder, shape, about, read)
+    _gather(sae, model, data, gathered, folder, about, batch_size, progress, read)
     if not gathered.tally.tokens:
         raise InvalidArgument("the data hold no tokens besides special ones: give texts")
     write_tables(folder, gathered, sae, model)
-    about |= {"texts": gathered.texts, "tokens": gathered.tally.tokens}
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    if about["weights"] != fingerprint(model.hf):
+        raise WrongModel(f"the weights of {model.name} were changed while it was indexed: index again")
+    about |= {"texts": gathered.texts, "tokens": gathered.tally.tokens, "data": digest_of_data(data)}
+    files = {f"{name}.parquet": record(folder / f"{name}.parquet") for name in TABLES}
+    write_json(folder / ABOUT, KIND, about | {"files": files})
     rmtree(folder / WORK)
     return FeatureIndex.open(folder)
 
@@ -90,6 +118,7 @@ def _gather(
     about: dict[str, Any],
     size: int,
     show: bool,
+    read: StreamDigest,
 ) -> None:
     site = find_site(sae, model)
     rest = _after(data, gathered.texts)
@@ -102,25 +131,27 @@ def _gather(
         gathered.add(*(part.cpu() for part in parts), texts=len(acts.tokens))
         bar.update(len(acts.tokens))
         if number % PAUSES == 0:
-            _pause(folder, gathered, about)
+            _pause(folder, gathered, about, read)
     bar.close()
-    _pause(folder, gathered, about)
+    _pause(folder, gathered, about, read)
 
 
-def _pause(folder: Path, gathered: Accumulator, about: dict[str, Any]) -> None:
-    save_tensors(folder / WORK / STATE, gathered.state(), {"about": json.dumps(about)})
+def _pause(folder: Path, gathered: Accumulator, about: dict[str, Any], read: StreamDigest) -> None:
+    said = about | {"read": read.of_first(gathered.texts)}
+    write_tensors(folder / WORK / STATE, UNFINISHED, gathered.state(), {"about": said})
 
 
-def _resumed(folder: Path, shape: IndexSize, about: dict[str, Any]) -> Accumulator:
+def _resumed(folder: Path, shape: IndexSize, about: dict[str, Any], read: StreamDigest) -> Accumulator:
     saved = folder / WORK / STATE
     if not saved.exists():
         rmtree(folder / WORK, ignore_errors=True)
         (folder / WORK).mkdir(parents=True)
         return Accumulator(folder / WORK, shape)
-    state, made_of = read_tensors(saved, "about", "state of a feature index", "index")
-    _check(made_of, about, folder)
+    state, said = read_tensors(saved, UNFINISHED)
+    _check(said["about"], about, folder)
     gathered = Accumulator(folder / WORK, shape)
-    gathered.restore(state)
+    made_of(saved, UNFINISHED, lambda: gathered.restore(state))
+    _check(said["about"], {"read": read.of_first(gathered.texts)}, folder)
     return gathered
 
 
@@ -132,7 +163,7 @@ def _same(found: FeatureIndex, about: dict[str, Any]) -> FeatureIndex:
 def _check(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     other = [name for name in wanted if found.get(name) != wanted[name]]
     if other:
-        raise InvalidArgument(
+        raise WrongModel(
             f"{folder} holds an index made with another {', '.join(other)}: give another folder, or remove that one"
         )
 
@@ -144,6 +175,7 @@ def _about(sae: SAE, model: Model, data: Data, shape: IndexSize, batch_size: int
         "fingerprint": model.fingerprint,
         "site": str(sae.site),
         "autoencoder": digest_of_sae(sae),
+        "weights": fingerprint(model.hf),
         "data": _told(data),
         "batch_size": batch_size,
         **asdict(shape),
@@ -151,10 +183,10 @@ def _about(sae: SAE, model: Model, data: Data, shape: IndexSize, batch_size: int
 
 
 def _told(data: Data) -> str:
-    """What tells the data from others: their digest, or that of the beginning of a stream."""
+    """What tells the data from others: their digest; of a stream it is known once all of it was read."""
     if hasattr(data, "__next__"):
         raise InvalidArgument("the data can be read once only: give a list, or a data set, which can be read again")
-    return digest_of_data(data) or str(digest_of_data([str(one) for one in islice(iter(data), 8)]))
+    return "a stream" if is_stream(data) else str(digest_of_data(data))
 
 
 def _after(data: Data, done: int) -> Data:

@@ -1,11 +1,12 @@
 """An index on disk: `latents.parquet`, `examples.parquet` and `coactivation.parquet`, each sorted by latent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hooks import Model
+from hooks.disk import write_file
 from hooks.pieces import BROKEN, piece, pieces
 from interp.features.evidence import PROMOTED
 from interp.features.index.accumulator import Accumulator
@@ -26,19 +27,20 @@ def write_tables(folder: Path, gathered: Accumulator, sae: SAE, model: Model) ->
         write_tables(folder, gathered, sae, model)
         ```
     """
+    said = _words(model)
+    for name, rows in (("latents", _latents), ("examples", _examples), ("coactivation", _partners)):
+        blocks = (range(start, min(start + BLOCK, sae.d_sae)) for start in range(0, sae.d_sae, BLOCK))
+        with write_file(folder / f"{name}.parquet") as partial:
+            _write_table(partial, name, (list(rows(block, gathered, sae, model, said)) for block in blocks))
+
+
+def _write_table(path: Path, name: str, blocks: Iterable[list[dict[str, Any]]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    said = _words(model)
-    for name, rows in (("latents", _latents), ("examples", _examples), ("coactivation", _partners)):
-        writer = None
-        for start in range(0, sae.d_sae, BLOCK):
-            block = range(start, min(start + BLOCK, sae.d_sae))
-            table = pa.Table.from_pylist(list(rows(block, gathered, sae, model, said)), schema=_schema(name))
-            writer = writer or parquet.ParquetWriter(folder / f"{name}.parquet", table.schema)
-            writer.write_table(table)
-        if writer:
-            writer.close()
+    with parquet.ParquetWriter(path, _schema(name)) as writer:
+        for rows in blocks:
+            writer.write_table(pa.Table.from_pylist(rows, schema=_schema(name)))
 
 
 def _words(model: Model) -> Any:

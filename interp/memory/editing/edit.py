@@ -224,6 +224,7 @@ class _Stack:
             beside = (update for update in edits[digest].updates if not isinstance(update, LowRank | Preamble))
             self.hooks[digest] = [update.attach(model) for update in beside]
         self._read_again(model, edits.values())
+        _warn_when_saved(model, [edit for edit in edits.values() if len(edit.weights) < len(edit.updates)])
         still = {update.layer for edit in edits.values() for update in edit.weights}
         self.original, self.edits = {layer: original[layer] for layer in still}, edits
 
@@ -233,6 +234,28 @@ class _Stack:
             self.preamble()
         held = [update for edit in edits for update in edit.updates if isinstance(update, Preamble)]
         self.preamble = held[0].attach(model) if held else None
+
+
+class _Saving:
+    """A model's `save_pretrained`, which warns of edits that are not in the weights it writes."""
+
+    def __init__(self, model: Model, edits: Sequence[Edit]) -> None:
+        self._hf, self._edits, self._name = model.hf, edits, model.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        warnings.warn(
+            f"{len(self._edits)} edits of {self._name} by {', '.join(sorted({e.method for e in self._edits}))} work "
+            "next to its weights, and what is saved does not hold them: keep them with Edit.save and apply them again",
+            stacklevel=2,
+        )
+        return type(self._hf).save_pretrained(self._hf, *args, **kwargs)
+
+
+def _warn_when_saved(model: Model, edits: Sequence[Edit]) -> None:
+    if edits:
+        model.hf.save_pretrained = _Saving(model, edits)
+    elif isinstance(vars(model.hf).get("save_pretrained"), _Saving):
+        del model.hf.save_pretrained
 
 
 def _sum(original: Tensor, layer: int, edits: dict[str, Edit]) -> Tensor:

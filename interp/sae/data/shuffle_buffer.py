@@ -56,6 +56,11 @@ class ShuffleBuffer:
         self._served += self.batch_size
         return self.held[rows]
 
+    @property
+    def taken(self) -> int:
+        """How many chunks of the source's pass were read."""
+        return self._taken
+
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *d"]:
         """Up to n different rows of the buffer, which keeps them."""
         return self.held[torch.randperm(len(self.held), generator=generator)[:n]]

@@ -14,7 +14,8 @@ from torch import Tensor
 from hooks import Activations, Model, Site, stream
 from hooks.capture import Data
 from hooks.errors import InvalidArgument
-from interp.common.digests import digest_of_data, digest_of_tensors
+from hooks.fingerprint import fingerprint
+from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors, is_stream
 from interp.sae.data.normalisation import Normalisation
 
 
@@ -27,8 +28,8 @@ class Source:
     `widths` how many columns each has, where they lie side by side. Where there are several models, `model_name` and
     `fingerprint` hold one part for each place. `every` gives batches start, start + step, ... of a pass, where they
     can be had without making the others: to go on in the middle, or to share a pass among processes. `digest` tells
-    its data from others and `batch_size` how they are cut, for a checkpoint to compare: where there is no digest, as
-    of a stream, `dataset` alone says which is which.
+    its data and the weights of its model from others and `batch_size` how they are cut, for a checkpoint to compare. Of
+    a stream `read` gives the digest of what its first n batches read, which is compared when a run goes on.
 
     Example:
         ```python
@@ -47,6 +48,7 @@ class Source:
     every: Callable[[int, int], Iterator[Float[Tensor, "n *d"]]] | None = None
     digest: Callable[[], str | None] | None = None
     batch_size: int | None = None
+    read: Callable[[int], str] | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
         return self.batches()
@@ -100,8 +102,7 @@ def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_siz
         *about,
         widths=widths,
         every=every,
-        digest=lambda: digest_of_data(data),
-        batch_size=batch_size,
+        **_named([model], data, batch_size),
     )
 
 
@@ -157,7 +158,7 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
     name = models[0].name if single else " and ".join(model.name for model, _ in places)
     prints = models[0].fingerprint if single else " ".join(model.fingerprint for model, _ in places)
     about = (_described(data), tuple(site for _, site in places), name, prints)
-    return Source(lambda: every(0, 1), *about, every=every, digest=lambda: digest_of_data(data), batch_size=batch_size)
+    return Source(lambda: every(0, 1), *about, every=every, **_named(models, data, batch_size))
 
 
 def normalised(source: Source, normalisation: Normalisation) -> Source:
@@ -242,6 +243,20 @@ def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str =
         raise InvalidArgument(f"activations{at} hold NaN or infinity, first in row {row}")
     sites = () if site is None else (site,)
     return Source(lambda: iter(x.split(8192)), dataset, sites, digest=lambda: digest_of_tensors(x))
+
+
+def _named(models: Sequence[Model], data: Data, batch_size: int) -> dict[str, Any]:
+    """What a checkpoint compares: all of the data, or of a stream what was read, and the weights as they are now."""
+
+    def digest() -> str:
+        told = "a stream" if is_stream(data) else str(digest_of_data(data))
+        return " ".join([told, *(fingerprint(model.hf) for model in models)])
+
+    read: Callable[[int], str] | None = None
+    if is_stream(data) and not hasattr(data, "__next__"):
+        stream_digest = StreamDigest(data)
+        read = lambda n: stream_digest.of_first(n * batch_size)  # noqa: E731
+    return {"digest": digest, "batch_size": batch_size, "read": read}
 
 
 def _described(data: Data) -> str:

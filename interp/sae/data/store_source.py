@@ -1,14 +1,16 @@
 """An activation store as a source: what was harvested once is trained on as often as wanted, in shuffled passes."""
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Site
+from hooks.disk import checksum
 from hooks.errors import InvalidArgument
 from hooks.store import ActivationStore, Shuffled, StoredRows
 from interp.sae.data.source import Source
@@ -107,4 +109,4 @@ def _source(
         return (joined(_checked(store, rows, sites, i)) for i, rows in enumerate(Shuffled(store, sites)))
 
     about = (f"the store at {store.url}", sites, store.model_name, store.fingerprint)
-    return Source(batches, *about, digest=lambda: store.manifest.data_fingerprint[:16])
+    return Source(batches, *about, digest=lambda: checksum(json.dumps(asdict(store.manifest))))

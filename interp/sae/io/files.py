@@ -2,21 +2,44 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from hooks import Site
+from hooks.disk import (
+    Kind,
+    Record,
+    check_record,
+    parse_object,
+    read_bytes,
+    read_foreign,
+    read_json,
+    record,
+    write_json,
+    write_text,
+)
 from hooks.errors import MissingFile
-from hooks.tensor_file import save_tensors
+from hooks.tensor_file import read_weights, save_tensors
 from interp.sae.architectures.sae import SAE, folded
 from interp.sae.io.saelens import THRESHOLDED, from_saelens, saelens_architecture, saelens_settings
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
+CHECKSUMS = "checksums.json"
+CURE: Final = "put it back from a copy, or download or save it again"
 WHITENING = "activation_whitening.safetensors"
 FORMAT = "6.54.0"  # the SAELens version whose format this is
+
+
+class Checksums(TypedDict):
+    """What a third file, which SAELens does not read, says: the size and checksum of the other two."""
+
+    files: dict[str, Record]
+
+
+KIND: Final = Kind("interp.sae", "checksums of an autoencoder", "save", Checksums)
 
 
 def save(sae: SAE, folder: str | Path) -> Path:
@@ -40,8 +63,9 @@ def save(sae: SAE, folder: str | Path) -> Path:
         weights["threshold"] = sae.get_buffer("threshold")
     if sae.architecture == "temporal" and "encoder" in weights:
         weights["W_enc"] = weights.pop("encoder")
-    (folder / CONFIG).write_text(json.dumps(_config(sae), indent=1), encoding="utf-8")
     save_tensors(folder / WEIGHTS, weights)
+    write_text(folder / CONFIG, json.dumps(_config(sae), indent=1))
+    write_json(folder / CHECKSUMS, KIND, {"files": {name: record(folder / name) for name in (CONFIG, WEIGHTS)}})
     return folder
 
 
@@ -104,8 +128,12 @@ def load(folder: str | Path, *, site: Site | None = None) -> SAE:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise MissingFile(f"{folder} has no {name}: a saved autoencoder is a folder of {CONFIG} and {WEIGHTS}")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return from_saelens(config, load_file(folder / WEIGHTS) | _scaler(folder), str(folder), site=site)
+    if (folder / CHECKSUMS).exists():
+        for name, recorded in read_json(folder / CHECKSUMS, KIND)["files"].items():
+            check_record(folder / name, recorded, f"{CURE}; if you changed it yourself, remove {CHECKSUMS}")
+    config = parse_object(read_bytes(folder / CONFIG), folder / CONFIG, CURE)
+    weights = read_weights(folder / WEIGHTS, CURE) | _scaler(folder)
+    return read_foreign(folder, CURE, lambda: from_saelens(config, weights, str(folder), site=site))
 
 
 def _scaler(folder: Path) -> dict[str, Tensor]:
@@ -113,9 +141,9 @@ def _scaler(folder: Path) -> dict[str, Tensor]:
     path = folder / SCALER
     if not path.is_file():
         return {}
-    factor = json.loads(path.read_text(encoding="utf-8")).get("scaling_factor")
-    found = {} if factor is None else {"scaler.factor": torch.tensor(float(factor))}
+    factor = parse_object(read_bytes(path), path, CURE).get("scaling_factor")
+    found = {} if factor is None else read_foreign(path, CURE, lambda: {"scaler.factor": torch.tensor(float(factor))})
     whitening = folder / WHITENING
     if whitening.is_file():
-        found |= {f"scaler.{name}": tensor for name, tensor in load_file(whitening).items()}
+        found |= {f"scaler.{name}": tensor for name, tensor in read_weights(whitening, CURE).items()}
     return found

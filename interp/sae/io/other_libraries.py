@@ -1,6 +1,5 @@
 """Reading what other libraries save: folders of dictionary_learning and of sparsify."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,13 +7,15 @@ from typing import Any, Final
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hooks import Site
+from hooks.disk import parse_object, read_bytes, read_foreign, read_pickled
 from hooks.errors import InvalidArgument, MissingFile, nearest
+from hooks.tensor_file import read_weights
 from interp.sae.architectures.sae import SAE
 from interp.sae.architectures.sparse_coder import SparseCoder
+from interp.sae.io.files import CURE
 from interp.sae.io.saelens import from_saelens
 
 Weights = Mapping[str, Float[Tensor, "..."]]
@@ -32,6 +33,7 @@ def load_dictionary_learning(folder: str | Path) -> SAE:
 
     Raises:
         MissingFile: one of the two files is missing.
+        DamagedFile: one of them is torn, changed, or not what its library writes.
         InvalidArgument: another class.
 
     Example:
@@ -39,8 +41,13 @@ def load_dictionary_learning(folder: str | Path) -> SAE:
         sae = load_dictionary_learning("saes/trainer_0")
         ```
     """
-    config = json.loads(_there(folder, "config.json").read_text(encoding="utf-8"))["trainer"]
-    stored = torch.load(_there(folder, "ae.pt"), map_location="cpu", weights_only=True)
+    file = _there(folder, "config.json")
+    config = parse_object(read_bytes(file), file, CURE).get("trainer")
+    stored = read_pickled(_there(folder, "ae.pt"), CURE)
+    return read_foreign(folder, CURE, lambda: _of_dictionary_learning(folder, config, stored))
+
+
+def _of_dictionary_learning(folder: str | Path, config: Any, stored: Any) -> SAE:
     name = config["dict_class"]
     if name not in _READERS:
         raise InvalidArgument(f"{folder} holds a '{name}'; those read here are {nearest(name, _READERS)}")
@@ -63,6 +70,7 @@ def load_sparsify(folder: str | Path) -> SAE:
 
     Raises:
         MissingFile: one of the two files is missing.
+        DamagedFile: one of them is torn, changed, or not what its library writes.
         InvalidArgument: an activation other than "topk" and "groupmax".
 
     Example:
@@ -70,8 +78,13 @@ def load_sparsify(folder: str | Path) -> SAE:
         sae = load_sparsify("sae-pythia-160m-32k/layers.5")
         ```
     """
-    config = json.loads(_there(folder, "cfg.json").read_text(encoding="utf-8"))
-    stored = load_file(_there(folder, "sae.safetensors"))
+    file = _there(folder, "cfg.json")
+    config = parse_object(read_bytes(file), file, CURE)
+    stored = read_weights(_there(folder, "sae.safetensors"), CURE)
+    return read_foreign(folder, CURE, lambda: _of_sparsify(folder, config, stored))
+
+
+def _of_sparsify(folder: str | Path, config: Mapping[str, Any], stored: Weights) -> SAE:
     activation, transcodes = config.get("activation", "topk"), bool(config.get("transcode"))
     if activation not in ("topk", "groupmax"):
         raise InvalidArgument(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hooks import Site
 from interp.sae.architectures.sae import SAE
-from interp.sae.io.files import CONFIG, WEIGHTS, load, save
+from interp.sae.io.files import CHECKSUMS, CONFIG, WEIGHTS, load, save
 from interp.sae.io.saelens import from_saelens
 
 
@@ -46,7 +46,7 @@ def push(sae: SAE, repository: str, folder: str, *, into: Path | str) -> str:
     saved, hub = save(sae, into), HfApi()
     hub.create_repo(repository, exist_ok=True)
     done = hub.upload_folder(
-        repo_id=repository, folder_path=saved, path_in_repo=folder, allow_patterns=[CONFIG, WEIGHTS]
+        repo_id=repository, folder_path=saved, path_in_repo=folder, allow_patterns=[CONFIG, WEIGHTS, CHECKSUMS]
     )
     return str(done.commit_url)
 
@@ -65,5 +65,5 @@ def pull(repository: str, folder: str) -> SAE:
     """
     from huggingface_hub import snapshot_download
 
-    wanted = [f"{folder}/{name}" for name in (CONFIG, WEIGHTS)]
+    wanted = [f"{folder}/{name}" for name in (CONFIG, WEIGHTS, CHECKSUMS)]
     return load(Path(snapshot_download(repository, allow_patterns=wanted)) / folder)

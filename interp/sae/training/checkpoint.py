@@ -1,20 +1,47 @@
 """Checkpoints: all that a run needs to end with the same bits, whenever it was killed."""
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from hooks.errors import InvalidArgument
+from hooks.disk import (
+    PARTIAL,
+    Kind,
+    Record,
+    check_record,
+    lock,
+    read_json,
+    read_pickled,
+    record,
+    write_file,
+    write_json,
+)
+from hooks.errors import DamagedFile, InvalidArgument, WrongModel
 from hooks.store.processes import Process
 
 LATEST = "latest.json"
+CURE = "remove the folder and train from the beginning, or put it back from a copy"
+
+
+class Latest(TypedDict):
+    """What the last checkpoint is made of."""
+
+    step: int
+    rows: str
+    on: str
+    settings: dict[str, Any]
+    files: dict[str, Record]
+
+
+KIND: Final = Kind("interp.sae.checkpoint", "checkpoint", "train", Latest)
 
 
 @final
@@ -22,10 +49,10 @@ LATEST = "latest.json"
 class Checkpoint:
     """Where a run writes its state, and after how many tokens each time; a run that finds one there goes on from it.
 
-    Every file is written next to its place and renamed, and `latest.json` last, so a process that dies at any moment
-    leaves the checkpoint before or the one after. The mixing buffer is written once for each time it is filled. What
-    another run left is refused: other settings, another normalisation, model or other data, as far as `Source.digest`
-    tells data apart.
+    Every file is written whole, and `latest.json`, with the checksums of the others, last: a process that dies at any
+    moment leaves the checkpoint before or the one after. The mixing buffer is written once for each time it is filled.
+    What another run left is refused: other settings, another normalisation, model or other data; and a second run at
+    the same time is refused too.
 
     Example:
         ```python
@@ -60,60 +87,92 @@ class Keeper:
     def __init__(self, checkpoint: Checkpoint, settings: Mapping[str, Any], here: Process, *, mine: bool) -> None:
         self.folder, self.here, self.mine = Path(checkpoint.folder), here, mine
         self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._rows: tuple[str, Record] | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this run.
+
+        Raises:
+            WrongState: another run writes its checkpoints there.
+
+        Example:
+            ```python
+            with keeper.held():
+                ...
+            ```
+        """
+        with lock(self.folder, "training") if self.here.rank == 0 else nullcontext():
+            yield
 
     def write(self, step: int, state: Mapping[str, Any], fills: int, held: Float[Tensor, "n *d"]) -> None:
         """Keep a state, the buffer as it is since its last filling, and forget the ones before."""
-        rows = self.folder / f"rows-{fills}.pt"
-        if self.here.rank == 0 and not rows.exists():
-            _save(held, rows)
-        if self.mine:
-            _save(dict(state), self._state(step))
+        rows, mine = f"rows-{fills}.pt", self._state(step)
+        if self.here.rank == 0 and (self._rows is None or self._rows[0] != rows):
+            self._rows = rows, _save(held, self.folder / rows)
+        written = {mine: _save(dict(state), self.folder / mine)} if self.mine else {}
+        files = {name: one for each in self.here.all(written) for name, one in each.items()}
+        if self.here.rank == 0 and self._rows is not None:
+            files |= dict([self._rows])
+            kept = {"step": step, "rows": rows, "on": held.device.type, "settings": self.settings, "files": files}
+            write_json(self.folder / LATEST, KIND, kept)
+            self._remove_others(files)
         self.here.total(0)
-        if self.here.rank == 0:
-            kept = {"step": step, "rows": rows.name, "on": held.device.type, "settings": self.settings}
-            _renamed(self.folder / LATEST, lambda path: path.write_text(json.dumps(kept, indent=1), encoding="utf-8"))
-        self.here.total(0)
-        if self.here.rank == 0:
-            for old in (*self.folder.glob("state-*.pt"), *self.folder.glob("rows-*.pt")):
-                if old.name != rows.name and not old.name.startswith(f"state-{step}-"):
-                    old.unlink()
 
     def read(self, device: torch.device) -> tuple[int, dict[str, Any], Float[Tensor, "n *d"]] | None:
-        """The step, state and buffer kept, or None where there is none yet.
+        """Return the step, state and buffer kept, or None where there is none yet.
 
         Raises:
-            InvalidArgument: they are another run's; what differs is named.
+            WrongModel: they are another run's; what differs is named.
+            DamagedFile: a file is torn or changed.
         """
         latest = self.folder / LATEST
         if not latest.exists():
             if self.here.rank == 0:  # left by a run that died before its first checkpoint
-                for old in (*self.folder.glob("state-*.pt"), *self.folder.glob("rows-*.pt")):
-                    old.unlink()
+                self._remove_others({})
             return None
-        kept = json.loads(latest.read_text(encoding="utf-8"))
+        kept = read_json(latest, KIND)
         for name, ours in self.settings.items():
             if (theirs := kept["settings"].get(name)) != ours:
-                raise InvalidArgument(
+                raise WrongModel(
                     f"the checkpoint in {self.folder} is of another run: its {name} is {theirs}, and here it is "
-                    f"{ours}. Give what it was begun with, or another folder"
+                    f"{ours}: give what it was begun with, or another folder"
                 )
-        state = torch.load(self._state(kept["step"]), map_location=device, weights_only=True)
-        held = torch.load(self.folder / kept["rows"], map_location="cpu", weights_only=True)
+        state, held = (self._read(name, kept["files"]) for name in (self._state(kept["step"]), kept["rows"]))
+        self._rows = kept["rows"], kept["files"][kept["rows"]]
+        if device.type != "cpu":
+            state = _moved(state, device)
         return kept["step"], state, held if kept["on"] == "cpu" else held.to(device)
 
-    def _state(self, step: int) -> Path:
-        return self.folder / f"state-{step}-{self.here.rank if self.mine else 0}.pt"
+    def _read(self, name: str, files: Mapping[str, Record]) -> Any:
+        path = self.folder / name
+        if name not in files:
+            raise DamagedFile(f"{self.folder / LATEST} does not know {name}: {CURE}")
+        check_record(path, files[name], CURE)
+        return read_pickled(path, CURE)
+
+    def _remove_others(self, files: Mapping[str, Record]) -> None:
+        for pattern in ("state-*.pt", "rows-*.pt", f".*{PARTIAL}"):
+            for old in self.folder.glob(pattern):
+                if old.name not in files:
+                    old.unlink()
+
+    def _state(self, step: int) -> str:
+        return f"state-{step}-{self.here.rank if self.mine else 0}.pt"
 
 
-def _save(what: Any, path: Path) -> None:
-    _renamed(path, lambda partial: torch.save(what, partial))
+def _save(what: Any, path: Path) -> Record:
+    with write_file(path) as partial:
+        torch.save(what, partial)
+        return record(partial)
 
 
-def _renamed(path: Path, write: Any) -> None:
-    """Write a file next to its place, see it to the disk, and put it there."""
-    partial = path.with_suffix(".partial")
-    write(partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def _moved(state: Any, device: torch.device) -> Any:
+    """The same state with its tensors on a device."""
+    if isinstance(state, Tensor):
+        return state.to(device)
+    if isinstance(state, dict):
+        return {name: _moved(value, device) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_moved(value, device) for value in state)
+    return state

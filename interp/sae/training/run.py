@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hooks.errors import InvalidArgument
+from hooks.errors import InvalidArgument, WrongModel
 from hooks.store.processes import Process, processes
 from interp.sae.architectures.sae import measure_variance
 from interp.sae.data.distributed import distribute_source
@@ -55,14 +55,17 @@ def run(
         )
     device = next(iter(members.values())).sae.W_dec.device
     with processes(device) as here:
-        with ExitStack() as refused:
+        with ExitStack() as refused, ExitStack() as stack:
             for member in members.values():
                 refused.callback(member.belongs(source))
             work = _Run(members, source, plan, here, device)
             keeper = checkpoint and work.keeper(checkpoint)
+            if keeper is not None:
+                stack.enter_context(keeper.held())
             start = work.begin() if keeper is None or (kept := keeper.read(device)) is None else work.resume(*kept)
             refused.pop_all()
-        with _callbacks_open(callbacks if here.rank == 0 else (), (*members,), start * work.batch_size) as report:
+            held = stack.pop_all()
+        with held, _callbacks_open(callbacks if here.rank == 0 else (), (*members,), start * work.batch_size) as report:
             for step in work.steps_from(start, report, progress and here.rank == 0):
                 if keeper is not None and checkpoint is not None and work.due(checkpoint, step):
                     keeper.write(step + 1, work.state(), work.buffer.fills, work.buffer.held)
@@ -107,11 +110,20 @@ class _Run:
 
     def resume(self, step: int, state: Mapping[str, Any], held: Tensor) -> int:
         """Go on where another run was, at the step it had come to."""
+        self._check_read(state)
         self.buffer.restore(state["buffer"], held)
         for name, member in self.members.items():
             self.learners[name] = self._learner(member, torch.ones((), device=member.sae.W_dec.device))
             self.learners[name].restore(state["learners"][name])
         return step
+
+    def _check_read(self, state: Mapping[str, Any]) -> None:
+        """Raise where a stream does not begin with what was read of it before."""
+        if self.source.read is not None and self.source.read(state["taken"]) != state["read"]:
+            raise WrongModel(
+                f"the {self.source.dataset} are other data than those the checkpoint was made with, in what was read "
+                "of them: give the same, or another folder"
+            )
 
     def steps_from(self, start: int, report: Report, progress: bool) -> Iterator[int]:
         """Take every step that is left, and give its number."""
@@ -164,7 +176,9 @@ class _Run:
     def state(self) -> dict[str, Any]:
         """Where the batches are, and every learner."""
         learners = {name: learner.state() for name, learner in self.learners.items()}
-        return {"buffer": self.buffer.state(), "learners": learners}
+        taken = self.buffer.taken
+        read = None if self.source.read is None else self.source.read(taken)
+        return {"buffer": self.buffer.state(), "learners": learners, "taken": taken, "read": read}
 
     def _learner(self, member: Member, variance: Tensor) -> Learner:
         return Learner(member.sae, member.rate, variance, self.plan, self.steps, self.here)

@@ -377,3 +377,14 @@ def test_a_key_unlike_the_others_reads_what_is_written_at_the_even_mean_and_hard
     assert float((k @ plain)[-1]) < 0.2 and float((k @ even).min()) > 0.8
     alike = c[:1].expand(4, -1)
     assert torch.allclose(balance_weights(alike, alike), torch.full((4,), 0.25, dtype=torch.float64))
+
+
+def test_saving_a_model_with_an_edit_next_to_its_weights_warns_and_after_undo_does_not(
+    gpt2: Model, tmp_path: Path
+) -> None:
+    near = Codebook(1, torch.ones(1, gpt2.d_mlp), torch.ones(1, gpt2.d_model), torch.tensor([1e-3]))
+    edit = Edit((Fact("Anna", "{} lives in", "Paris", "Oslo"),), "grace", (near,), gpt2.fingerprint)
+    with edit.applied(gpt2), pytest.warns(UserWarning, match="1 edits of .* by grace work next to its weights"):
+        gpt2.hf.save_pretrained(tmp_path / "with")
+    gpt2.hf.save_pretrained(tmp_path / "without")
+    assert "save_pretrained" not in vars(gpt2.hf)

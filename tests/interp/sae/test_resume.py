@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import WrongModel
 from hooks.site import resid_post
-from interp.common.digests import digest_of_data, digest_of_tensors
+from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors
 from interp.sae import (
     SAE,
     BatchTopK,
@@ -73,12 +74,13 @@ def bits(state: dict[str, Tensor]) -> dict[str, bytes]:
 def kept(folder: Path) -> int:
     """The step of the checkpoint in a folder, 0 where there is none."""
     latest = folder / "state" / "latest.json"
-    return json.loads(latest.read_text())["step"] if latest.exists() else 0
+    return json.loads(latest.read_text())["content"]["step"] if latest.exists() else 0
 
 
 @forked
 @pytest.mark.parametrize("buffer", [3_000, 50_000], ids=["read again and again", "held whole"])
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_never_killed(buffer: int, tmp_path: Path) -> None:
+    learn(None, buffer)  # what is done once only is not to be timed, or no run would still be going on when killed
     began = time.perf_counter()
     whole = learn(None, buffer)
     seconds, moments, interrupted, folder = time.perf_counter() - began, random.Random(0), 0, tmp_path / "run"
@@ -158,7 +160,7 @@ def test_a_finished_run_gives_its_report_again(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
     options = {"tokens": 1_000, "batch_size": 100, "progress": False, "checkpoint": Checkpoint(tmp_path)}
     train(Gated(16, 32), data(), **options)
-    with pytest.raises(ValueError, match=r"of another run: its seed is 0, and here it is 1\. Give what it was begun"):
+    with pytest.raises(ValueError, match=r"of another run: its seed is 0, and here it is 1: give what it was begun"):
         train(Gated(16, 32), data(), seed=1, **options)
     with pytest.raises(ValueError, match=r"of another run: its members is .*'coefficient': 1\.0.*'coefficient': 2\.0"):
         train(Gated(16, 32, coefficient=2.0), data(), **options)
@@ -198,13 +200,15 @@ def test_a_checkpoint_of_another_normalisation_of_other_texts_or_of_other_batche
     ):
         with pytest.raises(ValueError, match=r"of another run: its members is .*'normalisation': (None|'[0-9a-f]{16})"):
             resumed(folder, given, normalisation)
-    with pytest.raises(ValueError, match=r"its digest of the data is [0-9a-f]{16}, and here it is [0-9a-f]{16}\. Give"):
+    with pytest.raises(
+        ValueError, match=r"its digest of the data is [0-9a-f]{32} .*, and here it is [0-9a-f]{32} .*: give"
+    ):
         resumed("plain", source([text.upper() for text in texts]))
     with pytest.raises(ValueError, match="its batch_size of the source is 3, and here it is 1"):
         resumed("plain", source(batch_size=1))
 
 
-def test_data_have_the_digest_of_their_texts_ids_or_rows_and_streams_are_not_touched() -> None:
+def test_data_have_the_digest_of_all_their_texts_ids_or_rows_and_what_is_read_once_is_not_touched() -> None:
     from datasets import Dataset
 
     texts = [f"fog {number}" for number in range(3_000)]
@@ -217,7 +221,14 @@ def test_data_have_the_digest_of_their_texts_ids_or_rows_and_streams_are_not_tou
     assert digest_of_data(rows) != digest_of_data(rows.select(range(2_999)))
     stream = rows.to_iterable_dataset()
     generator = iter(texts)
-    assert digest_of_data(stream) is None and digest_of_data(generator) is None and next(generator) == "fog 0"
+    assert digest_of_data(stream) == digest_of_data(rows) == StreamDigest(stream).of_first(5_000)
+    assert digest_of_data(generator) is None and next(generator) == "fog 0"
+    for place in (1, 1_501, 2_998):  # every text counts, and its place
+        other = [*texts[:place], "sea", *texts[place + 1 :]]
+        assert digest_of_data(other) != digest_of_data(texts)
+        assert digest_of_data(Dataset.from_dict({"text": other})) != digest_of_data(rows)
+        read, also = StreamDigest(stream), StreamDigest(Dataset.from_dict({"text": other}).to_iterable_dataset())
+        assert read.of_first(place) == also.of_first(place) and read.of_first(place + 1) != also.of_first(place + 1)
     x = torch.arange(6.0)
     assert digest_of_tensors(x) == digest_of_tensors(x.clone()) != digest_of_tensors(x.view(2, 3))
     assert len({digest_of_tensors(x.to(dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)}) == 3
@@ -226,3 +237,20 @@ def test_data_have_the_digest_of_their_texts_ids_or_rows_and_streams_are_not_tou
     assert digest_of_data([long.numpy()]) != digest_of_data([long.index_fill(0, torch.tensor([1_500]), 0).numpy()])
     assert digest_of_tensors(x[:0]) != digest_of_tensors(x[:1])
     assert digest_of_tensors(x[::2]) == digest_of_tensors(torch.tensor([0.0, 2.0, 4.0]))
+
+
+def test_a_stream_that_does_not_begin_with_what_was_read_of_it_before_is_refused(gpt2: Model, tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    texts = [f"fog {number} over the bay" for number in range(40)]
+
+    def run(given: list[str], tokens: int) -> None:
+        stream = Dataset.from_dict({"text": given}).to_iterable_dataset()
+        source = activations_of(gpt2, stream, resid_post[1], batch_size=2)
+        how = {"batch_size": 16, "buffer": 64, "tokens": tokens, "progress": False}
+        train(TopK(32, 16, k=2), source, checkpoint=Checkpoint(tmp_path / "run", 32), **how)
+
+    run(texts, 96)
+    run(texts, 96)  # the same goes on
+    with pytest.raises(WrongModel, match="are other data than those the checkpoint was made with"):
+        run(["sun", *texts[1:]], 96)

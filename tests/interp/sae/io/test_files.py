@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,9 +54,17 @@ def test_a_folder_without_the_files_is_named() -> None:
         load("nowhere")
 
 
+def by_others(sae: Any, folder: Path) -> Path:
+    """The files as another library writes them, without checksums of ours."""
+    save(sae, folder)
+    (folder / "checksums.json").unlink()
+    return folder
+
+
 def change(folder: Path, **entries: object) -> Path:
     config = json.loads((folder / "cfg.json").read_text())
     (folder / "cfg.json").write_text(json.dumps(config | entries))
+    (folder / "checksums.json").unlink(missing_ok=True)  # as another library would have written it
     return folder
 
 
@@ -90,7 +99,7 @@ def test_a_checkpoints_whitening_becomes_part_of_the_weights(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(value: float, tmp_path: Path) -> None:
-    folder = save(some_sae(), tmp_path)
+    folder = by_others(some_sae(), tmp_path)
     weights = load_file(folder / "sae_weights.safetensors")
     weights["W_dec"][2, 1] = value
     save_file(weights, folder / "sae_weights.safetensors")
@@ -99,7 +108,7 @@ def test_weights_that_are_not_finite_are_named(value: float, tmp_path: Path) -> 
 
 
 def test_weights_that_are_whole_numbers_or_of_another_shape_are_named(tmp_path: Path) -> None:
-    folder = save(some_sae(), tmp_path)
+    folder = by_others(some_sae(), tmp_path)
     weights = load_file(folder / "sae_weights.safetensors")
     save_file(weights | {"b_enc": weights["b_enc"].int()}, folder / "sae_weights.safetensors")
     with pytest.raises(DamagedFile, match="holds b_enc as int32: weights are floating-point numbers"):
@@ -110,7 +119,7 @@ def test_weights_that_are_whole_numbers_or_of_another_shape_are_named(tmp_path: 
 
 
 def test_largest_activations_of_another_number_than_the_latents_are_named(tmp_path: Path) -> None:
-    folder = save(some_sae(), tmp_path)
+    folder = by_others(some_sae(), tmp_path)
     config = json.loads((folder / "cfg.json").read_text())
     config["metadata"]["max_activation"] = [1.0, 2.0]
     (folder / "cfg.json").write_text(json.dumps(config))
@@ -119,7 +128,7 @@ def test_largest_activations_of_another_number_than_the_latents_are_named(tmp_pa
 
 
 def test_a_site_can_be_given_where_the_files_name_is_no_site_here(tmp_path: Path) -> None:
-    folder = save(some_sae(), tmp_path)
+    folder = by_others(some_sae(), tmp_path)
     config = json.loads((folder / "cfg.json").read_text())
     config["metadata"] |= {"sites": [], "hook_name": "blocks.2.attn.hook_result"}
     (folder / "cfg.json").write_text(json.dumps(config))
@@ -136,6 +145,7 @@ def test_an_older_format_is_refused_rather_than_read_as_relu(tmp_path: Path) -> 
 
 def test_weights_that_are_not_the_architectures_are_named(tmp_path: Path) -> None:
     folder = save(BatchTopK(D, LATENTS, k=3), tmp_path)
+    (folder / "checksums.json").unlink()
     weights = load_file(folder / "sae_weights.safetensors")
     threshold = weights.pop("threshold")
     save_file(weights, folder / "sae_weights.safetensors")
@@ -151,6 +161,7 @@ def test_a_file_without_a_setting_that_its_architecture_needs_is_refused(tmp_pat
     config = json.loads((folder / "cfg.json").read_text())
     del config["k"]
     (folder / "cfg.json").write_text(json.dumps(config))
+    (folder / "checksums.json").unlink(missing_ok=True)  # as another library would have written it
     with pytest.raises(ValueError, match="does not say the 'k' of its 'topk' autoencoder, so it is of an older format"):
         load(folder)
 
@@ -163,3 +174,16 @@ def test_a_stored_threshold_below_0_lets_every_positive_latent_pass_and_no_other
     z = rows() @ sae.W_enc + sae.b_enc
     assert torch.equal(back.encode(rows()), z.relu() * (z > sae.threshold))
     assert bool(((z < 0) & (z > sae.threshold)).any())
+
+
+def test_one_flipped_bit_of_either_file_is_found_and_the_file_named(tmp_path: Path) -> None:
+    folder = save(some_sae(), tmp_path)
+    for name in ("cfg.json", "sae_weights.safetensors", "checksums.json"):
+        whole = (folder / name).read_bytes()
+        for place in range(0, len(whole), max(1, len(whole) // 40)):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << place % 8
+            (folder / name).write_bytes(flipped)
+            with pytest.raises(DamagedFile, match=r"cfg\.json|sae_weights\.safetensors|checksums\.json"):
+                load(folder)
+        (folder / name).write_bytes(whole)
