@@ -12,7 +12,7 @@ from probes.arrays import Array, Table, floats, like, tensor
 from probes.checks import check_finite, check_width
 from probes.classifier import TwoClasses
 from probes.estimator import check_fitted
-from probes.labels import chosen
+from probes.labels import select_classes
 from probes.training import train
 
 Mask: TypeAlias = Bool[Array, "n pos"] | Int[Array, "n pos"]
@@ -96,7 +96,7 @@ class AttentionProbe(TwoClasses):
     def predict(self, x: Float[Array, "n pos d_model"] | Table, mask: Mask | None = None) -> Shaped[Array, "n"]:
         """The second class where f(x) > 0, and the first elsewhere."""
         score = self.decision_function(x, mask)
-        return chosen(self.classes_, torch.as_tensor(score > 0).long(), x)
+        return select_classes(self.classes_, torch.as_tensor(score > 0).long(), x)
 
     def attention(
         self, x: Float[Array, "n pos d_model"] | Table, mask: Mask | None = None

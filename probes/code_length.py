@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from hooks.errors import InvalidArgument, InvalidType
 from probes.arrays import Array, Table, floats
 from probes.checks import check_rows
-from probes.labels import truth
+from probes.labels import convert_truth
 from probes.linear import Linear
 from probes.log_odds import LogOdds
 from probes.probe import Probe
@@ -73,7 +73,7 @@ def online_code(
         print(online_code(Logistic(C=0.1), x, y))
         ```
     """
-    rows, labels = floats(x), truth(y)
+    rows, labels = floats(x), convert_truth(y)
     check_rows(rows, labels)
     if isinstance(probe, Linear) and not isinstance(probe, LogOdds):
         raise InvalidType(

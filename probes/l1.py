@@ -12,7 +12,7 @@ STOPS = 40  # penalties on the way down
 LOWEST = 0.05  # of the largest penalty
 
 
-def l1_logistic(
+def fit_l1_logistic(
     x: Float[Tensor, "n d_model"],
     y: Bool[Tensor, "n"],
     penalty: float,
@@ -31,7 +31,7 @@ def l1_logistic(
 
     Example:
         ```python
-        w = l1_logistic(x, y, 0.02)[:-1]
+        w = fit_l1_logistic(x, y, 0.02)[:-1]
         ```
     """
     X = torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -52,7 +52,7 @@ def l1_logistic(
     raise NotConverged(f"the L1 path did not converge in {STEPS} steps: standardise the rows, or take another ranking")
 
 
-def entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
+def find_entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """The penalty below which each weight leaves 0, as the penalty falls from where all are 0 (Friedman et al. 2010).
 
     The path is followed down to `LOWEST` of its start; of a weight that is still 0 there, and between two stops, the
@@ -64,7 +64,7 @@ def entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tens
 
     Example:
         ```python
-        entrances(standardised, y).argmax()
+        find_entrances(standardised, y).argmax()
         ```
     """
     w = torch.zeros(x.shape[1] + 1, dtype=x.dtype, device=x.device)
@@ -87,7 +87,7 @@ def _solved(x: Tensor, y: Tensor, w: Tensor, slope: Tensor, penalty: float, last
     active = (slope >= 2 * penalty - last) | (w[:-1] != 0)
     while True:
         kept = torch.cat([active, active.new_ones(1)])
-        w = torch.zeros_like(w).masked_scatter(kept, l1_logistic(x[:, active], y, penalty, w[kept]))
+        w = torch.zeros_like(w).masked_scatter(kept, fit_l1_logistic(x[:, active], y, penalty, w[kept]))
         missed = (_gradient(x, y, w) > penalty * (1 + 1e-4)) & ~active
         if not bool(missed.any()):
             return w

@@ -14,7 +14,7 @@ Labelled: TypeAlias = tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"]]
 Batches: TypeAlias = Iterable[Labelled]
 
 
-def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
+def reread_batches(batches: Batches) -> tuple[Batches, torch.dtype]:
     """Return batches as solvers of two classes read them, and the type of their numbers.
 
     Raises:
@@ -26,7 +26,7 @@ def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
 
     Example:
         ```python
-        rows, dtype = stored([(x[:100], y[:100]), (x[100:], y[100:])])
+        rows, dtype = reread_batches([(x[:100], y[:100]), (x[100:], y[100:])])
         ```
     """
     rows = Reread(batches)
@@ -45,18 +45,18 @@ class Unlabelled:
         return (x for x, _ in self.rows)
 
 
-def unlabelled(rows: Batches) -> Iterable[Float[Tensor, "_ d_model"]]:
+def drop_labels(rows: Batches) -> Iterable[Float[Tensor, "_ d_model"]]:
     """The rows without their labels: a list where they are in memory, else read again on each pass.
 
     Example:
         ```python
-        X = unlabelled([(x, y)])
+        X = drop_labels([(x, y)])
         ```
     """
     return [x for x, _ in rows] if isinstance(rows, list) else Unlabelled(rows)
 
 
-def checked(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
+def convert_rows(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
     """Return rows in float64 with their labels, once they are fit to learn from.
 
     Raises:
@@ -64,7 +64,7 @@ def checked(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
 
     Example:
         ```python
-        rows = [checked(x, y)]
+        rows = [convert_rows(x, y)]
         ```
     """
     check_rows(x, y)
@@ -87,7 +87,7 @@ def class_means(
         ```
     """
     n, total = torch.zeros(0), torch.zeros(0)
-    for x, y, w in weighted(rows, weight):
+    for x, y, w in iterate_weighted(rows, weight):
         member = torch.stack([~y, y]).to(x) * w
         n, total = (member.sum(1), member @ x) if not len(n) else (n + member.sum(1), total + member @ x)
     return n, total / n[:, None]
@@ -107,20 +107,20 @@ def within_covariance(
         ```
     """
     n, Sigma = 0.0, torch.zeros_like(mu[0].outer(mu[0]))
-    for x, y, w in weighted(rows, weight):
+    for x, y, w in iterate_weighted(rows, weight):
         e = x - mu[y.long()]
         n, Sigma = n + (len(x) if weight is None else float(w.sum())), Sigma.addmm_(e.T * w, e)
     return Sigma / n
 
 
-def weighted(
+def iterate_weighted(
     rows: Batches, weight: Float[Tensor, "n"] | None
 ) -> Iterator[tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"], Float[Tensor, "..."]]]:
     """Batches with the weights of their rows, which are given for all rows in order; 1 where they are not.
 
     Example:
         ```python
-        for x, y, w in weighted([(x, y)], None): ...
+        for x, y, w in iterate_weighted([(x, y)], None): ...
         ```
     """
     start, one = 0, torch.ones(())

@@ -13,7 +13,7 @@ from probes.arrays import Array, Table, tensor
 from probes.batches import Paired, Relabelled, Reread, covariances
 from probes.checks import check_finite, check_lengths
 from probes.eraser import Eraser
-from probes.labels import numbered
+from probes.labels import number_labels
 
 SINGULAR = 1e-8  # of the correlation with a column of the concept; what lies below is rounding
 
@@ -93,5 +93,5 @@ def _columns(z: Any) -> Float[Tensor, "n class"]:
     floating = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
     if floating:
         return tensor(values).double()[:, None]
-    number, classes = numbered(values)
+    number, classes = number_labels(values)
     return torch.nn.functional.one_hot(number).double() if len(classes) > 2 else number.double()[:, None]

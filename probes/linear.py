@@ -15,7 +15,7 @@ from probes.arrays import Array, Table, like, tensor
 from probes.batches import Located
 from probes.classifier import TwoClasses
 from probes.estimator import Estimator, check_fitted
-from probes.labelled import Batches, Labelled, checked, class_means, stored, unlabelled
+from probes.labelled import Batches, Labelled, class_means, convert_rows, drop_labels, reread_batches
 
 
 class Linear(Estimator):
@@ -126,7 +126,7 @@ class LinearProbe(TwoClasses, Linear, ABC):
             InvalidArgument: as `fit`; or batches that cannot be read again.
             InvalidType: labels that are not bool.
         """
-        rows, dtype = stored(batches)
+        rows, dtype = reread_batches(batches)
         self.classes_ = torch.tensor([False, True])
         self._learn(rows, dtype, None)
         self.n_features_in_ = len(self.coef_)
@@ -141,7 +141,7 @@ class LinearProbe(TwoClasses, Linear, ABC):
             raise InvalidArgument(f"the {self.name} found no difference between the classes: its weights are all 0")
         self.coef_, self.intercept_ = w.to(dtype), b
         start = class_means(rows, weight)[1][0]
-        self.scale_ = self._reach(unlabelled(rows), start)
+        self.scale_ = self._reach(drop_labels(rows), start)
 
     def columns(
         self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n class"], train: Bool[Tensor, "n class"]
@@ -154,5 +154,5 @@ class LinearProbe(TwoClasses, Linear, ABC):
             InvalidArgument: as `fit`.
         """
         pairs = zip(y.T, train.T, strict=True)
-        solved = [deepcopy(self)._solve([checked(x[rows], labels[rows])], None) for labels, rows in pairs]
+        solved = [deepcopy(self)._solve([convert_rows(x[rows], labels[rows])], None) for labels, rows in pairs]
         return torch.stack([w for w, _ in solved], 1), x.new_tensor([b for _, b in solved], dtype=torch.float64)

@@ -23,7 +23,7 @@ from hooks.statistics import (
 from probes.cells import Cell, Cells, gather
 from probes.cross_validation import best_of_shuffled, cross_validate, scores
 from probes.examples import Examples
-from probes.folds import exchanges, grouped_folds, row_folds
+from probes.folds import draw_exchanges, grouped_folds, row_folds
 from probes.grid import Controls, ProbeGrid, best_cell
 from probes.linear import Linear
 from probes.logistic import Logistic
@@ -107,7 +107,7 @@ def measure(
     found, *compared = (
         cross_validate(probe, c.rows, y, fold) for c in (cells, controls["embedding"], controls["untrained"])
     )
-    null = best_of_shuffled(probe, cells.rows, exchanges(y, group, fold, permutations, seed), fold)
+    null = best_of_shuffled(probe, cells.rows, draw_exchanges(y, group, fold, permutations, seed), fold)
     sites, positions = (tuple(dict.fromkeys(axis)) for axis in zip(*cells.rows, strict=True))
     order = [list(cells.rows).index((site, position)) for site in sites for position in positions]
     right = found.right[:, order].reshape(len(y), len(sites), len(positions))

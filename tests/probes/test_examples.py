@@ -7,7 +7,7 @@ import torch
 
 from hooks.statistics import share_over_groups, shares_over_groups
 from probes import Examples
-from probes.folds import exchanges, grouped_folds, row_folds, shuffled
+from probes.folds import draw_exchanges, exchange_labels, grouped_folds, row_folds
 
 TEXTS = ["a1", "a2", "b1", "b2"]
 
@@ -76,7 +76,7 @@ def test_row_folds_split_every_group_as_evenly_as_they_can() -> None:
 
 def test_labels_are_exchanged_within_groups_where_groups_are_mixed() -> None:
     group, y = grouped()
-    new = shuffled(y, group, 3)
+    new = exchange_labels(y, group, 3)
     mixed = [g for g in group.unique() if len(y[group == g].unique()) == 2]
     assert any(not torch.equal(new[group == g], y[group == g]) for g in mixed)
     assert all(int(new[group == g].sum()) == int(y[group == g].sum()) for g in mixed)
@@ -86,7 +86,7 @@ def test_one_group_of_both_labels_does_not_keep_the_others_from_trading_theirs()
     group = torch.cat([torch.arange(40), torch.tensor([0])])
     y = group % 2 == 1
     y[-1] = True
-    columns = torch.stack([shuffled(y, group, seed) for seed in range(200)], 1)
+    columns = torch.stack([exchange_labels(y, group, seed) for seed in range(200)], 1)
     alone = columns[1:-1].double()
     assert float((alone.mean(1) - 20 / 39).abs().max()) < 4 * 0.5 / 200**0.5
     assert bool((alone.sum(0) == 20).all()) and bool((columns[[0, -1]].sum(0) == 1).all())
@@ -95,7 +95,7 @@ def test_one_group_of_both_labels_does_not_keep_the_others_from_trading_theirs()
 def test_whole_groups_exchange_labels_where_each_has_one() -> None:
     group, _ = grouped()
     y = (torch.arange(30) % 3 == 0)[group]
-    new = shuffled(y, group, 3)
+    new = exchange_labels(y, group, 3)
     assert all(len(new[group == g].unique()) == 1 for g in group.unique())
     assert len({int(new[group == g][0]) for g in group.unique()}) == 2
     firsts = torch.stack([new[group == g][0] for g in group.unique()])
@@ -106,7 +106,7 @@ def test_exchanges_leave_both_classes_to_learn_from() -> None:
     group = torch.arange(9)
     y = group < 2
     fold = group % 3
-    columns = exchanges(y, group, fold, 30, 0)
+    columns = draw_exchanges(y, group, fold, 30, 0)
     assert columns.shape == (9, 30)
     assert all(int(columns[fold != i].sum(0).min()) > 0 for i in range(3))
 
