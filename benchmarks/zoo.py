@@ -193,7 +193,7 @@ def judge_added(block: str, truth: Truth, name: str, value: Tensor) -> str:
     return "right" if any(_adds(end, a, flat, b) for a, b in pairs for end in ends) else "unproved"
 
 
-MIXING = r"(?i)att|mixer|mamba|ssm|conv|rwkv|recurrent|temporal|retention|fourier|delta|linear_attn|seq|rel_"
+MIXING = r"(?i)att|mixer|lstm|mamba|ssm|conv|rwkv|recurrent|temporal|retention|fourier|delta|linear_attn|seq|rel_"
 """What modules that carry something from token to token are called."""
 
 

@@ -40,6 +40,7 @@ class Model:
         paths: where its components are.
         blocks: its blocks.
         final_norm: the norm before the unembedding, or None.
+        head: the part after the final norm that does more than unembed (BERT's), or None.
         taps: where each site sits, in the order of the forward pass.
         contract: what `check` measured, or None before it did.
         running: the forward pass in flight.
@@ -61,6 +62,7 @@ class Model:
         self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
         self.blocks = blocks(hf, paths)
         self.final_norm = find(hf, paths.final_norm)
+        self.head = None if found.head is hf.get_output_embeddings() else found.head
         self.contract: ContractReport | None = None
         self.n_layers = len(found.main)
         self.n_heads, self.d_head = self._heads()
@@ -313,10 +315,8 @@ class Model:
             ```
         """
         self._admit("unembed", "capture logits instead")
-        found = self.structure
-        whole = found.head is not None and found.head is not self.hf.get_output_embeddings()
-        norm, head = (found.final_norm, found.head) if whole else (self.final_norm, None)
-        return unembed(self.hf, norm, resid, head)
+        norm = self.final_norm if self.head is None else self.structure.final_norm
+        return unembed(self.hf, norm, resid, self.head)
 
 
 def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:

@@ -17,10 +17,10 @@ from hooks.tokens import Tokens
 from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, residual_sum, stages
 from hooks.tracing.stacks import Stack, stacks
-from hooks.tracing.sublayers import MIXERS, Sublayer, sublayers
+from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection, sublayers
 
 N_POS = 11
-"""How many tokens are read to trace a model: a prime, so that no other axis is taken for theirs."""
+"""How many tokens are read where the context holds them: a prime, so that no other axis is taken for theirs."""
 
 
 @final
@@ -102,9 +102,9 @@ def find_structure(hf: HFModel) -> Structure:
         ```
     """
     tokens = _text(hf)
-    trace = record(hf, lambda: forward(hf, tokens))
+    trace = record(hf, lambda: forward(hf, tokens), tokens.ids.shape[1])
     try:
-        found = stacks(hf, trace, N_POS)
+        found = stacks(hf, trace, trace.n_pos)
         if not found:
             return Structure(why="no list of its modules carries a stream [batch pos d] from item to item")
         return _structure(hf, trace, _named(hf, found))
@@ -183,7 +183,7 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
     for side, values in sides:
         for slot, value in [*values.items()][:1]:
             tensor = trace.tensor(value)
-            if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, N_POS):
+            if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, trace.n_pos):
                 where = {"part": slot or 0} if side == "output" else {"slot": slot}
                 site, copied = Site.module(call.path, side), trace.alias(value) in trace.overwritten
                 yield Tap(site, call.module, side, tuple(tensor.shape[2:]), overwritten=copied, **where)
@@ -212,7 +212,7 @@ def _ends(trace: Trace, last: BlockCall) -> tuple[nn.Module | None, nn.Module | 
 
 def _block(hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, encoded: set[int]) -> Block:
     found = residual_sum(trace, block)
-    kinds = tuple(sublayers(trace, block, found, encoded, N_POS))
+    kinds = tuple(sublayers(trace, block, found, encoded, trace.n_pos))
     placing = _Placing(hf, trace, stack, layer, block, found, kinds)
     middle, taps = placing.placed()
     return Block(
@@ -255,9 +255,9 @@ class _Placing:
         return Site("module", path=self._giving(kind).path if calls else f"{self.block.call.path}:{number}")
 
     def _giving(self, kind: Sublayer) -> Call:
-        """The call that gives a term: the innermost of a module that is called once, if there is one."""
-        once = [call for call in kind.term.calls if self.times[id(call.module)] == 1]
-        return (once or kind.term.calls)[-1]
+        """The call that gives a term: of its projection, else the innermost of a module that is called once."""
+        once = [call for call in kind.term.calls if self.times[id(call.module)] == 1] or list(kind.term.calls)
+        return next((call for call in once if is_projection(call.module)), once[-1])
 
     def placed(self) -> tuple[Expr | None, dict[Site, Tap]]:
         """The sum of the middle, and the tap of every site of the block."""
@@ -357,7 +357,7 @@ class _Placing:
 
     def _is_tokens(self, value: int) -> bool:
         tensor = self.trace.tensor(value)
-        return tensor.is_floating_point() and N_POS in tensor.shape[:2] and tensor.ndim >= 2
+        return tensor.is_floating_point() and self.trace.n_pos in tensor.shape[:2] and tensor.ndim >= 2
 
     def _input(self, name: str, call: Call, slot: Slot, heads: int | None = None) -> Tap | None:
         slot = slot if slot in call.inputs else next(iter(call.inputs))
@@ -371,9 +371,10 @@ class _Placing:
     def _tap(self, site: Site, call: Call, side: Literal["input", "output"], value: int, **more: Any) -> Tap | None:
         shape = self.trace.tensor(value).shape
         repeated = self.times[id(call.module)] > 1
-        flat = shape[0] == N_POS and (len(shape) == 2 or shape[1] != 1)
-        swapped = shape[0] == N_POS and len(shape) > 2 and shape[1] == 1
-        if not flat and not swapped and shape[:2] != (1, N_POS):
+        n_pos = self.trace.n_pos
+        flat = shape[0] == n_pos > 1 and (len(shape) == 2 or shape[1] != 1)
+        swapped = shape[0] == n_pos > 1 and len(shape) > 2 and shape[1] == 1
+        if not flat and not swapped and shape[:2] != (1, n_pos):
             return None
         one = tuple(shape[1:] if flat else shape[2:])
         heads = more.get("heads")

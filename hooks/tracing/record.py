@@ -82,10 +82,12 @@ class Trace(TorchDispatchMode):
         calls: every call of a module, in the order in which they began.
         maker: for each value, the number of the operation that made it.
         overwritten: values that were changed in place after they were made.
+        n_pos: how many tokens the text has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_pos: int = 0) -> None:
         super().__init__()
+        self.n_pos = n_pos
         self.ops: list[Op] = []
         self.calls: list[Call] = []
         self.maker: dict[int, int] = {}
@@ -174,7 +176,7 @@ class Trace(TorchDispatchMode):
 
 
 @torch.no_grad()
-def record(model: nn.Module, run: Callable[[], object]) -> Trace:
+def record(model: nn.Module, run: Callable[[], object], n_pos: int = 0) -> Trace:
     """Run a model once and return what happened.
 
     Cost: one forward pass, and the memory of all it computes.
@@ -184,7 +186,7 @@ def record(model: nn.Module, run: Callable[[], object]) -> Trace:
         record(hf, lambda: hf(input_ids=ids)).ops
         ```
     """
-    trace, counts, going = Trace(), dict[int, int](), list[Call]()
+    trace, counts, going = Trace(n_pos), dict[int, int](), list[Call]()
 
     def begin(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

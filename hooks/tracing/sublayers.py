@@ -252,7 +252,7 @@ def mixes_tokens(trace: Trace, call: Call, value: int, n_pos: int) -> bool | Non
     part = next((part for part, made in call.outputs.items() if trace.root(made) == trace.root(value)), None)
     fed = {slot for slot, one in call.inputs.items() if _axis(trace.tensor(one), n_pos) is not None
            and trace.tensor(one).is_floating_point()}  # fmt: skip
-    if not fed:
+    if not fed or n_pos <= _AT + 1:
         return None
     try:
         plain = _part(call.module(*args, **kwargs), part)
@@ -266,7 +266,7 @@ def mixes_tokens(trace: Trace, call: Call, value: int, n_pos: int) -> bool | Non
     except Exception:  # a module that cannot be called again by itself
         return None
     axis = _axis(plain, n_pos)
-    if axis is None:
+    if axis is None or n_pos <= _AT + 1:
         return None
     later = [one.float().narrow(axis, _AT + 1, n_pos - _AT - 1) for one in (plain, changed)]
     return bool((later[0] - later[1]).norm() > 1e-3 * later[0].norm())

@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from hooks import Model
 from hooks.errors import InvalidArgument
@@ -28,21 +28,15 @@ def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "
         )
     with torch.inference_mode(False), torch.enable_grad():
         y = torch.zeros(model.d_model, dtype=model.dtype, device=model.device, requires_grad=True)
-        said = unembed(model.hf, None, y[None], _transform(model))[0]
+        said = unembed(model.hf, None, y[None], model.head)[0]
         rows = torch.stack([torch.autograd.grad(said[t], y, retain_graph=True)[0] for t in tokens.tolist()])
     with torch.no_grad():
         y = torch.linspace(-1, 1, model.d_model, dtype=model.dtype, device=model.device)
         y = y / (rows @ y).abs().max()  # logits of 1 at most, where no cap bends them
-        moved, linear = unembed(model.hf, None, y[None], _transform(model))[0, tokens] - said[tokens], rows @ y
+        moved, linear = unembed(model.hf, None, y[None], model.head)[0, tokens] - said[tokens], rows @ y
     if float((moved - linear).abs().max()) > 0.02:
         raise InvalidArgument(
             f"the head of {type(model.hf).__name__} is no linear map of the stream, so its tokens have no directions: "
             "take a causal language model"
         )
     return rows, said[tokens].detach()
-
-
-def _transform(model: Model) -> nn.Module | None:
-    """A head that does more than unembed (BERT's), or None."""
-    head = model.structure.head
-    return None if head is model.hf.get_output_embeddings() else head

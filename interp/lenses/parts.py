@@ -5,7 +5,7 @@ from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens, capture
 from hooks.errors import InvalidArgument
@@ -139,7 +139,7 @@ def output_of(model: Model, read: Site, written: Site) -> tuple[Float[Tensor, "n
         InvalidArgument: the projection's output is not what is added, but normalised first.
     """
     tap, added = model.tap(read), model.tap(written)
-    if added.module is not tap.module and not isinstance(added.module, nn.Dropout | nn.Identity):
+    if added.module is not tap.module:
         raise InvalidArgument(
             f"{model.name} normalises {written} before it is added to the stream, so its parts do not sum to it: "
             "take components"

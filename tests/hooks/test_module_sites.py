@@ -81,3 +81,9 @@ def test_a_configuration_that_asks_for_tuples_changes_nothing(hf_model: Callable
     model = load(tuples)
     assert model.sites == plain.sites
     assert torch.equal(model.run(IDS), plain.run(IDS))
+
+
+@pytest.mark.parametrize("context", [1, 2, 4, 7])
+def test_a_model_of_a_short_context_has_the_sites_of_a_long_one(hf_model: Callable[..., Any], context: int) -> None:
+    short, long = load(hf_model("gpt2", n_positions=context), check=False), load(hf_model("gpt2"), check=False)
+    assert set(short.taps) == set(long.taps)
