@@ -65,8 +65,7 @@ def log_probs(
 def score(model: Model, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 64) -> Float[Tensor, "n"]:
     """Mean log-probability of each answer after its prompt, in nats per token.
 
-    Cost:
-        One forward pass per batch.
+    Cost: one forward pass per batch.
     """
     found = []
     for i in range(0, len(prompts), batch_size):
@@ -81,8 +80,7 @@ def predict_forced(
 ) -> list[list[int]]:
     """The arg-max tokens at each answer, teacher-forced.
 
-    Cost:
-        One forward pass per batch.
+    Cost: one forward pass per batch.
     """
     found: list[list[int]] = []
     for i in range(0, len(prompts), batch_size):
@@ -95,8 +93,7 @@ def predict_forced(
 def says(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
     """Whether arg max, token by token and teacher-forced, is each answer.
 
-    Cost:
-        One forward pass per batch.
+    Cost: one forward pass per batch.
     """
     said, wanted = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
     return [one == other for one, other in zip(said, wanted, strict=True)]
