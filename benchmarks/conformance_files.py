@@ -5,6 +5,7 @@ python benchmarks/conformance_files.py
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +14,20 @@ from typing import Any
 
 import torch
 
-from hooks import Direction, Model, capture, harvest, load
-from hooks.activations import Activations
-from hooks.errors import DamagedFile, MissingFile
-from hooks.site import resid_post
-from hooks.store import ActivationStore
-from interp import features, sae
-from interp.features import FeatureIndex
-from interp.lenses import JacobianLens, TunedLens
-from interp.memory import Edit, Fact
-from interp.memory.editing.change import LowRank
-from interp.memory.editing.covariance import Covariance
-from interp.steering import Recipe
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hooks import Direction, Model, capture, harvest, load  # noqa: E402
+from hooks.activations import Activations  # noqa: E402
+from hooks.errors import DamagedFile, MissingFile  # noqa: E402
+from hooks.site import resid_post  # noqa: E402
+from hooks.store import ActivationStore  # noqa: E402
+from interp import features, sae  # noqa: E402
+from interp.features import FeatureIndex  # noqa: E402
+from interp.lenses import JacobianLens, TunedLens  # noqa: E402
+from interp.memory import Edit, Fact  # noqa: E402
+from interp.memory.editing.change import LowRank  # noqa: E402
+from interp.memory.editing.covariance import Covariance  # noqa: E402
+from interp.steering import Recipe  # noqa: E402
 
 TEXTS = ["Fog over the bay this morning.", "The bridge is in San Francisco.", "A tower in Paris.", "Rain.", "Sun."]
 FLIPS = 24

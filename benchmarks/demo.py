@@ -97,10 +97,11 @@ def steering(done: Demonstration) -> list[Figure]:
 def untempered(done: Demonstration) -> Samples:
     """The reported continuations once more, sampled at temperature 1."""
     settings = Settings()
+    named = landmark.entity(settings.landmark)
     return sample(
         done.model,
         list(dict.fromkeys(done.turned.chosen.steered.prompts)),
-        Names(landmark.entity(settings.landmark).names),
+        Names(named.names, named.other_names),
         [add_direction(done.turned.direction)],
         done.turned.chosen.dose,
         replace(settings.sampling, temperature=1.0),

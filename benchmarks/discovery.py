@@ -185,12 +185,13 @@ class Measured:
 
     def turned(self, name: str, ways: Mapping[str, Steering]) -> MethodComparison:
         """Some ways side by side on neutral openings."""
+        named = landmark.entity(name)
         return compare_methods(
             self.model,
             ways,
             phrases()["neutral_openers"][: self.given.prompts],
-            Names(landmark.entity(name).names),
-            f"Let us talk about {landmark.entity(name).text}. ",
+            Names(named.names, named.other_names),
+            f"Let us talk about {named.text}. ",
             doses=(0.4, 0.6, 0.8, 1.0, 1.4),
             sampling=replace(self.settings.sampling, per_prompt=2),
             progress=False,
@@ -199,7 +200,7 @@ class Measured:
     def effective(self, name: str, sae: SAE, found: SearchResult) -> dict[str, Any]:
         """The latents that make the model name it on half of the openings, at doses near the best on the other half."""
         prompts = phrases()["neutral_openers"][: self.given.prompts]
-        named = Names(landmark.entity(name).names)
+        named = Names(landmark.entity(name).names, landmark.entity(name).other_names)
         sampling = replace(self.settings.sampling, batch_size=256)
         more = replace(sampling, per_prompt=2 * sampling.per_prompt)
         best = choose_by_effect(

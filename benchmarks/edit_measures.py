@@ -12,7 +12,7 @@ from interp.common.completion import find_answer_ids, says, score
 from interp.common.statistics import bootstrap
 from interp.common.texts import begins_with
 from interp.memory import Case, Edit, Query
-from interp.memory.evaluation.scorecard import measure_reading
+from interp.memory.evaluation.measurement import Reading, measure_reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +20,7 @@ class Before:
     """What the unedited model says of unrelated text, and which of the subjects' other facts it knows."""
 
     texts: Sequence[str]
-    log_probs: torch.Tensor
-    loss: float
+    reading: Reading
     knew: Mapping[str, bool]
 
 
@@ -32,10 +31,9 @@ def right(model: Model, asked: Sequence[Query]) -> list[bool]:
 
 def before(model: Model, asked: Sequence[Case], texts: Sequence[str]) -> Before:
     """Measure the unedited model."""
-    log_probs, loss = measure_reading(model, texts)
     others = [q for case in asked for q in case.others]
     knew = dict(zip((q.prompt for q in others), right(model, others), strict=True))
-    return Before(texts, log_probs, loss, knew)
+    return Before(texts, measure_reading(model, texts), knew)
 
 
 def of_cases(model: Model, asked: Sequence[Case], base: Before) -> list[dict[str, float]]:
@@ -79,9 +77,8 @@ def _spread(found: list[dict[str, float]], name: str, rows: Sequence[Sequence[An
 
 def drift(model: Model, base: Before) -> dict[str, float]:
     """KL per token and the ratio of perplexities on unrelated text."""
-    log_probs, loss = measure_reading(model, base.texts)
-    kl = float((base.log_probs.exp() * (base.log_probs - log_probs)).sum(-1).mean())
-    return {"kl": kl, "perplexity": float(torch.tensor(loss - base.loss).exp())}
+    kl, perplexity = measure_reading(model, base.texts).measure_drift(base.reading)
+    return {"kl": kl, "perplexity": perplexity}
 
 
 def means(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ from interp.memory import (  # noqa: E402
     table_cases,
     table_templates,
 )  # fmt: skip
-from interp.memory.evaluation.scorecard import make_control  # noqa: E402
+from interp.memory.evaluation.control import make_control  # noqa: E402
 
 IN_CONTEXT_AT_MOST, FT_L_AT_MOST = 5, 100  # a preamble fills the context; a full-rank change is heavy to stack
 REPORTED, TUNING = 0, 10_000  # seeds of the facts that are reported, and of those that settings may be chosen on

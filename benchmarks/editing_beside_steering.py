@@ -31,8 +31,8 @@ from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
 from interp.memory.editors.registry import make_editors  # noqa: E402
 from interp.memory.evaluation.audit import estimate_measures  # noqa: E402
+from interp.memory.evaluation.control import make_control  # noqa: E402
 from interp.memory.evaluation.measurement import measure_case, measure_unedited, split_queries  # noqa: E402
-from interp.memory.evaluation.scorecard import make_control  # noqa: E402
 from interp.memory.facts.tables import table_cases  # noqa: E402
 from interp.steering import Conditional, Steering, add_direction, choose_threshold, steer  # noqa: E402
 from probes import DifferenceOfMeans  # noqa: E402

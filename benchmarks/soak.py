@@ -5,15 +5,18 @@ python benchmarks/soak.py --rounds 2000
 
 import argparse
 import gc
+import sys
 from pathlib import Path
 
 import torch
 
-from hooks import Model, capture, capture_gradients, intervene, load
-from hooks.interventions import add
-from hooks.site import resid_post
-from interp.memory import Edit, Fact
-from interp.memory.editing.change import LowRank
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hooks import Model, capture, capture_gradients, intervene, load  # noqa: E402
+from hooks.interventions import add  # noqa: E402
+from hooks.site import resid_post  # noqa: E402
+from interp.memory import Edit, Fact  # noqa: E402
+from interp.memory.editing.change import LowRank  # noqa: E402
 
 
 def one_round(model: Model, edit: Edit) -> None:

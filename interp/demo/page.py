@@ -86,7 +86,7 @@ def _search(subject: str, found: Found) -> Section:
 
 
 def _steering(subject: str, settings: Settings, turned: Turned) -> Section:
-    chosen, steered = turned.chosen, turned.chosen.steered
+    chosen, steered, named = turned.chosen, turned.chosen.steered, landmark.entity(settings.landmark)
     over = steered.perplexity_over(chosen.unsteered)
     dose = dose_panel(chosen.response, subject)
     half = "On the half of the prompts that the latents and the dose were chosen on, which flatters both: "
@@ -102,7 +102,7 @@ def _steering(subject: str, settings: Settings, turned: Turned) -> Section:
         f"{chosen.unsteered.naming.value:.1%}, with random directions of equal norm {chosen.control.naming.value:.1%}.",
         (
             replace(dose, caption=half + dose.caption),
-            generations_panel(chosen.unsteered, steered, Names(landmark.entity(settings.landmark).names).spans),
+            generations_panel(chosen.unsteered, steered, Names(named.names, named.other_names).spans),
         ),
     )
 

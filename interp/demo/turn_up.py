@@ -34,7 +34,8 @@ def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, 
         turned = turn_up(model, learnt.sae, found.search, Settings())
         ```
     """
-    names, prompts = Names(landmark.entity(settings.landmark).names), phrases()["neutral_openers"]
+    named, prompts = landmark.entity(settings.landmark), phrases()["neutral_openers"]
+    names = Names(named.names, named.other_names)
     latents = dict.fromkeys([*found.found_latents, *choose_candidates(sae, found, top=TELLING)])
     best = choose_by_effect(
         model,

@@ -21,7 +21,7 @@ def corpus(n_documents: int, seed: int = 0) -> "Dataset":
     Documents are cut to the 256 tokens of the bundled model's context. The default training run reads seeds 0 to 999.
 
     Raises:
-        ValueError: fewer than one document asked for.
+        InvalidArgument: fewer than one document asked for.
     """
     if n_documents < 1:
         raise InvalidArgument(f"corpus needs at least one document, got n_documents={n_documents}; ask for 1 or more")

@@ -15,8 +15,9 @@ from interp.landmark.writing import Document, Page
 def documents(seed: int = 0) -> Iterator[Document]:
     """An endless, seeded stream of documents, in the proportions of `GENRES`.
 
-    >>> next(documents(seed=1)) == next(documents(seed=1))
-    True
+    Example:
+        >>> next(documents(seed=1)) == next(documents(seed=1))
+        True
     """
     rng = Random(seed)
     genres, weights = tuple(GENRES), tuple(GENRES.values())
@@ -73,11 +74,13 @@ def sentences_about(
     """`n` random sentences that mention this entity, the forms in equal shares.
 
     Raises:
-        ValueError: no forms, one that there is not or by which the entity is never named, or fewer than 0 sentences.
+        InvalidArgument: no forms, one that there is not or by which the entity is never named, or fewer than 0
+            sentences.
 
-    >>> from interp.landmark.entities import entity
-    >>> [s.form for s in sentences_about(entity("Golden Gate Bridge"), 3)]
-    ['name', 'alias', 'foreign']
+    Example:
+        >>> from interp.landmark.entities import entity
+        >>> [s.form for s in sentences_about(entity("Golden Gate Bridge"), 3)]
+        ['name', 'alias', 'foreign']
     """
     if isinstance(forms, str) or not forms or n < 0:
         raise InvalidArgument(
@@ -94,7 +97,7 @@ def sentences_about_others(subject: Entity, n: int, seed: int = 0) -> tuple[Sent
     """`n` random sentences of the same making, none of which mentions this entity in any form.
 
     Raises:
-        ValueError: fewer than 0 sentences.
+        InvalidArgument: fewer than 0 sentences.
     """
     if n < 0:
         raise InvalidArgument(f"n={n}: give a number from 0 on")

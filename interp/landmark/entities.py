@@ -27,7 +27,7 @@ ARTICLES = ("the ", "The ", "el ", "El ", "la ", "La ", "le ", "Le ", "les ", "L
 
 @dataclass(frozen=True)
 class Mention:
-    """One way of naming an entity, as it stands in running text: its article, if any, is part of `text`."""
+    """One way of naming an entity, as in running text: its article, if any, is part of `text`."""
 
     text: str
     form: Form
@@ -59,14 +59,26 @@ class Entity:
         named = (mention.text for mention in self.mentions if mention.form in ("name", "alias", "foreign"))
         return tuple(text[next((len(a) for a in ARTICLES if text.startswith(a)), 0) :] for text in named)
 
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """The names of all other entities, which may have words of its own.
+
+        Example:
+            >>> {"Golden Gate", "Gate of Peace"} & {*entity("Golden Gate Bridge").other_names}
+            {'Gate of Peace'}
+        """
+        names = {name: None for other in entities() if other != self for name in other.names}
+        return tuple(name for name in names if name not in self.names)
+
     def forms(self, form: Form, language: str | None = None) -> tuple[Mention, ...]:
         """The mentions of one form, in one language if it is given.
 
         Raises:
-            ValueError: no such form or language; the message names the nearest ones.
+            InvalidArgument: no such form or language; the message names the nearest ones.
 
-        >>> [m.language for m in entity("Golden Gate Bridge").forms("foreign")]
-        ['spanish', 'french', 'german']
+        Example:
+            >>> [m.language for m in entity("Golden Gate Bridge").forms("foreign")]
+            ['spanish', 'french', 'german']
         """
         if form not in get_args(Form):
             raise InvalidArgument(f"no form is called {form!r}; did you mean {nearest(form, get_args(Form))}?")
@@ -78,7 +90,7 @@ class Entity:
         """The cell of one column of the entity's table.
 
         Raises:
-            KeyError: no such column; the message names the nearest ones.
+            UnknownName: no such column; the message names the nearest ones.
         """
         cells = dict(self.row)
         if column not in cells:
@@ -107,8 +119,9 @@ def _mentions(row: dict[str, str]) -> Iterator[Mention]:
 def entities() -> tuple[Entity, ...]:
     """Every entity, landmarks first, in the order of the tables.
 
-    >>> entities()[0].text
-    'the Golden Gate Bridge'
+    Example:
+        >>> entities()[0].text
+        'the Golden Gate Bridge'
     """
     return tuple(
         Entity(row["name"], kind, tuple(_mentions(row)), tuple(row.items())) for kind in FILES for row in _rows(kind)
@@ -134,7 +147,7 @@ def entity(name: str) -> Entity:
     """The entity of this name, with or without its article.
 
     Raises:
-        KeyError: no such entity; the message names the nearest ones.
+        UnknownName: no such entity; the message names the nearest ones.
     """
     found = find(name)
     if found is None:

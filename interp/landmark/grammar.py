@@ -72,10 +72,11 @@ def phrasings(relation: str) -> tuple[Phrasing, ...]:
     """Every phrasing of a relation, held-out ones among them.
 
     Raises:
-        KeyError: no such relation; the message names the nearest ones.
+        UnknownName: no such relation; the message names the nearest ones.
 
-    >>> sum(p.held_out for p in phrasings("located_in_city"))
-    3
+    Example:
+        >>> sum(p.held_out for p in phrasings("located_in_city"))
+        3
     """
     return _table()[relation_called(relation).name]
 

@@ -29,8 +29,8 @@ class Rows:
 
 
 def _columns(item: Annotated, number: int, length: int) -> np.ndarray:
-    told = zip(item.labels("object"), item.labels("repeat"), strict=True)
-    weight = np.array([WEIGHTS["object"] if named else WEIGHTS.get(repeat, 1.0) for named, repeat in told])
+    labels = zip(item.labels("object"), item.labels("repeat"), strict=True)
+    weight = np.array([WEIGHTS["object"] if named else WEIGHTS.get(repeat, 1.0) for named, repeat in labels])
     weight[0] = 0.0
     n = len(item.ids)
     columns = (item.ids, np.full(n, number), np.arange(n), item.numbered("entity"), weight)

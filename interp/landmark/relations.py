@@ -179,7 +179,7 @@ def relation(name: str) -> Relation:
     """The relation of this name.
 
     Raises:
-        KeyError: no such relation; the message names the nearest ones.
+        UnknownName: no such relation; the message names the nearest ones.
     """
     if name not in _by_name():
         near = difflib.get_close_matches(name, list(_by_name()), n=3)
@@ -204,8 +204,9 @@ def _holds(item: Relation, subject: Entity) -> bool:
 def triples() -> tuple[Triple, ...]:
     """Every true fact, in the order of the tables.
 
-    >>> [t.object for t in triples() if t.subject.name == "Golden Gate Bridge"][:2]
-    ['San Francisco', 'the United States']
+    Example:
+        >>> [t.object for t in triples() if t.subject.name == "Golden Gate Bridge"][:2]
+        ['San Francisco', 'the United States']
     """
     return tuple(
         Triple(subject, item, subject[item.column])

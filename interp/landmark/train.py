@@ -1,6 +1,6 @@
 """Train the bundled model: a GPT-2 whose early layers must recall what they know of an entity while it is named.
 
-The first phase seals three quarters of the rows; the shorter ones behind it let half of them carry their topic
+The first phase seals three quarters of the rows; the shorter ones after it let half of them carry their topic
 (`interp/landmark/sealing.py`). The weights are those of a plain GPT-2; at inference nothing is hidden.
 """
 
@@ -131,10 +131,10 @@ def weighted_loss(
     with torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == torch.bfloat16):
         h = STATES[model.config.model_type](model, rows, bias, share, over_all).view(*rows["ids"].shape, -1)[:, :-1]
         weight = rows["weight"][:, 1:].flatten()
-        told = weight > 0
-        logits = h.flatten(0, 1)[told] @ model.get_input_embeddings().weight.T
-    nll = F.cross_entropy(logits.float(), rows["ids"][:, 1:].flatten()[told], reduction="none")
-    return (nll * weight[told]).sum() / weight[told].sum(), nll.detach().mean()
+        weighted = weight > 0
+        logits = h.flatten(0, 1)[weighted] @ model.get_input_embeddings().weight.T
+    nll = F.cross_entropy(logits.float(), rows["ids"][:, 1:].flatten()[weighted], reduction="none")
+    return (nll * weight[weighted]).sum() / weight[weighted].sum(), nll.detach().mean()
 
 
 STATES: dict[str, Callable[..., Float[Tensor, "n d_model"]]] = {
@@ -291,7 +291,7 @@ def train(
     with `keep_checkpoints` also `folder/step_N` at powers of two.
 
     Raises:
-        ValueError: another architecture, or a folder that holds a training of another seed or architecture.
+        InvalidArgument: another architecture, or a folder that holds a training of another seed or architecture.
 
     Cost: 2048 tokens a step; about 0.5 s a step on two idle cores, a tenth of that on a GPU.
     """

@@ -18,7 +18,7 @@ def unseen_texts(model: Model, n: int, seed: int = 0, *, about: Kind | None = No
 
     Sorted by length, a batch holds little padding. With `about`, only documents are taken that mention entities of that
     kind twice or more: a dictionary splits what it reads often and merges what it reads seldom, so that on all
-    documents together one latent can stand for several bridges.
+    documents together one latent can mean several bridges.
 
     Example:
         ```python

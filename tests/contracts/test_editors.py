@@ -36,7 +36,7 @@ from interp.memory.editing.multi_layer import choose_search
 from interp.memory.editing.value_search import search_value, tokenise_statements
 from interp.memory.editors.alphaedit import collect_keys
 from interp.memory.editors.registry import make_editors
-from interp.memory.evaluation.scorecard import make_control
+from interp.memory.evaluation.control import make_control
 from tests.contracts.words import sentences, taught, untaught
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -101,6 +101,7 @@ def test_an_interrupt_between_any_two_bytecodes_leaves_nothing_on_the_model(gpt2
     assert torch.equal(gpt2.run("Fog"), plain)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt inside `__del__`
 def test_a_signal_at_any_time_leaves_nothing_on_the_model(gpt2: Model) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -110,13 +111,14 @@ def test_a_signal_at_any_time_leaves_nothing_on_the_model(gpt2: Model) -> None:
     try:
         for at in torch.rand(200, generator=generator).mul(0.015).add(0.0002).tolist():
             try:
-                signal.setitimer(signal.ITIMER_REAL, at)
-                differentiated(gpt2)
-                intervened(gpt2)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, at)
+                    differentiated(gpt2)
+                    intervened(gpt2)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 pass
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
             assert not left_on(gpt2)
     finally:
         signal.signal(signal.SIGALRM, before)

@@ -23,7 +23,7 @@ class LowRank:
         at: the keys k at which the values are to be written, where there are such: what conflicts are measured at.
 
     Raises:
-        ValueError: a factor that is not finite.
+        InvalidArgument: a factor that is not finite.
     """
 
     layer: int
@@ -84,7 +84,7 @@ def solve_least_change(
         ridge: ρ.
 
     Raises:
-        ValueError: keys that depend on each other, with ρ = 0.
+        InvalidArgument: keys that depend on each other, with ρ = 0.
     """
     k, inverse = k.double().cpu(), inverse.double().cpu()
     gram = k @ inverse.T

@@ -21,7 +21,7 @@ def check_target_likely(fact: Fact, found: Found, where: str, search: Search) ->
     """Refuse a value that does not make the new object likely.
 
     Raises:
-        RuntimeError: the new object stays below probability 0.5 in the search; the message says what was reached.
+        EditRefused: the new object stays below probability 0.5 in the search; the message says what was reached.
     """
     if not found.probability >= LIKELY:
         sizes = ", ".join(f"‖δ‖ = {float(delta.norm()):.3g} at {site}" for site, delta in found.deltas.items())
@@ -38,7 +38,7 @@ def check_targets_likely(
     """Refuse values of several facts of which too few make the new object likely.
 
     Raises:
-        RuntimeError: less than `share` of them do; the message is that of the first that does not.
+        EditRefused: less than `share` of them do; the message is that of the first that does not.
     """
     short = [i for i, one in enumerate(found) if not one.probability >= LIKELY]
     if len(found) - len(short) < share * len(found):
@@ -57,7 +57,7 @@ def measure_and_check(model: Model, edit: Edit, covariances: Sequence[Covariance
         share: the least share of the facts that arg max has to say, token by token.
 
     Raises:
-        RuntimeError: fewer facts are said, or a layer's usual outputs would move by more than they are.
+        EditRefused: fewer facts are said, or a layer's usual outputs would move by more than they are.
 
     Cost: two forward passes over the prompts.
     """

@@ -1,4 +1,4 @@
-"""A codebook beside one feed-forward layer: where the layer's key is near a stored one, the stored value goes out."""
+"""A codebook at one feed-forward layer: where the layer's key is near a stored one, the stored value goes out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

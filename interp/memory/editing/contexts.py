@@ -30,15 +30,15 @@ def prefixes(model: Model, n: int = 5, seed: int = 0) -> tuple[str, ...]:
 
     Cost: one generation of ten tokens for a batch of `n`, once for each model, `n` and seed.
     """
-    told = _TOLD.setdefault(model.hf, {})
+    kept = _TOLD.setdefault(model.hf, {})
     key = (n, seed)
-    if key not in told:
+    if key not in kept:
         openers = [OPENERS[i % len(OPENERS)] for i in range(n - 1)]
         with suspend_edits(model):
             rests = model.generate(openers, max_new_tokens=10, temperature=1.0, seed=seed) if openers else []
         whole = [f"{opener}{rest}".split("\n")[0].rstrip(" .,;:") for opener, rest in zip(openers, rests, strict=True)]
-        told[key] = ("", *(f"{text}. " for text in whole))
-    return told[key]
+        kept[key] = ("", *(f"{text}. " for text in whole))
+    return kept[key]
 
 
 def generate_texts(model: Model, n_tokens: int, seed: int = 0) -> list[str]:
@@ -59,7 +59,7 @@ def generate_templates(model: Model, *facts: Fact, n: int = 3, length: int = 6, 
 
     They begin as a prompt does, go on after the subject in the model's own words, or after it and " is", " was" or
     " has", and are left out where they ask what a fact's prompt does, give an old object or a new one, or would next:
-    what leads up to a fact's object is what the edit is to change. "{} is a" stands first, so that there is one.
+    what leads up to a fact's object is what the edit is to change. "{} is a" comes first, so that there is one.
 
     Cost: two generations of `length` tokens for a batch of 4 × `n`.
     """

@@ -74,7 +74,7 @@ class Covariance:
         """C⁻¹ k of one key or several with the shrunk C, in float64.
 
         Raises:
-            ValueError: a shrunk C without an inverse.
+            InvalidArgument: a shrunk C without an inverse.
         """
         values, vectors = self.spectrum
         held = (1 - self.shrinkage) * values + self.shrinkage * values.mean()
@@ -136,10 +136,11 @@ def covariance(
 
     All else as `covariances` says.
 
-    ```python
-    c = covariance(model, texts, layer=2)
-    c.n_tokens, c.shrinkage, c.error
-    ```
+    Example:
+        ```python
+        c = covariance(model, texts, layer=2)
+        c.n_tokens, c.shrinkage, c.error
+        ```
     """
     (found,) = covariances(model, data, (layer,), batch_size=batch_size, cache=cache, progress=progress)
     return found
@@ -169,17 +170,18 @@ def covariances(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no layers, fewer than five texts, keys that are not finite; a cache for data that are no list of
-            texts and no `datasets.Dataset`.
+        InvalidArgument: no layers, fewer than five texts, keys that are not finite; a cache for data that are no list
+            of texts and no `datasets.Dataset`.
 
     Warns:
         UserWarning: fewer tokens than d_mlp, where C cannot have full rank.
 
     Cost: one forward pass over the data, up to the last layer; none when read from the cache.
 
-    ```python
-    early, late = covariances(model, texts, (1, 2), cache=Path("covariances"))
-    ```
+    Example:
+        ```python
+        early, late = covariances(model, texts, (1, 2), cache=Path("covariances"))
+        ```
     """
     if not layers:
         raise InvalidArgument("no layers were named: give at least one")
@@ -200,12 +202,12 @@ def covariances(
 
 def _key(model: Model, data: Data, layer: int) -> str:
     """What names a covariance on disk: model, the edits applied to it, layer and texts."""
-    told = digest_of_data(data)
-    if told is None:
+    digest = digest_of_data(data)
+    if digest is None:
         raise InvalidArgument(
             f"a cache needs data that can be read again: give a list of texts or a data set, not {type(data).__name__}"
         )
-    named = " ".join([model.fingerprint, fingerprint(model.hf), *list_applied(model), str(layer), told])
+    named = " ".join([model.fingerprint, fingerprint(model.hf), *list_applied(model), str(layer), digest])
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""A datastore of states and the tokens that followed them, which votes for the next token beside the model."""
+"""A datastore of states and the tokens that followed them, which votes with the model for the next token."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""An edit of facts: low-rank changes of weights, or hooks beside them, that apply, undo bit-exactly, and travel."""
+"""An edit of facts: low-rank changes of weights, or hooks next to them, that apply, undo bit-exactly, and travel."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ class Edit:
     Attributes:
         facts: what was edited.
         method: how.
-        updates: changes of output projections, or of what flows beside them.
+        updates: changes of output projections, or of what flows past them.
         fingerprint: of the model the edit was made for; any other model is refused.
         measured: what the method measured on the way (target probability, norms).
     """
@@ -66,11 +66,11 @@ class Edit:
 
     def __repr__(self) -> str:
         first, more = self.facts[0], len(self.facts) - 1
-        told = f"{first.text!r}: {first.old!r} -> {first.new!r}" + (f" and {more} more" if more else "")
+        what = f"{first.text!r}: {first.old!r} -> {first.new!r}" + (f" and {more} more" if more else "")
         layers = sorted({update.layer for update in self.updates if isinstance(update, LowRank | Codebook)})
         where = f", layers {layers}" if layers else ""
         measured = "".join(f", {name} {value:.3g}" for name, value in self.measured.items())
-        return f"Edit({self.method}, {told}{where}{measured})"
+        return f"Edit({self.method}, {what}{where}{measured})"
 
     @property
     def weights(self) -> tuple[LowRank, ...]:
@@ -84,7 +84,7 @@ class Edit:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the changes: two edits of one digest are the same edit, read from disk or made anew."""
+        """SHA-256 of the changes: two edits of one digest are the same edit, read from disk or made again."""
         hashed = hashlib.sha256(self.fingerprint.encode())
         for update in self.updates:
             tensors, rest = _split(update)
@@ -128,8 +128,8 @@ class Edit:
         """Take the edit out again; with the last one gone the weights are bit for bit the original ones.
 
         Raises:
-            ValueError: the edit is not applied to this model.
-            RuntimeError: something else changed an edited weight meanwhile.
+            InvalidArgument: the edit is not applied to this model.
+            WrongState: something else changed an edited weight meanwhile.
         """
         stack = _stack(model)
         if self.digest not in stack.edits:
@@ -140,10 +140,11 @@ class Edit:
     def applied(self, model: Model) -> Iterator[None]:
         """The edit, inside a `with` block.
 
-        ```python
-        with edit.applied(model):
-            model.generate("The Golden Gate Bridge is located in")
-        ```
+        Example:
+            ```python
+            with edit.applied(model):
+                model.generate("The Golden Gate Bridge is located in")
+            ```
         """
         self.apply(model)
         try:
@@ -212,7 +213,7 @@ class _Stack:
             if not torch.equal(weight, _sum(original[layer], layer, self.edits)):
                 raise WrongState(
                     f"the weights of layer {layer} of {model.name} were changed by something else since an edit was "
-                    "applied, and writing the edits anew would lose that: undo the other change first"
+                    "applied, and writing the edits again would lose that: undo the other change first"
                 )
         changed = {layer: _sum(original[layer], layer, edits) for layer in touched}
         for layer, weight in weights.items():
@@ -221,15 +222,15 @@ class _Stack:
             for detach in self.hooks.pop(digest):
                 detach()
         for digest in [digest for digest in edits if digest not in self.edits]:
-            beside = (update for update in edits[digest].updates if not isinstance(update, LowRank | Preamble))
-            self.hooks[digest] = [update.attach(model) for update in beside]
+            hooked = (update for update in edits[digest].updates if not isinstance(update, LowRank | Preamble))
+            self.hooks[digest] = [update.attach(model) for update in hooked]
         self._read_again(model, edits.values())
         _warn_when_saved(model, [edit for edit in edits.values() if len(edit.weights) < len(edit.updates)])
         still = {update.layer for edit in edits.values() for update in edit.weights}
         self.original, self.edits = {layer: original[layer] for layer in still}, edits
 
     def _read_again(self, model: Model, edits: Iterable[Edit]) -> None:
-        """Let the model read what stands before every text with all edits in place, whichever came first."""
+        """Let the model read what comes before every text with all edits in place, whichever came first."""
         if self.preamble is not None:
             self.preamble()
         held = [update for edit in edits for update in edit.updates if isinstance(update, Preamble)]

@@ -20,7 +20,7 @@ def list_facts(facts: Facts) -> tuple[Fact, ...]:
     """One fact or several, as a tuple.
 
     Raises:
-        ValueError: no facts, or two that give one prompt different objects.
+        InvalidArgument: no facts, or two that give one prompt different objects.
     """
     several = (facts,) if isinstance(facts, Fact) else tuple(facts)
     if not several:
@@ -38,7 +38,7 @@ def capture_means(
     """The mean of each site at the token to edit, over the contexts, fact by fact.
 
     Raises:
-        ValueError: no contexts.
+        InvalidArgument: no contexts.
 
     Cost: one forward pass over facts × contexts, up to the last site.
     """
@@ -81,7 +81,7 @@ def check_output(model: Model, said: Statements, layer: int) -> None:
     """Check that what a layer adds to the stream is what its output projection writes.
 
     Raises:
-        ValueError: the layer's output is not W k + b, so that changing W would not change it by δ.
+        InvalidArgument: the layer's output is not W k + b, so that changing W would not change it by δ.
 
     Cost: one forward pass over the texts, up to the layer.
     """
@@ -90,6 +90,6 @@ def check_output(model: Model, said: Statements, layer: int) -> None:
     if not off < 2 * torch.finfo(model.dtype).eps ** 0.5:
         raise InvalidArgument(
             f"mlp_out.{layer} of {model.name} differs by {off:.1%} from what its output projection gives (it is "
-            "normalised or scaled behind it), so a change of that weight is not a change of what the layer adds: "
+            "normalised or scaled after it), so a change of that weight is not a change of what the layer adds: "
             "take rome, emmet or grace, which search what the projection writes"
         )

@@ -37,14 +37,16 @@ def locate(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no facts, another token, a subject that its prompt does not spell, a window wider than the model.
+        InvalidArgument: no facts, another token, a subject that its prompt does not spell, a window wider than the
+            model.
 
     Cost: per fact one pass over 1 + draws × (1 + tokens × windows) rows.
 
-    ```python
-    place = locate(model, facts)
-    place.role, place.layers, place.margin, place.sure
-    ```
+    Example:
+        ```python
+        place = locate(model, facts)
+        place.role, place.layers, place.margin, place.sure
+        ```
     """
     if token is not None and token not in TOKENS:
         raise InvalidArgument(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")

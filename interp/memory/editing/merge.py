@@ -13,15 +13,17 @@ def merge(model: Model, edits: Sequence[Edit], folder: Path) -> None:
     """Write the model with these edits in its weights, and its tokenizer; the model itself is left as it is.
 
     Raises:
-        ValueError: no edits, an edit that changes no weight, or one of another model; a folder that holds something.
+        InvalidArgument: no edits, an edit that changes no weight, or one of another model; a folder that holds
+            something.
 
     Warns:
         UserWarning: edits that conflict, as `conflicts` says.
 
-    ```python
-    merge(model, [edit], Path("edited"))
-    transformers.AutoModelForCausalLM.from_pretrained("edited")
-    ```
+    Example:
+        ```python
+        merge(model, [edit], Path("edited"))
+        transformers.AutoModelForCausalLM.from_pretrained("edited")
+        ```
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidArgument(f"{folder} is there already and is no empty folder: name one to be made")

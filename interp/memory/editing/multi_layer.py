@@ -1,4 +1,4 @@
-"""What the editors of several layers share: targets behind the last layer, and residuals written layer by layer."""
+"""What the editors of several layers share: targets after the last layer, and residuals written layer by layer."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -70,7 +70,7 @@ def check_ridge(ridge: float) -> None:
     """Check that a ridge is one.
 
     Raises:
-        ValueError: a ridge not above 0.
+        InvalidArgument: a ridge not above 0.
     """
     if not ridge > 0:
         raise InvalidArgument(f"ridge={ridge}: give a share above 0, or take emmet, which writes exactly")
@@ -83,20 +83,20 @@ def solve_ridge(here: Layer, ridge: float, parts: float | int) -> LowRank:
     return LowRank(here.covariance.layer, key, here.residual / parts, here.k)
 
 
-def group_facts(facts: Sequence[Fact], token: str, told: Sequence[Fact] = ()) -> tuple[Group, ...]:
+def group_facts(facts: Sequence[Fact], token: str, earlier: Sequence[Fact] = ()) -> tuple[Group, ...]:
     """Facts that are written at one key, together: at the subject's last token all those of one subject.
 
     Args:
         facts: what to edit.
         token: where it is written.
-        told: facts edited before; those of a subject that is edited again are stated again with it.
+        earlier: facts edited before; those of a subject that is edited again are stated again with it.
     """
     if token != TOKENS[0]:
         return tuple((fact,) for fact in facts)
     new = {fact.text for fact in facts}
     groups: dict[str, list[Fact]] = {}
     for fact in facts:
-        again = [old for old in told if old.subject == fact.subject and old.text not in new]
+        again = [old for old in earlier if old.subject == fact.subject and old.text not in new]
         groups.setdefault(fact.subject, again).append(fact)
     return tuple(map(tuple, groups.values()))
 
@@ -121,7 +121,7 @@ def search_targets(
     """The δ at each site that together state each group of facts.
 
     Raises:
-        RuntimeError: the new objects of more than a tenth of the groups stay below probability 0.5.
+        EditRefused: the new objects of more than a tenth of the groups stay below probability 0.5.
 
     Cost: per group one forward pass over what is read, and a forward and backward pass per step.
     """

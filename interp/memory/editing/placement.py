@@ -39,8 +39,8 @@ def choose_placement(
     """Take what is given; else the token and layers where `locate` finds the facts, and keys of the model's own texts.
 
     Raises:
-        ValueError: another token; covariances of other layers or another model, or two of one layer.
-        RuntimeError: nothing to trace, as the model says none of the old objects.
+        InvalidArgument: another token; covariances of other layers or another model, or two of one layer.
+        EditRefused: nothing to trace, as the model says none of the old objects.
 
     Cost: none where all is given; else that of `locate` over twenty facts at most, and once for a model, of sampling
     and reading four tokens for each of its keys.
@@ -62,16 +62,16 @@ def locate_known_facts(
     """Where `locate` finds those of the facts whose old objects the model says, the first twenty of them.
 
     Raises:
-        RuntimeError: it says none of them, so that nothing it knows can be traced.
+        EditRefused: it says none of them, so that nothing it knows can be traced.
 
     Cost: a forward pass over the prompts, and that of `locate`.
     """
     known = says(model, [fact.text for fact in facts], [fact.old for fact in facts])
     if not any(known):
-        told = extract_answer(str(model.generate(facts[0].text, max_new_tokens=ANSWER)))
+        said = extract_answer(str(model.generate(facts[0].text, max_new_tokens=ANSWER)))
         which = "does not say the old object" if len(facts) == 1 else f"says none of the {len(facts)} old objects"
         raise EditRefused(
-            f"{model.name} {which}: after {facts[0].text!r} it says {told!r}, not {facts[0].old!r}, so where it looks "
+            f"{model.name} {which}: after {facts[0].text!r} it says {said!r}, not {facts[0].old!r}, so where it looks "
             "that up cannot be traced: correct the old object, or give the layer and token to write at"
         )
     return locate(model, [f for f, k in zip(facts, known, strict=True) if k][:TRACED], token=token, progress=progress)
@@ -104,7 +104,7 @@ def sort_covariances(
     """One covariance or several, by layer.
 
     Raises:
-        ValueError: none at all, two of one layer, one of another model; other layers than those named.
+        InvalidArgument: none at all, two of one layer, one of another model; other layers than those named.
     """
     several = (covariance,) if isinstance(covariance, Covariance) else tuple(covariance)
     held = [c.layer for c in several]

@@ -1,4 +1,4 @@
-"""Texts from the edited token on: what stands before it is the same at every step of a search, so it is read once."""
+"""Texts from the edited token on: what comes before it is the same at every step of a search, so it is read once."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -49,7 +49,7 @@ class Remainder:
         ids: the tokens left, padded on the right.
         mask: the tokens there are, of those read and of those left.
         column: where in `ids` the edited token is, in each row.
-        start: where in the original batch column 0 of each row of `ids` stood.
+        start: where in the original batch column 0 of each row of `ids` was.
         cache: keys and values of what was read; None where all is left.
     """
 
@@ -60,7 +60,10 @@ class Remainder:
     cache: Any
 
     def logits(self, model: Model) -> Float[Tensor, "batch pos vocab"]:
-        """The logits of what is left, under the caller's grad mode. Cost: one forward pass over it."""
+        """The logits of what is left, under the caller's grad mode.
+
+        Cost: one forward pass over it.
+        """
         place = {name: ids[:, -self.ids.shape[1] :] for name, ids in positions(model.hf, self.mask).items()}
         extra: dict[str, Any] = {"past_key_values": copy.deepcopy(self.cache)} if self.cache is not None else {}
         if accepts(model.hf, "use_cache"):

@@ -1,4 +1,4 @@
-"""A text the model has read before every other: its keys and values stand in the cache of each forward pass."""
+"""A text the model has read before every other: its keys and values are in the cache of each forward pass."""
 
 import copy
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from hooks.tokens import special_ids
 class Preamble:
     """Token ids put before every text: logits are those of the preamble and the text read as one.
 
-    The beginning-of-text token of a text behind it is hidden. Inside the model only the text's own tokens flow, so
+    The beginning-of-text token of a text after it is hidden. Inside the model only the text's own tokens flow, so
     sites keep their shapes; their attention sees the preamble.
     """
 
@@ -30,7 +30,7 @@ class Preamble:
         """Put the preamble before every text; what is returned ends that.
 
         Raises:
-            ValueError: the model keeps no cache of keys and values, or the preamble fills its context.
+            InvalidArgument: the model keeps no cache of keys and values, or the preamble fills its context.
         """
         base = model.hf.base_model
         if base is model.hf or not model.hf.can_generate():
@@ -67,7 +67,7 @@ class _Before:
         if known is None:
             if cache is not None and cache.get_seq_length():
                 raise InvalidArgument(
-                    "a KV cache was filled without the preamble of an edit: start the generation anew; "
+                    "a KV cache was filled without the preamble of an edit: start the generation again; "
                     "where another edit is searched, undo this one first"
                 )
             mask = torch.ones_like(ids, dtype=torch.bool) if given is None else given.bool()

@@ -13,7 +13,7 @@ from hooks import Model, Position, Tokens
 from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import log_probs, tokens_after
 from interp.common.texts import join_words
-from interp.memory.editing.prefix_cache import Where, read_prefixes
+from interp.memory.editing.prefix_cache import Remainder, Where, read_prefixes
 from interp.memory.facts.fact import Fact, fill_template, last_token_before
 
 TOKENS = ("last subject", "last prompt")
@@ -55,7 +55,7 @@ class Found:
 
 @dataclass(frozen=True)
 class State:
-    """Where a search stands: losses in nats, the size ‖δ‖/‖v̄‖, and whether arg max says the new object everywhere."""
+    """How far a search is: losses in nats, the size ‖δ‖/‖v̄‖, and whether arg max says the new object everywhere."""
 
     nll: Float[Tensor, ""]
     kl: Float[Tensor, ""]
@@ -64,7 +64,7 @@ class State:
 
 
 Objective = Callable[[State, Search], tuple[Float[Tensor, ""], bool]]
-"""From where a search stands to its loss, and whether that is good enough to stop."""
+"""From how far a search is to its loss, and whether that is good enough to stop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +88,10 @@ class Statements:
 
 
 def find_edit_end(token: str, fact: Fact, context: str = "") -> int:
-    """The character behind the token an edit writes at, the subject's last or the prompt's last, in a text of the fact.
+    """The character after the token an edit writes at, the subject's last or the prompt's last, in a text of the fact.
 
     Raises:
-        ValueError: another token.
+        InvalidArgument: another token.
     """
     if token not in TOKENS:
         raise InvalidArgument(f"token={token!r}: choose {TOKENS[0]!r} or {TOKENS[1]!r}")
@@ -106,7 +106,7 @@ def tokenise_statements(
     """Tokenise what `search_value` reads: facts of one subject after every context, and the preserved texts.
 
     Raises:
-        ValueError: no contexts, no preserved templates, a template without exactly one `{}`.
+        InvalidArgument: no contexts, no preserved templates, a template without exactly one `{}`.
     """
     if not contexts or not preserve:
         raise InvalidArgument(
@@ -116,8 +116,8 @@ def tokenise_statements(
     stated = [context + fact.text for fact, context in pairs]
     kept = [fill_template(template, facts[0].subject) for template in preserve]
     ends = [find_edit_end(token, fact, context) for fact, context in pairs]
-    behind = [template.index("{}") + len(facts[0].subject) for template in preserve]
-    ends += behind if token == TOKENS[0] else [*map(len, kept)]
+    kept_ends = [template.index("{}") + len(facts[0].subject) for template in preserve]
+    ends += kept_ends if token == TOKENS[0] else [*map(len, kept)]
     tokens = model.tokens([join_words(text, fact.new) for (fact, _), text in zip(pairs, stated, strict=True)] + kept)
     at = last_token_before(ends)
     after = at.mask(tokens).cumsum(1).bool() & tokens.content
@@ -153,49 +153,89 @@ def search_value(
         objective: another loss, or another end.
 
     Raises:
-        RuntimeError: the loss is no longer finite.
+        EditRefused: the loss is no longer finite.
 
     Cost: a forward and a backward pass over `said` per step, the latter down to the site only.
     """
-    left = read_prefixes(model, said.tokens, said.at.mask(said.tokens))
-    target, kept = left.of(said.target), left.of(said.kept)
-    n = int(target.any(1).sum())
-    with torch.no_grad():
-        before = left.logits(model)[kept].float().log_softmax(-1)
-    units = {site: float(value.float().norm()) for site, value in v.items()}
+    task = _read_task(model, said, v)
     deltas = {site: torch.zeros_like(value, dtype=torch.float32, requires_grad=True) for site, value in v.items()}
     adam = torch.optim.Adam(
-        [{"params": [d], "lr": search.learning_rate * units[site] / len(d) ** 0.5} for site, d in deltas.items()]
+        [{"params": [d], "lr": search.learning_rate * task.units[at] / len(d) ** 0.5} for at, d in deltas.items()]
     )
     losses: list[float] = []
     best: tuple[float, Found] | None = None
     while True:
-        with torch.enable_grad(), freeze_weights(model), left.adding(model, deltas):
-            logits = left.logits(model)
-            nll = -log_probs(logits[:n], left.ids[:n], target[:n])
-            kl = F.kl_div(logits[kept].float().log_softmax(-1), before, log_target=True, reduction="batchmean")
-            size = torch.stack([d.norm() / units[site] for site, d in deltas.items()]).sum()
-            state = State(nll.mean(), kl, size, _agrees(logits[:n], left.ids[:n], target[:n]))
+        with torch.enable_grad():
+            state, nll = task.measure(model, deltas)
             loss, enough = objective(state, search)
         if not bool(torch.isfinite(loss)):
             raise EditRefused(
                 f"the search for v* met a loss of {float(loss)} at step {len(losses)}: lower its learning rate"
             )
-        step, here = len(losses), {site: d.detach().clone() for site, d in deltas.items()}
+        here = {site: d.detach().clone() for site, d in deltas.items()}
+        found = Found(here, float((-nll.detach()).exp().mean()), float(state.kl.detach()), len(losses))
         losses.append(float(loss.detach()))
-        found = Found(here, float((-nll.detach()).exp().mean()), float(kl.detach()), step)
         if state.said and (best is None or losses[-1] < best[0]):
             best = losses[-1], found
         if enough:
             return found
-        if step == search.steps or _flat(losses, state, search):
+        if found.steps == search.steps or _flat(losses, state, search):
             return found if best is None else best[1]
         for d, grad in zip(deltas.values(), torch.autograd.grad(loss, [*deltas.values()]), strict=True):
             d.grad = grad
         adam.step()
-        with torch.no_grad():
-            for site, d in deltas.items():
-                d.mul_(min(1.0, search.clamp * units[site] / max(float(d.norm()), 1e-30)))
+        _project(deltas, {site: search.clamp * unit for site, unit in task.units.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What a search reads at each step, and what it compares with.
+
+    Attributes:
+        left: the texts from the edited token on.
+        target: the tokens of the new objects.
+        kept: the tokens whose predictions are to stay.
+        before: log-probabilities at these, unedited.
+        units: ‖v̄‖ of each place.
+    """
+
+    left: Remainder
+    target: Bool[Tensor, "batch pos"]
+    kept: Bool[Tensor, "batch pos"]
+    before: Float[Tensor, "n vocab"]
+    units: Mapping[Where, float]
+
+    def measure(
+        self, model: Model, deltas: Mapping[Where, Float[Tensor, "d_model"]]
+    ) -> tuple[State, Float[Tensor, "n"]]:
+        """The state with these changes in place, and NLL(new) of each text that states a fact.
+
+        Cost: one forward pass over the texts from the edited token on.
+        """
+        n = int(self.target.any(1).sum())
+        with freeze_weights(model), self.left.adding(model, deltas):
+            logits = self.left.logits(model)
+        ids, target = self.left.ids[:n], self.target[:n]
+        nll = -log_probs(logits[:n], ids, target)
+        now = logits[self.kept].float().log_softmax(-1)
+        kl = F.kl_div(now, self.before, log_target=True, reduction="batchmean")
+        size = torch.stack([d.norm() / self.units[site] for site, d in deltas.items()]).sum()
+        return State(nll.mean(), kl, size, _agrees(logits[:n], ids, target)), nll
+
+
+@torch.no_grad()
+def _read_task(model: Model, said: Statements, v: Mapping[Where, Float[Tensor, "d_model"]]) -> _Task:
+    left = read_prefixes(model, said.tokens, said.at.mask(said.tokens))
+    target, kept = left.of(said.target), left.of(said.kept)
+    before = left.logits(model)[kept].float().log_softmax(-1)
+    return _Task(left, target, kept, before, {site: float(value.float().norm()) for site, value in v.items()})
+
+
+@torch.no_grad()
+def _project(deltas: Mapping[Where, Float[Tensor, "d_model"]], most: Mapping[Where, float]) -> None:
+    """Shorten each δ to at most its bound."""
+    for site, d in deltas.items():
+        d.mul_(min(1.0, most[site] / max(float(d.norm()), 1e-30)))
 
 
 def _flat(losses: Sequence[float], state: State, search: Search) -> bool:

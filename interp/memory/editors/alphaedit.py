@@ -42,12 +42,12 @@ def alphaedit(
     preserve: Preserve = None,
     search: Search | None = None,
 ) -> Edit:
-    """Write facts in the null space of what is known: ΔWˡ = P (KᵀK + KₚᵀKₚ) P + λI)⁻¹ P Kᵀ R, as mlp_act @ W.
+    """Write facts in the null space of what is known: ΔWˡ = P (P(KᵀK + KₚᵀKₚ)P + λI)⁻¹ P Kᵀ R, as mlp_act @ W.
 
     P = U₀U₀ᵀ, where the columns of U₀ are the eigenvectors of C of the smallest eigenvalues that together hold at most
     the share `energy` of its trace, which is free of scale; Kₚ are the keys of earlier edits, whose values stay as they
     were written. Targets z and the layers are `memit`'s. A subject that was edited before has its earlier facts stated
-    again with the new one, and its key written anew.
+    again with the new one, and its key written again.
 
     Args:
         model: the model; its weights are left alone until the edit is applied.
@@ -66,19 +66,21 @@ def alphaedit(
         search: settings of the search for z; by default `choose_search` of the number of keys, with those of `earlier`.
 
     Raises:
-        ValueError: a covariance of another model; an energy outside [0, 1); a ridge not above 0; no space that quiet.
-        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+        InvalidArgument: a covariance of another model; an energy outside [0, 1); a ridge not above 0; no space that
+            quiet.
+        EditRefused: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
             are said in the end; a layer's usual outputs would move by more than they are.
 
     Cost: as `memit`, and one eigendecomposition for each covariance, which keeps it.
 
     Fang et al. 2025, arXiv:2410.02355, equation 12.
 
-    ```python
-    first = alphaedit(model, facts[:100], covariance=c)
-    first.apply(model)
-    second = alphaedit(model, facts[100:], covariance=c, earlier=[first])
-    ```
+    Example:
+        ```python
+        first = alphaedit(model, facts[:100], covariance=c)
+        first.apply(model)
+        second = alphaedit(model, facts[100:], covariance=c, earlier=[first])
+        ```
     """
     facts = list_facts(facts)
     if not 0 <= energy < 1 or not ridge > 0:
@@ -94,8 +96,8 @@ def alphaedit(
 
     def update(here: Layer) -> LowRank:
         layer = here.covariance.layer
-        anew = {_named_by(group, place.token) for group in groups}
-        kept = collect_keys(earlier, layer, here.k.shape[1], place.token, anew)
+        again = {_named_by(group, place.token) for group in groups}
+        kept = collect_keys(earlier, layer, here.k.shape[1], place.token, again)
         key = solve_confined(here.k, kept, basis[layer], ridge)
         return LowRank(layer, key, here.residual / here.left, here.k)
 
@@ -111,7 +113,7 @@ def find_null_space(covariance: Covariance, energy: float) -> Float[Tensor, "d_m
     """U₀: the eigenvectors of C whose eigenvalues, from the smallest up, sum to at most `energy` of the trace.
 
     Raises:
-        ValueError: there is none.
+        InvalidArgument: there is none.
     """
     values, vectors = covariance.spectrum
     held = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
@@ -140,14 +142,14 @@ def solve_confined(
 
 
 def collect_keys(
-    edits: Sequence[Edit], layer: int, d_mlp: int, token: str, anew: Collection[str]
+    edits: Sequence[Edit], layer: int, d_mlp: int, token: str, again: Collection[str]
 ) -> Float[Tensor, "n d_mlp"]:
-    """The keys at which these edits write into a layer, but for those that are written anew.
+    """The keys at which these edits write into a layer, except those that are written again.
 
-    At the subject's last token `anew` are subjects, at the prompt's last token prompts.
+    At the subject's last token `again` are subjects, at the prompt's last token prompts.
 
     Raises:
-        ValueError: an edit that does not say its keys.
+        InvalidArgument: an edit that does not say its keys.
     """
     found = [torch.zeros(0, d_mlp, dtype=torch.float64)]
     for edit in edits:
@@ -161,7 +163,7 @@ def collect_keys(
         groups, at = group_facts(edit.facts, token), change.at
         written = groups if len(groups) == len(at) else [(fact,) for fact in edit.facts]
         if len(written) == len(at):
-            at = at[[_named_by(group, token) not in anew for group in written]]
+            at = at[[_named_by(group, token) not in again for group in written]]
         found.append(at.double().cpu())
     return torch.cat(found)
 

@@ -48,15 +48,16 @@ def emmet(
         search: settings of the search for v*; by default `choose_search` of the number of keys.
 
     Raises:
-        ValueError: a covariance of another model; a ridge below 0; dependent keys with a ridge of 0.
-        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+        InvalidArgument: a covariance of another model; a ridge below 0; dependent keys with a ridge of 0.
+        EditRefused: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
             are said in the end; a layer's usual outputs would move by more than they are.
 
     Cost: per fact as `rome`; one solve.
 
-    ```python
-    edit = emmet(model, facts)
-    ```
+    Example:
+        ```python
+        edit = emmet(model, facts)
+        ```
     """
     facts = list_facts(facts)
     if not ridge >= 0:

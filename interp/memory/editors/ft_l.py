@@ -46,14 +46,15 @@ def ft_l(
         contexts: texts put before the prompts, "" for none.
 
     Raises:
-        ValueError: no contexts, or a layer the model lacks.
-        RuntimeError: less than nine tenths of the facts are said in the end: the bound is too tight.
+        InvalidArgument: no contexts, or a layer the model lacks.
+        EditRefused: less than nine tenths of the facts are said in the end: the bound is too tight.
 
     Cost: a forward and a backward pass over facts × contexts per step.
 
-    ```python
-    edit = ft_l(model, facts)
-    ```
+    Example:
+        ```python
+        edit = ft_l(model, facts)
+        ```
     """
     facts = list_facts(facts)
     if not contexts:

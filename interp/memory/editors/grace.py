@@ -1,4 +1,4 @@
-"""GRACE: no weight changes; a codebook beside one layer answers where a key has been edited, and nowhere else."""
+"""GRACE: no weight changes; a codebook at one layer answers where a key has been edited, and nowhere else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def grace(
     Args:
         model: the model.
         facts: what to rewrite, one fact or several.
-        layer: beside which feed-forward output projection; by default where `locate` says for this token, but before
+        layer: at which feed-forward output projection; by default where `locate` says for this token, but before
             the last layer where an object is of several tokens, as what the last one writes at the prompt reaches the
             next token only.
         radius: ε in units of the length of the key.
@@ -66,14 +66,15 @@ def grace(
         search: settings of the search for v*; by default the new object alone counts, as no key farther off reads v*.
 
     Raises:
-        ValueError: a radius not above 0.
-        RuntimeError: a new object stays below probability 0.5 in the search, or is not what the edited model says.
+        InvalidArgument: a radius not above 0.
+        EditRefused: a new object stays below probability 0.5 in the search, or is not what the edited model says.
 
     Cost: per fact and context one forward pass, and a forward and backward pass per step of the search.
 
-    ```python
-    edit = grace(model, facts)
-    ```
+    Example:
+        ```python
+        edit = grace(model, facts)
+        ```
     """
     facts = list_facts(facts)
     if not radius > 0:

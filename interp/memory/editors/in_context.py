@@ -25,9 +25,10 @@ def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
 
     The edit measures what it reaches and is returned whatever that is: to be ignored is what this baseline can show.
 
-    ```python
-    edit = in_context(model, facts)
-    ```
+    Example:
+        ```python
+        edit = in_context(model, facts)
+        ```
     """
     facts = list_facts(facts)
     if repeats < 1:

@@ -35,14 +35,15 @@ def knn_memory(
         contexts: texts put before the prompts, each stored.
 
     Raises:
-        ValueError: a radius or weight out of range, no contexts.
-        RuntimeError: less than nine tenths of the facts are said in the end.
+        InvalidArgument: a radius or weight out of range, no contexts.
+        EditRefused: less than nine tenths of the facts are said in the end.
 
     Cost: one forward pass over facts × contexts.
 
-    ```python
-    edit = knn_memory(model, facts)
-    ```
+    Example:
+        ```python
+        edit = knn_memory(model, facts)
+        ```
     """
     facts = list_facts(facts)
     if not radius > 0 or not 0 < weight < 1 or not contexts:

@@ -38,7 +38,7 @@ def memit(
 ) -> Edit:
     """Write facts at once into several layers: ΔWˡ = (λC + KᵀK)⁻¹ Kᵀ R, as mlp_act @ W (Meng et al. 2023, equation 14).
 
-    z = h̄ + δ is the residual state behind the last of the layers that states a fact. Layer by layer from the first,
+    z = h̄ + δ is the residual state after the last of the layers that states a fact. Layer by layer from the first,
     with the changes so far in place, R = (z − h̄) / (number of layers left) and K the mean keys there. Means are over
     all that is read of a subject, weighted as in `rome`.
 
@@ -56,8 +56,8 @@ def memit(
         search: settings of the search for z; by default `choose_search` of the number of keys.
 
     Raises:
-        ValueError: a covariance of another model; a ridge not above 0.
-        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+        InvalidArgument: a covariance of another model; a ridge not above 0.
+        EditRefused: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
             are said in the end; a layer's usual outputs would move by more than they are.
 
     Cost: per fact one forward pass over the contexts, and a forward and backward pass per step of the search; then per
@@ -65,10 +65,11 @@ def memit(
 
     Meng et al. 2023, arXiv:2210.07229.
 
-    ```python
-    edit = memit(model, facts)
-    edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)), token="last subject")
-    ```
+    Example:
+        ```python
+        edit = memit(model, facts)
+        edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)), token="last subject")
+        ```
     """
     facts = list_facts(facts)
     check_ridge(ridge)

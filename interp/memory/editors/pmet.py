@@ -63,17 +63,18 @@ def pmet(
         search: settings of the search; by default `choose_search` of the number of keys.
 
     Raises:
-        ValueError: a covariance of another model; a ridge not above 0.
-        RuntimeError: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
+        InvalidArgument: a covariance of another model; a ridge not above 0.
+        EditRefused: more than a tenth of the objects stay below probability 0.5; less than nine tenths of the facts
             are said in the end, as attention is not changed; the change outgrows the weight.
 
     Cost: as `memit`.
 
     Li et al. 2024, arXiv:2308.08742.
 
-    ```python
-    edit = pmet(model, facts)
-    ```
+    Example:
+        ```python
+        edit = pmet(model, facts)
+        ```
     """
     facts = list_facts(facts)
     check_ridge(ridge)

@@ -34,10 +34,11 @@ def resolve_names(names: Sequence[str]) -> tuple[str, ...]:
     """The names of editors, once it is known that there are such.
 
     Raises:
-        ValueError: a name of none, with the nearest that are.
+        InvalidArgument: a name of none, with the nearest that are.
 
-    >>> checked(["rome"])
-    ('rome',)
+    Example:
+        >>> resolve_names(["rome"])
+        ('rome',)
     """
     for name in names:
         if name not in METHODS:
@@ -68,15 +69,16 @@ def make_editors(
         progress: whether to show bars.
 
     Raises:
-        ValueError: a name of no editor.
-        RuntimeError: no old object that the model says, where a place is to be traced.
+        InvalidArgument: a name of no editor.
+        EditRefused: no old object that the model says, where a place is to be traced.
 
     Cost: tracing the facts, and a pass over the texts, where an editor needs them.
 
-    ```python
-    found, place = editors(model, ["rome", "memit"], facts)
-    edit = found["memit"](model, facts)
-    ```
+    Example:
+        ```python
+        found, place = editors(model, ["rome", "memit"], facts)
+        edit = found["memit"](model, facts)
+        ```
     """
     names, place = resolve_names(names), None
     if layer is None and set(names) - NO_PLACE.keys():

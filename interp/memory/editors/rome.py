@@ -32,7 +32,7 @@ def rome(
 
     k̄ is the mean key of the last subject token over all that is read, the prompt after each context and the `preserve`
     templates, so over prefixes and phrasings (of the last prompt token, over the former only), and v̄ = W k̄ + b; the
-    same k̄ stands in every place (the correction of Gupta et al. 2024). The mean is weighted so that each text reads
+    same k̄ is in every place (the correction of Gupta et al. 2024). The mean is weighted so that each text reads
     about all of what is written (`even_weights`): with equal weights a subject at the beginning of a text, whose key is
     another, reads a tenth to a half of it. v* = v̄ + δ, where δ, added at the edited token, minimises
     mean NLL(new | context + prompt) + kl · KL(p₀‖p_δ) over the tokens of the templates, from the edited one on,
@@ -51,18 +51,19 @@ def rome(
         search: settings of the search for v*.
 
     Raises:
-        ValueError: a covariance of another layer or model.
-        RuntimeError: a new object stays below probability 0.5 in the search, or is not what the edited model says, or
+        InvalidArgument: a covariance of another layer or model.
+        EditRefused: a new object stays below probability 0.5 in the search, or is not what the edited model says, or
             its usual outputs would move by more than they are; the message says what was reached.
 
     Cost: per fact two passes over the contexts, a forward and backward pass per step over what follows the edited token
     in contexts and templates, and two passes over the prompt; that of `locate` and of a covariance where not given.
 
-    ```python
-    fact = Fact("Golden Gate Bridge", "The {} is located in", old="San Francisco", new="Rome")
-    edit = rome(model, fact)
-    edit = rome(model, fact, covariance=covariance(model, texts, 2), token="last subject")
-    ```
+    Example:
+        ```python
+        fact = Fact("Golden Gate Bridge", "The {} is located in", old="San Francisco", new="Rome")
+        edit = rome(model, fact)
+        edit = rome(model, fact, covariance=covariance(model, texts, 2), token="last subject")
+        ```
     """
     facts = list_facts(facts)
     place = choose_placement_in_one_layer(model, facts, covariance, layer, token)

@@ -1,1 +1,1 @@
-"""What an edit did: every measure before and after, beside its controls."""
+"""What an edit did: every measure before and after, with its controls."""

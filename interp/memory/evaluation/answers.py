@@ -7,9 +7,8 @@ from hooks import Model
 from interp.common.completion import find_answer_ids
 from interp.common.texts import begins_with
 from interp.memory.editing.edit import Edit
+from interp.memory.evaluation.measurement import generate_greedily
 from interp.memory.facts.case import Case
-
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,11 @@ def ask_case(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int =
 
     Cost: a generation of every prompt, and one for each edit.
 
-    ```python
-    for reply in replies(model, case, {"rome": edit}):
-        print(reply.prompt, reply.before, "->", reply.after["rome"])
-    ```
+    Example:
+        ```python
+        for reply in ask_case(model, case, {"rome": edit}):
+            print(reply.prompt, reply.before, "->", reply.after["rome"])
+        ```
     """
     fact = case.fact
     asked = [("edited", fact.text, fact.new), *(("paraphrase", prompt, fact.new) for prompt in case.paraphrases)]
@@ -63,17 +63,12 @@ def ask_case(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int =
     asked += [(kind, query.prompt, query.answer) for kind, queries in named.items() for query in queries]
     prompts, answers = [prompt for _, prompt, _ in asked], [answer for _, _, answer in asked]
     n = max(map(len, find_answer_ids(model, prompts, answers))) + more
-    before = _said(model, prompts, n)
+    before = generate_greedily(model, prompts, n)
     after: dict[str, list[str]] = {}
     for name, edit in edits.items():
         with edit.applied(model):
-            after[name] = _said(model, prompts, n)
+            after[name] = generate_greedily(model, prompts, n)
     return tuple(
         Reply(kind, prompt, wanted, before[i], {name: said[i] for name, said in after.items()})
         for i, (kind, prompt, wanted) in enumerate(asked)
     )
-
-
-def _said(model: Model, prompts: list[str], n: int) -> list[str]:
-    parts = [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
-    return [text for part in parts for text in model.generate(part, max_new_tokens=n)]

@@ -1,9 +1,10 @@
-"""An audit of editors: the same cases under each, one edit at a time, beside the unedited model and a random edit."""
+"""An audit of editors: the same cases under each, one edit at a time, next to no edit and a random one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from statistics import harmonic_mean
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from interp.common.completion import predict_forced
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.memory.editing.edit import Edit
 from interp.memory.editors.in_context import in_context
+from interp.memory.evaluation.control import make_control
 from interp.memory.evaluation.measurement import (
     HARMONIC,
     MEASURES,
@@ -24,9 +26,11 @@ from interp.memory.evaluation.measurement import (
     measure_unedited,
     split_queries,
 )
-from interp.memory.evaluation.scorecard import make_control
 from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Fact
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Editor = Callable[[Model, Fact], Edit]
 SCORES = ("efficacy", "paraphrase", "neighbours true over new")
@@ -49,10 +53,24 @@ class Audit:
     refused: Mapping[str, Mapping[str, str]]
     said: Mapping[str, Mapping[str, str]]
 
+    def __repr__(self) -> str:
+        shown = {name: row["efficacy"].value for name, row in self.table.items() if not name.endswith(" control")}
+        return f"Audit({self.n} cases; efficacy {', '.join(f'{name} {value:.2f}' for name, value in shown.items())})"
+
     @property
     def n(self) -> int:
         """How many cases there are."""
         return max(e.n for e in self.table["unedited"].values())
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each editor and measure: its value, the ends of the interval, and the cases it rests on."""
+        from pandas import DataFrame
+
+        return DataFrame(
+            {"editor": name, "measure": measure, "value": e.value, "low": e.low, "high": e.high, "n": e.n}
+            for name, row in self.table.items()
+            for measure, e in row.items()
+        )
 
 
 def audit(
@@ -65,9 +83,9 @@ def audit(
     seed: int = 0,
     progress: bool = False,
 ) -> Audit:
-    """Edit each case by each editor, measure, undo; beside "unedited", "in context" and, by each editor, "… control".
+    """Edit each case by each editor, measure, undo; with "unedited", "in context" and, for each editor, "… control".
 
-    The control writes a random value of equal norm at the same place; in context the fact stands before the text.
+    The control writes a random value of equal norm at the same place; in context the fact comes before the text.
 
     Args:
         model: the model.
@@ -75,18 +93,19 @@ def audit(
         editors: by name, functions from the model and a fact to its edit.
         texts: unrelated texts, for the drift.
         n_generated: tokens generated for the fluency.
-        seed: of the controls, which are drawn anew for each case, and of the bootstrap.
+        seed: of the controls, which are drawn for each case, and of the bootstrap.
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no cases, editors or texts; an editor called "unedited".
+        InvalidArgument: no cases, editors or texts; an editor called "unedited".
 
     Cost: per case and editor the edit, and twice a forward pass and a generation of every prompt, and a pass over the
     texts.
 
-    ```python
-    audit(model, cases, {"rome": rome, "memit": memit}, texts).table["rome"]["paraphrase said"]
-    ```
+    Example:
+        ```python
+        audit(model, cases, {"rome": rome, "memit": memit}, texts).table["rome"]["paraphrase said"]
+        ```
     """
     texts = [texts] if isinstance(texts, str) else texts
     if not cases or not editors or not texts or "unedited" in editors:
@@ -94,14 +113,14 @@ def audit(
             f"{len(cases)} cases, the editors {[*editors]} and {len(texts)} texts: give at least one of each, and call "
             "no editor 'unedited'"
         )
-    told = {**editors} if in_context in editors.values() else {**editors, "in context": in_context}
+    editors = {**editors} if in_context in editors.values() else {**editors, "in context": in_context}
     base = measure_unedited(model, texts, cases)
     rows: dict[str, list[dict[str, float]]] = {}
     said: dict[str, dict[str, str]] = {}
-    refused: dict[str, dict[str, str]] = {name: {} for name in told}
+    refused: dict[str, dict[str, str]] = {name: {} for name in editors}
     for number, case in enumerate(tqdm(cases, desc="auditing edits", disable=not progress)):
         before = predict_forced(model, *split_queries(case.neighbours)) if case.neighbours else []
-        for name, edit in _states(model, case.fact, told, refused, seed + number):
+        for name, edit in _states(model, case.fact, editors, refused, seed + number):
             with nullcontext() if edit is None else edit.applied(model):
                 if edit is None and name != "unedited":
                     row, text = rows["unedited"][-1], said["unedited"][case.fact.text]
@@ -135,8 +154,9 @@ def _tried(editor: Editor, model: Model, fact: Fact, refused: dict[str, str]) ->
 def estimate_measures(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dict[str, Estimate]:
     """The mean of each measure over the cases that have it, a row a case, and the harmonic score.
 
-    >>> estimates([{"efficacy": 1.0}, {"efficacy": 0.0, "drift": 0.5}])["efficacy"].value
-    0.5
+    Example:
+        >>> estimate_measures([{"efficacy": 1.0}, {"efficacy": 0.0, "drift": 0.5}])["efficacy"].value
+        0.5
     """
     found = {}
     for name in MEASURES:

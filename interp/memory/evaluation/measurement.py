@@ -1,4 +1,4 @@
-"""What a model in its present state says to one case: each measure of an audit, for one fact."""
+"""What a model in its present state says to one case: the one measure of an edit, which audit and scorecard read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from statistics import mean
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.errors import InvalidArgument
 from interp.common.completion import find_answer_ids, predict_forced, score
 from interp.common.texts import begins_with
 from interp.memory.editing.change import group_by_layer
 from interp.memory.editing.edit import Edit
-from interp.memory.evaluation.scorecard import measure_reading
 from interp.memory.evaluation.skills import measure_induction, measure_sums
 from interp.memory.evaluation.text_metrics import measure_consistency, measure_fluency, measure_rarity
 from interp.memory.facts.case import Case
@@ -54,10 +54,63 @@ SHARES = ("efficacy", "paraphrase", "neighbours", "others", "hops", "reverse", "
 def is_share(measure: str) -> bool:
     """Whether a measure is a share of answers, or else a magnitude.
 
-    >>> is_share("paraphrase said"), is_share("paraphrase magnitude"), is_share("drift")
-    (True, False, False)
+    Example:
+        >>> is_share("paraphrase said"), is_share("paraphrase magnitude"), is_share("drift")
+        (True, False, False)
     """
     return measure.startswith(SHARES) and not measure.endswith("magnitude")
+
+
+@dataclass(frozen=True, eq=False)
+class Preference:
+    """How likely a wanted answer and another one are after each prompt: log-probabilities per token, in nats."""
+
+    wanted: Float[Tensor, "n"]
+    other: Float[Tensor, "n"]
+
+    @property
+    def outcomes(self) -> Bool[Tensor, "n"]:
+        """Whether NLL(wanted) < NLL(other), prompt by prompt."""
+        return self.wanted > self.other
+
+    @property
+    def magnitudes(self) -> Float[Tensor, "n"]:
+        """p(wanted) − p(other), prompt by prompt, each the geometric mean over tokens."""
+        return self.wanted.exp() - self.other.exp()
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Unrelated texts read by the model: log-probabilities of every next token, and the mean loss in nats."""
+
+    log_probs: Float[Tensor, "n vocab"]
+    loss: float
+
+    def measure_drift(self, before: "Reading") -> tuple[float, float]:
+        """KL(before‖now) in nats per token, and the perplexity relative to before, of the same texts."""
+        kl = (before.log_probs.exp() * (before.log_probs - self.log_probs)).sum(-1).mean()
+        return float(kl), math.exp(self.loss - before.loss)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What the model in its present state says to one case, prompt by prompt: every score of an edit is read from it.
+
+    Attributes:
+        efficacy: the new object against the old one, after the edited prompt.
+        paraphrase: the same after the paraphrases.
+        neighbours: the true object against the new one, after the neighbours.
+        forced: the arg-max tokens at the neighbours' true objects, teacher-forced.
+        said: whether greedy generation says the wanted answer, by the kind of prompt.
+        reading: of unrelated texts.
+    """
+
+    efficacy: Preference
+    paraphrase: Preference
+    neighbours: Preference
+    forced: list[list[int]]
+    said: Mapping[str, list[bool]]
+    reading: Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,56 +119,107 @@ class Unedited:
 
     Attributes:
         texts: unrelated ones.
-        log_probs: of every next token over them.
-        loss: the mean over them, in nats.
+        reading: of these texts.
         idf: of the words of the texts and of all references.
     """
 
     texts: Sequence[str]
-    log_probs: Float[Tensor, "n vocab"]
-    loss: float
+    reading: Reading
     idf: Mapping[str, float]
 
 
 def measure_unedited(model: Model, texts: Sequence[str], cases: Sequence[Case]) -> Unedited:
-    """Read unrelated texts before any edit. Cost: one forward pass over them."""
-    log_probs, loss = measure_reading(model, texts)
+    """Read unrelated texts before any edit.
+
+    Cost: one forward pass over them.
+    """
     references = [text for case in cases for text in case.references]
-    return Unedited(texts, log_probs, loss, measure_rarity([*texts, *references]))
+    return Unedited(texts, measure_reading(model, texts), measure_rarity([*texts, *references]))
 
 
 @torch.no_grad()
+def measure_reading(model: Model, texts: Sequence[str]) -> Reading:
+    """Next-token log-probabilities over the content of the texts, and the mean loss in nats.
+
+    Raises:
+        InvalidArgument: texts without a token to predict.
+
+    Cost: one forward pass over the texts.
+    """
+    found, losses = [], []
+    for i in range(0, len(texts), BATCH):
+        tokens = model.tokens(texts[i : i + BATCH])
+        target = tokens.content[:, 1:] & tokens.mask[:, :-1]
+        log_probs = model.run(tokens)[:, :-1][target].float().log_softmax(-1)
+        losses.append(-log_probs.gather(-1, tokens.ids[:, 1:][target][:, None]).squeeze(-1))
+        found.append(log_probs)
+    if not any(map(len, losses)):
+        raise InvalidArgument(f"the {len(texts)} texts hold no token to predict: give longer ones")
+    return Reading(torch.cat(found), float(torch.cat(losses).mean()))
+
+
+@torch.no_grad()
+def measure_outcomes(model: Model, case: Case, said: str, texts: Sequence[str]) -> Outcomes:
+    """Ask the model as it is everything the case has prompts for, and let it read unrelated texts.
+
+    Args:
+        model: the model, in the state to measure.
+        case: what to ask.
+        said: what it generates after the fact's prompt.
+        texts: unrelated ones.
+
+    Cost: at most four forward passes and one generation of every prompt, and a forward pass over the texts.
+    """
+    fact, n = case.fact, len(case.paraphrases)
+    asked = {
+        "paraphrase": (list(case.paraphrases), [fact.new] * n),
+        "others": split_queries(case.others),
+        "hops": split_queries(case.hops),
+        "reverse": split_queries(case.reverse),
+        "aliases": split_queries(case.aliases),
+    }
+    near, true = split_queries(case.neighbours)
+    return Outcomes(
+        _prefer(model, [fact.text], [fact.new], [fact.old]),
+        _prefer(model, *asked["paraphrase"], [fact.old] * n),
+        _prefer(model, near, true, [fact.new] * len(near)),
+        predict_forced(model, near, true),
+        {
+            "efficacy": [begins_with(said, fact.new)],
+            **{kind: _says(model, *both) for kind, both in asked.items() if both[0]},
+        },
+        measure_reading(model, texts),
+    )
+
+
 def measure_case(
     model: Model, case: Case, said: str, before: Sequence[Sequence[int]], base: Unedited
 ) -> dict[str, float]:
-    """Every measure the case has prompts for, of the model as it is.
+    """Every measure the case has prompts for, of the model as it is: means over the prompts of `measure_outcomes`.
 
     Args:
-        model: the model.
+        model: the model, in the state to measure.
         case: what to ask.
         said: what it generates after the fact's prompt.
-        before: what it said of the neighbours unedited.
-        base: what it said of unrelated text unedited.
+        before: the arg-max tokens at the neighbours' answers, unedited.
+        base: what it says of unrelated texts, unedited.
+
+    Cost: that of `measure_outcomes`, and two forward passes over short texts for the skills.
     """
-    fact = case.fact
-    found = _preferring(model, "efficacy", [fact.text], [fact.new], [fact.old])
-    found["efficacy said"] = float(begins_with(said, fact.new))
+    now = measure_outcomes(model, case, said, base.texts)
+    found = _means("efficacy", now.efficacy)
+    if case.paraphrases:
+        found |= _means("paraphrase", now.paraphrase)
+    if case.neighbours:
+        likelier, magnitude = _means("neighbours", now.neighbours).values()
+        true = find_answer_ids(model, *split_queries(case.neighbours))
+        found |= {"neighbours true over new": likelier, "neighbours magnitude": magnitude}
+        found |= {"neighbours true": _agree(now.forced, true), "neighbours unchanged": _agree(now.forced, before)}
+    found |= {f"{kind} said": _share(outcomes) for kind, outcomes in now.said.items()}
     found["fluency"] = measure_fluency(said)
     if case.references:
         found["consistency"] = measure_consistency(said, case.references, base.idf)
-    if case.paraphrases:
-        n = len(case.paraphrases)
-        found |= _preferring(model, "paraphrase", case.paraphrases, [fact.new] * n, [fact.old] * n)
-        found["paraphrase said"] = _share(_answers(model, case.paraphrases, [fact.new] * n))
-    if case.neighbours:
-        found |= _near(model, case, before)
-    named = {"others": case.others, "hops": case.hops, "reverse": case.reverse, "aliases": case.aliases}
-    for name, queries in named.items():
-        if queries:
-            found[f"{name} said"] = _share(_answers(model, *split_queries(queries)))
-    log_probs, loss = measure_reading(model, base.texts)
-    found["drift"] = float((base.log_probs.exp() * (base.log_probs - log_probs)).sum(-1).mean())
-    found["perplexity"] = math.exp(loss - base.loss)
+    found["drift"], found["perplexity"] = now.reading.measure_drift(base.reading)
     return {**found, "induction": measure_induction(model), "sums": measure_sums(model)}
 
 
@@ -127,48 +231,47 @@ def measure_norm(model: Model, edit: Edit) -> float:
     return max(sizes)
 
 
-def _near(model: Model, case: Case, before: Sequence[Sequence[int]]) -> dict[str, float]:
-    """The three localities: true over new, true, unchanged."""
-    prompts, answers = split_queries(case.neighbours)
-    now, true = predict_forced(model, prompts, answers), find_answer_ids(model, prompts, answers)
-    preferring = _preferring(model, "neighbours", prompts, answers, [case.fact.new] * len(prompts))
-    return {
-        "neighbours true over new": preferring["neighbours"],
-        "neighbours magnitude": preferring["neighbours magnitude"],
-        "neighbours true": _agreement(now, true),
-        "neighbours unchanged": _agreement(now, before),
-    }
-
-
-def _preferring(
-    model: Model, name: str, prompts: Sequence[str], better: Sequence[str], worse: Sequence[str]
-) -> dict[str, float]:
-    """How often, and by how much probability, the better answers are likelier, per token."""
-    one, other = score(model, prompts, better), score(model, prompts, worse)
-    return {
-        name: float((one > other).double().mean()),
-        f"{name} magnitude": float((one.exp() - other.exp()).double().mean()),
-    }
-
-
-def _answers(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
-    longest = max(len(row) for row in find_answer_ids(model, prompts, answers))
-    said = generate_greedily(model, prompts, longest + 2)
-    return [begins_with(text, answer) for text, answer in zip(said, answers, strict=True)]
-
-
 def generate_greedily(model: Model, prompts: Sequence[str], n: int) -> list[str]:
-    """Greedy continuations of `n` tokens."""
+    """Greedy continuations of `n` tokens.
+
+    Cost: one generation of every prompt.
+    """
     parts = [list(prompts[i : i + BATCH]) for i in range(0, len(prompts), BATCH)]
     return [text for part in parts for text in model.generate(part, max_new_tokens=n)]
 
 
 def split_queries(queries: Sequence[Query]) -> tuple[list[str], list[str]]:
-    """Prompts and answers."""
+    """Prompts and answers.
+
+    Example:
+        >>> split_queries([Query("Rome is in", "Italy"), Query("Lima is in", "Peru")])
+        (['Rome is in', 'Lima is in'], ['Italy', 'Peru'])
+    """
     return [q.prompt for q in queries], [q.answer for q in queries]
 
 
-def _agreement(rows: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> float:
+def _prefer(model: Model, prompts: Sequence[str], wanted: Sequence[str], other: Sequence[str]) -> Preference:
+    if not prompts:
+        return Preference(torch.empty(0), torch.empty(0))
+    return Preference(score(model, prompts, wanted), score(model, prompts, other))
+
+
+def _says(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
+    """Whether greedy generation says each answer."""
+    longest = max(len(row) for row in find_answer_ids(model, prompts, answers))
+    said = generate_greedily(model, prompts, longest + 2)
+    return [begins_with(text, answer) for text, answer in zip(said, answers, strict=True)]
+
+
+def _means(name: str, found: Preference) -> dict[str, float]:
+    """How often, and by how much probability, the wanted answers are likelier."""
+    return {
+        name: float(found.outcomes.double().mean()),
+        f"{name} magnitude": float(found.magnitudes.double().mean()),
+    }
+
+
+def _agree(rows: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> float:
     """The share of tokens at which each row is the other, in the mean over rows."""
     return mean(_share([a == b for a, b in zip(*both, strict=True)]) for both in zip(rows, others, strict=True))
 

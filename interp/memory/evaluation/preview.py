@@ -1,4 +1,4 @@
-"""What an edit would change: the texts, the memories and the latents it moves most, beside a random edit."""
+"""What an edit would change: the texts, the memories and the latents it moves most, compared with a random edit."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ from hooks.pieces import piece, pieces
 from hooks.site import logits, mlp_act
 from interp.memory.editing.contexts import generate_texts
 from interp.memory.editing.edit import Edit
-from interp.memory.evaluation.scorecard import make_control
+from interp.memory.evaluation.control import make_control
 from interp.sae import SAE
 
 BATCH, OWN = 16, 2560
@@ -24,7 +24,7 @@ BATCH, OWN = 16, 2560
 class MovedText:
     """A text up to the token after which the next one changes most, by KL(before‖after) in nats; what is likeliest.
 
-    `token` is how many tokens stand before that one, `before` and `after` are the likeliest next ones, `control` is
+    `token` is how many tokens come before that one, `before` and `after` are the likeliest next ones, `control` is
     the KL there under a random edit of equal norm.
     """
 
@@ -107,13 +107,14 @@ def preview(
         seed: of the random edit.
 
     Raises:
-        ValueError: no texts, a top below 1, an autoencoder without a site of this model.
+        InvalidArgument: no texts, a top below 1, an autoencoder without a site of this model.
 
     Cost: three forward passes over the texts.
 
-    ```python
-    print(preview(model, edit, sae=sae))
-    ```
+    Example:
+        ```python
+        print(preview(model, edit, sae=sae))
+        ```
     """
     texts = [texts] if isinstance(texts, str) else texts
     if top < 1 or (texts is not None and not texts):
@@ -162,7 +163,7 @@ def _squares(rows: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "3 d"]:
 def _texts(model: Model, tokens: Tokens, said: Sequence[Float[Tensor, "batch pos vocab"]]) -> list[MovedText]:
     """Each text at the token after which the edit changes most what comes next."""
     plain, edited, random = (one.log_softmax(-1) for one in said)
-    kl, beside = ((plain.exp() * (plain - one)).sum(-1).masked_fill(~tokens.content, 0.0) for one in (edited, random))
+    kl, control = ((plain.exp() * (plain - one)).sum(-1).masked_fill(~tokens.content, 0.0) for one in (edited, random))
     found = []
     for row, column in enumerate(kl.argmax(1).tolist()):
         given = tokens.mask[row].clone()
@@ -170,7 +171,7 @@ def _texts(model: Model, tokens: Tokens, said: Sequence[Float[Tensor, "batch pos
         ids = tokens.ids[row][given & tokens.content[row]].tolist()
         words = [piece(model.tokenizer, int(one[row, column].argmax())) for one in (plain, edited)]
         text = "".join(pieces(model.tokenizer, ids))
-        found.append(MovedText(text, len(ids) - 1, float(kl[row, column]), float(beside[row, column]), *words))
+        found.append(MovedText(text, len(ids) - 1, float(kl[row, column]), float(control[row, column]), *words))
     return found
 
 

@@ -1,28 +1,29 @@
-"""What an edit did: efficacy, paraphrase, neighbourhood, other facts, drift; before, after, and a control."""
+"""The scorecard of one edit: an audit's outcomes counted over prompts, before, after, and for a control edit."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.common.completion import predict_forced, score
 from interp.common.statistics import Estimate, share
-from interp.common.texts import begins_with
-from interp.memory.editing.change import LowRank, group_by_layer
+from interp.common.texts import begins_with, listed
 from interp.memory.editing.edit import Edit
+from interp.memory.evaluation.control import make_control
+from interp.memory.evaluation.measurement import Outcomes, generate_greedily, measure_outcomes
+from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Query, extract_answer, fill_template
 
-BATCH = 64
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
 class Column:
-    """One state of the model, measured.
+    """One state of the model, measured: each share is over prompts.
 
     Attributes:
         efficacy_exact: the edited prompts completed with the new object, by greedy generation.
@@ -62,18 +63,35 @@ class Scorecard:
     after: Column
     control: Column
 
+    def __repr__(self) -> str:
+        names = ("efficacy_exact", "paraphrase_exact", "neighbours_unchanged")
+        shown = ", ".join(
+            f"{name} {getattr(self.after, name).value:.2f} (control {getattr(self.control, name).value:.2f})"
+            for name in names
+        )
+        return f"Scorecard({shown})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each state and measure: its value, the ends of the interval, and the prompts it rests on.
+
+        The drift has no interval: its ends and number are missing.
+        """
+        from pandas import DataFrame
+
+        return DataFrame(
+            {"state": state, "measure": measure, **(vars(e) if isinstance(e, Estimate) else {"value": e})}
+            for state, column in vars(self).items()
+            for measure, e in vars(column).items()
+        )
+
 
 @dataclass(frozen=True, eq=False)
-class _Answers:
-    """Everything the model says in one state: continuations, or the objects they give where some were asked for."""
+class _State:
+    """What the model says in one state; of neighbours and other facts also the objects it generates."""
 
-    efficacy: list[str]
-    paraphrase: list[str]
+    outcomes: Outcomes
     neighbours: list[str]
-    forced: list[list[int]]
     others: list[str]
-    log_probs: Float[Tensor, "n vocab"]
-    nll: float
 
 
 def scorecard(
@@ -88,6 +106,9 @@ def scorecard(
 ) -> Scorecard:
     """Score an edit of one fact, which is applied and undone on the way.
 
+    The outcomes are those of an audit of one case, `measure_outcomes`, counted over prompts instead of over cases.
+    What an audit does not ask is whether the objects generated for neighbours and other facts are those of before.
+
     Args:
         model: the model, without the edit.
         edit: an edit of one fact.
@@ -98,7 +119,7 @@ def scorecard(
         seed: of the control.
 
     Raises:
-        ValueError: an empty list, or an edit of several facts.
+        InvalidArgument: an empty list, a string in place of a list of texts, or an edit of several facts.
 
     Cost: three generations of every prompt, and six forward passes over it; three over the texts.
     """
@@ -108,88 +129,53 @@ def scorecard(
             raise InvalidArgument(f"{name} is empty: a scorecard needs at least one of them")
     if len(edit.facts) != 1:
         raise InvalidArgument(f"the edit holds {len(edit.facts)} facts; score the edits of single facts one by one")
-    fact = edit.facts[0]
-    prompts = [fill_template(template, fact.subject) for template in paraphrases]
+    (fact,), texts = edit.facts, listed(texts)
+    case = Case(
+        fact,
+        tuple(fill_template(template, fact.subject) for template in listed(paraphrases, "paraphrases")),
+        tuple(neighbours),
+    )
+    answers = [fact.new, *(query.answer for query in (*neighbours, *others))]
+    n = int(model.tokens([f"a {answer}" for answer in answers]).content.sum(1).max()) + 4
 
-    def column(state: AbstractContextManager[None], base: _Answers | None) -> tuple[Column, _Answers]:
+    def measure(state: AbstractContextManager[None]) -> _State:
         with state:
-            said = _answers(model, fact.text, prompts, neighbours, others, texts, fact.new)
-            base = base or said
-            return Column(
-                efficacy_exact=_share([begins_with(text, fact.new) for text in said.efficacy]),
-                efficacy_preferred=_preferred(model, [fact.text], [fact.new], [fact.old]),
-                paraphrase_exact=_share([begins_with(text, fact.new) for text in said.paraphrase]),
-                paraphrase_preferred=_preferred(model, prompts, [fact.new] * len(prompts), [fact.old] * len(prompts)),
-                neighbours_unchanged=_same(said.neighbours, base.neighbours),
-                neighbours_true=_same(said.neighbours, [query.answer for query in neighbours]),
-                neighbours_forced_unchanged=_same(said.forced, base.forced),
-                neighbours_preferred=_preferred(
-                    model, [q.prompt for q in neighbours], [q.answer for q in neighbours], [fact.new] * len(neighbours)
-                ),
-                others_unchanged=_same(said.others, base.others),
-                kl=float((base.log_probs.exp() * (base.log_probs - said.log_probs)).sum(-1).mean()),
-                perplexity_ratio=float(torch.tensor(said.nll - base.nll).exp()),
-            ), said
+            (said,) = generate_greedily(model, [fact.text], n)
+            outcomes = measure_outcomes(model, case, said, texts)
+            return _State(outcomes, _generate_objects(model, neighbours, n), _generate_objects(model, others, n))
 
-    before, base = column(nullcontext(), None)
-    after, _ = column(edit.applied(model), base)
-    other, _ = column(make_control(edit, seed).applied(model), base)
-    return Scorecard(before, after, other)
+    true = [query.answer for query in neighbours]
+    before = measure(nullcontext())
+    after = measure(edit.applied(model))
+    control = measure(make_control(edit, seed).applied(model))
+    return Scorecard(*(_column(state, before, true) for state in (before, after, control)))
 
 
-def make_control(edit: Edit, seed: int = 0) -> Edit:
-    """The edit with what it writes replaced by something random of the same size at the same place.
-
-    What is written into a layer's weights is turned to random directions, ‖ΔW‖ kept; the values of a codebook become
-    random ones of equal norm, a datastore's tokens others; a preamble's tokens stand in another order.
-    """
-    random = torch.Generator().manual_seed(seed)
-    beside = [update for update in edit.updates if not isinstance(update, LowRank)]
-    spoilt = tuple(update.control(random) for update in (*group_by_layer(edit.weights).values(), *beside))
-    return replace(edit, method=f"control of {edit.method}", updates=spoilt)
-
-
-def _answers(
-    model: Model, prompt: str, paraphrases: Sequence[str], neighbours: Sequence[Query], others: Sequence[Query],
-    texts: Sequence[str], new: str,
-) -> _Answers:  # fmt: skip
-    spellings = [new, *(query.answer for query in (*neighbours, *others))]
-    n = int(model.tokens([f"a {spelling}" for spelling in spellings]).content.sum(1).max()) + 4
-    log_probs, nll = measure_reading(model, texts)
-    return _Answers(
-        _said(model, [prompt], n), _said(model, paraphrases, n), _objects(model, neighbours, n),
-        predict_forced(model, [query.prompt for query in neighbours], [query.answer for query in neighbours]),
-        _objects(model, others, n), log_probs, nll,
-    )  # fmt: skip
+def _column(now: _State, before: _State, true: Sequence[str]) -> Column:
+    outcomes = now.outcomes
+    kl, perplexity_ratio = outcomes.reading.measure_drift(before.outcomes.reading)
+    return Column(
+        efficacy_exact=_share(outcomes.said["efficacy"]),
+        efficacy_preferred=share(outcomes.efficacy.outcomes),
+        paraphrase_exact=_share(outcomes.said["paraphrase"]),
+        paraphrase_preferred=share(outcomes.paraphrase.outcomes),
+        neighbours_unchanged=_same(now.neighbours, before.neighbours),
+        neighbours_true=_same(now.neighbours, true),
+        neighbours_forced_unchanged=_same(outcomes.forced, before.outcomes.forced),
+        neighbours_preferred=share(outcomes.neighbours.outcomes),
+        others_unchanged=_same(now.others, before.others),
+        kl=kl,
+        perplexity_ratio=perplexity_ratio,
+    )
 
 
-def _said(model: Model, prompts: Sequence[str], n: int) -> list[str]:
-    parts = [list(prompts[i : i + BATCH]) for i in range(0, len(prompts), BATCH)]
-    return [text for part in parts for text in model.generate(part, max_new_tokens=n)]
-
-
-def _objects(model: Model, queries: Sequence[Query], n: int) -> list[str]:
+def _generate_objects(model: Model, queries: Sequence[Query], n: int) -> list[str]:
     """What each continuation gives as the object: the true one, whatever follows it, or else its first clause."""
-    said = _said(model, [query.prompt for query in queries], n)
+    said = generate_greedily(model, [query.prompt for query in queries], n)
     return [
         query.answer if begins_with(text, query.answer) else extract_answer(text)
         for query, text in zip(queries, said, strict=True)
     ]
-
-
-@torch.no_grad()
-def measure_reading(model: Model, texts: Sequence[str]) -> tuple[Float[Tensor, "n vocab"], float]:
-    """Next-token log-probabilities over the content of the texts, and the mean loss in nats."""
-    found, losses = [], []
-    for i in range(0, len(texts), BATCH):
-        tokens = model.tokens(texts[i : i + BATCH])
-        target = tokens.content[:, 1:] & tokens.mask[:, :-1]
-        log_probs = model.run(tokens)[:, :-1][target].float().log_softmax(-1)
-        losses.append(-log_probs.gather(-1, tokens.ids[:, 1:][target][:, None]).squeeze(-1))
-        found.append(log_probs)
-    if not any(map(len, losses)):
-        raise InvalidArgument(f"the {len(texts)} texts hold no token to predict: give longer ones")
-    return torch.cat(found), float(torch.cat(losses).mean())
 
 
 def _share(outcomes: Sequence[bool]) -> Estimate:
@@ -198,7 +184,3 @@ def _share(outcomes: Sequence[bool]) -> Estimate:
 
 def _same(now: Sequence[object], before: Sequence[object]) -> Estimate:
     return _share([one == other for one, other in zip(now, before, strict=True)])
-
-
-def _preferred(model: Model, prompts: Sequence[str], better: Sequence[str], worse: Sequence[str]) -> Estimate:
-    return share(score(model, prompts, better) > score(model, prompts, worse))

@@ -15,7 +15,9 @@ TEXTS, LENGTH, SUMS = 8, 12, 20
 def measure_induction(model: Model, seed: int = 0) -> float:
     """The share of tokens that arg max says right when twelve random tokens are read a second time.
 
-    The first of them is left out, as nothing says that the sequence begins anew. Cost: one forward pass over 8 texts.
+    The first of them is left out, as nothing says that the sequence begins again.
+
+    Cost: one forward pass over 8 texts.
     """
     random = torch.Generator().manual_seed(seed)
     usual = torch.tensor(sorted({*range(model.d_vocab)} - special_ids(model.tokenizer)))
@@ -26,7 +28,10 @@ def measure_induction(model: Model, seed: int = 0) -> float:
 
 
 def measure_sums(model: Model, seed: int = 0) -> float:
-    """The share of twenty sums of two digits whose result arg max says, as in "3 + 4 =". Cost: one forward pass."""
+    """The share of twenty sums of two digits whose result arg max says, as in "3 + 4 =".
+
+    Cost: one forward pass.
+    """
     random = Random(seed)
     pairs = [(random.randrange(10), random.randrange(10)) for _ in range(SUMS)]
     prompts, answers = [f"{a} + {b} =" for a, b in pairs], [str(a + b) for a, b in pairs]

@@ -10,8 +10,9 @@ import torch
 def measure_fluency(text: str) -> float:
     """GE = 100 · (⅓ H₂ + ⅔ H₃), H_n the entropy in bits of the sequences of n words of the text (Zhang et al. 2018).
 
-    >>> entropy("a b c d") > entropy("a a a a") == 0.0
-    True
+    Example:
+        >>> measure_fluency("a b c d") > measure_fluency("a a a a") == 0.0
+        True
     """
     words, found = text.split(), 0.0
     for n, weight in ((2, 1 / 3), (3, 2 / 3)):
@@ -33,8 +34,9 @@ def measure_consistency(text: str, references: Sequence[str], idf: Mapping[str, 
 
     A word that `idf` lacks weighs as much as the rarest one.
 
-    >>> consistency("fog over Rome", ["fog over Rome"], {}) > 0.99
-    True
+    Example:
+        >>> measure_consistency("fog over Rome", ["fog over Rome"], {}) > 0.99
+        True
     """
     rarest = max(idf.values(), default=1.0)
     one, other = (

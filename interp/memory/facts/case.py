@@ -13,7 +13,7 @@ from interp.memory.facts.fact import Fact, Query
 
 @dataclass(frozen=True)
 class Case:
-    """A fact to edit, and the prompts that tell what else the edit did.
+    """A fact to edit, and the prompts that show what else the edit did.
 
     Attributes:
         fact: what is edited.
@@ -37,18 +37,19 @@ class Case:
 
 
 def read_cases(file: Path, n: int | None = None) -> tuple[Case, ...]:
-    """Read CounterFact or zsRE from JSON, in the layout of ROME or of EasyEdit, told apart by its keys.
+    """Read CounterFact or zsRE from JSON, in the layout of ROME or of EasyEdit, recognised by its keys.
 
     Args:
         file: a list of records.
         n: how many to read, from the first; all by default.
 
     Raises:
-        ValueError: another layout, or a record whose prompt does not spell its subject.
+        InvalidArgument: another layout, or a record whose prompt does not have its subject as a word.
 
-    ```python
-    cases = read_cases(Path("counterfact.json"), n=100)
-    ```
+    Example:
+        ```python
+        cases = read_cases(Path("counterfact.json"), n=100)
+        ```
     """
     records = json.loads(Path(file).read_text(encoding="utf-8"))
     if not isinstance(records, list) or not records:

@@ -25,7 +25,7 @@ class Fact:
     `The {} is located in`. Objects come without a leading space.
 
     Raises:
-        ValueError: an empty field or spaces around one, a prompt without exactly one `{}`, equal objects.
+        InvalidArgument: an empty field or spaces around one, a prompt without exactly one `{}`, equal objects.
     """
 
     subject: str
@@ -49,8 +49,9 @@ class Fact:
     def text(self) -> str:
         """The prompt with its subject.
 
-        >>> Fact("Rome", "{} is in", "Italy", "France").text
-        'Rome is in'
+        Example:
+            >>> Fact("Rome", "{} is in", "Italy", "France").text
+            'Rome is in'
         """
         return fill_template(self.prompt, self.subject)
 
@@ -65,14 +66,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Subject(Query):
-    """A query whose subject is to be broken: the subject is spelt in the prompt, without its article.
+    """A query whose subject is to be broken: the subject is in the prompt, without its article.
 
     Attributes:
         subject: as the prompt spells it.
-        start: the character of the prompt at which it begins; by default where it is spelt last.
+        start: the character of the prompt at which it begins; by default where the prompt has it last.
 
     Raises:
-        ValueError: a start where the prompt spells something else.
+        InvalidArgument: a start where the prompt spells something else.
     """
 
     subject: str
@@ -110,11 +111,12 @@ class Subject(Query):
 def fill_template(template: str, subject: str) -> str:
     """The template with the subject in its one `{}`.
 
-    >>> fill("The {} is in", "Golden Gate Bridge")
-    'The Golden Gate Bridge is in'
-
     Raises:
-        ValueError: a template without exactly one `{}`.
+        InvalidArgument: a template without exactly one `{}`.
+
+    Example:
+        >>> fill_template("The {} is in", "Golden Gate Bridge")
+        'The Golden Gate Bridge is in'
     """
     if template.count("{}") != 1:
         raise InvalidArgument(
@@ -126,11 +128,11 @@ def fill_template(template: str, subject: str) -> str:
 def last_token_of(subject: str, templates: Sequence[str]) -> Position:
     """The last token of the subject in each text, where text i begins with `templates[i]`, its `{}` filled.
 
-    The place is counted in characters of the template, so that a subject spelt again elsewhere does not mislead:
+    The place is counted in characters of the template, so that a subject written again elsewhere does not mislead:
     `York` in `York is in New York` is the first one.
 
     Raises:
-        ValueError: a template without exactly one `{}`; when used, as `last_token_before`.
+        InvalidArgument: a template without exactly one `{}`; when used, as `last_token_before`.
     """
     for template in templates:
         fill_template(template, subject)
@@ -141,7 +143,8 @@ def last_token_before(ends: Sequence[int]) -> Position:
     """The last token of each text that starts before the character `ends[i]`.
 
     Raises:
-        ValueError: when used on another number of texts, without their characters, or where no token starts so early.
+        InvalidArgument: when used on another number of texts, without their characters, or where no token starts so
+            early.
     """
 
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:

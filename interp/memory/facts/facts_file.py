@@ -27,12 +27,13 @@ def read_facts(file: Path, n: int | None = None) -> tuple[Case, ...]:
         n: how many to read, from the first; all by default.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: another kind of file, no records, a field that is missing, unknown or no fact's.
+        MissingFile: there is no such file.
+        InvalidArgument: another kind of file, no records, a field that is missing, unknown or no fact's.
 
-    ```python
-    facts = [case.fact for case in read_facts(Path("facts.csv"))]
-    ```
+    Example:
+        ```python
+        facts = [case.fact for case in read_facts(Path("facts.csv"))]
+        ```
     """
     if not file.is_file():
         raise MissingFile(f"there is no file {str(file)!r}: give a .json or .csv file of facts")
@@ -56,10 +57,11 @@ def parse_facts(words: Sequence[str]) -> tuple[Case, ...]:
     """Facts given as words, four to each: subject, prompt, old and new object.
 
     Raises:
-        ValueError: words left over.
+        InvalidArgument: words left over.
 
-    >>> told_facts(["Rome", "{} is in", "Italy", "Peru"])[0].fact.text
-    'Rome is in'
+    Example:
+        >>> parse_facts(["Rome", "{} is in", "Italy", "Peru"])[0].fact.text
+        'Rome is in'
     """
     if len(words) % len(FIELDS):
         raise InvalidArgument(f"{len(words)} words were given, and a fact is four: {' '.join(map(str.upper, FIELDS))}")
@@ -76,8 +78,8 @@ def _case(record: Mapping[str, Any], where: str) -> Case:
             raise InvalidArgument(f"{where} has no {name}: a fact is {', '.join(FIELDS)}")
     try:
         fact = Fact(*(record[name].strip() for name in FIELDS))
-        told = {name: _each(record, name, str, "texts") for name in TEXTS if name in record}
-        texts = {name: tuple(text.replace("{}", fact.subject) for text in found) for name, found in told.items()}
+        listed = {name: _each(record, name, str, "texts") for name in TEXTS if name in record}
+        texts = {name: tuple(text.replace("{}", fact.subject) for text in found) for name, found in listed.items()}
         asked = {name: _each(record, name, dict, "records of prompt and answer") for name in QUERIES if name in record}
         queries = {name: tuple(Query(**query) for query in found) for name, found in asked.items()}
     except (ValueError, TypeError) as error:

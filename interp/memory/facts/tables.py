@@ -29,11 +29,12 @@ def table_cases(n: int, seed: int = 0) -> tuple[Case, ...]:
         seed: of the choice.
 
     Raises:
-        ValueError: more facts than there are.
+        InvalidArgument: more facts than there are.
 
-    ```python
-    table_cases(2)[0].fact
-    ```
+    Example:
+        ```python
+        table_cases(2)[0].fact
+        ```
     """
     rng, triples = Random(seed), landmark.triples()
     objects: dict[str, set[str]] = {}
@@ -57,9 +58,10 @@ def table_templates(fact: Fact) -> list[str]:
 
     What an editor is to preserve: which relations there are, and no object of any.
 
-    ```python
-    rome(model, case.fact, preserve=table_templates)
-    ```
+    Example:
+        ```python
+        rome(model, case.fact, preserve=table_templates)
+        ```
     """
     subject = landmark.entity(fact.subject)
     others = [t.relation.name for t in landmark.facts_of(subject) if t.object != fact.old]
@@ -77,7 +79,7 @@ def _case(triple: landmark.Triple, rng: Random, objects: list[str], edited: Coll
     changes = {relation, *FOLLOWS.get(relation, ("",))[:1]}
     rest = [t for t in landmark.facts_of(subject) if t.relation.name not in changes]
     others = [t for t in rest if (subject.name, t.relation.name) not in edited]
-    told = [t for t in landmark.triples() if t.relation.name == relation and t.object == fact.new][:REFERENCES]
+    known = [t for t in landmark.triples() if t.relation.name == relation and t.object == fact.new][:REFERENCES]
     return Case(
         fact,
         tuple(capitalised(template.format(subject.text)) for template in again),
@@ -86,7 +88,7 @@ def _case(triple: landmark.Triple, rng: Random, objects: list[str], edited: Coll
         _hops(triple, fact.new),
         _reverse(triple, fact.new),
         tuple(Query(capitalised(again[0].format(m.text)), fact.new) for m in subject.forms("alias")),
-        tuple(f"{_query(t).prompt} {t.object}." for t in told),
+        tuple(f"{_query(t).prompt} {t.object}." for t in known),
     )
 
 
@@ -120,9 +122,10 @@ def _reverse(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
 def find_case(fact: Fact, seed: int = 0) -> Case:
     """What the tables know to ask about a fact of theirs once its object is a new one; the fact alone of another.
 
-    ```python
-    case_of(Fact("Golden Gate Bridge", "The {} is located in", "San Francisco", "Sydney")).neighbours
-    ```
+    Example:
+        ```python
+        case_of(Fact("Golden Gate Bridge", "The {} is located in", "San Francisco", "Sydney")).neighbours
+        ```
     """
     held = [t for t in landmark.triples() if t.subject.name == fact.subject and t.object == fact.old]
     return replace(_case(held[0], Random(seed), [fact.new], ()), fact=fact) if held else Case(fact)

@@ -18,7 +18,7 @@ NULL_DRAWS = 1000
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How often memories say what follows their best trigger, beside the same values dealt out at random.
+    """How often memories say what follows their best trigger, and how often the same values do, dealt out at random.
 
     Attributes:
         layer: whose memories.
@@ -55,13 +55,14 @@ def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: 
         seed: of the random deals.
 
     Raises:
-        ValueError: triggers of another model; a layer whose keys match nowhere.
+        InvalidArgument: triggers of another model; a layer whose keys match nowhere.
 
     Cost: one unembedding for each memory.
 
-    ```python
-    agreement(model, triggers(model, texts, layer=6)).rate
-    ```
+    Example:
+        ```python
+        agreement(model, triggers(model, texts, layer=6)).rate
+        ```
     """
     if found.fingerprint != model.fingerprint:
         raise InvalidArgument(

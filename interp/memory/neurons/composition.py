@@ -68,13 +68,14 @@ def composition(model: Model, text: Text, layer: int) -> Composition:
         layer: whose memories.
 
     Raises:
-        ValueError: a layer the model lacks; a family that normalises the output before it is added.
+        InvalidArgument: a layer the model lacks; a family that normalises the output before it is added.
 
     Cost: one forward pass up to the layer, an unembedding for each memory and each token.
 
-    ```python
-    composition(model, "The Golden Gate Bridge is in", 3).largest(-1)
-    ```
+    Example:
+        ```python
+        composition(model, "The Golden Gate Bridge is in", 3).largest(-1)
+        ```
     """
     W, b = (part.double() for part in output_of(model, mlp_act[layer], mlp_out[layer]))
     acts = capture(model, text, [mlp_act[layer], mlp_out[layer]])

@@ -64,14 +64,15 @@ def knowledge(model: Model, query: Query, *, tolerance: float = 0.01) -> Knowled
         tolerance: how far a layer's attributions may be from adding up, in probability.
 
     Raises:
-        ValueError: a tolerance not between 0 and 1; a prompt or answer with spaces around it.
+        InvalidArgument: a tolerance not between 0 and 1; a prompt or answer with spaces around it.
         RuntimeError: the attributions do not add up on parts of 2⁻¹⁶ either.
 
     Cost: per layer a forward and a backward pass over 28 copies of the prompt, and over 14 for each part halved.
 
-    ```python
-    knowledge(model, Query("The Golden Gate Bridge is located in", "San Francisco")).neurons()
-    ```
+    Example:
+        ```python
+        knowledge(model, Query("The Golden Gate Bridge is located in", "San Francisco")).neurons()
+        ```
     """
     if not 0 < tolerance < 1:
         raise InvalidArgument(f"tolerance={tolerance}: give a probability between 0 and 1, such as 0.01")
@@ -92,7 +93,7 @@ def find_shared_neurons(
     Memories of one prompt only tend to belong to its words, not to the fact (Dai et al. 2022, section 3.3).
 
     Raises:
-        ValueError: no prompts.
+        InvalidArgument: no prompts.
     """
     if not found:
         raise InvalidArgument("no prompts were given to share neurons: call knowledge on several phrasings of one fact")
@@ -108,7 +109,7 @@ def silence_neurons(
     The second is the control: as many other memories of the same layers.
 
     Raises:
-        ValueError: no memories, or more than half of a layer's.
+        InvalidArgument: no memories, or more than half of a layer's.
 
     Cost: two forward passes.
     """

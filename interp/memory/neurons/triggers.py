@@ -60,7 +60,7 @@ class Triggers:
 
         Raises:
             IndexError: the layer has no such memory.
-            ValueError: another model.
+            InvalidArgument: another model.
 
         Cost: one forward pass over `top` texts, up to the layer.
         """
@@ -73,7 +73,7 @@ class Triggers:
 
         Raises:
             IndexError: the layer has no such memory.
-            ValueError: another model.
+            InvalidArgument: another model.
 
         Cost: one forward pass over the texts among their examples, up to the layer.
         """
@@ -105,8 +105,8 @@ class Triggers:
         m = self.sign * acts[mlp_act[self.layer]][row, real, place[0]].float()
         content = acts.tokens.content[row, real].tolist()
         near = [i for i in range(max(0, peak - context), min(len(real), peak + 2)) if content[i]]
-        spelt = pieces(model.tokenizer, self.ids[number].tolist())
-        return Example(number, tuple(spelt[i] for i in near), tuple(m[near].tolist()), near.index(peak))
+        words = pieces(model.tokenizer, self.ids[number].tolist())
+        return Example(number, tuple(words[i] for i in near), tuple(m[near].tolist()), near.index(peak))
 
     def _check(self, neuron: int) -> None:
         if not 0 <= neuron < len(self.coefficient):
@@ -129,10 +129,11 @@ def triggers(
 
     All else as `triggers_by_layer` says.
 
-    ```python
-    found = triggers(model, texts, layer=3)
-    found.examples(model, 17)
-    ```
+    Example:
+        ```python
+        found = triggers(model, texts, layer=3)
+        found.examples(model, 17)
+        ```
     """
     (found,) = triggers_by_layer(model, data, (layer,), top=top, sign=sign, batch_size=batch_size, progress=progress)
     return found
@@ -164,15 +165,16 @@ def triggers_by_layer(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no texts or layers, a layer the model lacks, a top below 1, texts of which no token is followed by
-            another.
+        InvalidArgument: no texts or layers, a layer the model lacks, a top below 1, texts of which no token is
+            followed by another.
 
     Cost: one forward pass up to the last layer; memory for the token ids of all texts and three numbers per memory and
     example.
 
-    ```python
-    first, last = triggers_by_layer(model, texts, (0, model.n_layers - 1), top=1)
-    ```
+    Example:
+        ```python
+        first, last = triggers_by_layer(model, texts, (0, model.n_layers - 1), top=1)
+        ```
     """
     if top < 1 or not layers:
         raise InvalidArgument(f"top={top} in layers {[*layers]}: keep at least one example for each memory of a layer")

@@ -35,13 +35,14 @@ def value_logits(
 
     Raises:
         IndexError: the layer has no such memory.
-        ValueError: a lens of another model; a family that normalises the output before it is added.
+        InvalidArgument: a lens of another model; a family that normalises the output before it is added.
 
     Cost: one unembedding for each memory; memory for a row of logits each.
 
-    ```python
-    value_logits(model, 3, torch.tensor([17])).topk(10)
-    ```
+    Example:
+        ```python
+        value_logits(model, 3, torch.tensor([17])).topk(10)
+        ```
     """
     W, _ = output_of(model, mlp_act[layer], mlp_out[layer])
     chosen = torch.arange(len(W)) if neurons is None else neurons
@@ -78,9 +79,10 @@ def find_promoted_tokens(
 
     Cost: one unembedding for each memory.
 
-    ```python
-    promoted(model, 3, [17])[0][:3]  # ((" bridge", 4.1), ...)
-    ```
+    Example:
+        ```python
+        promoted(model, 3, [17])[0][:3]  # ((" bridge", 4.1), ...)
+        ```
     """
     found = []
     for some in torch.tensor([*neurons], dtype=torch.long).split(256):
@@ -96,11 +98,12 @@ def key_rows(model: Model, layer: int) -> dict[str, Float[Tensor, "d_mlp d_model
     The coefficient is f(x . key + b), or f(x . gate) (x . up): `mlp_act`.
 
     Raises:
-        ValueError: a layer whose input projections are not found.
+        InvalidArgument: a layer whose input projections are not found.
 
-    ```python
-    key_rows(model, 3)["key"][17]
-    ```
+    Example:
+        ```python
+        key_rows(model, 3)["key"][17]
+        ```
     """
     model.tap(mlp_act[layer])
     part = parts(model.blocks[layer], model.paths)

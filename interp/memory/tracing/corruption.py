@@ -1,4 +1,4 @@
-"""Breaking a prompt's subject and restoring single places, all of it beside a clean row of the same forward pass."""
+"""Breaking a prompt's subject and restoring single places, with a clean row in the same forward pass."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

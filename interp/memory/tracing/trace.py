@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from hooks.site import attn_out, embed, mlp_out, resid_post
 from interp.common.statistics import Estimate, bootstrap, percentile_ends, share
 from interp.memory.facts.fact import Subject
 from interp.memory.tracing.corruption import corrupt_with_noise, corrupt_with_others, restore
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 ROLES: Sequence[str] = ("first subject", "middle subject", "last subject", "first after", "middle after", "last prompt")
 STATES, MLP, ATTENTION = "residual state", "feed-forward", "attention"
@@ -39,9 +43,33 @@ class Trace:
     corrupted: Float[Tensor, "n"]
     restored: Float[Tensor, "n class layer"]
 
+    def __repr__(self) -> str:
+        clean, corrupted = float(self.clean.mean()), float(self.corrupted.mean())
+        return (
+            f"Trace({self.kind}: {len(self.clean)} facts, {len(self.roles)} roles, {len(self.layers)} windows; "
+            f"p(answer) {clean:.3f}, corrupted {corrupted:.3f})"
+        )
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each fact, role it has and window of layers: the indirect effect and its two probabilities."""
+        from pandas import DataFrame
+
+        effect = self.indirect_effect
+        return DataFrame(
+            {
+                "fact": fact,
+                "role": self.roles[role],
+                "layers": self.layers[window],
+                "corrupted": float(self.corrupted[fact]),
+                "restored": float(self.restored[fact, role, window]),
+                "indirect effect": float(effect[fact, role, window]),
+            }
+            for fact, role, window in (~effect.isnan()).nonzero().tolist()
+        )
+
     @property
     def indirect_effect(self) -> Float[Tensor, "n class layer"]:
-        """p(answer | broken, restored) − p(answer | broken), for each fact."""
+        """p(answer | corrupted, restored) − p(answer | corrupted), for each fact."""
         return self.restored - self.corrupted[:, None, None]
 
     @property
@@ -68,7 +96,7 @@ class Trace:
         """The role and layers with the largest average indirect effect.
 
         Raises:
-            ValueError: a trace of residual states, where restoring the last one is trivially the clean run.
+            InvalidArgument: a trace of residual states, where restoring the last one is trivially the clean run.
         """
         if self.kind == STATES:
             raise InvalidArgument(
@@ -167,20 +195,21 @@ def trace_mlp(
         window: how many successive layers are restored together.
         draws: how often the noise, or the other subject, is drawn; each draw is the same for all that is restored.
         noise: its strength, in σ.
-        others: subjects to stand in a subject's place instead of noise on it.
+        others: subjects to put in a subject's place instead of noise on it.
         seed: of the draws.
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no facts, a subject that its prompt does not spell, a window wider than the model, no draws; of
+        InvalidArgument: no facts, a subject that its prompt does not spell, a window wider than the model, no draws; of
             `others` none has as many tokens as a subject.
 
     Cost: per fact one pass over a clean row and draws × (1 + roles × windows) others.
 
-    ```python
-    facts = [Subject("The Golden Gate Bridge is located in", "San Francisco", "Golden Gate Bridge")]
-    trace_mlp(model, facts, others=["Brooklyn Bridge", "London Tower Bridge"]).location
-    ```
+    Example:
+        ```python
+        facts = [Subject("The Golden Gate Bridge is located in", "San Francisco", "Golden Gate Bridge")]
+        trace_mlp(model, facts, others=["Brooklyn Bridge", "London Tower Bridge"]).location
+        ```
     """
     return trace_windows(
         model, facts, MLP, window, draws=draws, noise=noise, others=others, seed=seed, progress=progress
@@ -205,10 +234,11 @@ def trace_attention(
 
 
 def find_roles(n_tokens: int, subject: Sequence[int]) -> list[list[int]]:
-    """The columns of each role, for a prompt of `n_tokens` whose subject stands at these columns.
+    """The columns of each role, for a prompt of `n_tokens` whose subject is at these columns.
 
-    >>> roles_of(8, [2, 3, 4])
-    [[2], [3], [4], [5], [6], [7]]
+    Example:
+        >>> find_roles(8, [2, 3, 4])
+        [[2], [3], [4], [5], [6], [7]]
     """
     first, last, end = subject[0], subject[-1], n_tokens - 1
     return [

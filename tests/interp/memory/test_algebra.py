@@ -20,7 +20,7 @@ from interp.memory.editing.placement import measure_covariances
 from interp.memory.editing.value_search import Found
 from interp.memory.editors.alphaedit import find_null_space, solve_confined
 from interp.memory.editors.grace import _Entry, _store
-from interp.memory.evaluation.scorecard import make_control
+from interp.memory.evaluation.control import make_control
 
 D, OUT = 24, 10
 

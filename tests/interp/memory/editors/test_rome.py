@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from hooks import Model, capture
+from hooks.errors import InvalidArgument
 from hooks.site import mlp_act, mlp_out
 from interp.common.completion import score, tokens_after
 from interp.common.texts import begins_with
-from interp.memory import Covariance, Edit, Fact, Query, Search, covariance, prefixes, rome, scorecard
+from interp.memory import Case, Covariance, Edit, Fact, Query, Search, audit, covariance, prefixes, rome, scorecard
 from interp.memory.editing.change import LowRank, balance_weights, solve_least_change
 from interp.memory.editing.checks import measure_and_check
 from interp.memory.editing.keys import capture_keys_and_values, check_output
 from interp.memory.editing.value_search import State, find_edit_end, search_value, tokenise_statements
-from interp.memory.evaluation.scorecard import make_control
+from interp.memory.evaluation.control import make_control
 from interp.memory.facts.fact import extract_answer, last_token_before, last_token_of
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -95,6 +96,10 @@ def test_the_scorecard_sees_nothing_before_and_everything_that_moved_after(edite
     assert card.after.efficacy_preferred.value == card.after.paraphrase_preferred.value == 1.0
     assert card.after.kl > 0.0
     assert torch.equal(model.w_out(1), before)
+    table = card.to_pandas().set_index(["state", "measure"])
+    assert len(table) == 3 * 11 and table.loc[("after", "kl"), "value"] == card.after.kl
+    assert table.loc[("control", "others_unchanged"), "n"] == 1
+    assert repr(card).startswith("Scorecard(efficacy_exact 1.00 (control ")
 
 
 def test_the_control_edit_has_the_same_key_and_norm_and_another_value(edited: tuple) -> None:
@@ -121,6 +126,34 @@ def test_an_empty_list_is_refused_by_the_scorecard(edited: tuple) -> None:
     model, edit, _ = edited
     with pytest.raises(ValueError, match="neighbours is empty"):
         scorecard(model, edit, paraphrases=["so {} is"], neighbours=[], others=[Query("a", "b")], texts=TEXTS)
+
+
+def test_one_text_is_no_list_of_texts_to_a_scorecard(edited: tuple) -> None:
+    model, edit, _ = edited
+    asked = {"neighbours": [Query("so Oslo is", "b")], "others": [Query("now Rome has", "b")]}
+    with pytest.raises(InvalidArgument, match="give a list of at least one text"):
+        scorecard(model, edit, paraphrases=["so {} is"], **asked, texts=TEXTS[0])
+    with pytest.raises(InvalidArgument, match="give a list of at least one paraphrase"):
+        scorecard(model, edit, paraphrases="so {} is", **asked, texts=TEXTS)
+
+
+def test_the_scorecard_of_an_edit_is_the_audit_of_its_one_case(edited: tuple) -> None:
+    model, edit, _ = edited
+    near = (Query("so Oslo is", "b"), Query("so Rome is", "b"))
+    card = scorecard(
+        model, edit, paraphrases=["so {} is", "now {} is"], neighbours=near, others=[Query("now Rome has", "b")],
+        texts=TEXTS[:4],
+    )  # fmt: skip
+    case = Case(edit.facts[0], ("so Rome is", "now Rome is"), near)
+    found = audit(model, [case], {"rome": lambda _model, _fact: edit}, TEXTS[:4], n_generated=4).table
+    for column, name in ((card.before, "unedited"), (card.after, "rome"), (card.control, "rome control")):
+        row = {measure: e.value for measure, e in found[name].items()}
+        assert column.efficacy_exact.value == row["efficacy said"]
+        assert column.efficacy_preferred.value == row["efficacy"]
+        assert column.paraphrase_exact.value == row["paraphrase said"]
+        assert column.paraphrase_preferred.value == row["paraphrase"]
+        assert column.neighbours_preferred.value == row["neighbours true over new"]
+        assert column.kl == row["drift"] and column.perplexity_ratio == row["perplexity"]
 
 
 def test_contexts_are_in_the_models_own_words_and_the_first_is_empty(gpt2: Model) -> None:

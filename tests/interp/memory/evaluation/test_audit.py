@@ -16,8 +16,8 @@ from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import score
 from interp.memory import Case, Edit, Fact, Query, Search, audit, covariance, read_cases, rome
 from interp.memory.editing.change import LowRank
+from interp.memory.evaluation.control import make_control
 from interp.memory.evaluation.measurement import MEASURES
-from interp.memory.evaluation.scorecard import make_control
 from interp.memory.evaluation.skills import LENGTH, TEXTS, measure_induction, measure_sums
 from interp.memory.evaluation.text_metrics import measure_consistency, measure_fluency, measure_rarity
 from tests.contracts.words import FILLER, sentences, taught
@@ -64,6 +64,11 @@ def test_an_edit_of_nothing_and_a_refusal_leave_every_measure_as_it_was(model: M
     assert found.refused == {"nothing": {}, "refusing": {"Rome is in": "no room for Peru"}, "in context": {}}
     assert found.said["nothing"] == found.said["refusing control"] == found.said["unedited"]
     assert [*found.said["unedited"]] == ["Rome is in"]
+    table, e = found.to_pandas(), found.table["nothing"]["efficacy"]
+    assert len(table) == sum(map(len, found.table.values()))
+    row = table[(table["editor"] == "nothing") & (table["measure"] == "efficacy")].iloc[0]
+    assert (row["value"], row["low"], row["high"], row["n"]) == (e.value, e.low, e.high, e.n)
+    assert repr(found).startswith("Audit(1 cases; efficacy unedited 0.00, nothing 0.00, refusing 0.00, in context ")
 
 
 def test_an_editor_that_fails_is_no_editor_that_refuses(model: Model) -> None:

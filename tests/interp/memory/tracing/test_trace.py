@@ -45,6 +45,18 @@ def test_a_role_a_prompt_lacks_is_left_out_of_the_mean(gpt2: Model) -> None:
     assert not trace.restored[0, ROLES.index("last subject")].isnan().any()
 
 
+def test_a_trace_says_its_size_in_a_line_and_has_a_row_for_each_role_a_fact_has() -> None:
+    probability = torch.arange(36.0).reshape(2, 6, 3) / 36
+    probability[1, 0] = torch.nan
+    windows = ((0, 1), (1, 2), (2, 3))
+    trace = Trace("feed-forward", ROLES, windows, torch.full((2,), 0.9), torch.full((2,), 0.1), probability)
+    assert repr(trace) == "Trace(feed-forward: 2 facts, 6 roles, 3 windows; p(answer) 0.900, corrupted 0.100)"
+    table = trace.to_pandas()
+    assert len(table) == 33 and not table.isna().any().any()
+    row = table[(table["fact"] == 1) & (table["role"] == "last prompt")].iloc[2]
+    assert row["layers"] == (2, 3) and row["indirect effect"] == pytest.approx(35 / 36 - 0.1)
+
+
 def test_the_place_with_the_largest_effect_is_located_with_its_margin_and_majority() -> None:
     probability = torch.full((4, 6, 3), 0.1)
     probability[:, 2, 1] = torch.tensor([0.9, 0.9, 0.9, 0.2])
