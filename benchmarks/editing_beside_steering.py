@@ -26,7 +26,7 @@ from interp.commands.background import UNSEEN  # noqa: E402
 from interp.common.completion import predict_forced  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
 from interp.common.texts import begins_with  # noqa: E402
-from interp.directions import probed  # noqa: E402
+from interp.directions import probe_direction  # noqa: E402
 from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
 from interp.memory.editors.registry import make_editors  # noqa: E402
@@ -73,7 +73,9 @@ def meaning(model: Model, name: str) -> Any:
     """The difference of means of an entity: sentences cut off at its name, less those of others."""
     entity = landmark.entity(name)
     yes, no = landmark.sentences_about(entity, SENTENCES), landmark.sentences_about_others(entity, 2 * SENTENCES)
-    return probed(model, *([s.text[: s.span[1]] for s in part] for part in (yes, no)), SITE, DifferenceOfMeans())
+    return probe_direction(
+        model, *([s.text[: s.span[1]] for s in part] for part in (yes, no)), SITE, DifferenceOfMeans()
+    )
 
 
 def steerings(model: Model, fact: Fact) -> dict[str, Steering | Conditional]:
