@@ -26,7 +26,7 @@ def harmonic(row: dict[str, Any]) -> float:
     return 0.0 if min(parts) == 0 else len(parts) / sum(1 / part for part in parts)
 
 
-def told(rows: Rows) -> list[str]:
+def list_bars(rows: Rows) -> list[str]:
     """One line for each bar; a bar whose rows were not run is said to be open."""
     return [*_singly(rows), *_many(rows)]
 

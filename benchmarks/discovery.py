@@ -41,7 +41,7 @@ from interp.common.statistics import share  # noqa: E402
 from interp.demo.discover import ALL, BATCH, RATE, concept  # noqa: E402
 from interp.demo.settings import Settings  # noqa: E402
 from interp.directions import pursuit  # noqa: E402
-from interp.directions.rows import mean_rows  # noqa: E402
+from interp.directions.rows import capture_mean_rows  # noqa: E402
 from interp.features import Concept, SearchResult, by_text, by_token, choose_candidates, search_many  # noqa: E402
 from interp.landmark.genres import phrases  # noqa: E402
 from interp.sae import SAE, Checkpoint, Member, TopK, activations_of, save, train_many  # noqa: E402
@@ -247,7 +247,7 @@ class Measured:
     def told_apart(self, given: Concept) -> Direction:
         """A logistic probe on the mean activation of whole prompts, as a direction."""
         site = resid_post[self.settings.layer]
-        x, y = mean_rows(self.model, given.texts, site, everywhere), torch.tensor(given.labels)
+        x, y = capture_mean_rows(self.model, given.texts, site, everywhere), torch.tensor(given.labels)
         return Logistic().fit(x, y).direction(site, self.model.fingerprint)
 
     def write(self) -> Path:

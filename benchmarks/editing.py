@@ -23,7 +23,7 @@ from zlib import crc32
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.bars import COMPARED, SCORES, told  # noqa: E402
+from benchmarks.bars import COMPARED, SCORES, list_bars  # noqa: E402
 from benchmarks.edit_measures import before, drift, kilobytes, means, of_cases  # noqa: E402
 from benchmarks.timing import RESULTS, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
@@ -95,7 +95,7 @@ METHODS: dict[str, Method] = {
 
 
 def singly(g: Ground, name: str, asked: Sequence[Case], done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Edit and undo fact by fact, going on behind the facts that are done; a refusal counts as unedited."""
+    """Edit and undo fact by fact, going on after the facts that are done; a refusal counts as unedited."""
     base = before(g.model, asked, g.texts)
     for case in asked[len(done) :]:
         began, edit, refusal = time.perf_counter(), None, ""
@@ -267,7 +267,7 @@ def main() -> None:
     for seed, name, order, counts in plan(options):
         facts = table_cases(largest, seed + (TUNING if options.tuning else REPORTED))
         run(g, record, facts, seed, name, order, counts)
-    print("\n".join(told(record.rows)))
+    print("\n".join(list_bars(record.rows)))
 
 
 if __name__ == "__main__":

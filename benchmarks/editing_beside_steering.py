@@ -1,7 +1,7 @@
-"""Facts changed four ways: `python benchmarks/editing_beside_steering.py` edits, steers, tells and stores them.
+"""Facts changed four ways: `python benchmarks/editing_beside_steering.py` edits, steers, states and stores them.
 
 Facts of the bundled model whose old and new object are entities: by ROME, by a difference of means for the new object
-added at every token or only where the subject is read, by telling it in the context, by a kNN memory; each beside its
+added at every token or only where the subject is read, by stating it in the context, by a kNN memory; each with its
 control. Writes benchmarks/results/editing_beside_steering.json and the table of docs/editing_and_steering.md.
 """
 
@@ -26,7 +26,7 @@ from interp.commands.background import UNSEEN  # noqa: E402
 from interp.common.completion import predict_forced  # noqa: E402
 from interp.common.statistics import Estimate  # noqa: E402
 from interp.common.texts import begins_with  # noqa: E402
-from interp.directions import probed  # noqa: E402
+from interp.directions import probe_direction  # noqa: E402
 from interp.landmark.entities import find  # noqa: E402
 from interp.memory import Case, Edit, Fact  # noqa: E402
 from interp.memory.editors.registry import make_editors  # noqa: E402
@@ -46,7 +46,7 @@ WAYS = {
     "steering, everywhere": "a vector at every token",
     "steering, on condition": "the same in texts that read of the subject",
     "in context": "a sentence before the text",
-    "kNN memory": "a vote beside the last layer",
+    "kNN memory": "a vote next to the last layer",
 }
 SHOWN = {
     "efficacy said": "says the new object",
@@ -73,16 +73,18 @@ def meaning(model: Model, name: str) -> Any:
     """The difference of means of an entity: sentences cut off at its name, less those of others."""
     entity = landmark.entity(name)
     yes, no = landmark.sentences_about(entity, SENTENCES), landmark.sentences_about_others(entity, 2 * SENTENCES)
-    return probed(model, *([s.text[: s.span[1]] for s in part] for part in (yes, no)), SITE, DifferenceOfMeans())
+    return probe_direction(
+        model, *([s.text[: s.span[1]] for s in part] for part in (yes, no)), SITE, DifferenceOfMeans()
+    )
 
 
 def steerings(model: Model, fact: Fact) -> dict[str, Steering | Conditional]:
     """Towards the new object, at every token, and where the text reads of the subject."""
     towards, subject = add_direction(meaning(model, fact.new)), meaning(model, fact.subject)
     entity = landmark.entity(fact.subject)
-    told = [s.text for s in landmark.sentences_about(entity, 40, seed=1)]
+    naming = [s.text for s in landmark.sentences_about(entity, 40, seed=1)]
     silent = [s.text for s in landmark.sentences_about_others(entity, 40, seed=1)]
-    careful = Conditional(towards, subject, choose_threshold(model, subject, told, silent))
+    careful = Conditional(towards, subject, choose_threshold(model, subject, naming, silent))
     return {"steering, everywhere": towards, "steering, on condition": careful}
 
 
@@ -156,18 +158,18 @@ def markdown(found: dict[str, dict[str, Estimate]]) -> str:
     """The table: a way a row, with intervals, its control in brackets."""
     lines = [f"| way | what is changed | {' | '.join(SHOWN.values())} |", "| --- | --- |" + " --- |" * len(SHOWN)]
     for name, what in WAYS.items():
-        beside = found.get(f"{name} control", {})
-        cells = [_cell(measure, found[name][measure], beside.get(measure)) for measure in SHOWN]
+        control = found.get(f"{name} control", {})
+        cells = [_cell(measure, found[name][measure], control.get(measure)) for measure in SHOWN]
         lines.append(f"| {name} | {what} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(measure: str, e: Estimate, beside: Estimate | None) -> str:
-    def spelt(value: float) -> str:
+def _cell(measure: str, e: Estimate, control: Estimate | None) -> str:
+    def show(value: float) -> str:
         return f"{value:.2f}" if measure in ("drift", "perplexity") else f"{value:.0%}".replace("%", " %")
 
-    interval = f"{spelt(e.low).removesuffix(' %')} to {spelt(e.high)}"
-    return f"{spelt(e.value)} ({interval})" + ("" if beside is None else f" [{spelt(beside.value)}]")
+    interval = f"{show(e.low).removesuffix(' %')} to {show(e.high)}"
+    return f"{show(e.value)} ({interval})" + ("" if control is None else f" [{show(control.value)}]")
 
 
 def main() -> None:
@@ -189,8 +191,8 @@ def main() -> None:
     if DOC.exists():
         head, rest = DOC.read_text(encoding="utf-8").split("<!-- table -->\n", 1)
         tail = rest.split("<!-- end -->", 1)[1]
-        told = f"<!-- table -->\n{markdown(found)}\n\n{len(asked)} facts; the dose is {at:g}.\n<!-- end -->"
-        DOC.write_text(head + told + tail, encoding="utf-8")
+        table = f"<!-- table -->\n{markdown(found)}\n\n{len(asked)} facts; the dose is {at:g}.\n<!-- end -->"
+        DOC.write_text(head + table + tail, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What editing costs on the bundled model: `python benchmarks/editing_cost.py` times edits, covariance and batches.
 
-Seconds of a single edit once its covariance is there; the covariance of one layer beside the plain forward pass over
+Seconds of a single edit once its covariance is there; the covariance of one layer next to the plain forward pass over
 the same texts; MEMIT's seconds per edit as batches grow. Writes benchmarks/results/editing_cost.json.
 """
 

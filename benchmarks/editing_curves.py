@@ -52,12 +52,12 @@ def pooled(rows: Rows) -> Rows:
 def _mean(draws: Rows) -> dict[str, Any]:
     found: dict[str, Any] = {"refused": sum(row["refused"] for row in draws)}
     for measure in MEASURES:
-        told = [row for row in draws if measure in row]
-        if told:
-            value = mean(row[measure] for row in told)
-            ends = [row.get(f"{measure} interval", [row[measure]] * 2) for row in told]
+        own = [row for row in draws if measure in row]
+        if own:
+            value = mean(row[measure] for row in own)
+            ends = [row.get(f"{measure} interval", [row[measure]] * 2) for row in own]
             below, above = (
-                hypot(*(end[i] - row[measure] for end, row in zip(ends, told, strict=True))) / len(told) for i in (0, 1)
+                hypot(*(end[i] - row[measure] for end, row in zip(ends, own, strict=True))) / len(own) for i in (0, 1)
             )
             found |= {measure: value, f"{measure} interval": [value - below, value + above]}
     return found

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from hooks.statistics import Estimate
 from probes import ProbeGrid
-from probes.interval import Interval
 
 
 def figures(grid: ProbeGrid) -> dict[str, Any]:
@@ -41,5 +41,5 @@ def line(name: str, grid: ProbeGrid) -> str:
     )
 
 
-def _interval(interval: Interval) -> list[float]:
+def _interval(interval: Estimate) -> list[float]:
     return [round(value, 4) for value in (interval.value, interval.low, interval.high)]

@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Model, capture
 from hooks.position import last
 from hooks.site import Site, resid_post
+from hooks.statistics import percentile_ends
 from interp import landmark
 from interp.landmark.grammar import training_phrasings
 from probes import Logistic, auroc, does_it_matter, logit_difference, untrained
@@ -93,7 +94,7 @@ def summary(matrix: Tensor, kinds: list[str], seed: int = 0) -> dict[str, Any]:
     told = {}
     for name, mask in masks.items():
         means = [matrix[d][:, d][mask[d][:, d] & (off[d][:, d] | (name == "own"))] for d in draws]
-        ends = torch.tensor([float(m.mean()) for m in means if len(m)]).quantile(torch.tensor([0.025, 0.975]))
+        ends = percentile_ends(torch.tensor([float(m.mean()) for m in means if len(m)]))
         told[name] = [round(v, 3) for v in (float(matrix[mask].mean()), *ends.tolist())]
     return told
 

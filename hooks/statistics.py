@@ -1,16 +1,17 @@
-"""A measured share, mean or ratio with its 95 % interval and the number of cases behind it."""
+"""Measured shares, means and ratios with their 95 % intervals: Wilson's, Student's, the bootstrap of rows or groups."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import fsum, isfinite, nan, sqrt
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hooks.errors import InvalidArgument, InvalidType
 
 Z = 1.959963984540054
+ENDS = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Estimate:
     low: float
     high: float
     n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
 
 
 def share(outcomes: Bool[Tensor, "example"]) -> Estimate:
@@ -68,6 +72,42 @@ def wilson(p: float, n: int) -> Estimate:
     return Estimate(p, low if p > 0 else 0.0, high if p < 1 else 1.0, n)
 
 
+def student(values: Sequence[float]) -> Estimate:
+    """The mean of values with Student's 95 % interval: m ± t s / sqrt(n), with n - 1 degrees of freedom.
+
+    The ends are NaN where there is one value.
+
+    Raises:
+        InvalidArgument: no values, or one that is not finite.
+
+    Example:
+        >>> student([1.0, 3.0]).value
+        2.0
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if not n:
+        raise InvalidArgument("an interval of no values was asked for: give at least one")
+    if not all(map(isfinite, values)):
+        raise InvalidArgument(f"the values {[*values]} are not all finite: they have no mean")
+    mean = fsum(values) / n
+    if n == 1:
+        return Estimate(mean, nan, nan, n)
+    half = float(stdtrit(n - 1, ENDS[1])) * sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def percentile_ends(drawn: Float[Tensor, "n *d"]) -> Float[Tensor, "2 *d"]:
+    """The ends of the 95 % percentile interval of what was drawn; draws that are NaN are left out.
+
+    Example:
+        >>> percentile_ends(torch.linspace(0, 1, 41)).tolist()
+        [0.02500000037252903, 0.9750000238418579]
+    """
+    return drawn.nanquantile(torch.tensor(ENDS, dtype=drawn.dtype, device=drawn.device), dim=0)
+
+
 def bootstrap(
     statistic: Callable[[list[Float[Tensor, "n *d"]]], float],
     samples: Sequence[Float[Tensor, "n *d"]],
@@ -82,7 +122,8 @@ def bootstrap(
     Raises:
         InvalidArgument: an empty sample.
 
-    Cost: `draws` evaluations of the statistic.
+    Cost:
+        `draws` evaluations of the statistic.
     """
     if not samples or any(len(rows) == 0 for rows in samples):
         raise InvalidArgument(f"samples of {[len(rows) for rows in samples]} rows were given: none may be empty")
@@ -93,5 +134,127 @@ def bootstrap(
         statistic([rows[torch.randint(len(rows), (len(rows),), generator=generator)] for rows in samples])
         for _ in range(draws)
     ]
-    low, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    low, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor(ENDS, dtype=torch.float64))
     return Estimate(statistic(list(samples)), low.item(), high.item(), len(samples[0]))
+
+
+def share_over_groups(
+    right: Bool[Tensor, "example"], group: Int[Tensor, "example"], draws: int = 1000, seed: int = 0
+) -> Estimate:
+    """The share of right rows, its percentile interval when groups are drawn again with replacement.
+
+    Where all groups have one share the bootstrap has nothing to vary, and Wilson's of as many groups is taken.
+
+    Example:
+        >>> share_over_groups(torch.tensor([True, True, False, False]), torch.tensor([0, 0, 1, 1])).value
+        0.5
+    """
+    value, boot = _group_shares(right[:, None], group, draws, seed)
+    return _group_estimate(float(value[0]), boot[:, 0], group)
+
+
+def balanced_accuracy_over_groups(
+    right: Bool[Tensor, "example"],
+    y: Bool[Tensor, "example"],
+    group: Int[Tensor, "example"],
+    draws: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """The balanced accuracy, the mean of the shares of right rows of each class, its interval as `share_over_groups`.
+
+    Draws without rows of a class are left out. 1/2 is chance, whatever the shares of the classes.
+
+    Example:
+        >>> y = torch.tensor([True, False, False, False])
+        >>> balanced_accuracy_over_groups(~y, y, torch.arange(4)).value
+        0.5
+    """
+    n = int(group.max()) + 1
+    member = torch.stack([~y, y], 1).double()
+    size = torch.zeros(n, 2, dtype=torch.float64).index_add_(0, group, member)
+    hits = torch.zeros(n, 2, dtype=torch.float64).index_add_(0, group, member * right[:, None])
+    times = draw_groups(n, draws, seed)
+    return _group_estimate(float((hits.sum(0) / size.sum(0)).mean()), ((times @ hits) / (times @ size)).mean(1), group)
+
+
+def auroc_over_groups(
+    score: Float[Tensor, "example"],
+    y: Bool[Tensor, "example"],
+    group: Int[Tensor, "example"],
+    fold: Int[Tensor, "example"],
+    draws: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """The share of pairs of a positive and a negative row of one fold that are in order.
+
+    sum_ij [s_i > s_j] / n_pairs over pairs within folds, ties counting half: scores of two folds come from two probes
+    and are not compared. No group is in two folds. The interval is as that of `share_over_groups`.
+
+    Cost:
+        A number for each pair of groups of a fold.
+
+    Example:
+        >>> y = torch.tensor([True, False, True, False])
+        >>> auroc_over_groups(y.double(), y, torch.arange(4), torch.tensor([0, 0, 1, 1])).value
+        1.0
+    """
+    n = int(group.max()) + 1
+    times = draw_groups(n, draws, seed)
+    ordered, pairs, drawn_ordered, drawn_pairs = 0.0, 0.0, torch.zeros(draws).double(), torch.zeros(draws).double()
+    for one in fold.unique():
+        above, below = y & (fold == one), ~y & (fold == one)
+        difference = score[above].double()[:, None] - score[below].double()
+        concordant = (difference.sign() + 1) / 2
+        positive, negative = times[:, group[above]], times[:, group[below]]
+        ordered, pairs = ordered + float(concordant.sum()), pairs + concordant.numel()
+        drawn_ordered += ((positive @ concordant) * negative).sum(1)
+        drawn_pairs += positive.sum(1) * negative.sum(1)
+    return _group_estimate(ordered / pairs, drawn_ordered / drawn_pairs, group)
+
+
+def _group_estimate(value: float, boot: Tensor, group: Tensor) -> Estimate:
+    """The percentile interval of what was drawn, Wilson's where nothing varies; draws that are NaN are left out."""
+    n = int(group.max()) + 1
+    low, high = percentile_ends(boot).tolist()
+    if low == high:
+        ends = wilson(min(1.0, max(0.0, value)), n)
+        low, high = ends.low, ends.high
+    return Estimate(value, low, high, n)
+
+
+def shares_over_groups(
+    right: Bool[Tensor, "example *n"], group: Int[Tensor, "example"], draws: int = 1000, seed: int = 0
+) -> tuple[Shaped[Tensor, "*n"], Shaped[Tensor, "*n"], Shaped[Tensor, "*n"]]:
+    """Shares of many columns, and intervals that with 95 % hold all of them at once: value +- the max's 95 % quantile.
+
+    The bootstrap distribution of the largest deviation over all columns allows for their number and for what they
+    have in common. A column of which all groups have one share deviates as far as Wilson's interval of it. Cut to 0
+    and 1.
+
+    Example:
+        ```python
+        value, low, high = shares_over_groups(right, group)
+        ```
+    """
+    flat = right.reshape(len(right), -1)
+    value, boot = _group_shares(flat, group, draws, seed)
+    n, deviation = int(group.max()) + 1, (boot - value).abs()
+    alike = value[deviation.amax(0) == 0].unique().tolist()
+    fixed = [max(p - one.low, one.high - p) for p in alike for one in [wilson(p, n)]]
+    widest = max(float(deviation.amax(1).quantile(0.95)), wilson(0.0, n).high, *fixed)
+    low, high = (value - widest).clamp_min(0), (value + widest).clamp_max(1)
+    return value.reshape(right.shape[1:]), low.reshape(right.shape[1:]), high.reshape(right.shape[1:])
+
+
+def _group_shares(right: Tensor, group: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+    n = int(group.max()) + 1
+    hits = torch.zeros(n, right.shape[1], dtype=torch.float64).index_add_(0, group, right.double())
+    size = torch.bincount(group, minlength=n).double()
+    times = draw_groups(n, draws, seed)
+    return hits.sum(0) / size.sum(), (times @ hits) / (times @ size)[:, None]
+
+
+def draw_groups(n: int, draws: int, seed: int) -> Float[Tensor, "n _"]:
+    """How often each of n groups is drawn, in each draw of as many with replacement."""
+    picked = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
+    return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, picked, torch.ones(draws, n).double())

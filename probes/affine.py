@@ -19,7 +19,7 @@ class Affine(NamedTuple):
     steps: int
 
 
-def affine(rows: Rows, loss: Loss, dot: Dot, classes: int, max_iter: int) -> Affine:
+def fit_affine(rows: Rows, loss: Loss, dot: Dot, classes: int, max_iter: int) -> Affine:
     """argmin over W, b of loss(X W + b) + ||W||^2 / 2, the intercepts b free of the penalty.
 
     Rows fewer than their width are first written in an orthonormal basis of the space they span, in which the
@@ -30,7 +30,7 @@ def affine(rows: Rows, loss: Loss, dot: Dot, classes: int, max_iter: int) -> Aff
 
     Example:
         ```python
-        W, b, _ = affine([x], CrossEntropy(y, train), each, 20, max_iter=100)
+        W, b, _ = fit_affine([x], CrossEntropy(y, train), each, 20, max_iter=100)
         ```
     """
     total, n = _sum(rows)

@@ -51,7 +51,7 @@ def floats(given: Any) -> Any:
     """
     rows = tensor(given)
     if rows.ndim < 2:
-        raise InvalidArgument(f"Rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row")
+        raise InvalidArgument(f"rows have the shape [n, width], got {list(rows.shape)}: give x[None] for one row")
     if rows.is_complex():
         raise InvalidType(f"rows are real numbers, got {rows.dtype}: give x.real, or x.abs()")
     return wide(rows)

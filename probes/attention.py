@@ -12,7 +12,7 @@ from probes.arrays import Array, Table, floats, like, tensor
 from probes.checks import check_finite, check_width
 from probes.classifier import TwoClasses
 from probes.estimator import check_fitted
-from probes.labels import chosen
+from probes.labels import select_classes
 from probes.training import train
 
 Mask: TypeAlias = Bool[Array, "n pos"] | Int[Array, "n pos"]
@@ -24,7 +24,10 @@ class AttentionProbe(TwoClasses):
 
     Padding, which `mask` marks, gets no attention, and changes nothing by its content or amount. Rows are centred and
     scaled by the mean and the root mean square deviation of the tokens it was fitted to. The same seed gives the same
-    probe. Costs `steps` passes over x.
+    probe.
+
+    Cost:
+        `steps` passes over x.
 
     Example:
         ```python
@@ -93,7 +96,7 @@ class AttentionProbe(TwoClasses):
     def predict(self, x: Float[Array, "n pos d_model"] | Table, mask: Mask | None = None) -> Shaped[Array, "n"]:
         """The second class where f(x) > 0, and the first elsewhere."""
         score = self.decision_function(x, mask)
-        return chosen(self.classes_, torch.as_tensor(score > 0).long(), x)
+        return select_classes(self.classes_, torch.as_tensor(score > 0).long(), x)
 
     def attention(
         self, x: Float[Array, "n pos d_model"] | Table, mask: Mask | None = None
@@ -140,10 +143,10 @@ def _masked(x: Any, mask: Any) -> tuple[Tensor, Tensor]:
         raise InvalidArgument(f"sequences have the shape [n, pos, width], got {list(rows.shape)}: give x[:, None]")
     kept = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else _bool(tensor(mask))
     if kept.shape != rows.shape[:2]:
-        raise InvalidArgument(f"The mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}")
+        raise InvalidArgument(f"the mask has shape {tuple(kept.shape)} and the sequences {tuple(rows.shape[:2])}")
     empty = (~kept.any(1)).nonzero().flatten().tolist()
     if empty:
-        raise InvalidArgument(f"Text {empty[0]} has no token that counts: leave it out, or look at the mask")
+        raise InvalidArgument(f"text {empty[0]} has no token that counts: leave it out, or look at the mask")
     rows = torch.where(kept[..., None], rows, 0.0)
     check_finite(rows)
     return rows, kept
@@ -154,6 +157,6 @@ def _bool(mask: Tensor) -> Tensor:
         return mask
     if mask.is_floating_point() or not bool(((mask == 0) | (mask == 1)).all()):
         raise InvalidType(
-            f"A mask is True or 1 where a token counts, got {mask.dtype} up to {mask.max()}: give mask > 0"
+            f"a mask is True or 1 where a token counts, got {mask.dtype} up to {mask.max()}: give mask > 0"
         )
     return mask.bool()

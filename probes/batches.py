@@ -24,17 +24,18 @@ class Located(Protocol):
 
 @final
 class Reread:
-    """Batches read anew on each pass, checked, their rows in float64.
+    """Batches read again on each pass, checked, their rows in float64.
 
     Attributes:
         y: the labels of all rows.
         dtype: of the rows as they are given, float32 at least.
 
     Raises:
-        ValueError: they give nothing, or not the same in the same order when read again; NaN or infinity; lengths
+        InvalidArgument: they give nothing, or not the same in the same order when read again; NaN or infinity; lengths
             that differ.
 
-    Cost: two passes, to see that they can be read again.
+    Cost:
+        Two passes, to see that they can be read again.
 
     Example:
         ```python
@@ -48,12 +49,12 @@ class Reread:
         n, again = (sum(len(y) for _, y in once) for once in (first, second))
         if n != again or n == 0:
             raise InvalidArgument(
-                f"The batches gave {n} rows at first and {again} when read again: "
-                "give a list, or an object that starts over, not a generator."
+                f"the batches gave {n} rows at first and {again} when read again: "
+                "give a list, or an object that starts over, not a generator"
             )
         (sums, self.y), (sums_again, y_again) = (map(torch.cat, zip(*once, strict=True)) for once in (first, second))
         if not (torch.equal(self.y, y_again) and torch.equal(sums, sums_again)):
-            raise InvalidArgument(f"The {n} rows come not in the same order when read again: give shuffle=False.")
+            raise InvalidArgument(f"the {n} rows come not in the same order when read again: give shuffle=False")
         self.dtype = torch.promote_types(next(iter(batches))[0].dtype, torch.float32)
 
     def __iter__(self) -> Iterator[Paired]:
@@ -64,7 +65,7 @@ class Reread:
 
 @final
 class Relabelled:
-    """The same rows beside other labels, given for all of them in order."""
+    """The same rows with other labels, given for all of them in order."""
 
     def __init__(self, rows: Iterable[Paired], y: Shaped[Tensor, "n ..."]) -> None:
         self.rows, self.y = rows, y
@@ -81,9 +82,10 @@ def covariances(
 ) -> tuple[
     Float[Tensor, "d_model"], Float[Tensor, "class"], Float[Tensor, "d_model d_model"], Float[Tensor, "d_model class"]
 ]:
-    """The means of rows x and of the columns z beside them, Sigma_xx = E (x - mu)(x - mu)^T and Sigma_xz.
+    """The means of rows x and of their columns z, Sigma_xx = E (x - mu)(x - mu)^T and Sigma_xz.
 
-    Cost: two passes.
+    Cost:
+        Two passes.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""Does the model use what a probe reads? Erase, add and reflect a direction, beside random ones that move as far."""
+"""Does the model use what a probe reads? Effects of erasing, adding and reflecting a direction, and of random ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from hooks import Direction, Intervention, Model, Position, capture, intervene
 from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere
+from hooks.statistics import percentile_ends
 
 Behaviour: TypeAlias = Callable[[Model, Sequence[str]], Float[Tensor, "example"]]
 Amount: TypeAlias = Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]]
@@ -20,7 +21,7 @@ Amount: TypeAlias = Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]]
 @final
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """What moving along a direction did to a behaviour, beside moving as far along random ones.
+    """What moving along a direction did to a behaviour, compared with moving as far along random ones.
 
     `size` is the mean absolute change of a text, `low` and `high` its 95 % bootstrap interval over texts; `change` is
     the mean with its sign, which erasing and reflecting leave near 0 where texts lie on both sides. `random` holds the
@@ -70,7 +71,7 @@ def logit_difference(yes: str, no: str) -> Behaviour:
     """The behaviour that prefers one answer to another: logit(yes) - logit(no) after the text, of their first tokens.
 
     Raises:
-        ValueError: when used on a model for which the answers begin alike, or one has no token.
+        InvalidArgument: when used on a model for which the answers begin alike, or one has no token.
 
     Example:
         ```python
@@ -81,7 +82,7 @@ def logit_difference(yes: str, no: str) -> Behaviour:
     def behaviour(model: Model, texts: str | Sequence[str]) -> Float[Tensor, "example"]:
         first = [_first(model, answer) for answer in (yes, no)]
         if first[0] == first[1]:
-            raise InvalidArgument(f"{yes!r} and {no!r} begin with one token: compare answers that begin differently.")
+            raise InvalidArgument(f"{yes!r} and {no!r} begin with one token: compare answers that begin differently")
         tokens = model.tokens([texts] if isinstance(texts, str) else list(texts))
         columns = torch.arange(tokens.ids.shape[1], device=tokens.ids.device)
         end = torch.where(tokens.mask, columns, -1).amax(1)
@@ -102,17 +103,18 @@ def does_it_matter(
     draws: int = 39,
     seed: int = 0,
 ) -> Mattering:
-    """Tell a direction that the model uses from one that can only be read.
+    """Test whether the model uses a direction, or whether it can only be read.
 
     With u the unit direction and m the mean of a.u over the selected tokens: erasing is a - (a.u - m) u, reflecting
     a - 2 (a.u - m) u, adding a + scale u. A random direction r moves each token by the same amount along r in place
     of u, so that distance moved is no explanation.
 
-    Costs 1 + 3 (1 + draws) runs of the behaviour, and one capture.
+    Cost:
+        1 + 3 (1 + draws) runs of the behaviour, and one capture.
 
     Raises:
-        ValueError: a direction of another model, fewer than 39 draws (no share of them could then be below 0.025), or
-            a behaviour that is not one finite number per text.
+        InvalidArgument: a direction of another model, fewer than 39 draws (no share of them could then be below
+            0.025), or a behaviour that is not one finite number per text.
 
     Example:
         ```python
@@ -120,7 +122,7 @@ def does_it_matter(
         ```
     """
     if draws < 39:
-        raise InvalidArgument(f"draws is {draws}; with fewer than 39 no p-value can reach 0.025.")
+        raise InvalidArgument(f"draws is {draws}; with fewer than 39 no p-value can reach 0.025")
     texts = [texts] if isinstance(texts, str) else list(texts)
     site, unit = direction.site, direction.unit
     values = capture(model, texts, [site]).flat(site, at).flatten(1)
@@ -168,8 +170,8 @@ def _measured(behaviour: Behaviour, model: Model, texts: Sequence[str]) -> Float
     value = behaviour(model, texts).detach().cpu()
     if value.shape != (len(texts),) or not bool(value.isfinite().all()):
         raise InvalidArgument(
-            f"The behaviour gave shape {tuple(value.shape)} for {len(texts)} texts, or a number that is not finite: "
-            "it must give one finite number per text."
+            f"the behaviour gave shape {tuple(value.shape)} for {len(texts)} texts, or a number that is not finite: "
+            "it must give one finite number per text"
         )
     return value
 
@@ -178,6 +180,6 @@ def _effect(change: Float[Tensor, "example"], random: Float[Tensor, "n"], seed: 
     g = torch.Generator().manual_seed(seed)
     sizes = change.double().abs()
     drawn = sizes[torch.randint(len(change), (1000, len(change)), generator=g)].mean(1)
-    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = percentile_ends(drawn).tolist()
     size, as_large = float(sizes.mean()), int((random.double() >= sizes.mean()).sum())
     return Effect(size, float(change.mean()), low, high, random, (1 + as_large) / (1 + len(random)))

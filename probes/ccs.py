@@ -28,7 +28,8 @@ class CCS(TwoClasses, Linear):
     `scale_` is, along the direction, the distance from the mean of a side to the farthest side of a pair, and
     `reach_back_` the distance against it.
 
-    Costs `steps` passes over the pairs for all restarts together.
+    Cost:
+        `steps` passes over the pairs for all restarts together.
 
     Example:
         ```python
@@ -64,7 +65,7 @@ class CCS(TwoClasses, Linear):
         rows = pairs.float() - self.mean_.float()
         size = rows.square().mean().sqrt()
         if float(size) == 0:
-            raise InvalidArgument(f"All {len(pairs)} pairs are alike, so there is nothing to search")
+            raise InvalidArgument(f"all {len(pairs)} pairs are alike, so there is nothing to search")
         losses, w, b = self._search(rows / size)
         best = int(losses.argmin())
         self.loss_, self.coef_ = float(losses[best]), (w[best] / size).to(pairs.dtype)

@@ -26,7 +26,7 @@ class Cells:
         for (site, position), rows in self.rows.items():
             finite = rows.isfinite().all(1)
             if not bool(finite.all()):
-                raise InvalidArgument(f"Text {int((~finite).nonzero()[0])} is NaN or infinity at {site}, {position}.")
+                raise InvalidArgument(f"text {int((~finite).nonzero()[0])} is NaN or infinity at {site}, {position}")
 
 
 def gather(
@@ -40,9 +40,10 @@ def gather(
     """The activations of texts at each site and position; a position must select one token of each text.
 
     Raises:
-        ValueError: an unknown site, a position that selects no or several tokens of a text, NaN.
+        InvalidArgument: an unknown site, a position that selects no or several tokens of a text, NaN.
 
-    Cost: one forward pass per text, up to the last site. Memory: one row per text and cell.
+    Cost:
+        One forward pass per text, up to the last site. Memory: one row per text and cell.
 
     Example:
         ```python
@@ -61,8 +62,8 @@ def rows_of(
     """The rows of captured activations at each site and position.
 
     Raises:
-        ValueError: a position that selects no or several tokens of a text.
-        KeyError: a site that was not captured.
+        InvalidArgument: a position that selects no or several tokens of a text.
+        UnknownName: a site that was not captured.
 
     Example:
         ```python
@@ -76,7 +77,7 @@ def rows_of(
             text = "" if acts.tokens.texts is None else f" ({acts.tokens.texts[row][:60]!r})"
             raise InvalidArgument(
                 f"{position} selects {int(count[row])} tokens of text {row} of its batch{text}; "
-                "a cell needs one per text: use last, index(i), or substring(text, occurrence) of one token."
+                "a cell needs one per text: use last, index(i), or substring(text, occurrence) of one token"
             )
         for site in sites:
             found[site, position] = acts.flat(site, position).flatten(1)

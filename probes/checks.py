@@ -34,7 +34,7 @@ def check_two(x: Any, y: Any) -> None:
     positive = int(y.sum())
     if positive in (0, len(y)):
         raise InvalidArgument(
-            f"All {len(y)} labels are {bool(positive)}; rows of both classes are needed, and there is 1 class"
+            f"all {len(y)} labels are {bool(positive)}; rows of both classes are needed, and there is 1 class"
         )
 
 
@@ -48,7 +48,7 @@ def check_columns(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n class"], train: B
     for column, (positive, n) in enumerate(zip((y & train).sum(0).tolist(), train.sum(0).tolist(), strict=True)):
         if positive in (0, n):
             raise InvalidArgument(
-                f"All {n} training labels of column {column} are {bool(positive)}; "
+                f"all {n} training labels of column {column} are {bool(positive)}; "
                 "rows of both classes are needed to tell them apart"
             )
 
@@ -70,7 +70,7 @@ def check_lengths(x: Any, y: Any) -> None:
         >>> check_lengths(torch.randn(4, 2), torch.randn(4))
     """
     if len(x) != len(y):
-        raise InvalidArgument(f"There are {len(x)} rows and {len(y)} labels; each row needs one label")
+        raise InvalidArgument(f"there are {len(x)} rows and {len(y)} labels; each row needs one label")
 
 
 def check_finite(x: Any) -> None:
@@ -81,7 +81,7 @@ def check_finite(x: Any) -> None:
     """
     if not bool(x.isfinite().all()):
         row = int((~x.isfinite()).reshape(len(x), -1).any(1).nonzero()[0])
-        raise InvalidArgument(f"Row {row} holds NaN or infinity")
+        raise InvalidArgument(f"row {row} holds NaN or infinity")
 
 
 def check_width(x: Any, width: int) -> None:
@@ -92,7 +92,7 @@ def check_width(x: Any, width: int) -> None:
     """
     if x.shape[-1] != width:
         raise InvalidArgument(
-            f"The rows have width {x.shape[-1]}, and those learnt from had {width}: give activations of the same site"
+            f"the rows have width {x.shape[-1]}, and those learnt from had {width}: give activations of the same site"
         )
 
 
@@ -108,7 +108,7 @@ def check_bool(y: Any) -> None:
     """
     check_axis(y)
     if y.dtype != torch.bool:
-        raise InvalidType(f"Labels of two classes are bool, these are {y.dtype}: give y == the_positive_class")
+        raise InvalidType(f"labels of two classes are bool, these are {y.dtype}: give y == the_positive_class")
 
 
 def check_target(y: Float[Tensor, "n"]) -> None:
@@ -119,11 +119,11 @@ def check_target(y: Float[Tensor, "n"]) -> None:
     """
     check_axis(y)
     if not bool(y.isfinite().all()):
-        raise InvalidArgument(f"Target {int((~y.isfinite()).nonzero()[0])} is NaN or infinity")
+        raise InvalidArgument(f"target {int((~y.isfinite()).nonzero()[0])} is NaN or infinity")
     if len(y) == 1:
         raise InvalidArgument("only 1 sample was given: a regression needs several, whose targets differ")
     if bool((y == y[0]).all()):
-        raise InvalidArgument(f"All {len(y)} targets are {float(y[0]):g}; a constant cannot be regressed on")
+        raise InvalidArgument(f"all {len(y)} targets are {float(y[0]):g}; a constant cannot be regressed on")
 
 
 def check_positive(C: Any) -> None:
@@ -143,4 +143,4 @@ def check_axis(y: Any) -> None:
         >>> check_axis(torch.tensor([0, 1]))
     """
     if y.ndim != 1:
-        raise InvalidArgument(f"Labels have the shape {list(y.shape)}, and one per row is needed: give y.flatten()")
+        raise InvalidArgument(f"labels have the shape {list(y.shape)}, and one per row is needed: give y.flatten()")

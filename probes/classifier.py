@@ -11,7 +11,7 @@ from hooks.errors import InvalidArgument
 from probes.arrays import Array, Table
 from probes.checks import check_lengths, check_two
 from probes.estimator import Estimator
-from probes.labels import ClassWeight, balanced, chosen, numbered, row_weights
+from probes.labels import ClassWeight, convert_weights, number_labels, select_classes, weigh_rows_by_class
 
 
 class Classifier(Estimator, ABC):
@@ -37,29 +37,29 @@ class Classifier(Estimator, ABC):
             InvalidArgument: NaN or infinity, or labels that are not one per row.
         """
         said = self.predict(x)
-        number, classes = numbered(y, like=x)
+        number, classes = number_labels(y, like=x)
         check_lengths(said, number)
-        real = chosen(classes, number, x)
+        real = select_classes(classes, number, x)
         right = torch.as_tensor(said == real)
         if sample_weight is None:
             return float(right.double().mean())
-        weight = row_weights(sample_weight, len(right)).to(right.device)
+        weight = convert_weights(sample_weight, len(right)).to(right.device)
         return float((weight * right).sum() / weight.sum())
 
     def _numbered(
         self, x: Any, rows: Tensor, y: Any, sample_weight: Any
     ) -> tuple[Tensor, Int[Tensor, "n"], Float[Tensor, "n"] | None]:
         """The rows that count, the number of each one's class, and their weights, None where all weigh the same."""
-        number, self.classes_ = numbered(y, like=x)
+        number, self.classes_ = number_labels(y, like=x)
         check_lengths(rows, number)
         number, weight = number.to(rows.device), None
         if sample_weight is not None:
-            weight = row_weights(sample_weight, len(rows)).to(rows.device)
+            weight = convert_weights(sample_weight, len(rows)).to(rows.device)
             kept = weight > 0
             rows, number, weight = rows[kept], number[kept], weight[kept]
             self.classes_, number = _occurring(self.classes_, number)
         if getattr(self, "class_weight", None) is not None:
-            by_class = balanced(number, self.classes_, self.class_weight, weight)
+            by_class = weigh_rows_by_class(number, self.classes_, self.class_weight, weight)
             weight = by_class if weight is None else weight * by_class
         return rows, number, weight
 
@@ -74,7 +74,7 @@ class TwoClasses(Classifier, ABC):
     def predict(self, x: Float[Array, "n *d"] | Table) -> Shaped[Array, "n"]:
         """The second class where the score is above 0, and the first elsewhere."""
         score = self.decision_function(x)
-        return chosen(self.classes_, torch.as_tensor(score > 0).long(), x)
+        return select_classes(self.classes_, torch.as_tensor(score > 0).long(), x)
 
     def score(
         self,
@@ -88,7 +88,7 @@ class TwoClasses(Classifier, ABC):
             InvalidArgument: NaN or infinity, labels that are not one per row, or that were not learnt from.
         """
         known = set(torch.as_tensor(self.classes_).tolist() if isinstance(self.classes_, Tensor) else self.classes_)
-        strange = [label for label in numbered(y, like=x)[1].tolist() if label not in known]
+        strange = [label for label in number_labels(y, like=x)[1].tolist() if label not in known]
         if strange:
             raise InvalidArgument(f"the label {strange[0]!r} was not learnt from: the classes are {sorted(known)}")
         return super().score(x, y, sample_weight)
@@ -110,7 +110,7 @@ class TwoClasses(Classifier, ABC):
             )
         if len(self.classes_) < 2:
             raise InvalidArgument(
-                f"All {len(number)} labels are {self.classes_[0]}; rows of both classes are needed, and there is "
+                f"all {len(number)} labels are {self.classes_[0]}; rows of both classes are needed, and there is "
                 "1 class"
             )
         labels = number.bool()

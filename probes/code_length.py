@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from hooks.errors import InvalidArgument, InvalidType
 from probes.arrays import Array, Table, floats
 from probes.checks import check_rows
-from probes.labels import truth
+from probes.labels import convert_truth
 from probes.linear import Linear
 from probes.log_odds import LogOdds
 from probes.probe import Probe
@@ -25,7 +25,7 @@ PORTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 
 @final
 @dataclass(frozen=True)
 class CodeLength:
-    """The bits that send the labels, beside those that send labels shuffled over the same rows.
+    """The bits that send the labels, and those that send labels shuffled over the same rows.
 
     `uniform` is one bit per label. `compression` is uniform / bits: 1 when nothing was learnt. Of the portions, `ends`
     are the rows known after each, and `bits_per_portion` what each cost.
@@ -61,7 +61,8 @@ def online_code(
     Rows are taken in a seeded random order. A probe's score is read as log-odds, so it must be one, and be
     learnable from few rows: `Logistic`, `MLP`. Portions until both classes have been seen cost one bit per label.
 
-    Costs two fits per portion. The probe given stays as it was.
+    Cost:
+        Two fits per portion. The probe given stays as it was.
 
     Raises:
         InvalidArgument: NaN or infinity, lengths that differ, labels all alike, or portions that do not rise to 1.
@@ -72,11 +73,11 @@ def online_code(
         print(online_code(Logistic(C=0.1), x, y))
         ```
     """
-    rows, labels = floats(x), truth(y)
+    rows, labels = floats(x), convert_truth(y)
     check_rows(rows, labels)
     if isinstance(probe, Linear) and not isinstance(probe, LogOdds):
         raise InvalidType(
-            f"The scores of a {probe.name} are no log-odds, so they say nothing in bits: take Logistic(), or another "
+            f"the scores of a {probe.name} are no log-odds, so they say nothing in bits: take Logistic(), or another "
             "probe with predict_proba"
         )
     if not portions or list(portions) != sorted(set(portions)) or portions[0] <= 0 or portions[-1] != 1:

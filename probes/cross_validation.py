@@ -45,7 +45,7 @@ def cross_validate(
     k (k + 1) / 2 fits per cell.
 
     Raises:
-        ValueError: as the probe's `fit`.
+        InvalidArgument: as the probe's `fit`.
 
     Example:
         ```python
@@ -77,7 +77,8 @@ def best_of_shuffled(
 ) -> Float[Tensor, "n"]:
     """For each column of exchanged labels, the accuracy of the best cell: what searching finds in nothing.
 
-    Cost: one fit per cell, column and fold.
+    Cost:
+        One fit per cell, column and fold.
 
     Example:
         ```python

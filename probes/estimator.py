@@ -67,7 +67,7 @@ class Estimator:
             return floats(self._checked_by_sklearn(x, learn=learn))
         rows = floats(x)
         if rows.ndim != 2:
-            raise InvalidArgument(f"Rows have the shape [n, width], got {list(rows.shape)}: give x.flatten(0, -2)")
+            raise InvalidArgument(f"rows have the shape [n, width], got {list(rows.shape)}: give x.flatten(0, -2)")
         check_finite(rows)
         if learn:
             self.n_features_in_ = rows.shape[1]
@@ -99,7 +99,7 @@ def check_fitted(estimator: Estimator, attribute: str) -> None:
         ```
     """
     if not hasattr(estimator, attribute):
-        raise _not_fitted()(f"This {type(estimator).__name__} is not fitted: call fit(x, y) first")
+        raise _not_fitted()(f"this {type(estimator).__name__} is not fitted: call fit(x, y) first")
 
 
 @cache

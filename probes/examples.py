@@ -44,19 +44,19 @@ class Examples:
             if given != len(self.texts) and (name != "entities" or given):
                 missing = " (groups say which texts share an entity or a template)" if name == "groups" else ""
                 raise InvalidArgument(
-                    f"There are {len(self.texts)} texts and {given} {name}; give one per text{missing}"
+                    f"there are {len(self.texts)} texts and {given} {name}; give one per text{missing}"
                 )
         odd = next((label for label in self.labels if not (isinstance(label, int) and label in (0, 1))), None)
         if odd is not None:
-            raise InvalidType(f"Labels of two classes are bool, got {odd!r}: give True and False, or 1 and 0")
+            raise InvalidType(f"labels of two classes are bool, got {odd!r}: give True and False, or 1 and 0")
         object.__setattr__(self, "labels", tuple(bool(label) for label in self.labels))
         if len(set(self.labels)) < 2:
             raise InvalidArgument(
-                f"All {len(self.labels)} labels are {self.labels[:1]}; texts of both kinds are needed"
+                f"all {len(self.labels)} labels are {self.labels[:1]}; texts of both kinds are needed"
             )
         for row, group in enumerate(self.groups):
             if group is None or group == "" or group != group:  # NaN, as tables have it
-                raise InvalidArgument(f"Text {row} ({self.texts[row]!r}) has no group: name its entity or template")
+                raise InvalidArgument(f"text {row} ({self.texts[row]!r}) has no group: name its entity or template")
         self._no_leak("text", [(text,) for text in self.texts])
         self._no_leak("entity", self.entities)
 
@@ -82,7 +82,7 @@ class Examples:
             for name in names:
                 if home.setdefault(name, group) != group:
                     raise InvalidArgument(
-                        f"The {kind} {name!r} is in groups '{home[name]}' and '{group}', so it could be learnt from "
+                        f"the {kind} {name!r} is in groups '{home[name]}' and '{group}', so it could be learnt from "
                         "and tested on at once: put what shares it into one group, or leave it out"
                     )
 

@@ -15,15 +15,16 @@ def grouped_folds(
     Groups are taken in a seeded random order, larger ones first, each to the fold it leaves most even.
 
     Raises:
-        ValueError: fewer groups than folds, or folds of which two hold all rows of a class.
+        InvalidArgument: fewer groups than folds, or folds of which two hold all rows of a class.
 
     Example:
-        >>> grouped_folds(torch.tensor([0, 0, 1, 1]), torch.tensor([True, False, True, False]), 2, seed=0).tolist()
-        [1, 1, 0, 0]
+        >>> fold = grouped_folds(torch.tensor([0, 0, 1, 1]), torch.tensor([True, False, True, False]), 2, seed=0)
+        >>> bool(fold[0] == fold[1]), bool(fold[1] == fold[2])
+        (True, False)
     """
     n = int(group.max()) + 1
     if not 2 <= k <= n:
-        raise InvalidArgument(f"{k} folds of {n} groups were asked for: give between 2 and {n}.")
+        raise InvalidArgument(f"{k} folds of {n} groups were asked for: give between 2 and {n}")
     counts = torch.zeros(n, 2).index_put_((group, y.long()), torch.ones(len(y)), accumulate=True)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     order = order[counts[order].sum(1).argsort(descending=True, stable=True)]
@@ -51,14 +52,15 @@ def row_folds(group: Int[Tensor, "example"], k: int, seed: int) -> Int[Tensor, "
     return fold
 
 
-def shuffled(y: Bool[Tensor, "example"], group: Int[Tensor, "example"], seed: int) -> Bool[Tensor, "example"]:
+def exchange_labels(y: Bool[Tensor, "example"], group: Int[Tensor, "example"], seed: int) -> Bool[Tensor, "example"]:
     """Labels exchanged at random as the groups allow: groups of one label trade theirs, others exchange inside.
 
     Rows of a group with both labels exchange theirs within the group, which holds whatever they have in common.
 
     Example:
-        >>> shuffled(torch.tensor([True, True, False]), torch.tensor([0, 0, 1]), seed=0).tolist()
-        [False, False, True]
+        >>> new = exchange_labels(torch.tensor([True, True, False]), torch.tensor([0, 0, 1]), seed=0)
+        >>> bool(new[0] == new[1]), bool(new[1] == new[2])
+        (True, False)
     """
     g = torch.Generator().manual_seed(seed)
     n = int(group.max()) + 1
@@ -74,29 +76,29 @@ def shuffled(y: Bool[Tensor, "example"], group: Int[Tensor, "example"], seed: in
     return torch.where(torch.isin(group, pure), label[group], new)
 
 
-def exchanges(
+def draw_exchanges(
     y: Bool[Tensor, "example"], group: Int[Tensor, "example"], fold: Int[Tensor, "example"], n: int, seed: int
 ) -> Bool[Tensor, "example n"]:
     """Columns of exchanged labels that leave both classes to learn from, whichever fold is held out.
 
     Raises:
-        ValueError: such exchanges are too rare to find.
+        InvalidArgument: such exchanges are too rare to find.
 
     Example:
         ```python
-        exchanges(y, group, fold, 20, seed=0)
+        draw_exchanges(y, group, fold, 20, seed=0)
         ```
     """
     found: list[Tensor] = []
     for attempt in range(50 * n):
-        new = shuffled(y, group, seed * 1_000_003 + attempt)
+        new = exchange_labels(y, group, seed * 1_000_003 + attempt)
         if all(bool(new[fold != i].any()) and not bool(new[fold != i].all()) for i in range(int(fold.max()) + 1)):
             found.append(new)
         if len(found) == n:
             return torch.stack(found, 1)
     raise InvalidArgument(
-        f"Of {50 * n} exchanges of labels over {int(group.max()) + 1} groups only {len(found)} leave both "
-        "classes to learn from: more groups are needed."
+        f"of {50 * n} exchanges of labels over {int(group.max()) + 1} groups only {len(found)} leave both "
+        "classes to learn from: more groups are needed"
     )
 
 
@@ -105,6 +107,6 @@ def _check(load: Tensor, k: int) -> None:
     for label, name in ((1, "positive"), (0, "negative")):
         if float(load[:, label].topk(at_once).values.sum()) > 1 - 1e-6:
             raise InvalidArgument(
-                f"With {k} folds of whole groups, {at_once} of them hold all {name} rows, so the rest cannot be "
-                "learnt from: more groups with such rows are needed."
+                f"with {k} folds of whole groups, {at_once} of them hold all {name} rows, so the rest cannot be "
+                "learnt from: more groups with such rows are needed"
             )

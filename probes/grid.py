@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Position, Site
 from hooks.errors import InvalidType
+from hooks.statistics import Estimate
 from probes.cells import Cell
-from probes.interval import Interval
 from probes.linear import Linear
 from probes.probe import Probe
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @final
@@ -32,12 +35,12 @@ class Controls:
     """
 
     majority: float
-    embedding: Interval
-    untrained: Interval
+    embedding: Estimate
+    untrained: Estimate
     shuffled: Float[Tensor, "n"]
-    memorised: Interval | None
-    same_rows: Interval | None
-    elsewhere: Mapping[str, Interval]
+    memorised: Estimate | None
+    same_rows: Estimate | None
+    elsewhere: Mapping[str, Estimate]
 
     @property
     def selectivity(self) -> float | None:
@@ -78,7 +81,7 @@ class ProbeGrid:
         auroc: of the search too, the share of pairs of rows of both classes that its scores put in order.
         chosen: that cell, for each fold.
         p_value: the chance of a best cell as good as the best here, were the labels exchanged and all cells searched.
-        controls: what to read it beside.
+        controls: what to compare it with.
         probe: fitted at the best cell to all texts.
         fingerprint: of the model.
 
@@ -95,9 +98,9 @@ class ProbeGrid:
     accuracy: Float[Tensor, "site pos"]
     low: Float[Tensor, "site pos"]
     high: Float[Tensor, "site pos"]
-    nested: Interval
-    balanced: Interval
-    auroc: Interval
+    nested: Estimate
+    balanced: Estimate
+    auroc: Estimate
     chosen: tuple[Cell, ...]
     p_value: float
     controls: Controls
@@ -114,11 +117,31 @@ class ProbeGrid:
         """The direction of the probe at the best cell.
 
         Raises:
-            TypeError: the probe has none.
+            InvalidType: the probe has none.
         """
         if not isinstance(self.probe, Linear):
-            raise InvalidType(f"A {self.probe.name} has no direction: sweep with a linear probe such as Logistic()")
+            raise InvalidType(f"a {self.probe.name} has no direction: sweep with a linear probe such as Logistic()")
         return self.probe.direction_
+
+    def __repr__(self) -> str:
+        site, position = self.best
+        places = f"{len(self.sites)} sites and {len(self.positions)} positions"
+        found = f"best at {site}, {position}; the search {self.nested}, p = {self.p_value:.3f}"
+        return f"ProbeGrid({self.probe.name}, {places}; {found})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each site and position: accuracy, and the interval that holds all cells at once with 95 %."""
+        from pandas import DataFrame
+
+        return DataFrame(
+            {
+                "site": [str(site) for site in self.sites for _ in self.positions],
+                "position": [str(position) for _ in self.sites for position in self.positions],
+                "accuracy": self.accuracy.flatten().tolist(),
+                "low": self.low.flatten().tolist(),
+                "high": self.high.flatten().tolist(),
+            }
+        )
 
     def __str__(self) -> str:
         width = max(len(str(site)) for site in self.sites)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from probes.affine import CrossEntropy, affine
+from probes.affine import CrossEntropy, fit_affine
 from probes.checks import check_positive
 from probes.labelled import Batches
 from probes.lbfgs import each
@@ -50,6 +50,6 @@ class KSparse(LinearProbe, LogOdds):
         check_positive(self.C)
         self.support_ = self.ranking(x, y).argsort(descending=True, stable=True)[: self.k]
         u = None if weight is None else weight[:, None]
-        w, b, steps = affine([x[:, self.support_]], CrossEntropy(y[:, None], u, self.C), each, 1, self.max_iter)
+        w, b, steps = fit_affine([x[:, self.support_]], CrossEntropy(y[:, None], u, self.C), each, 1, self.max_iter)
         self.n_iter_ = max(1, steps)
         return torch.zeros_like(x[0]).index_copy(0, self.support_, w[:, 0]), float(b)

@@ -12,7 +12,7 @@ STOPS = 40  # penalties on the way down
 LOWEST = 0.05  # of the largest penalty
 
 
-def l1_logistic(
+def fit_l1_logistic(
     x: Float[Tensor, "n d_model"],
     y: Bool[Tensor, "n"],
     penalty: float,
@@ -20,17 +20,18 @@ def l1_logistic(
 ) -> Float[Tensor, "_"]:
     """argmin over w, b of mean_i log(1 + exp(-s_i (w.x_i + b))) + penalty ||w||_1, s_i = +-1; returns w and, last, b.
 
-    By accelerated proximal steps (Beck and Teboulle 2009), begun anew where they overshoot (O'Donoghue and Candès
+    By accelerated proximal steps (Beck and Teboulle 2009), restarted where they overshoot (O'Donoghue and Candès
     2015), from `start` or from 0. Columns of one scale converge soonest.
 
     Raises:
-        RuntimeError: not converged.
+        NotConverged: not converged.
 
-    Cost: two products with x per step.
+    Cost:
+        Two products with x per step.
 
     Example:
         ```python
-        w = l1_logistic(x, y, 0.02)[:-1]
+        w = fit_l1_logistic(x, y, 0.02)[:-1]
         ```
     """
     X = torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -48,22 +49,22 @@ def l1_logistic(
             momentum = 1.0
         further = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         w, ahead, momentum = new, new + (momentum - 1) / further * (new - w), further
-    raise NotConverged(f"The L1 path did not converge in {STEPS} steps: standardise the rows, or take another ranking.")
+    raise NotConverged(f"the L1 path did not converge in {STEPS} steps: standardise the rows, or take another ranking")
 
 
-def entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
+def find_entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """The penalty below which each weight leaves 0, as the penalty falls from where all are 0 (Friedman et al. 2010).
 
     The path is followed down to `LOWEST` of its start; of a weight that is still 0 there, and between two stops, the
-    size of the gradient stands in. Only weights that may leave 0 at the next stop are solved for, and the others
+    size of the gradient is taken instead. Only weights that may leave 0 at the next stop are solved for, and the others
     checked (Tibshirani et al. 2012).
 
     Raises:
-        RuntimeError: not converged.
+        NotConverged: not converged.
 
     Example:
         ```python
-        entrances(standardised, y).argmax()
+        find_entrances(standardised, y).argmax()
         ```
     """
     w = torch.zeros(x.shape[1] + 1, dtype=x.dtype, device=x.device)
@@ -86,7 +87,7 @@ def _solved(x: Tensor, y: Tensor, w: Tensor, slope: Tensor, penalty: float, last
     active = (slope >= 2 * penalty - last) | (w[:-1] != 0)
     while True:
         kept = torch.cat([active, active.new_ones(1)])
-        w = torch.zeros_like(w).masked_scatter(kept, l1_logistic(x[:, active], y, penalty, w[kept]))
+        w = torch.zeros_like(w).masked_scatter(kept, fit_l1_logistic(x[:, active], y, penalty, w[kept]))
         missed = (_gradient(x, y, w) > penalty * (1 + 1e-4)) & ~active
         if not bool(missed.any()):
             return w

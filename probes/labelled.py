@@ -14,18 +14,19 @@ Labelled: TypeAlias = tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"]]
 Batches: TypeAlias = Iterable[Labelled]
 
 
-def stored(batches: Batches) -> tuple[Batches, torch.dtype]:
+def reread_batches(batches: Batches) -> tuple[Batches, torch.dtype]:
     """Return batches as solvers of two classes read them, and the type of their numbers.
 
     Raises:
         InvalidArgument: they give nothing, or not the same when read again, or rows of one class only.
         InvalidType: labels that are not bool.
 
-    Cost: two passes.
+    Cost:
+        Two passes.
 
     Example:
         ```python
-        rows, dtype = stored([(x[:100], y[:100]), (x[100:], y[100:])])
+        rows, dtype = reread_batches([(x[:100], y[:100]), (x[100:], y[100:])])
         ```
     """
     rows = Reread(batches)
@@ -44,18 +45,18 @@ class Unlabelled:
         return (x for x, _ in self.rows)
 
 
-def unlabelled(rows: Batches) -> Iterable[Float[Tensor, "_ d_model"]]:
+def drop_labels(rows: Batches) -> Iterable[Float[Tensor, "_ d_model"]]:
     """The rows without their labels: a list where they are in memory, else read again on each pass.
 
     Example:
         ```python
-        X = unlabelled([(x, y)])
+        X = drop_labels([(x, y)])
         ```
     """
     return [x for x, _ in rows] if isinstance(rows, list) else Unlabelled(rows)
 
 
-def checked(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
+def convert_rows(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
     """Return rows in float64 with their labels, once they are fit to learn from.
 
     Raises:
@@ -63,7 +64,7 @@ def checked(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelled:
 
     Example:
         ```python
-        rows = [checked(x, y)]
+        rows = [convert_rows(x, y)]
         ```
     """
     check_rows(x, y)
@@ -75,9 +76,10 @@ def class_means(
 ) -> tuple[Float[Tensor, "class"], Float[Tensor, "class d_model"]]:
     """The number n_c = sum_i w_i and the mean mu_c = sum_i w_i x_i / n_c of the negative rows and of the positive ones.
 
-    Every row weighs 1 unless told otherwise.
+    Every row weighs 1 where no weights are given.
 
-    Cost: one pass.
+    Cost:
+        One pass.
 
     Example:
         ```python
@@ -85,7 +87,7 @@ def class_means(
         ```
     """
     n, total = torch.zeros(0), torch.zeros(0)
-    for x, y, w in weighted(rows, weight):
+    for x, y, w in iterate_weighted(rows, weight):
         member = torch.stack([~y, y]).to(x) * w
         n, total = (member.sum(1), member @ x) if not len(n) else (n + member.sum(1), total + member @ x)
     return n, total / n[:, None]
@@ -96,7 +98,8 @@ def within_covariance(
 ) -> Float[Tensor, "d_model d_model"]:
     """The pooled covariance within classes, Sigma = (1/n) sum_i w_i (x_i - mu_{y_i})(x_i - mu_{y_i})^T, n = sum_i w_i.
 
-    Cost: one pass.
+    Cost:
+        One pass.
 
     Example:
         ```python
@@ -104,20 +107,20 @@ def within_covariance(
         ```
     """
     n, Sigma = 0.0, torch.zeros_like(mu[0].outer(mu[0]))
-    for x, y, w in weighted(rows, weight):
+    for x, y, w in iterate_weighted(rows, weight):
         e = x - mu[y.long()]
         n, Sigma = n + (len(x) if weight is None else float(w.sum())), Sigma.addmm_(e.T * w, e)
     return Sigma / n
 
 
-def weighted(
+def iterate_weighted(
     rows: Batches, weight: Float[Tensor, "n"] | None
 ) -> Iterator[tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"], Float[Tensor, "..."]]]:
     """Batches with the weights of their rows, which are given for all rows in order; 1 where they are not.
 
     Example:
         ```python
-        for x, y, w in weighted([(x, y)], None): ...
+        for x, y, w in iterate_weighted([(x, y)], None): ...
         ```
     """
     start, one = 0, torch.ones(())

@@ -15,7 +15,7 @@ from probes.checks import check_axis
 ClassWeight: TypeAlias = Mapping[Any, float] | str | None
 
 
-def numbered(y: Any, like: object = None) -> tuple[Int[Tensor, "n"], Shaped[Array, "class"]]:
+def number_labels(y: Any, like: object = None) -> tuple[Int[Tensor, "n"], Shaped[Array, "class"]]:
     """The number of each label among the classes, and the classes in order: False and True, or what occurs.
 
     Classes are a tensor where the labels are one, or where rows (`like`) are one and a tensor can hold them.
@@ -24,7 +24,7 @@ def numbered(y: Any, like: object = None) -> tuple[Int[Tensor, "n"], Shaped[Arra
         InvalidArgument: several axes, NaN, or fractions of more than two kinds, which are a target for a regression.
 
     Example:
-        >>> numbered(["no", "yes", "no"])
+        >>> number_labels(["no", "yes", "no"])
         (tensor([0, 1, 0]), array(['no', 'yes'], dtype='<U3'))
     """
     y = _in_kind(y, like)
@@ -49,19 +49,19 @@ def numbered(y: Any, like: object = None) -> tuple[Int[Tensor, "n"], Shaped[Arra
     return number, classes
 
 
-def truth(y: Any) -> Any:
+def convert_truth(y: Any) -> Any:
     """Labels of two classes as bool: those that are, 0 and 1, or the larger of any two.
 
     Raises:
         InvalidType: more than two classes.
 
     Example:
-        >>> truth([-1, 1])
+        >>> convert_truth([-1, 1])
         tensor([False,  True])
     """
     if isinstance(y, Tensor) and y.dtype == torch.bool:
         return y
-    number, classes = numbered(y)
+    number, classes = number_labels(y)
     if len(classes) > 2:
         raise InvalidType(f"labels are of two classes here, these are of {len(classes)}: give y == the_positive_class")
     if len(classes) == 1 and np.asarray(classes).dtype.kind in "biuf":
@@ -69,11 +69,11 @@ def truth(y: Any) -> Any:
     return number.bool()
 
 
-def chosen(classes: Shaped[Array, "class"], number: Int[Tensor, "n"], like: object) -> Any:
+def select_classes(classes: Shaped[Array, "class"], number: Int[Tensor, "n"], like: object) -> Any:
     """The classes with these numbers: a tensor where rows (`like`) are one and a tensor can hold the classes.
 
     Example:
-        >>> chosen(np.array(["no", "yes"]), torch.tensor([1, 0]), [[0.0], [1.0]])
+        >>> select_classes(np.array(["no", "yes"]), torch.tensor([1, 0]), [[0.0], [1.0]])
         array(['yes', 'no'], dtype='<U3')
     """
     if isinstance(like, Tensor) and (isinstance(classes, Tensor) or classes.dtype.kind in "biuf"):
@@ -81,14 +81,14 @@ def chosen(classes: Shaped[Array, "class"], number: Int[Tensor, "n"], like: obje
     return np.asarray(classes)[number.cpu().numpy()]
 
 
-def row_weights(given: Any, n: int) -> Float[Tensor, "n"]:
+def convert_weights(given: Any, n: int) -> Float[Tensor, "n"]:
     """The weights of rows in float64: as many copies of a row as its weight says.
 
     Raises:
         InvalidArgument: another number of weights than rows, NaN, weights below 0, or all 0.
 
     Example:
-        >>> row_weights([1, 2], 2)
+        >>> convert_weights([1, 2], 2)
         tensor([1., 2.], dtype=torch.float64)
     """
     numbers = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
@@ -104,7 +104,7 @@ def row_weights(given: Any, n: int) -> Float[Tensor, "n"]:
     return weight
 
 
-def balanced(
+def weigh_rows_by_class(
     number: Int[Tensor, "n"],
     classes: Shaped[Array, "class"],
     class_weight: ClassWeight,
@@ -116,7 +116,7 @@ def balanced(
         InvalidArgument: neither a mapping nor "balanced".
 
     Example:
-        >>> balanced(torch.tensor([0, 0, 0, 1]), np.array(["no", "yes"]), "balanced")
+        >>> weigh_rows_by_class(torch.tensor([0, 0, 0, 1]), np.array(["no", "yes"]), "balanced")
         tensor([0.6667, 0.6667, 0.6667, 2.0000], dtype=torch.float64)
     """
     if isinstance(class_weight, Mapping):

@@ -57,7 +57,8 @@ def minimise(
     Raises:
         NotConverged: not converged after `max_iter` steps.
 
-    Cost: two products with X per step, and four X^T D X at most.
+    Cost:
+        Two products with X per step, and four X^T D X at most.
 
     Example:
         ```python
@@ -86,7 +87,7 @@ def minimise(
         past = [*past[-HISTORY + 1 :], (t * P, new - grad, dot(t * P, new - grad))]
         grad = new
     worst = float(dot(grad, grad).sqrt().max())
-    raise NotConverged(f"Not converged after {max_iter} steps (gradient {worst:.1e}): raise max_iter or lower C.")
+    raise NotConverged(f"not converged after {max_iter} steps (gradient {worst:.1e}): raise max_iter or lower C")
 
 
 def _line(loss: Loss, dot: Dot, scores: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -112,7 +113,7 @@ def _line(loss: Loss, dot: Dot, scores: tuple[Tensor, ...], weights: tuple[Tenso
 
 
 def _two_loop(grad: Tensor, past: list[tuple[Tensor, Tensor, Tensor]], inverse: Tensor, dot: Dot) -> Tensor:
-    """The inverse Hessian times the gradient, as the past steps s and gradient changes y tell it."""
+    """The inverse Hessian times the gradient, estimated from the past steps s and gradient changes y."""
     q, alphas = grad, []
     for s, y, sy in reversed(past):
         alphas.append(torch.where(sy > 0, dot(s, q) / sy, 0.0))

@@ -49,7 +49,7 @@ class LDA(LinearProbe, LogOdds):
         factor, failed = torch.linalg.cholesky_ex(Sigma)
         if int(failed) or float(factor.diagonal().min()) < 1e-7 * float(factor.diagonal().max()):
             raise InvalidArgument(
-                f"The covariance of {int(n.sum())} rows of width {len(Sigma)} has no inverse: give more rows, or "
+                f"the covariance of {int(n.sum())} rows of width {len(Sigma)} has no inverse: give more rows, or "
                 "LDA(shrinkage=0.1)"
             )
         w = torch.cholesky_solve(theta[:, None], factor)[:, 0]

@@ -1,4 +1,4 @@
-"""LEACE: the smallest change of activations after which no linear probe can tell a concept."""
+"""LEACE: the smallest change of activations after which no linear probe can read a concept."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar, final
@@ -13,7 +13,7 @@ from probes.arrays import Array, Table, tensor
 from probes.batches import Paired, Relabelled, Reread, covariances
 from probes.checks import check_finite, check_lengths
 from probes.eraser import Eraser
-from probes.labels import numbered
+from probes.labels import number_labels
 
 SINGULAR = 1e-8  # of the correlation with a column of the concept; what lies below is rounding
 
@@ -68,7 +68,7 @@ class LEACE(Eraser):
         check_finite(concept)
         if bool((concept == concept[0]).all()):
             raise InvalidArgument(
-                f"The concept is the same in all {len(concept)} rows (1 class), so there is nothing to erase"
+                f"the concept is the same in all {len(concept)} rows (1 class), so there is nothing to erase"
             )
         self.mean_, _, xx, xz = covariances(rows)
         variance, basis = torch.linalg.eigh(xx)
@@ -93,5 +93,5 @@ def _columns(z: Any) -> Float[Tensor, "n class"]:
     floating = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
     if floating:
         return tensor(values).double()[:, None]
-    number, classes = numbered(values)
+    number, classes = number_labels(values)
     return torch.nn.functional.one_hot(number).double() if len(classes) > 2 else number.double()[:, None]

@@ -15,7 +15,7 @@ from probes.arrays import Array, Table, like, tensor
 from probes.batches import Located
 from probes.classifier import TwoClasses
 from probes.estimator import Estimator, check_fitted
-from probes.labelled import Batches, Labelled, checked, class_means, stored, unlabelled
+from probes.labelled import Batches, Labelled, class_means, convert_rows, drop_labels, reread_batches
 
 
 class Linear(Estimator):
@@ -50,7 +50,7 @@ class Linear(Estimator):
         """
         check_fitted(self, "coef_")
         if not hasattr(self, "site_"):
-            raise AttributeError(f"Rows do not say where they come from: take {type(self).__name__}.direction(site)")
+            raise AttributeError(f"rows do not say where they come from: take {type(self).__name__}.direction(site)")
         return self.direction(self.site_, self.fingerprint_)
 
     def located(self, site: Site, fingerprint: str | None = None) -> "Linear":
@@ -126,7 +126,7 @@ class LinearProbe(TwoClasses, Linear, ABC):
             InvalidArgument: as `fit`; or batches that cannot be read again.
             InvalidType: labels that are not bool.
         """
-        rows, dtype = stored(batches)
+        rows, dtype = reread_batches(batches)
         self.classes_ = torch.tensor([False, True])
         self._learn(rows, dtype, None)
         self.n_features_in_ = len(self.coef_)
@@ -138,10 +138,10 @@ class LinearProbe(TwoClasses, Linear, ABC):
         self._forget()
         w, b = self._solve(rows, weight)
         if float(w.norm()) == 0:
-            raise InvalidArgument(f"The {self.name} found no difference between the classes: its weights are all 0")
+            raise InvalidArgument(f"the {self.name} found no difference between the classes: its weights are all 0")
         self.coef_, self.intercept_ = w.to(dtype), b
         start = class_means(rows, weight)[1][0]
-        self.scale_ = self._reach(unlabelled(rows), start)
+        self.scale_ = self._reach(drop_labels(rows), start)
 
     def columns(
         self, x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n class"], train: Bool[Tensor, "n class"]
@@ -154,5 +154,5 @@ class LinearProbe(TwoClasses, Linear, ABC):
             InvalidArgument: as `fit`.
         """
         pairs = zip(y.T, train.T, strict=True)
-        solved = [deepcopy(self)._solve([checked(x[rows], labels[rows])], None) for labels, rows in pairs]
+        solved = [deepcopy(self)._solve([convert_rows(x[rows], labels[rows])], None) for labels, rows in pairs]
         return torch.stack([w for w, _ in solved], 1), x.new_tensor([b for _, b in solved], dtype=torch.float64)

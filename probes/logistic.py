@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.affine import Affine, CrossEntropy, affine
+from probes.affine import Affine, CrossEntropy, fit_affine
 from probes.checks import check_columns, check_positive
-from probes.labelled import Batches, unlabelled
-from probes.labels import ClassWeight, balanced
+from probes.labelled import Batches, drop_labels
+from probes.labels import ClassWeight, weigh_rows_by_class
 from probes.lbfgs import Rows, each
 from probes.linear import LinearProbe
 from probes.log_odds import LogOdds
@@ -20,7 +20,10 @@ class Logistic(LinearProbe, LogOdds):
     """argmin over w, b of ||w||^2 / 2 + C sum_i log(1 + exp(-s_i (w.x_i + b))), s_i = +-1: scikit-learn's objective.
 
     The optimum is unique, and found in float64. With `class_weight` each class counts as much as a mapping says, or
-    as the other where it is "balanced". Costs two passes over x per step.
+    as the other where it is "balanced".
+
+    Cost:
+        Two passes over x per step.
 
     Example:
         ```python
@@ -44,7 +47,7 @@ class Logistic(LinearProbe, LogOdds):
             NotConverged: not converged after `max_iter` steps.
         """
         y = torch.cat([labels for _, labels in rows])[:, None]
-        w, b, steps = self._optimum(unlabelled(rows), y, torch.ones_like(y) if weight is None else weight[:, None])
+        w, b, steps = self._optimum(drop_labels(rows), y, torch.ones_like(y) if weight is None else weight[:, None])
         self.n_iter_ = max(1, steps)
         return w[:, 0], float(b)
 
@@ -65,11 +68,13 @@ class Logistic(LinearProbe, LogOdds):
 
     def _optimum(self, rows: Rows, y: Tensor, u: Tensor) -> Affine:
         check_positive(self.C)
-        return affine(rows, CrossEntropy(y, u, self.C), each, y.shape[1], self.max_iter)
+        return fit_affine(rows, CrossEntropy(y, u, self.C), each, y.shape[1], self.max_iter)
 
     def _column_weights(self, y: Tensor, train: Tensor) -> Tensor:
         if self.class_weight is None:
             return train
         classes = torch.tensor([False, True])
         each_column = zip(y.long().T, train.T, strict=True)
-        return torch.stack([u * balanced(c, classes, self.class_weight, u.double()) for c, u in each_column], 1)
+        return torch.stack(
+            [u * weigh_rows_by_class(c, classes, self.class_weight, u.double()) for c, u in each_column], 1
+        )

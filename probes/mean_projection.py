@@ -10,8 +10,8 @@ from hooks.errors import InvalidArgument
 from probes.arrays import Array, Table
 from probes.checks import check_lengths
 from probes.eraser import Eraser
-from probes.labelled import Batches, class_means, stored
-from probes.labels import numbered
+from probes.labelled import Batches, class_means, reread_batches
+from probes.labels import number_labels
 
 SINGULAR = 1e-12  # of the largest distance between class means; directions with less are rounding
 
@@ -39,7 +39,7 @@ class MeanProjection(Eraser):
         Raises:
             InvalidArgument: NaN or infinity, lengths that differ, labels all alike, or classes with one mean.
         """
-        rows, (number, classes) = self._table(x, learn=True), numbered(y, like=x)
+        rows, (number, classes) = self._table(x, learn=True), number_labels(y, like=x)
         check_lengths(rows, number)
         member = torch.nn.functional.one_hot(number, len(classes)).to(rows.device).double()
         n = member.sum(0)
@@ -58,7 +58,7 @@ class MeanProjection(Eraser):
             InvalidArgument: as `fit`, or batches that cannot be read again.
             InvalidType: labels that are not bool.
         """
-        rows, _ = stored(batches)
+        rows, _ = reread_batches(batches)
         self._learn(*class_means(rows))
         self.n_features_in_ = len(self.mean_)
         return self
@@ -66,7 +66,7 @@ class MeanProjection(Eraser):
     def _learn(self, n: Float[Tensor, "class"], mu: Float[Tensor, "class d_model"]) -> None:
         apart = mu[1:] - mu[:1]
         if float(apart.norm()) == 0:
-            raise InvalidArgument("The classes have one mean, so there is nothing to erase")
+            raise InvalidArgument("the classes have one mean, so there is nothing to erase")
         _, s, V = torch.linalg.svd(apart, full_matrices=False)
         U = V[s > SINGULAR * s[0]].T
         self.mean_, self.projection_ = n @ mu / n.sum(), U @ U.T

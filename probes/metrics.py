@@ -8,12 +8,12 @@ from torch import Tensor
 
 from probes.arrays import Array, Table, tensor
 from probes.checks import check_rows
-from probes.labels import truth
+from probes.labels import convert_truth
 
 
 @dataclass(frozen=True)
 class Detection:
-    """Scores above `threshold` taken as detections: their precision, recall and F1, beside the AUROC of the scores."""
+    """Scores above `threshold` taken as detections: their precision, recall and F1, and the AUROC of the scores."""
 
     threshold: float
     precision: float
@@ -35,7 +35,7 @@ def auroc(scores: Real[Array, "n *d"], y: Shaped[Array, "n"] | Table) -> Float[T
         >>> float(auroc(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True])))
         1.0
     """
-    values, labels = _numbers(scores), truth(y)
+    values, labels = _numbers(scores), convert_truth(y)
     check_rows(values, labels)
     columns = values.reshape(len(labels), -1).T.contiguous()
     ordered = columns.sort(1).values
@@ -59,7 +59,7 @@ def detection(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table, threshold
         >>> detection(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True]), 0.5).recall
         0.5
     """
-    values, labels = _numbers(scores), truth(y)
+    values, labels = _numbers(scores), convert_truth(y)
     area = float(auroc(values, labels))
     found = values > threshold
     hits = int((found & labels).sum())
@@ -80,7 +80,7 @@ def best_threshold(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table) -> f
         >>> round(best_threshold(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([False, True, True])), 2)
         0.25
     """
-    values, labels = _numbers(scores), truth(y)
+    values, labels = _numbers(scores), convert_truth(y)
     check_rows(values, labels)
     ordered, order = values.sort(descending=True)
     hits = labels[order].cumsum(0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from probes.arrays import Array, Table, like
 from probes.classifier import TwoClasses
 from probes.estimator import check_fitted
-from probes.labelled import Batches, Labelled, stored, weighted
+from probes.labelled import Batches, Labelled, iterate_weighted, reread_batches
 from probes.labels import ClassWeight
 from probes.log_odds import LogOdds
 from probes.training import train
@@ -21,8 +21,10 @@ class MLP(TwoClasses, LogOdds):
     """f(x) = w_2.ReLU(W_1 x' + b_1) + b_2 with x' the standardised row; cross-entropy by full-batch AdamW.
 
     The mean and deviation are those of the rows it was fitted to. Compare its selectivity, not its accuracy, with a
-    linear probe's: it can learn labels that mean nothing. Costs `steps` passes over x; the same seed gives the same
-    probe.
+    linear probe's: it can learn labels that mean nothing. The same seed gives the same probe.
+
+    Cost:
+        `steps` passes over x.
 
     Example:
         ```python
@@ -71,7 +73,7 @@ class MLP(TwoClasses, LogOdds):
             InvalidArgument: as `fit`, or batches that cannot be read again.
             InvalidType: labels that are not bool.
         """
-        rows, _ = stored(batches)
+        rows, _ = reread_batches(batches)
         self.classes_ = torch.tensor([False, True])
         self._learn(rows, None)
         self.n_features_in_ = len(self.mean_)
@@ -85,7 +87,7 @@ class MLP(TwoClasses, LogOdds):
         self.net_ = net.to(self.mean_.device)
 
         def losses() -> Iterator[Float[Tensor, ""]]:
-            for x, y, w in weighted(rows, weight):
+            for x, y, w in iterate_weighted(rows, weight):
                 score = self.net_((x.float() - self.mean_) / self.std_)[:, 0]
                 loss = nn.functional.binary_cross_entropy_with_logits(score, y.float(), reduction="none")
                 yield (w.float() * loss).sum() / n
@@ -106,9 +108,9 @@ class MLP(TwoClasses, LogOdds):
 
 def _spread(rows: Batches, weight: Tensor | None) -> tuple[float, Tensor, Tensor]:
     """How many rows there are, their mean and their standard deviation, 1 where they do not vary."""
-    sums = [(float(w.expand(len(x)).sum()), (w[..., None] * x).sum(0)) for x, _, w in weighted(rows, weight)]
+    sums = [(float(w.expand(len(x)).sum()), (w[..., None] * x).sum(0)) for x, _, w in iterate_weighted(rows, weight)]
     n, mean = sum(m for m, _ in sums), torch.stack([total for _, total in sums]).sum(0)
     mean = mean / n
-    squares = [(w[..., None] * (x - mean).square()).sum(0) for x, _, w in weighted(rows, weight)]
+    squares = [(w[..., None] * (x - mean).square()).sum(0) for x, _, w in iterate_weighted(rows, weight)]
     std = (torch.stack(squares).sum(0) / n).sqrt()
     return n, mean.float(), torch.where(std > 0, std, 1.0).float()

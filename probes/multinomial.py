@@ -9,14 +9,14 @@ from torch import Tensor
 
 from hooks import Direction, Site
 from hooks.errors import InvalidArgument
-from probes.affine import Softmax, affine
+from probes.affine import Softmax, fit_affine
 from probes.arrays import Array, Table, like, tensor
 from probes.batches import Paired, Reread
 from probes.checks import check_positive
 from probes.classifier import Classifier
 from probes.estimator import check_fitted
 from probes.labelled import Unlabelled
-from probes.labels import ClassWeight, chosen, numbered
+from probes.labels import ClassWeight, number_labels, select_classes
 from probes.lbfgs import Rows, all_together
 
 
@@ -25,7 +25,10 @@ class Multinomial(Classifier):
     """argmin over W, b of ||W||^2 / 2 - C sum_i log softmax(W x_i + b)[y_i]: scikit-learn's objective.
 
     Fitted, it has `classes_`, `coef_` (W, a row per class), `intercept_` (b) and `scales_`: along each row, the
-    distance from the mean of the other classes to the farthest row. Costs two passes over x per step, in float64.
+    distance from the mean of the other classes to the farthest row.
+
+    Cost:
+        Two passes over x per step, in float64.
 
     Example:
         ```python
@@ -73,7 +76,7 @@ class Multinomial(Classifier):
             NotConverged: not converged after `max_iter` steps.
         """
         rows = Reread(batches)
-        number, self.classes_ = numbered(rows.y)
+        number, self.classes_ = number_labels(rows.y)
         self._learn(Unlabelled(rows), number, None, rows.dtype)
         self.n_features_in_ = self.coef_.shape[1]
         return self
@@ -82,11 +85,11 @@ class Multinomial(Classifier):
         check_positive(self.C)
         K = len(self.classes_)
         if len(index.unique()) < 2:
-            only = chosen(self.classes_, index[:1], None).tolist()
+            only = select_classes(self.classes_, index[:1], None).tolist()
             raise InvalidArgument(
-                f"All {len(index)} labels are {only}; rows of several classes are needed, and there is 1 class"
+                f"all {len(index)} labels are {only}; rows of several classes are needed, and there is 1 class"
             )
-        W, b, steps = affine(rows, Softmax(index, K, self.C, weight), all_together, K, self.max_iter)
+        W, b, steps = fit_affine(rows, Softmax(index, K, self.C, weight), all_together, K, self.max_iter)
         self.n_iter_ = max(1, steps)
         self.coef_, self.intercept_ = W.T.to(dtype), b.to(dtype)
         units = W / W.norm(dim=0).clamp_min(torch.finfo(W.dtype).tiny)
@@ -107,7 +110,7 @@ class Multinomial(Classifier):
     def predict(self, x: Float[Array, "n d_model"] | Table) -> Shaped[Array, "n"]:
         """The class with the highest score."""
         scores = self._each(x)
-        return chosen(self.classes_, scores.argmax(1), x)
+        return select_classes(self.classes_, scores.argmax(1), x)
 
     def predict_proba(self, x: Float[Array, "n d_model"] | Table) -> Float[Array, "n class"]:
         """The probability of each class."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hooks.border import checked
 from hooks.errors import InvalidArgument
-from probes.affine import CrossEntropy, affine
-from probes.l1 import entrances
+from probes.affine import CrossEntropy, fit_affine
+from probes.l1 import find_entrances
 from probes.lbfgs import each
 
 Ranking: TypeAlias = Callable[[Float[Tensor, "n d_model"], Bool[Tensor, "n"]], Float[Tensor, "d_model"]]
@@ -80,7 +80,7 @@ def by_logistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Te
         KSparse(k=5, ranking=by_logistic)
         ```
     """
-    w, *_ = affine([_standard(x)], CrossEntropy(y[:, None]), each, 1, max_iter=1000)
+    w, *_ = fit_affine([_standard(x)], CrossEntropy(y[:, None]), each, 1, max_iter=1000)
     return w[:, 0].abs().to(x.dtype)
 
 
@@ -98,7 +98,7 @@ def by_l1(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, 
         KSparse(k=5, ranking=by_l1)
         ```
     """
-    return entrances(_standard(x), y).to(x.dtype)
+    return find_entrances(_standard(x), y).to(x.dtype)
 
 
 def _standard(x: Tensor) -> Tensor:

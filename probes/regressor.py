@@ -14,7 +14,7 @@ from probes.batches import Located, Paired, Relabelled, Reread, covariances
 from probes.checks import check_lengths, check_target
 from probes.estimator import check_fitted
 from probes.labelled import Unlabelled
-from probes.labels import row_weights
+from probes.labels import convert_weights
 from probes.linear import Linear
 
 
@@ -50,7 +50,7 @@ class LinearRegressor(Linear, ABC):
         rows = self._table(x, learn=True)
         X, Y = rows.double(), _target(y).double().to(rows.device)
         check_lengths(X, Y)
-        one = X.new_ones(len(X)) if sample_weight is None else row_weights(sample_weight, len(X)).to(X)
+        one = X.new_ones(len(X)) if sample_weight is None else convert_weights(sample_weight, len(X)).to(X)
         X, Y, one = X[one > 0], Y[one > 0], one[one > 0]
         check_target(Y)
         mean, middle = one @ X / one.sum(), one @ Y / one.sum()
@@ -80,7 +80,7 @@ class LinearRegressor(Linear, ABC):
     def _found(self, w: Tensor, mean: Tensor, middle: Tensor, rows: Iterable[Tensor], dtype: torch.dtype) -> None:
         self._forget()
         if float(w.norm()) == 0:
-            raise InvalidArgument(f"The {self.name} found nothing that follows the target: its weights are all 0")
+            raise InvalidArgument(f"the {self.name} found nothing that follows the target: its weights are all 0")
         self.coef_, self.intercept_ = w.to(dtype), float(middle - mean @ w)
         self.scale_ = self._reach(rows, mean)
 
@@ -109,7 +109,7 @@ class LinearRegressor(Linear, ABC):
         target = _target(y).double().to(said.device)
         check_lengths(said, target)
         check_target(target)
-        u = torch.ones_like(target) if sample_weight is None else row_weights(sample_weight, len(target)).to(target)
+        u = torch.ones_like(target) if sample_weight is None else convert_weights(sample_weight, len(target)).to(target)
         middle = (u * target).sum() / u.sum()
         return float(1 - (u * (target - said).square()).sum() / (u * (target - middle).square()).sum())
 

@@ -22,8 +22,8 @@ class StoreBatches:
         keep: which rows count, all unless given: labels may be about some tokens only.
 
     Raises:
-        ValueError: labels or a mask that are not one per row of the store.
-        KeyError: the store does not hold the site.
+        InvalidArgument: labels or a mask that are not one per row of the store.
+        UnknownName: the store does not hold the site.
 
     Example:
         ```python
@@ -39,8 +39,8 @@ class StoreBatches:
         self.keep = torch.ones(len(y), dtype=torch.bool) if keep is None else keep
         if not len(store) == len(y) == len(self.keep):
             raise InvalidArgument(
-                f"The store has {len(store)} rows, there are {len(y)} labels and a mask of {len(self.keep)}: give one "
-                "of each per row."
+                f"the store has {len(store)} rows, there are {len(y)} labels and a mask of {len(self.keep)}: give one "
+                "of each per row"
             )
 
     def __iter__(self) -> Iterator[Paired]:
@@ -54,10 +54,11 @@ def stored_cells(store: ActivationStore, sites: Iterable[Site], at: Mapping[Posi
     """Cells whose rows are already in a store: for each position, the store's row of each text.
 
     Raises:
-        KeyError: the store does not hold a site.
-        IndexError: a row that is not there.
+        UnknownName: the store does not hold a site.
+        OutOfRange: a row that is not there.
 
-    Cost: no forward pass; one read per position.
+    Cost:
+        No forward pass; one read per position.
 
     Example:
         ```python

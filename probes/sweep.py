@@ -13,12 +13,18 @@ from hooks import Model, Position, Site
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import embed
+from hooks.statistics import (
+    Estimate,
+    auroc_over_groups,
+    balanced_accuracy_over_groups,
+    share_over_groups,
+    shares_over_groups,
+)
 from probes.cells import Cell, Cells, gather
 from probes.cross_validation import best_of_shuffled, cross_validate, scores
 from probes.examples import Examples
-from probes.folds import exchanges, grouped_folds, row_folds
+from probes.folds import draw_exchanges, grouped_folds, row_folds
 from probes.grid import Controls, ProbeGrid, best_cell
-from probes.interval import Interval, all_at_once, auroc_over_groups, balanced_over_groups, over_groups
 from probes.linear import Linear
 from probes.logistic import Logistic
 from probes.probe import Probe
@@ -37,17 +43,18 @@ def sweep(
     elsewhere: Mapping[str, Examples] | None = None,
     seed: int = 0,
 ) -> ProbeGrid:
-    """Fit a probe at every site and position, and measure it on groups it has not seen, beside every control.
+    """Fit a probe at every site and position, and measure it on groups it has not seen, with every control.
 
     The probe is `Logistic()` unless given. The cell is chosen on inner folds only, and the choice is measured on the
     fold it has not seen. `elsewhere` names other data sets for the final probe, without a text or entity of this one.
 
-    Costs two forward passes per text, one of them of an untrained model, and one per text elsewhere; k (k + 1) / 2
-    fits per cell for k folds, the same for the untrained model and the embeddings, and k per exchange of labels.
+    Cost:
+        Two forward passes per text, one of them of an untrained model, and one per text elsewhere; k (k + 1) / 2 fits
+        per cell for k folds, the same for the untrained model and the embeddings, and k per exchange of labels.
 
     Raises:
-        ValueError: fewer than 3 folds or than 1 permutation, fewer groups than folds, a position that selects no or
-            several tokens, NaN; a text or entity elsewhere that was learnt from.
+        InvalidArgument: fewer than 3 folds or than 1 permutation, fewer groups than folds, a position that selects no
+            or several tokens, NaN; a text or entity elsewhere that was learnt from.
 
     Example:
         ```python
@@ -61,16 +68,16 @@ def sweep(
     sites, positions = tuple(sites), tuple(positions)
     places = {"sites": sites, "positions": positions}
     cells = gather(model, examples.texts, **places)
-    beside = {
+    controls = {
         "embedding": gather(model, examples.texts, [embed], positions),
         "untrained": gather(untrained(model, seed), examples.texts, **places),
     }
-    grid = measure(cells, examples, probe, beside, folds=folds, permutations=permutations, seed=seed)
+    grid = measure(cells, examples, probe, controls, folds=folds, permutations=permutations, seed=seed)
     others = {}
     for name, other in (elsewhere or {}).items():
         site, position = grid.best
         x = gather(model, other.texts, [site], [position]).rows[grid.best]
-        others[name] = over_groups(grid.probe.predict(x).cpu() == other.y, other.group, seed=seed)
+        others[name] = share_over_groups(grid.probe.predict(x).cpu() == other.y, other.group, seed=seed)
     return replace(grid, controls=replace(grid.controls, elsewhere=others))
 
 
@@ -78,33 +85,33 @@ def measure(
     cells: Cells,
     examples: Examples,
     probe: Probe,
-    beside: Mapping[str, Cells],
+    controls: Mapping[str, Cells],
     *,
     folds: int = 5,
     permutations: int = 20,
     seed: int = 0,
 ) -> ProbeGrid:
-    """The same for rows already captured, here or from a store: `cells`, and beside them "embedding" and "untrained".
+    """Measure rows already captured, here or from a store: `cells`, and as controls "embedding" and "untrained".
 
     Raises:
-        ValueError: as `sweep`; or a control without rows.
+        InvalidArgument: as `sweep`; or a control without rows.
 
     Example:
         ```python
         measure(cells, examples, LDA(), {"embedding": tokens, "untrained": random}, folds=10)
         ```
     """
-    _check(cells, examples, beside, folds, permutations)
+    _check(cells, examples, controls, folds, permutations)
     y, group = examples.y, examples.group
     fold = grouped_folds(group, y, folds, seed)
-    found, *controls = (
-        cross_validate(probe, c.rows, y, fold) for c in (cells, beside["embedding"], beside["untrained"])
+    found, *compared = (
+        cross_validate(probe, c.rows, y, fold) for c in (cells, controls["embedding"], controls["untrained"])
     )
-    null = best_of_shuffled(probe, cells.rows, exchanges(y, group, fold, permutations, seed), fold)
+    null = best_of_shuffled(probe, cells.rows, draw_exchanges(y, group, fold, permutations, seed), fold)
     sites, positions = (tuple(dict.fromkeys(axis)) for axis in zip(*cells.rows, strict=True))
     order = [list(cells.rows).index((site, position)) for site in sites for position in positions]
     right = found.right[:, order].reshape(len(y), len(sites), len(positions))
-    accuracy, low, high = all_at_once(right, group, seed=seed)
+    accuracy, low, high = shares_over_groups(right, group, seed=seed)
     best = best_cell(sites, positions, accuracy)
     memorised, same_rows = _control_task(probe, cells.rows[best], examples, folds, seed)
     return ProbeGrid(
@@ -113,15 +120,15 @@ def measure(
         accuracy=accuracy,
         low=low,
         high=high,
-        nested=over_groups(found.nested, group, seed=seed),
-        balanced=balanced_over_groups(found.nested, y, group, seed=seed),
+        nested=share_over_groups(found.nested, group, seed=seed),
+        balanced=balanced_accuracy_over_groups(found.nested, y, group, seed=seed),
         auroc=auroc_over_groups(found.score, y, group, fold, seed=seed),
         chosen=tuple(list(cells.rows)[i] for i in found.chosen),
         p_value=(1 + int((null >= accuracy.max() - 1e-6).sum())) / (1 + permutations),
         controls=Controls(
             majority=max(float(y.double().mean()), 1 - float(y.double().mean())),
-            embedding=over_groups(controls[0].nested, group, seed=seed),
-            untrained=over_groups(controls[1].nested, group, seed=seed),
+            embedding=share_over_groups(compared[0].nested, group, seed=seed),
+            untrained=share_over_groups(compared[1].nested, group, seed=seed),
             shuffled=null,
             memorised=memorised,
             same_rows=same_rows,
@@ -142,7 +149,7 @@ def _final(probe: Probe, cells: Cells, cell: Cell, y: Bool[Tensor, "example"]) -
 
 def _control_task(
     probe: Probe, x: Float[Tensor, "n d_model"], examples: Examples, folds: int, seed: int
-) -> tuple[Interval | None, Interval | None]:
+) -> tuple[Estimate | None, Estimate | None]:
     """Accuracy on random labels per group, and on the labels, with every group on both sides of every split."""
     y, group = examples.y, examples.group
     if examples.n_groups == len(y):
@@ -154,7 +161,7 @@ def _control_task(
     for labels in (random[group], y):
         columns = labels[:, None].expand(-1, folds)
         hit = (scores(probe, x, columns, train) > 0) == columns
-        found.append(over_groups(hit.gather(1, fold[:, None])[:, 0], group, seed=seed))
+        found.append(share_over_groups(hit.gather(1, fold[:, None])[:, 0], group, seed=seed))
     return found[0], found[1]
 
 
@@ -166,23 +173,23 @@ def _check_apart(name: str, other: Examples, learnt: Examples) -> None:
         shared = next((one for one in there if one in here), None)
         if shared is not None:
             raise InvalidArgument(
-                f"The {kind} {shared!r} of '{name}' was learnt from, and would be remembered: leave it out."
+                f"the {kind} {shared!r} of '{name}' was learnt from, and would be remembered: leave it out"
             )
 
 
-def _check(cells: Cells, examples: Examples, beside: Mapping[str, Cells], folds: int, permutations: int) -> None:
+def _check(cells: Cells, examples: Examples, controls: Mapping[str, Cells], folds: int, permutations: int) -> None:
     if folds < 3 or permutations < 1:
         raise InvalidArgument(
             f"folds is {folds} and permutations {permutations}; at least 3 and 1 are needed: with two folds nothing "
-            "could be chosen inside them."
+            "could be chosen inside them"
         )
     for name in ("embedding", "untrained"):
-        if name not in beside:
-            raise InvalidArgument(f"beside has {list(beside)} and lacks '{name}': every sweep stands beside both.")
-    for name, given in {"cells": cells, **beside}.items():
+        if name not in controls:
+            raise InvalidArgument(f"controls has {list(controls)} and lacks '{name}': a sweep is compared with both")
+    for name, given in {"cells": cells, **controls}.items():
         for cell, rows in given.rows.items():
             if len(rows) != len(examples.texts):
                 raise InvalidArgument(
-                    f"There are {len(examples.texts)} texts, and {len(rows)} rows at {cell[0]}, {cell[1]} of {name}; "
-                    "give one per text."
+                    f"there are {len(examples.texts)} texts, and {len(rows)} rows at {cell[0]}, {cell[1]} of {name}; "
+                    "give one per text"
                 )

@@ -24,8 +24,8 @@ def train(
     parameters without gradients, and works where gradients are switched off.
 
     Raises:
-        ValueError: no steps.
-        RuntimeError: the loss is not finite.
+        InvalidArgument: no steps.
+        WrongState: the loss is not finite.
 
     Example:
         ```python
@@ -33,7 +33,7 @@ def train(
         ```
     """
     if steps < 1:
-        raise InvalidArgument(f"steps is {steps}; training needs at least 1.")
+        raise InvalidArgument(f"steps is {steps}; training needs at least 1")
     adamw = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, steps)
     last = torch.tensor(torch.nan)
@@ -48,7 +48,7 @@ def train(
             schedule.step()
             last = torch.stack(terms).sum()
     if not isfinite(float(last)):
-        raise WrongState(f"The loss became {float(last)} within {steps} steps: lower lr.")
+        raise WrongState(f"the loss became {float(last)} within {steps} steps: lower lr")
     for parameter in parameters:
         parameter.grad = None
         parameter.requires_grad_(False)

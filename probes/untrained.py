@@ -10,7 +10,8 @@ from hooks import Model, load
 def untrained(model: Model, seed: int = 0) -> Model:
     """A model of the same configuration and tokenizer with the random weights its class starts from.
 
-    Cost: a second model in memory.
+    Cost:
+        A second model in memory.
 
     Example:
         ```python

@@ -3,11 +3,11 @@
 from hooks import Model, Position, capture_gradients
 from hooks.position import last
 from interp.circuits.effect import PatchEffect
-from interp.circuits.first_order import first_order, prepared
+from interp.circuits.first_order import first_order, prepare_sweep
 from interp.circuits.metric import Metric
 from interp.circuits.over import Over
-from interp.circuits.patch_sweep import measured
-from interp.circuits.patching import Patching, read_at
+from interp.circuits.patch_sweep import measure_metric
+from interp.circuits.patching import Patching, select_one_token
 
 
 def attribution_patching(
@@ -15,7 +15,7 @@ def attribution_patching(
 ) -> PatchEffect:
     """The first-order estimate of every patch: m(base) + (a_donor - a_base) . dm/da, the slope taken in the base run.
 
-    Exact where the model is linear behind the place; elsewhere an estimate, which `patch_sweep` checks.
+    Exact where the model is linear after the place; elsewhere an estimate, which `patch_sweep` checks.
 
     Args:
         model: the model.
@@ -25,18 +25,20 @@ def attribution_patching(
         at: the token whose logits the metric reads.
 
     Raises:
-        ValueError: as `patch_sweep`, or a metric without a finite gradient.
+        InvalidArgument: as `patch_sweep`, or a metric without a finite gradient.
 
-    Cost: five forward passes and one backward pass, whatever is swept over.
+    Cost:
+        Five forward passes and one backward pass, whatever is swept over.
 
     Nanda 2023; Syed et al. 2023, arXiv:2310.10348.
 
-    ```python
-    attribution_patching(model, denoising(clean, corrupt), metric, over=each_head(z)).difference
-    ```
+    Example:
+        ```python
+        attribution_patching(model, denoising(clean, corrupt), metric, over=each_head(z)).difference
+        ```
     """
-    tokens, sites = prepared(model, patching, over)
-    ends = read_at(tokens, at)
-    found = capture_gradients(model, tokens, sites, lambda logits: measured(metric, logits[ends]).sum())
+    tokens, sites = prepare_sweep(model, patching, over)
+    ends = select_one_token(tokens, at)
+    found = capture_gradients(model, tokens, sites, lambda logits: measure_metric(metric, logits[ends]).sum())
     slopes = {site: found.gradients[site] for site in sites}
     return first_order(model, patching, metric, over, at, slopes, "first order")

@@ -1,6 +1,8 @@
 """What patching did: the metric with each place patched, between that of the base run and that of the donor."""
 
 from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -8,15 +10,19 @@ from torch import Tensor
 
 from hooks import Site, Tokens
 from hooks.errors import InvalidArgument
+from hooks.statistics import percentile_ends
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
 class PatchEffect:
-    """The metric m of every patched run, beside its two ends.
+    """The metric m of every patched run, and of the two runs it lies between.
 
     Attributes:
         kind: "denoising" or "noising", and how it was found where not by patching.
-        sites: the first axis behind the texts, called layer.
+        sites: the first axis after the texts, called layer.
         axes: the further axes, of "head" and "pos".
         tokens: of the base run.
         base: m of the run that was changed.
@@ -32,6 +38,34 @@ class PatchEffect:
     donor: Float[Tensor, "example"]
     patched: Float[Tensor, "example layer *d"]
 
+    def __repr__(self) -> str:
+        moved = self.difference.mean(0)
+        best = int(moved.abs().argmax())
+        place = " ".join(map(str, self._places()[best]))
+        places, texts = " by ".join(("site", *self.axes)), len(self.base)
+        most = f"most at {place}: {float(moved.flatten()[best]):+.3f}"
+        return f"PatchEffect({self.kind} of {texts} texts, each {places}; {most})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each text and place: its site (head, position), the metric in each run, and its change."""
+        from pandas import DataFrame
+
+        columns, places, n = (
+            ("site", *("position" if axis == "pos" else axis for axis in self.axes)),
+            self._places(),
+            len(self.base),
+        )
+        rows = [(text, *place) for text in range(n) for place in places]
+        frame = DataFrame(rows, columns=["text", *columns])
+        for name, values in (("base", self.base), ("donor", self.donor)):
+            frame[name] = values.repeat_interleave(len(places)).tolist()
+        frame["patched"], frame["difference"] = self.patched.flatten().tolist(), self.difference.flatten().tolist()
+        return frame
+
+    def _places(self) -> list[tuple[str | int, ...]]:
+        """The site, and the head and position, of each patch, in order."""
+        return [*product(map(str, self.sites), *map(range, self.patched.shape[2:]))]
+
     @property
     def difference(self) -> Float[Tensor, "example layer *d"]:
         """How much each patch moved the metric: m(patched) - m(base), in the metric's units."""
@@ -44,7 +78,7 @@ class PatchEffect:
         0 is the base run, 1 the donor. Denoising, it is what is brought back; noising, what is lost.
 
         Raises:
-            ValueError: the two runs do not differ in the metric, so there is no way to go a share of.
+            InvalidArgument: the two runs do not differ in the metric, so there is no way to go a share of.
         """
         return self.difference.mean(0) / self._way(self.donor - self.base)
 
@@ -52,7 +86,7 @@ class PatchEffect:
         """The 95 % bootstrap interval of the effect, over texts; draws in whose texts the runs do not differ left out.
 
         Raises:
-            ValueError: a single text, no draws, or runs that do not differ in the metric.
+            InvalidArgument: a single text, no draws, or runs that do not differ in the metric.
         """
         n, gap = len(self.base), self.donor - self.base
         if n < 2:
@@ -65,14 +99,13 @@ class PatchEffect:
         drawn = [self.difference[row].mean(0) / gap[row].mean() for row in rows if self._apart(gap[row])]
         if not drawn:
             raise InvalidArgument(f"the runs differ in none of {draws} draws of the texts: draw them more often")
-        ends = torch.tensor([0.025, 0.975], dtype=drawn[0].dtype, device=gap.device)
-        return torch.stack(drawn).quantile(ends, dim=0)
+        return percentile_ends(torch.stack(drawn))
 
     def _way(self, gap: Float[Tensor, "example"]) -> Float[Tensor, ""]:
         if not self._apart(gap):
             raise InvalidArgument(
                 f"the metric is {float(self.base.mean()):.4g} in both runs, so no share of the way between them can be "
-                "taken: read `difference`, or choose a pair of texts that the metric tells apart"
+                "taken: read `difference`, or choose a pair of texts in which the metric differs"
             )
         return gap.mean()
 

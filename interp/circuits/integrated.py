@@ -8,11 +8,11 @@ from hooks.interventions import replace
 from hooks.position import last
 from hooks.site import embed
 from interp.circuits.effect import PatchEffect
-from interp.circuits.first_order import first_order, prepared
+from interp.circuits.first_order import first_order, prepare_sweep
 from interp.circuits.metric import Metric
 from interp.circuits.over import Over
-from interp.circuits.patch_sweep import measured
-from interp.circuits.patching import Patching, read_at
+from interp.circuits.patch_sweep import measure_metric
+from interp.circuits.patching import Patching, select_one_token
 
 TOKENS = Position("every token", lambda tokens: tokens.mask)
 
@@ -35,25 +35,27 @@ def integrated_attribution(
         at: the token whose logits the metric reads.
 
     Raises:
-        ValueError: as `attribution_patching`, or no steps.
+        InvalidArgument: as `attribution_patching`, or no steps.
 
-    Cost: six forward passes, and a forward and a backward pass for each step.
+    Cost:
+        Six forward passes, and a forward and a backward pass for each step.
 
     Sundararajan et al. 2017, arXiv:1703.01365; Hanna et al. 2024, arXiv:2403.17806.
 
-    ```python
-    integrated_attribution(model, denoising(clean, corrupt), metric, over=each_head(z)).difference
-    ```
+    Example:
+        ```python
+        integrated_attribution(model, denoising(clean, corrupt), metric, over=each_head(z)).difference
+        ```
     """
     if steps < 1:
         raise InvalidArgument(f"steps is {steps}: give at least 1 point to take the slope at")
-    tokens, sites = prepared(model, patching, over)
-    ends = read_at(tokens, at)
+    tokens, sites = prepare_sweep(model, patching, over)
+    ends = select_one_token(tokens, at)
     x, x_donor = (capture(model, run, embed, batch_size=len(run))[embed] for run in patching.tokens(model))
     slopes: dict[Site, Tensor] = {}
     for k in range(steps):
         x_k = x + (k + 0.5) / steps * (x_donor - x)
         with intervene(model, {embed: replace(x_k, at=TOKENS)}):
-            found = capture_gradients(model, tokens, sites, lambda logits: measured(metric, logits[ends]).sum())
+            found = capture_gradients(model, tokens, sites, lambda logits: measure_metric(metric, logits[ends]).sum())
         slopes = {site: slopes.get(site, 0) + found.gradients[site] / steps for site in sites}
     return first_order(model, patching, metric, over, at, slopes, f"integrated over {steps} steps")

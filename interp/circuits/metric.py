@@ -87,7 +87,8 @@ def word_log_probability(model: Model, text: Text, word: str | Sequence[int]) ->
     Raises:
         InvalidArgument: a word without tokens, ids outside the vocabulary, a text that is too long with it.
 
-    Cost: one forward pass.
+    Cost:
+        One forward pass.
 
     Example:
         ```python
@@ -107,7 +108,7 @@ def word_log_probability(model: Model, text: Text, word: str | Sequence[int]) ->
 
 
 def word_ids(model: Model, word: Word) -> list[int]:
-    """The ids of the tokens that spell a word, special tokens aside; an id by itself.
+    """The ids of the tokens of a word, special tokens aside; an id by itself.
 
     Raises:
         InvalidArgument: a word without tokens, an id outside the vocabulary, a bool.
@@ -124,7 +125,7 @@ def word_ids(model: Model, word: Word) -> list[int]:
 
 
 def name_token(model: Model, word: Word) -> str:
-    """A word as it was given, and a token id as the text it spells."""
+    """A word as it was given, and a token id as its text."""
     return word if isinstance(word, str) else piece(model.tokenizer, word)
 
 

@@ -29,11 +29,12 @@ class Over:
         if not isinstance(self.sites, Layered | Site | str):
             object.__setattr__(self, "sites", tuple(self.sites))
 
-    def listed(self, model: Model) -> tuple[Site, ...]:
+    def find_sites(self, model: Model) -> tuple[Site, ...]:
         """The sites in a model, by themselves, by name or by globs; every layer, if none was named.
 
-        Errors: `ValueError` for a site that the model lacks or cannot change, one named twice, or heads of a site
-        without heads.
+        Raises:
+            InvalidArgument: a site that the model lacks or cannot change, one named twice, or heads of a site without
+                heads.
         """
         asked = self.sites
         if isinstance(asked, Layered):
@@ -74,9 +75,10 @@ class Over:
 def each_layer(sites: Sites) -> Over:
     """Patch each site as a whole, all positions at once.
 
-    >>> from hooks.site import mlp_out
-    >>> each_layer(mlp_out).axes
-    ()
+    Example:
+        >>> from hooks.site import mlp_out
+        >>> each_layer(mlp_out).axes
+        ()
     """
     return Over(sites)
 
@@ -84,9 +86,10 @@ def each_layer(sites: Sites) -> Over:
 def each_position(sites: Sites) -> Over:
     """Patch each site at one token position at a time.
 
-    >>> from hooks.site import resid_pre
-    >>> each_position([resid_pre[3]]).axes
-    ('pos',)
+    Example:
+        >>> from hooks.site import resid_pre
+        >>> each_position([resid_pre[3]]).axes
+        ('pos',)
     """
     return Over(sites, ("pos",))
 
@@ -94,9 +97,10 @@ def each_position(sites: Sites) -> Over:
 def each_head(sites: Sites) -> Over:
     """Patch one head at a time, all positions at once.
 
-    >>> from hooks.site import z
-    >>> each_head(z).axes
-    ('head',)
+    Example:
+        >>> from hooks.site import z
+        >>> each_head(z).axes
+        ('head',)
     """
     return Over(sites, ("head",))
 
@@ -104,8 +108,9 @@ def each_head(sites: Sites) -> Over:
 def each_head_and_position(sites: Sites) -> Over:
     """Patch one head at one token position at a time.
 
-    >>> from hooks.site import z
-    >>> each_head_and_position(z).axes
-    ('head', 'pos')
+    Example:
+        >>> from hooks.site import z
+        >>> each_head_and_position(z).axes
+        ('head', 'pos')
     """
     return Over(sites, ("head", "pos"))

@@ -17,7 +17,7 @@ from hooks.taps import Edit
 from interp.circuits.effect import PatchEffect
 from interp.circuits.metric import Metric
 from interp.circuits.over import Over
-from interp.circuits.patching import Patching, aligned, read_at
+from interp.circuits.patching import Patching, check_aligned, select_one_token
 
 
 @torch.no_grad()
@@ -47,31 +47,33 @@ def patch_sweep(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: texts whose tokens do not align, an unknown or read-only site, heads where there are none, a
+        InvalidArgument: texts whose tokens do not align, an unknown or read-only site, heads where there are none, a
             metric that does not give one finite number per text.
 
-    Cost: two forward passes, and for each patch the blocks from its layer on.
+    Cost:
+        Two forward passes, and for each patch the blocks from its layer on.
 
     After Vig et al. 2020; Meng et al. 2022; Zhang and Nanda 2023, arXiv:2309.16042.
 
-    ```python
-    metric = logit_difference(model, " Paris", " Rome")
-    patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre)).effect
-    ```
+    Example:
+        ```python
+        metric = logit_difference(model, " Paris", " Rome")
+        patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre)).effect
+        ```
     """
     if batch_size < 1:
         raise InvalidArgument(f"batch_size is {batch_size}: give at least 1 row per forward pass")
     tokens, giver = patching.tokens(model)
-    sites = over.listed(model)
+    sites = over.find_sites(model)
     if "pos" in over.axes:
-        aligned(tokens)
+        check_aligned(tokens)
     end = logits if logits in sites or model.hf._forward_hooks else resid_post[model.n_layers - 1]
     kept = [*dict.fromkeys([*sites, end])]
     base, donor = hold(model, tokens, kept), capture(model, giver, kept, batch_size=len(giver))
-    ends = read_at(tokens, at)
+    ends = select_one_token(tokens, at)
     m_base, m_donor = (
-        measured(metric, acts[logits][read] if end == logits else model.unembed(acts[end][read]))
-        for acts, read in ((base.activations, ends), (donor, read_at(giver, at)))
+        measure_metric(metric, acts[logits][read] if end == logits else model.unembed(acts[end][read]))
+        for acts, read in ((base.activations, ends), (donor, select_one_token(giver, at)))
     )
     runs = _Runs(base, donor, ends, metric, m_base, max(1, batch_size // len(tokens)))
     patched = []
@@ -82,15 +84,16 @@ def patch_sweep(
     return PatchEffect(patching.kind, sites, over.axes, tokens, m_base, m_donor, torch.stack(patched, 1))
 
 
-def measured(metric: Metric, said: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
+def measure_metric(metric: Metric, said: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
     """The metric of one row of logits per text, in float32 or better.
 
-    Errors: `ValueError` when it is not one finite number per text.
+    Raises:
+        InvalidArgument: it is not one finite number per text.
     """
     m = metric(wide(said))
     if m.shape != said.shape[:1] or not bool(torch.isfinite(m).all()):
-        told = f"shape {tuple(m.shape)}" if m.shape != said.shape[:1] else "NaN or infinity"
-        raise InvalidArgument(f"the metric gave {told} for {len(said)} texts: it must give one finite number for each")
+        got = f"shape {tuple(m.shape)}" if m.shape != said.shape[:1] else "NaN or infinity"
+        raise InvalidArgument(f"the metric gave {got} for {len(said)} texts: it must give one finite number for each")
     return wide(m)
 
 
@@ -113,7 +116,7 @@ class _Runs:
         m = self.m_base[:, None].repeat(1, len(masks))
         for some in live.split(self.at_once) if len(live) else ():
             rows = self._read(site, _put(given, masks[some]), len(some)).unflatten(0, (-1, len(some))).unbind(1)
-            m[:, some] = torch.stack([measured(self.metric, row) for row in rows], 1)
+            m[:, some] = torch.stack([measure_metric(self.metric, row) for row in rows], 1)
         return m
 
     def _read(self, site: Site, edit: Edit, times: int) -> Float[Tensor, "n vocab"]:

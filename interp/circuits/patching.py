@@ -20,9 +20,10 @@ class Patching:
     donor: Text
 
     def tokens(self, model: Model) -> tuple[Tokens, Tokens]:
-        """Both runs' tokens, which stand in the same places.
+        """Both runs' tokens, each in the place of its counterpart.
 
-        Errors: `ValueError` when they differ in number, so that a patch would put one word in another's place.
+        Raises:
+            InvalidArgument: they differ in number, so that a patch would put one word in another's place.
         """
         base, donor = model.tokens(self.base), model.tokens(self.donor)
         if len(base) != len(donor):
@@ -34,7 +35,7 @@ class Patching:
             if n != m:
                 raise InvalidArgument(
                     f"text {row} has {n} tokens in one run and {m} in the other, and a patch needs each in the place "
-                    f"of its counterpart: reword one of them ({_spelt(base, row)}; {_spelt(donor, row)})"
+                    f"of its counterpart: reword one of them ({_name_text(base, row)}; {_name_text(donor, row)})"
                 )
         return base, donor
 
@@ -42,8 +43,9 @@ class Patching:
 def denoising(clean: Text, corrupt: Text) -> Patching:
     """Put clean values into the corrupt run: what suffices to bring the behaviour back (sufficiency).
 
-    >>> denoising("The bridge", "The tunnel").kind
-    'denoising'
+    Example:
+        >>> denoising("The bridge", "The tunnel").kind
+        'denoising'
     """
     return Patching("denoising", base=corrupt, donor=clean)
 
@@ -51,28 +53,34 @@ def denoising(clean: Text, corrupt: Text) -> Patching:
 def noising(clean: Text, corrupt: Text) -> Patching:
     """Put corrupt values into the clean run: what the behaviour cannot do without (necessity).
 
-    >>> noising("The bridge", "The tunnel").kind
-    'noising'
+    Example:
+        >>> noising("The bridge", "The tunnel").kind
+        'noising'
     """
     return Patching("noising", base=clean, donor=corrupt)
 
 
-def read_at(tokens: Tokens, at: Position) -> Bool[Tensor, "batch pos"]:
+def select_one_token(tokens: Tokens, at: Position) -> Bool[Tensor, "batch pos"]:
     """Where the metric reads: one token per text.
 
-    Errors: `ValueError` when the position selects none or several in a text.
+    Raises:
+        InvalidArgument: the position selects none or several in a text.
     """
     ends = at.mask(tokens)
     for row, count in enumerate(ends.sum(1).tolist()):
         if count != 1:
             raise InvalidArgument(
-                f"{at} selects {count} tokens of {_spelt(tokens, row)}, and a metric reads one: use last"
+                f"{at} selects {count} tokens of {_name_text(tokens, row)}, and a metric reads one: use last"
             )
     return ends
 
 
-def aligned(tokens: Tokens) -> None:
-    """Stop where an axis of positions would mean different things in different texts; `ValueError`."""
+def check_aligned(tokens: Tokens) -> None:
+    """Refuse an axis of positions that would mean different things in different texts.
+
+    Raises:
+        InvalidArgument: texts of different lengths.
+    """
     lengths = tokens.mask.sum(1)
     if not torch.equal(lengths, lengths[:1].expand_as(lengths)):
         raise InvalidArgument(
@@ -81,5 +89,5 @@ def aligned(tokens: Tokens) -> None:
         )
 
 
-def _spelt(tokens: Tokens, row: int) -> str:
+def _name_text(tokens: Tokens, row: int) -> str:
     return f"text {row}" if tokens.texts is None else repr(tokens.texts[row][:60])

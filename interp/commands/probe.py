@@ -87,6 +87,8 @@ def _as_document(grid: ProbeGrid) -> Document:
         "cells": cells,
         "best": {"site": str(site), "position": str(position)},
         "accuracy": grid.nested,
+        "balanced_accuracy": grid.balanced,
+        "auroc": grid.auroc,
         "p_value": grid.p_value,
         "majority": controls.majority,
         "embedding": controls.embedding,

@@ -1,4 +1,4 @@
-"""How likely a model finds a continuation: teacher-forced log-probabilities of the tokens that spell it."""
+"""How likely a model finds a continuation: teacher-forced log-probabilities of its tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def tokenise_completions(model: Model, prompts: Sequence[str], answers: Sequence
 
 
 def tokens_after(tokens: Tokens, ends: Sequence[int]) -> Bool[Tensor, "batch pos"]:
-    """The tokens of each text that spell something from its character `ends[i]` on.
+    """The tokens of each text that hold something from its character `ends[i]` on.
 
     Raises:
         InvalidArgument: no character offsets, or a token on both sides of the character.
@@ -46,7 +46,7 @@ def tokens_after(tokens: Tokens, ends: Sequence[int]) -> Bool[Tensor, "batch pos
     end = torch.tensor(ends, device=start.device)[:, None]
     for row, _ in (tokens.content & (start < end) & (stop > end)).nonzero().tolist():
         raise InvalidArgument(
-            f"one token spells both the end of the prompt and the start of the answer in text {row}"
+            f"one token holds both the end of the prompt and the start of the answer in text {row}"
             f" ({(tokens.texts or ())[row]!r}): end the prompt with a whole word"
         )
     return tokens.content & (stop > end)

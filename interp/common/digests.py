@@ -1,4 +1,4 @@
-"""What tells the data of one run from those of another: a digest of all texts, token ids or tensors, order included."""
+"""Digests of all the texts, token ids or tensors of a run, order included, by which its data are known again."""
 
 import hashlib
 import json
@@ -91,7 +91,8 @@ def digest_of_tensors(*tensors: Shaped[Tensor, "..."]) -> str:
 def digest_of_data(data: Data) -> str | None:
     """Return a digest of all that `capture` would read; None for what can be read once only, which is not touched.
 
-    Cost: all of the data are read once; of a stream too.
+    Cost:
+        All of the data are read once; of a stream too.
 
     Example:
         >>> digest_of_data(["fog", "sea"]) == digest_of_data(["fog", "bay"])

@@ -107,7 +107,8 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
     Raises:
         InvalidArgument: the tokenizer gives no character offsets.
 
-    Cost: reading the tokens of every text.
+    Cost:
+        Reading the tokens of every text.
 
     Example:
         ```python

@@ -10,12 +10,12 @@ from hooks.unembed import unembed
 
 
 def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, "n"]]:
-    """The rows U_t and biases b_t of logit_t = U_t . y + b_t, y being the stream behind the final norm.
+    """The rows U_t and biases b_t of logit_t = U_t . y + b_t, y being the stream after the final norm.
 
     Where logits are capped, those before the cap.
 
     Raises:
-        ValueError: token ids outside the vocabulary, or a head that is no linear map of the stream (BERT's).
+        InvalidArgument: token ids outside the vocabulary, or a head that is no linear map of the stream (BERT's).
 
     Example:
         ```python

@@ -4,9 +4,9 @@ from hooks.border import guard
 from interp.directions.caa import caa
 from interp.directions.compare import Comparison, compare
 from interp.directions.latents import latent_group
-from interp.directions.mean_centred import mean_centred
+from interp.directions.mean_centring import mean_centring
 from interp.directions.pairs import Pairs
-from interp.directions.probed import probed
+from interp.directions.probe import probe_direction
 from interp.directions.pursuit import pursuit
 from interp.directions.refusal import Candidate, Selection, refusal
 from interp.directions.repe import repe
@@ -22,8 +22,8 @@ __all__ = [
     "ffn_value",
     "latent_group",
     "lens_row",
-    "mean_centred",
-    "probed",
+    "mean_centring",
+    "probe_direction",
     "pursuit",
     "refusal",
     "repe",

@@ -2,7 +2,7 @@
 
 from hooks import Direction, Model, Position, Site
 from interp.directions.pairs import Pairs
-from interp.directions.rows import found, one_per_text
+from interp.directions.rows import capture_rows, make_direction
 
 
 def caa(model: Model, pairs: Pairs, site: Site, at: Position | None = None) -> Direction:
@@ -12,9 +12,10 @@ def caa(model: Model, pairs: Pairs, site: Site, at: Position | None = None) -> D
     one token per text. The scale is the distance from the negative texts' mean to the farthest text.
 
     Raises:
-        ValueError: a text in which `at` selects no token or several, or pairs without a difference at the site.
+        InvalidArgument: a text in which `at` selects no token or several, or pairs without a difference at the site.
 
-    Cost: one forward pass per text, up to the site.
+    Cost:
+        One forward pass per text, up to the site.
 
     Example:
         ```python
@@ -24,6 +25,6 @@ def caa(model: Model, pairs: Pairs, site: Site, at: Position | None = None) -> D
         ```
     """
     at = pairs.answer if at is None else at
-    positive, negative = (one_per_text(model, texts, site, at) for texts in (pairs.positive, pairs.negative))
+    positive, negative = (capture_rows(model, texts, site, at) for texts in (pairs.positive, pairs.negative))
     v = (positive - negative).mean(0)
-    return found(model, site, v, f"CAA over {pairs.n} pairs at {at}", negative.mean(0), positive)
+    return make_direction(model, site, v, f"CAA over {pairs.n} pairs at {at}", negative.mean(0), positive)

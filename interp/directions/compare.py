@@ -48,14 +48,15 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
     out, as it changes no probability.
 
     Raises:
-        ValueError: fewer than two directions, no texts or a string for them, directions of different widths, or of
+        InvalidArgument: fewer than two directions, no texts or a string for them, directions of different widths, or of
             another model.
 
-    Cost: one forward pass per text, and one more per direction.
+    Cost:
+        One forward pass per text, and one more per direction.
 
     Example:
         ```python
-        print(compare(model, {"CAA": caa(model, pairs, site), "probe": probed(...)}, texts))
+        print(compare(model, {"CAA": caa(model, pairs, site), "probe": probe_direction(...)}, texts))
         ```
     """
     if len(directions) < 2:

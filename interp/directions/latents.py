@@ -16,8 +16,8 @@ def latent_group(sae: SAE, latents: Sequence[int], weights: Sequence[float | int
     `sae.direction(i)` is the same for one latent.
 
     Raises:
-        IndexError: a latent that does not exist.
-        ValueError: no latents, one named twice, weights of another number, or a latent that never fired.
+        OutOfRange: a latent that does not exist.
+        InvalidArgument: no latents, one named twice, weights of another number, or a latent that never fired.
 
     Example:
         ```python

@@ -19,7 +19,7 @@ class Pairs:
     """Text i of `positive` shows what text i of `negative` does not, and is otherwise alike.
 
     Raises:
-        ValueError: none, a string for a list, not as many of one kind as of the other, a pair of equal texts,
+        InvalidArgument: none, a string for a list, not as many of one kind as of the other, a pair of equal texts,
             or an empty text.
 
     Example:
@@ -78,12 +78,12 @@ class Pairs:
 
     @property
     def answer(self) -> Position:
-        """The token that spells the first character in which a text differs from its partner: the answer's letter.
+        """The token with the first character in which a text differs from its partner: the answer's letter.
 
         Where one text begins with the whole of the other, that is the last character they share.
 
         Raises:
-            ValueError: when used on other texts, on bare token ids, or where one text has two such places.
+            InvalidArgument: when used on other texts, on bare token ids, or where one text has two such places.
         """
         place: dict[str, int] = {}
         for one, other in zip(self.positive, self.negative, strict=True):
@@ -91,7 +91,7 @@ class Pairs:
             at = min(len(one), len(other)) - 1 if at is None else at
             for text in (one, other):
                 if place.setdefault(text, at) != at:
-                    raise InvalidArgument(f"the text {text!r} stands in two pairs that differ at different places")
+                    raise InvalidArgument(f"the text {text!r} is in two pairs that differ at different places")
         name = hashlib.sha256(repr(sorted(place.items())).encode()).hexdigest()[:8]
         return Position(f"answer of {self.n} pairs ({name})", lambda tokens: _covering(tokens, place))
 

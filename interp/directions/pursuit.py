@@ -11,15 +11,15 @@ from interp.sae import SAE
 NOTHING = 1e-6  # of the direction's length: what is left along a row is rounding
 
 
-def rows_beside(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_model"]:
+def comparable_rows(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_model"]:
     """The decoder rows, having checked that a direction lies in the same space.
 
     Raises:
-        ValueError: the direction was read from another model, at another site, or has another width.
+        InvalidArgument: the direction was read from another model, at another site, or has another width.
 
     Example:
         ```python
-        rows_beside(sae, direction) @ direction.unit
+        comparable_rows(sae, direction) @ direction.unit
         ```
     """
     rows = sae.W_dec.detach()
@@ -37,13 +37,13 @@ def pursuit(sae: SAE, direction: Direction, *, most: int = 3) -> Direction:
     """The best few latents can do for a direction v: v' = sum_i w_i W_dec[i], w_i > 0, near v in least squares.
 
     Latents are taken one by one, each the one whose row has the highest cosine with what is left of v, and all weights
-    are fitted anew after each (orthogonal matching pursuit, Pati et al. 1993); it ends early where a further latent
+    are fitted again after each (orthogonal matching pursuit, Pati et al. 1993); it ends early where a further latent
     would need a weight of 0 or less. Latents that never fired are left out. The result has the scale of v, so doses of
     the two compare. A steering vector's own encoding is no such thing: it is no activation, and its parts along a
     latent may be negative (Mayne et al. 2024, arXiv:2411.08790).
 
     Raises:
-        ValueError: fewer than one latent asked for, no latent with a positive cosine, or as `similar`.
+        InvalidArgument: fewer than one latent asked for, no latent with a positive cosine, or as `comparable_rows`.
 
     Example:
         ```python
@@ -52,7 +52,7 @@ def pursuit(sae: SAE, direction: Direction, *, most: int = 3) -> Direction:
     """
     if most < 1:
         raise InvalidArgument(f"{most} latents were asked for: give at least one")
-    rows = rows_beside(sae, direction).double()
+    rows = comparable_rows(sae, direction).double()
     v = direction.vector.to(rows)
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     alive = (sae.max_activation > 0) | ~sae.max_activation.any()

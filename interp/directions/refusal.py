@@ -15,7 +15,7 @@ from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
 from hooks.site import resid_post
 from interp.common.texts import listed
-from interp.directions.rows import found
+from interp.directions.rows import make_direction
 
 KL_MOST = 0.1  # nats on texts that do not show the behaviour
 DEPTH = 0.8  # of the layers; later ones can only name the token
@@ -42,7 +42,7 @@ class Candidate:
 @final
 @dataclass(frozen=True)
 class Selection:
-    """All candidates, best first, beside the log-odds of untouched positive and negative texts."""
+    """All candidates, best first, and the log-odds of untouched positive and negative texts."""
 
     candidates: tuple[Candidate, ...]
     positive: float
@@ -53,7 +53,7 @@ class Selection:
         """The admitted candidate that removes the behaviour most.
 
         Raises:
-            ValueError: none is admitted.
+            InvalidArgument: none is admitted.
         """
         if not self.candidates[0].admitted:
             raise InvalidArgument(
@@ -84,10 +84,11 @@ def refusal(
     the others: r is projected out of every residual stream at every token, or added at its own layer.
 
     Raises:
-        ValueError: fewer than two texts of a kind, a string for them, no marks or strange ones, or a text
+        InvalidArgument: fewer than two texts of a kind, a string for them, no marks or strange ones, or a text
             shorter than a position.
 
-    Cost: one forward pass per text, and three for half of them per candidate (layers times positions).
+    Cost:
+        One forward pass per text, and three for half of them per candidate (layers times positions).
 
     Example:
         ```python
@@ -112,13 +113,13 @@ def refusal(
     for site, at in tqdm(list(on), desc="candidates", disable=not progress):
         x, y = on[site, at], off[site, at]
         source = f"refusal-style difference at token {at}"
-        made.append(proven.judged(found(model, site, x.mean(0) - y.mean(0), source, y.mean(0), x), at))
+        made.append(proven.judged(make_direction(model, site, x.mean(0) - y.mean(0), source, y.mean(0), x), at))
     made.sort(key=lambda c: (not c.admitted, c.bypass))
     return Selection(tuple(made), proven.odds(proven.positive), proven.odds(proven.negative))
 
 
 def _rows(model: Model, texts: list[str], positions: Sequence[int]) -> dict[tuple[Site, int], Tensor]:
-    """The stream behind every layer at every position, a row per text."""
+    """The stream after every layer at every position, a row per text."""
     sites = [resid_post[layer] for layer in range(model.n_layers)]
     parts: dict[tuple[Site, int], list[Tensor]] = {(site, at): [] for site in sites for at in positions}
     for acts in stream(model, texts, sites):

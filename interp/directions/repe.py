@@ -5,7 +5,7 @@ import torch
 from hooks import Direction, Model, Position, Site
 from hooks.position import last
 from interp.directions.pairs import Pairs
-from interp.directions.rows import found, one_per_text
+from interp.directions.rows import capture_rows, make_direction
 
 
 def repe(model: Model, pairs: Pairs, site: Site, at: Position = last) -> Direction:
@@ -16,20 +16,21 @@ def repe(model: Model, pairs: Pairs, site: Site, at: Position = last) -> Directi
     pair points the same way this is close to `caa`; where they differ in size it follows the largest.
 
     Raises:
-        ValueError: a text in which `at` selects no token or several, or pairs without a difference at the site.
+        InvalidArgument: a text in which `at` selects no token or several, or pairs without a difference at the site.
 
-    Cost: one forward pass per text, up to the site.
+    Cost:
+        One forward pass per text, up to the site.
 
     Example:
         ```python
         repe(model, Pairs(honest, dishonest), resid_post[6])
         ```
     """
-    positive, negative = (one_per_text(model, texts, site, at) for texts in (pairs.positive, pairs.negative))
+    positive, negative = (capture_rows(model, texts, site, at) for texts in (pairs.positive, pairs.negative))
     d = positive - negative
     v = torch.linalg.svd(d, full_matrices=False).Vh[0] * d.norm(dim=1).mean()
     along = d @ v
     votes = int((along > 0).sum()) - int((along < 0).sum())
     sign = votes or float(along.sum())
     v = v if sign >= 0 else -v
-    return found(model, site, v, f"PCA of {pairs.n} paired differences at {at}", negative.mean(0), positive)
+    return make_direction(model, site, v, f"PCA of {pairs.n} paired differences at {at}", negative.mean(0), positive)

@@ -11,19 +11,20 @@ from hooks.errors import InvalidArgument
 from interp.common.texts import listed
 
 
-def one_per_text(
+def capture_rows(
     model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32
 ) -> Float[Tensor, "example d_model"]:
     """The activation of each text at the one token that a position selects, in float64.
 
     Raises:
-        ValueError: a string for a list, no texts, or a position that selects no token of a text, or several.
+        InvalidArgument: a string for a list, no texts, or a position that selects no token of a text, or several.
 
-    Cost: one forward pass per batch, up to the site.
+    Cost:
+        One forward pass per batch, up to the site.
 
     Example:
         ```python
-        one_per_text(model, texts, resid_post[6], last)
+        capture_rows(model, texts, resid_post[6], last)
         ```
     """
     rows, done, texts = [], 0, listed(texts)
@@ -39,19 +40,20 @@ def one_per_text(
     return torch.cat(rows)
 
 
-def mean_rows(
+def capture_mean_rows(
     model: Model, texts: Sequence[str], site: Site, at: Position, batch_size: int = 32
 ) -> Float[Tensor, "example d_model"]:
     """The mean activation of each text over the tokens that a position selects, in float64.
 
     Raises:
-        ValueError: a string for a list, no texts, or a position that selects no token of a text.
+        InvalidArgument: a string for a list, no texts, or a position that selects no token of a text.
 
-    Cost: one forward pass per batch, up to the site.
+    Cost:
+        One forward pass per batch, up to the site.
 
     Example:
         ```python
-        mean_rows(model, texts, resid_post[6], everywhere)
+        capture_mean_rows(model, texts, resid_post[6], everywhere)
         ```
     """
     rows, done, texts = [], 0, listed(texts)
@@ -67,7 +69,7 @@ def mean_rows(
     return torch.cat(rows)
 
 
-def found(
+def make_direction(
     model: Model,
     site: Site,
     vector: Float[Tensor, "d_model"],
@@ -78,11 +80,11 @@ def found(
     """A direction whose scale is the distance along it from a point to the farthest row, as for the probes.
 
     Raises:
-        ValueError: the vector is zero, or no row lies on its side of the point.
+        InvalidArgument: the vector is zero, or no row lies on its side of the point.
 
     Example:
         ```python
-        found(model, site, v, "difference of means", negative.mean(0), positive)
+        make_direction(model, site, v, "difference of means", negative.mean(0), positive)
         ```
     """
     if float(vector.norm()) == 0:

@@ -10,6 +10,7 @@ from hooks import Direction, Model, Site, stream
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.position import everywhere
 from hooks.site import mlp_act, mlp_out
+from interp.circuits.metric import Word, name_token, token_ids
 from interp.common.texts import listed
 
 
@@ -19,10 +20,11 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
     Its scale is |v_i| times the largest coefficient m_i = mlp_act_i on the texts: what the memory adds at its most.
 
     Raises:
-        IndexError: the layer has no such memory.
-        ValueError: no texts, a string for them, or a memory that is never above 0 on them.
+        OutOfRange: the layer has no such memory.
+        InvalidArgument: no texts, a string for them, or a memory that is never above 0 on them.
 
-    Cost: one forward pass per text, up to the layer.
+    Cost:
+        One forward pass per text, up to the layer.
 
     Example:
         ```python
@@ -43,67 +45,59 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
     return Direction(v, mlp_out[layer], f"value of memory {neuron} of layer {layer}", scale, model.fingerprint)
 
 
-def unembedding(model: Model, token: str, site: Site, texts: Sequence[str]) -> Direction:
-    """The row of the unembedding of one token, v = W_U[t], as a direction of the residual stream.
+def unembedding(model: Model, token: Word, site: Site, texts: Sequence[str]) -> Direction:
+    """The row of the unembedding of one token, a word or its id, v = W_U[t], as a direction of the residual stream.
 
     Its scale is the largest projection on it that tokens of the texts have at the site.
 
     Raises:
-        ValueError: the text is not one token, no texts or a string for them, or the model has no output embeddings or
-            ones narrower than the stream.
+        InvalidArgument: the token is a word of several, no texts or a string for them, or the model has no output
+            embeddings or ones narrower than the stream.
 
-    Cost: one forward pass per text, up to the site.
+    Cost:
+        One forward pass per text, up to the site.
 
     Example:
         ```python
         unembedding(model, " bridge", resid_post[10], texts)
         ```
     """
-    v = _output_row(model, _single(model, token)).detach().clone()
-    return _scaled(model, v, site, f"unembedding of {token!r}", texts)
+    v = _output_row(model, token).detach().clone()
+    return _scaled(model, v, site, f"unembedding of {name_token(model, token)!r}", texts)
 
 
-def lens_row(model: Model, token: str, site: Site, texts: Sequence[str]) -> Direction:
-    """The row of the logit lens of one token: what raises its logit through the final norm, whose length is held.
+def lens_row(model: Model, token: Word, site: Site, texts: Sequence[str]) -> Direction:
+    """The row of the logit lens of one token, a word or its id: what raises its logit, the final norm's length held.
 
     v = J W_U[t] with J the norm's linear part, J = norm(I) - norm(0): both kinds of norm divide every axis by the
     same length, so that J is gamma (with the mean taken out, for LayerNorm) up to a factor. Scaled as `unembedding`.
 
     Raises:
-        ValueError: as `unembedding`.
+        InvalidArgument: as `unembedding`.
 
-    Cost: one forward pass per text, up to the site.
+    Cost:
+        One forward pass per text, up to the site.
 
     Example:
         ```python
         lens_row(model, " bridge", resid_post[10], texts)
         ```
     """
-    w = _output_row(model, _single(model, token)).detach()
+    w = _output_row(model, token).detach()
     if model.final_norm is not None:
         axes = torch.eye(model.d_model, dtype=model.dtype, device=model.device)
         with torch.no_grad():
             J = model.final_norm(axes) - model.final_norm(torch.zeros_like(axes))
         w = J @ w
-    return _scaled(model, w, site, f"logit lens of {token!r}", texts)
+    return _scaled(model, w, site, f"logit lens of {name_token(model, token)!r}", texts)
 
 
-def _single(model: Model, token: str) -> int:
-    tokens = model.tokens(token)
-    ids = tokens.ids[tokens.content].tolist()
-    if len(ids) != 1:
-        pieces = [model.tokenizer.decode([i]) for i in ids]
-        raise InvalidArgument(
-            f"{token!r} is {len(ids)} tokens, {pieces}: give one, with its leading space if it has one"
-        )
-    return ids[0]
-
-
-def _output_row(model: Model, token: int) -> Float[Tensor, "d_model"]:
+def _output_row(model: Model, token: Word) -> Float[Tensor, "d_model"]:
+    (number,) = token_ids(model, token).tolist()
     head = model.hf.get_output_embeddings() if model.hf.can_generate() else None
     if head is None:
         raise InvalidArgument(f"{model.name} has no unembedding that reads the residual stream directly")
-    row = head.weight[token]
+    row = head.weight[number]
     if len(row) != model.d_model:
         raise InvalidArgument(
             f"the unembedding of {model.name} is {len(row)} wide, its residual stream {model.d_model}"

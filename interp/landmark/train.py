@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
@@ -29,7 +30,6 @@ from interp.landmark.documents import documents
 from interp.landmark.gated import gated_states, new_gated_model
 from interp.landmark.muon import Muon
 from interp.landmark.packing import Rows, pack
-from interp.landmark.phases import Phase, phase_at
 from interp.landmark.sealing import Batch, carry, sealed
 from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
 
@@ -141,6 +141,36 @@ STATES: dict[str, Callable[..., Float[Tensor, "n d_model"]]] = {
     "gpt2": hidden_states,
     "llama": partial(gated_states, sealed_layers=SEALED_LAYERS),
 }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps at a peak learning rate, after a warm-up and before a linear decay to zero over the last share of them.
+
+    A phase that starts `anew` goes on from the weights alone, in half precision as they are exported, so that it can
+    also be run on a model whose optimisers are lost. It ends at the mean of those weights and the ones it reached, as
+    stochastic weight averaging does (Izmailov et al. 2018, arXiv:1803.05407).
+    """
+
+    steps: int
+    learning_rate: float
+    warm_up: int
+    decay: float
+    carried: float
+    anew: bool = False
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step of this phase, counted from 0."""
+        return self.learning_rate * min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.decay * self.steps))
+
+
+def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
+    """The phase that a step of the run belongs to, and the step's number in it."""
+    for phase in phases:
+        if step < phase.steps:
+            return phase, step
+        step -= phase.steps
+    raise InvalidArgument(f"the phases {phases} end {step} steps before; count steps from 0")
 
 
 PHASES = (

@@ -13,7 +13,7 @@ from hooks.model import Text
 from hooks.position import last
 from hooks.site import resid_post
 from interp.circuits.metric import Word, name_token, token_ids
-from interp.circuits.patching import read_at
+from interp.circuits.patching import select_one_token
 from interp.lenses.frozen_norm import Norm, Reader, frozen
 from interp.lenses.parts import Parts, components
 
@@ -85,7 +85,8 @@ def attribute(
         InvalidArgument: a word of several tokens; capped logits; a model whose stream is not the sum of the parts, or
             whose logits are not read off it.
 
-    Cost: one forward pass.
+    Cost:
+        One forward pass.
 
     Example:
         ```python
@@ -93,7 +94,7 @@ def attribute(
         ```
     """
     tokens = model.tokens(text)
-    ends = read_at(tokens, at)
+    ends = select_one_token(tokens, at)
     acts = capture(model, tokens, resid_post[model.n_layers - 1], batch_size=len(tokens))
     x = acts[resid_post[model.n_layers - 1]][ends]
     reader = _read(model, x, word, norm)
@@ -103,9 +104,9 @@ def attribute(
     model.unembed(x)  # refuses a model whose logits are not read off this stream
     names, parts = into(model, tokens, ends, reader.g)
     _check_sum(model, parts, (reader.g * x).sum(-1))
-    spelt = " − ".join(name_token(model, one) for one in (word, versus) if one is not None)
+    named = " − ".join(name_token(model, one) for one in (word, versus) if one is not None)
     whole = torch.cat([parts, reader.constant[:, None]], 1)
-    return Attribution(spelt, reader.norm, (*names, "biases after the stream"), whole, reader.logit)
+    return Attribution(named, reader.norm, (*names, "biases after the stream"), whole, reader.logit)
 
 
 def _read(model: Model, x: Float[Tensor, "example d_model"], word: Word, norm: Norm) -> Reader:

@@ -25,10 +25,11 @@ class JacobianLens(Lens):
         J: for each layer it reads but the last, the mean Jacobian of the last stream.
         n_prompts: over how many texts.
 
-    ```python
-    lens = fit_jacobian(model, texts)
-    lens.direction(" Paris", 3)
-    ```
+    Example:
+        ```python
+        lens = fit_jacobian(model, texts)
+        lens.direction(" Paris", 3)
+        ```
     """
 
     def __init__(self, model: Model, J: Mapping[int, Float[Tensor, "d_model d_model"]], n_prompts: int) -> None:
@@ -47,7 +48,7 @@ class JacobianLens(Lens):
         """The layers it was fitted for, and the last."""
         return (*self.J, self.model.n_layers - 1)
 
-    def carried(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
+    def carry(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
         """J_l h."""
         return h @ self.J[layer].mT
 
@@ -55,7 +56,7 @@ class JacobianLens(Lens):
         """Write the lens in the format in which such lenses are published: matrices in float16.
 
         Raises:
-            ValueError: a matrix that float16 cannot hold.
+            InvalidArgument: a matrix that float16 cannot hold.
         """
         for layer, matrix in self.J.items():
             most, end = float(matrix.abs().max()), torch.finfo(torch.float16).max
@@ -78,8 +79,8 @@ class JacobianLens(Lens):
         A published file does not say which weights it was fitted on, only their width and number of layers.
 
         Raises:
-            ValueError: the file holds no Jacobian lens, one of another model, or one of effects on another layer than
-                the last.
+            InvalidArgument: the file holds no Jacobian lens, one of another model, or one of effects on another layer
+                than the last.
         """
         held = read_pickled(path, "expected a Jacobian lens, published or saved")
         J, n = read_foreign(path, CURE, lambda: _matrices(held)) if isinstance(held, dict) else ({}, 0)
@@ -94,7 +95,7 @@ class JacobianLens(Lens):
         end = about.get("target_layer", model.n_layers - 1)
         if end != model.n_layers - 1:
             raise InvalidArgument(
-                f"the lens in {path} tells effects on layer {end}, and the last of {model.name} is "
+                f"the lens in {path} is of effects on layer {end}, and the last of {model.name} is "
                 f"{model.n_layers - 1}: fit one with that target"
             )
         return JacobianLens(model, J, n)
@@ -147,16 +148,18 @@ def fit_jacobian(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: a model that is not causal, no texts, a text too short to hold a token of V, a layer that is not
-            before the last.
+        InvalidArgument: a model that is not causal, no texts, a text too short to hold a token of V, a layer that is
+            not before the last.
 
-    Cost: per text, two forward passes and d_model / batch_size backward passes over batch_size copies.
+    Cost:
+        Per text, two forward passes and d_model / batch_size backward passes over batch_size copies.
 
     Gurnee et al. 2026, Verbalizable Representations Form a Global Workspace in Language Models.
 
-    ```python
-    fit_jacobian(model, texts).read(acts[resid_post[3]], 3)
-    ```
+    Example:
+        ```python
+        fit_jacobian(model, texts).read(acts[resid_post[3]], 3)
+        ```
     """
     if not model.hf.can_generate():
         raise InvalidArgument(

@@ -1,4 +1,4 @@
-"""What every lens is: a guess, from the stream behind a block, at the stream behind the last one, and its logits."""
+"""What every lens is: a guess, from the stream after a block, at the stream after the last one, and its logits."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from interp.common.unembedding import output_rows
 
 
 class Lens(ABC):
-    """Reads the residual stream behind any block as logits: unembed(norm(transform(h, layer))).
+    """Reads the residual stream after any block as logits: unembed(norm(transform(h, layer))).
 
     A lens says how it carries a stream forward from each layer but the last, where every lens is the identity. Layers
     are blocks: `layer` l reads `resid_post[l]`.
@@ -28,8 +28,8 @@ class Lens(ABC):
         self.model = model
 
     @abstractmethod
-    def carried(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
-        """The guess at the last stream, from that behind a block before the last: an affine map of h."""
+    def carry(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
+        """The guess at the last stream, from that after an earlier block: an affine map of h."""
 
     @property
     def layers(self) -> Sequence[int]:
@@ -37,7 +37,7 @@ class Lens(ABC):
         return range(self.model.n_layers)
 
     def transform(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
-        """The guess at the stream behind the last block, given that behind block `layer`.
+        """The guess at the stream after the last block, given that after block `layer`.
 
         Raises:
             InvalidArgument: a layer it does not read, or another width than the stream's.
@@ -50,10 +50,10 @@ class Lens(ABC):
             raise InvalidArgument(
                 f"a stream of {self.model.name} has width {self.model.d_model}, got {h.shape[-1]}: give resid_post"
             )
-        return h if layer == self.model.n_layers - 1 else self.carried(h, layer)
+        return h if layer == self.model.n_layers - 1 else self.carry(h, layer)
 
     def read(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n vocab"]:
-        """The logits it reads off the stream behind block `layer`; `InvalidArgument` as `transform`."""
+        """The logits it reads off the stream after block `layer`; `InvalidArgument` as `transform`."""
         return self.model.unembed(self.transform(h, layer))
 
     def direction(self, token: Word, layer: int) -> Direction:

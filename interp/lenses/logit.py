@@ -9,13 +9,15 @@ from interp.lenses.lens import Lens
 class LogitLens(Lens):
     """transform(h, l) = h (nostalgebraist 2020).
 
-    Cost of reading: one unembedding per layer.
+    Cost:
+        One unembedding per layer that is read.
 
-    ```python
-    LogitLens(model).read(acts[resid_post[3]], 3)
-    ```
+    Example:
+        ```python
+        LogitLens(model).read(acts[resid_post[3]], 3)
+        ```
     """
 
-    def carried(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:  # noqa: ARG002
+    def carry(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:  # noqa: ARG002
         """The stream as it is."""
         return h

@@ -1,7 +1,7 @@
 """The parts that write to the residual stream, and what each adds along a direction."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,11 +11,40 @@ from hooks import Activations, Model, Site, Tokens, capture
 from hooks.errors import InvalidArgument
 from hooks.layout import width
 from hooks.site import attn_out, embed, mlp_act, mlp_out, pos_embed, resid_pre, z
-from interp.common.dictionary import Dictionary
 
 Ends: TypeAlias = Bool[Tensor, "batch pos"]
 Split: TypeAlias = tuple[tuple[str, ...], Float[Tensor, "example n"]]
 Parts: TypeAlias = Callable[[Model, Tokens, Ends, Float[Tensor, "example d_model"]], Split]
+
+
+@runtime_checkable
+class Dictionary(Protocol):
+    """Sparse latents f(x) of the activations at a site, and the decoder that sums their directions: x ~ f W_dec + b.
+
+    Every autoencoder of `interp.sae` is one.
+    """
+
+    site: Site | None
+    d_sae: int
+    W_dec: Tensor
+    b_dec: Tensor
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The places it reads."""
+        ...
+
+    def raw(self) -> Self:
+        """The same dictionary for activations as the model has them."""
+        ...
+
+    def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
+        """The latents."""
+        ...
+
+    def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
+        """What they say the activations are."""
+        ...
 
 
 @torch.no_grad()
@@ -36,7 +65,8 @@ def heads(
     """As `components`, with attention split into heads: g . z_h W_O,h for each, and the output's bias.
 
     Raises:
-        ValueError: a family whose attention output is normalised before it is added, so that heads do not sum to it.
+        InvalidArgument: a family whose attention output is normalised before it is added, so that heads do not
+            sum to it.
     """
     layers = range(model.n_layers)
     names, parts = _embeddings(model, tokens, ends, g)
@@ -58,7 +88,7 @@ def neurons(
     """As `components`, with feed-forward layers split into neurons: a_i g . W_out,i for each, and the output's bias.
 
     Raises:
-        ValueError: a family whose feed-forward output is normalised before it is added.
+        InvalidArgument: a family whose feed-forward output is normalised before it is added.
     """
     layers = range(model.n_layers)
     names, parts = _embeddings(model, tokens, ends, g)
@@ -74,12 +104,12 @@ def neurons(
 
 
 def latents(sae: Dictionary) -> Parts:
-    """Split the stream where an autoencoder reads it: its latents, its bias, its error, and what comes behind it.
+    """Split the stream where an autoencoder reads it: its latents, its bias, its error, and what comes after it.
 
     f_i g . W_dec,i for each latent i; the error is what the autoencoder leaves out of the stream.
 
     Raises:
-        ValueError: an autoencoder of no single place in the residual stream.
+        InvalidArgument: an autoencoder of no single place in the residual stream.
     """
     site = sae.site
     if site is None or site.name not in ("resid_pre", "resid_post") or len(sae.sites) > 1:
@@ -89,15 +119,15 @@ def latents(sae: Dictionary) -> Parts:
         )
 
     def split(model: Model, tokens: Tokens, ends: Ends, g: Float[Tensor, "example d_model"]) -> Split:
-        behind = [out for out in _outputs(model) if (out.layer or 0) >= (site.layer or 0) + (site.name == "resid_post")]
+        later = [out for out in _outputs(model) if (out.layer or 0) >= (site.layer or 0) + (site.name == "resid_post")]
         with torch.no_grad():
-            acts = _captured(model, tokens, [site, *behind])
+            acts = _captured(model, tokens, [site, *later])
             x = acts[site][ends]
             f = sae.raw().encode(x.to(sae.W_dec.dtype))
             error = x.to(g) - sae.decode(f).to(g)
             own = [f.to(g) * (g @ sae.W_dec.to(g).T), (g @ sae.b_dec.to(g))[:, None], (g * error).sum(-1, keepdim=True)]
             names = (*(f"latent {i}" for i in range(sae.d_sae)), "bias of the decoder", "error of the autoencoder")
-            return (*names, *map(str, behind)), torch.cat([*own, _along(acts, behind, ends, g)], 1)
+            return (*names, *map(str, later)), torch.cat([*own, _along(acts, later, ends, g)], 1)
 
     return split
 
@@ -106,7 +136,7 @@ def output_of(model: Model, read: Site, written: Site) -> tuple[Float[Tensor, "n
     """The map W and bias b from what an output projection reads to what is added to the stream: c = a W + b.
 
     Raises:
-        ValueError: the projection's output is not what is added, but normalised first.
+        InvalidArgument: the projection's output is not what is added, but normalised first.
     """
     tap, added = model.tap(read), model.tap(written)
     if added.module is not tap.module:

@@ -92,11 +92,13 @@ def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
     Raises:
         InvalidArgument: no such number of tokens.
 
-    Cost: one forward pass, and one unembedding per layer; the logits of one layer at a time are held.
+    Cost:
+        One forward pass, and one unembedding per layer; the logits of one layer at a time are held.
 
-    ```python
-    read(LogitLens(model), "The Golden Gate Bridge is in").top[:, 0, -1, 0]
-    ```
+    Example:
+        ```python
+        read(LogitLens(model), "The Golden Gate Bridge is in").top[:, 0, -1, 0]
+        ```
     """
     model = lens.model
     if not 1 <= top <= model.d_vocab:
@@ -112,7 +114,7 @@ def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
     return LensReading(
         lens=type(lens).__name__,
         layers=tuple(lens.layers),
-        tokens=_spelt(model, acts.tokens.ids.tolist()),
+        tokens=_pieces_of(model, acts.tokens.ids.tolist()),
         content=everywhere.mask(acts.tokens),
         top=ids,
         words={i: piece(model.tokenizer, i) for i in ids.unique().tolist()},
@@ -161,11 +163,13 @@ def rank(lens: Lens, text: Text, word: Word) -> Ranks:
     Raises:
         InvalidArgument: a word of several tokens (`first_token` takes the first), or an id that is none.
 
-    Cost: one forward pass, and one unembedding per layer.
+    Cost:
+        One forward pass, and one unembedding per layer.
 
-    ```python
-    rank(LogitLens(model), "The Golden Gate Bridge is in", " San").ranks[:, 0, -1]
-    ```
+    Example:
+        ```python
+        rank(LogitLens(model), "The Golden Gate Bridge is in", " San").ranks[:, 0, -1]
+        ```
     """
     (token,) = token_ids(lens.model, word).tolist()
     acts = streams(lens, text)
@@ -175,7 +179,7 @@ def rank(lens: Lens, text: Text, word: Word) -> Ranks:
         lens=type(lens).__name__,
         word=name_token(lens.model, word),
         layers=tuple(lens.layers),
-        tokens=_spelt(lens.model, acts.tokens.ids.tolist()),
+        tokens=_pieces_of(lens.model, acts.tokens.ids.tolist()),
         content=everywhere.mask(acts.tokens),
         ranks=ranks.masked_fill(~acts.tokens.mask, -1),
     )
@@ -198,5 +202,5 @@ def _layer(
     return kept.indices, kept.values.exp(), entropy, kl
 
 
-def _spelt(model: Model, ids: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
+def _pieces_of(model: Model, ids: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
     return tuple(pieces(model.tokenizer, row) for row in ids)

@@ -38,10 +38,11 @@ class TunedLens(Lens):
         A: a matrix for every layer but the last.
         b: a bias for each.
 
-    ```python
-    lens = tune(model, texts, steps=200)
-    lens.read(acts[resid_post[3]], 3)
-    ```
+    Example:
+        ```python
+        lens = tune(model, texts, steps=200)
+        lens.read(acts[resid_post[3]], 3)
+        ```
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class TunedLens(Lens):
             model, torch.zeros(model.n_layers - 1, d, d, **like), torch.zeros(model.n_layers - 1, d, **like)
         )
 
-    def carried(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
+    def carry(self, h: Float[Tensor, "*n d_model"], layer: int) -> Float[Tensor, "*n d_model"]:
         """h + A_l h + b_l."""
         return h + h @ self.A[layer].mT + self.b[layer]
 

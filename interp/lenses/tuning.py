@@ -49,14 +49,16 @@ def tune(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: no texts or steps, a text without a token, a checkpoint of other settings, a loss or weights that
-            are not finite.
+        InvalidArgument: no texts or steps, a text without a token, a checkpoint of other settings, a loss or weights
+            that are not finite.
 
-    Cost: a forward pass per step, and an unembedding forth and back per step and layer.
+    Cost:
+        A forward pass per step, and an unembedding forth and back per step and layer.
 
-    ```python
-    lens = tune(model, texts, steps=200, checkpoint="lens.safetensors")
-    ```
+    Example:
+        ```python
+        lens = tune(model, texts, steps=200, checkpoint="lens.safetensors")
+        ```
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts or steps < 1 or batch_size < 1:

@@ -61,10 +61,10 @@ def over(request: pytest.FixtureRequest) -> Over:
 
 def one_by_one(model: Model, base: list[str], donor: list[str], over: Over) -> Tensor:
     """m of every patch, each in a forward pass of its own through the whole model."""
-    given, found = capture(model, donor, [*over.listed(model)]), []
+    given, found = capture(model, donor, [*over.find_sites(model)]), []
     tokens = model.tokens(base)
     metric = logit_difference(model, ["a", "b"], "c")
-    for site in over.listed(model):
+    for site in over.find_sites(model):
         for mask in over.masks(tokens.ids.shape[1], model.tap(site).shape):
             chosen = mask if mask.ndim == 1 else mask.any(1)
             heads = torch.ones(1, dtype=torch.bool) if mask.ndim == 1 else mask.any(0)
@@ -73,8 +73,8 @@ def one_by_one(model: Model, base: list[str], donor: list[str], over: Over) -> T
             at = Position("chosen", lambda t, chosen=chosen: chosen.expand(len(t), -1))
             with torch.no_grad(), intervene(model, {site: replace(value[:, chosen].flatten(0, 1), at=at)}):
                 found.append(metric(model.run(tokens)[:, -1]))
-    extent = over.extent(tokens.ids.shape[1], model.tap(over.listed(model)[0]).shape)
-    return torch.stack(found, 1).unflatten(1, (len(over.listed(model)), *extent))
+    extent = over.extent(tokens.ids.shape[1], model.tap(over.find_sites(model)[0]).shape)
+    return torch.stack(found, 1).unflatten(1, (len(over.find_sites(model)), *extent))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_sites_are_named_as_everywhere_and_each_once(estimate: Estimator, gpt2: 
     ):
         over = each_layer(sites)
         found = estimate(gpt2, patching, metric, over=over)
-        assert found.sites == over.listed(gpt2) == tuple(resid_pre[layer] for layer in layers)
+        assert found.sites == over.find_sites(gpt2) == tuple(resid_pre[layer] for layer in layers)
         torch.testing.assert_close(found.patched, torch.cat([of[layer] for layer in layers], 1), rtol=1e-5, atol=1e-6)
     for twice in ([resid_pre[1]] * 2, ["resid_pre.*", resid_pre[1]]):
         with pytest.raises(ValueError, match=r"resid_pre.1 is named twice: name each site of a sweep once"):

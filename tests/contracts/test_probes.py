@@ -116,7 +116,7 @@ def test_parameters_are_the_constructors_and_a_clone_has_them_and_nothing_learnt
 
 @every
 def test_an_unfitted_probe_does_not_score(probe: Any, data: Data) -> None:
-    with pytest.raises(RuntimeError, match=rf"This {type(probe).__name__} is not fitted: call fit\(x, y\) first"):
+    with pytest.raises(RuntimeError, match=rf"this {type(probe).__name__} is not fitted: call fit\(x, y\) first"):
         scored(clone(probe), data(5, 1)[0])
 
 
@@ -130,7 +130,7 @@ def test_an_unknown_parameter_is_refused(probe: Any, data: Data) -> None:
 def test_nan_is_refused(probe: Any, data: Data) -> None:
     x, y = data(12, 3)
     x[6, 1] = torch.nan
-    with pytest.raises(ValueError, match=r"Row 6 holds NaN or infinity|finite numbers"):
+    with pytest.raises(ValueError, match=r"row 6 holds NaN or infinity|finite numbers"):
         clone(probe).fit(x, y)
 
 
@@ -211,7 +211,7 @@ def test_a_grid_search_finds_the_better_penalty() -> None:
 
 @of_two_classes
 def test_a_constant_label_is_refused(probe: Any) -> None:
-    with pytest.raises(ValueError, match="All 4 labels are True; rows of both classes are needed"):
+    with pytest.raises(ValueError, match="all 4 labels are True; rows of both classes are needed"):
         clone(probe).fit(torch.randn(4, 3), torch.ones(4, dtype=torch.bool))
 
 
@@ -266,7 +266,7 @@ def test_nan_among_rows_to_score_is_refused(probe: Any, data: Data) -> None:
     x, y = data(12, 3)
     fitted = clone(probe).fit(x, y)
     x[6, 1] = torch.nan
-    with pytest.raises(ValueError, match="Row 6 holds NaN or infinity"):
+    with pytest.raises(ValueError, match="row 6 holds NaN or infinity"):
         fitted.predict(x)
     if x.ndim == 2:
         with pytest.raises(ValueError, match="contains NaN"):
@@ -394,7 +394,7 @@ def test_batches_give_the_eraser_of_all_rows(eraser: Any) -> None:
 def test_batches_of_nothing_and_of_nan_are_refused(probe: Any) -> None:
     with pytest.raises(ValueError, match="gave 0 rows at first"):
         clone(probe).fit_batches([])
-    with pytest.raises(ValueError, match="Row 2 holds NaN or infinity"):
+    with pytest.raises(ValueError, match="row 2 holds NaN or infinity"):
         clone(probe).fit_batches([(torch.tensor([[0.0], [1.0], [torch.nan]]), torch.arange(3))])
 
 
@@ -467,12 +467,12 @@ def test_its_direction_reaches_from_the_negative_mean_to_the_farthest_row(probe:
 def test_a_probe_that_was_told_where_its_rows_come_from_has_their_direction_until_the_next_fit(probe: Any) -> None:
     x, y = rows(60, 14)
     site, fitted = Site("resid_post", 2), clone(probe).fit(x, y)
-    with pytest.raises(AttributeError, match="Rows do not say where they come from"):
+    with pytest.raises(AttributeError, match="rows do not say where they come from"):
         _ = fitted.direction_
     found = fitted.located(site, "abc").direction_
     assert torch.equal(found.vector, fitted.direction(site, "abc").vector)
     assert (found.site, found.fingerprint, found.scale) == (site, "abc", fitted.scale_)
-    with pytest.raises(AttributeError, match="Rows do not say where they come from"):
+    with pytest.raises(AttributeError, match="rows do not say where they come from"):
         _ = fitted.fit(x, y).direction_
 
 
@@ -498,10 +498,10 @@ def test_probabilities_sum_to_one_and_their_log_odds_are_the_score(probe: Any) -
 def test_rows_of_another_shape_give_no_number_and_whole_numbers_keep_their_weights(probe: Any) -> None:
     x, y = rows(60, 6)
     fitted = clone(probe).fit(x, y)
-    with pytest.raises(ValueError, match="The rows have width 3, and those learnt from had 6"):
+    with pytest.raises(ValueError, match="the rows have width 3, and those learnt from had 6"):
         fitted.predict(x[:, :3])
     for alone in (lambda: clone(probe).fit(x[:, 0], y), lambda: fitted.decision_function(x[0])):
-        with pytest.raises(ValueError, match="Rows have the shape"):
+        with pytest.raises(ValueError, match="rows have the shape"):
             alone()
     assert fitted.fit((10 * x).int(), y).coef_.dtype == torch.float32
 

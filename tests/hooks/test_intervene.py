@@ -160,6 +160,61 @@ def test_decoding_with_a_cache_is_reading_again_in_every_family_and_batch(decode
         assert cached == [read_again(decoder, text, plan, 4) for text in texts]
 
 
+CHAINS: dict[str, tuple[list[Intervention], Callable[[Tensor, Tensor], Tensor]]] = {
+    "add, then scale": ([add(3 * V), scale(2.0)], lambda a, _: 2 * (a + 3 * V)),
+    "scale, then add": ([scale(2.0), add(3 * V)], lambda a, _: 2 * a + 3 * V),
+    "add, then add to generated tokens": (
+        [add(3 * V), add(V.roll(1) * 4, at=generated)],
+        lambda a, new: a + 3 * V + 4 * V.roll(1) * new[:, None],
+    ),
+    "add to generated tokens, then scale": (
+        [add(3 * V, at=generated), scale(2.0)],
+        lambda a, new: 2 * (a + 3 * V * new[:, None]),
+    ),
+}
+
+
+def logits_changed_by_hand(
+    model: Model, ids: Tensor, n_given: int, change: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Logits of one plain pass of the Hugging Face model over a whole text, block 1 changed by torch's own hook.
+
+    The first token begins the text and is special, so no intervention reaches it.
+    """
+    new = (torch.arange(1, ids.shape[1]) >= n_given).float()
+
+    def hook(_: Any, __: Any, out: Any) -> Any:
+        a = out[0] if isinstance(out, tuple) else out
+        changed = torch.cat([a[:, :1], change(a[:, 1:], new)], 1)
+        return (changed, *out[1:]) if isinstance(out, tuple) else changed
+
+    handle = model.hf.transformer.h[1].register_forward_hook(hook)
+    try:
+        return model.hf(ids, use_cache=False).logits[0].detach()
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["one list", "two blocks"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_while_decoding_a_later_intervention_of_a_chain_changes_what_the_earlier_ones_made(
+    fresh: Callable[..., Model], name: str, nested: bool
+) -> None:
+    model = fresh("gpt2")
+    (one, two), change = CHAINS[name]
+    ids = model.tokens("Fog over").ids
+    settings = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 256}
+    settings |= {"attention_mask": torch.ones_like(ids), "return_dict_in_generate": True, "output_logits": True}
+    outer, inner = ([one], [two]) if nested else ([one, two], None)
+    with (
+        intervene(model, {resid_post[1]: outer}),
+        intervene(model, {resid_post[1]: inner}) if inner else nullcontext(),
+    ):
+        made = model.hf.generate(ids, use_cache=True, **settings)
+    whole = logits_changed_by_hand(model, made.sequences, ids.shape[1], change)
+    torch.testing.assert_close(torch.cat(made.logits), whole[ids.shape[1] - 1 : -1], atol=1e-4, rtol=1e-3)
+
+
 def test_padding_on_either_side_changes_nothing_under_an_intervention(
     decoder: Model, padded_left: Callable[[Model], Model]
 ) -> None:

@@ -75,7 +75,7 @@ def test_portions_that_do_not_rise_to_all_are_refused(portions: tuple[float, ...
 
 def test_scores_that_are_no_log_odds_are_refused(planted: Callable) -> None:
     data = planted(40)
-    with pytest.raises(TypeError, match="The scores of a difference of means are no log-odds"):
+    with pytest.raises(TypeError, match="the scores of a difference of means are no log-odds"):
         online_code(DifferenceOfMeans(), data.x, data.y)
 
 

@@ -126,11 +126,11 @@ def test_the_dtype_of_the_model_is_kept() -> None:
 
 def test_nothing_to_erase_is_refused() -> None:
     x, _, _ = coded(20)
-    with pytest.raises(ValueError, match="The concept is the same in all 20 rows"):
+    with pytest.raises(ValueError, match="the concept is the same in all 20 rows"):
         LEACE().fit(x, torch.ones(20, 2).double())
-    with pytest.raises(ValueError, match="The classes have one mean"):
+    with pytest.raises(ValueError, match="the classes have one mean"):
         MeanProjection().fit(torch.ones(2, 3), torch.tensor([True, False]))
-    with pytest.raises(RuntimeError, match="This LEACE is not fitted"):
+    with pytest.raises(RuntimeError, match="this LEACE is not fitted"):
         LEACE().transform(x)
 
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
+from hooks.statistics import share_over_groups, shares_over_groups
 from probes import Examples
-from probes.folds import exchanges, grouped_folds, row_folds, shuffled
-from probes.interval import all_at_once, over_groups
+from probes.folds import draw_exchanges, exchange_labels, grouped_folds, row_folds
 
 TEXTS = ["a1", "a2", "b1", "b2"]
 
@@ -22,13 +22,13 @@ def grouped(n_groups: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"labels": [True, False]}, "There are 4 texts and 2 labels"),
+        ({"labels": [True, False]}, "there are 4 texts and 2 labels"),
         ({"groups": []}, "4 texts and 0 groups; give one per text .groups say which texts share an entity"),
-        ({"groups": ["a", "a", "", "b"]}, r"Text 2 \('b1'\) has no group"),
-        ({"labels": [True] * 4}, "All 4 labels are"),
-        ({"texts": ["a1", "a2", "a1", "b2"]}, "The text 'a1' is in groups 'a' and 'b'"),
-        ({"entities": [["Rome"], [], [], ["Rome"]]}, "The entity 'Rome' is in groups 'a' and 'b'"),
-        ({"entities": ["Rome", "Oslo", "Oslo", "Bonn"]}, "The entity 'Oslo' is in groups 'a' and 'b'"),
+        ({"groups": ["a", "a", "", "b"]}, r"text 2 \('b1'\) has no group"),
+        ({"labels": [True] * 4}, "all 4 labels are"),
+        ({"texts": ["a1", "a2", "a1", "b2"]}, "the text 'a1' is in groups 'a' and 'b'"),
+        ({"entities": [["Rome"], [], [], ["Rome"]]}, "the entity 'Rome' is in groups 'a' and 'b'"),
+        ({"entities": ["Rome", "Oslo", "Oslo", "Bonn"]}, "the entity 'Oslo' is in groups 'a' and 'b'"),
     ],
 )
 def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -> None:
@@ -38,7 +38,7 @@ def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -
 
 
 def test_labels_that_are_not_bool_are_refused_by_examples() -> None:
-    with pytest.raises(TypeError, match="Labels of two classes are bool, got 2: give True and False, or 1 and 0"):
+    with pytest.raises(TypeError, match="labels of two classes are bool, got 2: give True and False, or 1 and 0"):
         Examples(TEXTS, [1, 2, 1, 2], ["a", "a", "b", "b"])
 
 
@@ -76,7 +76,7 @@ def test_row_folds_split_every_group_as_evenly_as_they_can() -> None:
 
 def test_labels_are_exchanged_within_groups_where_groups_are_mixed() -> None:
     group, y = grouped()
-    new = shuffled(y, group, 3)
+    new = exchange_labels(y, group, 3)
     mixed = [g for g in group.unique() if len(y[group == g].unique()) == 2]
     assert any(not torch.equal(new[group == g], y[group == g]) for g in mixed)
     assert all(int(new[group == g].sum()) == int(y[group == g].sum()) for g in mixed)
@@ -86,7 +86,7 @@ def test_one_group_of_both_labels_does_not_keep_the_others_from_trading_theirs()
     group = torch.cat([torch.arange(40), torch.tensor([0])])
     y = group % 2 == 1
     y[-1] = True
-    columns = torch.stack([shuffled(y, group, seed) for seed in range(200)], 1)
+    columns = torch.stack([exchange_labels(y, group, seed) for seed in range(200)], 1)
     alone = columns[1:-1].double()
     assert float((alone.mean(1) - 20 / 39).abs().max()) < 4 * 0.5 / 200**0.5
     assert bool((alone.sum(0) == 20).all()) and bool((columns[[0, -1]].sum(0) == 1).all())
@@ -95,7 +95,7 @@ def test_one_group_of_both_labels_does_not_keep_the_others_from_trading_theirs()
 def test_whole_groups_exchange_labels_where_each_has_one() -> None:
     group, _ = grouped()
     y = (torch.arange(30) % 3 == 0)[group]
-    new = shuffled(y, group, 3)
+    new = exchange_labels(y, group, 3)
     assert all(len(new[group == g].unique()) == 1 for g in group.unique())
     assert len({int(new[group == g][0]) for g in group.unique()}) == 2
     firsts = torch.stack([new[group == g][0] for g in group.unique()])
@@ -106,7 +106,7 @@ def test_exchanges_leave_both_classes_to_learn_from() -> None:
     group = torch.arange(9)
     y = group < 2
     fold = group % 3
-    columns = exchanges(y, group, fold, 30, 0)
+    columns = draw_exchanges(y, group, fold, 30, 0)
     assert columns.shape == (9, 30)
     assert all(int(columns[fold != i].sum(0).min()) > 0 for i in range(3))
 
@@ -123,15 +123,17 @@ def test_the_interval_over_groups_covers_the_truth_95_times_in_100() -> None:
         g = torch.Generator().manual_seed(seed)
         chance = torch.rand(40, generator=g) * 0.8 + 0.1
         group = torch.arange(40).repeat_interleave(8)
-        found = over_groups(torch.rand(320, generator=g) < chance[group], group, draws=300, seed=seed)
+        found = share_over_groups(torch.rand(320, generator=g) < chance[group], group, draws=300, seed=seed)
         covered += found.low <= 0.5 <= found.high
     assert 180 <= covered <= 198
 
 
 def test_where_all_groups_agree_the_interval_is_wilsons_and_not_a_point() -> None:
     group = torch.arange(20).repeat_interleave(2)
-    assert over_groups(torch.ones(40, dtype=torch.bool), group).low == pytest.approx(20 / (20 + 1.959964**2))
-    assert over_groups(torch.zeros(40, dtype=torch.bool), group).high == pytest.approx(1 - 20 / (20 + 1.959964**2))
+    assert share_over_groups(torch.ones(40, dtype=torch.bool), group).low == pytest.approx(20 / (20 + 1.959964**2))
+    assert share_over_groups(torch.zeros(40, dtype=torch.bool), group).high == pytest.approx(
+        1 - 20 / (20 + 1.959964**2)
+    )
 
 
 def test_where_every_group_has_one_share_the_interval_is_wilsons_of_as_many_groups() -> None:
@@ -139,14 +141,14 @@ def test_where_every_group_has_one_share_the_interval_is_wilsons_of_as_many_grou
 
     low, high = binomtest(15, 30).proportion_ci(method="wilson")
     pairs = torch.tensor([True, False]).repeat(30)
-    found = over_groups(pairs, torch.arange(30).repeat_interleave(2))
+    found = share_over_groups(pairs, torch.arange(30).repeat_interleave(2))
     assert (found.value, found.low, found.high) == pytest.approx((0.5, low, high))
-    _, all_low, all_high = all_at_once(pairs[:, None], torch.arange(30).repeat_interleave(2))
+    _, all_low, all_high = shares_over_groups(pairs[:, None], torch.arange(30).repeat_interleave(2))
     assert (float(all_low), float(all_high)) == pytest.approx((low, high))
 
 
 def test_the_interval_of_one_group_says_next_to_nothing() -> None:
-    found = over_groups(torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.long))
+    found = share_over_groups(torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.long))
     assert found.value == 0.75
     assert found.high - found.low > 0.75
 
@@ -156,11 +158,11 @@ def test_the_interval_over_groups_is_the_basic_normal_one_of_many_equal_groups()
     g = torch.Generator().manual_seed(3)
     right = torch.rand(400, 5, generator=g) < torch.rand(400, 1, generator=g)
     shares = right.double().mean(1)
-    found = over_groups(right.flatten(), torch.arange(400).repeat_interleave(5), draws=4000)
+    found = share_over_groups(right.flatten(), torch.arange(400).repeat_interleave(5), draws=4000)
     error = 1.959964 * float(shares.std()) / 20
     assert found.low == pytest.approx(float(shares.mean()) - error, abs=0.1 * error)
     assert found.high == pytest.approx(float(shares.mean()) + error, abs=0.1 * error)
-    _, low, high = all_at_once(right.flatten()[:, None], torch.arange(400).repeat_interleave(5), draws=4000)
+    _, low, high = shares_over_groups(right.flatten()[:, None], torch.arange(400).repeat_interleave(5), draws=4000)
     assert float(high - low) / 2 == pytest.approx(error, rel=0.06)
 
 
@@ -169,7 +171,7 @@ def test_intervals_for_all_cells_at_once_hold_all_of_them_95_times_in_100() -> N
     for seed in range(100):
         g = torch.Generator().manual_seed(seed)
         right = torch.rand(120, 4, 5, generator=g) < 0.6
-        _, low, high = all_at_once(right, torch.arange(120), draws=300, seed=seed)
+        _, low, high = shares_over_groups(right, torch.arange(120), draws=300, seed=seed)
         inside += bool(((low <= 0.6) & (high >= 0.6)).all())
     assert inside >= 89
 
@@ -177,8 +179,8 @@ def test_intervals_for_all_cells_at_once_hold_all_of_them_95_times_in_100() -> N
 def test_intervals_for_all_cells_are_wider_than_for_one() -> None:
     g = torch.Generator().manual_seed(0)
     right = torch.rand(100, 3, 4, generator=g) < 0.6
-    value, low, high = all_at_once(right, torch.arange(100))
-    alone = over_groups(right[:, 0, 0], torch.arange(100))
+    value, low, high = shares_over_groups(right, torch.arange(100))
+    alone = share_over_groups(right[:, 0, 0], torch.arange(100))
     assert value.shape == low.shape == high.shape == (3, 4)
     assert float((high - low).min()) > 1.2 * (alone.high - alone.low)
 
@@ -191,7 +193,7 @@ def test_groups_may_be_numbers_from_0_and_labels_0_and_1_in_whatever_holds_them(
         assert found.labels == plain.labels
         assert torch.equal(found.group, plain.group)
     for missing in (None, "", float("nan")):
-        with pytest.raises(ValueError, match="Text 1 .* has no group"):
+        with pytest.raises(ValueError, match="text 1 .* has no group"):
             Examples(texts, plain.labels, [0, missing, 1, 1])
     with pytest.raises(TypeError, match="got 2: give True and False, or 1 and 0"):
         Examples(texts, [1, 2, 1, 2], [0, 0, 1, 1])

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mutual_info_score
 
 from probes import KSparse, Logistic, by_f_statistic, by_l1, by_logistic, by_mean_difference, by_mutual_information
-from probes.l1 import entrances, l1_logistic
+from probes.l1 import find_entrances, fit_l1_logistic
 from probes.rankings import Ranking
 
 RANKINGS = [by_mean_difference, by_f_statistic, by_mutual_information, by_logistic, by_l1]
@@ -87,7 +87,7 @@ def test_logistic_regression_with_an_l1_penalty_is_scikit_learns(penalty: float)
     x = x / x.std(0)
     theirs = LogisticRegression(l1_ratio=1.0, solver="saga", C=1 / (len(x) * penalty), tol=1e-8, max_iter=10_000)
     theirs.fit(x.numpy(), y.numpy())
-    found = l1_logistic(x, y, penalty)
+    found = fit_l1_logistic(x, y, penalty)
     coef = torch.from_numpy(theirs.coef_[0])
     assert float((found[:-1] - coef).norm() / coef.norm()) < 1e-4
     assert torch.allclose(found[-1:], torch.from_numpy(theirs.intercept_), atol=1e-4)
@@ -96,9 +96,9 @@ def test_logistic_regression_with_an_l1_penalty_is_scikit_learns(penalty: float)
 def test_a_weight_is_zero_above_the_penalty_at_which_it_enters_and_not_below() -> None:
     x, y = sparse()
     x = (x - x.mean(0)) / x.std(0)
-    score = entrances(x, y)
+    score = find_entrances(x, y)
     for coordinate in (3, 11, 17):
-        above, below = (l1_logistic(x, y, factor * float(score[coordinate])) for factor in (1.02, 0.92))
+        above, below = (fit_l1_logistic(x, y, factor * float(score[coordinate])) for factor in (1.02, 0.92))
         assert float(above[coordinate]) == 0 != float(below[coordinate])
 
 

@@ -147,7 +147,7 @@ def test_rows_that_stand_in_both_classes_alike_have_the_weights_zero() -> None:
 
 def test_a_fit_that_has_not_converged_is_refused(planted: Callable) -> None:
     data = planted(200)
-    with pytest.raises(RuntimeError, match="Not converged after 2 steps"):
+    with pytest.raises(RuntimeError, match="not converged after 2 steps"):
         Logistic(max_iter=2).fit(data.x, data.y)
 
 

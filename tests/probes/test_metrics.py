@@ -94,5 +94,5 @@ def test_arrays_are_scored_as_tensors_are() -> None:
 
 
 def test_nan_scores_give_no_number() -> None:
-    with pytest.raises(ValueError, match="Row 1 holds NaN or infinity"):
+    with pytest.raises(ValueError, match="row 1 holds NaN or infinity"):
         auroc(torch.tensor([0.0, torch.nan]), torch.tensor([True, False]))

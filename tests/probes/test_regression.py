@@ -36,9 +36,9 @@ def test_regression_finds_the_planted_direction_and_its_scale_reaches_the_farthe
 
 
 def test_a_constant_or_infinite_target_is_refused() -> None:
-    with pytest.raises(ValueError, match="All 4 targets are 2; a constant cannot be regressed on"):
+    with pytest.raises(ValueError, match="all 4 targets are 2; a constant cannot be regressed on"):
         Ridge().fit(torch.randn(4, 3), torch.full((4,), 2.0))
-    with pytest.raises(ValueError, match="Target 1 is NaN or infinity"):
+    with pytest.raises(ValueError, match="target 1 is NaN or infinity"):
         Ridge().fit(torch.randn(3, 3), torch.tensor([0.0, torch.inf, 1.0]))
     with pytest.raises(ValueError, match=r"alpha is 0\.0; it must be above 0"):
         Ridge(alpha=0.0).fit(torch.randn(3, 3), torch.tensor([0.0, 2.0, 1.0]))
@@ -79,7 +79,7 @@ def test_each_class_has_a_direction_that_reaches_from_the_others_to_its_farthest
 
 
 def test_labels_of_one_class_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"All 3 labels are \[7\]; rows of several classes are needed"):
+    with pytest.raises(ValueError, match=r"all 3 labels are \[7\]; rows of several classes are needed"):
         Multinomial().fit(torch.randn(3, 2), torch.tensor([7, 7, 7]))
 
 

@@ -53,7 +53,7 @@ def test_cells_of_a_store_are_those_of_the_model(store: ActivationStore, gpt2: M
 
 
 def test_labels_that_are_not_one_per_row_are_refused(store: ActivationStore) -> None:
-    with pytest.raises(ValueError, match=f"The store has {len(store)} rows, there are 3 labels"):
+    with pytest.raises(ValueError, match=f"the store has {len(store)} rows, there are 3 labels"):
         StoreBatches(store, resid_post[1], torch.tensor([True, False, True]))
     with pytest.raises(KeyError, match="does not hold resid_post.2"):
         StoreBatches(store, resid_post[2], torch.zeros(len(store), dtype=torch.bool))

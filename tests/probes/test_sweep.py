@@ -12,10 +12,10 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from hooks import Model, capture
 from hooks.position import everywhere, index, last
 from hooks.site import embed, resid_post
+from hooks.statistics import auroc_over_groups, balanced_accuracy_over_groups
 from probes import LDA, MLP, Cells, DifferenceOfMeans, Examples, Logistic, gather, measure, sweep, untrained
 from probes.cross_validation import best_of_shuffled, cross_validate
 from probes.folds import grouped_folds
-from probes.interval import auroc_over_groups, balanced_over_groups
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -228,10 +228,10 @@ def test_another_data_set_may_hold_nothing_that_was_learnt_from(gpt2: Model) -> 
     things = [(group,) for group in stories().groups]
     learnt = Examples(stories().texts, stories().labels, stories().groups, things)
     shared = Examples(["some x", stories().texts[1]], [True, False], ["some", "thing"])
-    with pytest.raises(ValueError, match="The text 'the thing0 is y' of 'other' was learnt from"):
+    with pytest.raises(ValueError, match="the text 'the thing0 is y' of 'other' was learnt from"):
         sweep(gpt2, learnt, [resid_post[0]], elsewhere={"other": shared})
     about = Examples(["some x", "some y"], [True, False], ["some", "some"], [("thing3",), ("sea",)])
-    with pytest.raises(ValueError, match="The entity 'thing3' of 'other' was learnt from"):
+    with pytest.raises(ValueError, match="the entity 'thing3' of 'other' was learnt from"):
         sweep(gpt2, learnt, [resid_post[0]], elsewhere={"other": about})
 
 
@@ -269,8 +269,8 @@ def test_a_position_of_several_tokens_is_refused(gpt2: Model) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda c, e, b: (c, e, {"embedding": b["embedding"]}), "lacks 'untrained': every sweep stands beside both"),
-        (lambda c, e, b: (Cells({k: x[:-1] for k, x in c.rows.items()}), e, b), "There are 120 texts, and 119 rows at"),
+        (lambda c, e, b: (c, e, {"embedding": b["embedding"]}), "lacks 'untrained': a sweep is compared with both"),
+        (lambda c, e, b: (Cells({k: x[:-1] for k, x in c.rows.items()}), e, b), "there are 120 texts, and 119 rows at"),
     ],
 )
 def test_rows_that_do_not_match_are_refused(spoil: Callable, told: str) -> None:
@@ -282,8 +282,20 @@ def test_rows_that_do_not_match_are_refused(spoil: Callable, told: str) -> None:
 def test_nan_is_refused_with_its_text_and_cell() -> None:
     x = torch.zeros(3, 2)
     x[1, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"Text 1 is NaN or infinity at resid_post\.0, last"):
+    with pytest.raises(ValueError, match=r"text 1 is NaN or infinity at resid_post\.0, last"):
         Cells({(SITES[0], last): x})
+
+
+def test_a_grid_is_a_table_of_cells_and_a_line_with_its_best_cell_and_the_search() -> None:
+    cells, examples, beside = captured(signal=2.0, n_groups=20, noise=2)
+    grid = measure(cells, examples, DifferenceOfMeans(), beside, folds=3, permutations=1)
+    frame = grid.to_pandas()
+    assert len(frame) == grid.accuracy.numel()
+    site, position = grid.best
+    row = frame[(frame.site == str(site)) & (frame.position == str(position))]
+    assert row.accuracy.item() == frame.accuracy.max() == pytest.approx(float(grid.accuracy.max()))
+    assert row.low.item() < row.accuracy.item() < row.high.item() or row.high.item() == 1.0
+    assert f"best at {site}, {position}" in repr(grid) and str(grid.nested) in repr(grid)
 
 
 def test_two_folds_are_refused_because_nothing_could_be_chosen_inside_them() -> None:
@@ -295,7 +307,7 @@ def test_two_folds_are_refused_because_nothing_could_be_chosen_inside_them() -> 
 def test_a_probe_without_a_direction_says_so() -> None:
     cells, examples, beside = captured(signal=2.0, n_groups=20, noise=2)
     grid = measure(cells, examples, MLP(width=4, steps=5), beside, folds=3, permutations=1)
-    with pytest.raises(TypeError, match="A one-hidden-layer probe has no direction: sweep with a linear probe"):
+    with pytest.raises(TypeError, match="a one-hidden-layer probe has no direction: sweep with a linear probe"):
         _ = grid.direction
 
 
@@ -315,7 +327,7 @@ def test_where_classes_are_of_one_normal_law_apart_the_search_has_their_auroc_an
 def test_a_probe_that_always_says_the_commoner_label_is_at_chance_in_balanced_accuracy_and_auroc() -> None:
     y = torch.arange(200) % 10 == 0
     group, fold = torch.arange(200), torch.arange(200) // 40
-    said = balanced_over_groups(~y, y, group)
+    said = balanced_accuracy_over_groups(~y, y, group)
     assert said.value == 0.5 and said.low <= 0.5 <= said.high
     assert auroc_over_groups(torch.zeros(200), y, group, fold).value == 0.5
 

@@ -11,7 +11,7 @@ from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.edge_effect import EdgeEffect
 from interp.circuits.edges.faithfulness import MIB_SIZES, faithfulness_curve
 from interp.circuits.edges.task import Task
-from interp.common.statistics import Estimate
+from interp.common.statistics import Estimate, percentile_ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,5 +94,4 @@ def redraw_texts(
 
 def _interval(values: list[float], count: int) -> Estimate:
     drawn = torch.tensor(values[1:], dtype=torch.float64)
-    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(values[0], low, high, count)
+    return Estimate(values[0], *percentile_ends(drawn).tolist(), count)

@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.position import last
 from interp.circuits.metric import Metric
-from interp.circuits.patching import noising, read_at
+from interp.circuits.patching import noising, select_one_token
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Task:
             ```
         """
         clean, corrupt = noising(self.clean, self.corrupt).tokens(model)
-        read_at(clean, self.at), read_at(corrupt, self.at)
+        select_one_token(clean, self.at), select_one_token(corrupt, self.at)
         return clean, corrupt
 
     def measure(self, said: Float[Tensor, "n vocab"], texts: Int[Tensor, "n"], count: int) -> Float[Tensor, "n"]:
@@ -91,7 +91,7 @@ def ends_of(task: Task, tokens: Tokens) -> Bool[Tensor, "batch pos"]:
         ends_of(task, model.tokens("The bridge is in"))
         ```
     """
-    return read_at(tokens, task.at)
+    return select_one_token(tokens, task.at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,4 +124,4 @@ def kl_from_clean(model: Model, clean: Text, at: Position = last) -> KLFromClean
         ```
     """
     tokens = model.tokens(clean)
-    return KLFromClean(wide(model.run(tokens)[read_at(tokens, at)]).log_softmax(-1))
+    return KLFromClean(wide(model.run(tokens)[select_one_token(tokens, at)]).log_softmax(-1))

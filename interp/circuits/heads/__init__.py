@@ -1,4 +1,4 @@
-"""Heads: detectors for what an attention head does, each beside what it would score if it did not."""
+"""Heads: detectors for what an attention head does, each with what it would score if it did not."""
 
 from hooks.border import guard
 from interp.circuits.heads.copying import copying as copying

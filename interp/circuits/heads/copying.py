@@ -19,8 +19,8 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
 
     That matrix says how much attending to one token raises the logit of another by the direct path (Elhage et al.
     2021, A Mathematical Framework for Transformer Circuits). 1 copies, -1 suppresses what it attends to. E are the
-    embeddings, behind their own norm where they have one (Bloom). N_1, N_p and N_f are the gains of the norms before
-    attention, behind it (Gemma-2, OLMo-2) and before the unembedding, centred where the norm centres; a family has
+    embeddings, after their own norm where they have one (Bloom). N_1, N_p and N_f are the gains of the norms before
+    attention, after it (Gemma-2, OLMo-2) and before the unembedding, centred where the norm centres; a family has
     some of them. Their divisors depend on the whole stream, not on the token alone, and are left out: every token
     counts as if the norms divided it by the same. The eigenvalues that are not 0 are those of
     W_O N_p N_f W_U E N_1 W_V, of width d_head.
@@ -32,13 +32,16 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
         seed: of that order.
 
     Raises:
-        ValueError: an unembedding that does not read the stream itself, or a family that normalises the stream (BERT).
+        InvalidArgument: an unembedding that does not read the stream itself, or a family that normalises the stream
+            (BERT).
 
-    Cost: no forward pass; two products over the vocabulary.
+    Cost:
+        No forward pass; two products over the vocabulary.
 
-    ```python
-    copying(model).top()
-    ```
+    Example:
+        ```python
+        copying(model).top()
+        ```
     """
     E, W_U = _embedded(model), model.hf.get_output_embeddings().weight.float()
     if E.shape != W_U.shape or E.shape[1] != model.d_model:
@@ -48,8 +51,8 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
         )
     if model.paths.norms_after:
         raise InvalidArgument(
-            f"{model.name} normalises the stream itself behind every sublayer, so no head writes to the logits by a "
-            "path of its own: score the heads of a model whose norms stand beside the stream, such as GPT-2"
+            f"{model.name} normalises the stream itself after every sublayer, so no head writes to the logits by a "
+            "path of its own: score the heads of a model whose norms are off the stream, such as GPT-2"
         )
     output_rows(model, torch.tensor([0], device=model.device))  # refuses a head that is no linear map
     order = torch.randperm(len(W_U), generator=torch.Generator().manual_seed(seed)).to(W_U.device)
@@ -71,8 +74,8 @@ def _embedded(model: Model) -> Float[Tensor, "vocab _"]:
 def _scores(model: Model, layer: int, UE: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "head"]:
     """W_O N_p N_f W_U E N_1 W_V of each head, and the share of its eigenvalues that is positive."""
     part = parts(model.blocks[layer], model.paths)
-    before, behind = (None, "ln1") if model.paths.norms_last else ("ln1", "ln1_post")
-    N_1, N_p = (norm_gain(part.get(norm or ""), model.d_model).to(UE) for norm in (before, behind))
+    before, after = (None, "ln1") if model.paths.norms_last else ("ln1", "ln1_post")
+    N_1, N_p = (norm_gain(part.get(norm or ""), model.d_model).to(UE) for norm in (before, after))
     W_V = _values(model, layer).float()
     W_V = W_V.repeat_interleave(model.n_heads // len(W_V), dim=0)
     W_O = _outputs(model, layer).float()

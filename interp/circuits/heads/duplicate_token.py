@@ -1,7 +1,7 @@
 """Duplicate-token heads: attend to the last occurrence of the present token."""
 
 from hooks import Model
-from interp.circuits.heads.again import attention_back
+from interp.circuits.heads.repeated_tokens import attention_back
 from interp.circuits.heads.scores import HeadScores
 
 
@@ -17,13 +17,15 @@ def duplicate_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 
         seed: of the random tokens.
 
     Raises:
-        ValueError: as `repeated`.
+        InvalidArgument: as `draw_repeated_tokens`.
 
-    Cost: two forward passes over n sequences of 2 T tokens.
+    Cost:
+        Two forward passes over n sequences of 2 T tokens.
 
-    ```python
-    duplicate_token(model).top()
-    ```
+    Example:
+        ```python
+        duplicate_token(model).top()
+        ```
     """
     values, control = attention_back(model, 0, length=length, n=n, seed=seed)
     return HeadScores("duplicate token", values, control, "where the second half repeats nothing")

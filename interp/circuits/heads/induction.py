@@ -1,7 +1,7 @@
 """Induction heads: attend to what came after the last occurrence of the present token."""
 
 from hooks import Model
-from interp.circuits.heads.again import attention_back
+from interp.circuits.heads.repeated_tokens import attention_back
 from interp.circuits.heads.scores import HeadScores
 
 
@@ -18,13 +18,15 @@ def induction(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> 
         seed: of the random tokens.
 
     Raises:
-        ValueError: as `repeated`.
+        InvalidArgument: as `draw_repeated_tokens`.
 
-    Cost: two forward passes over n sequences of 2 T tokens.
+    Cost:
+        Two forward passes over n sequences of 2 T tokens.
 
-    ```python
-    induction(model).top()
-    ```
+    Example:
+        ```python
+        induction(model).top()
+        ```
     """
     values, control = attention_back(model, 1, length=length, n=n, seed=seed)
     return HeadScores("induction", values, control, "where the second half repeats nothing")

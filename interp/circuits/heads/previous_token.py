@@ -3,7 +3,7 @@
 import torch
 
 from hooks import Model
-from interp.circuits.heads.repeated import repeated
+from interp.circuits.heads.repeated_tokens import draw_repeated_tokens
 from interp.circuits.heads.scores import HeadScores, attention_between
 
 
@@ -19,15 +19,17 @@ def previous_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 0
         seed: of the random tokens.
 
     Raises:
-        ValueError: as `repeated`.
+        InvalidArgument: as `draw_repeated_tokens`.
 
-    Cost: two forward passes over n sequences of 2 `length` tokens.
+    Cost:
+        Two forward passes over n sequences of 2 `length` tokens.
 
-    ```python
-    previous_token(model).top()
-    ```
+    Example:
+        ```python
+        previous_token(model).top()
+        ```
     """
-    said = repeated(model, length=length, n=n, seed=seed)
+    said = draw_repeated_tokens(model, length=length, n=n, seed=seed)
     queries = said.start + torch.arange(2, 2 * length)
     values, control = (attention_between(model, said.fresh, queries, queries - back) for back in (1, 2))
     return HeadScores("previous token", values, control, "at the token before that")

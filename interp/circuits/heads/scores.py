@@ -1,6 +1,7 @@
-"""Head scores: one number per attention head, beside what it would be of a head that does nothing of the kind."""
+"""Head scores: one number per attention head, and what it would be of a head that does nothing of the kind."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,9 @@ from torch import Tensor
 from hooks import Model, Tokens, capture
 from hooks.errors import InvalidArgument
 from hooks.site import pattern
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +31,31 @@ class HeadScores:
     control: Float[Tensor, "layer head"]
     where: str
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{layer}.{head} {score:.3f}" for layer, head, score in self.top(3))
+        control = float(self.control.flatten()[int(self.values.argmax())])
+        layers, heads = self.values.shape
+        return f"HeadScores({self.name!r}, {layers} layers of {heads} heads; {best}; the first's control {control:.3f})"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each head: its layer and number, its score, and its control."""
+        from pandas import DataFrame
+
+        layers, heads = self.values.shape
+        return DataFrame(
+            {
+                "layer": torch.arange(layers).repeat_interleave(heads).tolist(),
+                "head": [*range(heads)] * layers,
+                "score": self.values.flatten().tolist(),
+                "control": self.control.flatten().tolist(),
+            }
+        )
+
     def top(self, count: int = 5) -> tuple[tuple[int, int, float], ...]:
         """The heads with the highest scores: layer, head, score.
 
-        Errors: `ValueError` when `count` is below 1.
+        Raises:
+            InvalidArgument: `count` is below 1.
         """
         if count < 1:
             raise InvalidArgument(f"count is {count}: ask for at least 1 of {self.values.numel()} heads")
@@ -51,9 +76,10 @@ def attention_between(
     """E[A[queries_i, keys_i]], over texts and i, of every head.
 
     Raises:
-        ValueError: a model whose attention patterns cannot be captured.
+        InvalidArgument: a model whose attention patterns cannot be captured.
 
-    Cost: one forward pass with eager attention.
+    Cost:
+        One forward pass with eager attention.
     """
     layers = range(model.n_layers)
     acts = capture(model, tokens, [pattern[layer] for layer in layers], batch_size=len(tokens))

@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.resume import Held
 from interp.circuits.interchange.causal_model import CausalModel, Values
-from interp.circuits.patching import read_at
+from interp.circuits.patching import select_one_token
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Implementation:
             implementation.logits(stream, tokens)
             ```
         """
-        return self.model.unembed(final[read_at(tokens, self.at)])[:, self.answers.to(final.device)]
+        return self.model.unembed(final[select_one_token(tokens, self.at)])[:, self.answers.to(final.device)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import torch
 
 from hooks import Direction
 from hooks.direction import wide
-from interp.directions.pursuit import rows_beside
+from interp.directions.pursuit import comparable_rows
 from interp.features.search.search import SearchResult
 from interp.sae import SAE
 
@@ -39,7 +39,7 @@ def find_similar(sae: SAE, direction: Direction, *, top: int = 10, seed: int = 0
         find_similar(sae, caa(model, pairs, sae.site))
         ```
     """
-    rows = wide(rows_beside(sae, direction))
+    rows = wide(comparable_rows(sae, direction))
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     cosines = unit @ direction.unit.to(unit)
     # In double precision: an autoencoder's first rows may be the single-precision draws of this very seed.

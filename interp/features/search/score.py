@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction
-from interp.common.statistics import mean_share
+from interp.common.statistics import draw_groups, mean_share, percentile_ends
 from interp.features.search.concept import Concept
 from interp.features.search.ranking import Ranking
 from interp.features.search.rows import Rows, draw_exchanges
@@ -119,11 +119,8 @@ class Evaluation:
         y, found = self.rows.y[kept], found[kept]
         counts = torch.stack([y & found, found, y], 1).double()  # F1 = 2 TP / (detected + positive)
         totals = counts.new_zeros(len(groups), 3).index_add_(0, group, counts)
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randint(len(groups), (RESAMPLES, len(groups)), generator=generator)
-        times = torch.zeros(RESAMPLES, len(groups), dtype=torch.float64)
-        hits, detected, positive = (times.scatter_add_(1, drawn, torch.ones_like(times)) @ totals).T
-        low, high = (2 * hits / (detected + positive).clamp(min=1)).quantile(torch.tensor([0.025, 0.975]).double())
+        hits, detected, positive = (draw_groups(len(groups), RESAMPLES, self.seed) @ totals).T
+        low, high = percentile_ends(2 * hits / (detected + positive).clamp(min=1))
         precision, recall = (_of_groups(totals[:, 0], totals[:, column]) for column in (1, 2))
         least, most = (_f1(*(ends[i] for ends in (precision, recall))) for i in (0, 1))
         return min(float(low), least), max(float(high), most)

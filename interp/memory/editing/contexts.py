@@ -13,7 +13,7 @@ from interp.memory.facts.fact import Fact
 OPENERS = ("The", "In", "When", "It", "People", "A", "My", "As", "One", "We")
 VERBS = ("", " is", " was", " has")
 ROWS, LENGTH = 40, 64
-_TOLD: "WeakKeyDictionary[nn.Module, dict[tuple[int, int], tuple[str, ...]]]" = WeakKeyDictionary()
+_PREFIXES: "WeakKeyDictionary[nn.Module, dict[tuple[int, int], tuple[str, ...]]]" = WeakKeyDictionary()
 
 
 Preserve = Sequence[str] | Callable[[Fact], Sequence[str]] | None
@@ -30,7 +30,7 @@ def prefixes(model: Model, n: int = 5, seed: int = 0) -> tuple[str, ...]:
 
     Cost: one generation of ten tokens for a batch of `n`, once for each model, `n` and seed.
     """
-    kept = _TOLD.setdefault(model.hf, {})
+    kept = _PREFIXES.setdefault(model.hf, {})
     key = (n, seed)
     if key not in kept:
         openers = [OPENERS[i % len(OPENERS)] for i in range(n - 1)]

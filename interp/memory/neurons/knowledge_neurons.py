@@ -65,7 +65,7 @@ def knowledge(model: Model, query: Query, *, tolerance: float = 0.01) -> Knowled
 
     Raises:
         InvalidArgument: a tolerance not between 0 and 1; a prompt or answer with spaces around it.
-        RuntimeError: the attributions do not add up on parts of 2⁻¹⁶ either.
+        NotConverged: the attributions do not add up on parts of 2⁻¹⁶ either.
 
     Cost: per layer a forward and a backward pass over 28 copies of the prompt, and over 14 for each part halved.
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from hooks import Model, Site, capture
 from hooks.errors import InvalidArgument
 from hooks.site import attn_out, embed, mlp_out, resid_post
-from interp.common.statistics import Estimate, bootstrap, share
+from interp.common.statistics import Estimate, bootstrap, percentile_ends, share
 from interp.memory.facts.fact import Subject
 from interp.memory.tracing.corruption import corrupt_with_noise, corrupt_with_others, restore
 
@@ -89,7 +89,7 @@ class Trace:
         means = torch.stack(
             [self.indirect_effect[torch.randint(n, (n,), generator=random)].nanmean(0) for _ in range(draws)]
         )
-        return torch.nanquantile(means, torch.tensor([0.025, 0.975]), dim=0)
+        return percentile_ends(means)
 
     @property
     def location(self) -> "Location":

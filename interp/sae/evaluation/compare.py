@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
+from interp.common.statistics import student
 from interp.sae.architectures.sae import SAE
 from interp.sae.data.source import Source
 from interp.sae.evaluation.evaluate import Quality, evaluate
@@ -32,19 +33,8 @@ class Interval:
             >>> Interval.of([1.0, 3.0]).mean
             2.0
         """
-        from scipy.special import stdtrit
-
-        n = len(values)
-        if not n:
-            raise InvalidArgument("an interval needs at least one value")
-        if not all(map(math.isfinite, values)):
-            raise InvalidArgument(f"the values {[*values]} are not all finite: they have no mean")
-        mean = sum(values) / n
-        if n == 1:
-            return Interval(mean, math.nan, tuple(values))
-        s = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-        t = float(stdtrit(n - 1, 0.975))
-        return Interval(mean, t * s / math.sqrt(n), tuple(values))
+        mean = student(values)
+        return Interval(mean.value, (mean.high - mean.low) / 2, tuple(values))
 
     def __str__(self) -> str:
         if math.isnan(self.half_width):

@@ -10,7 +10,7 @@ from hooks import Model, load
 from hooks.contract.families import FAMILIES, tiny
 from hooks.site import attn_out, embed, resid_pre, z
 from interp.circuits.heads import copying, duplicate_token, induction, previous_token
-from interp.circuits.heads.repeated import repeated
+from interp.circuits.heads.repeated_tokens import draw_repeated_tokens
 from interp.circuits.heads.scores import attention_between
 from tests.interp.circuits.handmade import induction_gpt2
 from tests.toys import TOYS, toy
@@ -29,7 +29,7 @@ def test_an_induction_circuit_scores_one_at_the_token_after_the_earlier_occurren
     found = induction(circuit, length=18, n=4)
     torch.testing.assert_close(found.values, torch.tensor([[0.0], [1.0]]), rtol=0, atol=1e-4)
     assert float(found.control[1]) < 0.1
-    said = repeated(circuit, length=18, n=4)
+    said = draw_repeated_tokens(circuit, length=18, n=4)
     queries = said.start + torch.arange(18, 35)
     for offset in (-1, 0, 2):
         beside = attention_between(circuit, said.tokens, queries, queries - 18 + offset)
@@ -62,7 +62,7 @@ def test_less_than_one_of_the_best_heads_is_refused(circuit: Model) -> None:
 
 
 def test_the_circuit_says_each_next_token_of_a_repetition(circuit: Model) -> None:
-    said = repeated(circuit, length=18, n=4)
+    said = draw_repeated_tokens(circuit, length=18, n=4)
     logits = circuit.run(said.tokens)
     assert torch.equal(logits[:, 19:-1].argmax(-1), said.tokens.ids[:, 20:])
 
@@ -151,7 +151,7 @@ def test_the_control_of_copying_is_of_an_order_that_its_seed_draws(gpt2: Model) 
 
 def test_heads_whose_path_to_the_logits_is_not_their_own_have_no_copying_score() -> None:
     for family, told in (
-        ("bert", "normalises the stream itself behind every sublayer"),
+        ("bert", "normalises the stream itself after every sublayer"),
         ("opt_350m", "stream's width, 32"),
     ):
         with pytest.raises(ValueError, match=told):
@@ -172,13 +172,13 @@ def test_a_random_model_scores_no_more_on_repetition_than_without(gpt2: Model) -
 
 
 def test_no_token_is_drawn_twice_and_none_is_special(gpt2: Model) -> None:
-    said = repeated(gpt2, length=30, n=5, seed=1)
+    said = draw_repeated_tokens(gpt2, length=30, n=5, seed=1)
     ids = said.tokens.ids
     assert said.start == 1 and bool((ids[:, 0] == 256).all()) and bool((ids[:, 1:] != 256).all())
     assert torch.equal(ids[:, 1:31], ids[:, 31:]) and torch.equal(ids[:, :31], said.fresh.ids[:, :31])
     assert all(len(set(row)) == 60 for row in said.fresh.ids[:, 1:].tolist())
     with pytest.raises(ValueError, match="a vocabulary of 400; .* has 256: give a smaller length"):
-        repeated(gpt2, length=200)
+        draw_repeated_tokens(gpt2, length=200)
 
 
 @pytest.mark.skipif(not (TOYS / TOY).is_dir(), reason="the model lies beside the project")
@@ -214,3 +214,14 @@ def test_attention_scores_need_no_norm_and_no_tokenizer(hf_model: Any) -> None:
     for score in (induction, duplicate_token, previous_token):
         values = score(model, length=8, n=2).values
         assert values.shape == (3, 4) and bool(((values >= 0) & (values <= 1)).all())
+
+
+def test_head_scores_are_a_table_of_heads_and_a_line_that_names_the_best(gpt2: Model) -> None:
+    found = induction(gpt2, length=8, n=2)
+    frame = found.to_pandas()
+    assert len(frame) == found.values.numel()
+    (layer, head, score), *_ = found.top(1)
+    row = frame[(frame.layer == layer) & (frame["head"] == head)]
+    assert (row.score.item(), row.control.item()) == pytest.approx((score, float(found.control[layer, head])))
+    assert f"{layer}.{head} {score:.3f}" in repr(found)
+    assert len(repr(found)) < 120

@@ -15,6 +15,7 @@ from interp.circuits import (
     attribution_patching,
     denoising,
     each_head,
+    each_head_and_position,
     each_layer,
     each_position,
     integrated_attribution,
@@ -265,3 +266,18 @@ def test_a_place_that_cannot_be_patched_is_named_with_one_that_can(gpt2: Model) 
     ):
         with pytest.raises(ValueError, match=told):
             run()
+
+
+def test_a_patch_effect_is_a_table_of_texts_and_places_and_a_line_that_names_the_largest(gpt2: Model) -> None:
+    metric = logit_difference(gpt2, "a", "c")
+    found = patch_sweep(gpt2, denoising(CLEAN, CORRUPT), metric, over=each_head_and_position([z[0], z[2]]))
+    frame = found.to_pandas()
+    assert [*frame.columns] == ["text", "site", "head", "position", "base", "donor", "patched", "difference"]
+    assert len(frame) == found.patched.numel()
+    row = frame[(frame.text == 0) & (frame.site == "z.2") & (frame["head"] == 3) & (frame.position == 2)]
+    assert row.patched.item() == pytest.approx(float(found.patched[0, 1, 3, 2]))
+    assert row.difference.item() == pytest.approx(float(found.difference[0, 1, 3, 2]))
+    mean = frame.groupby(["site", "head", "position"]).difference.mean()
+    site, head, position = mean.abs().idxmax()
+    assert f"most at {site} {head} {position}: {mean[site, head, position]:+.3f}" in repr(found)
+    assert len(repr(found)) < 120

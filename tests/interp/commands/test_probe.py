@@ -61,7 +61,7 @@ def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(fo
     [
         ("text,label\nfog,1\n", [], "has the columns text, label and lacks 'group'"),
         ("text,label,group\nfog,maybe,a\n", [], "has the label 'maybe'; write one of 1, true"),
-        ("text,label,group\nfog,1,a\n", [], "All 1 labels are"),
+        ("text,label,group\nfog,1,a\n", [], "all 1 labels are"),
         ("text,label,group\nfog,1,a\nsun,0,b\n", ["--probe", "logistics"], "did you mean 'logistic'"),
         (None, [], "there is no file"),
     ],

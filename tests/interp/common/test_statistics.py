@@ -5,7 +5,7 @@ from math import isnan
 import pytest
 import torch
 
-from interp.common.statistics import bootstrap, mean_share, share
+from interp.common.statistics import bootstrap, draw_groups, mean_share, percentile_ends, share, student
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (3, 50), (49, 50), (20, 20)])
@@ -58,3 +58,35 @@ def test_the_bootstrap_of_one_row_knows_no_interval() -> None:
     found = bootstrap(lambda samples: float(samples[0].mean()), [torch.tensor([3.0])])
     assert (found.value, found.n) == (3.0, 1)
     assert isnan(found.low) and isnan(found.high)
+
+
+def test_the_interval_of_a_mean_of_a_few_values_is_students() -> None:
+    from scipy import stats
+
+    for values in ([1.0, 2.5, 2.0, 4.0, 3.0], [i**0.5 for i in range(40)]):
+        found = student(values)
+        ends = stats.t.interval(0.95, len(values) - 1, loc=sum(values) / len(values), scale=stats.sem(values))
+        assert (found.low, found.high, found.n) == pytest.approx((*ends, len(values)))
+    assert isnan(student([1.0]).low) and isnan(student([1.0]).high)
+    with pytest.raises(ValueError, match="an interval of no values"):
+        student([])
+
+
+def test_percentile_ends_are_numpys_of_what_is_not_nan() -> None:
+    import numpy
+
+    drawn = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).double()
+    drawn[::7, 1] = torch.nan
+    expected = numpy.nanpercentile(drawn.numpy(), [2.5, 97.5], axis=0)
+    assert percentile_ends(drawn).numpy() == pytest.approx(expected)
+
+
+def test_every_draw_of_groups_holds_as_many_as_there_are_and_each_comes_once_on_average() -> None:
+    times = draw_groups(7, 4000, seed=0)
+    assert torch.equal(times.sum(1), torch.full((4000,), 7.0).double())
+    assert times.mean(0).tolist() == pytest.approx([1.0] * 7, abs=0.06)
+    assert times.var(0).tolist() == pytest.approx([6 / 7] * 7, rel=0.1)
+
+
+def test_an_estimate_is_printed_with_its_interval_and_its_number_of_cases() -> None:
+    assert str(share(torch.arange(20) < 5)) == "0.250 (0.112 to 0.469, n = 20)"

@@ -1,5 +1,7 @@
 """Every road to a direction against a closed form, an independent implementation, or what it must do to the model."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,8 +17,8 @@ from interp.directions import (
     ffn_value,
     latent_group,
     lens_row,
-    mean_centred,
-    probed,
+    mean_centring,
+    probe_direction,
     pursuit,
     refusal,
     repe,
@@ -52,7 +54,7 @@ def test_the_answer_is_the_letter_in_which_a_text_differs_from_its_partner(
 def test_a_text_of_no_pair_and_a_text_that_differs_in_two_places_are_refused(gpt2: Model, answers: Pairs) -> None:
     with pytest.raises(ValueError, match="in a text of no pair: 'fog'"):
         answers.answer.mask(gpt2.tokens("fog"))
-    with pytest.raises(ValueError, match="stands in two pairs that differ at different places"):
+    with pytest.raises(ValueError, match="is in two pairs that differ at different places"):
         Pairs(["abc", "abc"], ["xbc", "abx"]).answer  # noqa: B018
 
 
@@ -74,10 +76,10 @@ def test_pairs_that_are_none_are_refused(positive: list[str], negative: list[str
 @pytest.mark.parametrize(
     "make",
     [
-        lambda m: mean_centred(m, "fog", TEXTS, embed),
-        lambda m: mean_centred(m, TEXTS, "fog", embed),
-        lambda m: probed(m, "fog", TEXTS, embed, DifferenceOfMeans()),
-        lambda m: probed(m, TEXTS, "fog", embed, DifferenceOfMeans()),
+        lambda m: mean_centring(m, "fog", TEXTS, embed),
+        lambda m: mean_centring(m, TEXTS, "fog", embed),
+        lambda m: probe_direction(m, "fog", TEXTS, embed, DifferenceOfMeans()),
+        lambda m: probe_direction(m, TEXTS, "fog", embed, DifferenceOfMeans()),
         lambda m: ffn_value(m, 0, 0, "fog"),
         lambda m: unembedding(m, "g", resid_post[0], "fog"),
         lambda m: refusal(m, "fog", TEXTS, [0]),
@@ -112,7 +114,7 @@ def test_a_position_of_several_tokens_is_refused_with_the_text_named(gpt2: Model
 def test_caa_and_the_probe_of_means_on_the_same_tokens_agree_in_vector_and_scale(gpt2: Model, answers: Pairs) -> None:
     site = resid_post[1]
     one = caa(gpt2, answers, site)
-    other = probed(gpt2, answers.positive, answers.negative, site, DifferenceOfMeans(), at=answers.answer)
+    other = probe_direction(gpt2, answers.positive, answers.negative, site, DifferenceOfMeans(), at=answers.answer)
     assert torch.allclose(one.vector, other.vector, atol=1e-5)
     assert one.scale == pytest.approx(other.scale, rel=1e-4)
     assert "3 and 3 texts" in other.source and other.fingerprint == gpt2.fingerprint
@@ -124,7 +126,7 @@ def test_a_logistic_direction_is_scikit_learns(gpt2: Model) -> None:
     yes, no = [f"fog {c}" for c in "abcdef"], [f"sun {c}" for c in "ghijkl"]
     x = torch.cat([a.flat(resid_post[0], at=last) for a in stream(gpt2, [*yes, *no], [resid_post[0]])])
     fitted = LogisticRegression(C=0.1, tol=1e-10, max_iter=5000).fit(x.double().numpy(), [1] * 6 + [0] * 6)
-    made = probed(gpt2, yes, no, resid_post[0], Logistic(C=0.1))
+    made = probe_direction(gpt2, yes, no, resid_post[0], Logistic(C=0.1))
     assert torch.allclose(made.vector.double(), torch.tensor(fitted.coef_[0]), atol=1e-4)
 
 
@@ -154,7 +156,7 @@ def test_the_sign_of_repe_turns_with_the_pairs(gpt2: Model) -> None:
 
 
 def test_mean_centring_counts_each_text_once_however_long(gpt2: Model) -> None:
-    direction = mean_centred(gpt2, ["aaaa", "b"], ["c", "dd"], embed)
+    direction = mean_centring(gpt2, ["aaaa", "b"], ["c", "dd"], embed)
     a, b, c, d = (letter(gpt2, x) for x in "abcd")
     assert torch.allclose(direction.vector.double(), (a + b) / 2 - (c + d) / 2, atol=1e-6)
 
@@ -281,6 +283,18 @@ def test_a_word_of_several_tokens_and_a_place_outside_the_stream_have_no_unembed
         unembedding(gpt2, "fog", resid_post[1], TEXTS)
     with pytest.raises(ValueError, match="mlp_act.1 is not in the residual stream"):
         unembedding(gpt2, "z", mlp_act[1], TEXTS)
+
+
+@pytest.mark.parametrize("row", [unembedding, lens_row])
+def test_a_token_id_gives_the_row_of_its_word_and_one_outside_the_vocabulary_none(
+    gpt2: Model, row: Callable[..., Direction]
+) -> None:
+    number = int(gpt2.tokens("z").ids[0, -1])
+    word, by_id = row(gpt2, "z", resid_post[1], [*TEXTS, "zzz"]), row(gpt2, number, resid_post[1], [*TEXTS, "zzz"])
+    assert torch.equal(word.vector, by_id.vector)
+    assert (word.source, word.scale) == (by_id.source, by_id.scale)
+    with pytest.raises(ValueError, match=f"{gpt2.d_vocab} is no token of"):
+        row(gpt2, gpt2.d_vocab, resid_post[1], TEXTS)
 
 
 def test_directions_that_differ_by_what_the_last_norm_takes_out_share_their_whole_effect(gpt2: Model) -> None:

@@ -98,7 +98,7 @@ def test_running_sums_are_read_as_transformer_lens_reads_them_and_another_target
     for layer, J in ours.J.items():
         torch.testing.assert_close(J, theirs.jacobians[layer])
     torch.save({**held, "target_layer": 1}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="tells effects on layer 1, and the last of .* is 2"):
+    with pytest.raises(ValueError, match="is of effects on layer 1, and the last of .* is 2"):
         JacobianLens.load(tmp_path / "other.pt", gpt2)
     torch.save({**held, "n_done": 0}, tmp_path / "none.pt")
     with pytest.raises(ValueError, match="holds no Jacobian lens"):

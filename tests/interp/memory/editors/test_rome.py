@@ -303,7 +303,7 @@ def test_an_empty_answer_or_a_space_at_the_end_of_a_prompt_is_refused(gpt2: Mode
 
 def test_a_token_across_the_end_of_the_prompt_is_refused(gpt2: Model) -> None:
     tokens = replace(gpt2.tokens("ab"), offsets=torch.tensor([[[0, 0], [0, 2], [2, 2]]]))
-    with pytest.raises(ValueError, match="one token spells both the end of the prompt and the start of the answer"):
+    with pytest.raises(ValueError, match="one token holds both the end of the prompt and the start of the answer"):
         tokens_after(tokens, [1])
 
 

@@ -1,16 +1,19 @@
-"""Random tokens said twice: text in which nothing but repetition can be known."""
+"""Random tokens said twice: text in which nothing but repetition can be known, and where heads look in it."""
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from hooks import Model, Tokens
 from hooks.errors import InvalidArgument
 from hooks.tokens import is_in, special_ids
+from interp.circuits.heads.scores import attention_between
 
 
 @dataclass(frozen=True, eq=False)
-class Repeated:
+class RepeatedTokens:
     """Sequences of BOS, `length` different random tokens, and (in `tokens`) the same again.
 
     In `fresh` the second half is other tokens, so that nothing occurs twice: the control.
@@ -28,7 +31,7 @@ class Repeated:
     start: int
 
 
-def repeated(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> Repeated:
+def draw_repeated_tokens(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> RepeatedTokens:
     """Draw such sequences from a model's vocabulary, special tokens left out; no token twice within a half.
 
     Args:
@@ -38,11 +41,12 @@ def repeated(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> R
         seed: of the drawing.
 
     Raises:
-        ValueError: a vocabulary or context too small for two halves, no sequences.
+        InvalidArgument: a vocabulary or context too small for two halves, no sequences.
 
-    ```python
-    repeated(model, length=20, n=4).tokens.ids
-    ```
+    Example:
+        ```python
+        draw_repeated_tokens(model, length=20, n=4).tokens.ids
+        ```
     """
     tokenizer = model.tokenizer
     bos = getattr(tokenizer, "bos_token_id", None)
@@ -58,4 +62,14 @@ def repeated(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> R
     front = drawn.new_full((n, 0 if bos is None else 1), bos or 0)
     once, other = drawn[:, :length], drawn[:, length:]
     twice, fresh = torch.cat([front, once, once], 1), torch.cat([front, once, other], 1)
-    return Repeated(model.tokens(twice), model.tokens(fresh), length, front.shape[1])
+    return RepeatedTokens(model.tokens(twice), model.tokens(fresh), length, front.shape[1])
+
+
+def attention_back(
+    model: Model, offset: int, *, length: int, n: int, seed: int
+) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
+    """E[A(t, t - T + offset)] over the second half of T random tokens said twice, and where it repeats nothing."""
+    said = draw_repeated_tokens(model, length=length, n=n, seed=seed)
+    queries = said.start + torch.arange(length, 2 * length)
+    keys = queries - length + offset
+    return attention_between(model, said.tokens, queries, keys), attention_between(model, said.fresh, queries, keys)

@@ -8,11 +8,11 @@ import torch
 from hooks import Direction, Model, Position, Site
 from hooks.position import last
 from interp.common.texts import listed
-from interp.directions.rows import one_per_text
+from interp.directions.rows import capture_rows
 from probes.linear import LinearProbe
 
 
-def probed(
+def probe_direction(
     model: Model, positive: Sequence[str], negative: Sequence[str], site: Site, probe: LinearProbe, at: Position = last
 ) -> Direction:
     """The direction along which the score of a probe rises, fitted to one token of each text.
@@ -20,18 +20,19 @@ def probed(
     The probe comes fresh, such as `Logistic()`, `LDA()` or `DifferenceOfMeans()`; its own file says what it finds.
 
     Raises:
-        ValueError: no texts of a kind, a string for them, a text in which `at` selects no token or several, or
+        InvalidArgument: no texts of a kind, a string for them, a text in which `at` selects no token or several, or
             whatever the probe refuses.
 
-    Cost: one forward pass per text, up to the site, and the fit.
+    Cost:
+        One forward pass per text, up to the site, and the fit.
 
     Example:
         ```python
-        probed(model, honest, dishonest, resid_post[6], Logistic(C=0.1))
+        probe_direction(model, honest, dishonest, resid_post[6], Logistic(C=0.1))
         ```
     """
     positive, negative = listed(positive), listed(negative)
-    x = one_per_text(model, [*positive, *negative], site, at)
+    x = capture_rows(model, [*positive, *negative], site, at)
     y = torch.tensor([True] * len(positive) + [False] * len(negative))
     made = probe.fit(x, y).direction(site, model.fingerprint)
     source = f"{made.source} on {len(positive)} and {len(negative)} texts at {at}"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from hooks import Direction, Model, Position, Site
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
-from interp.directions.rows import found, mean_rows
+from interp.directions.rows import capture_mean_rows, make_direction
 
 
-def mean_centred(
+def mean_centring(
     model: Model, texts: Sequence[str], background: Sequence[str], site: Site, at: Position = everywhere
 ) -> Direction:
     """v = mean of a(texts) - mean of a(background) (Jorgensen et al. 2023, arXiv:2312.03813, equation 2).
@@ -17,19 +17,20 @@ def mean_centred(
     mean over its tokens, however long it is.
 
     Raises:
-        ValueError: no texts of a kind, or a text of which `at` selects nothing.
+        InvalidArgument: no texts of a kind, or a text of which `at` selects nothing.
 
-    Cost: one forward pass per text, up to the site.
+    Cost:
+        One forward pass per text, up to the site.
 
     Example:
         ```python
-        mean_centred(model, stories_of_the_sea, stories, resid_post[6])
+        mean_centring(model, stories_of_the_sea, stories, resid_post[6])
         ```
     """
     if not texts or not background:
         raise InvalidArgument(
             f"{len(texts)} texts and {len(background)} of background were given: give at least one of each"
         )
-    target, rest = (mean_rows(model, some, site, at) for some in (texts, background))
+    target, rest = (capture_mean_rows(model, some, site, at) for some in (texts, background))
     source = f"mean of {len(texts)} texts, centred by {len(background)}, at {at}"
-    return found(model, site, target.mean(0) - rest.mean(0), source, rest.mean(0), target)
+    return make_direction(model, site, target.mean(0) - rest.mean(0), source, rest.mean(0), target)
