@@ -152,7 +152,9 @@ def harvest(
     with processes(model.device) as here:
         probed = probe(task)
         settings = task.settings(probed.same_as)
-        if not _is_whole(task, settings, here):
+        if _is_whole(task, settings, here):
+            _plan(task, settings, probed, here, documents, tell)
+        else:
             with task.folder.held() if here.rank == 0 else nullcontext():
                 _fill(task, settings, probed, here, documents, tell, progress)
     return ActivationStore(url)
@@ -181,6 +183,22 @@ def _is_whole(task: Job, settings: Settings, here: Process) -> bool:
     return True
 
 
+def _plan(
+    task: Job,
+    settings: Settings,
+    probed: Probe,
+    here: Process,
+    documents: int | None,
+    tell: Callable[[str], None] | None,
+) -> Plan:
+    """What there is to do and what is there already, said once."""
+    rows = sum(shard.rows for shard in finished(task.folder, settings).values())
+    planned = estimate(task, probed, settings, documents=documents, processes=here.world, tokens_done=rows)
+    if here.rank == 0 and tell is not None:
+        tell(str(planned))
+    return planned
+
+
 def _fill(
     task: Job,
     settings: Settings,
@@ -195,10 +213,7 @@ def _fill(
         settle(task.folder, settings)
     here.total(0)
     done = finished(task.folder, settings)
-    rows = sum(shard.rows for shard in done.values())
-    planned = estimate(task, probed, settings, documents=documents, processes=here.world, tokens_done=rows)
-    if here.rank == 0 and tell is not None:
-        tell(str(planned))
+    planned = _plan(task, settings, probed, here, documents, tell)
     planned.check_room()
     with _bar(planned, here, progress) as bar:
         seen = _write_part(task, settings, probed.same_as, done, here, bar)

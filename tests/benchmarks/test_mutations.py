@@ -69,10 +69,12 @@ def test_a_mutation_keeps_its_key_when_other_lines_change() -> None:
 
 def test_the_tests_of_a_file_are_those_of_the_folder_that_mirrors_its_own() -> None:
     assert mirrored_tests(["interp/memory/editors/a.py", "interp/memory/editors/b.py"]) == [
-        "tests/interp/memory/editors"
+        "tests/interp/memory/editors",
+        "tests/contracts/test_editors.py",
     ]
     assert mirrored_tests(["probes/lda.py", "interp/circuits/heads/scores.py"]) == [
         "tests/probes",
+        "tests/contracts/test_probes.py",
         "tests/interp/circuits",
     ]
 

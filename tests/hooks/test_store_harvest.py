@@ -17,6 +17,7 @@ import datasets
 import pytest
 import torch
 from datasets import Dataset
+from datasets.iterable_dataset import ExamplesIterable
 from torch import Tensor
 
 from hooks import Model, capture, intervene
@@ -552,9 +553,9 @@ def test_weights_changed_since_are_not_mixed_into_a_store(fresh: Callable[..., M
         for number, text in enumerate(FOGGY):
             if number == 8:
                 change()
-            yield {"text": text}
+            yield number, {"text": text}
 
-    stream = datasets.IterableDataset.from_generator(texts)
+    stream = datasets.IterableDataset(ExamplesIterable(texts, {}))  # `from_generator` would pickle the model
     with pytest.raises(WrongModel, match="were changed while it was harvested"):
         harvest(model, stream, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
     change()

@@ -10,9 +10,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from hooks import Direction, load
+from hooks.disk import read_json, write_json
 from hooks.site import resid_post
 from interp.commands.app import app
 from interp.features import index
+from interp.features.index.catalogue import KIND
 from interp.sae import TopK, save
 from interp.sae import load as load_sae
 from interp.steering import Recipe
@@ -133,7 +135,7 @@ def test_an_index_of_another_autoencoder_or_model_gives_no_page(made: dict[str, 
     assert "is an index of another autoencoder than" in refused(*words, str(tmp_path / "other"), *texts)
     about = Path(made["index"]) / "index.json"
     told = about.read_text("utf-8")
-    about.write_text(json.dumps(json.loads(told) | {"fingerprint": "0"}), encoding="utf-8")
+    write_json(about, KIND, read_json(about, KIND) | {"fingerprint": "0"})
     assert "is an index of" in refused(*words, made["sae"], *texts)
     about.write_text(told, encoding="utf-8")
 

@@ -221,8 +221,9 @@ def test_a_covariance_is_read_from_its_cache_for_the_same_texts_only(gpt2: Model
     assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == kept and len(kept) == 2
     covariance(gpt2, texts[1:], 1, cache=tmp_path)
     assert len([*tmp_path.iterdir()]) == 3
-    with pytest.raises(ValueError, match="a cache needs .* a list of texts or a data set"):
-        covariance(gpt2, gpt2.tokens(texts), 1, cache=tmp_path)
+    by_ids = covariance(gpt2, gpt2.tokens(texts), 1, cache=tmp_path)
+    assert torch.equal(by_ids.matrix, covariance(gpt2, gpt2.tokens(texts), 1, cache=tmp_path).matrix)
+    assert torch.equal(by_ids.matrix, made[1].matrix) and len([*tmp_path.iterdir()]) == 4
 
 
 @pytest.mark.usefixtures("unchecked")
