@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 import torch
 from jaxtyping import AbstractArray
 
-from hooks.errors import InvalidArgument, InvalidType, nearest
+from hooks.errors import InvalidArgument, InvalidType, UnknownName, nearest
 
 MOST = 1e30  # beyond it, squares of float32 overflow
 
@@ -79,6 +79,7 @@ def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any
 
     Raises:
         InvalidType: at a call, for an argument of another kind, one too many, or one missing.
+        UnknownName: at a call, for a word that is none of those an annotation lists.
         InvalidArgument: at a call, for a number outside what its annotation says.
 
     Example:
@@ -173,6 +174,9 @@ class _Plan:
         bound = _bound(hint)
         if bound is not None and isinstance(value, Real) and _kind(_bare(hint))(value):
             raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_shown(value)}")
+        choices = [c for part in _parts(hint) if get_origin(part) is Literal for c in get_args(part)]
+        if choices and isinstance(value, str):
+            raise UnknownName(f"no {name} is called {value!r}; did you mean {nearest(value, map(str, choices))}?")
         for other, held in given.items():
             fits = other != name and other in (self.tests or {}) and _specific(hint)
             if fits and (self.tests or {})[name][1](held) and (self.tests or {})[other][1](value):

@@ -41,9 +41,9 @@ _MISFITS: Final = (AttributeError, KeyError, TypeError, ValueError, IndexError, 
 """What an adapter that does not fit the model may raise."""
 _STREAM: Final = ("resid_pre", "resid_mid", "resid_post")
 _INNER: Final = ("q", "k", "v", "z", "pattern", "mlp_in", "mlp_pre", "mlp_act")
-_NEEDS: Final = dict.fromkeys(("q", "k", "v", "z", "pattern"), "attn_out") | dict.fromkeys(
-    ("mlp_in", "mlp_pre", "mlp_act"), "mlp_out"
-)
+_NEEDS: Final[dict[str, str]] = {name: "attn_out" for name in ("q", "k", "v", "z", "pattern")} | {
+    name: "mlp_out" for name in ("mlp_in", "mlp_pre", "mlp_act")
+}
 """What a block must add for a site inside it to be there."""
 
 
@@ -126,7 +126,7 @@ def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping
 def _merged(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Paths) -> Mapping[Site, Tap]:
     """The sites of one block: those traced, and of the adapter's those that contradict nothing traced."""
     hints: dict[Site, Tap] = {}
-    if guessed is block.module and not block.repeated and not block.stack:
+    if guessed is not None and guessed is block.module and not block.repeated and not block.stack:
         with suppress(*_MISFITS):
             hints = {tap.site: tap for tap in _in_block(hf.config.get_text_config(), guessed, block.layer, paths)}
     has = {site.name for site in block.terms}

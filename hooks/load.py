@@ -79,6 +79,7 @@ def load(
             )
         source = _unwrapped(source)
         bridged = getattr(source, "original_model", None) is not None
+        hf: Any = None
         hf, found = unwrap(source) if bridged else (source, None)
         _check_kind(hf, source)
         tokenizer = tokenizer or found
@@ -96,7 +97,8 @@ def _unwrapped(source: Any) -> Any:
     inner = source._modules.get("_orig_mod") if isinstance(source, nn.Module) else None
     if inner is not None:
         return _unwrapped(inner)
-    return source.get_base_model() if hasattr(source, "get_base_model") else source
+    base: Any = getattr(source, "get_base_model", None)
+    return source if base is None else base()
 
 
 def _check_kind(hf: HFModel, source: object) -> None:

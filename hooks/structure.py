@@ -184,7 +184,7 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
         for slot, value in [*values.items()][:1]:
             tensor = trace.tensor(value)
             if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, trace.n_pos):
-                where = {"part": slot or 0} if side == "output" else {"slot": slot}
+                where: dict[str, Any] = {"part": slot or 0} if side == "output" else {"slot": slot}
                 site, copied = Site.module(call.path, side), trace.alias(value) in trace.overwritten
                 yield Tap(site, call.module, side, tuple(tensor.shape[2:]), overwritten=copied, **where)
 
@@ -279,7 +279,7 @@ class _Placing:
         call = self._giving(kind)
         part = next(p for p, v in call.outputs.items() if self.trace.root(v) == kind.term.value)
         tap = self._tap(site, call, "output", call.outputs[part], part=0 if part is None else part)
-        return self._changed(tap, factor=kind.term.factor)
+        return Tap(**{**vars(tap), "factor": kind.term.factor})
 
     def _attention(self, kind: Sublayer) -> Iterator[Tap | None]:
         out = kind.parts.get("o")
@@ -394,6 +394,6 @@ def _sub(expr: Expr, value: int) -> Expr | None:
     """The part of a sum that makes a value."""
     if getattr(expr, "value", None) == value:
         return expr
-    inner = [expr.inner] if hasattr(expr, "inner") else getattr(expr, "args", ())
+    inner = (one,) if (one := getattr(expr, "inner", None)) is not None else getattr(expr, "args", ())
     found = (_sub(one, value) for one in inner if isinstance(one, Expr))
     return next((one for one in found if one is not None), None)

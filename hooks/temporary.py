@@ -1,6 +1,6 @@
 """Changes to a model that are all taken back when their block ends, also where an interrupt ends it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any, final
 
@@ -25,7 +25,7 @@ class Temporary:
         ```
     """
 
-    _take_back: Sequence[Callable[[], object]] = ()
+    _take_back: list[Callable[[], object]] = []
 
     def __init__(self) -> None:
         self._thread = get_ident()

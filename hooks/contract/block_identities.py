@@ -179,8 +179,9 @@ def _memories_write(b: Captured) -> Iterator[Check]:
                       "mlp_act", "mlp_out")  # fmt: skip
     elif "mlp" in b.part and b.has("mlp_in", "mlp_out"):
         kind, output = b.block.sublayer("mlp_out"), b.part["mlp"](b["mlp_in"])
-        within = kind is not None and kind.norm is not None and kind.root is not None
-        within = within and kind.norm.path.startswith(f"{kind.root.path}.")
+        within = False
+        if kind is not None and kind.norm is not None and kind.root is not None:
+            within = kind.norm.path.startswith(f"{kind.root.path}.")
         output = output if isinstance(output, Tensor) else output[0]
         made = (output if within else norm(output)) * factor
         states = f"mlp_out = {_shown(norm, factor, 'MLP(mlp_in)')}"

@@ -1,7 +1,6 @@
 """A prompt taken apart into memories: what each gives of a layer's output, and of an answer's probability."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 import torch
 
@@ -20,9 +19,10 @@ def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[W
         composition_panel(composition(model, text, 3), text, promoted(model, 3, largest)).body
         ```
     """
+    largest = found.largest(-1, top)
     rows = [
         [f"{number}", f"{m:.2f}", f"{share:.1%}", part("codes", [visible(word) for word, _ in heard[:5]], ", ")]
-        for (number, m, share), heard in zip_longest(found.largest(-1, top), promoted[:top], fillvalue=())
+        for (number, m, share), heard in zip(largest, [*promoted[:top], *[()] * len(largest)], strict=False)
     ]
     chance = found.composed_by_chance
     head = ["memory", "coefficient", "share of output", "promotes"]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -84,3 +84,10 @@ def test_a_guarded_module_checks_its_functions_constructors_and_methods_and_the_
         Box(1).grown([2])  # pyright: ignore[reportArgumentType]
     assert names["mixed"].__wrapped__ is mixed and names["mixed"].__doc__ == mixed.__doc__
     assert Box(1).grown(2).size == 3
+
+
+def test_a_word_that_is_no_choice_is_answered_with_the_nearest() -> None:
+    def paint(colour: Literal["red", "green"]) -> None: ...
+
+    with pytest.raises(KeyError, match="no colour is called 'gren'; did you mean 'green'"):
+        checked(paint)("gren")

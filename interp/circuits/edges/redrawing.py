@@ -94,4 +94,5 @@ def redraw_texts(
 
 def _interval(values: list[float], count: int) -> Estimate:
     drawn = torch.tensor(values[1:], dtype=torch.float64)
-    return Estimate(values[0], *percentile_ends(drawn).tolist(), count)
+    low, high = percentile_ends(drawn).tolist()
+    return Estimate(values[0], low, high, count)

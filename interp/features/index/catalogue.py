@@ -10,7 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from hooks.disk import Kind, Record, check_record, read_json
+from hooks.disk import Kind, check_record, read_json
+from hooks.disk import Record as FileRecord
 from hooks.errors import InvalidArgument, MissingFile, OutOfRange
 from interp.features.evidence import Evidence, Example
 
@@ -34,7 +35,7 @@ class About(TypedDict):
     context: int
     texts: int
     tokens: int
-    files: dict[str, Record]
+    files: dict[str, FileRecord]
 
 
 KIND: Final = Kind("interp.features.index", "feature index", "index", About)

@@ -23,7 +23,8 @@ def score_baselines(
     fitted = half & labels.counts & ~labels.apart
     scores = []
     for probe in (DifferenceOfMeans(), Logistic()):
-        pooled = bench.rows.pooled(probe.fit(reading.x[fitted], labels.y[fitted]).decision_function(reading.x))
+        scored = torch.as_tensor(probe.fit(reading.x[fitted], labels.y[fitted]).decision_function(reading.x))
+        pooled = bench.rows.pooled(scored)
         threshold = best_threshold(pooled[bench.searched], bench.rows.y[bench.searched])
         direction = probe.direction(find_site(sae, model), model.fingerprint)
         scores.append(bench.score(probe.name, pooled, threshold, None, direction))

@@ -161,7 +161,7 @@ def _weighted(members: list[Member], y: Tensor, searched: Tensor) -> tuple[Tenso
         fitted = Logistic(C=10.0).fit(columns[searched] / size, y[searched])
     except InvalidArgument:  # they are as high on texts without the concept as on texts with it
         return torch.zeros(len(members)), 0.0, 0.0
-    weights = fitted.coef_.float() / size
+    weights = torch.as_tensor(fitted.coef_).float() / size
     weights = weights / weights.abs().max()
     scores = _scores(members, weights)[searched]
     threshold = best_threshold(scores, y[searched])

@@ -83,12 +83,12 @@ def test_a_misspelt_entity_or_relation_names_the_nearest() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_forms_that_there_are_not_are_refused_and_no_sentence_is_made_of_them() -> None:
     bridge = entity("Golden Gate Bridge")
-    with pytest.raises(ValueError, match="takes form as 'name' or 'alias'"):
+    with pytest.raises(ValueError, match="no form is called 'aliases'; did you mean 'alias'"):
         bridge.forms("aliases")
     with pytest.raises(ValueError, match="no mention is in 'frensh'; did you mean 'french'"):
         bridge.forms("foreign", "frensh")
     for forms, n, told in (
-        ("name", 3, "give a tuple of forms"),
+        ("name", 3, "takes forms as a tuple of"),
         ((), 3, "give a tuple of forms"),
         (("name",), -1, "n=-1: give a tuple of forms, such as .'name',., and a number from 0 on"),
         (("nmae",), 3, "no form is called 'nmae'; did you mean 'name'"),
