@@ -35,6 +35,9 @@ PACKAGES = (
     "interp.lenses",
     "interp.circuits",
     "interp.circuits.heads",
+    "interp.circuits.edges",
+    "interp.circuits.known",
+    "interp.circuits.interchange",
     "interp.landmark",
     "interp.show",
 )
@@ -56,6 +59,8 @@ def with_figures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for number, cell in enumerate(notebook.cells):
         for place, output in enumerate(cell.get("outputs", [])):
             data = output.get("data", {})
+            if "text/html" in data:  # links to what the notebook does not show
+                data["text/html"] = re.sub(r'<a href="#[^"]*">(.*?)</a>', r"\1", "".join(data["text/html"]))
             if PLOTLY in data:
                 name, figure = f"figure-{number}-{place}", data[PLOTLY]
                 drawn = json.dumps([figure["data"], figure.get("layout", {})]).replace("</", "<\\/")

@@ -25,7 +25,7 @@ def why_absent(called: str, site: Site, sites: Sequence[Site]) -> str:
         site: what was asked for.
         sites: what there is.
 
-    Example:
+    Examples:
         >>> why_absent("tiny", Site("z", 9), [Site("z", 0), Site("z", 1)])
         'z.9 is out of range: tiny has 2 layers, so the last is z.1'
     """

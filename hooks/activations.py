@@ -38,7 +38,7 @@ class Activations:
         tokens: the tokens they were computed from.
         fingerprint: of the model that computed them.
 
-    Example:
+    Examples:
         ```python
         acts = capture(model, texts, [resid_post[6]])
         acts[resid_post[6]].shape, acts.flat(resid_post[6], at=last).shape
@@ -76,7 +76,7 @@ class Activations:
             KeyError: the site was not captured.
             ValueError: a text lacks what the position speaks of.
 
-        Example:
+        Examples:
             ```python
             acts.flat(resid_post[6], at=substring("Golden Gate Bridge"))
             ```
@@ -88,7 +88,7 @@ class Activations:
     def save(self, path: str | Path) -> None:
         """Write the activations and their tokens to one safetensors file.
 
-        Example:
+        Examples:
             ```python
             acts.save("acts.safetensors")
             ```
@@ -109,7 +109,7 @@ class Activations:
             MissingFile: there is no such file.
             DamagedFile: it is torn, changed, or holds something else.
 
-        Example:
+        Examples:
             ```python
             Activations.load("acts.safetensors")
             ```

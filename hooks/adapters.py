@@ -50,7 +50,7 @@ class Paths:
 def hinted_paths(hf: HFModel) -> Paths:
     """Return what the adapter says, or nothing where there is none or it does not fit the model.
 
-    Example:
+    Examples:
         ```python
         hinted_paths(GPT2LMHeadModel(config)).block["attn.o"]  # "attn.c_proj"
         ```
@@ -71,7 +71,7 @@ def component_paths(hf: HFModel) -> Paths:
     Raises:
         ValueError: no adapter knows the architecture.
 
-    Example:
+    Examples:
         ```python
         component_paths(GPT2LMHeadModel(config)).block["attn.o"]  # "attn.c_proj"
         ```
@@ -105,7 +105,7 @@ def unwrap(bridge: Bridge) -> tuple[HFModel, Tokenizer]:
     The bridge puts its own modules between those of the model it wraps; the model returned has the
     original modules, shares its weights with the bridge, and leaves the bridge as it was.
 
-    Example:
+    Examples:
         ```python
         hf, tokenizer = unwrap(TransformerBridge.boot_transformers("gpt2"))
         ```

@@ -59,7 +59,7 @@ def guard(names: dict[str, Any], exported: Iterable[str]) -> None:
 
     Cost: some microseconds a call.
 
-    Example:
+    Examples:
         ```python
         __all__ = ["capture", "load"]
 
@@ -82,7 +82,7 @@ def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any
         UnknownName: at a call, for a word that is none of those an annotation lists.
         InvalidArgument: at a call, for a number outside what its annotation says.
 
-    Example:
+    Examples:
         >>> def double(n: int) -> int: return 2 * n
         >>> checked(double)("two")
         Traceback (most recent call last):

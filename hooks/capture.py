@@ -48,7 +48,7 @@ def capture(model: Model, data: Data, sites: Sites, *, batch_size: int = 32, pro
 
     Cost: one forward pass per batch, up to the last site asked for.
 
-    Example:
+    Examples:
         ```python
         acts = capture(model, ["The Golden Gate Bridge", "Fog"], [resid_post[6], mlp_act[6]])
         ```
@@ -77,7 +77,7 @@ def stream(
 
     Cost: one forward pass per batch, up to the last site asked for.
 
-    Example:
+    Examples:
         ```python
         for acts in stream(model, dataset, [resid_post[6]]):
             train_on(acts.flat(resid_post[6]))

@@ -17,7 +17,7 @@ Plan = Mapping[Site, Sequence[Intervention]]
 def check_fits(model: Model, site: Site, chain: Sequence[Intervention]) -> None:
     """Raise when a site cannot be changed, or a value to be put there has another shape.
 
-    Example:
+    Examples:
         ```python
         check_fits(model, resid_post[0], (zero(),))
         ```
@@ -55,7 +55,7 @@ def _check_value(site: Site, one: Intervention, shape: tuple[int, ...]) -> None:
 def check_overwriting(plan: Plan) -> None:
     """Raise when one intervention certainly undoes an earlier one of the same place.
 
-    Example:
+    Examples:
         ```python
         check_overwriting({resid_post[0]: (add(direction), zero())})  # raises
         ```
@@ -68,7 +68,7 @@ def check_overwriting(plan: Plan) -> None:
 def check_pass(plan: Plan, passing: Pass) -> None:
     """Raise when, on the tokens of this pass, one intervention undoes an earlier one.
 
-    Example:
+    Examples:
         ```python
         check_pass(model.running.active, model.running.current)
         ```

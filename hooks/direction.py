@@ -44,7 +44,7 @@ class Direction:
     Raises:
         ValueError: a vector that is zero, not finite or not one-dimensional, or a scale that is not positive.
 
-    Example:
+    Examples:
         ```python
         direction = Direction(torch.tensor([3.0, 4.0]), resid_post[6], "by hand")
         direction.unit, direction.cosine(-direction)
@@ -78,7 +78,7 @@ class Direction:
     def cosine(self, other: "Direction") -> float:
         """Return the cosine of the angle to another direction of the same width.
 
-        Example:
+        Examples:
             ```python
             direction.cosine(direction)  # 1.0
             ```
@@ -103,7 +103,7 @@ class Direction:
     def save(self, path: str | Path) -> None:
         """Write the direction to one safetensors file.
 
-        Example:
+        Examples:
             ```python
             direction.save("golden_gate.safetensors")
             ```
@@ -119,7 +119,7 @@ class Direction:
             MissingFile: there is no such file.
             DamagedFile: it is torn, changed, or holds something else.
 
-        Example:
+        Examples:
             ```python
             Direction.load("golden_gate.safetensors")
             ```
@@ -141,7 +141,7 @@ class Direction:
     def of(vector: Float[Tensor, "d_model"], said: Mapping[str, Any]) -> "Direction":
         """Return the direction of a vector and what was `said` of it.
 
-        Example:
+        Examples:
             ```python
             Direction.of(direction.vector, direction.said)
             ```
@@ -172,7 +172,7 @@ class Direction:
 def as_vector(direction: Direction | Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
     """Return the vector of a direction, and a tensor as it is.
 
-    Example:
+    Examples:
         >>> as_vector(torch.ones(2))
         tensor([1., 1.])
     """
@@ -182,7 +182,7 @@ def as_vector(direction: Direction | Float[Tensor, "*d"]) -> Float[Tensor, "*d"]
 def wide(a: Shaped[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Return a tensor in float32, or in its own type if that is better: lengths and projections need it.
 
-    Example:
+    Examples:
         >>> wide(torch.ones(2, dtype=torch.bfloat16))
         tensor([1., 1.])
     """

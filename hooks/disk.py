@@ -54,7 +54,7 @@ class Kind:
         Raises:
             DamagedFile: naming the file and the field.
 
-        Example:
+        Examples:
             ```python
             Kind("note", "note", "write_note", Note).check({"text": "fog"}, "note.json")
             ```
@@ -89,7 +89,7 @@ def write_file(path: str | Path) -> Iterator[Path]:
     Raises:
         StorageFailed: the folder cannot be written to, or the disk is full.
 
-    Example:
+    Examples:
         ```python
         with write_file("page.html") as partial:
             partial.write_text("fog")
@@ -118,7 +118,7 @@ def write_file(path: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all.
 
-    Example:
+    Examples:
         ```python
         write_text("page.html", "fog")
         ```
@@ -130,7 +130,7 @@ def write_text(path: str | Path, text: str) -> None:
 def sync_folder(path: str | Path) -> None:
     """Make renames in a folder outlast a power cut, where folders can be opened.
 
-    Example:
+    Examples:
         ```python
         sync_folder("store")
         ```
@@ -151,7 +151,7 @@ def lock(folder: str | Path, what: str) -> Iterator[None]:
         WrongState: another writer holds it.
         StorageFailed: the folder cannot be written to.
 
-    Example:
+    Examples:
         ```python
         with lock("store", "harvest"):
             ...
@@ -176,7 +176,7 @@ def lock(folder: str | Path, what: str) -> Iterator[None]:
 def checksum(*parts: str | bytes | memoryview | Shaped[Tensor, "..."]) -> str:
     """Return the 128 bits of xxh3 over texts, bytes, and tensors with their types and shapes.
 
-    Example:
+    Examples:
         >>> checksum("fog", torch.zeros(2)) == checksum("fog", torch.zeros(1, 2))
         False
     """
@@ -196,7 +196,7 @@ def checksum(*parts: str | bytes | memoryview | Shaped[Tensor, "..."]) -> str:
 def record(path: str | Path) -> Record:
     """Return the size of a file and the checksum of its bytes.
 
-    Example:
+    Examples:
         ```python
         record("weights.safetensors")
         ```
@@ -215,7 +215,7 @@ def check_record(path: str | Path, recorded: Record, cure: str) -> None:
     Raises:
         DamagedFile: it is missing, of another length, or changed.
 
-    Example:
+    Examples:
         ```python
         check_record("weights.safetensors", record("weights.safetensors"), "save it again")
         ```
@@ -231,7 +231,7 @@ def check_record(path: str | Path, recorded: Record, cure: str) -> None:
 def json_text(kind: Kind, content: Mapping[str, Any]) -> str:
     """Return the text of a JSON file of this kind, its header included.
 
-    Example:
+    Examples:
         ```python
         json_text(SETTINGS, {"seed": 0})
         ```
@@ -247,7 +247,7 @@ def json_content(kind: Kind, text: str | bytes, where: object) -> dict[str, Any]
     Raises:
         DamagedFile: it is torn, changed, or of another kind or format.
 
-    Example:
+    Examples:
         ```python
         json_content(SETTINGS, Path("settings.json").read_bytes(), "settings.json")
         ```
@@ -271,7 +271,7 @@ def json_content(kind: Kind, text: str | bytes, where: object) -> dict[str, Any]
 def write_json(path: str | Path, kind: Kind, content: Mapping[str, Any]) -> None:
     """Write a JSON file of a kind, whole or not at all.
 
-    Example:
+    Examples:
         ```python
         write_json("settings.json", SETTINGS, {"seed": 0})
         ```
@@ -286,7 +286,7 @@ def read_json(path: str | Path, kind: Kind) -> dict[str, Any]:
         MissingFile: there is no such file.
         DamagedFile: it is torn, changed, or of another kind.
 
-    Example:
+    Examples:
         ```python
         read_json("settings.json", SETTINGS)["seed"]
         ```
@@ -300,7 +300,7 @@ def read_bytes(path: str | Path) -> bytes:
     Raises:
         MissingFile: there is no such file.
 
-    Example:
+    Examples:
         ```python
         read_bytes("cfg.json")
         ```
@@ -316,7 +316,7 @@ def parse_object(text: str | bytes, where: object, cure: str) -> dict[str, Any]:
     Raises:
         DamagedFile: it is no JSON, not UTF-8, nested too deep, or no object.
 
-    Example:
+    Examples:
         >>> parse_object('{"k": 32}', "cfg.json", "save it again")
         {'k': 32}
     """
@@ -336,7 +336,7 @@ def read_pickled(path: str | Path, cure: str) -> Any:
         MissingFile: there is no such file.
         DamagedFile: it is torn or changed, by the checksums of its archive, or holds something else.
 
-    Example:
+    Examples:
         ```python
         read_pickled("ae.pt", "download it again")
         ```
@@ -364,7 +364,7 @@ def read_foreign(path: object, cure: str, make: Callable[[], Result]) -> Result:
     Raises:
         DamagedFile: naming the file and what was raised. Errors of this library are raised as they are.
 
-    Example:
+    Examples:
         ```python
         read_foreign("cfg.json", "download it again", lambda: config["k"])
         ```
@@ -384,7 +384,7 @@ def made_of(path: object, kind: Kind, make: Callable[[], Result]) -> Result:
     Raises:
         DamagedFile: naming the file and what was refused.
 
-    Example:
+    Examples:
         ```python
         made_of("direction.safetensors", DIRECTION, lambda: Direction(vector, site, "by hand"))
         ```

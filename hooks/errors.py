@@ -30,7 +30,7 @@ from difflib import get_close_matches
 class InterpError(Exception):
     """Anything that this library refuses; catch it to catch all of them.
 
-    Example:
+    Examples:
         >>> issubclass(UnknownSite, InterpError) and issubclass(UnknownSite, ValueError)
         True
     """
@@ -121,7 +121,7 @@ def nearest(given: str, choices: Iterable[str]) -> str:
     Returns:
         `'a', 'b' or 'c'`; the first choices when none is close.
 
-    Example:
+    Examples:
         >>> nearest("resid_pots", ["resid_post", "mlp_out"])
         "'resid_post'"
     """

@@ -26,7 +26,7 @@ def fingerprint(hf: HFModel, sample: int = 1024) -> str:
         hf: a Hugging Face model.
         sample: parameters of no more numbers are hashed whole.
 
-    Example:
+    Examples:
         ```python
         fingerprint(model.hf) == model.fingerprint
         ```

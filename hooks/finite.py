@@ -13,7 +13,7 @@ from hooks.errors import InvalidArgument
 class Watch:
     """Remembers on the device whether values were finite; asking once per forward pass is one wait.
 
-    Example:
+    Examples:
         ```python
         watch = Watch()
         watch.note("add at resid_post.6", a, a + v)
@@ -27,7 +27,7 @@ class Watch:
     def note(self, called: str, old: Float[Tensor, "n *d"], new: Float[Tensor, "n *d"]) -> None:
         """Look at the values of one site before and after a change.
 
-        Example:
+        Examples:
             ```python
             watch.note("add at resid_post.6", a, a + v)
             ```
@@ -42,7 +42,7 @@ class Watch:
         Raises:
             ValueError: naming the first such change, and whether the values were finite before it.
 
-        Example:
+        Examples:
             ```python
             watch.check()
             ```

@@ -22,7 +22,7 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
     Raises:
         InvalidArgument: more tokens than the model's context holds.
 
-    Example:
+    Examples:
         ```python
         forward(model.hf, model.tokens("Fog over the bay")).logits
         ```
@@ -36,7 +36,7 @@ def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:
 
     A decoder after an encoder reads the same text, moved right by one after its start token.
 
-    Example:
+    Examples:
         ```python
         model.hf(**arguments(model.hf, model.tokens("Fog over the bay")))
         ```
@@ -56,7 +56,7 @@ def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:
 def decoder_start(hf: HFModel) -> int:
     """Return the token that a decoder after an encoder begins with, as its settings say.
 
-    Example:
+    Examples:
         ```python
         decoder_start(t5)
         ```
@@ -69,7 +69,7 @@ def decoder_start(hf: HFModel) -> int:
 def positions(hf: HFModel, mask: Bool[Tensor, "batch pos"]) -> dict[str, Int[Tensor, "batch pos"]]:
     """Return the position ids left padding calls for, as keyword arguments; none without it.
 
-    Example:
+    Examples:
         ```python
         positions(model.hf, tokens.mask)
         ```
@@ -82,7 +82,7 @@ def positions(hf: HFModel, mask: Bool[Tensor, "batch pos"]) -> dict[str, Int[Ten
 def accepts(hf: HFModel, argument: str) -> bool:
     """Return whether the model's forward names an argument.
 
-    Example:
+    Examples:
         ```python
         accepts(model.hf, "use_cache")
         ```
@@ -98,7 +98,7 @@ def _arguments(kind: type) -> frozenset[str]:
 def context(hf: HFModel) -> int | None:
     """Return how many tokens a model reads at once; None where its configuration sets no limit.
 
-    Example:
+    Examples:
         ```python
         context(model.hf)
         ```
@@ -110,7 +110,7 @@ def context(hf: HFModel) -> int | None:
 def check_length(hf: HFModel, n_pos: int) -> None:
     """Raise when a text is longer than the model's context.
 
-    Example:
+    Examples:
         ```python
         check_length(model.hf, 12)
         ```

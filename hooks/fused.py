@@ -14,7 +14,7 @@ def fuse(hf: HFModel) -> HFModel:
     Args:
         hf: a model that was loaded here: one that is somebody else's is left as it is.
 
-    Example:
+    Examples:
         ```python
         hf = fuse(GPT2LMHeadModel.from_pretrained("gpt2"))
         ```

@@ -32,7 +32,7 @@ def decode(
 
     Cost: one forward pass over the prompts and one over a single token per new token.
 
-    Example:
+    Examples:
         ```python
         decode(model.hf, tokens, max_new_tokens=5, temperature=0.0, seed=0, stop=frozenset({2}))
         ```
@@ -64,7 +64,7 @@ def decode(
 def stop_ids(hf: HFModel, tokenizer: Tokenizer) -> frozenset[int]:
     """Return the ids that end a text, as the model's generation settings and the tokenizer say.
 
-    Example:
+    Examples:
         ```python
         stop_ids(model.hf, model.tokenizer)
         ```
@@ -80,7 +80,7 @@ def continuation(tokenizer: Tokenizer, given: Sequence[int], new: Sequence[int])
 
     Both are decoded together and cut: decoded alone, a continuation can lose its leading space.
 
-    Example:
+    Examples:
         ```python
         continuation(model.tokenizer, [1, 403], [407, 261])
         ```

@@ -30,7 +30,7 @@ class Gradients:
         activations: a, [batch pos *d] per site.
         gradients: dm/da, of the same shapes.
 
-    Example:
+    Examples:
         ```python
         found = capture_gradients(model, "The bridge is in", [mlp_out[3]], lambda logits: logits[0, -1, 7])
         (found.gradients[mlp_out[3]] * found.activations[mlp_out[3]]).sum(dim=-1)
@@ -62,7 +62,7 @@ def capture_gradients(model: Model, text: Text, sites: Sites, metric: Metric) ->
     Cost: one forward and one backward pass, down to the first site; memory as for training from there
     on, without gradients of the parameters.
 
-    Example:
+    Examples:
         ```python
         tokens = model.tokens(["The bridge is in", "Fog"])
         ends = last.mask(tokens)

@@ -48,7 +48,7 @@ def intervene(
 
     Cost: none beyond the passes run inside.
 
-    Example:
+    Examples:
         ```python
         with intervene(model, {resid_post[6]: add(direction, 8.0)}) as receipt:
             print(model.generate("I am", max_new_tokens=40))

@@ -39,7 +39,7 @@ class Rows:
     def from_column(self, first: int, device: torch.device) -> "Rows":
         """Return the rows from one column of the batch on, on a device.
 
-        Example:
+        Examples:
             ```python
             rows.from_column(3, torch.device("cpu"))
             ```
@@ -90,7 +90,7 @@ def add(
         strength: how much of it, a finite number.
         at: which tokens.
 
-    Example:
+    Examples:
         ```python
         add(direction, 8.0, at=generated)
         ```
@@ -105,7 +105,7 @@ def add(
 def scale(factor: float | int, at: Position = everywhere) -> Intervention:
     """Multiply: a' = factor * a.
 
-    Example:
+    Examples:
         ```python
         scale(0.5)
         ```
@@ -117,7 +117,7 @@ def scale(factor: float | int, at: Position = everywhere) -> Intervention:
 def zero(at: Position = everywhere) -> Intervention:
     """Zero ablation: a' = 0.
 
-    Example:
+    Examples:
         ```python
         zero(at=last)
         ```
@@ -128,7 +128,7 @@ def zero(at: Position = everywhere) -> Intervention:
 def mean(value: Float[Tensor, "*d"], at: Position = everywhere) -> Intervention:
     """Mean ablation: a' = the mean given, the same for every token (Wang et al. 2022).
 
-    Example:
+    Examples:
         ```python
         mean(acts.flat(mlp_out[3]).mean(dim=0))
         ```
@@ -145,7 +145,7 @@ def replace(value: Float[Tensor, "*d"], at: Position = everywhere) -> Interventi
             are read as a whole; or a capture [batch pos *d] of as many texts, padded to the same columns.
         at: which tokens.
 
-    Example:
+    Examples:
         ```python
         replace(clean[resid_post[3]], at=last)
         ```
@@ -159,7 +159,7 @@ def replace(value: Float[Tensor, "*d"], at: Position = everywhere) -> Interventi
 def project_out(direction: Direction | Float[Tensor, "*d"], at: Position = everywhere) -> Intervention:
     """Directional ablation: a' = a - <a, u> u with u the unit vector (Arditi et al. 2024).
 
-    Example:
+    Examples:
         ```python
         project_out(direction)
         ```
@@ -183,7 +183,7 @@ def clamp(direction: Direction | Float[Tensor, "*d"], value: float | int, at: Po
         value: what <a', u> becomes; `3 * direction.scale` is three times the largest seen.
         at: which tokens.
 
-    Example:
+    Examples:
         ```python
         clamp(direction, 3 * direction.scale)
         ```
@@ -206,7 +206,7 @@ def noise(std: float | int, seed: int, at: Position = everywhere) -> Interventio
     The noise of a token depends on the seed, its row in the batch and its number in the text alone:
     not on padding, and not on whether a KV cache is used. Rows of a batch get independent noise.
 
-    Example:
+    Examples:
         ```python
         noise(3 * embedding_std, seed=0, at=substring("Golden Gate Bridge"))
         ```
@@ -223,7 +223,7 @@ def apply(fn: Callable[[Float[Tensor, "n *d"]], Float[Tensor, "n *d"]], at: Posi
         fn: from [n *d] to the same shape and dtype.
         at: which tokens.
 
-    Example:
+    Examples:
         ```python
         apply(torch.relu)
         ```

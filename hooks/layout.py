@@ -50,7 +50,7 @@ _NEEDS: Final[dict[str, str]] = {name: "attn_out" for name in ("q", "k", "v", "z
 def find(root: nn.Module, path: str | None) -> nn.Module | None:
     """Return the module at a dotted path, or None where there is none.
 
-    Example:
+    Examples:
         >>> find(nn.Sequential(nn.Identity()), "0")
         Identity()
     """
@@ -65,7 +65,7 @@ def find(root: nn.Module, path: str | None) -> nn.Module | None:
 def blocks(hf: nn.Module, paths: Paths) -> nn.ModuleList:
     """Return the blocks of a model.
 
-    Example:
+    Examples:
         ```python
         len(blocks(hf, component_paths(hf)))
         ```
@@ -82,7 +82,7 @@ def located(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
     Raises:
         InvalidArgument: no blocks were found.
 
-    Example:
+    Examples:
         ```python
         located(hinted_paths(hf), find_structure(hf), hf).top["blocks"]
         ```
@@ -105,7 +105,7 @@ def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping
 
     What tracing found counts before what an adapter says; what only the adapter says is a guess for the contract.
 
-    Example:
+    Examples:
         ```python
         taps(hf, component_paths(hf), find_structure(hf))[Site("resid_post", 0)].module
         ```
@@ -148,7 +148,7 @@ def _order(site: Site) -> int:
 def parts(block: nn.Module, paths: Paths) -> Mapping[str, nn.Module]:
     """Return the modules of a block by TransformerLens's names for them (`ln1`, `attn.o`, `mlp.out`, ...).
 
-    Example:
+    Examples:
         ```python
         parts(blocks(hf, paths)[0], paths)["attn.o"]
         ```
@@ -236,7 +236,7 @@ def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, n
 def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
     """Return which outputs of a joint projection are the gate, and which what it multiplies (Phi-3).
 
-    Example:
+    Examples:
         >>> gate_up_rows(nn.Linear(2, 4))
         (tensor([0, 1]), tensor([2, 3]))
     """
@@ -248,7 +248,7 @@ def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
 def width(projection: nn.Module) -> tuple[int, int]:
     """Return how many features a projection reads and writes, for `nn.Linear` and GPT-2's `Conv1D` alike.
 
-    Example:
+    Examples:
         >>> width(nn.Linear(3, 5))
         (3, 5)
     """

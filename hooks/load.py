@@ -54,7 +54,7 @@ def load(
 
     Cost: that of `check`, unless an equal model was checked before.
 
-    Example:
+    Examples:
         ```python
         model = load("gpt2")
         ```

@@ -45,7 +45,7 @@ class Model:
         contract: what `check` measured, or None before it did.
         running: the forward pass in flight.
 
-    Example:
+    Examples:
         ```python
         model = load("gpt2")
         model.generate("The Golden Gate Bridge is in", max_new_tokens=5)
@@ -113,7 +113,7 @@ class Model:
             TypeError: a mapping, or a list of anything but texts.
             ValueError: no texts, a text without tokens, ids outside the vocabulary.
 
-        Example:
+        Examples:
             ```python
             model.tokens(["The Golden Gate Bridge", "Fog"]).mask
             ```
@@ -134,7 +134,7 @@ class Model:
 
         Cost: one forward pass.
 
-        Example:
+        Examples:
             ```python
             model.run("The Golden Gate Bridge is in").argmax(-1)
             ```
@@ -164,7 +164,7 @@ class Model:
 
         Cost: one forward pass over the prompts and one over a single token per new token.
 
-        Example:
+        Examples:
             ```python
             model.generate("I am", max_new_tokens=20)
             ```
@@ -219,7 +219,7 @@ class Model:
             ValueError: this model has no such site, or the site breaks its contract; the message says why and
                 names the nearest.
 
-        Example:
+        Examples:
             ```python
             model.tap(resid_post[0]).shape
             ```
@@ -237,7 +237,7 @@ class Model:
     def depth(self, stack: str = "") -> int:
         """Return how many blocks a stack has.
 
-        Example:
+        Examples:
             ```python
             model.depth("encoder")
             ```
@@ -247,7 +247,7 @@ class Model:
     def parts(self, block: Block | int) -> Mapping[str, nn.Module]:
         """Return the modules of a block by TransformerLens's names (`attn.o`, `mlp.out`, …): traced, and hinted.
 
-        Example:
+        Examples:
             ```python
             model.parts(0)["attn.o"]
             ```
@@ -271,7 +271,7 @@ class Model:
     def module(self, site: Site) -> nn.Module:
         """Return the Hugging Face module a site sits on.
 
-        Example:
+        Examples:
             ```python
             model.module(attn_out[0])
             ```
@@ -281,7 +281,7 @@ class Model:
     def mlp_output(self, layer: int) -> nn.Module:
         """Return the output projection of a feed-forward layer, whose weight memory edits change.
 
-        Example:
+        Examples:
             ```python
             model.mlp_output(3).weight.shape
             ```
@@ -294,7 +294,7 @@ class Model:
         Changing the view in place changes the model. Row i is the value of memory i (Geva et al. 2021,
         arXiv:2012.14913, equation 2).
 
-        Example:
+        Examples:
             ```python
             model.w_out(3).shape
             ```
@@ -309,7 +309,7 @@ class Model:
         Raises:
             ValueError: the model has no output embeddings, or they break its contract.
 
-        Example:
+        Examples:
             ```python
             model.unembed(acts[resid_post[model.n_layers - 1]])
             ```
@@ -325,7 +325,7 @@ def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site
     Raises:
         ValueError: an unknown site, a glob that matches none, or none at all.
 
-    Example:
+    Examples:
         ```python
         chosen(model, ["resid_post.*", logits])
         ```

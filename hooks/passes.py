@@ -38,7 +38,7 @@ class Pass:
     def rows(self, at: Position) -> Rows:
         """Return which of the tokens this pass computes a position selects.
 
-        Example:
+        Examples:
             ```python
             model.running.current.rows(everywhere).token
             ```
@@ -55,7 +55,7 @@ class Pass:
 def prompt_width(tokens: Tokens) -> int:
     """Return how many columns hold the prompt.
 
-    Example:
+    Examples:
         ```python
         prompt_width(model.tokens("Fog over the bay"))
         ```
@@ -67,7 +67,7 @@ def prompt_width(tokens: Tokens) -> int:
 def fresh(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None, special: frozenset[int]) -> Tokens:
     """Return the tokens of ids that nobody has said anything about.
 
-    Example:
+    Examples:
         ```python
         fresh(ids, None, special_ids(model.tokenizer))
         ```
@@ -79,7 +79,7 @@ def fresh(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None,
 def spread(prompt: Tokens, ids: Int[Tensor, "batch pos"]) -> Tokens | None:
     """Return the prompt with a row for every beam or sample, or None where `ids` are of another text.
 
-    Example:
+    Examples:
         ```python
         len(spread(tokens, tokens.ids.repeat_interleave(3, dim=0))) == 3 * len(tokens)
         ```
@@ -118,7 +118,7 @@ def continued(
     Raises:
         ValueError: `ids` continue another number of texts.
 
-    Example:
+    Examples:
         ```python
         continued(tokens, next_ids, tokens.ids.shape[1], None, frozenset())
         ```
@@ -148,7 +148,7 @@ def asked_mask(mask: Any, batch: int, end: int) -> Bool[Tensor, "batch pos"] | N
     Raises:
         ValueError: a mask of [batch pos] that does not cover the texts and columns there are.
 
-    Example:
+    Examples:
         ```python
         asked_mask(torch.ones(1, 3), batch=1, end=3)
         ```

@@ -24,7 +24,7 @@ def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...
     A character that several tokens spell is the piece of the first of them, and the others' pieces are empty: a token
     with no text of its own belongs to the piece before it.
 
-    Example:
+    Examples:
         ```python
         "".join(pieces(model.tokenizer, ids)) == text
         ```

@@ -31,7 +31,7 @@ class Position:
             depend on later ones, which are not known yet while decoding.
         by_token: whether a token of a prompt is selected depends on that token alone, not on its place in the text.
 
-    Example:
+    Examples:
         ```python
         (last | substring("Paris")).mask(model.tokens("Paris is in"))
         ```
@@ -61,7 +61,7 @@ class Position:
         Raises:
             ValueError: a text lacks what the position speaks of, or the rule gives no mask.
 
-        Example:
+        Examples:
             ```python
             everywhere.mask(model.tokens("Fog over the bay"))
             ```
@@ -78,7 +78,7 @@ class Position:
 def first(n: int) -> Position:
     """Select the first `n` tokens of the prompt (all of them if it has fewer).
 
-    Example:
+    Examples:
         >>> first(3)
         first(3)
     """
@@ -90,7 +90,7 @@ def first(n: int) -> Position:
 def index(i: int) -> Position:
     """Select token `i` of the prompt, counted from 0 at its first token or from -1 at its last.
 
-    Example:
+    Examples:
         >>> index(-2)
         index(-2)
     """
@@ -117,7 +117,7 @@ def slice(start: int | None, stop: int | None) -> Position:
     Raises:
         ValueError: bounds between which no text has a token.
 
-    Example:
+    Examples:
         >>> slice(1, -1)
         slice(1, -1)
     """
@@ -141,7 +141,7 @@ def tokens(ids: int | Collection[int]) -> Position:
     Raises:
         ValueError: no ids, or negative ones.
 
-    Example:
+    Examples:
         >>> tokens([13, 30])
         tokens([13, 30])
     """
@@ -161,7 +161,7 @@ def substring(text: str, occurrence: int | None = None) -> Position:
     Raises:
         ValueError: when used on a text that does not contain it (so often), or on bare token ids.
 
-    Example:
+    Examples:
         >>> substring("Golden Gate Bridge", occurrence=0)
         substring('Golden Gate Bridge', 0)
     """
@@ -190,7 +190,7 @@ def after(text: str, occurrence: int = 0) -> Position:
     Raises:
         ValueError: when used on a prompt that does not contain it, or on bare token ids.
 
-    Example:
+    Examples:
         >>> after("Question:")
         after('Question:')
     """

@@ -39,7 +39,7 @@ class Receipt:
     Attributes:
         passes: how many forward passes ran inside the block.
 
-    Example:
+    Examples:
         ```python
         with intervene(model, {resid_post[6]: add(direction, 8.0)}) as receipt:
             model.generate("I am")
@@ -70,7 +70,7 @@ class Receipt:
     def as_dict(self) -> Mapping[Site, Touched]:
         """Return what happened at every site.
 
-        Example:
+        Examples:
             ```python
             receipt.as_dict()
             ```
@@ -95,7 +95,7 @@ class Receipt:
 
         Cost: two forward passes.
 
-        Example:
+        Examples:
             ```python
             with intervene(model, {resid_post[6]: add(direction, 8.0)}) as receipt:
                 print(receipt.kl("I am", at=last))
@@ -108,7 +108,7 @@ class Receipt:
     def close(self) -> None:
         """Let go of the model, as happens when the block ends.
 
-        Example:
+        Examples:
             ```python
             receipt.close()
             ```
@@ -126,7 +126,7 @@ class Receipt:
     def note(self, site: Site, before: Float[Tensor, "n *d"], after: Float[Tensor, "n *d"], *, prefill: bool) -> None:
         """Count the tokens changed at a site in one pass.
 
-        Example:
+        Examples:
             ```python
             receipt.note(resid_post[6], a, a_changed, prefill=True)
             ```
@@ -146,7 +146,7 @@ def kl_from_clean(model: Model, text: Text, at: Position) -> Float[Tensor, "n"]:
 
     Cost: two forward passes.
 
-    Example:
+    Examples:
         ```python
         kl_from_clean(model, "I am", last)
         ```

@@ -64,7 +64,7 @@ class Held:
 
         Cost: `n_layers - layer` blocks over `batch * times` rows, without unembedding.
 
-        Example:
+        Examples:
             ```python
             held = hold(model, "Fog over the bay")
             held.resumed(3, {z[3]: lambda a: 0.5 * a})
@@ -96,7 +96,7 @@ class Held:
 
         Cost: as `resumed`, and the unembedding of every token.
 
-        Example:
+        Examples:
             ```python
             held = hold(model, "Fog over the bay")
             held.logits(3, {z[3]: lambda a: 0.5 * a})
@@ -137,7 +137,7 @@ def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
 
     Cost: one forward pass; memory for `n_layers + 1` streams.
 
-    Example:
+    Examples:
         ```python
         hold(model, "Fog over the bay").resumed(3, {})
         ```

@@ -96,7 +96,7 @@ class Running:
     def reading(self, tokens: Tokens) -> Iterator[None]:
         """Say which prompt the passes inside the block read: it may carry texts and offsets.
 
-        Example:
+        Examples:
             ```python
             with model.running.reading(tokens):
                 ...
@@ -113,7 +113,7 @@ class Running:
     def at_rest(self) -> Iterator[None]:
         """Let the model run as if no block of interventions were open.
 
-        Example:
+        Examples:
             ```python
             with model.running.at_rest():
                 clean = model.run("Fog")
@@ -130,7 +130,7 @@ class Running:
         The hooks of its sites are made next, and then `follow_end` is called: until then no other thread runs the
         model, nor when they are taken back.
 
-        Example:
+        Examples:
             ```python
             with Temporary() as changes:
                 block = model.running.follow(changes, {}, print)
@@ -152,7 +152,7 @@ class Running:
     def follow_end(self, changes: Temporary, block: Block) -> None:
         """Have each pass end after every hook there is: those of sites may be on the whole model.
 
-        Example:
+        Examples:
             ```python
             model.running.follow_end(changes, block)
             ```

@@ -59,7 +59,7 @@ class Site:
     Raises:
         InvalidArgument: unknown name, or a layer where there is none (or the reverse).
 
-    Example:
+    Examples:
         >>> str(Site("resid_post", 6)), str(Site("resid_post", 6, "encoder"))
         ('resid_post.6', 'encoder.resid_post.6')
     """
@@ -87,7 +87,7 @@ class Site:
             path: the module's name in the model, as `named_modules` says it.
             side: what it gives, or what it is given.
 
-        Example:
+        Examples:
             >>> Site.module("model.layers.3.mlp", "input")
             module(model.layers.3.mlp, input)
         """
@@ -125,7 +125,7 @@ class Site:
             InvalidArgument: nothing is called that; the message names the three nearest sites, and says of
                 TransformerLens's `ln2.hook_normalized`, where no site is, what `mlp_in` has more.
 
-        Example:
+        Examples:
             >>> Site.parse("blocks.6.hook_resid_post") == Site.parse("resid_post.6")
             True
         """
@@ -153,7 +153,7 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
     Raises:
         ValueError: the glob matches none of them.
 
-    Example:
+    Examples:
         >>> match("resid_post.*", (Site("resid_post", 0), Site("mlp_out", 0)))
         (resid_post.0,)
     """
@@ -172,7 +172,7 @@ def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> 
         TypeError: a name that waits for its layer.
         ValueError: nothing is spelt so, or a glob matches none of them.
 
-    Example:
+    Examples:
         >>> named(["logits", "z.*"], (Site("z", 0), Site("z", 1)))
         (logits, z.0, z.1)
     """
@@ -196,7 +196,7 @@ def counted(site: Site, sites: Iterable[Site]) -> Site:
     Raises:
         UnknownSite: there are not so many layers.
 
-    Example:
+    Examples:
         >>> counted(Site("z", -1), (Site("z", 0), Site("z", 1)))
         z.1
     """
@@ -214,7 +214,7 @@ def counted(site: Site, sites: Iterable[Site]) -> Site:
 class Layered:
     """A site name that waits for its layer: `resid_post[6]` is a `Site`.
 
-    Example:
+    Examples:
         >>> Layered("z")[3]
         z.3
     """
@@ -232,7 +232,7 @@ class Layered:
 class InStack:
     """The sites of one stack of blocks of several: `encoder.resid_post[3]`.
 
-    Example:
+    Examples:
         >>> encoder.resid_post[3]
         encoder.resid_post.3
     """

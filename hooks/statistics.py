@@ -62,7 +62,7 @@ def wilson(p: float, n: int) -> Estimate:
 
     (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n), with z = 1.96; an end at 0 or 1 where p is.
 
-    Example:
+    Examples:
         >>> wilson(0.0, 10).high
         0.2775327998628892
     """
@@ -80,7 +80,7 @@ def student(values: Sequence[float]) -> Estimate:
     Raises:
         InvalidArgument: no values, or one that is not finite.
 
-    Example:
+    Examples:
         >>> student([1.0, 3.0]).value
         2.0
     """
@@ -101,7 +101,7 @@ def student(values: Sequence[float]) -> Estimate:
 def percentile_ends(drawn: Float[Tensor, "n *d"]) -> Float[Tensor, "2 *d"]:
     """The ends of the 95 % percentile interval of what was drawn; draws that are NaN are left out.
 
-    Example:
+    Examples:
         >>> percentile_ends(torch.linspace(0, 1, 41)).tolist()
         [0.02500000037252903, 0.9750000238418579]
     """
@@ -145,7 +145,7 @@ def share_over_groups(
 
     Where all groups have one share the bootstrap has nothing to vary, and Wilson's of as many groups is taken.
 
-    Example:
+    Examples:
         >>> share_over_groups(torch.tensor([True, True, False, False]), torch.tensor([0, 0, 1, 1])).value
         0.5
     """
@@ -164,7 +164,7 @@ def balanced_accuracy_over_groups(
 
     Draws without rows of a class are left out. 1/2 is chance, whatever the shares of the classes.
 
-    Example:
+    Examples:
         >>> y = torch.tensor([True, False, False, False])
         >>> balanced_accuracy_over_groups(~y, y, torch.arange(4)).value
         0.5
@@ -193,7 +193,7 @@ def auroc_over_groups(
     Cost:
         A number for each pair of groups of a fold.
 
-    Example:
+    Examples:
         >>> y = torch.tensor([True, False, True, False])
         >>> auroc_over_groups(y.double(), y, torch.arange(4), torch.tensor([0, 0, 1, 1])).value
         1.0
@@ -231,7 +231,7 @@ def shares_over_groups(
     have in common. A column of which all groups have one share deviates as far as Wilson's interval of it. Cut to 0
     and 1.
 
-    Example:
+    Examples:
         ```python
         value, low, high = shares_over_groups(right, group)
         ```

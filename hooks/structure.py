@@ -96,7 +96,7 @@ def find_structure(hf: HFModel) -> Structure:
 
     Cost: one forward pass, and two calls of each sublayer that is not seen to be attention.
 
-    Example:
+    Examples:
         ```python
         [block.layer for block in find_structure(hf).main]
         ```
@@ -115,7 +115,7 @@ def find_structure(hf: HFModel) -> Structure:
 def input_embeddings(hf: HFModel) -> nn.Module | None:
     """Return the table of a model's token embeddings, or None where it does not say which it is.
 
-    Example:
+    Examples:
         ```python
         input_embeddings(hf).weight.shape
         ```
@@ -128,7 +128,7 @@ def input_embeddings(hf: HFModel) -> nn.Module | None:
 def vocabulary(hf: HFModel) -> int:
     """Return how many tokens a model reads.
 
-    Example:
+    Examples:
         ```python
         vocabulary(hf)
         ```

@@ -73,7 +73,7 @@ class Tap:
     def attach(self, edit: Edit) -> "Handle":
         """Call `edit` with the site's tensor at each pass of any thread; what it returns, if anything, flows on.
 
-        Example:
+        Examples:
             ```python
             handle = tap.attach(lambda a: 2 * a)
             ```
@@ -90,7 +90,7 @@ class Tap:
     def attach_during(self, changes: Temporary, edit: Edit) -> None:
         """Do the same at each pass of this thread, until the changes are taken back.
 
-        Example:
+        Examples:
             ```python
             with Temporary() as changes:
                 tap.attach_during(changes, lambda a: 2 * a)
@@ -197,7 +197,7 @@ class Handle(Protocol):
     def remove(self) -> None:
         """Take the hooks off.
 
-        Example:
+        Examples:
             ```python
             tap.attach(print).remove()
             ```
@@ -248,7 +248,7 @@ def norm_scale(norm: nn.Module) -> Derive:
 
     LayerNorm divides by sqrt(mean((x - mean(x))^2) + eps), RMSNorm by sqrt(mean(x^2) + eps).
 
-    Example:
+    Examples:
         ```python
         norm_scale(nn.LayerNorm(8))(torch.randn(1, 3, 8)).shape  # 1 3 1
         ```
@@ -294,7 +294,7 @@ def _ramp(norm: nn.Module) -> Float[Tensor, "d_model"]:
 def eager_attention(hf: HFModel) -> Iterator[None]:
     """Run the attention that computes its pattern, and put back the one there was.
 
-    Example:
+    Examples:
         ```python
         with eager_attention(model.hf):
             ...

@@ -17,7 +17,7 @@ class Temporary:
     What takes a change back is noted before the change is made, so that an interrupt between any two steps leaves
     nothing on the model. A hook acts on the passes of the thread that made it, and on no others.
 
-    Example:
+    Examples:
         ```python
         with Temporary() as changes:
             changes.hook(model.blocks[0], lambda _module, _args, output: None)
@@ -46,7 +46,7 @@ class Temporary:
     def make(self, do: Callable[[], object], undo: Callable[[], object]) -> None:
         """Make a change now and take it back at the end; `undo` may be called twice, and without `do` before it.
 
-        Example:
+        Examples:
             ```python
             changes.make(partial(setattr, config, "use_cache", False), partial(setattr, config, "use_cache", True))
             ```
@@ -57,7 +57,7 @@ class Temporary:
     def hook(self, module: nn.Module, hook: Hook, *, always: bool = False) -> None:
         """Call `hook(module, args, output)` after each pass of a module; `always`: also after one that raised.
 
-        Example:
+        Examples:
             ```python
             changes.hook(model.hf, lambda _module, _args, output: print(output.logits.shape))
             ```
@@ -72,7 +72,7 @@ class Temporary:
     def pre_hook(self, module: nn.Module, hook: Hook) -> None:
         """Call `hook(module, args, kwargs)` before each pass of a module.
 
-        Example:
+        Examples:
             ```python
             changes.pre_hook(model.hf, lambda _module, args, kwargs: None)
             ```
@@ -86,7 +86,7 @@ class Temporary:
     def end(self) -> None:
         """Take everything back, the last change first; an interrupt meanwhile is raised after that.
 
-        Example:
+        Examples:
             ```python
             changes.end()
             ```

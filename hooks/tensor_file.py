@@ -20,7 +20,7 @@ def save_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str] | 
     Raises:
         StorageFailed: it cannot be written.
 
-    Example:
+    Examples:
         ```python
         save_tensors("weights.safetensors", {"W": W})
         ```
@@ -35,7 +35,7 @@ def save_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str] | 
 def write_tensors(path: str | Path, kind: Kind, tensors: Tensors, about: Mapping[str, Any]) -> None:
     """Write tensors and, in the file's metadata, what is said about them and a checksum of both.
 
-    Example:
+    Examples:
         ```python
         write_tensors("direction.safetensors", DIRECTION, {"vector": v}, {"site": "resid_post.3"})
         ```
@@ -52,7 +52,7 @@ def read_tensors(path: str | Path, kind: Kind) -> tuple[dict[str, Shaped[Tensor,
         MissingFile: there is no such file.
         DamagedFile: it is torn, changed, or of another kind.
 
-    Example:
+    Examples:
         ```python
         read_tensors("direction.safetensors", DIRECTION)
         ```
@@ -83,7 +83,7 @@ def read_weights(path: str | Path, cure: str) -> dict[str, Shaped[Tensor, "..."]
         MissingFile: there is no such file.
         DamagedFile: it is no safetensors file.
 
-    Example:
+    Examples:
         ```python
         read_weights("sae_weights.safetensors", "download it again")
         ```

@@ -26,7 +26,7 @@ class Tokens:
         offsets: start and end of each token in its text, in characters; (0, 0) where it has none.
         prompt_pos: columns from this one on were generated; None when all were given.
 
-    Example:
+    Examples:
         ```python
         tokens = model.tokens(["The Golden Gate Bridge", "Fog"])
         tokens.ids.shape, tokens[1].texts
@@ -49,7 +49,7 @@ class Tokens:
         Raises:
             IndexError: a text that is not there.
 
-        Example:
+        Examples:
             ```python
             first_two = tokens[:2]
             ```
@@ -85,7 +85,7 @@ class Tokens:
     def to(self, device: torch.device) -> "Tokens":
         """Return the same tokens on a device.
 
-        Example:
+        Examples:
             ```python
             tokens.to(torch.device("cpu"))
             ```
@@ -101,7 +101,7 @@ class Tokens:
     def cut(self, columns: int) -> "Tokens":
         """Return the first columns only.
 
-        Example:
+        Examples:
             ```python
             tokens.cut(3).ids.shape
             ```
@@ -119,7 +119,7 @@ class Tokens:
     ) -> "Tokens":
         """Return these tokens followed by generated ones.
 
-        Example:
+        Examples:
             ```python
             tokens.extended(new_ids, torch.ones_like(new_ids).bool(), torch.zeros_like(new_ids).bool())
             ```
@@ -140,7 +140,7 @@ class Tokens:
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
     """Return the ids that carry no text; unknown and mask tokens stand for text and are left out.
 
-    Example:
+    Examples:
         ```python
         special_ids(model.tokenizer)
         ```
@@ -158,7 +158,7 @@ def as_texts(given: Any) -> list[str]:
     Raises:
         TypeError: anything else, such as a mapping, of which a list would hold the keys.
 
-    Example:
+    Examples:
         >>> as_texts("Fog")
         ['Fog']
     """
@@ -185,7 +185,7 @@ def as_texts(given: Any) -> list[str]:
 def looks_like_a_file(text: str) -> bool:
     """Return whether a text is the name of a file that is there.
 
-    Example:
+    Examples:
         >>> looks_like_a_file("Fog over the bay")
         False
     """
@@ -208,7 +208,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:
     Raises:
         ValueError: no texts, or a text without tokens.
 
-    Example:
+    Examples:
         ```python
         tokenize(model.tokenizer, ["The Golden Gate Bridge"], side="right")
         ```
@@ -231,7 +231,7 @@ def from_encoding(tokenizer: Tokenizer, encoding: Mapping[str, Any], d_vocab: in
     Raises:
         InvalidArgument: as `from_ids`, or a mask of another shape.
 
-    Example:
+    Examples:
         ```python
         from_encoding(model.tokenizer, model.tokenizer(["Fog", "The bay"], padding=True), model.d_vocab, "right")
         ```
@@ -257,7 +257,7 @@ def from_ids(
         InvalidArgument: not whole numbers, another shape, ids outside the vocabulary, a text of padding alone, or ids
             of which it cannot be known what is padding.
 
-    Example:
+    Examples:
         ```python
         from_ids(model.tokenizer, torch.tensor([1, 2, 3]), model.d_vocab)
         ```
@@ -322,7 +322,7 @@ def unpadded(
         InvalidArgument: without masks, the padding token inside a row, or more than one of it at an end where it is
             also the end of text.
 
-    Example:
+    Examples:
         ```python
         unpadded(model.tokenizer, [[1, 2, 0]], [[1, 1, 0]])  # [[1, 2]]
         ```
@@ -371,7 +371,7 @@ def pad(
     Raises:
         ValueError: a row without tokens.
 
-    Example:
+    Examples:
         ```python
         pad(model.tokenizer, [[1, 2, 3], [4]], side="left")
         ```
@@ -397,7 +397,7 @@ def pad(
 def join(tokenizer: Tokenizer, batches: Sequence[Tokens], side: str) -> Tokens:
     """Put batches one below the other, padded on one side to the longest.
 
-    Example:
+    Examples:
         ```python
         join(model.tokenizer, [tokens, more], side="right")
         ```
@@ -426,7 +426,7 @@ def join(tokenizer: Tokenizer, batches: Sequence[Tokens], side: str) -> Tokens:
 def is_in(ids: Int[Tensor, "batch pos"], members: Collection[int]) -> Bool[Tensor, "batch pos"]:
     """Return where `ids` is one of `members`.
 
-    Example:
+    Examples:
         >>> is_in(torch.tensor([[1, 2]]), {2})
         tensor([[False,  True]])
     """

@@ -10,7 +10,7 @@ from hooks.huggingface import HFModel
 def check_head(hf: HFModel) -> None:
     """Raise when a model has no output embeddings.
 
-    Example:
+    Examples:
         ```python
         check_head(model.hf)
         ```
@@ -35,7 +35,7 @@ def unembed(
     Raises:
         InvalidArgument: the model has no output embeddings.
 
-    Example:
+    Examples:
         ```python
         unembed(hf, hf.transformer.ln_f, resid)
         ```

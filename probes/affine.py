@@ -28,7 +28,7 @@ def fit_affine(rows: Rows, loss: Loss, dot: Dot, classes: int, max_iter: int) ->
     Raises:
         NotConverged: not converged after `max_iter` steps.
 
-    Example:
+    Examples:
         ```python
         W, b, _ = fit_affine([x], CrossEntropy(y, train), each, 20, max_iter=100)
         ```
@@ -55,7 +55,7 @@ class CrossEntropy:
 
     The weights u are 1 for the training rows of a column and 0 for others (bool), or any numbers.
 
-    Example:
+    Examples:
         >>> CrossEntropy(torch.ones(1, 1).bool(), C=2.0)(torch.zeros(1, 1).double())[1]
         tensor([[-1.]], dtype=torch.float64)
     """
@@ -84,7 +84,7 @@ class CrossEntropy:
 class Softmax:
     """-C sum_i u_i log softmax(m_i)[y_i] for one column of scores per class; u, the rows' weights, are 1 if not given.
 
-    Example:
+    Examples:
         >>> Softmax(torch.tensor([1]), 2, C=2.0)(torch.zeros(1, 2).double())[1]
         tensor([[ 1., -1.]], dtype=torch.float64)
     """

@@ -27,7 +27,7 @@ Table: TypeAlias = _Tabular | Sequence[Any]
 def tensor(given: Any) -> Any:
     """Return a tensor as it is, and an array as a tensor that shares its memory where it can.
 
-    Example:
+    Examples:
         >>> tensor(np.ones(2))
         tensor([1., 1.], dtype=torch.float64)
     """
@@ -44,7 +44,7 @@ def floats(given: Any) -> Any:
         InvalidArgument: a single row, or a column without its axis.
         InvalidType: complex numbers.
 
-    Example:
+    Examples:
         >>> floats(np.ones((2, 1), dtype=int))
         tensor([[1.],
                 [1.]])
@@ -60,7 +60,7 @@ def floats(given: Any) -> Any:
 def like(given: object, result: Shaped[Tensor, "..."]) -> Any:
     """Return a result as a tensor where a tensor was given, and as an array where it was not.
 
-    Example:
+    Examples:
         >>> like([[1.0]], torch.ones(2, dtype=torch.float64))
         array([1., 1.])
     """

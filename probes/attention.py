@@ -29,7 +29,7 @@ class AttentionProbe(TwoClasses):
     Cost:
         `steps` passes over x.
 
-    Example:
+    Examples:
         ```python
         probe = AttentionProbe(heads=2).fit(acts[site], y, acts.tokens.content)
         probe.attention(acts[site], acts.tokens.content)

@@ -37,7 +37,7 @@ class Reread:
     Cost:
         Two passes, to see that they can be read again.
 
-    Example:
+    Examples:
         ```python
         Reread([(x[:100], y[:100]), (x[100:], y[100:])]).y
         ```
@@ -87,7 +87,7 @@ def covariances(
     Cost:
         Two passes.
 
-    Example:
+    Examples:
         ```python
         mean, target, Sigma_xx, Sigma_xz = covariances([(x, z)])
         ```

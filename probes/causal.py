@@ -73,7 +73,7 @@ def logit_difference(yes: str, no: str) -> Behaviour:
     Raises:
         InvalidArgument: when used on a model for which the answers begin alike, or one has no token.
 
-    Example:
+    Examples:
         ```python
         does_it_matter(direction, model, texts, logit_difference(" true", " false"))
         ```
@@ -116,7 +116,7 @@ def does_it_matter(
         InvalidArgument: a direction of another model, fewer than 39 draws (no share of them could then be below
             0.025), or a behaviour that is not one finite number per text.
 
-    Example:
+    Examples:
         ```python
         print(does_it_matter(grid.direction, model, texts, logit_difference(" true", " false"), at=last))
         ```

@@ -31,7 +31,7 @@ class CCS(TwoClasses, Linear):
     Cost:
         `steps` passes over the pairs for all restarts together.
 
-    Example:
+    Examples:
         ```python
         probe = CCS(seed=1).fit(torch.stack([statements, negations], 1)).orient(labelled_pairs, y)
         probe.predict(new_pairs)

@@ -45,7 +45,7 @@ def gather(
     Cost:
         One forward pass per text, up to the last site. Memory: one row per text and cell.
 
-    Example:
+    Examples:
         ```python
         gather(model, texts, [resid_post[2], resid_post[4]], [last, index(-2)])
         ```
@@ -65,7 +65,7 @@ def rows_of(
         InvalidArgument: a position that selects no or several tokens of a text.
         UnknownName: a site that was not captured.
 
-    Example:
+    Examples:
         ```python
         Cells(rows_of(capture(model, texts, sites), sites, [last]), model.fingerprint)
         ```

@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument, InvalidType
 def check_rows(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n"]) -> None:
     """Raise `InvalidArgument` unless rows and labels match, are finite, and hold both classes.
 
-    Example:
+    Examples:
         >>> check_rows(torch.randn(4, 2), torch.tensor([True, False, True, False]))
     """
     check_numbers(x, y)
@@ -26,7 +26,7 @@ def check_two(x: Any, y: Any) -> None:
         InvalidArgument: lengths that differ, labels of several axes, one class only.
         InvalidType: labels that are not bool.
 
-    Example:
+    Examples:
         >>> check_two(torch.randn(2, 2), torch.tensor([True, False]))
     """
     check_lengths(x, y)
@@ -41,7 +41,7 @@ def check_two(x: Any, y: Any) -> None:
 def check_columns(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n class"], train: Bool[Tensor, "n class"]) -> None:
     """Raise `InvalidArgument` unless rows are finite and each column of labels has both classes in its training rows.
 
-    Example:
+    Examples:
         >>> check_columns(torch.randn(2, 2), torch.eye(2).bool(), torch.ones(2, 2).bool())
     """
     check_numbers(x, y)
@@ -56,7 +56,7 @@ def check_columns(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n class"], train: B
 def check_numbers(x: Any, y: Any) -> None:
     """Raise `InvalidArgument` unless there is one label per row, and every row is finite.
 
-    Example:
+    Examples:
         >>> check_numbers(torch.randn(4, 2), torch.randn(4))
     """
     check_lengths(x, y)
@@ -66,7 +66,7 @@ def check_numbers(x: Any, y: Any) -> None:
 def check_lengths(x: Any, y: Any) -> None:
     """Raise `InvalidArgument` unless there is one label per row.
 
-    Example:
+    Examples:
         >>> check_lengths(torch.randn(4, 2), torch.randn(4))
     """
     if len(x) != len(y):
@@ -76,7 +76,7 @@ def check_lengths(x: Any, y: Any) -> None:
 def check_finite(x: Any) -> None:
     """Raise `InvalidArgument`, with the row, unless every row is finite.
 
-    Example:
+    Examples:
         >>> check_finite(torch.randn(4, 2))
     """
     if not bool(x.isfinite().all()):
@@ -87,7 +87,7 @@ def check_finite(x: Any) -> None:
 def check_width(x: Any, width: int) -> None:
     """Raise `InvalidArgument` unless rows are as wide as those learnt from.
 
-    Example:
+    Examples:
         >>> check_width(torch.randn(4, 2), 2)
     """
     if x.shape[-1] != width:
@@ -103,7 +103,7 @@ def check_bool(y: Any) -> None:
         InvalidType: not bool.
         InvalidArgument: several axes.
 
-    Example:
+    Examples:
         >>> check_bool(torch.tensor([True, False]))
     """
     check_axis(y)
@@ -114,7 +114,7 @@ def check_bool(y: Any) -> None:
 def check_target(y: Float[Tensor, "n"]) -> None:
     """Raise `InvalidArgument` unless a continuous target is one finite number per row and varies.
 
-    Example:
+    Examples:
         >>> check_target(torch.tensor([0.0, 1.5]))
     """
     check_axis(y)
@@ -129,7 +129,7 @@ def check_target(y: Float[Tensor, "n"]) -> None:
 def check_positive(C: Any) -> None:
     """Raise `InvalidArgument` unless the inverse strength of a penalty is above 0.
 
-    Example:
+    Examples:
         >>> check_positive(1.0)
     """
     if not C > 0:
@@ -139,7 +139,7 @@ def check_positive(C: Any) -> None:
 def check_axis(y: Any) -> None:
     """Raise `InvalidArgument` unless labels have one axis.
 
-    Example:
+    Examples:
         >>> check_axis(torch.tensor([0, 1]))
     """
     if y.ndim != 1:

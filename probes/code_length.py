@@ -68,7 +68,7 @@ def online_code(
         InvalidArgument: NaN or infinity, lengths that differ, labels all alike, or portions that do not rise to 1.
         InvalidType: a linear probe whose scores are no log-odds.
 
-    Example:
+    Examples:
         ```python
         print(online_code(Logistic(C=0.1), x, y))
         ```

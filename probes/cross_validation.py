@@ -47,7 +47,7 @@ def cross_validate(
     Raises:
         InvalidArgument: as the probe's `fit`.
 
-    Example:
+    Examples:
         ```python
         cross_validate(Logistic(), cells.rows, examples.y, grouped_folds(examples.group, examples.y, 5, seed=0))
         ```
@@ -80,7 +80,7 @@ def best_of_shuffled(
     Cost:
         One fit per cell, column and fold.
 
-    Example:
+    Examples:
         ```python
         best_of_shuffled(probe, cells.rows, columns, fold)
         ```
@@ -103,7 +103,7 @@ def scores(
 
     Linear probes that share a factorisation over columns do so. The probe given stays as it was.
 
-    Example:
+    Examples:
         ```python
         scores(Logistic(), x, y[:, None], (fold != 0)[:, None])
         ```

@@ -16,7 +16,7 @@ class DifferenceOfMeans(LinearProbe):
     Finds a planted direction u itself, whatever the noise's covariance, where logistic regression finds Sigma^-1 u.
     It is also the mass-mean probe for data of another distribution; `MassMean` is the one for the same.
 
-    Example:
+    Examples:
         ```python
         probe = DifferenceOfMeans().fit(x, y)
         steer = probe.direction(resid_post[4], model.fingerprint)

@@ -93,7 +93,7 @@ def _called(value: object) -> str:
 def check_fitted(estimator: Estimator, attribute: str) -> None:
     """Raise `NotFitted` unless `fit` has set an attribute.
 
-    Example:
+    Examples:
         ```python
         check_fitted(self, "coef_")
         ```

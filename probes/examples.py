@@ -24,7 +24,7 @@ class Examples:
         InvalidArgument: lengths that differ, labels all alike, a missing group, one text or entity in two groups.
         InvalidType: labels that are neither bool nor 0 and 1.
 
-    Example:
+    Examples:
         >>> Examples(["Paris is in France.", "Paris is in Spain."], [True, False], ["Paris", "Paris"]).n_groups
         1
     """

@@ -17,7 +17,7 @@ def grouped_folds(
     Raises:
         InvalidArgument: fewer groups than folds, or folds of which two hold all rows of a class.
 
-    Example:
+    Examples:
         >>> fold = grouped_folds(torch.tensor([0, 0, 1, 1]), torch.tensor([True, False, True, False]), 2, seed=0)
         >>> bool(fold[0] == fold[1]), bool(fold[1] == fold[2])
         (True, False)
@@ -40,7 +40,7 @@ def grouped_folds(
 def row_folds(group: Int[Tensor, "example"], k: int, seed: int) -> Int[Tensor, "example"]:
     """Folds that split every group of more than one row: what a control task is learnt and tested on.
 
-    Example:
+    Examples:
         >>> len(set(row_folds(torch.zeros(4, dtype=torch.long), 2, seed=0)[:4].tolist()))
         2
     """
@@ -57,7 +57,7 @@ def exchange_labels(y: Bool[Tensor, "example"], group: Int[Tensor, "example"], s
 
     Rows of a group with both labels exchange theirs within the group, which holds whatever they have in common.
 
-    Example:
+    Examples:
         >>> new = exchange_labels(torch.tensor([True, True, False]), torch.tensor([0, 0, 1]), seed=0)
         >>> bool(new[0] == new[1]), bool(new[1] == new[2])
         (True, False)
@@ -84,7 +84,7 @@ def draw_exchanges(
     Raises:
         InvalidArgument: such exchanges are too rare to find.
 
-    Example:
+    Examples:
         ```python
         draw_exchanges(y, group, fold, 20, seed=0)
         ```

@@ -85,7 +85,7 @@ class ProbeGrid:
         probe: fitted at the best cell to all texts.
         fingerprint: of the model.
 
-    Example:
+    Examples:
         ```python
         grid = sweep(model, examples, [resid_post[i] for i in range(model.n_layers)])
         print(grid)
@@ -171,7 +171,7 @@ class ProbeGrid:
 def best_cell(sites: tuple[Site, ...], positions: tuple[Position, ...], accuracy: Float[Tensor, "site pos"]) -> Cell:
     """The first cell with the highest accuracy.
 
-    Example:
+    Examples:
         ```python
         best_cell(grid.sites, grid.positions, grid.accuracy)
         ```

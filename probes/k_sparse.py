@@ -23,7 +23,7 @@ class KSparse(LinearProbe, LogOdds):
     On neurons (`mlp_act`) or SAE latents it says whether few of them hold a feature. The ranking is chosen on the
     rows it is fitted to, and `support_` holds the coordinates, best first. Needs its rows in memory.
 
-    Example:
+    Examples:
         ```python
         KSparse(k=1, ranking=by_f_statistic).fit(acts.flat(mlp_act[3]), y).support_
         ```

@@ -29,7 +29,7 @@ def fit_l1_logistic(
     Cost:
         Two products with x per step.
 
-    Example:
+    Examples:
         ```python
         w = fit_l1_logistic(x, y, 0.02)[:-1]
         ```
@@ -62,7 +62,7 @@ def find_entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
     Raises:
         NotConverged: not converged.
 
-    Example:
+    Examples:
         ```python
         find_entrances(standardised, y).argmax()
         ```

@@ -24,7 +24,7 @@ def reread_batches(batches: Batches) -> tuple[Batches, torch.dtype]:
     Cost:
         Two passes.
 
-    Example:
+    Examples:
         ```python
         rows, dtype = reread_batches([(x[:100], y[:100]), (x[100:], y[100:])])
         ```
@@ -48,7 +48,7 @@ class Unlabelled:
 def drop_labels(rows: Batches) -> Iterable[Float[Tensor, "_ d_model"]]:
     """The rows without their labels: a list where they are in memory, else read again on each pass.
 
-    Example:
+    Examples:
         ```python
         X = drop_labels([(x, y)])
         ```
@@ -62,7 +62,7 @@ def convert_rows(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Labelle
     Raises:
         InvalidArgument: NaN or infinity, lengths that differ, labels that are all alike.
 
-    Example:
+    Examples:
         ```python
         rows = [convert_rows(x, y)]
         ```
@@ -81,7 +81,7 @@ def class_means(
     Cost:
         One pass.
 
-    Example:
+    Examples:
         ```python
         n, mu = class_means([(x, y)])
         ```
@@ -101,7 +101,7 @@ def within_covariance(
     Cost:
         One pass.
 
-    Example:
+    Examples:
         ```python
         Sigma = within_covariance(rows, class_means(rows)[1])
         ```
@@ -118,7 +118,7 @@ def iterate_weighted(
 ) -> Iterator[tuple[Float[Tensor, "_ d_model"], Bool[Tensor, "_"], Float[Tensor, "..."]]]:
     """Batches with the weights of their rows, which are given for all rows in order; 1 where they are not.
 
-    Example:
+    Examples:
         ```python
         for x, y, w in iterate_weighted([(x, y)], None): ...
         ```

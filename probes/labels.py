@@ -23,7 +23,7 @@ def number_labels(y: Any, like: object = None) -> tuple[Int[Tensor, "n"], Shaped
     Raises:
         InvalidArgument: several axes, NaN, or fractions of more than two kinds, which are a target for a regression.
 
-    Example:
+    Examples:
         >>> number_labels(["no", "yes", "no"])
         (tensor([0, 1, 0]), array(['no', 'yes'], dtype='<U3'))
     """
@@ -55,7 +55,7 @@ def convert_truth(y: Any) -> Any:
     Raises:
         InvalidType: more than two classes.
 
-    Example:
+    Examples:
         >>> convert_truth([-1, 1])
         tensor([False,  True])
     """
@@ -72,7 +72,7 @@ def convert_truth(y: Any) -> Any:
 def select_classes(classes: Shaped[Array, "class"], number: Int[Tensor, "n"], like: object) -> Any:
     """The classes with these numbers: a tensor where rows (`like`) are one and a tensor can hold the classes.
 
-    Example:
+    Examples:
         >>> select_classes(np.array(["no", "yes"]), torch.tensor([1, 0]), [[0.0], [1.0]])
         array(['yes', 'no'], dtype='<U3')
     """
@@ -87,7 +87,7 @@ def convert_weights(given: Any, n: int) -> Float[Tensor, "n"]:
     Raises:
         InvalidArgument: another number of weights than rows, NaN, weights below 0, or all 0.
 
-    Example:
+    Examples:
         >>> convert_weights([1, 2], 2)
         tensor([1., 2.], dtype=torch.float64)
     """
@@ -115,7 +115,7 @@ def weigh_rows_by_class(
     Raises:
         InvalidArgument: neither a mapping nor "balanced".
 
-    Example:
+    Examples:
         >>> weigh_rows_by_class(torch.tensor([0, 0, 0, 1]), np.array(["no", "yes"]), "balanced")
         tensor([0.6667, 0.6667, 0.6667, 2.0000], dtype=torch.float64)
     """

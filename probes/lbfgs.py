@@ -60,7 +60,7 @@ def minimise(
     Cost:
         Two products with X per step, and four X^T D X at most.
 
-    Example:
+    Examples:
         ```python
         W, steps = minimise([x], CrossEntropy(y, weight), each, 3, penalty=torch.ones(d), max_iter=100)
         ```

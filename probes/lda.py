@@ -19,7 +19,7 @@ class LDA(LinearProbe, LogOdds):
     Sigma is shrunk to (1 - shrinkage) Sigma + shrinkage (tr Sigma / d) I, as scikit-learn does; one
     factorisation, no iteration.
 
-    Example:
+    Examples:
         ```python
         LDA(shrinkage=0.1).fit(x, y).predict(new_x)
         ```

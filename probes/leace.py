@@ -28,7 +28,7 @@ class LEACE(Eraser):
 
     As an intervention: `apply(eraser.transform)`.
 
-    Example:
+    Examples:
         ```python
         eraser = LEACE().fit(x, y)
         with intervene(model, {resid_post[4]: apply(eraser.transform)}): ...

@@ -17,7 +17,7 @@ class LeastSquares(LinearRegressor):
 
     With fewer rows than dimensions it fits every row exactly, whatever the target; `Ridge` does not.
 
-    Example:
+    Examples:
         ```python
         LeastSquares().fit(x, year).score(new_x, new_year)
         ```

@@ -56,7 +56,7 @@ class Linear(Estimator):
     def located(self, site: Site, fingerprint: str | None = None) -> "Linear":
         """Remember where the rows came from, until the next fit, and return self.
 
-        Example:
+        Examples:
             ```python
             probe.fit(x, y).located(resid_post[4], model.fingerprint).direction_
             ```

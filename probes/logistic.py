@@ -25,7 +25,7 @@ class Logistic(LinearProbe, LogOdds):
     Cost:
         Two passes over x per step.
 
-    Example:
+    Examples:
         ```python
         probe = Logistic(C=0.1).fit(x, y)
         probe.decision_function(new_x) > 0

@@ -20,7 +20,7 @@ class MassMean(LinearProbe, LogOdds):
     wide coordinate hides no narrow one. Scores are tilted; the direction is theta itself, which is what moves the
     model. For data of another distribution use `DifferenceOfMeans`, the same without the tilt.
 
-    Example:
+    Examples:
         ```python
         probe = MassMean().fit(x, y)
         probe.predict(new_x), probe.direction(resid_post[4])

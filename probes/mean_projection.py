@@ -24,7 +24,7 @@ class MeanProjection(Eraser):
     chance, as after `LEACE`; but it moves rows further than it must, because U is not where the noise would hide the
     change.
 
-    Example:
+    Examples:
         ```python
         eraser = MeanProjection().fit(x, y)
         eraser.transform(x)

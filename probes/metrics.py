@@ -31,7 +31,7 @@ def auroc(scores: Real[Array, "n *d"], y: Shaped[Array, "n"] | Table) -> Float[T
     Raises:
         InvalidArgument: NaN or infinity, lengths that differ, or labels that are all alike.
 
-    Example:
+    Examples:
         >>> float(auroc(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True])))
         1.0
     """
@@ -55,7 +55,7 @@ def detection(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table, threshold
     Raises:
         InvalidArgument: NaN or infinity, lengths that differ, or labels that are all alike.
 
-    Example:
+    Examples:
         >>> detection(torch.tensor([0.1, 0.4, 0.9]), torch.tensor([False, True, True]), 0.5).recall
         0.5
     """
@@ -76,7 +76,7 @@ def best_threshold(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table) -> f
     Raises:
         InvalidArgument: NaN or infinity, lengths that differ, or labels that are all alike.
 
-    Example:
+    Examples:
         >>> round(best_threshold(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([False, True, True])), 2)
         0.25
     """

@@ -26,7 +26,7 @@ class MLP(TwoClasses, LogOdds):
     Cost:
         `steps` passes over x.
 
-    Example:
+    Examples:
         ```python
         MLP(width=64, seed=1).fit(x, y).predict(new_x)
         ```

@@ -30,7 +30,7 @@ class Multinomial(Classifier):
     Cost:
         Two passes over x per step, in float64.
 
-    Example:
+    Examples:
         ```python
         probe = Multinomial().fit(x, y)
         probe.predict(new_x), probe.directions(resid_post[4])

@@ -13,7 +13,7 @@ class Probe(Protocol):
     Linear probes also have a direction: `probe.direction(resid_post[4])`, and `probe.direction_` where a store or a
     sweep has said where the rows come from.
 
-    Example:
+    Examples:
         ```python
         probe = Logistic().fit(x, y)
         probe.predict(new_x), probe.direction(resid_post[4])

@@ -22,7 +22,7 @@ BINS = 8
 def by_mean_difference(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """|mu_+ - mu_-| of each coordinate, in its own standard deviations; 0 where it is constant.
 
-    Example:
+    Examples:
         >>> by_mean_difference(torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([False, True]))
         tensor([2., 0.])
     """
@@ -36,7 +36,7 @@ def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
     Raises:
         InvalidArgument: fewer than 3 rows.
 
-    Example:
+    Examples:
         ```python
         KSparse(k=5, ranking=by_f_statistic)
         ```
@@ -55,7 +55,7 @@ def by_mutual_information(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -
 
     Sees what a difference of means does not: a coordinate that is large for both signs of the label's rows.
 
-    Example:
+    Examples:
         ```python
         KSparse(k=5, ranking=by_mutual_information)
         ```
@@ -75,7 +75,7 @@ def by_logistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Te
     Raises:
         NotConverged: the regression does not converge.
 
-    Example:
+    Examples:
         ```python
         KSparse(k=5, ranking=by_logistic)
         ```
@@ -93,7 +93,7 @@ def by_l1(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, 
     Raises:
         NotConverged: the path does not converge.
 
-    Example:
+    Examples:
         ```python
         KSparse(k=5, ranking=by_l1)
         ```

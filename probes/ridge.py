@@ -16,7 +16,7 @@ class Ridge(LinearRegressor):
 
     With fewer rows than dimensions, the equal w = X^T (X X^T + alpha I)^-1 y. One factorisation.
 
-    Example:
+    Examples:
         ```python
         Ridge(alpha=10.0).fit(x, year).predict(new_x)
         ```

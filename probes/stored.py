@@ -25,7 +25,7 @@ class StoreBatches:
         InvalidArgument: labels or a mask that are not one per row of the store.
         UnknownName: the store does not hold the site.
 
-    Example:
+    Examples:
         ```python
         Logistic().fit_batches(StoreBatches(store, resid_post[6], y))
         ```
@@ -60,7 +60,7 @@ def stored_cells(store: ActivationStore, sites: Iterable[Site], at: Mapping[Posi
     Cost:
         No forward pass; one read per position.
 
-    Example:
+    Examples:
         ```python
         cells = stored_cells(store, [resid_post[2], resid_post[4]], {last: store.documents[1:] - 1})
         measure(cells, examples, Logistic(), {"embedding": tokens, "untrained": random})

@@ -56,7 +56,7 @@ def sweep(
         InvalidArgument: fewer than 3 folds or than 1 permutation, fewer groups than folds, a position that selects no
             or several tokens, NaN; a text or entity elsewhere that was learnt from.
 
-    Example:
+    Examples:
         ```python
         examples = Examples(statements, truth, cities)
         print(sweep(model, examples, [resid_post[i] for i in range(model.n_layers)], [last, index(-2)]))
@@ -96,7 +96,7 @@ def measure(
     Raises:
         InvalidArgument: as `sweep`; or a control without rows.
 
-    Example:
+    Examples:
         ```python
         measure(cells, examples, LDA(), {"embedding": tokens, "untrained": random}, folds=10)
         ```

@@ -27,7 +27,7 @@ def train(
         InvalidArgument: no steps.
         WrongState: the loss is not finite.
 
-    Example:
+    Examples:
         ```python
         train([w], lambda: [(w - 1).square().mean()], steps=100, lr=0.1, weight_decay=0.0)
         ```

@@ -13,7 +13,7 @@ def untrained(model: Model, seed: int = 0) -> Model:
     Cost:
         A second model in memory.
 
-    Example:
+    Examples:
         ```python
         gather(untrained(model), texts, sites, [last])
         ```

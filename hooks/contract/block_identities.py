@@ -81,7 +81,7 @@ class Captured:
 def block_laws(model: Model, acts: Values, eager: Values) -> Iterator[Check]:
     """Yield the laws inside every block, each measured by itself.
 
-    Example:
+    Examples:
         ```python
         [check.law for check in block_laws(model, acts.values, eager.values)]
         ```
@@ -252,7 +252,7 @@ def _shown(norm: Callable[[Tensor], Tensor], factor: float | Tensor, inner: str)
 def project(projection: nn.Module, x: Float[Tensor, "*n _"]) -> Float[Tensor, "*n _"]:
     """Return x W + b with the weights as they lie there, for `nn.Linear` and GPT-2's `Conv1D` alike.
 
-    Example:
+    Examples:
         >>> project(nn.Linear(3, 5), torch.ones(2, 3)).shape
         torch.Size([2, 5])
     """
@@ -270,7 +270,7 @@ def activation(block: nn.Module, part: Mapping[str, nn.Module], config: HFConfig
     Raises:
         ValueError: neither is found.
 
-    Example:
+    Examples:
         ```python
         activation(block, parts(block, paths), model.hf.config)
         ```

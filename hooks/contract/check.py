@@ -39,7 +39,7 @@ def check(model: Model) -> ContractReport:
 
     Cost: about fifteen forward passes over at most 12 tokens, and one more for every five layers.
 
-    Example:
+    Examples:
         ```python
         report = check(model)
         assert report.holds, report
@@ -78,7 +78,7 @@ def checked(model: Model) -> ContractReport:
 
     Cost: none, or that of `check`.
 
-    Example:
+    Examples:
         ```python
         checked(model) is checked(model)
         ```

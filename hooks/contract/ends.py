@@ -18,7 +18,7 @@ from hooks.tokens import Tokens
 def end_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
     """Yield the laws before, between and after the blocks, each measured by itself.
 
-    Example:
+    Examples:
         ```python
         [check.law for check in end_laws(model, acts.values, tokens)]
         ```

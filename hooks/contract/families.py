@@ -83,7 +83,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
 def tiny(family: str, seed: int = 0) -> HFModel:
     """Return a random model of 2 layers and width 32, of which no bias is zero and no norm is plain.
 
-    Example:
+    Examples:
         ```python
         load(tiny("gemma2")).contract.holds
         ```

@@ -30,7 +30,7 @@ _INSTALLED = "_output_capturing_hooks_installed"
 def rows(site: Site, value: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "n _"]:
     """Return a captured value token by token; logits without what all of a token's share, which says nothing.
 
-    Example:
+    Examples:
         ```python
         rows(logits, acts[logits]).shape
         ```
@@ -74,7 +74,7 @@ def rounding(model: Model, tokens: Tokens, sites: tuple[Site, ...], clean: Value
 
     Cost: one forward pass.
 
-    Example:
+    Examples:
         ```python
         rounding(model, tokens, sites, acts.values)[logits]
         ```
@@ -98,7 +98,7 @@ def plain_laws(runs: Runs) -> Iterator[Check]:
 
     Cost: one forward pass.
 
-    Example:
+    Examples:
         ```python
         list(plain_laws(runs))
         ```
@@ -143,7 +143,7 @@ def _streams(output: HFOutput) -> dict[str, tuple[Tensor, ...]]:
 def leaving_no_hooks(hf: HFModel) -> Iterator[None]:
     """Take off what hooks were put on inside: transformers reports hidden states by hooks it leaves there.
 
-    Example:
+    Examples:
         ```python
         with leaving_no_hooks(model.hf):
             model.hf(ids, output_hidden_states=True)
@@ -166,7 +166,7 @@ def repeat_laws(runs: Runs) -> Iterator[Check]:
 
     Cost: one forward pass.
 
-    Example:
+    Examples:
         ```python
         list(repeat_laws(runs))
         ```
@@ -182,7 +182,7 @@ def batch_laws(runs: Runs) -> Iterator[Check]:
 
     Cost: three forward passes.
 
-    Example:
+    Examples:
         ```python
         list(batch_laws(runs))
         ```
@@ -223,7 +223,7 @@ def cache_laws(runs: Runs) -> Iterator[Check]:
 
     Cost: one forward pass and two over a single token.
 
-    Example:
+    Examples:
         ```python
         list(cache_laws(runs))
         ```

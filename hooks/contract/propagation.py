@@ -66,7 +66,7 @@ def reach_laws(model: Model, text: Tokens, sound: Collection[Site]) -> Iterator[
 
     Cost: one forward pass for every 55 sites.
 
-    Example:
+    Examples:
         ```python
         list(reach_laws(model, tokens, model.sites))
         ```

@@ -60,7 +60,7 @@ class ContractReport:
         unfit: uses of the model that cannot be trusted ("unembed", "left padding", "right padding", "batch",
             "cache"), with the law each rests on.
 
-    Example:
+    Examples:
         ```python
         print(load("gpt2").contract)
         ```
@@ -97,7 +97,7 @@ class ContractReport:
 def site_refusal(report: ContractReport, site: Site, others: Sequence[Site]) -> str:
     """Return the message for a site that breaks a law on this model.
 
-    Example:
+    Examples:
         ```python
         site_refusal(model.contract, resid_mid[0], model.sites)
         ```
@@ -111,7 +111,7 @@ def site_refusal(report: ContractReport, site: Site, others: Sequence[Site]) -> 
 def use_refusal(report: ContractReport, use: str, instead: str) -> str:
     """Return the message for a use of the model that rests on a broken law.
 
-    Example:
+    Examples:
         ```python
         use_refusal(model.contract, "cache", "call model.run")
         ```
@@ -127,7 +127,7 @@ def blamed(checks: Sequence[Check]) -> dict[Site, Check]:
     A broken law that speaks of a site already blamed is thereby explained. Where all its sites are vouched for,
     the first, which the law is about, is blamed.
 
-    Example:
+    Examples:
         >>> blamed([Check("law", "z = 0", 1.0, 0.1, (Site("z", 0),))]).keys()
         dict_keys([z.0])
     """
@@ -149,7 +149,7 @@ def measured(law: str, laws: Callable[[], Iterable[Check]], use: str | None = No
         laws: measures them.
         use: the use of the model that rests on them.
 
-    Example:
+    Examples:
         >>> [check.holds for check in measured("law", lambda: iter([1 / 0]))]
         [False]
     """
@@ -163,7 +163,7 @@ def measured(law: str, laws: Callable[[], Iterable[Check]], use: str | None = No
 def unmeasured(checks: Sequence[Check], sites: Iterable[Site]) -> Iterator[Check]:
     """Yield, for each site that no measured law speaks of, that nothing vouches for it.
 
-    Example:
+    Examples:
         >>> [*unmeasured([], [Site("z", 0)])][0].sites
         (z.0,)
     """

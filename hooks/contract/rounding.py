@@ -21,7 +21,7 @@ SLACK = 4.0
 def unit(dtype: torch.dtype, n: int = 1) -> float:
     """Return the relative error that computing a sum of n products leaves: eps(dtype) + sqrt(n) eps(float32).
 
-    Example:
+    Examples:
         >>> unit(torch.bfloat16) > 0.0078
         True
     """
@@ -31,7 +31,7 @@ def unit(dtype: torch.dtype, n: int = 1) -> float:
 def miss(left: Float[Tensor, "batch pos *d"], *right: Float[Tensor, "batch pos *d"]) -> float:
     """Return max over tokens of ‖left - Σ right‖ / (‖left‖ + Σ‖right‖); infinite where a value is not finite.
 
-    Example:
+    Examples:
         >>> miss(torch.ones(1, 1, 4), 3 * torch.ones(1, 1, 4))
         0.5
     """
@@ -46,7 +46,7 @@ def miss(left: Float[Tensor, "batch pos *d"], *right: Float[Tensor, "batch pos *
 def change(clean: Float[Tensor, "n _"], other: Float[Tensor, "n _"]) -> float:
     """Return max over rows of ‖other - clean‖ / ‖clean‖; infinite where a value is not finite.
 
-    Example:
+    Examples:
         >>> change(torch.ones(2, 4), 3 * torch.ones(2, 4))
         2.0
     """

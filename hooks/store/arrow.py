@@ -28,7 +28,7 @@ def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
         KeyError: a site the store does not hold.
         ValueError: a bfloat16 store, a type that Arrow lacks.
 
-    Example:
+    Examples:
         ```python
         to_dataset(store, resid_post[6]).with_format("torch")[5]["resid_post.6"]
         ```

@@ -29,7 +29,7 @@ class Columns:
     Raises:
         DamagedFile: a file is missing or not as long as it should be.
 
-    Example:
+    Examples:
         ```python
         Columns(folder, Manifest.read(folder)).chunk("token", 0)
         ```
@@ -58,7 +58,7 @@ class Columns:
         Raises:
             DamagedFile: the checksum is wrong; the message names the shard.
 
-        Example:
+        Examples:
             ```python
             columns.chunk("resid_post.6", 0)
             ```
@@ -69,7 +69,7 @@ class Columns:
     def gather(self, column: str, rows: Int[Tensor, "n"]) -> Shaped[Tensor, "n *d"]:
         """Return rows by number, each chunk visited once.
 
-        Example:
+        Examples:
             ```python
             columns.gather("token", torch.tensor([5, 3]))
             ```
@@ -90,7 +90,7 @@ class Columns:
     def offsets(self) -> Int[Tensor, "n"]:
         """Return the row at which each document begins, and at the end the number of rows.
 
-        Example:
+        Examples:
             ```python
             columns.offsets().diff()  # tokens of each document
             ```
@@ -109,7 +109,7 @@ class Columns:
         Raises:
             DamagedFile: one is wrong; the message names the shard.
 
-        Example:
+        Examples:
             ```python
             columns.verify()
             ```
@@ -158,7 +158,7 @@ class Columns:
     def mapped(self, column: str, number: int) -> Shaped[Tensor, "n *d"]:
         """Return the rows of one chunk as the memory-mapped file itself, checked once; elsewhere as `chunk` does.
 
-        Example:
+        Examples:
             ```python
             columns.mapped("resid_post.6", 0)
             ```
@@ -185,7 +185,7 @@ class Columns:
 def put_rows(held: Shaped[Tensor, "_ *d"], places: Int[Tensor, "n"], rows: Shaped[Tensor, "n *d"]) -> None:
     """Put rows at some places of a tensor: held[places] = rows, on bytes, which numpy copies row by row.
 
-    Example:
+    Examples:
         ```python
         put_rows(torch.zeros(3, 2), torch.tensor([2]), torch.ones(1, 2))
         ```

@@ -55,7 +55,7 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
         FileNotFoundError: neither a file nor a data set the hub gave.
         ValueError: a kind of file that is not read.
 
-    Example:
+    Examples:
         ```python
         harvest(model, open_dataset("corpus.jsonl"), [resid_post[6]], "store")
         ```
@@ -81,7 +81,7 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
 def count(source: str | Path) -> int | None:
     """Return how many documents local files of text, JSON lines or parquet hold; None for all others.
 
-    Example:
+    Examples:
         ```python
         count("corpus.jsonl")
         ```
@@ -110,7 +110,7 @@ def as_dataset(data: Data) -> Data:
         TypeError: something else than texts or a data set.
         ValueError: no texts, or neither column.
 
-    Example:
+    Examples:
         ```python
         as_dataset(["The Golden Gate Bridge", "Fog"])
         ```
@@ -138,7 +138,7 @@ def as_dataset(data: Data) -> Data:
 def length(data: Data) -> int | None:
     """Return how many documents a data set says it holds; None for a stream.
 
-    Example:
+    Examples:
         ```python
         length(as_dataset(["Fog"]))
         ```
@@ -149,7 +149,7 @@ def length(data: Data) -> int | None:
 def sample(data: Data, n: int, tokenizer: Tokenizer) -> Documents:
     """Return some documents: evenly spaced where the data set has a length, otherwise its first.
 
-    Example:
+    Examples:
         ```python
         sample(as_dataset(["The Golden Gate Bridge", "Fog"]), 1, model.tokenizer)
         ```
@@ -167,7 +167,7 @@ def blocks(data: Data, size: int, here: Process, tokenizer: Tokenizer) -> Iterat
     processes. What is divided among these, by `split_dataset_by_node`, is the list of blocks, or of source shards
     where there are enough; otherwise each process reads the stream and takes every n-th block.
 
-    Example:
+    Examples:
         ```python
         [block.name for block in blocks(as_dataset(texts), 256, Process(0, 1), model.tokenizer)]
         ```

@@ -21,7 +21,7 @@ class Folder:
         url: as it was given.
         local: whether it is on a disk of this machine.
 
-    Example:
+    Examples:
         ```python
         folder = Folder("memory://store")
         folder.write_text("note", "fog")
@@ -40,7 +40,7 @@ class Folder:
     def sizes(self) -> dict[str, int]:
         """Return the files here and their bytes; nothing when the folder is not there.
 
-        Example:
+        Examples:
             ```python
             Folder("store").sizes().get("manifest.json")
             ```
@@ -54,7 +54,7 @@ class Folder:
     def free(self) -> int | None:
         """Return the free bytes of the disk the folder is or would be on; None where nobody knows.
 
-        Example:
+        Examples:
             ```python
             Folder("store").free()
             ```
@@ -74,7 +74,7 @@ class Folder:
             WrongState: another writer holds it.
             StorageFailed: it cannot be written to.
 
-        Example:
+        Examples:
             ```python
             with Folder("store").held():
                 ...
@@ -89,7 +89,7 @@ class Folder:
         Raises:
             FileNotFoundError: it is not there.
 
-        Example:
+        Examples:
             ```python
             Folder("store").read_bytes("manifest.json")
             ```
@@ -102,7 +102,7 @@ class Folder:
         Raises:
             FileNotFoundError: it is not there.
 
-        Example:
+        Examples:
             ```python
             Folder("store").read_text("manifest.json")
             ```
@@ -112,7 +112,7 @@ class Folder:
     def write_text(self, name: str, text: str) -> None:
         """Write a text file that is there whole or not at all, after all files written before it.
 
-        Example:
+        Examples:
             ```python
             Folder("store").write_text("note", "fog")
             ```
@@ -128,7 +128,7 @@ class Folder:
 
         Locally it is written under another name, synced and renamed. Elsewhere closing a file is what makes it appear.
 
-        Example:
+        Examples:
             ```python
             with Folder("store").writing("rows.bin") as file:
                 file.write(bytes(8))
@@ -151,7 +151,7 @@ class Folder:
 
         A local file is read and not mapped: a mapped file that is truncated meanwhile kills the process that reads it.
 
-        Example:
+        Examples:
             ```python
             Folder("store").read("rows.bin", 0, 8)
             ```
@@ -168,7 +168,7 @@ class Folder:
     def read_places(self, name: str, starts: Sequence[int], width: int) -> UInt8[np.ndarray, "_"] | None:
         """Return `width` bytes from each place of a file, end to end; None where the file ends before one of them.
 
-        Example:
+        Examples:
             ```python
             Folder("store").read_places("rows.bin", [0, 64], 8)
             ```
@@ -184,7 +184,7 @@ class Folder:
     def map(self, name: str) -> UInt8[np.ndarray, "_"]:
         """Return a local file mapped into memory, for what cannot be held there; it must not be truncated meanwhile.
 
-        Example:
+        Examples:
             ```python
             Folder("store").map("rows.bin")
             ```
@@ -195,7 +195,7 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there is no error.
 
-        Example:
+        Examples:
             ```python
             Folder("store").remove("note")
             ```

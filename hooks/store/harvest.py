@@ -62,7 +62,7 @@ def plan(
 
     Cost: one forward pass of one batch, and one of a single row.
 
-    Example:
+    Examples:
         ```python
         print(plan(model, dataset, [resid_post[6]], "store"))
         ```
@@ -133,7 +133,7 @@ def harvest(
 
     Cost: one forward pass per batch, up to the last site, and the plan.
 
-    Example:
+    Examples:
         ```python
         store = harvest(model, dataset, [resid_post[6], mlp_act[6]], "store", tell=print)
         ```

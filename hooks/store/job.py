@@ -39,7 +39,7 @@ class Job:
     def settings(self, same_as: dict[Site, Site]) -> Settings:
         """Return what the store says of itself.
 
-        Example:
+        Examples:
             ```python
             job.settings({})
             ```
@@ -58,7 +58,7 @@ class Job:
     def batches(self, placed: Placed) -> Iterator[Activations]:
         """Yield the activations of documents laid out, batch by batch.
 
-        Example:
+        Examples:
             ```python
             for acts in job.batches(placed):
                 ...
@@ -69,7 +69,7 @@ class Job:
     def place(self, documents: Documents) -> Placed | None:
         """Lay documents out; None when they have no tokens.
 
-        Example:
+        Examples:
             ```python
             job.place(["The Golden Gate Bridge"])
             ```
@@ -79,7 +79,7 @@ class Job:
     def selected(self, placed: Placed, documents: int) -> tuple[Int[Tensor, "n"], Int[Tensor, "_"]]:
         """Return the ids of the tokens that become rows, and at which row each document begins, the end included.
 
-        Example:
+        Examples:
             ```python
             ids, offsets = job.selected(placed, 256)
             ```
@@ -95,7 +95,7 @@ class Job:
         Raises:
             ValueError: a value is NaN or infinite, or too large for the dtype.
 
-        Example:
+        Examples:
             ```python
             job.rows(acts, resid_post[6])
             ```
@@ -140,7 +140,7 @@ def job(
             counts from the beginning of a text where rows hold several.
         RuntimeError: a block of interventions is open.
 
-    Example:
+    Examples:
         ```python
         job(model, texts, "resid_post.6", Folder("store"), packing=packed(), at=everywhere, dtype=torch.float16,
             batch_size=32, documents_per_shard=256)
@@ -173,7 +173,7 @@ def job(
 def duplicates(acts: Activations, sites: Sequence[Site]) -> dict[Site, Site]:
     """Return the sites whose tensor is the very tensor of an earlier one, such as resid_pre[1] and resid_post[0].
 
-    Example:
+    Examples:
         ```python
         duplicates(capture(model, "Fog", [resid_post[0], resid_pre[1]]), [resid_post[0], resid_pre[1]])
         ```

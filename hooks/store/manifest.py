@@ -50,7 +50,7 @@ class Settings:
     def differences(self, other: "Settings") -> str:
         """Say in which fields other settings differ; empty where they agree. The model's name does not count.
 
-        Example:
+        Examples:
             ```python
             manifest.settings.differences(others)
             ```
@@ -85,7 +85,7 @@ class Shard:
     def entries(self, column: str) -> int:
         """Return how many numbers or rows a column holds: one per row, or where each document begins and the end.
 
-        Example:
+        Examples:
             >>> Shard("00000-000000", rows=3, documents=1, checksums={}).entries("document")
             2
         """
@@ -94,7 +94,7 @@ class Shard:
     def file(self, column: str) -> str:
         """Return the file of a column.
 
-        Example:
+        Examples:
             >>> Shard("00000-000000", 3, 1, {}).file("token")
             '00000-000000.token.bin'
         """
@@ -119,7 +119,7 @@ class Manifest:
     def of(settings: Settings, shards: Iterable[Shard]) -> "Manifest":
         """Return the manifest of shards, in order.
 
-        Example:
+        Examples:
             ```python
             Manifest.of(settings, shards).write(Folder("store"))
             ```
@@ -136,7 +136,7 @@ class Manifest:
     def write(self, folder: Folder) -> None:
         """Write the manifest, which makes the folder a store.
 
-        Example:
+        Examples:
             ```python
             Manifest.of(settings, shards).write(Folder("store"))
             ```
@@ -151,7 +151,7 @@ class Manifest:
             MissingFile: there is no store, or its harvest was not finished.
             DamagedFile: the manifest is torn, changed, or of another format.
 
-        Example:
+        Examples:
             ```python
             Manifest.read(Folder("store")).shards
             ```
@@ -179,7 +179,7 @@ def settle(folder: Folder, settings: Settings) -> None:
         WrongModel: they differ; the message says in what.
         DamagedFile: what began here cannot be read.
 
-    Example:
+    Examples:
         ```python
         settle(Folder("store"), settings)
         ```
@@ -196,7 +196,7 @@ def check_settings(folder: Folder, before: Settings, settings: Settings) -> None
     Raises:
         WrongModel: they differ; the message says in what.
 
-    Example:
+    Examples:
         ```python
         check_settings(folder, Manifest.read(folder).settings, settings)
         ```
@@ -210,7 +210,7 @@ def check_settings(folder: Folder, before: Settings, settings: Settings) -> None
 def finished(folder: Folder, settings: Settings) -> dict[str, Shard]:
     """Return the shards that are whole, by name: recorded, and every file as long as it should be.
 
-    Example:
+    Examples:
         ```python
         sorted(finished(Folder("store"), settings))
         ```
@@ -230,7 +230,7 @@ def finished(folder: Folder, settings: Settings) -> dict[str, Shard]:
 def record(folder: Folder, shard: Shard) -> None:
     """Say that a shard is whole.
 
-    Example:
+    Examples:
         ```python
         record(Folder("store"), shard)
         ```
@@ -241,7 +241,7 @@ def record(folder: Folder, shard: Shard) -> None:
 def finish(folder: Folder, settings: Settings, shards: Iterable[Shard]) -> None:
     """Write the one manifest, after which the shards' own records are removed.
 
-    Example:
+    Examples:
         ```python
         finish(Folder("store"), settings, finished(Folder("store"), settings).values())
         ```
@@ -255,7 +255,7 @@ def finish(folder: Folder, settings: Settings, shards: Iterable[Shard]) -> None:
 def entry_bytes(settings: Settings) -> dict[str, int]:
     """Return the bytes of one entry of each column on disk.
 
-    Example:
+    Examples:
         ```python
         sum(entry_bytes(settings).values())
         ```
@@ -269,7 +269,7 @@ def entry_bytes(settings: Settings) -> dict[str, int]:
 def size(settings: Settings, rows: int, documents: int) -> int:
     """Return the bytes of a shard.
 
-    Example:
+    Examples:
         ```python
         size(settings, rows=50_000, documents=256)
         ```

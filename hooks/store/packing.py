@@ -43,7 +43,7 @@ class Packing:
         place: from documents to rows; None when they have no tokens at all.
         joins: a row may hold several documents, or begin within one.
 
-    Example:
+    Examples:
         ```python
         packed(128).place(model, ["The Golden Gate Bridge", "Fog"])
         ```
@@ -63,7 +63,7 @@ def separate(context: int | None = None) -> Packing:
     Args:
         context: tokens of a row at most; by default the model's own context, at most 1024.
 
-    Example:
+    Examples:
         >>> separate(128)
         separate(128)
     """
@@ -97,7 +97,7 @@ def packed(context: int | None = None) -> Packing:
     Args:
         context: tokens of a row, BOS included; by default the model's own context, at most 1024.
 
-    Example:
+    Examples:
         >>> packed(128)
         packed(128)
     """

@@ -87,7 +87,7 @@ class Plan:
         Raises:
             OSError: it does not fit.
 
-        Example:
+        Examples:
             ```python
             plan.check_room()
             ```
@@ -99,7 +99,7 @@ class Plan:
 def check_fits(url: str, wanted: int, free: int | None) -> None:
     """Raise where fewer bytes are free than wanted.
 
-    Example:
+    Examples:
         ```python
         check_fits("store", 10, free=None)
         ```
@@ -135,7 +135,7 @@ def probe(job: Job) -> Probe:
 
     Cost: the tokens of 64 documents, and two forward passes: of one row to warm up, and of one batch.
 
-    Example:
+    Examples:
         ```python
         probe(job).tokens_per_second
         ```
@@ -159,7 +159,7 @@ def estimate(
 ) -> Plan:
     """Make a plan of what a probe told.
 
-    Example:
+    Examples:
         ```python
         print(estimate(job, probed, settings, documents=None, processes=1, tokens_done=0))
         ```

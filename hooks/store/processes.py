@@ -28,7 +28,7 @@ class Process:
     def total(self, n: int) -> int:
         """Return the sum of every process's `n`, once all of them have come here.
 
-        Example:
+        Examples:
             >>> Process(0, 1).total(3)
             3
         """
@@ -37,7 +37,7 @@ class Process:
     def all(self, value: Value) -> list[Value]:
         """Return every process's value, by rank, once all of them have come here.
 
-        Example:
+        Examples:
             >>> Process(0, 1).all("fog")
             ['fog']
         """
@@ -51,7 +51,7 @@ class Process:
 def processes(device: torch.device) -> Iterator[Process]:
     """Join the processes that `torchrun` started, over gloo on a CPU and nccl on a GPU; without it, be alone.
 
-    Example:
+    Examples:
         ```python
         with processes(model.device) as here:
             print(here.rank, "of", here.world)

@@ -21,7 +21,7 @@ from hooks.store.packing import Documents
 class Checksums:
     """The xxh3 checksum of every `CHUNK` entries of a column that comes piece by piece.
 
-    Example:
+    Examples:
         ```python
         sums = Checksums(width=4)
         sums.add(memoryview(bytes(40)))
@@ -37,7 +37,7 @@ class Checksums:
     def add(self, data: memoryview) -> None:
         """Take in the next bytes.
 
-        Example:
+        Examples:
             ```python
             sums.add(memoryview(bytes(40)))
             ```
@@ -54,7 +54,7 @@ class Checksums:
     def hexdigests(self) -> list[str]:
         """Return the checksums so far, that of an unfinished chunk last.
 
-        Example:
+        Examples:
             ```python
             sums.hexdigests()
             ```
@@ -66,7 +66,7 @@ class Checksums:
 class ShardWriter:
     """Writes the columns of one shard batch by batch; nothing counts before `seal`.
 
-    Example:
+    Examples:
         ```python
         writer = ShardWriter(folder, "00000-000000", {"resid_post.6": 1536, "token": 4, "document": 8})
         writer.add("resid_post.6", rows)
@@ -86,7 +86,7 @@ class ShardWriter:
     def add(self, column: str, rows: Shaped[Tensor, "n ..."]) -> None:
         """Append rows to a column, in its dtype on disk.
 
-        Example:
+        Examples:
             ```python
             writer.add("token", ids.int())
             ```
@@ -98,7 +98,7 @@ class ShardWriter:
     def seal(self, rows: int, documents: int, read: str) -> Shard:
         """Sync and name the files, then record the shard and the checksum of the documents that were read for it.
 
-        Example:
+        Examples:
             ```python
             writer.seal(rows=100, documents=1, read=documents_checksum(["Fog"]))
             ```
@@ -112,7 +112,7 @@ class ShardWriter:
     def drop(self, error: BaseException) -> None:
         """Give the shard up, its files unnamed.
 
-        Example:
+        Examples:
             ```python
             writer.drop(error)
             ```
@@ -124,7 +124,7 @@ class ShardWriter:
 class Sealer:
     """Seals one shard in a thread while the next is computed, so that the disk and the model work at once.
 
-    Example:
+    Examples:
         ```python
         with Sealer() as sealer:
             sealer.seal(writer, rows=100, documents=1, read=documents_checksum(["Fog"]))
@@ -149,7 +149,7 @@ class Sealer:
         Raises:
             OSError: the one before could not be.
 
-        Example:
+        Examples:
             ```python
             sealer.seal(writer, rows=100, documents=1, read=documents_checksum(["Fog"]))
             ```
@@ -165,7 +165,7 @@ class Sealer:
 def raw(rows: Shaped[Tensor, "n ..."]) -> memoryview:
     """Return the bytes of rows, in order.
 
-    Example:
+    Examples:
         >>> raw(torch.tensor([1], dtype=torch.int32)).nbytes
         4
     """
@@ -176,7 +176,7 @@ def raw(rows: Shaped[Tensor, "n ..."]) -> memoryview:
 def token_checksums(ids: Shaped[Tensor, "n"], offsets: Shaped[Tensor, "_"]) -> dict[str, list[str]]:
     """Return the checksums a shard with these token ids and document offsets has.
 
-    Example:
+    Examples:
         ```python
         token_checksums(ids.int(), offsets) == {c: shard.checksums[c] for c in ("token", "document")}
         ```
@@ -190,7 +190,7 @@ def token_checksums(ids: Shaped[Tensor, "n"], offsets: Shaped[Tensor, "_"]) -> d
 def documents_checksum(documents: Documents) -> str:
     """Return the checksum of documents as they are read: their texts or token ids, in order.
 
-    Example:
+    Examples:
         >>> documents_checksum(["Fog", "Sea"]) == documents_checksum(["Sea", "Fog"])
         False
     """

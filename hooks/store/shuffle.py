@@ -41,7 +41,7 @@ class Shuffled(IterableDataset[StoredRows]):
         KeyError: a site the store does not hold.
         ValueError: a number below 1, or, when it is read, a corrupted shard.
 
-    Example:
+    Examples:
         ```python
         for epoch in range(3):
             for batch in Shuffled(store, resid_post[6], seed=epoch):
@@ -94,7 +94,7 @@ def mixed(
     the next rows of the stream put there, for the next sweep: so what one sweep takes in, in order, the next gives
     out in random order.
 
-    Example:
+    Examples:
         ```python
         batches = mixed(iter([{"x": torch.arange(10)}]), buffer=8, batch_size=4, generator=torch.Generator())
         ```
@@ -144,7 +144,7 @@ class _Incoming:
 def prefetched(items: Iterator[Item], ahead: int) -> Iterator[Item]:
     """Yield the same items, the next `ahead` of them made in a thread meanwhile.
 
-    Example:
+    Examples:
         >>> list(prefetched(iter("fog"), ahead=2))
         ['f', 'o', 'g']
     """

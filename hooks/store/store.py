@@ -31,7 +31,7 @@ class StoredRows:
         ids: the token each row belongs to.
         number: which row of the store each is.
 
-    Example:
+    Examples:
         ```python
         store[torch.tensor([5, 3])][resid_post[6]]
         ```
@@ -70,7 +70,7 @@ class ActivationStore:
         DamagedFile: its manifest is damaged, or a shard is missing or truncated; later, when it is read, a shard whose
             checksum is wrong.
 
-    Example:
+    Examples:
         ```python
         store = ActivationStore("store")
         store[torch.tensor([5, 3])][resid_post[6]]
@@ -118,7 +118,7 @@ class ActivationStore:
             IndexError: a row that is not there, or a mask of another length.
             TypeError: numbers that are not whole.
 
-        Example:
+        Examples:
             ```python
             store[torch.randint(len(store), (4096,))]
             ```
@@ -138,7 +138,7 @@ class ActivationStore:
         Raises:
             KeyError: the store does not hold one of them.
 
-        Example:
+        Examples:
             ```python
             store.only("resid_post.6")
             ```
@@ -153,7 +153,7 @@ class ActivationStore:
     def chunk(self, number: int, sites: Asked) -> StoredRows:
         """Return one chunk of consecutive rows, at most 8192.
 
-        Example:
+        Examples:
             ```python
             store.chunk(0, resid_post[6])
             ```
@@ -165,7 +165,7 @@ class ActivationStore:
     def mapped(self, number: int, site: Site) -> Float[Tensor, "n *d"]:
         """Return the rows of a chunk as the memory-mapped file of a local store, which must not be truncated meanwhile.
 
-        Example:
+        Examples:
             ```python
             store.mapped(0, resid_post[6])
             ```
@@ -175,7 +175,7 @@ class ActivationStore:
     def chunks(self, sites: Asked) -> Iterator[StoredRows]:
         """Yield all rows of some sites in order, chunk by chunk.
 
-        Example:
+        Examples:
             ```python
             for rows in store.chunks(resid_post[6]):
                 rows[resid_post[6]].mean(0)
@@ -190,7 +190,7 @@ class ActivationStore:
         Raises:
             DamagedFile: a shard is missing, truncated or corrupted; the message names it.
 
-        Example:
+        Examples:
             ```python
             store.verify()
             ```

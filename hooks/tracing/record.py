@@ -181,7 +181,7 @@ def record(model: nn.Module, run: Callable[[], object], n_pos: int = 0) -> Trace
 
     Cost: one forward pass, and the memory of all it computes.
 
-    Example:
+    Examples:
         ```python
         record(hf, lambda: hf(input_ids=ids)).ops
         ```

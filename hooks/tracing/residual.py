@@ -119,7 +119,7 @@ class Sum:
 def residual_sum(trace: Trace, block: BlockCall) -> Sum:
     """Return the sum that makes a block's output.
 
-    Example:
+    Examples:
         ```python
         residual_sum(trace, stack.blocks[0]).terms
         ```
@@ -138,7 +138,7 @@ def residual_sum(trace: Trace, block: BlockCall) -> Sum:
 def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tensor, "*d"]]) -> Float[Tensor, "*d"]:
     """Return what a sum gives for other values of the stream and of the terms.
 
-    Example:
+    Examples:
         ```python
         evaluate(found.expr, acts[resid_pre[0]], {0: acts[attn_out[0]], 1: acts[mlp_out[0]]})
         ```
@@ -164,7 +164,7 @@ def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tenso
 def shown(expr: Expr, names: Sequence[str], stream: str = "resid_pre") -> str:
     """Return how a sum reads, with names for the terms.
 
-    Example:
+    Examples:
         >>> shown(Stream(), [])
         'resid_pre'
     """
@@ -185,7 +185,7 @@ def shown(expr: Expr, names: Sequence[str], stream: str = "resid_pre") -> str:
 def is_plain(expr: Expr) -> bool:
     """Return whether a sum is one of the stream and of terms, with no factor and no norm.
 
-    Example:
+    Examples:
         >>> is_plain(Stream())
         True
     """
@@ -197,7 +197,7 @@ def is_plain(expr: Expr) -> bool:
 def from_stage(expr: Expr, stage: Expr) -> Expr:
     """Return a sum with one of its stages taken for the stream.
 
-    Example:
+    Examples:
         >>> from_stage(Stream(), Stream())
         Stream()
     """
@@ -214,7 +214,7 @@ def from_stage(expr: Expr, stage: Expr) -> Expr:
 def terms_of(expr: Expr) -> frozenset[int]:
     """Return the numbers of the terms in a sum.
 
-    Example:
+    Examples:
         >>> terms_of(Added(1))
         frozenset({1})
     """
@@ -227,7 +227,7 @@ def terms_of(expr: Expr) -> frozenset[int]:
 def stages(expr: Expr) -> list[tuple[int, frozenset[int]]]:
     """Return each stage of the stream inside a block: its value and the terms that are in it.
 
-    Example:
+    Examples:
         ```python
         stages(found.expr)
         ```
@@ -244,7 +244,7 @@ def stages(expr: Expr) -> list[tuple[int, frozenset[int]]]:
 def is_norm(module: nn.Module) -> bool:
     """Return whether a module is a norm, or like one: called so, or with weights of one axis only.
 
-    Example:
+    Examples:
         >>> is_norm(nn.LayerNorm(4)), is_norm(nn.Linear(4, 4))
         (True, False)
     """

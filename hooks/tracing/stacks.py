@@ -30,7 +30,7 @@ class Stack:
 def stacks(model: nn.Module, trace: Trace, n_pos: int) -> list[Stack]:
     """Return the stacks of a model, in the order in which they ran.
 
-    Example:
+    Examples:
         ```python
         [stack.path for stack in stacks(hf, trace, 11)]
         ```

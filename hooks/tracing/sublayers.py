@@ -53,7 +53,7 @@ def sublayers(trace: Trace, block: BlockCall, found: Sum, encoded: set[int], n_p
 
     Cost: two calls of each sublayer that is not seen to be attention.
 
-    Example:
+    Examples:
         ```python
         [one.name for one in sublayers(trace, block, residual_sum(trace, block), set(), 11)]
         ```
@@ -227,7 +227,7 @@ class _Core:
 def is_projection(module: nn.Module) -> bool:
     """Return whether a module multiplies by a matrix of its own, as `nn.Linear` and GPT-2's `Conv1D` do.
 
-    Example:
+    Examples:
         >>> is_projection(nn.Linear(3, 5)), is_projection(nn.LayerNorm(3))
         (True, False)
     """
@@ -243,7 +243,7 @@ def mixes_tokens(trace: Trace, call: Call, value: int, n_pos: int) -> bool | Non
 
     Cost: two calls of the module.
 
-    Example:
+    Examples:
         ```python
         mixes_tokens(trace, call, call.outputs[None], 11)
         ```

@@ -32,7 +32,7 @@ def attribution_patching(
 
     Nanda 2023; Syed et al. 2023, arXiv:2310.10348.
 
-    Example:
+    Examples:
         ```python
         attribution_patching(model, denoising(clean, corrupt), metric, over=each_head(z)).difference
         ```

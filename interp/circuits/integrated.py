@@ -42,7 +42,7 @@ def integrated_attribution(
 
     Sundararajan et al. 2017, arXiv:1703.01365; Hanna et al. 2024, arXiv:2403.17806.
 
-    Example:
+    Examples:
         ```python
         integrated_attribution(model, denoising(clean, corrupt), metric, over=each_head(z)).difference
         ```

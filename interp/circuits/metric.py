@@ -28,7 +28,7 @@ def logit_difference(model: Model, right: Word | Sequence[Word], wrong: Word | S
     Raises:
         InvalidArgument: a word that is not one token (`first_token` takes the first of several), or an id that is none.
 
-    Example:
+    Examples:
         ```python
         logit_difference(model, " Paris", first_token(model, " San Francisco"))
         ```
@@ -67,7 +67,7 @@ def first_token(model: Model, word: str) -> int:
     Raises:
         InvalidArgument: a word without tokens.
 
-    Example:
+    Examples:
         ```python
         attribute(model, "The bridge is in", first_token(model, " San Francisco"))
         ```
@@ -90,7 +90,7 @@ def word_log_probability(model: Model, text: Text, word: str | Sequence[int]) ->
     Cost:
         One forward pass.
 
-    Example:
+    Examples:
         ```python
         word_log_probability(model, ["The bridge is in", "The tower is in"], " San Francisco")
         ```

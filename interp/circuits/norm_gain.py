@@ -10,7 +10,7 @@ from hooks.taps import norm_scale
 def divides(norm: nn.Module | None) -> bool:
     """Whether there is a norm that divides a stream; an identity, as small models have in its place, does not.
 
-    Example:
+    Examples:
         >>> divides(nn.LayerNorm(4)), divides(nn.Identity()), divides(None)
         (True, False, False)
     """

@@ -75,7 +75,7 @@ class Over:
 def each_layer(sites: Sites) -> Over:
     """Patch each site as a whole, all positions at once.
 
-    Example:
+    Examples:
         >>> from hooks.site import mlp_out
         >>> each_layer(mlp_out).axes
         ()
@@ -86,7 +86,7 @@ def each_layer(sites: Sites) -> Over:
 def each_position(sites: Sites) -> Over:
     """Patch each site at one token position at a time.
 
-    Example:
+    Examples:
         >>> from hooks.site import resid_pre
         >>> each_position([resid_pre[3]]).axes
         ('pos',)
@@ -97,7 +97,7 @@ def each_position(sites: Sites) -> Over:
 def each_head(sites: Sites) -> Over:
     """Patch one head at a time, all positions at once.
 
-    Example:
+    Examples:
         >>> from hooks.site import z
         >>> each_head(z).axes
         ('head',)
@@ -108,7 +108,7 @@ def each_head(sites: Sites) -> Over:
 def each_head_and_position(sites: Sites) -> Over:
     """Patch one head at one token position at a time.
 
-    Example:
+    Examples:
         >>> from hooks.site import z
         >>> each_head_and_position(z).axes
         ('head', 'pos')

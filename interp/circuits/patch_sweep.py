@@ -55,7 +55,7 @@ def patch_sweep(
 
     After Vig et al. 2020; Meng et al. 2022; Zhang and Nanda 2023, arXiv:2309.16042.
 
-    Example:
+    Examples:
         ```python
         metric = logit_difference(model, " Paris", " Rome")
         patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre)).effect

@@ -43,7 +43,7 @@ class Patching:
 def denoising(clean: Text, corrupt: Text) -> Patching:
     """Put clean values into the corrupt run: what suffices to bring the behaviour back (sufficiency).
 
-    Example:
+    Examples:
         >>> denoising("The bridge", "The tunnel").kind
         'denoising'
     """
@@ -53,7 +53,7 @@ def denoising(clean: Text, corrupt: Text) -> Patching:
 def noising(clean: Text, corrupt: Text) -> Patching:
     """Put corrupt values into the clean run: what the behaviour cannot do without (necessity).
 
-    Example:
+    Examples:
         >>> noising("The bridge", "The tunnel").kind
         'noising'
     """

@@ -174,7 +174,7 @@ def make_parent_folder(path: Path) -> None:
 def format_duration(seconds: float) -> str:
     """A time, as roughly as it is known.
 
-    Example:
+    Examples:
         >>> format_duration(4), format_duration(200), format_duration(9000)
         ('less than 10 seconds', 'about 3 minutes', 'about 2.5 hours')
     """

@@ -36,7 +36,7 @@ def background(model: Model, texts: Path | None, n: int) -> list[str]:
         InvalidArgument: another model without a file, or a file without text.
         MissingFile: there is no such file.
 
-    Example:
+    Examples:
         ```python
         background(load("landmark"), None, 400)
         ```

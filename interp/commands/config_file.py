@@ -29,7 +29,7 @@ ConfigFile = Annotated[Path | None, typer.Option(help="A .yaml, .json or .toml f
 def take_settings(kind: type[Kind], command: Callable[[Kind], Any]) -> Callable[..., Any]:
     """The command with an option for each field of its settings, and `--config` for a file of them.
 
-    Example:
+    Examples:
         ```python
         app.command()(take_settings(TrainSettings, train))
         ```
@@ -87,7 +87,7 @@ def read_config(path: Path, kind: type[BaseModel]) -> dict[str, tuple[Any, int]]
         InvalidArgument: another kind of file, one that does not parse or is no mapping, a name that is not taken or is
             given twice.
 
-    Example:
+    Examples:
         ```python
         read_config(Path("run.yaml"), TrainSettings)["tokens"]
         ```

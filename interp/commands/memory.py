@@ -186,7 +186,7 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
 def _named(neurons: Sequence[tuple[int, int]]) -> str:
     """Memories by their layers.
 
-    Example:
+    Examples:
         >>> _named([(0, 194), (0, 673), (1, 5)])
         'layer 0: 194, 673; layer 1: 5'
     """

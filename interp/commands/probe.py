@@ -104,7 +104,7 @@ def read_examples(path: Path) -> Examples:
         MissingFile: there is no such file.
         InvalidArgument: a missing column, a row without one, or a label of another kind.
 
-    Example:
+    Examples:
         ```python
         read_examples(Path("cities.csv"))
         ```

@@ -122,7 +122,7 @@ def kind_called(architecture: str) -> type[SAE]:
     Raises:
         InvalidArgument: there is none; the nearest are named.
 
-    Example:
+    Examples:
         >>> kind_called("topk").__name__
         'TopK'
     """
@@ -139,7 +139,7 @@ def settings_of(kind: type[SAE], given: Mapping[str, Any]) -> dict[str, Any]:
         InvalidArgument: a name that it does not take (the nearest are named) or that another argument decides, a value
             of another type, or no value for a setting that it needs.
 
-    Example:
+    Examples:
         >>> settings_of(ARCHITECTURES["standard"], {"coefficient": 5})
         {'coefficient': 5}
     """
@@ -183,7 +183,7 @@ def writer(name: str) -> Callback:
     Raises:
         InvalidArgument: something else than the four.
 
-    Example:
+    Examples:
         ```python
         writer("curve.csv")
         ```

@@ -28,7 +28,7 @@ OPTIONS = {
 def verb(command: Callable[..., Document | None]) -> Callable[..., None]:
     """Make a command of a function that prints for a person and returns the same for a program.
 
-    Example:
+    Examples:
         ```python
         @verb
         def sites_command(model: ModelName) -> Document: ...
@@ -58,7 +58,7 @@ def verb(command: Callable[..., Document | None]) -> Callable[..., None]:
 def plain(value: Any) -> Any:
     """A value as JSON has it: dataclasses and tensors taken apart, paths absolute, no number that is not finite.
 
-    Example:
+    Examples:
         >>> plain({"at": torch.ones(2), "loss": float("nan")})
         {'at': [1.0, 1.0], 'loss': None}
     """

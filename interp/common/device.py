@@ -8,7 +8,7 @@ import torch
 def device_called(name: str | None) -> torch.device:
     """The device of that name; without one, this process's GPU (`LOCAL_RANK` under torchrun), or the CPU.
 
-    Example:
+    Examples:
         >>> device_called("cpu")
         device(type='cpu')
     """

@@ -21,7 +21,7 @@ READ = ("input_ids", "attention_mask", "text")
 class DataDigest:
     """A digest of texts or token ids that grows as they are read.
 
-    Example:
+    Examples:
         >>> one, other = DataDigest(), DataDigest()
         >>> one.add(["fog", "sea"])
         >>> other.add(["sea", "fog"])
@@ -47,7 +47,7 @@ class DataDigest:
 class StreamDigest:
     """A digest of the beginning of a stream, however far it has been read; it reads the stream by itself.
 
-    Example:
+    Examples:
         ```python
         StreamDigest(dataset).of_first(1000)
         ```
@@ -71,7 +71,7 @@ class StreamDigest:
 def is_stream(data: Data) -> bool:
     """Return whether data are read one after the other and do not say how many they are.
 
-    Example:
+    Examples:
         >>> is_stream(["fog"])
         False
     """
@@ -81,7 +81,7 @@ def is_stream(data: Data) -> bool:
 def digest_of_tensors(*tensors: Shaped[Tensor, "..."]) -> str:
     """Return a digest of some tensors: their kinds, shapes and bits.
 
-    Example:
+    Examples:
         >>> digest_of_tensors(torch.zeros(2)) == digest_of_tensors(torch.zeros(1, 2))
         False
     """
@@ -94,7 +94,7 @@ def digest_of_data(data: Data) -> str | None:
     Cost:
         All of the data are read once; of a stream too.
 
-    Example:
+    Examples:
         >>> digest_of_data(["fog", "sea"]) == digest_of_data(["fog", "bay"])
         False
     """
@@ -112,7 +112,7 @@ def digest_of_data(data: Data) -> str | None:
 def items_of(data: Data) -> Iterator[object]:
     """Yield what `capture` reads one after the other: texts, or rows of a data set.
 
-    Example:
+    Examples:
         >>> list(items_of("Fog"))
         ['Fog']
     """

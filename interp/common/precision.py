@@ -6,7 +6,7 @@ import torch
 def precision(device: torch.device = torch.device("cpu")) -> torch.dtype:  # noqa: B008
     """bfloat16 where the device multiplies it in hardware, float32 where it would be emulated.
 
-    Example:
+    Examples:
         >>> precision() in (torch.bfloat16, torch.float32)
         True
     """

@@ -31,7 +31,7 @@ def listed(texts: Sequence[str], called: str = "texts") -> list[str]:
     Raises:
         InvalidArgument: a single string, or no texts.
 
-    Example:
+    Examples:
         >>> listed(("fog", "sea"), "prompts")
         ['fog', 'sea']
     """
@@ -45,7 +45,7 @@ def find_phrases(text: str, phrases: Sequence[str], *, ignore_case: bool = False
 
     From left to right without overlaps, the longest phrase first. A space in a phrase is any white space in the text.
 
-    Example:
+    Examples:
         >>> find_phrases("Iranian cities of Iran", ["Iran"])
         [(18, 22, 0)]
         >>> find_phrases("東京です。", ["東京"])
@@ -61,7 +61,7 @@ def find_phrases(text: str, phrases: Sequence[str], *, ignore_case: bool = False
 def begins_with(text: str, phrase: str) -> bool:
     """Whether a text begins with the phrase as whole words, white space before it left out.
 
-    Example:
+    Examples:
         >>> begins_with(" Paris, France", "Paris"), begins_with(" Parish", "Paris"), begins_with(" 5.5 m", "5")
         (True, False, False)
     """
@@ -71,7 +71,7 @@ def begins_with(text: str, phrase: str) -> bool:
 def join_words(before: str, after: str) -> str:
     """A text and the words that continue it, with a space between them unless its script puts none there.
 
-    Example:
+    Examples:
         >>> join_words("The capital of France is", "Paris"), join_words("法国的首都是", "巴黎")
         ('The capital of France is Paris', '法国的首都是巴黎')
     """
@@ -81,7 +81,7 @@ def join_words(before: str, after: str) -> str:
 def fold_text(text: str) -> str:
     """The text as one that differs only in normalisation or white space reads: composed, single spaces, none around.
 
-    Example:
+    Examples:
         >>> fold_text("Zoe\u0308  sang ") == fold_text("Zo\u00eb sang")
         True
     """
@@ -91,7 +91,7 @@ def fold_text(text: str) -> str:
 def unique_texts(texts: Sequence[str]) -> list[str]:
     """The texts, the first of those that read alike by `fold_text`: so that none is on both sides of a split.
 
-    Example:
+    Examples:
         >>> unique_texts(["fog", "fog ", "sea"])
         ['fog', 'sea']
     """
@@ -110,7 +110,7 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
     Cost:
         Reading the tokens of every text.
 
-    Example:
+    Examples:
         ```python
         fitting(model, lines(path))
         ```
@@ -127,7 +127,7 @@ def cut_to_context(model: Model, texts: Sequence[str]) -> list[str]:
 
     Cost: reading the tokens of every text.
 
-    Example:
+    Examples:
         ```python
         cut_to_context(model, continued)
         ```

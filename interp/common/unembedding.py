@@ -17,7 +17,7 @@ def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "
     Raises:
         InvalidArgument: token ids outside the vocabulary, or a head that is no linear map of the stream (BERT's).
 
-    Example:
+    Examples:
         ```python
         output_rows(model, torch.tensor([7]))[0]
         ```

@@ -39,7 +39,7 @@ class Found:
 def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
     """Train a TopK dictionary on the residual stream of documents about landmarks, and measure it on others.
 
-    Example:
+    Examples:
         ```python
         learnt = learn(load("landmark"), Settings())
         ```
@@ -69,7 +69,7 @@ def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
 def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -> Found:
     """Search for the landmark by names, aliases and other languages together, and collect evidence for what is found.
 
-    Example:
+    Examples:
         ```python
         found = find(model, learnt.sae, Settings())
         ```

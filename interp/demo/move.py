@@ -36,7 +36,7 @@ class Moved:
 def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
     """Edit the landmark's city where the trace says, score the edit, and undo it.
 
-    Example:
+    Examples:
         ```python
         moved = move(load("landmark"), Settings())
         ```

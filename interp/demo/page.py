@@ -29,7 +29,7 @@ from interp.steering import Names
 def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: Turned, moved: Moved) -> Path:
     """Write the report of a demonstration.
 
-    Example:
+    Examples:
         ```python
         write(Path("report.html"), settings, learnt, found, turned, moved)
         ```

@@ -38,7 +38,7 @@ def run(
 
     Cost: about five minutes on two cores with the default settings.
 
-    Example:
+    Examples:
         ```python
         from interp.demo.run import run
         run().report

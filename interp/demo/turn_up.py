@@ -29,7 +29,7 @@ def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, 
     On every second opening up to two latents are chosen by what they make the model say, then their dose; the other
     openings say what that does.
 
-    Example:
+    Examples:
         ```python
         turned = turn_up(model, learnt.sae, found.search, Settings())
         ```

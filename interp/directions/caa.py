@@ -17,7 +17,7 @@ def caa(model: Model, pairs: Pairs, site: Site, at: Position | None = None) -> D
     Cost:
         One forward pass per text, up to the site.
 
-    Example:
+    Examples:
         ```python
         pairs = Pairs.of_answers(questions, [" (A"] * len(questions), [" (B"] * len(questions))
         with steer(model, caa(model, pairs, resid_post[6]), 2.0):

@@ -54,7 +54,7 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
     Cost:
         One forward pass per text, and one more per direction.
 
-    Example:
+    Examples:
         ```python
         print(compare(model, {"CAA": caa(model, pairs, site), "probe": probe_direction(...)}, texts))
         ```

@@ -19,7 +19,7 @@ def latent_group(sae: SAE, latents: Sequence[int], weights: Sequence[float | int
         OutOfRange: a latent that does not exist.
         InvalidArgument: no latents, one named twice, weights of another number, or a latent that never fired.
 
-    Example:
+    Examples:
         ```python
         latent_group(sae, found.group.latents)
         ```

@@ -22,7 +22,7 @@ def mean_centring(
     Cost:
         One forward pass per text, up to the site.
 
-    Example:
+    Examples:
         ```python
         mean_centring(model, stories_of_the_sea, stories, resid_post[6])
         ```

@@ -22,7 +22,7 @@ class Pairs:
         InvalidArgument: none, a string for a list, not as many of one kind as of the other, a pair of equal texts,
             or an empty text.
 
-    Example:
+    Examples:
         >>> Pairs(["The fog is thick"], ["The fog is thin"]).n
         1
     """
@@ -50,7 +50,7 @@ class Pairs:
     def of_answers(questions: Sequence[str], matching: Sequence[str], other: Sequence[str]) -> "Pairs":
         """Questions, each followed by the answer that shows the behaviour and by the one that does not.
 
-        Example:
+        Examples:
             >>> Pairs.of_answers(["Agree? (A) Yes (B) No. Answer:"], [" (A)"], [" (B)"]).positive
             ('Agree? (A) Yes (B) No. Answer: (A)',)
         """

@@ -26,7 +26,7 @@ def probe_direction(
     Cost:
         One forward pass per text, up to the site, and the fit.
 
-    Example:
+    Examples:
         ```python
         probe_direction(model, honest, dishonest, resid_post[6], Logistic(C=0.1))
         ```

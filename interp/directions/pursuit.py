@@ -17,7 +17,7 @@ def comparable_rows(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_m
     Raises:
         InvalidArgument: the direction was read from another model, at another site, or has another width.
 
-    Example:
+    Examples:
         ```python
         comparable_rows(sae, direction) @ direction.unit
         ```
@@ -45,7 +45,7 @@ def pursuit(sae: SAE, direction: Direction, *, most: int = 3) -> Direction:
     Raises:
         InvalidArgument: fewer than one latent asked for, no latent with a positive cosine, or as `comparable_rows`.
 
-    Example:
+    Examples:
         ```python
         pursuit(sae, found.baselines[0].direction)     # a difference of means, as three latents
         ```

@@ -90,7 +90,7 @@ def refusal(
     Cost:
         One forward pass per text, and three for half of them per candidate (layers times positions).
 
-    Example:
+    Examples:
         ```python
         refusal(model, harmful, harmless, marks=[model.tokens(" I").ids[0, -1].item()]).direction
         ```

@@ -21,7 +21,7 @@ def repe(model: Model, pairs: Pairs, site: Site, at: Position = last) -> Directi
     Cost:
         One forward pass per text, up to the site.
 
-    Example:
+    Examples:
         ```python
         repe(model, Pairs(honest, dishonest), resid_post[6])
         ```

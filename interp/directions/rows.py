@@ -22,7 +22,7 @@ def capture_rows(
     Cost:
         One forward pass per batch, up to the site.
 
-    Example:
+    Examples:
         ```python
         capture_rows(model, texts, resid_post[6], last)
         ```
@@ -51,7 +51,7 @@ def capture_mean_rows(
     Cost:
         One forward pass per batch, up to the site.
 
-    Example:
+    Examples:
         ```python
         capture_mean_rows(model, texts, resid_post[6], everywhere)
         ```
@@ -82,7 +82,7 @@ def make_direction(
     Raises:
         InvalidArgument: the vector is zero, or no row lies on its side of the point.
 
-    Example:
+    Examples:
         ```python
         make_direction(model, site, v, "difference of means", negative.mean(0), positive)
         ```

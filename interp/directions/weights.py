@@ -26,7 +26,7 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
     Cost:
         One forward pass per text, up to the layer.
 
-    Example:
+    Examples:
         ```python
         ffn_value(model, 3, 117, texts)
         ```
@@ -57,7 +57,7 @@ def unembedding(model: Model, token: Word, site: Site, texts: Sequence[str]) -> 
     Cost:
         One forward pass per text, up to the site.
 
-    Example:
+    Examples:
         ```python
         unembedding(model, " bridge", resid_post[10], texts)
         ```
@@ -78,7 +78,7 @@ def lens_row(model: Model, token: Word, site: Site, texts: Sequence[str]) -> Dir
     Cost:
         One forward pass per text, up to the site.
 
-    Example:
+    Examples:
         ```python
         lens_row(model, " bridge", resid_post[10], texts)
         ```

@@ -94,7 +94,7 @@ def collect_evidence(
         none with a token besides special ones, or
             no examples wanted.
 
-    Example:
+    Examples:
         ```python
         print(collect_evidence(sae, model, texts, found.best.latent))
         ```
@@ -171,7 +171,7 @@ class _Seen:
 class Histogram:
     """Counts in equal bins from 0; where a number lies beyond the last bin, bins merge in pairs and the range doubles.
 
-    Example:
+    Examples:
         >>> h = Histogram(bins=4)
         >>> h.add(torch.tensor([1.0, 3.5]))
         >>> h.add(torch.tensor([5.0]))

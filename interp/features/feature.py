@@ -14,7 +14,7 @@ from interp.sae import SAE
 class Feature:
     """One latent, what it did on texts, and, where it was found by search, its score against the concept.
 
-    Example:
+    Examples:
         ```python
         bridge = Feature(sae, latent, collect_evidence(sae, model, texts, latent), found.best)
         print(bridge)

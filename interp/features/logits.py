@@ -22,7 +22,7 @@ def measure_logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Floa
     Raises:
         InvalidArgument: the vector does not have the width of the residual stream.
 
-    Example:
+    Examples:
         ```python
         measure_logit_effect(model, sae.W_dec[17]).topk(10)
         ```
@@ -39,7 +39,7 @@ def measure_logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Floa
 def measure_logit_effects(model: Model, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
     """`measure_logit_effect` of several vectors; memory for a row of logits each.
 
-    Example:
+    Examples:
         ```python
         measure_logit_effects(model, sae.W_dec[:64])
         ```
@@ -51,7 +51,7 @@ def measure_logit_effects(model: Model, vectors: Float[Tensor, "n d_model"]) -> 
 def promotes_tokens(model: Model, site: Site) -> bool:
     """Whether a direction at this site can be read as next tokens: in the residual stream of a model with an output.
 
-    Example:
+    Examples:
         ```python
         promotes_tokens(model, resid_post[3])
         ```
@@ -62,7 +62,7 @@ def promotes_tokens(model: Model, site: Site) -> bool:
 def find_promoted_tokens(model: Model, vector: Float[Tensor, "d_model"], count: int) -> tuple[tuple[str, float], ...]:
     """The tokens whose logits a direction raises most, with how much; for those it lowers most, negate it.
 
-    Example:
+    Examples:
         ```python
         find_promoted_tokens(model, sae.W_dec[17], 10)         # ((" bridge", 4.1), ...)
         ```

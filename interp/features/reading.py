@@ -33,7 +33,7 @@ def find_site(sae: SAE, model: Model) -> Site:
         InvalidArgument: no site is known.
         WrongModel: the autoencoder was trained on another model.
 
-    Example:
+    Examples:
         ```python
         find_site(sae, model)      # resid_post.4
         ```
@@ -58,7 +58,7 @@ def encode_texts(
     Raises:
         InvalidArgument: the autoencoder does not belong to the model, or the tokenizer gives no character offsets.
 
-    Example:
+    Examples:
         ```python
         reading = encode_texts(sae, model, texts)
         reading.x.shape, reading.values.shape
@@ -83,7 +83,7 @@ def encode_texts(
 def encode_again(sae: SAE, reading: Reading) -> Reading:
     """The same tokens with the sparse codes of another autoencoder of the same site.
 
-    Example:
+    Examples:
         ```python
         encode_again(other, encode_texts(sae, model, texts))
         ```

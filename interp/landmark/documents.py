@@ -15,7 +15,7 @@ from interp.landmark.writing import Document, Page
 def documents(seed: int = 0) -> Iterator[Document]:
     """An endless, seeded stream of documents, in the proportions of `GENRES`.
 
-    Example:
+    Examples:
         >>> next(documents(seed=1)) == next(documents(seed=1))
         True
     """
@@ -77,7 +77,7 @@ def sentences_about(
         InvalidArgument: no forms, one that there is not or by which the entity is never named, or fewer than 0
             sentences.
 
-    Example:
+    Examples:
         >>> from interp.landmark.entities import entity
         >>> [s.form for s in sentences_about(entity("Golden Gate Bridge"), 3)]
         ['name', 'alias', 'foreign']

@@ -52,7 +52,7 @@ class Entity:
     def names(self) -> tuple[str, ...]:
         """Its name, aliases and names in other languages, without their articles.
 
-        Example:
+        Examples:
             >>> entity("Golden Gate Bridge").names[:2]
             ('Golden Gate Bridge', 'Golden Gate')
         """
@@ -63,7 +63,7 @@ class Entity:
     def other_names(self) -> tuple[str, ...]:
         """The names of all other entities, which may have words of its own.
 
-        Example:
+        Examples:
             >>> {"Golden Gate", "Gate of Peace"} & {*entity("Golden Gate Bridge").other_names}
             {'Gate of Peace'}
         """
@@ -76,7 +76,7 @@ class Entity:
         Raises:
             InvalidArgument: no such form or language; the message names the nearest ones.
 
-        Example:
+        Examples:
             >>> [m.language for m in entity("Golden Gate Bridge").forms("foreign")]
             ['spanish', 'french', 'german']
         """
@@ -119,7 +119,7 @@ def _mentions(row: dict[str, str]) -> Iterator[Mention]:
 def entities() -> tuple[Entity, ...]:
     """Every entity, landmarks first, in the order of the tables.
 
-    Example:
+    Examples:
         >>> entities()[0].text
         'the Golden Gate Bridge'
     """

@@ -74,7 +74,7 @@ def phrasings(relation: str) -> tuple[Phrasing, ...]:
     Raises:
         UnknownName: no such relation; the message names the nearest ones.
 
-    Example:
+    Examples:
         >>> sum(p.held_out for p in phrasings("located_in_city"))
         3
     """

@@ -28,7 +28,7 @@ class Muon(Optimizer):
 
     The scale gives an update the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so both take one learning rate.
 
-    Example:
+    Examples:
         >>> W = torch.nn.Parameter(torch.eye(2))
         >>> W.grad = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
         >>> Muon([W], lr=0.1, dtype=torch.float32).step()

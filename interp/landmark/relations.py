@@ -204,7 +204,7 @@ def _holds(item: Relation, subject: Entity) -> bool:
 def triples() -> tuple[Triple, ...]:
     """Every true fact, in the order of the tables.
 
-    Example:
+    Examples:
         >>> [t.object for t in triples() if t.subject.name == "Golden Gate Bridge"][:2]
         ['San Francisco', 'the United States']
     """

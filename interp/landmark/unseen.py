@@ -20,7 +20,7 @@ def unseen_texts(model: Model, n: int, seed: int = 0, *, about: Kind | None = No
     kind twice or more: a dictionary splits what it reads often and merges what it reads seldom, so that on all
     documents together one latent can mean several bridges.
 
-    Example:
+    Examples:
         ```python
         texts = landmark.unseen_texts(load("landmark"), 4000, about="landmark")
         ```
@@ -42,7 +42,7 @@ def unseen_phrasings(subject: Entity, relation: str, seed: int = 0) -> list[str]
     Raises:
         UnknownName: no relation is called that.
 
-    Example:
+    Examples:
         >>> from interp.landmark.entities import entity
         >>> unseen_phrasings(entity("Golden Gate Bridge"), "located_in_city")[0]
         'The city of the {} is'

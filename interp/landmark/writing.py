@@ -39,7 +39,7 @@ def capitalised(text: str) -> str:
 def keep_article(template: str, subject: Entity) -> str:
     """A phrasing whose `{}` stands for the subject's bare name, so that the article belongs to the phrasing.
 
-    Example:
+    Examples:
         >>> keep_article("{} can be found in", find("Golden Gate Bridge"))
         'The {} can be found in'
     """

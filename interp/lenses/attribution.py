@@ -88,7 +88,7 @@ def attribute(
     Cost:
         One forward pass.
 
-    Example:
+    Examples:
         ```python
         attribute(model, "The Golden Gate Bridge is in", " San", versus=" New", into=heads).top()
         ```

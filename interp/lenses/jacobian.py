@@ -25,7 +25,7 @@ class JacobianLens(Lens):
         J: for each layer it reads but the last, the mean Jacobian of the last stream.
         n_prompts: over how many texts.
 
-    Example:
+    Examples:
         ```python
         lens = fit_jacobian(model, texts)
         lens.direction(" Paris", 3)
@@ -156,7 +156,7 @@ def fit_jacobian(
 
     Gurnee et al. 2026, Verbalizable Representations Form a Global Workspace in Language Models.
 
-    Example:
+    Examples:
         ```python
         fit_jacobian(model, texts).read(acts[resid_post[3]], 3)
         ```

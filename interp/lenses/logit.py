@@ -12,7 +12,7 @@ class LogitLens(Lens):
     Cost:
         One unembedding per layer that is read.
 
-    Example:
+    Examples:
         ```python
         LogitLens(model).read(acts[resid_post[3]], 3)
         ```

@@ -95,7 +95,7 @@ def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
     Cost:
         One forward pass, and one unembedding per layer; the logits of one layer at a time are held.
 
-    Example:
+    Examples:
         ```python
         read(LogitLens(model), "The Golden Gate Bridge is in").top[:, 0, -1, 0]
         ```
@@ -166,7 +166,7 @@ def rank(lens: Lens, text: Text, word: Word) -> Ranks:
     Cost:
         One forward pass, and one unembedding per layer.
 
-    Example:
+    Examples:
         ```python
         rank(LogitLens(model), "The Golden Gate Bridge is in", " San").ranks[:, 0, -1]
         ```

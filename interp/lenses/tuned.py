@@ -38,7 +38,7 @@ class TunedLens(Lens):
         A: a matrix for every layer but the last.
         b: a bias for each.
 
-    Example:
+    Examples:
         ```python
         lens = tune(model, texts, steps=200)
         lens.read(acts[resid_post[3]], 3)

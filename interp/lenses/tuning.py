@@ -55,7 +55,7 @@ def tune(
     Cost:
         A forward pass per step, and an unembedding forth and back per step and layer.
 
-    Example:
+    Examples:
         ```python
         lens = tune(model, texts, steps=200, checkpoint="lens.safetensors")
         ```

@@ -14,7 +14,7 @@ CONTROL = " control"
 def audit_panel(audit: Audit) -> Panel:
     """Measures down, editors across, each mean with its 95 % interval over facts.
 
-    Example:
+    Examples:
         ```python
         audit_panel(audit(model, cases, {"rome": rome}, texts)).body
         ```

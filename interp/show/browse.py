@@ -25,7 +25,7 @@ def browse(
         InvalidArgument: no latents or a name that does not end in `.html`.
         OutOfRange: a latent that does not exist.
 
-    Example:
+    Examples:
         ```python
         browse("latents.html", FeatureIndex.open("index"), range(500), Describer(found))
         ```

@@ -16,7 +16,7 @@ def circuit_panel(found: EdgeEffect, n_edges: int = 40, by: str = "size") -> Pan
     A head is in its layer's row by its number, a feed-forward layer at the right; a line is as wide as its edge's
     effect, and its colour says whether corrupting the edge lowers the metric or raises it.
 
-    Example:
+    Examples:
         ```python
         circuit_panel(edge_attribution(model, task)).body.show()
         ```
@@ -60,7 +60,7 @@ def faithfulness_panel(curves: Sequence[FaithfulnessCurve]) -> Panel:
     Raises:
         InvalidArgument: no curves.
 
-    Example:
+    Examples:
         ```python
         faithfulness_panel([faithfulness_curve(model, task, found.scores("contribution"), name=found.how)])
         ```

@@ -14,7 +14,7 @@ from interp.show.page import Panel
 def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[Words] = (), top: int = 10) -> Panel:
     """The memories that give most of the layer's output at the last token, with what each of those promotes.
 
-    Example:
+    Examples:
         ```python
         composition_panel(composition(model, text, 3), text, promoted(model, 3, largest)).body
         ```
@@ -45,7 +45,7 @@ def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[W
 def knowledge_panel(found: Knowledge, silenced: tuple[float, float], top: int = 14) -> Panel:
     """The memories that give most of the answer's probability, with what silencing them does.
 
-    Example:
+    Examples:
         ```python
         knowledge_panel(found, silenced(model, found.query, found.neurons())).body
         ```

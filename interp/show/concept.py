@@ -26,7 +26,7 @@ def concept_page(
         InvalidArgument: a name that does not end in `.html`.
         OutOfRange: an index of fewer latents.
 
-    Example:
+    Examples:
         ```python
         concept_page("bridge.html", search(sae, model, concept), found, Describer(found))
         ```

@@ -15,7 +15,7 @@ def damage_panel(steered: Sequence[Damage], control: Sequence[Damage]) -> Panel:
     Raises:
         InvalidArgument: nothing was measured, or the doses of the two differ.
 
-    Example:
+    Examples:
         ```python
         damage_panel(response.damage, response.control_damage).body
         ```

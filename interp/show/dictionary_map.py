@@ -15,7 +15,7 @@ WIDTH, HEIGHT, EDGE = 1000.0, 720.0, 16.0
 def map_html(drawn: DictionaryMap, labels: Mapping[int, str], marked: Collection[int] = ()) -> Html:
     """The map alone, for a notebook; latents in `marked` are red.
 
-    Example:
+    Examples:
         ```python
         map_html(map_dictionary(sae), {i: describe(found.record(i)) for i in range(len(found))})
         ```
@@ -40,7 +40,7 @@ def map_page(
     Raises:
         InvalidArgument: a name that does not end in `.html`.
 
-    Example:
+    Examples:
         ```python
         map_page("map.html", map_dictionary(sae), labels, marked=[found.best.latent], page="latents.html")
         ```

@@ -16,7 +16,7 @@ FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
 def dose_panel(response: DoseResponse, concept: str) -> Panel:
     """Share of continuations that name the concept, and their perplexity ratio, against dose.
 
-    Example:
+    Examples:
         ```python
         response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
         dose_panel(response, "the bridge").body.show()

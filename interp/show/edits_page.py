@@ -27,7 +27,7 @@ def edits_page(path: str | Path, title: str, lead: str, result: Audit, said: Sai
     Raises:
         InvalidArgument: a name that does not end in `.html`.
 
-    Example:
+    Examples:
         ```python
         edits_page("audit.html", "Two editors", "On landmark.", audit(...), [(case, replies(model, case, edits))])
         ```

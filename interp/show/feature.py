@@ -22,7 +22,7 @@ def examples_panel(feature: Feature, at_most: int = 10) -> Panel:
     Raises:
         InvalidArgument: the feature carries no evidence.
 
-    Example:
+    Examples:
         ```python
         examples_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17))).body
         ```
@@ -51,7 +51,7 @@ def histogram_panel(feature: Feature) -> Panel:
     Raises:
         InvalidArgument: the feature carries no evidence.
 
-    Example:
+    Examples:
         ```python
         histogram_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17), found.best)).body.show()
         ```
@@ -84,7 +84,7 @@ def words_panel(feature: Feature) -> Panel:
     Raises:
         InvalidArgument: the feature carries no evidence, or its site does not write to the residual stream.
 
-    Example:
+    Examples:
         ```python
         words_panel(Feature(sae, 17, collect_evidence(sae, model, texts, 17))).body
         ```

@@ -12,7 +12,7 @@ from interp.show.html import read_source, render
 def render_page(template: str, title: str, *, head: Markup = Markup(), **values: Any) -> str:  # noqa: B008
     """A whole page from a template that extends `frame.html`; `head` is put into its head.
 
-    Example:
+    Examples:
         >>> "<h1>Fog</h1>" in render_page("browse.html", "Fog", lead="Grey.", latents="")
         True
     """

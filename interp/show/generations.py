@@ -18,7 +18,7 @@ def generations_panel(before: Samples, after: Samples, spans: Spans, at_most: in
     Raises:
         InvalidArgument: the two conditions did not continue the same prompts.
 
-    Example:
+    Examples:
         ```python
         generations_panel(response.unsteered, response.best(), Names(("Golden Gate Bridge",)).spans).body
         ```

@@ -11,7 +11,7 @@ from interp.show.page import Panel
 def heads_panel(scores: HeadScores) -> Panel:
     """The score of every head.
 
-    Example:
+    Examples:
         ```python
         heads_panel(induction(model)).body.show()
         ```
@@ -36,7 +36,7 @@ def attention_panel(model: Model, acts: Activations, layer: int, head: int, text
     Raises:
         UnknownName: the pattern of the layer was not captured.
 
-    Example:
+    Examples:
         ```python
         attention_panel(model, capture(model, "Fog over the fog", pattern[1]), 1, 0).body.show()
         ```

@@ -44,7 +44,7 @@ def heat(
 def safe(text: str) -> str:
     """Text that Plotly shows as it is: it takes some tags in labels for markup.
 
-    Example:
+    Examples:
         >>> safe("<s>")
         '&lt;s>'
     """

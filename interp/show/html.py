@@ -22,7 +22,7 @@ ENVIRONMENT = Environment(
 class Html:
     """A piece of a page that a notebook shows as it would look in the report.
 
-    Example:
+    Examples:
         >>> Html("<b>bold</b>").text
         '<b>bold</b>'
     """
@@ -41,7 +41,7 @@ def render(template: str, **values: Any) -> Markup:
 def part(name: str, *args: Any, **values: Any) -> Markup:
     """The HTML of one of the small pieces in `parts.html`, such as an interval below its value.
 
-    Example:
+    Examples:
         >>> part("code", "a <b>")
         Markup('<code>a &lt;b&gt;</code>')
     """
@@ -93,7 +93,7 @@ def tokens(pieces: Sequence[str], values: Sequence[float], largest: float) -> Ma
 def visible(token: str) -> str:
     """A token so that its spaces and line ends show.
 
-    Example:
+    Examples:
         >>> visible(" fog")
         '·fog'
     """
@@ -103,7 +103,7 @@ def visible(token: str) -> str:
 def highlighted(text: str, spans: Iterable[tuple[int, int]]) -> Markup:
     """Text with some character spans marked, overlapping ones as one.
 
-    Example:
+    Examples:
         >>> highlighted("a bridge", [(2, 8)])
         Markup('a <mark>bridge</mark>')
     """

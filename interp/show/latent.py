@@ -14,7 +14,7 @@ SHOWN = 10  # examples of each kind
 def record_html(record: Record, label: str, score: Score | None = None) -> Html:
     """One latent, as a page of folds shows it, for a notebook; `score` is what a search found of it.
 
-    Example:
+    Examples:
         ```python
         record_html(found.record(17), describe(found.record(17)))
         ```

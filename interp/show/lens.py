@@ -19,7 +19,7 @@ SUBJECT = {
 def lens_panel(reading: LensReading, text: int = 0) -> Panel:
     """The likeliest token at each layer and token, coloured by its probability.
 
-    Example:
+    Examples:
         ```python
         lens_panel(read(LogitLens(model), "The Golden Gate Bridge is in")).body.show()
         ```
@@ -41,7 +41,7 @@ def lens_panel(reading: LensReading, text: int = 0) -> Panel:
 def divergence_panel(reading: LensReading, text: int = 0) -> Panel:
     """KL(p_model || p_lens) at each layer and token, in nats.
 
-    Example:
+    Examples:
         ```python
         divergence_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
         ```
@@ -59,7 +59,7 @@ def divergence_panel(reading: LensReading, text: int = 0) -> Panel:
 def entropy_panel(reading: LensReading, text: int = 0) -> Panel:
     """The entropy of what each layer would say, in nats.
 
-    Example:
+    Examples:
         ```python
         entropy_panel(read(lens, "The Golden Gate Bridge is in")).body.show()
         ```
@@ -75,7 +75,7 @@ def entropy_panel(reading: LensReading, text: int = 0) -> Panel:
 def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
     """The rank of a token at each layer and token; 0 is the likeliest, and padding has none.
 
-    Example:
+    Examples:
         ```python
         rank_panel(rank(LogitLens(model), "The Golden Gate Bridge is in", " San")).body.show()
         ```
@@ -100,7 +100,7 @@ def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
 def attribution_panel(found: Attribution, count: int = 20) -> Panel:
     """The largest parts of a logit as bars, means over texts.
 
-    Example:
+    Examples:
         ```python
         attribution_panel(attribute(model, "The Golden Gate Bridge is in", " San")).body.show()
         ```

@@ -79,7 +79,7 @@ def memory_folds(memories: Sequence[Memory]) -> Markup:
 def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
     """The agreement rate of each layer with its interval, by the reading of values, above what random deals give.
 
-    Example:
+    Examples:
         ```python
         found = triggers_by_layer(model, texts, range(model.n_layers), top=1)
         agreement_panel({"final norm": [agreement(model, one) for one in found]}).body

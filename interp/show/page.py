@@ -81,7 +81,7 @@ def report(
     Raises:
         InvalidArgument: there is no section, or the name does not end in `.html`.
 
-    Example:
+    Examples:
         ```python
         panel = dose_panel(response)
         report("report.html", "One latent", "What it does.", [Section("Steering", "Turned up.", (panel,))])

@@ -21,7 +21,7 @@ def patch_panel(effect: PatchEffect, model: Model | None = None) -> Panel:
     A position is named by its token in the base run, where all texts have the same there and the model is given, else
     by its number.
 
-    Example:
+    Examples:
         ```python
         found = patch_sweep(model, denoising(clean, corrupt), metric, over=each_position(resid_pre))
         patch_panel(found, model).body.show()

@@ -19,7 +19,7 @@ def positions_panel(model: Model, text: Text, positions: Position | Sequence[Pos
     Raises:
         InvalidArgument: no position is given, or a text lacks what one speaks of.
 
-    Example:
+    Examples:
         ```python
         positions_panel(model, ["Fog hid the bridge.", "Fog"], [last, substring("Fog")]).body
         ```

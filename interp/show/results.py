@@ -62,7 +62,7 @@ def panels_of(result: object) -> tuple[Shown, ...]:
     Raises:
         InvalidType: a type of which there is no panel.
 
-    Example:
+    Examples:
         ```python
         panels_of(read(LogitLens(model), "The Golden Gate Bridge is in"))[0].body.show()
         ```

@@ -22,7 +22,7 @@ ROWS = (
 def scorecard_panel(card: Scorecard, edit: Edit) -> Panel:
     """Every measure of the scorecard before the edit, after it, and after its control.
 
-    Example:
+    Examples:
         ```python
         scorecard_panel(scorecard(model, edit, paraphrases=..., neighbours=..., others=..., texts=...), edit).body
         ```

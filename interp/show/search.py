@@ -10,7 +10,7 @@ from interp.show.page import Panel
 def search_panel(found: SearchResult, top: int = 5) -> Panel:
     """Precision, recall, F1 and AUROC on the half that was not searched, for latents and probes.
 
-    Example:
+    Examples:
         ```python
         search_panel(search(sae, model, concept)).body
         ```

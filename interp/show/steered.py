@@ -21,7 +21,7 @@ def dose_page(
     Raises:
         InvalidArgument: a name that does not end in `.html`.
 
-    Example:
+    Examples:
         ```python
         chosen = choose_dose(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))
         dose_page("dose.html", chosen.response, "the bridge", names.spans, chosen)
@@ -46,7 +46,7 @@ def dose_page(
 def comparison_panel(found: MethodComparison, concept: str) -> Panel:
     """Ways of steering towards one concept in a table, each at its own dose, with the prompt in words.
 
-    Example:
+    Examples:
         ```python
         found = compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4))
         comparison_panel(found, "the bridge").body

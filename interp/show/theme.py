@@ -18,7 +18,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, 
 def rgba(colour: str, alpha: float) -> str:
     """A hex colour with an opacity, as CSS.
 
-    Example:
+    Examples:
         >>> rgba("#c0432e", 0.5)
         'rgba(192, 67, 46, 0.5)'
     """

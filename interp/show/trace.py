@@ -11,7 +11,7 @@ from interp.show.theme import BEFORE, CONCEPT, PAPER, styled
 def trace_panel(trace: Trace) -> Panel:
     """The average indirect effect over facts, by token role and restored layers.
 
-    Example:
+    Examples:
         ```python
         trace_panel(trace_mlp(model, facts)).body.show()
         ```

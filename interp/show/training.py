@@ -11,7 +11,7 @@ from interp.show.theme import BEFORE, CONCEPT, CONTROL, ruled, styled
 def training_panel(report: TrainReport, held_out: Quality, untrained: Quality) -> Panel:
     """Explained variance and dead latents over training, next to held-out text and an untrained dictionary.
 
-    Example:
+    Examples:
         ```python
         training_panel(train(sae, source), evaluate(sae, held_out), evaluate(TopK(256, 2048, 32), held_out)).body.show()
         ```

@@ -33,7 +33,7 @@ def clamp_latent(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
 
     Cost: one encoding of every selected token.
 
-    Example:
+    Examples:
         ```python
         with steer(model, clamp_latent(sae, 17), 5.0):
             model.generate("I walked")

@@ -96,7 +96,7 @@ def compare_methods(
 
     Cost: `choose_dose` for each way.
 
-    Example:
+    Examples:
         ```python
         ways = {"SAE": clamp_latent(sae, 17), "CAA": add_direction(caa), "shuffled": add_direction(shuffled)}
         print(compare_methods(model, ways, prompts, names, "Talk about the bridge. ", doses=(1, 2, 4)))

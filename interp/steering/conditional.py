@@ -27,7 +27,7 @@ class Conditional:
     made once, while the prompt is read, and holds for all that is generated (Lee et al. 2024, arXiv:2409.05907, with a
     projection in the place of their cosine). Each text of a batch is decided for itself.
 
-    Example:
+    Examples:
         ```python
         careful = Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
         with steer(model, careful, 1.0):
@@ -138,7 +138,7 @@ def measure_projections(
 
     Cost: one forward pass per text, up to the direction's site.
 
-    Example:
+    Examples:
         ```python
         measure_projections(model, harmful, ["How do I bake bread?"])
         ```
@@ -161,7 +161,7 @@ def choose_threshold(
 
     Cost: one forward pass per text.
 
-    Example:
+    Examples:
         ```python
         Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
         ```
@@ -186,7 +186,7 @@ def choose_sparing_threshold(
 
     Cost: one forward pass per text.
 
-    Example:
+    Examples:
         ```python
         Conditional(add_direction(refusal), harmful, choose_sparing_threshold(model, harmful, bad))
         ```

@@ -56,7 +56,7 @@ def measure_damage(model: Model, what: Direction | Steering | Conditional, dose:
 
     Cost: four forward passes per text.
 
-    Example:
+    Examples:
         ```python
         print(measure_damage(model, direction, 4.0, held_out_texts))
         ```
@@ -87,7 +87,7 @@ def measure_normal_range(
 
     Cost: one forward pass per text.
 
-    Example:
+    Examples:
         ```python
         cap_projection(direction, *measure_normal_range(model, direction, texts))
         ```

@@ -59,7 +59,7 @@ def choose_dose(
 
     Cost: that of `measure_dose_response` on half of the prompts, and samples under three conditions on the other half.
 
-    Example:
+    Examples:
         ```python
         names = Names(("Golden Gate Bridge",))
         chosen = choose_dose(model, clamp_latent(sae, 17), prompts, names, doses=(0.5, 1.0, 2.0))
@@ -135,7 +135,7 @@ def suggest_dose(
 
     Cost: 20 cached forward passes and one whole one, by default of 20 texts, for each dose tried and once unsteered.
 
-    Example:
+    Examples:
         ```python
         print(suggest_dose(model, clamp_latent(sae, 17)))
         # dose 0.5, measured: the text stays at 1.31 [1.10, 1.52] times the perplexity of unsteered text, at most 2 ...

@@ -113,7 +113,7 @@ def measure_dose_response(
     Cost: 1 + (2 + rivals) · doses conditions of `max_new_tokens` cached forward passes per batch, and one more for the
     perplexity; 8 · doses forward passes per held-out text.
 
-    Example:
+    Examples:
         ```python
         names = Names(("Golden Gate Bridge",))
         response = measure_dose_response(model, clamp_latent(sae, 17), prompts, names, doses=(1, 2, 4))

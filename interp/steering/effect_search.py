@@ -54,7 +54,7 @@ def choose_by_effect(
     Cost: `measure_effects` of all latents at all doses, then at most `most` - 1 times two of `estimate_naming_slope`
     and `measure_effects` of 96 doses.
 
-    Example:
+    Examples:
         ```python
         latents, names = choose_candidates(sae, result), Names(("Eiffel Tower",))
         found = choose_by_effect(model, sae, latents, prompts[::2], names)
@@ -100,7 +100,7 @@ def estimate_naming_slope(
 
     Cost: a forward and a backward pass over the continuations, down to the effect's site.
 
-    Example:
+    Examples:
         ```python
         (sae.W_dec @ estimate_naming_slope(model, effect, temperature=1.0)).abs().topk(10)
         ```

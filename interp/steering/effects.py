@@ -62,7 +62,7 @@ def measure_effects(
     Cost: for `per_prompt` continuations of each prompt and dose `max_new_tokens` cached passes of a token and one pass
     of the whole; as many unsteered.
 
-    Example:
+    Examples:
         ```python
         for effect in measure_effects(model, [(sae.direction(i), 1.0) for i in (3, 17)], prompts, names):
             print(effect)

@@ -24,7 +24,7 @@ def measure_surprisal(
 
     Cost: one forward pass per batch.
 
-    Example:
+    Examples:
         ```python
         nats, n = measure_surprisal(model, ["The bridge"], [" is red."])
         ```

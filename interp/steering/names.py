@@ -26,7 +26,7 @@ class Names:
     Raises:
         InvalidArgument: no form, a blank one, or a string given for a tuple.
 
-    Example:
+    Examples:
         >>> bridge = Names(("Golden Gate Bridge", "Golden Gate"), others=("Golden Gate Park",))
         >>> bridge("Fog hid the golden gate."), bridge("A golden gateway.")
         (True, False)

@@ -53,7 +53,7 @@ class Recipe:
     Raises:
         InvalidArgument: an unknown way or place, with the nearest.
 
-    Example:
+    Examples:
         ```python
         Recipe(found.best.direction, "add", 4.0).save("golden_gate.safetensors")
         with SteeredModel(load("gpt2"), Recipe.load("golden_gate.safetensors")) as model:
@@ -138,7 +138,7 @@ def format_chat(model: Model, message: str, system: str = "") -> str:
     Raises:
         InvalidArgument: the tokenizer has no chat template.
 
-    Example:
+    Examples:
         ```python
         model.generate(format_chat(model, "Who are you?"))
         ```

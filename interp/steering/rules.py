@@ -21,7 +21,7 @@ SCALE = "the direction's largest projection in training"
 def set_projection(direction: Direction, at: Position = everywhere) -> Steering:
     """Set the projection: x' = x + (dose * s - <x, u>) u, u = v/|v|, s the direction's scale.
 
-    Example:
+    Examples:
         ```python
         with steer(model, set_projection(direction), 1.0):
             model.generate("I walked")
@@ -41,7 +41,7 @@ def ablate_direction(direction: Direction, at: Position = everywhere) -> Steerin
 
     Arditi et al. 2024, arXiv:2406.11717, where it is done at every layer.
 
-    Example:
+    Examples:
         ```python
         with steer(model, ablate_direction(direction), 1.0):
             model.generate("I walked")
@@ -63,7 +63,7 @@ def set_from_origin(direction: Direction, origin: Float[Tensor, "d_model"], at: 
     Raises:
         InvalidArgument: an origin of another width.
 
-    Example:
+    Examples:
         ```python
         with steer(model, set_from_origin(direction, negative.mean(0)), 1.0):
             model.generate("I walked")
@@ -91,7 +91,7 @@ def cap_projection(direction: Direction, low: float, high: float, at: Position =
     Raises:
         InvalidArgument: a range that is empty or not finite, or a dose below 0.
 
-    Example:
+    Examples:
         ```python
         with steer(model, cap_projection(direction, *measure_normal_range(model, direction, texts)), 1.0):
             model.generate("I walked")
@@ -122,7 +122,7 @@ def rotate_in_plane(direction: Direction, other: Direction, at: Position = every
     Raises:
         InvalidArgument: directions that are parallel, or at different sites.
 
-    Example:
+    Examples:
         ```python
         with steer(model, rotate_in_plane(direction, other), 30.0):
             model.generate("I walked")

@@ -126,7 +126,7 @@ def sample(
 
     Cost: `max_new_tokens` cached forward passes per batch, and one more for the surprisal.
 
-    Example:
+    Examples:
         ```python
         sample(model, ["I walked"], Names(("Golden Gate Bridge",)), [clamp_latent(sae, 17)], dose=4.0).naming
         ```
@@ -155,7 +155,7 @@ def measure_samples(
     Raises:
         InvalidArgument: every continuation is empty.
 
-    Example:
+    Examples:
         ```python
         measure_samples(1.0, prompts, texts, names, *measure_surprisal(model, prompts, texts))
         ```
@@ -176,7 +176,7 @@ def measure_samples(
 def sample_continuations(model: Model, prompts: Sequence[str], sampling: Sampling) -> list[str]:
     """A continuation of each prompt, whatever `per_prompt` says, batch by batch.
 
-    Example:
+    Examples:
         ```python
         sample_continuations(model, ["I walked"], Sampling(max_new_tokens=20))
         ```

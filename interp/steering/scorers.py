@@ -19,7 +19,7 @@ def score_by_projection(model: Model, direction: Direction, threshold: float) ->
 
     Cost: one forward pass per text.
 
-    Example:
+    Examples:
         ```python
         measure_dose_response(model, way, prompts, score_by_projection(model, probe_direction, 3.0), doses=(1, 2, 4))
         ```
@@ -39,7 +39,7 @@ def score_by_judge(ask: Ask, concept: str) -> Scorer:
 
     Cost: one request per text.
 
-    Example:
+    Examples:
         ```python
         judge = score_by_judge(Endpoint(url, name), "the Golden Gate Bridge")
         measure_dose_response(model, way, prompts, judge, doses=(1, 2, 4))

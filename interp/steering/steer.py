@@ -19,7 +19,7 @@ def steer(model: Model, what: Direction | Steering | Conditional, dose: float) -
 
     Cost: none besides the forward passes inside the block.
 
-    Example:
+    Examples:
         ```python
         with steer(model, direction, 4.0) as receipt:
             text = model.generate("I walked")

@@ -58,7 +58,7 @@ def add_direction(direction: Direction, at: Position = everywhere) -> Steering:
 
     A dose of 0 changes no bit. The direction's norm does not matter, so doses of two directions compare.
 
-    Example:
+    Examples:
         ```python
         with steer(model, add_direction(direction), 2.0):
             model.generate("I walked")

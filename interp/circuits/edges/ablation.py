@@ -35,7 +35,7 @@ class Ablation:
         Raises:
             InvalidArgument: values for another number of senders, or for fewer positions than the texts have.
 
-        Example:
+        Examples:
             ```python
             zero_ablation(model).values(model, blocks_of(model), tokens)
             ```
@@ -57,7 +57,7 @@ class Ablation:
 def counterfactual_ablation() -> Ablation:
     """What the sender writes in the corrupt run, at the same place of the same text (Geiger et al. 2021).
 
-    Example:
+    Examples:
         >>> counterfactual_ablation().name
         'counterfactual'
     """
@@ -68,7 +68,7 @@ def counterfactual_ablation() -> Ablation:
 def zero_ablation(model: Model) -> Ablation:
     """Nothing: zero. What is no sender stays: the bias behind the heads, and the position embedding.
 
-    Example:
+    Examples:
         ```python
         run_circuit(model, task, circuit, zero_ablation(model))
         ```
@@ -105,7 +105,7 @@ def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch
 
     Cost: one forward pass.
 
-    Example:
+    Examples:
         ```python
         mean_ablation(model, texts)
         ```

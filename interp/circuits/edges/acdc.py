@@ -65,7 +65,7 @@ def acdc(
 
     Conmy et al. 2023, arXiv:2304.14997.
 
-    Example:
+    Examples:
         ```python
         acdc(model, task, 0.01).circuit.edges
         ```

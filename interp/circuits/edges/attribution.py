@@ -61,7 +61,7 @@ def edge_attribution(
 
     Syed et al. 2023, arXiv:2310.10348; Hanna et al. 2024, arXiv:2403.17806.
 
-    Example:
+    Examples:
         ```python
         found = edge_attribution(model, Task(clean, corrupt, logit_difference(model, " Paris", " Rome")))
         print(found)

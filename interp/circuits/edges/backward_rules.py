@@ -51,7 +51,7 @@ class BackwardRules:
         Raises:
             InvalidArgument: a norm whose divisor is not known, or attention that cannot be exchanged.
 
-        Example:
+        Examples:
             ```python
             with BackwardRules(norms_held=True).applied(model):
                 ...

@@ -79,7 +79,7 @@ def blocks_of(model: Model) -> tuple[Block, ...]:
     Raises:
         InvalidArgument: a norm of what attention writes together with a factor on it.
 
-    Example:
+    Examples:
         ```python
         blocks_of(model)[0].W_O
         ```
@@ -135,7 +135,7 @@ def _writer(model: Model, layer: int, module: nn.Module) -> tuple[Tensor, Tensor
 def sites_of_writes(model: Model) -> tuple[Site, ...]:
     """Return the sites from which every sender's write is known.
 
-    Example:
+    Examples:
         ```python
         capture(model, texts, sites_of_writes(model))
         ```
@@ -155,7 +155,7 @@ def writes_of(
         normed: where what attention writes is normalised, whether after that norm, with its divisor held at this
             run's own (so that the heads' writes sum to what attention adds to the stream), or before it.
 
-    Example:
+    Examples:
         ```python
         writes_of(blocks_of(model), acts.values, normed=True)
         ```
@@ -187,7 +187,7 @@ def check_writes(
     Raises:
         ContractBroken: they do not, so that something else writes to this model's stream.
 
-    Example:
+    Examples:
         ```python
         check_writes(model, writes_of(blocks_of(model), acts.values, normed=True), final, tokens)
         ```

@@ -23,7 +23,7 @@ class Circuit:
     Raises:
         InvalidArgument: a mask of another shape, or with an edge that the graph does not have.
 
-    Example:
+    Examples:
         ```python
         Circuit.of(edge_graph(model), ["embed->v0.0", "h0.0->logits"]).n_edges  # 2
         ```
@@ -48,7 +48,7 @@ class Circuit:
     def of(cls, graph: EdgeGraph, edges: Iterable[str]) -> "Circuit":
         """Return the circuit of some edges by their names.
 
-        Example:
+        Examples:
             ```python
             Circuit.of(graph, ["embed->logits"])
             ```
@@ -59,7 +59,7 @@ class Circuit:
     def whole(cls, graph: EdgeGraph) -> "Circuit":
         """Return the circuit of all edges: the model itself.
 
-        Example:
+        Examples:
             ```python
             Circuit.whole(graph).n_edges == graph.n_edges
             ```
@@ -70,7 +70,7 @@ class Circuit:
     def empty(cls, graph: EdgeGraph) -> "Circuit":
         """Return the circuit of no edges.
 
-        Example:
+        Examples:
             ```python
             Circuit.empty(graph).n_edges  # 0
             ```
@@ -90,7 +90,7 @@ class Circuit:
     def complement(self) -> "Circuit":
         """Return the circuit of all other edges.
 
-        Example:
+        Examples:
             ```python
             circuit.complement().complement().edges == circuit.edges
             ```
@@ -103,7 +103,7 @@ class Circuit:
         Raises:
             UnknownName: no such node.
 
-        Example:
+        Examples:
             ```python
             circuit.without(["h0.3"])
             ```
@@ -122,7 +122,7 @@ class Circuit:
         Its size is the circuit's real size. What the model computes from the rest is the same under counterfactual
         ablation, as a node none of whose inputs is in the circuit writes what it does in the corrupt run.
 
-        Example:
+        Examples:
             ```python
             circuit.pruned().n_edges <= circuit.n_edges
             ```
@@ -154,7 +154,7 @@ def top_circuit(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"], n_ed
     Raises:
         OutOfRange: fewer than none of the edges, or more than all.
 
-    Example:
+    Examples:
         ```python
         top_circuit(graph, -attribution.effect, 100)
         ```
@@ -173,7 +173,7 @@ def greedy_circuit(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"], n
 
     It has no dead ends on the side of the logits. Fewer edges come back where no more can be joined.
 
-    Example:
+    Examples:
         ```python
         greedy_circuit(graph, attribution.effect.abs(), 100)
         ```

@@ -78,7 +78,7 @@ def completeness(
 
     Wang et al. 2022, arXiv:2211.00593, section 4.
 
-    Example:
+    Examples:
         ```python
         completeness(model, task, circuit).worst
         ```
@@ -134,7 +134,7 @@ def minimality(
 
     Wang et al. 2022, arXiv:2211.00593, section 4.
 
-    Example:
+    Examples:
         ```python
         min(minimality(model, task, circuit).items(), key=lambda item: item[1])
         ```
@@ -160,7 +160,7 @@ def complement_faithfulness(
     This is what sparse feature circuits call completeness (Marks et al. 2024, arXiv:2403.19647); `completeness` is
     another measure.
 
-    Example:
+    Examples:
         ```python
         complement_faithfulness(model, task, circuit)
         ```
@@ -174,7 +174,7 @@ def complement_faithfulness(
 def circuit_nodes(circuit: Circuit) -> tuple[str, ...]:
     """Return the heads and feed-forward layers with an edge of the circuit out of them.
 
-    Example:
+    Examples:
         ```python
         circuit_nodes(circuit)  # ("h0.0", "h1.0")
         ```

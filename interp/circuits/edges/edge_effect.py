@@ -104,7 +104,7 @@ class EdgeEffect:
         Raises:
             InvalidArgument: another ranking.
 
-        Example:
+        Examples:
             ```python
             found.scores("size")
             ```
@@ -126,7 +126,7 @@ class EdgeEffect:
             InvalidArgument: another ranking.
             OutOfRange: more edges than there are.
 
-        Example:
+        Examples:
             ```python
             found.circuit(100).edges
             ```
@@ -136,7 +136,7 @@ class EdgeEffect:
     def of_texts(self, rows: list[int]) -> "EdgeEffect":
         """Return the effects in some of the texts, which may be named several times, as a bootstrap does.
 
-        Example:
+        Examples:
             ```python
             found.of_texts([0, 0, 2])
             ```
@@ -148,7 +148,7 @@ class EdgeEffect:
     def top(self, count: int = 10, by: str = "size") -> tuple[tuple[str, float], ...]:
         """Return the names and effects of the edges that rank highest.
 
-        Example:
+        Examples:
             ```python
             found.top(3)
             ```

@@ -27,7 +27,7 @@ def check_estimate(
     estimate finds to leave the node it goes into: what matters must get its input from somewhere, so that an estimate
     that finds nothing there is caught.
 
-    Example:
+    Examples:
         ```python
         check_estimate(model, task, graph, found.each, sample=24, seed=0).correlation
         ```

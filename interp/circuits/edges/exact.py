@@ -51,7 +51,7 @@ def exact_edges(
 
     Cost: for each edge and text the blocks from the receiver's on.
 
-    Example:
+    Examples:
         ```python
         exact_edges(model, task, ["embed->v0.0"]).effect
         ```
@@ -191,7 +191,7 @@ def moved_alone(
 ) -> Float[Tensor, "batch sender pos d_model"]:
     """Return how the stream changes when one sender alone writes what it does in another run, norms recomputed.
 
-    Example:
+    Examples:
         ```python
         moved_alone(blocks_of(model), clean.values, corrupt.values)
         ```

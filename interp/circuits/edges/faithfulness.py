@@ -27,7 +27,7 @@ def faithfulness(
     Raises:
         InvalidArgument: the model and the empty circuit have one metric, so there is no way to go a share of.
 
-    Example:
+    Examples:
         >>> whole, empty = torch.tensor([4.0, 2.0]), torch.tensor([0.0, 0.0])
         >>> float(faithfulness(torch.tensor([3.0, 0.0]), whole, empty))
         0.5
@@ -103,7 +103,7 @@ class FaithfulnessCurve:
     def of_texts(self, rows: Sequence[int]) -> "FaithfulnessCurve":
         """Return the same curve as measured on some of the texts, each as often as it is named.
 
-        Example:
+        Examples:
             ```python
             curve.of_texts([0, 0, 2]).cpr
             ```
@@ -162,7 +162,7 @@ def faithfulness_curve(
 
     Mueller et al. 2025, arXiv:2504.13151.
 
-    Example:
+    Examples:
         ```python
         print(faithfulness_curve(model, task, found.scores("contribution")))
         ```
@@ -184,7 +184,7 @@ def faithfulness_curve(
 def random_scores(graph: EdgeGraph, seed: int = 0) -> Float[Tensor, "sender receiver"]:
     """Return a random ranking of the edges: the floor that every other is held against.
 
-    Example:
+    Examples:
         ```python
         faithfulness_curve(model, task, random_scores(edge_graph(model)), name="random")
         ```

@@ -31,7 +31,7 @@ class EdgeGraph:
         receivers: their names, in the order in which they read.
         allowed: whether the sender writes before the receiver reads.
 
-    Example:
+    Examples:
         ```python
         edge_graph(load("gpt2")).n_edges  # 32491
         ```
@@ -54,7 +54,7 @@ class EdgeGraph:
     def name(self, sender: int, receiver: int) -> str:
         """Return how an edge prints, such as `h0.3->q1.2`.
 
-        Example:
+        Examples:
             ```python
             graph.name(0, 0)  # "embed->q0.0"
             ```
@@ -68,7 +68,7 @@ class EdgeGraph:
             UnknownName: no such sender or receiver.
             InvalidArgument: a name without an arrow, or an edge against the order of the forward pass.
 
-        Example:
+        Examples:
             ```python
             graph.edge("embed -> mlp0")
             ```
@@ -86,7 +86,7 @@ class EdgeGraph:
     def mask(self, names: Iterable[str]) -> Bool[Tensor, "sender receiver"]:
         """Return the mask of some edges by their names; errors as those of `edge`.
 
-        Example:
+        Examples:
             ```python
             graph.mask(["embed->v0.0", "h0.0->logits"])
             ```
@@ -121,7 +121,7 @@ def edge_graph(model: Model) -> EdgeGraph:
         InvalidArgument: blocks that normalise the stream itself after each addition (BERT), so that it is no sum of
             what is written to it.
 
-    Example:
+    Examples:
         ```python
         edge_graph(model).senders
         ```
@@ -157,7 +157,7 @@ def sender_number(graph: EdgeGraph, name: str) -> int:
     Raises:
         UnknownName: no sender is called that.
 
-    Example:
+    Examples:
         ```python
         sender_number(graph, "embed")  # 0
         ```
@@ -171,7 +171,7 @@ def receiver_number(graph: EdgeGraph, name: str) -> int:
     Raises:
         UnknownName: no receiver is called that.
 
-    Example:
+    Examples:
         ```python
         receiver_number(graph, "logits")
         ```

@@ -62,7 +62,7 @@ def masked_run(
 
     Cost: a forward pass over texts times circuits, and as many products of senders with receivers.
 
-    Example:
+    Examples:
         ```python
         masked_run(model, blocks, tokens, removed, ablated)
         ```

@@ -38,7 +38,7 @@ class Norm:
         Raises:
             InvalidArgument: a norm that is not of the form above.
 
-        Example:
+        Examples:
             ```python
             norm.scale(x)
             ```
@@ -53,7 +53,7 @@ class Norm:
     def linear(self, e: Float[Tensor, "*n d_model"], s: Float[Tensor, "... 1"]) -> Float[Tensor, "*n d_model"]:
         """Return g * c(e) / s: what the norm makes of a part of its input while its divisor is held at s.
 
-        Example:
+        Examples:
             ```python
             norm.linear(part, norm.scale(whole))
             ```
@@ -69,7 +69,7 @@ class Norm:
         With n = c(x) / s and u = g * slope: (c(u) - n mean(n u)) / s, and c(u) / s with the divisor held.
         `slope` may have further axes before those of x.
 
-        Example:
+        Examples:
             ```python
             norm.pull_back(x, torch.ones_like(x))
             ```
@@ -98,7 +98,7 @@ class Norm:
 def norm_of(module: nn.Module | None, d_model: int) -> Norm:
     """Return the closed form of a norm module, checked against what it gives.
 
-    Example:
+    Examples:
         ```python
         norm_of(nn.LayerNorm(8), 8).centred  # True
         ```

@@ -47,7 +47,7 @@ def optimal_ablation(
 
     Li and Janson 2024, arXiv:2409.09951.
 
-    Example:
+    Examples:
         ```python
         run_circuit(model, task, circuit, optimal_ablation(model, task, circuit))
         ```

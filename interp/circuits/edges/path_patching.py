@@ -45,7 +45,7 @@ def path_patching(
 
     Cost: four forward passes.
 
-    Example:
+    Examples:
         ```python
         path_patching(model, task, ["h0.3"], ["logits"], mlps="held")
         ```

@@ -79,7 +79,7 @@ def prune_edges(
 
     Bhaskar et al. 2024, arXiv:2406.16778.
 
-    Example:
+    Examples:
         ```python
         prune_edges(model, task, 20).circuit.edges
         ```

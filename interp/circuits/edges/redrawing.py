@@ -66,7 +66,7 @@ def redraw_texts(
 
     Cost: for each draw a forward pass over the texts for each of twenty circuits.
 
-    Example:
+    Examples:
         ```python
         redraw_texts(model, task, edge_attribution(model, task)).cpr
         ```

@@ -46,7 +46,7 @@ def run_circuit(
 
     Cost: a forward pass for each circuit and text, about twice for many heads.
 
-    Example:
+    Examples:
         ```python
         run_circuit(model, task, [found.circuit(10), found.circuit(100)]).mean(1)
         ```
@@ -82,7 +82,7 @@ def measure_streams(
 ) -> Float[Tensor, "batch circuit"]:
     """Return the metric at the last streams of some texts, from text `first` of `count` on, in several circuits.
 
-    Example:
+    Examples:
         ```python
         measure_streams(model, task, tokens, final, 0, len(tokens))
         ```

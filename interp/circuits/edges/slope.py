@@ -44,7 +44,7 @@ def eap() -> Slope:
 
     Blind where the clean run is saturated: behind a hard attention pattern it is 0.
 
-    Example:
+    Examples:
         >>> eap().points
         ((0.0, 1.0),)
     """
@@ -62,7 +62,7 @@ def eap_ig(steps: int = 5, *, rule: str = "midpoint") -> Slope:
     Raises:
         InvalidArgument: no points, or another rule.
 
-    Example:
+    Examples:
         >>> [alpha for alpha, _ in eap_ig(2).points]
         [0.25, 0.75]
         >>> [alpha for alpha, _ in eap_ig(2, rule="left").points]
@@ -80,7 +80,7 @@ def eap_ig(steps: int = 5, *, rule: str = "midpoint") -> Slope:
 def clean_corrupt() -> Slope:
     """The mean of the slopes of the two runs.
 
-    Example:
+    Examples:
         >>> clean_corrupt().points
         ((0.0, 0.5), (1.0, 0.5))
     """
@@ -95,7 +95,7 @@ def relp(*, patterns_held: bool = False) -> Slope:
     Args:
         patterns_held: whether attention patterns are constants too; in the published recipe they are not.
 
-    Example:
+    Examples:
         >>> relp().rules.gates_halved
         True
     """
@@ -109,7 +109,7 @@ def gim() -> Slope:
     The softmax's gradient is that at temperature 2, norms are held, and the factors of each product share its
     gradient: values get a half, queries and keys a quarter, gate and value of a gated layer a half.
 
-    Example:
+    Examples:
         >>> gim().rules.temperature
         2.0
     """
@@ -154,7 +154,7 @@ def slopes_at(
 
     Cost: one forward and one backward pass, without gradients of parameters.
 
-    Example:
+    Examples:
         ```python
         slopes_at(model, blocks, tokens, None, lambda x: model.unembed(x[:, -1])[:, 7], BackwardRules())
         ```

@@ -25,7 +25,7 @@ class Task:
         metric: from the logits of one token per text to one number per text, row by row.
         at: the token whose logits the metric reads.
 
-    Example:
+    Examples:
         ```python
         Task(clean, corrupt, logit_difference(model, right, wrong))
         ```
@@ -42,7 +42,7 @@ class Task:
         Raises:
             InvalidArgument: different numbers of texts or of tokens, or a position that is not one token per text.
 
-        Example:
+        Examples:
             ```python
             clean, corrupt = task.tokens(model)
             ```
@@ -65,7 +65,7 @@ class Task:
         Raises:
             InvalidArgument: a metric that does not give one finite number per text.
 
-        Example:
+        Examples:
             ```python
             task.measure(logits, torch.arange(4), 4)
             ```
@@ -86,7 +86,7 @@ class Task:
 def ends_of(task: Task, tokens: Tokens) -> Bool[Tensor, "batch pos"]:
     """Return where the metric of a task reads: one token per text.
 
-    Example:
+    Examples:
         ```python
         ends_of(task, model.tokens("The bridge is in"))
         ```
@@ -118,7 +118,7 @@ def kl_from_clean(model: Model, clean: Text, at: Position = last) -> KLFromClean
 
     Cost: one forward pass.
 
-    Example:
+    Examples:
         ```python
         Task(clean, corrupt, kl_from_clean(model, clean))
         ```

@@ -38,7 +38,7 @@ def copying(model: Model, *, seed: int = 0) -> HeadScores:
     Cost:
         No forward pass; two products over the vocabulary.
 
-    Example:
+    Examples:
         ```python
         copying(model).top()
         ```

@@ -22,7 +22,7 @@ def duplicate_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 
     Cost:
         Two forward passes over n sequences of 2 T tokens.
 
-    Example:
+    Examples:
         ```python
         duplicate_token(model).top()
         ```

@@ -23,7 +23,7 @@ def induction(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> 
     Cost:
         Two forward passes over n sequences of 2 T tokens.
 
-    Example:
+    Examples:
         ```python
         induction(model).top()
         ```

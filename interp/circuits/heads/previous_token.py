@@ -24,7 +24,7 @@ def previous_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 0
     Cost:
         Two forward passes over n sequences of 2 `length` tokens.
 
-    Example:
+    Examples:
         ```python
         previous_token(model).top()
         ```

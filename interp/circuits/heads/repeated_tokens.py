@@ -43,7 +43,7 @@ def draw_repeated_tokens(model: Model, *, length: int = 40, n: int = 16, seed: i
     Raises:
         InvalidArgument: a vocabulary or context too small for two halves, no sequences.
 
-    Example:
+    Examples:
         ```python
         draw_repeated_tokens(model, length=20, n=4).tokens.ids
         ```

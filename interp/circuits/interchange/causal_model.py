@@ -26,7 +26,7 @@ class CausalModel:
     Raises:
         InvalidArgument: a variable without a function, or one that comes before its parents.
 
-    Example:
+    Examples:
         >>> equal = CausalModel({"a": 3, "b": 3}, {"same": ("a", "b")}, {"same": lambda a, b: (a == b).long()})
         >>> equal.run({"a": torch.tensor([1, 2]), "b": torch.tensor([1, 1])})["same"]
         tensor([1, 0])
@@ -64,7 +64,7 @@ class CausalModel:
             UnknownName: a variable to fix that is not there.
             InvalidArgument: an input that is missing.
 
-        Example:
+        Examples:
             ```python
             model.run(base, {"same": model.run(source)["same"]})
             ```
@@ -84,7 +84,7 @@ class CausalModel:
     def interchanged(self, variable: str, base: Values, source: Values) -> Int[Tensor, "example"]:
         """Return the output of base with one variable as in source: what a faithful model must say.
 
-        Example:
+        Examples:
             ```python
             model.interchanged("same", base, source)
             ```
@@ -99,7 +99,7 @@ class CausalModel:
         Raises:
             InvalidArgument: more than ten thousand.
 
-        Example:
+        Examples:
             ```python
             model.every_input()["a"]
             ```
@@ -115,7 +115,7 @@ class CausalModel:
     def draw(self, count: int, random: torch.Generator) -> dict[str, Int[Tensor, "example"]]:
         """Return some inputs, drawn uniformly.
 
-        Example:
+        Examples:
             ```python
             model.draw(64, torch.Generator().manual_seed(0))
             ```

@@ -97,7 +97,7 @@ def align_subspace(
 
     Geiger et al. 2023, arXiv:2303.02536.
 
-    Example:
+    Examples:
         ```python
         print(align_subspace(implementation, "same", resid_post[0], 1, last))
         ```
@@ -139,7 +139,7 @@ def align_subspace(
 def moved_part(implementation: Implementation, place: Place, inputs: Values) -> Float[Tensor, "d_model n"]:
     """Return the part of a place's basis that lies in the span of what inputs do there; the rest is dormant.
 
-    Example:
+    Examples:
         ```python
         moved_part(implementation, alignment.place, implementation.causal.draw(256, random))
         ```

@@ -36,7 +36,7 @@ class Implementation:
     def tokens(self, inputs: Values) -> Tokens:
         """Return the texts of some inputs.
 
-        Example:
+        Examples:
             ```python
             implementation.tokens(causal.every_input())
             ```
@@ -46,7 +46,7 @@ class Implementation:
     def logits(self, final: Float[Tensor, "batch pos d_model"], tokens: Tokens) -> Float[Tensor, "batch n"]:
         """Return the logits of the answers, from the last stream.
 
-        Example:
+        Examples:
             ```python
             implementation.logits(stream, tokens)
             ```
@@ -75,7 +75,7 @@ class Place:
     ) -> Float[Tensor, "batch pos *d"]:
         """Return base + R Rᵀ (source - base) at the place, base elsewhere.
 
-        Example:
+        Examples:
             ```python
             Place(resid_post[0], last).put(a, b, tokens)
             ```
@@ -99,7 +99,7 @@ def swapped(
 ) -> Float[Tensor, "batch n"]:
     """Return the answers' logits of base with a place as in another run; gradients flow.
 
-    Example:
+    Examples:
         ```python
         swapped(implementation, place, base, acts[place.site])
         ```
@@ -130,7 +130,7 @@ def interchange_accuracy(
 
     Geiger et al. 2021, arXiv:2106.02997.
 
-    Example:
+    Examples:
         ```python
         interchange_accuracy(implementation, "same", Place(resid_post[0], last), base, source)
         ```
@@ -153,7 +153,7 @@ def interchange_table(
 
     A high number says that the place carries the variable; that other places do not needs the same at those.
 
-    Example:
+    Examples:
         ```python
         interchange_table(implementation, {"same": Place(resid_post[0], last)})
         ```
@@ -181,7 +181,7 @@ def check_inputs(causal: CausalModel, base: Values, source: Values) -> int:
     Raises:
         InvalidArgument: none, or different numbers.
 
-    Example:
+    Examples:
         ```python
         check_inputs(causal, base, source)
         ```

@@ -15,7 +15,7 @@ VALUES, VOCAB, END, NO, YES = 3, 6, 3, 4, 5
 def equality_program() -> CausalModel:
     """Return the program: `first` is a = b, `second` is c = d, `same` is whether these agree.
 
-    Example:
+    Examples:
         >>> equality_program().variables
         ('first', 'second', 'same')
     """
@@ -36,7 +36,7 @@ def equality(*, dtype: torch.dtype = torch.float64) -> Implementation:
     Args:
         dtype: of the weights.
 
-    Example:
+    Examples:
         ```python
         interchange_table(equality(), {"first": Place(resid_post[0], last)})
         ```

@@ -19,7 +19,7 @@ def or_gate(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
     Args:
         dtype: of the weights.
 
-    Example:
+    Examples:
         ```python
         or_gate().single  # False
         ```
@@ -34,7 +34,7 @@ def and_gate(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
     Args:
         dtype: of the weights.
 
-    Example:
+    Examples:
         ```python
         and_gate().single  # True
         ```

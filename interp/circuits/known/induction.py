@@ -31,7 +31,7 @@ def induction_circuit(
     Raises:
         InvalidArgument: another change.
 
-    Example:
+    Examples:
         ```python
         induction_circuit(attention=3.0).edges  # ("embed->v0.0", "h0.0->k1.0", "h1.0->logits")
         ```

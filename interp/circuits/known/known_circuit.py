@@ -27,7 +27,7 @@ class KnownCircuit:
         edges: the edges that carry a difference between the clean and the corrupt texts to the metric.
         single: whether corrupting one edge at a time can show them all; not where two do the same (OR).
 
-    Example:
+    Examples:
         ```python
         known = induction_circuit(attention=20.0)
         known.auroc(edge_attribution(known.model, known.task, eap_ig(50)))
@@ -53,7 +53,7 @@ class KnownCircuit:
         Raises:
             InvalidArgument: effects of another model's edges.
 
-        Example:
+        Examples:
             ```python
             known.auroc(exact_edges(known.model, known.task))
             ```
@@ -69,7 +69,7 @@ def edge_auroc(true: Circuit, scores: Float[Tensor, "sender receiver"]) -> float
     Raises:
         InvalidArgument: scores of another graph's edges, or a circuit with no or all edges.
 
-    Example:
+    Examples:
         ```python
         edge_auroc(known.circuit, found.effect.abs())
         ```
@@ -91,7 +91,7 @@ def edge_auroc(true: Circuit, scores: Float[Tensor, "sender receiver"]) -> float
 def token_difference(right: int, wrong: int) -> Callable[[Float[Tensor, "example vocab"]], Float[Tensor, "example"]]:
     """Return the metric logit[right] - logit[wrong], by token ids.
 
-    Example:
+    Examples:
         ```python
         token_difference(3, 5)
         ```

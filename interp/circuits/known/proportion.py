@@ -18,7 +18,7 @@ def proportion_circuit(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
     Args:
         dtype: of the weights.
 
-    Example:
+    Examples:
         ```python
         proportion_circuit().edges  # ("embed->mlp0", "mlp0->v1.0", "h1.0->logits")
         ```

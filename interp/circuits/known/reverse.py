@@ -21,7 +21,7 @@ def reverse_circuit(attention: float = 20.0, *, dtype: torch.dtype = torch.float
         attention: the attention logit of what is attended to, over 0 elsewhere.
         dtype: of the weights.
 
-    Example:
+    Examples:
         ```python
         reverse_circuit().edges  # ("embed->k0.0", "h0.0->mlp0", "mlp0->q1.0", "h1.0->logits")
         ```

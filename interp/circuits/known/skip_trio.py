@@ -18,7 +18,7 @@ def skip_trio(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
     Args:
         dtype: of the weights.
 
-    Example:
+    Examples:
         ```python
         skip_trio().edges  # ("embed->mlp0", "mlp0->mlp1", "mlp1->mlp2", "mlp2->logits")
         ```

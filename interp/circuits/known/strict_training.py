@@ -61,7 +61,7 @@ class StrictModel:
 def by_node(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"]) -> Float[Tensor, "sender receiver"]:
     """Return scores in which the inputs of a node all have the largest of theirs, from each sender.
 
-    Example:
+    Examples:
         ```python
         edge_auroc(strict.circuit, by_node(graph, found.effect.abs()))
         ```
@@ -115,7 +115,7 @@ def train_strictly(
 
     Gupta et al. 2024, arXiv:2407.14494 (strict interchange training); Geiger et al. 2022, arXiv:2112.00826.
 
-    Example:
+    Examples:
         ```python
         train_strictly(program, {"first": "h0.0", "second": "h0.1", "same": "mlp1"}).interchange
         ```
@@ -180,7 +180,7 @@ def _new(causal: CausalModel, n_layers: int, n_heads: int, d_model: int, seed: i
 def place_of(node: str) -> Place:
     """Return where a node's value is, at every token.
 
-    Example:
+    Examples:
         >>> place_of("h0.1").head
         1
     """

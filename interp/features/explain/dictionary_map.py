@@ -54,7 +54,7 @@ def map_dictionary(
 
     Costs about three seconds per thousand latents, and ten to load the library.
 
-    Example:
+    Examples:
         ```python
         drawn = map_dictionary(sae)
         print(drawn.kept.value, "against", drawn.chance)

@@ -60,7 +60,7 @@ def explain_latent(ask: Ask, record: Record, negatives: Sequence[Example], other
 
     Cost: one request, and four for every text scored.
 
-    Example:
+    Examples:
         ```python
         explain_latent(Endpoint(url, name), record, find_hard_negatives(found, record), other="mentions of rivers")
         ```
@@ -95,7 +95,7 @@ def ask_for_explanation(ask: Ask, examples: Sequence[Example]) -> str:
 
     Cost: one request.
 
-    Example:
+    Examples:
         ```python
         ask_for_explanation(ask, record.evidence.examples)
         ```
@@ -117,7 +117,7 @@ def ask_for_explanation(ask: Ask, examples: Sequence[Example]) -> str:
 def score_by_detection(ask: Ask, text: str, positive: Sequence[Example], negative: Sequence[Example]) -> Estimate:
     """The share of texts rightly said to hold, or not to hold, what an explanation says.
 
-    Example:
+    Examples:
         ```python
         score_by_detection(ask, "mentions of bridges", firing, silent).value
         ```
@@ -133,7 +133,7 @@ def score_by_fuzzing(ask: Ask, text: str, positive: Sequence[Example], seed: int
 
     Texts of which every second has its marks moved to tokens where the latent is off.
 
-    Example:
+    Examples:
         ```python
         score_by_fuzzing(ask, "mentions of bridges", firing).value
         ```
@@ -153,7 +153,7 @@ def score_by_fuzzing(ask: Ask, text: str, positive: Sequence[Example], seed: int
 def mark_tokens(example: Example) -> str:
     """A text with the tokens that are at least half as active as its peak between << and >>.
 
-    Example:
+    Examples:
         >>> mark_tokens(Example(0, ("the", " fog"), (0.0, 2.0), 1))
         'the<< fog>>'
     """
@@ -186,7 +186,7 @@ def find_hard_negatives(found: FeatureIndex, record: Record, count: int = 20) ->
     Two are alike by the Jaccard index of the tokens in their windows, of the best match among the latent's examples.
     Windows that hold the token which carries most of its activation are left out: there it may fire.
 
-    Example:
+    Examples:
         ```python
         find_hard_negatives(FeatureIndex.open("index"), record)
         ```

@@ -23,7 +23,7 @@ class Describer:
 
     Costs reading the index's examples once.
 
-    Example:
+    Examples:
         ```python
         describe = Describer(FeatureIndex.open("index"))
         describe(found.record(17))

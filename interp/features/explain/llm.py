@@ -27,7 +27,7 @@ class Endpoint:
         NotReachable: when called, if no try gets an answer; or at once, if the server refuses the request.
         InvalidArgument: when called, if the answer is in the protocol but holds no text, or the model declined.
 
-    Example:
+    Examples:
         ```python
         ask = Endpoint("http://localhost:8000/v1", "some-model")
         ask("What do these have in common?")
@@ -71,7 +71,7 @@ class Endpoint:
 def ask_loaded_model(model: Model, *, max_new_tokens: int = 60) -> Ask:
     """A loaded model as one that can be asked: its greedy continuation of the prompt.
 
-    Example:
+    Examples:
         ```python
         ask = ask_loaded_model(load("some/instruct-model"))
         ```

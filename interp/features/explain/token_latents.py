@@ -57,7 +57,7 @@ def explain_text(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[To
     Raises:
         InvalidArgument: the autoencoder belongs to another model.
 
-    Example:
+    Examples:
         ```python
         for read in explain_text(sae, model, "Fog hid the Golden Gate Bridge."):
             print(read)

@@ -119,7 +119,7 @@ def cut_windows(
 ) -> tuple[Int[Tensor, "..."], Float[Tensor, "..."]]:
     """The ids around some tokens of the same text, -1 beyond it, and one latent's activations on each.
 
-    Example:
+    Examples:
         ```python
         cut_windows(ids, text, values, indices, token, latent, context=16)
         ```

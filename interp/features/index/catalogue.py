@@ -79,7 +79,7 @@ class Record:
 class FeatureIndex:
     """An index that `index` wrote: `about` says of what; `tables` may be read by any tool that knows parquet.
 
-    Example:
+    Examples:
         ```python
         found = FeatureIndex.open("index")
         len(found), found.record(17).tokens

@@ -10,7 +10,7 @@ TRAINING = "variance"  # of the data, which divides the loss of some kinds and i
 def digest_of_sae(sae: SAE) -> str:
     """SHA-256 over the class, `settings()` and `state_dict()`, as hexadecimal digits; the same once saved and loaded.
 
-    Example:
+    Examples:
         ```python
         digest_of_sae(sae) == digest_of_sae(load(folder))
         ```

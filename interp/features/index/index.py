@@ -62,7 +62,7 @@ def index(
         InvalidArgument: the autoencoder belongs to another model, no text, text that can be read
             once only, or a folder with an index of something else.
 
-    Example:
+    Examples:
         ```python
         found = index(sae, model, dataset, "index", progress=True)
         print(found.record(17))

@@ -22,7 +22,7 @@ WORDS = 20  # tokens by activation mass
 def write_tables(folder: Path, gathered: Accumulator, sae: SAE, model: Model) -> None:
     """Write the three tables, block by block, so that memory stays that of a block.
 
-    Example:
+    Examples:
         ```python
         write_tables(folder, gathered, sae, model)
         ```

@@ -39,7 +39,7 @@ def score_components(
     x - mean = U S V^T on the tokens of the searched half; the scores are (x - mean) . v_j or their negatives, taken
     to rows as a latent's are, and the one with the highest F1 on the searched half is reported on the other.
 
-    Example:
+    Examples:
         ```python
         score_components(reading.x, half[reading.text], bench, site, model.fingerprint)
         ```

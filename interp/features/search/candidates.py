@@ -34,7 +34,7 @@ def find_similar(sae: SAE, direction: Direction, *, top: int = 10, seed: int = 0
     Raises:
         InvalidArgument: the direction was read from another model, at another site, or has another width.
 
-    Example:
+    Examples:
         ```python
         find_similar(sae, caa(model, pairs, sae.site))
         ```
@@ -61,7 +61,7 @@ def choose_candidates(sae: SAE, found: SearchResult, *, top: int = 10) -> tuple[
     Raises:
         InvalidArgument: the search was made in another autoencoder.
 
-    Example:
+    Examples:
         ```python
         choose_by_effect(model, sae, choose_candidates(sae, found), prompts, Names(("Golden Gate Bridge",)))
         ```

@@ -36,7 +36,7 @@ class Concept:
         a
             mention outside its text or in a negative one, one text in two groups, or an unknown form set apart.
 
-    Example:
+    Examples:
         >>> Concept("fog", ["Fog rolled in.", "The sun shone."], [True, False]).groups
         ('Fog rolled in.', 'The sun shone.')
     """
@@ -118,7 +118,7 @@ def split_by_group(concept: Concept, seed: int) -> Bool[Tensor, "example"]:
     Raises:
         InvalidArgument: a half is left without texts that express the concept, or without such as do not.
 
-    Example:
+    Examples:
         >>> int(split_by_group(Concept("fog", ["a", "b", "c", "d"], [True, True, False, False]), seed=0).sum())
         2
     """

@@ -59,7 +59,7 @@ def find_group(sae: SAE, bench: Evaluation, entries: Entries, best: Best, most: 
 
     A latent that fires on nearly everything can be the best alone, and is no start of a group: so several are tried.
 
-    Example:
+    Examples:
         ```python
         find_group(sae, bench, entries, ranking.best(y, positive), most=3)
         ```
@@ -127,7 +127,7 @@ def describe_sharing(sae: SAE, members: list[Member], positive: Bool[Tensor, "n"
     larger does, and writes nearly the same (cosine of their decoder rows at least 0.1), it has probably absorbed the
     larger one's firings on a special case (Chanin et al. 2024, arXiv:2409.14507); otherwise the concept is split.
 
-    Example:
+    Examples:
         ```python
         describe_sharing(sae, members, y)
         ```

@@ -16,7 +16,7 @@ def concept_from_phrase(name: str, forms: Mapping[str, Sequence[str]] | Sequence
     Raises:
         InvalidArgument: no form, a blank one, a string for a list, or texts that all hold one, or none.
 
-    Example:
+    Examples:
         >>> concept_from_phrase("fog", ["fog"], ["Fog rolled in.", "The sun shone."]).mentions
         ((Mention(start=0, end=3, form=''),), ())
     """

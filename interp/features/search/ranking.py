@@ -105,7 +105,7 @@ class Stability:
 def compare_halves(here: Float[Tensor, "latent"], there: Float[Tensor, "latent"]) -> Stability:
     """Compare the F1 of all latents on two halves of the texts, the first the one searched.
 
-    Example:
+    Examples:
         >>> compare_halves(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.8, 0.6, 0.1])).rank
         1
     """

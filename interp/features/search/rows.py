@@ -92,7 +92,7 @@ def by_token(reading: Reading, concept: Concept) -> Rows:
     Raises:
         InvalidArgument: the concept has no mentions.
 
-    Example:
+    Examples:
         ```python
         search(sae, model, concept, unit=by_token)
         ```
@@ -114,7 +114,7 @@ def by_text(reading: Reading, concept: Concept) -> Rows:
 
     If the labels mean nothing, groups that hold one label may exchange it, and in groups that hold both the texts may.
 
-    Example:
+    Examples:
         ```python
         search(sae, model, concept, unit=by_text)
         ```

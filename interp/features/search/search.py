@@ -116,7 +116,7 @@ def search(
         InvalidArgument: the autoencoder belongs to another model, or the concept leaves a half without one of its
         labels.
 
-    Example:
+    Examples:
         ```python
         found = search(sae, model, Concept("Golden Gate Bridge", texts, labels, mentions))
         print(found)                               # the ranking, with its controls
@@ -156,7 +156,7 @@ def search_many(
     Raises:
         InvalidArgument: no autoencoders, or autoencoders that read at different sites; otherwise as `search`.
 
-    Example:
+    Examples:
         ```python
         [found.best.held_out.f1 for found in search_many(seeds, model, concept)]
         ```

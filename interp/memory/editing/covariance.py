@@ -136,7 +136,7 @@ def covariance(
 
     All else as `covariances` says.
 
-    Example:
+    Examples:
         ```python
         c = covariance(model, texts, layer=2)
         c.n_tokens, c.shrinkage, c.error
@@ -178,7 +178,7 @@ def covariances(
 
     Cost: one forward pass over the data, up to the last layer; none when read from the cache.
 
-    Example:
+    Examples:
         ```python
         early, late = covariances(model, texts, (1, 2), cache=Path("covariances"))
         ```

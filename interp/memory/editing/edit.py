@@ -140,7 +140,7 @@ class Edit:
     def applied(self, model: Model) -> Iterator[None]:
         """The edit, inside a `with` block.
 
-        Example:
+        Examples:
             ```python
             with edit.applied(model):
                 model.generate("The Golden Gate Bridge is located in")

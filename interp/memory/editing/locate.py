@@ -42,7 +42,7 @@ def locate(
 
     Cost: per fact one pass over 1 + draws × (1 + tokens × windows) rows.
 
-    Example:
+    Examples:
         ```python
         place = locate(model, facts)
         place.role, place.layers, place.margin, place.sure

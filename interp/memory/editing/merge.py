@@ -19,7 +19,7 @@ def merge(model: Model, edits: Sequence[Edit], folder: Path) -> None:
     Warns:
         UserWarning: edits that conflict, as `conflicts` says.
 
-    Example:
+    Examples:
         ```python
         merge(model, [edit], Path("edited"))
         transformers.AutoModelForCausalLM.from_pretrained("edited")

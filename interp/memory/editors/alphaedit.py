@@ -75,7 +75,7 @@ def alphaedit(
 
     Fang et al. 2025, arXiv:2410.02355, equation 12.
 
-    Example:
+    Examples:
         ```python
         first = alphaedit(model, facts[:100], covariance=c)
         first.apply(model)

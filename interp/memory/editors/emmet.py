@@ -54,7 +54,7 @@ def emmet(
 
     Cost: per fact as `rome`; one solve.
 
-    Example:
+    Examples:
         ```python
         edit = emmet(model, facts)
         ```

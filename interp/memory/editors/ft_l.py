@@ -51,7 +51,7 @@ def ft_l(
 
     Cost: a forward and a backward pass over facts × contexts per step.
 
-    Example:
+    Examples:
         ```python
         edit = ft_l(model, facts)
         ```

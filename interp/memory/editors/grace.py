@@ -71,7 +71,7 @@ def grace(
 
     Cost: per fact and context one forward pass, and a forward and backward pass per step of the search.
 
-    Example:
+    Examples:
         ```python
         edit = grace(model, facts)
         ```

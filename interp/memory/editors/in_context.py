@@ -25,7 +25,7 @@ def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
 
     The edit measures what it reaches and is returned whatever that is: to be ignored is what this baseline can show.
 
-    Example:
+    Examples:
         ```python
         edit = in_context(model, facts)
         ```

@@ -40,7 +40,7 @@ def knn_memory(
 
     Cost: one forward pass over facts × contexts.
 
-    Example:
+    Examples:
         ```python
         edit = knn_memory(model, facts)
         ```

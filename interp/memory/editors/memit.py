@@ -65,7 +65,7 @@ def memit(
 
     Meng et al. 2023, arXiv:2210.07229.
 
-    Example:
+    Examples:
         ```python
         edit = memit(model, facts)
         edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)), token="last subject")

@@ -71,7 +71,7 @@ def pmet(
 
     Li et al. 2024, arXiv:2308.08742.
 
-    Example:
+    Examples:
         ```python
         edit = pmet(model, facts)
         ```

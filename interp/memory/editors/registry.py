@@ -36,7 +36,7 @@ def resolve_names(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidArgument: a name of none, with the nearest that are.
 
-    Example:
+    Examples:
         >>> resolve_names(["rome"])
         ('rome',)
     """
@@ -74,7 +74,7 @@ def make_editors(
 
     Cost: tracing the facts, and a pass over the texts, where an editor needs them.
 
-    Example:
+    Examples:
         ```python
         found, place = editors(model, ["rome", "memit"], facts)
         edit = found["memit"](model, facts)

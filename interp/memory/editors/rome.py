@@ -58,7 +58,7 @@ def rome(
     Cost: per fact two passes over the contexts, a forward and backward pass per step over what follows the edited token
     in contexts and templates, and two passes over the prompt; that of `locate` and of a covariance where not given.
 
-    Example:
+    Examples:
         ```python
         fact = Fact("Golden Gate Bridge", "The {} is located in", old="San Francisco", new="Rome")
         edit = rome(model, fact)

@@ -45,7 +45,7 @@ def ask_case(model: Model, case: Case, edits: Mapping[str, Edit], *, more: int =
 
     Cost: a generation of every prompt, and one for each edit.
 
-    Example:
+    Examples:
         ```python
         for reply in ask_case(model, case, {"rome": edit}):
             print(reply.prompt, reply.before, "->", reply.after["rome"])

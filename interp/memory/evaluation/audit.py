@@ -102,7 +102,7 @@ def audit(
     Cost: per case and editor the edit, and twice a forward pass and a generation of every prompt, and a pass over the
     texts.
 
-    Example:
+    Examples:
         ```python
         audit(model, cases, {"rome": rome, "memit": memit}, texts).table["rome"]["paraphrase said"]
         ```
@@ -154,7 +154,7 @@ def _tried(editor: Editor, model: Model, fact: Fact, refused: dict[str, str]) ->
 def estimate_measures(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dict[str, Estimate]:
     """The mean of each measure over the cases that have it, a row a case, and the harmonic score.
 
-    Example:
+    Examples:
         >>> estimate_measures([{"efficacy": 1.0}, {"efficacy": 0.0, "drift": 0.5}])["efficacy"].value
         0.5
     """

@@ -54,7 +54,7 @@ SHARES = ("efficacy", "paraphrase", "neighbours", "others", "hops", "reverse", "
 def is_share(measure: str) -> bool:
     """Whether a measure is a share of answers, or else a magnitude.
 
-    Example:
+    Examples:
         >>> is_share("paraphrase said"), is_share("paraphrase magnitude"), is_share("drift")
         (True, False, False)
     """
@@ -243,7 +243,7 @@ def generate_greedily(model: Model, prompts: Sequence[str], n: int) -> list[str]
 def split_queries(queries: Sequence[Query]) -> tuple[list[str], list[str]]:
     """Prompts and answers.
 
-    Example:
+    Examples:
         >>> split_queries([Query("Rome is in", "Italy"), Query("Lima is in", "Peru")])
         (['Rome is in', 'Lima is in'], ['Italy', 'Peru'])
     """

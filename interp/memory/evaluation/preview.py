@@ -111,7 +111,7 @@ def preview(
 
     Cost: three forward passes over the texts.
 
-    Example:
+    Examples:
         ```python
         print(preview(model, edit, sae=sae))
         ```

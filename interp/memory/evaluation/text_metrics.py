@@ -10,7 +10,7 @@ import torch
 def measure_fluency(text: str) -> float:
     """GE = 100 · (⅓ H₂ + ⅔ H₃), H_n the entropy in bits of the sequences of n words of the text (Zhang et al. 2018).
 
-    Example:
+    Examples:
         >>> measure_fluency("a b c d") > measure_fluency("a a a a") == 0.0
         True
     """
@@ -34,7 +34,7 @@ def measure_consistency(text: str, references: Sequence[str], idf: Mapping[str, 
 
     A word that `idf` lacks weighs as much as the rarest one.
 
-    Example:
+    Examples:
         >>> measure_consistency("fog over Rome", ["fog over Rome"], {}) > 0.99
         True
     """

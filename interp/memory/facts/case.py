@@ -46,7 +46,7 @@ def read_cases(file: Path, n: int | None = None) -> tuple[Case, ...]:
     Raises:
         InvalidArgument: another layout, or a record whose prompt does not have its subject as a word.
 
-    Example:
+    Examples:
         ```python
         cases = read_cases(Path("counterfact.json"), n=100)
         ```

@@ -49,7 +49,7 @@ class Fact:
     def text(self) -> str:
         """The prompt with its subject.
 
-        Example:
+        Examples:
             >>> Fact("Rome", "{} is in", "Italy", "France").text
             'Rome is in'
         """
@@ -114,7 +114,7 @@ def fill_template(template: str, subject: str) -> str:
     Raises:
         InvalidArgument: a template without exactly one `{}`.
 
-    Example:
+    Examples:
         >>> fill_template("The {} is in", "Golden Gate Bridge")
         'The Golden Gate Bridge is in'
     """
@@ -169,7 +169,7 @@ def extract_answer(continuation: str) -> str:
 
     A mark between two digits belongs to the number.
 
-    Example:
+    Examples:
         >>> extract_answer(" San Francisco. Fog"), extract_answer(" 5.5 metres, about")
         ('San Francisco', '5.5 metres')
     """

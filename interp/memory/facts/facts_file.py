@@ -30,7 +30,7 @@ def read_facts(file: Path, n: int | None = None) -> tuple[Case, ...]:
         MissingFile: there is no such file.
         InvalidArgument: another kind of file, no records, a field that is missing, unknown or no fact's.
 
-    Example:
+    Examples:
         ```python
         facts = [case.fact for case in read_facts(Path("facts.csv"))]
         ```
@@ -59,7 +59,7 @@ def parse_facts(words: Sequence[str]) -> tuple[Case, ...]:
     Raises:
         InvalidArgument: words left over.
 
-    Example:
+    Examples:
         >>> parse_facts(["Rome", "{} is in", "Italy", "Peru"])[0].fact.text
         'Rome is in'
     """

@@ -31,7 +31,7 @@ def table_cases(n: int, seed: int = 0) -> tuple[Case, ...]:
     Raises:
         InvalidArgument: more facts than there are.
 
-    Example:
+    Examples:
         ```python
         table_cases(2)[0].fact
         ```
@@ -58,7 +58,7 @@ def table_templates(fact: Fact) -> list[str]:
 
     What an editor is to preserve: which relations there are, and no object of any.
 
-    Example:
+    Examples:
         ```python
         rome(model, case.fact, preserve=table_templates)
         ```
@@ -122,7 +122,7 @@ def _reverse(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
 def find_case(fact: Fact, seed: int = 0) -> Case:
     """What the tables know to ask about a fact of theirs once its object is a new one; the fact alone of another.
 
-    Example:
+    Examples:
         ```python
         case_of(Fact("Golden Gate Bridge", "The {} is located in", "San Francisco", "Sydney")).neighbours
         ```

@@ -59,7 +59,7 @@ def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: 
 
     Cost: one unembedding for each memory.
 
-    Example:
+    Examples:
         ```python
         agreement(model, triggers(model, texts, layer=6)).rate
         ```

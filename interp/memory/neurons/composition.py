@@ -72,7 +72,7 @@ def composition(model: Model, text: Text, layer: int) -> Composition:
 
     Cost: one forward pass up to the layer, an unembedding for each memory and each token.
 
-    Example:
+    Examples:
         ```python
         composition(model, "The Golden Gate Bridge is in", 3).largest(-1)
         ```

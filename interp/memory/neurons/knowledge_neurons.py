@@ -69,7 +69,7 @@ def knowledge(model: Model, query: Query, *, tolerance: float = 0.01) -> Knowled
 
     Cost: per layer a forward and a backward pass over 28 copies of the prompt, and over 14 for each part halved.
 
-    Example:
+    Examples:
         ```python
         knowledge(model, Query("The Golden Gate Bridge is located in", "San Francisco")).neurons()
         ```

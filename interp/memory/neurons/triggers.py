@@ -129,7 +129,7 @@ def triggers(
 
     All else as `triggers_by_layer` says.
 
-    Example:
+    Examples:
         ```python
         found = triggers(model, texts, layer=3)
         found.examples(model, 17)
@@ -171,7 +171,7 @@ def triggers_by_layer(
     Cost: one forward pass up to the last layer; memory for the token ids of all texts and three numbers per memory and
     example.
 
-    Example:
+    Examples:
         ```python
         first, last = triggers_by_layer(model, texts, (0, model.n_layers - 1), top=1)
         ```

@@ -39,7 +39,7 @@ def value_logits(
 
     Cost: one unembedding for each memory; memory for a row of logits each.
 
-    Example:
+    Examples:
         ```python
         value_logits(model, 3, torch.tensor([17])).topk(10)
         ```
@@ -79,7 +79,7 @@ def find_promoted_tokens(
 
     Cost: one unembedding for each memory.
 
-    Example:
+    Examples:
         ```python
         promoted(model, 3, [17])[0][:3]  # ((" bridge", 4.1), ...)
         ```
@@ -100,7 +100,7 @@ def key_rows(model: Model, layer: int) -> dict[str, Float[Tensor, "d_mlp d_model
     Raises:
         InvalidArgument: a layer whose input projections are not found.
 
-    Example:
+    Examples:
         ```python
         key_rows(model, 3)["key"][17]
         ```

@@ -205,7 +205,7 @@ def trace_mlp(
 
     Cost: per fact one pass over a clean row and draws × (1 + roles × windows) others.
 
-    Example:
+    Examples:
         ```python
         facts = [Subject("The Golden Gate Bridge is located in", "San Francisco", "Golden Gate Bridge")]
         trace_mlp(model, facts, others=["Brooklyn Bridge", "London Tower Bridge"]).location
@@ -236,7 +236,7 @@ def trace_attention(
 def find_roles(n_tokens: int, subject: Sequence[int]) -> list[list[int]]:
     """The columns of each role, for a prompt of `n_tokens` whose subject is at these columns.
 
-    Example:
+    Examples:
         >>> find_roles(8, [2, 3, 4])
         [[2], [3], [4], [5], [6], [7]]
     """

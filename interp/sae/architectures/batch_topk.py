@@ -96,7 +96,7 @@ def batch_top_k(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, rank
     Exact: what lies above a threshold guessed for somewhat more than n k is enough, if the last that is kept lies
     above it too; if not, the guess is lowered, at last to 0. Ties with the last are kept.
 
-    Example:
+    Examples:
         >>> from interp.sae.numerics.ranking import Exact
         >>> by = Encoder(torch.eye(3), torch.zeros(3))
         >>> code = batch_top_k(torch.tensor([[3.0, 2.0, 1.0], [0.5, 0.0, -1.0]]), by, 1, Exact())

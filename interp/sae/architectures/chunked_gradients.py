@@ -19,7 +19,7 @@ SPARSE_SHARE: Final = 1 / 8  # of all latents: below it sparse products are the 
 class DenseChunk:
     """Some rows of latents held whole; it says of every latent what `Code` says of those that are kept.
 
-    Example:
+    Examples:
         >>> DenseChunk(torch.tensor([[2.0, 0.0]])).times(torch.tensor([[2.0, 0.0]]), torch.eye(2)).tolist()
         [[2.0, 0.0]]
     """
@@ -80,7 +80,7 @@ def encode_chunks(
     What lies below may be held or not, so that nothing may depend on it. One dense product; memory for a block of
     dense latents, or for what is above.
 
-    Example:
+    Examples:
         ```python
         for rows, z in encode_chunks(x, Encoder(W_enc.T, b_enc), torch.zeros(d_sae)):
             decoded = z.times(z.values.relu(), W_dec)
@@ -103,7 +103,7 @@ def encode_chunks(
 def is_sparse(pre: Float[Tensor, "n latent"], floor: Float[Tensor, "latent"]) -> bool:
     """Whether so few lie above, judged by some rows, that sparse products are the faster; on the CPU only.
 
-    Example:
+    Examples:
         >>> is_sparse(torch.tensor([[1.0, -1.0, -1.0]]), torch.zeros(3))
         False
     """
@@ -113,7 +113,7 @@ def is_sparse(pre: Float[Tensor, "n latent"], floor: Float[Tensor, "latent"]) ->
 def encode_dense_chunks(x: Float[Tensor, "n d_model"], by: Encoder) -> Iterator[tuple[slice, Chunk]]:
     """The same with all of it held.
 
-    Example:
+    Examples:
         ```python
         for rows, z in encode_dense_chunks(x, Encoder(W_enc.T, b_enc)):
             z.values                          # rows, latent
@@ -148,7 +148,7 @@ class BatchSums:
 def sum_of_squares(x: Float[Tensor, "..."]) -> Float[Tensor, ""]:
     """The sum of squares.
 
-    Example:
+    Examples:
         >>> sum_of_squares(torch.tensor([3.0, 4.0])).item()
         25.0
     """
@@ -158,7 +158,7 @@ def sum_of_squares(x: Float[Tensor, "..."]) -> Float[Tensor, ""]:
 def zero_where_off(values: Float[Tensor, "*n"], f: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """The values, set to 0 in their own memory where f is 0.
 
-    Example:
+    Examples:
         >>> zero_where_off(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0])).tolist()
         [0.0, 2.0]
     """

@@ -12,7 +12,7 @@ from interp.sae.numerics.median import geometric_median
 def random_rows(rows: int, width: int, seed: int) -> Float[Tensor, "n d_model"]:
     """Unit vectors in random directions.
 
-    Example:
+    Examples:
         >>> random_rows(3, 8, seed=0).norm(dim=1).allclose(torch.ones(3))
         True
     """
@@ -27,7 +27,7 @@ def tie(sae: SAE) -> None:
     Raises:
         InvalidArgument: the two read and write other widths, as a transcoder may.
 
-    Example:
+    Examples:
         ```python
         from_data(sae, x)
         tie(sae)
@@ -46,7 +46,7 @@ def tie(sae: SAE) -> None:
 def median_bias(sae: SAE, rows: Float[Tensor, "n *d"]) -> None:
     """Set b_dec to the geometric median of what is reconstructed (Bricken et al. 2023).
 
-    Example:
+    Examples:
         ```python
         median_bias(sae, next(iter(source)))
         ```
@@ -62,7 +62,7 @@ def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: int = 0) -> None:
     Raises:
         InvalidArgument: fewer activations than latents, or too many that equal b_dec.
 
-    Example:
+    Examples:
         ```python
         median_bias(sae, x)
         from_data(sae, x)

@@ -163,7 +163,7 @@ def backward(
 ) -> Gradients:
     """Gradients of W_dec, of W_enc transposed and of b_enc, from g, the loss's gradient at a decoding of ReLU latents.
 
-    Example:
+    Examples:
         ```python
         W_dec.grad, W_enc.grad, b_enc.grad = backward(g, code, x, W_dec)
         ```

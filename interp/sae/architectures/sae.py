@@ -228,7 +228,7 @@ class Objective(ABC, Generic[S]):
 
     `sparsity_share`, from 0 to 1, is the share of the sparsity penalty that counts; a trainer raises it as it begins.
 
-    Example:
+    Examples:
         ```python
         objective = sae.objective()
         objective.initialise(rows)
@@ -275,7 +275,7 @@ def folded(sae: SAE) -> SAE:
     With z = (x - m) M: latents f'(x) = f(z), and reconstructions x_hat'(x) = z_hat(z) M^-1 + m. Products are taken in
     float64 and rounded once. A copy; where nothing is normalised, an equal one.
 
-    Example:
+    Examples:
         ```python
         train(sae, normalised(source, expected_norm(source)))
         folded(sae).direction(17)
@@ -294,7 +294,7 @@ def convert_rows(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]
     Raises:
         InvalidArgument: rows of another width, or that hold NaN or infinity.
 
-    Example:
+    Examples:
         ```python
         x, y = sae.parts(convert_rows(sae, rows))
         ```
@@ -308,7 +308,7 @@ def measure_variance(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, ""]
     Raises:
         InvalidArgument: all y are the same; or as for `convert_rows`.
 
-    Example:
+    Examples:
         ```python
         V = measure_variance(sae, rows)
         ```
@@ -327,7 +327,7 @@ def check_count(name: str, value: object) -> None:
         InvalidType: it is no whole number.
         InvalidArgument: it is below 1.
 
-    Example:
+    Examples:
         >>> check_count("d_in", 256)
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -342,7 +342,7 @@ def check_positive(name: str, value: float | int) -> None:
     Raises:
         InvalidArgument: it is not.
 
-    Example:
+    Examples:
         >>> check_positive("lr", 1e-3)
     """
     if not 0 < value < math.inf:
@@ -352,7 +352,7 @@ def check_positive(name: str, value: float | int) -> None:
 def weight(name: str, value: float | int) -> float | int:
     """The weight of a term of a loss; `ValueError` unless it is finite and at least 0.
 
-    Example:
+    Examples:
         >>> weight("coefficient", 5.0)
         5.0
     """

@@ -27,7 +27,7 @@ _sharing: ContextVar[Process] = ContextVar("sharing", default=ALONE)
 def share_batch(here: Process) -> Iterator[None]:
     """While this lasts, the rows that a process holds are its share of a batch.
 
-    Example:
+    Examples:
         >>> with share_batch(Process(0, 1)):
         ...     average(torch.tensor(3.0)).item()
         3.0
@@ -42,7 +42,7 @@ def share_batch(here: Process) -> Iterator[None]:
 def current_process() -> Process:
     """This process among those that share the batch.
 
-    Example:
+    Examples:
         >>> current_process().world
         1
     """
@@ -55,7 +55,7 @@ def local_rows(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
     Raises:
         InvalidArgument: the processes cannot share it equally.
 
-    Example:
+    Examples:
         >>> len(local_rows(torch.zeros(4, 2)))
         4
     """
@@ -71,7 +71,7 @@ def local_rows(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
 def average(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The mean over the processes that share a batch: of means over their rows, the batch's mean.
 
-    Example:
+    Examples:
         >>> average(torch.tensor(3.0)).item()
         3.0
     """
@@ -86,7 +86,7 @@ def average(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Replace every gradient by its mean over the processes, in one exchange.
 
-    Example:
+    Examples:
         ```python
         average_gradients([*sae.parameters()])
         ```
@@ -100,7 +100,7 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 def batch_variance(e: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
     """E||e - E e||^2 over the rows of all processes that share a batch.
 
-    Example:
+    Examples:
         >>> batch_variance(torch.tensor([[0.0], [2.0]])).item()
         1.0
     """
@@ -110,7 +110,7 @@ def batch_variance(e: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
 def kth_largest(values: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
     """The k-th largest value of all processes that share a batch; minus infinity where they hold fewer.
 
-    Example:
+    Examples:
         >>> kth_largest(torch.tensor([3.0, 1.0, 2.0]), 2).item()
         2.0
     """
@@ -129,7 +129,7 @@ def kth_largest(values: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
 def minimum(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """The least of the processes' values.
 
-    Example:
+    Examples:
         >>> minimum(torch.tensor(3.0)).item()
         3.0
     """
@@ -139,7 +139,7 @@ def minimum(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
 def maximum(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The greatest of the processes' values, entry by entry.
 
-    Example:
+    Examples:
         >>> maximum(torch.tensor([3.0, 4.0])).tolist()
         [3.0, 4.0]
     """
@@ -149,7 +149,7 @@ def maximum(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def any_process(x: Bool[Tensor, ""]) -> bool:
     """Whether it holds in any of the processes.
 
-    Example:
+    Examples:
         >>> any_process(torch.tensor(True))
         True
     """
@@ -169,7 +169,7 @@ def distribute_source(source: Source, here: Process, device: torch.device) -> So
 
     A source that cannot be begun in the middle is read whole by every process.
 
-    Example:
+    Examples:
         ```python
         with processes(device) as here:
             train_on(distribute_source(activations_of(model, texts, site), here, device))

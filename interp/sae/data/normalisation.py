@@ -22,7 +22,7 @@ SAMPLE = 65_536  # rows that a normalisation is measured on, at most
 class Normalisation:
     """z = (x - m) M, and back x = z M^-1 + m; one map for each layer where rows have a layer axis.
 
-    Example:
+    Examples:
         >>> n = Normalisation(torch.ones(2), 2 * torch.eye(2), torch.eye(2) / 2)
         >>> n(torch.tensor([[1.0, 3.0]])).tolist()
         [[0.0, 4.0]]
@@ -61,7 +61,7 @@ class RowNorm:
     `constant_norm_rescale`: m = 0 and s = ||x|| / sqrt(d). Neither is an affine map of x, so that it cannot become
     part of the weights.
 
-    Example:
+    Examples:
         >>> RowNorm("constant_norm_rescale")(torch.tensor([[3.0, 4.0]])).norm().item() ** 2
         2.0
     """
@@ -98,7 +98,7 @@ def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisat
     Raises:
         InvalidArgument: the source is empty, or all its activations are 0.
 
-    Example:
+    Examples:
         >>> float(expected_norm([torch.full((10, 4), 5.0)]).matrix[0, 0])
         0.2
     """
@@ -115,7 +115,7 @@ def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisati
     Raises:
         InvalidArgument: the source is empty, or its activations never vary.
 
-    Example:
+    Examples:
         >>> mean_centred([torch.tensor([[0.0], [2.0]])]).mean.tolist()
         [1.0]
     """
@@ -136,7 +136,7 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
     Raises:
         InvalidArgument: the source is empty, or its activations never vary.
 
-    Example:
+    Examples:
         ```python
         source = activations_of(model, texts, resid_post[4])
         train(sae, normalised(source, whitened(source)))
@@ -160,7 +160,7 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
 def side_by_side(reads: Normalisation, writes: Normalisation) -> Normalisation:
     """The normalisation of rows [x, y], as a transcoder's source gives them, from one for each.
 
-    Example:
+    Examples:
         >>> n = Normalisation(torch.ones(2), torch.eye(2), torch.eye(2))
         >>> side_by_side(n, n).mean.tolist()
         [1.0, 1.0, 1.0, 1.0]

@@ -25,7 +25,7 @@ class ShuffleBuffer:
     Raises:
         InvalidArgument: when read, the source is empty, or gives nothing on a second pass.
 
-    Example:
+    Examples:
         ```python
         batches = ShuffleBuffer(source, buffer=131_072, batch_size=2048, generator=torch.Generator().manual_seed(0))
         x = next(batches)

@@ -31,7 +31,7 @@ class Source:
     its data and the weights of its model from others and `batch_size` how they are cut, for a checkpoint to compare. Of
     a stream `read` gives the digest of what its first n batches read, which is compared when a run goes on.
 
-    Example:
+    Examples:
         ```python
         for x in activations_of(model, texts, resid_post[4]):
             x.shape                       # n d_model
@@ -70,7 +70,7 @@ def activations_of(model: Model, data: Data, site: Site, *, batch_size: int = 32
     Raises:
         InvalidArgument: while read, an activation that is NaN or infinite, with its batch, text and token named.
 
-    Example:
+    Examples:
         ```python
         train(TopK(model.d_model, 2048, k=32), activations_of(model, texts, resid_post[4]))
         ```
@@ -83,7 +83,7 @@ def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_siz
 
     Costs and errors as for `activations_of`, for all the sites together.
 
-    Example:
+    Examples:
         ```python
         source = activations_at(model, texts, [resid_post[3], resid_post[4]])
         members = {str(site): Member(TopK(model.d_model, 2048, k=32), site) for site in source.sites}
@@ -111,7 +111,7 @@ def pairs_of(model: Model, data: Data, reads: Site, writes: Site, *, batch_size:
 
     Costs and errors as for `activations_of`.
 
-    Example:
+    Examples:
         ```python
         train(Transcoder(model.d_model, 4096), pairs_of(model, texts, mlp_in[3], mlp_out[3]))
         ```
@@ -129,7 +129,7 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
         InvalidArgument: no places; while read, models that do not make the same tokens of a text, or places of other
             widths.
 
-    Example:
+    Examples:
         ```python
         source = across([(model, resid_post[3]), (model, resid_post[4])], texts)
         next(iter(source)).shape              # n, 2, d_model
@@ -164,7 +164,7 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int 
 def normalised(source: Source, normalisation: Normalisation) -> Source:
     """The same activations, normalised; what is trained on them is read as it is by `folded`, and saved so.
 
-    Example:
+    Examples:
         ```python
         train(sae, normalised(source, expected_norm(source)))
         folded(sae).encode(x)                 # x as the model has it
@@ -231,7 +231,7 @@ def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str =
     Raises:
         InvalidArgument: no rows, or a row that holds NaN or infinity.
 
-    Example:
+    Examples:
         >>> len(list(stored(torch.zeros(10, 4))))
         1
     """

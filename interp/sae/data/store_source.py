@@ -24,7 +24,7 @@ def harvested(store: ActivationStore, site: Site | str) -> Source:
     Raises:
         UnknownName: the store does not hold the site.
 
-    Example:
+    Examples:
         ```python
         store = harvest(model, dataset, [resid_post[4]], "store")
         train(TopK(model.d_model, 2048, k=32), harvested(store, resid_post[4]))
@@ -39,7 +39,7 @@ def harvested_at(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
     Raises:
         UnknownName: the store does not hold one of them.
 
-    Example:
+    Examples:
         ```python
         source = harvested_at(store, [resid_post[3], resid_post[4]])
         train_many({str(site): Member(TopK(256, 2048, k=32), site) for site in source.sites}, source)
@@ -58,7 +58,7 @@ def harvested_pairs(store: ActivationStore, reads: Site | str, writes: Site | st
     Raises:
         UnknownName: the store does not hold one of them.
 
-    Example:
+    Examples:
         ```python
         train(Transcoder(model.d_model, 4096), harvested_pairs(store, mlp_in[3], mlp_out[3]))
         ```
@@ -73,7 +73,7 @@ def harvested_across(store: ActivationStore, sites: Sequence[Site | str]) -> Sou
     Raises:
         UnknownName: the store does not hold one of them.
 
-    Example:
+    Examples:
         ```python
         next(iter(harvested_across(store, [resid_post[3], resid_post[4]]))).shape      # n, 2, d_model
         ```

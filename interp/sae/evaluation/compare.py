@@ -29,7 +29,7 @@ class Interval:
         Raises:
             InvalidArgument: no values, or one that is not finite.
 
-        Example:
+        Examples:
             >>> Interval.of([1.0, 3.0]).mean
             2.0
         """
@@ -80,7 +80,7 @@ def compare(
     Raises:
         InvalidArgument: fewer than two names, a name without autoencoders, or L0 that does not match.
 
-    Example:
+    Examples:
         ```python
         print(compare({"TopK": topks, "BatchTopK": batch_topks}, held_out))
         ```

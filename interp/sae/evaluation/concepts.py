@@ -40,7 +40,7 @@ class Labelled:
 
         Where a concept is a name, its last token is where a model that reads from left to right first knows it.
 
-        Example:
+        Examples:
             >>> data = Labelled(torch.eye(4), ("", "Rome", "Rome", ""), torch.zeros(4, dtype=torch.long))
             >>> data.ends().concepts
             ('', 'Rome', '')
@@ -67,7 +67,7 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
     Raises:
         InvalidArgument: the data set lacks a column, or a text has another number of labels than of tokens.
 
-    Example:
+    Examples:
         ```python
         data = labelled(model, landmark.corpus(500, seed=2000), resid_post[3], "entity")
         ```
@@ -116,7 +116,7 @@ def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: int = 10, seed: in
     Raises:
         InvalidArgument: no concept has tokens enough, or the weights read normalised activations.
 
-    Example:
+    Examples:
         ```python
         concept_recovery(sae, labelled(model, landmark.corpus(500, seed=2000), resid_post[3], "entity")).share()
         ```
@@ -164,7 +164,7 @@ def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: int = 5, seed: int = 
         InvalidArgument: a half has no token that expresses the concept, or none that does not; or the weights read
             normalised activations.
 
-    Example:
+    Examples:
         ```python
         k_sparse(sae, data, "Golden Gate Bridge").split
         ```
@@ -215,7 +215,7 @@ def absorption(
         InvalidArgument: no row expresses the concept, or y does not say so of each row; no latents; a direction without
             length; or weights that read normalised activations.
 
-    Example:
+    Examples:
         ```python
         absorption(sae, x, parent_on, [parent_latent], truth[0]).rate
         ```

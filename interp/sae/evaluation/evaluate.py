@@ -62,7 +62,7 @@ def evaluate(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Quality:
         InvalidArgument: the source is empty or a tensor, all its activations are the same vector, a reconstruction is
             not finite, or the source is normalised where the autoencoder reads activations as they are, or the reverse.
 
-    Example:
+    Examples:
         ```python
         print(evaluate(sae, activations_of(model, held_out_texts, resid_post[4])))
         ```
@@ -97,7 +97,7 @@ def reconstruction(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Reconst
     Raises:
         InvalidArgument: as for `evaluate`; or an activation or all reconstructions of length 0.
 
-    Example:
+    Examples:
         ```python
         reconstruction(sae, held_out).bias
         ```
@@ -127,7 +127,7 @@ def reconstruction(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Reconst
 def batches_for(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Iterator[Float[Tensor, "n *d"]]:
     """A source's rows, checked, on the autoencoder's device and few enough at once for dense latents.
 
-    Example:
+    Examples:
         ```python
         for rows in batches_for(sae, source):
             x, y = sae.parts(rows)

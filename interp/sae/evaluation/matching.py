@@ -40,7 +40,7 @@ def match_truth(rows: Float[Tensor, "latent d_model"], truth: Float[Tensor, "n d
     Raises:
         InvalidArgument: a direction of length 0 or not finite, or other widths.
 
-    Example:
+    Examples:
         >>> match_truth(torch.eye(3), torch.eye(3)).mcc
         1.0
     """
@@ -61,7 +61,7 @@ def stability(dictionaries: Sequence[Float[Tensor, "latent d_model"]]) -> Float[
     Raises:
         InvalidArgument: fewer than two dictionaries.
 
-    Example:
+    Examples:
         >>> stability([torch.eye(3), torch.eye(3).flip(0)]).tolist()
         [1.0]
     """
@@ -77,7 +77,7 @@ def nearest_rows(rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent
     Raises:
         InvalidArgument: fewer than two rows, or one of length 0 or not finite.
 
-    Example:
+    Examples:
         >>> nearest_rows(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).tolist()
         [1.0, 1.0, 0.0]
     """

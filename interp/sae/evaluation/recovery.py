@@ -84,7 +84,7 @@ def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Rec
         InvalidArgument: the autoencoder does not fit the model, the model does not predict the next token (BERT), or no
             text has two tokens.
 
-    Example:
+    Examples:
         ```python
         print(recovery(sae, model, held_out_texts))
         ```

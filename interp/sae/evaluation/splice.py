@@ -29,7 +29,7 @@ def splice(sae: SAE, at: Position = everywhere) -> Intervention:
 
     Costs one encoding and decoding of every selected token.
 
-    Example:
+    Examples:
         ```python
         with intervene(model, {sae.site: splice(sae)}):
             model.generate("The Golden Gate Bridge is in")
@@ -58,7 +58,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
 
     Costs one encoding of every selected token.
 
-    Example:
+    Examples:
         ```python
         with intervene(model, {sae.site: change_latents(sae, ablated([17]))}):
             model.generate("The Golden Gate Bridge is in")
@@ -86,7 +86,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
 def ablated(latents: Sequence[int]) -> Change:
     """The change that puts latents at 0.
 
-    Example:
+    Examples:
         >>> ablated([1])(torch.tensor([[2.0, 3.0]])).tolist()
         [[2.0, 0.0]]
     """
@@ -96,7 +96,7 @@ def ablated(latents: Sequence[int]) -> Change:
 def clamped(latents: Sequence[int], value: float | int) -> Change:
     """The change that sets latents to a value, whether they were on or not.
 
-    Example:
+    Examples:
         >>> clamped([0], 5.0)(torch.tensor([[0.0, 3.0]])).tolist()
         [[5.0, 3.0]]
     """
@@ -107,7 +107,7 @@ def clamped(latents: Sequence[int], value: float | int) -> Change:
 def scaled(latents: Sequence[int], factor: float | int) -> Change:
     """The change that multiplies latents.
 
-    Example:
+    Examples:
         >>> scaled([1], 2.0)(torch.tensor([[2.0, 3.0]])).tolist()
         [[2.0, 6.0]]
     """
@@ -121,7 +121,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
     Raises:
         InvalidArgument: no site is known, the model lacks one, or its width is another; both are named.
 
-    Example:
+    Examples:
         ```python
         check_fits(pretrained("gpt2-small-res-jb", "blocks.6.hook_resid_pre"), model)
         ```
@@ -148,7 +148,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
 def existing(latents: Sequence[int], d_sae: int) -> list[int]:
     """Latents by number, having checked that they exist: `IndexError` where one does not.
 
-    Example:
+    Examples:
         >>> existing((0, 3), 4)
         [0, 3]
     """

@@ -50,7 +50,7 @@ def save(sae: SAE, folder: str | Path) -> Path:
     model's fingerprint, the data) goes into the configuration's metadata, which it keeps and ignores. A crosscoder
     is written in the same two files, but SAELens has no such architecture. Returns the folder.
 
-    Example:
+    Examples:
         ```python
         save(sae, "golden_gate_sae")
         ```
@@ -118,7 +118,7 @@ def load(folder: str | Path, *, site: Site | None = None) -> SAE:
         DamagedFile: weights that are not finite floating-point numbers, or of another shape than the file says.
         InvalidArgument: an architecture or an input normalisation that is not implemented here.
 
-    Example:
+    Examples:
         ```python
         sae = load("golden_gate_sae")
         sae.site, sae.d_sae

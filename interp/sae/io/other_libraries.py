@@ -36,7 +36,7 @@ def load_dictionary_learning(folder: str | Path) -> SAE:
         DamagedFile: one of them is torn, changed, or not what its library writes.
         InvalidArgument: another class.
 
-    Example:
+    Examples:
         ```python
         sae = load_dictionary_learning("saes/trainer_0")
         ```
@@ -73,7 +73,7 @@ def load_sparsify(folder: str | Path) -> SAE:
         DamagedFile: one of them is torn, changed, or not what its library writes.
         InvalidArgument: an activation other than "topk" and "groupmax".
 
-    Example:
+    Examples:
         ```python
         sae = load_sparsify("sae-pythia-160m-32k/layers.5")
         ```

@@ -19,7 +19,7 @@ def pretrained(release: str, sae_id: str, *, site: Site | None = None) -> SAE:
         InvalidArgument: SAELens knows no such release or autoencoder; or its architecture, its site or its way of
             normalising its input is not one that is read here.
 
-    Example:
+    Examples:
         ```python
         sae = pretrained("gpt2-small-res-jb", "blocks.6.hook_resid_pre")
         ```
@@ -36,7 +36,7 @@ def push(sae: SAE, repository: str, folder: str, *, into: Path | str) -> str:
     Takes the hub's usual credentials from the environment. `into` is where it is saved on the way. Returns the
     address of the commit.
 
-    Example:
+    Examples:
         ```python
         push(sae, "me/my-saes", "resid_post.4", into="saes/resid_post.4")
         ```
@@ -58,7 +58,7 @@ def pull(repository: str, folder: str) -> SAE:
         MissingFile: the folder holds no saved autoencoder.
         InvalidArgument: as for `load`.
 
-    Example:
+    Examples:
         ```python
         sae = pull("me/my-saes", "resid_post.4")
         ```

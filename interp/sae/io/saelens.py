@@ -38,7 +38,7 @@ def from_saelens(
         DamagedFile: weights that are not finite floating-point numbers, are missing, or have another shape.
         InvalidArgument: an architecture or input normalisation that is not implemented here, or a missing setting.
 
-    Example:
+    Examples:
         ```python
         from_saelens(theirs.cfg.to_dict(), theirs.state_dict(), "theirs")
         ```
@@ -63,7 +63,7 @@ def from_saelens(
 def saelens_architecture(sae: SAE) -> str:
     """What SAELens calls an architecture; our own name where it has none like it.
 
-    Example:
+    Examples:
         >>> saelens_architecture(SparseCoder(4, 8, activation="jumprelu", d_out=4))
         'jumprelu_transcoder'
     """
@@ -81,7 +81,7 @@ def saelens_architecture(sae: SAE) -> str:
 def saelens_settings(sae: SAE) -> dict[str, Any]:
     """What SAELens's configuration says of an architecture, and of this one.
 
-    Example:
+    Examples:
         >>> saelens_settings(SparseCoder(4, 8, activation="abstopk", k=2))
         {'k': 2, 'rescale_acts_by_decoder_norm': False}
     """
@@ -110,7 +110,7 @@ def check_weights(weights: Mapping[str, Float[Tensor, "..."]], where: str) -> No
     Raises:
         DamagedFile: the first that is not, by name.
 
-    Example:
+    Examples:
         >>> check_weights({"W_dec": torch.zeros(2, 2)}, "here")
     """
     for name, tensor in weights.items():

@@ -36,7 +36,7 @@ def load_gemma_scope(path: str | Path, *, site: Site | None = None) -> SAE:
         MissingFile: there is no such file.
         DamagedFile: it is torn, or is not of these weights.
 
-    Example:
+    Examples:
         ```python
         sae = load_gemma_scope("layer_20/width_16k/average_l0_71/params.npz", site=resid_post[20])
         ```
@@ -61,7 +61,7 @@ def load_transcoder(path: str | Path, *, sites: Sequence[Site] = ()) -> SAE:
         MissingFile: there is no such file.
         DamagedFile: it is torn, or is not of these weights.
 
-    Example:
+    Examples:
         ```python
         load_transcoder("layer_5.safetensors", sites=(mlp_in[5], mlp_out[5]))
         ```
@@ -89,7 +89,7 @@ def load_transcoders(folder: str | Path) -> tuple[SAE, ...]:
         MissingFile: the folder holds no layer, or lacks one of those between the first and the last.
         InvalidArgument: cross-layer transcoders.
 
-    Example:
+    Examples:
         ```python
         transcoders = load_transcoders("gemma-2-2b-transcoders")
         transcoders[5].sites                  # mlp_in.5, mlp_out.5

@@ -28,7 +28,7 @@ COLUMNS = 256  # of a row, at most, held by one program
 def usable(x: Float[Tensor, "..."]) -> bool:
     """Whether the kernels take the place of the plain products: float32 on a CUDA device, and Triton is installed.
 
-    Example:
+    Examples:
         >>> usable(torch.zeros(3))
         False
     """

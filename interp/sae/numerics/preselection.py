@@ -24,7 +24,7 @@ class Preselected:
     the same function. Faster where the processor multiplies bfloat16 in hardware (`precision()` says bfloat16),
     slower elsewhere. One product in bfloat16, and 4 d_model for each latent kept.
 
-    Example:
+    Examples:
         ```python
         sae = TopK(d_in=768, d_sae=12_288, k=32)
         sae.ranking = Preselected()

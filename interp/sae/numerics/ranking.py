@@ -67,7 +67,7 @@ class Exact:
 def guess_threshold(pre: Float[Tensor, "n latent"], per_row: float | int) -> float:
     """A threshold that about `per_row` entries of a row exceed, judged by the first rows; 0 if it were below.
 
-    Example:
+    Examples:
         >>> guess_threshold(torch.tensor([[4.0, 3.0, 2.0, 1.0]]), 2)
         2.0
     """
@@ -84,7 +84,7 @@ def guess_threshold(pre: Float[Tensor, "n latent"], per_row: float | int) -> flo
 def blocks(x: Float[Tensor, "n d_model"], by: Encoder) -> Iterator[Float[Tensor, "_ latent"]]:
     """The dense results for one block of rows after the other, each in the memory of the last.
 
-    Example:
+    Examples:
         >>> [len(pre) for pre in blocks(torch.zeros(1100, 2), Encoder(torch.eye(2), torch.zeros(2)))]
         [1024, 76]
     """

@@ -21,7 +21,7 @@ class Code:
     at offsets[i]. A latent may be kept and off: its value is 0. What is said of each kept latent, like `values`, is one
     list in the same order. Memory for what is kept; products cost 2 d_model for each latent kept.
 
-    Example:
+    Examples:
         >>> code = Code.padded(torch.tensor([[2.0], [3.0]]), torch.tensor([[1], [0]]), d_sae=4)
         >>> code.decode(torch.eye(4)).tolist()
         [[0.0, 2.0, 0.0, 0.0], [3.0, 0.0, 0.0, 0.0]]

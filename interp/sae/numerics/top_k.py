@@ -22,7 +22,7 @@ def top_k_places(x: Float[Tensor, "n _"], k: int) -> Int[Tensor, "n _"]:
     Exact: the k largest lie in the k groups of columns whose maxima are largest, so a row is ranked by groups and
     then within those, each time the same way. On other devices than the CPU it is `topk`.
 
-    Example:
+    Examples:
         >>> top_k_places(torch.tensor([[3.0, 1.0, 2.0]]), 2).sort().values.tolist()
         [[0, 2]]
     """
@@ -42,7 +42,7 @@ def top_k_places(x: Float[Tensor, "n _"], k: int) -> Int[Tensor, "n _"]:
 def places_above(x: Float[Tensor, "n _"], threshold: float | Float[Tensor, "_"]) -> Int[Tensor, "_"]:
     """Where entries above a threshold, or above their columns' own, are in the flattened matrix, in order.
 
-    Example:
+    Examples:
         >>> places_above(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), 1.5).tolist()
         [0, 3]
     """
@@ -55,7 +55,7 @@ def places_above(x: Float[Tensor, "n _"], threshold: float | Float[Tensor, "_"])
 def kth(x: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
     """The k-th largest entry; on a GPU by a sort, because `kthvalue` uses a single block of threads there.
 
-    Example:
+    Examples:
         >>> kth(torch.tensor([3.0, 1.0, 2.0]), 2).item()
         2.0
     """

@@ -14,7 +14,7 @@ EPSILON: Final = 6.25e-10
 class Adam(torch.optim.Adam):
     """PyTorch's fused Adam, which sees a parameter that is a transposed block of memory as that block.
 
-    Example:
+    Examples:
         ```python
         adam = Adam(sae.parameters(), lr=1e-3)
         objective.gradients(rows, dead)

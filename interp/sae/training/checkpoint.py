@@ -54,7 +54,7 @@ class Checkpoint:
     What another run left is refused: other settings, another normalisation, model or other data; and a second run at
     the same time is refused too.
 
-    Example:
+    Examples:
         ```python
         train(sae, source, tokens=100_000_000, checkpoint=Checkpoint("run"))  # the same line again goes on
         ```
@@ -78,7 +78,7 @@ class Keeper:
 
     `mine` says whether this process has a state of its own to keep; each is kept under its rank.
 
-    Example:
+    Examples:
         ```python
         keeper = Keeper(Checkpoint("run"), {"seed": 0}, Process(0, 1), mine=True)
         ```
@@ -96,7 +96,7 @@ class Keeper:
         Raises:
             WrongState: another run writes its checkpoints there.
 
-        Example:
+        Examples:
             ```python
             with keeper.held():
                 ...

@@ -81,7 +81,7 @@ def update(objective: Objective[Any], optimiser: Adam, lr: float, clip: float | 
 
     Where decoder rows keep unit norm, their gradients first lose what points along the rows.
 
-    Example:
+    Examples:
         ```python
         objective.gradients(rows, dead)
         update(objective, optimiser, lr=1e-3, clip=1.0)

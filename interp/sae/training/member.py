@@ -26,7 +26,7 @@ class Member:
     `site` says which columns of the source it reads: one site, or several side by side (a transcoder's two); the
     whole row where it is None. `normalisation` is of these columns, and `lr` as for `train`.
 
-    Example:
+    Examples:
         ```python
         Member(TopK(model.d_model, 2048, k=32), resid_post[4], lr=1e-3)
         ```

@@ -15,7 +15,7 @@ from interp.sae.training.schedule import Schedule
 class Plan:
     """The arguments of `train` that all autoencoders of a run share.
 
-    Example:
+    Examples:
         >>> Plan(tokens=1_000_000, batch_size=2048).steps(2048)
         489
     """

@@ -21,7 +21,7 @@ class Resampling:
     Their 25,000th to 100,000th step, of 200,000, are the eighths here. Latents are dead when they have
     been silent for the `dead_after` of `train`; `rows` activations are looked at.
 
-    Example:
+    Examples:
         ```python
         train(Gated(256, 2048), source, resampling=Resampling(), dead_after=1_000_000)
         ```
@@ -59,7 +59,7 @@ def resample(
     constant in all activations from being every new latent's direction. Costs one forward pass of the autoencoder
     over `rows`.
 
-    Example:
+    Examples:
         ```python
         resample(objective, optimiser, rows, dead, torch.Generator().manual_seed(0))
         ```

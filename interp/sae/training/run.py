@@ -41,7 +41,7 @@ def run(
 ) -> dict[str, TrainReport]:
     """Train all members as planned, from a checkpoint where there is one; `train` and `train_many` say how.
 
-    Example:
+    Examples:
         ```python
         run({"": Member(sae)}, source, Plan(tokens=10_000), checkpoint=None, callbacks=[], progress=False)
         ```

@@ -21,7 +21,7 @@ class Schedule:
     of the peak. The shares here are those of Anthropic's April 2024 update. `Schedule(0, 0)` is a constant
     rate; `Schedule(decay=0.95, shape="cosine")` falls from the end of the warm-up on.
 
-    Example:
+    Examples:
         >>> [round(Schedule(warm_up=0.5, decay=0.5).rate(t / 4), 2) for t in range(5)]
         [0.02, 0.52, 1.0, 0.5, 0.0]
     """

@@ -51,7 +51,7 @@ def train(
             that are not finite; a checkpoint of another run; an autoencoder that was trained on activations normalised
             otherwise; resampling of latents shared among processes.
 
-    Example:
+    Examples:
         ```python
         sae = TopK(model.d_model, 2048, k=32)
         print(train(sae, activations_of(model, texts, resid_post[4]), tokens=500_000))
@@ -101,7 +101,7 @@ def train_many(
     Raises:
         UnknownName: the source does not hold a member's site.
 
-    Example:
+    Examples:
         ```python
         source = activations_at(model, texts, [resid_post[3], resid_post[4]])
         members = {f"{site} {k}": Member(TopK(256, 2048, k), site) for site in source.sites for k in (16, 32)}

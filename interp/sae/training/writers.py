@@ -19,7 +19,7 @@ COLUMNS = ("name", *(field.name for field in fields(Point)))
 class CSVWriter:
     """One row per point in a file of comma-separated values; a run that goes on goes on in the same file.
 
-    Example:
+    Examples:
         ```python
         train(sae, source, callbacks=[CSVWriter("curve.csv")])
         ```
@@ -55,7 +55,7 @@ class CSVWriter:
 class JSONLWriter:
     """One JSON object per point and line; a run that goes on goes on in the same file.
 
-    Example:
+    Examples:
         ```python
         train(sae, source, callbacks=[JSONLWriter("curve.jsonl")])
         ```
@@ -88,7 +88,7 @@ class JSONLWriter:
 class TensorBoard:
     """Scalars in a folder of event files, by tokens; needs the extra `tracking`.
 
-    Example:
+    Examples:
         ```python
         train(sae, source, callbacks=[TensorBoard("runs/topk")])
         ```
@@ -122,7 +122,7 @@ class WeightsAndBiases:
 
     With `run` given, a run that goes on goes on under that id.
 
-    Example:
+    Examples:
         ```python
         train(sae, source, callbacks=[WeightsAndBiases("landmark", mode="online")])
         ```
