@@ -259,6 +259,32 @@ def exported(module: Module) -> set[str] | None:
     return None
 
 
+TWICE = {  # a public name that means two things in one package, and why it may
+    "hooks Block": "a layer of a model, a row of open interventions, a run of documents: each private to its file",
+    "hooks Said": "the fields of a file's header, each beside the class that the file holds",
+    "hooks blocks": "the layers of a model, and the runs of documents of a data set",
+    "hooks check_fits": "an intervention at a site, a store on a disk",
+    "hooks checked": "a function with its border, a model with its contract",
+    "hooks record": "of a file's bytes, of a shard",
+    "interp.lenses read": "a lens read from the hub, a text read through a lens",
+    "interp.memory Said": "the fields of a file's header",
+    "interp.sae times_rows": "one product, plain and as a kernel",
+}
+
+
+def no_name_means_two_things(root: Path) -> list[str]:
+    """No public function or class is defined twice in one package: hooks, probes, or a folder of interp."""
+    found: dict[str, list[str]] = {}
+    for m in modules(root):
+        package = ".".join(m.name.split(".")[: 2 if m.name.startswith("interp.") else 1])
+        for node in m.tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(f"{package} {node.name}", []).append(m.path)
+    return [
+        f"{name} is in {' and '.join(paths)}" for name, paths in found.items() if len(paths) > 1 and name not in TWICE
+    ]
+
+
 def surface_is_documented(root: Path) -> list[str]:
     """`__all__` of every package that exports is a table of docs/api.md, name for name."""
     said = documented(root)
@@ -294,6 +320,11 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (public_tensors_have_shapes, {"hooks/a.py": "def f(x: Tensor) -> int: ...\n"}, "f(x)"),
     (public_tensors_have_shapes, {"hooks/a.py": "class A:\n    def f(self) -> Tensor: ...\n"}, "f(return)"),
     (shapes_use_the_axis_words, {"hooks/a.py": "def f(x: Float[Tensor, 'batch seq']): ...\n"}, "'seq'"),
+    (
+        no_name_means_two_things,
+        {"hooks/a.py": "def twice(): ...\n", "hooks/b.py": "class twice: ...\n"},
+        "hooks twice is in hooks/a.py and hooks/b.py",
+    ),
     (surface_is_documented, {"hooks/__init__.py": "__all__ = ['load', 'secret']\n"}, "hooks.secret"),
     (surface_is_documented, {"hooks/__init__.py": "__all__ = []\n"}, "tells of hooks.load"),
 ]

@@ -171,7 +171,7 @@ def make_parent_folder(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def format_duration(seconds: float) -> str:
+def format_duration(seconds: float | int) -> str:
     """A time, as roughly as it is known.
 
     Examples:

@@ -82,6 +82,7 @@ def digest_of_tensors(*tensors: Shaped[Tensor, "..."]) -> str:
     """Return a digest of some tensors: their kinds, shapes and bits.
 
     Examples:
+        >>> import torch
         >>> digest_of_tensors(torch.zeros(2)) == digest_of_tensors(torch.zeros(1, 2))
         False
     """

@@ -176,7 +176,7 @@ class Histogram:
         >>> h.add(torch.tensor([1.0, 3.5]))
         >>> h.add(torch.tensor([5.0]))
         >>> h.counts.tolist(), h.edges.tolist()
-        ([1, 0, 2, 0], [0.0, 1.75, 3.5, 5.25, 7.0])
+        ([1, 1, 1, 0], [0.0, 1.75, 3.5, 5.25, 7.0])
     """
 
     def __init__(self, bins: int = 40) -> None:

@@ -62,7 +62,7 @@ class RowNorm:
     part of the weights.
 
     Examples:
-        >>> RowNorm("constant_norm_rescale")(torch.tensor([[3.0, 4.0]])).norm().item() ** 2
+        >>> round(RowNorm("constant_norm_rescale")(torch.tensor([[3.0, 4.0]])).norm().item() ** 2, 5)
         2.0
     """
 
