@@ -44,7 +44,7 @@ def measure_probes() -> dict[str, Any]:
 
 
 def measure_formats() -> dict[str, str]:
-    """For each library how many of its formats are read as it reads them; libraries that are not installed are named."""
+    """For each library how many of its formats are read as it reads them; those not installed are named."""
     table = measure([*LIBRARIES])
     found = {}
     for library in LIBRARIES:

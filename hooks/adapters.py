@@ -33,7 +33,7 @@ class Paths:
         final_norm: the path of the norm before the unembedding; None without one.
         block: module paths from a block (`ln1`, `attn`, `attn.q`, `mlp`, `mlp.out`, ...).
         parallel: attention and feed-forward read the same residual stream.
-        norms_last: the norms of a block stand behind attention and feed-forward, before the addition.
+        norms_last: the norms of a block stand after attention and feed-forward, before the addition.
         norms_after: the norms of a block normalise the stream itself, after each addition.
         qkv_rows: which outputs of a joint projection are the queries, keys and values.
     """

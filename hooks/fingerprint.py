@@ -19,7 +19,7 @@ _NOT_THE_MODEL = frozenset(
 def fingerprint(hf: HFModel, sample: int = 1024) -> str:
     """Return the SHA-256 of a model's configuration and of some weights of every parameter.
 
-    Of a matrix they are its diagonals, begun anew at each edge until every row and column has one; of a long vector
+    Of a matrix they are its diagonals, begun again at each edge until every row and column has one; of a long vector
     they are evenly spaced. Cheap for any size of model; a change to a whole row, column, vector or matrix changes it.
 
     Args:

@@ -45,8 +45,8 @@ class Gradients:
 def capture_gradients(model: Model, text: Text, sites: Sites, metric: Metric) -> Gradients:
     """Return activations at some sites and the gradients of a scalar metric with respect to them.
 
-    The gradient at a site is that of everything behind it, other sites asked for included. Parameters
-    collect no gradients. Interventions of open blocks act, and the gradients are those behind them.
+    The gradient at a site is that of everything after it, other sites asked for included. Parameters
+    collect no gradients. Interventions of open blocks act, and the gradients are those after them.
 
     Args:
         model: a loaded model.

@@ -1,4 +1,4 @@
-"""Intervene: a `with` block inside which chosen sites are changed, and after which nothing is left behind."""
+"""Intervene: a `with` block inside which chosen sites are changed, and after which nothing is left."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager

@@ -3,7 +3,7 @@
 What the names mean, block by block (x is the residual stream):
 
 - `resid_pre`, `resid_post`: the input and the output of a block. `resid_post[l]` is `resid_pre[l + 1]`.
-- `attn_out`, `mlp_out`: what attention and feed-forward add to the stream, so behind the extra norms
+- `attn_out`, `mlp_out`: what attention and feed-forward add to the stream, so after the extra norms
   (Gemma-2, OLMo-2) and times the residual multiplier (Granite) of the families that have them:
   resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post.
 - `resid_mid`: the stream between the two. A parallel block has none: there

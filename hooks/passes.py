@@ -1,4 +1,4 @@
-"""One forward pass: which tokens it computes, told apart from those a KV cache already holds."""
+"""One forward pass: which tokens it computes, distinguished from those a KV cache already holds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ class Pass:
     Attributes:
         tokens: every token known, from the first column on; of a prompt read in pieces, all of it.
         start: the first column this pass computes; earlier ones are in the KV cache.
-        end: the column behind the last it computes.
+        end: the column after the last it computes.
     """
 
     tokens: Tokens

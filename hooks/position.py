@@ -123,7 +123,7 @@ def slice(start: int | None, stop: int | None) -> Position:
     """
     crossed = start is not None and stop is not None and (start < 0) == (stop < 0) and stop <= start
     if stop == 0 or crossed:
-        raise InvalidArgument(f"slice({start}, {stop}) selects nothing: stop must lie behind start")
+        raise InvalidArgument(f"slice({start}, {stop}) selects nothing: stop must come after start")
 
     def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
         given = tokens.given

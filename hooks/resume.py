@@ -35,7 +35,7 @@ class Held:
 
     Attributes:
         model: the model.
-        activations: what was asked for, with the stream before every block and behind the last.
+        activations: what was asked for, with the stream before every block and after the last.
         passed: gives a stream the form in which this model's blocks return it.
     """
 
@@ -45,11 +45,11 @@ class Held:
 
     @property
     def final(self) -> Float[Tensor, "batch pos d_model"]:
-        """The stream behind the last block."""
+        """The stream after the last block."""
         return self.activations[resid_post[self.model.n_layers - 1]]
 
     def resumed(self, layer: int, edits: Mapping[Site, Edit], times: int = 1) -> Float[Tensor, "n pos d_model"]:
-        """Return the stream behind the last block, computed from one block on under edits.
+        """Return the stream after the last block, computed from one block on under edits.
 
         Row `text * times + i` is the i-th copy of a text. Blocks before `layer` do not run; sites outside the
         blocks are reached from layer 0. The caller's grad mode holds, and the stream taken up is detached.
@@ -84,7 +84,7 @@ class Held:
         return value
 
     def logits(self, layer: int, edits: Mapping[Site, Edit], times: int = 1) -> Float[Tensor, "n pos vocab"]:
-        """Return the logits of the same pass, with all that is changed behind the last block.
+        """Return the logits of the same pass, with all that is changed after the last block.
 
         Args:
             layer: the first block to run.

@@ -170,7 +170,7 @@ def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> 
 
     Raises:
         TypeError: a name that waits for its layer.
-        ValueError: nothing is spelt so, or a glob matches none of them.
+        ValueError: nothing is called so, or a glob matches none of them.
 
     Examples:
         >>> named(["logits", "z.*"], (Site("z", 0), Site("z", 1)))

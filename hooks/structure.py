@@ -71,7 +71,7 @@ class Structure:
         blocks: every block of every stack, in the order in which they ran.
         main: the blocks of the stack that leads to the logits.
         path: the name of the list of the main blocks.
-        final_norm: the norm behind the main blocks; None without one that was found.
+        final_norm: the norm after the main blocks; None without one that was found.
         head: the part that makes logits out of what that norm gives; None where it is not one part.
         joined: whether each block reads what the one before it gives.
         modules: where what each module gives, and is given, sits; of those that run once and carry tokens.

@@ -285,6 +285,38 @@ def no_name_means_two_things(root: Path) -> list[str]:
     ]
 
 
+BUILT_IN = ("ValueError", "TypeError", "KeyError", "IndexError", "RuntimeError", "OSError", "FileNotFoundError")
+
+
+def errors_have_types_and_one_form(root: Path) -> list[str]:
+    """What is raised is a type of hooks/errors.py, and its text ends without a full stop."""
+    breaches = []
+    for m in modules(root):
+        for node in ast.walk(m.tree):
+            if not isinstance(node, ast.Raise) or node.exc is None:
+                continue
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            if isinstance(raised, ast.Name) and raised.id in BUILT_IN:
+                breaches.append(f"{m.path}:{node.lineno} raises {raised.id}")
+            text = node.exc.args[0] if isinstance(node.exc, ast.Call) and node.exc.args else None
+            end = text.values[-1] if isinstance(text, ast.JoinedStr) else text
+            said = end.value if isinstance(end, ast.Constant) and isinstance(end.value, str) else ""
+            if said.endswith(".") and not said.endswith(".."):
+                breaches.append(f"{m.path}:{node.lineno} ends in a full stop")
+    return breaches
+
+
+def docstrings_have_one_layout(root: Path) -> list[str]:
+    """Errors stand under `Raises:` and examples under `Examples:`, as in every docstring of the site."""
+    return [
+        f"{m.path}:{node.lineno} has {found.group().strip()!r}"
+        for m in modules(root)
+        for node in ast.walk(m.tree)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if (found := re.search(r"^\s*(Errors:|Example:|Raises: \S)", ast.get_docstring(node) or "", flags=re.M))
+    ]
+
+
 def surface_is_documented(root: Path) -> list[str]:
     """`__all__` of every package that exports is a table of docs/api.md, name for name."""
     said = documented(root)
@@ -325,6 +357,9 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
         {"hooks/a.py": "def twice(): ...\n", "hooks/b.py": "class twice: ...\n"},
         "hooks twice is in hooks/a.py and hooks/b.py",
     ),
+    (errors_have_types_and_one_form, {"hooks/a.py": "raise ValueError('n is 3')\n"}, "hooks/a.py:1 raises ValueError"),
+    (errors_have_types_and_one_form, {"hooks/a.py": "raise Odd(f'{3} is n.')\n"}, "hooks/a.py:1 ends in a full stop"),
+    (docstrings_have_one_layout, {"hooks/a.py": 'def f():\n    """F.\n\n    Errors: many.\n    """\n'}, "Errors:"),
     (surface_is_documented, {"hooks/__init__.py": "__all__ = ['load', 'secret']\n"}, "hooks.secret"),
     (surface_is_documented, {"hooks/__init__.py": "__all__ = []\n"}, "tells of hooks.load"),
 ]

@@ -70,7 +70,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         _GEMMA,
         config="TextConfig",
     ),
-    "olmo2": Family("Olmo2", "norms behind each sublayer, norms of q and k over all heads", _GROUPED),
+    "olmo2": Family("Olmo2", "norms after each sublayer, norms of q and k over all heads", _GROUPED),
     "granite": Family("Granite", "multipliers of embeddings, sublayers, scores and logits", _GROUPED | _SCALED),
     "phi": Family("Phi", "parallel, one norm, partial rotation, biases, one at the logits", _COMMON),
     "phi3": Family("Phi3", "one projection for q, k and v, one for gate and up", _GROUPED),

@@ -114,7 +114,7 @@ def check_fits(url: str, wanted: int, free: int | None) -> None:
 @final
 @dataclass(frozen=True)
 class Probe:
-    """What some documents and one batch told.
+    """What some documents and one batch showed.
 
     Attributes:
         tokens_per_document: rows that one document gives on average.
@@ -157,7 +157,7 @@ def probe(job: Job) -> Probe:
 def estimate(
     job: Job, probed: Probe, settings: Settings, *, documents: int | None, processes: int, tokens_done: int
 ) -> Plan:
-    """Make a plan of what a probe told.
+    """Make a plan of what a probe showed.
 
     Examples:
         ```python

@@ -26,7 +26,7 @@ class Sublayer:
         name: of the site that it is: `attn_out`, `cross_out`, `mixer_out` or `mlp_out`.
         term: the term.
         root: the call that computes it as a whole; None where the block does so itself.
-        norm: the norm behind it, before it is added.
+        norm: the norm after it, before it is added.
         parts: the calls of its projections: `q`, `k`, `v`, `o` of attention, `in`, `gate`, `out` of feed-forward.
         act: the call of the nonlinearity.
         n_heads: of attention.

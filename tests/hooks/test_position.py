@@ -219,7 +219,7 @@ def test_senseless_positions_are_refused_when_made() -> None:
     with pytest.raises(ValueError, match="is everywhere: name the text"):
         after("")
     for start, stop in ((3, 3), (3, 1), (-1, -2), (None, 0), (-2, 0)):
-        with pytest.raises(ValueError, match=rf"slice\({start}, {stop}\) selects nothing: stop must lie behind start"):
+        with pytest.raises(ValueError, match=rf"slice\({start}, {stop}\) selects nothing: stop must come after start"):
             slice(start, stop)
     for ids in ([], [3, -1]):
         with pytest.raises(ValueError, match=r"tokens\(ids\) needs token ids, whole numbers from 0 on, got"):

@@ -66,7 +66,7 @@ def counterfactual_ablation() -> Ablation:
 
 @torch.no_grad()
 def zero_ablation(model: Model) -> Ablation:
-    """Nothing: zero. What is no sender stays: the bias behind the heads, and the position embedding.
+    """Nothing: zero. What is no sender stays: the bias after the heads, and the position embedding.
 
     Examples:
         ```python

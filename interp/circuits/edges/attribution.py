@@ -41,7 +41,7 @@ def edge_attribution(
     divisor is held at its own value.
 
     An estimate may be wrong, so exact effects of a sample of the edges come with it: half of those that it finds
-    largest, and others by how much it finds behind them.
+    largest, and others by how much it finds after them.
 
     Args:
         model: the model.

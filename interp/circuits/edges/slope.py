@@ -42,7 +42,7 @@ class Slope:
 def eap() -> Slope:
     """Edge attribution patching: the slope in the clean run (Syed et al. 2023, arXiv:2310.10348).
 
-    Blind where the clean run is saturated: behind a hard attention pattern it is 0.
+    Blind where the clean run is saturated: after a hard attention pattern it is 0.
 
     Examples:
         >>> eap().points

@@ -20,7 +20,7 @@ def induction_circuit(
     Head 0.0 attends to the token before and notes it; head 1.0 attends to where the noted token is the present one, and
     copies what is there. The others, with random weights, write to features of which the logits read a
     ten-thousandth: enough to outrank a slope of 0. With a high
-    attention scale its softmaxes are saturated, and a slope in the clean run sees nothing behind them.
+    attention scale its softmaxes are saturated, and a slope in the clean run sees nothing after them.
 
     Args:
         attention: the attention logit of what is attended to, over 0 elsewhere.
