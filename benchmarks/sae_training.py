@@ -229,11 +229,11 @@ def main() -> None:
     done = {(row["architecture"], row["shape"]) for row in found}
     command = " ".join(["python benchmarks/sae_training.py", *sys.argv[1:]])
     for d_in, expansion, batch, name in product(given.d_in, given.expansion, given.batch, given.architectures):
-        shape = shape_name(d_in, expansion, batch, given.after, given.history)
+        shape = shape_name(d_in, expansion, batch, given.after, given.course)
         if (name, shape) in done:
             continue
-        if given.history:
-            rows = [course(name, d_in, expansion, batch, given.history)]
+        if given.course:
+            rows = [course(name, d_in, expansion, batch, given.course)]
         else:
             rows = measure(name, d_in, expansion, batch, given.after, given.repeats)
         print("\n".join(map(str, rows)), flush=True)
