@@ -18,20 +18,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
-
 from benchmarks.conformance_files import measure_files  # noqa: E402
 from benchmarks.conformance_probes import ESTIMATORS, measure_conformance  # noqa: E402
 from benchmarks.conformance_sae import LIBRARIES, measure  # noqa: E402
 from benchmarks.timing import write  # noqa: E402
-from hooks import Direction, Intervention, Model, Position, Site, Tokens, load  # noqa: E402
-from hooks.interventions import add  # noqa: E402
-from hooks.position import last  # noqa: E402
-from hooks.site import resid_post  # noqa: E402
-from interp.memory import Fact  # noqa: E402
-from interp.sae import TopK  # noqa: E402
-from tests.conftest import tiny_hf, tiny_tokenizer  # noqa: E402
-from tests.fuzz import outcome, trials  # noqa: E402
+from tests.fuzz import outcome, right_values, trials  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 PER_ARGUMENT = 6
@@ -56,12 +47,7 @@ def measure_formats() -> dict[str, str]:
 
 def measure_calls() -> dict[str, int]:
     """How hostile calls of every public name end."""
-    model = load(tiny_hf("gpt2"), tiny_tokenizer())
-    direction, sae = Direction(torch.ones(32), resid_post[1], "ones", 1.0, model.fingerprint), TopK(32, 64, k=4)
-    sae.site = resid_post[1]
-    valid: dict[type, Any] = {Model: model, Site: resid_post[1], Direction: direction, TopK: sae, Position: last}
-    valid |= {Tokens: model.tokens(["some text", "another"]), Intervention: add(direction, 1.0), str: "some text"}
-    valid |= {int: 2, float: 0.5, bool: True, Fact: Fact("Rome", "{} is in", "Italy", "Peru")}
+    valid = right_values()
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

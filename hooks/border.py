@@ -6,7 +6,6 @@ refuse what their signatures do not take. Code inside the library calls the func
 
 import functools
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,8 +18,6 @@ import torch
 from jaxtyping import AbstractArray
 
 from hooks.errors import InvalidArgument, InvalidType, UnknownName, nearest
-
-MOST = 1e30  # beyond it, squares of float32 overflow
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,7 @@ class Within:
         return (self.low <= value if self.closed else self.low < value) and value <= self.high
 
 
-PositiveInt: TypeAlias = Annotated[int, Within(1, math.inf, "a whole number from 1 on")]
-NaturalInt: TypeAlias = Annotated[int, Within(0, math.inf, "a whole number from 0 on")]
-PositiveFloat: TypeAlias = Annotated[float | int, Within(0, MOST, "a number above 0", closed=False)]
-NaturalFloat: TypeAlias = Annotated[float | int, Within(0, MOST, "a number from 0 on")]
 Share: TypeAlias = Annotated[float | int, Within(0, 1, "a number from 0 to 1")]
-Unbounded: TypeAlias = Annotated[float | int, Within(-math.inf, math.inf, "a number or infinity")]
 
 Test: TypeAlias = Callable[[Any], bool]
 
@@ -260,8 +252,6 @@ def _instance(hint: type) -> Test:
         return lambda _: True
     if issubclass(hint, Path):
         return lambda value: isinstance(value, Path | str)
-    if issubclass(hint, AbstractArray):
-        return lambda value: isinstance(value, hint)
     return lambda value: isinstance(value, hint)
 
 

@@ -22,8 +22,15 @@ from typing import Any, get_args, get_origin
 import numpy as np
 import torch
 
+from hooks import Direction, Intervention, Model, Position, Site, Tokens, load
 from hooks.border import _bare, _hints, _kind
 from hooks.errors import InterpError
+from hooks.interventions import add
+from hooks.position import last
+from hooks.site import resid_post
+from interp.memory import Fact
+from interp.sae import TopK
+from tests.conftest import tiny_hf, tiny_tokenizer
 
 PACKAGES = (
     "hooks",
@@ -37,6 +44,9 @@ PACKAGES = (
     "interp.lenses",
     "interp.circuits",
     "interp.circuits.heads",
+    "interp.circuits.edges",
+    "interp.circuits.known",
+    "interp.circuits.interchange",
     "interp.landmark",
     "interp.show",
 )
@@ -91,6 +101,17 @@ def public() -> Iterator[tuple[str, Callable[..., Any]]]:
             if plain and not getattr(thing, "_is_protocol", False) and id(thing) not in seen:
                 seen.add(id(thing))
                 yield f"{package}.{name}", thing
+
+
+def right_values() -> dict[type, Any]:
+    """A right value of each type that public names take, about one tiny model."""
+    model = load(tiny_hf("gpt2"), tiny_tokenizer())
+    direction, sae = Direction(torch.ones(32), resid_post[1], "ones", 1.0, model.fingerprint), TopK(32, 64, k=4)
+    sae.site = resid_post[1]
+    found = [model, resid_post[1], direction, sae, last, model.tokens(["some text", "another"]), add(direction, 1.0)]
+    kinds = (Model, Site, Direction, TopK, Position, Tokens, Intervention)
+    fact = Fact("Rome", "{} is in", "Italy", "Peru")
+    return dict(zip(kinds, found, strict=True)) | {str: "some text", int: 2, float: 0.5, bool: True, Fact: fact}
 
 
 def trials(valid: Mapping[type, Any], per_argument: int, seed: int = 0) -> Iterator[Trial]:

@@ -5,17 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from hooks import Direction, Intervention, Model, Position, Site, Tokens, load
-from hooks.interventions import add
-from hooks.position import last
-from hooks.site import resid_post
-from interp.memory import Fact
-from interp.sae import TopK
+from hooks import load
 from tests import shapes
-from tests.conftest import tiny_hf, tiny_tokenizer
-from tests.fuzz import Trial, outcome, public, trials
+from tests.fuzz import Trial, outcome, public, right_values, trials
 
 BUDGET = 0.02  # of all calls, that may end in an error from inside torch or Python
 
@@ -24,13 +17,7 @@ BUDGET = 0.02  # of all calls, that may end in an error from inside torch or Pyt
 def valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[type, Any]:
     """A right value of each type that public names take."""
     monkeypatch.chdir(tmp_path)
-    model = load(tiny_hf("gpt2"), tiny_tokenizer())
-    direction, sae = Direction(torch.ones(32), resid_post[1], "ones", 1.0, model.fingerprint), TopK(32, 64, k=4)
-    sae.site = resid_post[1]
-    found = [model, resid_post[1], direction, sae, last, model.tokens(["some text", "another"]), add(direction, 1.0)]
-    kinds = (Model, Site, Direction, TopK, Position, Tokens, Intervention)
-    fact = Fact("Rome", "{} is in", "Italy", "Peru")
-    return dict(zip(kinds, found, strict=True)) | {str: "some text", int: 2, float: 0.5, bool: True, Fact: fact}
+    return right_values()
 
 
 def test_at_most_two_of_a_hundred_hostile_calls_end_in_a_raw_error_and_none_in_a_silent_nan(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hooks import Model
 from hooks.errors import InvalidArgument
+from hooks.forward import context
 from interp import landmark
 from interp.commands.arguments import read_lines
 from interp.common.texts import fitting
@@ -61,7 +62,7 @@ def drift_texts(model: Model, given: Sequence[str] | None) -> list[str]:
 
 def _half(model: Model, text: str) -> str:
     """The beginning of a text that leaves half of the context to what an edit may put before it."""
-    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    room = context(model.hf)
     tokens = model.tokens(text[:CHARACTERS])
     if room is None or tokens.offsets is None or tokens.ids.shape[1] <= room // 2:
         return text[:CHARACTERS]

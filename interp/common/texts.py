@@ -16,6 +16,7 @@ import regex
 
 from hooks import Model
 from hooks.errors import InvalidArgument
+from hooks.forward import context
 
 _INNER: Final = r"[\p{WB=MidLetter}\p{WB=MidNumLet}\p{WB=Single_Quote}]"
 _EDGE: Final = rf"(?:\b|(?<=\p{{L}}\p{{M}}*)(?={_INNER})|(?<={_INNER})(?=\p{{L}}))"
@@ -115,7 +116,7 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
         fitting(model, lines(path))
         ```
     """
-    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    room = context(model.hf)
     return list(texts) if room is None else [piece for text in texts for piece in _pieces(model, text, room) if piece]
 
 
@@ -132,7 +133,7 @@ def cut_to_context(model: Model, texts: Sequence[str]) -> list[str]:
         cut_to_context(model, continued)
         ```
     """
-    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    room = context(model.hf)
     return list(texts) if room is None else [_beginning(model, text, room) for text in texts]
 
 

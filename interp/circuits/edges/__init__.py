@@ -9,6 +9,7 @@
 7. `faithfulness`, `completeness`, `redrawing`: how good a circuit is, and how much it owes to its texts.
 """
 
+from hooks.border import guard
 from interp.circuits.edges.ablation import Ablation as Ablation
 from interp.circuits.edges.ablation import counterfactual_ablation as counterfactual_ablation
 from interp.circuits.edges.ablation import mean_ablation as mean_ablation
@@ -86,3 +87,5 @@ __all__ = [
     "relp",
     "top_circuit",
 ]
+
+guard(globals(), __all__)

@@ -5,6 +5,7 @@
 3. `das`: the subspace where they agree most, with its controls.
 """
 
+from hooks.border import guard
 from interp.circuits.interchange.causal_model import CausalModel as CausalModel
 from interp.circuits.interchange.das import Alignment as Alignment
 from interp.circuits.interchange.das import align_subspace as align_subspace
@@ -22,3 +23,5 @@ __all__ = [
     "interchange_accuracy",
     "interchange_table",
 ]
+
+guard(globals(), __all__)

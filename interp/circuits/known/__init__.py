@@ -4,6 +4,7 @@ Most are made by hand in a fraction of a second, in plain torch, with the edges 
 `train_strictly` makes realistic weights for a given program.
 """
 
+from hooks.border import guard
 from interp.circuits.known.equality import equality as equality
 from interp.circuits.known.equality import equality_program as equality_program
 from interp.circuits.known.gates import and_gate as and_gate
@@ -33,3 +34,5 @@ __all__ = [
     "skip_trio",
     "train_strictly",
 ]
+
+guard(globals(), __all__)

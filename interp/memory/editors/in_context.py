@@ -2,6 +2,7 @@
 
 from hooks import Model
 from hooks.errors import EditRefused, InvalidArgument
+from hooks.forward import context
 from interp.common.texts import join_words
 from interp.memory.editing.checks import measure_and_check
 from interp.memory.editing.edit import Edit
@@ -35,7 +36,7 @@ def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
         raise InvalidArgument(f"repeats={repeats}: say the facts at least once")
     text = " ".join(f"{join_words(fact.text, fact.new)}." for _ in range(repeats) for fact in facts)
     (ids,) = model.tokens(text + "\n").ids.cpu()
-    room = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    room = context(model.hf)
     if room is not None and len(ids) >= room:
         raise EditRefused(f"{len(ids)} tokens do not fit into the context of {room}: give fewer facts")
     return measure_and_check(model, Edit(facts, "in_context", (Preamble(ids),), model.fingerprint), share=0.0)
