@@ -33,6 +33,7 @@ def choose_by_effect(
     *,
     doses: Sequence[float] = (0.4, 0.6, 0.8, 1.0, 1.3),
     most: int = 3,
+    enough: float = 1.0,
     sampling: Sampling | None = None,
     progress: bool = True,
 ) -> Effect:
@@ -75,6 +76,8 @@ def choose_by_effect(
             f"no dose of {len(rows)} latents has a perplexity ratio of at most {FLUENT:g}: try lower doses"
         )
     for _ in range(most - 1):
+        if best[0].samples.naming.value >= enough:
+            break
         slopes = [(one, _slope(model, one, sampling)) for one in best[:GROWN]]
         wider = [
             (wide, one.dose * times) for one, s in slopes for wide in _wider(sae, one, s, rows) for times in NEARBY
