@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from hooks.border import Count
 from hooks.capture import Sites
 from hooks.errors import WrongModel, WrongState
 from hooks.fingerprint import fingerprint
@@ -53,7 +54,7 @@ def plan(
     packing: Packing = packed(),  # noqa: B008
     at: Position = everywhere,
     dtype: torch.dtype = torch.float16,
-    batch_size: int = 32,
+    batch_size: Count = 32,
     documents: int | None = None,
 ) -> Plan:
     """Estimate what `harvest` with these arguments would take; nothing is written.
@@ -93,8 +94,8 @@ def harvest(
     packing: Packing = packed(),  # noqa: B008
     at: Position = everywhere,
     dtype: torch.dtype = torch.float16,
-    batch_size: int = 32,
-    documents_per_shard: int = 256,
+    batch_size: Count = 32,
+    documents_per_shard: Count = 256,
     documents: int | None = None,
     tell: Callable[[str], None] | None = None,
     progress: bool = False,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hooks import Direction, Model, Tokens, capture_gradients
+from hooks.border import Count, Finite, NotNegative, Share
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.sae import SAE
 from interp.steering.effects import Effect, measure_effects
@@ -31,9 +32,9 @@ def choose_by_effect(
     prompts: Sequence[str],
     names: Callable[[str], bool],
     *,
-    doses: Sequence[float] = (0.4, 0.6, 0.8, 1.0, 1.3),
-    most: int = 3,
-    enough: float = 1.0,
+    doses: Sequence[Finite] = (0.4, 0.6, 0.8, 1.0, 1.3),
+    most: Count = 3,
+    enough: Share = 1.0,
     sampling: Sampling | None = None,
     progress: bool = True,
 ) -> Effect:
@@ -90,7 +91,7 @@ def choose_by_effect(
 
 
 def estimate_naming_slope(
-    model: Model, effect: Effect, *, temperature: float | int, batch_size: int = 64
+    model: Model, effect: Effect, *, temperature: NotNegative, batch_size: Count = 64
 ) -> Float[Tensor, "d_model"]:
     """∇P = E[(named − P) ∇_v log p_v(text | prompt)], P the naming rate where v is added to every token.
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hooks import Model
+from hooks.border import Count, Finite, Natural, NotNegative
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
@@ -28,11 +29,11 @@ class Sampling:
         InvalidArgument: fewer than one continuation of a prompt, new token or text of a batch.
     """
 
-    per_prompt: int = 3
-    max_new_tokens: int = 40
-    temperature: float = 1.0
-    seed: int = 0
-    batch_size: int = 64
+    per_prompt: Count = 3
+    max_new_tokens: Count = 40
+    temperature: NotNegative = 1.0
+    seed: Natural = 0
+    batch_size: Count = 64
 
     def __post_init__(self) -> None:
         if min(self.per_prompt, self.max_new_tokens, self.batch_size) < 1:
@@ -112,7 +113,7 @@ def sample(
     prompts: Sequence[str],
     names: Callable[[str], bool],
     ways: Sequence[Steering | Conditional] = (),
-    dose: float = 0.0,
+    dose: Finite = 0.0,
     sampling: Sampling | None = None,
     preamble: str = "",
 ) -> Samples:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Position, Site
+from hooks.border import Finite, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import everywhere
@@ -28,7 +29,7 @@ class Steering:
     rule: Callable[[Tensor, float], Intervention]
     fingerprint: str | None = None
 
-    def dose(self, dose: float) -> Intervention:
+    def dose(self, dose: Finite) -> Intervention:
         """The intervention of one dose.
 
         Raises:
@@ -38,7 +39,7 @@ class Steering:
             raise InvalidArgument(f"the dose is {dose}: give a finite number, in units of {self.unit}")
         return replace(self.rule(self.vector, dose), name=self.source, fingerprint=self.fingerprint)
 
-    def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
+    def interventions(self, dose: Finite) -> dict[Site | str, list[Intervention]]:
         """The same, at its site.
 
         Raises:
@@ -46,7 +47,7 @@ class Steering:
         """
         return {self.site: [self.dose(dose)]}
 
-    def control(self, seed: int) -> "Steering":
+    def control(self, seed: Natural) -> "Steering":
         """The same rule along a random direction r of equal norm, |r| = |v|, drawn uniformly from the sphere."""
         noise = torch.randn(self.vector.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         vector = (noise * (self.vector.double().norm().cpu() / noise.norm())).to(self.vector)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.border import Count, Natural, NotNegative, Positive
 from interp.sae.architectures.ksparse import KSparse, KSparseObjective
 from interp.sae.data.distributed import any_process, current_process, kth_largest, minimum
 from interp.sae.numerics.ranking import Encoder, Ranking
@@ -78,13 +79,13 @@ class BatchTopK(BatchKSparse):
 
     def __init__(
         self,
-        d_in: int,
-        d_sae: int,
-        k: float | int,
+        d_in: Count,
+        d_sae: Count,
+        k: Positive,
         *,
-        k_aux: int | None = None,
-        aux_coefficient: float | int = 1 / 32,
-        seed: int = 0,
+        k_aux: Count | None = None,
+        aux_coefficient: NotNegative = 1 / 32,
+        seed: Natural = 0,
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from hooks.border import Count, Natural, NotNegative, Positive
 from hooks.errors import InvalidArgument, nearest
 from interp.sae.architectures.chunked_gradients import (
     BatchSums,
@@ -49,17 +50,17 @@ class JumpReLU(SAE):
 
     def __init__(
         self,
-        d_in: int,
-        d_sae: int,
+        d_in: Count,
+        d_sae: Count,
         *,
         penalty: str = "step",
-        coefficient: float | int = 1.0,
-        bandwidth: float | int = 0.05,
-        initial_threshold: float | int = 0.01,
-        target_l0: float | int | None = None,
-        tanh_scale: float | int = 4.0,
-        pre_act_coefficient: float | int = 0.0,
-        seed: int = 0,
+        coefficient: NotNegative = 1.0,
+        bandwidth: Positive = 0.05,
+        initial_threshold: NotNegative = 0.01,
+        target_l0: Positive | None = None,
+        tanh_scale: Positive = 4.0,
+        pre_act_coefficient: NotNegative = 0.0,
+        seed: Natural = 0,
     ) -> None:
         super().__init__(d_in, d_sae)
         if penalty not in PENALTIES:

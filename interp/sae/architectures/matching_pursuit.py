@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooks.border import Count, Positive
 from interp.sae.architectures.sae import SAE
 
 
@@ -31,11 +32,11 @@ class MatchingPursuit(SAE):
 
     def __init__(
         self,
-        d_in: int,
-        d_sae: int,
+        d_in: Count,
+        d_sae: Count,
         *,
-        residual_threshold: float | int = 0.01,
-        max_iterations: int | None = None,
+        residual_threshold: Positive = 0.01,
+        max_iterations: Count | None = None,
         stop_on_duplicate_support: bool = True,
     ) -> None:
         super().__init__(d_in, d_sae)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from hooks.border import Count, Natural, NotNegative, Positive
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.batch_topk import BatchKSparse
 
@@ -27,14 +28,14 @@ class MatryoshkaBatchTopK(BatchKSparse):
 
     def __init__(
         self,
-        d_in: int,
-        d_sae: int,
-        k: float | int,
+        d_in: Count,
+        d_sae: Count,
+        k: Positive,
         widths: Sequence[int],
         *,
-        k_aux: int | None = None,
-        aux_coefficient: float | int = 1 / 32,
-        seed: int = 0,
+        k_aux: Count | None = None,
+        aux_coefficient: NotNegative = 1 / 32,
+        seed: Natural = 0,
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         rising = (*widths,) if widths and widths[-1] == d_sae else (*widths, d_sae)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from hooks.border import Count, Natural, NotNegative
 from hooks.errors import InvalidArgument, InvalidType, WrongState
 from interp.sae.architectures.ksparse import backward
 from interp.sae.architectures.sae import CHUNK, SAE, Objective, Step, convert_rows, measure_variance
@@ -42,13 +43,13 @@ class ShardedTopK(SAE):
 
     def __init__(
         self,
-        d_in: int,
-        d_sae: int,
-        k: int,
+        d_in: Count,
+        d_sae: Count,
+        k: Count,
         *,
-        k_aux: int | None = None,
-        aux_coefficient: float | int = 1 / 32,
-        seed: int = 0,
+        k_aux: Count | None = None,
+        aux_coefficient: NotNegative = 1 / 32,
+        seed: Natural = 0,
         device: torch.device | None = None,
     ) -> None:
         super().__init__(d_in, d_sae)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from interp.sae.architectures.sae import CHUNK, SAE, check_count
 
@@ -34,12 +35,12 @@ class SparseCoder(SAE):
 
     def __init__(
         self,
-        d_in: int,
-        d_sae: int,
+        d_in: Count,
+        d_sae: Count,
         *,
         activation: str = "relu",
-        k: int | None = None,
-        d_out: int | None = None,
+        k: Count | None = None,
+        d_out: Count | None = None,
         skip: bool = False,
     ) -> None:
         super().__init__(d_in, d_sae)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad, scaled_dot_product_attention
 
+from hooks.border import Count, Finite
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import SAE
 
@@ -36,16 +37,16 @@ class Temporal(SAE):
 
     def __init__(
         self,
-        d_in: int,
-        d_sae: int,
+        d_in: Count,
+        d_sae: Count,
         *,
-        n_heads: int = 8,
-        n_layers: int = 1,
-        bottleneck: int = 64,
-        k: int | None = None,
+        n_heads: Count = 8,
+        n_layers: Count = 1,
+        bottleneck: Count = 64,
+        k: Count | None = None,
         tied: bool = True,
         subtracts_bias: bool = True,
-        scale: float | int = 1.0,
+        scale: Finite = 1.0,
     ) -> None:
         super().__init__(d_in, d_sae)
         if d_sae % (bottleneck * n_heads):

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.border import Count, Natural, NotNegative, Positive
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.ksparse import KSparse, KSparseObjective
 from interp.sae.numerics.sparse import Code
@@ -32,13 +33,13 @@ class TopK(KSparse):
 
     def __init__(
         self,
-        d_in: int,
-        d_sae: int,
-        k: float | int,
+        d_in: Count,
+        d_sae: Count,
+        k: Positive,
         *,
-        k_aux: int | None = None,
-        aux_coefficient: float | int = 1 / 32,
-        seed: int = 0,
+        k_aux: Count | None = None,
+        aux_coefficient: NotNegative = 1 / 32,
+        seed: Natural = 0,
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         if k != int(k):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Intervention, Model, Position, Site
+from hooks.border import Finite
 from hooks.errors import InvalidArgument, OutOfRange, nearest
 from hooks.interventions import apply
 from hooks.position import everywhere
@@ -93,7 +94,7 @@ def ablated(latents: Sequence[int]) -> Change:
     return clamped(latents, 0.0)
 
 
-def clamped(latents: Sequence[int], value: float | int) -> Change:
+def clamped(latents: Sequence[int], value: Finite) -> Change:
     """The change that sets latents to a value, whether they were on or not.
 
     Examples:
@@ -104,7 +105,7 @@ def clamped(latents: Sequence[int], value: float | int) -> Change:
     return lambda f: _indexed(f, latents, lambda part: torch.full_like(part, value))
 
 
-def scaled(latents: Sequence[int], factor: float | int) -> Change:
+def scaled(latents: Sequence[int], factor: Finite) -> Change:
     """The change that multiplies latents.
 
     Examples:

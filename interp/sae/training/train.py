@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from hooks.border import Count, Natural, NotNegative, Positive
 from interp.sae.architectures.sae import SAE
 from interp.sae.data.source import Source
 from interp.sae.training.callbacks import Callback
@@ -18,15 +19,15 @@ def train(
     sae: SAE,
     source: Source,
     *,
-    tokens: int = 1_000_000,
-    batch_size: int = 2048,
-    lr: float | int | None = None,
+    tokens: Count = 1_000_000,
+    batch_size: Count = 2048,
+    lr: Positive | None = None,
     schedule: Schedule = Schedule(),  # noqa: B008
-    clip: float | int | None = 1.0,
+    clip: NotNegative | None = 1.0,
     dead_after: int = 100_000,
     resampling: Resampling | None = None,
-    buffer: int = 131_072,
-    seed: int = 0,
+    buffer: Count = 131_072,
+    seed: Natural = 0,
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
@@ -80,14 +81,14 @@ def train_many(
     members: Mapping[str, Member],
     source: Source,
     *,
-    tokens: int = 1_000_000,
-    batch_size: int = 2048,
+    tokens: Count = 1_000_000,
+    batch_size: Count = 2048,
     schedule: Schedule = Schedule(),  # noqa: B008
-    clip: float | int | None = 1.0,
+    clip: NotNegative | None = 1.0,
     dead_after: int = 100_000,
     resampling: Resampling | None = None,
-    buffer: int = 131_072,
-    seed: int = 0,
+    buffer: Count = 131_072,
+    seed: Natural = 0,
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
