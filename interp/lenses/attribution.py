@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Position, capture
-from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.position import last
@@ -52,7 +51,7 @@ class Attribution:
         texts = torch.arange(n).repeat_interleave(len(self.names)).tolist()
         return DataFrame({"text": texts, "part": [*self.names] * n, "share": self.parts.flatten().tolist()})
 
-    def top(self, count: Count = 10) -> tuple[tuple[str, float], ...]:
+    def top(self, count: int = 10) -> tuple[tuple[str, float], ...]:
         """The parts with the largest mean over texts, by size, with it; `InvalidArgument` for fewer than one."""
         if count < 1:
             raise InvalidArgument(f"the {count} largest parts were asked for: give 1 or more")

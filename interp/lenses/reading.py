@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Activations, Model, capture
-from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.pieces import piece, pieces
@@ -82,7 +81,7 @@ class LensReading:
 
 
 @torch.no_grad()
-def read(lens: Lens, text: Text, *, top: Count = 5) -> LensReading:
+def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
     """Read texts with a lens at every layer and token.
 
     Args:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Model, Position, Site, capture
-from hooks.border import Finite, Natural, Share
+from hooks.border import Finite, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
@@ -173,7 +173,7 @@ def choose_threshold(
 
 
 def choose_sparing_threshold(
-    model: Model, direction: Direction, positive: Sequence[str], recall: Share = 0.99, at: Position = prompt
+    model: Model, direction: Direction, positive: Sequence[str], recall: float = 0.99, at: Position = prompt
 ) -> float:
     """A threshold that still acts on a share `recall` of the prompts to act on, and on as few others as it can.
 

@@ -33,7 +33,7 @@ def choose_by_effect(
     names: Callable[[str], bool],
     *,
     doses: Sequence[Finite] = (0.4, 0.6, 0.8, 1.0, 1.3),
-    most: Count = 3,
+    most: int = 3,
     enough: Share = 1.0,
     sampling: Sampling | None = None,
     progress: bool = True,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hooks import Model
-from hooks.border import Count, Finite, Natural, NotNegative
+from hooks.border import Finite, Natural, NotNegative
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
@@ -29,11 +29,11 @@ class Sampling:
         InvalidArgument: fewer than one continuation of a prompt, new token or text of a batch.
     """
 
-    per_prompt: Count = 3
-    max_new_tokens: Count = 40
+    per_prompt: int = 3
+    max_new_tokens: int = 40
     temperature: NotNegative = 1.0
     seed: Natural = 0
-    batch_size: Count = 64
+    batch_size: int = 64
 
     def __post_init__(self) -> None:
         if min(self.per_prompt, self.max_new_tokens, self.batch_size) < 1:

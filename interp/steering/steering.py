@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Position, Site
-from hooks.border import Finite, Natural
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import everywhere
@@ -29,7 +29,7 @@ class Steering:
     rule: Callable[[Tensor, float], Intervention]
     fingerprint: str | None = None
 
-    def dose(self, dose: Finite) -> Intervention:
+    def dose(self, dose: float) -> Intervention:
         """The intervention of one dose.
 
         Raises:
@@ -39,7 +39,7 @@ class Steering:
             raise InvalidArgument(f"the dose is {dose}: give a finite number, in units of {self.unit}")
         return replace(self.rule(self.vector, dose), name=self.source, fingerprint=self.fingerprint)
 
-    def interventions(self, dose: Finite) -> dict[Site | str, list[Intervention]]:
+    def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
         """The same, at its site.
 
         Raises:

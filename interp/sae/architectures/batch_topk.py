@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.border import Count, Natural, NotNegative, Positive
+from hooks.border import Natural, NotNegative
 from interp.sae.architectures.ksparse import KSparse, KSparseObjective
 from interp.sae.data.distributed import any_process, current_process, kth_largest, minimum
 from interp.sae.numerics.ranking import Encoder, Ranking
@@ -79,11 +79,11 @@ class BatchTopK(BatchKSparse):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
-        k: Positive,
+        d_in: int,
+        d_sae: int,
+        k: float | int,
         *,
-        k_aux: Count | None = None,
+        k_aux: int | None = None,
         aux_coefficient: NotNegative = 1 / 32,
         seed: Natural = 0,
     ) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hooks.border import Count, Natural, NotNegative, Positive
+from hooks.border import Natural, NotNegative, Positive
 from hooks.errors import InvalidArgument, nearest
 from interp.sae.architectures.chunked_gradients import (
     BatchSums,
@@ -50,13 +50,13 @@ class JumpReLU(SAE):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
+        d_in: int,
+        d_sae: int,
         *,
         penalty: str = "step",
         coefficient: NotNegative = 1.0,
-        bandwidth: Positive = 0.05,
-        initial_threshold: NotNegative = 0.01,
+        bandwidth: float | int = 0.05,
+        initial_threshold: float | int = 0.01,
         target_l0: Positive | None = None,
         tanh_scale: Positive = 4.0,
         pre_act_coefficient: NotNegative = 0.0,

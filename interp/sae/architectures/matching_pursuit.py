@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.border import Count, Positive
+from hooks.border import Count, NotNegative
 from interp.sae.architectures.sae import SAE
 
 
@@ -32,10 +32,10 @@ class MatchingPursuit(SAE):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
+        d_in: int,
+        d_sae: int,
         *,
-        residual_threshold: Positive = 0.01,
+        residual_threshold: NotNegative = 0.01,
         max_iterations: Count | None = None,
         stop_on_duplicate_support: bool = True,
     ) -> None:

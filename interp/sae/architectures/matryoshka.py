@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from hooks.border import Count, Natural, NotNegative, Positive
+from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.batch_topk import BatchKSparse
 
@@ -28,12 +28,12 @@ class MatryoshkaBatchTopK(BatchKSparse):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
-        k: Positive,
+        d_in: int,
+        d_sae: int,
+        k: float | int,
         widths: Sequence[int],
         *,
-        k_aux: Count | None = None,
+        k_aux: int | None = None,
         aux_coefficient: NotNegative = 1 / 32,
         seed: Natural = 0,
     ) -> None:

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hooks import Direction, Site
-from hooks.border import Count
 from hooks.errors import InvalidArgument, InvalidType, OutOfRange
 from interp.sae.data.normalisation import Normalisation, RowNorm
 from interp.sae.numerics.sparse import times_rows
@@ -61,7 +60,7 @@ class SAE(nn.Module, ABC):
     b_dec: Float[Tensor, "*d"]
     max_activation: Float[Tensor, "latent"]
 
-    def __init__(self, d_in: Count, d_sae: Count) -> None:
+    def __init__(self, d_in: int, d_sae: int) -> None:
         super().__init__()
         check_count("d_in", d_in)
         check_count("d_sae", d_sae)

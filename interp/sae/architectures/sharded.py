@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from hooks.border import Count, Natural, NotNegative
+from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument, InvalidType, WrongState
 from interp.sae.architectures.ksparse import backward
 from interp.sae.architectures.sae import CHUNK, SAE, Objective, Step, convert_rows, measure_variance
@@ -43,11 +43,11 @@ class ShardedTopK(SAE):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
-        k: Count,
+        d_in: int,
+        d_sae: int,
+        k: int,
         *,
-        k_aux: Count | None = None,
+        k_aux: int | None = None,
         aux_coefficient: NotNegative = 1 / 32,
         seed: Natural = 0,
         device: torch.device | None = None,

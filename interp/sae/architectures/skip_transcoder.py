@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hooks.border import Count, Natural, NotNegative
+from hooks.border import Natural, NotNegative
 from interp.sae.architectures.sae import Objective, Step, measure_variance
 from interp.sae.architectures.transcoder import TranscoderBase
 from interp.sae.data.normalisation import Normalisation
@@ -30,10 +30,10 @@ class SkipTranscoder(TranscoderBase):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
+        d_in: int,
+        d_sae: int,
         *,
-        d_out: Count | None = None,
+        d_out: int | None = None,
         coefficient: NotNegative = 1.0,
         seed: Natural = 0,
     ) -> None:

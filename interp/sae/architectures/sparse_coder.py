@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hooks.border import Count
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from interp.sae.architectures.sae import CHUNK, SAE, check_count
 
@@ -35,12 +34,12 @@ class SparseCoder(SAE):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
+        d_in: int,
+        d_sae: int,
         *,
         activation: str = "relu",
-        k: Count | None = None,
-        d_out: Count | None = None,
+        k: int | None = None,
+        d_out: int | None = None,
         skip: bool = False,
     ) -> None:
         super().__init__(d_in, d_sae)

@@ -37,13 +37,13 @@ class Temporal(SAE):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
+        d_in: int,
+        d_sae: int,
         *,
         n_heads: Count = 8,
-        n_layers: Count = 1,
+        n_layers: int = 1,
         bottleneck: Count = 64,
-        k: Count | None = None,
+        k: int | None = None,
         tied: bool = True,
         subtracts_bias: bool = True,
         scale: Finite = 1.0,

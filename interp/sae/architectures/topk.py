@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.border import Count, Natural, NotNegative, Positive
+from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.ksparse import KSparse, KSparseObjective
 from interp.sae.numerics.sparse import Code
@@ -33,11 +33,11 @@ class TopK(KSparse):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
-        k: Positive,
+        d_in: int,
+        d_sae: int,
+        k: float | int,
         *,
-        k_aux: Count | None = None,
+        k_aux: int | None = None,
         aux_coefficient: NotNegative = 1 / 32,
         seed: Natural = 0,
     ) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hooks.border import Count, Natural, NotNegative
+from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Objective, Step, check_count, weight
@@ -89,10 +89,10 @@ class Transcoder(TranscoderBase):
 
     def __init__(
         self,
-        d_in: Count,
-        d_sae: Count,
+        d_in: int,
+        d_sae: int,
         *,
-        d_out: Count | None = None,
+        d_out: int | None = None,
         coefficient: NotNegative = 1.0,
         seed: Natural = 0,
     ) -> None:

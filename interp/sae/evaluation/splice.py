@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Intervention, Model, Position, Site
-from hooks.border import Finite
 from hooks.errors import InvalidArgument, OutOfRange, nearest
 from hooks.interventions import apply
 from hooks.position import everywhere
@@ -94,7 +93,7 @@ def ablated(latents: Sequence[int]) -> Change:
     return clamped(latents, 0.0)
 
 
-def clamped(latents: Sequence[int], value: Finite) -> Change:
+def clamped(latents: Sequence[int], value: float | int) -> Change:
     """The change that sets latents to a value, whether they were on or not.
 
     Examples:
@@ -105,7 +104,7 @@ def clamped(latents: Sequence[int], value: Finite) -> Change:
     return lambda f: _indexed(f, latents, lambda part: torch.full_like(part, value))
 
 
-def scaled(latents: Sequence[int], factor: Finite) -> Change:
+def scaled(latents: Sequence[int], factor: float | int) -> Change:
     """The change that multiplies latents.
 
     Examples:

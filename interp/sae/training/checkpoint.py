@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from hooks.border import Count
 from hooks.disk import (
     PARTIAL,
     Kind,
@@ -62,7 +61,7 @@ class Checkpoint:
     """
 
     folder: str | Path
-    every: Count = 1_000_000
+    every: int = 1_000_000
 
     def __post_init__(self) -> None:
         if self.every < 1:

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Site
-from hooks.border import Positive
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from interp.sae.architectures.sae import SAE, check_positive, convert_rows
 from interp.sae.data.normalisation import Normalisation
@@ -35,7 +34,7 @@ class Member:
 
     sae: SAE
     site: Site | tuple[Site, ...] | None = None
-    lr: Positive | None = None
+    lr: float | int | None = None
     normalisation: Normalisation | None = None
 
     def __post_init__(self) -> None:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Final, final
 
-from hooks.border import Share
 from hooks.errors import InvalidArgument, nearest
 
 SHAPES: Final = ("linear", "cosine")
@@ -27,10 +26,10 @@ class Schedule:
         [0.02, 0.52, 1.0, 0.5, 0.0]
     """
 
-    warm_up: Share = 0.05
-    decay: Share = 0.2
+    warm_up: float | int = 0.05
+    decay: float | int = 0.2
     shape: str = "linear"
-    sparsity_warm_up: Share = 0.05
+    sparsity_warm_up: float | int = 0.05
 
     def __post_init__(self) -> None:
         for name in ("warm_up", "decay", "sparsity_warm_up"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hooks.border import Count, Natural, NotNegative, Positive
+from hooks.border import Natural
 from interp.sae.architectures.sae import SAE
 from interp.sae.data.source import Source
 from interp.sae.training.callbacks import Callback
@@ -19,14 +19,14 @@ def train(
     sae: SAE,
     source: Source,
     *,
-    tokens: Count = 1_000_000,
-    batch_size: Count = 2048,
-    lr: Positive | None = None,
+    tokens: int = 1_000_000,
+    batch_size: int = 2048,
+    lr: float | int | None = None,
     schedule: Schedule = Schedule(),  # noqa: B008
-    clip: NotNegative | None = 1.0,
+    clip: float | int | None = 1.0,
     dead_after: int = 100_000,
     resampling: Resampling | None = None,
-    buffer: Count = 131_072,
+    buffer: int = 131_072,
     seed: Natural = 0,
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[Callback] = (),
@@ -81,13 +81,13 @@ def train_many(
     members: Mapping[str, Member],
     source: Source,
     *,
-    tokens: Count = 1_000_000,
-    batch_size: Count = 2048,
+    tokens: int = 1_000_000,
+    batch_size: int = 2048,
     schedule: Schedule = Schedule(),  # noqa: B008
-    clip: NotNegative | None = 1.0,
+    clip: float | int | None = 1.0,
     dead_after: int = 100_000,
     resampling: Resampling | None = None,
-    buffer: Count = 131_072,
+    buffer: int = 131_072,
     seed: Natural = 0,
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[Callback] = (),
