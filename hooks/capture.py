@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hooks.activations import Activations
-from hooks.border import Count
 from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
 from hooks.model import Model, chosen
@@ -28,7 +27,7 @@ class _Enough(Exception):
     """Everything asked for has been computed."""
 
 
-def capture(model: Model, data: Data, sites: Sites, *, batch_size: Count = 32, progress: bool = False) -> Activations:
+def capture(model: Model, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False) -> Activations:
     """Return the activations of texts at some sites.
 
     Args:
@@ -70,7 +69,7 @@ def capture(model: Model, data: Data, sites: Sites, *, batch_size: Count = 32, p
 
 
 def stream(
-    model: Model, data: Data, sites: Sites, *, batch_size: Count = 32, progress: bool = False
+    model: Model, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False
 ) -> Iterator[Activations]:
     """Yield the activations of texts at some sites, batch by batch, so that memory stays bounded.
 

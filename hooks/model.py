@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hooks.absent import why_absent
 from hooks.adapters import hinted_paths
-from hooks.border import Count, Natural, NotNegative
+from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
@@ -149,8 +149,8 @@ class Model:
         self,
         prompt: str | Sequence[str],
         *,
-        max_new_tokens: Count = 40,
-        temperature: NotNegative = 0.0,
+        max_new_tokens: int = 40,
+        temperature: float | int = 0.0,
         seed: Natural = 0,
     ) -> str | list[str]:
         """Return the continuation of a prompt (a string), or of several (a list).

@@ -11,7 +11,6 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hooks.border import Count
 from hooks.capture import Sites
 from hooks.errors import WrongModel, WrongState
 from hooks.fingerprint import fingerprint
@@ -54,7 +53,7 @@ def plan(
     packing: Packing = packed(),  # noqa: B008
     at: Position = everywhere,
     dtype: torch.dtype = torch.float16,
-    batch_size: Count = 32,
+    batch_size: int = 32,
     documents: int | None = None,
 ) -> Plan:
     """Estimate what `harvest` with these arguments would take; nothing is written.
@@ -94,8 +93,8 @@ def harvest(
     packing: Packing = packed(),  # noqa: B008
     at: Position = everywhere,
     dtype: torch.dtype = torch.float16,
-    batch_size: Count = 32,
-    documents_per_shard: Count = 256,
+    batch_size: int = 32,
+    documents_per_shard: int = 256,
     documents: int | None = None,
     tell: Callable[[str], None] | None = None,
     progress: bool = False,

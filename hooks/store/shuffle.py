@@ -10,7 +10,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from hooks.border import Count, Natural
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.site import Site
 from hooks.store.columns import put_rows
@@ -55,10 +55,10 @@ class Shuffled(IterableDataset[StoredRows]):
         store: ActivationStore,
         sites: Asked,
         *,
-        batch_size: Count = 4096,
-        buffer: Count = 131_072,
+        batch_size: int = 4096,
+        buffer: int = 131_072,
         seed: Natural = 0,
-        ahead: Natural = 2,
+        ahead: int = 2,
     ) -> None:
         for name, number in (("batch_size", batch_size), ("buffer", buffer), ("ahead", ahead)):
             if number < 1:

@@ -8,7 +8,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Activations, Model, Position, Site, capture
-from hooks.border import Count
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.position import last
@@ -29,7 +28,7 @@ def patch_sweep(
     *,
     over: Over,
     at: Position = last,
-    batch_size: Count = 64,
+    batch_size: int = 64,
     progress: bool = False,
 ) -> PatchEffect:
     """Activation patching over sites, layers, heads and positions: m(run with a <- a_donor), a place at a time.

@@ -5,7 +5,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction
-from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.sae import SAE
 
@@ -34,7 +33,7 @@ def comparable_rows(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_m
 
 
 @torch.no_grad()
-def pursuit(sae: SAE, direction: Direction, *, most: Count = 3) -> Direction:
+def pursuit(sae: SAE, direction: Direction, *, most: int = 3) -> Direction:
     """The best few latents can do for a direction v: v' = sum_i w_i W_dec[i], w_i > 0, near v in least squares.
 
     Latents are taken one by one, each the one whose row has the highest cosine with what is left of v, and all weights

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens, stream
-from hooks.border import Count
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
 from interp.common.texts import listed
@@ -81,9 +80,9 @@ def collect_evidence(
     texts: Sequence[str],
     latent: int,
     *,
-    top: Count = 20,
-    context: Count = 16,
-    batch_size: Count = 32,
+    top: int = 20,
+    context: int = 16,
+    batch_size: int = 32,
     progress: bool = False,
 ) -> Evidence:
     """Read texts once and collect what one latent does on them: `top` examples, `context` tokens each side.

@@ -30,7 +30,7 @@ def edge_attribution(
     slope: Slope | None = None,
     *,
     batch_size: Count = 16,
-    sample: Count = 24,
+    sample: Natural = 24,
     seed: Natural = 0,
     progress: bool = False,
 ) -> EdgeEffect:

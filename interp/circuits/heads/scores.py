@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens, capture
-from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.site import pattern
 
@@ -52,7 +51,7 @@ class HeadScores:
             }
         )
 
-    def top(self, count: Count = 5) -> tuple[tuple[int, int, float], ...]:
+    def top(self, count: int = 5) -> tuple[tuple[int, int, float], ...]:
         """The heads with the highest scores: layer, head, score.
 
         Raises:

@@ -61,7 +61,7 @@ def align_subspace(
     implementation: Implementation,
     variable: str,
     site: Site,
-    dimension: Count,
+    dimension: int,
     at: Position,
     *,
     steps: Count = 200,

@@ -10,7 +10,6 @@ from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from hooks import Model, stream
-from hooks.border import Count
 from hooks.capture import Data
 from hooks.disk import Kind, lock, made_of, record, write_json
 from hooks.errors import InvalidArgument, WrongModel
@@ -43,10 +42,10 @@ def index(
     data: Data,
     folder: str | Path,
     *,
-    top: Count = 20,
-    sampled: Count = 20,
-    context: Count = 16,
-    batch_size: Count = 32,
+    top: int = 20,
+    sampled: int = 20,
+    context: int = 16,
+    batch_size: int = 32,
     progress: bool = False,
 ) -> FeatureIndex:
     """Read data once and write what every latent does on them: three tables in parquet, which `FeatureIndex` opens.

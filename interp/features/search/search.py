@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction, Model, Site
-from hooks.border import Count, Natural
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from interp.features.reading import encode_again, encode_texts, find_site
 from interp.features.search.baselines import score_baselines
@@ -97,10 +97,10 @@ def search(
     concept: Concept,
     *,
     unit: Unit = by_text,
-    top: Count = 10,
-    permutations: Count = 200,
+    top: int = 10,
+    permutations: int = 200,
     seed: Natural = 0,
-    batch_size: Count = 32,
+    batch_size: int = 32,
     progress: bool = False,
 ) -> SearchResult:
     """Rank all latents by F1 on one half of a concept's texts, and report the best on the other half.
@@ -144,10 +144,10 @@ def search_many(
     concept: Concept,
     *,
     unit: Unit = by_text,
-    top: Count = 10,
-    permutations: Count = 200,
+    top: int = 10,
+    permutations: int = 200,
     seed: Natural = 0,
-    batch_size: Count = 32,
+    batch_size: int = 32,
     progress: bool = False,
 ) -> tuple[SearchResult, ...]:
     """The same search in several autoencoders of one site, on the same halves, from one reading of the texts.

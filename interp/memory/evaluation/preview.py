@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens, capture
-from hooks.border import Count, Natural
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.pieces import piece, pieces
 from hooks.site import logits, mlp_act
@@ -94,7 +94,7 @@ def preview(
     texts: Sequence[str] | None = None,
     *,
     sae: SAE | None = None,
-    top: Count = 10,
+    top: int = 10,
     seed: Natural = 0,
 ) -> Preview:
     """Apply an edit to a model, read texts, undo it, and say where what the model computes differs most.

@@ -56,7 +56,7 @@ class Triggers:
         matched = (self.coefficient[neuron] > 0).tolist()
         return tuple(int(self.ids[t][c + 1]) for (t, c), on in zip(places, matched, strict=True) if on)
 
-    def examples(self, model: Model, neuron: int, *, top: Count = 10, context: Count = 12) -> tuple[Example, ...]:
+    def examples(self, model: Model, neuron: int, *, top: int = 10, context: Count = 12) -> tuple[Example, ...]:
         """The memory's trigger examples as text, with its coefficient at every token shown, and the token after.
 
         Raises:
@@ -68,7 +68,7 @@ class Triggers:
         return self.examples_of(model, [neuron], top=top, context=context)[0]
 
     def examples_of(
-        self, model: Model, neurons: Sequence[int], *, top: Count = 10, context: Count = 12
+        self, model: Model, neurons: Sequence[int], *, top: int = 10, context: Count = 12
     ) -> tuple[tuple[Example, ...], ...]:
         """The examples of several memories, every text read once.
 
@@ -121,7 +121,7 @@ def triggers(
     data: Data,
     layer: int,
     *,
-    top: Count = 25,
+    top: int = 25,
     sign: Sign = 1,
     batch_size: Count = 16,
     progress: bool = False,
@@ -145,7 +145,7 @@ def triggers_by_layer(
     data: Data,
     layers: Sequence[int],
     *,
-    top: Count = 25,
+    top: int = 25,
     sign: Sign = 1,
     batch_size: Count = 16,
     progress: bool = False,

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Site, capture
-from hooks.border import Count, Natural, NotNegative
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.site import attn_out, embed, mlp_out, resid_post
 from interp.common.statistics import Estimate, bootstrap, percentile_ends, share
@@ -83,7 +83,7 @@ class Trace:
         """The indirect effect as a share of what breaking the subject cost, for each fact."""
         return self.indirect_effect / (self.clean - self.corrupted)[:, None, None]
 
-    def interval(self, draws: Count = 1000, seed: Natural = 0) -> Float[Tensor, "2 class layer"]:
+    def interval(self, draws: int = 1000, seed: Natural = 0) -> Float[Tensor, "2 class layer"]:
         """The 95 % bootstrap interval of the average indirect effect, over facts."""
         random = torch.Generator().manual_seed(seed)
         n = len(self.clean)
@@ -159,8 +159,8 @@ def trace_states(
     model: Model,
     facts: Sequence[Subject],
     *,
-    draws: Count = 6,
-    noise: NotNegative = 3.0,
+    draws: int = 6,
+    noise: float = 3.0,
     others: Sequence[str] = (),
     seed: Natural = 0,
     progress: bool = False,
@@ -177,8 +177,8 @@ def trace_mlp(
     facts: Sequence[Subject],
     window: Count = 4,
     *,
-    draws: Count = 6,
-    noise: NotNegative = 3.0,
+    draws: int = 6,
+    noise: float = 3.0,
     others: Sequence[str] = (),
     seed: Natural = 0,
     progress: bool = False,
@@ -222,8 +222,8 @@ def trace_attention(
     facts: Sequence[Subject],
     window: Count = 4,
     *,
-    draws: Count = 6,
-    noise: NotNegative = 3.0,
+    draws: int = 6,
+    noise: float = 3.0,
     others: Sequence[str] = (),
     seed: Natural = 0,
     progress: bool = False,

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.border import Natural, NotNegative
 from interp.sae.architectures.ksparse import KSparse, KSparseObjective
 from interp.sae.data.distributed import any_process, current_process, kth_largest, minimum
 from interp.sae.numerics.ranking import Encoder, Ranking
@@ -84,8 +83,8 @@ class BatchTopK(BatchKSparse):
         k: float | int,
         *,
         k_aux: int | None = None,
-        aux_coefficient: NotNegative = 1 / 32,
-        seed: Natural = 0,
+        aux_coefficient: float | int = 1 / 32,
+        seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
 

@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hooks import Direction
-from hooks.border import Natural, NotNegative
 from hooks.errors import OutOfRange
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Objective, Step, check_count, weight
@@ -33,9 +32,7 @@ class Crosscoder(SAE):
 
     architecture: ClassVar[str] = "crosscoder"
 
-    def __init__(
-        self, d_in: int, d_sae: int, n_layers: int, *, coefficient: NotNegative = 1.0, seed: Natural = 0
-    ) -> None:
+    def __init__(self, d_in: int, d_sae: int, n_layers: int, *, coefficient: float | int = 1.0, seed: int = 0) -> None:
         super().__init__(d_in, d_sae)
         check_count("n_layers", n_layers)
         self.n_layers, self.coefficient = n_layers, weight("coefficient", coefficient)

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hooks.border import Natural, NotNegative
 from interp.sae.architectures.chunked_gradients import BatchSums, encode_chunks, sum_of_squares, zero_where_off
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Objective, Step, weight
@@ -32,7 +31,7 @@ class Gated(SAE):
     architecture: ClassVar[str] = "gated"
     centred: ClassVar[bool] = True
 
-    def __init__(self, d_in: int, d_sae: int, *, coefficient: NotNegative = 1.0, seed: Natural = 0) -> None:
+    def __init__(self, d_in: int, d_sae: int, *, coefficient: float | int = 1.0, seed: int = 0) -> None:
         super().__init__(d_in, d_sae)
         self.coefficient = weight("coefficient", coefficient)
         self.W_dec = nn.Parameter(random_rows(d_sae, d_in, seed))

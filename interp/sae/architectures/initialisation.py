@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import SAE, convert_rows
 from interp.sae.numerics.median import geometric_median
@@ -57,7 +56,7 @@ def median_bias(sae: SAE, rows: Float[Tensor, "n *d"]) -> None:
 
 
 @torch.no_grad()
-def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: Natural = 0) -> None:
+def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: int = 0) -> None:
     """Point each decoder row from b_dec to a random activation, keeping the row's norm.
 
     Raises:

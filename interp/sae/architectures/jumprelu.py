@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hooks.border import Natural, NotNegative, Positive
 from hooks.errors import InvalidArgument, nearest
 from interp.sae.architectures.chunked_gradients import (
     BatchSums,
@@ -54,13 +53,13 @@ class JumpReLU(SAE):
         d_sae: int,
         *,
         penalty: str = "step",
-        coefficient: NotNegative = 1.0,
+        coefficient: float | int = 1.0,
         bandwidth: float | int = 0.05,
         initial_threshold: float | int = 0.01,
-        target_l0: Positive | None = None,
-        tanh_scale: Positive = 4.0,
-        pre_act_coefficient: NotNegative = 0.0,
-        seed: Natural = 0,
+        target_l0: float | int | None = None,
+        tanh_scale: float | int = 4.0,
+        pre_act_coefficient: float | int = 0.0,
+        seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae)
         if penalty not in PENALTIES:

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.border import Count, NotNegative
 from interp.sae.architectures.sae import SAE
 
 
@@ -35,8 +34,8 @@ class MatchingPursuit(SAE):
         d_in: int,
         d_sae: int,
         *,
-        residual_threshold: NotNegative = 0.01,
-        max_iterations: Count | None = None,
+        residual_threshold: float | int = 0.01,
+        max_iterations: int | None = None,
         stop_on_duplicate_support: bool = True,
     ) -> None:
         super().__init__(d_in, d_sae)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.batch_topk import BatchKSparse
 
@@ -34,8 +33,8 @@ class MatryoshkaBatchTopK(BatchKSparse):
         widths: Sequence[int],
         *,
         k_aux: int | None = None,
-        aux_coefficient: NotNegative = 1 / 32,
-        seed: Natural = 0,
+        aux_coefficient: float | int = 1 / 32,
+        seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         rising = (*widths,) if widths and widths[-1] == d_sae else (*widths, d_sae)

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument, InvalidType, WrongState
 from interp.sae.architectures.ksparse import backward
 from interp.sae.architectures.sae import CHUNK, SAE, Objective, Step, convert_rows, measure_variance
@@ -48,8 +47,8 @@ class ShardedTopK(SAE):
         k: int,
         *,
         k_aux: int | None = None,
-        aux_coefficient: NotNegative = 1 / 32,
-        seed: Natural = 0,
+        aux_coefficient: float | int = 1 / 32,
+        seed: int = 0,
         device: torch.device | None = None,
     ) -> None:
         super().__init__(d_in, d_sae)

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hooks.border import Natural, NotNegative
 from interp.sae.architectures.sae import Objective, Step, measure_variance
 from interp.sae.architectures.transcoder import TranscoderBase
 from interp.sae.data.normalisation import Normalisation
@@ -29,13 +28,7 @@ class SkipTranscoder(TranscoderBase):
     architecture: ClassVar[str] = "skip_transcoder"
 
     def __init__(
-        self,
-        d_in: int,
-        d_sae: int,
-        *,
-        d_out: int | None = None,
-        coefficient: NotNegative = 1.0,
-        seed: Natural = 0,
+        self, d_in: int, d_sae: int, *, d_out: int | None = None, coefficient: float | int = 1.0, seed: int = 0
     ) -> None:
         super().__init__(d_in, d_sae, d_out=d_out, coefficient=coefficient, seed=seed)
         self.W_skip = nn.Parameter(torch.zeros(self.d_out, d_in))

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad, scaled_dot_product_attention
 
-from hooks.border import Count, Finite
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import SAE
 
@@ -40,13 +39,13 @@ class Temporal(SAE):
         d_in: int,
         d_sae: int,
         *,
-        n_heads: Count = 8,
+        n_heads: int = 8,
         n_layers: int = 1,
-        bottleneck: Count = 64,
+        bottleneck: int = 64,
         k: int | None = None,
         tied: bool = True,
         subtracts_bias: bool = True,
-        scale: Finite = 1.0,
+        scale: float | int = 1.0,
     ) -> None:
         super().__init__(d_in, d_sae)
         if d_sae % (bottleneck * n_heads):

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.ksparse import KSparse, KSparseObjective
 from interp.sae.numerics.sparse import Code
@@ -38,8 +37,8 @@ class TopK(KSparse):
         k: float | int,
         *,
         k_aux: int | None = None,
-        aux_coefficient: NotNegative = 1 / 32,
-        seed: Natural = 0,
+        aux_coefficient: float | int = 1 / 32,
+        seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         if k != int(k):

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.initialisation import random_rows
 from interp.sae.architectures.sae import SAE, Objective, Step, check_count, weight
@@ -88,13 +87,7 @@ class Transcoder(TranscoderBase):
     architecture: ClassVar[str] = "transcoder"
 
     def __init__(
-        self,
-        d_in: int,
-        d_sae: int,
-        *,
-        d_out: int | None = None,
-        coefficient: NotNegative = 1.0,
-        seed: Natural = 0,
+        self, d_in: int, d_sae: int, *, d_out: int | None = None, coefficient: float | int = 1.0, seed: int = 0
     ) -> None:
         super().__init__(d_in, d_sae, d_out=d_out, coefficient=coefficient, seed=seed)
 
