@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from hooks import Model, Position, Site, capture, capture_gradients, intervene
-from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.interventions import replace
 from hooks.position import last
@@ -19,7 +18,7 @@ TOKENS = Position("every token", lambda tokens: tokens.mask)
 
 
 def integrated_attribution(
-    model: Model, patching: Patching, metric: Metric, *, over: Over, steps: Count = 8, at: Position = last
+    model: Model, patching: Patching, metric: Metric, *, over: Over, steps: int = 8, at: Position = last
 ) -> PatchEffect:
     """Attribution patching with integrated gradients: (a_donor - a_base) . mean_k dm/da at embeddings x_k.
 
