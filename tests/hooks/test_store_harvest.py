@@ -436,12 +436,12 @@ def test_a_stream_stops_before_the_shard_that_does_not_fit(
 def test_a_value_the_type_cannot_hold_is_refused(fresh: Callable[..., Model], tmp_path: Path) -> None:
     model = fresh("gpt2")
     with torch.no_grad():
-        model.mlp_output(1).get_parameter("bias").fill_(1e5)
+        model.module(mlp_act[1]).get_parameter("bias").fill_(1e5)
     with pytest.raises(ValueError, match=r"resid_post\.1 is as large as 1\d+ at 'f', and torch\.float16 ends at 65504"):
         harvest(model, ["fog"], resid_post[1], tmp_path / "half")
     assert len(harvest(model, ["fog"], resid_post[1], tmp_path / "brain", dtype=torch.bfloat16)) == 3
     with torch.no_grad():
-        model.mlp_output(1).get_parameter("bias").fill_(float("nan"))
+        model.module(mlp_act[1]).get_parameter("bias").fill_(float("nan"))
     with pytest.raises(ValueError, match=r"resid_post\.1 holds NaN or infinity at 'f'"):
         harvest(model, ["fog"], resid_post[1], tmp_path / "nan", dtype=torch.float32)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hooks import Model
 from hooks.border import Count, NotNegative, Positive
 from hooks.errors import InvalidArgument
+from hooks.site import mlp_act
 from interp.common.completion import log_probs, tokenise_completions
 from interp.memory.editing.change import LowRank
 from interp.memory.editing.checks import measure_and_check
@@ -69,7 +70,7 @@ def ft_l(
     adam = torch.optim.Adam([delta], lr=learning_rate * unit)
     loss, step = torch.tensor(float("inf")), 0
     for step in range(steps + 1):
-        with torch.enable_grad(), freeze_weights(model), _adding(model.mlp_output(layer), delta):
+        with torch.enable_grad(), freeze_weights(model), _adding(model.module(mlp_act[layer]), delta):
             loss = -log_probs(model.run(asked.tokens), asked.tokens.ids, asked.target).mean()
         if step == steps or float(loss.detach()) < stop:
             break
