@@ -17,11 +17,11 @@ from interp.postcard.train import contrast, recipe_for, train
 
 
 def test_a_small_convnet_learns_landmarks_far_beyond_chance(tmp_path: Path) -> None:
-    folder = train(tmp_path, recipe_for("convnet", pictures=20_000, small=True))
+    folder = train(tmp_path, recipe_for("convnet", pictures=16_000, small=True))
     shown = scenes("test", 400)
     right = is_right(net(folder), draw(shown).pixels, [s.landmark for s in shown]).float().mean()
-    assert right > 20 / 72
-    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["step"] == 20_000 // 64
+    assert right > 7 / 72
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["step"] == 16_000 // 64
 
 
 @pytest.mark.parametrize("which", ["convnet", "clip"])
