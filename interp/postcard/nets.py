@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from hooks.disk import write_file, write_text
+from hooks.disk import write_folder
 from hooks.errors import InvalidArgument, MissingFile, UnknownName, nearest
 from interp.postcard.convnet import ConvNet, Plan, convnet_from
 from interp.postcard.draw import SIZE
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 Which = Literal["convnet", "vit", "clip"]
 Net: TypeAlias = "ConvNet | ViTForImageClassification | CLIPModel"
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+READING = {
+    "do_resize": True, "size": {"height": SIZE, "width": SIZE}, "do_rescale": True, "rescale_factor": 1 / 255,
+    "do_normalize": True, "image_mean": MEAN, "image_std": STD, "resample": 2,
+    "image_processor_type": "ViTImageProcessor",
+}  # fmt: skip
 MODELS = Path(__file__).parent / "models"
 
 
@@ -103,24 +108,19 @@ def as_input(pixels: UInt8[np.ndarray, "batch channel height width"]) -> Float[T
 
 def write_net(net: Net, folder: Path) -> None:
     """Write a net in half precision, with what reads its pictures and, for a CLIP, its words."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().half().contiguous() for name, tensor in net.state_dict().items()}
-    if isinstance(net, ConvNet):
-        from safetensors.torch import save_file
+    with write_folder(folder) as partial:
+        if isinstance(net, ConvNet):
+            from safetensors.torch import save_file
 
-        with write_file(folder / "model.safetensors") as partial:
-            save_file(state, partial)
-        write_text(folder / "config.json", json.dumps({"model_type": "convnet", "classes": LANDMARKS}, indent=1) + "\n")
-    else:
-        net.save_pretrained(folder, state_dict=state)
-        if net.config.model_type == "clip":
-            caption_tokenizer().save_pretrained(folder)
-    reading = {
-        "do_resize": True, "size": {"height": SIZE, "width": SIZE}, "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": MEAN, "image_std": STD, "resample": 2,
-        "image_processor_type": "ViTImageProcessor",
-    }  # fmt: skip
-    write_text(folder / "preprocessor_config.json", json.dumps(reading, indent=1) + "\n")
+            said = {"model_type": "convnet", "classes": LANDMARKS}
+            save_file(state, partial / "model.safetensors")
+            (partial / "config.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        else:
+            net.save_pretrained(partial, state_dict=state)
+            if net.config.model_type == "clip":
+                caption_tokenizer().save_pretrained(partial)
+        (partial / "preprocessor_config.json").write_text(json.dumps(READING, indent=1) + "\n", encoding="utf-8")
 
 
 def bundled_nets() -> tuple[str, ...]:
@@ -167,4 +167,6 @@ def net(source: str | Path) -> Net:
 
 def install(folder: Path, name: str) -> Path:
     """Copy a written net into the package, under a name."""
-    return Path(shutil.copytree(folder, MODELS / name, dirs_exist_ok=True))
+    with write_folder(MODELS / name) as partial:
+        shutil.copytree(folder, partial, dirs_exist_ok=True)
+    return MODELS / name

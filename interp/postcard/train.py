@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hooks.disk import lock, read_pickled, write_file, write_text
+from hooks.disk import append_text, lock, read_pickled, write_file, write_text
 from hooks.errors import InvalidArgument, NotFinite
 from interp.common.precision import precision
 from interp.postcard.answers import image_vectors, is_right
@@ -190,8 +190,7 @@ def _log(file: Path, net: Net, line: Mapping[str, float | int]) -> None:
     net.eval()
     right = is_right(net, draw(shown).pixels, [scene.landmark for scene in shown]).float().mean()
     net.train()
-    with file.open("a", encoding="utf-8") as log:
-        log.write(json.dumps({**line, "accuracy": round(float(right), 4)}) + "\n")
+    append_text(file, json.dumps({**line, "accuracy": round(float(right), 4)}) + "\n")
 
 
 def _save(file: Path, net: Net, stepper: torch.optim.Optimizer, recipe: Recipe, step: int, seconds: float) -> None:
