@@ -124,7 +124,7 @@ class CrossLayerTranscoder(SAE):
 
     def decoders(
         self, of: Float[Tensor, "_ d_model"] | None = None
-    ) -> tuple[Float[Tensor, "latent target d_model"], ...]:
+    ) -> tuple[Float[Tensor, "latent layer d_model"], ...]:
         """The decoders of each layer's latents, to that layer and those after it: parts of the memory of `W_dec`."""
         W, parts = self.W_dec if of is None else of, [self.per_layer * width for width in self.widths]
         return tuple(D.view(self.per_layer, width, -1) for D, width in zip(W.split(parts), self.widths, strict=True))
@@ -288,27 +288,27 @@ class CrossLayerObjective(Objective[CrossLayerTranscoder], ABC):
         largest = rows.new_zeros(sae.n_layers, sae.per_layer)
         for at, codes in self.pieces(whole[0]):
             x, y = (part[at] for part in whole)
-            values = [self.switch(i, z) for i, z in enumerate(codes)]
-            error = self.written(codes, [f for f, _ in values], x).sub_(y)
+            values = [self._switch(i, z) for i, z in enumerate(codes)]
+            error = self._write(codes, [f for f, _ in values], x).sub_(y)
             squared_error = squared_error + sum_of_squares(error)
             g = error.mul_(2 / n / self.scale)
-            grad(sae.b_dec).add_(g.sum(0))
+            _grad(sae.b_dec).add_(g.sum(0))
             if sae.W_skip is not None:
-                grad(sae.W_skip).add_(torch.einsum("nld,nle->lde", x, g))
+                _grad(sae.W_skip).add_(torch.einsum("nld,nle->lde", x, g))
             for i, (z, (f, above)) in enumerate(zip(codes, values, strict=True)):
                 on = on + f.count_nonzero()
                 largest[i] = torch.maximum(largest[i], z.most(f))
-                loss = loss + self.back(i, z, f, above, x[:, i].contiguous(), g, norms[i], for_norms[i], n)
-        loss = loss + squared_error / n / self.scale + self.lift(whole[0], dead, norms, for_norms)
-        for D, W, weigh in zip(sae.decoders(grad(sae.W_dec)), sae.decoders(), for_norms / norms, strict=True):
+                loss = loss + self._add_layer(i, z, f, above, x[:, i].contiguous(), g, norms[i], for_norms[i], n)
+        loss = loss + squared_error / n / self.scale + self._lift(whole[0], dead, norms, for_norms)
+        for D, W, weigh in zip(sae.decoders(_grad(sae.W_dec)), sae.decoders(), for_norms / norms, strict=True):
             D.addcmul_(W, weigh[:, None, None])
         return Step(loss, squared_error / n, on / n, largest.flatten())
 
-    def switch(self, layer: int, z: Chunk) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002
+    def _switch(self, layer: int, z: Chunk) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002
         """The values of latents that are kept, and by how much they lie above their thresholds where that is learnt."""
         return z.values, None
 
-    def penalise(
+    def _penalise(
         self,
         z: Chunk,  # noqa: ARG002
         f: Tensor,
@@ -320,7 +320,7 @@ class CrossLayerObjective(Objective[CrossLayerTranscoder], ABC):
         """The penalty of one layer's latents; its gradients are added to those of f and of norms."""
         return f.new_zeros(())
 
-    def written(
+    def _write(
         self, codes: list[Chunk], values: list[Tensor], x: Float[Tensor, "n layer d_model"]
     ) -> Float[Tensor, "n layer d_model"]:
         """y_hat from sparse latents."""
@@ -330,7 +330,7 @@ class CrossLayerObjective(Objective[CrossLayerTranscoder], ABC):
             y_hat[:, i : i + D.shape[1]] += z.times(f, D.flatten(1)).view(len(x), *D.shape[1:])
         return y_hat
 
-    def back(
+    def _add_layer(
         self,
         layer: int,
         z: Chunk,
@@ -347,18 +347,18 @@ class CrossLayerObjective(Objective[CrossLayerTranscoder], ABC):
         D = sae.decoders()[layer].flatten(1)
         g = g[:, layer : layer + sae.widths[layer]].flatten(1)
         for_f = z.dots(g, D)
-        z.add_transposed(sae.decoders(grad(sae.W_dec))[layer].view(D.shape), f, g)
-        penalty = self.penalise(z, f, norms, n, for_f, for_norms)
+        z.add_transposed(sae.decoders(_grad(sae.W_dec))[layer].view(D.shape), f, g)
+        penalty = self._penalise(z, f, norms, n, for_f, for_norms)
         if above is not None:
             near = above.abs() < sae.bandwidth / 2
             for_theta = z.total(near * for_f) * sae.threshold[layer] / -sae.bandwidth
-            grad(sae.threshold)[layer] += for_theta
+            _grad(sae.threshold)[layer] += for_theta
         for_z = zero_where_off(for_f, f)
-        z.add_transposed(grad(sae.W_enc)[layer], for_z, x)
-        grad(sae.b_enc)[layer] += z.total(for_z)
+        z.add_transposed(_grad(sae.W_enc)[layer], for_z, x)
+        _grad(sae.b_enc)[layer] += z.total(for_z)
         return penalty
 
-    def lift(
+    def _lift(
         self, x: Float[Tensor, "n layer d_model"], dead: Bool[Tensor, "latent"], norms: Tensor, for_norms: Tensor
     ) -> Float[Tensor, ""]:
         """lambda_P E sum_dead ReLU(theta_i - z_i) ||W_dec,i||, with its gradients."""
@@ -374,10 +374,10 @@ class CrossLayerObjective(Objective[CrossLayerTranscoder], ABC):
             loss = loss + c * (short.sum(0) @ own)
             for_norms[layer, latents] += c * short.sum(0)
             for_z = (short > 0) * (c * own)
-            grad(sae.W_enc)[layer, latents] -= for_z.T @ x[:, layer]
-            grad(sae.b_enc)[layer, latents] -= for_z.sum(0)
+            _grad(sae.W_enc)[layer, latents] -= for_z.T @ x[:, layer]
+            _grad(sae.b_enc)[layer, latents] -= for_z.sum(0)
             if sae.threshold.requires_grad:
-                grad(sae.threshold)[layer, latents] += for_z.sum(0)
+                _grad(sae.threshold)[layer, latents] += for_z.sum(0)
         return loss
 
 
@@ -405,12 +405,12 @@ class ThresholdObjective(CrossLayerObjective):
         sae = self.sae
         return self.sparsity_share * sae.coefficient * (sae.tanh_scale * sae.norms() * a).tanh().sum((1, 2)).mean()
 
-    def switch(self, layer: int, z: Chunk) -> tuple[Tensor, Tensor]:
+    def _switch(self, layer: int, z: Chunk) -> tuple[Tensor, Tensor]:
         """As `jump` does."""
         above = z.values - z.of(self.sae.threshold[layer])
         return zero_where_off(z.values, above), above
 
-    def penalise(
+    def _penalise(
         self, z: Chunk, f: Tensor, norms: Float[Tensor, "latent"], n: int, for_f: Tensor, for_norms: Tensor
     ) -> Float[Tensor, ""]:
         """Tanh, with the gradients of both its factors."""
@@ -487,7 +487,7 @@ class BatchObjective(CrossLayerObjective):
             D /= D.flatten(1).norm(dim=1)[:, None, None]
 
 
-def grad(parameter: nn.Parameter) -> Tensor:
+def _grad(parameter: nn.Parameter) -> Tensor:
     """A parameter's gradient, which is there."""
     assert parameter.grad is not None
     return parameter.grad
