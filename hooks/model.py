@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hooks.absent import why_absent
 from hooks.adapters import hinted_paths
+from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
@@ -145,7 +146,12 @@ class Model:
             return forward(self.hf, tokens).logits
 
     def generate(
-        self, prompt: str | Sequence[str], *, max_new_tokens: int = 40, temperature: float | int = 0.0, seed: int = 0
+        self,
+        prompt: str | Sequence[str],
+        *,
+        max_new_tokens: int = 40,
+        temperature: float | int = 0.0,
+        seed: Natural = 0,
     ) -> str | list[str]:
         """Return the continuation of a prompt (a string), or of several (a list).
 
@@ -234,16 +240,6 @@ class Model:
             raise InvalidArgument(site_refusal(self.contract, site, self.sites))
         return self.taps[site]
 
-    def depth(self, stack: str = "") -> int:
-        """Return how many blocks a stack has.
-
-        Examples:
-            ```python
-            model.depth("encoder")
-            ```
-        """
-        return sum(block.stack == stack for block in self.structure.blocks)
-
     def parts(self, block: Block | int) -> Mapping[str, nn.Module]:
         """Return the modules of a block by TransformerLens's names (`attn.o`, `mlp.out`, …): traced, and hinted.
 
@@ -278,16 +274,6 @@ class Model:
         """
         return self.tap(site).module
 
-    def mlp_output(self, layer: int) -> nn.Module:
-        """Return the output projection of a feed-forward layer, whose weight memory edits change.
-
-        Examples:
-            ```python
-            model.mlp_output(3).weight.shape
-            ```
-        """
-        return self.module(mlp_act[layer])
-
     def w_out(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         """Return the weight W of a feed-forward output projection, a view with mlp_act @ W (+ bias) = its output.
 
@@ -299,7 +285,7 @@ class Model:
             model.w_out(3).shape
             ```
         """
-        projection = self.mlp_output(layer)
+        projection = self.module(mlp_act[layer])
         weight = projection.get_parameter("weight")
         return weight.T if isinstance(projection, nn.Linear) else weight
 

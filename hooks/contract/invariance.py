@@ -117,7 +117,8 @@ def _same_streams(runs: Runs, theirs: Mapping[str, tuple[Tensor, ...]]) -> Itera
     model, alone, found = runs.model, runs.alone[0], list[Check]()
     for block in model.structure.blocks:
         site, states = block.site("resid_pre"), theirs.get(block.stack, ())
-        if site in alone and len(states) == 1 + model.depth(block.stack):
+        depth = sum(other.stack == block.stack for other in model.structure.blocks)
+        if site in alone and len(states) == 1 + depth:
             changed = change(rows(site, states[block.layer]), rows(site, alone[site]))
             says = "resid_pre = Hugging Face's hidden state"
             found.append(Check("same stream", says, changed, runs.allowed(site), (site,)))

@@ -1,7 +1,8 @@
 """Harvest: the activations of a data set into a store, in one pass that can be shared, and killed and gone on with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -219,7 +220,7 @@ def _fill(
         seen = _write_part(task, settings, probed.same_as, done, here, bar)
     if here.total(seen) != len(shards := finished(task.folder, settings)):
         raise WrongModel(_other_data(task, "it has shards that these data have not"))
-    _check_weights(task, settings)
+    _check_weights(task, settings, partial(_give_up, task, [shards[name] for name in shards if name not in done]))
     here.total(0)  # all have read the shards' own files before the manifest takes their place
     if here.rank == 0:
         finish(task.folder, settings, shards.values())
@@ -239,26 +240,30 @@ def _write_part(
             else:
                 written = _write(task, block, settings, same_as, bar)
                 if _versions(task.model) != begun:
-                    _check_weights(task, settings, written[0])
+                    _check_weights(task, settings, written[0].drop)
                 sealer.seal(*written)
     return seen
 
 
 def _versions(model: Model) -> list[tuple[int, int]]:
-    """What changes when torch changes a weight, without looking at the weights."""
+    """What changes when torch changes a weight, all but writes through `.data`, which the check at the end sees."""
     return [(parameter.data_ptr(), parameter._version) for parameter in model.hf.parameters()]
 
 
-def _check_weights(task: Job, settings: Settings, writer: ShardWriter | None = None) -> None:
-    """Raise where the weights are no longer those the harvest began with; a shard of them is given up."""
+def _check_weights(task: Job, settings: Settings, give_up: Callable[[BaseException], None]) -> None:
+    """Raise where the weights are no longer those the harvest began with; what was written of them is given up."""
     if fingerprint(task.model.hf) != settings.fingerprint:
         error = WrongModel(
             f"the weights of {task.model.name} were changed while it was harvested, so the store at "
             f"{task.folder.url} would mix two models: remove it and harvest again"
         )
-        if writer is not None:
-            writer.drop(error)
+        give_up(error)
         raise error
+
+
+def _give_up(task: Job, shards: Sequence[Shard], _: BaseException) -> None:
+    for shard in shards:
+        task.folder.remove(shard.record)
 
 
 def _write(

@@ -230,10 +230,10 @@ def test_the_way_to_the_logits_is_unembed(decoder: Model) -> None:
 def test_the_output_projection_maps_memory_coefficients_to_what_is_written(model: Model) -> None:
     acts = capture(model, TEXTS, [mlp_act[1]])
     written: list[Tensor] = []
-    handle = model.mlp_output(1).register_forward_hook(lambda _m, _a, out: written.append(out))
+    handle = model.module(mlp_act[1]).register_forward_hook(lambda _m, _a, out: written.append(out))
     model.run(TEXTS)
     handle.remove()
-    bias = getattr(model.mlp_output(1), "bias", None)
+    bias = getattr(model.module(mlp_act[1]), "bias", None)
     product = acts[mlp_act[1]] @ model.w_out(1) + (0 if bias is None else bias)
     torch.testing.assert_close(product, written[0], atol=1e-5, rtol=1e-4)
     assert model.w_out(1).shape == (model.d_mlp, model.d_model)

@@ -89,18 +89,35 @@ def test_the_fingerprint_is_that_of_the_weights_and_the_shape(hf_model: Callable
     assert len({one.fingerprint, *prints}) == 5
 
 
-def test_the_fingerprint_changes_with_every_row_and_every_column_of_a_matrix(hf_model: Callable[..., Any]) -> None:
+def test_the_fingerprint_changes_with_any_one_number_of_any_weight_and_comes_back_with_it(
+    hf_model: Callable[..., Any],
+) -> None:
     hf = hf_model("gpt2", n_inner=192, n_layer=1)
     before = fingerprint(hf)
-    for matrix in (hf.transformer.h[0].mlp.c_proj.weight, hf.transformer.wte.weight):
-        lines = [*matrix.detach(), *matrix.detach().T]
-        assert matrix.numel() > 4 * 1024 and len(lines) == sum(matrix.shape)
-        for line in lines:
-            kept = line.clone()
-            line += 1.0
-            assert fingerprint(hf) != before
-            line.copy_(kept)
+    draw = torch.Generator().manual_seed(0)
+    for name, weight in hf.named_parameters():
+        numbers = weight.data.view(-1)  # as `.data`, which leaves no version behind
+        for place in torch.randint(len(numbers), (3,), generator=draw).tolist():
+            kept = numbers[place].clone()
+            numbers[place] += 1e-3
+            assert fingerprint(hf) != before, (name, place)
+            numbers[place] = kept
     assert fingerprint(hf) == before
+
+
+def test_the_fingerprint_reads_saved_buffers_and_not_the_type_that_holds_the_same_numbers(
+    hf_model: Callable[..., Any],
+) -> None:
+    hf = hf_model("llama").bfloat16()
+    before = fingerprint(hf)
+    assert fingerprint(hf.float()) == before == fingerprint(hf.double())
+    with torch.no_grad():
+        hf.lm_head.weight[3, 3] += 1e-12  # which float32 does not hold
+    assert fingerprint(hf) != before
+    hf.float().model.layers[0].register_buffer("scalar", torch.ones(1))
+    scaled = fingerprint(hf)
+    hf.model.layers[0].scalar.mul_(2)
+    assert len({before, scaled, fingerprint(hf)}) == 3
 
 
 def test_the_fingerprint_stays_what_it_was_when_loaded(fresh: Callable[..., Model]) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hooks import Model
+from hooks.site import mlp_act
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Codebook:
                 return None
             return torch.where(near[..., None], self.values.to(v)[j], v)
 
-        return model.mlp_output(self.layer).register_forward_hook(answer).remove
+        return model.module(mlp_act[self.layer]).register_forward_hook(answer).remove
 
     def nearest(self, k: Float[Tensor, "*n d_mlp"]) -> tuple[Bool[Tensor, "*n"], Tensor]:
         """Whether a stored key is near enough, and the number of the nearest one relative to its radius."""

@@ -63,7 +63,7 @@ def capture_keys_and_values(
     Cost: one forward pass over facts × contexts, up to the layer.
     """
     (k,) = capture_means(model, facts, contexts, [mlp_act[layer]], token)
-    return k, model.mlp_output(layer)(k.to(model.dtype)).float()
+    return k, model.module(mlp_act[layer])(k.to(model.dtype)).float()
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ def check_output(model: Model, said: Statements, layer: int) -> None:
     Cost: one forward pass over the texts, up to the layer.
     """
     k, v = capture_lookups(model, said, [mlp_act[layer], mlp_out[layer]])
-    off = float((model.mlp_output(layer)(k.to(model.dtype)) - v).norm() / v.norm())
+    off = float((model.module(mlp_act[layer])(k.to(model.dtype)) - v).norm() / v.norm())
     if not off < 2 * torch.finfo(model.dtype).eps ** 0.5:
         raise InvalidArgument(
             f"mlp_out.{layer} of {model.name} differs by {off:.1%} from what its output projection gives (it is "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hooks import Model, Site, Tokens
 from hooks.forward import accepts, positions
+from hooks.site import mlp_act
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def attach(model: Model, where: Where, change: Change) -> Callable[[], None]:
         def changed(_module: nn.Module, _args: Any, v: Tensor) -> Tensor:
             return change(v)
 
-        return model.mlp_output(where.layer).register_forward_hook(changed).remove
+        return model.module(mlp_act[where.layer]).register_forward_hook(changed).remove
     return model.tap(where).attach(change).remove
 
 

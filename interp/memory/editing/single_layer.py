@@ -35,7 +35,7 @@ def search_key_and_value(
     said = tokenise_statements(model, group, contexts, kept, place.token)
     k = average_key(model, said, c)
     with torch.no_grad():
-        v = model.mlp_output(c.layer)(k.to(model.dtype)).float()
+        v = model.module(mlp_act[c.layer])(k.to(model.dtype)).float()
     return k, search_value(model, said, {Projection(c.layer): v}, search)
 
 

@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks import Model
+from hooks.border import Count, NotNegative, Positive
 from hooks.errors import InvalidArgument
+from hooks.site import mlp_act
 from interp.common.completion import log_probs, tokenise_completions
 from interp.memory.editing.change import LowRank
 from interp.memory.editing.checks import measure_and_check
@@ -23,10 +25,10 @@ def ft_l(
     facts: Facts,
     *,
     layer: int | None = None,
-    bound: float = 0.05,
-    learning_rate: float = 0.01,
-    steps: int = 25,
-    stop: float = 1e-2,
+    bound: NotNegative = 0.05,
+    learning_rate: Positive = 0.01,
+    steps: Count = 25,
+    stop: NotNegative = 1e-2,
     contexts: Sequence[str] = ("",),
 ) -> Edit:
     """Fine-tune W under ‖ΔW‖∞ ≤ ε: Adam on mean NLL(new | context + prompt), clamped after each step.
@@ -68,7 +70,7 @@ def ft_l(
     adam = torch.optim.Adam([delta], lr=learning_rate * unit)
     loss, step = torch.tensor(float("inf")), 0
     for step in range(steps + 1):
-        with torch.enable_grad(), freeze_weights(model), _adding(model.mlp_output(layer), delta):
+        with torch.enable_grad(), freeze_weights(model), _adding(model.module(mlp_act[layer]), delta):
             loss = -log_probs(model.run(asked.tokens), asked.tokens.ids, asked.target).mean()
         if step == steps or float(loss.detach()) < stop:
             break
