@@ -45,7 +45,7 @@ def weight_of(module: nn.Module, name: str = "weight") -> Shaped[Tensor, "..."]:
         >>> weight_of(nn.Linear(3, 5)).shape
         torch.Size([5, 3])
     """
-    return _whole(module, name) if _base(module) is module else _adapted(module, name)
+    return _whole(module, name) if base_of(module) is module else _adapted(module, name)
 
 
 def matrix_of(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
@@ -59,7 +59,7 @@ def matrix_of(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
         torch.Size([3, 5])
     """
     W = weight_of(module)
-    return W.T if _is_output_first(module) else W
+    return W.T if is_output_first(module) else W
 
 
 def bias_of(module: nn.Module) -> Float[Tensor, "d_out"] | None:
@@ -79,7 +79,7 @@ def has_weight(module: nn.Module, name: str = "weight") -> bool:
         >>> has_weight(nn.Linear(3, 5)), has_weight(nn.Identity())
         (True, False)
     """
-    held = _held(_base(module), name)
+    held = _held(base_of(module), name)
     return isinstance(held, Tensor) or name == "bias" and _adds_bias(module)
 
 
@@ -90,7 +90,7 @@ def shape_of(module: nn.Module, name: str = "weight") -> tuple[int, ...]:
         >>> shape_of(nn.Linear(3, 5))
         (5, 3)
     """
-    base = _base(module)
+    base = base_of(module)
     held = _held(base, name)
     sizes = (getattr(base, "out_features", None), getattr(base, "in_features", None))
     if name == "weight" and isinstance(base, nn.Linear) and None not in sizes:
@@ -106,7 +106,7 @@ def width(projection: nn.Module) -> tuple[int, int]:
         (3, 5)
     """
     rows, columns = shape_of(projection)
-    return (columns, rows) if _is_output_first(projection) else (rows, columns)
+    return (columns, rows) if is_output_first(projection) else (rows, columns)
 
 
 def is_quantised(module: nn.Module) -> bool:
@@ -116,7 +116,7 @@ def is_quantised(module: nn.Module) -> bool:
         >>> is_quantised(nn.Linear(3, 5))
         False
     """
-    base = _base(module)
+    base = base_of(module)
     held = _held(base, "weight")
     return isinstance(held, Tensor) and (_is_packed(held) or callable(getattr(base, "weight", None)))
 
@@ -132,7 +132,7 @@ def own_matrix(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
         torch.Size([3, 5])
     """
     check_writable(module)
-    return matrix_of(_base(module))
+    return matrix_of(base_of(module))
 
 
 @torch.no_grad()
@@ -149,13 +149,13 @@ def write_matrix(module: nn.Module, W: Float[Tensor, "d_in d_out"]) -> None:
         0.0
     """
     check_writable(module)
-    base = _base(module)
+    base = base_of(module)
     if tuple(W.shape) != width(base):
         raise InvalidArgument(
             f"the matrix of this {type(base).__name__} is {list(width(base))}, got {list(W.shape)}: give rows for what "
             "it reads, and columns for what it writes"
         )
-    value, held = (W.T if _is_output_first(base) else W), _held(base, "weight")
+    value, held = (W.T if is_output_first(base) else W), _held(base, "weight")
     if held.is_meta:
         held = _offloaded(base, "weight")
     elif _is_sharded(held):
@@ -174,7 +174,7 @@ def check_writable(module: nn.Module) -> None:
     Examples:
         >>> check_writable(nn.Linear(3, 5))
     """
-    base = _base(module)
+    base = base_of(module)
     if is_quantised(base):
         raise EditRefused(
             f"the weight of this {type(base).__name__} is quantised, and a change far smaller than its steps would be "
@@ -206,7 +206,7 @@ def weights_of(model: nn.Module) -> Iterator[tuple[str, Shaped[Tensor, "..."]]]:
     seen, tied = set[int](), set(getattr(model, "all_tied_weights_keys", None) or ())
     inside = set[int]()
     for path, module in model.named_modules():
-        base = _base(module)
+        base = base_of(module)
         if id(module) in inside:
             continue
         if base is not module:
@@ -247,6 +247,34 @@ def is_offloaded(model: nn.Module) -> bool:
         (False, True)
     """
     return any(weight.is_meta for weight in model.parameters())
+
+
+def base_of(module: nn.Module) -> nn.Module:
+    """Return the module inside an adapter of PEFT; a module without one is its own.
+
+    Examples:
+        >>> base_of(nn.Linear(3, 5))
+        Linear(in_features=3, out_features=5, bias=True)
+    """
+    trained = getattr(module, "modules_to_save", None)
+    if isinstance(trained, nn.ModuleDict):  # PEFT trains such a module whole, and keeps the original next to it
+        held: Any = module
+        active = [name for name in held.active_adapters if name in trained]
+        use = active and not held.disable_adapters
+        return base_of(trained[active[0]] if use else module.get_submodule("original_module"))
+    inner = module._modules.get("base_layer")
+    return module if inner is None else base_of(inner)
+
+
+def is_output_first(module: nn.Module) -> bool:
+    """Return whether the rows of a weight are what the module writes (`nn.Linear`), or what it reads (`Conv1D`).
+
+    Examples:
+        >>> is_output_first(nn.Linear(3, 5))
+        True
+    """
+    base = base_of(module)
+    return isinstance(base, nn.Linear) or hasattr(base, "in_features") and hasattr(base, "out_features")
 
 
 @contextmanager
@@ -294,23 +322,6 @@ def _tensors(given: Any) -> Iterator[Tensor]:
             yield from _tensors(one)
 
 
-def _base(module: nn.Module) -> nn.Module:
-    """The module inside an adapter of PEFT; a module without one is its own."""
-    trained = getattr(module, "modules_to_save", None)
-    if isinstance(trained, nn.ModuleDict):  # PEFT trains such a module whole, and keeps the original next to it
-        active = [name for name in module.active_adapters if name in trained]
-        use = active and not module.disable_adapters
-        return _base(trained[active[0]] if use else module.get_submodule("original_module"))
-    inner = module._modules.get("base_layer")
-    return module if inner is None else _base(inner)
-
-
-def _is_output_first(module: nn.Module) -> bool:
-    """Whether the rows of a weight are what the module writes (`nn.Linear`), or what it reads (`Conv1D`)."""
-    base = _base(module)
-    return isinstance(base, nn.Linear) or hasattr(base, "in_features") and hasattr(base, "out_features")
-
-
 def _names(base: nn.Module, module: nn.Module) -> list[str]:
     """The names of the weights and saved buffers that a module itself holds."""
     own = [name for name, weight in base._parameters.items() if weight is not None]
@@ -342,7 +353,7 @@ def _whole(module: nn.Module, name: str) -> Tensor:
         held = held.to(at)
     if _is_sharded(held):
         held = held.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
-    if _is_packed(held):
+    if name == "weight" and _is_packed(held):
         return _dequantised(module, held)
     return held.detach()
 
@@ -392,7 +403,7 @@ def _dequantised(module: nn.Module, held: Tensor) -> Tensor:
 
 def _probed(module: nn.Module) -> Tensor:
     """The weight of a linear module, from what it writes for each unit vector."""
-    base = _base(module)
+    base = base_of(module)
     size, dtype = _features(base), place_of(module)[1]
     device = place_of(base)[0]
     zero = module(torch.zeros(1, size, dtype=dtype, device=device))
@@ -408,7 +419,7 @@ def _probed(module: nn.Module) -> Tensor:
             f"this {type(module).__name__} is no linear map of what it reads, so that it has no one matrix: load the "
             "model without quantization, or merge its adapters first"
         )
-    return W.T if _is_output_first(module) else W
+    return W.T if is_output_first(module) else W
 
 
 def _features(base: nn.Module) -> int:
@@ -418,7 +429,7 @@ def _features(base: nn.Module) -> int:
 
 def _adapted(module: nn.Module, name: str) -> Tensor:
     """W + Σ scale · B A over the active adapters, B A being what PEFT says each adds."""
-    base, names = _base(module), _active(module)
+    base, names = base_of(module), _active(module)
     if not names and not getattr(module, "merged", False):
         return _whole(base, name)
     if name == "bias":
