@@ -48,7 +48,7 @@ def weight_of(module: nn.Module, name: str = "weight") -> Shaped[Tensor, "..."]:
     return _whole(module, name) if base_of(module) is module else _adapted(module, name)
 
 
-def matrix_of(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
+def matrix_of(module: nn.Module) -> Float[Tensor, "_ _"]:
     """Return the matrix W of a projection, with what it writes = x W + b, for `nn.Linear` and GPT-2's `Conv1D` alike.
 
     Raises:
@@ -62,7 +62,7 @@ def matrix_of(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
     return W.T if is_output_first(module) else W
 
 
-def bias_of(module: nn.Module) -> Float[Tensor, "d_out"] | None:
+def bias_of(module: nn.Module) -> Float[Tensor, "_"] | None:
     """Return the bias of a module as a pass uses it, or None where it has none.
 
     Examples:
@@ -121,7 +121,7 @@ def is_quantised(module: nn.Module) -> bool:
     return isinstance(held, Tensor) and (_is_packed(held) or callable(getattr(base, "weight", None)))
 
 
-def own_matrix(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
+def own_matrix(module: nn.Module) -> Float[Tensor, "_ _"]:
     """Return the matrix that a change of a projection is written to: under an adapter that of the module inside it.
 
     Raises:
@@ -136,7 +136,7 @@ def own_matrix(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
 
 
 @torch.no_grad()
-def write_matrix(module: nn.Module, W: Float[Tensor, "d_in d_out"]) -> None:
+def write_matrix(module: nn.Module, W: Float[Tensor, "_ _"]) -> None:
     """Set the matrix of a projection, wherever it is kept; adapters around it stay and still add to it.
 
     Raises:

@@ -210,6 +210,7 @@ WEIGHTS = {  # who else may touch the weights of a module, and why
     "hooks/weights.py": "reads and writes them for all others",
     "interp/circuits/known/plain.py": "writes the weights of models that it makes itself",
     "interp/landmark/train.py": "trains a model of its own",
+    "interp/postcard/nets.py": "holds layers of its own",
     "interp/sae/architectures/temporal.py": "holds layers of its own",
 }
 OF_RESULTS = {"interp/sae/evaluation/evaluate.py": "bias", "interp/show/composition.py": "bias"}  # fields of results

@@ -86,7 +86,9 @@ def adapted(hf_model: Callable[..., Any]) -> Any:
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
-    return peft.get_peft_model(hf_model("llama"), config).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what PEFT asks of transformers
+        return peft.get_peft_model(hf_model("llama"), config).eval()
 
 
 def test_a_lora_model_has_the_sites_and_weights_of_the_merged_one(adapted: Any) -> None:
