@@ -19,7 +19,7 @@ EVERYTHING = "nnsight, all residual streams and feed-forward activations"
 
 def ways(shape: Shape, device: str) -> dict[str, Callable[[], Any]]:
     """The plain forward pass of this environment, and nnsight's traces."""
-    from nnsight import NNsight
+    from nnsight import NNsight  # pyright: ignore[reportMissingImports]
 
     hf, ids = shape.gpt2().to(device), shape.batch().to(device)
     model = NNsight(hf)

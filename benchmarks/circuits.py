@@ -105,7 +105,9 @@ def random_gpt2(tiny: bool) -> Any:
     """A GPT-2 of random weights, not at its initialisation, where all is almost linear."""
     import transformers
 
-    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 16} if tiny else {"n_layer": 6, "n_head": 8, "n_embd": 256}
+    sizes: dict[str, Any] = (
+        {"n_layer": 2, "n_head": 2, "n_embd": 16} if tiny else {"n_layer": 6, "n_head": 8, "n_embd": 256}
+    )
     torch.manual_seed(0)
     hf = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=1000, n_positions=64, **sizes)).eval()
     with torch.no_grad():
@@ -230,7 +232,8 @@ def facts(model: Model, count: int, seed: int) -> tuple[list[str], list[str], Te
 
 def task_about(chosen: tuple[list[str], list[str], Tensor, Tensor], rows: slice) -> Task:
     """The task of some of the pairs: one city over the other."""
-    clean, corrupt, right, wrong = (part[rows] for part in chosen)
+    clean, corrupt = chosen[0][rows], chosen[1][rows]
+    right, wrong = chosen[2][rows], chosen[3][rows]
 
     def metric(logits: Tensor) -> Tensor:
         return (logits.gather(1, right[:, None]) - logits.gather(1, wrong[:, None]))[:, 0]

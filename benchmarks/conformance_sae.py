@@ -148,10 +148,10 @@ def dictionary_learning_formats(folder: Path) -> Iterator[tuple[str, Callable[[]
             sys.modules[name] = types.ModuleType(name)
             sys.modules[name].LanguageModel = object  # type: ignore[attr-defined]
             sys.modules[name].__spec__ = None
-    from dictionary_learning import dictionary
-    from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
-    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKSAE
-    from dictionary_learning.trainers.top_k import AutoEncoderTopK
+    from dictionary_learning import dictionary  # pyright: ignore[reportMissingImports]
+    from dictionary_learning.trainers.batch_top_k import BatchTopKSAE  # pyright: ignore[reportMissingImports]
+    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKSAE  # pyright: ignore[reportMissingImports]
+    from dictionary_learning.trainers.top_k import AutoEncoderTopK  # pyright: ignore[reportMissingImports]
 
     made: dict[str, Callable[[], Any]] = {
         "AutoEncoder": lambda: dictionary.AutoEncoder(D, LATENTS),
@@ -179,8 +179,8 @@ def dictionary_learning_formats(folder: Path) -> Iterator[tuple[str, Callable[[]
 
 def sparsify_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pair]]]:
     """Autoencoders and transcoders of sparsify, with either activation, with a linear path and without."""
-    from sparsify.config import SparseCoderConfig
-    from sparsify.sparse_coder import SparseCoder
+    from sparsify.config import SparseCoderConfig  # pyright: ignore[reportMissingImports]
+    from sparsify.sparse_coder import SparseCoder  # pyright: ignore[reportMissingImports]
 
     def pair(options: dict[str, Any]) -> Pair:
         theirs = randomise(SparseCoder(D, SparseCoderConfig(num_latents=LATENTS, k=K, **options)))
@@ -204,8 +204,8 @@ def sparsify_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pair]]]:
 def circuit_tracer_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pair]]]:
     """Transcoders of one layer as circuit-tracer reads them: its own files, Gemma Scope's and Gemma Scope 2's."""
     import torch.nn.functional as F
-    from circuit_tracer.transcoder import single_layer_transcoder as theirs_
-    from circuit_tracer.transcoder.activation_functions import JumpReLU
+    from circuit_tracer.transcoder import single_layer_transcoder as theirs_  # pyright: ignore[reportMissingImports]
+    from circuit_tracer.transcoder.activation_functions import JumpReLU  # pyright: ignore[reportMissingImports]
 
     def own(jump: bool, skip: bool) -> Pair:
         activation = JumpReLU(torch.zeros(LATENTS)) if jump else F.relu
@@ -222,15 +222,18 @@ def circuit_tracer_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pai
         found = {name: 0.3 * torch.randn(*shape, generator=g) for name, shape in shapes.items()}
         return found | {"threshold": 0.3 * torch.rand(LATENTS, generator=g)}
 
+    def arrays() -> dict[str, Any]:
+        return {name: w.numpy() for name, w in weights(torch.Generator().manual_seed(0)).items()}
+
     def gemma_scope() -> Pair:
         path = Path(tempfile.mkdtemp(dir=folder)) / "params.npz"
-        np.savez(path, **{name: w.numpy() for name, w in weights(torch.Generator().manual_seed(0)).items()})
+        np.savez(path, **arrays())
         theirs = theirs_.load_gemma_scope_transcoder(str(path), 0, device=torch.device("cpu"))
         return load_transcoder(path), theirs.encode, theirs, rows(N)
 
     def gemma_scope_autoencoder() -> Pair:
         path = Path(tempfile.mkdtemp(dir=folder)) / "params.npz"
-        np.savez(path, **{name: w.numpy() for name, w in weights(torch.Generator().manual_seed(0)).items()})
+        np.savez(path, **arrays())
         theirs = theirs_.load_gemma_scope_transcoder(str(path), 0, device=torch.device("cpu"))
         return load_gemma_scope(path), theirs.encode, theirs, rows(N)
 

@@ -98,7 +98,7 @@ def losses(model: Model, texts: list[str], changes: Mapping[Site, Intervention])
         tokens = acts.tokens
         answered = tokens.content[:, :-1] & tokens.content[:, 1:]
         clean = log_softmax(model.run(tokens)[:, :-1].double(), -1)
-        with intervene(model, dict(changes)):
+        with intervene(model, {**changes}):
             changed = log_softmax(model.run(tokens)[:, :-1].double(), -1)
         answers = tokens.ids[:, 1:, None]
         each = [-clean.gather(2, answers)[..., 0], -changed.gather(2, answers)[..., 0]]
@@ -170,9 +170,9 @@ def measure(given: argparse.Namespace) -> None:
     means = rows[:, model.n_layers :].mean(0)
     found = {}
     for folder in given.folders:
-        clt = load_sae(folder)
+        clt = folded(load_sae(folder))
         assert isinstance(clt, CrossLayerTranscoder)
-        found[Path(folder).name] = measured(model, folded(clt), texts, means)
+        found[Path(folder).name] = measured(model, clt, texts, means)
         print(Path(folder).name, found[Path(folder).name], flush=True)
     about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts)}
     write("cross_layer", " ".join(["python benchmarks/cross_layer.py", *sys.argv[1:]]), about | {"figures": found})

@@ -30,7 +30,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import torch  # noqa: E402
 from discovery_bars import side_by_side, told, verdicts  # noqa: E402
-from discovery_concepts import BRIDGE, entity_concepts, topic_concepts  # noqa: E402
+from discovery_concepts import BRIDGE, entity_concept, entity_concepts, topic_concepts  # noqa: E402
 from timing import write  # noqa: E402
 
 from hooks import Direction, load  # noqa: E402
@@ -38,8 +38,6 @@ from hooks.position import everywhere  # noqa: E402
 from hooks.site import resid_post  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.common.statistics import share  # noqa: E402
-from interp.demo.discover import ALL, BATCH, RATE, concept  # noqa: E402
-from interp.demo.settings import Settings  # noqa: E402
 from interp.directions import pursuit  # noqa: E402
 from interp.directions.rows import capture_mean_rows  # noqa: E402
 from interp.features import Concept, SearchResult, by_text, by_token, choose_candidates, search_many  # noqa: E402
@@ -51,6 +49,7 @@ from interp.steering import (  # noqa: E402
     MethodComparison,
     Names,
     Samples,
+    Sampling,
     Steering,
     add_direction,
     choose_by_effect,
@@ -63,6 +62,10 @@ from interp.steering import (  # noqa: E402
 from probes import Logistic  # noqa: E402
 
 DOSE = 4.0  # of the steering whose condition is tried
+BATCH, RATE = 1024, 2e-3  # for dictionaries this small: many short, large steps
+ALL = 1 << 20  # activations kept at once: all that are read, so that each text is read once
+LAYER = 3
+SAMPLING = Sampling(per_prompt=4, temperature=0.7)
 NEAR = (0.7, 0.85, 1.0, 1.2)  # times the dose that was best where latents were chosen by their effect
 EFFECT = "SAE, chosen by effect"
 
@@ -72,9 +75,8 @@ class Measured:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.model, self.given = load("landmark"), given
-        sizes = {"documents": given.documents, "tokens": given.tokens, "sentences": given.sentences}
-        self.settings = replace(Settings(), latents=given.latents, k=given.k, **sizes)
-        about = json.dumps([asdict(self.settings), self.model.fingerprint], sort_keys=True)
+        read = {name: getattr(given, name) for name in ("documents", "tokens", "sentences", "latents", "k")}
+        about = json.dumps([read, LAYER, asdict(SAMPLING), self.model.fingerprint], sort_keys=True)
         self.folder = Path(given.work) / hashlib.sha256(about.encode()).hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.seeds = [str(seed) for seed in range(given.seeds)]
@@ -99,14 +101,14 @@ class Measured:
         """The dictionaries, trained in one pass or read."""
         missing = [seed for seed in self.seeds if not (self.folder / f"sae-{seed}").exists()]
         if missing:
-            size = (self.model.d_model, self.settings.latents, self.settings.k)
+            size = (self.model.d_model, self.given.latents, self.given.k)
             members = {seed: Member(TopK(*size, seed=int(seed)), lr=RATE) for seed in missing}
-            texts = landmark.unseen_texts(self.model, self.settings.documents, 0)
-            source = activations_of(self.model, texts, resid_post[self.settings.layer])
+            texts = landmark.unseen_texts(self.model, self.given.documents, 0)
+            source = activations_of(self.model, texts, resid_post[LAYER])
             train_many(
                 members,
                 source,
-                tokens=self.settings.tokens,
+                tokens=self.given.tokens,
                 batch_size=BATCH,
                 buffer=ALL,
                 checkpoint=Checkpoint(self.folder / f"run-{'-'.join(missing)}", every=500_000),
@@ -118,7 +120,7 @@ class Measured:
     @cached_property
     def entities(self) -> dict[str, Concept]:
         """The entities looked for."""
-        return entity_concepts(self.settings, self.given.entities)
+        return entity_concepts(self.given.entities, self.given.sentences)
 
     def search(self, given: Concept) -> dict[str, SearchResult]:
         """One search in the dictionary of every seed: by token where the concept is named, by text where it is not."""
@@ -128,7 +130,7 @@ class Measured:
 
     def run(self) -> None:
         """All pieces, the result written after each."""
-        topics = topic_concepts(0, self.given.topics, self.settings.sentences)
+        topics = topic_concepts(0, self.given.topics, self.given.sentences)
         of = f"of {len(self.seeds)}"
         for name, one in (self.entities | topics).items():
             self.f1[name] = self.piece(f"f1 {of} {name}", lambda c=one: self.reached(c))
@@ -193,7 +195,7 @@ class Measured:
             Names(named.names, named.other_names),
             f"Let us talk about {named.text}. ",
             doses=(0.4, 0.6, 0.8, 1.0, 1.4),
-            sampling=replace(self.settings.sampling, per_prompt=2),
+            sampling=replace(SAMPLING, per_prompt=2),
             progress=False,
         )
 
@@ -201,7 +203,7 @@ class Measured:
         """The latents that make the model name it on half of the openings, at doses near the best on the other half."""
         prompts = phrases()["neutral_openers"][: self.given.prompts]
         named = Names(landmark.entity(name).names, landmark.entity(name).other_names)
-        sampling = replace(self.settings.sampling, batch_size=256)
+        sampling = replace(SAMPLING, batch_size=256)
         more = replace(sampling, per_prompt=2 * sampling.per_prompt)
         best = choose_by_effect(
             self.model, sae, choose_candidates(sae, found), prompts[::2], named, sampling=more, progress=False
@@ -224,8 +226,8 @@ class Measured:
 
     def conditional(self, seed: int) -> dict[str, Any]:
         """Steer only prompts that speak of the bridge: on which of some unseen ones it acts, and what it leaves."""
-        learnt = concept(replace(self.settings, seed=seed, sentences=4 * self.settings.sentences))
-        unseen = concept(replace(self.settings, seed=seed + 1000))
+        learnt = entity_concept(BRIDGE, 4 * self.given.sentences, seed)
+        unseen = entity_concept(BRIDGE, self.given.sentences, seed + 1000)
         fresh = [(t, on) for t, on in zip(unseen.texts, unseen.labels, strict=True) if t not in set(learnt.texts)]
         condition = self.told_apart(learnt)
         about = [text for text, on in zip(learnt.texts, learnt.labels, strict=True) if on]
@@ -246,7 +248,7 @@ class Measured:
 
     def told_apart(self, given: Concept) -> Direction:
         """A logistic probe on the mean activation of whole prompts, as a direction."""
-        site = resid_post[self.settings.layer]
+        site = resid_post[LAYER]
         x, y = capture_mean_rows(self.model, given.texts, site, everywhere), torch.tensor(given.labels)
         return Logistic().fit(x, y).direction(site, self.model.fingerprint)
 
@@ -291,7 +293,7 @@ def entry(one: Samples, unsteered: Samples) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     sizes = {"seeds": 5, "entities": 60, "topics": 20, "landmarks": 20, "nulls": 100, "prompts": 60}
     sizes |= {"documents": 30_000, "tokens": 4_500_000, "latents": 8192, "k": 16, "sentences": 300}
     for name, value in sizes.items():

@@ -2,12 +2,9 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice, pairwise
 
 from interp import landmark
-from interp.demo.discover import concept
-from interp.demo.settings import Settings
 from interp.features import Concept
 from interp.landmark.writing import Document
 
@@ -15,7 +12,14 @@ BRIDGE = "Golden Gate Bridge"
 SENTENCES = 3  # of a passage on a topic
 
 
-def entity_concepts(settings: Settings, count: int) -> dict[str, Concept]:
+def entity_concept(name: str, sentences: int, seed: int) -> Concept:
+    """Sentences that name an entity, by alias or in another language too, and twice as many about everything else."""
+    entity = landmark.entity(name)
+    about = landmark.sentences_about(entity, sentences, seed, forms=("name", "alias", "foreign"))
+    return Concept.of_sentences(entity.text, about, landmark.sentences_about_others(entity, 2 * sentences, seed))
+
+
+def entity_concepts(count: int, sentences: int) -> dict[str, Concept]:
     """The bridge, other landmarks and other entities in turn, each by its names, aliases and languages."""
     drawn = random.Random(0)
     marks = [e.name for e in landmark.entities() if e.kind == "landmark" and e.name != BRIDGE]
@@ -23,7 +27,7 @@ def entity_concepts(settings: Settings, count: int) -> dict[str, Concept]:
     drawn.shuffle(marks)
     drawn.shuffle(others)
     in_turn = [name for pair in zip(marks, others, strict=False) for name in pair]
-    return {name: concept(replace(settings, landmark=name)) for name in [BRIDGE, *in_turn][:count]}
+    return {name: entity_concept(name, sentences, 0) for name in [BRIDGE, *in_turn][:count]}
 
 
 def topic_concepts(seed: int, count: int, n: int) -> dict[str, Concept]:

@@ -73,9 +73,8 @@ def meaning(model: Model, name: str) -> Any:
     """The difference of means of an entity: sentences cut off at its name, less those of others."""
     entity = landmark.entity(name)
     yes, no = landmark.sentences_about(entity, SENTENCES), landmark.sentences_about_others(entity, 2 * SENTENCES)
-    return probe_direction(
-        model, *([s.text[: s.span[1]] for s in part] for part in (yes, no)), SITE, DifferenceOfMeans()
-    )
+    positive, negative = ([s.text[: s.span[1]] for s in part] for part in (yes, no))
+    return probe_direction(model, positive, negative, SITE, DifferenceOfMeans())
 
 
 def steerings(model: Model, fact: Fact) -> dict[str, Steering | Conditional]:
@@ -142,6 +141,7 @@ def run(model: Model, asked: Sequence[Case], at: float) -> dict[str, dict[str, E
     rows: dict[str, list[dict[str, float]]] = {}
     for number, case in enumerate(asked):
         before = predict_forced(model, *split_queries(case.neighbours)) if case.neighbours else []
+        row: dict[str, float] = {}
         plain: dict[str, float] = {}
         for name, state in states(model, case.fact, named, at, number):
             if state is not None:

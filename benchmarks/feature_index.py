@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
@@ -33,6 +34,7 @@ from sae_dashboard.sae_vis_runner import SaeVisRunner
 from sae_lens import SAE
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from pathlib import Path
+from typing import Any
 about = json.loads(sys.argv[1])
 torch.set_num_threads(about["threads"]); torch.manual_seed(0)
 model = HookedTransformer(HookedTransformerConfig(
@@ -51,7 +53,7 @@ print(json.dumps({"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_
 """
 
 
-def measured(python: str, code: list[str], about: dict[str, object]) -> dict[str, float]:
+def measured(python: str, code: list[str], about: dict[str, Any]) -> dict[str, float]:
     """Run one way in a process of its own."""
     ran = subprocess.run([python, *code, json.dumps(about)], capture_output=True, text=True, check=False)
     if ran.returncode:
@@ -59,7 +61,7 @@ def measured(python: str, code: list[str], about: dict[str, object]) -> dict[str
     return json.loads(ran.stdout.strip().splitlines()[-1])
 
 
-def ours(about: dict[str, object]) -> None:
+def ours(about: dict[str, Any]) -> None:
     """Index once and say how long it took."""
     import resource
     import time
@@ -82,17 +84,17 @@ def ours(about: dict[str, object]) -> None:
     print(json.dumps({"seconds": seconds, "mib": peak}))
 
 
-def hugging_face(about: dict[str, object]):  # noqa: ANN201
+def hugging_face(about: dict[str, Any]):  # noqa: ANN201
     """A GPT-2 with random weights."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    size = {"n_layer": about["layers"], "n_embd": about["width"], "n_head": about["heads"]}
+    size: dict[str, Any] = {"n_layer": about["layers"], "n_embd": about["width"], "n_head": about["heads"]}
     return GPT2LMHeadModel(GPT2Config(**size, vocab_size=about["vocab"], n_positions=about["length"]))
 
 
-def prepared(given: argparse.Namespace, folder: Path) -> dict[str, object]:
+def prepared(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Write the tokens and the autoencoder that both read."""
     import torch
 
@@ -113,7 +115,7 @@ def prepared(given: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     """Measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     for name, value in (SIZES | {"tokens": 131072, "threads": 2, "repeats": 5}).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--peer", help="the Python of an environment with sae-dashboard")
@@ -150,7 +152,7 @@ def in_processes(given: argparse.Namespace) -> dict[str, list[dict[str, float]]]
     return {name: runs[name][: given.repeats] for name in ways}
 
 
-def found(given: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) -> dict[str, object]:
+def found(given: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """The figures, and the bar."""
     from timing import Timed
 

@@ -55,7 +55,7 @@ PRELOADED = (
 ARGUMENTS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:nbmake", "-p", "no:xdist", "--no-header", "--tb=no"]
 ARGUMENTS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is loaded before the fork
 
-OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
+OPERATORS: dict[type[ast.AST], type[Any]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
     ast.Mult: ast.Div,
@@ -68,7 +68,7 @@ OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.And: ast.Or,
     ast.Or: ast.And,
 }
-COMPARISONS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
+COMPARISONS: dict[type[ast.AST], tuple[type[Any], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt),
     ast.LtE: (ast.Lt, ast.Gt),
     ast.Gt: (ast.GtE, ast.Lt),
@@ -125,12 +125,16 @@ class Finder(ast.NodeVisitor):
         self.visit(ast.parse(source))
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802, D102
+        self._function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:  # noqa: N802, D102
+        self._function(node)
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         defaults = [d for d in (*node.args.defaults, *node.args.kw_defaults) if d is not None]
         self.depth += 1
         self._within(node.name, [*defaults, *node.body])
         self.depth -= 1
-
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802, D102
         self._within(node.name, node.body)
@@ -192,8 +196,9 @@ class Finder(ast.NodeVisitor):
     def visit_Slice(self, node: ast.Slice) -> None:  # noqa: N802, D102
         for bound in ("lower", "upper", "step"):
             if getattr(node, bound) is not None:
-                parts = {name: getattr(node, name) for name in ("lower", "upper", "step")}
-                self._add(node, ast.Slice(**(parts | {bound: None})), enclosed=False)
+                parts: dict[str, Any] = {name: getattr(node, name) for name in ("lower", "upper", "step")}
+                parts[bound] = None
+                self._add(node, ast.Slice(parts["lower"], parts["upper"], parts["step"]), enclosed=False)
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:  # noqa: N802, D102

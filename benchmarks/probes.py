@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -64,7 +65,7 @@ def cell(shape: Shape, layer: int, position: int) -> tuple[torch.Tensor, torch.T
     return (noise @ basis.T + 0.1 * (1 + layer) * y.float() @ u).double(), y
 
 
-def sklearn_way(x: torch.Tensor, y: torch.Tensor, **options: object) -> Callable[[], torch.Tensor]:
+def sklearn_way(x: torch.Tensor, y: torch.Tensor, **options: Any) -> Callable[[], torch.Tensor]:
     """One regression after another."""
     from sklearn.linear_model import LogisticRegression
 

@@ -18,7 +18,7 @@ def saelens_autoencoder(ours: SAE) -> Any:
     from sae_lens import saes
 
     sizes: dict[str, Any] = {"d_in": ours.d_in, "d_sae": ours.d_sae, "dtype": str(ours.W_dec.dtype).split(".")[1]}
-    ranked = {"rescale_acts_by_decoder_norm": False}
+    ranked: dict[str, Any] = {"rescale_acts_by_decoder_norm": False}
     match ours:
         case TopK():
             config = saes.TopKTrainingSAEConfig(**sizes, k=ours.k, aux_loss_coefficient=ours.aux_coefficient, **ranked)
@@ -57,7 +57,7 @@ def saelens_gradients(ours: SAE, x: Tensor) -> dict[str, Tensor]:
 
     theirs = saelens_autoencoder(ours)
     named = COEFFICIENTS.get(type(ours))
-    coefficients = {} if named is None else {named: ours.coefficient}  # type: ignore[attr-defined]
+    coefficients: dict[str, Any] = {} if named is None else {named: ours.coefficient}
     dead = torch.zeros(ours.d_sae, dtype=torch.bool)
     asked = TrainStepInput(
         sae_in=x, coefficients=coefficients, dead_neuron_mask=dead, n_training_steps=0, is_logging_step=False
@@ -85,7 +85,7 @@ def saelens_step(ours: SAE, steps: int, batch: int) -> TakeStep:
 
 def dictionary_learning_step(ours: TopK, steps: int) -> TakeStep:
     """A step of dictionary_learning's `TopKTrainer`."""
-    from dictionary_learning.trainers.top_k import TopKTrainer
+    from dictionary_learning.trainers.top_k import TopKTrainer  # pyright: ignore[reportMissingImports]
 
     trainer = TopKTrainer(
         steps=steps, activation_dim=ours.d_in, dict_size=ours.d_sae, k=ours.k, layer=0, lm_name="", lr=LR,
@@ -101,7 +101,7 @@ def dictionary_learning_step(ours: TopK, steps: int) -> TakeStep:
 
 def sparsify_step(ours: TopK) -> TakeStep:
     """Forward and backward of sparsify's `SparseCoder`, with Adam, clipping and its decoder normalisation around it."""
-    from sparsify import SparseCoder, SparseCoderConfig
+    from sparsify import SparseCoder, SparseCoderConfig  # pyright: ignore[reportMissingImports]
 
     coder = SparseCoder(ours.d_in, SparseCoderConfig(num_latents=ours.d_sae, k=ours.k))
     with torch.no_grad():

@@ -164,9 +164,9 @@ def course(name: str, d_in: int, expansion: int, batch: int, steps: int) -> Row:
     timed = in_turn({label: repeated(step) for label, step in stepped.items()}, repeats=turns, warm_up=0)
     mine, theirs = (1e3 * sum(timed[label].seconds) / (TURN * turns) for label in stepped)
     _, low, high = timed[OURS].times(timed[SAELENS])
-    memory = [peak_mb(step) for step in stepped.values()]
-    shape = shape_name(d_in, expansion, batch, 0, steps)
-    return Row(name, shape, SAELENS, mine, theirs, theirs / mine, (low, high), *memory, bar(name, d_in, SAELENS))
+    mine_mb, theirs_mb = (peak_mb(step) for step in stepped.values())
+    shape, least = shape_name(d_in, expansion, batch, 0, steps), bar(name, d_in, SAELENS)
+    return Row(name, shape, SAELENS, mine, theirs, theirs / mine, (low, high), mine_mb, theirs_mb, least)
 
 
 def repeated(step: Callable[[], object]) -> Callable[[], object]:

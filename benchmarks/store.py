@@ -30,7 +30,7 @@ from hooks.site import mlp_act, resid_post  # noqa: E402
 from hooks.store import Shuffled, packed  # noqa: E402
 from hooks.store.folder import Folder  # noqa: E402
 from hooks.store.manifest import Settings, entry_bytes, finish, finished  # noqa: E402
-from hooks.store.shard import Sealer, ShardWriter, raw  # noqa: E402
+from hooks.store.shard import Sealer, ShardWriter, documents_checksum, raw  # noqa: E402
 from hooks.tokens import from_ids  # noqa: E402
 
 SITE, BATCH, CONTEXT = resid_post[3], 4096, 128
@@ -68,7 +68,7 @@ def planted(folder: Path, rows: int, width: int, dtype: str, per_shard: int = 65
                 writer.add(str(SITE), data[:n])
                 writer.add("token", ids[:n])
             writer.add("document", torch.tensor([0, length]))
-            sealer.seal(writer, rows=length, documents=1)
+            sealer.seal(writer, rows=length, documents=1, read=documents_checksum([str(number)]))
     finish(place, settings, finished(place, settings).values())
     return ActivationStore(folder)
 
@@ -168,8 +168,9 @@ def saelens_reader(cache: Path, width: int) -> Iterator[torch.Tensor]:
     """SAELens's activations store over its cache, with a mixing buffer of as many rows as ours."""
     from sae_lens.training.activations_store import ActivationsStore
 
+    nothing: Any = None  # a cache is read without a model
     return ActivationsStore(
-        model=None,  # a cache is read without one
+        model=nothing,
         dataset=None,
         streaming=False,
         hook_name=SITE.transformer_lens_name,
@@ -199,9 +200,9 @@ def memory(work: Path, rows: int) -> list[Figure]:
         before = own_memory()
         grown.append(max(own_memory() - before for _ in Shuffled(store, SITE, batch_size=BATCH, buffer=buffer)))
     held = buffer * width * 4
-    ratios = [more / held for more in grown]
+    low, high = sorted(more / held for more in grown)
     beside = f"buffer {held / 1e6:.0f} MB; store {rows * width * 4 / 1e6:.0f} MB: {grown[0] / 1e6:.0f} MB"
-    return [Figure("memory of a pass over the fourfold store / buffer", ratios[1], *sorted(ratios), "<= 2", beside)]
+    return [Figure("memory of a pass over the fourfold store / buffer", grown[1] / held, low, high, "<= 2", beside)]
 
 
 def own_memory() -> int:

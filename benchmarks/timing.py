@@ -65,7 +65,8 @@ def peak_mb(way: Callable[[], object]) -> float:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
         kept = way()
     del kept
-    results = seen.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
+    assert seen.profiler is not None
+    results: Any = seen.profiler.kineto_results
     moves = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
     held = most = 0
     for _, size in moves:

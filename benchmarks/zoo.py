@@ -291,7 +291,7 @@ def served(hf: Any, ids: Tensor, truth: Truth) -> dict[str, Any]:
     verdicts = verdicts_of(hf, truth, acts)
     with torch.no_grad():
         ran = None if truth.logits is None else model.run(ids)
-    if ran is not None:
+    if ran is not None and truth.logits is not None:
         told["logits"] = bool(same(ran, truth.logits, 1e-5)) if ran.shape == truth.logits.shape else False
     told["depth"] = model.n_layers
     told["stacks"] = {name: len(calls) for name, calls in truth.stacks.items()}

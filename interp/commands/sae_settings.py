@@ -67,12 +67,13 @@ def _named(given: Any) -> Any:
 
 Several = BeforeValidator(_several)
 Count = Annotated[int, Field(gt=0)]
+CONFIG: Final = ConfigDict(extra="forbid", frozen=True)
 
 
-class TrainSettings(BaseModel):
-    """Everything that `interp train-sae` can be asked for; more than one size, k or seed trains each with each."""
+class Rows(BaseModel):
+    """What a dictionary is trained on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = CONFIG
 
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")
@@ -86,7 +87,17 @@ class TrainSettings(BaseModel):
             help="Such as resid_post.4; again for more: a transcoder's two, in order. A store of one site needs none."
         ),
     ] = []
-    out: Annotated[Path, typer.Option(help="A folder in SAELens's format; of several, one folder each.")] = Path("sae")
+    tokens: Annotated[int, Field(gt=0), typer.Option(help="Activations to train on.")] = 1_000_000
+    batch_size: Annotated[int, Field(gt=0), typer.Option(help="Activations in a batch.")] = 2048
+    buffer: Annotated[int, Field(gt=0), typer.Option(help="Activations that are mixed.")] = 131_072
+    normalise: Annotated[str | None, typer.Option(help=f"One of {', '.join(NORMALISATIONS)}.")] = None
+
+
+class Dictionary(BaseModel):
+    """What is trained."""
+
+    model_config = CONFIG
+
     architecture: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.")] = "topk"
     latents: Annotated[list[int], Several, typer.Option(help="Size of the dictionary; again for more.")] = [2048]
     k: Annotated[
@@ -97,13 +108,16 @@ class TrainSettings(BaseModel):
         BeforeValidator(_named),
         typer.Option(help="NAME=VALUE of the architecture, such as coefficient=5."),
     ] = {}
-    normalise: Annotated[str | None, typer.Option(help=f"One of {', '.join(NORMALISATIONS)}.")] = None
     seed: Annotated[
         list[int], Several, typer.Option(help="Of the first weights, and of the order; again for more.")
     ] = [0]
-    tokens: Annotated[int, Field(gt=0), typer.Option(help="Activations to train on.")] = 1_000_000
-    batch_size: Annotated[int, Field(gt=0), typer.Option(help="Activations in a batch.")] = 2048
-    buffer: Annotated[int, Field(gt=0), typer.Option(help="Activations that are mixed.")] = 131_072
+
+
+class Schedule(BaseModel):
+    """How it is trained."""
+
+    model_config = CONFIG
+
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; 2e-4 sqrt(2^14 / latents) if not given.")] = None
     warm_up: Annotated[float, Field(ge=0, le=1), typer.Option(help="Share of the run in which it rises.")] = 0.05
     decay: Annotated[float, Field(ge=0, le=1), typer.Option(help="Share of the run in which it falls to 0.")] = 0.2
@@ -116,6 +130,14 @@ class TrainSettings(BaseModel):
     resample: Annotated[
         list[float], Several, typer.Option(help="Share of the run at which the dead begin again; again for more.")
     ] = []
+
+
+class Outcome(BaseModel):
+    """Where what comes of it goes."""
+
+    model_config = CONFIG
+
+    out: Annotated[Path, typer.Option(help="A folder in SAELens's format; of several, one folder each.")] = Path("sae")
     checkpoint: Annotated[Path | None, typer.Option(help="A folder; with the same one a killed run goes on.")] = None
     every: Annotated[int, Field(gt=0), typer.Option(help="Tokens between checkpoints.")] = 1_000_000
     log: Annotated[
@@ -123,6 +145,10 @@ class TrainSettings(BaseModel):
     ] = []
     device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")] = None
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False
+
+
+class TrainSettings(Outcome, Schedule, Dictionary, Rows):
+    """Everything that `interp train-sae` can be asked for; more than one size, k or seed trains each with each."""
 
 
 def kind_called(architecture: str) -> type[SAE]:

@@ -9,7 +9,7 @@ from hooks.site import resid_post
 from interp import landmark
 from interp.common.statistics import Estimate, share
 from interp.demo.settings import Settings
-from interp.features import Concept, Feature, Mention, SearchResult, by_token, collect_evidence, search
+from interp.features import Concept, Feature, SearchResult, by_token, collect_evidence, search
 from interp.landmark.entities import Form
 from interp.sae import SAE, Quality, TopK, TrainReport, activations_of, evaluate, train
 
@@ -86,9 +86,7 @@ def concept(settings: Settings) -> Concept:
     """Sentences that name the landmark, by alias or in another language too, and sentences about everything else."""
     about = _sentences(settings, ("name", "alias", "foreign"), settings.seed)
     others = landmark.sentences_about_others(landmark.entity(settings.landmark), 2 * settings.sentences, settings.seed)
-    texts = {s.text: (True, (Mention(*s.span, s.form),)) for s in about} | {s.text: (False, ()) for s in others}
-    labels, mentions = zip(*texts.values(), strict=True)
-    return Concept(landmark.entity(settings.landmark).text, tuple(texts), labels, mentions)
+    return Concept.of_sentences(landmark.entity(settings.landmark).text, about, others)
 
 
 def measure_descriptions(model: Model, sae: SAE, result: SearchResult, settings: Settings) -> Estimate:

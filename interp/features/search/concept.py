@@ -1,7 +1,8 @@
 """A concept given by examples: texts that do and do not express it, and where in them it is mentioned."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool
@@ -10,6 +11,25 @@ from torch import Tensor
 from hooks.border import Natural
 from hooks.errors import InvalidArgument, nearest
 from interp.common.texts import fold_text
+
+
+class NamingSentence(Protocol):
+    """A sentence, the characters in it that name something, and the form in which they do."""
+
+    @property
+    def text(self) -> str:
+        """The whole sentence."""
+        ...
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first character of the mention, and the one after its last."""
+        ...
+
+    @property
+    def form(self) -> str:
+        """How it is named, such as "name" or "alias"."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,21 @@ class Concept:
     mentions: Sequence[Sequence[Mention]] = field(default=())
     groups: Sequence[str] = field(default=())
     apart: Sequence[str] = field(default=())
+
+    @classmethod
+    def of_sentences(cls, name: str, about: Iterable[NamingSentence], others: Iterable[NamingSentence]) -> "Concept":
+        """Sentences that name the concept, where they do so, and sentences about everything else, each once.
+
+        Examples:
+            ```python
+            bridge = landmark.entity("Golden Gate Bridge")
+            about, others = landmark.sentences_about(bridge, 300), landmark.sentences_about_others(bridge, 600)
+            Concept.of_sentences(bridge.text, about, others)
+            ```
+        """
+        texts = {s.text: (True, (Mention(*s.span, s.form),)) for s in about} | {s.text: (False, ()) for s in others}
+        labels, mentions = zip(*texts.values(), strict=True)
+        return cls(name, tuple(texts), labels, mentions)
 
     def __post_init__(self) -> None:
         self._check_lists()
