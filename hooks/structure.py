@@ -12,7 +12,7 @@ from torch import nn
 from hooks.forward import context, forward
 from hooks.huggingface import HFModel
 from hooks.site import Site
-from hooks.taps import Tap
+from hooks.taps import Merged, OneCall, Tap
 from hooks.tokens import Tokens
 from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, residual_sum, stages
@@ -184,9 +184,9 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
         for slot, value in [*values.items()][:1]:
             tensor = trace.tensor(value)
             if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, trace.n_pos):
-                where: dict[str, Any] = {"part": slot or 0} if side == "output" else {"slot": slot}
-                site, copied = Site.module(call.path, side), trace.alias(value) in trace.overwritten
-                yield Tap(site, call.module, side, tuple(tensor.shape[2:]), overwritten=copied, **where)
+                alias = "overwritten" if trace.alias(value) in trace.overwritten else None
+                site, part = Site.module(call.path, side), 0 if slot is None else slot
+                yield Tap(site, call.module, side, tuple(tensor.shape[2:]), part=part, alias=alias)
 
 
 def _encoded(hf: HFModel, trace: Trace) -> set[int]:
@@ -361,7 +361,7 @@ class _Placing:
 
     def _input(self, name: str, call: Call, slot: Slot, heads: int | None = None) -> Tap | None:
         slot = slot if slot in call.inputs else next(iter(call.inputs))
-        return self._tap(self.site(name), call, "input", call.inputs[slot], slot=slot, heads=heads)
+        return self._tap(self.site(name), call, "input", call.inputs[slot], part=slot, heads=heads)
 
     def _output(self, name: str, call: Call, part: Slot | None, heads: int | None = None) -> Tap | None:
         part = part if part in call.outputs else next(iter(call.outputs))
@@ -379,11 +379,11 @@ class _Placing:
         one = tuple(shape[1:] if flat else shape[2:])
         heads = more.get("heads")
         one = one if heads is None else (heads, one[-1] // heads)
-        overwritten = self.trace.alias(value) in self.trace.overwritten or value in self.trace.overwritten
+        axes = Merged(self.block.call.module, self.block.slot) if flat else "pos batch" if swapped else None
+        overwritten = not self.trace.overwritten.isdisjoint((self.trace.alias(value), value))
         return Tap(
-            site, call.module, side, one, overwritten=overwritten, swapped=swapped,
-            flat_in=self.block.call.module if flat else None, flat_slot=self.block.slot,
-            call=call.number if repeated else None, root=self.hf if repeated else None, **more,
+            site, call.module, side, one, axes=axes, alias="overwritten" if overwritten else None,
+            call=OneCall(call.number, self.hf) if repeated else None, **more,
         )  # fmt: skip
 
     def _changed(self, tap: Tap | None, **changes: Any) -> Tap | None:

@@ -24,6 +24,34 @@ Derive = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n 1"]]
 
 @final
 @dataclass(frozen=True)
+class Merged:
+    """A block that merges batch and pos around a module (OPT).
+
+    Attributes:
+        block: the block.
+        slot: which of its arguments is the stream, by its place or its name.
+    """
+
+    block: nn.Module
+    slot: int | str = 0
+
+
+@final
+@dataclass(frozen=True)
+class OneCall:
+    """One call of a module that runs more than once in a pass.
+
+    Attributes:
+        number: which call, from 0.
+        root: the whole model, at whose calls a pass begins.
+    """
+
+    number: int
+    root: nn.Module
+
+
+@final
+@dataclass(frozen=True)
 class Tap:
     """Where a site sits and how its tensor is taken out and put back.
 
@@ -32,18 +60,15 @@ class Tap:
         module: the Hugging Face module it sits on.
         side: what is read: the first input of the module, or its output.
         shape: the shape of one token's value.
-        part: which part of the output, when it is a tuple or a mapping.
+        part: which argument is read, or which part of an output that is a tuple or a mapping: its place or its name.
         heads: how many heads the last axis holds, when it is to be split.
         rows: which features of the last axis are the site's; None for all.
-        shared: the tensor is also the residual stream that bypasses the module: change it in place.
+        alias: "bypass" where the tensor is also the residual stream that goes around the module, which is changed in
+            place; "overwritten" where the model adds to it in place later (Falcon), so that what is read is a copy.
         factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
-        flat_in: the block that merges batch and pos around the module, where one does (OPT).
-        overwritten: the model adds to the tensor in place later (Falcon), so what is read is a copy.
-        slot: which argument is read, by its place or its name.
-        swapped: the model has [pos batch d] there (XLNet).
-        flat_slot: which argument of the block that merges batch and pos is its stream.
-        call: which call of the module in a pass, where a module runs more than once; None for the only one.
-        root: the whole model, at whose calls a pass begins, where `call` says which.
+        axes: the block that merges batch and pos, or "pos batch" where the model has [pos batch d] (XLNet); None for
+            [batch pos d].
+        call: which call of the module in a pass; None where it runs once.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
     """
 
@@ -54,15 +79,10 @@ class Tap:
     part: int | str = 0
     heads: int | None = None
     rows: Int[Tensor, "n"] | None = None
-    shared: bool = False
+    alias: Literal["bypass", "overwritten"] | None = None
     factor: float | Float[Tensor, "..."] = 1.0
-    flat_in: nn.Module | None = None
-    overwritten: bool = False
-    slot: int | str = 0
-    swapped: bool = False
-    flat_slot: int | str = 0
-    call: int | None = None
-    root: nn.Module | None = None
+    axes: Merged | Literal["pos batch"] | None = None
+    call: OneCall | None = None
     derive: Derive | None = None
 
     @property
@@ -102,42 +122,13 @@ class Tap:
     def _hooks(self, edit: Edit) -> list["Hook"]:
         """The hooks that call an edit."""
         hooks: list[Hook] = []
-        if self.call is not None and self.root is not None:
-            edit = self._at_its_call(edit, hooks)
-        if self.swapped:
-            edit = _swapping(edit)
-        if self.flat_in is not None:
-            edit = self._unflattening(edit, hooks)
+        if self.call is not None:
+            edit = _edit_at_call(self.call, edit, hooks)
+        if self.axes == "pos batch":
+            edit = _swap_axes(edit)
+        if isinstance(self.axes, Merged):
+            edit = _split_axes(self.axes, edit, hooks)
         return [*hooks, self._hook(edit)]
-
-    def _at_its_call(self, edit: Edit, hooks: list["Hook"]) -> Edit:
-        """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
-        seen = [0]
-        assert self.root is not None
-        hooks.append((True, self.root, lambda *_: seen.__setitem__(0, 0)))
-
-        def counted(a: Tensor) -> Tensor | None:
-            seen[0] += 1
-            return edit(a) if seen[0] - 1 == self.call else None
-
-        return counted
-
-    def _unflattening(self, edit: Edit, hooks: list["Hook"]) -> Edit:
-        """Give `edit` [batch pos d], of the shape that the block around the module was given."""
-        shape: list[int] = []
-        assert self.flat_in is not None
-
-        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            shape[:] = _argument(args, kwargs, self.flat_slot).shape
-
-        def unflattened(a: Tensor) -> Tensor | None:
-            if a.ndim == len(shape):
-                return edit(a)
-            changed = edit(a.unflatten(0, shape[:2]))
-            return None if changed is None else changed.flatten(0, 1)
-
-        hooks.append((True, self.flat_in, note))
-        return unflattened
 
     def _hook(self, edit: Edit) -> "Hook":
         if self.side == "input":
@@ -145,15 +136,15 @@ class Tap:
         return False, self.module, lambda _m, _a, output: self._edit_output(edit, output)
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
-        raw = _argument(args, kwargs, self.slot)
+        raw = _argument(args, kwargs, self.part)
         changed = edit(self._read(raw))
         if changed is None:
             return None
         changed = self._write(raw, changed)
-        if self.shared:
+        if self.alias == "bypass":
             raw.copy_(changed)
             return None
-        at, name = _place(args, kwargs, self.slot)
+        at, name = _place(args, kwargs, self.part)
         if name is None:
             return (*args[:at], changed, *args[at + 1 :]), kwargs
         return args, {**kwargs, name: changed}
@@ -179,7 +170,7 @@ class Tap:
     def _read(self, raw: Tensor) -> Tensor:
         if self.derive is not None:
             return self.derive(raw)
-        value = raw.clone() if self.overwritten else raw
+        value = raw.clone() if self.alias == "overwritten" else raw
         value = value if _is_one(self.factor) else value * self.factor
         value = value if self.rows is None else value.index_select(-1, self.rows)
         return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
@@ -217,7 +208,38 @@ class _Handles:
             handle.remove()
 
 
-def _swapping(edit: Edit) -> Edit:
+def _edit_at_call(call: OneCall, edit: Edit, hooks: list[Hook]) -> Edit:
+    """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
+    seen = [0]
+    hooks.append((True, call.root, lambda *_: seen.__setitem__(0, 0)))
+
+    def counted(a: Tensor) -> Tensor | None:
+        seen[0] += 1
+        return edit(a) if seen[0] - 1 == call.number else None
+
+    return counted
+
+
+def _split_axes(merged: Merged, edit: Edit, hooks: list[Hook]) -> Edit:
+    """Give `edit` [batch pos d], of the shape that the block around the module was given."""
+    shape: list[int] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        shape[:] = _argument(args, kwargs, merged.slot).shape
+
+    def split(a: Tensor) -> Tensor | None:
+        if a.ndim == len(shape):
+            return edit(a)
+        changed = edit(a.unflatten(0, shape[:2]))
+        return None if changed is None else changed.flatten(0, 1)
+
+    hooks.append((True, merged.block, note))
+    return split
+
+
+def _swap_axes(edit: Edit) -> Edit:
+    """Give `edit` [batch pos d] of [pos batch d]."""
+
     def swapped(a: Tensor) -> Tensor | None:
         changed = edit(a.transpose(0, 1))
         return None if changed is None else changed.transpose(0, 1)
