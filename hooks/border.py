@@ -6,6 +6,7 @@ refuse what their signatures do not take. Code inside the library calls the func
 
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +38,14 @@ class Within:
         return (self.low <= value if self.closed else self.low < value) and value <= self.high
 
 
+_LARGEST = sys.float_info.max
+
 Share: TypeAlias = Annotated[float | int, Within(0, 1, "a number from 0 to 1")]
+Finite: TypeAlias = Annotated[float | int, Within(-_LARGEST, _LARGEST, "a finite number")]
+Positive: TypeAlias = Annotated[float | int, Within(0, _LARGEST, "a finite number above 0", closed=False)]
+NotNegative: TypeAlias = Annotated[float | int, Within(0, _LARGEST, "a finite number, 0 or more")]
+Count: TypeAlias = Annotated[int, Within(1, _LARGEST, "a whole number, 1 or more")]
+Natural: TypeAlias = Annotated[int, Within(0, _LARGEST, "a whole number, 0 or more")]
 
 Test: TypeAlias = Callable[[Any], bool]
 
@@ -166,6 +174,9 @@ class _Plan:
         bound = _bound(hint)
         if bound is not None and isinstance(value, Real) and _kind(_bare(hint))(value):
             raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_shown(value)}")
+        for of, item in _each(hint, value):
+            if not of.holds(item):
+                raise InvalidArgument(f"{self.called} takes as each of {name} {of.said}, got {_shown(item)}")
         choices = [c for part in _parts(hint) if get_origin(part) is Literal for c in get_args(part)]
         if choices and isinstance(value, str):
             raise UnknownName(f"no {name} is called {value!r}; did you mean {nearest(value, map(str, choices))}?")
@@ -217,6 +228,14 @@ def _bound(hint: Any) -> Within | None:
                 if isinstance(note, Within):
                     return note
     return None
+
+
+def _each(hint: Any, value: Any) -> Iterator[tuple[Within, float]]:
+    """The numbers in a list, and what each has to be."""
+    for part in _parts(hint):
+        for of in get_args(part)[:1] if get_origin(part) not in (None, Annotated) else ():
+            if (bound := _bound(of)) is not None and isinstance(value, Iterable):
+                yield from ((bound, float(item)) for item in _items(value) if isinstance(item, Real))
 
 
 def _specific(hint: Any) -> bool:
@@ -295,6 +314,8 @@ def _described(hint: Any) -> str:
 
 
 def _named(hint: Any) -> str:
+    if (bound := _bound(hint)) is not None:
+        return bound.said
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return " or ".join(map(repr, args))

@@ -7,6 +7,7 @@ of another kind or lacks a field is a `DamagedFile`, which names the file and th
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -125,6 +126,66 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with write_file(path) as partial:
         partial.write_bytes(text.encode())
+
+
+@contextmanager
+def write_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder to write to, whose files get their places in `path` when the block ends well.
+
+    A folder that is not there yet, or is empty, appears whole or not at all; in another each file does.
+
+    Raises:
+        StorageFailed: it cannot be written to, or the disk is full.
+
+    Examples:
+        ```python
+        with write_folder("exported") as partial:
+            hf.save_pretrained(partial)
+        ```
+    """
+    whole = Path(path)
+    partial = whole.with_name(f".{whole.name}.{uuid4().hex}{PARTIAL}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        files = [file for file in partial.rglob("*") if file.is_file()]
+        for file in files:
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        if not whole.exists() or not any(whole.iterdir()):
+            os.replace(partial, whole)
+        for file in files if partial.exists() else ():
+            place = whole / file.relative_to(partial)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+        sync_folder(whole.parent)
+    except OSError as error:
+        if isinstance(error, InterpError):
+            raise
+        raise StorageFailed(f"{whole} cannot be written ({error.strerror or error}): give a place that can") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def append_text(path: str | Path, text: str) -> None:
+    """Add lines to the end of a log, after a line that was torn on a line of their own.
+
+    Raises:
+        StorageFailed: it cannot be written to, or the disk is full.
+
+    Examples:
+        ```python
+        append_text("curve.jsonl", "{}" + chr(10))
+        ```
+    """
+    try:
+        with Path(path).open("a+b") as file:
+            if size := file.seek(0, os.SEEK_END):
+                file.seek(size - 1)
+                text = text if file.read(1) == b"\n" else f"\n{text}"
+            file.write(text.encode())
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be written ({error.strerror or error}): give a place that can") from error
 
 
 def sync_folder(path: str | Path) -> None:

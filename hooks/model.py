@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hooks.absent import why_absent
 from hooks.adapters import hinted_paths
+from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
@@ -145,7 +146,12 @@ class Model:
             return forward(self.hf, tokens).logits
 
     def generate(
-        self, prompt: str | Sequence[str], *, max_new_tokens: int = 40, temperature: float | int = 0.0, seed: int = 0
+        self,
+        prompt: str | Sequence[str],
+        *,
+        max_new_tokens: int = 40,
+        temperature: float | int = 0.0,
+        seed: Natural = 0,
     ) -> str | list[str]:
         """Return the continuation of a prompt (a string), or of several (a list).
 

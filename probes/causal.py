@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Model, Position, capture, intervene
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere
@@ -100,8 +101,8 @@ def does_it_matter(
     behaviour: Behaviour,
     *,
     at: Position = everywhere,
-    draws: int = 39,
-    seed: int = 0,
+    draws: Count = 39,
+    seed: Natural = 0,
 ) -> Mattering:
     """Test whether the model uses a direction, or whether it can only be read.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Activations, Model, Position, Site, stream
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 
 Cell: TypeAlias = tuple[Site, Position]
@@ -35,7 +36,7 @@ def gather(
     sites: Iterable[Site],
     positions: Iterable[Position],
     *,
-    batch_size: int = 32,
+    batch_size: Count = 32,
 ) -> Cells:
     """The activations of texts at each site and position; a position must select one token of each text.
 

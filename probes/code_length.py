@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from hooks.border import Natural, Share
 from hooks.errors import InvalidArgument, InvalidType
 from probes.arrays import Array, Table, floats
 from probes.checks import check_rows
@@ -53,8 +54,8 @@ def online_code(
     probe: Probe,
     x: Float[Array, "n d_model"] | Table,
     y: Shaped[Array, "n"] | Table,
-    portions: Sequence[float] = PORTIONS,
-    seed: int = 0,
+    portions: Sequence[Share] = PORTIONS,
+    seed: Natural = 0,
 ) -> CodeLength:
     """L = t_1 - sum_i sum over rows t_i to t_{i+1} of log2 p_i(y), p_i fitted to the first t_i (Voita and Titov 2020).
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Model, Position, Site
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import embed
@@ -39,9 +40,9 @@ def sweep(
     *,
     probe: Probe | None = None,
     folds: int = 5,
-    permutations: int = 20,
+    permutations: Count = 20,
     elsewhere: Mapping[str, Examples] | None = None,
-    seed: int = 0,
+    seed: Natural = 0,
 ) -> ProbeGrid:
     """Fit a probe at every site and position, and measure it on groups it has not seen, with every control.
 
@@ -88,8 +89,8 @@ def measure(
     controls: Mapping[str, Cells],
     *,
     folds: int = 5,
-    permutations: int = 20,
-    seed: int = 0,
+    permutations: Count = 20,
+    seed: Natural = 0,
 ) -> ProbeGrid:
     """Measure rows already captured, here or from a store: `cells`, and as controls "embedding" and "untrained".
 

@@ -5,9 +5,10 @@ from copy import deepcopy
 import torch
 
 from hooks import Model, load
+from hooks.border import Natural
 
 
-def untrained(model: Model, seed: int = 0) -> Model:
+def untrained(model: Model, seed: Natural = 0) -> Model:
     """A model of the same configuration and tokenizer with the random weights its class starts from.
 
     Cost:

@@ -22,6 +22,7 @@ HOMES = {  # a heavy library, and the only files that may import it
 RANK = (  # interp's folders, those of lower rows first
     "common",
     "circuits landmark",
+    "postcard",
     "lenses",
     "sae",
     "directions",
@@ -330,6 +331,47 @@ def surface_is_documented(root: Path) -> list[str]:
 
 
 Rule = Callable[[Path], list[str]]
+WRITERS = ("hooks/disk.py", "hooks/store/folder.py")  # of a disk, and of what fsspec reaches
+INSIDE = ("write_file", "write_folder", "writing")  # blocks that give a path or file to write to
+PASSED_ON = {"interp/memory/editing/edit.py": "a model's own save_pretrained, called by whom it belongs to"}
+WRITES = {"write_bytes", "save_pretrained", "save_file", "to_csv", "to_json", "write_html", "torch.save", "json.dump"}
+
+
+def one_writer(root: Path) -> list[str]:
+    """Nothing is written to a disk but by hooks.disk, or inside a block of its `write_file` or `write_folder`."""
+    return [
+        f"{m.path}:{call.lineno} writes by {said}"
+        for m in modules(root)
+        if m.path not in (*WRITERS, *PASSED_ON)
+        for call in _outside_of_blocks(m.tree)
+        if (said := _writes(call))
+    ]
+
+
+def _outside_of_blocks(tree: ast.AST) -> Iterator[ast.Call]:
+    for node in ast.iter_child_nodes(tree):
+        opened = [item.context_expr for item in node.items] if isinstance(node, ast.With) else []
+        if any(isinstance(one, ast.Call) and ast.unparse(one.func).split(".")[-1] in INSIDE for one in opened):
+            continue
+        if isinstance(node, ast.Call):
+            yield node
+        yield from _outside_of_blocks(node)
+
+
+def _writes(call: ast.Call) -> str:
+    """How a call writes a file; nothing where it does not."""
+    name = ast.unparse(call.func)
+    last = name.split(".")[-1]
+    if last == "open":
+        modes_at = call.args[isinstance(call.func, ast.Name) :]
+        given = [*modes_at, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+        modes = [x.value for x in given if isinstance(x, ast.Constant) and isinstance(x.value, str)]
+        return next((f"open {mode}" for mode in modes if re.fullmatch(r"[rwaxbt+]{1,3}", mode) and mode[0] != "r"), "")
+    if last == "write_text":  # of a path, and not the function of hooks.disk or of a store's folder
+        return last if isinstance(call.func, ast.Attribute) and not name.endswith("folder.write_text") else ""
+    return last if name in WRITES or (last in WRITES and isinstance(call.func, ast.Attribute)) else ""
+
+
 PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (arrows_one_way, {"hooks/a.py": "from probes.b import x\n"}, "hooks/a.py:1 imports probes.b"),
     (arrows_one_way, {"interp/a.py": "import benchmarks.speed\n"}, "benchmarks.speed"),
@@ -346,6 +388,9 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (heavy_libraries_at_home, {"probes/a.py": "def f():\n    import transformer_lens.utils\n"}, "transformer_lens"),
     (heavy_libraries_at_home, {"interp/memory/a.py": "from sae_lens import SAE\n"}, "sae_lens"),
     (heavy_libraries_at_home, {"hooks/a.py": "import importlib\nimportlib.import_module('plotly')\n"}, "plotly"),
+    (one_writer, {"interp/a.py": "Path('x').write_text('fog')\n"}, "interp/a.py:1 writes by write_text"),
+    (one_writer, {"hooks/a.py": "with open('x', 'wb') as file:\n    file.write(b'')\n"}, "writes by open wb"),
+    (one_writer, {"probes/a.py": "def f():\n    torch.save({}, 'x')\n"}, "probes/a.py:2 writes by save"),
     (hook_names_in_one_file, {"hooks/run.py": "NAME = f'blocks.{3}.hook_resid_post'\n"}, "hooks/run.py:1"),
     (every_file_says_its_idea, {"probes/a.py": "x = 1\n"}, "probes/a.py"),
     (only_the_command_prints, {"interp/a.py": "def f():\n    print(1)\n"}, "interp/a.py:2"),
@@ -372,6 +417,8 @@ CLEAN = {
     'def load(x: Float[Tensor, "batch pos *d"]) -> Float[Tensor, "batch 2"]:\n    import transformer_lens\n',
     "probes/a.py": '"""A probe. It speaks of ln_final and blocks.3 in prose."""\nfrom hooks.site import load\n',
     "interp/sae/read.py": '"""Reading."""\nimport probes.a\n\ndef f():\n    import sae_lens\n',
+    "interp/sae/keep.py": '"""Kept."""\nfrom hooks.disk import write_file\n\n'
+    "def keep():\n    with write_file('x') as partial:\n        torch.save({}, partial)\n",
     "interp/show/page.py": '"""Pages."""\nimport plotly\n',
     "interp/commands/app.py": '"""The command."""\nfrom interp.show import page\nprint(page)\n',
 }

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.forward import check_length
 from hooks.huggingface import Tokenizer
@@ -57,7 +58,7 @@ class Packing:
         return self.name
 
 
-def separate(context: int | None = None) -> Packing:
+def separate(context: Count | None = None) -> Packing:
     """One document to a row, cut to the context, with the special tokens the tokenizer adds.
 
     Args:
@@ -88,7 +89,7 @@ def separate(context: int | None = None) -> Packing:
     return Packing(f"separate({'' if context is None else context})", place)
 
 
-def packed(context: int | None = None) -> Packing:
+def packed(context: Count | None = None) -> Packing:
     """Documents end to end, cut into rows of equal length, so that no token is lost and hardly any is padding.
 
     Where the tokenizer begins a text with BOS, so does every row and every document. Where it does not,

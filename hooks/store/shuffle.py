@@ -10,6 +10,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.site import Site
 from hooks.store.columns import put_rows
@@ -56,7 +57,7 @@ class Shuffled(IterableDataset[StoredRows]):
         *,
         batch_size: int = 4096,
         buffer: int = 131_072,
-        seed: int = 0,
+        seed: Natural = 0,
         ahead: int = 2,
     ) -> None:
         for name, number in (("batch_size", batch_size), ("buffer", buffer), ("ahead", ahead)):

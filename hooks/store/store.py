@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from hooks.border import Natural
 from hooks.disk import made_of
 from hooks.errors import InvalidType, OutOfRange, UnknownName, nearest
 from hooks.site import Site, named
@@ -150,7 +151,7 @@ class ActivationStore:
                 raise UnknownName(f"the store at {self.url} does not hold {site}; the nearest it holds: {near}")
         return found
 
-    def chunk(self, number: int, sites: Asked) -> StoredRows:
+    def chunk(self, number: Natural, sites: Asked) -> StoredRows:
         """Return one chunk of consecutive rows, at most 8192.
 
         Examples:
@@ -162,7 +163,7 @@ class ActivationStore:
         first, end = self.columns.starts[number : number + 2].tolist()
         return StoredRows(values, self.columns.chunk(TOKEN, number), torch.arange(first, end))
 
-    def mapped(self, number: int, site: Site) -> Float[Tensor, "n *d"]:
+    def mapped(self, number: Natural, site: Site) -> Float[Tensor, "n *d"]:
         """Return the rows of a chunk as the memory-mapped file of a local store, which must not be truncated meanwhile.
 
         Examples:

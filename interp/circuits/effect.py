@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Site, Tokens
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.statistics import percentile_ends
 
@@ -82,7 +83,7 @@ class PatchEffect:
         """
         return self.difference.mean(0) / self._way(self.donor - self.base)
 
-    def interval(self, draws: int = 1000, seed: int = 0) -> Float[Tensor, "2 layer *d"]:
+    def interval(self, draws: int = 1000, seed: Natural = 0) -> Float[Tensor, "2 layer *d"]:
         """The 95 % bootstrap interval of the effect, over texts; draws in whose texts the runs do not differ left out.
 
         Raises:

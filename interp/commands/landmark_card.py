@@ -10,6 +10,7 @@ from random import Random
 import torch
 
 from hooks import Model, load
+from hooks.disk import write_text
 from interp.circuits.heads import induction
 from interp.common.statistics import Estimate, share
 from interp.landmark.entities import entities
@@ -91,7 +92,7 @@ def measure(folder: Path) -> Measured:
 def write_card(measured: Measured, file: Path) -> str:
     """Write the card and return its text."""
     text = "\n\n".join([_head(measured), _knows(measured), _where(measured), _samples(measured)]) + "\n"
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)
     return text
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hooks import Model
+from hooks.disk import write_text
 from hooks.errors import InvalidArgument
 from interp.commands.arguments import (
     PREDICTS,
@@ -98,7 +99,7 @@ def search_command(
         if say:
             said += "\n" + _turned_up(loaded, dictionary, result, openings, Names(tuple(say)), out / EFFECT, quiet)
         kept = {"of": key, "said": said, "found": plain(_as_document(result))}
-        (out / SAID).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        write_text(out / SAID, json.dumps(kept, indent=1) + "\n")
     else:
         typer.echo(f"this search is in {out.resolve()} already")
     return _show(out)

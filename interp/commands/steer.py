@@ -12,6 +12,7 @@ from typing import Annotated, Any, final
 import typer
 
 from hooks import Direction, Model
+from hooks.disk import append_text, parse_object
 from hooks.errors import InterpError, InvalidArgument, NoFluentDose, nearest
 from interp.commands.arguments import PREDICTS, Device, ModelName, Quiet, check_predicts, format_duration, load_model
 from interp.commands.verb import Document, verb
@@ -185,13 +186,13 @@ class _Talk:
     def _had(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         if not self.out.exists():
             return None
-        said = [json.loads(line) for line in self.out.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in self.out.read_bytes().splitlines() if line.rstrip().endswith(b"}")]  # whole ones
+        said = [parse_object(line, self.out, "remove that line, or give another --out") for line in lines]
         return next((one for one in said if {name: one.get(name) for name in asked} == asked), None)
 
     def _keep(self, said: dict[str, Any]) -> None:
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        with self.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(said, ensure_ascii=False) + "\n")
+        append_text(self.out, json.dumps(said, ensure_ascii=False) + "\n")
 
 
 def _digest(steering: Steering) -> str:

@@ -11,7 +11,8 @@ class Settings:
 
     `layer` is the block whose output stream is read and steered; `documents` are read for `tokens` training steps of a
     dictionary of `latents`, `k` of them active; `sentences` express the concept, twice as many do not; `doses` are
-    multiples of the largest training maximum of the latents turned up; `traced` facts say at which layer to edit, and
+    multiples of the largest training maximum of the latents turned up, of which there are up to `most`, until the model
+    names the landmark in `enough` of the texts they are chosen on; `traced` facts say at which layer to edit, and
     `edit_texts` hold what the edit is to leave as it is.
     """
 
@@ -24,6 +25,8 @@ class Settings:
     k: int = 6
     sentences: int = 300
     doses: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0)
+    most: int = 3
+    enough: float = 0.9
     sampling: Sampling = Sampling(per_prompt=4, temperature=0.7)
     traced: int = 24
     edit_texts: int = 1333

@@ -12,7 +12,6 @@ from interp.steering import ChosenDose, Names, add_direction, choose_by_effect, 
 
 TELLING = 3  # of the latents that tell the landmark best, and of those nearest the difference of means, that are tried
 NEARBY = (0.7, 0.85, 1.0, 1.15)  # of the dose at which the latents were chosen
-MOST = 2  # latents that are turned up together
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +25,7 @@ class Turned:
 def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, progress: bool = True) -> Turned:
     """Add what makes the model name the landmark to every token while it continues openings that name nothing.
 
-    On every second opening up to two latents are chosen by what they make the model say, then their dose; the other
+    On every second opening up to three latents are chosen by what they make the model say, then their dose; the other
     openings say what that does.
 
     Examples:
@@ -44,7 +43,8 @@ def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, 
         prompts[::2],
         names,
         doses=settings.doses,
-        most=MOST,
+        most=settings.most,
+        enough=settings.enough,
         sampling=settings.sampling,
         progress=progress,
     )

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, intervene
+from hooks.border import Finite
 from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import last
@@ -41,7 +42,7 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[str], dose: float = 1.0) -> Comparison:
+def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[str], dose: Finite = 1.0) -> Comparison:
     """Cosines of some directions, and of their effects: x' = x + dose * s * v/|v| at every token, each at its site.
 
     The effect is e = C (logits' - logits) after the last token of each text, C taking the mean over the vocabulary

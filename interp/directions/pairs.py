@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hooks import Position, Tokens
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 
 
@@ -64,7 +65,7 @@ class Pairs:
             tuple(q + a for q, a in zip(questions, other, strict=True)),
         )
 
-    def shuffled(self, seed: int) -> "Pairs":
+    def shuffled(self, seed: Natural) -> "Pairs":
         """The same pairs, each turned round or not at random: a direction found in them is what chance gives."""
         turn = torch.rand(self.n, generator=torch.Generator().manual_seed(seed)) < 0.5
         pairs = list(zip(self.positive, self.negative, strict=True))

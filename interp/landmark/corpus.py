@@ -3,6 +3,7 @@
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from interp.landmark.documents import documents
 from interp.landmark.tokenizer import Annotated, annotate, read_tokenizer
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 CONTEXT = 256
 
 
-def corpus(n_documents: int, seed: int = 0) -> "Dataset":
+def corpus(n_documents: Count, seed: Natural = 0) -> "Dataset":
     """A seeded sample of the corpus, annotated token by token.
 
     Columns: `text`, `genre`, `input_ids`, and a string per token (empty where it expresses nothing) in `entity`, `form`

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from hooks.disk import append_text, read_pickled, write_file, write_folder
 from hooks.errors import InvalidArgument, NotFinite
 from hooks.huggingface import HFModel
 from interp.common.precision import precision
@@ -216,14 +217,14 @@ def export(model: HFModel, folder: Path, tokenizer_file: Path) -> None:
     """Write the model in Hugging Face format, weights in half precision."""
     from transformers import PreTrainedTokenizerFast
 
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(tokenizer_file), bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT,
         model_max_length=LENGTH, clean_up_tokenization_spaces=False,
     )  # fmt: skip
     state = {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=state)
-    tokenizer.save_pretrained(folder)
+    with write_folder(folder) as partial:
+        model.save_pretrained(partial, state_dict=state)
+        tokenizer.save_pretrained(partial)
 
 
 @torch.no_grad()
@@ -247,7 +248,7 @@ def _resume(
     """Put a saved state back; the next step, the seconds spent so far, and the weights that the phase began with."""
     if not state_file.exists():
         return 0, 0.0, {}
-    state = torch.load(state_file, map_location=model.device, weights_only=True)
+    state = read_pickled(state_file, "remove it to begin the training again")
     for name, asked in about.items():
         if state.get(name, asked) != asked:
             raise InvalidArgument(
@@ -269,11 +270,11 @@ def _save(
     begun: Weights,
     about: dict[str, int | str],
 ) -> None:
-    """Write the state by a temporary file, so that a kill leaves the last whole one."""
+    """Write the state, so that a kill leaves the last whole one."""
     optimizers = [stepper.state_dict() for stepper in steppers]
     state = {"model": model.state_dict(), "optimizers": optimizers, "step": step, "seconds": seconds, "begun": begun}
-    torch.save(state | about, state_file.with_suffix(".tmp"))
-    state_file.with_suffix(".tmp").rename(state_file)
+    with write_file(state_file) as partial:
+        torch.save(state | about, partial)
 
 
 def _step(
@@ -297,7 +298,9 @@ def _step(
 def _tokenizer_of(seed: int, file: Path) -> int:
     """Train the tokenizer unless its file is there; the size of its vocabulary."""
     if not file.exists():
-        train_tokenizer(document.text for document in islice(documents(seed), 30_000)).save(str(file))
+        learnt = train_tokenizer(document.text for document in islice(documents(seed), 30_000))
+        with write_file(file) as partial:
+            learnt.save(str(partial))
     return len(json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"])
 
 
@@ -347,8 +350,7 @@ def train(
             _to_the_mean(model, begun)
         done, seconds = step + 1, time.monotonic() - start
         if done % 20 == 0:
-            with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps({**line, "step": done, "seconds": seconds}) + "\n")
+            append_text(folder / "log.jsonl", json.dumps({**line, "step": done, "seconds": seconds}) + "\n")
         if keep_checkpoints and done & (done - 1) == 0:
             export(model, folder / f"step_{done}", tokenizer_file)
         if done % save_every == 0 or done == n_steps:

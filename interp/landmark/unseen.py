@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Final
 
 from hooks import Model
+from hooks.border import Count, Natural
 from interp.landmark.documents import documents
 from interp.landmark.entities import Entity, Kind, entities
 from interp.landmark.grammar import held_out_phrasings
@@ -13,7 +14,7 @@ from interp.landmark.writing import keep_article
 UNSEEN: Final = 1_000_000  # the bundled model read no document of this seed or a later one
 
 
-def unseen_texts(model: Model, n: int, seed: int = 0, *, about: Kind | None = None) -> list[str]:
+def unseen_texts(model: Model, n: Count, seed: Natural = 0, *, about: Kind | None = None) -> list[str]:
     """`n` documents from seed `UNSEEN + seed` on, without those longer than the model's context, shortest first.
 
     Sorted by length, a batch holds little padding. With `about`, only documents are taken that mention entities of that
@@ -34,7 +35,7 @@ def unseen_texts(model: Model, n: int, seed: int = 0, *, about: Kind | None = No
     return _keep_fitting(model, islice(texts, n))
 
 
-def unseen_phrasings(subject: Entity, relation: str, seed: int = 0) -> list[str]:
+def unseen_phrasings(subject: Entity, relation: str, seed: Natural = 0) -> list[str]:
     """Phrasings of a relation that no training text uses, each by itself and after four sentences on other things.
 
     `{}` stands for the subject's bare name; its article belongs to the phrasing.

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Tokens
+from hooks.border import Count, Natural
 from hooks.disk import checksum, read_foreign, read_pickled, write_file
 from hooks.errors import DamagedFile, InvalidArgument
 from hooks.resume import hold
@@ -128,9 +129,9 @@ def fit_jacobian(
     texts: Sequence[str],
     *,
     layers: Sequence[int] | None = None,
-    skip: int = 16,
-    max_tokens: int = 128,
-    batch_size: int = 16,
+    skip: Natural = 16,
+    max_tokens: Count = 128,
+    batch_size: Count = 16,
     progress: bool = False,
 ) -> JacobianLens:
     """Fit a Jacobian lens: J_l = E_text[ 1/|V| sum_{t in V} sum_{t' in V, t' >= t} dh_last[t'] / dh_l[t] ].

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, capture
+from hooks.border import Count, Natural, Positive
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
@@ -25,10 +26,10 @@ def tune(
     model: Model,
     texts: Sequence[str],
     *,
-    steps: int = 250,
-    batch_size: int = 8,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
+    steps: Count = 250,
+    batch_size: Count = 8,
+    learning_rate: Positive = 1e-3,
+    seed: Natural = 0,
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> TunedLens:

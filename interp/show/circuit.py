@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from plotly.graph_objects import Figure, Scatter
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.circuits.edges import EdgeEffect, FaithfulnessCurve
 from interp.show.page import Panel
 from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, RIVALS, styled
 
 
-def circuit_panel(found: EdgeEffect, n_edges: int = 40, by: str = "size") -> Panel:
+def circuit_panel(found: EdgeEffect, n_edges: Count = 40, by: str = "size") -> Panel:
     """Draw the edges that rank highest, from the embedding below to the logits above.
 
     A head is in its layer's row by its number, a feed-forward layer at the right; a line is as wide as its edge's

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from hooks.border import Count
 from interp.memory import Composition, Knowledge
 from interp.show.heat import heat
 from interp.show.html import Html, part, table, visible
@@ -11,7 +12,7 @@ from interp.show.memories import Words
 from interp.show.page import Panel
 
 
-def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[Words] = (), top: int = 10) -> Panel:
+def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[Words] = (), top: Count = 10) -> Panel:
     """The memories that give most of the layer's output at the last token, with what each of those promotes.
 
     Examples:
@@ -42,7 +43,7 @@ def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[W
     )
 
 
-def knowledge_panel(found: Knowledge, silenced: tuple[float, float], top: int = 14) -> Panel:
+def knowledge_panel(found: Knowledge, silenced: tuple[float, float], top: Count = 14) -> Panel:
     """The memories that give most of the answer's probability, with what silencing them does.
 
     Examples:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from hooks.border import Count
 from interp.features import FeatureIndex, Record, SearchResult
 from interp.show.collapsible_list import latent_list
 from interp.show.frame import render_page, save_page
@@ -15,7 +16,7 @@ def concept_page(
     result: SearchResult,
     found: FeatureIndex | None = None,
     describe: Callable[[Record], str] = str,
-    top: int = 10,
+    top: Count = 10,
 ) -> Path:
     """Write what a search found as a self-contained page, and return where it is.
 

@@ -7,6 +7,7 @@ from math import log10
 from markupsafe import Markup
 from plotly.graph_objects import Bar, Figure
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.features import Evidence, Example, Feature
 from interp.show.html import Html, part, render, table, tokens
@@ -16,7 +17,7 @@ from interp.show.theme import BEFORE, CONCEPT, rgba, styled
 SPECIAL = re.compile(r"<\|?\w+\|?>|\[[A-Z]+\]")
 
 
-def examples_panel(feature: Feature, at_most: int = 10) -> Panel:
+def examples_panel(feature: Feature, at_most: Count = 10) -> Panel:
     """The latent's highest examples, each token coloured by its activation, the value on hover.
 
     Raises:

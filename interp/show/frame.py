@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from hooks.disk import write_text
 from hooks.errors import InvalidArgument
 from interp.show.html import read_source, render
 
@@ -39,8 +40,8 @@ def save_page(path: str | Path, page: str) -> Path:
 
     Raises:
         InvalidArgument: the name does not end in `.html`.
-        OSError: it cannot be written.
+        StorageFailed: it cannot be written.
     """
     path = page_at(path)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.show.html import Html, highlighted, render
 from interp.show.page import Panel
@@ -10,7 +11,7 @@ from interp.steering import Samples
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 
 
-def generations_panel(before: Samples, after: Samples, spans: Spans, at_most: int = 6) -> Panel:
+def generations_panel(before: Samples, after: Samples, spans: Spans, at_most: Count = 6) -> Panel:
     """The first continuation of each prompt, unsteered and steered, with the spans that name the concept marked.
 
     No continuation is picked by what it says: they are the first ones drawn.

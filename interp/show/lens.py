@@ -3,6 +3,7 @@
 from plotly.graph_objects import Bar, Figure
 from torch import Tensor
 
+from hooks.border import Count
 from interp.lenses import Attribution, LensReading, Ranks
 from interp.show.heat import heat, label_of
 from interp.show.html import visible
@@ -97,7 +98,7 @@ def rank_panel(ranks: Ranks, text: int = 0) -> Panel:
     )
 
 
-def attribution_panel(found: Attribution, count: int = 20) -> Panel:
+def attribution_panel(found: Attribution, count: Count = 20) -> Panel:
     """The largest parts of a logit as bars, means over texts.
 
     Examples:

@@ -2,12 +2,13 @@
 
 from markupsafe import Markup
 
+from hooks.border import Count
 from interp.features import Score, SearchResult
 from interp.show.html import Html, part, table
 from interp.show.page import Panel
 
 
-def search_panel(found: SearchResult, top: int = 5) -> Panel:
+def search_panel(found: SearchResult, top: Count = 5) -> Panel:
     """Precision, recall, F1 and AUROC on the half that was not searched, for latents and probes.
 
     Examples:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Model, Position, Site, capture
+from hooks.border import Finite, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
@@ -55,7 +56,7 @@ class Conditional:
         """What a dose of one is."""
         return self.steering.unit
 
-    def control(self, seed: int) -> "Conditional":
+    def control(self, seed: Natural) -> "Conditional":
         """The same condition, with a random direction of equal norm."""
         return replace(self, steering=self.steering.control(seed))
 
@@ -74,7 +75,7 @@ class Conditional:
                 f"the condition was found in another model than {model.name}: find it again in this one"
             )
 
-    def interventions(self, dose: float) -> dict[Site | str, list[Intervention]]:
+    def interventions(self, dose: Finite) -> dict[Site | str, list[Intervention]]:
         """Two interventions that forget the texts before and read the condition, and the steering, which asks it.
 
         Raises:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Model, capture
+from hooks.border import Finite, Share
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from interp.common.statistics import Estimate, bootstrap, mean_share
@@ -46,7 +47,9 @@ class Damage:
 
 
 @torch.no_grad()
-def measure_damage(model: Model, what: Direction | Steering | Conditional, dose: float, texts: Sequence[str]) -> Damage:
+def measure_damage(
+    model: Model, what: Direction | Steering | Conditional, dose: Finite, texts: Sequence[str]
+) -> Damage:
     """Measure predictions and states on texts, with a dose and without.
 
     The usual states are those of every second text, and are compared with those of the others.
@@ -78,7 +81,7 @@ def measure_damage(model: Model, what: Direction | Steering | Conditional, dose:
 
 
 def measure_normal_range(
-    model: Model, direction: Direction, texts: Sequence[str], share: float = USUAL
+    model: Model, direction: Direction, texts: Sequence[str], share: Share = USUAL
 ) -> tuple[float, float]:
     """The middle `share` of the projections that the tokens of some texts have on a direction's unit vector.
 

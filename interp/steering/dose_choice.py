@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from hooks import Model
+from hooks.border import Finite, Positive
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate
 from interp.common.texts import listed, unique_texts
@@ -43,7 +44,7 @@ def choose_dose(
     prompts: Sequence[str],
     names: Callable[[str], bool],
     *,
-    doses: Sequence[float],
+    doses: Sequence[Finite],
     sampling: Sampling | None = None,
     controls: Sequence[int] = (0, 1, 2),
     progress: bool = True,
@@ -119,8 +120,8 @@ def suggest_dose(
     steering: Steering | Conditional,
     prompts: Sequence[str] = OPENINGS,
     *,
-    doses: Sequence[float] = TRIED,
-    most: float = READABLE,
+    doses: Sequence[Finite] = TRIED,
+    most: Positive = READABLE,
     sampling: Sampling | None = None,
 ) -> SuggestedDose:
     """The largest dose that reads fluently, for a steering of which no concept is known that the text could name.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.border import Finite, Positive
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.steering.conditional import Conditional
 from interp.steering.damage import Damage, measure_damage
@@ -57,11 +58,11 @@ class DoseResponse:
             for name, one in given
         )
 
-    def fluent(self, most: float = 3.0) -> tuple[Samples, ...]:
+    def fluent(self, most: Positive = 3.0) -> tuple[Samples, ...]:
         """The steered conditions whose perplexity is at most `most` times that of the unsteered one."""
         return tuple(c for c in self.steered if c.perplexity_over(self.unsteered).value <= most)
 
-    def best(self, most: float = 3.0) -> Samples:
+    def best(self, most: Positive = 3.0) -> Samples:
         """The fluent condition that names the concept most often, and of equals the most fluent.
 
         Choosing a dose on these prompts flatters it: measure the chosen one on others.
@@ -91,7 +92,7 @@ def measure_dose_response(
     prompts: Sequence[str],
     names: Callable[[str], bool],
     *,
-    doses: Sequence[float],
+    doses: Sequence[Finite],
     sampling: Sampling | None = None,
     controls: Sequence[int] = (0, 1, 2),
     rivals: Mapping[str, Steering | Conditional] | None = None,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hooks import Direction, Model, Tokens, capture_gradients
+from hooks.border import Count, Finite, NotNegative, Share
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.sae import SAE
 from interp.steering.effects import Effect, measure_effects
@@ -31,8 +32,9 @@ def choose_by_effect(
     prompts: Sequence[str],
     names: Callable[[str], bool],
     *,
-    doses: Sequence[float] = (0.4, 0.6, 0.8, 1.0, 1.3),
+    doses: Sequence[Finite] = (0.4, 0.6, 0.8, 1.0, 1.3),
     most: int = 3,
+    enough: Share = 1.0,
     sampling: Sampling | None = None,
     progress: bool = True,
 ) -> Effect:
@@ -75,6 +77,8 @@ def choose_by_effect(
             f"no dose of {len(rows)} latents has a perplexity ratio of at most {FLUENT:g}: try lower doses"
         )
     for _ in range(most - 1):
+        if best[0].samples.naming.value >= enough:
+            break
         slopes = [(one, _slope(model, one, sampling)) for one in best[:GROWN]]
         wider = [
             (wide, one.dose * times) for one, s in slopes for wide in _wider(sae, one, s, rows) for times in NEARBY
@@ -87,7 +91,7 @@ def choose_by_effect(
 
 
 def estimate_naming_slope(
-    model: Model, effect: Effect, *, temperature: float | int, batch_size: int = 64
+    model: Model, effect: Effect, *, temperature: NotNegative, batch_size: Count = 64
 ) -> Float[Tensor, "d_model"]:
     """∇P = E[(named − P) ∇_v log p_v(text | prompt)], P the naming rate where v is added to every token.
 

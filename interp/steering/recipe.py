@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks import Direction, Model, Position, Receipt
+from hooks.border import Count, Natural, NotNegative
 from hooks.direction import Said
 from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument, nearest
@@ -123,7 +124,12 @@ class SteeredModel:
             return self.model.run(text)
 
     def generate(
-        self, prompt: str | Sequence[str], *, max_new_tokens: int = 40, temperature: float = 0.0, seed: int = 0
+        self,
+        prompt: str | Sequence[str],
+        *,
+        max_new_tokens: Count = 40,
+        temperature: NotNegative = 0.0,
+        seed: Natural = 0,
     ) -> str | list[str]:
         """`Model.generate`, steered."""
         with self.steered():

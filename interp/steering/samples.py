@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from hooks import Model
+from hooks.border import Finite, Natural, NotNegative
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.common.texts import listed
@@ -30,8 +31,8 @@ class Sampling:
 
     per_prompt: int = 3
     max_new_tokens: int = 40
-    temperature: float = 1.0
-    seed: int = 0
+    temperature: NotNegative = 1.0
+    seed: Natural = 0
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -112,7 +113,7 @@ def sample(
     prompts: Sequence[str],
     names: Callable[[str], bool],
     ways: Sequence[Steering | Conditional] = (),
-    dose: float = 0.0,
+    dose: Finite = 0.0,
     sampling: Sampling | None = None,
     preamble: str = "",
 ) -> Samples:

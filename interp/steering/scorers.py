@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from hooks import Direction, Model
+from hooks.border import Finite
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from interp.features.explain.llm import Ask
@@ -12,7 +13,7 @@ from interp.steering.conditional import measure_projections
 Scorer = Callable[[str], bool]
 
 
-def score_by_projection(model: Model, direction: Direction, threshold: float) -> Scorer:
+def score_by_projection(model: Model, direction: Direction, threshold: Finite) -> Scorer:
     """Whether a text, read without steering, has a mean projection above a threshold; an empty text has none.
 
     Take a direction found by another road than the one that steers, or it will agree with itself.

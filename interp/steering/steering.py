@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Intervention, Position, Site
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import everywhere
@@ -46,7 +47,7 @@ class Steering:
         """
         return {self.site: [self.dose(dose)]}
 
-    def control(self, seed: int) -> "Steering":
+    def control(self, seed: Natural) -> "Steering":
         """The same rule along a random direction r of equal norm, |r| = |v|, drawn uniformly from the sphere."""
         noise = torch.randn(self.vector.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         vector = (noise * (self.vector.double().norm().cpu() / noise.norm())).to(self.vector)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Tokens, capture
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.site import pos_embed
@@ -89,7 +90,7 @@ def zero_ablation(model: Model) -> Ablation:
 
 
 @torch.no_grad()
-def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch_size: int = 16) -> Ablation:
+def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch_size: Count = 16) -> Ablation:
     """The mean of what the sender writes in some texts, over their tokens or by position.
 
     Over every token that carries text (neither padding nor special), or, by position, over the texts that reach it.

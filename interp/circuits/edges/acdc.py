@@ -7,6 +7,7 @@ import torch
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.border import Count, Finite
 from hooks.errors import InvalidArgument
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.circuit import Circuit
@@ -37,10 +38,10 @@ class ACDCResult:
 def acdc(
     model: Model,
     task: Task,
-    threshold: float,
+    threshold: Finite,
     ablation: Ablation | None = None,
     *,
-    batch_size: int = 64,
+    batch_size: Count = 64,
     progress: bool = False,
 ) -> ACDCResult:
     """Automatic circuit discovery: an edge goes for good iff KL(model || without it) - KL(model || with it) < tau.

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Site, Tokens, capture
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.site import resid_post, resid_pre
 from interp.circuits.edges.backward_rules import BackwardRules
@@ -28,9 +29,9 @@ def edge_attribution(
     task: Task,
     slope: Slope | None = None,
     *,
-    batch_size: int = 16,
-    sample: int = 24,
-    seed: int = 0,
+    batch_size: Count = 16,
+    sample: Natural = 24,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> EdgeEffect:
     """The first-order effect of corrupting each edge u -> v: (e_u(corrupt) - e_u(clean)) . dm/din_v.

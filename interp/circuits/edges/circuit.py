@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument, OutOfRange
 from interp.circuits.edges.graph import EdgeGraph, sender_number
 
@@ -148,7 +149,7 @@ class Circuit:
         return feeds
 
 
-def top_circuit(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"], n_edges: int) -> Circuit:
+def top_circuit(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"], n_edges: Count) -> Circuit:
     """Return the circuit of the edges with the highest scores; of equal ones the first.
 
     Raises:
@@ -168,7 +169,7 @@ def top_circuit(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"], n_ed
     return Circuit(graph, mask)
 
 
-def greedy_circuit(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"], n_edges: int) -> Circuit:
+def greedy_circuit(graph: EdgeGraph, scores: Float[Tensor, "sender receiver"], n_edges: Count) -> Circuit:
     """Return the circuit grown from the logits: at each step the highest-scored edge into what is already part of it.
 
     It has no dead ends on the side of the logits. Fewer edges come back where no more can be joined.

@@ -7,6 +7,7 @@ import torch
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.circuit import Circuit
@@ -47,11 +48,11 @@ def completeness(
     circuit: Circuit,
     ablation: Ablation | None = None,
     *,
-    draws: int = 10,
-    restarts: int = 3,
-    greedy_steps: int = 5,
-    seed: int = 0,
-    batch_size: int = 64,
+    draws: Count = 10,
+    restarts: Count = 3,
+    greedy_steps: Count = 5,
+    seed: Natural = 0,
+    batch_size: Count = 64,
     progress: bool = False,
 ) -> Completeness:
     """Take the same nodes out of the circuit and out of the model: a complete circuit changes as the model does.
@@ -110,9 +111,9 @@ def minimality(
     circuit: Circuit,
     ablation: Ablation | None = None,
     *,
-    draws: int = 10,
-    seed: int = 0,
-    batch_size: int = 64,
+    draws: Count = 10,
+    seed: Natural = 0,
+    batch_size: Count = 64,
 ) -> dict[str, float]:
     """For each node v, max over sets K of |F(C without K and v) - F(C without K)|: near 0, v is not needed.
 
@@ -153,7 +154,7 @@ def minimality(
 
 @torch.no_grad()
 def complement_faithfulness(
-    model: Model, task: Task, circuit: Circuit, ablation: Ablation | None = None, *, batch_size: int = 64
+    model: Model, task: Task, circuit: Circuit, ablation: Ablation | None = None, *, batch_size: Count = 64
 ) -> float:
     """f(M without C): the faithfulness of all that is not in the circuit, 0 if the circuit is all there is.
 

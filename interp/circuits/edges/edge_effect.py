@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument, nearest
 from interp.circuits.edges.circuit import Circuit, top_circuit
 from interp.circuits.edges.graph import EdgeGraph
@@ -114,7 +115,7 @@ class EdgeEffect:
             raise InvalidArgument(f"edges are not ranked by '{by}'; did you mean {nearest(by, ways)}?")
         return ways[by].masked_fill(~self.known.to(self.each.device), float("-inf"))
 
-    def circuit(self, n_edges: int, by: str = "contribution") -> Circuit:
+    def circuit(self, n_edges: Count, by: str = "contribution") -> Circuit:
         """Return the circuit of the edges that rank highest.
 
         Args:
@@ -145,7 +146,7 @@ class EdgeEffect:
             self.graph, self.how, self.each[rows], self.known, self.clean[rows], self.corrupt[rows], self.check
         )
 
-    def top(self, count: int = 10, by: str = "size") -> tuple[tuple[str, float], ...]:
+    def top(self, count: Count = 10, by: str = "size") -> tuple[tuple[str, float], ...]:
         """Return the names and effects of the edges that rank highest.
 
         Examples:

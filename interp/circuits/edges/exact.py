@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Site, Tokens, capture
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.resume import Held, hold
 from hooks.site import mlp_in, resid_post, resid_pre
@@ -29,7 +30,7 @@ def exact_edges(
     task: Task,
     edges: Iterable[str] | None = None,
     *,
-    batch_size: int = 128,
+    batch_size: Count = 128,
     progress: bool = False,
 ) -> EdgeEffect:
     """The exact effect of corrupting each edge u -> v: m(in_v <- in_v + e_u(corrupt) - e_u(clean)) - m(clean).

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.circuit import Circuit, greedy_circuit, top_circuit
@@ -133,9 +134,9 @@ def faithfulness_curve(
     ablation: Ablation | None = None,
     *,
     name: str = "circuit",
-    shares: Sequence[float] = MIB_SIZES,
+    shares: Sequence[Share] = MIB_SIZES,
     greedy: bool = False,
-    batch_size: int = 64,
+    batch_size: Count = 64,
     progress: bool = False,
 ) -> FaithfulnessCurve:
     """Run the circuits of the highest-scored edges at each size, and compare each with the model and with no circuit.
@@ -181,7 +182,7 @@ def faithfulness_curve(
     return curve
 
 
-def random_scores(graph: EdgeGraph, seed: int = 0) -> Float[Tensor, "sender receiver"]:
+def random_scores(graph: EdgeGraph, seed: Natural = 0) -> Float[Tensor, "sender receiver"]:
     """Return a random ranking of the edges: the floor that every other is held against.
 
     Examples:

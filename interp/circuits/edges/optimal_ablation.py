@@ -6,6 +6,7 @@ import torch
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.border import Count, Positive
 from hooks.errors import InvalidArgument
 from interp.circuits.edges.ablation import Ablation, mean_ablation
 from interp.circuits.edges.blocks import blocks_of
@@ -20,9 +21,9 @@ def optimal_ablation(
     task: Task,
     circuit: Circuit,
     *,
-    steps: int = 100,
-    lr: float = 0.01,
-    batch_size: int = 32,
+    steps: Count = 100,
+    lr: Positive = 0.01,
+    batch_size: Count = 32,
     progress: bool = False,
 ) -> Ablation:
     """Learn a constant a_u per sender, min over a of E[KL(model || circuit with a_u for removed edges)], by Adam.

@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
 from interp.circuits.edges.ablation import Ablation, counterfactual_ablation
 from interp.circuits.edges.blocks import blocks_of
@@ -41,14 +42,14 @@ class PrunedEdges:
 def prune_edges(
     model: Model,
     task: Task,
-    n_edges: int,
+    n_edges: Count,
     ablation: Ablation | None = None,
     *,
-    steps: int = 300,
-    lr: float = 0.2,
-    masks: int = 8,
-    batch_size: int = 32,
-    seed: int = 0,
+    steps: Count = 300,
+    lr: Positive = 0.2,
+    masks: Count = 8,
+    batch_size: Count = 32,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> PrunedEdges:
     """Train a hard-concrete mask z per edge, in_v = sum_u z_uv e_u + (1 - z_uv) ablated_u, down to a number of edges.

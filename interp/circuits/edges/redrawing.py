@@ -6,6 +6,7 @@ import torch
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.edge_effect import EdgeEffect
@@ -40,10 +41,10 @@ def redraw_texts(
     effect: EdgeEffect,
     ablation: Ablation | None = None,
     *,
-    draws: int = 20,
-    overlap_share: float = 0.05,
-    seed: int = 0,
-    batch_size: int = 64,
+    draws: Count = 20,
+    overlap_share: Share = 0.05,
+    seed: Natural = 0,
+    batch_size: Count = 64,
     progress: bool = False,
 ) -> RedrawnTexts:
     """Draw the texts again with replacement, find the circuits again from those, and measure them on those.

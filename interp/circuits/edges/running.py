@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Tokens
+from hooks.border import Count
 from hooks.errors import InvalidArgument, WrongModel
 from interp.circuits.edges.ablation import Ablation, counterfactual_ablation
 from interp.circuits.edges.blocks import blocks_of
@@ -24,7 +25,7 @@ def run_circuit(
     circuits: Circuit | Sequence[Circuit],
     ablation: Ablation | None = None,
     *,
-    batch_size: int = 64,
+    batch_size: Count = 64,
     progress: bool = False,
 ) -> Float[Tensor, "circuit example"]:
     """The metric of each text in each circuit: in_v = sum over edges in it of e_u, over those not in it of ablated_u.

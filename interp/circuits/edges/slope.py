@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks import Activations, Model, Site, Tokens
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.resume import Held
 from hooks.site import resid_post, resid_pre
@@ -51,7 +52,7 @@ def eap() -> Slope:
     return Slope("EAP", ((0.0, 1.0),))
 
 
-def eap_ig(steps: int = 5, *, rule: str = "midpoint") -> Slope:
+def eap_ig(steps: Count = 5, *, rule: str = "midpoint") -> Slope:
     """EAP with integrated gradients over the embeddings (Hanna et al. 2024, arXiv:2403.17806).
 
     Args:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Position, Tokens
+from hooks.border import Count
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.model import Text
@@ -51,7 +52,7 @@ class Task:
         select_one_token(clean, self.at), select_one_token(corrupt, self.at)
         return clean, corrupt
 
-    def measure(self, said: Float[Tensor, "n vocab"], texts: Int[Tensor, "n"], count: int) -> Float[Tensor, "n"]:
+    def measure(self, said: Float[Tensor, "n vocab"], texts: Int[Tensor, "n"], count: Count) -> Float[Tensor, "n"]:
         """Return the metric of some of the texts, from the logits of the token that is read.
 
         The metric is asked about all texts at once, since it may hold an answer for each: the rows of texts that are

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.layout import find, parts, width
 from hooks.site import embed, v, z
@@ -14,7 +15,7 @@ from interp.common.unembedding import output_rows
 
 
 @torch.no_grad()
-def copying(model: Model, *, seed: int = 0) -> HeadScores:
+def copying(model: Model, *, seed: Natural = 0) -> HeadScores:
     """Score = sum_i Re(lambda_i) / sum_i |lambda_i|, lambda the eigenvalues of E N_1 W_V W_O N_p N_f W_U.
 
     That matrix says how much attending to one token raises the logit of another by the direct path (Elhage et al.

@@ -1,11 +1,12 @@
 """Duplicate-token heads: attend to the last occurrence of the present token."""
 
 from hooks import Model
+from hooks.border import Count, Natural
 from interp.circuits.heads.repeated_tokens import attention_back
 from interp.circuits.heads.scores import HeadScores
 
 
-def duplicate_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> HeadScores:
+def duplicate_token(model: Model, *, length: Count = 40, n: Count = 16, seed: Natural = 0) -> HeadScores:
     """Score = E[A(t, t - T)] over the second half of T random tokens said twice (Wang et al. 2022, arXiv:2211.00593).
 
     Control: the same places where the second half repeats nothing.

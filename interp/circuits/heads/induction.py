@@ -1,11 +1,12 @@
 """Induction heads: attend to what came after the last occurrence of the present token."""
 
 from hooks import Model
+from hooks.border import Count, Natural
 from interp.circuits.heads.repeated_tokens import attention_back
 from interp.circuits.heads.scores import HeadScores
 
 
-def induction(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> HeadScores:
+def induction(model: Model, *, length: Count = 40, n: Count = 16, seed: Natural = 0) -> HeadScores:
     """Score = E[A(t, t - T + 1)] over the second half of T random tokens said twice.
 
     The key is the token after the earlier occurrence, at offset +1: Olsson et al. 2022, arXiv:2209.11895, whose words

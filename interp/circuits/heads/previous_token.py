@@ -3,11 +3,12 @@
 import torch
 
 from hooks import Model
+from hooks.border import Count, Natural
 from interp.circuits.heads.repeated_tokens import draw_repeated_tokens
 from interp.circuits.heads.scores import HeadScores, attention_between
 
 
-def previous_token(model: Model, *, length: int = 40, n: int = 16, seed: int = 0) -> HeadScores:
+def previous_token(model: Model, *, length: Count = 40, n: Count = 16, seed: Natural = 0) -> HeadScores:
     """Score = E[A(t, t - 1)] over random tokens, none of which occurs twice.
 
     Control: attention to the token before that, E[A(t, t - 2)], which a head that merely looks nearby shares.

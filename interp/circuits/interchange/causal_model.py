@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument, UnknownName, nearest
 
 Values = Mapping[str, Int[Tensor, "example"]]
@@ -112,7 +113,7 @@ class CausalModel:
         rows = torch.tensor(list(product(*(range(count) for count in self.inputs.values()))))
         return dict(zip(self.inputs, rows.T, strict=True))
 
-    def draw(self, count: int, random: torch.Generator) -> dict[str, Int[Tensor, "example"]]:
+    def draw(self, count: Count, random: torch.Generator) -> dict[str, Int[Tensor, "example"]]:
         """Return some inputs, drawn uniformly.
 
         Examples:

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Position, Site, capture, load
+from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
 from interp.circuits.interchange.causal_model import Values
 from interp.circuits.interchange.interchange import Implementation, Place, interchange_accuracy, swapped
@@ -63,11 +64,11 @@ def align_subspace(
     dimension: int,
     at: Position,
     *,
-    steps: int = 200,
-    lr: float = 0.01,
-    batch_size: int = 128,
-    n_test: int = 512,
-    seed: int = 0,
+    steps: Count = 200,
+    lr: Positive = 0.01,
+    batch_size: Count = 128,
+    n_test: Count = 512,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> Alignment:
     """Find R, orthonormal, with base + R Rᵀ (source - base) at a site giving what the causal model says.

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Activations, Model, Position, Site, Tokens, capture
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.resume import Held
@@ -118,7 +119,7 @@ def interchange_accuracy(
     base: Values,
     source: Values,
     *,
-    batch_size: int = 256,
+    batch_size: Count = 256,
 ) -> float:
     """IIA: how often the model with a place as in source says what the causal model does with the variable so.
 
@@ -147,7 +148,7 @@ def interchange_accuracy(
 
 
 def interchange_table(
-    implementation: Implementation, places: Mapping[str, Place], *, most: int = 10_000, seed: int = 0
+    implementation: Implementation, places: Mapping[str, Place], *, most: Count = 10_000, seed: Natural = 0
 ) -> dict[str, float]:
     """IIA of each variable at its place, over every pair of inputs where there are at most `most`, else over draws.
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from hooks.border import Finite
 from hooks.errors import InvalidArgument
 from interp.circuits.edges.task import Task
 from interp.circuits.known.known_circuit import KnownCircuit, token_difference
@@ -13,7 +14,7 @@ NOISE = 1e-4
 
 
 def induction_circuit(
-    attention: float = 20.0, *, change: str = "key", dtype: torch.dtype = torch.float64
+    attention: Finite = 20.0, *, change: str = "key", dtype: torch.dtype = torch.float64
 ) -> KnownCircuit:
     """Return a model of two layers with three heads each, of which one in each is used.
 

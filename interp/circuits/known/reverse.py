@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hooks.border import Finite
 from interp.circuits.edges.task import Task
 from interp.circuits.known.known_circuit import KnownCircuit, token_difference
 from interp.circuits.known.plain import Hand
@@ -10,7 +11,7 @@ from interp.circuits.known.plain import Hand
 VOCAB, N_POS, SEPARATOR = 10, 8, 0
 
 
-def reverse_circuit(attention: float = 20.0, *, dtype: torch.dtype = torch.float64) -> KnownCircuit:
+def reverse_circuit(attention: Finite = 20.0, *, dtype: torch.dtype = torch.float64) -> KnownCircuit:
     """Return a causal model of two layers with two heads each that reverses.
 
     Head 0.0 finds where the separator is; the feed-forward layer 0 has a neuron for each pair of that place n and the

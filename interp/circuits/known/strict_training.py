@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Position, load
+from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import Site, mlp_out, z
@@ -78,13 +79,13 @@ def train_strictly(
     causal: CausalModel,
     nodes: Mapping[str, str],
     *,
-    n_layers: int = 2,
-    n_heads: int = 4,
-    d_model: int = 64,
-    steps: int = 600,
-    batch_size: int = 256,
-    lr: float = 3e-3,
-    seed: int = 0,
+    n_layers: Count = 2,
+    n_heads: Count = 4,
+    d_model: Count = 64,
+    steps: Count = 600,
+    batch_size: Count = 256,
+    lr: Positive = 3e-3,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> StrictModel:
     """Train a GPT-2 from random weights to carry out a program in given nodes.

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument, MissingExtra, OutOfRange
 from interp.common.statistics import Estimate, bootstrap
 from interp.sae import SAE
@@ -40,7 +41,7 @@ class DictionaryMap:
 
 
 def map_dictionary(
-    sae: SAE, latents: Sequence[int] | None = None, *, neighbours: int = 15, seed: int = 0
+    sae: SAE, latents: Sequence[int] | None = None, *, neighbours: Count = 15, seed: Natural = 0
 ) -> DictionaryMap:
     """UMAP of the rows of W_dec by cosine distance (McInnes et al. 2018, arXiv:1802.03426), on one thread.
 

@@ -12,6 +12,7 @@ from typing import final
 
 import torch
 
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, share
 from interp.features.evidence import Example
@@ -48,7 +49,9 @@ class Explanation:
         )
 
 
-def explain_latent(ask: Ask, record: Record, negatives: Sequence[Example], other: str, *, seed: int = 0) -> Explanation:
+def explain_latent(
+    ask: Ask, record: Record, negatives: Sequence[Example], other: str, *, seed: Natural = 0
+) -> Explanation:
     """Explain a latent from its top texts, and score that on its sampled ones (Paulo et al. 2024, arXiv:2410.13928).
 
     `negatives` are texts on which the latent is off, best such as resemble those it fires on (`find_hard_negatives`);
@@ -180,7 +183,7 @@ def _yes(answer: str) -> bool:
     return said[0].lower() == "yes"
 
 
-def find_hard_negatives(found: FeatureIndex, record: Record, count: int = 20) -> tuple[Example, ...]:
+def find_hard_negatives(found: FeatureIndex, record: Record, count: Count = 20) -> tuple[Example, ...]:
     """Examples of other latents, from texts this one is not known to fire on, most like its own in their words first.
 
     Two are alike by the Jaccard index of the tokens in their windows, of the best match among the latent's examples.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from hooks import Model
+from hooks.border import Count, Natural, NotNegative, Positive
 from hooks.errors import InvalidArgument, NotReachable
 
 Ask = Callable[[str], str]
@@ -37,9 +38,9 @@ class Endpoint:
     url: str
     model: str
     key: str = ""
-    timeout: float | int = 60.0
-    retries: int = 3
-    pause: float | int = 1.0
+    timeout: Positive = 60.0
+    retries: Natural = 3
+    pause: NotNegative = 1.0
 
     def __call__(self, prompt: str) -> str:
         """The answer to a prompt."""
@@ -68,7 +69,7 @@ class Endpoint:
             return json.loads(answer.read())
 
 
-def ask_loaded_model(model: Model, *, max_new_tokens: int = 60) -> Ask:
+def ask_loaded_model(model: Model, *, max_new_tokens: Count = 60) -> Ask:
     """A loaded model as one that can be asked: its greedy continuation of the prompt.
 
     Examples:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, capture
+from hooks.border import Count
 from hooks.pieces import piece, pieces
 from hooks.site import resid_post
 from interp.features.logits import promotes_tokens
@@ -49,7 +50,7 @@ class TokenLatents:
 
 
 @torch.no_grad()
-def explain_text(sae: SAE, model: Model, text: str, *, top: int = 5) -> tuple[TokenLatents, ...]:
+def explain_text(sae: SAE, model: Model, text: str, *, top: Count = 5) -> tuple[TokenLatents, ...]:
     """For every token of a text, special ones left out, the `top` latents that are highest on it.
 
     Costs one forward pass; memory for `top` rows of logits per token.

@@ -6,6 +6,7 @@ from typing import final
 import torch
 
 from hooks import Direction
+from hooks.border import Count, Natural
 from hooks.direction import wide
 from interp.directions.pursuit import comparable_rows
 from interp.features.search.search import SearchResult
@@ -28,7 +29,7 @@ class SimilarLatents:
 
 
 @torch.no_grad()
-def find_similar(sae: SAE, direction: Direction, *, top: int = 10, seed: int = 0) -> SimilarLatents:
+def find_similar(sae: SAE, direction: Direction, *, top: Count = 10, seed: Natural = 0) -> SimilarLatents:
     """Search by another direction: cos(W_dec[i], v) for all latents.
 
     Raises:
@@ -51,7 +52,7 @@ def find_similar(sae: SAE, direction: Direction, *, top: int = 10, seed: int = 0
     return SimilarLatents(tuple(pairs), float(highest.quantile(0.95)))
 
 
-def choose_candidates(sae: SAE, found: SearchResult, *, top: int = 10) -> tuple[int, ...]:
+def choose_candidates(sae: SAE, found: SearchResult, *, top: Count = 10) -> tuple[int, ...]:
     """The `top` latents that tell the concept best, then those whose rows lie nearest the difference of means.
 
     A latent that detects a concept need not make the model say it, so that `choose_by_effect` tries both kinds. Latents

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from hooks.border import Natural
 from hooks.errors import InvalidArgument, nearest
 from interp.common.texts import fold_text
 
@@ -103,7 +104,7 @@ class Concept:
         """The forms of its mentions, in order of appearance."""
         return tuple(dict.fromkeys(m.form for mentions in self.mentions for m in mentions if m.form))
 
-    def counts(self, number: int) -> bool:
+    def counts(self, number: Natural) -> bool:
         """Whether a text counts for or against a detector: not all its mentions are of forms set apart."""
         mentions = self.mentions[number] if self.mentions else ()
         return not mentions or any(m.form not in self.apart for m in mentions)

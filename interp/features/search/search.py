@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Direction, Model, Site
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from interp.features.reading import encode_again, encode_texts, find_site
 from interp.features.search.baselines import score_baselines
@@ -98,7 +99,7 @@ def search(
     unit: Unit = by_text,
     top: int = 10,
     permutations: int = 200,
-    seed: int = 0,
+    seed: Natural = 0,
     batch_size: int = 32,
     progress: bool = False,
 ) -> SearchResult:
@@ -145,7 +146,7 @@ def search_many(
     unit: Unit = by_text,
     top: int = 10,
     permutations: int = 200,
-    seed: int = 0,
+    seed: Natural = 0,
     batch_size: int = 32,
     progress: bool = False,
 ) -> tuple[SearchResult, ...]:

@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from hooks import Model
+from hooks.border import Count, Natural
 from interp.common.texts import fitting
 from interp.memory.editing.edit import suspend_edits
 from interp.memory.facts.fact import Fact
@@ -23,7 +24,7 @@ Most editors also average the subject's key over them, as texts that name it in 
 """
 
 
-def prefixes(model: Model, n: int = 5, seed: int = 0) -> tuple[str, ...]:
+def prefixes(model: Model, n: Count = 5, seed: Natural = 0) -> tuple[str, ...]:
     """Short beginnings in the model's own words, after which a prompt is read in different contexts.
 
     The first is empty. They are those of the model without its edits.

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks import Model, stream
+from hooks.border import Count
 from hooks.capture import Data
 from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument
@@ -130,7 +131,7 @@ def choose_shrinkage(seen: Float[Tensor, "d_mlp d_mlp"], held_out: Float[Tensor,
 
 
 def covariance(
-    model: Model, data: Data, layer: int, *, batch_size: int = 32, cache: Path | None = None, progress: bool = False
+    model: Model, data: Data, layer: int, *, batch_size: Count = 32, cache: Path | None = None, progress: bool = False
 ) -> Covariance:
     """Estimate C = E[k kᵀ] of a layer's keys (the inputs of its output projection) over the content tokens of the data.
 
@@ -151,7 +152,7 @@ def covariances(
     data: Data,
     layers: Sequence[int],
     *,
-    batch_size: int = 32,
+    batch_size: Count = 32,
     cache: Path | None = None,
     progress: bool = False,
 ) -> tuple[Covariance, ...]:

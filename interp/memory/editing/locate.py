@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hooks import Model
+from hooks.border import Count, Natural, NotNegative
 from hooks.errors import InvalidArgument
 from interp.memory.editing.value_search import TOKENS
 from interp.memory.facts.fact import Fact, Subject
@@ -14,10 +15,10 @@ def locate(
     facts: Sequence[Fact | Subject],
     *,
     token: str | None = None,
-    window: int | None = None,
-    draws: int = 4,
-    noise: float = 3.0,
-    seed: int = 0,
+    window: Count | None = None,
+    draws: Count = 4,
+    noise: NotNegative = 3.0,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> Location:
     """The token (the subject's last or the prompt's last) and the layers that an editor of these facts should change.

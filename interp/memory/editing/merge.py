@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hooks import Model
+from hooks.disk import write_folder
 from hooks.errors import InvalidArgument
 from interp.memory.editing.edit import Edit
 
@@ -37,9 +38,10 @@ def merge(model: Model, edits: Sequence[Edit], folder: Path) -> None:
     with ExitStack() as stack:
         for edit in edits:
             stack.enter_context(edit.applied(model))
-        model.hf.save_pretrained(folder)
-        if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(folder)
+        with write_folder(folder) as partial:
+            model.hf.save_pretrained(partial)
+            if model.tokenizer is not None:
+                model.tokenizer.save_pretrained(partial)
     rights = (folder / "config.json").stat().st_mode
     for weights in folder.glob("*.safetensors"):
         weights.chmod(rights)  # safetensors writes for its owner alone

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Position, Tokens
+from hooks.border import Count, NotNegative, Positive
 from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import log_probs, tokens_after
 from interp.common.texts import join_words
@@ -35,12 +36,12 @@ class Search:
             as well.
     """
 
-    steps: int = 40
-    learning_rate: float = 0.1
-    kl: float = 5.0
-    decay: float = 0.1
-    clamp: float = 4.0
-    stop: float = 5e-2
+    steps: Count = 40
+    learning_rate: Positive = 0.1
+    kl: NotNegative = 5.0
+    decay: NotNegative = 0.1
+    clamp: Positive = 4.0
+    stop: NotNegative = 5e-2
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.border import NotNegative
 from hooks.errors import InvalidArgument
 from hooks.site import resid_post
 from interp.memory.editing.change import LowRank, group_by_layer
@@ -35,8 +36,8 @@ def alphaedit(
     covariance: Covariance | Sequence[Covariance] | None = None,
     layers: Sequence[int] | None = None,
     earlier: Sequence[Edit] = (),
-    energy: float = 0.1,
-    ridge: float = 0.01,
+    energy: NotNegative = 0.1,
+    ridge: NotNegative = 0.01,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,

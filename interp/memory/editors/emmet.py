@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from hooks import Model
+from hooks.border import NotNegative
 from hooks.errors import InvalidArgument
 from interp.memory.editing.change import LowRank, measure_leverage, solve_least_change
 from interp.memory.editing.checks import average_searches, check_targets_likely, measure_and_check
@@ -24,7 +25,7 @@ def emmet(
     *,
     covariance: Covariance | None = None,
     layer: int | None = None,
-    ridge: float = 1e-3,
+    ridge: NotNegative = 1e-3,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,

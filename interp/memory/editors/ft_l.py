@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks import Model
+from hooks.border import Count, NotNegative, Positive
 from hooks.errors import InvalidArgument
 from hooks.site import mlp_act
 from interp.common.completion import log_probs, tokenise_completions
@@ -24,10 +25,10 @@ def ft_l(
     facts: Facts,
     *,
     layer: int | None = None,
-    bound: float = 0.05,
-    learning_rate: float = 0.01,
-    steps: int = 25,
-    stop: float = 1e-2,
+    bound: NotNegative = 0.05,
+    learning_rate: Positive = 0.01,
+    steps: Count = 25,
+    stop: NotNegative = 1e-2,
     contexts: Sequence[str] = ("",),
 ) -> Edit:
     """Fine-tune W under ‖ΔW‖∞ ≤ ε: Adam on mean NLL(new | context + prompt), clamped after each step.

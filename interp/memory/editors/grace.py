@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.border import NotNegative
 from hooks.errors import InvalidArgument
 from interp.common.completion import find_answer_ids
 from interp.memory.editing.checks import average_searches, check_target_likely, measure_and_check
@@ -39,7 +40,7 @@ def grace(
     facts: Facts,
     *,
     layer: int | None = None,
-    radius: float = 0.1,
+    radius: NotNegative = 0.1,
     token: str = "last prompt",
     contexts: Sequence[str] = ("",),
     preserve: Preserve = None,

@@ -1,6 +1,7 @@
 """In-context editing: nothing is changed, the new facts are read before every text. A baseline for every editor."""
 
 from hooks import Model
+from hooks.border import Count
 from hooks.errors import EditRefused, InvalidArgument
 from hooks.forward import context
 from interp.common.texts import join_words
@@ -10,7 +11,7 @@ from interp.memory.editing.keys import Facts, list_facts
 from interp.memory.editing.prompt_cache import Preamble
 
 
-def in_context(model: Model, facts: Facts, *, repeats: int = 1) -> Edit:
+def in_context(model: Model, facts: Facts, *, repeats: Count = 1) -> Edit:
     """Put "prompt new-object." of each fact before every text the model reads (Cohen et al. 2023, arXiv:2307.12976).
 
     Args:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hooks import Model, capture
+from hooks.border import NotNegative, Share
 from hooks.errors import InvalidArgument
 from hooks.site import mlp_in
 from interp.common.completion import tokenise_completions
@@ -17,8 +18,8 @@ def knn_memory(
     facts: Facts,
     *,
     layer: int | None = None,
-    radius: float = 0.1,
-    weight: float = 0.9,
+    radius: NotNegative = 0.1,
+    weight: Share = 0.9,
     contexts: Sequence[str] = ("",),
 ) -> Edit:
     """Store, for each token of each new object, the state before it: p = λ p_kNN + (1 − λ) p_LM where one is near.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hooks import Model
+from hooks.border import NotNegative
 from hooks.site import resid_post
 from interp.memory.editing.change import LowRank
 from interp.memory.editing.checks import average_searches, measure_and_check
@@ -30,7 +31,7 @@ def memit(
     *,
     covariance: Covariance | Sequence[Covariance] | None = None,
     layers: Sequence[int] | None = None,
-    ridge: float = 0.01,
+    ridge: NotNegative = 0.01,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.border import NotNegative
 from hooks.site import attn_out, mlp_out
 from interp.memory.editing.change import LowRank
 from interp.memory.editing.checks import average_searches, measure_and_check
@@ -37,7 +38,7 @@ def pmet(
     *,
     covariance: Covariance | Sequence[Covariance] | None = None,
     layers: Sequence[int] | None = None,
-    ridge: float = 0.01,
+    ridge: NotNegative = 0.01,
     token: str | None = None,
     contexts: Sequence[str] | None = None,
     preserve: Preserve = None,

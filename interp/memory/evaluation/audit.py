@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from hooks import Model
+from hooks.border import Count, Natural
 from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import predict_forced
 from interp.common.statistics import Estimate, bootstrap, mean_share
@@ -79,8 +80,8 @@ def audit(
     editors: Mapping[str, Editor],
     texts: Sequence[str],
     *,
-    n_generated: int = 30,
-    seed: int = 0,
+    n_generated: Count = 30,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> Audit:
     """Edit each case by each editor, measure, undo; with "unedited", "in context" and, for each editor, "… control".

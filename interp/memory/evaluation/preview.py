@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens, capture
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.pieces import piece, pieces
 from hooks.site import logits, mlp_act
@@ -94,7 +95,7 @@ def preview(
     *,
     sae: SAE | None = None,
     top: int = 10,
-    seed: int = 0,
+    seed: Natural = 0,
 ) -> Preview:
     """Apply an edit to a model, read texts, undo it, and say where what the model computes differs most.
 

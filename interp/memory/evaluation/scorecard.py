@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hooks import Model
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, share
 from interp.common.texts import begins_with, listed
@@ -102,7 +103,7 @@ def scorecard(
     neighbours: Sequence[Query],
     others: Sequence[Query],
     texts: Sequence[str],
-    seed: int = 0,
+    seed: Natural = 0,
 ) -> Scorecard:
     """Score an edit of one fact, which is applied and undone on the way.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.common.texts import find_phrases
 from interp.memory.facts.fact import Fact, Query
@@ -36,7 +37,7 @@ class Case:
     references: tuple[str, ...] = ()
 
 
-def read_cases(file: Path, n: int | None = None) -> tuple[Case, ...]:
+def read_cases(file: Path, n: Count | None = None) -> tuple[Case, ...]:
     """Read CounterFact or zsRE from JSON, in the layout of ROME or of EasyEdit, recognised by its keys.
 
     Args:

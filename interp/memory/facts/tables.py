@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from random import Random
 
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from interp import landmark
 from interp.landmark.entities import find
@@ -17,7 +18,7 @@ FOLLOWS: Mapping[str, tuple[str, str]] = {"located_in_city": ("located_in_countr
 REVERSES: Mapping[str, str] = {"capital": "city_country", "borders": "borders"}
 
 
-def table_cases(n: int, seed: int = 0) -> tuple[Case, ...]:
+def table_cases(n: Count, seed: Natural = 0) -> tuple[Case, ...]:
     """Facts of the encyclopaedia, each to have another object of its relation, with what is to be asked afterwards.
 
     No subject comes twice before every subject came once. Paraphrases are phrasings that no training text uses;

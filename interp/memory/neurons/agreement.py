@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hooks import Model
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, share
 from interp.lenses import Lens
@@ -45,7 +46,7 @@ class Agreement:
         return tuple((self.said == self.followed).nonzero().flatten().tolist())
 
 
-def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: int = 0) -> Agreement:
+def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: Natural = 0) -> Agreement:
     """The share of memories i with argmax p_i = the token after key i's top trigger (Geva et al. 2021, section 4).
 
     Args:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens, capture
+from hooks.border import Count
 from hooks.model import Text
 from hooks.site import mlp_act, mlp_out
 from interp.common.statistics import Estimate, share
@@ -52,7 +53,7 @@ class Composition:
         """The same, were each place's memories asked for another place's token."""
         return share(self.exchanged == 0)
 
-    def largest(self, place: int, top: int = 10) -> tuple[tuple[int, float, float], ...]:
+    def largest(self, place: int, top: Count = 10) -> tuple[tuple[int, float, float], ...]:
         """The memories that give most of the output at a place: number, coefficient and share."""
         order = self.shares[place].argsort(descending=True)[:top].tolist()
         return tuple((i, float(self.coefficient[place, i]), float(self.shares[place, i])) for i in order)

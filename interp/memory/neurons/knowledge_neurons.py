@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Intervention, Model, Site, Tokens, intervene
+from hooks.border import Finite, Natural, NotNegative, Share
 from hooks.errors import InvalidArgument, NotConverged
 from hooks.interventions import apply
 from hooks.site import mlp_act
@@ -42,7 +43,7 @@ class Knowledge:
         """Σ_i Attr_i − (p − p without the layer), which is 0 but for the tolerance of the integral."""
         return self.attribution.sum(1) - (self.clean - self.without)
 
-    def neurons(self, threshold: float = 0.2) -> tuple[tuple[int, int], ...]:
+    def neurons(self, threshold: Finite = 0.2) -> tuple[tuple[int, int], ...]:
         """The (layer, memory) with at least `threshold` of the largest attribution, largest first."""
         flat = self.attribution.flatten()
         chosen = (flat >= threshold * flat.max()).nonzero().flatten() if float(flat.max()) > 0 else flat[:0].long()
@@ -50,7 +51,7 @@ class Knowledge:
         return tuple(divmod(i, self.attribution.shape[1]) for i in order)
 
 
-def knowledge(model: Model, query: Query, *, tolerance: float = 0.01) -> Knowledge:
+def knowledge(model: Model, query: Query, *, tolerance: NotNegative = 0.01) -> Knowledge:
     """Attr_i = m̄_i ∫₀¹ ∂p(answer | α m̄)/∂m_i dα for every memory of every layer (Dai et al. 2022, arXiv:2104.08696).
 
     m̄ are the coefficients of a layer at the last token of the prompt, scaled together by α, layer by layer; p is of
@@ -86,7 +87,7 @@ def knowledge(model: Model, query: Query, *, tolerance: float = 0.01) -> Knowled
 
 
 def find_shared_neurons(
-    found: Sequence[Knowledge], *, threshold: float = 0.2, of: float = 0.7
+    found: Sequence[Knowledge], *, threshold: Finite = 0.2, of: Share = 0.7
 ) -> tuple[tuple[int, int], ...]:
     """The memories that at least the share `of` of some prompts of one fact have in common, most common first.
 
@@ -102,7 +103,7 @@ def find_shared_neurons(
 
 
 def silence_neurons(
-    model: Model, query: Query, neurons: Sequence[tuple[int, int]], *, seed: int = 0
+    model: Model, query: Query, neurons: Sequence[tuple[int, int]], *, seed: Natural = 0
 ) -> tuple[float, float]:
     """p(answer) with these memories' coefficients at 0 at the prompt's last token, and with as many random ones'.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Activations, Model, capture, stream
+from hooks.border import Count
 from hooks.capture import Data
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
@@ -55,7 +56,7 @@ class Triggers:
         matched = (self.coefficient[neuron] > 0).tolist()
         return tuple(int(self.ids[t][c + 1]) for (t, c), on in zip(places, matched, strict=True) if on)
 
-    def examples(self, model: Model, neuron: int, *, top: int = 10, context: int = 12) -> tuple[Example, ...]:
+    def examples(self, model: Model, neuron: int, *, top: int = 10, context: Count = 12) -> tuple[Example, ...]:
         """The memory's trigger examples as text, with its coefficient at every token shown, and the token after.
 
         Raises:
@@ -67,7 +68,7 @@ class Triggers:
         return self.examples_of(model, [neuron], top=top, context=context)[0]
 
     def examples_of(
-        self, model: Model, neurons: Sequence[int], *, top: int = 10, context: int = 12
+        self, model: Model, neurons: Sequence[int], *, top: int = 10, context: Count = 12
     ) -> tuple[tuple[Example, ...], ...]:
         """The examples of several memories, every text read once.
 
@@ -122,7 +123,7 @@ def triggers(
     *,
     top: int = 25,
     sign: Sign = 1,
-    batch_size: int = 16,
+    batch_size: Count = 16,
     progress: bool = False,
 ) -> Triggers:
     """Read a data set once and keep, for every memory i of a layer, the `top` texts of largest max_j m_i(x_j).
@@ -146,7 +147,7 @@ def triggers_by_layer(
     *,
     top: int = 25,
     sign: Sign = 1,
-    batch_size: int = 16,
+    batch_size: Count = 16,
     progress: bool = False,
 ) -> tuple[Triggers, ...]:
     """Read a data set once and keep, for every memory i of some layers, the `top` texts of largest max_j m_i(x_j).

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hooks import Model, Site, capture
+from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.site import attn_out, embed, mlp_out, resid_post
 from interp.common.statistics import Estimate, bootstrap, percentile_ends, share
@@ -82,7 +83,7 @@ class Trace:
         """The indirect effect as a share of what breaking the subject cost, for each fact."""
         return self.indirect_effect / (self.clean - self.corrupted)[:, None, None]
 
-    def interval(self, draws: int = 1000, seed: int = 0) -> Float[Tensor, "2 class layer"]:
+    def interval(self, draws: int = 1000, seed: Natural = 0) -> Float[Tensor, "2 class layer"]:
         """The 95 % bootstrap interval of the average indirect effect, over facts."""
         random = torch.Generator().manual_seed(seed)
         n = len(self.clean)
@@ -161,7 +162,7 @@ def trace_states(
     draws: int = 6,
     noise: float = 3.0,
     others: Sequence[str] = (),
-    seed: int = 0,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> Trace:
     """Restore single residual states `resid_post`, one token role and layer at a time (Meng et al. 2022, 2.2).
@@ -174,12 +175,12 @@ def trace_states(
 def trace_mlp(
     model: Model,
     facts: Sequence[Subject],
-    window: int = 4,
+    window: Count = 4,
     *,
     draws: int = 6,
     noise: float = 3.0,
     others: Sequence[str] = (),
-    seed: int = 0,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> Trace:
     """Restore feed-forward outputs over windows of layers.
@@ -219,12 +220,12 @@ def trace_mlp(
 def trace_attention(
     model: Model,
     facts: Sequence[Subject],
-    window: int = 4,
+    window: Count = 4,
     *,
     draws: int = 6,
     noise: float = 3.0,
     others: Sequence[str] = (),
-    seed: int = 0,
+    seed: Natural = 0,
     progress: bool = False,
 ) -> Trace:
     """Restore attention outputs over windows of layers; all else as `trace_mlp` says."""

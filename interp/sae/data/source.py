@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Activations, Model, Site, stream
+from hooks.border import Count
 from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
@@ -60,7 +61,7 @@ class Source:
         return islice(self.batches(), start, None)
 
 
-def activations_of(model: Model, data: Data, site: Site, *, batch_size: int = 32) -> Source:
+def activations_of(model: Model, data: Data, site: Site, *, batch_size: Count = 32) -> Source:
     """The activations of a model at one site over texts, as a source that runs the model again on each pass.
 
     BOS, other special tokens and padding are left out. `data` is whatever `capture` takes: a text, texts, token ids
@@ -78,7 +79,7 @@ def activations_of(model: Model, data: Data, site: Site, *, batch_size: int = 32
     return activations_at(model, data, [site], batch_size=batch_size)
 
 
-def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_size: int = 32) -> Source:
+def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_size: Count = 32) -> Source:
     """The activations of several sites of the same tokens, side by side in each row: one pass for many autoencoders.
 
     Costs and errors as for `activations_of`, for all the sites together.
@@ -106,7 +107,7 @@ def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_siz
     )
 
 
-def pairs_of(model: Model, data: Data, reads: Site, writes: Site, *, batch_size: int = 32) -> Source:
+def pairs_of(model: Model, data: Data, reads: Site, writes: Site, *, batch_size: Count = 32) -> Source:
     """What a transcoder is trained on: the activations of two sites of the same tokens, side by side in each row.
 
     Costs and errors as for `activations_of`.
@@ -119,7 +120,7 @@ def pairs_of(model: Model, data: Data, reads: Site, writes: Site, *, batch_size:
     return activations_at(model, data, [reads, writes], batch_size=batch_size)
 
 
-def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: int = 32) -> Source:
+def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: Count = 32) -> Source:
     """What a crosscoder is trained on: the activations of several places for the same tokens, `[n layer d_model]`.
 
     A place is a model and a site of it: several sites of one model, or a site of several models that read text

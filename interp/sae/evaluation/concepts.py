@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks import Model, Site, stream
+from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import CHUNK, SAE
 from interp.sae.evaluation.splice import existing
@@ -51,14 +52,14 @@ class Labelled:
         concepts = tuple(c for c, keep in zip(self.concepts, kept.tolist(), strict=True) if keep)
         return Labelled(self.x[kept], concepts, self.text[kept])
 
-    def searched(self, seed: int) -> Bool[Tensor, "n"]:
+    def searched(self, seed: Natural) -> Bool[Tensor, "n"]:
         """Which rows are to choose on: those of a random half of the texts; the rest are to report on."""
         names = self.text.unique()
         order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
         return torch.isin(self.text, names[order[: len(names) // 2]])
 
 
-def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch_size: int = 32) -> Labelled:
+def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch_size: Count = 32) -> Labelled:
     """A model's activations on annotated texts, such as `landmark.corpus`, with one label per token.
 
     The data set has token ids in "input_ids" and, in `column`, as many labels per text. BOS and padding are left
@@ -98,7 +99,7 @@ class ConceptRecovery:
     latents: Mapping[str, int]
     f1: Mapping[str, float]
 
-    def share(self, at_least: float = 0.9) -> float:
+    def share(self, at_least: Share = 0.9) -> float:
         """The share of concepts whose latent has a held-out F1 of at least that."""
         return sum(f1 >= at_least for f1 in self.f1.values()) / len(self.f1)
 
@@ -107,7 +108,7 @@ class ConceptRecovery:
 
 
 @torch.no_grad()
-def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: int = 10, seed: int = 0) -> ConceptRecovery:
+def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: Count = 10, seed: Natural = 0) -> ConceptRecovery:
     """Find for each concept the single latent, and threshold, with the highest F1; report on texts not chosen on.
 
     Concepts with fewer than `min_tokens` tokens in either half are left out. Thresholds are twentieths of each
@@ -154,7 +155,7 @@ class SparseProbe:
 
 
 @torch.no_grad()
-def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: int = 5, seed: int = 0) -> SparseProbe:
+def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: Count = 5, seed: Natural = 0) -> SparseProbe:
     """Probe for a concept with its 1, 2, ... k best latents (Gurnee et al. 2023): a logistic probe on those alone.
 
     Latents are ranked by the difference of class means, and probes fitted, on one half of the texts; F1 is of the

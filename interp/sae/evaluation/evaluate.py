@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import CHUNK, SAE, convert_rows
 from interp.sae.data.source import Source
@@ -40,7 +41,7 @@ class Quality:
         """The share of latents that are above 0 on more than a tenth of the tokens."""
         return float((self.density > 0.1).double().mean())
 
-    def histogram(self, bins_per_decade: int = 4) -> tuple[Float[Tensor, "n"], Int[Tensor, "_"]]:
+    def histogram(self, bins_per_decade: Count = 4) -> tuple[Float[Tensor, "n"], Int[Tensor, "_"]]:
         """Edges and counts of log10 density, from one firing in all tokens up to 1; dead latents are in no bin."""
         lowest = -torch.tensor(float(self.tokens)).log10().ceil()
         edges = torch.linspace(float(lowest), 0.0, int(-lowest) * bins_per_decade + 1)

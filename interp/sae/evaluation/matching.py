@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.border import Natural
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
 
@@ -31,7 +32,9 @@ class Matching:
         return f"MCC {self.mcc:.3f} over {len(self.latents)} directions, where random directions reach {self.floor:.3f}"
 
 
-def match_truth(rows: Float[Tensor, "latent d_model"], truth: Float[Tensor, "n d_model"], *, seed: int = 0) -> Matching:
+def match_truth(
+    rows: Float[Tensor, "latent d_model"], truth: Float[Tensor, "n d_model"], *, seed: Natural = 0
+) -> Matching:
     """Match decoder rows to the true directions one to one, so that the mean |cosine| is the largest (MCC).
 
     The match is the Hungarian one. Where there are more true directions than rows, the rows are matched to as many

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from hooks import Intervention, Model, Site, Tokens, intervene, stream
+from hooks.border import Count
 from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.interventions import mean, zero
@@ -75,7 +76,7 @@ def _answered(share: float, ablation: str) -> str:
 
 
 @torch.no_grad()
-def recovery(sae: SAE, model: Model, data: Data, *, batch_size: int = 32) -> Recovery:
+def recovery(sae: SAE, model: Model, data: Data, *, batch_size: Count = 32) -> Recovery:
     """Measure what a model's predictions lose by the reconstruction, next to zero and mean ablation of the same tokens.
 
     Costs six forward passes per batch: one for the mean, up to the site, one for its tokens, four whole.

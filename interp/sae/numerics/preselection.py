@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hooks.border import Count
 from interp.sae.numerics.ranking import BLOCK, Encoder, guess_threshold
 from interp.sae.numerics.sparse import Code
 from interp.sae.numerics.top_k import places_above, top_k_places
@@ -32,7 +33,7 @@ class Preselected:
         ```
     """
 
-    def of_rows(self, x: Float[Tensor, "n d_model"], by: Encoder, k: int) -> Code:
+    def of_rows(self, x: Float[Tensor, "n d_model"], by: Encoder, k: Count) -> Code:
         """The k largest of each row."""
         found, count = [], min(CANDIDATES * k, len(by.W))
         for part, rough in _rough_blocks(x, by):

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import CHUNK, Objective
 from interp.sae.training.adam import Adam
@@ -28,7 +29,7 @@ class Resampling:
     """
 
     at: tuple[float | int, ...] = (0.125, 0.25, 0.375, 0.5)
-    rows: int = 16_384
+    rows: Count = 16_384
 
     def __post_init__(self) -> None:
         if not self.at or not all(0 < share < 1 for share in self.at) or not 1 <= self.rows < math.inf:
@@ -36,7 +37,7 @@ class Resampling:
                 f"at is {self.at} and rows {self.rows}: give shares of the run between 0 and 1, and at least 1 row"
             )
 
-    def due(self, step: int, steps: int) -> bool:
+    def due(self, step: int, steps: Count) -> bool:
         """Whether one of the moments lies between this step and the one before."""
         return any(step == max(1, round(share * steps)) for share in self.at)
 

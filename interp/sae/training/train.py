@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from hooks.border import Natural
 from interp.sae.architectures.sae import SAE
 from interp.sae.data.source import Source
 from interp.sae.training.callbacks import Callback
@@ -26,7 +27,7 @@ def train(
     dead_after: int = 100_000,
     resampling: Resampling | None = None,
     buffer: int = 131_072,
-    seed: int = 0,
+    seed: Natural = 0,
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
@@ -87,7 +88,7 @@ def train_many(
     dead_after: int = 100_000,
     resampling: Resampling | None = None,
     buffer: int = 131_072,
-    seed: int = 0,
+    seed: Natural = 0,
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,

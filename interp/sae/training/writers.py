@@ -2,11 +2,12 @@
 
 import csv
 import json
-import os
 from dataclasses import asdict, fields
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, final
 
+from hooks.disk import append_text, write_text
 from hooks.errors import MissingExtra
 from interp.sae.training.history import Point
 
@@ -31,16 +32,17 @@ class CSVWriter:
     def begin(self, names: tuple[str, ...], tokens: int) -> None:  # noqa: ARG002
         """Keep the rows up to `tokens`, and the header."""
         kept = self._rows(tokens) if tokens and self.path.exists() else []
-        with (fresh := self.path.with_suffix(".tmp")).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
-        os.replace(fresh, self.path)
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_text(self.path, text.getvalue())
 
     def point(self, name: str, point: Point) -> None:
         """Write a row, at once."""
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow({"name": name, **asdict(point)})
+        row = StringIO(newline="")
+        csv.DictWriter(row, COLUMNS).writerow({"name": name, **asdict(point)})
+        append_text(self.path, row.getvalue())
 
     def end(self) -> None:
         """Nothing is held open."""
@@ -71,14 +73,11 @@ class JSONLWriter:
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("}\n")]
             kept = [line for line in whole if json.loads(line)["tokens"] <= tokens]
-        fresh = self.path.with_suffix(".tmp")
-        fresh.write_text("".join(kept), encoding="utf-8")
-        os.replace(fresh, self.path)
+        write_text(self.path, "".join(kept))
 
     def point(self, name: str, point: Point) -> None:
         """Write a line, at once."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, **asdict(point)}) + "\n")
+        append_text(self.path, json.dumps({"name": name, **asdict(point)}) + "\n")
 
     def end(self) -> None:
         """Nothing is held open."""

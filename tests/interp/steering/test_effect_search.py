@@ -72,6 +72,19 @@ def test_the_latent_that_writes_the_letter_is_found_among_all(model: Model, sae:
     assert found.direction.cosine(sae.direction(Z)) == pytest.approx(1.0)
 
 
+def test_no_latent_is_added_where_the_concept_is_named_often_enough(model: Model, sae: TopK) -> None:
+    warm = replace(SAMPLING, temperature=0.6, per_prompt=8)
+    named = {}
+    for enough in (0.0, 0.01, 1.0):
+        found = choose_by_effect(
+            model, sae, [Y, Z], PROMPTS, says_both, doses=(20.0, 40.0), most=2, enough=enough, sampling=warm,
+            progress=False,
+        )  # fmt: skip
+        named[enough] = found.samples.naming.value, found.direction.source.count("latent")
+    assert named[0.0][1] == 1 and named[1.0][1] == 2 and named[1.0][0] > named[0.0][0]
+    assert named[0.01] == (named[0.0] if named[0.0][0] >= 0.01 else named[1.0])
+
+
 def test_two_latents_are_joined_where_neither_alone_says_it_all(model: Model, sae: TopK) -> None:
     warm = replace(SAMPLING, temperature=0.6, per_prompt=8)
     found = choose_by_effect(

@@ -1,0 +1,78 @@
+"""Numbers outside what an argument takes are refused where they are given, by the argument's name."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from hooks import Model, capture
+from hooks.border import Count, Finite, NotNegative, Positive, checked
+from hooks.errors import InvalidArgument
+from hooks.site import resid_post
+from interp.lenses import tune
+from interp.memory import Search
+from interp.sae import Gated, JumpReLU, Schedule, TopK, stored, train
+from interp.steering import Sampling
+
+
+def call(rate: Positive = 1.0, weight: NotNegative = 0.0, dose: Finite = 0.0, n: Count = 1) -> float:
+    return rate + weight + dose + n
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{name: bad} for name in ("rate", "weight", "dose") for bad in (math.nan, math.inf, -math.inf)]
+    + [{"rate": 0.0}, {"rate": -1.0}, {"weight": -1e-9}, {"n": 0}, {"n": -3}],
+    ids=str,
+)
+def test_a_number_outside_its_range_is_refused_by_name_and_value(given: dict[str, float]) -> None:
+    ((name, value),) = given.items()
+    with pytest.raises(InvalidArgument, match=rf"call takes {name} as a .*, got {value}"):
+        checked(call)(**given)
+
+
+def test_the_ends_of_a_range_are_taken_where_they_belong_to_it() -> None:
+    assert checked(call)(rate=5e-324, weight=0, dose=-1e308, n=1) == call(5e-324, 0, -1e308, 1)
+
+
+SETTINGS: list[tuple[Callable[..., Any], str, float]] = [
+    *((Search, "learning_rate", bad) for bad in (0, math.nan, math.inf)),
+    (Search, "clamp", math.inf),
+    (Search, "kl", -1.0),
+    (Search, "steps", 0),
+    (Sampling, "temperature", math.inf),
+    (Sampling, "per_prompt", 0),
+    (Schedule, "warm_up", math.nan),
+    (lambda **given: TopK(8, **given, k=2), "d_sae", 0),
+    (lambda **given: TopK(8, 16, **given), "k", math.nan),
+    (lambda **given: TopK(8, 16, 2, **given), "aux_coefficient", math.inf),
+    (lambda **given: Gated(8, 16, **given), "coefficient", math.nan),
+    (lambda **given: JumpReLU(8, 16, **given), "bandwidth", 0.0),
+    *(
+        (lambda **given: train(TopK(8, 16, k=2), stored(torch.ones(4, 8)), **given), "lr", bad)
+        for bad in (0, math.nan, math.inf)
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value"), SETTINGS, ids=[f"{name} {value}" for _, name, value in SETTINGS])
+def test_settings_and_trainings_refuse_what_no_run_could_use(make: Callable[..., Any], name: str, value: float) -> None:
+    with pytest.raises(InvalidArgument, match=rf"{name}"):
+        make(**{name: value})
+
+
+def test_a_pass_is_not_begun_with_a_rate_or_a_size_that_is_none(gpt2: Model) -> None:
+    for rate in (0, math.nan, math.inf):
+        with pytest.raises(InvalidArgument, match="tune takes learning_rate as a finite number above 0"):
+            tune(gpt2, ["fog"], learning_rate=rate)
+    with pytest.raises(InvalidArgument, match="batch_size"):
+        capture(gpt2, ["fog"], [resid_post[0]], batch_size=0)
+
+
+def test_each_number_of_a_list_is_looked_at() -> None:
+    def sweep(doses: list[Finite]) -> None: ...
+
+    with pytest.raises(InvalidArgument, match="takes as each of doses a finite number, got nan"):
+        checked(sweep)([1.0, math.nan])
