@@ -190,7 +190,7 @@ def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> I
         yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
     elif not paths.parallel and "ln2" in part:
         reader = part["mlp"] if paths.norms_last else part["ln2"]
-        yield Tap(Site("resid_mid", layer), reader, "input", d_model, alias="bypass", axes=flat)
+        yield Tap(Site("resid_mid", layer), reader, "input", d_model, alias=frozenset({"bypass"}), axes=flat)
     for tap in _feed_forward(config, part, layer, behind[1]):
         yield replace(tap, axes=flat)
     yield Tap(Site("resid_post", layer), block, "output", d_model)
@@ -229,7 +229,7 @@ def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, n
         yield Tap(Site("mlp_act", layer), out, "input", width(out)[:1])
     added, factor = part.get(norm, whole if out is None else out), getattr(config, "residual_multiplier", 1.0)
     if added is not None:
-        alias = "overwritten" if config.model_type == "falcon" else None
+        alias = frozenset({"overwritten"} if config.model_type == "falcon" else ())
         yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, alias=alias)
 
 

@@ -184,7 +184,7 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
         for slot, value in [*values.items()][:1]:
             tensor = trace.tensor(value)
             if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, trace.n_pos):
-                alias = "overwritten" if trace.alias(value) in trace.overwritten else None
+                alias = frozenset({"overwritten"} if trace.alias(value) in trace.overwritten else ())
                 site, part = Site.module(call.path, side), 0 if slot is None else slot
                 yield Tap(site, call.module, side, tuple(tensor.shape[2:]), part=part, alias=alias)
 
@@ -348,8 +348,8 @@ class _Placing:
             for slot, read in call.inputs.items():
                 if self.trace.root(read) == value:
                     tap = self._input("resid_mid", call, slot)
-                    alias = self.trace.alias(read) == self.trace.alias(value)
-                    yield self._changed(tap, shared=True) if alias else None
+                    same = self.trace.alias(read) == self.trace.alias(value)
+                    yield self._changed(tap, alias=tap.alias | {"bypass"}) if tap and same else None
                     return
 
     def _width(self, call: Call) -> int:
@@ -382,7 +382,7 @@ class _Placing:
         axes = Merged(self.block.call.module, self.block.slot) if flat else "pos batch" if swapped else None
         overwritten = not self.trace.overwritten.isdisjoint((self.trace.alias(value), value))
         return Tap(
-            site, call.module, side, one, axes=axes, alias="overwritten" if overwritten else None,
+            site, call.module, side, one, axes=axes, alias=frozenset({"overwritten"} if overwritten else ()),
             call=OneCall(call.number, self.hf) if repeated else None, **more,
         )  # fmt: skip
 

@@ -63,7 +63,7 @@ class Tap:
         part: which argument is read, or which part of an output that is a tuple or a mapping: its place or its name.
         heads: how many heads the last axis holds, when it is to be split.
         rows: which features of the last axis are the site's; None for all.
-        alias: "bypass" where the tensor is also the residual stream that goes around the module, which is changed in
+        alias: holds "bypass" where the tensor is also the residual stream that goes around the module, which is changed in
             place; "overwritten" where the model adds to it in place later (Falcon), so that what is read is a copy.
         factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
         axes: the block that merges batch and pos, or "pos batch" where the model has [pos batch d] (XLNet); None for
@@ -79,7 +79,7 @@ class Tap:
     part: int | str = 0
     heads: int | None = None
     rows: Int[Tensor, "n"] | None = None
-    alias: Literal["bypass", "overwritten"] | None = None
+    alias: frozenset[str] = frozenset()
     factor: float | Float[Tensor, "..."] = 1.0
     axes: Merged | Literal["pos batch"] | None = None
     call: OneCall | None = None
@@ -141,7 +141,7 @@ class Tap:
         if changed is None:
             return None
         changed = self._write(raw, changed)
-        if self.alias == "bypass":
+        if "bypass" in self.alias:
             raw.copy_(changed)
             return None
         at, name = _place(args, kwargs, self.part)
@@ -170,7 +170,7 @@ class Tap:
     def _read(self, raw: Tensor) -> Tensor:
         if self.derive is not None:
             return self.derive(raw)
-        value = raw.clone() if self.alias == "overwritten" else raw
+        value = raw.clone() if "overwritten" in self.alias else raw
         value = value if _is_one(self.factor) else value * self.factor
         value = value if self.rows is None else value.index_select(-1, self.rows)
         return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
