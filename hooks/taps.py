@@ -63,8 +63,8 @@ class Tap:
         part: which argument is read, or which part of an output that is a tuple or a mapping: its place or its name.
         heads: how many heads the last axis holds, when it is to be split.
         rows: which features of the last axis are the site's; None for all.
-        alias: holds "bypass" where the tensor is also the residual stream that goes around the module, which is changed in
-            place; "overwritten" where the model adds to it in place later (Falcon), so that what is read is a copy.
+        alias: holds "bypass" where the tensor is also the residual stream that goes around the module, which is changed
+            in place; "overwritten" where the model adds to it in place later (Falcon), so that what is read is a copy.
         factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
         axes: the block that merges batch and pos, or "pos batch" where the model has [pos batch d] (XLNet); None for
             [batch pos d].
