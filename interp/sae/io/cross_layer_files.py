@@ -128,6 +128,5 @@ def _made(
                         f"{tuple(place.shape)}: {CURE}"
                     )
                 place.copy_(layer[name])
-        clt.threshold.clamp_(min=0)  # z 1[z > theta] with ReLU first is the same for thresholds below 0
     clt.sites = tuple(sites)
     return clt

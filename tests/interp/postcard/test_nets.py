@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hooks.errors import DamagedFile, MissingFile, WrongModel
+from hooks.errors import DamagedFile, InvalidArgument, MissingFile, WrongModel
 from interp.postcard.answers import image_vectors, landmark_logits, text_vectors
 from interp.postcard.convnet import ConvNet, Plan, convnet_from, plan_of
 from interp.postcard.draw import draw
@@ -109,6 +109,12 @@ def test_clip_tells_texts_apart_and_padding_changes_none() -> None:
         assert torch.allclose(two[0], one[0], atol=1e-5)
         assert not torch.allclose(two[0], two[1], atol=1e-3)
         assert torch.allclose(image_vectors(clip, as_input(PIXELS)).norm(dim=-1), torch.ones(6))
+
+
+@pytest.mark.parametrize("texts", [[], ["a red bridge " * 9]])
+def test_a_text_is_never_cut_in_silence(texts: list[str]) -> None:
+    with pytest.raises(InvalidArgument):
+        text_vectors(new_net("clip", small=True), texts)
 
 
 def test_clip_scores_as_its_own_forward_pass() -> None:
