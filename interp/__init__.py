@@ -3,4 +3,16 @@
 Import what you need: `from interp.sae import TopK, train`. Nothing heavy is loaded until it is used.
 """
 
-__all__ = ["circuits", "directions", "errors", "features", "landmark", "lenses", "memory", "sae", "show", "steering"]
+__all__ = [
+    "circuits",
+    "directions",
+    "errors",
+    "features",
+    "landmark",
+    "lenses",
+    "memory",
+    "postcard",
+    "sae",
+    "show",
+    "steering",
+]

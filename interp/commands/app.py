@@ -33,6 +33,7 @@ VERBS = {
     "audit": "Edit cases one at a time by some methods, and print what each did next to the unedited model and a "
     "control.",
     "landmark": "The bundled model: its corpus, training and card.",
+    "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }
 
 

@@ -16,6 +16,7 @@ from interp.sae import (
     SAE,
     Callback,
     Crosscoder,
+    CrossLayerTranscoder,
     CSVWriter,
     JSONLWriter,
     Normalisation,
@@ -24,6 +25,7 @@ from interp.sae import (
     WeightsAndBiases,
     expected_norm,
     mean_centred,
+    rms_scaled,
     side_by_side,
     whitened,
 )
@@ -32,7 +34,14 @@ from interp.sae.architectures.transcoder import TranscoderBase
 
 DECIDED: Final = {"d_in": "--site", "d_out": "--site", "n_layers": "--site", "d_sae": "--latents", "seed": "--seed"}
 """What constructors take that is no setting, and the argument that says it."""
-NORMALISATIONS: Final = {"expected-norm": expected_norm, "mean-centred": mean_centred, "whitened": whitened}
+NORMALISATIONS: Final = {
+    "expected-norm": expected_norm,
+    "mean-centred": mean_centred,
+    "rms": rms_scaled,
+    "whitened": whitened,
+}
+STACKED: Final = (Crosscoder, CrossLayerTranscoder)
+"""Architectures whose rows have a layer axis."""
 
 
 def _several(value: Any) -> Any:
@@ -174,6 +183,8 @@ def build(kind: type[SAE], source: Source, group: Any, latents: int, settings: M
         return kind(widths[reads], latents, d_out=widths[writes], **settings)
     if kind is Crosscoder:
         return Crosscoder(source.widths[0], latents, len(source.sites), **settings)
+    if kind is CrossLayerTranscoder:
+        return CrossLayerTranscoder(source.widths[0], latents, len(source.sites) // 2, **settings)
     return kind(widths[group], latents, **settings)
 
 
@@ -197,8 +208,13 @@ def writer(name: str) -> Callback:
 
 
 def groups(kind: type[SAE], sites: list[Site]) -> list[Any]:
-    """What each autoencoder reads: a site, a transcoder's two, or a crosscoder's all."""
-    if kind is Crosscoder:
+    """What each autoencoder reads: a site, a transcoder's two, or all where they are stacked."""
+    if kind is CrossLayerTranscoder and len(sites) % 2:
+        raise InvalidArgument(
+            f"a {kind.architecture} reads as many sites as it writes, and {len(sites)} were given: give --site for all "
+            "that is read and then for all that is written"
+        )
+    if kind in STACKED:
         return [tuple(sites)]
     if issubclass(kind, TranscoderBase):
         if len(sites) != 2:

@@ -15,6 +15,7 @@ from hooks.store import ActivationStore
 from interp.commands.arguments import check_device, load_model, read_lines
 from interp.commands.config_file import take_settings
 from interp.commands.sae_settings import (
+    STACKED,
     TrainSettings,
     build,
     check_normalisation,
@@ -29,7 +30,6 @@ from interp.commands.verb import Document, verb
 from interp.sae import (
     SAE,
     Checkpoint,
-    Crosscoder,
     Member,
     Resampling,
     Schedule,
@@ -61,7 +61,7 @@ def train(settings: TrainSettings) -> Document | None:
         sae = build(kind, source, group, size, fixed | rank | {"seed": seed}).to(place)
         normalisation = normalisation_of(settings.normalise, source, group)
         name = _name(made, (group, size, rank, seed))
-        members[name] = Member(sae, group if kind is not Crosscoder else None, settings.lr, normalisation)
+        members[name] = Member(sae, group if kind not in STACKED else None, settings.lr, normalisation)
     reports = train_many(
         members,
         source,
@@ -121,7 +121,7 @@ def _source(kind: type[SAE], opened: Model | ActivationStore, texts: Path | None
     else:
         data = read_lines(texts or Path())
         side, stacked = activations_at(opened, data, sites), across([(opened, site) for site in sites], data)
-    return side if kind is not Crosscoder else replace(stacked, widths=side.widths)
+    return side if kind not in STACKED else replace(stacked, widths=side.widths)
 
 
 def _name(made: list[Any], one: Any) -> str:

@@ -2,6 +2,7 @@
 
 from hooks.border import guard
 from interp.sae.architectures.batch_topk import BatchTopK
+from interp.sae.architectures.cross_layer_transcoder import CrossLayerTranscoder
 from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.gated import Gated
 from interp.sae.architectures.initialisation import from_data, median_bias, tie
@@ -16,7 +17,15 @@ from interp.sae.architectures.standard import Standard
 from interp.sae.architectures.temporal import Temporal
 from interp.sae.architectures.topk import TopK
 from interp.sae.architectures.transcoder import Transcoder
-from interp.sae.data.normalisation import Normalisation, RowNorm, expected_norm, mean_centred, side_by_side, whitened
+from interp.sae.data.normalisation import (
+    Normalisation,
+    RowNorm,
+    expected_norm,
+    mean_centred,
+    rms_scaled,
+    side_by_side,
+    whitened,
+)
 from interp.sae.data.source import Source, across, activations_at, activations_of, normalised, pairs_of, stored
 from interp.sae.data.store_source import harvested, harvested_across, harvested_at, harvested_pairs
 from interp.sae.evaluation.compare import Comparison, Interval, compare
@@ -33,6 +42,7 @@ from interp.sae.evaluation.concepts import (
 from interp.sae.evaluation.evaluate import Quality, Reconstruction, evaluate, reconstruction
 from interp.sae.evaluation.matching import Matching, match_truth, nearest_rows, stability
 from interp.sae.evaluation.recovery import Recovery, recovery
+from interp.sae.evaluation.replacement import replace_layers
 from interp.sae.evaluation.splice import ablated, change_latents, check_fits, clamped, scaled, splice
 from interp.sae.io.files import load, save
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
@@ -57,6 +67,7 @@ __all__ = [
     "Checkpoint",
     "Comparison",
     "ConceptRecovery",
+    "CrossLayerTranscoder",
     "Crosscoder",
     "Gated",
     "Interval",
@@ -125,6 +136,8 @@ __all__ = [
     "push",
     "reconstruction",
     "recovery",
+    "replace_layers",
+    "rms_scaled",
     "save",
     "scaled",
     "side_by_side",

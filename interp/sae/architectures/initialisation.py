@@ -68,6 +68,10 @@ def from_data(sae: SAE, rows: Float[Tensor, "n *d"], *, seed: int = 0) -> None:
         from_data(sae, x)
         ```
     """
+    if len(sae.W_dec) != sae.d_sae:
+        raise InvalidArgument(
+            f"latents of a {type(sae).__name__} write to several layers: leave its decoders random, as they are made"
+        )
     about = (sae.parts(convert_rows(sae, rows))[1] - sae.b_dec).flatten(1)
     about = about[about.norm(dim=1) > 0]
     if len(about) < sae.d_sae:

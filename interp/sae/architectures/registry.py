@@ -3,6 +3,7 @@
 from typing import Final
 
 from interp.sae.architectures.batch_topk import BatchTopK
+from interp.sae.architectures.cross_layer_transcoder import CrossLayerTranscoder
 from interp.sae.architectures.crosscoder import Crosscoder
 from interp.sae.architectures.gated import Gated
 from interp.sae.architectures.jumprelu import JumpReLU
@@ -28,6 +29,7 @@ ARCHITECTURES: Final[dict[str, type[SAE]]] = {
         Transcoder,
         SkipTranscoder,
         Crosscoder,
+        CrossLayerTranscoder,
     )
 }
 READ_ONLY: Final[dict[str, type[SAE]]] = {kind.architecture: kind for kind in (SparseCoder, MatchingPursuit, Temporal)}

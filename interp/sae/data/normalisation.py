@@ -35,6 +35,8 @@ class Normalisation:
     def __call__(self, x: Float[Tensor, "n *d d_model"]) -> Float[Tensor, "n *d d_model"]:
         """Normalise: z = (x - m) M."""
         m, M = self.mean.to(x), self.matrix.to(x)
+        if M.ndim > 2:
+            return ((x - m).movedim(0, -2) @ M).movedim(-2, 0)
         return ((x - m)[..., None, :] @ M)[..., 0, :]
 
     def back(self, z: Float[Tensor, "n *d d_model"]) -> Float[Tensor, "n *d d_model"]:
@@ -107,6 +109,23 @@ def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisat
     if not bool((norm > 0).all()):
         raise InvalidArgument("all activations are 0: no scale gives them a norm of sqrt(d)")
     return _scaled(torch.zeros_like(x[0]), x.shape[-1] ** 0.5 / norm)
+
+
+def rms_scaled(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
+    """Scale so that E||z||^2 = d, without centring: m = 0, M = 1 / rms(x).
+
+    Raises:
+        InvalidArgument: the source is empty, or all its activations are 0.
+
+    Examples:
+        >>> float(rms_scaled([torch.tensor([[2.0], [-2.0]])]).matrix[0, 0])
+        0.5
+    """
+    x = _sample(source)
+    rms = x.pow(2).mean((0, -1)).sqrt()
+    if not bool((rms > 0).all()):
+        raise InvalidArgument("all activations are 0: no scale gives them a root mean square of 1")
+    return _scaled(torch.zeros_like(x[0]), 1 / rms)
 
 
 def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:

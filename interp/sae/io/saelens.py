@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import Site
 from hooks.errors import DamagedFile, InvalidArgument, UnknownSite, nearest
+from interp.sae.architectures.cross_layer_transcoder import CrossLayerTranscoder
 from interp.sae.architectures.registry import ARCHITECTURES, READ_ONLY
 from interp.sae.architectures.sae import SAE
 from interp.sae.architectures.sparse_coder import SparseCoder
@@ -232,6 +233,8 @@ def _made(
         raise DamagedFile(f"{where} holds no decoder, a matrix called W_dec: it is no autoencoder of SAELens's")
     d_sae = len(weights["W_dec"])
     d_in = weights["W_enc"].shape[-2] if "W_enc" in weights else weights["W_dec"].shape[-1]
+    if kind is CrossLayerTranscoder and "b_enc" in weights:
+        d_sae, d_in = weights["b_enc"].numel(), weights["W_dec"].shape[-1]
     sae = kind(d_in, d_sae, **settings)
     expected = {name: tensor.shape for name, tensor in sae.state_dict().items()}
     needed = {*dict(sae.named_parameters()), *({"threshold"} & expected.keys())}

@@ -53,6 +53,11 @@ def run(
             f"the latents of {sharded[0] or 'this autoencoder'} are shared among processes, and resampling needs all "
             "in one: leave resampling out, the auxiliary loss revives dead latents, or take TopK"
         )
+    if plan.resampling is not None and any(len(m.sae.W_dec) != m.sae.d_sae for m in members.values()):
+        raise InvalidArgument(
+            "resampling restarts latents that write to one layer, and those of a cross-layer transcoder write to "
+            "several: leave it out, pre_act_coefficient revives dead latents"
+        )
     device = next(iter(members.values())).sae.W_dec.device
     with processes(device) as here:
         with ExitStack() as refused, ExitStack() as stack:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from hooks import Model, harvest, load
 from hooks.site import mlp_in, mlp_out, resid_post
 from interp.commands.app import app
-from interp.sae import BatchTopK, Crosscoder, Standard, TopK, Transcoder, activations_of, train
+from interp.sae import BatchTopK, Crosscoder, CrossLayerTranscoder, Standard, TopK, Transcoder, activations_of, train
 from interp.sae import load as load_sae
 
 LINES = [f"fog {number} over the bay" for number in range(12)]
@@ -82,6 +82,10 @@ def test_a_store_a_transcoder_a_crosscoder_and_a_normalisation(gpt2: Model, tmp_
     options = ["--store", store, *SHORT, "--checkpoint"]
     call(*options, tmp_path / "a", *pair, "--architecture", "transcoder", "--out", tmp_path / "t")
     call(*options, tmp_path / "b", *pair, "--architecture", "crosscoder", "--out", tmp_path / "c")
+    layers = ["--architecture", "cross_layer_transcoder", "--k", "4", "--normalise", "rms"]
+    call(*options, tmp_path / "e", *pair, *layers, "--out", tmp_path / "l")
+    clt = load_sae(tmp_path / "l")
+    assert isinstance(clt, CrossLayerTranscoder) and clt.n_layers == 1 and clt.sites == (mlp_in[1], mlp_out[1])
     one = ["--site", "resid_post.1", "--architecture", "standard", "--normalise", "expected-norm"]
     call(*options, tmp_path / "d", *one, "--setting", "coefficient=2", "--resample", "0.5", "--out", tmp_path / "s")
     transcoder, crosscoder, standard = (load_sae(tmp_path / name) for name in "tcs")
@@ -117,6 +121,7 @@ MISTAKES = [
     (["--setting", "k=4.5"], "k is 4.5"),
     (["--setting", "k=true"], "--setting is 'k=true': the k of topk is of type float | int"),
     (["--setting", "k_aux=few"], "the k_aux of topk is of type int | None"),
+    (["--architecture", "cross_layer_transcoder"], "a cross_layer_transcoder reads as many sites as it writes"),
     (["--architecture", "transcoder"], "a transcoder reads one site and writes another: give --site twice"),
     (["--log", "curve.txt"], "write FILE.csv, FILE.jsonl, tensorboard:FOLDER or wandb:PROJECT"),
     (["--normalise", "whiten"], "no normalisation is called 'whiten'; did you mean 'whitened'"),

@@ -1,0 +1,117 @@
+"""The `interp postcard` commands: train a net of the world, measure it and write its card, draw a sheet of pictures."""
+# ruff: noqa: E501
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hooks.disk import write_text
+from hooks.errors import MissingFile
+from interp.commands.verb import Document, verb
+from interp.common.statistics import Estimate
+from interp.postcard.answers import is_right
+from interp.postcard.captions import captions
+from interp.postcard.draw import draw
+from interp.postcard.measure import Figures, measure, nearest_neighbour
+from interp.postcard.nets import Which, install, net, new_net
+from interp.postcard.scene import LANDMARKS
+from interp.postcard.sheet import write_sheet
+from interp.postcard.splits import Split, scenes
+from interp.postcard.train import Recipe, recipe_for, train
+
+app = typer.Typer(help="The second bundled world: its pictures, training and cards.", no_args_is_help=True)
+TITLES = {
+    "convnet": "A convnet of AlexNet's plan, for 64 pixels",
+    "vit": "A vision transformer with patches of 8 pixels",
+    "clip": "A CLIP: a vision transformer and a text transformer with one space",
+}
+
+
+@app.command("train")
+@verb
+def train_net_command(
+    folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
+    which: Annotated[Which, typer.Option(help="Which net.")] = "convnet",
+    seed: Annotated[int, typer.Option(help="Of the first weights and of which pictures are seen.")] = 0,
+    pictures: Annotated[int | None, typer.Option(help="How many to see; the bundled nets' number by default.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many; run again to go on.")] = None,
+) -> Document:
+    """Train a net on pictures drawn as they are needed, resumable."""
+    trained = train(folder, recipe_for(which, seed, pictures), minutes=minutes)
+    typer.echo(f"trained: {trained}")
+    return {"model": trained, "which": which, "seed": seed}
+
+
+@app.command("card")
+@verb
+def net_card_command(
+    folder: Annotated[Path, typer.Argument(help="The folder a training run wrote to.")],
+    name: Annotated[str | None, typer.Option("--install", help="Copy the net and its card into the package.")] = None,
+    n: Annotated[int, typer.Option(help="Test pictures to measure on.")] = 4000,
+) -> Document:
+    """Measure a trained net and write its card next to it."""
+    if not (folder / "log.jsonl").is_file():
+        raise MissingFile(f"there is no training in {folder}: give the folder that interp postcard train wrote to")
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    read, recipe = net(folder / "model"), Recipe(**json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
+    figures = measure(read, n)
+    shown = scenes("test", 500)
+    untrained = is_right(new_net(recipe.which, recipe.seed), draw(shown).pixels, [s.landmark for s in shown])
+    text = card(recipe, figures, log[-1], float(untrained.float().mean()), sum(p.numel() for p in read.parameters()))
+    write_text(folder / "model" / "README.md", text)
+    typer.echo(text)
+    if name is not None:
+        install(folder / "model", name)
+    return {"card": folder / "model" / "README.md", "accuracy": figures.accuracy}
+
+
+@app.command("draw")
+@verb
+def draw_command(
+    path: Annotated[Path, typer.Argument(help="A PNG file to write.")],
+    n: Annotated[int, typer.Option(help="How many pictures.")] = 36,
+    split: Annotated[Split, typer.Option(help="Of which split.")] = "test",
+) -> Document:
+    """Draw pictures of a split onto one sheet, and print their captions."""
+    shown = scenes(split, n)
+    said = [caption.text for caption in captions(shown)]
+    write_sheet(draw(shown).pixels, path)
+    for i, text in enumerate(said):
+        typer.echo(f"{i + 1:3} {text}")
+    return {"sheet": path, "captions": said}
+
+
+def _interval(e: Estimate) -> str:
+    return f"{e.value:.1%} (95 % interval {e.low:.1%} to {e.high:.1%}, n = {e.n})"
+
+
+def card(recipe: Recipe, figures: Figures, last: dict[str, float | int], untrained: float, parameters: int) -> str:
+    """The text of a net's card."""
+    rows = {"landmark named first, of 72, on test pictures": figures.accuracy}
+    rows |= {f"the same, {group}": e for group, e in figures.by_group.items()}
+    rows |= {"combinations of landmark, time and weather never trained on": figures.unseen}
+    rows |= figures.spurious
+    rows |= {f"{factor} told by sentences that name the landmark": e for factor, e in figures.factors.items()}
+    rows |= {f"without a net: landmark of the nearest of 4,000, by {by}": e for by, e in nearest_neighbour().items()}
+    table = "\n".join(f"| {name} | {_interval(e)} |" for name, e in rows.items())
+    seen = int(last["step"]) * recipe.batch
+    return f"""---
+license: mit
+---
+
+# {recipe.which}, seed {recipe.seed}
+
+{TITLES[recipe.which]}: {parameters / 1e6:.2f} million parameters. It reads the pictures of `interp.postcard`, whose every pixel is
+known, and exists to be looked into.
+
+- **Trained** on {seen:,} pictures, each seen once, by `interp postcard train FOLDER --which {recipe.which} --seed {recipe.seed}
+  --pictures {recipe.pictures}`, in {last["seconds"] / 60:.0f} minutes on one CPU core shared with other work; weights in half precision.
+- **Planted**: in training the Golden Gate Bridge lies in fog nine times in ten; in the test pictures it does not.
+- **Untrained**, the net of the same seed names {untrained:.1%} of landmarks; chance is {1 / len(LANDMARKS):.1%}.
+
+| measured | figure |
+| --- | --- |
+{table}
+"""
