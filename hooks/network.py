@@ -152,9 +152,9 @@ def guessed(module: nn.Module) -> Shaped[Tensor, "batch _"]:
     random = torch.Generator().manual_seed(0)
     first = next((one for one in module.modules() if [*one.parameters(recurse=False)]), None)
     if isinstance(first, nn.Embedding):
-        return torch.randint(first.num_embeddings, (1, 5), generator=random).to(first.weight.device)
+        return torch.randint(first.num_embeddings, (1, 5), generator=random).to(next(first.parameters()).device)
     if isinstance(first, nn.Linear):
-        return torch.randn(1, first.in_features, generator=random).to(first.weight)
+        return torch.randn(1, first.in_features, generator=random).to(next(first.parameters()))
     raise InvalidArgument(
         f"{type(module).__name__} is no transformers.PreTrainedModel, and its weights do not say what it reads: give "
         "an example, as in load(module, inputs=torch.randn(1, 3, 32, 32))"
