@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import torch
@@ -322,11 +323,9 @@ def eager_attention(hf: HFModel) -> Iterator[None]:
         ```
     """
     was = hf.config._attn_implementation
-    _use_attention(hf, "eager")
-    try:
+    with Temporary() as changes:
+        changes.make(partial(_use_attention, hf, "eager"), partial(_use_attention, hf, was))
         yield
-    finally:
-        _use_attention(hf, was)
 
 
 def _use_attention(hf: HFModel, kind: str) -> None:
