@@ -1,6 +1,8 @@
 """One plain forward pass of the Hugging Face model on a batch of tokens."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
@@ -17,7 +19,7 @@ _PLAIN: Final = {"return_dict": True, "output_hidden_states": False, "output_att
 
 
 def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
-    """Run a Hugging Face model once over tokens, without a cache, under the caller's grad mode.
+    """Run a model once over tokens, or any module over its inputs, without a cache, under the caller's grad mode.
 
     Raises:
         InvalidArgument: more tokens than the model's context holds.
@@ -27,8 +29,34 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
         forward(model.hf, model.tokens("Fog over the bay")).logits
         ```
     """
+    if tokens.inputs is not None:
+        by_place = [tokens.inputs[slot] for slot in sorted(slot for slot in tokens.inputs if isinstance(slot, int))]
+        return hf(*by_place, **{slot: one for slot, one in tokens.inputs.items() if isinstance(slot, str)})
     check_length(hf, tokens.ids.shape[1])
-    return hf(**arguments(hf, tokens))
+    with named_outputs(hf):
+        return hf(**arguments(hf, tokens))
+
+
+@contextmanager
+def named_outputs(hf: HFModel) -> Iterator[None]:
+    """Let the parts of a model return named outputs inside the block, as they expect of each other.
+
+    A configuration with `return_dict=False` makes them return tuples; it is what it was afterwards.
+
+    Examples:
+        ```python
+        with named_outputs(hf):
+            hf.generate(ids)
+        ```
+    """
+    held = [one for one in (hf.config, hf.config.get_text_config()) if not getattr(one, "return_dict", True)]
+    for config in held:
+        config.return_dict = True
+    try:
+        yield
+    finally:
+        for config in held:
+            config.return_dict = False
 
 
 def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:

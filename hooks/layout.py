@@ -34,7 +34,8 @@ from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig, HFModel
 from hooks.site import NAMES, Site, ln_final_scale, logits
 from hooks.structure import Block, Structure, input_embeddings
-from hooks.taps import Merged, Tap, norm_scale
+from hooks.taps import Tap, norm_scale
+from hooks.weights import has_weight, place_of, shape_of, width
 
 _UNTRACED: Final = Structure()
 _MISFITS: Final = (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError)
@@ -166,13 +167,13 @@ def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
         module = find(hf, paths.top.get(name))
         if name == "embed" and module is None:
             module = input_embeddings(hf)
-        if module is not None and "weight" in module._parameters:
-            yield Tap(Site(name), module, "output", tuple(module.get_parameter("weight").shape[1:]))
+        if module is not None and has_weight(module):
+            yield Tap(Site(name), module, "output", shape_of(module)[1:])
 
 
 def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     norm, head = find(hf, paths.final_norm), hf.get_output_embeddings()
-    if norm is not None and "weight" in norm._parameters:
+    if norm is not None and has_weight(norm):
         with suppress(*_MISFITS):
             yield Tap(ln_final_scale, norm, "input", (1,), derive=norm_scale(norm))
     if head is not None:
@@ -182,7 +183,7 @@ def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
 def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:
     part = parts(block, paths)
     d_model = (config.hidden_size,)
-    flat = None if "mlp" in part else Merged(block)
+    flat = None if "mlp" in part else block
     behind = ("ln1", "ln2") if paths.norms_last else ("ln1_post", "ln2_post")
     yield Tap(Site("resid_pre", layer), block, "input", d_model)
     yield from _attention(config, part, layer, paths, behind[0])
@@ -190,9 +191,9 @@ def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> I
         yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
     elif not paths.parallel and "ln2" in part:
         reader = part["mlp"] if paths.norms_last else part["ln2"]
-        yield Tap(Site("resid_mid", layer), reader, "input", d_model, alias=frozenset({"bypass"}), axes=flat)
+        yield Tap(Site("resid_mid", layer), reader, "input", d_model, shared=True, flat_in=flat)
     for tap in _feed_forward(config, part, layer, behind[1]):
-        yield replace(tap, axes=flat)
+        yield replace(tap, flat_in=flat)
     yield Tap(Site("resid_post", layer), block, "output", d_model)
 
 
@@ -206,7 +207,7 @@ def _attention(config: HFConfig, part: Mapping[str, nn.Module], layer: int, path
         module = part.get(f"attn.{name}") if rows is None else part["attn.qkv"]
         if module is not None:
             count = (width(module)[1] if rows is None else len(rows)) // d_head
-            rows = None if rows is None else rows.to(next(module.parameters()).device)
+            rows = None if rows is None else rows.to(place_of(module)[0])
             yield Tap(Site(name, layer), module, "output", (count, d_head), heads=count, rows=rows)
     yield Tap(Site("pattern", layer), part["attn"], "output", (heads,), part=1)
     yield Tap(Site("z", layer), part["attn.o"], "input", (heads, d_head), heads=heads)
@@ -229,8 +230,8 @@ def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, n
         yield Tap(Site("mlp_act", layer), out, "input", width(out)[:1])
     added, factor = part.get(norm, whole if out is None else out), getattr(config, "residual_multiplier", 1.0)
     if added is not None:
-        alias = frozenset({"overwritten"} if config.model_type == "falcon" else ())
-        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, alias=alias)
+        overwritten = config.model_type == "falcon"
+        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, overwritten=overwritten)
 
 
 def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
@@ -240,17 +241,6 @@ def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
         >>> gate_up_rows(nn.Linear(2, 4))
         (tensor([0, 1]), tensor([2, 3]))
     """
-    rows = torch.arange(width(joint)[1], device=joint.get_parameter("weight").device)
+    rows = torch.arange(width(joint)[1], device=place_of(joint)[0])
     gate, up = rows.chunk(2)
     return gate, up
-
-
-def width(projection: nn.Module) -> tuple[int, int]:
-    """Return how many features a projection reads and writes, for `nn.Linear` and GPT-2's `Conv1D` alike.
-
-    Examples:
-        >>> width(nn.Linear(3, 5))
-        (3, 5)
-    """
-    rows, columns = projection.get_parameter("weight").shape
-    return (columns, rows) if isinstance(projection, nn.Linear) else (rows, columns)

@@ -1,7 +1,7 @@
 """A loaded transformer and its tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -19,11 +19,12 @@ from hooks.generate import continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
 from hooks.running import Running
-from hooks.site import Site, counted, mlp_act, named
+from hooks.site import Named, Site, counted, mlp_act, named
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens
 from hooks.unembed import check_head, unembed
+from hooks.weights import matrix_of, place_of
 
 Text = str | Sequence[str] | Shaped[Tensor, "..."] | Mapping[str, Any] | Tokens
 
@@ -56,7 +57,6 @@ class Model:
 
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
         self.hf = hf.eval()
-        hf.config.return_dict = hf.config.get_text_config().return_dict = True  # its parts read one another by name
         self.structure = found = find_structure(hf)
         self.paths = paths = located(hinted_paths(hf), found, hf)
         self.tokenizer = tokenizer
@@ -86,12 +86,12 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.hf.parameters()).device
+        return place_of(self.hf)[0]
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
-        return next(self.hf.parameters()).dtype
+        return place_of(self.hf)[1]
 
     @property
     def padding_side(self) -> str:
@@ -276,19 +276,18 @@ class Model:
         return self.tap(site).module
 
     def w_out(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        """Return the weight W of a feed-forward output projection, a view with mlp_act @ W (+ bias) = its output.
+        """Return the weight W of a feed-forward output projection, with mlp_act @ W (+ bias) = its output.
 
-        Changing the view in place changes the model. Row i is the value of memory i (Geva et al. 2021,
-        arXiv:2012.14913, equation 2).
+        Row i is the value of memory i (Geva et al. 2021, arXiv:2012.14913, equation 2). Of a plain weight it is a view,
+        and changing it in place changes the model; of one that is offloaded, adapted or quantised it is a copy, and
+        `hooks.weights.write_matrix` changes the model.
 
         Examples:
             ```python
             model.w_out(3).shape
             ```
         """
-        projection = self.module(mlp_act[layer])
-        weight = projection.get_parameter("weight")
-        return weight.T if isinstance(projection, nn.Linear) else weight
+        return matrix_of(self.module(mlp_act[layer]))
 
     def unembed(self, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """Return the logits a final residual stream leads to: final norm, unembedding, scaling and soft-cap.
@@ -306,7 +305,21 @@ class Model:
         return unembed(self.hf, norm, resid, self.head)
 
 
-def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
+@runtime_checkable
+class HasSites(Named, Protocol):
+    """A model of any kind, as far as its sites go."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Those that keep its contract."""
+        ...
+
+    def tap(self, site: Site) -> Tap:
+        """Return where a site sits."""
+        ...
+
+
+def chosen(model: HasSites, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
     """Return the sites asked for, by themselves or by globs, each checked against the model and named once.
 
     Raises:
@@ -317,7 +330,7 @@ def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site
         chosen(model, ["resid_post.*", logits])
         ```
     """
-    found = named(sites, model.sites)
+    found = named(sites, model.sites, model)
     if not found:
         raise InvalidArgument("no sites were asked for: name at least one, such as resid_post[0]")
     for site in found:

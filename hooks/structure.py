@@ -12,12 +12,13 @@ from torch import nn
 from hooks.forward import context, forward
 from hooks.huggingface import HFModel
 from hooks.site import Site
-from hooks.taps import Merged, OneCall, Tap
+from hooks.taps import Tap
 from hooks.tokens import Tokens
 from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, residual_sum, stages
 from hooks.tracing.stacks import Stack, stacks
 from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection, sublayers
+from hooks.weights import place_of, refuse_meta
 
 N_POS = 11
 """How many tokens are read where the context holds them: a prime, so that no other axis is taken for theirs."""
@@ -102,7 +103,8 @@ def find_structure(hf: HFModel) -> Structure:
         ```
     """
     tokens = _text(hf)
-    trace = record(hf, lambda: forward(hf, tokens), tokens.ids.shape[1])
+    with refuse_meta(hf):
+        trace = record(hf, lambda: forward(hf, tokens), tokens.ids.shape[1])
     try:
         found = stacks(hf, trace, trace.n_pos)
         if not found:
@@ -117,7 +119,7 @@ def input_embeddings(hf: HFModel) -> nn.Module | None:
 
     Examples:
         ```python
-        input_embeddings(hf).weight.shape
+        input_embeddings(hf).num_embeddings
         ```
     """
     with suppress(NotImplementedError, AttributeError):
@@ -139,7 +141,7 @@ def vocabulary(hf: HFModel) -> int:
 
 
 def _text(hf: HFModel) -> Tokens:
-    device, n_vocab = next(hf.parameters()).device, vocabulary(hf)
+    device, n_vocab = place_of(hf)[0], vocabulary(hf)
     limit = context(hf) or N_POS
     random = torch.Generator().manual_seed(2)
     ids = torch.randint(min(6, n_vocab - 1), n_vocab, (1, min(N_POS, limit)), generator=random).to(device)
@@ -184,9 +186,9 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
         for slot, value in [*values.items()][:1]:
             tensor = trace.tensor(value)
             if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, trace.n_pos):
-                alias = frozenset({"overwritten"} if trace.alias(value) in trace.overwritten else ())
-                site, part = Site.module(call.path, side), 0 if slot is None else slot
-                yield Tap(site, call.module, side, tuple(tensor.shape[2:]), part=part, alias=alias)
+                where: dict[str, Any] = {"part": slot or 0} if side == "output" else {"slot": slot}
+                site, copied = Site.module(call.path, side), trace.is_overwritten(value)
+                yield Tap(site, call.module, side, tuple(tensor.shape[2:]), overwritten=copied, **where)
 
 
 def _encoded(hf: HFModel, trace: Trace) -> set[int]:
@@ -348,8 +350,8 @@ class _Placing:
             for slot, read in call.inputs.items():
                 if self.trace.root(read) == value:
                     tap = self._input("resid_mid", call, slot)
-                    same = self.trace.alias(read) == self.trace.alias(value)
-                    yield self._changed(tap, alias=tap.alias | {"bypass"}) if tap and same else None
+                    alias = self.trace.alias(read) == self.trace.alias(value)
+                    yield self._changed(tap, shared=True) if alias else None
                     return
 
     def _width(self, call: Call) -> int:
@@ -361,7 +363,7 @@ class _Placing:
 
     def _input(self, name: str, call: Call, slot: Slot, heads: int | None = None) -> Tap | None:
         slot = slot if slot in call.inputs else next(iter(call.inputs))
-        return self._tap(self.site(name), call, "input", call.inputs[slot], part=slot, heads=heads)
+        return self._tap(self.site(name), call, "input", call.inputs[slot], slot=slot, heads=heads)
 
     def _output(self, name: str, call: Call, part: Slot | None, heads: int | None = None) -> Tap | None:
         part = part if part in call.outputs else next(iter(call.outputs))
@@ -379,11 +381,11 @@ class _Placing:
         one = tuple(shape[1:] if flat else shape[2:])
         heads = more.get("heads")
         one = one if heads is None else (heads, one[-1] // heads)
-        axes = Merged(self.block.call.module, self.block.slot) if flat else "pos batch" if swapped else None
-        overwritten = not self.trace.overwritten.isdisjoint((self.trace.alias(value), value))
+        overwritten = self.trace.alias(value) in self.trace.overwritten or value in self.trace.overwritten
         return Tap(
-            site, call.module, side, one, axes=axes, alias=frozenset({"overwritten"} if overwritten else ()),
-            call=OneCall(call.number, self.hf) if repeated else None, **more,
+            site, call.module, side, one, overwritten=overwritten, swapped=swapped,
+            flat_in=self.block.call.module if flat else None, flat_slot=self.block.slot,
+            call=call.number if repeated else None, root=self.hf if repeated else None, **more,
         )  # fmt: skip
 
     def _changed(self, tap: Tap | None, **changes: Any) -> Tap | None:

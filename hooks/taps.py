@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import torch
@@ -14,40 +15,13 @@ from hooks.errors import WrongState
 from hooks.huggingface import HFModel, HFOutput
 from hooks.site import Site
 from hooks.temporary import Temporary
+from hooks.weights import has_weight, place_of, shape_of
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
 Hook = tuple[bool, nn.Module, Callable[..., Any]]
 """Whether a hook comes before its module's pass, the module, and the hook."""
 Derive = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n 1"]]
-
-
-@final
-@dataclass(frozen=True)
-class Merged:
-    """A block that merges batch and pos around a module (OPT).
-
-    Attributes:
-        block: the block.
-        slot: which of its arguments is the stream, by its place or its name.
-    """
-
-    block: nn.Module
-    slot: int | str = 0
-
-
-@final
-@dataclass(frozen=True)
-class OneCall:
-    """One call of a module that runs more than once in a pass.
-
-    Attributes:
-        number: which call, from 0.
-        root: the whole model, at whose calls a pass begins.
-    """
-
-    number: int
-    root: nn.Module
 
 
 @final
@@ -60,15 +34,20 @@ class Tap:
         module: the Hugging Face module it sits on.
         side: what is read: the first input of the module, or its output.
         shape: the shape of one token's value.
-        part: which argument is read, or which part of an output that is a tuple or a mapping: its place or its name.
+        part: which part of the output, when it is a tuple or a mapping.
         heads: how many heads the last axis holds, when it is to be split.
         rows: which features of the last axis are the site's; None for all.
-        alias: holds "bypass" where the tensor is also the residual stream that goes around the module, which is changed
-            in place; "overwritten" where the model adds to it in place later (Falcon), so that what is read is a copy.
+        shared: the tensor is also the residual stream that bypasses the module: change it in place.
         factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
-        axes: the block that merges batch and pos, or "pos batch" where the model has [pos batch d] (XLNet); None for
-            [batch pos d].
-        call: which call of the module in a pass; None where it runs once.
+        flat_in: the block that merges batch and pos around the module, where one does (OPT).
+        overwritten: the model adds to the tensor in place later (Falcon), so what is read is a copy.
+        slot: which argument is read, by its place or its name.
+        swapped: the model has [pos batch d] there (XLNet).
+        flat_slot: which argument of the block that merges batch and pos is its stream.
+        call: which call of the module in a pass, where a module runs more than once; None for the only one.
+        root: the whole model, at whose calls a pass begins, where `call` says which.
+        places: the axes of the tensor that count places, where it is not the second alone: then [batch *places d] is
+            given as [batch pos d], and of a tensor without such axes a row of the batch is one place.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
     """
 
@@ -79,10 +58,16 @@ class Tap:
     part: int | str = 0
     heads: int | None = None
     rows: Int[Tensor, "n"] | None = None
-    alias: frozenset[str] = frozenset()
+    shared: bool = False
     factor: float | Float[Tensor, "..."] = 1.0
-    axes: Merged | Literal["pos batch"] | None = None
-    call: OneCall | None = None
+    flat_in: nn.Module | None = None
+    overwritten: bool = False
+    slot: int | str = 0
+    swapped: bool = False
+    flat_slot: int | str = 0
+    call: int | None = None
+    root: nn.Module | None = None
+    places: tuple[int, ...] | None = None
     derive: Derive | None = None
 
     @property
@@ -122,13 +107,44 @@ class Tap:
     def _hooks(self, edit: Edit) -> list["Hook"]:
         """The hooks that call an edit."""
         hooks: list[Hook] = []
-        if self.call is not None:
-            edit = _edit_at_call(self.call, edit, hooks)
-        if self.axes == "pos batch":
-            edit = _swap_axes(edit)
-        if isinstance(self.axes, Merged):
-            edit = _split_axes(self.axes, edit, hooks)
+        if self.call is not None and self.root is not None:
+            edit = self._at_its_call(edit, hooks)
+        if self.swapped:
+            edit = _swapping(edit)
+        if self.places is not None:
+            edit = _by_place(edit, self.places)
+        if self.flat_in is not None:
+            edit = self._unflattening(edit, hooks)
         return [*hooks, self._hook(edit)]
+
+    def _at_its_call(self, edit: Edit, hooks: list["Hook"]) -> Edit:
+        """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
+        seen = [0]
+        assert self.root is not None
+        hooks.append((True, self.root, lambda *_: seen.__setitem__(0, 0)))
+
+        def counted(a: Tensor) -> Tensor | None:
+            seen[0] += 1
+            return edit(a) if seen[0] - 1 == self.call else None
+
+        return counted
+
+    def _unflattening(self, edit: Edit, hooks: list["Hook"]) -> Edit:
+        """Give `edit` [batch pos d], of the shape that the block around the module was given."""
+        shape: list[int] = []
+        assert self.flat_in is not None
+
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            shape[:] = _argument(args, kwargs, self.flat_slot).shape
+
+        def unflattened(a: Tensor) -> Tensor | None:
+            if a.ndim == len(shape):
+                return edit(a)
+            changed = edit(a.unflatten(0, shape[:2]))
+            return None if changed is None else changed.flatten(0, 1)
+
+        hooks.append((True, self.flat_in, note))
+        return unflattened
 
     def _hook(self, edit: Edit) -> "Hook":
         if self.side == "input":
@@ -136,15 +152,15 @@ class Tap:
         return False, self.module, lambda _m, _a, output: self._edit_output(edit, output)
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
-        raw = _argument(args, kwargs, self.part)
+        raw = _argument(args, kwargs, self.slot)
         changed = edit(self._read(raw))
         if changed is None:
             return None
         changed = self._write(raw, changed)
-        if "bypass" in self.alias:
+        if self.shared:
             raw.copy_(changed)
             return None
-        at, name = _place(args, kwargs, self.part)
+        at, name = _place(args, kwargs, self.slot)
         if name is None:
             return (*args[:at], changed, *args[at + 1 :]), kwargs
         return args, {**kwargs, name: changed}
@@ -163,14 +179,15 @@ class Tap:
             return None
         changed = self._write(output[part], changed)
         if isinstance(output, tuple):
-            return tuple(changed if i == part else item for i, item in enumerate(output))
+            each = [changed if i == part else item for i, item in enumerate(output)]
+            return type(output)(*each) if hasattr(output, "_fields") else tuple(each)
         output[part] = changed
         return output
 
     def _read(self, raw: Tensor) -> Tensor:
         if self.derive is not None:
             return self.derive(raw)
-        value = raw.clone() if "overwritten" in self.alias else raw
+        value = raw.clone() if self.overwritten else raw
         value = value if _is_one(self.factor) else value * self.factor
         value = value if self.rows is None else value.index_select(-1, self.rows)
         return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
@@ -208,43 +225,26 @@ class _Handles:
             handle.remove()
 
 
-def _edit_at_call(call: OneCall, edit: Edit, hooks: list[Hook]) -> Edit:
-    """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
-    seen = [0]
-    hooks.append((True, call.root, lambda *_: seen.__setitem__(0, 0)))
-
-    def counted(a: Tensor) -> Tensor | None:
-        seen[0] += 1
-        return edit(a) if seen[0] - 1 == call.number else None
-
-    return counted
-
-
-def _split_axes(merged: Merged, edit: Edit, hooks: list[Hook]) -> Edit:
-    """Give `edit` [batch pos d], of the shape that the block around the module was given."""
-    shape: list[int] = []
-
-    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shape[:] = _argument(args, kwargs, merged.slot).shape
-
-    def split(a: Tensor) -> Tensor | None:
-        if a.ndim == len(shape):
-            return edit(a)
-        changed = edit(a.unflatten(0, shape[:2]))
-        return None if changed is None else changed.flatten(0, 1)
-
-    hooks.append((True, merged.block, note))
-    return split
-
-
-def _swap_axes(edit: Edit) -> Edit:
-    """Give `edit` [batch pos d] of [pos batch d]."""
-
+def _swapping(edit: Edit) -> Edit:
     def swapped(a: Tensor) -> Tensor | None:
         changed = edit(a.transpose(0, 1))
         return None if changed is None else changed.transpose(0, 1)
 
     return swapped
+
+
+def _by_place(edit: Edit, axes: tuple[int, ...]) -> Edit:
+    """Give `edit` [batch pos *d] of a tensor whose places these axes count."""
+    front = tuple(range(1, 1 + len(axes)))
+
+    def placed(a: Tensor) -> Tensor | None:
+        moved = a.movedim(axes, front)
+        changed = edit(moved.flatten(1, len(axes)) if axes else a.unsqueeze(1))
+        if changed is None:
+            return None
+        return changed.reshape(len(changed), *moved.shape[1:]).movedim(front, axes)
+
+    return placed
 
 
 def _place(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> tuple[int, str | None]:
@@ -306,10 +306,10 @@ def _eps_without_weights(norm: nn.Module) -> float:
 
 def _ramp(norm: nn.Module) -> Float[Tensor, "d_model"]:
     """From -1 to 1, in the width and precision of a norm; one without weights says its shape."""
-    weight = next(norm.parameters(), None)
-    if weight is None:
+    if not has_weight(norm):
         return torch.linspace(-1.0, 1.0, vars(norm)["normalized_shape"][-1])
-    return torch.linspace(-1.0, 1.0, weight.shape[-1], dtype=weight.dtype, device=weight.device)
+    device, dtype = place_of(norm)
+    return torch.linspace(-1.0, 1.0, shape_of(norm)[-1], dtype=dtype, device=device)
 
 
 @contextmanager
@@ -323,11 +323,9 @@ def eager_attention(hf: HFModel) -> Iterator[None]:
         ```
     """
     was = hf.config._attn_implementation
-    _use_attention(hf, "eager")
-    try:
+    with Temporary() as changes:
+        changes.make(partial(_use_attention, hf, "eager"), partial(_use_attention, hf, was))
         yield
-    finally:
-        _use_attention(hf, was)
 
 
 def _use_attention(hf: HFModel, kind: str) -> None:
