@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hooks.errors import InvalidArgument, nearest
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.site import FINAL_NORM
+from hooks.weights import base_of, has_weight, is_output_first, shape_of, weight_of, width
 
 Bridge: TypeAlias = Any
 """A `transformer_lens` bridge."""
@@ -168,19 +169,18 @@ def _qkv_rows(
     stand_in._modules[path] = _numbered(hf.get_submodule(f"{top['blocks']}.0.{block['attn.qkv']}"))
     with torch.no_grad():
         parts = attention.split_qkv_matrix(stand_in)
-    return {name: part.weight[:, 0].round().long() for name, part in zip("qkv", parts, strict=True)}
+    return {name: weight_of(part)[:, 0].round().long() for name, part in zip("qkv", parts, strict=True)}
 
 
 def _numbered(projection: nn.Module) -> nn.Module:
     """A copy of a projection whose weights are the number of the output they feed."""
+    projection = base_of(projection)
     numbered = copy.copy(projection)
-    weight = projection.get_parameter("weight")
-    width = weight.shape[0] if isinstance(projection, nn.Linear) else weight.shape[1]
-    rows = torch.arange(width, dtype=torch.float32)
-    filled = rows[:, None].expand(weight.shape) if isinstance(projection, nn.Linear) else rows.expand(weight.shape)
+    shape, rows = shape_of(projection), torch.arange(width(projection)[1], dtype=torch.float32)
+    filled = rows[:, None].expand(shape) if is_output_first(projection) else rows.expand(shape)
     numbered.__dict__["_parameters"] = {
         "weight": nn.Parameter(filled.clone(), requires_grad=False),
-        "bias": None if projection._parameters.get("bias") is None else nn.Parameter(rows, requires_grad=False),
+        "bias": None if not has_weight(projection, "bias") else nn.Parameter(rows, requires_grad=False),
     }
     return numbered
 

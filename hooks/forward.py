@@ -1,6 +1,8 @@
 """One plain forward pass of the Hugging Face model on a batch of tokens."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
@@ -28,7 +30,30 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
         ```
     """
     check_length(hf, tokens.ids.shape[1])
-    return hf(**arguments(hf, tokens))
+    with named_outputs(hf):
+        return hf(**arguments(hf, tokens))
+
+
+@contextmanager
+def named_outputs(hf: HFModel) -> Iterator[None]:
+    """Let the parts of a model return named outputs inside the block, as they expect of each other.
+
+    A configuration with `return_dict=False` makes them return tuples; it is what it was afterwards.
+
+    Examples:
+        ```python
+        with named_outputs(hf):
+            hf.generate(ids)
+        ```
+    """
+    held = [one for one in (hf.config, hf.config.get_text_config()) if not getattr(one, "return_dict", True)]
+    for config in held:
+        config.return_dict = True
+    try:
+        yield
+    finally:
+        for config in held:
+            config.return_dict = False
 
 
 def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:

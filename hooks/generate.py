@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from hooks.forward import check_length, positions
+from hooks.forward import check_length, named_outputs, positions
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.tokens import Tokens
 
@@ -49,7 +49,8 @@ def decode(
     made: list[list[int]] = [[] for _ in range(len(tokens))]
     for _ in range(max_new_tokens):
         place = {name: ids[:, -chunk.shape[1] :] for name, ids in positions(hf, mask).items()}
-        output = hf(input_ids=chunk, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **place)
+        with named_outputs(hf):
+            output = hf(input_ids=chunk, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **place)
         cache = output.past_key_values
         chosen = _choose(output.logits[:, -1], temperature, random)
         alive = alive & ~torch.isin(chosen, ends)

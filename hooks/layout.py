@@ -35,6 +35,7 @@ from hooks.huggingface import HFConfig, HFModel
 from hooks.site import NAMES, Site, ln_final_scale, logits
 from hooks.structure import Block, Structure, input_embeddings
 from hooks.taps import Tap, norm_scale
+from hooks.weights import has_weight, place_of, shape_of, width
 
 _UNTRACED: Final = Structure()
 _MISFITS: Final = (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError)
@@ -166,13 +167,13 @@ def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
         module = find(hf, paths.top.get(name))
         if name == "embed" and module is None:
             module = input_embeddings(hf)
-        if module is not None and "weight" in module._parameters:
-            yield Tap(Site(name), module, "output", tuple(module.get_parameter("weight").shape[1:]))
+        if module is not None and has_weight(module):
+            yield Tap(Site(name), module, "output", shape_of(module)[1:])
 
 
 def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     norm, head = find(hf, paths.final_norm), hf.get_output_embeddings()
-    if norm is not None and "weight" in norm._parameters:
+    if norm is not None and has_weight(norm):
         with suppress(*_MISFITS):
             yield Tap(ln_final_scale, norm, "input", (1,), derive=norm_scale(norm))
     if head is not None:
@@ -206,7 +207,7 @@ def _attention(config: HFConfig, part: Mapping[str, nn.Module], layer: int, path
         module = part.get(f"attn.{name}") if rows is None else part["attn.qkv"]
         if module is not None:
             count = (width(module)[1] if rows is None else len(rows)) // d_head
-            rows = None if rows is None else rows.to(next(module.parameters()).device)
+            rows = None if rows is None else rows.to(place_of(module)[0])
             yield Tap(Site(name, layer), module, "output", (count, d_head), heads=count, rows=rows)
     yield Tap(Site("pattern", layer), part["attn"], "output", (heads,), part=1)
     yield Tap(Site("z", layer), part["attn.o"], "input", (heads, d_head), heads=heads)
@@ -240,17 +241,6 @@ def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
         >>> gate_up_rows(nn.Linear(2, 4))
         (tensor([0, 1]), tensor([2, 3]))
     """
-    rows = torch.arange(width(joint)[1], device=joint.get_parameter("weight").device)
+    rows = torch.arange(width(joint)[1], device=place_of(joint)[0])
     gate, up = rows.chunk(2)
     return gate, up
-
-
-def width(projection: nn.Module) -> tuple[int, int]:
-    """Return how many features a projection reads and writes, for `nn.Linear` and GPT-2's `Conv1D` alike.
-
-    Examples:
-        >>> width(nn.Linear(3, 5))
-        (3, 5)
-    """
-    rows, columns = projection.get_parameter("weight").shape
-    return (columns, rows) if isinstance(projection, nn.Linear) else (rows, columns)

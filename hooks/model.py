@@ -23,6 +23,7 @@ from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens, as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.unembed import check_head, unembed
+from hooks.weights import matrix_of, place_of
 
 Text = str | Sequence[str] | Shaped[Tensor, "..."] | Mapping[str, Any] | Tokens
 
@@ -55,7 +56,6 @@ class Model:
 
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
         self.hf = hf.eval()
-        hf.config.return_dict = hf.config.get_text_config().return_dict = True  # its parts read one another by name
         self.structure = found = find_structure(hf)
         self.paths = paths = located(hinted_paths(hf), found, hf)
         self.tokenizer = tokenizer
@@ -85,12 +85,12 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.hf.parameters()).device
+        return place_of(self.hf)[0]
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
-        return next(self.hf.parameters()).dtype
+        return place_of(self.hf)[1]
 
     @property
     def padding_side(self) -> str:
@@ -275,19 +275,18 @@ class Model:
         return self.tap(site).module
 
     def w_out(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        """Return the weight W of a feed-forward output projection, a view with mlp_act @ W (+ bias) = its output.
+        """Return the weight W of a feed-forward output projection, with mlp_act @ W (+ bias) = its output.
 
-        Changing the view in place changes the model. Row i is the value of memory i (Geva et al. 2021,
-        arXiv:2012.14913, equation 2).
+        Row i is the value of memory i (Geva et al. 2021, arXiv:2012.14913, equation 2). Of a plain weight it is a view,
+        and changing it in place changes the model; of one that is offloaded, adapted or quantised it is a copy, and
+        `hooks.weights.write_matrix` changes the model.
 
         Examples:
             ```python
             model.w_out(3).shape
             ```
         """
-        projection = self.module(mlp_act[layer])
-        weight = projection.get_parameter("weight")
-        return weight.T if isinstance(projection, nn.Linear) else weight
+        return matrix_of(self.module(mlp_act[layer]))
 
     def unembed(self, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """Return the logits a final residual stream leads to: final norm, unembedding, scaling and soft-cap.

@@ -18,6 +18,7 @@ from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, residual_sum, stages
 from hooks.tracing.stacks import Stack, stacks
 from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection, sublayers
+from hooks.weights import place_of, refuse_meta
 
 N_POS = 11
 """How many tokens are read where the context holds them: a prime, so that no other axis is taken for theirs."""
@@ -102,7 +103,8 @@ def find_structure(hf: HFModel) -> Structure:
         ```
     """
     tokens = _text(hf)
-    trace = record(hf, lambda: forward(hf, tokens), tokens.ids.shape[1])
+    with refuse_meta(hf):
+        trace = record(hf, lambda: forward(hf, tokens), tokens.ids.shape[1])
     try:
         found = stacks(hf, trace, trace.n_pos)
         if not found:
@@ -117,7 +119,7 @@ def input_embeddings(hf: HFModel) -> nn.Module | None:
 
     Examples:
         ```python
-        input_embeddings(hf).weight.shape
+        input_embeddings(hf).num_embeddings
         ```
     """
     with suppress(NotImplementedError, AttributeError):
@@ -139,7 +141,7 @@ def vocabulary(hf: HFModel) -> int:
 
 
 def _text(hf: HFModel) -> Tokens:
-    device, n_vocab = next(hf.parameters()).device, vocabulary(hf)
+    device, n_vocab = place_of(hf)[0], vocabulary(hf)
     limit = context(hf) or N_POS
     random = torch.Generator().manual_seed(2)
     ids = torch.randint(min(6, n_vocab - 1), n_vocab, (1, min(N_POS, limit)), generator=random).to(device)

@@ -14,6 +14,7 @@ from hooks.errors import WrongState
 from hooks.huggingface import HFModel, HFOutput
 from hooks.site import Site
 from hooks.temporary import Temporary
+from hooks.weights import has_weight, place_of, shape_of
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
@@ -284,10 +285,10 @@ def _eps_without_weights(norm: nn.Module) -> float:
 
 def _ramp(norm: nn.Module) -> Float[Tensor, "d_model"]:
     """From -1 to 1, in the width and precision of a norm; one without weights says its shape."""
-    weight = next(norm.parameters(), None)
-    if weight is None:
+    if not has_weight(norm):
         return torch.linspace(-1.0, 1.0, vars(norm)["normalized_shape"][-1])
-    return torch.linspace(-1.0, 1.0, weight.shape[-1], dtype=weight.dtype, device=weight.device)
+    device, dtype = place_of(norm)
+    return torch.linspace(-1.0, 1.0, shape_of(norm)[-1], dtype=dtype, device=device)
 
 
 @contextmanager

@@ -206,6 +206,28 @@ def every_file_says_its_idea(root: Path) -> list[str]:
     return [f"{m.path} has no docstring" for m in modules(root) if not ast.get_docstring(m.tree)]
 
 
+WEIGHTS = {  # who else may touch the weights of a module, and why
+    "hooks/weights.py": "reads and writes them for all others",
+    "interp/circuits/known/plain.py": "writes the weights of models that it makes itself",
+    "interp/landmark/train.py": "trains a model of its own",
+    "interp/postcard/nets.py": "holds layers of its own",
+    "interp/sae/architectures/temporal.py": "holds layers of its own",
+}
+OF_RESULTS = {"interp/sae/evaluation/evaluate.py": "bias", "interp/show/composition.py": "bias"}  # fields of results
+
+
+def weights_in_one_file(root: Path) -> list[str]:
+    """Only hooks/weights.py reads or changes a weight of a module, so that none is read that is not there."""
+    breaches = []
+    for m in (m for m in modules(root) if m.path not in WEIGHTS and not m.name.startswith("probes")):
+        for node in (node for node in ast.walk(m.tree) if isinstance(node, ast.Attribute)):
+            own = isinstance(node.value, ast.Name) and node.value.id == "self"
+            held = node.attr in ("weight", "bias") and not own and OF_RESULTS.get(m.path) != node.attr
+            if held or node.attr in ("get_parameter", "_parameters") and ".__dict__" not in ast.unparse(node):
+                breaches.append(f"{m.path}:{node.lineno} touches {ast.unparse(node)}")
+    return breaches
+
+
 def only_the_command_prints(root: Path) -> list[str]:
     return [
         f"{m.path}:{node.lineno} prints"
@@ -393,6 +415,8 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (one_writer, {"probes/a.py": "def f():\n    torch.save({}, 'x')\n"}, "probes/a.py:2 writes by save"),
     (hook_names_in_one_file, {"hooks/run.py": "NAME = f'blocks.{3}.hook_resid_post'\n"}, "hooks/run.py:1"),
     (every_file_says_its_idea, {"probes/a.py": "x = 1\n"}, "probes/a.py"),
+    (weights_in_one_file, {"interp/a.py": "def f(layer):\n    return layer.weight\n"}, "touches layer.weight"),
+    (weights_in_one_file, {"hooks/a.py": "W = layer.get_parameter('weight')\n"}, "hooks/a.py:1"),
     (only_the_command_prints, {"interp/a.py": "def f():\n    print(1)\n"}, "interp/a.py:2"),
     (public_tensors_have_shapes, {"hooks/a.py": "def f(x: Tensor) -> int: ...\n"}, "f(x)"),
     (public_tensors_have_shapes, {"hooks/a.py": "class A:\n    def f(self) -> Tensor: ...\n"}, "f(return)"),

@@ -22,6 +22,7 @@ from hooks.model import Model
 from hooks.site import Site
 from hooks.structure import Block
 from hooks.tracing.residual import Expr, evaluate, from_stage, is_plain, shown, terms_of
+from hooks.weights import bias_of, is_quantised, matrix_of
 
 Factor: TypeAlias = float | Float[Tensor, "..."]
 
@@ -250,17 +251,15 @@ def _shown(norm: Callable[[Tensor], Tensor], factor: float | Tensor, inner: str)
 
 
 def project(projection: nn.Module, x: Float[Tensor, "*n _"]) -> Float[Tensor, "*n _"]:
-    """Return x W + b with the weights as they lie there, for `nn.Linear` and GPT-2's `Conv1D` alike.
+    """Return x W + b with the weights of a projection, for `nn.Linear` and GPT-2's `Conv1D` alike.
 
     Examples:
         >>> project(nn.Linear(3, 5), torch.ones(2, 3)).shape
         torch.Size([2, 5])
     """
-    weight = projection.get_parameter("weight")
-    if not weight.is_floating_point():  # quantised: only the module itself knows
+    if is_quantised(projection):  # it may round what it is given too, so only the module itself knows
         return projection(x)
-    made = x @ (weight.T if isinstance(projection, nn.Linear) else weight)
-    bias = getattr(projection, "bias", None)
+    made, bias = x @ matrix_of(projection), bias_of(projection)
     return made if bias is None else made + bias
 
 

@@ -18,6 +18,7 @@ from hooks.forward import context
 from hooks.model import Model
 from hooks.site import Site
 from hooks.tokens import Tokens, special_ids
+from hooks.weights import refuse_meta
 
 _LONG, _SHORT = 12, 7
 _EAGER = ("pattern", "v", "z")
@@ -60,7 +61,7 @@ def check(model: Model) -> ContractReport:
     handle = model.hf.register_forward_pre_hook(count)
     began = time.perf_counter()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=_devices(model)):
+        with torch.no_grad(), refuse_meta(model.hf), torch.random.fork_rng(devices=_devices(model)):
             checks = _laws(model)
     finally:
         handle.remove()

@@ -13,6 +13,7 @@ from hooks.layout import find
 from hooks.model import Model
 from hooks.site import Site, ln_final_scale
 from hooks.tokens import Tokens
+from hooks.weights import weight_of
 
 
 def end_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
@@ -81,7 +82,7 @@ def _embedding(model: Model, acts: Values, first: Site) -> Check:
         sites.append(Site("pos_embed"))
     kinds, norm = find(hf, top.get("token_type_embed")), find(hf, top.get("embed_ln"))
     if kinds is not None:
-        x, states = x + kinds.get_parameter("weight")[0], f"{states} + type"
+        x, states = x + weight_of(kinds)[0], f"{states} + type"
     x, states = (x, states) if norm is None else (norm(x), f"LN({states})")
     error = miss(x, acts[first])
     return Check("embedding", f"resid_pre.0 = {states}", error, SLACK * unit(model.dtype), (*sites, first))

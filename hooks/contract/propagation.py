@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from math import prod
 
 import torch
 from jaxtyping import Float, Shaped
@@ -17,6 +18,7 @@ from hooks.site import Site
 from hooks.structure import Block
 from hooks.tokens import Tokens
 from hooks.tracing.residual import is_plain
+from hooks.weights import shape_of
 
 _ROWS = 55
 _AT, _ASKING = 2, slice(2, 5)
@@ -159,7 +161,7 @@ def _on_pattern(model: Model, site: Site, acts: Values, row: int) -> Check:
 def _norm_spans_heads(model: Model, site: Site) -> bool:
     """OLMo-2 normalises queries and keys over all heads at once, so that one head moves the others."""
     norm = model.parts(_block(model, site)).get(f"attn.{site.name}_norm")
-    return norm is not None and norm.get_parameter("weight").numel() != model.d_head
+    return norm is not None and prod(shape_of(norm)) != model.d_head
 
 
 def _on_next(model: Model, site: Site, there: Site, acts: Values, row: int) -> Check:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hooks.tracing.record import Call, Op, Trace
 from hooks.tracing.residual import BlockCall, Sum, Term, is_norm
+from hooks.weights import shape_of
 
 MIXERS = ("attn_out", "cross_out", "mixer_out")
 """What the terms that carry something from token to token are called."""
@@ -231,8 +232,7 @@ def is_projection(module: nn.Module) -> bool:
         >>> is_projection(nn.Linear(3, 5)), is_projection(nn.LayerNorm(3))
         (True, False)
     """
-    weight = module._parameters.get("weight")
-    return weight is not None and weight.ndim == 2 and not isinstance(module, nn.Embedding)
+    return len(shape_of(module)) == 2 and not isinstance(module, nn.Embedding)
 
 
 @torch.no_grad()

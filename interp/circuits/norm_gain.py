@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks.taps import norm_scale
+from hooks.weights import place_of
 
 
 def divides(norm: nn.Module | None) -> bool:
@@ -25,6 +26,5 @@ def norm_gain(norm: nn.Module | None, d_model: int) -> Float[Tensor, "d_model d_
     """
     if norm is None or not divides(norm):
         return torch.eye(d_model)
-    unit = torch.eye(d_model)
-    unit = next((unit.to(parameter) for parameter in norm.parameters()), unit)
+    unit = torch.eye(d_model).to(*place_of(norm))
     return (norm(unit) - norm(torch.zeros_like(unit))) * norm_scale(norm)(unit).to(unit)

@@ -10,6 +10,7 @@ from hooks import Direction, Model, Site, stream
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.position import everywhere
 from hooks.site import mlp_act, mlp_out
+from hooks.weights import weight_of
 from interp.circuits.metric import Word, name_token, token_ids
 from interp.common.texts import listed
 
@@ -97,7 +98,7 @@ def _output_row(model: Model, token: Word) -> Float[Tensor, "d_model"]:
     head = model.hf.get_output_embeddings() if model.hf.can_generate() else None
     if head is None:
         raise InvalidArgument(f"{model.name} has no unembedding that reads the residual stream directly")
-    row = head.weight[number]
+    row = weight_of(head)[number]
     if len(row) != model.d_model:
         raise InvalidArgument(
             f"the unembedding of {model.name} is {len(row)} wide, its residual stream {model.d_model}"

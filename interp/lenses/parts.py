@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens, capture
 from hooks.errors import InvalidArgument
-from hooks.layout import width
 from hooks.site import attn_out, embed, mlp_act, mlp_out, pos_embed, resid_pre, z
+from hooks.weights import width
 
 Ends: TypeAlias = Bool[Tensor, "batch pos"]
 Split: TypeAlias = tuple[tuple[str, ...], Float[Tensor, "example n"]]

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from hooks.errors import InvalidArgument
 from interp.landmark.entities import entity
 from interp.postcard.convnet import ConvNet
 from interp.postcard.nets import Net, as_input
 from interp.postcard.scene import LANDMARKS
-from interp.postcard.words import caption_tokenizer
+from interp.postcard.words import LONGEST, caption_tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -31,8 +32,21 @@ def image_vectors(
 
 
 def text_vectors(clip: "CLIPModel", texts: Sequence[str]) -> Float[Tensor, "batch d_model"]:
-    """Where a CLIP puts texts in its shared space: unit vectors."""
-    read = caption_tokenizer()(list(texts), padding=True, truncation=True, return_tensors="pt")
+    """Where a CLIP puts texts in its shared space: unit vectors.
+
+    Raises:
+        InvalidArgument: no texts, or a text of more words than the net has places.
+
+    Examples:
+        >>> from interp.postcard import new_net
+        >>> text_vectors(new_net("clip"), ["a red bridge", "un puente"]).shape
+        torch.Size([2, 128])
+    """
+    if not texts:
+        raise InvalidArgument("got no texts: pass a non-empty list of texts")
+    read = caption_tokenizer()(list(texts), padding=True, return_tensors="pt")
+    if (longest := read["input_ids"].shape[1]) > LONGEST:
+        raise InvalidArgument(f"a text has {longest - 2} words and marks, and this net reads {LONGEST - 2}: shorten it")
     pooled = clip.text_model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).pooler_output
     return F.normalize(clip.text_projection(pooled), dim=-1)
 

@@ -81,6 +81,7 @@ def test_a_configuration_that_asks_for_tuples_changes_nothing(hf_model: Callable
     model = load(tuples)
     assert model.sites == plain.sites
     assert torch.equal(model.run(IDS), plain.run(IDS))
+    assert tuples.config.return_dict is False
 
 
 @pytest.mark.parametrize("context", [1, 2, 4, 7])

@@ -11,6 +11,7 @@ from hooks import Model, Tokens
 from hooks.errors import ContractBroken, InvalidArgument
 from hooks.layout import parts
 from hooks.site import Site, attn_out, mlp_in, mlp_out, resid_mid, resid_post, resid_pre, z
+from hooks.weights import bias_of, matrix_of
 from interp.circuits.edges.norm import Norm, norm_of
 
 
@@ -110,25 +111,19 @@ def _block(model: Model, layer: int) -> Block:
     )
 
 
-def _matrix(module: nn.Module) -> Tensor:
-    """The weight as input by output, for `nn.Linear` and GPT-2's `Conv1D` alike."""
-    weight = module.get_parameter("weight").detach()
-    return weight.T if isinstance(module, nn.Linear) else weight
-
-
 def _reader(model: Model, site: Site) -> HeadReader:
     tap = model.tap(site)
-    W, bias = _matrix(tap.module), tap.module._parameters.get("bias")
-    b = W.new_zeros(W.shape[1]) if bias is None else bias.detach()
+    W, bias = matrix_of(tap.module), bias_of(tap.module)
+    b = W.new_zeros(W.shape[1]) if bias is None else bias
     if tap.rows is not None:
         W, b = W.index_select(1, tap.rows), b.index_select(0, tap.rows)
     return HeadReader(tap.module, tap.rows, W.unflatten(-1, tap.shape), b.unflatten(-1, tap.shape))
 
 
 def _writer(model: Model, layer: int, module: nn.Module) -> tuple[Tensor, Tensor]:
-    factor, bias = model.tap(attn_out[layer]).factor, module._parameters.get("bias")
-    W = _matrix(module).unflatten(0, model.tap(z[layer]).shape)
-    b = W.new_zeros(W.shape[-1]) if bias is None else bias.detach()
+    factor, bias = model.tap(attn_out[layer]).factor, bias_of(module)
+    W = matrix_of(module).unflatten(0, model.tap(z[layer]).shape)
+    b = W.new_zeros(W.shape[-1]) if bias is None else bias
     return (W, b) if factor == 1.0 else (W * factor, b * factor)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from hooks.errors import InvalidArgument
 from hooks.taps import norm_scale
+from hooks.weights import place_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +105,7 @@ def norm_of(module: nn.Module | None, d_model: int) -> Norm:
     """
     if module is None or isinstance(module, nn.Identity):
         return Norm(None, None, centred=False, divisor=None)
-    like: dict[str, Any] = next(({"dtype": p.dtype, "device": p.device} for p in module.parameters()), {})
-    x = torch.randn(8, d_model, generator=torch.Generator().manual_seed(0)).to(**like)
+    x = torch.randn(8, d_model, generator=torch.Generator().manual_seed(0)).to(*place_of(module))
     zero = module.forward(torch.zeros_like(x))
     divisor = norm_scale(module)
     for centred in (True, False):

@@ -7,8 +7,9 @@ from torch import Tensor
 from hooks import Model
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
-from hooks.layout import find, parts, width
+from hooks.layout import find, parts
 from hooks.site import embed, v, z
+from hooks.weights import weight_of, width
 from interp.circuits.heads.scores import HeadScores
 from interp.circuits.norm_gain import norm_gain
 from interp.common.unembedding import output_rows
@@ -44,7 +45,7 @@ def copying(model: Model, *, seed: Natural = 0) -> HeadScores:
         copying(model).top()
         ```
     """
-    E, W_U = _embedded(model), model.hf.get_output_embeddings().weight.float()
+    E, W_U = _embedded(model), weight_of(model.hf.get_output_embeddings()).float()
     if E.shape != W_U.shape or E.shape[1] != model.d_model:
         raise InvalidArgument(
             f"the embeddings of {model.name} have shape {tuple(E.shape)} and its unembedding {tuple(W_U.shape)}: a "
@@ -67,7 +68,7 @@ def copying(model: Model, *, seed: Natural = 0) -> HeadScores:
 
 def _embedded(model: Model) -> Float[Tensor, "vocab _"]:
     """What each token brings into the stream, without the bias that all bring."""
-    W_E = model.module(embed).get_parameter("weight")
+    W_E = weight_of(model.module(embed))
     norm = find(model.hf, model.paths.top.get("embed_ln"))
     return W_E.float() if norm is None else (norm(W_E) - norm(torch.zeros_like(W_E[:1]))).float()
 

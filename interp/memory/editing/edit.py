@@ -19,7 +19,9 @@ from typing_extensions import TypedDict
 from hooks import Model
 from hooks.disk import Kind, made_of
 from hooks.errors import EditRefused, InvalidArgument, WrongModel, WrongState
+from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
+from hooks.weights import own_matrix, write_matrix
 from interp.memory.editing.change import LowRank, join_changes
 from interp.memory.editing.codebook import Codebook
 from interp.memory.editing.datastore import Datastore
@@ -207,7 +209,7 @@ class _Stack:
     def write(self, model: Model, edits: dict[str, Edit]) -> None:
         """Set each touched weight to its original plus these edits, summed in an order free of history."""
         touched = {update.layer for edit in (*self.edits.values(), *edits.values()) for update in edit.weights}
-        weights = {layer: model.w_out(layer) for layer in touched}
+        weights = {layer: own_matrix(model.module(mlp_act[layer])) for layer in touched}
         original = {layer: self.original.get(layer, weights[layer].clone()) for layer in touched}
         for layer, weight in weights.items():
             if not torch.equal(weight, _sum(original[layer], layer, self.edits)):
@@ -216,8 +218,8 @@ class _Stack:
                     "applied, and writing the edits again would lose that: undo the other change first"
                 )
         changed = {layer: _sum(original[layer], layer, edits) for layer in touched}
-        for layer, weight in weights.items():
-            weight.copy_(changed[layer])
+        for layer, W in changed.items():
+            write_matrix(model.module(mlp_act[layer]), W)
         for digest in self.edits.keys() - edits.keys():
             for detach in self.hooks.pop(digest):
                 detach()

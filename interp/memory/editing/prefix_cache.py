@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hooks import Model, Site, Tokens
-from hooks.forward import accepts, positions
+from hooks.forward import accepts, named_outputs, positions
 from hooks.site import mlp_act
 
 
@@ -69,7 +69,8 @@ class Remainder:
         extra: dict[str, Any] = {"past_key_values": copy.deepcopy(self.cache)} if self.cache is not None else {}
         if accepts(model.hf, "use_cache"):
             extra["use_cache"] = self.cache is not None
-        return model.hf(input_ids=self.ids, attention_mask=self.mask.long(), **place, **extra).logits
+        with named_outputs(model.hf):
+            return model.hf(input_ids=self.ids, attention_mask=self.mask.long(), **place, **extra).logits
 
     def of(self, chosen: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch _"]:
         """Tokens of the original batch, found again in what is left."""
@@ -113,5 +114,8 @@ def read_prefixes(model: Model, tokens: Tokens, at: Bool[Tensor, "batch pos"]) -
     mask = (columns >= begin[:, None]) & (columns < end[:, None])
     ids = tokens.ids.gather(1, columns.clamp(0, tokens.ids.shape[1] - 1))
     read = mask[:, :before]
-    said = model.hf(input_ids=ids[:, :before], attention_mask=read.long(), use_cache=True, **positions(model.hf, read))
+    with named_outputs(model.hf):
+        said = model.hf(
+            input_ids=ids[:, :before], attention_mask=read.long(), use_cache=True, **positions(model.hf, read)
+        )
     return Remainder(ids[:, before:], mask, torch.zeros_like(edited), edited, said.past_key_values)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from hooks.forward import check_length
+from hooks.forward import check_length, named_outputs
 from hooks.tokens import special_ids
 
 
@@ -42,7 +42,8 @@ class Preamble:
 
     @torch.no_grad()
     def _read(self, model: Model) -> Any:
-        return model.hf(input_ids=self.ids[None].to(model.device), use_cache=True).past_key_values
+        with named_outputs(model.hf):
+            return model.hf(input_ids=self.ids[None].to(model.device), use_cache=True).past_key_values
 
     def control(self, random: torch.Generator) -> "Preamble":
         """The same tokens in a random order; a beginning-of-text token stays first."""

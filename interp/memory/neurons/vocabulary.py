@@ -11,6 +11,7 @@ from hooks.errors import InvalidArgument, OutOfRange
 from hooks.layout import gate_up_rows, parts
 from hooks.pieces import piece
 from hooks.site import mlp_act, mlp_out
+from hooks.weights import matrix_of
 from interp.features.logits import measure_logit_effects
 from interp.lenses import Lens
 from interp.lenses.parts import output_of
@@ -109,22 +110,17 @@ def key_rows(model: Model, layer: int) -> dict[str, Float[Tensor, "d_mlp d_model
     part = parts(model.blocks[layer], model.paths)
     if "mlp.gate_up" in part:
         gate, up = gate_up_rows(part["mlp.gate_up"])
-        rows = part["mlp.gate_up"].get_parameter("weight").detach()
+        rows = matrix_of(part["mlp.gate_up"]).T
         return {"gate": rows[gate], "up": rows[up]}
     named = {"gate": "mlp.gate", "up": "mlp.in"} if "mlp.gate" in part else {"key": "mlp.in"}
     if not set(named.values()) <= part.keys():
         raise InvalidArgument(
             f"layer {layer} of {model.name} has no input projection that is known: keys cannot be read"
         )
-    return {name: _rows(part[path]) for name, path in named.items()}
+    return {name: matrix_of(part[path]).T for name, path in named.items()}
 
 
 def is_gated(model: Model, layer: int) -> bool:
     """Whether a layer's coefficients are products of a gate and another projection, which can have either sign."""
     model.tap(mlp_act[layer])
     return not {"mlp.gate", "mlp.gate_up"}.isdisjoint(parts(model.blocks[layer], model.paths))
-
-
-def _rows(projection: torch.nn.Module) -> Float[Tensor, "d_mlp d_model"]:
-    weight = projection.get_parameter("weight").detach()
-    return weight if isinstance(projection, torch.nn.Linear) else weight.T

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
-from hooks.forward import accepts
+from hooks.forward import accepts, named_outputs
 from hooks.site import embed
 from interp.common.texts import join_words
 from interp.memory.facts.fact import Subject
@@ -62,7 +62,8 @@ def restore(
         with _restoring(model, broken, row, part):
             last = {"logits_to_keep": 1} if accepts(model.hf, "logits_to_keep") else {}
             ids = broken.ids[row]
-            logits = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), **last).logits[:, -1]
+            with named_outputs(model.hf):
+                logits = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), **last).logits[:, -1]
         p = logits.double().softmax(-1)[:, broken.answer]
         p = torch.where(whole[row], p[0], p).cpu()
         clean = p[0]

@@ -1,0 +1,152 @@
+"""Weights are read and changed the same wherever they are kept: on disk, under an adapter, quantised."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hooks import capture, intervene, load
+from hooks.errors import EditRefused, InvalidArgument, WrongState
+from hooks.fingerprint import fingerprint
+from hooks.interventions import scale
+from hooks.site import mlp_act, resid_post
+from hooks.weights import matrix_of, own_matrix, refuse_meta, weight_of, weights_of, write_matrix
+
+IDS = torch.tensor([[5, 20, 30, 40, 50]])
+
+
+def offloaded(hf: nn.Module, where: str, folder: Path) -> nn.Module:
+    import accelerate
+
+    if where == "cpu":
+        return accelerate.cpu_offload(copy.deepcopy(hf))
+    return accelerate.disk_offload(copy.deepcopy(hf), str(folder))
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_an_offloaded_model_equals_the_plain_one_bit_for_bit_at_every_site(
+    hf_model: Callable[..., Any], family: str, where: str, tmp_path: Path
+) -> None:
+    hf = hf_model(family)
+    plain, away = load(copy.deepcopy(hf)), load(offloaded(hf, where, tmp_path))
+    assert away.fingerprint == plain.fingerprint and away.sites == plain.sites
+    wanted, got = capture(plain, IDS, plain.sites), capture(away, IDS, plain.sites)
+    assert all(torch.equal(got[site], wanted[site]) for site in plain.sites)
+    assert torch.equal(away.w_out(1), plain.w_out(1))
+    change = {mlp_act[1]: scale(0.0), resid_post[0]: scale(2.0)}
+    with intervene(plain, change):
+        wanted_logits = plain.run(IDS)
+    with intervene(away, change):
+        assert torch.equal(away.run(IDS), wanted_logits)
+    assert torch.equal(away.unembed(got[resid_post[1]]), plain.unembed(got[resid_post[1]]))
+
+
+def test_a_weight_offloaded_to_memory_is_changed_and_one_on_disk_is_refused(
+    hf_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    hf = hf_model("llama")
+    W = torch.randn(load(hf, check=False).w_out(1).shape)
+    plain, away = copy.deepcopy(hf), offloaded(hf, "cpu", tmp_path)
+    for one in (plain, away):
+        write_matrix(one.get_submodule("model.layers.1.mlp.down_proj"), W)
+    assert torch.equal(load(away, check=False).run(IDS), load(plain, check=False).run(IDS))
+    with pytest.raises(EditRefused, match="offloaded to disk"):
+        write_matrix(offloaded(hf, "disk", tmp_path).get_submodule("model.layers.1.mlp.down_proj"), W)
+
+
+def test_a_tensor_without_numbers_meets_no_arithmetic() -> None:
+    empty = nn.Linear(3, 5, device="meta")
+    with pytest.raises(WrongState, match="meta device"):
+        matrix_of(empty)
+    with refuse_meta(empty), pytest.raises(WrongState, match="offloaded"):
+        nn.functional.linear(torch.ones(1, 3), empty.weight)
+
+
+def test_a_device_map_is_handed_on_by_name(hf_model: Callable[..., Any], tmp_path: Path) -> None:
+    hf = hf_model("llama")
+    hf.save_pretrained(tmp_path)
+    there = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    layers = {f"model.layers.{i}": ("disk", "cpu")[i % 2] for i in range(len(hf.model.layers))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        away = load(tmp_path, device_map=there | layers)
+    plain = load(hf)
+    assert away.sites == plain.sites and away.fingerprint == plain.fingerprint
+    assert torch.equal(away.run(IDS), plain.run(IDS))
+
+
+@pytest.fixture
+def adapted(hf_model: Callable[..., Any]) -> Any:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what PEFT asks of transformers
+        return peft.get_peft_model(hf_model("llama"), config).eval()
+
+
+def test_a_lora_model_has_the_sites_and_weights_of_the_merged_one(adapted: Any) -> None:
+    model, merged = load(adapted), load(copy.deepcopy(adapted).merge_and_unload())
+    assert model.sites == merged.sites and model.contract is not None and model.contract.holds
+    wanted, got = capture(merged, IDS, merged.sites), capture(model, IDS, merged.sites)
+    for site in merged.sites:
+        torch.testing.assert_close(got[site], wanted[site], atol=1e-4, rtol=1e-4)
+    assert torch.equal(model.w_out(1), merged.w_out(1)) and model.w_out(1).shape == (model.d_mlp, model.d_model)
+    assert fingerprint(model.hf) == fingerprint(merged.hf)
+
+
+def test_an_adapter_that_is_off_leaves_the_weights_of_the_model_without_it(
+    adapted: Any, hf_model: Callable[..., Any]
+) -> None:
+    with adapted.disable_adapter():
+        assert fingerprint(adapted.get_base_model()) == fingerprint(hf_model("llama"))
+
+
+def test_a_change_under_an_adapter_is_of_the_weight_inside_it(adapted: Any) -> None:
+    model = load(adapted, check=False)
+    projection, before = model.module(mlp_act[1]), model.w_out(1)
+    own = own_matrix(projection).clone()
+    write_matrix(projection, own + 1.0)
+    torch.testing.assert_close(model.w_out(1), before + 1.0)
+    write_matrix(projection, own)
+    assert torch.equal(model.w_out(1), before)
+
+
+def test_int8_is_read_dequantised_and_not_changed(hf_model: Callable[..., Any]) -> None:
+    hf = hf_model("llama")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small = torch.ao.quantization.quantize_dynamic(copy.deepcopy(hf), {nn.Linear}, dtype=torch.qint8)
+        model = load(small)
+    assert model.fingerprint != load(hf, check=False).fingerprint
+    assert [name for name, _ in weights_of(small)] == [name for name, _ in weights_of(hf)]
+    here, there = (dict(weights_of(one))["model.layers.1.mlp.down_proj.weight"] for one in (small, hf))
+    assert 0 < float((here - there).norm() / there.norm()) < 0.02
+    projection = small.get_submodule("model.layers.1.mlp.down_proj")
+    with pytest.raises(EditRefused, match="is quantised"):
+        write_matrix(projection, matrix_of(projection))
+    seen: list[torch.Tensor] = []
+    handle = small.get_submodule("model.layers.1").register_forward_hook(lambda _m, _a, out: seen.append(out))
+    got = capture(model, IDS, [resid_post[1]])[resid_post[1]]
+    handle.remove()
+    assert torch.equal(got, seen[-1])
+
+
+def test_a_compiled_model_is_the_model_inside_it(hf_model: Callable[..., Any]) -> None:
+    plain = load(hf_model("llama"))
+    model = load(torch.compile(hf_model("llama"), backend="eager"))
+    assert model.sites == plain.sites
+    assert all(torch.equal(capture(model, IDS, [s])[s], capture(plain, IDS, [s])[s]) for s in plain.sites)
+
+
+def test_a_matrix_of_another_shape_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="is \\[3, 5\\], got \\[5, 3\\]"):
+        write_matrix(nn.Linear(3, 5), torch.zeros(5, 3))
+    with pytest.raises(InvalidArgument, match="has no weight"):
+        weight_of(nn.Identity())
