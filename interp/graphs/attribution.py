@@ -84,7 +84,7 @@ def attribution_graphs(
     block: int = 128,
     progress: bool = False,
 ) -> tuple[AttributionGraph, ...]:
-    """Return the attribution graph of each of several prompts, which are read in one forward pass.
+    """Return the attribution graph of each of several prompts; each is read without padding.
 
     Arguments and errors are those of `attribution_graph`.
 

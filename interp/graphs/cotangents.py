@@ -1,4 +1,4 @@
-"""Rows of a graph, many at a time: slopes go down the local replacement model as blocks of vectors, without autograd."""
+"""Rows of a graph, many at a time: slopes go down the local replacement model in blocks, without autograd."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class Sources:
         return self.first_feature + len(self.local.active)
 
     @cached_property
-    def writes(self) -> tuple[tuple[Int[Tensor, "n"], Int[Tensor, "n"], Float[Tensor, "pos n d_model"]] | None, ...]:
+    def writes(self) -> tuple[tuple[Int[Tensor, "_"], Int[Tensor, "_"], Float[Tensor, "pos _ d_model"]] | None, ...]:
         """By layer: the columns of the features that write there, where each is in a table by token, and the table.
 
         The table holds a_s W_dec,s for each, and zeros where a token has fewer than others.
@@ -99,9 +99,7 @@ class Sources:
         return here + self.first_feature, at, table.unflatten(0, (self.n_pos, width))
 
 
-def rows_of(
-    sources: Sources, targets: Targets
-) -> tuple[Float[Tensor, "target node"], Float[Tensor, "target"]]:
+def rows_of(sources: Sources, targets: Targets) -> tuple[Float[Tensor, "target node"], Float[Tensor, "target"]]:
     """Return the part of each target that comes from each source, and the part that comes from no source.
 
         A[t, s] = a_s Σ_m W_dec,s→m · J(output of feed-forward layer m → target t),    Σ_s A[t, s] + bias_t = z_t

@@ -55,7 +55,9 @@ class AttributionGraph:
     value: Float[Tensor, "target"]
 
     def __repr__(self) -> str:
-        outs = ", ".join(f"{word!r} {p:.2f}" for word, p in zip(self.said, self.nodes.p[-len(self.said) :].tolist(), strict=True))
+        outs = ", ".join(
+            f"{word!r} {p:.2f}" for word, p in zip(self.said, self.nodes.p[-len(self.said) :].tolist(), strict=True)
+        )
         return (
             f"AttributionGraph({''.join(self.pieces)!r} → {outs}; {len(self.local.active)} features, "
             f"{len(self.rows) - len(self.said)} with rows; replacement {self.replacement:.2f}, completeness "

@@ -65,7 +65,9 @@ class LocalLayer:
         """Whether its features read after the norm."""
         return self.features is not None and self.features.reads.name == "mlp_in"
 
-    def pull_features(self, slope: Float[Tensor, "n ... d_model"], read: Tensor) -> Float[Tensor, "n ... d_model"]:
+    def pull_features(
+        self, slope: Float[Tensor, "n ... d_model"], read: Float[Tensor, "... d_model"]
+    ) -> Float[Tensor, "n ... d_model"]:
         """Return the slope at the stream, from that at what the features read, at tokens whose stream is `read`."""
         return self.block.mlp_norm.pull_back(read, slope, held=True) if self.reads_normed else slope
 
@@ -123,7 +125,7 @@ def local_models(model: Model, transcoders: Transcoders, tokens: Tokens) -> tupl
             with a norm that is no LayerNorm or RMSNorm.
         ContractBroken: blocks that do more than add attention and feed-forward outputs to the stream.
 
-    Cost: one forward pass, and the encoding of every token at every layer.
+    Cost: one forward pass for each text, and the encoding of every token at every layer.
 
     Examples:
         ```python
@@ -134,18 +136,12 @@ def local_models(model: Model, transcoders: Transcoders, tokens: Tokens) -> tupl
         raise InvalidArgument(f"{model.name} normalises its stream after each addition: its graph is not linear")
     blocks = blocks_of(model)
     sites = _sites(model, blocks, transcoders)
-    acts = capture(model, tokens, sites, batch_size=len(tokens))
     found = []
     for row in range(len(tokens)):
-        real = tokens.mask[row].nonzero().flatten()
-        at = slice(int(real[0]), int(real[-1]) + 1)
-        values = {site: wide(_cut(site, value[row], at)) for site, value in acts.values.items()}
-        found.append(_local_model(model, blocks, transcoders, tokens.ids[row, at], values))
+        alone = tokens[row]
+        values = {site: wide(value[0]) for site, value in capture(model, alone, sites).values.items()}
+        found.append(_local_model(model, blocks, transcoders, alone.ids[0], values))
     return tuple(found)
-
-
-def _cut(site: Site, value: Tensor, at: slice) -> Tensor:
-    return value[:, at, at] if site.name == "pattern" else value[at]
 
 
 def _sites(model: Model, blocks: tuple[Block, ...], transcoders: Transcoders) -> list[Site]:
@@ -165,7 +161,9 @@ def _sites(model: Model, blocks: tuple[Block, ...], transcoders: Transcoders) ->
 def _local_model(
     model: Model, blocks: tuple[Block, ...], transcoders: Transcoders, ids: Tensor, values: Mapping[Site, Tensor]
 ) -> LocalModel:
-    dense = {layer: wide(one.encode(values[one.reads])).to(values[one.reads]) for layer, one in transcoders.layers.items()}
+    dense = {
+        layer: wide(one.encode(values[one.reads])).to(values[one.reads]) for layer, one in transcoders.layers.items()
+    }
     layers = tuple(_local_layer(block, transcoders, values, dense) for block in blocks)
     first = values[resid_pre[0]]
     position = values[pos_embed].expand_as(first) if pos_embed in values else torch.zeros_like(first)

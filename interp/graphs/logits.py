@@ -11,6 +11,7 @@ from hooks import Model
 from hooks.direction import wide
 from hooks.errors import ContractBroken, InvalidArgument
 from hooks.unembed import check_head
+from hooks.weights import bias_of, matrix_of
 from interp.circuits.metric import Word, token_ids
 from interp.graphs.cotangents import LOGITS, Targets
 from interp.graphs.local_model import LocalModel, constant_of
@@ -58,12 +59,12 @@ def unembedding_of(model: Model) -> Unembedding:
     if model.head is not None:
         raise InvalidArgument(f"the head of {model.name} does more than unembed, so its logits are not linear")
     out = hf.get_output_embeddings()
-    W, bias = wide(out.get_parameter("weight").detach()).T, out._parameters.get("bias")
+    W, bias = wide(matrix_of(out).detach()), bias_of(out)
     b = W.new_zeros(W.shape[1]) if bias is None else bias.detach().to(W)
     decoder = hf.get_decoder() if hasattr(hf, "get_decoder") else None
     narrower = getattr(decoder, "project_out", None)
     if narrower is not None:
-        W = narrower.get_parameter("weight").detach().to(W).T @ W
+        W = matrix_of(narrower).detach().to(W) @ W
     factor = getattr(hf, "logit_scale", None) or 1.0 / getattr(hf.config.get_text_config(), "logits_scaling", 1.0)
     return Unembedding(W * factor, b * factor)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,7 +11,8 @@ from hooks import Model, Site
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.layout import parts
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_mid
-from interp.sae import SAE, folded
+from hooks.weights import bias_of, matrix_of
+from interp.sae import SAE, CrossLayerTranscoder, folded
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,22 +72,6 @@ class Transcoders:
         return tuple(source for source, one in self.layers.items() if layer in one.W_dec)
 
 
-@runtime_checkable
-class CrossLayer(Protocol):
-    """What `cross_layer` reads of a cross-layer transcoder: for each source layer, in order, encoder and decoders."""
-
-    reads: Sequence[Site]
-    writes: Sequence[Site]
-    threshold: Float[Tensor, "layer latent"]
-    W_enc: Float[Tensor, "layer latent d_model"]
-    b_enc: Float[Tensor, "layer latent"]
-    b_dec: Float[Tensor, "layer d_model"]
-
-    def decoder(self, source: int, target: int) -> Float[Tensor, "latent d_model"]:
-        """Return the decoders from a source layer to a target layer at or above it."""
-        ...
-
-
 def per_layer(model: Model, transcoders: Sequence[SAE]) -> Transcoders:
     """Return transcoders, or skip transcoders, that each stand for their own feed-forward layer.
 
@@ -119,7 +103,9 @@ def per_layer(model: Model, transcoders: Sequence[SAE]) -> Transcoders:
 
 def _one_layer(model: Model, sae: SAE) -> LayerTranscoder:
     if not sae.transcodes:
-        raise InvalidArgument(f"a {type(sae).__name__} is no transcoder: a graph needs what reads mlp_in, writes mlp_out")
+        raise InvalidArgument(
+            f"a {type(sae).__name__} is no transcoder: a graph needs what reads mlp_in, writes mlp_out"
+        )
     if len(sae.sites) != 2:
         raise InvalidArgument(
             f"this {type(sae).__name__} does not know where it reads and writes: set its sites, such as "
@@ -127,18 +113,26 @@ def _one_layer(model: Model, sae: SAE) -> LayerTranscoder:
         )
     if sae.row_norm is not None:
         raise InvalidArgument(f"this {type(sae).__name__} normalises each row by itself, so no linear path reads it")
-    if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
-        raise WrongModel(f"this {type(sae).__name__} was trained on other weights than {model.name} has: load those")
-    read, written = sae.sites
-    layer = written.layer
-    if layer is None or written != mlp_out[layer]:
-        raise InvalidArgument(f"a transcoder of a graph writes to mlp_out, and this one writes to {written}")
+    _check_weights(model, sae)
+    read, layer = sae.sites[0], _written(sae.sites[1])
     check_reads(model, layer, read)
     sae = folded(sae)
     W = {name: value.detach() for name, value in sae.named_parameters()}
     return LayerTranscoder(
         layer, read, sae.encode, W["W_enc"].T, W["b_enc"], {layer: W["W_dec"]}, W["b_dec"], W.get("W_skip")
     )
+
+
+def _check_weights(model: Model, sae: SAE) -> None:
+    if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:
+        raise WrongModel(f"this {type(sae).__name__} was trained on other weights than {model.name} has: load those")
+
+
+def _written(site: Site) -> int:
+    """The layer whose feed-forward output a site is."""
+    if site.layer is None or site != mlp_out[site.layer]:
+        raise InvalidArgument(f"a transcoder of a graph writes to mlp_out, and this one writes to {site}")
+    return site.layer
 
 
 def check_reads(model: Model, layer: int, read: Site) -> None:
@@ -159,35 +153,41 @@ def check_reads(model: Model, layer: int, read: Site) -> None:
         )
 
 
-def cross_layer(model: Model, transcoder: CrossLayer) -> Transcoders:
-    """Return the features of a cross-layer transcoder, each of which writes to its own layer and to those above it.
+def cross_layer(model: Model, transcoder: CrossLayerTranscoder) -> Transcoders:
+    """Return the features of a cross-layer transcoder, each of which writes to its own layer and to later ones.
 
     Raises:
-        InvalidArgument: sites that are no feed-forward layer's.
+        InvalidArgument: sites that are unknown or no feed-forward layer's.
+        WrongModel: trained on other weights.
 
     Examples:
         ```python
-        attribution_graph(model, cross_layer(model, load_cross_layer("clt")), "The bridge is in")
+        attribution_graph(model, cross_layer(model, load("clt")), "The bridge is in")
         ```
     """
-    layers = [site.layer or 0 for site in transcoder.writes]
+    n = transcoder.n_layers
+    if len(transcoder.sites) != 2 * n:
+        raise InvalidArgument(
+            f"this transcoder of {n} layers does not know its sites: set mlp_in of each, then mlp_out"
+        )
+    _check_weights(model, transcoder)
+    transcoder, sites = folded(transcoder), transcoder.sites
+    layers = [_written(site) for site in sites[n:]]
+    W = {name: value.detach() for name, value in transcoder.named_parameters()}
     found = {}
-    for at, (layer, read) in enumerate(zip(layers, transcoder.reads, strict=True)):
+    for at, (layer, read) in enumerate(zip(layers, sites, strict=False)):
         check_reads(model, layer, read)
-        W_enc, b_enc = transcoder.W_enc[at].detach(), transcoder.b_enc[at].detach()
-        threshold = transcoder.threshold[at].detach()
-        W_dec = {there: transcoder.decoder(at, i).detach() for i, there in enumerate(layers) if i >= at}
-        skip = getattr(transcoder, "W_skip", None)
-        W_skip = None if skip is None else skip[at].detach()
-        encode = _jump(W_enc, b_enc, threshold)
-        found[layer] = LayerTranscoder(layer, read, encode, W_enc, b_enc, W_dec, transcoder.b_dec[at].detach(), W_skip)
-    return Transcoders(f"a cross-layer transcoder of {len(layers)} layers", found)
+        W_dec = {layers[to]: transcoder.decoder(at, to).detach() for to in range(at, at + transcoder.widths[at])}
+        encode = _above(W["W_enc"][at], W["b_enc"][at], W["threshold"][at])
+        skip = W["W_skip"][at].T if "W_skip" in W else None
+        found[layer] = LayerTranscoder(layer, read, encode, W["W_enc"][at], W["b_enc"][at], W_dec, W["b_dec"][at], skip)
+    return Transcoders(f"a cross-layer transcoder of {n} layers", found)
 
 
-def _jump(W_enc: Tensor, b_enc: Tensor, threshold: Tensor) -> Callable[[Tensor], Tensor]:
+def _above(W_enc: Tensor, b_enc: Tensor, threshold: Tensor) -> Callable[[Tensor], Tensor]:
     def encode(x: Tensor) -> Tensor:
         z = x.to(W_enc) @ W_enc.T + b_enc
-        return z * ((z > threshold) & (z > 0))
+        return z * (z > threshold)
 
     return encode
 
@@ -211,18 +211,18 @@ def neurons(model: Model) -> Transcoders:
 
 @torch.no_grad()
 def _neurons(model: Model, layer: int) -> LayerTranscoder:
-    part, out = parts(model.blocks[layer], model.paths), model.mlp_output(layer)
+    part, out = parts(model.blocks[layer], model.paths), model.module(mlp_act[layer])
     first = part.get("mlp.in")
     if first is None or "mlp.gate" in part or "mlp.gate_up" in part:
         raise InvalidArgument(f"the feed-forward layers of {model.name} are gated: give transcoders of them")
-    W_in = first.get_parameter("weight").detach()
-    W_in = W_in if isinstance(first, torch.nn.Linear) else W_in.T
-    b_in, b_out = (module._parameters.get("bias") for module in (first, out))
-    W_out = model.w_out(layer).detach()
-    b_in, b_out = (W_in.new_zeros(n) if b is None else b.detach() for b, n in ((b_in, len(W_in)), (b_out, W_out.shape[1])))
+    W_in, W_out = matrix_of(first).detach().T, matrix_of(out).detach()
+    b_in, b_out = (
+        W_in.new_zeros(size) if (b := bias_of(module)) is None else b.detach()
+        for module, size in ((first, len(W_in)), (out, W_out.shape[1]))
+    )
     probe = torch.linspace(-2.0, 2.0, 8, dtype=W_in.dtype, device=W_in.device)
     act = next((m for name, m in part["mlp"].named_modules() if "act" in name.rpartition(".")[2]), None)
     if act is None or not torch.equal(act(probe), probe.relu()):
         raise InvalidArgument(f"{model.name} has another activation than ReLU: give transcoders of its layers")
-    encode = _jump(W_in, b_in, W_in.new_zeros(()))
+    encode = _above(W_in, b_in, W_in.new_zeros(()))
     return LayerTranscoder(layer, mlp_in[layer], encode, W_in, b_in, {layer: W_out}, b_out)
