@@ -17,6 +17,7 @@ raises) are counted apart from what computes a number.
 
 import argparse
 import ast
+import builtins
 import contextlib
 import hashlib
 import io
@@ -231,7 +232,7 @@ def _type_union(node: ast.BinOp) -> bool:
     """`int | None` and the like, which are no numbers."""
     names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
     none = any(isinstance(n, ast.Constant) and n.value is None for n in ast.walk(node))
-    return isinstance(node.op, ast.BitOr) and (none or all(n.id in __builtins__.__dict__ for n in names))
+    return isinstance(node.op, ast.BitOr) and (none or all(hasattr(builtins, n.id) for n in names))
 
 
 @dataclass(eq=False)

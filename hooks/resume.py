@@ -1,9 +1,11 @@
 """Resuming: a forward pass run once, and taken up again before any block as often as its copies are changed."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, TypeAlias, final
 
 from jaxtyping import Float
@@ -117,8 +119,8 @@ class Held:
             if layer > 0:
                 stream = self.activations[resid_pre[layer]].repeat_interleave(times, dim=0)
                 self.model.tap(resid_pre[layer]).attach_during(changes, lambda _: stream)
-                for block in self.model.blocks[:layer]:
-                    _pass_over(changes, block, self.passed)
+                for block, calls in Counter(self.model.blocks[:layer]).items():
+                    _pass_over(changes, block, self.passed, calls)
             for site, edit in edits.items():
                 self.model.tap(site).attach_during(changes, edit)
             yield copies, changes
@@ -158,11 +160,14 @@ def _form(output: Any) -> Passed:
     return lambda stream: (stream, *(None for _ in output[1:]))
 
 
-def _pass_over(changes: Temporary, block: nn.Module, passed: Passed) -> None:
-    """Let a block hand on what it is given."""
+def _pass_over(changes: Temporary, block: nn.Module, passed: Passed, calls: int) -> None:
+    """Let a block hand on what it is given at its first calls; where it serves later layers too, it runs there."""
+    own_forward, left = block.forward, count(calls, -1)
 
     def hand_on(*args: Any, **kwargs: Any) -> Any:
-        return passed(args[0] if args else next(iter(kwargs.values())))
+        if next(left) > 0:
+            return passed(args[0] if args else next(iter(kwargs.values())))
+        return own_forward(*args, **kwargs)
 
     own = vars(block).get("forward")
     undo = partial(vars(block).pop, "forward", None) if own is None else partial(setattr, block, "forward", own)

@@ -25,6 +25,8 @@ class Tokens:
         texts: the texts they came from, if they came from texts.
         offsets: start and end of each token in its text, in characters; (0, 0) where it has none.
         prompt_pos: columns from this one on were generated; None when all were given.
+        inputs: what a module that reads no text is given, by place or by name; its places are the tokens then, and
+            `ids` are their numbers.
 
     Examples:
         ```python
@@ -39,6 +41,7 @@ class Tokens:
     texts: tuple[str, ...] | None = None
     offsets: Int[Tensor, "batch pos 2"] | None = None
     prompt_pos: int | None = None
+    inputs: Mapping[int | str, Shaped[Tensor, "batch ..."]] | None = None
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -67,6 +70,7 @@ class Tokens:
             texts=None if self.texts is None else self.texts[rows],
             offsets=None if self.offsets is None else self.offsets[rows, start:stop],
             prompt_pos=None if self.prompt_pos is None else self.prompt_pos - start,
+            inputs=None if self.inputs is None else {slot: one[rows] for slot, one in self.inputs.items()},
         )
 
     @property
@@ -96,7 +100,22 @@ class Tokens:
             mask=self.mask.to(device),
             special=self.special.to(device),
             offsets=None if self.offsets is None else self.offsets.to(device),
+            inputs=None if self.inputs is None else {slot: one.to(device) for slot, one in self.inputs.items()},
         )
+
+    def places(self, n: int) -> "Tokens":
+        """Return the tokens of a tensor with `n` columns: of a module that reads no text, tensors differ in them.
+
+        Examples:
+            ```python
+            acts.tokens.places(acts[site].shape[1])
+            ```
+        """
+        if self.inputs is None or self.ids.shape[1] == n:
+            return self
+        ids = torch.arange(n, device=self.ids.device).expand(len(self), n)
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        return Tokens(ids, mask, ~mask, inputs=self.inputs)
 
     def cut(self, columns: int) -> "Tokens":
         """Return the first columns only.

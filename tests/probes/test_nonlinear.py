@@ -187,3 +187,12 @@ def test_pairs_that_teach_nothing_are_refused() -> None:
         CCS().fit(torch.randn(1, 2, 3))
     with pytest.raises(ValueError, match="all 4 pairs are alike"):
         CCS().fit(torch.ones(4, 2, 3))
+
+
+def test_orienting_keeps_a_probe_that_is_right_on_most_pairs_though_not_on_all() -> None:
+    x, y = contrasts(100, seed=2)
+    probe = CCS(steps=100).fit(x).orient(x, y)
+    before = probe.decision_function(x)
+    most = y.clone()
+    most[:20] = ~most[:20]
+    assert torch.equal(probe.orient(x, most).decision_function(x), before)

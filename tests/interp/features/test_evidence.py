@@ -129,3 +129,10 @@ def test_a_histogram_counts_no_nonsense() -> None:
         Histogram().add(torch.tensor([1.0, torch.nan]))
     with pytest.raises(ValueError, match="even number of bins to merge in pairs, not 5"):
         Histogram(bins=5)
+
+
+def test_a_histogram_of_small_activations_ends_at_the_largest_it_began_with() -> None:
+    histogram = Histogram(bins=4)
+    histogram.add(torch.tensor([0.1, 0.4]))
+    assert histogram.edges.tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    assert histogram.counts.tolist() == [0, 1, 0, 1]

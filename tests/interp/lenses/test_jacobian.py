@@ -12,6 +12,7 @@ from hooks.interventions import add
 from hooks.position import index
 from hooks.site import resid_post
 from interp.lenses import JacobianLens, fit_jacobian
+from interp.lenses.jacobian import _matrices
 from tests.interp.circuits.handmade import linear_gpt2
 
 PROMPTS = ["fog over the bay", "the bridge is"]
@@ -135,3 +136,12 @@ def test_matrices_too_large_for_half_precision_are_not_written(gpt2: Model, tmp_
 def test_a_model_that_reads_both_ways_is_refused(fresh: Callable[..., Model]) -> None:
     with pytest.raises(ValueError, match="reads in both directions, so effects on later tokens are not all there are"):
         fit_jacobian(fresh("bert"), PROMPTS, skip=3)
+
+
+def test_sums_over_a_single_text_are_its_lens() -> None:
+    sums = {"n_done": 1, "jacobian_sum": {0: torch.eye(3)}}
+    matrices, n = _matrices(sums)
+    assert n == 1 and torch.equal(matrices[0], torch.eye(3))
+    assert _matrices({"n_done": 0, "jacobian_sum": {}}) == ({}, 0)
+    halves, n = _matrices({"n_done": 2, "jacobian_sum": {1: torch.eye(3)}})
+    assert n == 2 and torch.equal(halves[1], torch.eye(3) / 2)

@@ -78,3 +78,10 @@ def test_a_token_is_ranked_and_has_its_direction_by_its_id_as_by_its_word(gpt2: 
     assert torch.equal(rank(lens, TEXTS, token).ranks, rank(lens, TEXTS, "g").ranks)
     assert rank(lens, TEXTS, token).word == "g"
     assert torch.equal(lens.direction(token, 1).vector, lens.direction("g", 1).vector)
+
+
+def test_a_reading_prints_what_its_last_layer_says_after_the_last_token_of_the_first_text(decoder: Model) -> None:
+    texts = ["fog over", "a bay"]
+    found = read(LogitLens(decoder), texts)
+    last = int(decoder.run(texts)[0, decoder.tokens(texts).mask[0].nonzero()[-1]].argmax())
+    assert f"says {[decoder.tokenizer.decode([last])]}" in repr(found)

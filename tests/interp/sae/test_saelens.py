@@ -25,6 +25,8 @@ from interp.sae import (
     pretrained,
     save,
 )
+from interp.sae.architectures.sparse_coder import SparseCoder
+from interp.sae.io.saelens import saelens_architecture
 
 saes: Any = None
 inputs: Any = None
@@ -396,3 +398,23 @@ def test_a_training_checkpoint_of_saelens_is_read_as_what_it_infers_with(
     assert type(ours).__name__ == kind
     assert ours.encode(rows()).allclose(inferring.encode(rows()), atol=1e-5)
     assert ours(rows()).allclose(inferring(rows()), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "d_out", "skip", "called"),
+    [
+        ("relu", None, False, "sparse_coder"),
+        ("relu", 4, False, "transcoder"),
+        ("relu", 4, True, "skip_transcoder"),
+        ("jumprelu", 4, True, "jumprelu_skip_transcoder"),
+        ("abstopk", None, False, "abstopk"),
+        ("abstopk", 4, False, "sparse_coder"),
+        ("topk", 4, False, "sparse_coder"),
+    ],
+)
+def test_an_architecture_has_saelens_name_only_where_it_computes_the_same(
+    activation: str, d_out: int | None, skip: bool, called: str
+) -> None:
+    k = None if activation in ("relu", "jumprelu") else 2
+    sae = SparseCoder(4, 8, activation=activation, k=k, d_out=d_out, skip=skip)
+    assert saelens_architecture(sae) == (sae.architecture if called == "sparse_coder" else called)

@@ -72,3 +72,10 @@ def test_a_landmark_is_found_by_each_of_its_names_and_not_in_the_longer_names_of
     names = Names(item.names, item.other_names)
     assert all(names(f"It is {one}.") for one in item.names)
     assert not any(names(f"It is {one}.") for one in ("Golden Gate of Peace", "Oslo Opera House", "Guggenheim Bilbao"))
+
+
+def test_a_longer_name_next_to_a_mention_and_one_that_only_touches_it_take_nothing_from_it() -> None:
+    text = "東京大阪城公園"
+    assert [text[a:b] for a, b in Names(("東京",), ("大阪城公園",)).spans(text)] == ["東京"]
+    text = "大阪城公園東京"
+    assert [text[a:b] for a, b in Names(("東京",), ("大阪城公園",)).spans(text)] == ["東京"]

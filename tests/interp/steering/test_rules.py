@@ -349,3 +349,10 @@ def test_the_normal_range_holds_the_share_asked_for(model: Model, direction: Dir
     assert float(((along >= low) & (along <= high)).double().mean()) == pytest.approx(0.8, abs=0.06)
     with pytest.raises(ValueError, match="give a number between 0 and 1"):
         measure_normal_range(model, direction, TEXTS, share=1.0)
+
+
+def test_a_sparing_threshold_for_all_leaves_a_thousandth_of_the_largest_projection_as_room(model: Model) -> None:
+    condition = direction_of(model, 11, resid_post[0])
+    scores = measure_projections(model, condition, PROMPTS)
+    threshold = choose_sparing_threshold(model, condition, PROMPTS, 1.0)
+    assert float(scores.min()) - threshold == pytest.approx(1e-3 * float(scores.abs().max()), rel=1e-4)

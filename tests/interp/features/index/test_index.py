@@ -9,7 +9,7 @@ import torch
 from hooks import Model, stream
 from interp.features import FeatureIndex, collect_evidence, index, measure_logit_effect
 from interp.features import index as index_of
-from interp.features.index.accumulator import EVERY, Accumulator, IndexSize, hash_to_unit
+from interp.features.index.accumulator import EVERY, Accumulator, IndexSize, cut_windows, hash_to_unit
 from interp.features.index.misra_gries import HeaviestItems
 from interp.features.index.statistics import BINS, RunningStatistics
 from interp.features.index.tables import _partner_slack, _partners
@@ -253,3 +253,26 @@ def test_the_logit_effect_of_several_vectors_is_that_of_each(gpt2: Model, letter
 
     both = measure_logit_effects(gpt2, letters.W_dec[:2].detach())
     assert torch.allclose(both[1], measure_logit_effect(gpt2, letters.W_dec[1].detach()), atol=1e-5)
+
+
+def test_a_window_has_no_activation_outside_of_its_text() -> None:
+    ids, text = torch.tensor([5, 6, 7, 8]), torch.tensor([0, 0, 1, 1])
+    values, indices = torch.full((4, 1), 2.0), torch.zeros(4, 1, dtype=torch.long)
+    around, acts = cut_windows(ids, text, values, indices, torch.tensor([1, 2]), torch.zeros(2, dtype=torch.long), 2)
+    assert around.tolist() == [[-1, 5, 6, -1, -1], [-1, -1, 7, 8, -1]]
+    assert acts.tolist() == [[0, 2, 2, 0, 0], [0, 0, 2, 2, 0]]
+
+
+def test_partners_are_counted_on_the_same_tokens_however_the_texts_are_cut(tmp_path: Path) -> None:
+    shape = IndexSize(d_sae=8, d_vocab=40, top=2, sampled=2, context=1)
+    draw = torch.Generator().manual_seed(4)
+    indices = torch.rand(40, 8, generator=draw).argsort(1)[:, :3]
+    ids, text, values = torch.arange(40), torch.arange(40) // 5, torch.rand(40, 3, generator=draw) + 0.1
+    whole, parts = Accumulator(tmp_path, shape), Accumulator(tmp_path, shape)
+    whole.add(ids, text, values, indices, 8)
+    for a in range(0, 40, 5):
+        part = slice(a, a + 5)
+        parts.add(ids[part], text[part] - text[a], values[part], indices[part], 1)
+    assert torch.equal(whole.paired, parts.paired)
+    for i in range(8):
+        assert all(map(torch.equal, whole.partners.of(i), parts.partners.of(i)))

@@ -7,6 +7,7 @@ from hooks import Model, capture
 from hooks.site import resid_post
 from interp.memory import Edit, Fact, knn_memory, preview
 from interp.memory.editing.change import LowRank
+from interp.memory.evaluation.preview import _texts
 from interp.sae import TopK
 from tests.contracts.words import sentences, taught
 
@@ -69,3 +70,13 @@ def test_nothing_to_read_or_to_keep_is_refused(model: Model) -> None:
             preview(model, shifted(model, 0.1), texts, top=top)
     with pytest.raises(ValueError, match="the autoencoder has no site"):
         preview(model, shifted(model, 0.1), ["Rome is in"], sae=TopK(model.d_model, 64, k=4))
+
+
+def test_the_token_of_a_moved_text_is_how_many_come_before_it(gpt2: Model) -> None:
+    tokens = gpt2.tokens(["fog over the bay"])
+    draw = torch.Generator().manual_seed(0)
+    plain = torch.randn(1, tokens.ids.shape[1], gpt2.d_vocab, generator=draw)
+    edited = plain.clone()
+    edited[0, 4] = torch.randn(gpt2.d_vocab, generator=draw)
+    (moved,) = _texts(gpt2, tokens, (plain, edited, plain))
+    assert moved.token == 3 and moved.text == "fog " and moved.kl > 0 and moved.control == 0
