@@ -27,7 +27,7 @@ RANK = (  # interp's folders, those of lower rows first
     "sae",
     "directions",
     "features",
-    "steering memory",
+    "steering memory graphs",
     "show",
     "demo",
     "commands",
