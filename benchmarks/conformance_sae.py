@@ -31,10 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from interp.sae import (  # noqa: E402
     SAE,
     load,
+    load_cross_layer,
     load_dictionary_learning,
     load_gemma_scope,
     load_sparsify,
     load_transcoder,
+    save_cross_layer,
 )
 
 D, LATENTS, K, N, EQUAL = 16, 64, 4, 64, 1e-5
@@ -258,11 +260,34 @@ def circuit_tracer_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pai
     yield "Gemma Scope 2 transcoder, skip", lambda: gemma_scope_2(True)
 
 
+def cross_layer_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pair]]]:
+    """Cross-layer transcoders as circuit-tracer reads them: its own files, and ours."""
+    from circuit_tracer.transcoder import cross_layer_transcoder as across_
+
+    def cross_layer(jump: bool, ours_first: bool) -> Pair:
+        n, cpu, f32 = 3, torch.device("cpu"), torch.float32
+        path = tempfile.mkdtemp(dir=folder)
+        kind = "jump_relu" if jump else "relu"
+        made = randomise(across_.CrossLayerTranscoder(n, LATENTS, D, kind, lazy_decoder=False, dtype=f32, device=cpu))
+        made.to_safetensors(path)
+        if ours_first:
+            save_cross_layer(load_cross_layer(path), path)
+        theirs = across_.load_clt(path, dtype=f32, lazy_decoder=False, device=cpu)
+        encode = lambda x: theirs.encode(x.transpose(0, 1)).transpose(0, 1).flatten(1)  # noqa: E731
+        x = torch.randn(N, n, D, generator=torch.Generator().manual_seed(4))
+        return load_cross_layer(path), encode, lambda x: theirs(x.transpose(0, 1)).transpose(0, 1), x
+
+    for jump, ours_first in product((False, True), repeat=2):
+        said = f"cross-layer {'JumpReLU' if jump else 'ReLU'}{', written here' if ours_first else ''}"
+        yield said, partial(cross_layer, jump, ours_first)
+
+
 LIBRARIES = {
     "SAELens": saelens_formats,
     "dictionary_learning": dictionary_learning_formats,
     "sparsify": sparsify_formats,
     "circuit-tracer": circuit_tracer_formats,
+    "circuit-tracer, cross-layer": cross_layer_formats,
 }
 
 

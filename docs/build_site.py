@@ -38,6 +38,7 @@ PACKAGES = (
     "interp.circuits.edges",
     "interp.circuits.known",
     "interp.circuits.interchange",
+    "interp.graphs",
     "interp.landmark",
     "interp.show",
 )

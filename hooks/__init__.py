@@ -13,6 +13,7 @@ from hooks.intervene import intervene as intervene
 from hooks.interventions import Intervention as Intervention
 from hooks.load import load as load
 from hooks.model import Model as Model
+from hooks.network import Network as Network
 from hooks.position import Position as Position
 from hooks.receipt import Receipt as Receipt
 from hooks.site import Site as Site
@@ -28,6 +29,7 @@ __all__ = [
     "Gradients",
     "Intervention",
     "Model",
+    "Network",
     "Position",
     "Receipt",
     "Site",

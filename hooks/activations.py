@@ -9,8 +9,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from hooks.disk import Kind, made_of
 from hooks.errors import UnknownName, nearest
+from hooks.json_file import Kind, made_of
 from hooks.position import Position, everywhere
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
@@ -83,7 +83,7 @@ class Activations:
         """
         site = Site.parse(site) if isinstance(site, str) else site
         value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
-        return value[at.mask(self.tokens)]
+        return value[at.mask(self.tokens.places(value.shape[1]))]
 
     def save(self, path: str | Path) -> None:
         """Write the activations and their tokens to one safetensors file.
@@ -98,6 +98,7 @@ class Activations:
         if tokens.offsets is not None:
             tensors["offsets"] = tokens.offsets
         tensors |= {f"site:{site}": value for site, value in self.values.items()}
+        tensors |= {f"input:{slot}": one for slot, one in (tokens.inputs or {}).items()}
         about = {"texts": tokens.texts, "prompt_pos": tokens.prompt_pos, "fingerprint": self.fingerprint}
         write_tensors(path, KIND, tensors, about)
 
@@ -119,6 +120,7 @@ class Activations:
 
     @staticmethod
     def _of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Activations":
+        given = {name.removeprefix("input:"): one for name, one in tensors.items() if name.startswith("input:")}
         tokens = Tokens(
             ids=tensors["ids"],
             mask=tensors["mask"],
@@ -126,6 +128,7 @@ class Activations:
             texts=None if about["texts"] is None else tuple(about["texts"]),
             offsets=tensors.get("offsets"),
             prompt_pos=about["prompt_pos"],
+            inputs={int(slot) if slot.isdigit() else slot: one for slot, one in given.items()} or None,
         )
         named = {name.removeprefix("site:"): value for name, value in tensors.items() if name.startswith("site:")}
         values = {Site.parse(name): value for name, value in named.items()}

@@ -1,7 +1,7 @@
 """Capture: activations out of one plain forward pass that stops after the last site asked for."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from hooks.activations import Activations
+from hooks.encoding import join, pad, unpadded
 from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
-from hooks.model import Model, chosen
+from hooks.model import chosen
+from hooks.network import AnyModel
 from hooks.site import Site
 from hooks.taps import eager_attention
 from hooks.temporary import Temporary
-from hooks.tokens import Tokens, join, pad, unpadded
+from hooks.tokens import Tokens
 
 Sites = Site | str | Iterable[Site | str]
 Data: TypeAlias = Any
@@ -27,12 +29,13 @@ class _Enough(Exception):
     """Everything asked for has been computed."""
 
 
-def capture(model: Model, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False) -> Activations:
+def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False) -> Activations:
     """Return the activations of texts at some sites.
 
     Args:
         model: a loaded model.
-        data: a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a column "input_ids"
+        data: what a module that reads no text takes: a tensor, or tensors by the names of its arguments; of a
+            language model a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a column "input_ids"
             (preferred; padding is what a column "attention_mask" hides) or "text".
         sites: one or more sites, or globs such as "resid_post.*".
         batch_size: how many texts per forward pass.
@@ -69,7 +72,7 @@ def capture(model: Model, data: Data, sites: Sites, *, batch_size: int = 32, pro
 
 
 def stream(
-    model: Model, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False
+    model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, progress: bool = False
 ) -> Iterator[Activations]:
     """Yield the activations of texts at some sites, batch by batch, so that memory stays bounded.
 
@@ -89,7 +92,7 @@ def stream(
 
 
 @torch.no_grad()
-def _one_pass(model: Model, tokens: Tokens, sites: Sequence[Site]) -> Activations:
+def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activations:
     got: dict[Site, Tensor] = {}
 
     def keep(site: Site, value: Tensor) -> None:
@@ -116,7 +119,7 @@ def _alone(value: Tensor, tokens: Tokens) -> Tensor:
     return value if value.shape[0] == len(tokens) else value.expand(len(tokens), *value.shape[1:])
 
 
-def _batches(model: Model, data: Data, batch_size: int) -> Iterator[Tokens]:
+def _batches(model: AnyModel, data: Data, batch_size: int) -> Iterator[Tokens]:
     if batch_size < 1:
         raise InvalidArgument(f"batch_size must be at least 1, got {batch_size}")
     if _is_dataset(data):
@@ -139,7 +142,7 @@ def _is_dataset(data: Data) -> bool:
     return datasets is not None and isinstance(data, datasets.Dataset | datasets.IterableDataset)
 
 
-def _from_rows(model: Model, rows: dict[str, Any]) -> Tokens:
+def _from_rows(model: AnyModel, rows: dict[str, Any]) -> Tokens:
     if "input_ids" in rows:
         ids = unpadded(model.tokenizer, rows["input_ids"], rows.get("attention_mask"))
         return pad(model.tokenizer, ids, model.padding_side).to(model.device)
@@ -148,8 +151,8 @@ def _from_rows(model: Model, rows: dict[str, Any]) -> Tokens:
     raise InvalidArgument(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")
 
 
-def _whole(model: Model, data: Data, batch_size: int) -> Tokens:
-    if isinstance(data, str | Tensor | Tokens) and batch_size > 0:
+def _whole(model: AnyModel, data: Data, batch_size: int) -> Tokens:
+    if isinstance(data, str | Tensor | Mapping | Tokens) and batch_size > 0:
         return model.tokens(data)
     batches = [*_batches(model, data, batch_size)]
     if not batches:
@@ -159,6 +162,8 @@ def _whole(model: Model, data: Data, batch_size: int) -> Tokens:
 
 def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:
     shape = [len(tokens), *value.shape[1:]]
+    if tokens.inputs is not None:
+        return value.new_zeros(shape)
     for axis in (2, 3) if site.name == "pattern" else (1,):
         shape[axis] = tokens.ids.shape[1]
     return value.new_zeros(shape)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -35,7 +36,9 @@ def fingerprint(hf: HFModel) -> str:
         fingerprint(model.hf) == model.fingerprint
         ```
     """
-    config = {key: value for key, value in hf.config.to_dict().items() if key not in _NOT_THE_MODEL}
+    config: Any = getattr(hf, "config", None)
+    said = config.to_dict() if hasattr(config, "to_dict") else {"module": repr(hf)}
+    config = {key: value for key, value in said.items() if key not in _NOT_THE_MODEL}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     sums = {name: _checksum(weight) for name, weight in weights_of(hf) if _real(weight) and not _zero(weight)}
     for name, checksum in sorted(sums.items()):  # a bias of zeros is no bias: libraries that wrap a model add some

@@ -19,7 +19,7 @@ _PLAIN: Final = {"return_dict": True, "output_hidden_states": False, "output_att
 
 
 def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
-    """Run a Hugging Face model once over tokens, without a cache, under the caller's grad mode.
+    """Run a model once over tokens, or any module over its inputs, without a cache, under the caller's grad mode.
 
     Raises:
         InvalidArgument: more tokens than the model's context holds.
@@ -29,6 +29,9 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
         forward(model.hf, model.tokens("Fog over the bay")).logits
         ```
     """
+    if tokens.inputs is not None:
+        by_place = [tokens.inputs[slot] for slot in sorted(slot for slot in tokens.inputs if isinstance(slot, int))]
+        return hf(*by_place, **{slot: one for slot, one in tokens.inputs.items() if isinstance(slot, str)})
     check_length(hf, tokens.ids.shape[1])
     with named_outputs(hf):
         return hf(**arguments(hf, tokens))

@@ -12,7 +12,8 @@ from torch import Tensor
 from hooks.activations import Activations
 from hooks.capture import Sites
 from hooks.errors import InvalidArgument, WrongState
-from hooks.model import Model, Text, chosen
+from hooks.model import Text, chosen
+from hooks.network import AnyModel
 from hooks.site import Site
 from hooks.taps import Tap
 from hooks.temporary import Temporary
@@ -42,7 +43,7 @@ class Gradients:
     gradients: Activations
 
 
-def capture_gradients(model: Model, text: Text, sites: Sites, metric: Metric) -> Gradients:
+def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric) -> Gradients:
     """Return activations at some sites and the gradients of a scalar metric with respect to them.
 
     The gradient at a site is that of everything after it, other sites asked for included. Parameters

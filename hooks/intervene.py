@@ -12,7 +12,8 @@ from hooks.compose import check_fits, check_overwriting, check_pass
 from hooks.errors import InvalidArgument, NothingChanged, WrongState
 from hooks.finite import Watch
 from hooks.interventions import Intervention, Rows
-from hooks.model import Model, chosen
+from hooks.model import chosen
+from hooks.network import AnyModel
 from hooks.passes import Pass
 from hooks.position import Position
 from hooks.receipt import Receipt, kl_from_clean
@@ -23,7 +24,7 @@ from hooks.temporary import Temporary
 
 
 def intervene(
-    model: Model, interventions: Mapping[Site | str, Intervention | Sequence[Intervention]]
+    model: AnyModel, interventions: Mapping[Site | str, Intervention | Sequence[Intervention]]
 ) -> AbstractContextManager[Receipt]:
     """Change sites of a model inside a `with` block.
 
@@ -70,7 +71,7 @@ def intervene(
 
 
 @contextmanager
-def _block(model: Model, plan: Plan) -> Iterator[Receipt]:
+def _block(model: AnyModel, plan: Plan) -> Iterator[Receipt]:
     receipt, watch = Receipt(tuple(plan), partial(kl_from_clean, model)), Watch()
 
     def begins(passing: Pass) -> None:
@@ -106,7 +107,7 @@ def _idle(listed: str, receipt: Receipt) -> str:
 class _Change:
     """What happens at one site of an open block."""
 
-    model: Model
+    model: AnyModel
     tap: Tap
     chain: tuple[Intervention, ...]
     receipt: Receipt
@@ -126,7 +127,7 @@ class _Change:
     def __call__(self, a: Tensor) -> Tensor | None:
         if self.model.running.resting:
             return None
-        passing = self._passing()
+        passing = self._passing().places(a.shape[1])
         begin = passing.end - a.shape[1]  # a model may compute the logits of the last columns only
         touched = passing.rows(self.at).from_column(begin, a.device)
         if not len(touched):

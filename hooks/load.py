@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hooks.adapters import unwrap
 from hooks.contract.check import checked
@@ -15,14 +15,30 @@ from hooks.errors import InvalidArgument, InvalidType, MissingFile
 from hooks.fused import fuse
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
+from hooks.network import Inputs, Network, check_network, guessed
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
+@overload
+def load(
+    source: nn.Module,
+    tokenizer: None = None,
+    *,
+    inputs: Inputs,
+    places: int | tuple[int, ...] | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    check: bool = True,
+) -> Network: ...
+
+
+@overload
 def load(
     source: str | Path | nn.Module,
     tokenizer: Tokenizer = None,
     *,
+    places: int | tuple[int, ...] | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     check: bool = True,
@@ -31,15 +47,37 @@ def load(
     revision: str | None = None,
     quantization_config: Any = None,
     trust_remote_code: bool = False,
-) -> Model:
-    """Load a transformer for capturing and intervening, in evaluation mode, and check its contract.
+) -> Model: ...
+
+
+def load(
+    source: str | Path | nn.Module,
+    tokenizer: Tokenizer = None,
+    *,
+    inputs: Inputs | None = None,
+    places: int | tuple[int, ...] | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    check: bool = True,
+    device_map: str | Mapping[str, Any] | None = None,
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    quantization_config: Any = None,
+    trust_remote_code: bool = False,
+) -> Model | Network:
+    """Load a transformer, or any module, for capturing and intervening, in evaluation mode, and check its contract.
 
     Args:
         source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer) as it is or inside what
             `torch.compile` or PEFT made of it, a
             TransformerLens `TransformerBridge`, or "landmark", the bundled model. A model in memory is itself cast
-            and moved, not a copy of it, and gives named outputs from then on.
+            and moved, not a copy of it, and gives named outputs from then on. Any other module gives a `Network`,
+            whose sites are its modules.
         tokenizer: needed for text when `source` is a model in memory.
+        inputs: an example of what a module that is no `PreTrainedModel` reads, the batch first; without one it is made
+            where the first weights are of an embedding or a linear layer.
+        places: which axes of such a module's tensors count places, as (2, 3) for a convnet's maps or 1 for a sequence;
+            by default 1 where the example is of ids [batch pos], and none where it is not.
         dtype: of the weights; by default as stored. Frequencies of rotation, and what else a model computes rather
             than learns, stay as exact as they are.
         device: where to put the weights; by default where they are.
@@ -49,7 +87,7 @@ def load(
 
     Raises:
         MissingFile: nothing is found there, or the bundled model is not in the package.
-        InvalidType: an object in memory that is neither a `PreTrainedModel` nor something around one.
+        InvalidType: an object in memory that is no module, or example inputs for a transformer that reads text.
         InvalidArgument: no blocks can be found in the model, or a model in memory is to be read in some way.
 
     Cost: that of `check`, unless an equal model was checked before.
@@ -81,7 +119,9 @@ def load(
         bridged = getattr(source, "original_model", None) is not None
         hf: Any = None
         hf, found = unwrap(source) if bridged else (source, None)
-        _check_kind(hf, source)
+        if _is_plain(hf, source, inputs, tokenizer):
+            hf = hf if dtype is None else _cast(hf, dtype)
+            return _network(hf if device is None else hf.to(device), inputs, places, check)
         tokenizer = tokenizer or found
         name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
         hf = hf if dtype is None else _cast(hf, dtype)
@@ -101,15 +141,35 @@ def _unwrapped(source: Any) -> Any:
     return source if base is None else base()
 
 
-def _check_kind(hf: HFModel, source: object) -> None:
+def _is_plain(hf: HFModel, source: object, inputs: Inputs | None, tokenizer: Tokenizer) -> bool:
+    """Whether a module is loaded as a `Network`: one of plain torch, and a transformer with an example of its inputs.
+
+    Raises:
+        InvalidType: what is neither a module nor something around one.
+    """
     import transformers
 
-    if not isinstance(hf, transformers.PreTrainedModel):
+    if isinstance(hf, transformers.PreTrainedModel):
+        return inputs is not None
+    if tokenizer is not None or hf is not source or not isinstance(hf, nn.Module):
         raise InvalidType(
             f"load takes a transformers.PreTrainedModel or a TransformerBridge around one, got {type(source).__name__}"
             f"{'' if hf is source else f' around {type(hf).__name__}'}: put the weights into the transformers class "
             "of their architecture (GPT2LMHeadModel fits most small TransformerLens models), or name a folder or hub id"
         )
+    return True
+
+
+def _network(module: nn.Module, inputs: Inputs | None, places: int | tuple[int, ...] | None, check: bool) -> Network:
+    given = guessed(module) if inputs is None else inputs
+    ids = isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point()
+    axes = (places,) if isinstance(places, int) else ((1,) if ids else ()) if places is None else places
+    if any(axis < 1 for axis in axes) or len(set(axes)) < len(axes):
+        raise InvalidArgument(f"places are axes after the batch, each once and counted from 1; got {places}")
+    network = Network(module, given, axes)
+    if check:
+        check_network(network)
+    return network
 
 
 def _cast(hf: HFModel, dtype: torch.dtype) -> HFModel:

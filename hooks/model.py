@@ -1,7 +1,7 @@
 """A loaded transformer and its tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -11,6 +11,7 @@ from hooks.absent import why_absent
 from hooks.adapters import hinted_paths
 from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
+from hooks.encoding import as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
@@ -18,10 +19,10 @@ from hooks.generate import continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
 from hooks.running import Running
-from hooks.site import Site, counted, mlp_act, named
+from hooks.site import Named, Site, counted, mlp_act, named
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
-from hooks.tokens import Tokens, as_texts, from_encoding, from_ids, special_ids, tokenize
+from hooks.tokens import Tokens
 from hooks.unembed import check_head, unembed
 from hooks.weights import matrix_of, place_of
 
@@ -304,7 +305,21 @@ class Model:
         return unembed(self.hf, norm, resid, self.head)
 
 
-def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
+@runtime_checkable
+class HasSites(Named, Protocol):
+    """A model of any kind, as far as its sites go."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Those that keep its contract."""
+        ...
+
+    def tap(self, site: Site) -> Tap:
+        """Return where a site sits."""
+        ...
+
+
+def chosen(model: HasSites, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
     """Return the sites asked for, by themselves or by globs, each checked against the model and named once.
 
     Raises:
@@ -315,7 +330,7 @@ def chosen(model: Model, sites: Site | str | Iterable[Site | str]) -> tuple[Site
         chosen(model, ["resid_post.*", logits])
         ```
     """
-    found = named(sites, model.sites)
+    found = named(sites, model.sites, model)
     if not found:
         raise InvalidArgument("no sites were asked for: name at least one, such as resid_post[0]")
     for site in found:

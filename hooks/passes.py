@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks.encoding import is_in
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import Position
-from hooks.tokens import Tokens, is_in
+from hooks.tokens import Tokens
 
 
 @final
@@ -34,6 +35,17 @@ class Pass:
     def prefill(self) -> bool:
         """True for a pass over the prompt or a part of it, False while decoding."""
         return self.start == 0 or self.start < prompt_width(self.tokens)
+
+    def places(self, n: int) -> "Pass":
+        """Return the pass as a tensor with `n` columns sees it.
+
+        Examples:
+            ```python
+            model.running.current.places(a.shape[1])
+            ```
+        """
+        tokens = self.tokens.places(n)
+        return self if tokens is self.tokens else Pass(tokens, 0, n)
 
     def rows(self, at: Position) -> Rows:
         """Return which of the tokens this pass computes a position selects.

@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.errors import UnknownName, WrongState, nearest
-from hooks.model import Model, Text
+from hooks.errors import InvalidArgument, UnknownName, WrongState, nearest
+from hooks.model import Text
+from hooks.network import AnyModel
 from hooks.position import Position, everywhere
 from hooks.site import Site
+from hooks.tokens import Tokens
 
 
 @final
@@ -141,7 +143,7 @@ class Receipt:
 
 
 @torch.no_grad()
-def kl_from_clean(model: Model, text: Text, at: Position) -> Float[Tensor, "n"]:
+def kl_from_clean(model: AnyModel, text: Text, at: Position) -> Float[Tensor, "n"]:
     """Return KL(p_clean || p_changed) in nats after the selected tokens, under the blocks now open.
 
     Cost: two forward passes.
@@ -152,8 +154,17 @@ def kl_from_clean(model: Model, text: Text, at: Position) -> Float[Tensor, "n"]:
         ```
     """
     tokens = model.tokens(text)
-    mask = at.mask(tokens)
     with model.running.at_rest():
-        clean = model.run(tokens)[mask].float().log_softmax(dim=-1)
-    changed = model.run(tokens)[mask].float().log_softmax(dim=-1)
+        clean = _chances(model.run(tokens), tokens, at)
+    changed = _chances(model.run(tokens), tokens, at)
     return (clean.exp() * (clean - changed)).sum(dim=-1).clamp_min(0.0)
+
+
+def _chances(logits: Tensor, tokens: Tokens, at: Position) -> Float[Tensor, "n vocab"]:
+    """The logarithms of the chances after the selected tokens; what has no axis of them is of one."""
+    if not isinstance(logits, Tensor) or logits.ndim not in (2, 3):
+        raise InvalidArgument(
+            f"kl compares logits [batch pos vocab] or [batch vocab], and the model gives {logits!r:.80}"
+        )
+    logits = logits[:, None] if logits.ndim == 2 else logits
+    return logits[at.mask(tokens.places(logits.shape[1]))].float().log_softmax(dim=-1)

@@ -24,6 +24,8 @@ from hooks.tokens import Tokens
 
 Plan = Mapping[Site, tuple[Intervention, ...]]
 Begins = Callable[[Pass], None]
+Reads = Callable[[Mapping[int | str, Any]], Tokens]
+"""From the arguments of a module that reads no text to what it reads."""
 
 
 @final
@@ -64,15 +66,16 @@ class Running:
     opened it, and no others.
     """
 
-    def __init__(self, hf: HFModel, special: frozenset[int]) -> None:
+    def __init__(self, hf: HFModel, special: frozenset[int], reads: Reads | None = None) -> None:
         self._hf = hf
         self._special = special
+        self._own = reads
         self._here = _Here()
         self._turn = _Turn()
         self._everywhere: dict[int, ReferenceType[Block]] = {}
 
-    def __reduce__(self) -> tuple[type, tuple[HFModel, frozenset[int]]]:
-        return Running, (self._hf, self._special)
+    def __reduce__(self) -> tuple[type, tuple[HFModel, frozenset[int], Reads | None]]:
+        return Running, (self._hf, self._special, self._own)
 
     @property
     def current(self) -> Pass | None:
@@ -144,7 +147,7 @@ class Running:
             self._here.passes.clear()
             self._here.cached.clear()
         changes.make(partial(self._open, block), partial(setattr, block, "ended", True))
-        if self._hf.can_generate():
+        if self._own is None and self._hf.can_generate():
             changes.make(partial(self._say_prompts, block), partial(self._stop_saying_prompts, block))
         changes.pre_hook(self._hf, partial(self._begin, ref(block)))
         return block
@@ -229,6 +232,9 @@ class Running:
             here.cached[cache] = (passing.tokens, here.read)
 
     def _next(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pass:
+        if self._own is not None:
+            tokens = self._own(dict([*enumerate(args), *kwargs.items()]))
+            return Pass(tokens, 0, tokens.ids.shape[1])
         ids = args[0] if args else kwargs.get("input_ids")
         if ids is None:
             raise InvalidArgument("the forward pass got no input_ids, so positions mean nothing: pass token ids")

@@ -1,10 +1,10 @@
 """Sites: named places in a transformer's forward pass, and the only file that spells a hook name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import ClassVar, Final, Literal, final
+from typing import Any, ClassVar, Final, Literal, Protocol, final, runtime_checkable
 
 from hooks.errors import InvalidArgument, InvalidType, UnknownSite, nearest
 
@@ -80,17 +80,19 @@ class Site:
             raise InvalidArgument(f"{self.name} is not in a layer, got layer {self.layer}: write {self.name}")
 
     @staticmethod
-    def module(path: str, side: Literal["output", "input"] = "output") -> "Site":
-        """Return the site that is what any module of the model gives, or the first argument that it is given.
+    def module(path: str, side: Literal["output", "input"] = "output", call: int | None = None) -> "Site":
+        """Return the site that is what any module of the model gives, or the first tensor that it is given.
 
         Args:
-            path: the module's name in the model, as `named_modules` says it.
+            path: the module's name in the model, as `named_modules` says it; empty for the whole module.
             side: what it gives, or what it is given.
+            call: which of its calls in a pass, from 0, where there are several.
 
         Examples:
             >>> Site.module("model.layers.3.mlp", "input")
             module(model.layers.3.mlp, input)
         """
+        path = path if call is None else f"{path}#{call}"
         return Site(_MODULE if side == "output" else _MODULE_INPUT, path=path)
 
     def __str__(self) -> str:
@@ -114,12 +116,14 @@ class Site:
         return f"{self.stack}.{name}" if self.stack else name
 
     @staticmethod
-    def parse(text: str) -> "Site":
-        """Read a site from its short name or from TransformerLens's name for it.
+    def parse(text: str, model: "Named | None" = None) -> "Site":
+        """Read a site from its short name, from TransformerLens's name for it, or from the name of a model's module.
 
         Args:
             text: `resid_post.6`, `resid_post[6]`, `encoder.resid_post.6`, `logits`, `module(features.3)` or
-                `blocks.6.hook_resid_post`.
+                `blocks.6.hook_resid_post`; with a model also a module's own name, such as `model.layers.3`: of a block
+                it is what the block gives, of any other module `Site.module`.
+            model: whose modules may be named.
 
         Raises:
             InvalidArgument: nothing is called that; the message names the three nearest sites, and says of
@@ -140,7 +144,26 @@ class Site:
             long = re.fullmatch(r"(?:(\w+)\.)??" + re.escape(long_name).replace(r"\{\}", r"(\d+)"), text)
             if long:
                 return Site(name, int(long[2]) if long.re.groups > 1 else None, long[1] or "")
+        module = None if model is None else dict(model.hf.named_modules()).get(text)
+        if model is not None and module is not None:
+            given = (site for site, tap in model.taps.items() if site.name == "resid_post" and tap.module is module)
+            return next(given, Site.module(text))
         raise InvalidArgument(_unknown(text, (*_EXAMPLES, *_TRANSFORMER_LENS.values())))
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A model whose modules have names, and some of them places."""
+
+    @property
+    def hf(self) -> Any:
+        """Its module."""
+        ...
+
+    @property
+    def taps(self) -> Mapping[Site, Any]:
+        """Where its sites sit."""
+        ...
 
 
 def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
@@ -165,7 +188,9 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
     return found
 
 
-def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> tuple[Site, ...]:
+def named(
+    asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...], model: Named | None = None
+) -> tuple[Site, ...]:
     """Return the sites asked for, each once: by themselves, by a name, or by globs of those there are.
 
     Raises:
@@ -186,7 +211,7 @@ def named(asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...]) -> 
             found.append(one)
         else:
             spelt = _SHORT.fullmatch(one)
-            found += match(one, sites) if not spelt and any(sign in one for sign in "*?[") else [Site.parse(one)]
+            found += match(one, sites) if not spelt and any(sign in one for sign in "*?[") else [Site.parse(one, model)]
     return tuple(dict.fromkeys(counted(site, sites) for site in found))
 
 

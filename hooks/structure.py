@@ -187,7 +187,7 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
             tensor = trace.tensor(value)
             if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, trace.n_pos):
                 where: dict[str, Any] = {"part": slot or 0} if side == "output" else {"slot": slot}
-                site, copied = Site.module(call.path, side), trace.alias(value) in trace.overwritten
+                site, copied = Site.module(call.path, side), trace.is_overwritten(value)
                 yield Tap(site, call.module, side, tuple(tensor.shape[2:]), overwritten=copied, **where)
 
 

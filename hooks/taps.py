@@ -46,6 +46,8 @@ class Tap:
         flat_slot: which argument of the block that merges batch and pos is its stream.
         call: which call of the module in a pass, where a module runs more than once; None for the only one.
         root: the whole model, at whose calls a pass begins, where `call` says which.
+        places: the axes of the tensor that count places, where it is not the second alone: then [batch *places d] is
+            given as [batch pos d], and of a tensor without such axes a row of the batch is one place.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
     """
 
@@ -65,6 +67,7 @@ class Tap:
     flat_slot: int | str = 0
     call: int | None = None
     root: nn.Module | None = None
+    places: tuple[int, ...] | None = None
     derive: Derive | None = None
 
     @property
@@ -108,6 +111,8 @@ class Tap:
             edit = self._at_its_call(edit, hooks)
         if self.swapped:
             edit = _swapping(edit)
+        if self.places is not None:
+            edit = _by_place(edit, self.places)
         if self.flat_in is not None:
             edit = self._unflattening(edit, hooks)
         return [*hooks, self._hook(edit)]
@@ -174,7 +179,8 @@ class Tap:
             return None
         changed = self._write(output[part], changed)
         if isinstance(output, tuple):
-            return tuple(changed if i == part else item for i, item in enumerate(output))
+            each = [changed if i == part else item for i, item in enumerate(output)]
+            return type(output)(*each) if hasattr(output, "_fields") else tuple(each)
         output[part] = changed
         return output
 
@@ -225,6 +231,20 @@ def _swapping(edit: Edit) -> Edit:
         return None if changed is None else changed.transpose(0, 1)
 
     return swapped
+
+
+def _by_place(edit: Edit, axes: tuple[int, ...]) -> Edit:
+    """Give `edit` [batch pos *d] of a tensor whose places these axes count."""
+    front = tuple(range(1, 1 + len(axes)))
+
+    def placed(a: Tensor) -> Tensor | None:
+        moved = a.movedim(axes, front)
+        changed = edit(moved.flatten(1, len(axes)) if axes else a.unsqueeze(1))
+        if changed is None:
+            return None
+        return changed.reshape(len(changed), *moved.shape[1:]).movedim(front, axes)
+
+    return placed
 
 
 def _place(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> tuple[int, str | None]:

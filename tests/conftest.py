@@ -67,6 +67,8 @@ def tiny_hf(family: str, seed: int = 0, **changes: Any) -> Any:
             {**grouped, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16},
         ),
         "qwen2": (hf.Qwen2ForCausalLM, hf.Qwen2Config, grouped),
+        "qwen3": (hf.Qwen3ForCausalLM, hf.Qwen3Config, {**grouped, "head_dim": 16}),
+        "olmo2": (hf.Olmo2ForCausalLM, hf.Olmo2Config, grouped),
         "bert": (hf.BertForMaskedLM, hf.BertConfig, {**common, "pad_token_id": 0}),
     }
     make, config, settings = kinds[family]

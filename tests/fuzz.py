@@ -47,6 +47,7 @@ PACKAGES = (
     "interp.circuits.edges",
     "interp.circuits.known",
     "interp.circuits.interchange",
+    "interp.graphs",
     "interp.landmark",
     "interp.show",
 )

@@ -27,7 +27,7 @@ RANK = (  # interp's folders, those of lower rows first
     "sae",
     "directions",
     "features",
-    "steering memory",
+    "steering memory graphs",
     "show",
     "demo",
     "commands",
@@ -296,12 +296,17 @@ TWICE = {  # a public name that means two things in one package, and why it may
 
 
 def no_name_means_two_things(root: Path) -> list[str]:
-    """No public function or class is defined twice in one package: hooks, probes, or a folder of interp."""
+    """No public function or class is defined twice in one package: hooks, probes, or a folder of interp.
+
+    Signatures given by `overload` are of one function.
+    """
     found: dict[str, list[str]] = {}
     for m in modules(root):
         package = ".".join(m.name.split(".")[: 2 if m.name.startswith("interp.") else 1])
         for node in m.tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if not any(isinstance(one, ast.Name) and one.id == "overload" for one in node.decorator_list):
                 found.setdefault(f"{package} {node.name}", []).append(m.path)
     return [
         f"{name} is in {' and '.join(paths)}" for name, paths in found.items() if len(paths) > 1 and name not in TWICE

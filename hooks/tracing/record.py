@@ -92,6 +92,7 @@ class Trace(TorchDispatchMode):
         self.calls: list[Call] = []
         self.maker: dict[int, int] = {}
         self.overwritten: set[int] = set()
+        self._written: set[int] = set()
         self._tensors: list[Tensor] = []
         self._numbers: dict[int, int] = {}
         self._roots: dict[int, int] = {}
@@ -115,6 +116,7 @@ class Trace(TorchDispatchMode):
     def _note(self, name: str, in_place: bool, reads: tuple[int, ...], makes: tuple[int, ...]) -> None:
         if in_place and reads and name.endswith("_"):
             self.overwritten.add(self.alias(reads[0]))
+            self._written.add(_memory(self.tensor(reads[0])))
         if name not in _SAME or not reads:
             return
         for make in makes:
@@ -154,6 +156,10 @@ class Trace(TorchDispatchMode):
         """Return the value whose memory a value shares."""
         return self._aliases.get(value, value)
 
+    def is_overwritten(self, value: int) -> bool:
+        """Return whether the memory of a value, or of a view of it, was written in place after it was made."""
+        return self.alias(value) in self.overwritten or _memory(self.tensor(value)) in self._written
+
     def release(self) -> None:
         """Let go of every tensor."""
         self._tensors.clear()
@@ -173,6 +179,11 @@ class Trace(TorchDispatchMode):
             if not reached.isdisjoint(op.reads):
                 reached.update(op.makes)
         return reached
+
+
+def _memory(tensor: Tensor) -> int:
+    """What names the memory that a tensor is a view of; while the trace holds it no other has that name."""
+    return tensor.untyped_storage()._cdata
 
 
 @torch.no_grad()

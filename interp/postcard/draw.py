@@ -112,7 +112,7 @@ class _Stamps:
 def draw(scenes: Sequence[Scene]) -> Pictures:
     """Draw scenes.
 
-    Cost: a third of a millisecond a picture on one core.
+    Cost: about a millisecond a picture on one core.
 
     Examples:
         >>> draw([Scene("Eiffel Tower"), Scene("Taj Mahal", time="night")]).pixels.shape

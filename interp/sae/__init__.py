@@ -44,6 +44,7 @@ from interp.sae.evaluation.matching import Matching, match_truth, nearest_rows, 
 from interp.sae.evaluation.recovery import Recovery, recovery
 from interp.sae.evaluation.replacement import replace_layers
 from interp.sae.evaluation.splice import ablated, change_latents, check_fits, clamped, scaled, splice
+from interp.sae.io.cross_layer_files import load_cross_layer, load_gemma_scope_layers, save_cross_layer
 from interp.sae.io.files import load, save
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
 from interp.sae.io.pretrained import pretrained, pull, push
@@ -120,8 +121,10 @@ __all__ = [
     "k_sparse",
     "labelled",
     "load",
+    "load_cross_layer",
     "load_dictionary_learning",
     "load_gemma_scope",
+    "load_gemma_scope_layers",
     "load_sparsify",
     "load_transcoder",
     "load_transcoders",
@@ -139,6 +142,7 @@ __all__ = [
     "replace_layers",
     "rms_scaled",
     "save",
+    "save_cross_layer",
     "scaled",
     "side_by_side",
     "splice",

@@ -229,9 +229,10 @@ def test_a_model_of_another_kind_is_told() -> None:
     bridge = transformer_lens.model_bridge.TransformerBridge.boot_native(
         {"n_layers": 1, "d_model": 4, "n_ctx": 4, "d_head": 2, "n_heads": 2, "d_vocab": 5, "act_fn": "relu"}
     )
-    for source, named in ((torch.nn.Linear(2, 2), "got Linear: put"), (bridge, "got TransformerBridge around ")):
-        with pytest.raises(TypeError, match=f"load takes a transformers.PreTrainedModel .*{named}"):
-            load(source)
+    with pytest.raises(TypeError, match=r"load takes a transformers.PreTrainedModel .*got TransformerBridge around "):
+        load(bridge)
+    with pytest.raises(TypeError, match=r"load takes a transformers.PreTrainedModel .*got Linear: put"):
+        load(torch.nn.Linear(2, 2), tokenizer=object())
 
 
 def test_the_bundled_model_is_looked_for_without_importing_its_package(

@@ -15,6 +15,7 @@ from hooks.layout import parts
 from interp.circuits.edges.norm import Norm, norm_of
 
 _NORMS = ("ln1", "ln2", "ln1_post", "ln2_post")
+_NORMS_OF_QK = tuple(f"{of}_{norm}" for of in ("q", "k", "query", "key") for norm in ("norm", "layernorm"))
 _ACTIVATIONS = ("act", "act_fn", "activation_fn", "activation", "activation_func")
 _ATTENTION = "interp_backward_rules"
 
@@ -24,7 +25,7 @@ class BackwardRules:
     """Which rules hold in a backward pass.
 
     Attributes:
-        norms_held: the divisor of every norm of the stream is a constant.
+        norms_held: the divisor of every norm is a constant: of the stream's, and of those of queries and keys.
         activations_identity: the derivative of an activation is phi(x) / x. Of a ReLU it is that already.
         gates_halved: each factor of gate * value gets half of its gradient, so that the two are not counted twice.
         patterns_held: attention patterns are constants.
@@ -72,6 +73,10 @@ def _hooks_of_block(rules: BackwardRules, model: Model, part: dict[str, nn.Modul
     if rules.norms_held:
         for module in dict.fromkeys(part[name] for name in _NORMS if name in part):
             yield _hold_norm(norm_of(module, model.d_model))
+        for name in _NORMS_OF_QK:
+            module = getattr(part.get("attn"), name, None)
+            if isinstance(module, nn.Module) and (weight := getattr(module, "weight", None)) is not None:
+                yield _hold_norm(norm_of(module, weight.shape[-1]))
     if rules.activations_identity:
         mlp = part.get("mlp")
         for name, module in [] if mlp is None else mlp.named_modules():

@@ -16,6 +16,7 @@ from hooks.border import Count
 from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
+from hooks.network import AnyModel
 from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors, is_stream
 from interp.sae.data.normalisation import Normalisation
 
@@ -61,7 +62,7 @@ class Source:
         return islice(self.batches(), start, None)
 
 
-def activations_of(model: Model, data: Data, site: Site, *, batch_size: Count = 32) -> Source:
+def activations_of(model: AnyModel, data: Data, site: Site, *, batch_size: Count = 32) -> Source:
     """The activations of a model at one site over texts, as a source that runs the model again on each pass.
 
     BOS, other special tokens and padding are left out. `data` is whatever `capture` takes: a text, texts, token ids
@@ -79,7 +80,7 @@ def activations_of(model: Model, data: Data, site: Site, *, batch_size: Count = 
     return activations_at(model, data, [site], batch_size=batch_size)
 
 
-def activations_at(model: Model, data: Data, sites: Sequence[Site], *, batch_size: Count = 32) -> Source:
+def activations_at(model: AnyModel, data: Data, sites: Sequence[Site], *, batch_size: Count = 32) -> Source:
     """The activations of several sites of the same tokens, side by side in each row: one pass for many autoencoders.
 
     Costs and errors as for `activations_of`, for all the sites together.
@@ -181,7 +182,7 @@ def normalised(source: Source, normalisation: Normalisation) -> Source:
 
 
 def _rows(
-    model: Model, data: Data, sites: list[Site], batch_size: int, start: int, step: int
+    model: AnyModel, data: Data, sites: list[Site], batch_size: int, start: int, step: int
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """For every step-th batch, the ids of its content tokens and their rows at each site, checked to be finite."""
     wanted = list(dict.fromkeys(sites))
@@ -214,7 +215,7 @@ def _every(data: Data, batch_size: int, start: int, step: int) -> tuple[Data, tu
     return (chosen.select(places) if indexed else [chosen[i] for i in places]), (0, None, 1)
 
 
-def _where(model: Model, acts: Activations, site: Site, batch: int) -> str:
+def _where(model: AnyModel, acts: Activations, site: Site, batch: int) -> str:
     """Which text and token of a batch is the first that is not finite."""
     bad = ~acts[site].flatten(2).isfinite().all(2) & acts.tokens.content
     text, pos = (int(i) for i in bad.nonzero()[0])
@@ -246,7 +247,7 @@ def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str =
     return Source(lambda: iter(x.split(8192)), dataset, sites, digest=lambda: digest_of_tensors(x))
 
 
-def _named(models: Sequence[Model], data: Data, batch_size: int) -> dict[str, Any]:
+def _named(models: Sequence[AnyModel], data: Data, batch_size: int) -> dict[str, Any]:
     """What a checkpoint compares: all of the data, or of a stream what was read, and the weights as they are now."""
 
     def digest() -> str:

@@ -83,7 +83,7 @@ def load_transcoders(folder: str | Path) -> tuple[SAE, ...]:
     """Read a folder of circuit-tracer: `layer_0.safetensors` and so on, in the order of layers.
 
     The sites are those that its `config.yaml` names (`feature_input_hook`, `feature_output_hook`), where there is one.
-    Cross-layer transcoders, whose decoders write to several layers, are not read here.
+    A cross-layer transcoder, whose decoders write to several layers, is read by `load_cross_layer`.
 
     Raises:
         MissingFile: the folder holds no layer, or lacks one of those between the first and the last.
@@ -97,7 +97,7 @@ def load_transcoders(folder: str | Path) -> tuple[SAE, ...]:
     """
     folder = Path(folder)
     if (folder / "W_enc_0.safetensors").is_file():
-        raise InvalidArgument(f"{folder} holds cross-layer transcoders; those read here write to their own layer")
+        raise InvalidArgument(f"{folder} holds a cross-layer transcoder: read it with load_cross_layer(folder)")
     files = {int(found[1]): path for path in folder.glob("layer_*") if (found := LAYER.fullmatch(path.name))}
     missing = sorted({*range(max(files, default=0) + 1)} - files.keys())
     if missing:

@@ -260,6 +260,29 @@ def test_relevance_is_conserved_from_the_logits_to_the_embedding() -> None:
     assert not torch.equal(x, y)
 
 
+@pytest.mark.parametrize("slope", (relp(), gim()), ids=("relp", "gim"))
+@pytest.mark.parametrize("family", ["qwen3", "olmo2"])
+def test_norms_of_queries_and_keys_are_held_like_those_of_the_stream(family: str, slope: Any) -> None:
+    """Held, a norm passes back gain * slope / divisor: nothing is taken away along its input."""
+    model = double(family)
+    tokens, seen = model.tokens(["fog over"]), []
+    norms = [getattr(block.self_attn, name) for block in model.blocks for name in ("q_norm", "k_norm")]
+    hooks = [
+        norm.register_full_backward_hook(lambda m, given, got: seen.append((m, given[0], got[0]))) for norm in norms
+    ]
+    inputs = {}
+    hooks += [norm.register_forward_pre_hook(lambda m, args: inputs.update({m: args[0].detach()})) for norm in norms]
+    slopes_at(model, blocks_of(model), tokens, None, lambda x: model.unembed(x[:, -1])[:, 7], slope.rules)
+    for hook in hooks:
+        hook.remove()
+    assert {m for m, _, _ in seen} == set(norms)
+    for norm, into, out in seen:
+        x = inputs[norm]
+        divisor = (x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
+        torch.testing.assert_close(into, norm.weight * out / divisor, rtol=1e-6, atol=1e-12)
+        assert float(out.detach().abs().max()) > 0
+
+
 def relevance_of_embedding(model: Model, tokens: Any) -> Tensor:
     """x . dm/dx at the stream before the first block, by plain autograd under the rules."""
     held = hold(model, tokens, [])

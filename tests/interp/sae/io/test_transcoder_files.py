@@ -86,5 +86,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DamagedFile, match="and not W_dec, b_dec, b_enc"):
         load_transcoder(tmp_path / "layer_0.safetensors")
     save_file({"W_enc_0": drawn(LATENTS, D)}, tmp_path / "W_enc_0.safetensors")
-    with pytest.raises(InvalidArgument, match="holds cross-layer transcoders"):
+    with pytest.raises(InvalidArgument, match="holds a cross-layer transcoder"):
         load_transcoders(tmp_path)

@@ -1,0 +1,37 @@
+"""Attribution graphs: what each logit and feature of a prompt owes to features, errors, tokens and biases.
+
+They need transcoders, so they rank above `interp.sae`; circuits of edges, which need none, are `interp.circuits.edges`.
+
+1. `transcoders`: what takes the place of feed-forward layers, per layer, across layers, or exact neurons.
+2. `local_model`: the model of one prompt with patterns, norms' divisors and errors held, which is linear.
+3. `logits`, `cotangents`: targets, and their rows, by slopes that go down the layers in blocks.
+4. `nodes`, `graph`, `attribution`: the graph, whose rows for features are taken in the order of their influence.
+5. `influence`: influence by back-substitution, and pruning by it.
+"""
+
+from hooks.border import guard
+from interp.graphs.attribution import attribution_graph as attribution_graph
+from interp.graphs.attribution import attribution_graphs as attribution_graphs
+from interp.graphs.graph import AttributionGraph as AttributionGraph
+from interp.graphs.influence import influence_of as influence_of
+from interp.graphs.nodes import Nodes as Nodes
+from interp.graphs.transcoders import LayerTranscoder as LayerTranscoder
+from interp.graphs.transcoders import Transcoders as Transcoders
+from interp.graphs.transcoders import cross_layer as cross_layer
+from interp.graphs.transcoders import neurons as neurons
+from interp.graphs.transcoders import per_layer as per_layer
+
+__all__ = [
+    "AttributionGraph",
+    "LayerTranscoder",
+    "Nodes",
+    "Transcoders",
+    "attribution_graph",
+    "attribution_graphs",
+    "cross_layer",
+    "influence_of",
+    "neurons",
+    "per_layer",
+]
+
+guard(globals(), __all__)

@@ -1,0 +1,239 @@
+"""Any torch module: what its sites hold is what can be computed by hand, and what is changed there flows on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hooks import Activations, Model, Network, Site, capture, capture_gradients, intervene, load
+from hooks.errors import InvalidArgument, InvalidType, UnknownSite
+from hooks.interventions import add, replace, zero
+from hooks.position import everywhere, index, last
+from hooks.site import resid_post
+from interp.sae import TopK, activations_of, train
+from probes import MassMean
+
+PICTURES = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def convnet() -> nn.Module:
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 6, 2))
+    return nn.Sequential(features, nn.Flatten(), nn.Linear(6 * 4, 7))
+
+
+@pytest.fixture
+def net() -> Network:
+    return load(convnet(), inputs=PICTURES[:2], places=(2, 3))
+
+
+class Twice(nn.Module):
+    """One layer called twice, with a dictionary, a tuple and an addition in place through a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.pair, self.named = nn.Linear(4, 4), Pair(), Named()
+
+    def forward(self, x: Tensor, *, scale: Tensor) -> Tensor:
+        y = self.layer(self.layer(x))
+        y[:, 0] += 100.0
+        return self.named(self.pair(y)[0] * scale)["made"]
+
+
+class Pair(nn.Module):
+    """A module that returns a tuple."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, str]:
+        return 2 * x, "said"
+
+
+class Named(nn.Module):
+    """A module that returns a dictionary."""
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        return {"count": 1, "made": x + 1}
+
+
+class Toy(nn.Module):
+    """A sequence model of plain torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mlp, self.unembed = nn.Embedding(11, 6), nn.Linear(6, 6), nn.Linear(6, 11)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        return self.unembed(x + torch.tanh(self.mlp(x)))
+
+
+def by_hand(net: Network, pictures: Tensor) -> Tensor:
+    """A convolution, place after place, by sums over what lies under the kernel."""
+    conv: Any = net.hf.get_submodule("0.0")
+    weight, bias = conv.weight.detach(), conv.bias.detach()
+    under = pictures.unfold(2, 3, 1).unfold(3, 3, 1)  # batch channel row column 3 3
+    made = torch.einsum("bcrsij,ocij->brso", under.double(), weight.double()) + bias
+    return made.flatten(1, 2).float()
+
+
+def test_a_convolution_is_read_as_computed_by_hand_in_spite_of_a_relu_in_place(net: Network) -> None:
+    site, after = Site.module("0.0"), Site.module("0.1")
+    acts = capture(net, PICTURES, [site, after])
+    assert acts[site].shape == (5, 36, 4)
+    torch.testing.assert_close(acts[site], by_hand(net, PICTURES), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(acts[after], by_hand(net, PICTURES).relu(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(capture(net, PICTURES, Site.module("0.1", "input"))[Site.module("0.1", "input")], acts[site])
+
+
+def test_batches_of_two_give_what_one_batch_gives_at_sites_of_different_sizes(net: Network) -> None:
+    sites = [Site.module(path) for path in ("0.0", "0.3", "2", "")]
+    whole, parts = (capture(net, PICTURES, sites, batch_size=size) for size in (8, 2))
+    for site, shape in zip(sites, [(5, 36, 4), (5, 4, 6), (5, 1, 7), (5, 1, 7)], strict=True):
+        assert whole[site].shape == shape
+        torch.testing.assert_close(whole[site], parts[site])
+    assert whole.flat(sites[0], at=index(7)).shape == (5, 4)
+    torch.testing.assert_close(whole.flat(sites[0], at=index(7)), by_hand(net, PICTURES)[:, 7], atol=1e-5, rtol=1e-5)
+
+
+def test_a_linear_layer_by_itself_is_a_network_whose_example_is_made() -> None:
+    linear = nn.Linear(3, 2)
+    model = load(linear)
+    x, site = torch.randn(4, 3), Site.module("")
+    made = (x[:, None] * linear.weight).sum(-1) + linear.bias
+    torch.testing.assert_close(capture(model, x, site)[site][:, 0], made.detach())
+    with pytest.raises(InvalidArgument, match="give an example"):
+        load(nn.Sequential(nn.Conv2d(3, 4, 3)))
+
+
+def test_a_channel_set_to_zero_at_one_place_is_what_the_rest_of_the_net_makes_of_it(net: Network) -> None:
+    site = Site.module("0.2")
+    pooled = capture(net, PICTURES, site)[site].reshape(5, 3, 3, 4).permute(0, 3, 1, 2).clone()
+    pooled[:, :, 1, 2] = 0.0
+    rest: Any = net.hf
+    with torch.no_grad():
+        wanted = rest[2](rest[1](rest[0][3](pooled)))
+        with intervene(net, {site: zero(at=index(5))}) as receipt:
+            changed = net.run(PICTURES)
+            distance = receipt.kl(PICTURES)
+    torch.testing.assert_close(changed, wanted)
+    assert receipt[site].prefill_tokens == 10 and receipt[site].fired == 2 and distance.shape == (5,)
+    clean = net.run(PICTURES).log_softmax(-1)
+    torch.testing.assert_close(distance, (clean.exp() * (clean - wanted.log_softmax(-1))).sum(-1).detach())
+
+
+def test_a_call_of_the_module_itself_is_changed_too_and_nothing_is_left(net: Network) -> None:
+    before = net.hf(PICTURES)
+    with intervene(net, {Site.module("0.0"): add(torch.ones(4), 3.0)}):
+        changed = net.hf(PICTURES)
+    assert not torch.allclose(before, changed)
+    assert torch.equal(net.hf(PICTURES), before)
+
+
+def test_a_capture_put_back_changes_nothing(net: Network) -> None:
+    site = Site.module("0.0")
+    acts = capture(net, PICTURES, site)
+    with torch.no_grad(), intervene(net, {site: replace(acts[site])}):
+        changed = net.run(PICTURES)
+    assert torch.equal(changed, net.run(PICTURES).detach())
+
+
+def test_gradients_are_those_of_autograd_through_the_rest_of_the_net(net: Network) -> None:
+    site = Site.module("0.0")
+    found = capture_gradients(net, PICTURES, site, lambda logits: logits[:, 3].sum())
+    rest: Any = net.hf
+    a = rest[0][0](PICTURES).detach().requires_grad_()
+    nn.Sequential(nn.ReLU(), *rest[0][2:], *rest[1:])(a)[:, 3].sum().backward()
+    assert a.grad is not None
+    torch.testing.assert_close(found.gradients[site], a.grad.flatten(2).transpose(1, 2))
+
+
+def test_each_call_of_a_module_has_its_site_and_writing_in_place_is_not_seen() -> None:
+    torch.manual_seed(0)
+    module = Twice()
+    x, scale = torch.randn(3, 4), torch.full((3, 1), 0.5)
+    given: Any = {0: x, "scale": scale}
+    model = load(module, inputs=given)
+    first, second = (Site.module("layer", call=call) for call in (0, 1))
+    acts = capture(model, given, [first, second, Site.module("pair"), Site.module("named")])
+    once = module.layer(x).detach()
+    torch.testing.assert_close(acts[first][:, 0], once)
+    torch.testing.assert_close(acts[second][:, 0], module.layer(once).detach())
+    raised = module.layer(once).detach() + torch.tensor([100.0, 0, 0, 0])
+    torch.testing.assert_close(acts[Site.module("pair")][:, 0], 2 * raised)
+    torch.testing.assert_close(acts[Site.module("named")][:, 0], raised + 1)
+    with torch.no_grad(), intervene(model, {second: zero(), Site.module("named"): add(torch.ones(4))}):
+        torch.testing.assert_close(model.run(given), torch.tensor([[102.0, 2, 2, 2]]).expand(3, 4))
+    with pytest.raises(UnknownSite, match=r"runs 2 times in a pass: write Site.module\('layer', call=0\)"):
+        capture(model, given, Site.module("layer"))
+    assert Site.parse(str(second)) == second
+
+
+def test_a_model_of_ids_has_a_place_for_each() -> None:
+    torch.manual_seed(0)
+    module = Toy()
+    model, ids = load(module), torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    site = Site.module("mlp")
+    acts = capture(model, ids, [site, Site.module("")])
+    torch.testing.assert_close(acts[site], module.mlp(module.embed(ids)).detach())
+    assert torch.equal(acts[Site.module("")], module(ids).detach())
+    assert torch.equal(acts.flat(site, at=last), acts[site][:, -1])
+    with torch.no_grad(), intervene(model, {site: zero(at=last)}):
+        changed = model.run(ids)
+    assert torch.equal(changed[:, :-1], module(ids)[:, :-1].detach())
+    torch.testing.assert_close(changed[:, -1], module.unembed(module.embed(ids[:, -1])).detach())
+
+
+def test_the_contract_refuses_a_module_that_drops_at_random() -> None:
+    class Random(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.rand_like(x)
+
+    contract = load(Random(), inputs=torch.ones(2, 3)).contract
+    assert contract is not None and not contract.holds
+    sound = load(convnet(), inputs=PICTURES[:2], places=(2, 3)).contract
+    assert sound is not None and sound.holds, sound
+
+
+def test_captures_of_pictures_are_kept_and_read_back(net: Network, tmp_path: Path) -> None:
+    acts = capture(net, PICTURES, ["module(0.0)", "0.3"])
+    acts.save(tmp_path / "acts.safetensors")
+    back = Activations.load(tmp_path / "acts.safetensors")
+    for site in acts.sites:
+        assert torch.equal(back[site], acts[site])
+        assert torch.equal(back.flat(site, at=everywhere), acts.flat(site, at=everywhere))
+    assert back.tokens.inputs is not None and torch.equal(back.tokens.inputs[0], PICTURES)
+
+
+def test_probes_and_autoencoders_are_fitted_to_channels(net: Network) -> None:
+    site = Site.module("0.0")
+    pictures = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(64) % 2
+    pictures[labels == 1] += 8.0
+    acts = capture(net, pictures, site).flat(site, at=index(0))
+    assert MassMean().fit(acts, labels).score(acts, labels) > 0.9
+    sae = TopK(4, 8, k=2)
+    train(sae, activations_of(net, pictures, site), tokens=4000)
+    x = capture(net, pictures, site).flat(site)
+    with torch.no_grad():
+        assert float((sae(x) - x).square().mean()) < float((x - x.mean(0)).square().mean())
+
+
+def test_what_is_no_module_and_inputs_of_no_batch_are_refused(net: Network) -> None:
+    with pytest.raises(InvalidType, match="got a dict"):
+        load({"a": 1})  # pyright: ignore[reportCallIssue, reportArgumentType]
+    with pytest.raises(InvalidArgument, match="one batch"):
+        net.run((PICTURES, PICTURES[:2]))
+    with pytest.raises(UnknownSite, match=r"has no module\(0.9\).*nearest"):
+        capture(net, PICTURES, Site.module("0.9"))
+    with pytest.raises(InvalidArgument, match="shape"):
+        intervene(net, {Site.module("0.0"): add(torch.ones(5))})
+
+
+def test_the_name_of_a_block_is_what_the_block_gives(hf_model: Any) -> None:
+    model: Model = load(hf_model("llama"))
+    ids = torch.tensor([[1, 20, 30, 40, 50, 60]])
+    assert Site.parse("model.layers.1", model) == resid_post[1]
+    assert Site.parse("model.layers.1.mlp", model) == Site.module("model.layers.1.mlp")
+    acts = capture(model, ids, ["model.layers.1", "model.layers.1.mlp"])
+    assert acts.sites == (resid_post[1], Site.module("model.layers.1.mlp"))
