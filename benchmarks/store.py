@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.random_gpt2 import Shape  # noqa: E402
 from benchmarks.timing import Timed, in_turn, write  # noqa: E402
 from hooks import ActivationStore, harvest, load  # noqa: E402
+from hooks.encoding import from_ids  # noqa: E402
 from hooks.forward import forward  # noqa: E402
 from hooks.site import mlp_act, resid_post  # noqa: E402
 from hooks.store import Shuffled, packed  # noqa: E402
 from hooks.store.folder import Folder  # noqa: E402
 from hooks.store.manifest import Settings, entry_bytes, finish, finished  # noqa: E402
 from hooks.store.shard import Sealer, ShardWriter, raw  # noqa: E402
-from hooks.tokens import from_ids  # noqa: E402
 
 SITE, BATCH, CONTEXT = resid_post[3], 4096, 128
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hooks.activations import Activations
+from hooks.encoding import join, pad, unpadded
 from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
 from hooks.model import chosen
@@ -17,7 +18,7 @@ from hooks.network import AnyModel
 from hooks.site import Site
 from hooks.taps import eager_attention
 from hooks.temporary import Temporary
-from hooks.tokens import Tokens, join, pad, unpadded
+from hooks.tokens import Tokens
 
 Sites = Site | str | Iterable[Site | str]
 Data: TypeAlias = Any

@@ -11,8 +11,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument
+from hooks.json_file import Kind, made_of
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
 

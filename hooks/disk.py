@@ -1,18 +1,14 @@
-"""What is kept on disk: one atomic writer, one reader that checks all of a file, one lock.
+"""The disk: one atomic writer, checksums, one lock, and readers of other libraries' files that name what is damaged.
 
-A file of this library says in its header of which kind and format it is and has a checksum of all of it. It is written
-under another name, synced and renamed, so that a reader sees the whole file or the one before. What is torn, changed,
-of another kind or lacks a field is a `DamagedFile`, which names the file and the cure.
+A file is written under another name, synced and renamed, so that a reader sees the whole file or the one before.
 """
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar, final
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import uuid4
 
 import torch
@@ -22,7 +18,6 @@ from xxhash import xxh3_128
 
 from hooks.errors import DamagedFile, InterpError, MissingFile, StorageFailed, WrongState
 
-FORMAT: Final = 2
 PARTIAL: Final = ".partial"
 LOCK: Final = ".lock"
 BLOCK: Final = 1 << 24
@@ -30,57 +25,6 @@ BLOCK: Final = 1 << 24
 Record: TypeAlias = dict[str, Any]
 """Of a file: its `bytes`, and their `checksum`."""
 Result = TypeVar("Result")
-
-
-@final
-@dataclass(frozen=True)
-class Kind:
-    """One kind of file that is kept.
-
-    Attributes:
-        name: in the header.
-        holds: what it holds, for errors.
-        writer: what writes such files, for errors.
-        fields: a dataclass or `typing_extensions.TypedDict` of what is said there.
-    """
-
-    name: str
-    holds: str
-    writer: str
-    fields: Any
-
-    def check(self, content: object, where: object) -> None:
-        """Raise where a field is missing or of another type.
-
-        Raises:
-            DamagedFile: naming the file and the field.
-
-        Examples:
-            ```python
-            Kind("note", "note", "write_note", Note).check({"text": "fog"}, "note.json")
-            ```
-        """
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            TypeAdapter(self.fields).validate_json(json.dumps(content), strict=True)
-        except (ValidationError, RecursionError) as error:
-            raise DamagedFile(f"{where} holds no {self.holds} ({_first(error)}): {self.cure}") from error
-
-    @property
-    def cure(self) -> str:
-        """What to do about a damaged file."""
-        return f"put it back from a copy, or write it again by {self.writer}"
-
-    @property
-    def expected(self) -> str:
-        """What to give in place of a file of another kind."""
-        return f"expected a file written by {self.writer}"
-
-
-def _first(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return ", ".join(line.strip() for line in lines[1:3]) or lines[0]
 
 
 @contextmanager
@@ -289,72 +233,6 @@ def check_record(path: str | Path, recorded: Record, cure: str) -> None:
         raise DamagedFile(f"{path} is not as it was written, its checksum is another: {cure}")
 
 
-def json_text(kind: Kind, content: Mapping[str, Any]) -> str:
-    """Return the text of a JSON file of this kind, its header included.
-
-    Examples:
-        ```python
-        json_text(SETTINGS, {"seed": 0})
-        ```
-    """
-    kept = json.loads(json.dumps(content, default=str))
-    header = {"kind": kind.name, "format": FORMAT, "checksum": _json_checksum(kind, FORMAT, kept)}
-    return json.dumps({**header, "content": kept}, indent=1) + "\n"
-
-
-def json_content(kind: Kind, text: str | bytes, where: object) -> dict[str, Any]:
-    """Return what the text of a JSON file of this kind says.
-
-    Raises:
-        DamagedFile: it is torn, changed, or of another kind or format.
-
-    Examples:
-        ```python
-        json_content(SETTINGS, Path("settings.json").read_bytes(), "settings.json")
-        ```
-    """
-    whole = parse_object(text, where, kind.cure)
-    if whole.get("kind") != kind.name:
-        raise DamagedFile(f"{where} holds no {kind.holds}: {kind.expected}")
-    content, form = whole.get("content"), whole.get("format")
-    if form != FORMAT:
-        raise DamagedFile(f"{where} is of format {form!r}, and this version reads {FORMAT}: {kind.cure}")
-    try:
-        right = whole.get("checksum") == _json_checksum(kind, form, content)
-    except RecursionError:
-        right = False
-    if not right or not isinstance(content, dict):
-        raise DamagedFile(f"{where} is damaged, its checksum is another: {kind.cure}")
-    kind.check(content, where)
-    return content
-
-
-def write_json(path: str | Path, kind: Kind, content: Mapping[str, Any]) -> None:
-    """Write a JSON file of a kind, whole or not at all.
-
-    Examples:
-        ```python
-        write_json("settings.json", SETTINGS, {"seed": 0})
-        ```
-    """
-    write_text(path, json_text(kind, content))
-
-
-def read_json(path: str | Path, kind: Kind) -> dict[str, Any]:
-    """Read what `write_json` wrote.
-
-    Raises:
-        MissingFile: there is no such file.
-        DamagedFile: it is torn, changed, or of another kind.
-
-    Examples:
-        ```python
-        read_json("settings.json", SETTINGS)["seed"]
-        ```
-    """
-    return json_content(kind, read_bytes(path), path)
-
-
 def read_bytes(path: str | Path) -> bytes:
     """Read a whole file.
 
@@ -369,25 +247,6 @@ def read_bytes(path: str | Path) -> bytes:
     if not Path(path).is_file():
         raise MissingFile(f"there is no file {str(path)!r}: check its name and folder")
     return Path(path).read_bytes()
-
-
-def parse_object(text: str | bytes, where: object, cure: str) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        DamagedFile: it is no JSON, not UTF-8, nested too deep, or no object.
-
-    Examples:
-        >>> parse_object('{"k": 32}', "cfg.json", "save it again")
-        {'k': 32}
-    """
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{where} is damaged, it is no JSON ({error}): {cure}") from error
-    if not isinstance(found, dict):
-        raise DamagedFile(f"{where} is damaged, it holds a {type(found).__name__} and no JSON object: {cure}")
-    return found
 
 
 def read_pickled(path: str | Path, cure: str) -> Any:
@@ -437,26 +296,3 @@ def read_foreign(path: object, cure: str, make: Callable[[], Result]) -> Result:
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DamagedFile(f"{path} is not as its library writes it ({said}): {cure}") from error
-
-
-def made_of(path: object, kind: Kind, make: Callable[[], Result]) -> Result:
-    """Make an object of what a file holds; what it refuses is damage of the file.
-
-    Raises:
-        DamagedFile: naming the file and what was refused.
-
-    Examples:
-        ```python
-        made_of("direction.safetensors", DIRECTION, lambda: Direction(vector, site, "by hand"))
-        ```
-    """
-    try:
-        return make()
-    except DamagedFile:
-        raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
-        raise DamagedFile(f"{path} holds no {kind.holds} ({error}): {kind.cure}") from error
-
-
-def _json_checksum(kind: Kind, form: int, content: object) -> str:
-    return checksum(kind.name, str(form), json.dumps(content, sort_keys=True, separators=(",", ":")))

@@ -11,6 +11,7 @@ from hooks.absent import why_absent
 from hooks.adapters import hinted_paths
 from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
+from hooks.encoding import as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
@@ -21,7 +22,7 @@ from hooks.running import Running
 from hooks.site import Named, Site, counted, mlp_act, named
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
-from hooks.tokens import Tokens, as_texts, from_encoding, from_ids, special_ids, tokenize
+from hooks.tokens import Tokens
 from hooks.unembed import check_head, unembed
 from hooks.weights import matrix_of, place_of
 

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks.encoding import is_in
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import Position
-from hooks.tokens import Tokens, is_in
+from hooks.tokens import Tokens
 
 
 @final

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks.encoding import is_in
 from hooks.errors import InvalidArgument, nearest
-from hooks.tokens import Tokens, is_in
+from hooks.tokens import Tokens
 
 
 @final

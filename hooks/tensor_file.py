@@ -8,8 +8,9 @@ from typing import Any
 from jaxtyping import Shaped
 from torch import Tensor
 
-from hooks.disk import FORMAT, Kind, checksum, parse_object, read_bytes, write_file
+from hooks.disk import checksum, read_bytes, write_file
 from hooks.errors import DamagedFile, MissingFile
+from hooks.json_file import FORMAT, Kind, parse_object
 
 Tensors = Mapping[str, Shaped[Tensor, "..."]]
 

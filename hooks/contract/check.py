@@ -13,11 +13,12 @@ from hooks.contract.invariance import Runs, batch_laws, cache_laws, plain_laws, 
 from hooks.contract.propagation import reach_laws
 from hooks.contract.report import Check, ContractReport, blamed, measured, unmeasured
 from hooks.contract.rounding import Values
+from hooks.encoding import special_ids
 from hooks.errors import WrongState
 from hooks.forward import context
 from hooks.model import Model
 from hooks.site import Site
-from hooks.tokens import Tokens, special_ids
+from hooks.tokens import Tokens
 from hooks.weights import refuse_meta
 
 _LONG, _SHORT = 12, 7

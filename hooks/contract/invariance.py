@@ -17,11 +17,12 @@ from torch import Tensor
 from hooks.capture import capture
 from hooks.contract.report import Check, measured
 from hooks.contract.rounding import SLACK, Values, change, unit
+from hooks.encoding import pad
 from hooks.forward import accepts, arguments
 from hooks.huggingface import HFModel, HFOutput
 from hooks.model import Model
 from hooks.site import Site, logits
-from hooks.tokens import Tokens, pad
+from hooks.tokens import Tokens
 
 _LARGEST = 16.0
 _INSTALLED = "_output_capturing_hooks_installed"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
+from hooks.encoding import unpadded
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, nearest
 from hooks.huggingface import Tokenizer
 from hooks.store.packing import Documents
 from hooks.store.processes import Process
-from hooks.tokens import unpadded
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

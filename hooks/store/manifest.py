@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, final
 import torch
 from annotated_types import Ge
 
-from hooks.disk import Kind, json_content, json_text, made_of
 from hooks.errors import MissingFile, WrongModel
+from hooks.json_file import Kind, json_content, json_text, made_of
 from hooks.store.folder import Folder
 
 CHUNK: Final = 8192

@@ -9,11 +9,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hooks.border import Count
+from hooks.encoding import pad, special_ids
 from hooks.errors import InvalidArgument
 from hooks.forward import check_length
 from hooks.huggingface import Tokenizer
 from hooks.model import Model
-from hooks.tokens import Tokens, pad, special_ids
+from hooks.tokens import Tokens
 
 Documents: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
 """Texts, or the token ids of texts."""

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from hooks.border import Natural
-from hooks.disk import made_of
 from hooks.errors import InvalidType, OutOfRange, UnknownName, nearest
+from hooks.json_file import made_of
 from hooks.site import Site, named
 from hooks.store.columns import Columns
 from hooks.store.folder import Folder

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model
+from hooks.encoding import pad
 from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.pieces import piece
-from hooks.tokens import pad
 
 Metric: TypeAlias = Callable[[Float[Tensor, "example vocab"]], Float[Tensor, "example"]]
 Word: TypeAlias = str | int

@@ -12,8 +12,9 @@ from typing import Annotated, Any, final
 import typer
 
 from hooks import Direction, Model
-from hooks.disk import append_text, parse_object
+from hooks.disk import append_text
 from hooks.errors import InterpError, InvalidArgument, NoFluentDose, nearest
+from hooks.json_file import parse_object
 from interp.commands.arguments import PREDICTS, Device, ModelName, Quiet, check_predicts, format_duration, load_model
 from interp.commands.verb import Document, verb
 from interp.features.index.digest import digest_of_sae

@@ -9,8 +9,8 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks import Model
-from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument, WrongModel
+from hooks.json_file import Kind, made_of
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.lenses.lens import Lens
 

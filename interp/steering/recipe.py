@@ -14,8 +14,8 @@ from typing_extensions import TypedDict
 from hooks import Direction, Model, Position, Receipt
 from hooks.border import Count, Natural, NotNegative
 from hooks.direction import Said
-from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument, nearest
+from hooks.json_file import Kind, made_of
 from hooks.position import everywhere, generated, last, prompt
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.steering.conditional import Conditional

@@ -6,8 +6,8 @@ import pytest
 import torch
 from typing_extensions import TypedDict
 
-from hooks.disk import Kind
 from hooks.errors import DamagedFile
+from hooks.json_file import Kind
 from hooks.tensor_file import read_tensors, save_tensors, write_tensors
 
 

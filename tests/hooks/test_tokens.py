@@ -11,11 +11,11 @@ import torch
 from datasets import Dataset
 
 from hooks import Activations, Model, capture, load
+from hooks.encoding import join, pad
 from hooks.errors import InvalidArgument
 from hooks.position import generated, prompt
 from hooks.site import resid_post
 from hooks.store import harvest, separate
-from hooks.tokens import join, pad
 from tests.conftest import END as END_OF_TEXT
 from tests.conftest import tiny_tokenizer
 

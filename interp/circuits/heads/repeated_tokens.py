@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Tokens
+from hooks.encoding import is_in, special_ids
 from hooks.errors import InvalidArgument
-from hooks.tokens import is_in, special_ids
 from interp.circuits.heads.scores import attention_between
 
 

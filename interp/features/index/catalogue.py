@@ -10,9 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from hooks.disk import Kind, check_record, read_json
 from hooks.disk import Record as FileRecord
+from hooks.disk import check_record
 from hooks.errors import InvalidArgument, MissingFile, OutOfRange
+from hooks.json_file import Kind, read_json
 from interp.features.evidence import Evidence, Example
 
 ABOUT = "index.json"

@@ -11,9 +11,10 @@ from typing_extensions import TypedDict
 
 from hooks import Model, stream
 from hooks.capture import Data
-from hooks.disk import Kind, lock, made_of, record, write_json
+from hooks.disk import lock, record
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.fingerprint import fingerprint
+from hooks.json_file import Kind, made_of, write_json
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import StreamDigest, digest_of_data, is_stream
 from interp.features.index.accumulator import Accumulator, IndexSize

@@ -17,9 +17,9 @@ from typing_extensions import TypedDict
 from hooks import Model, stream
 from hooks.border import Count
 from hooks.capture import Data
-from hooks.disk import Kind, made_of
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
+from hooks.json_file import Kind, made_of
 from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import digest_of_data

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from hooks import Model
-from hooks.disk import Kind, made_of
 from hooks.errors import EditRefused, InvalidArgument, WrongModel, WrongState
+from hooks.json_file import Kind, made_of
 from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.weights import own_matrix, write_matrix

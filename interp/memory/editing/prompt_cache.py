@@ -11,9 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from hooks import Model
+from hooks.encoding import special_ids
 from hooks.errors import InvalidArgument
 from hooks.forward import check_length, named_outputs
-from hooks.tokens import special_ids
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from random import Random
 import torch
 
 from hooks import Model
-from hooks.tokens import special_ids
+from hooks.encoding import special_ids
 from interp.common.completion import says
 
 TEXTS, LENGTH, SUMS = 8, 12, 20

@@ -11,10 +11,10 @@ from torch import Tensor
 from hooks import Activations, Model, capture, stream
 from hooks.border import Count
 from hooks.capture import Data
+from hooks.encoding import pad
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
 from hooks.site import mlp_act
-from hooks.tokens import pad
 from interp.features import Example
 
 READ_AT_ONCE = 16

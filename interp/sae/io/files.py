@@ -9,19 +9,9 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks import Site
-from hooks.disk import (
-    Kind,
-    Record,
-    check_record,
-    parse_object,
-    read_bytes,
-    read_foreign,
-    read_json,
-    record,
-    write_json,
-    write_text,
-)
+from hooks.disk import Record, check_record, read_bytes, read_foreign, record, write_text
 from hooks.errors import MissingFile
+from hooks.json_file import Kind, parse_object, read_json, write_json
 from hooks.tensor_file import read_weights, save_tensors
 from interp.sae.architectures.sae import SAE, folded
 from interp.sae.io.saelens import THRESHOLDED, from_saelens, saelens_architecture, saelens_settings

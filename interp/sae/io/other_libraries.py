@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Site
-from hooks.disk import parse_object, read_bytes, read_foreign, read_pickled
+from hooks.disk import read_bytes, read_foreign, read_pickled
 from hooks.errors import InvalidArgument, MissingFile, nearest
+from hooks.json_file import parse_object
 from hooks.tensor_file import read_weights
 from interp.sae.architectures.sae import SAE
 from interp.sae.architectures.sparse_coder import SparseCoder

@@ -12,19 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from hooks.disk import (
-    PARTIAL,
-    Kind,
-    Record,
-    check_record,
-    lock,
-    read_json,
-    read_pickled,
-    record,
-    write_file,
-    write_json,
-)
+from hooks.disk import PARTIAL, Record, check_record, lock, read_pickled, record, write_file
 from hooks.errors import DamagedFile, InvalidArgument, WrongModel
+from hooks.json_file import Kind, read_json, write_json
 from hooks.store.processes import Process
 
 LATEST = "latest.json"

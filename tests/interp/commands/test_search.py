@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from hooks import Direction, load
-from hooks.disk import read_json, write_json
+from hooks.json_file import read_json, write_json
 from hooks.site import resid_post
 from interp.commands.app import app
 from interp.features import index
