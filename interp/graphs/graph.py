@@ -62,7 +62,13 @@ class AttributionGraph:
             f"AttributionGraph({''.join(self.pieces)!r} → {outs}; {len(self.local.active)} features, "
             f"{len(self.rows) - len(self.said)} with rows; replacement {self.replacement:.2f}, completeness "
             f"{self.completeness:.2f}, bias {self.bias_share:.2f}, rows close to {self.closure:.0e})"
+            + (f"\n{self.warning}." if self.warning else "")
         )
+
+    @property
+    def warning(self) -> str:
+        """What to hold against edges that skip layers, where features write to several; empty where none do."""
+        return SKIPPING if self.local.transcoders.crosses else ""
 
     @cached_property
     def weight(self) -> Float[Tensor, "node"]:

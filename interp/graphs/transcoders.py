@@ -171,13 +171,14 @@ def cross_layer(model: Model, transcoder: CrossLayerTranscoder) -> Transcoders:
             f"this transcoder of {n} layers does not know its sites: set mlp_in of each, then mlp_out"
         )
     _check_weights(model, transcoder)
-    transcoder, sites = folded(transcoder), transcoder.sites
+    twin, sites = folded(transcoder), transcoder.sites
+    assert isinstance(twin, CrossLayerTranscoder)
     layers = [_written(site) for site in sites[n:]]
-    W = {name: value.detach() for name, value in transcoder.named_parameters()}
+    W = {name: value.detach() for name, value in twin.named_parameters()}
     found = {}
     for at, (layer, read) in enumerate(zip(layers, sites, strict=False)):
         check_reads(model, layer, read)
-        W_dec = {layers[to]: transcoder.decoder(at, to).detach() for to in range(at, at + transcoder.widths[at])}
+        W_dec = {layers[to]: twin.decoder(at, to).detach() for to in range(at, at + twin.widths[at])}
         encode = _above(W["W_enc"][at], W["b_enc"][at], W["threshold"][at])
         skip = W["W_skip"][at].T if "W_skip" in W else None
         found[layer] = LayerTranscoder(layer, read, encode, W["W_enc"][at], W["b_enc"][at], W_dec, W["b_dec"][at], skip)

@@ -69,6 +69,7 @@ def test_rows_of_a_cross_layer_transcoder_close(family: str, skip: bool) -> None
     model = double(family)
     graph = attribution_graph(model, cross_layer(model, clt(skip)), TEXT)
     assert graph.closure < 1e-12 and graph.local.transcoders.crosses
+    assert "skips layers" in repr(graph)
 
 
 def test_rows_close_where_transcoders_read_before_the_norm_and_where_layers_have_none() -> None:
