@@ -171,7 +171,8 @@ def cross_layer(model: Model, transcoder: CrossLayerTranscoder) -> Transcoders:
             f"this transcoder of {n} layers does not know its sites: set mlp_in of each, then mlp_out"
         )
     _check_weights(model, transcoder)
-    twin, sites = folded(transcoder), transcoder.sites
+    twin: SAE = folded(transcoder)
+    sites = transcoder.sites
     assert isinstance(twin, CrossLayerTranscoder)
     layers = [_written(site) for site in sites[n:]]
     W = {name: value.detach() for name, value in twin.named_parameters()}

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks.errors import InvalidArgument
 from interp.landmark.entities import entity
 from interp.postcard.convnet import ConvNet
-from interp.postcard.nets import Net, as_input
+from interp.postcard.nets import Net, as_input, is_clip
 from interp.postcard.scene import LANDMARKS
 from interp.postcard.words import LONGEST, caption_tokenizer
 
@@ -58,6 +58,13 @@ def naming_vectors(clip: "CLIPModel") -> Float[Tensor, "class d_model"]:
     return F.normalize(of_each.mean(0), dim=-1)
 
 
+def scale_of(clip: "CLIPModel") -> Float[Tensor, ""]:
+    """The logarithm of what a CLIP multiplies cosines by."""
+    log_scale = clip.logit_scale
+    assert isinstance(log_scale, Tensor)
+    return log_scale
+
+
 @torch.no_grad()
 def landmark_logits(net: Net, pixels: UInt8[np.ndarray, "batch channel height width"]) -> Float[Tensor, "batch class"]:
     """The score of each landmark for each picture, in batches.
@@ -67,15 +74,13 @@ def landmark_logits(net: Net, pixels: UInt8[np.ndarray, "batch channel height wi
         >>> landmark_logits(new_net("convnet"), draw([Scene("Big Ben")]).pixels).shape
         torch.Size([1, 72])
     """
-    named = None if isinstance(net, ConvNet) or net.config.model_type == "vit" else naming_vectors(net)
+    named = naming_vectors(net) if is_clip(net) else None
     found = []
     for part in (as_input(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)):
-        if isinstance(net, ConvNet):
-            found.append(net(part))
-        elif named is None:
-            found.append(net(part).logits)
+        if named is not None and is_clip(net):
+            found.append(scale_of(net).exp() * image_vectors(net, part) @ named.T)
         else:
-            found.append(net.logit_scale.exp() * image_vectors(net, part) @ named.T)
+            found.append(net(part) if isinstance(net, ConvNet) else net(part).logits)
     return torch.cat(found)
 
 

@@ -171,7 +171,7 @@ def grid_of(net: ConvNet, layer: int, size: int = 64) -> Grid:
     if not 0 <= layer < len(net.features):
         raise OutOfRange(f"layer {layer} was asked for, and there are {len(net.features)}")
     side, stride, first, field = size, 1, 0.5, 1
-    for module in net.features[: layer + 1]:
+    for module in list(net.features)[: layer + 1]:
         if isinstance(module, nn.Conv2d | nn.MaxPool2d):
             kernel, step, padding = (_one(getattr(module, n)) for n in ("kernel_size", "stride", "padding"))
             side = (side + 2 * padding - kernel) // step + 1

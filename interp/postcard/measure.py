@@ -101,9 +101,10 @@ def nearest_neighbour(n: int = 1000, n_known: int = 4000) -> dict[str, Estimate]
     known, asked = scenes("train", n_known), scenes("test", n)
     there, here = draw(known).pixels, draw(asked).pixels
     truth = np.array([s.landmark for s in known]), np.array([s.landmark for s in asked])
+    known_rows, asked_rows = (torch.from_numpy(p).flatten(1).float() / 255 for p in (there, here))
     return {
-        "pixels": _agreement(*(torch.from_numpy(p).flatten(1).float() / 255 for p in (there, here)), *truth),
-        "histogram of colours": _agreement(*(histograms(p) for p in (there, here)), *truth),
+        "pixels": _agreement(known_rows, asked_rows, *truth),
+        "histogram of colours": _agreement(histograms(there), histograms(here), *truth),
     }
 
 

@@ -3,12 +3,13 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from typing_extensions import TypeIs
 
 from hooks.disk import write_folder
 from hooks.errors import InvalidArgument, MissingFile, UnknownName, nearest
@@ -44,6 +45,16 @@ TOWER: Tower = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers
 SMALL: Tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
+def is_clip(net: Net) -> TypeIs["CLIPModel"]:
+    """Whether a net reads captions too.
+
+    Examples:
+        >>> is_clip(new_net("convnet", small=True))
+        False
+    """
+    return not isinstance(net, ConvNet) and net.config.model_type == "clip"
+
+
 def new_net(which: Which, seed: int = 0, *, small: bool = False) -> Net:
     """An untrained net: what the trained one of this seed began as, to compare it with.
 
@@ -71,6 +82,7 @@ def _new_convnet(small: bool) -> ConvNet:
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
     return net
 
@@ -80,10 +92,10 @@ def _new_vit(small: bool) -> "ViTForImageClassification":
 
     tower = SMALL if small else TOWER
     names = dict(enumerate(LANDMARKS))
+    labels: dict[str, Any] = {"num_labels": len(names), "id2label": names, "label2id": {n: i for i, n in names.items()}}
     config = ViTConfig(
-        **tower, image_size=SIZE, patch_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        num_labels=len(LANDMARKS), id2label=names, label2id={name: i for i, name in names.items()},
-    )  # fmt: skip
+        **tower, image_size=SIZE, patch_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **labels
+    )
     return ViTForImageClassification(config)
 
 

@@ -18,11 +18,11 @@ from tqdm import tqdm
 from hooks.disk import append_text, lock, read_pickled, write_file, write_text
 from hooks.errors import InvalidArgument, NotFinite
 from interp.common.precision import precision
-from interp.postcard.answers import image_vectors, is_right
+from interp.postcard.answers import image_vectors, is_right, scale_of
 from interp.postcard.captions import captions
 from interp.postcard.convnet import ConvNet
 from interp.postcard.draw import draw
-from interp.postcard.nets import Net, Which, as_input, new_net, write_net
+from interp.postcard.nets import Net, Which, as_input, is_clip, new_net, write_net
 from interp.postcard.scene import LANDMARKS, Scene
 from interp.postcard.splits import scenes
 from interp.postcard.words import caption_tokenizer
@@ -155,13 +155,13 @@ def loss_of(
     truth = torch.tensor([LANDMARKS.index(scene.landmark) for scene in shown])
     if isinstance(net, ConvNet):
         return F.cross_entropy(net(pixels.to(memory_format=torch.channels_last)), truth)
-    if net.config.model_type == "vit":
+    if not is_clip(net):
         return F.cross_entropy(net(pixels).logits, truth)
     texts = [said.text for said in captions(shown, seed)]
     read = caption_tokenizer()(texts, padding=True, truncation=True, return_tensors="pt")
     pooled = net.text_model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).pooler_output
     return contrast(
-        image_vectors(net, pixels), F.normalize(net.text_projection(pooled), dim=-1), net.logit_scale, texts
+        image_vectors(net, pixels), F.normalize(net.text_projection(pooled), dim=-1), scale_of(net), texts
     )
 
 
