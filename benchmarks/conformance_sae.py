@@ -262,7 +262,7 @@ def circuit_tracer_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pai
 
 def cross_layer_formats(folder: Path) -> Iterator[tuple[str, Callable[[], Pair]]]:
     """Cross-layer transcoders as circuit-tracer reads them: its own files, and ours."""
-    from circuit_tracer.transcoder import cross_layer_transcoder as across_
+    from circuit_tracer.transcoder import cross_layer_transcoder as across_  # pyright: ignore[reportMissingImports]
 
     def cross_layer(jump: bool, ours_first: bool) -> Pair:
         n, cpu, f32 = 3, torch.device("cpu"), torch.float32

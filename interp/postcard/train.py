@@ -160,9 +160,7 @@ def loss_of(
     texts = [said.text for said in captions(shown, seed)]
     read = caption_tokenizer()(texts, padding=True, truncation=True, return_tensors="pt")
     pooled = net.text_model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).pooler_output
-    return contrast(
-        image_vectors(net, pixels), F.normalize(net.text_projection(pooled), dim=-1), scale_of(net), texts
-    )
+    return contrast(image_vectors(net, pixels), F.normalize(net.text_projection(pooled), dim=-1), scale_of(net), texts)
 
 
 def contrast(
