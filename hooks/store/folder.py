@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from hooks.disk import PARTIAL, lock, sync_folder
+from hooks.errors import InvalidArgument, MissingExtra
 
 
 @final
@@ -20,6 +21,10 @@ class Folder:
     Attributes:
         url: as it was given.
         local: whether it is on a disk of this machine.
+
+    Raises:
+        MissingExtra: the package that reaches the URL is not installed.
+        InvalidArgument: a URL of no known kind.
 
     Examples:
         ```python
@@ -34,7 +39,18 @@ class Folder:
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = str(url)
-        self._fs, self._path = url_to_fs(os.path.expanduser(self.url))
+        try:
+            self._fs, self._path = url_to_fs(os.path.expanduser(self.url))
+        except ImportError as error:
+            raise MissingExtra(
+                f"'{self.url}' is reached by a package that is not installed ({error}): pip install it, or give a "
+                "folder of this machine"
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise InvalidArgument(
+                f"'{self.url}' is no URL that fsspec can reach ({error}): give a folder, or a URL such as "
+                "s3://bucket/store"
+            ) from error
         self.local = isinstance(self._fs, LocalFileSystem)
 
     def sizes(self) -> dict[str, int]:

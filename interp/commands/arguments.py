@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from hooks import Model, Site, load
 from hooks.errors import InvalidArgument, MissingFile, NotReachable
+from hooks.pieces import piece
 from interp.common.device import device_called
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
@@ -85,6 +87,34 @@ def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) 
             f"{model} is a {named[0]}, which predicts no next token, and {wanted}: take a model whose class ends in "
             f"{' or '.join(kinds)}; `interp capture`, `probe`, `train-sae` and `search` read any model"
         )
+
+
+def check_answers(model: str, **answers: str) -> None:
+    """Refuse an answer that is not one token of a model, by its tokenizer alone, before its weights are read.
+
+    Args:
+        model: its name.
+        answers: RIGHT and WRONG, by the names that the command gives them.
+
+    Raises:
+        InvalidArgument: an answer of several tokens or of none.
+    """
+    check_reachable(model)
+    from transformers import AutoTokenizer
+
+    try:
+        folder = files("interp.landmark") / "model" if model == "landmark" else model
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError):
+        return  # load says what is wrong, and more of it
+    for name, word in answers.items():
+        ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            spelt = [piece(tokenizer, i) for i in ids]
+            first = f", such as {spelt[0]!r}, its first" if spelt else ""
+            raise InvalidArgument(
+                f"{name} is {word!r}, which is {len(ids)} tokens of {model}, {spelt}: give a word of one token{first}"
+            )
 
 
 def check_sites(names: Iterable[str]) -> None:

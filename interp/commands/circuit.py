@@ -23,7 +23,7 @@ from interp.circuits.edges import (
     random_scores,
     relp,
 )
-from interp.commands.arguments import Device, ModelName, Quiet, check_predicts, load_model
+from interp.commands.arguments import Device, ModelName, Quiet, check_answers, check_predicts, load_model
 from interp.commands.verb import Document, verb
 from interp.show import Section, circuit_panel, faithfulness_panel, report
 from interp.show.frame import page_at
@@ -57,6 +57,7 @@ def circuit_command(
         page_at(out)
     slope = None if method == "exact" else _slope(method, steps)
     check_predicts(model, "a circuit is of what is predicted")
+    check_answers(model, RIGHT=right, WRONG=wrong)
     loaded = load_model(model, device, quiet=quiet)
     task = Task(clean, corrupt, logit_difference(loaded, right, wrong))
     if slope is None:

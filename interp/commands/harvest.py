@@ -7,6 +7,7 @@ import typer
 
 from hooks.errors import InvalidArgument, nearest
 from hooks.store import count, harvest, open_dataset, packed, separate
+from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES
 from interp.commands.arguments import Device, ModelName, check_sites, load_model
 from interp.commands.verb import Document, verb
@@ -35,6 +36,7 @@ def harvest_command(
     if documents is not None and documents < 1:
         raise InvalidArgument(f"--documents is {documents}: give at least 1")
     check_sites(at)
+    Folder(out)  # a URL that nothing reaches is refused before the model is loaded
     texts, held = open_dataset(data, split), count(data)
     if documents is not None:
         texts, held = texts.take(documents), documents if held is None else min(documents, held)

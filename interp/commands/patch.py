@@ -20,7 +20,7 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
-from interp.commands.arguments import Device, ModelName, Quiet, check_predicts, load_model
+from interp.commands.arguments import Device, ModelName, Quiet, check_answers, check_predicts, load_model
 from interp.commands.verb import Document, verb
 from interp.show import Section, patch_panel, report
 from interp.show.frame import page_at
@@ -62,6 +62,7 @@ def patch_command(
         page_at(out)
     over = SWEEPS[by](Layered(site))
     check_predicts(model, "patching measures what is predicted")
+    check_answers(model, RIGHT=right, WRONG=wrong)
     loaded = load_model(model, device, quiet=quiet)
     patching = (noising if necessity else denoising)(clean, corrupt)
     found = patch_sweep(loaded, patching, logit_difference(loaded, right, wrong), over=over, progress=not quiet)

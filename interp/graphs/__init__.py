@@ -7,6 +7,7 @@ They need transcoders, so they rank above `interp.sae`; circuits of edges, which
 3. `logits`, `cotangents`: targets, and their rows, by slopes that go down the layers in blocks.
 4. `nodes`, `graph`, `attribution`: the graph, whose rows for features are taken in the order of their influence.
 5. `influence`: influence by back-substitution, and pruning by it.
+6. `viewer`: the pruned graph as files of circuit-tracer's graph viewer.
 """
 
 from hooks.border import guard
@@ -20,6 +21,7 @@ from interp.graphs.transcoders import Transcoders as Transcoders
 from interp.graphs.transcoders import cross_layer as cross_layer
 from interp.graphs.transcoders import neurons as neurons
 from interp.graphs.transcoders import per_layer as per_layer
+from interp.graphs.viewer import write_viewer_json as write_viewer_json
 
 __all__ = [
     "AttributionGraph",
@@ -32,6 +34,7 @@ __all__ = [
     "influence_of",
     "neurons",
     "per_layer",
+    "write_viewer_json",
 ]
 
 guard(globals(), __all__)

@@ -21,7 +21,7 @@ from datasets.iterable_dataset import ExamplesIterable
 from torch import Tensor
 
 from hooks import Model, capture, intervene
-from hooks.errors import DamagedFile, WrongModel
+from hooks.errors import DamagedFile, InvalidArgument, MissingExtra, WrongModel
 from hooks.interventions import scale
 from hooks.position import everywhere, first, last, tokens
 from hooks.site import attn_out, logits, mlp_act, pattern, resid_post, resid_pre, z
@@ -606,3 +606,19 @@ def test_a_manifest_that_claims_more_rows_than_its_files_hold_is_refused_at_once
     Manifest.of(manifest.settings, [shard]).write(folder)
     with pytest.raises(DamagedFile, match=r"is \d+ bytes long, where .* were written|is [\d,]+ bytes long, where"):
         ActivationStore(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "said"),
+    [
+        ("s3://bucket/store", MissingExtra, r"'s3://bucket/store' is reached by a package .*s3fs"),
+        ("nope://bucket", InvalidArgument, "is no URL that fsspec can reach .*give a folder, or a URL such as"),
+        ("github://store", InvalidArgument, "is no URL that fsspec can reach .*'org' and 'repo'"),
+    ],
+)
+def test_a_url_that_nothing_here_reaches_is_refused_with_the_package_that_would(
+    url: str, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(kind, match=said):
+        Folder(url)

@@ -11,6 +11,7 @@ from hooks.interventions import scale
 from hooks.resume import hold
 from hooks.site import embed, logits, mlp_out, pattern, resid_post, resid_pre, v, z
 from interp.circuits import (
+    Over,
     PatchEffect,
     attribution_patching,
     denoising,
@@ -164,6 +165,19 @@ def test_predicted_effects_on_the_embeddings_sum_to_the_whole_and_the_error_fall
         gpt2.hf.to(was)
     assert bool((errors[1] < errors[0] / 3).all())
     assert bool((errors[1] < 0.01 * (found.donor - found.base).abs()).all())
+
+
+def test_what_is_patched_together_is_predicted_to_do_the_sum_of_what_its_parts_are(model: Model) -> None:
+    metric, runs = logit_difference(model, ["a", "b"], "c"), denoising(CLEAN, CORRUPT)
+
+    def predicted(over: Over) -> Tensor:
+        return attribution_patching(model, runs, metric, over=over).difference
+
+    parts = predicted(each_head_and_position([z[1]]))
+    assert parts.shape[2] > 1 < parts.shape[3]
+    torch.testing.assert_close(predicted(each_position([z[1]])), parts.sum(2), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(predicted(each_head([z[1]])), parts.sum(3), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(predicted(each_layer([z[1]])), parts.sum((2, 3)), rtol=1e-4, atol=1e-6)
 
 
 def test_attribution_is_the_limit_of_patching_as_the_donor_nears_the_base(gpt2: Model) -> None:

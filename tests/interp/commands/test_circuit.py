@@ -45,3 +45,16 @@ def test_the_circuit_command_prints_the_edges_their_check_and_their_faithfulness
     data = json.loads(call("circuit", folder, "fog over", "fig ever", "a", "c", "--method", "eap", "--json", "--quiet"))
     assert data["method"] == "EAP"
     assert len(data["edges"]) == 10 and len(data["curves"]) == 2
+
+
+@pytest.mark.parametrize("command", ["circuit", "patch"])
+def test_an_answer_of_several_tokens_is_refused_before_the_weights_are_read(
+    command: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(f"interp.commands.{command}.load_model", loaded)
+    said = " ".join(call(command, folder, "fog over", "fig ever", "a", "abc", code=2).split())
+    assert "WRONG is 'abc', which is 3 tokens" in said and "give a word of one token, such as 'a', its first" in said
+    assert "RIGHT is '', which is 0 tokens" in call(command, folder, "fog over", "fig ever", "", "a", code=2)

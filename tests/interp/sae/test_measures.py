@@ -210,6 +210,14 @@ def test_a_concept_split_in_two_needs_two_latents() -> None:
         k_sparse(sae, data, "nowhere")
 
 
+def test_a_latent_that_is_always_on_is_of_no_concept_however_many_tokens_express_it() -> None:
+    x = torch.zeros(400, 4)
+    x[:, 1], x[torch.arange(400) % 4 > 0, 0] = 5.0, 1.0
+    concepts = tuple("a" if row[0] else "" for row in x)
+    probe = k_sparse(threshold_of(0.0), Labelled(x, concepts, torch.arange(400) // 10), "a", k=1)
+    assert probe.latents == (0,) and probe.f1 == (1.0,)
+
+
 def test_what_is_told_of_a_concept_is_told_of_texts_it_was_not_chosen_on() -> None:
     """In the texts that are reported on, "a" is where its latent is off: what the other half taught scores nothing."""
     sae, data = planted_concepts()
@@ -274,6 +282,15 @@ def test_what_another_latent_carries_is_held_against_what_lies_along_the_concept
         sae.b_dec.copy_(torch.tensor([2.0, 0.0]))
     x = torch.tensor([[3.0, 1.0]])  # x . u is 3, of which the bias makes 2; latent 1 carries 0.5
     assert absorption(sae, x, torch.tensor([True]), [0], u).rate == 1.0
+
+
+def test_a_concept_is_missed_where_all_of_its_latents_are_off_and_absorbed_by_none_that_is_off_too() -> None:
+    sae, u = threshold_of(0.0), torch.eye(4)[0]
+    with torch.no_grad():
+        sae.W_dec[3] = u  # points along the concept, and is on nowhere
+    x = torch.tensor([[0.0, 1.0, 0.0, 0.0], [-1.0, -1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, 0.0]])
+    found = absorption(sae, x, torch.ones(3, dtype=torch.bool), [0, 1], u)
+    assert (found.missed, found.rate) == (pytest.approx(2 / 3), 0.0)
 
 
 def test_absorption_refuses_what_would_give_a_share_of_nothing() -> None:

@@ -1,5 +1,7 @@
 """A model made for a program carries its variables where they were put, and a search finds the subspace."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -80,6 +82,23 @@ def test_a_search_finds_the_subspace_up_to_rotation_and_every_control_stays_belo
         assert control < 0.8
     assert "held-out pairs" in str(found)
     assert found.dimension == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_pairs_are_tested_whose_inputs_no_step_of_any_search_has_seen() -> None:
+    made, steps, trained, tested = equality(), 7, set(), set()
+
+    def ids(inputs: dict) -> torch.Tensor:
+        (trained if len(inputs["a"]) == steps else tested).update(
+            map(tuple, torch.stack([*inputs.values()], 1).tolist())
+        )
+        return made.ids(inputs)
+
+    align_subspace(
+        replace(made, ids=ids), "first", resid_post[0], 1, last, steps=10, batch_size=steps, n_test=50, seed=1
+    )
+    assert len(trained) > 20 < 4 * len(tested)
+    assert not trained & tested
 
 
 def test_a_program_that_cannot_be_run_is_refused() -> None:

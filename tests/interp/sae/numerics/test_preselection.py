@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.sae import BatchTopK, Preselected, TopK
-from interp.sae.numerics.ranking import Encoder, Exact
+from interp.sae.numerics.ranking import BLOCK, Encoder, Exact, Ranking
 from interp.sae.numerics.sparse import Code
 
 N, D, LATENTS, K = 600, 64, 512, 16
@@ -38,6 +38,17 @@ def test_candidates_in_half_precision_hold_999_in_1000_of_what_lies_above_a_thre
     assert bool((pre[places] > threshold - 1e-5).all()) and bool((places.diff() > 0).all())
     assert len(places) >= 0.999 * float((pre > threshold).sum())
     assert torch.allclose(values, pre[places], atol=1e-5)
+
+
+@pytest.mark.parametrize("ranking", [Exact(), Preselected()], ids=["exact", "preselected"])
+def test_what_lies_above_a_threshold_has_its_own_place_in_every_block_of_rows(ranking: Ranking) -> None:
+    x, by = case()
+    x = torch.cat([x, 0.5 * x, 2 * x, -x])
+    threshold, values, places = ranking.above(x, by, 1.25 * K)
+    pre = (x @ by.W.T + by.b).flatten()
+    assert len(x) > 2 * BLOCK and bool((places.diff() > 0).all())
+    assert torch.allclose(values, pre[places], atol=1e-4)
+    assert len(places) >= 0.999 * float((pre > threshold).sum())
 
 
 @pytest.mark.parametrize("sae", [TopK(D, LATENTS, K), BatchTopK(D, LATENTS, K)], ids=["topk", "batchtopk"])
