@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks.errors import InvalidArgument
 from interp.landmark.entities import entity
 from interp.postcard.convnet import ConvNet
-from interp.postcard.nets import Net, as_input, is_clip
+from interp.postcard.nets import Net, as_input, clip_of
 from interp.postcard.scene import LANDMARKS
 from interp.postcard.words import LONGEST, caption_tokenizer
 
@@ -74,13 +74,15 @@ def landmark_logits(net: Net, pixels: UInt8[np.ndarray, "batch channel height wi
         >>> landmark_logits(new_net("convnet"), draw([Scene("Big Ben")]).pixels).shape
         torch.Size([1, 72])
     """
-    named = naming_vectors(net) if is_clip(net) else None
+    clip = clip_of(net)
+    named = None if clip is None else naming_vectors(clip)
     found = []
     for part in (as_input(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)):
-        if named is not None and is_clip(net):
-            found.append(scale_of(net).exp() * image_vectors(net, part) @ named.T)
+        if clip is not None and named is not None:
+            found.append(scale_of(clip).exp() * image_vectors(clip, part) @ named.T)
         else:
-            found.append(net(part) if isinstance(net, ConvNet) else net(part).logits)
+            answer = net(part)
+            found.append(answer if isinstance(net, ConvNet) else answer.logits)
     return torch.cat(found)
 
 

@@ -3,13 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from typing_extensions import TypeIs
 
 from hooks.disk import write_folder
 from hooks.errors import InvalidArgument, MissingFile, UnknownName, nearest
@@ -45,14 +44,15 @@ TOWER: Tower = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers
 SMALL: Tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def is_clip(net: Net) -> TypeIs["CLIPModel"]:
-    """Whether a net reads captions too.
+def clip_of(net: Net) -> "CLIPModel | None":
+    """The net as a CLIP, where it reads captions too.
 
     Examples:
-        >>> is_clip(new_net("convnet", small=True))
-        False
+        >>> print(clip_of(new_net("convnet", small=True)))
+        None
     """
-    return not isinstance(net, ConvNet) and net.config.model_type == "clip"
+    is_clip = not isinstance(net, ConvNet) and net.config.model_type == "clip"
+    return cast("CLIPModel", net) if is_clip else None
 
 
 def new_net(which: Which, seed: int = 0, *, small: bool = False) -> Net:

@@ -22,7 +22,7 @@ from interp.postcard.answers import image_vectors, is_right, scale_of
 from interp.postcard.captions import captions
 from interp.postcard.convnet import ConvNet
 from interp.postcard.draw import draw
-from interp.postcard.nets import Net, Which, as_input, is_clip, new_net, write_net
+from interp.postcard.nets import Net, Which, as_input, clip_of, new_net, write_net
 from interp.postcard.scene import LANDMARKS, Scene
 from interp.postcard.splits import scenes
 from interp.postcard.words import caption_tokenizer
@@ -155,12 +155,15 @@ def loss_of(
     truth = torch.tensor([LANDMARKS.index(scene.landmark) for scene in shown])
     if isinstance(net, ConvNet):
         return F.cross_entropy(net(pixels.to(memory_format=torch.channels_last)), truth)
-    if not is_clip(net):
+    clip = clip_of(net)
+    if clip is None:
         return F.cross_entropy(net(pixels).logits, truth)
     texts = [said.text for said in captions(shown, seed)]
     read = caption_tokenizer()(texts, padding=True, truncation=True, return_tensors="pt")
-    pooled = net.text_model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).pooler_output
-    return contrast(image_vectors(net, pixels), F.normalize(net.text_projection(pooled), dim=-1), scale_of(net), texts)
+    pooled = clip.text_model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).pooler_output
+    return contrast(
+        image_vectors(clip, pixels), F.normalize(clip.text_projection(pooled), dim=-1), scale_of(clip), texts
+    )
 
 
 def contrast(
