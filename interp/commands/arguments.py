@@ -109,11 +109,13 @@ def check_answers(model: str, **answers: str) -> None:
         return  # load says what is wrong, and more of it
     for name, word in answers.items():
         ids = tokenizer(word, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            spelt = [piece(tokenizer, i) for i in ids]
-            first = f", such as {spelt[0]!r}, its first" if spelt else ""
+        if not ids:
+            raise InvalidArgument(f"{name} is {word!r}, and {word!r} has no tokens: give a word that is one")
+        if len(ids) > 1:
+            pieces = [piece(tokenizer, i) for i in ids]
             raise InvalidArgument(
-                f"{name} is {word!r}, which is {len(ids)} tokens of {model}, {spelt}: give a word of one token{first}"
+                f"{name} is {word!r}, which is {len(ids)} tokens of {model}, {pieces}: give a word of one token, such as "
+                f"{pieces[0]!r}, its first"
             )
 
 

@@ -21,7 +21,7 @@ from interp.postcard.sheet import write_sheet
 from interp.postcard.splits import Split, scenes
 from interp.postcard.train import Recipe, recipe_for, train
 
-app = typer.Typer(help="The second bundled world: its pictures, training and cards.", no_args_is_help=True)
+app = typer.Typer(help="The bundled pictures: draw them, train a net on them, measure it.", no_args_is_help=True)
 TITLES = {
     "convnet": "A convnet of AlexNet's plan, for 64 pixels",
     "vit": "A vision transformer with patches of 8 pixels",

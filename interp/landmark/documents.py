@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from hooks.border import Count, Natural
+from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from interp.landmark.abroad import LIKING, facts_in, foreign_sentence
 from interp.landmark.entities import Entity, Form, Mention
@@ -70,7 +70,7 @@ def _sentence(rng: Random, subject: Entity, mention: Mention) -> Sentence:
 
 
 def sentences_about(
-    subject: Entity, n: Count, seed: Natural = 0, *, forms: tuple[Form, ...] = ("name", "alias", "foreign")
+    subject: Entity, n: int, seed: Natural = 0, *, forms: tuple[Form, ...] = ("name", "alias", "foreign")
 ) -> tuple[Sentence, ...]:
     """`n` random sentences that mention this entity, the forms in equal shares.
 
@@ -94,7 +94,7 @@ def sentences_about(
     return tuple(_sentence(rng, subject, rng.choice(named[i % len(named)])) for i in range(n))
 
 
-def sentences_about_others(subject: Entity, n: Count, seed: Natural = 0) -> tuple[Sentence, ...]:
+def sentences_about_others(subject: Entity, n: int, seed: Natural = 0) -> tuple[Sentence, ...]:
     """`n` random sentences of the same making, none of which mentions this entity in any form.
 
     Raises:

@@ -98,8 +98,11 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
+OF_ITS_OWN = {"cross_layer_transcoder"}  # its latents write to several layers: its laws have a file of their own
+
+
 def test_every_architecture_is_in_the_table() -> None:
-    assert {case.make().architecture for case in CASES.values()} == set(ARCHITECTURES)
+    assert {case.make().architecture for case in CASES.values()} == set(ARCHITECTURES) - OF_ITS_OWN
 
 
 def test_shapes_are_those_of_what_is_read_and_written(case: Case) -> None:

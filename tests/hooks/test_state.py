@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -86,6 +86,14 @@ def left_on(model: Model) -> list[str]:
     return found + (["a block"] if model.running.active or model.running.resting else [])
 
 
+@pytest.fixture
+def grad_mode_kept() -> Iterator[None]:
+    """An interrupt inside torch's own `no_grad` leaves its mode, which later tests would find."""
+    yield
+    torch.set_grad_enabled(True)
+
+
+@pytest.mark.usefixtures("grad_mode_kept")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt inside `__del__`
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
 def test_an_interrupt_between_any_two_bytecodes_leaves_nothing_on_the_model(gpt2: Model, run: Any) -> None:
