@@ -114,8 +114,8 @@ def check_answers(model: str, **answers: str) -> None:
         if len(ids) > 1:
             pieces = [piece(tokenizer, i) for i in ids]
             raise InvalidArgument(
-                f"{name} is {word!r}, which is {len(ids)} tokens of {model}, {pieces}: give a word of one token, such as "
-                f"{pieces[0]!r}, its first"
+                f"{name} is {word!r}, which is {len(ids)} tokens of {model}, {pieces}: give a word of one token, "
+                f"such as {pieces[0]!r}, its first"
             )
 
 
