@@ -487,7 +487,7 @@ class BatchObjective(CrossLayerObjective):
             D /= D.flatten(1).norm(dim=1)[:, None, None]
 
 
-def _grad(parameter: nn.Parameter) -> Tensor:
+def _grad(parameter: Tensor) -> Tensor:
     """A parameter's gradient, which is there."""
     assert parameter.grad is not None
     return parameter.grad
