@@ -1,10 +1,11 @@
 """A cross-layer transcoder of the bundled model next to transcoders of one layer: `python benchmarks/cross_layer.py`.
 
-`train FOLDER --reach 8` trains one (`--reach 1`: of one layer each, by the same trainer and with as many latents on),
-from a checkpoint where there is one. `measure FOLDER...` says of each, on documents that neither the model nor it has
-read: the error of each layer, latents on and dead, and what the model loses in cross-entropy, KL and next tokens when
-its feed-forward layers are replaced, all at once and one at a time, next to the layers' means and to the same
-transcoder with its decoders shuffled. Intervals are over texts. Writes benchmarks/results/cross_layer.json.
+`train FOLDER --reach 8` trains one, from a checkpoint where there is one (`--reach 1`: of one layer each, by the same
+trainer; as many latents are on in training, but not by the thresholds that training ends with). `measure FOLDER...`
+says of each, on documents that neither the model nor it has read: the error of each layer, latents on and dead, and
+what the model loses in cross-entropy, KL and next tokens when its feed-forward layers are replaced, all at once and one
+at a time, next to the layers' means and to the same transcoder with its decoders shuffled. Intervals are over texts.
+Writes benchmarks/results/cross_layer.json.
 """
 
 import argparse

@@ -28,6 +28,22 @@ Result = TypeVar("Result")
 
 
 @contextmanager
+def _writing(whole: Path) -> Iterator[Path]:
+    """Give the path of what is not whole yet; what the system refuses is a `StorageFailed` that names the whole."""
+    try:
+        yield whole.with_name(f".{whole.name}.{uuid4().hex}{PARTIAL}")
+    except OSError as error:
+        if isinstance(error, InterpError):
+            raise
+        raise StorageFailed(f"{whole} cannot be written ({error.strerror or error}): give a place that can") from error
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
 def write_file(path: str | Path) -> Iterator[Path]:
     """Give a path to write to, which gets its name when the block ends well and its bytes are on the disk.
 
@@ -41,23 +57,18 @@ def write_file(path: str | Path) -> Iterator[Path]:
         ```
     """
     whole = Path(path)
-    partial = whole.with_name(f".{whole.name}.{uuid4().hex}{PARTIAL}")
-    try:
-        partial.touch()
-        rights = partial.stat().st_mode
-        yield partial
-        partial.chmod(rights)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, whole)
-        sync_folder(whole.parent)
-    except OSError as error:
-        if isinstance(error, InterpError):
-            raise
-        raise StorageFailed(f"{whole} cannot be written ({error.strerror or error}): give a place that can") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with _writing(whole) as partial:
+        try:
+            partial.touch()
+            rights = partial.stat().st_mode
+            yield partial
+            partial.chmod(rights)
+            _sync_file(partial)
+            os.replace(partial, whole)
+            sync_folder(whole.parent)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -88,27 +99,22 @@ def write_folder(path: str | Path) -> Iterator[Path]:
         ```
     """
     whole = Path(path)
-    partial = whole.with_name(f".{whole.name}.{uuid4().hex}{PARTIAL}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        files = [file for file in partial.rglob("*") if file.is_file()]
-        for file in files:
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-        if not whole.exists() or not any(whole.iterdir()):
-            os.replace(partial, whole)
-        for file in files if partial.exists() else ():
-            place = whole / file.relative_to(partial)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, place)
-        sync_folder(whole.parent)
-    except OSError as error:
-        if isinstance(error, InterpError):
-            raise
-        raise StorageFailed(f"{whole} cannot be written ({error.strerror or error}): give a place that can") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _writing(whole) as partial:
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            files = [file for file in partial.rglob("*") if file.is_file()]
+            for file in files:
+                _sync_file(file)
+            if not whole.exists() or not any(whole.iterdir()):
+                os.replace(partial, whole)
+            for file in files if partial.exists() else ():
+                place = whole / file.relative_to(partial)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, place)
+            sync_folder(whole.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def append_text(path: str | Path, text: str) -> None:

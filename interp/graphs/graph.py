@@ -71,14 +71,9 @@ class AttributionGraph:
         return SKIPPING if self.local.transcoders.crosses else ""
 
     @cached_property
-    def weight(self) -> Float[Tensor, "node"]:
-        """w: the probability of each logit, 0 elsewhere."""
-        return self.nodes.p
-
-    @cached_property
     def influence(self) -> Float[Tensor, "node"]:
         """How much of the logits, weighed by their probabilities, goes through each node."""
-        return influence_of(normalised(self.A), self.rows, self.weight)
+        return influence_of(normalised(self.A), self.rows, self.nodes.p)
 
     @property
     def closure(self) -> float:
@@ -94,7 +89,7 @@ class AttributionGraph:
     @property
     def completeness(self) -> float:
         """The share of inputs that are no errors, over all nodes by influence; unpruned, as circuit-tracer has it."""
-        through = self.influence + self.weight
+        through = self.influence + self.nodes.p
         error = torch.zeros(len(self.nodes), dtype=self.A.dtype)
         error[self.rows] = normalised(self.A)[:, self.nodes.kind == ERROR].sum(1)
         known = self.nodes.kind != FEATURE
@@ -104,7 +99,7 @@ class AttributionGraph:
     @property
     def bias_share(self) -> float:
         """The mean of |bias| / (|bias| + Σ_s |A|) over targets, by influence: what no source explains."""
-        through = (self.influence + self.weight)[self.rows]
+        through = (self.influence + self.nodes.p)[self.rows]
         share = self.bias.abs() / (self.bias.abs() + self.A.abs().sum(1)).clamp(min=1e-10)
         return float((share * through).sum() / through.sum())
 
@@ -126,7 +121,7 @@ class AttributionGraph:
             nodes, edges = graph.pruned()
             ```
         """
-        return prune(self.A, self.rows, self.weight, self.nodes.kind, node_share, edge_share)
+        return prune(self.A, self.rows, self.nodes.p, self.nodes.kind, node_share, edge_share)
 
     def top(self, n: int = 10) -> list[tuple[str, float]]:
         """Return the features with the most influence, by name.

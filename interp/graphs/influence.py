@@ -79,7 +79,7 @@ def prune(
 
     Examples:
         ```python
-        prune(graph.A, graph.rows, graph.weight, graph.nodes.kind, 0.8, 0.98)
+        prune(graph.A, graph.rows, graph.nodes.p, graph.nodes.kind, 0.8, 0.98)
         ```
     """
     whole = influence_of(normalised(A), rows, weight)

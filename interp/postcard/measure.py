@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from interp.common.statistics import Estimate, share
 from interp.postcard.answers import image_vectors as image_vectors_of
 from interp.postcard.answers import is_right, text_vectors
 from interp.postcard.captions import WORDS
-from interp.postcard.convnet import ConvNet
 from interp.postcard.draw import draw
-from interp.postcard.nets import Net, as_input
+from interp.postcard.nets import Net, as_input, clip_of
 from interp.postcard.scene import FACTORS, LANDMARKS, Scene
 from interp.postcard.splits import SPURIOUS, scenes, unseen_combinations
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
 
 BINS = 4
 BLOCK = 500
@@ -55,7 +58,8 @@ def measure(net: Net, n: int = 4000) -> Figures:
         for value in FACTORS[factor]
     }
     unseen = unseen_combinations(n // 4)
-    factors = {} if isinstance(net, ConvNet) or net.config.model_type == "vit" else _factors(net, shown, pixels)
+    clip = clip_of(net)
+    factors = {} if clip is None else _factors(clip, shown, pixels)
     return Figures(share(right), groups, _of(net, unseen), _spurious(net, n // 4), factors)
 
 
@@ -77,16 +81,16 @@ def _spurious(net: Net, n: int) -> dict[str, Estimate]:
 
 @torch.no_grad()
 def _factors(
-    clip: Net, shown: Sequence[Scene], pixels: UInt8[np.ndarray, "batch 3 height width"]
+    clip: "CLIPModel", shown: Sequence[Scene], pixels: UInt8[np.ndarray, "batch 3 height width"]
 ) -> dict[str, Estimate]:
     """Of two factors, whether the sentence with the true value is the nearest of those that differ in it alone."""
     parts = (as_input(pixels[i : i + BLOCK]) for i in range(0, len(pixels), BLOCK))
-    images = torch.cat([image_vectors_of(clip, part) for part in parts])  # type: ignore[arg-type]
+    images = torch.cat([image_vectors_of(clip, part) for part in parts])
     found = {}
     for factor in ("time", "weather"):
         values = FACTORS[factor]
         texts = [f"{name} {WORDS['english'][factor][value]}" for name in LANDMARKS for value in values]
-        vectors = text_vectors(clip, texts).view(len(LANDMARKS), len(values), -1)  # type: ignore[arg-type]
+        vectors = text_vectors(clip, texts).view(len(LANDMARKS), len(values), -1)
         own = vectors[[LANDMARKS.index(s.landmark) for s in shown]]
         said = torch.einsum("nd,nvd->nv", images, own).argmax(-1)
         found[factor] = share(said == torch.tensor([values.index(getattr(s, factor)) for s in shown]))

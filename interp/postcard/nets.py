@@ -130,7 +130,7 @@ def write_net(net: Net, folder: Path) -> None:
             (partial / "config.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
         else:
             net.save_pretrained(partial, state_dict=state)
-            if net.config.model_type == "clip":
+            if clip_of(net) is not None:
                 caption_tokenizer().save_pretrained(partial)
         (partial / "preprocessor_config.json").write_text(json.dumps(READING, indent=1) + "\n", encoding="utf-8")
 

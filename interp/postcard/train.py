@@ -99,8 +99,8 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
     """
     with lock(folder, "training"):
         net = new_net(recipe.which, recipe.seed, small=recipe.small).train()
-        if recipe.which == "clip":
-            nn.init.constant_(net.logit_scale, math.log(1 / TEMPERATURE))  # type: ignore[arg-type]
+        if (clip := clip_of(net)) is not None:
+            nn.init.constant_(scale_of(clip), math.log(1 / TEMPERATURE))
         stepper = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.decay)
         if recipe.which == "convnet":
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -135,8 +135,8 @@ def _step(net: Net, stepper: torch.optim.Optimizer, recipe: Recipe, step: int) -
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), 1.0)
     stepper.step()
-    if recipe.which == "clip":
-        net.logit_scale.data.clamp_(max=HOTTEST)  # type: ignore[operator]
+    if (clip := clip_of(net)) is not None:
+        scale_of(clip).data.clamp_(max=HOTTEST)
     return loss.item()
 
 

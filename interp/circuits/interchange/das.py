@@ -74,7 +74,7 @@ def align_subspace(
     """Find R, orthonormal, with base + R Rᵀ (source - base) at a site giving what the causal model says.
 
     R is the orthogonal factor of a free matrix, trained by Adam on the cross-entropy of the causal model's answer
-    under the interchange. Inputs are split by their first variable's draw: pairs of the test are of inputs that no
+    under the interchange. Inputs are split by a hash of all their values: pairs of the test are of inputs that no
     step has seen, where there are enough. The same search is run in a model of random weights and on labels of other
     pairs: with enough dimensions either can be high, and only what lies above them says something of this model.
 
