@@ -130,7 +130,7 @@ class SAE(nn.Module, ABC):
         decoded = times_rows(values, indices, self.W_dec.flatten(1))
         return self._restore(decoded.view(len(x), *self.W_dec.shape[1:]) + self.b_dec, x)
 
-    def absorb(self, normalisation: Normalisation) -> None:
+    def _absorb(self, normalisation: Normalisation) -> None:
         """Change the weights, so that what was a function of z = (x - m) M is the same function of x, and of y.
 
         W_enc <- M W_enc,  W_dec <- W_dec M^-1,  b_dec <- b_dec M^-1 + m; and where the encoder does not read
@@ -283,7 +283,7 @@ def folded(sae: SAE) -> SAE:
     """
     twin = copy.deepcopy(sae)
     if twin.normalisation is not None:
-        twin.absorb(twin.normalisation)
+        twin._absorb(twin.normalisation)
         twin.normalisation = None
     return twin
 
