@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hooks import Direction
 from hooks.errors import InvalidArgument, OutOfRange
-from interp.sae.architectures.batch_topk import RATE
+from interp.sae.architectures.batch_topk import RATE, set_threshold
 from interp.sae.architectures.chunked_gradients import Chunk, encode_chunks, sum_of_squares, zero_where_off
 from interp.sae.architectures.jumprelu import jump
 from interp.sae.architectures.sae import SAE, Objective, Step, check_count, check_positive, measure_variance, weight
@@ -34,8 +34,8 @@ class CrossLayerTranscoder(SAE):
     all that is written, as `across` gives them. ||W_dec,i|| is the norm of a latent's decoders to all its layers
     together, E the mean over tokens. Thresholds learn as those of `JumpReLU` do. With `k` given, training keeps the n k
     largest latents of a batch of n tokens, of all layers together, there is no tanh, L is in units of the variance of
-    y, and ||W_dec,i|| is 1 (BatchTopK); theta then follows the smallest latent kept. Latents are numbered through:
-    the first d_sae / n_layers are layer 0's.
+    y, and ||W_dec,i|| is 1 (BatchTopK); theta is then the mean over batches of the smallest latent kept, by the final
+    weights. Latents are numbered through: the first d_sae / n_layers are layer 0's.
 
     Args:
         d_in: width of what a layer reads and writes.
@@ -471,6 +471,12 @@ class BatchObjective(CrossLayerObjective):
         least = minimum(values.min() if len(values) else values.new_tensor(math.inf))
         if bool(least.isfinite()):
             theta.lerp_(least.to(theta), RATE if bool(theta.any()) else 1.0)
+
+    @torch.no_grad()
+    def settle(self, batches: Iterable[Float[Tensor, "n _ d_model"]]) -> None:
+        """Set theta to the mean over these batches of the smallest latent kept."""
+        kept = ([code.values for code in self.select(self.sae.parts(rows)[0])] for rows in batches)
+        set_threshold(self.sae.threshold.data, (torch.cat(values) for values in kept))
 
     def kept(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
         """Z where it is among the n k largest."""
