@@ -2,13 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.sae.architectures.batch_topk import RATE
+from interp.sae.architectures.batch_topk import RATE, set_threshold
 from interp.sae.architectures.chunked_gradients import Chunk, encode_chunks, sum_of_squares, zero_where_off
 from interp.sae.architectures.cross_layer_weights import CrossLayerWeights
 from interp.sae.architectures.jumprelu import jump
@@ -247,6 +247,12 @@ class BatchObjective(CrossLayerObjective):
         least = minimum(values.min() if len(values) else values.new_tensor(math.inf))
         if bool(least.isfinite()):
             theta.lerp_(least.to(theta), RATE if bool(theta.any()) else 1.0)
+
+    @torch.no_grad()
+    def settle(self, batches: Iterable[Float[Tensor, "n _ d_model"]]) -> None:
+        """Set theta to the mean over these batches of the smallest latent kept."""
+        kept = ([code.values for code in self.select(self.sae.parts(rows)[0])] for rows in batches)
+        set_threshold(self.sae.threshold.data, (torch.cat(values) for values in kept))
 
     def kept(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
         """Z where it is among the n k largest."""

@@ -29,8 +29,8 @@ class CrossLayerTranscoder(CrossLayerWeights):
     all that is written, as `across` gives them. ||W_dec,i|| is the norm of a latent's decoders to all its layers
     together, E the mean over tokens. Thresholds learn as those of `JumpReLU` do. With `k` given, training keeps the n k
     largest latents of a batch of n tokens, of all layers together, there is no tanh, L is in units of the variance of
-    y, and ||W_dec,i|| is 1 (BatchTopK); theta then follows the smallest latent kept. Latents are numbered through:
-    the first d_sae / n_layers are layer 0's.
+    y, and ||W_dec,i|| is 1 (BatchTopK); theta is then the mean over batches of the smallest latent kept, by the final
+    weights. Latents are numbered through: the first d_sae / n_layers are layer 0's.
 
     Args:
         d_in: width of what a layer reads and writes.

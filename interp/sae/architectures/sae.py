@@ -3,6 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -261,6 +262,9 @@ class Objective(ABC, Generic[S]):
     def initialise(self, rows: Float[Tensor, "n *d"]) -> None:
         """Set what is read off the data before training, from a sample of it; refused if the sample never varies."""
         measure_variance(self.sae, rows)
+
+    def settle(self, batches: Iterable[Float[Tensor, "n *d"]]) -> None:  # noqa: B027
+        """Set what only followed the weights in training by the final ones, on batches that were not trained on."""
 
     @torch.no_grad()
     def constrain(self) -> None:
