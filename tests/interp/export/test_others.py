@@ -11,16 +11,19 @@ import pytest
 import torch
 from pyarrow import feather, parquet
 
+from hooks import Model
 from hooks.errors import InvalidArgument, InvalidType
 from hooks.site import mlp_in, mlp_out, resid_post
 from interp.export import (
     to_circuit_tracer,
     to_dictionary_learning,
+    to_neuronpedia,
     to_onnx,
     to_sklearn,
     to_sparsify,
     to_table,
 )
+from interp.features import index
 from interp.sae import BatchTopK, Gated, JumpReLU, MatryoshkaBatchTopK, SkipTranscoder, Standard, TopK, Transcoder
 from interp.sae.io.other_libraries import load_dictionary_learning
 from interp.sae.io.transcoder_files import load_transcoders
@@ -137,6 +140,32 @@ def test_transcoders_for_circuit_tracer_keep_their_linear_path_and_sites(tmp_pat
         assert read.sites == one.sites
     with pytest.raises(InvalidArgument, match="for each layer from the first on"):
         to_circuit_tracer([drawn(Transcoder(6, 12))], tmp_path / "other", scan="me/mine")
+
+
+def test_an_index_becomes_batches_in_the_fields_of_saedashboard(gpt2: Model, tmp_path: Path) -> None:
+    sae = drawn(TopK(32, 20, 4))
+    sae.site = resid_post[1]
+    texts = ["Fog over the bay", "The sea is cold", "Rome is in Italy"] * 3
+    made = index(sae, gpt2, texts, tmp_path / "index", top=3, sampled=2)
+    report = to_neuronpedia(made, tmp_path / "np", model_id="m", sae_set="s", layer=1, batch=8)
+    assert [file.name for file in report.files] == ["batch-0.json", "batch-1.json", "batch-2.json"]
+    batches = [json.loads(file.read_text()) for file in report.files]
+    features = [feature for batch in batches for feature in batch["features"]]
+    assert [feature["feature_index"] for feature in features] == list(range(20))
+    assert all((batch["model_id"], batch["layer"], batch["sae_set"]) == ("m", 1, "s") for batch in batches)
+    record = next(one for one in made.records(range(20)) if one.evidence.examples)
+    feature, best = features[record.latent], record.evidence.examples[0]
+    first = feature["activations"][0]
+    assert first["tokens"] == list(best.tokens) and first["qualifying_token_index"] == best.peak
+    assert first["values"][best.peak] == max(first["values"]) == pytest.approx(best.activation, abs=1e-3)
+    assert feature["frac_nonzero"] == record.evidence.firing_rate
+    for one in feature["activations"][len(record.evidence.examples) :]:
+        peak = one["values"][one["qualifying_token_index"]]
+        assert one["bin_min"] - 1e-3 <= peak <= one["bin_max"] + 1e-3 and 0 < one["bin_contains"] <= 1
+    bins = {(a["bin_min"], a["bin_contains"]) for a in feature["activations"] if a["bin_min"] >= 0}
+    assert sum(share for _, share in bins) <= 1 + 1e-9
+    with pytest.raises(InvalidArgument, match="no empty folder"):
+        to_neuronpedia(made, tmp_path / "np", model_id="m", sae_set="s", layer=1)
 
 
 class Rows:

@@ -84,7 +84,9 @@ def test_the_header_of_a_control_vector_is_the_one_its_clients_read(fresh: Calla
     model = fresh("llama")
     to_gguf_vector(model, [recipe(model, 1)], tmp_path / "v.gguf")
     fields = gguf.GGUFReader(tmp_path / "v.gguf").fields
-    said = {name: bytes(fields[name].parts[-1]).decode() for name in ("general.architecture", "controlvector.model_hint")}
+    said = {
+        name: bytes(fields[name].parts[-1]).decode() for name in ("general.architecture", "controlvector.model_hint")
+    }
     assert said == {"general.architecture": "controlvector", "controlvector.model_hint": "llama"}
     assert int(fields["controlvector.layer_count"].parts[-1][0]) == 1
 
@@ -185,7 +187,9 @@ def test_the_script_generates_what_the_recipe_does_without_this_library(
     report = to_hook_script(model, recipes, tmp_path / "steered.py", prompts=PROMPTS)
     assert report.difference is not None and report.difference < 1e-5 and report.effect > 0.1
     source = (tmp_path / "steered.py").read_text()
-    assert not [name for name in ("hooks", "interp", "probes") if f"import {name}" in source or f"from {name}" in source]
+    assert not [
+        name for name in ("hooks", "interp", "probes") if f"import {name}" in source or f"from {name}" in source
+    ]
     with SteeredModel(model, recipes[0]).steered(), SteeredModel(model, recipes[1]).steered():
         ours = model.generate("Rome is", max_new_tokens=12)
     unsteered = model.generate("Rome is", max_new_tokens=12)
