@@ -6,7 +6,6 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
 from hooks.activations import Activations
