@@ -31,7 +31,7 @@ LIBRARIES = {"dictionary_learning": export.to_dictionary_learning, "sparsify": e
 
 @app.command("edit")
 @verb
-def edit_command(
+def export_edit_command(
     model: ModelName,
     edit: Annotated[Path, typer.Argument(metavar="EDIT", help="A file that `interp edit` wrote.")],
     out: Out = Path("adapter"),
@@ -47,7 +47,7 @@ def edit_command(
 
 @app.command("steering")
 @verb
-def steering_command(
+def export_steering_command(
     model: ModelName,
     recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Files that `Recipe.save` wrote.")],
     out: Out = Path("steering.gguf"),
@@ -66,7 +66,7 @@ def steering_command(
 
 @app.command("features")
 @verb
-def features_command(
+def export_features_command(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="An index that `interp discover` wrote.")],
     model_id: Annotated[str, typer.Option(help="Neuronpedia's name of the model.")],
     sae_set: Annotated[str, typer.Option(help="Its name of the set of dictionaries.")],
@@ -81,7 +81,7 @@ def features_command(
 
 @app.command("autoencoder")
 @verb
-def autoencoder_command(
+def export_autoencoder_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An autoencoder that was saved here or by SAELens.")],
     library: Annotated[str, typer.Option(help="dictionary_learning or sparsify.")] = "dictionary_learning",
     out: Out = Path("exported"),

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-import transformers
 
 from hooks import Model
 from interp.export.client import largest_difference, own_logits, plain_logits
@@ -42,6 +41,8 @@ def to_folder(model: Model, edits: Sequence[Edit], folder: str | Path, *, prompt
             for edit in edits:
                 stack.enter_context(edit.applied(model))
             ours = own_logits(model, asked)
+    import transformers
+
     loaded = type(model.hf).from_pretrained(folder, dtype=model.dtype).to(model.device).eval()
     report = ExportReport(
         f"{model.name} with {len(edits)} edit{'s' * (len(edits) > 1)} as a folder",
