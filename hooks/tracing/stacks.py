@@ -1,4 +1,4 @@
-"""Step 3: the stacks of blocks: lists of modules whose calls carry a stream to itself."""
+"""Step 3: the stacks of blocks: lists of modules that pass a stream on from call to call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
