@@ -16,4 +16,5 @@ __all__ = [
     "sae",
     "show",
     "steering",
+    "workbench",
 ]
