@@ -33,7 +33,7 @@ VERBS = {
     "audit": "Edit cases one at a time by some methods, and print what each did next to the unedited model and a "
     "control.",
     "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
-    "workbench": "Open a live page to read, steer, edit and trace a model; every action is a line of Python in its log.",
+    "workbench": "Open a live page to read, steer, edit and trace a model; each action is a line of Python in its log.",
     "landmark": "The bundled model: its corpus, training and card.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }

@@ -14,6 +14,7 @@ from hooks.site import resid_post
 from interp import landmark
 from interp.commands.arguments import Device, ModelName, Quiet, load_model, show_step
 from interp.commands.verb import Document, verb
+from interp.common.texts import fitting
 from interp.features import FeatureIndex, index
 from interp.memory import Edit
 from interp.sae import SAE, TopK, activations_of, save, train
@@ -49,7 +50,7 @@ def workbench_command(
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
-    """Open a live page to read, steer, edit and trace a model; every action is a line of Python in its log."""
+    """Open a live page to read, steer, edit and trace a model; each action is a line of Python in its log."""
     if host not in ("127.0.0.1", "localhost", "::1") and not let_others_in:
         raise InvalidArgument(
             f"--host {host} lets other machines reach this model, without encryption: add --let-others-in to mean it"
@@ -102,7 +103,7 @@ def _dictionaries(
 
 def _train_small(model: Model, kept: Path, quiet: bool) -> tuple[list[Path], list[Path]]:
     folder, indexed, site = kept / "sae", kept / "index", resid_post[3]
-    texts = [document.text for document in islice(landmark.documents(0), DOCUMENTS)]
+    texts = fitting(model, [document.text for document in islice(landmark.documents(0), DOCUMENTS)])
     with show_step(f"training a small dictionary at {site}, once", quiet):
         if not folder.is_dir():
             sae = TopK(model.d_model, LATENTS, K).to(model.device)

@@ -28,10 +28,10 @@ class FeaturesGiven(TextGiven):
 
 
 class AttributeGiven(Given):
-    """A text, and the token whose logit is split."""
+    """A text, and the token whose logit is split, as a word or by its id."""
 
     text: Text
-    word: Name
+    word: Name | Annotated[int, Field(ge=0)]
 
 
 class DirectionGiven(Given):

@@ -27,6 +27,7 @@ def read_lens(session: Session, given: TextGiven, progress: Progress) -> Documen
         "ids": tokens.ids[0].tolist(),
         "layers": list(reading.layers),
         "words": words,
+        "top": reading.top[:, 0].tolist(),
         "probability": value,
         "kl": [[None if one != one else one for one in row] for row in reading.kl[:, 0].tolist()],
     }

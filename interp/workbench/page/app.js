@@ -117,12 +117,11 @@ on("read-form", async () => {
   session.features = sae ? await run("features", { text, sae, top: 8 }, { what: "features" }) : null;
   session.pinned = false;
   drawTokens();
-  const last = session.reading.words.at(-1).at(-1)[0];
-  const word = $("read-word").value || last;
+  const likeliest = session.reading.words.at(-1).at(-1)[0], word = $("read-word").value;
   try {
-    const split = await run("attribute", { text, word }, { what: "splitting" });
-    if (split) drawSplit(split, word);
-  } catch (error) { fill($("split"), make("p", { class: "soft" }, error.message)); }
+    const split = await run("attribute", { text, word: word || session.reading.top.at(-1).at(-1)[0] }, { what: "splitting" });
+    if (split) drawSplit(split, word || likeliest);
+  } catch (error) { say(""); fill($("split"), make("p", { class: "soft" }, error.message)); }
 });
 
 function drawTokens() {
