@@ -8,7 +8,8 @@ They need transcoders, so they rank above `interp.sae`; circuits of edges, which
 4. `nodes`, `graph`, `attribution`: the graph, whose rows for features are taken in the order of their influence.
 5. `influence`: influence by back-substitution, and pruning by it.
 6. `supernodes`, `feature_texts`: sets of nodes and what goes between them, and what each feature fires on.
-7. `viewer`: the pruned graph as files of circuit-tracer's graph viewer.
+7. `steer_features`: features set to other activations, in the local replacement model and in the model.
+8. `viewer`: the pruned graph as files of circuit-tracer's graph viewer.
 
 `interp.show` draws a graph and writes it as a page.
 """
@@ -21,6 +22,9 @@ from interp.graphs.feature_texts import collect_feature_texts as collect_feature
 from interp.graphs.graph import AttributionGraph as AttributionGraph
 from interp.graphs.influence import influence_of as influence_of
 from interp.graphs.nodes import Nodes as Nodes
+from interp.graphs.steer_features import SteeredFeatures as SteeredFeatures
+from interp.graphs.steer_features import scaled as scaled
+from interp.graphs.steer_features import steer_features as steer_features
 from interp.graphs.supernodes import edges_between as edges_between
 from interp.graphs.transcoders import LayerTranscoder as LayerTranscoder
 from interp.graphs.transcoders import Transcoders as Transcoders
@@ -35,6 +39,7 @@ __all__ = [
     "FeatureText",
     "LayerTranscoder",
     "Nodes",
+    "SteeredFeatures",
     "Transcoders",
     "attribution_graph",
     "attribution_graphs",
@@ -44,7 +49,9 @@ __all__ = [
     "influence_of",
     "neurons",
     "per_layer",
+    "scaled",
     "shuffle_decoders",
+    "steer_features",
     "write_viewer_json",
 ]
 
