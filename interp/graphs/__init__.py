@@ -31,6 +31,7 @@ from interp.graphs.transcoders import Transcoders as Transcoders
 from interp.graphs.transcoders import cross_layer as cross_layer
 from interp.graphs.transcoders import neurons as neurons
 from interp.graphs.transcoders import per_layer as per_layer
+from interp.graphs.transcoders import read_transcoders as read_transcoders
 from interp.graphs.transcoders import shuffle_decoders as shuffle_decoders
 from interp.graphs.viewer import write_viewer_json as write_viewer_json
 
@@ -49,6 +50,7 @@ __all__ = [
     "influence_of",
     "neurons",
     "per_layer",
+    "read_transcoders",
     "scaled",
     "shuffle_decoders",
     "steer_features",

@@ -221,7 +221,7 @@ def _measured(
     """By how much logits change in the model, less the mean, and the probabilities of all tokens after it."""
     model, tokens = local.model, local.model.tokens(local.ids[None])
     last = resid_post[model.n_layers - 1]
-    with intervene(model, held_outputs(local, changes.written, through)):
+    with intervene(model, {**held_outputs(local, changes.written, through)}):
         final = wide(capture(model, tokens, [last])[last][0, -1:])
     norm = local.final_norm
     before, after = (norm(x.to(model.dtype)).to(columns) @ columns for x in (local.final[-1:], final))
@@ -237,7 +237,7 @@ def held_outputs(
 
     Examples:
         ```python
-        with intervene(local.model, held_outputs(local, lambda local, layer: torch.zeros_like(local.final), 3)):
+        with intervene(local.model, {**held_outputs(local, lambda local, layer: torch.zeros_like(local.final), 3)}):
             local.model.run(text)  # as before
         ```
     """
