@@ -56,7 +56,7 @@ def write_viewer_json(
     Raises:
         InvalidArgument: a slug with other letters, or that of the list; supernodes that share a node.
         UnknownName: a supernode's member that is no node of the graph.
-        DamagedFile: the list that is there is none.
+        DamagedFile: the list in the folder is no such list.
         StorageFailed: the folder cannot be written to.
 
     Examples:
