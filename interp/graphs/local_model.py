@@ -71,6 +71,12 @@ class LocalLayer:
         """Return the slope at the stream, from that at what the features read, at tokens whose stream is `read`."""
         return self.block.mlp_norm.pull_back(read, slope, held=True) if self.reads_normed else slope
 
+    def pull_skip(self, slope: Float[Tensor, "n pos d_model"]) -> Float[Tensor, "n pos d_model"] | None:
+        """Return the slope at what the features read, by way of their linear path; None where they have none."""
+        if self.features is None or self.features.W_skip is None:
+            return None
+        return slope @ self.features.W_skip.to(slope)
+
     def push_attention(self, change: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
         """Return by how much what attention adds changes with the stream before the block, patterns held."""
         assert self.block.W_O is not None and self.pattern is not None and self.raw is not None

@@ -221,25 +221,19 @@ def _measured(
     """By how much logits change in the model, less the mean, and the probabilities of all tokens after it."""
     model, tokens = local.model, local.model.tokens(local.ids[None])
     last = resid_post[model.n_layers - 1]
-    with intervene(model, {**held_outputs(local, changes.written, through)}):
+    with intervene(model, {**_held_outputs(local, changes.written, through)}):
         final = wide(capture(model, tokens, [last])[last][0, -1:])
     norm = local.final_norm
     before, after = (norm(x.to(model.dtype)).to(columns) @ columns for x in (local.final[-1:], final))
     return (after - before)[0], wide(model.unembed(final.to(model.dtype)))[0].softmax(-1)
 
 
-def held_outputs(
+def _held_outputs(
     local: LocalModel, written: Callable[[LocalModel, int], Tensor], through: int
 ) -> dict[Site, Intervention]:
-    """Return what holds the feed-forward outputs up to a layer, with something written to each.
+    """What holds the feed-forward outputs up to a layer, with something written to each.
 
     A linear path of a transcoder goes on reading.
-
-    Examples:
-        ```python
-        with intervene(local.model, {**held_outputs(local, lambda local, layer: torch.zeros_like(local.final), 3)}):
-            local.model.run(text)  # as before
-        ```
     """
     sites = [mlp_out[layer] for layer in range(through + 1) if local.layers[layer].error is not None]
     held = {
