@@ -207,7 +207,12 @@ def _log(file: Path, net: Net, line: Mapping[str, float | int]) -> None:
 
 
 def _save(file: Path, net: Net, steppers: Steppers, recipe: Recipe, step: int, seconds: float) -> None:
-    state = {"model": net.state_dict(), "optimizers": [one.state_dict() for one in steppers], "step": step, "seconds": seconds}
+    state = {
+        "model": net.state_dict(),
+        "optimizers": [one.state_dict() for one in steppers],
+        "step": step,
+        "seconds": seconds,
+    }
     with write_file(file) as partial:
         torch.save({**state, "recipe": asdict(recipe)}, partial)
 

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -21,8 +22,9 @@ class BatchKSparse(KSparse, ABC):
 
         f = z 1[z > theta],        z = ReLU((x - b_dec) W_enc + b_enc),        theta = E min {f > 0}
 
-    theta is the running mean of the smallest latent kept in a batch (Bussmann et al. 2024, section 3), so that the
-    latents of a row never depend on what else is encoded with it. It is 0, so all pass, before training.
+    theta is the mean over batches of the smallest latent kept (Bussmann et al. 2024, section 3), so that the latents
+    of a row never depend on what else is encoded with it. It is 0, so all pass, before training; in training it is a
+    running mean, which lags where weights move fast, and after it the mean over new batches by the final weights.
     """
 
     threshold: Float[Tensor, "latent"]
@@ -57,6 +59,24 @@ class BatchKSparseObjective(KSparseObjective[BatchKSparse]):
         least = minimum(on.min() if len(on) else on.new_tensor(math.inf))  # asked by all, also by one that keeps none
         if bool(least.isfinite()):
             self.sae.threshold.lerp_(least, RATE if bool(self.sae.threshold.any()) else 1.0)
+
+    @torch.no_grad()
+    def settle(self, batches: Iterable[Float[Tensor, "n d_model"]]) -> None:
+        """Set theta to E min {f > 0} over these batches."""
+        set_threshold(self.sae.threshold, (self.code(rows - self.sae.b_dec).values for rows in batches))
+
+
+def set_threshold(threshold: Float[Tensor, "..."], kept: Iterable[Float[Tensor, "_"]]) -> None:
+    """Set a threshold to the mean over batches of the smallest latent that is on; leave it where none ever is.
+
+    Examples:
+        >>> set_threshold(threshold := torch.zeros(2), [torch.tensor([3.0, 0.0]), torch.tensor([1.0, 2.0])])
+        >>> threshold.tolist()
+        [2.0, 2.0]
+    """
+    least = [values[values > 0].min() for values in kept if bool((values > 0).any())]
+    if least:
+        threshold.fill_(torch.stack(least).mean())
 
 
 class BatchTopK(BatchKSparse):

@@ -16,7 +16,7 @@ from interp.sae.architectures.sae import SAE, Objective, Step, convert_rows, mea
 from interp.sae.data.distributed import batch_variance
 from interp.sae.numerics.median import geometric_median
 from interp.sae.numerics.ranking import Encoder, Exact, Ranking
-from interp.sae.numerics.sparse import Code
+from interp.sae.numerics.sparse import Code, split_columns
 
 Gradients = tuple[Float[Tensor, "latent d_model"], Float[Tensor, "latent d_model"], Float[Tensor, "latent"]]
 
@@ -119,7 +119,7 @@ class KSparseObjective(Objective[K], ABC):
         centred = rows - sae.b_dec
         code = self.code(centred)
         self.follow(code.values)
-        parts, errors, W_dec = code.split(sae.widths), [centred], sae.W_dec.split(self._sizes())
+        parts, errors, W_dec = split_columns(code, sae.widths), [centred], sae.W_dec.split(self._sizes())
         for part, W in zip(parts, W_dec, strict=True):
             errors.append(errors[-1] - part.decode(W))
         errors, V = errors[1:], sae.get_buffer("variance")

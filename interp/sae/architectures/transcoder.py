@@ -49,7 +49,7 @@ class TranscoderBase(SAE, ABC):
         x, y = rows.split([self.d_in, self.d_out], dim=1)
         return x, y
 
-    def absorb(self, normalisation: Normalisation) -> None:
+    def _absorb(self, normalisation: Normalisation) -> None:
         """Change the weights, so that what mapped normalised x to normalised y maps x to y.
 
         The normalisation is one of rows [x, y], made by `side_by_side`. W_enc <- M_x W_enc, b_enc <- b_enc -
