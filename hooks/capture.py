@@ -154,7 +154,8 @@ def _from_rows(model: AnyModel, rows: dict[str, Any]) -> Tokens:
     if isinstance(model, Network) and column is not None:
         return model.tokens(rows[column])
     raise InvalidArgument(
-        f"the dataset has columns {sorted(rows)}, expected 'input_ids', 'text' or a column of pictures: rename one"
+        f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text', or pictures for a model that reads "
+        "them: rename one"
     )
 
 

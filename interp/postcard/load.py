@@ -4,17 +4,18 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
 
 from hooks import Network, Processor, Towers, load
 from interp.postcard.convnet import ConvNet
 from interp.postcard.draw import SIZE
-from interp.postcard.nets import MEAN, STD, Net, net
+from interp.postcard.nets import MEAN, STD, net
 from interp.postcard.words import caption_tokenizer
 
 READS = Processor((SIZE, SIZE), mean=MEAN, std=STD)
 
 
-def load_net(source: str | Path | Net) -> Network | Towers:
+def load_net(source: str | Path | nn.Module) -> Network | Towers:
     """A net of the world, loaded: a bundled one by its name, one from a folder, or one in memory.
 
     Raises:
