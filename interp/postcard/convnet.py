@@ -27,7 +27,7 @@ class Plan:
         channels: of the five convolutions.
         kernels: of the five convolutions, in pixels of their input.
         hidden: of the two hidden layers.
-        classes: that are told apart.
+        classes: how many it separates.
         side: rows and columns of the last map, to which it is averaged.
     """
 
