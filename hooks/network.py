@@ -16,7 +16,7 @@ from hooks.forward import forward
 from hooks.model import Model
 from hooks.running import Running
 from hooks.site import Site
-from hooks.taps import Tap
+from hooks.taps import Aliases, OneCall, Tap
 from hooks.temporary import Temporary
 from hooks.tokens import Tokens
 from hooks.tracing.record import Call, Trace, record
@@ -259,9 +259,8 @@ def _tap(
     shape = trace.tensor(value).shape
     axes = places if len(shape) > max(places, default=0) and len(shape) > 1 + len(places) else ()
     one = tuple(size for axis, size in enumerate(shape) if axis and axis not in axes)
-    number = None if root is None else call.number
-    where: dict[str, Any] = {"slot": slot} if side == "input" else {"part": 0 if slot is None else slot}
-    return Tap(
-        Site.module(call.path, side, number), call.module, side, one,
-        overwritten=trace.is_overwritten(value), call=number, root=root, places=axes, **where,
-    )  # fmt: skip
+    once = None if root is None else OneCall(call.number, root)
+    alias: Aliases = frozenset({"overwritten"} if trace.is_overwritten(value) else ())
+    site = Site.module(call.path, side, None if once is None else once.number)
+    part = 0 if slot is None else slot
+    return Tap(site, call.module, side, one, part, alias=alias, axes=axes, call=once)
