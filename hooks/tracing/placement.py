@@ -55,7 +55,12 @@ class Placement:
 
     def find_taps(self) -> tuple[Expr | None, dict[Site, Tap]]:
         """Find the sum of the middle, and the tap of every site of the block."""
-        taps = [self._input("resid_pre", self.block.call, self.block.slot)]
+        before = self._input("resid_pre", self.block.call, self.block.slot)
+        taps = [
+            replace(before, alias=before.alias | {"shared"})
+            if before is not None and self.block.last is not None
+            else before
+        ]
         for site, kind in zip(self.terms, self.kinds, strict=True):
             if kind.name == "attn_out" and site.name == "attn_out":
                 taps += self._attention(kind)
@@ -66,7 +71,7 @@ class Placement:
         middle, value = self._middle()
         if middle is not None:
             taps += self._of_middle(value)
-        taps.append(self._output("resid_post", self.block.call, self.block.part))
+        taps.append(self._output("resid_post", self.block.last or self.block.call, self.block.part))
         return middle, {tap.site: tap for tap in taps if tap is not None}
 
     def _added(self, site: Site, kind: Sublayer) -> Tap:

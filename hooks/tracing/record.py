@@ -160,6 +160,10 @@ class Trace(TorchDispatchMode):
         """Return whether the memory of a value, or of a view of it, was written in place after it was made."""
         return self.alias(value) in self.overwritten or _memory(self.tensor(value)) in self._written
 
+    def is_same(self, value: int, other: int) -> bool:
+        """Return whether two values are one, or the one after a change in place of the other."""
+        return self.root(value) == self.root(other) or _memory(self.tensor(value)) == _memory(self.tensor(other))
+
     def release(self) -> None:
         """Let go of every tensor."""
         self._tensors.clear()
