@@ -5,9 +5,10 @@
 A mutation changes one operator, constant, comparison, bound of a slice or reduction (`mean` for `sum`) of a file, in a
 temporary copy of the tree, never in place. The tests are those of the folder that mirrors the file's
 (`tests/interp/lenses`) and the laws in tests/contracts that import from it, or those of `--tests`. One run without a
-mutation says which tests run which line; a mutation is tried on those, the quickest first, and what they let pass is
-tried on all of them (a value may be kept from one test to the next). A line that no test runs is not tried. Each try
-is a process of its own with a time limit, forked after the heavy libraries are loaded (Linux).
+mutation says which tests run which line; a mutation is tried on those, the quickest first, and with `--thorough` what
+they let pass is tried on all of them (one test may keep a value for the next, or run the line in a process of its
+own). Else a line that no test runs is not tried. Each try is a process of its own with a time limit, forked after the
+heavy libraries are loaded (Linux).
 
 Guards (conditions whose branch only raises) are not drawn unless `--guards` asks for them. Results are kept in
 reports/mutations/<folder>-<seed>.json as they come, and a second call goes on from them: what was killed stays killed
@@ -38,6 +39,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -439,8 +441,8 @@ def sample_of(files: list[str], size: int | None, seed: int, guards: bool = Fals
 class Trial:
     """A copy of the tree whose tests pass, on which mutations are tried."""
 
-    def __init__(self, tree: Path, tests: list[str], files: list[str]) -> None:
-        self.tree = tree
+    def __init__(self, tree: Path, tests: list[str], files: list[str], *, thorough: bool = False) -> None:
+        self.tree, self.thorough = tree, thorough
         traced = trace(tree, tests, files)
         self.seconds: dict[str, float] = traced["seconds"]
         self.ran: dict[str, set[str]] = {test: set(lines) for test, lines in traced["ran"].items()}
@@ -449,14 +451,16 @@ class Trial:
     def try_out(self, mutation: Mutation) -> str:
         """Whether it is "killed", takes too long, has "survived", or is "not run": no test runs its line."""
         some = self._tests(mutation)
-        if not some:
+        if not some and not self.thorough:
             return "not run"
         path = self.tree / mutation.file
         source = path.read_bytes()
         self._write(path, mutation.apply(source))
         try:
-            verdict = self._verdict(some)
-            return self._verdict(self._all()) if verdict == "survived" and len(some) < len(self.seconds) else verdict
+            verdict = self._verdict(some) if some else "survived"
+            again = self.thorough and verdict == "survived" and len(some) < len(self.seconds)
+            verdict = self._verdict(self._all()) if again else verdict
+            return "not run" if verdict == "survived" and not some else verdict
         finally:
             self._write(path, source)
 
@@ -570,6 +574,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, help="how many mutations; all unless given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guards", action="store_true", help="draw conditions whose branch only raises, too")
+    parser.add_argument("--thorough", action="store_true", help="try what survives on every test of the folders")
     parser.add_argument("--tests", nargs="+", help="test files or folders; those that mirror the targets unless given")
     parser.add_argument("--out", type=Path, help="where results are kept")
     parser.add_argument("--table", metavar="DRAW", help="the targets are files of results: write their counts")
@@ -591,19 +596,17 @@ def main() -> None:
     left = list(pending(drawn, kept))
     print(f"{len(drawn)} mutations of {len(files)} files, {len(left)} to try, by {' '.join(tests)}", flush=True)
     if left:
-        try_all(left, kept, out, tests, files)
+        try_all(left, kept, out, partial(Trial, tests=tests, files=files, thorough=given.thorough))
     print(summary([kept[m.key] for m in drawn if m.key in kept]))
     return None
 
 
-def try_all(
-    left: list[Mutation], kept: dict[str, dict[str, Any]], out: Path, tests: list[str], files: list[str]
-) -> None:
+def try_all(left: list[Mutation], kept: dict[str, dict[str, Any]], out: Path, make: Callable[[Path], Trial]) -> None:
     """Try some mutations, and write each verdict as it comes."""
     for name in PRELOADED:
         __import__(name)
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(copy_tree(Path(folder)), tests, files)
+        trial = make(copy_tree(Path(folder)))
         for number, mutation in enumerate(left, 1):
             began = time.monotonic()
             verdict = trial.try_out(mutation)
