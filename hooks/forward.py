@@ -29,9 +29,10 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
         forward(model.hf, model.tokens("Fog over the bay")).logits
         ```
     """
-    if tokens.inputs is not None:
-        by_place = [tokens.inputs[slot] for slot in sorted(slot for slot in tokens.inputs if isinstance(slot, int))]
-        return hf(*by_place, **{slot: one for slot, one in tokens.inputs.items() if isinstance(slot, str)})
+    given = tokens.inputs if tokens.images is None else tokens.images.arguments
+    if given is not None:
+        by_place = [given[slot] for slot in sorted(slot for slot in given if isinstance(slot, int))]
+        return hf(*by_place, **{slot: one for slot, one in given.items() if isinstance(slot, str)})
     check_length(hf, tokens.ids.shape[1])
     with named_outputs(hf):
         return hf(**arguments(hf, tokens))
@@ -41,7 +42,7 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
 def named_outputs(hf: HFModel) -> Iterator[None]:
     """Let the parts of a model return named outputs inside the block, as they expect of each other.
 
-    A configuration with `return_dict=False` makes them return tuples; it is what it was afterwards.
+    A configuration with `return_dict=False` makes them return tuples; it is set back when the block ends.
 
     Examples:
         ```python

@@ -1,4 +1,4 @@
-"""Sites: named places in a transformer's forward pass, and the only file that spells a hook name."""
+"""Sites: named places in a transformer's forward pass, and the only file that writes a hook name."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -27,6 +27,11 @@ _TRANSFORMER_LENS: Final = {
     "mlp_act": "blocks.{}.mlp.hook_post",
     "mlp_out": "blocks.{}.hook_mlp_out",
     "ln_final_scale": "ln_final.hook_scale",
+    "conv_pre": "conv_pre.{}",
+    "conv_act": "conv_act.{}",
+    "pool": "pool.{}",
+    "fc_act": "fc_act.{}",
+    "embedding": "embedding",
     "logits": "unembed.hook_out",
 }
 _MODULE: Final = "module"
@@ -107,6 +112,8 @@ class Site:
     def transformer_lens_name(self) -> str:
         """The name a `TransformerBridge` and SAELens give this place, as in `blocks.6.hook_resid_post`.
 
+        Places of convnets have no such name, and print as they do here.
+
         At `unembed.hook_out` a bridge holds the logits before the soft-cap of the families that have one; ours
         are after it.
         """
@@ -126,8 +133,8 @@ class Site:
             model: whose modules may be named.
 
         Raises:
-            InvalidArgument: nothing is called that; the message names the three nearest sites, and says of
-                TransformerLens's `ln2.hook_normalized`, where no site is, what `mlp_in` has more.
+            InvalidArgument: nothing is called that; the message names the three nearest sites. TransformerLens's
+            `ln2.hook_normalized` is no site: the message says how `mlp_in` differs from it.
 
         Examples:
             >>> Site.parse("blocks.6.hook_resid_post") == Site.parse("resid_post.6")
@@ -195,7 +202,7 @@ def named(
 
     Raises:
         TypeError: a name that waits for its layer.
-        ValueError: nothing is called so, or a glob matches none of them.
+        ValueError: nothing is called that, or a glob matches none of them.
 
     Examples:
         >>> named(["logits", "z.*"], (Site("z", 0), Site("z", 1)))
@@ -219,7 +226,7 @@ def counted(site: Site, sites: Iterable[Site]) -> Site:
     """Return a site whose layer is counted from the last, as `resid_post[-1]` is, by the number of its layer.
 
     Raises:
-        UnknownSite: there are not so many layers.
+        UnknownSite: there are fewer layers.
 
     Examples:
         >>> counted(Site("z", -1), (Site("z", 0), Site("z", 1)))
@@ -273,9 +280,8 @@ class InStack:
 def _unknown(given: str, choices: Iterable[str]) -> str:
     if given.endswith(_UNGAINED):
         return (
-            f"no site is called '{given}': it lacks the gain and bias of the norm, which mlp_in (TransformerLens's "
-            f"mlp.hook_in), what the feed-forward layer reads, has; fold both into the weights that read it, and "
-            "name that site"
+            f"no site is called '{given}': it is mlp_in (TransformerLens's mlp.hook_in) without the gain and bias of "
+            "the norm; fold both into the weights that read it, and name mlp_in"
         )
     return (
         f"no site is called '{given}'; did you mean {nearest(given, choices)}? "
@@ -301,6 +307,11 @@ mlp_pre: Final = Layered("mlp_pre")
 mlp_act: Final = Layered("mlp_act")
 mlp_out: Final = Layered("mlp_out")
 ln_final_scale: Final = Site("ln_final_scale")
+conv_pre: Final = Layered("conv_pre")
+conv_act: Final = Layered("conv_act")
+pool: Final = Layered("pool")
+fc_act: Final = Layered("fc_act")
+embedding: Final = Site("embedding")
 logits: Final = Site("logits")
 encoder: Final = InStack("encoder")
 decoder: Final = InStack("decoder")

@@ -76,7 +76,7 @@ class Structure:
         head: the part that makes logits out of what that norm gives; None where it is not one part.
         joined: whether each block reads what the one before it gives.
         reader: the site of what reads the last block's output; None where no module that runs once does.
-        modules: where what each module gives, and is given, sits; of those that run once and carry tokens.
+        modules: where what each module gives, and is given, sits; of those that run once and have tokens.
         repeated: names of the modules that run more than once in a pass.
         why: why there are no blocks, where there are none.
     """
@@ -108,12 +108,23 @@ def find_structure(hf: HFModel) -> Structure:
     with refuse_meta(hf):
         trace = record(hf, lambda: forward(hf, tokens), tokens.ids.shape[1])
     try:
-        found = stacks(hf, trace, trace.n_pos)
-        if not found:
-            return Structure(why="no list of its modules carries a stream [batch pos d] from item to item")
-        return _structure(hf, trace, _named(hf, found))
+        return structure_of(hf, trace)
     finally:
         trace.release()
+
+
+def structure_of(hf: HFModel, trace: Trace) -> Structure:
+    """Return what a recorded pass over one text, or one picture, shows.
+
+    Examples:
+        ```python
+        structure_of(hf, trace).main
+        ```
+    """
+    found = stacks(hf, trace, trace.n_pos)
+    if not found:
+        return Structure(why="no list of its modules carries a stream [batch pos d] from item to item")
+    return _structure(hf, trace, _named(hf, found))
 
 
 def input_embeddings(hf: HFModel) -> nn.Module | None:
@@ -153,7 +164,7 @@ def _text(hf: HFModel) -> Tokens:
 
 def _named(hf: HFModel, found: Sequence[Stack]) -> list[tuple[str, Stack]]:
     """A name for each stack: none for the only one, else `encoder`, `decoder`, or what holds its list."""
-    if len(found) == 1 and not getattr(hf.config, "is_encoder_decoder", False):
+    if len(found) == 1 and not _has_two(hf):
         return [("", found[0])]
     named: list[tuple[str, Stack]] = []
     for stack in found:
@@ -163,6 +174,11 @@ def _named(hf: HFModel, found: Sequence[Stack]) -> list[tuple[str, Stack]]:
         name = holder if holder not in dict(named) else stack.path.replace(".", "_")
         named.append((name, stack))
     return named
+
+
+def _has_two(hf: HFModel) -> bool:
+    """Whether a model is an encoder and a decoder; a module without a configuration is not."""
+    return bool(getattr(getattr(hf, "config", None), "is_encoder_decoder", False))
 
 
 def _structure(hf: HFModel, trace: Trace, named: Sequence[tuple[str, Stack]]) -> Structure:
@@ -202,7 +218,7 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
 
 def _encoded(hf: HFModel, trace: Trace) -> set[int]:
     """What is computed from what an encoder gives."""
-    if not getattr(hf.config, "is_encoder_decoder", False):
+    if not _has_two(hf):
         return set()
     given = {value for call in trace.calls if call.path.split(".")[-1] == "encoder" for value in call.outputs.values()}
     return trace.after(given)
@@ -234,7 +250,7 @@ def _block(hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, 
 @final
 @dataclass(eq=False)
 class _Placing:
-    """Placing the sites of one block."""
+    """Finds the place of each site of one block."""
 
     hf: HFModel
     trace: Trace
