@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NotRequired, final
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from hooks.errors import UnknownName, nearest
 from hooks.json_file import Kind, made_of
 from hooks.position import Position, everywhere
-from hooks.site import Site
+from hooks.site import Site, SiteNames
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.tokens import Tokens
 
@@ -23,6 +23,8 @@ class Said(TypedDict):
     texts: list[str] | None
     prompt_pos: int | None
     fingerprint: str | None
+    layers: NotRequired[dict[str, int]]
+    blocks: NotRequired[dict[str, str]]
 
 
 KIND: Final = Kind("hooks.activations", "activations", "Activations.save", Said)
@@ -37,6 +39,8 @@ class Activations:
         values: the tensor of each site, [batch pos *d]; attention patterns are [batch head pos pos].
         tokens: the tokens they were computed from.
         fingerprint: of the model that computed them.
+        names: what else that model's sites are called, so that `acts[resid_post[-1]]` and `acts["model.layers.6"]` are
+            understood.
 
     Examples:
         ```python
@@ -48,6 +52,7 @@ class Activations:
     values: Mapping[Site, Shaped[Tensor, "batch ..."]]
     tokens: Tokens
     fingerprint: str | None = None
+    names: SiteNames = SiteNames()  # noqa: RUF009
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{site}: {list(value.shape)}" for site, value in self.values.items())
@@ -59,7 +64,7 @@ class Activations:
         return tuple(self.values)
 
     def __getitem__(self, site: Site | str) -> Float[Tensor, "batch pos *d"]:
-        site = Site.parse(site) if isinstance(site, str) else site
+        site = self.names.find(site, self.values)
         if site not in self.values:
             near = nearest(str(site), map(str, self.values))
             raise UnknownName(f"{site} was not captured; the nearest that was: {near}")
@@ -81,7 +86,7 @@ class Activations:
             acts.flat(resid_post[6], at=substring("Golden Gate Bridge"))
             ```
         """
-        site = Site.parse(site) if isinstance(site, str) else site
+        site = self.names.find(site, self.values)
         value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
         return value[at.mask(self.tokens.places(value.shape[1]))]
 
@@ -97,9 +102,14 @@ class Activations:
         tensors = {"ids": tokens.ids, "mask": tokens.mask, "special": tokens.special}
         if tokens.offsets is not None:
             tensors["offsets"] = tokens.offsets
+        if tokens.cut_from is not None:
+            tensors["cut_from"] = tokens.text_number
         tensors |= {f"site:{site}": value for site, value in self.values.items()}
         tensors |= {f"input:{slot}": one for slot, one in (tokens.inputs or {}).items()}
-        about = {"texts": tokens.texts, "prompt_pos": tokens.prompt_pos, "fingerprint": self.fingerprint}
+        about = {
+            "texts": tokens.texts, "prompt_pos": tokens.prompt_pos, "fingerprint": self.fingerprint,
+            "layers": self.names.layers, "blocks": self.names.blocks,
+        }  # fmt: skip
         write_tensors(path, KIND, tensors, about)
 
     @staticmethod
@@ -128,8 +138,10 @@ class Activations:
             texts=None if about["texts"] is None else tuple(about["texts"]),
             offsets=tensors.get("offsets"),
             prompt_pos=about["prompt_pos"],
+            cut_from=tuple(tensors["cut_from"].tolist()) if "cut_from" in tensors else None,
             inputs={int(slot) if slot.isdigit() else slot: one for slot, one in given.items()} or None,
         )
         named = {name.removeprefix("site:"): value for name, value in tensors.items() if name.startswith("site:")}
         values = {Site.parse(name): value for name, value in named.items()}
-        return Activations(values, tokens, about["fingerprint"])
+        names = SiteNames(about.get("layers", {}), about.get("blocks", {}))
+        return Activations(values, tokens, about["fingerprint"], names)

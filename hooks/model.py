@@ -19,7 +19,7 @@ from hooks.generate import continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
 from hooks.running import Running
-from hooks.site import Named, Site, counted, mlp_act, named
+from hooks.site import Named, Site, counted, mlp_act, named, site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens
@@ -41,6 +41,7 @@ class Model:
         fingerprint: SHA-256 of configuration and weights when it was loaded.
         structure: its stacks of blocks, and what each adds, as traced.
         paths: where its components are.
+        site_names: what else its sites are called.
         blocks: its blocks.
         final_norm: the norm before the unembedding, or None.
         head: the part after the final norm that does more than unembed (BERT's), or None.
@@ -62,6 +63,7 @@ class Model:
         self.tokenizer = tokenizer
         self.name = name
         self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
+        self.site_names = site_names(hf, self.taps)
         self.blocks = blocks(hf, paths)
         self.final_norm = find(hf, paths.final_norm)
         self.head = None if found.head is hf.get_output_embeddings() else found.head

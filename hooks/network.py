@@ -15,7 +15,7 @@ from hooks.fingerprint import fingerprint
 from hooks.forward import forward
 from hooks.model import Model
 from hooks.running import Running
-from hooks.site import Site
+from hooks.site import Site, SiteNames
 from hooks.taps import Tap
 from hooks.temporary import Temporary
 from hooks.tokens import Tokens
@@ -64,6 +64,7 @@ class Network:
         example = _read(inputs)
         trace = record(module, lambda: forward(module, example))
         self.taps = {tap.site: tap for tap in _taps(trace, len(example), places)}
+        self.site_names = SiteNames()
         trace.release()
         self.example = example
         self.fingerprint = fingerprint(module)

@@ -25,6 +25,7 @@ class Tokens:
         prompt_pos: columns from this one on were generated; None when all were given.
         inputs: what a module that reads no text is given, by place or by name; its places are the tokens then, and
             `ids` are their numbers.
+        cut_from: of which text each row is, where texts longer than the context were cut into rows; else None.
 
     Examples:
         ```python
@@ -40,6 +41,7 @@ class Tokens:
     offsets: Int[Tensor, "batch pos 2"] | None = None
     prompt_pos: int | None = None
     inputs: Mapping[int | str, Shaped[Tensor, "batch ..."]] | None = None
+    cut_from: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -69,7 +71,15 @@ class Tokens:
             offsets=None if self.offsets is None else self.offsets[rows, start:stop],
             prompt_pos=None if self.prompt_pos is None else self.prompt_pos - start,
             inputs=None if self.inputs is None else {slot: one[rows] for slot, one in self.inputs.items()},
+            cut_from=None if self.cut_from is None else self.cut_from[rows],
         )
+
+    @property
+    def text_number(self) -> Int[Tensor, "batch"]:
+        """Of which text each row is, counted from 0: a row is a text unless longer ones were cut into rows."""
+        if self.cut_from is None:
+            return torch.arange(len(self), device=self.ids.device)
+        return torch.tensor(self.cut_from, device=self.ids.device)
 
     @property
     def content(self) -> Bool[Tensor, "batch pos"]:
