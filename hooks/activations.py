@@ -88,7 +88,7 @@ class Activations:
         """
         site = self.names.find(site, self.values)
         value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
-        return value[at.mask(self.tokens.places(value.shape[1]))]
+        return value[at.mask(self.tokens.read_at(site).places(value.shape[1]))]
 
     def save(self, path: str | Path) -> None:
         """Write the activations and their tokens to one safetensors file.

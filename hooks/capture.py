@@ -72,9 +72,10 @@ def _passes(
         batch = tokens[start : start + batch_size]
         part = _one_pass(model, batch, wanted)
         for site, value in part.values.items():
+            own = tokens.read_at(site)
             if site not in values:
-                values[site] = _room(site, value, tokens)
-            _put(values[site], value, site, start, _shift(tokens, batch, start))
+                values[site] = _room(site, value, own)
+            _put(values[site], value, site, start, _shift(own, batch, start))
     return Activations(values, tokens, model.fingerprint, model.site_names)
 
 

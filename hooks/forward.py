@@ -63,7 +63,7 @@ def named_outputs(hf: HFModel) -> Iterator[None]:
 def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:
     """Return what one pass over tokens is called with: without a cache, and for a named output.
 
-    A decoder after an encoder reads the same text, moved right by one after its start token.
+    A decoder after an encoder reads its own tokens, or the same text, moved right by one after its start token.
 
     Examples:
         ```python
@@ -76,7 +76,12 @@ def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:
     given |= {name: plain for name, plain in _PLAIN.items() if getattr(hf.config, name, plain) is not plain}
     if accepts(hf, "use_cache"):
         given["use_cache"] = False
-    if getattr(hf.config, "is_encoder_decoder", False) and accepts(hf, "decoder_input_ids"):
+    given |= tokens.more
+    if tokens.decoder is not None:
+        given["decoder_input_ids"] = tokens.decoder.ids
+        if accepts(hf, "decoder_attention_mask") and not bool(tokens.decoder.mask.all()):
+            given["decoder_attention_mask"] = tokens.decoder.mask.long()
+    elif getattr(hf.config, "is_encoder_decoder", False) and accepts(hf, "decoder_input_ids"):
         start = torch.full_like(tokens.ids[:, :1], decoder_start(hf))
         given["decoder_input_ids"] = torch.cat([start, tokens.ids[:, :-1]], dim=1)
     return given

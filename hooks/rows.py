@@ -1,7 +1,7 @@
 """Rows: texts longer than a model's context are cut into rows that it reads one by one."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -49,8 +49,15 @@ def fit_rows(model: AnyModel, tokens: Tokens) -> Tokens:
         texts=None if tokens.texts is None else tuple(tokens.texts[number] for number, _ in parts),
         offsets=None if tokens.offsets is None else taken(tokens.offsets) * (column >= 0)[..., None],
         prompt_pos=None,
+        more={name: _more(name, one, tokens, taken) for name, one in tokens.more.items()},
         cut_from=tuple(number for number, _ in parts) if len(parts) > len(tokens) else None,
     )
+
+
+def _more(name: str, one: Tensor, tokens: Tokens, taken: Callable[[Tensor], Tensor]) -> Tensor:
+    if one.shape != tokens.ids.shape:
+        raise InvalidArgument(f"a text with {name} is longer than the context, and cannot be cut: shorten it")
+    return taken(one)
 
 
 def _columns(tokens: Tokens, number: int, room: int) -> list[list[int]]:

@@ -1,14 +1,15 @@
 """Tokens: a batch of token ids that knows which are real, which are special, and where each is in its text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from hooks.errors import OutOfRange
+from hooks.errors import InvalidArgument, OutOfRange
+from hooks.site import Site
 
 
 @final
@@ -26,6 +27,9 @@ class Tokens:
         inputs: what a module that reads no text is given, by place or by name; its places are the tokens then, and
             `ids` are their numbers.
         cut_from: of which text each row is, where texts longer than the context were cut into rows; else None.
+        more: what else the model is given, by the names of its arguments, as what a tokenizer or processor returned
+            has it: `token_type_ids`, `pixel_values`. Of a tensor as long as the batch each text has its row.
+        decoder: what a decoder after an encoder reads; None where it reads the text itself, moved right by one.
 
     Examples:
         ```python
@@ -42,6 +46,8 @@ class Tokens:
     prompt_pos: int | None = None
     inputs: Mapping[int | str, Shaped[Tensor, "batch ..."]] | None = None
     cut_from: tuple[int, ...] | None = None
+    more: Mapping[str, Shaped[Tensor, "..."]] = field(default_factory=dict)
+    decoder: "Tokens | None" = None
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -72,6 +78,21 @@ class Tokens:
             prompt_pos=None if self.prompt_pos is None else self.prompt_pos - start,
             inputs=None if self.inputs is None else {slot: one[rows] for slot, one in self.inputs.items()},
             cut_from=None if self.cut_from is None else self.cut_from[rows],
+            more={name: self._rows_of(name, one, rows, slice(start, stop)) for name, one in self.more.items()},
+            decoder=None if self.decoder is None else self.decoder[rows],
+        )
+
+    def _rows_of(self, name: str, one: Tensor, rows: slice, columns: slice) -> Tensor:
+        """The part of some texts in what else is given."""
+        if one.shape == self.ids.shape:
+            return one[rows, columns]
+        if len(one) == len(self):
+            return one[rows]
+        if [*range(len(self))[rows]] == [*range(len(self))]:
+            return one
+        raise InvalidArgument(
+            f"{name} has {len(one)} rows for {len(self)} texts, so which of them belong to some of the texts is not "
+            "known: read all texts in one batch (batch_size), or one by one"
         )
 
     @property
@@ -109,7 +130,19 @@ class Tokens:
             special=self.special.to(device),
             offsets=None if self.offsets is None else self.offsets.to(device),
             inputs=None if self.inputs is None else {slot: one.to(device) for slot, one in self.inputs.items()},
+            more={name: one.to(device) for name, one in self.more.items()},
+            decoder=None if self.decoder is None else self.decoder.to(device),
         )
+
+    def read_at(self, site: Site) -> "Tokens":
+        """Return the tokens that a site's rows are of: the decoder's, where it reads others than the encoder does.
+
+        Examples:
+            ```python
+            acts.tokens.read_at(decoder.resid_post[1])
+            ```
+        """
+        return self if self.decoder is None or site.stack == "encoder" else self.decoder
 
     def places(self, n: int) -> "Tokens":
         """Return the tokens of a tensor with `n` columns: of a module that reads no text, tensors differ in them.
@@ -139,6 +172,7 @@ class Tokens:
             mask=self.mask[:, :columns],
             special=self.special[:, :columns],
             offsets=None if self.offsets is None else self.offsets[:, :columns],
+            more={n: one[:, :columns] if one.shape == self.ids.shape else one for n, one in self.more.items()},
         )
 
     def extended(
