@@ -6,7 +6,6 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
 from hooks.activations import Activations
@@ -18,7 +17,7 @@ from hooks.network import AnyModel
 from hooks.rows import in_rows
 from hooks.site import Site
 from hooks.taps import eager_attention
-from hooks.temporary import Temporary
+from hooks.temporary import Temporary, grad_mode
 from hooks.tokens import Tokens
 
 Sites = Site | str | Iterable[Site | str]
@@ -113,7 +112,7 @@ def read_rows(model: AnyModel, data: Data, *, batch_size: int = 32) -> Iterator[
     return in_rows(model, _batches(model, data, batch_size))
 
 
-@torch.no_grad()
+@grad_mode(False)
 def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activations:
     got: dict[Site, Tensor] = {}
 

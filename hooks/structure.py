@@ -75,7 +75,8 @@ class Structure:
         final_norm: the norm after the main blocks; None without one that was found.
         head: the part that makes logits out of what that norm gives; None where it is not one part.
         joined: whether each block reads what the one before it gives.
-        modules: where what each module gives, and is given, sits; of those that run once and carry tokens.
+        reader: the site of what reads the last block's output; None where no module that runs once does.
+        modules: where what each module gives, and is given, sits; of those that run once and have tokens.
         repeated: names of the modules that run more than once in a pass.
         why: why there are no blocks, where there are none.
     """
@@ -86,6 +87,7 @@ class Structure:
     final_norm: nn.Module | None = None
     head: nn.Module | None = None
     joined: bool = True
+    reader: Site | None = None
     modules: Mapping[Site, Tap] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     why: str = ""
@@ -175,7 +177,14 @@ def _structure(hf: HFModel, trace: Trace, named: Sequence[tuple[str, Stack]]) ->
     joined = all(trace.root(a.y) == trace.root(b.x) for _, stack in named for a, b in pairwise(stack.blocks))
     repeated = frozenset(call.path for call in trace.calls if call.number)
     modules = {tap.site: tap for call in trace.calls if call.path not in repeated for tap in _of_module(trace, call)}
-    return Structure(blocks, found[name], last.path, final_norm, head, joined, modules, repeated)
+    reader = _reader(trace, last.blocks[-1], modules)
+    return Structure(blocks, found[name], last.path, final_norm, head, joined, reader, modules, repeated)
+
+
+def _reader(trace: Trace, last: BlockCall, modules: Mapping[Site, Tap]) -> Site | None:
+    y, after = trace.root(last.y), [call for call in trace.calls if call.begin >= last.call.end]
+    read = [Site.module(call.path, "input") for call in after if y in [trace.root(v) for v in call.inputs.values()][:1]]
+    return next((site for site in read if site in modules), None)
 
 
 def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
@@ -225,7 +234,7 @@ def _block(hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, 
 @final
 @dataclass(eq=False)
 class _Placing:
-    """Placing the sites of one block."""
+    """Finds the place of each site of one block."""
 
     hf: HFModel
     trace: Trace
@@ -263,7 +272,7 @@ class _Placing:
 
     def placed(self) -> tuple[Expr | None, dict[Site, Tap]]:
         """The sum of the middle, and the tap of every site of the block."""
-        taps = [self._input("resid_pre", self.block.call, self.block.slot)]
+        taps = [self._changed(self._input("resid_pre", self.block.call, self.block.slot), shared=bool(self.block.last))]
         for site, kind in zip(self.terms, self.kinds, strict=True):
             if kind.name == "attn_out" and site.name == "attn_out":
                 taps += self._attention(kind)
@@ -274,7 +283,7 @@ class _Placing:
         middle, value = self._middle()
         if middle is not None:
             taps += self._of_middle(value)
-        taps.append(self._output("resid_post", self.block.call, self.block.part))
+        taps.append(self._output("resid_post", self.block.last or self.block.call, self.block.part))
         return middle, {tap.site: tap for tap in taps if tap is not None}
 
     def _added(self, site: Site, kind: Sublayer) -> Tap:

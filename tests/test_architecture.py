@@ -28,7 +28,7 @@ RANK = (  # interp's folders, those of lower rows first
     "directions",
     "features",
     "steering memory graphs",
-    "show",
+    "show export",
     "demo",
     "commands",
 )
@@ -213,7 +213,11 @@ WEIGHTS = {  # who else may touch the weights of a module, and why
     "interp/postcard/nets.py": "holds layers of its own",
     "interp/sae/architectures/temporal.py": "holds layers of its own",
 }
-OF_RESULTS = {"interp/sae/evaluation/evaluate.py": "bias", "interp/show/composition.py": "bias"}  # fields of results
+OF_RESULTS = {
+    "interp/sae/evaluation/evaluate.py": "bias",
+    "interp/show/attribution_graph.py": "bias",
+    "interp/show/composition.py": "bias",
+}  # fields of results
 
 
 def weights_in_one_file(root: Path) -> list[str]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor
 
+from hooks.capture import capture
 from hooks.contract.report import Check, measured
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.layout import find
@@ -30,7 +31,10 @@ def end_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
             yield from measured(
                 "blocks join", partial(_join, model, acts, one.site("resid_post"), other.site("resid_pre"))
             )
-    yield from measured("unembedding", lambda: _unembedding(model, acts), use="unembed")
+    made = [*measured("unembedding", lambda: _unembedding(model, acts), use="unembed")]
+    yield from made
+    if not any(check.holds for check in made):
+        yield from measured("stream is read", lambda: _read_on(model, acts, text))
     yield from measured("final scale", lambda: _scales(model, acts))
 
 
@@ -49,6 +53,16 @@ def _unembedding(model: Model, acts: Values) -> Iterator[Check]:
         error = miss(model.unembed(acts[last]), acts[Site("logits")])
         yield Check("unembedding", "logits = unembed(norm(the last resid_post))", error,
                     SLACK * unit(model.dtype, model.d_model), (last, Site("logits")), use="unembed")  # fmt: skip
+
+
+def _read_on(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
+    """What reads the last block's output, where the way from there to the logits is longer than a norm and a matrix."""
+    last, reader = model.structure.main[-1].site("resid_post"), model.structure.reader
+    if last in acts and reader is not None:
+        error = miss(acts[last], capture(model, text, reader)[reader])
+        yield Check(
+            "stream is read", f"the last resid_post = {reader}", error, SLACK * unit(model.dtype), (last, reader)
+        )
 
 
 def _scales(model: Model, acts: Values) -> Iterator[Check]:

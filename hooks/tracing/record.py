@@ -107,7 +107,7 @@ class Trace(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         made = [one for one in tree_flatten(output)[0] if isinstance(one, Tensor)]
         in_place = any(one is other for one in made for other in given)
-        makes = tuple(self._make(one, anew=in_place) for one in made)
+        makes = tuple(self._make(one, fresh=in_place) for one in made)
         self._note(name, in_place, reads, makes)
         self.ops.append(Op(name, func, shown, reads, makes))
         self.maker |= dict.fromkeys(makes, len(self.ops) - 1)
@@ -137,8 +137,8 @@ class Trace(TorchDispatchMode):
         found = self._numbers.get(id(tensor))
         return self._make(tensor) if found is None else found
 
-    def _make(self, tensor: Tensor, anew: bool = True) -> int:
-        if not anew and id(tensor) in self._numbers:
+    def _make(self, tensor: Tensor, fresh: bool = True) -> int:
+        if not fresh and id(tensor) in self._numbers:
             return self._numbers[id(tensor)]
         self._tensors.append(tensor)  # held, so that no other tensor takes its identity
         self._numbers[id(tensor)] = len(self._tensors) - 1
@@ -159,6 +159,10 @@ class Trace(TorchDispatchMode):
     def is_overwritten(self, value: int) -> bool:
         """Return whether the memory of a value, or of a view of it, was written in place after it was made."""
         return self.alias(value) in self.overwritten or _memory(self.tensor(value)) in self._written
+
+    def is_same(self, value: int, other: int) -> bool:
+        """Return whether two values are one, or the one after a change in place of the other."""
+        return self.root(value) == self.root(other) or _memory(self.tensor(value)) == _memory(self.tensor(other))
 
     def release(self) -> None:
         """Let go of every tensor."""

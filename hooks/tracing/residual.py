@@ -22,12 +22,14 @@ class BlockCall:
         slot: the argument that is the stream.
         part: the part of the output that is the stream; None where the output is one tensor.
         repeated: whether its module is called more than once in a pass.
+        last: the call that gives the stream, where the block is no module of its own; else None.
     """
 
     call: Call
     slot: Slot
     part: Slot | None
     repeated: bool
+    last: Call | None = None
 
     @property
     def x(self) -> int:
@@ -37,7 +39,7 @@ class BlockCall:
     @property
     def y(self) -> int:
         """The value it gives."""
-        return self.call.outputs[self.part]
+        return (self.last or self.call).outputs[self.part]
 
 
 @final
@@ -125,14 +127,13 @@ def residual_sum(trace: Trace, block: BlockCall) -> Sum:
         ```
     """
     reader = _Reader(trace, block)
-    expr = reader.explain(block.y)
+    expr = reader.explain(block.y) or reader.replaced(block.y)
     if expr is None or isinstance(expr, Stream):
         return Sum(None)
     order = sorted(terms_of(expr), key=lambda i: trace.maker.get(reader.terms[i].value, -1))
-    place = {old: new for new, old in enumerate(order)}
-    return Sum(
-        _renumbered(expr, place), tuple(reader.terms[i] for i in order), frozenset(value for value, _ in stages(expr))
-    )
+    place, terms = {old: new for new, old in enumerate(order)}, tuple(reader.terms[i] for i in order)
+    stream = frozenset(value for value, _ in stages(expr)) if _holds_stream(expr) else frozenset([terms[0].value])
+    return Sum(_renumbered(expr, place), terms, stream)
 
 
 def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tensor, "*d"]]) -> Float[Tensor, "*d"]:
@@ -189,8 +190,12 @@ def is_plain(expr: Expr) -> bool:
         >>> is_plain(Stream())
         True
     """
+    return _holds_stream(expr) and _only_adds(expr)
+
+
+def _only_adds(expr: Expr) -> bool:
     if isinstance(expr, Applied):
-        return expr.op.name in ("add", "add_") and all(isinstance(one, Expr) and is_plain(one) for one in expr.args)
+        return expr.op.name in ("add", "add_") and all(isinstance(one, Expr) and _only_adds(one) for one in expr.args)
     return not isinstance(expr, Normed)
 
 
@@ -278,6 +283,16 @@ class _Reader:
             self.known[value] = None
             self.known[value] = self._explained(value)
         return self.known[value]
+
+    def replaced(self, value: int) -> Expr | None:
+        """The sum that makes a value where the block does not keep its stream: of what its modules give alone."""
+        op = self._op(self.trace.root(value))
+        if op is None or op.name != "add" or len(op.args) < 2:
+            return None
+        values = [self.trace.root(one.value) for one in op.args[:2] if isinstance(one, Ref)]
+        if len(values) < 2 or not all(self.giver.get(one) for one in values):
+            return None
+        return Applied(op, tuple(self._term(Term(one, tuple(self.giver[one]))) for one in values), op.makes[0])
 
     def _explained(self, value: int) -> Expr | None:
         if value == self.given:

@@ -1,6 +1,6 @@
-"""Step 3: the stacks of blocks: lists of modules whose calls carry a stream to itself."""
+"""Step 3: the stacks of blocks: lists of modules, or of parts next to each other, that pass a stream on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -47,7 +47,39 @@ def stacks(model: nn.Module, trace: Trace, n_pos: int) -> list[Stack]:
         whole = len(blocks) == len(calls) and {id(b.call.module) for b in blocks} == {id(one) for one in module}
         if blocks and whole and (_join(trace, blocks) or any(residual_sum(trace, block).expr for block in blocks)):
             found.append(Stack(path, tuple(blocks)))
+    found = found or _side_by_side(model, trace, by_module, n_pos)
     return sorted(found, key=lambda stack: _begin(stack.blocks[0].call))
+
+
+def _side_by_side(model: nn.Module, trace: Trace, by_module: Mapping[int, Sequence[Call]], n_pos: int) -> list[Stack]:
+    """The stacks whose blocks are no modules: the n-th items of the lists of one part run in turn, then the next."""
+    found: list[Stack] = []
+    for path, part in model.named_modules():
+        lists = {name: one for name, one in part.named_children() if isinstance(one, nn.ModuleList) and len(one) > 0}
+        if len(lists) < 2 or len({len(one) for one in lists.values()}) > 1:
+            continue
+        rows = [[by_module.get(id(item), []) for item in items] for items in zip(*lists.values(), strict=True)]
+        if not all(len(calls) == 1 for row in rows for calls in row):
+            continue
+        turns = [sorted((calls[0] for calls in row), key=_begin) for row in rows]
+        blocks = [_of_several(trace, path, turn, n_pos) for turn in turns]
+        whole = [block for block in blocks if block is not None]
+        in_turn = all(one[-1].end <= other[0].begin for one, other in pairwise(turns))
+        joined = all(trace.is_same(one.y, other.x) for one, other in pairwise(whole))
+        if in_turn and joined and len(whole) == len(turns):
+            found.append(Stack(turns[0][0].path.rpartition(".")[0], tuple(whole)))
+    return found
+
+
+def _of_several(trace: Trace, path: str, turn: Sequence[Call], n_pos: int) -> BlockCall | None:
+    """The block that calls in turn make: from what the first is given to what the last gives."""
+    first, last = turn[0], turn[-1]
+    slots = [slot for slot, x in first.inputs.items() if _is_stream(trace, x, n_pos)]
+    parts = [part for part, y in last.outputs.items() if _is_stream(trace, y, n_pos)]
+    if not slots or not parts:
+        return None
+    whole = Call(path, first.module, first.number, first.begin, last.end, first.inputs, given=first.given)
+    return BlockCall(whole, slots[0], parts[0], repeated=False, last=last)
 
 
 def _join(trace: Trace, blocks: Sequence[BlockCall]) -> bool:
@@ -70,6 +102,9 @@ def _blocks(trace: Trace, calls: Sequence[Call], n_pos: int, times: dict[int, in
             for part, y in call.outputs.items()
             if _is_stream(trace, x, n_pos) and trace.tensor(x).shape == trace.tensor(y).shape
         ]
+        if blocks:  # what a router hands from block to block is no stream (ZAYA)
+            shape = trace.tensor(blocks[-1].x).shape
+            pairs = [pair for pair in pairs if trace.tensor(call.inputs[pair[0]]).shape == shape] or pairs
         if len({slot for slot, _ in pairs}) > 1 and len({part for _, part in pairs}) > 1:
             return []  # two streams at once (Reformer)
         pairs.sort(key=lambda pair: trace.root(call.inputs[pair[0]]) != before)

@@ -1,7 +1,7 @@
 """Step 4: what each term of a block's sum is, and the projections that read and write inside it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -12,7 +12,7 @@ from hooks.tracing.residual import BlockCall, Sum, Term, is_norm
 from hooks.weights import shape_of
 
 MIXERS = ("attn_out", "cross_out", "mixer_out")
-"""What the terms that carry something from token to token are called."""
+"""What the terms that move something from token to token are called."""
 _AT = 3
 _ACROSS = frozenset(["convolution", "cumsum", "roll", "flip", "_fft_r2c", "_fft_c2c", "slice_scatter"])
 _PRODUCTS = ("bmm", "mm", "matmul", "baddbmm")
@@ -31,6 +31,8 @@ class Sublayer:
         parts: the calls of its projections: `q`, `k`, `v`, `o` of attention, `in`, `gate`, `out` of feed-forward.
         act: the call of the nonlinearity.
         n_heads: of attention.
+        reach: how many tokens on it carries something, where not to the end: a feed-forward layer that reads the
+            token before too (RWKV), or has a short convolution (Inkling), next to a part that reaches all.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Sublayer:
     parts: Mapping[str, Call] = field(default_factory=dict)
     act: Call | None = None
     n_heads: int | None = None
+    reach: int | None = None
 
 
 def sublayers(trace: Trace, block: BlockCall, found: Sum, encoded: set[int], n_pos: int) -> list[Sublayer]:
@@ -59,7 +62,11 @@ def sublayers(trace: Trace, block: BlockCall, found: Sum, encoded: set[int], n_p
         [one.name for one in sublayers(trace, block, residual_sum(trace, block), set(), 11)]
         ```
     """
-    return [_Part(trace, block, found, encoded, n_pos, term).sublayer() for term in found.terms]
+    kinds = [_Part(trace, block, found, encoded, n_pos, term).sublayer() for term in found.terms]
+    whole = [kind for kind in kinds if kind.name in MIXERS and kind.reach is None]
+    if len(whole) != 1 or any(kind.name == "mlp_out" for kind in kinds):
+        return kinds
+    return [replace(kind, name="mlp_out") if kind.name == "mixer_out" and kind.reach else kind for kind in kinds]
 
 
 @final
@@ -97,10 +104,21 @@ class _Part:
             across = any(one in self.encoded for op in self.ops for one in op.reads if self._is_outside(one))
             parts = self._heads(core) | ({} if out is None else {"o": out})
             return Sublayer("cross_out" if across else "attn_out", self.term, root, norm, parts, n_heads=core.n_heads)
-        if core is not None or self._mixes(root):
-            return Sublayer("mixer_out", self.term, root, norm, {} if out is None else {"o": out})
+        reach = None if core is not None else self._reach(root)
+        if core is not None or reach != 0:
+            o = {} if out is None else {"o": out}
+            return Sublayer("mixer_out", self.term, root, norm, o, reach=reach)
         parts, act = self._memories(out)
         return Sublayer("mlp_out", self.term, root, norm, parts, act)
+
+    def _is_fed_from_far(self, root: Call) -> bool:
+        """Whether a part before the one that gives a term carries to the end (attention before a convolution)."""
+        made = {self.trace.root(value) for op in self.ops for value in op.makes}
+        before = [call for call in self.inside if call.end <= root.begin and self._made(call) in made]
+        outer = [call for call in before if not any(one is not call and one.begin <= call.begin and call.end <= one.end
+                                                    for one in before)]  # fmt: skip
+        reached = (reach_of(self.trace, call, self._made(call), self.n_pos) for call in outer)
+        return any(one == self.n_pos - 1 - _AT for one in reached)
 
     def _is_after(self, call: Call) -> bool:
         """Whether a call only norms or scales what a sublayer gives."""
@@ -125,7 +143,8 @@ class _Part:
     def _attention(self) -> "_Core | None":
         """Where queries meet keys: a kernel of attention, or a softmax over [.. pos pos]."""
         for op in self.ops:
-            if "scaled_dot_product" in op.name or "flex_attention" in op.name:
+            kernel = "scaled_dot_product" in op.name or "flex_attention" in op.name
+            if kernel and self.trace.tensor(op.reads[0]).shape[-2] == self.n_pos:
                 return _Core(op.reads[:3], self.trace.tensor(op.reads[0]).shape[1], op.makes[0])
         for op in self.ops:
             if "softmax" in op.name and self._is_pattern(self.trace.tensor(op.makes[0])):
@@ -160,12 +179,12 @@ class _Part:
         """The projections of queries, keys and values, where each is one of its own."""
         if len(core.reads) != 3:
             return {}
-        found = [self._projections_behind(value) for value in core.reads]
+        found = [self._projections_before(value) for value in core.reads]
         alone = [one[0] for one in found if len(one) == 1]
         return dict(zip("qkv", alone, strict=True)) if len({id(one) for one in alone}) == 3 else {}
 
-    def _projections_behind(self, value: int) -> list[Call]:
-        """The projections that a value is made of with no other between."""
+    def _projections_before(self, value: int) -> list[Call]:
+        """The projections that a value is made of, with no other projection between."""
         found: dict[int, Call] = {}
         seen, waiting = set[int](), [value]
         while waiting:
@@ -203,16 +222,18 @@ class _Part:
     def _made(self, call: Call) -> int:
         return self.trace.root(next(iter(call.outputs.values())))
 
-    def _mixes(self, root: Call | None) -> bool:
-        """Whether what is given at one token shows at a later one."""
+    def _reach(self, root: Call | None) -> int | None:
+        """How many tokens on what is given at one token shows; None where to the end, or where it cannot be said."""
         if root is not None:
-            found = mixes_tokens(self.trace, root, self.term.value, self.n_pos)
+            found = reach_of(self.trace, root, self.term.value, self.n_pos)
             if found is not None:
-                return found
+                far = found == self.n_pos - 1 - _AT or found and self._is_fed_from_far(root)
+                return None if far else found
         fed = self.trace.after(set(self.stream))
-        return any(
+        mixes = any(
             op.name in _ACROSS or (op.name in _PRODUCTS and all(one in fed for one in op.reads[-2:])) for op in self.ops
         )
+        return None if mixes else 0
 
 
 @final
@@ -236,8 +257,8 @@ def is_projection(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def mixes_tokens(trace: Trace, call: Call, value: int, n_pos: int) -> bool | None:
-    """Return whether a module carries something from one token to a later one; None where it cannot be said.
+def reach_of(trace: Trace, call: Call, value: int, n_pos: int) -> int | None:
+    """Return how many tokens on a module moves something from one token; None where it cannot be said.
 
     The module is called again as it was, and with noise on what it is given at one token.
 
@@ -245,7 +266,7 @@ def mixes_tokens(trace: Trace, call: Call, value: int, n_pos: int) -> bool | Non
 
     Examples:
         ```python
-        mixes_tokens(trace, call, call.outputs[None], 11)
+        reach_of(trace, call, call.outputs[None], 11)
         ```
     """
     args, kwargs = call.given
@@ -268,8 +289,12 @@ def mixes_tokens(trace: Trace, call: Call, value: int, n_pos: int) -> bool | Non
     axis = _axis(plain, n_pos)
     if axis is None or n_pos <= _AT + 1:
         return None
-    later = [one.float().narrow(axis, _AT + 1, n_pos - _AT - 1) for one in (plain, changed)]
-    return bool((later[0] - later[1]).norm() > 1e-3 * later[0].norm())
+    before, after = (one.float().narrow(axis, _AT + 1, n_pos - _AT - 1).movedim(axis, 0).flatten(1)
+                     for one in (plain, changed))  # fmt: skip
+    if not bool((after - before).norm() > 1e-3 * before.norm()):
+        return 0
+    moved = (after - before).norm(dim=-1) > 1e-5 * before.norm(dim=-1)
+    return 1 + int(moved.nonzero().amax())
 
 
 def _part(output: Any, part: Any) -> Tensor:

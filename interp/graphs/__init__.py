@@ -1,4 +1,4 @@
-"""Attribution graphs: what each logit and feature of a prompt owes to features, errors, tokens and biases.
+"""Attribution graphs: how much of each logit and feature of a prompt comes from features, errors, tokens and biases.
 
 They need transcoders, so they rank above `interp.sae`; circuits of edges, which need none, are `interp.circuits.edges`.
 
@@ -7,33 +7,44 @@ They need transcoders, so they rank above `interp.sae`; circuits of edges, which
 3. `logits`, `cotangents`: targets, and their rows, by slopes that go down the layers in blocks.
 4. `nodes`, `graph`, `attribution`: the graph, whose rows for features are taken in the order of their influence.
 5. `influence`: influence by back-substitution, and pruning by it.
-6. `viewer`: the pruned graph as files of circuit-tracer's graph viewer.
+6. `supernodes`, `feature_texts`: sets of nodes and what goes between them, and what each feature fires on.
+7. `viewer`: the pruned graph as files of circuit-tracer's graph viewer.
+
+`interp.show` draws a graph and writes it as a page.
 """
 
 from hooks.border import guard
 from interp.graphs.attribution import attribution_graph as attribution_graph
 from interp.graphs.attribution import attribution_graphs as attribution_graphs
+from interp.graphs.feature_texts import FeatureText as FeatureText
+from interp.graphs.feature_texts import collect_feature_texts as collect_feature_texts
 from interp.graphs.graph import AttributionGraph as AttributionGraph
 from interp.graphs.influence import influence_of as influence_of
 from interp.graphs.nodes import Nodes as Nodes
+from interp.graphs.supernodes import edges_between as edges_between
 from interp.graphs.transcoders import LayerTranscoder as LayerTranscoder
 from interp.graphs.transcoders import Transcoders as Transcoders
 from interp.graphs.transcoders import cross_layer as cross_layer
 from interp.graphs.transcoders import neurons as neurons
 from interp.graphs.transcoders import per_layer as per_layer
+from interp.graphs.transcoders import shuffle_decoders as shuffle_decoders
 from interp.graphs.viewer import write_viewer_json as write_viewer_json
 
 __all__ = [
     "AttributionGraph",
+    "FeatureText",
     "LayerTranscoder",
     "Nodes",
     "Transcoders",
     "attribution_graph",
     "attribution_graphs",
+    "collect_feature_texts",
     "cross_layer",
+    "edges_between",
     "influence_of",
     "neurons",
     "per_layer",
+    "shuffle_decoders",
     "write_viewer_json",
 ]
 

@@ -1,7 +1,8 @@
-"""The attribution graph of a prompt: what each logit and each feature owes to features, errors, tokens and biases."""
+"""The attribution graph of a prompt: how much of each logit and feature comes from each source."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,11 +12,14 @@ from hooks.border import Share
 from hooks.errors import UnknownName
 from interp.graphs.influence import influence_of, normalised, prune
 from interp.graphs.local_model import LocalModel
-from interp.graphs.nodes import ERROR, FEATURE, TOKEN, Nodes
+from interp.graphs.nodes import ERROR, FEATURE, KINDS, LOGIT, TOKEN, Nodes
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SKIPPING = (
     "These features write to several layers. A cross-layer transcoder may write in one step what the model does in "
-    "several (A to C for A to B to C), so an edge that skips layers need not be a step of the model: hold it against "
+    "several (A to C for A to B to C), so an edge that skips layers need not be a step of the model: compare with "
     "a graph of per-layer transcoders"
 )
 
@@ -55,19 +59,26 @@ class AttributionGraph:
     value: Float[Tensor, "target"]
 
     def __repr__(self) -> str:
-        outs = ", ".join(
-            f"{word!r} {p:.2f}" for word, p in zip(self.said, self.nodes.p[-len(self.said) :].tolist(), strict=True)
-        )
-        return (
-            f"AttributionGraph({''.join(self.pieces)!r} → {outs}; {len(self.local.active)} features, "
-            f"{len(self.rows) - len(self.said)} with rows; replacement {self.replacement:.2f}, completeness "
-            f"{self.completeness:.2f}, bias {self.bias_share:.2f}, rows close to {self.closure:.0e})"
-            + (f"\n{self.warning}." if self.warning else "")
-        )
+        p = self.nodes.p[-len(self.said) :].tolist()
+        said = ", ".join(f"{word!r} {each:.2f}" for word, each in zip(self.said, p, strict=True))
+        lines = [
+            f"AttributionGraph({self.text!r} → {said})",
+            f"{len(self.local.active)} features of {self.local.transcoders.name}, {len(self.rows) - len(p)} with rows",
+            f"replacement {self.replacement:.2f}, completeness {self.completeness:.2f}, bias {self.bias_share:.2f}, "
+            f"rows close to {self.closure:.0e}",
+        ]
+        return "\n".join(lines + ["an edge that skips layers need not be a step of the model"] * bool(self.warning))
+
+    @property
+    def text(self) -> str:
+        """The prompt, without special tokens."""
+        special = set(getattr(self.local.model.tokenizer, "all_special_ids", ()))
+        ids = self.local.ids.tolist()
+        return "".join(piece for piece, i in zip(self.pieces, ids, strict=True) if i not in special)
 
     @property
     def warning(self) -> str:
-        """What to hold against edges that skip layers, where features write to several; empty where none do."""
+        """Why to doubt edges that skip layers, where features write to several; empty where none do."""
         return SKIPPING if self.local.transcoders.crosses else ""
 
     @cached_property
@@ -114,7 +125,7 @@ class AttributionGraph:
     def pruned(
         self, node_share: Share = 0.8, edge_share: Share = 0.98
     ) -> tuple[Bool[Tensor, "node"], Bool[Tensor, "target node"]]:
-        """Return which nodes and edges carry most of the influence: see `interp.graphs.influence.prune`.
+        """Return the nodes and edges that most of the influence goes through: see `interp.graphs.influence.prune`.
 
         Examples:
             ```python
@@ -122,6 +133,31 @@ class AttributionGraph:
             ```
         """
         return prune(self.A, self.rows, self.nodes.p, self.nodes.kind, node_share, edge_share)
+
+    def to_pandas(self) -> "DataFrame":
+        """Return a row for each node: name, kind, layer, token, text, activation, probability, influence, bias.
+
+        The bias is that of nodes with rows, and no number for others.
+        """
+        from pandas import DataFrame
+
+        nodes, first = self.nodes, len(self.nodes) - len(self.said)
+        bias = torch.full((len(nodes),), float("nan"), dtype=self.bias.dtype)
+        bias[self.rows] = self.bias
+        kind, pos = nodes.kind.tolist(), nodes.pos.tolist()
+        return DataFrame(
+            {
+                "node": [nodes.name(node) for node in range(len(nodes))],
+                "kind": [KINDS[each] for each in kind],
+                "layer": nodes.layer.tolist(),
+                "token": pos,
+                "text": [self.said[n - first] if kind[n] == LOGIT else self.pieces[pos[n]] for n in range(len(nodes))],
+                "a": nodes.a.tolist(),
+                "p": nodes.p.tolist(),
+                "influence": self.influence.tolist(),
+                "bias": bias.tolist(),
+            }
+        ).set_index("node")
 
     def top(self, n: int = 10) -> list[tuple[str, float]]:
         """Return the features with the most influence, by name.

@@ -1,6 +1,7 @@
 """The nodes of an attribution graph: tokens, errors, features and logits, in the order of its columns."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -60,10 +61,14 @@ class Nodes:
             graph.nodes.number("f3.120@5")
             ```
         """
-        names = {self.name(node): node for node in range(len(self))}
-        if name not in names:
-            raise UnknownName(f"no node is called '{name}'; did you mean {nearest(name, names)}?")
-        return names[name]
+        if name not in self.numbers:
+            raise UnknownName(f"no node is called '{name}'; did you mean {nearest(name, self.numbers)}?")
+        return self.numbers[name]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each node, by its name."""
+        return {self.name(node): node for node in range(len(self))}
 
     def of_kind(self, kind: int) -> Int[Tensor, "n"]:
         """Return the numbers of the nodes of a kind.

@@ -1,7 +1,7 @@
 """What takes the place of feed-forward layers in a graph: features that read at one layer and write to one or more."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ class LayerTranscoder:
 
     Attributes:
         layer: where they read.
-        reads: the site of x: `mlp_in`, or the stream before the norm in front of the feed-forward layer.
+        reads: the site of x: `mlp_in`, or the stream before the norm of the feed-forward layer.
         encode: from x to activations.
         W_enc: encoders, a row for each feature.
         b_enc: their biases.
@@ -73,7 +73,7 @@ class Transcoders:
 
 
 def per_layer(model: Model, transcoders: Sequence[SAE]) -> Transcoders:
-    """Return transcoders, or skip transcoders, that each stand for their own feed-forward layer.
+    """Return transcoders, or skip transcoders, that each replace their own feed-forward layer.
 
     Args:
         model: the model that they were trained on.
@@ -184,6 +184,22 @@ def cross_layer(model: Model, transcoder: CrossLayerTranscoder) -> Transcoders:
         skip = W["W_skip"][at].T if "W_skip" in W else None
         found[layer] = LayerTranscoder(layer, read, encode, W["W_enc"][at], W["b_enc"][at], W_dec, W["b_dec"][at], skip)
     return Transcoders(f"a cross-layer transcoder of {n} layers", found)
+
+
+def shuffle_decoders(transcoders: Transcoders, seed: int = 0) -> Transcoders:
+    """Return transcoders whose features are the same and write what others write: the control of a graph's scores.
+
+    Examples:
+        ```python
+        attribution_graph(model, shuffle_decoders(transcoders), text).completeness  # lower, or the scores mean nothing
+        ```
+    """
+    random = torch.Generator().manual_seed(seed)
+    layers = {}
+    for layer, one in transcoders.layers.items():
+        order = torch.randperm(len(one.W_enc), generator=random)
+        layers[layer] = replace(one, W_dec={to: D[order.to(D.device)] for to, D in one.W_dec.items()})
+    return Transcoders(f"{transcoders.name}, decoders shuffled", layers)
 
 
 def _above(W_enc: Tensor, b_enc: Tensor, threshold: Tensor) -> Callable[[Tensor], Tensor]:

@@ -1,6 +1,7 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
 from hooks.border import guard
+from interp.show.attribution_graph import graph_page, graph_panel
 from interp.show.audit import audit_panel
 from interp.show.browse import browse
 from interp.show.circuit import circuit_panel, faithfulness_panel
@@ -47,6 +48,8 @@ __all__ = [
     "examples_panel",
     "facts_panel",
     "generations_panel",
+    "graph_page",
+    "graph_panel",
     "heads_panel",
     "histogram_panel",
     "knowledge_panel",

@@ -13,8 +13,10 @@ from interp.circuits import PatchEffect
 from interp.circuits.edges import EdgeEffect
 from interp.circuits.heads import HeadScores
 from interp.features import DictionaryMap, Feature, Record, SearchResult
+from interp.graphs import AttributionGraph
 from interp.lenses import Attribution, LensReading, Ranks
 from interp.memory import Agreement, Audit, Composition, Trace
+from interp.show.attribution_graph import graph_panel
 from interp.show.audit import audit_panel
 from interp.show.circuit import circuit_panel
 from interp.show.composition import composition_panel
@@ -38,6 +40,7 @@ CONCEPT = "the concept"  # what a result that does not know its concept's name c
 PANELS: dict[type, Callable[[Any], tuple[Shown, ...]]] = {
     Agreement: lambda found: (agreement_panel({NORM: [found]}),),
     Attribution: lambda found: (attribution_panel(found),),
+    AttributionGraph: lambda found: (graph_panel(found),),
     Audit: lambda found: (audit_panel(found),),
     ChosenDose: lambda found: (dose_panel(found.response, CONCEPT),),
     Composition: lambda found: (composition_panel(found),),

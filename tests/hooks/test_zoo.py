@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks.tiny_models import VOCAB, tiny_model
-from benchmarks.zoo import holds_core, served, truth_of
+from benchmarks.zoo import holds_core, served
+from benchmarks.zoo_judge import truth_of
 
 SAMPLE = {
     "causal": "afmoe:AfmoeForCausalLM apertus:ApertusForCausalLM arcee:ArceeForCausalLM bamba:BambaForCausalLM "

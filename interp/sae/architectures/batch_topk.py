@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -21,8 +22,9 @@ class BatchKSparse(KSparse, ABC):
 
         f = z 1[z > theta],        z = ReLU((x - b_dec) W_enc + b_enc),        theta = E min {f > 0}
 
-    theta is the running mean of the smallest latent kept in a batch (Bussmann et al. 2024, section 3), so that the
-    latents of a row never depend on what else is encoded with it. It is 0, so all pass, before training.
+    theta is the mean over batches of the smallest latent kept (Bussmann et al. 2024, section 3), so that the latents
+    of a row never depend on what else is encoded with it. It is 0, so all pass, before training; in training it is a
+    running mean, which lags where weights move fast, and after it the mean over new batches by the final weights.
     """
 
     threshold: Float[Tensor, "latent"]
@@ -54,9 +56,29 @@ class BatchKSparseObjective(KSparseObjective[BatchKSparse]):
     def follow(self, values: Float[Tensor, "n ..."]) -> None:
         """Move theta towards the smallest latent kept; onto it, the first time."""
         on = values[values > 0]
-        least = minimum(on.min() if len(on) else on.new_tensor(math.inf))  # asked by all, also by one that keeps none
+        least = minimum(
+            on.min() if len(on) else on.new_tensor(math.inf)
+        )  # every process calls this, also one that keeps none
         if bool(least.isfinite()):
             self.sae.threshold.lerp_(least, RATE if bool(self.sae.threshold.any()) else 1.0)
+
+    @torch.no_grad()
+    def settle(self, batches: Iterable[Float[Tensor, "n d_model"]]) -> None:
+        """Set theta to E min {f > 0} over these batches."""
+        set_threshold(self.sae.threshold, (self.code(rows - self.sae.b_dec).values for rows in batches))
+
+
+def set_threshold(threshold: Float[Tensor, "..."], kept: Iterable[Float[Tensor, "_"]]) -> None:
+    """Set a threshold to the mean over batches of the smallest latent that is on; leave it where none ever is.
+
+    Examples:
+        >>> set_threshold(threshold := torch.zeros(2), [torch.tensor([3.0, 0.0]), torch.tensor([1.0, 2.0])])
+        >>> threshold.tolist()
+        [2.0, 2.0]
+    """
+    least = [values[values > 0].min() for values in kept if bool((values > 0).any())]
+    if least:
+        threshold.fill_(torch.stack(least).mean())
 
 
 class BatchTopK(BatchKSparse):
@@ -93,8 +115,8 @@ class BatchTopK(BatchKSparse):
 def batch_top_k(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, ranking: Ranking) -> Code:
     """The floor(n k) largest positive entries of x W^T + b.
 
-    Exact: what lies above a threshold guessed for somewhat more than n k is enough, if the last that is kept lies
-    above it too; if not, the guess is lowered, at last to 0. Ties with the last are kept.
+    Exact: what is above a threshold guessed for somewhat more than n k is enough, if the last that is kept is above it
+    too; if not, the guess is lowered, at last to 0. Ties with the last are kept.
 
     Examples:
         >>> from interp.sae.numerics.ranking import Exact
@@ -107,7 +129,7 @@ def batch_top_k(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, rank
     for spare in (1.25, 4.0, math.inf):
         threshold, values, places = ranking.above(x, by, min(spare * k, len(by.W)))
         last = kth_largest(values, count)
-        if not any_process((last < threshold) & (threshold != 0)):  # asked by all, whatever each of them guessed
+        if not any_process((last < threshold) & (threshold != 0)):  # every process calls this, whatever it guessed
             break
     kept = values >= last
     return Code.at(values[kept], places[kept], len(x), len(by.W))

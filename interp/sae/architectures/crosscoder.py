@@ -88,7 +88,7 @@ class Crosscoder(SAE):
         """Squared error of all layers and a penalty of L1 norms."""
         return CrosscoderObjective(self)
 
-    def absorb(self, normalisation: Normalisation) -> None:
+    def _absorb(self, normalisation: Normalisation) -> None:
         """As for every autoencoder, layer by layer."""
         m, M, back = normalisation.doubles(self.W_dec.device)
         with torch.no_grad():

@@ -16,7 +16,7 @@ from interp.sae.architectures.sae import SAE, Objective, Step, convert_rows, mea
 from interp.sae.data.distributed import batch_variance
 from interp.sae.numerics.median import geometric_median
 from interp.sae.numerics.ranking import Encoder, Exact, Ranking
-from interp.sae.numerics.sparse import Code
+from interp.sae.numerics.sparse import Code, split_columns
 
 Gradients = tuple[Float[Tensor, "latent d_model"], Float[Tensor, "latent d_model"], Float[Tensor, "latent"]]
 
@@ -42,7 +42,7 @@ class KSparse(SAE, ABC):
     ) -> None:
         super().__init__(d_in, d_sae)
         if not 1 <= k <= d_sae:
-            raise InvalidArgument(f"k is {k}; it must lie between 1 and d_sae = {d_sae}")
+            raise InvalidArgument(f"k is {k}; it must be between 1 and d_sae = {d_sae}")
         if k_aux is not None and not k_aux >= 1:
             raise InvalidArgument(f"k_aux is {k_aux}; give at least 1, or aux_coefficient=0 for no auxiliary loss")
         self.k, self.aux_coefficient = k, weight("aux_coefficient", aux_coefficient)
@@ -119,7 +119,7 @@ class KSparseObjective(Objective[K], ABC):
         centred = rows - sae.b_dec
         code = self.code(centred)
         self.follow(code.values)
-        parts, errors, W_dec = code.split(sae.widths), [centred], sae.W_dec.split(self._sizes())
+        parts, errors, W_dec = split_columns(code, sae.widths), [centred], sae.W_dec.split(self._sizes())
         for part, W in zip(parts, W_dec, strict=True):
             errors.append(errors[-1] - part.decode(W))
         errors, V = errors[1:], sae.get_buffer("variance")

@@ -3,6 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -92,7 +93,7 @@ class SAE(nn.Module, ABC):
         """What the constructor was given next to `d_in` and `d_sae`, but for the seed."""
 
     def objective(self) -> "Objective[Any]":
-        """What trains it: its loss, the loss's gradients, and where its weights must lie.
+        """What trains it: its loss, the loss's gradients, and the constraints on its weights.
 
         Raises:
             InvalidArgument: an architecture that is read from other libraries and not trained here.
@@ -130,7 +131,7 @@ class SAE(nn.Module, ABC):
         decoded = times_rows(values, indices, self.W_dec.flatten(1))
         return self._restore(decoded.view(len(x), *self.W_dec.shape[1:]) + self.b_dec, x)
 
-    def absorb(self, normalisation: Normalisation) -> None:
+    def _absorb(self, normalisation: Normalisation) -> None:
         """Change the weights, so that what was a function of z = (x - m) M is the same function of x, and of y.
 
         W_enc <- M W_enc,  W_dec <- W_dec M^-1,  b_dec <- b_dec M^-1 + m; and where the encoder does not read
@@ -224,7 +225,7 @@ S = TypeVar("S", bound=SAE)
 
 
 class Objective(ABC, Generic[S]):
-    """How an autoencoder learns: the loss of a batch, its gradients, and where the weights must lie after a step.
+    """How an autoencoder learns: the loss of a batch, its gradients, and the constraints on the weights after a step.
 
     `sparsity_share`, from 0 to 1, is the share of the sparsity penalty that counts; a trainer raises it as it begins.
 
@@ -262,9 +263,12 @@ class Objective(ABC, Generic[S]):
         """Set what is read off the data before training, from a sample of it; refused if the sample never varies."""
         measure_variance(self.sae, rows)
 
+    def settle(self, batches: Iterable[Float[Tensor, "n *d"]]) -> None:  # noqa: B027
+        """Set what only followed the weights in training by the final ones, on batches that were not trained on."""
+
     @torch.no_grad()
     def constrain(self) -> None:
-        """Put the weights back where they must lie, after a step of the optimiser: decoder rows of unit norm."""
+        """Restore the constraints on the weights after a step of the optimiser: decoder rows of unit norm."""
         if self.unit_norm_decoder:
             self.sae.W_dec /= self.sae.W_dec.norm(dim=1, keepdim=True)
 
@@ -283,7 +287,7 @@ def folded(sae: SAE) -> SAE:
     """
     twin = copy.deepcopy(sae)
     if twin.normalisation is not None:
-        twin.absorb(twin.normalisation)
+        twin._absorb(twin.normalisation)
         twin.normalisation = None
     return twin
 

@@ -117,7 +117,7 @@ class ShardedTopK(SAE):
             setattr(whole, name, getattr(self, name))
         return whole
 
-    def absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
+    def _absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
         """Is refused: what is written and used is `whole()`."""
         raise InvalidType(f"this process holds {len(self.W_dec)} of {self.d_sae} latents: take sae.whole()")
 

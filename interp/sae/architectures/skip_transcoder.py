@@ -45,9 +45,9 @@ class SkipTranscoder(TranscoderBase):
         """What is written for x, by latents that `encode_sparse` gave."""
         return super().reconstruct_sparse(x, values, indices) + self._checked(x, (self.d_in,)) @ self.W_skip.T
 
-    def absorb(self, normalisation: Normalisation) -> None:
+    def _absorb(self, normalisation: Normalisation) -> None:
         """As for every transcoder, and W_skip^T <- M_x W_skip^T M_y^-1, whose image of m_x leaves b_dec."""
-        super().absorb(normalisation)
+        super()._absorb(normalisation)
         a = self.d_in
         m, M, back = normalisation.doubles(self.W_dec.device)
         with torch.no_grad():

@@ -49,7 +49,7 @@ class TranscoderBase(SAE, ABC):
         x, y = rows.split([self.d_in, self.d_out], dim=1)
         return x, y
 
-    def absorb(self, normalisation: Normalisation) -> None:
+    def _absorb(self, normalisation: Normalisation) -> None:
         """Change the weights, so that what mapped normalised x to normalised y maps x to y.
 
         The normalisation is one of rows [x, y], made by `side_by_side`. W_enc <- M_x W_enc, b_enc <- b_enc -
@@ -70,7 +70,7 @@ class TranscoderBase(SAE, ABC):
 
 
 class Transcoder(TranscoderBase):
-    """A wide, sparse stand-in for a feed-forward layer x -> y (Dunefsky et al. 2024, arXiv:2406.11944).
+    """A wide, sparse replacement of a feed-forward layer x -> y (Dunefsky et al. 2024, arXiv:2406.11944).
 
         f     = ReLU(x W_enc + b_enc),        y_hat = f W_dec + b_dec
         L     = E||y - y_hat||^2  +  lambda E sum_i f_i ||W_dec,i||

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -113,17 +113,24 @@ class Code:
         """For each latent, the largest of the values said of it; 0 where there is none above."""
         return largest_per_latent(values, self.latents, self.d_sae)
 
-    def split(self, widths: tuple[int, ...]) -> list["Code"]:
-        """The code's columns in pieces that end at these widths."""
-        if widths == (self.d_sae,):
-            return [self]
-        return [self.kept((self.latents >= a) & (self.latents < b), a, b) for a, b in pairwise((0, *widths))]
 
-    def kept(self, which: Bool[Tensor, "_"], start: int, stop: int) -> "Code":
-        """Some of what is kept, all of it between two columns, as a code of those columns."""
-        counts = torch.nn.functional.pad(which.cumsum(0), (1, 0))
-        latents = self.latents[which] - start
-        return Code(self.values[which], latents, self.rows[which], counts[self.offsets], stop - start)
+def split_columns(code: Code, widths: tuple[int, ...]) -> list[Code]:
+    """Split the columns of a code into pieces that end at these widths.
+
+    Examples:
+        >>> code = Code.padded(torch.tensor([[2.0, 3.0]]), torch.tensor([[1, 2]]), d_sae=4)
+        >>> [piece.latents.tolist() for piece in split_columns(code, (2, 4))]
+        [[1], [0]]
+    """
+    return [code] if widths == (code.d_sae,) else [_columns(code, a, b) for a, b in pairwise((0, *widths))]
+
+
+def _columns(code: Code, start: int, stop: int) -> Code:
+    """What is kept between two columns, as a code of those columns."""
+    which = (code.latents >= start) & (code.latents < stop)
+    counts = torch.nn.functional.pad(which.cumsum(0), (1, 0))
+    latents = code.latents[which] - start
+    return Code(code.values[which], latents, code.rows[which], counts[code.offsets], stop - start)
 
 
 def _bags(indices: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

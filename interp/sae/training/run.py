@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, final
 
 import torch
@@ -26,7 +26,7 @@ from interp.sae.training.member import Member
 from interp.sae.training.plan import Plan
 
 EVALUATED: Final = 65_536  # rows for the report, at most; an eighth of the tokens
-SAMPLE: Final = 16_384  # rows for initialisation
+SAMPLE: Final = 16_384  # rows for initialisation, and for what is settled after training, at most
 
 Report = Callable[[str, Point], None]
 
@@ -153,13 +153,15 @@ class _Run:
                 yield step
 
     def reports(self) -> dict[str, TrainReport]:
-        """Measure the final weights on the batches that come next."""
+        """Settle thresholds on the batches that come next, and measure the final weights on these and more."""
         n = self.batch_size
         following = islice(self.buffer, _reported(self.steps, n))
-        batches = following if len(self.members) == 1 else [*following]
+        first = [*islice(following, math.ceil(SAMPLE / n))]
+        batches = chain(first, following) if len(self.members) == 1 else [*first, *following]
         reports = {}
         for name, member in self.members.items():
             course = self.learners[name].history
+            self.learners[name].objective.settle(member.rows(batch, self.source) for batch in first)
             quality = evaluate(member.sae, (member.rows(batch, self.source) for batch in batches))
             member.sae.max_activation.copy_(torch.maximum(course.largest, quality.max_activation))
             found = (tuple(course.curve), course.tokens, course.dead_share, self.plan.dead_after)

@@ -20,6 +20,7 @@ from interp.graphs import (
     influence_of,
     neurons,
     per_layer,
+    shuffle_decoders,
 )
 from interp.graphs.nodes import ERROR, FEATURE, LOGIT, TOKEN
 from interp.sae import SAE, CrossLayerTranscoder, SkipTranscoder, Transcoder
@@ -70,6 +71,20 @@ def test_rows_of_a_cross_layer_transcoder_close(family: str, skip: bool) -> None
     graph = attribution_graph(model, cross_layer(model, clt(skip)), TEXT)
     assert graph.closure < 1e-12 and graph.local.transcoders.crosses
     assert "skips layers" in repr(graph)
+
+
+def test_a_graph_prints_in_few_lines_and_its_table_holds_every_node() -> None:
+    model = double("gpt2")
+    graph = attribution_graph(model, cross_layer(model, clt()), TEXT, max_features=5)
+    assert len(str(graph).splitlines()) == 4 and f"completeness {graph.completeness:.2f}" in str(graph)
+    assert graph.text == TEXT and graph.pieces[0] == "<|endoftext|>"
+    table = graph.to_pandas()
+    assert list(table.index) == [graph.nodes.name(i) for i in range(len(graph.nodes))]
+    assert int(table.bias.notna().sum()) == len(graph.rows) == 5 + len(graph.said)
+    row = table.loc["f1.0@3"] if "f1.0@3" in table.index else table[table.kind == "feature"].iloc[0]
+    assert row.a == float(graph.nodes.a[graph.nodes.number(row.name)]) and row.text == graph.pieces[row.token]
+    logits = table[table.kind == "logit"]
+    assert list(logits.text) == list(graph.said) and logits.p.sum() <= 1.0
 
 
 def test_rows_close_where_transcoders_read_before_the_norm_and_where_layers_have_none() -> None:
@@ -177,10 +192,8 @@ def test_with_shuffled_decoders_completeness_falls() -> None:
     model = load(tiny_hf("gpt2", activation_function="relu").double(), tiny_tokenizer(), check=False)
     right = neurons(model)
     whole = attribution_graph(model, right, TEXT)
-    for one in right.layers.values():
-        order = torch.randperm(len(one.W_enc), generator=torch.Generator().manual_seed(0))
-        one.W_dec[one.layer] = one.W_dec[one.layer][order]  # type: ignore[index]
-    broken = attribution_graph(model, right, TEXT)
+    broken = attribution_graph(model, shuffle_decoders(right), TEXT)
+    assert torch.equal(whole.local.active.a, broken.local.active.a)
     assert whole.completeness > 0.999 > 0.95 > broken.completeness and broken.closure < 1e-12
 
 

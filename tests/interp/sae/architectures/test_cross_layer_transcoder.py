@@ -5,7 +5,10 @@ import torch
 
 from hooks.errors import InvalidArgument, OutOfRange
 from interp.sae import (
+    SAE,
+    BatchTopK,
     CrossLayerTranscoder,
+    MatryoshkaBatchTopK,
     Resampling,
     Schedule,
     evaluate,
@@ -178,6 +181,20 @@ def test_thresholds_that_a_batch_taught_keep_as_many_latents_of_single_tokens():
     assert report.l0 == pytest.approx(2.4, rel=0.15)
     one = torch.cat([clt.encode(row[None, :L]) for row in x[:50]])
     assert torch.allclose(one, clt.encode(x[:50, :L]), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "matryoshka", "across layers"])
+def test_the_threshold_after_training_is_that_of_the_final_weights(kind):
+    x, truth = planted(8_000, seed=6)
+    made_of: dict[str, SAE] = {
+        "autoencoder": BatchTopK(truth.d_in, 24, k=2.4),
+        "matryoshka": MatryoshkaBatchTopK(truth.d_in, 24, k=2.4, widths=(8,)),
+        "across layers": CrossLayerTranscoder(truth.d_in, truth.d_sae, L, k=2.4),
+    }
+    sae = made_of[kind]
+    x = x if kind == "across layers" else x[:, 0]
+    report = train(sae, stored(x), tokens=30_000, batch_size=512, lr=2e-2, progress=False)  # 58 steps, far from 1/RATE
+    assert report.l0 == pytest.approx(2.4, rel=0.06)
 
 
 def test_a_saved_one_is_read_as_it_was(tmp_path):

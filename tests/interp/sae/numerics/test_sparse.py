@@ -2,7 +2,7 @@
 
 import torch
 
-from interp.sae.numerics.sparse import Code, times_rows
+from interp.sae.numerics.sparse import Code, split_columns, times_rows
 
 N, D, LATENTS, K = 13, 5, 17, 4
 
@@ -57,5 +57,5 @@ def test_totals_and_maxima_are_those_of_the_dense_columns() -> None:
 
 def test_pieces_of_a_code_are_columns_of_its_matrix() -> None:
     code, f = ragged()
-    for piece, (a, b) in zip(code.split((3, 10, LATENTS)), ((0, 3), (3, 10), (10, LATENTS)), strict=True):
+    for piece, (a, b) in zip(split_columns(code, (3, 10, LATENTS)), ((0, 3), (3, 10), (10, LATENTS)), strict=True):
         assert torch.allclose(piece.decode(dense(LATENTS)[a:b]), f[:, a:b] @ dense(LATENTS)[a:b])
