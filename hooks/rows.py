@@ -38,7 +38,7 @@ def fit_rows(model: AnyModel, tokens: Tokens) -> Tokens:
     column = column.to(tokens.ids.device)
     text = torch.tensor([number for number, _ in parts], device=column.device)[:, None]
 
-    def taken(values: Shaped[Tensor, "batch pos ..."]) -> Shaped[Tensor, "row column ..."]:
+    def taken(values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         return values[text, column.clamp_min(0)]
 
     return replace(
