@@ -173,4 +173,4 @@ def _chances(logits: Tensor, tokens: Tokens, at: Position) -> Float[Tensor, "n v
             f"kl compares logits [batch pos vocab] or [batch vocab], and the model gives {logits!r:.80}"
         )
     logits = logits[:, None] if logits.ndim == 2 else logits
-    return logits[at.mask(tokens.read_at(Site("logits")).places(logits.shape[1]))].float().log_softmax(dim=-1)
+    return logits[at.mask(tokens.places(logits.shape[1], Site("logits")))].float().log_softmax(dim=-1)

@@ -26,7 +26,7 @@ def fit_rows(model: AnyModel, tokens: Tokens) -> Tokens:
         fit_rows(model, model.tokens(book)).ids.shape
         ```
     """
-    room = None if tokens.inputs is not None else context(model.hf)
+    room = None if tokens.are_places else context(model.hf)
     if room is None or tokens.ids.shape[1] <= room:
         return tokens
     parts = [(number, part) for number in range(len(tokens)) for part in _columns(tokens, number, room)]

@@ -27,6 +27,11 @@ _TRANSFORMER_LENS: Final = {
     "mlp_act": "blocks.{}.mlp.hook_post",
     "mlp_out": "blocks.{}.hook_mlp_out",
     "ln_final_scale": "ln_final.hook_scale",
+    "conv_pre": "conv_pre.{}",
+    "conv_act": "conv_act.{}",
+    "pool": "pool.{}",
+    "fc_act": "fc_act.{}",
+    "embedding": "embedding",
     "logits": "unembed.hook_out",
 }
 _MODULE: Final = "module"
@@ -106,6 +111,8 @@ class Site:
     @property
     def transformer_lens_name(self) -> str:
         """The name a `TransformerBridge` and SAELens give this place, as in `blocks.6.hook_resid_post`.
+
+        Places of convnets have no such name, and print as they do here.
 
         At `unembed.hook_out` a bridge holds the logits before the soft-cap of the families that have one; ours
         are after it.
@@ -354,6 +361,11 @@ mlp_pre: Final = Layered("mlp_pre")
 mlp_act: Final = Layered("mlp_act")
 mlp_out: Final = Layered("mlp_out")
 ln_final_scale: Final = Site("ln_final_scale")
+conv_pre: Final = Layered("conv_pre")
+conv_act: Final = Layered("conv_act")
+pool: Final = Layered("pool")
+fc_act: Final = Layered("fc_act")
+embedding: Final = Site("embedding")
 logits: Final = Site("logits")
 encoder: Final = InStack("encoder")
 decoder: Final = InStack("decoder")

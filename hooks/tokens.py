@@ -9,6 +9,8 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from hooks.errors import InvalidArgument, OutOfRange
+from hooks.grid import Grid
+from hooks.images import Images
 from hooks.site import Site
 
 
@@ -30,6 +32,9 @@ class Tokens:
         more: what else the model is given, by the names of its arguments, as what a tokenizer or processor returned
             has it: `token_type_ids`, `pixel_values`. Of a tensor as long as the batch each text has its row.
         decoder: what a decoder after an encoder reads; None where it reads the text itself, moved right by one.
+        images: the pictures, of a model that reads them; its places are the tokens.
+        grids: where the places of each site lie in the picture.
+        grid: that of these places, where one site's are meant.
 
     Examples:
         ```python
@@ -48,6 +53,9 @@ class Tokens:
     cut_from: tuple[int, ...] | None = None
     more: Mapping[str, Shaped[Tensor, "..."]] = field(default_factory=dict)
     decoder: "Tokens | None" = None
+    images: Images | None = None
+    grids: Mapping[Site, Grid] | None = None
+    grid: Grid | None = None
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -69,7 +77,8 @@ class Tokens:
             rows = slice(rows, rows + 1 or None)
         used = self.mask[rows].any(dim=0).nonzero().flatten()
         start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-        return Tokens(
+        return replace(
+            self,
             ids=self.ids[rows, start:stop],
             mask=self.mask[rows, start:stop],
             special=self.special[rows, start:stop],
@@ -80,6 +89,7 @@ class Tokens:
             cut_from=None if self.cut_from is None else self.cut_from[rows],
             more={name: self._rows_of(name, one, rows, slice(start, stop)) for name, one in self.more.items()},
             decoder=None if self.decoder is None else self.decoder[rows],
+            images=None if self.images is None else self.images[rows],
         )
 
     def _rows_of(self, name: str, one: Tensor, rows: slice, columns: slice) -> Tensor:
@@ -101,6 +111,11 @@ class Tokens:
         if self.cut_from is None:
             return torch.arange(len(self), device=self.ids.device)
         return torch.tensor(self.cut_from, device=self.ids.device)
+
+    @property
+    def are_places(self) -> bool:
+        """Whether these are places of pictures, or of whatever else is no text; each site has as many as it has."""
+        return self.inputs is not None or self.images is not None
 
     @property
     def content(self) -> Bool[Tensor, "batch pos"]:
@@ -130,11 +145,12 @@ class Tokens:
             special=self.special.to(device),
             offsets=None if self.offsets is None else self.offsets.to(device),
             inputs=None if self.inputs is None else {slot: one.to(device) for slot, one in self.inputs.items()},
+            images=None if self.images is None else self.images.to(device),
             more={name: one.to(device) for name, one in self.more.items()},
             decoder=None if self.decoder is None else self.decoder.to(device),
         )
 
-    def read_at(self, site: Site) -> "Tokens":
+    def read_at(self, site: Site | None) -> "Tokens":
         """Return the tokens that a site's rows are of: the decoder's, where it reads others than the encoder does.
 
         Examples:
@@ -142,21 +158,27 @@ class Tokens:
             acts.tokens.read_at(decoder.resid_post[1])
             ```
         """
-        return self if self.decoder is None or site.stack == "encoder" else self.decoder
+        return self if self.decoder is None or site is None or site.stack == "encoder" else self.decoder
 
-    def places(self, n: int) -> "Tokens":
-        """Return the tokens of a tensor with `n` columns: of a module that reads no text, tensors differ in them.
+    def places(self, n: int, site: Site | None = None) -> "Tokens":
+        """Return the tokens of a site with `n` columns: of a module that reads no text, sites differ in them.
+
+        Of pictures they know where they lie, and those before the picture's own, such as a class token, are special.
 
         Examples:
             ```python
-            acts.tokens.places(acts[site].shape[1])
+            acts.tokens.places(acts[site].shape[1], site)
             ```
         """
-        if self.inputs is None or self.ids.shape[1] == n:
+        if (own := self.read_at(site)) is not self:
+            return own
+        grid = None if self.grids is None or site is None else self.grids.get(site)
+        grid = grid if grid is not None and len(grid) == n else None
+        if not self.are_places or (self.ids.shape[1] == n and grid == self.grid):
             return self
         ids = torch.arange(n, device=self.ids.device).expand(len(self), n)
         mask = torch.ones_like(ids, dtype=torch.bool)
-        return Tokens(ids, mask, ~mask, inputs=self.inputs)
+        return replace(self, ids=ids, mask=mask, special=ids < (0 if grid is None else grid.front), grid=grid)
 
     def cut(self, columns: int) -> "Tokens":
         """Return the first columns only.
