@@ -4,7 +4,8 @@
 
 A mutation changes one operator, constant, comparison, bound of a slice or reduction (`mean` for `sum`) of a file, in a
 temporary copy of the tree, never in place. The tests are those of the folder that mirrors the file's
-(`tests/interp/lenses`) and the laws in tests/contracts that import from it, or those of `--tests`. One run without a
+(`tests/interp/lenses`), the laws in tests/contracts that import from it, and the files of other folders that import a
+mutated file by name; or those of `--tests`. One run without a
 mutation says which tests run which line; a mutation is tried on those, the quickest first, and with `--thorough` what
 they let pass is tried on all of them (one test may keep a value for the next, or run the line in a process of its
 own). Else a line that no test runs is not tried. Each try is a process of its own with a time limit, forked after the
@@ -41,7 +42,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -276,13 +277,15 @@ def _type_union(node: ast.BinOp) -> bool:
 
 @dataclass(eq=False)
 class Traced:
-    """A pytest plugin: how long each test takes, and the lines of some files that it runs.
+    """A pytest plugin: how long each test takes, and which of some lines it runs.
 
     What runs while modules load is kept under "". What runs while a fixture is set up counts for every test that
     asks for the fixture, since it may serve them all.
     """
 
-    files: dict[str, str]  # full path: path from the root
+    lines: dict[str, set[int]]  # by full path
+    root: Path
+    followed: dict[CodeType, bool] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     ran: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     needs: dict[str, list[str]] = field(default_factory=dict)
@@ -320,11 +323,17 @@ class Traced:
         return {test: sorted(lines) for test, lines in (tests | {"": self.ran[""]}).items()}
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
-        """Follow the lines of the files asked for."""
-        return self._line if frame.f_code.co_filename in self.files else None
+        """Follow a function that holds any of the lines."""
+        code = frame.f_code
+        if code not in self.followed:
+            asked = self.lines.get(code.co_filename, set())
+            self.followed[code] = any(line in asked for _, _, line in code.co_lines())
+        return self._line if self.followed[code] else None
 
     def _line(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
-        self.ran[self.now].add(f"{self.files[frame.f_code.co_filename]}:{frame.f_lineno}")
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        if line in self.lines[file]:
+            self.ran[self.now].add(f"{Path(file).relative_to(self.root).as_posix()}:{line}")
         return self._line
 
 
@@ -372,12 +381,15 @@ def run_tests(tests: list[str], plugins: list[object] | None = None) -> int:
     return int(pytest.main([*ARGUMENTS, *tests], plugins=plugins))
 
 
-def trace(tree: Path, tests: list[str], files: list[str]) -> dict[str, Any]:
-    """Run the tests as they are: seconds by test, and by test the lines of the files that it runs."""
+def trace(tree: Path, tests: list[str], mutations: list[Mutation]) -> dict[str, Any]:
+    """Run the tests as they are: seconds by test, and by test the lines with a mutation that it runs."""
     kept = tree.parent / "traced.json"
 
     def work() -> int:
-        plugin = Traced({str(tree / file): file for file in files})
+        lines: dict[str, set[int]] = defaultdict(set)
+        for one in mutations:
+            lines[str(tree / one.file)].update(range(one.lines[0], one.lines[1] + 1))
+        plugin = Traced(dict(lines), tree)
         sys.settrace(plugin)
         code = run_tests(tests, [plugin])
         sys.settrace(None)
@@ -430,6 +442,17 @@ def mirrored_tests(files: list[str]) -> list[str]:
     return [f for f in found if not any(f != other and f.startswith(f"{other}/") for other in found)]
 
 
+def importing_tests(files: list[str], but: list[str]) -> list[str]:
+    """The test files of other folders that import one of the files by name."""
+    modules = [file.removesuffix(".py").replace("/", ".") for file in files]
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        name, text = path.relative_to(ROOT).as_posix(), path.read_text()
+        if any(f"from {module} import" in text for module in modules) and not name.startswith(tuple(but)):
+            found.append(name)
+    return found
+
+
 def sample_of(files: list[str], size: int | None, seed: int, guards: bool = False) -> list[Mutation]:
     """Mutations in an order that a seed draws and that other mutations do not change; the first of them."""
     found = [m for file in files for m in Finder(file, (ROOT / file).read_bytes()).found]
@@ -441,9 +464,9 @@ def sample_of(files: list[str], size: int | None, seed: int, guards: bool = Fals
 class Trial:
     """A copy of the tree whose tests pass, on which mutations are tried."""
 
-    def __init__(self, tree: Path, tests: list[str], files: list[str], *, thorough: bool = False) -> None:
+    def __init__(self, tree: Path, tests: list[str], mutations: list[Mutation], *, thorough: bool = False) -> None:
         self.tree, self.thorough = tree, thorough
-        traced = trace(tree, tests, files)
+        traced = trace(tree, tests, mutations)
         self.seconds: dict[str, float] = traced["seconds"]
         self.ran: dict[str, set[str]] = {test: set(lines) for test, lines in traced["ran"].items()}
         self.stamp = int(time.time())
@@ -588,15 +611,16 @@ def main() -> None:
         return write_table(given.table, [Path(path) for path in given.targets])
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     files = source_files(given.targets)
-    tests = given.tests or mirrored_tests(files)
     name = "-".join(t.strip("/").removesuffix(".py").replace("/", "-") for t in given.targets)
     out = given.out or KEPT / f"{name}-{given.seed}.json"
     drawn = sample_of(files, given.sample, given.seed, given.guards)
+    tests = given.tests or mirrored_tests(files)
+    tests += [] if given.tests else importing_tests(sorted({m.file for m in drawn}), tests)
     kept = read_kept(out)
     left = list(pending(drawn, kept))
     print(f"{len(drawn)} mutations of {len(files)} files, {len(left)} to try, by {' '.join(tests)}", flush=True)
     if left:
-        try_all(left, kept, out, partial(Trial, tests=tests, files=files, thorough=given.thorough))
+        try_all(left, kept, out, partial(Trial, tests=tests, mutations=left, thorough=given.thorough))
     print(summary([kept[m.key] for m in drawn if m.key in kept]))
     return None
 
