@@ -1,4 +1,4 @@
-"""What makes a function a command: mistakes in one line with exit code 2, `--debug`, and `--json` for what it returns."""
+"""What makes a function a command: mistakes in one line, `--debug`, and `--json` for what it returns."""
 
 import errno
 import functools

@@ -44,27 +44,23 @@ def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
         learnt = learn(load("landmark"), Settings())
         ```
     """
-    site = resid_post[settings.layer]
-    source = activations_of(
-        model, landmark.unseen_texts(model, settings.dictionary.documents, settings.seed, about="landmark"), site
-    )
+    site, size, seed = resid_post[settings.layer], settings.dictionary, settings.seed
+    source = activations_of(model, landmark.unseen_texts(model, size.documents, seed, about="landmark"), site)
     other = activations_of(
         model,
-        landmark.unseen_texts(model, settings.dictionary.documents // 10, settings.seed + 1, about="landmark"),
+        landmark.unseen_texts(model, size.documents // 10, seed + 1, about="landmark"),
         site,
     )
-    sae, untrained = (
-        TopK(model.d_model, settings.dictionary.latents, settings.dictionary.k, seed=settings.seed) for _ in range(2)
-    )
+    sae, untrained = (TopK(model.d_model, size.latents, size.k, seed=seed) for _ in range(2))
     untrained.objective().initialise(next(iter(other)))
     report = train(
         sae,
         source,
-        tokens=settings.dictionary.tokens,
+        tokens=size.tokens,
         batch_size=BATCH,
         lr=RATE,
         buffer=ALL,
-        seed=settings.seed,
+        seed=seed,
         progress=progress,
     )
     return Learnt(sae, report, evaluate(sae, other), evaluate(untrained, other))

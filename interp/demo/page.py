@@ -59,11 +59,12 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
 
 
 def _dictionary(settings: Settings, learnt: Learnt) -> Section:
+    size = settings.dictionary
     return Section(
         "A dictionary of what the model thinks",
-        f"The stream of activations after block {settings.layer} is read on {settings.dictionary.documents:,} documents that "
-        f"mention landmarks, and a TopK sparse autoencoder learns to write each of them as a sum of {settings.dictionary.k} out "
-        f"of {settings.dictionary.latents:,} directions.",
+        f"The stream of activations after block {settings.layer} is read on {size.documents:,} documents that "
+        f"mention landmarks, and a TopK sparse autoencoder learns to write each of them as a sum of {size.k} out "
+        f"of {size.latents:,} directions.",
         (training_panel(learnt.report, learnt.held_out, learnt.untrained),),
     )
 
