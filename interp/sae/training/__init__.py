@@ -11,5 +11,6 @@
    (`schedule.py`), and restores the constraints on the weights.
 5. Its `History` (`history.py`) follows the loss and which latents are silent; callbacks are given each point of the
    curve (`callbacks.py`, `writers.py`).
-6. `run` settles what only followed the weights, and the final weights are measured on the batches that come next, which gives the `TrainReport`.
+6. `run` settles what only followed the weights, and the final ones are measured on the batches that come next, which
+   gives the `TrainReport`.
 """
