@@ -14,6 +14,7 @@ from hooks.huggingface import HFModel
 from hooks.site import Site
 from hooks.taps import Tap
 from hooks.tokens import Tokens
+from hooks.tracing.experts import Found, expert_taps, mixture_of
 from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, residual_sum, stages
 from hooks.tracing.stacks import Stack, stacks
@@ -41,6 +42,7 @@ class Block:
             attention and feed-forward read the stream (`attn.norm`, `mlp.norm`).
         taps: where its sites sit.
         repeated: whether its module runs more than once in a pass.
+        mixtures: the mixture of experts of each term that is one, by the number of the term.
     """
 
     stack: str
@@ -53,6 +55,7 @@ class Block:
     part: Mapping[str, nn.Module]
     taps: Mapping[Site, Tap]
     repeated: bool
+    mixtures: Mapping[int, Found] = field(default_factory=dict)
 
     def site(self, name: str) -> Site:
         """Return the site of a name in this block."""
@@ -227,8 +230,9 @@ def _block(hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, 
     placing = _Placing(hf, trace, stack, layer, block, found, kinds)
     middle, taps = placing.placed()
     return Block(
-        stack, layer, block.call.module, found.expr, middle, placing.terms, kinds, placing.part, taps, block.repeated
-    )
+        stack, layer, block.call.module, found.expr, middle, placing.terms, kinds, placing.part, taps, block.repeated,
+        placing.mixtures,
+    )  # fmt: skip
 
 
 @final
@@ -244,6 +248,7 @@ class _Placing:
     sum: Sum
     kinds: tuple[Sublayer, ...]
     part: dict[str, nn.Module] = field(default_factory=dict)
+    mixtures: dict[int, Found] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.inside = self.trace.inside(self.block.call)
@@ -280,6 +285,12 @@ class _Placing:
                 taps += self._feed_forward(kind)
             if kind.term.calls and (site.name != "module" or self.times[id(self._giving(kind).module)] == 1):
                 taps.append(self._added(site, kind))
+        found = {number: mixture_of(self.trace, self.block, kind) for number, kind in enumerate(self.kinds)}
+        self.mixtures |= {number: one for number, one in found.items() if one is not None}
+        if len(self.mixtures) == 1:
+            taps += expert_taps(
+                self.site, next(iter(self.mixtures.values())), self.trace.tensor(self.block.x).shape[-1]
+            )
         middle, value = self._middle()
         if middle is not None:
             taps += self._of_middle(value)

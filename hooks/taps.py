@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import local
 from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import torch
@@ -49,6 +50,7 @@ class Tap:
         places: the axes of the tensor that count places, where it is not the second alone: then [batch *places d] is
             given as [batch pos d], and of a tensor without such axes a row of the batch is one place.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
+        within: for sites inside a module that does not call a part of its own there (experts).
     """
 
     site: Site
@@ -69,6 +71,7 @@ class Tap:
     root: nn.Module | None = None
     places: tuple[int, ...] | None = None
     derive: Derive | None = None
+    within: "Within | None" = None
 
     @property
     def read_only(self) -> bool:
@@ -87,7 +90,7 @@ class Tap:
             tuple(
                 module.register_forward_pre_hook(hook, with_kwargs=True)
                 if before
-                else module.register_forward_hook(hook)
+                else module.register_forward_hook(hook, with_kwargs=True)
                 for before, module, hook in self._hooks(edit)
             )
         )
@@ -102,11 +105,16 @@ class Tap:
             ```
         """
         for before, module, hook in self._hooks(edit):
-            (changes.pre_hook if before else changes.hook)(module, hook)
+            if before:
+                changes.pre_hook(module, hook)
+            else:
+                changes.hook(module, hook, with_kwargs=True)
 
     def _hooks(self, edit: Edit) -> list["Hook"]:
         """The hooks that call an edit."""
         hooks: list[Hook] = []
+        if self.within is not None:
+            return self.within.hooks(edit)
         if self.call is not None and self.root is not None:
             edit = self._at_its_call(edit, hooks)
         if self.swapped:
@@ -119,28 +127,29 @@ class Tap:
 
     def _at_its_call(self, edit: Edit, hooks: list["Hook"]) -> Edit:
         """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
-        seen = [0]
+        seen = local()  # each thread's passes have calls of their own
         assert self.root is not None
-        hooks.append((True, self.root, lambda *_: seen.__setitem__(0, 0)))
+        hooks.append((True, self.root, lambda *_: setattr(seen, "calls", 0)))
 
         def counted(a: Tensor) -> Tensor | None:
-            seen[0] += 1
-            return edit(a) if seen[0] - 1 == self.call else None
+            number = seen.calls
+            seen.calls += 1
+            return edit(a) if number == self.call else None
 
         return counted
 
     def _unflattening(self, edit: Edit, hooks: list["Hook"]) -> Edit:
         """Give `edit` [batch pos d], of the shape that the block around the module was given."""
-        shape: list[int] = []
+        here = local()
         assert self.flat_in is not None
 
         def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            shape[:] = _argument(args, kwargs, self.flat_slot).shape
+            here.shape = _argument(args, kwargs, self.flat_slot).shape
 
         def unflattened(a: Tensor) -> Tensor | None:
-            if a.ndim == len(shape):
+            if a.ndim == len(here.shape):
                 return edit(a)
-            changed = edit(a.unflatten(0, shape[:2]))
+            changed = edit(a.unflatten(0, here.shape[:2]))
             return None if changed is None else changed.flatten(0, 1)
 
         hooks.append((True, self.flat_in, note))
@@ -149,7 +158,7 @@ class Tap:
     def _hook(self, edit: Edit) -> "Hook":
         if self.side == "input":
             return True, self.module, lambda _, args, kwargs: self._edit_input(edit, args, kwargs)
-        return False, self.module, lambda _m, _a, output: self._edit_output(edit, output)
+        return False, self.module, lambda _m, _a, _k, output: self._edit_output(edit, output)
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
         raw = _argument(args, kwargs, self.slot)
@@ -196,6 +205,15 @@ class Tap:
         value = value if _is_one(self.factor) else value / self.factor
         value = value if self.heads is None else value.flatten(-2)
         return value if self.rows is None else raw.index_copy(-1, self.rows, value)
+
+
+@runtime_checkable
+class Within(Protocol):
+    """How a tensor inside a module is read and put back."""
+
+    def hooks(self, edit: Edit) -> list[Hook]:
+        """Return the hooks that call an edit with it, [batch pos *d]."""
+        ...
 
 
 @runtime_checkable
