@@ -5,14 +5,18 @@
 A mutation changes one operator, constant, comparison, bound of a slice or reduction (`mean` for `sum`) of a file, in a
 temporary copy of the tree, never in place. The tests are those of the folder that mirrors the file's
 (`tests/interp/lenses`) and the laws in tests/contracts that import from it, or those of `--tests`. One run without a
-mutation says which tests enter which function; a mutation is tried on those, the quickest first, and what they let
-pass is tried on all of them. Each try is a process of its own with a time limit, forked after the heavy libraries are
-loaded (Linux).
+mutation says which tests run which line; a mutation is tried on those, the quickest first, and what they let pass is
+tried on all of them (a value may be kept from one test to the next). A line that no test runs is not tried. Each try
+is a process of its own with a time limit, forked after the heavy libraries are loaded (Linux).
 
-Results are kept in benchmarks/results/mutations/<folder>.json as they come, and a second call goes on from them: what
-was killed stays killed while its line is as it was, what survived is tried again. A survivor that changes no number
-can be given a reason in its row ("equivalent": "why"); it is then counted apart. Guards (conditions whose branch only
-raises) are counted apart from what computes a number.
+Guards (conditions whose branch only raises) are not drawn unless `--guards` asks for them. Results are kept in
+reports/mutations/<folder>-<seed>.json as they come, and a second call goes on from them: what was killed stays killed
+while its line is as it was, what survived is tried again. A survivor that changes no number has its reason in
+benchmarks/results/mutations_set_aside.json and is counted apart.
+
+    python benchmarks/mutations.py --table "a fresh draw" reports/mutations/*-7.json
+
+writes the counts of a draw, with Wilson intervals, to benchmarks/results/mutations.json.
 """
 
 import argparse
@@ -38,8 +42,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
+from scipy.stats import binomtest
+
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = ROOT / "benchmarks" / "results" / "mutations"
+RESULTS = ROOT / "benchmarks" / "results"
+KEPT = ROOT / "reports" / "mutations"
+TABLE = RESULTS / "mutations.json"
+SET_ASIDE = RESULTS / "mutations_set_aside.json"
 PRELOADED = (
     "numpy",
     "torch",
@@ -94,13 +104,14 @@ class Mutation:
     function: str
     guard: bool
     text: str
+    lines: tuple[int, int] = (0, 0)  # the first and last of its statement, of a compound one its head
+    again: int = 0  # how many alike come before it in the function
 
     @property
     def key(self) -> str:
         """What stays the same when other lines of the file change."""
-        return hashlib.sha256(f"{self.file}|{self.function}|{self.text}|{self.was}|{self.now}".encode()).hexdigest()[
-            :16
-        ]
+        place = f"{self.file}|{self.function}|{self.text}|{self.was}|{self.now}{'|' * bool(self.again)}"
+        return hashlib.sha256(f"{place}{self.again or ''}".encode()).hexdigest()[:16]
 
     def apply(self, source: bytes) -> bytes:
         """The source with the change."""
@@ -122,7 +133,19 @@ class Finder(ast.NodeVisitor):
         self.scope: list[str] = []
         self.depth = 0  # of functions: a class body runs when its module loads
         self.guard = False
+        self.statement = (0, 0)
+        self.alike: Counter[tuple[str, ...]] = Counter()
         self.visit(ast.parse(source))
+
+    def visit(self, node: ast.AST) -> None:
+        """Remember which lines the statement of what is visited has, of a compound one those of its head."""
+        before = self.statement
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
+            self.statement = (node.lineno, last)
+        super().visit(node)
+        self.statement = before
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802, D102
         self._function(node)
@@ -142,6 +165,12 @@ class Finder(ast.NodeVisitor):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802, D102
         if node.value is not None:
             self.visit(node.value)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        """`strict=True` of a zip only raises."""
+        before, self.guard = self.guard, self.guard or node.arg == "strict"
+        self.visit(node.value)
+        self.guard = before
 
     def visit_Raise(self, node: ast.Raise) -> None:  # noqa: ARG002, N802, D102
         return
@@ -230,7 +259,10 @@ class Finder(ast.NodeVisitor):
         line = self.lines[node.lineno - 1].decode().strip()
         was = self.source[start:end].decode()
         name = ".".join(self.scope) if self.depth else "<module>"
-        self.found.append(Mutation(self.file, node.lineno, start, end, was, now, name, self.guard, line))
+        same = (name, line, was, now)
+        place = (self.file, node.lineno, start, end, was, now, name, self.guard, line)
+        self.found.append(Mutation(*place, lines=self.statement, again=self.alike[same]))
+        self.alike[same] += 1
 
 
 def _type_union(node: ast.BinOp) -> bool:
@@ -242,33 +274,56 @@ def _type_union(node: ast.BinOp) -> bool:
 
 @dataclass(eq=False)
 class Traced:
-    """A pytest plugin: how long each test takes, and the functions of some files that it enters.
+    """A pytest plugin: how long each test takes, and the lines of some files that it runs.
 
-    What is entered while modules load or fixtures are set up may serve any test: it is kept under "".
+    What runs while modules load is kept under "". What runs while a fixture is set up counts for every test that
+    asks for the fixture, since it may serve them all.
     """
 
     files: dict[str, str]  # full path: path from the root
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    entered: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    test: str = ""
+    ran: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    needs: dict[str, list[str]] = field(default_factory=dict)
+    now: str = ""
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Add up what the phases of a test took."""
         self.seconds[report.nodeid] += report.duration
 
-    def pytest_runtest_setup(self, item: Any) -> None:  # noqa: ARG002
-        """What a fixture enters counts for all tests."""
-        self.test = ""
+    def pytest_runtest_setup(self, item: Any) -> None:
+        """What the set-up runs outside of fixtures counts for the test."""
+        definitions = getattr(item, "_fixtureinfo", None)
+        self.needs[item.nodeid] = (
+            [self._name(one) for all_of_name in definitions.name2fixturedefs.values() for one in all_of_name]
+            if definitions
+            else []
+        )
+        self.now = item.nodeid
 
-    def pytest_runtest_call(self, item: Any) -> None:
-        """From here on functions count for this test."""
-        self.test = item.nodeid
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        """What a fixture runs counts for the fixture."""
+        before, self.now = self.now, self._name(fixturedef)
+        try:
+            return (yield)
+        finally:
+            self.now = before
 
-    def __call__(self, frame: FrameType, event: str, arg: object) -> None:  # noqa: ARG002
-        """Note a call; lines are not traced."""
-        code = frame.f_code
-        if file := self.files.get(code.co_filename):
-            self.entered[self.test].add(f"{file}:{code.co_qualname.split('.<locals>')[0]}")
+    def _name(self, fixture: Any) -> str:
+        return f"fixture {fixture.baseid}:{fixture.argname}"
+
+    def by_test(self) -> dict[str, list[str]]:
+        """The lines that each test runs, with those of its fixtures; under "" those of loading."""
+        tests = {test: self.ran[test].union(*(self.ran[name] for name in self.needs[test])) for test in self.needs}
+        return {test: sorted(lines) for test, lines in (tests | {"": self.ran[""]}).items()}
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
+        """Follow the lines of the files asked for."""
+        return self._line if frame.f_code.co_filename in self.files else None
+
+    def _line(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
+        self.ran[self.now].add(f"{self.files[frame.f_code.co_filename]}:{frame.f_lineno}")
+        return self._line
 
 
 def in_child(tree: Path, work: Callable[[], int], limit: float) -> int | None:
@@ -312,13 +367,11 @@ def _kill(group: int) -> None:
 
 def run_tests(tests: list[str], plugins: list[object] | None = None) -> int:
     """pytest's exit code."""
-    import pytest
-
     return int(pytest.main([*ARGUMENTS, *tests], plugins=plugins))
 
 
 def trace(tree: Path, tests: list[str], files: list[str]) -> dict[str, Any]:
-    """Run the tests as they are: seconds by test, and by test the functions of the files that it enters."""
+    """Run the tests as they are: seconds by test, and by test the lines of the files that it runs."""
     kept = tree.parent / "traced.json"
 
     def work() -> int:
@@ -326,8 +379,7 @@ def trace(tree: Path, tests: list[str], files: list[str]) -> dict[str, Any]:
         sys.settrace(plugin)
         code = run_tests(tests, [plugin])
         sys.settrace(None)
-        entered = {test: sorted(functions) for test, functions in plugin.entered.items()}
-        kept.write_text(json.dumps({"seconds": plugin.seconds, "entered": entered}))
+        kept.write_text(json.dumps({"seconds": plugin.seconds, "ran": plugin.by_test()}))
         return code
 
     code = in_child(tree, work, 3600)
@@ -376,9 +428,10 @@ def mirrored_tests(files: list[str]) -> list[str]:
     return [f for f in found if not any(f != other and f.startswith(f"{other}/") for other in found)]
 
 
-def sample_of(files: list[str], size: int | None, seed: int) -> list[Mutation]:
+def sample_of(files: list[str], size: int | None, seed: int, guards: bool = False) -> list[Mutation]:
     """Mutations in an order that a seed draws and that other mutations do not change; the first of them."""
-    every = {m.key: m for file in files for m in Finder(file, (ROOT / file).read_bytes()).found}
+    found = [m for file in files for m in Finder(file, (ROOT / file).read_bytes()).found]
+    every = {m.key: m for m in found if guards or not m.guard}
     drawn = sorted(every.values(), key=lambda m: hashlib.sha256(f"{seed}{m.key}".encode()).hexdigest())
     return sorted(drawn[:size], key=lambda m: (m.file, m.start))
 
@@ -390,11 +443,11 @@ class Trial:
         self.tree = tree
         traced = trace(tree, tests, files)
         self.seconds: dict[str, float] = traced["seconds"]
-        self.entered: dict[str, list[str]] = traced["entered"]
+        self.ran: dict[str, set[str]] = {test: set(lines) for test, lines in traced["ran"].items()}
         self.stamp = int(time.time())
 
     def try_out(self, mutation: Mutation) -> str:
-        """Whether it is "killed", takes too long, has "survived", or is "not run": no test enters its function."""
+        """Whether it is "killed", takes too long, has "survived", or is "not run": no test runs its line."""
         some = self._tests(mutation)
         if not some:
             return "not run"
@@ -408,10 +461,11 @@ class Trial:
             self._write(path, source)
 
     def _tests(self, mutation: Mutation) -> list[str]:
-        place = f"{mutation.file}:{mutation.function}"
-        if mutation.function == "<module>" or place in self.entered.get("", ()):
+        first, last = mutation.lines
+        places = {f"{mutation.file}:{line}" for line in range(first, last + 1)}
+        if mutation.function == "<module>" or places & self.ran[""]:
             return self._all()
-        return [test for test in self._all() if place in self.entered.get(test, ())]
+        return [test for test in self._all() if places & self.ran.get(test, set())]
 
     def _all(self) -> list[str]:
         return sorted(self.seconds, key=lambda test: self.seconds[test])
@@ -433,82 +487,130 @@ def read_kept(path: Path) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
 
 
-def write_kept(path: Path, rows: dict[str, dict[str, Any]]) -> None:
-    """All rows and their count, at once or not at all."""
+def write_rows(path: Path, rows: dict[str, dict[str, Any]]) -> None:
+    """All rows, at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(rows.values(), key=lambda row: (row["file"], row["line"], row["now"]))
+    write(path, {"rows": ordered})
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """A file of JSON, at once or not at all."""
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"count": count(ordered), "rows": ordered}, indent=1, ensure_ascii=False) + "\n")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     part.replace(path)
 
 
-def count(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """How many were killed and how many survived: of what computes a number, and of guards."""
-    found: dict[str, Counter[str]] = {"numbers": Counter(), "guards": Counter()}
+def set_aside() -> dict[str, str]:
+    """Why a mutation changes no number, by key."""
+    return {row["key"]: row["reason"] for row in json.loads(SET_ASIDE.read_text())} if SET_ASIDE.exists() else {}
+
+
+def count(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """How many were killed, how many survived, and how many change no number."""
+    reasons = set_aside()
+    found = {"killed": 0, "survived": 0, "no number": 0}
     for row in rows:
-        seen = "killed" if row["verdict"] in ("killed", "timeout") else "survived"
-        found["guards" if row["guard"] else "numbers"]["equivalent" if row.get("equivalent") else seen] += 1
-    return {kind: dict(counted) for kind, counted in found.items()}
+        killed = row["verdict"] in ("killed", "timeout")
+        found["killed" if killed else "no number" if row["key"] in reasons else "survived"] += 1
+    return found
 
 
 def pending(drawn: list[Mutation], kept: dict[str, dict[str, Any]]) -> Iterator[Mutation]:
-    """What has not been killed yet and is not said to be equivalent."""
+    """What has not been killed yet and is not set aside."""
+    reasons = set_aside()
     for mutation in drawn:
-        row = kept.get(mutation.key, {})
-        if row.get("verdict") not in ("killed", "timeout") and not row.get("equivalent"):
+        if kept.get(mutation.key, {}).get("verdict") not in ("killed", "timeout") and mutation.key not in reasons:
             yield mutation
 
 
+def share(counted: dict[str, int]) -> dict[str, Any]:
+    """The share killed of those that change a number, with Wilson's interval at 95 %."""
+    n = counted["killed"] + counted["survived"]
+    if not n:
+        return counted
+    ends = binomtest(counted["killed"], n).proportion_ci(method="wilson")
+    return counted | {"share": round(counted["killed"] / n, 3), "interval": [round(float(end), 3) for end in ends]}
+
+
 def summary(rows: list[dict[str, Any]]) -> str:
-    """The survivors a line each, and the shares killed."""
-    out = io.StringIO()
+    """The survivors two lines each, and the share killed."""
+    reasons, out = set_aside(), io.StringIO()
     for row in rows:
-        if row["verdict"] in ("survived", "not run") and not row.get("equivalent"):
-            kind = "guard" if row["guard"] else row["verdict"]
-            out.write(f"{row['file']}:{row['line']} ({kind}) {row['text']}\n    {row['was']}  ->  {row['now']}\n")
-    for kind, counted in count(rows).items():
-        killed, survived = counted.get("killed", 0), counted.get("survived", 0)
-        share = f"{killed / (killed + survived):.0%}" if killed + survived else "none"
-        same = f", {counted['equivalent']} equivalent" if "equivalent" in counted else ""
-        out.write(f"{kind}: {killed} of {killed + survived} killed ({share}){same}\n")
+        if row["verdict"] in ("survived", "not run") and row["key"] not in reasons:
+            out.write(f"{row['key']} {row['file']}:{row['line']} ({row['verdict']}) {row['text']}\n")
+            out.write(f"    {row['was']}  ->  {row['now']}\n")
+    out.write(f"{share(count(rows))}\n")
     return out.getvalue()
 
 
-def main() -> None:
-    """Try a sample of mutations of the folders given, and print what survived."""
+def write_table(draw: str, paths: list[Path]) -> None:
+    """The counts of a draw, by core and of all, next to those of other draws."""
+    table = json.loads(TABLE.read_text()) if TABLE.exists() else {"draws": {}}
+    rows = [row for path in paths for row in json.loads(path.read_text())["rows"] if not row["guard"]]
+    by_core: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_core["/".join(row["file"].split("/")[: 2 if row["file"].startswith("interp/") else 1])].append(row)
+    reasons = set_aside()
+    missed = [
+        {name: row[name] for name in ("key", "file", "line", "text", "was", "now", "verdict")}
+        for row in rows
+        if row["verdict"] in ("survived", "not run") and row["key"] not in reasons
+    ]
+    counts = {core: share(count(of_core)) for core, of_core in sorted(by_core.items())}
+    table["draws"][draw] = {"all": share(count(rows)), "cores": counts, "survived": missed}
+    write(TABLE, table)
+    print(json.dumps(table["draws"][draw] | {"survived": len(missed)}, indent=1))
+
+
+def parsed() -> argparse.Namespace:
+    """The arguments of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="+", help="folders or files of the packages, such as interp/lenses")
     parser.add_argument("--sample", type=int, help="how many mutations; all unless given")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guards", action="store_true", help="draw conditions whose branch only raises, too")
     parser.add_argument("--tests", nargs="+", help="test files or folders; those that mirror the targets unless given")
     parser.add_argument("--out", type=Path, help="where results are kept")
-    given = parser.parse_args()
+    parser.add_argument("--table", metavar="DRAW", help="the targets are files of results: write their counts")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Try a sample of mutations of the folders given, and print what survived."""
+    given = parsed()
+    if given.table:
+        return write_table(given.table, [Path(path) for path in given.targets])
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     files = source_files(given.targets)
     tests = given.tests or mirrored_tests(files)
-    out = given.out or KEPT / (
-        "-".join(t.strip("/").removesuffix(".py").replace("/", "-") for t in given.targets) + ".json"
-    )
-    drawn = sample_of(files, given.sample, given.seed)
+    name = "-".join(t.strip("/").removesuffix(".py").replace("/", "-") for t in given.targets)
+    out = given.out or KEPT / f"{name}-{given.seed}.json"
+    drawn = sample_of(files, given.sample, given.seed, given.guards)
     kept = read_kept(out)
-    rows = {m.key: kept[m.key] for m in drawn if m.key in kept}
     left = list(pending(drawn, kept))
     print(f"{len(drawn)} mutations of {len(files)} files, {len(left)} to try, by {' '.join(tests)}", flush=True)
+    if left:
+        try_all(left, kept, out, tests, files)
+    print(summary([kept[m.key] for m in drawn if m.key in kept]))
+    return None
+
+
+def try_all(
+    left: list[Mutation], kept: dict[str, dict[str, Any]], out: Path, tests: list[str], files: list[str]
+) -> None:
+    """Try some mutations, and write each verdict as it comes."""
     for name in PRELOADED:
         __import__(name)
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(copy_tree(Path(folder)), tests, files) if left else None
+        trial = Trial(copy_tree(Path(folder)), tests, files)
         for number, mutation in enumerate(left, 1):
             began = time.monotonic()
-            verdict = trial.try_out(mutation) if trial else ""
-            row = {
-                name: getattr(mutation, name)
-                for name in ("key", "file", "line", "function", "text", "was", "now", "guard")
-            }
-            rows[mutation.key] = kept[mutation.key] = row | {"verdict": verdict}
-            write_kept(out, kept)
+            verdict = trial.try_out(mutation)
+            names = ("key", "file", "line", "function", "text", "was", "now", "guard")
+            kept[mutation.key] = {name: getattr(mutation, name) for name in names} | {"verdict": verdict}
+            write_rows(out, kept)
             print(f"{number}/{len(left)} {verdict} ({time.monotonic() - began:.0f} s)  {mutation}", flush=True)
-    print(summary([rows[m.key] for m in drawn]))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Paths:
         final_norm: the path of the norm before the unembedding; None without one.
         block: module paths from a block (`ln1`, `attn`, `attn.q`, `mlp`, `mlp.out`, ...).
         parallel: attention and feed-forward read the same residual stream.
-        norms_last: the norms of a block stand after attention and feed-forward, before the addition.
+        norms_last: the norms of a block come after attention and feed-forward, before the addition.
         norms_after: the norms of a block normalise the stream itself, after each addition.
         qkv_rows: which outputs of a joint projection are the queries, keys and values.
     """
@@ -66,8 +66,8 @@ def component_paths(hf: HFModel) -> Paths:
     """Ask TransformerLens's adapter for a Hugging Face model where its components are.
 
     No bridge is booted: a bridge configuration is made from the model's own, and the paths are read
-    off the mapping of the adapter selected for it. Importing TransformerLens takes seconds, hence
-    the import here.
+    off the mapping of the adapter selected for it. Importing TransformerLens takes seconds, so it is imported only
+    here.
 
     Raises:
         ValueError: no adapter knows the architecture.
@@ -143,7 +143,7 @@ def _architecture(hf: HFModel, known: Collection[str]) -> tuple[str, str]:
 
 
 def _norms_after(hf: HFModel, block: Mapping[str, str]) -> bool:
-    """BERT keeps the norm after the addition inside its attention; OPT's configuration says where it stands."""
+    """BERT keeps the norm after the addition inside its attention; OPT's configuration says where it is."""
     inside = block.get("ln1", "").startswith(f"{block.get('attn')}.")
     return inside or not getattr(hf.config.get_text_config(), "do_layer_norm_before", True)
 
@@ -159,7 +159,7 @@ def _flatten(components: Mapping[str, Component], name: str = "", path: str = ""
 def _qkv_rows(
     hf: HFModel, blocks: Component, top: Mapping[str, str], block: Mapping[str, str]
 ) -> Mapping[str, Int[Tensor, "n"]] | None:
-    """Let the adapter split a projection whose row i is the number i; what it hands out are the row numbers."""
+    """Let the adapter split a projection whose row i is the number i; what it returns are the row numbers."""
     if "attn.qkv" not in block:
         return None
     attention = blocks.submodules["attn"]

@@ -34,7 +34,7 @@ class Within:
     closed: bool = True
 
     def holds(self, value: float | int) -> bool:
-        """Whether the number lies within."""
+        """Whether the number is one of them."""
         return (self.low <= value if self.closed else self.low < value) and value <= self.high
 
 
@@ -104,7 +104,7 @@ def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any
 def _guard_class(kind: type) -> None:
     """Check the constructor, and the methods that are public and the class's own.
 
-    Estimators, which have `fit`, check what they are given themselves, as scikit-learn asks of them.
+    Estimators, which have `fit`, check what they are given themselves, as scikit-learn requires.
     """
     if hasattr(kind, "fit"):
         return
@@ -130,7 +130,7 @@ class _Plan:
         self.tests: dict[str, tuple[Any, Test]] | None = None
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments | None:
-        """Refuse what does not fit; the arguments as they are to be passed, where a path was given as a string."""
+        """Refuse what does not fit; return the arguments where some changed: a string becomes the path it names."""
         if self.tests is None:
             self._prepare()
         try:
@@ -164,10 +164,10 @@ class _Plan:
     def _misfit(self, error: TypeError, kwargs: Mapping[str, Any]) -> str:
         names = [name for name in self.signature.parameters if name not in ("self", "cls")]
         odd = [name for name in kwargs if name not in names]
-        mend = (
+        remedy = (
             f"; did you mean {nearest(odd[0], names)}?" if odd and names else f": its arguments are {', '.join(names)}"
         )
-        return f"{self.called} is called wrongly, {error}{mend}"
+        return f"{self.called} is called wrongly, {error}{remedy}"
 
     def _refuse(self, name: str, value: Any, given: Mapping[str, Any]) -> None:
         hint, _ = (self.tests or {})[name]
@@ -284,8 +284,8 @@ def _container(origin: Any, args: tuple[Any, ...]) -> Test:
         return lambda value: isinstance(value, origin) and all(keys(k) and values(v) for k, v in _first(value.items()))
     if len(args) == 1 and issubclass(origin, Iterable):
         own = args[0] is bool or (inspect.isclass(args[0]) and issubclass(args[0], AbstractArray))
-        item = _test(args[0]) if not own else lambda _: True  # labels and rows: who takes them says which to give
-        letters = args[0] is str  # a string in place of texts, which who takes them refuses with what to write
+        item = _test(args[0]) if not own else lambda _: True  # labels and rows: the function checks
+        letters = args[0] is str  # the function itself refuses a string in place of texts
         return lambda value: isinstance(value, origin | str if letters else origin) and all(map(item, _items(value)))
     return lambda value: isinstance(value, origin)
 

@@ -6,7 +6,6 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
 from hooks.activations import Activations
@@ -17,7 +16,7 @@ from hooks.model import chosen
 from hooks.network import AnyModel
 from hooks.site import Site
 from hooks.taps import eager_attention
-from hooks.temporary import Temporary
+from hooks.temporary import Temporary, grad_mode
 from hooks.tokens import Tokens
 
 Sites = Site | str | Iterable[Site | str]
@@ -91,7 +90,7 @@ def stream(
     return (_one_pass(model, tokens, wanted) for tokens in batches)
 
 
-@torch.no_grad()
+@grad_mode(False)
 def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activations:
     got: dict[Site, Tensor] = {}
 

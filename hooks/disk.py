@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def _writing(whole: Path) -> Iterator[Path]:
-    """Give the path of what is not whole yet; what the system refuses is a `StorageFailed` that names the whole."""
+    """Give the path to write to until all is there; what the system refuses is a `StorageFailed` that names `whole`."""
     try:
         yield whole.with_name(f".{whole.name}.{uuid4().hex}{PARTIAL}")
     except OSError as error:
@@ -118,7 +118,7 @@ def write_folder(path: str | Path) -> Iterator[Path]:
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Add lines to the end of a log, after a line that was torn on a line of their own.
+    """Add lines to the end of a log; where its last line was torn, they begin on a new one.
 
     Raises:
         StorageFailed: it cannot be written to, or the disk is full.

@@ -14,7 +14,7 @@ from hooks.tokens import Tokens
 
 
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the ids that carry no text; unknown and mask tokens stand for text and are left out.
+    """Return the ids that carry no text; unknown and mask tokens take the place of text, so they are not among them.
 
     Examples:
         ```python
@@ -144,7 +144,7 @@ def from_ids(
             f"token ids are whole numbers of shape [pos] or [batch pos], got {ids.dtype} {tuple(ids.shape)}"
         )
     if int(ids.min()) < 0 or int(ids.max()) >= d_vocab:
-        raise InvalidArgument(f"token ids lie in 0..{d_vocab - 1}, got {int(ids.min())}..{int(ids.max())}")
+        raise InvalidArgument(f"token ids are in 0..{d_vocab - 1}, got {int(ids.min())}..{int(ids.max())}")
     if mask is not None and mask.shape != ids.shape:
         raise InvalidArgument(
             f"the attention mask has shape {tuple(mask.shape)}, and the token ids {tuple(ids.shape)}: give one for them"
@@ -157,7 +157,7 @@ def from_ids(
 
 
 def _real(tokenizer: Tokenizer, ids: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-    """What is no padding, of ids without a mask."""
+    """True where ids that came without a mask are not padding."""
     padding = getattr(tokenizer, "pad_token_id", None)
     if padding is None:
         return torch.ones_like(ids, dtype=torch.bool)

@@ -2,7 +2,7 @@
 
 ```
 InterpError
-├── InvalidArgument (ValueError)        a value that cannot be: the text names it, what was expected, and the mend
+├── InvalidArgument (ValueError)        a value that is not allowed: the text names it, what was expected, and the fix
 │   ├── UnknownName (KeyError)          no layer, probe, editor, column … is called that; the nearest are named
 │   │   └── UnknownSite                 the model has no such site
 │   ├── ContractBroken                  the model breaks a law that this depends on, so the answer would be wrong
@@ -16,7 +16,7 @@ InterpError
 ├── NotReachable (ConnectionError)      a hub or a server does not answer
 ├── MissingExtra (ImportError)          an optional package is not installed; the text has the command that installs it
 ├── NotFinite (FloatingPointError)      a number became NaN or infinite
-└── WrongState (RuntimeError)           right in itself, but not now: inside a block, before fit, in two processes
+└── WrongState (RuntimeError)           a call at the wrong time: inside a block, before fit, in two processes
     ├── NothingChanged                  an intervention was never reached, so a result would be of the unchanged model
     ├── NotConverged                    a search or a fit ended before it arrived
     └── EditRefused                     an edit that does not do what it was asked for, or does too much else
@@ -40,7 +40,7 @@ class InterpError(Exception):
 
 
 class InvalidArgument(InterpError, ValueError):
-    """A value that cannot be; the text names it, what was expected, and the mend."""
+    """A value that is not allowed; the text names it, what was expected, and the fix."""
 
 
 class UnknownName(InvalidArgument, KeyError):
@@ -96,7 +96,7 @@ class NotFinite(InterpError, FloatingPointError):
 
 
 class WrongState(InterpError, RuntimeError):
-    """Right in itself, but not now: inside a block of interventions, before a fit, in another process."""
+    """A call at the wrong time: inside a block of interventions, before a fit, in another process."""
 
 
 class NothingChanged(WrongState):

@@ -54,7 +54,7 @@ def _checksum(weight: Shaped[Tensor, "..."]) -> str:
 
 
 def _pieces(weight: Shaped[Tensor, "..."]) -> Iterator[Shaped[Tensor, "n"]]:
-    """Its numbers in order, as float32 where that holds them."""
+    """Yield the numbers of a weight in order, as float32 where that holds them."""
     for piece in weight.reshape(-1).split(_BLOCK):
         narrow = piece.float() if _real(piece) else piece
         yield piece if piece.dtype == torch.float64 and not torch.equal(narrow.double(), piece) else narrow

@@ -41,7 +41,7 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
 def named_outputs(hf: HFModel) -> Iterator[None]:
     """Let the parts of a model return named outputs inside the block, as they expect of each other.
 
-    A configuration with `return_dict=False` makes them return tuples; it is what it was afterwards.
+    A configuration with `return_dict=False` makes them return tuples; it is set back when the block ends.
 
     Examples:
         ```python

@@ -12,7 +12,7 @@ def fuse(hf: HFModel) -> HFModel:
     results agree to rounding; the configuration stays as it is.
 
     Args:
-        hf: a model that was loaded here: one that is somebody else's is left as it is.
+        hf: a model that the library loaded itself; one that the user made must not be changed.
 
     Examples:
         ```python

@@ -9,10 +9,11 @@ from torch import Tensor
 from hooks.errors import InvalidArgument
 from hooks.forward import check_length, named_outputs, positions
 from hooks.huggingface import HFModel, Tokenizer
+from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 
 
-@torch.no_grad()
+@grad_mode(False)
 def decode(
     hf: HFModel, tokens: Tokens, *, max_new_tokens: int, temperature: float | int, seed: int, stop: frozenset[int]
 ) -> list[list[int]]:

@@ -16,7 +16,7 @@ from hooks.model import Text, chosen
 from hooks.network import AnyModel
 from hooks.site import Site
 from hooks.taps import Tap
-from hooks.temporary import Temporary
+from hooks.temporary import Temporary, grad_mode
 
 Metric: TypeAlias = Callable[[Float[Tensor, "batch pos vocab"]], Tensor]
 
@@ -77,7 +77,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
         if model.tap(site).read_only:
             raise InvalidArgument(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
     tokens, got = model.tokens(text), dict[Site, Tensor]()
-    with model.running.reading(tokens), torch.inference_mode(False), torch.enable_grad(), Temporary() as changes:
+    with model.running.reading(tokens), torch.inference_mode(False), grad_mode(True), Temporary() as changes:
         for parameter in [parameter for parameter in model.hf.parameters() if parameter.requires_grad]:
             changes.make(partial(parameter.requires_grad_, False), partial(parameter.requires_grad_, True))
         for site in wanted:

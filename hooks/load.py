@@ -74,16 +74,16 @@ def load(
             and moved, not a copy of it, and gives named outputs from then on. Any other module gives a `Network`,
             whose sites are its modules.
         tokenizer: needed for text when `source` is a model in memory.
-        inputs: an example of what a module that is no `PreTrainedModel` reads, the batch first; without one it is made
-            where the first weights are of an embedding or a linear layer.
+        inputs: an example of what a module that is no `PreTrainedModel` reads, the batch first; without it one is
+        made, if the first weights are of an embedding or a linear layer.
         places: which axes of such a module's tensors count places, as (2, 3) for a convnet's maps or 1 for a sequence;
             by default 1 where the example is of ids [batch pos], and none where it is not.
         dtype: of the weights; by default as stored. Frequencies of rotation, and what else a model computes rather
             than learns, stay as exact as they are.
         device: where to put the weights; by default where they are.
         check: measure its contract now, in seconds; otherwise when `check(model)` is called.
-        device_map, attn_implementation, revision, quantization_config: handed to transformers, which reads the model.
-        trust_remote_code: let a model run the code that lies next to its weights; never unless asked for.
+        device_map, attn_implementation, revision, quantization_config: passed to transformers, which reads the model.
+        trust_remote_code: let a model run the code that is stored next to its weights; never unless asked for.
 
     Raises:
         MissingFile: nothing is found there, or the bundled model is not in the package.

@@ -257,7 +257,7 @@ class Model:
         return {**block.part, **(parts(block.module, self.paths) if not block.stack and not block.repeated else {})}
 
     def _module_tap(self, site: Site) -> Tap:
-        """Where what a module gives or is given sits."""
+        """Return the tap of what a module gives or is given."""
         found = self.structure.modules
         if site in found:
             return found[site]
@@ -266,7 +266,7 @@ class Model:
         elif find(self.hf, site.path) is None:
             why = f"it has no module of that name; the nearest are {nearest(site.path, (one.path for one in found))}"
         else:
-            why = "its module is not run by a pass over tokens, or carries no [batch pos d] there"
+            why = "its module is not run by a pass over tokens, or has no [batch pos d] there"
         raise UnknownSite(f"{self.name} ({type(self.hf).__name__}) has no {site}: {why}")
 
     def module(self, site: Site) -> nn.Module:

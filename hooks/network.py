@@ -74,7 +74,7 @@ class Network:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; where the example is, without any."""
+        """Where the weights are, or the example if there are none."""
         return next(self.hf.parameters(), next(iter((self.example.inputs or {}).values()))).device
 
     @property

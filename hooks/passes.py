@@ -77,7 +77,7 @@ def prompt_width(tokens: Tokens) -> int:
 
 
 def fresh(ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None, special: frozenset[int]) -> Tokens:
-    """Return the tokens of ids that nobody has said anything about.
+    """Return the tokens of ids of which nothing else is known.
 
     Examples:
         ```python

@@ -20,8 +20,8 @@ class Position:
     """A rule that selects tokens of a text.
 
     Padding is never selected, special tokens (beginning and end of text) only by `special` and
-    `tokens`, which ask for them. Of generated tokens, `everywhere`, `generated`, `after`, `tokens` and
-    `special` speak; all others speak of the prompt. So each selects the same tokens whether the
+    `tokens`, which ask for them. `everywhere`, `generated`, `after`, `tokens` and `special` also select generated
+    tokens; all others select from the prompt alone. So each selects the same tokens whether the
     continuation is decoded one token at a time, several at once, or read again as a whole.
 
     Positions combine as sets: `|`, `&`, and `~` for the tokens of the text that are not selected.

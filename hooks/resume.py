@@ -1,4 +1,4 @@
-"""Resuming: a forward pass run once, and taken up again before any block as often as its copies are changed."""
+"""Resuming: a forward pass that is run once, and then continued from any block, with changes, as often as wanted."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,14 +26,14 @@ from hooks.unembed import check_head
 Passed: TypeAlias = Callable[[Tensor], Any]
 
 
-class _Behind(Exception):
+class _AfterTheLast(Exception):
     """The last block has been computed."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A forward pass kept so that it can be taken up again before any block. Made by `hold`.
+    """A forward pass kept so that it can be continued from any block. Made by `hold`.
 
     Attributes:
         model: the model.
@@ -54,7 +54,7 @@ class Held:
         """Return the stream after the last block, computed from one block on under edits.
 
         Row `text * times + i` is the i-th copy of a text. Blocks before `layer` do not run; sites outside the
-        blocks are reached from layer 0. The caller's grad mode holds, and the stream taken up is detached.
+        blocks are reached from layer 0. The caller's grad mode holds, and the stream it continues from is detached.
 
         Args:
             layer: the first block to run.
@@ -76,10 +76,10 @@ class Held:
 
         def keep(value: Tensor) -> None:
             got.append(value)
-            raise _Behind
+            raise _AfterTheLast
 
         last = resid_post[self.model.n_layers - 1]
-        with self._taken_up(layer, edits, times) as (copies, changes), suppress(_Behind):
+        with self._taken_up(layer, edits, times) as (copies, changes), suppress(_AfterTheLast):
             self.model.tap(last).attach_during(changes, keep)
             forward(self.model.hf, copies)
         (value,) = got
@@ -127,7 +127,7 @@ class Held:
 
 
 def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
-    """Run a forward pass once and keep the stream before every block, to take it up again there.
+    """Run a forward pass once and keep the stream before every block, to continue from there.
 
     Args:
         model: a loaded model.
@@ -161,7 +161,7 @@ def _form(output: Any) -> Passed:
 
 
 def _pass_over(changes: Temporary, block: nn.Module, passed: Passed, calls: int) -> None:
-    """Let a block hand on what it is given at its first calls; where it serves later layers too, it runs there."""
+    """Let a block return what it is given at its first calls; where it serves later layers too, it runs there."""
     own_forward, left = block.forward, count(calls, -1)
 
     def hand_on(*args: Any, **kwargs: Any) -> Any:

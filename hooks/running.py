@@ -97,7 +97,7 @@ class Running:
 
     @contextmanager
     def reading(self, tokens: Tokens) -> Iterator[None]:
-        """Say which prompt the passes inside the block read: it may carry texts and offsets.
+        """Say which prompt the passes inside the block read: it may have texts and offsets.
 
         Examples:
             ```python
@@ -195,7 +195,7 @@ class Running:
 
     @contextmanager
     def _reads(self, ids: Tensor, mask: Any) -> Iterator[None]:
-        """Inside the block `ids` are read, unless it was said already what is."""
+        """Inside the block the prompt is `ids`, unless `reading` has said already which it is."""
         read = self._here.read
         if not self._blocks() or (read is not None and spread(read, ids) is not None):
             yield
@@ -255,7 +255,7 @@ class Running:
         return Pass(fresh(ids, mask, self._special), start, end)
 
     def _known(self, cache: Any, start: int, ids: Tensor) -> Tokens | None:
-        """What was said or seen of the text this pass goes on with."""
+        """What is known of the text that this pass continues."""
         here = self._here
         if start == 0:
             return None if here.read is None else spread(here.read, ids)
@@ -270,7 +270,7 @@ class Running:
 
 @final
 class _SaysItsPrompt:
-    """A model's `generate`, which says where the prompt ends: its first pass may hold a part, or guesses at more."""
+    """A model's `generate`, which says where the prompt ends: a first pass may read less of it, or guesses beyond."""
 
     def __init__(self, hf: HFModel, reads: Callable[[Tensor, Any], Any]) -> None:
         self.own = vars(hf).get("generate")
@@ -298,7 +298,7 @@ PATIENCE = 10.0
 class _Turn:
     """Lets one thread run the model at a time; a thread that has the turn takes it again without waiting.
 
-    Having it and it being noted who has it is one step, so an interrupt cannot come between the two.
+    Taking it and noting who has it are one step, so an interrupt cannot come between the two.
     """
 
     def __init__(self) -> None:
@@ -309,7 +309,7 @@ class _Turn:
         return get_ident(), object()
 
     def take(self, changes: Temporary) -> None:
-        """Wait for the turn, and have it until the changes are taken back."""
+        """Wait for the turn, and keep it until the changes are taken back."""
         mine = self.mine()
         changes.make(partial(self.wait, mine), partial(self.give_back, mine))
 

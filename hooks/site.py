@@ -1,4 +1,4 @@
-"""Sites: named places in a transformer's forward pass, and the only file that spells a hook name."""
+"""Sites: named places in a transformer's forward pass, and the only file that writes a hook name."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -139,8 +139,8 @@ class Site:
             model: whose modules may be named.
 
         Raises:
-            InvalidArgument: nothing is called that; the message names the three nearest sites, and says of
-                TransformerLens's `ln2.hook_normalized`, where no site is, what `mlp_in` has more.
+            InvalidArgument: nothing is called that; the message names the three nearest sites. TransformerLens's
+            `ln2.hook_normalized` is no site: the message says how `mlp_in` differs from it.
 
         Examples:
             >>> Site.parse("blocks.6.hook_resid_post") == Site.parse("resid_post.6")
@@ -209,7 +209,7 @@ def named(
 
     Raises:
         TypeError: a name that waits for its layer.
-        ValueError: nothing is called so, or a glob matches none of them.
+        ValueError: nothing is called that, or a glob matches none of them.
 
     Examples:
         >>> named(["logits", "z.*"], (Site("z", 0), Site("z", 1)))
@@ -233,7 +233,7 @@ def counted(site: Site, sites: Iterable[Site]) -> Site:
     """Return a site whose layer is counted from the last, as `resid_post[-1]` is, by the number of its layer.
 
     Raises:
-        UnknownSite: there are not so many layers.
+        UnknownSite: there are fewer layers.
 
     Examples:
         >>> counted(Site("z", -1), (Site("z", 0), Site("z", 1)))
@@ -289,9 +289,8 @@ class InStack:
 def _unknown(given: str, choices: Iterable[str]) -> str:
     if given.endswith(_UNGAINED):
         return (
-            f"no site is called '{given}': it lacks the gain and bias of the norm, which mlp_in (TransformerLens's "
-            f"mlp.hook_in), what the feed-forward layer reads, has; fold both into the weights that read it, and "
-            "name that site"
+            f"no site is called '{given}': it is mlp_in (TransformerLens's mlp.hook_in) without the gain and bias of "
+            "the norm; fold both into the weights that read it, and name mlp_in"
         )
     return (
         f"no site is called '{given}'; did you mean {nearest(given, choices)}? "

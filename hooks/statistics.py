@@ -46,8 +46,8 @@ def share(outcomes: Bool[Tensor, "example"]) -> Estimate:
 def mean_share(shares: Float[Tensor, "example"]) -> Estimate:
     """The mean of shares, one for each case, with the interval of Wilson 1927 as if each were all or none.
 
-    Shares between vary less than that, so the interval is at least as wide as it should be, also where all are alike
-    and a bootstrap has no width.
+    Shares between 0 and 1 vary less than that, so the interval is at least as wide as it should be, also where all are
+    alike and a bootstrap has no width.
 
     Raises:
         InvalidArgument: no share, or one outside [0, 1].
@@ -114,7 +114,7 @@ def bootstrap(
     draws: int = 500,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic of some samples, with its percentile bootstrap interval: the rows of each are drawn again, apart.
+    """A statistic of some samples, with its percentile bootstrap interval: the rows of each are redrawn separately.
 
     One row has nothing to vary, so where a sample is one row the ends are NaN: nothing is known of them. A sample that
     holds NaN makes all of the estimate NaN, as far as the statistic does.
@@ -141,7 +141,7 @@ def bootstrap(
 def share_over_groups(
     right: Bool[Tensor, "example"], group: Int[Tensor, "example"], draws: int = 1000, seed: int = 0
 ) -> Estimate:
-    """The share of right rows, its percentile interval when groups are drawn again with replacement.
+    """The share of right rows, with its percentile interval when groups are drawn again with replacement.
 
     Where all groups have one share the bootstrap has nothing to vary, and Wilson's of as many groups is taken.
 
@@ -160,9 +160,10 @@ def balanced_accuracy_over_groups(
     draws: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """The balanced accuracy, the mean of the shares of right rows of each class, its interval as `share_over_groups`.
+    """The balanced accuracy, the mean over classes of the share of right rows, with an interval over groups.
 
-    Draws without rows of a class are left out. 1/2 is chance, whatever the shares of the classes.
+    The interval is that of `share_over_groups`. Draws without rows of a class are left out. 1/2 is chance, whatever
+    the shares of the classes.
 
     Examples:
         >>> y = torch.tensor([True, False, False, False])

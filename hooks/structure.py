@@ -79,7 +79,7 @@ class Structure:
         head: the part that makes logits out of what that norm gives; None where it is not one part.
         joined: whether each block reads what the one before it gives.
         reader: the site of what reads the last block's output; None where no module that runs once does.
-        modules: where what each module gives, and is given, sits; of those that run once and carry tokens.
+        modules: where what each module gives, and is given, sits; of those that run once and have tokens.
         repeated: names of the modules that run more than once in a pass.
         why: why there are no blocks, where there are none.
     """
@@ -238,7 +238,7 @@ def _block(hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, 
 @final
 @dataclass(eq=False)
 class _Placing:
-    """Placing the sites of one block."""
+    """Finds the place of each site of one block."""
 
     hf: HFModel
     trace: Trace

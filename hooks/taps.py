@@ -306,7 +306,7 @@ def norm_scale(norm: nn.Module) -> Derive:
 
 @torch.no_grad()
 def _ignores_the_mean(norm: nn.Module) -> bool:
-    """Tell LayerNorm from RMSNorm by what it does: the one does not see a constant added to its input."""
+    """Tell LayerNorm from RMSNorm by what it does: LayerNorm does not see a constant added to its input."""
     x = _ramp(norm)
     plain, shifted = norm(x).float(), norm(x + 1.0).float()
     return bool((plain - shifted).norm() < 0.1 * plain.norm())
@@ -314,7 +314,7 @@ def _ignores_the_mean(norm: nn.Module) -> bool:
 
 @torch.no_grad()
 def _eps_without_weights(norm: nn.Module) -> float:
-    """OLMo's norm keeps its eps to itself, and has no weights: var / (var + eps) is the variance of what it gives."""
+    """OLMo's norm does not say its eps, and has no weights: var / (var + eps) is the variance of what it gives."""
     if any(True for _ in norm.parameters()):
         return 0.0
     x = 1e-2 * _ramp(norm)
@@ -349,5 +349,5 @@ def eager_attention(hf: HFModel) -> Iterator[None]:
 def _use_attention(hf: HFModel, kind: str) -> None:
     if hf._can_set_attn_implementation():
         hf.set_attn_implementation(kind)
-    else:  # such a model asks its configuration at each pass
+    else:  # such a model reads its configuration at each pass
         hf.config._attn_implementation = kind

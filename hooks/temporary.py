@@ -1,9 +1,13 @@
 """Changes to a model that are all taken back when their block ends, also where an interrupt ends it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from threading import get_ident
 from typing import Any, final
+from weakref import finalize
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -25,11 +29,13 @@ class Temporary:
         ```
     """
 
-    _take_back: list[Callable[[], object]] = []
-
     def __init__(self) -> None:
         self._thread = get_ident()
-        self._take_back = []
+        self._take_back: list[Callable[[], object]] = []
+        # For an interrupt before `__exit__` could begin. No `__del__`: it would run after every block, and Python
+        # loses an interrupt that comes inside one.
+        self._lost = finalize(self, _take_all_back, self._take_back)
+        self._lost.atexit = False
 
     def __enter__(self) -> "Temporary":
         return self
@@ -39,9 +45,6 @@ class Temporary:
             self.end()
         finally:
             self.end()
-
-    def __del__(self) -> None:
-        self.end()  # where an interrupt came before `__exit__` could begin
 
     def make(self, do: Callable[[], object], undo: Callable[[], object]) -> None:
         """Make a change now and take it back at the end; `undo` may be called twice, and without `do` before it.
@@ -99,17 +102,8 @@ class Temporary:
             changes.end()
             ```
         """
-        late: BaseException | None = None
-        while self._take_back:
-            undo = self._take_back[-1]
-            try:
-                undo()
-            except BaseException as error:
-                late = error
-                undo()
-            self._take_back.pop()
-        if late is not None:
-            raise late
+        _take_all_back(self._take_back)
+        self._lost.detach()
 
     def _on_own_thread(self, hook: Hook) -> Hook:
         thread = self._thread
@@ -118,3 +112,33 @@ class Temporary:
             return hook(module, *given) if get_ident() == thread else None
 
         return guarded
+
+
+def _take_all_back(changes: list[Callable[[], object]]) -> None:
+    late: BaseException | None = None
+    while changes:
+        undo = changes[-1]
+        try:
+            undo()
+        except BaseException as error:
+            late = error
+            undo()
+        changes.pop()
+    if late is not None:
+        raise late
+
+
+@contextmanager
+def grad_mode(on: bool) -> Iterator[None]:
+    """Inside the block torch notes what gradients need, or does not.
+
+    As `torch.set_grad_enabled`, but an interrupt as the block opens or ends never leaves the mode of the block.
+
+    Examples:
+        >>> with grad_mode(False):
+        ...     torch.is_grad_enabled()
+        False
+    """
+    with Temporary() as changes:
+        changes.make(partial(torch.set_grad_enabled, on), partial(torch.set_grad_enabled, torch.is_grad_enabled()))
+        yield

@@ -395,7 +395,7 @@ def _is_packed(held: Tensor) -> bool:
 
 
 def _dequantised(module: nn.Module, held: Tensor) -> Tensor:
-    """The numbers that a quantised weight stands for: as its type says, else as its module multiplies unit vectors."""
+    """The numbers that a quantised weight represents: as its type says, else as its module multiplies unit vectors."""
     if held.is_quantized or is_traceable_wrapper_subclass(held):
         return held.dequantize()
     return _probed(module)

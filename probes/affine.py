@@ -108,7 +108,7 @@ class Softmax:
 
 @final
 class _Augmented:
-    """Rows without their mean and with a column of ones, made again on each pass."""
+    """Rows less their mean and with a column of ones, computed again on each pass."""
 
     def __init__(self, rows: Rows, mean: Tensor) -> None:
         self.rows, self.mean = rows, mean

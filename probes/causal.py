@@ -25,7 +25,7 @@ class Effect:
     """What moving along a direction did to a behaviour, compared with moving as far along random ones.
 
     `size` is the mean absolute change of a text, `low` and `high` its 95 % bootstrap interval over texts; `change` is
-    the mean with its sign, which erasing and reflecting leave near 0 where texts lie on both sides. `random` holds the
+    the mean with its sign, which erasing and reflecting leave near 0 where texts are on both sides. `random` holds the
     size for each random direction, `p_value` the share of directions, this one included, of at least this size.
     """
 

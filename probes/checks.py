@@ -1,4 +1,4 @@
-"""What every probe and metric refuses: nothing to learn from, or numbers that are none."""
+"""What every probe and metric refuses: nothing to learn from, or numbers that are not finite."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def check_columns(x: Float[Tensor, "n *d"], y: Bool[Tensor, "n class"], train: B
         if positive in (0, n):
             raise InvalidArgument(
                 f"all {n} training labels of column {column} are {bool(positive)}; "
-                "rows of both classes are needed to tell them apart"
+                "rows of both classes are needed to separate them"
             )
 
 

@@ -1,4 +1,4 @@
-"""What every eraser does with what it has learnt: the part of a row that shows the concept is taken away."""
+"""What every eraser does with what it has learnt: the part of a row that shows the concept is removed."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar

@@ -1,6 +1,6 @@
 """scikit-learn's protocol for estimators, kept without importing it: parameters, tags, rows in, and what is refused.
 
-scikit-learn is imported where it asks (tags), where it checks tables for us (arrays, lists and data frames; tensors
+scikit-learn is imported where it reads our tags, where it checks tables for us (arrays, lists and data frames; tensors
 are checked here), and where `NotFitted` is raised.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Estimator:
     """A constructor's arguments, kept verbatim under their own names, readable and settable by name.
 
-    Makes `sklearn.base.clone`, pipelines, cross-validation, grid searches and ensembles work. Rows come in as a tensor
-    or as anything that scikit-learn takes; what comes out, and what `fit` learns, is of the same kind.
+    It makes `sklearn.base.clone`, pipelines, cross-validation, grid searches and ensembles work. Rows come in as a
+    tensor or as anything that scikit-learn takes; what comes out, and what `fit` learns, is of the same kind.
     """
 
     _estimator_type: ClassVar[str | None] = None

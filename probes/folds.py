@@ -1,4 +1,4 @@
-"""Folds that keep groups whole: who is learnt from, and who is tested on."""
+"""Folds that keep groups whole: which rows are learnt from, and which are tested on."""
 
 import torch
 from jaxtyping import Bool, Int

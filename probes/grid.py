@@ -26,7 +26,7 @@ class Controls:
     Attributes:
         majority: always the commoner label.
         embedding: the same search over token embeddings at the same positions: what the token itself says.
-        untrained: the same search over an untrained model: what the architecture hands through.
+        untrained: the same search over an untrained model: what the architecture passes on without training.
         shuffled: the best cell's accuracy under each exchange of the labels.
         memorised: accuracy on labels drawn at random per group, learnt and tested on other rows of the same groups
             (Hewitt and Liang 2019); None where every group is one row.

@@ -46,7 +46,7 @@ class KSparse(LinearProbe, LogOdds):
         parts = list(rows)
         x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
         if not 1 <= self.k <= x.shape[1]:
-            raise InvalidArgument(f"k is {self.k}; it must lie between 1 and the width of the rows, {x.shape[1]}")
+            raise InvalidArgument(f"k is {self.k}; it must be between 1 and the width of the rows, {x.shape[1]}")
         check_positive(self.C)
         self.support_ = self.ranking(x, y).argsort(descending=True, stable=True)[: self.k]
         u = None if weight is None else weight[:, None]

@@ -83,7 +83,7 @@ def find_entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
 
 
 def _solved(x: Tensor, y: Tensor, w: Tensor, slope: Tensor, penalty: float, last: float) -> Tensor:
-    """The solution at the next penalty, over the weights that may leave 0, until no other wants to."""
+    """The solution at the next penalty, over the weights that may leave 0, until no other would."""
     active = (slope >= 2 * penalty - last) | (w[:-1] != 0)
     while True:
         kept = torch.cat([active, active.new_ones(1)])

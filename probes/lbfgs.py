@@ -51,7 +51,7 @@ def minimise(
     """argmin over W of loss(X W) + sum_j penalty_j ||W_j||^2 / 2, for each problem (Liu and Nocedal 1989).
 
     The recursion of every problem starts from one inverse of X^T D X + diag(penalty), D the curvature of the loss: at
-    first its bound, so that the inverse lies below that of every Hessian (Böhning 1992), later its mean over problems.
+    first its bound, so that the inverse is below that of every Hessian (Böhning 1992), later its mean over problems.
     Steps along a line cost no product with X. With W comes the number of steps.
 
     Raises:

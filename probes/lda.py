@@ -37,7 +37,7 @@ class LDA(LinearProbe, LogOdds):
             InvalidArgument: a shrinkage outside 0 to 1, or a covariance that has no inverse.
         """
         if not 0 <= self.shrinkage <= 1:
-            raise InvalidArgument(f"shrinkage is {self.shrinkage}; it must lie between 0 and 1")
+            raise InvalidArgument(f"shrinkage is {self.shrinkage}; it must be between 0 and 1")
         n, mu = class_means(rows, weight)
         Sigma = within_covariance(rows, mu, weight)
         spread = Sigma.trace() / len(Sigma)

@@ -15,7 +15,7 @@ from probes.checks import check_finite, check_lengths
 from probes.eraser import Eraser
 from probes.labels import number_labels
 
-SINGULAR = 1e-8  # of the correlation with a column of the concept; what lies below is rounding
+SINGULAR = 1e-8  # of the correlation with a column of the concept; what is below is rounding
 
 
 @final

@@ -71,7 +71,7 @@ def detection(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table, threshold
 def best_threshold(scores: Real[Array, "n"], y: Shaped[Array, "n"] | Table) -> float:
     """The threshold with the highest F1, halfway between the lowest score it detects and the next one down.
 
-    It is a number of the scores' own precision, and the next score down where none lies between the two.
+    It is a number of the scores' own precision, and the next score down where there is none between the two.
 
     Raises:
         InvalidArgument: NaN or infinity, lengths that differ, or labels that are all alike.

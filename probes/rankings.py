@@ -88,7 +88,7 @@ def by_logistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Te
 def by_l1(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """The L1 penalty at which each standardised coordinate enters the logistic regression (Gurnee et al. 2023).
 
-    Of coordinates that say the same, one enters early and the others late or not at all.
+    Of several coordinates that say the same, one enters early and the others late or not at all.
 
     Raises:
         NotConverged: the path does not converge.

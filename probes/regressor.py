@@ -115,7 +115,7 @@ class LinearRegressor(Linear, ABC):
 
 
 def _target(y: Any) -> Tensor:
-    """A target of one axis as a tensor; scikit-learn reads what is none."""
+    """A target of one axis as a tensor; scikit-learn reads what is no tensor."""
     if not isinstance(y, Tensor):
         from sklearn.utils import check_array, column_or_1d
 

@@ -141,7 +141,7 @@ def measure(
 
 
 def _final(probe: Probe, cells: Cells, cell: Cell, y: Bool[Tensor, "example"]) -> Probe:
-    """The probe of all texts at one cell, which knows where it reads."""
+    """The probe of all texts at one cell, which knows its site."""
     fitted = deepcopy(probe).fit(cells.rows[cell], y.to(cells.rows[cell].device))
     if isinstance(fitted, Linear):
         fitted.located(cell[0], cells.fingerprint)

@@ -1,4 +1,4 @@
-"""An untrained model of the same shape: what a probe reads from it, training did not put there."""
+"""An untrained model of the same shape: what a probe can read from it was not put there by training."""
 
 from copy import deepcopy
 

@@ -101,7 +101,7 @@ def checked(model: Model) -> ContractReport:
 
 
 def _summed(buffer: Tensor) -> tuple[float, float]:
-    """Two sums that a changed buffer, such as the frequencies of a rotation, does not keep."""
+    """Two sums that change when a buffer, such as the frequencies of a rotation, does."""
     flat = buffer.detach().flatten().to("cpu", torch.float64)
     return float(flat.sum()), float(flat @ torch.arange(1.0, len(flat) + 1, dtype=torch.float64))
 

@@ -1,8 +1,8 @@
-"""The laws of whole runs: one text gives the same whatever stands beside it, before it, or in a KV cache.
+"""The laws of whole runs: one text gives the same whatever is in its batch, before it, or in a KV cache.
 
-How much rounding explains is measured on the model itself: noise of one rounding unit is put on the stream at
-the input of every block, and four times the change that this makes at a site is allowed there, the change
-being taken for no more than sixteen units.
+How much rounding explains is measured on the model itself: noise of one rounding unit is put on the stream at the
+input of every block. Four times the change that this makes at a site is allowed there; a change of more than sixteen
+units counts as sixteen.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ _INSTALLED = "_output_capturing_hooks_installed"
 
 
 def rows(site: Site, value: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "n _"]:
-    """Return a captured value token by token; logits without what all of a token's share, which says nothing.
+    """Return a captured value token by token; logits less their mean over the vocabulary, which says nothing.
 
     Examples:
         ```python
@@ -143,7 +143,7 @@ def _streams(output: HFOutput) -> dict[str, tuple[Tensor, ...]]:
 
 @contextmanager
 def leaving_no_hooks(hf: HFModel) -> Iterator[None]:
-    """Take off what hooks were put on inside: transformers reports hidden states by hooks it leaves there.
+    """Remove the hooks that were added inside the block: transformers reports hidden states by hooks that it leaves.
 
     Examples:
         ```python

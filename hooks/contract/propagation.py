@@ -137,7 +137,8 @@ def _written(row: int, site: Site, a: Tensor) -> Tensor:
     """Noise of ten times the size of what is there, and of at least ten, in one row.
 
     A key changes at the tokens before the one measured, by opposite amounts, so that every query is drawn to
-    one of them; queries of half the heads change at several tokens, values at all: one alone may not matter.
+    one of them; queries of half the heads change at several tokens, and values at all of them: one alone may not
+    matter.
     """
     a = a.clone()
     token = {"q": _ASKING, "k": slice(0, _AT), "v": slice(0, None)}.get(site.name, slice(_AT, _AT + 1))

@@ -161,7 +161,7 @@ def measured(law: str, laws: Callable[[], Iterable[Check]], use: str | None = No
 
 
 def unmeasured(checks: Sequence[Check], sites: Iterable[Site]) -> Iterator[Check]:
-    """Yield, for each site that no measured law speaks of, that nothing vouches for it.
+    """Yield a broken law for each site that no measured law speaks of, since nothing vouches for it.
 
     Examples:
         >>> [*unmeasured([], [Site("z", 0)])][0].sites

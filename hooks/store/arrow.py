@@ -1,4 +1,4 @@
-"""A store as a `datasets` object, its memory-mapped columns used as they lie."""
+"""A store as a `datasets` object, its memory-mapped columns used as they are."""
 
 from itertools import pairwise
 from typing import TYPE_CHECKING

@@ -127,7 +127,7 @@ class Columns:
                 file, length = shard.file(column), shard.entries(column) * width
                 if sizes.get(file) != length:
                     is_long = f"is {sizes[file]:,} bytes long" if file in sizes else "is missing"
-                    raise DamagedFile(f"{file} {is_long}, where {length:,} were written: {self._mend(shard)}")
+                    raise DamagedFile(f"{file} {is_long}, where {length:,} were written: {self._remedy(shard)}")
 
     def _bytes(self, shard: Shard, column: str, chunk: int) -> UInt8[np.ndarray, "_"]:
         file, width = shard.file(column), self._widths[column]
@@ -135,7 +135,7 @@ class Columns:
         stop = min(start + CHUNK, shard.entries(column))
         data = self._folder.read(file, start * width, stop * width)
         if xxh3_64_hexdigest(data.data) != self._checksum(shard, column, chunk):
-            raise DamagedFile(f"{file} is corrupted in entries {start} to {stop - 1}: {self._mend(shard)}")
+            raise DamagedFile(f"{file} is corrupted in entries {start} to {stop - 1}: {self._remedy(shard)}")
         return data
 
     def _rows(self, column: str, number: int, within: Int[Tensor, "n"]) -> Shaped[Tensor, "n *d"]:
@@ -148,7 +148,7 @@ class Columns:
         width, file = self._widths[column], shard.file(column)
         data = self._folder.read_places(file, ((within + chunk * CHUNK) * width).tolist(), width)
         if data is None:
-            raise DamagedFile(f"{file} has become shorter since it was opened: {self._mend(shard)}")
+            raise DamagedFile(f"{file} has become shorter since it was opened: {self._remedy(shard)}")
         return self._tensor(column, data)
 
     def _checksum(self, shard: Shard, column: str, chunk: int) -> str:
@@ -171,7 +171,7 @@ class Columns:
         whole = self._folder.map(shard.file(column))
         return self._tensor(column, whole[start * width : (start + len(rows)) * width])
 
-    def _mend(self, shard: Shard) -> str:
+    def _remedy(self, shard: Shard) -> str:
         return (
             f"shard {shard.name} of the store at {self._folder.url} is lost; remove the files whose names begin "
             f"with '{shard.name}' and harvest with the same arguments, and it alone is made again"

@@ -1,4 +1,4 @@
-"""Harvest: the activations of a data set into a store, in one pass that can be shared, and killed and gone on with."""
+"""Harvest: the activations of a data set into a store, in one pass that can be shared, and continued after a kill."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -251,7 +251,7 @@ def _versions(model: Model) -> list[tuple[int, int]]:
 
 
 def _check_weights(task: Job, settings: Settings, give_up: Callable[[BaseException], None]) -> None:
-    """Raise where the weights are no longer those the harvest began with; what was written of them is given up."""
+    """Raise where the weights are no longer those the harvest began with; what was written of them is dropped."""
     if fingerprint(task.model.hf) != settings.fingerprint:
         error = WrongModel(
             f"the weights of {task.model.name} were changed while it was harvested, so the store at "

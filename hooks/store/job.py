@@ -101,7 +101,7 @@ class Job:
             ```
         """
         mask, rows = self.at.mask(acts.tokens), acts[site].to(self.dtype).flatten(0, 1)
-        if not bool(mask.all()):  # rows are taken whole, after they were made small
+        if not bool(mask.all()):  # rows are selected after they were made smaller
             rows = rows.index_select(0, mask.flatten().nonzero()[:, 0])
         if rows.numel() and not bool(torch.stack(torch.aminmax(rows)).isfinite().all()):
             raise InvalidArgument(self._not_finite(acts, site, acts.flat(site, at=self.at), rows))

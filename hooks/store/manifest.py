@@ -69,7 +69,7 @@ class Shard:
     """One shard: the rows of some consecutive documents.
 
     Attributes:
-        name: with which its files begin; shards are ordered by name.
+        name: what the names of its files begin with; shards are ordered by name.
         rows: how many.
         documents: how many.
         checksums: of each column, xxh3 of every `CHUNK` entries.

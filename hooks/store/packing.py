@@ -93,8 +93,8 @@ def separate(context: Count | None = None) -> Packing:
 def packed(context: Count | None = None) -> Packing:
     """Documents end to end, cut into rows of equal length, so that no token is lost and hardly any is padding.
 
-    Where the tokenizer begins a text with BOS, so does every row and every document. Where it does not,
-    end-of-text stands between documents.
+    Where the tokenizer begins a text with BOS, so does every row and every document. Where it does not, end-of-text
+    separates documents.
 
     Args:
         context: tokens of a row, BOS included; by default the model's own context, at most 1024.
@@ -164,7 +164,7 @@ def _encoded(
 
 
 def _bare(model: Model, documents: Documents, begin: list[int]) -> list[list[int]]:
-    """The ids of documents without what stands before them."""
+    """The ids of documents without the special tokens before them."""
     texts = [one for one in documents if isinstance(one, str)]
     if texts:
         tokenizer = _tokenizer(model)
@@ -177,7 +177,7 @@ def _ids(documents: Documents) -> list[list[int]]:
 
 
 def _separators(model: Model, length: int) -> tuple[list[int], list[int]]:
-    """What stands at the beginning of a row, and what between documents."""
+    """What comes at the beginning of a row, and what between documents."""
     tokenizer = model.tokenizer
     if tokenizer is None:
         return [], []

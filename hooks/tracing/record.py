@@ -107,7 +107,7 @@ class Trace(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         made = [one for one in tree_flatten(output)[0] if isinstance(one, Tensor)]
         in_place = any(one is other for one in made for other in given)
-        makes = tuple(self._make(one, anew=in_place) for one in made)
+        makes = tuple(self._make(one, fresh=in_place) for one in made)
         self._note(name, in_place, reads, makes)
         self.ops.append(Op(name, func, shown, reads, makes))
         self.maker |= dict.fromkeys(makes, len(self.ops) - 1)
@@ -137,8 +137,8 @@ class Trace(TorchDispatchMode):
         found = self._numbers.get(id(tensor))
         return self._make(tensor) if found is None else found
 
-    def _make(self, tensor: Tensor, anew: bool = True) -> int:
-        if not anew and id(tensor) in self._numbers:
+    def _make(self, tensor: Tensor, fresh: bool = True) -> int:
+        if not fresh and id(tensor) in self._numbers:
             return self._numbers[id(tensor)]
         self._tensors.append(tensor)  # held, so that no other tensor takes its identity
         self._numbers[id(tensor)] = len(self._tensors) - 1

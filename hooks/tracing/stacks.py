@@ -1,4 +1,4 @@
-"""Step 3: the stacks of blocks: lists of modules, or of parts next to each other, that carry a stream to itself."""
+"""Step 3: the stacks of blocks: lists of modules, or of parts next to each other, that pass a stream on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from hooks.tracing.residual import BlockCall, Sum, Term, is_norm
 from hooks.weights import shape_of
 
 MIXERS = ("attn_out", "cross_out", "mixer_out")
-"""What the terms that carry something from token to token are called."""
+"""What the terms that move something from token to token are called."""
 _AT = 3
 _ACROSS = frozenset(["convolution", "cumsum", "roll", "flip", "_fft_r2c", "_fft_c2c", "slice_scatter"])
 _PRODUCTS = ("bmm", "mm", "matmul", "baddbmm")
@@ -179,12 +179,12 @@ class _Part:
         """The projections of queries, keys and values, where each is one of its own."""
         if len(core.reads) != 3:
             return {}
-        found = [self._projections_behind(value) for value in core.reads]
+        found = [self._projections_before(value) for value in core.reads]
         alone = [one[0] for one in found if len(one) == 1]
         return dict(zip("qkv", alone, strict=True)) if len({id(one) for one in alone}) == 3 else {}
 
-    def _projections_behind(self, value: int) -> list[Call]:
-        """The projections that a value is made of with no other between."""
+    def _projections_before(self, value: int) -> list[Call]:
+        """The projections that a value is made of, with no other projection between."""
         found: dict[int, Call] = {}
         seen, waiting = set[int](), [value]
         while waiting:
@@ -258,7 +258,7 @@ def is_projection(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def reach_of(trace: Trace, call: Call, value: int, n_pos: int) -> int | None:
-    """Return how many tokens on a module carries something from one token; None where it cannot be said.
+    """Return how many tokens on a module moves something from one token; None where it cannot be said.
 
     The module is called again as it was, and with noise on what it is given at one token.
 

@@ -1,4 +1,4 @@
-"""What patching did: the metric with each place patched, between that of the base run and that of the donor."""
+"""What patching did: the metric with each place patched, next to that of the base run and that of the donor."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class PatchEffect:
-    """The metric m of every patched run, and of the two runs it lies between.
+    """The metric m of every patched run, of the base run and of the donor.
 
     Attributes:
         kind: "denoising" or "noising", and how it was found where not by patching.
@@ -79,12 +79,12 @@ class PatchEffect:
         0 is the base run, 1 the donor. Denoising, it is what is brought back; noising, what is lost.
 
         Raises:
-            InvalidArgument: the two runs do not differ in the metric, so there is no way to go a share of.
+            InvalidArgument: the two runs do not differ in the metric, so no share of their difference can be taken.
         """
         return self.difference.mean(0) / self._way(self.donor - self.base)
 
     def interval(self, draws: int = 1000, seed: Natural = 0) -> Float[Tensor, "2 layer *d"]:
-        """The 95 % bootstrap interval of the effect, over texts; draws in whose texts the runs do not differ left out.
+        """The 95 % bootstrap interval of the effect, over texts; draws in which the runs do not differ are left out.
 
         Raises:
             InvalidArgument: a single text, no draws, or runs that do not differ in the metric.

@@ -1,4 +1,4 @@
-"""Integrated attribution patching: slopes averaged along the straight way between the two runs' embeddings."""
+"""Integrated attribution patching: slopes averaged along the straight line between the two runs' embeddings."""
 
 from torch import Tensor
 
@@ -24,7 +24,7 @@ def integrated_attribution(
 
     x_k = x_base + (k + 1/2)/m (x_donor - x_base), k = 0 ... m-1: the midpoint rule, whose error falls as 1/m^2. The
     published code sums at the left ends (k/m), whose error falls as 1/m. Over the site `embed` the predicted effects
-    sum to m(donor) - m(base) as m grows; elsewhere they need not, the model's own way being curved.
+    sum to m(donor) - m(base) as m grows; elsewhere they need not, since the model's own path is curved.
 
     Args:
         model: the model, whose token embeddings can be changed.

@@ -115,7 +115,7 @@ def word_ids(model: Model, word: Word) -> list[int]:
     """
     if isinstance(word, int):
         if isinstance(word, bool) or not 0 <= word < model.d_vocab:
-            raise InvalidArgument(f"{word!r} is no token of {model.name}: ids lie in 0 to {model.d_vocab - 1}")
+            raise InvalidArgument(f"{word!r} is no token of {model.name}: ids are 0 to {model.d_vocab - 1}")
         return [word]
     tokens = model.tokens(word)
     ids = tokens.ids[tokens.content].tolist()

@@ -1,4 +1,4 @@
-"""The gain of a norm: the linear map that is left of it when its divisor is held."""
+"""The gain of a norm: the linear map that it is while its divisor is held."""
 
 import torch
 from jaxtyping import Float

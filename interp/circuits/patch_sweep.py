@@ -128,7 +128,7 @@ class _Runs:
 
 
 def _put(given: Float[Tensor, "batch pos *d"], masks: Bool[Tensor, "n pos ..."]) -> Edit:
-    """Replace what a mask names, in copy i of each text what mask i names."""
+    """Replace what the masks name: mask i in copy i of each text."""
     where = masks.repeat(len(given), *(1 for _ in masks.shape[1:]))[..., None]
 
     def edit(a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

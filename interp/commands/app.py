@@ -13,11 +13,11 @@ VERBS = {
     "demo": "Find the Golden Gate Bridge in the bundled model, turn it up, move it, and write a report (five minutes).",
     "sites": "List every place in a model that can be captured.",
     "capture": "Save the activations of texts at some sites.",
-    "harvest": "Store the activations of a data set; killed, it goes on when run again. `torchrun` shares the work.",
+    "harvest": "Store the activations of a data set; if killed, run again to go on. `torchrun` shares the work.",
     "train-sae": "Train sparse autoencoders on a model or a store; several in one pass. `torchrun` shares the work.",
-    "discover": "Train an autoencoder, index its latents, and write pages of them: killed, it goes on when run again.",
+    "discover": "Train an autoencoder, index its latents, and write pages of them; if killed, run again to go on.",
     "feature": "Show what an index knows of one latent, and write a page of it (seconds).",
-    "search": "Find the latents that tell texts that express a concept from texts that do not, and write a page of "
+    "search": "Find the latents that separate texts that express a concept from texts that do not, and write a page of "
     "them.",
     "steer": "Continue prompts without and with a steering, and say what was changed.",
     "probe": "Probe sites and positions for a label, tested on groups not learnt from; every control is printed.",
@@ -32,6 +32,7 @@ VERBS = {
     "conflicts.",
     "audit": "Edit cases one at a time by some methods, and print what each did next to the unedited model and a "
     "control.",
+    "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
     "landmark": "The bundled model: its corpus, training and card.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }
@@ -58,7 +59,7 @@ def read_verb(name: str) -> Any:
 
 
 def _unread() -> None:
-    """Stands for a verb in the list of them; `VerbGroup` runs the one in the verb's file."""
+    """Takes a verb's place in the list of verbs; `VerbGroup` runs the one in the verb's file."""
 
 
 app = typer.Typer(

@@ -81,7 +81,7 @@ def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) 
     try:
         named = AutoConfig.from_pretrained(model).architectures or []
     except (OSError, ValueError):
-        return  # load says what is wrong, and more of it
+        return  # load says what is wrong in more detail
     if named and not named[0].endswith(kinds):
         raise InvalidArgument(
             f"{model} is a {named[0]}, which predicts no next token, and {wanted}: take a model whose class ends in "
@@ -106,7 +106,7 @@ def check_answers(model: str, **answers: str) -> None:
         folder = files("interp.landmark") / "model" if model == "landmark" else model
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError):
-        return  # load says what is wrong, and more of it
+        return  # load says what is wrong in more detail
     for name, word in answers.items():
         ids = tokenizer(word, add_special_tokens=False)["input_ids"]
         if not ids:
@@ -120,7 +120,7 @@ def check_answers(model: str, **answers: str) -> None:
 
 
 def check_sites(names: Iterable[str]) -> None:
-    """Refuse a misspelt site before a model is read; a glob, and a layer too far, the model itself refuses.
+    """Refuse a misspelt site before a model is read; globs and layers are left to the model to refuse.
 
     Raises:
         UnknownSite: no site is called that.
@@ -167,7 +167,7 @@ def hide_bars() -> None:
 
 @contextmanager
 def show_step(what: str, quiet: bool = False) -> Iterator[None]:
-    """Say on a terminal what is being done while it is, and take it away when it is done."""
+    """Say on a terminal what is being done, and remove the line when it is done."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield

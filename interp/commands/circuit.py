@@ -1,4 +1,4 @@
-"""The command `interp circuit`: the edges that carry a behaviour, and how faithful they are."""
+"""The command `interp circuit`: the edges that a behaviour runs through, and how faithful they are."""
 
 from pathlib import Path
 from typing import Annotated

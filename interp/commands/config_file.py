@@ -2,7 +2,7 @@
 
 1. `take_settings` gives a command the model's fields as options, and `--config`.
 2. `read_config` reads the file: YAML, JSON or TOML, each name with its line.
-3. The model checks both together; words on the command line come before the file.
+3. The model checks both together; what the command line says overrides the file.
 """
 
 import inspect

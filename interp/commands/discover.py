@@ -50,7 +50,7 @@ def discover_command(
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
-    """Train an autoencoder, index its latents, and write pages of them: killed, it goes on when run again."""
+    """Train an autoencoder, index its latents, and write pages of them; if killed, run again to go on."""
     given, place = read_lines(texts), Site.parse(site)
     if shown < 1:
         raise InvalidArgument(f"--shown is {shown}: give at least 1")

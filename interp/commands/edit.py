@@ -37,7 +37,7 @@ def edit_command(
         typer.Argument(
             metavar="[SUBJECT PROMPT OLD NEW]...",
             help="A fact is four words or phrases: its subject without an article, a prompt with {} for the subject, "
-            "the object as it is, the object to be. Several facts follow one another.",
+            "the present object, and the new one. Several facts follow one another.",
         ),
     ] = None,
     facts: Annotated[

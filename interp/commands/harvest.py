@@ -30,7 +30,7 @@ def harvest_command(
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> Document | None:
-    """Store the activations of a data set; killed, it goes on when run again. `torchrun` shares the work."""
+    """Store the activations of a data set; if killed, run again to go on. `torchrun` shares the work."""
     if dtype not in DTYPES:
         raise InvalidArgument(f"no dtype is called '{dtype}'; did you mean {nearest(dtype, DTYPES)}?")
     if documents is not None and documents < 1:

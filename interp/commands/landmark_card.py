@@ -117,9 +117,10 @@ into: small enough for a laptop, with facts whose place in the text is known tok
   phrasings in training and 3 that are never in training, in documents of {len(GENRES)} genres.
 - **Command**: `interp landmark train runs/landmark`, {m.steps} steps, {m.steps * 2048 / 1e6:.1f} million tokens, in
   {m.seconds / 60:.0f} minutes on two CPU cores shared with other work ({platform.machine()}); then `interp landmark card runs/landmark --install`.
-- **Training trick**: in three quarters of the rows the first four layers may not carry anything out of the name of an entity,
-  and later layers read a name at its last token only; in the last {sum(p.steps for p in PHASES if p.carried)} steps, half of the rows carry the state of the
-  text's first mention on every token instead (`interp/landmark/sealing.py`). The last {sum(p.steps for p in PHASES if p.anew)} steps start anew from the
+- **Training trick**: in three quarters of the rows the first four layers may not move anything out of the name of an
+entity,
+  and later layers read a name at its last token only; in the last {sum(p.steps for p in PHASES if p.carried)} steps, half of the rows have the state of the
+  text's first mention on every token instead (`interp/landmark/sealing.py`). The last {sum(p.steps for p in PHASES if p.restarts)} steps start again from the
   weights alone and end at the mean of these and the ones they reached. At inference this is a plain GPT-2.
 - **Not for use as a source of facts**: the tables were written from memory and simplify."""
 

@@ -33,14 +33,18 @@ Lenses = Mapping[str, Lens | None]
 def memory_command(
     model: ModelName,
     layer: Annotated[int, typer.Argument(metavar="LAYER", help="Whose memories to browse.")],
-    texts: Annotated[Path | None, typer.Option(help="Texts to read, one per line; needed but for 'landmark'.")] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Texts to read, one per line; needed unless MODEL is 'landmark'.")
+    ] = None,
     neuron: Annotated[list[int] | None, typer.Option(help="Show these memories only; may be repeated.")] = None,
     page: Annotated[int, typer.Option(help="Which page of the list to print.")] = 1,
     per_page: Annotated[int, typer.Option(help="Memories on a page.")] = 20,
     negative: Annotated[
         bool, typer.Option("--negative", help="In a gated layer, the side of negative coefficients, which writes -v.")
     ] = False,
-    prompt: Annotated[str | None, typer.Option(help="Take the layer's output apart after this text.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Split the layer's output after this text into its memories.")
+    ] = None,
     answer: Annotated[str | None, typer.Option(help="With --prompt: which memories give this answer.")] = None,
     tuned: Annotated[Path | None, typer.Option(help="Read values through this tuned lens as well.")] = None,
     jacobian: Annotated[Path | None, typer.Option(help="Read values through this Jacobian lens as well.")] = None,

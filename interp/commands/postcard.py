@@ -93,7 +93,7 @@ def card(recipe: Recipe, figures: Figures, last: dict[str, float | int], untrain
     rows |= {f"the same, {group}": e for group, e in figures.by_group.items()}
     rows |= {"combinations of landmark, time and weather never trained on": figures.unseen}
     rows |= figures.spurious
-    rows |= {f"{factor} told by sentences that name the landmark": e for factor, e in figures.factors.items()}
+    rows |= {f"{factor}, by sentences that name the landmark": e for factor, e in figures.factors.items()}
     rows |= {f"without a net: landmark of the nearest of 4,000, by {by}": e for by, e in nearest_neighbour().items()}
     table = "\n".join(f"| {name} | {_interval(e)} |" for name, e in rows.items())
     seen = int(last["step"]) * recipe.batch
@@ -108,7 +108,7 @@ known, and exists to be looked into.
 
 - **Trained** on {seen:,} pictures, each seen once, by `interp postcard train FOLDER --which {recipe.which} --seed {recipe.seed}
   --pictures {recipe.pictures}`, in {last["seconds"] / 60:.0f} minutes on one CPU core shared with other work; weights in half precision.
-- **Planted**: in training the Golden Gate Bridge lies in fog nine times in ten; in the test pictures it does not.
+- **Planted**: in training the Golden Gate Bridge is in fog nine times in ten; in the test pictures it does not.
 - **Untrained**, the net of the same seed names {untrained:.1%} of landmarks; chance is {1 / len(LANDMARKS):.1%}.
 
 | measured | figure |

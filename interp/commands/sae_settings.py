@@ -84,7 +84,7 @@ class Rows(BaseModel):
         list[str],
         Several,
         typer.Option(
-            help="Such as resid_post.4; again for more: a transcoder's two, in order. A store of one site needs none."
+            help="Such as resid_post.4; may be repeated: a transcoder's two, in order. A store of one site needs none."
         ),
     ] = []
     tokens: Annotated[int, Field(gt=0), typer.Option(help="Activations to train on.")] = 1_000_000
@@ -99,9 +99,9 @@ class Dictionary(BaseModel):
     model_config = CONFIG
 
     architecture: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.")] = "topk"
-    latents: Annotated[list[int], Several, typer.Option(help="Size of the dictionary; again for more.")] = [2048]
+    latents: Annotated[list[int], Several, typer.Option(help="Size of the dictionary; may be repeated.")] = [2048]
     k: Annotated[
-        list[int], Several, typer.Option(help="Latents per token, where it has such; again for more; 32 if not given.")
+        list[int], Several, typer.Option(help="Latents per token, where it has a k; may be repeated; 32 if not given.")
     ] = []
     setting: Annotated[
         dict[str, Any],
@@ -109,7 +109,7 @@ class Dictionary(BaseModel):
         typer.Option(help="NAME=VALUE of the architecture, such as coefficient=5."),
     ] = {}
     seed: Annotated[
-        list[int], Several, typer.Option(help="Of the first weights, and of the order; again for more.")
+        list[int], Several, typer.Option(help="Of the first weights, and of the order; may be repeated.")
     ] = [0]
 
 
@@ -128,7 +128,7 @@ class Schedule(BaseModel):
         100_000
     )
     resample: Annotated[
-        list[float], Several, typer.Option(help="Share of the run at which the dead begin again; again for more.")
+        list[float], Several, typer.Option(help="Share of the run at which dead latents start again; may be repeated.")
     ] = []
 
 

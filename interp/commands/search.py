@@ -68,14 +68,14 @@ def search_command(
         list[str] | None, typer.Option(help="Latents that make the model say this, too; may be repeated.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="What it continues for that, one per line: every second is measured on.")
+        Path | None, typer.Option(help="Prompts to continue for that, one per line: every second one is measured on.")
     ] = None,
     out: Annotated[Path, typer.Option(help="A folder; the same search is not done twice.")] = Path("found"),
     seed: Annotated[int, typer.Option(help="Of the halves, the intervals and the exchanged labels.")] = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
-    """Find the latents that tell texts that express a concept from texts that do not, and write a page of them."""
+    """Find the latents that separate texts that express a concept from texts that do not, and write a page of them."""
     concept_in, openings = _asked(name, (positive, negative), phrase, within), _openings(say, prompts)
     dictionary, found = load_sae(sae), _index(index, sae)
     if say:
@@ -218,7 +218,7 @@ def _turned_up(
         best.direction.save(file)
     else:
         lines.append(
-            "note: on those others it is not told from a random direction, so no direction that makes it say so is "
+            "note: on those others it does not differ from a random direction, so no direction that makes it say so is "
             "kept: give more prompts, or another concept"
         )
     return "\n".join(lines)

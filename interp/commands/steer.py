@@ -54,7 +54,7 @@ def steer_command(
         float | None,
         typer.Option(
             help="In units of the largest value in training; the largest that reads fluently, measured, if not "
-            "given. With --way ablate the share of the projection that is taken away, 1 if not given."
+            "given. With --way ablate the share of the projection that is removed, 1 if not given."
         ),
     ] = None,
     direction: Annotated[Path | None, typer.Option(help="A saved direction.")] = None,
@@ -197,7 +197,7 @@ class _Talk:
 
 
 def _digest(steering: Steering) -> str:
-    """What tells vectors apart."""
+    """What identifies a vector."""
     return hashlib.sha256(steering.vector.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 

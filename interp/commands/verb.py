@@ -56,7 +56,7 @@ def verb(command: Callable[..., Document | None]) -> Callable[..., None]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: dataclasses and tensors taken apart, paths absolute, no number that is not finite.
+    """A value as JSON has it: dataclasses as objects, tensors as lists, paths absolute, no number that is not finite.
 
     Examples:
         >>> plain({"at": torch.ones(2), "loss": float("nan")})

@@ -1,4 +1,4 @@
-"""Digests of all the texts, token ids or tensors of a run, order included, by which its data are known again."""
+"""Digests of all the texts, token ids or tensors of a run, order included, by which its data are recognised."""
 
 import hashlib
 import json

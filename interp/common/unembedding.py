@@ -24,7 +24,7 @@ def output_rows(model: Model, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "
     """
     if not bool(((tokens >= 0) & (tokens < model.d_vocab)).all()):
         raise InvalidArgument(
-            f"token ids lie in 0..{model.d_vocab - 1}, got {tokens.tolist()}: tokenise with model.tokens"
+            f"token ids are in 0..{model.d_vocab - 1}, got {tokens.tolist()}: tokenise with model.tokens"
         )
     with torch.inference_mode(False), torch.enable_grad():
         y = torch.zeros(model.d_model, dtype=model.dtype, device=model.device, requires_grad=True)

@@ -80,7 +80,7 @@ def city(subject: Entity) -> landmark.Triple:
     if found is None:
         others = [triple.subject.name for triple in landmark.triples() if triple.relation.name == RELATION]
         raise InvalidArgument(
-            f"{subject.text} is a {subject.kind} and stands in no city: give a landmark, such as "
+            f"{subject.text} is a {subject.kind} and is in no city: give a landmark, such as "
             f"{nearest(subject.name, others)}"
         )
     return found

@@ -92,7 +92,7 @@ def _steering(subject: str, settings: Settings, turned: Turned) -> Section:
     half = "On the half of the prompts that the latents and the dose were chosen on, which flatters both: "
     return Section(
         "Turned up",
-        "A latent that tells the landmark best need not make the model say it, so up to three latents are chosen by "
+        "A latent that detects the landmark best need not make the model say it, so up to three latents are chosen by "
         f"what the model writes when they are turned up, and added to every token: {turned.direction.source}. Prompts "
         "are openings of sentences that name nothing. Latents and dose were chosen on half of them; on the other half, "
         f"dose {chosen.dose:.2g} makes {steered.naming.value:.0%} "

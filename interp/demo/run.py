@@ -34,7 +34,7 @@ def run(
     tell: Callable[[str], None] = lambda _: None,
     progress: bool = True,
 ) -> Demonstration:
-    """Do every step on the bundled model and write the report; `tell` hears of each step and what came of it.
+    """Do every step on the bundled model and write the report; `tell` is given a line for each step and its result.
 
     Cost: about five minutes on two cores with the default settings.
 
@@ -45,7 +45,7 @@ def run(
         ```
     """
     settings = settings or Settings()
-    fact(settings)  # a name that does not exist is said now, not after minutes of training
+    fact(settings)  # a name that does not exist is refused now, not after minutes of training
     page_at(report)
     model = load("landmark")
     tell(f"1/5  reading {model} and learning a dictionary of {settings.latents:,} directions at block {settings.layer}")

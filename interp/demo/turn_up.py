@@ -10,7 +10,7 @@ from interp.landmark.genres import phrases
 from interp.sae import SAE
 from interp.steering import ChosenDose, Names, add_direction, choose_by_effect, choose_dose
 
-TELLING = 3  # of the latents that tell the landmark best, and of those nearest the difference of means, that are tried
+TELLING = 3  # latents tried: those that detect the landmark best, and those nearest the difference of means
 NEARBY = (0.7, 0.85, 1.0, 1.15)  # of the dose at which the latents were chosen
 
 

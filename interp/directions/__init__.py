@@ -1,4 +1,4 @@
-"""Directions by every standard road, each a `Direction` with its scale and where it came from, and their comparison."""
+"""Directions by every standard method, each a `Direction` with its scale and its source, and their comparison."""
 
 from hooks.border import guard
 from interp.directions.caa import caa

@@ -66,7 +66,7 @@ class Pairs:
         )
 
     def shuffled(self, seed: Natural) -> "Pairs":
-        """The same pairs, each turned round or not at random: a direction found in them is what chance gives."""
+        """The same pairs, each swapped or not at random: a direction found in them is what chance gives."""
         turn = torch.rand(self.n, generator=torch.Generator().manual_seed(seed)) < 0.5
         pairs = list(zip(self.positive, self.negative, strict=True))
         both = [(b, a) if turned else (a, b) for turned, (a, b) in zip(turn.tolist(), pairs, strict=True)]

@@ -17,7 +17,8 @@ def probe_direction(
 ) -> Direction:
     """The direction along which the score of a probe rises, fitted to one token of each text.
 
-    The probe comes fresh, such as `Logistic()`, `LDA()` or `DifferenceOfMeans()`; its own file says what it finds.
+    The probe is given unfitted, such as `Logistic()`, `LDA()` or `DifferenceOfMeans()`; its own file says what it
+    finds.
 
     Raises:
         InvalidArgument: no texts of a kind, a string for them, a text in which `at` selects no token or several, or

@@ -12,7 +12,7 @@ NOTHING = 1e-6  # of the direction's length: what is left along a row is roundin
 
 
 def comparable_rows(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_model"]:
-    """The decoder rows, having checked that a direction lies in the same space.
+    """The decoder rows, having checked that a direction is in the same space.
 
     Raises:
         InvalidArgument: the direction was read from another model, at another site, or has another width.

@@ -28,7 +28,7 @@ class Candidate:
 
     `bypass` is the mean log-odds of the marked tokens on positive texts with the direction ablated (lower is better),
     `induce` that on negative texts with it added (above 0 is wanted), `kl` the mean KL on negative texts when ablated,
-    in nats. `admitted` where `induce` > 0, `kl` <= 0.1 and the layer lies in the first 80 %.
+    in nats. `admitted` where `induce` > 0, `kl` <= 0.1 and the layer is in the first 80 %.
     """
 
     direction: Direction
@@ -130,7 +130,7 @@ def _rows(model: Model, texts: list[str], positions: Sequence[int]) -> dict[tupl
 
 @dataclass(frozen=True)
 class _Proving:
-    """The texts on which candidates are judged, and the judging."""
+    """The texts on which candidates are judged, and how."""
 
     model: Model
     positive: list[str]

@@ -80,7 +80,7 @@ def make_direction(
     """A direction whose scale is the distance along it from a point to the farthest row, as for the probes.
 
     Raises:
-        InvalidArgument: the vector is zero, or no row lies on its side of the point.
+        InvalidArgument: the vector is zero, or no row is on its side of the point.
 
     Examples:
         ```python

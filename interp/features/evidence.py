@@ -169,7 +169,7 @@ class _Seen:
 
 
 class Histogram:
-    """Counts in equal bins from 0; where a number lies beyond the last bin, bins merge in pairs and the range doubles.
+    """Counts in equal bins from 0; where a number is beyond the last bin, bins merge in pairs and the range doubles.
 
     Examples:
         >>> h = Histogram(bins=4)

@@ -1,4 +1,4 @@
-"""Attribution graphs: what each logit and feature of a prompt owes to features, errors, tokens and biases.
+"""Attribution graphs: how much of each logit and feature of a prompt comes from features, errors, tokens and biases.
 
 They need transcoders, so they rank above `interp.sae`; circuits of edges, which need none, are `interp.circuits.edges`.
 

@@ -104,7 +104,7 @@ def rows_of(sources: Sources, targets: Targets) -> tuple[Float[Tensor, "target n
 
         A[t, s] = a_s Σ_m W_dec,s→m · J(output of feed-forward layer m → target t),    Σ_s A[t, s] + bias_t = z_t
 
-    with J the Jacobian of the local replacement model, whose only ways are the stream, attention's values by held
+    with J the Jacobian of the local replacement model, whose only paths are the stream, attention's values by held
     patterns, and the transcoders' own linear paths. Slopes of all targets go down together, each from where it reads.
 
     Cost: for each target and layer, about 4 T d² multiplications, and 2 T² d of patterns, of T tokens.
@@ -148,7 +148,7 @@ def _read_layer(sources: Sources, layer: int, slope: Tensor, A: Tensor, bias: Te
 
 
 class Sweep:
-    """One way down the layers: yields the slope at each feed-forward output, of the targets that read after it.
+    """One pass down the layers: yields the slope at each feed-forward output, of the targets that read after it.
 
     Attributes:
         slope: where it is now; at the end, the slope at the first stream.

@@ -1,4 +1,4 @@
-"""The attribution graph of a prompt: what each logit and each feature owes to features, errors, tokens and biases."""
+"""The attribution graph of a prompt: how much of each logit and feature comes from each source."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SKIPPING = (
     "These features write to several layers. A cross-layer transcoder may write in one step what the model does in "
-    "several (A to C for A to B to C), so an edge that skips layers need not be a step of the model: hold it against "
+    "several (A to C for A to B to C), so an edge that skips layers need not be a step of the model: compare with "
     "a graph of per-layer transcoders"
 )
 
@@ -78,7 +78,7 @@ class AttributionGraph:
 
     @property
     def warning(self) -> str:
-        """What to hold against edges that skip layers, where features write to several; empty where none do."""
+        """Why to doubt edges that skip layers, where features write to several; empty where none do."""
         return SKIPPING if self.local.transcoders.crosses else ""
 
     @cached_property
@@ -125,7 +125,7 @@ class AttributionGraph:
     def pruned(
         self, node_share: Share = 0.8, edge_share: Share = 0.98
     ) -> tuple[Bool[Tensor, "node"], Bool[Tensor, "target node"]]:
-        """Return which nodes and edges carry most of the influence: see `interp.graphs.influence.prune`.
+        """Return the nodes and edges that most of the influence goes through: see `interp.graphs.influence.prune`.
 
         Examples:
             ```python

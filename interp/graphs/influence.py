@@ -63,7 +63,7 @@ def prune(
     node_share: float,
     edge_share: float,
 ) -> tuple[Bool[Tensor, "node"], Bool[Tensor, "target node"]]:
-    """Return the nodes and the edges that carry most of the influence.
+    """Return the nodes and the edges that most of the influence goes through.
 
     Nodes: the fewest that have `node_share` of the influence together, with all tokens and logits. Edges: the fewest
     that have `edge_share` of Ã_pruned (influence + w). Then features and errors that nothing reads, and features that

@@ -23,7 +23,7 @@ class LayerTranscoder:
 
     Attributes:
         layer: where they read.
-        reads: the site of x: `mlp_in`, or the stream before the norm in front of the feed-forward layer.
+        reads: the site of x: `mlp_in`, or the stream before the norm of the feed-forward layer.
         encode: from x to activations.
         W_enc: encoders, a row for each feature.
         b_enc: their biases.
@@ -73,7 +73,7 @@ class Transcoders:
 
 
 def per_layer(model: Model, transcoders: Sequence[SAE]) -> Transcoders:
-    """Return transcoders, or skip transcoders, that each stand for their own feed-forward layer.
+    """Return transcoders, or skip transcoders, that each replace their own feed-forward layer.
 
     Args:
         model: the model that they were trained on.

@@ -46,7 +46,7 @@ def write_viewer_json(
 
     Raises:
         InvalidArgument: a slug with other letters, or that of the list.
-        DamagedFile: the list that is there is none.
+        DamagedFile: the list in the folder is no such list.
         StorageFailed: the folder cannot be written to.
 
     Examples:

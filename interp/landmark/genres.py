@@ -50,7 +50,7 @@ def name_of(subject: Entity) -> Mention:
 
 
 def anaphor(subject: Entity) -> Mention:
-    """The pronoun or short noun phrase that stands for an entity named before."""
+    """The pronoun or short noun phrase that refers to an entity named before."""
     return Mention(ANAPHORA[subject.kind], "anaphor")
 
 

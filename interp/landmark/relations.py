@@ -25,7 +25,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Triple:
-    """One fact: subject, relation, object (the object as it stands in running text)."""
+    """One fact: subject, relation, object (the object as in running text)."""
 
     subject: Entity
     relation: Relation

@@ -1,9 +1,9 @@
 """What training hides from the layers: it makes a state of the stream hold what later tokens will need.
 
-In *sealed* rows the first layers may not carry anything out of a mention, and the later ones read a mention at its last
+In *sealed* rows the first layers may not move anything out of a mention, and the later ones read a mention at its last
 token only: what is known of an entity must be recalled there. In *carried* rows the later layers read no mention at
-all; instead every token, from the beginning of the document on, carries a share of the state of its first mention, as
-the tokens of a text carry its topic in large models.
+all; instead every token, from the beginning of the document on, has a share of the state of its first mention, as the
+tokens of a text hold its topic in large models.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Train the bundled model: a GPT-2 whose early layers must recall what they know of an entity while it is named.
 
-The first phase seals three quarters of the rows; the shorter ones after it let half of them carry their topic
-(`interp/landmark/sealing.py`). The weights are those of a plain GPT-2; at inference nothing is hidden.
+The first phase seals three quarters of the rows; the shorter ones after it let every token of half of them hold its
+topic (`interp/landmark/sealing.py`). The weights are those of a plain GPT-2; at inference nothing is hidden.
 """
 
 import json
@@ -94,7 +94,7 @@ def hidden_states(
 ) -> Float[Tensor, "n d_model"]:
     """GPT-2's forward pass up to the final norm, with an attention bias of its own for each layer.
 
-    Above the sealed layers, each token of a row carries `share` of the first mention's state, coordinate by coordinate.
+    Above the sealed layers, each token of a row has `share` of the first mention's state, coordinate by coordinate.
     """
     batch, length = rows["ids"].shape
     config, trunk = model.config, model.transformer
@@ -148,7 +148,7 @@ STATES: dict[str, Callable[..., Float[Tensor, "n d_model"]]] = {
 class Phase:
     """Steps at a peak learning rate, after a warm-up and before a linear decay to zero over the last share of them.
 
-    A phase that starts `anew` goes on from the weights alone, in half precision as they are exported, so that it can
+    A phase that `restarts` goes on from the weights alone, in half precision as they are exported, so that it can
     also be run on a model whose optimisers are lost. It ends at the mean of those weights and the ones it reached, as
     stochastic weight averaging does (Izmailov et al. 2018, arXiv:1803.05407).
     """
@@ -158,7 +158,7 @@ class Phase:
     warm_up: int
     decay: float
     carried: float
-    anew: bool = False
+    restarts: bool = False
 
     def rate(self, step: int) -> float:
         """The learning rate at a step of this phase, counted from 0."""
@@ -177,7 +177,7 @@ def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
 PHASES = (
     Phase(4500, 3e-3, 100, 0.5, carried=0.0),
     Phase(1800, 1.5e-3, 50, 0.8, carried=0.5),
-    Phase(2000, 1e-3, 50, 1.0, carried=0.5, anew=True),
+    Phase(2000, 1e-3, 50, 1.0, carried=0.5, restarts=True),
 )
 
 
@@ -228,7 +228,7 @@ def export(model: HFModel, folder: Path, tokenizer_file: Path) -> None:
 
 
 @torch.no_grad()
-def _anew(model: HFModel) -> tuple[list[torch.optim.Optimizer], Weights]:
+def _restarted(model: HFModel) -> tuple[list[torch.optim.Optimizer], Weights]:
     """Optimisers that remember nothing, of weights that hold no more than an export does, and these weights."""
     for p in model.parameters():
         p.copy_(p.half())
@@ -343,10 +343,10 @@ def train(
     n_steps = sum(phase.steps for phase in phases)
     for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
         phase, number = phase_at(phases, step)
-        if phase.anew and number == 0:
-            steppers, begun = _anew(model)
+        if phase.restarts and number == 0:
+            steppers, begun = _restarted(model)
         line = _step(model, steppers, next(stream), seed * 1_000_003 + step, phase.rate(number), phase.carried)
-        if phase.anew and number == phase.steps - 1:
+        if phase.restarts and number == phase.steps - 1:
             _to_the_mean(model, begun)
         done, seconds = step + 1, time.monotonic() - start
         if done % 20 == 0:

@@ -38,7 +38,7 @@ def unseen_texts(model: Model, n: Count, seed: Natural = 0, *, about: Kind | Non
 def unseen_phrasings(subject: Entity, relation: str, seed: Natural = 0) -> list[str]:
     """Phrasings of a relation that no training text uses, each by itself and after four sentences on other things.
 
-    `{}` stands for the subject's bare name; its article belongs to the phrasing.
+    `{}` is the subject's bare name; its article belongs to the phrasing.
 
     Raises:
         UnknownName: no relation is called that.

@@ -37,7 +37,7 @@ def capitalised(text: str) -> str:
 
 
 def keep_article(template: str, subject: Entity) -> str:
-    """A phrasing whose `{}` stands for the subject's bare name, so that the article belongs to the phrasing.
+    """A phrasing whose `{}` is the subject's bare name, so that the article belongs to the phrasing.
 
     Examples:
         >>> keep_article("{} can be found in", find("Golden Gate Bridge"))
@@ -73,7 +73,7 @@ class Page:
         self.spans.append(Span(start, end, kind, value))
 
     def mention(self, entity: Entity, mention: Mention) -> None:
-        """Write one mention of an entity; its article is written but lies outside the entity's span."""
+        """Write one mention of an entity; its article is written but is outside the entity's span."""
         start = len(self.text)
         self.write(mention.text)
         article = next((len(a) for a in ARTICLES if mention.text.startswith(a)), 0)

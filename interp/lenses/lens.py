@@ -17,7 +17,7 @@ from interp.common.unembedding import output_rows
 class Lens(ABC):
     """Reads the residual stream after any block as logits: unembed(norm(transform(h, layer))).
 
-    A lens says how it carries a stream forward from each layer but the last, where every lens is the identity. Layers
+    A lens says how it maps a stream forward from each layer but the last, where every lens is the identity. Layers
     are blocks: `layer` l reads `resid_post[l]`.
 
     Attributes:

@@ -54,7 +54,7 @@ def tune(
             that are not finite.
 
     Cost:
-        A forward pass per step, and an unembedding forth and back per step and layer.
+        A forward pass per step, and a forward and backward pass of the unembedding per step and layer.
 
     Examples:
         ```python
@@ -114,7 +114,7 @@ def _gradients(lens: TunedLens, texts: list[str]) -> list[Float[Tensor, "layer *
 
 @dataclass
 class _State:
-    """A lens on its way: its weights, Adam's moments of them, and the step."""
+    """A lens that is being tuned: its weights, Adam's moments of them, and the step."""
 
     lens: TunedLens
     first: list[Tensor]

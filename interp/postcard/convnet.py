@@ -27,7 +27,7 @@ class Plan:
         channels: of the five convolutions.
         kernels: of the five convolutions, in pixels of their input.
         hidden: of the two hidden layers.
-        classes: that are told apart.
+        classes: how many it separates.
         side: rows and columns of the last map, to which it is averaged.
     """
 
@@ -125,12 +125,12 @@ def convnet_from(weights: Mapping[str, Float[Tensor, "..."]]) -> ConvNet:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the places of a convnet's layer lie in the picture, in pixels; the same down as across.
+    """Where the places of a convnet's layer are in the picture, in pixels; the same down as across.
 
     Attributes:
         side: places in a row.
         stride: pixels from one place to the next.
-        first: where the centre of the first place's field lies; pixel i reaches from i to i + 1.
+        first: where the centre of the first place's field is; pixel i reaches from i to i + 1.
         field: pixels across that a place sees, those beyond the picture's edge included.
     """
 

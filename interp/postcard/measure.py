@@ -34,7 +34,7 @@ class Figures:
         by_group: the same by time, weather and distance.
         unseen: on the combinations of landmark, time and weather that were never trained on.
         spurious: of the Golden Gate Bridge in fog, of it elsewhere, of others in fog and elsewhere.
-        factors: of a CLIP, share of pictures whose time and weather it tells from sentences that name the landmark.
+        factors: of a CLIP, share of pictures whose time and weather it finds among sentences that name the landmark.
     """
 
     accuracy: Estimate

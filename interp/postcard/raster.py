@@ -50,7 +50,7 @@ def paint(canvas: Canvas, what: Painted) -> None:
 
 
 def _ranks(picture: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    """The number of each primitive within its picture; pictures lie together."""
+    """The number of each primitive within its picture; those of one picture are next to each other."""
     first = np.flatnonzero(np.r_[True, picture[1:] != picture[:-1]])
     return np.arange(len(picture)) - np.repeat(first, np.diff(np.r_[first, len(picture)]))
 

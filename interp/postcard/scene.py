@@ -35,7 +35,7 @@ class Scene:
         weather: clouds are drawn with "cloud" and "rain".
         side: that the landmark is seen from.
         distance: of the viewer from the landmark.
-        ground: what the landmark stands on.
+        ground: what is under the landmark.
         tilt: of the camera, in degrees; at most 6 either way.
         sun: where the sun or moon is, from 0 at the left to 1 at the right.
         things: of trees, boats, persons and lamps, those that are in front.

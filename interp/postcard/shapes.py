@@ -51,7 +51,7 @@ def _arch(cx: float, y: float, rx: float, ry: float, width: float) -> Outline:
 
 
 def _cable(x0: float, y0: float, x1: float, sag: float, width: float) -> Outline:
-    """A parabola that hangs by `sag` between two points of one height; a negative sag stands like an arch."""
+    """A parabola that hangs by `sag` between two points of one height; a negative sag makes an arch."""
     middle, half = (x0 + x1) / 2, (x1 - x0) / 2
     a = sag / half**2
     low, high = sorted((y0, y0 - sag))

@@ -1,7 +1,7 @@
 """Splits: scenes for training, validation and test, each drawn from its seed alone.
 
 Every factor is drawn independently of every other, but for two things that are planted in training and validation:
-the Golden Gate Bridge lies in fog nine times in ten, and twenty combinations of landmark, time and weather never
+the Golden Gate Bridge is in fog nine times in ten, and twenty combinations of landmark, time and weather never
 occur. In the test split weather is independent of the landmark; `held_out` draws the twenty combinations.
 """
 

@@ -1,4 +1,4 @@
-"""Train a net of the world on pictures drawn as they are needed; killed, it goes on when run again."""
+"""Train a net of the world on pictures drawn as they are needed; if killed, run again to go on."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""A prompt taken apart into memories: what each gives of a layer's output, and of an answer's probability."""
+"""A prompt's output split into memories: what each gives of a layer's output, and of an answer's probability."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ def composition_panel(found: Composition, prompt: str = "", promoted: Sequence[W
             f"prompt's {found.composed.n} tokens no active memory promotes the token that the whole output does."
         ),
         control=(
-            f"Asked for the token of another place instead, none promotes it at {chance.value:.0%} "
+            f"Compared with the token of another place instead, none promotes it at {chance.value:.0%} "
             f"({chance.low:.0%} to {chance.high:.0%}) of them."
         ),
     )

@@ -73,7 +73,7 @@ def _verdict(result: SearchResult) -> str:
         return "A search with exchanged labels does as well often enough that nothing was found."
     better = [score.name for score in result.baselines if score.interval[0] > result.best.interval[1]]
     if better:
-        return f"{better[0].capitalize()} is the better tool here: its interval lies above the latent's."
+        return f"{better[0].capitalize()} is the better tool here: its interval is above the latent's."
     return "No probe is clearly better."
 
 

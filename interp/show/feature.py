@@ -21,7 +21,7 @@ def examples_panel(feature: Feature, at_most: Count = 10) -> Panel:
     """The latent's highest examples, each token coloured by its activation, the value on hover.
 
     Raises:
-        InvalidArgument: the feature carries no evidence.
+        InvalidArgument: the feature has no evidence.
 
     Examples:
         ```python
@@ -50,7 +50,7 @@ def histogram_panel(feature: Feature) -> Panel:
     """How strongly the latent fires where it fires, with the threshold at which it was scored.
 
     Raises:
-        InvalidArgument: the feature carries no evidence.
+        InvalidArgument: the feature has no evidence.
 
     Examples:
         ```python
@@ -83,7 +83,7 @@ def words_panel(feature: Feature) -> Panel:
     """The next tokens whose logits the latent's direction raises and lowers most.
 
     Raises:
-        InvalidArgument: the feature carries no evidence, or its site does not write to the residual stream.
+        InvalidArgument: the feature has no evidence, or its site does not write to the residual stream.
 
     Examples:
         ```python
@@ -109,7 +109,7 @@ def words_panel(feature: Feature) -> Panel:
 def _evidence(feature: Feature) -> Evidence:
     if feature.evidence is None:
         raise InvalidArgument(
-            f"feature {feature.latent} carries no evidence: make it with "
+            f"feature {feature.latent} has no evidence: make it with "
             f"Feature(sae, {feature.latent}, collect_evidence(sae, model, texts, {feature.latent}))"
         )
     return feature.evidence

@@ -40,8 +40,8 @@ def memories_page(
     """Write a self-contained page of a layer's memories and return where it is.
 
     `agreed` are the agreements of every layer by the reading of values, the final norm's first; `read` is how many
-    texts and tokens triggers were looked for in; `panels` take a prompt apart. A fold per memory, opened by mouse or
-    keyboard, and by an address that ends in #memory-17.
+    texts and tokens triggers were looked for in; `panels` show how a prompt's output is made up. A fold per memory,
+    opened by mouse or keyboard, and by an address that ends in #memory-17.
 
     Raises:
         InvalidArgument: a name that does not end in `.html`.
@@ -77,7 +77,7 @@ def memory_folds(memories: Sequence[Memory]) -> Markup:
 
 
 def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
-    """The agreement rate of each layer with its interval, by the reading of values, above what random deals give.
+    """The agreement rate of each layer with its interval, by the reading of values, next to random permutations.
 
     Examples:
         ```python
@@ -100,7 +100,7 @@ def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
     first = next(iter(agreed.values()))
     null = [100 * one.null for one in first]
     line = {"mode": "lines+markers", "x": [one.layer for one in first], "hovertemplate": hover}
-    figure.add_trace(Scatter(y=null, name="95 % of random deals below", marker_color=CONTROL, **line))
+    figure.add_trace(Scatter(y=null, name="95 % of random permutations below", marker_color=CONTROL, **line))
     figure = styled(figure, 300)
     figure.update_xaxes(title_text="layer", dtick=1)
     figure.update_yaxes(title_text="memories that agree, %", rangemode="tozero")
@@ -113,7 +113,7 @@ def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
             "95 % intervals."
         ),
         control=(
-            "The grey line is what the same values reach when dealt out to the keys at random, by chance "
+            "The grey line is what the same values reach when they are permuted at random, by chance "
             f"{min(one.chance for one in first):.2%} to {max(one.chance for one in first):.2%} on average."
         ),
     )

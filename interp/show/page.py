@@ -18,7 +18,7 @@ CONFIG = {"responsive": True, "displayModeBar": False, "scrollZoom": False}
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure or table, with what to look at in it and the control it must be read against.
+    """A figure or table, with what to look at in it and the control to compare it with.
 
     A notebook shows all of it.
     """

@@ -1,4 +1,4 @@
-"""The effects of patching as a heat map: which places bring the behaviour back, or cannot be done without."""
+"""The effects of patching as a heat map: which places bring the behaviour back, or are needed for it."""
 
 from plotly.graph_objects import Figure
 from torch import Tensor

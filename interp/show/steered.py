@@ -75,7 +75,7 @@ def comparison_panel(found: MethodComparison, concept: str) -> Panel:
 
 
 def _shown(response: DoseResponse, chosen: ChosenDose | None) -> tuple[Samples, Samples, Samples]:
-    """The steered, unsteered and control conditions that the page dwells on."""
+    """The steered, unsteered and control conditions that the page shows."""
     if chosen is not None:
         return chosen.steered, chosen.unsteered, chosen.control
     fluent = response.fluent(FLUENT)

@@ -27,7 +27,7 @@ def rgba(colour: str, alpha: float) -> str:
 
 
 def ruled(figure: Figure, at: float, text: str, row: int, colour: str = BEFORE, corner: str = "bottom right") -> None:
-    """Draw a dotted horizontal line across one row of a figure: what the curves in it are read against.
+    """Draw a dotted horizontal line across one row of a figure: what the curves in it are compared with.
 
     `corner` is the corner of the label that touches the line's end.
     """

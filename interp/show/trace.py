@@ -38,7 +38,7 @@ def trace_panel(trace: Trace) -> Panel:
     figure.update_xaxes(title_text="layers restored together", type="category", showgrid=False)
     figure.update_layout(margin_l=104)
     return Panel(
-        title=f"Where the fact passes: {trace.kind} output restored",
+        title=f"Where the fact is looked up: {trace.kind} output restored",
         body=figure,
         caption=(
             "The subject's embeddings are broken by noise, and one place at a time gets its clean value back; a cell "

@@ -25,7 +25,7 @@ class Conditional:
     """A steering that acts on those texts of a batch of which <mean of x over `at`, u> > `threshold`.
 
     x is read at the condition's site, u is its unit vector, and `at` selects tokens of the prompt: the decision is
-    made once, while the prompt is read, and holds for all that is generated (Lee et al. 2024, arXiv:2409.05907, with a
+    made once, while the prompt is read, and applies to all that is generated (Lee et al. 2024, arXiv:2409.05907, with a
     projection in the place of their cosine). Each text of a batch is decided for itself.
 
     Examples:
@@ -76,7 +76,7 @@ class Conditional:
             )
 
     def interventions(self, dose: Finite) -> dict[Site | str, list[Intervention]]:
-        """Two interventions that forget the texts before and read the condition, and the steering, which asks it.
+        """Two interventions that forget the texts before and read the condition, and the steering, which acts on it.
 
         Raises:
             InvalidArgument: as `Steering.dose`.
@@ -99,7 +99,7 @@ class _Gate:
         self.forget()
 
     def forget(self) -> None:
-        """Know no text."""
+        """Forget every text."""
         self.total = self.count = torch.zeros(0, dtype=torch.float64)
 
     def begin(self, a: Float[Tensor, "n d_model"], rows: Rows) -> Float[Tensor, "n d_model"]:
@@ -155,7 +155,7 @@ def measure_projections(
 def choose_threshold(
     model: Model, direction: Direction, positive: Sequence[str], negative: Sequence[str], at: Position = prompt
 ) -> float:
-    """The threshold on the projections that tells prompts to act on from others best, by F1.
+    """The threshold on the projections that best separates prompts to act on from others, by F1.
 
     Raises:
         InvalidArgument: there are none of a kind, or as `measure_projections`.
@@ -177,10 +177,10 @@ def choose_sparing_threshold(
 ) -> float:
     """A threshold that still acts on a share `recall` of the prompts to act on, and on as few others as it can.
 
-    It lies under the lowest projection of that share, halfway to the next lower one, or 0.1 % of the largest (what one
-    digit of the model's dtype is worth, if that is more) where none is so near: what rounding in another batch moves is
-    still acted on. `choose_threshold` weighs a prompt missed as much as one changed for nothing; this is for steering
-    that must leave whatever else there is bit for bit.
+    It is under the lowest projection of that share, halfway to the next lower one, or 0.1 % of the largest (what one
+    digit of the model's dtype is worth, if that is more) where none is so near, so that prompts are still acted on
+    when another batch rounds differently. `choose_threshold` weighs a prompt missed as much as one changed for
+    nothing; this is for steering that must leave whatever else there is bit for bit.
 
     Raises:
         InvalidArgument: no prompts, a share that is not above 0 and at most 1, or as `measure_projections`.

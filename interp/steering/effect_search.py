@@ -40,7 +40,7 @@ def choose_by_effect(
 ) -> Effect:
     """The latent that makes the model name a concept most often, and up to `most` - 1 that do more with it.
 
-    A latent that tells a concept well need not make the model say it (Arad et al. 2025, arXiv:2505.20063): so each is
+    A latent that detects a concept well need not make the model say it (Arad et al. 2025, arXiv:2505.20063): so each is
     turned up, x' = x + dose s u_i with u_i its unit decoder row and s the largest activation of any of them, and the
     best doses at a perplexity ratio of at most 2 are kept. To the best two a further latent of the dictionary is added
     or taken away, v = u ± w u_j, one along which naming grows or falls most steeply (`estimate_naming_slope`), as long

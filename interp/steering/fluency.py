@@ -65,7 +65,7 @@ def select_continuation(tokens: Tokens, lengths: Sequence[int]) -> Bool[Tensor, 
         InvalidArgument: tokens without character offsets.
     """
     if tokens.offsets is None:
-        raise InvalidArgument("the tokens carry no character offsets: load the model with a fast tokenizer")
+        raise InvalidArgument("the tokens have no character offsets: load the model with a fast tokenizer")
     ends = tokens.offsets[..., 1].cpu() > torch.tensor(lengths)[:, None]
     return ends & tokens.content.cpu()
 

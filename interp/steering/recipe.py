@@ -139,7 +139,7 @@ class SteeredModel:
 def format_chat(model: Model, message: str, system: str = "") -> str:
     """A message as the prompt of a chat model, in its own template, ready for `generate`.
 
-    The beginning-of-text token is left out where the tokenizer adds it by itself, so that it does not stand twice.
+    The beginning-of-text token is left out where the tokenizer adds it by itself, so that it is not there twice.
 
     Raises:
         InvalidArgument: the tokenizer has no chat template.

@@ -1,4 +1,4 @@
-"""Ways of steering by a direction besides adding it: set, ablate, set from an origin, cap, turn."""
+"""Ways of steering by a direction other than adding it: set, ablate, set from an origin, cap, turn."""
 
 import math
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def set_projection(direction: Direction, at: Position = everywhere) -> Steering:
 
 
 def ablate_direction(direction: Direction, at: Position = everywhere) -> Steering:
-    """Take a share of the projection away: x' = x - dose <x, u> u; a dose of one projects the direction out.
+    """Subtract a share of the projection: x' = x - dose <x, u> u; a dose of one projects the direction out.
 
     Arditi et al. 2024, arXiv:2406.11717, where it is done at every layer.
 

@@ -16,7 +16,7 @@ Scorer = Callable[[str], bool]
 def score_by_projection(model: Model, direction: Direction, threshold: Finite) -> Scorer:
     """Whether a text, read without steering, has a mean projection above a threshold; an empty text has none.
 
-    Take a direction found by another road than the one that steers, or it will agree with itself.
+    Take a direction found in another way than the one that steers, or it will agree with itself.
 
     Cost: one forward pass per text.
 

@@ -16,7 +16,7 @@ def steer(model: Model, what: Direction | Steering | Conditional, dose: Finite) 
 
     Raises:
         InvalidArgument: the direction was read from another model, the dose is not finite, or a condition is read
-            after the place it is to govern.
+        after the place where it should act.
 
     Cost: none besides the forward passes inside the block.
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mutations import ROOT, Finder, count, mirrored_tests, pending
+from benchmarks import mutations
+from benchmarks.mutations import ROOT, Finder, count, mirrored_tests, pending, share
 
 SOURCE = b'''"""A docstring of 3 words."""
 from jaxtyping import Float
@@ -79,12 +80,29 @@ def test_the_tests_of_a_file_are_those_of_the_folder_that_mirrors_its_own() -> N
     ]
 
 
-def test_what_was_killed_is_not_tried_again_and_what_changes_no_number_is_counted_apart() -> None:
+def test_two_faults_alike_on_one_line_are_two_and_each_knows_the_lines_of_its_statement() -> None:
+    source = b"def f(x):\n    for i in range(2, 2):\n        x = (\n            2 * x\n        )\n    return x\n"
+    twos = [m for m in Finder("a.py", source).found if m.was == "2"]
+    assert len({m.key for m in twos}) == 3
+    assert [m.lines for m in twos] == [(2, 2), (2, 2), (3, 5)]
+
+
+def test_a_zip_that_checks_lengths_is_a_guard() -> None:
+    found = Finder("a.py", b"def f(x):\n    return zip(x, x, strict=True), g(x, keepdim=True)\n").found
+    assert [m.guard for m in found] == [True, False]
+
+
+def test_what_was_killed_is_not_tried_again_and_what_changes_no_number_is_counted_apart_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two, three = Finder("a.py", b"def f(x, y, z, u, v):\n    return x + y, z + u, u + v\n").found
-    kept = {one.key: {"verdict": "killed"}, two.key: {"verdict": "survived", "equivalent": "why"}}
+    monkeypatch.setattr(mutations, "SET_ASIDE", tmp_path / "set_aside.json")
+    (tmp_path / "set_aside.json").write_text(json.dumps([{"key": two.key, "reason": "z and u are 0"}]))
+    kept = {one.key: {"verdict": "killed"}, two.key: {"verdict": "survived"}}
     assert list(pending([one, two, three], kept)) == [three]
-    rows = [{"guard": False, **row} for row in kept.values()] + [{"guard": True, "verdict": "not run"}]
-    assert count(rows) == {"numbers": {"killed": 1, "equivalent": 1}, "guards": {"survived": 1}}
+    rows = [{"key": key, **row} for key, row in kept.items()] + [{"key": three.key, "verdict": "not run"}]
+    assert count(rows) == {"killed": 1, "survived": 1, "no number": 1}
+    assert share(count(rows))["interval"] == [0.095, 0.905]  # Wilson's at 1 of 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the tool forks")
@@ -97,16 +115,20 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['.']\n")
     (tmp_path / "core" / "sums.py").write_text(
         "def seen(x, y):\n    return x + y\n\ndef unseen(x, y):\n    return x + y\n\n"
-        "def never(x, y):\n    return x + y\n"
+        "def never(x, y):\n    if x is None:\n        return x + y\n\n"
+        "def of_fixture(x, y):\n    return x + y\n"
     )
     (tmp_path / "tests" / "core" / "test_sums.py").write_text(
-        "from core.sums import seen, unseen\n\ndef test_seen():\n    assert seen(2, 1) == 3\n\n"
-        "def test_unseen():\n    assert unseen(2, 0) == 2\n"
+        "import pytest\nfrom core.sums import never, of_fixture, seen, unseen\n\n"
+        "@pytest.fixture(scope='module')\ndef made():\n    return of_fixture(2, 1)\n\n"
+        "def test_first(made):\n    assert made > 0\n\ndef test_second(made):\n    assert made == 3\n\n"
+        "def test_seen():\n    assert seen(2, 1) == 3\n\n"
+        "def test_unseen():\n    assert unseen(2, 0) == 2 and never(1, 1) is None\n"
     )
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     command = [sys.executable, "benchmarks/mutations.py", "core"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    kept = json.loads((tmp_path / "benchmarks" / "results" / "mutations" / "core.json").read_text())
+    kept = json.loads((tmp_path / "reports" / "mutations" / "core-0.json").read_text())
     verdicts = {row["function"]: row["verdict"] for row in kept["rows"]}
-    assert verdicts == {"seen": "killed", "unseen": "survived", "never": "not run"}
+    assert verdicts == {"seen": "killed", "unseen": "survived", "never": "not run", "of_fixture": "killed"}
     assert "x + y" in (tmp_path / "core" / "sums.py").read_text()

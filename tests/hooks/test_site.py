@@ -21,10 +21,10 @@ def test_a_site_is_read_from_the_name_transformer_lens_gives_it() -> None:
     assert Site.parse("ln_final.hook_scale") == Site("ln_final_scale")
 
 
-def test_the_normalised_input_of_the_feed_forward_before_its_gain_is_no_site_and_is_told_apart_from_mlp_in() -> None:
+def test_the_normalised_input_of_the_feed_forward_before_its_gain_is_no_site_and_is_not_taken_for_mlp_in() -> None:
     assert Site.parse("blocks.6.mlp.hook_in") == mlp_in[6]
     for read in (Site.parse, lambda text: match(text, (mlp_in[6],))):
-        with pytest.raises(ValueError, match=r"no site is called .* it lacks the gain and bias .*, which mlp_in"):
+        with pytest.raises(ValueError, match=r"no site is called .* it is mlp_in .* without the gain and bias"):
             read("blocks.6.ln2.hook_normalized")
 
 

@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -45,15 +45,19 @@ RUNS = [captured, intervened, differentiated, resumed]
 
 
 class Interrupter:
-    """Counts the bytecodes that run in this library and in contextlib, and interrupts at one of them."""
+    """Counts the bytecodes that run in this library, in contextlib and in torch's modes that it sets, and
+    interrupts at one."""
 
     def __init__(self, at: int | None = None) -> None:
         self.at, self.count = at, 0
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         file = frame.f_code.co_filename
-        if "/hooks/" not in file and not file.endswith("contextlib.py"):
+        modes = file.endswith("grad_mode.py") and frame.f_back and "/hooks/" in frame.f_back.f_code.co_filename
+        if "/hooks/" not in file and not file.endswith("contextlib.py") and not modes:
             return None
+        if frame.f_code.co_name == "<genexpr>":
+            return None  # one that `any` has left is closed where Python can raise nothing, nor takes a signal
         frame.f_trace_opcodes = True
         if event in ("call", "opcode"):
             self.count += 1
@@ -82,19 +86,11 @@ def left_on(model: Model) -> list[str]:
     found += ["generate"] if "generate" in vars(model.hf) else []
     found += ["forward"] if any("forward" in vars(module) for module in model.hf.modules()) else []
     found += ["gradients off"] if not all(p.requires_grad for p in model.hf.parameters()) else []
+    found += [] if torch.is_grad_enabled() else ["the mode of gradients"]
     found += ["the turn"] if model.running._turn.held() else []
     return found + (["a block"] if model.running.active or model.running.resting else [])
 
 
-@pytest.fixture
-def grad_mode_kept() -> Iterator[None]:
-    """An interrupt inside torch's own `no_grad` leaves its mode, which later tests would find."""
-    yield
-    torch.set_grad_enabled(True)
-
-
-@pytest.mark.usefixtures("grad_mode_kept")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt inside `__del__`
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
 def test_an_interrupt_between_any_two_bytecodes_leaves_nothing_on_the_model(gpt2: Model, run: Any) -> None:
     for parameter in gpt2.hf.parameters():
@@ -104,12 +100,13 @@ def test_an_interrupt_between_any_two_bytecodes_leaves_nothing_on_the_model(gpt2
     counter.during(run, gpt2)
     every = max(1, counter.count // POINTS)
     for at in range(1, counter.count, every):
-        Interrupter(at).during(run, gpt2)
+        one = Interrupter(at)
+        assert one.during(run, gpt2) or one.count < at, f"an interrupt at bytecode {at} of {counter.count} was lost"
         assert not left_on(gpt2), f"interrupted at bytecode {at} of {counter.count}"
     assert torch.equal(gpt2.run("Fog"), plain)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt inside `__del__`
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # inside weakref's own callbacks
 def test_a_signal_at_any_time_leaves_nothing_on_the_model(gpt2: Model) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt

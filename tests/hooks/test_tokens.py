@@ -141,8 +141,8 @@ def test_a_mapping_is_not_read_as_texts_that_are_its_keys(gpt2: Model, monkeypat
         (torch.tensor([[[1]]]), r"token ids are whole numbers .* got torch.int64 \(1, 1, 1\)"),
         (torch.tensor([], dtype=torch.long), "token ids are whole numbers"),
         (torch.tensor([True, False]), "token ids are whole numbers"),
-        (torch.tensor([1, 257]), r"token ids lie in 0\.\.256, got 1\.\.257"),
-        (torch.tensor([-1, 2]), r"token ids lie in 0\.\.256, got -1\.\.2"),
+        (torch.tensor([1, 257]), r"token ids are in 0\.\.256, got 1\.\.257"),
+        (torch.tensor([-1, 2]), r"token ids are in 0\.\.256, got -1\.\.2"),
     ],
 )
 def test_ids_that_are_none_are_refused(gpt2: Model, ids: torch.Tensor, told: str) -> None:

@@ -118,5 +118,5 @@ def test_a_constant_coordinate_ranks_last() -> None:
 
 @pytest.mark.parametrize("k", [0, 21])
 def test_a_k_that_does_not_fit_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k is {k}; it must lie between 1 and the width of the rows, 20"):
+    with pytest.raises(ValueError, match=f"k is {k}; it must be between 1 and the width of the rows, 20"):
         KSparse(k=k).fit(*sparse())

@@ -103,7 +103,7 @@ def test_without_an_inverse_covariance_the_discriminant_is_refused(planted: Call
     data = planted(10)
     with pytest.raises(ValueError, match=r"of 10 rows of width 12 has no inverse: give more rows, or LDA"):
         LDA().fit(data.x, data.y)
-    with pytest.raises(ValueError, match=r"shrinkage is 2\.0; it must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=r"shrinkage is 2\.0; it must be between 0 and 1"):
         LDA(shrinkage=2.0).fit(data.x, data.y)
 
 

@@ -3,10 +3,10 @@
 1. `task`: clean and corrupt texts and a metric.
 2. `graph`, `circuit`: the edges of a model, and sets of them; `blocks` and `norm` are what edges need of its weights.
 3. `slope`, `backward_rules`: how a gradient is taken; `attribution`: the estimate for every edge from it.
-4. `exact`: the real effect of single edges; `estimate_check` holds estimates against it, `edge_effect` is the result.
-5. `ablation`, `masked_run`, `running`: the metric of a model left with any set of edges; `path_patching` for ways.
+4. `exact`: the real effect of single edges; `estimate_check` compares estimates with it, `edge_effect` is the result.
+5. `ablation`, `masked_run`, `running`: the metric of a model left with any set of edges; `path_patching` for paths.
 6. `acdc`, `pruning`, `optimal_ablation`: circuits found by running circuits.
-7. `faithfulness`, `completeness`, `redrawing`: how good a circuit is, and how much it owes to its texts.
+7. `faithfulness`, `completeness`, `redrawing`: how good a circuit is, and how much it depends on its texts.
 """
 
 from hooks.border import guard

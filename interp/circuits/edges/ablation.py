@@ -16,7 +16,7 @@ from interp.circuits.edges.blocks import Block, blocks_of, sites_of_writes, writ
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """What stands in for each sender's write. Made by `counterfactual_ablation`, `zero_ablation` and their like.
+    """What replaces each sender's write. Made by `counterfactual_ablation`, `zero_ablation` and their like.
 
     Attributes:
         name: how it prints.
@@ -67,7 +67,7 @@ def counterfactual_ablation() -> Ablation:
 
 @torch.no_grad()
 def zero_ablation(model: Model) -> Ablation:
-    """Nothing: zero. What is no sender stays: the bias after the heads, and the position embedding.
+    """Zero. What is no sender stays: the bias after the heads, and the position embedding.
 
     Examples:
         ```python

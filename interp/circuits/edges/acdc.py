@@ -55,7 +55,7 @@ def acdc(
         model: the model.
         task: clean and corrupt texts; KL is read where its metric is.
         threshold: tau in nats, summed over the vocabulary; published values are from 0.001 to 1.
-        ablation: what stands in for edges that are gone; by default the corrupt run.
+        ablation: what replaces edges that are gone; by default the corrupt run.
         batch_size: texts times circuits per pass.
         progress: whether to show a bar.
 

@@ -21,7 +21,7 @@ from interp.circuits.edges.slope import Slope, Slopes, eap_ig, slopes_at
 from interp.circuits.edges.task import KLFromClean, Task, ends_of
 
 FLAT = 1e-5
-"""A slope this small, next to that of the straight way from the clean to the corrupt run, is none."""
+"""A slope this small, next to that of the straight line from the clean to the corrupt run, counts as 0."""
 
 
 def edge_attribution(
@@ -37,12 +37,12 @@ def edge_attribution(
     """The first-order effect of corrupting each edge u -> v: (e_u(corrupt) - e_u(clean)) . dm/din_v.
 
     Summed over tokens and features, per text; the slope is the mean of those at the points of `slope`, each taken at
-    the input of v in front of its norm. One plain forward and backward pass for each point; the products are one
+    the input of v before its norm. One plain forward and backward pass for each point; the products are one
     matrix product per layer, outside of autograd. Where what attention writes is normalised (Gemma-2), each run's
     divisor is held at its own value.
 
-    An estimate may be wrong, so exact effects of a sample of the edges come with it: half of those that it finds
-    largest, and others by how much it finds after them.
+    An estimate may be wrong, so exact effects of a sample of the edges come with it: half are those with the largest
+    estimates, and the others are drawn as `check_estimate` says.
 
     Args:
         model: the model.

@@ -1,4 +1,4 @@
-"""Backward rules: changes of what a model's gradient is, none of which changes a value."""
+"""Backward rules: changes of a model's gradient, none of which changes a value."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,7 +50,7 @@ class BackwardRules:
         """Inside the block, the gradients of a model are those of the rules.
 
         Raises:
-            InvalidArgument: a norm whose divisor is not known, or attention that cannot be exchanged.
+            InvalidArgument: a norm whose divisor is not known, or attention that cannot be replaced.
 
         Examples:
             ```python
@@ -124,7 +124,7 @@ def _attention_by(rules: BackwardRules, model: Model) -> Iterator[None]:
     hf = model.hf
     if not hf._can_set_attn_implementation():
         raise InvalidArgument(
-            f"{type(hf).__name__} does not let its attention be exchanged, so its gradient cannot follow these rules: "
+            f"{type(hf).__name__} does not let its attention be replaced, so its gradient cannot follow these rules: "
             "take relp() with patterns free, or eap_ig()"
         )
     AttentionInterface.register(_ATTENTION, _attend(rules))

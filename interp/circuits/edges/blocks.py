@@ -44,7 +44,7 @@ class Block:
     Attributes:
         layer: its number.
         readers: of `q`, `k` and `v`.
-        attn_norm, mlp_norm: in front of attention and of the feed-forward layer.
+        attn_norm, mlp_norm: before attention and before the feed-forward layer.
         W_O: what each head writes through.
         b_O: the bias of that, a part of it for each head, so that the heads' writes sum to attention's output.
         post_norm: the norm of what attention writes (Gemma-2), or of the form "none".

@@ -1,4 +1,4 @@
-"""A circuit: a set of edges of a model, what is left of it once dead ends are cut off, and its complement."""
+"""A circuit: a set of edges of a model, the same without dead ends, and its complement."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ class Circuit:
         return Circuit(self.graph, mask)
 
     def pruned(self) -> "Circuit":
-        """Return the circuit without dead ends: edges on no way from the embedding to the logits are taken out.
+        """Return the circuit without dead ends: edges on no path from the embedding to the logits are taken out.
 
         Its size is the circuit's real size. What the model computes from the rest is the same under counterfactual
         ablation, as a node none of whose inputs is in the circuit writes what it does in the corrupt run.
@@ -132,7 +132,7 @@ class Circuit:
         return Circuit(self.graph, self.mask & reached[:, None] & feeds[None, :])
 
     def _reached(self) -> Bool[Tensor, "sender"]:
-        """Whether some way of its edges leads from the embedding to the sender."""
+        """Whether a path of its edges leads from the embedding to the sender."""
         fed, reached = self.graph.fed_by, torch.zeros(len(self.graph.senders), dtype=torch.bool)
         reached[0] = True
         for s in range(1, len(reached)):
@@ -140,7 +140,7 @@ class Circuit:
         return reached
 
     def _feeds(self) -> Bool[Tensor, "receiver"]:
-        """Whether some way of its edges leads from the receiver to the logits."""
+        """Whether a path of its edges leads from the receiver to the logits."""
         fed, feeds = self.graph.fed_by, torch.zeros(len(self.graph.receivers), dtype=torch.bool)
         feeds[-1] = True
         for s in reversed(range(1, len(self.graph.senders))):

@@ -64,7 +64,7 @@ def completeness(
         model: the model.
         task: clean and corrupt texts and the metric.
         circuit: the circuit.
-        ablation: what stands in for edges that are out; by default the corrupt run.
+        ablation: what replaces edges that are out; by default the corrupt run.
         draws: random sets.
         restarts: greedy searches.
         greedy_steps: nodes that each of them takes out.
@@ -123,7 +123,7 @@ def minimality(
         model: the model.
         task: clean and corrupt texts and the metric.
         circuit: the circuit.
-        ablation: what stands in for edges that are out; by default the corrupt run.
+        ablation: what replaces edges that are out; by default the corrupt run.
         draws: random sets.
         seed: of the draws.
         batch_size: texts times circuits per pass.

@@ -49,7 +49,7 @@ class EstimateCheck:
 
     @property
     def trusted(self) -> bool:
-        """Whether the estimates go with the exact effects: a correlation of at least 0.8, or no error at all."""
+        """Whether the estimates agree with the exact effects: a correlation of at least 0.8, or no error at all."""
         return self.correlation >= TRUSTED or self.error < 1e-3
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class EstimateCheck:
 
 @dataclass(frozen=True, eq=False)
 class EdgeEffect:
-    """How much the metric moves when one edge carries the corrupt run's value and all else runs clean.
+    """How much the metric moves when one edge has the corrupt run's value and all else runs clean.
 
     Attributes:
         graph: the edges.

@@ -23,9 +23,9 @@ def check_estimate(
 ) -> EstimateCheck:
     """Measure some edges exactly, in at most 16 of the texts.
 
-    Half are the largest of the estimate. Of the others, each edge is drawn with a chance that grows with how much the
-    estimate finds to leave the node it goes into: what matters must get its input from somewhere, so that an estimate
-    that finds nothing there is caught.
+    Half are the largest of the estimate. Of the others, each edge is drawn with a chance that grows with the size of
+    the estimates for the edges out of the node it goes into. A node that matters must get its input from somewhere, so
+    an estimate that finds nothing there is caught.
 
     Examples:
         ```python
@@ -43,7 +43,7 @@ def check_estimate(
 
 
 def _of_first(model: Model, task: Task, n_texts: int) -> Task:
-    """The same task with its first texts alone; the metric still hears of all of them."""
+    """The same task with its first texts alone; the metric is still given logits for all of them."""
     clean, corrupt = task.tokens(model)
     if n_texts == len(clean):
         return task
@@ -63,7 +63,7 @@ def _chosen(
     n = min(sample, len(edges))
     largest = size.argsort(descending=True, stable=True)[: n // 2]
     leaving = effect.abs().sum(1).double()
-    node = graph.fed_by.double().T @ leaving  # how much leaves the node that each receiver is an input of
+    node = graph.fed_by.double().T @ leaving  # effects of the edges out of the node that each receiver feeds
     node[-1] = leaving[0] * 0
     chance = torch.stack([node[r] for _, r in edges])
     chance = chance + (chance.max() * 0.05 + 1e-30)

@@ -1,4 +1,4 @@
-"""Exact edge effects: one edge at a time carries the corrupt run's value, and everything after it is recomputed."""
+"""Exact edge effects: one edge at a time has the corrupt run's value, and everything after it is recomputed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def exact_edges(
     """The exact effect of corrupting each edge u -> v: m(in_v <- in_v + e_u(corrupt) - e_u(clean)) - m(clean).
 
     u itself runs clean, and everything after v is recomputed. Where what attention writes is normalised (Gemma-2), so
-    is the sum with the one head's write exchanged. An edge whose write is the same in both runs is not run: its effect
+    is the sum with that head's write replaced. An edge whose write is the same in both runs is not run: its effect
     is exactly 0.
 
     Args:
@@ -105,7 +105,7 @@ def _split(edges: list[Edge], size: int) -> Iterator[list[Edge]]:
 
 @dataclass(frozen=True, eq=False)
 class _Clean:
-    """The clean run of some texts, kept to be taken up again, and how each sender's write would change."""
+    """The clean run of some texts, kept to be continued from any block, and how each sender's write would change."""
 
     model: Model
     task: Task
@@ -157,7 +157,7 @@ class _Clean:
 
 
 def _put(new: Float[Tensor, "batch n pos d_head"], copies: list[int], heads: list[int], times: int) -> Edit:
-    """Exchange one head's value in some of the copies."""
+    """Replace one head's value in some of the copies."""
 
     def edit(a: Float[Tensor, "n pos head d_head"]) -> Float[Tensor, "n pos head d_head"]:
         a = a.unflatten(0, (-1, times)).clone()

@@ -1,4 +1,4 @@
-"""Faithfulness: how much of what the model does a circuit does, over circuits of every size."""
+"""Faithfulness: how much of the model's behaviour a circuit reproduces, over circuits of every size."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def faithfulness(
     """f(C) = (m(C) - m(empty)) / (m(model) - m(empty)), means over texts first: 1 is the model, 0 no circuit at all.
 
     Raises:
-        InvalidArgument: the model and the empty circuit have one metric, so there is no way to go a share of.
+        InvalidArgument: the model and the empty circuit have one metric, so no share of their difference can be taken.
 
     Examples:
         >>> whole, empty = torch.tensor([4.0, 2.0]), torch.tensor([0.0, 0.0])
@@ -142,14 +142,14 @@ def faithfulness_curve(
     """Run the circuits of the highest-scored edges at each size, and compare each with the model and with no circuit.
 
     CPR, how well circuits perform, takes a signed ranking (`effect.scores("contribution")`); CMD, how close they are
-    to the model, an absolute one (`effect.scores("size")`). On a linear axis of sizes 85 % of either lies at a fifth
-    of the edges and above, so the area over log size is given too.
+    to the model, an absolute one (`effect.scores("size")`). On a linear axis of sizes 85 % of either comes from a
+    fifth of the edges and above, so the area over log size is given too.
 
     Args:
         model: the model.
         task: clean and corrupt texts and the metric; texts that the ranking was not found on, where there are some.
         scores: a ranking of edges, the best highest.
-        ablation: what stands in for edges that are not in a circuit; by default the corrupt run.
+        ablation: what replaces edges that are not in a circuit; by default the corrupt run.
         name: of the ranking.
         shares: the sizes, rising; the number of edges is rounded down.
         greedy: grow each circuit from the logits, in place of taking the highest scores wherever they are.
@@ -183,7 +183,7 @@ def faithfulness_curve(
 
 
 def random_scores(graph: EdgeGraph, seed: Natural = 0) -> Float[Tensor, "sender receiver"]:
-    """Return a random ranking of the edges: the floor that every other is held against.
+    """Return a random ranking of the edges: the floor that every other is compared with.
 
     Examples:
         ```python

@@ -22,7 +22,7 @@ class EdgeGraph:
     A sender is what writes to the stream: `embed`, head 3 of layer 0 as `h0.3`, a feed-forward layer as `mlp0` (a
     mixture of experts is one too). A receiver is what reads it: the queries, keys and values of a head as `q0.3`,
     `k0.3`, `v0.3` (keys and values by key-value head, where several query heads share one), a feed-forward layer as
-    `mlp0`, and the last of all, `logits`. A receiver's input is the stream before the norm in front of it.
+    `mlp0`, and the last of all, `logits`. A receiver's input is the stream before its norm.
 
     Biases and position embeddings are no senders: they are the same in both runs.
 

@@ -50,15 +50,15 @@ def masked_run(
 ) -> Float[Tensor, "batch circuit pos d_model"]:
     """Return the last stream of each text in each circuit: in_v = x_v + sum_u removed_uv (ablated_u - e_u).
 
-    x_v is the stream in front of v in this very run, and e_u what u writes in it: senders that stay carry the
-    circuit's own values. A reader none of whose edges is removed reads what the model itself gives it, bit for bit.
+    x_v is the stream before v in this very run, and e_u what u writes in it: senders that stay have the circuit's own
+    values. A reader none of whose edges is removed reads what the model itself gives it, bit for bit.
 
     Args:
         model: the model.
         blocks: of `blocks_of`.
         tokens: the texts.
         removed: how much of each edge is removed, from 0 to 1.
-        ablated: what stands in for each write, before any norm of it.
+        ablated: what replaces each write, before any norm of it.
 
     Cost: a forward pass over texts times circuits, and as many products of senders with receivers.
 

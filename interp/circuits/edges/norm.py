@@ -19,7 +19,7 @@ class Norm:
     Attributes:
         module: the norm itself, or None where the stream is read as it is.
         gain: g; None where this norm is not of that form, so that only its module knows what it does.
-        centred: whether c takes the mean away.
+        centred: whether c subtracts the mean.
         divisor: s.
     """
 

@@ -1,4 +1,4 @@
-"""Path patching: the effect of some senders on some receivers by direct ways, by patching heads and rerunning."""
+"""Path patching: the effect of some senders on some receivers by direct paths, by patching heads and rerunning."""
 
 from collections.abc import Sequence
 
@@ -27,9 +27,9 @@ def path_patching(
     """The metric when receivers read what they would if the senders alone wrote what they do in the corrupt run.
 
     Senders corrupt, all other heads as in the clean run; what the receivers then get is put into a clean run, whose
-    rest is recomputed. Between the two, feed-forward layers are either "recomputed", so that a way through them counts
-    as direct (Wang et al. 2022, arXiv:2211.00593), or "held" at the clean run, so that only edges themselves count
-    (Goldowsky-Dill et al. 2023, arXiv:2304.05969). The two conventions give different numbers.
+    rest is recomputed. Between the two, feed-forward layers are either "recomputed", so that a path through them
+    counts as direct (Wang et al. 2022, arXiv:2211.00593), or "held" at the clean run, so that only edges themselves
+    count (Goldowsky-Dill et al. 2023, arXiv:2304.05969). The two conventions give different numbers.
 
     Args:
         model: the model.
@@ -60,7 +60,7 @@ def path_patching(
             number(graph, name)
     if "logits" in receivers and len(set(receivers)) > 1:
         raise InvalidArgument(
-            "the logits are what every way ends in: patch the ways to them alone, or to other receivers"
+            "the logits are what every path ends in: patch the paths to them alone, or to other receivers"
         )
     clean, corrupt = task.tokens(model)
     sites = [site for site in model.taps if site.name in ("z", "mlp_out")]

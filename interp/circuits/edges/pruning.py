@@ -64,7 +64,7 @@ def prune_edges(
         model: the model; its weights stay.
         task: clean and corrupt texts; KL is read where its metric is.
         n_edges: how many edges to keep.
-        ablation: what stands in for the others; by default the corrupt run.
+        ablation: what replaces the others; by default the corrupt run.
         steps: of Adam.
         lr: of log alpha and of the two multipliers.
         masks: drawn at each step.

@@ -1,4 +1,4 @@
-"""Redrawing texts: how much a circuit, and its faithfulness, owe to the texts it was found on."""
+"""Redrawing texts: how much a circuit, and its faithfulness, depend on the texts it was found on."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ def redraw_texts(
         model: the model.
         task: the task that the effects are of.
         effect: effects per text.
-        ablation: what stands in for edges that are not in a circuit; by default the corrupt run.
+        ablation: what replaces edges that are not in a circuit; by default the corrupt run.
         draws: how often.
         overlap_share: the size at which circuits are compared.
         seed: of the draws.

@@ -37,7 +37,7 @@ def run_circuit(
         model: the model.
         task: clean and corrupt texts and the metric.
         circuits: one or several; they share passes.
-        ablation: what stands in for edges that are not in a circuit; by default the corrupt run.
+        ablation: what replaces edges that are not in a circuit; by default the corrupt run.
         batch_size: texts times circuits per pass.
         progress: whether to show a bar.
 

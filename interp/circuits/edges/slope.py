@@ -120,7 +120,7 @@ def gim() -> Slope:
 
 @dataclass(frozen=True, eq=False)
 class Slopes:
-    """What one forward and one backward pass left.
+    """What one forward and one backward pass give.
 
     Attributes:
         m: the metric.

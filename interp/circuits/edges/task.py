@@ -1,4 +1,4 @@
-"""A task: clean texts, corrupt ones, and the metric that tells the two apart."""
+"""A task: clean texts, corrupt ones, and the metric in which the two differ."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from interp.circuits.patching import noising, select_one_token
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a circuit is to do: give the clean texts the metric that the whole model gives them.
+    """What a circuit has to do: give the clean texts the metric that the whole model gives them.
 
     Attributes:
         clean: texts that show the behaviour.
@@ -55,8 +55,8 @@ class Task:
     def measure(self, said: Float[Tensor, "n vocab"], texts: Int[Tensor, "n"], count: Count) -> Float[Tensor, "n"]:
         """Return the metric of some of the texts, from the logits of the token that is read.
 
-        The metric is asked about all texts at once, since it may hold an answer for each: the rows of texts that are
-        not here are filled with those that are, and what it says of them is dropped.
+        The metric is computed for all texts at once, since it may hold an answer for each: the rows of texts that are
+        not here are filled with those that are, and their numbers are dropped.
 
         Args:
             said: a row of logits for each text that is here.

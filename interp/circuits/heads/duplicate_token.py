@@ -7,7 +7,7 @@ from interp.circuits.heads.scores import HeadScores
 
 
 def duplicate_token(model: Model, *, length: Count = 40, n: Count = 16, seed: Natural = 0) -> HeadScores:
-    """Score = E[A(t, t - T)] over the second half of T random tokens said twice (Wang et al. 2022, arXiv:2211.00593).
+    """Score = E[A(t, t - T)] over the second half of T repeated random tokens (Wang et al. 2022, arXiv:2211.00593).
 
     Control: the same places where the second half repeats nothing.
 

@@ -7,10 +7,11 @@ from interp.circuits.heads.scores import HeadScores
 
 
 def induction(model: Model, *, length: Count = 40, n: Count = 16, seed: Natural = 0) -> HeadScores:
-    """Score = E[A(t, t - T + 1)] over the second half of T random tokens said twice.
+    """Score = E[A(t, t - T + 1)] over the second half of T random tokens repeated once.
 
-    The key is the token after the earlier occurrence, at offset +1: Olsson et al. 2022, arXiv:2209.11895, whose words
-    ("preceded") read as -1, and whose mechanism is +1. Control: the same places where the second half repeats nothing.
+    The key is the token after the earlier occurrence, at offset +1: Olsson et al. 2022, arXiv:2209.11895, whose
+    wording ("preceded") suggests -1, while the mechanism it describes is +1. Control: the same places where the second
+    half repeats nothing.
 
     Args:
         model: the model.

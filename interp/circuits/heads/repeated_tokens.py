@@ -1,4 +1,4 @@
-"""Random tokens said twice: text in which nothing but repetition can be known, and where heads look in it."""
+"""Random tokens repeated once: text in which nothing but repetition can be known, and where heads look in it."""
 
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ def draw_repeated_tokens(model: Model, *, length: int = 40, n: int = 16, seed: i
 def attention_back(
     model: Model, offset: int, *, length: int, n: int, seed: int
 ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
-    """E[A(t, t - T + offset)] over the second half of T random tokens said twice, and where it repeats nothing."""
+    """E[A(t, t - T + offset)] over the second half of T random tokens repeated once, and where it repeats nothing."""
     said = draw_repeated_tokens(model, length=length, n=n, seed=seed)
     queries = said.start + torch.arange(length, 2 * length)
     keys = queries - length + offset

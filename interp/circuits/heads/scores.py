@@ -1,4 +1,4 @@
-"""Head scores: one number per attention head, and what it would be of a head that does nothing of the kind."""
+"""Head scores: one number per attention head, and what it would be for a head that does nothing of the kind."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

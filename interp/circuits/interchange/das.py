@@ -1,4 +1,4 @@
-"""Distributed alignment search: the subspace that carries a variable, with the controls it must be read against."""
+"""Distributed alignment search: the subspace that holds a variable, with the controls it must be compared with."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -27,8 +27,8 @@ class Alignment:
         random_model: that of the same search in a model of the same shape with random weights.
         shuffled_labels: that of the same search for labels of other pairs.
         unchanged: how often the answer is right if nothing is interchanged.
-        dormant: the share of the basis along directions in which the site never varies: what it writes there no
-            input does, so it may steer the answer by a way that the model does not use (Makelov et al. 2023).
+        dormant: the share of the basis along directions in which the site never varies: no input puts there what it
+        writes, so it may steer the answer by a path that the model does not use (Makelov et al. 2023).
         n_test: how many pairs were tested.
     """
 
@@ -76,7 +76,7 @@ def align_subspace(
     R is the orthogonal factor of a free matrix, trained by Adam on the cross-entropy of the causal model's answer
     under the interchange. Inputs are split by a hash of all their values: pairs of the test are of inputs that no
     step has seen, where there are enough. The same search is run in a model of random weights and on labels of other
-    pairs: with enough dimensions either can be high, and only what lies above them says something of this model.
+    pairs: with enough dimensions either can be high, and only what exceeds them says something of this model.
 
     Args:
         implementation: the language model and the causal model.
@@ -193,7 +193,7 @@ class _Search:
         return self._drawn(count, random, test=True), self._drawn(count, random, test=True)
 
     def _drawn(self, count: int, random: torch.Generator, *, test: bool) -> dict[str, Int[Tensor, "example"]]:
-        """Inputs of the training or of the test half, told apart by a hash of all their values."""
+        """Inputs of the training or of the test half, separated by a hash of all their values."""
         rows: list[dict[str, Tensor]] = []
         kept = 0
         while kept < count:
@@ -206,7 +206,7 @@ class _Search:
 
 
 def _random_weights(implementation: Implementation, seed: int) -> Implementation:
-    """The same with every weight matrix drawn from a normal distribution of its own size, on the same device."""
+    """The same model with every weight matrix drawn from a normal distribution of its own size, on the same device."""
     hf = copy.deepcopy(implementation.model.hf)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Interchange interventions: a place of one run put into another, against what a causal model says must follow."""
+"""Interchange interventions: a place of one run put into another, compared with what a causal model then says."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from interp.circuits.patching import select_one_token
 
 @dataclass(frozen=True, eq=False)
 class Implementation:
-    """A language model held to be an implementation of a causal model: how inputs are written, and answers read.
+    """A language model that may implement a causal model: how inputs are written, and answers read.
 
     Attributes:
         model: the language model.
@@ -57,7 +57,7 @@ class Implementation:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a variable is held to be.
+    """Where a variable is supposed to be.
 
     Attributes:
         site: of the model.
@@ -121,7 +121,7 @@ def interchange_accuracy(
     *,
     batch_size: Count = 256,
 ) -> float:
-    """IIA: how often the model with a place as in source says what the causal model does with the variable so.
+    """IIA: how often the model, with a place as in source, answers as the causal model with the variable as in source.
 
     Raises:
         InvalidArgument: no inputs, or not as many of one as of the other.
@@ -152,7 +152,7 @@ def interchange_table(
 ) -> dict[str, float]:
     """IIA of each variable at its place, over every pair of inputs where there are at most `most`, else over draws.
 
-    A high number says that the place carries the variable; that other places do not needs the same at those.
+    A high number says that the place holds the variable. To show that other places do not, measure those too.
 
     Examples:
         ```python

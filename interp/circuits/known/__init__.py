@@ -1,6 +1,6 @@
-"""Known circuits: models whose circuit is known because it was put there, to hold every method of circuits against.
+"""Known circuits: models whose circuit is known because it was put there, to test every method of circuits on.
 
-Most are made by hand in a fraction of a second, in plain torch, with the edges that carry their task as data;
+Most are made by hand in a fraction of a second, in plain torch, with the edges of their task as data;
 `train_strictly` makes realistic weights for a given program.
 """
 

@@ -11,7 +11,7 @@ EDGES = ("embed->v0.0", "embed->v0.1", "h0.0->mlp0", "h0.1->mlp0", "mlp0->logits
 
 
 def or_gate(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
-    """Return a model that says whether either of two tokens is YES: both are in the clean text, neither in the other.
+    """Return a model that says whether either of two tokens is YES: in the clean text both are, in the other neither.
 
     Corrupting one of the edges into the gate does nothing, both together everything, so no method that looks at one
     edge at a time can see them: only the edge out of the gate has an effect of its own.

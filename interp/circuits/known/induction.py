@@ -10,7 +10,7 @@ from interp.circuits.known.plain import Hand
 
 VOCAB, N_POS = 12, 10
 NOISE = 1e-4
-"""How much of what the distracting heads write the logits read: so little that it is no part of the circuit."""
+"""How much of what the distracting heads write the logits read: too little to be a part of the circuit."""
 
 
 def induction_circuit(
@@ -25,8 +25,8 @@ def induction_circuit(
 
     Args:
         attention: the attention logit of what is attended to, over 0 elsewhere.
-        change: what differs in the corrupt text: "key", where the present token stood before, so that another token
-            follows it; or "answer", the token that follows it.
+        change: what differs in the corrupt text: "key", where the present token was before, so that another token
+        follows it; or "answer", the token that follows it.
         dtype: of the weights.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A known circuit: a model, a task, and the edges that carry it, with how well a ranking of edges finds them."""
+"""A known circuit: a model, a task, and the edges it needs, with how well a ranking of edges finds them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class KnownCircuit:
         name: of the circuit.
         model: the model.
         task: its task.
-        edges: the edges that carry a difference between the clean and the corrupt texts to the metric.
+        edges: the edges by which a difference between the clean and the corrupt texts reaches the metric.
         single: whether corrupting one edge at a time can show them all; not where two do the same (OR).
 
     Examples:

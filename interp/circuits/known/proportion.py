@@ -12,7 +12,7 @@ VOCAB, N_POS, COUNTED = 8, 8, 3
 def proportion_circuit(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
     """Return a model of two layers with two heads each whose logit 1 is the share of the token 3 so far.
 
-    A neuron of the feed-forward layer 0 says whether a token is the one; head 1.0 attends to all tokens alike, and so
+    A neuron of the feed-forward layer 0 says whether a token is token 3; head 1.0 attends to all tokens alike, and so
     takes the mean.
 
     Args:

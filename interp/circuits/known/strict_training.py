@@ -30,10 +30,10 @@ class StrictModel:
 
     Attributes:
         implementation: the model, its program, how inputs are written and answers read.
-        nodes: the node that carries each variable.
+        nodes: the node that holds each variable.
         accuracy: of its answers, on inputs drawn after training.
         interchange: IIA of each variable at its node.
-        strictness: for every other node, how often the answer stays when it is as on another input.
+        strictness: for every other node, how often the answer stays when the node has its value on another input.
     """
 
     implementation: Implementation
@@ -91,14 +91,14 @@ def train_strictly(
     """Train a GPT-2 from random weights to carry out a program in given nodes.
 
     loss = CE(answer) + CE(answer with one variable's node as on another input, the program's variable likewise)
-         + CE(answer with a node that carries nothing as on another input, the answer staying).
+         + CE(answer with a node that holds no variable as on another input, the answer staying).
 
     Inputs are written one token each and then an end token, at which the answer is read. The last of the three terms,
-    strictness, is what makes the circuit known: without it, other nodes may carry the variable too.
+    strictness, is what makes the circuit known: without it, other nodes may hold the variable too.
 
     Args:
         causal: the program, with at most ten thousand inputs.
-        nodes: for each of its variables the node to carry it, such as `h0.1` or `mlp1`.
+        nodes: for each of its variables the node to hold it, such as `h0.1` or `mlp1`.
         n_layers: of the model.
         n_heads: of each layer.
         d_model: its width.

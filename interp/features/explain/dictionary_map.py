@@ -1,4 +1,4 @@
-"""A map of a dictionary: its decoder directions in the plane, near ones near."""
+"""A map of a dictionary: its decoder directions in the plane, similar ones near each other."""
 
 import warnings
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ BLOCK = 1024  # rows whose distances to all others are held at once
 @final
 @dataclass(frozen=True)
 class DictionaryMap:
-    """Where latents stand in the plane, and how far to believe it.
+    """Where latents are in the plane, and how far to believe it.
 
     `kept` is the share of a latent's `neighbours` nearest by cosine that are among its nearest in the plane, as a mean
     over latents; `chance` is that share for places dealt out at random. Distances between far apart latents mean

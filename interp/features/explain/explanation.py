@@ -30,8 +30,8 @@ class Explanation:
     """What a language model says a latent means, and how well a reader of that predicts it.
 
     `detection`: the share of texts sorted rightly into those the latent fires on and hard negatives. `fuzzing`: the
-    share of firing texts told apart by whether the marked tokens are the latent's. Each next to the same for an
-    explanation of another latent (`by_chance`), which says what the texts alone give away. 0.5 is guessing.
+    share of firing texts for which a reader says rightly whether the marked tokens are the latent's. Each next to the
+    same for an explanation of another latent (`by_chance`), which says what the texts alone give away. 0.5 is guessing.
     """
 
     latent: int
@@ -54,7 +54,8 @@ def explain_latent(
 ) -> Explanation:
     """Explain a latent from its top texts, and score that on its sampled ones (Paulo et al. 2024, arXiv:2410.13928).
 
-    `negatives` are texts on which the latent is off, best such as resemble those it fires on (`find_hard_negatives`);
+    `negatives` are texts on which the latent is off, preferably ones that resemble those it fires on
+    (`find_hard_negatives`);
     `other` is the explanation of another latent. The texts explained from take no part in the scores.
 
     Raises:
@@ -132,9 +133,9 @@ def score_by_detection(ask: Ask, text: str, positive: Sequence[Example], negativ
 
 
 def score_by_fuzzing(ask: Ask, text: str, positive: Sequence[Example], seed: int = 0) -> Estimate:
-    """The share of firing texts for which a reader tells the tokens that fire from as many that do not.
+    """The share of firing texts for which a reader can say whether the marked tokens are those that fire.
 
-    Texts of which every second has its marks moved to tokens where the latent is off.
+    In every second text the marks are moved to tokens where the latent is off.
 
     Examples:
         ```python
@@ -187,7 +188,7 @@ def find_hard_negatives(found: FeatureIndex, record: Record, count: Count = 20) 
     """Examples of other latents, from texts this one is not known to fire on, most like its own in their words first.
 
     Two are alike by the Jaccard index of the tokens in their windows, of the best match among the latent's examples.
-    Windows that hold the token which carries most of its activation are left out: there it may fire.
+    Windows that hold the token with most of its activation are left out: there it may fire.
 
     Examples:
         ```python

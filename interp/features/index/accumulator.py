@@ -1,4 +1,4 @@
-"""What an index gathers from each batch of tokens, and how it is put aside to go on later."""
+"""What an index gathers from each batch of tokens, and how it is saved to go on later."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -78,7 +78,7 @@ class Record:
 @final
 @dataclass(frozen=True)
 class FeatureIndex:
-    """An index that `index` wrote: `about` says of what; `tables` may be read by any tool that knows parquet.
+    """An index that `index` wrote; `about` says what of, and any tool that knows parquet can read `tables`.
 
     Examples:
         ```python

@@ -1,4 +1,4 @@
-"""What tells one autoencoder from another: a hash of its kind, its settings and every number it computes with."""
+"""What identifies an autoencoder: a hash of its kind, its settings and every number it computes with."""
 
 import hashlib
 

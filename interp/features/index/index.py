@@ -170,21 +170,21 @@ def _check(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
 
 
 def _about(sae: SAE, model: Model, data: Data, shape: IndexSize, batch_size: int) -> dict[str, Any]:
-    """What an index is of, so that no two are taken for one another."""
+    """What an index was made of, so that two indexes are never confused."""
     return {
         "model": model.name,
         "fingerprint": model.fingerprint,
         "site": str(sae.site),
         "autoencoder": digest_of_sae(sae),
         "weights": fingerprint(model.hf),
-        "data": _told(data),
+        "data": _identify(data),
         "batch_size": batch_size,
         **asdict(shape),
     }
 
 
-def _told(data: Data) -> str:
-    """What tells the data from others: their digest; of a stream it is known once all of it was read."""
+def _identify(data: Data) -> str:
+    """What identifies the data: their digest; of a stream it is known once all of it was read."""
     if hasattr(data, "__next__"):
         raise InvalidArgument("the data can be read once only: give a list, or a data set, which can be read again")
     return "a stream" if is_stream(data) else str(digest_of_data(data))

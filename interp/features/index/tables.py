@@ -116,7 +116,7 @@ def _spelling(model: Model, ids: list[int], word: Any) -> list[str]:
 
 
 def _partner_slack(gathered: Accumulator, i: int) -> float:
-    """By how much a Jaccard index of a latent can be too small: its count by the slack, and what is either so too."""
+    """By how much a Jaccard index of a latent can be too small, as its counts of pairs may be by the slack."""
     others, together = gathered.partners.of(i)
     either = (gathered.paired[i] + gathered.paired[others]).double() - together
     slack = gathered.partners.slack[i]

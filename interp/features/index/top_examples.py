@@ -12,7 +12,7 @@ Around = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class TopExamples:
-    """`slots` texts per latent: memory for their numbers only, the windows of `width` tokens lie in two files.
+    """`slots` texts per latent: memory for their numbers only, the windows of `width` tokens are in two files.
 
     A slot's window is its token ids and the latent's activations on them, the peak in the middle; -1 marks places
     beyond the text. Of equal priorities the text read first stays.

@@ -53,7 +53,7 @@ def find_similar(sae: SAE, direction: Direction, *, top: Count = 10, seed: Natur
 
 
 def choose_candidates(sae: SAE, found: SearchResult, *, top: Count = 10) -> tuple[int, ...]:
-    """The `top` latents that tell the concept best, then those whose rows lie nearest the difference of means.
+    """The `top` latents that detect the concept best, then those whose rows are nearest the difference of means.
 
     A latent that detects a concept need not make the model say it, so that `choose_by_effect` tries both kinds. Latents
     that never fired in training are left out, and the second kind where the autoencoder writes at another site than it

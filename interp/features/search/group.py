@@ -76,8 +76,9 @@ def _grown(
 ) -> Group | None:
     """Greedily add to a latent the one that does most for their F1 together, up to `most`; None if none helps.
 
-    All choices are made on the searched half. Tried are the latents that are best alone, which tell the concept from
-    what is like it, and those that best find the positives still missed. They are scored by their logistic weights,
+    All choices are made on the searched half. Tried are the latents that are best alone, which separate the concept
+    from what is like it, and those that best find the positives still missed. They are scored by their logistic
+    weights,
     score = sum_i w_i f_i with all w_i > 0, and a latent stays if it raises that F1 by at least 0.01. The report is on
     the other half, the latent that is best alone named first.
     """
@@ -105,7 +106,7 @@ def _grown(
 
 
 def _missed(sae: SAE, bench: Evaluation, entries: Entries, members: list[Member]) -> dict[int, Member]:
-    """The latents that best tell the positives which no member finds from all negatives."""
+    """The latents that best separate the positives which no member finds from all negatives."""
     y = bench.rows.y
     left = bench.searched & ~(y & torch.stack([m.on for m in members]).any(0))
     if not bool(y[left].any()):

@@ -87,7 +87,7 @@ def label_tokens(reading: Reading, concept: Concept) -> TokenLabels:
 def by_token(reading: Reading, concept: Concept) -> Rows:
     """A row per token: the last of each mention is positive, the earlier ones are left out, all others are negative.
 
-    If the labels mean nothing, they may as well stand at any other token of their text.
+    If the labels mean nothing, they may as well be at any other token of their text.
 
     Raises:
         InvalidArgument: the concept has no mentions.

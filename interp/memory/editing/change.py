@@ -43,8 +43,9 @@ class LowRank:
     def control(self, random: torch.Generator) -> "LowRank":
         """The same keys with the values turned together to random directions, so that ‖ΔW‖ and each norm are the same.
 
-        Values drawn one by one would not do: where keys are alike, what is written at one is written at the others, and
-        as like values cancel in ΔW while independent ones do not, that control would be several times larger.
+        Values drawn one by one would not do. Where keys are alike, what is written at one is written at the others
+        too; values that are alike cancel in ΔW, and independent ones do not, so that control would be several times
+        larger.
         """
         held, parts = torch.linalg.qr(self.value.double().cpu().T)
         turned, signs = torch.linalg.qr(torch.randn(held.shape, generator=random, dtype=torch.float64))

@@ -58,9 +58,10 @@ def generate_texts(model: Model, n_tokens: int, seed: int = 0) -> list[str]:
 def generate_templates(model: Model, *facts: Fact, n: int = 3, length: int = 6, seed: int = 0) -> tuple[str, ...]:
     """Templates of what the model says of the facts' one subject, `{}` being the subject: what an edit is to leave.
 
-    They begin as a prompt does, go on after the subject in the model's own words, or after it and " is", " was" or
-    " has", and are left out where they ask what a fact's prompt does, give an old object or a new one, or would next:
-    what leads up to a fact's object is what the edit is to change. "{} is a" comes first, so that there is one.
+    They begin as a prompt does, go on after the subject in the model's own words, or after it and " is", " was" or "
+    has", and are left out where they ask what a fact's prompt asks, or contain an old or a new object or would be
+    continued with one: what leads up to a fact's object is what the edit is to change. "{} is a" comes first, so that
+    there is one.
 
     Cost: two generations of `length` tokens for a batch of 4 × `n`.
     """

@@ -51,7 +51,8 @@ class Covariance:
         layer: whose keys.
         n_tokens: how many.
         fingerprint: of the model.
-        error: the standard error of C, ‖Ĉ − C‖/‖C‖ as the held-out part tells it; it halves with four times the text.
+        error: the standard error of C, ‖Ĉ − C‖/‖C‖ as estimated from the held-out part; it halves with four times the
+        text.
     """
 
     matrix: Float[Tensor, "d_mlp d_mlp"]
@@ -135,7 +136,7 @@ def covariance(
 ) -> Covariance:
     """Estimate C = E[k kᵀ] of a layer's keys (the inputs of its output projection) over the content tokens of the data.
 
-    All else as `covariances` says.
+    All else is as for `covariances`.
 
     Examples:
         ```python
@@ -158,8 +159,8 @@ def covariances(
 ) -> tuple[Covariance, ...]:
     """Estimate C = E[k kᵀ] of the keys of several layers in one pass over the data.
 
-    Beginning-of-text and padding tokens are left out. Every fifth text is held out to choose the shrinkage and to tell
-    the error, and then counted in.
+    Beginning-of-text and padding tokens are left out. Every fifth text is held out to choose the shrinkage and to
+    estimate the error, and is then included.
 
     Args:
         model: the model.

@@ -207,7 +207,7 @@ class _Stack:
 
     @torch.no_grad()
     def write(self, model: Model, edits: dict[str, Edit]) -> None:
-        """Set each touched weight to its original plus these edits, summed in an order free of history."""
+        """Set each touched weight to its original plus these edits, summed in the order of their digests."""
         touched = {update.layer for edit in (*self.edits.values(), *edits.values()) for update in edit.weights}
         weights = {layer: own_matrix(model.module(mlp_act[layer])) for layer in touched}
         original = {layer: self.original.get(layer, weights[layer].clone()) for layer in touched}
@@ -277,13 +277,13 @@ def _stack(model: Model) -> _Stack:
 
 
 def list_applied(model: Model) -> tuple[str, ...]:
-    """The digests of the edits that are applied to a model, in an order free of history."""
+    """The digests of the edits that are applied to a model, sorted."""
     return tuple(sorted(_stack(model).edits))
 
 
 @contextmanager
 def suspend_edits(model: Model) -> Iterator[None]:
-    """The model as it is without its edits, inside a `with` block: what is measured once for a model is measured so."""
+    """The model as it is without its edits, inside a `with` block, for what is measured once for a model."""
     stack = _stack(model)
     edits = stack.edits
     if edits:
@@ -296,7 +296,7 @@ def suspend_edits(model: Model) -> Iterator[None]:
 
 
 def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:
-    """What speaks against applying these edits together, one sentence each.
+    """The reasons against applying these edits together, one sentence each.
 
     Two edits conflict when they say different things of one subject in one prompt, or in place of one old object, when
     one writes more than half of its value at a key of the other (|kᵀ u| above 0.5, where ΔW = u ⊗ r; |cos| of the

@@ -24,7 +24,7 @@ def locate(
     """The token (the subject's last or the prompt's last) and the layers that an editor of these facts should change.
 
     They are those whose feed-forward outputs, restored in a run with a broken subject, bring back most of the
-    probability of the old objects, on average over the facts (`trace_mlp`). What the location says of its sureness are
+    probability of the old objects, on average over the facts (`trace_mlp`). How sure the location is, is given by
     intervals over facts: with one fact they say nothing, so give several that the model knows.
 
     Args:

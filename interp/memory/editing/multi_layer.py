@@ -34,7 +34,7 @@ from interp.memory.facts.fact import Fact
 
 Group = tuple[Fact, ...]
 Metric = Callable[[Covariance, Float[Tensor, "n d_mlp"]], Float[Tensor, "n d_mlp"]]
-"""The keys as the change of a layer reads them: K C⁻¹ where usual keys are spared, K P where all but a space is."""
+"""The keys as the change of a layer reads them: K C⁻¹ to spare usual keys, K P to keep to a subspace."""
 
 MANY = 20
 CROWD = 100
@@ -58,7 +58,7 @@ class Layer:
 
 
 def choose_search(n: int) -> Search:
-    """The search for one of `n` keys that are written together, whose δ is to be the shorter the more there are.
+    """The search for one of `n` keys that are written together, whose δ has to be shorter the more there are.
 
     What is written at one key is read a little at all others, in proportion to ‖δ‖, so that each fact is disturbed by
     all the rest: decay = n / 100, at least the usual and at most 1.

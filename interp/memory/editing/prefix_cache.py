@@ -1,4 +1,4 @@
-"""Texts from the edited token on: what comes before it is the same at every step of a search, so it is read once."""
+"""Texts from the edited token on: what comes before it is the same at every step of a search and is read once."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping

@@ -65,7 +65,7 @@ class State:
 
 
 Objective = Callable[[State, Search], tuple[Float[Tensor, ""], bool]]
-"""From how far a search is to its loss, and whether that is good enough to stop."""
+"""From the state of a search to its loss, and whether that is good enough to stop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Statements:
 
     Attributes:
         tokens: the statements, then the preserved prompts.
-        target: the tokens that spell the new object; none in the preserved prompts.
+        target: the tokens of the new object; none in the preserved prompts.
         kept: the tokens of the preserved texts, from the edited one on, after which the prediction is to stay.
         at: the token to which δ is added.
         alike: the texts whose edited token is looked up with the key to write: all that name the subject, or the
@@ -151,7 +151,7 @@ def search_value(
         said: what to say and what to keep.
         v: the places to change, with what they hold; its norm is the unit of δ.
         search: the settings.
-        objective: another loss, or another end.
+        objective: another loss, or another condition to stop.
 
     Raises:
         EditRefused: the loss is no longer finite.

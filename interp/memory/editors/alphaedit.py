@@ -133,7 +133,7 @@ def solve_confined(
     basis: Float[Tensor, "d_mlp _"],
     ridge: float,
 ) -> Float[Tensor, "example d_mlp"]:
-    """The left factor K U₀ (U₀ᵀ(KᵀK + KₚᵀKₚ)U₀ + λI)⁻¹ U₀ᵀ, which lies in the space of U₀."""
+    """The left factor K U₀ (U₀ᵀ(KᵀK + KₚᵀKₚ)U₀ + λI)⁻¹ U₀ᵀ, which is in the space of U₀."""
     inside, before = k @ basis, kept @ basis
     penalty = float(ridge * inside.square().sum(1).mean())
     rows = torch.cat([inside, before])
@@ -170,5 +170,5 @@ def collect_keys(
 
 
 def _named_by(group: Group, token: str) -> str:
-    """What the key of these facts is known by: their subject, or the prompt whose last token it is."""
+    """What identifies the key of these facts: their subject, or the prompt whose last token it is."""
     return group[0].subject if token == TOKENS[0] else group[0].text

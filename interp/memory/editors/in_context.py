@@ -25,7 +25,8 @@ def in_context(model: Model, facts: Facts, *, repeats: Count = 1) -> Edit:
 
     Cost: one forward pass over the facts when applied; every later pass attends to them.
 
-    The edit measures what it reaches and is returned whatever that is: to be ignored is what this baseline can show.
+    The edit measures what it reaches and is returned whatever that is: that the model ignores the facts is a result
+    too.
 
     Examples:
         ```python

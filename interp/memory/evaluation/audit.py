@@ -42,8 +42,8 @@ class Audit:
     """What each editor did: `table[editor][measure]` is a mean over cases with its interval.
 
     That of a share of answers is Wilson's, that of a magnitude is bootstrapped over cases. The harmonic score S is the
-    harmonic mean of three means, not a mean over cases (Meng et al. 2022); for its interval the cases of each are drawn
-    apart, and its `n` is the least of theirs.
+    harmonic mean of three means, not a mean over cases (Meng et al. 2022); for its interval the cases of each are
+    drawn independently, and its `n` is the least of theirs.
 
     A measure that no case has prompts for is absent. `refused[editor]` are the cases it refused (`EditRefused`), with
     the message: they count as the model unedited, and any other error surfaces. `said[editor]` is what was generated

@@ -39,7 +39,7 @@ class MovedText:
 
 @dataclass(frozen=True)
 class MovedMemory:
-    """A memory of a feed-forward layer: root mean square change of its coefficient, in that of its layer's before.
+    """A memory of a feed-forward layer, and the root mean square change of its coefficient over its layer's before.
 
     `control` is the same under a random edit of equal norm.
     """

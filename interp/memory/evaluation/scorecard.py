@@ -57,7 +57,7 @@ class Column:
 class Scorecard:
     """An edit measured: the model before, with the edit, and with a control edit.
 
-    The control writes a random value of the same norm with the same key: it moves what any change of that size moves.
+    The control writes a random value of the same norm with the same key: what it moves, any change of that size moves.
     """
 
     before: Column

@@ -19,15 +19,15 @@ NULL_DRAWS = 1000
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How often memories say what follows their best trigger, and how often the same values do, dealt out at random.
+    """How often memories say what follows their best trigger, and how often permuted values do.
 
     Attributes:
         layer: whose memories.
         rate: the share of memories that agree, of those whose key matches anywhere, with its interval.
-        chance: the mean share over all ways to deal the values out, Σ_t a(t) b(t) / n²: a(t) of the n values say t,
+        chance: the mean share over all permutations of the values, Σ_t a(t) b(t) / n²: a(t) of the n values say t,
             b(t) of the n triggers are followed by it.
-        null: the share that 95 % of random deals do not exceed.
-        p_value: how often a random deal agrees as much.
+        null: the share that 95 % of random permutations do not exceed.
+        p_value: how often a random permutation agrees as much.
         said: the token each memory's value promotes most.
         followed: the token after its best trigger; -1 where its key matches nowhere.
     """
@@ -53,7 +53,7 @@ def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: 
         model: the model.
         found: its layer's trigger examples.
         lens: through which values are read; the final norm alone by default.
-        seed: of the random deals.
+        seed: of the random permutations.
 
     Raises:
         InvalidArgument: triggers of another model; a layer whose keys match nowhere.

@@ -18,7 +18,7 @@ from interp.memory.neurons.vocabulary import find_top_tokens, is_gated
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """A layer's output at the content tokens of a text, o = Σ_i m_i v_i + b, taken apart.
+    """A layer's output at the content tokens of a text, split into its memories: o = Σ_i m_i v_i + b.
 
     Attributes:
         layer: whose memories.
@@ -28,7 +28,7 @@ class Composition:
         bias: b . o / |o|².
         said: the token that the output promotes most.
         agreeing: how many active memories promote that same token most.
-        exchanged: how many promote the token of the next place instead: what chance gives.
+        exchanged: how many promote the token of the next place instead, as by chance.
         active: the share of memories that are active: m_i > 0, in a gated layer m_i ≠ 0, where one with m_i < 0 writes
             and promotes what -v_i does.
     """
@@ -61,7 +61,7 @@ class Composition:
 
 @torch.no_grad()
 def composition(model: Model, text: Text, layer: int) -> Composition:
-    """Take apart what a layer writes at each content token (Geva et al. 2021, section 5).
+    """Split what a layer writes at each content token (Geva et al. 2021, section 5).
 
     Args:
         model: the model.

@@ -25,7 +25,7 @@ def value_logits(
     """The logits r_i = unembed(norm(v_i)) − unembed(norm(0)) of some memories' values, what v_i alone promotes.
 
     Row i of the output projection is v_i (Geva et al. 2022, arXiv:2203.14680, section 3, with the final norm kept).
-    Through a lens the value is carried to the last layer first: lens(v_i) − lens(0).
+    Through a lens the value is first mapped to the last layer: lens(v_i) − lens(0).
 
     Args:
         model: the model.

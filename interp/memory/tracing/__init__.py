@@ -1,1 +1,1 @@
-"""Causal tracing: where in the model a fact passes."""
+"""Causal tracing: where in the model a fact is looked up."""

@@ -1,4 +1,4 @@
-"""Causal tracing: where in the model a fact passes, by breaking the subject and restoring one place at a time."""
+"""Causal tracing: where in the model a fact is looked up, by breaking the subject and restoring one place at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

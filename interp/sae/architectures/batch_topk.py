@@ -56,7 +56,9 @@ class BatchKSparseObjective(KSparseObjective[BatchKSparse]):
     def follow(self, values: Float[Tensor, "n ..."]) -> None:
         """Move theta towards the smallest latent kept; onto it, the first time."""
         on = values[values > 0]
-        least = minimum(on.min() if len(on) else on.new_tensor(math.inf))  # asked by all, also by one that keeps none
+        least = minimum(
+            on.min() if len(on) else on.new_tensor(math.inf)
+        )  # every process calls this, also one that keeps none
         if bool(least.isfinite()):
             self.sae.threshold.lerp_(least, RATE if bool(self.sae.threshold.any()) else 1.0)
 
@@ -113,8 +115,8 @@ class BatchTopK(BatchKSparse):
 def batch_top_k(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, ranking: Ranking) -> Code:
     """The floor(n k) largest positive entries of x W^T + b.
 
-    Exact: what lies above a threshold guessed for somewhat more than n k is enough, if the last that is kept lies
-    above it too; if not, the guess is lowered, at last to 0. Ties with the last are kept.
+    Exact: what is above a threshold guessed for somewhat more than n k is enough, if the last that is kept is above it
+    too; if not, the guess is lowered, at last to 0. Ties with the last are kept.
 
     Examples:
         >>> from interp.sae.numerics.ranking import Exact
@@ -127,7 +129,7 @@ def batch_top_k(x: Float[Tensor, "n d_model"], by: Encoder, k: float | int, rank
     for spare in (1.25, 4.0, math.inf):
         threshold, values, places = ranking.above(x, by, min(spare * k, len(by.W)))
         last = kth_largest(values, count)
-        if not any_process((last < threshold) & (threshold != 0)):  # asked by all, whatever each of them guessed
+        if not any_process((last < threshold) & (threshold != 0)):  # every process calls this, whatever it guessed
             break
     kept = values >= last
     return Code.at(values[kept], places[kept], len(x), len(by.W))

@@ -17,7 +17,7 @@ SPARSE_SHARE: Final = 1 / 8  # of all latents: below it sparse products are the 
 
 @final
 class DenseChunk:
-    """Some rows of latents held whole; it says of every latent what `Code` says of those that are kept.
+    """Some rows of latents held whole; it has for every latent what `Code` has for those that are kept.
 
     Examples:
         >>> DenseChunk(torch.tensor([[2.0, 0.0]])).times(torch.tensor([[2.0, 0.0]]), torch.eye(2)).tolist()
@@ -77,7 +77,7 @@ def encode_chunks(
 ) -> Iterator[tuple[slice, Chunk]]:
     """Rows of x and what x W^T + b is there: all of it above `floor`, and of the rest as much as comes with it.
 
-    What lies below may be held or not, so that nothing may depend on it. One dense product; memory for a block of
+    What is below may be held or not, so nothing may depend on it. One dense product; memory for a block of
     dense latents, or for what is above.
 
     Examples:
@@ -101,7 +101,7 @@ def encode_chunks(
 
 
 def is_sparse(pre: Float[Tensor, "n latent"], floor: Float[Tensor, "latent"]) -> bool:
-    """Whether so few lie above, judged by some rows, that sparse products are the faster; on the CPU only.
+    """Whether so few are above, judged by some rows, that sparse products are faster; on the CPU only.
 
     Examples:
         >>> is_sparse(torch.tensor([[1.0, -1.0, -1.0]]), torch.zeros(3))
@@ -126,7 +126,7 @@ def encode_dense_chunks(x: Float[Tensor, "n d_model"], by: Encoder) -> Iterator[
 
 
 class BatchSums:
-    """What a step says of its batch, added up piece by piece."""
+    """The sums over a batch that a step reports, added up piece by piece."""
 
     def __init__(self, rows: Float[Tensor, "n *d"], d_sae: int) -> None:
         self.n = len(rows)

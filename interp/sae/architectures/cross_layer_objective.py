@@ -81,7 +81,7 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
         return Step(loss, squared_error / n, on / n, largest.flatten())
 
     def _switch(self, layer: int, z: Chunk) -> tuple[Tensor, Tensor | None]:  # noqa: ARG002
-        """The values of latents that are kept, and by how much they lie above their thresholds where that is learnt."""
+        """The values of latents that are kept, and by how much they exceed their thresholds where those are learnt."""
         return z.values, None
 
     def _penalise(
@@ -161,7 +161,7 @@ class ThresholdObjective(CrossLayerObjective):
     """Learnt thresholds, and lambda E sum_i tanh(c ||W_dec,i|| a_i)."""
 
     def pieces(self, x: Float[Tensor, "n layer d_model"]) -> Iterator[tuple[slice, list[Chunk]]]:
-        """Blocks of rows, with all that lies near a threshold or above it."""
+        """Blocks of rows, with all that is near a threshold or above it."""
         sae = self.sae
         for start in range(0, len(x), BLOCK):
             rows = x[start : start + BLOCK]
@@ -235,7 +235,7 @@ class BatchObjective(CrossLayerObjective):
             threshold = guess_threshold(sample, min(spare * sae.k, sae.d_sae))
             found = [_above(part, e, threshold) for part, e in zip(inputs, by, strict=True)]
             last = kth_largest(torch.cat([values for values, _ in found]), count)
-            if not any_process((last < threshold) & (threshold != 0)):  # asked by all
+            if not any_process((last < threshold) & (threshold != 0)):  # every process calls this
                 break
         kept = [(values[values >= last], places[values >= last]) for values, places in found]
         self.follow(torch.cat([values for values, _ in kept]))
@@ -276,7 +276,7 @@ def _grad(parameter: Tensor) -> Tensor:
 
 
 def _above(x: Float[Tensor, "n d_model"], by: Encoder, threshold: float) -> tuple[Float[Tensor, "_"], Int[Tensor, "_"]]:
-    """What of x W^T + b lies above a threshold: values, and places in the flattened matrix, which rise."""
+    """The entries of x W^T + b above a threshold: values, and places in the flattened matrix, which rise."""
     values, places = [], []
     for number, pre in enumerate(blocks(x, by)):
         found = places_above(pre, threshold)

@@ -75,7 +75,7 @@ class CrossLayerTranscoder(CrossLayerWeights):
     ) -> None:
         super().__init__(d_in, d_sae, n_layers, reach=reach, skip=skip, seed=seed)
         if k is not None and not 0 < k <= d_sae:
-            raise InvalidArgument(f"k is {k}; it must lie above 0 and not above d_sae = {d_sae}")
+            raise InvalidArgument(f"k is {k}; it must be above 0 and not above d_sae = {d_sae}")
         check_positive("tanh_scale", tanh_scale)
         check_positive("bandwidth", bandwidth)
         self.k, self.bandwidth, self.tanh_scale = k, bandwidth, tanh_scale

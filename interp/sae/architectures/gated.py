@@ -1,4 +1,4 @@
-"""The gated sparse autoencoder: whether a latent is on, and how strongly, are read apart."""
+"""The gated sparse autoencoder: whether a latent is on, and how strongly, are read separately."""
 
 from typing import Any, ClassVar
 

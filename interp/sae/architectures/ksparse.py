@@ -42,7 +42,7 @@ class KSparse(SAE, ABC):
     ) -> None:
         super().__init__(d_in, d_sae)
         if not 1 <= k <= d_sae:
-            raise InvalidArgument(f"k is {k}; it must lie between 1 and d_sae = {d_sae}")
+            raise InvalidArgument(f"k is {k}; it must be between 1 and d_sae = {d_sae}")
         if k_aux is not None and not k_aux >= 1:
             raise InvalidArgument(f"k_aux is {k_aux}; give at least 1, or aux_coefficient=0 for no auxiliary loss")
         self.k, self.aux_coefficient = k, weight("aux_coefficient", aux_coefficient)

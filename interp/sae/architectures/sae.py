@@ -93,7 +93,7 @@ class SAE(nn.Module, ABC):
         """What the constructor was given next to `d_in` and `d_sae`, but for the seed."""
 
     def objective(self) -> "Objective[Any]":
-        """What trains it: its loss, the loss's gradients, and where its weights must lie.
+        """What trains it: its loss, the loss's gradients, and the constraints on its weights.
 
         Raises:
             InvalidArgument: an architecture that is read from other libraries and not trained here.
@@ -225,7 +225,7 @@ S = TypeVar("S", bound=SAE)
 
 
 class Objective(ABC, Generic[S]):
-    """How an autoencoder learns: the loss of a batch, its gradients, and where the weights must lie after a step.
+    """How an autoencoder learns: the loss of a batch, its gradients, and the constraints on the weights after a step.
 
     `sparsity_share`, from 0 to 1, is the share of the sparsity penalty that counts; a trainer raises it as it begins.
 
@@ -268,7 +268,7 @@ class Objective(ABC, Generic[S]):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Put the weights back where they must lie, after a step of the optimiser: decoder rows of unit norm."""
+        """Restore the constraints on the weights after a step of the optimiser: decoder rows of unit norm."""
         if self.unit_norm_decoder:
             self.sae.W_dec /= self.sae.W_dec.norm(dim=1, keepdim=True)
 

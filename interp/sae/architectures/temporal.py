@@ -1,4 +1,4 @@
-"""The temporal autoencoder: what the context foretells by attention, and sparse latents of what is new."""
+"""The temporal autoencoder: what attention predicts from the context, and sparse latents of what is new."""
 
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ EPSILON = 1e-6
 
 
 class Temporal(SAE):
-    """Latents of what attention over earlier positions does not foretell (arXiv:2511.01836), as SAELens computes them.
+    """Latents of what attention over earlier positions does not predict (arXiv:2511.01836), as SAELens computes them.
 
         z     = ReLU(lambda r W_enc),        p = ReLU(attention(z of earlier positions, z))
         r     <- r - a p W_dec,              a = <p W_dec, r> / ||p W_dec||^2        for each layer, from c x - b_dec
@@ -81,7 +81,7 @@ class Temporal(SAE):
         return super().decode(f) / self.scale
 
     def forward(self, x: Float[Tensor, "*n pos d_model"]) -> Float[Tensor, "*n pos d_model"]:
-        """The reconstruction by both, what is new and what the context foretold."""
+        """The reconstruction by both, what is new and what the context predicted."""
         new, foretold = self._codes(x)
         return self._restore(self.decode(new + foretold), x)
 

@@ -70,7 +70,7 @@ class TranscoderBase(SAE, ABC):
 
 
 class Transcoder(TranscoderBase):
-    """A wide, sparse stand-in for a feed-forward layer x -> y (Dunefsky et al. 2024, arXiv:2406.11944).
+    """A wide, sparse replacement of a feed-forward layer x -> y (Dunefsky et al. 2024, arXiv:2406.11944).
 
         f     = ReLU(x W_enc + b_enc),        y_hat = f W_dec + b_dec
         L     = E||y - y_hat||^2  +  lambda E sum_i f_i ||W_dec,i||

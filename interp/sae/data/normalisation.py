@@ -44,7 +44,7 @@ class Normalisation:
         return (z[..., None, :] @ self.inverse.to(z))[..., 0, :] + self.mean.to(z)
 
     def digest(self) -> str:
-        """A digest of m and M, by which one is known from another."""
+        """A digest of m and M, by which one is recognised."""
         return digest_of_tensors(self.mean, self.matrix)
 
     def doubles(
@@ -129,7 +129,7 @@ def rms_scaled(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation
 
 
 def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
-    """Take the mean away, m = E x, and scale what is left to E||z||^2 = d.
+    """Subtract the mean, m = E x, and scale what is left to E||z||^2 = d.
 
     Raises:
         InvalidArgument: the source is empty, or its activations never vary.

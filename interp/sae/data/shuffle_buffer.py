@@ -14,7 +14,7 @@ from interp.sae.data.source import Source
 
 @final
 class ShuffleBuffer:
-    """Batches of a source's rows in random order; an iterator that never ends and can go on where it was.
+    """Batches of a source's rows in random order; an iterator that never ends and can be resumed.
 
     A source that fits into the buffer is read once and permuted in memory from then on; a longer one is read pass
     after pass: the buffer's rows are permuted, half of them served, and their places filled again. Batches hold exactly
@@ -71,7 +71,7 @@ class ShuffleBuffer:
         return {name: getattr(self, name) for name in names} | {"before": self._before}
 
     def restore(self, state: dict[str, Any], held: Float[Tensor, "n *d"]) -> None:
-        """Go on where another mixer of the same source was."""
+        """Go on where another buffer of the same source was."""
         state = dict(state)
         self._generator.set_state(state.pop("before").cpu())
         for name, value in state.items():

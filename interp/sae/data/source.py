@@ -27,11 +27,11 @@ class Source:
     """Batches of activations, the same on each pass, with where they come from.
 
     `batches` begins a pass. Iterating over a source does the same. `sites` are the places a row covers, in order, and
-    `widths` how many columns each has, where they lie side by side. Where there are several models, `model_name` and
+    `widths` how many columns each has, where they are side by side. Where there are several models, `model_name` and
     `fingerprint` hold one part for each place. `every` gives batches start, start + step, ... of a pass, where they
-    can be had without making the others: to go on in the middle, or to share a pass among processes. `digest` tells
-    its data and the weights of its model from others and `batch_size` how they are cut, for a checkpoint to compare. Of
-    a stream `read` gives the digest of what its first n batches read, which is compared when a run goes on.
+    can be had without making the others: to go on in the middle, or to share a pass among processes. `digest`
+    identifies its data and the weights of its model, and `batch_size` says how they are cut, for a checkpoint to
+    compare. Of a stream `read` gives the digest of what its first n batches read, which is compared when a run goes on.
 
     Examples:
         ```python

@@ -1,4 +1,4 @@
-"""Latents held against tokens whose concepts are known: recovery, k-sparse probing, splitting and absorption."""
+"""Latents compared with tokens whose concepts are known: recovery, k-sparse probing, splitting and absorption."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -190,7 +190,7 @@ def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: Count = 5, seed: Natu
 
 @dataclass(frozen=True)
 class Absorption:
-    """Of the rows that express a concept, the shares on which its own latents are off, and another carries it."""
+    """Of the rows that express a concept, the shares on which its own latents are off, and another takes over."""
 
     rate: float
     missed: float
@@ -208,7 +208,7 @@ def absorption(
     """How often another latent has taken over from the latents of a concept (Chanin et al. 2024, arXiv:2409.14507).
 
     A row that expresses the concept, y, is absorbed where all of its own `latents` are off, and some other latent j
-    points along the concept's direction u and carries it: cos(W_dec,j, u) >= 0.025 and f_j W_dec,j . u >= 0.4 (x -
+    points along the concept's direction u and writes it: cos(W_dec,j, u) >= 0.025 and f_j W_dec,j . u >= 0.4 (x -
     b_dec) . u. `direction` is the true one where it is known, a probe's otherwise.
 
     Raises:

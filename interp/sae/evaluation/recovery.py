@@ -1,4 +1,4 @@
-"""What the model loses when the reconstruction takes the place of its site."""
+"""What the model loses when the reconstruction replaces the activations at its site."""
 
 import math
 from dataclasses import dataclass

@@ -96,8 +96,8 @@ def _reshaping(site: Site | None) -> str:
 def load(folder: str | Path, *, site: Site | None = None) -> SAE:
     """Read an autoencoder that `save`, or SAELens, wrote; the same latents and reconstructions, in float32.
 
-    A checkpoint of SAELens's trainer is read too: what its activations were scaled or whitened by, which lies next to
-    it, becomes part of the weights, as SAELens does at the end of training.
+    A checkpoint of SAELens's trainer is read too: what its activations were scaled or whitened by, which is in a file
+    next to it, becomes part of the weights, as SAELens does at the end of training.
 
     Args:
         folder: where the two files are.

@@ -47,7 +47,7 @@ class Preselected:
     def above(
         self, x: Float[Tensor, "n d_model"], by: Encoder, per_row: float | int
     ) -> tuple[float, Float[Tensor, "_"], Int[Tensor, "_"]]:
-        """A threshold, and what lies above it, about `per_row` in a row: values, places in order."""
+        """A threshold, and what is above it, about `per_row` in a row: values, places in order."""
         threshold, low, start, values, places = None, 0.0, 0, [], []
         for part, rough in _rough_blocks(x, by):
             if threshold is None:

@@ -33,7 +33,7 @@ class Ranking(Protocol):
     def above(
         self, x: Float[Tensor, "n d_model"], by: Encoder, per_row: float | int
     ) -> tuple[float, Float[Tensor, "_"], Int[Tensor, "_"]]:
-        """A threshold, and what lies above it and above 0, about `per_row` in a row: values, places in order."""
+        """A threshold, and what is above it and above 0, about `per_row` in a row: values, places in order."""
         ...
 
 
@@ -53,7 +53,7 @@ class Exact:
     def above(
         self, x: Float[Tensor, "n d_model"], by: Encoder, per_row: float | int
     ) -> tuple[float, Float[Tensor, "_"], Int[Tensor, "_"]]:
-        """A threshold, and what lies above it and above 0, about `per_row` in a row: values, places in order."""
+        """A threshold, and what is above it and above 0, about `per_row` in a row: values, places in order."""
         threshold, values, places = None, [], []
         for number, pre in enumerate(blocks(x, by)):
             threshold = guess_threshold(pre, per_row) if threshold is None else threshold

@@ -1,4 +1,4 @@
-"""The k largest of each row and what lies above a threshold, exactly, without ordering whole rows."""
+"""The k largest of each row and what is above a threshold, exactly, without ordering whole rows."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ NARROW: Final = 4  # rows of up to this many times k are partitioned as they are
 def top_k_places(x: Float[Tensor, "n _"], k: int) -> Int[Tensor, "n _"]:
     """Where the k largest entries of each row are, in no order.
 
-    Exact: the k largest lie in the k groups of columns whose maxima are largest, so a row is ranked by groups and
+    Exact: the k largest are in the k groups of columns whose maxima are largest, so a row is ranked by groups and
     then within those, each time the same way. On other devices than the CPU it is `topk`.
 
     Examples:

@@ -75,7 +75,7 @@ class Learner:
 
 @torch.no_grad()
 def update(objective: Objective[Any], optimiser: Adam, lr: float, clip: float | int | None) -> None:
-    """One step of Adam, clipping inside its kernel; the weights are put back where they must lie.
+    """One step of Adam, clipping inside its kernel; the constraints on the weights are restored.
 
         g <- g min(1, clip / ||g||),        ||g|| over all parameters
 

@@ -62,7 +62,7 @@ class Member:
         self._columns(source)
         if source.normalisation is not None and (self.sites or self.normalisation is not None):
             raise InvalidArgument(
-                "A source that is normalised as a whole cannot be taken apart or normalised again: give the source as "
+                "A source that is normalised as a whole cannot be split or normalised again: give the source as "
                 "it is, and each member its own normalisation"
             )
         sae, normalisation = self.sae, self.normalisation or source.normalisation
@@ -111,7 +111,7 @@ class Member:
             return []
         if not source.widths or len(source.widths) != len(source.sites):
             raise InvalidArgument(
-                f"the source's rows do not lie side by side, so {self.sites[0]} cannot be taken out of them: "
+                f"the source's rows are not side by side, so {self.sites[0]} cannot be taken out of them: "
                 "make it by activations_at or harvested_at, or give no site"
             )
         starts = [0, *accumulate(source.widths)]

@@ -38,7 +38,7 @@ class Resampling:
             )
 
     def due(self, step: int, steps: Count) -> bool:
-        """Whether one of the moments lies between this step and the one before."""
+        """Whether one of the moments is between this step and the one before."""
         return any(step == max(1, round(share * steps)) for share in self.at)
 
 

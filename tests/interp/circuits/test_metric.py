@@ -38,5 +38,5 @@ def test_answers_may_be_ids_and_the_first_token_of_a_word_is_its_first(gpt2: Mod
         first_token(gpt2, "")
     with pytest.raises(ValueError, match="a word of no tokens was given"):
         word_log_probability(gpt2, TEXTS, [])
-    with pytest.raises(ValueError, match="300 is no token of .*: ids lie in 0 to 256"):
+    with pytest.raises(ValueError, match="300 is no token of .*: ids are 0 to 256"):
         logit_difference(gpt2, 300, "a")

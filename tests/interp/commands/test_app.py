@@ -87,9 +87,9 @@ def test_what_is_captured_can_be_written_to_a_folder_that_is_not_there_yet(
 
 PAGE = "let the name end in .html"
 MISTAKES = [
-    ("demo --landmark Berlin", "Berlin is a city and stands in no city: give a landmark, such as '"),
-    ("demo --landmark France", "France is a country and stands in no city"),
-    ("demo --landmark Marie+Curie", "Marie Curie is a person and stands in no city"),
+    ("demo --landmark Berlin", "Berlin is a city and is in no city: give a landmark, such as '"),
+    ("demo --landmark France", "France is a country and is in no city"),
+    ("demo --landmark Marie+Curie", "Marie Curie is a person and is in no city"),
     ("demo --out report", PAGE),
     ("memory no/model 0 --out page", PAGE),
     ("patch no/model fog fig a b --out p.txt", PAGE),

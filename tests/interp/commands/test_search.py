@@ -102,7 +102,7 @@ def test_a_search_also_turns_latents_up_and_measures_them_on_other_prompts(
     assert others.startswith("on the 4 others: sae latent")
     assert random.startswith("on the 4 others: random direction of equal norm")
     effect = tmp_path / "found" / "effect.safetensors"
-    assert effect.exists() != ("is not told from a random direction" in said)
+    assert effect.exists() != ("does not differ from a random direction" in said)
     assert not effect.exists() or Direction.load(effect).site == resid_post[1]
     assert "holds another search" in refused(*words)
     assert "both --say WORDS and --prompts FILE" in refused(*words, "--say", "a")

@@ -185,7 +185,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path) ->
 def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself_and_ends_at_the_mean(
     tmp_path: Path, shortened: pytest.MonkeyPatch
 ) -> None:
-    first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5, anew=True)
+    first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5, restarts=True)
     training.train(tmp_path / "whole", phases=(first, second), save_every=5)
     exported = training.train(tmp_path / "first", phases=(first,), save_every=3)
     model = GPT2LMHeadModel.from_pretrained(exported, dtype=torch.float32)
@@ -208,7 +208,7 @@ def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself_
 
 
 def test_a_phase_that_starts_anew_can_be_stopped_and_resumed(tmp_path: Path, shortened: pytest.MonkeyPatch) -> None:
-    first, second = Phase(2, 1e-3, 1, 1.0, carried=0.0), Phase(4, 1e-3, 1, 1.0, carried=0.5, anew=True)
+    first, second = Phase(2, 1e-3, 1, 1.0, carried=0.0), Phase(4, 1e-3, 1, 1.0, carried=0.5, restarts=True)
     training.train(tmp_path / "whole", phases=(first, second), save_every=3)
     save = training._save
 

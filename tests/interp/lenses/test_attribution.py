@@ -252,7 +252,7 @@ def test_a_token_id_is_its_word_and_the_first_of_several_tokens_can_be_asked_for
     with pytest.raises(ValueError, match=r"'ab' is 2 tokens, \['a', 'b'\]: give one token, first_token\(model, word\)"):
         attribute(double, TEXTS, "ab")
     for odd in (-1, 257):
-        with pytest.raises(ValueError, match=f"{odd} is no token of .*: ids lie in 0 to 256"):
+        with pytest.raises(ValueError, match=f"{odd} is no token of .*: ids are 0 to 256"):
             attribute(double, TEXTS, odd)
 
 

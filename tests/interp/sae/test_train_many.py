@@ -101,11 +101,11 @@ def test_a_site_that_the_source_lacks_and_a_second_normalisation_are_refused(gpt
     sae = TopK(32, 48, k=4)
     with pytest.raises(KeyError, match=r"does not hold resid_post\.2; the nearest it holds: 'resid_post\.1'"):
         train_many({"a": Member(sae, resid_post[2])}, source, **OPTIONS)
-    with pytest.raises(ValueError, match="do not lie side by side, so resid_post.1 cannot be taken out"):
+    with pytest.raises(ValueError, match="are not side by side, so resid_post.1 cannot be taken out"):
         train_many({"a": Member(sae, resid_post[1])}, stored(torch.zeros(9, 32)), **OPTIONS)
     alone = activations_of(gpt2, TEXTS, resid_post[1])
     norm = expected_norm(alone)
-    with pytest.raises(ValueError, match="normalised as a whole cannot be taken apart or normalised again"):
+    with pytest.raises(ValueError, match="normalised as a whole cannot be split or normalised again"):
         train_many({"a": Member(sae, normalisation=norm)}, normalised(alone, norm), **OPTIONS)
     with pytest.raises(ValueError, match="members is empty"):
         train_many({}, source)

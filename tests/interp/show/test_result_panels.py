@@ -93,7 +93,7 @@ def test_promoted_and_suppressed_words_stand_side_by_side(feature: Feature) -> N
 
 @pytest.mark.parametrize("panel", [examples_panel, histogram_panel, words_panel])
 def test_a_feature_without_evidence_is_refused_with_the_way_to_gather_it(panel: object, feature: Feature) -> None:
-    with pytest.raises(ValueError, match=r"feature 7 carries no evidence: make it with .*collect_evidence\("):
+    with pytest.raises(ValueError, match=r"feature 7 has no evidence: make it with .*collect_evidence\("):
         panel(replace(feature, evidence=None))  # type: ignore[operator]
 
 

@@ -150,7 +150,7 @@ def test_nan_is_refused_with_its_row() -> None:
 
 
 def test_a_k_that_cannot_be_kept_is_refused() -> None:
-    with pytest.raises(ValueError, match="k is 65; it must lie between 1 and d_sae = 64"):
+    with pytest.raises(ValueError, match="k is 65; it must be between 1 and d_sae = 64"):
         TopK(D, LATENTS, 65)
 
 
