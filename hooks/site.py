@@ -150,8 +150,9 @@ class Site:
         if by_module:
             return Site.module(by_module[1], "input" if by_module[2] else "output")
         short = _SHORT.fullmatch(text)
-        if short and short[2] in _TRANSFORMER_LENS:
-            number, expert = short[3] or short[4], short[5] or short[6]
+        expert = (short[5] or short[6]) if short else None
+        if short and short[2] in _TRANSFORMER_LENS and (expert is None or short[2] in OF_ONE_EXPERT):
+            number = short[3] or short[4]
             whole = [None if one is None else int(one) for one in (number, expert)]
             return Site(short[2], whole[0], short[1] or "", expert=whole[1])
         for name, long_name in _TRANSFORMER_LENS.items():
