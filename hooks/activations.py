@@ -1,15 +1,17 @@
 """Captured activations: the tensor of each site, with the tokens they belong to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NotRequired, final
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks.errors import UnknownName, nearest
+from hooks.grid import as_json, from_json
+from hooks.images import Images, Scaling
 from hooks.json_file import Kind, made_of
 from hooks.position import Position, everywhere
 from hooks.site import Site
@@ -23,6 +25,8 @@ class Said(TypedDict):
     texts: list[str] | None
     prompt_pos: int | None
     fingerprint: str | None
+    grids: NotRequired[dict[str, Any]]
+    scaling: NotRequired[dict[str, Any] | None]
 
 
 KIND: Final = Kind("hooks.activations", "activations", "Activations.save", Said)
@@ -83,7 +87,7 @@ class Activations:
         """
         site = Site.parse(site) if isinstance(site, str) else site
         value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
-        return value[at.mask(self.tokens.places(value.shape[1]))]
+        return value[at.mask(self.tokens.places(value.shape[1], site))]
 
     def save(self, path: str | Path) -> None:
         """Write the activations and their tokens to one safetensors file.
@@ -99,7 +103,18 @@ class Activations:
             tensors["offsets"] = tokens.offsets
         tensors |= {f"site:{site}": value for site, value in self.values.items()}
         tensors |= {f"input:{slot}": one for slot, one in (tokens.inputs or {}).items()}
-        about = {"texts": tokens.texts, "prompt_pos": tokens.prompt_pos, "fingerprint": self.fingerprint}
+        if tokens.images is not None:
+            tensors |= {"pixels": tokens.images.pixels}
+            tensors |= {f"mask:{name}": mask for name, mask in tokens.images.masks.items()}
+        grids = {str(site): as_json(grid) for site, grid in (tokens.grids or {}).items() if site in self.values}
+        scaling = None if tokens.images is None else tokens.images.scaling
+        about = {
+            "texts": tokens.texts,
+            "prompt_pos": tokens.prompt_pos,
+            "fingerprint": self.fingerprint,
+            "grids": grids,
+            "scaling": None if scaling is None else asdict(scaling),
+        }
         write_tensors(path, KIND, tensors, about)
 
     @staticmethod
@@ -129,7 +144,17 @@ class Activations:
             offsets=tensors.get("offsets"),
             prompt_pos=about["prompt_pos"],
             inputs={int(slot) if slot.isdigit() else slot: one for slot, one in given.items()} or None,
+            images=_images(tensors, about.get("scaling")),
+            grids={Site.parse(name): from_json(said) for name, said in about.get("grids", {}).items()} or None,
         )
         named = {name.removeprefix("site:"): value for name, value in tensors.items() if name.startswith("site:")}
         values = {Site.parse(name): value for name, value in named.items()}
         return Activations(values, tokens, about["fingerprint"])
+
+
+def _images(tensors: Mapping[str, Tensor], scaling: Mapping[str, Any] | None) -> Images | None:
+    if "pixels" not in tensors:
+        return None
+    masks = {name.removeprefix("mask:"): one for name, one in tensors.items() if name.startswith("mask:")}
+    how = None if scaling is None else Scaling(tuple(scaling["mean"]), tuple(scaling["std"]), scaling["slot"])
+    return Images(tensors["pixels"], masks, scaling=how)

@@ -12,8 +12,9 @@ from hooks.activations import Activations
 from hooks.encoding import join, pad, unpadded
 from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
+from hooks.images import is_picture
 from hooks.model import chosen
-from hooks.network import AnyModel
+from hooks.network import AnyModel, Network
 from hooks.site import Site
 from hooks.taps import eager_attention
 from hooks.temporary import Temporary, grad_mode
@@ -33,9 +34,10 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
 
     Args:
         model: a loaded model.
-        data: what a module that reads no text takes: a tensor, or tensors by the names of its arguments; of a
-            language model a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a column "input_ids"
-            (preferred; padding is what a column "attention_mask" hides) or "text".
+        data: of a model of pictures whatever `Processor.read` takes (files, PIL pictures, arrays, `Images`), or a data
+            set with a column of pictures; of any other module that reads no text a tensor, or tensors by the names of
+            its arguments; of a language model a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a
+            column "input_ids" (preferred; padding is what a column "attention_mask" hides) or "text".
         sites: one or more sites, or globs such as "resid_post.*".
         batch_size: how many texts per forward pass.
         progress: show a progress bar.
@@ -147,21 +149,30 @@ def _from_rows(model: AnyModel, rows: dict[str, Any]) -> Tokens:
         return pad(model.tokenizer, ids, model.padding_side).to(model.device)
     if "text" in rows:
         return model.tokens(rows["text"])
-    raise InvalidArgument(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")
+    column = next((name for name, cells in rows.items() if cells and is_picture(cells[0])), None)
+    if isinstance(model, Network) and column is not None:
+        return model.tokens(rows[column])
+    raise InvalidArgument(
+        f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text', or pictures for a model that reads "
+        "them: rename one"
+    )
 
 
 def _whole(model: AnyModel, data: Data, batch_size: int) -> Tokens:
-    if isinstance(data, str | Tensor | Mapping | Tokens) and batch_size > 0:
+    is_one = isinstance(data, str | Tensor | Mapping | Tokens) or (isinstance(model, Network) and not _is_dataset(data))
+    if is_one and batch_size > 0:
         return model.tokens(data)
     batches = [*_batches(model, data, batch_size)]
     if not batches:
         raise InvalidArgument("got no texts: the dataset is empty")
+    if len(batches) > 1 and isinstance(model, Network):
+        return model.joined(batches)
     return batches[0] if len(batches) == 1 else join(model.tokenizer, batches, model.padding_side)
 
 
 def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:
     shape = [len(tokens), *value.shape[1:]]
-    if tokens.inputs is not None:
+    if tokens.are_places:
         return value.new_zeros(shape)
     for axis in (2, 3) if site.name == "pattern" else (1,):
         shape[axis] = tokens.ids.shape[1]

@@ -29,9 +29,10 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
         forward(model.hf, model.tokens("Fog over the bay")).logits
         ```
     """
-    if tokens.inputs is not None:
-        by_place = [tokens.inputs[slot] for slot in sorted(slot for slot in tokens.inputs if isinstance(slot, int))]
-        return hf(*by_place, **{slot: one for slot, one in tokens.inputs.items() if isinstance(slot, str)})
+    given = tokens.inputs if tokens.images is None else tokens.images.arguments
+    if given is not None:
+        by_place = [given[slot] for slot in sorted(slot for slot in given if isinstance(slot, int))]
+        return hf(*by_place, **{slot: one for slot, one in given.items() if isinstance(slot, str)})
     check_length(hf, tokens.ids.shape[1])
     with named_outputs(hf):
         return hf(**arguments(hf, tokens))

@@ -33,6 +33,11 @@ _TRANSFORMER_LENS: Final = {
     "shared_out": "blocks.{}.mlp.hook_shared_out",
     "mlp_out": "blocks.{}.hook_mlp_out",
     "ln_final_scale": "ln_final.hook_scale",
+    "conv_pre": "conv_pre.{}",
+    "conv_act": "conv_act.{}",
+    "pool": "pool.{}",
+    "fc_act": "fc_act.{}",
+    "embedding": "embedding",
     "logits": "unembed.hook_out",
 }
 _MODULE: Final = "module"
@@ -118,6 +123,8 @@ class Site:
     @property
     def transformer_lens_name(self) -> str:
         """The name a `TransformerBridge` and SAELens give this place, as in `blocks.6.hook_resid_post`.
+
+        Places of convnets have no such name, and print as they do here.
 
         At `unembed.hook_out` a bridge holds the logits before the soft-cap of the families that have one; ours
         are after it.
@@ -323,6 +330,11 @@ expert_out: Final = Layered("expert_out")
 shared_out: Final = Layered("shared_out")
 mlp_out: Final = Layered("mlp_out")
 ln_final_scale: Final = Site("ln_final_scale")
+conv_pre: Final = Layered("conv_pre")
+conv_act: Final = Layered("conv_act")
+pool: Final = Layered("pool")
+fc_act: Final = Layered("fc_act")
+embedding: Final = Site("embedding")
 logits: Final = Site("logits")
 encoder: Final = InStack("encoder")
 decoder: Final = InStack("decoder")

@@ -9,6 +9,9 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from hooks.errors import OutOfRange
+from hooks.grid import Grid
+from hooks.images import Images
+from hooks.site import Site
 
 
 @final
@@ -25,6 +28,9 @@ class Tokens:
         prompt_pos: columns from this one on were generated; None when all were given.
         inputs: what a module that reads no text is given, by place or by name; its places are the tokens then, and
             `ids` are their numbers.
+        images: the pictures, of a model that reads them; its places are the tokens.
+        grids: where the places of each site lie in the picture.
+        grid: that of these places, where one site's are meant.
 
     Examples:
         ```python
@@ -40,6 +46,9 @@ class Tokens:
     offsets: Int[Tensor, "batch pos 2"] | None = None
     prompt_pos: int | None = None
     inputs: Mapping[int | str, Shaped[Tensor, "batch ..."]] | None = None
+    images: Images | None = None
+    grids: Mapping[Site, Grid] | None = None
+    grid: Grid | None = None
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -61,7 +70,8 @@ class Tokens:
             rows = slice(rows, rows + 1 or None)
         used = self.mask[rows].any(dim=0).nonzero().flatten()
         start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-        return Tokens(
+        return replace(
+            self,
             ids=self.ids[rows, start:stop],
             mask=self.mask[rows, start:stop],
             special=self.special[rows, start:stop],
@@ -69,7 +79,13 @@ class Tokens:
             offsets=None if self.offsets is None else self.offsets[rows, start:stop],
             prompt_pos=None if self.prompt_pos is None else self.prompt_pos - start,
             inputs=None if self.inputs is None else {slot: one[rows] for slot, one in self.inputs.items()},
+            images=None if self.images is None else self.images[rows],
         )
+
+    @property
+    def are_places(self) -> bool:
+        """Whether these are places of pictures, or of whatever else is no text; each site has as many as it has."""
+        return self.inputs is not None or self.images is not None
 
     @property
     def content(self) -> Bool[Tensor, "batch pos"]:
@@ -99,21 +115,26 @@ class Tokens:
             special=self.special.to(device),
             offsets=None if self.offsets is None else self.offsets.to(device),
             inputs=None if self.inputs is None else {slot: one.to(device) for slot, one in self.inputs.items()},
+            images=None if self.images is None else self.images.to(device),
         )
 
-    def places(self, n: int) -> "Tokens":
-        """Return the tokens of a tensor with `n` columns: of a module that reads no text, tensors differ in them.
+    def places(self, n: int, site: Site | None = None) -> "Tokens":
+        """Return the tokens of a site with `n` columns: of a module that reads no text, sites differ in them.
+
+        Of pictures they know where they lie, and those before the picture's own, such as a class token, are special.
 
         Examples:
             ```python
-            acts.tokens.places(acts[site].shape[1])
+            acts.tokens.places(acts[site].shape[1], site)
             ```
         """
-        if self.inputs is None or self.ids.shape[1] == n:
+        grid = None if self.grids is None or site is None else self.grids.get(site)
+        grid = grid if grid is not None and len(grid) == n else None
+        if not self.are_places or (self.ids.shape[1] == n and grid == self.grid):
             return self
         ids = torch.arange(n, device=self.ids.device).expand(len(self), n)
         mask = torch.ones_like(ids, dtype=torch.bool)
-        return Tokens(ids, mask, ~mask, inputs=self.inputs)
+        return replace(self, ids=ids, mask=mask, special=ids < (0 if grid is None else grid.front), grid=grid)
 
     def cut(self, columns: int) -> "Tokens":
         """Return the first columns only.
