@@ -62,18 +62,20 @@ class Mixture:
     slot: Slot
     flow: local = field(default_factory=local)
 
-    def outputs(self, args: Any, kwargs: Any) -> Float[Tensor, "token k d"]:
+    def outputs(self, args: Any, kwargs: Any) -> Float[Tensor, "n choice d_model"]:
         """Return what each chosen expert gives, E_{choice_k}(x)."""
         x, choice, weights = (_at(args, kwargs, slot) for slot in self.slots)
         rows = x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0)
         alone = self._alone(args, kwargs, rows, choice.reshape(-1, 1), torch.ones_like(weights.reshape(-1, 1)))
         return alone.reshape(-1, self.n_chosen, alone.shape[-1])
 
-    def memories(self, args: Any, kwargs: Any) -> Float[Tensor, "token k d_expert"]:
+    def memories(self, args: Any, kwargs: Any) -> Float[Tensor, "n choice d_expert"]:
         """Return what each chosen expert's output projection reads, act_{choice_k}(x)."""
         return self._by_expert(args, kwargs, lambda products, _: products.inputs[-1])
 
-    def written(self, args: Any, kwargs: Any, act: Float[Tensor, "token k d_expert"]) -> Float[Tensor, "token k d"]:
+    def written(
+        self, args: Any, kwargs: Any, act: Float[Tensor, "n choice d_expert"]
+    ) -> Float[Tensor, "n choice d_model"]:
         """Return what each chosen expert gives for other inputs of its output projection."""
         x, choice, _ = (_at(args, kwargs, slot) for slot in self.slots)
         flat, x = act.flatten(0, 1), x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0)
@@ -104,7 +106,7 @@ class Mixture:
         place = torch.cat(order)
         return torch.cat(made)[place.argsort()].unflatten(0, (-1, self.n_chosen))
 
-    def _of(self, args: Any, kwargs: Any, expert: int, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def _of(self, args: Any, kwargs: Any, expert: int, rows: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         _, choice, weights = (_at(args, kwargs, slot) for slot in self.slots)
         one = torch.full((len(rows), 1), expert, dtype=choice.dtype, device=choice.device)
         return self._alone(args, kwargs, rows, one, torch.ones_like(one, dtype=weights.dtype), loop=True)
@@ -112,7 +114,7 @@ class Mixture:
     def _alone(self, args: Any, kwargs: Any, x: Tensor, choice: Tensor, weights: Tensor, loop: bool = False) -> Tensor:
         """What the module gives for other arguments; `loop`: by its own loop over experts, not by a fused kernel."""
         for slot, value in zip(self.slots, (x, choice, weights), strict=True):
-            args, kwargs = put(args, kwargs, slot, value)
+            args, kwargs = _replaced(args, kwargs, slot, value)
         plain = getattr(type(self.experts).forward, "__wrapped__", None)
         if loop and plain is not None and "forward" not in vars(self.experts):
             return plain(self.experts, *args, **kwargs)
@@ -199,12 +201,12 @@ def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
             return None
         if is_choice:
             _check_experts(changed, of.n_experts)
-        return put(args, kwargs, slot, changed.to(given.dtype).reshape(given.shape))
+        return _replaced(args, kwargs, slot, changed.to(given.dtype).reshape(given.shape))
 
     yield True, of.experts, before
 
 
-def _check_experts(choice: Float[Tensor, "token k"], n_experts: int) -> None:
+def _check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
     if not bool((choice == choice.round()).all()) or not bool((choice >= 0).all()):
         raise InvalidArgument("expert_choice is the numbers of experts, counted from 0: write whole numbers")
     if n_experts and not bool((choice < n_experts).all()):
@@ -267,7 +269,7 @@ def _held(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
     return of.outputs(args, kwargs) if of.flow.out is None else of.flow.out
 
 
-def _seen(value: Float[Tensor, "token k d"], choice: Int[Tensor, "token k"], expert: int | None) -> Tensor:
+def _seen(value: Float[Tensor, "n choice d_model"], choice: Int[Tensor, "n choice"], expert: int | None) -> Tensor:
     """Of all experts that a token runs through, or of one: zeros at the tokens that it does not serve."""
     return value if expert is None else torch.where((choice == expert)[..., None], value, 0).sum(dim=1)
 
@@ -320,13 +322,8 @@ def _at(args: tuple[Any, ...], kwargs: Mapping[str, Any], slot: Slot) -> Tensor:
     return kwargs[slot] if isinstance(slot, str) else next(iter(kwargs.values()))
 
 
-def put(args: tuple[Any, ...], kwargs: dict[str, Any], slot: Slot, value: Tensor) -> tuple[Any, dict[str, Any]]:
-    """Return the arguments of a call with one of them replaced.
-
-    Examples:
-        >>> put((1, 2), {}, 1, torch.ones(()))
-        ((1, tensor(1.)), {})
-    """
+def _replaced(args: tuple[Any, ...], kwargs: dict[str, Any], slot: Slot, value: Tensor) -> tuple[Any, dict[str, Any]]:
+    """The arguments of a call with one of them replaced."""
     if isinstance(slot, int):
         return (*args[:slot], value, *args[slot + 1 :]), kwargs
     return args, {**kwargs, slot: value}

@@ -71,7 +71,7 @@ class Tap:
     root: nn.Module | None = None
     places: tuple[int, ...] | None = None
     derive: Derive | None = None
-    within: "Within | None" = None
+    within: "Inside | None" = None
 
     @property
     def read_only(self) -> bool:
@@ -208,7 +208,7 @@ class Tap:
 
 
 @runtime_checkable
-class Within(Protocol):
+class Inside(Protocol):
     """How a tensor inside a module is read and put back."""
 
     def hooks(self, edit: Edit) -> list[Hook]:

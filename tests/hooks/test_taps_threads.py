@@ -1,5 +1,6 @@
 """Taps of a module that runs more than once in a pass, on two threads at once."""
 
+from collections.abc import Callable
 from threading import Barrier, Thread
 
 import torch
@@ -15,7 +16,7 @@ class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Identity()
-        self.rest = lambda: None
+        self.rest: Callable[[], object] = lambda: None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         once = self.layer(x)
