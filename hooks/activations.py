@@ -14,7 +14,7 @@ from hooks.grid import as_json, from_json
 from hooks.images import Images, Scaling
 from hooks.json_file import Kind, made_of
 from hooks.position import Position, everywhere
-from hooks.site import Site
+from hooks.site import Site, SiteNames
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.tokens import Tokens
 
@@ -25,6 +25,8 @@ class Said(TypedDict):
     texts: list[str] | None
     prompt_pos: int | None
     fingerprint: str | None
+    layers: NotRequired[dict[str, int]]
+    blocks: NotRequired[dict[str, str]]
     grids: NotRequired[dict[str, Any]]
     scaling: NotRequired[dict[str, Any] | None]
 
@@ -41,6 +43,8 @@ class Activations:
         values: the tensor of each site, [batch pos *d]; attention patterns are [batch head pos pos].
         tokens: the tokens they were computed from.
         fingerprint: of the model that computed them.
+        names: what else that model's sites are called, so that `acts[resid_post[-1]]` and `acts["model.layers.6"]` are
+            understood.
 
     Examples:
         ```python
@@ -52,6 +56,7 @@ class Activations:
     values: Mapping[Site, Shaped[Tensor, "batch ..."]]
     tokens: Tokens
     fingerprint: str | None = None
+    names: SiteNames = SiteNames()  # noqa: RUF009
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{site}: {list(value.shape)}" for site, value in self.values.items())
@@ -63,7 +68,7 @@ class Activations:
         return tuple(self.values)
 
     def __getitem__(self, site: Site | str) -> Float[Tensor, "batch pos *d"]:
-        site = Site.parse(site) if isinstance(site, str) else site
+        site = self.names.find(site, self.values)
         if site not in self.values:
             near = nearest(str(site), map(str, self.values))
             raise UnknownName(f"{site} was not captured; the nearest that was: {near}")
@@ -85,7 +90,7 @@ class Activations:
             acts.flat(resid_post[6], at=substring("Golden Gate Bridge"))
             ```
         """
-        site = Site.parse(site) if isinstance(site, str) else site
+        site = self.names.find(site, self.values)
         value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
         return value[at.mask(self.tokens.places(value.shape[1], site))]
 
@@ -101,6 +106,8 @@ class Activations:
         tensors = {"ids": tokens.ids, "mask": tokens.mask, "special": tokens.special}
         if tokens.offsets is not None:
             tensors["offsets"] = tokens.offsets
+        if tokens.cut_from is not None:
+            tensors["cut_from"] = tokens.text_number
         tensors |= {f"site:{site}": value for site, value in self.values.items()}
         tensors |= {f"input:{slot}": one for slot, one in (tokens.inputs or {}).items()}
         if tokens.images is not None:
@@ -112,6 +119,8 @@ class Activations:
             "texts": tokens.texts,
             "prompt_pos": tokens.prompt_pos,
             "fingerprint": self.fingerprint,
+            "layers": self.names.layers,
+            "blocks": self.names.blocks,
             "grids": grids,
             "scaling": None if scaling is None else asdict(scaling),
         }
@@ -143,13 +152,15 @@ class Activations:
             texts=None if about["texts"] is None else tuple(about["texts"]),
             offsets=tensors.get("offsets"),
             prompt_pos=about["prompt_pos"],
+            cut_from=tuple(tensors["cut_from"].tolist()) if "cut_from" in tensors else None,
             inputs={int(slot) if slot.isdigit() else slot: one for slot, one in given.items()} or None,
             images=_images(tensors, about.get("scaling")),
             grids={Site.parse(name): from_json(said) for name, said in about.get("grids", {}).items()} or None,
         )
         named = {name.removeprefix("site:"): value for name, value in tensors.items() if name.startswith("site:")}
         values = {Site.parse(name): value for name, value in named.items()}
-        return Activations(values, tokens, about["fingerprint"])
+        names = SiteNames(about.get("layers", {}), about.get("blocks", {}))
+        return Activations(values, tokens, about["fingerprint"], names)
 
 
 def _images(tensors: Mapping[str, Tensor], scaling: Mapping[str, Any] | None) -> Images | None:

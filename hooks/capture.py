@@ -15,6 +15,7 @@ from hooks.forward import forward
 from hooks.images import is_picture
 from hooks.model import chosen
 from hooks.network import AnyModel, Network
+from hooks.rows import in_rows
 from hooks.site import Site
 from hooks.taps import eager_attention
 from hooks.temporary import Temporary, grad_mode
@@ -58,7 +59,13 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
         ```
     """
     wanted = chosen(model, sites)
-    tokens = _whole(model, data, batch_size)
+    return _passes(model, _whole(model, data, batch_size), wanted, batch_size, progress)
+
+
+def _passes(
+    model: AnyModel, tokens: Tokens, wanted: tuple[Site, ...], batch_size: int, progress: bool = False
+) -> Activations:
+    """As many passes as there are batches of rows, their activations in one."""
     if len(tokens) <= batch_size:
         return _one_pass(model, tokens, wanted)
     values: dict[Site, Tensor] = {}
@@ -66,10 +73,11 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
         batch = tokens[start : start + batch_size]
         part = _one_pass(model, batch, wanted)
         for site, value in part.values.items():
+            own = tokens.read_at(site)
             if site not in values:
-                values[site] = _room(site, value, tokens)
-            _put(values[site], value, site, start, _shift(tokens, batch, start))
-    return Activations(values, tokens, model.fingerprint)
+                values[site] = _room(site, value, own)
+            _put(values[site], value, site, start, _shift(own, batch, start))
+    return Activations(values, tokens, model.fingerprint, model.site_names)
 
 
 def stream(
@@ -77,9 +85,11 @@ def stream(
 ) -> Iterator[Activations]:
     """Yield the activations of texts at some sites, batch by batch, so that memory stays bounded.
 
-    Takes the same arguments as `capture`, and iterable datasets as well; texts keep their order.
+    Takes the same arguments as `capture`, and iterable datasets as well; texts keep their order. A text that is longer
+    than the context is cut into rows that fit, `acts.tokens.text_number` says which text of its batch each row is from,
+    and a warning at the end says how many texts were cut; `capture`, which gives each text its row, refuses it.
 
-    Cost: one forward pass per batch, up to the last site asked for.
+    Cost: one forward pass per batch, up to the last site asked for; memory for the rows of one batch of texts.
 
     Examples:
         ```python
@@ -88,8 +98,20 @@ def stream(
         ```
     """
     wanted = chosen(model, sites)
-    batches = _bar(_batches(model, data, batch_size), progress)
-    return (_one_pass(model, tokens, wanted) for tokens in batches)
+    batches = in_rows(model, _bar(_batches(model, data, batch_size), progress))
+    return (_passes(model, tokens, wanted, batch_size) for tokens in batches)
+
+
+def read_rows(model: AnyModel, data: Data, *, batch_size: int = 32) -> Iterator[Tokens]:
+    """Yield the tokens that `stream` reads, batch by batch, without running the model.
+
+    Examples:
+        ```python
+        for tokens in read_rows(model, texts):
+            model.run(tokens)
+        ```
+    """
+    return in_rows(model, _batches(model, data, batch_size))
 
 
 @grad_mode(False)
@@ -110,7 +132,8 @@ def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activat
     missed = [str(site) for site in sites if site not in got]
     if missed:
         raise WrongState(f"the forward pass of {model.name} did not reach {', '.join(missed)}")
-    return Activations({site: _alone(got[site], tokens) for site in sites}, tokens, model.fingerprint)
+    values = {site: _alone(got[site], tokens) for site in sites}
+    return Activations(values, tokens, model.fingerprint, model.site_names)
 
 
 def _alone(value: Tensor, tokens: Tokens) -> Tensor:

@@ -72,7 +72,7 @@ def intervene(
 
 @contextmanager
 def _block(model: AnyModel, plan: Plan) -> Iterator[Receipt]:
-    receipt, watch = Receipt(tuple(plan), partial(kl_from_clean, model)), Watch()
+    receipt, watch = Receipt(tuple(plan), partial(kl_from_clean, model), model.site_names), Watch()
 
     def begins(passing: Pass) -> None:
         receipt.passes += 1

@@ -1,7 +1,7 @@
 """Loading a model: from the hub, a folder, an object in memory, or the package's own."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
@@ -98,7 +98,8 @@ def load(
     Raises:
         MissingFile: nothing is found there, or the bundled model is not in the package.
         InvalidType: an object in memory that is no module, or example inputs for a transformer that reads text.
-        InvalidArgument: no blocks can be found in the model, or a model in memory is to be read in some way.
+        InvalidArgument: no blocks can be found in the model, a model in memory is to be read in some way, or a model
+            needs code of its own that was not trusted.
 
     Cost: that of `check`, unless an equal model was checked before.
 
@@ -235,10 +236,12 @@ def _pretrained(
 ) -> tuple[HFModel, Tokenizer]:
     import transformers
 
+    reading = {"trust_remote_code": False, **reading}  # else transformers asks on the terminal
     found = {name: reading[name] for name in ("revision", "trust_remote_code") if name in reading}
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **found)
     except (OSError, ValueError) as error:
+        _check_own_code(folder, found, error)
         raise MissingFile(
             f"no model at '{folder}': it is no folder with a config.json, and the Hugging Face hub did not give it "
             f"({str(error).splitlines()[0]}); pass a folder, a hub id, a model in memory, or 'landmark'"
@@ -251,8 +254,38 @@ def _pretrained(
         return hf, tokenizer
     without = Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in _TOKENIZER_FILES)
     if tokenizer is None and not without:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **found)
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **found)
+        except ValueError as error:
+            _check_own_code(folder, found, error)
+            raise
     return fuse(hf), tokenizer
+
+
+def _check_own_code(folder: str | Path, found: Mapping[str, Any], error: Exception) -> None:
+    """Refuse, with its files named, a model that cannot be read without the code next to its weights.
+
+    Raises:
+        InvalidArgument: there is such code, and it was not said that it may run.
+    """
+    import transformers
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    if found["trust_remote_code"]:
+        return
+    said: list[str] = []
+    config = transformers.PretrainedConfig
+    for read in (lambda: config.get_config_dict(folder)[0], lambda: get_tokenizer_config(folder)):
+        with suppress(OSError, ValueError):
+            for way in (read().get("auto_map") or {}).values():
+                said += [one for one in (way if isinstance(way, list) else [way]) if one]
+    named = {one.split("--")[-1].split(".")[0] for one in said}
+    if named:
+        files = ", ".join(f"{one}.py" for one in sorted(named))
+        raise InvalidArgument(
+            f"the model at '{folder}' is read by code of its own ({files}), which was not run: read that code, and if "
+            "you trust it, load(..., trust_remote_code=True)"
+        ) from error
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from hooks.model import Model
 from hooks.picture_sites import picture_taps, places_of
 from hooks.processor import Processor
 from hooks.running import Running
-from hooks.site import Site
+from hooks.site import Site, site_names
 from hooks.structure import Structure
 from hooks.taps import Tap
 from hooks.temporary import Temporary
@@ -96,6 +96,7 @@ class Network:
             taps = [*named, *taps]
             self.grids = {tap.site: found[value] for tap in taps if (value := _value(trace, tap)) in found}
         self.taps = {tap.site: tap for tap in taps}
+        self.site_names = site_names(module, self.taps)
         trace.release()
         self.example = example
         self.fingerprint = fingerprint(module)
