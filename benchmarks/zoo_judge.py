@@ -287,7 +287,7 @@ def _judge_memories(names: Mapping[str, nn.Module], block: str, value: Tensor, h
         return "unproved"
     choice, W, bias = (
         here["expert_choice"].long(),
-        packed[0].down_proj.detach(),
+        getattr(packed[0], "down_proj").detach(),
         getattr(packed[0], "down_proj_bias", None),
     )
     for each in (W, W.transpose(1, 2)):

@@ -161,13 +161,13 @@ def of_expert(tap: Tap, expert: int) -> Tap:
         of_expert(model.tap(expert_out[3]), 5).shape
         ```
     """
-    inside = tap.within
+    inside = tap.inside
     assert isinstance(inside, InExperts)
     n_experts = inside.mixture.n_experts
     if n_experts and not 0 <= expert < n_experts:
         raise UnknownSite(f"{tap.site} has no expert {expert}: it has {n_experts}, so the last is {n_experts - 1}")
     site = replace(tap.site, expert=expert)
-    return replace(tap, site=site, shape=tap.shape[1:], within=InExperts(inside.mixture, inside.name, expert))
+    return replace(tap, site=site, shape=tap.shape[1:], inside=InExperts(inside.mixture, inside.name, expert))
 
 
 def _router_logits(site: InExperts, edit: Edit) -> Iterator[Hook]:

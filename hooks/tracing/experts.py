@@ -73,7 +73,7 @@ def expert_taps(site: Callable[[str], Site], found: Found, d_model: int) -> Iter
     }
     for name, (module, shape) in shapes.items():
         if module is not None:
-            yield Tap(site(name), module, "output", shape, within=InExperts(of, name))
+            yield Tap(site(name), module, "output", shape, inside=InExperts(of, name))
 
 
 def _slots(trace: Trace, call: Call) -> tuple[Slot, Slot, Slot] | None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hooks.site import Site
-from hooks.taps import Tap
+from hooks.taps import MergedAxes, OneCall, Tap
 
 
 class Twice(nn.Module):
@@ -27,7 +27,7 @@ class Twice(nn.Module):
 def test_each_thread_counts_the_calls_of_its_own_passes() -> None:
     model, both, seen = Twice(), Barrier(2, timeout=10), {}
     model.rest = both.wait  # both have run the layer once before either runs it again
-    tap = Tap(Site.module("layer"), model.layer, "output", (1,), call=1, root=model)
+    tap = Tap(Site.module("layer"), model.layer, "output", (1,), call=OneCall(1, model))
     handle = tap.attach(lambda a: seen.setdefault(float(a.flatten()[0]), []).append(a) or None)
     threads = [Thread(target=model, args=(torch.full((1, 1, 1), start),)) for start in (10.0, 20.0)]
     for thread in threads:
@@ -51,7 +51,7 @@ def test_each_thread_has_the_shape_of_its_own_block() -> None:
             return self.layer(x.flatten(0, 1))
 
     both, block, shapes = Barrier(2, timeout=10), Flat(), set()
-    tap = Tap(Site.module("layer"), block.layer, "output", (3,), flat_in=block)
+    tap = Tap(Site.module("layer"), block.layer, "output", (3,), axes=MergedAxes(block))
     handle = tap.attach(lambda a: shapes.add(tuple(a.shape)))
     threads = [Thread(target=block, args=(torch.zeros(shape),)) for shape in ((2, 6, 3), (3, 4, 3))]
     for thread in threads:
