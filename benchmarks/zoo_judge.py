@@ -281,15 +281,12 @@ def judge_experts(
 
 
 def _judge_memories(names: Mapping[str, nn.Module], block: str, value: Tensor, here: Mapping[str, Tensor]) -> str:
-    packed = [m for n, m in names.items() if n.startswith(f"{block}.") and getattr(m, "down_proj", None) is not None]
-    packed = [m for m in packed if isinstance(m.down_proj, Tensor) and m.down_proj.ndim == 3]
+    held: list[Any] = [m for n, m in names.items() if n.startswith(f"{block}.")]
+    packed = [m for m in held if isinstance(m._parameters.get("down_proj"), Tensor) and m.down_proj.ndim == 3]
     if len(packed) != 1 or "expert_choice" not in here:
         return "unproved"
-    choice, W, bias = (
-        here["expert_choice"].long(),
-        getattr(packed[0], "down_proj").detach(),
-        getattr(packed[0], "down_proj_bias", None),
-    )
+    choice, W = here["expert_choice"].long(), packed[0].down_proj.detach()
+    bias = getattr(packed[0], "down_proj_bias", None)
     for each in (W, W.transpose(1, 2)):
         if each.shape[1] == value.shape[-1]:
             made = torch.einsum("pkf,pkfd->pkd", value, each[choice])
