@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from hooks.absent import why_absent
 from hooks.adapters import hinted_paths
 from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.encoding import as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.errors import InvalidArgument, UnknownSite, nearest
+from hooks.experts import of_expert
 from hooks.fingerprint import fingerprint
 from hooks.forward import accepts, forward
 from hooks.generate import continuation, decode, stop_ids
@@ -211,7 +213,7 @@ class Model:
     def _check_no_capture_is_put_back(self) -> None:
         for site, chain in self.running.active.items():
             for one in chain:
-                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.taps[site].shape):
+                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.tap(site).shape):
                     raise InvalidArgument(
                         f"{one} at {site} puts back a capture, and generate pads on the left where "
                         f"{self.name} was captured with padding on the right: generate from texts one by one, or "
@@ -244,11 +246,13 @@ class Model:
             ```
         """
         site = counted(site, self.taps)
+        if site.expert is not None:
+            return of_expert(self.tap(replace(site, expert=None)), site.expert)
         if site not in self.taps and site.path:
             return self._module_tap(site)
         if site not in self.taps:
             called = f"{self.name} ({type(self.hf).__name__})"
-            raise InvalidArgument(_why_absent(called, site, tuple(self.taps)))
+            raise InvalidArgument(why_absent(called, site, tuple(self.taps)))
         if self.contract is not None and site in self.contract.refused:
             raise InvalidArgument(site_refusal(self.contract, site, self.sites))
         return self.taps[site]
@@ -348,27 +352,3 @@ def chosen(model: HasSites, sites: Site | str | Iterable[Site | str]) -> tuple[S
     for site in found:
         model.tap(site)
     return found
-
-
-_INSTEAD = {
-    "resid_mid": (
-        "attention and feed-forward read the same stream, in parallel, so it has no middle; "
-        "use resid_pre, resid_post, attn_out or mlp_out"
-    ),
-    "mlp_act": (
-        "its feed-forward is a mixture of experts, and each token runs through its own few; use mlp_in or mlp_out"
-    ),
-}
-_INSTEAD["mlp_pre"] = _INSTEAD["mlp_act"]
-
-
-def _why_absent(called: str, site: Site, sites: Sequence[Site]) -> str:
-    """Return the message for a site that a model does not have."""
-    layers = [have.layer for have in sites if have.layer is not None]
-    if site.name in {have.name for have in sites} and site.layer is not None and site.layer > max(layers):
-        n_layers = max(layers) + 1
-        return f"{site} is out of range: {called} has {n_layers} layers, so the last is {site.name}.{n_layers - 1}"
-    if site.name in _INSTEAD and site.name not in {have.name for have in sites}:
-        return f"{called} has no {site.name}: {_INSTEAD[site.name]}"
-    near = nearest(str(site), map(str, sites))
-    return f"{called} has no {site}; the nearest are {near}. `model.sites` lists every site of a model"

@@ -1,0 +1,44 @@
+"""Why a model lacks a site, and what to ask for instead."""
+
+from collections.abc import Sequence
+
+from hooks.errors import nearest
+from hooks.site import Site
+
+_INSTEAD = {
+    "resid_mid": (
+        "attention and feed-forward read the same stream, in parallel, so it has no middle; "
+        "use resid_pre, resid_post, attn_out or mlp_out"
+    ),
+    "mlp_act": (
+        "its feed-forward is a mixture of experts, and each token runs through its own few; use expert_act, mlp_in or "
+        "mlp_out"
+    ),
+}
+_INSTEAD["mlp_pre"] = _INSTEAD["mlp_act"]
+_INSTEAD |= dict.fromkeys(
+    ("router_logits", "expert_choice", "expert_weights", "expert_act", "expert_out", "shared_out"),
+    "no part of it is called with a choice of experts and their weights; use mlp_in or mlp_out",
+)
+
+
+def why_absent(called: str, site: Site, sites: Sequence[Site]) -> str:
+    """Return the message for a site that a model does not have.
+
+    Args:
+        called: the model's name and class.
+        site: what was asked for.
+        sites: what there is.
+
+    Examples:
+        >>> why_absent("tiny", Site("z", 9), [Site("z", 0), Site("z", 1)])
+        'z.9 is out of range: tiny has 2 layers, so the last is z.1'
+    """
+    layers = [have.layer for have in sites if have.layer is not None]
+    if site.name in {have.name for have in sites} and site.layer is not None and site.layer > max(layers):
+        n_layers = max(layers) + 1
+        return f"{site} is out of range: {called} has {n_layers} layers, so the last is {site.name}.{n_layers - 1}"
+    if site.name in _INSTEAD and site.name not in {have.name for have in sites}:
+        return f"{called} has no {site.name}: {_INSTEAD[site.name]}"
+    near = nearest(str(site), map(str, sites))
+    return f"{called} has no {site}; the nearest are {near}. `model.sites` lists every site of a model"
