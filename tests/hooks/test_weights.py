@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hooks import capture, intervene, load
+from hooks.contract.families import tiny
 from hooks.errors import EditRefused, InvalidArgument, WrongState
 from hooks.fingerprint import fingerprint
 from hooks.interventions import scale
@@ -102,8 +103,8 @@ def test_a_lora_model_has_the_sites_and_weights_of_the_merged_one(adapted: Any) 
     assert fingerprint(model.hf) == fingerprint(merged.hf)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "phi3", "gpt_neox", "bloom", "bert"])
-def test_adapters_on_every_projection_leave_every_site_of_the_model(family: str, hf_model: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("family", ["gpt2", "phi3", "bert"])
+def test_adapters_on_every_projection_leave_every_site_of_the_model(family: str) -> None:
     """A projection's own parts (its base, A and B) are no projections of the block next to it."""
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
@@ -111,12 +112,11 @@ def test_adapters_on_every_projection_leave_every_site_of_the_model(family: str,
     config = peft.LoraConfig(r=4, target_modules=every, init_lora_weights=False, fan_in_fan_out=family == "gpt2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adapted = peft.get_peft_model(copy.deepcopy(hf_model(family)), config).eval()
+        adapted = peft.get_peft_model(tiny(family), config).eval()
         merged = load(copy.deepcopy(adapted).merge_and_unload())
     model = load(adapted)
-    assert model.sites == load(hf_model(family)).sites
-    ids = IDS % model.d_vocab
-    wanted, got = capture(merged, ids, model.sites), capture(model, ids, model.sites)
+    assert model.sites == load(tiny(family)).sites
+    wanted, got = capture(merged, IDS, model.sites), capture(model, IDS, model.sites)
     for site in model.sites:
         torch.testing.assert_close(got[site], wanted[site], atol=1e-4, rtol=1e-4)
 
