@@ -15,7 +15,7 @@ from hooks.errors import InvalidArgument, InvalidType, MissingFile
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
 from hooks.network import Example, Network, check_network, guessed
-from hooks.offload import place_of
+from hooks.offload import is_offloaded, place_of
 from hooks.processor import Processor, read_processor
 from hooks.towers import Towers, has_two_towers, towers_of
 
@@ -128,6 +128,7 @@ def load(
                 "leave it out"
             )
         source = _unwrapped(source)
+        _check_movable(source, {"device": device, "dtype": dtype})
         bridged = getattr(source, "original_model", None) is not None
         hf: Any = None
         hf, found = unwrap(source) if bridged else (source, None)
@@ -173,6 +174,15 @@ def _picture_for(hf: HFModel, processor: Processor | None) -> Example:
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     device, dtype = place_of(hf)
     return {"pixel_values": noise.to(device, dtype)}
+
+
+def _check_movable(source: Any, asked: Mapping[str, Any]) -> None:
+    named = [name for name, value in asked.items() if value is not None]
+    if named and isinstance(source, nn.Module) and is_offloaded(source):
+        raise InvalidArgument(
+            f"{' and '.join(named)} would move or cast a model whose weights are partly offloaded, and accelerate "
+            "keeps those where they are: leave it out, and give from_pretrained the dtype and a device_map"
+        )
 
 
 def _unwrapped(source: Any) -> Any:
