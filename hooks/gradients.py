@@ -1,7 +1,7 @@
 """Gradients: activations and the gradient of a scalar metric there, from one forward and one backward pass."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, final
 
@@ -72,6 +72,8 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
     """
     wanted = chosen(model, sites)
     for site in wanted:
+        if site.name == "expert_choice":
+            raise InvalidArgument(f"{site} is which experts are chosen, so that it has no gradient: use router_logits")
         if model.tap(site).read_only:
             raise InvalidArgument(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
     tokens, got = model.tokens(text), dict[Site, Tensor]()
@@ -86,16 +88,15 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
     _check_finite(wanted, slopes)
     a = {site: got[site].detach() for site in wanted}
     slope = dict(zip(wanted, slopes, strict=True))
-    return Gradients(
-        m.detach(), Activations(a, tokens, model.fingerprint), Activations(slope, tokens, model.fingerprint)
-    )
+    activations = Activations(a, tokens, model.fingerprint, model.site_names)
+    return Gradients(m.detach(), activations, replace(activations, values=slope))
 
 
 def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tensor:
     """Note the value and let it flow on; the first one begins the graph, and one tensor at two sites is two nodes."""
     value = value if value.shape[0] == batch else value.expand(batch, *value.shape[1:])
     node = got[tap.site] = value.clone() if value.requires_grad else value.detach().requires_grad_()
-    return node.clone() if tap.overwritten else node
+    return node.clone() if "overwritten" in tap.alias else node
 
 
 def _reached(got: dict[Site, Tensor], site: Site) -> Tensor:

@@ -1,6 +1,7 @@
 """A loaded transformer and its tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
@@ -13,18 +14,20 @@ from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.encoding import as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.errors import InvalidArgument, UnknownSite, nearest
+from hooks.experts import of_expert
 from hooks.fingerprint import fingerprint
-from hooks.forward import forward
+from hooks.forward import accepts, forward
 from hooks.generate import Each, continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
+from hooks.offload import place_of
 from hooks.running import Running
-from hooks.site import Named, Site, counted, mlp_act, named
+from hooks.site import Named, Site, counted, mlp_act, named, site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens
 from hooks.unembed import check_head, unembed
-from hooks.weights import matrix_of, place_of
+from hooks.weights import matrix_of
 
 Text = str | Sequence[str] | Shaped[Tensor, "..."] | Mapping[str, Any] | Tokens
 
@@ -41,6 +44,7 @@ class Model:
         fingerprint: SHA-256 of configuration and weights when it was loaded.
         structure: its stacks of blocks, and what each adds, as traced.
         paths: where its components are.
+        site_names: what else its sites are called.
         blocks: its blocks.
         final_norm: the norm before the unembedding, or None.
         head: the part after the final norm that does more than unembed (BERT's), or None.
@@ -62,6 +66,7 @@ class Model:
         self.tokenizer = tokenizer
         self.name = name
         self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
+        self.site_names = site_names(hf, self.taps)
         self.blocks = blocks(hf, paths)
         self.final_norm = find(hf, paths.final_norm)
         self.head = None if found.head is hf.get_output_embeddings() else found.head
@@ -108,8 +113,8 @@ class Model:
         """Tokenise text, with the special tokens the tokenizer adds, padded on the side it pads on.
 
         Args:
-            text: a text, texts, token ids of shape [pos] or [batch pos], what the tokenizer returned (padding is what
-                its attention mask hides), or ready `Tokens`.
+            text: a text, texts, token ids of shape [pos] or [batch pos], what the tokenizer or processor returned
+                (padding is what its attention mask hides; its other tensors are handed on), or ready `Tokens`.
 
         Raises:
             TypeError: a mapping, or a list of anything but texts.
@@ -125,8 +130,17 @@ class Model:
         if isinstance(text, Tensor):
             return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
         if isinstance(text, Mapping) and "input_ids" in text:
-            return self._admitted(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side))
+            return self._admitted(self._given(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side)))
         return self._admitted(tokenize(self.tokenizer, as_texts(text), self.padding_side))
+
+    def _given(self, tokens: Tokens) -> Tokens:
+        """The same tokens with what else the model takes of what came with them."""
+        taken = {name: one for name, one in tokens.more.items() if accepts(self.hf, name)}
+        odd = [name for name in tokens.more if name not in taken and not name.endswith("token_type_ids")]
+        odd += ["decoder_input_ids"] * (tokens.decoder is not None and not accepts(self.hf, "decoder_input_ids"))
+        if odd:
+            raise InvalidArgument(f"{self.name} ({type(self.hf).__name__}) takes no {' nor '.join(odd)}: leave it out")
+        return replace(tokens, more=taken)
 
     def run(self, text: Text) -> Float[Tensor, "batch pos vocab"]:
         """Return the logits of one forward pass, under the caller's grad mode.
@@ -203,7 +217,7 @@ class Model:
     def _check_no_capture_is_put_back(self) -> None:
         for site, chain in self.running.active.items():
             for one in chain:
-                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.taps[site].shape):
+                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.tap(site).shape):
                     raise InvalidArgument(
                         f"{one} at {site} puts back a capture, and generate pads on the left where "
                         f"{self.name} was captured with padding on the right: generate from texts one by one, or "
@@ -236,6 +250,8 @@ class Model:
             ```
         """
         site = counted(site, self.taps)
+        if site.expert is not None:
+            return of_expert(self.tap(replace(site, expert=None)), site.expert)
         if site not in self.taps and site.path:
             return self._module_tap(site)
         if site not in self.taps:

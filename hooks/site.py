@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final, Literal, Protocol, final, runtime_checkable
 
@@ -25,8 +25,19 @@ _TRANSFORMER_LENS: Final = {
     "mlp_in": "blocks.{}.mlp.hook_in",
     "mlp_pre": "blocks.{}.mlp.hook_pre",
     "mlp_act": "blocks.{}.mlp.hook_post",
+    "router_logits": "blocks.{}.mlp.hook_router_logits",
+    "expert_choice": "blocks.{}.mlp.hook_expert_indices",
+    "expert_weights": "blocks.{}.mlp.hook_expert_weights",
+    "expert_act": "blocks.{}.mlp.experts.hook_post",
+    "expert_out": "blocks.{}.mlp.experts.hook_out",
+    "shared_out": "blocks.{}.mlp.hook_shared_out",
     "mlp_out": "blocks.{}.hook_mlp_out",
     "ln_final_scale": "ln_final.hook_scale",
+    "conv_pre": "conv_pre.{}",
+    "conv_act": "conv_act.{}",
+    "pool": "pool.{}",
+    "fc_act": "fc_act.{}",
+    "embedding": "embedding",
     "logits": "unembed.hook_out",
 }
 _MODULE: Final = "module"
@@ -36,7 +47,9 @@ NAMES: Final = tuple(_TRANSFORMER_LENS)
 """Every site's name, in the order of the forward pass."""
 FINAL_NORM: Final = "ln_final"
 """What TransformerLens calls the norm before the unembedding."""
-_SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)\])?")
+_SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)(?:, ?(\d+))?\])?(?:\.(\d+))?")
+OF_ONE_EXPERT: Final = ("expert_act", "expert_out")
+"""What every expert has of its own."""
 _UNGAINED: Final = "ln2.hook_normalized"
 _IN_LAYERS: Final = frozenset(name for name, spelt in _TRANSFORMER_LENS.items() if "{}" in spelt)
 _EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
@@ -55,6 +68,7 @@ class Site:
         layer: the block, counted from 0, or from the last as -1; None for sites outside the blocks.
         stack: which blocks, in a model of several (`encoder`, `decoder`); empty for the only ones.
         path: of a module that is no named place, see `Site.module`.
+        expert: which expert, for what one of a mixture reads and gives (`expert_act`, `expert_out`); None for all.
 
     Raises:
         InvalidArgument: unknown name, or a layer where there is none (or the reverse).
@@ -68,6 +82,7 @@ class Site:
     layer: int | None = None
     stack: str = ""
     path: str = ""
+    expert: int | None = None
 
     def __post_init__(self) -> None:
         if self.name in (_MODULE, _MODULE_INPUT):
@@ -78,6 +93,8 @@ class Site:
             raise InvalidArgument(f"{self.name} needs a layer counted from 0, got {self.layer}: write {self.name}[0]")
         if self.name not in _IN_LAYERS and self.layer is not None:
             raise InvalidArgument(f"{self.name} is not in a layer, got layer {self.layer}: write {self.name}")
+        if self.expert is not None and self.name not in OF_ONE_EXPERT:
+            raise InvalidArgument(f"{self.name} is not of one expert, got expert {self.expert}: write {self.name}[0]")
 
     @staticmethod
     def module(path: str, side: Literal["output", "input"] = "output", call: int | None = None) -> "Site":
@@ -99,7 +116,7 @@ class Site:
         if self.name in (_MODULE, _MODULE_INPUT):
             return f"module({self.path}{', input' if self.name == _MODULE_INPUT else ''})"
         name = f"{self.stack}.{self.name}" if self.stack else self.name
-        return name if self.layer is None else f"{name}.{self.layer}"
+        return ".".join([name, *(str(one) for one in (self.layer, self.expert) if one is not None)])
 
     __repr__ = __str__
 
@@ -107,12 +124,15 @@ class Site:
     def transformer_lens_name(self) -> str:
         """The name a `TransformerBridge` and SAELens give this place, as in `blocks.6.hook_resid_post`.
 
+        Places of convnets have no such name, and print as they do here.
+
         At `unembed.hook_out` a bridge holds the logits before the soft-cap of the families that have one; ours
         are after it.
         """
         if self.name in (_MODULE, _MODULE_INPUT):
             return str(self)
         name = _TRANSFORMER_LENS[self.name].format(self.layer)
+        name = name if self.expert is None else name.replace(".experts.", f".experts.{self.expert}.")
         return f"{self.stack}.{name}" if self.stack else name
 
     @staticmethod
@@ -137,9 +157,11 @@ class Site:
         if by_module:
             return Site.module(by_module[1], "input" if by_module[2] else "output")
         short = _SHORT.fullmatch(text)
-        if short and short[2] in _TRANSFORMER_LENS:
+        expert = (short[5] or short[6]) if short else None
+        if short and short[2] in _TRANSFORMER_LENS and (expert is None or short[2] in OF_ONE_EXPERT):
             number = short[3] or short[4]
-            return Site(short[2], None if number is None else int(number), short[1] or "")
+            whole = [None if one is None else int(one) for one in (number, expert)]
+            return Site(short[2], whole[0], short[1] or "", expert=whole[1])
         for name, long_name in _TRANSFORMER_LENS.items():
             long = re.fullmatch(r"(?:(\w+)\.)??" + re.escape(long_name).replace(r"\{\}", r"(\d+)"), text)
             if long:
@@ -236,19 +258,75 @@ def counted(site: Site, sites: Iterable[Site]) -> Site:
 
 @final
 @dataclass(frozen=True)
-class Layered:
-    """A site name that waits for its layer: `resid_post[6]` is a `Site`.
+class SiteNames:
+    """What else the sites of a model are called: by a layer counted from the last, or by a block's own module.
+
+    Attributes:
+        layers: how many layers each stack has, by its name; empty for the only one.
+        blocks: the site that each block gives, by the block's name in the model.
 
     Examples:
-        >>> Layered("z")[3]
-        z.3
+        >>> SiteNames({"": 4}, {"model.layers.3": "resid_post.3"}).find("resid_post[-1]")
+        resid_post.3
+    """
+
+    layers: Mapping[str, int] = field(default_factory=dict)
+    blocks: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, asked: Site | str, among: Iterable[Site] = ()) -> Site:
+        """Return the site that is meant: by itself, by a name, or by the name of a module that is `among` the sites.
+
+        Raises:
+            UnknownSite: nothing is called so, or there are not so many layers.
+            InvalidArgument: a layer counted from the last, where it is not known how many there are.
+        """
+        if isinstance(asked, str):
+            asked = Site.module(asked) if Site.module(asked) in among else Site.parse(self.blocks.get(asked, asked))
+        if asked.layer is None or asked.layer >= 0:
+            return asked
+        n = self.layers.get(asked.stack)
+        if n is None:
+            raise InvalidArgument(
+                f"{asked} counts from the last layer, and how many there are is not known here: count from 0"
+            )
+        if n + asked.layer < 0:
+            raise UnknownSite(f"{asked} counts from the last of {n} layers: count from 0")
+        return replace(asked, layer=n + asked.layer)
+
+
+def site_names(hf: Any, taps: Mapping[Site, Any]) -> SiteNames:
+    """Return what else the sites of a model are called.
+
+    Examples:
+        ```python
+        site_names(model.hf, model.taps).layers
+        ```
+    """
+    layers: dict[str, int] = {}
+    for site in taps:
+        if site.layer is not None:
+            layers[site.stack] = max(layers.get(site.stack, 0), site.layer + 1)
+    given = {id(tap.module): str(site) for site, tap in taps.items() if site.name == "resid_post"}
+    return SiteNames(layers, {path: given[id(one)] for path, one in hf.named_modules() if id(one) in given})
+
+
+@final
+@dataclass(frozen=True)
+class Layered:
+    """A site name that waits for its layer: `resid_post[6]` is a `Site`, and `expert_out[6, 2]` that of one expert.
+
+    Examples:
+        >>> Layered("z")[3], Layered("expert_out")[3, 1]
+        (z.3, expert_out.3.1)
     """
 
     name: str
     stack: str = ""
     __iter__: ClassVar[None] = None  # else Python would count layers without end
 
-    def __getitem__(self, layer: int) -> Site:
+    def __getitem__(self, layer: int | tuple[int, int]) -> Site:
+        if isinstance(layer, tuple):
+            return Site(self.name, layer[0], self.stack, expert=layer[1])
         return Site(self.name, layer, self.stack)
 
 
@@ -298,8 +376,19 @@ pattern: Final = Layered("pattern")
 mlp_in: Final = Layered("mlp_in")
 mlp_pre: Final = Layered("mlp_pre")
 mlp_act: Final = Layered("mlp_act")
+router_logits: Final = Layered("router_logits")
+expert_choice: Final = Layered("expert_choice")
+expert_weights: Final = Layered("expert_weights")
+expert_act: Final = Layered("expert_act")
+expert_out: Final = Layered("expert_out")
+shared_out: Final = Layered("shared_out")
 mlp_out: Final = Layered("mlp_out")
 ln_final_scale: Final = Site("ln_final_scale")
+conv_pre: Final = Layered("conv_pre")
+conv_act: Final = Layered("conv_act")
+pool: Final = Layered("pool")
+fc_act: Final = Layered("fc_act")
+embedding: Final = Site("embedding")
 logits: Final = Site("logits")
 encoder: Final = InStack("encoder")
 decoder: Final = InStack("decoder")

@@ -14,9 +14,8 @@ import typer
 from rich.console import Console
 
 from hooks import Model, Site, load
-from hooks.errors import InvalidArgument, MissingFile, NotReachable
+from hooks.errors import InvalidArgument, InvalidType, MissingFile, NotReachable
 from hooks.pieces import piece
-from interp.common.device import device_called
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
@@ -36,12 +35,16 @@ def load_model(model: str, device: str | None = None, *, quiet: bool = False) ->
         NotReachable: it is neither a folder nor in the cache, and the hub does not answer.
         MissingFile: there is no such model.
         InvalidArgument: no such device.
+        InvalidType: a model that reads pictures.
     """
     place = check_device(device)
     check_reachable(model)
     hide_bars()
     with show_step(f"loading {model}", quiet):
-        return load(model, device=place)
+        loaded = load(model, device=place)
+    if not isinstance(loaded, Model):
+        raise InvalidType(f"{model} reads pictures, and this command texts: load it in Python, by hooks.load")
+    return loaded
 
 
 def check_device(device: str | None) -> torch.device:
@@ -51,7 +54,7 @@ def check_device(device: str | None) -> torch.device:
         InvalidArgument: there is no such device.
     """
     try:
-        place = device_called(device)
+        place = _device_called(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
@@ -59,6 +62,14 @@ def check_device(device: str | None) -> torch.device:
             f"no device is called '{device}' on this machine: there is {', '.join([chr(39) + 'cpu' + chr(39), *gpus])}"
         ) from error
     return place
+
+
+def _device_called(name: str | None) -> torch.device:
+    """The device of that name; without one, this process's GPU (`LOCAL_RANK` under torchrun), or the CPU."""
+    if name is not None:
+        return torch.device(name)
+    gpu = torch.cuda.is_available()
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
 
 
 def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) -> None:
@@ -79,7 +90,7 @@ def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) 
     from transformers import AutoConfig
 
     try:
-        named = AutoConfig.from_pretrained(model).architectures or []
+        named = AutoConfig.from_pretrained(model, trust_remote_code=False).architectures or []
     except (OSError, ValueError):
         return  # load says what is wrong in more detail
     if named and not named[0].endswith(kinds):
@@ -104,7 +115,7 @@ def check_answers(model: str, **answers: str) -> None:
 
     try:
         folder = files("interp.landmark") / "model" if model == "landmark" else model
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError):
         return  # load says what is wrong in more detail
     for name, word in answers.items():

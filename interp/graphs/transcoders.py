@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Site
-from hooks.errors import InvalidArgument, WrongModel
+from hooks.errors import InvalidArgument, MissingFile, WrongModel
 from hooks.layout import parts
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_mid
 from hooks.weights import bias_of, matrix_of
-from interp.sae import SAE, CrossLayerTranscoder, folded
+from interp.sae import SAE, CrossLayerTranscoder, folded, load, load_cross_layer, load_transcoders
+from interp.sae.architectures.jumprelu import jump
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,10 +206,42 @@ def shuffle_decoders(transcoders: Transcoders, seed: int = 0) -> Transcoders:
 
 def _above(W_enc: Tensor, b_enc: Tensor, threshold: Tensor) -> Callable[[Tensor], Tensor]:
     def encode(x: Tensor) -> Tensor:
-        z = x.to(W_enc) @ W_enc.T + b_enc
-        return z * (z > threshold)
+        return jump(x.to(W_enc) @ W_enc.T + b_enc, threshold, 1.0)
 
     return encode
+
+
+def read_transcoders(model: Model, folder: str | Path) -> Transcoders:
+    """Read what takes the place of a model's feed-forward layers from a folder, of whichever kind it holds.
+
+    A cross-layer transcoder or one transcoder that `save` wrote; folders of such, one for each layer; or files of
+    circuit-tracer, of either kind.
+
+    Raises:
+        MissingFile: there is none of these.
+        InvalidArgument, WrongModel, DamagedFile: see `per_layer`, `cross_layer` and `interp.sae.load`.
+
+    Examples:
+        ```python
+        attribution_graph(model, read_transcoders(model, "clt"), "The bridge is in")
+        ```
+    """
+    folder = Path(folder)
+    if (folder / "W_enc_0.safetensors").is_file():
+        sites = [site[layer] for site in (mlp_in, mlp_out) for layer in range(model.n_layers)]
+        return cross_layer(model, load_cross_layer(folder, sites=sites))
+    if any(folder.glob("layer_*")) and not any(folder.glob("layer_*/cfg.json")):
+        return per_layer(model, load_transcoders(folder))
+    if (folder / "cfg.json").is_file():
+        one = load(folder)
+        return cross_layer(model, one) if isinstance(one, CrossLayerTranscoder) else per_layer(model, [one])
+    found = sorted(path.parent for path in folder.glob("*/cfg.json"))
+    if not found:
+        raise MissingFile(
+            f"no transcoders at '{folder}': give a folder that interp.sae.save wrote, a folder of such, or one of "
+            "circuit-tracer's"
+        )
+    return per_layer(model, [load(path) for path in found])
 
 
 def neurons(model: Model) -> Transcoders:
@@ -242,5 +276,5 @@ def _neurons(model: Model, layer: int) -> LayerTranscoder:
     act = next((m for name, m in part["mlp"].named_modules() if "act" in name.rpartition(".")[2]), None)
     if act is None or not torch.equal(act(probe), probe.relu()):
         raise InvalidArgument(f"{model.name} has another activation than ReLU: give transcoders of its layers")
-    encode = _above(W_in, b_in, W_in.new_zeros(()))
+    encode = _above(W_in, b_in, torch.zeros_like(b_in))
     return LayerTranscoder(layer, mlp_in[layer], encode, W_in, b_in, {layer: W_out}, b_out)

@@ -50,7 +50,9 @@ class Page:
             if self.js(f"!!({condition})"):
                 return
             time.sleep(0.05)
-        said = self.js("[...document.querySelectorAll('#error, #progress, figure p')].map(e => e.innerText).join(' | ')")
+        said = self.js(
+            "[...document.querySelectorAll('#error, #progress, figure p')].map(e => e.innerText).join(' | ')"
+        )
         raise AssertionError(f"never: {condition}; the page says {said}")
 
     def click(self, selector: str) -> None:
