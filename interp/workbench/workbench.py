@@ -1,5 +1,6 @@
 """Opening a workbench: a server on this machine's own address, with a token, next to a notebook or script."""
 
+import importlib
 import secrets
 import socket
 import threading
@@ -13,6 +14,7 @@ from hooks.errors import InvalidArgument, MissingExtra, StorageFailed
 from interp.features import FeatureIndex
 from interp.memory import Edit
 from interp.sae import SAE
+from interp.workbench.jobs import Jobs
 from interp.workbench.session import Session
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -121,14 +123,13 @@ def open(  # noqa: A001
 def _application(make: Callable[[], Session], loaded: Callable[[Session], None]) -> tuple[Any, Any, Any]:
     """The queue, the server and its application; the session is made as the queue's first job."""
     try:
-        from interp.workbench.jobs import Jobs
-        from interp.workbench.server import Server
+        server_module = importlib.import_module(f"{__package__}.server")  # an extra brings what it needs
     except ImportError as error:
         raise MissingExtra(
             "the workbench needs starlette and uvicorn: pip install 'interp-workbench[workbench]'"
         ) from error
     jobs = Jobs()
-    server = Server(jobs)
+    server = server_module.Server(jobs)
 
     def load(_job: Any) -> dict[str, Any]:
         try:

@@ -192,7 +192,7 @@ function addDirection(preset = {}) {
   const texts = make("textarea", { rows: "2", "aria-label": "Texts about it, one per line", placeholder: "texts about it, one per line" });
   const background = make("textarea", { rows: "2", "aria-label": "Other texts, one per line", placeholder: "other texts, one per line" });
   const site = make("input", { value: `resid_post.${Math.floor((session.model?.n_layers ?? 2) / 2)}`, size: "14", "aria-label": "Site" });
-  const dose = make("input", { type: "number", step: "any", value: String(preset.dose ?? 4), "aria-label": "Dose" });
+  const dose = make("input", { type: "number", step: "any", value: String(preset.dose ?? 2), "aria-label": "Dose" });
   const row = make("div", { class: "row" }, kind, latent, texts, background, site, make("label", {}, "dose ", dose));
   const entry = { row, read: () => {
     const [way, ...name] = kind.value.split(":");
@@ -303,7 +303,7 @@ on("trace-form", async () => {
         cell.style.background = colour(share);
         return cell;
       }))))),
-    make("figcaption", {}, `1 is the whole difference: ${fixed(found.unpatched, 2)} with nothing patched, ${fixed(found.patched, 2)} with everything. Cells without a number are below 0.1.`)));
+    make("figcaption", {}, `1 is the whole difference: ${fixed(found.unpatched, 2)} with nothing patched, ${fixed(found.patched, 2)} with everything. Tokens are those of the corrupt prompt; cells without a number are below 0.1.`)));
 });
 
 // ---- features --------------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ async function showLatent(sae, latent) {
     const largest = found.largest || 1;
     const words = list => list?.slice(0, 8).map(([word]) => JSON.stringify(word)).join(" ") ?? "";
     fill($("latent"), make("figure", {}, make("h2", {}, `Latent ${latent}: ${found.label}`),
-      make("div", { class: "row" }, make("button", { type: "button", onclick: () => { $("directions").replaceChildren(); session.directions = []; addDirection({ sae, latent, dose: 4 }); show("steer"); } }, "Steer with it")),
+      make("div", { class: "row" }, make("button", { type: "button", onclick: () => { $("directions").replaceChildren(); session.directions = []; addDirection({ sae, latent, dose: 2 }); show("steer"); } }, "Steer with it")),
       make("p", { class: "soft" }, found.tokens ? `On at ${fixed(100 * found.firing_rate, 3)} % of ${found.tokens.toLocaleString()} tokens, at most ${fixed(found.largest, 2)}. Promotes ${words(found.promoted)}; suppresses ${words(found.suppressed)}.` : ""),
       make("ol", { class: "examples" }, ...found.examples.map(one => make("li", {}, ...one.tokens.map((token, i) => {
         const piece = make("span", { class: "mark", title: fixed(one.values[i], 2) }, token);

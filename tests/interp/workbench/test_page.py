@@ -214,7 +214,7 @@ def test_a_reload_in_the_middle_takes_the_job_up_again(page: Page) -> None:
     page.browser.do("Page.reload")
     page.until("document.body && document.body.dataset.ready === 'yes'")
     page.until("document.getElementById('note-random').textContent")
-    with steer(page.client.model, add_direction(page.client.sae.direction(0)), 4.0):
+    with steer(page.client.model, add_direction(page.client.sae.direction(0)), 2.0):
         expected = page.client.model.generate("Fog", max_new_tokens=60)
     assert page.js("document.getElementById('out-steered').textContent") == "Fog" + expected
 
