@@ -131,7 +131,7 @@ def test_the_colours_of_a_canvas_are_those_it_was_given() -> None:
     random = torch.Generator().manual_seed(0)
     red = torch.rand(4, 1, 32, 32, generator=random) * torch.tensor([1.0, 0.2, 0.1])[:, None, None]
     colours = measure_colours(Images(red))
-    pixels = Canvas(4, (32, 32), colours=colours).pixels()
+    pixels = Canvas(4, (32, 32), colours=colours).pixels().detach()
     means = pixels.mean((0, 2, 3))
     assert float(means[0]) > float(means[1]) > float(means[2])
     assert torch.linalg.matrix_rank(colours.root.double(), atol=1e-3) == 1
