@@ -128,7 +128,7 @@ def visualisation(quick: bool) -> dict[str, Any]:
         for site in (conv_pre[2],) if quick else (conv_pre[1], conv_pre[2], conv_pre[4]):
             k = net.tap(site).shape[0]
             values = torch.stack([natural_values(net, unit(site, i), natural) for i in range(k)], 1)
-            made = visualise(net, _each(site, torch.arange(k)), n=k, steps=40 if quick else 192, colours=colours)
+            made = visualise(net, _each(site, torch.arange(k)), n=k, steps=40 if quick else 96, colours=colours)
             live = values.max(0).values > 0
             above = made.values > values.quantile(0.999, dim=0)
             random = draw(scenes("test", k, start=9000)).images()
