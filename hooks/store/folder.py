@@ -21,8 +21,8 @@ def _reaching(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingExtra(
-            f"'{url}' is reached by a package that is not installed ({error}): pip install it, or give a folder of this "
-            "machine"
+            f"'{url}' is reached by a package that is not installed ({error}): pip install it, or give a folder of "
+            "this machine"
         ) from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise InvalidArgument(
@@ -35,8 +35,8 @@ def _reaching(url: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise NotReachable(
-            f"'{url}' does not answer ({' '.join(str(error).split())[:200]}): check the address and the network, or give "
-            "a folder of this machine"
+            f"'{url}' does not answer ({' '.join(str(error).split())[:200]}): check the address and the network, or "
+            "give a folder of this machine"
         ) from error
 
 

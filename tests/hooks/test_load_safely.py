@@ -119,3 +119,10 @@ def _same(plain: Model, model: Model) -> None:
     torch.testing.assert_close(plain.run("Fog"), model.run("Fog"), atol=1e-5, rtol=1e-4)
     if model.hf.can_generate():
         assert model.generate("Fog", max_new_tokens=4) == plain.generate("Fog", max_new_tokens=4)
+
+
+@pytest.mark.parametrize("config", ["{}", '{"model_type": "fog"}', "{"])
+def test_a_config_that_names_no_model_is_not_said_to_be_missing(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(InvalidArgument, match=r"the config.json in .* cannot be read as a model of transformers"):
+        load(tmp_path)

@@ -616,9 +616,9 @@ def test_a_manifest_that_claims_more_rows_than_its_files_hold_is_refused_at_once
         ("github://store", InvalidArgument, "is no URL that fsspec can reach .*'org' and 'repo'"),
         ("zip://none.zip", InvalidArgument, "'zip://none.zip' names no folder and no archive that is there"),
         (
-            "arrow_hdfs://nowhere/x",
+            "hdfs://nowhere/x",
             (NotReachable, MissingExtra),
-            "'arrow_hdfs://nowhere/x' (does not answer|is reached)",
+            "'hdfs://nowhere/x' (does not answer|is reached)",
         ),
         ("reference://x", InvalidArgument, "is no URL that fsspec can reach"),
     ],
