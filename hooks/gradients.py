@@ -72,6 +72,8 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
     """
     wanted = chosen(model, sites)
     for site in wanted:
+        if site.name == "expert_choice":
+            raise InvalidArgument(f"{site} is which experts are chosen, so that it has no gradient: use router_logits")
         if model.tap(site).read_only:
             raise InvalidArgument(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
     tokens, got = model.tokens(text), dict[Site, Tensor]()
@@ -94,7 +96,7 @@ def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tenso
     """Note the value and let it flow on; the first one begins the graph, and one tensor at two sites is two nodes."""
     value = value if value.shape[0] == batch else value.expand(batch, *value.shape[1:])
     node = got[tap.site] = value.clone() if value.requires_grad else value.detach().requires_grad_()
-    return node.clone() if tap.overwritten else node
+    return node.clone() if "overwritten" in tap.alias else node
 
 
 def _reached(got: dict[Site, Tensor], site: Site) -> Tensor:

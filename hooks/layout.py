@@ -10,7 +10,12 @@ What the names mean, block by block (x is the residual stream):
   resid_pre + attn_out + mlp_out = resid_post. In a post-norm block (BERT) the stream is normalised
   after each addition: resid_mid = LN1(resid_pre + attn_out), resid_post = LN2(resid_mid + mlp_out).
   In a mixture of experts (Mixtral) each token runs through its own few feed-forward layers: `mlp_in`
-  and `mlp_out` are those of the mixture, and there is no `mlp_pre` and no `mlp_act`.
+  and `mlp_out` are those of the mixture, and there is no `mlp_pre` and no `mlp_act`, but
+- `router_logits` [expert]: what the choice of experts is made of; `expert_choice` [k]: the numbers of the experts of
+  a token; `expert_weights` [k]: how much each counts; `expert_act` [k d_expert]: what the output projection of each
+  reads; `expert_out` [k d]: what each gives; `shared_out`: what the experts that every token runs through add.
+  mlp_out = Σ_k expert_weights expert_out + shared_out. `expert_out[3, 5]` is that of expert 5 alone, zeros at the
+  tokens that it does not serve; what is written there goes nowhere.
 - `q`, `k`, `v`: the projections, by head, before rotary embedding and before any norm of queries and
   keys; keys and values have their own, fewer heads under grouped-query attention.
 - `z`: the weighted values by head, before the output projection. `pattern`: the attention weights.
@@ -32,10 +37,11 @@ from torch import Tensor, nn
 from hooks.adapters import Paths
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig, HFModel
+from hooks.offload import place_of
 from hooks.site import NAMES, Site, ln_final_scale, logits
 from hooks.structure import Block, Structure, input_embeddings
-from hooks.taps import Tap, norm_scale
-from hooks.weights import has_weight, place_of, shape_of, width
+from hooks.taps import Aliases, MergedAxes, Tap, norm_scale
+from hooks.weights import has_weight, shape_of, width
 
 _UNTRACED: Final = Structure()
 _MISFITS: Final = (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError)
@@ -183,7 +189,7 @@ def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
 def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:
     part = parts(block, paths)
     d_model = (config.hidden_size,)
-    flat = None if "mlp" in part else block
+    merged = None if "mlp" in part else MergedAxes(block)
     behind = ("ln1", "ln2") if paths.norms_last else ("ln1_post", "ln2_post")
     yield Tap(Site("resid_pre", layer), block, "input", d_model)
     yield from _attention(config, part, layer, paths, behind[0])
@@ -191,9 +197,9 @@ def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> I
         yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
     elif not paths.parallel and "ln2" in part:
         reader = part["mlp"] if paths.norms_last else part["ln2"]
-        yield Tap(Site("resid_mid", layer), reader, "input", d_model, shared=True, flat_in=flat)
+        yield Tap(Site("resid_mid", layer), reader, "input", d_model, alias=frozenset({"shared"}), axes=merged)
     for tap in _feed_forward(config, part, layer, behind[1]):
-        yield replace(tap, flat_in=flat)
+        yield replace(tap, axes=merged)
     yield Tap(Site("resid_post", layer), block, "output", d_model)
 
 
@@ -230,8 +236,8 @@ def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, n
         yield Tap(Site("mlp_act", layer), out, "input", width(out)[:1])
     added, factor = part.get(norm, whole if out is None else out), getattr(config, "residual_multiplier", 1.0)
     if added is not None:
-        overwritten = config.model_type == "falcon"
-        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, overwritten=overwritten)
+        alias: Aliases = frozenset({"overwritten"} if config.model_type == "falcon" else ())
+        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, alias=alias)
 
 
 def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:

@@ -14,18 +14,20 @@ from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.encoding import as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.errors import InvalidArgument, UnknownSite, nearest
+from hooks.experts import of_expert
 from hooks.fingerprint import fingerprint
 from hooks.forward import accepts, forward
 from hooks.generate import continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
+from hooks.offload import place_of
 from hooks.running import Running
 from hooks.site import Named, Site, counted, mlp_act, named, site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens
 from hooks.unembed import check_head, unembed
-from hooks.weights import matrix_of, place_of
+from hooks.weights import matrix_of
 
 Text = str | Sequence[str] | Shaped[Tensor, "..."] | Mapping[str, Any] | Tokens
 
@@ -211,7 +213,7 @@ class Model:
     def _check_no_capture_is_put_back(self) -> None:
         for site, chain in self.running.active.items():
             for one in chain:
-                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.taps[site].shape):
+                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.tap(site).shape):
                     raise InvalidArgument(
                         f"{one} at {site} puts back a capture, and generate pads on the left where "
                         f"{self.name} was captured with padding on the right: generate from texts one by one, or "
@@ -244,6 +246,8 @@ class Model:
             ```
         """
         site = counted(site, self.taps)
+        if site.expert is not None:
+            return of_expert(self.tap(replace(site, expert=None)), site.expert)
         if site not in self.taps and site.path:
             return self._module_tap(site)
         if site not in self.taps:

@@ -26,6 +26,7 @@ VERBS = {
     "back.",
     "circuit": "Rank a model's edges by what corrupting each would do; print the first, and how faithful their "
     "circuits are.",
+    "graph": "Trace what the next token comes from, by transcoders; print features by influence, and scores.",
     "memory": "List a layer's memories, those first whose value promotes what follows the key's best trigger.",
     "edit": "Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it.",
     "apply": "Write a folder of weights that hold some edits, which plain transformers loads; say first what "
@@ -33,6 +34,7 @@ VERBS = {
     "audit": "Edit cases one at a time by some methods, and print what each did next to the unedited model and a "
     "control.",
     "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
+    "neighbours": "Show what lies next to a token or picture, and what a difference of two others leads to from it.",
     "landmark": "The bundled model: its corpus, training and card.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from interp.features.explain.explanation import (
     score_by_detection,
     score_by_fuzzing,
 )
+from interp.features.explain.labels import find_words
 from interp.sae import TopK
 
 G = torch.Generator().manual_seed(0)
@@ -50,6 +52,31 @@ def test_a_latent_is_described_by_its_token_and_the_words_that_stand_near_it_onl
     assert describe(found.record("abcdefgh".index("h"))).startswith("fires on 'h' (100%), near fog;")
     assert "fog" not in describe(found.record("abcdefghijklmnop".index("p")))
     assert describe(found.record("abcdefghijk".index("k"))) == "never fires"
+
+
+def test_a_label_names_up_to_three_tokens_of_a_tenth_of_the_activation_and_three_promotions(
+    found: FeatureIndex,
+) -> None:
+    record, describe = found.record("abcdefgh".index("h")), Describer(found)
+    promoted = tuple((f" p{i}", 1.0) for i in range(5))
+    shown = replace(record, evidence=replace(record.evidence, promoted=promoted))
+    four = describe(replace(shown, tokens=(("a", 0.4), ("b", 0.3), ("c", 0.2), ("d", 0.1))))
+    assert four.startswith("fires on 'a' (40%), 'b' (30%), 'c' (20%), near fog;") and four.endswith(
+        "promotes p0, p1, p2"
+    )
+    assert describe(replace(shown, tokens=(("a", 0.1), ("b", 0.099)))).startswith("fires on 'a' (10%), near")
+    assert describe(replace(shown, tokens=(("a", 0.099),))).startswith("fires on many different tokens")
+
+
+def test_words_near_a_peak_are_whole_words_of_the_window_and_not_the_one_the_peak_is_part_of() -> None:
+    names = [f"word{a}{b}" for a in "abcd" for b in "efgh"]
+    whole = tuple(f" {name}" for name in names)
+    assert find_words(whole, 8) == {*names[:8], *names[9:]}  # eight on each side, all of them
+    halves = tuple(piece for name in names for piece in (f" {name[:3]}", name[3:]))
+    # a window of eight tokens before and after token 15, the second half of word 7, and after 16, the first of word 8
+    assert find_words(halves, 15) == {*names[4:7], *names[8:12]}
+    assert find_words(halves, 16) == {*names[4:8], *names[9:12]}
+    assert find_words((" one", " two", ",", " 3rd", " of", " four"), 3) == {"one", "two", "four"}
 
 
 def test_hard_negatives_are_texts_it_is_off_on_the_likest_first(found: FeatureIndex) -> None:
