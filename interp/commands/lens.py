@@ -7,7 +7,16 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument, MissingFile
-from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, check_predicts, load_model, word_of
+from interp.commands.arguments import (
+    Device,
+    FirstToken,
+    ModelName,
+    Quiet,
+    check_answers,
+    check_predicts,
+    load_model,
+    word_of,
+)
 from interp.commands.verb import Document, verb
 from interp.lenses import JacobianLens, Lens, LensReading, LogitLens, TunedLens, rank, read
 from interp.show import Section, divergence_panel, lens_panel, report
@@ -34,6 +43,8 @@ def lens_command(
     if out is not None:
         page_at(out)
     check_predicts(model, "a lens reads layers as predictions")
+    if word is not None:
+        check_answers(model, first_token, **{"--word": word})
     loaded = load_model(model, device, quiet=quiet)
     lens = _lens(loaded, tuned, jacobian)
     reading = read(lens, text, top=top)

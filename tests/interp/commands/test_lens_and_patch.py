@@ -67,5 +67,7 @@ def test_an_answer_may_be_a_token_id_or_the_first_token_of_a_word_if_asked(folde
     assert call("patch", folder, "fog over", "fig ever", *ids, "--top", "1") == by_word
     assert call("patch", folder, "fog over", "fig ever", "abc", "cab", "--top", "1", "--first-token") == by_word
     assert "take its first by --first-token" in call("patch", folder, "fog over", "fig ever", "abc", "c", code=2)
+    said = "--word is 'gull', which is 4 tokens"
+    assert said in (refusal := call("lens", folder, "fog", "--word", "gull", code=2)) and "--first-token" in refusal
     ranked = call("lens", folder, "fog", "--word", "g")
     assert call("lens", folder, "fog", "--word", "gull", "--first-token") == ranked
