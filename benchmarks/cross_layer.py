@@ -165,8 +165,10 @@ def shuffled(clt: CrossLayerTranscoder) -> CrossLayerTranscoder:
     return twin
 
 
-def measured(model: Model, clt: CrossLayerTranscoder, texts: list[str], means: Tensor) -> dict[str, Any]:
-    """All figures of one."""
+def measured(
+    model: Model, clt: CrossLayerTranscoder, texts: list[str], means: Tensor, *, brief: bool
+) -> dict[str, Any]:
+    """All figures of one; without those of single layers if brief."""
     theta = clt.threshold.unique()
     source, layers, runs = pairs(model, texts), range(model.n_layers), clean_runs(model, texts)
     quality = evaluate(clt, source)
@@ -186,6 +188,8 @@ def measured(model: Model, clt: CrossLayerTranscoder, texts: list[str], means: T
         "all_replaced_decoders_shuffled": figures(model, runs, replace_layers(shuffled(clt))),
         "all_means": figures(model, runs, averages),
     }
+    if brief:
+        return rows
     rows["one_replaced"] = [figures(model, runs, replace_layers(clt, [layer])) for layer in layers]
     rows["one_mean"] = [figures(model, runs, {mlp_out[layer]: averages[mlp_out[layer]]}) for layer in layers]
     return rows
@@ -195,7 +199,7 @@ def measure(given: argparse.Namespace) -> None:
     """Measure each, and write it next to what the file has of the same texts."""
     model = load("landmark")
     texts = landmark.unseen_texts(model, given.texts, seed=900_000)
-    rows = torch.cat([*islice(pairs(model, landmark.unseen_texts(model, 200, seed=950_000)), 8)])
+    rows = torch.cat([*islice(pairs(model, landmark.unseen_texts(model, 200, seed=950_000)), 8)])[:8192]
     means = rows[:, model.n_layers :].mean(0)
     about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts), "l0": given.l0}
     for folder in given.folders:
@@ -203,7 +207,7 @@ def measure(given: argparse.Namespace) -> None:
         assert isinstance(clt, CrossLayerTranscoder)
         as_saved = evaluate(clt, pairs(model, texts))
         began = time.process_time()
-        row = measured(model, calibrated(clt, rows, given.l0), texts, means)
+        row = measured(model, calibrated(clt, rows[:2048], given.l0), texts, means, brief=given.brief)
         row |= {"as_saved": {"l0": as_saved.l0, "explained_variance": as_saved.explained_variance}}
         row["cpu_s"] = time.process_time() - began
         print(Path(folder).name, row, flush=True)
@@ -283,6 +287,7 @@ def main() -> None:
     many = verbs.add_parser("measure")
     many.add_argument("folders", nargs="+")
     many.add_argument("--texts", type=int, default=48)
+    many.add_argument("--brief", action="store_true", help="not one layer at a time")
     many.add_argument("--l0", type=float, default=64, help="latents on per token, of all layers together, in all")
     many.set_defaults(do=measure)
     verbs.add_parser("trio").set_defaults(do=trio)
