@@ -17,5 +17,6 @@ __all__ = [
     "sae",
     "show",
     "steering",
+    "visualisation",
     "workbench",
 ]
