@@ -158,8 +158,7 @@ def each_picture(given: Pictures) -> list[Float[Tensor, "channel height width"]]
         return [*_of_array(given)]
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(given, pil.Image):
-        picture: Any = given
-        return [*_of_array(np.asarray(picture.convert("RGB")))]
+        return [*_of_array(np.asarray(_rgb(given)))]
     if isinstance(given, str | Path):
         return each_picture(_opened(Path(given)))
     if isinstance(given, Mapping) and {"bytes", "path"} & set(given):
@@ -221,3 +220,8 @@ def _of_array(given: np.ndarray | Tensor) -> Float[Tensor, "batch channel height
             f"{float(array.min()):g} to {float(array.max()):g}"
         )
     return array.float()
+
+
+def _rgb(picture: Any) -> Any:
+    """A PIL picture in three channels."""
+    return picture.convert("RGB")

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from hooks import Site
+from hooks import Site, Towers
 from hooks.errors import InvalidArgument, UnknownSite
 from interp.commands.arguments import Quiet
 from interp.commands.verb import Document, verb
@@ -34,7 +34,7 @@ def visualise_command(
         )
     where = Site.parse(site)
     net = load_net(model)
-    seen = getattr(net, "image", net)
+    seen = net.image if isinstance(net, Towers) else net
     if where not in seen.grids:
         raise UnknownSite(f"{where} has no places in a picture: take a site of maps or patches, such as conv_pre.2")
     real = draw(scenes("test", natural)).images()

@@ -167,7 +167,7 @@ def fit_jacobian(
             f"{model.name} reads in both directions, so effects on later tokens are not all there are: load a causal "
             "language model"
         )
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [texts] if isinstance(texts, str) else [*texts]  # pyright: ignore[reportAssignmentType]
     sources = [*range(model.n_layers - 1)] if layers is None else sorted(set(layers))
     if not sources or not 0 <= sources[0] <= sources[-1] < model.n_layers - 1:
         raise InvalidArgument(
