@@ -176,7 +176,7 @@ def _peer_modules(folder: Path, clean: Tensor, corrupt: Tensor) -> tuple[Any, An
 
 
 def speed(peer: Path | None, tiny: bool) -> dict[str, Any]:
-    """Seconds and megabytes of EAP and EAP-IG with five steps; beside the peer's, if it is there."""
+    """Seconds and megabytes of EAP and EAP-IG with five steps; next to the peer's, if it is there."""
     hf = random_gpt2(tiny)
     n_texts, n_pos = (2, 6) if tiny else (8, 16)
     draw = torch.Generator().manual_seed(1)

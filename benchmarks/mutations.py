@@ -93,7 +93,7 @@ DROPPED = ("abs", "sqrt", "square", "log", "exp", "neg", "sigmoid", "relu", "fli
 
 @dataclass(frozen=True)
 class Mutation:
-    """One change: where, what stood there, what is put there, and in which function."""
+    """One change: where, what was there, what is put there, and in which function."""
 
     file: str
     line: int
@@ -385,7 +385,7 @@ def trace(tree: Path, tests: list[str], files: list[str]) -> dict[str, Any]:
     code = in_child(tree, work, 3600)
     if code != 0:
         print((tree.parent / "output.txt").read_text()[-4000:])
-        raise SystemExit(f"the tests {tests} do not pass without a mutation (exit code {code}): mend them first")
+        raise SystemExit(f"the tests {tests} do not pass without a mutation (exit code {code}): fix them first")
     return json.loads(kept.read_text())
 
 

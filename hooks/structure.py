@@ -110,7 +110,7 @@ def find_structure(hf: HFModel) -> Structure:
     try:
         found = stacks(hf, trace, trace.n_pos)
         if not found:
-            return Structure(why="no list of its modules carries a stream [batch pos d] from item to item")
+            return Structure(why="no list of its modules passes a stream [batch pos d] from item to item")
         return _structure(hf, trace, _named(hf, found))
     finally:
         trace.release()

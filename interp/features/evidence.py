@@ -163,8 +163,8 @@ class _Seen:
     def _example(self, number: int, ids: Tensor, content: Tensor, f: Tensor, peak: int) -> Example:
         near = torch.arange(len(ids), device=ids.device)
         kept = content & ((near - peak).abs() <= self.context)
-        spelt = pieces(self.model.tokenizer, ids[content].tolist())
-        tokens = tuple(token for token, near in zip(spelt, kept[content].tolist(), strict=True) if near)
+        written = pieces(self.model.tokenizer, ids[content].tolist())
+        tokens = tuple(token for token, near in zip(written, kept[content].tolist(), strict=True) if near)
         return Example(number, tokens, tuple(f[kept].tolist()), int(kept[:peak].sum()))
 
 

@@ -93,7 +93,7 @@ def zero_ablation(model: Model) -> Ablation:
 def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch_size: Count = 16) -> Ablation:
     """The mean of what the sender writes in some texts, over their tokens or by position.
 
-    Over every token that carries text (neither padding nor special), or, by position, over the texts that reach it.
+    Over every token with text (neither padding nor special), or, by position, over the texts that reach it.
 
     Args:
         model: the model.
@@ -102,7 +102,7 @@ def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch
         batch_size: texts per pass.
 
     Raises:
-        InvalidArgument: texts padded on the left, by position; no token that carries text.
+        InvalidArgument: texts padded on the left, by position; no token with text.
 
     Cost: one forward pass.
 
@@ -118,7 +118,7 @@ def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch
             "texts padded on the left have no common positions: pad on the right, or by_position=False"
         )
     if not bool(kept.any()):
-        raise InvalidArgument("the texts have no token that carries text: give texts of at least one word")
+        raise InvalidArgument("the texts have no token with text: give texts of at least one word")
     total: Tensor | None = None
     for i in range(0, len(tokens), batch_size):
         rows = slice(i, i + batch_size)

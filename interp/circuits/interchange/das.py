@@ -138,7 +138,7 @@ def align_subspace(
 
 @torch.no_grad()
 def moved_part(implementation: Implementation, place: Place, inputs: Values) -> Float[Tensor, "d_model n"]:
-    """Return the part of a place's basis that lies in the span of what inputs do there; the rest is dormant.
+    """Return the part of a place's basis that is in the span of what inputs do there; the rest is dormant.
 
     Examples:
         ```python

@@ -251,8 +251,8 @@ def _named(models: Sequence[AnyModel], data: Data, batch_size: int) -> dict[str,
     """What a checkpoint compares: all of the data, or of a stream what was read, and the weights as they are now."""
 
     def digest() -> str:
-        told = "a stream" if is_stream(data) else str(digest_of_data(data))
-        return " ".join([told, *(fingerprint(model.hf) for model in models)])
+        said = "a stream" if is_stream(data) else str(digest_of_data(data))
+        return " ".join([said, *(fingerprint(model.hf) for model in models)])
 
     read: Callable[[int], str] | None = None
     if is_stream(data) and not hasattr(data, "__next__"):

@@ -236,12 +236,12 @@ def absorption(
     u, W_dec, b_dec, on = (t.cpu() for t in (u, sae.W_dec, sae.b_dec, x[y].to(sae.W_dec.dtype)))
     f = _latents(sae, on)
     along = W_dec @ u
-    carries = f * along >= SHARE * ((on - b_dec) @ u).clamp(min=0)[:, None]
+    holds = f * along >= SHARE * ((on - b_dec) @ u).clamp(min=0)[:, None]
     points = along / W_dec.norm(dim=1) >= COSINE
     own = torch.zeros(sae.d_sae, dtype=torch.bool)
     own[existing(latents, sae.d_sae)] = True
     missed = (f[:, own] <= 0).all(1)
-    absorbed = missed & ((f > 0) & carries & points & ~own).any(1)
+    absorbed = missed & ((f > 0) & holds & points & ~own).any(1)
     return Absorption(float(absorbed.double().mean()), float(missed.double().mean()), len(f))
 
 
