@@ -29,7 +29,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import torch  # noqa: E402
-from discovery_bars import side_by_side, told, verdicts  # noqa: E402
+from discovery_bars import in_words, side_by_side, verdicts  # noqa: E402
 from discovery_concepts import BRIDGE, entity_concept, entity_concepts, topic_concepts  # noqa: E402
 from timing import write  # noqa: E402
 
@@ -303,7 +303,7 @@ def main() -> None:
     measured = Measured(parser.parse_args())
     measured.run()
     file = measured.write()
-    print("\n".join([*told(measured.rows, measured.table), f"written: {file}"]))
+    print("\n".join([*in_words(measured.rows, measured.table), f"written: {file}"]))
 
 
 if __name__ == "__main__":

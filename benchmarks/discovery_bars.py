@@ -91,7 +91,7 @@ def side_by_side(moved: Seeds) -> dict[str, Any]:
     }
 
 
-def said(rows: Sequence[Mapping[str, Any]], table: Mapping[str, Any]) -> list[str]:
+def in_words(rows: Sequence[Mapping[str, Any]], table: Mapping[str, Any]) -> list[str]:
     """A line for each bar, and one for each way."""
     lines = []
     for row in rows:

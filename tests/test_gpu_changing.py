@@ -68,7 +68,7 @@ from interp.steering import (
     set_projection,
     steer,
 )
-from tests.contracts.test_editors import BESIDE, HOW, LIMA, PMET, ROME, WEIGHTS, Editor
+from tests.contracts.test_editors import RIVALS, HOW, LIMA, PMET, ROME, WEIGHTS, Editor
 from tests.contracts.words import FILLER, sentences, taught
 from tests.gpu import DEVICE, on_a_gpu
 
@@ -77,7 +77,7 @@ pytestmark = on_a_gpu
 D, LATENTS, ROWS = 16, 48, 512
 EDITORS: dict[str, Editor] = {
     **WEIGHTS,
-    **BESIDE,
+    **RIVALS,
     "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c[0], energy=0.01, **HOW),
     "pmet": lambda m, f, c: pmet(m, f, covariance=c, token="last prompt", **PMET),
 }
