@@ -63,7 +63,7 @@ def train_one(given: argparse.Namespace) -> None:
         model.n_layers,
         k=given.k,
         reach=given.reach,
-        pre_act_coefficient=1e-4,
+        pre_act_coefficient=given.lift,
         seed=given.seed,
     )
     folder = Path(given.folder)
@@ -191,6 +191,7 @@ def main() -> None:
     one.add_argument("--tokens", type=int, default=2_000_000)
     one.add_argument("--documents", type=int, default=6000)
     one.add_argument("--lr", type=float, default=1e-3)
+    one.add_argument("--lift", type=float, default=1e-4, help="lambda_P, which lifts latents that are dead")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--quiet", action="store_true")
     one.set_defaults(do=train_one)

@@ -4,10 +4,12 @@
 
 A mutation changes one operator, constant, comparison, bound of a slice or reduction (`mean` for `sum`) of a file, in a
 temporary copy of the tree, never in place. The tests are those of the folder that mirrors the file's
-(`tests/interp/lenses`) and the laws in tests/contracts that import from it, or those of `--tests`. One run without a
-mutation says which tests run which line; a mutation is tried on those, the quickest first, and what they let pass is
-tried on all of them (a value may be kept from one test to the next). A line that no test runs is not tried. Each try
-is a process of its own with a time limit, forked after the heavy libraries are loaded (Linux).
+(`tests/interp/lenses`), the laws in tests/contracts that import from it, and the files of other folders that import a
+mutated file by name; or those of `--tests`. One run without a
+mutation says which tests run which line; a mutation is tried on those, the quickest first, and with `--thorough` what
+they let pass is tried on all of them (one test may keep a value for the next, or run the line in a process of its
+own). Else a line that no test runs is not tried. Each try is a process of its own with a time limit, forked after the
+heavy libraries are loaded (Linux).
 
 Guards (conditions whose branch only raises) are not drawn unless `--guards` asks for them. Results are kept in
 reports/mutations/<folder>-<seed>.json as they come, and a second call goes on from them: what was killed stays killed
@@ -38,8 +40,9 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -274,13 +277,15 @@ def _type_union(node: ast.BinOp) -> bool:
 
 @dataclass(eq=False)
 class Traced:
-    """A pytest plugin: how long each test takes, and the lines of some files that it runs.
+    """A pytest plugin: how long each test takes, and which of some lines it runs.
 
     What runs while modules load is kept under "". What runs while a fixture is set up counts for every test that
     asks for the fixture, since it may serve them all.
     """
 
-    files: dict[str, str]  # full path: path from the root
+    lines: dict[str, set[int]]  # by full path
+    root: Path
+    followed: dict[CodeType, bool] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     ran: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     needs: dict[str, list[str]] = field(default_factory=dict)
@@ -318,11 +323,17 @@ class Traced:
         return {test: sorted(lines) for test, lines in (tests | {"": self.ran[""]}).items()}
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
-        """Follow the lines of the files asked for."""
-        return self._line if frame.f_code.co_filename in self.files else None
+        """Follow a function that holds any of the lines."""
+        code = frame.f_code
+        if code not in self.followed:
+            asked = self.lines.get(code.co_filename, set())
+            self.followed[code] = any(line in asked for _, _, line in code.co_lines())
+        return self._line if self.followed[code] else None
 
     def _line(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
-        self.ran[self.now].add(f"{self.files[frame.f_code.co_filename]}:{frame.f_lineno}")
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        if line in self.lines[file]:
+            self.ran[self.now].add(f"{Path(file).relative_to(self.root).as_posix()}:{line}")
         return self._line
 
 
@@ -370,12 +381,15 @@ def run_tests(tests: list[str], plugins: list[object] | None = None) -> int:
     return int(pytest.main([*ARGUMENTS, *tests], plugins=plugins))
 
 
-def trace(tree: Path, tests: list[str], files: list[str]) -> dict[str, Any]:
-    """Run the tests as they are: seconds by test, and by test the lines of the files that it runs."""
+def trace(tree: Path, tests: list[str], mutations: list[Mutation]) -> dict[str, Any]:
+    """Run the tests as they are: seconds by test, and by test the lines with a mutation that it runs."""
     kept = tree.parent / "traced.json"
 
     def work() -> int:
-        plugin = Traced({str(tree / file): file for file in files})
+        lines: dict[str, set[int]] = defaultdict(set)
+        for one in mutations:
+            lines[str(tree / one.file)].update(range(one.lines[0], one.lines[1] + 1))
+        plugin = Traced(dict(lines), tree)
         sys.settrace(plugin)
         code = run_tests(tests, [plugin])
         sys.settrace(None)
@@ -428,6 +442,17 @@ def mirrored_tests(files: list[str]) -> list[str]:
     return [f for f in found if not any(f != other and f.startswith(f"{other}/") for other in found)]
 
 
+def importing_tests(files: list[str], but: list[str]) -> list[str]:
+    """The test files of other folders that import one of the files by name."""
+    modules = [file.removesuffix(".py").replace("/", ".") for file in files]
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        name, text = path.relative_to(ROOT).as_posix(), path.read_text()
+        if any(f"from {module} import" in text for module in modules) and not name.startswith(tuple(but)):
+            found.append(name)
+    return found
+
+
 def sample_of(files: list[str], size: int | None, seed: int, guards: bool = False) -> list[Mutation]:
     """Mutations in an order that a seed draws and that other mutations do not change; the first of them."""
     found = [m for file in files for m in Finder(file, (ROOT / file).read_bytes()).found]
@@ -439,9 +464,9 @@ def sample_of(files: list[str], size: int | None, seed: int, guards: bool = Fals
 class Trial:
     """A copy of the tree whose tests pass, on which mutations are tried."""
 
-    def __init__(self, tree: Path, tests: list[str], files: list[str]) -> None:
-        self.tree = tree
-        traced = trace(tree, tests, files)
+    def __init__(self, tree: Path, tests: list[str], mutations: list[Mutation], *, thorough: bool = False) -> None:
+        self.tree, self.thorough = tree, thorough
+        traced = trace(tree, tests, mutations)
         self.seconds: dict[str, float] = traced["seconds"]
         self.ran: dict[str, set[str]] = {test: set(lines) for test, lines in traced["ran"].items()}
         self.stamp = int(time.time())
@@ -449,14 +474,16 @@ class Trial:
     def try_out(self, mutation: Mutation) -> str:
         """Whether it is "killed", takes too long, has "survived", or is "not run": no test runs its line."""
         some = self._tests(mutation)
-        if not some:
+        if not some and not self.thorough:
             return "not run"
         path = self.tree / mutation.file
         source = path.read_bytes()
         self._write(path, mutation.apply(source))
         try:
-            verdict = self._verdict(some)
-            return self._verdict(self._all()) if verdict == "survived" and len(some) < len(self.seconds) else verdict
+            verdict = self._verdict(some) if some else "survived"
+            again = self.thorough and verdict == "survived" and len(some) < len(self.seconds)
+            verdict = self._verdict(self._all()) if again else verdict
+            return "not run" if verdict == "survived" and not some else verdict
         finally:
             self._write(path, source)
 
@@ -570,6 +597,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, help="how many mutations; all unless given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guards", action="store_true", help="draw conditions whose branch only raises, too")
+    parser.add_argument("--thorough", action="store_true", help="try what survives on every test of the folders")
     parser.add_argument("--tests", nargs="+", help="test files or folders; those that mirror the targets unless given")
     parser.add_argument("--out", type=Path, help="where results are kept")
     parser.add_argument("--table", metavar="DRAW", help="the targets are files of results: write their counts")
@@ -583,27 +611,26 @@ def main() -> None:
         return write_table(given.table, [Path(path) for path in given.targets])
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     files = source_files(given.targets)
-    tests = given.tests or mirrored_tests(files)
     name = "-".join(t.strip("/").removesuffix(".py").replace("/", "-") for t in given.targets)
     out = given.out or KEPT / f"{name}-{given.seed}.json"
     drawn = sample_of(files, given.sample, given.seed, given.guards)
+    tests = given.tests or mirrored_tests(files)
+    tests += [] if given.tests else importing_tests(sorted({m.file for m in drawn}), tests)
     kept = read_kept(out)
     left = list(pending(drawn, kept))
     print(f"{len(drawn)} mutations of {len(files)} files, {len(left)} to try, by {' '.join(tests)}", flush=True)
     if left:
-        try_all(left, kept, out, tests, files)
+        try_all(left, kept, out, partial(Trial, tests=tests, mutations=left, thorough=given.thorough))
     print(summary([kept[m.key] for m in drawn if m.key in kept]))
     return None
 
 
-def try_all(
-    left: list[Mutation], kept: dict[str, dict[str, Any]], out: Path, tests: list[str], files: list[str]
-) -> None:
+def try_all(left: list[Mutation], kept: dict[str, dict[str, Any]], out: Path, make: Callable[[Path], Trial]) -> None:
     """Try some mutations, and write each verdict as it comes."""
     for name in PRELOADED:
         __import__(name)
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(copy_tree(Path(folder)), tests, files)
+        trial = make(copy_tree(Path(folder)))
         for number, mutation in enumerate(left, 1):
             began = time.monotonic()
             verdict = trial.try_out(mutation)

@@ -39,6 +39,7 @@ PACKAGES = (
     "interp.circuits.known",
     "interp.circuits.interchange",
     "interp.graphs",
+    "interp.graphs.feature_circuits",
     "interp.landmark",
     "interp.show",
 )

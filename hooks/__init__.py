@@ -9,17 +9,21 @@ from hooks.contract.report import ContractReport as ContractReport
 from hooks.direction import Direction as Direction
 from hooks.gradients import Gradients as Gradients
 from hooks.gradients import capture_gradients as capture_gradients
+from hooks.grid import Grid as Grid
+from hooks.images import Images as Images
 from hooks.intervene import intervene as intervene
 from hooks.interventions import Intervention as Intervention
 from hooks.load import load as load
 from hooks.model import Model as Model
 from hooks.network import Network as Network
 from hooks.position import Position as Position
+from hooks.processor import Processor as Processor
 from hooks.receipt import Receipt as Receipt
 from hooks.site import Site as Site
 from hooks.store import ActivationStore as ActivationStore
 from hooks.store import harvest as harvest
 from hooks.tokens import Tokens as Tokens
+from hooks.towers import Towers as Towers
 
 __all__ = [
     "ActivationStore",
@@ -27,13 +31,17 @@ __all__ = [
     "ContractReport",
     "Direction",
     "Gradients",
+    "Grid",
+    "Images",
     "Intervention",
     "Model",
     "Network",
     "Position",
+    "Processor",
     "Receipt",
     "Site",
     "Tokens",
+    "Towers",
     "capture",
     "capture_gradients",
     "check",

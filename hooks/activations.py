@@ -1,18 +1,20 @@
 """Captured activations: the tensor of each site, with the tokens they belong to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NotRequired, final
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks.errors import UnknownName, nearest
+from hooks.grid import as_json, from_json
+from hooks.images import Images, Scaling
 from hooks.json_file import Kind, made_of
 from hooks.position import Position, everywhere
-from hooks.site import Site
+from hooks.site import Site, SiteNames
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.tokens import Tokens
 
@@ -23,6 +25,10 @@ class Said(TypedDict):
     texts: list[str] | None
     prompt_pos: int | None
     fingerprint: str | None
+    layers: NotRequired[dict[str, int]]
+    blocks: NotRequired[dict[str, str]]
+    grids: NotRequired[dict[str, Any]]
+    scaling: NotRequired[dict[str, Any] | None]
 
 
 KIND: Final = Kind("hooks.activations", "activations", "Activations.save", Said)
@@ -37,6 +43,8 @@ class Activations:
         values: the tensor of each site, [batch pos *d]; attention patterns are [batch head pos pos].
         tokens: the tokens they were computed from.
         fingerprint: of the model that computed them.
+        names: what else that model's sites are called, so that `acts[resid_post[-1]]` and `acts["model.layers.6"]` are
+            understood.
 
     Examples:
         ```python
@@ -48,6 +56,7 @@ class Activations:
     values: Mapping[Site, Shaped[Tensor, "batch ..."]]
     tokens: Tokens
     fingerprint: str | None = None
+    names: SiteNames = SiteNames()  # noqa: RUF009
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{site}: {list(value.shape)}" for site, value in self.values.items())
@@ -59,7 +68,7 @@ class Activations:
         return tuple(self.values)
 
     def __getitem__(self, site: Site | str) -> Float[Tensor, "batch pos *d"]:
-        site = Site.parse(site) if isinstance(site, str) else site
+        site = self.names.find(site, self.values)
         if site not in self.values:
             near = nearest(str(site), map(str, self.values))
             raise UnknownName(f"{site} was not captured; the nearest that was: {near}")
@@ -81,9 +90,9 @@ class Activations:
             acts.flat(resid_post[6], at=substring("Golden Gate Bridge"))
             ```
         """
-        site = Site.parse(site) if isinstance(site, str) else site
+        site = self.names.find(site, self.values)
         value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
-        return value[at.mask(self.tokens.places(value.shape[1]))]
+        return value[at.mask(self.tokens.places(value.shape[1], site))]
 
     def save(self, path: str | Path) -> None:
         """Write the activations and their tokens to one safetensors file.
@@ -97,9 +106,24 @@ class Activations:
         tensors = {"ids": tokens.ids, "mask": tokens.mask, "special": tokens.special}
         if tokens.offsets is not None:
             tensors["offsets"] = tokens.offsets
+        if tokens.cut_from is not None:
+            tensors["cut_from"] = tokens.text_number
         tensors |= {f"site:{site}": value for site, value in self.values.items()}
         tensors |= {f"input:{slot}": one for slot, one in (tokens.inputs or {}).items()}
-        about = {"texts": tokens.texts, "prompt_pos": tokens.prompt_pos, "fingerprint": self.fingerprint}
+        if tokens.images is not None:
+            tensors |= {"pixels": tokens.images.pixels}
+            tensors |= {f"mask:{name}": mask for name, mask in tokens.images.masks.items()}
+        grids = {str(site): as_json(grid) for site, grid in (tokens.grids or {}).items() if site in self.values}
+        scaling = None if tokens.images is None else tokens.images.scaling
+        about = {
+            "texts": tokens.texts,
+            "prompt_pos": tokens.prompt_pos,
+            "fingerprint": self.fingerprint,
+            "layers": self.names.layers,
+            "blocks": self.names.blocks,
+            "grids": grids,
+            "scaling": None if scaling is None else asdict(scaling),
+        }
         write_tensors(path, KIND, tensors, about)
 
     @staticmethod
@@ -128,8 +152,20 @@ class Activations:
             texts=None if about["texts"] is None else tuple(about["texts"]),
             offsets=tensors.get("offsets"),
             prompt_pos=about["prompt_pos"],
+            cut_from=tuple(tensors["cut_from"].tolist()) if "cut_from" in tensors else None,
             inputs={int(slot) if slot.isdigit() else slot: one for slot, one in given.items()} or None,
+            images=_images(tensors, about.get("scaling")),
+            grids={Site.parse(name): from_json(said) for name, said in about.get("grids", {}).items()} or None,
         )
         named = {name.removeprefix("site:"): value for name, value in tensors.items() if name.startswith("site:")}
         values = {Site.parse(name): value for name, value in named.items()}
-        return Activations(values, tokens, about["fingerprint"])
+        names = SiteNames(about.get("layers", {}), about.get("blocks", {}))
+        return Activations(values, tokens, about["fingerprint"], names)
+
+
+def _images(tensors: Mapping[str, Tensor], scaling: Mapping[str, Any] | None) -> Images | None:
+    if "pixels" not in tensors:
+        return None
+    masks = {name.removeprefix("mask:"): one for name, one in tensors.items() if name.startswith("mask:")}
+    how = None if scaling is None else Scaling(tuple(scaling["mean"]), tuple(scaling["std"]), scaling["slot"])
+    return Images(tensors["pixels"], masks, scaling=how)

@@ -12,8 +12,10 @@ from hooks.activations import Activations
 from hooks.encoding import join, pad, unpadded
 from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
+from hooks.images import is_picture
 from hooks.model import chosen
-from hooks.network import AnyModel
+from hooks.network import AnyModel, Network
+from hooks.rows import in_rows
 from hooks.site import Site
 from hooks.taps import eager_attention
 from hooks.temporary import Temporary, grad_mode
@@ -33,9 +35,10 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
 
     Args:
         model: a loaded model.
-        data: what a module that reads no text takes: a tensor, or tensors by the names of its arguments; of a
-            language model a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a column "input_ids"
-            (preferred; padding is what a column "attention_mask" hides) or "text".
+        data: of a model of pictures whatever `Processor.read` takes (files, PIL pictures, arrays, `Images`), or a data
+            set with a column of pictures; of any other module that reads no text a tensor, or tensors by the names of
+            its arguments; of a language model a text, texts, token ids, `Tokens`, or a `datasets.Dataset` with a
+            column "input_ids" (preferred; padding is what a column "attention_mask" hides) or "text".
         sites: one or more sites, or globs such as "resid_post.*".
         batch_size: how many texts per forward pass.
         progress: show a progress bar.
@@ -56,7 +59,13 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
         ```
     """
     wanted = chosen(model, sites)
-    tokens = _whole(model, data, batch_size)
+    return _passes(model, _whole(model, data, batch_size), wanted, batch_size, progress)
+
+
+def _passes(
+    model: AnyModel, tokens: Tokens, wanted: tuple[Site, ...], batch_size: int, progress: bool = False
+) -> Activations:
+    """As many passes as there are batches of rows, their activations in one."""
     if len(tokens) <= batch_size:
         return _one_pass(model, tokens, wanted)
     values: dict[Site, Tensor] = {}
@@ -64,10 +73,11 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
         batch = tokens[start : start + batch_size]
         part = _one_pass(model, batch, wanted)
         for site, value in part.values.items():
+            own = tokens.read_at(site)
             if site not in values:
-                values[site] = _room(site, value, tokens)
-            _put(values[site], value, site, start, _shift(tokens, batch, start))
-    return Activations(values, tokens, model.fingerprint)
+                values[site] = _room(site, value, own)
+            _put(values[site], value, site, start, _shift(own, batch, start))
+    return Activations(values, tokens, model.fingerprint, model.site_names)
 
 
 def stream(
@@ -75,9 +85,11 @@ def stream(
 ) -> Iterator[Activations]:
     """Yield the activations of texts at some sites, batch by batch, so that memory stays bounded.
 
-    Takes the same arguments as `capture`, and iterable datasets as well; texts keep their order.
+    Takes the same arguments as `capture`, and iterable datasets as well; texts keep their order. A text that is longer
+    than the context is cut into rows that fit, `acts.tokens.text_number` says which text of its batch each row is from,
+    and a warning at the end says how many texts were cut; `capture`, which gives each text its row, refuses it.
 
-    Cost: one forward pass per batch, up to the last site asked for.
+    Cost: one forward pass per batch, up to the last site asked for; memory for the rows of one batch of texts.
 
     Examples:
         ```python
@@ -86,8 +98,20 @@ def stream(
         ```
     """
     wanted = chosen(model, sites)
-    batches = _bar(_batches(model, data, batch_size), progress)
-    return (_one_pass(model, tokens, wanted) for tokens in batches)
+    batches = in_rows(model, _bar(_batches(model, data, batch_size), progress))
+    return (_passes(model, tokens, wanted, batch_size) for tokens in batches)
+
+
+def read_rows(model: AnyModel, data: Data, *, batch_size: int = 32) -> Iterator[Tokens]:
+    """Yield the tokens that `stream` reads, batch by batch, without running the model.
+
+    Examples:
+        ```python
+        for tokens in read_rows(model, texts):
+            model.run(tokens)
+        ```
+    """
+    return in_rows(model, _batches(model, data, batch_size))
 
 
 @grad_mode(False)
@@ -108,7 +132,8 @@ def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activat
     missed = [str(site) for site in sites if site not in got]
     if missed:
         raise WrongState(f"the forward pass of {model.name} did not reach {', '.join(missed)}")
-    return Activations({site: _alone(got[site], tokens) for site in sites}, tokens, model.fingerprint)
+    values = {site: _alone(got[site], tokens) for site in sites}
+    return Activations(values, tokens, model.fingerprint, model.site_names)
 
 
 def _alone(value: Tensor, tokens: Tokens) -> Tensor:
@@ -147,21 +172,30 @@ def _from_rows(model: AnyModel, rows: dict[str, Any]) -> Tokens:
         return pad(model.tokenizer, ids, model.padding_side).to(model.device)
     if "text" in rows:
         return model.tokens(rows["text"])
-    raise InvalidArgument(f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text': rename one")
+    column = next((name for name, cells in rows.items() if cells and is_picture(cells[0])), None)
+    if isinstance(model, Network) and column is not None:
+        return model.tokens(rows[column])
+    raise InvalidArgument(
+        f"the dataset has columns {sorted(rows)}, expected 'input_ids' or 'text', or pictures for a model that reads "
+        "them: rename one"
+    )
 
 
 def _whole(model: AnyModel, data: Data, batch_size: int) -> Tokens:
-    if isinstance(data, str | Tensor | Mapping | Tokens) and batch_size > 0:
+    is_one = isinstance(data, str | Tensor | Mapping | Tokens) or (isinstance(model, Network) and not _is_dataset(data))
+    if is_one and batch_size > 0:
         return model.tokens(data)
     batches = [*_batches(model, data, batch_size)]
     if not batches:
         raise InvalidArgument("got no texts: the dataset is empty")
+    if len(batches) > 1 and isinstance(model, Network):
+        return model.joined(batches)
     return batches[0] if len(batches) == 1 else join(model.tokenizer, batches, model.padding_side)
 
 
 def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:
     shape = [len(tokens), *value.shape[1:]]
-    if tokens.inputs is not None:
+    if tokens.are_places:
         return value.new_zeros(shape)
     for axis in (2, 3) if site.name == "pattern" else (1,):
         shape[axis] = tokens.ids.shape[1]

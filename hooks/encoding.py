@@ -1,6 +1,7 @@
 """Encoding: a batch of `Tokens` from texts, from token ids, or from what a tokenizer returned, padded on one side."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,10 +103,12 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:
 
 
 def from_encoding(tokenizer: Tokenizer, encoding: Mapping[str, Any], d_vocab: int, side: str) -> Tokens:
-    """Turn what a tokenizer returned into `Tokens`: padding is what its "attention_mask" hides.
+    """Turn what a tokenizer or processor returned into `Tokens`: padding is what its "attention_mask" hides.
+
+    Its "decoder_input_ids" are what a decoder reads, and whatever other tensors it has are handed on by their names.
 
     Raises:
-        InvalidArgument: as `from_ids`, or a mask of another shape.
+        InvalidArgument: as `from_ids`, or a mask of another shape; other entries without `return_tensors="pt"`.
 
     Examples:
         ```python
@@ -113,11 +116,27 @@ def from_encoding(tokenizer: Tokenizer, encoding: Mapping[str, Any], d_vocab: in
         ```
     """
     ids, mask = encoding["input_ids"], encoding.get("attention_mask")
+    more = {name: one for name, one in encoding.items() if name not in _SAID and one is not None}
+    decoder_ids, decoder_mask = (more.pop(f"decoder_{name}", None) for name in ("input_ids", "attention_mask"))
     if isinstance(ids, Tensor):
-        return from_ids(tokenizer, ids, d_vocab, None if mask is None else torch.as_tensor(mask))
+        tokens = from_ids(tokenizer, ids, d_vocab, None if mask is None else torch.as_tensor(mask))
+        more = {name: one.reshape(tokens.ids.shape) if one.shape == ids.shape else one for name, one in more.items()}
+        decoder = None if decoder_ids is None else from_ids(tokenizer, decoder_ids, d_vocab, decoder_mask)
+        return replace(tokens, more=more, decoder=decoder)
+    if more or decoder_ids is not None:
+        raise InvalidArgument(
+            f"{', '.join(sorted(encoding))} came without tensors: tokenise with return_tensors='pt' (and padding=True)"
+        )
     if ids and isinstance(ids[0], int):
         ids, mask = [ids], None if mask is None else [mask]
     return pad(tokenizer, unpadded(tokenizer, ids, mask), side)
+
+
+_SAID: Final = frozenset({
+    "input_ids", "attention_mask", "offset_mapping", "special_tokens_mask", "length", "num_truncated_tokens",
+    "overflowing_tokens", "overflow_to_sample_mapping", "labels",
+})  # fmt: skip
+"""What a tokenizer returns that is no argument of a pass of its own."""
 
 
 def from_ids(

@@ -1,6 +1,7 @@
 """One plain forward pass of the Hugging Face model on a batch of tokens."""
 
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -29,9 +30,10 @@ def forward(hf: HFModel, tokens: Tokens) -> HFOutput:
         forward(model.hf, model.tokens("Fog over the bay")).logits
         ```
     """
-    if tokens.inputs is not None:
-        by_place = [tokens.inputs[slot] for slot in sorted(slot for slot in tokens.inputs if isinstance(slot, int))]
-        return hf(*by_place, **{slot: one for slot, one in tokens.inputs.items() if isinstance(slot, str)})
+    given = tokens.inputs if tokens.images is None else tokens.images.arguments
+    if given is not None:
+        by_place = [given[slot] for slot in sorted(slot for slot in given if isinstance(slot, int))]
+        return hf(*by_place, **{slot: one for slot, one in given.items() if isinstance(slot, str)})
     check_length(hf, tokens.ids.shape[1])
     with named_outputs(hf):
         return hf(**arguments(hf, tokens))
@@ -62,7 +64,7 @@ def named_outputs(hf: HFModel) -> Iterator[None]:
 def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:
     """Return what one pass over tokens is called with: without a cache, and for a named output.
 
-    A decoder after an encoder reads the same text, moved right by one after its start token.
+    A decoder after an encoder reads its own tokens, or the same text, moved right by one after its start token.
 
     Examples:
         ```python
@@ -75,7 +77,12 @@ def arguments(hf: HFModel, tokens: Tokens) -> dict[str, Any]:
     given |= {name: plain for name, plain in _PLAIN.items() if getattr(hf.config, name, plain) is not plain}
     if accepts(hf, "use_cache"):
         given["use_cache"] = False
-    if getattr(hf.config, "is_encoder_decoder", False) and accepts(hf, "decoder_input_ids"):
+    given |= tokens.more
+    if tokens.decoder is not None:
+        given["decoder_input_ids"] = tokens.decoder.ids
+        if accepts(hf, "decoder_attention_mask") and not bool(tokens.decoder.mask.all()):
+            given["decoder_attention_mask"] = tokens.decoder.mask.long()
+    elif getattr(hf.config, "is_encoder_decoder", False) and accepts(hf, "decoder_input_ids"):
         start = torch.full_like(tokens.ids[:, :1], decoder_start(hf))
         given["decoder_input_ids"] = torch.cat([start, tokens.ids[:, :-1]], dim=1)
     return given
@@ -126,13 +133,26 @@ def _arguments(kind: type) -> frozenset[str]:
 def context(hf: HFModel) -> int | None:
     """Return how many tokens a model reads at once; None where its configuration sets no limit.
 
+    Where positions are counted from after the padding token's id (RoBERTa), so many fewer.
+
     Examples:
         ```python
         context(model.hf)
         ```
     """
-    limit = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+    config = hf.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return None
+    return limit - config.pad_token_id - 1 if _counts_after_padding(type(hf)) and config.pad_token_id else limit
+
+
+@cache
+def _counts_after_padding(kind: type) -> bool:
+    """Whether a model's own file makes positions of ids, from the padding token's on."""
+    own = vars(sys.modules[kind.__module__])
+    name = "create_position_ids_from_input_ids"
+    return name in own or any(name in vars(one) for one in own.values() if isinstance(one, type))
 
 
 def check_length(hf: HFModel, n_pos: int) -> None:

@@ -1,7 +1,7 @@
 """Gradients: activations and the gradient of a scalar metric there, from one forward and one backward pass."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, final
 
@@ -86,9 +86,8 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
     _check_finite(wanted, slopes)
     a = {site: got[site].detach() for site in wanted}
     slope = dict(zip(wanted, slopes, strict=True))
-    return Gradients(
-        m.detach(), Activations(a, tokens, model.fingerprint), Activations(slope, tokens, model.fingerprint)
-    )
+    activations = Activations(a, tokens, model.fingerprint, model.site_names)
+    return Gradients(m.detach(), activations, replace(activations, values=slope))
 
 
 def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def intervene(
 
 @contextmanager
 def _block(model: AnyModel, plan: Plan) -> Iterator[Receipt]:
-    receipt, watch = Receipt(tuple(plan), partial(kl_from_clean, model)), Watch()
+    receipt, watch = Receipt(tuple(plan), partial(kl_from_clean, model), model.site_names), Watch()
 
     def begins(passing: Pass) -> None:
         receipt.passes += 1
@@ -127,7 +127,7 @@ class _Change:
     def __call__(self, a: Tensor) -> Tensor | None:
         if self.model.running.resting:
             return None
-        passing = self._passing().places(a.shape[1])
+        passing = self._passing().places(a.shape[1], self.tap.site)
         begin = passing.end - a.shape[1]  # a model may compute the logits of the last columns only
         touched = passing.rows(self.at).from_column(begin, a.device)
         if not len(touched):

@@ -1,7 +1,7 @@
 """Loading a model: from the hub, a folder, an object in memory, or the package's own."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
@@ -15,7 +15,10 @@ from hooks.errors import InvalidArgument, InvalidType, MissingFile
 from hooks.fused import fuse
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
-from hooks.network import Inputs, Network, check_network, guessed
+from hooks.network import Example, Network, check_network, guessed
+from hooks.processor import Processor, read_processor
+from hooks.towers import Towers, has_two_towers, towers_of
+from hooks.weights import place_of
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -25,8 +28,9 @@ def load(
     source: nn.Module,
     tokenizer: None = None,
     *,
-    inputs: Inputs,
+    inputs: Example,
     places: int | tuple[int, ...] | None = None,
+    processor: Processor | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     check: bool = True,
@@ -54,8 +58,9 @@ def load(
     source: str | Path | nn.Module,
     tokenizer: Tokenizer = None,
     *,
-    inputs: Inputs | None = None,
+    inputs: Example | None = None,
     places: int | tuple[int, ...] | None = None,
+    processor: Processor | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     check: bool = True,
@@ -64,8 +69,11 @@ def load(
     revision: str | None = None,
     quantization_config: Any = None,
     trust_remote_code: bool = False,
-) -> Model | Network:
+) -> Model | Network | Towers:
     """Load a transformer, or any module, for capturing and intervening, in evaluation mode, and check its contract.
+
+    A transformer or convnet that reads pictures gives a `Network`, and a CLIP `Towers`, whose `image` is a `Network`
+    and whose `text` a `Model`.
 
     Args:
         source: a Hugging Face id, a local folder, a `PreTrainedModel` (with its tokenizer) as it is or inside what
@@ -77,7 +85,9 @@ def load(
         inputs: an example of what a module that is no `PreTrainedModel` reads, the batch first; without it one is
         made, if the first weights are of an embedding or a linear layer.
         places: which axes of such a module's tensors count places, as (2, 3) for a convnet's maps or 1 for a sequence;
-            by default 1 where the example is of ids [batch pos], and none where it is not.
+            by default 1 where the example is of ids [batch pos], and none where it is not; where it is of pictures
+            [batch channel row column], rows and columns of maps and pos of [batch pos d].
+        processor: how a model of pictures reads them; by default as the file next to its weights says.
         dtype: of the weights; by default as stored. Frequencies of rotation, and what else a model computes rather
             than learns, stay as exact as they are.
         device: where to put the weights; by default where they are.
@@ -88,7 +98,8 @@ def load(
     Raises:
         MissingFile: nothing is found there, or the bundled model is not in the package.
         InvalidType: an object in memory that is no module, or example inputs for a transformer that reads text.
-        InvalidArgument: no blocks can be found in the model, or a model in memory is to be read in some way.
+        InvalidArgument: no blocks can be found in the model, a model in memory is to be read in some way, or a model
+            needs code of its own that was not trusted.
 
     Cost: that of `check`, unless an equal model was checked before.
 
@@ -109,6 +120,8 @@ def load(
         folder = _bundled() if source == "landmark" else source
         hf, tokenizer = _pretrained(folder, tokenizer, dtype, reading)
         name = str(source)
+        if processor is None and reads_pictures(hf):
+            processor = read_processor(folder, revision)
     else:
         if reading:
             raise InvalidArgument(
@@ -121,15 +134,46 @@ def load(
         hf, found = unwrap(source) if bridged else (source, None)
         if _is_plain(hf, source, inputs, tokenizer):
             hf = hf if dtype is None else _cast(hf, dtype)
-            return _network(hf if device is None else hf.to(device), inputs, places, check)
+            return _network(hf if device is None else hf.to(device), inputs, places, check, processor)
         tokenizer = tokenizer or found
         name = getattr(hf.config, "name_or_path", "") or type(hf).__name__
         hf = hf if dtype is None else _cast(hf, dtype)
     hf = hf if device is None else hf.to(device)
+    if has_two_towers(hf):
+        image, text = towers_of(hf)
+        seen = _network(image, _picture_for(image, processor), None, check, processor)
+        return Towers(hf.eval(), seen, _model(text, tokenizer, name, check))
+    if reads_pictures(hf):
+        return _network(hf, _picture_for(hf, processor), places, check, processor)
+    return _model(hf, tokenizer, name, check)
+
+
+def _model(hf: HFModel, tokenizer: Tokenizer, name: str, check: bool) -> Model:
     model = Model(hf, tokenizer, name)
     if check:
         checked(model)
     return model
+
+
+def reads_pictures(hf: HFModel) -> bool:
+    """Return whether a Hugging Face model, or a tower of it, reads pictures.
+
+    Examples:
+        ```python
+        reads_pictures(ViTModel(config))
+        ```
+    """
+    return getattr(hf, "main_input_name", "") == "pixel_values" or has_two_towers(hf)
+
+
+def _picture_for(hf: HFModel, processor: Processor | None) -> Example:
+    """A picture of noise, of the size that a model of pictures reads."""
+    size = getattr(hf.config, "image_size", None) or (None if processor is None else processor.crop or processor.size)
+    height, width = (size or 224,) * 2 if isinstance(size, int | None) else size
+    shape = (1, getattr(hf.config, "num_channels", 3), height, width)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    device, dtype = place_of(hf)
+    return {"pixel_values": noise.to(device, dtype)}
 
 
 def _unwrapped(source: Any) -> Any:
@@ -141,7 +185,7 @@ def _unwrapped(source: Any) -> Any:
     return source if base is None else base()
 
 
-def _is_plain(hf: HFModel, source: object, inputs: Inputs | None, tokenizer: Tokenizer) -> bool:
+def _is_plain(hf: HFModel, source: object, inputs: Example | None, tokenizer: Tokenizer) -> bool:
     """Whether a module is loaded as a `Network`: one of plain torch, and a transformer with an example of its inputs.
 
     Raises:
@@ -160,13 +204,19 @@ def _is_plain(hf: HFModel, source: object, inputs: Inputs | None, tokenizer: Tok
     return True
 
 
-def _network(module: nn.Module, inputs: Inputs | None, places: int | tuple[int, ...] | None, check: bool) -> Network:
+def _network(
+    module: nn.Module,
+    inputs: Example | None,
+    places: int | tuple[int, ...] | None,
+    check: bool,
+    processor: Processor | None,
+) -> Network:
     given = guessed(module) if inputs is None else inputs
     ids = isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point()
-    axes = (places,) if isinstance(places, int) else ((1,) if ids else ()) if places is None else places
-    if any(axis < 1 for axis in axes) or len(set(axes)) < len(axes):
+    axes = (places,) if isinstance(places, int) else (1,) if ids and places is None else places
+    if any(axis < 1 for axis in axes or ()) or len(set(axes or ())) < len(axes or ()):
         raise InvalidArgument(f"places are axes after the batch, each once and counted from 1; got {places}")
-    network = Network(module, given, axes)
+    network = Network(module, given, axes, processor)
     if check:
         check_network(network)
     return network
@@ -186,10 +236,12 @@ def _pretrained(
 ) -> tuple[HFModel, Tokenizer]:
     import transformers
 
+    reading = {"trust_remote_code": False, **reading}  # else transformers asks on the terminal
     found = {name: reading[name] for name in ("revision", "trust_remote_code") if name in reading}
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **found)
     except (OSError, ValueError) as error:
+        _check_own_code(folder, found, error)
         raise MissingFile(
             f"no model at '{folder}': it is no folder with a config.json, and the Hugging Face hub did not give it "
             f"({str(error).splitlines()[0]}); pass a folder, a hub id, a model in memory, or 'landmark'"
@@ -198,10 +250,42 @@ def _pretrained(
     with _quietly():
         kind = getattr(transformers, named, transformers.AutoModelForCausalLM)
         hf = kind.from_pretrained(folder, dtype="auto" if dtype is None else dtype, **reading)
+    if getattr(hf, "main_input_name", "") == "pixel_values":
+        return hf, tokenizer
     without = Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in _TOKENIZER_FILES)
     if tokenizer is None and not without:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **found)
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **found)
+        except ValueError as error:
+            _check_own_code(folder, found, error)
+            raise
     return fuse(hf), tokenizer
+
+
+def _check_own_code(folder: str | Path, found: Mapping[str, Any], error: Exception) -> None:
+    """Refuse, with its files named, a model that cannot be read without the code next to its weights.
+
+    Raises:
+        InvalidArgument: there is such code, and it was not said that it may run.
+    """
+    import transformers
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    if found["trust_remote_code"]:
+        return
+    said: list[str] = []
+    config = transformers.PretrainedConfig
+    for read in (lambda: config.get_config_dict(folder)[0], lambda: get_tokenizer_config(folder)):
+        with suppress(OSError, ValueError):
+            for way in (read().get("auto_map") or {}).values():
+                said += [one for one in (way if isinstance(way, list) else [way]) if one]
+    named = {one.split("--")[-1].split(".")[0] for one in said}
+    if named:
+        files = ", ".join(f"{one}.py" for one in sorted(named))
+        raise InvalidArgument(
+            f"the model at '{folder}' is read by code of its own ({files}), which was not run: read that code, and if "
+            "you trust it, load(..., trust_remote_code=True)"
+        ) from error
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A loaded transformer and its tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
@@ -14,12 +15,12 @@ from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.encoding import as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
-from hooks.forward import forward
+from hooks.forward import accepts, forward
 from hooks.generate import continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
 from hooks.running import Running
-from hooks.site import Named, Site, counted, mlp_act, named
+from hooks.site import Named, Site, counted, mlp_act, named, site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens
@@ -41,6 +42,7 @@ class Model:
         fingerprint: SHA-256 of configuration and weights when it was loaded.
         structure: its stacks of blocks, and what each adds, as traced.
         paths: where its components are.
+        site_names: what else its sites are called.
         blocks: its blocks.
         final_norm: the norm before the unembedding, or None.
         head: the part after the final norm that does more than unembed (BERT's), or None.
@@ -62,6 +64,7 @@ class Model:
         self.tokenizer = tokenizer
         self.name = name
         self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
+        self.site_names = site_names(hf, self.taps)
         self.blocks = blocks(hf, paths)
         self.final_norm = find(hf, paths.final_norm)
         self.head = None if found.head is hf.get_output_embeddings() else found.head
@@ -108,8 +111,8 @@ class Model:
         """Tokenise text, with the special tokens the tokenizer adds, padded on the side it pads on.
 
         Args:
-            text: a text, texts, token ids of shape [pos] or [batch pos], what the tokenizer returned (padding is what
-                its attention mask hides), or ready `Tokens`.
+            text: a text, texts, token ids of shape [pos] or [batch pos], what the tokenizer or processor returned
+                (padding is what its attention mask hides; its other tensors are handed on), or ready `Tokens`.
 
         Raises:
             TypeError: a mapping, or a list of anything but texts.
@@ -125,8 +128,17 @@ class Model:
         if isinstance(text, Tensor):
             return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
         if isinstance(text, Mapping) and "input_ids" in text:
-            return self._admitted(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side))
+            return self._admitted(self._given(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side)))
         return self._admitted(tokenize(self.tokenizer, as_texts(text), self.padding_side))
+
+    def _given(self, tokens: Tokens) -> Tokens:
+        """The same tokens with what else the model takes of what came with them."""
+        taken = {name: one for name, one in tokens.more.items() if accepts(self.hf, name)}
+        odd = [name for name in tokens.more if name not in taken and not name.endswith("token_type_ids")]
+        odd += ["decoder_input_ids"] * (tokens.decoder is not None and not accepts(self.hf, "decoder_input_ids"))
+        if odd:
+            raise InvalidArgument(f"{self.name} ({type(self.hf).__name__}) takes no {' nor '.join(odd)}: leave it out")
+        return replace(tokens, more=taken)
 
     def run(self, text: Text) -> Float[Tensor, "batch pos vocab"]:
         """Return the logits of one forward pass, under the caller's grad mode.

@@ -1,7 +1,8 @@
-"""A module of plain torch that is no Hugging Face model: every module inside it is a site."""
+"""A module that reads no text: every module inside it is a site, and of one that reads pictures more have names."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any, Literal, TypeAlias, final
 
@@ -13,15 +14,20 @@ from hooks.contract.report import Check, ContractReport, site_refusal
 from hooks.errors import ContractBroken, InvalidArgument, InvalidType, UnknownSite, nearest
 from hooks.fingerprint import fingerprint
 from hooks.forward import forward
+from hooks.grid import Grid, grids
+from hooks.images import Images
 from hooks.model import Model
+from hooks.picture_sites import picture_taps, places_of
+from hooks.processor import Processor
 from hooks.running import Running
-from hooks.site import Site
+from hooks.site import Site, site_names
+from hooks.structure import Structure
 from hooks.taps import Tap
 from hooks.temporary import Temporary
 from hooks.tokens import Tokens
 from hooks.tracing.record import Call, Trace, record
 
-Inputs: TypeAlias = Tensor | Mapping[int | str, Tensor] | Mapping[str, Tensor] | tuple[Tensor, ...] | Tokens
+Example: TypeAlias = Tensor | Mapping[int | str, Tensor] | Mapping[str, Tensor] | tuple[Tensor, ...] | Tokens
 """What a module is given: one tensor, several in order, or by the names of its arguments; the batch comes first."""
 
 
@@ -35,13 +41,21 @@ class Network:
     Of a tuple or mapping that a module gives, the first tensor of floats is the site. A module that runs several times
     in a pass has a site for each call, `Site.module(path, call=1)`.
 
-    It has no tokenizer, streams or heads: methods that need those take a `Model`.
+    One that reads pictures, [batch channel row column], has named sites as well (`hooks/picture_sites.py`), and knows
+    where the places of each lie in the picture, for positions such as `region` and `where`. It reads files, arrays and
+    whatever else `hooks.images` speaks of through its processor; a tensor of floats is given to the module as it is.
+
+    It has no tokenizer: methods that need one take a `Model`.
 
     Attributes:
         hf: the module, in evaluation mode.
         name: of its class.
-        places: the axes that count places.
-        taps: where each site sits, in the order of the pass over the example.
+        places: the axes that count places; None where each tensor's follow from how many axes it has, as those of a
+            model of pictures do.
+        processor: how it reads pictures, or None.
+        taps: where each site sits: those with a name of their own, then each module's in the order of the pass.
+        grids: where the places of each site lie in pictures of the example's size.
+        structure: the blocks of a transformer over patches, or None.
         fingerprint: SHA-256 of its form and weights when it was loaded.
         contract: what was measured, or None.
         running: the forward pass in flight.
@@ -56,18 +70,37 @@ class Network:
     tokenizer = None
     padding_side = "right"
 
-    def __init__(self, module: nn.Module, inputs: Inputs, places: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Example,
+        places: tuple[int, ...] | None,
+        processor: Processor | None = None,
+    ) -> None:
         self.hf = module.eval()
         self.name = type(module).__name__
         self.places = places
+        self.processor = processor
         self.contract: ContractReport | None = None
         example = _read(inputs)
+        slots = [slot for slot, one in (example.inputs or {}).items() if _is_picture(one)]
+        self._slot: int | str | None = slots[0] if slots and places in (None, (2, 3)) else None
+        self.places = () if places is None and self._slot is None else places
         trace = record(module, lambda: forward(module, example))
-        self.taps = {tap.site: tap for tap in _taps(trace, len(example), places)}
+        taps = [*_taps(trace, len(example), self.places)]
+        self.grids: Mapping[Site, Grid] = {}
+        self.structure: Structure | None = None
+        if self._slot is not None:
+            found = dict(grids(trace, _picture(trace, self._slot)))
+            named, self.structure = _named(module, example)
+            taps = [*named, *taps]
+            self.grids = {tap.site: found[value] for tap in taps if (value := _value(trace, tap)) in found}
+        self.taps = {tap.site: tap for tap in taps}
+        self.site_names = site_names(module, self.taps)
         trace.release()
         self.example = example
         self.fingerprint = fingerprint(module)
-        self.running = Running(module, frozenset(), _read)
+        self.running = Running(module, frozenset(), self._of_call)
 
     def __repr__(self) -> str:
         return f"Network({self.name}, {len(self.taps)} sites)"
@@ -86,16 +119,49 @@ class Network:
     def tokens(self, text: Any) -> Tokens:
         """Return the items of a batch, whose tokens are places.
 
+        Tensors of floats are what the module is given, as they are; all else is read as pictures, where it reads some.
+
         Raises:
-            InvalidType: something else than tensors.
-            InvalidArgument: tensors of batches of different length, or none.
+            InvalidType: something else than tensors or pictures.
+            InvalidArgument: tensors of batches of different length, or none; pictures for a model without a processor.
 
         Examples:
             ```python
             model.tokens(torch.randn(4, 3, 32, 32))
             ```
         """
-        return _read(text).to(self.device)
+        if self._slot is None or isinstance(text, Tokens | tuple | Mapping) or _is_given(text):
+            return self._of_call(text).to(self.device)
+        if self.processor is None:
+            raise InvalidArgument(
+                f"how {self.name} reads pictures is not known: load it with processor=Processor(size, mean=…, std=…), "
+                "or pass a tensor of what it is given"
+            )
+        images = replace(self.processor.read(text), scaling=self.processor.scaling(self._slot)).to(self.device)
+        return replace(_of_places(len(images), self.device), images=images, grids=self.grids)
+
+    def joined(self, batches: Sequence[Tokens]) -> Tokens:
+        """Return batches of pictures as one.
+
+        Examples:
+            ```python
+            model.joined([model.tokens(some), model.tokens(others)])
+            ```
+        """
+        held = [one.images for one in batches if one.images is not None]
+        names = [one.names for one in held if one.names is not None]
+        shared = set.intersection(*(set(one.masks) for one in held))
+        images = Images(
+            torch.cat([one.pixels for one in held]),
+            {name: torch.cat([one.masks[name] for one in held]) for name in sorted(shared)},
+            sum(names, ()) if len(names) == len(held) else None,
+        )
+        return self.tokens(images)
+
+    def _of_call(self, given: Any) -> Tokens:
+        """What a call of the module reads."""
+        tokens = _read(given)
+        return replace(tokens, grids=self.grids) if self.grids and tokens.grids is None else tokens
 
     def run(self, text: Any) -> Any:
         """Return what the module gives, under the caller's grad mode.
@@ -178,7 +244,7 @@ def check_network(model: Network) -> ContractReport:
     plain = _flat(forward(model.hf, model.example))
     again = _flat(forward(model.hf, model.example))
     checks = [_equal("no dropout", "two runs give the same", again, plain)]
-    sites = tuple(model.taps)
+    sites = tuple(site for site, tap in model.taps.items() if not tap.read_only)
     states = "written again as it is, a site changes nothing"
     if checks[0].holds and not _equal("", "", _rewritten(model, sites), plain).holds:
         checks += [_equal("same as without hooks", states, _rewritten(model, (site,)), plain, site) for site in sites]
@@ -228,12 +294,52 @@ def _read(inputs: Any) -> Tokens:
     sizes = {len(one) if one.ndim else 0 for one in tensors}
     if not tensors or len(sizes) > 1 or 0 in sizes:
         raise InvalidArgument(f"tensors of one batch, at least one item long, are needed; got lengths {sorted(sizes)}")
-    ids = torch.zeros(sizes.pop(), 1, dtype=torch.long, device=tensors[0].device)
+    inputs = {slot: one for slot, one in given.items() if isinstance(one, Tensor)}
+    return replace(_of_places(sizes.pop(), tensors[0].device), inputs=inputs)
+
+
+def _of_places(n: int, device: torch.device) -> Tokens:
+    """A batch of one place each, until a site says how many it has."""
+    ids = torch.zeros(n, 1, dtype=torch.long, device=device)
     mask = torch.ones_like(ids, dtype=torch.bool)
-    return Tokens(ids, mask, ~mask, inputs={slot: one for slot, one in given.items() if isinstance(one, Tensor)})
+    return Tokens(ids, mask, ~mask)
 
 
-def _taps(trace: Trace, batch: int, places: tuple[int, ...]) -> Iterator[Tap]:
+def _is_picture(one: Tensor) -> bool:
+    """Whether a tensor is [batch channel row column] of a picture."""
+    return one.is_floating_point() and one.ndim == 4
+
+
+def _is_given(text: Any) -> bool:
+    return isinstance(text, Tensor) and text.is_floating_point()
+
+
+def _named(module: nn.Module, example: Tokens) -> tuple[list[Tap], Structure | None]:
+    """The named sites, found on one picture alone."""
+    one = example[:1]
+    trace = record(module, lambda: forward(module, one))
+    try:
+        return picture_taps(module, trace)
+    finally:
+        trace.release()
+
+
+def _picture(trace: Trace, slot: int | str) -> int:
+    inputs = trace.calls[0].inputs
+    return inputs[slot] if slot in inputs else next(iter(inputs.values()))
+
+
+def _value(trace: Trace, tap: Tap) -> int | None:
+    """The value that a site is in a recorded pass."""
+    for call in trace.calls:
+        if call.module is tap.module and call.number == (tap.call or 0):
+            held: Mapping[Any, int] = call.inputs if tap.side == "input" else call.outputs
+            slot: Any = tap.slot if tap.side == "input" else (None if None in held else tap.part)
+            return held.get(slot)
+    return None
+
+
+def _taps(trace: Trace, batch: int, places: tuple[int, ...] | None) -> Iterator[Tap]:
     times = Counter(call.path for call in trace.calls)
     root = trace.calls[0].module
     for call in trace.calls:
@@ -253,11 +359,14 @@ def _is_site(tensor: Tensor, batch: int) -> bool:
 
 
 def _tap(
-    trace: Trace, call: Call, side: Literal["input", "output"], slot: Any, places: tuple[int, ...], root: Any
+    trace: Trace, call: Call, side: Literal["input", "output"], slot: Any, places: tuple[int, ...] | None, root: Any
 ) -> Tap:
     value = call.inputs[slot] if side == "input" else call.outputs[slot]
     shape = trace.tensor(value).shape
-    axes = places if len(shape) > max(places, default=0) and len(shape) > 1 + len(places) else ()
+    if places is None:
+        axes = places_of(tuple(shape))
+    else:
+        axes = places if len(shape) > max(places, default=0) and len(shape) > 1 + len(places) else ()
     one = tuple(size for axis, size in enumerate(shape) if axis and axis not in axes)
     number = None if root is None else call.number
     where: dict[str, Any] = {"slot": slot} if side == "input" else {"part": 0 if slot is None else slot}

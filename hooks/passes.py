@@ -12,6 +12,7 @@ from hooks.encoding import is_in
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import Position
+from hooks.site import Site
 from hooks.tokens import Tokens
 
 
@@ -36,15 +37,15 @@ class Pass:
         """True for a pass over the prompt or a part of it, False while decoding."""
         return self.start == 0 or self.start < prompt_width(self.tokens)
 
-    def places(self, n: int) -> "Pass":
-        """Return the pass as a tensor with `n` columns sees it.
+    def places(self, n: int, site: Site | None = None) -> "Pass":
+        """Return the pass as a site with `n` columns sees it.
 
         Examples:
             ```python
-            model.running.current.places(a.shape[1])
+            model.running.current.places(a.shape[1], site)
             ```
         """
-        tokens = self.tokens.places(n)
+        tokens = self.tokens.places(n, site)
         return self if tokens is self.tokens else Pass(tokens, 0, n)
 
     def rows(self, at: Position) -> Rows:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hooks.encoding import is_in
 from hooks.errors import InvalidArgument, nearest
+from hooks.grid import Grid
 from hooks.tokens import Tokens
 
 
@@ -210,6 +211,97 @@ def after(text: str, occurrence: int = 0) -> Position:
     return Position(f"after({text!r}{tail})", select)
 
 
+def patch(row: int, column: int) -> Position:
+    """Select the place in a row and a column of a site's map, counted from 0.
+
+    Examples:
+        >>> patch(2, 5)
+        patch(2, 5)
+    """
+    asked = f"patch({row}, {column})"
+
+    def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+        return (tokens.ids == _grid(tokens, asked).place(row, column)) & tokens.mask
+
+    return Position(asked, select)
+
+
+def region(top: float | int, left: float | int, bottom: float | int, right: float | int) -> Position:
+    """Select the places of which at least half the cell is in a rectangle, in pixels of the picture.
+
+    The cell of a place is the part of the picture that is nearer to it than to its neighbours (`hooks.grid`).
+
+    Raises:
+        InvalidArgument: an empty rectangle; when used, one that holds no place of the site.
+
+    Examples:
+        >>> region(0, 0, 32, 64)
+        region(0, 0, 32, 64)
+    """
+    asked = f"region({top:g}, {left:g}, {bottom:g}, {right:g})"
+    if not (top < bottom and left < right):
+        raise InvalidArgument(f"{asked} is empty: bottom comes after top, and right after left")
+
+    def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+        grid = _grid(tokens, asked)
+        inside = torch.zeros(1, *grid.size, dtype=torch.bool, device=tokens.ids.device)
+        inside[:, max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))] = True
+        chosen = grid.covered(inside) >= 0.5
+        if not bool(chosen.any()):
+            raise InvalidArgument(
+                f"{asked} holds no place of this site, of which each has {grid.stride[0]:g} by {grid.stride[1]:g} "
+                f"pixels of a picture of {grid.size[0]} by {grid.size[1]}: give a larger one, or use patch(row, column)"
+            )
+        return chosen.expand(tokens.ids.shape) & tokens.content
+
+    return Position(asked, select)
+
+
+def where(mask: str | Bool[Tensor, "height width"]) -> Position:
+    """Select the places of which at least half the cell is in a mask of pixels.
+
+    Args:
+        mask: the name of one of the masks that the pictures came with, or one mask for all pictures.
+
+    Raises:
+        InvalidArgument: when used on pictures without such a mask, or of another size.
+
+    Examples:
+        >>> where("landmark")
+        where('landmark')
+    """
+    asked = f"where({mask!r})" if isinstance(mask, str) else f"where(a mask of {int(mask.sum())} pixels, {id(mask)})"
+
+    def select(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+        grid, masks = _grid(tokens, asked), {} if tokens.images is None else tokens.images.masks
+        if isinstance(mask, str) and mask not in masks:
+            there = f"the nearest are {nearest(mask, masks)}" if masks else "these pictures came without masks"
+            raise InvalidArgument(f"{asked} needs a mask of that name: {there}; give them as Images(pixels, masks)")
+        one = masks[mask] if isinstance(mask, str) else mask[None].to(tokens.ids.device)
+        if tuple(one.shape[1:]) != grid.size:
+            raise InvalidArgument(f"{asked} is of {tuple(one.shape[1:])} pixels, and the pictures of {grid.size}")
+        return (grid.covered(one) >= 0.5).expand(tokens.ids.shape) & tokens.content
+
+    return Position(asked, select)
+
+
+def _cls(tokens: Tokens) -> Bool[Tensor, "batch pos"]:
+    if not _grid(tokens, "cls").front:
+        raise InvalidArgument("cls asks for a place before the picture's own, and this site has none: use everywhere")
+    return (tokens.ids == 0) & tokens.mask
+
+
+def _grid(tokens: Tokens, asked: str) -> Grid:
+    if tokens.grid is not None:
+        return tokens.grid
+    if not tokens.are_places:
+        raise InvalidArgument(f"{asked} speaks of places in a picture, and a text was read: use index(i) or substring")
+    raise InvalidArgument(
+        f"{asked} asks where this site's places lie in the picture, which is not known: it has none, or the pictures "
+        "have another size than the example that the model was loaded with"
+    )
+
+
 def _offsets(tokens: Tokens, asked: str) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     if tokens.texts is None or tokens.offsets is None:
         raise InvalidArgument(
@@ -247,3 +339,4 @@ prompt: Final = Position("prompt", lambda tokens: tokens.given, by_token=True)
 special: Final = Position("special", lambda tokens: tokens.special & tokens.mask, by_token=True)
 generated: Final = Position("generated", lambda tokens: tokens.content & ~tokens.given)
 last: Final = Position("last", index(-1).select)
+cls: Final = Position("cls", _cls)

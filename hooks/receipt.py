@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument, UnknownName, WrongState, nearest
 from hooks.model import Text
 from hooks.network import AnyModel
 from hooks.position import Position, everywhere
-from hooks.site import Site
+from hooks.site import Site, SiteNames
 from hooks.tokens import Tokens
 
 
@@ -49,7 +49,13 @@ class Receipt:
         ```
     """
 
-    def __init__(self, sites: tuple[Site, ...], measure: Callable[[Text, Position], Tensor]) -> None:
+    def __init__(
+        self,
+        sites: tuple[Site, ...],
+        measure: Callable[[Text, Position], Tensor],
+        names: SiteNames = SiteNames(),  # noqa: B008
+    ) -> None:
+        self._names = names
         self.passes = 0
         self._counts = {site: [0, 0, 0] for site in sites}
         self._change = {site: torch.zeros(()) for site in sites}
@@ -61,7 +67,7 @@ class Receipt:
         return tuple(self._counts)
 
     def __getitem__(self, site: Site | str) -> Touched:
-        site = Site.parse(site) if isinstance(site, str) else site
+        site = self._names.find(site, self._counts)
         if site not in self._counts:
             raise UnknownName(
                 f"nothing intervenes at {site}; the nearest site is {nearest(str(site), map(str, self.sites))}"
@@ -167,4 +173,4 @@ def _chances(logits: Tensor, tokens: Tokens, at: Position) -> Float[Tensor, "n v
             f"kl compares logits [batch pos vocab] or [batch vocab], and the model gives {logits!r:.80}"
         )
     logits = logits[:, None] if logits.ndim == 2 else logits
-    return logits[at.mask(tokens.places(logits.shape[1]))].float().log_softmax(dim=-1)
+    return logits[at.mask(tokens.places(logits.shape[1], Site("logits")))].float().log_softmax(dim=-1)

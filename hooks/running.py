@@ -233,7 +233,8 @@ class Running:
 
     def _next(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pass:
         if self._own is not None:
-            tokens = self._own(dict([*enumerate(args), *kwargs.items()]))
+            read, given = self._here.read, self._own(dict([*enumerate(args), *kwargs.items()]))
+            tokens = read if read is not None and read.images is not None and len(read) == len(given) else given
             return Pass(tokens, 0, tokens.ids.shape[1])
         ids = args[0] if args else kwargs.get("input_ids")
         if ids is None:

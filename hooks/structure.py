@@ -108,12 +108,23 @@ def find_structure(hf: HFModel) -> Structure:
     with refuse_meta(hf):
         trace = record(hf, lambda: forward(hf, tokens), tokens.ids.shape[1])
     try:
-        found = stacks(hf, trace, trace.n_pos)
-        if not found:
-            return Structure(why="no list of its modules passes a stream [batch pos d] from item to item")
-        return _structure(hf, trace, _named(hf, found))
+        return structure_of(hf, trace)
     finally:
         trace.release()
+
+
+def structure_of(hf: HFModel, trace: Trace) -> Structure:
+    """Return what a recorded pass over one text, or one picture, shows.
+
+    Examples:
+        ```python
+        structure_of(hf, trace).main
+        ```
+    """
+    found = stacks(hf, trace, trace.n_pos)
+    if not found:
+        return Structure(why="no list of its modules passes a stream [batch pos d] from item to item")
+    return _structure(hf, trace, _named(hf, found))
 
 
 def input_embeddings(hf: HFModel) -> nn.Module | None:
@@ -153,7 +164,7 @@ def _text(hf: HFModel) -> Tokens:
 
 def _named(hf: HFModel, found: Sequence[Stack]) -> list[tuple[str, Stack]]:
     """A name for each stack: none for the only one, else `encoder`, `decoder`, or what holds its list."""
-    if len(found) == 1 and not getattr(hf.config, "is_encoder_decoder", False):
+    if len(found) == 1 and not _has_two(hf):
         return [("", found[0])]
     named: list[tuple[str, Stack]] = []
     for stack in found:
@@ -163,6 +174,11 @@ def _named(hf: HFModel, found: Sequence[Stack]) -> list[tuple[str, Stack]]:
         name = holder if holder not in dict(named) else stack.path.replace(".", "_")
         named.append((name, stack))
     return named
+
+
+def _has_two(hf: HFModel) -> bool:
+    """Whether a model is an encoder and a decoder; a module without a configuration is not."""
+    return bool(getattr(getattr(hf, "config", None), "is_encoder_decoder", False))
 
 
 def _structure(hf: HFModel, trace: Trace, named: Sequence[tuple[str, Stack]]) -> Structure:
@@ -202,7 +218,7 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
 
 def _encoded(hf: HFModel, trace: Trace) -> set[int]:
     """What is computed from what an encoder gives."""
-    if not getattr(hf.config, "is_encoder_decoder", False):
+    if not _has_two(hf):
         return set()
     given = {value for call in trace.calls if call.path.split(".")[-1] == "encoder" for value in call.outputs.values()}
     return trace.after(given)

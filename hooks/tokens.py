@@ -1,14 +1,17 @@
 """Tokens: a batch of token ids that knows which are real, which are special, and where each is in its text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from hooks.errors import OutOfRange
+from hooks.errors import InvalidArgument, OutOfRange
+from hooks.grid import Grid
+from hooks.images import Images
+from hooks.site import Site
 
 
 @final
@@ -25,6 +28,13 @@ class Tokens:
         prompt_pos: columns from this one on were generated; None when all were given.
         inputs: what a module that reads no text is given, by place or by name; its places are the tokens then, and
             `ids` are their numbers.
+        cut_from: of which text each row is, where texts longer than the context were cut into rows; else None.
+        more: what else the model is given, by the names of its arguments, as what a tokenizer or processor returned
+            has it: `token_type_ids`, `pixel_values`. Of a tensor as long as the batch each text has its row.
+        decoder: what a decoder after an encoder reads; None where it reads the text itself, moved right by one.
+        images: the pictures, of a model that reads them; its places are the tokens.
+        grids: where the places of each site lie in the picture.
+        grid: that of these places, where one site's are meant.
 
     Examples:
         ```python
@@ -40,6 +50,12 @@ class Tokens:
     offsets: Int[Tensor, "batch pos 2"] | None = None
     prompt_pos: int | None = None
     inputs: Mapping[int | str, Shaped[Tensor, "batch ..."]] | None = None
+    cut_from: tuple[int, ...] | None = None
+    more: Mapping[str, Shaped[Tensor, "..."]] = field(default_factory=dict)
+    decoder: "Tokens | None" = None
+    images: Images | None = None
+    grids: Mapping[Site, Grid] | None = None
+    grid: Grid | None = None
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -61,7 +77,8 @@ class Tokens:
             rows = slice(rows, rows + 1 or None)
         used = self.mask[rows].any(dim=0).nonzero().flatten()
         start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-        return Tokens(
+        return replace(
+            self,
             ids=self.ids[rows, start:stop],
             mask=self.mask[rows, start:stop],
             special=self.special[rows, start:stop],
@@ -69,7 +86,36 @@ class Tokens:
             offsets=None if self.offsets is None else self.offsets[rows, start:stop],
             prompt_pos=None if self.prompt_pos is None else self.prompt_pos - start,
             inputs=None if self.inputs is None else {slot: one[rows] for slot, one in self.inputs.items()},
+            cut_from=None if self.cut_from is None else self.cut_from[rows],
+            more={name: self._rows_of(name, one, rows, slice(start, stop)) for name, one in self.more.items()},
+            decoder=None if self.decoder is None else self.decoder[rows],
+            images=None if self.images is None else self.images[rows],
         )
+
+    def _rows_of(self, name: str, one: Tensor, rows: slice, columns: slice) -> Tensor:
+        """The part of some texts in what else is given."""
+        if one.shape == self.ids.shape:
+            return one[rows, columns]
+        if len(one) == len(self):
+            return one[rows]
+        if [*range(len(self))[rows]] == [*range(len(self))]:
+            return one
+        raise InvalidArgument(
+            f"{name} has {len(one)} rows for {len(self)} texts, so which of them belong to some of the texts is not "
+            "known: read all texts in one batch (batch_size), or one by one"
+        )
+
+    @property
+    def text_number(self) -> Int[Tensor, "batch"]:
+        """Of which text each row is, counted from 0: a row is a text unless longer ones were cut into rows."""
+        if self.cut_from is None:
+            return torch.arange(len(self), device=self.ids.device)
+        return torch.tensor(self.cut_from, device=self.ids.device)
+
+    @property
+    def are_places(self) -> bool:
+        """Whether these are places of pictures, or of whatever else is no text; each site has as many as it has."""
+        return self.inputs is not None or self.images is not None
 
     @property
     def content(self) -> Bool[Tensor, "batch pos"]:
@@ -99,21 +145,40 @@ class Tokens:
             special=self.special.to(device),
             offsets=None if self.offsets is None else self.offsets.to(device),
             inputs=None if self.inputs is None else {slot: one.to(device) for slot, one in self.inputs.items()},
+            images=None if self.images is None else self.images.to(device),
+            more={name: one.to(device) for name, one in self.more.items()},
+            decoder=None if self.decoder is None else self.decoder.to(device),
         )
 
-    def places(self, n: int) -> "Tokens":
-        """Return the tokens of a tensor with `n` columns: of a module that reads no text, tensors differ in them.
+    def read_at(self, site: Site | None) -> "Tokens":
+        """Return the tokens that a site's rows are of: the decoder's, where it reads others than the encoder does.
 
         Examples:
             ```python
-            acts.tokens.places(acts[site].shape[1])
+            acts.tokens.read_at(decoder.resid_post[1])
             ```
         """
-        if self.inputs is None or self.ids.shape[1] == n:
+        return self if self.decoder is None or site is None or site.stack == "encoder" else self.decoder
+
+    def places(self, n: int, site: Site | None = None) -> "Tokens":
+        """Return the tokens of a site with `n` columns: of a module that reads no text, sites differ in them.
+
+        Of pictures they know where they lie, and those before the picture's own, such as a class token, are special.
+
+        Examples:
+            ```python
+            acts.tokens.places(acts[site].shape[1], site)
+            ```
+        """
+        if (own := self.read_at(site)) is not self:
+            return own
+        grid = None if self.grids is None or site is None else self.grids.get(site)
+        grid = grid if grid is not None and len(grid) == n else None
+        if not self.are_places or (self.ids.shape[1] == n and grid == self.grid):
             return self
         ids = torch.arange(n, device=self.ids.device).expand(len(self), n)
         mask = torch.ones_like(ids, dtype=torch.bool)
-        return Tokens(ids, mask, ~mask, inputs=self.inputs)
+        return replace(self, ids=ids, mask=mask, special=ids < (0 if grid is None else grid.front), grid=grid)
 
     def cut(self, columns: int) -> "Tokens":
         """Return the first columns only.
@@ -129,6 +194,7 @@ class Tokens:
             mask=self.mask[:, :columns],
             special=self.special[:, :columns],
             offsets=None if self.offsets is None else self.offsets[:, :columns],
+            more={n: one[:, :columns] if one.shape == self.ids.shape else one for n, one in self.more.items()},
         )
 
     def extended(

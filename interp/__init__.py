@@ -7,6 +7,7 @@ __all__ = [
     "circuits",
     "directions",
     "errors",
+    "export",
     "features",
     "landmark",
     "lenses",

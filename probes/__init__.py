@@ -12,6 +12,7 @@ from probes.code_length import CodeLength as CodeLength
 from probes.code_length import online_code as online_code
 from probes.difference_of_means import DifferenceOfMeans as DifferenceOfMeans
 from probes.examples import Examples as Examples
+from probes.examples import cut_examples as cut_examples
 from probes.grid import ProbeGrid as ProbeGrid
 from probes.k_sparse import KSparse as KSparse
 from probes.lda import LDA as LDA
@@ -68,6 +69,7 @@ __all__ = [
     "by_logistic",
     "by_mean_difference",
     "by_mutual_information",
+    "cut_examples",
     "detection",
     "does_it_matter",
     "gather",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Activations, Model, Position, Site, stream
+from hooks import Activations, Model, Position, Site, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
 
@@ -51,9 +51,11 @@ def gather(
         gather(model, texts, [resid_post[2], resid_post[4]], [last, index(-2)])
         ```
     """
-    wanted, places = tuple(dict.fromkeys(sites)), tuple(dict.fromkeys(positions))
-    batches = stream(model, [texts] if isinstance(texts, str) else list(texts), wanted, batch_size=batch_size)
-    parts = [rows_of(acts, wanted, places) for acts in batches]
+    wanted = tuple(dict.fromkeys(model.tap(site).site for site in sites))
+    places = tuple(dict.fromkeys(positions))
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    batches = [texts[start : start + batch_size] for start in range(0, max(1, len(texts)), batch_size)]
+    parts = [rows_of(capture(model, some, wanted, batch_size=batch_size), wanted, places) for some in batches]
     return Cells({cell: torch.cat([part[cell] for part in parts]) for cell in parts[0]}, model.fingerprint)
 
 

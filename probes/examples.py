@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hooks import Model
 from hooks.errors import InvalidArgument, InvalidType
+from hooks.rows import cut_texts, note_cut
 
 
 @final
@@ -85,6 +87,34 @@ class Examples:
                         f"the {kind} {name!r} is in groups '{home[name]}' and '{group}', so it could be learnt from "
                         "and tested on at once: put what shares it into one group, or leave it out"
                     )
+
+
+def cut_examples(model: Model, examples: Examples) -> Examples:
+    """The examples with each text that is longer than the model's context in pieces that fit.
+
+    Each piece has the label, the group and the entities of its text. A warning says how many were cut.
+
+    Raises:
+        InvalidArgument: the tokenizer gives no character offsets.
+
+    Cost:
+        Reading the tokens of every text.
+
+    Examples:
+        ```python
+        sweep(model, cut_examples(model, examples), [resid_post[4]])
+        ```
+    """
+    pieces = cut_texts(model, examples.texts)
+    long = [len(each) for each in pieces if len(each) > 1]
+    if not long:
+        return examples
+    note_cut(model, len(pieces), len(long), sum(long))
+    text = [number for number, each in enumerate(pieces) for _ in each]
+    columns = (
+        [given[i] for i in text] if given else () for given in (examples.labels, examples.groups, examples.entities)
+    )
+    return Examples([piece for each in pieces for piece in each], *columns)
 
 
 def _items(given: Any) -> Any:

@@ -23,7 +23,7 @@ from hooks.statistics import (
 )
 from probes.cells import Cell, Cells, gather
 from probes.cross_validation import best_of_shuffled, cross_validate, scores
-from probes.examples import Examples
+from probes.examples import Examples, cut_examples
 from probes.folds import draw_exchanges, grouped_folds, row_folds
 from probes.grid import Controls, ProbeGrid, best_cell
 from probes.linear import Linear
@@ -46,8 +46,9 @@ def sweep(
 ) -> ProbeGrid:
     """Fit a probe at every site and position, and measure it on groups it has not seen, with every control.
 
-    The probe is `Logistic()` unless given. The cell is chosen on inner folds only, and the choice is measured on the
-    fold it has not seen. `elsewhere` names other data sets for the final probe, without a text or entity of this one.
+    The probe is `Logistic()` unless given. Texts longer than the context are cut, as `cut_examples` does. The cell is
+    chosen on inner folds only, and the choice is measured on the fold it has not seen. `elsewhere` names other data
+    sets for the final probe, without a text or entity of this one.
 
     Cost:
         Two forward passes per text, one of them of an untrained model, and one per text elsewhere; k (k + 1) / 2 fits
@@ -66,6 +67,7 @@ def sweep(
     probe = Logistic() if probe is None else probe
     for name, other in (elsewhere or {}).items():
         _check_apart(name, other, examples)
+    examples = cut_examples(model, examples)
     sites, positions = tuple(sites), tuple(positions)
     places = {"sites": sites, "positions": positions}
     cells = gather(model, examples.texts, **places)
@@ -75,8 +77,8 @@ def sweep(
     }
     grid = measure(cells, examples, probe, controls, folds=folds, permutations=permutations, seed=seed)
     others = {}
-    for name, other in (elsewhere or {}).items():
-        site, position = grid.best
+    for name, given in (elsewhere or {}).items():
+        (site, position), other = grid.best, cut_examples(model, given)
         x = gather(model, other.texts, [site], [position]).rows[grid.best]
         others[name] = share_over_groups(grid.probe.predict(x).cpu() == other.y, other.group, seed=seed)
     return replace(grid, controls=replace(grid.controls, elsewhere=others))

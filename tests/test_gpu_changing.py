@@ -68,7 +68,7 @@ from interp.steering import (
     set_projection,
     steer,
 )
-from tests.contracts.test_editors import RIVALS, HOW, LIMA, PMET, ROME, WEIGHTS, Editor
+from tests.contracts.test_editors import HOW, LIMA, PMET, RIVALS, ROME, WEIGHTS, Editor
 from tests.contracts.words import FILLER, sentences, taught
 from tests.gpu import DEVICE, on_a_gpu
 

@@ -12,6 +12,7 @@ from hooks.border import Count
 from hooks.encoding import pad, special_ids
 from hooks.errors import InvalidArgument
 from hooks.forward import check_length
+from hooks.forward import context as context_of
 from hooks.huggingface import Tokenizer
 from hooks.model import Model
 from hooks.tokens import Tokens
@@ -144,8 +145,7 @@ def _context(model: Model, asked: int | None) -> int:
             raise InvalidArgument(f"a context of {asked} leaves no room for text: give at least 1")
         check_length(model.hf, asked)
         return asked
-    limit = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
-    return min(LONGEST, limit or LONGEST)
+    return min(LONGEST, context_of(model.hf) or LONGEST)
 
 
 def _encoded(

@@ -79,7 +79,7 @@ def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) 
     from transformers import AutoConfig
 
     try:
-        named = AutoConfig.from_pretrained(model).architectures or []
+        named = AutoConfig.from_pretrained(model, trust_remote_code=False).architectures or []
     except (OSError, ValueError):
         return  # load says what is wrong in more detail
     if named and not named[0].endswith(kinds):
@@ -104,7 +104,7 @@ def check_answers(model: str, **answers: str) -> None:
 
     try:
         folder = files("interp.landmark") / "model" if model == "landmark" else model
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError):
         return  # load says what is wrong in more detail
     for name, word in answers.items():

@@ -1,4 +1,4 @@
-"""The command `interp circuit`: the edges that a behaviour runs through, and how faithful they are."""
+"""The command `interp circuit`: the edges, or the features, that a behaviour runs through; how faithful they are."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,7 @@ from interp.circuits.edges import (
     relp,
 )
 from interp.commands.arguments import Device, ModelName, Quiet, check_answers, check_predicts, load_model
+from interp.commands.circuit_of_features import find_feature_circuit, load_autoencoders
 from interp.commands.verb import Document, verb
 from interp.show import Section, circuit_panel, faithfulness_panel, report
 from interp.show.frame import page_at
@@ -42,11 +43,22 @@ def circuit_command(
     steps: Annotated[int, typer.Option(help="Points of eap-ig.")] = 5,
     by: Annotated[str, typer.Option(help="contribution (signed) or size (absolute).")] = "contribution",
     top: Annotated[int, typer.Option(help="Edges to print.")] = 10,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder of an autoencoder, or of several: nodes are then its features. Can be repeated."),
+    ] = None,
+    node_threshold: Annotated[float, typer.Option(help="With --features: the least absolute effect of a node.")] = 0.1,
+    edge_threshold: Annotated[float, typer.Option(help="With --features: that of an edge.")] = 0.01,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
-    """Rank a model's edges by what corrupting each would do; print the first, and how faithful their circuits are."""
+    """Rank a model's edges by what corrupting each would do; print the first, and how faithful their circuits are.
+
+    With --features, the circuit is of dictionary features and errors, and the edges are between those.
+    """
+    if features:
+        _check_features(method, out, node_threshold, edge_threshold)
     if method not in METHODS:
         raise InvalidArgument(f"no method is called '{method}'; did you mean {nearest(method, METHODS)}?")
     if by not in ("contribution", "size"):
@@ -58,8 +70,12 @@ def circuit_command(
     slope = None if method == "exact" else _slope(method, steps)
     check_predicts(model, "a circuit is of what is predicted")
     check_answers(model, RIGHT=right, WRONG=wrong)
+    autoencoders = load_autoencoders(features) if features else []
     loaded = load_model(model, device, quiet=quiet)
     task = Task(clean, corrupt, logit_difference(loaded, right, wrong))
+    if autoencoders:
+        thresholds = (node_threshold, edge_threshold)
+        return find_feature_circuit(loaded, autoencoders, task, thresholds, steps, top, quiet=quiet)
     if slope is None:
         found = exact_edges(loaded, task, progress=not quiet)
     else:
@@ -72,6 +88,16 @@ def circuit_command(
     if out is not None:
         _page(out, loaded, found, by, curves, f"{right!r} against {wrong!r} after {clean!r}.", corrupt)
     return _document(found, curves, top, by) | {"page": out}
+
+
+def _check_features(method: str, out: Path | None, *thresholds: float) -> None:
+    """Refuse what has no meaning for a circuit of features."""
+    if method != "eap-ig":
+        raise InvalidArgument(f"--method {method} is of edges: with --features the slope is integrated over --steps")
+    if out is not None:
+        raise InvalidArgument(f"--out {out} draws edges: with --features take --json, or leave one of the two out")
+    if min(thresholds) < 0:
+        raise InvalidArgument(f"thresholds of {thresholds} were given: absolute effects are at least 0")
 
 
 def _slope(method: str, steps: int) -> Slope:

@@ -7,7 +7,7 @@ the noun. In one thing words are shorter here than in UAX #29: an apostrophe, fu
 one, so that "Paris" is a word of "Paris's".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 from unicodedata import is_normalized, normalize
@@ -17,6 +17,7 @@ import regex
 from hooks import Model
 from hooks.errors import InvalidArgument
 from hooks.forward import context
+from hooks.rows import cut_texts, note_cut
 
 _INNER: Final = r"[\p{WB=MidLetter}\p{WB=MidNumLet}\p{WB=Single_Quote}]"
 _EDGE: Final = rf"(?:\b|(?<=\p{{L}}\p{{M}}*)(?={_INNER})|(?<={_INNER})(?=\p{{L}}))"
@@ -105,6 +106,8 @@ def unique_texts(texts: Sequence[str]) -> list[str]:
 def fitting(model: Model, texts: Sequence[str]) -> list[str]:
     """The same texts, those longer than the model's context cut into pieces that fit, between words where it can be.
 
+    A warning says how many were cut.
+
     Raises:
         InvalidArgument: the tokenizer gives no character offsets.
 
@@ -116,8 +119,10 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
         fitting(model, lines(path))
         ```
     """
-    room = context(model.hf)
-    return list(texts) if room is None else [piece for text in texts for piece in _pieces(model, text, room) if piece]
+    pieces = cut_texts(model, texts)
+    if long := [len(each) for each in pieces if len(each) > 1]:
+        note_cut(model, len(pieces), len(long), sum(long))
+    return [piece for each in pieces for piece in each]
 
 
 def cut_to_context(model: Model, texts: Sequence[str]) -> list[str]:
@@ -144,17 +149,6 @@ def _beginning(model: Model, text: str, room: int) -> str:
             raise InvalidArgument(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
         text, most = text[: int(tokens.offsets[0, most - 1, 1])], most - 1
     return text
-
-
-def _pieces(model: Model, text: str, room: int) -> Iterator[str]:
-    while text and (tokens := model.tokens(text)).ids.shape[1] > room:
-        if tokens.offsets is None:
-            raise InvalidArgument(f"the tokenizer of {model.name} gives no character offsets: load its fast version")
-        most = max(1, int(tokens.offsets[0, room - 1, 0]))
-        cut = max((i for i in range(1, most) if text[i].isspace()), default=most)
-        yield text[:cut].rstrip()
-        text = text[cut:].lstrip()
-    yield text
 
 
 def _longest_first(phrases: Sequence[str]) -> list[int]:

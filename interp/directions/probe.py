@@ -35,6 +35,6 @@ def probe_direction(
     positive, negative = listed(positive), listed(negative)
     x = capture_rows(model, [*positive, *negative], site, at)
     y = torch.tensor([True] * len(positive) + [False] * len(negative))
-    made = probe.fit(x, y).direction(site, model.fingerprint)
+    made = probe.fit(x, y).direction(model.tap(site).site, model.fingerprint)
     source = f"{made.source} on {len(positive)} and {len(negative)} texts at {at}"
     return replace(made, vector=made.vector.to(model.device, model.dtype), source=source)

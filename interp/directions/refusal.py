@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks import Direction, Intervention, Model, Position, Site, intervene, stream
+from hooks import Direction, Intervention, Model, Position, Site, capture, intervene
 from hooks.errors import InvalidArgument
 from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
@@ -18,6 +18,7 @@ from interp.common.texts import listed
 from interp.directions.rows import make_direction
 
 KL_MOST = 0.1  # nats on texts that do not show the behaviour
+BATCH = 32
 DEPTH = 0.8  # of the layers; later ones can only name the token
 
 
@@ -122,7 +123,8 @@ def _rows(model: Model, texts: list[str], positions: Sequence[int]) -> dict[tupl
     """The stream after every layer at every position, a row per text."""
     sites = [resid_post[layer] for layer in range(model.n_layers)]
     parts: dict[tuple[Site, int], list[Tensor]] = {(site, at): [] for site in sites for at in positions}
-    for acts in stream(model, texts, sites):
+    for start in range(0, len(texts), BATCH):
+        acts = capture(model, texts[start : start + BATCH], sites)
         for (site, at), rows in parts.items():
             rows.append(acts.flat(site, at=index(at)).double().cpu())
     return {place: torch.cat(rows) for place, rows in parts.items()}

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Direction, Model, Position, Site, stream
+from hooks import Direction, Model, Position, Site, capture, stream
 from hooks.errors import InvalidArgument
 from interp.common.texts import listed
 
@@ -28,7 +28,8 @@ def capture_rows(
         ```
     """
     rows, done, texts = [], 0, listed(texts)
-    for acts in stream(model, texts, [site], batch_size=batch_size):
+    for start in range(0, len(texts), batch_size):
+        acts = capture(model, texts[start : start + batch_size], [site], batch_size=batch_size)
         chosen = at.mask(acts.tokens).sum(1)
         for row in (chosen != 1).nonzero().flatten().tolist():
             raise InvalidArgument(
@@ -59,13 +60,15 @@ def capture_mean_rows(
     rows, done, texts = [], 0, listed(texts)
     for acts in stream(model, texts, [site], batch_size=batch_size):
         mask = at.mask(acts.tokens)
-        for row in (~mask.any(1)).nonzero().flatten().tolist():
-            raise InvalidArgument(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
         x = acts.flat(site, at=at).flatten(1).double().cpu()
-        text = mask.nonzero()[:, 0].cpu()
-        total = x.new_zeros(len(mask), x.shape[1]).index_add_(0, text, x)
-        rows.append(total / mask.sum(1, keepdim=True).cpu())
-        done += len(acts.tokens)
+        number = acts.tokens.text_number.cpu()
+        text, texts_read = number[mask.nonzero()[:, 0].cpu()], int(number[-1]) + 1
+        count = torch.bincount(text, minlength=texts_read)
+        for row in (count == 0).nonzero().flatten().tolist():
+            raise InvalidArgument(f"{at} selects no token of text {done + row} ({texts[done + row][:60]!r})")
+        total = x.new_zeros(texts_read, x.shape[1]).index_add_(0, text, x)
+        rows.append(total / count[:, None])
+        done += texts_read
     return torch.cat(rows)
 
 
@@ -92,4 +95,5 @@ def make_direction(
     reach = float(((rows - start) @ (vector / vector.norm())).max())
     if reach <= 0:
         raise InvalidArgument(f"no text reaches beyond where {source} at {site} starts from, so it has no scale")
-    return Direction(vector.to(model.dtype).to(model.device), site, source, reach, model.fingerprint)
+    at = model.tap(site).site
+    return Direction(vector.to(model.dtype).to(model.device), at, source, reach, model.fingerprint)

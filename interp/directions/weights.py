@@ -35,7 +35,7 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
     W_out = model.w_out(layer)
     if not 0 <= neuron < len(W_out):
         raise OutOfRange(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W_out) - 1}")
-    site = mlp_act[layer]
+    site = model.tap(mlp_act[layer]).site
     largest = max(float(acts.flat(site)[:, neuron].max()) for acts in stream(model, listed(texts), [site]))
     if largest <= 0:
         raise InvalidArgument(
@@ -43,7 +43,9 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
         )
     v = W_out[neuron].detach().clone()
     scale = largest * float(v.norm())
-    return Direction(v, mlp_out[layer], f"value of memory {neuron} of layer {layer}", scale, model.fingerprint)
+    return Direction(
+        v, mlp_out[site.layer or 0], f"value of memory {neuron} of layer {site.layer}", scale, model.fingerprint
+    )
 
 
 def unembedding(model: Model, token: Word, site: Site, texts: Sequence[str]) -> Direction:
@@ -115,4 +117,4 @@ def _scaled(model: Model, v: Float[Tensor, "d_model"], site: Site, source: str, 
         raise InvalidArgument(
             f"no token of these texts has a projection above 0 on the {source} at {site}: give others"
         )
-    return Direction(v, site, source, reach, model.fingerprint)
+    return Direction(v, model.tap(site).site, source, reach, model.fingerprint)

@@ -150,15 +150,19 @@ class _Seen:
         self.largest = max(self.largest, float(f.max()) if len(f) else 0.0)
         spread = torch.zeros(tokens.ids.shape, dtype=f.dtype, device=f.device)
         spread[tokens.content.to(f.device)] = f
-        for row, (peak, pos) in enumerate(zip(*(part.tolist() for part in spread.max(1)), strict=True)):
+        peaks, places = (part.tolist() for part in spread.max(1))
+        highest: dict[int, int] = {}  # of each text the row with the highest peak
+        for row, text in enumerate(numbers := tokens.text_number.tolist()):
+            highest[text] = max(highest.get(text, row), row, key=lambda i: (peaks[i], -i))
+        for text, row in highest.items():
+            peak, pos, number = peaks[row], places[row], self.texts + text
             if peak > (self.best[0][0] if len(self.best) >= self.top else 0):
-                number = self.texts + row
                 push = heapq.heappushpop if len(self.best) >= self.top else heapq.heappush
                 push(
                     self.best,
                     (peak, -number, self._example(number, tokens.ids[row], tokens.content[row], spread[row], pos)),
                 )
-        self.texts += len(tokens)
+        self.texts += numbers[-1] + 1
 
     def _example(self, number: int, ids: Tensor, content: Tensor, f: Tensor, peak: int) -> Example:
         near = torch.arange(len(ids), device=ids.device)

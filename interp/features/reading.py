@@ -74,8 +74,9 @@ def encode_texts(
         keep = tokens.content
         x = acts.flat(site).flatten(1)
         spans = tokens.offsets[keep.to(tokens.offsets.device)]
-        parts.append((x, *sae.encode_sparse(x), keep.nonzero()[:, 0] + done, spans[:, 0], spans[:, 1]))
-        done += len(tokens)
+        number = tokens.text_number
+        parts.append((x, *sae.encode_sparse(x), number[keep.nonzero()[:, 0]] + done, spans[:, 0], spans[:, 1]))
+        done += int(number[-1]) + 1
     x, values, indices, text, start, end = (_stacked([p[i].cpu() for p in parts]) for i in range(6))
     return Reading(x, values, indices, text, start, end, sae.d_sae)
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from hooks import Model
 from hooks.border import Count, Natural
+from hooks.forward import context
 from interp.landmark.documents import documents
 from interp.landmark.entities import Entity, Kind, entities
 from interp.landmark.grammar import held_out_phrasings
@@ -57,5 +58,5 @@ def unseen_phrasings(subject: Entity, relation: str, seed: Natural = 0) -> list[
 def _keep_fitting(model: Model, texts: Iterable[str]) -> list[str]:
     texts = list(texts)
     lengths = model.tokens(texts).mask.sum(1).tolist()
-    room = model.hf.config.get_text_config().max_position_embeddings
-    return [text for length, text in sorted(zip(lengths, texts, strict=True)) if length <= room]
+    room = context(model.hf)
+    return [text for length, text in sorted(zip(lengths, texts, strict=True)) if room is None or length <= room]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks import Model, capture
+from hooks import Model, stream
 from hooks.border import Count, Natural, Positive
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
@@ -89,10 +89,10 @@ def tune(
 def _gradients(lens: TunedLens, texts: list[str]) -> list[Float[Tensor, "layer *d"]]:
     """The gradients of the summed divergences of all layers with respect to A and b."""
     model, n = lens.model, lens.model.n_layers
-    acts = capture(model, texts, [resid_post[layer] for layer in range(n)], batch_size=len(texts))
-    for text, content in zip(texts, everywhere.mask(acts.tokens).any(1).tolist(), strict=True):
+    (acts,) = stream(model, texts, [resid_post[layer] for layer in range(n)], batch_size=len(texts))
+    for number, content in zip(acts.tokens.text_number.tolist(), acts.tokens.content.any(1).tolist(), strict=True):
         if not content:
-            raise InvalidArgument(f"the text {text!r} has no token to tune on: leave it out")
+            raise InvalidArgument(f"the text {texts[number]!r} has no token to tune on: leave it out")
     with torch.no_grad():
         log_p = model.unembed(acts.flat(resid_post[n - 1], everywhere)).float().log_softmax(-1)
     total = [torch.zeros_like(lens.A), torch.zeros_like(lens.b)]

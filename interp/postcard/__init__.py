@@ -9,8 +9,9 @@
 from hooks.border import guard
 from interp.postcard.answers import image_vectors, landmark_logits, text_vectors
 from interp.postcard.captions import Caption, caption, captions, is_true_of
-from interp.postcard.convnet import ConvNet, Grid, Plan, convnet_from, grid_of, plan_of
+from interp.postcard.convnet import ConvNet, Plan, convnet_from, plan_of
 from interp.postcard.draw import OBJECTS, Pictures, draw
+from interp.postcard.load import load_net
 from interp.postcard.nets import as_input, bundled_nets, net, new_net
 from interp.postcard.scene import FACTORS, LANDMARKS, THINGS, Scene
 from interp.postcard.shapes import PARTS
@@ -24,7 +25,6 @@ __all__ = [
     "THINGS",
     "Caption",
     "ConvNet",
-    "Grid",
     "Pictures",
     "Plan",
     "Scene",
@@ -35,11 +35,11 @@ __all__ = [
     "convnet_from",
     "digest",
     "draw",
-    "grid_of",
     "held_out",
     "image_vectors",
     "is_true_of",
     "landmark_logits",
+    "load_net",
     "net",
     "new_net",
     "plan_of",

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Bool
+
 from interp.landmark.entities import entity, find
 from interp.postcard.scene import THINGS, Scene
 
@@ -190,6 +193,28 @@ def is_true_of(said: Caption, scene: Scene, other: Scene) -> bool:
         ('a gold tower at dusk', False)
     """
     return all(_value(scene, factor) == _value(other, factor) for factor in said.factors)
+
+
+def truths(said: Sequence[Caption], scenes: Sequence[Scene]) -> Bool[np.ndarray, "batch batch"]:
+    """Whether the caption j of scene j is also true of scene i.
+
+    Examples:
+        >>> dusk = Scene("Big Ben", time="dusk")
+        >>> shown = (dusk, dusk.but(time="day"))
+        >>> truths([caption(dusk, 5), caption(shown[1], 0, language="german")], shown)[0].tolist()
+        [True, True]
+    """
+    numbers: dict[str, np.ndarray] = {}
+    for factor in sorted({factor for one in said for factor in one.factors}):
+        values = [_value(scene, factor) for scene in scenes]
+        known = {value: i for i, value in enumerate(dict.fromkeys(values))}
+        codes = np.array([known[value] for value in values])
+        numbers[factor] = codes[:, None] == codes
+    true = np.ones((len(scenes), len(said)), bool)
+    for j, one in enumerate(said):
+        for factor in one.factors:
+            true[:, j] &= numbers[factor][:, j]
+    return true
 
 
 def _value(scene: Scene, factor: str) -> object:

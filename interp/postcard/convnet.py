@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.errors import DamagedFile, OutOfRange, WrongModel
+from hooks.errors import DamagedFile, WrongModel
 
 CONVOLUTIONS = (0, 3, 6, 8, 10)
 POOLED = (0, 3, 10)
@@ -121,65 +121,3 @@ def convnet_from(weights: Mapping[str, Float[Tensor, "..."]]) -> ConvNet:
             f"the tensors' shapes do not follow one another ({str(error).splitlines()[-1].strip()})"
         ) from error
     return net.eval()
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the places of a convnet's layer are in the picture, in pixels; the same down as across.
-
-    Attributes:
-        side: places in a row.
-        stride: pixels from one place to the next.
-        first: where the centre of the first place's field is; pixel i reaches from i to i + 1.
-        field: pixels across that a place sees, those beyond the picture's edge included.
-    """
-
-    side: int
-    stride: int
-    first: float
-    field: int
-
-    def seen_from(self, place: int, size: int) -> range:
-        """The pixels of a picture that a place sees, along one axis.
-
-        Raises:
-            OutOfRange: no such place.
-
-        Examples:
-            >>> Grid(side=8, stride=8, first=4.0, field=8).seen_from(1, 64)
-            range(8, 16)
-        """
-        if not 0 <= place < self.side:
-            raise OutOfRange(f"place {place} was asked for, and there are {self.side} in a row")
-        start = round(self.first + place * self.stride - self.field / 2)
-        return range(max(0, start), min(size, start + self.field))
-
-
-def grid_of(net: ConvNet, layer: int, size: int = 64) -> Grid:
-    """The grid of what `features[layer]` gives for pictures of `size` pixels.
-
-    Through a layer of kernel k, stride s and padding p: `field += (k − 1)·stride`, `first += ((k − 1)/2 − p)·stride`,
-    `stride *= s` (Araujo, Norris and Sim 2019, doi:10.23915/distill.00021).
-
-    Raises:
-        OutOfRange: the net has no such layer.
-
-    Examples:
-        >>> grid_of(ConvNet(Plan()), 2)
-        Grid(side=16, stride=4, first=0.5, field=11)
-    """
-    if not 0 <= layer < len(net.features):
-        raise OutOfRange(f"layer {layer} was asked for, and there are {len(net.features)}")
-    side, stride, first, field = size, 1, 0.5, 1
-    for module in list(net.features)[: layer + 1]:
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
-            kernel, step, padding = (_one(getattr(module, n)) for n in ("kernel_size", "stride", "padding"))
-            side = (side + 2 * padding - kernel) // step + 1
-            field += (kernel - 1) * stride
-            first += ((kernel - 1) / 2 - padding) * stride
-            stride *= step
-    return Grid(side, stride, first, field)
-
-
-def _one(size: int | tuple[int, ...]) -> int:
-    return size if isinstance(size, int) else size[0]

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
+from hooks import Images
 from interp.postcard.chance import between, uniform
 from interp.postcard.font import ink
 from interp.postcard.paint import DEPTHS, palettes, skies
@@ -83,6 +85,17 @@ class Pictures:
             own = self.parts == i + 1
             found[name] = found[name] | own if name in found else own
         return found
+
+    def images(self) -> Images:
+        """The pictures with their masks, as a model reads them.
+
+        Examples:
+            >>> pictures = draw([Scene("Big Ben")]).images()
+            >>> pictures.size, "landmark" in pictures.masks
+            ((64, 64), True)
+        """
+        masks = {name: torch.from_numpy(mask) for name, mask in self.masks().items()}
+        return Images(torch.from_numpy(self.pixels).float() / 255, masks)
 
 
 @functools.cache

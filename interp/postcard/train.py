@@ -7,31 +7,33 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from hooks.disk import append_text, lock, read_pickled, write_file, write_text
 from hooks.errors import InvalidArgument, NotFinite
 from interp.common.precision import precision
-from interp.postcard.answers import image_vectors, is_right, scale_of
-from interp.postcard.captions import captions
+from interp.landmark.muon import Muon
+from interp.postcard.answers import image_vectors, is_right, scale_of, text_vectors
+from interp.postcard.captions import captions, truths
 from interp.postcard.convnet import ConvNet
 from interp.postcard.draw import draw
 from interp.postcard.nets import Net, Which, as_input, clip_of, new_net, write_net
 from interp.postcard.scene import LANDMARKS, Scene
 from interp.postcard.splits import scenes
-from interp.postcard.words import caption_tokenizer
 
 TEMPERATURE = 0.07
 HOTTEST = math.log(100)
 WARM_UP = 0.03
 SHARD = 8
-PICTURES = {"convnet": (400_000, 64), "vit": (240_000, 64), "clip": (240_000, 200)}
+PICTURES = {"convnet": (400_000, 64), "vit": (240_000, 64), "clip": (300_000, 100)}
+Steppers: TypeAlias = list[torch.optim.Optimizer]
 CURE = "delete it to train from scratch, or put it back from a copy"
 
 
@@ -45,7 +47,7 @@ class Recipe:
         pictures: seen in all, each once.
         batch: of them in a step.
         rate: the greatest learning rate, after a linear warm-up and before a cosine to zero.
-        decay: of weights, AdamW's.
+        decay: of weights.
         small: a smaller net, for tests.
     """
 
@@ -76,7 +78,7 @@ def recipe_for(which: Which, seed: int = 0, pictures: int | None = None, *, smal
         (400000, 200)
     """
     many, batch = PICTURES.get(which, PICTURES["convnet"])
-    rate = 2e-3 if small and which == "convnet" else 1e-3
+    rate = 1e-3 if which == "convnet" and not small else 2e-3
     return Recipe(which, seed, pictures or many, 64 if small else batch, rate, small=small)
 
 
@@ -101,40 +103,55 @@ def train(folder: Path, recipe: Recipe, *, minutes: float | None = None, save_ev
         net = new_net(recipe.which, recipe.seed, small=recipe.small).train()
         if (clip := clip_of(net)) is not None:
             nn.init.constant_(scale_of(clip), math.log(1 / TEMPERATURE))
-        stepper = torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.decay)
+        steppers = _steppers(net, recipe)
         if recipe.which == "convnet":
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        first, spent = _resume(folder / "state.pt", net, stepper, recipe)
+        first, spent = _resume(folder / "state.pt", net, steppers, recipe)
         write_text(folder / "recipe.json", json.dumps(asdict(recipe)) + "\n")
         begun = time.monotonic()
         for step in tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.which):
-            loss = _step(net, stepper, recipe, step)
+            loss = _step(net, steppers, recipe, step)
             seconds = time.monotonic() - begun
             over = minutes is not None and seconds > 60 * minutes
             if (step + 1) % save_every == 0 or step + 1 == recipe.steps or over:
                 _log(folder / "log.jsonl", net, {"step": step + 1, "loss": loss, "seconds": spent + seconds})
-                _save(folder / "state.pt", net, stepper, recipe, step + 1, spent + seconds)
+                _save(folder / "state.pt", net, steppers, recipe, step + 1, spent + seconds)
                 write_net(net, folder / "model")
             if over:
                 break
     return folder / "model"
 
 
-def _step(net: Net, stepper: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
+def _steppers(net: Net, recipe: Recipe) -> Steppers:
+    """AdamW for a convnet; for a transformer, which it leaves on a plateau, Muon on the matrices inside its blocks."""
+    betas, decay = (0.9, 0.98), recipe.decay
+    if recipe.which == "convnet":
+        return [torch.optim.AdamW(net.parameters(), lr=recipe.rate, betas=betas, weight_decay=decay)]
+    inside = [w for name, w in net.named_parameters() if w.ndim == 2 and "layers." in name]
+    others = [w for w in net.parameters() if all(w is not one for one in inside)]
+    dtype = precision(torch.device("cpu"))
+    return [
+        Muon(inside, lr=recipe.rate, dtype=dtype, weight_decay=decay),
+        torch.optim.AdamW(others, lr=recipe.rate, betas=betas, weight_decay=decay),
+    ]
+
+
+def _step(net: Net, steppers: Steppers, recipe: Recipe, step: int) -> float:
     """One step on pictures never seen before."""
     shown, drawn = _shard(recipe.seed * recipe.steps // SHARD + step // SHARD, recipe.batch)
     part = slice(step % SHARD * recipe.batch, (step % SHARD + 1) * recipe.batch)
     rate = recipe.rate_at(step)
-    for group in stepper.param_groups:
+    for group in (group for stepper in steppers for group in stepper.param_groups):
         group["lr"] = rate
     with torch.autocast("cpu", torch.bfloat16, enabled=precision(torch.device("cpu")) == torch.bfloat16):
         loss = loss_of(net, shown[part], drawn[part], step)
     if not math.isfinite(loss.item()):
         raise NotFinite(f"the loss is {loss.item()} at step {step}, a rate of {rate:.2g}: resume with a lower rate")
-    stepper.zero_grad()
+    net.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-    stepper.step()
+    for stepper in steppers:
+        stepper.step()
     if (clip := clip_of(net)) is not None:
         scale_of(clip).data.clamp_(max=HOTTEST)
     return loss.item()
@@ -158,31 +175,26 @@ def loss_of(
     clip = clip_of(net)
     if clip is None:
         return F.cross_entropy(net(pixels).logits, truth)
-    texts = [said.text for said in captions(shown, seed)]
-    read = caption_tokenizer()(texts, padding=True, truncation=True, return_tensors="pt")
-    pooled = clip.text_model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).pooler_output
-    return contrast(
-        image_vectors(clip, pixels), F.normalize(clip.text_projection(pooled), dim=-1), scale_of(clip), texts
-    )
+    said = captions(shown, seed)
+    words = text_vectors(clip, [one.text for one in said])
+    return contrast(image_vectors(clip, pixels), words, scale_of(clip), torch.from_numpy(truths(said, shown)))
 
 
 def contrast(
     images: Float[Tensor, "batch d_model"],
     words: Float[Tensor, "batch d_model"],
     log_scale: Float[Tensor, ""],
-    texts: Sequence[str],
+    true: Bool[Tensor, "batch batch"],
 ) -> Float[Tensor, ""]:
-    """CLIP's symmetric loss, in which a picture's own text counts wherever the batch repeats it.
+    """CLIP's symmetric loss, in which every text that is true of a picture counts as one of its own.
 
-    `½ Σ_i [ −Σ_j t_ij log softmax_j(s_ij) − Σ_j t_ij log softmax_j(s_ji) ] / n` with `s = e^σ · image · text` and
-    `t_ij` the share of j among the texts equal to text i (Radford et al. 2021, arXiv:2103.00020, several positives).
+    `½ Σ_i [ −Σ_j t_ij log softmax_j(s_ij) ] / n + ½ Σ_j [ −Σ_i u_ij log softmax_i(s_ij) ] / n` with
+    `s = e^σ · image · text`, `t_ij` the share of text j among those true of picture i, and `u_ij` that of picture i
+    among those of which text j is true (Radford et al. 2021, arXiv:2103.00020, with several positives).
     """
-    number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    same = torch.tensor([number[text] for text in texts])
-    share = (same[:, None] == same).float()
-    share = share / share.sum(1, keepdim=True)
+    share = true.float() / true.sum(1, keepdim=True), true.T.float() / true.T.sum(1, keepdim=True)
     scores = log_scale.exp() * images @ words.T
-    return (F.cross_entropy(scores, share) + F.cross_entropy(scores.T, share)) / 2
+    return (F.cross_entropy(scores, share[0]) + F.cross_entropy(scores.T, share[1])) / 2
 
 
 def _log(file: Path, net: Net, line: Mapping[str, float | int]) -> None:
@@ -194,13 +206,18 @@ def _log(file: Path, net: Net, line: Mapping[str, float | int]) -> None:
     append_text(file, json.dumps({**line, "accuracy": round(float(right), 4)}) + "\n")
 
 
-def _save(file: Path, net: Net, stepper: torch.optim.Optimizer, recipe: Recipe, step: int, seconds: float) -> None:
-    state = {"model": net.state_dict(), "optimizer": stepper.state_dict(), "step": step, "seconds": seconds}
+def _save(file: Path, net: Net, steppers: Steppers, recipe: Recipe, step: int, seconds: float) -> None:
+    state = {
+        "model": net.state_dict(),
+        "optimizers": [one.state_dict() for one in steppers],
+        "step": step,
+        "seconds": seconds,
+    }
     with write_file(file) as partial:
         torch.save({**state, "recipe": asdict(recipe)}, partial)
 
 
-def _resume(file: Path, net: Net, stepper: torch.optim.Optimizer, recipe: Recipe) -> tuple[int, float]:
+def _resume(file: Path, net: Net, steppers: Steppers, recipe: Recipe) -> tuple[int, float]:
     """Put a saved state back; the next step, and the seconds spent so far."""
     if not file.exists():
         return 0, 0.0
@@ -212,5 +229,6 @@ def _resume(file: Path, net: Net, stepper: torch.optim.Optimizer, recipe: Recipe
                 "asked for: give another folder, or the same again to resume"
             )
     net.load_state_dict(state["model"])
-    stepper.load_state_dict(state["optimizer"])
+    for stepper, held in zip(steppers, state["optimizers"], strict=True):
+        stepper.load_state_dict(held)
     return state["step"], state["seconds"]

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooks import Direction, Model, capture
+from hooks import Direction, Model, Tokens, stream
 from hooks.border import Finite, Share
+from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from interp.common.statistics import Estimate, bootstrap, mean_share
@@ -97,7 +98,7 @@ def measure_normal_range(
     """
     if not 0 < share < 1:
         raise InvalidArgument(f"the share is {share}: give a number between 0 and 1")
-    x = capture(model, listed(texts), [direction.site]).flat(direction.site).flatten(1)
+    x = torch.cat([acts.flat(direction.site).flatten(1) for acts in stream(model, listed(texts), [direction.site])])
     along = (x @ direction.unit.to(x)).double().cpu()
     low, high = along.quantile(torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=torch.float64)).tolist()
     return low, high
@@ -121,7 +122,8 @@ class _Usual:
 
 
 def _states(model: Model, texts: Sequence[str], way: Steering | Conditional) -> Float[Tensor, "n d_model"]:
-    return capture(model, list(texts), [way.site]).flat(way.site, at=everywhere).flatten(1).double().cpu()
+    rows = [acts.flat(way.site, at=everywhere).flatten(1) for acts in stream(model, list(texts), [way.site])]
+    return torch.cat(rows).double().cpu()
 
 
 def _shares(texts: Sequence[Tensor]) -> Float[Tensor, "n"]:
@@ -129,13 +131,19 @@ def _shares(texts: Sequence[Tensor]) -> Float[Tensor, "n"]:
 
 
 def _predicted(model: Model, text: str) -> Float[Tensor, "n vocab"]:
-    tokens = model.tokens(text)
-    return model.run(tokens)[0, tokens.mask[0]][:-1].double().log_softmax(-1).cpu()
+    rows = [(tokens, model.run(tokens)) for tokens in read_rows(model, [text])]
+    return torch.cat([log[:, :-1][_followed(tokens)] for tokens, log in rows]).double().log_softmax(-1).cpu()
 
 
 def _targets(model: Model, texts: Sequence[str]) -> list[Tensor]:
-    read = [model.tokens(text) for text in texts]
-    return [tokens.ids[0, tokens.mask[0]][1:].cpu() for tokens in read]
+    return [
+        torch.cat([tokens.ids[:, 1:][_followed(tokens)] for tokens in read_rows(model, [text])]).cpu() for text in texts
+    ]
+
+
+def _followed(tokens: Tokens) -> Bool[Tensor, "batch _"]:
+    """Which columns but the last hold a token that another follows."""
+    return tokens.mask[:, :-1] & tokens.mask[:, 1:]
 
 
 def _change(before: Tensor, after: Tensor, targets: Tensor) -> tuple[float, float, float]:

@@ -134,7 +134,8 @@ def suggest_dose(
         InvalidArgument: no prompts, no doses, or a dose of 0.
         NoFluentDose: the smallest dose is not fluent.
 
-    Cost: 20 cached forward passes and one whole one, by default of 20 texts, for each dose tried and once unsteered.
+    Cost: 20 cached forward passes and one whole one, by default of 20 texts drawn at temperature 0.7, for each dose
+    tried and once unsteered.
 
     Examples:
         ```python

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import mutations
-from benchmarks.mutations import ROOT, Finder, count, mirrored_tests, pending, share
+from benchmarks.mutations import ROOT, Finder, count, importing_tests, mirrored_tests, pending, share
 
 SOURCE = b'''"""A docstring of 3 words."""
 from jaxtyping import Float
@@ -78,6 +78,11 @@ def test_the_tests_of_a_file_are_those_of_the_folder_that_mirrors_its_own() -> N
         "tests/contracts/test_probes.py",
         "tests/interp/circuits",
     ]
+
+
+def test_a_test_of_another_folder_counts_where_it_imports_the_file_by_name() -> None:
+    found = importing_tests(["interp/memory/facts/facts_file.py"], ["tests/interp/memory"])
+    assert found == ["tests/interp/commands/test_edit_apply_audit.py"]
 
 
 def test_two_faults_alike_on_one_line_are_two_and_each_knows_the_lines_of_its_statement() -> None:

@@ -1,10 +1,18 @@
 """Sites are values, and a wrong name never becomes one."""
 
+from pathlib import Path
+
 import jaxtyping
 import pytest
 
-from hooks import Site
+from hooks import Activations, Model, Site, capture, capture_gradients, intervene
+from hooks.errors import UnknownSite
+from hooks.interventions import scale
+from hooks.position import last as last_token
 from hooks.site import _IN_LAYERS, NAMES, decoder, embed, encoder, logits, match, mlp_act, mlp_in, named, resid_post, z
+from interp.directions import Pairs, caa
+from interp.sae import activations_of
+from probes import gather
 
 
 def test_a_site_prints_as_its_short_name_and_is_read_back_from_it() -> None:
@@ -98,3 +106,38 @@ def test_a_glob_selects_sites_by_either_name() -> None:
     assert match("resid_post.*", sites) == match("blocks.*.hook_resid_post", sites) == (resid_post[0], resid_post[1])
     with pytest.raises(ValueError, match="no site is called 'resid_pots"):
         match("resid_pots.*", sites)
+
+
+def test_a_layer_counted_from_the_last_and_a_blocks_own_module_are_keys_of_what_was_captured(
+    llama: Model, tmp_path: Path
+) -> None:
+    last = resid_post[llama.n_layers - 1]
+    acts = capture(llama, "Fog", [resid_post[0], "model.layers.1", last, "model.layers.1.mlp"])
+    acts.save(tmp_path / "acts.safetensors")
+    for one in (acts, Activations.load(tmp_path / "acts.safetensors")):
+        assert one[resid_post[-1]].equal(one[last]) and one["resid_post[-1]"].equal(one[last])
+        assert one["model.layers.1"].equal(one[resid_post[1]])
+        assert one.flat("resid_post[-3]").equal(one.flat(resid_post[0]))
+        assert one["model.layers.1.mlp"].equal(one[Site.module("model.layers.1.mlp")])
+        with pytest.raises(UnknownSite, match="counts from the last of 3 layers"):
+            one[resid_post[-4]]
+
+
+def test_the_last_layer_of_what_was_captured_is_not_taken_for_the_models_last(llama: Model) -> None:
+    with pytest.raises(KeyError, match=f"resid_post.{llama.n_layers - 1} was not captured"):
+        capture(llama, "Fog", [resid_post[0], resid_post[1]])[resid_post[-1]]
+
+
+def test_gradients_and_receipts_have_the_same_keys(llama: Model) -> None:
+    found = capture_gradients(llama, "Fog", resid_post[-1], lambda logits: logits[0, -1, 5])
+    assert found.gradients[resid_post[-1]].equal(found.gradients[f"model.layers.{llama.n_layers - 1}"])
+    with intervene(llama, {resid_post[-1]: scale(2.0)}) as receipt:
+        llama.run("Fog")
+    assert receipt[resid_post[-1]].fired == receipt[f"model.layers.{llama.n_layers - 1}"].fired == 1
+
+
+def test_what_is_kept_names_a_site_by_the_number_of_its_layer(llama: Model) -> None:
+    n = llama.n_layers - 1
+    assert activations_of(llama, ["Fog"], resid_post[-1]).sites == (resid_post[n],)
+    assert {site for site, _ in gather(llama, ["Fog", "Sea"], [resid_post[-1]], [last_token]).rows} == {resid_post[n]}
+    assert caa(llama, Pairs(["Fog"], ["Sea"]), resid_post[-1], last_token).site == resid_post[n]

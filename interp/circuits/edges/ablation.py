@@ -9,7 +9,9 @@ from torch import Tensor
 from hooks import Model, Tokens, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.forward import context
 from hooks.model import Text
+from hooks.rows import in_rows
 from hooks.site import pos_embed
 from interp.circuits.edges.blocks import Block, blocks_of, sites_of_writes, writes_of
 
@@ -83,7 +85,7 @@ def zero_ablation(model: Model) -> Ablation:
         first += block.n_heads + (block.mlp is not None)
     if pos_embed not in model.taps:
         return Ablation("zero", writes)
-    n_pos = int(getattr(model.hf.config, "max_position_embeddings", 1024))
+    n_pos = context(model.hf) or 1024
     each = writes[:, None].repeat(1, n_pos, 1)
     each[0] = model.module(pos_embed)(torch.arange(n_pos, device=model.device))
     return Ablation("zero", each, by_position=True)
@@ -112,6 +114,8 @@ def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch
         ```
     """
     tokens, blocks = model.tokens(texts), blocks_of(model)
+    if not by_position:
+        (tokens,) = in_rows(model, [tokens])
     kept = tokens.mask if by_position else tokens.content
     if by_position and not bool(tokens.mask[:, 0].all()):
         raise InvalidArgument(

@@ -35,7 +35,7 @@ class Describer:
         seen: dict[tuple[int, tuple[str, ...]], frozenset[str]] = {}
         for kind, tokens, peak, text in zip(*(table[n] for n in ("kind", "tokens", "peak", "text")), strict=True):
             if kind == "sampled":
-                seen[text, tuple(tokens)] = _words(tuple(tokens), peak)
+                seen[text, tuple(tokens)] = find_words(tuple(tokens), peak)
         self.n = len(seen)
         self.common = Counter(word for words in seen.values() for word in words)
 
@@ -56,22 +56,30 @@ class Describer:
 
     def _near(self, examples: Iterable[Example]) -> list[str]:
         listed = list(examples)
-        counts = Counter(word for e in listed for word in _words(e.tokens, e.peak))
+        counts = Counter(word for e in listed for word in find_words(e.tokens, e.peak))
         scored = {word: _surprise(n, len(listed), self.common[word], self.n) for word, n in counts.items()}
         return sorted((w for w, g in scored.items() if g >= 10.8), key=lambda w: (-scored[w], w))
 
 
-def _words(tokens: tuple[str, ...], peak: int) -> frozenset[str]:
-    """Whole words of letters near the peak, the one that the peak itself is part of left out."""
+def find_words(tokens: tuple[str, ...], peak: int) -> frozenset[str]:
+    """Whole words of letters near the peak, the one that the peak itself is part of left out.
+
+    Examples:
+        >>> sorted(find_words((" the", " red", " br", "idge"), 3))
+        ['red', 'the']
+    """
     start, end = max(0, peak - NEAR), min(len(tokens), peak + 1 + NEAR)
-    sides = (("".join(tokens[start:peak]), tokens[peak]), ("".join(tokens[peak + 1 : end]), "".join(tokens[end:])))
-    joined = "".join(
-        f"{side}|" if following[:1].isspace() or not following else f"{side}\0|" for side, following in sides
-    )
-    cut = "" if start == 0 or tokens[start][:1].isspace() else "\0"
-    words = (cut + joined).replace("|", " ").split()
+    words = [*_uncut(tokens, start, peak), *_uncut(tokens, peak + 1, end)]
     plain = (word.strip(".,;:!?\"'()").casefold() for word in words)
     return frozenset(word for word in plain if len(word) > 2 and word.isalpha())
+
+
+def _uncut(tokens: tuple[str, ...], start: int, end: int) -> list[str]:
+    """The words of some tokens, one that goes on outside of them marked by a NUL."""
+    text = "".join(tokens[start:end])
+    before = "" if start == 0 or text[:1].isspace() else "\0"
+    after = "" if end == len(tokens) or tokens[end][:1].isspace() else "\0"
+    return f"{before}{text}{after}".split()
 
 
 def _surprise(n: int, of: int, common: int, all_of: int) -> float:

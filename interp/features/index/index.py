@@ -126,11 +126,11 @@ def _gather(
     batches = iter(()) if rest is None else stream(model, rest, [site], batch_size=size)
     bar = tqdm(desc="index", unit="text", initial=gathered.texts, disable=not show)
     for number, acts in enumerate(batches, 1):
-        keep = acts.tokens.content
-        codes = sae.encode_sparse(acts.flat(site).flatten(1))
-        parts = (acts.tokens.ids[keep], keep.nonzero()[:, 0], *codes)
-        gathered.add(*(part.cpu() for part in parts), texts=len(acts.tokens))
-        bar.update(len(acts.tokens))
+        keep, text = acts.tokens.content, acts.tokens.text_number
+        codes, texts = sae.encode_sparse(acts.flat(site).flatten(1)), int(text[-1]) + 1
+        parts = (acts.tokens.ids[keep], text[keep.nonzero()[:, 0]], *codes)
+        gathered.add(*(part.cpu() for part in parts), texts=texts)
+        bar.update(texts)
         if number % PAUSES == 0:
             _pause(folder, gathered, about, read)
     bar.close()

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks import Model
+from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
 from interp.common.completion import find_answer_ids, predict_forced, score
 from interp.common.texts import begins_with
@@ -147,8 +148,7 @@ def measure_reading(model: Model, texts: Sequence[str]) -> Reading:
     Cost: one forward pass over the texts.
     """
     found, losses = [], []
-    for i in range(0, len(texts), BATCH):
-        tokens = model.tokens(texts[i : i + BATCH])
+    for tokens in read_rows(model, [*texts], batch_size=BATCH):
         target = tokens.content[:, 1:] & tokens.mask[:, :-1]
         log_probs = model.run(tokens)[:, :-1][target].float().log_softmax(-1)
         losses.append(-log_probs.gather(-1, tokens.ids[:, 1:][target][:, None]).squeeze(-1))

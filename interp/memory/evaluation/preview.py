@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks import Activations, Model, Site, Tokens, capture
 from hooks.border import Natural
+from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
 from hooks.pieces import piece, pieces
 from hooks.site import logits, mlp_act
@@ -127,8 +128,7 @@ def preview(
     found: list[MovedText] = []
     sums: list[Tensor] = []
     n_tokens = 0
-    for start in range(0, len(read), BATCH):
-        tokens = model.tokens(read[start : start + BATCH])
+    for tokens in read_rows(model, read, batch_size=BATCH):
         acts = [_read(model, tokens, sae, state) for state in states]
         found += _texts(model, tokens, [one[logits].float() for one in acts])
         rows = [[one[site][tokens.content].float() for one in acts] for site in _memory_sites(model)]

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, final
@@ -31,7 +31,8 @@ class Source:
     `fingerprint` hold one part for each place. `every` gives batches start, start + step, ... of a pass, where they
     can be had without making the others: to go on in the middle, or to share a pass among processes. `digest`
     identifies its data and the weights of its model, and `batch_size` says how they are cut, for a checkpoint to
-    compare. Of a stream `read` gives the digest of what its first n batches read, which is compared when a run goes on.
+    compare. `texts` is how many texts are read, where that is known. Of a stream `read` gives the digest of what its
+    first n batches read, which is compared when a run goes on.
 
     Examples:
         ```python
@@ -50,6 +51,7 @@ class Source:
     every: Callable[[int, int], Iterator[Float[Tensor, "n *d"]]] | None = None
     digest: Callable[[], str | None] | None = None
     batch_size: int | None = None
+    texts: int | None = None
     read: Callable[[int], str] | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
@@ -65,7 +67,8 @@ class Source:
 def activations_of(model: AnyModel, data: Data, site: Site, *, batch_size: Count = 32) -> Source:
     """The activations of a model at one site over texts, as a source that runs the model again on each pass.
 
-    BOS, other special tokens and padding are left out. `data` is whatever `capture` takes: a text, texts, token ids
+    BOS, other special tokens and padding are left out; a text longer than the context is read in rows that fit it, with
+    a warning that says how many were. `data` is whatever `capture` takes: a text, texts, token ids
     or a dataset with a column "text" or "input_ids". Sites with heads are flattened to one axis. Costs, for each
     pass, one forward pass per batch up to the site; memory for one batch.
 
@@ -92,9 +95,10 @@ def activations_at(model: AnyModel, data: Data, sites: Sequence[Site], *, batch_
         train_many(members, source)
         ```
     """
+    sites = [model.tap(site).site for site in sites]
 
     def every(start: int, step: int) -> Iterator[Tensor]:
-        found = _rows(model, data, [*sites], batch_size, start, step)
+        found = _rows(model, data, sites, batch_size, start, step)
         return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1) for _, rows in found)
 
     widths = tuple(math.prod(model.tap(site).shape) for site in sites)
@@ -139,6 +143,7 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: Coun
     """
     if not places:
         raise InvalidArgument("across was given no places: give at least one (model, site)")
+    places = [(model, model.tap(site).site) for model, site in places]
     models = list({id(model): model for model, _ in places}.values())
     sites = {id(model): [site for other, site in places if other is model] for model in models}
 
@@ -258,7 +263,13 @@ def _named(models: Sequence[AnyModel], data: Data, batch_size: int) -> dict[str,
     if is_stream(data) and not hasattr(data, "__next__"):
         stream_digest = StreamDigest(data)
         read = lambda n: stream_digest.of_first(n * batch_size)  # noqa: E731
-    return {"digest": digest, "batch_size": batch_size, "read": read}
+    return {"digest": digest, "batch_size": batch_size, "read": read, "texts": _n_texts(data)}
+
+
+def _n_texts(data: Data) -> int | None:
+    if isinstance(data, str) or (isinstance(data, Tensor) and data.ndim == 1):
+        return 1
+    return None if isinstance(data, Mapping) or not hasattr(data, "__len__") else len(data)
 
 
 def _described(data: Data) -> str:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hooks import Model, Site, stream
+from hooks import Model, Site, capture
 from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import CHUNK, SAE
@@ -77,7 +77,9 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
         raise InvalidArgument(f"the data set has columns {sorted(dataset.column_names)}, and lacks {sorted(missing)}")
     rows, concepts, text = [], [], []
     every = dataset[column]
-    for acts in stream(model, dataset, [site], batch_size=batch_size):
+    for start in range(0, len(dataset), batch_size):
+        some = dataset.select(range(start, min(start + batch_size, len(dataset))))
+        acts = capture(model, some, [site], batch_size=batch_size)
         rows.append(acts.flat(site).flatten(1))
         for mask, content in zip(acts.tokens.mask, acts.tokens.content, strict=True):
             number = len(text)

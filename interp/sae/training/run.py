@@ -1,6 +1,7 @@
 """One run of training: the same batches for all its autoencoders, checkpoints, and what callbacks are given."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
@@ -57,6 +58,12 @@ def run(
         raise InvalidArgument(
             "resampling restarts latents that write to one layer, and those of a cross-layer transcoder write to "
             "several: leave it out, pre_act_coefficient revives dead latents"
+        )
+    if source.texts == 1:
+        warnings.warn(
+            f"all {plan.tokens:,} tokens of this training are of one text, which is read again and again: give more "
+            "texts; where the text is a file's, give its lines",
+            stacklevel=3,
         )
     device = next(iter(members.values())).sae.W_dec.device
     with processes(device) as here:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hooks import load
+from hooks import Site, load
 from interp.circuits import logit_difference
 from interp.circuits.edges import Task, eap_ig, edge_attribution, faithfulness_curve
 from interp.commands.app import app
+from interp.graphs.feature_circuits import feature_circuit
+from interp.sae import TopK, save
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,32 @@ def test_the_circuit_command_prints_the_edges_their_check_and_their_faithfulness
     data = json.loads(call("circuit", folder, "fog over", "fig ever", "a", "c", "--method", "eap", "--json", "--quiet"))
     assert data["method"] == "EAP"
     assert len(data["edges"]) == 10 and len(data["curves"]) == 2
+
+
+def test_with_features_the_circuit_is_of_dictionaries(folder: str, tmp_path: Path) -> None:
+    model = load(folder)
+    saes = []
+    for seed, site in enumerate(("resid_post.0", "resid_post.1")):
+        saes.append(TopK(model.d_model, 24, k=6, seed=seed))
+        saes[-1].site = Site.parse(site)
+        save(saes[-1], tmp_path / "saes" / site)
+    task = Task("fog over", "fig ever", logit_difference(model, "a", "c"))
+    expected = feature_circuit(model, saes, task, node_threshold=0.001, steps=3)
+    words = ("circuit", folder, "fog over", "fig ever", "a", "c", "--steps", "3", "--features", str(tmp_path / "saes"))
+    said = call(*words, "--node-threshold", "0.001")
+    assert f"{expected.n_nodes} nodes, {expected.n_errors} of them errors" in said
+    assert "errors removed" in said and "random nodes" in said
+    data = json.loads(call(*words, "--node-threshold", "0.001", "--json", "--quiet"))
+    assert {node["node"] for node in data["nodes"]} == set(expected.names)
+    assert data["edges"][0]["weight"] == pytest.approx(expected.edges.above(0.01)[0][2], rel=1e-4)
+    assert set(data["faithfulness"]["circuit"]) == {"circuit", "keep", "remove"}
+    for more, text in (
+        ("--method gim", "is of edges"),
+        ("--out a.html", "draws edges"),
+        ("--edge-threshold -1", "at least 0"),
+    ):
+        assert text in call(*words, *more.split(), code=2)
+    assert "holds no autoencoder" in call(*words[:-1], str(tmp_path / "saes" / "resid_post.0" / "none"), code=2)
 
 
 @pytest.mark.parametrize("command", ["circuit", "patch"])

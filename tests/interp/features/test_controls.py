@@ -78,6 +78,31 @@ def test_a_small_latent_that_writes_the_same_has_absorbed_and_one_that_writes_el
     assert describe_sharing(sae, [main, Member(1, (place < 30).float(), 0.5)], y) == ""
 
 
+@pytest.mark.parametrize(
+    ("cosine", "alone", "said"),
+    [
+        (0.11, 10, "absorption: latent 1 finds 20%"),
+        (0.09, 10, "splitting: latent 1 finds 20%"),
+        (0.5, 13, "absorption: latent 1 finds 20%"),  # 13 of 40: less than a third of what the larger finds
+        (0.5, 14, "splitting: latent 1 finds 20%"),
+        (0.5, 3, "absorption: latent 1 finds 6%"),
+        (0.5, 2, ""),  # under a twentieth of the positives
+    ],
+)
+def test_absorption_is_rows_a_tenth_alike_and_a_third_of_the_firings_of_a_latent_with_a_twentieth_of_its_own(
+    cosine: float, alone: int, said: str
+) -> None:
+    sae = TopK(6, 2, k=1)
+    with torch.no_grad():
+        sae.W_dec.zero_()[0, 0] = 2.0
+        sae.W_dec[1, :2] = torch.tensor([cosine, (1 - cosine**2) ** 0.5])
+    y, place = torch.arange(100) < 50, torch.arange(100)
+    main = Member(0, (place < 40).float() if alone <= 10 else (place >= 10).float() * (place < 50), 0.5)
+    own = (place >= 40) & (place < 40 + alone) if alone <= 10 else place < alone
+    found = describe_sharing(sae, [main, Member(1, own.float(), 0.5)], y)
+    assert found.startswith(said) if said else found == ""
+
+
 def planted_component(seed: int) -> tuple[Reading, Concept]:
     """Tokens whose greatest variance is along -axis 3, on which positive texts lie far out."""
     g = torch.Generator().manual_seed(seed)

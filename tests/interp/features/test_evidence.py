@@ -25,6 +25,16 @@ def test_evidence_counts_what_the_dense_latents_do(gpt2: Model, letters: TopK) -
     assert int(seen.counts.sum()) == 6 and float(seen.edges[-1]) >= seen.largest * (1 - 1e-6)
 
 
+def test_a_batch_without_a_token_changes_nothing(gpt2: Model, letters: TopK) -> None:
+    """Not the largest activation either, of a latent that stays well below 1."""
+    with torch.no_grad():
+        letters.W_enc[:, H] /= 10
+        letters.b_enc[H] /= 10
+    seen, alone = (collect_evidence(letters, gpt2, texts, H, batch_size=1) for texts in (["hhh", ""], ["hhh"]))
+    assert seen.largest == alone.largest == pytest.approx(0.17, rel=1e-2)
+    assert (seen.tokens, seen.mean, seen.firing_rate) == (alone.tokens, alone.mean, alone.firing_rate)
+
+
 def test_examples_are_the_highest_texts_around_their_peak(gpt2: Model, letters: TopK) -> None:
     with torch.no_grad():
         letters.W_enc[:, H] += torch.randn(gpt2.d_model, generator=torch.Generator().manual_seed(0)) / 5

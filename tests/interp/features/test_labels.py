@@ -29,6 +29,7 @@ from interp.features.explain.explanation import (
     score_by_detection,
     score_by_fuzzing,
 )
+from interp.features.explain.labels import find_words
 from interp.sae import TopK
 
 G = torch.Generator().manual_seed(0)
@@ -50,6 +51,17 @@ def test_a_latent_is_described_by_its_token_and_the_words_that_are_near_it_only(
     assert describe(found.record("abcdefgh".index("h"))).startswith("fires on 'h' (100%), near fog;")
     assert "fog" not in describe(found.record("abcdefghijklmnop".index("p")))
     assert describe(found.record("abcdefghijk".index("k"))) == "never fires"
+
+
+def test_words_near_a_peak_are_whole_words_of_the_window_and_not_the_one_the_peak_is_part_of() -> None:
+    names = [f"word{a}{b}" for a in "abcd" for b in "efgh"]
+    whole = tuple(f" {name}" for name in names)
+    assert find_words(whole, 8) == {*names[:8], *names[9:]}  # eight on each side, all of them
+    halves = tuple(piece for name in names for piece in (f" {name[:3]}", name[3:]))
+    # a window of eight tokens before and after token 15, the second half of word 7, and after 16, the first of word 8
+    assert find_words(halves, 15) == {*names[4:7], *names[8:12]}
+    assert find_words(halves, 16) == {*names[4:8], *names[9:12]}
+    assert find_words((" one", " two", ",", " 3rd", " of", " four"), 3) == {"one", "two", "four"}
 
 
 def test_hard_negatives_are_texts_it_is_off_on_the_likest_first(found: FeatureIndex) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hooks import Model, capture, intervene, load
+from hooks.errors import InvalidArgument
 from hooks.interventions import scale
 from hooks.position import index, last
 from hooks.site import attn_out, mlp_out, resid_post, z
@@ -51,6 +52,17 @@ def test_in_double_precision_the_parts_sum_to_the_logit_exactly(into: Any, norm:
     torch.testing.assert_close(found.logit, logits[:, a] - logits[:, b], rtol=0, atol=1e-11)
     assert len(found.names) == found.parts.shape[1] == len(set(found.names))
     assert found.norm == norm.__name__ and found.word == "a − b"
+
+
+@pytest.mark.parametrize("missed", [0.02, -0.02])
+def test_parts_that_miss_the_logit_of_one_text_in_either_direction_are_refused(double: Model, missed: float) -> None:
+    def short(*given: Any) -> tuple[tuple[str, ...], torch.Tensor]:
+        names, parts = components(*given)
+        parts[1, 0] += missed * parts[1].abs().sum()
+        return names, parts
+
+    with pytest.raises(InvalidArgument, match="is not the sum of these parts"):
+        attribute(double, TEXTS, "a", into=short)
 
 
 def test_a_frozen_share_is_the_layer_norm_written_out_with_its_divisor_held(double: Model) -> None:

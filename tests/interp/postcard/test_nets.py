@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from hooks.errors import DamagedFile, InvalidArgument, MissingFile, OutOfRange, WrongModel
+from hooks.errors import DamagedFile, InvalidArgument, MissingFile, WrongModel
 from interp.postcard.answers import image_vectors, landmark_logits, text_vectors
-from interp.postcard.convnet import ConvNet, Plan, convnet_from, grid_of, plan_of
+from interp.postcard.convnet import ConvNet, Plan, convnet_from, plan_of
 from interp.postcard.draw import draw
 from interp.postcard.nets import as_input, net, new_net, write_net
 from interp.postcard.splits import scenes
@@ -61,33 +61,6 @@ def test_what_is_captured_before_a_relu_stays_negative() -> None:
     convnet.features[0].register_forward_hook(lambda module, args, out: seen.append(out))
     convnet(as_input(PIXELS))
     assert (seen[0] < 0).any()
-
-
-@pytest.mark.parametrize("layer", range(13))
-def test_a_place_sees_exactly_the_pixels_of_its_field(layer: int) -> None:
-    convnet = new_net("convnet", small=True)
-    layers = [
-        nn.AvgPool2d(m.kernel_size, m.stride, m.padding) if isinstance(m, nn.MaxPool2d) else m for m in convnet.features
-    ]
-    for weight in convnet.parameters():
-        weight.data.abs_()  # so that no path is cut and none cancels another
-    grid = grid_of(convnet, layer)
-    x = torch.rand(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
-    out = nn.Sequential(*layers[: layer + 1]).double()(x)
-    assert out.shape[-1] == grid.side
-    for row, column in ((0, 0), (grid.side // 2, 1), (grid.side - 1, grid.side // 2)):
-        (slope,) = torch.autograd.grad(out[0, :, row, column].sum(), x, retain_graph=True)
-        seen = slope[0].abs().sum(0) > 0
-        down, across = (set(line.nonzero().flatten().tolist()) for line in (seen.any(1), seen.any(0)))
-        assert (down, across) == (set(grid.seen_from(row, 64)), set(grid.seen_from(column, 64)))
-
-
-def test_a_place_or_layer_that_is_not_there_is_refused() -> None:
-    convnet = new_net("convnet", small=True)
-    with pytest.raises(OutOfRange):
-        grid_of(convnet, 13)
-    with pytest.raises(OutOfRange):
-        grid_of(convnet, 0).seen_from(32, 64)
 
 
 def test_weights_of_another_plan_are_refused() -> None:

@@ -1,6 +1,8 @@
 """The dose-response on a model where the direction's effect is known: it writes one letter, and costs fluency."""
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -217,6 +219,43 @@ def test_a_dose_that_breaks_the_text_is_refused_with_what_it_costs(model: Model,
         suggest_dose(model, message, PROMPTS, doses=(0.0, 1.0))
 
 
+def test_by_default_a_dose_is_sought_among_half_octaves_from_an_eighth_to_4_on_twenty_short_texts(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fluent(
+        _m: Model, prompts: Any, _n: object, _w: object = (), dose: float = 0.0, sampling: Any = None, **named: Any
+    ) -> Samples:
+        asked.append((dose, len(prompts), named.get("sampling", sampling)))
+        return condition(dose, 0, 1.0)
+
+    monkeypatch.setattr("interp.steering.dose_choice.sample", fluent)
+    found = suggest_dose(model, add_direction(Direction(torch.ones(model.d_model), resid_post[0], "ones", scale=1.0)))
+    doses = [dose for dose, _, _ in asked if dose]
+    assert found.dose == 4.0 == doses[-1] and doses[0] == 1 / 8 and 1.0 in doses
+    assert all(1.3 < b / a <= 2 for a, b in zip(doses, doses[1:], strict=False))
+    for _, prompts, drawn in asked:
+        assert prompts * drawn.per_prompt == 20 and drawn.max_new_tokens == 20 and drawn.temperature == 0.7
+
+
+@pytest.mark.parametrize(
+    ("ratio", "distinct", "fluent"), [(2.0, 0.9, True), (2.01, 0.9, False), (1.0, 0.55, True), (1.0, 0.53, False)]
+)
+def test_by_default_text_reads_well_up_to_twice_the_perplexity_and_from_three_fifths_of_the_variety(
+    model: Model, monkeypatch: pytest.MonkeyPatch, ratio: float, distinct: float, fluent: bool
+) -> None:
+    def said(
+        _m: Model, _p: object, _n: object, _w: object = (), dose: float = 0.0, *_: object, **__: object
+    ) -> Samples:
+        made = condition(dose, 0, 1.0 + (math.log(ratio) if dose == 2.0 else 0.0))
+        return replace(made, distinct=torch.full((10,), distinct if dose == 2.0 else 0.9))
+
+    monkeypatch.setattr("interp.steering.dose_choice.sample", said)
+    way = add_direction(Direction(torch.ones(model.d_model), resid_post[0], "ones", scale=1.0))
+    assert suggest_dose(model, way, PROMPTS, doses=(1.0, 2.0)).dose == (2.0 if fluent else 1.0)
+
+
 def test_what_is_suggested_rests_on_text_sampled_with_and_without_the_steering(
     model: Model, planted: Direction
 ) -> None:
@@ -226,6 +265,23 @@ def test_what_is_suggested_rests_on_text_sampled_with_and_without_the_steering(
     for dose, ratio in found.ratios:
         assert ratio == sample(model, PROMPTS, never, [way], dose, drawn).perplexity_over(plain)
     assert found.dose == 4.0 and "dose 4, measured: the text stays at" in str(found)
+
+
+def test_naming_variety_and_perplexity_are_the_means_of_all_continuations_not_of_prompts() -> None:
+    made = Samples(
+        dose=1.0,
+        prompts=("fog", "fog", "bay", "bay", "sun", "sun"),
+        texts=("",) * 6,
+        named=torch.tensor([True, False, True, True, False, False]),
+        surprisal=torch.tensor([2.0, 4.0, 6.0, 0.0, 3.0, 9.0]),
+        lengths=torch.tensor([1, 2, 3, 0, 4, 2]),
+        distinct=torch.tensor([0.5, 0.9, 0.7, 0.1, 0.3, 0.8]),
+    )
+    assert made.naming.value == pytest.approx(3 / 6)
+    assert made.distinctness.value == pytest.approx(3.3 / 6)
+    assert made.perplexity.value == pytest.approx(math.exp(24 / 12))
+    other = replace(made, surprisal=torch.full((6,), 2.0), lengths=torch.full((6,), 4))
+    assert made.perplexity_over(other).value == pytest.approx(math.exp(24 / 12 - 12 / 24))
 
 
 def test_a_response_shows_itself_in_a_line_and_as_a_table(response: DoseResponse) -> None:

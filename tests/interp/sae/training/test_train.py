@@ -83,6 +83,14 @@ def test_the_report_counts_what_the_final_weights_do(overcomplete) -> None:
     assert report.tokens == 4096 and report.curve[-1].tokens == 4096
 
 
+@pytest.mark.parametrize(("steps", "batches"), [(1, 1), (16, 2), (24, 3), (25, 4)])
+def test_the_report_rests_on_as_many_new_batches_as_an_eighth_of_the_training(steps: int, batches: int) -> None:
+    """The source is as long as what is asked of it: rows for the report are none that training has seen."""
+    x = torch.randn(32 * (steps + batches) + 64, 8, generator=torch.Generator().manual_seed(0))
+    report = train(TopK(8, 12, 2), stored(x), tokens=32 * steps, batch_size=32, progress=False)
+    assert (report.tokens, report.quality.tokens) == (32 * steps, 32 * batches)
+
+
 def test_the_largest_activation_is_known_for_every_latent_that_fired() -> None:
     _, x = planted(64, p=0.05, n=4_000)
     sae, _ = learn(x, 64, k=3, tokens=40_000)

@@ -1,0 +1,139 @@
+"""Two runs of the same places, clean and corrupt, and how far apart the features and errors of each site are."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks import Activations, Model, Site, Tokens
+from hooks.direction import wide
+from hooks.errors import InvalidArgument, nearest
+from hooks.resume import Held, hold
+from hooks.taps import Edit
+from interp.circuits.edges.running import measure_streams
+from interp.circuits.edges.task import Task
+from interp.circuits.patching import check_aligned
+from interp.graphs.feature_circuits.dictionaries import Dictionaries, split
+
+AGAINST = ("corrupt", "zero")
+
+
+@dataclass(frozen=True, eq=False)
+class PairedRuns:
+    """Some texts of a task, run clean and corrupt. Made by `paired_runs`.
+
+    Attributes:
+        model: the model.
+        dictionaries: autoencoders by site, in the order of the forward pass.
+        task: with the metric.
+        tokens: of the clean run.
+        texts: which of the task's texts these are.
+        count: how many texts the task has.
+        held: the clean run, to be taken up again.
+        x: what is at each site in it.
+        a, error: its features and errors.
+        move_a, move_error: those of the other run less these; 0 at padding.
+        m_clean, m_corrupt: the metric of the two.
+    """
+
+    model: Model
+    dictionaries: Dictionaries
+    task: Task
+    tokens: Tokens
+    texts: Int[Tensor, "batch"]
+    count: int
+    held: Held
+    x: Mapping[Site, Float[Tensor, "batch pos d_model"]]
+    a: Mapping[Site, Float[Tensor, "batch pos latent"]]
+    error: Mapping[Site, Float[Tensor, "batch pos d_model"]]
+    move_a: Mapping[Site, Float[Tensor, "batch pos latent"]]
+    move_error: Mapping[Site, Float[Tensor, "batch pos d_model"]]
+    m_clean: Float[Tensor, "batch"]
+    m_corrupt: Float[Tensor, "batch"]
+
+    def move(self, site: Site) -> Float[Tensor, "batch pos d_model"]:
+        """Return how far apart the two runs are at a site: features times decoders, and errors."""
+        return self.move_a[site] @ self.dictionaries[site].W_dec.detach().to(self.move_a[site]) + self.move_error[site]
+
+    def resume(self, site: Site, edit: Edit, times: int = 1) -> Float[Tensor, "batch n"]:
+        """Return the metric of copies of the clean run taken up again with a site changed; gradients flow."""
+        final = self.held.resumed(0 if site.layer is None else site.layer, {site: edit}, times)
+        return self.measure(final.unflatten(0, (-1, times)))
+
+    def measure(self, final: Float[Tensor, "batch n pos d_model"]) -> Float[Tensor, "batch n"]:
+        """Return the metric at last streams."""
+        return measure_streams(self.model, self.task, self.tokens, final, int(self.texts[0]), self.count)
+
+
+def paired_runs(
+    model: Model, dictionaries: Dictionaries, task: Task, against: str, batch_size: int, *, by_position: bool
+) -> Iterator[PairedRuns]:
+    """Give the texts of a task in batches, with both runs of each.
+
+    Raises:
+        InvalidArgument: texts that do not align, or, by position, that differ in length; another `against` than
+            "corrupt" (features and errors of the corrupt run) or "zero" (0).
+
+    Cost: two forward passes.
+
+    Examples:
+        ```python
+        next(paired_runs(model, order_dictionaries(model, saes), task, "corrupt", 16, by_position=False))
+        ```
+    """
+    if against not in AGAINST:
+        raise InvalidArgument(f"nodes are not held against '{against}'; did you mean {nearest(against, AGAINST)}?")
+    clean, corrupt = task.tokens(model)
+    if by_position:
+        check_aligned(clean)
+    for i in range(0, len(clean), batch_size):
+        rows = slice(i, i + batch_size)
+        yield _paired(model, dictionaries, task, against, clean[rows], corrupt[rows], i, len(clean))
+
+
+@torch.no_grad()
+def _paired(
+    model: Model,
+    dictionaries: Dictionaries,
+    task: Task,
+    against: str,
+    clean: Tokens,
+    corrupt: Tokens,
+    first: int,
+    count: int,
+) -> PairedRuns:
+    sites = [*dictionaries]
+    held = hold(model, clean, sites)
+    there = hold(model, corrupt, sites)
+    x, y = ({site: wide(run.activations[site]) for site in sites} for run in (held, there))
+    here, other = ({site: split(dictionaries[site], run[site]) for site in sites} for run in (x, y))
+    mask = clean.mask[:, :, None]
+    moves: list[dict[Site, Tensor]] = []
+    for part in range(2):
+        gone = {
+            site: other[site][part] if against == "corrupt" else torch.zeros_like(here[site][part]) for site in sites
+        }
+        moves.append({site: (gone[site] - here[site][part]) * mask for site in sites})
+    a, error = ({site: here[site][part] for site in sites} for part in range(2))
+    texts = torch.arange(first, first + len(clean), device=model.device)
+    m_clean, m_corrupt = (
+        measure_streams(model, task, run.activations.tokens, run.final[:, None], first, count)[:, 0]
+        for run in (held, there)
+    )
+    move_a, move_error = moves
+    return PairedRuns(
+        model, dictionaries, task, clean, texts, count, held, x, a, error, move_a, move_error, m_clean, m_corrupt
+    )
+
+
+def fresh_run(model: Model, tokens: Tokens) -> Held:
+    """Return a pass over some texts that keeps nothing, to be run from the first block on under edits.
+
+    Examples:
+        ```python
+        fresh_run(model, tokens).resumed(0, {site: edit}, times=4)
+        ```
+    """
+    return Held(model, Activations({}, tokens, model.fingerprint), lambda value: value)
