@@ -94,7 +94,7 @@ def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tenso
     """Note the value and let it flow on; the first one begins the graph, and one tensor at two sites is two nodes."""
     value = value if value.shape[0] == batch else value.expand(batch, *value.shape[1:])
     node = got[tap.site] = value.clone() if value.requires_grad else value.detach().requires_grad_()
-    return node.clone() if tap.overwritten else node
+    return node.clone() if "overwritten" in tap.alias else node
 
 
 def _reached(got: dict[Site, Tensor], site: Site) -> Tensor:

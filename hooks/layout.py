@@ -32,10 +32,11 @@ from torch import Tensor, nn
 from hooks.adapters import Paths
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig, HFModel
+from hooks.offload import place_of
 from hooks.site import NAMES, Site, ln_final_scale, logits
 from hooks.structure import Block, Structure, input_embeddings
-from hooks.taps import Tap, norm_scale
-from hooks.weights import has_weight, place_of, shape_of, width
+from hooks.taps import Aliases, MergedAxes, Tap, norm_scale
+from hooks.weights import has_weight, shape_of, width
 
 _UNTRACED: Final = Structure()
 _MISFITS: Final = (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError)
@@ -183,7 +184,7 @@ def _norms_after(hf: HFModel, paths: Paths) -> Iterator[Tap]:
 def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:
     part = parts(block, paths)
     d_model = (config.hidden_size,)
-    flat = None if "mlp" in part else block
+    merged = None if "mlp" in part else MergedAxes(block)
     later = ("ln1", "ln2") if paths.norms_last else ("ln1_post", "ln2_post")
     yield Tap(Site("resid_pre", layer), block, "input", d_model)
     yield from _attention(config, part, layer, paths, later[0])
@@ -191,9 +192,9 @@ def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> I
         yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
     elif not paths.parallel and "ln2" in part:
         reader = part["mlp"] if paths.norms_last else part["ln2"]
-        yield Tap(Site("resid_mid", layer), reader, "input", d_model, shared=True, flat_in=flat)
+        yield Tap(Site("resid_mid", layer), reader, "input", d_model, alias=frozenset({"shared"}), axes=merged)
     for tap in _feed_forward(config, part, layer, later[1]):
-        yield replace(tap, flat_in=flat)
+        yield replace(tap, axes=merged)
     yield Tap(Site("resid_post", layer), block, "output", d_model)
 
 
@@ -230,8 +231,8 @@ def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, n
         yield Tap(Site("mlp_act", layer), out, "input", width(out)[:1])
     added, factor = part.get(norm, whole if out is None else out), getattr(config, "residual_multiplier", 1.0)
     if added is not None:
-        overwritten = config.model_type == "falcon"
-        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, overwritten=overwritten)
+        alias: Aliases = frozenset({"overwritten"} if config.model_type == "falcon" else ())
+        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, alias=alias)
 
 
 def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:

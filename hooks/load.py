@@ -16,9 +16,9 @@ from hooks.fused import fuse
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
 from hooks.network import Example, Network, check_network, guessed
+from hooks.offload import place_of
 from hooks.processor import Processor, read_processor
 from hooks.towers import Towers, has_two_towers, towers_of
-from hooks.weights import place_of
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 

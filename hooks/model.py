@@ -19,13 +19,14 @@ from hooks.forward import accepts, forward
 from hooks.generate import continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
+from hooks.offload import place_of
 from hooks.running import Running
 from hooks.site import Named, Site, counted, mlp_act, named, site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens
 from hooks.unembed import check_head, unembed
-from hooks.weights import matrix_of, place_of
+from hooks.weights import matrix_of
 
 Text = str | Sequence[str] | Shaped[Tensor, "..."] | Mapping[str, Any] | Tokens
 

@@ -22,7 +22,7 @@ from hooks.processor import Processor
 from hooks.running import Running
 from hooks.site import Site, site_names
 from hooks.structure import Structure
-from hooks.taps import Tap
+from hooks.taps import Aliases, OneCall, Tap
 from hooks.temporary import Temporary
 from hooks.tokens import Tokens
 from hooks.tracing.record import Call, Trace, record
@@ -332,9 +332,9 @@ def _picture(trace: Trace, slot: int | str) -> int:
 def _value(trace: Trace, tap: Tap) -> int | None:
     """The value that a site is in a recorded pass."""
     for call in trace.calls:
-        if call.module is tap.module and call.number == (tap.call or 0):
+        if call.module is tap.module and call.number == (0 if tap.call is None else tap.call.number):
             held: Mapping[Any, int] = call.inputs if tap.side == "input" else call.outputs
-            slot: Any = tap.slot if tap.side == "input" else (None if None in held else tap.part)
+            slot: Any = None if None in held else tap.part
             return held.get(slot)
     return None
 
@@ -368,9 +368,8 @@ def _tap(
     else:
         axes = places if len(shape) > max(places, default=0) and len(shape) > 1 + len(places) else ()
     one = tuple(size for axis, size in enumerate(shape) if axis and axis not in axes)
-    number = None if root is None else call.number
-    where: dict[str, Any] = {"slot": slot} if side == "input" else {"part": 0 if slot is None else slot}
-    return Tap(
-        Site.module(call.path, side, number), call.module, side, one,
-        overwritten=trace.is_overwritten(value), call=number, root=root, places=axes, **where,
-    )  # fmt: skip
+    once = None if root is None else OneCall(call.number, root)
+    alias: Aliases = frozenset({"overwritten"} if trace.is_overwritten(value) else ())
+    site = Site.module(call.path, side, None if once is None else once.number)
+    part = 0 if slot is None else slot
+    return Tap(site, call.module, side, one, part, alias=alias, axes=axes, call=once)

@@ -15,7 +15,7 @@ from torch import nn
 
 from hooks.site import Site
 from hooks.structure import Structure, structure_of
-from hooks.taps import Tap
+from hooks.taps import Aliases, OneCall, Tap
 from hooks.tracing.record import Call, Trace
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -146,15 +146,11 @@ class _Finder:
     def _tap(self, site: Site, call: Call, side: Literal["input", "output"], value: int, slot: Any = None) -> Tap:
         shape = tuple(self.trace.tensor(value).shape)
         axes = places_of(shape)
-        repeated = self.times[id(call.module)] > 1
-        where: dict[str, Any] = {"part": 0 if slot is None else slot}
-        if side == "input":
-            where = {"slot": next(iter(call.inputs)) if slot is None else slot}
-        return Tap(
-            site, call.module, side, tuple(n for axis, n in enumerate(shape) if axis and axis not in axes),
-            overwritten=self.trace.is_overwritten(value), call=call.number if repeated else None,
-            root=self.module if repeated else None, places=axes, **where,
-        )  # fmt: skip
+        first = next(iter(call.inputs)) if side == "input" else 0
+        one = tuple(n for axis, n in enumerate(shape) if axis and axis not in axes)
+        alias: Aliases = frozenset({"overwritten"} if self.trace.is_overwritten(value) else ())
+        once = OneCall(call.number, self.module) if self.times[id(call.module)] > 1 else None
+        return Tap(site, call.module, side, one, first if slot is None else slot, alias=alias, axes=axes, call=once)
 
 
 _NONE: Any = object()

@@ -13,15 +13,35 @@ from torch.utils.hooks import RemovableHandle
 
 from hooks.errors import WrongState
 from hooks.huggingface import HFModel, HFOutput
+from hooks.offload import place_of
 from hooks.site import Site
 from hooks.temporary import Temporary
-from hooks.weights import has_weight, place_of, shape_of
+from hooks.weights import has_weight, shape_of
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
 Hook = tuple[bool, nn.Module, Callable[..., Any]]
 """Whether a hook comes before its module's pass, the module, and the hook."""
+Aliases = frozenset[Literal["shared", "overwritten"]]
 Derive = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n 1"]]
+
+
+@final
+@dataclass(frozen=True)
+class MergedAxes:
+    """A block that merges batch and pos around a module (OPT), and which of its arguments is its stream."""
+
+    block: nn.Module
+    slot: int | str = 0
+
+
+@final
+@dataclass(frozen=True)
+class OneCall:
+    """One call of a module that runs more than once in a pass: its number, and the model whose calls begin a pass."""
+
+    number: int
+    root: nn.Module
 
 
 @final
@@ -34,20 +54,17 @@ class Tap:
         module: the Hugging Face module it sits on.
         side: what is read: the first input of the module, or its output.
         shape: the shape of one token's value.
-        part: which part of the output, when it is a tuple or a mapping.
+        part: which argument is read, by its place or its name; or which part of the output, when it is a tuple or a
+            mapping.
         heads: how many heads the last axis holds, when it is to be split.
         rows: which features of the last axis are the site's; None for all.
-        shared: the tensor is also the residual stream that bypasses the module: change it in place.
+        alias: what else the tensor is. `shared`: also the residual stream that bypasses the module, so it is changed in
+            place. `overwritten`: the model adds to it in place later (Falcon), so what is read is a copy.
         factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
-        flat_in: the block that merges batch and pos around the module, where one does (OPT).
-        overwritten: the model adds to the tensor in place later (Falcon), so what is read is a copy.
-        slot: which argument is read, by its place or its name.
-        swapped: the model has [pos batch d] there (XLNet).
-        flat_slot: which argument of the block that merges batch and pos is its stream.
-        call: which call of the module in a pass, where a module runs more than once; None for the only one.
-        root: the whole model, at whose calls a pass begins, where `call` says which.
-        places: the axes of the tensor that count places, where it is not the second alone: then [batch *places d] is
-            given as [batch pos d], and of a tensor without such axes a row of the batch is one place.
+        axes: how the tensor is where it is not [batch pos *d], as which it is given all the same: the axes that
+            count places ((0,) where the model has [pos batch d], as XLNet does), of a tensor without any () and a row
+            of the batch is one place; or where batch and pos are merged.
+        call: which call of the module in a pass, where it runs more than once; None for the only one.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
     """
 
@@ -58,16 +75,10 @@ class Tap:
     part: int | str = 0
     heads: int | None = None
     rows: Int[Tensor, "n"] | None = None
-    shared: bool = False
+    alias: Aliases = frozenset()
     factor: float | Float[Tensor, "..."] = 1.0
-    flat_in: nn.Module | None = None
-    overwritten: bool = False
-    slot: int | str = 0
-    swapped: bool = False
-    flat_slot: int | str = 0
-    call: int | None = None
-    root: nn.Module | None = None
-    places: tuple[int, ...] | None = None
+    axes: tuple[int, ...] | MergedAxes | None = None
+    call: OneCall | None = None
     derive: Derive | None = None
 
     @property
@@ -107,44 +118,13 @@ class Tap:
     def _hooks(self, edit: Edit) -> list["Hook"]:
         """The hooks that call an edit."""
         hooks: list[Hook] = []
-        if self.call is not None and self.root is not None:
-            edit = self._at_its_call(edit, hooks)
-        if self.swapped:
-            edit = _swapping(edit)
-        if self.places is not None:
-            edit = _by_place(edit, self.places)
-        if self.flat_in is not None:
-            edit = self._unflattening(edit, hooks)
+        if self.call is not None:
+            edit = _at_one_call(edit, self.call, hooks)
+        if isinstance(self.axes, MergedAxes):
+            edit = _unflattening(edit, self.axes, hooks)
+        elif self.axes is not None:
+            edit = _by_place(edit, self.axes)
         return [*hooks, self._hook(edit)]
-
-    def _at_its_call(self, edit: Edit, hooks: list["Hook"]) -> Edit:
-        """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
-        seen = [0]
-        assert self.root is not None
-        hooks.append((True, self.root, lambda *_: seen.__setitem__(0, 0)))
-
-        def counted(a: Tensor) -> Tensor | None:
-            seen[0] += 1
-            return edit(a) if seen[0] - 1 == self.call else None
-
-        return counted
-
-    def _unflattening(self, edit: Edit, hooks: list["Hook"]) -> Edit:
-        """Give `edit` [batch pos d], of the shape that the block around the module was given."""
-        shape: list[int] = []
-        assert self.flat_in is not None
-
-        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            shape[:] = _argument(args, kwargs, self.flat_slot).shape
-
-        def unflattened(a: Tensor) -> Tensor | None:
-            if a.ndim == len(shape):
-                return edit(a)
-            changed = edit(a.unflatten(0, shape[:2]))
-            return None if changed is None else changed.flatten(0, 1)
-
-        hooks.append((True, self.flat_in, note))
-        return unflattened
 
     def _hook(self, edit: Edit) -> "Hook":
         if self.side == "input":
@@ -152,15 +132,15 @@ class Tap:
         return False, self.module, lambda _m, _a, output: self._edit_output(edit, output)
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
-        raw = _argument(args, kwargs, self.slot)
+        raw = _argument(args, kwargs, self.part)
         changed = edit(self._read(raw))
         if changed is None:
             return None
         changed = self._write(raw, changed)
-        if self.shared:
+        if "shared" in self.alias:
             raw.copy_(changed)
             return None
-        at, name = _place(args, kwargs, self.slot)
+        at, name = _place(args, kwargs, self.part)
         if name is None:
             return (*args[:at], changed, *args[at + 1 :]), kwargs
         return args, {**kwargs, name: changed}
@@ -187,7 +167,7 @@ class Tap:
     def _read(self, raw: Tensor) -> Tensor:
         if self.derive is not None:
             return self.derive(raw)
-        value = raw.clone() if self.overwritten else raw
+        value = raw.clone() if "overwritten" in self.alias else raw
         value = value if _is_one(self.factor) else value * self.factor
         value = value if self.rows is None else value.index_select(-1, self.rows)
         return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
@@ -225,12 +205,33 @@ class _Handles:
             handle.remove()
 
 
-def _swapping(edit: Edit) -> Edit:
-    def swapped(a: Tensor) -> Tensor | None:
-        changed = edit(a.transpose(0, 1))
-        return None if changed is None else changed.transpose(0, 1)
+def _at_one_call(edit: Edit, call: OneCall, hooks: list[Hook]) -> Edit:
+    """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
+    seen = [0]
+    hooks.append((True, call.root, lambda *_: seen.__setitem__(0, 0)))
 
-    return swapped
+    def counted(a: Tensor) -> Tensor | None:
+        seen[0] += 1
+        return edit(a) if seen[0] - 1 == call.number else None
+
+    return counted
+
+
+def _unflattening(edit: Edit, merged: MergedAxes, hooks: list[Hook]) -> Edit:
+    """Give `edit` [batch pos d], of the shape that the block around the module was given."""
+    shape: list[int] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        shape[:] = _argument(args, kwargs, merged.slot).shape
+
+    def unflattened(a: Tensor) -> Tensor | None:
+        if a.ndim == len(shape):
+            return edit(a)
+        changed = edit(a.unflatten(0, shape[:2]))
+        return None if changed is None else changed.flatten(0, 1)
+
+    hooks.append((True, merged.block, note))
+    return unflattened
 
 
 def _by_place(edit: Edit, axes: tuple[int, ...]) -> Edit:

@@ -13,15 +13,15 @@ whatever was in memory. So nothing here returns one, and nothing outside this fi
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final, final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from hooks.errors import EditRefused, InvalidArgument, WrongState
+from hooks.errors import EditRefused, InvalidArgument
+from hooks.offload import offloaded_value, place_of, stays_in_memory
 
 _PROBED: Final = 512
 """How many unit vectors a module is given at once, where that is the only way to read its matrix."""
@@ -157,7 +157,7 @@ def write_matrix(module: nn.Module, W: Float[Tensor, "_ _"]) -> None:
         )
     value, held = (W.T if is_output_first(base) else W), _held(base, "weight")
     if held.is_meta:
-        held = _offloaded(base, "weight")
+        held = offloaded_value(base, "weight")
     elif _is_sharded(held):
         from torch.distributed.tensor import distribute_tensor
 
@@ -183,7 +183,7 @@ def check_writable(module: nn.Module) -> None:
     held = _held(base, "weight")
     if held is None:
         raise InvalidArgument(f"{type(base).__name__} has no weight that can be changed")
-    if held.is_meta and not _stays(base, "weight"):
+    if held.is_meta and not stays_in_memory(base, "weight"):
         raise EditRefused(
             f"the weight of this {type(base).__name__} is offloaded to disk and read again at each pass, so that a "
             "change would be lost: load the model with a device_map that keeps this layer on 'cpu'"
@@ -220,35 +220,6 @@ def weights_of(model: nn.Module) -> Iterator[tuple[str, Shaped[Tensor, "..."]]]:
             yield called, weight_of(module, name)
 
 
-def place_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Return the device on which a module runs, and the type of its numbers; the CPU and float32 without weights.
-
-    Examples:
-        >>> place_of(nn.Linear(3, 5))
-        (device(type='cpu'), torch.float32)
-    """
-    weights = [*module.parameters()]
-    floating = next((weight for weight in weights if weight.is_floating_point()), None)
-    dtype = torch.float32 if floating is None else floating.dtype
-    if not weights:
-        return torch.device("cpu"), dtype
-    if not weights[0].is_meta:
-        return weights[0].device, dtype
-    hooks = (hook for part in module.modules() for hook in _hooks(part))
-    device = next((hook.execution_device for hook in hooks if hook.execution_device is not None), "cpu")
-    return torch.device(device), dtype
-
-
-def is_offloaded(model: nn.Module) -> bool:
-    """Return whether some weights of a model are elsewhere than where it runs.
-
-    Examples:
-        >>> is_offloaded(nn.Linear(3, 5)), is_offloaded(nn.Linear(3, 5, device="meta"))
-        (False, True)
-    """
-    return any(weight.is_meta for weight in model.parameters())
-
-
 def base_of(module: nn.Module) -> nn.Module:
     """Return the module inside an adapter of PEFT; a module without one is its own.
 
@@ -277,51 +248,6 @@ def is_output_first(module: nn.Module) -> bool:
     return isinstance(base, nn.Linear) or hasattr(base, "in_features") and hasattr(base, "out_features")
 
 
-@contextmanager
-def refuse_meta(model: nn.Module) -> Iterator[None]:
-    """Inside the block, raise where a tensor without numbers meets one with numbers; free where nothing is offloaded.
-
-    Raises:
-        WrongState: an operation was given both.
-
-    Examples:
-        ```python
-        with refuse_meta(hf):
-            hf(ids)
-        ```
-    """
-    if not is_offloaded(model):
-        yield
-        return
-    with _RefuseMeta():
-        yield
-
-
-@final
-class _RefuseMeta(TorchDispatchMode):
-    """Raises where an operation gets numbers and a tensor without any."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        given = [*_tensors(args), *_tensors((kwargs or {}).values())]
-        meta = [one for one in given if one.is_meta]
-        if meta and len(meta) < len(given) and "copy_" not in str(func):
-            raise WrongState(
-                f"{func} got a weight of shape {tuple(meta[0].shape)} that is offloaded, so it has no numbers: the "
-                "part of the model that uses it must load it first; load the model with a device_map that keeps that "
-                "part on the device"
-            )
-        return func(*args, **(kwargs or {}))
-
-
-def _tensors(given: Any) -> Iterator[Tensor]:
-    for one in given:
-        if isinstance(one, Tensor):
-            yield one
-        elif isinstance(one, list | tuple):
-            yield from _tensors(one)
-
-
 def _names(base: nn.Module, module: nn.Module) -> list[str]:
     """The names of the weights and saved buffers that a module itself holds."""
     own = [name for name, weight in base._parameters.items() if weight is not None]
@@ -348,7 +274,7 @@ def _whole(module: nn.Module, name: str) -> Tensor:
     if not isinstance(held, Tensor):
         raise InvalidArgument(f"{type(module).__name__} has no {name}")
     if held.is_meta:
-        loaded = _offloaded(module, name)
+        loaded = offloaded_value(module, name)
         held, at = loaded, place_of(module)[0]
         held = held.to(at)
     if _is_sharded(held):
@@ -356,30 +282,6 @@ def _whole(module: nn.Module, name: str) -> Tensor:
     if name == "weight" and _is_packed(held):
         return _dequantised(module, held)
     return held.detach()
-
-
-def _offloaded(module: nn.Module, name: str) -> Tensor:
-    """The numbers of a weight that accelerate keeps elsewhere."""
-    for hook in _hooks(module):
-        kept = getattr(hook, "weights_map", None)
-        if kept is not None and (value := kept[name]) is not None and not value.is_meta:
-            return value
-    raise WrongState(
-        f"the {name} of this {type(module).__name__} is on the meta device, and nothing says where its numbers are: "
-        "load the model from its folder, or give it weights first"
-    )
-
-
-def _stays(module: nn.Module, name: str) -> bool:
-    """Whether an offloaded weight is one tensor in memory, rather than read from a file each time."""
-    first, again = _offloaded(module, name), _offloaded(module, name)
-    return first.data_ptr() == again.data_ptr()
-
-
-def _hooks(module: nn.Module) -> list[Any]:
-    """What accelerate has on a module."""
-    hook = getattr(module, "_hf_hook", None)
-    return [one for one in getattr(hook, "hooks", (hook,)) if hasattr(one, "execution_device")]
 
 
 def _is_sharded(held: Tensor) -> bool:

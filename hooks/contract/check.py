@@ -17,9 +17,9 @@ from hooks.encoding import special_ids
 from hooks.errors import WrongState
 from hooks.forward import context
 from hooks.model import Model
+from hooks.offload import refuse_meta
 from hooks.site import Site
 from hooks.tokens import Tokens
-from hooks.weights import refuse_meta
 
 _LONG, _SHORT = 12, 7
 _EAGER = ("pattern", "v", "z")

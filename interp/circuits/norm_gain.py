@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooks.offload import place_of
 from hooks.taps import norm_scale
-from hooks.weights import place_of
 
 
 def divides(norm: nn.Module | None) -> bool:

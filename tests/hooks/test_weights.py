@@ -14,8 +14,9 @@ from hooks import capture, intervene, load
 from hooks.errors import EditRefused, InvalidArgument, WrongState
 from hooks.fingerprint import fingerprint
 from hooks.interventions import scale
+from hooks.offload import refuse_meta
 from hooks.site import mlp_act, resid_post
-from hooks.weights import matrix_of, own_matrix, refuse_meta, weight_of, weights_of, write_matrix
+from hooks.weights import matrix_of, own_matrix, weight_of, weights_of, write_matrix
 
 IDS = torch.tensor([[5, 20, 30, 40, 50]])
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks.errors import InvalidArgument
+from hooks.offload import place_of
 from hooks.taps import norm_scale
-from hooks.weights import place_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -244,7 +244,7 @@ def test_a_cache_that_loses_the_position_is_reported_and_generation_is_refused(t
 
 def test_a_change_that_does_not_stay_on_the_stream_is_reported() -> None:
     model = unchecked()
-    model.taps = {**model.taps, resid_mid[1]: replace(model.taps[resid_mid[1]], shared=False)}
+    model.taps = {**model.taps, resid_mid[1]: replace(model.taps[resid_mid[1]], alias=frozenset())}
     report = check(model)
     assert broken(report) == {"stream keeps"}
     assert set(report.refused) == {resid_mid[1]}

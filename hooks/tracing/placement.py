@@ -1,0 +1,207 @@
+"""Where the sites of one traced block sit: a tap for each, and the parts of the block by their names."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal, final
+
+from torch import nn
+
+from hooks.huggingface import HFModel
+from hooks.site import Site
+from hooks.taps import MergedAxes, OneCall, Tap
+from hooks.tracing.record import Call, Slot, Trace
+from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, stages
+from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection
+
+
+@final
+@dataclass(eq=False)
+class Placement:
+    """Where the sites of one block sit; `terms` are the sites of its sum, `part` its parts that were found."""
+
+    hf: HFModel
+    trace: Trace
+    stack: str
+    layer: int
+    block: BlockCall
+    sum: Sum
+    kinds: tuple[Sublayer, ...]
+    part: dict[str, nn.Module] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.inside = self.trace.inside(self.block.call)
+        self.times: dict[int, int] = {}
+        for call in self.trace.calls:
+            self.times[id(call.module)] = max(self.times.get(id(call.module), 0), call.number + 1)
+        names = [kind.name for kind in self.kinds]
+        self.terms = tuple(
+            self.site(kind.name) if names.count(kind.name) == 1 and kind.term.calls else self._by_module(kind, number)
+            for number, kind in enumerate(self.kinds)
+        )
+
+    def site(self, name: str) -> Site:
+        """The site of a name in this block."""
+        return Site(name, self.layer, self.stack)
+
+    def _by_module(self, kind: Sublayer, number: int) -> Site:
+        """What has no name of its own, by its module; what no module gives, by its place in the sum."""
+        calls = kind.term.calls
+        return Site("module", path=self._giving(kind).path if calls else f"{self.block.call.path}:{number}")
+
+    def _giving(self, kind: Sublayer) -> Call:
+        """The call that gives a term: of its projection, else the innermost of a module that is called once."""
+        once = [call for call in kind.term.calls if self.times[id(call.module)] == 1] or list(kind.term.calls)
+        return next((call for call in once if is_projection(call.module)), once[-1])
+
+    def find_taps(self) -> tuple[Expr | None, dict[Site, Tap]]:
+        """Find the sum of the middle, and the tap of every site of the block."""
+        before = self._input("resid_pre", self.block.call, self.block.slot)
+        taps = [
+            replace(before, alias=before.alias | {"shared"})
+            if before is not None and self.block.last is not None
+            else before
+        ]
+        for site, kind in zip(self.terms, self.kinds, strict=True):
+            if kind.name == "attn_out" and site.name == "attn_out":
+                taps += self._attention(kind)
+            if kind.name == "mlp_out" and site.name == "mlp_out":
+                taps += self._feed_forward(kind)
+            if kind.term.calls and (site.name != "module" or self.times[id(self._giving(kind).module)] == 1):
+                taps.append(self._added(site, kind))
+        middle, value = self._middle()
+        if middle is not None:
+            taps += self._of_middle(value)
+        taps.append(self._output("resid_post", self.block.last or self.block.call, self.block.part))
+        return middle, {tap.site: tap for tap in taps if tap is not None}
+
+    def _added(self, site: Site, kind: Sublayer) -> Tap:
+        call = self._giving(kind)
+        part = next(p for p, v in call.outputs.items() if self.trace.root(v) == kind.term.value)
+        tap = self._tap(site, call, "output", call.outputs[part], part)
+        assert tap is not None
+        return replace(tap, factor=kind.term.factor)
+
+    def _attention(self, kind: Sublayer) -> Iterator[Tap | None]:
+        out = kind.parts.get("o")
+        self._reads("attn.norm", kind.parts.get("q", kind.root))
+        if kind.root is not None:
+            self.part["attn"] = kind.root.module
+        if out is None or not kind.n_heads:
+            return
+        z = self._input("z", out, 0, heads=kind.n_heads)
+        if z is None or self._width(out) % kind.n_heads:
+            return
+        self.part["attn.o"] = out.module
+        d_head = self._width(out) // kind.n_heads
+        for name in "qkv":
+            if name in kind.parts:
+                wide = self.trace.tensor(next(iter(kind.parts[name].outputs.values()))).shape[-1]
+                if wide % d_head == 0:
+                    self.part[f"attn.{name}"] = kind.parts[name].module
+                    yield self._output(name, kind.parts[name], None, heads=wide // d_head)
+        if kind.root is not None and 0 in kind.root.outputs:
+            pattern = self._output("pattern", kind.root, 0)
+            yield None if pattern is None else replace(pattern, part=1, shape=(kind.n_heads,))
+        yield z
+
+    def _feed_forward(self, kind: Sublayer) -> Iterator[Tap | None]:
+        first = kind.parts.get("gate", kind.parts.get("in"))
+        self._reads("mlp.norm", kind.root or first)
+        if kind.root is not None and not is_norm(kind.root.module):
+            self.part["mlp"] = kind.root.module
+        whole = kind.root or first
+        if whole is not None:
+            slot = next((s for s, v in whole.inputs.items() if self._is_tokens(v)), None)
+            yield None if slot is None else self._input("mlp_in", whole, slot)
+        for name, call in kind.parts.items():
+            self.part[f"mlp.{name}"] = call.module
+        if kind.act is not None:
+            self.part["mlp.act"] = kind.act.module
+            yield None if first is None else self._output("mlp_pre", first, None)
+        if "out" in kind.parts:
+            yield self._input("mlp_act", kind.parts["out"], 0)
+
+    def _reads(self, name: str, call: Call | None) -> None:
+        """Note the norm through which a sublayer reads the stream, or that it reads the stream itself."""
+        values = [] if call is None else [self.trace.root(v) for v in call.inputs.values() if self._is_tokens(v)]
+        if values and values[0] in self.sum.stream | {self.trace.root(self.block.x)}:
+            self.part[name] = nn.Identity()
+            return
+        for norm in self.inside:
+            if is_norm(norm.module) and values and values[0] in map(self.trace.root, norm.outputs.values()):
+                self.part[name] = norm.module
+
+    def _middle(self) -> tuple[Expr | None, int]:
+        """The last stage of the stream that holds all that mixes tokens and nothing else."""
+        mixing = frozenset(i for i, kind in enumerate(self.kinds) if kind.name in MIXERS)
+        if self.sum.expr is None or not mixing or len(mixing) == len(self.kinds):
+            return None, -1
+        at = [value for value, terms in stages(self.sum.expr) if terms == mixing]
+        return (_sub(self.sum.expr, at[-1]), at[-1]) if at else (None, -1)
+
+    def _of_middle(self, value: int) -> Iterator[Tap | None]:
+        giving = [c for c in self.inside if value in map(self.trace.root, c.outputs.values()) and is_norm(c.module)]
+        if giving:
+            yield self._output("resid_mid", giving[-1], None)
+            return
+        for call in self.inside:
+            for slot, read in call.inputs.items():
+                if self.trace.root(read) == value:
+                    tap = self._input("resid_mid", call, slot)
+                    shared = self.trace.alias(read) == self.trace.alias(value)
+                    yield replace(tap, alias=tap.alias | {"shared"}) if tap is not None and shared else None
+                    return
+
+    def _width(self, call: Call) -> int:
+        return self.trace.tensor(next(iter(call.inputs.values()))).shape[-1]
+
+    def _is_tokens(self, value: int) -> bool:
+        tensor = self.trace.tensor(value)
+        return tensor.is_floating_point() and self.trace.n_pos in tensor.shape[:2] and tensor.ndim >= 2
+
+    def _input(self, name: str, call: Call, slot: Slot, heads: int | None = None) -> Tap | None:
+        slot = slot if slot in call.inputs else next(iter(call.inputs))
+        return self._tap(self.site(name), call, "input", call.inputs[slot], slot, heads)
+
+    def _output(self, name: str, call: Call, part: Slot | None, heads: int | None = None) -> Tap | None:
+        part = part if part in call.outputs else next(iter(call.outputs))
+        value = call.outputs[part]
+        return self._tap(self.site(name), call, "output", value, part, heads)
+
+    def _tap(
+        self,
+        site: Site,
+        call: Call,
+        side: Literal["input", "output"],
+        value: int,
+        part: Slot | None,
+        heads: int | None = None,
+    ) -> Tap | None:
+        shape, n_pos = self.trace.tensor(value).shape, self.trace.n_pos
+        merged = shape[0] == n_pos > 1 and (len(shape) == 2 or shape[1] != 1)
+        swapped = shape[0] == n_pos > 1 and len(shape) > 2 and shape[1] == 1
+        if not merged and not swapped and shape[:2] != (1, n_pos):
+            return None
+        one = tuple(shape[1:] if merged else shape[2:])
+        one = one if heads is None else (heads, one[-1] // heads)
+        overwritten = self.trace.alias(value) in self.trace.overwritten or value in self.trace.overwritten
+        return Tap(
+            site,
+            call.module,
+            side,
+            one,
+            0 if part is None else part,
+            heads,
+            alias=frozenset({"overwritten"} if overwritten else ()),
+            axes=MergedAxes(self.block.call.module, self.block.slot) if merged else (0,) if swapped else None,
+            call=OneCall(call.number, self.hf) if self.times[id(call.module)] > 1 else None,
+        )
+
+
+def _sub(expr: Expr, value: int) -> Expr | None:
+    """The part of a sum that makes a value."""
+    if getattr(expr, "value", None) == value:
+        return expr
+    inner = (one,) if (one := getattr(expr, "inner", None)) is not None else getattr(expr, "args", ())
+    found = (_sub(one, value) for one in inner if isinstance(one, Expr))
+    return next((one for one in found if one is not None), None)
