@@ -26,6 +26,7 @@ VERBS = {
     "back.",
     "circuit": "Rank a model's edges by what corrupting each would do; print the first, and how faithful their "
     "circuits are.",
+    "graph": "Trace what the next token comes from, by transcoders; print features by influence, and scores.",
     "memory": "List a layer's memories, those first whose value promotes what follows the key's best trigger.",
     "edit": "Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it.",
     "apply": "Write a folder of weights that hold some edits, which plain transformers loads; say first what "

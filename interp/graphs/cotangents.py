@@ -121,7 +121,7 @@ def rows_of(sources: Sources, targets: Targets) -> tuple[Float[Tensor, "target n
     bias = targets.constant[order].clone()
     sweep = Sweep(sources, targets[order], length)
     for layer, written in sweep:
-        _read_layer(sources, layer, written, A, bias)
+        read_layer(sources, layer, written, A, bias)
     first = sweep.slope
     A[:, :length] = torch.einsum("ntd,td->nt", first, local.token[:length])
     bias += torch.einsum("ntd,td->n", first, local.position[:length])
@@ -131,8 +131,21 @@ def rows_of(sources: Sources, targets: Targets) -> tuple[Float[Tensor, "target n
     return A[back], bias[back]
 
 
-def _read_layer(sources: Sources, layer: int, slope: Tensor, A: Tensor, bias: Tensor) -> None:
-    """Add what the sources that write at a layer give the targets that have this slope there."""
+def read_layer(
+    sources: Sources,
+    layer: int,
+    slope: Float[Tensor, "n pos d_model"],
+    A: Float[Tensor, "target node"],
+    bias: Float[Tensor, "target"],
+) -> None:
+    """Add what the sources that write at a layer give the first targets, which have this slope there.
+
+    Examples:
+        ```python
+        for layer, slope in Sweep(sources, targets, length):
+            read_layer(sources, layer, slope, A, bias)
+        ```
+    """
     here, n, length = sources.local.layers[layer], len(slope), slope.shape[1]
     if here.error is not None:
         start = sources.n_pos * (1 + layer)
@@ -188,9 +201,9 @@ class Sweep:
     def _skip(self, layer: int, slope: Tensor) -> Tensor | float:
         """The slope by way of a transcoder's linear path."""
         here = self.local.layers[layer]
-        if here.features is None or here.features.W_skip is None:
+        at_input = here.pull_skip(slope)
+        if at_input is None:
             return 0.0
-        at_input = slope @ here.features.W_skip.to(slope)
         if here.reads_normed:
             self.constant[: len(slope)] += at_input.sum(1) @ constant_of(here.block.mlp_norm, here.read)
         return here.pull_features(at_input, here.read[: self.length])

@@ -71,6 +71,22 @@ class LocalLayer:
         """Return the slope at the stream, from that at what the features read, at tokens whose stream is `read`."""
         return self.block.mlp_norm.pull_back(read, slope, held=True) if self.reads_normed else slope
 
+    def pull_skip(self, slope: Float[Tensor, "n pos d_model"]) -> Float[Tensor, "n pos d_model"] | None:
+        """Return the slope at what the features read, by way of their linear path; None where they have none."""
+        if self.features is None or self.features.W_skip is None:
+            return None
+        return slope @ self.features.W_skip.to(slope)
+
+    def push_attention(self, change: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
+        """Return by how much what attention adds changes with the stream before the block, patterns held."""
+        assert self.block.W_O is not None and self.pattern is not None and self.raw is not None
+        read = push_norm(self.block.attn_norm, change, self.pre)
+        value = torch.einsum("kd,dhf->khf", read, self.block.readers["v"].W.to(change))
+        value = value.repeat_interleave(self.pattern.shape[0] // value.shape[1], 1)
+        z = torch.einsum("hqk,khf->qhf", self.pattern, value)
+        written = torch.einsum("qhf,hfd->qd", z, self.block.W_O.to(change))
+        return push_norm(self.block.post_norm, written, self.raw)
+
     def pull_heads(self, slope: Float[Tensor, "n pos d_model"]) -> Float[Tensor, "n pos head d_head"]:
         """Return the slope at each head's values, from that at what attention adds to the stream."""
         assert self.block.W_O is not None and self.pattern is not None and self.raw is not None
@@ -239,6 +255,13 @@ def constant_of(norm: Norm, like: Float[Tensor, "*n d_model"]) -> Float[Tensor, 
         return zero
     weight = next(norm.module.parameters(), zero)
     return norm(zero.to(weight)).to(zero)
+
+
+def push_norm(
+    norm: Norm, change: Float[Tensor, "*n d_model"], at: Float[Tensor, "*n d_model"]
+) -> Float[Tensor, "*n d_model"]:
+    """Return what a norm makes of a change of its input, with its divisor held at that of its input."""
+    return change if norm.module is None else norm.linear(change, norm.scale(at))
 
 
 def _check_blocks(local: LocalModel, values: Mapping[Site, Tensor]) -> None:

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Model, Site
-from hooks.errors import InvalidArgument, WrongModel
+from hooks.errors import InvalidArgument, MissingFile, WrongModel
 from hooks.layout import parts
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_mid
 from hooks.weights import bias_of, matrix_of
-from interp.sae import SAE, CrossLayerTranscoder, folded
+from interp.sae import SAE, CrossLayerTranscoder, folded, load, load_cross_layer, load_transcoders
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +209,39 @@ def _above(W_enc: Tensor, b_enc: Tensor, threshold: Tensor) -> Callable[[Tensor]
         return z * (z > threshold)
 
     return encode
+
+
+def read_transcoders(model: Model, folder: str | Path) -> Transcoders:
+    """Read what takes the place of a model's feed-forward layers from a folder, of whichever kind it holds.
+
+    A cross-layer transcoder or one transcoder that `save` wrote; folders of such, one for each layer; or files of
+    circuit-tracer, of either kind.
+
+    Raises:
+        MissingFile: there is none of these.
+        InvalidArgument, WrongModel, DamagedFile: see `per_layer`, `cross_layer` and `interp.sae.load`.
+
+    Examples:
+        ```python
+        attribution_graph(model, read_transcoders(model, "clt"), "The bridge is in")
+        ```
+    """
+    folder = Path(folder)
+    if (folder / "W_enc_0.safetensors").is_file():
+        sites = [site[layer] for site in (mlp_in, mlp_out) for layer in range(model.n_layers)]
+        return cross_layer(model, load_cross_layer(folder, sites=sites))
+    if any(folder.glob("layer_*")) and not any(folder.glob("layer_*/cfg.json")):
+        return per_layer(model, load_transcoders(folder))
+    if (folder / "cfg.json").is_file():
+        one = load(folder)
+        return cross_layer(model, one) if isinstance(one, CrossLayerTranscoder) else per_layer(model, [one])
+    found = sorted(path.parent for path in folder.glob("*/cfg.json"))
+    if not found:
+        raise MissingFile(
+            f"no transcoders at '{folder}': give a folder that interp.sae.save wrote, a folder of such, or one of "
+            "circuit-tracer's"
+        )
+    return per_layer(model, [load(path) for path in found])
 
 
 def neurons(model: Model) -> Transcoders:

@@ -197,6 +197,38 @@ def test_with_shuffled_decoders_completeness_falls() -> None:
     assert whole.completeness > 0.999 > 0.95 > broken.completeness and broken.closure < 1e-12
 
 
+def test_a_linear_layer_gives_the_same_graph_as_features_and_as_a_linear_path() -> None:
+    model = load(tiny_hf("gpt2", activation_function="linear").double(), tiny_tokenizer(), check=False)
+    as_features, as_path = [], []
+    for layer, block in enumerate(model.blocks):
+        (W, b), (V, c) = ((m.weight.detach(), m.bias.detach()) for m in (block.mlp.c_fc, block.mlp.c_proj))
+        pairs, path = Transcoder(32, 2 * len(b)).double(), SkipTranscoder(32, 1).double()
+        with torch.no_grad():
+            pairs.W_enc.copy_(torch.cat([W, -W], 1))
+            pairs.b_enc.copy_(torch.cat([b, -b]))
+            pairs.W_dec.copy_(torch.cat([V, -V]))
+            pairs.b_dec.copy_(c)
+            for parameter in path.parameters():
+                parameter.zero_()
+            path.W_skip.copy_((W @ V).T)
+            path.b_dec.copy_(b @ V + c)
+        for one, found in ((pairs, as_features), (path, as_path)):
+            one.sites = (mlp_in[layer], mlp_out[layer])
+            found.append(one)
+    whole, short = (
+        attribution_graph(model, per_layer(model, one), TEXT, targets=["a"]) for one in (as_features, as_path)
+    )
+    assert float(whole.A[:, whole.nodes.kind == ERROR].abs().max()) < 1e-10 and len(short.local.active) == 0
+    w = whole.A[-1].clone()
+    for row in range(len(whole.rows) - 2, -1, -1):  # what a feature gives is what it reads, the last one first
+        feature = int(whole.rows[row])
+        w += w[feature] * whole.A[row] / whole.value[row]
+        w[feature] = 0.0
+    T = len(whole.pieces)
+    assert torch.allclose(w[:T], short.A[-1, :T], atol=1e-10)
+    assert float(short.A[-1, :T].abs().max()) > 1e-2
+
+
 def test_pruning_keeps_tokens_and_logits_and_no_loose_ends() -> None:
     model = double("gpt2")
     graph = attribution_graph(model, per_layer(model, transcoders(Transcoder)), TEXT, max_features=60, block=8)

@@ -1,12 +1,15 @@
 """Files for the graph viewer: their schema, ids that are unique, and links with the weights of the graph."""
 
 import json
+import re
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from hooks.errors import DamagedFile, InvalidArgument
-from interp.graphs import AttributionGraph, attribution_graph, per_layer, write_viewer_json
+from hooks.errors import DamagedFile, InvalidArgument, UnknownName
+from interp.features import Example
+from interp.graphs import AttributionGraph, FeatureText, attribution_graph, per_layer, write_viewer_json
 from interp.sae import Transcoder
 from tests.interp.circuits.edges.twins import double
 from tests.interp.graphs.test_attribution_graph import TEXT, transcoders
@@ -26,6 +29,15 @@ SCHEMA = {
     "influence": float,
     "activation": (float, type(None)),
 }
+METADATA = {
+    "slug": str,
+    "scan": str,
+    "transcoder_list": list,
+    "prompt_tokens": list,
+    "prompt": str,
+    "node_threshold": float,
+    "schema_version": int,
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +50,20 @@ def test_every_node_has_the_fields_of_the_viewer_and_an_id_of_its_own(graph: Att
     found = json.loads(write_viewer_json(graph, tmp_path, "fog", node_share=1.0, edge_share=1.0).read_text("utf-8"))
     assert found.keys() == {"metadata", "qParams", "nodes", "links"} and found["metadata"]["schema_version"] == 1
     assert found["metadata"]["prompt_tokens"] == list(graph.pieces)
-    assert found["metadata"]["prompt"] == "".join(graph.pieces)
+    assert found["metadata"]["prompt"] == TEXT and graph.pieces[0] == "<|endoftext|>"
+    assert found["metadata"].keys() == METADATA.keys()
+    assert all(isinstance(found["metadata"][name], kind) for name, kind in METADATA.items())
+    assert re.fullmatch(r"[A-Za-z0-9-]+", found["metadata"]["scan"])
     for node in found["nodes"]:
         assert node.keys() == SCHEMA.keys()
         assert all(isinstance(node[name], kind) for name, kind in SCHEMA.items())
     ids = [node["node_id"] for node in found["nodes"]]
     assert len(set(ids)) == len(ids)
+    parts = {"mlp reconstruction error": [], "cross layer transcoder": [], "embedding": [], "logit": []}
+    for node in found["nodes"]:
+        parts[node["feature_type"]].append(node["jsNodeId"])
+    for one, other in combinations(parts.values(), 2):
+        assert not set(one) & set(other)
     errors = [node for node in found["nodes"] if node["feature_type"] == "mlp reconstruction error"]
     assert errors and all(node["node_id"] == f"{node['layer']}_-1_{node['ctx_idx']}" for node in errors)
     assert sum(node["is_target_logit"] for node in found["nodes"]) == 1
@@ -72,6 +92,33 @@ def test_ids_weights_and_shares_are_those_of_the_graph(graph: AttributionGraph, 
     sizes = [float(graph.influence[graph.nodes.number(ours[node["node_id"]])]) for node in by_share]
     assert sizes == sorted(sizes, reverse=True)
     assert by_share[0]["influence"] == pytest.approx(sizes[0] / float(graph.influence.sum()))
+
+
+def test_labels_and_supernodes_are_written_and_no_node_has_more_than_the_threshold_that_the_viewer_hides(
+    graph: AttributionGraph, tmp_path: Path
+) -> None:
+    kept, _ = graph.pruned()
+    names = [graph.nodes.name(i) for i in kept.nonzero().flatten().tolist()]
+    one, other = [name for name in names if name[0] == "f"][:2]
+    feature = one.partition("@")[0]
+    texts = {feature: FeatureText(feature, ((" fog", 0.5),), (Example(0, ("fog",), (1.0,), 0),), 0.1, 10)}
+    groups = {"first": [one], "second": [other, "t@0"]}
+    found = json.loads(write_viewer_json(graph, tmp_path, "fog", texts=texts, supernodes=groups).read_text("utf-8"))
+    ids = {node["node_id"] for node in found["nodes"]}
+    assert [group[0] for group in found["qParams"]["supernodes"]] == ["first", "second"]
+    assert found["qParams"]["pinnedIds"] == [i for group in found["qParams"]["supernodes"] for i in group[1:]]
+    assert len(found["qParams"]["pinnedIds"]) == 3 and set(found["qParams"]["pinnedIds"]) <= ids
+    layer, number = feature[1:].split(".")
+    labelled = [n for n in found["nodes"] if n["feature_type"] == "cross layer transcoder" and n["clerp"]]
+    assert {n["jsNodeId"] for n in labelled} == {f"{layer}_{number}-0"} and labelled[0]["clerp"] == "fires on fog (50%)"
+    hidden = [n for n in found["nodes"] if n["influence"] > found["metadata"]["node_threshold"]]
+    assert all(n["feature_type"] in ("embedding", "logit") for n in hidden)
+    for node in found["nodes"]:
+        if node["feature_type"] == "logit":
+            said = node["clerp"].split('"')
+            assert len(said) == 3 and float(said[2].split("(p=")[1].split(")")[0]) <= 1
+    with pytest.raises(UnknownName):
+        write_viewer_json(graph, tmp_path, "fog", supernodes={"a": ["f9.9@9"]})
 
 
 def test_the_list_of_a_folder_names_each_graph_once(graph: AttributionGraph, tmp_path: Path) -> None:
