@@ -1,16 +1,19 @@
 """A cross-layer transcoder of the bundled model next to transcoders of one layer: `python benchmarks/cross_layer.py`.
 
 `train FOLDER --reach 8` trains one, from a checkpoint where there is one (`--reach 1`: of one layer each, by the same
-trainer; as many latents are on in training, but not by the thresholds that training ends with). `measure FOLDER...`
-says of each, on documents that neither the model nor it has read: the error of each layer, latents on and dead, and
-what the model loses in cross-entropy, KL and next tokens when its feed-forward layers are replaced, all at once and one
-at a time, next to the layers' means and to the same transcoder with its decoders shuffled. Intervals are over texts.
-Writes benchmarks/results/cross_layer.json.
+trainer). `measure FOLDER...` says of each, on documents that neither the model nor it has read: the error of each
+layer, latents on and dead, and what the model loses in cross-entropy, KL and next tokens when its feed-forward layers
+are replaced, all at once and one at a time, next to the layers' means and to the same transcoder with its decoders
+shuffled. All are measured with equally many latents on: the one threshold of each is set to the value above which
+`--l0` latents per token lie on other held-out documents. Intervals are over texts. Both are also trained on the
+skip-trio, a chain A to B to C whose edges are known, at the same L0: how much of the answer goes through B in each
+graph. Writes benchmarks/results/cross_layer.json; `trio` measures the skip-trio alone, and writes nothing.
 """
 
 import argparse
 import copy
 import sys
+import time
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -23,10 +26,13 @@ from torch.nn.functional import kl_div, log_softmax
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
-from hooks import Intervention, Model, Site, intervene, load, stream  # noqa: E402
+from hooks import Intervention, Model, Site, capture, intervene, load, stream  # noqa: E402
 from hooks.interventions import mean  # noqa: E402
 from hooks.site import mlp_in, mlp_out  # noqa: E402
 from interp import landmark  # noqa: E402
+from interp.circuits.known import skip_trio  # noqa: E402
+from interp.graphs import AttributionGraph, attribution_graph, cross_layer, neurons  # noqa: E402
+from interp.graphs.nodes import FEATURE  # noqa: E402
 from interp.sae import (  # noqa: E402
     Checkpoint,
     CrossLayerTranscoder,
@@ -39,11 +45,12 @@ from interp.sae import (  # noqa: E402
     replace_layers,
     rms_scaled,
     save,
+    stored,
     train,
 )
 from interp.sae import load as load_sae  # noqa: E402
 
-DRAWS = 2000
+DRAWS, SEEDS, YES = 2000, 5, 1
 
 
 def pairs(model: Model, texts: list[str]) -> Source:
@@ -130,6 +137,15 @@ def errors(clt: CrossLayerTranscoder, source: Source) -> tuple[list[float], list
     return nmse.tolist(), on.double().mean(0).tolist()
 
 
+@torch.no_grad()
+def calibrated(clt: CrossLayerTranscoder, rows: Tensor, l0: float) -> CrossLayerTranscoder:
+    """The same with the one threshold above which l0 latents per row lie."""
+    twin, x = copy.deepcopy(clt), clt.parts(rows)[0]
+    z = torch.cat([clt.pre(part).flatten() for part in x.split(512)])
+    twin.threshold.fill_(float(z.topk(int(l0 * len(x))).values[-1]))
+    return twin
+
+
 def shuffled(clt: CrossLayerTranscoder) -> CrossLayerTranscoder:
     """The same with the decoders of each layer's latents permuted."""
     twin, random = copy.deepcopy(clt), torch.Generator().manual_seed(0)
@@ -141,6 +157,7 @@ def shuffled(clt: CrossLayerTranscoder) -> CrossLayerTranscoder:
 
 def measured(model: Model, clt: CrossLayerTranscoder, texts: list[str], means: Tensor) -> dict[str, Any]:
     """All figures of one."""
+    theta = clt.threshold.unique()
     source, layers = pairs(model, texts), range(model.n_layers)
     quality = evaluate(clt, source)
     nmse, on = errors(clt, source)
@@ -149,6 +166,7 @@ def measured(model: Model, clt: CrossLayerTranscoder, texts: list[str], means: T
         "settings": clt.settings() | {"d_sae": clt.d_sae},
         "parameters": sum(p.numel() for p in clt.parameters()),
         "tokens_measured": quality.tokens,
+        "threshold": theta.tolist() if len(theta) == 1 else None,
         "explained_variance": quality.explained_variance,
         "l0": quality.l0,
         "dead_share": quality.dead_share,
@@ -169,14 +187,58 @@ def measure(given: argparse.Namespace) -> None:
     texts = landmark.unseen_texts(model, given.texts, seed=900_000)
     rows = torch.cat([*islice(pairs(model, landmark.unseen_texts(model, 200, seed=950_000)), 8)])
     means = rows[:, model.n_layers :].mean(0)
-    found = {}
+    found: dict[str, Any] = {}
     for folder in given.folders:
         clt = folded(load_sae(folder))
         assert isinstance(clt, CrossLayerTranscoder)
-        found[Path(folder).name] = measured(model, clt, texts, means)
+        as_saved = evaluate(clt, pairs(model, texts))
+        began = time.process_time()
+        row = measured(model, calibrated(clt, rows, given.l0), texts, means)
+        saved = {"l0": as_saved.l0, "explained_variance": as_saved.explained_variance}
+        found[Path(folder).name] = row | {"as_saved": saved, "cpu_s": time.process_time() - began}
         print(Path(folder).name, found[Path(folder).name], flush=True)
-    about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts)}
-    write("cross_layer", " ".join(["python benchmarks/cross_layer.py", *sys.argv[1:]]), about | {"figures": found})
+    about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts), "l0": given.l0}
+    about |= {"skip_trio": trio(), "figures": found}
+    write("cross_layer", "python benchmarks/cross_layer.py measure clt per-layer", about)
+
+
+def trio() -> list[dict[str, Any]]:
+    """Both kinds on the skip-trio, at an L0 that is enough for all three steps and at one that is not."""
+    known = skip_trio()
+    random = torch.Generator().manual_seed(0)
+    texts = torch.randint(2, 6, (8_000, 4), generator=random)
+    texts[torch.rand(texts.shape, generator=random) < 0.25] = YES
+    acts = capture(known.model, texts, [site[layer] for site in (mlp_in, mlp_out) for layer in range(3)])
+    rows = torch.stack([acts[site].flatten(0, 1) for site in acts.sites], 1).float()
+    exact = attribution_graph(known.model, neurons(known.model), known.task.clean, targets=[YES])
+    found: list[dict[str, Any]] = [{"kind": "the model's own neurons"} | steps_of(exact)]
+    for k in (0.3, 0.9):
+        for kind, reach in (("per-layer", 1), ("cross-layer", 3)):
+            drawn = [trio_of(known.model, known.task.clean, rows, k, reach, seed) for seed in range(SEEDS)]
+            best = max(drawn, key=lambda one: one["explained_variance"])
+            found.append({"kind": kind, "k": k, "best_of_seeds": best, "seeds": drawn})
+            print(found[-1], flush=True)
+    return found
+
+
+def trio_of(model: Model, text: Tensor, rows: Tensor, k: float, reach: int, seed: int) -> dict[str, float]:
+    """One of them: its quality, and the share of the answer that goes through features of each step."""
+    clt = CrossLayerTranscoder(model.d_model, 3 * 8, 3, k=k, reach=reach, pre_act_coefficient=1e-6, seed=seed)
+    source = normalised(stored(rows), rms_scaled(stored(rows)))
+    quality = train(clt, source, tokens=200_000, batch_size=512, lr=1e-2, seed=seed, progress=False).quality
+    clt.sites = tuple(site[layer] for site in (mlp_in, mlp_out) for layer in range(3))
+    clt.fingerprint = None
+    graph = attribution_graph(model, cross_layer(model, clt.double()), text, targets=[YES])
+    return {"explained_variance": quality.explained_variance, "l0": quality.l0} | steps_of(graph)
+
+
+def steps_of(graph: AttributionGraph) -> dict[str, float]:
+    """The share of the answer's influence that goes through the features of each step, which has a layer each."""
+    features = graph.nodes.kind == FEATURE
+    return {
+        f"through_{step}": float(graph.influence[features & (graph.nodes.layer == layer)].sum() / graph.nodes.p.sum())
+        for layer, step in enumerate("ABC")
+    }
 
 
 def main() -> None:
@@ -198,7 +260,9 @@ def main() -> None:
     many = verbs.add_parser("measure")
     many.add_argument("folders", nargs="+")
     many.add_argument("--texts", type=int, default=48)
+    many.add_argument("--l0", type=float, default=64, help="latents on per token, of all layers together, in all")
     many.set_defaults(do=measure)
+    verbs.add_parser("trio").set_defaults(do=lambda _: trio())
     given = options.parse_args()
     given.do(given)
 

@@ -4,6 +4,7 @@ Import what you need: `from interp.sae import TopK, train`. Nothing heavy is loa
 """
 
 __all__ = [
+    "atlas",
     "circuits",
     "directions",
     "errors",

@@ -25,7 +25,7 @@ RANK = (  # interp's folders, those of lower rows first
     "common",
     "circuits landmark",
     "postcard",
-    "lenses",
+    "atlas lenses",
     "sae",
     "directions",
     "features",

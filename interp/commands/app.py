@@ -34,6 +34,7 @@ VERBS = {
     "audit": "Edit cases one at a time by some methods, and print what each did next to the unedited model and a "
     "control.",
     "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
+    "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
     "landmark": "The bundled model: its corpus, training and card.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from hooks import Model, Site, load
-from hooks.errors import InvalidArgument, MissingFile, NotReachable
+from hooks.errors import InvalidArgument, InvalidType, MissingFile, NotReachable
 from hooks.pieces import piece
 from interp.common.device import device_called
 
@@ -36,12 +36,16 @@ def load_model(model: str, device: str | None = None, *, quiet: bool = False) ->
         NotReachable: it is neither a folder nor in the cache, and the hub does not answer.
         MissingFile: there is no such model.
         InvalidArgument: no such device.
+        InvalidType: a model that reads pictures.
     """
     place = check_device(device)
     check_reachable(model)
     hide_bars()
     with show_step(f"loading {model}", quiet):
-        return load(model, device=place)
+        loaded = load(model, device=place)
+    if not isinstance(loaded, Model):
+        raise InvalidType(f"{model} reads pictures, and this command texts: load it in Python, by hooks.load")
+    return loaded
 
 
 def check_device(device: str | None) -> torch.device:

@@ -6,6 +6,7 @@ import random
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from interp.sae import (
     SAE,
     BatchTopK,
     Checkpoint,
+    CrossLayerTranscoder,
     Gated,
     JSONLWriter,
     Member,
@@ -33,6 +35,7 @@ from interp.sae import (
     activations_of,
     expected_norm,
     normalised,
+    rms_scaled,
     stored,
     train,
     train_many,
@@ -67,6 +70,25 @@ def learn(folder: Path | None, buffer: int) -> SAE:
     return sae
 
 
+def learn_across(folder: Path | None, buffer: int) -> SAE:
+    """As `learn`, of a cross-layer transcoder whose rows are normalised; `buffer` says how it keeps its latents few."""
+    few = {"k": 2.4} if buffer < 10_000 else {"coefficient": 0.03, "bandwidth": 0.3}
+    clt = CrossLayerTranscoder(8, 36, 3, pre_act_coefficient=1e-3, seed=1, **few)  # type: ignore[arg-type]
+    g = torch.Generator().manual_seed(2)
+    source = stored(activations(features(40, 48, g), 6_000, 0.1, g).view(-1, 6, 8))
+    options: dict[str, Any] = {"dead_after": 1_000, "lr": 3e-3, "schedule": Schedule(sparsity_warm_up=0.7)}
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        options["checkpoint"] = Checkpoint(folder / "state", every=1_000)
+        options["callbacks"] = [JSONLWriter(folder / "curve.jsonl")]
+    rows = normalised(source, rms_scaled(source))
+    train(clt, rows, tokens=TOKENS, batch_size=BATCH, buffer=buffer, seed=3, progress=False, **options)
+    if folder is not None:
+        torch.save(clt.state_dict(), folder / "done.partial")
+        (folder / "done.partial").rename(folder / "done.pt")
+    return clt
+
+
 def bits(state: dict[str, Tensor]) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in state.items()}
 
@@ -78,8 +100,11 @@ def kept(folder: Path) -> int:
 
 
 @forked
+@pytest.mark.parametrize("learn", [learn, learn_across], ids=["autoencoder", "across layers"])
 @pytest.mark.parametrize("buffer", [3_000, 50_000], ids=["read again and again", "held whole"])
-def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_never_killed(buffer: int, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_never_killed(
+    learn: Callable[[Path | None, int], SAE], buffer: int, tmp_path: Path
+) -> None:
     learn(None, buffer)  # what is done once only is not to be timed, or no run would still be going on when killed
     began = time.perf_counter()
     whole = learn(None, buffer)

@@ -85,6 +85,32 @@ def test_a_search_finds_the_subspace_up_to_rotation_and_every_control_stays_belo
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_every_control_is_printed_and_a_subspace_of_all_dimensions_is_no_better_than_a_random_one() -> None:
+    made = equality()
+    width = made.model.d_model
+    found = align_subspace(made, "first", resid_post[0], width, last, steps=2, n_test=100)
+    assert found.accuracy == found.random_subspace  # both exchange the whole stream, whatever was learnt
+    said = str(found)
+    for words in (
+        f"in {width} dimensions",
+        f"IIA {found.accuracy:.3f} on 100 held-out pairs",
+        f"random subspace {found.random_subspace:.3f}",
+        f"random weights {found.random_model:.3f}",
+        f"shuffled labels {found.shuffled_labels:.3f}",
+        f"nothing changed {found.unchanged:.3f}",
+        "along directions that no input moves",
+    ):
+        assert words in said
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_where_the_variable_is_not_a_search_does_no_better_than_its_controls() -> None:
+    made = equality()
+    found = align_subspace(made, "first", resid_pre[0], 2, last, steps=40, lr=0.1, n_test=200)
+    assert found.accuracy == found.unchanged == found.shuffled_labels  # the last token says nothing of a and b yet
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_pairs_are_tested_whose_inputs_no_step_of_any_search_has_seen() -> None:
     made, steps, trained, tested = equality(), 7, set(), set()
 

@@ -1,0 +1,239 @@
+"""Directions as arithmetic: what a change adds to a row, whether it adds the same everywhere, and what it leads to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks import Direction
+from hooks.border import Count
+from hooks.errors import InvalidArgument
+from interp.atlas.neighbours import Neighbours, find_neighbours, mean_with_interval
+from interp.atlas.space import Space
+from interp.common.statistics import Estimate, share
+
+Pairs = Sequence[tuple[str | int, str | int]]
+"""Items before and after one and the same change."""
+
+
+def solve_analogy(
+    space: Space,
+    a: str | int,
+    b: str | int,
+    c: str | int,
+    k: Count = 10,
+    *,
+    exclude: Sequence[str | int] | None = None,
+) -> Neighbours:
+    """Return what is to `c` as `b` is to `a`: the neighbours of `x_b − x_a + x_c` (3CosAdd, Mikolov et al. 2013).
+
+    Args:
+        space: where to look.
+        a, b, c: items of it.
+        k: how many answers.
+        exclude: items that are no answer: a, b and c by default, as is usual; pass () to allow them. The answer names
+            them. Without exclusion c itself is often the nearest (Linzen 2016, arXiv:1606.07736).
+
+    Raises:
+        UnknownName: an item is not there.
+
+    Examples:
+        >>> rows = torch.tensor([[0.0, 0.0], [0.0, 2.0], [5.0, 0.1], [5.0, 2.0], [-9.0, -3.0]])
+        >>> space = Space(rows, ("day", "night", "bridge by day", "bridge at night", "sea"))
+        >>> solve_analogy(space, "day", "night", "bridge by day", 1).names
+        ('bridge at night',)
+    """
+    numbers = [space.number(item) for item in (a, b, c)]
+    x = space.rows[numbers].float()
+    return find_neighbours(space, x[1] - x[0] + x[2], k, exclude=numbers if exclude is None else exclude)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Offset:
+    """What one change adds to rows.
+
+    Attributes:
+        direction: the mean over pairs of row after less row before.
+        consistency: mean cosine of a pair's own difference with the mean of the others'.
+        shuffled: the same where each item before is paired with another's item after.
+        n: pairs.
+    """
+
+    direction: Direction
+    consistency: Estimate
+    shuffled: Estimate
+    n: int
+
+
+def find_offset(space: Space, pairs: Pairs, *, seed: int = 0) -> Offset:
+    """Return the direction that a change adds, and whether it is the same everywhere.
+
+    `δ̄ = mean_i (x_i after − x_i before)`, consistency `mean_i cos(δ_i, δ̄ without i)`.
+
+    Args:
+        space: captured rows, so that the direction has a site.
+        pairs: items before and after the change.
+        seed: of the shuffled pairs.
+
+    Raises:
+        InvalidArgument: fewer than three pairs, or a space that was not captured at a site.
+
+    Examples:
+        ```python
+        find_offset(space, [(day, night) for day, night in numbers]).direction
+        ```
+    """
+    if space.site is None:
+        raise InvalidArgument("these rows were not captured at a site, so they have no direction: use space_at")
+    before, after = numbers_of(space, pairs)
+    x0, x1 = space.rows[before].float(), space.rows[after].float()
+    moved = x1[_derangement(len(before), seed)]
+    vector = (x1 - x0).mean(0)
+    greatest = float((space.rows.float() @ F.normalize(vector, dim=0)).abs().max())
+    direction = Direction(vector, space.site, f"offset of {len(before)} pairs", greatest or 1.0, space.fingerprint)
+    return Offset(direction, _consistency(x1 - x0), _consistency(moved - x0), len(before))
+
+
+def _consistency(delta: Float[Tensor, "n d_model"]) -> Estimate:
+    others = (delta.sum(0) - delta) / (len(delta) - 1)
+    return mean_with_interval(F.cosine_similarity(delta, others, dim=-1))
+
+
+def numbers_of(space: Space, pairs: Pairs) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
+    """The numbers of the items before and after.
+
+    Raises:
+        InvalidArgument: fewer than three pairs.
+    """
+    if len(pairs) < 3:
+        raise InvalidArgument(
+            f"an offset needs at least three pairs to be tried on one it was not made of, got {len(pairs)}"
+        )
+    before, after = zip(*((space.number(a), space.number(b)) for a, b in pairs), strict=True)
+    return torch.tensor(before), torch.tensor(after)
+
+
+def _derangement(n: int, seed: int) -> Int[Tensor, "n"]:
+    """A permutation that leaves nothing where it was."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    moved = torch.empty_like(order)
+    moved[order] = order.roll(1)
+    return moved
+
+
+@final
+@dataclass(frozen=True)
+class Analogies:
+    """How often the answer to an analogy is the right item, by method and by what may be answered.
+
+    Attributes:
+        n: pairs.
+        excluded: hit@1 where the item before the change is no answer.
+        allowed: hit@1 where every item is one.
+    """
+
+    n: int
+    excluded: Mapping[str, Estimate]
+    allowed: Mapping[str, Estimate]
+
+    def __str__(self) -> str:
+        lines = [f"{'hit@1 of ' + str(self.n) + ' pairs':<28}{'c excluded':>24}{'c allowed':>24}"]
+        for name, one in self.excluded.items():
+            shown = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in (one, self.allowed[name])]
+            lines.append(f"{name:<28}{shown[0]:>24}{shown[1]:>24}")
+        return "\n".join(lines)
+
+
+def measure_analogies(space: Space, pairs: Pairs, *, classes: bool = True, seed: int = 0) -> Analogies:
+    """Return how often an offset of other pairs leads from an item to its own item after the change.
+
+    - `one other pair` (3CosAdd): `x_c + δ_j`, the mean over other pairs j.
+    - `mean of the others` (3CosAvg): `x_c + δ̄ without its own pair` (Drozd et al. 2016).
+    - `mean and class` (LRCos): the same, times the probability that an item is one of those after the change, of a
+      logistic regression that has not seen the pair; the classes are learnt on one half and used on the other.
+    - controls: `c alone`, no offset at all; `random offset`, of the same length; `shuffled pairs`, the mean of
+      differences of items that do not belong together.
+
+    Raises:
+        InvalidArgument: fewer than three pairs.
+
+    Cost: a product of all pairs with the space for each method; for each pair one per other pair for 3CosAdd.
+
+    Examples:
+        ```python
+        print(measure_analogies(space, [("France", "Paris"), ("Spain", "Madrid"), …]))
+        ```
+    """
+    before, after = numbers_of(space, pairs)
+    x0, x1 = space.rows[before].float(), space.rows[after].float()
+    delta = x1 - x0
+    others = (delta.sum(0) - delta) / (len(delta) - 1)
+    random = torch.randn(delta.shape, generator=torch.Generator().manual_seed(seed))
+    random = F.normalize(random, dim=-1) * others.norm(dim=-1, keepdim=True)
+    mixed = x1[_derangement(len(before), seed)] - x0[_derangement(len(before), seed + 1)]
+    offsets = {
+        "mean of the others": others,
+        "c alone": torch.zeros_like(delta),
+        "random offset": random,
+        "shuffled pairs": (mixed.sum(0) - mixed) / (len(mixed) - 1),
+    }
+    likely = _class_chances(space, before, after) if classes else None
+    tables: list[dict[str, Estimate]] = []
+    for exclude in (True, False):
+        found = {"one other pair": _single(space, x0, delta, before, after, exclude)}
+        for name, offset in offsets.items():
+            found[name] = share(_hits(space, x0 + offset, before, after, exclude))
+            if name == "mean of the others" and likely is not None:
+                found["mean and class"] = share(_hits(space, x0 + offset, before, after, exclude, likely))
+        tables.append(found)
+    return Analogies(len(before), tables[0], tables[1])
+
+
+def _hits(
+    space: Space,
+    queries: Float[Tensor, "n d_model"],
+    before: Int[Tensor, "n"],
+    after: Int[Tensor, "n"],
+    exclude: bool,
+    likely: Float[Tensor, "n _"] | None = None,
+) -> Tensor:
+    """Whether the nearest item to each query is the one after the change."""
+    scores = space.scores(queries)
+    if likely is not None:
+        scores = (scores + 1) / 2 * likely
+    if exclude:
+        scores[torch.arange(len(before)), before] = -torch.inf
+    return scores.argmax(1) == after
+
+
+def _single(
+    space: Space, x0: Tensor, delta: Tensor, before: Tensor, after: Tensor, exclude: bool, most: int = 32
+) -> Estimate:
+    """The mean share of other pairs whose difference alone leads to the right item."""
+    n, shares = len(delta), []
+    for i in range(n):
+        j = [one for one in range(n) if one != i][:most]
+        here = (before[i].expand(len(j)), after[i].expand(len(j)))
+        shares.append(_hits(space, x0[i] + delta[j], *here, exclude).float().mean())
+    return mean_with_interval(torch.stack(shares))
+
+
+def _class_chances(space: Space, before: Tensor, after: Tensor) -> Float[Tensor, "n _"]:
+    """For each pair, how likely each item is one after the change; learnt on pairs of the other half."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows = (space.rows.float() - space.mean).numpy()
+    half = torch.arange(len(before)) % 2
+    found = torch.zeros(len(before), len(space))
+    for part in (0, 1):
+        seen = half != part
+        x = torch.cat([before[seen], after[seen]]).numpy()
+        y = [0] * int(seen.sum()) + [1] * int(seen.sum())
+        fitted = LogisticRegression(max_iter=1000).fit(rows[x], y)
+        found[half == part] = torch.from_numpy(fitted.predict_proba(rows)[:, 1]).float()
+    return found

@@ -1,0 +1,197 @@
+"""Neighbours: the items nearest to a query, how often they share its label, and which are everyone's neighbour."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hooks.border import Count
+from hooks.errors import InvalidArgument
+from interp.atlas.space import Space
+from interp.common.statistics import Estimate, bootstrap
+
+Query: TypeAlias = str | int | Tensor
+"""An item of the space by its name or number, or a vector."""
+BLOCK = 512
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The items nearest to a query, the nearest first.
+
+    Attributes:
+        names: of the items.
+        numbers: their numbers in the space.
+        scores: how near each is, by the space's metric.
+        excluded: the names of the items that were not allowed as an answer.
+    """
+
+    names: tuple[str, ...]
+    numbers: Int[Tensor, "n"]
+    scores: Float[Tensor, "n"]
+    excluded: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name!r} {score:.3f}" for name, score in zip(self.names, self.scores.tolist(), strict=True))
+        return f"Neighbours({found}; excluded: {', '.join(self.excluded) or 'nothing'})"
+
+
+def find_neighbours(
+    space: Space, query: Query, k: Count = 10, *, exclude: Sequence[str | int] | None = None
+) -> Neighbours:
+    """Return the k items nearest to a query, found exactly.
+
+    Args:
+        space: where to look.
+        query: an item of the space, or a vector.
+        k: how many.
+        exclude: items that are no answer; by default the query itself where it is an item. The answer names them.
+
+    Raises:
+        UnknownName: no item is called that.
+        InvalidArgument: fewer than k items are left.
+
+    Cost: one product with the matrix of rows.
+
+    Examples:
+        >>> space = Space(torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.0], [0.0, -1.0]]), ("a", "b", "c", "d"))
+        >>> find_neighbours(space, "a", 1).names
+        ('b',)
+    """
+    own = [] if isinstance(query, Tensor) else [space.number(query)]
+    vector = query if isinstance(query, Tensor) else space.rows[own[0]]
+    left_out = sorted({space.number(item) for item in exclude} if exclude is not None else set(own))
+    if k > len(space) - len(left_out):
+        raise InvalidArgument(f"{k} neighbours were asked for, and {len(space) - len(left_out)} items are left")
+    scores = space.scores(vector[None])[0]
+    scores[left_out] = -torch.inf
+    found = scores.topk(k)
+    names = tuple(space.names[i] for i in found.indices.tolist())
+    return Neighbours(names, found.indices, found.values, tuple(space.names[i] for i in left_out))
+
+
+def _nearest(space: Space, k: int, groups: Int[Tensor, "n"]) -> Iterator[tuple[Int[Tensor, "_"], Int[Tensor, "_ n"]]]:
+    """For each item, by block, its k nearest of other groups."""
+    for items in torch.arange(len(space)).split(BLOCK):
+        scores = space.scores(space.rows[items])
+        scores[groups[items][:, None] == groups] = -torch.inf
+        found = scores.topk(k)
+        if not bool(found.values.isfinite().all()):
+            raise InvalidArgument(f"an item has fewer than {k} items of other groups as neighbours: lower k")
+        yield items, found.indices
+
+
+@final
+@dataclass(frozen=True)
+class Precision:
+    """How often the neighbours of an item have its label.
+
+    Attributes:
+        k: neighbours of each item.
+        by_space: mean share of them with the item's label, in each space.
+        chance: the same for labels that are shuffled: `Σ_c p_c (n_c − 1)/(n − 1)`.
+        per_label: the share by label, in the first space.
+    """
+
+    k: int
+    by_space: Mapping[str, Estimate]
+    chance: float
+    per_label: Mapping[str, float]
+
+    def __str__(self) -> str:
+        lines = [f"share of {self.k} neighbours with the item's label; shuffled labels {self.chance:.3f}"]
+        lines += [f"{name:<28}{e.value:.3f}  [{e.low:.3f}, {e.high:.3f}]" for name, e in self.by_space.items()]
+        return "\n".join(lines)
+
+
+def measure_precision(
+    spaces: Mapping[str, Space], labels: Sequence[str], *, k: Count = 10, groups: Sequence[object] | None = None
+) -> Precision:
+    """Return the mean share of an item's k neighbours that have its label, in several spaces of the same items.
+
+    `precision@k = mean_i |{j ∈ N_k(i): y_j = y_i}| / k`, with interval by bootstrap over items. Give as further spaces
+    those that need no model: `pixel_space`, `histogram_space`, and an untrained twin's.
+
+    Args:
+        spaces: by name, the one that is asked about first.
+        labels: of the items.
+        k: neighbours of each.
+        groups: items of one group are never neighbours, such as crops of one picture; each is its own by default.
+
+    Raises:
+        InvalidArgument: spaces of another number of items, or too few items.
+
+    Cost: a product of all pairs of rows in each space.
+
+    Examples:
+        >>> space = Space(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), ("a", "b", "c", "d"), "euclid")
+        >>> measure_precision({"line": space}, ["low", "low", "high", "high"], k=1).by_space["line"].value
+        1.0
+    """
+    n = len(labels)
+    for name, space in spaces.items():
+        if len(space) != n:
+            raise InvalidArgument(f"the space {name!r} has {len(space)} items, and there are {n} labels: one for each")
+    known = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    y = torch.tensor([known[label] for label in labels])
+    seen = {group: i for i, group in enumerate(dict.fromkeys(groups or range(n)))}
+    own = torch.tensor([seen[group] for group in groups or range(n)])
+    shares = {}
+    for name, space in spaces.items():
+        found = torch.zeros(n)
+        for items, nearest in _nearest(space, k, own):
+            found[items] = (y[nearest] == y[items][:, None]).float().mean(1)
+        shares[name] = found
+    counts = torch.bincount(y).double()
+    chance = float((counts / n * (counts - 1) / (n - 1)).sum())
+    first = shares[next(iter(shares))]
+    per_label = {label: float(first[y == i].mean()) for label, i in known.items()}
+    return Precision(k, {name: mean_with_interval(share) for name, share in shares.items()}, chance, per_label)
+
+
+def mean_with_interval(values: Float[Tensor, "n"]) -> Estimate:
+    """A mean with its interval by bootstrap."""
+    return bootstrap(lambda drawn: float(drawn[0].mean()), [values.double()])
+
+
+@final
+@dataclass(frozen=True)
+class Hubness:
+    """Whether some items are everyone's neighbour.
+
+    Attributes:
+        k: neighbours of each item.
+        skew: of how often an item is one of another's k neighbours: 0 where all are so equally often.
+        hubs: the items that are it most often, with how often.
+        never: the share of items that are nobody's neighbour.
+    """
+
+    k: int
+    skew: float
+    hubs: tuple[tuple[str, int], ...]
+    never: float
+
+
+def measure_hubness(space: Space, k: Count = 10, *, top: Count = 5) -> Hubness:
+    """Return how unequally often items are a neighbour (Radovanović et al. 2010, JMLR 11:2487).
+
+    `N_k(j) = |{i: j ∈ N_k(i)}|`; the skew is `E[(N_k − k)³] / σ³`.
+
+    Examples:
+        >>> corners = Space(torch.eye(4), ("a", "b", "c", "d"))
+        >>> measure_hubness(corners, 3).skew
+        0.0
+    """
+    counts = torch.zeros(len(space))
+    for _, nearest in _nearest(space, k, torch.arange(len(space))):
+        counts += torch.bincount(nearest.flatten(), minlength=len(space))
+    centred = counts - counts.mean()
+    spread = float(centred.square().mean().sqrt())
+    skew = float(centred.pow(3).mean()) / spread**3 if spread > 0 else 0.0
+    most = counts.topk(min(top, len(space)))
+    hubs = tuple((space.names[i], int(n)) for i, n in zip(most.indices.tolist(), most.values.tolist(), strict=True))
+    return Hubness(k, skew, hubs, float((counts == 0).float().mean()))

@@ -1,0 +1,190 @@
+"""Neighbours and arithmetic against planted spaces, where every answer and every chance is known."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hooks import Images, load
+from hooks.errors import InvalidArgument, NotFinite, UnknownName
+from hooks.position import where
+from hooks.site import embedding, pool, resid_post
+from interp.atlas import (
+    Space,
+    find_neighbours,
+    find_offset,
+    histogram_space,
+    measure_analogies,
+    measure_hubness,
+    measure_precision,
+    pixel_space,
+    solve_analogy,
+    space_at,
+    token_space,
+)
+from interp.postcard import draw, load_net, new_net, scenes
+
+
+def planted(
+    noise: float, n: int = 40, d: int = 24, seed: int = 0, change: float = 3.0
+) -> tuple[Space, list[tuple[int, int]]]:
+    """x = who it is + whether it is night + noise."""
+    random = torch.Generator().manual_seed(seed)
+    who, night = torch.randn(n, d, generator=random), change * torch.randn(d, generator=random)
+    rows = torch.cat([who, who + night]) + noise * torch.randn(2 * n, d, generator=random)
+    names = tuple(f"{i} {time}" for time in ("day", "night") for i in range(n))
+    return Space(rows, names, site=resid_post[0]), [(i, n + i) for i in range(n)]
+
+
+def test_an_offset_of_others_leads_to_the_right_item_and_no_control_does() -> None:
+    space, pairs = planted(noise=0.01)
+    found = measure_analogies(space, pairs)
+    for table in (found.excluded, found.allowed):
+        assert table["mean of the others"].value == table["one other pair"].value == 1.0
+        assert table["mean and class"].value == 1.0
+    assert found.allowed["c alone"].value == 0.0 == found.allowed["random offset"].value
+    assert found.excluded["random offset"].high < 0.5
+    offset = find_offset(space, pairs)
+    assert offset.consistency.low > 0.99
+    assert offset.shuffled.high < 0.9
+
+
+def test_where_the_change_is_small_leaving_c_out_is_all_that_finds_the_answer() -> None:
+    space, pairs = planted(noise=0.0, change=0.1)
+    found = measure_analogies(space, pairs, classes=False)
+    assert found.excluded["c alone"].value == 1.0 == found.excluded["random offset"].value
+    assert found.allowed["c alone"].value == 0.0
+
+
+def test_pairs_that_do_not_belong_together_lead_nowhere() -> None:
+    space, pairs = planted(noise=0.01)
+    n = len(pairs)
+    wrong = [(i, n + (i + 7) % n) for i in range(n)]
+    assert measure_analogies(space, wrong, classes=False).excluded["mean of the others"].value == 0.0
+
+
+def test_the_offset_is_the_mean_difference_and_its_consistency_is_the_mean_cosine_with_the_others() -> None:
+    space, pairs = planted(noise=1.0, n=5)
+    offset = find_offset(space, pairs)
+    delta = torch.stack([space.rows[b] - space.rows[a] for a, b in pairs])
+    torch.testing.assert_close(offset.direction.vector, delta.mean(0))
+    cosines = [F.cosine_similarity(delta[i], delta[[j for j in range(5) if j != i]].mean(0), dim=0) for i in range(5)]
+    assert offset.consistency.value == pytest.approx(float(torch.stack(cosines).mean()), abs=1e-6)
+
+
+def test_excluded_items_are_named_and_c_alone_explains_what_exclusion_hides() -> None:
+    space, _ = planted(noise=0.0)
+    small = Space(torch.cat([space.rows[:3], space.rows[40:43]]), ("a", "b", "c", "A", "B", "C"))
+    assert solve_analogy(small, "a", "A", "b", 1).names == ("B",)
+    assert solve_analogy(small, "a", "A", "b", 1).excluded == ("a", "b", "A")
+    near = Space(torch.tensor([[0.0, 0.0], [0.2, 0.0], [5.0, 1.0], [5.3, 1.0], [-5.0, 4.0]]), tuple("aAbBx"), "euclid")
+    assert solve_analogy(near, "a", "A", "b", 1, exclude=()).names == ("B",)
+    tiny = Space(torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 1.0], [5.3, 1.0], [-5.0, 4.0]]), tuple("aAbBx"), "euclid")
+    assert solve_analogy(tiny, "a", "A", "b", 1, exclude=()).names == ("b",)
+    assert solve_analogy(tiny, "a", "A", "b", 1).names == ("B",)
+
+
+def test_turning_the_space_changes_no_neighbour_and_moving_it_changes_none() -> None:
+    random = torch.Generator().manual_seed(1)
+    rows = torch.randn(50, 8, generator=random)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=random)).Q
+    names = tuple(map(str, range(50)))
+    for metric in ("cosine", "euclid"):
+        plain, moved = (Space(x, names, metric) for x in (rows, rows @ turn + 5.0))  # type: ignore[arg-type]
+        for i in range(50):
+            assert find_neighbours(plain, i, 5).names == find_neighbours(moved, i, 5).names
+
+
+def test_shuffled_labels_agree_as_often_as_chance_says() -> None:
+    random = torch.Generator().manual_seed(2)
+    space = Space(torch.randn(300, 4, generator=random), tuple(map(str, range(300))))
+    labels = ["a"] * 150 + ["b"] * 100 + ["c"] * 50
+    shares = []
+    for seed in range(30):
+        order = torch.randperm(300, generator=torch.Generator().manual_seed(seed)).tolist()
+        found = measure_precision({"space": space}, [labels[i] for i in order], k=10)
+        shares.append(found.by_space["space"].value)
+    exact = sum(n / 300 * (n - 1) / 299 for n in (150, 100, 50))
+    assert found.chance == pytest.approx(exact)
+    assert abs(sum(shares) / 30 - exact) < 3 * 0.02 / math.sqrt(30) + 0.01
+
+
+def test_items_of_one_group_are_no_neighbours() -> None:
+    rows = torch.tensor([[0.0], [0.01], [1.0], [1.01]])
+    space = Space(rows, ("a", "a'", "b", "b'"), "euclid")
+    alone = measure_precision({"x": space}, ["a", "a", "b", "b"], k=1)
+    apart = measure_precision({"x": space}, ["a", "a", "b", "b"], k=1, groups=[0, 0, 1, 1])
+    assert alone.by_space["x"].value == 1.0 and apart.by_space["x"].value == 0.0
+
+
+def test_a_hub_is_found_and_an_even_space_has_none() -> None:
+    spokes = F.normalize(torch.randn(30, 40, generator=torch.Generator().manual_seed(3)), dim=-1)
+    star = Space(torch.cat([spokes, torch.zeros(1, 40)]), (*map(str, range(30)), "hub"), "euclid")
+    found = measure_hubness(star, 1)
+    assert found.hubs[0] == ("hub", 30) and found.skew > 3 and found.never > 0.9
+    circle = torch.tensor([[math.cos(t), math.sin(t)] for t in torch.linspace(0, 2 * math.pi, 13)[:-1].tolist()])
+    assert measure_hubness(Space(circle, tuple(map(str, range(12))), "euclid"), 2).skew == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_row_of_a_space_is_the_mean_of_the_selected_places() -> None:
+    drawn = draw(scenes("test", 3))
+    model: Any = load_net(new_net("convnet", small=True))
+    pictures = drawn.images()
+    space = space_at(model, pictures, pool[1], at=where("landmark"), batch_size=2)
+    from hooks import capture
+
+    acts = capture(model, pictures, pool[1])
+    for i in range(3):
+        mask = where("landmark").mask(acts.tokens.places(64, pool[1]))[i]
+        torch.testing.assert_close(space.rows[i], acts[pool[1]][i][mask].mean(0))
+    assert space.fingerprint == model.fingerprint and space.site == pool[1]
+
+
+def test_the_bundled_convnet_puts_pictures_of_a_landmark_together_and_their_pixels_do_not() -> None:
+    shown = scenes("test", 1200)
+    labels, pictures = [scene.landmark for scene in shown], draw(shown).images()
+    model: Any = load_net("convnet")
+    spaces = {
+        "embedding": space_at(model, pictures, embedding, labels),
+        "pixels": pixel_space(pictures, labels),
+        "colours": histogram_space(pictures, labels),
+    }
+    found = measure_precision(spaces, labels, k=5)
+    assert found.by_space["embedding"].low > 0.9
+    assert found.by_space["pixels"].high < 0.35 > found.by_space["colours"].high
+    assert "pixels" in str(found)
+
+
+def test_tokens_have_a_space_in_which_each_is_named() -> None:
+    model: Any = load("landmark")
+    space = token_space(model)
+    assert len(set(space.names)) == len(space) == model.hf.get_input_embeddings().weight.shape[0]
+    word = space.names[400]
+    assert word not in find_neighbours(space, word, 5).names
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "says"),
+    [
+        (lambda s: find_neighbours(s, "mist"), UnknownName, "none is called 'mist'"),
+        (lambda s: find_neighbours(s, "fog", 9), InvalidArgument, "9 neighbours were asked for"),
+        (lambda s: find_offset(s, [("fog", "bay")]), InvalidArgument, "no direction: use space_at"),
+        (lambda s: measure_analogies(s, [("fog", "bay")]), InvalidArgument, "at least three pairs"),
+        (lambda s: measure_precision({"s": s}, ["a"]), InvalidArgument, "one for each"),
+        (lambda s: Space(s.rows * torch.nan, s.names), NotFinite, "NaN or infinity"),
+        (lambda s: Space(s.rows, ("a",)), InvalidArgument, "a name for each"),
+    ],
+)
+def test_what_has_no_answer_is_refused(given: Any, kind: type[Exception], says: str) -> None:
+    with pytest.raises(kind, match=says):
+        given(Space(torch.eye(3), ("fog", "bay", "sea")))
+
+
+def test_colours_of_equal_shares_are_equal_and_pictures_of_other_colours_are_far() -> None:
+    red, blue = torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)
+    red[0], blue[2] = 1.0, 1.0
+    space = histogram_space(Images(torch.stack([red, red.flip(1), blue])), ("red", "again", "blue"))
+    scores = space.scores(space.rows)
+    assert float(scores[0, 1]) == 0.0 and float(scores[0, 2]) == pytest.approx(-math.sqrt(2))
