@@ -36,12 +36,14 @@ class Truth:
         logits: of the plain pass; None without a head.
         inputs, outputs: by module name.
         stacks: names of the lists of blocks, and their calls in order.
+        others: by module name, every tensor that a router or module of experts is given and gives.
     """
 
     logits: Tensor | None
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     stacks: dict[str, list[str]] = field(default_factory=dict)
+    others: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 def _first(values: Any) -> Tensor | None:
@@ -49,6 +51,12 @@ def _first(values: Any) -> Tensor | None:
     values = [values] if isinstance(values, Tensor) else values
     found = [one for one in values if isinstance(one, Tensor)] if hasattr(values, "__iter__") else []
     return found[0] if found else None
+
+
+def _tensors(values: Sequence[Any], name: str) -> list[Tensor]:
+    """Copies of the tensors of what a router or module of experts is given or gives."""
+    kept = re.search(r"(?i)router|gate|expert|moe|mlp|feed", name)
+    return [one.detach().clone() for one in values if isinstance(one, Tensor)] if kept else []
 
 
 def truth_of(hf: Any, ids: Tensor) -> Truth:
@@ -65,6 +73,7 @@ def truth_of(hf: Any, ids: Tensor) -> Truth:
             given = _first(args) if args else _first(kwargs)
             if given is not None:
                 truth.inputs[path] = given.detach().clone()
+            truth.others[path] = _tensors([*args, *kwargs.values()], name)
 
         return hook
 
@@ -72,6 +81,7 @@ def truth_of(hf: Any, ids: Tensor) -> Truth:
         path, made = going.pop(), _first(output)
         if made is not None:
             truth.outputs[path] = made.detach().clone()
+        truth.others[path] += _tensors(output if isinstance(output, tuple | list) else [output], path)
 
     for name, module in hf.named_modules():
         if name:
@@ -242,6 +252,50 @@ def judge_inner(name: str, block: str, truth: Truth, value: Tensor) -> str:
     return "unproved" if odd else "wrong"
 
 
+OF_EXPERTS = ("router_logits", "expert_choice", "expert_weights", "expert_act", "expert_out", "shared_out")
+
+
+def judge_experts(
+    names: Mapping[str, nn.Module], block: str, truth: Truth, site: Any, acts: Mapping[Any, Tensor]
+) -> str:
+    """A router gives its logits, choice and weights; the experts' weighted sum, with the shared ones, is a module's.
+
+    What an expert's output projection reads makes what the expert gives by the packed weights.
+    """
+    flowing = [t for n, each in truth.others.items() if n.startswith(f"{block}.") for t in each]
+    value = acts[site][0]
+    if site.name in OF_EXPERTS[:3]:
+        return "right" if any(same(value, one.float(), 1e-5) for one in flowing) else "wrong"
+    here = {
+        other.name: acts[other][0]
+        for other in acts
+        if (other.layer, getattr(other, "stack", "")) == (site.layer, site.stack)
+    }
+    if site.name == "expert_act":
+        return _judge_memories(names, block, value, here)
+    total = torch.einsum("pk,pkd->pd", here["expert_weights"].to(here["expert_out"]), here["expert_out"])
+    if site.name == "expert_out":
+        return "right" if any(same(total, one) for one in flowing) else "wrong"
+    sums = [one - value for one in flowing if one.numel() == value.numel() for one in [one.reshape(value.shape)]]
+    return "right" if any(_is_scaled(total, one.double()) for one in sums) else "wrong"
+
+
+def _judge_memories(names: Mapping[str, nn.Module], block: str, value: Tensor, here: Mapping[str, Tensor]) -> str:
+    held: list[Any] = [m for n, m in names.items() if n.startswith(f"{block}.")]
+    packed = [m for m in held if isinstance(m._parameters.get("down_proj"), Tensor) and m.down_proj.ndim == 3]
+    if len(packed) != 1 or "expert_choice" not in here:
+        return "unproved"
+    choice, W = here["expert_choice"].long(), packed[0].down_proj.detach()
+    bias = getattr(packed[0], "down_proj_bias", None)
+    for each in (W, W.transpose(1, 2)):
+        if each.shape[1] == value.shape[-1]:
+            made = torch.einsum("pkf,pkfd->pkd", value, each[choice])
+            made = made if bias is None else made + bias.detach()[choice]
+            if same(made, here["expert_out"]):
+                return "right"
+    return "unproved"
+
+
 def judge_pattern(value: Tensor) -> str:
     """Rows of an attention pattern are chances."""
     total = value.float().sum(-1)
@@ -263,19 +317,26 @@ def verdicts_of(hf: Any, truth: Truth, acts: Mapping[Any, Tensor]) -> dict[Any, 
             verdicts[site] = _judge_end(hf, names, truth, site, value)
         elif block is None:
             verdicts[site] = "unproved"
-        elif site.name in ("resid_pre", "resid_post"):
-            verdicts[site] = judge_stream(site.name, block, truth, value)
-        elif site.name in ADDED:
-            verdicts[site] = judge_added(block, truth, site.name, value)
-        elif site.name == "pattern":
-            verdicts[site] = judge_pattern(value)
-        elif site.name in ROLES:
-            verdicts[site] = judge_inner(site.name, block, truth, value)
-        elif site.name == "resid_mid":
-            verdicts[site] = _judge_mid(block, truth, value)
         else:
-            verdicts[site] = "unproved"
+            verdicts[site] = _judge_in_block(names, block, truth, site, acts)
     return verdicts
+
+
+def _judge_in_block(
+    names: Mapping[str, nn.Module], block: str, truth: Truth, site: Any, acts: Mapping[Any, Tensor]
+) -> str:
+    value = acts[site]
+    if site.name in ("resid_pre", "resid_post"):
+        return judge_stream(site.name, block, truth, value)
+    if site.name in ADDED:
+        return judge_added(block, truth, site.name, value)
+    if site.name in OF_EXPERTS:
+        return judge_experts(names, block, truth, site, acts)
+    if site.name == "pattern":
+        return judge_pattern(value)
+    if site.name in ROLES:
+        return judge_inner(site.name, block, truth, value)
+    return _judge_mid(block, truth, value) if site.name == "resid_mid" else "unproved"
 
 
 def _judge_mid(block: str, truth: Truth, value: Tensor) -> str:

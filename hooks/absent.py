@@ -11,10 +11,15 @@ _INSTEAD = {
         "use resid_pre, resid_post, attn_out or mlp_out"
     ),
     "mlp_act": (
-        "its feed-forward is a mixture of experts, and each token runs through its own few; use mlp_in or mlp_out"
+        "its feed-forward is a mixture of experts, and each token runs through its own few; use expert_act, mlp_in or "
+        "mlp_out"
     ),
 }
 _INSTEAD["mlp_pre"] = _INSTEAD["mlp_act"]
+_INSTEAD |= dict.fromkeys(
+    ("router_logits", "expert_choice", "expert_weights", "expert_act", "expert_out", "shared_out"),
+    "no part of it is called with a choice of experts and their weights; use mlp_in or mlp_out",
+)
 
 
 def why_absent(called: str, site: Site, sites: Sequence[Site]) -> str:

@@ -72,6 +72,8 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
     """
     wanted = chosen(model, sites)
     for site in wanted:
+        if site.name == "expert_choice":
+            raise InvalidArgument(f"{site} is which experts are chosen, so that it has no gradient: use router_logits")
         if model.tap(site).read_only:
             raise InvalidArgument(f"{site} is derived from what flows to the logits, so it has no gradient of its own")
     tokens, got = model.tokens(text), dict[Site, Tensor]()

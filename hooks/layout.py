@@ -10,7 +10,12 @@ What the names mean, block by block (x is the residual stream):
   resid_pre + attn_out + mlp_out = resid_post. In a post-norm block (BERT) the stream is normalised
   after each addition: resid_mid = LN1(resid_pre + attn_out), resid_post = LN2(resid_mid + mlp_out).
   In a mixture of experts (Mixtral) each token runs through its own few feed-forward layers: `mlp_in`
-  and `mlp_out` are those of the mixture, and there is no `mlp_pre` and no `mlp_act`.
+  and `mlp_out` are those of the mixture, and there is no `mlp_pre` and no `mlp_act`, but
+- `router_logits` [expert]: what the choice of experts is made of; `expert_choice` [k]: the numbers of the experts of
+  a token; `expert_weights` [k]: how much each counts; `expert_act` [k d_expert]: what the output projection of each
+  reads; `expert_out` [k d]: what each gives; `shared_out`: what the experts that every token runs through add.
+  mlp_out = Σ_k expert_weights expert_out + shared_out. `expert_out[3, 5]` is that of expert 5 alone, zeros at the
+  tokens that it does not serve; what is written there goes nowhere.
 - `q`, `k`, `v`: the projections, by head, before rotary embedding and before any norm of queries and
   keys; keys and values have their own, fewer heads under grouped-query attention.
 - `z`: the weighted values by head, before the output projection. `pattern`: the attention weights.

@@ -14,6 +14,7 @@ from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.encoding import as_texts, from_encoding, from_ids, special_ids, tokenize
 from hooks.errors import InvalidArgument, UnknownSite, nearest
+from hooks.experts import of_expert
 from hooks.fingerprint import fingerprint
 from hooks.forward import accepts, forward
 from hooks.generate import continuation, decode, stop_ids
@@ -212,7 +213,7 @@ class Model:
     def _check_no_capture_is_put_back(self) -> None:
         for site, chain in self.running.active.items():
             for one in chain:
-                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.taps[site].shape):
+                if one.batched and one.value is not None and one.value.ndim == 2 + len(self.tap(site).shape):
                     raise InvalidArgument(
                         f"{one} at {site} puts back a capture, and generate pads on the left where "
                         f"{self.name} was captured with padding on the right: generate from texts one by one, or "
@@ -245,6 +246,8 @@ class Model:
             ```
         """
         site = counted(site, self.taps)
+        if site.expert is not None:
+            return of_expert(self.tap(replace(site, expert=None)), site.expert)
         if site not in self.taps and site.path:
             return self._module_tap(site)
         if site not in self.taps:

@@ -25,6 +25,12 @@ _TRANSFORMER_LENS: Final = {
     "mlp_in": "blocks.{}.mlp.hook_in",
     "mlp_pre": "blocks.{}.mlp.hook_pre",
     "mlp_act": "blocks.{}.mlp.hook_post",
+    "router_logits": "blocks.{}.mlp.hook_router_logits",
+    "expert_choice": "blocks.{}.mlp.hook_expert_indices",
+    "expert_weights": "blocks.{}.mlp.hook_expert_weights",
+    "expert_act": "blocks.{}.mlp.experts.hook_post",
+    "expert_out": "blocks.{}.mlp.experts.hook_out",
+    "shared_out": "blocks.{}.mlp.hook_shared_out",
     "mlp_out": "blocks.{}.hook_mlp_out",
     "ln_final_scale": "ln_final.hook_scale",
     "conv_pre": "conv_pre.{}",
@@ -41,7 +47,9 @@ NAMES: Final = tuple(_TRANSFORMER_LENS)
 """Every site's name, in the order of the forward pass."""
 FINAL_NORM: Final = "ln_final"
 """What TransformerLens calls the norm before the unembedding."""
-_SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)\])?")
+_SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)(?:, ?(\d+))?\])?(?:\.(\d+))?")
+OF_ONE_EXPERT: Final = ("expert_act", "expert_out")
+"""What every expert has of its own."""
 _UNGAINED: Final = "ln2.hook_normalized"
 _IN_LAYERS: Final = frozenset(name for name, written in _TRANSFORMER_LENS.items() if "{}" in written)
 _EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
@@ -60,6 +68,7 @@ class Site:
         layer: the block, counted from 0, or from the last as -1; None for sites outside the blocks.
         stack: which blocks, in a model of several (`encoder`, `decoder`); empty for the only ones.
         path: of a module that is no named place, see `Site.module`.
+        expert: which expert, for what one of a mixture reads and gives (`expert_act`, `expert_out`); None for all.
 
     Raises:
         InvalidArgument: unknown name, or a layer where there is none (or the reverse).
@@ -73,6 +82,7 @@ class Site:
     layer: int | None = None
     stack: str = ""
     path: str = ""
+    expert: int | None = None
 
     def __post_init__(self) -> None:
         if self.name in (_MODULE, _MODULE_INPUT):
@@ -83,6 +93,8 @@ class Site:
             raise InvalidArgument(f"{self.name} needs a layer counted from 0, got {self.layer}: write {self.name}[0]")
         if self.name not in _IN_LAYERS and self.layer is not None:
             raise InvalidArgument(f"{self.name} is not in a layer, got layer {self.layer}: write {self.name}")
+        if self.expert is not None and self.name not in OF_ONE_EXPERT:
+            raise InvalidArgument(f"{self.name} is not of one expert, got expert {self.expert}: write {self.name}[0]")
 
     @staticmethod
     def module(path: str, side: Literal["output", "input"] = "output", call: int | None = None) -> "Site":
@@ -104,7 +116,7 @@ class Site:
         if self.name in (_MODULE, _MODULE_INPUT):
             return f"module({self.path}{', input' if self.name == _MODULE_INPUT else ''})"
         name = f"{self.stack}.{self.name}" if self.stack else self.name
-        return name if self.layer is None else f"{name}.{self.layer}"
+        return ".".join([name, *(str(one) for one in (self.layer, self.expert) if one is not None)])
 
     __repr__ = __str__
 
@@ -120,6 +132,7 @@ class Site:
         if self.name in (_MODULE, _MODULE_INPUT):
             return str(self)
         name = _TRANSFORMER_LENS[self.name].format(self.layer)
+        name = name if self.expert is None else name.replace(".experts.", f".experts.{self.expert}.")
         return f"{self.stack}.{name}" if self.stack else name
 
     @staticmethod
@@ -144,9 +157,11 @@ class Site:
         if by_module:
             return Site.module(by_module[1], "input" if by_module[2] else "output")
         short = _SHORT.fullmatch(text)
-        if short and short[2] in _TRANSFORMER_LENS:
+        expert = (short[5] or short[6]) if short else None
+        if short and short[2] in _TRANSFORMER_LENS and (expert is None or short[2] in OF_ONE_EXPERT):
             number = short[3] or short[4]
-            return Site(short[2], None if number is None else int(number), short[1] or "")
+            whole = [None if one is None else int(one) for one in (number, expert)]
+            return Site(short[2], whole[0], short[1] or "", expert=whole[1])
         for name, long_name in _TRANSFORMER_LENS.items():
             long = re.fullmatch(r"(?:(\w+)\.)??" + re.escape(long_name).replace(r"\{\}", r"(\d+)"), text)
             if long:
@@ -300,18 +315,20 @@ def site_names(hf: Any, taps: Mapping[Site, Any]) -> SiteNames:
 @final
 @dataclass(frozen=True)
 class Layered:
-    """A site name that waits for its layer: `resid_post[6]` is a `Site`.
+    """A site name that waits for its layer: `resid_post[6]` is a `Site`, and `expert_out[6, 2]` that of one expert.
 
     Examples:
-        >>> Layered("z")[3]
-        z.3
+        >>> Layered("z")[3], Layered("expert_out")[3, 1]
+        (z.3, expert_out.3.1)
     """
 
     name: str
     stack: str = ""
     __iter__: ClassVar[None] = None  # else Python would count layers without end
 
-    def __getitem__(self, layer: int) -> Site:
+    def __getitem__(self, layer: int | tuple[int, int]) -> Site:
+        if isinstance(layer, tuple):
+            return Site(self.name, layer[0], self.stack, expert=layer[1])
         return Site(self.name, layer, self.stack)
 
 
@@ -361,6 +378,12 @@ pattern: Final = Layered("pattern")
 mlp_in: Final = Layered("mlp_in")
 mlp_pre: Final = Layered("mlp_pre")
 mlp_act: Final = Layered("mlp_act")
+router_logits: Final = Layered("router_logits")
+expert_choice: Final = Layered("expert_choice")
+expert_weights: Final = Layered("expert_weights")
+expert_act: Final = Layered("expert_act")
+expert_out: Final = Layered("expert_out")
+shared_out: Final = Layered("shared_out")
 mlp_out: Final = Layered("mlp_out")
 ln_final_scale: Final = Site("ln_final_scale")
 conv_pre: Final = Layered("conv_pre")

@@ -15,6 +15,7 @@ from hooks.offload import place_of, refuse_meta
 from hooks.site import Site
 from hooks.taps import Aliases, Tap
 from hooks.tokens import Tokens
+from hooks.tracing.experts import Found
 from hooks.tracing.placement import Placement
 from hooks.tracing.record import Call, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, is_norm, residual_sum
@@ -42,6 +43,7 @@ class Block:
             attention and feed-forward read the stream (`attn.norm`, `mlp.norm`).
         taps: where its sites sit.
         repeated: whether its module runs more than once in a pass.
+        mixtures: the mixture of experts of each term that is one, by the number of the term.
     """
 
     stack: str
@@ -54,6 +56,7 @@ class Block:
     part: Mapping[str, nn.Module]
     taps: Mapping[Site, Tap]
     repeated: bool
+    mixtures: Mapping[int, Found] = field(default_factory=dict)
 
     def site(self, name: str) -> Site:
         """Return the site of a name in this block."""
@@ -244,5 +247,6 @@ def _block(hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, 
     places = Placement(hf, trace, stack, layer, block, found, kinds)
     middle, taps = places.find_taps()
     return Block(
-        stack, layer, block.call.module, found.expr, middle, places.terms, kinds, places.part, taps, block.repeated
-    )
+        stack, layer, block.call.module, found.expr, middle, places.terms, kinds, places.part, taps, block.repeated,
+        places.mixtures,
+    )  # fmt: skip

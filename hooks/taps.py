@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import local
 from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import torch
@@ -66,6 +67,7 @@ class Tap:
             of the batch is one place; or where batch and pos are merged.
         call: which call of the module in a pass, where it runs more than once; None for the only one.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
+        inside: for sites inside a module that does not call a part of its own there (experts).
     """
 
     site: Site
@@ -80,6 +82,7 @@ class Tap:
     axes: tuple[int, ...] | MergedAxes | None = None
     call: OneCall | None = None
     derive: Derive | None = None
+    inside: "Inside | None" = None
 
     @property
     def read_only(self) -> bool:
@@ -98,7 +101,7 @@ class Tap:
             tuple(
                 module.register_forward_pre_hook(hook, with_kwargs=True)
                 if before
-                else module.register_forward_hook(hook)
+                else module.register_forward_hook(hook, with_kwargs=True)
                 for before, module, hook in self._hooks(edit)
             )
         )
@@ -113,11 +116,16 @@ class Tap:
             ```
         """
         for before, module, hook in self._hooks(edit):
-            (changes.pre_hook if before else changes.hook)(module, hook)
+            if before:
+                changes.pre_hook(module, hook)
+            else:
+                changes.hook(module, hook, with_kwargs=True)
 
     def _hooks(self, edit: Edit) -> list["Hook"]:
         """The hooks that call an edit."""
         hooks: list[Hook] = []
+        if self.inside is not None:
+            return self.inside.hooks(edit)
         if self.call is not None:
             edit = _at_one_call(edit, self.call, hooks)
         if isinstance(self.axes, MergedAxes):
@@ -129,7 +137,7 @@ class Tap:
     def _hook(self, edit: Edit) -> "Hook":
         if self.side == "input":
             return True, self.module, lambda _, args, kwargs: self._edit_input(edit, args, kwargs)
-        return False, self.module, lambda _m, _a, output: self._edit_output(edit, output)
+        return False, self.module, lambda _m, _a, _k, output: self._edit_output(edit, output)
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
         raw = _argument(args, kwargs, self.part)
@@ -179,6 +187,15 @@ class Tap:
 
 
 @runtime_checkable
+class Inside(Protocol):
+    """How a tensor inside a module is read and put back."""
+
+    def hooks(self, edit: Edit) -> list[Hook]:
+        """Return the hooks that call an edit with it, [batch pos *d]."""
+        ...
+
+
+@runtime_checkable
 class Handle(Protocol):
     """What is attached, and can be removed."""
 
@@ -207,27 +224,28 @@ class _Handles:
 
 def _at_one_call(edit: Edit, call: OneCall, hooks: list[Hook]) -> Edit:
     """Call `edit` at one call of the module in each pass, counted from the beginning of the pass."""
-    seen = [0]
-    hooks.append((True, call.root, lambda *_: seen.__setitem__(0, 0)))
+    seen = local()  # each thread's passes have calls of their own
+    hooks.append((True, call.root, lambda *_: setattr(seen, "calls", 0)))
 
     def counted(a: Tensor) -> Tensor | None:
-        seen[0] += 1
-        return edit(a) if seen[0] - 1 == call.number else None
+        number = seen.calls
+        seen.calls += 1
+        return edit(a) if number == call.number else None
 
     return counted
 
 
 def _unflattening(edit: Edit, merged: MergedAxes, hooks: list[Hook]) -> Edit:
     """Give `edit` [batch pos d], of the shape that the block around the module was given."""
-    shape: list[int] = []
+    here = local()
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shape[:] = _argument(args, kwargs, merged.slot).shape
+        here.shape = _argument(args, kwargs, merged.slot).shape
 
     def unflattened(a: Tensor) -> Tensor | None:
-        if a.ndim == len(shape):
+        if a.ndim == len(here.shape):
             return edit(a)
-        changed = edit(a.unflatten(0, shape[:2]))
+        changed = edit(a.unflatten(0, here.shape[:2]))
         return None if changed is None else changed.flatten(0, 1)
 
     hooks.append((True, merged.block, note))

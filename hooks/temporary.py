@@ -57,19 +57,27 @@ class Temporary:
         self._take_back.append(undo)
         do()
 
-    def hook(self, module: nn.Module, hook: Hook, *, always: bool = False) -> None:
-        """Call `hook(module, args, output)` after each pass of a module; `always`: also after one that raised.
+    def hook(self, module: nn.Module, hook: Hook, *, always: bool = False, with_kwargs: bool = False) -> None:
+        """Call `hook(module, args, output)` after each pass of a module.
+
+        Args:
+            module: the module.
+            hook: what is called.
+            always: also after a pass that raised.
+            with_kwargs: call `hook(module, args, kwargs, output)`.
 
         Examples:
             ```python
             changes.hook(model.hf, lambda _module, _args, output: print(output.logits.shape))
             ```
         """
-        called_always = module._forward_hooks_always_called
-        handle = RemovableHandle(module._forward_hooks, extra_dict=called_always)
+        called_always, wants_kwargs = module._forward_hooks_always_called, module._forward_hooks_with_kwargs
+        handle = RemovableHandle(module._forward_hooks, extra_dict=[called_always, wants_kwargs])
         self._take_back.append(handle.remove)
         if always:
             called_always[handle.id] = True
+        if with_kwargs:
+            wants_kwargs[handle.id] = True
         module._forward_hooks[handle.id] = self._on_own_thread(hook)
 
     def pre_hook(self, module: nn.Module, hook: Hook) -> None:

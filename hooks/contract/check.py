@@ -10,6 +10,7 @@ from hooks.capture import capture
 from hooks.contract.block_identities import block_laws
 from hooks.contract.ends import end_laws
 from hooks.contract.invariance import Runs, batch_laws, cache_laws, plain_laws, repeat_laws, rounding
+from hooks.contract.mixtures import mixture_laws, unordered
 from hooks.contract.propagation import reach_laws
 from hooks.contract.report import Check, ContractReport, blamed, measured, unmeasured
 from hooks.contract.rounding import Values
@@ -113,11 +114,13 @@ def _laws(model: Model) -> tuple[Check, ...]:
     if not sites:
         return (*unread, *unmeasured(unread, model.taps))
     alone = (first, capture(model, texts[1], sites).values)
-    runs = Runs(model, sites, texts, alone, rounding(model, texts[0], sites, first))
+    compared = unordered(sites)
+    runs = Runs(model, compared, texts, alone, rounding(model, texts[0], compared, first))
     patterns = tuple(site for site in model.taps if site.name in _EAGER)
     eager, unread_eager = _read(model, texts[0], patterns) if patterns else ({}, [])
     checks = [*unread, *unread_eager, *repeat_laws(runs), *measured("same as Hugging Face", lambda: plain_laws(runs))]
     checks += [*end_laws(model, first, texts[0]), *block_laws(model, first, eager)]
+    checks += mixture_laws(model, first, texts[0])
     checks += unmeasured(checks, first.keys() | eager.keys())
     blame = blamed(checks)
     sound = [site for site in model.taps if site in first.keys() | eager.keys() and site not in blame]

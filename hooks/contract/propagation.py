@@ -35,6 +35,10 @@ _NEXT = {
     "mlp_pre": ("mlp_act",),
     "mlp_act": ("mlp_out",),
     "mlp_out": ("resid_post",),
+    "expert_weights": ("mlp_out",),
+    "expert_act": ("expert_out",),
+    "expert_out": ("mlp_out",),
+    "shared_out": ("mlp_out",),
 }
 _NAMES = (
     "resid_pre",
@@ -50,6 +54,10 @@ _NAMES = (
     "mlp_pre",
     "mlp_act",
     "mlp_out",
+    "expert_weights",
+    "expert_act",
+    "expert_out",
+    "shared_out",
 )
 
 

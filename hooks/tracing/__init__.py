@@ -5,7 +5,8 @@
 3. `stacks`: the lists of modules that pass a stream [batch pos d] on from item to item, call by call;
 4. `sublayers`: what each term of that sum is (attention, another mixer of tokens, cross-attention, feed-forward), and
    the projections that read and write inside it;
-5. `placement`: where each site of the block sits, as a tap.
+5. `experts`: in a mixture of experts the call that reads a choice of experts and its weights, and the router;
+6. `placement`: where each site of the block sits, as a tap.
 
 What is found is a guess until the contract (`hooks/contract/`) has measured it as a law on another text.
 """

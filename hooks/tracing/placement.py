@@ -9,6 +9,7 @@ from torch import nn
 from hooks.huggingface import HFModel
 from hooks.site import Site
 from hooks.taps import MergedAxes, OneCall, Tap
+from hooks.tracing.experts import Found, expert_taps, mixture_of
 from hooks.tracing.record import Call, Slot, Trace
 from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, stages
 from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection
@@ -17,7 +18,10 @@ from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection
 @final
 @dataclass(eq=False)
 class Placement:
-    """Where the sites of one block sit; `terms` are the sites of its sum, `part` its parts that were found."""
+    """Where the sites of one block sit.
+
+    `terms` are the sites of its sum, `part` its parts that were found, `mixtures` its experts by the term they make.
+    """
 
     hf: HFModel
     trace: Trace
@@ -27,6 +31,7 @@ class Placement:
     sum: Sum
     kinds: tuple[Sublayer, ...]
     part: dict[str, nn.Module] = field(default_factory=dict)
+    mixtures: dict[int, Found] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.inside = self.trace.inside(self.block.call)
@@ -68,6 +73,7 @@ class Placement:
                 taps += self._feed_forward(kind)
             if kind.term.calls and (site.name != "module" or self.times[id(self._giving(kind).module)] == 1):
                 taps.append(self._added(site, kind))
+        taps += self._experts()
         middle, value = self._middle()
         if middle is not None:
             taps += self._of_middle(value)
@@ -120,6 +126,13 @@ class Placement:
             yield None if first is None else self._output("mlp_pre", first, None)
         if "out" in kind.parts:
             yield self._input("mlp_act", kind.parts["out"], 0)
+
+    def _experts(self) -> Iterator[Tap]:
+        found = {number: mixture_of(self.trace, self.block, kind) for number, kind in enumerate(self.kinds)}
+        self.mixtures |= {number: one for number, one in found.items() if one is not None}
+        if len(self.mixtures) == 1:
+            (one,) = self.mixtures.values()
+            yield from expert_taps(self.site, one, self.trace.tensor(self.block.x).shape[-1])
 
     def _reads(self, name: str, call: Call | None) -> None:
         """Note the norm through which a sublayer reads the stream, or that it reads the stream itself."""

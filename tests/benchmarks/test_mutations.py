@@ -68,16 +68,14 @@ def test_a_mutation_keeps_its_key_when_other_lines_change() -> None:
     assert before < after
 
 
-def test_the_tests_of_a_file_are_those_of_the_folder_that_mirrors_its_own() -> None:
-    assert mirrored_tests(["interp/memory/editors/a.py", "interp/memory/editors/b.py"]) == [
-        "tests/interp/memory/editors",
-        "tests/contracts/test_editors.py",
-    ]
-    assert mirrored_tests(["probes/lda.py", "interp/circuits/heads/scores.py"]) == [
-        "tests/probes",
-        "tests/contracts/test_probes.py",
-        "tests/interp/circuits",
-    ]
+def test_the_tests_of_a_file_are_those_of_the_folder_that_mirrors_its_own_and_the_laws_that_import_from_it() -> None:
+    one = mirrored_tests(["interp/memory/editors/a.py", "interp/memory/editors/b.py"])
+    assert one[0] == "tests/interp/memory/editors" and "tests/contracts/test_editors.py" in one
+    two = mirrored_tests(["probes/lda.py", "interp/circuits/heads/scores.py"])
+    assert {"tests/probes", "tests/contracts/test_probes.py", "tests/interp/circuits"} <= {*two}
+    assert all(
+        f.startswith("tests/contracts/") for f in {*one, *two} - {one[0], "tests/probes", "tests/interp/circuits"}
+    )
 
 
 def test_a_test_of_another_folder_counts_where_it_imports_the_file_by_name() -> None:

@@ -59,6 +59,12 @@ def test_a_label_that_takes_more_rows_to_learn_takes_more_bits() -> None:
     assert online_code(Logistic(), hard, y).bits > 1.5 * online_code(Logistic(), easy, y).bits
 
 
+def test_by_default_labels_are_sent_in_the_portions_of_voita_and_titov() -> None:
+    """0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.25, 12.5, 25, 50 and 100 per cent (their section 2)."""
+    code = online_code(Constant(0.0), torch.zeros(10_000, 1), torch.arange(10_000) % 2 == 0)
+    assert code.ends == (10, 20, 40, 80, 160, 320, 625, 1250, 2500, 5000, 10_000)
+
+
 def test_the_probe_given_stays_as_it_was_and_the_same_seed_gives_the_same_code(planted: Callable) -> None:
     data = planted(200)
     probe = Logistic()

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn and by counting."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
 
 from probes import auroc, best_threshold, detection
+from probes.labels import convert_truth
 
 
 def noisy(seed: int, n: int = 60, ties: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,3 +99,14 @@ def test_arrays_are_scored_as_tensors_are() -> None:
 def test_nan_scores_give_no_number() -> None:
     with pytest.raises(ValueError, match="row 1 holds NaN or infinity"):
         auroc(torch.tensor([0.0, torch.nan]), torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "truth"),
+    [
+        ([0, 1, 1], [False, True, True]), ([-1, 1], [False, True]), ([1, 1], [True, True]), ([0, 0], [False, False]),
+        ([-1.0, -1.0], [False, False]), ([2, 2], [False, False]), (["no", "yes", "no"], [False, True, False]),
+    ],
+)  # fmt: skip
+def test_of_two_classes_the_greater_is_true_and_of_one_number_only_1(labels: list[Any], truth: list[bool]) -> None:
+    assert convert_truth(labels).tolist() == truth

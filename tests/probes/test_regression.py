@@ -9,6 +9,7 @@ from sklearn.linear_model import Ridge as TheirRidge
 
 from hooks import Site
 from probes import LeastSquares, Logistic, Multinomial, Ridge
+from probes.lbfgs import _inverse
 
 
 @pytest.mark.parametrize("shape", [(200, 8), (15, 40)])
@@ -93,3 +94,12 @@ def test_planted_classes_are_separated_by_their_own_directions(cosine: Callable)
         truth[:3] = -1 / 3
         truth[c] += 1
         assert cosine(W[c], truth) > 0.98
+
+
+def test_a_hessian_without_curvature_in_a_direction_is_inverted_next_to_its_largest_entry() -> None:
+    """(X^T D X + P + 1e-10 max I)^-1, in whatever unit: all rows are saturated and the intercept has no penalty."""
+    for size in (1e-6, 1.0, 1e6):
+        found = _inverse(
+            [torch.ones(4, 2, dtype=torch.float64)], torch.zeros(4).double(), torch.tensor([size, 0.0]).double()
+        )
+        torch.testing.assert_close(found * size, torch.tensor([[1.0, 0.0], [0.0, 1e10]]).double(), rtol=1e-6, atol=1e-6)

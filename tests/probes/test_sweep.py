@@ -12,10 +12,11 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from hooks import Model, capture
 from hooks.position import everywhere, index, last
 from hooks.site import embed, resid_post
-from hooks.statistics import auroc_over_groups, balanced_accuracy_over_groups
+from hooks.statistics import Estimate, auroc_over_groups, balanced_accuracy_over_groups
 from probes import LDA, MLP, Cells, DifferenceOfMeans, Examples, Logistic, gather, measure, sweep, untrained
 from probes.cross_validation import best_of_shuffled, cross_validate
 from probes.folds import grouped_folds
+from probes.grid import Controls
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -126,6 +127,24 @@ def test_a_label_along_a_direction_has_selectivity() -> None:
     controls = measure(cells, examples, Logistic(), rivals, permutations=3).controls
     assert controls.selectivity is not None
     assert controls.selectivity > 0.3
+
+
+def test_controls_print_their_numbers_and_say_what_was_not_measured() -> None:
+    made = Controls(
+        majority=0.625,
+        embedding=Estimate(0.7, 0.6, 0.8, 50),
+        untrained=Estimate(0.65, 0.55, 0.75, 50),
+        shuffled=torch.tensor([0.5, 0.6, 0.4, 0.7]),
+        memorised=Estimate(0.75, 0.7, 0.8, 50),
+        same_rows=Estimate(0.95, 0.9, 0.99, 50),
+        elsewhere={},
+    )
+    lines = {line.split("  ")[1].strip(): line for line in str(made).splitlines()}
+    assert made.selectivity == pytest.approx(0.2) and "selectivity +0.200" in lines["control task"]
+    assert lines["majority label"].endswith("0.625") and "not measured" in lines["elsewhere"]
+    assert lines["shuffled labels"].endswith("0.550, 95 % of 4 below 0.685")
+    more = str(replace(made, elsewhere={"cities": Estimate(0.8, 0.7, 0.9, 40)}, memorised=None))
+    assert "on cities" in more and "not measured" not in more and "nothing to memorise" in more
 
 
 def test_the_report_prints_every_control() -> None:

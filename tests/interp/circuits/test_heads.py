@@ -1,5 +1,6 @@
 """Detectors on a circuit made by hand score one where it does what they look for, and nothing elsewhere."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -142,6 +143,16 @@ def test_a_norm_that_turns_what_attention_writes_turns_the_copying_scores(family
     after = copying(model)
     torch.testing.assert_close(after.values, -before.values, rtol=0, atol=1e-4)
     torch.testing.assert_close(after.control, -before.control, rtol=0, atol=1e-4)
+
+
+def test_a_head_that_writes_nothing_copies_nothing(fresh: Callable[..., Model]) -> None:
+    model = fresh("gpt2")
+    before = copying(model)
+    with torch.no_grad():
+        model.hf.transformer.h[1].attn.c_proj.weight[: model.d_head] = 0.0
+    after = copying(model)
+    assert float(after.values[1, 0]) == 0.0 == float(after.control[1, 0])
+    assert torch.equal(after.values[1, 1:], before.values[1, 1:])
 
 
 def test_the_control_of_copying_is_of_an_order_that_its_seed_draws(gpt2: Model) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ def test_a_latent_is_described_by_its_token_and_the_words_that_are_near_it_only(
     assert describe(found.record("abcdefgh".index("h"))).startswith("fires on 'h' (100%), near fog;")
     assert "fog" not in describe(found.record("abcdefghijklmnop".index("p")))
     assert describe(found.record("abcdefghijk".index("k"))) == "never fires"
+
+
+def test_a_label_names_up_to_three_tokens_of_a_tenth_of_the_activation_and_three_promotions(
+    found: FeatureIndex,
+) -> None:
+    record, describe = found.record("abcdefgh".index("h")), Describer(found)
+    promoted = tuple((f" p{i}", 1.0) for i in range(5))
+    shown = replace(record, evidence=replace(record.evidence, promoted=promoted))
+    four = describe(replace(shown, tokens=(("a", 0.4), ("b", 0.3), ("c", 0.2), ("d", 0.1))))
+    assert four.startswith("fires on 'a' (40%), 'b' (30%), 'c' (20%), near fog;") and four.endswith(
+        "promotes p0, p1, p2"
+    )
+    assert describe(replace(shown, tokens=(("a", 0.1), ("b", 0.099)))).startswith("fires on 'a' (10%), near")
+    assert describe(replace(shown, tokens=(("a", 0.099),))).startswith("fires on many different tokens")
 
 
 def test_words_near_a_peak_are_whole_words_of_the_window_and_not_the_one_the_peak_is_part_of() -> None:

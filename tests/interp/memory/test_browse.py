@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
@@ -264,3 +265,14 @@ def test_what_is_not_there_is_refused(model: Model) -> None:
             call()
     with pytest.raises(ValueError, match="give a lens of this one"):
         value_logits(model, LAYER, lens=LogitLens(other))
+
+
+def test_agreement_by_chance_is_the_sum_over_tokens_of_the_product_of_their_shares() -> None:
+    """Σ n_c m_c / n², which is the mean over all n! orders: of four pairs, by hand."""
+    said, followed = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1])
+    rate, mean, most, p = compare_with_permutations(said, followed)
+    orders = [(said[[*order]] == followed).double().mean() for order in permutations(range(4))]
+    assert (rate.value, mean) == (0.5, float(torch.stack(orders).mean())) == (0.5, 6 / 16)
+    assert most == 0.5 and p > 0.5
+    every = compare_with_permutations(torch.arange(40), torch.arange(40))
+    assert every[0].value == 1.0 and every[1] == pytest.approx(1 / 40) and every[3] < 0.01 and every[2] < 0.2

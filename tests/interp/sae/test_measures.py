@@ -274,6 +274,20 @@ def test_absorption_counts_rows_whose_concept_another_latent_holds() -> None:
         absorption(sae, x, ~torch.ones(10, dtype=torch.bool), [0], u)
 
 
+@pytest.mark.parametrize(
+    ("row", "absorbed"),
+    [((0.41, 1.0), True), ((0.39, 1.0), False), ((0.5, 19.5), True), ((0.5, 20.5), False), ((-0.5, 1.0), False)],
+)
+def test_a_latent_absorbs_from_four_tenths_of_the_concept_and_a_cosine_of_a_fortieth_on(
+    row: tuple[float, float], absorbed: bool
+) -> None:
+    sae, u = Standard(2, 2), torch.tensor([1.0, 0.0])
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+        sae.W_dec.copy_(torch.tensor([[1.0, 0.0], row]))
+    assert absorption(sae, torch.tensor([[1.0, 1.0]]), torch.tensor([True]), [0], 3 * u).rate == float(absorbed)
+
+
 def test_what_another_latent_holds_is_compared_with_what_is_along_the_concept_beyond_the_bias() -> None:
     sae, u = Standard(2, 2), torch.tensor([1.0, 0.0])
     with torch.no_grad():

@@ -25,7 +25,7 @@ from interp.circuits.edges import (
     kl_from_clean,
     relp,
 )
-from interp.circuits.edges.backward_rules import BackwardRules
+from interp.circuits.edges.backward_rules import BackwardRules, _softened
 from interp.circuits.edges.blocks import blocks_of
 from interp.circuits.edges.slope import slopes_at
 from tests.conftest import tiny_hf, tiny_tokenizer
@@ -335,3 +335,16 @@ def test_in_a_parallel_block_heads_do_not_send_to_their_own_feed_forward_layer()
     with pytest.raises(InvalidArgument, match="writes after"):
         parallel.edge("h1.0->mlp1")
     assert resid_mid[0] not in twin("gpt_neox").taps
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_softened_softmax_is_its_jacobian_times_the_scores_also_where_some_are_masked(temperature: float) -> None:
+    scores = torch.tensor([[0.5, -1.0, 2.0, 0.3], [0.2, 1.0, 0.0, 0.0]], dtype=torch.float64)
+    mask = torch.tensor([[False, False, False, True], [False, False, True, True]])
+    for masked in (-torch.inf, -1e300):
+        found = _softened(scores.masked_fill(mask, masked), temperature)
+        for row, kept in enumerate((3, 2)):
+            s = scores[row, :kept]
+            J = torch.autograd.functional.jacobian(lambda x: x.softmax(0), s / temperature)
+            torch.testing.assert_close(found[row, :kept], J @ s)
+            assert found[row, kept:].tolist() == [0.0] * (4 - kept)

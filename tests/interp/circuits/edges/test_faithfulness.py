@@ -1,5 +1,7 @@
 """CPR, CMD, completeness and minimality on circuits whose values are known, and methods that look for circuits."""
 
+import sys
+
 import pytest
 import torch
 
@@ -22,6 +24,7 @@ from interp.circuits.edges import (
     run_circuit,
 )
 from interp.circuits.edges.faithfulness import MIB_SIZES, FaithfulnessCurve
+from interp.circuits.edges.pruning import _on, _sample
 from interp.circuits.known import KnownCircuit, and_gate, induction_circuit, or_gate, reverse_circuit
 from tests.interp.circuits.edges.twins import double, task_of
 
@@ -91,6 +94,31 @@ def test_the_two_meanings_of_completeness_are_two_numbers() -> None:
     assert "h0.0" in removed
 
 
+def test_a_greedy_step_removes_the_worst_of_ten_nodes_drawn_from_those_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: without a set, the circuit falls by the sum of its nodes' numbers and the whole model not at all."""
+    model = double("gpt2")
+    whole = Circuit.whole(edge_graph(model))
+    nodes = [name for name in whole.graph.senders if name != "embed"]
+    assert len(nodes) > 12
+    tried: list[tuple[int, set[str]]] = []
+
+    def planted(self: object, circuit: Circuit, sets: list[tuple[str, ...]]) -> torch.Tensor:
+        if circuit is part:
+            tried.append((len(sets), {sets[0][-1] if sets[0] else "", *(one[-1] for one in sets if one)}))
+            return torch.tensor([-float(sum(nodes.index(node) for node in removed)) for removed in sets])
+        return torch.zeros(len(sets))
+
+    part = Circuit(whole.graph, whole.mask.clone())
+    monkeypatch.setattr(sys.modules["interp.circuits.edges.completeness"]._Measure, "__call__", planted)
+    found = completeness(model, task_of(model), part, draws=1, restarts=2, greedy_steps=3, progress=False)
+    steps = tried[:-1]
+    assert [count for count, _ in steps] == [10, 10, 10] * 2
+    for restart, removed in enumerate(found.removed[-2:]):
+        for step, node in enumerate(removed):
+            assert node == max(steps[3 * restart + step][1], key=nodes.index)
+    assert steps[0][1] != steps[3][1]
+
+
 def test_a_node_that_a_circuit_does_not_need_has_no_minimality() -> None:
     known = induction_circuit(20.0)
     graph = known.circuit.graph
@@ -125,6 +153,17 @@ def test_edge_pruning_recovers_a_known_circuit(known: KnownCircuit) -> None:
     found = prune_edges(known.model, known.task, len(known.edges), steps=150)
     assert found.circuit.edges == known.circuit.edges
     assert found.kl < 0.01
+
+
+@pytest.mark.parametrize("log_alpha", [-2.0, 0.0, 1.5])
+def test_a_mask_is_drawn_from_the_hard_concrete_distribution(log_alpha: float) -> None:
+    """Its closed forms (Louizos et al. 2018): P(z > x) = σ(log α − β log(s / (1 − s))), with x = 1.2 s − 0.1."""
+    z = _sample(torch.full((4, 10_000), log_alpha), torch.Generator().manual_seed(0))
+    for x in (0.0, 0.25, 0.5, 0.75, 1 - 1e-6):
+        s = torch.tensor((x + 0.1) / 1.2, dtype=torch.float64)
+        expected = float((log_alpha - 2 / 3 * (s / (1 - s)).log()).sigmoid())
+        assert float((z > x).double().mean()) == pytest.approx(expected, abs=0.01)
+    assert float(_on(torch.tensor([log_alpha]))) == pytest.approx(float((z > 0).double().mean()), abs=0.01)
 
 
 def test_edge_pruning_of_one_seed_is_one_mask() -> None:

@@ -1,10 +1,13 @@
 """A model made for a program has its variables where they were put, and a search finds the subspace."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from hooks import Activations, capture
 from hooks.errors import InvalidArgument, UnknownName
 from hooks.position import last
 from hooks.site import mlp_out, resid_post, resid_pre
@@ -139,3 +142,27 @@ def test_a_program_that_cannot_be_run_is_refused() -> None:
         CausalModel({"a": 200, "b": 200}, {"x": ("a", "b")}, {"x": torch.add}).every_input()
     with pytest.raises(InvalidArgument, match="without heads"):
         align_subspace(equality(), "first", resid_post[0], 0, last)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e4])
+def test_what_inputs_move_is_the_same_in_any_unit_of_the_stream(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a planted basis: one direction the inputs move, one they do not."""
+    made = equality()
+    base, _ = pairs(60)
+    still = next(i for i in range(made.model.d_model) if float(moved_part(
+        made, Place(resid_post[0], last, axis(i)), base).norm()) < 1e-6)  # fmt: skip
+    place = Place(resid_post[0], last, axis(FIRST, still))
+    plain = moved_part(made, place, base)
+    scaled = capture_scaled_by(size)
+    monkeypatch.setattr("interp.circuits.interchange.das.capture", scaled)
+    torch.testing.assert_close(moved_part(made, place, base), plain, rtol=0, atol=1e-6)
+    assert plain.norm(dim=0).tolist() == pytest.approx([float(plain[:, 0].norm()), 0.0], abs=1e-6)
+    assert float(plain[:, 0].norm()) > 0.5
+
+
+def capture_scaled_by(size: float) -> Callable[..., Activations]:
+    def scaled(*given: Any) -> Activations:
+        acts = capture(*given)
+        return replace(acts, values={site: size * value for site, value in acts.values.items()})
+
+    return scaled

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from hooks import Model, Site, capture
 from hooks.site import mlp_act, mlp_out, resid_post
-from interp.memory import Edit, Fact, covariances, memit, pmet
+from interp.memory import Edit, Fact, Search, covariances, memit, pmet
 from interp.memory.editing.change import balance_weights
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.multi_layer import tokenise_groups
-from interp.memory.editing.value_search import Found, Statements
+from interp.memory.editing.value_search import Found, State, Statements, _flat
 from interp.memory.editors import memit as memit_file
 from interp.memory.editors import pmet as pmet_file
 
@@ -105,3 +105,39 @@ def test_each_layer_writes_its_share_of_what_is_still_missing(planted: tuple) ->
         written = (update.at.double() @ update.delta)[0]
         missing = (world.delta - moved) / share(3 - number)
         assert torch.allclose(written, missing, rtol=0, atol=1e-3 * float(world.delta.norm()))
+
+
+@pytest.mark.parametrize(
+    ("said", "nll", "kl", "loss", "stops"),
+    [
+        (False, 0.4, 0.005, 0.4 + 5 * 0.005 + 0.1 * 2.0, False),
+        (True, 0.4, 0.005, 0.04 + 5 * 0.005 + 0.1 * 2.0, True),
+        (True, 0.7, 0.005, 0.07 + 5 * 0.005 + 0.1 * 2.0, False),  # p = e^-0.7 is below a half
+        (True, 0.4, 0.011, 0.04 + 5 * 0.011 + 0.1 * 2.0, False),
+    ],
+)
+def test_pmets_loss_weighs_what_is_said_already_by_a_tenth_and_stops_where_it_is_likely_and_little_else_moved(
+    said: bool, nll: float, kl: float, loss: float, stops: bool
+) -> None:
+    state = State(torch.tensor(nll), torch.tensor(kl), torch.tensor(2.0), said)
+    found, enough = pmet_file.said_and_kept(state, Search(kl=5.0, decay=0.1))
+    assert (float(found), enough) == (pytest.approx(loss), stops)
+
+
+@pytest.mark.parametrize(
+    ("losses", "nll", "said", "flat"),
+    [
+        ([1.0] * 16, 0.2, True, True),
+        ([1.0] * 15, 0.2, True, False),  # too few steps to say
+        ([1.0] * 16, 0.26, True, False),  # not within five times of the loss at which it ends
+        ([1.0] * 16, 0.2, False, False),
+        ([1.0] * 5 + [0.96] * 15, 0.2, True, True),  # fallen by less than a twentieth
+        ([1.0] * 5 + [1.0] * 14 + [0.94], 0.2, True, False),
+        ([0.5] + [1.0] * 20, 0.2, True, True),
+    ],
+)
+def test_a_search_is_flat_where_the_least_loss_of_fifteen_steps_is_not_a_twentieth_below_the_least_before(
+    losses: list[float], nll: float, said: bool, flat: bool
+) -> None:
+    state = State(torch.tensor(nll), torch.tensor(0.0), torch.tensor(0.0), said)
+    assert _flat(losses, state, Search(stop=0.05)) is flat

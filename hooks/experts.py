@@ -1,0 +1,329 @@
+"""Inside a mixture of experts: which experts each token runs through, how much each counts, and what each computes.
+
+Where a block calls `experts(x, choice, weights)`, with x [token d] and for each token its k experts and their weights
+[token k], what that gives is
+
+    Σ_k weights_k E_{choice_k}(x)
+
+and an expert is E_e(x) = W_out act_e(x) (+ b). Every E_e is had by asking the model's own module for one expert with
+weight 1, so that packed weights, loops over modules, biases and clamps are the model's. What is written inside is added
+to what the module gave: output + Σ_k weights_k (E'_k - E_k), so that a token that is not written keeps its every bit.
+
+`expert_choice` is given as floats that are whole numbers, as every site is.
+
+The router makes the choice out of its logits within one module. What is written at the logits runs that module again
+with the product replaced, so that weights and choice follow.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from threading import local
+from typing import Any, Final, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hooks.errors import InvalidArgument, UnknownSite, WrongState
+from hooks.taps import Edit, Hook, Tap
+
+Slot = int | str
+_PRODUCTS: Final = frozenset(["linear", "matmul", "__matmul__", "mm"])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The experts of one block.
+
+    Attributes:
+        experts: the module that is called with x, choice and weights.
+        slots: which arguments these are, in this order.
+        router: the module that makes the choice; None where none does alone.
+        n_experts: how many experts the router knows.
+        n_chosen: k.
+        shared: the module of the shared experts; None without.
+        gate: the module whose sigmoid multiplies what the shared experts give; None where nothing does.
+        factor: what the sum over the experts is multiplied by before that of the shared ones is added.
+        block: the block, and which of its arguments is the stream [batch pos d].
+        slot: that argument.
+    """
+
+    experts: nn.Module
+    slots: tuple[Slot, Slot, Slot]
+    router: nn.Module | None
+    n_experts: int
+    n_chosen: int
+    shared: nn.Module | None
+    gate: nn.Module | None
+    factor: float
+    block: nn.Module
+    slot: Slot
+    flow: local = field(default_factory=local)
+
+    def outputs(self, args: Any, kwargs: Any) -> Float[Tensor, "n choice d_model"]:
+        """Return what each chosen expert gives, E_{choice_k}(x)."""
+        x, choice, weights = (_at(args, kwargs, slot) for slot in self.slots)
+        rows = x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0)
+        alone = self._alone(args, kwargs, rows, choice.reshape(-1, 1), torch.ones_like(weights.reshape(-1, 1)))
+        return alone.reshape(-1, self.n_chosen, alone.shape[-1])
+
+    def memories(self, args: Any, kwargs: Any) -> Float[Tensor, "n choice d_expert"]:
+        """Return what each chosen expert's output projection reads, act_{choice_k}(x)."""
+        return self._by_expert(args, kwargs, lambda products, _: products.inputs[-1])
+
+    def written(
+        self, args: Any, kwargs: Any, act: Float[Tensor, "n choice d_expert"]
+    ) -> Float[Tensor, "n choice d_model"]:
+        """Return what each chosen expert gives for other inputs of its output projection."""
+        x, choice, _ = (_at(args, kwargs, slot) for slot in self.slots)
+        flat, x = act.flatten(0, 1), x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0)
+
+        def last(products: _Products, rows: Tensor) -> Tensor:
+            expert = int(choice.reshape(-1)[rows[0]])
+            with _Products(len(rows), len(products.inputs) - 1, flat[rows]):
+                return self._of(args, kwargs, expert, x[rows])
+
+        return self._by_expert(args, kwargs, last)
+
+    def _by_expert(self, args: Any, kwargs: Any, of: "Callable[[_Products, Tensor], Tensor]") -> Tensor:
+        x, choice, _ = (_at(args, kwargs, slot) for slot in self.slots)
+        x, flat = x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0), choice.reshape(-1)
+        made: list[Tensor] = []
+        order: list[Tensor] = []
+        for expert in flat.unique().tolist():
+            rows = (flat == expert).nonzero()[:, 0]
+            with _Products(len(rows)) as products:
+                self._of(args, kwargs, expert, x[rows])
+            if len(products.inputs) < 2:
+                raise WrongState(
+                    f"{type(self.experts).__name__} does not multiply matrix by matrix, so what its experts' output "
+                    "projections read is unknown: use expert_out"
+                )
+            made.append(of(products, rows))
+            order.append(rows)
+        place = torch.cat(order)
+        return torch.cat(made)[place.argsort()].unflatten(0, (-1, self.n_chosen))
+
+    def _of(self, args: Any, kwargs: Any, expert: int, rows: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+        _, choice, weights = (_at(args, kwargs, slot) for slot in self.slots)
+        one = torch.full((len(rows), 1), expert, dtype=choice.dtype, device=choice.device)
+        return self._alone(args, kwargs, rows, one, torch.ones_like(one, dtype=weights.dtype), loop=True)
+
+    def _alone(self, args: Any, kwargs: Any, x: Tensor, choice: Tensor, weights: Tensor, loop: bool = False) -> Tensor:
+        """What the module gives for other arguments; `loop`: by its own loop over experts, not by a fused kernel."""
+        for slot, value in zip(self.slots, (x, choice, weights), strict=True):
+            args, kwargs = _replaced(args, kwargs, slot, value)
+        plain = getattr(type(self.experts).forward, "__wrapped__", None)
+        if loop and plain is not None and "forward" not in vars(self.experts):
+            return plain(self.experts, *args, **kwargs)
+        return self.experts.forward(*args, **kwargs)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class InExperts:
+    """How the tensor of one site of a mixture is read and written.
+
+    Attributes:
+        mixture: the mixture.
+        name: of the site.
+        expert: which expert the site is of; None for all that a token runs through, [batch pos k d].
+    """
+
+    mixture: Mixture
+    name: str
+    expert: int | None = None
+
+    def hooks(self, edit: Edit) -> list[Hook]:
+        """Return the hooks that call an edit with the site's tensor, [batch pos *d]."""
+        here, of = local(), self.mixture
+
+        def note(_m: nn.Module, args: Any, kwargs: Any) -> None:
+            here.shape = _at(args, kwargs, of.slot).shape[:2]
+
+        def placed(a: Tensor) -> Tensor | None:
+            changed = edit(a.unflatten(0, tuple(here.shape)))
+            return None if changed is None else changed.reshape(a.shape)
+
+        return [(True, of.block, note), *_HOOKS[self.name](self, placed)]
+
+
+def of_expert(tap: Tap, expert: int) -> Tap:
+    """Return the tap of what one expert reads or gives, [batch pos d], zeros at the tokens that it does not serve.
+
+    Raises:
+        InvalidArgument: there is no such expert.
+
+    Examples:
+        ```python
+        of_expert(model.tap(expert_out[3]), 5).shape
+        ```
+    """
+    inside = tap.inside
+    assert isinstance(inside, InExperts)
+    n_experts = inside.mixture.n_experts
+    if n_experts and not 0 <= expert < n_experts:
+        raise UnknownSite(f"{tap.site} has no expert {expert}: it has {n_experts}, so the last is {n_experts - 1}")
+    site = replace(tap.site, expert=expert)
+    return replace(tap, site=site, shape=tap.shape[1:], inside=InExperts(inside.mixture, inside.name, expert))
+
+
+def _router_logits(site: InExperts, edit: Edit) -> Iterator[Hook]:
+    of = site.mixture
+    assert of.router is not None
+
+    def after(router: nn.Module, args: Any, kwargs: Any, _: Any) -> Any:
+        with _Logits(of.n_experts) as found:
+            router.forward(*args, **kwargs)
+        if found.logits is None:
+            raise WrongState(f"{type(router).__name__} does not compute logits of {of.n_experts} experts")
+        flat = found.logits.reshape(-1, of.n_experts)
+        changed = edit(flat)
+        if changed is None:
+            return None
+        with _Logits(of.n_experts, changed.reshape(found.logits.shape)):
+            return router.forward(*args, **kwargs)
+
+    yield False, of.router, after
+
+
+def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
+    of, is_choice = site.mixture, site.name == "expert_choice"
+    slot = of.slots[1 if is_choice else 2]
+
+    def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        given = _at(args, kwargs, slot)
+        flat = given.reshape(-1, of.n_chosen)
+        changed = edit(flat.float() if is_choice else flat)
+        if changed is None:
+            return None
+        if is_choice:
+            _check_experts(changed, of.n_experts)
+        return _replaced(args, kwargs, slot, changed.to(given.dtype).reshape(given.shape))
+
+    yield True, of.experts, before
+
+
+def _check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
+    if not bool((choice == choice.round()).all()) or not bool((choice >= 0).all()):
+        raise InvalidArgument("expert_choice is the numbers of experts, counted from 0: write whole numbers")
+    if n_experts and not bool((choice < n_experts).all()):
+        raise InvalidArgument(f"there are {n_experts} experts, counted from 0, and {int(choice.max())} was written")
+
+
+def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
+    of, here = site.mixture, site.mixture.flow
+
+    def before(_m: nn.Module, _a: Any, _k: Any) -> None:
+        here.act = here.out = None
+
+    def after(_m: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
+        choice = _at(args, kwargs, of.slots[1]).reshape(-1, of.n_chosen)
+        value = _held(of, args, kwargs, site.name)
+        changed = edit(_seen(value, choice, site.expert))
+        if changed is None:
+            return None
+        changed = _put_back(value, choice, site.expert, changed)
+        if site.name == "expert_act" and here.out is not None and here.act is None:
+            raise WrongState("expert_act was written after expert_out of the same block: name expert_act first")
+        was = _held(of, args, kwargs, "expert_out")
+        if site.name == "expert_act":
+            here.act, changed = changed, of.written(args, kwargs, changed)
+        here.out = changed
+        weights = _at(args, kwargs, of.slots[2]).reshape(-1, of.n_chosen)
+        added = torch.einsum("tk,tkd->td", weights.to(changed.dtype), changed - was)
+        return output + added.reshape(output.shape).to(output.dtype)
+
+    yield True, of.experts, before
+    yield False, of.experts, after
+
+
+def _shared_out(site: InExperts, edit: Edit) -> Iterator[Hook]:
+    of = site.mixture
+    assert of.shared is not None
+
+    def after(_: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
+        gate = 1.0 if of.gate is None else of.gate.forward(_at(args, kwargs, 0)).sigmoid()
+        changed = edit((output * gate).reshape(-1, output.shape[-1]))
+        return None if changed is None else changed.reshape(output.shape) / gate
+
+    yield False, of.shared, after
+
+
+_HOOKS: Final[Mapping[str, Callable[[InExperts, Edit], Iterator[Hook]]]] = {
+    "router_logits": _router_logits,
+    "expert_choice": _argument,
+    "expert_weights": _argument,
+    "expert_act": _inside,
+    "expert_out": _inside,
+    "shared_out": _shared_out,
+}
+
+
+def _held(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
+    """What the experts read or give now, with what was written before in this call."""
+    if name == "expert_act":
+        return of.memories(args, kwargs) if of.flow.act is None else of.flow.act
+    return of.outputs(args, kwargs) if of.flow.out is None else of.flow.out
+
+
+def _seen(value: Float[Tensor, "n choice d_model"], choice: Int[Tensor, "n choice"], expert: int | None) -> Tensor:
+    """Of all experts that a token runs through, or of one: zeros at the tokens that it does not serve."""
+    return value if expert is None else torch.where((choice == expert)[..., None], value, 0).sum(dim=1)
+
+
+def _put_back(value: Tensor, choice: Tensor, expert: int | None, changed: Tensor) -> Tensor:
+    return changed if expert is None else torch.where((choice == expert)[..., None], changed[:, None], value)
+
+
+@final
+class _Products(TorchFunctionMode):
+    """Notes what each product of some rows and a matrix reads inside the block, and puts another in place of one."""
+
+    def __init__(self, n_rows: int, number: int = -1, value: Tensor | None = None) -> None:
+        super().__init__()
+        self.inputs: list[Tensor] = []
+        self._n_rows, self._number, self._value = n_rows, number, value
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        if getattr(func, "__name__", "") in _PRODUCTS and len(args) > 1 and args[0].shape[0] == self._n_rows:
+            args = (self._value, *args[1:]) if len(self.inputs) == self._number else args
+            self.inputs.append(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@final
+class _Logits(TorchFunctionMode):
+    """Notes the first product with a value for each expert inside the block, and puts others in its place."""
+
+    def __init__(self, n_experts: int, value: Tensor | None = None) -> None:
+        super().__init__()
+        self.logits: Tensor | None = None
+        self._n_experts, self._value = n_experts, value
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        made = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") not in _PRODUCTS or self.logits is not None:
+            return made
+        if made.shape[-1] != self._n_experts:
+            return made
+        self.logits = made
+        return made if self._value is None else self._value.to(made)
+
+
+def _at(args: tuple[Any, ...], kwargs: Mapping[str, Any], slot: Slot) -> Tensor:
+    """The argument at a place, or of a name."""
+    if isinstance(slot, int) and slot < len(args):
+        return args[slot]
+    return kwargs[slot] if isinstance(slot, str) else next(iter(kwargs.values()))
+
+
+def _replaced(args: tuple[Any, ...], kwargs: dict[str, Any], slot: Slot, value: Tensor) -> tuple[Any, dict[str, Any]]:
+    """The arguments of a call with one of them replaced."""
+    if isinstance(slot, int):
+        return (*args[:slot], value, *args[slot + 1 :]), kwargs
+    return args, {**kwargs, slot: value}
