@@ -16,6 +16,7 @@ from hooks.errors import WrongState
 from hooks.huggingface import HFModel, HFOutput
 from hooks.offload import place_of
 from hooks.site import Site
+from hooks.summary import summarise
 from hooks.temporary import Temporary
 from hooks.weights import has_weight, shape_of
 
@@ -83,6 +84,8 @@ class Tap:
     call: OneCall | None = None
     derive: Derive | None = None
     inside: "Inside | None" = None
+
+    __repr__ = summarise
 
     @property
     def read_only(self) -> bool:

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +12,14 @@ from torch import Tensor
 from hooks import Model, Tokens, stream
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
+from hooks.summary import summarise
 from interp.common.texts import listed
 from interp.features.logits import find_promoted_tokens, promotes_tokens
 from interp.features.reading import find_site
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 PROMOTED = 10
 
@@ -29,6 +33,8 @@ class Example:
     tokens: tuple[str, ...]
     activations: tuple[float, ...]
     peak: int
+
+    __repr__ = summarise
 
     @property
     def activation(self) -> float:
@@ -72,6 +78,13 @@ class Evidence:
             f"mean {self.mean:.2f}, largest {self.largest:.2f}; promotes {words or 'nothing that can be read off'}"
         )
         return "\n".join([head, *map(str, self.examples)])
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each example, the highest first: its text, the token at the peak, its activation, the stretch."""
+        from pandas import DataFrame
+
+        rows = [(one.text, one.tokens[one.peak], one.activation, "".join(one.tokens)) for one in self.examples]
+        return DataFrame(rows, columns=["text", "token", "activation", "stretch"])
 
 
 def collect_evidence(

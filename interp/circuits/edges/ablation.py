@@ -13,6 +13,7 @@ from hooks.forward import context
 from hooks.model import Text
 from hooks.rows import in_rows
 from hooks.site import pos_embed
+from hooks.summary import summarise
 from interp.circuits.edges.blocks import Block, blocks_of, sites_of_writes, writes_of
 
 
@@ -29,6 +30,8 @@ class Ablation:
     name: str
     writes: Float[Tensor, "sender pos d_model"] | Float[Tensor, "sender d_model"] | None = None
     by_position: bool = False
+
+    __repr__ = summarise
 
     def values(
         self, model: Model, blocks: tuple[Block, ...], corrupt: Tokens

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from hooks import Position, Site, capture, load
 from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.interchange.causal_model import Values
 from interp.circuits.interchange.interchange import Implementation, Place, interchange_accuracy, swapped
 
@@ -41,6 +42,8 @@ class Alignment:
     unchanged: float
     dormant: float
     n_test: int
+
+    __repr__ = summarise
 
     @property
     def dimension(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks.border import Natural
 from hooks.errors import InvalidArgument, nearest
+from hooks.summary import summarise
 from interp.common.texts import fold_text
 
 
@@ -68,6 +69,8 @@ class Concept:
     mentions: Sequence[Sequence[Mention]] = field(default=())
     groups: Sequence[str] = field(default=())
     apart: Sequence[str] = field(default=())
+
+    __repr__ = summarise
 
     @classmethod
     def of_sentences(cls, name: str, about: Iterable[NamingSentence], others: Iterable[NamingSentence]) -> "Concept":

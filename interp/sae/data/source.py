@@ -17,6 +17,7 @@ from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.network import AnyModel
+from hooks.summary import summarise
 from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors, is_stream
 from interp.sae.data.normalisation import Normalisation
 
@@ -53,6 +54,8 @@ class Source:
     batch_size: int | None = None
     texts: int | None = None
     read: Callable[[int], str] | None = None
+
+    __repr__ = summarise
 
     def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
         return self.batches()
