@@ -8,11 +8,15 @@
    metric divided by the batch's size: that is undone here by giving it the sum, and its device is set to the CPU.
 3. CPR and CMD on landmark's facts, three draws of the texts that circuits are found on, measured on others.
 
+`--redundancy DRAW` says why exact single effects rank below EAP-IG there, and adds it to that file: what the edges that
+only one of the two takes do one by one and together, and the CPR of exact effects that are measured again as edges go.
+
 `--tiny` runs small ones once, to see that it runs, and writes nothing.
 """
 
 import argparse
 import importlib
+import json
 import sys
 import tempfile
 import types
@@ -26,9 +30,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import in_turn, peak_mb, write  # noqa: E402
+from benchmarks.timing import RESULTS, in_turn, peak_mb, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from interp.circuits.edges import (  # noqa: E402
+    Circuit,
     EdgeEffect,
     FaithfulnessCurve,
     Slope,
@@ -45,6 +50,8 @@ from interp.circuits.edges import (  # noqa: E402
     prune_edges,
     random_scores,
     relp,
+    run_circuit,
+    top_circuit,
 )
 from interp.circuits.known import (  # noqa: E402
     KnownCircuit,
@@ -274,6 +281,48 @@ def draw_of_facts(model: Model, seed: int, tiny: bool) -> dict[str, Any]:
     return figures
 
 
+def redundancy(model: Model, seed: int) -> dict[str, Any]:
+    """Edges of the smallest circuits that only EAP-IG or only exact single effects take: one by one, and together.
+
+    Redundant edges do little one by one, as the others stand in for the one that is corrupted, and more together.
+    """
+    chosen = facts(model, 32, seed)
+    find, measure = task_about(chosen, slice(0, 8)), task_about(chosen, slice(8, None))
+    graph, exact = edge_graph(model), exact_edges(model, find)
+    single, ig = exact.scores("contribution"), edge_attribution(model, find, eap_ig(5), sample=0).scores("contribution")
+    sizes = [int(share * graph.n_edges) for share in (0.05, 0.02, 0.01, 0.005, 0.002, 0.001)]
+    masks = [top_circuit(graph, scores, sizes[1]).mask for scores in (ig, single)]
+    whole = float(run_circuit(model, find, Circuit.whole(graph)).mean())
+    figures: dict[str, Any] = {"way": float((exact.clean - exact.corrupt).mean()), "edges": sizes[1]}
+    for name, mask in (("EAP-IG only", masks[0] & ~masks[1]), ("exact only", masks[1] & ~masks[0])):
+        left = float(run_circuit(model, find, Circuit(graph, graph.allowed & ~mask)).mean())
+        sums = {"one_by_one": float(single[mask].sum()), "together": whole - left}
+        figures[name] = {"edges": int(mask.sum())} | sums
+    candidates = top_circuit(graph, ig, sizes[0]).mask | top_circuit(graph, single, sizes[0]).mask
+    rankings = {
+        "EAP-IG": ig,
+        "exact": single,
+        "exact, measured again": measured_again(model, find, single, candidates, sizes),
+    }
+    for name, scores in rankings.items():
+        curve = faithfulness_curve(model, measure, scores, name=name)
+        figures[name] = {"cpr": vars(area(curve, "cpr")), "log_area": curve.log_area, "f": curve.f.tolist()}
+    return figures
+
+
+def measured_again(model: Model, task: Task, single: Tensor, candidates: Tensor, sizes: list[int]) -> Tensor:
+    """Scores by backward elimination: of what is left, the exact effect of each edge in the circuit that is left."""
+    graph, left = edge_graph(model), candidates.clone()
+    scores = single.double().clamp(-900, 900) - 1000
+    for step, size in enumerate([*sizes, 0]):
+        places = left.nonzero()
+        without = [Circuit(graph, left & ~graph.mask([graph.name(*edge)])) for edge in places.tolist()]
+        m = run_circuit(model, task, [Circuit(graph, left), *without], batch_size=128).mean(1).double()
+        scores[places[:, 0], places[:, 1]] = (m[0] - m[1:]).cpu() + 1000 * step
+        left = top_circuit(graph, scores.masked_fill(~left, float("-inf")), size).mask if size else left & False
+    return scores
+
+
 def print_recovery(rows: dict[str, dict[str, Any]]) -> None:
     """The table of AUROC; a star where the method's own check calls it wrong."""
     names = list(next(iter(rows.values())))
@@ -298,13 +347,27 @@ def print_facts(draws: list[dict[str, Any]]) -> None:
         print(f"  exact >= EAP-IG >= EAP >= random: {'pass' if order == sorted(order, reverse=True) else 'miss'}")
 
 
+def add_redundancy(draw: int) -> None:
+    """Measure the redundancy of a draw of the facts, print it, and add it to the results."""
+    found = redundancy(load("landmark"), draw)
+    print(found)
+    file = RESULTS / "circuits.json"
+    written = json.loads(file.read_text())
+    written["figures"]["facts"][draw]["redundancy"] = found
+    file.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="the `src` folder of a checkout of EAP-IG")
+    parser.add_argument("--redundancy", type=int, metavar="DRAW", help="of which draw of the facts")
     parser.add_argument("--tiny", action="store_true", help="small ones, once, nothing written")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.redundancy is not None:
+        add_redundancy(given.redundancy)
+        return
     chosen = known_circuits()[-2:] if given.tiny else known_circuits()
     rows = {known.name: recovery(known) for known in chosen}
     print_recovery(rows)

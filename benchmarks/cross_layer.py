@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import write  # noqa: E402
 from hooks import Intervention, Model, Site, capture, intervene, load, stream  # noqa: E402
 from hooks.interventions import mean  # noqa: E402
+from hooks.model import Text  # noqa: E402
 from hooks.site import mlp_in, mlp_out  # noqa: E402
 from interp import landmark  # noqa: E402
 from interp.circuits.known import skip_trio  # noqa: E402
@@ -221,7 +222,7 @@ def trio() -> list[dict[str, Any]]:
     return found
 
 
-def trio_of(model: Model, text: Tensor, rows: Tensor, k: float, reach: int, seed: int) -> dict[str, float]:
+def trio_of(model: Model, text: Text, rows: Tensor, k: float, reach: int, seed: int) -> dict[str, float]:
     """One of them: its quality, and the share of the answer that goes through features of each step."""
     clt = CrossLayerTranscoder(model.d_model, 3 * 8, 3, k=k, reach=reach, pre_act_coefficient=1e-6, seed=seed)
     source = normalised(stored(rows), rms_scaled(stored(rows)))
