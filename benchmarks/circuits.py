@@ -284,7 +284,7 @@ def draw_of_facts(model: Model, seed: int, tiny: bool) -> dict[str, Any]:
 def redundancy(model: Model, seed: int) -> dict[str, Any]:
     """Edges of the smallest circuits that only EAP-IG or only exact single effects take: one by one, and together.
 
-    Redundant edges do little one by one, as the others stand in for the one that is corrupted, and more together.
+    Redundant edges do little one by one, as the others do the work of the one that is corrupted, and more together.
     """
     chosen = facts(model, 32, seed)
     find, measure = task_about(chosen, slice(0, 8)), task_about(chosen, slice(8, None))

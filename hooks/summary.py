@@ -13,7 +13,7 @@ WIDTH: Final = 110
 LONGEST: Final = 60  # of one value
 
 
-def summarise(result: object) -> str:
+def summarise(self: object) -> str:
     """Return a result as text of at most `LINES` lines: what it prints, or its fields in short.
 
     A class of results takes it as its `__repr__`. A tensor is shown by type and shape, a long list by its length.
@@ -29,11 +29,11 @@ def summarise(result: object) -> str:
         >>> Found("fog", torch.zeros(3, 4))
         Found(name='fog', scores=float32[3, 4])
     """
-    name = type(result).__name__
-    if type(result).__str__ is not object.__str__:
-        lines = f"{name}: {result}".splitlines()
+    name = type(self).__name__
+    if type(self).__str__ is not object.__str__:
+        lines = f"{name}: {self}".splitlines()
         return _cut([part for line in lines for part in (_wrapped(line) if len(line) > WIDTH else [line])])
-    shown = [f"{one.name}={_short(getattr(result, one.name))}" for one in fields(result) if one.repr]  # pyright: ignore[reportArgumentType]
+    shown = [f"{one.name}={_short(getattr(self, one.name))}" for one in fields(self) if one.repr]  # pyright: ignore[reportArgumentType]
     return _cut(_wrapped(f"{name}({', '.join(shown)})"))
 
 

@@ -106,7 +106,7 @@ def _of_python(source: str, strings: bool) -> Iterator[tuple[int, str]]:
 
 
 def _of_notebook(text: str) -> Iterator[tuple[int, str]]:
-    """The prose of the cells: pages, and the comments and texts of code."""
+    """The prose of the cells: pages, and the comments of code, whose strings are data."""
     for number, cell in enumerate(json.loads(text)["cells"], 1):
         source = "".join(cell["source"])
         code = [] if cell["cell_type"] == "markdown" else [s for _, s in _of_code(source)]
@@ -116,4 +116,4 @@ def _of_notebook(text: str) -> Iterator[tuple[int, str]]:
 
 def _of_code(source: str) -> Iterator[tuple[int, str]]:
     lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-    return _of_python("\n".join(lines) + "\n", strings=True)
+    return _of_python("\n".join(lines) + "\n", strings=False)
