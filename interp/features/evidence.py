@@ -103,9 +103,9 @@ def collect_evidence(
     Costs one forward pass per text up to the autoencoder's site; memory for one batch and the examples.
 
     Raises:
-        OutOfRange: the latent does not exist. InvalidArgument: the autoencoder belongs to another model, no texts or
-        none with a token besides special ones, or
-            no examples wanted.
+        OutOfRange: the latent does not exist.
+        InvalidArgument: the autoencoder belongs to another model, no texts or none with a token besides special ones,
+            or no examples wanted.
 
     Examples:
         ```python

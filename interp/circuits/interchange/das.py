@@ -29,7 +29,7 @@ class Alignment:
         shuffled_labels: that of the same search for labels of other pairs.
         unchanged: how often the answer is right if nothing is interchanged.
         dormant: the share of the basis along directions in which the site never varies: no input puts there what it
-        writes, so it may steer the answer by a path that the model does not use (Makelov et al. 2023).
+            writes, so it may steer the answer by a path that the model does not use (Makelov et al. 2023).
         n_test: how many pairs were tested.
     """
 

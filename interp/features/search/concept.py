@@ -55,8 +55,7 @@ class Concept:
 
     Raises:
         InvalidArgument: lengths that differ, a string for a list, labels that are no bools or all alike, an empty text,
-        a
-            mention outside its text or in a negative one, one text in two groups, or an unknown form set apart.
+            a mention outside its text or in a negative one, one text in two groups, or an unknown form set apart.
 
     Examples:
         >>> Concept("fog", ["Fog rolled in.", "The sun shone."], [True, False]).groups

@@ -53,7 +53,7 @@ class Covariance:
         n_tokens: how many.
         fingerprint: of the model.
         error: the standard error of C, ‖Ĉ − C‖/‖C‖ as estimated from the held-out part; it halves with four times the
-        text.
+            text.
     """
 
     matrix: Float[Tensor, "d_mlp d_mlp"]
