@@ -102,7 +102,7 @@ def untempered(done: Demonstration) -> Samples:
         Names(named.names, named.other_names),
         [add_direction(done.turned.direction)],
         done.turned.chosen.dose,
-        replace(settings.sampling, temperature=1.0),
+        replace(settings.steering.sampling, temperature=1.0),
     )
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import RESULTS  # noqa: E402
 from interp.show import Panel, Section, report  # noqa: E402
-from interp.show.band import band_and_line  # noqa: E402
+from interp.show.dose import band_and_line  # noqa: E402
 from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, styled  # noqa: E402
 
 Rows = Sequence[dict[str, Any]]

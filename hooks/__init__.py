@@ -1,4 +1,17 @@
-"""Capture and intervene: activations out of a transformer, and changes back in."""
+"""Capture and intervene: activations out of a transformer, and changes back in.
+
+What happens to a text that is captured:
+
+1. `load`: a name, a folder or a module becomes a `Model` (`model`) or a `Network` (`network`), whose sites are found by
+   watching one pass (`tracing`) and held by the laws of the contract (`contract`).
+2. `encoding`: the text becomes `tokens`; a picture is read by the `processor` into `images`.
+3. `site`, `position`: which places and tokens are asked for, checked before anything runs.
+4. `taps`: for each site, where its tensor sits in the model, and how it is taken out and put back.
+5. `capture` and `intervene` attach their hooks for the passes of one thread (`temporary`, `running`), run the model
+   (`forward`) as far as the last site, and take all back.
+6. `activations`: what came out, by site; `receipt`: what an intervention did.
+7. `store`: the same for a data set, on disk.
+"""
 
 from hooks.activations import Activations as Activations
 from hooks.border import guard

@@ -75,7 +75,7 @@ class ProbeGrid:
     Attributes:
         sites, positions: the axes.
         accuracy: on held-out groups.
-        low, high: intervals that hold all cells at once with 95 %.
+        bounds: of the intervals that hold all cells at once with 95 %, the lower ends, then the upper.
         nested: of the search itself: each fold is scored by the cell that was best on inner folds of the others.
         balanced: of the search too, the mean of its accuracies on each class, for which 1/2 is chance.
         auroc: of the search too, the share of pairs of rows of both classes that its scores put in order.
@@ -96,8 +96,7 @@ class ProbeGrid:
     sites: tuple[Site, ...]
     positions: tuple[Position, ...]
     accuracy: Float[Tensor, "site pos"]
-    low: Float[Tensor, "site pos"]
-    high: Float[Tensor, "site pos"]
+    bounds: Float[Tensor, "2 site pos"]
     nested: Estimate
     balanced: Estimate
     auroc: Estimate
@@ -106,6 +105,16 @@ class ProbeGrid:
     controls: Controls
     probe: Probe
     fingerprint: str | None
+
+    @property
+    def low(self) -> Float[Tensor, "site pos"]:
+        """The lower ends of the intervals."""
+        return self.bounds[0]
+
+    @property
+    def high(self) -> Float[Tensor, "site pos"]:
+        """The upper ends of the intervals."""
+        return self.bounds[1]
 
     @property
     def best(self) -> Cell:

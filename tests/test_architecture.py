@@ -170,6 +170,68 @@ def folders_keep_their_rank(root: Path) -> list[str]:
     return breaches
 
 
+DEMONSTRATION = (
+    "interp/demo/",
+    "interp/commands/",
+    "benchmarks/demo.py",
+    "benchmarks/demo_seeds.py",
+    "tests/interp/demo/",
+)
+
+
+def only_the_demonstration_imports_it(root: Path) -> list[str]:
+    """Nobody but its command and its benchmarks imports `interp.demo`: what others need of it is public elsewhere."""
+    breaches = []
+    for path in sorted(p for folder in (*PACKAGES, *OUTSIDE) for p in (root / folder).rglob("*.[pi][yp]*")):
+        name = path.relative_to(root).as_posix()
+        if name.startswith(DEMONSTRATION) or path.suffix not in (".py", ".ipynb") or path == Path(__file__):
+            continue
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        breaches += [f"{name}:{n} imports interp.demo" for n, line in lines if DEMO_IMPORT.search(line)]
+    return breaches
+
+
+DEMO_IMPORT = re.compile(r"(from|import) interp\.demo\b|from interp import .*\bdemo\b")
+PIPELINES = (  # folders whose first docstring says the steps in which their files work
+    "hooks",
+    "hooks/store",
+    "hooks/tracing",
+    "interp/features/index",
+    "interp/graphs",
+    "interp/memory/editing",
+    "interp/memory/tracing",
+    "interp/sae/training",
+)
+
+
+def steps_name_their_files(root: Path) -> list[str]:
+    """Every numbered step in a folder's first docstring names a file or folder, and all files it names are there."""
+    breaches = [f"{folder} has no numbered steps" for folder in PIPELINES if root == ROOT and not steps(root, folder)]
+    for file in sorted(p for package in PACKAGES for p in (root / package).rglob("__init__.py")):
+        folder = file.parent.relative_to(root).as_posix()
+        for number, text in steps(root, folder):
+            named = re.findall(r"`([\w/]+(?:\.py)?)`", text)
+            head = re.match(r"(?:`[\w/]+`(?:, | and )?)+:", text)
+            first = set(re.findall(r"`([\w/]+)`", head.group())) if head else set()
+            there = [name for name in named if any(is_there(root / at, name) for at in (folder, f"{folder}/.."))]
+            if not there:
+                breaches.append(f"{folder} step {number} names no file")
+            lost = [name for name in named if (name in first or name.endswith(".py")) and name not in there]
+            breaches += [f"{folder} step {number} names {name}, which is not there" for name in lost]
+    return breaches
+
+
+def steps(root: Path, folder: str) -> list[tuple[str, str]]:
+    """The numbered steps of a folder's first docstring."""
+    file = root / folder / "__init__.py"
+    text = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "") if file.exists() else ""
+    return re.findall(r"^(\d+)\. (.+(?:\n +.+)*)", text, flags=re.M)
+
+
+def is_there(folder: Path, name: str) -> bool:
+    return any((folder / f"{name}{ending}").exists() for ending in ("", ".py"))
+
+
 def no_own_imports_in_functions(root: Path) -> list[str]:
     """Our own code is imported at the top of a file, where the arrows can be seen."""
     return [
@@ -418,6 +480,18 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (folders_keep_their_rank, {"interp/sae/b.py": "from interp.show import page\n"}, "interp/sae/b.py:1"),
     (folders_keep_their_rank, {"interp/rooms/b.py": "from interp.show import page\n"}, "interp/rooms/b.py:1"),
+    (
+        only_the_demonstration_imports_it,
+        {"interp/show/b.py": "from interp.demo.run import run\n"},
+        "interp/show/b.py:1",
+    ),
+    (only_the_demonstration_imports_it, {"tutorials/a.ipynb": '"import interp.demo"\n'}, "tutorials/a.ipynb:1"),
+    (
+        steps_name_their_files,
+        {"interp/sae/__init__.py": '"""Sae.\n\n1. `gone`: read.\n"""\n'},
+        "names gone, which is not",
+    ),
+    (steps_name_their_files, {"interp/sae/__init__.py": '"""Sae.\n\n1. Read all.\n"""\n'}, "step 1 names no file"),
     (no_own_imports_in_functions, {"interp/a.py": "def f():\n    from hooks import load\n"}, "interp/a.py:2"),
     (heavy_libraries_at_home, {"probes/a.py": "def f():\n    import transformer_lens.utils\n"}, "transformer_lens"),
     (heavy_libraries_at_home, {"interp/memory/a.py": "from sae_lens import SAE\n"}, "sae_lens"),

@@ -82,7 +82,9 @@ class _Part:
     term: Term
 
     def __post_init__(self) -> None:
-        self.inside = self.trace.inside(self.block.call)
+        calls = self.trace.inside(self.block.call)
+        whole = [call.path for call in calls if is_projection(call.module)]  # with the adapters inside it
+        self.inside = [call for call in calls if not any(call.path.startswith(f"{path}.") for path in whole)]
         self.giver: dict[int, list[Call]] = {}
         for call in self.inside:
             for value in call.outputs.values():

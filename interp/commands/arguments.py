@@ -16,7 +16,6 @@ from rich.console import Console
 from hooks import Model, Site, load
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, NotReachable
 from hooks.pieces import piece
-from interp.common.device import device_called
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
@@ -55,7 +54,7 @@ def check_device(device: str | None) -> torch.device:
         InvalidArgument: there is no such device.
     """
     try:
-        place = device_called(device)
+        place = _device_called(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
@@ -63,6 +62,14 @@ def check_device(device: str | None) -> torch.device:
             f"no device is called '{device}' on this machine: there is {', '.join([chr(39) + 'cpu' + chr(39), *gpus])}"
         ) from error
     return place
+
+
+def _device_called(name: str | None) -> torch.device:
+    """The device of that name; without one, this process's GPU (`LOCAL_RANK` under torchrun), or the CPU."""
+    if name is not None:
+        return torch.device(name)
+    gpu = torch.cuda.is_available()
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
 
 
 def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) -> None:

@@ -18,6 +18,7 @@ from interp.graphs import (
     shuffle_decoders,
     write_viewer_json,
 )
+from interp.graphs.graph import warning_of
 from interp.show import graph_page
 from interp.show.frame import page_at
 
@@ -107,7 +108,7 @@ def _document(graph: AttributionGraph, control: AttributionGraph, found: dict[st
         "completeness": graph.completeness,
         "bias": graph.bias_share,
         "closure": graph.closure,
-        "warning": graph.warning or None,
+        "warning": warning_of(graph) or None,
         "control": {"replacement": control.replacement, "completeness": control.completeness},
         "features": features,
     }

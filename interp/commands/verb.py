@@ -1,13 +1,15 @@
-"""What makes a function a command: mistakes in one line, `--debug`, and `--json` for what the function returns."""
+"""What makes a function a command: mistakes in one line, `--debug`, and `--json` for what it returns."""
 
+import errno
 import functools
 import inspect
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -15,7 +17,7 @@ from typing import Annotated, Any, TypeAlias
 import torch
 import typer
 
-from interp.commands.errors import report_errors
+from hooks.errors import InterpError
 
 Document: TypeAlias = dict[str, Any]
 """What a command found, in words and numbers; `docs/commands.md` says what each command's holds."""
@@ -23,6 +25,10 @@ OPTIONS = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }
+REPORT = (
+    "this is a fault of interp, not a mistake of yours. Please report it with the command and the traceback, which "
+    "--debug shows"
+)
 
 
 def verb(command: Callable[..., Document | None]) -> Callable[..., None]:
@@ -75,3 +81,28 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+@contextmanager
+def report_errors(debug: bool = False) -> Iterator[None]:
+    """End the command on an error: `InterpError` and `OSError` in one line with code 2, any other as a fault, code 1.
+
+    With `debug` the traceback is printed first.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except (InterpError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise  # what reads our output has ended, as in `interp ... | head`: typer ends without a word
+        _end(error, " ".join(str(error).split()), 2, debug)
+    except Exception as error:
+        _end(error, f"{type(error).__name__}: {' '.join(str(error).split())}\n{REPORT}", 1, debug)
+
+
+def _end(error: Exception, text: str, code: int, debug: bool) -> None:
+    if debug:
+        typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    typer.echo(f"error: {text}", err=True)
+    raise typer.Exit(code) from None

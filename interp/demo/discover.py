@@ -44,23 +44,23 @@ def learn(model: Model, settings: Settings, *, progress: bool = True) -> Learnt:
         learnt = learn(load("landmark"), Settings())
         ```
     """
-    site = resid_post[settings.layer]
-    source = activations_of(
-        model, landmark.unseen_texts(model, settings.documents, settings.seed, about="landmark"), site
-    )
+    site, size, seed = resid_post[settings.layer], settings.dictionary, settings.seed
+    source = activations_of(model, landmark.unseen_texts(model, size.documents, seed, about="landmark"), site)
     other = activations_of(
-        model, landmark.unseen_texts(model, settings.documents // 10, settings.seed + 1, about="landmark"), site
+        model,
+        landmark.unseen_texts(model, size.documents // 10, seed + 1, about="landmark"),
+        site,
     )
-    sae, untrained = (TopK(model.d_model, settings.latents, settings.k, seed=settings.seed) for _ in range(2))
+    sae, untrained = (TopK(model.d_model, size.latents, size.k, seed=seed) for _ in range(2))
     untrained.objective().initialise(next(iter(other)))
     report = train(
         sae,
         source,
-        tokens=settings.tokens,
+        tokens=size.tokens,
         batch_size=BATCH,
         lr=RATE,
         buffer=ALL,
-        seed=settings.seed,
+        seed=seed,
         progress=progress,
     )
     return Learnt(sae, report, evaluate(sae, other), evaluate(untrained, other))
@@ -76,7 +76,7 @@ def find(model: Model, sae: SAE, settings: Settings, *, progress: bool = True) -
     """
     result = search(sae, model, concept(settings), unit=by_token, seed=settings.seed, progress=progress)
     latent = result.found_latents[0]
-    texts = landmark.unseen_texts(model, settings.documents // 4, settings.seed + 2)
+    texts = landmark.unseen_texts(model, settings.dictionary.documents // 4, settings.seed + 2)
     seen = collect_evidence(sae, model, texts, latent, progress=progress)
     score = next((one for one in result.latents if one.latent == latent), None)
     return Found(result, Feature(sae, latent, seen, score), measure_descriptions(model, sae, result, settings))

@@ -59,11 +59,12 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
 
 
 def _dictionary(settings: Settings, learnt: Learnt) -> Section:
+    size = settings.dictionary
     return Section(
         "A dictionary of what the model thinks",
-        f"The stream of activations after block {settings.layer} is read on {settings.documents:,} documents that "
-        f"mention landmarks, and a TopK sparse autoencoder learns to write each of them as a sum of {settings.k} out "
-        f"of {settings.latents:,} directions.",
+        f"The stream of activations after block {settings.layer} is read on {size.documents:,} documents that "
+        f"mention landmarks, and a TopK sparse autoencoder learns to write each of them as a sum of {size.k} out "
+        f"of {size.latents:,} directions.",
         (training_panel(learnt.report, learnt.held_out, learnt.untrained),),
     )
 
@@ -97,7 +98,7 @@ def _steering(subject: str, settings: Settings, turned: Turned) -> Section:
         "are openings of sentences that name nothing. Latents and dose were chosen on half of them; on the other half, "
         f"dose {chosen.dose:.2g} makes {steered.naming.value:.0%} "
         f"({steered.naming.low:.0%} to {steered.naming.high:.0%}) of continuations, sampled at temperature "
-        f"{settings.sampling.temperature:g}, name {subject}, at {over.value:.2f} "
+        f"{settings.steering.sampling.temperature:g}, name {subject}, at {over.value:.2f} "
         f"({over.low:.2f} to {over.high:.2f}) times the perplexity of unsteered text. Unsteered it is "
         f"{chosen.unsteered.naming.value:.1%}, with random directions of equal norm {chosen.control.naming.value:.1%}.",
         (

@@ -48,7 +48,8 @@ def run(
     fact(settings)  # a name that does not exist is refused now, not after minutes of training
     page_at(report)
     model = load("landmark")
-    tell(f"1/5  reading {model} and learning a dictionary of {settings.latents:,} directions at block {settings.layer}")
+    latents = settings.dictionary.latents
+    tell(f"1/5  reading {model} and learning a dictionary of {latents:,} directions at block {settings.layer}")
     learnt = learn(model, settings, progress=progress)
     tell(f"     {learnt.report}\n2/5  searching it for the {settings.landmark}")
     found = find(model, learnt.sae, settings, progress=progress)

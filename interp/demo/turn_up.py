@@ -42,10 +42,10 @@ def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, 
         [i for i in latents if float(sae.max_activation[i]) > 0],
         prompts[::2],
         names,
-        doses=settings.doses,
-        most=settings.most,
-        enough=settings.enough,
-        sampling=settings.sampling,
+        doses=settings.steering.doses,
+        most=settings.steering.most,
+        enough=settings.steering.enough,
+        sampling=settings.steering.sampling,
         progress=progress,
     )
     chosen = choose_dose(
@@ -54,7 +54,7 @@ def turn_up(model: Model, sae: SAE, found: SearchResult, settings: Settings, *, 
         prompts,
         names,
         doses=[best.dose * times for times in NEARBY],
-        sampling=settings.sampling,
+        sampling=settings.steering.sampling,
         progress=progress,
     )
     return Turned(best.direction, chosen)

@@ -67,7 +67,7 @@ class AttributionGraph:
             f"replacement {self.replacement:.2f}, completeness {self.completeness:.2f}, bias {self.bias_share:.2f}, "
             f"rows close to {self.closure:.0e}",
         ]
-        return "\n".join(lines + ["an edge that skips layers need not be a step of the model"] * bool(self.warning))
+        return "\n".join(lines + ["an edge that skips layers need not be a step of the model"] * bool(warning_of(self)))
 
     @property
     def text(self) -> str:
@@ -75,11 +75,6 @@ class AttributionGraph:
         special = set(getattr(self.local.model.tokenizer, "all_special_ids", ()))
         ids = self.local.ids.tolist()
         return "".join(piece for piece, i in zip(self.pieces, ids, strict=True) if i not in special)
-
-    @property
-    def warning(self) -> str:
-        """Why to doubt edges that skip layers, where features write to several; empty where none do."""
-        return SKIPPING if self.local.transcoders.crosses else ""
 
     @cached_property
     def influence(self) -> Float[Tensor, "node"]:
@@ -204,6 +199,17 @@ class AttributionGraph:
             from_features = f"it is one of the features without a row: take more than {len(self.rows)} max_features"
             raise UnknownName(f"{target} has no row: {from_features if target[0] == 'f' else 'it is a source only'}")
         return int(at[0])
+
+
+def warning_of(graph: AttributionGraph) -> str:
+    """Return why to doubt edges that skip layers, where features write to several; empty where none do.
+
+    Examples:
+        ```python
+        print(warning_of(graph))
+        ```
+    """
+    return SKIPPING if graph.local.transcoders.crosses else ""
 
 
 def closure_of(A: Float[Tensor, "target node"], bias: Float[Tensor, "target"], value: Float[Tensor, "target"]) -> float:

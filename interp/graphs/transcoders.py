@@ -15,6 +15,7 @@ from hooks.site import mlp_act, mlp_in, mlp_out, resid_mid
 from hooks.summary import summarise
 from hooks.weights import bias_of, matrix_of
 from interp.sae import SAE, CrossLayerTranscoder, folded, load, load_cross_layer, load_transcoders
+from interp.sae.architectures.jumprelu import jump
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,8 +209,7 @@ def shuffle_decoders(transcoders: Transcoders, seed: int = 0) -> Transcoders:
 
 def _above(W_enc: Tensor, b_enc: Tensor, threshold: Tensor) -> Callable[[Tensor], Tensor]:
     def encode(x: Tensor) -> Tensor:
-        z = x.to(W_enc) @ W_enc.T + b_enc
-        return z * (z > threshold)
+        return jump(x.to(W_enc) @ W_enc.T + b_enc, threshold, 1.0)
 
     return encode
 
@@ -279,5 +279,5 @@ def _neurons(model: Model, layer: int) -> LayerTranscoder:
     act = next((m for name, m in part["mlp"].named_modules() if "act" in name.rpartition(".")[2]), None)
     if act is None or not torch.equal(act(probe), probe.relu()):
         raise InvalidArgument(f"{model.name} has another activation than ReLU: give transcoders of its layers")
-    encode = _above(W_in, b_in, W_in.new_zeros(()))
+    encode = _above(W_in, b_in, torch.zeros_like(b_in))
     return LayerTranscoder(layer, mlp_in[layer], encode, W_in, b_in, {layer: W_out}, b_out)

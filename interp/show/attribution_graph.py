@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hooks.border import Share
 from interp.graphs import AttributionGraph, FeatureText
+from interp.graphs.graph import warning_of
 from interp.graphs.influence import normalised
 from interp.graphs.nodes import ERROR, FEATURE, KINDS, LOGIT, TOKEN
 from interp.graphs.supernodes import Supernodes, members_of
@@ -53,7 +54,7 @@ def graph_panel(
             f"{drawn.about()} Red adds, blue takes away. The features with most influence: {top}. Replacement "
             f"{graph.replacement:.2f}, completeness {graph.completeness:.2f}, both unpruned."
         ),
-        control=_control(graph, control) + (f" {graph.warning}." if graph.warning else ""),
+        control=_control(graph, control) + (f" {said}." if (said := warning_of(graph)) else ""),
     )
 
 
@@ -103,7 +104,7 @@ def graph_page(
         f"Why {_said(graph)}?",
         lead=f"What the answer after “{graph.text}” comes from, by {graph.local.transcoders.name}.",
         tiles=_tiles(graph, control),
-        warning=graph.warning,
+        warning=warning_of(graph),
         drawing=drawn.svg(),
         about=drawn.about(),
         texts=[(name, _text_body(text)) for name, text in texts.items() if name in here],

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from plotly.graph_objects import Scatter
 from plotly.subplots import make_subplots
 
-from interp.show.band import Interval, band_and_line
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, ruled, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, rgba, ruled, styled
 from interp.steering import DoseResponse, Samples
 
 FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
+
+Band = tuple[float, float, float]
+"""A value and the two ends of its interval."""
 
 
 def dose_panel(response: DoseResponse, concept: str) -> Panel:
@@ -49,11 +51,11 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
     )
 
 
-def _naming(conditions: Sequence[Samples]) -> list[Interval]:
+def _naming(conditions: Sequence[Samples]) -> list[Band]:
     return [(100 * e.value, 100 * e.low, 100 * e.high) for e in (c.naming for c in conditions)]
 
 
-def _ratios(conditions: Sequence[Samples], unsteered: Samples) -> list[Interval]:
+def _ratios(conditions: Sequence[Samples], unsteered: Samples) -> list[Band]:
     return [(e.value, e.low, e.high) for e in (c.perplexity_over(unsteered) for c in conditions)]
 
 
@@ -89,3 +91,28 @@ def _control(response: DoseResponse) -> str:
         f"The same rule along random directions of equal norm: they name it at most {most.naming.value:.1%} of the "
         f"time (dose {most.dose:g}). Unsteered: {response.unsteered.naming.value:.1%}."
     )
+
+
+def band_and_line(
+    x: Sequence[float], estimates: Sequence[Band], name: str, colour: str, *, of: str = "dose", legend: bool = True
+) -> list[Scatter]:
+    """The band, without a place in the legend, and the line over it, with value and interval on hover.
+
+    Args:
+        x: where the estimates were made.
+        estimates: one for each x.
+        name: of the curve, which shares its place in the legend with others of that name.
+        colour: of both.
+        of: what x counts, for the hover.
+        legend: whether the line is in the legend.
+    """
+    values, lows, highs = zip(*estimates, strict=True)
+    places = [*x]
+    outline = {"x": places + places[::-1], "y": [*highs, *lows[::-1]]}
+    band = Scatter(**outline, fill="toself", fillcolor=rgba(colour, 0.16), line={"width": 0}, hoverinfo="skip")
+    band.update(mode="lines", showlegend=False, legendgroup=name)
+    hover = f"{of} %{{x:g}}<br>%{{y:.3g}} (%{{customdata[0]:.3g}} to %{{customdata[1]:.3g}})<extra>{name}</extra>"
+    line = Scatter(x=places, y=values, name=name, mode="lines+markers", line={"color": colour, "width": 2.5})
+    line.update(marker={"size": 7}, customdata=list(zip(lows, highs, strict=True)), hovertemplate=hover)
+    line.update(showlegend=legend, legendgroup=name)
+    return [band, line]

@@ -329,7 +329,8 @@ def test_what_is_written_at_one_key_is_searched_shorter_the_more_keys_there_are(
     world: World, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = EDITORS.get(name, lambda m, f, c: pmet(m, f, covariance=c[1], **HOW | PMET))
-    module = import_module(f"interp.memory.editors.{name}")
+    spread = name in ("memit", "pmet")
+    module = import_module("interp.memory.editing.multi_layer" if spread else f"interp.memory.editors.{name}")
     asked: list[int] = []
 
     def unsaid(n: int) -> Search:

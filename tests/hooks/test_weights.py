@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hooks import capture, intervene, load
+from hooks.contract.families import tiny
 from hooks.errors import EditRefused, InvalidArgument, WrongState
 from hooks.fingerprint import fingerprint
 from hooks.interventions import scale
@@ -100,6 +101,35 @@ def test_a_lora_model_has_the_sites_and_weights_of_the_merged_one(adapted: Any) 
         torch.testing.assert_close(got[site], wanted[site], atol=1e-4, rtol=1e-4)
     assert torch.equal(model.w_out(1), merged.w_out(1)) and model.w_out(1).shape == (model.d_mlp, model.d_model)
     assert fingerprint(model.hf) == fingerprint(merged.hf)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "phi3", "bert"])
+def test_adapters_on_every_projection_leave_every_site_of_the_model(family: str) -> None:
+    """A projection's own parts (its base, A and B) are no projections of the block next to it."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    every = ["c_attn", "c_proj", "c_fc"] if family == "gpt2" else "all-linear"
+    config = peft.LoraConfig(r=4, target_modules=every, init_lora_weights=False, fan_in_fan_out=family == "gpt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = peft.get_peft_model(tiny(family), config).eval()
+        merged = load(copy.deepcopy(adapted).merge_and_unload())
+    model = load(adapted)
+    assert model.sites == load(tiny(family)).sites
+    wanted, got = capture(merged, IDS, model.sites), capture(model, IDS, model.sites)
+    for site in model.sites:
+        torch.testing.assert_close(got[site], wanted[site], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"device": "cpu"}, {"dtype": torch.bfloat16}, {"device": "cpu", "dtype": torch.half}]
+)
+def test_an_offloaded_model_is_neither_moved_nor_cast(
+    asked: dict[str, Any], hf_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    away = offloaded(hf_model("llama"), "disk", tmp_path)
+    with pytest.raises(InvalidArgument, match=f"{' and '.join(asked)} would move or cast .* give from_pretrained"):
+        load(away, **asked)
 
 
 def test_an_adapter_that_is_off_leaves_the_weights_of_the_model_without_it(

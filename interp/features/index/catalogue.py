@@ -20,8 +20,8 @@ from interp.features.evidence import Evidence, Example
 ABOUT = "index.json"
 
 
-class About(TypedDict):
-    """What an index says of itself: what it was made of, and the checksums of its tables."""
+class Origin(TypedDict):
+    """What an index was made of."""
 
     model: str
     fingerprint: str
@@ -30,6 +30,11 @@ class About(TypedDict):
     autoencoder: str
     data: str
     batch_size: int
+
+
+class About(Origin):
+    """What an index says of itself: what it was made of, how large it is, and the checksums of its tables."""
+
     d_sae: int
     d_vocab: int
     top: int

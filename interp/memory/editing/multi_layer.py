@@ -13,12 +13,12 @@ from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.site import mlp_act
 from interp.memory.editing.change import LowRank, balance_weights, measure_leverage, solve_least_change
-from interp.memory.editing.checks import check_targets_likely
-from interp.memory.editing.contexts import Preserve, choose_preserved
+from interp.memory.editing.checks import average_searches, check_targets_likely, measure_and_check
+from interp.memory.editing.contexts import Preserve, choose_preserved, prefixes
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import capture_lookups, check_output
-from interp.memory.editing.placement import Place
+from interp.memory.editing.keys import Facts, capture_lookups, check_output, list_facts
+from interp.memory.editing.placement import Place, choose_placement
 from interp.memory.editing.prefix_cache import Where
 from interp.memory.editing.value_search import (
     TOKENS,
@@ -55,6 +55,60 @@ class Layer:
     k: Float[Tensor, "n d_mlp"]
     residual: Float[Tensor, "n d_model"]
     left: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What tells one way of writing a residual over layers from another.
+
+    Attributes:
+        name: of the editor.
+        sites: of the last layer, those whose values are searched together; the last of them is written.
+        parts: by what a residual is divided, of the number of layers left.
+        objective: of the search.
+    """
+
+    name: str
+    sites: Callable[[int], Sequence[Site]]
+    parts: Callable[[int], float]
+    objective: Objective = likely_and_near
+
+
+def spread_facts(
+    model: Model,
+    facts: Facts,
+    by: Spread,
+    *,
+    covariance: Covariance | Sequence[Covariance] | None,
+    layers: Sequence[int] | None,
+    ridge: float,
+    token: str | None,
+    contexts: Sequence[str] | None,
+    preserve: Preserve,
+    search: Search | None,
+) -> Edit:
+    """Write facts at once into several layers, each change by ridge regression; `memit` says what the arguments are.
+
+    Raises:
+        InvalidArgument: a covariance of another model; a ridge not above 0.
+        EditRefused: the targets are not reached, or the facts are not said in the end.
+    """
+    facts = list_facts(facts)
+    check_ridge(ridge)
+    place = choose_placement(model, facts, covariance, layers, token)
+    groups = group_facts(facts, place.token)
+    search = search or choose_search(len(groups))
+    contexts = prefixes(model) if contexts is None else contexts
+    sites = by.sites(place.covariances[-1].layer)
+    said = tokenise_groups(model, groups, contexts, preserve, place.token)
+    found = search_targets(model, groups, said, sites, search, by.objective)
+
+    def update(here: Layer) -> LowRank:
+        return solve_ridge(here, ridge, by.parts(here.left))
+
+    updates = write_layers(model, groups, said, place, sites[-1], found, update)
+    edit = Edit(facts, by.name, updates, model.fingerprint, average_searches(found))
+    return measure_and_check(model, edit, place.covariances, share=0.9)
 
 
 def choose_search(n: int) -> Search:

@@ -5,24 +5,14 @@ from collections.abc import Sequence
 from hooks import Model
 from hooks.border import NotNegative
 from hooks.site import resid_post
-from interp.memory.editing.change import LowRank
-from interp.memory.editing.checks import average_searches, measure_and_check
-from interp.memory.editing.contexts import Preserve, prefixes
+from interp.memory.editing.contexts import Preserve
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, list_facts
-from interp.memory.editing.multi_layer import (
-    Layer,
-    check_ridge,
-    choose_search,
-    group_facts,
-    search_targets,
-    solve_ridge,
-    tokenise_groups,
-    write_layers,
-)
-from interp.memory.editing.placement import choose_placement
+from interp.memory.editing.keys import Facts
+from interp.memory.editing.multi_layer import Spread, spread_facts
 from interp.memory.editing.value_search import Search
+
+MEMIT = Spread("memit", sites=lambda last: [resid_post[last]], parts=float)
 
 
 def memit(
@@ -72,19 +62,15 @@ def memit(
         edit = memit(model, facts, covariance=covariances(model, texts, (1, 2, 3)), token="last subject")
         ```
     """
-    facts = list_facts(facts)
-    check_ridge(ridge)
-    place = choose_placement(model, facts, covariance, layers, token)
-    groups = group_facts(facts, place.token)
-    search = search or choose_search(len(groups))
-    contexts = prefixes(model) if contexts is None else contexts
-    at = resid_post[place.covariances[-1].layer]
-    said = tokenise_groups(model, groups, contexts, preserve, place.token)
-    found = search_targets(model, groups, said, [at], search)
-
-    def update(here: Layer) -> LowRank:
-        return solve_ridge(here, ridge, here.left)
-
-    updates = write_layers(model, groups, said, place, at, found, update)
-    edit = Edit(facts, "memit", updates, model.fingerprint, average_searches(found))
-    return measure_and_check(model, edit, place.covariances, share=0.9)
+    return spread_facts(
+        model,
+        facts,
+        MEMIT,
+        covariance=covariance,
+        layers=layers,
+        ridge=ridge,
+        token=token,
+        contexts=contexts,
+        preserve=preserve,
+        search=search,
+    )

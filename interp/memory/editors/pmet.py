@@ -10,26 +10,25 @@ from torch import Tensor
 from hooks import Model
 from hooks.border import NotNegative
 from hooks.site import attn_out, mlp_out
-from interp.memory.editing.change import LowRank
-from interp.memory.editing.checks import average_searches, measure_and_check
-from interp.memory.editing.contexts import Preserve, prefixes
+from interp.memory.editing.contexts import Preserve
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.edit import Edit
-from interp.memory.editing.keys import Facts, list_facts
-from interp.memory.editing.multi_layer import (
-    Layer,
-    check_ridge,
-    choose_search,
-    group_facts,
-    search_targets,
-    solve_ridge,
-    tokenise_groups,
-    write_layers,
-)
-from interp.memory.editing.placement import choose_placement
+from interp.memory.editing.keys import Facts
+from interp.memory.editing.multi_layer import Spread, spread_facts
 from interp.memory.editing.value_search import Search, State
 
 SAID, KEPT = 0.1, 0.01
+
+
+def said_and_kept(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
+    """L = w · NLL + kl · KL + decay · ‖δ‖/‖v̄‖, w = 0.1 once the object is said, until it is said and KL ≤ 0.01."""
+    factor = SAID if state.said else 1.0
+    loss = factor * state.nll + search.kl * state.kl + search.decay * state.size
+    likely = float(torch.exp(-state.nll.detach())) > 0.5
+    return loss, state.said and likely and float(state.kl.detach()) <= KEPT
+
+
+PMET = Spread("pmet", lambda last: [attn_out[last], mlp_out[last]], sqrt, said_and_kept)
 
 
 def pmet(
@@ -77,28 +76,15 @@ def pmet(
         edit = pmet(model, facts)
         ```
     """
-    facts = list_facts(facts)
-    check_ridge(ridge)
-    place = choose_placement(model, facts, covariance, layers, token)
-    groups = group_facts(facts, place.token)
-    search = search or choose_search(len(groups))
-    contexts = prefixes(model) if contexts is None else contexts
-    last = place.covariances[-1].layer
-    sites = [attn_out[last], mlp_out[last]]
-    said = tokenise_groups(model, groups, contexts, preserve, place.token)
-    found = search_targets(model, groups, said, sites, search, said_and_kept)
-
-    def update(here: Layer) -> LowRank:
-        return solve_ridge(here, ridge, sqrt(here.left))
-
-    updates = write_layers(model, groups, said, place, mlp_out[last], found, update)
-    edit = Edit(facts, "pmet", updates, model.fingerprint, average_searches(found))
-    return measure_and_check(model, edit, place.covariances, share=0.9)
-
-
-def said_and_kept(state: State, search: Search) -> tuple[Float[Tensor, ""], bool]:
-    """L = w · NLL + kl · KL + decay · ‖δ‖/‖v̄‖, w = 0.1 once the object is said, until it is said and KL ≤ 0.01."""
-    factor = SAID if state.said else 1.0
-    loss = factor * state.nll + search.kl * state.kl + search.decay * state.size
-    likely = float(torch.exp(-state.nll.detach())) > 0.5
-    return loss, state.said and likely and float(state.kl.detach()) <= KEPT
+    return spread_facts(
+        model,
+        facts,
+        PMET,
+        covariance=covariance,
+        layers=layers,
+        ridge=ridge,
+        token=token,
+        contexts=contexts,
+        preserve=preserve,
+        search=search,
+    )

@@ -30,7 +30,14 @@ class BatchKSparse(KSparse, ABC):
     threshold: Float[Tensor, "latent"]
 
     def __init__(
-        self, d_in: int, d_sae: int, k: float | int, *, k_aux: int | None, aux_coefficient: float | int, seed: int
+        self,
+        d_in: int,
+        d_sae: int,
+        k: float | int,
+        *,
+        k_aux: int | None = None,
+        aux_coefficient: float | int = 1 / 32,
+        seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
         self.register_buffer("threshold", torch.zeros(d_sae))
@@ -97,18 +104,6 @@ class BatchTopK(BatchKSparse):
     """
 
     architecture: ClassVar[str] = "batchtopk"
-
-    def __init__(
-        self,
-        d_in: int,
-        d_sae: int,
-        k: float | int,
-        *,
-        k_aux: int | None = None,
-        aux_coefficient: float | int = 1 / 32,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
 
 
 @torch.no_grad()

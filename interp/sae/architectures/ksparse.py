@@ -38,7 +38,14 @@ class KSparse(SAE, ABC):
     centred: ClassVar[bool] = True
 
     def __init__(
-        self, d_in: int, d_sae: int, k: float | int, *, k_aux: int | None, aux_coefficient: float | int, seed: int
+        self,
+        d_in: int,
+        d_sae: int,
+        k: float | int,
+        *,
+        k_aux: int | None = None,
+        aux_coefficient: float | int = 1 / 32,
+        seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae)
         if not 1 <= k <= d_sae:

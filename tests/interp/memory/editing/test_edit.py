@@ -1,13 +1,15 @@
 """Edits apply, undo bit for bit, stack in any order, travel, and are refused where they do not belong."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 import torch
 
-from hooks import Model
+from hooks import Model, load
+from hooks.errors import EditRefused
 from interp.memory import Edit, Fact, conflicts
 from interp.memory.editing.change import LowRank
 from interp.memory.editing.checks import LIKELY, average_searches
@@ -170,3 +172,35 @@ def test_what_searches_measured_is_averaged_over_them() -> None:
     assert averages["target_probability"] == pytest.approx(0.6) and averages["kl"] == pytest.approx(3.0)
     assert averages["steps"] == 20
     assert averages["reached_share"] == pytest.approx(sum(f.probability >= LIKELY for f in found) / 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_edit_of_a_model_under_adapters_is_the_edit_of_the_merged_one(fresh: Callable) -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(fresh("llama").hf, config).eval()
+    merged = load(deepcopy(adapted).merge_and_unload(), check=False)
+    model = load(adapted, check=False)
+    ids = torch.tensor([[5, 20, 30, 40, 50]])
+    clean = model.run(ids)
+    with edit(model, 0).applied(model), edit(merged, 0).applied(merged):
+        torch.testing.assert_close(model.run(ids), merged.run(ids), atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(model.run(ids), clean, atol=1e-2)
+    assert torch.equal(model.run(ids), clean)
+
+
+def test_an_edit_of_an_offloaded_model_is_that_of_one_in_memory_and_on_disk_it_is_refused(
+    fresh: Callable, tmp_path: Path
+) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    plain, ids = fresh("llama"), torch.tensor([[5, 20, 30, 40, 50]])
+    away = load(accelerate.cpu_offload(deepcopy(plain.hf)), check=False)
+    on_disk = load(accelerate.disk_offload(deepcopy(plain.hf), str(tmp_path)), check=False)
+    clean = plain.run(ids)
+    with edit(plain, 0).applied(plain), edit(away, 0).applied(away):
+        assert torch.equal(away.run(ids), plain.run(ids))
+        assert not torch.allclose(away.run(ids), clean, atol=1e-2)
+    assert torch.equal(away.run(ids), clean)
+    with pytest.raises(EditRefused, match="offloaded to disk"):
+        edit(on_disk, 0).apply(on_disk)

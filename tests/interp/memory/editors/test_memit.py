@@ -12,6 +12,7 @@ from torch import Tensor
 from hooks import Model, Site, capture
 from hooks.site import mlp_act, mlp_out, resid_post
 from interp.memory import Edit, Fact, Search, covariances, memit, pmet
+from interp.memory.editing import multi_layer
 from interp.memory.editing.change import balance_weights
 from interp.memory.editing.covariance import Covariance
 from interp.memory.editing.multi_layer import tokenise_groups
@@ -66,8 +67,8 @@ def planted(request: Any, fresh: Callable[..., Model], monkeypatch: pytest.Monke
     (said,) = tokenise_groups(model, [(FACT,)], CONTEXTS, PRESERVE, "last subject")
     delta = torch.randn(model.d_model, generator=torch.Generator().manual_seed(1))
     found = [Found({sites[2]: delta}, probability=0.9, kl=0.0, steps=1)]
-    monkeypatch.setattr(editor_file, "search_targets", lambda *_, **__: found)
-    monkeypatch.setattr(editor_file, "measure_and_check", lambda _, edit, *__, **___: edit)
+    monkeypatch.setattr(multi_layer, "search_targets", lambda *_, **__: found)
+    monkeypatch.setattr(multi_layer, "measure_and_check", lambda _, edit, *__, **___: edit)
     return Planted(model, cs, said, delta.double()), editor_file, sites[2]
 
 
