@@ -47,7 +47,10 @@ class FeatureText:
         if not self.examples:
             return "never fires"
         named = [f"{token.strip() or repr(token)} ({share:.0%})" for token, share in self.fires if share >= LEAST]
-        return f"fires on {', '.join(named)}" if named else "fires on many different tokens"
+        if named:
+            return f"fires on {', '.join(named)}"
+        peaks = dict.fromkeys(example.tokens[example.peak].strip() for example in self.examples)
+        return f"fires on many different tokens, most on {', '.join([*filter(None, peaks)][:NAMED])}"
 
     def __str__(self) -> str:
         head = f"{self.feature}: {self.label}; on at {self.firing_rate:.2%} of {self.tokens:,} tokens"
