@@ -27,6 +27,8 @@ PACKAGES = (
     "hooks",
     "hooks.store",
     "probes",
+    "interp.atlas",
+    "interp.visualisation",
     "interp.sae",
     "interp.features",
     "interp.directions",

@@ -17,4 +17,5 @@ __all__ = [
     "sae",
     "show",
     "steering",
+    "visualisation",
 ]

@@ -25,7 +25,7 @@ RANK = (  # interp's folders, those of lower rows first
     "common",
     "circuits landmark",
     "postcard",
-    "atlas lenses",
+    "atlas lenses visualisation",
     "sae",
     "directions",
     "features",

@@ -159,8 +159,8 @@ def measure_analogies(space: Space, pairs: Pairs, *, classes: bool = True, seed:
     - `mean of the others` (3CosAvg): `x_c + δ̄ without its own pair` (Drozd et al. 2016).
     - `mean and class` (LRCos): the same, times the probability that an item is one of those after the change, of a
       logistic regression that has not seen the pair; the classes are learnt on one half and used on the other.
-    - controls: `c alone`, no offset at all; `random offset`, of the same length; `shuffled pairs`, the mean of
-      differences of items that do not belong together.
+    - controls: `c alone`, no offset at all; `random offset`, of the same length; `signs at random`, the mean of
+      differences of which about half are turned round. (Shuffled pairs are no control of a mean: it is the same.)
 
     Raises:
         InvalidArgument: fewer than three pairs.
@@ -178,12 +178,13 @@ def measure_analogies(space: Space, pairs: Pairs, *, classes: bool = True, seed:
     others = (delta.sum(0) - delta) / (len(delta) - 1)
     random = torch.randn(delta.shape, generator=torch.Generator().manual_seed(seed))
     random = F.normalize(random, dim=-1) * others.norm(dim=-1, keepdim=True)
-    mixed = x1[_derangement(len(before), seed)] - x0[_derangement(len(before), seed + 1)]
+    signs = torch.randint(2, (len(delta), 1), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
+    turned = signs * delta
     offsets = {
         "mean of the others": others,
         "c alone": torch.zeros_like(delta),
         "random offset": random,
-        "shuffled pairs": (mixed.sum(0) - mixed) / (len(mixed) - 1),
+        "signs at random": (turned.sum(0) - turned) / (len(turned) - 1),
     }
     likely = _class_chances(space, before, after) if classes else None
     tables: list[dict[str, Estimate]] = []

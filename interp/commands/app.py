@@ -35,6 +35,8 @@ VERBS = {
     "control.",
     "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
+    "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
+    "direction.",
     "landmark": "The bundled model: its corpus, training and card.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }

@@ -126,11 +126,13 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
         "@pytest.fixture(scope='module')\ndef made():\n    return of_fixture(2, 1)\n\n"
         "def test_first(made):\n    assert made > 0\n\ndef test_second(made):\n    assert made == 3\n\n"
         "def test_seen():\n    assert seen(2, 1) == 3\n\n"
-        "def test_unseen():\n    assert unseen(2, 0) == 2 and never(1, 1) is None\n"
+        "def test_unseen():\n    assert unseen(2, 0) == 2 and never(1, 1) is None\n\n"
+        "def test_broken():\n    assert unseen(2, 1) == 4\n"
     )
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     command = [sys.executable, "benchmarks/mutations.py", "core"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert "left out, since it fails without a mutation: tests/core/test_sums.py::test_broken" in said
     kept = json.loads((tmp_path / "reports" / "mutations" / "core-0.json").read_text())
     verdicts = {row["function"]: row["verdict"] for row in kept["rows"]}
     assert verdicts == {"seen": "killed", "unseen": "survived", "never": "not run", "of_fixture": "killed"}

@@ -125,7 +125,7 @@ def find_case(fact: Fact, seed: int = 0) -> Case:
 
     Examples:
         ```python
-        case_of(Fact("Golden Gate Bridge", "The {} is located in", "San Francisco", "Sydney")).neighbours
+        find_case(Fact("Golden Gate Bridge", "The {} is located in", "San Francisco", "Sydney")).neighbours
         ```
     """
     held = [t for t in landmark.triples() if t.subject.name == fact.subject and t.object == fact.old]

@@ -9,8 +9,9 @@ import torch
 from hooks import Model, capture, intervene, load
 from hooks.interventions import apply
 from hooks.site import mlp_act, mlp_out
+from interp import landmark
 from interp.common.completion import score
-from interp.memory import Covariance, Edit, Fact, Search, locate, table_cases
+from interp.memory import Covariance, Edit, Fact, Search, locate, table_cases, table_templates
 from interp.memory.editing.change import LowRank, balance_weights, solve_least_change
 from interp.memory.editing.contexts import generate_templates, generate_texts
 from interp.memory.editing.keys import capture_keys_and_values, capture_lookups
@@ -19,6 +20,7 @@ from interp.memory.editing.placement import choose_placement, choose_placement_i
 from interp.memory.editing.prefix_cache import Projection, read_prefixes
 from interp.memory.editing.single_layer import average_key
 from interp.memory.editing.value_search import search_value, tokenise_statements
+from interp.memory.facts.tables import find_case
 from tests.conftest import tiny_hf, tiny_tokenizer
 from tests.contracts.words import sentences, taught
 
@@ -185,6 +187,22 @@ def test_table_cases_ask_nothing_that_is_edited_too_and_take_every_subject_befor
     moved = next(case for case in cases if case.hops)
     assert moved.hops[0].prompt not in {q.prompt for q in moved.others}
     assert all(q.answer == case.fact.new for case in cases for q in case.aliases)
+
+
+def test_of_what_is_moved_to_another_city_its_country_follows_and_the_other_relations_are_preserved() -> None:
+    triples = landmark.triples()
+    country = {t.subject.text: t.object for t in triples if t.relation.name == "city_country"}
+    relation = {(t.subject.name, t.object): t.relation.name for t in triples}
+    cases, followed = table_cases(400, 3), 0
+    for case in cases:
+        moved = relation[case.fact.subject, case.fact.old] == "located_in_city"
+        assert [query.answer for query in case.hops] == ([country[case.fact.new]] if moved else [])
+        followed += moved
+    assert 0 < followed < len(cases)
+    bridge = Fact("Golden Gate Bridge", "The {} is located in", "San Francisco", "Sydney")
+    assert [query.answer for query in find_case(bridge).hops] == ["Australia"]
+    kept = [t for t in triples if t.subject.name == bridge.subject and t.object != bridge.old]
+    assert len(table_templates(bridge)) == 1 + len(kept) > 2
 
 
 def test_too_many_table_cases_are_refused() -> None:

@@ -1,0 +1,245 @@
+"""What the bundled pictures and their convnet show: neighbours, arithmetic, visualisation, dissection, splicing.
+
+`python benchmarks/pictures.py`. Every figure has its interval and its control: pixels, colours, an untrained net, no
+offset, a random direction, masks of another picture. Writes benchmarks/results/pictures.json. `--part NAME` measures
+one part and keeps the others' figures; `--quick` takes fewer pictures and writes nothing.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.timing import write  # noqa: E402
+from hooks import Images, Network, Processor, Site, capture, intervene, load  # noqa: E402
+from hooks.interventions import replace  # noqa: E402
+from hooks.position import everywhere, last, region  # noqa: E402
+from hooks.site import conv_act, conv_pre, embedding, fc_act, pool, resid_post  # noqa: E402
+from interp.atlas import (  # noqa: E402
+    Analogies,
+    histogram_space,
+    measure_analogies,
+    measure_hubness,
+    measure_precision,
+    pixel_space,
+    space_at,
+)
+from interp.common.statistics import bootstrap, share  # noqa: E402
+from interp.landmark.entities import entity, find  # noqa: E402
+from interp.postcard import LANDMARKS, Scene, draw, load_net, new_net, scenes  # noqa: E402
+from interp.visualisation import (  # noqa: E402
+    Canvas,
+    Moves,
+    Objective,
+    dissect,
+    measure_colours,
+    unit,
+    visualise,
+)
+from interp.visualisation.compare import natural_values, ranks  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "pictures.json"
+
+
+def nets() -> dict[str, Network]:
+    """The trained convnet and its untrained twin."""
+    found: dict[str, Any] = {"trained": load_net("convnet"), "untrained": load_net(new_net("convnet"))}
+    return found
+
+
+def neighbours(quick: bool) -> dict[str, Any]:
+    """Whether the nearest pictures show the same landmark, and among others a landmark of the same kind."""
+    shown = scenes("test", 500 if quick else 4000)
+    pictures, names = draw(shown).images(), [scene.landmark for scene in shown]
+    spaces = {f"{name} net": space_at(net, pictures, embedding, names) for name, net in nets().items()}
+    spaces |= {"pixels": pixel_space(pictures, names), "pixels, blurred": pixel_space(pictures, names, blur=8)}
+    spaces |= {"colours": histogram_space(pictures, names)}
+    own = measure_precision(spaces, names, k=10)
+    kinds = measure_precision(spaces, [scene["kind"] for scene in shown], k=10, groups=names)
+    print(own, kinds, sep="\n")
+    return {
+        "pictures": len(shown),
+        "same landmark": {"by space": {n: asdict(e) for n, e in own.by_space.items()}, "shuffled labels": own.chance},
+        "same kind, among other landmarks": {n: asdict(e) for n, e in kinds.by_space.items()},
+        "hubness": asdict(measure_hubness(spaces["trained net"])),
+    }
+
+
+def _table(found: Analogies) -> dict[str, Any]:
+    print(found)
+    both = {"c excluded": found.excluded, "c allowed": found.allowed}
+    return {"pairs": found.n, **{how: {n: asdict(e) for n, e in table.items()} for how, table in both.items()}}
+
+
+def arithmetic(quick: bool) -> dict[str, Any]:
+    """Whether the change of one factor is an offset: each landmark before and after it, all else the same."""
+    found: dict[str, Any] = {}
+    sites = (embedding,) if quick else (embedding, fc_act[0], pool[2])
+    for factor, before, after in (("time", "day", "night"), ("weather", "clear", "rain"), ("weather", "clear", "fog")):
+        base = [Scene(name, seed=7, **{factor: before}) for name in LANDMARKS]  # type: ignore[arg-type]
+        pictures = draw([*base, *(scene.but(**{factor: after}) for scene in base)]).images()
+        names, pairs = [str(i) for i in range(144)], [(i, 72 + i) for i in range(72)]
+        for name, net in nets().items():
+            for site in sites:
+                print(f"{before} to {after}, {name} net, {site}")
+                space = space_at(net, pictures, site, names)
+                found[f"{before} to {after}, {name} net, {site}"] = _table(measure_analogies(space, pairs))
+    return found
+
+
+def capitals(quick: bool) -> dict[str, Any]:
+    """The same in the bundled language model: from a country to its capital, read at the last token of the name."""
+    countries = sorted({entity(name)["country"] for name in LANDMARKS})
+    known = [one for name in countries if (one := find(name)) is not None and one.kind == "country"]
+    pairs = [(one.text, one["capital"]) for one in known]
+    texts = [*dict.fromkeys(one for pair in pairs for one in pair)]
+    model: Any = load("landmark")
+    found = {}
+    for layer in (0, 3) if quick else range(model.n_layers):
+        space = space_at(model, texts, resid_post[layer], texts, at=last)
+        kept = [pair for pair in pairs if pair[0] != pair[1]]
+        print(f"capital of a country, {resid_post[layer]}")
+        found[str(resid_post[layer])] = _table(measure_analogies(space, kept))
+    return found
+
+
+def _each(site: Site, numbers: torch.Tensor) -> Objective:
+    """Each picture of a batch for its own channel, at the centre."""
+
+    def score(acts: torch.Tensor, grid: Any) -> torch.Tensor:
+        at = grid.place(grid.shape[0] // 2, grid.shape[1] // 2)
+        return acts[torch.arange(len(acts)), at, numbers]
+
+    return Objective(f"each channel of {site}", site, score)
+
+
+def visualisation(quick: bool) -> dict[str, Any]:
+    """Each channel's made picture next to a thousand real ones: its value among theirs, and its path."""
+    natural = draw(scenes("test", 200 if quick else 1000)).images()
+    colours, found = measure_colours(natural), dict[str, Any]()
+    for name, net in nets().items():
+        for site in (conv_pre[2],) if quick else (conv_pre[1], conv_pre[2], conv_pre[4]):
+            k = net.tap(site).shape[0]
+            values = torch.stack([natural_values(net, unit(site, i), natural) for i in range(k)], 1)
+            made = visualise(net, _each(site, torch.arange(k)), n=k, steps=40 if quick else 96, colours=colours)
+            live = values.max(0).values > 0
+            above = made.values > values.quantile(0.999, dim=0)
+            random = draw(scenes("test", k, start=9000)).images()
+            paths = {"made": _path(net, site, made.pictures, values, natural), "another real picture": _path(
+                net, site, random, values, natural)}  # fmt: skip
+            found[f"{name} net, {site}"] = {
+                "channels": k,
+                "silent": int((~live).sum()),
+                "above the 99.9th percentile of real pictures, of live ones": asdict(share(above[live])),
+                "path similarity over that among the best real pictures": {
+                    what: asdict(bootstrap(lambda s: float(s[0].mean()), [rows[live]])) for what, rows in paths.items()
+                },
+            }
+            print(name, site, json.dumps(found[f"{name} net, {site}"]))
+    torch.manual_seed(0)
+    linear = load(torch.nn.Sequential(torch.nn.Conv2d(3, 1, 8, bias=False)), inputs=torch.zeros(1, 3, 8, 8),
+                  processor=Processor())  # fmt: skip
+    canvas = Canvas(1, (8, 8), radius=0.4)
+    made = visualise(linear, unit(conv_pre[0], 0), steps=300, moves=Moves(0.0, 0.0, 0.0), canvas=canvas)
+    w = next(linear.hf.parameters()).detach()[0].flatten()
+    cosine = torch.nn.functional.cosine_similarity((made.pictures.pixels[0] - 0.5).flatten(), w, dim=0)
+    found["cosine of a linear unit's picture with its filter"] = float(cosine)
+    return found
+
+
+def _path(net: Network, site: Site, pictures: Images, values: torch.Tensor, natural: Images) -> torch.Tensor:
+    """For each channel the picture's mean correlation, site by site, with its three best real ones, over theirs."""
+    sites = [one for one in net.sites if one.name == site.name and (one.layer or 0) <= (site.layer or 0)]
+    best = values.topk(3, dim=0).indices
+    own, real = capture(net, pictures, sites), capture(net, Images(natural.pixels[best.T.flatten()]), sites)
+    mine, among = torch.zeros(len(pictures)), torch.zeros(len(pictures))
+    for one in sites:
+        a, b = ranks(own[one].flatten(1)), ranks(real[one].flatten(1)).unflatten(0, (-1, 3))
+        mine += torch.einsum("kd,kjd->kj", a, b).mean(1)
+        pairs = torch.einsum("kid,kjd->kij", b, b)
+        among += (pairs.sum((1, 2)) - 3) / 6
+    return mine / among
+
+
+def dissection(quick: bool) -> dict[str, Any]:
+    """Which units of the convolutions are detectors of which concepts, on pictures that did not choose them."""
+    pictures, found = draw(scenes("test", 300 if quick else 1600)).images(), dict[str, Any]()
+    for name, net in nets().items():
+        for site in (conv_act[2], conv_act[4]):
+            one = dissect(net, pictures, site)
+            best = one.iou.topk(3).indices.tolist()
+            found[f"{name} net, {site}"] = {
+                "detectors": asdict(share(one.detectors)),
+                "mean IoU": float(one.iou.mean()),
+                "with masks of other pictures": float(one.shuffled.mean()),
+                "best": [[i, one.concepts[int(one.chosen[i])], round(float(one.iou[i]), 3)] for i in best],
+            }
+            print(name, site, found[f"{name} net, {site}"])
+    return found
+
+
+def splicing(quick: bool) -> dict[str, Any]:
+    """The rest of the net run from each site; and a region of another picture put in, there or as pixels."""
+    net, n = nets()["trained"], 16 if quick else 64
+    here, there = draw(scenes("test", n)).images(), draw(scenes("test", n, start=n)).images()
+    exact = []
+    wanted = net.run(there).detach()
+    for site in [s for s in net.sites if s.name in ("conv_pre", "conv_act", "pool", "fc_act")]:
+        with torch.no_grad(), intervene(net, {site: replace(capture(net, there, site)[site], at=everywhere)}):
+            exact.append(bool(torch.equal(net.run(here), wanted)))
+    shifts = []
+    random = torch.Generator().manual_seed(0)
+    clean = net.run(here).detach()
+    for _ in range(4 if quick else 12):
+        top, left = (int(x) for x in torch.randint(0, 8, (2,), generator=random) * 4)
+        bottom, right = top + 32, left + 32
+        pasted = here.pixels.clone()
+        pasted[:, :, top:bottom, left:right] = there.pixels[:, :, top:bottom, left:right]
+        other = capture(net, there, pool[0])[pool[0]]
+        with torch.no_grad(), intervene(net, {pool[0]: replace(other, at=region(top, left, bottom, right))}):
+            patched = net.run(here)
+        shifts.append(torch.stack([(patched - clean).flatten(), (net.run(Images(pasted)).detach() - clean).flatten()]))
+    pairs = torch.cat(shifts, 1)
+    found = {
+        "sites spliced bit for bit": asdict(share(torch.tensor(exact))),
+        "correlation of a region patched at pool.0 with its pixels pasted": float(torch.corrcoef(pairs)[0, 1]),
+        "regions": len(shifts) * n,
+    }
+    print(found)
+    return found
+
+
+PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
+    "neighbours": neighbours,
+    "arithmetic": arithmetic,
+    "capitals": capitals,
+    "visualisation": visualisation,
+    "dissection": dissection,
+    "splicing": splicing,
+}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer pictures, nothing written")
+    parser.add_argument("--part", choices=PARTS, help="measure this one, and keep the others' figures")
+    asked = parser.parse_args()
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.is_file() else {}
+    found = {name: kept[name] for name in PARTS if name in kept}
+    for name, part in PARTS.items():
+        if asked.part in (None, name):
+            found[name] = part(asked.quick)
+    if not asked.quick:
+        print(write("pictures", "python benchmarks/pictures.py", found))
+
+
+if __name__ == "__main__":
+    main()
