@@ -5,13 +5,14 @@ trainer). `measure FOLDER...` says of each, on documents that neither the model 
 layer, latents on and dead, and what the model loses in cross-entropy, KL and next tokens when its feed-forward layers
 are replaced, all at once and one at a time, next to the layers' means and to the same transcoder with its decoders
 shuffled. All are measured with equally many latents on: the one threshold of each is set to the value above which
-`--l0` latents per token lie on other held-out documents. Intervals are over texts. Both are also trained on the
-skip-trio, a chain A to B to C whose edges are known, at the same L0: how much of the answer goes through B in each
-graph. Writes benchmarks/results/cross_layer.json; `trio` measures the skip-trio alone, and writes nothing.
+`--l0` latents per token lie on other held-out documents. Intervals are over texts. `trio` trains both kinds on the
+skip-trio, a chain A to B to C whose edges are known, at the same L0, and says how much of the answer goes through
+each step in either graph. Both write into benchmarks/results/cross_layer.json.
 """
 
 import argparse
 import copy
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -25,8 +26,8 @@ from torch.nn.functional import kl_div, log_softmax
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import write  # noqa: E402
-from hooks import Intervention, Model, Site, capture, intervene, load, stream  # noqa: E402
+from benchmarks.timing import RESULTS, write  # noqa: E402
+from hooks import Intervention, Model, Site, Tokens, capture, intervene, load, stream  # noqa: E402
 from hooks.interventions import mean  # noqa: E402
 from hooks.model import Text  # noqa: E402
 from hooks.site import mlp_in, mlp_out  # noqa: E402
@@ -99,14 +100,22 @@ def interval(per_text: Tensor, weights: Tensor) -> list[float]:
     return [float(per_text.sum() / weights.sum()), *means.tolist()]
 
 
+Clean = list[tuple[Tokens, Tensor]]
+
+
 @torch.no_grad()
-def losses(model: Model, texts: list[str], changes: Mapping[Site, Intervention]) -> Tensor:
+def clean_runs(model: Model, texts: list[str]) -> Clean:
+    """Texts in batches, with the log-probabilities of the model as it is."""
+    batches = [acts.tokens for acts in stream(model, texts, [mlp_out[0]], batch_size=8)]
+    return [(tokens, log_softmax(model.run(tokens)[:, :-1].double(), -1)) for tokens in batches]
+
+
+@torch.no_grad()
+def losses(model: Model, runs: Clean, changes: Mapping[Site, Intervention]) -> Tensor:
     """For each text, summed over its predictions: cross-entropy before and after, KL, same next token, predictions."""
     found = []
-    for acts in stream(model, texts, [mlp_out[0]], batch_size=16):
-        tokens = acts.tokens
+    for tokens, clean in runs:
         answered = tokens.content[:, :-1] & tokens.content[:, 1:]
-        clean = log_softmax(model.run(tokens)[:, :-1].double(), -1)
         with intervene(model, {**changes}):
             changed = log_softmax(model.run(tokens)[:, :-1].double(), -1)
         answers = tokens.ids[:, 1:, None]
@@ -117,9 +126,9 @@ def losses(model: Model, texts: list[str], changes: Mapping[Site, Intervention])
     return torch.cat(found)
 
 
-def figures(model: Model, texts: list[str], changes: Mapping[Site, Intervention]) -> dict[str, Any]:
+def figures(model: Model, runs: Clean, changes: Mapping[Site, Intervention]) -> dict[str, Any]:
     """The figures of one change."""
-    clean, changed, kl, same, n = losses(model, texts, changes).unbind(1)
+    clean, changed, kl, same, n = losses(model, runs, changes).unbind(1)
     return {
         "cross_entropy_added": interval(changed - clean, n),
         "kl": interval(kl, n),
@@ -156,10 +165,12 @@ def shuffled(clt: CrossLayerTranscoder) -> CrossLayerTranscoder:
     return twin
 
 
-def measured(model: Model, clt: CrossLayerTranscoder, texts: list[str], means: Tensor) -> dict[str, Any]:
-    """All figures of one."""
+def measured(
+    model: Model, clt: CrossLayerTranscoder, texts: list[str], means: Tensor, *, brief: bool
+) -> dict[str, Any]:
+    """All figures of one; without those of single layers if brief."""
     theta = clt.threshold.unique()
-    source, layers = pairs(model, texts), range(model.n_layers)
+    source, layers, runs = pairs(model, texts), range(model.n_layers), clean_runs(model, texts)
     quality = evaluate(clt, source)
     nmse, on = errors(clt, source)
     averages = {mlp_out[layer]: mean(means[layer]) for layer in layers}
@@ -173,37 +184,47 @@ def measured(model: Model, clt: CrossLayerTranscoder, texts: list[str], means: T
         "dead_share": quality.dead_share,
         "nmse_per_layer": nmse,
         "l0_per_layer": on,
-        "all_replaced": figures(model, texts, replace_layers(clt)),
-        "all_replaced_decoders_shuffled": figures(model, texts, replace_layers(shuffled(clt))),
-        "all_means": figures(model, texts, averages),
+        "all_replaced": figures(model, runs, replace_layers(clt)),
+        "all_replaced_decoders_shuffled": figures(model, runs, replace_layers(shuffled(clt))),
+        "all_means": figures(model, runs, averages),
     }
-    rows["one_replaced"] = [figures(model, texts, replace_layers(clt, [layer])) for layer in layers]
-    rows["one_mean"] = [figures(model, texts, {mlp_out[layer]: averages[mlp_out[layer]]}) for layer in layers]
+    if brief:
+        return rows
+    rows["one_replaced"] = [figures(model, runs, replace_layers(clt, [layer])) for layer in layers]
+    rows["one_mean"] = [figures(model, runs, {mlp_out[layer]: averages[mlp_out[layer]]}) for layer in layers]
     return rows
 
 
 def measure(given: argparse.Namespace) -> None:
-    """Measure and write."""
+    """Measure each, and write it next to what the file has of the same texts."""
     model = load("landmark")
     texts = landmark.unseen_texts(model, given.texts, seed=900_000)
-    rows = torch.cat([*islice(pairs(model, landmark.unseen_texts(model, 200, seed=950_000)), 8)])
+    rows = torch.cat([*islice(pairs(model, landmark.unseen_texts(model, 200, seed=950_000)), 8)])[:8192]
     means = rows[:, model.n_layers :].mean(0)
-    found: dict[str, Any] = {}
+    about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts), "l0": given.l0}
     for folder in given.folders:
         clt = folded(load_sae(folder))
         assert isinstance(clt, CrossLayerTranscoder)
         as_saved = evaluate(clt, pairs(model, texts))
         began = time.process_time()
-        row = measured(model, calibrated(clt, rows, given.l0), texts, means)
-        saved = {"l0": as_saved.l0, "explained_variance": as_saved.explained_variance}
-        found[Path(folder).name] = row | {"as_saved": saved, "cpu_s": time.process_time() - began}
-        print(Path(folder).name, found[Path(folder).name], flush=True)
-    about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts), "l0": given.l0}
-    about |= {"skip_trio": trio(), "figures": found}
-    write("cross_layer", "python benchmarks/cross_layer.py measure clt per-layer", about)
+        row = measured(model, calibrated(clt, rows[:2048], given.l0), texts, means, brief=given.brief)
+        row |= {"as_saved": {"l0": as_saved.l0, "explained_variance": as_saved.explained_variance}}
+        row["cpu_s"] = time.process_time() - began
+        print(Path(folder).name, row, flush=True)
+        keep(about, Path(folder).name, row)
 
 
-def trio() -> list[dict[str, Any]]:
+def keep(about: dict[str, Any], name: str, row: Any) -> None:
+    """Write one more figure into the file; those that are of other texts or another L0 go."""
+    file, before = RESULTS / "cross_layer.json", {}
+    if file.exists():
+        before = json.loads(file.read_text())["figures"]
+    if any(before.get(key) != value for key, value in about.items()):
+        before = {"skip_trio": before.get("skip_trio")}
+    write("cross_layer", "python benchmarks/cross_layer.py", before | about | {name: row})
+
+
+def trio(_: argparse.Namespace) -> None:
     """Both kinds on the skip-trio, at an L0 that is enough for all three steps and at one that is not."""
     known = skip_trio()
     random = torch.Generator().manual_seed(0)
@@ -219,7 +240,7 @@ def trio() -> list[dict[str, Any]]:
             best = max(drawn, key=lambda one: one["explained_variance"])
             found.append({"kind": kind, "k": k, "best_of_seeds": best, "seeds": drawn})
             print(found[-1], flush=True)
-    return found
+    keep({}, "skip_trio", found)
 
 
 def trio_of(model: Model, text: Text, rows: Tensor, k: float, reach: int, seed: int) -> dict[str, float]:
@@ -254,16 +275,22 @@ def main() -> None:
     one.add_argument("--tokens", type=int, default=2_000_000)
     one.add_argument("--documents", type=int, default=6000)
     one.add_argument("--lr", type=float, default=1e-3)
-    one.add_argument("--lift", type=float, default=1e-4, help="lambda_P, which lifts latents that are dead")
+    one.add_argument(
+        "--lift",
+        type=float,
+        default=1e-6,
+        help="lambda_P, which lifts latents that are dead; 1e-4 lifts so many that the loss swings",
+    )
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--quiet", action="store_true")
     one.set_defaults(do=train_one)
     many = verbs.add_parser("measure")
     many.add_argument("folders", nargs="+")
     many.add_argument("--texts", type=int, default=48)
+    many.add_argument("--brief", action="store_true", help="not one layer at a time")
     many.add_argument("--l0", type=float, default=64, help="latents on per token, of all layers together, in all")
     many.set_defaults(do=measure)
-    verbs.add_parser("trio").set_defaults(do=lambda _: trio())
+    verbs.add_parser("trio").set_defaults(do=trio)
     given = options.parse_args()
     given.do(given)
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 SKIPPING = (
     "These features write to several layers. A cross-layer transcoder may write in one step what the model does in "
     "several (A to C for A to B to C), so an edge that skips layers need not be a step of the model: compare with "
-    "a graph of per-layer transcoders"
+    "a graph of per-layer transcoders. On the skip-trio, whose chain is known and where both were trained to an "
+    "explained variance of 1.00, step C has all of the answer in a per-layer graph and nothing of it in a cross-layer "
+    "one"
 )
 
 
