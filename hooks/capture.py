@@ -15,7 +15,7 @@ from hooks.forward import forward
 from hooks.images import is_picture
 from hooks.model import chosen
 from hooks.network import AnyModel, Network
-from hooks.rows import in_rows
+from hooks.rows import check_rows, in_rows
 from hooks.site import Site
 from hooks.taps import eager_attention
 from hooks.temporary import Temporary, grad_mode
@@ -59,7 +59,9 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
         ```
     """
     wanted = chosen(model, sites)
-    return _passes(model, _whole(model, data, batch_size), wanted, batch_size, progress)
+    tokens = _whole(model, data, batch_size)
+    check_rows(model, tokens)
+    return _passes(model, tokens, wanted, batch_size, progress)
 
 
 def _passes(

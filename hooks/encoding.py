@@ -44,9 +44,10 @@ def as_texts(given: Any) -> list[str]:
             f"expected a text or a list of texts, got a {type(given).__name__} of {sorted(map(str, given))}: name one "
             "of them, as in dataset['train']; what a tokenizer returned is taken whole by tokens, run and capture"
         )
-    if isinstance(given, Path) or (isinstance(given, str) and looks_like_a_file(given)):
+    only = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+    if isinstance(only, Path) or (isinstance(only, str) and looks_like_a_file(only)):
         raise InvalidArgument(
-            f"'{given}' is the name of a file, and its name would be read in place of its text: pass what is in it, as "
+            f"'{only}' is the name of a file, and its name would be read in place of its text: pass what is in it, as "
             "in Path(name).read_text().splitlines(), or open_dataset(name)"
         )
     texts = [given] if isinstance(given, str) else list(given)

@@ -251,6 +251,11 @@ def _pretrained(
         config = transformers.AutoConfig.from_pretrained(folder, **found)
     except (OSError, ValueError) as error:
         _check_own_code(folder, found, error)
+        if (Path(folder) / "config.json").is_file():
+            raise InvalidArgument(
+                f"the config.json in '{folder}' cannot be read as a model of transformers "
+                f"({str(error).splitlines()[0].rstrip('.')}): correct it, or pass a model in memory"
+            ) from error
         raise MissingFile(
             f"no model at '{folder}': it is no folder with a config.json, and the Hugging Face hub did not give it "
             f"({str(error).splitlines()[0]}); pass a folder, a hub id, a model in memory, or 'landmark'"

@@ -54,6 +54,28 @@ def fit_rows(model: AnyModel, tokens: Tokens) -> Tokens:
     )
 
 
+def check_rows(model: AnyModel, tokens: Tokens) -> None:
+    """Raise where a text is longer than the model's context, and say which.
+
+    Raises:
+        InvalidArgument: a text does not fit.
+
+    Examples:
+        ```python
+        check_rows(model, model.tokens(texts))
+        ```
+    """
+    room = None if tokens.are_places else context(model.hf)
+    if room is None or tokens.ids.shape[1] <= room or not bool((long := tokens.mask.sum(1) > room).any()):
+        return
+    number = int(long.nonzero()[0])
+    shown = "" if tokens.texts is None else f" ({tokens.texts[number][:40]!r} …)"
+    raise InvalidArgument(
+        f"text {number}{shown} is too long: {int(tokens.mask[number].sum())} tokens do not fit into the context of "
+        f"{room}: shorten or split the text, or read it by stream, which cuts it into rows"
+    )
+
+
 def _more(name: str, one: Tensor, tokens: Tokens, taken: Callable[[Tensor], Tensor]) -> Tensor:
     if one.shape != tokens.ids.shape:
         raise InvalidArgument(f"a text with {name} is longer than the context, and cannot be cut: shorten it")

@@ -71,8 +71,10 @@ class Mattering:
         )
 
 
-def logit_difference(yes: str, no: str) -> Behaviour:
+def logit_difference(yes: str | int, no: str | int) -> Behaviour:
     """The behaviour that prefers one answer to another: logit(yes) - logit(no) after the text, of their first tokens.
+
+    An answer is a word, or the id of a token.
 
     Raises:
         InvalidArgument: when used on a model for which the answers begin alike, or one has no token.
@@ -151,7 +153,11 @@ def does_it_matter(
     return Mattering(direction, baseline, **effects)
 
 
-def _first(model: Model, answer: str) -> int:
+def _first(model: Model, answer: str | int) -> int:
+    if isinstance(answer, int):
+        if not 0 <= answer < model.d_vocab:
+            raise InvalidArgument(f"{answer} is no token of {model.name}: ids lie in 0 to {model.d_vocab - 1}")
+        return answer
     tokens = model.tokens(answer)
     content = tokens.ids[0, tokens.content[0]].tolist()
     if not content:

@@ -18,7 +18,7 @@ from hooks.capture import capture
 from hooks.contract.report import Check, measured
 from hooks.contract.rounding import SLACK, Values, change, unit
 from hooks.encoding import pad
-from hooks.forward import accepts, arguments
+from hooks.forward import accepts, arguments, named_outputs
 from hooks.huggingface import HFModel, HFOutput
 from hooks.model import Model
 from hooks.site import Site, logits
@@ -105,7 +105,7 @@ def plain_laws(runs: Runs) -> Iterator[Check]:
         ```
     """
     model, (text, _), (alone, _) = runs.model, runs.texts, runs.alone
-    with leaving_no_hooks(model.hf):
+    with leaving_no_hooks(model.hf), named_outputs(model.hf):
         output = model.hf(**_asked_plainly(model, text))
     if logits in alone:
         changed = change(rows(logits, output.logits), rows(logits, alone[logits]))
@@ -241,9 +241,10 @@ def cache_laws(runs: Runs) -> Iterator[Check]:
     cache, made = None, []
     for start, stop in ((0, n_pos - 2), (n_pos - 2, n_pos - 1), (n_pos - 1, n_pos)):
         mask = text.mask[:, :stop]
-        output = hf(
-            input_ids=text.ids[:, start:stop], attention_mask=mask.long(), past_key_values=cache, use_cache=True
-        )
+        with named_outputs(hf):
+            output = hf(
+                input_ids=text.ids[:, start:stop], attention_mask=mask.long(), past_key_values=cache, use_cache=True
+            )
         cache = output.past_key_values
         made.append(output.logits)
     changed = change(rows(logits, runs.alone[0][logits]), rows(logits, torch.cat(made, dim=1)))

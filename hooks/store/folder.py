@@ -11,7 +11,33 @@ import numpy as np
 from jaxtyping import UInt8
 
 from hooks.disk import PARTIAL, lock, sync_folder
-from hooks.errors import InvalidArgument, MissingExtra
+from hooks.errors import InvalidArgument, MissingExtra, NotReachable
+
+
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Say of whatever a package raises on the way to a URL what it means, and what to do."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(
+            f"'{url}' is reached by a package that is not installed ({error}): pip install it, or give a folder of "
+            "this machine"
+        ) from error
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise InvalidArgument(
+            f"'{url}' is no URL that fsspec can reach ({error}): give a folder, or a URL such as s3://bucket/store"
+        ) from error
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise InvalidArgument(
+            f"'{url}' names no folder and no archive that is there ({error}): give a folder, or a URL such as "
+            "s3://bucket/store"
+        ) from error
+    except OSError as error:
+        raise NotReachable(
+            f"'{url}' does not answer ({' '.join(str(error).split())[:200]}): check the address and the network, or "
+            "give a folder of this machine"
+        ) from error
 
 
 @final
@@ -24,7 +50,8 @@ class Folder:
 
     Raises:
         MissingExtra: the package that reaches the URL is not installed.
-        InvalidArgument: a URL of no known kind.
+        InvalidArgument: a URL of no known kind, or of an archive that is not there.
+        NotReachable: nothing answers there.
 
     Examples:
         ```python
@@ -39,18 +66,8 @@ class Folder:
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = str(url)
-        try:
+        with _reaching(self.url):
             self._fs, self._path = url_to_fs(os.path.expanduser(self.url))
-        except ImportError as error:
-            raise MissingExtra(
-                f"'{self.url}' is reached by a package that is not installed ({error}): pip install it, or give a "
-                "folder of this machine"
-            ) from error
-        except (ValueError, TypeError) as error:
-            raise InvalidArgument(
-                f"'{self.url}' is no URL that fsspec can reach ({error}): give a folder, or a URL such as "
-                "s3://bucket/store"
-            ) from error
         self.local = isinstance(self._fs, LocalFileSystem)
 
     def sizes(self) -> dict[str, int]:
@@ -61,10 +78,11 @@ class Folder:
             Folder("store").sizes().get("manifest.json")
             ```
         """
-        self._fs.invalidate_cache()
-        if not self._fs.isdir(self._path):
-            return {}
-        listed = self._fs.ls(self._path, detail=True)
+        with nullcontext() if self.local else _reaching(self.url):
+            self._fs.invalidate_cache()
+            if not self._fs.isdir(self._path):
+                return {}
+            listed = self._fs.ls(self._path, detail=True)
         return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in listed}
 
     def free(self) -> int | None:
@@ -150,12 +168,15 @@ class Folder:
                 file.write(bytes(8))
             ```
         """
-        self._fs.makedirs(self._path, exist_ok=True)
         target = self._at(name)
         if not self.local:
-            with self._fs.open(target, "wb") as file:
+            with _reaching(self.url):
+                self._fs.makedirs(self._path, exist_ok=True)
+                opened = self._fs.open(target, "wb")
+            with opened as file:
                 yield file
             return
+        self._fs.makedirs(self._path, exist_ok=True)
         with open(target + PARTIAL, "wb") as file:
             yield file
             file.flush()

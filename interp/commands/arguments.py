@@ -1,6 +1,7 @@
 """What commands take and say in common: models, texts and files by name, where to compute, seconds in words."""
 
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,15 +17,18 @@ from rich.console import Console
 from hooks import Model, Site, load
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, NotReachable
 from hooks.pieces import piece
+from interp.circuits.metric import Word, first_token
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
 TextsFile = Annotated[Path, typer.Argument(metavar="TEXTS", help="A file with one text per line.")]
 Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")]
+FirstToken = Annotated[bool, typer.Option("--first-token", help="Of a word of several tokens take the first.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 WAIT = 3.0  # seconds for the hub to take a connection before a command says that it does not answer
 PREDICTS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_ID = re.compile(r"id:(\d+)")
 READS_OUT = (*PREDICTS, "ForMaskedLM", "ForPreTraining")
 
 
@@ -100,11 +104,12 @@ def check_predicts(model: str, wanted: str, kinds: tuple[str, ...] = READS_OUT) 
         )
 
 
-def check_answers(model: str, **answers: str) -> None:
+def check_answers(model: str, first: bool = False, **answers: str) -> None:
     """Refuse an answer that is not one token of a model, by its tokenizer alone, before its weights are read.
 
     Args:
         model: its name.
+        first: of a word of several tokens the first is taken.
         answers: RIGHT and WRONG, by the names that the command gives them.
 
     Raises:
@@ -119,15 +124,30 @@ def check_answers(model: str, **answers: str) -> None:
     except (OSError, ValueError):
         return  # load says what is wrong in more detail
     for name, word in answers.items():
+        if _ID.fullmatch(word):
+            continue
         ids = tokenizer(word, add_special_tokens=False)["input_ids"]
         if not ids:
             raise InvalidArgument(f"{name} is {word!r}, and {word!r} has no tokens: give a word that is one")
-        if len(ids) > 1:
+        if len(ids) > 1 and not first:
             pieces = [piece(tokenizer, i) for i in ids]
             raise InvalidArgument(
                 f"{name} is {word!r}, which is {len(ids)} tokens of {model}, {pieces}: give a word of one token, "
-                f"such as {pieces[0]!r}, its first"
+                f"such as {pieces[0]!r}, or take its first by --first-token"
             )
+
+
+def word_of(model: Model, text: str, first: bool) -> Word:
+    """A word of a command: as it is, the token of that id where it is `id:123`, or its first token if asked for.
+
+    Examples:
+        ```python
+        word_of(model, "id:123", first=False)  # 123
+        ```
+    """
+    if named := _ID.fullmatch(text):
+        return int(named[1])
+    return first_token(model, text) if first else text
 
 
 def check_sites(names: Iterable[str]) -> None:

@@ -23,7 +23,16 @@ from interp.circuits.edges import (
     random_scores,
     relp,
 )
-from interp.commands.arguments import Device, ModelName, Quiet, check_answers, check_predicts, load_model
+from interp.commands.arguments import (
+    Device,
+    FirstToken,
+    ModelName,
+    Quiet,
+    check_answers,
+    check_predicts,
+    load_model,
+    word_of,
+)
 from interp.commands.circuit_of_features import find_feature_circuit, load_autoencoders
 from interp.commands.verb import Document, verb
 from interp.show import Section, circuit_panel, faithfulness_panel, report
@@ -50,6 +59,7 @@ def circuit_command(
     node_threshold: Annotated[float, typer.Option(help="With --features: the least absolute effect of a node.")] = 0.1,
     edge_threshold: Annotated[float, typer.Option(help="With --features: that of an edge.")] = 0.01,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
+    first_token: FirstToken = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
@@ -69,10 +79,11 @@ def circuit_command(
         page_at(out)
     slope = None if method == "exact" else _slope(method, steps)
     check_predicts(model, "a circuit is of what is predicted")
-    check_answers(model, RIGHT=right, WRONG=wrong)
+    check_answers(model, first_token, RIGHT=right, WRONG=wrong)
     autoencoders = load_autoencoders(features) if features else []
     loaded = load_model(model, device, quiet=quiet)
-    task = Task(clean, corrupt, logit_difference(loaded, right, wrong))
+    answers = [word_of(loaded, word, first_token) for word in (right, wrong)]
+    task = Task(clean, corrupt, logit_difference(loaded, *answers))
     if autoencoders:
         thresholds = (node_threshold, edge_threshold)
         return find_feature_circuit(loaded, autoencoders, task, thresholds, steps, top, quiet=quiet)

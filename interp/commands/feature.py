@@ -12,13 +12,16 @@ from interp.show import browse
 
 @verb
 def feature_command(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="An index that `interp discover` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="INDEX", help="An index that `interp discover` wrote, or the folder it is in.")
+    ],
     latent: Annotated[int, typer.Argument(metavar="LATENT", help="The number of the latent.")],
     out: Annotated[
         Path | None, typer.Option(help="Its page; latent-NUMBER.html next to the index if not given.")
     ] = None,
 ) -> Document:
     """Show what an index knows of one latent, and write a page of it (seconds)."""
+    folder = folder / "index" if (folder / "index").is_dir() else folder
     found = FeatureIndex.open(folder)
     record, describe = found.record(latent), Describer(found)
     typer.echo(f"latent {latent} of {len(found):,} at {found.about['site']} of {found.about['model']}")

@@ -7,7 +7,16 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument, MissingFile
-from interp.commands.arguments import Device, ModelName, Quiet, check_predicts, load_model
+from interp.commands.arguments import (
+    Device,
+    FirstToken,
+    ModelName,
+    Quiet,
+    check_answers,
+    check_predicts,
+    load_model,
+    word_of,
+)
 from interp.commands.verb import Document, verb
 from interp.lenses import JacobianLens, Lens, LensReading, LogitLens, TunedLens, rank, read
 from interp.show import Section, divergence_panel, lens_panel, report
@@ -25,6 +34,7 @@ def lens_command(
     ] = None,
     top: Annotated[int, typer.Option(help="Likeliest tokens to show.")] = 5,
     out: Annotated[Path | None, typer.Option(help="A page to write, with every token.")] = None,
+    first_token: FirstToken = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
@@ -33,10 +43,12 @@ def lens_command(
     if out is not None:
         page_at(out)
     check_predicts(model, "a lens reads layers as predictions")
+    if word is not None:
+        check_answers(model, first_token, **{"--word": word})
     loaded = load_model(model, device, quiet=quiet)
     lens = _lens(loaded, tuned, jacobian)
     reading = read(lens, text, top=top)
-    ranks = None if word is None else rank(lens, text, word).ranks[:, 0, -1].tolist()
+    ranks = None if word is None else rank(lens, text, word_of(loaded, word, first_token)).ranks[:, 0, -1].tolist()
     layers = _layers(reading, ranks)
     ranked = "" if ranks is None else f"{'rank':>7}"
     typer.echo(f"{'layer':<6}{'KL, nats':>9}{'entropy':>9}{ranked}  likeliest")

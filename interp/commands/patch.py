@@ -20,7 +20,16 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
-from interp.commands.arguments import Device, ModelName, Quiet, check_answers, check_predicts, load_model
+from interp.commands.arguments import (
+    Device,
+    FirstToken,
+    ModelName,
+    Quiet,
+    check_answers,
+    check_predicts,
+    load_model,
+    word_of,
+)
 from interp.commands.verb import Document, verb
 from interp.show import Section, patch_panel, report
 from interp.show.frame import page_at
@@ -50,6 +59,7 @@ def patch_command(
     necessity: Annotated[bool, typer.Option("--noising", help="Corrupt the clean run instead.")] = False,
     top: Annotated[int, typer.Option(help="Places to print.")] = 10,
     out: Annotated[Path | None, typer.Option(help="A page to write, with every place.")] = None,
+    first_token: FirstToken = False,
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
@@ -62,10 +72,17 @@ def patch_command(
         page_at(out)
     over = SWEEPS[by](Layered(site))
     check_predicts(model, "patching measures what is predicted")
-    check_answers(model, RIGHT=right, WRONG=wrong)
+    check_answers(model, first_token, RIGHT=right, WRONG=wrong)
     loaded = load_model(model, device, quiet=quiet)
+    answers = [word_of(loaded, word, first_token) for word in (right, wrong)]
     patching = (noising if necessity else denoising)(clean, corrupt)
-    found = patch_sweep(loaded, patching, logit_difference(loaded, right, wrong), over=over, progress=not quiet)
+    found = patch_sweep(
+        loaded,
+        patching,
+        logit_difference(loaded, *answers),
+        over=over,
+        progress=not quiet,
+    )
     base, donor = float(found.base), float(found.donor)
     typer.echo(f"{found.kind}: logit difference {base:+.3f} unpatched, {donor:+.3f} with everything patched")
     places = _largest(found, loaded, top)

@@ -177,7 +177,7 @@ def _asked(
             return lambda model: concept_from_phrase(name or first, phrase or [], fitting(model, texts))
         case (Path() as yes, Path() as no), None | [], None:
             files = read_lines(yes), read_lines(no)
-            return lambda model: _labelled(model, name or "the concept", *files)
+            return lambda _: _labelled(name or "the concept", *files)
     raise InvalidArgument(
         "say what to search for: either two files, POSITIVE and NEGATIVE, or --phrase WORDS and --in FILE"
     )
@@ -224,15 +224,8 @@ def _turned_up(
     return "\n".join(lines)
 
 
-def _labelled(model: Model, name: str, yes: list[str], no: list[str]) -> Concept:
-    """Texts that do and do not express it; one of both kinds has no label, nor have parts of one too long to read."""
-    read = set(fitting(model, [*yes, *no]))
-    long = next((text for text in (*yes, *no) if text not in read), None)
-    if long is not None:
-        raise InvalidArgument(
-            f"the text {long[:60]!r}... is longer than the context of {model.name}: split it, and give the parts that "
-            "express the concept in POSITIVE and the others in NEGATIVE"
-        )
+def _labelled(name: str, yes: list[str], no: list[str]) -> Concept:
+    """Texts that do and do not express it; one of both kinds has no label."""
     both = next((text for text in yes if text in set(no)), None)
     if both is not None:
         raise InvalidArgument(f"the text {both[:60]!r} is in POSITIVE and in NEGATIVE: leave it out of one")

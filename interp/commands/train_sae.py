@@ -107,7 +107,7 @@ def _open(settings: TrainSettings) -> tuple[Model | ActivationStore, list[Site]]
     """What is read, and where: the sites named, or the one of a store that has one."""
     if settings.store is None:
         model = load_model(str(settings.model), settings.device, quiet=settings.quiet)
-        return model, [Site.parse(name) for name in settings.site]
+        return model, [model.tap(Site.parse(name, model)).site for name in settings.site]
     store = ActivationStore(settings.store)
     if not settings.site and len(store.sites) > 1:
         held = ", ".join(map(str, store.sites))

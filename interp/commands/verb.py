@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, is_dataclass
@@ -43,7 +44,7 @@ def verb(command: Callable[..., Document | None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, as_json: bool = False, debug: bool = False, **kwargs: Any) -> None:
-        with report_errors(debug):
+        with report_errors(debug), _notes_in_lines():
             if not as_json:
                 command(*args, **kwargs)
                 return
@@ -59,6 +60,22 @@ def verb(command: Callable[..., Document | None]) -> Callable[..., None]:
     run.__dict__["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *more])
     run.__annotations__ = command.__annotations__ | OPTIONS
     return run
+
+
+@contextmanager
+def _notes_in_lines() -> Iterator[None]:
+    """Print what a command warns of as a line for a person, without the place in the code that it came from."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if category is UserWarning:
+                typer.echo(f"note: {message}", err=True)
+            else:
+                shown(message, category, *rest)
+
+        warnings.showwarning = show
+        yield
 
 
 def plain(value: Any) -> Any:

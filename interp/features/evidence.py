@@ -90,7 +90,7 @@ class Evidence:
 def collect_evidence(
     sae: SAE,
     model: Model,
-    texts: Sequence[str],
+    texts: Sequence[str] | Int[Tensor, "batch pos"],
     latent: int,
     *,
     top: int = 20,
@@ -99,6 +99,8 @@ def collect_evidence(
     progress: bool = False,
 ) -> Evidence:
     """Read texts once and collect what one latent does on them: `top` examples, `context` tokens each side.
+
+    Texts may be token ids, of a model without a tokenizer.
 
     Costs one forward pass per text up to the autoencoder's site; memory for one batch and the examples.
 
@@ -120,7 +122,8 @@ def collect_evidence(
     if not 0 <= latent < sae.d_sae:
         raise OutOfRange(f"latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}")
     seen = _Seen(model, top, context)
-    for acts in stream(model, listed(texts), [site], batch_size=batch_size, progress=progress):
+    given = texts if isinstance(texts, Tensor) else listed(texts)
+    for acts in stream(model, given, [site], batch_size=batch_size, progress=progress):
         values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
         seen.add(acts.tokens, (values * (indices == latent)).sum(1))
     if not seen.tokens:

@@ -67,6 +67,7 @@ def find_promoted_tokens(model: Model, vector: Float[Tensor, "d_model"], count: 
         find_promoted_tokens(model, sae.W_dec[17], 10)         # ((" bridge", 4.1), ...)
         ```
     """
-    top = measure_logit_effect(model, vector).topk(count)
+    effect = measure_logit_effect(model, vector)
+    top = effect.topk(min(count, len(effect)))
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
     return tuple((piece(model.tokenizer, i), v) for i, v in pairs)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -126,7 +126,7 @@ def _matrices(held: dict[str, Any]) -> tuple[dict[int, Tensor], int]:
 
 def fit_jacobian(
     model: Model,
-    texts: Sequence[str],
+    texts: Sequence[str] | Sequence[Int[Tensor, "pos"]],
     *,
     layers: Sequence[int] | None = None,
     skip: Natural = 16,
@@ -141,7 +141,7 @@ def fit_jacobian(
 
     Args:
         model: a causal model.
-        texts: texts of more than `skip + 1` tokens.
+        texts: texts, or the token ids of texts, of more than `skip + 1` tokens.
         layers: which to fit; all but the last if not given.
         skip: tokens left out at the start, BOS counted.
         max_tokens: where longer texts are cut.
@@ -181,13 +181,17 @@ def fit_jacobian(
     for tokens, text in zip(read, texts, strict=True):
         if tokens.ids.shape[1] < skip + 2:
             raise InvalidArgument(
-                f"{text[:60]!r} has {tokens.ids.shape[1]} tokens, and {skip + 2} are needed to leave out the first "
+                f"{_shown(text)} has {tokens.ids.shape[1]} tokens, and {skip + 2} are needed to leave out the first "
                 f"{skip} and the last: give longer texts, or a smaller skip"
             )
     J = torch.zeros(len(sources), model.d_model, model.d_model, device=model.device)
     for tokens in tqdm(read, desc="fitting", disable=not progress):
         J += _of_text(model, tokens, sources, skip, batch_size) / len(read)
     return JacobianLens(model, dict(zip(sources, J, strict=True)), len(read))
+
+
+def _shown(text: str | Int[Tensor, "pos"]) -> str:
+    return repr(text[:60]) if isinstance(text, str) else f"token ids {text.tolist()[:8]}"
 
 
 def _of_text(

@@ -71,7 +71,10 @@ def test_a_stream_that_ends_early_says_how_many_texts_of_those_read_were_cut(gpt
 
 
 def test_capture_gives_each_text_its_row_and_refuses_one_that_does_not_fit(gpt2: Model) -> None:
-    with pytest.raises(InvalidArgument, match="do not fit into the context of 96"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"text 1 \('abcdef.* is too long: 251 tokens do not fit into the context of 96: .* stream",
+    ):
         capture(gpt2, TEXTS, resid_post[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

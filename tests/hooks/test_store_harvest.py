@@ -21,7 +21,7 @@ from datasets.iterable_dataset import ExamplesIterable
 from torch import Tensor
 
 from hooks import Model, capture, intervene
-from hooks.errors import DamagedFile, InvalidArgument, MissingExtra, WrongModel
+from hooks.errors import DamagedFile, InvalidArgument, MissingExtra, NotReachable, WrongModel
 from hooks.interventions import scale
 from hooks.position import everywhere, first, last, tokens
 from hooks.site import attn_out, logits, mlp_act, pattern, resid_post, resid_pre, z
@@ -614,10 +614,17 @@ def test_a_manifest_that_claims_more_rows_than_its_files_hold_is_refused_at_once
         ("s3://bucket/store", MissingExtra, r"'s3://bucket/store' is reached by a package .*s3fs"),
         ("nope://bucket", InvalidArgument, "is no URL that fsspec can reach .*give a folder, or a URL such as"),
         ("github://store", InvalidArgument, "is no URL that fsspec can reach .*'org' and 'repo'"),
+        ("zip://none.zip", InvalidArgument, "'zip://none.zip' names no folder and no archive that is there"),
+        (
+            "hdfs://nowhere/x",
+            (NotReachable, MissingExtra),
+            "'hdfs://nowhere/x' (does not answer|is reached)",
+        ),
+        ("reference://x", InvalidArgument, "is no URL that fsspec can reach"),
     ],
 )
 def test_a_url_that_nothing_here_reaches_is_refused_with_the_package_that_would(
-    url: str, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+    url: str, kind: type[Exception] | tuple[type[Exception], ...], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(kind, match=said):

@@ -213,3 +213,12 @@ def test_the_name_of_a_file_is_not_read_as_a_text(gpt2: Model, tmp_path: Path) -
     file.write_text("Fog over the bay.")
     with pytest.raises(InvalidArgument, match=r"stories\.txt' is the name of a file, .*open_dataset\(name\)"):
         gpt2.run(str(file))
+
+
+def test_the_name_of_a_file_as_the_only_text_of_a_list_is_not_read_either(gpt2: Model, tmp_path: Path) -> None:
+    file = tmp_path / "stories.txt"
+    file.write_text("Fog over the bay.")
+    for given in ([str(file)], (str(file),)):
+        with pytest.raises(InvalidArgument, match=r"stories\.txt' is the name of a file"):
+            gpt2.tokens(given)
+    assert gpt2.tokens([str(file), "Fog"]).texts == (str(file), "Fog")

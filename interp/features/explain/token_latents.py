@@ -102,7 +102,8 @@ Words = tuple[tuple[str, float], ...]
 def _moves(model: Model, x: Float[Tensor, "d_model"], rows: Float[Tensor, "n d_model"]) -> list[tuple[Words, Words]]:
     change = model.unembed(x[None]).float() - model.unembed(x - rows.to(x)).float()
     change = change - change.mean(1, keepdim=True)
-    up, down = change.topk(WORDS), (-change).topk(WORDS)
+    count = min(WORDS, change.shape[1])
+    up, down = change.topk(count), (-change).topk(count)
 
     def words(ids: Tensor, amounts: Tensor) -> Words:
         return tuple((piece(model.tokenizer, i), v) for i, v in zip(ids.tolist(), amounts.tolist(), strict=True))

@@ -80,7 +80,7 @@ _EFFECT = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
 
 def _promoted(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]]:
     logits = measure_logit_effects(model, sae.W_dec[block.start : block.stop].detach())
-    up, down = (logits.topk(PROMOTED, largest=largest) for largest in (True, False))
+    up, down = (logits.topk(min(PROMOTED, logits.shape[-1]), largest=largest) for largest in (True, False))
     parts = (part.tolist() for part in (up.indices, up.values, down.indices, down.values))
     return [dict(zip(_EFFECT, four, strict=True)) for four in zip(*parts, strict=True)]
 

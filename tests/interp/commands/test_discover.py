@@ -70,6 +70,7 @@ def test_a_latent_is_shown_as_the_index_has_it(made: dict[str, str], tmp_path: P
     assert ran.exit_code == 0
     assert f"latent {alive} of 30 at resid_post.1 of " in ran.output and "fires on" in ran.output
     assert ran.output.replace("\n", "").endswith(f"page: {tmp_path / 'one.html'}")
+    assert call("feature", made["out"], str(alive), "--out", str(tmp_path / "one.html")).output == ran.output
     compared = call("feature", folder, str(alive))
     assert compared.output.replace("\n", "").endswith(f"page: {Path(made['out']) / f'latent-{alive}.html'}")
 

@@ -59,3 +59,15 @@ def test_the_patch_command_prints_the_largest_shares(folder: str) -> None:
     assert abs(float(share)) == pytest.approx(float(found.effect.abs().max()), abs=2e-3)
     assert len(said) == 3 and said[0].startswith("noising: logit difference")
     assert "did you mean 'head'" in call("patch", folder, "a", "b", "c", "d", "--by", "haed", code=2)
+
+
+def test_an_answer_may_be_a_token_id_or_the_first_token_of_a_word_if_asked(folder: str) -> None:
+    by_word = call("patch", folder, "fog over", "fig ever", "a", "c", "--top", "1")
+    ids = [f"id:{int(load(folder).tokens(word).ids[0, -1])}" for word in "ac"]
+    assert call("patch", folder, "fog over", "fig ever", *ids, "--top", "1") == by_word
+    assert call("patch", folder, "fog over", "fig ever", "abc", "cab", "--top", "1", "--first-token") == by_word
+    assert "take its first by --first-token" in call("patch", folder, "fog over", "fig ever", "abc", "c", code=2)
+    said = "--word is 'gull', which is 4 tokens"
+    assert said in (refusal := call("lens", folder, "fog", "--word", "gull", code=2)) and "--first-token" in refusal
+    ranked = call("lens", folder, "fog", "--word", "g")
+    assert call("lens", folder, "fog", "--word", "gull", "--first-token") == ranked

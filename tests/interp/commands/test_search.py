@@ -233,7 +233,8 @@ def test_steering_needs_one_thing_to_steer_with_and_a_way_that_fits(made: dict[s
     assert not (tmp_path / "s.jsonl").exists()
 
 
-def test_a_phrase_is_found_in_texts_longer_than_the_context_and_a_labelled_one_is_named(
+@pytest.mark.filterwarnings("default")
+def test_a_phrase_is_found_in_texts_longer_than_the_context_and_a_labelled_one_is_read_in_rows(
     made: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "long"
@@ -243,5 +244,5 @@ def test_a_phrase_is_found_in_texts_longer_than_the_context_and_a_labelled_one_i
     said = call(*start, "--phrase", "fog", "--in", str(file), "--quiet", "--out", str(tmp_path / "found"))
     pieces = int(said.split("by tokens of ")[1].split()[0])
     assert pieces > 6 and f"{pieces} texts, 5 of which express it" in said
-    refusal = refused(*start, str(file), made["sun"], "--out", str(tmp_path / "other"))
-    assert "the text 'fog and sea red sun 0" in refusal and "split it" in refusal
+    said = call(*start, str(file), made["sun"], "--quiet", "--out", str(tmp_path / "other"))
+    assert f"{len(TEXTS['fog']) + 1 + len(TEXTS['sun'])} texts, {len(TEXTS['fog']) + 1} of which express it" in said

@@ -163,3 +163,16 @@ def test_no_data_no_site_and_wrong_files_are_reported(model: str, texts: str, tm
             " ".join(message.format(path=tmp_path / name).split()) in said if "{path}" in message else message in said
         ), name
     assert "there is no file" in refused("--config", tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_layer_counted_from_the_last_is_saved_by_its_number_and_long_lines_are_read_in_rows(
+    model: str, tmp_path: Path
+) -> None:
+    (texts := tmp_path / "texts.txt").write_text("\n".join(["fog over the bay " * 20, "a ship", "the bridge is red"]))
+    words = ["--site", "resid_post[-1]", "--latents", "16", "--k", "2", "--tokens", "1000", "--batch-size", "64"]
+    words += ["--out", str(tmp_path / "sae"), "--quiet"]
+    result = CliRunner().invoke(app, ["train-sae", model, str(texts), *words])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "note: 1 of 3 texts are longer than the context of 96 tokens and are read as 4 rows" in result.stderr
+    assert str(load_sae(tmp_path / "sae").site) == "resid_post.2"

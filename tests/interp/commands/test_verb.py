@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,13 @@ def test_a_model_that_is_nowhere_is_refused_at_once_where_the_hub_does_not_answe
         arguments.check_reachable("no/model")
     assert time.perf_counter() - began < 5
     arguments.check_reachable("landmark")
+
+
+def warning() -> None:
+    warnings.warn("1 of 3 texts is long", stacklevel=2)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line_without_the_place_in_the_code() -> None:
+    result = alone(warning)
+    assert result.exit_code == 0 and result.stderr == "note: 1 of 3 texts is long\n"

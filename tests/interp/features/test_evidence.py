@@ -1,10 +1,13 @@
 """Evidence against brute force over dense latents and the model's own weights."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
-from hooks import Model, capture
-from hooks.site import embed, mlp_act, mlp_in, mlp_out
+from hooks import Model, capture, load
+from hooks.site import embed, mlp_act, mlp_in, mlp_out, resid_post
 from interp.features import Feature, collect_evidence, measure_logit_effect
 from interp.features.evidence import Histogram
 from interp.sae import TopK
@@ -146,3 +149,19 @@ def test_a_histogram_of_small_activations_ends_at_the_largest_it_began_with() ->
     histogram.add(torch.tensor([0.1, 0.4]))
     assert histogram.edges.tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     assert histogram.counts.tolist() == [0, 1, 0, 1]
+
+
+def test_token_ids_give_the_evidence_of_their_texts(gpt2: Model, letters: TopK) -> None:
+    texts = [text for text in TEXTS if len(text) == 6]
+    by_text, by_ids = (collect_evidence(letters, gpt2, given, H) for given in (texts, gpt2.tokens(texts).ids))
+    assert by_ids.examples == by_text.examples and by_ids.tokens == by_text.tokens
+
+
+def test_a_model_of_fewer_outputs_than_are_shown_has_evidence(hf_model: Callable[..., Any]) -> None:
+    hf = hf_model("gpt2", tie_word_embeddings=False)
+    hf.lm_head = torch.nn.Linear(32, 5)
+    model = load(hf, check=False)
+    sae = TopK(model.d_model, 8, k=2, seed=0)
+    sae.site, sae.fingerprint = resid_post[1], model.fingerprint
+    seen = collect_evidence(sae, model, torch.arange(12).view(2, 6), 3)
+    assert seen.tokens == 12

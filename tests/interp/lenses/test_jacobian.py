@@ -145,3 +145,10 @@ def test_sums_over_a_single_text_are_its_lens() -> None:
     assert _matrices({"n_done": 0, "jacobian_sum": {}}) == ({}, 0)
     halves, n = _matrices({"n_done": 2, "jacobian_sum": {1: torch.eye(3)}})
     assert n == 2 and torch.equal(halves[1], torch.eye(3) / 2)
+
+
+def test_token_ids_are_fitted_as_their_texts_are(llama: Model) -> None:
+    by_text = fit_jacobian(llama, PROMPTS[:1], skip=3, batch_size=32)
+    by_ids = fit_jacobian(llama, [llama.tokens(PROMPTS[0]).ids[0]], skip=3, batch_size=32)
+    for layer in (0, 1):
+        assert torch.equal(by_text.J[layer], by_ids.J[layer])
