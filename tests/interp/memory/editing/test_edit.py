@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -148,6 +149,17 @@ def test_contradicting_facts_and_overlapping_keys_are_reported_and_unrelated_edi
     assert found[0] == "'Rome is in' is edited to both 'France' and 'Spain'"
     assert found[1].startswith("keys of 'Rome' and 'Rome' overlap at layer 1 (1.00 of")
     assert conflicts([one, edit(gpt2, 1, fact=Fact("Oslo", "{} is in", "Norway", "Peru"))]) == ()
+
+
+def test_an_overlap_is_told_in_either_order_where_one_edit_alone_writes_at_the_key_of_the_other(gpt2: Model) -> None:
+    """Of what `one` writes 0.8 appears at the place of `other`, and of that nothing at the place of `one`."""
+    e = torch.eye(gpt2.d_mlp, dtype=torch.float64)
+    one, other = edit(gpt2, 0), edit(gpt2, 1, fact=Fact("Oslo", "{} is in", "Norway", "Peru"))
+    one = replace(one, updates=(replace(one.updates[0], key=e[:1], at=e[:1]),))
+    other = replace(other, updates=(replace(other.updates[0], key=e[1:2], at=0.8 * e[:1] + 0.6 * e[1:2]),))
+    for pair in ([one, other], [other, one]):
+        (said,) = conflicts(pair)
+        assert "overlap at layer 1 (0.80 of what one writes appears at the other)" in said
 
 
 def test_two_prompts_that_replace_one_object_by_different_ones_conflict_whatever_the_method(gpt2: Model) -> None:

@@ -201,3 +201,12 @@ def test_a_window_wider_than_the_model_and_no_facts_are_refused(gpt2: Model) -> 
         trace_mlp(gpt2, FACTS, window=4)
     with pytest.raises(ValueError, match="no facts were given to trace"):
         trace_mlp(gpt2, [])
+
+
+def test_a_role_that_no_fact_has_is_never_the_location() -> None:
+    clean, corrupted = torch.ones(3), torch.zeros(3)
+    restored = torch.full((3, len(ROLES), 2), 0.1)
+    restored[:, ROLES.index("last subject"), 1] = 0.9
+    restored[:, ROLES.index("first subject")] = torch.nan
+    found = Trace("feed-forward", ROLES, ((0,), (1,)), clean, corrupted, restored).location
+    assert (found.role, found.layers) == ("last subject", (1,))
