@@ -9,16 +9,20 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tutorials docs lint check clean
+.PHONY: help demo workbench test tutorials docs lint check clean
 
 help:
 	@echo "make demo       the whole story on the bundled model, in minutes"
+	@echo "make workbench  a live page on the bundled model, in about a minute"
 	@echo "make test       the test suite"
 	@echo "make tutorials  run every notebook"
 	@echo "make docs       the site, in build/site, with the tutorials as they ran"
 	@echo "make lint       linter and type checker"
 	@echo "make check      linter, type checker, tests, tutorials"
 	@echo "make clean      remove the virtual environment and caches"
+
+workbench: $(READY)
+	$(BIN)/interp workbench landmark --session build/workbench
 
 demo: $(READY)
 	$(BIN)/interp demo

@@ -1,6 +1,6 @@
 """Decoding with a KV cache, greedy or sampled."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +12,20 @@ from hooks.huggingface import HFModel, Tokenizer
 from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 
+Each = Callable[[list[list[int]]], None]
+"""What is called with the ids that every prompt was continued by so far."""
+
 
 @grad_mode(False)
 def decode(
-    hf: HFModel, tokens: Tokens, *, max_new_tokens: int, temperature: float | int, seed: int, stop: frozenset[int]
+    hf: HFModel,
+    tokens: Tokens,
+    *,
+    max_new_tokens: int,
+    temperature: float | int,
+    seed: int,
+    stop: frozenset[int],
+    each: Each | None = None,
 ) -> list[list[int]]:
     """Continue every prompt of a left-padded batch and return the ids of each continuation.
 
@@ -26,6 +36,7 @@ def decode(
         temperature: 0 takes the likeliest token, otherwise tokens are sampled at this temperature.
         seed: of the sampling.
         stop: ids that end a continuation (they are not returned).
+        each: called after every new token with the ids made so far; what it raises ends the decoding.
 
     Raises:
         ValueError: prompt and continuation do not fit into the context, a setting below its least value, or logits
@@ -59,6 +70,8 @@ def decode(
             break
         for row in alive.nonzero().flatten().tolist():
             made[row].append(int(chosen[row]))
+        if each is not None:
+            each(made)
         chunk, mask = chosen[:, None], torch.cat([mask, alive[:, None]], dim=1)
     return made
 

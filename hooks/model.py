@@ -17,7 +17,7 @@ from hooks.errors import InvalidArgument, UnknownSite, nearest
 from hooks.experts import of_expert
 from hooks.fingerprint import fingerprint
 from hooks.forward import accepts, forward
-from hooks.generate import continuation, decode, stop_ids
+from hooks.generate import Each, continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, located, parts, taps
 from hooks.offload import place_of
@@ -167,6 +167,7 @@ class Model:
         max_new_tokens: int = 40,
         temperature: float | int = 0.0,
         seed: Natural = 0,
+        each: Each | None = None,
     ) -> str | list[str]:
         """Return the continuation of a prompt (a string), or of several (a list).
 
@@ -177,6 +178,8 @@ class Model:
             max_new_tokens: how many tokens to add at most; an end-of-text token ends it sooner.
             temperature: 0 decodes greedily.
             seed: of the sampling.
+            each: called after every new token with the ids that each prompt was continued by so far, as a page that
+                shows text while it is made needs; what it raises ends the generation.
 
         Raises:
             TypeError: a mapping, or a list of anything but texts.
@@ -205,6 +208,7 @@ class Model:
                 temperature=temperature,
                 seed=seed,
                 stop=stop_ids(self.hf, self.tokenizer),
+                each=each,
             )
         given = [ids[mask].tolist() for ids, mask in zip(tokens.ids, tokens.mask, strict=True)]
         made = [continuation(self.tokenizer, old, more) for old, more in zip(given, new, strict=True)]

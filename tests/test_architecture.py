@@ -30,7 +30,7 @@ RANK = (  # interp's folders, those of lower rows first
     "directions",
     "features",
     "steering memory graphs",
-    "show export",
+    "show export workbench",
     "demo",
     "commands",
 )

@@ -24,7 +24,8 @@ from interp.commands.arguments import (
     read_lines,
     show_step,
 )
-from interp.commands.verb import Document, plain, verb
+from interp.commands.verb import Document, verb
+from interp.common.json_values import plain
 from interp.common.texts import fitting
 from interp.features import (
     Concept,

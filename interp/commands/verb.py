@@ -4,21 +4,17 @@ import errno
 import functools
 import inspect
 import json
-import math
-import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-import torch
 import typer
 
 from hooks.errors import InterpError
+from interp.common.json_values import plain
 
 Document: TypeAlias = dict[str, Any]
 """What a command found, in words and numbers; `docs/commands.md` says what each command's holds."""
@@ -76,28 +72,6 @@ def _notes_in_lines() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: dataclasses as objects, tensors as lists, paths absolute, no number that is not finite.
-
-    Examples:
-        >>> plain({"at": torch.ones(2), "loss": float("nan")})
-        {'at': [1.0, 1.0], 'loss': None}
-    """
-    if isinstance(value, torch.Tensor):
-        return plain(value.tolist())
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): plain(of) for name, of in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if isinstance(value, os.PathLike):
-        return str(Path(value).resolve())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 @contextmanager

@@ -1,0 +1,109 @@
+"""The arguments of actions: no unknown names, numbers finite, lengths and sizes within limits."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Given(BaseModel):
+    """Arguments of an action: no unknown names, numbers finite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class TextGiven(Given):
+    """A text to read."""
+
+    text: Text
+    top: Annotated[int, Field(ge=1, le=20)] = 5
+
+
+class FeaturesGiven(TextGiven):
+    """A text to read through a dictionary."""
+
+    sae: Name
+
+
+class AttributeGiven(Given):
+    """A text, and the token whose logit is split, as a word or by its id."""
+
+    text: Text
+    word: Name | Annotated[int, Field(ge=0)]
+
+
+class DirectionGiven(Given):
+    """A direction: latent `latent` of `sae`, one of the session's by `name`, or the difference of two sets of texts."""
+
+    dose: float
+    sae: str = ""
+    latent: Annotated[int, Field(ge=0)] = 0
+    name: str = ""
+    texts: list[Text] = []
+    background: list[Text] = []
+    site: str = ""
+
+
+class SteerGiven(Given):
+    """A prompt, up to eight directions with their doses, and how to generate."""
+
+    prompt: Text
+    directions: Annotated[list[DirectionGiven], Field(min_length=1, max_length=8)]
+    max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 40
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
+class DoseGiven(Given):
+    """A prompt, one direction, the doses to compare, and the words that name the concept."""
+
+    prompt: Text
+    direction: DirectionGiven
+    doses: Annotated[list[float], Field(min_length=1, max_length=12)]
+    words: Annotated[list[Name], Field(min_length=1, max_length=8)]
+    per_prompt: Annotated[int, Field(ge=1, le=32)] = 8
+    max_new_tokens: Annotated[int, Field(ge=1, le=128)] = 30
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
+class EditGiven(Given):
+    """A fact to edit, and by which method."""
+
+    subject: Name
+    prompt: Name
+    old: Name
+    new: Name
+    method: str = "rome"
+
+
+class NamedGiven(Given):
+    """An edit by its name."""
+
+    name: Name
+
+
+class PatchGiven(Given):
+    """Two prompts that differ, and what is said after each."""
+
+    clean: Text
+    corrupt: Text
+    right: Name
+    wrong: Name
+    site: str = "resid_pre"
+
+
+class SearchGiven(Given):
+    """Words to look for in the labels of a dictionary's latents."""
+
+    sae: Name
+    words: Name
+    top: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class LatentGiven(Given):
+    """A latent of a dictionary."""
+
+    sae: Name
+    latent: Annotated[int, Field(ge=0)]

@@ -1,0 +1,167 @@
+"""The server: a thin layer, in which every route calls one action of the session through the queue."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from hooks.errors import InterpError, OutOfRange
+from interp.common.json_values import plain
+from interp.workbench.actions import ACTIONS, check_given
+from interp.workbench.jobs import Job, Jobs, QueueFull
+from interp.workbench.security import Guard
+from interp.workbench.session import Session
+
+PAGE: Final = Path(__file__).parent / "page"
+FILES: Final = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
+POLL: Final = 0.01
+PING: Final = 15.0
+
+
+class Server:
+    """The application of one session.
+
+    Args:
+        jobs: the queue of the model.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+        self.session: Session | None = None
+        self.loading = "starting"
+
+    def app(self, token: str, hosts: frozenset[str]) -> Guard:
+        """The ASGI application, guarded."""
+        files = [Route(path, _file(name)) for path, name in FILES.items()]
+        api = [
+            Route("/api/v1/healthz", self.healthz),
+            Route("/api/v1/model", self.model),
+            Route("/api/v1/jobs", self.submit, methods=["POST"]),
+            Route("/api/v1/jobs/{job}", self.cancel, methods=["DELETE"]),
+            Route("/api/v1/jobs/{job}/events", self.events),
+            Route("/api/v1/session", self.log),
+            Route("/api/v1/session.py", self.script),
+            Route("/api/v1/session.ipynb", self.notebook),
+        ]
+        return Guard(Starlette(routes=[*files, *api], exception_handlers={InterpError: _problem}), token, hosts)
+
+    async def healthz(self, _request: Request) -> Response:
+        """Whether the server runs."""
+        return JSONResponse({"ok": True})
+
+    async def model(self, _request: Request) -> Response:
+        """What the session works on, or that it is being loaded."""
+        if self.session is None:
+            return JSONResponse({"state": "loading", "what": self.loading})
+        session, model = self.session, self.session.model
+        return JSONResponse(
+            {
+                "state": "ready",
+                "name": model.name,
+                "n_layers": model.n_layers,
+                "d_model": model.d_model,
+                "holds": model.contract is None or model.contract.holds,
+                "refused": 0 if model.contract is None else len(model.contract.refused),
+                "saes": {name: {"site": str(sae.site), "latents": sae.d_sae} for name, sae in session.saes.items()},
+                "indexes": list(session.indexes),
+                "directions": {name: str(direction.site) for name, direction in session.directions.items()},
+                "edits": {name: edit.facts[0].text for name, edit in session.edits.items()},
+                "applied": session.applied,
+                "actions": list(ACTIONS),
+            }
+        )
+
+    async def submit(self, request: Request) -> Response:
+        """Queue an action; its arguments are checked before it waits."""
+        try:
+            asked = await request.json()
+        except (ValueError, ClientDisconnect):
+            return _problem_of(400, "the body is no JSON")
+        if not isinstance(asked, dict) or set(asked) != {"kind", "args"}:
+            return _problem_of(400, 'expected {"kind": …, "args": {…}}')
+        if (session := self.session) is None:
+            return _problem_of(503, "the model is being loaded: wait until it is there")
+        kind = str(asked["kind"])
+        given = check_given(kind, asked["args"])
+        try:
+            job, position = self.jobs.submit(lambda running: plain(ACTIONS[kind].run(session, given, running)))
+        except QueueFull as error:
+            return _problem_of(429, str(error))
+        return JSONResponse({"id": job.id, "position": position}, status_code=202)
+
+    async def cancel(self, request: Request) -> Response:
+        """Stop a job."""
+        self.jobs.job(request.path_params["job"]).cancel()
+        return JSONResponse({"cancelled": True})
+
+    async def events(self, request: Request) -> Response:
+        """The events of a job from one number on, as they come."""
+        job = self.jobs.job(request.path_params["job"])
+        last = request.headers.get("last-event-id", "-1")
+        start = int(last) + 1 if last.lstrip("-").isdigit() else 0
+        return StreamingResponse(_stream(request, job, start), media_type="text/event-stream")
+
+    async def log(self, _request: Request) -> Response:
+        """What was done, and the Python of it."""
+        session = self._ready()
+        entries = [{"kind": e.kind, "given": dict(e.given), "code": e.code} for e in session.entries]
+        return JSONResponse({"head": session.head, "entries": entries, "applied": session.applied})
+
+    async def script(self, _request: Request) -> Response:
+        """The session as a Python file."""
+        return PlainTextResponse(self._ready().script(), headers=_download("session.py"))
+
+    async def notebook(self, _request: Request) -> Response:
+        """The session as a notebook."""
+        return Response(
+            self._ready().notebook(), media_type="application/x-ipynb+json", headers=_download("session.ipynb")
+        )
+
+    def _ready(self) -> Session:
+        if self.session is None:
+            raise OutOfRange("the model is being loaded: wait until it is there")
+        return self.session
+
+
+async def _stream(request: Request, job: Job, start: int) -> AsyncIterator[str]:
+    """Server-sent events, with a comment now and then so that nothing between takes the connection for dead."""
+    quiet = 0.0
+    while not await request.is_disconnected():
+        job.mark_read()
+        for number, event, data in job.events[start:]:
+            yield f"id: {number}\nevent: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+            start, quiet = number + 1, 0.0
+        if job.ended is not None and start >= len(job.events):
+            return
+        await asyncio.sleep(POLL)
+        quiet += POLL
+        if quiet > PING:
+            yield ": still here\n\n"
+            quiet = 0.0
+
+
+def _file(name: str) -> Any:
+    async def answer(_request: Request) -> Response:
+        return FileResponse(PAGE / name)
+
+    return answer
+
+
+def _download(name: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{name}"'}
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    status = 404 if isinstance(error, OutOfRange) else 422
+    return _problem_of(status, " ".join(str(error).split()), type(error).__name__)
+
+
+def _problem_of(status: int, detail: str, title: str = "") -> Response:
+    content = {"type": "about:blank", "status": status, "title": title, "detail": detail}
+    return JSONResponse(content, status_code=status, media_type="application/problem+json")
