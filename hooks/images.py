@@ -163,7 +163,8 @@ def each_picture(given: Pictures) -> list[Float[Tensor, "channel height width"]]
         return [*_of_array(given)]
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(given, pil.Image):
-        return [*_of_array(np.asarray(given.convert("RGB")))]
+        picture: Any = given
+        return [*_of_array(np.asarray(picture.convert("RGB")))]
     if isinstance(given, str | Path):
         return each_picture(_opened(Path(given)))
     if isinstance(given, Mapping) and {"bytes", "path"} & set(given):

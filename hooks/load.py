@@ -42,6 +42,19 @@ def load(
     tokenizer: Tokenizer = None,
     *,
     places: int | tuple[int, ...] | None = None,
+    processor: Processor,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    check: bool = True,
+) -> Network | Towers: ...
+
+
+@overload
+def load(
+    source: str | Path | nn.Module,
+    tokenizer: Tokenizer = None,
+    *,
+    places: int | tuple[int, ...] | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     check: bool = True,

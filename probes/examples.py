@@ -114,9 +114,8 @@ def cut_examples(model: Model, examples: Examples) -> Examples:
         return examples
     note_cut(model, len(pieces), len(long), sum(long))
     text = [number for number, each in enumerate(pieces) for _ in each]
-    columns = (
-        [given[i] for i in text] if given else () for given in (examples.labels, examples.groups, examples.entities)
-    )
+    given = (examples.labels, examples.groups, examples.entities)
+    columns: list[Any] = [[column[i] for i in text] if column else () for column in given]
     return Examples([piece for each in pieces for piece in each], *columns)
 
 

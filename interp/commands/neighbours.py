@@ -6,6 +6,7 @@ import typer
 
 from hooks.errors import InvalidArgument
 from hooks.site import embedding
+from hooks.towers import Towers
 from interp.atlas import Neighbours, Space, find_neighbours, measure_hubness, solve_analogy, space_at, token_space
 from interp.commands.arguments import Device, Quiet, load_model
 from interp.commands.verb import Document, verb
@@ -73,7 +74,10 @@ def _postcards(name: str, n: int) -> tuple[Space, Space]:
     pictures = draw(shown).images()
     names = [f"{i} {s.landmark}, {s.time}, {s.weather}" for i, s in enumerate(shown)]
     trained, untrained = load_net(name or "convnet"), load_net(new_net("convnet"))
-    both = [space_at(getattr(net, "image", net), pictures, embedding, names) for net in (trained, untrained)]
+    both = [
+        space_at(net.image if isinstance(net, Towers) else net, pictures, embedding, names)
+        for net in (trained, untrained)
+    ]
     return both[0], both[1]
 
 

@@ -1,7 +1,6 @@
 """The nets of the world as models whose sites are captured and changed."""
 
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -29,4 +28,4 @@ def load_net(source: str | Path | nn.Module) -> Network | Towers:
     module = net(source) if isinstance(source, str | Path) else source
     if isinstance(module, ConvNet):
         return load(module, inputs=torch.zeros(1, 3, SIZE, SIZE), processor=READS)
-    return cast("Network | Towers", load(module, caption_tokenizer(), processor=READS))
+    return load(module, caption_tokenizer(), processor=READS)

@@ -1,33 +1,16 @@
 """`interp circuit` prints what the functions find."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from hooks import Site, load
 from interp.circuits import logit_difference
 from interp.circuits.edges import Task, eap_ig, edge_attribution, faithfulness_curve
-from interp.commands.app import app
 from interp.graphs.feature_circuits import feature_circuit
 from interp.sae import TopK, save
-
-
-@pytest.fixture(scope="module")
-def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("model")
-    hf_model("gpt2").save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
-
-
-def call(*words: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(words))
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.stdout if code == 0 else result.stderr
+from tests.interp.commands.runner import call
 
 
 def test_the_circuit_command_prints_the_edges_their_check_and_their_faithfulness(folder: str, tmp_path: Path) -> None:

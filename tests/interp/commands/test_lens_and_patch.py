@@ -1,31 +1,14 @@
 """`interp lens` and `interp patch` print what the functions find."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from hooks import load
 from hooks.site import resid_pre
 from interp.circuits import each_position, logit_difference, noising, patch_sweep
-from interp.commands.app import app
 from interp.lenses import LogitLens, TunedLens, rank, read
-
-
-@pytest.fixture(scope="module")
-def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("model")
-    hf_model("gpt2").save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
-
-
-def call(*words: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(words))
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.stdout if code == 0 else result.stderr
+from tests.interp.commands.runner import call
 
 
 def test_the_lens_command_prints_each_layers_divergence_and_the_rank_of_a_word(folder: str, tmp_path: Path) -> None:

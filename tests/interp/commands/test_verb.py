@@ -20,14 +20,6 @@ from interp.commands.verb import verb
 
 
 @pytest.fixture(scope="module")
-def folder(hf_model: Callable[..., Any], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("model")
-    hf_model("gpt2").save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def encoder(folder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder whose config says that it is an encoder, and that holds no weights to load."""
     path = tmp_path_factory.mktemp("encoder")
