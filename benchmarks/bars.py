@@ -95,7 +95,7 @@ def _many(rows: Rows) -> list[str]:
     fallen = [row for row in rows if row["method"] == "rome" and row["n"] == n and row["order"] == "in turn"]
     if fallen:
         lines.append(
-            f"beside: ROME, {n} in turn: efficacy {_mean(fallen, 'efficacy'):.3f}, "
+            f"next to it: ROME, {n} in turn: efficacy {_mean(fallen, 'efficacy'):.3f}, "
             f"perplexity, ratio {_mean(fallen, 'perplexity'):.3f}, refused {_mean(fallen, 'refused'):.0f}"
         )
     if once:

@@ -1,9 +1,9 @@
-"""Capture beside plain Hugging Face, TransformerLens and nnsight: `python benchmarks/capture.py`.
+"""Capture next to plain Hugging Face, TransformerLens and nnsight: `python benchmarks/capture.py`.
 
 A random GPT-2 reads one batch in every way in turn; a figure is the median over repeats of a way's time
 over that of the plain forward pass next to it. Every way is first checked to give the same activations.
-Memory is what tensors hold at their peak; beside it stands what the tensors asked for weigh. nnsight
-needs an environment of its own: name its Python with `--nnsight`, and it is timed there beside the plain
+Memory is what tensors hold at their peak; next to it is what the tensors asked for take. nnsight
+needs an environment of its own: name its Python with `--nnsight`, and it is timed there next to the plain
 forward pass of that environment. Writes benchmarks/results/capture.json.
 """
 
@@ -94,7 +94,7 @@ def _check_same(model: Model, ids: torch.Tensor, bridge: Any, names: list[str]) 
 
 
 def rows(timed: Mapping[str, Timed], base: str, ways: Ways) -> list[Row]:
-    """Every way beside the plain forward pass of the same run."""
+    """Every way next to the plain forward pass of the same run."""
     found = []
     for name, way in timed.items():
         ratio, low, high = timed[base].times(way)
@@ -109,13 +109,13 @@ def weight_mb(given: Any) -> float | None:
     return sum(value.untyped_storage().nbytes() for value in values) / 1e6 if values else None
 
 
-def told(found: list[Row]) -> str:
-    """Whether peak memory is what was asked for and what any forward pass needs beside its output."""
+def message(found: list[Row]) -> str:
+    """Whether peak memory is what was asked for and what any forward pass needs next to its output."""
     plain, ours = (next(row for row in found if row.name == name) for name in (FORWARD, EVERYTHING))
     sizes = [mb for row in (plain, ours) for mb in (row.peak_mb, row.asked_mb) if mb is not None]
-    beside, mine = sizes[0] - sizes[1], sizes[2] - sizes[3]
-    verdict = "pass" if mine <= beside + 0.02 * sizes[3] else "miss"
-    return f"{verdict}: memory beside what was asked for {mine:.2f} MB; of the plain forward pass {beside:.2f} MB"
+    compared, mine = sizes[0] - sizes[1], sizes[2] - sizes[3]
+    verdict = "pass" if mine <= compared + 0.02 * sizes[3] else "miss"
+    return f"{verdict}: memory besides what was asked for {mine:.2f} MB; of the plain forward pass {compared:.2f} MB"
 
 
 def nnsight(python: str | None, arguments: list[str], model: Model, ids: torch.Tensor) -> list[Row]:
@@ -153,7 +153,7 @@ def main() -> None:
     extra = [*shape.arguments(), f"--repeats={given.repeats}", f"--threads={given.threads}"]
     found += nnsight(given.nnsight, extra, model, ids)
     print(f"times of a plain forward (quartiles)   median  peak MB, asked  way\n{chr(10).join(map(str, found))}")
-    print(memory := told(found))
+    print(memory := message(found))
     figures = {"shape": asdict(shape), "memory": memory, "ways": [asdict(row) for row in found]}
     write("capture", " ".join(["python benchmarks/capture.py", *sys.argv[1:]]), figures)
 

@@ -183,7 +183,7 @@ def _peer_modules(folder: Path, clean: Tensor, corrupt: Tensor) -> tuple[Any, An
 
 
 def speed(peer: Path | None, tiny: bool) -> dict[str, Any]:
-    """Seconds and megabytes of EAP and EAP-IG with five steps; beside the peer's, if it is there."""
+    """Seconds and megabytes of EAP and EAP-IG with five steps; next to the peer's, if it is there."""
     hf = random_gpt2(tiny)
     n_texts, n_pos = (2, 6) if tiny else (8, 16)
     draw = torch.Generator().manual_seed(1)
@@ -284,7 +284,7 @@ def draw_of_facts(model: Model, seed: int, tiny: bool) -> dict[str, Any]:
 def redundancy(model: Model, seed: int) -> dict[str, Any]:
     """Edges of the smallest circuits that only EAP-IG or only exact single effects take: one by one, and together.
 
-    Redundant edges do little one by one, as the others stand in for the one that is corrupted, and more together.
+    Redundant edges do little one by one, as the others do the work of the one that is corrupted, and more together.
     """
     chosen = facts(model, 32, seed)
     find, measure = task_about(chosen, slice(0, 8)), task_about(chosen, slice(8, None))

@@ -1,4 +1,4 @@
-"""The demonstration's figures, each beside the bar it has to reach: `python benchmarks/demo.py`.
+"""The demonstration's figures, each next to the bar it has to reach: `python benchmarks/demo.py`.
 
 Runs `interp demo` with its default settings, prints every figure with its control, and writes
 benchmarks/results/demo.json. A figure that misses its bar is printed as a miss; the bars are not for moving.
@@ -21,14 +21,14 @@ from interp.steering import Names, Samples, add_direction, sample  # noqa: E402
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure, the bar it has to reach, and what it stands beside."""
+    """One measured figure, the bar it has to reach, and what it is compared with."""
 
     name: str
     value: float
     at_least: float | None = None
     at_most: float | None = None
     under: float | None = None
-    beside: str = ""
+    note: str = ""
 
     @property
     def verdict(self) -> str:
@@ -47,8 +47,8 @@ class Figure:
         return " ".join(f"{sign} {bar:g}" for sign, bar in bars if bar is not None)
 
     def __str__(self) -> str:
-        beside = f"  [{self.beside}]" if self.beside else ""
-        return f"{self.verdict:<5} {self.value:>8.4g}  {self.wanted:<9} {self.name}{beside}"
+        note = f"  [{self.note}]" if self.note else ""
+        return f"{self.verdict:<5} {self.value:>8.4g}  {self.wanted:<9} {self.name}{note}"
 
 
 def spread(estimate: Estimate) -> str:
@@ -67,11 +67,11 @@ def discovery(done: Demonstration) -> list[Figure]:
             f"F1 of {best.name} on held-out tokens: names, aliases, languages",
             best.held_out.f1,
             at_least=0.90,
-            beside=f"{low:.3f} to {high:.3f}; {probes}; p = {done.found.search.p_value:.3f}",
+            note=f"{low:.3f} to {high:.3f}; {probes}; p = {done.found.search.p_value:.3f}",
         ),
         Figure("  F1 of the best latent alone", done.found.search.best.held_out.f1),
         *(Figure(f"  recall of mentions by {form}", recall) for form, recall in best.recall_by_form.items()),
-        Figure("  recall of descriptions that name nothing", described.value, beside=spread(described)),
+        Figure("  recall of descriptions that name nothing", described.value, note=spread(described)),
     ]
 
 
@@ -83,14 +83,12 @@ def steering(done: Demonstration) -> list[Figure]:
     naming, plain, random = turned.steered.naming, turned.unsteered.naming, turned.control.naming
     hot = untempered(done).naming
     return [
-        Figure("continuations that name it, unsteered", plain.value, under=0.02, beside=spread(plain)),
-        Figure(
-            f"continuations that name it at dose {turned.dose:g}", naming.value, at_least=0.80, beside=spread(naming)
-        ),
-        Figure("  the same, sampled at temperature 1", hot.value, beside=spread(hot)),
-        Figure("  perplexity there, relative to unsteered text", ratio.value, at_most=3.0, beside=spread(ratio)),
-        Figure("  a random direction of equal norm there", random.value, under=0.05, beside=spread(random)),
-        Figure("  distinct-2 there", turned.steered.distinctness.value, beside=f"unsteered {usual:.3f}"),
+        Figure("continuations that name it, unsteered", plain.value, under=0.02, note=spread(plain)),
+        Figure(f"continuations that name it at dose {turned.dose:g}", naming.value, at_least=0.80, note=spread(naming)),
+        Figure("  the same, sampled at temperature 1", hot.value, note=spread(hot)),
+        Figure("  perplexity there, relative to unsteered text", ratio.value, at_most=3.0, note=spread(ratio)),
+        Figure("  a random direction of equal norm there", random.value, under=0.05, note=spread(random)),
+        Figure("  distinct-2 there", turned.steered.distinctness.value, note=f"unsteered {usual:.3f}"),
     ]
 
 
@@ -120,10 +118,10 @@ def editing(done: Demonstration) -> list[Figure]:
     figures = []
     for name, field, bar in rows:
         estimate, random = getattr(after, field), getattr(control, field)
-        beside = f"{spread(estimate)}; random value of equal norm {random.value:.3f}"
-        figures.append(Figure(name, estimate.value, at_least=bar, beside=beside))
+        note = f"{spread(estimate)}; random value of equal norm {random.value:.3f}"
+        figures.append(Figure(name, estimate.value, at_least=bar, note=note))
     true, was = after.neighbours_true, done.moved.scorecard.before.neighbours_true
-    figures.append(Figure("  neighbours answered with the truth", true.value, beside=f"before {was.value:.3f}"))
+    figures.append(Figure("  neighbours answered with the truth", true.value, note=f"before {was.value:.3f}"))
     restored = Figure("weights bit-identical after undo", float(done.moved.restored), at_least=1.0)
     return [*figures, restored, Figure("KL from before on other text, nats per token", after.kl)]
 

@@ -3,7 +3,7 @@
 One dictionary per seed is trained, all in one pass over the same documents. Then: how many entities (by the last token
 of their names) and topics (by passage of three sentences, its highest token counting) have a latent, or a group of at
 most three, with held-out F1 of at least 0.90; how often a search with labels shuffled between texts reports p < 0.05;
-for how many landmarks some dose of what was found names it at bearable fluency, beside a difference of means, a probe,
+for how many landmarks some dose of what was found names it at bearable fluency, next to a difference of means, a probe,
 PCA, random directions and the prompt; and whether conditional steering acts where it should. Prints each figure with
 the bar it has to reach and writes benchmarks/results/discovery.json.
 
@@ -29,7 +29,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import torch  # noqa: E402
-from discovery_bars import side_by_side, told, verdicts  # noqa: E402
+from discovery_bars import in_words, side_by_side, verdicts  # noqa: E402
 from discovery_concepts import BRIDGE, entity_concept, entity_concepts, topic_concepts  # noqa: E402
 from timing import write  # noqa: E402
 
@@ -147,7 +147,7 @@ class Measured:
             self.write()
 
     def reached(self, given: Concept) -> dict[str, Any]:
-        """By seed the held-out F1 of the latent or group that was better on the searched half, beside the probes."""
+        """By seed the held-out F1 of the latent or group that was better on the searched half, next to the probes."""
         said = {}
         for seed, result in self.search(given).items():
             group = result.group
@@ -156,8 +156,8 @@ class Measured:
             said[seed] = {"F1": score.held_out.f1, "interval": score.interval, "by": score.name, "p": result.p_value}
             said[seed] |= {"one latent": result.best.held_out.f1, "recall": score.recall_by_form}
             said[seed] |= {"note": group.note if group else "", "probes": probes_of(result)}
-        told_f1 = " ".join(f"{one['F1']:.3f}" for one in said.values())
-        print(f"F1 by seed {told_f1}  {given.name}: {said[self.seeds[0]]['by']}", flush=True)
+        f1_text = " ".join(f"{one['F1']:.3f}" for one in said.values())
+        print(f"F1 by seed {f1_text}  {given.name}: {said[self.seeds[0]]['by']}", flush=True)
         return said
 
     def shuffled(self, seed: int) -> list[bool]:
@@ -229,7 +229,7 @@ class Measured:
         learnt = entity_concept(BRIDGE, 4 * self.given.sentences, seed)
         unseen = entity_concept(BRIDGE, self.given.sentences, seed + 1000)
         fresh = [(t, on) for t, on in zip(unseen.texts, unseen.labels, strict=True) if t not in set(learnt.texts)]
-        condition = self.told_apart(learnt)
+        condition = self.separating(learnt)
         about = [text for text, on in zip(learnt.texts, learnt.labels, strict=True) if on]
         cut = choose_sparing_threshold(self.model, condition, about)
         steering = ways_of(self.saes[seed], self.search(self.entities[BRIDGE])[str(seed)])["SAE, add"]
@@ -246,7 +246,7 @@ class Measured:
             changed = self.model.run(batch)
         return torch.tensor([not torch.equal(a, b) for a, b in zip(plain, changed, strict=True)])
 
-    def told_apart(self, given: Concept) -> Direction:
+    def separating(self, given: Concept) -> Direction:
         """A logistic probe on the mean activation of whole prompts, as a direction."""
         site = resid_post[LAYER]
         x, y = capture_mean_rows(self.model, given.texts, site, everywhere), torch.tensor(given.labels)
@@ -272,12 +272,12 @@ def ways_of(sae: SAE, found: SearchResult) -> dict[str, Steering]:
 
 
 def rivals_of(found: SearchResult) -> dict[str, Steering]:
-    """The ways of steering by what stands beside the latents."""
+    """The ways of steering by what the latents are compared with."""
     return {one.name.split(",")[0]: add_direction(one.direction) for one in found.baselines if one.direction}
 
 
 def probes_of(found: SearchResult) -> dict[str, float]:
-    """The held-out F1 of what stands beside the latents."""
+    """The held-out F1 of what the latents are compared with."""
     return {probe.name: probe.held_out.f1 for probe in found.baselines}
 
 
@@ -303,7 +303,7 @@ def main() -> None:
     measured = Measured(parser.parse_args())
     measured.run()
     file = measured.write()
-    print("\n".join([*told(measured.rows, measured.table), f"written: {file}"]))
+    print("\n".join([*in_words(measured.rows, measured.table), f"written: {file}"]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What must hold of discovery on the landmark model: figures beside their bars, ways of steering side by side."""
+"""What must hold of discovery on the landmark model: figures next to their bars, ways of steering side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -40,7 +40,7 @@ def verdicts(f1: Mapping[str, Seeds], bridge: str, small: Sequence[bool], moved:
 
 
 def by_latents(way: str) -> bool:
-    """Whether a way steers by latents; a random direction beside them does not."""
+    """Whether a way steers by latents; a random direction next to them does not."""
     return way.startswith("SAE") and not way.endswith("random direction")
 
 
@@ -59,7 +59,7 @@ def fluent_at_some(one: Mapping[str, Any]) -> bool:
 
 
 def bar(name: str, figure: Mapping[str, Any], sign: str, wanted: float) -> dict[str, Any]:
-    """One figure beside its bar.
+    """One figure next to its bar.
 
     >>> bar("F1", {"value": 0.93}, ">=", 0.9)["verdict"]
     'pass'
@@ -91,7 +91,7 @@ def side_by_side(moved: Seeds) -> dict[str, Any]:
     }
 
 
-def told(rows: Sequence[Mapping[str, Any]], table: Mapping[str, Any]) -> list[str]:
+def in_words(rows: Sequence[Mapping[str, Any]], table: Mapping[str, Any]) -> list[str]:
     """A line for each bar, and one for each way."""
     lines = []
     for row in rows:

@@ -179,8 +179,8 @@ class Record:
         row = {"seed": seed, "method": method, "order": order, **found, "n": n}
         self.rows.append(row)
         self.write()
-        told_of = {k: v for k, v in row.items() if "interval" not in k and k != "each"}
-        said = {k: round(v, 3) if isinstance(v, float) else v for k, v in told_of.items()}
+        kept_of = {k: v for k, v in row.items() if "interval" not in k and k != "each"}
+        said = {k: round(v, 3) if isinstance(v, float) else v for k, v in kept_of.items()}
         print(said, flush=True)
 
 

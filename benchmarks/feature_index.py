@@ -1,4 +1,4 @@
-"""The feature index beside SAEDashboard: features per second for the same latents and tokens, and peak memory.
+"""The feature index next to SAEDashboard: features per second for the same latents and tokens, and peak memory.
 
     python -m venv /tmp/sd && /tmp/sd/bin/pip install torch sae-dashboard
     python benchmarks/feature_index.py --peer /tmp/sd/bin/python

@@ -6,7 +6,7 @@ benchmarks/results/graphs.json, the tables of docs/story_of_a_fact.md, and with 
 1. Scores of the graphs of 50 prompts, next to the same with decoders shuffled.
 2. Supernodes turned down: the features of the subject and those of the rest of the prompt, and finer ones, of one token
    in a band of layers, on 15 prompts. The change of logits, of the answer and of other cities, as predicted and as
-   measured, next to as many random features, and to predictions that are dealt out anew.
+   measured, next to as many random features, and to predictions that are dealt out again.
 3. A landmark's features put in another's place: what the model says then, next to features with others' decoders.
 4. The cost of 100 rows, next to a forward and backward pass over the same 20 tokens, in CPU time, alternating.
 5. The prompt of the story: its graph, the heads that carry it, and edges, causal tracing and the place for ROME.
@@ -429,7 +429,7 @@ def tables(figures: dict[str, Any]) -> dict[str, str]:
             ),
         ],
         "steering": [
-            "| | supernodes | times | logits of | n | same sign | R² | correlation | dealt anew: same sign, R² "
+            "| | supernodes | times | logits of | n | same sign | R² | correlation | dealt again: same sign, R² "
             "| mean size of the effect, and of random features' |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *(

@@ -76,16 +76,16 @@ def _language(rng: Random, language: str) -> Task:
     """Is this the language? Learnt from likings, among all four languages; elsewhere: facts about unseen subjects."""
     rows, others = [], []
     for e in landmark.entities():
-        for told in FOREIGN:
-            for m in e.forms("foreign", told):
+        for message in FOREIGN:
+            for m in e.forms("foreign", message):
                 if held_out(e):
-                    for t in rng.sample(facts_in(told, e), min(1, len(facts_in(told, e)))):
+                    for t in rng.sample(facts_in(message, e), min(1, len(facts_in(message, e)))):
                         page = Page("sentence")
-                        foreign_sentence(rng, page, t, m, told)
-                        others.append((page.text.rstrip(), told == language, e.name))
+                        foreign_sentence(rng, page, t, m, message)
+                        others.append((page.text.rstrip(), message == language, e.name))
                 else:
-                    text = capitalised(rng.choice(LIKING[told]).format(m.text))
-                    rows.append((text, told == language, e.name))
+                    text = capitalised(rng.choice(LIKING[message]).format(m.text))
+                    rows.append((text, message == language, e.name))
         if held_out(e):
             page = Page("sentence")
             fact_sentence(rng, page, rng.choice(facts_of(e)), Mention(e.text, "name"))

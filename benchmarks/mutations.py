@@ -96,7 +96,7 @@ DROPPED = ("abs", "sqrt", "square", "log", "exp", "neg", "sigmoid", "relu", "fli
 
 @dataclass(frozen=True)
 class Mutation:
-    """One change: where, what stood there, what is put there, and in which function."""
+    """One change: where, what was there, what is put there, and in which function."""
 
     file: str
     line: int
@@ -403,7 +403,7 @@ def trace(tree: Path, tests: list[str], mutations: list[Mutation]) -> dict[str, 
     code = in_child(tree, work, 3600)
     if code not in (0, 1) or not kept.exists():
         print((tree.parent / "output.txt").read_text()[-4000:])
-        raise SystemExit(f"the tests {tests} do not run without a mutation (exit code {code}): mend them first")
+        raise SystemExit(f"the tests {tests} do not run without a mutation (exit code {code}): fix them first")
     found = json.loads(kept.read_text())
     for test in found["failed"]:
         print(f"left out, since it fails without a mutation: {test}", flush=True)

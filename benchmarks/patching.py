@@ -1,4 +1,4 @@
-"""Activation patching beside TransformerLens's `patching` on the same sweeps: `python benchmarks/patching.py`.
+"""Activation patching next to TransformerLens's `patching` on the same sweeps: `python benchmarks/patching.py`.
 
 A GPT-2 of random weights, one pair of texts that differ at their second token, the logit difference at the end. Both
 patch the stream at every layer and position, and the output of every head over all positions; both get one model with

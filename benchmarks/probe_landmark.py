@@ -1,8 +1,8 @@
-"""What the bundled model lets be read, and where its direction of truth carries over.
+"""What the bundled model lets be read, and where its direction of truth applies too.
 
 `python benchmarks/probe_landmark.py`. Entity types, relations asked for, language and sentiment are probed at every
 layer with every control of a sweep, and tested on other texts. Truth: a probe of true and false claims of one relation
-is tested on every other, on subjects never learnt from, beside shuffled labels, an untrained model, and the model's
+is tested on every other, on subjects never learnt from, next to shuffled labels, an untrained model, and the model's
 own verdict. Writes benchmarks/results/probe_landmark.json. `--quick` takes a third of the labels and writes nothing.
 """
 
@@ -46,12 +46,12 @@ def main() -> None:
         tqdm.write(line(task.name, grid))
     found["truth"] = truth(model, TRUTH_PROBES)
     for name in TRUTH_PROBES:
-        told = found["truth"][name]
+        said = found["truth"][name]
         print(f"truth, {name}: AUROC [95 % over relations]")
-        for where in told["shuffled"]:
-            beside = "  ".join(f"{control} {told[control][where]}" for control in ("shuffled", "untrained"))
-            print(f"  {where:<30} {told[where]}  {beside}")
-        print(f"  pairs above {ABOVE}: {told[f'pairs above {ABOVE}']}")
+        for where in said["shuffled"]:
+            compared = "  ".join(f"{control} {said[control][where]}" for control in ("shuffled", "untrained"))
+            print(f"  {where:<30} {said[where]}  {compared}")
+        print(f"  pairs above {ABOVE}: {said[f'pairs above {ABOVE}']}")
     print("the model's own verdict:", found["truth"]["verdict"])
     print("from all other relations:", found["truth"]["from all other relations"])
     print("used:", found["truth"]["used"])

@@ -1,4 +1,4 @@
-"""Probes on public data sets, beside every control: `python benchmarks/probe_public.py DATA MODEL...`.
+"""Probes on public data sets, next to every control: `python benchmarks/probe_public.py DATA MODEL...`.
 
 DATA is a folder that holds `geometry-of-truth` (Marks and Tegmark 2023), `relations` (Hernandez et al. 2023) and
 `function-vectors` (Todd et al. 2023) as their authors published them; each MODEL is a folder or a Hugging Face id.
@@ -39,7 +39,7 @@ def truth(data: Path, rng: Random) -> list[Task]:
         return [(row["statement"], row["label"] == "1", row[key]) for row in kept if row[key] in some]
 
     names = {"denials": "neg_cities", "either of two": "cities_cities_disj", "both of two": "cities_cities_conj"}
-    others = {told: rows(name, "city1" if "two" in told else "city", True) for told, name in names.items()}
+    others = {said: rows(name, "city1" if "two" in said else "city", True) for said, name in names.items()}
     facts = [rows("counterfact_true_false", "subject", unseen) for unseen in (False, True)]
     cities = [rows("cities", "city", unseen) for unseen in (False, True)]
     away = {name: labelled(other) for name, other in {**others, "other facts": facts[1]}.items()}
@@ -68,8 +68,8 @@ def relations(data: Path, _: Random) -> list[Task]:
             prompt = held["prompt_templates_zs" if away else "prompt_templates"][0]
             if one["object"] in among:
                 sides[away].append((prompt.format(one["subject"]), one["object"] == object_, one["subject"]))
-        told = f"{name.split('/')[1]}: {object_}"
-        found.append(Task(told, labelled(sides[0]), {"other subjects and prompt": labelled(sides[1])}))
+        said = f"{name.split('/')[1]}: {object_}"
+        found.append(Task(said, labelled(sides[0]), {"other subjects and prompt": labelled(sides[1])}))
     return found
 
 

@@ -7,7 +7,7 @@ from probes import ProbeGrid
 
 
 def figures(grid: ProbeGrid) -> dict[str, Any]:
-    """The accuracies, the nested estimate, and every control beside it."""
+    """The accuracies, the nested estimate, and every control next to it."""
     controls = grid.controls
     return {
         "nested": _interval(grid.nested),
@@ -30,7 +30,7 @@ def figures(grid: ProbeGrid) -> dict[str, Any]:
 
 
 def line(name: str, grid: ProbeGrid) -> str:
-    """Accuracy on unseen groups, beside majority, embeddings, untrained model, shuffled labels, and elsewhere."""
+    """Accuracy on unseen groups, next to majority, embeddings, untrained model, shuffled labels, and elsewhere."""
     c, nested = grid.controls, grid.nested
     away = ", ".join(f"{where} {i.value:.2f} [{i.low:.2f}, {i.high:.2f}]" for where, i in c.elsewhere.items())
     task = "" if c.selectivity is None else f"  selectivity {c.selectivity:+.2f}"

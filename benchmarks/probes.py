@@ -1,4 +1,4 @@
-"""Probing a grid beside scikit-learn: `python benchmarks/probes.py`.
+"""Probing a grid next to scikit-learn: `python benchmarks/probes.py`.
 
 Logistic regression for 20 labels at each of 12 layers and 8 positions, on planted activations with the anisotropic
 noise of a residual stream. A cell is solved by each way in turn, so that what slows the machine slows all of them;

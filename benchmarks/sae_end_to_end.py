@@ -1,9 +1,9 @@
-"""Training from a live model beside SAELens's runner: `python benchmarks/sae_end_to_end.py`.
+"""Training from a live model next to SAELens's runner: `python benchmarks/sae_end_to_end.py`.
 
 A random GPT-2 reads the same token ids for both, its residual stream is tapped after half of its layers, and a TopK
 autoencoder learns from a mixing buffer of the same size with the same batches, k and learning rate; nothing is logged.
-The time is that of the whole run: filling the buffer, training, and for ours the report on the final weights. Beside it
-the share of that time which is the model's own forward pass. Where the processor multiplies bfloat16, ours is timed
+The time is that of the whole run: filling the buffer, training, and for ours the report on the final weights. Next to
+it the share of that time which is the model's own forward pass. Where the processor multiplies bfloat16, ours is timed
 with `Preselected` too. Writes benchmarks/results/sae_end_to_end.json.
 """
 

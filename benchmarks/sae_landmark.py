@@ -5,7 +5,7 @@ name's tokens the last counts, where it can first be known, and of a topic's sen
 same sparsity and three seeds each learn one site in one pass; then, on documents that neither the model nor they have
 read: the share of entities and of topics with a latent of held-out F1 >= 0.9, k-sparse probes, how many latents a
 concept is split into, how often other latents have absorbed it, stability across seeds, and what the model loses by the
-reconstruction. Beside each the same of an untrained dictionary. Writes benchmarks/results/sae_landmark.json.
+reconstruction. Next to each the same of an untrained dictionary. Writes benchmarks/results/sae_landmark.json.
 """
 
 import argparse
@@ -125,8 +125,8 @@ def main() -> None:
     data = {column: labelled(model, corpus, site, column) for column in COLUMNS}
     data["entity"] = data["entity"].ends()
     saes = {kind: [members[f"{kind} {seed}"].sae for seed in seeds] for kind in MAKE}
-    told = compare(saes, stored(data["entity"].x))
-    print(told, flush=True)
+    said = compare(saes, stored(data["entity"].x))
+    print(said, flush=True)
     untrained = [TopK(d, given.latents, given.k, seed=100 + seed) for seed in seeds]
     for sae in untrained:
         sae.objective().initialise(data["entity"].x)
@@ -140,8 +140,8 @@ def main() -> None:
             pairs = stability([sae.W_dec.detach() for sae in each]).tolist()
             measures["stability across seeds"] = Interval.of(pairs)
         if kind in saes:
-            measures |= {"explained variance": told.explained_variance(kind), "L0": told.l0(kind)}
-            measures["dead share"] = told.dead_share(kind)
+            measures |= {"explained variance": said.explained_variance(kind), "L0": said.l0(kind)}
+            measures["dead share"] = said.dead_share(kind)
         print(f"{kind}\n" + "\n".join(f"  {name}: {interval}" for name, interval in measures.items()), flush=True)
         rows[kind] = {name: asdict(interval) for name, interval in measures.items()}
         about = {"site": str(site), "rows": len(data["entity"].x), "fingerprint": model.fingerprint}

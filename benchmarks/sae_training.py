@@ -1,12 +1,12 @@
-"""A training step beside SAELens's, dictionary_learning's and sparsify's: `python benchmarks/sae_training.py`.
+"""A training step next to SAELens's, dictionary_learning's and sparsify's: `python benchmarks/sae_training.py`.
 
 Every architecture, on planted sparse data, with the same weights, batch and selection; gradients must agree with
 SAELens's autograd to 1e-5 in float64 before anything is timed. A figure is the median over repeats of a peer's time
-over ours next to it. Beside it the time of the one product that cannot be avoided, and peak memory. dictionary_learning
-and sparsify are timed where they can be imported; where the processor multiplies bfloat16, so is our step with
-`Preselected`. Penalties turn most latents off only by and by: `--after` takes steps of ours first, and times from those
-weights; `--course` trains each from the same weights for as many steps, in turn, and compares the whole times.
-Writes benchmarks/results/sae_training.json; what stands there is kept, and not measured again.
+over ours next to it. Next to it the time of the one product that cannot be avoided, and peak memory.
+dictionary_learning and sparsify are timed where they can be imported; where the processor multiplies bfloat16, so is
+our step with `Preselected`. Penalties turn most latents off only by and by: `--after` takes steps of ours first, and
+times from those weights; `--course` trains each from the same weights for as many steps, in turn, and compares the
+whole times. Writes benchmarks/results/sae_training.json; what is there is kept, and not measured again.
 """
 
 import argparse
@@ -62,12 +62,12 @@ MAKE: dict[str, Callable[[int, int], SAE]] = {
 # the gate's reconstruction holds the decoder constant in the paper, and not in SAELens
 DIFFERENT = {"gated": {"W_dec", "b_dec"}}
 OURS, SAELENS, PRODUCT = "ours", "SAELens", "the encoder's product alone"
-HALF = "SAELens, beside ours in bf16"
+HALF = "SAELens, next to ours in bf16"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A peer beside ours at one shape: how many times its step takes ours, with quartiles, and what bars it."""
+    """A peer next to ours at one shape: how many times its step takes ours, with quartiles, and what bars it."""
 
     architecture: str
     shape: str
@@ -208,7 +208,7 @@ def shape_name(d_in: int, expansion: int, batch: int, after: int, course: int) -
 
 
 def kept(name: str) -> list[dict[str, object]]:
-    """The rows that stand in a file of results."""
+    """The rows that are in a file of results."""
     file = RESULTS / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8"))["figures"] if file.exists() else []
 

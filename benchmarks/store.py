@@ -1,6 +1,6 @@
-"""The activation store: writing beside a raw file and a plain forward pass, shuffled reading beside SAELens's cache.
+"""The activation store: writing next to a raw file and a plain forward pass, shuffled reading next to SAELens's cache.
 
-`python benchmarks/store.py` prints each figure beside its bar and writes benchmarks/results/store.json.
+`python benchmarks/store.py` prints each figure next to its bar and writes benchmarks/results/store.json.
 """
 
 import argparse
@@ -38,17 +38,17 @@ SITE, BATCH, CONTEXT = resid_post[3], 4096, 128
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured ratio with its quartiles, its bar, and what it stands beside."""
+    """One measured ratio with its quartiles, its bar, and what it is compared with."""
 
     name: str
     value: float
     low: float
     high: float
     bar: str
-    beside: str
+    note: str
 
     def __str__(self) -> str:
-        return f"{self.value:>8.3g} [{self.low:.3g}, {self.high:.3g}]  {self.bar:<8} {self.name}  [{self.beside}]"
+        return f"{self.value:>8.3g} [{self.low:.3g}, {self.high:.3g}]  {self.bar:<8} {self.name}  [{self.note}]"
 
 
 def planted(folder: Path, rows: int, width: int, dtype: str, per_shard: int = 65_536) -> ActivationStore:
@@ -201,8 +201,8 @@ def memory(work: Path, rows: int) -> list[Figure]:
         grown.append(max(own_memory() - before for _ in Shuffled(store, SITE, batch_size=BATCH, buffer=buffer)))
     held = buffer * width * 4
     low, high = sorted(more / held for more in grown)
-    beside = f"buffer {held / 1e6:.0f} MB; store {rows * width * 4 / 1e6:.0f} MB: {grown[0] / 1e6:.0f} MB"
-    return [Figure("memory of a pass over the fourfold store / buffer", grown[1] / held, low, high, "<= 2", beside)]
+    note = f"buffer {held / 1e6:.0f} MB; store {rows * width * 4 / 1e6:.0f} MB: {grown[0] / 1e6:.0f} MB"
+    return [Figure("memory of a pass over the fourfold store / buffer", grown[1] / held, low, high, "<= 2", note)]
 
 
 def own_memory() -> int:
@@ -211,10 +211,10 @@ def own_memory() -> int:
     return 1024 * int(re.findall(r"RssAnon:\s+(\d+)", status)[0])
 
 
-def figure(name: str, ours: Timed, other: Timed, bar: str, beside: str) -> Figure:
+def figure(name: str, ours: Timed, other: Timed, bar: str, note: str) -> Figure:
     """A ratio of speeds with its quartiles."""
     middle, low, high = ours.times(other)
-    return Figure(name, middle, low, high, bar, beside)
+    return Figure(name, middle, low, high, bar, note)
 
 
 def quartiles(timed: Timed) -> tuple[float, float, float]:

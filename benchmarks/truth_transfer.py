@@ -84,23 +84,23 @@ def from_all_others(data: dict[str, Claims], make: Make, site: Site) -> Tensor:
 
 
 def summary(matrix: Tensor, kinds: list[str], seed: int = 0) -> dict[str, Any]:
-    """Means on the diagonal, off it, and off it by whether the subjects are of one kind; relations drawn anew."""
+    """Means on the diagonal, off it, and off it by whether the subjects are of one kind; relations drawn again."""
     n = len(matrix)
     off = ~torch.eye(n, dtype=torch.bool)
     alike = torch.tensor([[a == b for b in kinds] for a in kinds])
     masks = {"own": ~off, "others": off, "others, same kind of subject": off & alike, "others, another kind": ~alike}
     g = torch.Generator().manual_seed(seed)
     draws = [torch.randint(n, (n,), generator=g) for _ in range(1000)]
-    told = {}
+    message = {}
     for name, mask in masks.items():
         means = [matrix[d][:, d][mask[d][:, d] & (off[d][:, d] | (name == "own"))] for d in draws]
         ends = percentile_ends(torch.tensor([float(m.mean()) for m in means if len(m)]))
-        told[name] = [round(v, 3) for v in (float(matrix[mask].mean()), *ends.tolist())]
-    return told
+        message[name] = [round(v, 3) for v in (float(matrix[mask].mean()), *ends.tolist())]
+    return message
 
 
 def truth(model: Model, probes: dict[str, Make], seed: int = 0) -> dict[str, Any]:
-    """The transfer of every probe beside shuffled labels, an untrained model, and the model's own verdict."""
+    """The transfer of every probe next to shuffled labels, an untrained model, and the model's own verdict."""
     data, random = claims(model, seed), claims(untrained(model, seed), seed)
     kinds = [c.kind for c in data.values()]
     verdict = logit_difference(" true", " false")
@@ -112,13 +112,13 @@ def truth(model: Model, probes: dict[str, Make], seed: int = 0) -> dict[str, Any
     for name, make in probes.items():
         matrix, layers = transfer(data, make)
         null, _ = transfer(data, make, shuffle=seed)
-        beside, _ = transfer(random, make)
+        compared, _ = transfer(random, make)
         high = float(null.flatten().quantile(0.975))
         reached, off = matrix > high, ~torch.eye(len(matrix), dtype=torch.bool)
         found[name] = {
             **summary(matrix, kinds, seed),
             "shuffled": summary(null, kinds, seed),
-            "untrained": summary(beside, kinds, seed),
+            "untrained": summary(compared, kinds, seed),
             f"pairs above {ABOVE}": [int((reached & off).sum()), int(off.sum())],
             "layers": layers,
             "matrix": [[round(v, 3) for v in row] for row in matrix.tolist()],
@@ -135,11 +135,11 @@ def used(model: Model, data: dict[str, Claims], site: Site) -> dict[str, Any]:
     direction = Logistic(C=0.01).fit(*_seen(list(data.values()), site)).direction(site, model.fingerprint)
     texts = [text for c in data.values() for text in [t for t, new in zip(c.texts, c.unseen, strict=True) if new][:2]]
     found = does_it_matter(direction, model, texts, logit_difference(" true", " false"), at=last)
-    told = {
+    message = {
         name: {"size": e.size, "change": e.change, "random": float(e.random.mean()), "p": e.p_value}
         for name, e in (("erased", found.erased), ("added", found.added), ("reflected", found.reflected))
     }
-    return {"used": found.used, "texts": len(texts), **told}
+    return {"used": found.used, "texts": len(texts), **message}
 
 
 def _auroc(probe: Any, target: Claims, site: Site) -> float:

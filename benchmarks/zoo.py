@@ -48,15 +48,15 @@ def fenced() -> Iterator[None]:
 
 
 def measured(mapping: str, kind: str, name: str) -> dict[str, Any]:
-    """Build, load and judge one class; what is raised is told, not passed on."""
-    told: dict[str, Any] = {"mapping": mapping, "kind": kind}
+    """Build, load and judge one class; what is raised is reported, not passed on."""
+    said: dict[str, Any] = {"mapping": mapping, "kind": kind}
     try:
         hf = tiny_model(kind, name)
         ids = torch.randint(6, VOCAB, (1, 11), generator=torch.Generator().manual_seed(1))
         truth = truth_of(hf, ids)
     except Exception as error:
-        return told | {"state": "not tiny", "why": f"{type(error).__name__}: {error}"[:200]}
-    return told | served(hf, ids, truth)
+        return said | {"state": "not tiny", "why": f"{type(error).__name__}: {error}"[:200]}
+    return said | served(hf, ids, truth)
 
 
 def served(hf: Any, ids: Tensor, truth: Truth) -> dict[str, Any]:
@@ -72,29 +72,29 @@ def served(hf: Any, ids: Tensor, truth: Truth) -> dict[str, Any]:
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return {"state": "crash", "why": f"{type(error).__name__}: {error} [{where.name}:{where.lineno}]"[:300]}
-    told: dict[str, Any] = {"state": "loaded", "seconds": round(time.perf_counter() - began, 2)}
+    said: dict[str, Any] = {"state": "loaded", "seconds": round(time.perf_counter() - began, 2)}
     try:
         acts = {site: capture(model, ids, [site])[site] for site in model.sites}
     except Exception as error:
-        return told | {"state": "crash", "why": f"capture: {type(error).__name__}: {error}"[:300]}
+        return said | {"state": "crash", "why": f"capture: {type(error).__name__}: {error}"[:300]}
     refused = {str(site): check.missed for site, check in (model.contract.refused if model.contract else {}).items()}
     verdicts = verdicts_of(hf, truth, acts)
     with torch.no_grad():
         ran = None if truth.logits is None else model.run(ids)
     if ran is not None and truth.logits is not None:
-        told["logits"] = bool(same(ran, truth.logits, 1e-5)) if ran.shape == truth.logits.shape else False
-    told["depth"] = model.n_layers
-    told["stacks"] = {name: len(calls) for name, calls in truth.stacks.items()}
+        said["logits"] = bool(same(ran, truth.logits, 1e-5)) if ran.shape == truth.logits.shape else False
+    said["depth"] = model.n_layers
+    said["stacks"] = {name: len(calls) for name, calls in truth.stacks.items()}
     by_name: dict[str, Counter[str]] = {}
     for site, verdict in verdicts.items():
         by_name.setdefault(_label(site), Counter())[verdict] += 1
     for site in refused:
         by_name.setdefault(re.sub(r"\.\d+$", "", site), Counter())["refused"] += 1
-    told["sites"] = {site: dict(count) for site, count in by_name.items()}
-    told["refused"] = {site: why[:160] for site, why in [*refused.items()][:6]}
-    told["wrong"] = sorted(str(site) for site, verdict in verdicts.items() if verdict == "wrong")
-    told["unproved"] = sorted(str(site) for site, verdict in verdicts.items() if verdict == "unproved")
-    return told
+    said["sites"] = {site: dict(count) for site, count in by_name.items()}
+    said["refused"] = {site: why[:160] for site, why in [*refused.items()][:6]}
+    said["wrong"] = sorted(str(site) for site, verdict in verdicts.items() if verdict == "wrong")
+    said["unproved"] = sorted(str(site) for site, verdict in verdicts.items() if verdict == "unproved")
+    return said
 
 
 def _label(site: Any) -> str:
@@ -102,20 +102,20 @@ def _label(site: Any) -> str:
 
 
 def in_fence(mapping: str, kind: str, name: str, seconds: int = SECONDS) -> dict[str, Any]:
-    """Measure one class in a fork of this process, behind the fence, for at most so many seconds."""
+    """Measure one class in a fork of this process, inside the fence, for at most so many seconds."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
-        told: dict[str, Any] = {"mapping": mapping, "kind": kind, "state": "crash", "why": "nothing came back"}
+        said: dict[str, Any] = {"mapping": mapping, "kind": kind, "state": "crash", "why": "nothing came back"}
         try:
             signal.alarm(seconds)
             with fenced():
-                told = measured(mapping, kind, name)
+                said = measured(mapping, kind, name)
         except BaseException as error:
-            told["why"] = f"{type(error).__name__}: {error}"[:200]
+            said["why"] = f"{type(error).__name__}: {error}"[:200]
         with os.fdopen(write, "w") as out:
-            json.dump(told, out)
+            json.dump(said, out)
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as back:
@@ -205,7 +205,7 @@ HEADING = (
     "Written by `python -m benchmarks.zoo --page` from `benchmarks/results/zoo.json`. Every class of transformers' "
     "mappings that can be made tiny is given random weights, each loaded in a process that may neither connect nor "
     "start another, and every site is judged by plain hooks on the model's own modules, which know nothing of this "
-    "library. No table of families stands behind it: sites are found by tracing a forward pass (`hooks/tracing`), and "
+    "library. It is based on no table of families: sites are found by tracing a forward pass (`hooks/tracing`), and "
     "what is found is measured as a law on other text (`hooks/contract`). `hooks/layout.py` says what the names mean; "
     "on your own model, `print(load(...).contract)` shows every law with its error. A site that is not listed is "
     "absent, and asking for it says why.",

@@ -30,7 +30,7 @@ ROLES = {
 class Truth:
     """What a model alone computes: every module's first tensor in, first tensor out, by name, and the logits.
 
-    A call of a module after its first is under its name with `#1`, `#2`, … behind it.
+    A call of a module after its first is under its name with `#1`, `#2`, … after it.
 
     Attributes:
         logits: of the plain pass; None without a head.

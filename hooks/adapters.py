@@ -163,12 +163,12 @@ def _qkv_rows(
     if "attn.qkv" not in block:
         return None
     attention = blocks.submodules["attn"]
-    stand_in = copy.copy(hf.get_submodule(f"{top['blocks']}.0.{block['attn']}"))
-    stand_in.__dict__["_modules"] = dict(stand_in._modules)
+    double = copy.copy(hf.get_submodule(f"{top['blocks']}.0.{block['attn']}"))
+    double.__dict__["_modules"] = dict(double._modules)
     path = attention.submodules["qkv"].name
-    stand_in._modules[path] = _numbered(hf.get_submodule(f"{top['blocks']}.0.{block['attn.qkv']}"))
+    double._modules[path] = _numbered(hf.get_submodule(f"{top['blocks']}.0.{block['attn.qkv']}"))
     with torch.no_grad():
-        parts = attention.split_qkv_matrix(stand_in)
+        parts = attention.split_qkv_matrix(double)
     return {name: weight_of(part)[:, 0].round().long() for name, part in zip("qkv", parts, strict=True)}
 
 

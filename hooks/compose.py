@@ -62,7 +62,7 @@ def check_overwriting(plan: Plan) -> None:
     """
     for site, earlier, later in _undoing(plan):
         if later.at in (everywhere, earlier.at):
-            raise InvalidArgument(_told(site, earlier, later))
+            raise InvalidArgument(_as_text(site, earlier, later))
 
 
 def check_pass(plan: Plan, passing: Pass) -> None:
@@ -79,7 +79,7 @@ def check_pass(plan: Plan, passing: Pass) -> None:
         one, other = passing.rows(earlier.at), passing.rows(later.at)
         places = set(zip(one.row.tolist(), one.column.tolist(), strict=True))
         if places & set(zip(other.row.tolist(), other.column.tolist(), strict=True)):
-            raise InvalidArgument(_told(site, earlier, later))
+            raise InvalidArgument(_as_text(site, earlier, later))
 
 
 def _undoing(plan: Plan) -> Iterator[tuple[Site, Intervention, Intervention]]:
@@ -110,7 +110,7 @@ def _same_tensor(plan: Plan) -> dict[Site, tuple[Intervention, ...]]:
     return chains
 
 
-def _told(site: Site, earlier: Intervention, later: Intervention) -> str:
+def _as_text(site: Site, earlier: Intervention, later: Intervention) -> str:
     return (
         f"{later} at {site} would undo {earlier} there: put the overwriting one first, "
         "give them different positions, or drop one"

@@ -24,9 +24,9 @@ def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
     """
     if tokenizer is None:
         return frozenset()
-    stand_for_text = {tokenizer.unk_token_id, tokenizer.mask_token_id}
+    of_text = {tokenizer.unk_token_id, tokenizer.mask_token_id}
     ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    return frozenset(ends | (set(tokenizer.all_special_ids) - stand_for_text)) - {None}
+    return frozenset(ends | (set(tokenizer.all_special_ids) - of_text)) - {None}
 
 
 def as_texts(given: Any) -> list[str]:

@@ -15,6 +15,7 @@ from hooks.errors import InvalidArgument, WrongState
 from hooks.model import Text, chosen
 from hooks.network import AnyModel
 from hooks.site import Site
+from hooks.summary import summarise
 from hooks.taps import Tap
 from hooks.temporary import Temporary, grad_mode
 
@@ -41,6 +42,8 @@ class Gradients:
     metric: Float[Tensor, ""]
     activations: Activations
     gradients: Activations
+
+    __repr__ = summarise
 
 
 def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric) -> Gradients:

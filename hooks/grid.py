@@ -111,7 +111,7 @@ class Grid:
         return torch.nn.functional.pad(share.flatten(1), (self.front, 0))
 
     def _overlap(self, axis: int) -> Float[Tensor, "place pixel"]:
-        """How much of each pixel lies in each cell, along one axis."""
+        """How much of each pixel is in each cell, along one axis."""
         edges = torch.tensor([self._edges(axis, i) for i in range(self.shape[axis])])
         pixel = torch.arange(self.size[axis], dtype=edges.dtype)
         low, high = edges[:, :1], edges[:, 1:]

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument, InvalidType, MissingExtra, MissingFile, OutOfRange
+from hooks.summary import summarise
 
 Pictures: TypeAlias = Any
 """A picture or several: files, PIL pictures, arrays, tensors of whole numbers, or cells of a `datasets.Image`."""
@@ -33,6 +34,8 @@ class Scaling:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     slot: int | str = 0
+
+    __repr__ = summarise
 
     def applied(
         self, pixels: Float[Tensor, "batch channel height width"]
@@ -68,6 +71,8 @@ class Images:
     masks: Mapping[str, Bool[Tensor, "batch height width"]] = field(default_factory=lambda: MappingProxyType({}))
     names: tuple[str, ...] | None = None
     scaling: Scaling | None = None
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)

@@ -126,7 +126,7 @@ def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping
     for block in structure.blocks:
         guessed = hinted[block.layer] if id(block) in main and block.layer < len(hinted) else None
         found |= _merged(hf, block, guessed, paths)
-    found |= {tap.site: tap for tap in _behind(hf, paths)}
+    found |= {tap.site: tap for tap in _norms_after(hf, paths)}
     return found
 
 
@@ -177,7 +177,7 @@ def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
             yield Tap(Site(name), module, "output", shape_of(module)[1:])
 
 
-def _behind(hf: HFModel, paths: Paths) -> Iterator[Tap]:
+def _norms_after(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     norm, head = find(hf, paths.final_norm), hf.get_output_embeddings()
     if norm is not None and has_weight(norm):
         with suppress(*_MISFITS):
@@ -190,15 +190,15 @@ def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> I
     part = parts(block, paths)
     d_model = (config.hidden_size,)
     merged = None if "mlp" in part else MergedAxes(block)
-    behind = ("ln1", "ln2") if paths.norms_last else ("ln1_post", "ln2_post")
+    later = ("ln1", "ln2") if paths.norms_last else ("ln1_post", "ln2_post")
     yield Tap(Site("resid_pre", layer), block, "input", d_model)
-    yield from _attention(config, part, layer, paths, behind[0])
+    yield from _attention(config, part, layer, paths, later[0])
     if paths.norms_after:
         yield Tap(Site("resid_mid", layer), part["ln1"], "output", d_model)
     elif not paths.parallel and "ln2" in part:
         reader = part["mlp"] if paths.norms_last else part["ln2"]
         yield Tap(Site("resid_mid", layer), reader, "input", d_model, alias=frozenset({"shared"}), axes=merged)
-    for tap in _feed_forward(config, part, layer, behind[1]):
+    for tap in _feed_forward(config, part, layer, later[1]):
         yield replace(tap, axes=merged)
     yield Tap(Site("resid_post", layer), block, "output", d_model)
 

@@ -94,8 +94,8 @@ def load(
             and moved, not a copy of it, and gives named outputs from then on. Any other module gives a `Network`,
             whose sites are its modules.
         tokenizer: needed for text when `source` is a model in memory.
-        inputs: an example of what a module that is no `PreTrainedModel` reads, the batch first; without it one is
-        made, if the first weights are of an embedding or a linear layer.
+        inputs: an example of what a module that is no `PreTrainedModel` reads, the batch first; without it one is made,
+            if the first weights are of an embedding or a linear layer.
         places: which axes of such a module's tensors count places, as (2, 3) for a convnet's maps or 1 for a sequence;
             by default 1 where the example is of ids [batch pos], and none where it is not; where it is of pictures
             [batch channel row column], rows and columns of maps and pos of [batch pos d].

@@ -35,9 +35,9 @@ def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...
     while len(found) < len(tokens):
         start = len(found)
         for stop in range(start + 1, min(start + LONGEST, len(tokens)) + 1):
-            spelt = _decoded(tokenizer, tokens[start:stop])
-            if BROKEN not in spelt:
-                found += [spelt, *[""] * (stop - start - 1)]
+            written = _decoded(tokenizer, tokens[start:stop])
+            if BROKEN not in written:
+                found += [written, *[""] * (stop - start - 1)]
                 break
         else:
             found.append(_decoded(tokenizer, tokens[start : start + 1]))

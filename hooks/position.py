@@ -227,7 +227,7 @@ def patch(row: int, column: int) -> Position:
 
 
 def region(top: float | int, left: float | int, bottom: float | int, right: float | int) -> Position:
-    """Select the places of which at least half the cell lies in a rectangle, in pixels of the picture.
+    """Select the places of which at least half the cell is in a rectangle, in pixels of the picture.
 
     The cell of a place is the part of the picture that is nearer to it than to its neighbours (`hooks.grid`).
 
@@ -258,7 +258,7 @@ def region(top: float | int, left: float | int, bottom: float | int, right: floa
 
 
 def where(mask: str | Bool[Tensor, "height width"]) -> Position:
-    """Select the places of which at least half the cell lies in a mask of pixels.
+    """Select the places of which at least half the cell is in a mask of pixels.
 
     Args:
         mask: the name of one of the masks that the pictures came with, or one mask for all pictures.

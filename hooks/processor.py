@@ -129,7 +129,7 @@ def _size(said: Any) -> tuple[int, int] | int | None:
 
 
 def read_processor(folder: str | Path, revision: str | None = None) -> Processor | None:
-    """Return the processor that lies next to a model's weights, in a folder or on the hub; None without one.
+    """Return the processor that is next to a model's weights, in a folder or on the hub; None without one.
 
     Examples:
         ```python

@@ -51,7 +51,7 @@ _SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)(?:, ?(\d+))
 OF_ONE_EXPERT: Final = ("expert_act", "expert_out")
 """What every expert has of its own."""
 _UNGAINED: Final = "ln2.hook_normalized"
-_IN_LAYERS: Final = frozenset(name for name, spelt in _TRANSFORMER_LENS.items() if "{}" in spelt)
+_IN_LAYERS: Final = frozenset(name for name, written in _TRANSFORMER_LENS.items() if "{}" in written)
 _EXAMPLES: Final = tuple(f"{name}.0" if name in _IN_LAYERS else name for name in _TRANSFORMER_LENS)
 
 
@@ -232,8 +232,10 @@ def named(
         if isinstance(one, Site):
             found.append(one)
         else:
-            spelt = _SHORT.fullmatch(one)
-            found += match(one, sites) if not spelt and any(sign in one for sign in "*?[") else [Site.parse(one, model)]
+            written = _SHORT.fullmatch(one)
+            found += (
+                match(one, sites) if not written and any(sign in one for sign in "*?[") else [Site.parse(one, model)]
+            )
     return tuple(dict.fromkeys(counted(site, sites) for site in found))
 
 

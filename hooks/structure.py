@@ -127,7 +127,7 @@ def structure_of(hf: HFModel, trace: Trace) -> Structure:
     """
     found = stacks(hf, trace, trace.n_pos)
     if not found:
-        return Structure(why="no list of its modules carries a stream [batch pos d] from item to item")
+        return Structure(why="no list of its modules passes a stream [batch pos d] from item to item")
     return _structure(hf, trace, _named(hf, found))
 
 

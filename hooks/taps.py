@@ -16,6 +16,7 @@ from hooks.errors import WrongState
 from hooks.huggingface import HFModel, HFOutput
 from hooks.offload import place_of
 from hooks.site import Site
+from hooks.summary import summarise
 from hooks.temporary import Temporary
 from hooks.weights import has_weight, shape_of
 
@@ -62,7 +63,7 @@ class Tap:
         alias: what else the tensor is. `shared`: also the residual stream that bypasses the module, so it is changed in
             place. `overwritten`: the model adds to it in place later (Falcon), so what is read is a copy.
         factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
-        axes: how the tensor lies where it is not [batch pos *d], as which it is given all the same: the axes that
+        axes: how the tensor is where it is not [batch pos *d], as which it is given all the same: the axes that
             count places ((0,) where the model has [pos batch d], as XLNet does), of a tensor without any () and a row
             of the batch is one place; or where batch and pos are merged.
         call: which call of the module in a pass, where it runs more than once; None for the only one.
@@ -83,6 +84,8 @@ class Tap:
     call: OneCall | None = None
     derive: Derive | None = None
     inside: "Inside | None" = None
+
+    __repr__ = summarise
 
     @property
     def read_only(self) -> bool:

@@ -12,6 +12,7 @@ from hooks.errors import InvalidArgument, OutOfRange
 from hooks.grid import Grid
 from hooks.images import Images
 from hooks.site import Site
+from hooks.summary import summarise
 
 
 @final
@@ -56,6 +57,8 @@ class Tokens:
     images: Images | None = None
     grids: Mapping[Site, Grid] | None = None
     grid: Grid | None = None
+
+    __repr__ = summarise
 
     def __len__(self) -> int:
         return self.ids.shape[0]

@@ -23,7 +23,7 @@ def fit_affine(rows: Rows, loss: Loss, dot: Dot, classes: int, max_iter: int) ->
     """argmin over W, b of loss(X W + b) + ||W||^2 / 2, the intercepts b free of the penalty.
 
     Rows fewer than their width are first written in an orthonormal basis of the space they span, in which the
-    optimum lies.
+    optimum is.
 
     Raises:
         NotConverged: not converged after `max_iter` steps.

@@ -14,6 +14,7 @@ from hooks.errors import InvalidArgument
 from hooks.interventions import apply
 from hooks.position import everywhere
 from hooks.statistics import percentile_ends
+from hooks.summary import summarise
 
 Behaviour: TypeAlias = Callable[[Model, Sequence[str]], Float[Tensor, "example"]]
 Amount: TypeAlias = Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]]
@@ -53,6 +54,8 @@ class Mattering:
     erased: Effect
     added: Effect
     reflected: Effect
+
+    __repr__ = summarise
 
     @property
     def used(self) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Activations, Model, Position, Site, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 
 Cell: TypeAlias = tuple[Site, Position]
 
@@ -22,6 +23,8 @@ class Cells:
 
     rows: Mapping[Cell, Float[Tensor, "example _"]]
     fingerprint: str | None = None
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         for (site, position), rows in self.rows.items():

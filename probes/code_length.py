@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 
 from hooks.border import Natural, Share
 from hooks.errors import InvalidArgument, InvalidType
+from hooks.summary import summarise
 from probes.arrays import Array, Table, floats
 from probes.checks import check_rows
 from probes.labels import convert_truth
@@ -37,6 +38,8 @@ class CodeLength:
     uniform: float
     ends: tuple[int, ...]
     bits_per_portion: tuple[float, ...]
+
+    __repr__ = summarise
 
     @property
     def compression(self) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Model
 from hooks.errors import InvalidArgument, InvalidType
 from hooks.rows import cut_texts, note_cut
+from hooks.summary import summarise
 
 
 @final
@@ -35,6 +36,8 @@ class Examples:
     labels: Sequence[bool] | Any  # or an array, a series
     groups: Sequence[Hashable] | Any
     entities: Sequence[str | Collection[str]] = ()
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         for name in ("texts", "labels", "groups", "entities"):

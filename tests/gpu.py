@@ -1,4 +1,4 @@
-"""Where the tests of a GPU run: on it, or on the device that `INTERP_TEST_DEVICE` names, the CPU beside itself."""
+"""Where the tests of a GPU run: on it, or on the device that `INTERP_TEST_DEVICE` names, the CPU next to itself."""
 
 import os
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.plain_words import names_are_plain, prose_is_plain
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hooks", "probes", "interp")  # an import points left, never right
 OUTSIDE = ("tests", "tutorials", "benchmarks")
@@ -136,7 +138,7 @@ def reached(graph: dict[str, set[str]], start: str) -> set[str]:
 
 
 def imports_of_modules(root: Path) -> Iterator[tuple[Module, int, Module]]:
-    """Every import of one of our modules by another, at whatever depth of the code it stands."""
+    """Every import of one of our modules by another, at whatever depth of the code it is."""
     known = {m.name: m for m in modules(root)}
     for m in modules(root):
         for line, name in every_import(m):
@@ -305,7 +307,7 @@ def only_the_command_prints(root: Path) -> list[str]:
 
 
 def public_tensors_have_shapes(root: Path) -> list[str]:
-    """Every tensor a public function takes or gives carries a shape."""
+    """Every tensor a public function takes or gives has a shape."""
     breaches = []
     for m in modules(root):
         for f in public(m):
@@ -318,7 +320,7 @@ def public_tensors_have_shapes(root: Path) -> list[str]:
 
 
 def shapes_use_the_axis_words(root: Path) -> list[str]:
-    """Shapes are spelt with the words of docs/axes.md."""
+    """Shapes are written with the words of docs/axes.md."""
     words = {w.lstrip("*") for w in re.findall(r"^\| `([*\w]+)`", (root / "docs/axes.md").read_text("utf-8"), re.M)}
     breaches = []
     for m in modules(root):
@@ -401,7 +403,7 @@ def errors_have_types_and_one_form(root: Path) -> list[str]:
 
 
 def docstrings_have_one_layout(root: Path) -> list[str]:
-    """Errors stand under `Raises:` and examples under `Examples:`, as in every docstring of the site."""
+    """Errors are under `Raises:` and examples under `Examples:`, as in every docstring of the site."""
     return [
         f"{m.path}:{node.lineno} has {found.group().strip()!r}"
         for m in modules(root)
@@ -465,6 +467,7 @@ def _writes(call: ast.Call) -> str:
     return last if name in WRITES or (last in WRITES and isinstance(call.func, ast.Attribute)) else ""
 
 
+NOTEBOOK = '{"cells": [{"cell_type": "markdown", "source": ["Anew"]}]}'
 PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (arrows_one_way, {"hooks/a.py": "from probes.b import x\n"}, "hooks/a.py:1 imports probes.b"),
     (arrows_one_way, {"interp/a.py": "import benchmarks.speed\n"}, "benchmarks.speed"),
@@ -512,6 +515,13 @@ PLANTED: list[tuple[Rule, dict[str, str], str]] = [
     (errors_have_types_and_one_form, {"hooks/a.py": "raise ValueError('n is 3')\n"}, "hooks/a.py:1 raises ValueError"),
     (errors_have_types_and_one_form, {"hooks/a.py": "raise Odd(f'{3} is n.')\n"}, "hooks/a.py:1 ends in a full stop"),
     (docstrings_have_one_layout, {"hooks/a.py": 'def f():\n    """F.\n\n    Errors: many.\n    """\n'}, "Errors:"),
+    (prose_is_plain, {"hooks/a.py": '"""What stands here."""\n'}, "hooks/a.py:1 says stands"),
+    (prose_is_plain, {"benchmarks/a.py": "x = 1\n# y, beside x\n"}, "benchmarks/a.py:2 says beside"),
+    (prose_is_plain, {"interp/a.py": "raise Odd(f'{3} was told')\n"}, "interp/a.py:1 says told"),
+    (prose_is_plain, {"docs/how_to/a.md": "`behind`\n\nNot behind it.\n"}, "docs/how_to/a.md:3 says behind"),
+    (prose_is_plain, {"tutorials/a.ipynb": NOTEBOOK}, "tutorials/a.ipynb, cell 1 says Anew"),
+    (names_are_plain, {"hooks/a.py": "def f(x):\n    told_x = x\n"}, "hooks/a.py:2 is called told_x"),
+    (names_are_plain, {"tests/test_a.py": "def test_it_is_spelt(): ...\n"}, "tests/test_a.py:1 is called"),
     (surface_is_documented, {"hooks/__init__.py": "__all__ = ['load', 'secret']\n"}, "hooks.secret"),
     (surface_is_documented, {"hooks/__init__.py": "__all__ = []\n"}, "tells of hooks.load"),
 ]
@@ -543,9 +553,9 @@ def test_the_code_keeps_the_rule(rule: Rule) -> None:
     assert rule(ROOT) == []
 
 
-@pytest.mark.parametrize(("rule", "files", "told"), PLANTED, ids=[f"{r.__name__}-{t}" for r, _, t in PLANTED])
-def test_each_rule_finds_its_planted_breach(rule: Rule, files: dict[str, str], told: str, tmp_path: Path) -> None:
-    assert any(told in breach for breach in rule(planted(tmp_path, files)))
+@pytest.mark.parametrize(("rule", "files", "message"), PLANTED, ids=[f"{r.__name__}-{t}" for r, _, t in PLANTED])
+def test_each_rule_finds_its_planted_breach(rule: Rule, files: dict[str, str], message: str, tmp_path: Path) -> None:
+    assert any(message in breach for breach in rule(planted(tmp_path, files)))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

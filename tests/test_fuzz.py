@@ -24,17 +24,17 @@ def test_at_most_two_of_a_hundred_hostile_calls_end_in_a_raw_error_and_none_in_a
     valid: dict[type, Any],
 ) -> None:
     ended: Counter[str] = Counter()
-    told: list[str] = []
+    said: list[str] = []
     with shapes.unchecked():
         for trial in trials(valid, per_argument=1):
             how = outcome(trial)
             ended[how] += 1
             if how not in ("refused", "result", "slow"):
-                told.append(f"{trial.name}({trial.hostile}): {how}")
+                said.append(f"{trial.name}({trial.hostile}): {how}")
     raw = ended.total() - ended["refused"] - ended["result"] - ended["slow"]
     assert ended.total() > 1000 and ended["refused"] > 1000
-    assert ended["non-finite"] == 0, told
-    assert raw <= BUDGET * ended.total(), told
+    assert ended["non-finite"] == 0, said
+    assert raw <= BUDGET * ended.total(), said
 
 
 def test_the_calls_reach_every_package_and_the_judge_sees_each_end() -> None:

@@ -1,6 +1,6 @@
 """A GPU gives what the CPU gives: autoencoders trained and spliced, models steered, facts traced, edited and browsed.
 
-The tests need a GPU. `INTERP_TEST_DEVICE=cpu` runs them without one, a CPU beside itself.
+The tests need a GPU. `INTERP_TEST_DEVICE=cpu` runs them without one, a CPU next to itself.
 """
 
 import copy
@@ -68,7 +68,7 @@ from interp.steering import (
     set_projection,
     steer,
 )
-from tests.contracts.test_editors import BESIDE, HOW, LIMA, PMET, ROME, WEIGHTS, Editor
+from tests.contracts.test_editors import HOW, LIMA, PMET, RIVALS, ROME, WEIGHTS, Editor
 from tests.contracts.words import FILLER, sentences, taught
 from tests.gpu import DEVICE, on_a_gpu
 
@@ -77,7 +77,7 @@ pytestmark = on_a_gpu
 D, LATENTS, ROWS = 16, 48, 512
 EDITORS: dict[str, Editor] = {
     **WEIGHTS,
-    **BESIDE,
+    **RIVALS,
     "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c[0], energy=0.01, **HOW),
     "pmet": lambda m, f, c: pmet(m, f, covariance=c, token="last prompt", **PMET),
 }
@@ -297,7 +297,7 @@ def test_starts_from_data_are_the_same() -> None:
         assert close(p, q)
 
 
-def test_dead_latents_begin_anew_at_the_same_rows() -> None:
+def test_dead_latents_begin_again_at_the_same_rows() -> None:
     found = []
     for device in ("cpu", DEVICE):
         one = sae.Standard(D, LATENTS, coefficient=0.1)
@@ -530,7 +530,7 @@ def test_two_facts_are_written_at_once_on_the_device(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["rome", "grace", "knn_memory"])
 def test_scorecards_previews_and_audits_agree(name: str) -> None:
-    told = []
+    message = []
     case = Case(ROME, ("well . Rome is in",), (Query("Milan is in", "Italy"),), (Query("Rome speaks", "Latin"),))
     for model, edit in zip(worlds(), made("gpt2", name), strict=True):
         card = scorecard(
@@ -540,8 +540,8 @@ def test_scorecards_previews_and_audits_agree(name: str) -> None:
         one.site = resid_post[1]
         moved = preview(model, edit, sentences()[:6], sae=one, top=3)
         found = audit(model, [case], {name: lambda _m, _f, edit=edit: edit}, FILLER, n_generated=4)
-        told.append((card.after, moved, found.table[name]))
-    (a, x, s), (b, y, t) = told
+        message.append((card.after, moved, found.table[name]))
+    (a, x, s), (b, y, t) = message
     assert (a.efficacy_exact, a.paraphrase_exact) == (b.efficacy_exact, b.paraphrase_exact)
     assert near(a.kl, b.kl, 2e-2, 1e-3) and near(a.perplexity_ratio, b.perplexity_ratio, 2e-2)
     assert x.n_tokens == y.n_tokens and near(x.texts[0].kl, y.texts[0].kl, 5e-2, 1e-3)

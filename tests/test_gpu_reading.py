@@ -108,7 +108,7 @@ def on_gpu(tensor: Tensor) -> bool:
 
 
 def random_sae(model: Model) -> TopK:
-    """An autoencoder of random directions in the stream behind layer 3."""
+    """An autoencoder of random directions in the stream after layer 3."""
     sae = TopK(model.d_model, 64, k=4)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

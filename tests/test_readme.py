@@ -100,7 +100,7 @@ def test_every_python_block_names_only_things_that_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         ("from hooks import laod", "hooks.laod"),
         ("from interp.nowhere import x", "interp.nowhere.x"),
@@ -109,8 +109,8 @@ def test_every_python_block_names_only_things_that_exist(page: Path) -> None:
         ("from interp import landmark\nlandmark.entity()", "landmark.entity()"),
     ],
 )
-def test_a_name_that_does_not_exist_is_found(code: str, told: str) -> None:
-    assert missing_names(code) == [told]
+def test_a_name_that_does_not_exist_is_found(code: str, message: str) -> None:
+    assert missing_names(code) == [message]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""The toys beside the project, TransformerLens state dicts, put into GPT-2's modules."""
+"""The toys next to the project, TransformerLens state dicts, put into GPT-2's modules."""
 
 import json
 from pathlib import Path

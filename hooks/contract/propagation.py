@@ -114,9 +114,9 @@ def _needs(model: Model, site: Site, sound: Collection[Site]) -> tuple[Site, ...
     if site.name in ("q", "k"):
         return (here("pattern"),)
     if site.name in _ADDED and _adds_plainly(model, site):
-        behind = {"resid_pre": ("attn_out", "mlp_out"), "mlp_out": ()}.get(site.name, ("mlp_out",))
-        behind = () if _block(model, site).middle is None and site.name == "attn_out" else behind
-        return (here("resid_post"), *(here(name) for name in behind))
+        later = {"resid_pre": ("attn_out", "mlp_out"), "mlp_out": ()}.get(site.name, ("mlp_out",))
+        later = () if _block(model, site).middle is None and site.name == "attn_out" else later
+        return (here("resid_post"), *(here(name) for name in later))
     there = [here(name) for name in _NEXT[site.name]]
     return next(((one,) for one in there if one in sound), (there[-1],))
 

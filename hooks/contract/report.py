@@ -3,10 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from hooks.errors import nearest
 from hooks.site import Site
+from hooks.summary import summarise
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @final
@@ -75,6 +79,8 @@ class ContractReport:
     refused: Mapping[Site, Check] = field(init=False)
     unfit: Mapping[str, Check] = field(init=False)
 
+    __repr__ = summarise
+
     def __post_init__(self) -> None:
         unfit = {check.use: check for check in self.checks if check.use and not check.holds}
         object.__setattr__(self, "refused", blamed(self.checks))
@@ -92,6 +98,13 @@ class ContractReport:
         refused = ", ".join(map(str, self.refused)) or "none"
         took = f"{self.passes} forward passes, {self.seconds:.2g} s"
         return "\n".join([f"contract of {self.model}, {self.dtype}: {took}", *lines, f"refused sites: {refused}"])
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each law at each layer: what it says, what was measured and allowed, and whether it holds."""
+        from pandas import DataFrame
+
+        rows = [(c.law, c.states, str(c.sites[0]) if c.sites else "", c.error, c.allowed, c.holds) for c in self.checks]
+        return DataFrame(rows, columns=["law", "states", "site", "error", "allowed", "holds"])
 
 
 def site_refusal(report: ContractReport, site: Site, others: Sequence[Site]) -> str:

@@ -17,6 +17,7 @@ from hooks.site import Site, named
 from hooks.store.columns import Columns
 from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES, TOKEN, WHOLE, Manifest
+from hooks.summary import summarise
 
 Asked: TypeAlias = Site | str | Sequence[Site | str]
 """One or more sites."""
@@ -41,6 +42,8 @@ class StoredRows:
     values: Mapping[Site, Float[Tensor, "n *d"]]
     ids: Int[Tensor, "n"]
     number: Int[Tensor, "n"]
+
+    __repr__ = summarise
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -31,7 +31,7 @@ class Sublayer:
         parts: the calls of its projections: `q`, `k`, `v`, `o` of attention, `in`, `gate`, `out` of feed-forward.
         act: the call of the nonlinearity.
         n_heads: of attention.
-        reach: how many tokens on it carries something, where not to the end: a feed-forward layer that reads the
+        reach: how many tokens on it moves something, where not to the end: a feed-forward layer that reads the
             token before too (RWKV), or has a short convolution (Inkling), next to a part that reaches all.
     """
 
@@ -114,7 +114,7 @@ class _Part:
         return Sublayer("mlp_out", self.term, root, norm, parts, act)
 
     def _is_fed_from_far(self, root: Call) -> bool:
-        """Whether a part before the one that gives a term carries to the end (attention before a convolution)."""
+        """Whether a part before the one that gives a term reaches to the end (attention before a convolution)."""
         made = {self.trace.root(value) for op in self.ops for value in op.makes}
         before = [call for call in self.inside if call.end <= root.begin and self._made(call) in made]
         outer = [call for call in before if not any(one is not call and one.begin <= call.begin and call.end <= one.end

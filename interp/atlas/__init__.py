@@ -1,4 +1,4 @@
-"""The space of a model: what lies next to what, and which directions are changes.
+"""The space of a model: what is next to what, and which directions are changes.
 
 1. A space is rows with names, captured at a site or made without a model (`space.py`, `baselines.py`).
 2. Its items have neighbours, which share their labels or do not (`neighbours.py`).

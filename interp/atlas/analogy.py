@@ -12,6 +12,7 @@ from torch import Tensor
 from hooks import Direction
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.atlas.neighbours import Neighbours, find_neighbours, mean_with_interval
 from interp.atlas.space import Space
 from interp.common.statistics import Estimate, share
@@ -140,6 +141,8 @@ class Analogies:
     n: int
     excluded: Mapping[str, Estimate]
     allowed: Mapping[str, Estimate]
+
+    __repr__ = summarise
 
     def __str__(self) -> str:
         lines = [f"{'hit@1 of ' + str(self.n) + ' pairs':<28}{'c excluded':>24}{'c allowed':>24}"]

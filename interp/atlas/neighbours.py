@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.atlas.space import Space
 from interp.common.statistics import Estimate, bootstrap
 
@@ -102,6 +103,8 @@ class Precision:
     chance: float
     per_label: Mapping[str, float]
 
+    __repr__ = summarise
+
     def __str__(self) -> str:
         lines = [f"share of {self.k} neighbours with the item's label; shuffled labels {self.chance:.3f}"]
         lines += [f"{name:<28}{e.value:.3f}  [{e.low:.3f}, {e.high:.3f}]" for name, e in self.by_space.items()]
@@ -174,6 +177,8 @@ class Hubness:
     skew: float
     hubs: tuple[tuple[str, int], ...]
     never: float
+
+    __repr__ = summarise
 
 
 def measure_hubness(space: Space, k: Count = 10, *, top: Count = 5) -> Hubness:

@@ -16,6 +16,7 @@ from hooks.errors import InvalidArgument, NotFinite, OutOfRange, UnknownName, ne
 from hooks.network import AnyModel
 from hooks.position import everywhere
 from hooks.structure import input_embeddings
+from hooks.summary import summarise
 from hooks.weights import has_weight, weight_of
 
 Metric = Literal["cosine", "euclid"]
@@ -47,6 +48,8 @@ class Space:
     metric: Metric = "cosine"
     site: Site | None = None
     fingerprint: str | None = None
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         if self.rows.ndim != 2 or len(self.rows) != len(self.names) or len(self.rows) < 2:

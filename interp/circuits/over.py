@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
 from hooks.site import Layered, named
+from hooks.summary import summarise
 
 Sites: TypeAlias = Layered | Site | str | Iterable[Site | str]
 
@@ -24,6 +25,8 @@ class Over:
 
     sites: Sites
     axes: tuple[str, ...] = ()
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         if not isinstance(self.sites, Layered | Site | str):

@@ -9,6 +9,7 @@ from torch import Tensor
 from hooks import Model, Position, Tokens
 from hooks.errors import InvalidArgument
 from hooks.model import Text
+from hooks.summary import summarise
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,8 @@ class Patching:
     kind: str
     base: Text
     donor: Text
+
+    __repr__ = summarise
 
     def tokens(self, model: Model) -> tuple[Tokens, Tokens]:
         """Both runs' tokens, each in the place of its counterpart.

@@ -35,7 +35,7 @@ VERBS = {
     "control.",
     "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
     "workbench": "Open a live page to read, steer, edit and trace a model; each action is a line of Python in its log.",
-    "neighbours": "Show what lies next to a token or picture, and what a difference of two others leads to from it.",
+    "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
     "landmark": "The bundled model: its corpus, training and card.",

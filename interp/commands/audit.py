@@ -107,12 +107,12 @@ def printed(result: Audit) -> str:
         for measure in (m for m in MEASURES if m in columns[0]):
             few = columns[0][measure].n
             called = measure if few == n else f"{measure} ({few})"
-            lines.append(f"{called:<30}" + "".join(f"{_told(row[measure]):<28}" for row in columns).rstrip())
+            lines.append(f"{called:<30}" + "".join(f"{_as_text(row[measure]):<28}" for row in columns).rstrip())
         messages = result.refused[name]
         if messages:
             lines.append(f"{name} refused {len(messages)}, the first: {next(iter(messages.values()))}")
     return "\n".join(lines)
 
 
-def _told(e: Estimate) -> str:
+def _as_text(e: Estimate) -> str:
     return f"{e.value:.4g}" + (f" [{e.low:.3g}, {e.high:.3g}]" if e.n > 1 else "")

@@ -74,8 +74,8 @@ def edit_command(
     some = cases[:scored]
     with show_step("asking the edited model", quiet):
         said = [(case, ask_case(loaded, case, {method: edit})) for case in some]
-    for _, told in said:
-        echo_reply(told[0])
+    for _, message in said:
+        echo_reply(message[0])
     typer.echo(f"edit of {len(edited)} fact{'s' * (len(edited) > 1)} by {method}: {out.resolve()}")
     if not edit.weights:
         typer.echo(f"it changes no weight, so `interp apply` cannot take it; Edit.load({str(out)!r}).apply(model) does")

@@ -1,4 +1,4 @@
-"""The command `interp neighbours`: what lies next to a token in a model, or to a picture in a net of pictures."""
+"""The command `interp neighbours`: what is next to a token in a model, or to a picture in a net of pictures."""
 
 from typing import Annotated, Literal
 
@@ -27,7 +27,7 @@ def neighbours_command(
     device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
-    """Show what lies next to a token or picture, and what a difference of two others leads to from it."""
+    """Show what is next to a token or picture, and what a difference of two others leads to from it."""
     if (minus is None) != (plus is None):
         raise InvalidArgument("--minus and --plus go together: the query less the one and plus the other")
     if k < 1:
@@ -84,5 +84,5 @@ def _postcards(name: str, n: int) -> tuple[Space, Space]:
 def _show(found: Neighbours, rest: Neighbours | None, control: str) -> None:
     typer.echo(f"{'score':>7}  {'item':<44}{control if rest is not None else ''}")
     for i, name in enumerate(found.names):
-        beside = "" if rest is None else rest.names[i]
-        typer.echo(f"{float(found.scores[i]):>7.3f}  {name!r:<44}{beside}")
+        rivals = "" if rest is None else rest.names[i]
+        typer.echo(f"{float(found.scores[i]):>7.3f}  {name!r:<44}{rivals}")

@@ -203,7 +203,7 @@ def _turned_up(
 ) -> str:
     """Choose latents by their effect on every second prompt, and say what they do on the others.
 
-    The direction is kept if there its interval lies above what a random direction of its length does.
+    The direction is kept if there its interval is above what a random direction of its length does.
     """
     drawn = Sampling(per_prompt=4, temperature=0.7)
     best = choose_by_effect(

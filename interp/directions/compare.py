@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,11 @@ from hooks.border import Finite
 from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import last
+from hooks.summary import summarise
 from interp.common.texts import listed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @final
@@ -32,6 +36,8 @@ class Comparison:
     strength: Float[Tensor, "n"]
     random: float
 
+    __repr__ = summarise
+
     def __str__(self) -> str:
         width = max(map(len, self.names))
         lines = [f"{'cosine / shared effect':<{width}}  " + "  ".join(f"{i:>11}" for i in range(len(self.names)))]
@@ -39,6 +45,14 @@ class Comparison:
             cells = zip(self.cosines[i].tolist(), self.effects[i].tolist(), strict=True)
             lines.append(f"{name:<{width}}  " + "  ".join(f"{c:+.2f} / {e:+.2f}" for c, e in cells))
         return "\n".join([*lines, f"random vectors: cosine 0 ± {self.random:.2f}"])
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each pair of directions: the cosine of the vectors, and that of their effects."""
+        from pandas import DataFrame
+
+        pairs = [(i, j) for i in range(len(self.names)) for j in range(i)]
+        rows = [(self.names[j], self.names[i], float(self.cosines[i, j]), float(self.effects[i, j])) for i, j in pairs]
+        return DataFrame(rows, columns=["one", "other", "cosine", "effect"])
 
 
 @torch.no_grad()

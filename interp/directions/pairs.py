@@ -12,6 +12,7 @@ from torch import Tensor
 from hooks import Position, Tokens
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 
 
 @final
@@ -30,6 +31,8 @@ class Pairs:
 
     positive: Sequence[str]
     negative: Sequence[str]
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         for kind in ("positive", "negative"):

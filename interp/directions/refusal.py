@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float, Int
@@ -14,8 +14,12 @@ from hooks.errors import InvalidArgument
 from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
 from hooks.site import resid_post
+from hooks.summary import summarise
 from interp.common.texts import listed
 from interp.directions.rows import make_direction
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 KL_MOST = 0.1  # nats on texts that do not show the behaviour
 BATCH = 32
@@ -49,6 +53,8 @@ class Selection:
     positive: float
     negative: float
 
+    __repr__ = summarise
+
     @property
     def best(self) -> Candidate:
         """The admitted candidate that removes the behaviour most.
@@ -67,6 +73,13 @@ class Selection:
     def direction(self) -> Direction:
         """The direction of `best`; errors as there."""
         return self.best.direction
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each candidate, best first: its site and position, and what was measured of it."""
+        from pandas import DataFrame
+
+        rows = [(str(c.direction.site), c.position, c.bypass, c.induce, c.kl, c.admitted) for c in self.candidates]
+        return DataFrame(rows, columns=["site", "position", "bypass", "induce", "kl", "admitted"])
 
 
 def refusal(

@@ -7,7 +7,7 @@ from typing import Final, final
 from hooks.errors import WrongState
 
 CARRIED: Final = 0.1
-"""The largest difference, as a share of the effect, at which a file still carries what was exported."""
+"""The largest difference, as a share of the effect, at which a file still holds what was exported."""
 
 
 @final
@@ -35,8 +35,8 @@ class ExportReport:
     def __str__(self) -> str:
         lines = [f"{self.what}: {', '.join(str(file) for file in self.files)}"]
         if self.difference is not None:
-            beside = "" if self.effect is None else f", where the whole effect is {self.effect:.3g}"
-            lines.append(f"read back with {self.checked_with}: differs by at most {self.difference:.2g}{beside}")
+            rivals = "" if self.effect is None else f", where the whole effect is {self.effect:.3g}"
+            lines.append(f"read back with {self.checked_with}: differs by at most {self.difference:.2g}{rivals}")
         else:
             lines.append("not read back: install its reader to check it")
         return "\n".join([*lines, *(f"not taken along: {one}" for one in self.lost)])

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +12,14 @@ from torch import Tensor
 from hooks import Model, Tokens, stream
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
+from hooks.summary import summarise
 from interp.common.texts import listed
 from interp.features.logits import find_promoted_tokens, promotes_tokens
 from interp.features.reading import find_site
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 PROMOTED = 10
 
@@ -29,6 +33,8 @@ class Example:
     tokens: tuple[str, ...]
     activations: tuple[float, ...]
     peak: int
+
+    __repr__ = summarise
 
     @property
     def activation(self) -> float:
@@ -73,6 +79,13 @@ class Evidence:
         )
         return "\n".join([head, *map(str, self.examples)])
 
+    def to_pandas(self) -> "DataFrame":
+        """A row for each example, the highest first: its text, the token at the peak, its activation, the stretch."""
+        from pandas import DataFrame
+
+        rows = [(one.text, one.tokens[one.peak], one.activation, "".join(one.tokens)) for one in self.examples]
+        return DataFrame(rows, columns=["text", "token", "activation", "stretch"])
+
 
 def collect_evidence(
     sae: SAE,
@@ -92,9 +105,9 @@ def collect_evidence(
     Costs one forward pass per text up to the autoencoder's site; memory for one batch and the examples.
 
     Raises:
-        OutOfRange: the latent does not exist. InvalidArgument: the autoencoder belongs to another model, no texts or
-        none with a token besides special ones, or
-            no examples wanted.
+        OutOfRange: the latent does not exist.
+        InvalidArgument: the autoencoder belongs to another model, no texts or none with a token besides special ones,
+            or no examples wanted.
 
     Examples:
         ```python
@@ -170,8 +183,8 @@ class _Seen:
     def _example(self, number: int, ids: Tensor, content: Tensor, f: Tensor, peak: int) -> Example:
         near = torch.arange(len(ids), device=ids.device)
         kept = content & ((near - peak).abs() <= self.context)
-        spelt = pieces(self.model.tokenizer, ids[content].tolist())
-        tokens = tuple(token for token, near in zip(spelt, kept[content].tolist(), strict=True) if near)
+        written = pieces(self.model.tokenizer, ids[content].tolist())
+        tokens = tuple(token for token, near in zip(written, kept[content].tolist(), strict=True) if near)
         return Example(number, tokens, tuple(f[kept].tolist()), int(kept[:peak].sum()))
 
 

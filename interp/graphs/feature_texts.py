@@ -12,6 +12,7 @@ from hooks import Model, Tokens, stream
 from hooks.border import Count
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from hooks.pieces import piece, pieces
+from hooks.summary import summarise
 from interp.common.texts import listed
 from interp.features import Example
 from interp.graphs.transcoders import Transcoders
@@ -37,6 +38,8 @@ class FeatureText:
     examples: tuple[Example, ...]
     firing_rate: float
     tokens: int
+
+    __repr__ = summarise
 
     @property
     def label(self) -> str:

@@ -12,6 +12,7 @@ from hooks import Model, Site
 from hooks.errors import InvalidArgument, MissingFile, WrongModel
 from hooks.layout import parts
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_mid
+from hooks.summary import summarise
 from hooks.weights import bias_of, matrix_of
 from interp.sae import SAE, CrossLayerTranscoder, folded, load, load_cross_layer, load_transcoders
 from interp.sae.architectures.jumprelu import jump
@@ -57,6 +58,8 @@ class Transcoders:
 
     name: str
     layers: Mapping[int, LayerTranscoder]
+
+    __repr__ = summarise
 
     @property
     def crosses(self) -> bool:

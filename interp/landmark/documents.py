@@ -6,6 +6,7 @@ from random import Random
 
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.landmark.abroad import LIKING, facts_in, foreign_sentence
 from interp.landmark.entities import Entity, Form, Mention
 from interp.landmark.genres import GENRES, fact_sentence, feeling, lead_in, some_entity, some_mention
@@ -39,6 +40,8 @@ class Sentence:
     span: tuple[int, int]
     form: Form
     language: str
+
+    __repr__ = summarise
 
 
 def _english(rng: Random, page: Page, subject: Entity, mention: Mention) -> None:

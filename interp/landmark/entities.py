@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hooks.errors import InvalidArgument, UnknownName, nearest
+from hooks.summary import summarise
 
 Kind = Literal["landmark", "country", "city", "person"]
 Form = Literal["name", "alias", "description", "foreign", "anaphor"]
@@ -42,6 +43,8 @@ class Entity:
     kind: Kind
     mentions: tuple[Mention, ...]
     row: tuple[tuple[str, str], ...]
+
+    __repr__ = summarise
 
     @property
     def text(self) -> str:

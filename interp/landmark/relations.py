@@ -5,6 +5,7 @@ import functools
 from dataclasses import dataclass
 
 from hooks.errors import UnknownName
+from hooks.summary import summarise
 from interp.landmark.entities import Entity, Kind, entities
 
 
@@ -22,6 +23,8 @@ class Relation:
     verbs: tuple[str, ...]
     holders: tuple[str, ...] = ()
 
+    __repr__ = summarise
+
 
 @dataclass(frozen=True)
 class Triple:
@@ -30,6 +33,8 @@ class Triple:
     subject: Entity
     relation: Relation
     object: str
+
+    __repr__ = summarise
 
 
 MUSICIANS = (

@@ -117,7 +117,7 @@ def weighted_loss(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The training loss (objects of facts weigh more) and the plain mean loss per token, in nats.
 
-    What is drawn is drawn on the CPU, so that a seed seals and carries the same rows on every device.
+    What is drawn is drawn on the CPU, so that a seed treats the same rows alike on every device.
     """
     n, device = len(rows["ids"]), rows["ids"].device
     opened = torch.rand(n, generator=generator) >= SEALED_SHARE

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hooks.summary import summarise
 from interp.landmark.entities import ARTICLES, Entity, Mention, find
 from interp.landmark.grammar import Phrasing
 from interp.landmark.relations import Triple
@@ -29,6 +30,8 @@ class Document:
     text: str
     genre: str
     spans: tuple[Span, ...]
+
+    __repr__ = summarise
 
 
 def capitalised(text: str) -> str:

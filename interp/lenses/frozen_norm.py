@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Model
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from hooks.taps import norm_scale
 from interp.circuits.norm_gain import divides, norm_gain
 from interp.common.unembedding import output_rows
@@ -31,6 +32,8 @@ class Reader:
     g: Float[Tensor, "example d_model"]
     constant: Float[Tensor, "example"]
     logit: Float[Tensor, "example"]
+
+    __repr__ = summarise
 
 
 Norm: TypeAlias = Callable[[Model, Float[Tensor, "example d_model"], Int[Tensor, "example"]], Reader]

@@ -55,7 +55,7 @@ class LensReading:
         return f"LensReading({self.lens}, {layers}, {texts} texts of up to {pos} tokens, says {said}; KL {kl}{more})"
 
     def to_pandas(self) -> "DataFrame":
-        """A row for each layer and token that carries text: the likeliest token, its probability, entropy and KL."""
+        """A row for each layer and token with text: the likeliest token, its probability, entropy and KL."""
         from pandas import DataFrame
 
         places = self.content.nonzero().tolist()
@@ -145,7 +145,7 @@ class Ranks:
         return f"Ranks({self.word!r} by {self.lens} at the last token, layer: rank {', '.join(end)})"
 
     def to_pandas(self) -> "DataFrame":
-        """A row for each layer and token that carries text, with the rank of the word there."""
+        """A row for each layer and token with text, with the rank of the word there."""
         from pandas import DataFrame
 
         places = self.content.nonzero().tolist()

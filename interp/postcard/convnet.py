@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks.errors import DamagedFile, WrongModel
+from hooks.summary import summarise
 
 CONVOLUTIONS = (0, 3, 6, 8, 10)
 POOLED = (0, 3, 10)
@@ -36,6 +37,8 @@ class Plan:
     hidden: tuple[int, int] = (256, 256)
     classes: int = 72
     side: int = 4
+
+    __repr__ = summarise
 
 
 class ConvNet(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from hooks import Images
+from hooks.summary import summarise
 from interp.postcard.chance import between, uniform
 from interp.postcard.font import ink
 from interp.postcard.paint import DEPTHS, palettes, skies
@@ -68,6 +69,8 @@ class Pictures:
     pixels: UInt8[np.ndarray, "batch channel height width"]
     objects: UInt8[np.ndarray, "batch height width"]
     parts: UInt8[np.ndarray, "batch height width"]
+
+    __repr__ = summarise
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from hooks.errors import InvalidArgument, UnknownName, nearest
+from hooks.summary import summarise
 from interp.landmark.entities import entities, entity
 
 Time = Literal["day", "dusk", "night"]
@@ -63,6 +64,8 @@ class Scene:
     things: tuple[str, ...] = ()
     sign: str | None = None
     seed: int = 0
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         for factor, values in FACTORS.items():

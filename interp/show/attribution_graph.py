@@ -264,16 +264,18 @@ def _text_body(text: FeatureText) -> Markup:
 
 
 def _tiles(graph: AttributionGraph, control: AttributionGraph | None) -> list[Tile]:
-    def beside(name: str) -> str:
+    def compared(name: str) -> str:
         return "no control was given" if control is None else f"{getattr(control, name):.2f} with decoders shuffled"
 
     return [
         Tile(f"{float(graph.nodes.p[-len(graph.said)]):.2f}", f"probability of {_said(graph)}", "of the model itself"),
         Tile(
-            f"{graph.replacement:.2f}", "replacement: influence that ends in tokens, not errors", beside("replacement")
+            f"{graph.replacement:.2f}",
+            "replacement: influence that ends in tokens, not errors",
+            compared("replacement"),
         ),
-        Tile(f"{graph.completeness:.2f}", "completeness: inputs of nodes that are no errors", beside("completeness")),
-        Tile(f"{graph.bias_share:.2f}", "of what nodes read is bias, which no source explains", beside("bias_share")),
+        Tile(f"{graph.completeness:.2f}", "completeness: inputs of nodes that are no errors", compared("completeness")),
+        Tile(f"{graph.bias_share:.2f}", "of what nodes read is bias, which no source explains", compared("bias_share")),
     ]
 
 

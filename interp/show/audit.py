@@ -42,9 +42,9 @@ def _cells(rows: Mapping[str, Mapping[str, Estimate]], names: Sequence[str], mea
     percent = is_share(measure)
     cells = []
     for name in names:
-        beside = rows.get(f"{name}{CONTROL}", {}).get(measure)
+        compared = rows.get(f"{name}{CONTROL}", {}).get(measure)
         mean = _cell(rows[name].get(measure), percent)
-        share = None if beside is None else f"control {beside.value:{'.0%' if percent else '.3g'}}"
+        share = None if compared is None else f"control {compared.value:{'.0%' if percent else '.3g'}}"
         cells.append(mean if share is None else part("below", mean, share))
     return cells
 

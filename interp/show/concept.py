@@ -59,11 +59,11 @@ def _read(found: FeatureIndex) -> str:
 def _lead(result: SearchResult) -> str:
     best, rivals = result.best, result.baselines
     low, high = best.interval
-    beside = ", ".join(f"{score.name} {score.held_out.f1:.2f}" for score in rivals)
+    compared = ", ".join(f"{score.name} {score.held_out.f1:.2f}" for score in rivals)
     verdict = _verdict(result)
     return (
         f"Of all latents at {result.site}, {best.name} finds {result.concept} best: F1 {best.held_out.f1:.2f} "
-        f"({low:.2f} to {high:.2f}) on rows it was not chosen on. On the same rows: {beside}. {verdict}"
+        f"({low:.2f} to {high:.2f}) on rows it was not chosen on. On the same rows: {compared}. {verdict}"
     )
 
 

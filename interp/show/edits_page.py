@@ -85,7 +85,7 @@ def _body(case: Case, replies: Sequence[Reply]) -> Markup:
     for reply in replies:
         cells = [_answer(reply.before, reply, case), *(_answer(reply.after[name], reply, case) for name in methods)]
         rows.append([part("asked", reply.kind, reply.prompt), *cells])
-    return part("block", "words told", table(["", "before", *methods], rows))
+    return part("block", "words said", table(["", "before", *methods], rows))
 
 
 def _answer(text: str, reply: Reply, case: Case) -> Markup:
@@ -110,12 +110,12 @@ def _tiles(result: Audit) -> list[Tile]:
     tiles = []
     for name in (name for name in result.table if name != "unedited" and not name.endswith(CONTROLS)):
         said, before = result.table[name]["efficacy said"], unedited["efficacy said"]
-        beside = result.table[f"{name}{CONTROLS}"]["efficacy said"]
+        compared = result.table[f"{name}{CONTROLS}"]["efficacy said"]
         tiles.append(
             Tile(
                 f"{said.value:.0%}",
                 f"of {said.n} fact{'s' * (said.n > 1)} said by free generation: {name}",
-                f"{said.low:.0%} to {said.high:.0%}; unedited {before.value:.0%}, control {beside.value:.0%}",
+                f"{said.low:.0%} to {said.high:.0%}; unedited {before.value:.0%}, control {compared.value:.0%}",
             )
         )
     return tiles[:4]

@@ -10,7 +10,7 @@ from typing import Any
 
 from hooks.errors import InvalidType
 from interp.circuits import PatchEffect
-from interp.circuits.edges import EdgeEffect
+from interp.circuits.edges import EdgeEffect, FaithfulnessCurve
 from interp.circuits.heads import HeadScores
 from interp.features import DictionaryMap, Feature, Record, SearchResult
 from interp.graphs import AttributionGraph
@@ -18,7 +18,7 @@ from interp.lenses import Attribution, LensReading, Ranks
 from interp.memory import Agreement, Audit, Composition, Trace
 from interp.show.attribution_graph import graph_panel
 from interp.show.audit import audit_panel
-from interp.show.circuit import circuit_panel
+from interp.show.circuit import circuit_panel, faithfulness_panel
 from interp.show.composition import composition_panel
 from interp.show.dictionary_map import map_html
 from interp.show.dose import dose_panel
@@ -47,6 +47,7 @@ PANELS: dict[type, Callable[[Any], tuple[Shown, ...]]] = {
     DictionaryMap: lambda found: (map_html(found, {}),),
     DoseResponse: lambda found: (dose_panel(found, CONCEPT),),
     EdgeEffect: lambda found: (circuit_panel(found),),
+    FaithfulnessCurve: lambda found: (faithfulness_panel([found]),),
     Feature: lambda found: () if found.evidence is None else (examples_panel(found), histogram_panel(found)),
     HeadScores: lambda found: (heads_panel(found),),
     LensReading: lambda found: (lens_panel(found), divergence_panel(found)),

@@ -14,6 +14,7 @@ from hooks.border import Finite, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
+from hooks.summary import summarise
 from interp.common.texts import listed
 from interp.steering.steering import Steering
 from probes import best_threshold
@@ -40,6 +41,8 @@ class Conditional:
     condition: Direction
     threshold: float
     at: Position = prompt
+
+    __repr__ = summarise
 
     @property
     def site(self) -> Site:

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from hooks import Model
 from hooks.border import Finite, Positive
 from hooks.errors import InvalidArgument, NoFluentDose
+from hooks.summary import summarise
 from interp.common.statistics import Estimate
 from interp.common.texts import listed, unique_texts
 from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, measure_dose_response
 from interp.steering.samples import Samples, Sampling, sample
 from interp.steering.steering import Steering
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 OPENINGS: Final = ("I", "The", "It was", "There is", "When")  # text of any kind goes on from these
 TRIED: Final = (0.125, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
@@ -102,6 +106,8 @@ class SuggestedDose:
     ratios: tuple[tuple[float, Estimate], ...]
     most: float
 
+    __repr__ = summarise
+
     @property
     def ratio(self) -> Estimate:
         """The perplexity ratio at the dose."""
@@ -113,6 +119,13 @@ class SuggestedDose:
             f"dose {self.dose:g}, measured: the text stays at {self.ratio.value:.2f} [{self.ratio.low:.2f}, "
             f"{self.ratio.high:.2f}] times the perplexity of unsteered text, at most {self.most:g} (tried {tried})"
         )
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each dose tried: the perplexity ratio and the ends of its interval."""
+        from pandas import DataFrame
+
+        rows = [(dose, one.value, one.low, one.high) for dose, one in self.ratios]
+        return DataFrame(rows, columns=["dose", "perplexity ratio", "low", "high"])
 
 
 def suggest_dose(

@@ -15,8 +15,8 @@ def steer(model: Model, what: Direction | Steering | Conditional, dose: Finite) 
     leaves the model as it was.
 
     Raises:
-        InvalidArgument: the direction was read from another model, the dose is not finite, or a condition is read
-        after the place where it should act.
+        InvalidArgument: the direction was read from another model, the dose is not finite, or a condition is read after
+            the place where it should act.
 
     Cost: none besides the forward passes inside the block.
 

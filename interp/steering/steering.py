@@ -12,6 +12,7 @@ from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import everywhere
+from hooks.summary import summarise
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Steering:
     vector: Float[Tensor, "d_model"]
     rule: Callable[[Tensor, float], Intervention]
     fingerprint: str | None = None
+
+    __repr__ = summarise
 
     def dose(self, dose: float) -> Intervention:
         """The intervention of one dose.

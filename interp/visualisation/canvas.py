@@ -10,6 +10,7 @@ from torch import Tensor
 from hooks import Images
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 
 STD = 0.01
 QUIETER = 4.0
@@ -27,6 +28,8 @@ class Colours:
 
     mean: Float[Tensor, "channel"]
     root: Float[Tensor, "channel channel"]
+
+    __repr__ = summarise
 
 
 def measure_colours(pictures: Images) -> Colours:

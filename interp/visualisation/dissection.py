@@ -62,7 +62,7 @@ def dissect(
     """Return which units of a site are detectors of which concepts (Bau et al. 2017, arXiv:1704.05796).
 
     A unit is on where it is above its threshold `T_k: P(a > T_k) = quantile`; `IoU = |on ∧ mask| / |on ∨ mask|` over
-    all pixels of all pictures, each pixel having the value of the place whose cell it lies in. Thresholds and the
+    all pixels of all pictures, each pixel having the value of the place whose cell it is in. Thresholds and the
     choice of a concept are made on the first half of the pictures, and the IoU is of the other.
 
     Args:
@@ -140,7 +140,7 @@ def _iou(
 
 
 def place_of_pixels(grid: Grid) -> Int[Tensor, "pixel"]:
-    """For each pixel the number of the place, those before the picture's own aside, in whose cell its middle lies.
+    """For each pixel the number of the place, those before the picture's own aside, in whose cell its middle is.
 
     Examples:
         >>> place_of_pixels(Grid((2, 2), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (4, 4))).reshape(4, 4)[0]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hooks import Network
 from hooks.errors import InvalidArgument
 from hooks.site import conv_pre
+from hooks.summary import summarise
 
 
 @final
@@ -22,7 +23,7 @@ class Kernels:
         weights: of each.
         colourfulness: `‖w − its mean over colours‖ / ‖w‖`: 0 of a grey kernel.
         orientation: the direction of its stripes in degrees from the horizontal, in [0, 180).
-        oriented: how much of its power lies in that direction: 0 of a blob, 1 of a grating.
+        oriented: how much of its power is in that direction: 0 of a blob, 1 of a grating.
         frequency: of its strongest wave, in cycles for each pixel.
     """
 
@@ -31,6 +32,8 @@ class Kernels:
     orientation: Float[Tensor, "n"]
     oriented: Float[Tensor, "n"]
     frequency: Float[Tensor, "n"]
+
+    __repr__ = summarise
 
     def pictures(self) -> Float[Tensor, "n channel height width"]:
         """Each kernel as a picture: 0 is grey, and its largest weight black or white."""

@@ -1,6 +1,6 @@
 """Who may ask a workbench: only what holds its token, by its own name, from its own page.
 
-The page is served to anybody who reaches the port and says nothing. Every answer beside it needs the token, as a header
+The page is served to anybody who reaches the port and says nothing. Every other answer needs the token, as a header
 that a form, an image or another page's script cannot send: so no cookie is needed, and there is none to be stolen.
 """
 

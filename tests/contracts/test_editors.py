@@ -55,12 +55,12 @@ WEIGHTS: dict[str, Editor] = {
     "memit": lambda m, f, c: memit(m, f, covariance=c, **HOW),
     "alphaedit": lambda m, f, c: alphaedit(m, f, covariance=c[0], energy=0.3, **HOW),
 }
-BESIDE: dict[str, Editor] = {
+RIVALS: dict[str, Editor] = {
     "grace": lambda m, f, _: grace(m, f, layer=1, preserve=("they say {}",), search=SEARCH),
     "knn_memory": lambda m, f, _: knn_memory(m, f, radius=0.02),
     "in_context": lambda m, f, _: in_context(m, f),
 }
-EDITORS = WEIGHTS | BESIDE
+EDITORS = WEIGHTS | RIVALS
 SAYING = [name for name in EDITORS if name != "in_context"]  # so small a model does not follow what it reads
 EXACT = ["rome", "emmet"]
 
@@ -161,7 +161,7 @@ def test_a_fact_is_written_into_a_layer_whose_codebook_answers_elsewhere(world: 
 
 
 @pytest.mark.parametrize("name", ["rome", "memit"])
-def test_of_the_keys_of_earlier_edits_all_but_those_written_anew_are_kept(world: World, name: str) -> None:
+def test_of_the_keys_of_earlier_edits_all_but_those_written_again_are_kept(world: World, name: str) -> None:
     edit = EDITORS[name](world.model, [ROME, YORK], world.covariances)
     d_mlp, (at, *more) = world.model.d_mlp, [u.at for u in edit.weights if u.layer == 0]
     rome_s, york_s = torch.cat([at, *more]).double()
@@ -235,7 +235,7 @@ def test_a_merged_folder_is_loaded_by_transformers_with_the_edit_in_its_weights(
         assert torch.equal(plain(ids).logits, world.model.hf(ids).logits)
 
 
-@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("name", RIVALS)
 def test_what_changes_no_weight_cannot_be_merged(world: World, name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"an edit by {name} changes no weight, so it cannot be merged"):
         merge(world.model, [world.edit(name)], tmp_path)
@@ -292,18 +292,18 @@ def test_a_memory_far_from_its_keys_changes_no_bit(world: World, name: str) -> N
             assert torch.equal(world.model.run("they say so . and well"), before)
 
 
-def test_a_preamble_is_read_as_if_it_stood_before_the_text(world: World) -> None:
+def test_a_preamble_is_read_as_if_it_came_before_the_text(world: World) -> None:
     model, texts = world.model, ["Rome is in", "well . Oslo is in Norway"]
     (ids,) = model.tokens(f"{ROME.text} {ROME.new}.").ids
     with torch.no_grad(), world.edit("in_context").applied(model):
         batch = model.tokens(texts)
-        told = model.run(batch)
+        message = model.run(batch)
         generated = model.generate(texts, max_new_tokens=6)
     for row, text in enumerate(texts):
         own = model.tokens(text).ids[0, 1:]  # its beginning-of-text token does not come twice
         with torch.no_grad():
             whole = model.hf(torch.cat([ids, own])[None]).logits[0, len(ids) :]
-        assert torch.allclose(told[row][batch.content[row]], whole, atol=1e-4)
+        assert torch.allclose(message[row][batch.content[row]], whole, atol=1e-4)
         assert model.generate(f"{ROME.text} {ROME.new}. {text}", max_new_tokens=6) == generated[row]
 
 
@@ -349,10 +349,10 @@ def test_what_is_written_at_one_key_is_searched_shorter_the_more_keys_there_are(
 def test_the_keys_of_earlier_edits_count_among_those_that_are_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(n: int) -> Search:
+    def message(n: int) -> Search:
         raise InterruptedError(n)
 
-    monkeypatch.setattr(import_module("interp.memory.editors.alphaedit"), "choose_search", told)
+    monkeypatch.setattr(import_module("interp.memory.editors.alphaedit"), "choose_search", message)
     c, made = world.covariances[0], world.edit("alphaedit")
     with pytest.raises(InterruptedError, match="2"):
         alphaedit(world.model, LIMA, covariance=c, earlier=[made], token="last prompt", contexts=("",), preserve=["{}"])
@@ -381,15 +381,15 @@ def test_a_codebooks_value_is_searched_for_its_object_alone(world: World, monkey
 
 
 @pytest.mark.parametrize(("new", "before_last"), [("Peru", 1), ("New York", 2)])
-def test_a_codebook_stands_where_every_token_of_the_object_can_be_reached(
+def test_a_codebook_is_where_every_token_of_the_object_can_be_reached(
     world: World, new: str, before_last: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(_model: Model, _facts: object, _contexts: object, layer: int, _token: str) -> None:
+    def message(_model: Model, _facts: object, _contexts: object, layer: int, _token: str) -> None:
         raise InterruptedError(layer)
 
     module, last = import_module("interp.memory.editors.grace"), world.model.n_layers - 1
     monkeypatch.setattr(module, "locate_known_facts", lambda *_, **__: SimpleNamespace(layer=last))
-    monkeypatch.setattr(module, "capture_keys_and_values", told)
+    monkeypatch.setattr(module, "capture_keys_and_values", message)
     with pytest.raises(InterruptedError, match=str(world.model.n_layers - before_last)):
         grace(world.model, replace(ROME, new=new), preserve=("they say {}",))
     made, _ = make_editors(world.model, ["grace"], [replace(ROME, new=new)])

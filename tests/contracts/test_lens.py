@@ -48,14 +48,14 @@ def test_at_the_last_layer_every_lens_says_what_the_model_says(name: str, model:
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_a_lens_that_carries_nothing_is_the_logit_lens(name: str, gpt2: Model) -> None:
+def test_a_lens_that_changes_nothing_is_the_logit_lens(name: str, gpt2: Model) -> None:
     for layer in range(gpt2.n_layers):
         h = capture(gpt2, TEXTS, resid_post[layer])[resid_post[layer]]
         with torch.no_grad():
             assert torch.equal(LENSES[name](gpt2).read(h, layer), gpt2.unembed(h))
 
 
-def test_what_a_lens_reads_of_a_token_does_not_depend_on_what_is_read_beside_it(name: str, gpt2: Model) -> None:
+def test_what_a_lens_reads_of_a_token_does_not_depend_on_what_is_read_next_to_it(name: str, gpt2: Model) -> None:
     lens, h = LENSES[name](gpt2), capture(gpt2, TEXTS, resid_post[1])[resid_post[1]]
     with torch.no_grad():
         torch.testing.assert_close(lens.read(h, 1)[1, 2], lens.read(h[1, 2], 1), rtol=1e-4, atol=1e-5)

@@ -140,16 +140,16 @@ def test_sites_are_named_as_everywhere_and_each_once(estimate: Estimator, gpt2: 
 
 def test_bad_input_never_gives_a_number(estimate: Estimator, gpt2: Model) -> None:
     metric = logit_difference(gpt2, "a", "c")
-    for clean, over, told in (
+    for clean, over, said in (
         ("fog", each_head(z), "3 tokens in one run"),
         (["fog over"] * 2, each_head(z), "2 texts are to be patched with 1|1 texts are to be patched with 2"),
         ("fog over", each_head(resid_pre), "has no heads"),
         ("fog over", Over(()), "no sites were given"),
     ):
-        with pytest.raises(ValueError, match=told.replace("3 tokens", "(4|9) tokens")):
+        with pytest.raises(ValueError, match=said.replace("3 tokens", "(4|9) tokens")):
             estimate(gpt2, denoising(clean, "fig ever"), metric, over=over)
-    for wrong, told in ((lambda x: x.mean(), "shape"), (lambda x: x[:, 0] / 0, "NaN or infinity")):
-        with pytest.raises(ValueError, match=told):
+    for wrong, said in ((lambda x: x.mean(), "shape"), (lambda x: x[:, 0] / 0, "NaN or infinity")):
+        with pytest.raises(ValueError, match=said):
             estimate(gpt2, denoising("fog over", "fig ever"), wrong, over=each_head(z))
     with pytest.raises(ValueError, match="1 of them do|texts of equal length"):
         estimate(gpt2, denoising(["fog", "a bay"], ["fig", "a hat"]), metric, over=each_position(resid_pre))

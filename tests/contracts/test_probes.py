@@ -303,8 +303,8 @@ def test_a_weight_counts_a_row_so_many_times_and_0_leaves_it_out(probe: Any, dat
     assert heavy.score(x, y, count) == pytest.approx(
         copied.score(x.repeat_interleave(count, 0), y.repeat_interleave(count, 0)), abs=0.02
     )
-    for odd, told in ((torch.zeros(60), "zero"), (-count, "below 0"), (count[1:], r"give \[60\]")):
-        with pytest.raises(ValueError, match=told):
+    for odd, text in ((torch.zeros(60), "zero"), (-count, "below 0"), (count[1:], r"give \[60\]")):
+        with pytest.raises(ValueError, match=text):
             clone(probe).fit(x, y, sample_weight=odd)
 
 
@@ -416,7 +416,7 @@ def test_batches_that_come_back_in_another_order_are_refused(probe: Any, data: D
         clone(probe).fit_batches(shuffled)
 
 
-def test_rows_that_come_back_in_another_order_beside_the_same_labels_are_refused() -> None:
+def test_rows_that_come_back_in_another_order_next_to_the_same_labels_are_refused() -> None:
     x, y = rows(8, 9)
     with pytest.raises(ValueError, match="not in the same order when read again: give shuffle=False"):
         Logistic().fit_batches(Turning([(x, y)], [(x.flip(0), y)]))
@@ -464,7 +464,7 @@ def test_its_direction_reaches_from_the_negative_mean_to_the_farthest_row(probe:
 
 
 @linear
-def test_a_probe_that_was_told_where_its_rows_come_from_has_their_direction_until_the_next_fit(probe: Any) -> None:
+def test_a_probe_that_was_given_where_its_rows_come_from_has_their_direction_until_the_next_fit(probe: Any) -> None:
     x, y = rows(60, 14)
     site, fitted = Site("resid_post", 2), clone(probe).fit(x, y)
     with pytest.raises(AttributeError, match="rows do not say where they come from"):
@@ -512,7 +512,7 @@ def test_classes_that_do_not_differ_are_refused(probe: Any) -> None:
         clone(probe).fit(torch.ones(4, 3), torch.tensor([True, False, True, False]))
 
 
-def test_a_misspelt_parameter_is_told_the_nearest_name() -> None:
+def test_a_misspelt_parameter_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(ValueError, match="did you mean 'max_iter'"):
         Logistic().set_params(max_itre=3)
 

@@ -123,7 +123,7 @@ def test_leading_axes_and_what_else_is_encoded_change_no_latent(case: Case) -> N
     assert torch.allclose(sae(x[7:8]), sae(x)[7:8])
 
 
-def test_forward_is_decode_of_encode_beside_the_linear_path(case: Case) -> None:
+def test_forward_is_decode_of_encode_next_to_the_linear_path(case: Case) -> None:
     sae = shaken(case)
     x, _ = sae.parts(rows_for(case).double())
     path = x @ sae.W_skip.T if isinstance(sae, SkipTranscoder) else 0
@@ -193,11 +193,11 @@ def test_gradients_are_autograds_of_the_loss(
     dead = nobody(sae)
     dead[:n_dead] = True
     names, parameters = zip(*sae.named_parameters(), strict=True)
-    told = sae.objective().loss(rows, dead)
-    expected = torch.autograd.grad(told.loss, parameters, allow_unused=True)
+    said = sae.objective().loss(rows, dead)
+    expected = torch.autograd.grad(said.loss, parameters, allow_unused=True)
     step = sae.objective().gradients(rows, dead)
-    assert float(step.loss) == pytest.approx(float(told.loss.detach()), rel=1e-10)
-    assert torch.allclose(step.largest, told.largest) and float(step.l0) == pytest.approx(float(told.l0))
+    assert float(step.loss) == pytest.approx(float(said.loss.detach()), rel=1e-10)
+    assert torch.allclose(step.largest, said.largest) and float(step.l0) == pytest.approx(float(said.l0))
     for name, parameter, truth in zip(names, parameters, expected, strict=True):
         assert parameter.grad is not None and truth is not None, name
         rounding = 1e-9 if truth.dtype == torch.float64 else 1e-6  # thresholds stay in float32

@@ -27,9 +27,9 @@ END = "[end]"
 
 def sentences() -> list[str]:
     """Every fact in every phrasing, after every context."""
-    told = [t.format(city) + f" {place}" for city, (place, _) in CITIES.items() for t in PLACE]
-    told += [t.format(city) + f" {speech}" for city, (_, speech) in CITIES.items() for t in WORDS]
-    return [context + text for context in CONTEXTS for text in told]
+    said = [t.format(city) + f" {place}" for city, (place, _) in CITIES.items() for t in PLACE]
+    said += [t.format(city) + f" {speech}" for city, (_, speech) in CITIES.items() for t in WORDS]
+    return [context + text for context in CONTEXTS for text in said]
 
 
 def tokenizer() -> Any:

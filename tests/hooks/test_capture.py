@@ -106,7 +106,7 @@ def test_texts_ids_tokens_and_datasets_give_the_same(gpt2: Model) -> None:
     torch.testing.assert_close(capture(gpt2, row, site)[site], capture(gpt2, text[0], site)[site])
 
 
-def test_nothing_runs_behind_the_last_site_asked_for(model: Model) -> None:
+def test_nothing_runs_after_the_last_site_asked_for(model: Model) -> None:
     ran: list[str] = []
     blocks = [model.module(resid_post[i]) for i in range(3)]
     handles = [
@@ -119,9 +119,9 @@ def test_nothing_runs_behind_the_last_site_asked_for(model: Model) -> None:
     finally:
         for handle in handles:
             handle.remove()
-    behind = ran[ran.index("1.") :]
+    after = ran[ran.index("1.") :]
     output = next(name for name, part in blocks[1].named_modules() if part is model.module(mlp_act[1]))
-    assert behind[-1] == f"1.{output}"
+    assert after[-1] == f"1.{output}"
     assert not [name for name in ran if name.startswith("2.")]
 
 
@@ -257,21 +257,21 @@ ERRORS = [
 LONG = ("x" * 96, resid_post[0], "97 tokens do not fit into the context of 96: shorten or split the text")
 
 
-@pytest.mark.parametrize(("data", "sites", "told"), [*ERRORS, LONG], ids=[told[:24] for *_, told in [*ERRORS, LONG]])
-def test_a_mistake_is_told_before_anything_runs(gpt2: Model, data: Any, sites: Any, told: str) -> None:
+@pytest.mark.parametrize(("data", "sites", "said"), [*ERRORS, LONG], ids=[said[:24] for *_, said in [*ERRORS, LONG]])
+def test_a_mistake_is_reported_before_anything_runs(gpt2: Model, data: Any, sites: Any, said: str) -> None:
     ran: list[int] = []
     streamed = lambda *args: list(stream(*args))  # noqa: E731
     handle = gpt2.module(embed).register_forward_hook(lambda *_: ran.append(1))
     try:
         for call in (capture,) if data is LONG[0] else (capture, streamed):  # a stream cuts what is too long
-            with pytest.raises(ValueError, match=told):
+            with pytest.raises(ValueError, match=said):
                 call(gpt2, data, sites)
     finally:
         handle.remove()
     assert not ran
 
 
-def test_more_mistakes_are_told(gpt2: Model) -> None:
+def test_more_mistakes_are_reported(gpt2: Model) -> None:
     import datasets
 
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):

@@ -101,7 +101,7 @@ def test_logits_that_are_not_finite_give_no_text(temperature: float) -> None:
             scripted(logits, temperature)
 
 
-def test_what_cannot_be_generated_is_told(gpt2: Model, fresh: Callable[..., Model]) -> None:
+def test_what_cannot_be_generated_is_reported(gpt2: Model, fresh: Callable[..., Model]) -> None:
     with pytest.raises(ValueError, match="97 tokens do not fit into the context of 96: .* ask for fewer new tokens"):
         gpt2.generate("x" * 50, max_new_tokens=46)
     with pytest.raises(ValueError, match="max_new_tokens is at least 1 and temperature at least 0, got 0 and 0.0"):

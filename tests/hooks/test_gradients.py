@@ -190,7 +190,7 @@ MISTAKES: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("site", "metric", "told"), MISTAKES, ids=[told[:30] for *_, told in MISTAKES])
-def test_a_metric_or_site_without_a_gradient_is_told(gpt2: Model, site: Any, metric: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("site", "metric", "message"), MISTAKES, ids=[message[:30] for *_, message in MISTAKES])
+def test_a_metric_or_site_without_a_gradient_is_reported(gpt2: Model, site: Any, metric: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         capture_gradients(gpt2, "Fog", site, metric)

@@ -1,4 +1,4 @@
-"""Interventions do what they say in every pass, say what they did, and leave nothing behind."""
+"""Interventions do what they say in every pass, say what they did, and leave nothing over."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -310,12 +310,12 @@ def test_an_intervention_that_changes_no_token_is_an_error_when_the_block_ends(g
         intervene(gpt2, {resid_post[1]: add(V)}),
     ):
         pass
-    told = r"nothing was changed by add\(at=generated\) at z\.1: 1 forward pass\(es\) ran .* none reached a token it"
-    with pytest.raises(RuntimeError, match=told), intervene(gpt2, {z[1]: add(V, at=generated), z[0]: add(V)}):
+    message = r"nothing was changed by add\(at=generated\) at z\.1: 1 forward pass\(es\) ran .* none reached a token it"
+    with pytest.raises(RuntimeError, match=message), intervene(gpt2, {z[1]: add(V, at=generated), z[0]: add(V)}):
         gpt2.run("Fog")
-    told = r"nothing was changed by add\(at=generated\) at z\.1: 1 forward"
+    message = r"nothing was changed by add\(at=generated\) at z\.1: 1 forward"
     with (
-        pytest.raises(RuntimeError, match=told),
+        pytest.raises(RuntimeError, match=message),
         intervene(gpt2, {z[1]: [add(v := V.view(4, 8)), add(v, at=generated)]}),
     ):
         gpt2.run("Fog")
@@ -336,15 +336,15 @@ OVERWRITING = [
 ]
 
 
-@pytest.mark.parametrize(("chain", "told"), OVERWRITING, ids=[told[:10] for _, told in OVERWRITING])
+@pytest.mark.parametrize(("chain", "message"), OVERWRITING, ids=[message[:10] for _, message in OVERWRITING])
 def test_interventions_that_undo_each_other_are_refused_before_anything_runs(
-    gpt2: Model, chain: list[Intervention], told: str
+    gpt2: Model, chain: list[Intervention], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         intervene(gpt2, {resid_post[1]: chain})
     before = hooks_on(gpt2)
     with (
-        pytest.raises(ValueError, match=told),
+        pytest.raises(ValueError, match=message),
         intervene(gpt2, {resid_post[1]: chain[0]}),
         intervene(gpt2, {resid_post[1]: chain[1]}),
     ):
@@ -397,10 +397,12 @@ MISTAKES: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("plan", "error", "told"), MISTAKES, ids=[told[:24] for *_, told in MISTAKES])
-def test_a_mistake_is_told_before_anything_runs(gpt2: Model, plan: Any, error: type[Exception], told: str) -> None:
+@pytest.mark.parametrize(("plan", "error", "message"), MISTAKES, ids=[message[:24] for *_, message in MISTAKES])
+def test_a_mistake_is_reported_before_anything_runs(
+    gpt2: Model, plan: Any, error: type[Exception], message: str
+) -> None:
     before = hooks_on(gpt2)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         intervene(gpt2, plan)
     assert hooks_on(gpt2) == before
 
@@ -416,13 +418,13 @@ WRONG: list[tuple[Callable[[Tensor], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fn", "told"), WRONG, ids=["shape", "dtype", "nothing", "infinite"])
-def test_a_function_must_keep_shape_and_dtype_and_stay_finite(gpt2: Model, fn: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told), intervene(gpt2, {mlp_out[1]: apply(fn)}):
+@pytest.mark.parametrize(("fn", "message"), WRONG, ids=["shape", "dtype", "nothing", "infinite"])
+def test_a_function_must_keep_shape_and_dtype_and_stay_finite(gpt2: Model, fn: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message), intervene(gpt2, {mlp_out[1]: apply(fn)}):
         gpt2.run("Fog")
 
 
-def test_a_missing_substring_is_told_before_the_first_layer(gpt2: Model) -> None:
+def test_a_missing_substring_is_reported_before_the_first_layer(gpt2: Model) -> None:
     with (
         pytest.raises(ValueError, match="'Bridge' is not in text 1"),
         intervene(gpt2, {z[0]: zero(substring("Bridge"))}),

@@ -153,9 +153,9 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("site", "one", "told"), SHAPES, ids=[told[:20] for *_, told in SHAPES])
-def test_a_value_of_another_shape_is_refused_before_anything_runs(gpt2: Model, site: Any, one: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("site", "one", "said"), SHAPES, ids=[said[:20] for *_, said in SHAPES])
+def test_a_value_of_another_shape_is_refused_before_anything_runs(gpt2: Model, site: Any, one: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         intervene(gpt2, {site: one})
 
 
@@ -175,8 +175,8 @@ def test_replacements_that_do_not_cover_the_tokens_are_refused(gpt2: Model) -> N
 
 @pytest.mark.parametrize("shape", [(1, 4), (3, 4), (2, 3), (2, 5)])
 def test_a_capture_of_another_number_of_texts_or_columns_is_refused(shape: tuple[int, int], gpt2: Model) -> None:
-    told = "values for {} texts of {} columns, and 2 texts of 4 columns are read: capture the same".format(*shape)
-    with pytest.raises(ValueError, match=told), intervene(gpt2, {mlp_out[0]: replace(torch.ones(*shape, D))}):
+    said = "values for {} texts of {} columns, and 2 texts of 4 columns are read: capture the same".format(*shape)
+    with pytest.raises(ValueError, match=said), intervene(gpt2, {mlp_out[0]: replace(torch.ones(*shape, D))}):
         gpt2.run(["Fog", "Bay"])
 
 

@@ -96,7 +96,7 @@ def test_the_fingerprint_changes_with_any_one_number_of_any_weight_and_comes_bac
     before = fingerprint(hf)
     draw = torch.Generator().manual_seed(0)
     for name, weight in hf.named_parameters():
-        numbers = weight.data.view(-1)  # as `.data`, which leaves no version behind
+        numbers = weight.data.view(-1)  # as `.data`, which leaves no version
         for place in torch.randint(len(numbers), (3,), generator=draw).tolist():
             kept = numbers[place].clone()
             numbers[place] += 1e-3
@@ -184,7 +184,7 @@ def test_loading_leaves_logging_and_warnings_as_they_were(hf_model: Callable[...
     assert warnings.filters == filters
 
 
-def test_what_is_nowhere_is_told(tmp_path: Path) -> None:
+def test_what_is_nowhere_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no model at '.*nowhere'.*pass a folder, a hub id, a model in memory"):
         load(tmp_path / "nowhere")
 
@@ -223,7 +223,7 @@ def test_how_to_read_a_model_is_handed_on_and_refused_for_one_in_memory(
         load(hf_model("llama"), revision="main")
 
 
-def test_a_model_of_another_kind_is_told() -> None:
+def test_a_model_of_another_kind_is_reported() -> None:
     import transformer_lens
 
     bridge = transformer_lens.model_bridge.TransformerBridge.boot_native(

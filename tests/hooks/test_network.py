@@ -69,7 +69,7 @@ class Toy(nn.Module):
 
 
 def by_hand(net: Network, pictures: Tensor) -> Tensor:
-    """A convolution, place after place, by sums over what lies under the kernel."""
+    """A convolution, place after place, by sums over what is under the kernel."""
     conv: Any = net.hf.get_submodule("0.0")
     weight, bias = conv.weight.detach(), conv.bias.detach()
     under = pictures.unfold(2, 3, 1).unfold(3, 3, 1)  # batch channel row column 3 3

@@ -163,7 +163,7 @@ def test_a_nonlinearity_is_found_after_a_norm_and_without_a_module_and_not_after
 
 
 @pytest.mark.parametrize("build", [alexnet, residual])
-def test_a_place_sees_exactly_the_pixels_on_which_its_gradient_lies(build: Any) -> None:
+def test_a_place_sees_exactly_the_pixels_on_which_its_gradient_is(build: Any) -> None:
     net = build()
     for module in net.modules():
         for name, one in [*module._modules.items()]:

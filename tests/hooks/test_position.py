@@ -103,7 +103,7 @@ def test_a_slice_is_pythons_slice_of_the_tokens(start: int | None, stop: int | N
     assert ids[1][mask[1]].tolist() == [0, 1, 2][start:stop]
 
 
-def test_special_and_tokens_select_what_carries_no_text_when_asked_and_never_padding(
+def test_special_and_tokens_select_what_has_no_text_when_asked_and_never_padding(
     gpt2: Model, padded_left: Callable[[Model], Model]
 ) -> None:
     for model in (gpt2, padded_left(gpt2)):

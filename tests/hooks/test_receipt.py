@@ -82,7 +82,7 @@ def test_one_token_changed_twice_in_a_pass_is_one_token(gpt2: Model) -> None:
     assert receipt[mlp_act[0]].relative_change == pytest.approx((0.0 + 2.0 + 2.0 + 0.5) / 4, rel=1e-5)
 
 
-def test_rules_of_ones_own_are_told_apart_also_under_one_name(gpt2: Model) -> None:
+def test_rules_of_ones_own_are_separated_also_under_one_name(gpt2: Model) -> None:
     none, one = (Position("mine", lambda read, n=n: read.given & (read.given.cumsum(dim=1) <= n)) for n in (0, 1))
     with (
         pytest.raises(RuntimeError, match=r"nothing was changed by scale\(at=mine\) at mlp_act\.0: 1 forward pass"),
@@ -103,7 +103,7 @@ def test_a_change_of_nothing_at_all_is_no_change_and_one_from_nothing_is_infinit
     assert relative(replace(torch.zeros(32)), add(V)) == float("inf")
 
 
-def test_a_site_named_twice_is_refused_however_it_is_spelt(gpt2: Model) -> None:
+def test_a_site_named_twice_is_refused_however_it_is_written(gpt2: Model) -> None:
     plan: dict[Site | str, Any] = {resid_post[1]: add(V), "resid_post.1": scale(2.0)}
     with pytest.raises(ValueError, match=r"resid_post\.1 is named twice: give its interventions as one list"):
         intervene(gpt2, plan)

@@ -258,7 +258,7 @@ def test_a_sequential_gpt_neox_has_a_middle_and_keeps_its_identities(fresh: Any)
 
 @pytest.mark.parametrize("family", ["Olmo2", "Granite", "Mistral", "Qwen3", "GPTBigCode"])
 def test_families_with_peculiarities_keep_the_identities_of_the_stream(family: str) -> None:
-    """Norms behind the sublayers, multipliers, norms of queries and keys, one key-value head."""
+    """Norms after the sublayers, multipliers, norms of queries and keys, one key-value head."""
     import transformers
 
     settings = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}

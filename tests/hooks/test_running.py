@@ -147,7 +147,7 @@ def test_a_text_read_in_pieces_wherever_they_are_cut_gives_the_logits_of_the_who
         pieces_give_what_the_whole_gives(model)
 
 
-def test_guesses_that_were_rejected_leave_nothing_behind(llama: Model) -> None:
+def test_guesses_that_were_rejected_leave_nothing(llama: Model) -> None:
     given = llama.tokens("Fog over")
     guessed, taken = torch.tensor([[40, 71, 103]]), torch.tensor([[40, 99, 98]])
     whole = given.extended(taken, torch.ones_like(taken).bool(), torch.zeros_like(taken).bool())
@@ -233,10 +233,10 @@ def test_two_texts_decoded_in_turns_do_not_mix(llama: Model) -> None:
 
 def test_a_cache_from_elsewhere_is_refused_whatever_ran_inside_the_block(gpt2: Model) -> None:
     filled = gpt2.hf(torch.tensor([[1, 2]]), use_cache=True).past_key_values
-    told = "a KV cache was filled outside the block: start the generation inside it"
+    message = "a KV cache was filled outside the block: start the generation inside it"
     with intervene(gpt2, {resid_post[0]: scale(2.0)}):
         gpt2.run("Fog over the bay")
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             gpt2.hf(torch.tensor([[3]]), past_key_values=filled)
     with intervene(gpt2, {resid_post[0]: scale(2.0)}):
         inside = gpt2.hf(torch.tensor([[1, 2]]), use_cache=True).past_key_values

@@ -17,7 +17,7 @@ def one_round(model: Model) -> None:
     capture_gradients(model, "Fog", [resid_post[1]], lambda said: said.square().sum())
 
 
-def test_forty_rounds_leave_no_object_behind(gpt2: Model) -> None:
+def test_forty_rounds_leave_no_object(gpt2: Model) -> None:
     for _ in range(5):
         one_round(gpt2)
     gc.collect()

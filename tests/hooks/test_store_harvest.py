@@ -160,7 +160,7 @@ def test_padding_on_the_left_changes_nothing(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("place", ["local", "memory"])
-def test_each_type_keeps_what_it_can_hold_wherever_it_lies(
+def test_each_type_keeps_what_it_can_hold_wherever_it_is(
     gpt2: Model, dtype: torch.dtype, place: str, tmp_path: Path
 ) -> None:
     url = str(tmp_path) if place == "local" else f"memory://types-{dtype}"
@@ -276,7 +276,7 @@ def test_a_harvest_killed_at_twenty_random_moments_loses_and_doubles_nothing(
         left = files(folder)
         torn += any(name.endswith(".partial") for name in left)
         assert all(whole[name] == data for name, data in left.items() if name.endswith(".bin"))
-        if left == whole:  # it finished before it could be killed: begin anew
+        if left == whole:  # it finished before it could be killed: begin again
             shutil.rmtree(folder)
         elif "manifest.json" not in left:
             with pytest.raises(FileNotFoundError, match="no manifest.json"):
@@ -310,16 +310,16 @@ def test_any_number_of_processes_make_the_same_store(
 
 
 def test_two_harvests_at_once_do_not_write_to_one_place(gpt2: Model, clean: tuple[Path, float], tmp_path: Path) -> None:
-    told: list[str] = []
+    message: list[str] = []
 
     def again(_: str) -> None:
         with pytest.raises(RuntimeError, match="another harvest is writing to .*: wait until it ends, or take"):
             work(gpt2, tmp_path / "store")
-        told.append("refused")
+        message.append("refused")
 
     harvest(gpt2, TEXTS, SITES, tmp_path / "store", packing=packed(24), batch_size=4, documents_per_shard=2, tell=again)
     work(gpt2, tmp_path / "store")
-    assert told == ["refused"]
+    assert message == ["refused"]
     assert files(tmp_path / "store") == files(clean[0])
 
 
@@ -342,7 +342,7 @@ def test_a_lost_shard_alone_is_made_again(gpt2: Model, clean: tuple[Path, float]
 
 
 @pytest.mark.parametrize(
-    ("texts", "told"),
+    ("texts", "message"),
     [
         (["another beginning", *TEXTS[1:]], "the documents of its shard 00000-000000 are others"),
         ([*TEXTS[:-1], "another end"], "the documents of its shard 00000-000044 are others"),
@@ -350,16 +350,16 @@ def test_a_lost_shard_alone_is_made_again(gpt2: Model, clean: tuple[Path, float]
     ],
 )
 def test_a_store_is_not_gone_on_with_on_other_data(
-    gpt2: Model, clean: tuple[Path, float], texts: list[str], told: str, tmp_path: Path
+    gpt2: Model, clean: tuple[Path, float], texts: list[str], message: str, tmp_path: Path
 ) -> None:
     shutil.copytree(clean[0], tmp_path / "other")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         harvest(gpt2, texts, SITES, tmp_path / "other", packing=packed(24), batch_size=4, documents_per_shard=2)
     assert files(tmp_path / "other") == files(clean[0])
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"dtype": torch.float32}, "dtype 'float16' and not 'float32'"),
         ({"packing": packed(12)}, r"packing 'packed\(24\)' and not 'packed\(12\)'"),
@@ -368,10 +368,10 @@ def test_a_store_is_not_gone_on_with_on_other_data(
     ],
 )
 def test_a_store_is_not_gone_on_with_in_another_way(
-    gpt2: Model, clean: tuple[Path, float], change: dict[str, Any], told: str
+    gpt2: Model, clean: tuple[Path, float], change: dict[str, Any], message: str
 ) -> None:
     settings = {"packing": packed(24), "batch_size": 4, "documents_per_shard": 2} | change
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         harvest(gpt2, TEXTS, SITES, clean[0], **settings)
 
 
@@ -381,12 +381,12 @@ def test_a_store_is_not_gone_on_with_by_another_model(fresh: Callable[..., Model
 
 
 def test_the_plan_of_few_documents_is_what_comes(gpt2: Model, tmp_path: Path) -> None:
-    texts, told = TEXTS[:60], []
+    texts, message = TEXTS[:60], []
     planned = plan(gpt2, texts, SITES, tmp_path, packing=packed(24))
-    store = harvest(gpt2, texts, SITES, tmp_path, packing=packed(24), tell=told.append)
+    store = harvest(gpt2, texts, SITES, tmp_path, packing=packed(24), tell=message.append)
     assert planned.tokens == len(store)
     assert planned.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.bin")) - 8
-    assert told[0].startswith(f"to {tmp_path}: about {len(store):,} tokens of 60 documents, 234 kB, ")
+    assert message[0].startswith(f"to {tmp_path}: about {len(store):,} tokens of 60 documents, 234 kB, ")
     assert planned.seconds is not None and planned.free is not None
     assert planned.seconds == pytest.approx(len(store) / planned.tokens_per_second)
 
@@ -447,7 +447,7 @@ def test_a_value_the_type_cannot_hold_is_refused(fresh: Callable[..., Model], tm
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ("fog", "got str: open_dataset"),
         ([], "got list: open_dataset"),
@@ -457,13 +457,13 @@ def test_a_value_the_type_cannot_hold_is_refused(fresh: Callable[..., Model], tm
         (["", ""], "have no tokens: give documents with text"),
     ],
 )
-def test_data_that_are_no_documents_are_refused(gpt2: Model, data: Any, told: str, tmp_path: Path) -> None:
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_data_that_are_no_documents_are_refused(gpt2: Model, data: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         harvest(gpt2, data, SITES, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("sites", "options", "told"),
+    ("sites", "options", "message"),
     [
         (pattern[0], {}, "has a width that depends on the text"),
         ("resid_pots.0", {}, "no site is called 'resid_pots.0'"),
@@ -474,9 +474,9 @@ def test_data_that_are_no_documents_are_refused(gpt2: Model, data: Any, told: st
     ],
 )
 def test_wrong_names_and_numbers_never_run(
-    gpt2: Model, sites: Any, options: dict[str, Any], told: str, tmp_path: Path
+    gpt2: Model, sites: Any, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         harvest(gpt2, ["fog"], sites, tmp_path, **options)
     assert [*tmp_path.iterdir()] == []
 

@@ -168,7 +168,7 @@ def test_a_truncated_shard_is_found_on_opening_and_named(cut: int, copy: Path) -
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "said"),
     [
         (lambda text: text[: len(text) // 2], "is damaged"),
         (lambda text: text.replace('"format": 2', '"format": 3'), "is of format 3, and this version reads 2"),
@@ -180,10 +180,10 @@ def test_a_truncated_shard_is_found_on_opening_and_named(cut: int, copy: Path) -
         (lambda text: text.replace('"name": "00000-000003"', '"name": "00000-000004"'), "is damaged"),
     ],
 )
-def test_a_damaged_manifest_is_refused(change: Any, told: str, copy: Path) -> None:
+def test_a_damaged_manifest_is_refused(change: Any, said: str, copy: Path) -> None:
     manifest = copy / "manifest.json"
     manifest.write_text(change(manifest.read_text()))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=said):
         ActivationStore(copy)
 
 
@@ -290,8 +290,8 @@ def test_neighbours_come_out_a_third_of_the_buffer_apart() -> None:
     place = mixing(WIDE).argsort().view(-1, WIDE)
     apart = (place[:, 1:] - place[:, :-1]).abs().double().mean()
     assert float(apart) == pytest.approx((WIDE + 1) / 3, rel=0.05)
-    beside = mixing(128).argsort().view(-1, 128)
-    assert float((beside[:, 1:] - beside[:, :-1]).abs().double().mean()) == pytest.approx(129 / 3, rel=0.05)
+    compared = mixing(128).argsort().view(-1, 128)
+    assert float((compared[:, 1:] - compared[:, :-1]).abs().double().mean()) == pytest.approx(129 / 3, rel=0.05)
 
 
 def test_a_buffer_as_large_as_the_store_shuffles_it_perfectly(store: ActivationStore) -> None:

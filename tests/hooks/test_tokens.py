@@ -1,4 +1,4 @@
-"""Tokens know what is padding, what is special, and where each stands in its text."""
+"""Tokens know what is padding, what is special, and where each is in its text."""
 
 import copy
 from collections.abc import Callable
@@ -135,7 +135,7 @@ def test_a_mapping_is_not_read_as_texts_that_are_its_keys(gpt2: Model, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("ids", "told"),
+    ("ids", "message"),
     [
         (torch.tensor([1.0, 2.0]), "token ids are whole numbers of shape"),
         (torch.tensor([[[1]]]), r"token ids are whole numbers .* got torch.int64 \(1, 1, 1\)"),
@@ -145,8 +145,8 @@ def test_a_mapping_is_not_read_as_texts_that_are_its_keys(gpt2: Model, monkeypat
         (torch.tensor([-1, 2]), r"token ids are in 0\.\.256, got -1\.\.2"),
     ],
 )
-def test_ids_that_are_none_are_refused(gpt2: Model, ids: torch.Tensor, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_ids_that_are_none_are_refused(gpt2: Model, ids: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         gpt2.tokens(ids)
 
 
@@ -171,7 +171,7 @@ def test_the_mask_that_a_tokenizer_returned_says_what_is_padding(gpt2: Model, si
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_ids_that_may_or_may_not_end_in_padding_are_refused_with_the_mend(gpt2: Model, side: str) -> None:
+def test_ids_that_may_or_may_not_end_in_padding_are_refused_with_the_fix(gpt2: Model, side: str) -> None:
     model = load(gpt2.hf, padding_with(END_OF_TEXT, side), check=False)
     batch = model.tokenizer(["Fog over the bay", "No"], padding=True, return_tensors="pt")
     with pytest.raises(InvalidArgument, match="both padding and a part of texts: pass what the tokenizer returned"):

@@ -28,7 +28,7 @@ def read(model: Model) -> Direction:
 
 
 def unread(model: Model) -> Direction:
-    """Along all ones: the final norm subtracts the mean, so nothing behind it sees this direction."""
+    """Along all ones: the final norm subtracts the mean, so nothing after it sees this direction."""
     return Direction(torch.ones(model.d_model), TOP, "all ones", 3.0, model.fingerprint)
 
 
@@ -40,7 +40,7 @@ def test_the_direction_the_unembedding_reads_matters(gpt2: Model) -> None:
     assert "the model uses it" in str(found)
 
 
-def test_a_direction_that_can_be_read_and_is_not_used_is_told_apart(gpt2: Model) -> None:
+def test_a_direction_that_can_be_read_and_is_not_used_is_recognised(gpt2: Model) -> None:
     found = does_it_matter(unread(gpt2), gpt2, TEXTS, behaviour, at=last)
     assert not found.used
     for effect in (found.erased, found.added, found.reflected):
@@ -80,7 +80,7 @@ def test_random_directions_move_every_token_as_far(gpt2: Model) -> None:
     assert torch.allclose(moved, moved[:, :1].expand_as(moved), atol=1e-4)
 
 
-def test_the_difference_is_taken_behind_the_last_token_whichever_side_is_padded(gpt2: Model, padded_left) -> None:
+def test_the_difference_is_taken_after_the_last_token_whichever_side_is_padded(gpt2: Model, padded_left) -> None:
     assert torch.allclose(behaviour(gpt2, TEXTS), behaviour(padded_left(gpt2), TEXTS), atol=1e-4)
     alone = gpt2.run("red")[0, -1].detach()
     x, y = (int(gpt2.tokens(letter).ids[0, -1]) for letter in "xy")

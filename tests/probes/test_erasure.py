@@ -88,7 +88,7 @@ def test_columns_of_any_scale_are_all_erased(scale: float) -> None:
     assert float(torch.corrcoef(torch.cat([erased, both[:, :2]], 1).T)[8:, :8].abs().max()) < 1e-8
 
 
-def test_a_narrow_direction_beside_a_wide_one_is_erased() -> None:
+def test_a_narrow_direction_next_to_a_wide_one_is_erased() -> None:
     x, y, _ = coded()
     x[:, 0] = 1e-2 * (y + 0.3 * torch.randn(len(y), generator=torch.Generator().manual_seed(1)))
     x[:, 7] *= 6e4

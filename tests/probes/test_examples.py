@@ -20,7 +20,7 @@ def grouped(n_groups: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "said"),
     [
         ({"labels": [True, False]}, "there are 4 texts and 2 labels"),
         ({"groups": []}, "4 texts and 0 groups; give one per text .groups say which texts share an entity"),
@@ -31,9 +31,9 @@ def grouped(n_groups: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
         ({"entities": ["Rome", "Oslo", "Oslo", "Bonn"]}, "the entity 'Oslo' is in groups 'a' and 'b'"),
     ],
 )
-def test_examples_that_cannot_be_measured_are_refused(change: dict, told: str) -> None:
+def test_examples_that_cannot_be_measured_are_refused(change: dict, said: str) -> None:
     whole = {"texts": TEXTS, "labels": [True, False, True, False], "groups": ["a", "a", "b", "b"], "entities": ()}
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=said):
         Examples(**(whole | change))
 
 

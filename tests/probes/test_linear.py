@@ -138,7 +138,7 @@ def test_a_penalty_of_no_meaning_is_refused(planted: Callable) -> None:
         Logistic(C=0.0).fit(data.x, data.y)
 
 
-def test_rows_that_stand_in_both_classes_alike_have_the_weights_zero() -> None:
+def test_rows_that_are_in_both_classes_alike_have_the_weights_zero() -> None:
     x = torch.randn(100, 256, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
     y = (torch.arange(200) < 100)[:, None]
     w, b = Logistic(C=0.1).columns(x, y, torch.ones_like(y))

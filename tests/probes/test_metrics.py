@@ -54,7 +54,7 @@ def test_no_threshold_has_a_higher_f1_than_the_best(seed: int) -> None:
     assert best == pytest.approx(max(tried))
 
 
-def test_the_best_threshold_lies_halfway_to_the_next_score() -> None:
+def test_the_best_threshold_is_halfway_to_the_next_score() -> None:
     assert best_threshold(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([0, 0, 1, 1]).bool()) == 1.5
 
 

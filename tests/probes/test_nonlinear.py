@@ -39,7 +39,7 @@ def test_training_leaves_the_callers_random_numbers_and_gradients_alone() -> Non
 
 
 def marked(n: int, seed: int, length: int = 9) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Noise in which one token, flagged in coordinate 0, carries the label in coordinate 1; its place, and a mask."""
+    """Noise in which one token, flagged in coordinate 0, has the label in coordinate 1; its place, and a mask."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, length, 6, generator=g)
     y = torch.rand(n, generator=g) < 0.5
@@ -50,7 +50,7 @@ def marked(n: int, seed: int, length: int = 9) -> tuple[torch.Tensor, torch.Tens
     return x, y, place, torch.arange(length) < ends[:, None]
 
 
-def test_the_attention_probe_finds_the_token_that_carries_the_label() -> None:
+def test_the_attention_probe_finds_the_token_that_holds_the_label() -> None:
     x, y, _, mask = marked(400, seed=0)
     probe = AttentionProbe().fit(x, y, mask)
     fresh, truth, place, kept = marked(300, seed=1)
@@ -150,7 +150,7 @@ def test_its_scale_reaches_the_farthest_side_of_a_pair_whichever_way_it_is_turne
         assert direction.scale == pytest.approx(float(along.max()), rel=1e-5)
 
 
-def test_fitted_anew_it_forgets_where_its_pairs_came_from() -> None:
+def test_fitted_again_it_forgets_where_its_pairs_came_from() -> None:
     x, _ = contrasts(20, seed=2)
     probe = CCS(restarts=1, steps=5).fit(x).located(Site("resid_post", 1), "abc")
     assert probe.direction_.fingerprint == "abc"

@@ -84,7 +84,7 @@ def test_labels_of_one_class_are_refused() -> None:
         Multinomial().fit(torch.randn(3, 2), torch.tensor([7, 7, 7]))
 
 
-def test_planted_classes_are_told_apart_by_their_own_directions(cosine: Callable) -> None:
+def test_planted_classes_are_separated_by_their_own_directions(cosine: Callable) -> None:
     g = torch.Generator().manual_seed(3)
     y = torch.randint(3, (6000,), generator=g)
     x = 2 * torch.nn.functional.one_hot(y, 5).float() + torch.randn(6000, 5, generator=g)

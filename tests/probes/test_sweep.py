@@ -35,16 +35,16 @@ def captured(
     if (SITES[1], last) in rows:
         rows[SITES[1], last][:, 0] += signal * torch.where(y, 1.0, -1.0)
     examples = Examples([f"text {i}" for i in range(len(y))], y.tolist(), [f"group {i}" for i in group.tolist()])
-    beside = {
+    rivals = {
         name: Cells({key: torch.randn(2 * n_groups, 4, generator=g) for key in keys})
         for name in ("embedding", "untrained")
     }
-    return Cells(rows), examples, beside
+    return Cells(rows), examples, rivals
 
 
 def test_the_cell_that_knows_the_label_is_found_by_every_fold_and_its_accuracy_is_bayes() -> None:
-    cells, examples, beside = captured(signal=1.5, n_groups=150)
-    grid = measure(cells, examples, Logistic(), beside, permutations=20)
+    cells, examples, rivals = captured(signal=1.5, n_groups=150)
+    grid = measure(cells, examples, Logistic(), rivals, permutations=20)
     bayes = float(torch.special.ndtr(torch.tensor(1.5)))
     assert set(grid.chosen) == {(SITES[1], last)} == {grid.best}
     assert grid.nested.low <= bayes <= grid.nested.high
@@ -59,8 +59,8 @@ def test_searching_noise_finds_chance_although_its_best_cell_looks_better() -> N
     """Over 10 data sets of nothing, the chosen cell's own accuracy is flattered and the nested one is not."""
     best, nested, low_p = [], [], 0
     for seed in range(10):
-        cells, examples, beside = captured(signal=0.0, n_groups=30, seed=seed)
-        grid = measure(cells, examples, DifferenceOfMeans(), beside, folds=4, permutations=9, seed=seed)
+        cells, examples, rivals = captured(signal=0.0, n_groups=30, seed=seed)
+        grid = measure(cells, examples, DifferenceOfMeans(), rivals, folds=4, permutations=9, seed=seed)
         best.append(float(grid.accuracy.max()))
         nested.append(grid.nested.value)
         low_p += grid.p_value <= 0.1
@@ -115,16 +115,16 @@ def test_a_probe_that_memorises_groups_has_no_selectivity() -> None:
     y = (torch.arange(20) % 2 == 0)[group]
     x = torch.nn.functional.one_hot(group, 20).float() + 0.01 * torch.randn(120, 20, generator=g)
     examples = Examples([f"text {i}" for i in range(120)], y.tolist(), [f"group {i}" for i in group.tolist()])
-    beside = {name: Cells({(SITES[0], last): x}) for name in ("embedding", "untrained")}
-    controls = measure(Cells({(SITES[0], last): x}), examples, Logistic(C=10.0), beside, permutations=3).controls
+    rivals = {name: Cells({(SITES[0], last): x}) for name in ("embedding", "untrained")}
+    controls = measure(Cells({(SITES[0], last): x}), examples, Logistic(C=10.0), rivals, permutations=3).controls
     assert controls.memorised is not None
     assert controls.memorised.value > 0.95
     assert controls.selectivity == pytest.approx(0, abs=0.05)
 
 
 def test_a_label_along_a_direction_has_selectivity() -> None:
-    cells, examples, beside = captured(signal=2.0)
-    controls = measure(cells, examples, Logistic(), beside, permutations=3).controls
+    cells, examples, rivals = captured(signal=2.0)
+    controls = measure(cells, examples, Logistic(), rivals, permutations=3).controls
     assert controls.selectivity is not None
     assert controls.selectivity > 0.3
 
@@ -148,8 +148,8 @@ def test_controls_print_their_numbers_and_say_what_was_not_measured() -> None:
 
 
 def test_the_report_prints_every_control() -> None:
-    cells, examples, beside = captured(signal=2.0)
-    said = str(measure(cells, examples, Logistic(), beside, permutations=3))
+    cells, examples, rivals = captured(signal=2.0)
+    said = str(measure(cells, examples, Logistic(), rivals, permutations=3))
     for words in (
         "majority",
         "token embeddings",
@@ -164,8 +164,8 @@ def test_the_report_prints_every_control() -> None:
 
 
 def test_the_width_that_is_printed_is_that_of_an_uncut_interval() -> None:
-    cells, examples, beside = captured(signal=5.0, n_groups=20, noise=2)
-    grid = measure(cells, examples, DifferenceOfMeans(), beside, folds=3, permutations=1)
+    cells, examples, rivals = captured(signal=5.0, n_groups=20, noise=2)
+    grid = measure(cells, examples, DifferenceOfMeans(), rivals, folds=3, permutations=1)
     alone = replace(grid, accuracy=torch.tensor([[1.0]]), low=torch.tensor([[0.8]]), high=torch.tensor([[1.0]]))
     alone = replace(alone, sites=grid.sites[:1], positions=grid.positions[:1])
     assert "all cells at once within 0.200" in str(alone)
@@ -210,36 +210,36 @@ def test_the_control_of_an_untrained_model_reads_that_model(gpt2: Model) -> None
     cells, embedding = (gather(gpt2, examples.texts, [site], [last]) for site in (resid_post[2], embed))
     twin = gather(untrained(gpt2, 2), examples.texts, [resid_post[2]], [last])
     of_twin, of_itself = (
-        measure(cells, examples, DifferenceOfMeans(), {"embedding": embedding, "untrained": beside}, **options)
-        for beside in (twin, cells)
+        measure(cells, examples, DifferenceOfMeans(), {"embedding": embedding, "untrained": rivals}, **options)
+        for rivals in (twin, cells)
     )
     assert found == of_twin.controls.untrained != of_itself.controls.untrained
 
 
 def test_each_control_is_measured_on_its_own_rows() -> None:
-    cells, examples, beside = captured(signal=1.0)
+    cells, examples, rivals = captured(signal=1.0)
     knowing = captured(signal=3.0)[0]
-    controls = measure(cells, examples, DifferenceOfMeans(), {**beside, "embedding": knowing}, permutations=1).controls
+    controls = measure(cells, examples, DifferenceOfMeans(), {**rivals, "embedding": knowing}, permutations=1).controls
     assert controls.embedding.value > 0.95
     assert controls.untrained.value < 0.7
 
 
 def test_a_cell_has_the_accuracy_of_its_site_and_position_in_whatever_order_the_rows_come() -> None:
-    cells, examples, beside = captured(signal=0.0, noise=2)
+    cells, examples, rivals = captured(signal=0.0, noise=2)
     rows = {(site, position): cells.rows[site, position] for position in (last, index(-2)) for site in SITES[:2]}
     for site in SITES[:2]:
         rows[site, last][:, 0] += 5 * torch.where(examples.y, 1.0, -1.0)
-    grid = measure(Cells(rows), examples, Logistic(), beside, folds=3, permutations=1)
+    grid = measure(Cells(rows), examples, Logistic(), rivals, folds=3, permutations=1)
     assert float(grid.accuracy[:, 0].min()) == 1.0
     assert float(grid.accuracy[:, 1].max()) < 0.7
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_majority_is_the_share_of_the_commoner_label(turned: bool) -> None:
-    cells, examples, beside = captured(signal=1.0, n_groups=30)
+    cells, examples, rivals = captured(signal=1.0, n_groups=30)
     y = (torch.arange(60) % 3 == 0) != turned
     examples = Examples(examples.texts, y.tolist(), examples.groups)
-    controls = measure(cells, examples, DifferenceOfMeans(), beside, folds=3, permutations=1).controls
+    controls = measure(cells, examples, DifferenceOfMeans(), rivals, folds=3, permutations=1).controls
     assert controls.majority == pytest.approx(2 / 3)
 
 
@@ -286,16 +286,16 @@ def test_a_position_of_several_tokens_is_refused(gpt2: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda c, e, b: (c, e, {"embedding": b["embedding"]}), "lacks 'untrained': a sweep is compared with both"),
         (lambda c, e, b: (Cells({k: x[:-1] for k, x in c.rows.items()}), e, b), "there are 120 texts, and 119 rows at"),
     ],
 )
-def test_rows_that_do_not_match_are_refused(spoil: Callable, told: str) -> None:
-    cells, examples, beside = spoil(*captured(signal=1.0))
-    with pytest.raises(ValueError, match=told):
-        measure(cells, examples, LDA(), beside)
+def test_rows_that_do_not_match_are_refused(spoil: Callable, message: str) -> None:
+    cells, examples, rivals = spoil(*captured(signal=1.0))
+    with pytest.raises(ValueError, match=message):
+        measure(cells, examples, LDA(), rivals)
 
 
 def test_nan_is_refused_with_its_text_and_cell() -> None:
@@ -306,8 +306,8 @@ def test_nan_is_refused_with_its_text_and_cell() -> None:
 
 
 def test_a_grid_is_a_table_of_cells_and_a_line_with_its_best_cell_and_the_search() -> None:
-    cells, examples, beside = captured(signal=2.0, n_groups=20, noise=2)
-    grid = measure(cells, examples, DifferenceOfMeans(), beside, folds=3, permutations=1)
+    cells, examples, rivals = captured(signal=2.0, n_groups=20, noise=2)
+    grid = measure(cells, examples, DifferenceOfMeans(), rivals, folds=3, permutations=1)
     frame = grid.to_pandas()
     assert len(frame) == grid.accuracy.numel()
     site, position = grid.best
@@ -318,22 +318,22 @@ def test_a_grid_is_a_table_of_cells_and_a_line_with_its_best_cell_and_the_search
 
 
 def test_two_folds_are_refused_because_nothing_could_be_chosen_inside_them() -> None:
-    cells, examples, beside = captured(signal=1.0)
+    cells, examples, rivals = captured(signal=1.0)
     with pytest.raises(ValueError, match="folds is 2 and permutations 20; at least 3 and 1"):
-        measure(cells, examples, LDA(), beside, folds=2)
+        measure(cells, examples, LDA(), rivals, folds=2)
 
 
 def test_a_probe_without_a_direction_says_so() -> None:
-    cells, examples, beside = captured(signal=2.0, n_groups=20, noise=2)
-    grid = measure(cells, examples, MLP(width=4, steps=5), beside, folds=3, permutations=1)
+    cells, examples, rivals = captured(signal=2.0, n_groups=20, noise=2)
+    grid = measure(cells, examples, MLP(width=4, steps=5), rivals, folds=3, permutations=1)
     with pytest.raises(TypeError, match="a one-hidden-layer probe has no direction: sweep with a linear probe"):
         _ = grid.direction
 
 
 def test_where_classes_are_of_one_normal_law_apart_the_search_has_their_auroc_and_balanced_accuracy() -> None:
     """Scores of two classes 3 deviations apart: accuracy Phi(1.5), AUROC Phi(3 / sqrt 2)."""
-    cells, examples, beside = captured(signal=1.5, n_groups=150)
-    grid = measure(cells, examples, DifferenceOfMeans(), beside, permutations=2)
+    cells, examples, rivals = captured(signal=1.5, n_groups=150)
+    grid = measure(cells, examples, DifferenceOfMeans(), rivals, permutations=2)
     bayes, area = (float(torch.special.ndtr(torch.tensor(d))) for d in (1.5, 3 / 2**0.5))
     assert grid.balanced.low <= bayes <= grid.balanced.high
     assert grid.auroc.low <= area <= grid.auroc.high
@@ -378,8 +378,8 @@ def test_the_interval_of_the_auroc_covers_the_truth_95_times_in_100() -> None:
 
 def test_the_p_value_counts_the_labels_as_they_are_among_the_exchanges() -> None:
     """Of 4 exchanges none does as well: (1 + 0) / (1 + 4). Where every cell is equally good, all do: 1."""
-    cells, examples, beside = captured(signal=1.5, n_groups=60)
-    assert measure(cells, examples, DifferenceOfMeans(), beside, permutations=4).p_value == pytest.approx(1 / 5)
+    cells, examples, rivals = captured(signal=1.5, n_groups=60)
+    assert measure(cells, examples, DifferenceOfMeans(), rivals, permutations=4).p_value == pytest.approx(1 / 5)
 
 
 def test_the_best_of_exchanged_labels_is_the_best_cell_and_not_the_worst_and_counts_what_is_right() -> None:

@@ -13,6 +13,7 @@ from hooks.forward import context
 from hooks.model import Text
 from hooks.rows import in_rows
 from hooks.site import pos_embed
+from hooks.summary import summarise
 from interp.circuits.edges.blocks import Block, blocks_of, sites_of_writes, writes_of
 
 
@@ -29,6 +30,8 @@ class Ablation:
     name: str
     writes: Float[Tensor, "sender pos d_model"] | Float[Tensor, "sender d_model"] | None = None
     by_position: bool = False
+
+    __repr__ = summarise
 
     def values(
         self, model: Model, blocks: tuple[Block, ...], corrupt: Tokens
@@ -95,7 +98,7 @@ def zero_ablation(model: Model) -> Ablation:
 def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch_size: Count = 16) -> Ablation:
     """The mean of what the sender writes in some texts, over their tokens or by position.
 
-    Over every token that carries text (neither padding nor special), or, by position, over the texts that reach it.
+    Over every token with text (neither padding nor special), or, by position, over the texts that reach it.
 
     Args:
         model: the model.
@@ -104,7 +107,7 @@ def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch
         batch_size: texts per pass.
 
     Raises:
-        InvalidArgument: texts padded on the left, by position; no token that carries text.
+        InvalidArgument: texts padded on the left, by position; no token with text.
 
     Cost: one forward pass.
 
@@ -122,7 +125,7 @@ def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch
             "texts padded on the left have no common positions: pad on the right, or by_position=False"
         )
     if not bool(kept.any()):
-        raise InvalidArgument("the texts have no token that carries text: give texts of at least one word")
+        raise InvalidArgument("the texts have no token with text: give texts of at least one word")
     total: Tensor | None = None
     for i in range(0, len(tokens), batch_size):
         rows = slice(i, i + batch_size)

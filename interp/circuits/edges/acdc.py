@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -9,11 +10,15 @@ from tqdm import tqdm
 from hooks import Model
 from hooks.border import Count, Finite
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.circuit import Circuit
 from interp.circuits.edges.graph import EdgeGraph, edge_graph
 from interp.circuits.edges.running import run_circuit
 from interp.circuits.edges.task import Task, kl_from_clean
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,16 @@ class ACDCResult:
     kl: float
     increase: dict[str, float]
     order: tuple[str, ...]
+
+    __repr__ = summarise
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each edge in the order of their turns: how much removing it raises the KL, and if it was kept."""
+        from pandas import DataFrame
+
+        kept = set(self.circuit.edges)
+        rows = [(edge, self.increase.get(edge, 0.0), edge in kept) for edge in self.order]
+        return DataFrame(rows, columns=["edge", "increase", "kept"])
 
 
 def acdc(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument, OutOfRange
+from hooks.summary import summarise
 from interp.circuits.edges.graph import EdgeGraph, sender_number
 
 
@@ -32,6 +33,8 @@ class Circuit:
 
     graph: EdgeGraph
     mask: Bool[Tensor, "sender receiver"]
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         if self.mask.shape != self.graph.allowed.shape:

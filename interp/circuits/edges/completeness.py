@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -9,11 +10,15 @@ from tqdm import tqdm
 from hooks import Model
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.circuit import Circuit
 from interp.circuits.edges.faithfulness import faithfulness
 from interp.circuits.edges.running import run_circuit
 from interp.circuits.edges.task import Task
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,8 @@ class Completeness:
     circuit: tuple[float, ...]
     model: tuple[float, ...]
 
+    __repr__ = summarise
+
     @property
     def gaps(self) -> tuple[float, ...]:
         """The difference for each K."""
@@ -40,6 +47,13 @@ class Completeness:
         """The K with the largest difference, and that."""
         at = max(range(len(self.gaps)), key=self.gaps.__getitem__)
         return self.removed[at], self.gaps[at]
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each set of nodes: which, the metric without it in the circuit and in the model, and the gap."""
+        from pandas import DataFrame
+
+        rows = zip(map(" ".join, self.removed), self.circuit, self.model, self.gaps, strict=True)
+        return DataFrame(rows, columns=["removed", "circuit", "model", "gap"])
 
 
 def completeness(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,8 +10,12 @@ from torch import Tensor
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument, nearest
+from hooks.summary import summarise
 from interp.circuits.edges.circuit import Circuit, top_circuit
 from interp.circuits.edges.graph import EdgeGraph
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TRUSTED = 0.8
 """An estimate whose correlation with exact effects is below this is called wrong."""
@@ -85,6 +90,8 @@ class EdgeEffect:
     clean: Float[Tensor, "example"]
     corrupt: Float[Tensor, "example"]
     check: EstimateCheck | None = None
+
+    __repr__ = summarise
 
     @property
     def effect(self) -> Float[Tensor, "sender receiver"]:
@@ -164,3 +171,12 @@ class EdgeEffect:
         head = f"{self.how}: {int(self.known.sum())} edges, metric {clean:.4g} clean, {corrupt:.4g} corrupt"
         rows = [f"  {name:<16} {effect:+.4g}" for name, effect in self.top()]
         return "\n".join([head, *rows, *([] if self.check is None else [str(self.check)])])
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each edge whose effect is known, the largest first: its name, its effect, its contribution."""
+        from pandas import DataFrame
+
+        pairs = [pair for pair in self.graph.edges if bool(self.known[pair])]
+        rows = [(self.graph.name(*p), float(self.effect[p]), float(self.contribution[p])) for p in pairs]
+        frame = DataFrame(rows, columns=["edge", "effect", "contribution"])
+        return frame.sort_values("effect", key=abs, ascending=False, ignore_index=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -10,11 +11,15 @@ from torch import Tensor
 from hooks import Model
 from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.edges.ablation import Ablation
 from interp.circuits.edges.circuit import Circuit, greedy_circuit, top_circuit
 from interp.circuits.edges.graph import EdgeGraph, edge_graph
 from interp.circuits.edges.running import run_circuit
 from interp.circuits.edges.task import Task
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The shares of the edges at which the Mechanistic Interpretability Benchmark evaluates circuits."""
@@ -63,6 +68,8 @@ class FaithfulnessCurve:
     m: Float[Tensor, "circuit example"]
     whole: Float[Tensor, "example"]
     empty: Float[Tensor, "example"]
+
+    __repr__ = summarise
 
     @property
     def real(self) -> tuple[int, ...]:
@@ -125,6 +132,13 @@ class FaithfulnessCurve:
             for share, nominal, real, f in zip(self.shares, self.nominal, self.real, self.f.tolist(), strict=True)
         ]
         return "\n".join([head, *rows])
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each size: the share of the edges, how many that are, how many without dead ends, faithfulness."""
+        from pandas import DataFrame
+
+        rows = zip(self.shares, self.nominal, self.real, self.f.tolist(), strict=True)
+        return DataFrame(rows, columns=["share", "edges", "without dead ends", "faithfulness"])
 
 
 def faithfulness_curve(

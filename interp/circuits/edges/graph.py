@@ -11,6 +11,7 @@ from torch import Tensor
 from hooks import Model
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from hooks.site import Site
+from hooks.summary import summarise
 
 ARROW = "->"
 
@@ -40,6 +41,8 @@ class EdgeGraph:
     senders: tuple[str, ...]
     receivers: tuple[str, ...]
     allowed: Bool[Tensor, "sender receiver"]
+
+    __repr__ = summarise
 
     @property
     def n_edges(self) -> int:

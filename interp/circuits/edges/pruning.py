@@ -10,6 +10,7 @@ from tqdm import tqdm
 from hooks import Model
 from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.edges.ablation import Ablation, counterfactual_ablation
 from interp.circuits.edges.blocks import blocks_of
 from interp.circuits.edges.circuit import Circuit, top_circuit
@@ -37,6 +38,8 @@ class PrunedEdges:
     log_alpha: Float[Tensor, "sender receiver"]
     kl: float
     loss: tuple[float, ...]
+
+    __repr__ = summarise
 
 
 def prune_edges(

@@ -14,6 +14,7 @@ from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.resume import Held
 from hooks.site import resid_post, resid_pre
+from hooks.summary import summarise
 from interp.circuits.edges.backward_rules import BackwardRules
 from interp.circuits.edges.blocks import Block, sites_of_writes
 
@@ -33,6 +34,8 @@ class Slope:
     name: str
     points: tuple[tuple[float, float], ...]
     rules: BackwardRules = field(default_factory=BackwardRules)
+
+    __repr__ = summarise
 
     @property
     def only_clean(self) -> bool:

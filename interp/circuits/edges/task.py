@@ -12,6 +12,7 @@ from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.model import Text
 from hooks.position import last
+from hooks.summary import summarise
 from interp.circuits.metric import Metric
 from interp.circuits.patching import noising, select_one_token
 
@@ -103,6 +104,8 @@ class KLFromClean:
     """
 
     log_p: Float[Tensor, "example vocab"]
+
+    __repr__ = summarise
 
     def __call__(self, logits: Float[Tensor, "example vocab"]) -> Float[Tensor, "example"]:
         """Return KL(p_clean || softmax(logits)) of each text."""

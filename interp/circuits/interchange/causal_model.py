@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument, UnknownName, nearest
+from hooks.summary import summarise
 
 Values = Mapping[str, Int[Tensor, "example"]]
 LARGEST = 10_000
@@ -36,6 +37,8 @@ class CausalModel:
     inputs: Mapping[str, int]
     parents: Mapping[str, tuple[str, ...]]
     functions: Mapping[str, Callable[..., Int[Tensor, "example"]]]
+
+    __repr__ = summarise
 
     def __post_init__(self) -> None:
         known = set(self.inputs)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from hooks import Position, Site, capture, load
 from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.interchange.causal_model import Values
 from interp.circuits.interchange.interchange import Implementation, Place, interchange_accuracy, swapped
 
@@ -28,7 +29,7 @@ class Alignment:
         shuffled_labels: that of the same search for labels of other pairs.
         unchanged: how often the answer is right if nothing is interchanged.
         dormant: the share of the basis along directions in which the site never varies: no input puts there what it
-        writes, so it may steer the answer by a path that the model does not use (Makelov et al. 2023).
+            writes, so it may steer the answer by a path that the model does not use (Makelov et al. 2023).
         n_test: how many pairs were tested.
     """
 
@@ -41,6 +42,8 @@ class Alignment:
     unchanged: float
     dormant: float
     n_test: int
+
+    __repr__ = summarise
 
     @property
     def dimension(self) -> int:
@@ -138,7 +141,7 @@ def align_subspace(
 
 @torch.no_grad()
 def moved_part(implementation: Implementation, place: Place, inputs: Values) -> Float[Tensor, "d_model n"]:
-    """Return the part of a place's basis that lies in the span of what inputs do there; the rest is dormant.
+    """Return the part of a place's basis that is in the span of what inputs do there; the rest is dormant.
 
     Examples:
         ```python

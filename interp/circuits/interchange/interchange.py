@@ -12,6 +12,7 @@ from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.resume import Held
+from hooks.summary import summarise
 from interp.circuits.interchange.causal_model import CausalModel, Values
 from interp.circuits.patching import select_one_token
 
@@ -33,6 +34,8 @@ class Implementation:
     ids: Callable[[Values], Int[Tensor, "batch pos"]]
     answers: Int[Tensor, "n"]
     at: Position = last
+
+    __repr__ = summarise
 
     def tokens(self, inputs: Values) -> Tokens:
         """Return the texts of some inputs.

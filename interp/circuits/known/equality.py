@@ -27,7 +27,7 @@ def equality_program() -> CausalModel:
 
 
 def equality(*, dtype: torch.dtype = torch.float64) -> Implementation:
-    """Return a model that carries out the program.
+    """Return a model that computes the program.
 
     Four heads bring a, b, c and d to the last token; the feed-forward layer 0 has a neuron for each value that a pair
     can share, and writes `first` and `second` to a feature each, features 12 and 13 of the stream; the feed-forward

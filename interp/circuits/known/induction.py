@@ -26,7 +26,7 @@ def induction_circuit(
     Args:
         attention: the attention logit of what is attended to, over 0 elsewhere.
         change: what differs in the corrupt text: "key", where the present token was before, so that another token
-        follows it; or "answer", the token that follows it.
+            follows it; or "answer", the token that follows it.
         dtype: of the weights.
 
     Raises:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.edges.circuit import Circuit
 from interp.circuits.edges.edge_effect import EdgeEffect
 from interp.circuits.edges.graph import edge_graph
@@ -39,6 +40,8 @@ class KnownCircuit:
     task: Task
     edges: tuple[str, ...]
     single: bool = True
+
+    __repr__ = summarise
 
     @property
     def circuit(self) -> Circuit:

@@ -15,6 +15,7 @@ from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from hooks.site import Site, mlp_out, z
+from hooks.summary import summarise
 from interp.circuits.edges.circuit import Circuit
 from interp.circuits.edges.graph import EdgeGraph, edge_graph, sender_number
 from interp.circuits.interchange import CausalModel, Implementation, Place, interchange_accuracy
@@ -41,6 +42,8 @@ class StrictModel:
     accuracy: float
     interchange: Mapping[str, float]
     strictness: Mapping[str, float]
+
+    __repr__ = summarise
 
     @property
     def circuit(self) -> Circuit:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,12 @@ from torch import Tensor
 
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument, MissingExtra, OutOfRange
+from hooks.summary import summarise
 from interp.common.statistics import Estimate, bootstrap
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 BLOCK = 1024  # rows whose distances to all others are held at once
 
@@ -33,11 +37,20 @@ class DictionaryMap:
     kept: Estimate
     chance: float
 
+    __repr__ = summarise
+
     def __str__(self) -> str:
         return (
             f"{len(self.latents):,} latents in the plane; it keeps {self.kept.value:.0%} of the {self.neighbours} "
             f"nearest neighbours ({self.kept.low:.0%} to {self.kept.high:.0%}; chance {self.chance:.1%})"
         )
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each latent, with its place in the plane."""
+        from pandas import DataFrame
+
+        x, y = self.xy.T.tolist()
+        return DataFrame({"latent": self.latents, "x": x, "y": y})
 
 
 def map_dictionary(

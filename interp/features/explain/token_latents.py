@@ -1,7 +1,7 @@
 """A text read through an autoencoder: which latents fire on each token, and how each moves the next token's logits."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float
@@ -11,9 +11,13 @@ from hooks import Model, capture
 from hooks.border import Count
 from hooks.pieces import piece, pieces
 from hooks.site import resid_post
+from hooks.summary import summarise
 from interp.features.logits import promotes_tokens
 from interp.features.reading import find_site
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 WORDS = 3
 
@@ -41,12 +45,21 @@ class TokenLatents:
     token: str
     firings: tuple[Firing, ...]
 
+    __repr__ = summarise
+
     def __str__(self) -> str:
         parts = []
         for f in self.firings:
             words = ", ".join(f"{word!r} {rise:+.2f}" for word, rise in f.raises)
             parts.append(f"{f.latent} at {f.activation:.2f}" + (f" ({words})" if words else ""))
         return f"{self.token!r:<14} " + ("; ".join(parts) or "nothing")
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each latent that fires: its number and activation, and the next token that it raises most."""
+        from pandas import DataFrame
+
+        rows = [(one.latent, one.activation, one.raises[0][0] if one.raises else None) for one in self.firings]
+        return DataFrame(rows, columns=["latent", "activation", "raises"])
 
 
 @torch.no_grad()

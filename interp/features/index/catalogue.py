@@ -14,6 +14,7 @@ from hooks.disk import Record as FileRecord
 from hooks.disk import check_record
 from hooks.errors import InvalidArgument, MissingFile, OutOfRange
 from hooks.json_file import Kind, read_json
+from hooks.summary import summarise
 from interp.features.evidence import Evidence, Example
 
 ABOUT = "index.json"
@@ -69,6 +70,8 @@ class Record:
     partners: tuple[tuple[int, float], ...]
     partner_slack: float = 1.0
 
+    __repr__ = summarise
+
     @property
     def latent(self) -> int:
         """Its number."""
@@ -94,6 +97,8 @@ class FeatureIndex:
 
     folder: Path
     about: dict[str, Any]
+
+    __repr__ = summarise
 
     @staticmethod
     def open(folder: str | Path) -> "FeatureIndex":

@@ -1,16 +1,20 @@
 """Latents whose decoder rows point along a direction, next to what chance gives; and those worth turning up."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 
 from hooks import Direction
 from hooks.border import Count, Natural
 from hooks.direction import wide
+from hooks.summary import summarise
 from interp.directions.pursuit import comparable_rows
 from interp.features.search.search import SearchResult
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 DRAWS = 200
 
@@ -23,9 +27,17 @@ class SimilarLatents:
     latents: tuple[tuple[int, float], ...]
     chance: float
 
+    __repr__ = summarise
+
     def __str__(self) -> str:
         lines = [f"latent {i}: cosine {cosine:+.3f}" for i, cosine in self.latents]
         return "\n".join([*lines, f"the best latent of a random direction: cosine under {self.chance:.3f} in 95 %"])
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each latent, with the cosine of its decoder row."""
+        from pandas import DataFrame
+
+        return DataFrame(self.latents, columns=["latent", "cosine"])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks.border import Natural
 from hooks.errors import InvalidArgument, nearest
+from hooks.summary import summarise
 from interp.common.texts import fold_text
 
 
@@ -54,8 +55,7 @@ class Concept:
 
     Raises:
         InvalidArgument: lengths that differ, a string for a list, labels that are no bools or all alike, an empty text,
-        a
-            mention outside its text or in a negative one, one text in two groups, or an unknown form set apart.
+            a mention outside its text or in a negative one, one text in two groups, or an unknown form set apart.
 
     Examples:
         >>> Concept("fog", ["Fog rolled in.", "The sun shone."], [True, False]).groups
@@ -68,6 +68,8 @@ class Concept:
     mentions: Sequence[Sequence[Mention]] = field(default=())
     groups: Sequence[str] = field(default=())
     apart: Sequence[str] = field(default=())
+
+    __repr__ = summarise
 
     @classmethod
     def of_sentences(cls, name: str, about: Iterable[NamingSentence], others: Iterable[NamingSentence]) -> "Concept":

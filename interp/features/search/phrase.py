@@ -23,12 +23,12 @@ def concept_from_phrase(name: str, forms: Mapping[str, Sequence[str]] | Sequence
     kinds = forms if isinstance(forms, Mapping) else {"": forms}
     if any(isinstance(some, str) for some in kinds.values()):
         raise InvalidArgument(f"the forms of '{name}' are {forms!r}: give a list of spellings, not a string")
-    spelt = [(" ".join(form.split()), kind) for kind, some in kinds.items() for form in some]
-    if not spelt or not all(form for form, _ in spelt):
+    written = [(" ".join(form.split()), kind) for kind, some in kinds.items() for form in some]
+    if not written or not all(form for form, _ in written):
         raise InvalidArgument(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
-    phrases, unique = [form for form, _ in spelt], unique_texts(listed(texts))
+    phrases, unique = [form for form, _ in written], unique_texts(listed(texts))
     mentions = [
-        [Mention(start, end, spelt[i][1]) for start, end, i in find_phrases(text, phrases, ignore_case=True)]
+        [Mention(start, end, written[i][1]) for start, end, i in find_phrases(text, phrases, ignore_case=True)]
         for text in unique
     ]
     held = sum(map(bool, mentions))

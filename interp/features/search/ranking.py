@@ -44,7 +44,7 @@ def pool_entries(reading: Reading, rows: Rows) -> Entries:
 class Ranking:
     """The entries of each latent in falling order, made once; F1 for any labels is then read off them.
 
-    Taking the entries down to one of value v as detections gives F1 = 2 TP / (detected + P). Its maximum over v lies
+    Taking the entries down to one of value v as detections gives F1 = 2 TP / (detected + P). Its maximum over v is
     at a positive entry, so only those are looked at.
     """
 

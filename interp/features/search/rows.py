@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.features.reading import Reading
 from interp.features.search.concept import Concept
 
@@ -30,6 +31,8 @@ class Rows:
     apart: Bool[Tensor, "n"]
     cluster: Int[Tensor, "n"]
     block: Int[Tensor, "..."]
+
+    __repr__ = summarise
 
     def pooled(self, scores: Float[Tensor, "..."]) -> Float[Tensor, "n"]:
         """The rows' scores, from one score per token."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from hooks import Model, Site
 from hooks.border import Count, Natural, NotNegative
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.edges.faithfulness import faithfulness
 from interp.circuits.edges.task import Task
 from interp.common.statistics import Estimate, bootstrap
@@ -39,6 +40,8 @@ class FeatureCircuit:
     node_threshold: float
     edge_threshold: float
     edges: FeatureEdges
+
+    __repr__ = summarise
 
     @property
     def n_nodes(self) -> int:
@@ -157,7 +160,7 @@ class FeatureFaithfulness:
         circuit: f of the circuit, by what is done with errors: "circuit", as its nodes say, "keep" and "remove".
         complement: f of all other nodes, likewise: near 0 where the circuit is all there is.
         random: f of random circuits with as many nodes at each site, of those that differ between the two runs.
-        under_nodes: the share of m(clean) - m(corrupt) that lies between all nodes and none: what bypasses the nodes
+        under_nodes: the share of m(clean) - m(corrupt) that is between all nodes and none: what bypasses the nodes
             is outside this measure.
         n_nodes: nodes of the circuit.
     """
@@ -167,6 +170,8 @@ class FeatureFaithfulness:
     random: Mapping[str, Estimate]
     under_nodes: float
     n_nodes: int
+
+    __repr__ = summarise
 
     def __str__(self) -> str:
         words = {"circuit": "errors as nodes", "keep": "all errors kept", "remove": "errors removed"}

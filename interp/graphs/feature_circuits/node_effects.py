@@ -12,6 +12,7 @@ from tqdm import tqdm
 from hooks import Model, Site
 from hooks.border import Count, Natural, NotNegative
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.circuits.edges.edge_effect import EstimateCheck
 from interp.circuits.edges.task import Task
 from interp.graphs.feature_circuits.dictionaries import (
@@ -56,6 +57,8 @@ class FeatureEffects:
     clean: Float[Tensor, "example"]
     corrupt: Float[Tensor, "example"]
     check: EstimateCheck | None = None
+
+    __repr__ = summarise
 
     @property
     def places(self) -> int:

@@ -21,6 +21,7 @@ from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.json_file import Kind, made_of
 from hooks.site import mlp_act
+from hooks.summary import summarise
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import digest_of_data
 from interp.memory.editing.edit import list_applied
@@ -52,7 +53,7 @@ class Covariance:
         n_tokens: how many.
         fingerprint: of the model.
         error: the standard error of C, ‖Ĉ − C‖/‖C‖ as estimated from the held-out part; it halves with four times the
-        text.
+            text.
     """
 
     matrix: Float[Tensor, "d_mlp d_mlp"]
@@ -61,6 +62,8 @@ class Covariance:
     n_tokens: int
     fingerprint: str
     error: float = nan
+
+    __repr__ = summarise
 
     @cached_property
     def spectrum(self) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, "d_mlp d_mlp"]]:

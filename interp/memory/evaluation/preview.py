@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -14,10 +15,14 @@ from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
 from hooks.pieces import piece, pieces
 from hooks.site import logits, mlp_act
+from hooks.summary import summarise
 from interp.memory.editing.contexts import generate_texts
 from interp.memory.editing.edit import Edit
 from interp.memory.evaluation.control import make_control
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 BATCH, OWN = 16, 2560
 
@@ -74,6 +79,8 @@ class Preview:
     latents: tuple[MovedLatent, ...]
     n_tokens: int
 
+    __repr__ = summarise
+
     def __str__(self) -> str:
         lines = [f"over {self.n_tokens:,} tokens, in brackets under a random edit of equal norm:"]
         lines += [
@@ -86,6 +93,15 @@ class Preview:
             for one in self.latents
         ]
         return "\n".join(lines)
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each text, memory and latent: what it is, how much it moved, and how much under a random edit."""
+        from pandas import DataFrame
+
+        rows = [("text", one.text, one.kl, one.control, one.before, one.after) for one in self.texts]
+        rows += [("memory", f"{one.layer}.{one.neuron}", one.change, one.control, None, None) for one in self.memories]
+        rows += [("latent", str(one.latent), one.change, one.control, one.before, one.after) for one in self.latents]
+        return DataFrame(rows, columns=["kind", "name", "change", "control", "before", "after"])
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.common.texts import find_phrases
 from interp.memory.facts.fact import Fact, Query
 
@@ -35,6 +36,8 @@ class Case:
     reverse: tuple[Query, ...] = ()
     aliases: tuple[Query, ...] = ()
     references: tuple[str, ...] = ()
+
+    __repr__ = summarise
 
 
 def read_cases(file: Path, n: Count | None = None) -> tuple[Case, ...]:

@@ -1,6 +1,7 @@
 """Agreement of keys and values: does a memory promote the token that follows where its key matches best?"""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
@@ -9,10 +10,14 @@ from torch import Tensor
 from hooks import Model
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.common.statistics import Estimate, share
 from interp.lenses import Lens
 from interp.memory.neurons.triggers import Triggers
 from interp.memory.neurons.vocabulary import find_top_tokens
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 NULL_DRAWS = 1000
 
@@ -40,10 +45,19 @@ class Agreement:
     said: Int[Tensor, "d_mlp"]
     followed: Int[Tensor, "d_mlp"]
 
+    __repr__ = summarise
+
     @property
     def agreeing(self) -> tuple[int, ...]:
         """The memories that agree."""
         return tuple((self.said == self.followed).nonzero().flatten().tolist())
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each memory: the token its value promotes most, and the one after its best trigger."""
+        from pandas import DataFrame
+
+        frame = DataFrame({"said": self.said.tolist(), "followed": self.followed.tolist()}).rename_axis("memory")
+        return frame.assign(agrees=frame["said"] == frame["followed"]).reset_index()
 
 
 def agreement(model: Model, found: Triggers, *, lens: Lens | None = None, seed: Natural = 0) -> Agreement:

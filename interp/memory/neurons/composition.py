@@ -10,6 +10,7 @@ from hooks import Model, Tokens, capture
 from hooks.border import Count
 from hooks.model import Text
 from hooks.site import mlp_act, mlp_out
+from hooks.summary import summarise
 from interp.common.statistics import Estimate, share
 from interp.features.logits import measure_logit_effects
 from interp.lenses.parts import output_of
@@ -42,6 +43,8 @@ class Composition:
     agreeing: Int[Tensor, "n"]
     exchanged: Int[Tensor, "n"]
     active: Float[Tensor, "n"]
+
+    __repr__ = summarise
 
     @property
     def composed(self) -> Estimate:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +15,13 @@ from hooks.border import Finite, Natural, NotNegative, Share
 from hooks.errors import InvalidArgument, NotConverged
 from hooks.interventions import apply
 from hooks.site import mlp_act
+from hooks.summary import summarise
 from interp.common.completion import log_probs, tokenise_completions
 from interp.memory.editing.value_search import freeze_weights
 from interp.memory.facts.fact import Query, last_token_before
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 PARTS, POINTS = 4, 5  # of the integral at first, and of each part's sum
 SHORTEST, FLOAT32 = 2**-16, 1e-5
@@ -38,6 +43,8 @@ class Knowledge:
     clean: float
     without: Float[Tensor, "layer"]
 
+    __repr__ = summarise
+
     @property
     def error(self) -> Float[Tensor, "layer"]:
         """Σ_i Attr_i − (p − p without the layer), which is 0 but for the tolerance of the integral."""
@@ -49,6 +56,13 @@ class Knowledge:
         chosen = (flat >= threshold * flat.max()).nonzero().flatten() if float(flat.max()) > 0 else flat[:0].long()
         order = chosen[flat[chosen].argsort(descending=True)].tolist()
         return tuple(divmod(i, self.attribution.shape[1]) for i in order)
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each memory of `neurons()`: its layer, its number, and what it gives of the probability."""
+        from pandas import DataFrame
+
+        rows = [(layer, i, float(self.attribution[layer, i])) for layer, i in self.neurons()]
+        return DataFrame(rows, columns=["layer", "memory", "attribution"])
 
 
 def knowledge(model: Model, query: Query, *, tolerance: NotNegative = 0.01) -> Knowledge:

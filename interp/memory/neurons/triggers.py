@@ -15,6 +15,7 @@ from hooks.encoding import pad
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
 from hooks.site import mlp_act
+from hooks.summary import summarise
 from interp.features import Example
 
 READ_AT_ONCE = 16
@@ -44,6 +45,8 @@ class Triggers:
     n_tokens: int
     fingerprint: str
     sign: Sign = 1
+
+    __repr__ = summarise
 
     def followed_by(self, neuron: int) -> tuple[int, ...]:
         """The token that comes next in each trigger example of a memory.

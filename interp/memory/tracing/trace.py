@@ -13,6 +13,7 @@ from hooks import Model, Site, capture
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.site import attn_out, embed, mlp_out, resid_post
+from hooks.summary import summarise
 from interp.common.statistics import Estimate, bootstrap, percentile_ends, share
 from interp.memory.facts.fact import Subject
 from interp.memory.tracing.corruption import corrupt_with_noise, corrupt_with_others, restore
@@ -139,6 +140,8 @@ class Location:
     effect: Estimate
     majority: Estimate
     margin: Estimate
+
+    __repr__ = summarise
 
     @property
     def layer(self) -> int:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument, UnknownName, nearest
+from hooks.summary import summarise
 from interp.common.digests import digest_of_tensors
 
 ROW_NORMS = ("layer_norm", "constant_norm_rescale")
@@ -31,6 +32,8 @@ class Normalisation:
     mean: Float[Tensor, "*d d_model"]
     matrix: Float[Tensor, "*d d_model d_model"]
     inverse: Float[Tensor, "*d d_model d_model"]
+
+    __repr__ = summarise
 
     def __call__(self, x: Float[Tensor, "n *d d_model"]) -> Float[Tensor, "n *d d_model"]:
         """Normalise: z = (x - m) M."""

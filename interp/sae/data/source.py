@@ -17,6 +17,7 @@ from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.network import AnyModel
+from hooks.summary import summarise
 from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors, is_stream
 from interp.sae.data.normalisation import Normalisation
 
@@ -53,6 +54,8 @@ class Source:
     batch_size: int | None = None
     texts: int | None = None
     read: Callable[[int], str] | None = None
+
+    __repr__ = summarise
 
     def __iter__(self) -> Iterator[Float[Tensor, "n *d"]]:
         return self.batches()
@@ -256,8 +259,8 @@ def _named(models: Sequence[AnyModel], data: Data, batch_size: int) -> dict[str,
     """What a checkpoint compares: all of the data, or of a stream what was read, and the weights as they are now."""
 
     def digest() -> str:
-        told = "a stream" if is_stream(data) else str(digest_of_data(data))
-        return " ".join([told, *(fingerprint(model.hf) for model in models)])
+        said = "a stream" if is_stream(data) else str(digest_of_data(data))
+        return " ".join([said, *(fingerprint(model.hf) for model in models)])
 
     read: Callable[[int], str] | None = None
     if is_stream(data) and not hasattr(data, "__next__"):

@@ -3,15 +3,20 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.common.statistics import student
 from interp.sae.architectures.sae import SAE
 from interp.sae.data.source import Source
 from interp.sae.evaluation.evaluate import Quality, evaluate
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Interval:
     mean: float
     half_width: float
     values: tuple[float, ...]
+
+    __repr__ = summarise
 
     @staticmethod
     def of(values: Sequence[float]) -> "Interval":
@@ -48,6 +55,8 @@ class Comparison:
 
     qualities: Mapping[str, tuple[Quality, ...]]
 
+    __repr__ = summarise
+
     def explained_variance(self, name: str) -> Interval:
         """Explained variance of one name, over its seeds."""
         return Interval.of([q.explained_variance for q in self.qualities[name]])
@@ -67,6 +76,17 @@ class Comparison:
             for name in self.qualities
         ]
         return "\n".join(lines)
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each autoencoder: its name, the number of its seed, and its figures."""
+        from pandas import DataFrame
+
+        rows = [
+            (name, seed, one.explained_variance, one.l0, one.dead_share)
+            for name, each in self.qualities.items()
+            for seed, one in enumerate(each)
+        ]
+        return DataFrame(rows, columns=["name", "seed", "explained variance", "L0", "dead share"])
 
 
 def compare(

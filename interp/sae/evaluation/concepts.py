@@ -12,12 +12,14 @@ from torch import Tensor
 from hooks import Model, Site, capture
 from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.sae.architectures.sae import CHUNK, SAE
 from interp.sae.evaluation.splice import existing
 from probes import Logistic, best_threshold, detection
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from pandas import DataFrame
 
 LEVELS = tuple(i / 20 for i in range(20))  # thresholds tried, in shares of a latent's maximum
 JUMP = 0.03  # of F1, by which another latent counts as part of a concept (Chanin et al. 2024)
@@ -31,6 +33,8 @@ class Labelled:
     x: Float[Tensor, "n d_model"]
     concepts: tuple[str, ...]
     text: Int[Tensor, "n"]
+
+    __repr__ = summarise
 
     def where(self, concept: str) -> Bool[Tensor, "n"]:
         """Which rows express a concept."""
@@ -101,12 +105,21 @@ class ConceptRecovery:
     latents: Mapping[str, int]
     f1: Mapping[str, float]
 
+    __repr__ = summarise
+
     def share(self, at_least: Share = 0.9) -> float:
         """The share of concepts whose latent has a held-out F1 of at least that."""
         return sum(f1 >= at_least for f1 in self.f1.values()) / len(self.f1)
 
     def __str__(self) -> str:
         return f"{self.share():.1%} of {len(self.f1)} concepts have a latent of held-out F1 >= 0.9"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each concept: its latent, and the F1 on texts not chosen on."""
+        from pandas import DataFrame
+
+        rows = [(concept, self.latents[concept], f1) for concept, f1 in self.f1.items()]
+        return DataFrame(rows, columns=["concept", "latent", "F1"])
 
 
 @torch.no_grad()
@@ -147,6 +160,8 @@ class SparseProbe:
     latents: tuple[int, ...]
     f1: tuple[float, ...]
 
+    __repr__ = summarise
+
     @property
     def split(self) -> int:
         """How many latents the concept is split into: as many as each raise F1 by more than 0.03 over the last."""
@@ -154,6 +169,13 @@ class SparseProbe:
         while parts < len(self.f1) and self.f1[parts] > self.f1[parts - 1] + JUMP:
             parts += 1
         return parts
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each number of latents: the one added, and the F1 with it."""
+        from pandas import DataFrame
+
+        rows = zip(range(1, len(self.f1) + 1), self.latents, self.f1, strict=False)
+        return DataFrame(rows, columns=["latents", "added", "F1"])
 
 
 @torch.no_grad()
@@ -238,12 +260,12 @@ def absorption(
     u, W_dec, b_dec, on = (t.cpu() for t in (u, sae.W_dec, sae.b_dec, x[y].to(sae.W_dec.dtype)))
     f = _latents(sae, on)
     along = W_dec @ u
-    carries = f * along >= SHARE * ((on - b_dec) @ u).clamp(min=0)[:, None]
+    holds = f * along >= SHARE * ((on - b_dec) @ u).clamp(min=0)[:, None]
     points = along / W_dec.norm(dim=1) >= COSINE
     own = torch.zeros(sae.d_sae, dtype=torch.bool)
     own[existing(latents, sae.d_sae)] = True
     missed = (f[:, own] <= 0).all(1)
-    absorbed = missed & ((f > 0) & carries & points & ~own).any(1)
+    absorbed = missed & ((f > 0) & holds & points & ~own).any(1)
     return Absorption(float(absorbed.double().mean()), float(missed.double().mean()), len(f))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.sae.architectures.sae import CHUNK, SAE, convert_rows
 from interp.sae.data.source import Source
 from interp.sae.numerics.sparse import largest_per_latent
@@ -30,6 +31,8 @@ class Quality:
     tokens: int
     firings: Int[Tensor, "latent"]
     max_activation: Float[Tensor, "latent"]
+
+    __repr__ = summarise
 
     @property
     def density(self) -> Float[Tensor, "latent"]:

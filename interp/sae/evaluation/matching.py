@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,10 @@ from torch import Tensor
 from hooks.border import Natural
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FLOOR_DRAWS = 5
 
@@ -28,8 +33,16 @@ class Matching:
     latents: Int[Tensor, "n"]
     cosines: Float[Tensor, "n"]
 
+    __repr__ = summarise
+
     def __str__(self) -> str:
         return f"MCC {self.mcc:.3f} over {len(self.latents)} directions, where random directions reach {self.floor:.3f}"
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each matched true direction, in order: its latent, and their cosine."""
+        from pandas import DataFrame
+
+        return DataFrame({"latent": self.latents.tolist(), "cosine": self.cosines.tolist()})
 
 
 def match_truth(

@@ -13,7 +13,7 @@ from interp.sae.numerics.sparse import Code
 from interp.sae.numerics.top_k import places_above, top_k_places
 
 CANDIDATES: Final = 2  # for each latent kept
-BESIDE_THRESHOLD: Final = 1.6  # for each expected above a threshold, which is itself somewhat low
+NEAR_THRESHOLD: Final = 1.6  # for each expected above a threshold, which is itself somewhat low
 
 
 @final
@@ -51,7 +51,7 @@ class Preselected:
         threshold, low, start, values, places = None, 0.0, 0, [], []
         for part, rough in _rough_blocks(x, by):
             if threshold is None:
-                threshold, low = guess_threshold(rough, per_row), guess_threshold(rough, BESIDE_THRESHOLD * per_row)
+                threshold, low = guess_threshold(rough, per_row), guess_threshold(rough, NEAR_THRESHOLD * per_row)
             near = places_above(rough, low)
             exact = _exactly(Code.at(rough.new_zeros(len(near)), near, len(part), len(by.W)), part, by)
             kept = (exact > threshold).nonzero().flatten()

@@ -2,15 +2,19 @@
 
 import math
 from dataclasses import astuple, dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
+from hooks.summary import summarise
 from interp.sae.architectures.sae import Step
 from interp.sae.evaluation.evaluate import Quality
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @final
@@ -42,6 +46,8 @@ class TrainReport:
     dead_share: float
     dead_after: int
 
+    __repr__ = summarise
+
     @property
     def explained_variance(self) -> float:
         """1 - E||x - x_hat||^2 / (E||x||^2 - ||E x||^2), final weights."""
@@ -58,6 +64,12 @@ class TrainReport:
             f"(final weights, {self.quality.tokens:,} tokens); "
             f"{self.dead_share:.1%} of latents silent in the last {self.dead_after:,} tokens"
         )
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each point of the curve: tokens seen, loss, explained variance, L0, share of dead latents."""
+        from pandas import DataFrame
+
+        return DataFrame([vars(point) for point in self.curve])
 
 
 @final

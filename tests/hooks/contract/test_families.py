@@ -46,7 +46,7 @@ def test_no_weight_of_a_tiny_model_is_left_at_its_default() -> None:
 
 
 def test_opt_merges_batch_and_position_and_its_sites_do_not() -> None:
-    """Beside a feed-forward layer written by hand: relu, with the norm before it."""
+    """Next to a feed-forward layer written by hand: relu, with the norm before it."""
     model = load(tiny("opt"))
     acts, layer = capture(model, IDS, model.sites), model.hf.model.decoder.layers[1]
     with torch.no_grad():

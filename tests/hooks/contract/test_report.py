@@ -80,7 +80,7 @@ def test_a_hook_on_the_wrong_tensor_is_refused_and_no_other_is(site: str, other:
     capture(model, torch.tensor([[1, 2, 3]]), model.sites)
 
 
-def test_a_hook_in_a_parallel_block_is_told_from_its_neighbours() -> None:
+def test_a_hook_in_a_parallel_block_is_separated_from_its_neighbours() -> None:
     wrong = [(attn_out[1], mlp_out[1], "block adds"), (mlp_out[0], attn_out[0], "block adds"),
              (Site("embed"), mlp_out[1], "embedding")]  # fmt: skip
     for site, other, law in wrong:
@@ -89,7 +89,7 @@ def test_a_hook_in_a_parallel_block_is_told_from_its_neighbours() -> None:
         assert set(report.refused) == {site}
 
 
-def test_a_hook_in_a_mixture_of_experts_is_told() -> None:
+def test_a_hook_in_a_mixture_of_experts_is_reported() -> None:
     report = misplaced(unchecked("mixtral"), mlp_out[1], attn_out[1])
     assert "feed-forward writes" in broken(report)
     assert set(report.refused) == {mlp_out[1]}
@@ -113,7 +113,7 @@ def test_a_wrong_hint_about_what_tracing_does_not_find_is_refused_and_nothing_el
     assert {site.name for site in report.refused} == {"mlp_in", "mlp_pre"}
 
 
-def test_the_wrong_final_norm_is_told_and_only_unembedding_is_refused() -> None:
+def test_the_wrong_final_norm_is_reported_and_only_unembedding_is_refused() -> None:
     model = unchecked()
     model.final_norm = model.hf.transformer.h[0].ln_1
     report = check(model)
@@ -124,7 +124,7 @@ def test_the_wrong_final_norm_is_told_and_only_unembedding_is_refused() -> None:
         model.unembed(acts[resid_post[1]])
 
 
-def test_a_divisor_of_the_final_norm_that_is_not_its_own_is_told() -> None:
+def test_a_divisor_of_the_final_norm_that_is_not_its_own_is_reported() -> None:
     model = unchecked()
     site = Site("ln_final_scale")
     model.taps = {**model.taps, site: replace(model.taps[site], derive=lambda x: x.norm(dim=-1, keepdim=True) + 1)}
@@ -133,7 +133,7 @@ def test_a_divisor_of_the_final_norm_that_is_not_its_own_is_told() -> None:
     assert set(report.refused) == {site}
 
 
-def test_another_nonlinearity_between_mlp_pre_and_mlp_act_is_told() -> None:
+def test_another_nonlinearity_between_mlp_pre_and_mlp_act_is_reported() -> None:
     model = unchecked()
     model.hf.transformer.h[1].mlp.c_proj.register_forward_pre_hook(lambda _, args: (args[0] + 0.01,))
     report = check(model)
@@ -141,7 +141,7 @@ def test_another_nonlinearity_between_mlp_pre_and_mlp_act_is_told() -> None:
     assert {site.layer for site in report.refused} == {1}
 
 
-def test_dropout_left_on_is_told_at_every_site_it_reaches() -> None:
+def test_dropout_left_on_is_reported_at_every_site_it_reaches() -> None:
     model = unchecked()
     model.hf.transformer.h[1].mlp.dropout.train()
     report = check(model)
@@ -167,7 +167,7 @@ def test_a_site_of_another_shape_than_it_says_is_refused() -> None:
     assert set(check(model).refused) == {z[0]}
 
 
-def test_a_model_that_hooks_change_is_told() -> None:
+def test_a_model_that_hooks_change_is_reported() -> None:
     model = unchecked()
 
     def watched(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -193,7 +193,7 @@ def changing(model: Model, change: Callable[[dict[str, Any]], None]) -> Contract
     return check(model)
 
 
-def test_left_padding_that_shifts_positions_is_told_and_such_batches_are_refused(tokenizer: Any) -> None:
+def test_left_padding_that_shifts_positions_is_reported_and_such_batches_are_refused(tokenizer: Any) -> None:
     model = unchecked()
     report = changing(model, lambda kwargs: kwargs.pop("position_ids", None))
     assert broken(report) == {"left padding"}
@@ -209,7 +209,7 @@ def test_left_padding_that_shifts_positions_is_told_and_such_batches_are_refused
     model.run(tokens[1])
 
 
-def test_a_padding_mask_that_is_ignored_is_told_where_it_matters() -> None:
+def test_a_padding_mask_that_is_ignored_is_reported_where_it_matters() -> None:
     def all_seen(kwargs: dict[str, Any]) -> None:
         if "attention_mask" in kwargs:
             kwargs["attention_mask"] = torch.ones_like(kwargs["attention_mask"])
@@ -219,7 +219,7 @@ def test_a_padding_mask_that_is_ignored_is_told_where_it_matters() -> None:
         assert broken(report) == laws
 
 
-def test_texts_that_see_each_other_in_a_batch_are_told() -> None:
+def test_texts_that_see_each_other_in_a_batch_are_reported() -> None:
     model = unchecked()
     model.hf.transformer.wte.register_forward_hook(lambda _m, _a, x: x - 0.1 * x.mean(dim=0, keepdim=True))
     report = check(model)
@@ -229,7 +229,7 @@ def test_texts_that_see_each_other_in_a_batch_are_told() -> None:
     model.run(torch.tensor([[1, 2]]))
 
 
-def test_a_cache_that_loses_the_position_is_told_and_generation_is_refused(tokenizer: Any) -> None:
+def test_a_cache_that_loses_the_position_is_reported_and_generation_is_refused(tokenizer: Any) -> None:
     model = unchecked()
 
     def forgets(kwargs: dict[str, Any]) -> None:
@@ -242,7 +242,7 @@ def test_a_cache_that_loses_the_position_is_told_and_generation_is_refused(token
         model.generate("Fog", max_new_tokens=2)
 
 
-def test_a_change_that_does_not_stay_on_the_stream_is_told() -> None:
+def test_a_change_that_does_not_stay_on_the_stream_is_reported() -> None:
     model = unchecked()
     model.taps = {**model.taps, resid_mid[1]: replace(model.taps[resid_mid[1]], alias=frozenset())}
     report = check(model)
@@ -250,7 +250,7 @@ def test_a_change_that_does_not_stay_on_the_stream_is_told() -> None:
     assert set(report.refused) == {resid_mid[1]}
 
 
-def test_a_change_of_a_site_nothing_reads_is_told() -> None:
+def test_a_change_of_a_site_nothing_reads_is_reported() -> None:
     model = unchecked()
     lost = model.hf.transformer.h[1].mlp.c_proj
     kept = lost.forward
@@ -261,7 +261,7 @@ def test_a_change_of_a_site_nothing_reads_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", ["q", "k"])
-def test_rows_of_a_joint_projection_that_are_not_the_sites_are_told(name: str) -> None:
+def test_rows_of_a_joint_projection_that_are_not_the_sites_are_reported(name: str) -> None:
     """Queries and keys enter no sum that would tell them apart: only what a change of them moves does."""
     model = unchecked("gpt_neox")
     rows = model.paths.qkv_rows
@@ -274,7 +274,7 @@ def test_rows_of_a_joint_projection_that_are_not_the_sites_are_told(name: str) -
     assert Site(name, 1) in report.refused
 
 
-def test_a_law_that_cannot_be_measured_is_told_and_refuses_nothing_that_another_vouches_for() -> None:
+def test_a_law_that_cannot_be_measured_is_reported_and_refuses_nothing_that_another_vouches_for() -> None:
     model = unchecked()
     for block in model.structure.main:
         object.__setattr__(block, "part", {name: one for name, one in block.part.items() if name != "mlp.act"})

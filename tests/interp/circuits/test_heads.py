@@ -24,7 +24,7 @@ def circuit(tokenizer: Any) -> Model:
     return induction_gpt2(tokenizer)
 
 
-def test_an_induction_circuit_scores_one_at_the_token_after_the_earlier_occurrence_and_nothing_beside(
+def test_an_induction_circuit_scores_one_at_the_token_after_the_earlier_occurrence_and_nothing_next_to(
     circuit: Model,
 ) -> None:
     found = induction(circuit, length=18, n=4)
@@ -33,8 +33,8 @@ def test_an_induction_circuit_scores_one_at_the_token_after_the_earlier_occurren
     said = draw_repeated_tokens(circuit, length=18, n=4)
     queries = said.start + torch.arange(18, 35)
     for offset in (-1, 0, 2):
-        beside = attention_between(circuit, said.tokens, queries, queries - 18 + offset)
-        assert float(beside[1]) < 1e-4
+        compared = attention_between(circuit, said.tokens, queries, queries - 18 + offset)
+        assert float(compared[1]) < 1e-4
     torch.testing.assert_close(duplicate_token(circuit, length=18, n=4).values, torch.zeros(2, 1), rtol=0, atol=1e-4)
 
 
@@ -161,11 +161,11 @@ def test_the_control_of_copying_is_of_an_order_that_its_seed_draws(gpt2: Model) 
 
 
 def test_heads_whose_path_to_the_logits_is_not_their_own_have_no_copying_score() -> None:
-    for family, told in (
+    for family, text in (
         ("bert", "normalises the stream itself after every sublayer"),
         ("opt_350m", "stream's width, 32"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=text):
             copying(load(tiny(family), None, check=False))
 
 
@@ -192,7 +192,7 @@ def test_no_token_is_drawn_twice_and_none_is_special(gpt2: Model) -> None:
         draw_repeated_tokens(gpt2, length=200)
 
 
-@pytest.mark.skipif(not (TOYS / TOY).is_dir(), reason="the model lies beside the project")
+@pytest.mark.skipif(not (TOYS / TOY).is_dir(), reason="the model is not next to the project")
 def test_a_real_induction_model_has_a_previous_token_head_below_an_induction_head() -> None:
     model = load(toy(TOY), None, check=False)
     early, late = previous_token(model, length=28), induction(model, length=28)

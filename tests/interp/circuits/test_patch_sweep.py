@@ -96,7 +96,7 @@ def test_what_other_blocks_change_stays_changed(gpt2: Model) -> None:
     torch.testing.assert_close(whole.patched[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_patching_the_logits_gives_the_donor_and_interventions_behind_the_last_block_act_on_every_patch(
+def test_patching_the_logits_gives_the_donor_and_interventions_after_the_last_block_act_on_every_patch(
     gpt2: Model,
 ) -> None:
     metric = logit_difference(gpt2, ["a", "b"], "c")
@@ -135,7 +135,7 @@ def test_a_block_whose_forward_was_replaced_has_it_back_after_a_sweep(fresh: Cal
     assert torch.equal(model.run(CLEAN), before)
 
 
-def test_nothing_is_left_behind_by_a_metric_that_fails(gpt2: Model) -> None:
+def test_nothing_is_left_after_by_a_metric_that_fails(gpt2: Model) -> None:
     before, calls = gpt2.run(CLEAN), [0]
 
     def failing(logits: Tensor) -> Tensor:
@@ -243,12 +243,12 @@ def test_draws_in_which_the_runs_do_not_differ_are_left_out_of_the_interval(gpt2
     """A quarter of the draws hold the first text alone, whose runs agree; in all others the effect is one half."""
     found = patched(gpt2, torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.5]))
     assert torch.equal(found.interval(), torch.full((2, 1), 0.5))
-    for draws, of, told in (
+    for draws, of, message in (
         (0, found, "draws is 0: draw the texts at least once"),
         (1, patched(gpt2, torch.eye(50)[0], torch.ones(50)), "in none of 1 draws of the texts: draw them more often"),
         (9, patched(gpt2, torch.tensor([-1.0, 1.0]), torch.ones(2)), "the metric is 0.5 in both runs"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             of.interval(draws)
 
 
@@ -265,7 +265,7 @@ def test_a_model_of_half_precision_has_effects_and_their_interval_in_full(fresh:
 
 def test_a_place_that_cannot_be_patched_is_named_with_one_that_can(gpt2: Model) -> None:
     metric = logit_difference(gpt2, "a", "c")
-    for run, told in (
+    for run, message in (
         (lambda: patch_sweep(gpt2, denoising("a", "b"), metric, over=each_head(pattern)), "sweep over z or attn_out"),
         (lambda: logit_difference(gpt2, "ab", "c"), r"'ab' is 2 tokens, \['a', 'b'\]"),
         (lambda: patch_sweep(gpt2, denoising("a", "b"), metric, over=each_head(z), batch_size=0), "at least 1 row"),
@@ -278,7 +278,7 @@ def test_a_place_that_cannot_be_patched_is_named_with_one_that_can(gpt2: Model) 
             "at least 1 point",
         ),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             run()
 
 

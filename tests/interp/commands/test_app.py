@@ -112,16 +112,16 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "told"), MISTAKES, ids=[words for words, _ in MISTAKES])
-def test_a_mistake_is_told_in_one_line_before_any_work_and_ends_with_code_2(
-    words: str, told: str, folder: str, texts: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_mistake_is_reported_in_one_line_before_any_work_and_ends_with_code_2(
+    words: str, message: str, folder: str, texts: dict[str, str], tmp_path: Path
 ) -> None:
     for ending in ("safetensors", "pt", "txt"):
         (tmp_path / f"garbage.{ending}").write_bytes("Größe".encode("latin-1"))
     places = {"FOLDER": folder, "TEXTS": texts["fog"], "GARBAGE": str(tmp_path / "garbage")}
     for name, place in places.items():
         words = words.replace(name, place)
-    assert told in refused(*(word.replace("+", " ") for word in words.split()))
+    assert message in refused(*(word.replace("+", " ") for word in words.split()))
 
 
 def test_an_answer_without_tokens_is_refused(folder: str) -> None:

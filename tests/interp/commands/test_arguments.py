@@ -28,7 +28,7 @@ def test_texts_longer_than_the_context_are_cut_between_words_and_lose_no_word(
     assert all(model.tokens(f"{a} {b}").ids.shape[1] > room for a, b in zip(whole, whole[1:], strict=False))
 
 
-def test_blanks_behind_a_long_text_are_no_piece_of_it(hf_model: Callable[..., Any], tokenizer: Any) -> None:
+def test_blanks_after_a_long_text_are_no_piece_of_it(hf_model: Callable[..., Any], tokenizer: Any) -> None:
     bare = copy.deepcopy(tokenizer)
     bare._tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     assert fitting(load(hf_model("gpt2"), bare), ["a" * 90 + " " * 20]) == ["a" * 90]

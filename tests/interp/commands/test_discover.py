@@ -71,8 +71,8 @@ def test_a_latent_is_shown_as_the_index_has_it(made: dict[str, str], tmp_path: P
     assert f"latent {alive} of 30 at resid_post.1 of " in ran.output and "fires on" in ran.output
     assert ran.output.replace("\n", "").endswith(f"page: {tmp_path / 'one.html'}")
     assert call("feature", made["out"], str(alive), "--out", str(tmp_path / "one.html")).output == ran.output
-    beside = call("feature", folder, str(alive))
-    assert beside.output.replace("\n", "").endswith(f"page: {Path(made['out']) / f'latent-{alive}.html'}")
+    compared = call("feature", folder, str(alive))
+    assert compared.output.replace("\n", "").endswith(f"page: {Path(made['out']) / f'latent-{alive}.html'}")
 
 
 def test_a_latent_or_folder_that_is_not_there_is_named(made: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""`interp edit`, `apply` and `audit` do what the functions do, and end a mistake with its mend and exit code 2."""
+"""`interp edit`, `apply` and `audit` do what the functions do, and end a mistake with its fix and exit code 2."""
 
 import csv
 import json
@@ -117,7 +117,7 @@ def test_records_say_what_is_to_be_asked(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("edit", "M"), "either SUBJECT PROMPT OLD NEW, once or more, or --facts FILE"),
         (("edit", "M", "Rome", "{} is in", "Italy"), "3 words were given, and a fact is four: SUBJECT PROMPT OLD NEW"),
@@ -132,15 +132,15 @@ def test_records_say_what_is_to_be_asked(folder: Path) -> None:
         (("apply", "landmark", "no.safetensors"), "there is no file 'no.safetensors'"),
     ],
 )
-def test_a_mistake_is_told_before_a_model_is_loaded(words: tuple[str, ...], told: str) -> None:
-    assert told in call(*words, code=2)
+def test_a_mistake_is_reported_before_a_model_is_loaded(words: tuple[str, ...], message: str) -> None:
+    assert message in call(*words, code=2)
 
 
 FACT_WITH = '[{"subject": "a", "prompt": "{} b", "old": "c", "new": "d", %s}]'
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("a.txt", "[]", "facts are read from .json or .csv"),
         ("a.json", "{", "is not JSON"),
@@ -156,9 +156,9 @@ FACT_WITH = '[{"subject": "a", "prompt": "{} b", "old": "c", "new": "d", %s}]'
         ("a.json", '[{"subjct": "a", "old": "c"}]', "has a field 'subjct', which facts do not have; did you mean"),
     ],
 )
-def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read_facts(tmp_path / name)
 
 
@@ -177,7 +177,7 @@ def test_a_place_in_a_paraphrase_is_the_subject(tmp_path: Path) -> None:
     assert case.paraphrases == ("so a is", "a")
 
 
-def test_an_old_object_that_the_model_does_not_say_is_told_instead_of_traced(folder: Path, tmp_path: Path) -> None:
+def test_an_old_object_that_the_model_does_not_say_is_reported_instead_of_traced(folder: Path, tmp_path: Path) -> None:
     words = ("edit", str(folder), "Rome", "{} is in", "Norway", "Peru", "--out", str(tmp_path / "e.safetensors"))
     said = call(*words, code=2)
     assert "does not say the old object: after 'Rome is in' it says 'Italy" in said and "not 'Norway'" in said
@@ -197,7 +197,7 @@ def test_a_folder_that_holds_something_is_not_written_into(folder: Path, tmp_pat
     assert rights == {(tmp_path / "file").stat().st_mode}
 
 
-def test_texts_of_drift_leave_room_for_what_is_told_before_them(folder: Path) -> None:
+def test_texts_of_drift_leave_room_for_what_is_reported_before_them(folder: Path) -> None:
     model = load(str(folder))
     long = " ".join(FILLER * 9)
     (text,) = drift_texts(model, [long])

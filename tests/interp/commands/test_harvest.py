@@ -54,15 +54,15 @@ def test_fewer_documents_and_one_to_a_row(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "text"),
     [
         (["--dtype", "float61"], "no dtype is called 'float61'; did you mean 'float16'"),
         (["--documents", "0"], "--documents is 0: give at least 1"),
         (["--site", "resid_pots.1"], "no site is called 'resid_pots.1'"),
     ],
 )
-def test_a_mistake_is_one_sentence(folder: Path, change: list[str], told: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_sentence(folder: Path, change: list[str], text: str, tmp_path: Path) -> None:
     result = call(folder, folder / "texts.txt", "--site", "resid_post.1", "--out", tmp_path / "no", *change)
     assert result.exit_code == 2
-    assert told in result.stderr and "\n" not in result.stderr.strip()
+    assert text in result.stderr and "\n" not in result.stderr.strip()
     assert not (tmp_path / "no").exists()

@@ -55,7 +55,7 @@ def test_a_prompt_is_taken_apart_and_the_page_holds_the_same_memories(folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "text"),
     [
         (("1", "--page", "99"), "page 99 of 20 memories a page does not exist: there are pages 1 to 8"),
         (("1", "--per-page", "0"), "--per-page 0: show at least one memory on a page"),
@@ -64,5 +64,5 @@ def test_a_prompt_is_taken_apart_and_the_page_holds_the_same_memories(folder: Pa
         (("9",), "mlp_act.9"),
     ],
 )
-def test_what_does_not_exist_ends_with_code_2_and_the_mend(folder: Path, words: tuple[str, ...], told: str) -> None:
-    assert told in call(folder, *words, code=2)
+def test_what_does_not_exist_ends_with_code_2_and_the_fix(folder: Path, words: tuple[str, ...], text: str) -> None:
+    assert text in call(folder, *words, code=2)

@@ -57,7 +57,7 @@ def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(fo
 
 
 @pytest.mark.parametrize(
-    ("file", "options", "told"),
+    ("file", "options", "said"),
     [
         ("text,label\nfog,1\n", [], "has the columns text, label and lacks 'group'"),
         ("text,label,group\nfog,maybe,a\n", [], "has the label 'maybe'; write one of 1, true"),
@@ -67,14 +67,14 @@ def test_the_command_prints_the_sweep_of_the_function_and_saves_its_direction(fo
     ],
 )
 def test_a_mistake_is_one_sentence(
-    file: str | None, options: list[str], told: str, folder: Path, tmp_path: Path
+    file: str | None, options: list[str], said: str, folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "examples.csv"
     if file is not None:
         path.write_text(file, encoding="utf-8")
     result = call(folder, path, *options)
     assert result.exit_code == 2
-    assert told in result.stderr and "\n" not in result.stderr.strip()
+    assert said in result.stderr and "\n" not in result.stderr.strip()
 
 
 def test_labels_are_read_in_every_spelling(tmp_path: Path) -> None:

@@ -134,10 +134,10 @@ def test_an_index_of_another_autoencoder_or_model_gives_no_page(made: dict[str, 
     texts = [made["fog"], made["sun"], "--index", made["index"]]
     assert "is an index of another autoencoder than" in refused(*words, str(tmp_path / "other"), *texts)
     about = Path(made["index"]) / "index.json"
-    told = about.read_text("utf-8")
+    message = about.read_text("utf-8")
     write_json(about, KIND, read_json(about, KIND) | {"fingerprint": "0"})
     assert "is an index of" in refused(*words, made["sae"], *texts)
-    about.write_text(told, encoding="utf-8")
+    about.write_text(message, encoding="utf-8")
 
 
 def test_a_search_in_an_autoencoder_that_encodes_otherwise_is_another(made: dict[str, str], tmp_path: Path) -> None:

@@ -130,12 +130,12 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "told"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
-def test_mistakes_end_with_exit_code_2_and_the_mend(model: str, texts: str, words: list[str], told: str) -> None:
-    assert told in refused(model, texts, "--site", "resid_post.1", *words)
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_mistakes_end_with_exit_code_2_and_the_fix(model: str, texts: str, words: list[str], message: str) -> None:
+    assert message in refused(model, texts, "--site", "resid_post.1", *words)
 
 
-def test_no_data_no_site_and_wrong_files_are_told(model: str, texts: str, tmp_path: Path) -> None:
+def test_no_data_no_site_and_wrong_files_are_reported(model: str, texts: str, tmp_path: Path) -> None:
     assert "either MODEL and TEXTS, or --store FOLDER" in refused(model, "--site", "resid_post.1")
     assert "say where to read: --site resid_post.4" in refused(model, texts)
     files = {
@@ -156,10 +156,12 @@ def test_no_data_no_site_and_wrong_files_are_told(model: str, texts: str, tmp_pa
         "words.yaml": ("fog", "holds a str, and arguments are a mapping"),
         "run.ini": ("", "ends in '.ini', and arguments are read from .yaml, .yml, .json or .toml"),
     }
-    for name, (text, told) in files.items():
+    for name, (text, message) in files.items():
         (tmp_path / name).write_text(text)
         said = refused("--config", tmp_path / name)
-        assert " ".join(told.format(path=tmp_path / name).split()) in said if "{path}" in told else told in said, name
+        assert (
+            " ".join(message.format(path=tmp_path / name).split()) in said if "{path}" in message else message in said
+        ), name
     assert "there is no file" in refused("--config", tmp_path / "nowhere.yaml")
 
 

@@ -59,7 +59,7 @@ def test_a_text_of_no_pair_and_a_text_that_differs_in_two_places_are_refused(gpt
 
 
 @pytest.mark.parametrize(
-    ("positive", "negative", "told"),
+    ("positive", "negative", "said"),
     [
         ([], [], "give at least one pair"),
         (["a"], ["b", "c"], "1 positive and 2 negative"),
@@ -68,8 +68,8 @@ def test_a_text_of_no_pair_and_a_text_that_differs_in_two_places_are_refused(gpt
         ("abc", "xyz", "the positive texts are 'abc': give a list of at least one text"),
     ],
 )
-def test_pairs_that_are_none_are_refused(positive: list[str], negative: list[str], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_pairs_that_are_none_are_refused(positive: list[str], negative: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         Pairs(positive, negative)
 
 
@@ -101,7 +101,7 @@ def test_caa_at_the_embedding_is_the_difference_of_the_answer_letters(gpt2: Mode
     assert direction.site == embed and direction.fingerprint == gpt2.fingerprint and "3 pairs" in direction.source
 
 
-def test_read_behind_the_answer_letter_the_embeddings_do_not_differ(gpt2: Model, answers: Pairs) -> None:
+def test_read_after_the_answer_letter_the_embeddings_do_not_differ(gpt2: Model, answers: Pairs) -> None:
     with pytest.raises(ValueError, match="found no difference"):
         caa(gpt2, answers, embed, at=last)
 
@@ -239,7 +239,7 @@ def test_adding_an_ffn_value_is_raising_its_memory(decoder: Model) -> None:
     with intervene(decoder, {mlp_act[1]: apply(raised)}):
         expected = decoder.run(TEXTS)
     if decoder.hf.config.model_type == "gemma2":
-        return  # a norm stands between its memories and mlp_out
+        return  # a norm is between its memories and mlp_out
     with intervene(decoder, {v.site: add(v, 2.5)}):
         assert torch.allclose(decoder.run(TEXTS), expected, atol=1e-3)
 

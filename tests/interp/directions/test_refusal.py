@@ -72,7 +72,7 @@ def test_the_log_odds_are_those_of_the_marks_against_all_else(
     assert selection.positive == pytest.approx(sum(odds) / len(odds), rel=1e-5)
 
 
-def test_where_nothing_carries_the_behaviour_no_candidate_is_best(planted: tuple[Model, torch.Tensor, int]) -> None:
+def test_where_nothing_shows_the_behaviour_no_candidate_is_best(planted: tuple[Model, torch.Tensor, int]) -> None:
     model, _, mark = planted
     nothing = refusal(model, ["ab", "cd", "eb", "fd"], ["bd", "db", "ad", "cb"], [mark], positions=(-1,))
     with pytest.raises(ValueError, match="none of 3 candidates induces the behaviour"):

@@ -93,7 +93,7 @@ def test_an_adapter_whose_tensors_have_other_names_is_not_taken_for_the_edit(
         to_peft(model, edit(model, {1: 1}), tmp_path / "adapter")
 
 
-def test_what_carries_nothing_differs_by_the_whole_effect_and_is_refused() -> None:
+def test_what_holds_nothing_differs_by_the_whole_effect_and_is_refused() -> None:
     nothing = ExportReport("an edit", (), "a reader", difference=2.0, effect=2.0)
     with pytest.raises(WrongState, match="do not carry it"):
         check_carried(nothing)
@@ -104,9 +104,9 @@ def test_what_carries_nothing_differs_by_the_whole_effect_and_is_refused() -> No
 
 def test_edits_next_to_the_weights_and_of_other_models_are_refused(fresh: Callable, tmp_path: Path) -> None:
     model = fresh("gpt2")
-    beside = Edit((FACT,), "in_context", (Preamble(torch.tensor([1, 2])),), model.fingerprint)
+    compared = Edit((FACT,), "in_context", (Preamble(torch.tensor([1, 2])),), model.fingerprint)
     with pytest.raises(EditRefused, match="works next to the weights"):
-        to_peft(model, beside, tmp_path / "adapter")
+        to_peft(model, compared, tmp_path / "adapter")
     with pytest.raises(WrongModel):
         to_peft(fresh("gpt2", seed=1), edit(model, {1: 1}), tmp_path / "adapter")
     (tmp_path / "full").mkdir()

@@ -47,7 +47,7 @@ def found(letters: TopK, gpt2: Model, tmp_path: Path) -> FeatureIndex:
     return index(letters, gpt2, TEXTS, tmp_path / "made", top=4, sampled=16, context=9)
 
 
-def test_a_latent_is_described_by_its_token_and_the_words_that_stand_near_it_only(found: FeatureIndex) -> None:
+def test_a_latent_is_described_by_its_token_and_the_words_that_are_near_it_only(found: FeatureIndex) -> None:
     describe = Describer(found)
     assert describe(found.record("abcdefgh".index("h"))).startswith("fires on 'h' (100%), near fog;")
     assert "fog" not in describe(found.record("abcdefghijklmnop".index("p")))
@@ -88,11 +88,11 @@ def test_hard_negatives_are_texts_it_is_off_on_the_likest_first(found: FeatureIn
     assert alike == sorted(alike, reverse=True)
 
 
-def test_marks_stand_around_tokens_at_least_half_as_active_as_the_peak() -> None:
+def test_marks_are_around_tokens_at_least_half_as_active_as_the_peak() -> None:
     assert mark_tokens(Example(0, ("a", "b", "c", "d"), (0.9, 2.0, 1.0, 0.0), 1)) == "a<<bc>>d"
 
 
-def test_moved_marks_stand_where_the_latent_was_off() -> None:
+def test_moved_marks_are_where_the_latent_was_off() -> None:
     import random
 
     example = Example(0, tuple("abcdef"), (0.0, 2.0, 1.0, 0.0, 0.0, 0.0), 1)
@@ -224,7 +224,7 @@ def test_a_refused_request_is_not_repeated(served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         ((200, {"choices": []}), "answered with no message"),
         ((200, []), "answered with no message"),
@@ -233,9 +233,9 @@ def test_a_refused_request_is_not_repeated(served) -> None:
         (said(None, refusal="not that"), "declined: not that"),
     ],
 )
-def test_an_answer_without_text_is_an_error_and_not_a_label(served, answer: tuple[int, Any], told: str) -> None:
+def test_an_answer_without_text_is_an_error_and_not_a_label(served, answer: tuple[int, Any], message: str) -> None:
     url, _ = served([answer])
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         Endpoint(url, "tiny", pause=0.01)("?")
 
 

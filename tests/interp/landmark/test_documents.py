@@ -23,13 +23,13 @@ def test_every_genre_occurs(sample: list[Document]) -> None:
     assert {d.genre for d in sample} == {genre.__name__ for genre in GENRES}
 
 
-def test_every_entity_span_is_a_mention_of_that_entity_or_stands_for_it(sample: list[Document]) -> None:
-    stands_for = {"it", "the city", "the country", "this person", "city", "country"}
+def test_every_entity_span_is_a_mention_of_that_entity_or_refers_to_it(sample: list[Document]) -> None:
+    refers_to = {"it", "the city", "the country", "this person", "city", "country"}
     for document in sample:
         for span in document.spans:
             if span.kind == "entity":
                 said = document.text[span.start : span.end].lower()
-                texts = {m.text.lower() for m in entity(span.value).mentions} | {span.value.lower()} | stands_for
+                texts = {m.text.lower() for m in entity(span.value).mentions} | {span.value.lower()} | refers_to
                 assert any(said == t or t.endswith(" " + said) or t.endswith("'" + said) for t in texts), (
                     said,
                     span.value,
@@ -50,7 +50,7 @@ def test_no_held_out_phrasing_is_ever_written(sample: list[Document]) -> None:
 
 
 def _whole(said: str, before: str, after: str) -> bool:
-    """Whether nothing but a subject stands between the two halves of the template."""
+    """Whether nothing but a subject is between the two halves of the template."""
     between = (
         said[len(before) : said.index(f"{after} ", len(before))] if f"{after} " in said[len(before) :] else " that "
     )

@@ -87,14 +87,14 @@ def test_forms_that_there_are_not_are_refused_and_no_sentence_is_made_of_them() 
         bridge.forms("aliases")
     with pytest.raises(ValueError, match="no mention is in 'frensh'; did you mean 'french'"):
         bridge.forms("foreign", "frensh")
-    for forms, n, told in (
+    for forms, n, said in (
         ("name", 3, "takes forms as a tuple of"),
         ((), 3, "give a tuple of forms"),
         (("name",), -1, "n=-1: give a tuple of forms, such as .'name',., and a number from 0 on"),
         (("nmae",), 3, "no form is called 'nmae'; did you mean 'name'"),
         (("name", "anaphor"), 1, "the Golden Gate Bridge is never named by 'anaphor'"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=said):
             sentences_about(bridge, n, forms=forms)
     with pytest.raises(ValueError, match="n=-1"):
         sentences_about_others(bridge, -1)

@@ -46,9 +46,9 @@ def test_a_random_run_weighs_little_when_first_read_and_much_when_it_comes_again
     item = annotate(tokenizer, [again])[0]
     weight = _columns(item, 1, len(item.ids))[4]
     first_run = next(s for s in again.spans if s.value == "first time")
-    told = np.array([a < first_run.end for a, _ in item.offsets])
-    assert set(weight[1:][told[1:]]) == {np.float32(WEIGHTS["first time"])}
-    assert set(weight[~told]) == {np.float32(WEIGHTS["again"])}
+    text = np.array([a < first_run.end for a, _ in item.offsets])
+    assert set(weight[1:][text[1:]]) == {np.float32(WEIGHTS["first time"])}
+    assert set(weight[~text]) == {np.float32(WEIGHTS["again"])}
 
 
 def test_numbered_mentions_decode_to_the_mentions_of_the_document(rows: Rows, tokenizer_file: Path) -> None:

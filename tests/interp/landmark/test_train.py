@@ -163,11 +163,11 @@ def test_a_folder_of_another_seed_or_architecture_is_refused_and_left_as_it_is(t
     phases = (Phase(1, 1e-3, 1, 1.0, carried=0.0),)
     training.train(tmp_path, phases=phases)
     before = (tmp_path / "state.pt").read_bytes()
-    for other, told in (
+    for other, said in (
         ({"seed": 1}, "holds a training with seed=0, and seed=1 was asked for: give another folder"),
         ({"architecture": "llama"}, "with architecture='gpt2', and architecture='llama' was asked for"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=said):
             training.train(tmp_path, phases=phases, **other)
     assert (tmp_path / "state.pt").read_bytes() == before
 
@@ -182,7 +182,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(tmp_path: Path) ->
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
-def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself_and_ends_at_the_mean(
+def test_a_phase_that_restarts_goes_on_from_an_export_as_from_the_run_itself_and_ends_at_the_mean(
     tmp_path: Path, shortened: pytest.MonkeyPatch
 ) -> None:
     first, second = Phase(3, 1e-3, 1, 1.0, carried=0.0), Phase(2, 1e-3, 1, 1.0, carried=0.5, restarts=True)
@@ -207,7 +207,7 @@ def test_a_phase_that_starts_anew_goes_on_from_an_export_as_from_the_run_itself_
     assert not all(torch.allclose(begun[name], end[name], atol=1e-4) for name in whole)
 
 
-def test_a_phase_that_starts_anew_can_be_stopped_and_resumed(tmp_path: Path, shortened: pytest.MonkeyPatch) -> None:
+def test_a_phase_that_restarts_can_be_stopped_and_resumed(tmp_path: Path, shortened: pytest.MonkeyPatch) -> None:
     first, second = Phase(2, 1e-3, 1, 1.0, carried=0.0), Phase(4, 1e-3, 1, 1.0, carried=0.5, restarts=True)
     training.train(tmp_path / "whole", phases=(first, second), save_every=3)
     save = training._save

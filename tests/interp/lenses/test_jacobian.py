@@ -114,7 +114,7 @@ def test_layers_that_were_not_fitted_and_files_that_do_not_belong_are_refused(
         lens.read(torch.zeros(32), 0)
     lens.save(tmp_path / "lens.pt")
     torch.save({"weights": 1}, tmp_path / "other.pt")
-    for run, told in (
+    for run, message in (
         (lambda: JacobianLens.load(tmp_path / "lens.pt", llama), "was fitted on other weights"),
         (lambda: JacobianLens.load(tmp_path / "other.pt", gpt2), "holds no Jacobian lens"),
         (lambda: JacobianLens(gpt2, {5: torch.eye(32)}, 1), "for layers 0 to 1, got .* for layer 5"),
@@ -122,7 +122,7 @@ def test_layers_that_were_not_fitted_and_files_that_do_not_belong_are_refused(
         (lambda: fit_jacobian(gpt2, PROMPTS, layers=[2]), "is fitted for 0 to 1"),
         (lambda: fit_jacobian(gpt2, []), "0 texts"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             run()
 
 

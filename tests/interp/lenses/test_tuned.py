@@ -66,7 +66,7 @@ def test_tuning_interrupted_and_resumed_gives_the_same_lens_bit_for_bit(
     with pytest.raises(KeyboardInterrupt):
         tune(gpt2, TEXTS, steps=7, batch_size=2, checkpoint=file)
     resumed = tune(gpt2, TEXTS, steps=7, batch_size=2, checkpoint=file)
-    assert calls[0] == 6 + 3  # steps 5 to 7: the last checkpoint was behind step 4
+    assert calls[0] == 6 + 3  # steps 5 to 7: the last checkpoint was after step 4
     assert torch.equal(whole.A, resumed.A) and torch.equal(whole.b, resumed.b)
     assert float(whole.A.abs().max()) > 0
     again = tune(gpt2, TEXTS, steps=7, batch_size=2, checkpoint=file)

@@ -245,11 +245,11 @@ def test_what_is_measured_once_for_a_model_is_measured_without_its_edits(fresh: 
     one, other = fresh("gpt2"), fresh("gpt2")
     with writing(one).applied(one):
         logits = one.run("Rome").detach()
-        (under,), told = measure_covariances(one, [1]), prefixes(one)
+        (under,), said = measure_covariances(one, [1]), prefixes(one)
         assert torch.equal(one.run("Rome").detach(), logits)
     assert not torch.equal(one.run("Rome").detach(), logits)
     (plain,) = measure_covariances(other, [1])
-    assert torch.equal(under.matrix, plain.matrix) and told == prefixes(other)
+    assert torch.equal(under.matrix, plain.matrix) and said == prefixes(other)
 
 
 def writing(model: Model) -> Edit:

@@ -61,7 +61,7 @@ def test_the_loss_of_pairs_is_clips_without_repeated_texts() -> None:
     assert torch.allclose(contrast(images, words, scale, torch.eye(5, dtype=torch.bool)), theirs)
 
 
-def test_pairs_with_repeated_texts_cannot_be_told_apart_and_are_not_asked_to() -> None:
+def test_pairs_with_repeated_texts_cannot_be_separated_and_are_not_asked_to() -> None:
     torch.manual_seed(0)
     vector = F.normalize(torch.randn(2, 8), dim=-1)[[0, 0, 0, 1]]
     scores = torch.tensor(4.0)

@@ -74,9 +74,9 @@ def test_rows_of_other_precisions_are_matched_and_what_has_no_direction_or_no_ot
         for pair in ((rows.to(kind), truth), (rows, truth.to(kind))):
             assert match_truth(*pair).mcc == pytest.approx(match_truth(rows, truth).mcc, abs=1e-2)
     assert torch.allclose(nearest_rows(rows.bfloat16()).float(), nearest_rows(rows.bfloat16().float()))
-    for value, told in ((0.0, "0"), (math.nan, "nan"), (math.inf, "inf")):
+    for value, said in ((0.0, "0"), (math.nan, "nan"), (math.inf, "inf")):
         rows[2] = value
-        with pytest.raises(ValueError, match=f"row 2 has length {told}: it has no direction"):
+        with pytest.raises(ValueError, match=f"row 2 has length {said}: it has no direction"):
             match_truth(rows, truth)
     with pytest.raises(ValueError, match="1 rows were given: the nearest other one needs at least two"):
         nearest_rows(truth[:1])
@@ -108,9 +108,9 @@ def test_a_comparison_at_unequal_sparsity_is_refused_unless_asked_for() -> None:
     pair = {"dense": [threshold_of(0.0)], "sparse": [threshold_of(1.0), threshold_of(1.1)]}
     with pytest.raises(ValueError, match=r"L0 is 0\.6 for sparse and 2\.0 for dense: at unequal sparsity"):
         compare(pair, source)
-    told = compare(pair, source, l0_tolerance=math.inf)
-    assert told.l0("dense").values == (evaluate(pair["dense"][0], source).l0,)
-    assert "2 seeds" in str(told) and "one seed, no interval" in str(told)
+    said = compare(pair, source, l0_tolerance=math.inf)
+    assert said.l0("dense").values == (evaluate(pair["dense"][0], source).l0,)
+    assert "2 seeds" in str(said) and "one seed, no interval" in str(said)
     with pytest.raises(ValueError, match="at least two names with an autoencoder each"):
         compare({"dense": pair["dense"]}, source)
 
@@ -218,7 +218,7 @@ def test_a_latent_that_is_always_on_is_of_no_concept_however_many_tokens_express
     assert probe.latents == (0,) and probe.f1 == (1.0,)
 
 
-def test_what_is_told_of_a_concept_is_told_of_texts_it_was_not_chosen_on() -> None:
+def test_what_is_said_of_a_concept_is_said_of_texts_it_was_not_chosen_on() -> None:
     """In the texts that are reported on, "a" is where its latent is off: what the other half taught scores nothing."""
     sae, data = planted_concepts()
     swapped = {"a": "", "": "a"}
@@ -250,8 +250,8 @@ def test_latents_that_read_normalised_activations_are_not_held_against_raw_ones(
     assert concept_recovery(folded(sae), data).f1.keys() == {"a", "b", "c"}
 
 
-def test_absorption_counts_rows_whose_concept_another_latent_carries() -> None:
-    """Latent 1 fires where child and parent are on and carries both; latent 0 fires for the parent alone."""
+def test_absorption_counts_rows_whose_concept_another_latent_holds() -> None:
+    """Latent 1 fires where child and parent are on and holds both; latent 0 fires for the parent alone."""
     sae = Standard(3, 3)
     u = torch.tensor([1.0, 0.0, 0.0])
     with torch.no_grad():
@@ -264,11 +264,11 @@ def test_absorption_counts_rows_whose_concept_another_latent_carries() -> None:
     found = absorption(sae, x, y, [0], u)
     assert (found.rate, found.missed, found.rows) == (pytest.approx(3 / 9), pytest.approx(3 / 9), 9)
     with torch.no_grad():
-        sae.W_dec[1] = torch.tensor([0.3, 1.0, 0.0])  # carries less than 0.4 of the parent
+        sae.W_dec[1] = torch.tensor([0.3, 1.0, 0.0])  # holds less than 0.4 of the parent
     weak = absorption(sae, x, y, [0], u)
     assert (weak.rate, weak.missed) == (0.0, pytest.approx(3 / 9))
     with torch.no_grad():
-        sae.W_dec[1] = torch.tensor([0.5, 25.0, 0.0])  # carries more than 0.4 of it, at a cosine below 0.025
+        sae.W_dec[1] = torch.tensor([0.5, 25.0, 0.0])  # holds more than 0.4 of it, at a cosine below 0.025
     assert absorption(sae, x, y, [0], u).rate == 0.0
     with pytest.raises(ValueError, match="no row expresses the concept"):
         absorption(sae, x, ~torch.ones(10, dtype=torch.bool), [0], u)
@@ -288,13 +288,13 @@ def test_a_latent_absorbs_from_four_tenths_of_the_concept_and_a_cosine_of_a_fort
     assert absorption(sae, torch.tensor([[1.0, 1.0]]), torch.tensor([True]), [0], 3 * u).rate == float(absorbed)
 
 
-def test_what_another_latent_carries_is_held_against_what_lies_along_the_concept_beyond_the_bias() -> None:
+def test_what_another_latent_holds_is_compared_with_what_is_along_the_concept_beyond_the_bias() -> None:
     sae, u = Standard(2, 2), torch.tensor([1.0, 0.0])
     with torch.no_grad():
         sae.W_enc.copy_(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
         sae.W_dec.copy_(torch.tensor([[1.0, 0.0], [0.5, 1.0]]))
         sae.b_dec.copy_(torch.tensor([2.0, 0.0]))
-    x = torch.tensor([[3.0, 1.0]])  # x . u is 3, of which the bias makes 2; latent 1 carries 0.5
+    x = torch.tensor([[3.0, 1.0]])  # x . u is 3, of which the bias makes 2; latent 1 holds 0.5
     assert absorption(sae, x, torch.tensor([True]), [0], u).rate == 1.0
 
 
@@ -309,14 +309,14 @@ def test_a_concept_is_missed_where_all_of_its_latents_are_off_and_absorbed_by_no
 
 def test_absorption_refuses_what_would_give_a_share_of_nothing() -> None:
     sae, x, y, u = threshold_of(0.0), some_rows(20, 4).abs(), torch.arange(20) < 10, torch.eye(4)[0]
-    for given, told in (
+    for given, said in (
         ((x, y, [], u), "latents is empty: name the latents of the concept"),
         ((x, y.long(), [0], u), r"takes y as a tensor of shape .n., Bool, got a tensor of shape .20., int64"),
         ((x, y[:10], [0], u), r"y is torch\.bool of shape \(10,\)"),
         ((x, y, [0], 0 * u), r"direction has length 0\.0: it points nowhere"),
         ((x, y, [0], torch.nan * u), "direction has length nan"),
     ):
-        with unchecked(), pytest.raises(ValueError, match=told):
+        with unchecked(), pytest.raises(ValueError, match=said):
             absorption(sae, *given)
     for latents in ([-1], [0, 99]):
         with pytest.raises(IndexError, match=rf"latents \[{latents[-1]}\] do not exist; .* has latents 0 to 3"):

@@ -123,12 +123,12 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_never_killed(
             interrupted += kept(folder) > 0
     learn(folder, buffer)
     assert bits(torch.load(folder / "done.pt")) == bits(whole.state_dict())
-    told = [json.loads(line)["tokens"] for line in (folder / "curve.jsonl").read_text().splitlines()]
-    assert told == sorted(set(told)) and told[-1] == TOKENS
+    said = [json.loads(line)["tokens"] for line in (folder / "curve.jsonl").read_text().splitlines()]
+    assert said == sorted(set(said)) and said[-1] == TOKENS
 
 
 class Interrupting:
-    """Stops a run once it has told of so many tokens."""
+    """Stops a run once so many tokens were reported."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens

@@ -118,8 +118,8 @@ def test_an_autoencoder_is_trained_further_on_activations_normalised_as_they_wer
     n, other = expected_norm(plain), mean_centred(plain)
     train(sae := TopK(32, 48, k=4), normalised(plain, n), **OPTIONS)
     before = {name: value.clone() for name, value in sae.state_dict().items()}
-    for source, told in ((plain, "as they are"), (normalised(plain, other), "normalised by [0-9a-f]{32}")):
-        with pytest.raises(ValueError, match=f"trained on activations normalised by .* further on them {told}: give"):
+    for source, said in ((plain, "as they are"), (normalised(plain, other), "normalised by [0-9a-f]{32}")):
+        with pytest.raises(ValueError, match=f"trained on activations normalised by .* further on them {said}: give"):
             train(sae, source, **OPTIONS)
         assert sae.normalisation is n
         assert all(torch.equal(value, before[name]) for name, value in sae.state_dict().items())

@@ -88,15 +88,15 @@ def test_the_penalty_rises_while_the_run_warms_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "said"),
     [
         ({"warm_up": 2}, r"warm_up is 2; it is a share of the run, from 0 to 1"),
         ({"warm_up": 0.6, "decay": 0.6}, r"together they are longer than the run"),
         ({"shape": "cosin"}, r"no decay has the shape 'cosin'; did you mean 'cosine'"),
     ],
 )
-def test_a_schedule_that_cannot_be_kept_is_refused(given: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_schedule_that_cannot_be_kept_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         Schedule(**given)
 
 
@@ -120,7 +120,7 @@ def resampled(sae: SAE, x: torch.Tensor, dead: torch.Tensor) -> Adam:
     return optimiser
 
 
-def test_dead_latents_begin_anew_at_activations_and_the_living_are_left() -> None:
+def test_dead_latents_begin_again_at_activations_and_the_living_are_left() -> None:
     x, sae = rows(), JumpReLU(16, 32)
     dead = torch.zeros(32, dtype=torch.bool)
     dead[5:9] = True
@@ -176,7 +176,7 @@ def test_activations_are_drawn_by_the_square_of_their_loss() -> None:
     assert share == pytest.approx(4 / 5, abs=0.03)
 
 
-def test_a_latent_that_began_anew_is_not_dead_until_it_was_silent_as_long_again() -> None:
+def test_a_latent_that_began_again_is_not_dead_until_it_was_silent_as_long_again() -> None:
     sae, x = TopK(16, 32, k=3), rows(100)
     plan = Plan(tokens=1_000, batch_size=100, dead_after=5_000, resampling=Resampling(at=(0.5,)))
     learner = Learner(sae, 1e-3, measure_variance(sae, x), plan, steps=10, here=Process(0, 1))
@@ -258,8 +258,8 @@ def test_a_table_and_lines_of_json_hold_the_curve(tmp_path: Path) -> None:
     with (tmp_path / "a.csv").open(newline="") as file:
         table = [*csv.DictReader(file)]
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    for told in (table, lines):
-        assert [(int(p["tokens"]), float(p["loss"]), float(p["l0"])) for p in told] == [
+    for said in (table, lines):
+        assert [(int(p["tokens"]), float(p["loss"]), float(p["l0"])) for p in said] == [
             (p.tokens, p.loss, p.l0) for p in report.curve
         ]
     for writer in writers:  # a line that a dying process left torn, and one later than the checkpoint
@@ -271,23 +271,23 @@ def test_a_table_and_lines_of_json_hold_the_curve(tmp_path: Path) -> None:
 
 
 class Recording:
-    """Stands in for the writers of TensorBoard and Weights & Biases; keeps what it is told."""
+    """Replaces the writers of TensorBoard and Weights & Biases; keeps what it is given."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.said: list[Any] = []
 
     def __call__(self, *args: Any, **options: Any) -> "Recording":
-        self.told.append((args, options))
+        self.said.append((args, options))
         return self
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        self.told.append((name, value, step))
+        self.said.append((name, value, step))
 
     def log(self, figures: dict[str, float], step: int) -> None:
-        self.told.append((figures, step))
+        self.said.append((figures, step))
 
     def close(self) -> None:
-        self.told.append("closed")
+        self.said.append("closed")
 
     finish = close
 
@@ -297,9 +297,9 @@ def test_tensorboard_is_given_every_figure_by_tokens(tmp_path: Path, monkeypatch
     module.SummaryWriter = record  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     report = train(TopK(16, 32, k=3), stored(rows()), callbacks=[TensorBoard(tmp_path)], **OPTIONS)
-    assert record.told[0] == ((str(tmp_path),), {"purge_step": None}) and record.told[-1] == "closed"
-    assert [told[1:] for told in record.told[1:-1] if told[0] == "loss"] == [(p.loss, p.tokens) for p in report.curve]
-    assert {told[0] for told in record.told[1:-1]} == {"loss", "explained_variance", "l0", "dead_share"}
+    assert record.said[0] == ((str(tmp_path),), {"purge_step": None}) and record.said[-1] == "closed"
+    assert [said[1:] for said in record.said[1:-1] if said[0] == "loss"] == [(p.loss, p.tokens) for p in report.curve]
+    assert {said[0] for said in record.said[1:-1]} == {"loss", "explained_variance", "l0", "dead_share"}
 
 
 def test_what_tensorboard_reads_back_is_the_curve(tmp_path: Path) -> None:
@@ -312,16 +312,16 @@ def test_what_tensorboard_reads_back_is_the_curve(tmp_path: Path) -> None:
         assert [(event.step, event.value) for event in read.Scalars(figure)] == points
 
 
-def test_weights_and_biases_is_offline_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_and_biases_is_offline_unless_set_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Recording()
-    stand_in = SimpleNamespace(init=record, Settings=lambda **options: options)
-    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    double = SimpleNamespace(init=record, Settings=lambda **options: options)
+    monkeypatch.setitem(sys.modules, "wandb", double)
     writer = WeightsAndBiases("planted", run="one", folder=tmp_path)
     report = train(TopK(16, 32, k=3), stored(rows()), callbacks=[writer], **OPTIONS)
-    asked = record.told[0][1]
+    asked = record.said[0][1]
     assert (asked["project"], asked["mode"], asked["id"], asked["resume"]) == ("planted", "offline", "one", "allow")
-    assert [(told[0]["l0"], told[1]) for told in record.told[1:-1]] == [(p.l0, p.tokens) for p in report.curve]
-    assert record.told[-1] == "closed"
+    assert [(said[0]["l0"], said[1]) for said in record.said[1:-1]] == [(p.l0, p.tokens) for p in report.curve]
+    assert record.said[-1] == "closed"
 
 
 @pytest.mark.parametrize(

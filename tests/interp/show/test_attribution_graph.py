@@ -131,8 +131,8 @@ def test_pointing_at_a_node_lights_its_edges_and_tells_what_it_fires_on(
     assert (browser.hover(f'.node[data-node="{i}"] > *') or "").startswith(f"{name}: {texts[feature].label}")
     ends = "[...document.querySelectorAll('.edge.on')].map(e => [+e.dataset.s, +e.dataset.t])"
     assert browser.js(ends) and all(i in pair for pair in browser.js(ends))
-    told = browser.js("document.getElementById('node').textContent")
-    assert f"{texts[feature].firing_rate:.2%}" in told and "Is read by" in told
+    text = browser.js("document.getElementById('node').textContent")
+    assert f"{texts[feature].firing_rate:.2%}" in text and "Is read by" in text
     assert browser.js("document.querySelectorAll('#node .examples li').length") == len(texts[feature].examples)
 
 

@@ -37,7 +37,7 @@ def record(latent: int, fired: bool = True) -> Record:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureIndex:
-    """Stands for an index; latent 9 never fires."""
+    """In place of an index; latent 9 never fires."""
     monkeypatch.setattr(FeatureIndex, "records", lambda self, latents: [record(i, i != 9) for i in latents])
     return FeatureIndex(tmp_path, {"model": "m<1>", "site": "resid_post.1", "tokens": 1234, "texts": 56})
 
@@ -82,7 +82,7 @@ def test_the_page_fetches_nothing_and_every_tag_is_closed(page: str) -> None:
         assert "http" not in part
 
 
-def test_texts_are_shown_as_they_are_and_values_stand_on_hover(page: str) -> None:
+def test_texts_are_shown_as_they_are_and_values_are_on_hover(page: str) -> None:
     assert "label <2>" in Reader(page).text and "m<1>" in Reader(page).text
     read = Reader(bodies(page)[0])
     assert "<b>fog</b>" in read.text and ' & "sea"' in read.text
@@ -130,7 +130,7 @@ def bodies_of(index: FeatureIndex, folder: Path) -> list[str]:
     return bodies(browse(folder / "again.html", index, [2], str).read_text("utf-8"))
 
 
-def test_a_concepts_page_ranks_latents_beside_probes_and_opens_each(
+def test_a_concepts_page_ranks_latents_next_to_probes_and_opens_each(
     found: SearchResult, index: FeatureIndex, tmp_path: Path
 ) -> None:
     page = concept_page(tmp_path / "c.html", found, index, lambda r: f"label {r.latent}").read_text("utf-8")

@@ -89,7 +89,7 @@ def test_a_head_panel_says_what_its_detectors_control_is(gpt2: Model) -> None:
         assert f"Next to it, {where}: that head scores" in heads_panel(scores).control
 
 
-def test_a_head_panel_names_the_best_head_beside_its_control(gpt2: Model) -> None:
+def test_a_head_panel_names_the_best_head_next_to_its_control(gpt2: Model) -> None:
     scores = induction(gpt2, length=8, n=2)
     panel, (layer, head, best) = heads_panel(scores), scores.top(1)[0]
     torch.testing.assert_close(cells(panel), scores.values, rtol=1e-5, atol=1e-6)

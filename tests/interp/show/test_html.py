@@ -45,7 +45,7 @@ def test_marks_fall_on_the_spans_and_overlapping_ones_do_not_double_text() -> No
     assert highlighted("abcdefg", [(2, 6), (0, 3)]) == "<mark>abcdef</mark>g"
 
 
-def test_a_table_emphasises_the_rows_it_is_told_to() -> None:
+def test_a_table_emphasises_the_rows_it_is_asked_to() -> None:
     shown = table(["name", "F1"], [["latent 3", "0.9"], ["probe", "0.8"]], emphasised=[True, False])
     assert shown.count('class="strong"') == 1 and '<tr class="strong"><td>latent 3' in shown
 

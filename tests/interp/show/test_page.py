@@ -68,7 +68,7 @@ def test_a_report_that_is_no_page_is_refused(tmp_path: Path) -> None:
         report(tmp_path / "page.html", "Title", "Lead.", [])
 
 
-def test_the_label_of_a_rule_on_a_log_axis_stands_at_its_line() -> None:
+def test_the_label_of_a_rule_on_a_log_axis_is_at_its_line() -> None:
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=1)

@@ -45,7 +45,7 @@ def feature(found: SearchResult) -> Feature:
     return Feature(TopK(4, 16, 2), 7, evidence, found.best)
 
 
-def test_training_is_shown_beside_held_out_text_and_an_untrained_dictionary() -> None:
+def test_training_is_shown_next_to_held_out_text_and_an_untrained_dictionary() -> None:
     curve = tuple(Point(tokens, 1.0, share, 16.0, 0.1) for tokens, share in ((1000, 0.2), (2000, 0.8)))
     panel = training_panel(TrainReport(quality(0.8), curve, 2000, 0.1, 1000), quality(0.7), quality(-3.0))
     line = panel.body.data[0]
@@ -54,7 +54,7 @@ def test_training_is_shown_beside_held_out_text_and_an_untrained_dictionary() ->
     assert "explains 70.0% of the variance" in panel.caption and "-300.0%" in panel.control
 
 
-def test_latents_and_probes_stand_in_one_table_with_the_best_latent_marked(found: SearchResult) -> None:
+def test_latents_and_probes_are_in_one_table_with_the_best_latent_marked(found: SearchResult) -> None:
     panel = search_panel(found)
     assert isinstance(panel.body, Html)
     rows = panel.body.text.split("<tr")[2:]
@@ -85,7 +85,7 @@ def test_a_feature_without_a_score_says_that_nothing_was_tested(feature: Feature
     )
 
 
-def test_promoted_and_suppressed_words_stand_side_by_side(feature: Feature) -> None:
+def test_promoted_and_suppressed_words_are_side_by_side(feature: Feature) -> None:
     body = words_panel(feature).body
     assert isinstance(body, Html)
     assert "<code> bridge</code></td><td>+4.00</td><td><code> fog</code></td><td>-2.00" in body.text

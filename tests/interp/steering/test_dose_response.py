@@ -96,8 +96,8 @@ def drawn(prompts: int, per_prompt: int, seed: int = 0) -> Samples:
     nats, named = torch.rand(prompts, generator=g) * 20 + 5, torch.rand(prompts, generator=g) < 0.5
     of = torch.arange(prompts).repeat_interleave(per_prompt)
     lengths, distinct = torch.randint(3, 9, (prompts,), generator=g), torch.rand(prompts, generator=g)
-    spelt = tuple(f"prompt {i}" for i in of.tolist())
-    return Samples(1.0, spelt, spelt, named[of], nats[of], lengths[of], distinct[of])
+    pieces_of = tuple(f"prompt {i}" for i in of.tolist())
+    return Samples(1.0, pieces_of, pieces_of, named[of], nats[of], lengths[of], distinct[of])
 
 
 def test_copies_of_a_continuation_make_no_interval_narrower() -> None:
@@ -180,7 +180,7 @@ def never(text: str) -> bool:  # noqa: ARG001
 
 
 @pytest.fixture
-def told(model: Model, monkeypatch: pytest.MonkeyPatch) -> Steering:
+def message(model: Model, monkeypatch: pytest.MonkeyPatch) -> Steering:
     """A steering of perplexity ratio e^0.1, e^0.5, e^2, e^0.2 at doses 1, 2, 4, 8; at 3 the text repeats itself."""
     nats = {0.0: 1.0, 1.0: 1.1, 2.0: 1.5, 3.0: 1.2, 4.0: 3.0, 8.0: 1.2}
 
@@ -205,18 +205,18 @@ def told(model: Model, monkeypatch: pytest.MonkeyPatch) -> Steering:
     ],
 )
 def test_the_suggested_dose_is_the_last_before_the_first_that_is_not_fluent(
-    model: Model, told: Steering, doses: tuple[float, ...], most: float, expected: float
+    model: Model, message: Steering, doses: tuple[float, ...], most: float, expected: float
 ) -> None:
-    assert suggest_dose(model, told, PROMPTS, doses=doses, most=most).dose == expected
+    assert suggest_dose(model, message, PROMPTS, doses=doses, most=most).dose == expected
 
 
-def test_a_dose_that_breaks_the_text_is_refused_with_what_it_costs(model: Model, told: Steering) -> None:
+def test_a_dose_that_breaks_the_text_is_refused_with_what_it_costs(model: Model, message: Steering) -> None:
     with pytest.raises(NoFluentDose, match=r"dose 4 is too large: against unsteered text it has 7.39 times its perp"):
-        suggest_dose(model, told, PROMPTS, doses=(8.0, 4.0))
+        suggest_dose(model, message, PROMPTS, doses=(8.0, 4.0))
     with pytest.raises(NoFluentDose, match="or repeats itself"):
-        suggest_dose(model, told, PROMPTS, doses=(3.0,))
+        suggest_dose(model, message, PROMPTS, doses=(3.0,))
     with pytest.raises(InvalidArgument, match="give at least one, none of them 0"):
-        suggest_dose(model, told, PROMPTS, doses=(0.0, 1.0))
+        suggest_dose(model, message, PROMPTS, doses=(0.0, 1.0))
 
 
 def test_by_default_a_dose_is_sought_among_half_octaves_from_an_eighth_to_4_on_twenty_short_texts(

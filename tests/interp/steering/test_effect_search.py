@@ -57,7 +57,7 @@ def test_a_text_of_a_shared_batch_is_steered_as_it_is_alone(model: Model, sae: T
         assert effect.ratio.value == pytest.approx(alone.perplexity_over(plain).value, rel=1e-5)
 
 
-def test_every_batch_is_drawn_anew(model: Model, sae: TopK) -> None:
+def test_every_batch_is_drawn_again(model: Model, sae: TopK) -> None:
     hot = Sampling(per_prompt=4, max_new_tokens=8, temperature=1.0, batch_size=1)
     (effect,) = measure_effects(model, [(sae.direction(0), 0.0)], ["fog"], says_z, sampling=hot)
     assert len(set(effect.samples.texts)) == 4
@@ -109,7 +109,7 @@ def test_the_best_dose_comes_first_however_little_another_dose_of_its_direction_
 ) -> None:
     rates = {(Z, 1.0): 9, (Y, 1.0): 8, (Y, 2.0): 7, (Z, 2.0): 3}
 
-    def told(_model: Model, doses: Sequence[tuple[Direction, float]], *_: object, **__: object) -> list[Effect]:
+    def message(_model: Model, doses: Sequence[tuple[Direction, float]], *_: object, **__: object) -> list[Effect]:
         found = []
         for direction, dose in doses:
             named = torch.arange(10) < rates[int(direction.source.split()[-1]), dose]
@@ -119,7 +119,7 @@ def test_the_best_dose_comes_first_however_little_another_dose_of_its_direction_
             found.append(Effect(direction, made, Estimate(1.0, 1.0, 1.0, 10)))
         return found
 
-    monkeypatch.setattr(sys.modules["interp.steering.effect_search"], "measure_effects", told)
+    monkeypatch.setattr(sys.modules["interp.steering.effect_search"], "measure_effects", message)
     found = choose_by_effect(
         model, sae, [Y, Z], PROMPTS, says_z, doses=(1.0, 2.0), most=1, sampling=SAMPLING, progress=False
     )
@@ -141,7 +141,7 @@ def test_a_direction_grows_by_the_live_latents_steepest_across_it_each_with_the_
     slope[[0, rises, falls, dead]] = torch.tensor([10.0, 1.0, -0.5, 5.0])
     tried: list[tuple[Direction, float]] = []
 
-    def told(_model: Model, doses: Sequence[tuple[Direction, float]], *_: object, **__: object) -> list[Effect]:
+    def found_text(_model: Model, doses: Sequence[tuple[Direction, float]], *_: object, **__: object) -> list[Effect]:
         tried.extend(doses)
         one = torch.ones(10)
         return [
@@ -152,7 +152,7 @@ def test_a_direction_grows_by_the_live_latents_steepest_across_it_each_with_the_
         ]
 
     module = sys.modules["interp.steering.effect_search"]
-    monkeypatch.setattr(module, "measure_effects", told)
+    monkeypatch.setattr(module, "measure_effects", found_text)
     monkeypatch.setattr(module, "estimate_naming_slope", lambda *_, **__: slope)
     choose_by_effect(model, made, [0], PROMPTS, says_z, most=2, sampling=SAMPLING, progress=False)
     first = [dose for v, dose in tried if v.source == made.direction(0).source]

@@ -1,4 +1,4 @@
-"""Recipes that come back as they were saved, steer as the functions do, and ways compared beside the prompt."""
+"""Recipes that come back as they were saved, steer as the functions do, and ways compared with the prompt."""
 
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def planted(model: Model) -> Direction:
     return Direction(row, resid_post[model.n_layers - 1], "the letter z", scale=float(row.norm()))
 
 
-def test_ways_stand_beside_the_prompt_and_the_unsteered_text(model: Model, planted: Direction) -> None:
+def test_ways_are_next_to_the_prompt_and_the_unsteered_text(model: Model, planted: Direction) -> None:
     sampling = Sampling(per_prompt=3, max_new_tokens=6, temperature=0.05)
     ways = {"add": add_direction(planted), "hopeless": set_projection(planted)}
     found = compare_methods(

@@ -147,7 +147,7 @@ def test_a_random_control_of_each_way_acts_along_the_random_direction(model: Mod
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "said"),
     [
         (lambda d: set_from_origin(d, torch.zeros(5)), r"the origin has shape \(5,\), and Direction"),
         (lambda d: cap_projection(d, 1.0, 1.0), "give two finite numbers, the lower first"),
@@ -156,8 +156,8 @@ def test_a_random_control_of_each_way_acts_along_the_random_direction(model: Mod
         (lambda d: rotate_in_plane(d, replace(d, site=resid_post[0])), "needs directions at one site"),
     ],
 )
-def test_ways_that_make_no_sense_are_refused(direction: Direction, make, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_ways_that_make_no_sense_are_refused(direction: Direction, make, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         make(direction)
 
 
@@ -203,7 +203,7 @@ def test_while_decoding_the_decision_of_the_prompt_holds_text_by_text(model: Mod
     assert [a != p for a, p in zip(always, plain, strict=True)].count(True) >= 4
 
 
-def test_an_earlier_batch_of_other_size_leaves_no_decision_behind(model: Model, conditional: Conditional) -> None:
+def test_an_earlier_batch_of_other_size_leaves_no_decision(model: Model, conditional: Conditional) -> None:
     with steer(model, conditional, 3.0):
         model.run(PROMPTS)
         again = [model.run(text) for text in PROMPTS]
@@ -230,10 +230,10 @@ def test_a_prompt_of_which_the_condition_reads_nothing_is_not_decided_by_the_one
 ) -> None:
     z = int(model.tokens("z").ids[0, -1])
     way = replace(conditional, at=tokens(z), threshold=-1e9)
-    told = "the condition selects no token of a prompt's text"
-    with pytest.raises(ValueError, match=told), steer(model, way, 3.0):
+    said = "the condition selects no token of a prompt's text"
+    with pytest.raises(ValueError, match=said), steer(model, way, 3.0):
         model.run("abc")
-    with pytest.raises(ValueError, match=told), steer(model, way, 3.0):
+    with pytest.raises(ValueError, match=said), steer(model, way, 3.0):
         model.run("zab")
         model.run("abc")
     with pytest.raises(ValueError, match=r"tokens\(\[\d+\]\) selects no token of text 1 \('abc'\)"):

@@ -130,7 +130,7 @@ def test_integrated_scores_out_of_the_embedding_sum_to_the_whole_effect_with_an_
     assert off[1] / off[2] == pytest.approx(4, rel=0.4)
 
 
-def test_where_all_is_linear_behind_every_receiver_the_estimate_is_exact_for_every_edge(
+def test_where_all_is_linear_after_every_receiver_the_estimate_is_exact_for_every_edge(
     hf_model: Callable[..., Any], tokenizer: Any
 ) -> None:
     model = linear_gpt2(hf_model, tokenizer)

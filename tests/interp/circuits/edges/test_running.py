@@ -89,7 +89,7 @@ def test_the_two_conventions_of_path_patching_differ_where_a_way_leads_through_a
     held, through = (path_patching(model, task, ["h0.1"], ["logits"], mlps=way) for way in ("held", "recomputed"))
     assert float((held - through).abs().max()) > 1e-3
     near = [path_patching(model, task, ["mlp2"], ["logits"], mlps=way) for way in ("held", "recomputed")]
-    torch.testing.assert_close(*near, rtol=1e-12, atol=1e-12)  # nothing lies between
+    torch.testing.assert_close(*near, rtol=1e-12, atol=1e-12)  # nothing is between
     with pytest.raises(InvalidArgument, match="'held' or 'recomputed'"):
         path_patching(model, task, ["h0.1"], ["logits"], mlps="frozen")
     with pytest.raises(UnknownName, match="did you mean"):

@@ -1,4 +1,4 @@
-"""A model made for a program carries its variables where they were put, and a search finds the subspace."""
+"""A model made for a program has its variables where they were put, and a search finds the subspace."""
 
 from collections.abc import Callable
 from dataclasses import replace

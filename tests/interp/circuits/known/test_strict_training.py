@@ -20,7 +20,7 @@ def program() -> CausalModel:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_model_trained_strictly_carries_each_variable_in_its_node_and_in_no_other() -> None:
+def test_a_model_trained_strictly_holds_each_variable_in_its_node_and_in_no_other() -> None:
     made = train_strictly(program(), NODES, steps=250, lr=0.01, batch_size=64, d_model=32, n_heads=2)
     assert made.accuracy == 1.0
     assert made.interchange["same"] == 1.0

@@ -28,7 +28,7 @@ def clustered() -> TopK:
 
 
 class Projection:
-    """Stands for UMAP: the first two coordinates of what it is given."""
+    """In place of UMAP: the first two coordinates of what it is given."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

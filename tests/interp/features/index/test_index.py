@@ -41,16 +41,16 @@ def test_every_latents_record_is_the_evidence_gathered_for_it_alone(
 def test_statistics_positions_and_tokens_are_those_of_the_dense_codes(
     made: FeatureIndex, letters: TopK, gpt2: Model
 ) -> None:
-    site, number, f, spelt = letters.sites[0], [], [], ""
+    site, number, f, written = letters.sites[0], [], [], ""
     for acts in stream(gpt2, TEXTS, [site], batch_size=64):
         number = [i for text in TEXTS for i in range(len(text))]
-        f, spelt = letters.encode(acts.flat(site)).detach().double(), "".join(TEXTS)
+        f, written = letters.encode(acts.flat(site)).detach().double(), "".join(TEXTS)
     for latent in (3, 16):
         record, on = made.record(latent), f[:, latent] > 0
         assert record.second_moment == pytest.approx(float(f[on, latent].pow(2).mean()))
         places = torch.tensor([min(15, (number[i] + 1).bit_length() - 1) for i in on.nonzero().flatten().tolist()])
         assert torch.equal(record.positions, torch.bincount(places, minlength=16))
-        mass = {c: sum(float(f[i, latent]) for i, s in enumerate(spelt) if s == c) for c in set(spelt)}
+        mass = {c: sum(float(f[i, latent]) for i, s in enumerate(written) if s == c) for c in set(written)}
         expected = {c: m / sum(mass.values()) for c, m in mass.items() if m > 0}
         assert dict(record.tokens) == pytest.approx(expected, rel=1e-5) and record.token_slack == 0
 
@@ -59,8 +59,8 @@ def test_co_activation_is_the_jaccard_index_on_every_eighth_token(letters: TopK,
     with torch.no_grad():
         letters.W_enc[:, 5] += letters.W_enc[:, 3]  # latent 5 also fires on what latent 3 fires on
     made = index(letters, gpt2, TEXTS, tmp_path / "pairs")
-    spelt = "".join(TEXTS)[::EVERY]
-    d, f = spelt.count("d"), spelt.count("f")
+    written = "".join(TEXTS)[::EVERY]
+    d, f = written.count("d"), written.count("f")
     assert d > 0 and dict(made.record(3).partners) == {5: pytest.approx(d / (d + f))}
     assert dict(made.record(5).partners) == {3: pytest.approx(d / (d + f))}
 

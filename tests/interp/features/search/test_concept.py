@@ -42,7 +42,7 @@ def test_equal_texts_share_a_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "said"),
     [
         ({"labels": [True]}, "has 2 texts and 1 labels; give one per text"),
         ({"mentions": [[]]}, "has 2 texts and 1 mentions; give one per text"),
@@ -63,8 +63,8 @@ def test_equal_texts_share_a_group() -> None:
         ),
     ],
 )
-def test_a_concept_refuses(given: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_concept_refuses(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         Concept(**({"name": "fog", "texts": ["fog", "sun"], "labels": [True, False]} | given))
 
 

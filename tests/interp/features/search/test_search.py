@@ -92,7 +92,7 @@ def test_what_chance_finds_on_the_searched_half_does_not_hold_on_the_other() -> 
     assert score.held_out.f1 < 0.7 * score.searched_f1
 
 
-def test_the_interval_is_that_of_groups_drawn_anew() -> None:
+def test_the_interval_is_that_of_groups_drawn_again() -> None:
     reading, plain = random_reading(80, seed=1), random_concept(80)
     groups = [f"g{i // 2}" for i in range(80)]
     bench, rows, _ = bench_of(reading, Concept("c", plain.texts, plain.labels, groups=groups))

@@ -151,7 +151,9 @@ def test_contradicting_facts_and_overlapping_keys_are_reported_and_unrelated_edi
     assert conflicts([one, edit(gpt2, 1, fact=Fact("Oslo", "{} is in", "Norway", "Peru"))]) == ()
 
 
-def test_an_overlap_is_told_in_either_order_where_one_edit_alone_writes_at_the_key_of_the_other(gpt2: Model) -> None:
+def test_an_overlap_is_reported_in_either_order_where_one_edit_alone_writes_at_the_key_of_the_other(
+    gpt2: Model,
+) -> None:
     """Of what `one` writes 0.8 appears at the place of `other`, and of that nothing at the place of `one`."""
     e = torch.eye(gpt2.d_mlp, dtype=torch.float64)
     one, other = edit(gpt2, 0), edit(gpt2, 1, fact=Fact("Oslo", "{} is in", "Norway", "Peru"))

@@ -1,4 +1,4 @@
-"""Where editors write when they are not told, what they read over again, and the families they write into."""
+"""Where editors write when no place is given, what they read over again, and the families they write into."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,7 +130,7 @@ def test_a_subjects_key_is_a_mean_over_prefixes_and_phrasings_and_a_prompts_over
 
 
 def subject_key(model: Model, text: str) -> torch.Tensor:
-    """The key behind the subject, read by itself: what comes later cannot change it."""
+    """The key after the subject, read by itself: what comes later cannot change it."""
     return capture(model, text[: text.index("Rome") + 4], [mlp_act[1]])[mlp_act[1]][0, -1]
 
 

@@ -31,8 +31,8 @@ OBJECTS = {"Rome": "b", "Oslo": "b", "Lima": "a", "Bern": "a"}
 
 def taught(model: Model) -> Model:
     """Two hundred steps on four sentences in each context, so that the model has facts to edit."""
-    told = [f"so {subject} is {said}" for subject, said in OBJECTS.items()]
-    tokens = model.tokens([context + text for context in CONTEXTS for text in told])
+    message = [f"so {subject} is {said}" for subject, said in OBJECTS.items()]
+    tokens = model.tokens([context + text for context in CONTEXTS for text in message])
     adam = torch.optim.Adam(model.hf.parameters(), lr=3e-3)
     with torch.enable_grad():
         for _ in range(200):
@@ -162,7 +162,7 @@ def test_contexts_are_in_the_models_own_words_and_the_first_is_empty(gpt2: Model
     assert found == prefixes(gpt2, n=3)
 
 
-def test_the_last_subject_token_is_found_with_padding_contexts_and_the_subject_spelt_again(
+def test_the_last_subject_token_is_found_with_padding_contexts_and_the_subject_written_again(
     gpt2: Model, padded_left: Callable
 ) -> None:
     for model in (gpt2, padded_left(gpt2)):

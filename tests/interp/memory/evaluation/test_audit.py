@@ -185,7 +185,7 @@ def test_the_consistency_is_the_cosine_of_weighted_counts() -> None:
     assert measure_consistency("fog", texts, idf) == measure_consistency("", texts, idf) == 0.0
 
 
-def test_the_size_of_a_change_is_relative_and_in_context_stands_beside_every_editor(model: Model) -> None:
+def test_the_size_of_a_change_is_relative_and_in_context_is_next_to_every_editor(model: Model) -> None:
     def writing(model: Model, fact: Fact) -> Edit:
         update = LowRank(0, torch.ones(1, model.d_mlp), torch.ones(1, model.d_model))
         return Edit((fact,), "writing", (update,), model.fingerprint)

@@ -120,7 +120,7 @@ def test_a_window_restores_the_outputs_of_all_its_layers_and_of_no_other_kind(
         assert float(found.restored[0, ROLES.index("last subject"), start]) == pytest.approx(float(p.mean()), rel=1e-5)
 
 
-def test_a_subject_spelt_twice_is_broken_where_the_fact_has_it(gpt2: Model) -> None:
+def test_a_subject_written_twice_is_broken_where_the_fact_has_it(gpt2: Model) -> None:
     fact = Fact("Rome", "{} is in Rome now", "a", "b")
     first, last = Subject(fact.text, "a", "Rome", 0), Subject(fact.text, "a", "Rome")
     columns = [corrupt_with_noise(gpt2, one, 1.0, 1, torch.Generator()).columns.tolist() for one in (first, last)]
@@ -166,7 +166,7 @@ def test_parts_of_the_batch_change_nothing(gpt2: Model) -> None:
     assert torch.allclose(one, other, atol=1e-6)
 
 
-def test_another_subject_of_as_many_tokens_stands_in_the_subjects_place(gpt2: Model) -> None:
+def test_another_subject_of_as_many_tokens_is_in_the_subjects_place(gpt2: Model) -> None:
     fact = FACTS[0]
     broken = corrupt_with_others(gpt2, fact, ["Rome", "Oslo", "Lima", "Tangier"], 5, torch.Generator().manual_seed(0))
     read = {gpt2.tokenizer.decode(row, skip_special_tokens=True) for row in broken.ids}

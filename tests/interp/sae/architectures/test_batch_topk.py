@@ -39,7 +39,7 @@ def test_the_largest_of_a_batch_are_those_of_one_sort(k: float, spread: float) -
 
 
 @pytest.mark.parametrize("first", [5.0, -5.0], ids=["too high", "too low"])
-def test_a_threshold_guessed_from_rows_unlike_the_others_is_mended(first: float) -> None:
+def test_a_threshold_guessed_from_rows_unlike_the_others_is_corrected(first: float) -> None:
     pre = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
     pre[:128] += first
     assert torch.equal(largest(pre, 3), by_one_sort(pre, 900))

@@ -95,10 +95,10 @@ def test_two_processes_that_share_batches_learn_what_one_learns(tmp_path: Path) 
             torch.save(learnt(), tmp_path / f"{here.rank}.pt")
 
     in_two(work)
-    one, told = learnt()
+    one, said = learnt()
     for rank in range(2):
         two, also = torch.load(tmp_path / f"{rank}.pt")
-        assert also == told
+        assert also == said
         for name, state in one.items():
             for part, value in state.items():
                 assert torch.allclose(two[name][part], value, atol=1e-6, rtol=0), (name, part)
@@ -150,8 +150,8 @@ def test_latents_shared_by_two_processes_learn_what_they_learn_in_one(tmp_path: 
     one = with_dead(TopK(D, LATENTS, k=3)).double()
     report = train(one, stored(x), **OPTIONS)
     for rank in range(2):
-        state, told, latents = torch.load(tmp_path / f"{rank}.pt")
-        assert told == str(report)
+        state, said, latents = torch.load(tmp_path / f"{rank}.pt")
+        assert said == str(report)
         assert torch.allclose(latents, one.encode(x[:50].double()), atol=1e-6)
         for name, value in one.state_dict().items():
             assert torch.allclose(state[name].double(), value.double(), atol=1e-6, rtol=0), name

@@ -93,7 +93,7 @@ def test_changed_latents_move_activations_along_their_rows_alone(
     assert torch.allclose(after - before, (expected(own) - own) @ sae.W_dec[[2, 5]], atol=1e-4)
 
 
-def test_a_change_that_writes_in_place_is_one_that_returns_anew_and_another_shape_is_refused(
+def test_a_change_that_writes_in_place_is_one_that_returns_again_and_another_shape_is_refused(
     gpt2: Model, texts: list[str]
 ) -> None:
     def silenced(f: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def test_latents_that_do_not_exist_are_refused(gpt2: Model, texts: list[str]) ->
         gpt2.run(texts)
 
 
-def test_what_cannot_stand_in_one_place_is_refused(gpt2: Model) -> None:
+def test_what_cannot_be_in_one_place_is_refused(gpt2: Model) -> None:
     with pytest.raises(ValueError, match="A transcoder writes elsewhere than it reads"):
         splice(Transcoder(8, 16))
     sae = at(gpt2, SITES[0])

@@ -68,7 +68,7 @@ def change(folder: Path, **entries: object) -> Path:
     return folder
 
 
-def test_an_unknown_architecture_is_told_those_that_are_read(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_answered_with_those_that_are_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds a 'topkk' autoencoder; those read here are 'topk'"):
         load(change(save(some_sae(), tmp_path), architecture="topkk"))
 

@@ -168,8 +168,8 @@ def test_published_weights_of_a_topk_autoencoder_are_read_in_the_words_of_sparsi
 ) -> None:
     w = load_file(REAL / f"prestoj_sae_{latents}_4.safetensors")
     names = {"encoder.bias": "encoder_bias", "W_dec": "decoder_weights", "b_dec": "pre_bias"}
-    told = {ours: w[theirs] for ours, theirs in names.items()} | {"encoder.weight": w["encoder_weights"].T.contiguous()}
-    save_file(told, tmp_path / "sae.safetensors")
+    said = {ours: w[theirs] for ours, theirs in names.items()} | {"encoder.weight": w["encoder_weights"].T.contiguous()}
+    save_file(said, tmp_path / "sae.safetensors")
     (tmp_path / "cfg.json").write_text(json.dumps({"k": 4, "d_in": 64, "activation": "topk"}))
     rows = drawn(50, 64)
     f = kept(((rows - w["pre_bias"]) @ w["encoder_weights"] + w["encoder_bias"]).relu(), 4)

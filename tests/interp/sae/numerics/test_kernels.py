@@ -1,4 +1,4 @@
-"""Triton kernels against the plain products; where Triton is missing, what is told of that.
+"""Triton kernels against the plain products; where Triton is missing, what is said of that.
 
 Without a GPU: `TRITON_INTERPRET=1 python -m pytest tests/interp/sae/numerics/test_kernels.py`, with Triton installed.
 """

@@ -1,4 +1,4 @@
-"""Latents ranked in half precision first: what is kept, beside a ranking in full precision."""
+"""Latents ranked in half precision first: what is kept, next to a ranking in full precision."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_candidates_in_half_precision_hold_999_in_1000_of_the_largest_of_each_ro
     assert torch.allclose(rough[both], exact[both], atol=1e-5)  # values are those of full precision
 
 
-def test_candidates_in_half_precision_hold_999_in_1000_of_what_lies_above_a_threshold() -> None:
+def test_candidates_in_half_precision_hold_999_in_1000_of_what_is_above_a_threshold() -> None:
     x, by = case()
     threshold, values, places = Preselected().above(x, by, 1.25 * K)
     pre = (x @ by.W.T + by.b).flatten()
@@ -41,7 +41,7 @@ def test_candidates_in_half_precision_hold_999_in_1000_of_what_lies_above_a_thre
 
 
 @pytest.mark.parametrize("ranking", [Exact(), Preselected()], ids=["exact", "preselected"])
-def test_what_lies_above_a_threshold_has_its_own_place_in_every_block_of_rows(ranking: Ranking) -> None:
+def test_what_is_above_a_threshold_has_its_own_place_in_every_block_of_rows(ranking: Ranking) -> None:
     x, by = case()
     x = torch.cat([x, 0.5 * x, 2 * x, -x])
     threshold, values, places = ranking.above(x, by, 1.25 * K)

@@ -1,4 +1,4 @@
-"""Sparse products against the dense ones they stand for."""
+"""Sparse products against the dense ones they are a code of."""
 
 import torch
 
@@ -8,7 +8,7 @@ N, D, LATENTS, K = 13, 5, 17, 4
 
 
 def padded() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Values, indices, and the dense matrix they stand for."""
+    """Values, indices, and the dense matrix they are a code of."""
     g = torch.Generator().manual_seed(0)
     values = torch.rand(N, K, generator=g, dtype=torch.float64)
     indices = torch.stack([torch.randperm(LATENTS, generator=g)[:K] for _ in range(N)])
@@ -16,7 +16,7 @@ def padded() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def ragged() -> tuple[Code, torch.Tensor]:
-    """A code whose rows keep from none to all of their latents, and the dense matrix it stands for."""
+    """A code whose rows keep from none to all of their latents, and the dense matrix it is a code of."""
     g = torch.Generator().manual_seed(2)
     f = torch.rand(N, LATENTS, generator=g, dtype=torch.float64)
     f = f * (torch.rand(N, LATENTS, generator=g) < torch.linspace(0, 1, N)[:, None])

@@ -1,4 +1,4 @@
-"""The largest of each row, and what lies above a threshold, against a whole sort."""
+"""The largest of each row, and what is above a threshold, against a whole sort."""
 
 import pytest
 import torch
@@ -20,6 +20,6 @@ def test_equal_entries_are_kept_once_each() -> None:
     assert torch.equal(x.gather(1, found).sort(1).values, x.sort(1).values[:, -9:])
 
 
-def test_what_lies_above_a_threshold_is_found_in_order() -> None:
+def test_what_is_above_a_threshold_is_found_in_order() -> None:
     x = torch.randn(30, 24, generator=torch.Generator().manual_seed(0))
     assert torch.equal(places_above(x, 0.7), (x.flatten() > 0.7).nonzero().flatten())

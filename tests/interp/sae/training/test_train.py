@@ -157,7 +157,7 @@ def test_scaling_or_shifting_activations_and_autoencoder_together_leaves_explain
     assert evaluate(moved, stored(x * factor + shift)).explained_variance == pytest.approx(before, abs=1e-6)
 
 
-def test_a_source_that_fits_into_the_buffer_is_permuted_anew_each_time_round() -> None:
+def test_a_source_that_fits_into_the_buffer_is_permuted_again_each_time_round() -> None:
     source = Source(lambda: iter(torch.arange(12.0).view(3, 4, 1)), "numbers")
     batches = ShuffleBuffer(source, buffer=100, batch_size=4, generator=torch.Generator().manual_seed(0))
     rounds = [torch.cat([next(batches) for _ in range(3)]).flatten() for _ in range(2)]
@@ -226,7 +226,7 @@ def test_training_on_a_model_records_where_the_autoencoder_belongs(gpt2: Model, 
 def test_nan_in_a_model_stops_with_its_batch_text_and_token(gpt2: Model, texts: list[str]) -> None:
     def spoil(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
         changed = output.clone()
-        changed[1, 4] = torch.nan  # attention carries it to the whole text
+        changed[1, 4] = torch.nan  # attention moves it to the whole text
         return changed
 
     handle = gpt2.hf.transformer.wte.register_forward_hook(spoil)

@@ -1,4 +1,4 @@
-"""What stands beside the best latent: groups, principal components, the other half, and other ways to ask."""
+"""What the best latent is compared with: groups, principal components, the other half, and other ways to ask."""
 
 from dataclasses import replace
 
@@ -104,7 +104,7 @@ def test_absorption_is_rows_a_tenth_alike_and_a_third_of_the_firings_of_a_latent
 
 
 def planted_component(seed: int) -> tuple[Reading, Concept]:
-    """Tokens whose greatest variance lies along -axis 3, on which positive texts lie far out."""
+    """Tokens whose greatest variance is along -axis 3, on which positive texts lie far out."""
     g = torch.Generator().manual_seed(seed)
     labels = [bool(i % 2) for i in range(60)]
     text = torch.arange(60).repeat_interleave(5)
@@ -222,11 +222,11 @@ def test_a_string_is_no_list_of_spellings(forms) -> None:
 
 
 @pytest.mark.parametrize(
-    ("forms", "told"),
+    ("forms", "said"),
     [(["zebra"], "0 of 2 texts hold"), (["a"], "2 of 2 texts hold"), ([" "], "none of them blank")],
 )
-def test_a_phrase_that_divides_nothing_is_refused(forms: list[str], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_phrase_that_divides_nothing_is_refused(forms: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         concept_from_phrase("x", forms, ["a fog", "a sun"])
 
 

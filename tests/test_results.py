@@ -1,0 +1,114 @@
+"""Results show themselves: every public result prints in a few lines, and has a table where it holds rows."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks.site import resid_post
+from hooks.statistics import Estimate
+from hooks.summary import LINES, WIDTH, summarise
+from interp.circuits.edges import Completeness
+from interp.memory import Preview
+from interp.memory.evaluation.preview import MovedLatent, MovedMemory, MovedText
+from interp.sae import Quality, TrainReport
+from interp.sae.evaluation.concepts import ConceptRecovery, SparseProbe
+from interp.sae.evaluation.matching import Matching
+from interp.sae.training.history import Point
+from interp.steering.dose_choice import SuggestedDose
+from tests.result_types import floods, lacks_table, public_packages, result_types
+
+NO_TABLE = {  # what holds a list that is no list of measurements, and why
+    "Case": "what is asked of an edit",
+    "Document": "a text",
+    "Edit": "a change of weights",
+    "Entity": "an entry of the encyclopaedia",
+    "FeatureText": "a text on one latent",
+    "Record": "its evidence has the table",
+    "Source": "activations",
+}
+
+
+@dataclass(frozen=True)
+class Flood:
+    """A planted breach: it prints a tensor, and holds rows without a table."""
+
+    scores: Float[Tensor, "n"]
+    points: tuple[Point, ...]
+
+
+def test_no_public_result_prints_itself_field_by_field_where_a_field_can_be_long() -> None:
+    kinds = result_types(public_packages())
+    assert len(kinds) > 100
+    assert [kind.__qualname__ for kind in kinds if floods(kind)] == []
+    assert floods(Flood) and floods(dataclass(type("Around", (), {"__annotations__": {"inner": Flood}})))
+
+
+def test_every_public_result_that_holds_rows_has_a_table_of_them() -> None:
+    lacking = {kind.__qualname__ for kind in result_types(public_packages()) if lacks_table(kind)}
+    assert lacking == set(NO_TABLE)
+    assert lacks_table(Flood)
+
+
+def quality() -> Quality:
+    return Quality(0.8, 12.5, 0.25, 1000, torch.arange(4096), torch.ones(4096))
+
+
+SITE = resid_post[3]
+CURVE = tuple(Point(1000 * i, 1 / i, 0.1 * i, 12.0, 0.5) for i in range(1, 9))
+MOVED = Preview(
+    tuple(MovedText("fog " * 40, 7, 0.5, 0.1, " a", " b") for _ in range(10)),
+    (MovedMemory(3, 17, 0.25, 0.125),),
+    (MovedLatent(9, 0.0, 2.0, 1.5, 0.5),),
+    500,
+)
+SUGGESTED = SuggestedDose(2.0, ((1.0, Estimate(1.1, 1.0, 1.2, 9)), (2.0, Estimate(1.5, 1.25, 1.75, 9))), 3.0)
+
+
+@dataclass(frozen=True)
+class Everything:
+    """One field of each kind that results have."""
+
+    scores: Float[Tensor, "n d_model"]
+    one: Float[Tensor, ""]
+    names: tuple[str, ...]
+    text: str
+    near: dict[str, float]
+    inner: Flood
+    where: object
+
+    __repr__ = summarise
+
+
+def test_a_summary_fits_a_terminal_whatever_a_result_holds() -> None:
+    flood = Flood(torch.zeros(9), CURVE)
+    everything = Everything(
+        torch.zeros(300, 4), torch.tensor(2.5), ("x",) * 5000, "fog " * 99, {}, flood, resid_post[3]
+    )
+    for one in (quality(), MOVED, SUGGESTED, TrainReport(quality(), CURVE, 8000, 0.5, 100), everything):
+        lines = repr(one).splitlines()
+        assert repr(one).startswith(type(one).__name__)
+        assert len(lines) <= LINES and max(map(len, lines)) <= WIDTH
+    assert "scores=float32[300, 4]" in repr(everything) and "one=2.5" in repr(everything)
+    assert "names=5000 items" in repr(everything) and "where=resid_post.3" in repr(everything)
+    assert repr(MOVED).endswith("… and 14 more lines") or "more lines" in repr(MOVED)
+
+
+TABLES = [
+    (TrainReport(quality(), CURVE, 8000, 0.5, 100), 8, {"tokens": 1000, "loss": 1.0, "l0": 12.0}),
+    (MOVED, 12, {"kind": "text", "change": 0.5, "control": 0.1}),
+    (SUGGESTED, 2, {"dose": 1.0, "perplexity ratio": 1.1, "high": 1.2}),
+    (ConceptRecovery({"fog": 7, "sea": 2}, {"fog": 0.5, "sea": 0.75}), 2, {"concept": "fog", "latent": 7, "F1": 0.5}),
+    (SparseProbe((7, 2), (0.5, 0.75)), 2, {"latents": 1, "added": 7, "F1": 0.5}),
+    (Matching(0.5, 0.1, torch.tensor([3, 1]), torch.tensor([0.5, 0.25])), 2, {"latent": 3, "cosine": 0.5}),
+    (Completeness((("h0.1", "mlp1"), ()), (1.0, 2.0), (1.5, 2.0)), 2, {"removed": "h0.1 mlp1", "gap": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("result", "rows", "first"), TABLES, ids=[type(one[0]).__name__ for one in TABLES])
+def test_a_table_has_a_row_for_each_thing_measured(result: object, rows: int, first: dict[str, object]) -> None:
+    frame = result.to_pandas()
+    assert len(frame) == rows
+    assert {name: frame[name][0] for name in first} == first
