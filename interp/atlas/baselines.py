@@ -27,8 +27,8 @@ def histogram_space(pictures: Images, names: Sequence[str]) -> Space:
     """The space of square roots of the shares of 4 × 4 × 4 bins of colour, whose distance is Hellinger's.
 
     Examples:
-        >>> histogram_space(Images(torch.rand(2, 3, 8, 8)), ("a", "b")).rows.square().sum(1)
-        tensor([1.0000, 1.0000])
+        >>> histogram_space(Images(torch.rand(2, 3, 8, 8)), ("a", "b")).rows.square().sum(1).round(decimals=4)
+        tensor([1., 1.])
     """
     return Space(histograms(pictures.pixels), tuple(names), "euclid")
 

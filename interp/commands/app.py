@@ -25,7 +25,7 @@ VERBS = {
     "patch": "Put the clean run's value into the corrupt run, one place at a time, and print where that brings most "
     "back.",
     "circuit": "Rank a model's edges by what corrupting each would do; print the first, and how faithful their "
-    "circuits are.",
+    "circuits are. With --features, the circuit is of dictionary features and errors, and the edges are between those.",
     "graph": "Trace what the next token comes from, by transcoders; print features by influence, and scores.",
     "memory": "List a layer's memories, those first whose value promotes what follows the key's best trigger.",
     "edit": "Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it.",

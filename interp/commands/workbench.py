@@ -10,11 +10,11 @@ import typer
 
 from hooks import Direction, Model
 from hooks.errors import InvalidArgument, MissingFile
+from hooks.rows import cut_texts
 from hooks.site import resid_post
 from interp import landmark
 from interp.commands.arguments import Device, ModelName, Quiet, load_model, show_step
 from interp.commands.verb import Document, verb
-from interp.common.texts import fitting
 from interp.features import FeatureIndex, index
 from interp.memory import Edit
 from interp.sae import SAE, TopK, activations_of, save, train
@@ -103,7 +103,8 @@ def _dictionaries(
 
 def _train_small(model: Model, kept: Path, quiet: bool) -> tuple[list[Path], list[Path]]:
     folder, indexed, site = kept / "sae", kept / "index", resid_post[3]
-    texts = fitting(model, [document.text for document in islice(landmark.documents(0), DOCUMENTS)])
+    documents = [document.text for document in islice(landmark.documents(0), DOCUMENTS)]
+    texts = [piece for each in cut_texts(model, documents) for piece in each]
     with show_step(f"training a small dictionary at {site}, once", quiet):
         if not folder.is_dir():
             sae = TopK(model.d_model, LATENTS, K).to(model.device)

@@ -75,7 +75,7 @@ def recipe_for(which: Which, seed: int = 0, pictures: int | None = None, *, smal
 
     Examples:
         >>> recipe_for("convnet").pictures, recipe_for("clip").batch
-        (400000, 200)
+        (400000, 100)
     """
     many, batch = PICTURES.get(which, PICTURES["convnet"])
     rate = 1e-3 if which == "convnet" and not small else 2e-3

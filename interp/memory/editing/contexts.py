@@ -7,7 +7,7 @@ from torch import nn
 
 from hooks import Model
 from hooks.border import Count, Natural
-from interp.common.texts import fitting
+from hooks.rows import cut_texts
 from interp.memory.editing.edit import suspend_edits
 from interp.memory.facts.fact import Fact
 
@@ -52,7 +52,7 @@ def generate_texts(model: Model, n_tokens: int, seed: int = 0) -> list[str]:
     for number in range(-(-n_tokens // (ROWS * LENGTH))):
         rests = model.generate(prompts, max_new_tokens=LENGTH, temperature=1.0, seed=seed + number)
         texts += [f"{opener}{rest}" for opener, rest in zip(prompts, rests, strict=True)]
-    return fitting(model, texts)
+    return [piece for each in cut_texts(model, texts) for piece in each]  # no one's texts were cut, so no note
 
 
 def generate_templates(model: Model, *facts: Fact, n: int = 3, length: int = 6, seed: int = 0) -> tuple[str, ...]:
