@@ -15,7 +15,10 @@ from interp.memory import Edit
 from interp.sae import load as load_sae
 from interp.steering import Recipe
 
-app = typer.Typer(help="Files that other tools read, each read back and compared.", no_args_is_help=True)
+app = typer.Typer(
+    help="Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
+    no_args_is_help=True,
+)
 Out = Annotated[Path, typer.Option(help="What to write.")]
 Prompts = Annotated[
     list[str] | None, typer.Option("--prompt", help="What to compare logits on; give it again for more.")

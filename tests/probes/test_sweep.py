@@ -166,7 +166,7 @@ def test_the_report_prints_every_control() -> None:
 def test_the_width_that_is_printed_is_that_of_an_uncut_interval() -> None:
     cells, examples, rivals = captured(signal=5.0, n_groups=20, noise=2)
     grid = measure(cells, examples, DifferenceOfMeans(), rivals, folds=3, permutations=1)
-    alone = replace(grid, accuracy=torch.tensor([[1.0]]), low=torch.tensor([[0.8]]), high=torch.tensor([[1.0]]))
+    alone = replace(grid, accuracy=torch.tensor([[1.0]]), bounds=torch.tensor([[[0.8]], [[1.0]]]))
     alone = replace(alone, sites=grid.sites[:1], positions=grid.positions[:1])
     assert "all cells at once within 0.200" in str(alone)
 

@@ -82,6 +82,7 @@ def test_a_latent_or_folder_that_is_not_there_is_named(made: dict[str, str]) -> 
     assert "there is no file 'nowhere'" in refused("discover", made["model"], "resid_post.1", "nowhere")
 
 
+@pytest.mark.filterwarnings("default:.*are longer than the context:UserWarning")  # a command says it in a line
 def test_texts_longer_than_the_context_are_read_in_pieces_and_counted(made: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "long"
     file.write_text("\n".join(["fog over the bay", " ".join(["the red bridge"] * 40)]), encoding="utf-8")
