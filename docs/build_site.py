@@ -23,28 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 PAGES = BUILD / "pages"
 PLOTLY = "application/vnd.plotly.v1+json"
-PACKAGES = (
-    "hooks",
-    "hooks.store",
-    "probes",
-    "interp.atlas",
-    "interp.visualisation",
-    "interp.sae",
-    "interp.features",
-    "interp.directions",
-    "interp.steering",
-    "interp.memory",
-    "interp.lenses",
-    "interp.circuits",
-    "interp.circuits.heads",
-    "interp.circuits.edges",
-    "interp.circuits.known",
-    "interp.circuits.interchange",
-    "interp.graphs",
-    "interp.graphs.feature_circuits",
-    "interp.landmark",
-    "interp.show",
-)
+TABLES = re.findall(r"^## `([\w.]+)`", (ROOT / "docs" / "api.md").read_text("utf-8"), re.M)
+PACKAGES = tuple(name for name in TABLES if name != "interp")
 
 
 def copy_pages() -> None:

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import math
 import random
+import re
 import signal
 import types
 import typing
@@ -32,25 +33,8 @@ from interp.memory import Fact
 from interp.sae import TopK
 from tests.conftest import tiny_hf, tiny_tokenizer
 
-PACKAGES = (
-    "hooks",
-    "hooks.store",
-    "probes",
-    "interp.sae",
-    "interp.features",
-    "interp.directions",
-    "interp.steering",
-    "interp.memory",
-    "interp.lenses",
-    "interp.circuits",
-    "interp.circuits.heads",
-    "interp.circuits.edges",
-    "interp.circuits.known",
-    "interp.circuits.interchange",
-    "interp.graphs",
-    "interp.landmark",
-    "interp.show",
-)
+TABLES = re.findall(r"^## `([\w.]+)`", (Path(__file__).parents[1] / "docs" / "api.md").read_text("utf-8"), re.M)
+PACKAGES = tuple(name for name in TABLES if name not in ("interp", "interp.workbench"))  # which would serve pages
 SECONDS = 2  # after which a call that was taken is let go
 NUMBERS = (0, -1, 3, 10**12, 0.0, -0.5, 1e38, math.nan, math.inf, -math.inf, True)
 TEXTS = ("", " ", "resid_post[2]", "no such name", "é", "\x00", "a" * 3000)

@@ -34,7 +34,7 @@ def solve_analogy(
 
     Args:
         space: where to look.
-        a, b, c: items of it.
+        a: items of it.
         k: how many answers.
         exclude: items that are no answer: a, b and c by default, as is usual; pass () to allow them. The answer names
             them. Without exclusion c itself is often the nearest (Linzen 2016, arXiv:1606.07736).
