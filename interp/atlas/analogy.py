@@ -34,7 +34,9 @@ def solve_analogy(
 
     Args:
         space: where to look.
-        a: items of it.
+        a: where the difference begins.
+        b: where it ends.
+        c: what it is added to.
         k: how many answers.
         exclude: items that are no answer: a, b and c by default, as is usual; pass () to allow them. The answer names
             them. Without exclusion c itself is often the nearest (Linzen 2016, arXiv:1606.07736).
