@@ -12,6 +12,8 @@ API: Final = "/api/"
 OPEN: Final = frozenset({"/api/v1/healthz"})
 LARGEST: Final = 20 * 1024 * 1024
 """Bytes of a request's body at most."""
+SHORT: Final = 1 << 16
+"""Bytes of a refused request's body that are read before it is answered."""
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors {ancestors}",
@@ -42,6 +44,7 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         if (refused := self.refusal(scope)) is not None:
+            await _read_away(receive)
             await _answer(send, *refused)
             return
 
@@ -80,6 +83,15 @@ class Guard:
 def _headers() -> list[tuple[bytes, bytes]]:
     ancestors = f"'self' {NOTEBOOKS}"
     return [(name.encode(), value.replace("{ancestors}", ancestors).encode()) for name, value in HEADERS.items()]
+
+
+async def _read_away(receive: Any) -> None:
+    """Read a short body of a request that is refused, as a connection closed before that loses the answer."""
+    read, more = 0, True
+    while more and read < SHORT:
+        message = await receive()
+        read += len(message.get("body", b""))
+        more = message.get("more_body", False)
 
 
 async def _answer(send: Any, status: int, reason: str) -> None:
