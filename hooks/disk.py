@@ -16,7 +16,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from xxhash import xxh3_128
 
-from hooks.errors import DamagedFile, InterpError, MissingFile, StorageFailed, WrongState
+from hooks.errors import DamagedFile, InterpError, InvalidArgument, MissingFile, StorageFailed, WrongState
 
 PARTIAL: Final = ".partial"
 LOCK: Final = ".lock"
@@ -115,6 +115,22 @@ def write_folder(path: str | Path) -> Iterator[Path]:
             sync_folder(whole.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_new_folder(path: str | Path) -> None:
+    """Refuse a folder that holds something, which what is written would mix with.
+
+    Raises:
+        InvalidArgument: it holds something, or is a file.
+
+    Examples:
+        ```python
+        check_new_folder("exported")
+        ```
+    """
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidArgument(f"{path} is there already and is no empty folder: name one to be made")
 
 
 def append_text(path: str | Path, text: str) -> None:

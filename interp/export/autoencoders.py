@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.disk import write_file, write_folder, write_text
+from hooks.disk import check_new_folder, write_file, write_folder, write_text
 from hooks.errors import InvalidArgument
 from hooks.tensor_file import save_tensors
 from interp.export.report import ExportReport, check_carried
@@ -136,10 +136,8 @@ def to_circuit_tracer(transcoders: Sequence[SAE], folder: str | Path, *, scan: s
 
 
 def _new(folder: str | Path) -> Any:
-    path = Path(folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InvalidArgument(f"{folder} is there already and is no empty folder: name one to be made")
-    return write_folder(path)
+    check_new_folder(folder)
+    return write_folder(folder)
 
 
 def _of_dictionary_learning(sae: SAE) -> tuple[str, Weights]:

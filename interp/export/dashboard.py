@@ -8,8 +8,7 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from hooks.border import Count
-from hooks.disk import write_folder
-from hooks.errors import InvalidArgument
+from hooks.disk import check_new_folder, write_folder
 from interp.export.report import ExportReport
 from interp.features import FeatureIndex
 from interp.features.evidence import Example
@@ -55,8 +54,7 @@ def to_neuronpedia(
         ```
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidArgument(f"{folder} is there already and is no empty folder: name one to be made")
+    check_new_folder(folder)
     wanted = list(range(len(index)) if latents is None else latents)
     starts = range(0, len(wanted), batch)
     head = {"model_id": model_id, "layer": layer, "sae_set": sae_set, "sae_id_suffix": None}

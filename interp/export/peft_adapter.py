@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.border import Count
-from hooks.disk import write_folder, write_text
-from hooks.errors import EditRefused, InvalidArgument, WrongModel
+from hooks.disk import check_new_folder, write_folder, write_text
+from hooks.errors import EditRefused, WrongModel
 from hooks.site import mlp_act
 from hooks.tensor_file import save_tensors
 from hooks.weights import is_output_first
@@ -84,8 +84,7 @@ def _check(model: Model, edit: Edit, folder: Path) -> None:
             f"an edit by {edit.method} works next to the weights, and an adapter is a change of weights: take an edit "
             "by rome, memit or another method that changes them"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidArgument(f"{folder} is there already and is no empty folder: name one to be made")
+    check_new_folder(folder)
 
 
 def _made_before_edits(model: Model, edit: Edit) -> bool:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from hooks import Model
-from hooks.disk import write_folder
+from hooks.disk import check_new_folder, write_folder
 from hooks.errors import InvalidArgument
 from interp.memory.editing.edit import Edit
 
@@ -26,8 +26,7 @@ def merge(model: Model, edits: Sequence[Edit], folder: Path) -> None:
         transformers.AutoModelForCausalLM.from_pretrained("edited")
         ```
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidArgument(f"{folder} is there already and is no empty folder: name one to be made")
+    check_new_folder(folder)
     if not edits:
         raise InvalidArgument("no edits were given to merge: give at least one")
     for edit in edits:
