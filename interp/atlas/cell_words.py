@@ -55,10 +55,8 @@ def attribute_cells(
     scores = torch.cat([_logits(model, Images(part), len(classes)) for part in pictures.pixels[item].split(128)])
     likely = torch.stack([part.mean(0) for part in scores.split(lengths)]).topk(min(CANDIDATES, len(classes)))
     owner = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths))
-    effect = torch.stack(
-        [_attributed(model, pictures, atlas, item, place, likely.indices[owner, j]) for j in range(likely.indices.shape[1])],
-        1,
-    )  # fmt: skip
+    tried = [likely.indices[owner, j] for j in range(likely.indices.shape[1])]
+    effect = torch.stack([_attributed(model, pictures, atlas, item, place, one) for one in tried], 1)
     means = [part.mean(0) for part in effect.split(lengths)]
     return tuple(
         tuple((classes[int(numbers[j])], float(mean[j])) for j in mean.argsort(descending=True)[:top])
@@ -97,7 +95,7 @@ def _attributed(
             assert logits is not None
             return logits.gather(1, number[part][:, None]).sum()
 
-        got = capture_gradients(model, Images(pictures.pixels[item[part]]), site, metric)
+        got = capture_gradients(model, model.tokens(Images(pictures.pixels[item[part]])), site, metric)
         at = (torch.arange(len(part)), place[part])
         a, slope = got.activations[site].flatten(2)[at], got.gradients[site].flatten(2)[at]
         found.append((a * slope).sum(1))
@@ -105,8 +103,7 @@ def _attributed(
 
 
 def read_cells(model: Model, atlas: Atlas, *, top: Count = 4) -> Words:
-    """Return for each cell the words that the logit lens reads off its mean, by how much likelier than off the mean
-    of all.
+    """Return for each cell what the logit lens reads off its mean, by how much likelier than off the sample's mean.
 
     `log p(w | cell mean) − log p(w | mean of the sample)`, of the words that are among the 50 likeliest of the cell.
 

@@ -76,9 +76,7 @@ def measure_map(atlas: Atlas, k: Count = 15, *, n: Count = 2000, seed: Natural =
     return MapQuality(trust, measure_precision(spaces, labels, k=k, groups=groups), len(rows))
 
 
-def trustworthiness_of_rows(
-    unit: Float[Tensor, "n d_model"], xy: Float[Tensor, "n 2"], k: Count
-) -> Float[Tensor, "n"]:
+def trustworthiness_of_rows(unit: Float[Tensor, "n d_model"], xy: Float[Tensor, "n 2"], k: Count) -> Float[Tensor, "n"]:
     """The trustworthiness of each row, whose mean is the map's.
 
     Examples:

@@ -121,14 +121,14 @@ def _picture(pixels: Float[Tensor, "channel height width"]) -> str:
     return "data:image/png;base64," + b64encode(png(whole)).decode("ascii")
 
 
-def _links(atlas: Atlas) -> tuple[list[list[float]], float]:
+def _links(atlas: Atlas) -> tuple[list[list[int | float]], float]:
     """Each cell with its nearest by the cosine of their means, and what only one edge in twenty is longer than."""
     means = atlas.means - atlas.sample.space.mean
     if len(means) < 3:
         return [], 0.0
     space = Space(means, tuple(map(str, range(len(means)))))
     graph = link_neighbours(space, min(NEAR, len(means) - 1))
-    edges = [
+    edges: list[list[int | float]] = [
         [i, j, round(d, 4)]
         for i, (near, far) in enumerate(zip(graph.neighbours.tolist(), graph.distances.tolist(), strict=True))
         for j, d in zip(near, far, strict=True)
@@ -187,8 +187,8 @@ def _tiles(atlas: Atlas, icons: Icons | None, quality: MapQuality | None) -> Seq
 
 
 def _notes(atlas: Atlas, icons: Icons | None) -> list[str]:
-    found = [f"Made from the graph of {atlas.graph.k} neighbours of each row; model {atlas.sample.space.fingerprint}."]
+    model = (atlas.sample.space.fingerprint or "unknown")[:12]
+    found = [f"Made from the graph of {atlas.graph.k} neighbours of each row; model {model}."]
     if icons is not None:
         found.append("An icon is a picture made to be as a mean is, and a mean need not be any picture's activation.")
     return found
-
