@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,9 @@ from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 
-TOP = 12
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 MARGIN = 0.1
 
 
@@ -71,6 +73,13 @@ class Cells:
             f"Cells({len(self.cells)} of {self.side} × {self.side}, {held} rows in them, {self.sparse} in squares of "
             f"too few, {self.outside} outside)"
         )
+
+    def to_pandas(self) -> "DataFrame":
+        """A row per cell: where it is, how many rows are in it, dispersion, label and purity."""
+        from pandas import DataFrame
+
+        rows = [(cell.row, cell.column, len(cell), cell.dispersion, cell.label, cell.purity) for cell in self.cells]
+        return DataFrame(rows, columns=["row", "column", "n", "dispersion", "label", "purity"])
 
     def centre(self, number: int) -> tuple[float, float]:
         """Where the middle of a cell is on the map."""
