@@ -277,11 +277,11 @@ def _held_patterns(local: LocalModel) -> dict[Site, Intervention]:
 
 
 def _mix(
-    seen: dict[int, Tensor], layer: int, pattern: Float[Tensor, "head q k"]
-) -> Callable[[Float[Tensor, "q head d_head"]], Float[Tensor, "q head d_head"]]:
+    seen: dict[int, Tensor], layer: int, pattern: Float[Tensor, "head pos pos"]
+) -> Callable[[Float[Tensor, "pos head d_head"]], Float[Tensor, "pos head d_head"]]:
     """What puts the kept values, mixed by a pattern, in the place of what heads read."""
 
-    def mix(z: Float[Tensor, "q head d_head"]) -> Float[Tensor, "q head d_head"]:
+    def mix(z: Float[Tensor, "pos head d_head"]) -> Float[Tensor, "pos head d_head"]:
         value = seen[layer].repeat_interleave(pattern.shape[0] // seen[layer].shape[1], 1)
         return torch.einsum("hqk,khf->qhf", pattern, value).to(z)
 

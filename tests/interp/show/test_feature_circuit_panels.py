@@ -4,10 +4,18 @@ import pytest
 
 from hooks.site import mlp_out
 from interp.circuits.known import skip_trio
-from interp.graphs.feature_circuits import FeatureCircuit, feature_circuit, feature_faithfulness
+from interp.common.statistics import Estimate
+from interp.graphs.feature_circuits import (
+    FeatureCircuit,
+    FeatureFaithfulness,
+    feature_circuit,
+    feature_faithfulness,
+)
 from interp.sae import SAE
 from interp.show import feature_circuit_panel, feature_faithfulness_panel
 from tests.interp.graphs.feature_circuits.test_feature_circuit import identity
+
+ERRORS = ("circuit", "keep", "remove")
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +49,22 @@ def test_every_node_is_a_mark_in_its_sites_row_and_every_edge_a_line_between_its
     assert len(few) == 1 and f"1 of {len(edges)} edges" in feature_circuit_panel(circuit, n_edges=1).caption
 
 
-def test_faithfulness_has_a_bar_with_its_interval_for_the_circuit_and_both_controls(
-    circuit: FeatureCircuit, saes: list[SAE]
-) -> None:
-    found = feature_faithfulness(skip_trio().model, saes, circuit)
-    panel = feature_faithfulness_panel(found)
-    for bar, by_errors in zip(panel.body.data, (found.circuit, found.random, found.complement), strict=True):
-        assert list(bar.y) == [by_errors[errors].value for errors in ("circuit", "keep", "remove")]
-        lows = [y - below for y, below in zip(bar.y, bar.error_y.arrayminus, strict=True)]
-        assert lows == pytest.approx([min(by_errors[e].low, by_errors[e].value) for e in ("circuit", "keep", "remove")])
-    assert f"{found.under_nodes:.0%}" in panel.caption
+def test_faithfulness_has_a_bar_with_its_interval_for_the_circuit_and_both_controls() -> None:
+    shares = {
+        name: {errors: Estimate(base - i / 10, base - 0.3, base + 0.2, 8) for i, errors in enumerate(ERRORS)}
+        for name, base in (("circuit", 0.8), ("random", 0.2), ("complement", 0.1))
+    }
+    panel = feature_faithfulness_panel(FeatureFaithfulness(**shares, under_nodes=0.77, n_nodes=12))
+    for bar, by_errors in zip(
+        panel.body.data, (shares[name] for name in ("circuit", "random", "complement")), strict=True
+    ):
+        assert list(bar.y) == [by_errors[errors].value for errors in ERRORS]
+        for y, up, down, one in zip(bar.y, bar.error_y.array, bar.error_y.arrayminus, by_errors.values(), strict=True):
+            assert (y - down, y + up) == pytest.approx((one.low, one.high))
+    assert "77%" in panel.caption and "over 8 pairs" in panel.control
+
+
+def test_one_pair_of_texts_has_bars_without_intervals(circuit: FeatureCircuit, saes: list[SAE]) -> None:
+    panel = feature_faithfulness_panel(feature_faithfulness(skip_trio().model, saes, circuit))
+    assert not any(bar.error_y.visible for bar in panel.body.data) and "no interval" in panel.control
+    assert panel.body.data[0].y[0] == pytest.approx(1.0)
