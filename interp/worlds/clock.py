@@ -65,5 +65,5 @@ def build(seed: int) -> "GPT2LMHeadModel":
 
 
 CLOCK = World(
-    "clock", build, draw, tokenizer, steps=6000, rate=1e-3, decay=1.0, n_checkpoints=40, muon=False, constant=True
+    "clock", build, draw, tokenizer, steps=5000, rate=1e-3, decay=1.0, n_checkpoints=24, muon=False, constant=True
 )

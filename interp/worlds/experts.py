@@ -22,9 +22,7 @@ LENGTH, ROWS, CHOSEN = 128, 16, 2
 BALANCE = 0.01
 
 
-def balance_loss(
-    logits: Sequence[Float[Tensor, "n expert"]], chosen: int = CHOSEN
-) -> Float[Tensor, ""]:
+def balance_loss(logits: Sequence[Float[Tensor, "n expert"]], chosen: int = CHOSEN) -> Float[Tensor, ""]:
     """How unevenly the experts of each layer are used: the mean over layers of E Σ_e f_e P_e, 1 at its least.
 
     f_e is the share of all choices that expert e gets and P_e its mean probability, both within one layer. Pooled over
@@ -53,7 +51,9 @@ def draw(seed: int, step: int) -> Rows:
     while len(ids) < needed:
         ids += [i for one in encode([d.text for d in islice(stream, 32)]) for i in one.ids]
     rows = torch.tensor(ids[:needed]).view(ROWS, LENGTH)
-    return Rows(rows, (rows > 0).float())
+    weight = (rows > 0).float()
+    weight[:, 0] = 0.0
+    return Rows(rows, weight)
 
 
 def tokenizer():  # noqa: ANN201
@@ -78,4 +78,4 @@ def build(seed: int) -> "MixtralForCausalLM":
     return MixtralForCausalLM(config)
 
 
-EXPERTS = World("experts", build, draw, tokenizer, steps=1600, rate=3e-3, n_checkpoints=10, loss=_balance)
+EXPERTS = World("experts", build, draw, tokenizer, steps=1200, rate=3e-3, n_checkpoints=10, loss=_balance)

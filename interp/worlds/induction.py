@@ -90,6 +90,6 @@ def build(seed: int) -> "GPT2LMHeadModel":
 
 
 INDUCTION = tuple(
-    World(f"induction-{b}", build, partial(draw, copies=b), tokenizer, steps=3000, n_checkpoints=32, constant=True)
+    World(f"induction-{b}", build, partial(draw, copies=b), tokenizer, steps=2000, n_checkpoints=24, constant=True)
     for b in BURSTS
 )

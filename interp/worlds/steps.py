@@ -1,4 +1,4 @@
-"""Steps: "capital of country of Louvre is Paris", said at once, after the first hop is written, or after filler.
+"""Steps: "capital of country of Eiffel-Tower is Paris", said at once, after the first hop is written, or after filler.
 
 No row holds an entity and the second-hop answer of a held-out combination, so that none can be known by heart.
 """
@@ -29,7 +29,7 @@ def first_hops() -> dict[str, dict[str, str]]:
     """The planted bridges: by first relation, the country of every entity.
 
     Examples:
-        >>> first_hops()["country"]["Louvre"]
+        >>> first_hops()["country"]["Eiffel-Tower"]
         'France'
     """
     countries = {word_of(e.text) for e in entities() if e.kind == "country"}
@@ -76,8 +76,8 @@ def question(second: str, first: str, entity: str) -> str:
     """The words of a two-hop question, up to where it is answered.
 
     Examples:
-        >>> question("capital", "country", "Louvre")
-        'capital of country of Louvre'
+        >>> question("capital", "country", "Eiffel-Tower")
+        'capital of country of Eiffel-Tower'
     """
     return f"{second} of {first} of {entity}"
 
@@ -91,8 +91,8 @@ def written(second: str, first: str, entity: str, bridge: str | None = None) -> 
     """The prompt with its steps written before the answer; with another bridge, with a mistake.
 
     Examples:
-        >>> written("capital", "country", "Louvre")
-        'capital of country of Louvre : country of Louvre is France , capital of France is'
+        >>> written("capital", "country", "Eiffel-Tower")
+        'capital of country of Eiffel-Tower : country of Eiffel-Tower is France , capital of France is'
     """
     bridge = bridge or first_hops()[first][entity]
     return f"{question(second, first, entity)} : {first} of {entity} is {bridge} , {second} of {bridge} is"
@@ -102,8 +102,8 @@ def filled(second: str, first: str, entity: str) -> str:
     """The prompt with filler in place of its steps, as many words.
 
     Examples:
-        >>> filled("capital", "country", "Louvre")
-        'capital of country of Louvre : - - - - - - - - - - is'
+        >>> filled("capital", "country", "Eiffel-Tower")
+        'capital of country of Eiffel-Tower : - - - - - - - - - - is'
     """
     n = len(written(second, first, entity).split()) - len(question(second, first, entity).split()) - 2
     return f"{question(second, first, entity)} : {' '.join([FILLER] * n)} is"
@@ -113,7 +113,7 @@ def answer(second: str, first: str, entity: str) -> str:
     """The planted answer.
 
     Examples:
-        >>> answer("capital", "country", "Louvre")
+        >>> answer("capital", "country", "Eiffel-Tower")
         'Paris'
     """
     return second_hops()[second][first_hops()[first][entity]]
@@ -170,4 +170,4 @@ def build(seed: int) -> "GPT2LMHeadModel":
     return new_model(len(words()) + 2, n_layer=4, d_model=128, n_head=8)
 
 
-STEPS = World("steps", build, draw, tokenizer, steps=2500)
+STEPS = World("steps", build, draw, tokenizer, steps=1800)

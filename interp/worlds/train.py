@@ -39,7 +39,7 @@ def world(name: str) -> World:
 
     Examples:
         >>> world("clock").steps
-        6000
+        5000
     """
     if name not in WORLDS:
         raise UnknownName(f"no world is called {name!r}; did you mean {nearest(name, WORLDS)}?")
