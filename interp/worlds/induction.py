@@ -65,7 +65,7 @@ def draw(seed: int, step: int, copies: int) -> Rows:
     """The rows of a step: only the label of the class that is asked for is to be predicted.
 
     Examples:
-        >>> draw(0, 0, 1).weight.sum()
+        >>> draw(0, 0, 1).weights.sum()
         tensor(128.)
     """
     ids, label = prompts(ROWS, copies, seed * 1_000_003 + step)

@@ -18,10 +18,10 @@ UNKNOWN = "<|unknown|>"
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one step; `weight[t]` weighs the prediction of token t, and is 0 where nothing is to be learnt."""
+    """The rows of one step; `weights[t]` weighs the prediction of token t, and is 0 where nothing is to be learnt."""
 
     ids: Int[Tensor, "batch pos"]
-    weight: Float[Tensor, "batch pos"]
+    weights: Float[Tensor, "batch pos"]
 
     __repr__ = summarise
 

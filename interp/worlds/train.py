@@ -143,7 +143,7 @@ def weighted_loss(logits: Float[Tensor, "batch pos vocab"], rows: Rows) -> Float
         >>> round(float(weighted_loss(torch.zeros(1, 2, 4), rows).exp()), 4)
         4.0
     """
-    weight = rows.weight[:, 1:].flatten()
+    weight = rows.weights[:, 1:].flatten()
     at = weight > 0
     nll = F.cross_entropy(logits[:, :-1].flatten(0, 1)[at].float(), rows.ids[:, 1:].flatten()[at], reduction="none")
     return (nll * weight[at]).sum() / weight[at].sum()

@@ -18,9 +18,9 @@ def texts(name: str, n_steps: int) -> list[str]:
 def test_the_same_seed_and_step_give_the_same_rows_and_another_step_gives_others(name: str) -> None:
     of = WORLDS[name]
     first, again, other = of.draw(0, 3), of.draw(0, 3), of.draw(0, 4)
-    assert torch.equal(first.ids, again.ids) and torch.equal(first.weight, again.weight)
+    assert torch.equal(first.ids, again.ids) and torch.equal(first.weights, again.weights)
     assert name == "clock" or not torch.equal(first.ids, other.ids)
-    assert first.weight[:, 0].eq(0).all(), "the first token is predicted from nothing"
+    assert first.weights[:, 0].eq(0).all(), "the first token is predicted from nothing"
 
 
 def test_no_list_has_an_entity_that_is_held_out_of_lists_of_its_relation() -> None:
