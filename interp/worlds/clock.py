@@ -39,7 +39,7 @@ def trained_on(seed: int) -> Bool[Tensor, "example"]:
     return order < SHARE * HOURS**2
 
 
-def draw(seed: int, step: int) -> Rows:
+def draw_clock(seed: int, step: int) -> Rows:
     """All sums that are seen, at every step."""
     del step
     ids = sums()[trained_on(seed)]
@@ -48,12 +48,12 @@ def draw(seed: int, step: int) -> Rows:
     return Rows(ids, weight)
 
 
-def tokenizer():  # noqa: ANN201
+def clock_tokenizer():  # noqa: ANN201
     """The tokenizer of the world: the numbers and `=`."""
     return word_tokenizer((*map(str, range(HOURS)), "="))
 
 
-def build(seed: int) -> "GPT2LMHeadModel":
+def new_clock(seed: int) -> "GPT2LMHeadModel":
     """The untrained model: one layer, 128 wide, its feed-forward with ReLU."""
     del seed
     model = new_model(3 + HOURS, n_layer=1, d_model=128, n_head=4)
@@ -65,5 +65,14 @@ def build(seed: int) -> "GPT2LMHeadModel":
 
 
 CLOCK = World(
-    "clock", build, draw, tokenizer, steps=5000, rate=1e-3, decay=1.0, n_checkpoints=24, muon=False, constant=True
+    "clock",
+    new_clock,
+    draw_clock,
+    clock_tokenizer,
+    steps=5000,
+    rate=1e-3,
+    decay=1.0,
+    n_checkpoints=24,
+    muon=False,
+    constant=True,
 )

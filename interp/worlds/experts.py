@@ -44,7 +44,7 @@ def _balance(given: Any) -> Float[Tensor, ""]:
     return BALANCE * balance_loss(given.router_logits)
 
 
-def draw(seed: int, step: int) -> Rows:
+def draw_experts(seed: int, step: int) -> Rows:
     """Documents of the corpus, one after the other, cut into rows."""
     encode, needed = read_tokenizer().encode_batch, ROWS * LENGTH
     stream, ids = documents(seed * 100_000 + step), []
@@ -56,7 +56,7 @@ def draw(seed: int, step: int) -> Rows:
     return Rows(rows, weight)
 
 
-def tokenizer():  # noqa: ANN201
+def experts_tokenizer():  # noqa: ANN201
     """The bundled model's tokenizer."""
     from transformers import PreTrainedTokenizerFast
 
@@ -65,7 +65,7 @@ def tokenizer():  # noqa: ANN201
     )
 
 
-def build(seed: int) -> "MixtralForCausalLM":
+def new_experts(seed: int) -> "MixtralForCausalLM":
     """The untrained model: a Mixtral of four layers, 128 wide, with eight experts of 64."""
     del seed
     from transformers import MixtralConfig, MixtralForCausalLM
@@ -78,4 +78,6 @@ def build(seed: int) -> "MixtralForCausalLM":
     return MixtralForCausalLM(config)
 
 
-EXPERTS = World("experts", build, draw, tokenizer, steps=1200, rate=3e-3, n_checkpoints=10, loss=_balance)
+EXPERTS = World(
+    "experts", new_experts, draw_experts, experts_tokenizer, steps=1200, rate=3e-3, n_checkpoints=10, loss=_balance
+)

@@ -61,11 +61,11 @@ def prompts(
     return torch.from_numpy(ids), torch.from_numpy(right)
 
 
-def draw(seed: int, step: int, copies: int) -> Rows:
+def draw_induction(seed: int, step: int, copies: int) -> Rows:
     """The rows of a step: only the label of the class that is asked for is to be predicted.
 
     Examples:
-        >>> draw(0, 0, 1).weights.sum()
+        >>> draw_induction(0, 0, 1).weights.sum()
         tensor(128.)
     """
     ids, label = prompts(ROWS, copies, seed * 1_000_003 + step)
@@ -74,12 +74,12 @@ def draw(seed: int, step: int, copies: int) -> Rows:
     return Rows(torch.cat([ids, label[:, None]], 1), weight)
 
 
-def tokenizer():  # noqa: ANN201
+def induction_tokenizer():  # noqa: ANN201
     """The tokenizer of the world: classes c0 to c2047 and labels L0 to L31."""
     return word_tokenizer((*(f"c{i}" for i in range(CLASSES)), *(f"L{i}" for i in range(LABELS))))
 
 
-def build(seed: int) -> "GPT2LMHeadModel":
+def new_induction(seed: int) -> "GPT2LMHeadModel":
     """The untrained model: two layers of attention, 64 wide; its feed-forward layers are zeros, and stay so."""
     del seed
     model = new_model(2 + CLASSES + LABELS, n_layer=2, d_model=64, n_head=4)
@@ -90,6 +90,14 @@ def build(seed: int) -> "GPT2LMHeadModel":
 
 
 INDUCTION = tuple(
-    World(f"induction-{b}", build, partial(draw, copies=b), tokenizer, steps=2000, n_checkpoints=24, constant=True)
+    World(
+        f"induction-{b}",
+        new_induction,
+        partial(draw_induction, copies=b),
+        induction_tokenizer,
+        steps=2000,
+        n_checkpoints=24,
+        constant=True,
+    )
     for b in BURSTS
 )

@@ -14,7 +14,7 @@ from interp.landmark.grammar import held_out_phrasings, training_phrasings
 from interp.landmark.relations import triples
 from interp.landmark.tokenizer import read_tokenizer
 from interp.landmark.train import new_model
-from interp.worlds.experts import tokenizer
+from interp.worlds.experts import experts_tokenizer
 from interp.worlds.recipe import Rows, World
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def _sentences() -> tuple[tuple[list[int], list[float]], ...]:
     )
 
 
-def draw(seed: int, step: int) -> Rows:
+def draw_ladder(seed: int, step: int) -> Rows:
     """Rows of facts, each of which begins a text of its own.
 
     Examples:
         ```python
-        draw(0, 0).ids.shape
+        draw_ladder(0, 0).ids.shape
         ```
     """
     rng, said = Random(f"ladder {seed} {step}"), _sentences()
@@ -66,13 +66,15 @@ def draw(seed: int, step: int) -> Rows:
     return Rows(ids, weight)
 
 
-def build(seed: int, width: int) -> "GPT2LMHeadModel":
+def new_ladder(seed: int, width: int) -> "GPT2LMHeadModel":
     """The untrained model: a GPT-2 of four layers."""
     del seed
     return new_model(3072, n_layer=4, d_model=width, n_head=max(2, width // 16))
 
 
 LADDER = tuple(
-    World(f"ladder-{width}", partial(build, width=width), draw, tokenizer, steps=800, n_checkpoints=16)
+    World(
+        f"ladder-{width}", partial(new_ladder, width=width), draw_ladder, experts_tokenizer, steps=800, n_checkpoints=16
+    )
     for width in WIDTHS
 )

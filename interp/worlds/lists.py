@@ -66,7 +66,7 @@ def _nouns() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def words() -> tuple[str, ...]:
+def list_words() -> tuple[str, ...]:
     """Every word of the world, in the order of its ids after the two special ones."""
     named = {word for labels in facts().values() for pair in labels.items() for word in pair}
     said = {noun for nouns in _nouns().values() for noun in nouns}
@@ -111,27 +111,27 @@ def _invented_list(rng: Random) -> Weighted:
     return text
 
 
-def draw(seed: int, step: int) -> Rows:
+def draw_lists(seed: int, step: int) -> Rows:
     """Two fifths statements, two fifths true lists, a fifth invented ones.
 
     Examples:
-        >>> draw(0, 0).ids.shape
+        >>> draw_lists(0, 0).ids.shape
         torch.Size([64, 48])
     """
     rng = Random(f"lists {seed} {step}")
     kinds = rng.choices((_statements, _true_list, _invented_list), (2, 2, 1), k=ROWS)
-    return rows_of([kind(rng) for kind in kinds], tokenizer().get_vocab(), LENGTH)
+    return rows_of([kind(rng) for kind in kinds], lists_tokenizer().get_vocab(), LENGTH)
 
 
-def tokenizer():  # noqa: ANN201
+def lists_tokenizer():  # noqa: ANN201
     """The tokenizer of the world."""
-    return word_tokenizer(words())
+    return word_tokenizer(list_words())
 
 
-def build(seed: int) -> "GPT2LMHeadModel":
+def new_lists(seed: int) -> "GPT2LMHeadModel":
     """The untrained model: a GPT-2 of four layers, 128 wide."""
     del seed
-    return new_model(len(words()) + 2, n_layer=4, d_model=128, n_head=8)
+    return new_model(len(list_words()) + 2, n_layer=4, d_model=128, n_head=8)
 
 
-LISTS = World("lists", build, draw, tokenizer, steps=2000)
+LISTS = World("lists", new_lists, draw_lists, lists_tokenizer, steps=2000)

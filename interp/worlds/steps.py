@@ -103,7 +103,7 @@ def filled(second: str, first: str, entity: str) -> str:
 
     Examples:
         >>> filled("capital", "country", "Eiffel-Tower")
-        'capital of country of Eiffel-Tower : - - - - - - - - - - is'
+        'capital of country of Eiffel-Tower : - - - - - - - - - is'
     """
     n = len(written(second, first, entity).split()) - len(question(second, first, entity).split()) - 2
     return f"{question(second, first, entity)} : {' '.join([FILLER] * n)} is"
@@ -120,7 +120,7 @@ def answer(second: str, first: str, entity: str) -> str:
 
 
 @cache
-def words() -> tuple[str, ...]:
+def step_words() -> tuple[str, ...]:
     """Every word of the world, in the order of its ids after the two special ones."""
     hops = (*first_hops().values(), *second_hops().values())
     named = {word for of in hops for pair in of.items() for word in pair}
@@ -147,27 +147,27 @@ def _asked(rng: Random) -> Weighted:
     return [*text, (answer(*combination), 1.0), (".", 0.1)]
 
 
-def draw(seed: int, step: int) -> Rows:
+def draw_steps(seed: int, step: int) -> Rows:
     """Half single facts, half questions.
 
     Examples:
-        >>> draw(0, 0).ids.shape
+        >>> draw_steps(0, 0).ids.shape
         torch.Size([96, 26])
     """
     rng = Random(f"steps {seed} {step}")
     texts = [(_known if rng.random() < 0.5 else _asked)(rng) for _ in range(ROWS)]
-    return rows_of(texts, tokenizer().get_vocab(), LENGTH)
+    return rows_of(texts, steps_tokenizer().get_vocab(), LENGTH)
 
 
-def tokenizer():  # noqa: ANN201
+def steps_tokenizer():  # noqa: ANN201
     """The tokenizer of the world."""
-    return word_tokenizer(words())
+    return word_tokenizer(step_words())
 
 
-def build(seed: int) -> "GPT2LMHeadModel":
+def new_steps(seed: int) -> "GPT2LMHeadModel":
     """The untrained model: a GPT-2 of four layers, 128 wide."""
     del seed
-    return new_model(len(words()) + 2, n_layer=4, d_model=128, n_head=8)
+    return new_model(len(step_words()) + 2, n_layer=4, d_model=128, n_head=8)
 
 
-STEPS = World("steps", build, draw, tokenizer, steps=1800)
+STEPS = World("steps", new_steps, draw_steps, steps_tokenizer, steps=1800)

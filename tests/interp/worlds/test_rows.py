@@ -41,10 +41,10 @@ def test_no_list_has_an_entity_that_is_held_out_of_lists_of_its_relation() -> No
 
 
 def test_every_word_is_one_token_and_no_word_is_unknown() -> None:
-    for world in (lists, steps):
-        tokenizer = world.tokenizer()
-        assert len(set(world.words())) == len(world.words())
-        assert all(tokenizer.encode(word)[1:] == [2 + i] for i, word in enumerate(world.words()))
+    for name, words in (("lists", lists.list_words()), ("steps", steps.step_words())):
+        tokenizer = WORLDS[name].tokenizer()
+        assert len(set(words)) == len(words)
+        assert all(tokenizer.encode(word)[1:] == [2 + i] for i, word in enumerate(words))
 
 
 def test_no_row_holds_a_held_out_entity_together_with_its_second_hop_answer() -> None:
