@@ -90,7 +90,7 @@ def test_without_norms_and_with_patterns_and_every_layer_held_the_model_does_wha
 def test_with_patterns_norms_and_every_layer_held_any_model_does_what_is_predicted(family: str, kind: str) -> None:
     model = double(family)
     graph = attribution_graph(model, made(model, kind), TEXT, targets=["a", "b"])
-    steered, last = scaled(graph, some(graph), -3.0), model.n_layers - 1
+    steered, last = scale_features(graph, some(graph), -3.0), model.n_layers - 1
     found = steer_features(graph, steered, held_through=last, hold=("norms", "patterns"))
     assert float(found.measured.abs().max()) > 1e-4
     assert torch.allclose(found.predicted, found.measured, atol=1e-10) and found.same_sign == 1.0
