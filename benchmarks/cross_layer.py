@@ -224,7 +224,6 @@ def measure(given: argparse.Namespace) -> None:
     means = rows[:, model.n_layers :].mean(0).clone()
     del rows
     about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts)}
-    l0 = dict[str, float]()
     for folder in given.folders:
         clt = fold_normalisation(load_sae(folder))
         assert isinstance(clt, CrossLayerTranscoder)
@@ -232,19 +231,21 @@ def measure(given: argparse.Namespace) -> None:
         row = measured(model, clt, texts, means, brief=given.brief)
         row["cpu_s"] = time.process_time() - began
         print(Path(folder).name, row, flush=True)
-        keep(about, Path(folder).name, row)
-        l0[Path(folder).name] = row["l0"]
-    keep(about, "l0_spread", {"of": l0, "share": max(l0.values()) / min(l0.values()) - 1})
+        every = keep(about, Path(folder).name, row)
+        l0 = [one["l0"] for one in every.values() if isinstance(one, dict) and "l0" in one]
+        keep(about, "l0_spread", max(l0) / min(l0) - 1)
 
 
-def keep(about: dict[str, Any], name: str, row: Any) -> None:
-    """Write one more figure into the file; those that are of other texts go."""
+def keep(about: dict[str, Any], name: str, row: Any) -> dict[str, Any]:
+    """Write one more figure into the file and return all in it; those that are of other texts go."""
     file, before = RESULTS / "cross_layer.json", {}
     if file.exists():
         before = json.loads(file.read_text())["figures"]
     if any(before.get(key) != value for key, value in about.items()):
         before = {"skip_trio": before.get("skip_trio")}
-    write("cross_layer", "python benchmarks/cross_layer.py", before | about | {name: row})
+    figures = before | about | {name: row}
+    write("cross_layer", "python benchmarks/cross_layer.py", figures)
+    return figures
 
 
 def trio(_: argparse.Namespace) -> None:
@@ -309,12 +310,12 @@ def main() -> None:
     one.set_defaults(do=train_one)
     many = verbs.add_parser("measure")
     many.add_argument("folders", nargs="+")
-    many.add_argument("--texts", type=int, default=160)
+    many.add_argument("--texts", type=int, default=60)
     many.add_argument("--brief", action="store_true", help="not one layer at a time")
     many.set_defaults(do=measure)
     alike = verbs.add_parser("calibrate")
     alike.add_argument("folders", nargs="+")
-    alike.add_argument("--texts", type=int, default=300)
+    alike.add_argument("--texts", type=int, default=200)
     alike.add_argument("--l0", type=float, default=64, help="latents on per token, of all layers together")
     alike.set_defaults(do=calibrate)
     verbs.add_parser("trio").set_defaults(do=trio)
