@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks import Model, Tokens
@@ -32,7 +32,12 @@ class ContextScore:
 
 @torch.no_grad()
 def measure_context_score(
-    model: Model, data: Sequence[str] | Tokens | Tensor, *, early: int = 50, late: int = 500, seed: int = 0
+    model: Model,
+    data: Sequence[str] | Tokens | Int[Tensor, "batch pos"],
+    *,
+    early: int = 50,
+    late: int = 500,
+    seed: int = 0,
 ) -> ContextScore:
     """Measure the in-context score of Olsson et al. 2022, arXiv:2209.11895: loss(500th) − loss(50th) token.
 
