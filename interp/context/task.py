@@ -97,7 +97,7 @@ def demonstrate(
     """A prompt with demonstrations of which one thing is changed, and the answer that follows the demonstrations.
 
     That answer is the true label, but for flipped labels, where it is what the flip makes of it, and for other words,
-    where it is the word that stands for it.
+    where it is the word that takes the place of it.
     """
     x, y = asked
     if change == "no demonstrations":
