@@ -7,28 +7,40 @@ one part and keeps the others' figures; `--quick` takes fewer pictures and write
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from random import Random
+from time import process_time
 from typing import Any
 
 import torch
+from scipy.spatial import procrustes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
 from hooks import Images, Network, Processor, Site, capture, intervene, load  # noqa: E402
+from hooks.errors import InvalidArgument  # noqa: E402
 from hooks.interventions import replace  # noqa: E402
 from hooks.position import everywhere, last, region  # noqa: E402
 from hooks.site import conv_act, conv_pre, embedding, fc_act, pool, resid_post  # noqa: E402
 from interp.atlas import (  # noqa: E402
     Analogies,
+    Atlas,
+    attribute_cells,
+    draw_icons,
+    find_walk,
     histogram_space,
+    map_activations,
     measure_analogies,
     measure_hubness,
+    measure_map,
     measure_precision,
     pixel_space,
+    sample_activations,
     space_at,
 )
 from interp.common.statistics import bootstrap, share  # noqa: E402
@@ -216,6 +228,102 @@ def splicing(quick: bool) -> dict[str, Any]:
     return found
 
 
+def atlas(quick: bool) -> dict[str, Any]:
+    """Maps of the last hidden vector, five seeds; icons and walks."""
+    shown = scenes("test", 800 if quick else 4000)
+    pictures, names = draw(shown).images(), [scene.landmark for scene in shown]
+    net, found = nets(), dict[str, Any]()
+    for name, one in net.items():
+        sample = sample_activations(one, pictures, embedding, names)
+        maps = [map_activations(sample, side=24, least=4, seed=seed) for seed in range(2 if quick else 5)]
+        shapes = [procrustes(maps[0].xy.numpy(), other.xy.numpy())[2] for other in maps[1:]]
+        measured = [measure_map(one_map) for one_map in maps]
+        print(name, measured[0], shapes)
+        found[f"{name} net"] = {
+            "trustworthiness by seed": [asdict(q.trustworthiness["map"]) for q in measured],
+            "principal components": asdict(measured[0].trustworthiness["principal components"]),
+            "purity of 15 neighbours by seed": [asdict(q.purity.by_space["map"]) for q in measured if q.purity],
+            "in all dimensions": asdict(measured[0].purity.by_space["all dimensions"]),  # type: ignore[union-attr]
+            "on principal components": asdict(measured[0].purity.by_space["principal components"]),  # type: ignore[union-attr]
+            "shuffled labels": measured[0].purity.chance,  # type: ignore[union-attr]
+            "Procrustes distance of other seeds": shapes,
+        }
+        if name == "trained":
+            found |= _icons(one, maps[0], pictures, quick) | _walks(maps[0], quick)
+    return found
+
+
+def _icons(net: Network, atlas: Atlas, pictures: Images, quick: bool) -> dict[str, Any]:
+    """Whether the net says of an icon, and of the real example nearest to the mean, what most of the cell are."""
+    icons = draw_icons(net, atlas, steps=16 if quick else 64, colours=measure_colours(pictures))
+    cells = atlas.cells.cells
+    labels = torch.tensor([LANDMARKS.index(cell.label or "") for cell in cells])
+    real = pictures.pixels[torch.stack([atlas.sample.item[cell.members[0]] for cell in cells])]
+    noise = Canvas(len(cells), (64, 64), colours=measure_colours(pictures)).pixels().detach()
+    seen = {"icons": icons.pictures.pixels, "real examples": real, "noise": noise}
+    said = {name: net.run(Images(x)).argmax(1) == labels for name, x in seen.items()}
+    found = {f"{name} classified as their cell": asdict(share(right)) for name, right in said.items()}
+    print(found)
+    return {**found, "cosine of icons with their cells": float(icons.cosine.mean())}
+
+
+def _walks(atlas: Atlas, quick: bool) -> dict[str, Any]:
+    """Walks between landmarks drawn at random: how many have no step above the 95th percentile of edges."""
+    drawn, smooth, straight, random, detours, lost = Random(0), [], [], [], [], 0
+    for _ in range(20 if quick else 200):
+        a, b = drawn.sample(LANDMARKS, 2)
+        try:
+            walk = find_walk(atlas, a, b)
+        except InvalidArgument:
+            lost += 1
+            smooth.append(False)
+            continue
+        smooth.append(walk.is_smooth)
+        straight.append(walk.straight.largest <= walk.large)
+        random.append(walk.random.largest <= walk.large)
+        detours.append(walk.route.detour)
+    figures = {"over neighbours": smooth, "straight on the map": straight, "over a random graph": random}
+    found = {name: asdict(share(torch.tensor(ok))) for name, ok in figures.items()}
+    found |= {"no way": lost, "mean detour": sum(detours) / len(detours)}
+    print(found)
+    return {"walks without a step above the 95th percentile of edges": found}
+
+
+def large_atlas(quick: bool) -> dict[str, Any]:
+    """An atlas of 100,000 activations at the last convolution, four places of each picture: CPU seconds by step."""
+    n, seconds, begun = (1000 if quick else 25_000), dict[str, float](), process_time()
+
+    def lap(name: str) -> None:
+        seconds[name] = round(process_time() - begun - sum(seconds.values()), 1)
+        print(name, seconds[name], flush=True)
+
+    net, shown = nets()["trained"], scenes("test", n)
+    pictures = Images(torch.cat([draw(shown[i : i + 1000]).images().pixels for i in range(0, n, 1000)]))
+    lap("pictures drawn")
+    labels = [scene.landmark for scene in shown]
+    sample = sample_activations(net, pictures, conv_act[4], labels, per_item=4)
+    lap("activations sampled")
+    made = map_activations(sample, neighbours=15, side=20, least=10)
+    lap("neighbours, map and cells")
+    icons = draw_icons(net, made, steps=48, colours=measure_colours(pictures[:2000]))
+    lap("icons")
+    words = attribute_cells(net, pictures, made, LANDMARKS)
+    lap("words")
+    quality = measure_map(made)
+    found = {
+        "activations": len(sample),
+        "cells": len(made.cells.cells),
+        "CPU seconds": seconds,
+        "CPU seconds in all, of one thread": round(sum(seconds.values()), 1),
+        "load": os.getloadavg()[0],
+        "trustworthiness": {name: asdict(e) for name, e in quality.trustworthiness.items()},
+        "cosine of icons with their cells": float(icons.cosine.mean()),
+        "cells with words": len(words),
+    }
+    print(found)
+    return found
+
+
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "neighbours": neighbours,
     "arithmetic": arithmetic,
@@ -223,6 +331,8 @@ PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "visualisation": visualisation,
     "dissection": dissection,
     "splicing": splicing,
+    "atlas": atlas,
+    "large atlas": large_atlas,
 }
 
 

@@ -37,6 +37,7 @@ VERBS = {
     "workbench": "Open a live page to read, steer, edit and trace a model; each action is a line of Python in its log.",
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
     "atlas": "Lay activations out in the plane, cut them into cells with icons or words, and write a page to walk.",
+    "context": "Measure what of the demonstrations in a prompt matters, and which heads and vector bring the task.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
     "landmark": "The bundled model: its corpus, training and card.",
