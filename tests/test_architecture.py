@@ -28,7 +28,7 @@ RANK = (  # interp's folders, those of lower rows first
     "lenses visualisation",
     "atlas",
     "sae",
-    "directions context",
+    "clip directions context",
     "features",
     "steering memory graphs",
     "show export workbench",
