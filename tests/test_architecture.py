@@ -30,7 +30,8 @@ RANK = (  # interp's folders, those of lower rows first
     "directions",
     "features",
     "steering memory graphs",
-    "show export workbench",
+    "show export",
+    "workbench",
     "demo",
     "commands",
 )

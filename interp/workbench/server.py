@@ -14,12 +14,13 @@ from starlette.routing import Route
 from hooks.errors import InterpError, OutOfRange
 from interp.common.json_values import plain
 from interp.workbench.actions import ACTIONS, check_given
+from interp.workbench.archive import pack_session
 from interp.workbench.jobs import Job, Jobs, QueueFull
 from interp.workbench.security import Guard
 from interp.workbench.session import Session
 
 PAGE: Final = Path(__file__).parent / "page"
-FILES: Final = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
+FILES: Final = {"/": "index.html", "/app.js": "app.js", "/graph.js": "graph.js", "/style.css": "style.css"}
 POLL: Final = 0.01
 PING: Final = 15.0
 
@@ -45,7 +46,9 @@ class Server:
             Route("/api/v1/jobs", self.submit, methods=["POST"]),
             Route("/api/v1/jobs/{job}", self.cancel, methods=["DELETE"]),
             Route("/api/v1/jobs/{job}/events", self.events),
+            Route("/api/v1/files/{file}", self.file),
             Route("/api/v1/session", self.log),
+            Route("/api/v1/session.zip", self.bundle),
             Route("/api/v1/session.py", self.script),
             Route("/api/v1/session.ipynb", self.notebook),
         ]
@@ -71,6 +74,7 @@ class Server:
                 "saes": {name: {"site": str(sae.site), "latents": sae.d_sae} for name, sae in session.saes.items()},
                 "indexes": list(session.indexes),
                 "directions": {name: str(direction.site) for name, direction in session.directions.items()},
+                "transcoders": list(session.transcoders),
                 "edits": {name: edit.facts[0].text for name, edit in session.edits.items()},
                 "applied": session.applied,
                 "actions": list(ACTIONS),
@@ -122,6 +126,16 @@ class Server:
         return Response(
             self._ready().notebook(), media_type="application/x-ipynb+json", headers=_download("session.ipynb")
         )
+
+    async def bundle(self, _request: Request) -> Response:
+        """The session as one file: its log, notebook, script and edits."""
+        content = pack_session(self._ready())
+        return Response(content, media_type="application/zip", headers=_download("session.zip"))
+
+    async def file(self, request: Request) -> Response:
+        """A file that an export made."""
+        name, content = self._ready().made.file(request.path_params["file"])
+        return Response(content, media_type="application/octet-stream", headers=_download(name))
 
     def _ready(self) -> Session:
         if self.session is None:
