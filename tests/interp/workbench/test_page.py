@@ -240,9 +240,8 @@ def test_a_graph_is_walked_pinned_grouped_and_steered_by_keys(page: Page) -> Non
     for key in ("ArrowUp", "ArrowDown", "Enter"):
         page.browser.press(key)
     page.until("document.getElementById('graph-pins').textContent !== 'Nothing is pinned.'")
-    page.js(
-        "document.querySelectorAll('svg.graph .node.feature').forEach(e => e.dispatchEvent(new MouseEvent('click', {bubbles: true})))"
-    )
+    click = "e.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+    page.js(f"document.querySelectorAll('svg.graph .node.feature').forEach(e => {click})")
     page.click("#nodes-form button")
     page.until("document.querySelector('#nodes-found table')")
     assert session.entries[-1].kind == "steer_nodes"
