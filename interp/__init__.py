@@ -15,6 +15,7 @@ __all__ = [
     "memory",
     "postcard",
     "sae",
+    "scale",
     "show",
     "steering",
     "visualisation",

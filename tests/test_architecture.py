@@ -23,7 +23,7 @@ HOMES = {  # a heavy library, and the only files that may import it
 }
 RANK = (  # interp's folders, those of lower rows first
     "common",
-    "circuits landmark",
+    "circuits landmark scale",
     "postcard worlds",
     "atlas lenses visualisation",
     "sae",

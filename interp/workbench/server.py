@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,8 @@ from interp.workbench.session import Session
 
 PAGE: Final = Path(__file__).parent / "page"
 FILES: Final = {"/": "index.html", "/app.js": "app.js", "/graph.js": "graph.js", "/style.css": "style.css"}
-POLL: Final = 0.01
+CHECKED: Final = 0.5
+"""Seconds after which a quiet stream looks whether anybody still listens."""
 PING: Final = 15.0
 
 
@@ -145,19 +148,26 @@ class Server:
 
 async def _stream(request: Request, job: Job, start: int) -> AsyncIterator[str]:
     """Server-sent events, with a comment now and then so that nothing between takes the connection for dead."""
-    quiet = 0.0
-    while not await request.is_disconnected():
-        job.mark_read()
-        for number, event, data in job.events[start:]:
-            yield f"id: {number}\nevent: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
-            start, quiet = number + 1, 0.0
-        if job.ended is not None and start >= len(job.events):
-            return
-        await asyncio.sleep(POLL)
-        quiet += POLL
-        if quiet > PING:
-            yield ": still here\n\n"
-            quiet = 0.0
+    loop, woken, said = asyncio.get_running_loop(), asyncio.Event(), time.monotonic()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop ended meanwhile
+            loop.call_soon_threadsafe(woken.set)
+
+    with job.waking(wake):
+        while not await request.is_disconnected():
+            woken.clear()
+            job.mark_read()
+            for number, event, data in job.events[start:]:
+                yield f"id: {number}\nevent: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+                start, said = number + 1, time.monotonic()
+            if job.ended is not None and start >= len(job.events):
+                return
+            with suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(woken.wait(), CHECKED)
+            if time.monotonic() - said > PING:
+                yield ": still here\n\n"
+                said = time.monotonic()
 
 
 def _file(name: str) -> Any:
