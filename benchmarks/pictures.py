@@ -22,7 +22,7 @@ from scipy.spatial import procrustes
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import write  # noqa: E402
-from hooks import Images, Network, Processor, Site, capture, intervene, load  # noqa: E402
+from hooks import Images, Model, Network, Processor, Site, capture, intervene, load  # noqa: E402
 from hooks.errors import InvalidArgument  # noqa: E402
 from hooks.interventions import add, replace  # noqa: E402
 from hooks.position import everywhere, last, region  # noqa: E402
@@ -32,6 +32,7 @@ from interp.atlas import (  # noqa: E402
     Atlas,
     attribute_cells,
     draw_icons,
+    find_offset,
     find_walk,
     histogram_space,
     map_activations,
@@ -502,6 +503,62 @@ def _concept(towers: Any, classes: torch.Tensor, quick: bool) -> dict[str, Any]:
     }
 
 
+def causes(quick: bool) -> dict[str, Any]:
+    """Why an offset leads nowhere in one net and home in another, and what bounds the share of detectors."""
+    day = [Scene(name, seed=7, time="day") for name in LANDMARKS]
+    pictures = draw([*day, *(scene.but(time="night") for scene in day)]).images()
+    names, pairs = [str(i) for i in range(144)], [(i, 72 + i) for i in range(72)]
+    towers: Any = {"CLIP": load_net("clip"), "untrained CLIP": load_net(new_net("clip"))}
+    seen = {**{name: one.image for name, one in towers.items()}, "convnet": nets()["trained"]}
+    found: dict[str, Any] = {"day to night": {}, "capital of a country": {}, "detectors by quantile": {}}
+    for name, net in seen.items():
+        space = space_at(net, pictures, embedding, names)
+        offset, x = find_offset(space, pairs), space.rows[:72]
+        apart = torch.cdist(x, x).fill_diagonal_(torch.inf).min(1).values.mean()
+        found["day to night"][name] = {
+            **_table(measure_analogies(space, pairs, classes=False)),
+            "consistency": asdict(offset.consistency),
+            "consistency of shuffled pairs": asdict(offset.shuffled),
+            "length of the mean offset over the distance to the nearest other landmark": float(
+                offset.direction.vector.norm() / apart
+            ),
+        }
+    found["capital of a country"] = _names_and_answers()
+    pictures = draw(scenes("test", 200 if quick else 800)).images()
+    for quantile in (0.005, 0.02, 0.05):
+        for name, net in nets().items():
+            one = dissect(net, pictures, conv_act[4], quantile=quantile)
+            shares = {c: round(float(s), 4) for c, s in zip(one.concepts, one.constant, strict=True)}
+            found["detectors by quantile"][f"{name} net, {quantile}"] = {
+                "detectors": asdict(share(one.detectors)),
+                "mean IoU": float(one.iou.mean()),
+                "with masks of other pictures": float(one.shuffled.mean()),
+                "concepts whose share of the pixels bounds the IoU below 0.04": sum(
+                    quantile < 0.04 * s for s in shares.values()
+                ),
+                "concepts": len(shares),
+            }
+    print(found)
+    return found
+
+
+def _names_and_answers() -> dict[str, Any]:
+    """Whether the names of countries and of their capitals differ by one vector, and whether the model knows them."""
+    countries = sorted({entity(name)["country"] for name in LANDMARKS})
+    known = [one for name in countries if (one := find(name)) is not None and one.kind == "country"]
+    pairs = [(one.text, one["capital"]) for one in known if one.text != one["capital"]]
+    texts, model = [*dict.fromkeys(one for pair in pairs for one in pair)], load("landmark")
+    assert isinstance(model, Model)
+    said = model.generate([f"The capital of {country} is" for country, _ in pairs], max_new_tokens=6)
+    right = [text.strip().startswith(capital) for text, (_, capital) in zip(said, pairs, strict=True)]
+    found: dict[str, Any] = {"the model says the capital": asdict(share(torch.tensor(right)))}
+    for layer in range(model.n_layers):
+        offset = find_offset(space_at(model, texts, resid_post[layer], texts, at=last), pairs)
+        both = {"consistency": asdict(offset.consistency), "shuffled": asdict(offset.shuffled)}
+        found[str(resid_post[layer])] = both
+    return found
+
+
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "neighbours": neighbours,
     "arithmetic": arithmetic,
@@ -512,6 +569,7 @@ PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "atlas": atlas,
     "large atlas": large_atlas,
     "clip": clip,
+    "causes": causes,
 }
 
 
@@ -521,11 +579,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer pictures, nothing written")
     parser.add_argument("--part", choices=PARTS, help="measure this one, and keep the others' figures")
     asked = parser.parse_args()
+    found = {name: part(asked.quick) for name, part in PARTS.items() if asked.part in (None, name)}
     kept = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.is_file() else {}
-    found = {name: kept[name] for name in PARTS if name in kept}
-    for name, part in PARTS.items():
-        if asked.part in (None, name):
-            found[name] = part(asked.quick)
+    found = {name: both[name] for name in PARTS if name in (both := kept | found)}
     if not asked.quick:
         print(write("pictures", "python benchmarks/pictures.py", found))
 

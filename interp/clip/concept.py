@@ -17,7 +17,7 @@ from probes.metrics import detection
 @final
 @dataclass(frozen=True)
 class SharedLatent:
-    """A latent that stands for a concept in both towers.
+    """A latent that is a concept in both towers.
 
     Attributes:
         latent: its number.
