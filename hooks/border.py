@@ -71,10 +71,10 @@ def guard(names: dict[str, Any], exported: Iterable[str]) -> None:
         if inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
             _guard_class(thing)
         elif inspect.isfunction(thing):
-            names[name] = checked(thing)
+            names[name] = guard_function(thing)
 
 
-def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any]:
+def guard_function(function: Callable[..., Any], called: str = "") -> Callable[..., Any]:
     """The function with a check of its arguments before it.
 
     Raises:
@@ -84,7 +84,7 @@ def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any
 
     Examples:
         >>> def double(n: int) -> int: return 2 * n
-        >>> checked(double)("two")
+        >>> guard_function(double)("two")
         Traceback (most recent call last):
         hooks.errors.InvalidType: double takes n as an int, got 'two', a str
     """
@@ -112,10 +112,10 @@ def _guard_class(kind: type) -> None:
         public = name == "__init__" or not name.startswith("_")
         if isinstance(member, types.FunctionType) and public and name not in UNGUARDED:
             called = kind.__name__ if name == "__init__" else f"{kind.__name__}.{name}"
-            setattr(kind, name, checked(member, called))
+            setattr(kind, name, guard_function(member, called))
         elif isinstance(member, classmethod | staticmethod) and public and not inspect.isbuiltin(member.__func__):
             around = type(member)
-            setattr(kind, name, around(checked(member.__func__, f"{kind.__name__}.{name}")))
+            setattr(kind, name, around(guard_function(member.__func__, f"{kind.__name__}.{name}")))
 
 
 UNGUARDED = frozenset({"forward", "encode", "decode", "loss", "note", "constrain"})

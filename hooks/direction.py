@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks.errors import InvalidArgument
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
 
@@ -125,7 +125,7 @@ class Direction:
             ```
         """
         tensors, about = read_tensors(path, KIND)
-        return made_of(path, KIND, lambda: Direction.of(tensors["vector"], about))
+        return parse_contents(path, KIND, lambda: Direction.of(tensors["vector"], about))
 
     @property
     def said(self) -> Said:

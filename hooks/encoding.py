@@ -130,7 +130,7 @@ def from_encoding(tokenizer: Tokenizer, encoding: Mapping[str, Any], d_vocab: in
         )
     if ids and isinstance(ids[0], int):
         ids, mask = [ids], None if mask is None else [mask]
-    return pad(tokenizer, unpadded(tokenizer, ids, mask), side)
+    return pad(tokenizer, strip_padding(tokenizer, ids, mask), side)
 
 
 _SAID: Final = frozenset({
@@ -209,7 +209,7 @@ def _inside(tokenizer: Tokenizer, text: int, pos: int) -> str:
     )
 
 
-def unpadded(
+def strip_padding(
     tokenizer: Tokenizer, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None
 ) -> Sequence[Sequence[int]]:
     """Return rows of token ids without their padding: what the masks hide, or else runs of padding at their ends.
@@ -220,7 +220,7 @@ def unpadded(
 
     Examples:
         ```python
-        unpadded(model.tokenizer, [[1, 2, 0]], [[1, 1, 0]])  # [[1, 2]]
+        strip_padding(model.tokenizer, [[1, 2, 0]], [[1, 1, 0]])  # [[1, 2]]
         ```
     """
     if masks is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks.activations import Activations
 from hooks.capture import Sites
 from hooks.errors import InvalidArgument, WrongState
-from hooks.model import Text, chosen
+from hooks.model import Text, resolve_sites
 from hooks.network import AnyModel
 from hooks.site import Site
 from hooks.summary import summarise
@@ -73,7 +73,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
         found = capture_gradients(model, tokens, [resid_post[3]], lambda logits: logits[ends][:, 7].sum())
         ```
     """
-    wanted = chosen(model, sites)
+    wanted = resolve_sites(model, sites)
     for site in wanted:
         if site.name == "expert_choice":
             raise InvalidArgument(f"{site} is which experts are chosen, so that it has no gradient: use router_logits")

@@ -37,13 +37,11 @@ class Scaling:
 
     __repr__ = summarise
 
-    def applied(
-        self, pixels: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel height width"]:
+    def apply(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
         """Return scaled pixels; gradients flow through.
 
         Examples:
-            >>> float(Scaling((0.5,), (0.25,)).applied(torch.ones(1, 1, 2, 2)).max())
+            >>> float(Scaling((0.5,), (0.25,)).apply(torch.ones(1, 1, 2, 2)).max())
             2.0
         """
         mean, std = (pixels.new_tensor(one)[:, None, None] for one in (self.mean, self.std))
@@ -134,7 +132,7 @@ class Images:
     def arguments(self) -> Mapping[int | str, Float[Tensor, "batch channel height width"]]:
         """What the model is given, by the place or name of the argument."""
         scaling = self.scaling or Scaling()
-        return {scaling.slot: scaling.applied(self.pixels)}
+        return {scaling.slot: scaling.apply(self.pixels)}
 
 
 def each_picture(given: Pictures) -> list[Float[Tensor, "channel height width"]]:

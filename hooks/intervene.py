@@ -12,7 +12,7 @@ from hooks.compose import check_fits, check_overwriting, check_pass
 from hooks.errors import InvalidArgument, NothingChanged, WrongState
 from hooks.finite import Watch
 from hooks.interventions import Intervention, Rows
-from hooks.model import chosen
+from hooks.model import resolve_sites
 from hooks.network import AnyModel
 from hooks.passes import Pass
 from hooks.position import Position
@@ -57,7 +57,7 @@ def intervene(
     """
     plan: dict[Site, tuple[Intervention, ...]] = {}
     for key, given in interventions.items():
-        for site in chosen(model, key):
+        for site in resolve_sites(model, key):
             if site in plan:
                 raise InvalidArgument(
                     f"{site} is named twice: give its interventions as one list, in the order they act"

@@ -83,7 +83,7 @@ def blocks(hf: nn.Module, paths: Paths) -> nn.ModuleList:
     return found
 
 
-def located(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
+def find_paths(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
     """Return the paths of a model: the adapter's where they agree with what was traced, else those traced.
 
     Raises:
@@ -91,7 +91,7 @@ def located(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
 
     Examples:
         ```python
-        located(hinted_paths(hf), find_structure(hf), hf).top["blocks"]
+        find_paths(hinted_paths(hf), find_structure(hf), hf).top["blocks"]
         ```
     """
     if not structure.main:

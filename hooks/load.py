@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hooks.adapters import unwrap
-from hooks.contract.check import checked
+from hooks.contract.check import contract_of
 from hooks.errors import InvalidArgument, InvalidType, MissingFile
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
-from hooks.network import Example, Network, check_network, guessed
+from hooks.network import Example, Network, check_network, guess_example
 from hooks.offload import is_offloaded, place_of
 from hooks.processor import Processor, read_processor
 from hooks.towers import Towers, has_two_towers, towers_of
@@ -164,7 +164,7 @@ def load(
 def _model(hf: HFModel, tokenizer: Tokenizer, name: str, check: bool) -> Model:
     model = Model(hf, tokenizer, name)
     if check:
-        checked(model)
+        contract_of(model)
     return model
 
 
@@ -233,7 +233,7 @@ def _network(
     check: bool,
     processor: Processor | None,
 ) -> Network:
-    given = guessed(module) if inputs is None else inputs
+    given = guess_example(module) if inputs is None else inputs
     ids = isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point()
     axes = (places,) if isinstance(places, int) else (1,) if ids and places is None else places
     if any(axis < 1 for axis in axes or ()) or len(set(axes or ())) < len(axes or ()):

@@ -19,10 +19,10 @@ from hooks.fingerprint import fingerprint
 from hooks.forward import accepts, forward
 from hooks.generate import Each, continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
-from hooks.layout import blocks, find, located, parts, taps
+from hooks.layout import blocks, find, find_paths, parts, taps
 from hooks.offload import place_of
 from hooks.running import Running
-from hooks.site import Named, Site, counted, mlp_act, named, site_names
+from hooks.site import Named, Site, find_sites, mlp_act, resolve_layer, site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens
@@ -62,7 +62,7 @@ class Model:
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
         self.hf = hf.eval()
         self.structure = found = find_structure(hf)
-        self.paths = paths = located(hinted_paths(hf), found, hf)
+        self.paths = paths = find_paths(hinted_paths(hf), found, hf)
         self.tokenizer = tokenizer
         self.name = name
         self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
@@ -249,7 +249,7 @@ class Model:
             model.tap(resid_post[0]).shape
             ```
         """
-        site = counted(site, self.taps)
+        site = resolve_layer(site, self.taps)
         if site.expert is not None:
             return of_expert(self.tap(replace(site, expert=None)), site.expert)
         if site not in self.taps and site.path:
@@ -339,7 +339,7 @@ class HasSites(Named, Protocol):
         ...
 
 
-def chosen(model: HasSites, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
+def resolve_sites(model: HasSites, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
     """Return the sites asked for, by themselves or by globs, each checked against the model and named once.
 
     Raises:
@@ -347,10 +347,10 @@ def chosen(model: HasSites, sites: Site | str | Iterable[Site | str]) -> tuple[S
 
     Examples:
         ```python
-        chosen(model, ["resid_post.*", logits])
+        resolve_sites(model, ["resid_post.*", logits])
         ```
     """
-    found = named(sites, model.sites, model)
+    found = find_sites(sites, model.sites, model)
     if not found:
         raise InvalidArgument("no sites were asked for: name at least one, such as resid_post[0]")
     for site in found:

@@ -140,12 +140,12 @@ class Network:
         images = replace(self.processor.read(text), scaling=self.processor.scaling(self._slot)).to(self.device)
         return replace(_of_places(len(images), self.device), images=images, grids=self.grids)
 
-    def joined(self, batches: Sequence[Tokens]) -> Tokens:
+    def join(self, batches: Sequence[Tokens]) -> Tokens:
         """Return batches of pictures as one.
 
         Examples:
             ```python
-            model.joined([model.tokens(some), model.tokens(others)])
+            model.join([model.tokens(some), model.tokens(others)])
             ```
         """
         held = [one.images for one in batches if one.images is not None]
@@ -205,14 +205,14 @@ AnyModel: TypeAlias = Model | Network
 """A transformer, or any other module."""
 
 
-def guessed(module: nn.Module) -> Shaped[Tensor, "batch _"]:
+def guess_example(module: nn.Module) -> Shaped[Tensor, "batch _"]:
     """Return an example for a module whose first weights say what it reads: ids of an embedding, or a vector.
 
     Raises:
         InvalidArgument: they do not.
 
     Examples:
-        >>> guessed(nn.Linear(3, 5)).shape
+        >>> guess_example(nn.Linear(3, 5)).shape
         torch.Size([1, 3])
     """
     random = torch.Generator().manual_seed(0)

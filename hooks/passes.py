@@ -116,7 +116,7 @@ def spread(prompt: Tokens, ids: Int[Tensor, "batch pos"]) -> Tokens | None:
     )
 
 
-def continued(
+def continue_tokens(
     known: Tokens,
     ids: Int[Tensor, "batch n"],
     start: int,
@@ -133,7 +133,7 @@ def continued(
 
     Examples:
         ```python
-        continued(tokens, next_ids, tokens.ids.shape[1], None, frozenset())
+        continue_tokens(tokens, next_ids, tokens.ids.shape[1], None, frozenset())
         ```
     """
     if len(known) != len(ids):
@@ -148,7 +148,7 @@ def continued(
     if end > done:
         new = ids[:, done - start :]
         real = torch.ones_like(new, dtype=torch.bool) if mask is None else mask[:, done:]
-        kept = kept.extended(new, real, ~real | is_in(new, special))
+        kept = kept.extend(new, real, ~real | is_in(new, special))
     if mask is None:
         return kept
     mask = torch.cat([mask, kept.mask[:, end:]], dim=1)

@@ -246,7 +246,7 @@ def region(top: float | int, left: float | int, bottom: float | int, right: floa
         grid = _grid(tokens, asked)
         inside = torch.zeros(1, *grid.size, dtype=torch.bool, device=tokens.ids.device)
         inside[:, max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))] = True
-        chosen = grid.covered(inside) >= 0.5
+        chosen = grid.coverage(inside) >= 0.5
         if not bool(chosen.any()):
             raise InvalidArgument(
                 f"{asked} holds no place of this site, of which each has {grid.stride[0]:g} by {grid.stride[1]:g} "
@@ -280,7 +280,7 @@ def where(mask: str | Bool[Tensor, "height width"]) -> Position:
         one = masks[mask] if isinstance(mask, str) else mask[None].to(tokens.ids.device)
         if tuple(one.shape[1:]) != grid.size:
             raise InvalidArgument(f"{asked} is of {tuple(one.shape[1:])} pixels, and the pictures of {grid.size}")
-        return (grid.covered(one) >= 0.5).expand(tokens.ids.shape) & tokens.content
+        return (grid.coverage(one) >= 0.5).expand(tokens.ids.shape) & tokens.content
 
     return Position(asked, select)
 

@@ -50,7 +50,7 @@ class Held:
         """The stream after the last block."""
         return self.activations[resid_post[self.model.n_layers - 1]]
 
-    def resumed(self, layer: int, edits: Mapping[Site, Edit], times: int = 1) -> Float[Tensor, "n pos d_model"]:
+    def resume(self, layer: int, edits: Mapping[Site, Edit], times: int = 1) -> Float[Tensor, "n pos d_model"]:
         """Return the stream after the last block, computed from one block on under edits.
 
         Row `text * times + i` is the i-th copy of a text. Blocks before `layer` do not run; sites outside the
@@ -69,7 +69,7 @@ class Held:
         Examples:
             ```python
             held = hold(model, "Fog over the bay")
-            held.resumed(3, {z[3]: lambda a: 0.5 * a})
+            held.resume(3, {z[3]: lambda a: 0.5 * a})
             ```
         """
         got: list[Tensor] = []
@@ -96,7 +96,7 @@ class Held:
         Raises:
             ValueError: an unknown site, a model without output embeddings.
 
-        Cost: as `resumed`, and the unembedding of every token.
+        Cost: as `resume`, and the unembedding of every token.
 
         Examples:
             ```python
@@ -141,7 +141,7 @@ def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
 
     Examples:
         ```python
-        hold(model, "Fog over the bay").resumed(3, {})
+        hold(model, "Fog over the bay").resume(3, {})
         ```
     """
     tokens = model.tokens(text)

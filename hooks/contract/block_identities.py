@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.contract.report import Check, measured
+from hooks.contract.report import Check, measure_laws
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig
@@ -90,7 +90,7 @@ def block_laws(model: Model, acts: Values, eager: Values) -> Iterator[Check]:
     for block in model.structure.blocks:
         captured = Captured(model, block, model.parts(block), acts, eager)
         for name, law in _LAWS:
-            yield from measured(name, partial(law, captured))
+            yield from measure_laws(name, partial(law, captured))
 
 
 def _middle_adds(b: Captured) -> Iterator[Check]:

@@ -9,10 +9,10 @@ from torch import Tensor
 from hooks.capture import capture
 from hooks.contract.block_identities import block_laws
 from hooks.contract.ends import end_laws
-from hooks.contract.invariance import Runs, batch_laws, cache_laws, plain_laws, repeat_laws, rounding
-from hooks.contract.mixtures import mixture_laws, unordered
+from hooks.contract.invariance import Runs, batch_laws, cache_laws, measure_rounding, plain_laws, repeat_laws
+from hooks.contract.mixtures import drop_ordered_sites, mixture_laws
 from hooks.contract.propagation import reach_laws
-from hooks.contract.report import Check, ContractReport, blamed, measured, unmeasured
+from hooks.contract.report import Check, ContractReport, blame_sites, find_unmeasured, measure_laws
 from hooks.contract.rounding import Values
 from hooks.encoding import special_ids
 from hooks.errors import WrongState
@@ -73,7 +73,7 @@ def check(model: Model) -> ContractReport:
     return model.contract
 
 
-def checked(model: Model) -> ContractReport:
+def contract_of(model: Model) -> ContractReport:
     """Return the report of a model equal to one that was checked before, or check it.
 
     Equal means: the same fingerprint, buffers, classes of all parts, type of weights, device, kind of attention and
@@ -83,7 +83,7 @@ def checked(model: Model) -> ContractReport:
 
     Examples:
         ```python
-        checked(model) is checked(model)
+        contract_of(model) is contract_of(model)
         ```
     """
     hf = model.hf
@@ -112,20 +112,25 @@ def _laws(model: Model) -> tuple[Check, ...]:
     first, unread = _read(model, texts[0], readable)
     sites = tuple(first)
     if not sites:
-        return (*unread, *unmeasured(unread, model.taps))
+        return (*unread, *find_unmeasured(unread, model.taps))
     alone = (first, capture(model, texts[1], sites).values)
-    compared = unordered(sites)
-    runs = Runs(model, compared, texts, alone, rounding(model, texts[0], compared, first))
+    compared = drop_ordered_sites(sites)
+    runs = Runs(model, compared, texts, alone, measure_rounding(model, texts[0], compared, first))
     patterns = tuple(site for site in model.taps if site.name in _EAGER)
     eager, unread_eager = _read(model, texts[0], patterns) if patterns else ({}, [])
-    checks = [*unread, *unread_eager, *repeat_laws(runs), *measured("same as Hugging Face", lambda: plain_laws(runs))]
+    checks = [
+        *unread,
+        *unread_eager,
+        *repeat_laws(runs),
+        *measure_laws("same as Hugging Face", lambda: plain_laws(runs)),
+    ]
     checks += [*end_laws(model, first, texts[0]), *block_laws(model, first, eager)]
     checks += mixture_laws(model, first, texts[0])
-    checks += unmeasured(checks, first.keys() | eager.keys())
-    blame = blamed(checks)
+    checks += find_unmeasured(checks, first.keys() | eager.keys())
+    blame = blame_sites(checks)
     sound = [site for site in model.taps if site in first.keys() | eager.keys() and site not in blame]
-    reach = measured("writing reaches", lambda: reach_laws(model, texts[1], sound))
-    return (*checks, *reach, *batch_laws(runs), *measured("cached = uncached", lambda: cache_laws(runs), "cache"))
+    reach = measure_laws("writing reaches", lambda: reach_laws(model, texts[1], sound))
+    return (*checks, *reach, *batch_laws(runs), *measure_laws("cached = uncached", lambda: cache_laws(runs), "cache"))
 
 
 def _read(model: Model, tokens: Tokens, sites: tuple[Site, ...]) -> tuple[Values, list[Check]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from hooks.encoding import unpadded
+from hooks.encoding import strip_padding
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, nearest
 from hooks.huggingface import Tokenizer
 from hooks.store.packing import Documents
@@ -198,7 +198,7 @@ def _documents(columns: dict[str, Any], tokenizer: Tokenizer) -> Documents:
     if "text" in columns:
         return ["" if text is None else text for text in columns["text"]]
     ids, masks = ([row or [] for row in rows] for rows in (columns["input_ids"], columns.get("attention_mask", ())))
-    return unpadded(tokenizer, ids, masks or None)
+    return strip_padding(tokenizer, ids, masks or None)
 
 
 def _name(source: int, number: int) -> str:

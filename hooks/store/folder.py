@@ -99,7 +99,7 @@ class Folder:
         return shutil.disk_usage(next(place for place in (here, *here.parents) if place.exists())).free
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder for one writer while the block lasts; the system lets go of it when the process dies.
 
         An object store cannot be held; nothing is done there.
@@ -110,7 +110,7 @@ class Folder:
 
         Examples:
             ```python
-            with Folder("store").held():
+            with Folder("store").lock():
                 ...
             ```
         """
@@ -151,20 +151,20 @@ class Folder:
             Folder("store").write_text("note", "fog")
             ```
         """
-        with self.writing(name) as file:
+        with self.open_to_write(name) as file:
             file.write(text.encode())
         if self.local:
             sync_folder(self._path)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
+    def open_to_write(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file that gets its name when the block ends well, and whose bytes are on the disk by then.
 
         Locally it is written under another name, synced and renamed. Elsewhere closing a file is what makes it appear.
 
         Examples:
             ```python
-            with Folder("store").writing("rows.bin") as file:
+            with Folder("store").open_to_write("rows.bin") as file:
                 file.write(bytes(8))
             ```
         """

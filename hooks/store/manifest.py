@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge
 
 from hooks.errors import MissingFile, WrongModel
-from hooks.json_file import Kind, json_content, json_text, made_of
+from hooks.json_file import Kind, json_content, json_text, parse_contents
 from hooks.store.folder import Folder
 
 CHUNK: Final = 8192
@@ -162,8 +162,10 @@ class Manifest:
             raise MissingFile(f"there is no store at {folder.url}: no {MANIFEST}; {why}")
         about, where = _parsed(folder, MANIFEST, WHOLE), f"{MANIFEST} of the store at {folder.url}"
         settings = Settings(**about["settings"])
-        manifest = made_of(where, WHOLE, lambda: Manifest.of(settings, [Shard(**shard) for shard in about["shards"]]))
-        made_of(where, WHOLE, lambda: entry_bytes(settings))
+        manifest = parse_contents(
+            where, WHOLE, lambda: Manifest.of(settings, [Shard(**shard) for shard in about["shards"]])
+        )
+        parse_contents(where, WHOLE, lambda: entry_bytes(settings))
         return manifest
 
 
@@ -207,12 +209,12 @@ def check_settings(folder: Folder, before: Settings, settings: Settings) -> None
         )
 
 
-def finished(folder: Folder, settings: Settings) -> dict[str, Shard]:
+def find_whole_shards(folder: Folder, settings: Settings) -> dict[str, Shard]:
     """Return the shards that are whole, by name: recorded, and every file as long as it should be.
 
     Examples:
         ```python
-        sorted(finished(Folder("store"), settings))
+        sorted(find_whole_shards(Folder("store"), settings))
         ```
     """
     sizes = folder.sizes()
@@ -243,7 +245,7 @@ def finish(folder: Folder, settings: Settings, shards: Iterable[Shard]) -> None:
 
     Examples:
         ```python
-        finish(Folder("store"), settings, finished(Folder("store"), settings).values())
+        finish(Folder("store"), settings, find_whole_shards(Folder("store"), settings).values())
         ```
     """
     manifest = Manifest.of(settings, shards)

@@ -146,7 +146,7 @@ def probe(job: Job) -> Probe:
     placed = job.place(some)
     if placed is None:
         raise InvalidArgument(f"the {len(some)} documents looked at have no tokens: give documents with text")
-    ids, _ = job.selected(placed, len(some))
+    ids, _ = job.select_rows(placed, len(some))
     same = duplicates(next(stream(job.model, placed.tokens[:1], job.sites)), job.sites)
     began = time.perf_counter()
     rows = job.rows(next(job.batches(placed)), job.sites[-1])

@@ -79,7 +79,7 @@ class ShardWriter:
         blank = Shard(name, 0, 0, {})
         self._open = ExitStack()
         self._files: dict[str, IO[bytes]] = {
-            column: self._open.enter_context(folder.writing(blank.file(column))) for column in widths
+            column: self._open.enter_context(folder.open_to_write(blank.file(column))) for column in widths
         }
         self._sums = {column: Checksums(width) for column, width in widths.items()}
 

@@ -79,7 +79,7 @@ def patch_sweep(
     patched = []
     for site in tqdm(sites, desc="patching", disable=not progress):
         n_pos, shape = tokens.ids.shape[1], model.tap(site).shape
-        m = runs.patched(site, over.masks(n_pos, shape).to(model.device))
+        m = runs.patch(site, over.masks(n_pos, shape).to(model.device))
         patched.append(m.unflatten(1, over.extent(n_pos, shape)) if over.axes else m[:, 0])
     return PatchEffect(patching.kind, sites, over.axes, tokens, m_base, m_donor, torch.stack(patched, 1))
 
@@ -108,7 +108,7 @@ class _Runs:
     m_base: Float[Tensor, "example"]
     at_once: int
 
-    def patched(self, site: Site, masks: Bool[Tensor, "n pos *d"]) -> Float[Tensor, "example n"]:
+    def patch(self, site: Site, masks: Bool[Tensor, "n pos *d"]) -> Float[Tensor, "example n"]:
         """The metric with what each mask names replaced; patches that change nothing are not run."""
         given = self.donor[site]
         differs = (self.base.activations[site] != given).any(-1).any(0)
@@ -124,7 +124,7 @@ class _Runs:
         layer, ends = site.layer or 0, self.ends.repeat_interleave(times, dim=0)
         if logits in self.base.activations.sites:
             return self.base.logits(layer, {site: edit}, times)[ends]
-        return self.base.model.unembed(self.base.resumed(layer, {site: edit}, times)[ends])
+        return self.base.model.unembed(self.base.resume(layer, {site: edit}, times)[ends])
 
 
 def _put(given: Float[Tensor, "batch pos *d"], masks: Bool[Tensor, "n pos ..."]) -> Edit:

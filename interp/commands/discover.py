@@ -24,7 +24,7 @@ from interp.commands.arguments import (
     show_step,
 )
 from interp.commands.verb import Document, verb
-from interp.common.texts import fitting
+from interp.common.texts import split_long_texts
 from interp.features import Describer, FeatureIndex, index, map_dictionary
 from interp.sae import SAE, Checkpoint, TopK, activations_of, save, tensor_source, train
 from interp.sae import load as load_sae
@@ -55,7 +55,7 @@ def discover_command(
     if shown < 1:
         raise InvalidArgument(f"--shown is {shown}: give at least 1")
     loaded = load_model(model, device, quiet=quiet)
-    data, trained = fitting(loaded, given), (out / AUTOENCODER).exists()
+    data, trained = split_long_texts(loaded, given), (out / AUTOENCODER).exists()
     typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}{_split(given, data)}")
     with show_step("measuring how long it will take", quiet):
         seconds = _seconds(loaded, data, place, 0 if trained else tokens, (latents, k))

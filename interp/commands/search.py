@@ -26,7 +26,7 @@ from interp.commands.arguments import (
 )
 from interp.commands.verb import Document, verb
 from interp.common.json_values import plain
-from interp.common.texts import fitting
+from interp.common.texts import split_long_texts
 from interp.features import (
     Concept,
     Describer,
@@ -175,7 +175,7 @@ def _asked(
     match labelled, phrase, within:
         case (None, None), [first, *_], Path() as file:
             texts = read_lines(file)
-            return lambda model: concept_from_phrase(name or first, phrase or [], fitting(model, texts))
+            return lambda model: concept_from_phrase(name or first, phrase or [], split_long_texts(model, texts))
         case (Path() as yes, Path() as no), None | [], None:
             files = read_lines(yes), read_lines(no)
             return lambda _: _labelled(name or "the concept", *files)

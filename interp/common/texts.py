@@ -103,7 +103,7 @@ def unique_texts(texts: Sequence[str]) -> list[str]:
     return list(first.values())
 
 
-def fitting(model: Model, texts: Sequence[str]) -> list[str]:
+def split_long_texts(model: Model, texts: Sequence[str]) -> list[str]:
     """The same texts, those longer than the model's context cut into pieces that fit, between words where it can be.
 
     A warning says how many were cut.
@@ -116,7 +116,7 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
 
     Examples:
         ```python
-        fitting(model, lines(path))
+        split_long_texts(model, lines(path))
         ```
     """
     pieces = cut_texts(model, texts)

@@ -8,7 +8,7 @@ from interp.demo.discover import Found, Learnt
 from interp.demo.move import Moved
 from interp.demo.settings import Settings
 from interp.demo.turn_up import Turned
-from interp.landmark.writing import capitalised
+from interp.landmark.writing import capitalise
 from interp.show import (
     Section,
     Tile,
@@ -43,7 +43,7 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
     )
     return report(
         path,
-        title=f"{capitalised(subject)}: found, turned up, moved",
+        title=f"{capitalise(subject)}: found, turned up, moved",
         lead=(
             f"Found: the latents of a sparse autoencoder that read {subject} best, in a small language model that "
             "knows some thousands of facts. Turned up: what the model writes while latents are turned up. Moved: "

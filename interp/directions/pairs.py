@@ -68,7 +68,7 @@ class Pairs:
             tuple(q + a for q, a in zip(questions, other, strict=True)),
         )
 
-    def shuffled(self, seed: Natural) -> "Pairs":
+    def shuffle(self, seed: Natural) -> "Pairs":
         """The same pairs, each swapped or not at random: a direction found in them is what chance gives."""
         turn = torch.rand(self.n, generator=torch.Generator().manual_seed(seed)) < 0.5
         pairs = list(zip(self.positive, self.negative, strict=True))

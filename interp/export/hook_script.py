@@ -109,7 +109,7 @@ def _compared(model: Model, recipes: Sequence[Recipe], report: ExportReport, pro
     plain = own_logits(model, prompts)
     with ExitStack() as stack:
         for recipe in recipes:
-            stack.enter_context(SteeredModel(model, recipe).steered())
+            stack.enter_context(SteeredModel(model, recipe).steer())
         ours = own_logits(model, prompts)
     remove = _imported(report.files[0]).steer(model.hf)
     try:

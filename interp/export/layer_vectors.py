@@ -119,7 +119,7 @@ def compare_vectors(
         plain = own_logits(model, prompts)
         with ExitStack() as stack:
             for recipe in recipes:
-                stack.enter_context(SteeredModel(model, recipe).steered())
+                stack.enter_context(SteeredModel(model, recipe).steer())
             steered = own_logits(model, prompts)
         with intervene(model, {resid_post[i]: add(v, at=everywhere_at_all) for i, v in vectors.items()}):
             ours = own_logits(model, prompts)

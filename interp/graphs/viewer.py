@@ -86,7 +86,7 @@ def write_viewer_json(
 def _content(
     graph: AttributionGraph, scan: str, labels: Mapping[str, str], node_share: float, edge_share: float
 ) -> dict[str, Any]:
-    kept, edges = graph.pruned(node_share, edge_share)
+    kept, edges = graph.prune(node_share, edge_share)
     share = _cumulative(graph.influence)
     ids = {node: _id(graph, node) for node in kept.nonzero().flatten().tolist()}
     links = [

@@ -33,7 +33,7 @@ def _columns(item: Annotated, number: int, length: int) -> np.ndarray:
     weight = np.array([WEIGHTS["object"] if named else WEIGHTS.get(repeat, 1.0) for named, repeat in labels])
     weight[0] = 0.0
     n = len(item.ids)
-    columns = (item.ids, np.full(n, number), np.arange(n), item.numbered("entity"), weight)
+    columns = (item.ids, np.full(n, number), np.arange(n), item.number_spans("entity"), weight)
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns])[:, :length]
 
 

@@ -31,7 +31,7 @@ from interp.landmark.documents import documents
 from interp.landmark.gated import gated_states, new_gated_model
 from interp.landmark.muon import Muon
 from interp.landmark.packing import Rows, pack
-from interp.landmark.sealing import Batch, carry, sealed
+from interp.landmark.sealing import Batch, carry, seal_rows
 from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def weighted_loss(
     share = torch.empty(n, 1).uniform_(*CARRIED, generator=generator) * carried[:, None] * kept
     over_all = torch.rand(n, generator=generator) < 0.5
     opened, carried, share, over_all = (drawn.to(device) for drawn in (opened, carried, share, over_all))
-    below, above = map(_bias, sealed(rows, opened & ~carried, carried))
+    below, above = map(_bias, seal_rows(rows, opened & ~carried, carried))
     bias = [below if i < SEALED_LAYERS else above for i in range(model.config.num_hidden_layers)]
     with torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == torch.bfloat16):
         h = STATES[model.config.model_type](model, rows, bias, share, over_all).view(*rows["ids"].shape, -1)[:, :-1]

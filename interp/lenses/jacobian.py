@@ -202,7 +202,7 @@ def _of_text(
     held = hold(model, tokens)
     with torch.inference_mode(False), torch.enable_grad():
         edits = {resid_post[layer]: partial(_note, h, layer) for layer in sources}
-        last = held.resumed(sources[0], edits, times=rows)
+        last = held.resume(sources[0], edits, times=rows)
     V = torch.arange(skip, tokens.ids.shape[1] - 1, device=model.device)
     J = torch.zeros(len(sources), model.d_model, model.d_model, device=model.device)
     for start in range(0, model.d_model, rows):

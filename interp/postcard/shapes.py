@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hooks.errors import UnknownName, nearest
-from interp.postcard.primitives import Point, Primitives, ellipse, moved, primitive, together
+from interp.postcard.primitives import Point, Primitives, ellipse, move_shapes, primitive, together
 
 TABLE = Path(__file__).parent / "tables" / "shapes.txt"
 PARTS = (
@@ -137,4 +137,4 @@ def _fitted(drawn: Primitives) -> Primitives:
     left, right, top = drawn.boxes[:, 0].min(), drawn.boxes[:, 2].max(), drawn.boxes[:, 3].max()
     scale = min(1.0 / top, 1.12 / (right - left))
     matrix = np.array([[scale, 0, -scale * (left + right) / 2], [0, scale, 0], [0, 0, 1]])
-    return moved(drawn, np.tile(matrix, (len(drawn), 1, 1)), np.full(len(drawn), scale))
+    return move_shapes(drawn, np.tile(matrix, (len(drawn), 1, 1)), np.full(len(drawn), scale))

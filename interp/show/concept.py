@@ -8,7 +8,7 @@ from interp.features import FeatureIndex, Record, SearchResult
 from interp.show.collapsible_list import latent_list
 from interp.show.frame import render_page, save_page
 from interp.show.page import Tile
-from interp.show.search import ranked, search_panel
+from interp.show.search import rank_table, search_panel
 
 
 def concept_page(
@@ -36,7 +36,7 @@ def concept_page(
         "lead": _lead(result),
         "tiles": _tiles(result),
         "panel": search_panel(result, top),
-        "ranked": ranked(result, top, linked=found is not None),
+        "ranked": rank_table(result, top, linked=found is not None),
         "read": "",
         "latents": "",
     }

@@ -6,7 +6,7 @@ from plotly.graph_objects import Scatter
 from plotly.subplots import make_subplots
 
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, rgba, ruled, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, draw_rule, rgba, style_figure
 from interp.steering import DoseResponse, Samples
 
 FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
@@ -41,11 +41,11 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
     figure.update_yaxes(title_text=f"continuations naming<br>{concept}, %", range=[-4, 104], row=1, col=1)
     ticks = [0.1, 0.3, 1, 3, 10, 30, 100, 1000]
     figure.update_yaxes(title_text="perplexity ratio", type="log", tickvals=ticks, row=2, col=1)
-    ruled(figure, FLUENT, f"{FLUENT:g} × unsteered", row=2, corner="bottom left")
+    draw_rule(figure, FLUENT, f"{FLUENT:g} × unsteered", row=2, corner="bottom left")
     figure.update_xaxes(title_text=f"dose, in units of {response.unit}", row=2, col=1)
     return Panel(
         title=f"Turning it up: how often the text names {concept}, and what that costs in fluency",
-        body=styled(figure, 540).update_layout(margin_t=40),
+        body=style_figure(figure, 540).update_layout(margin_t=40),
         caption=_caption(response, concept),
         control=_control(response),
     )

@@ -5,7 +5,7 @@ from plotly.graph_objects import Figure, Heatmap
 
 from interp.memory import Trace
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, PAPER, styled
+from interp.show.theme import BEFORE, CONCEPT, PAPER, style_figure
 
 
 def trace_panel(trace: Trace) -> Panel:
@@ -33,7 +33,7 @@ def trace_panel(trace: Trace) -> Panel:
         hovertemplate=hover,
         showscale=False,
     )
-    figure = styled(Figure(cells), 300)
+    figure = style_figure(Figure(cells), 300)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title_text="layers restored together", type="category", showgrid=False)
     figure.update_layout(margin_l=104)

@@ -89,7 +89,7 @@ def compare_methods(
     """Choose each way's dose on every second prompt, and report on the others, next to the prompt in words.
 
     `asking`, such as "Talk about the Golden Gate Bridge. ", is put before the prompts; perplexity is measured without
-    it. `doses` may differ by way. To set a direction against chance, give one from `pairs.shuffled(seed)` as a way.
+    it. `doses` may differ by way. To set a direction against chance, give one from `pairs.shuffle(seed)` as a way.
 
     Raises:
         InvalidArgument: no ways, one called "prompt" or without doses, or as `choose_dose`.

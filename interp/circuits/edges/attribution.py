@@ -76,7 +76,7 @@ def edge_attribution(
     runs = _Runs(model, task, graph, blocks, slope, len(clean))
     starts = range(0, len(clean), batch_size)
     found = [
-        runs.scored(clean[i : i + batch_size], corrupt[i : i + batch_size], i)
+        runs.score(clean[i : i + batch_size], corrupt[i : i + batch_size], i)
         for i in tqdm(starts, desc="edges", disable=not progress)
     ]
     effect, m_clean, m_corrupt = (torch.cat(part) for part in zip(*found, strict=True))
@@ -111,7 +111,7 @@ class _Runs:
     slope: Slope
     count: int
 
-    def scored(
+    def score(
         self, clean: Tokens, corrupt: Tokens, first: int
     ) -> tuple[Float[Tensor, "batch sender receiver"], Float[Tensor, "batch"], Float[Tensor, "batch"]]:
         """The effects in some of the texts, and the metric of both runs."""

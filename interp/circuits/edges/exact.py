@@ -134,7 +134,7 @@ class _Clean:
         else:
             block = self.blocks[layer]
             edits = self._into_mlp(block, moved) if kind == "mlp" else self._into_heads(block, edges, moved)
-            final = self.held.resumed(layer, edits, len(edges)).unflatten(0, (-1, len(edges)))
+            final = self.held.resume(layer, edits, len(edges)).unflatten(0, (-1, len(edges)))
         ends = ends_of(self.task, self.held.activations.tokens)
         said = self.model.unembed(final.transpose(1, 2)[ends])
         return torch.stack([self.task.measure(said[:, i], self.texts, self.count) for i in range(len(edges))], 1)
@@ -173,7 +173,7 @@ def _clean_run(model: Model, task: Task, clean: Tokens, corrupt: Tokens, first: 
     streams = [block.mlp_reads for block in blocks if block.mlp is not None]
     held = hold(model, clean, [*sites, *streams])
     there = capture(model, corrupt, sites, batch_size=len(corrupt))
-    moved = moved_alone(blocks, held.activations.values, there.values) * clean.mask[:, None, :, None]
+    moved = move_alone(blocks, held.activations.values, there.values) * clean.mask[:, None, :, None]
     check_writes(model, writes_of(blocks, held.activations.values, normed=True), held.final, clean)
     texts = torch.arange(first, first + len(clean), device=model.device)
     final = resid_post[model.n_layers - 1]
@@ -185,7 +185,7 @@ def _clean_run(model: Model, task: Task, clean: Tokens, corrupt: Tokens, first: 
     return _Clean(model, task, graph, blocks, held, moved, texts, count, m_clean, m_corrupt)
 
 
-def moved_alone(
+def move_alone(
     blocks: tuple[Block, ...],
     here: Mapping[Site, Float[Tensor, "batch pos *d"]],
     there: Mapping[Site, Float[Tensor, "batch pos *d"]],
@@ -194,7 +194,7 @@ def moved_alone(
 
     Examples:
         ```python
-        moved_alone(blocks_of(model), clean.values, corrupt.values)
+        move_alone(blocks_of(model), clean.values, corrupt.values)
         ```
     """
     raw = writes_of(blocks, here, normed=False)

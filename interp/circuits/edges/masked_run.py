@@ -41,7 +41,7 @@ class _Moves:
         return self.norm(whole + move) - self.norm(whole)
 
 
-def masked_run(
+def run_masked(
     model: Model,
     blocks: tuple[Block, ...],
     tokens: Tokens,
@@ -64,12 +64,12 @@ def masked_run(
 
     Examples:
         ```python
-        masked_run(model, blocks, tokens, removed, ablated)
+        run_masked(model, blocks, tokens, removed, ablated)
         ```
     """
     run = _Run(blocks, removed, ablated * tokens.mask[:, None, :, None], tokens)
     held = Held(model, Activations({}, tokens, model.fingerprint), lambda x: x)
-    final = held.resumed(0, run.edits(), len(removed)).unflatten(0, (len(tokens), -1))
+    final = held.resume(0, run.edits(), len(removed)).unflatten(0, (len(tokens), -1))
     return run.read(final, [removed.shape[2] - 1])[:, :, 0]
 
 

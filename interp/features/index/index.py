@@ -14,7 +14,7 @@ from hooks.capture import Data
 from hooks.disk import lock, record
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.fingerprint import fingerprint
-from hooks.json_file import Kind, made_of, write_json
+from hooks.json_file import Kind, parse_contents, write_json
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import StreamDigest, digest_of_data, is_stream
 from interp.features.index.accumulator import Accumulator, IndexSize
@@ -151,7 +151,7 @@ def _resumed(folder: Path, shape: IndexSize, about: dict[str, Any], read: Stream
     state, said = read_tensors(saved, UNFINISHED)
     _check(said["about"], about, folder)
     gathered = Accumulator(folder / WORK, shape)
-    made_of(saved, UNFINISHED, lambda: gathered.restore(state))
+    parse_contents(saved, UNFINISHED, lambda: gathered.restore(state))
     _check(said["about"], {"read": read.of_first(gathered.texts)}, folder)
     return gathered
 

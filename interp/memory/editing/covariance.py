@@ -19,7 +19,7 @@ from hooks.border import Count
 from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.site import mlp_act
 from hooks.summary import summarise
 from hooks.tensor_file import read_tensors, write_tensors
@@ -107,7 +107,7 @@ class Covariance:
             DamagedFile: it is torn, changed, or holds something else.
         """
         tensors, about = read_tensors(file, KIND)
-        return made_of(file, KIND, lambda: Covariance(tensors["matrix"], **about))
+        return parse_contents(file, KIND, lambda: Covariance(tensors["matrix"], **about))
 
 
 def shrink(matrix: Float[Tensor, "d_mlp d_mlp"], shrinkage: float) -> Float[Tensor, "d_mlp d_mlp"]:

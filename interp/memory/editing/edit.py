@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from hooks import Model
 from hooks.errors import EditRefused, InvalidArgument, WrongModel, WrongState
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.weights import own_matrix, write_matrix
@@ -174,7 +174,7 @@ class Edit:
             DamagedFile: it is torn, changed, or holds something else.
         """
         tensors, about = read_tensors(file, KIND)
-        return made_of(file, KIND, lambda: Edit._of(tensors, about))
+        return parse_contents(file, KIND, lambda: Edit._of(tensors, about))
 
     @staticmethod
     def _of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Edit":

@@ -80,7 +80,7 @@ class Keeper:
         self._rows: tuple[str, Record] | None = None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder for this run.
 
         Raises:
@@ -88,7 +88,7 @@ class Keeper:
 
         Examples:
             ```python
-            with keeper.held():
+            with keeper.lock():
                 ...
             ```
         """

@@ -73,7 +73,7 @@ def run(
             work = _Run(members, source, plan, here, device)
             keeper = checkpoint and work.keeper(checkpoint)
             if keeper is not None:
-                stack.enter_context(keeper.held())
+                stack.enter_context(keeper.lock())
             start = work.begin() if keeper is None or (kept := keeper.read(device)) is None else work.resume(*kept)
             refused.pop_all()
             held = stack.pop_all()
