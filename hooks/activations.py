@@ -82,8 +82,8 @@ class Activations:
             at: which tokens.
 
         Raises:
-            KeyError: the site was not captured.
-            ValueError: a text lacks what the position speaks of.
+            UnknownName: the site was not captured.
+            InvalidArgument: a text lacks what the position speaks of.
 
         Examples:
             ```python

@@ -71,7 +71,7 @@ def component_paths(hf: HFModel) -> Paths:
     here.
 
     Raises:
-        ValueError: no adapter knows the architecture.
+        InvalidArgument: no adapter knows the architecture.
 
     Examples:
         ```python

@@ -48,8 +48,8 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
         copied when one batch suffices.
 
     Raises:
-        TypeError: a mapping, such as a data set with all its splits, or a list of anything but texts.
-        ValueError: an unknown site, no data, a text that does not fit into the context.
+        InvalidType: a mapping, such as a data set with all its splits, or a list of anything but texts.
+        InvalidArgument: an unknown site, no data, a text that does not fit into the context.
 
     Cost: one forward pass per batch, up to the last site asked for.
 

@@ -42,7 +42,7 @@ class Direction:
         fingerprint: of the model it was found in; None when it belongs to no particular model.
 
     Raises:
-        ValueError: a vector that is zero, not finite or not one-dimensional, or a scale that is not positive.
+        InvalidArgument: a vector that is zero, not finite or not one-dimensional, or a scale that is not positive.
 
     Examples:
         ```python

@@ -33,7 +33,7 @@ def as_texts(given: Any) -> list[str]:
     """Return a text, or several, as a list.
 
     Raises:
-        TypeError: anything else, such as a mapping, of which a list would hold the keys.
+        InvalidType: anything else, such as a mapping, of which a list would hold the keys.
 
     Examples:
         >>> as_texts("Fog")
@@ -84,7 +84,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:
         side: "left" or "right".
 
     Raises:
-        ValueError: no texts, or a text without tokens.
+        InvalidArgument: no texts, or a text without tokens.
 
     Examples:
         ```python
@@ -265,7 +265,7 @@ def pad(
     """Pad rows of token ids to one length.
 
     Raises:
-        ValueError: a row without tokens.
+        InvalidArgument: a row without tokens.
 
     Examples:
         ```python

@@ -60,7 +60,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
             is padding in some rows: take the tokens from `model.tokens`, as in the example.
 
     Raises:
-        ValueError: an unknown site, one that is only derived, a metric that is no finite scalar or does
+        InvalidArgument: an unknown site, one that is only derived, a metric that is no finite scalar or does
             not depend on the logits, a gradient that is not finite.
 
     Cost: one forward and one backward pass, down to the first site; memory as for training from there

@@ -42,10 +42,10 @@ def intervene(
         A context manager that gives the `Receipt`.
 
     Raises:
-        ValueError: before anything runs: an unknown or read-only site, one named twice, a value whose
+        InvalidArgument: before anything runs: an unknown or read-only site, one named twice, a value whose
             shape does not fit, a direction found in another model, interventions that undo each other.
             At the end of a pass: a changed value that is not finite.
-        RuntimeError: at the end of the block, if an intervention changed no token.
+        NothingChanged: at the end of the block, if an intervention changed no token.
 
     Cost: none beyond the passes run inside.
 

@@ -117,8 +117,8 @@ class Model:
                 (padding is what its attention mask hides; its other tensors are handed on), or ready `Tokens`.
 
         Raises:
-            TypeError: a mapping, or a list of anything but texts.
-            ValueError: no texts, a text without tokens, ids outside the vocabulary.
+            InvalidType: a mapping, or a list of anything but texts.
+            InvalidArgument: no texts, a text without tokens, ids outside the vocabulary.
 
         Examples:
             ```python
@@ -146,7 +146,7 @@ class Model:
         """Return the logits of one forward pass, under the caller's grad mode.
 
         Raises:
-            ValueError: the model has no output embeddings, or the text is too long.
+            InvalidArgument: the model has no output embeddings, or the text is too long.
 
         Cost: one forward pass.
 
@@ -182,8 +182,8 @@ class Model:
                 shows text while it is made needs; what it raises ends the generation.
 
         Raises:
-            TypeError: a mapping, or a list of anything but texts.
-            ValueError: the model does not generate, prompt and continuation do not fit into the context, or a
+            InvalidType: a mapping, or a list of anything but texts.
+            InvalidArgument: the model does not generate, prompt and continuation do not fit into the context, or a
                 capture of texts padded on the other side is put back.
 
         Cost: one forward pass over the prompts and one over a single token per new token.
@@ -241,7 +241,7 @@ class Model:
         """Return where a site sits.
 
         Raises:
-            ValueError: this model has no such site, or the site breaks its contract; the message says why and
+            InvalidArgument: this model has no such site, or the site breaks its contract; the message says why and
                 names the nearest.
 
         Examples:
@@ -313,7 +313,7 @@ class Model:
         """Return the logits a final residual stream leads to: final norm, unembedding, scaling and soft-cap.
 
         Raises:
-            ValueError: the model has no output embeddings, or they break its contract.
+            InvalidArgument: the model has no output embeddings, or they break its contract.
 
         Examples:
             ```python
@@ -343,7 +343,7 @@ def resolve_sites(model: HasSites, sites: Site | str | Iterable[Site | str]) -> 
     """Return the sites asked for, by themselves or by globs, each checked against the model and named once.
 
     Raises:
-        ValueError: an unknown site, a glob that matches none, or none at all.
+        InvalidArgument: an unknown site, a glob that matches none, or none at all.
 
     Examples:
         ```python

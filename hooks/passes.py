@@ -129,7 +129,7 @@ def continue_tokens(
     decoding rejected are forgotten; what follows the prompt is generated.
 
     Raises:
-        ValueError: `ids` continue another number of texts.
+        InvalidArgument: `ids` continue another number of texts.
 
     Examples:
         ```python
@@ -159,7 +159,7 @@ def asked_mask(mask: Any, batch: int, end: int) -> Bool[Tensor, "batch pos"] | N
     """Return the columns so far of the attention mask a model was called with; None where it says nothing.
 
     Raises:
-        ValueError: a mask of [batch pos] that does not cover the texts and columns there are.
+        InvalidArgument: a mask of [batch pos] that does not cover the texts and columns there are.
 
     Examples:
         ```python

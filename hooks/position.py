@@ -61,7 +61,7 @@ class Position:
         """Return True on the selected tokens.
 
         Raises:
-            ValueError: a text lacks what the position speaks of, or the rule gives no mask.
+            InvalidArgument: a text lacks what the position speaks of, or the rule gives no mask.
 
         Examples:
             ```python
@@ -117,7 +117,7 @@ def slice(start: int | None, stop: int | None) -> Position:
     Both count from 0 at the first token or from -1 at the last; None is the end on its side.
 
     Raises:
-        ValueError: bounds between which no text has a token.
+        InvalidArgument: bounds between which no text has a token.
 
     Examples:
         >>> slice(1, -1)
@@ -141,7 +141,7 @@ def tokens(ids: int | Collection[int]) -> Position:
     """Select every token, given or generated, whose id is one of `ids`; special ones as well.
 
     Raises:
-        ValueError: no ids, or negative ones.
+        InvalidArgument: no ids, or negative ones.
 
     Examples:
         >>> tokens([13, 30])
@@ -161,7 +161,7 @@ def substring(text: str, occurrence: int | None = None) -> Position:
         occurrence: which one, counted from 0 (or -1 for the last); None for all of them.
 
     Raises:
-        ValueError: when used on a text that does not contain it (so often), or on bare token ids.
+        InvalidArgument: when used on a text that does not contain it (so often), or on bare token ids.
 
     Examples:
         >>> substring("Golden Gate Bridge", occurrence=0)
@@ -190,7 +190,7 @@ def after(text: str, occurrence: int = 0) -> Position:
         occurrence: which one, counted from 0 (or -1 for the last).
 
     Raises:
-        ValueError: when used on a prompt that does not contain it, or on bare token ids.
+        InvalidArgument: when used on a prompt that does not contain it, or on bare token ids.
 
     Examples:
         >>> after("Question:")

@@ -62,7 +62,7 @@ class Held:
             times: how many copies of each text.
 
         Raises:
-            ValueError: an unknown site.
+            UnknownSite: an unknown site.
 
         Cost: `n_layers - layer` blocks over `batch * times` rows, without unembedding.
 
@@ -94,7 +94,7 @@ class Held:
             times: how many copies of each text.
 
         Raises:
-            ValueError: an unknown site, a model without output embeddings.
+            InvalidArgument: an unknown site, a model without output embeddings.
 
         Cost: as `resume`, and the unembedding of every token.
 
@@ -135,7 +135,7 @@ def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
         sites: what else to keep.
 
     Raises:
-        ValueError: an unknown site.
+        UnknownSite: an unknown site.
 
     Cost: one forward pass; memory for `n_layers + 1` streams.
 

@@ -196,7 +196,7 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         sites: where to look, usually `model.sites`.
 
     Raises:
-        ValueError: the glob matches none of them.
+        InvalidArgument: the glob matches none of them.
 
     Examples:
         >>> match("resid_post.*", (Site("resid_post", 0), Site("mlp_out", 0)))
@@ -216,8 +216,8 @@ def find_sites(
     """Return the sites asked for, each once: by themselves, by a name, or by globs of those there are.
 
     Raises:
-        TypeError: a name that waits for its layer.
-        ValueError: nothing is called that, or a glob matches none of them.
+        InvalidType: a name that waits for its layer.
+        InvalidArgument: nothing is called that, or a glob matches none of them.
 
     Examples:
         >>> find_sites(["logits", "z.*"], (Site("z", 0), Site("z", 1)))

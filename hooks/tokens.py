@@ -65,7 +65,7 @@ class Tokens:
         """Take some texts of the batch; columns that are padding in all of them are dropped.
 
         Raises:
-            IndexError: a text that is not there.
+            OutOfRange: a text that is not there.
 
         Examples:
             ```python

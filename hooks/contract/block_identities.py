@@ -267,7 +267,7 @@ def activation(block: nn.Module, part: Mapping[str, nn.Module], config: HFConfig
     """Return the nonlinearity of a feed-forward layer: its module without weights, or the one the configuration names.
 
     Raises:
-        ValueError: neither is found.
+        InvalidArgument: neither is found.
 
     Examples:
         ```python

@@ -39,7 +39,7 @@ def check(model: Model) -> ContractReport:
         The report, with the error of every law at every layer.
 
     Raises:
-        RuntimeError: a block of interventions is open, which would be measured with the model.
+        WrongState: a block of interventions is open, which would be measured with the model.
 
     Cost: about fifteen forward passes over at most 12 tokens, and one more for every five layers.
 

@@ -25,8 +25,8 @@ def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
     Columns are the sites' names, each row flat, with `token` and the number of its `document`.
 
     Raises:
-        KeyError: a site the store does not hold.
-        ValueError: a bfloat16 store, a type that Arrow lacks.
+        UnknownName: a site the store does not hold.
+        InvalidArgument: a bfloat16 store, a type that Arrow lacks.
 
     Examples:
         ```python

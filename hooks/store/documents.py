@@ -52,8 +52,8 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
         split: of a data set of the hub.
 
     Raises:
-        FileNotFoundError: neither a file nor a data set the hub gave.
-        ValueError: a kind of file that is not read.
+        MissingFile: neither a file nor a data set the hub gave.
+        InvalidArgument: a kind of file that is not read.
 
     Examples:
         ```python
@@ -107,8 +107,8 @@ def as_dataset(data: Data) -> Data:
     """Return data as a `datasets` object with what is read of it: "input_ids" and their "attention_mask", or "text".
 
     Raises:
-        TypeError: something else than texts or a data set.
-        ValueError: no texts, or neither column.
+        InvalidType: something else than texts or a data set.
+        InvalidArgument: no texts, or neither column.
 
     Examples:
         ```python

@@ -121,7 +121,7 @@ class Folder:
         """Return the bytes of a file.
 
         Raises:
-            FileNotFoundError: it is not there.
+            MissingFile: it is not there.
 
         Examples:
             ```python
@@ -134,7 +134,7 @@ class Folder:
         """Return the text of a file.
 
         Raises:
-            FileNotFoundError: it is not there.
+            MissingFile: it is not there.
 
         Examples:
             ```python

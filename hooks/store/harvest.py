@@ -124,13 +124,13 @@ def harvest(
         The store, opened.
 
     Raises:
-        TypeError: data that are neither texts nor a data set.
+        InvalidType: data that are neither texts nor a data set.
         WrongModel: other settings, data or weights than those the store was begun with, or weights that change while
             it is made.
         DamagedFile: what was begun there is damaged.
-        ValueError: an unknown site; a value that the dtype does not hold.
-        OSError: the disk cannot hold it.
-        RuntimeError: another harvest is writing there, or a block of interventions is open.
+        InvalidArgument: an unknown site; a value that the dtype does not hold.
+        StorageFailed: the disk cannot hold it.
+        WrongState: another harvest is writing there, or a block of interventions is open.
 
     Cost: one forward pass per batch, up to the last site, and the plan.
 

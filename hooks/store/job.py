@@ -93,7 +93,7 @@ class Job:
         """Return the selected rows of a site as they are stored.
 
         Raises:
-            ValueError: a value is NaN or infinite, or too large for the dtype.
+            InvalidArgument: a value is NaN or infinite, or too large for the dtype.
 
         Examples:
             ```python
@@ -135,10 +135,10 @@ def job(
     """Check everything that can be checked before the first forward pass.
 
     Raises:
-        TypeError: data that are neither texts nor a data set.
-        ValueError: an unknown site, one whose rows have no fixed width, a dtype that is not stored, a position that
+        InvalidType: data that are neither texts nor a data set.
+        InvalidArgument: an unknown site, one whose rows have no fixed width, a dtype that is not stored, a position
             counts from the beginning of a text where rows hold several.
-        RuntimeError: a block of interventions is open.
+        WrongState: a block of interventions is open.
 
     Examples:
         ```python

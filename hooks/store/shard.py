@@ -147,7 +147,7 @@ class Sealer:
         """Begin to seal a shard, once the one before is sealed.
 
         Raises:
-            OSError: the one before could not be.
+            StorageFailed: the one before could not be.
 
         Examples:
             ```python

@@ -39,8 +39,8 @@ class Shuffled(IterableDataset[StoredRows]):
         ahead: batches prepared in a thread while the caller works.
 
     Raises:
-        KeyError: a site the store does not hold.
-        ValueError: a number below 1, or, when it is read, a corrupted shard.
+        UnknownName: a site the store does not hold.
+        InvalidArgument: a number below 1, or, when it is read, a corrupted shard.
 
     Examples:
         ```python

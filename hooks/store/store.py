@@ -121,8 +121,8 @@ class ActivationStore:
         """Return rows of all sites by number, or those that a mask of all rows marks.
 
         Raises:
-            IndexError: a row that is not there, or a mask of another length.
-            TypeError: numbers that are not whole.
+            OutOfRange: a row that is not there, or a mask of another length.
+            InvalidType: numbers that are not whole.
 
         Examples:
             ```python
@@ -142,7 +142,7 @@ class ActivationStore:
         """Return the sites asked for, each checked against what the store holds and named once.
 
         Raises:
-            KeyError: the store does not hold one of them.
+            UnknownName: the store does not hold one of them.
 
         Examples:
             ```python

@@ -17,7 +17,7 @@ from torch import Tensor
 from hooks.disk import check_new_folder, write_file, write_folder, write_text
 from hooks.errors import InvalidArgument
 from hooks.tensor_file import save_tensors
-from interp.export.report import ExportReport, check_carried
+from interp.export.report import ExportReport, check_difference
 from interp.sae import SAE, BatchTopK, JumpReLU, MatryoshkaBatchTopK, SparseCoder, Standard, TopK
 from interp.sae.architectures.sae import fold_normalisation
 from interp.sae.architectures.transcoder import TranscoderBase
@@ -238,5 +238,5 @@ def _compare(ours: SAE, read: SAE, what: str, files: tuple[Path, ...]) -> Export
     given, theirs = ours(x), read(x)
     spread = float((given - given.mean(0)).abs().max())
     report = ExportReport(what, files, "our reader of its files", float((given - theirs).abs().max()), spread)
-    check_carried(report)
+    check_difference(report)
     return report

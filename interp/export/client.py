@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.export.report import ExportReport, check_carried
+from interp.export.report import ExportReport, check_difference
 
 Logits: TypeAlias = Sequence[Float[Tensor, "pos vocab"]]
 
@@ -57,5 +57,5 @@ def compare_logits(report: ExportReport, reader: str, *, plain: Logits, ours: Lo
     """
     difference, effect = largest_difference(theirs, ours), largest_difference(plain, ours)
     compared = replace(report, checked_with=reader, difference=difference, effect=effect)
-    check_carried(compared)
+    check_difference(compared)
     return compared

@@ -9,7 +9,7 @@ import numpy as np
 from hooks.disk import write_file
 from hooks.errors import MissingExtra
 from interp.export.estimator import to_sklearn
-from interp.export.report import ExportReport, check_carried
+from interp.export.report import ExportReport, check_difference
 from probes import Multinomial
 from probes.linear import Linear
 
@@ -46,7 +46,7 @@ def to_onnx(probe: Linear | Multinomial, file: str | Path) -> ExportReport:
     with write_file(file) as partial:
         partial.write_bytes(model.SerializeToString())
     report = _compare(file, fitted, ExportReport("a probe as ONNX", (Path(file),)))
-    check_carried(report)
+    check_difference(report)
     return report
 
 

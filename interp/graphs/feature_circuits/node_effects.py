@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +25,9 @@ from interp.graphs.feature_circuits.dictionaries import (
 )
 from interp.graphs.feature_circuits.paired_runs import PairedRuns, pair_runs
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 COPIES = 64
 """Rows of one pass in which nodes are patched exactly."""
@@ -59,6 +63,21 @@ class FeatureEffects:
     check: EstimateCheck | None = None
 
     __repr__ = summarise
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each node with an effect, the largest first.
+
+        Examples:
+            ```python
+            circuit.effects.to_pandas().head()
+            ```
+        """
+        import pandas
+
+        acting = self.nodes(0.0)
+        values = [float(x) for site, mask in acting.items() for x in self.effect[site][mask]]
+        frame = pandas.DataFrame({"node": self.names(acting), "effect": values})
+        return frame.sort_values("effect", key=abs, ascending=False, ignore_index=True)
 
     @property
     def places(self) -> int:

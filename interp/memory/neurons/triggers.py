@@ -52,7 +52,7 @@ class Triggers:
         """The token that comes next in each trigger example of a memory.
 
         Raises:
-            IndexError: the layer has no such memory.
+            OutOfRange: the layer has no such memory.
         """
         self._check(neuron)
         places = zip(self.text[neuron].tolist(), self.column[neuron].tolist(), strict=True)
@@ -63,7 +63,7 @@ class Triggers:
         """The memory's trigger examples as text, with its coefficient at every token shown, and the token after.
 
         Raises:
-            IndexError: the layer has no such memory.
+            OutOfRange: the layer has no such memory.
             InvalidArgument: another model.
 
         Cost: one forward pass over `top` texts, up to the layer.
@@ -76,7 +76,7 @@ class Triggers:
         """The examples of several memories, every text read once.
 
         Raises:
-            IndexError: the layer has no such memory.
+            OutOfRange: the layer has no such memory.
             InvalidArgument: another model.
 
         Cost: one forward pass over the texts among their examples, up to the layer.

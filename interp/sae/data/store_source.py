@@ -87,7 +87,7 @@ def _flat(rows: StoredRows, site: Site) -> Float[Tensor, "n d_model"]:
 
 
 def _checked(store: ActivationStore, rows: StoredRows, sites: tuple[Site, ...], batch: int) -> StoredRows:
-    """Rows that are finite; `ValueError` with the batch, site, row, document and token of the first that is not."""
+    """Rows that are finite; `InvalidArgument` says batch, site, row, document and token of the first that is not."""
     for site in sites:
         bad = ~rows[site].flatten(1).isfinite().all(1)
         if bool(bad.any()):

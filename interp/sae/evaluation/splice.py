@@ -147,7 +147,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
 
 
 def resolve_latents(latents: Sequence[int], d_sae: int) -> list[int]:
-    """Latents by number, having checked that they exist: `IndexError` where one does not.
+    """Latents by number, having checked that they exist: `OutOfRange` where one does not.
 
     Examples:
         >>> existing((0, 3), 4)
