@@ -227,8 +227,7 @@ def feature_faithfulness(
     batch_size: Count = 16,
     seed: Natural = 0,
 ) -> FeatureFaithfulness:
-    """Measure how much of the behaviour a feature circuit, its complement, and random circuits of its size bring
-    back.
+    """Measure how much of the behaviour a feature circuit, its complement and random circuits of its size do.
 
     Keeping all errors flatters a circuit, as they do what no feature does; removing them asks what features alone
     do. All three are measured.
