@@ -173,10 +173,10 @@ class _Plan:
         hint, _ = (self.tests or {})[name]
         bound = _bound(hint)
         if bound is not None and isinstance(value, Real) and _kind(_bare(hint))(value):
-            raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_shown(value)}")
+            raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_show_value(value)}")
         for of, item in _each(hint, value):
             if not of.holds(item):
-                raise InvalidArgument(f"{self.called} takes as each of {name} {of.said}, got {_shown(item)}")
+                raise InvalidArgument(f"{self.called} takes as each of {name} {of.said}, got {_show_value(item)}")
         choices = [c for part in _parts(hint) if get_origin(part) is Literal for c in get_args(part)]
         if choices and isinstance(value, str):
             raise UnknownName(f"no {name} is called {value!r}; did you mean {nearest(value, map(str, choices))}?")
@@ -184,7 +184,7 @@ class _Plan:
             fits = other != name and other in (self.tests or {}) and _specific(hint)
             if fits and (self.tests or {})[name][1](held) and (self.tests or {})[other][1](value):
                 raise InvalidType(f"{self.called} takes {name} and {other}, and they were given the other way round")
-        raise InvalidType(f"{self.called} takes {name} as {_described(hint)}, got {_shown(value)}")
+        raise InvalidType(f"{self.called} takes {name} as {_describe(hint)}, got {_show_value(value)}")
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -305,15 +305,15 @@ def _items(value: Any) -> Iterable[Any]:
     return _first(value) if isinstance(value, set | frozenset | Mapping) else ()
 
 
-def _described(hint: Any) -> str:
+def _describe(hint: Any) -> str:
     """An annotation in words."""
     bound = _bound(hint)
     if bound is not None:
         return bound.said
-    return " or ".join(dict.fromkeys(_named(part) for part in _parts(hint) if part is not types.NoneType))
+    return " or ".join(dict.fromkeys(_name_hint(part) for part in _parts(hint) if part is not types.NoneType))
 
 
-def _named(hint: Any) -> str:
+def _name_hint(hint: Any) -> str:
     if (bound := _bound(hint)) is not None:
         return bound.said
     origin, args = get_origin(hint), get_args(hint)
@@ -323,7 +323,7 @@ def _named(hint: Any) -> str:
         return f"a tensor of shape [{hint.dim_str}], {hint.dtype.__name__}"  # type: ignore[attr-defined]
     if origin is not None:
         name = "function" if not inspect.isclass(origin) or issubclass(origin, Callable) else origin.__name__  # type: ignore[arg-type]
-        kinds = [_named(arg) for arg in args if arg is not Ellipsis]
+        kinds = [_name_hint(arg) for arg in args if arg is not Ellipsis]
         inner = "" if name == "function" or not kinds else f" of {' and '.join(kinds)}"
         return f"{_article(name)}{inner}"
     name = getattr(hint, "__name__", str(hint))
@@ -334,7 +334,7 @@ def _article(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _shown(value: Any) -> str:
+def _show_value(value: Any) -> str:
     """A value short enough for a line."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {list(value.shape)}, {str(value.dtype).removeprefix('torch.')}"

@@ -87,10 +87,10 @@ class Direction:
         return float(self.unit.float() @ other.unit.to(self.vector.device).float())
 
     def __add__(self, other: "Direction") -> "Direction":
-        return self._combined(other, self.vector + self._from(other), "+")
+        return self._combine(other, self.vector + self._from(other), "+")
 
     def __sub__(self, other: "Direction") -> "Direction":
-        return self._combined(other, self.vector - self._from(other), "-")
+        return self._combine(other, self.vector - self._from(other), "-")
 
     def __mul__(self, factor: float | int) -> "Direction":
         return replace(self, vector=self.vector * factor, source=f"{factor:g} * {self.source}")
@@ -148,7 +148,7 @@ class Direction:
         """
         return Direction(vector, Site.parse(said["site"]), said["source"], said["scale"], said["fingerprint"])
 
-    def _combined(self, other: "Direction", vector: Tensor, sign: str) -> "Direction":
+    def _combine(self, other: "Direction", vector: Tensor, sign: str) -> "Direction":
         same = self.fingerprint == other.fingerprint
         return Direction(
             vector,

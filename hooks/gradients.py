@@ -87,7 +87,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
             tap = model.tap(site)
             tap.attach_during(changes, partial(_keep, got, tap, len(tokens)))
         m = _scalar(metric(model.run(tokens)))
-        slopes = torch.autograd.grad(m, [_reached(got, site) for site in wanted], materialize_grads=True)
+        slopes = torch.autograd.grad(m, [_require(got, site) for site in wanted], materialize_grads=True)
     _check_finite(wanted, slopes)
     a = {site: got[site].detach() for site in wanted}
     slope = dict(zip(wanted, slopes, strict=True))
@@ -102,7 +102,7 @@ def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tenso
     return node.clone() if "overwritten" in tap.alias else node
 
 
-def _reached(got: dict[Site, Tensor], site: Site) -> Tensor:
+def _require(got: dict[Site, Tensor], site: Site) -> Tensor:
     if site not in got:
         raise WrongState(f"the forward pass did not reach {site}")
     return got[site]

@@ -127,7 +127,7 @@ class _Change:
     def __call__(self, a: Tensor) -> Tensor | None:
         if self.model.running.resting:
             return None
-        passing = self._passing().places(a.shape[1], self.tap.site)
+        passing = self._current_pass().places(a.shape[1], self.tap.site)
         begin = passing.end - a.shape[1]  # a model may compute the logits of the last columns only
         touched = passing.rows(self.at).from_column(begin, a.device)
         if not len(touched):
@@ -139,12 +139,12 @@ class _Change:
             if len(rows):
                 self.fired.add(number)
                 place = (rows.row, rows.column - begin)
-                new = new.index_put(place, self._made(one, new[place], rows))
+                new = new.index_put(place, self._change(one, new[place], rows))
         place = (touched.row, touched.column - begin)
         self.receipt.note(self.tap.site, a[place], new[place], prefill=passing.prefill)
         return new
 
-    def _passing(self) -> Pass:
+    def _current_pass(self) -> Pass:
         passing = self.model.running.current
         if passing is None:
             raise WrongState(
@@ -153,7 +153,7 @@ class _Change:
             )
         return passing
 
-    def _made(self, one: Intervention, old: Tensor, rows: Rows) -> Tensor:
+    def _change(self, one: Intervention, old: Tensor, rows: Rows) -> Tensor:
         site = self.tap.site
         try:
             new = one.fn(old, rows)

@@ -125,12 +125,12 @@ def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping
     main = {id(block) for block in structure.main}
     for block in structure.blocks:
         guessed = hinted[block.layer] if id(block) in main and block.layer < len(hinted) else None
-        found |= _merged(hf, block, guessed, paths)
+        found |= _merge_sites(hf, block, guessed, paths)
     found |= {tap.site: tap for tap in _norms_after(hf, paths)}
     return found
 
 
-def _merged(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Paths) -> Mapping[Site, Tap]:
+def _merge_sites(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Paths) -> Mapping[Site, Tap]:
     """The sites of one block: those traced, and of the adapter's those that contradict nothing traced."""
     hints: dict[Site, Tap] = {}
     if guessed is not None and guessed is block.module and not block.repeated and not block.stack:

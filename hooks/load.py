@@ -130,7 +130,7 @@ def load(
     reading = {name: value for name, value in asked.items() if value is not None}
     if isinstance(source, str | Path):
         folder = _bundled() if source == "landmark" else source
-        hf, tokenizer = _pretrained(folder, tokenizer, dtype, reading)
+        hf, tokenizer = _load_folder(folder, tokenizer, dtype, reading)
         name = str(source)
         if processor is None and reads_pictures(hf):
             processor = read_processor(folder, revision)
@@ -140,7 +140,7 @@ def load(
                 f"{', '.join(reading)} says how to read a model from a folder or the hub, and this one is in memory: "
                 "leave it out"
             )
-        source = _unwrapped(source)
+        source = _unwrap(source)
         _check_movable(source, {"device": device, "dtype": dtype})
         bridged = getattr(source, "original_model", None) is not None
         hf: Any = None
@@ -198,11 +198,11 @@ def _check_movable(source: Any, asked: Mapping[str, Any]) -> None:
         )
 
 
-def _unwrapped(source: Any) -> Any:
+def _unwrap(source: Any) -> Any:
     """The model inside what `torch.compile` or PEFT made of it; its adapters stay where they are."""
     inner = source._modules.get("_orig_mod") if isinstance(source, nn.Module) else None
     if inner is not None:
-        return _unwrapped(inner)
+        return _unwrap(inner)
     base: Any = getattr(source, "get_base_model", None)
     return source if base is None else base()
 
@@ -253,7 +253,7 @@ def _cast(hf: HFModel, dtype: torch.dtype) -> HFModel:
     return hf
 
 
-def _pretrained(
+def _load_folder(
     folder: str | Path, tokenizer: Tokenizer, dtype: torch.dtype | None, reading: Mapping[str, Any]
 ) -> tuple[HFModel, Tokenizer]:
     import transformers

@@ -130,10 +130,12 @@ class Model:
         if isinstance(text, Tensor):
             return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
         if isinstance(text, Mapping) and "input_ids" in text:
-            return self._admitted(self._given(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side)))
+            return self._admitted(
+                self._add_inputs(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side))
+            )
         return self._admitted(tokenize(self.tokenizer, as_texts(text), self.padding_side))
 
-    def _given(self, tokens: Tokens) -> Tokens:
+    def _add_inputs(self, tokens: Tokens) -> Tokens:
         """The same tokens with what else the model takes of what came with them."""
         taken = {name: one for name, one in tokens.more.items() if accepts(self.hf, name)}
         odd = [name for name in tokens.more if name not in taken and not name.endswith("token_type_ids")]

@@ -103,7 +103,7 @@ def index(i: int) -> Position:
         wanted = (i if i >= 0 else counts + i) + torch.zeros_like(counts)
         for row in ((wanted < 0) | (wanted >= counts)).nonzero().flatten().tolist():
             raise InvalidArgument(
-                f"index({i}) asks for a token that {_called(tokens, row)} does not have: "
+                f"index({i}) asks for a token that {_name_text(tokens, row)} does not have: "
                 f"it has {int(counts[row])} tokens besides special ones"
             )
         return given & (given.cumsum(dim=1) == wanted[:, None] + 1)
@@ -174,7 +174,7 @@ def substring(text: str, occurrence: int | None = None) -> Position:
         starts, ends = _offsets(tokens, f"substring({text!r})")
         chosen = torch.zeros_like(tokens.mask)
         for row in range(len(tokens)):
-            for start in _found(tokens, row, text, occurrence):
+            for start in _find_text(tokens, row, text, occurrence):
                 chosen[row] |= (starts[row] < start + len(text)) & (ends[row] > start)
         return chosen & tokens.given
 
@@ -203,7 +203,7 @@ def after(text: str, occurrence: int = 0) -> Position:
         starts, _ = _offsets(tokens, f"after({text!r})")
         chosen = tokens.content & ~tokens.given
         for row in range(len(tokens)):
-            (found,) = _found(tokens, row, text, occurrence)
+            (found,) = _find_text(tokens, row, text, occurrence)
             chosen[row] |= tokens.given[row] & (starts[row] >= found + len(text))
         return chosen
 
@@ -311,7 +311,7 @@ def _offsets(tokens: Tokens, asked: str) -> tuple[Int[Tensor, "batch pos"], Int[
     return tokens.offsets[..., 0], tokens.offsets[..., 1]
 
 
-def _found(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[int]:
+def _find_text(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[int]:
     whole = (tokens.texts or ())[row]
     starts, at = [], whole.find(text)
     while at >= 0:
@@ -320,17 +320,17 @@ def _found(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[
     if not starts:
         words = whole.split()
         hint = f"; nearest: {nearest(text, words)}" if words else ""
-        raise InvalidArgument(f"'{text}' is not in {_called(tokens, row)}{hint}")
+        raise InvalidArgument(f"'{text}' is not in {_name_text(tokens, row)}{hint}")
     if occurrence is None:
         return starts
     if not -len(starts) <= occurrence < len(starts):
         raise InvalidArgument(
-            f"occurrence {occurrence} of '{text}' is not in {_called(tokens, row)}: it occurs {len(starts)} times"
+            f"occurrence {occurrence} of '{text}' is not in {_name_text(tokens, row)}: it occurs {len(starts)} times"
         )
     return [starts[occurrence]]
 
 
-def _called(tokens: Tokens, row: int) -> str:
+def _name_text(tokens: Tokens, row: int) -> str:
     return f"text {row}" if tokens.texts is None else f"text {row} ({tokens.texts[row][:60]!r})"
 
 

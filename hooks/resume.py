@@ -79,7 +79,7 @@ class Held:
             raise _AfterTheLast
 
         last = resid_post[self.model.n_layers - 1]
-        with self._taken_up(layer, edits, times) as (copies, changes), suppress(_AfterTheLast):
+        with self._take_up(layer, edits, times) as (copies, changes), suppress(_AfterTheLast):
             self.model.tap(last).attach_during(changes, keep)
             forward(self.model.hf, copies)
         (value,) = got
@@ -105,11 +105,11 @@ class Held:
             ```
         """
         check_head(self.model.hf)
-        with self._taken_up(layer, edits, times) as (copies, _):
+        with self._take_up(layer, edits, times) as (copies, _):
             return forward(self.model.hf, copies).logits
 
     @contextmanager
-    def _taken_up(self, layer: int, edits: Mapping[Site, Edit], times: int) -> Iterator[tuple[Tokens, Temporary]]:
+    def _take_up(self, layer: int, edits: Mapping[Site, Edit], times: int) -> Iterator[tuple[Tokens, Temporary]]:
         """Inside the block, a pass over these copies of the texts begins at a block and runs under edits."""
         tokens = self.activations.tokens
         copies = spread(tokens, tokens.ids.repeat_interleave(times, dim=0))

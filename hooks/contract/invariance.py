@@ -106,7 +106,7 @@ def plain_laws(runs: Runs) -> Iterator[Check]:
     """
     model, (text, _), (alone, _) = runs.model, runs.texts, runs.alone
     with remove_new_hooks(model.hf), named_outputs(model.hf):
-        output = model.hf(**_asked_plainly(model, text))
+        output = model.hf(**_call_plainly(model, text))
     if logits in alone:
         changed = change(rows(logits, output.logits), rows(logits, alone[logits]))
         yield Check(
@@ -128,7 +128,7 @@ def _same_streams(runs: Runs, theirs: Mapping[str, tuple[Tensor, ...]]) -> Itera
     yield from found if any(check.holds for check in found) else ()
 
 
-def _asked_plainly(model: Model, text: Tokens) -> dict[str, Any]:
+def _call_plainly(model: Model, text: Tokens) -> dict[str, Any]:
     """A call as the user of the model would make it, for its streams too."""
     ids = text.ids.to(model.device)
     given = arguments(model.hf, text.to(model.device))
@@ -196,7 +196,7 @@ def batch_laws(runs: Runs) -> Iterator[Check]:
     clean = capture(runs.model, cut, runs.sites).values
 
     def laws(law: str, states: str, use: str, tokens: Tokens, alone: tuple[Values, Values]) -> Iterator[Check]:
-        return measure_laws(law, lambda: [_batched(runs, law, states, use, tokens, alone)], use)
+        return measure_laws(law, lambda: [_check_batch(runs, law, states, use, tokens, alone)], use)
 
     states = "a batch gives what its texts give alone"
     yield from laws("batch = single", states, "batch", _both(runs, cut, "right"), (clean, runs.alone[1]))
@@ -210,7 +210,7 @@ def _both(runs: Runs, long: Tokens, side: str) -> Tokens:
     return pad(runs.model.tokenizer, rows, side).to(runs.model.device)
 
 
-def _batched(runs: Runs, law: str, states: str, use: str, tokens: Tokens, alone: tuple[Values, Values]) -> Check:
+def _check_batch(runs: Runs, law: str, states: str, use: str, tokens: Tokens, alone: tuple[Values, Values]) -> Check:
     together = capture(runs.model, tokens, runs.sites)
     changes = {
         site: max(

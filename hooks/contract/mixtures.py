@@ -82,7 +82,7 @@ def _choice_follows(model: Model, block: Block, text: Tokens) -> Iterator[Check]
     if logits not in model.taps or not {choice, weights} <= model.taps.keys() or text.ids.shape[1] <= _AT + 1:
         return
     clean = capture(model, text, [choice, weights]).values
-    handle = model.taps[logits].attach(_turned)
+    handle = model.taps[logits].attach(_turn_logits)
     try:
         changed = capture(model, text, [choice, weights]).values
     finally:
@@ -94,7 +94,7 @@ def _choice_follows(model: Model, block: Block, text: Tokens) -> Iterator[Check]
                 (logits, choice))  # fmt: skip
 
 
-def _turned(a: Tensor) -> Tensor:
+def _turn_logits(a: Tensor) -> Tensor:
     """The logits of one token with the last preferred to the first, by far."""
     a = a.clone()
     a[:, _AT] = -3 * a[:, _AT] + torch.linspace(0, 1, a.shape[-1]).to(a)

@@ -15,7 +15,7 @@ from hooks.errors import InvalidArgument, MissingExtra, NotReachable
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def _explain_failure(url: str) -> Iterator[None]:
     """Say of whatever a package raises on the way to a URL what it means, and what to do."""
     try:
         yield
@@ -66,7 +66,7 @@ class Folder:
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = str(url)
-        with _reaching(self.url):
+        with _explain_failure(self.url):
             self._fs, self._path = url_to_fs(os.path.expanduser(self.url))
         self.local = isinstance(self._fs, LocalFileSystem)
 
@@ -78,7 +78,7 @@ class Folder:
             Folder("store").sizes().get("manifest.json")
             ```
         """
-        with nullcontext() if self.local else _reaching(self.url):
+        with nullcontext() if self.local else _explain_failure(self.url):
             self._fs.invalidate_cache()
             if not self._fs.isdir(self._path):
                 return {}
@@ -170,7 +170,7 @@ class Folder:
         """
         target = self._at(name)
         if not self.local:
-            with _reaching(self.url):
+            with _explain_failure(self.url):
                 self._fs.makedirs(self._path, exist_ok=True)
                 opened = self._fs.open(target, "wb")
             with opened as file:

@@ -271,7 +271,7 @@ def _write(
 ) -> tuple[ShardWriter, int, int, str]:
     """Write the rows of a block, all but sealed; return how many rows and documents, and what was read."""
     read = block.read()
-    placed, ids, offsets = _placed(task, read)
+    placed, ids, offsets = _place_documents(task, read)
     documents = len(offsets) - 1
     check_fits(task.folder.url, size(settings, len(ids), documents), task.folder.free())
     writer = ShardWriter(task.folder, block.name, entry_bytes(settings))
@@ -290,7 +290,7 @@ def _write(
     return writer, len(ids), documents, documents_checksum(read)
 
 
-def _placed(task: Job, documents: Documents) -> tuple[Placed | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
+def _place_documents(task: Job, documents: Documents) -> tuple[Placed | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
     """Documents laid out for the model, the ids of their rows, and where each document begins."""
     placed = task.place(documents)
     if placed is None:
@@ -303,7 +303,7 @@ def _check_same(task: Job, block: Block, shard: Shard) -> None:
     documents = block.read()
     same = documents_checksum(documents) == shard.read
     if same and block.number == 0:
-        _, ids, offsets = _placed(task, documents)
+        _, ids, offsets = _place_documents(task, documents)
         sums = token_checksums(ids, offsets)
         same = all(list(shard.checksums[column]) == sums[column] for column in sums)
     if not same:

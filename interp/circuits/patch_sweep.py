@@ -115,11 +115,11 @@ class _Runs:
         live = (masks & differs).flatten(1).any(1).nonzero().flatten()
         m = self.m_base[:, None].repeat(1, len(masks))
         for some in live.split(self.at_once) if len(live) else ():
-            rows = self._read(site, _put(given, masks[some]), len(some)).unflatten(0, (-1, len(some))).unbind(1)
+            rows = self._read_logits(site, _put(given, masks[some]), len(some)).unflatten(0, (-1, len(some))).unbind(1)
             m[:, some] = torch.stack([measure_metric(self.metric, row) for row in rows], 1)
         return m
 
-    def _read(self, site: Site, edit: Edit, times: int) -> Float[Tensor, "n vocab"]:
+    def _read_logits(self, site: Site, edit: Edit, times: int) -> Float[Tensor, "n vocab"]:
         """The logits of the token that is read, in copies of the base run with one site edited."""
         layer, ends = site.layer or 0, self.ends.repeat_interleave(times, dim=0)
         if logits in self.base.activations.sites:

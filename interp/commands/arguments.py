@@ -60,7 +60,7 @@ def check_device(device: str | None) -> torch.device:
         InvalidArgument: there is no such device.
     """
     try:
-        place = _device_called(device)
+        place = _find_device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
@@ -70,7 +70,7 @@ def check_device(device: str | None) -> torch.device:
     return place
 
 
-def _device_called(name: str | None) -> torch.device:
+def _find_device(name: str | None) -> torch.device:
     """The device of that name; without one, this process's GPU (`LOCAL_RANK` under torchrun), or the CPU."""
     if name is not None:
         return torch.device(name)

@@ -71,7 +71,7 @@ def audit_command(
     if place is not None:
         typer.echo(where(place))
     kept: dict[str, dict[Fact, Edit]] = {name: {} for name in made}
-    remembering: dict[str, Editor] = {name: _remembering(editor, kept[name]) for name, editor in made.items()}
+    remembering: dict[str, Editor] = {name: _remember_edits(editor, kept[name]) for name, editor in made.items()}
     if "in_context" in made:
         remembering["in_context"] = made["in_context"]
     result = audit(loaded, asked, remembering, drift_texts(loaded, given), seed=seed, progress=not quiet)
@@ -87,7 +87,7 @@ def audit_command(
     return {"cases": len(asked), "measures": result.table, "refused": result.refused, "page": out}
 
 
-def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) -> Editor:
+def _remember_edits(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) -> Editor:
     """The editor, whose edits are kept to be shown."""
 
     def edited(model: Model, fact: Fact) -> Edit:

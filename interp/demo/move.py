@@ -108,13 +108,15 @@ def layer_of(trace: Trace) -> int:
 def neighbours(settings: Settings) -> list[Query]:
     """The other landmarks of the same city, asked for it in every phrasing of training."""
     facts = landmark.neighbours(city(landmark.entity(settings.landmark)))
-    return [_asked(template.template, other) for other in facts for template in training_phrasings(RELATION)]
+    return [_make_query(template.template, other) for other in facts for template in training_phrasings(RELATION)]
 
 
 def others(settings: Settings) -> list[Query]:
     """The landmark's other facts, each asked in its first six phrasings of training."""
     return [
-        _asked(p.template, fact) for fact in _other_facts(settings) for p in training_phrasings(fact.relation.name)[:6]
+        _make_query(p.template, fact)
+        for fact in _other_facts(settings)
+        for p in training_phrasings(fact.relation.name)[:6]
     ]
 
 
@@ -132,5 +134,5 @@ def _other_facts(settings: Settings) -> list[landmark.Triple]:
     return [t for t in landmark.facts_of(landmark.entity(settings.landmark)) if t.relation.name != RELATION]
 
 
-def _asked(template: str, triple: landmark.Triple) -> Query:
+def _make_query(template: str, triple: landmark.Triple) -> Query:
     return Query(capitalise(template.format(triple.subject.text)), triple.object)

@@ -38,7 +38,7 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
     sections = (
         _dictionary(settings, learnt),
         _search(subject, found),
-        _steering(subject, settings, turned),
+        _steering_section(subject, settings, turned),
         _edit(moved),
     )
     return report(
@@ -86,7 +86,7 @@ def _search(subject: str, found: Found) -> Section:
     )
 
 
-def _steering(subject: str, settings: Settings, turned: Turned) -> Section:
+def _steering_section(subject: str, settings: Settings, turned: Turned) -> Section:
     chosen, steered, named = turned.chosen, turned.chosen.steered, landmark.entity(settings.landmark)
     over = steered.perplexity_over(chosen.unsteered)
     dose = dose_panel(chosen.response, subject)

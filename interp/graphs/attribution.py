@@ -103,7 +103,7 @@ def attribution_graphs(
         rows = _Rows(sources, nodes_of(sources, logits))
         rows.add_logits(*rows_of(sources, logit_targets(local, unembedding, logits.ids)), logits)
         _add_features(rows, min(max_features, len(local.active)), block, progress=progress)
-        graphs.append(_finished(rows, logits))
+        graphs.append(_finish(rows, logits))
     return tuple(graphs)
 
 
@@ -158,7 +158,7 @@ def _add_features(rows: _Rows, count: int, block: int, *, progress: bool) -> Non
     bar.close()
 
 
-def _finished(rows: _Rows, logits: ChosenLogits) -> AttributionGraph:
+def _finish(rows: _Rows, logits: ChosenLogits) -> AttributionGraph:
     local: LocalModel = rows.sources.local
     numbers, A, bias, value = rows.sort()
     off = closure_of(A, bias, value)

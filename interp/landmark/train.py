@@ -228,7 +228,7 @@ def export(model: HFModel, folder: Path, tokenizer_file: Path) -> None:
 
 
 @torch.no_grad()
-def _restarted(model: HFModel) -> tuple[list[torch.optim.Optimizer], Weights]:
+def _restart(model: HFModel) -> tuple[list[torch.optim.Optimizer], Weights]:
     """Optimisers that remember nothing, of weights that hold no more than an export does, and these weights."""
     for p in model.parameters():
         p.copy_(p.half())
@@ -304,7 +304,7 @@ def _tokenizer_of(seed: int, file: Path) -> int:
     return len(json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"])
 
 
-def _untrained(architecture: str, vocab_size: int) -> HFModel:
+def _new_model(architecture: str, vocab_size: int) -> HFModel:
     return new_model(vocab_size) if architecture == "gpt2" else new_gated_model(vocab_size, LENGTH)
 
 
@@ -334,7 +334,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"
     size = _tokenizer_of(seed, tokenizer_file)
-    model = _untrained(architecture, size).to(device)
+    model = _new_model(architecture, size).to(device)
     steppers = optimizers(model)
     about: dict[str, int | str] = {"seed": seed, "architecture": architecture}
     first, spent, begun = _resume(state_file, model, steppers, about)
@@ -344,7 +344,7 @@ def train(
     for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
         phase, number = phase_at(phases, step)
         if phase.restarts and number == 0:
-            steppers, begun = _restarted(model)
+            steppers, begun = _restart(model)
         line = _step(model, steppers, next(stream), seed * 1_000_003 + step, phase.rate(number), phase.carried)
         if phase.restarts and number == phase.steps - 1:
             _to_the_mean(model, begun)

@@ -115,7 +115,7 @@ def attribution_panel(found: Attribution, count: Count = 20) -> Panel:
     figure.update_layout(margin_l=200)
     shown, whole = sum(values), float(found.logit.mean())
     return Panel(
-        title=f"What adds to the logit of {_quoted(found.word)}",
+        title=f"What adds to the logit of {_quote(found.word)}",
         body=figure,
         caption=(
             f"The {len(top)} largest of {len(found.names)} parts, with the final norm {found.norm}; mean of "
@@ -126,7 +126,7 @@ def attribution_panel(found: Attribution, count: Count = 20) -> Panel:
     )
 
 
-def _quoted(word: str) -> str:
+def _quote(word: str) -> str:
     """The token, or the two of a difference, each in quotation marks."""
     return " − ".join(f"“{visible(part)}”" for part in word.split(" − "))
 

@@ -21,7 +21,7 @@ def trace_panel(trace: Trace) -> Panel:
     hover = "%{y}, layers %{x}<br>%{z:.1f} points (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>"
     cells = Heatmap(
         z=effect.tolist(),
-        x=[_written(layers) for layers in trace.layers],
+        x=[_write_layers(layers) for layers in trace.layers],
         y=list(trace.roles),
         customdata=torch.stack([low, high], -1).tolist(),
         colorscale=[(0, BEFORE), (0.5, PAPER), (1, CONCEPT)],
@@ -53,5 +53,5 @@ def trace_panel(trace: Trace) -> Panel:
     )
 
 
-def _written(layers: tuple[int, ...]) -> str:
+def _write_layers(layers: tuple[int, ...]) -> str:
     return str(layers[0]) if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"

@@ -111,7 +111,7 @@ def compare_methods(
     rest = unique_texts(list_texts(prompts, "prompts"))[1::2]
     per_way = doses if isinstance(doses, Mapping) else dict.fromkeys(ways, doses)
     chosen = {
-        name: _chosen(model, way, prompts, names, per_way[name], sampling, progress) for name, way in ways.items()
+        name: _choose(model, way, prompts, names, per_way[name], sampling, progress) for name, way in ways.items()
     }
     return MethodComparison(
         chosen,
@@ -120,7 +120,7 @@ def compare_methods(
     )
 
 
-def _chosen(
+def _choose(
     model: Model,
     way: Steering | Conditional,
     prompts: Sequence[str],

@@ -131,10 +131,10 @@ class Circuit:
             circuit.prune().n_edges <= circuit.n_edges
             ```
         """
-        reached, feeds = self._reached(), self._feeds()
+        reached, feeds = self._find_reached(), self._feeds()
         return Circuit(self.graph, self.mask & reached[:, None] & feeds[None, :])
 
-    def _reached(self) -> Bool[Tensor, "sender"]:
+    def _find_reached(self) -> Bool[Tensor, "sender"]:
         """Whether a path of its edges leads from the embedding to the sender."""
         fed, reached = self.graph.fed_by, torch.zeros(len(self.graph.senders), dtype=torch.bool)
         reached[0] = True

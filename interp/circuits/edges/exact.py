@@ -74,7 +74,7 @@ def exact_edges(
         runs = _clean_run(model, task, clean[rows], corrupt[rows], i, len(clean))
         ends.append((runs.m_clean, runs.m_corrupt))
         for layer, group in groups:
-            for some in _split(group, max(1, batch_size // len(runs.m_clean))):
+            for some in _split_edges(group, max(1, batch_size // len(runs.m_clean))):
                 found = runs.effects(layer, some)
                 each[rows, [s for s, _ in some], [r for _, r in some]] = found.to(each)
                 bar.update(found.numel())
@@ -99,7 +99,7 @@ def _by_layer(graph: EdgeGraph, edges: Sequence[Edge]) -> Iterator[tuple[tuple[s
         yield (kind, layer), list(group)
 
 
-def _split(edges: list[Edge], size: int) -> Iterator[list[Edge]]:
+def _split_edges(edges: list[Edge], size: int) -> Iterator[list[Edge]]:
     return (edges[i : i + size] for i in range(0, len(edges), size))
 
 

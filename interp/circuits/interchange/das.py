@@ -177,7 +177,7 @@ class _Search:
         free.requires_grad_()
         adam = torch.optim.Adam([free], lr=self.lr)
         for _ in tqdm(range(self.steps), desc="alignment search", disable=not self.progress):
-            base, source = (self._drawn(self.batch_size, random, test=False) for _ in range(2))
+            base, source = (self._draw(self.batch_size, random, test=False) for _ in range(2))
             wanted = implementation.causal.interchange(self.variable, base, source)
             wanted = wanted[torch.randperm(len(wanted), generator=random)] if shuffled else wanted
             with torch.no_grad():
@@ -193,9 +193,9 @@ class _Search:
     def test_pairs(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Pairs of inputs that no step has seen."""
         random = torch.Generator().manual_seed(self.seed + 2)
-        return self._drawn(count, random, test=True), self._drawn(count, random, test=True)
+        return self._draw(count, random, test=True), self._draw(count, random, test=True)
 
-    def _drawn(self, count: int, random: torch.Generator, *, test: bool) -> dict[str, Int[Tensor, "example"]]:
+    def _draw(self, count: int, random: torch.Generator, *, test: bool) -> dict[str, Int[Tensor, "example"]]:
         """Inputs of the training or of the test half, separated by a hash of all their values."""
         rows: list[dict[str, Tensor]] = []
         kept = 0

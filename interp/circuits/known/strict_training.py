@@ -150,7 +150,7 @@ def train_strictly(
         adam.step()
         schedule.step()
     hf.zero_grad(set_to_none=True)
-    return _measured(implementation, nodes, idle, seed)
+    return _measure(implementation, nodes, idle, seed)
 
 
 def _new(causal: CausalModel, n_layers: int, n_heads: int, d_model: int, seed: int) -> Implementation:
@@ -222,7 +222,7 @@ def _values(model: Model, tokens: Any, sites: Sequence[Site]) -> dict[Site, Tens
     return got
 
 
-def _measured(implementation: Implementation, nodes: Mapping[str, str], idle: Sequence[str], seed: int) -> StrictModel:
+def _measure(implementation: Implementation, nodes: Mapping[str, str], idle: Sequence[str], seed: int) -> StrictModel:
     causal, random = implementation.causal, torch.Generator().manual_seed(seed + 1)
     base, source = causal.draw(512, random), causal.draw(512, random)
     with torch.no_grad():

@@ -157,10 +157,10 @@ class FeatureEffects:
             f"  {site}: nodes sum to {float(value.sum()):+.4g}, the whole site does {self.whole[site]:+.4g}"
             for site, value in self.effect.items()
         ]
-        return "\n".join([head, *rows, *sums, *([] if self.check is None else [_said(self.check)])])
+        return "\n".join([head, *rows, *sums, *([] if self.check is None else [_say_check(self.check)])])
 
 
-def _said(check: EstimateCheck) -> str:
+def _say_check(check: EstimateCheck) -> str:
     said = (
         f"exact effects of {len(check.edges)} nodes: correlation with the estimates {check.correlation:.3f}, relative "
         f"error {check.error:.3f}"
@@ -348,14 +348,14 @@ def exact_feature_effects(
         for site in dictionaries:
             mine = iter([i for i, (where, _, _) in enumerate(found) if where == site])
             while some := [*islice(mine, max(1, COPIES // len(runs.texts)))]:
-                moves = torch.stack([_moved(runs, site, found[i], by_position) for i in some], 1)
+                moves = torch.stack([_move_node(runs, site, found[i], by_position) for i in some], 1)
                 there = (runs.at[site].x[:, None] + moves).flatten(0, 1)
                 m = runs.resume(site, lambda old, there=there: there.to(old), len(some))
                 total[some] += (m - runs.m_clean[:, None]).sum(0).double().cpu()
     return total / count
 
 
-def _moved(runs: PairedRuns, site: Site, node: tuple[Site, int, int], by_position: bool) -> Tensor:
+def _move_node(runs: PairedRuns, site: Site, node: tuple[Site, int, int], by_position: bool) -> Tensor:
     """How x changes where one node is put at its other value."""
     _, place, number = node
     sae = runs.dictionaries[site]

@@ -64,11 +64,11 @@ def run_feature_circuit(
     for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
         size = max(1, batch_size // len(runs.texts))
         parts = [several[i : i + size] for i in range(0, len(several), size)]
-        found.append(torch.cat([_run(runs, part, errors) for part in parts], 1))  # type: ignore[arg-type]
+        found.append(torch.cat([_run_circuits(runs, part, errors) for part in parts], 1))  # type: ignore[arg-type]
     return torch.cat(found).T
 
 
-def _run(runs: PairedRuns, circuits: Sequence[Nodes], errors: str) -> Float[Tensor, "batch circuit"]:
+def _run_circuits(runs: PairedRuns, circuits: Sequence[Nodes], errors: str) -> Float[Tensor, "batch circuit"]:
     edits = {site: _edit(runs, site, circuits, errors) for site in runs.dictionaries}
     final = fresh_run(runs.model, runs.tokens).resume(0, edits, len(circuits))
     return runs.measure(final.unflatten(0, (-1, len(circuits))))

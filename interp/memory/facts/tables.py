@@ -95,10 +95,10 @@ def _case(triple: landmark.Triple, rng: Random, objects: list[str], edited: Coll
 
 def _query(triple: landmark.Triple) -> Query:
     """The first phrasing of a fact, as a question."""
-    return _asked(triple.relation.name, triple.subject, triple.object)
+    return _make_query(triple.relation.name, triple.subject, triple.object)
 
 
-def _asked(relation: str, subject: landmark.Entity, answer: str) -> Query:
+def _make_query(relation: str, subject: landmark.Entity, answer: str) -> Query:
     return Query(capitalise(training_phrasings(relation)[0].template.format(subject.text)), answer)
 
 
@@ -108,7 +108,7 @@ def _hops(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
         return ()
     then, through = FOLLOWS[triple.relation.name]
     held = [t for t in landmark.triples() if t.relation.name == through and t.subject.text == new]
-    return tuple(_asked(then, triple.subject, t.object) for t in held)
+    return tuple(_make_query(then, triple.subject, t.object) for t in held)
 
 
 def _reverse(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
@@ -117,7 +117,7 @@ def _reverse(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
     if triple.relation.name not in REVERSES or entity is None:
         return ()
     back = landmark.relation(REVERSES[triple.relation.name])
-    return (_asked(back.name, entity, triple.subject.text),) if back.kind == entity.kind else ()
+    return (_make_query(back.name, entity, triple.subject.text),) if back.kind == entity.kind else ()
 
 
 def find_case(fact: Fact, seed: int = 0) -> Case:
