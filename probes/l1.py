@@ -24,7 +24,7 @@ def fit_l1_logistic(
     2015), from `start` or from 0. Columns of one scale converge soonest.
 
     Raises:
-        NotConverged: not converged.
+        NotConverged: the weights still move after the last step.
 
     Cost:
         Two products with x per step.
@@ -60,7 +60,7 @@ def find_entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
     checked (Tibshirani et al. 2012).
 
     Raises:
-        NotConverged: not converged.
+        NotConverged: the weights still move after the last step.
 
     Examples:
         ```python

@@ -40,7 +40,8 @@ class Shuffled(IterableDataset[StoredRows]):
 
     Raises:
         UnknownName: a site the store does not hold.
-        InvalidArgument: a number below 1, or, when it is read, a corrupted shard.
+        InvalidArgument: a number below 1.
+        DamagedFile: when it is read, a corrupted shard.
 
     Examples:
         ```python

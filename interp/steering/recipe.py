@@ -57,8 +57,8 @@ class Recipe:
     Examples:
         ```python
         Recipe(found.best.direction, "add", 4.0).save("golden_gate.safetensors")
-        with SteeredModel(load("gpt2"), Recipe.load("golden_gate.safetensors")) as model:
-            model.generate("I am")
+        model = SteeredModel(load("gpt2"), Recipe.load("golden_gate.safetensors"))
+        model.generate("I am")
         ```
     """
 
