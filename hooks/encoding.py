@@ -15,7 +15,7 @@ from hooks.tokens import Tokens
 
 
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the ids that carry no text; unknown and mask tokens take the place of text, so they are not among them.
+    """Return the ids that are no text; unknown and mask tokens take the place of text, so they are not among them.
 
     Examples:
         ```python

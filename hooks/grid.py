@@ -1,4 +1,4 @@
-"""Grids: where the places of a site lie in the picture, in pixels."""
+"""Grids: where the places of a site are in the picture, in pixels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from hooks.tracing.record import Trace
 @final
 @dataclass(frozen=True)
 class Grid:
-    """Where the places of a site lie in pictures of one size; pairs are (down, across).
+    """Where the places of a site are in pictures of one size; pairs are (down, across).
 
     Pixel i reaches from i to i + 1. The place in row r and column c is around `first + stride · (r, c)`.
 

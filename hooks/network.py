@@ -42,7 +42,7 @@ class Network:
     in a pass has a site for each call, `Site.module(path, call=1)`.
 
     One that reads pictures, [batch channel row column], has named sites as well (`hooks/picture_sites.py`), and knows
-    where the places of each lie in the picture, for positions such as `region` and `where`. It reads files, arrays and
+    where the places of each are in the picture, for positions such as `region` and `where`. It reads files, arrays and
     whatever else `hooks.images` speaks of through its processor; a tensor of floats is given to the module as it is.
 
     It has no tokenizer: methods that need one take a `Model`.
@@ -54,7 +54,7 @@ class Network:
             model of pictures do.
         processor: how it reads pictures, or None.
         taps: where each site sits: those with a name of their own, then each module's in the order of the pass.
-        grids: where the places of each site lie in pictures of the example's size.
+        grids: where the places of each site are in pictures of the example's size.
         structure: the blocks of a transformer over patches, or None.
         fingerprint: SHA-256 of its form and weights when it was loaded.
         contract: what was measured, or None.

@@ -297,7 +297,7 @@ def _grid(tokens: Tokens, asked: str) -> Grid:
     if not tokens.are_places:
         raise InvalidArgument(f"{asked} speaks of places in a picture, and a text was read: use index(i) or substring")
     raise InvalidArgument(
-        f"{asked} asks where this site's places lie in the picture, which is not known: it has none, or the pictures "
+        f"{asked} asks where this site's places are in the picture, which is not known: it has none, or the pictures "
         "have another size than the example that the model was loaded with"
     )
 

@@ -125,12 +125,12 @@ class Tokens:
 
     @property
     def content(self) -> Bool[Tensor, "batch pos"]:
-        """True on the tokens that carry text: neither padding nor special."""
+        """True on the tokens of text: neither padding nor special."""
         return self.mask & ~self.special
 
     @property
     def given(self) -> Bool[Tensor, "batch pos"]:
-        """True on the tokens of the prompt that carry text."""
+        """True on the tokens of the prompt that are text."""
         given = self.content.clone()
         if self.prompt_pos is not None:
             given[:, self.prompt_pos :] = False
@@ -169,7 +169,7 @@ class Tokens:
     def places(self, n: int, site: Site | None = None) -> "Tokens":
         """Return the tokens of a site with `n` columns: of a module that reads no text, sites differ in them.
 
-        Of pictures they know where they lie, and those before the picture's own, such as a class token, are special.
+        Of pictures they know where they are, and those before the picture's own, such as a class token, are special.
 
         Examples:
             ```python

@@ -156,7 +156,7 @@ def does_it_matter(
 def _first(model: Model, answer: str | int) -> int:
     if isinstance(answer, int):
         if not 0 <= answer < model.d_vocab:
-            raise InvalidArgument(f"{answer} is no token of {model.name}: ids lie in 0 to {model.d_vocab - 1}")
+            raise InvalidArgument(f"{answer} is no token of {model.name}: ids are 0 to {model.d_vocab - 1}")
         return answer
     tokens = model.tokens(answer)
     content = tokens.ids[0, tokens.content[0]].tolist()

@@ -1,4 +1,4 @@
-"""Running feature circuits: the nodes that are kept carry what this run computes, all others the other run's values."""
+"""Running feature circuits: the nodes that are kept have what this run computes, all others the other run's values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -32,7 +32,7 @@ def run_feature_circuit(
 ) -> Float[Tensor, "circuit example"]:
     """The metric of each text with only some nodes left: x' = x + Σ_i∉C (a_i* - a_i) W_dec,i + (e* - e if e ∉ C).
 
-    x, a and e are of this very run, and * of the other one, so nodes that stay carry the circuit's own values. With
+    x, a and e are of this very run, and * of the other one, so nodes that stay have the circuit's own values. With
     every node the model is what it is, bit for bit.
 
     Args:

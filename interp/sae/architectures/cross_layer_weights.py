@@ -1,4 +1,4 @@
-"""The weights of a cross-layer transcoder: how decoders to several layers lie in one matrix, and what they write."""
+"""The weights of a cross-layer transcoder: how decoders to several layers share one matrix, and what they write."""
 
 from abc import ABC
 
