@@ -40,7 +40,9 @@ def track_command(
         typer.echo(f"{name:<30}{of[0].value:>9.3f}{of[-1].value:>9.3f}{one.step:>10}{one.p:>8.3f}")
     typer.echo(f"whose jump: {verdict}")
     if out is not None:
-        report(out, f"{run.name} over its steps", str(verdict), [Section("Metrics", "", (track_panel(found, changes),))])
+        report(
+            out, f"{run.name} over its steps", str(verdict), [Section("Metrics", "", (track_panel(found, changes),))]
+        )
         typer.echo(f"page: {out.resolve()}")
     return {"steps": found.steps, "metrics": found.metrics, "changes": changes, "verdict": verdict, "page": out}
 

@@ -36,8 +36,8 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"{self.said}: {self.steepest:.0%} of the rise of the discontinuous metric within two intervals "
-            f"(break p = {self.discontinuous.p:.3f}); the continuous one breaks with p = {self.continuous.p:.3f} at step "
-            f"{self.continuous.step}"
+            f"(break p = {self.discontinuous.p:.3f}); the continuous one breaks with p = {self.continuous.p:.3f} at "
+            f"step {self.continuous.step}"
         )
 
 
