@@ -47,9 +47,9 @@ def track_panel(track: Track, changes: Mapping[str, Break]) -> Panel:
     return Panel(
         title="What changes while the model is trained, and when",
         body=figure,
-        caption=f"Breaks: {'; '.join(broken)}." if broken else "No metric has a break that these points could show.",
+        caption=f"Breaks: {'; '.join(broken)}." if broken else "No metric breaks, as far as these points show.",
         control=(
-            f"A break is marked where smooth curves with the same noise would show one as good with p ≤ {least:.3f}, so "
-            "that one page in twenty of smooth metrics has a mark. Bands are 95 % intervals over questions."
+            f"A break is marked where smooth curves with the same noise show one as good with p ≤ {least:.3f}, so that "
+            "one page in twenty of smooth metrics has a mark. Bands are 95 % intervals over questions."
         ),
     )
