@@ -17,6 +17,7 @@ __all__ = [
     "memory",
     "postcard",
     "sae",
+    "scale",
     "show",
     "steering",
     "visualisation",
