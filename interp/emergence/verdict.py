@@ -1,4 +1,4 @@
-"""The verdict: a jump of the metric, a jump of the model, or nothing that can be told from the questions there are."""
+"""The verdict: a jump of the metric, a jump of the model, or nothing that the questions there are can show."""
 
 from dataclasses import dataclass
 from typing import Literal
