@@ -9,6 +9,7 @@ __all__ = [
     "clip",
     "context",
     "directions",
+    "emergence",
     "errors",
     "export",
     "features",

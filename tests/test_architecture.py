@@ -28,7 +28,7 @@ RANK = (  # interp's folders, those of lower rows first
     "lenses visualisation",
     "atlas",
     "sae",
-    "clip directions context",
+    "clip directions context emergence",
     "features",
     "steering memory graphs",
     "show export",
