@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from hooks.border import Count, Natural, Share
 from hooks.errors import UnknownName, nearest
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.atlas.cells import Cells, cut_cells
@@ -126,7 +126,7 @@ class Atlas:
             ```
         """
         tensors, about = read_tensors(path, KIND)
-        return made_of(path, KIND, lambda: _atlas_of(tensors, about))
+        return parse_contents(path, KIND, lambda: _atlas_of(tensors, about))
 
 
 def _atlas_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Atlas:

@@ -21,7 +21,7 @@ from interp.atlas import (
 from interp.atlas.cell_words import Words
 from interp.commands.arguments import Device, Quiet, load_model, read_lines
 from interp.commands.verb import Document, verb
-from interp.common.texts import fitting
+from interp.common.texts import split_long_texts
 from interp.postcard import LANDMARKS, ConvNet, bundled_nets, draw, load_net, scenes
 from interp.show import atlas_page
 from interp.show.frame import page_at
@@ -89,7 +89,9 @@ def atlas_command(
 def _of_texts(model: Model, file: Path, site: Site, n: int, per_item: int, settings: dict[str, int]) -> Atlas:
     given = read_lines(file)[:n]
     seed, progress = settings["seed"], bool(settings["progress"])
-    sample = sample_activations(model, fitting(model, given), site, per_item=per_item, seed=seed, progress=progress)
+    sample = sample_activations(
+        model, split_long_texts(model, given), site, per_item=per_item, seed=seed, progress=progress
+    )
     return map_activations(sample, **settings)
 
 
