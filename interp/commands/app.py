@@ -38,6 +38,7 @@ VERBS = {
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
+    "diff": "Compare a model with what it was tuned from: states, predictions, weights, each next to a placebo tuning.",
     "landmark": "The bundled model: its corpus, training and card.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }
