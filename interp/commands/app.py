@@ -40,6 +40,7 @@ VERBS = {
     "direction.",
     "diff": "Compare a model with what it was tuned from: states, predictions, weights, each next to a placebo tuning.",
     "landmark": "The bundled model: its corpus, training and card.",
+    "worlds": "Small models whose truth is planted: train one, print what it reads.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }
 
