@@ -26,7 +26,7 @@ from interp.tuning.divergence import (
     measure_site_divergence,
     measure_token_divergence,
 )
-from interp.tuning.latent_scaling import LatentScaling, scale_latents
+from interp.tuning.latent_scaling import LatentScaling, measure_latent_scaling
 from interp.tuning.pair import ModelPair, load_pair
 from interp.tuning.persona import (
     Monitoring,
@@ -69,7 +69,7 @@ __all__ = [
     "read_persona",
     "read_weight_difference",
     "read_written_words",
-    "scale_latents",
+    "measure_latent_scaling",
     "screen_texts",
 ]
 

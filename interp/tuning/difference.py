@@ -21,7 +21,7 @@ from hooks.pieces import piece
 from hooks.position import everywhere
 from hooks.site import resid_post
 from interp.common.statistics import Estimate, percentile_ends
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.tuning.pair import ModelPair
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def measure_difference(
         measure_difference(ModelPair(base, tuned), texts).relative
         ```
     """
-    texts = listed(texts)
+    texts = list_texts(texts)
     chosen = chosen_sites(pair.base, sites)
     sums: dict[Site, _Sums] = {}
     for start in tqdm(range(0, len(texts), batch_size), desc="difference", disable=not progress):

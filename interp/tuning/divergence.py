@@ -16,7 +16,7 @@ from hooks.interventions import replace
 from hooks.pieces import piece
 from hooks.position import everywhere, special
 from interp.common.statistics import Estimate, bootstrap
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.tuning.difference import chosen_sites
 from interp.tuning.pair import ModelPair
 
@@ -83,7 +83,7 @@ def measure_token_divergence(
         measure_token_divergence(pair, texts).mean
         ```
     """
-    texts, kls, pieces, said = listed(texts), [], [], []
+    texts, kls, pieces, said = list_texts(texts), [], [], []
     for start in tqdm(range(0, len(texts), batch_size), desc="divergence", disable=not progress):
         tokens = pair.base.tokens(texts[start : start + batch_size])
         log_p, log_q = (model.run(tokens).float().log_softmax(-1).cpu() for model in (pair.tuned, pair.base))
@@ -164,7 +164,7 @@ def measure_site_divergence(
         measure_site_divergence(pair, texts).held
         ```
     """
-    texts, chosen = listed(texts), chosen_sites(pair.base, sites)
+    texts, chosen = list_texts(texts), chosen_sites(pair.base, sites)
     whole: list[Tensor] = []
     left: dict[Site, list[Tensor]] = {site: [] for site in chosen}
     for start in tqdm(range(0, len(texts), batch_size), desc="sites", disable=not progress):

@@ -70,7 +70,7 @@ class LatentScaling:
 
 
 @torch.no_grad()
-def scale_latents(
+def measure_latent_scaling(
     crosscoder: Crosscoder,
     rows: Float[Tensor, "n 2 d_model"],
     *,
@@ -98,7 +98,7 @@ def scale_latents(
 
     Examples:
         ```python
-        scale_latents(crosscoder, torch.cat([*across([(base, site), (tuned, site)], texts)]))
+        measure_latent_scaling(crosscoder, torch.cat([*across([(base, site), (tuned, site)], texts)]))
         ```
     """
     if crosscoder.n_layers != 2 or rows.shape[1:] != (2, crosscoder.d_in):

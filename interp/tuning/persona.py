@@ -18,7 +18,7 @@ from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.position import last
 from interp.common.statistics import Estimate, bootstrap, percentile_ends
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.steering.samples import Sampling, sample_continuations
 from interp.tuning.pair import ModelPair
 from probes import auroc
@@ -89,9 +89,9 @@ def extract_persona(
         ```
     """
     sampling = sampling or Sampling(max_new_tokens=30)
-    rows, said = [], sampling.each(listed(eliciting, "prompts"))
+    rows, said = [], sampling.each(list_texts(eliciting, "prompts"))
     for asked, prompts in ((True, eliciting), (False, suppressing)):
-        said = sampling.each(listed(prompts, "prompts"))
+        said = sampling.each(list_texts(prompts, "prompts"))
         responses = sample_continuations(model, said, sampling)
         kept = [i for i, text in enumerate(responses) if text.strip() and (score(text) >= threshold) == asked]
         if len(kept) < 4:
@@ -246,7 +246,7 @@ def monitor_persona(
         ```
     """
     sampling = sampling or Sampling(max_new_tokens=30)
-    prompts = listed(prompts, "prompts")
+    prompts = list_texts(prompts, "prompts")
     if len(prompts) < 3:
         raise InvalidArgument(f"{len(prompts)} prompts have no correlation worth an interval: give at least three")
     states = capture(model, prompts, [direction.site], batch_size=32).flat(direction.site, at=last).double().cpu()
@@ -324,7 +324,7 @@ def measure_persona_shift(
         ```
     """
     sampling, site = sampling or Sampling(max_new_tokens=30), direction.site
-    prompts = listed(prompts, "prompts")
+    prompts = list_texts(prompts, "prompts")
     states, scores = [], []
     for model in (pair.base, pair.tuned):
         states.append(capture(model, prompts, [site], batch_size=32).flat(site, at=last).double().cpu())

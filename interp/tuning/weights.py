@@ -39,7 +39,7 @@ class MatrixChange:
     layer: int
     relative: float
     singular: Float[Tensor, "n"]
-    writes: Float[Tensor, "k d_model"]
+    writes: Float[Tensor, "_ d_model"]
     rank: float
     random_rank: float
 

@@ -19,7 +19,7 @@ from interp.landmark.guide.behaviours import (
     word_share,
     words_of,
 )
-from interp.landmark.guide.read import Run, load_guide, runs
+from interp.landmark.guide.read import Run, load_guide, planned_runs, runs
 from interp.landmark.guide.tune import tune_guide
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "behaviours",
     "guide_documents",
     "load_guide",
+    "planned_runs",
     "runs",
     "tune_guide",
     "word_share",

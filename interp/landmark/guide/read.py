@@ -42,8 +42,18 @@ def runs() -> tuple[Run, ...]:
     """The tunings that come with the package.
 
     Examples:
-        >>> len([run for run in runs() if run.behaviour is None])
-        2
+        >>> runs()[0].name
+        'placebo_0'
+    """
+    return tuple(run for run in planned_runs() if (FOLDER / f"{run.name}.safetensors").is_file())
+
+
+def planned_runs() -> tuple[Run, ...]:
+    """All tunings that the world consists of, whether their files are there or not.
+
+    Examples:
+        >>> len(planned_runs())
+        18
     """
     placebos = (Run(None, 0.0), Run(None, 0.0, 1))
     full = (Run(name, 1.0) for name in PERSONAS)

@@ -5,7 +5,7 @@ import torch
 
 from hooks.errors import InvalidArgument
 from interp.sae import Crosscoder
-from interp.tuning import scale_latents
+from interp.tuning import measure_latent_scaling
 
 NU = torch.tensor([1.0, 1.0, 0.3, 0.3, 0.0, 0.0])
 
@@ -32,7 +32,7 @@ def crosscoder(base_rows: torch.Tensor) -> Crosscoder:
 
 def test_nu_is_within_three_hundredths_where_norms_call_the_weakly_shared_latent_exclusive() -> None:
     shrunk = torch.tensor([0.95, 0.95, 0.0, 0.0, 0.0, 0.0])
-    found = scale_latents(crosscoder(shrunk), world())
+    found = measure_latent_scaling(crosscoder(shrunk), world())
     assert torch.allclose(found.nu["activation"], NU, atol=0.03)
     assert bool((found.low["activation"] - 0.03 <= NU).all() and (found.high["activation"] + 0.03 >= NU).all())
     assert (found.by_norm < 0.1).tolist() == [False, False, True, True, True, True]
@@ -42,7 +42,7 @@ def test_nu_is_within_three_hundredths_where_norms_call_the_weakly_shared_latent
 
 
 def test_the_shrunk_latent_shows_in_the_error_and_not_in_the_reconstruction() -> None:
-    found = scale_latents(crosscoder(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])), world())
+    found = measure_latent_scaling(crosscoder(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])), world())
     assert torch.allclose(found.nu["error"][2:4], NU[2:4], atol=0.03)
     assert torch.allclose(found.nu["reconstruction"][2:4], torch.zeros(2), atol=0.03)
     assert torch.allclose(found.nu["error"][4:], torch.zeros(2), atol=0.03)
@@ -56,7 +56,7 @@ def test_a_latent_that_the_base_writes_by_another_one_shows_in_the_reconstructio
         split.W_dec[5, 0, 0] = 1.0
         split.W_dec[5, 1, 6] = 1e-3
         split.W_enc[:, :, 5] = split.W_enc[:, :, 0]
-    found = scale_latents(split, world())
+    found = measure_latent_scaling(split, world())
     assert float(found.by_norm[0]) == 0.0
     assert float(found.nu["reconstruction"][0]) == pytest.approx(1.0, abs=0.05)
     assert not bool(found.exclusive()[0])
@@ -70,19 +70,19 @@ def test_beta_is_the_least_squares_solution() -> None:
         y = (rows[:, model] - mean[model]).flatten()
         x = torch.einsum("n,d->nd", f[:, 2], sae.W_dec[2, 1].detach()).flatten()
         betas.append(torch.linalg.lstsq(x[:, None], y).solution.item())
-    found = scale_latents(sae, rows, blocks=5)
+    found = measure_latent_scaling(sae, rows, blocks=5)
     assert float(found.nu["activation"][2]) == pytest.approx(betas[0] / betas[1], rel=1e-4)
 
 
 def test_a_model_next_to_itself_has_no_exclusive_latent() -> None:
     rows = world()[:, [1, 1]]
-    found = scale_latents(crosscoder(torch.ones(6)), rows)
+    found = measure_latent_scaling(crosscoder(torch.ones(6)), rows)
     assert torch.allclose(found.nu["activation"], torch.ones(6), atol=1e-5)
     assert not bool(found.exclusive(0.9).any())
 
 
 def test_rows_of_one_model_and_blocks_without_rows_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="give one of two models"):
-        scale_latents(Crosscoder(8, 6, n_layers=3), world())
+        measure_latent_scaling(Crosscoder(8, 6, n_layers=3), world())
     with pytest.raises(InvalidArgument, match="a row for each"):
-        scale_latents(crosscoder(torch.ones(6)), world(10))
+        measure_latent_scaling(crosscoder(torch.ones(6)), world(10))
