@@ -17,6 +17,7 @@ __all__ = [
     "sae",
     "show",
     "steering",
+    "tuning",
     "visualisation",
     "workbench",
     "worlds",

@@ -60,7 +60,7 @@ def matrices(model: Model) -> dict[str, nn.Module]:
     return {f"{i}.{name}": block.get_submodule(name) for i, block in enumerate(model.blocks) for name in MATRICES}
 
 
-def batches(model: Model, texts: Iterator[str]) -> Iterator[Tokens]:
+def tuning_batches(model: Model, texts: Iterator[str]) -> Iterator[Tokens]:
     """Rows of one document each, cut to `LENGTH` tokens."""
     while True:
         tokens = model.tokens([*islice(texts, ROWS)])
@@ -120,7 +120,7 @@ def tune_guide(
     for name, module in held.items():
         parametrize.register_parametrization(module, "weight", changes[name])
     try:
-        losses = _train(model, batches(model, texts), changes, steps, rate, progress)
+        losses = _train(model, tuning_batches(model, texts), changes, steps, rate, progress)
     finally:
         for module in held.values():
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
