@@ -1,6 +1,6 @@
 """What tuning changed, on siblings of the bundled model whose change is planted: `python benchmarks/tuning.py`.
 
-Every figure stands next to that of a placebo tuning, of a random direction or of shuffled words, with its interval.
+Every figure is next to that of a placebo tuning, of a random direction or of shuffled words, with its interval.
 Writes benchmarks/results/tuning.json after every part; `--part NAME` measures one part and keeps the others' figures.
 """
 
