@@ -31,6 +31,7 @@ RANK = (  # interp's folders, those of lower rows first
     "clip directions context emergence",
     "features",
     "steering memory graphs",
+    "tuning",
     "show export",
     "workbench",
     "demo",
