@@ -406,7 +406,8 @@ def _planted(towers: Any, classes: torch.Tensor, n: int) -> dict[str, Any]:
             halves = [decompose_vectors(towers, draw(p).images()) for p in (part[: n // 2], part[n // 2 :])]
             groups[who, weather] = (*halves, torch.tensor([LANDMARKS.index(s.landmark) for s in part[n // 2 :]]))
     towards = classes[LANDMARKS.index(BRIDGE)] - classes.mean(0)
-    effects = sum(head_effects(groups[w, "clear"][0], groups[w, "fog"][0], towards) for w in ("bridge", "others")) / 2
+    both = [head_effects(groups[who, "clear"][0], groups[who, "fog"][0], towards) for who in ("bridge", "others")]
+    effects = torch.stack(both).mean(0)
     heads = effects.shape[1]
     order = [(i // heads, i % heads) for i in effects.flatten().argsort(descending=True).tolist()]
 

@@ -6,7 +6,7 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from hooks import Activations, Images, Network, Towers, stream
 from hooks.border import Count
@@ -99,7 +99,7 @@ def map_patches(
         ```
     """
     layers, found = _layers(clip.image), []
-    width = weight_of(clip.image.hf.visual_projection).shape[0]
+    width = weight_of(_part(clip, "visual_projection")).shape[0]
     if direction.shape != (width,):
         raise InvalidArgument(f"the shared space has {width} dimensions, the direction {list(direction.shape)}")
     sites = [*(one[layer] for layer in layers for one in (v, pattern)), resid_post[layers[-1]]]
@@ -142,15 +142,19 @@ def _projected(
     clip: Towers, x: Float[Tensor, "batch d_model"]
 ) -> tuple[Callable[[Tensor], Tensor], Float[Tensor, "_"]]:
     """The linear map from parts of the stream into the shared space with this stream's σ, and what the norm adds."""
-    norm, P = clip.image.hf.vision_model.post_layernorm, matrix_of(clip.image.hf.visual_projection).detach()
+    norm, P = _part(clip, "vision_model.post_layernorm"), matrix_of(_part(clip, "visual_projection")).detach()
     gamma, beta = weight_of(norm).detach(), bias_of(norm)
-    sigma = (x.var(-1, unbiased=False) + norm.eps).sqrt()
+    sigma = (x.var(-1, unbiased=False) + float(norm.eps)).sqrt()  # type: ignore[arg-type]
 
     def put(part: Tensor) -> Tensor:
         scale = sigma.reshape(-1, *[1] * (part.ndim - 1))
         return ((part - part.mean(-1, keepdim=True)) / scale * gamma) @ P
 
     return put, (torch.zeros_like(gamma) if beta is None else beta.detach()) @ P
+
+
+def _part(clip: Towers, path: str) -> nn.Module:
+    return clip.image.hf.get_submodule(path)
 
 
 def each_head(parts: Decomposition) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The command `interp atlas`: a map of activations to walk, of a net of pictures or of a language model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,7 +54,8 @@ def atlas_command(
             "together with --to"
         )
     place, page = Site.parse(site), page_at(out)
-    settings = {"neighbours": neighbours, "side": side, "least": least, "seed": seed, "progress": not quiet}
+    settings: dict[str, Any] = {"neighbours": neighbours, "side": side, "least": least, "seed": seed}
+    settings["progress"] = not quiet
     pictures: Images | None = None
     icons: Icons | None = None
     words: Words | None = None
@@ -86,9 +87,9 @@ def atlas_command(
     }
 
 
-def _of_texts(model: Model, file: Path, site: Site, n: int, per_item: int, settings: dict[str, int]) -> Atlas:
+def _of_texts(model: Model, file: Path, site: Site, n: int, per_item: int, settings: dict[str, Any]) -> Atlas:
     given = read_lines(file)[:n]
-    seed, progress = settings["seed"], bool(settings["progress"])
+    seed, progress = settings["seed"], settings["progress"]
     sample = sample_activations(
         model, split_long_texts(model, given), site, per_item=per_item, seed=seed, progress=progress
     )
@@ -96,7 +97,7 @@ def _of_texts(model: Model, file: Path, site: Site, n: int, per_item: int, setti
 
 
 def _of_pictures(
-    name: str, site: Site, n: int, per_item: int, settings: dict[str, int]
+    name: str, site: Site, n: int, per_item: int, settings: dict[str, Any]
 ) -> tuple[Network, Images, Atlas]:
     """A net, pictures, and the atlas of the one over the other."""
     if name not in bundled_nets() and not Path(name).is_dir():
@@ -107,6 +108,6 @@ def _of_pictures(
     loaded, shown = load_net(name), scenes("test", n)
     net = loaded.image if isinstance(loaded, Towers) else loaded
     pictures, labels = draw(shown).images(), [scene.landmark for scene in shown]
-    seed, progress = settings["seed"], bool(settings["progress"])
+    seed, progress = settings["seed"], settings["progress"]
     sample = sample_activations(net, pictures, site, labels, per_item=per_item, seed=seed, progress=progress)
     return net, pictures, map_activations(sample, **settings)
