@@ -239,7 +239,7 @@ def test_a_graph_is_walked_pinned_grouped_and_steered_by_keys(page: Page) -> Non
     page.until("document.querySelector('svg.graph')")
     session = page.client.page.session
     graph = session.made.graphs["graph_1"]
-    kept, _ = graph.pruned(0.8, 0.98)
+    kept, _ = graph.prune(0.8, 0.98)
     assert page.js("document.querySelectorAll('svg.graph .node').length") == int(kept.sum())
     page.js("document.querySelector('svg.graph').focus()")
     for key in ("ArrowUp", "ArrowDown", "Enter"):
