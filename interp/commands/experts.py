@@ -28,10 +28,8 @@ def experts_command(
     rows = _rows(texts, n)
     loaded = load_world(model) if model in bundled_worlds() else load_model(model, device, quiet=quiet)
     found = capture_routing(loaded, [text for _, text in rows])
-    typer.echo(
-    heads = (("load, bits", 11), ("repeats", 9), ("chance", 8), ("label, bits", 13), ("permuted", 10), ("given word", 12))
-    typer.echo("layer " + "".join(f"{name:>{width}}" for name, width in (*heads, ("permuted", 10))))
-    )
+    widths = {"load, bits": 11, "repeats": 9, "chance": 8, "label, bits": 13, "permuted": 10, "given word": 12}
+    typer.echo("layer " + "".join(f"{name:>{width}}" for name, width in widths.items()) + f"{'permuted':>10}")
     layers = []
     for layer, routing in found.items():
         usage = measure_usage(routing)
