@@ -25,7 +25,8 @@ from interp.experts import (  # noqa: E402
 )
 from interp.worlds import checkpoints, load_world, world  # noqa: E402
 
-N = 400
+N = 160
+COMMAND = "python benchmarks/experts.py --run RUN"
 
 
 def sample() -> tuple[list[str], list[str], list[str]]:
@@ -60,10 +61,11 @@ def main() -> None:
             "balance": usage.balance,
             "repetition": asdict(usage.repetition),
             "repetition by chance": usage.repetition_chance,
-            **{f"bits of {what}": asdict(measure_specialisation(routing, labels, permutations=60))
+            **{f"bits of {what}": asdict(measure_specialisation(routing, labels, permutations=40))
                for what, labels in (("genre", genres), ("language", languages))},
         }  # fmt: skip
         print(name, found[name]["bits of genre"], found[name]["bits of language"], sep="\n", flush=True)
+        write("experts", COMMAND, found)
     for layer in range(trained.n_layers):
         added = measure_contributions(trained, texts[:60], layer)
         found[f"contributions, layer {layer}"] = {"share": added.share.tolist(), "sum less block": added.worst}
@@ -77,7 +79,7 @@ def main() -> None:
             s: capture_routing(load(m, check=False), texts[:80])[last] for s, m in checkpoints(given.run).items()
         }
         found["saturation"] = asdict(measure_saturation(by_step))
-    write("experts", "python benchmarks/experts.py --run RUN", found)
+    write("experts", COMMAND, found)
 
 
 if __name__ == "__main__":

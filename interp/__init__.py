@@ -21,6 +21,7 @@ __all__ = [
     "scale",
     "show",
     "steering",
+    "tuning",
     "visualisation",
     "workbench",
     "worlds",
