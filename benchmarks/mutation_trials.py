@@ -173,18 +173,28 @@ class Session:
         return 0
 
     def _verdict(self, fault: Fault, items: list[Any], limit: int) -> str:
+        """A test kills only if it passes without the fault, after the same tests in the same process."""
+        source = (self.tree / fault.file).read_bytes()
+        changed, reached = fault.apply(source), self.tree.parent / "reached.json"
+
         def work() -> int:
             if not replace_code(self.tree / fault.file, source, changed, fault.line):
                 return COLD
-            return run_items(items, session=items[0].session)
+            return run_items(items, reached)
 
-        source = (self.tree / fault.file).read_bytes()
-        changed = fault.apply(source)
-        with written(self.tree / fault.file, changed):  # for tests that start a process of their own
-            return verdict_of(in_child(self.tree, work, limit))
+        while items:
+            with written(self.tree / fault.file, changed):  # for tests that start a process of their own
+                code = in_child(self.tree, work, limit)
+            if code != FAILED:
+                return verdict_of(code)
+            last = json.loads(reached.read_text())
+            if in_child(self.tree, lambda last=last: run_items(items[: last + 1], reached), limit) == 0:
+                return "killed"
+            print(f"left out, since it fails without a mutation in another order: {items.pop(last).nodeid}", flush=True)
+        return "not run"
 
 
-COLD = 71  # exit code of a fork whose loaded functions the fault cannot be put into
+FAILED, BROKEN, COLD = 1, 70, 71  # exit codes: a test failed; the fork did; the fault is in no loaded function
 
 
 class Plan:
@@ -238,6 +248,8 @@ def try_faults(tree: Path, tests: list[str], faults: Sequence[Fault], say: Calla
         return int(pytest.main([*ARGUMENTS, *tests], plugins=[Session(tree, faults, remember)]))
 
     code = in_child(tree, warm, 10**6, quiet=False)
+    if code == BROKEN:
+        raise SystemExit("the trial failed")
     kept = tree.parent / "traced.json"
     if not kept.exists():
         raise SystemExit(f"the tests {tests} are not collected without a mutation (exit code {code}): fix them first")
@@ -259,17 +271,23 @@ def run_tests(tests: list[str]) -> int:
     return int(pytest.main([*ARGUMENTS, "-x", *tests]))
 
 
-def run_items(items: Sequence[Any], session: Any = None) -> int:
-    """Run collected tests in this order; with a session up to the first that fails, which gives 1."""
-    for item, following in zip(items, [*items[1:], None], strict=True):
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session is not None and session.testsfailed:
-            return 1
+def run_items(items: Sequence[Any], reached: Path | None = None) -> int:
+    """Run collected tests in this order; with a file up to the first that fails, whose number is kept there."""
+    for number, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
+        try:
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            item.session.testsfailed += 1
+        if reached is not None and item.session.testsfailed:
+            reached.write_text(json.dumps(number))
+            return FAILED
     return 0
 
 
 def verdict_of(code: int | None) -> str:
     """What the exit code of some tests says of the fault."""
+    if code == BROKEN:
+        raise SystemExit("a fork failed outside of its tests, which says nothing of the fault")
     if code in (None, -signal.SIGXCPU):
         return "timeout"
     return {0: "survived", COLD: "cold"}.get(code, "killed")
@@ -284,7 +302,7 @@ def replace_code(path: Path, source: bytes, changed: bytes, line: int) -> bool:
     old, new = max((p for p in pairs if p[0].co_firstlineno <= line), key=lambda p: p[0].co_firstlineno)
     if old == new:
         return False
-    alike = [f for f in gc.get_objects() if isinstance(f, FunctionType) and _is_of(f.__code__, path, old)]
+    alike = [f for f in gc.get_objects() if type(f) is FunctionType and _is_of(f.__code__, path, old)]
     away = {id(f): abs(f.__code__.co_firstlineno - old.co_firstlineno) for f in alike}
     loaded = [f for f in alike if away[id(f)] == min(away.values())]
     if not loaded or any(f.__code__.co_freevars != new.co_freevars for f in loaded):
@@ -337,7 +355,7 @@ def in_child(tree: Path, work: Callable[[], int], limit: int, *, quiet: bool = T
         warnings.simplefilter("ignore")  # a fork of a process with threads, which the work does not use
         child = os.fork()
     if child == 0:
-        code = 70
+        code = BROKEN
         try:
             _settle(tree, limit, quiet)
             code = int(work())
