@@ -277,7 +277,7 @@ def source_files(targets: list[str]) -> list[str]:
 
 
 def mirrored_tests(files: list[str]) -> list[str]:
-    """The test folders that mirror the files' own, or those of the nearest folder above; and the laws of the folder."""
+    """The test folders that mirror the files' own, or those of the nearest folder above; and its laws."""
     found: dict[str, None] = {}
     for file in files:
         folder = Path(file).parent
@@ -286,7 +286,7 @@ def mirrored_tests(files: list[str]) -> list[str]:
         found[(Path("tests") / folder).as_posix()] = None
         package = ".".join(Path(file).parent.parts)
         for contract in sorted((ROOT / "tests" / "contracts").glob("test_*.py")):
-            if f"from {package}" in contract.read_text():
+            if f"from {package}" in contract.read_text() or contract.name == "test_defaults.py":
                 found[contract.relative_to(ROOT).as_posix()] = None
     return [f for f in found if not any(f != other and f.startswith(f"{other}/") for other in found)]
 
