@@ -15,8 +15,12 @@ from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
 from hooks.summary import summarise
+<<<<<<< HEAD
 from interp.common.texts import listed
 from interp.directions.rows import capture_mean_rows
+=======
+from interp.common.texts import list_texts
+>>>>>>> main
 from interp.steering.steering import Steering
 from probes import best_threshold
 
@@ -150,7 +154,16 @@ def measure_projections(
         measure_projections(model, harmful, ["How do I bake bread?"])
         ```
     """
+<<<<<<< HEAD
     return capture_mean_rows(model, texts, direction.site, at) @ direction.unit.double().cpu()
+=======
+    acts = capture(model, list_texts(texts), [direction.site])
+    mask = at.mask(acts.tokens)
+    for row in (~mask.any(1)).nonzero().flatten().tolist():
+        raise InvalidArgument(f"{at} selects no token of text {row} ({texts[row][:60]!r})")
+    along = acts[direction.site].flatten(2).double() @ direction.unit.double().to(acts[direction.site].device)
+    return (along * mask).sum(1).cpu() / mask.sum(1).cpu()
+>>>>>>> main
 
 
 def choose_threshold(
@@ -168,7 +181,7 @@ def choose_threshold(
         Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
         ```
     """
-    positive, negative = listed(positive, "prompts"), listed(negative, "prompts")
+    positive, negative = list_texts(positive, "prompts"), list_texts(negative, "prompts")
     scores = measure_projections(model, direction, [*positive, *negative], at)
     return best_threshold(scores, torch.tensor([True] * len(positive) + [False] * len(negative)))
 

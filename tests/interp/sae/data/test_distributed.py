@@ -1,10 +1,7 @@
 """Two processes that share batches, or latents, learn what one process learns."""
 
-import multiprocessing
 import os
-import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,36 +25,18 @@ from interp.sae import (
     TopK,
     activations_of,
     evaluate,
-    stored,
+    tensor_source,
     train,
     train_many,
 )
 from interp.sae.data.distributed import share_batch
 from tests.interp.sae.planted import activations, features
+from tests.processes import do_in_processes
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="forks"), pytest.mark.usefixtures("unchecked")]
 D, LATENTS = 12, 40
 OPTIONS = {"tokens": 4_000, "batch_size": 100, "buffer": 600, "dead_after": 500, "lr": 3e-3, "progress": False}
 MANY = {name: value for name, value in OPTIONS.items() if name != "lr"}
-
-
-def in_two(work: Callable[[], None]) -> None:
-    """Do some work in two processes that have joined over gloo, as torchrun would start them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-
-    def child(rank: int) -> None:
-        torch.set_num_threads(1)
-        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-        work()
-
-    started = [multiprocessing.get_context("fork").Process(target=child, args=(rank,)) for rank in range(2)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(100)
-        assert process.exitcode == 0
 
 
 def rows() -> Tensor:
@@ -85,7 +64,7 @@ def with_dead(sae: TopK | BatchTopK | ShardedTopK) -> TopK | BatchTopK | Sharded
 
 def learnt() -> tuple[dict[str, dict[str, Tensor]], list[str]]:
     members = {name: Member(sae, lr=3e-3) for name, sae in every_kind().items()}
-    reports = train_many(members, stored(rows()), resampling=Resampling(at=(0.6,), rows=400), **MANY)
+    reports = train_many(members, tensor_source(rows()), resampling=Resampling(at=(0.6,), rows=400), **MANY)
     return {name: member.sae.state_dict() for name, member in members.items()}, [*map(str, reports.values())]
 
 
@@ -94,7 +73,7 @@ def test_two_processes_that_share_batches_learn_what_one_learns(tmp_path: Path) 
         with processes(torch.device("cpu")) as here:
             torch.save(learnt(), tmp_path / f"{here.rank}.pt")
 
-    in_two(work)
+    do_in_processes(work)
     one, said = learnt()
     for rank in range(2):
         two, also = torch.load(tmp_path / f"{rank}.pt")
@@ -122,7 +101,7 @@ def test_two_processes_share_the_models_passes_and_their_order_is_that_of_one(gp
         torch.save(found, tmp_path / f"{os.environ['RANK']}.pt")
 
     (tmp_path / "state").mkdir()
-    in_two(work)
+    do_in_processes(work)
     alone, passes = read()
     for rank in range(2):
         two, shared = torch.load(tmp_path / f"{rank}.pt")
@@ -138,24 +117,24 @@ def test_latents_shared_by_two_processes_learn_what_they_learn_in_one(tmp_path: 
             sae = ShardedTopK(D, LATENTS, k=3)
             with torch.no_grad():
                 sae.b_enc[::2] = -5.0
-            report = train(sae.double(), stored(x), **OPTIONS, checkpoint=Checkpoint(tmp_path / "state"))
+            report = train(sae.double(), tensor_source(x), **OPTIONS, checkpoint=Checkpoint(tmp_path / "state"))
             assert sae.W_dec.shape == (LATENTS // 2, D)
             again = ShardedTopK(D, LATENTS, k=3, seed=5).double()
-            train(again, stored(x), **OPTIONS, checkpoint=Checkpoint(tmp_path / "state"))  # finds it done
+            train(again, tensor_source(x), **OPTIONS, checkpoint=Checkpoint(tmp_path / "state"))  # finds it done
             assert torch.equal(again.W_enc, sae.W_enc)
             latents = sae.encode(x[:50].double())
             torch.save((sae.double().whole().state_dict(), str(report), latents), tmp_path / f"{here.rank}.pt")
 
-    in_two(work)
+    do_in_processes(work)
     one = with_dead(TopK(D, LATENTS, k=3)).double()
-    report = train(one, stored(x), **OPTIONS)
+    report = train(one, tensor_source(x), **OPTIONS)
     for rank in range(2):
         state, said, latents = torch.load(tmp_path / f"{rank}.pt")
         assert said == str(report)
         assert torch.allclose(latents, one.encode(x[:50].double()), atol=1e-6)
         for name, value in one.state_dict().items():
             assert torch.allclose(state[name].double(), value.double(), atol=1e-6, rtol=0), name
-    assert evaluate(one, stored(x)).explained_variance > 0.3
+    assert evaluate(one, tensor_source(x)).explained_variance > 0.3
 
 
 def test_a_batch_that_cannot_be_shared_and_latents_without_processes_are_refused() -> None:
@@ -165,15 +144,15 @@ def test_a_batch_that_cannot_be_shared_and_latents_without_processes_are_refused
     def work() -> None:
         with processes(torch.device("cpu")):
             with pytest.raises(ValueError, match="101 rows cannot be shared equally by 2 processes: choose"):
-                train(TopK(D, LATENTS, k=3), stored(rows()), **OPTIONS | {"batch_size": 101})
+                train(TopK(D, LATENTS, k=3), tensor_source(rows()), **OPTIONS | {"batch_size": 101})
             with pytest.raises(ValueError, match="d_sae must be a multiple of the 2"):
                 ShardedTopK(D, LATENTS + 1, k=3)
             sharded, before = ShardedTopK(D, LATENTS, k=3), torch.get_rng_state()
             with pytest.raises(ValueError, match="shared among processes, and resampling needs all in one: leave"):
-                train(sharded, stored(rows()), resampling=Resampling(), **OPTIONS)
+                train(sharded, tensor_source(rows()), resampling=Resampling(), **OPTIONS)
             assert sharded.dataset is None and torch.equal(torch.get_rng_state(), before)
 
-    in_two(work)
+    do_in_processes(work)
 
 
 def test_the_threshold_follows_the_least_latent_of_all_processes_where_one_of_them_keeps_none(tmp_path: Path) -> None:
@@ -184,7 +163,7 @@ def test_the_threshold_follows_the_least_latent_of_all_processes_where_one_of_th
             sae.objective().gradients(size * rows()[here.rank : 100 : 2], torch.zeros(LATENTS) > 0)
             torch.save(sae.threshold, tmp_path / f"{here.rank}.pt")
 
-    in_two(work)
+    do_in_processes(work)
     one = BatchTopK(D, LATENTS, k=1)
     x = rows()[:100].clone()
     x[0::2], x[1::2] = 10 * x[0::2], 1e-3 * x[1::2]
