@@ -79,11 +79,7 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
         raise InvalidArgument(f"{len(directions)} directions were given: give at least two to compare")
     given = list(directions.values())
     cosines = torch.tensor([[one.cosine(other) for other in given] for one in given])
-<<<<<<< HEAD
-    tokens = fit_ends(model, model.tokens(listed(texts)))
-=======
-    tokens = model.tokens(list_texts(texts))
->>>>>>> main
+    tokens = fit_ends(model, model.tokens(list_texts(texts)))
     at = last.mask(tokens)
     plain = model.run(tokens)[at].double()
     changes = []

@@ -15,12 +15,8 @@ from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
 from hooks.summary import summarise
-<<<<<<< HEAD
-from interp.common.texts import listed
-from interp.directions.rows import capture_mean_rows
-=======
 from interp.common.texts import list_texts
->>>>>>> main
+from interp.directions.rows import capture_mean_rows
 from interp.steering.steering import Steering
 from probes import best_threshold
 
@@ -154,16 +150,7 @@ def measure_projections(
         measure_projections(model, harmful, ["How do I bake bread?"])
         ```
     """
-<<<<<<< HEAD
     return capture_mean_rows(model, texts, direction.site, at) @ direction.unit.double().cpu()
-=======
-    acts = capture(model, list_texts(texts), [direction.site])
-    mask = at.mask(acts.tokens)
-    for row in (~mask.any(1)).nonzero().flatten().tolist():
-        raise InvalidArgument(f"{at} selects no token of text {row} ({texts[row][:60]!r})")
-    along = acts[direction.site].flatten(2).double() @ direction.unit.double().to(acts[direction.site].device)
-    return (along * mask).sum(1).cpu() / mask.sum(1).cpu()
->>>>>>> main
 
 
 def choose_threshold(
