@@ -103,12 +103,12 @@ def test_a_weight_is_zero_above_the_penalty_at_which_it_enters_and_not_below() -
 
 
 def test_what_is_left_out_of_a_solution_at_first_is_found_by_its_gradient() -> None:
-    """With gradients of 0 said to be those of the last stop, every weight is left out at first."""
+    """With gradients said to be 0 but for one that says nothing of the label, those that do are left out."""
     x, y = sparse()
     x = (x - x.mean(0)) / x.std(0)
     penalty, nothing = 0.05, torch.zeros(x.shape[1] + 1, dtype=x.dtype)
     nothing[-1] = y.to(x).mean().logit()
-    found = _solved(x, y, nothing, torch.zeros(x.shape[1], dtype=x.dtype), penalty, penalty)
+    found = _solved(x, y, nothing, torch.eye(x.shape[1], dtype=x.dtype)[0], penalty, penalty)
     whole = fit_l1_logistic(x, y, penalty, nothing)
     assert int((whole[:-1] != 0).sum()) >= 2
     torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-3)
