@@ -11,6 +11,7 @@ __all__ = [
     "directions",
     "emergence",
     "errors",
+    "experts",
     "export",
     "features",
     "landmark",

@@ -28,7 +28,7 @@ RANK = (  # interp's folders, those of lower rows first
     "lenses visualisation",
     "atlas",
     "sae",
-    "clip directions context emergence",
+    "clip context directions emergence experts",
     "features",
     "steering memory graphs",
     "tuning",

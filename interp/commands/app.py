@@ -40,6 +40,7 @@ VERBS = {
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
     "atlas": "Lay activations out in the plane, cut them into cells with icons or words, and write a page to walk.",
     "track": "Measure a run's checkpoints, and say whether a jump is the model's or the metric's.",
+    "experts": "Say how evenly a mixture's experts are used, and how much they say of a text's label.",
     "context": "Measure what of the demonstrations in a prompt matters, and which heads and vector bring the task.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
