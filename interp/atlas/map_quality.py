@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,8 @@ from interp.atlas.sample import unit_rows
 from interp.atlas.space import Space
 from interp.common.statistics import Estimate
 
-SPACES = ("map", "principal components", "all dimensions")
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @final
@@ -38,6 +39,17 @@ class MapQuality:
     n: int
 
     __repr__ = summarise
+
+    def to_pandas(self) -> "DataFrame":
+        """A row for each space: its trustworthiness, and how often neighbours share a label, where that is known."""
+        from pandas import DataFrame
+
+        purity = {} if self.purity is None else self.purity.by_space
+        rows = [
+            (name, *(None if e is None else e.value for e in (self.trustworthiness.get(name), purity.get(name))))
+            for name in dict.fromkeys([*self.trustworthiness, *purity])
+        ]
+        return DataFrame(rows, columns=["space", "trustworthiness", "purity"])
 
     def __str__(self) -> str:
         lines = [f"trustworthiness of {self.n} rows"]
