@@ -110,7 +110,8 @@ class Running:
             self._turn.take(changes)
             changes.make(lambda: None, lambda: here.passes.__delitem__(slice(depth, None)))  # an interrupted pass
             # torch's own `no_grad`, of which models make use, leaves gradients off where an interrupt meets its end
-            changes.make(lambda: None, partial(torch.set_grad_enabled, torch.is_grad_enabled()))
+            if torch.is_grad_enabled():
+                changes.make(lambda: None, partial(torch.set_grad_enabled, True))
             _put(changes, here, "read", tokens)
             yield
 

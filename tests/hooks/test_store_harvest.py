@@ -518,7 +518,7 @@ def test_a_finished_store_is_opened_by_its_harvest_without_writing(
     def refuse(*_: Any) -> Any:
         raise OSError("read-only file system")
 
-    for name in ("held", "writing", "write_text", "remove"):
+    for name in ("lock", "open_to_write", "write_text", "remove"):
         monkeypatch.setattr(Folder, name, refuse)
     again = harvest(gpt2, FOGGY, [resid_post[1]], tmp_path / "s", documents_per_shard=2)
     assert torch.equal(again[:][resid_post[1]], made[:][resid_post[1]])
