@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from torch import Tensor
 
 from hooks.activations import Activations
+from hooks.attention import check_kernels, eager_attention, needs_eager
 from hooks.encoding import join, pad, unpadded
 from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
@@ -17,7 +18,6 @@ from hooks.model import chosen
 from hooks.network import AnyModel, Network
 from hooks.rows import check_rows, in_rows
 from hooks.site import Site
-from hooks.taps import eager_attention
 from hooks.temporary import Temporary, grad_mode
 from hooks.tokens import Tokens
 
@@ -45,7 +45,9 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
 
     Returns:
         [batch pos *d] per site, in the model's dtype (the final norm's scale in float32). Nothing is
-        copied when one batch suffices.
+        copied when one batch suffices. A `pattern` is computed next to the model's own attention kernel, which leaves
+        every other site as it is without it, bit for bit; only where the model's attention is neither "sdpa" nor
+        "eager", or calls no kernel that can be read, the pass runs eager attention, which rounds differently.
 
     Raises:
         TypeError: a mapping, such as a data set with all its splits, or a list of anything but texts.
@@ -125,10 +127,12 @@ def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activat
         if len(got) == len(sites):
             raise _Enough
 
-    shown = eager_attention(model.hf) if any(site.name == "pattern" for site in sites) else nullcontext()
+    taps = {site: model.tap(site) for site in sites}
+    check_kernels(model.hf, taps.values())
+    shown = eager_attention(model.hf) if needs_eager(taps.values()) else nullcontext()
     with model.running.reading(tokens), shown, Temporary() as changes:
-        for site in sites:
-            model.tap(site).attach_during(changes, partial(keep, site))
+        for site, tap in taps.items():
+            tap.attach_during(changes, partial(keep, site))
         with suppress(_Enough):
             forward(model.hf, tokens)
     missed = [str(site) for site in sites if site not in got]

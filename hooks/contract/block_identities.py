@@ -4,7 +4,7 @@ The error of a law is max over tokens of ‖left - right‖ / Σ‖terms‖.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import TypeAlias, final
@@ -151,13 +151,27 @@ def _heads_write(b: Captured) -> Iterator[Check]:
 
 
 def _heads_average(b: Captured) -> Iterator[Check]:
-    """What z averages."""
-    sites = [b.block.site(name) for name in ("pattern", "v", "z")]
-    if all(site in b.eager for site in sites):
-        pattern, v, z = (b.eager[site] for site in sites)
+    """What z averages; of a pattern that is read at a kernel see `kernels`."""
+    site = b.block.site("pattern")
+    if site in b.eager and b.model.taps[site].inside is None:
+        yield from average_laws(b.model, b.eager, site)
+
+
+def average_laws(model: Model, acts: Values, site: Site) -> Iterator[Check]:
+    """Yield z = Σ_pos pattern v of one pattern, where values and what their averages are can be read.
+
+    Examples:
+        ```python
+        [check.error for check in average_laws(model, acts.values, pattern[0])]
+        ```
+    """
+    sites = [replace(site, name=name) for name in ("z", "pattern", "v")]
+    if all(one in acts for one in sites):
+        z, pattern, v = (acts[one] for one in sites)
         v = v.repeat_interleave(z.shape[2] // v.shape[2], dim=2)
         made = torch.einsum("bhqk,bkhd->bqhd", pattern.to(v.dtype), v)
-        yield b.check("heads average", "z = Σ_pos pattern v", miss(z, made), z.shape[1], "z", "pattern", "v")
+        allowed = SLACK * unit(model.dtype, z.shape[1])
+        yield Check("heads average", "z = Σ_pos pattern v", miss(z, made), allowed, tuple(sites))
 
 
 def _pattern_weighs(b: Captured) -> Iterator[Check]:
@@ -240,6 +254,8 @@ def _nonlinearity(b: Captured) -> Check:
         made, states = made * up, f"{states} (W_up mlp_in + b)"
     elif "mlp.gate" in b.part:
         made, states = made * project(b.part["mlp.in"], b["mlp_in"]), f"{states} (W_up mlp_in + b)"
+    if "mlp.act_norm" in b.part:
+        made, states = b.part["mlp.act_norm"](made), states.replace("= ", "= LN(") + ")"
     return b.check("memories fire", states, miss(b["mlp_act"], made), b["mlp_in"].shape[-1], "mlp_act", "mlp_pre")
 
 

@@ -10,6 +10,7 @@ from hooks.capture import capture
 from hooks.contract.block_identities import block_laws
 from hooks.contract.ends import end_laws
 from hooks.contract.invariance import Runs, batch_laws, cache_laws, plain_laws, repeat_laws, rounding
+from hooks.contract.kernels import kernel_laws
 from hooks.contract.mixtures import mixture_laws, unordered
 from hooks.contract.propagation import reach_laws
 from hooks.contract.report import Check, ContractReport, blamed, measured, unmeasured
@@ -121,6 +122,7 @@ def _laws(model: Model) -> tuple[Check, ...]:
     checks = [*unread, *unread_eager, *repeat_laws(runs), *measured("same as Hugging Face", lambda: plain_laws(runs))]
     checks += [*end_laws(model, first, texts[0]), *block_laws(model, first, eager)]
     checks += mixture_laws(model, first, texts[0])
+    checks += measured("pattern averages", lambda: kernel_laws(model, eager, texts[0]))
     checks += unmeasured(checks, first.keys() | eager.keys())
     blame = blamed(checks)
     sound = [site for site in model.taps if site in first.keys() | eager.keys() and site not in blame]

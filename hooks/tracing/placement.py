@@ -6,6 +6,7 @@ from typing import Literal, final
 
 from torch import nn
 
+from hooks.attention import InKernel
 from hooks.huggingface import HFModel
 from hooks.site import Site
 from hooks.taps import MergedAxes, OneCall, Tap
@@ -105,10 +106,21 @@ class Placement:
                 if wide % d_head == 0:
                     self.part[f"attn.{name}"] = kind.parts[name].module
                     yield self._output(name, kind.parts[name], None, heads=wide // d_head)
-        if kind.root is not None and 0 in kind.root.outputs:
-            pattern = self._output("pattern", kind.root, 0)
-            yield None if pattern is None else replace(pattern, part=1, shape=(kind.n_heads,))
+        yield self._pattern(kind)
         yield z
+
+    def _pattern(self, kind: Sublayer) -> Tap | None:
+        """At the kernel that attention calls, else as what its module returns."""
+        kernel = next((begin for begin, end in self.trace.kernels if begin <= kind.meets < end), None)
+        around = [] if kernel is None else [call for call in self.inside if call.begin <= kernel < call.end]
+        call, shape = around[-1] if around else kind.root, (kind.n_heads or 0,)
+        if call is None:
+            return None
+        times = self.times[id(call.module)]
+        one_call = OneCall(call.number, self.hf) if times > 1 else None
+        if sum(call.begin <= begin < call.end for begin, _ in self.trace.kernels) == 1:
+            return Tap(self.site("pattern"), call.module, "output", shape, 1, call=one_call, inside=InKernel(call.module))
+        return Tap(self.site("pattern"), call.module, "output", shape, 1, call=one_call) if 0 in call.outputs else None
 
     def _feed_forward(self, kind: Sublayer) -> Iterator[Tap | None]:
         first = kind.parts.get("gate", kind.parts.get("in"))
@@ -122,7 +134,7 @@ class Placement:
         for name, call in kind.parts.items():
             self.part[f"mlp.{name}"] = call.module
         if kind.act is not None:
-            self.part["mlp.act"] = kind.act.module
+            self.part["mlp.act"] = kind.act
             yield None if first is None else self._output("mlp_pre", first, None)
         if "out" in kind.parts:
             yield self._input("mlp_act", kind.parts["out"], 0)
@@ -150,6 +162,8 @@ class Placement:
         if self.sum.expr is None or not mixing or len(mixing) == len(self.kinds):
             return None, -1
         at = [value for value, terms in stages(self.sum.expr) if terms == mixing]
+        flows = {self.trace.root(v) for call in self.inside for v in (*call.inputs.values(), *call.outputs.values())}
+        at = [value for value in at if value in flows] or at  # scaled on its way to the end it flows nowhere (Doge)
         return (_sub(self.sum.expr, at[-1]), at[-1]) if at else (None, -1)
 
     def _of_middle(self, value: int) -> Iterator[Tap | None]:
