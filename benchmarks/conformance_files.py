@@ -104,7 +104,7 @@ def train(folder: Path) -> object:
     """A short training with a checkpoint."""
     torch.manual_seed(0)
     x = torch.randn(600, 8)
-    dictionary, source = sae.TopK(8, 16, k=2), sae.stored(x)
+    dictionary, source = sae.TopK(8, 16, k=2), sae.tensor_source(x)
     how = {"tokens": 2_000, "batch_size": 128, "buffer": 256, "progress": False}
     return sae.train(dictionary, source, checkpoint=sae.Checkpoint(folder, 500), **how)
 

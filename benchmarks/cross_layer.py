@@ -42,12 +42,12 @@ from interp.sae import (  # noqa: E402
     Source,
     across,
     evaluate,
-    folded,
-    normalised,
+    fold_normalisation,
+    normalise_source,
     replace_layers,
-    rms_scaled,
+    rms_scaling,
     save,
-    stored,
+    tensor_source,
     train,
 )
 from interp.sae import load as load_sae  # noqa: E402
@@ -65,7 +65,7 @@ def train_one(given: argparse.Namespace) -> None:
     """Train and save one."""
     model = load("landmark")
     source = pairs(model, landmark.unseen_texts(model, given.documents, seed=21))
-    scale = rms_scaled([*islice(source, 12)])
+    scale = rms_scaling([*islice(source, 12)])
     clt = CrossLayerTranscoder(
         model.d_model,
         model.n_layers * given.latents,
@@ -78,7 +78,7 @@ def train_one(given: argparse.Namespace) -> None:
     folder = Path(given.folder)
     report = train(
         clt,
-        normalised(source, scale),
+        normalise_source(source, scale),
         tokens=given.tokens,
         batch_size=1024,
         buffer=16_384,
@@ -203,7 +203,7 @@ def measure(given: argparse.Namespace) -> None:
     means = rows[:, model.n_layers :].mean(0)
     about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts), "l0": given.l0}
     for folder in given.folders:
-        clt = folded(load_sae(folder))
+        clt = fold_normalisation(load_sae(folder))
         assert isinstance(clt, CrossLayerTranscoder)
         as_saved = evaluate(clt, pairs(model, texts))
         began = time.process_time()
@@ -246,7 +246,7 @@ def trio(_: argparse.Namespace) -> None:
 def trio_of(model: Model, text: Text, rows: Tensor, k: float, reach: int, seed: int) -> dict[str, float]:
     """One of them: its quality, and the share of the answer that goes through features of each step."""
     clt = CrossLayerTranscoder(model.d_model, 3 * 8, 3, k=k, reach=reach, pre_act_coefficient=1e-6, seed=seed)
-    source = normalised(stored(rows), rms_scaled(stored(rows)))
+    source = normalise_source(tensor_source(rows), rms_scaling(tensor_source(rows)))
     quality = train(clt, source, tokens=200_000, batch_size=512, lr=1e-2, seed=seed, progress=False).quality
     clt.sites = tuple(site[layer] for site in (mlp_in, mlp_out) for layer in range(3))
     clt.fingerprint = None

@@ -45,7 +45,7 @@ from interp.graphs import (  # noqa: E402
     edges_between,
     head_loadings,
     read_transcoders,
-    scaled,
+    scale_features,
     shuffle_decoders,
     steer_features,
 )
@@ -161,9 +161,11 @@ def steering(
     for graph in graphs:
         every = [name for name in graph.nodes.numbers if name[0] == "f"]
         for members in groups(graph).values():
-            ours = steer_features(graph, scaled(graph, members, factor))
+            ours = steer_features(graph, scale_features(graph, members, factor))
             others = [name for name in every if name not in members]
-            theirs = steer_features(graph, scaled(graph, draw.sample(others, min(len(members), len(others))), factor))
+            theirs = steer_features(
+                graph, scale_features(graph, draw.sample(others, min(len(members), len(others))), factor)
+            )
             found["predicted"].append(ours.predicted.double())
             found["measured"].append(ours.measured.double())
             found["random predicted"].append(theirs.predicted.double())
@@ -295,7 +297,7 @@ def story(model: Model, given: Transcoders, name: str, texts: list[str]) -> dict
     loadings = head_loadings(graph, said)
     shares = edges_between(graph, groups | {"San": [said]})
     labels = collect_feature_texts(model, given, texts, top)
-    off = {group: steer_features(graph, scaled(graph, members, 0.0)) for group, members in groups.items()}
+    off = {group: steer_features(graph, scale_features(graph, members, 0.0)) for group, members in groups.items()}
     figures = {
         "said": dict(zip(graph.said, graph.nodes.p[-len(graph.said) :].tolist(), strict=True)),
         "replacement": graph.replacement,

@@ -27,19 +27,19 @@ from interp.sae import (  # noqa: E402
     SAE,
     BatchTopK,
     Interval,
-    Labelled,
+    LabelledTokens,
     MatryoshkaBatchTopK,
     Member,
     TopK,
     absorption,
     activations_of,
+    capture_labelled_tokens,
     compare,
     concept_recovery,
     k_sparse,
-    labelled,
     recovery,
     stability,
-    stored,
+    tensor_source,
     train_many,
 )
 
@@ -54,27 +54,27 @@ MAKE: dict[str, Callable[[int, int, int, int], SAE]] = {
 }
 
 
-def commonest(data: Labelled, n: int) -> list[str]:
+def commonest(data: LabelledTokens, n: int) -> list[str]:
     """The concepts of most tokens among those in at least four texts, two of each half."""
-    halves = [data.searched(0), ~data.searched(0)]
+    halves = [data.choose_half(0), ~data.choose_half(0)]
     counted = {c: data.where(c) for c in set(data.concepts) - {""}}
     kept = {c: int(y.sum()) for c, y in counted.items() if all(len(data.text[y & h].unique()) > 1 for h in halves)}
     return sorted(kept, key=lambda c: (-kept[c], c))[:n]
 
 
-def part(data: Labelled, n: int) -> Labelled:
+def part(data: LabelledTokens, n: int) -> LabelledTokens:
     """The first n rows: probes one by one need no more."""
-    return Labelled(data.x[:n], data.concepts[:n], data.text[:n])
+    return LabelledTokens(data.x[:n], data.concepts[:n], data.text[:n])
 
 
-def probed(sae: SAE, data: Labelled, concepts: list[str]) -> dict[str, float]:
+def probed(sae: SAE, data: LabelledTokens, concepts: list[str]) -> dict[str, float]:
     """Means over concepts: F1 of the best latent and of five, latents a concept is split into, absorption.
 
     Absorption is along the difference of means of the half that latents are chosen on, counted on the other.
     """
     if not concepts:
         raise ValueError(f"None of the concepts of {len(data.x)} rows is in four texts: take more by --probed.")
-    chosen, sums = data.searched(0), torch.zeros(5)
+    chosen, sums = data.choose_half(0), torch.zeros(5)
     for concept in concepts:
         y, probe = data.where(concept), k_sparse(sae, data, concept)
         direction = data.x[chosen & y].mean(0) - data.x[chosen & ~y].mean(0)
@@ -86,7 +86,7 @@ def probed(sae: SAE, data: Labelled, concepts: list[str]) -> dict[str, float]:
 
 
 def figures(
-    sae: SAE, model: Model, data: Mapping[str, Labelled], texts: list[str], probe_rows: int
+    sae: SAE, model: Model, data: Mapping[str, LabelledTokens], texts: list[str], probe_rows: int
 ) -> dict[str, float]:
     """Every figure of one dictionary."""
     found: dict[str, float] = {}
@@ -122,10 +122,10 @@ def main() -> None:
     }
     train_many(members, source, tokens=given.tokens, batch_size=1024, buffer=1 << 20, dead_after=50_000)
     corpus = landmark.corpus(given.labelled, seed=landmark.UNSEEN + 12)
-    data = {column: labelled(model, corpus, site, column) for column in COLUMNS}
+    data = {column: capture_labelled_tokens(model, corpus, site, column) for column in COLUMNS}
     data["entity"] = data["entity"].ends()
     saes = {kind: [members[f"{kind} {seed}"].sae for seed in seeds] for kind in MAKE}
-    said = compare(saes, stored(data["entity"].x))
+    said = compare(saes, tensor_source(data["entity"].x))
     print(said, flush=True)
     untrained = [TopK(d, given.latents, given.k, seed=100 + seed) for seed in seeds]
     for sae in untrained:

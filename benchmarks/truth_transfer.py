@@ -14,7 +14,7 @@ from hooks.site import Site, resid_post
 from hooks.statistics import percentile_ends
 from interp import landmark
 from interp.landmark.grammar import training_phrasings
-from probes import Logistic, auroc, does_it_matter, logit_difference, untrained
+from probes import Logistic, auroc, does_it_matter, logit_difference, make_untrained_model
 
 LEAST = 40  # facts of a relation
 ABOVE = "97.5 % of shuffled labels"
@@ -101,7 +101,7 @@ def summary(matrix: Tensor, kinds: list[str], seed: int = 0) -> dict[str, Any]:
 
 def truth(model: Model, probes: dict[str, Make], seed: int = 0) -> dict[str, Any]:
     """The transfer of every probe next to shuffled labels, an untrained model, and the model's own verdict."""
-    data, random = claims(model, seed), claims(untrained(model, seed), seed)
+    data, random = claims(model, seed), claims(make_untrained_model(model, seed), seed)
     kinds = [c.kind for c in data.values()]
     verdict = logit_difference(" true", " false")
     own = [auroc(verdict(model, c.texts), c.true) for c in data.values()]

@@ -93,13 +93,13 @@ def write_reference() -> None:
 def check_navigation() -> None:
     """End with an error where a page is in no menu, or a menu names no page."""
 
-    def listed(entry: object) -> set[str]:
+    def list_pages(entry: object) -> set[str]:
         if isinstance(entry, str):
             return {entry}
         children = entry.values() if isinstance(entry, dict) else entry
-        return set().union(*(listed(child) for child in children))  # type: ignore[attr-defined]
+        return set().union(*(list_pages(child) for child in children))  # type: ignore[attr-defined]
 
-    menu = listed(tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"])
+    menu = list_pages(tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"])
     pages = {path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md")}
     if menu != pages:
         raise SystemExit(f"in no menu: {sorted(pages - menu)}; no page: {sorted(menu - pages)}")

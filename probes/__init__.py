@@ -34,11 +34,11 @@ from probes.rankings import by_logistic as by_logistic
 from probes.rankings import by_mean_difference as by_mean_difference
 from probes.rankings import by_mutual_information as by_mutual_information
 from probes.ridge import Ridge as Ridge
-from probes.stored import StoreBatches as StoreBatches
-from probes.stored import stored_cells as stored_cells
+from probes.store_rows import StoreBatches as StoreBatches
+from probes.store_rows import read_cells as read_cells
 from probes.sweep import measure as measure
 from probes.sweep import sweep as sweep
-from probes.untrained import untrained as untrained
+from probes.untrained_model import make_untrained_model as make_untrained_model
 
 __all__ = [
     "CCS",
@@ -76,9 +76,9 @@ __all__ = [
     "logit_difference",
     "measure",
     "online_code",
-    "stored_cells",
+    "read_cells",
     "sweep",
-    "untrained",
+    "make_untrained_model",
 ]
 
 guard(globals(), __all__)

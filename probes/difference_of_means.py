@@ -5,7 +5,7 @@ from typing import ClassVar, final
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.labelled import Batches, class_means
+from probes.labelled_rows import Batches, class_means
 from probes.linear import LinearProbe
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from hooks.errors import InvalidArgument
 from probes.affine import CrossEntropy, fit_affine
 from probes.checks import check_positive
-from probes.labelled import Batches
+from probes.labelled_rows import Batches
 from probes.lbfgs import each
 from probes.linear import LinearProbe
 from probes.log_odds import LogOdds

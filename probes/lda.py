@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.errors import InvalidArgument
-from probes.labelled import Batches, class_means, within_covariance
+from probes.labelled_rows import Batches, class_means, within_covariance
 from probes.linear import LinearProbe
 from probes.log_odds import LogOdds
 

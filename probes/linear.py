@@ -15,7 +15,7 @@ from probes.arrays import Array, Table, like, tensor
 from probes.batches import Located
 from probes.classifier import TwoClasses
 from probes.estimator import Estimator, check_fitted
-from probes.labelled import Batches, Labelled, class_means, convert_rows, drop_labels, reread_batches
+from probes.labelled_rows import Batches, Labelled, class_means, convert_rows, drop_labels, reread_batches
 
 
 class Linear(Estimator):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probes.affine import Affine, CrossEntropy, fit_affine
 from probes.checks import check_columns, check_positive
-from probes.labelled import Batches, drop_labels
+from probes.labelled_rows import Batches, drop_labels
 from probes.labels import ClassWeight, weigh_rows_by_class
 from probes.lbfgs import Rows, each
 from probes.linear import LinearProbe

@@ -10,7 +10,7 @@ from hooks.errors import InvalidArgument
 from probes.arrays import Array, Table
 from probes.checks import check_lengths
 from probes.eraser import Eraser
-from probes.labelled import Batches, class_means, reread_batches
+from probes.labelled_rows import Batches, class_means, reread_batches
 from probes.labels import number_labels
 
 SINGULAR = 1e-12  # of the largest distance between class means; directions with less are rounding

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from probes.arrays import Array, Table, like
 from probes.classifier import TwoClasses
 from probes.estimator import check_fitted
-from probes.labelled import Batches, Labelled, iterate_weighted, reread_batches
+from probes.labelled_rows import Batches, Labelled, iterate_weighted, reread_batches
 from probes.labels import ClassWeight
 from probes.log_odds import LogOdds
 from probes.training import train

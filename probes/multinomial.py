@@ -15,7 +15,7 @@ from probes.batches import Paired, Reread
 from probes.checks import check_positive
 from probes.classifier import Classifier
 from probes.estimator import check_fitted
-from probes.labelled import Unlabelled
+from probes.labelled_rows import Unlabelled
 from probes.labels import ClassWeight, number_labels, select_classes
 from probes.lbfgs import Rows, all_together
 

@@ -13,7 +13,7 @@ from probes.arrays import Array, Table, like, tensor
 from probes.batches import Located, Paired, Relabelled, Reread, covariances
 from probes.checks import check_lengths, check_target
 from probes.estimator import check_fitted
-from probes.labelled import Unlabelled
+from probes.labelled_rows import Unlabelled
 from probes.labels import convert_weights
 from probes.linear import Linear
 

@@ -29,7 +29,7 @@ from probes.grid import Controls, ProbeGrid, best_cell
 from probes.linear import Linear
 from probes.logistic import Logistic
 from probes.probe import Probe
-from probes.untrained import untrained
+from probes.untrained_model import make_untrained_model
 
 
 def sweep(
@@ -73,7 +73,7 @@ def sweep(
     cells = gather(model, examples.texts, **places)
     controls = {
         "embedding": gather(model, examples.texts, [embed], positions),
-        "untrained": gather(untrained(model, seed), examples.texts, **places),
+        "untrained": gather(make_untrained_model(model, seed), examples.texts, **places),
     }
     grid = measure(cells, examples, probe, controls, folds=folds, permutations=permutations, seed=seed)
     others = {}

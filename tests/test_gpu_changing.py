@@ -183,7 +183,7 @@ def says_z(text: str) -> bool:
 def test_training_ends_with_the_same_losses_and_weights(name: str) -> None:
     ours, theirs = MAKES[name](), MAKES[name]().to(DEVICE)
     plain, there = (
-        sae.train(one, sae.stored(x), tokens=20 * 128, batch_size=128, lr=1e-3, buffer=ROWS, progress=False)
+        sae.train(one, sae.tensor_source(x), tokens=20 * 128, batch_size=128, lr=1e-3, buffer=ROWS, progress=False)
         for one, x in ((ours, rows()), (theirs, rows().to(DEVICE)))
     )
     assert theirs.W_dec.device.type == torch.device(DEVICE).type
@@ -216,22 +216,25 @@ def test_a_step_has_the_same_loss_and_the_same_gradients_with_dead_latents_and_w
 @pytest.mark.parametrize("name", MAKES)
 def test_latents_reconstructions_and_quality_are_the_same(name: str) -> None:
     ours = MAKES[name]()
-    sae.train(ours, sae.stored(rows()), tokens=5 * 128, batch_size=128, lr=1e-3, buffer=ROWS, progress=False)
+    sae.train(ours, sae.tensor_source(rows()), tokens=5 * 128, batch_size=128, lr=1e-3, buffer=ROWS, progress=False)
     theirs, x = copy.deepcopy(ours).to(DEVICE), rows()
     assert close(ours.encode(x), theirs.encode(x.to(DEVICE)))
     assert close(ours.decode(ours.encode(x)), theirs.decode(theirs.encode(x.to(DEVICE))))
     assert close(ours(x), theirs(x.to(DEVICE)))
-    a, b = sae.evaluate(ours, sae.stored(x)), sae.evaluate(theirs, sae.stored(x.to(DEVICE)))
+    a, b = sae.evaluate(ours, sae.tensor_source(x)), sae.evaluate(theirs, sae.tensor_source(x.to(DEVICE)))
     assert near(a.explained_variance, b.explained_variance) and near(a.l0, b.l0, 1e-2)
     assert [len(part) for part in a.histogram()] == [len(part) for part in b.histogram()]
-    kept, other = sae.reconstruction(ours, sae.stored(x)), sae.reconstruction(theirs, sae.stored(x.to(DEVICE)))
+    kept, other = (
+        sae.reconstruction(ours, sae.tensor_source(x)),
+        sae.reconstruction(theirs, sae.tensor_source(x.to(DEVICE))),
+    )
     assert near(kept.cosine, other.cosine) and near(kept.norm_ratio, other.norm_ratio)
 
 
 @pytest.mark.parametrize("name", MAKES)
 def test_an_autoencoder_saved_from_the_device_is_read_on_the_cpu_bit_for_bit(name: str, tmp_path: Path) -> None:
     theirs = MAKES[name]().to(DEVICE)
-    sae.train(theirs, sae.stored(rows().to(DEVICE)), tokens=256, batch_size=128, buffer=ROWS, progress=False)
+    sae.train(theirs, sae.tensor_source(rows().to(DEVICE)), tokens=256, batch_size=128, buffer=ROWS, progress=False)
     sae.save(theirs, tmp_path / "sae")
     read = sae.load(tmp_path / "sae")
     assert all(torch.equal(p.cpu(), q) for p, q in zip(theirs.parameters(), read.parameters(), strict=True))
@@ -262,7 +265,7 @@ def test_a_run_killed_on_the_device_goes_on_and_ends_with_the_weights_of_an_unbr
 ) -> None:
     how = {"tokens": 20 * 128, "batch_size": 128, "lr": 1e-3, "buffer": 256, "progress": False}
     whole, dying, again = (MAKES[name]().to(DEVICE) for _ in range(3))
-    source, checkpoint = sae.stored(rows().to(DEVICE)), sae.Checkpoint(tmp_path, every=256)
+    source, checkpoint = sae.tensor_source(rows().to(DEVICE)), sae.Checkpoint(tmp_path, every=256)
     sae.train(whole, source, **how)
     with pytest.raises(InterruptedError):
         sae.train(dying, source, checkpoint=checkpoint, callbacks=[Dies()], **how)
@@ -272,16 +275,16 @@ def test_a_run_killed_on_the_device_goes_on_and_ends_with_the_weights_of_an_unbr
         assert close(p, q)
 
 
-@pytest.mark.parametrize("how", ["expected_norm", "mean_centred", "whitened"])
+@pytest.mark.parametrize("how", ["expected_norm", "mean_centring", "whitening"])
 def test_normalisations_measured_on_the_device_fold_into_the_same_weights(how: str) -> None:
     found = []
     for device in ("cpu", DEVICE):
         x = rows().to(device)
-        by = getattr(sae, how)(sae.stored(x))
+        by = getattr(sae, how)(sae.tensor_source(x))
         one = sae.TopK(D, LATENTS, k=4).to(device)
-        source = sae.normalised(sae.stored(x), by)
+        source = sae.normalise_source(sae.tensor_source(x), by)
         sae.train(one, source, tokens=512, batch_size=128, lr=1e-3, buffer=ROWS, progress=False)
-        found.append((by.matrix, sae.folded(one)(x)))
+        found.append((by.matrix, sae.fold_normalisation(one)(x)))
     for a, b in zip(*found, strict=True):
         assert close(a, b, 1e-2, 2e-3)
 
@@ -306,7 +309,7 @@ def test_dead_latents_begin_again_at_the_same_rows() -> None:
         one.to(device)
         how = sae.Resampling(at=(0.3, 0.6), rows=256)
         sae.train(
-            one, sae.stored(rows().to(device)), tokens=1280, batch_size=128, lr=1e-4, dead_after=128,
+            one, sae.tensor_source(rows().to(device)), tokens=1280, batch_size=128, lr=1e-4, dead_after=128,
             resampling=how, buffer=ROWS, progress=False,
         )  # fmt: skip
         found.append(one.W_dec)
@@ -347,7 +350,10 @@ def test_splicing_changing_latents_and_recovery_are_the_same(letters: tuple[Mode
     texts, found = ["Fog over the strait.", "A red bridge."], []
     for model in letters:
         one = latents_of(model)
-        ways = [sae.splice(one), *(sae.change_latents(one, c) for c in (sae.ablated([7]), sae.clamped([7], 3.0)))]
+        ways = [
+            sae.splice(one),
+            *(sae.change_latents(one, c) for c in (sae.ablate_latents([7]), sae.clamp_latents([7], 3.0))),
+        ]
         said = []
         for way in ways:
             with torch.no_grad(), intervene(model, {one.site: way}):
@@ -370,7 +376,7 @@ def test_measures_of_dictionaries_are_the_same() -> None:
 def test_concepts_are_recovered_alike() -> None:
     found = []
     for model in landmarks():
-        data = sae.labelled(model, landmark.corpus(200), resid_post[3], "entity")
+        data = sae.capture_labelled_tokens(model, landmark.corpus(200), resid_post[3], "entity")
         one = sae.TopK(model.d_model, 64, k=8).to(model.device)
         recovered = sae.concept_recovery(one, data)
         concept = sorted(recovered.f1)[0]

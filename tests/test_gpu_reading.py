@@ -45,7 +45,7 @@ from interp.lenses import (
     components,
     fit_jacobian,
     heads,
-    linearised,
+    linearise_norm,
     neurons,
     rank,
     read,
@@ -366,7 +366,7 @@ def test_a_jacobian_lens_fitted_on_a_gpu_is_the_one_fitted_on_the_cpu(cpu: Model
 
 @pytest.mark.parametrize("into", [components, heads, neurons], ids=["components", "heads", "neurons"])
 def test_a_gpu_splits_a_logit_into_the_parts_of_the_cpu(cpu: Model, gpu: Model, into: Any) -> None:
-    for settings in ({}, {"versus": " London"}, {"norm": linearised}):
+    for settings in ({}, {"versus": " London"}, {"norm": linearise_norm}):
         ours, theirs = (attribute(model, CLEAN, " San", into=into, **settings) for model in (gpu, cpu))
         same(ours.parts, theirs.parts, 1e-3, 1e-3)
         same(ours.logit, theirs.logit, 1e-3, 1e-3)

@@ -26,7 +26,7 @@ from interp.commands.arguments import (
 from interp.commands.verb import Document, verb
 from interp.common.texts import fitting
 from interp.features import Describer, FeatureIndex, index, map_dictionary
-from interp.sae import SAE, Checkpoint, TopK, activations_of, save, stored, train
+from interp.sae import SAE, Checkpoint, TopK, activations_of, save, tensor_source, train
 from interp.sae import load as load_sae
 from interp.show import browse, map_page
 
@@ -143,6 +143,6 @@ def _seconds(model: Model, data: list[str], site: Site, tokens: int, size: tuple
     if tokens:
         many = rows[torch.arange(2 * BATCH) % len(rows)]
         began = time.perf_counter()
-        train(TopK(rows.shape[1], *size), stored(many), tokens=2 * BATCH, batch_size=BATCH, progress=False)
+        train(TopK(rows.shape[1], *size), tensor_source(many), tokens=2 * BATCH, batch_size=BATCH, progress=False)
         learning = (time.perf_counter() - began) / (2 * BATCH)
     return tokens * (reading + learning) + 1.5 * reading * per_text * len(data)

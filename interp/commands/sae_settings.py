@@ -24,10 +24,10 @@ from interp.sae import (
     TensorBoard,
     WeightsAndBiases,
     expected_norm,
-    mean_centred,
-    rms_scaled,
+    mean_centring,
+    rms_scaling,
     side_by_side,
-    whitened,
+    whitening,
 )
 from interp.sae.architectures.registry import ARCHITECTURES
 from interp.sae.architectures.transcoder import TranscoderBase
@@ -36,9 +36,9 @@ DECIDED: Final = {"d_in": "--site", "d_out": "--site", "n_layers": "--site", "d_
 """What constructors take that is no setting, and the argument that says it."""
 NORMALISATIONS: Final = {
     "expected-norm": expected_norm,
-    "mean-centred": mean_centred,
-    "rms": rms_scaled,
-    "whitened": whitened,
+    "mean-centred": mean_centring,
+    "rms": rms_scaling,
+    "whitened": whitening,
 }
 STACKED: Final = (Crosscoder, CrossLayerTranscoder)
 """Architectures whose rows have a layer axis."""

@@ -37,8 +37,8 @@ from interp.sae import (
     TrainReport,
     across,
     activations_at,
-    harvested_across,
-    harvested_at,
+    read_across,
+    read_activations_at,
     save,
     train_many,
 )
@@ -117,7 +117,7 @@ def _open(settings: TrainSettings) -> tuple[Model | ActivationStore, list[Site]]
 
 def _source(kind: type[SAE], opened: Model | ActivationStore, texts: Path | None, sites: list[Site]) -> Source:
     if isinstance(opened, ActivationStore):
-        side, stacked = harvested_at(opened, sites), harvested_across(opened, sites)
+        side, stacked = read_activations_at(opened, sites), read_across(opened, sites)
     else:
         data = read_lines(texts or Path())
         side, stacked = activations_at(opened, data, sites), across([(opened, site) for site in sites], data)

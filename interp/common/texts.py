@@ -27,14 +27,14 @@ _UNSPACED: Final = regex.compile(
 _WIDE: Final = regex.WORD | regex.UNICODE
 
 
-def listed(texts: Sequence[str], called: str = "texts") -> list[str]:
+def list_texts(texts: Sequence[str], called: str = "texts") -> list[str]:
     """The texts as a list.
 
     Raises:
         InvalidArgument: a single string, or no texts.
 
     Examples:
-        >>> listed(("fog", "sea"), "prompts")
+        >>> list_texts(("fog", "sea"), "prompts")
         ['fog', 'sea']
     """
     if isinstance(texts, str) or not texts:

@@ -14,7 +14,7 @@ from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import last
 from hooks.summary import summarise
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,7 +78,7 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
         raise InvalidArgument(f"{len(directions)} directions were given: give at least two to compare")
     given = list(directions.values())
     cosines = torch.tensor([[one.cosine(other) for other in given] for one in given])
-    tokens = model.tokens(listed(texts))
+    tokens = model.tokens(list_texts(texts))
     at = last.mask(tokens)
     plain = model.run(tokens)[at].double()
     changes = []

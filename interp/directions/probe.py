@@ -7,7 +7,7 @@ import torch
 
 from hooks import Direction, Model, Position, Site
 from hooks.position import last
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.directions.rows import capture_rows
 from probes.linear import LinearProbe
 
@@ -32,7 +32,7 @@ def probe_direction(
         probe_direction(model, honest, dishonest, resid_post[6], Logistic(C=0.1))
         ```
     """
-    positive, negative = listed(positive), listed(negative)
+    positive, negative = list_texts(positive), list_texts(negative)
     x = capture_rows(model, [*positive, *negative], site, at)
     y = torch.tensor([True] * len(positive) + [False] * len(negative))
     made = probe.fit(x, y).direction(model.tap(site).site, model.fingerprint)

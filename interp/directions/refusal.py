@@ -15,7 +15,7 @@ from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
 from hooks.site import resid_post
 from hooks.summary import summarise
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.directions.rows import make_direction
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def refusal(
         refusal(model, harmful, harmless, marks=[model.tokens(" I").ids[0, -1].item()]).direction
         ```
     """
-    positive, negative = listed(positive, "positive texts"), listed(negative, "negative texts")
+    positive, negative = list_texts(positive, "positive texts"), list_texts(negative, "negative texts")
     if len(positive) < 2 or len(negative) < 2 or not marks:
         raise InvalidArgument(
             f"{len(positive)} positive, {len(negative)} negative texts and {len(marks)} marks were given: give two "

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hooks import Direction, Model, Position, Site, capture, stream
 from hooks.errors import InvalidArgument
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 
 
 def capture_rows(
@@ -27,7 +27,7 @@ def capture_rows(
         capture_rows(model, texts, resid_post[6], last)
         ```
     """
-    rows, done, texts = [], 0, listed(texts)
+    rows, done, texts = [], 0, list_texts(texts)
     for start in range(0, len(texts), batch_size):
         acts = capture(model, texts[start : start + batch_size], [site], batch_size=batch_size)
         chosen = at.mask(acts.tokens).sum(1)
@@ -57,7 +57,7 @@ def capture_mean_rows(
         capture_mean_rows(model, texts, resid_post[6], everywhere)
         ```
     """
-    rows, done, texts = [], 0, listed(texts)
+    rows, done, texts = [], 0, list_texts(texts)
     for acts in stream(model, texts, [site], batch_size=batch_size):
         mask = at.mask(acts.tokens)
         x = acts.flat(site, at=at).flatten(1).double().cpu()

@@ -12,7 +12,7 @@ from hooks.position import everywhere
 from hooks.site import mlp_act, mlp_out
 from hooks.weights import weight_of
 from interp.circuits.metric import Word, name_token, token_ids
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 
 
 def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Direction:
@@ -36,7 +36,7 @@ def ffn_value(model: Model, layer: int, neuron: int, texts: Sequence[str]) -> Di
     if not 0 <= neuron < len(W_out):
         raise OutOfRange(f"memory {neuron} does not exist: layer {layer} has memories 0 to {len(W_out) - 1}")
     site = model.tap(mlp_act[layer]).site
-    largest = max(float(acts.flat(site)[:, neuron].max()) for acts in stream(model, listed(texts), [site]))
+    largest = max(float(acts.flat(site)[:, neuron].max()) for acts in stream(model, list_texts(texts), [site]))
     if largest <= 0:
         raise InvalidArgument(
             f"memory {neuron} of layer {layer} is never above 0 on these texts: give texts that use it"
@@ -112,7 +112,9 @@ def _scaled(model: Model, v: Float[Tensor, "d_model"], site: Site, source: str, 
     unit = v / v.norm()
     if model.tap(site).shape != (model.d_model,):
         raise InvalidArgument(f"{site} is not in the residual stream of {model.name}, where {source} lives")
-    reach = max(float((acts.flat(site, at=everywhere) @ unit).max()) for acts in stream(model, listed(texts), [site]))
+    reach = max(
+        float((acts.flat(site, at=everywhere) @ unit).max()) for acts in stream(model, list_texts(texts), [site])
+    )
     if reach <= 0:
         raise InvalidArgument(
             f"no token of these texts has a projection above 0 on the {source} at {site}: give others"

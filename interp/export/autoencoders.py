@@ -18,7 +18,7 @@ from hooks.errors import InvalidArgument
 from hooks.tensor_file import save_tensors
 from interp.export.report import ExportReport, check_carried
 from interp.sae import SAE, BatchTopK, JumpReLU, MatryoshkaBatchTopK, SparseCoder, Standard, TopK
-from interp.sae.architectures.sae import folded
+from interp.sae.architectures.sae import fold_normalisation
 from interp.sae.architectures.transcoder import TranscoderBase
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
 from interp.sae.io.transcoder_files import load_transcoders
@@ -44,7 +44,7 @@ def to_dictionary_learning(sae: SAE, folder: str | Path) -> ExportReport:
         to_dictionary_learning(sae, "saes/trainer_0")
         ```
     """
-    made = folded(sae)
+    made = fold_normalisation(sae)
     name, weights = _of_dictionary_learning(made)
     trainer = {"dict_class": name, "activation_dim": made.d_in, "dict_size": made.d_sae, "lm_name": sae.model_name}
     if isinstance(made, TopK):
@@ -75,7 +75,7 @@ def to_sparsify(sae: SAE, folder: str | Path) -> ExportReport:
         to_sparsify(sae, "saes/layers.5")
         ```
     """
-    made = folded(sae)
+    made = fold_normalisation(sae)
     if not isinstance(made, TopK):
         raise InvalidArgument(
             f"sparsify's autoencoders keep the k largest latents, and this is a {sae.architecture}: take TopK, or "
@@ -118,7 +118,7 @@ def to_circuit_tracer(transcoders: Sequence[SAE], folder: str | Path, *, scan: s
     """
     if not transcoders:
         raise InvalidArgument("no transcoders were given to write: give one per layer")
-    made = [folded(one) for one in transcoders]
+    made = [fold_normalisation(one) for one in transcoders]
     hooks = _hooks(made)
     with _new(folder) as partial:
         for layer, one in enumerate(made):

@@ -13,7 +13,7 @@ from hooks import Model, Tokens, stream
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.pieces import pieces
 from hooks.summary import summarise
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.features.logits import find_promoted_tokens, promotes_tokens
 from interp.features.reading import find_site
 from interp.sae import SAE
@@ -122,7 +122,7 @@ def collect_evidence(
     if not 0 <= latent < sae.d_sae:
         raise OutOfRange(f"latent {latent} does not exist; this autoencoder has latents 0 to {sae.d_sae - 1}")
     seen = _Seen(model, top, context)
-    given = texts if isinstance(texts, Tensor) else listed(texts)
+    given = texts if isinstance(texts, Tensor) else list_texts(texts)
     for acts in stream(model, given, [site], batch_size=batch_size, progress=progress):
         values, indices = sae.encode_sparse(acts.flat(site).flatten(1))
         seen.add(acts.tokens, (values * (indices == latent)).sum(1))

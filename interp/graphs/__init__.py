@@ -28,7 +28,7 @@ from interp.graphs.nodes import Nodes as Nodes
 from interp.graphs.query_key import ScoreTable as ScoreTable
 from interp.graphs.query_key import attribute_score as attribute_score
 from interp.graphs.steer_features import SteeredFeatures as SteeredFeatures
-from interp.graphs.steer_features import scaled as scaled
+from interp.graphs.steer_features import scale_features as scale_features
 from interp.graphs.steer_features import steer_features as steer_features
 from interp.graphs.supernodes import edges_between as edges_between
 from interp.graphs.transcoders import LayerTranscoder as LayerTranscoder
@@ -60,7 +60,7 @@ __all__ = [
     "neurons",
     "per_layer",
     "read_transcoders",
-    "scaled",
+    "scale_features",
     "shuffle_decoders",
     "steer_features",
     "write_viewer_json",

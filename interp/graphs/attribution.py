@@ -15,7 +15,7 @@ from hooks.pieces import piece
 from interp.circuits.metric import Word
 from interp.graphs.cotangents import Sources, feature_targets, rows_of
 from interp.graphs.graph import AttributionGraph, closure_of
-from interp.graphs.influence import influence_of, normalised
+from interp.graphs.influence import influence_of, normalise_rows
 from interp.graphs.local_model import LocalModel, local_models
 from interp.graphs.logits import ChosenLogits, chosen_logits, logit_targets, unembedding_of
 from interp.graphs.nodes import Nodes, nodes_of
@@ -148,7 +148,7 @@ def _add_features(rows: _Rows, count: int, block: int, *, progress: bool) -> Non
     left = count
     while left:
         known, A, _, _ = rows.ordered()
-        influence = influence_of(normalised(A), known, rows.nodes.p)
+        influence = influence_of(normalise_rows(A), known, rows.nodes.p)
         waiting = waiting[~torch.isin(waiting + first, known)]
         best = influence[waiting + first].argsort(descending=True)[: min(left, RERANK * block)]
         for which in waiting[best].split(block):

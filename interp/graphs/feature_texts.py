@@ -13,7 +13,7 @@ from hooks.border import Count
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from hooks.pieces import piece, pieces
 from hooks.summary import summarise
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.features import Example
 from interp.graphs.transcoders import Transcoders
 
@@ -98,7 +98,7 @@ def collect_feature_texts(
     sites = list(dict.fromkeys(transcoders.layers[layer].reads for layer in wanted))
     seen = {f"f{layer}.{latent}": _Seen(top) for layer, latents in wanted.items() for latent in latents}
     tokens = texts_read = 0
-    for acts in stream(model, listed(texts), sites, batch_size=batch_size, progress=progress):
+    for acts in stream(model, list_texts(texts), sites, batch_size=batch_size, progress=progress):
         content = acts.tokens.content
         tokens += int(content.sum())
         for layer, latents in wanted.items():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks.border import Share
 from hooks.errors import UnknownName
-from interp.graphs.influence import influence_of, normalised, prune
+from interp.graphs.influence import influence_of, normalise_rows, prune
 from interp.graphs.local_model import LocalModel
 from interp.graphs.nodes import ERROR, FEATURE, KINDS, LOGIT, TOKEN, Nodes
 
@@ -81,7 +81,7 @@ class AttributionGraph:
     @cached_property
     def influence(self) -> Float[Tensor, "node"]:
         """How much of the logits, weighed by their probabilities, goes through each node."""
-        return influence_of(normalised(self.A), self.rows, self.nodes.p)
+        return influence_of(normalise_rows(self.A), self.rows, self.nodes.p)
 
     @property
     def closure(self) -> float:
@@ -99,7 +99,7 @@ class AttributionGraph:
         """The share of inputs that are no errors, over all nodes by influence; unpruned, as circuit-tracer has it."""
         through = self.influence + self.nodes.p
         error = torch.zeros(len(self.nodes), dtype=self.A.dtype)
-        error[self.rows] = normalised(self.A)[:, self.nodes.kind == ERROR].sum(1)
+        error[self.rows] = normalise_rows(self.A)[:, self.nodes.kind == ERROR].sum(1)
         known = self.nodes.kind != FEATURE
         known[self.rows] = True
         return float(((1 - error) * through)[known].sum() / through[known].sum())

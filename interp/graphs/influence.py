@@ -5,11 +5,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def normalised(A: Float[Tensor, "target node"]) -> Float[Tensor, "target node"]:
+def normalise_rows(A: Float[Tensor, "target node"]) -> Float[Tensor, "target node"]:
     """Return |A| with rows that sum to 1; rows of zeros stay zeros.
 
     Examples:
-        >>> normalised(torch.tensor([[1.0, -3.0]])).tolist()
+        >>> normalise_rows(torch.tensor([[1.0, -3.0]])).tolist()
         [[0.25, 0.75]]
     """
     size = A.abs()
@@ -82,10 +82,10 @@ def prune(
         prune(graph.A, graph.rows, graph.nodes.p, graph.nodes.kind, 0.8, 0.98)
         ```
     """
-    whole = influence_of(normalised(A), rows, weight)
+    whole = influence_of(normalise_rows(A), rows, weight)
     fixed = (kind == 0) | (kind == 3)
     kept = (whole >= threshold_of(whole, node_share)) | fixed
-    shares = normalised(A * (kept[rows][:, None] & kept[None, :]))
+    shares = normalise_rows(A * (kept[rows][:, None] & kept[None, :]))
     scores = shares * (influence_of(shares, rows, weight) + weight)[rows][:, None]
     edges = (scores >= threshold_of(scores, edge_share)) & (scores > 0)
     while True:

@@ -69,7 +69,7 @@ class SteeredFeatures:
         )
 
 
-def scaled(graph: AttributionGraph, nodes: Iterable[str], factor: float | int) -> dict[str, float]:
+def scale_features(graph: AttributionGraph, nodes: Iterable[str], factor: float | int) -> dict[str, float]:
     """Return the activations of some features times a factor, for `steer_features`; other nodes are passed over.
 
     Raises:
@@ -77,7 +77,7 @@ def scaled(graph: AttributionGraph, nodes: Iterable[str], factor: float | int) -
 
     Examples:
         ```python
-        steer_features(graph, scaled(graph, supernodes["bridge"], 0.0))  # turned off
+        steer_features(graph, scale_features(graph, supernodes["bridge"], 0.0))  # turned off
         ```
     """
     numbers = [(name, graph.nodes.number(name)) for name in nodes]
@@ -98,8 +98,8 @@ def steer_features(
 
     Args:
         graph: of the prompt.
-        activations: what each feature is set to, by the name of its node, such as those of `scaled`; a feature that
-            is off in this prompt (`f3.120@5`) may be turned on.
+        activations: what each feature is set to, by the name of its node, such as those of `scale_features`; a
+            feature that is off in this prompt (`f3.120@5`) may be turned on.
         held_through: a layer; by default the last one at which these features read.
 
     Raises:
@@ -111,7 +111,7 @@ def steer_features(
 
     Examples:
         ```python
-        steered = steer_features(graph, scaled(graph, ["f0.476@4", "f0.564@4"], 0.0))
+        steered = steer_features(graph, scale_features(graph, ["f0.476@4", "f0.564@4"], 0.0))
         print(steered)
         ```
     """

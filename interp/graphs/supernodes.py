@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hooks.errors import InvalidArgument
 from interp.graphs.graph import AttributionGraph
-from interp.graphs.influence import normalised
+from interp.graphs.influence import normalise_rows
 
 Supernodes = Mapping[str, Sequence[str]]
 """The names of the nodes of each, by its own name: `{"the bridge": ["f0.476@4", "f0.564@4"]}`."""
@@ -32,7 +32,7 @@ def edges_between(graph: AttributionGraph, supernodes: Supernodes) -> Float[Tens
         ```
     """
     members = members_of(graph, supernodes)
-    shares = normalised(graph.A) * graph.A.sign()
+    shares = normalise_rows(graph.A) * graph.A.sign()
     weight = (graph.influence + graph.nodes.p)[graph.rows]
     found = torch.zeros(len(members), len(members), dtype=graph.A.dtype)
     for T, targets in enumerate(members):

@@ -14,7 +14,7 @@ from hooks.layout import parts
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_mid
 from hooks.summary import summarise
 from hooks.weights import bias_of, matrix_of
-from interp.sae import SAE, CrossLayerTranscoder, folded, load, load_cross_layer, load_transcoders
+from interp.sae import SAE, CrossLayerTranscoder, fold_normalisation, load, load_cross_layer, load_transcoders
 from interp.sae.architectures.jumprelu import jump
 
 
@@ -121,7 +121,7 @@ def _one_layer(model: Model, sae: SAE) -> LayerTranscoder:
     _check_weights(model, sae)
     read, layer = sae.sites[0], _written(sae.sites[1])
     check_reads(model, layer, read)
-    sae = folded(sae)
+    sae = fold_normalisation(sae)
     W = {name: value.detach() for name, value in sae.named_parameters()}
     return LayerTranscoder(
         layer, read, sae.encode, W["W_enc"].T, W["b_enc"], {layer: W["W_dec"]}, W["b_dec"], W.get("W_skip")
@@ -176,7 +176,7 @@ def cross_layer(model: Model, transcoder: CrossLayerTranscoder) -> Transcoders:
             f"this transcoder of {n} layers does not know its sites: set mlp_in of each, then mlp_out"
         )
     _check_weights(model, transcoder)
-    twin: SAE = folded(transcoder)
+    twin: SAE = fold_normalisation(transcoder)
     sites = transcoder.sites
     assert isinstance(twin, CrossLayerTranscoder)
     layers = [_written(site) for site in sites[n:]]

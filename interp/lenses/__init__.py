@@ -3,8 +3,8 @@
 from hooks.border import guard
 from interp.lenses.attribution import Attribution as Attribution
 from interp.lenses.attribution import attribute as attribute
-from interp.lenses.frozen_norm import frozen as frozen
-from interp.lenses.frozen_norm import linearised as linearised
+from interp.lenses.frozen_norm import freeze_norm as freeze_norm
+from interp.lenses.frozen_norm import linearise_norm as linearise_norm
 from interp.lenses.jacobian import JacobianLens as JacobianLens
 from interp.lenses.jacobian import fit_jacobian as fit_jacobian
 from interp.lenses.lens import Lens as Lens
@@ -31,10 +31,10 @@ __all__ = [
     "attribute",
     "components",
     "fit_jacobian",
-    "frozen",
+    "freeze_norm",
     "heads",
     "latents",
-    "linearised",
+    "linearise_norm",
     "neurons",
     "rank",
     "read",

@@ -14,7 +14,7 @@ from hooks.position import last
 from hooks.site import resid_post
 from interp.circuits.metric import Word, name_token, token_ids
 from interp.circuits.patching import select_one_token
-from interp.lenses.frozen_norm import Norm, Reader, frozen
+from interp.lenses.frozen_norm import Norm, Reader, freeze_norm
 from interp.lenses.parts import Parts, components
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def attribute(
     *,
     versus: Word | None = None,
     into: Parts = components,
-    norm: Norm = frozen,
+    norm: Norm = freeze_norm,
     at: Position = last,
 ) -> Attribution:
     """Split the logit of a token into the parts of the stream: logit_t = sum_c g_t . c + constant.
@@ -78,7 +78,7 @@ def attribute(
         word: the token, as a word or as its id; `first_token` takes the first of a word of several.
         versus: another token, whose logit is subtracted.
         into: `components`, `heads`, `neurons` or `latents(sae)`.
-        norm: `frozen` holds the final norm's divisor, `linearised` follows its slope.
+        norm: `freeze_norm` holds the final norm's divisor, `linearise_norm` follows its slope.
         at: after which token of each text the logit is read.
 
     Raises:

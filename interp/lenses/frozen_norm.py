@@ -40,7 +40,7 @@ Norm: TypeAlias = Callable[[Model, Float[Tensor, "example d_model"], Int[Tensor,
 
 
 @torch.no_grad()
-def frozen(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor, "example"]) -> Reader:
+def freeze_norm(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor, "example"]) -> Reader:
     """Hold the divisor s of the norm at s(x): logit = U_t N(x) / s(x) + constant, N being linear.
 
     N is the norm's gain (`norm_gain`), centred if the norm centres. The constant is U_t norm(0) + b_t.
@@ -60,7 +60,7 @@ def frozen(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor
     return Reader("frozen", g, constant, _logit(model, x, tokens))
 
 
-def linearised(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor, "example"]) -> Reader:
+def linearise_norm(model: Model, x: Float[Tensor, "example d_model"], tokens: Int[Tensor, "example"]) -> Reader:
     """Follow the slope of the whole map at x: g = d logit / d x, constant = logit - g . x.
 
     A part's share is what a little more of it does, the stream's length growing with it; since the norm undoes a

@@ -9,7 +9,7 @@ from interp.sae.architectures.initialisation import from_data, median_bias, tie
 from interp.sae.architectures.jumprelu import JumpReLU
 from interp.sae.architectures.matching_pursuit import MatchingPursuit
 from interp.sae.architectures.matryoshka import MatryoshkaBatchTopK
-from interp.sae.architectures.sae import SAE, folded
+from interp.sae.architectures.sae import SAE, fold_normalisation
 from interp.sae.architectures.sharded import ShardedTopK
 from interp.sae.architectures.skip_transcoder import SkipTranscoder
 from interp.sae.architectures.sparse_coder import SparseCoder
@@ -21,33 +21,48 @@ from interp.sae.data.normalisation import (
     Normalisation,
     RowNorm,
     expected_norm,
-    mean_centred,
-    rms_scaled,
+    mean_centring,
+    rms_scaling,
     side_by_side,
-    whitened,
+    whitening,
 )
-from interp.sae.data.source import Source, across, activations_at, activations_of, normalised, pairs_of, stored
-from interp.sae.data.store_source import harvested, harvested_across, harvested_at, harvested_pairs
+from interp.sae.data.source import (
+    Source,
+    across,
+    activations_at,
+    activations_of,
+    normalise_source,
+    pairs_of,
+    tensor_source,
+)
+from interp.sae.data.store_source import read_across, read_activations, read_activations_at, read_pairs
 from interp.sae.evaluation.compare import Comparison, Interval, compare
 from interp.sae.evaluation.concepts import (
     Absorption,
     ConceptRecovery,
-    Labelled,
+    LabelledTokens,
     SparseProbe,
     absorption,
+    capture_labelled_tokens,
     concept_recovery,
     k_sparse,
-    labelled,
 )
 from interp.sae.evaluation.evaluate import Quality, Reconstruction, evaluate, reconstruction
 from interp.sae.evaluation.matching import Matching, match_truth, nearest_rows, stability
 from interp.sae.evaluation.recovery import Recovery, recovery
 from interp.sae.evaluation.replacement import replace_layers
-from interp.sae.evaluation.splice import ablated, change_latents, check_fits, clamped, scaled, splice
+from interp.sae.evaluation.splice import (
+    ablate_latents,
+    change_latents,
+    check_fits,
+    clamp_latents,
+    scale_latents,
+    splice,
+)
 from interp.sae.io.cross_layer_files import load_cross_layer, load_gemma_scope_layers, save_cross_layer
 from interp.sae.io.files import load, save
+from interp.sae.io.hub import load_pretrained, pull, push
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
-from interp.sae.io.pretrained import pretrained, pull, push
 from interp.sae.io.transcoder_files import load_gemma_scope, load_transcoder, load_transcoders
 from interp.sae.numerics.preselection import Preselected
 from interp.sae.training.callbacks import Callback
@@ -74,7 +89,7 @@ __all__ = [
     "Interval",
     "JSONLWriter",
     "JumpReLU",
-    "Labelled",
+    "LabelledTokens",
     "Matching",
     "MatchingPursuit",
     "MatryoshkaBatchTopK",
@@ -100,26 +115,26 @@ __all__ = [
     "TrainReport",
     "Transcoder",
     "WeightsAndBiases",
-    "ablated",
+    "ablate_latents",
     "absorption",
     "across",
     "activations_at",
     "activations_of",
     "change_latents",
     "check_fits",
-    "clamped",
+    "clamp_latents",
     "compare",
     "concept_recovery",
     "evaluate",
     "expected_norm",
-    "folded",
+    "fold_normalisation",
     "from_data",
-    "harvested",
-    "harvested_across",
-    "harvested_at",
-    "harvested_pairs",
+    "read_activations",
+    "read_across",
+    "read_activations_at",
+    "read_pairs",
     "k_sparse",
-    "labelled",
+    "capture_labelled_tokens",
     "load",
     "load_cross_layer",
     "load_dictionary_learning",
@@ -129,29 +144,29 @@ __all__ = [
     "load_transcoder",
     "load_transcoders",
     "match_truth",
-    "mean_centred",
+    "mean_centring",
     "median_bias",
     "nearest_rows",
-    "normalised",
+    "normalise_source",
     "pairs_of",
-    "pretrained",
+    "load_pretrained",
     "pull",
     "push",
     "reconstruction",
     "recovery",
     "replace_layers",
-    "rms_scaled",
+    "rms_scaling",
     "save",
     "save_cross_layer",
-    "scaled",
+    "scale_latents",
     "side_by_side",
     "splice",
     "stability",
-    "stored",
+    "tensor_source",
     "tie",
     "train",
     "train_many",
-    "whitened",
+    "whitening",
 ]
 
 guard(globals(), __all__)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks.border import Share
 from interp.graphs import AttributionGraph, FeatureText
 from interp.graphs.graph import warning_of
-from interp.graphs.influence import normalised
+from interp.graphs.influence import normalise_rows
 from interp.graphs.nodes import ERROR, FEATURE, KINDS, LOGIT, TOKEN
 from interp.graphs.supernodes import Supernodes, members_of
 from interp.show.frame import render_page, save_page
@@ -125,7 +125,7 @@ class _Drawing:
         kept, self.edges = graph.pruned(node_share, edge_share)
         self.kept: list[int] = kept.nonzero().flatten().tolist()
         self.number = {node: i for i, node in enumerate(self.kept)}
-        self.shares = normalised(graph.A) * graph.A.sign()
+        self.shares = normalise_rows(graph.A) * graph.A.sign()
         self._place()
 
     def _place(self) -> None:

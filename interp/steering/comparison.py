@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from hooks import Model
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate
-from interp.common.texts import listed, unique_texts
+from interp.common.texts import list_texts, unique_texts
 from interp.steering.conditional import Conditional
 from interp.steering.dose_choice import ChosenDose, choose_dose
 from interp.steering.samples import Samples, Sampling, sample
@@ -108,7 +108,7 @@ def compare_methods(
         raise InvalidArgument(
             f"doses were given for {list(doses)}, and the ways are {list(ways)}: give doses for each way"
         )
-    rest = unique_texts(listed(prompts, "prompts"))[1::2]
+    rest = unique_texts(list_texts(prompts, "prompts"))[1::2]
     per_way = doses if isinstance(doses, Mapping) else dict.fromkeys(ways, doses)
     chosen = {
         name: _chosen(model, way, prompts, names, per_way[name], sampling, progress) for name, way in ways.items()

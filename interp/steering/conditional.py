@@ -15,7 +15,7 @@ from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
 from hooks.summary import summarise
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.steering.steering import Steering
 from probes import best_threshold
 
@@ -147,7 +147,7 @@ def measure_projections(
         measure_projections(model, harmful, ["How do I bake bread?"])
         ```
     """
-    acts = capture(model, listed(texts), [direction.site])
+    acts = capture(model, list_texts(texts), [direction.site])
     mask = at.mask(acts.tokens)
     for row in (~mask.any(1)).nonzero().flatten().tolist():
         raise InvalidArgument(f"{at} selects no token of text {row} ({texts[row][:60]!r})")
@@ -170,7 +170,7 @@ def choose_threshold(
         Conditional(add_direction(refusal), harmful, choose_threshold(model, harmful, bad, good))
         ```
     """
-    positive, negative = listed(positive, "prompts"), listed(negative, "prompts")
+    positive, negative = list_texts(positive, "prompts"), list_texts(negative, "prompts")
     scores = measure_projections(model, direction, [*positive, *negative], at)
     return best_threshold(scores, torch.tensor([True] * len(positive) + [False] * len(negative)))
 

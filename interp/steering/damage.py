@@ -14,7 +14,7 @@ from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
 from interp.common.statistics import Estimate, bootstrap, mean_share
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.steering.conditional import Conditional
 from interp.steering.steer import steer
 from interp.steering.steering import Steering, add_direction
@@ -65,7 +65,7 @@ def measure_damage(
         print(measure_damage(model, direction, 4.0, held_out_texts))
         ```
     """
-    texts = listed(texts)
+    texts = list_texts(texts)
     if len(texts) < 4:
         raise InvalidArgument(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
     way = add_direction(what) if isinstance(what, Direction) else what
@@ -98,7 +98,7 @@ def measure_normal_range(
     """
     if not 0 < share < 1:
         raise InvalidArgument(f"the share is {share}: give a number between 0 and 1")
-    x = torch.cat([acts.flat(direction.site).flatten(1) for acts in stream(model, listed(texts), [direction.site])])
+    x = torch.cat([acts.flat(direction.site).flatten(1) for acts in stream(model, list_texts(texts), [direction.site])])
     along = (x @ direction.unit.to(x)).double().cpu()
     low, high = along.quantile(torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=torch.float64)).tolist()
     return low, high

@@ -9,7 +9,7 @@ from hooks.border import Finite, Positive
 from hooks.errors import InvalidArgument, NoFluentDose
 from hooks.summary import summarise
 from interp.common.statistics import Estimate
-from interp.common.texts import listed, unique_texts
+from interp.common.texts import list_texts, unique_texts
 from interp.steering.conditional import Conditional
 from interp.steering.dose_response import DoseResponse, measure_dose_response
 from interp.steering.samples import Samples, Sampling, sample
@@ -71,7 +71,7 @@ def choose_dose(
         chosen          # ChosenDose(dose=0.5: names it 0.89 [0.68, 0.97], control 0.00, perplexity ratio 1.27)
         ```
     """
-    prompts = unique_texts(listed(prompts, "prompts"))
+    prompts = unique_texts(list_texts(prompts, "prompts"))
     if len(prompts) < 2:
         raise InvalidArgument(
             f"the prompts are {prompts!r}: give at least two, one to choose a dose on and one to report"

@@ -12,7 +12,7 @@ from hooks import Model
 from hooks.border import Finite, Natural, NotNegative
 from hooks.errors import InvalidArgument, NoFluentDose
 from interp.common.statistics import Estimate, bootstrap, mean_share
-from interp.common.texts import listed
+from interp.common.texts import list_texts
 from interp.steering.conditional import Conditional
 from interp.steering.fluency import measure_distinctness, measure_surprisal
 from interp.steering.steer import steer
@@ -133,7 +133,7 @@ def sample(
         ```
     """
     sampling = sampling or Sampling()
-    repeated = sampling.each(listed(prompts, "prompts"))
+    repeated = sampling.each(list_texts(prompts, "prompts"))
     given, texts = [], []
     for i, way in enumerate([*ways][: len(repeated)] or [None]):
         mine = repeated[i :: max(len(ways), 1)]

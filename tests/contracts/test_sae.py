@@ -23,13 +23,13 @@ from interp.sae import (
     Transcoder,
     evaluate,
     expected_norm,
-    folded,
+    fold_normalisation,
     load,
-    mean_centred,
+    mean_centring,
     save,
-    stored,
+    tensor_source,
     train,
-    whitened,
+    whitening,
 )
 from interp.sae.architectures import chunked_gradients
 from interp.sae.architectures.initialisation import from_data, median_bias, tie
@@ -254,12 +254,12 @@ def measured(kind: Callable[..., Normalisation], case: Case, rows: Tensor) -> No
     return kind([rows])
 
 
-@pytest.mark.parametrize("kind", [expected_norm, mean_centred, whitened], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [expected_norm, mean_centring, whitening], ids=lambda kind: kind.__name__)
 def test_folding_a_normalisation_is_exact(case: Case, kind: Callable[..., Normalisation], tmp_path: Path) -> None:
     sae, rows = shaken(case), rows_for(case, n=400).double()
     sae.normalisation = n = measured(kind, case, rows)
     assert torch.allclose(n.back(n(rows)), rows)
-    twin = folded(sae)
+    twin = fold_normalisation(sae)
     z, x = sae.parts(n(rows))[0], sae.parts(rows)[0]
     assert torch.allclose(twin.encode(x), sae.encode(z), atol=1e-9)
     wide = n(rows)
@@ -274,11 +274,11 @@ def test_the_weights_of_a_normalised_one_are_refused_where_activations_are_as_th
     sae.normalisation = measured(expected_norm, case, rows)
     sae.sites = (mlp_in[1], mlp_out[1])
     sae.max_activation.fill_(1.0)
-    with pytest.raises(ValueError, match=r"read normalised activations: use folded\(sae\)"):
+    with pytest.raises(ValueError, match=r"read normalised activations: use fold_normalisation\(sae\)"):
         sae.direction(0)
     with pytest.raises(ValueError, match="reads activations normalised and the source gives them as they are"):
-        evaluate(sae, stored(rows))
-    assert folded(sae).direction(0).site == (mlp_in[1] if case.row == (3, D) else mlp_out[1])
+        evaluate(sae, tensor_source(rows))
+    assert fold_normalisation(sae).direction(0).site == (mlp_in[1] if case.row == (3, D) else mlp_out[1])
 
 
 def test_training_explains_more_of_planted_features_than_it_did(case: Case) -> None:
@@ -287,10 +287,10 @@ def test_training_explains_more_of_planted_features_than_it_did(case: Case) -> N
     x = ((torch.rand(3000, 16, generator=g) < 0.1).float() @ truth).view(3000, *case.row) * 3
     sae = case.make()
     sae.objective().initialise(x)
-    before = evaluate(sae, stored(x)).explained_variance
-    report = train(sae, stored(x), tokens=30_000, batch_size=250, lr=5e-3, progress=False)
+    before = evaluate(sae, tensor_source(x)).explained_variance
+    report = train(sae, tensor_source(x), tokens=30_000, batch_size=250, lr=5e-3, progress=False)
     assert report.explained_variance > max(before, 0) + 0.2
-    assert evaluate(sae, stored(x)).explained_variance == pytest.approx(report.explained_variance, abs=0.05)
+    assert evaluate(sae, tensor_source(x)).explained_variance == pytest.approx(report.explained_variance, abs=0.05)
     assert report.curve[-1].l0 == pytest.approx(report.l0, abs=0.35 * report.l0 + 0.1)
 
 

@@ -13,7 +13,7 @@ from hooks.errors import InvalidArgument
 from hooks.site import resid_post
 from interp.lenses import tune
 from interp.memory import Search
-from interp.sae import Gated, JumpReLU, Schedule, TopK, stored, train
+from interp.sae import Gated, JumpReLU, Schedule, TopK, tensor_source, train
 from interp.steering import Sampling
 
 
@@ -51,7 +51,7 @@ SETTINGS: list[tuple[Callable[..., Any], str, float]] = [
     (lambda **given: Gated(8, 16, **given), "coefficient", math.nan),
     (lambda **given: JumpReLU(8, 16, **given), "bandwidth", 0.0),
     *(
-        (lambda **given: train(TopK(8, 16, k=2), stored(torch.ones(4, 8)), **given), "lr", bad)
+        (lambda **given: train(TopK(8, 16, k=2), tensor_source(torch.ones(4, 8)), **given), "lr", bad)
         for bad in (0, math.nan, math.inf)
     ),
 ]

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hooks import Site
 from probes import LDA, DifferenceOfMeans, Logistic, MassMean
-from probes.labelled import class_means, within_covariance
+from probes.labelled_rows import class_means, within_covariance
 
 
 def test_difference_of_means_finds_the_planted_direction_whatever_the_noise(

@@ -13,7 +13,7 @@ from hooks import Model, capture
 from hooks.position import everywhere, index, last
 from hooks.site import embed, resid_post
 from hooks.statistics import Estimate, auroc_over_groups, balanced_accuracy_over_groups
-from probes import LDA, MLP, Cells, DifferenceOfMeans, Examples, Logistic, gather, measure, sweep, untrained
+from probes import LDA, MLP, Cells, DifferenceOfMeans, Examples, Logistic, gather, make_untrained_model, measure, sweep
 from probes.cross_validation import best_of_shuffled, cross_validate
 from probes.folds import grouped_folds
 from probes.grid import Controls
@@ -208,7 +208,7 @@ def test_the_control_of_an_untrained_model_reads_that_model(gpt2: Model) -> None
     options = {"folds": 3, "permutations": 1, "seed": 2}
     found = sweep(gpt2, examples, [resid_post[2]], probe=DifferenceOfMeans(), **options).controls.untrained
     cells, embedding = (gather(gpt2, examples.texts, [site], [last]) for site in (resid_post[2], embed))
-    twin = gather(untrained(gpt2, 2), examples.texts, [resid_post[2]], [last])
+    twin = gather(make_untrained_model(gpt2, 2), examples.texts, [resid_post[2]], [last])
     of_twin, of_itself = (
         measure(cells, examples, DifferenceOfMeans(), {"embedding": embedding, "untrained": rivals}, **options)
         for rivals in (twin, cells)
@@ -267,7 +267,7 @@ def test_places_may_be_given_once_and_texts_may_not_be_one_string(gpt2: Model) -
 
 
 def test_the_untrained_twin_has_the_shape_and_none_of_the_weights(gpt2: Model) -> None:
-    twin, same, other = untrained(gpt2, 0), untrained(gpt2, 0), untrained(gpt2, 1)
+    twin, same, other = make_untrained_model(gpt2, 0), make_untrained_model(gpt2, 0), make_untrained_model(gpt2, 1)
     assert [p.shape for p in twin.hf.parameters()] == [p.shape for p in gpt2.hf.parameters()]
     assert twin.fingerprint == same.fingerprint
     assert len({twin.fingerprint, other.fingerprint, gpt2.fingerprint}) == 3

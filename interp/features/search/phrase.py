@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from hooks.errors import InvalidArgument
-from interp.common.texts import find_phrases, listed, unique_texts
+from interp.common.texts import find_phrases, list_texts, unique_texts
 from interp.features.search.concept import Concept, Mention
 
 
@@ -26,7 +26,7 @@ def concept_from_phrase(name: str, forms: Mapping[str, Sequence[str]] | Sequence
     written = [(" ".join(form.split()), kind) for kind, some in kinds.items() for form in some]
     if not written or not all(form for form, _ in written):
         raise InvalidArgument(f"the forms of '{name}' are {forms!r}: give at least one, none of them blank")
-    phrases, unique = [form for form, _ in written], unique_texts(listed(texts))
+    phrases, unique = [form for form, _ in written], unique_texts(list_texts(texts))
     mentions = [
         [Mention(start, end, written[i][1]) for start, end, i in find_phrases(text, phrases, ignore_case=True)]
         for text in unique

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument, UnknownName, WrongModel, nearest
-from interp.sae import SAE, folded
+from interp.sae import SAE, fold_normalisation
 
 Dictionaries: TypeAlias = Mapping[Site, SAE]
 Nodes: TypeAlias = Mapping[Site, Bool[Tensor, "n node"]]
@@ -40,7 +40,7 @@ def order_dictionaries(model: Model, autoencoders: Sequence[SAE]) -> dict[Site, 
         site = _site(model, one)
         if site in found:
             raise InvalidArgument(f"two autoencoders read {site}: give one for each site")
-        found[site] = folded(one).to(model.device)
+        found[site] = fold_normalisation(one).to(model.device)
     return dict(sorted(found.items(), key=lambda item: depth(item[0])))
 
 

@@ -11,7 +11,7 @@ from hooks import Model
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from interp.common.statistics import Estimate, share
-from interp.common.texts import begins_with, listed
+from interp.common.texts import begins_with, list_texts
 from interp.memory.editing.edit import Edit
 from interp.memory.evaluation.control import make_control
 from interp.memory.evaluation.measurement import Outcomes, generate_greedily, measure_outcomes
@@ -130,10 +130,10 @@ def scorecard(
             raise InvalidArgument(f"{name} is empty: a scorecard needs at least one of them")
     if len(edit.facts) != 1:
         raise InvalidArgument(f"the edit holds {len(edit.facts)} facts; score the edits of single facts one by one")
-    (fact,), texts = edit.facts, listed(texts)
+    (fact,), texts = edit.facts, list_texts(texts)
     case = Case(
         fact,
-        tuple(fill_template(template, fact.subject) for template in listed(paraphrases, "paraphrases")),
+        tuple(fill_template(template, fact.subject) for template in list_texts(paraphrases, "paraphrases")),
         tuple(neighbours),
     )
     answers = [fact.new, *(query.answer for query in (*neighbours, *others))]

@@ -51,7 +51,7 @@ class CrossLayerTranscoder(CrossLayerWeights):
         ```python
         places = [(model, site[i]) for site in (mlp_in, mlp_out) for i in range(model.n_layers)]
         clt = CrossLayerTranscoder(model.d_model, 8 * 2048, n_layers=8, k=64)
-        train(clt, normalised(source := across(places, texts), rms_scaled(source)))
+        train(clt, normalise_source(source := across(places, texts), rms_scaling(source)))
         ```
     """
 

@@ -43,9 +43,9 @@ class SAE(nn.Module, ABC):
     After training it also knows where it belongs: `sites` (of what it reads, then of what else it reconstructs), the
     `model_name` and `fingerprint` of its model, the `dataset`, and `max_activation`, for every latent the largest
     value on training data: the unit of clamping. Where `normalisation` is set its weights read normalised
-    activations; `folded` gives the same function of activations as they are. Where `row_norm` is set each row is
-    normalised by itself as it is read, and the reconstruction brought back. `row_shape` is the shape of a source's
-    row, which holds what is read and what is to be reconstructed.
+    activations; `fold_normalisation` gives the same function of activations as they are. Where `row_norm` is set each
+    row is normalised by itself as it is read, and the reconstruction brought back. `row_shape` is the shape of a
+    source's row, which holds what is read and what is to be reconstructed.
     """
 
     architecture: ClassVar[str]
@@ -193,8 +193,8 @@ class SAE(nn.Module, ABC):
         """Itself, where its weights read activations as they are; `ValueError` where they read normalised ones."""
         if self.normalisation is not None:
             raise InvalidArgument(
-                f"the weights of this autoencoder{self._at()} read normalised activations: use folded(sae), "
-                "which is the same function of activations as they are"
+                f"the weights of this autoencoder{self._at()} read normalised activations: use "
+                "fold_normalisation(sae), which is the same function of activations as they are"
             )
         return self
 
@@ -273,7 +273,7 @@ class Objective(ABC, Generic[S]):
             self.sae.W_dec /= self.sae.W_dec.norm(dim=1, keepdim=True)
 
 
-def folded(sae: SAE) -> SAE:
+def fold_normalisation(sae: SAE) -> SAE:
     """The same function of activations as they are, for an autoencoder whose weights read normalised ones.
 
     With z = (x - m) M: latents f'(x) = f(z), and reconstructions x_hat'(x) = z_hat(z) M^-1 + m. Products are taken in
@@ -281,8 +281,8 @@ def folded(sae: SAE) -> SAE:
 
     Examples:
         ```python
-        train(sae, normalised(source, expected_norm(source)))
-        folded(sae).direction(17)
+        train(sae, normalise_source(source, expected_norm(source)))
+        fold_normalisation(sae).direction(17)
         ```
     """
     twin = copy.deepcopy(sae)

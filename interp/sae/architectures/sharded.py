@@ -32,7 +32,7 @@ class ShardedTopK(SAE):
     ```python
     torch.distributed.init_process_group("nccl")
     sae = ShardedTopK(d_in=4096, d_sae=2**20, k=64, device=torch.device("cuda", rank))
-    train(sae, harvested(store, resid_post[20]))
+    train(sae, read_activations(store, resid_post[20]))
     ```
     """
 

@@ -24,7 +24,7 @@ class Standard(SAE):
 
     ```python
     source = activations_of(model, texts, resid_post[4])
-    train(sae := Standard(d_in=256, d_sae=2048), normalised(source, expected_norm(source)), lr=5e-5)
+    train(sae := Standard(d_in=256, d_sae=2048), normalise_source(source, expected_norm(source)), lr=5e-5)
     ```
     """
 

@@ -114,14 +114,14 @@ def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisat
     return _scaled(torch.zeros_like(x[0]), x.shape[-1] ** 0.5 / norm)
 
 
-def rms_scaled(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
+def rms_scaling(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
     """Scale so that E||z||^2 = d, without centring: m = 0, M = 1 / rms(x).
 
     Raises:
         InvalidArgument: the source is empty, or all its activations are 0.
 
     Examples:
-        >>> float(rms_scaled([torch.tensor([[2.0], [-2.0]])]).matrix[0, 0])
+        >>> float(rms_scaling([torch.tensor([[2.0], [-2.0]])]).matrix[0, 0])
         0.5
     """
     x = _sample(source)
@@ -131,14 +131,14 @@ def rms_scaled(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation
     return _scaled(torch.zeros_like(x[0]), 1 / rms)
 
 
-def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
+def mean_centring(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
     """Subtract the mean, m = E x, and scale what is left to E||z||^2 = d.
 
     Raises:
         InvalidArgument: the source is empty, or its activations never vary.
 
     Examples:
-        >>> mean_centred([torch.tensor([[0.0], [2.0]])]).mean.tolist()
+        >>> mean_centring([torch.tensor([[0.0], [2.0]])]).mean.tolist()
         [1.0]
     """
     x = _sample(source)
@@ -149,7 +149,7 @@ def mean_centred(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisati
     return _scaled(m, (x.shape[-1] / variance).sqrt())
 
 
-def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float | int = 1e-3) -> Normalisation:
+def whitening(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float | int = 1e-3) -> Normalisation:
     """Whiten: m = E x and M = E (Lambda + epsilon l)^-1/2 from the covariance E Lambda E^T (arXiv:2511.13981).
 
     l is the mean eigenvalue, so that `epsilon` has no unit. The largest entry of an eigenvector is positive, so that
@@ -161,7 +161,7 @@ def whitened(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float 
     Examples:
         ```python
         source = activations_of(model, texts, resid_post[4])
-        train(sae, normalised(source, whitened(source)))
+        train(sae, normalise_source(source, whitening(source)))
         ```
     """
     if not 0 <= epsilon < math.inf:
@@ -203,7 +203,7 @@ def _sample(source: Iterable[Tensor]) -> Tensor:
     """Rows from the beginning of a source, in float64."""
     if isinstance(source, Tensor):
         raise InvalidArgument(
-            f"the source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches"
+            f"the source is a tensor of shape {tuple(source.shape)}: give tensor_source(x), which has batches"
         )
     parts, count = [], 0
     for part in islice(source, SAMPLE):

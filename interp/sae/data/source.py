@@ -171,13 +171,13 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: Coun
     return Source(lambda: every(0, 1), *about, every=every, **_named(models, data, batch_size))
 
 
-def normalised(source: Source, normalisation: Normalisation) -> Source:
-    """The same activations, normalised; what is trained on them is read as it is by `folded`, and saved so.
+def normalise_source(source: Source, normalisation: Normalisation) -> Source:
+    """The same activations, normalised; what is trained on them is read as it is by `fold_normalisation`, and saved so.
 
     Examples:
         ```python
-        train(sae, normalised(source, expected_norm(source)))
-        folded(sae).encode(x)                 # x as the model has it
+        train(sae, normalise_source(source, expected_norm(source)))
+        fold_normalisation(sae).encode(x)                 # x as the model has it
         ```
     """
     every = source.every
@@ -235,14 +235,14 @@ def _where(model: AnyModel, acts: Activations, site: Site, batch: int) -> str:
     )
 
 
-def stored(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str = "stored activations") -> Source:
+def tensor_source(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset: str = "stored activations") -> Source:
     """Activations already in memory, as a source.
 
     Raises:
         InvalidArgument: no rows, or a row that holds NaN or infinity.
 
     Examples:
-        >>> len(list(stored(torch.zeros(10, 4))))
+        >>> len(list(tensor_source(torch.zeros(10, 4))))
         1
     """
     at = f" at {site}" if site else ""

@@ -16,7 +16,7 @@ from hooks.store import ActivationStore, Shuffled, StoredRows
 from interp.sae.data.source import Source
 
 
-def harvested(store: ActivationStore, site: Site | str) -> Source:
+def read_activations(store: ActivationStore, site: Site | str) -> Source:
     """The activations of one site of a store, as a source; sites with heads are flattened to one axis.
 
     Costs no forward passes; memory for the store's mixing buffer.
@@ -27,13 +27,13 @@ def harvested(store: ActivationStore, site: Site | str) -> Source:
     Examples:
         ```python
         store = harvest(model, dataset, [resid_post[4]], "store")
-        train(TopK(model.d_model, 2048, k=32), harvested(store, resid_post[4]))
+        train(TopK(model.d_model, 2048, k=32), read_activations(store, resid_post[4]))
         ```
     """
-    return harvested_at(store, store.only(site))
+    return read_activations_at(store, store.only(site))
 
 
-def harvested_at(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
+def read_activations_at(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
     """Several sites of a store side by side in each row, for many autoencoders in one pass.
 
     Raises:
@@ -41,7 +41,7 @@ def harvested_at(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
 
     Examples:
         ```python
-        source = harvested_at(store, [resid_post[3], resid_post[4]])
+        source = read_activations_at(store, [resid_post[3], resid_post[4]])
         train_many({str(site): Member(TopK(256, 2048, k=32), site) for site in source.sites}, source)
         ```
     """
@@ -52,7 +52,7 @@ def harvested_at(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
     return replace(source, widths=widths)
 
 
-def harvested_pairs(store: ActivationStore, reads: Site | str, writes: Site | str) -> Source:
+def read_pairs(store: ActivationStore, reads: Site | str, writes: Site | str) -> Source:
     """Two sites of a store side by side in each row, as a transcoder is trained on.
 
     Raises:
@@ -60,14 +60,14 @@ def harvested_pairs(store: ActivationStore, reads: Site | str, writes: Site | st
 
     Examples:
         ```python
-        train(Transcoder(model.d_model, 4096), harvested_pairs(store, mlp_in[3], mlp_out[3]))
+        train(Transcoder(model.d_model, 4096), read_pairs(store, mlp_in[3], mlp_out[3]))
         ```
     """
     pair = (*store.only(reads), *store.only(writes))
     return _source(store, pair, lambda rows: torch.cat([_flat(rows, site) for site in pair], dim=1))
 
 
-def harvested_across(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
+def read_across(store: ActivationStore, sites: Sequence[Site | str]) -> Source:
     """Several sites of one width of a store, `[n layer d_model]`, as a crosscoder is trained on.
 
     Raises:
@@ -75,7 +75,7 @@ def harvested_across(store: ActivationStore, sites: Sequence[Site | str]) -> Sou
 
     Examples:
         ```python
-        next(iter(harvested_across(store, [resid_post[3], resid_post[4]]))).shape      # n, 2, d_model
+        next(iter(read_across(store, [resid_post[3], resid_post[4]]))).shape      # n, 2, d_model
         ```
     """
     held = store.only(sites)

@@ -14,7 +14,7 @@ from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.sae.architectures.sae import CHUNK, SAE
-from interp.sae.evaluation.splice import existing
+from interp.sae.evaluation.splice import resolve_latents
 from probes import Logistic, best_threshold, detection
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ COSINE, SHARE = 0.025, 0.4  # of a latent that absorbs (Karvonen et al. 2025, SA
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledTokens:
     """Activations with the concept each token expresses ("" for none), and the text it comes from."""
 
     x: Float[Tensor, "n d_model"]
@@ -40,13 +40,13 @@ class Labelled:
         """Which rows express a concept."""
         return torch.tensor([c == concept for c in self.concepts])
 
-    def ends(self) -> "Labelled":
+    def ends(self) -> "LabelledTokens":
         """Of each run of tokens that express one concept the last alone, and all that express none.
 
         Where a concept is a name, its last token is where a model that reads from left to right first knows it.
 
         Examples:
-            >>> data = Labelled(torch.eye(4), ("", "Rome", "Rome", ""), torch.zeros(4, dtype=torch.long))
+            >>> data = LabelledTokens(torch.eye(4), ("", "Rome", "Rome", ""), torch.zeros(4, dtype=torch.long))
             >>> data.ends().concepts
             ('', 'Rome', '')
         """
@@ -54,16 +54,18 @@ class Labelled:
         each = zip(self.concepts, self.text.tolist(), following, strict=True)
         kept = torch.tensor([concept == "" or (concept, text) != after for concept, text, after in each])
         concepts = tuple(c for c, keep in zip(self.concepts, kept.tolist(), strict=True) if keep)
-        return Labelled(self.x[kept], concepts, self.text[kept])
+        return LabelledTokens(self.x[kept], concepts, self.text[kept])
 
-    def searched(self, seed: Natural) -> Bool[Tensor, "n"]:
+    def choose_half(self, seed: Natural) -> Bool[Tensor, "n"]:
         """Which rows are to choose on: those of a random half of the texts; the rest are to report on."""
         names = self.text.unique()
         order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
         return torch.isin(self.text, names[order[: len(names) // 2]])
 
 
-def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch_size: Count = 32) -> Labelled:
+def capture_labelled_tokens(
+    model: Model, dataset: "Dataset", site: Site, column: str, *, batch_size: Count = 32
+) -> LabelledTokens:
     """A model's activations on annotated texts, such as `landmark.corpus`, with one label per token.
 
     The data set has token ids in "input_ids" and, in `column`, as many labels per text. BOS and padding are left
@@ -74,7 +76,7 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
 
     Examples:
         ```python
-        data = labelled(model, landmark.corpus(500, seed=2000), resid_post[3], "entity")
+        data = capture_labelled_tokens(model, landmark.corpus(500, seed=2000), resid_post[3], "entity")
         ```
     """
     if missing := {"input_ids", column} - set(dataset.column_names):
@@ -95,7 +97,7 @@ def labelled(model: Model, dataset: "Dataset", site: Site, column: str, *, batch
             kept = content[mask].tolist()
             concepts += [label for label, keep in zip(labels, kept, strict=True) if keep]
             text.append(torch.full((sum(kept),), number))
-    return Labelled(torch.cat(rows), tuple(concepts), torch.cat(text))
+    return LabelledTokens(torch.cat(rows), tuple(concepts), torch.cat(text))
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class ConceptRecovery:
 
 
 @torch.no_grad()
-def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: Count = 10, seed: Natural = 0) -> ConceptRecovery:
+def concept_recovery(sae: SAE, data: LabelledTokens, *, min_tokens: Count = 10, seed: Natural = 0) -> ConceptRecovery:
     """Find for each concept the single latent, and threshold, with the highest F1; report on texts not chosen on.
 
     Concepts with fewer than `min_tokens` tokens in either half are left out. Thresholds are twentieths of each
@@ -134,10 +136,11 @@ def concept_recovery(sae: SAE, data: Labelled, *, min_tokens: Count = 10, seed: 
 
     Examples:
         ```python
-        concept_recovery(sae, labelled(model, landmark.corpus(500, seed=2000), resid_post[3], "entity")).share()
+        data = capture_labelled_tokens(model, landmark.corpus(500, seed=2000), resid_post[3], "entity")
+        concept_recovery(sae, data).share()
         ```
     """
-    chosen = data.searched(seed)
+    chosen = data.choose_half(seed)
     f = _latents(sae, data.x)
     counts = {c: data.where(c) for c in sorted(set(data.concepts) - {""})}
     kept = {c: y for c, y in counts.items() if min(int(y[chosen].sum()), int(y[~chosen].sum())) >= min_tokens}
@@ -179,7 +182,7 @@ class SparseProbe:
 
 
 @torch.no_grad()
-def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: Count = 5, seed: Natural = 0) -> SparseProbe:
+def k_sparse(sae: SAE, data: LabelledTokens, concept: str, *, k: Count = 5, seed: Natural = 0) -> SparseProbe:
     """Probe for a concept with its 1, 2, ... k best latents (Gurnee et al. 2023): a logistic probe on those alone.
 
     Latents are ranked by the difference of class means, and probes fitted, on one half of the texts; F1 is of the
@@ -194,7 +197,7 @@ def k_sparse(sae: SAE, data: Labelled, concept: str, *, k: Count = 5, seed: Natu
         k_sparse(sae, data, "Golden Gate Bridge").split
         ```
     """
-    y, chosen = data.where(concept), data.searched(seed)
+    y, chosen = data.where(concept), data.choose_half(seed)
     for half in (y[chosen], y[~chosen]):
         if not bool(half.any()) or bool(half.all()):
             raise InvalidArgument(
@@ -263,7 +266,7 @@ def absorption(
     holds = f * along >= SHARE * ((on - b_dec) @ u).clamp(min=0)[:, None]
     points = along / W_dec.norm(dim=1) >= COSINE
     own = torch.zeros(sae.d_sae, dtype=torch.bool)
-    own[existing(latents, sae.d_sae)] = True
+    own[resolve_latents(latents, sae.d_sae)] = True
     missed = (f[:, own] <= 0).all(1)
     absorbed = missed & ((f > 0) & holds & points & ~own).any(1)
     return Absorption(float(absorbed.double().mean()), float(missed.double().mean()), len(f))

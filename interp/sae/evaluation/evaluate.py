@@ -139,13 +139,13 @@ def batches_for(sae: SAE, source: Iterable[Float[Tensor, "n *d"]]) -> Iterator[F
     """
     if isinstance(source, Tensor):
         raise InvalidArgument(
-            f"the source is a tensor of shape {tuple(source.shape)}: give stored(x), which has batches"
+            f"the source is a tensor of shape {tuple(source.shape)}: give tensor_source(x), which has batches"
         )
     if isinstance(source, Source) and (source.normalisation is None) != (sae.normalisation is None):
         ours, theirs = ("as they are" if n is None else "normalised" for n in (sae.normalisation, source.normalisation))
         raise InvalidArgument(
             f"this autoencoder reads activations {ours} and the source gives them {theirs}: "
-            "use folded(sae) on the source as it is, or the source that sae was trained on"
+            "use fold_normalisation(sae) on the source as it is, or the source that sae was trained on"
         )
     for chunk in source:
         for rows in chunk.to(sae.W_dec.device).split(CHUNK):

@@ -31,7 +31,7 @@ def replace_layers(clt: CrossLayerTranscoder, layers: Sequence[int] | None = Non
 
     Examples:
         ```python
-        with intervene(model, replace_layers(folded(clt))):
+        with intervene(model, replace_layers(fold_normalisation(clt))):
             model.run(texts)
         ```
     """

@@ -50,7 +50,8 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
 
     Args:
         sae: what is spliced in.
-        change: from latents to latents, such as `ablated([17])`, `clamped([17], 4.0)` or `scaled([17], 2.0)`.
+        change: from latents to latents, such as `ablate_latents([17])`, `clamp_latents([17], 4.0)` or
+            `scale_latents([17], 2.0)`.
         at: which tokens.
 
     Raises:
@@ -60,7 +61,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
 
     Examples:
         ```python
-        with intervene(model, {sae.site: change_latents(sae, ablated([17]))}):
+        with intervene(model, {sae.site: change_latents(sae, ablate_latents([17]))}):
             model.generate("The Golden Gate Bridge is in")
         ```
     """
@@ -83,32 +84,32 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
     return replace(apply(change_latents, at=at), fingerprint=sae.fingerprint)
 
 
-def ablated(latents: Sequence[int]) -> Change:
+def ablate_latents(latents: Sequence[int]) -> Change:
     """The change that puts latents at 0.
 
     Examples:
-        >>> ablated([1])(torch.tensor([[2.0, 3.0]])).tolist()
+        >>> ablate_latents([1])(torch.tensor([[2.0, 3.0]])).tolist()
         [[2.0, 0.0]]
     """
-    return clamped(latents, 0.0)
+    return clamp_latents(latents, 0.0)
 
 
-def clamped(latents: Sequence[int], value: float | int) -> Change:
+def clamp_latents(latents: Sequence[int], value: float | int) -> Change:
     """The change that sets latents to a value, whether they were on or not.
 
     Examples:
-        >>> clamped([0], 5.0)(torch.tensor([[0.0, 3.0]])).tolist()
+        >>> clamp_latents([0], 5.0)(torch.tensor([[0.0, 3.0]])).tolist()
         [[5.0, 3.0]]
     """
     _check_finite("value", value)
     return lambda f: _indexed(f, latents, lambda part: torch.full_like(part, value))
 
 
-def scaled(latents: Sequence[int], factor: float | int) -> Change:
+def scale_latents(latents: Sequence[int], factor: float | int) -> Change:
     """The change that multiplies latents.
 
     Examples:
-        >>> scaled([1], 2.0)(torch.tensor([[2.0, 3.0]])).tolist()
+        >>> scale_latents([1], 2.0)(torch.tensor([[2.0, 3.0]])).tolist()
         [[2.0, 6.0]]
     """
     _check_finite("factor", factor)
@@ -123,7 +124,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
 
     Examples:
         ```python
-        check_fits(pretrained("gpt2-small-res-jb", "blocks.6.hook_resid_pre"), model)
+        check_fits(load_pretrained("gpt2-small-res-jb", "blocks.6.hook_resid_pre"), model)
         ```
     """
     if not sae.sites:
@@ -145,7 +146,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
     return sae.sites[0]
 
 
-def existing(latents: Sequence[int], d_sae: int) -> list[int]:
+def resolve_latents(latents: Sequence[int], d_sae: int) -> list[int]:
     """Latents by number, having checked that they exist: `IndexError` where one does not.
 
     Examples:
@@ -163,7 +164,7 @@ def _check_finite(name: str, value: float | int) -> None:
 
 
 def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
-    index = torch.tensor(existing(latents, f.shape[-1]), dtype=torch.long, device=f.device)
+    index = torch.tensor(resolve_latents(latents, f.shape[-1]), dtype=torch.long, device=f.device)
     return f.index_copy(-1, index, rule(f.index_select(-1, index)))
 
 

@@ -12,7 +12,7 @@ from hooks.disk import read_foreign
 from hooks.errors import DamagedFile, InvalidArgument, MissingFile
 from hooks.tensor_file import read_weights, save_tensors
 from interp.sae.architectures.cross_layer_transcoder import CrossLayerTranscoder
-from interp.sae.architectures.sae import folded
+from interp.sae.architectures.sae import fold_normalisation
 from interp.sae.io.saelens import check_weights
 
 CURE = "get it again from where it was made"
@@ -34,7 +34,7 @@ def save_cross_layer(clt: CrossLayerTranscoder, folder: str | Path) -> Path:
     """
     if clt.W_skip is not None:
         raise InvalidArgument("these files have no place for a linear path: use save(clt, folder)")
-    folder, clt = Path(folder), folded(clt)  # pyright: ignore[reportAssignmentType]
+    folder, clt = Path(folder), fold_normalisation(clt)  # pyright: ignore[reportAssignmentType]
     folder.mkdir(parents=True, exist_ok=True)
     for i, D in enumerate(clt.decoders()):
         named = {"W_enc": clt.W_enc, "b_enc": clt.b_enc, "b_dec": clt.b_dec, "threshold": clt.threshold}

@@ -13,7 +13,7 @@ from hooks.disk import Record, check_record, read_bytes, read_foreign, record, w
 from hooks.errors import MissingFile
 from hooks.json_file import Kind, parse_object, read_json, write_json
 from hooks.tensor_file import read_weights, save_tensors
-from interp.sae.architectures.sae import SAE, folded
+from interp.sae.architectures.sae import SAE, fold_normalisation
 from interp.sae.io.saelens import THRESHOLDED, from_saelens, saelens_architecture, saelens_settings
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
@@ -47,7 +47,7 @@ def save(sae: SAE, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sae = folded(sae)
+    sae = fold_normalisation(sae)
     weights: dict[str, Tensor] = dict(sae.named_parameters())
     if sae.architecture in THRESHOLDED:
         weights["threshold"] = sae.get_buffer("threshold")

@@ -11,7 +11,7 @@ from hooks import Site
 from hooks.errors import DamagedFile, InvalidArgument, UnknownSite, nearest
 from interp.sae.architectures.cross_layer_transcoder import CrossLayerTranscoder
 from interp.sae.architectures.registry import ARCHITECTURES, READ_ONLY
-from interp.sae.architectures.sae import SAE, folded
+from interp.sae.architectures.sae import SAE, fold_normalisation
 from interp.sae.architectures.sparse_coder import SparseCoder
 from interp.sae.architectures.temporal import Temporal
 from interp.sae.data.normalisation import ROW_NORMS, Normalisation, RowNorm
@@ -55,7 +55,7 @@ def from_saelens(
     sae = _made(kind, config, metadata, stored, where)
     if "matrix" in scaler:
         sae.normalisation = Normalisation(scaler["mean"], scaler["matrix"], scaler["inverse_matrix"])
-        sae = folded(sae)
+        sae = fold_normalisation(sae)
     normalisation = config.get("normalize_activations") or "none"
     sae.row_norm = RowNorm(normalisation) if normalisation in ROW_NORMS else None
     _remember(sae, metadata | {k: config[k] for k in ("hook_name", "model_name") if k in config}, where, site)

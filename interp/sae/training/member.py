@@ -69,13 +69,13 @@ class Member:
         if bool(sae.max_activation.any()) and _digest(sae.normalisation) != _digest(normalisation):
             raise InvalidArgument(
                 f"this autoencoder was trained on activations {_normalised(sae.normalisation)} and is to be trained "
-                f"further on them {_normalised(normalisation)}: give the source as it was, or train folded(sae) on "
-                "activations as they are"
+                f"further on them {_normalised(normalisation)}: give the source as it was, or train "
+                "fold_normalisation(sae) on activations as they are"
             )
         if sae.row_norm is not None:
             raise InvalidArgument(
                 f"this autoencoder reads each row normalised by itself ({sae.row_norm.kind}), which is read from other "
-                "libraries and not trained here: give a new one normalised(source, expected_norm(source))"
+                "libraries and not trained here: give a new one normalise_source(source, expected_norm(source))"
             )
         for name, parameter in sae.named_parameters():
             if not bool(parameter.isfinite().all()):

@@ -13,7 +13,7 @@ from interp.graphs import (
     cross_layer,
     neurons,
     per_layer,
-    scaled,
+    scale_features,
     steer_features,
 )
 from interp.graphs.nodes import FEATURE
@@ -41,7 +41,7 @@ def test_with_every_layer_held_the_prediction_is_the_edge_times_the_relative_cha
     model = double(family)
     graph = attribution_graph(model, made(model, kind), TEXT, targets=["a", "b"])
     names = some(graph)
-    found = steer_features(graph, scaled(graph, names, 1.7), held_through=model.n_layers - 1)
+    found = steer_features(graph, scale_features(graph, names, 1.7), held_through=model.n_layers - 1)
     rows = [graph.row(graph.nodes.name(len(graph.nodes) - 2 + i)) for i in range(2)]
     columns = [graph.nodes.number(name) for name in names]
     assert torch.allclose(found.predicted, 0.7 * graph.A[rows][:, columns].sum(1), atol=1e-12)
@@ -63,7 +63,7 @@ def test_with_only_the_first_layer_held_the_prediction_is_the_sum_over_all_paths
             last[node - len(graph.nodes) + 2] = dz
         elif graph.nodes.name(node) not in names:
             r[node] = dz / graph.nodes.a[node]
-    assert torch.allclose(steer_features(graph, scaled(graph, names, 0.0)).predicted, last, atol=1e-10)
+    assert torch.allclose(steer_features(graph, scale_features(graph, names, 0.0)).predicted, last, atol=1e-10)
 
 
 def linear_between(**changes: Any) -> Model:
@@ -79,7 +79,7 @@ def linear_between(**changes: Any) -> Model:
 def test_without_norms_and_with_patterns_and_every_layer_held_the_model_does_what_is_predicted(kind: str) -> None:
     model = linear_between()
     graph = attribution_graph(model, made(model, kind), TEXT)
-    steered = scaled(graph, some(graph), -3.0) | {f"f1.{i}@4": 5.0 for i in (0, 1)}
+    steered = scale_features(graph, some(graph), -3.0) | {f"f1.{i}@4": 5.0 for i in (0, 1)}
     found = steer_features(graph, steered, held_through=model.n_layers - 1)
     assert float(found.measured.abs().max()) > 1e-3
     assert torch.allclose(found.predicted, found.measured, atol=1e-10) and found.same_sign == 1.0
@@ -89,8 +89,8 @@ def test_small_changes_of_an_exact_transcoder_reach_the_logits_through_all_later
     model = linear_between(activation_function="relu")
     graph = attribution_graph(model, neurons(model), TEXT)
     names = some(graph, layer=0)
-    whole = steer_features(graph, scaled(graph, names, 1.0 + 1e-6))
-    direct = steer_features(graph, scaled(graph, names, 1.0 + 1e-6), held_through=model.n_layers - 1)
+    whole = steer_features(graph, scale_features(graph, names, 1.0 + 1e-6))
+    direct = steer_features(graph, scale_features(graph, names, 1.0 + 1e-6), held_through=model.n_layers - 1)
     assert torch.allclose(whole.predicted, whole.measured, rtol=1e-5, atol=1e-14)
     assert not torch.allclose(whole.predicted, direct.predicted, rtol=1e-2, atol=1e-14)
 
@@ -99,9 +99,9 @@ def test_what_is_measured_is_what_the_model_says_and_no_change_changes_nothing()
     model = double("llama")
     graph = attribution_graph(model, made(model, "skip"), TEXT, targets=["a", "b"])
     names = some(graph)
-    same = steer_features(graph, scaled(graph, names, 1.0))
+    same = steer_features(graph, scale_features(graph, names, 1.0))
     assert float(same.measured.abs().max()) < 1e-6 and torch.allclose(same.p, graph.nodes.p[-2:])
-    off = steer_features(graph, scaled(graph, names, 0.0))
+    off = steer_features(graph, scale_features(graph, names, 0.0))
     shift = (off.p.log() - graph.nodes.p[-2:].log()) - off.measured
     assert float((shift - shift[0]).abs().max()) < 1e-9
     assert "predicted" in repr(off) and off.held_through == 2 and len(off.likeliest) == 5
@@ -120,5 +120,5 @@ def test_what_cannot_be_steered_is_refused() -> None:
     with pytest.raises(OutOfRange, match="held_through"):
         steer_features(graph, {"f1.0@1": 1.0}, held_through=0)
     with pytest.raises(UnknownName):
-        scaled(graph, ["f0.99@0"], 1.0)
-    assert scaled(graph, ["t@0"], 2.0) == {}
+        scale_features(graph, ["f0.99@0"], 1.0)
+    assert scale_features(graph, ["t@0"], 2.0) == {}

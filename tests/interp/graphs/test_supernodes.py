@@ -5,7 +5,7 @@ import torch
 
 from hooks.errors import InvalidArgument, UnknownName
 from interp.graphs import attribution_graph, collect_feature_texts, edges_between, per_layer
-from interp.graphs.influence import normalised
+from interp.graphs.influence import normalise_rows
 from interp.sae import Transcoder
 from tests.interp.circuits.edges.twins import double
 from tests.interp.graphs.test_attribution_graph import TEXT, transcoders
@@ -28,7 +28,7 @@ def test_a_supernode_takes_the_mean_of_its_members_shares_by_their_influence() -
         whole += w
     assert torch.allclose(found[1], total / whole, atol=1e-12)
     each = edges_between(graph, {name: [name] for name in names})
-    shares = normalised(graph.A) * graph.A.sign()
+    shares = normalise_rows(graph.A) * graph.A.sign()
     assert torch.allclose(each[graph.rows], shares, atol=1e-12)
     with pytest.raises(UnknownName):
         edges_between(graph, {"a": ["f0.9999@1"]})

@@ -13,7 +13,7 @@ from hooks.interventions import scale
 from hooks.position import index, last
 from hooks.site import attn_out, mlp_out, resid_post, z
 from interp.circuits import first_token
-from interp.lenses import Attribution, attribute, components, frozen, heads, latents, linearised, neurons
+from interp.lenses import Attribution, attribute, components, freeze_norm, heads, latents, linearise_norm, neurons
 from interp.sae import TopK
 from tests.toys import TOYS, toy
 
@@ -42,7 +42,7 @@ SPLITS = {
 }
 
 
-@pytest.mark.parametrize("norm", [frozen, linearised])
+@pytest.mark.parametrize("norm", [freeze_norm, linearise_norm])
 @pytest.mark.parametrize("into", SPLITS.values(), ids=SPLITS)
 def test_in_double_precision_the_parts_sum_to_the_logit_exactly(into: Any, norm: Any, double: Model) -> None:
     found = attribute(double, TEXTS, "a", versus="b", into=into, norm=norm)
@@ -79,7 +79,7 @@ def test_a_frozen_share_is_the_layer_norm_written_out_with_its_divisor_held(doub
 
 
 def test_a_linearised_share_is_how_the_logit_moves_with_a_little_more_of_the_part(double: Model) -> None:
-    found = attribute(double, TEXTS[0], "a", norm=linearised)
+    found = attribute(double, TEXTS[0], "a", norm=linearise_norm)
     token = int(double.tokens("a").ids[0, -1])
     for site in (mlp_out[2], attn_out[2]):  # in the last block attention is also read by the feed-forward layer
         ends = []
@@ -112,7 +112,7 @@ def test_the_heads_of_a_layer_sum_to_its_attention_and_the_neurons_to_its_feed_f
 def test_a_heads_share_is_what_zeroing_it_in_the_last_block_takes_from_the_stream(double: Model) -> None:
     found = attribute(double, TEXTS[0], "a", into=heads)
     x = capture(double, TEXTS[0], [resid_post[2], z[2]])
-    reader = frozen(double, x[resid_post[2]][:, -1], double.tokens("a").ids[0, -1:])
+    reader = freeze_norm(double, x[resid_post[2]][:, -1], double.tokens("a").ids[0, -1:])
     W = double.hf.transformer.h[2].attn.c_proj.weight.unflatten(0, (4, 8))
     for head in range(4):
         expected = x[z[2]][0, -1, head] @ W[head] @ reader.g[0]
@@ -129,7 +129,7 @@ def test_the_parts_sum_to_the_logit_in_other_families(into: Any, fresh: Callable
         torch.testing.assert_close(found.parts.sum(1), logits.detach(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("norm", [frozen, linearised])
+@pytest.mark.parametrize("norm", [freeze_norm, linearise_norm])
 @pytest.mark.parametrize("into", [components, heads, neurons])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision_the_parts_are_those_of_single_precision(
@@ -223,7 +223,7 @@ def test_the_largest_parts_come_first_by_size_whatever_their_sign(gpt2: Model) -
     assert sizes[0] == pytest.approx(float(found.parts.mean(0).abs().max()))
 
 
-@pytest.mark.parametrize("norm", [frozen, linearised])
+@pytest.mark.parametrize("norm", [freeze_norm, linearise_norm])
 @pytest.mark.parametrize("into", [components, heads, neurons])
 def test_a_model_without_norms_and_without_a_tokenizer_has_the_shares_that_its_weights_say(
     into: Any, norm: Any, hf_model: Callable[..., Any]

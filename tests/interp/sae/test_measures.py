@@ -11,25 +11,25 @@ from hooks import Model, capture
 from hooks.site import resid_post
 from interp.sae import (
     Interval,
-    Labelled,
+    LabelledTokens,
     SparseProbe,
     Standard,
     absorption,
+    capture_labelled_tokens,
     compare,
     concept_recovery,
     evaluate,
     expected_norm,
-    folded,
+    fold_normalisation,
     k_sparse,
-    labelled,
     match_truth,
-    mean_centred,
+    mean_centring,
     nearest_rows,
-    normalised,
+    normalise_source,
     reconstruction,
     stability,
-    stored,
-    whitened,
+    tensor_source,
+    whitening,
 )
 from tests.shapes import unchecked
 
@@ -104,7 +104,7 @@ def threshold_of(level: float) -> Standard:
 
 
 def test_a_comparison_at_unequal_sparsity_is_refused_unless_asked_for() -> None:
-    source = stored(some_rows(500, 4))
+    source = tensor_source(some_rows(500, 4))
     pair = {"dense": [threshold_of(0.0)], "sparse": [threshold_of(1.0), threshold_of(1.1)]}
     with pytest.raises(ValueError, match=r"L0 is 0\.6 for sparse and 2\.0 for dense: at unequal sparsity"):
         compare(pair, source)
@@ -120,10 +120,10 @@ def test_lengths_and_angles_of_reconstructions_follow_a_known_shrinkage() -> Non
     x = some_rows(300, 4).abs() + 0.1
     with torch.no_grad():
         sae.W_dec *= 0.8
-    found = reconstruction(sae, stored(x))
+    found = reconstruction(sae, tensor_source(x))
     assert (found.cosine, found.norm_ratio, found.bias) == pytest.approx((1.0, 0.8, 0.8), abs=1e-6)
     with pytest.raises(ValueError, match="activation 2 has length 0: it has no cosine"):
-        reconstruction(sae, stored(torch.cat([x[:2], torch.zeros(1, 4)])))
+        reconstruction(sae, tensor_source(torch.cat([x[:2], torch.zeros(1, 4)])))
 
 
 def test_lengths_and_angles_of_a_reconstruction_that_points_elsewhere_are_those_by_hand() -> None:
@@ -132,7 +132,7 @@ def test_lengths_and_angles_of_a_reconstruction_that_points_elsewhere_are_those_
         sae.W_dec.copy_(2 * torch.eye(4))
         sae.W_dec[1] = torch.tensor([1.0, 0.0, 0.0, 0.0])
     x = torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])  # becomes [10 0 0 0] and [0 0 4 0]
-    found = reconstruction(sae, stored(x))
+    found = reconstruction(sae, tensor_source(x))
     assert (found.cosine, found.norm_ratio, found.bias) == pytest.approx((0.8, 14 / 7, 116 / 38))
 
 
@@ -140,7 +140,7 @@ def test_density_counts_tokens_and_the_histogram_holds_every_latent_that_fired()
     sae = threshold_of(0.0)
     x = torch.full((100, 4), -1.0)
     x[:1, 0], x[:20, 1], x[:, 2] = 1.0, 1.0, 1.0
-    found = evaluate(sae, stored(x))
+    found = evaluate(sae, tensor_source(x))
     assert found.density.tolist() == pytest.approx([0.01, 0.2, 1.0, 0.0])
     assert found.dense_share == 0.5 and found.dead_share == 0.25
     edges, counts = found.histogram()
@@ -149,7 +149,7 @@ def test_density_counts_tokens_and_the_histogram_holds_every_latent_that_fired()
 
 def test_a_whitened_source_has_the_identity_as_covariance() -> None:
     x = some_rows(5000, 5).double() @ torch.diag(torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0]).double()) + 7
-    z = torch.cat(list(normalised(stored(x), whitened([x], epsilon=1e-9))))
+    z = torch.cat(list(normalise_source(tensor_source(x), whitening([x], epsilon=1e-9))))
     assert torch.allclose(z.T @ z / len(z), torch.eye(5).double(), atol=1e-5)
     assert float(z.mean(0).abs().max()) < 1e-9
 
@@ -157,27 +157,27 @@ def test_a_whitened_source_has_the_identity_as_covariance() -> None:
 def test_normalisations_of_rows_of_unequal_length_are_those_by_hand() -> None:
     lengths = expected_norm([torch.diag(torch.tensor([1.0, 1.0, 1.0, 5.0]))])  # E||x|| = 2, of d = 4
     assert torch.allclose(lengths.matrix, torch.eye(4).double()) and not bool(lengths.mean.any())
-    centred = mean_centred([torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [2.0, 4.0]])])  # E||x - m||^2 = 5
+    centred = mean_centring([torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [2.0, 4.0]])])  # E||x - m||^2 = 5
     assert centred.mean.tolist() == [1, 2]
     assert torch.allclose(centred.matrix, (2 / 5) ** 0.5 * torch.eye(2).double())
 
 
 def test_the_unit_of_activations_does_not_matter_to_whitening() -> None:
     x = some_rows(500, 4) * torch.tensor([0.1, 1.0, 2.0, 3.0])
-    n, tenfold = (whitened([rows], epsilon=0.5) for rows in (x, 10 * x))
+    n, tenfold = (whitening([rows], epsilon=0.5) for rows in (x, 10 * x))
     assert torch.allclose(tenfold(10 * x), n(x), atol=1e-4)
     assert float(n(x).var(0).max()) < 0.9
 
 
 def test_of_a_name_the_last_token_is_kept_and_a_run_ends_with_its_text() -> None:
     concepts = ("", "Rome", "Rome", "Oslo", "", "Rome", "Rome", "Rome")
-    data = Labelled(torch.arange(8.0)[:, None], concepts, torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]))
+    data = LabelledTokens(torch.arange(8.0)[:, None], concepts, torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]))
     ends = data.ends()
     assert ends.concepts == ("", "Rome", "Oslo", "", "Rome", "Rome")
     assert ends.x.flatten().tolist() == [0.0, 2.0, 3.0, 4.0, 5.0, 7.0] and ends.text.tolist() == [0, 0, 0, 0, 0, 1]
 
 
-def planted_concepts() -> tuple[Standard, Labelled]:
+def planted_concepts() -> tuple[Standard, LabelledTokens]:
     """Concept a is latent 0 throughout; b is split between latents 1 and 2; c is no latent."""
     g = torch.Generator().manual_seed(0)
     labels = ["", "a", "b", "c"]
@@ -189,7 +189,7 @@ def planted_concepts() -> tuple[Standard, Labelled]:
         if concept == "b":
             x[row, 1 + row % 2] = 1.0
     x = x + 0.01 * torch.rand(1200, 4, generator=g)
-    return threshold_of(0.0), Labelled(x, tuple(concepts), torch.arange(1200) // 10)
+    return threshold_of(0.0), LabelledTokens(x, tuple(concepts), torch.arange(1200) // 10)
 
 
 def test_a_concept_with_a_latent_of_its_own_is_recovered_and_others_are_not() -> None:
@@ -214,7 +214,7 @@ def test_a_latent_that_is_always_on_is_of_no_concept_however_many_tokens_express
     x = torch.zeros(400, 4)
     x[:, 1], x[torch.arange(400) % 4 > 0, 0] = 5.0, 1.0
     concepts = tuple("a" if row[0] else "" for row in x)
-    probe = k_sparse(threshold_of(0.0), Labelled(x, concepts, torch.arange(400) // 10), "a", k=1)
+    probe = k_sparse(threshold_of(0.0), LabelledTokens(x, concepts, torch.arange(400) // 10), "a", k=1)
     assert probe.latents == (0,) and probe.f1 == (1.0,)
 
 
@@ -222,9 +222,9 @@ def test_what_is_said_of_a_concept_is_said_of_texts_it_was_not_chosen_on() -> No
     """In the texts that are reported on, "a" is where its latent is off: what the other half taught scores nothing."""
     sae, data = planted_concepts()
     swapped = {"a": "", "": "a"}
-    seen = data.searched(0).tolist()
+    seen = data.choose_half(0).tolist()
     concepts = [c if here else swapped.get(c, c) for c, here in zip(data.concepts, seen, strict=True)]
-    turned = Labelled(data.x, tuple(concepts), data.text)
+    turned = LabelledTokens(data.x, tuple(concepts), data.text)
     found = concept_recovery(sae, turned)
     assert found.latents["a"] == 0 and found.f1["a"] == 0
     probe = k_sparse(sae, turned, "a", k=1)
@@ -245,9 +245,9 @@ def test_latents_that_read_normalised_activations_are_not_held_against_raw_ones(
         lambda: k_sparse(sae, data, "a"),
         lambda: absorption(sae, data.x, y, [0], torch.eye(4)[0]),
     ):
-        with pytest.raises(ValueError, match=r"read normalised activations: use folded\(sae\)"):
+        with pytest.raises(ValueError, match=r"read normalised activations: use fold_normalisation\(sae\)"):
             measure()
-    assert concept_recovery(folded(sae), data).f1.keys() == {"a", "b", "c"}
+    assert concept_recovery(fold_normalisation(sae), data).f1.keys() == {"a", "b", "c"}
 
 
 def test_absorption_counts_rows_whose_concept_another_latent_holds() -> None:
@@ -333,13 +333,13 @@ def test_reconstructions_that_are_not_finite_have_no_quality() -> None:
                 getattr(sae, spoil)[..., 0] = value
             for measure in (evaluate, reconstruction):
                 with pytest.raises(ValueError, match="reconstructions of 50 activations hold NaN or infinity"):
-                    measure(sae, stored(x))
+                    measure(sae, tensor_source(x))
 
 
 def test_a_batch_without_rows_and_a_tensor_in_place_of_batches() -> None:
     sae, x = threshold_of(0.0), some_rows(50, 4)
-    assert str(evaluate(sae, [x[:20], x[:0], x[20:]])) == str(evaluate(sae, stored(x)))
-    for measure in (lambda: evaluate(sae, x), lambda: reconstruction(sae, x), lambda: whitened(x)):
+    assert str(evaluate(sae, [x[:20], x[:0], x[20:]])) == str(evaluate(sae, tensor_source(x)))
+    for measure in (lambda: evaluate(sae, x), lambda: reconstruction(sae, x), lambda: whitening(x)):
         with unchecked(), pytest.raises(ValueError, match=r"a tensor of shape \(50, 4\): give stored\(x\)"):
             measure()
 
@@ -352,13 +352,13 @@ def test_labels_stay_with_their_tokens_whatever_the_padding(gpt2: Model, padded_
     labels = [[f"{number}:{place}" for place in range(len(each))] for number, each in enumerate(ids)]
     rows = [{"input_ids": i, "concept": c} for i, c in zip(ids, labels, strict=True)]
     for model in (gpt2, padded_left(gpt2)):
-        data = labelled(model, Dataset.from_list(rows), resid_post[1], "concept", batch_size=3)
+        data = capture_labelled_tokens(model, Dataset.from_list(rows), resid_post[1], "concept", batch_size=3)
         assert list(data.concepts) == [label for each in labels for label in each[1:]]  # all but BOS
         for number, text in enumerate(texts):
             alone = capture(gpt2, text, resid_post[1]).flat(resid_post[1])
             assert torch.allclose(data.x[data.text == number], alone, atol=1e-4)
     with pytest.raises(ValueError, match=r"and lacks \['entity'\]"):
-        labelled(gpt2, Dataset.from_list(rows), resid_post[1], "entity")
+        capture_labelled_tokens(gpt2, Dataset.from_list(rows), resid_post[1], "entity")
     rows[1]["concept"] = rows[1]["concept"][1:]
     with pytest.raises(ValueError, match=rf"text 1 has {len(ids[1]) - 1} labels and {len(ids[1])} tokens"):
-        labelled(gpt2, Dataset.from_list(rows), resid_post[1], "concept")
+        capture_labelled_tokens(gpt2, Dataset.from_list(rows), resid_post[1], "concept")

@@ -16,7 +16,7 @@ from interp.sae import (
     evaluate,
     from_data,
     match_truth,
-    stored,
+    tensor_source,
     tie,
     train,
 )
@@ -28,7 +28,7 @@ SEEDS = range(5)
 
 
 def learnt(sae: SAE, x: Tensor, tokens: int, lr: float, seed: int) -> SAE:
-    train(sae, stored(x), tokens=tokens, batch_size=512, lr=lr, dead_after=20_000, seed=seed, progress=False)
+    train(sae, tensor_source(x), tokens=tokens, batch_size=512, lr=lr, dead_after=20_000, seed=seed, progress=False)
     return sae
 
 
@@ -38,7 +38,7 @@ def test_an_orthogonal_dictionary_is_recovered_whole_by_l1(seed: int) -> None:
     truth = features(64, 64, g)
     x = activations(truth, 20_000, 0.05, g)
     sae = learnt(Standard(64, 64, coefficient=0.1, seed=seed), x, 300_000, 1e-2, seed)
-    quality = evaluate(sae, stored(x))
+    quality = evaluate(sae, tensor_source(x))
     assert match_truth(sae.W_dec.detach(), truth).mcc >= 0.99
     assert quality.explained_variance >= 0.99
     assert quality.dead_share < 0.05
@@ -50,7 +50,7 @@ def overcomplete(seed: int) -> tuple[Matching, Quality]:
     truth = features(128, 32, g)
     x = activations(truth, 60_000, 0.02, g)
     sae = learnt(TopK(32, 128, k=3, seed=seed), x, 300_000, 1e-2, seed)
-    return match_truth(sae.W_dec.detach(), truth), evaluate(sae, stored(x))
+    return match_truth(sae.W_dec.detach(), truth), evaluate(sae, tensor_source(x))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -69,10 +69,10 @@ def test_batchtopk_recovers_them_from_data_with_its_dead_revived_early() -> None
     sae = BatchTopK(32, 128, k=3, aux_coefficient=1.0)
     from_data(sae, x[:4_000])
     tie(sae)
-    train(sae, stored(x), tokens=300_000, batch_size=512, lr=1e-2, dead_after=2_000, progress=False)
+    train(sae, tensor_source(x), tokens=300_000, batch_size=512, lr=1e-2, dead_after=2_000, progress=False)
     match = match_truth(sae.W_dec.detach(), truth)
     assert match.mcc >= 0.90, str(match)
-    assert evaluate(sae, stored(x)).dead_share < 0.05
+    assert evaluate(sae, tensor_source(x)).dead_share < 0.05
 
 
 def test_at_the_truth_batchtopks_loss_is_lower_than_where_it_comes_from_elsewhere() -> None:
@@ -84,7 +84,7 @@ def test_at_the_truth_batchtopks_loss_is_lower_than_where_it_comes_from_elsewher
     with torch.no_grad():
         begun.W_dec.copy_(truth)
         begun.W_enc.copy_(truth.T)
-    qualities = [evaluate(learnt(sae, x, 20_000, 1e-2, 0), stored(x)) for sae in (begun, elsewhere)]
+    qualities = [evaluate(learnt(sae, x, 20_000, 1e-2, 0), tensor_source(x)) for sae in (begun, elsewhere)]
     assert match_truth(begun.W_dec.detach(), truth).mcc >= 0.95
     assert qualities[0].explained_variance > qualities[1].explained_variance + 0.02
 

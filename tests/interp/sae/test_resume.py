@@ -34,12 +34,12 @@ from interp.sae import (
     TopK,
     activations_of,
     expected_norm,
-    normalised,
-    rms_scaled,
-    stored,
+    normalise_source,
+    rms_scaling,
+    tensor_source,
     train,
     train_many,
-    whitened,
+    whitening,
 )
 from tests.interp.sae.planted import activations, features
 
@@ -51,7 +51,7 @@ forked = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
 def data() -> Source:
     g = torch.Generator().manual_seed(0)
-    return stored(activations(features(32, 16, g), 20_000, 0.1, g))
+    return tensor_source(activations(features(32, 16, g), 20_000, 0.1, g))
 
 
 def learn(folder: Path | None, buffer: int) -> SAE:
@@ -75,13 +75,13 @@ def learn_across(folder: Path | None, buffer: int) -> SAE:
     few = {"k": 2.4} if buffer < 10_000 else {"coefficient": 0.03, "bandwidth": 0.3}
     clt = CrossLayerTranscoder(8, 36, 3, pre_act_coefficient=1e-3, seed=1, **few)  # type: ignore[arg-type]
     g = torch.Generator().manual_seed(2)
-    source = stored(activations(features(40, 48, g), 6_000, 0.1, g).view(-1, 6, 8))
+    source = tensor_source(activations(features(40, 48, g), 6_000, 0.1, g).view(-1, 6, 8))
     options: dict[str, Any] = {"dead_after": 1_000, "lr": 3e-3, "schedule": Schedule(sparsity_warm_up=0.7)}
     if folder is not None:
         folder.mkdir(exist_ok=True)
         options["checkpoint"] = Checkpoint(folder / "state", every=1_000)
         options["callbacks"] = [JSONLWriter(folder / "curve.jsonl")]
-    rows = normalised(source, rms_scaled(source))
+    rows = normalise_source(source, rms_scaling(source))
     train(clt, rows, tokens=TOKENS, batch_size=BATCH, buffer=buffer, seed=3, progress=False, **options)
     if folder is not None:
         torch.save(clt.state_dict(), folder / "done.partial")
@@ -209,9 +209,9 @@ def test_a_checkpoint_of_another_normalisation_of_other_texts_or_of_other_batche
         members = {"a": Member(sae, normalisation=normalisation)}
         train_many(members, given, checkpoint=Checkpoint(tmp_path / folder), **options)
 
-    white, scaled = whitened(source()), expected_norm(source())
+    white, scaled = whitening(source()), expected_norm(source())
     for folder, begun, normalisation in (
-        ("source", normalised(source(), white), None),
+        ("source", normalise_source(source(), white), None),
         ("member", source(), white),
         ("plain", source(), None),
     ):
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_normalisation_of_other_texts_or_of_other_batche
         resumed(folder, begun, normalisation)
     for folder, given, normalisation in (
         ("source", source(), None),
-        ("source", normalised(source(), scaled), None),
+        ("source", normalise_source(source(), scaled), None),
         ("member", source(), scaled),
         ("plain", source(), white),
     ):

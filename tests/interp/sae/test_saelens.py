@@ -22,7 +22,7 @@ from interp.sae import (
     TopK,
     Transcoder,
     load,
-    pretrained,
+    load_pretrained,
     save,
 )
 from interp.sae.architectures.sparse_coder import SparseCoder
@@ -319,13 +319,13 @@ def test_a_published_autoencoder_comes_through_saelens(monkeypatch: pytest.Monke
         return theirs
 
     monkeypatch.setattr(inputs.SAE, "from_pretrained", from_pretrained)
-    ours = pretrained("some-release", "layer_2")
+    ours = load_pretrained("some-release", "layer_2")
     assert asked == [("some-release", "layer_2", "float32")]
     assert torch.allclose(ours(rows()), theirs(rows()), atol=1e-5)
     assert ours.site == resid_post[2]
     theirs.cfg.normalize_activations = "layernorm"
     with pytest.raises(ValueError, match="some-release/layer_2 normalises its input by 'layernorm'"):
-        pretrained("some-release", "layer_2")
+        load_pretrained("some-release", "layer_2")
 
 
 INFERRED: dict[str, list[dict[str, Any]]] = {

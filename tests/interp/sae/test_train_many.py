@@ -14,13 +14,13 @@ from interp.sae import (
     activations_at,
     activations_of,
     expected_norm,
-    folded,
-    harvested,
-    harvested_at,
-    mean_centred,
-    normalised,
+    fold_normalisation,
+    mean_centring,
+    normalise_source,
     pairs_of,
-    stored,
+    read_activations,
+    read_activations_at,
+    tensor_source,
     train,
     train_many,
 )
@@ -81,18 +81,18 @@ def test_a_transcoder_takes_two_sites_and_a_normalisation_is_a_members_own(gpt2:
     }
     train_many(members, source, **OPTIONS)
     train(transcoder := Transcoder(32, 64), pairs_of(gpt2, TEXTS, mlp_in[1], mlp_out[1], batch_size=4), **OPTIONS)
-    train(standard := Standard(32, 64), normalised(plain, norm), **OPTIONS)
+    train(standard := Standard(32, 64), normalise_source(plain, norm), **OPTIONS)
     same(members["transcoder"].sae, transcoder)
-    same(folded(members["standard"].sae), folded(standard))
+    same(fold_normalisation(members["standard"].sae), fold_normalisation(standard))
 
 
 def test_several_sites_of_a_store_are_read_in_one_pass(gpt2: Model, tmp_path) -> None:
     store = harvest(gpt2, TEXTS, [resid_post[1], mlp_act[0]], tmp_path)
     members = {"a": Member(TopK(32, 48, k=4), resid_post[1]), "b": Member(TopK(48, 64, k=4), mlp_act[0])}
-    train_many(members, harvested_at(store, [mlp_act[0], resid_post[1]]), **OPTIONS)
+    train_many(members, read_activations_at(store, [mlp_act[0], resid_post[1]]), **OPTIONS)
     for member in members.values():
         alone = TopK(member.sae.d_in, member.sae.d_sae, k=4)
-        train(alone, harvested(store, member.sites[0]), **OPTIONS)
+        train(alone, read_activations(store, member.sites[0]), **OPTIONS)
         same(member.sae, alone)
 
 
@@ -102,11 +102,11 @@ def test_a_site_that_the_source_lacks_and_a_second_normalisation_are_refused(gpt
     with pytest.raises(KeyError, match=r"does not hold resid_post\.2; the nearest it holds: 'resid_post\.1'"):
         train_many({"a": Member(sae, resid_post[2])}, source, **OPTIONS)
     with pytest.raises(ValueError, match="are not side by side, so resid_post.1 cannot be taken out"):
-        train_many({"a": Member(sae, resid_post[1])}, stored(torch.zeros(9, 32)), **OPTIONS)
+        train_many({"a": Member(sae, resid_post[1])}, tensor_source(torch.zeros(9, 32)), **OPTIONS)
     alone = activations_of(gpt2, TEXTS, resid_post[1])
     norm = expected_norm(alone)
     with pytest.raises(ValueError, match="normalised as a whole cannot be split or normalised again"):
-        train_many({"a": Member(sae, normalisation=norm)}, normalised(alone, norm), **OPTIONS)
+        train_many({"a": Member(sae, normalisation=norm)}, normalise_source(alone, norm), **OPTIONS)
     with pytest.raises(ValueError, match="members is empty"):
         train_many({}, source)
 
@@ -115,24 +115,24 @@ def test_an_autoencoder_is_trained_further_on_activations_normalised_as_they_wer
     gpt2: Model,
 ) -> None:
     plain = activations_of(gpt2, TEXTS, resid_post[1])
-    n, other = expected_norm(plain), mean_centred(plain)
-    train(sae := TopK(32, 48, k=4), normalised(plain, n), **OPTIONS)
+    n, other = expected_norm(plain), mean_centring(plain)
+    train(sae := TopK(32, 48, k=4), normalise_source(plain, n), **OPTIONS)
     before = {name: value.clone() for name, value in sae.state_dict().items()}
-    for source, said in ((plain, "as they are"), (normalised(plain, other), "normalised by [0-9a-f]{32}")):
+    for source, said in ((plain, "as they are"), (normalise_source(plain, other), "normalised by [0-9a-f]{32}")):
         with pytest.raises(ValueError, match=f"trained on activations normalised by .* further on them {said}: give"):
             train(sae, source, **OPTIONS)
         assert sae.normalisation is n
         assert all(torch.equal(value, before[name]) for name, value in sae.state_dict().items())
-    train(sae, normalised(plain, expected_norm(plain)), **OPTIONS)
-    train(raw := folded(sae), plain, **OPTIONS)
+    train(sae, normalise_source(plain, expected_norm(plain)), **OPTIONS)
+    train(raw := fold_normalisation(sae), plain, **OPTIONS)
     with pytest.raises(ValueError, match="trained on activations as they are and is to be trained further on them nor"):
-        train(raw, normalised(plain, n), **OPTIONS)
+        train(raw, normalise_source(plain, n), **OPTIONS)
 
 
 def test_a_training_that_is_refused_leaves_an_autoencoder_belonging_where_it_did(gpt2: Model) -> None:
     plain = activations_of(gpt2, TEXTS, resid_post[1])
     narrow, wide = TopK(5, 48, k=4), TopK(32, 48, k=4)
-    for given in (plain, normalised(plain, expected_norm(plain))):
+    for given in (plain, normalise_source(plain, expected_norm(plain))):
         with pytest.raises(ValueError, match=r"reads 5 dimensions at resid_post\.1"):
             train_many({"wide": Member(wide), "narrow": Member(narrow)}, given, **OPTIONS)
         for sae in (wide, narrow):

@@ -32,11 +32,11 @@ from interp.sae import (
     Transcoder,
     WeightsAndBiases,
     expected_norm,
-    harvested,
-    mean_centred,
-    stored,
+    mean_centring,
+    read_activations,
+    tensor_source,
     train,
-    whitened,
+    whitening,
 )
 from interp.sae.architectures.gated import GatedObjective
 from interp.sae.architectures.sae import Step, check_count, measure_variance
@@ -83,7 +83,7 @@ def test_the_penalty_rises_while_the_run_warms_up() -> None:
             seen.append(self.sparsity_share)
             return super().gradients(rows, dead)
 
-    train(Watching(16, 32), stored(rows()), schedule=Schedule(sparsity_warm_up=0.5), **OPTIONS)
+    train(Watching(16, 32), tensor_source(rows()), schedule=Schedule(sparsity_warm_up=0.5), **OPTIONS)
     assert seen == pytest.approx([min(1, i / 15) for i in range(1, 31)])
 
 
@@ -103,11 +103,11 @@ def test_a_schedule_that_cannot_be_kept_is_refused(given: dict[str, Any], said: 
 def test_a_tiny_rate_changes_no_weight_and_clipping_bounds_what_a_constant_one_does() -> None:
     sae = TopK(16, 32, k=3)
     before = sae.W_dec.detach().clone()
-    train(sae, stored(rows()), lr=1e-12, **OPTIONS)
+    train(sae, tensor_source(rows()), lr=1e-12, **OPTIONS)
     assert torch.allclose(sae.W_dec, before, atol=1e-6)
     loose, tight = (TopK(16, 32, k=3) for _ in range(2))
     for sae, clip in ((loose, None), (tight, 1e-12)):  # Adam's epsilon is then larger than the gradient
-        train(sae, stored(rows()), lr=1e-3, clip=clip, **OPTIONS)
+        train(sae, tensor_source(rows()), lr=1e-3, clip=clip, **OPTIONS)
     moved, still = (float((sae.W_dec - before).norm().detach()) for sae in (loose, tight))
     assert still < 0.02 * moved
 
@@ -237,7 +237,7 @@ def test_resampling_revives_what_plain_training_leaves_dead() -> None:
             for bias in (sae.b_gate, sae.b_mag):
                 bias[20:] = -3.0
         options = {"tokens": 20_000, "batch_size": 100, "dead_after": 1_000, "lr": 3e-3, "progress": False}
-        shares.append(train(sae, stored(rows()), resampling=resampling, **options).dead_share)
+        shares.append(train(sae, tensor_source(rows()), resampling=resampling, **options).dead_share)
     assert shares[0] >= 0.45 and shares[1] < 0.1
 
 
@@ -254,7 +254,7 @@ def test_a_transcoders_new_latents_read_the_one_side_and_write_the_other() -> No
 
 def test_a_table_and_lines_of_json_hold_the_curve(tmp_path: Path) -> None:
     writers = [CSVWriter(tmp_path / "a.csv"), JSONLWriter(tmp_path / "a.jsonl")]
-    report = train(TopK(16, 32, k=3), stored(rows()), callbacks=writers, **OPTIONS)
+    report = train(TopK(16, 32, k=3), tensor_source(rows()), callbacks=writers, **OPTIONS)
     with (tmp_path / "a.csv").open(newline="") as file:
         table = [*csv.DictReader(file)]
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
@@ -296,7 +296,7 @@ def test_tensorboard_is_given_every_figure_by_tokens(tmp_path: Path, monkeypatch
     module, record = ModuleType("torch.utils.tensorboard"), Recording()
     module.SummaryWriter = record  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    report = train(TopK(16, 32, k=3), stored(rows()), callbacks=[TensorBoard(tmp_path)], **OPTIONS)
+    report = train(TopK(16, 32, k=3), tensor_source(rows()), callbacks=[TensorBoard(tmp_path)], **OPTIONS)
     assert record.said[0] == ((str(tmp_path),), {"purge_step": None}) and record.said[-1] == "closed"
     assert [said[1:] for said in record.said[1:-1] if said[0] == "loss"] == [(p.loss, p.tokens) for p in report.curve]
     assert {said[0] for said in record.said[1:-1]} == {"loss", "explained_variance", "l0", "dead_share"}
@@ -304,7 +304,7 @@ def test_tensorboard_is_given_every_figure_by_tokens(tmp_path: Path, monkeypatch
 
 def test_what_tensorboard_reads_back_is_the_curve(tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    report = train(TopK(16, 32, k=3), stored(rows()), callbacks=[TensorBoard(tmp_path)], **OPTIONS)
+    report = train(TopK(16, 32, k=3), tensor_source(rows()), callbacks=[TensorBoard(tmp_path)], **OPTIONS)
     read = reader.EventAccumulator(str(tmp_path))
     read.Reload()
     for figure in ("loss", "explained_variance", "l0", "dead_share"):
@@ -317,7 +317,7 @@ def test_weights_and_biases_is_offline_unless_set_otherwise(tmp_path: Path, monk
     double = SimpleNamespace(init=record, Settings=lambda **options: options)
     monkeypatch.setitem(sys.modules, "wandb", double)
     writer = WeightsAndBiases("planted", run="one", folder=tmp_path)
-    report = train(TopK(16, 32, k=3), stored(rows()), callbacks=[writer], **OPTIONS)
+    report = train(TopK(16, 32, k=3), tensor_source(rows()), callbacks=[writer], **OPTIONS)
     asked = record.said[0][1]
     assert (asked["project"], asked["mode"], asked["id"], asked["resume"]) == ("planted", "offline", "one", "allow")
     assert [(said[0]["l0"], said[1]) for said in record.said[1:-1]] == [(p.l0, p.tokens) for p in report.curve]
@@ -345,11 +345,11 @@ def test_a_tracker_that_is_not_installed_names_the_extra(
 
 
 def test_the_bar_shows_loss_l0_explained_variance_the_dead_and_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    train(TopK(16, 32, k=3), stored(rows()), **OPTIONS | {"progress": True})
+    train(TopK(16, 32, k=3), tensor_source(rows()), **OPTIONS | {"progress": True})
     shown = capsys.readouterr().err.split("\r")[-1]
     for word in ("3.00k", "tokens/s", "loss 0.", "L0 ", "EV 0.", "dead "):
         assert word in shown
-    train(TopK(16, 32, k=3), stored(rows()), **OPTIONS)
+    train(TopK(16, 32, k=3), tensor_source(rows()), **OPTIONS)
     assert capsys.readouterr() == ("", "")
 
 
@@ -365,7 +365,7 @@ def test_nan_in_a_store_stops_with_its_batch_site_row_document_and_token(gpt2: M
     opened = ActivationStore(tmp_path)
     opened.chunk = spoilt  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match=r"at resid_post\.1 in batch 0, row 11 of .*document 2, token 1 of it, id \d+"):
-        train(TopK(32, 48, k=4), harvested(opened, resid_post[1]), **OPTIONS)
+        train(TopK(32, 48, k=4), read_activations(opened, resid_post[1]), **OPTIONS)
 
 
 def test_nan_from_a_source_of_ones_own_stops_with_its_batch_and_row() -> None:
@@ -381,7 +381,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     with torch.no_grad():
         sae.W_enc.mul_(1e30)
     with pytest.raises(ValueError, match=r"Batch \d+: the loss is (nan|inf) after .* tokens: training diverged"):
-        train(sae, stored(rows()), **OPTIONS)
+        train(sae, tensor_source(rows()), **OPTIONS)
 
 
 def test_weights_that_the_last_step_makes_nan_end_in_no_report() -> None:
@@ -398,14 +398,14 @@ def test_weights_that_the_last_step_makes_nan_end_in_no_report() -> None:
                 self.sae.W_dec.data[3] = torch.nan
 
     with pytest.raises(ValueError, match="hold NaN or infinity, so the weights do"):
-        train(Spoilt(16, 32, k=3), stored(rows()), tokens=4_010, batch_size=10, progress=False)
+        train(Spoilt(16, 32, k=3), tensor_source(rows()), tokens=4_010, batch_size=10, progress=False)
     assert Spoilt.steps == 401
 
 
 def test_impossible_numbers_are_refused() -> None:
     for name, value in {"tokens": 0, "batch_size": 0, "clip": 0, "dead_after": 0, "buffer": 0}.items():
         with pytest.raises(ValueError, match=f"{name} is 0; it must be"):
-            train(TopK(16, 32, k=3), stored(rows()), **OPTIONS | {name: value})
+            train(TopK(16, 32, k=3), tensor_source(rows()), **OPTIONS | {name: value})
     with pytest.raises(ValueError, match="give shares of the run between 0 and 1"):
         Resampling(at=(1.5,))
 
@@ -413,9 +413,9 @@ def test_impossible_numbers_are_refused() -> None:
 @pytest.mark.parametrize("value", [0, -1e-3, math.nan, math.inf])
 def test_a_rate_or_clip_that_is_not_finite_and_above_0_is_refused_and_not_called_divergence(value: float) -> None:
     with pytest.raises(InvalidArgument, match=f"lr is {value}; it must be finite and above 0"):
-        train(TopK(16, 32, k=3), stored(rows()), lr=value, **OPTIONS)
+        train(TopK(16, 32, k=3), tensor_source(rows()), lr=value, **OPTIONS)
     with pytest.raises(InvalidArgument, match=f"clip is {value}; it must be finite and above 0, or None"):
-        train(TopK(16, 32, k=3), stored(rows()), **OPTIONS | {"clip": value})
+        train(TopK(16, 32, k=3), tensor_source(rows()), **OPTIONS | {"clip": value})
 
 
 def test_numbers_of_rows_that_are_no_whole_numbers_are_refused() -> None:
@@ -436,15 +436,15 @@ def test_weights_that_are_not_finite_before_training_are_named_and_not_called_di
     with torch.no_grad():
         sae.b_gate[3] = math.nan
     with pytest.raises(InvalidArgument, match="b_gate of this autoencoder holds NaN or infinity before"):
-        train(sae, stored(rows()), **OPTIONS)
+        train(sae, tensor_source(rows()), **OPTIONS)
     assert sae.dataset is None
 
 
 def test_a_normalisation_is_not_measured_on_what_is_not_finite() -> None:
     x = rows()
     x[4, 2] = math.nan
-    for measure in (expected_norm, mean_centred, whitened):
+    for measure in (expected_norm, mean_centring, whitening):
         with pytest.raises(InvalidArgument, match="activations hold NaN or infinity, first in row 4"):
             measure([x])
     with pytest.raises(InvalidArgument, match="epsilon is nan; it must be finite and at least 0"):
-        whitened([rows()], epsilon=math.nan)
+        whitening([rows()], epsilon=math.nan)

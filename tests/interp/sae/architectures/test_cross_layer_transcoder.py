@@ -12,13 +12,13 @@ from interp.sae import (
     Resampling,
     Schedule,
     evaluate,
-    folded,
+    fold_normalisation,
     load,
     match_truth,
-    normalised,
-    rms_scaled,
+    normalise_source,
+    rms_scaling,
     save,
-    stored,
+    tensor_source,
     train,
 )
 
@@ -125,10 +125,10 @@ def test_sparse_latents_give_the_reconstruction_of_dense_ones():
 
 def test_a_normalisation_is_folded_into_every_weight():
     clt, raw = made(skip=True), 3.0 * rows(400) + torch.arange(2 * L, dtype=torch.float64)[:, None]
-    clt.normalisation = rms_scaled([raw])
+    clt.normalisation = rms_scaling([raw])
     z = clt.normalisation(raw)
     assert torch.allclose(z.pow(2).mean((0, 2)), torch.ones(2 * L, dtype=torch.float64))
-    twin = folded(clt)
+    twin = fold_normalisation(clt)
     x, zx = clt.parts(raw)[0], clt.parts(z)[0]
     assert torch.allclose(twin.encode(x), clt.encode(zx))
     expected = clt.normalisation.back(torch.cat([zx, clt(zx)], dim=1))[:, L:]
@@ -162,7 +162,7 @@ def test_a_planted_cross_layer_transcoder_is_found(settings):
     clt = CrossLayerTranscoder(truth.d_in, 2 * truth.d_sae, L, seed=2, **settings)  # room, so that none is merged
     train(
         clt,
-        stored(x),
+        tensor_source(x),
         tokens=300_000,
         batch_size=1024,
         lr=4e-3,
@@ -177,7 +177,7 @@ def test_a_planted_cross_layer_transcoder_is_found(settings):
 def test_thresholds_that_a_batch_taught_keep_as_many_latents_of_single_tokens():
     x, truth = planted(8_000, seed=6)
     clt = CrossLayerTranscoder(truth.d_in, truth.d_sae, L, k=2.4)
-    report = train(clt, stored(x), tokens=100_000, batch_size=512, lr=4e-3, progress=False)
+    report = train(clt, tensor_source(x), tokens=100_000, batch_size=512, lr=4e-3, progress=False)
     assert report.l0 == pytest.approx(2.4, rel=0.15)
     one = torch.cat([clt.encode(row[None, :L]) for row in x[:50]])
     assert torch.allclose(one, clt.encode(x[:50, :L]), atol=1e-5)
@@ -193,7 +193,9 @@ def test_the_threshold_after_training_is_that_of_the_final_weights(kind):
     }
     sae = made_of[kind]
     x = x if kind == "across layers" else x[:, 0]
-    report = train(sae, stored(x), tokens=30_000, batch_size=512, lr=2e-2, progress=False)  # 58 steps, far from 1/RATE
+    report = train(
+        sae, tensor_source(x), tokens=30_000, batch_size=512, lr=2e-2, progress=False
+    )  # 58 steps, far from 1/RATE
     assert report.l0 == pytest.approx(2.4, rel=0.06)
 
 
@@ -201,18 +203,18 @@ def test_a_saved_one_is_read_as_it_was(tmp_path):
     x, truth = planted(2_000, seed=7)
     for settings in ({"k": 2.4}, {"skip": True}, {"reach": 2}):
         clt = CrossLayerTranscoder(truth.d_in, truth.d_sae, L, **settings)
-        source = stored(x)
-        train(clt, normalised(source, rms_scaled(source)), tokens=4_000, batch_size=512, progress=False)
+        source = tensor_source(x)
+        train(clt, normalise_source(source, rms_scaling(source)), tokens=4_000, batch_size=512, progress=False)
         again = load(save(clt, tmp_path / "clt"))
-        assert torch.allclose(again(x[:, :L]), folded(clt)(x[:, :L]), atol=1e-5)
+        assert torch.allclose(again(x[:, :L]), fold_normalisation(clt)(x[:, :L]), atol=1e-5)
         assert again.settings() == clt.settings()
-        assert evaluate(again, source).l0 == pytest.approx(evaluate(folded(clt), source).l0)
+        assert evaluate(again, source).l0 == pytest.approx(evaluate(fold_normalisation(clt), source).l0)
 
 
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(InvalidArgument, match="multiple of n_layers"):
         CrossLayerTranscoder(4, 10, 3)
     with pytest.raises(InvalidArgument, match="resampling restarts latents"):
-        train(made(), stored(rows().float()), resampling=Resampling(), progress=False)
+        train(made(), tensor_source(rows().float()), resampling=Resampling(), progress=False)
     with pytest.raises(InvalidArgument, match="reads 3 x 6 dimensions"):
         made().encode(rows())

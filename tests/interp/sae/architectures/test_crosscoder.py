@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hooks import Model, capture
 from hooks.site import mlp_act, mlp_in, mlp_out, resid_post
-from interp.sae import Crosscoder, SkipTranscoder, Transcoder, across, evaluate, pairs_of, stored, train
+from interp.sae import Crosscoder, SkipTranscoder, Transcoder, across, evaluate, pairs_of, tensor_source, train
 from tests.interp.sae.planted import features
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -20,7 +20,7 @@ def test_a_skip_path_learns_what_is_linear() -> None:
     A = torch.randn(6, 5, generator=g)
     rows = torch.cat([x, x @ A + 1], dim=1)
     sae = SkipTranscoder(6, 12, d_out=5, coefficient=10.0)
-    report = train(sae, stored(rows), tokens=200_000, batch_size=250, lr=1e-2, progress=False)
+    report = train(sae, tensor_source(rows), tokens=200_000, batch_size=250, lr=1e-2, progress=False)
     assert report.explained_variance > 0.99
     assert torch.allclose(sae.W_skip.T, A, atol=0.1)
     by_latents = (sae.decode(sae.encode(x)) - sae.b_dec).detach()
@@ -33,7 +33,7 @@ def test_a_transcoder_finds_the_features_that_a_layer_reads_and_what_it_writes_f
     on = (torch.rand(6000, 12, generator=g) < 0.08).float()
     rows = torch.cat([on @ reads, on @ writes], dim=1)
     sae = Transcoder(16, 12, d_out=10, coefficient=0.05)
-    report = train(sae, stored(rows), tokens=150_000, batch_size=250, lr=1e-2, progress=False)
+    report = train(sae, tensor_source(rows), tokens=150_000, batch_size=250, lr=1e-2, progress=False)
     assert report.explained_variance > 0.95
     f = sae.encode(on @ reads)
     written = [sae.W_dec[int(f[on[:, i] > 0].mean(0).argmax())].detach() for i in range(12)]
@@ -48,7 +48,7 @@ def test_a_crosscoder_tells_shared_features_from_one_models_own() -> None:
     on = (torch.rand(8000, 18, generator=g) < 0.08).float()
     places = [on * ((kind == 0) | (kind == own)) @ truth for own in (1, 2)]
     sae = Crosscoder(20, 24, n_layers=2, coefficient=0.15)
-    report = train(sae, stored(torch.stack(places, 1)), tokens=200_000, batch_size=250, lr=1e-2, progress=False)
+    report = train(sae, tensor_source(torch.stack(places, 1)), tokens=200_000, batch_size=250, lr=1e-2, progress=False)
     assert report.explained_variance > 0.9
     cosines = torch.nn.functional.normalize(sae.W_dec.detach().sum(1), dim=1) @ truth.T
     shares = sae.shares()[cosines.argmax(0), 0]

@@ -15,14 +15,14 @@ from interp.sae import (
     SparseCoder,
     Temporal,
     TopK,
-    ablated,
+    ablate_latents,
     change_latents,
     evaluate,
     load,
     save,
-    scaled,
+    scale_latents,
     splice,
-    stored,
+    tensor_source,
     train,
 )
 from interp.sae.architectures.registry import READ_ONLY
@@ -92,7 +92,7 @@ def test_a_saved_one_comes_back_whole(sae: SAE, tmp_path: Path) -> None:
 def test_it_cannot_be_trained_and_says_what_can(sae: SAE) -> None:
     width = sae.row_shape[0]
     with pytest.raises(InvalidArgument, match="is read from other libraries and not trained here: train a TopK"):
-        train(sae, stored(torch.randn(50, width)), tokens=100, batch_size=10, progress=False)
+        train(sae, tensor_source(torch.randn(50, width)), tokens=100, batch_size=10, progress=False)
 
 
 def test_latents_of_abstopk_are_the_largest_in_size_and_keep_their_signs() -> None:
@@ -102,7 +102,7 @@ def test_latents_of_abstopk_are_the_largest_in_size_and_keep_their_signs() -> No
     assert bool((f < 0).any()) and bool(((f != 0).sum(1) == 4).all())
     assert torch.equal(f[f != 0], z[f != 0])
     assert bool((z.abs().where(f == 0, 0).amax(1) <= f.abs().where(f != 0, torch.inf).amin(1)).all())
-    assert evaluate(sae, stored(rows(N))).l0 == 4
+    assert evaluate(sae, tensor_source(rows(N))).l0 == 4
 
 
 def test_matching_pursuit_on_an_orthonormal_dictionary_keeps_positive_coordinates_and_stops_at_its_threshold() -> None:
@@ -142,10 +142,10 @@ def test_a_row_norm_is_undone_by_the_rows_own_scale(kind: str) -> None:
     values, indices = sae.encode_sparse(x)
     assert torch.allclose(sae.reconstruct_sparse(x, values, indices), sae(x))
     sae.sites = (resid_post[0],)
-    doubled = change_latents(sae, scaled([*range(LATENTS)], 2.0)).fn(x, None)
+    doubled = change_latents(sae, scale_latents([*range(LATENTS)], 2.0)).fn(x, None)
     assert torch.allclose(doubled - x, (sae(x) - m[:, None]) - s[:, None] * sae.b_dec)
-    assert torch.equal(change_latents(sae, scaled([3], 1.0)).fn(x, None), x)
-    assert not torch.equal(change_latents(sae, ablated([*range(LATENTS)])).fn(x, None), x)
+    assert torch.equal(change_latents(sae, scale_latents([3], 1.0)).fn(x, None), x)
+    assert not torch.equal(change_latents(sae, ablate_latents([*range(LATENTS)])).fn(x, None), x)
 
 
 def test_an_autoencoder_of_normalised_rows_has_no_directions_of_fixed_length_and_is_not_trained_further() -> None:
@@ -155,7 +155,7 @@ def test_an_autoencoder_of_normalised_rows_has_no_directions_of_fixed_length_and
     with pytest.raises(InvalidArgument, match=r"have no fixed length: take the unit vector sae.W_dec\[3\]"):
         sae.direction(3)
     with pytest.raises(InvalidArgument, match="is read from other libraries and not trained here: give a new one"):
-        train(sae, stored(torch.randn(50, D)), tokens=100, batch_size=10, progress=False)
+        train(sae, tensor_source(torch.randn(50, D)), tokens=100, batch_size=10, progress=False)
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

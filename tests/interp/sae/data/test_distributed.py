@@ -28,7 +28,7 @@ from interp.sae import (
     TopK,
     activations_of,
     evaluate,
-    stored,
+    tensor_source,
     train,
     train_many,
 )
@@ -85,7 +85,7 @@ def with_dead(sae: TopK | BatchTopK | ShardedTopK) -> TopK | BatchTopK | Sharded
 
 def learnt() -> tuple[dict[str, dict[str, Tensor]], list[str]]:
     members = {name: Member(sae, lr=3e-3) for name, sae in every_kind().items()}
-    reports = train_many(members, stored(rows()), resampling=Resampling(at=(0.6,), rows=400), **MANY)
+    reports = train_many(members, tensor_source(rows()), resampling=Resampling(at=(0.6,), rows=400), **MANY)
     return {name: member.sae.state_dict() for name, member in members.items()}, [*map(str, reports.values())]
 
 
@@ -138,24 +138,24 @@ def test_latents_shared_by_two_processes_learn_what_they_learn_in_one(tmp_path: 
             sae = ShardedTopK(D, LATENTS, k=3)
             with torch.no_grad():
                 sae.b_enc[::2] = -5.0
-            report = train(sae.double(), stored(x), **OPTIONS, checkpoint=Checkpoint(tmp_path / "state"))
+            report = train(sae.double(), tensor_source(x), **OPTIONS, checkpoint=Checkpoint(tmp_path / "state"))
             assert sae.W_dec.shape == (LATENTS // 2, D)
             again = ShardedTopK(D, LATENTS, k=3, seed=5).double()
-            train(again, stored(x), **OPTIONS, checkpoint=Checkpoint(tmp_path / "state"))  # finds it done
+            train(again, tensor_source(x), **OPTIONS, checkpoint=Checkpoint(tmp_path / "state"))  # finds it done
             assert torch.equal(again.W_enc, sae.W_enc)
             latents = sae.encode(x[:50].double())
             torch.save((sae.double().whole().state_dict(), str(report), latents), tmp_path / f"{here.rank}.pt")
 
     in_two(work)
     one = with_dead(TopK(D, LATENTS, k=3)).double()
-    report = train(one, stored(x), **OPTIONS)
+    report = train(one, tensor_source(x), **OPTIONS)
     for rank in range(2):
         state, said, latents = torch.load(tmp_path / f"{rank}.pt")
         assert said == str(report)
         assert torch.allclose(latents, one.encode(x[:50].double()), atol=1e-6)
         for name, value in one.state_dict().items():
             assert torch.allclose(state[name].double(), value.double(), atol=1e-6, rtol=0), name
-    assert evaluate(one, stored(x)).explained_variance > 0.3
+    assert evaluate(one, tensor_source(x)).explained_variance > 0.3
 
 
 def test_a_batch_that_cannot_be_shared_and_latents_without_processes_are_refused() -> None:
@@ -165,12 +165,12 @@ def test_a_batch_that_cannot_be_shared_and_latents_without_processes_are_refused
     def work() -> None:
         with processes(torch.device("cpu")):
             with pytest.raises(ValueError, match="101 rows cannot be shared equally by 2 processes: choose"):
-                train(TopK(D, LATENTS, k=3), stored(rows()), **OPTIONS | {"batch_size": 101})
+                train(TopK(D, LATENTS, k=3), tensor_source(rows()), **OPTIONS | {"batch_size": 101})
             with pytest.raises(ValueError, match="d_sae must be a multiple of the 2"):
                 ShardedTopK(D, LATENTS + 1, k=3)
             sharded, before = ShardedTopK(D, LATENTS, k=3), torch.get_rng_state()
             with pytest.raises(ValueError, match="shared among processes, and resampling needs all in one: leave"):
-                train(sharded, stored(rows()), resampling=Resampling(), **OPTIONS)
+                train(sharded, tensor_source(rows()), resampling=Resampling(), **OPTIONS)
             assert sharded.dataset is None and torch.equal(torch.get_rng_state(), before)
 
     in_two(work)

@@ -16,14 +16,14 @@ from interp.sae import (
     Standard,
     TopK,
     Transcoder,
-    ablated,
+    ablate_latents,
     change_latents,
     check_fits,
-    clamped,
+    clamp_latents,
     expected_norm,
-    folded,
+    fold_normalisation,
     recovery,
-    scaled,
+    scale_latents,
     splice,
 )
 
@@ -77,9 +77,9 @@ def test_with_the_error_kept_an_unchanged_code_leaves_every_logit(gpt2: Model, t
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (ablated([2, 5]), lambda f: 0 * f),
-        (clamped([2, 5], 1.5), lambda f: 0 * f + 1.5),
-        (scaled([2, 5], 3.0), lambda f: 3 * f),
+        (ablate_latents([2, 5]), lambda f: 0 * f),
+        (clamp_latents([2, 5], 1.5), lambda f: 0 * f + 1.5),
+        (scale_latents([2, 5], 3.0), lambda f: 3 * f),
     ],
     ids=["ablated", "clamped", "scaled"],
 )
@@ -101,7 +101,9 @@ def test_a_change_that_writes_in_place_is_one_that_returns_again_and_another_sha
         return f
 
     sae = at(gpt2, SITES[0])
-    written, returned = (seen(gpt2, texts, SITES[0], change_latents(sae, c))[1] for c in (silenced, ablated([2, 5])))
+    written, returned = (
+        seen(gpt2, texts, SITES[0], change_latents(sae, c))[1] for c in (silenced, ablate_latents([2, 5]))
+    )
     before = capture(gpt2, texts, SITES[0]).flat(SITES[0])
     assert torch.equal(written, returned) and not torch.allclose(written, before)
     with (
@@ -114,7 +116,7 @@ def test_a_change_that_writes_in_place_is_one_that_returns_again_and_another_sha
 def test_latents_that_do_not_exist_are_refused(gpt2: Model, texts: list[str]) -> None:
     with (
         pytest.raises(IndexError, match=r"latents \[40\] do not exist; this autoencoder has latents 0 to 39"),
-        intervene(gpt2, {SITES[0]: change_latents(at(gpt2, SITES[0]), ablated([1, 40]))}),
+        intervene(gpt2, {SITES[0]: change_latents(at(gpt2, SITES[0]), ablate_latents([1, 40]))}),
     ):
         gpt2.run(texts)
 
@@ -126,7 +128,7 @@ def test_what_cannot_be_in_one_place_is_refused(gpt2: Model) -> None:
     sae.normalisation = expected_norm([torch.randn(9, gpt2.d_model)])
     with pytest.raises(ValueError, match="read normalised activations"):
         splice(sae)
-    assert splice(folded(sae)).fingerprint == gpt2.fingerprint
+    assert splice(fold_normalisation(sae)).fingerprint == gpt2.fingerprint
 
 
 def test_a_site_the_model_lacks_or_another_width_is_named(gpt2: Model) -> None:
@@ -237,6 +239,6 @@ def test_an_autoencoder_of_another_model_is_not_spliced_in(gpt2: Model) -> None:
 
 def test_a_change_by_what_is_not_finite_is_refused_before_a_model_runs() -> None:
     with pytest.raises(InvalidArgument, match="value is nan; it must be finite"):
-        clamped([1], float("nan"))
+        clamp_latents([1], float("nan"))
     with pytest.raises(InvalidArgument, match="factor is inf; it must be finite"):
-        scaled([1], float("inf"))
+        scale_latents([1], float("inf"))

@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score
 
 from hooks import Model, capture
 from hooks.site import resid_post
-from interp.sae import TopK, activations_of, evaluate, stored, train
+from interp.sae import TopK, activations_of, evaluate, tensor_source, train
 from interp.sae.data.shuffle_buffer import ShuffleBuffer
 from interp.sae.data.source import Source
 from interp.sae.training.adam import Adam
@@ -26,7 +26,7 @@ def planted(n_features: int, p: float, n: int = 60_000) -> tuple[torch.Tensor, t
 
 def learn(x: torch.Tensor, d_sae: int, k: int, tokens: int = 100_000, **options: float) -> tuple[TopK, float]:
     sae = TopK(x.shape[1], d_sae, k, **options)
-    report = train(sae, stored(x), tokens=tokens, batch_size=512, lr=1e-2, dead_after=20_000, progress=False)
+    report = train(sae, tensor_source(x), tokens=tokens, batch_size=512, lr=1e-2, dead_after=20_000, progress=False)
     return sae, report.dead_share
 
 
@@ -67,7 +67,7 @@ def test_the_auxiliary_loss_revives_latents_that_plain_training_leaves_dead() ->
         with torch.no_grad():
             sae.b_enc[64:] = -1
         options = {"tokens": 100_000, "batch_size": 512, "lr": 4e-3, "dead_after": 5_000, "progress": False}
-        reports[coefficient] = train(sae, stored(x), **options)
+        reports[coefficient] = train(sae, tensor_source(x), **options)
     without, with_it = reports.values()
     assert without.dead_share > 0.45
     assert with_it.dead_share < without.dead_share - 0.1
@@ -76,8 +76,8 @@ def test_the_auxiliary_loss_revives_latents_that_plain_training_leaves_dead() ->
 
 def test_the_report_counts_what_the_final_weights_do(overcomplete) -> None:
     _, x, sae, _ = overcomplete
-    report = train(sae, stored(x), tokens=4096, batch_size=1024, lr=1e-4, dead_after=20_000, progress=False)
-    again = evaluate(sae, stored(x))
+    report = train(sae, tensor_source(x), tokens=4096, batch_size=1024, lr=1e-4, dead_after=20_000, progress=False)
+    again = evaluate(sae, tensor_source(x))
     assert report.explained_variance == pytest.approx(again.explained_variance, abs=0.01)
     assert report.l0 == pytest.approx(again.l0, abs=0.05)
     assert report.tokens == 4096 and report.curve[-1].tokens == 4096
@@ -87,14 +87,14 @@ def test_the_report_counts_what_the_final_weights_do(overcomplete) -> None:
 def test_the_report_rests_on_as_many_new_batches_as_an_eighth_of_the_training(steps: int, batches: int) -> None:
     """The source is as long as what is asked of it: rows for the report are none that training has seen."""
     x = torch.randn(32 * (steps + batches) + 64, 8, generator=torch.Generator().manual_seed(0))
-    report = train(TopK(8, 12, 2), stored(x), tokens=32 * steps, batch_size=32, progress=False)
+    report = train(TopK(8, 12, 2), tensor_source(x), tokens=32 * steps, batch_size=32, progress=False)
     assert (report.tokens, report.quality.tokens) == (32 * steps, 32 * batches)
 
 
 def test_the_largest_activation_is_known_for_every_latent_that_fired() -> None:
     _, x = planted(64, p=0.05, n=4_000)
     sae, _ = learn(x, 64, k=3, tokens=40_000)
-    seen = evaluate(sae, stored(x)).max_activation
+    seen = evaluate(sae, tensor_source(x)).max_activation
     assert bool((sae.max_activation >= 0.95 * seen).all())
     assert float((sae.max_activation - seen).median()) < 0.1 * float(seen.median())
 
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 
     def weights(seed: int) -> torch.Tensor:
         sae = TopK(64, 96, k=3)
-        train(sae, stored(x), tokens=5_000, batch_size=512, seed=seed, progress=False)
+        train(sae, tensor_source(x), tokens=5_000, batch_size=512, seed=seed, progress=False)
         return sae.W_dec.detach()
 
     assert torch.equal(weights(0), weights(0))
@@ -137,7 +137,7 @@ def test_an_update_is_clipping_then_plain_adam_along_the_sphere() -> None:
 def test_explained_variance_is_scikit_learns_variance_weighted_r2(overcomplete) -> None:
     _, x, sae, _ = overcomplete
     truth, found = x.double().numpy(), sae(x).detach().double().numpy()
-    assert evaluate(sae, stored(x)).explained_variance == pytest.approx(
+    assert evaluate(sae, tensor_source(x)).explained_variance == pytest.approx(
         r2_score(truth, found, multioutput="variance_weighted"), abs=1e-6
     )
 
@@ -153,8 +153,8 @@ def test_scaling_or_shifting_activations_and_autoencoder_together_leaves_explain
     with torch.no_grad():
         moved.b_enc *= factor
         moved.b_dec.mul_(factor).add_(shift)
-    before = evaluate(still, stored(x)).explained_variance
-    assert evaluate(moved, stored(x * factor + shift)).explained_variance == pytest.approx(before, abs=1e-6)
+    before = evaluate(still, tensor_source(x)).explained_variance
+    assert evaluate(moved, tensor_source(x * factor + shift)).explained_variance == pytest.approx(before, abs=1e-6)
 
 
 def test_a_source_that_fits_into_the_buffer_is_permuted_again_each_time_round() -> None:
@@ -206,7 +206,7 @@ def test_nan_in_stored_activations_is_refused_with_its_row() -> None:
     x = torch.zeros(10, 4)
     x[3, 1] = torch.inf
     with pytest.raises(ValueError, match=r"activations at resid_post\.2 hold NaN or infinity, first in row 3"):
-        stored(x, site=resid_post[2])
+        tensor_source(x, site=resid_post[2])
 
 
 def test_activations_of_a_model_leave_out_bos_and_padding(gpt2: Model, texts: list[str]) -> None:
@@ -246,6 +246,6 @@ def test_another_width_than_the_autoencoders_is_refused_with_the_site(gpt2: Mode
 
 def test_training_further_begins_where_training_ended(overcomplete) -> None:
     _, x, sae, _ = overcomplete
-    before = evaluate(sae, stored(x)).explained_variance
-    train(sae, stored(x), tokens=512, batch_size=512, lr=1e-6, progress=False)
-    assert evaluate(sae, stored(x)).explained_variance == pytest.approx(before, abs=1e-3)
+    before = evaluate(sae, tensor_source(x)).explained_variance
+    train(sae, tensor_source(x), tokens=512, batch_size=512, lr=1e-6, progress=False)
+    assert evaluate(sae, tensor_source(x)).explained_variance == pytest.approx(before, abs=1e-3)

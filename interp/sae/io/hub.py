@@ -8,7 +8,7 @@ from interp.sae.io.files import CHECKSUMS, CONFIG, WEIGHTS, load, save
 from interp.sae.io.saelens import from_saelens
 
 
-def pretrained(release: str, sae_id: str, *, site: Site | None = None) -> SAE:
+def load_pretrained(release: str, sae_id: str, *, site: Site | None = None) -> SAE:
     """One of the autoencoders that SAELens lists, with the same latents and reconstructions, in float32.
 
     SAELens finds, fetches and converts it; https://decoderesearch.github.io/SAELens/latest/pretrained_saes lists them.
@@ -21,7 +21,7 @@ def pretrained(release: str, sae_id: str, *, site: Site | None = None) -> SAE:
 
     Examples:
         ```python
-        sae = pretrained("gpt2-small-res-jb", "blocks.6.hook_resid_pre")
+        sae = load_pretrained("gpt2-small-res-jb", "blocks.6.hook_resid_pre")
         ```
     """
     import sae_lens

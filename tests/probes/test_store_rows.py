@@ -10,7 +10,7 @@ from hooks import Model, capture
 from hooks.position import last
 from hooks.site import resid_post
 from hooks.store import ActivationStore, harvest, separate
-from probes import LDA, LEACE, Logistic, Multinomial, Ridge, StoreBatches, gather, stored_cells
+from probes import LDA, LEACE, Logistic, Multinomial, Ridge, StoreBatches, gather, read_cells
 
 TEXTS = ["fog over the bay", "the fog is cold", "grey fog", "a bridge of red steel", "towers"]
 
@@ -45,7 +45,7 @@ def test_numbers_classes_and_concepts_are_learnt_from_a_store_too(store: Activat
 
 def test_cells_of_a_store_are_those_of_the_model(store: ActivationStore, gpt2: Model) -> None:
     sites = [resid_post[0], resid_post[1]]
-    ours, theirs = stored_cells(store, sites, {last: store.documents[1:] - 1}), gather(gpt2, TEXTS, sites, [last])
+    ours, theirs = read_cells(store, sites, {last: store.documents[1:] - 1}), gather(gpt2, TEXTS, sites, [last])
     assert ours.fingerprint == theirs.fingerprint
     assert list(ours.rows) == list(theirs.rows)
     for cell, rows in theirs.rows.items():

@@ -8,7 +8,7 @@ from hooks import Model, load
 from hooks.border import Natural
 
 
-def untrained(model: Model, seed: Natural = 0) -> Model:
+def make_untrained_model(model: Model, seed: Natural = 0) -> Model:
     """A model of the same configuration and tokenizer with the random weights its class starts from.
 
     Cost:
@@ -16,7 +16,7 @@ def untrained(model: Model, seed: Natural = 0) -> Model:
 
     Examples:
         ```python
-        gather(untrained(model), texts, sites, [last])
+        gather(make_untrained_model(model), texts, sites, [last])
         ```
     """
     with torch.random.fork_rng(devices=[]):

@@ -50,7 +50,7 @@ class StoreBatches:
                 yield rows[self.site][kept].float().flatten(1), self.y[rows.number][kept]
 
 
-def stored_cells(store: ActivationStore, sites: Iterable[Site], at: Mapping[Position, Int[Tensor, "example"]]) -> Cells:
+def read_cells(store: ActivationStore, sites: Iterable[Site], at: Mapping[Position, Int[Tensor, "example"]]) -> Cells:
     """Cells whose rows are already in a store: for each position, the store's row of each text.
 
     Raises:
@@ -62,7 +62,7 @@ def stored_cells(store: ActivationStore, sites: Iterable[Site], at: Mapping[Posi
 
     Examples:
         ```python
-        cells = stored_cells(store, [resid_post[2], resid_post[4]], {last: store.documents[1:] - 1})
+        cells = read_cells(store, [resid_post[2], resid_post[4]], {last: store.documents[1:] - 1})
         measure(cells, examples, Logistic(), {"embedding": tokens, "untrained": random})
         ```
     """
