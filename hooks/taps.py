@@ -194,7 +194,7 @@ class Inside(Protocol):
     """How a tensor inside a module is read and put back."""
 
     def hooks(self, edit: Edit) -> list[Hook]:
-        """Return the hooks that call an edit with it, [batch pos *d]; those after a pass are called if it raises too."""
+        """Return the hooks that call an edit with it, [batch pos *d]; the later also if it raised."""
         ...
 
     def end(self) -> None:

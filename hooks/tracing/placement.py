@@ -118,9 +118,10 @@ class Placement:
             return None
         times = self.times[id(call.module)]
         one_call = OneCall(call.number, self.hf) if times > 1 else None
+        tap = Tap(self.site("pattern"), call.module, "output", shape, 1, call=one_call)
         if sum(call.begin <= begin < call.end for begin, _ in self.trace.kernels) == 1:
-            return Tap(self.site("pattern"), call.module, "output", shape, 1, call=one_call, inside=InKernel(call.module))
-        return Tap(self.site("pattern"), call.module, "output", shape, 1, call=one_call) if 0 in call.outputs else None
+            return replace(tap, inside=InKernel(call.module))
+        return tap if 0 in call.outputs else None
 
     def _feed_forward(self, kind: Sublayer) -> Iterator[Tap | None]:
         first = kind.parts.get("gate", kind.parts.get("in"))

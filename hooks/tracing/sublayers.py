@@ -28,8 +28,8 @@ class Sublayer:
         term: the term.
         root: the call that computes it as a whole; None where the block does so itself.
         norm: the norm after it, before it is added.
-        parts: the calls of its projections: `q`, `k`, `v`, `o` of attention, `in`, `gate`, `out` of feed-forward, and of
-            the norm of what the last reads, `act_norm`.
+        parts: the calls of its projections: `q`, `k`, `v`, `o` of attention, `in`, `gate`, `out` of feed-forward,
+            and of the norm of what the last reads, `act_norm`.
         act: the nonlinearity.
         n_heads: of attention.
         meets: the number of the operation of attention in which queries meet keys.
