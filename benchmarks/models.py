@@ -58,25 +58,20 @@ def by_bridge(hf: Any, ids: Tensor) -> Tensor:
     from transformer_lens.model_bridge import TransformerBridge
 
     hf.config.architectures = [type(hf).__name__]
-    bridge = TransformerBridge.boot_transformers(type(hf).__name__, hf_model=hf, tokenizer=_Words(), dtype=hf.dtype)
+    bridge = TransformerBridge.boot_transformers(type(hf).__name__, hf_model=hf, tokenizer=words(), dtype=hf.dtype)
     given = call(hf, ids)
     decoder = {"decoder_input": given["decoder_input_ids"]} if "decoder_input_ids" in given else {}
     return bridge(ids, **decoder)
 
 
-class _Words:
-    """As much of a tokenizer as the bridge asks for before it runs over ids."""
+def words() -> Any:
+    """A tokenizer of as many words as the tiny models know, which the bridge asks for before it runs over ids."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
-    bos_token_id = eos_token_id = pad_token_id = 0
-    bos_token = eos_token = pad_token = "<s>"
-    padding_side = "right"
-    name_or_path = ""
-    vocab_size = VOCAB
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *_a, **_k: []
+    inner = Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCAB)}, unk_token="w3"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="w1", eos_token="w2", pad_token="w0")
 
 
 WAYS = {"hooks": by_hooks, "bridge": by_bridge}
