@@ -19,4 +19,5 @@ __all__ = [
     "steering",
     "visualisation",
     "workbench",
+    "worlds",
 ]

@@ -24,7 +24,7 @@ HOMES = {  # a heavy library, and the only files that may import it
 RANK = (  # interp's folders, those of lower rows first
     "common",
     "circuits landmark",
-    "postcard",
+    "postcard worlds",
     "atlas lenses visualisation",
     "sae",
     "directions",

@@ -39,6 +39,7 @@ VERBS = {
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
     "landmark": "The bundled model: its corpus, training and card.",
+    "worlds": "Small models whose truth is planted: train one, print what it reads.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",
 }
 
