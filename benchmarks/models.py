@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,16 @@ def by_hooks(hf: Any, ids: Tensor) -> Tensor:
 
 
 def by_bridge(hf: Any, ids: Tensor) -> Tensor:
-    """The logits that TransformerLens's bridge gives; it reads the class by the name in the configuration."""
+    """The logits that TransformerLens's bridge gives around the same model."""
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerFast
 
     hf.config.architectures = [type(hf).__name__]
-    bridge = TransformerBridge.boot_transformers(type(hf).__name__, hf_model=hf, tokenizer=words(), dtype=hf.dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        words().save_pretrained(folder)
+        hf.config.save_pretrained(folder)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        bridge = TransformerBridge.boot_transformers(folder, hf_model=hf, tokenizer=tokenizer, device="cpu")
     given = call(hf, ids)
     decoder = {"decoder_input": given["decoder_input_ids"]} if "decoder_input_ids" in given else {}
     return bridge(ids, **decoder)
@@ -97,20 +102,21 @@ def verdict(way: str, kind: str, name: str) -> dict[str, Any]:
     return {"state": "right" if right else "wrong"}
 
 
-def side_by_side(results: dict[str, Any]) -> None:
+def side_by_side(results: dict[str, Any], ways: Sequence[str]) -> None:
     """Measure the classes that are not there yet, and write after each."""
     prepare()
     rows = results.setdefault("classes", {})
     for mapping in MAPPINGS:
         for kind, name in classes(mapping):
             row = rows.setdefault(f"{mapping}:{name}", {})
-            for way in WAYS:
+            for way in ways:
                 if way not in row:
                     ended = {"state": "no logits", "why": "ended, or took too long"}
                     row[way] = forked(lambda way=way, kind=kind, name=name: verdict(way, kind, name), ended)
-            print(mapping, name, *(row[way]["state"] for way in WAYS), row["bridge"].get("why", "")[:100], flush=True)
+                print(way, mapping, name, row[way]["state"], row[way].get("why", "")[:100], flush=True)
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True))
-    results["counts"] = counts(rows)
+    if all(row.keys() == WAYS.keys() for row in rows.values()):
+        results["counts"] = counts(rows)
 
 
 def counts(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
@@ -153,6 +159,7 @@ def _loaded(root: Path) -> float:
 def main() -> None:
     """Measure what is missing."""
     asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--way", choices=WAYS, action="append", help="only by this")
     asked.add_argument("--cost", metavar="COMMIT", help="measure only what loading costs, next to this commit")
     options = asked.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -160,8 +167,8 @@ def main() -> None:
         results["load"] = cost_of(options.cost)
         print(results["load"]["ratio"], results["load"]["quartiles"])
     else:
-        side_by_side(results)
-        print(json.dumps(results["counts"], indent=1))
+        side_by_side(results, options.way or [*WAYS])
+        print(json.dumps(results.get("counts"), indent=1))
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True))
 
 
