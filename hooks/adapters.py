@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hooks.errors import InvalidArgument, nearest
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.site import FINAL_NORM
+from hooks.temporary import grad_mode
 from hooks.weights import base_of, has_weight, is_output_first, shape_of, weight_of, width
 
 Bridge: TypeAlias = Any
@@ -167,7 +168,7 @@ def _qkv_rows(
     double.__dict__["_modules"] = dict(double._modules)
     path = attention.submodules["qkv"].name
     double._modules[path] = _numbered(hf.get_submodule(f"{top['blocks']}.0.{block['attn.qkv']}"))
-    with torch.no_grad():
+    with grad_mode(False):
         parts = attention.split_qkv_matrix(double)
     return {name: weight_of(part)[:, 0].round().long() for name, part in zip("qkv", parts, strict=True)}
 

@@ -23,7 +23,7 @@ from hooks.running import Running
 from hooks.site import Site, site_names
 from hooks.structure import Structure
 from hooks.taps import Aliases, OneCall, Tap
-from hooks.temporary import Temporary
+from hooks.temporary import Temporary, grad_mode
 from hooks.tokens import Tokens
 from hooks.tracing.record import Call, Trace, record
 
@@ -227,7 +227,7 @@ def guessed(module: nn.Module) -> Shaped[Tensor, "batch _"]:
     )
 
 
-@torch.no_grad()
+@grad_mode(False)
 def check_network(model: Network) -> ContractReport:
     """Measure the laws of a network on its example, and keep the report on it.
 

@@ -13,6 +13,7 @@ from hooks.model import Text
 from hooks.network import AnyModel
 from hooks.position import Position, everywhere
 from hooks.site import Site, SiteNames
+from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 
 
@@ -148,7 +149,7 @@ class Receipt:
         self._change[site] = self._change[site].to(relative.device) + relative
 
 
-@torch.no_grad()
+@grad_mode(False)
 def kl_from_clean(model: AnyModel, text: Text, at: Position) -> Float[Tensor, "n"]:
     """Return KL(p_clean || p_changed) in nats after the selected tokens, under the blocks now open.
 

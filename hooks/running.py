@@ -109,6 +109,8 @@ class Running:
         with Temporary() as changes:
             self._turn.take(changes)
             changes.make(lambda: None, lambda: here.passes.__delitem__(slice(depth, None)))  # an interrupted pass
+            # torch's own `no_grad`, of which models make use, leaves gradients off where an interrupt meets its end
+            changes.make(lambda: None, partial(torch.set_grad_enabled, torch.is_grad_enabled()))
             _put(changes, here, "read", tokens)
             yield
 

@@ -14,6 +14,7 @@ from hooks.huggingface import HFModel
 from hooks.offload import place_of, refuse_meta
 from hooks.site import Site
 from hooks.taps import Aliases, Tap
+from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 from hooks.tracing.experts import Found
 from hooks.tracing.placement import Placement
@@ -97,7 +98,7 @@ class Structure:
     why: str = ""
 
 
-@torch.no_grad()
+@grad_mode(False)
 def find_structure(hf: HFModel) -> Structure:
     """Trace a model on a short text of random tokens and return what is found.
 

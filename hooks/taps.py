@@ -15,7 +15,7 @@ from hooks.huggingface import HFOutput
 from hooks.offload import place_of
 from hooks.site import Site
 from hooks.summary import summarise
-from hooks.temporary import Temporary
+from hooks.temporary import Temporary, grad_mode
 from hooks.weights import has_weight, shape_of
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
@@ -312,7 +312,7 @@ def norm_scale(norm: nn.Module) -> Derive:
     return scale
 
 
-@torch.no_grad()
+@grad_mode(False)
 def _ignores_the_mean(norm: nn.Module) -> bool:
     """Tell LayerNorm from RMSNorm by what it does: LayerNorm does not see a constant added to its input."""
     x = _ramp(norm)
@@ -320,7 +320,7 @@ def _ignores_the_mean(norm: nn.Module) -> bool:
     return bool((plain - shifted).norm() < 0.1 * plain.norm())
 
 
-@torch.no_grad()
+@grad_mode(False)
 def _eps_without_weights(norm: nn.Module) -> float:
     """OLMo's norm does not say its eps, and has no weights: var / (var + eps) is the variance of what it gives."""
     if any(True for _ in norm.parameters()):

@@ -22,12 +22,13 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hooks.errors import EditRefused, InvalidArgument
 from hooks.offload import offloaded_value, place_of, stays_in_memory
+from hooks.temporary import grad_mode
 
 _PROBED: Final = 512
 """How many unit vectors a module is given at once, where that is the only way to read its matrix."""
 
 
-@torch.no_grad()
+@grad_mode(False)
 def weight_of(module: nn.Module, name: str = "weight") -> Shaped[Tensor, "..."]:
     """Return a weight of a module as a pass uses it: whole, dequantised, and with the adapters that are active.
 
@@ -135,7 +136,7 @@ def own_matrix(module: nn.Module) -> Float[Tensor, "_ _"]:
     return matrix_of(base_of(module))
 
 
-@torch.no_grad()
+@grad_mode(False)
 def write_matrix(module: nn.Module, W: Float[Tensor, "_ _"]) -> None:
     """Set the matrix of a projection, wherever it is kept; adapters around it stay and still add to it.
 

@@ -20,6 +20,15 @@ FAMILIES = ("gpt2", "gpt_neox", "llama", "gemma2", "qwen2", "bert")
 DECODERS = tuple(family for family in FAMILIES if family != "bert")
 
 
+@pytest.fixture(autouse=True)
+def the_mode_of_gradients_is_given_back() -> Iterator[None]:
+    """A test that leaves gradients off fails itself, and not those that come after it."""
+    yield
+    left = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert left, "this test left gradients off"
+
+
 @pytest.fixture(scope="module")
 def unchecked() -> Iterator[None]:
     """Thousands of steps without a check of every shape, which costs more than they do; shorter tests check them."""

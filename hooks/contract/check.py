@@ -21,6 +21,7 @@ from hooks.forward import context
 from hooks.model import Model
 from hooks.offload import refuse_meta
 from hooks.site import Site
+from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 
 _LONG, _SHORT = 12, 7
@@ -64,7 +65,7 @@ def check(model: Model) -> ContractReport:
     handle = model.hf.register_forward_pre_hook(count)
     began = time.perf_counter()
     try:
-        with torch.no_grad(), refuse_meta(model.hf), torch.random.fork_rng(devices=_devices(model)):
+        with grad_mode(False), refuse_meta(model.hf), torch.random.fork_rng(devices=_devices(model)):
             checks = _laws(model)
     finally:
         handle.remove()

@@ -7,6 +7,7 @@ from typing import Any, Final, final
 import torch
 
 from hooks.huggingface import HFModel
+from hooks.temporary import grad_mode
 
 _ENDS: Final = {"vocab_size": 101, "bos_token_id": 100, "eos_token_id": 100, "pad_token_id": 0}
 _PLAIN: Final = _ENDS | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -93,7 +94,7 @@ def tiny(family: str, seed: int = 0) -> HFModel:
     of = FAMILIES[family]
     config = getattr(transformers, of.kind + of.config)(**of.settings)
     random = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), grad_mode(False):
         torch.manual_seed(seed)
         model = getattr(transformers, of.kind + of.head)(config).eval()
         for parameter in model.parameters():

@@ -10,6 +10,7 @@ from torch import nn
 from hooks.experts import InExperts, Mixture, Slot
 from hooks.site import Site
 from hooks.taps import Tap
+from hooks.temporary import grad_mode
 from hooks.tracing.record import Call, Op, Trace
 from hooks.tracing.residual import BlockCall
 from hooks.tracing.sublayers import Sublayer
@@ -33,7 +34,7 @@ class Found:
     explained: bool
 
 
-@torch.no_grad()
+@grad_mode(False)
 def mixture_of(trace: Trace, block: BlockCall, kind: Sublayer) -> Found | None:
     """Return the mixture of experts that computes a term of a block's sum; None where there is none.
 

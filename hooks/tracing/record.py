@@ -5,13 +5,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, final
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+
+from hooks.temporary import grad_mode
 
 Slot = int | str
 """Which argument of a call, by place or by name; which part of an output, likewise."""
@@ -197,7 +198,7 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-@torch.no_grad()
+@grad_mode(False)
 def record(model: nn.Module, run: Callable[[], object], n_pos: int = 0) -> Trace:
     """Run a model once and return what happened.
 

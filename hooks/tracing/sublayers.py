@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from hooks.temporary import grad_mode
 from hooks.tracing.record import Call, Op, Ref, Trace
 from hooks.tracing.residual import BlockCall, Sum, Term, is_norm
 from hooks.weights import shape_of
@@ -300,7 +301,7 @@ def is_projection(module: nn.Module) -> bool:
     return len(shape_of(module)) == 2 and not isinstance(module, nn.Embedding)
 
 
-@torch.no_grad()
+@grad_mode(False)
 def reach_of(trace: Trace, call: Call, value: int, n_pos: int) -> int | None:
     """Return how many tokens on a module moves something from one token; None where it cannot be said.
 

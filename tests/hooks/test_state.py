@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -41,20 +41,19 @@ def resumed(model: Model) -> None:
     hold(model, "Fog").logits(1, {z[1]: lambda a: 0.5 * a})
 
 
+MODES = ["/grad_mode.py"]  # torch's, whoever sets them
+ALL = ["/hooks/", "/contextlib.py", *MODES]  # this library, and what opens and ends blocks
 RUNS = [captured, intervened, differentiated, resumed]
 
 
 class Interrupter:
-    """Counts the bytecodes that run in this library, in contextlib and in torch's modes that it sets, and
-    interrupts at one."""
+    """Counts the bytecodes that run in some files, and interrupts at one."""
 
-    def __init__(self, at: int | None = None) -> None:
-        self.at, self.count = at, 0
+    def __init__(self, at: int | None = None, within: Sequence[str] = ALL) -> None:
+        self.at, self.count, self.within = at, 0, within
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        file = frame.f_code.co_filename
-        modes = file.endswith("grad_mode.py") and frame.f_back and "/hooks/" in frame.f_back.f_code.co_filename
-        if "/hooks/" not in file and not file.endswith("contextlib.py") and not modes:
+        if not any(part in frame.f_code.co_filename for part in self.within):
             return None
         if frame.f_code.co_name == "<genexpr>":
             return None  # one that `any` has left is closed where Python can raise nothing, nor takes a signal
@@ -91,16 +90,19 @@ def left_on(model: Model) -> list[str]:
     return found + (["a block"] if model.running.active or model.running.resting else [])
 
 
+@pytest.mark.parametrize("within", [ALL, MODES], ids=["library", "modes"])
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
-def test_an_interrupt_between_any_two_bytecodes_leaves_nothing_on_the_model(gpt2: Model, run: Any) -> None:
+def test_an_interrupt_between_any_two_bytecodes_leaves_nothing_on_the_model(
+    gpt2: Model, run: Any, within: list[str]
+) -> None:
     for parameter in gpt2.hf.parameters():
         parameter.requires_grad_(True)
     plain = gpt2.run("Fog").detach()
-    counter = Interrupter()
+    counter = Interrupter(within=within)
     counter.during(run, gpt2)
     every = max(1, counter.count // POINTS)
     for at in range(1, counter.count, every):
-        one = Interrupter(at)
+        one = Interrupter(at, within)
         assert one.during(run, gpt2) or one.count < at, f"an interrupt at bytecode {at} of {counter.count} was lost"
         assert not left_on(gpt2), f"interrupted at bytecode {at} of {counter.count}"
     assert torch.equal(gpt2.run("Fog"), plain)

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from hooks.store import harvest as harvest_function
 from hooks.store.documents import as_dataset, count
 from hooks.store.folder import Folder
 from hooks.store.manifest import Manifest
+from tests.processes import do_in_processes, start
 
 BOS = 256
 WORDS = ("fog", "bay", "bridge", "light", "", "over the hills", "a long evening by the sea, far off")
@@ -54,17 +54,6 @@ def size(folder: Path) -> int:
 def rows_of(model: Model, ids: list[list[int]], site: Any) -> Tensor:
     """The rows of a site by one forward pass per row of ids."""
     return torch.cat([capture(model, torch.tensor(row), site).flat(site) for row in ids])
-
-
-def start(work: Callable[[], object], **environment: str) -> Any:
-    def child() -> None:
-        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, and a child that waits for them hangs
-        os.environ.update(environment)
-        work()
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    return process
 
 
 @pytest.fixture(autouse=True)
@@ -298,14 +287,7 @@ def test_any_number_of_processes_make_the_same_store(
         harvest(gpt2, some, SITES, folder, packing=packed(24), documents_per_shard=7)
 
     share(tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    started = [start(lambda: share(tmp_path / "many"), RANK=str(rank), **environment) for rank in range(processes)]
-    for process in started:
-        process.join(60)
-        assert process.exitcode == 0
+    do_in_processes(lambda: share(tmp_path / "many"), processes)
     assert files(tmp_path / "many") == files(tmp_path / "one")
 
 

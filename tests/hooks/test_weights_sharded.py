@@ -1,6 +1,6 @@
 """Weights of which each of two processes holds a part are read whole, changed part by part, and hashed as one."""
 
-from pathlib import Path
+import sys
 from typing import Any
 
 import pytest
@@ -9,8 +9,12 @@ from torch import nn
 
 from hooks.fingerprint import fingerprint
 from hooks.weights import matrix_of, weight_of, weights_of, write_matrix
+from tests.processes import do_in_processes
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution")
+pytestmark = [
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution"),
+    pytest.mark.skipif(sys.platform != "linux", reason="forks"),
+]
 
 
 def layers() -> Any:
@@ -18,13 +22,12 @@ def layers() -> Any:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
 
 
-def of_one_process(rank: int, folder: str) -> None:
+def of_one_process() -> None:
     """What each process finds; a difference ends it, and so the test."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo")
     mesh, plain, model = init_device_mesh("cpu", (2,)), layers(), layers()
     for layer, placement in ((model[0], Shard(0)), (model[2], Shard(1))):
         layer.weight = nn.Parameter(distribute_tensor(layer.weight.detach(), mesh, [placement]))
@@ -43,5 +46,5 @@ def of_one_process(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_a_shard_of_each_of_two_processes_is_read_whole_and_written_in_part(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(of_one_process, (str(tmp_path),), nprocs=2)
+def test_a_shard_of_each_of_two_processes_is_read_whole_and_written_in_part() -> None:
+    do_in_processes(of_one_process)

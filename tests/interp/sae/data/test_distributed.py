@@ -1,10 +1,7 @@
 """Two processes that share batches, or latents, learn what one process learns."""
 
-import multiprocessing
 import os
-import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,30 +31,12 @@ from interp.sae import (
 )
 from interp.sae.data.distributed import share_batch
 from tests.interp.sae.planted import activations, features
+from tests.processes import do_in_processes
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="forks"), pytest.mark.usefixtures("unchecked")]
 D, LATENTS = 12, 40
 OPTIONS = {"tokens": 4_000, "batch_size": 100, "buffer": 600, "dead_after": 500, "lr": 3e-3, "progress": False}
 MANY = {name: value for name, value in OPTIONS.items() if name != "lr"}
-
-
-def in_two(work: Callable[[], None]) -> None:
-    """Do some work in two processes that have joined over gloo, as torchrun would start them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-
-    def child(rank: int) -> None:
-        torch.set_num_threads(1)
-        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-        work()
-
-    started = [multiprocessing.get_context("fork").Process(target=child, args=(rank,)) for rank in range(2)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(100)
-        assert process.exitcode == 0
 
 
 def rows() -> Tensor:
@@ -94,7 +73,7 @@ def test_two_processes_that_share_batches_learn_what_one_learns(tmp_path: Path) 
         with processes(torch.device("cpu")) as here:
             torch.save(learnt(), tmp_path / f"{here.rank}.pt")
 
-    in_two(work)
+    do_in_processes(work)
     one, said = learnt()
     for rank in range(2):
         two, also = torch.load(tmp_path / f"{rank}.pt")
@@ -122,7 +101,7 @@ def test_two_processes_share_the_models_passes_and_their_order_is_that_of_one(gp
         torch.save(found, tmp_path / f"{os.environ['RANK']}.pt")
 
     (tmp_path / "state").mkdir()
-    in_two(work)
+    do_in_processes(work)
     alone, passes = read()
     for rank in range(2):
         two, shared = torch.load(tmp_path / f"{rank}.pt")
@@ -146,7 +125,7 @@ def test_latents_shared_by_two_processes_learn_what_they_learn_in_one(tmp_path: 
             latents = sae.encode(x[:50].double())
             torch.save((sae.double().whole().state_dict(), str(report), latents), tmp_path / f"{here.rank}.pt")
 
-    in_two(work)
+    do_in_processes(work)
     one = with_dead(TopK(D, LATENTS, k=3)).double()
     report = train(one, tensor_source(x), **OPTIONS)
     for rank in range(2):
@@ -173,7 +152,7 @@ def test_a_batch_that_cannot_be_shared_and_latents_without_processes_are_refused
                 train(sharded, tensor_source(rows()), resampling=Resampling(), **OPTIONS)
             assert sharded.dataset is None and torch.equal(torch.get_rng_state(), before)
 
-    in_two(work)
+    do_in_processes(work)
 
 
 def test_the_threshold_follows_the_least_latent_of_all_processes_where_one_of_them_keeps_none(tmp_path: Path) -> None:
@@ -184,7 +163,7 @@ def test_the_threshold_follows_the_least_latent_of_all_processes_where_one_of_th
             sae.objective().gradients(size * rows()[here.rank : 100 : 2], torch.zeros(LATENTS) > 0)
             torch.save(sae.threshold, tmp_path / f"{here.rank}.pt")
 
-    in_two(work)
+    do_in_processes(work)
     one = BatchTopK(D, LATENTS, k=1)
     x = rows()[:100].clone()
     x[0::2], x[1::2] = 10 * x[0::2], 1e-3 * x[1::2]
