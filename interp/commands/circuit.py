@@ -68,7 +68,7 @@ def circuit_command(
     With --features, the circuit is of dictionary features and errors, and the edges are between those.
     """
     if features:
-        _check_features(method, out, node_threshold, edge_threshold)
+        _check_features(method, node_threshold, edge_threshold)
     if method not in METHODS:
         raise InvalidArgument(f"no method is called '{method}'; did you mean {nearest(method, METHODS)}?")
     if by not in ("contribution", "size"):
@@ -86,7 +86,8 @@ def circuit_command(
     task = Task(clean, corrupt, logit_difference(loaded, *answers))
     if autoencoders:
         thresholds = (node_threshold, edge_threshold)
-        return find_feature_circuit(loaded, autoencoders, task, thresholds, steps, top, quiet=quiet)
+        lead = f"{right!r} against {wrong!r} after {clean!r}, corrupted by {corrupt!r}."
+        return find_feature_circuit(loaded, autoencoders, task, thresholds, steps, top, out, lead, quiet=quiet)
     if slope is None:
         found = exact_edges(loaded, task, progress=not quiet)
     else:
@@ -101,12 +102,10 @@ def circuit_command(
     return _document(found, curves, top, by) | {"page": out}
 
 
-def _check_features(method: str, out: Path | None, *thresholds: float) -> None:
+def _check_features(method: str, *thresholds: float) -> None:
     """Refuse what has no meaning for a circuit of features."""
     if method != "eap-ig":
         raise InvalidArgument(f"--method {method} is of edges: with --features the slope is integrated over --steps")
-    if out is not None:
-        raise InvalidArgument(f"--out {out} draws edges: with --features take --json, or leave one of the two out")
     if min(thresholds) < 0:
         raise InvalidArgument(f"thresholds of {thresholds} were given: absolute effects are at least 0")
 

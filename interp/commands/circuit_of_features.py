@@ -10,6 +10,7 @@ from interp.circuits.edges import Task
 from interp.commands.verb import Document
 from interp.graphs.feature_circuits import FeatureCircuit, FeatureFaithfulness, feature_circuit, feature_faithfulness
 from interp.sae import SAE, load
+from interp.show import Section, feature_circuit_panel, feature_faithfulness_panel, report
 
 
 def load_autoencoders(folders: list[Path]) -> list[SAE]:
@@ -44,14 +45,17 @@ def find_feature_circuit(
     thresholds: tuple[float, float],
     steps: int,
     top: int,
+    out: Path | None,
+    lead: str,
     *,
     quiet: bool,
 ) -> Document:
-    """Find the circuit, print it and how faithful it is, and return it as a document.
+    """Find the circuit, print it and how faithful it is, and return it as a document; write its page if one is asked.
 
     Examples:
         ```python
-        find_feature_circuit(model, load_autoencoders([folder]), task, (0.1, 0.01), 10, 10, quiet=True)
+        saes = load_autoencoders([folder])
+        find_feature_circuit(model, saes, task, (0.1, 0.01), 10, 10, Path("circuit.html"), "Paris or Rome?", quiet=True)
         ```
     """
     node_threshold, edge_threshold = thresholds
@@ -78,7 +82,18 @@ def find_feature_circuit(
     for source, target, weight in edges[:top]:
         typer.echo(f"{weight:>+9.3f}  {source} -> {target}")
     typer.echo(str(found))
-    return _document(circuit, found, nodes, edges)
+    if out is not None:
+        _page(out, model, lead, circuit, found)
+    return _document(circuit, found, nodes, edges) | {"page": out}
+
+
+def _page(out: Path, model: Model, lead: str, circuit: FeatureCircuit, found: FeatureFaithfulness) -> None:
+    sections = [
+        Section("Features and errors", "What the behaviour runs through.", (feature_circuit_panel(circuit),)),
+        Section("Faithfulness", "What the circuit does by itself.", (feature_faithfulness_panel(found),)),
+    ]
+    report(out, f"A feature circuit of {model.name}", lead, sections)
+    typer.echo(f"page: {out.resolve()}")
 
 
 def _document(
@@ -102,5 +117,4 @@ def _document(
             "random": dict(found.random),
             "under_nodes": found.under_nodes,
         },
-        "page": None,
     }

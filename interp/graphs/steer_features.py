@@ -1,8 +1,10 @@
 """Features of a prompt set to other activations: what the graph says that does to the logits, and what it does."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,11 +12,12 @@ from torch import Tensor
 
 from hooks import Intervention, Site, capture, intervene
 from hooks.direction import wide
-from hooks.errors import InvalidArgument, OutOfRange, UnknownName
+from hooks.errors import InvalidArgument, OutOfRange, UnknownName, nearest
 from hooks.interventions import apply
 from hooks.pieces import piece
 from hooks.position import everywhere, special
-from hooks.site import mlp_out, resid_post
+from hooks.site import mlp_out, resid_post, v, z
+from interp.circuits.edges.norm import Norm
 from interp.graphs.graph import AttributionGraph
 from interp.graphs.local_model import LocalLayer, LocalModel, push_norm
 from interp.graphs.logits import logit_targets, unembedding_of
@@ -22,6 +25,7 @@ from interp.graphs.nodes import FEATURE
 
 NAME = re.compile(r"f(\d+)\.(\d+)@(\d+)")
 LIKELIEST = 5
+HOLD = ("patterns", "norms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,7 @@ class SteeredFeatures:
         graph: of the prompt.
         activations: what each feature was set to, by name.
         held_through: the last layer whose feed-forward output was held.
+        hold: what else was held in the model.
         predicted: the change of each logit of the graph, less that of the mean logit, in the local replacement model.
         measured: the same in the model.
         p: the probability of each after it.
@@ -41,6 +46,7 @@ class SteeredFeatures:
     graph: AttributionGraph
     activations: Mapping[str, float]
     held_through: int
+    hold: tuple[str, ...]
     predicted: Float[Tensor, "n"]
     measured: Float[Tensor, "n"]
     p: Float[Tensor, "n"]
@@ -57,10 +63,11 @@ class SteeredFeatures:
             self.graph.said, self.predicted.tolist(), self.measured.tolist(), before, self.p.tolist(), strict=True
         )
         said = ", ".join(f"{word!r} {p:.2f}" for word, p in self.likeliest)
+        also = "".join(f", {each} held" for each in self.hold)
         return "\n".join(
             [
                 f"SteeredFeatures({len(self.activations)} features, feed-forward layers held through "
-                f"{self.held_through}; says {said})",
+                f"{self.held_through}{also}; says {said})",
                 *(
                     f"{word!r}: predicted {predicted:+.2f}, measured {measured:+.2f}, p {p:.2f} → {after:.2f}"
                     for word, predicted, measured, p, after in rows
@@ -86,7 +93,11 @@ def scale_features(graph: AttributionGraph, nodes: Iterable[str], factor: float 
 
 @torch.no_grad()
 def steer_features(
-    graph: AttributionGraph, activations: Mapping[str, float], *, held_through: int | None = None
+    graph: AttributionGraph,
+    activations: Mapping[str, float],
+    *,
+    held_through: int | None = None,
+    hold: Collection[str] = (),
 ) -> SteeredFeatures:
     """Set features of a prompt to other activations, and return what the graph predicts and what the model does.
 
@@ -96,14 +107,18 @@ def steer_features(
     change with patterns and norms held, δz = w_enc · δx and δa = δz, and what features write changes by it, in the
     layers after `held_through`.
 
+    What `hold` names is held in the model too, so that it says what a prediction misses: with patterns, norms and all
+    feed-forward outputs held, the model does exactly what is predicted.
+
     Args:
         graph: of the prompt.
         activations: what each feature is set to, by the name of its node, such as those of `scale_features`; a
             feature that is off in this prompt (`f3.120@5`) may be turned on.
         held_through: a layer; by default the last one at which these features read.
+        hold: what is held in the model as in the graph: "patterns", of attention, and "norms", their divisors.
 
     Raises:
-        InvalidArgument: no features.
+        InvalidArgument: no features, or something else to hold.
         UnknownName: a name that is no feature's.
         OutOfRange: a feature or token that there is not, or layers held through one before a feature's own.
 
@@ -115,7 +130,7 @@ def steer_features(
         print(steered)
         ```
     """
-    local = graph.local
+    local, held = graph.local, _check_hold(hold)
     changes = _changes(local, activations)
     first = int(changes.layer.max())
     through = first if held_through is None else held_through
@@ -125,13 +140,14 @@ def steer_features(
     ids = graph.nodes.index[-len(graph.said) :].to(local.final.device)
     slope = logit_targets(local, unembedding, ids).slope
     predicted = slope @ _predicted(local, changes, through)[-1]
-    measured, p = _measured(local, changes, through, unembedding.W_U[:, ids] - unembedding.W_U.mean(1, keepdim=True))
+    columns = unembedding.W_U[:, ids] - unembedding.W_U.mean(1, keepdim=True)
+    measured, p = _measured(local, changes, through, held, columns)
     best = p.topk(min(LIKELIEST, len(p)))
     likeliest = [
         (piece(local.model.tokenizer, int(i)), float(value)) for i, value in zip(best.indices, best.values, strict=True)
     ]
     return SteeredFeatures(
-        graph, dict(activations), through, predicted.cpu(), measured.cpu(), p[ids].cpu(), tuple(likeliest)
+        graph, dict(activations), through, held, predicted.cpu(), measured.cpu(), p[ids].cpu(), tuple(likeliest)
     )
 
 
@@ -215,17 +231,86 @@ def _responses(local: LocalModel, changes: _Changes, at: int, read: Tensor) -> d
     }
 
 
+def _check_hold(hold: Collection[str]) -> tuple[str, ...]:
+    """What is held, in one order.
+
+    Raises:
+        InvalidArgument: something that cannot be held.
+    """
+    names = (hold,) if isinstance(hold, str) else hold
+    for name in names:
+        if name not in HOLD:
+            raise InvalidArgument(f"'{name}' cannot be held; did you mean {nearest(name, HOLD)}?")
+    return tuple(name for name in HOLD if name in names)
+
+
 def _measured(
-    local: LocalModel, changes: _Changes, through: int, columns: Float[Tensor, "d_model n"]
+    local: LocalModel, changes: _Changes, through: int, hold: tuple[str, ...], columns: Float[Tensor, "d_model n"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "vocab"]]:
     """By how much logits change in the model, less the mean, and the probabilities of all tokens after it."""
     model, tokens = local.model, local.model.tokens(local.ids[None])
     last = resid_post[model.n_layers - 1]
-    with intervene(model, {**_held_outputs(local, changes.written, through)}):
-        final = wide(capture(model, tokens, [last])[last][0, -1:])
-    norm = local.final_norm
-    before, after = (norm(x.to(model.dtype)).to(columns) @ columns for x in (local.final[-1:], final))
-    return (after - before)[0], wide(model.unembed(final.to(model.dtype)))[0].softmax(-1)
+    edits = _held_outputs(local, changes.written, through)
+    if "patterns" in hold:
+        edits |= _held_patterns(local)
+    with ExitStack() as stack:
+        if "norms" in hold:
+            stack.enter_context(_norms_held(local))
+        with intervene(model, {**edits}):
+            final = wide(capture(model, tokens, [last])[last][0, -1:])
+        p = wide(model.unembed(final.to(model.dtype)))[0].softmax(-1)
+    norm, before = local.final_norm, local.final[-1:]
+    if "norms" in hold:
+        return (push_norm(norm, final - before, before).to(columns) @ columns)[0], p
+    return ((norm(final.to(model.dtype)) - norm(before.to(model.dtype))).to(columns) @ columns)[0], p
+
+
+def _held_patterns(local: LocalModel) -> dict[Site, Intervention]:
+    """What mixes the values of each head by the patterns of the prompt."""
+    seen: dict[int, Tensor] = {}
+    made: dict[Site, Intervention] = {}
+    for layer, one in enumerate(local.layers):
+        if one.pattern is not None:
+            made[v[layer]] = apply(_keep(seen, layer, 0.0), everywhere | special)
+            made[z[layer]] = apply(_mix(seen, layer, one.pattern), everywhere | special)
+    return made
+
+
+def _mix(
+    seen: dict[int, Tensor], layer: int, pattern: Float[Tensor, "head pos pos"]
+) -> Callable[[Float[Tensor, "pos head d_head"]], Float[Tensor, "pos head d_head"]]:
+    """What puts the kept values, mixed by a pattern, in the place of what heads read."""
+
+    def mix(z: Float[Tensor, "pos head d_head"]) -> Float[Tensor, "pos head d_head"]:
+        value = seen[layer].repeat_interleave(pattern.shape[0] // seen[layer].shape[1], 1)
+        return torch.einsum("hqk,khf->qhf", pattern, value).to(z)
+
+    return mix
+
+
+@contextmanager
+def _norms_held(local: LocalModel) -> Iterator[None]:
+    """Inside the block, the divisor of every norm of the stream is that of the prompt."""
+    pairs = [(local.final_norm, local.final)]
+    for layer in local.layers:
+        pairs += [(layer.block.attn_norm, layer.pre), (layer.block.mlp_norm, layer.read)]
+        pairs += [(layer.block.post_norm, layer.raw)] if layer.raw is not None else []
+    with ExitStack() as stack:
+        for norm, x in {id(norm.module): (norm, x) for norm, x in pairs if norm.module is not None}.values():
+            assert norm.module is not None
+            stack.callback(norm.module.register_forward_hook(_hold_at(norm, x)).remove)
+        yield
+
+
+def _hold_at(norm: Norm, x_0: Float[Tensor, "pos d_model"]) -> Callable[..., Tensor]:
+    """A hook that gives norm(x_0) and what the norm makes of x - x_0 with the divisor of x_0; x may be the last."""
+
+    def hold(_: object, args: tuple[Tensor, ...], y: Any) -> Tensor:
+        x = wide(args[0])
+        before = x_0[-x.shape[-2] :].to(x).expand_as(x)
+        return (norm(before.to(y)).to(x) + push_norm(norm, x - before, before)).to(y)
+
+    return hold
 
 
 def _held_outputs(
@@ -251,10 +336,10 @@ def _held_outputs(
     return made
 
 
-def _keep(seen: dict[int, Tensor], layer: int, before: Tensor) -> Callable[[Tensor], Tensor]:
-    """What keeps by how much the input of a layer's linear path has changed, and leaves it as it is."""
+def _keep(seen: dict[int, Tensor], layer: int, before: Tensor | float) -> Callable[[Tensor], Tensor]:
+    """What keeps by how much a value differs from one before, and leaves it as it is."""
 
-    def keep(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+    def keep(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         seen[layer] = wide(x) - before
         return x
 

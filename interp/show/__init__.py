@@ -12,6 +12,7 @@ from interp.show.dictionary_map import map_html, map_page
 from interp.show.dose import dose_panel
 from interp.show.edits_page import edits_page, facts_panel
 from interp.show.feature import examples_panel, histogram_panel, words_panel
+from interp.show.feature_circuit import feature_circuit_panel, feature_faithfulness_panel
 from interp.show.generations import generations_panel
 from interp.show.heads import attention_panel, heads_panel
 from interp.show.latent import record_html
@@ -47,6 +48,8 @@ __all__ = [
     "entropy_panel",
     "examples_panel",
     "facts_panel",
+    "feature_circuit_panel",
+    "feature_faithfulness_panel",
     "generations_panel",
     "graph_page",
     "graph_panel",

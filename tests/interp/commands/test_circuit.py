@@ -42,7 +42,9 @@ def test_with_features_the_circuit_is_of_dictionaries(folder: str, tmp_path: Pat
     task = Task("fog over", "fig ever", logit_difference(model, "a", "c"))
     expected = feature_circuit(model, saes, task, node_threshold=0.001, steps=3)
     words = ("circuit", folder, "fog over", "fig ever", "a", "c", "--steps", "3", "--features", str(tmp_path / "saes"))
-    said = call(*words, "--node-threshold", "0.001")
+    page = tmp_path / "page.html"
+    said = call(*words, "--node-threshold", "0.001", "--out", str(page))
+    assert said.splitlines()[-1].startswith("page:") and "nodes of a feature circuit" in page.read_text("utf-8")
     assert f"{expected.n_nodes} nodes, {expected.n_errors} of them errors" in said
     assert "errors removed" in said and "random nodes" in said
     data = json.loads(call(*words, "--node-threshold", "0.001", "--json", "--quiet"))
@@ -51,7 +53,7 @@ def test_with_features_the_circuit_is_of_dictionaries(folder: str, tmp_path: Pat
     assert set(data["faithfulness"]["circuit"]) == {"circuit", "keep", "remove"}
     for more, text in (
         ("--method gim", "is of edges"),
-        ("--out a.html", "draws edges"),
+        ("--out a.txt", "html"),
         ("--edge-threshold -1", "at least 0"),
     ):
         assert text in call(*words, *more.split(), code=2)

@@ -85,6 +85,23 @@ def test_without_norms_and_with_patterns_and_every_layer_held_the_model_does_wha
     assert torch.allclose(found.predicted, found.measured, atol=1e-10) and found.same_sign == 1.0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["per-layer", "skip", "clt", "skip clt"])
+def test_with_patterns_norms_and_every_layer_held_any_model_does_what_is_predicted(family: str, kind: str) -> None:
+    model = double(family)
+    graph = attribution_graph(model, made(model, kind), TEXT, targets=["a", "b"])
+    steered, last = scale_features(graph, some(graph), -3.0), model.n_layers - 1
+    found = steer_features(graph, steered, held_through=last, hold=("norms", "patterns"))
+    assert float(found.measured.abs().max()) > 1e-4
+    assert torch.allclose(found.predicted, found.measured, atol=1e-10) and found.same_sign == 1.0
+    assert found.hold == ("patterns", "norms") and "norms held" in repr(found)
+    if family != "gemma2":  # whose probabilities are of capped logits
+        assert float((found.p.log() - graph.nodes.p[-2:].log() - found.measured).diff().abs().max()) < 1e-9
+    for hold in ((), ("patterns",), ("norms",)):
+        free = steer_features(graph, steered, held_through=last, hold=hold)
+        assert not torch.allclose(free.predicted, free.measured, atol=1e-6)
+
+
 def test_small_changes_of_an_exact_transcoder_reach_the_logits_through_all_later_layers_as_predicted() -> None:
     model = linear_between(activation_function="relu")
     graph = attribution_graph(model, neurons(model), TEXT)
@@ -119,6 +136,8 @@ def test_what_cannot_be_steered_is_refused() -> None:
             steer_features(graph, {name: 1.0})
     with pytest.raises(OutOfRange, match="held_through"):
         steer_features(graph, {"f1.0@1": 1.0}, held_through=0)
+    with pytest.raises(InvalidArgument, match="did you mean 'patterns'"):
+        steer_features(graph, {"f1.0@1": 1.0}, hold=["pattern"])
     with pytest.raises(UnknownName):
         scale_features(graph, ["f0.99@0"], 1.0)
     assert scale_features(graph, ["t@0"], 2.0) == {}
