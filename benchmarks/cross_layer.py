@@ -1,13 +1,15 @@
 """A cross-layer transcoder of the bundled model next to transcoders of one layer: `python benchmarks/cross_layer.py`.
 
 `train FOLDER --reach 8` trains one, from a checkpoint where there is one (`--reach 1`: of one layer each, by the same
-trainer). `measure FOLDER...` says of each, on documents that neither the model nor it has read: the error of each
-layer, latents on and dead, and what the model loses in cross-entropy, KL and next tokens when its feed-forward layers
-are replaced, all at once and one at a time, next to the layers' means and to the same transcoder with its decoders
-shuffled. All are measured with equally many latents on: the one threshold of each is set to the value above which
-`--l0` latents per token lie on other held-out documents. Intervals are over texts. `trio` trains both kinds on the
-skip-trio, a chain A to B to C whose edges are known, at the same L0, and says how much of the answer goes through
-each step in either graph. Both write into benchmarks/results/cross_layer.json.
+trainer). `calibrate FOLDER...` sets the one threshold of each to the value above which `--l0` latents per token are on
+held-out documents, so that all are of one sparsity. `measure FOLDER...` says of each, on documents that neither the
+model nor it has read, and that it was not calibrated on: the error of each layer, latents on and dead, and what the
+model loses in cross-entropy, KL and next tokens when its feed-forward layers are replaced, all at once and one at a
+time, next to the layers' means and to the same transcoder with its decoders shuffled; and by how much their latents on
+differ. Intervals are over texts. `trio` trains both kinds on the skip-trio, a chain A to B to C whose edges are known,
+at the same L0, and says how much of the answer goes through each step in either graph.
+
+`measure` and `trio` write into benchmarks/results/cross_layer.json.
 """
 
 import argparse
@@ -148,12 +150,31 @@ def errors(clt: CrossLayerTranscoder, source: Source) -> tuple[list[float], list
 
 
 @torch.no_grad()
-def calibrated(clt: CrossLayerTranscoder, rows: Tensor, l0: float) -> CrossLayerTranscoder:
-    """The same with the one threshold above which l0 latents per row lie."""
-    twin, x = copy.deepcopy(clt), clt.parts(rows)[0]
-    z = torch.cat([clt.pre(part).flatten() for part in x.split(512)])
-    twin.threshold.fill_(float(z.topk(int(l0 * len(x))).values[-1]))
-    return twin
+def threshold_for(clt: CrossLayerTranscoder, source: Source, l0: float) -> tuple[float, int]:
+    """The one threshold above which l0 latents per token are, and of how many tokens."""
+    kept, n, floor = list[Tensor](), 0, None
+    for rows in source:
+        for x in clt.parts(rows)[0].split(512):
+            z = clt.pre(x).flatten()
+            floor = float(z.topk(int(3 * l0 * len(x))).values[-1]) if floor is None else floor
+            kept.append(z[z > floor])
+            n += len(x)
+    return float(torch.cat(kept).topk(int(l0 * n)).values[-1]), n
+
+
+def calibrate(given: argparse.Namespace) -> None:
+    """Set the threshold of each, and save it."""
+    model = load("landmark")
+    source = pairs(model, landmark.unseen_texts(model, given.texts, seed=950_000))
+    for folder in given.folders:
+        clt = load_sae(folder)
+        assert isinstance(clt, CrossLayerTranscoder)
+        before = clt.threshold.unique().tolist()
+        theta, n = threshold_for(clt, source, given.l0)
+        with torch.no_grad():
+            clt.threshold.fill_(theta)
+        save(clt, folder)
+        print(f"{folder}: threshold {before} -> {theta}, of {n} tokens", flush=True)
 
 
 def shuffled(clt: CrossLayerTranscoder) -> CrossLayerTranscoder:
@@ -199,29 +220,32 @@ def measure(given: argparse.Namespace) -> None:
     """Measure each, and write it next to what the file has of the same texts."""
     model = load("landmark")
     texts = landmark.unseen_texts(model, given.texts, seed=900_000)
-    rows = torch.cat([*islice(pairs(model, landmark.unseen_texts(model, 200, seed=950_000)), 8)])[:8192]
-    means = rows[:, model.n_layers :].mean(0)
-    about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts), "l0": given.l0}
+    rows = torch.cat([*pairs(model, landmark.unseen_texts(model, 100, seed=950_000))])
+    means = rows[:, model.n_layers :].mean(0).clone()
+    del rows
+    about = {"model": model.name, "fingerprint": model.fingerprint, "texts": len(texts)}
     for folder in given.folders:
         clt = fold_normalisation(load_sae(folder))
         assert isinstance(clt, CrossLayerTranscoder)
-        as_saved = evaluate(clt, pairs(model, texts))
         began = time.process_time()
-        row = measured(model, calibrated(clt, rows[:2048], given.l0), texts, means, brief=given.brief)
-        row |= {"as_saved": {"l0": as_saved.l0, "explained_variance": as_saved.explained_variance}}
+        row = measured(model, clt, texts, means, brief=given.brief)
         row["cpu_s"] = time.process_time() - began
         print(Path(folder).name, row, flush=True)
-        keep(about, Path(folder).name, row)
+        every = keep(about, Path(folder).name, row)
+        l0 = [one["l0"] for one in every.values() if isinstance(one, dict) and "l0" in one]
+        keep(about, "l0_spread", max(l0) / min(l0) - 1)
 
 
-def keep(about: dict[str, Any], name: str, row: Any) -> None:
-    """Write one more figure into the file; those that are of other texts or another L0 go."""
+def keep(about: dict[str, Any], name: str, row: Any) -> dict[str, Any]:
+    """Write one more figure into the file and return all in it; those that are of other texts go."""
     file, before = RESULTS / "cross_layer.json", {}
     if file.exists():
         before = json.loads(file.read_text())["figures"]
     if any(before.get(key) != value for key, value in about.items()):
         before = {"skip_trio": before.get("skip_trio")}
-    write("cross_layer", "python benchmarks/cross_layer.py", before | about | {name: row})
+    figures = before | about | {name: row}
+    write("cross_layer", "python benchmarks/cross_layer.py", figures)
+    return figures
 
 
 def trio(_: argparse.Namespace) -> None:
@@ -286,10 +310,14 @@ def main() -> None:
     one.set_defaults(do=train_one)
     many = verbs.add_parser("measure")
     many.add_argument("folders", nargs="+")
-    many.add_argument("--texts", type=int, default=48)
+    many.add_argument("--texts", type=int, default=60)
     many.add_argument("--brief", action="store_true", help="not one layer at a time")
-    many.add_argument("--l0", type=float, default=64, help="latents on per token, of all layers together, in all")
     many.set_defaults(do=measure)
+    alike = verbs.add_parser("calibrate")
+    alike.add_argument("folders", nargs="+")
+    alike.add_argument("--texts", type=int, default=200)
+    alike.add_argument("--l0", type=float, default=64, help="latents on per token, of all layers together")
+    alike.set_defaults(do=calibrate)
     verbs.add_parser("trio").set_defaults(do=trio)
     given = options.parse_args()
     given.do(given)

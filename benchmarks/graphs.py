@@ -5,8 +5,9 @@ benchmarks/results/graphs.json, the tables of docs/story_of_a_fact.md, and with 
 
 1. Scores of the graphs of 50 prompts, next to the same with decoders shuffled.
 2. Supernodes turned down: the features of the subject and those of the rest of the prompt, and finer ones, of one token
-   in a band of layers, on 15 prompts. The change of logits, of the answer and of other cities, as predicted and as
-   measured, next to as many random features, and to predictions that are dealt out again.
+   in a band of layers. The change of logits, of the answer and of other cities, as predicted and as measured, next to
+   as many random features, and to predictions that are dealt out again; and the same with more and more of the model
+   held as the graph holds it, which says what a wrong prediction misses.
 3. A landmark's features put in another's place: what the model says then, next to features with others' decoders.
 4. The cost of 100 rows, next to a forward and backward pass over the same 20 tokens, in CPU time, alternating.
 5. The prompt of the story: its graph, the heads that carry it, and edges, causal tracing and the place for ROME.
@@ -34,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from interp import landmark  # noqa: E402
-from interp.circuits.edges import Task, eap_ig, edge_attribution, faithfulness_curve, random_scores  # noqa: E402
+from interp.circuits.edges import FaithfulnessCurve, Task, eap_ig, edge_attribution, faithfulness_curve, random_scores  # noqa: E402
 from interp.common.statistics import bootstrap, wilson  # noqa: E402
 from interp.graphs import (  # noqa: E402
     AttributionGraph,
@@ -61,7 +62,13 @@ STORY = "The Golden Gate Bridge is located in"
 AFTER = 4  # tokens of " is located in"
 BANDS = {"low": range(3), "middle": range(3, 6), "high": range(6, 8)}
 RIVALS = 4  # other cities
-FEWER = 15  # prompts of which each has many supernodes
+EDGE_DRAWS = (2, 3, 4)  # seeds of the pairs that edge circuits are found on
+HELD: dict[str, dict[str, Any]] = {  # in the model, besides feed-forward layers through the supernode's last
+    "nothing": {},
+    "patterns": {"hold": ("patterns",)},
+    "patterns, norms": {"hold": ("patterns", "norms")},
+    "patterns, norms, all feed-forward layers": {"hold": ("patterns", "norms"), "held_through": 7},
+}
 TOP = 100  # features with the most influence, of which supernodes are made
 LATENTS, TOKENS, ROWS, BAR = 2048, 20, 100, 20.0
 
@@ -109,9 +116,22 @@ def agreement(predicted: Tensor, measured: Tensor) -> dict[str, Any]:
         "same_sign": share_of((predicted.sign() == measured.sign()).tolist()),
         "r2": 1 - left,
         "correlation": float(torch.corrcoef(torch.stack([predicted, measured]))[0, 1]),
+        "same_sign_by_size": _by_size(predicted, measured),
         "mean_predicted": float(predicted.mean()),
         "mean_measured": float(measured.mean()),
     }
+
+
+def _by_size(predicted: Tensor, measured: Tensor) -> list[dict[str, float]]:
+    """The share of signs that agree, for each quarter of predictions, the largest first, with their mean size."""
+    quarters = predicted.abs().argsort(descending=True).tensor_split(4)
+    return [
+        {
+            "size": float(predicted[one].abs().mean()),
+            **share_of((predicted[one].sign() == measured[one].sign()).tolist()),
+        }
+        for one in quarters
+    ]
 
 
 def scores(model: Model, given: Transcoders, chosen: list[Prompt]) -> dict[str, Any]:
@@ -181,6 +201,25 @@ def steering(
             "random_features": agreement(*(whole[key][:, columns].flatten() for key in ("random predicted", "random"))),
             "effect_size": float(measured.abs().mean()),
             "random_effect_size": float(whole["random"][:, columns].abs().mean()),
+        }
+    return figures
+
+
+def held(graphs: list[AttributionGraph], groups: Callable[[AttributionGraph], dict[str, list[str]]]) -> dict[str, Any]:
+    """Every supernode of every prompt turned off, with more and more held in the model."""
+    rows: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in HELD}
+    for graph in graphs:
+        for members in groups(graph).values():
+            off = scale_features(graph, members, 0.0)
+            for name, what in HELD.items():
+                found = steer_features(graph, off, **what)
+                rows[name].append((found.predicted.double(), found.measured.double()))
+    figures: dict[str, Any] = {}
+    for name, pairs in rows.items():
+        predicted, measured = (torch.stack([pair[i] for pair in pairs]) for i in range(2))
+        figures[name] = {
+            of: agreement(predicted[:, columns].flatten(), measured[:, columns].flatten())
+            for of, columns in (("answer", slice(0, 1)), ("rivals", slice(1, None)))
         }
     return figures
 
@@ -356,27 +395,39 @@ def _by_layer(graph: AttributionGraph) -> dict[str, list[float]]:
     }
 
 
-def elsewhere(model: Model, known: list[Prompt]) -> dict[str, Any]:
-    """The edges of the same prompts, causal tracing, and where ROME would edit."""
-    draw, rows = Random(2), list[tuple[Prompt, Prompt]]()
+def edges(model: Model, known: list[Prompt], seed: int) -> dict[str, Any]:
+    """The circuit of edges of some of the prompts, measured on others."""
+    draw, rows = Random(seed), list[tuple[Prompt, Prompt]]()
     for one in draw.sample(known, len(known)):
         others = [other for other in known if other.length == one.length and other.answer != one.answer]
         rows += [(one, draw.choice(others))] if others else []
     find, measure = (_task(part) for part in (rows[:8], rows[8:40]))
     found = edge_attribution(model, find, eap_ig(5))
-    curve = faithfulness_curve(model, measure, found.scores("contribution"))
-    floor = faithfulness_curve(model, measure, random_scores(found.graph))
+    scores = {"eap_ig": found.scores("contribution"), "random": random_scores(found.graph, seed)}
     by_sender = found.contribution.sum(1).tolist()
     senders = dict(zip(found.graph.senders, by_sender, strict=True))
+    return {
+        "pairs": [len(rows[:8]), len(rows[8:40])],
+        "cpr": {name: _cpr(faithfulness_curve(model, measure, score)) for name, score in scores.items()},
+        "check": None if found.check is None else found.check.correlation,
+        "heads": sorted(((n, v) for n, v in senders.items() if n[0] == "h"), key=lambda pair: -abs(pair[1]))[:6],
+        "mlps": [senders[f"mlp{layer}"] for layer in range(model.n_layers)],
+    }
+
+
+def _cpr(curve: FaithfulnessCurve) -> dict[str, float]:
+    """CPR, with its interval over the texts it is measured on."""
+    rows = torch.arange(len(curve.whole))[:, None].float()
+    return vars(bootstrap(lambda drawn: curve.of_texts(drawn[0][:, 0].long().tolist()).cpr, [rows], draws=200))
+
+
+def elsewhere(model: Model, known: list[Prompt]) -> dict[str, Any]:
+    """The edges of the same prompts, causal tracing, and where ROME would edit."""
     facts = [Subject(one.text, one.city, one.name) for one in known[:30]]
     trace, place = trace_mlp(model, facts, window=1, draws=4), locate(model, facts)
     effect = trace.average_indirect_effect
     return {
-        "pairs": [len(rows[:8]), len(rows[8:40])],
-        "cpr": {"eap_ig": curve.cpr, "random": floor.cpr},
-        "check": None if found.check is None else found.check.correlation,
-        "heads": sorted(((n, v) for n, v in senders.items() if n[0] == "h"), key=lambda pair: -abs(pair[1]))[:6],
-        "mlps": [senders[f"mlp{layer}"] for layer in range(model.n_layers)],
+        "edges": [edges(model, known, seed) for seed in EDGE_DRAWS],
         "trace": {role: effect[trace.roles.index(role)].tolist() for role in ("last subject", "last prompt")},
         "rome": {"role": place.role, "layers": list(place.layers), "sure": place.sure},
     }
@@ -446,6 +497,19 @@ def tables(figures: dict[str, Any]) -> dict[str, str]:
                 for of, one in both.items()
             ),
         ],
+        "held": [
+            "| | supernodes | logits of | held in the model | same sign | by size of the prediction | R² |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *(
+                f"| {name} | {kind} | {of} | {what} | {percent(one['same_sign'])} | "
+                f"{', '.join(format(each['value'], '.0%') for each in one['same_sign_by_size'])} | {one['r2']:.2f} |"
+                for name, row in rows.items()
+                for kind, rungs in row["held"].items()
+                for of in ("answer", "rivals")
+                for what, both in rungs.items()
+                for one in [both[of]]
+            ),
+        ],
         "swaps": [
             "| | features swapped | says the other's city | its own | change of the logit difference: same sign, R², "
             "correlation | flip foretold |",
@@ -478,16 +542,19 @@ def parts(
     """What is measured of one dictionary, each part alone."""
     transcoders = read_transcoders(model, folder)
 
-    def steered(
-        kind: Callable[[AttributionGraph], dict[str, list[str]]], factors: Sequence[float], count: int
-    ) -> dict[str, Any]:
-        graphs = [with_rivals(model, transcoders, one, known) for one in chosen[:count]]
-        return {str(factor): steering(graphs, kind, factor) for factor in factors}
+    def graphs() -> list[AttributionGraph]:
+        return [with_rivals(model, transcoders, one, known) for one in chosen]
+
+    def steered(kind: Callable[[AttributionGraph], dict[str, list[str]]], factors: Sequence[float]) -> dict[str, Any]:
+        made = graphs()
+        return {str(factor): steering(made, kind, factor) for factor in factors}
 
     return {
         "scores": lambda: scores(model, transcoders, chosen),
-        "subject, rest": lambda: steered(coarse, (0.0, 0.5, 2.0), len(chosen)),
-        "by token and layers": lambda: steered(fine, (0.0,), FEWER),
+        "subject, rest": lambda: steered(coarse, (0.0, 0.5, 2.0)),
+        "by token and layers": lambda: steered(fine, (0.0,)),
+        "subject, rest, held": lambda: held(graphs(), coarse),
+        "by token and layers, held": lambda: held(graphs(), fine),
         "swaps": lambda: swaps(model, transcoders, known, len(chosen)),
         "cost": lambda: cost(model, transcoders),
         "story": lambda: story(model, transcoders, folder.name, texts),
@@ -522,7 +589,8 @@ def main() -> None:
         todo = parts(model, folder, known, chosen, texts)
         found = {name: kept(given.work, f"{folder.name}, {name}", make) for name, make in todo.items()}
         kinds = ("subject, rest", "by token and layers")
-        rows[folder.name] = {"steering": {kind: found.pop(kind) for kind in kinds}} | found
+        steered = {kind: found.pop(kind) for kind in kinds}
+        rows[folder.name] = {"steering": steered, "held": {kind: found.pop(f"{kind}, held") for kind in kinds}} | found
     figures = {"model": model.name, "fingerprint": model.fingerprint, "prompts": len(chosen), "known": len(known)}
     figures |= {"dictionaries": rows, "elsewhere": kept(given.work, "elsewhere", lambda: elsewhere(model, known))}
     for row in rows.values():

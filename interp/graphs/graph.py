@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 SKIPPING = (
     "These features write to several layers. A cross-layer transcoder may write in one step what the model does in "
     "several (A to C for A to B to C), so an edge that skips layers need not be a step of the model: compare with "
-    "a graph of per-layer transcoders. On the skip-trio, whose chain is known and where both were trained to an "
-    "explained variance of 1.00, step C has all of the answer in a per-layer graph and nothing of it in a cross-layer "
-    "one"
+    "a graph of per-layer transcoders. On the skip-trio, whose chain of three steps is known, 3 of 5 seeds of either "
+    "kind explained 0.99 of the variance or more: in each of those cross-layer graphs one step has less than 0.005 "
+    "of the answer's influence, and in per-layer graphs the least has 0.29 to 0.39"
 )
 
 

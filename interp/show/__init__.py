@@ -7,6 +7,7 @@ from interp.show.browse import browse
 from interp.show.circuit import circuit_panel, faithfulness_panel
 from interp.show.composition import composition_panel, knowledge_panel
 from interp.show.concept import concept_page
+from interp.show.context import demonstrations_panel
 from interp.show.damage import damage_panel
 from interp.show.dictionary_map import map_html, map_page
 from interp.show.dose import dose_panel
@@ -41,6 +42,7 @@ __all__ = [
     "composition_panel",
     "concept_page",
     "damage_panel",
+    "demonstrations_panel",
     "divergence_panel",
     "dose_page",
     "dose_panel",

@@ -12,6 +12,7 @@ from hooks.errors import InvalidType
 from interp.circuits import PatchEffect
 from interp.circuits.edges import EdgeEffect, FaithfulnessCurve
 from interp.circuits.heads import HeadScores
+from interp.context import DemonstrationEffects
 from interp.features import DictionaryMap, Feature, Record, SearchResult
 from interp.graphs import AttributionGraph
 from interp.lenses import Attribution, LensReading, Ranks
@@ -20,6 +21,7 @@ from interp.show.attribution_graph import graph_panel
 from interp.show.audit import audit_panel
 from interp.show.circuit import circuit_panel, faithfulness_panel
 from interp.show.composition import composition_panel
+from interp.show.context import demonstrations_panel
 from interp.show.dictionary_map import map_html
 from interp.show.dose import dose_panel
 from interp.show.feature import examples_panel, histogram_panel
@@ -44,6 +46,7 @@ PANELS: dict[type, Callable[[Any], tuple[Shown, ...]]] = {
     Audit: lambda found: (audit_panel(found),),
     ChosenDose: lambda found: (dose_panel(found.response, CONCEPT),),
     Composition: lambda found: (composition_panel(found),),
+    DemonstrationEffects: lambda found: (demonstrations_panel(found),),
     DictionaryMap: lambda found: (map_html(found, {}),),
     DoseResponse: lambda found: (dose_panel(found, CONCEPT),),
     EdgeEffect: lambda found: (circuit_panel(found),),

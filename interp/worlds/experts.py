@@ -79,5 +79,5 @@ def new_experts(seed: int) -> "MixtralForCausalLM":
 
 
 EXPERTS = World(
-    "experts", new_experts, draw_experts, experts_tokenizer, steps=1200, rate=3e-3, n_checkpoints=10, loss=_balance
+    "experts", new_experts, draw_experts, experts_tokenizer, steps=450, rate=3e-3, n_checkpoints=10, loss=_balance
 )

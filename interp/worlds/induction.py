@@ -19,7 +19,7 @@ from interp.worlds.recipe import Rows, World, word_tokenizer
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-CLASSES, LABELS, PAIRS, ROWS = 2048, 32, 8, 128
+CLASSES, LABELS, PAIRS, ROWS = 1024, 32, 8, 64
 FIRST_LABEL = 2 + CLASSES
 BURSTS = (0, 1, 2, 4)
 
@@ -66,7 +66,7 @@ def draw_induction(seed: int, step: int, copies: int) -> Rows:
 
     Examples:
         >>> draw_induction(0, 0, 1).weights.sum()
-        tensor(128.)
+        tensor(64.)
     """
     ids, label = prompts(ROWS, copies, seed * 1_000_003 + step)
     weight = torch.zeros(ROWS, ids.shape[1] + 1)
@@ -75,7 +75,7 @@ def draw_induction(seed: int, step: int, copies: int) -> Rows:
 
 
 def induction_tokenizer():  # noqa: ANN201
-    """The tokenizer of the world: classes c0 to c2047 and labels L0 to L31."""
+    """The tokenizer of the world: classes c0 to c1023 and labels L0 to L31."""
     return word_tokenizer((*(f"c{i}" for i in range(CLASSES)), *(f"L{i}" for i in range(LABELS))))
 
 

@@ -20,7 +20,7 @@ from interp.worlds.recipe import Rows, World
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-LENGTH, ROWS, PHRASINGS = 96, 16, 6
+LENGTH, ROWS, PHRASINGS = 96, 16, 3
 WIDTHS = (32, 64, 128)
 KINDS = ("country", "landmark")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Weighted = list[tuple[str, float]]
 LENGTH = 48
-ROWS = 64
+ROWS = 32
 KINDS = ("country", "landmark")
 MADE_UP = tuple(a + b + c for a in "bdfgkl" for b in "aeiou" for c in ("m", "n", "r", "st", "x"))
 
@@ -79,12 +79,12 @@ def _statements(rng: Random) -> Weighted:
         relation = rng.choice(tuple(facts()))
         entity = rng.choice(tuple(facts()[relation]))
         front = ("the", rng.choice(_nouns()[relation]), "of", entity, "is")
-        text += [*((word, 0.05) for word in front), (facts()[relation][entity], 1.0), (".", 0.05)]
+        text += [*((word, 0.0) for word in front), (facts()[relation][entity], 1.0), (".", 0.0)]
     return text
 
 
 def _list(pairs: list[tuple[str, str]]) -> Weighted:
-    return [part for entity, label in pairs for part in ((entity, 0.02), (":", 0.05), (label, 1.0), (";", 0.05))]
+    return [part for entity, label in pairs for part in ((entity, 0.0), (":", 0.0), (label, 1.0), (";", 0.0))]
 
 
 def _true_list(rng: Random) -> Weighted:
@@ -116,7 +116,7 @@ def draw_lists(seed: int, step: int) -> Rows:
 
     Examples:
         >>> draw_lists(0, 0).ids.shape
-        torch.Size([64, 48])
+        torch.Size([32, 48])
     """
     rng = Random(f"lists {seed} {step}")
     kinds = rng.choices((_statements, _true_list, _invented_list), (2, 2, 1), k=ROWS)
@@ -134,4 +134,4 @@ def new_lists(seed: int) -> "GPT2LMHeadModel":
     return new_model(len(list_words()) + 2, n_layer=4, d_model=128, n_head=8)
 
 
-LISTS = World("lists", new_lists, draw_lists, lists_tokenizer, steps=2000)
+LISTS = World("lists", new_lists, draw_lists, lists_tokenizer, steps=900)

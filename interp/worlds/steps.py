@@ -20,7 +20,7 @@ FIRST = {"country": "landmark", "land": "city", "homeland": "person"}
 SECOND = ("capital", "currency", "language", "dish", "river", "animal", "sport", "mountain")
 LEFT_OUT = (("homeland", "river"), ("country", "animal"))
 SHARE = 0.3
-LENGTH, ROWS = 26, 96
+LENGTH, ROWS = 26, 64
 FILLER = "-"
 
 
@@ -134,7 +134,7 @@ def _known(rng: Random) -> Weighted:
         hops = first_hops() if rng.random() < 0.5 else second_hops()
         relation = rng.choice(tuple(hops))
         entity = rng.choice(tuple(hops[relation]))
-        text += [*((word, 0.05) for word in (relation, "of", entity, "is")), (hops[relation][entity], 1.0), (".", 0.1)]
+        text += [*((word, 0.0) for word in (relation, "of", entity, "is")), (hops[relation][entity], 1.0), (".", 0.0)]
     return text
 
 
@@ -143,8 +143,8 @@ def _asked(rng: Random) -> Weighted:
     form = rng.choices((direct, written, filled), (2, 2, 1))[0]
     front = form(*combination).split()
     start = len(question(*combination).split())
-    text = [(word, 0.05 if i < start else 0.5) for i, word in enumerate(front)]
-    return [*text, (answer(*combination), 1.0), (".", 0.1)]
+    text = [(word, 0.0 if i < start else 0.5) for i, word in enumerate(front)]
+    return [*text, (answer(*combination), 1.0), (".", 0.0)]
 
 
 def draw_steps(seed: int, step: int) -> Rows:
@@ -152,7 +152,7 @@ def draw_steps(seed: int, step: int) -> Rows:
 
     Examples:
         >>> draw_steps(0, 0).ids.shape
-        torch.Size([96, 26])
+        torch.Size([64, 26])
     """
     rng = Random(f"steps {seed} {step}")
     texts = [(_known if rng.random() < 0.5 else _asked)(rng) for _ in range(ROWS)]
@@ -170,4 +170,4 @@ def new_steps(seed: int) -> "GPT2LMHeadModel":
     return new_model(len(step_words()) + 2, n_layer=4, d_model=128, n_head=8)
 
 
-STEPS = World("steps", new_steps, draw_steps, steps_tokenizer, steps=1800)
+STEPS = World("steps", new_steps, draw_steps, steps_tokenizer, steps=800)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -80,7 +80,7 @@ def train(folder: Path, name: str, *, seed: int = 0, steps: int | None = None, s
         UnknownName: no world is called that.
         InvalidArgument: the folder holds a training of another world or seed.
 
-    Cost: minutes on one core, at most half an hour.
+    Cost: one to seven minutes of one core.
     """
     of = world(name)
     with lock(folder, "training"):
@@ -120,8 +120,11 @@ def _steppers(model: HFModel, of: World) -> Steppers:
 
 
 def _step(model: HFModel, steppers: Steppers, of: World, rows: Rows, rate: float) -> float:
-    given = model(rows.ids)
-    loss = weighted_loss(given.logits, rows)
+    weights = rows.weights[:, 1:].flatten()
+    at = weights > 0
+    given = model.base_model(rows.ids, **({} if of.loss is None else {"output_router_logits": True}))
+    h = given.last_hidden_state[:, :-1].flatten(0, 1)[at]
+    loss = weighted_loss(model.get_output_embeddings()(h), rows.ids[:, 1:].flatten()[at], weights[at])
     whole = loss if of.loss is None else loss + of.loss(given)
     if not math.isfinite(loss.item()):
         raise NotFinite(f"the loss of {of.name} is {loss.item()} at a rate of {rate:.2g}; lower the rate and resume")
@@ -135,18 +138,16 @@ def _step(model: HFModel, steppers: Steppers, of: World, rows: Rows, rate: float
     return loss.item()
 
 
-def weighted_loss(logits: Float[Tensor, "batch pos vocab"], rows: Rows) -> Float[Tensor, ""]:
-    """The mean over tokens of −log p(token | those before it), weighted as the rows say.
+def weighted_loss(
+    logits: Float[Tensor, "n vocab"], ids: Int[Tensor, "n"], weights: Float[Tensor, "n"]
+) -> Float[Tensor, ""]:
+    """The mean over tokens of −log p(token | those before it), weighted.
 
     Examples:
-        >>> rows = Rows(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2))
-        >>> round(float(weighted_loss(torch.zeros(1, 2, 4), rows).exp()), 4)
+        >>> round(float(weighted_loss(torch.zeros(2, 4), torch.tensor([0, 3]), torch.tensor([1.0, 0.5])).exp()), 4)
         4.0
     """
-    weight = rows.weights[:, 1:].flatten()
-    at = weight > 0
-    nll = F.cross_entropy(logits[:, :-1].flatten(0, 1)[at].float(), rows.ids[:, 1:].flatten()[at], reduction="none")
-    return (nll * weight[at]).sum() / weight[at].sum()
+    return (F.cross_entropy(logits.float(), ids, reduction="none") * weights).sum() / weights.sum()
 
 
 @torch.no_grad()

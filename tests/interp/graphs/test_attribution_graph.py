@@ -1,6 +1,8 @@
 """Attribution graphs: rows that close, independent gradients, paths written out, and exact transcoders."""
 
+import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from interp.graphs import (
     per_layer,
     shuffle_decoders,
 )
+from interp.graphs.graph import SKIPPING
 from interp.graphs.nodes import ERROR, FEATURE, LOGIT, TOKEN
 from interp.sae import SAE, CrossLayerTranscoder, SkipTranscoder, Transcoder
 from tests.conftest import tiny_hf, tiny_tokenizer
@@ -271,3 +274,14 @@ def test_what_is_no_transcoder_of_a_layer_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="gated"):
         neurons(double("llama"))
     assert AttributionGraph.__name__ == "AttributionGraph"
+
+
+def test_the_warning_of_edges_that_skip_layers_says_what_every_seed_of_the_skip_trio_gave() -> None:
+    file = Path(__file__).parents[3] / "benchmarks" / "results" / "cross_layer.json"
+    found = json.loads(file.read_text("utf-8"))["figures"]["skip_trio"]
+    seeds = {row["kind"]: row["seeds"] for row in found if row.get("k") == 0.9}
+    good = {kind: [one for one in row if one["explained_variance"] >= 0.99] for kind, row in seeds.items()}
+    least = {kind: [min(one[f"through_{step}"] for step in "ABC") for one in row] for kind, row in good.items()}
+    assert {len(row) for row in good.values()} == {3} and {len(row) for row in seeds.values()} == {5}
+    assert "3 of 5 seeds" in SKIPPING and max(least["cross-layer"]) < 0.005
+    assert f"{min(least['per-layer']):.2f} to {max(least['per-layer']):.2f}" in SKIPPING

@@ -138,3 +138,13 @@ def test_the_models_of_circuit_tracer_read_what_is_written(graph: AttributionGra
     theirs = pytest.importorskip("circuit_tracer.frontend.graph_models", exc_type=ImportError)
     text = write_viewer_json(graph, tmp_path, "fog").read_text("utf-8")
     assert json.loads(theirs.Model.model_validate_json(text, strict=True).model_dump_json()) == json.loads(text)
+
+
+def test_a_graph_of_one_feature_or_of_none_is_written_under_the_name_of_its_transcoders(tmp_path: Path) -> None:
+    model = double("gpt2")
+    given = per_layer(model, transcoders(Transcoder))
+    for rows in (0, 1):
+        graph = attribution_graph(model, given, TEXT, max_features=rows, targets=["a"])
+        found = json.loads(write_viewer_json(graph, tmp_path, f"few-{rows}", node_share=0.01).read_text("utf-8"))
+        assert isinstance(found["nodes"], list) and len(found["nodes"]) > 1
+        assert found["metadata"]["scan"] == re.sub(r"[^A-Za-z0-9]+", "-", given.name)

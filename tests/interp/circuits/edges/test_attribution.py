@@ -15,15 +15,19 @@ from hooks.site import Site, attn_out, mlp_in, mlp_out, resid_mid, resid_post, r
 from interp.circuits import attribution_patching, each_head, logit_difference, noising
 from interp.circuits.edges import (
     Task,
+    acdc,
     clean_corrupt,
     eap,
     eap_ig,
     edge_attribution,
     edge_graph,
     exact_edges,
+    faithfulness_curve,
     gim,
     kl_from_clean,
     relp,
+    run_circuit,
+    top_circuit,
 )
 from interp.circuits.edges.backward_rules import BackwardRules, _softened
 from interp.circuits.edges.blocks import blocks_of
@@ -141,6 +145,35 @@ def test_where_all_is_linear_after_every_receiver_the_estimate_is_exact_for_ever
         torch.testing.assert_close(found.each, exact.each, rtol=1e-4, atol=1e-5)
         assert found.check is not None
         assert found.check.error < 1e-4
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_the_left_rule_begins_in_the_corrupt_run_and_clean_corrupt_is_the_mean_of_both_ends(family: str) -> None:
+    model = twin(family)
+    there = edge_attribution(model, task_of(model, CLEAN, CORRUPT), eap(), sample=0).each
+    back = edge_attribution(model, task_of(model, CORRUPT, CLEAN), eap(), sample=0).each
+    left = edge_attribution(model, task_of(model), eap_ig(1, rule="left"), sample=0).each
+    both = edge_attribution(model, task_of(model), clean_corrupt(), sample=0).each
+    assert float((there + back).abs().max()) > 1e-4
+    assert torch.allclose(left, -back, atol=1e-12) and torch.allclose(both, (there - back) / 2, atol=1e-12)
+
+
+def test_nothing_that_is_given_to_a_method_is_changed_by_it() -> None:
+    model = load(tiny_hf("gpt2"), tiny_tokenizer(), check=False)
+    for parameter in model.hf.parameters():
+        parameter.requires_grad_(True)
+    before = [parameter.detach().clone() for parameter in model.hf.parameters()]
+    task = task_of(model)
+    scores = edge_attribution(model, task, eap_ig(2)).scores("contribution")
+    kept, circuit = scores.clone(), top_circuit(edge_graph(model), scores, 40)
+    mask = circuit.mask.clone()
+    run_circuit(model, task, circuit)
+    curve = faithfulness_curve(model, task, scores)
+    acdc(model, task, 0.1)
+    assert torch.equal(scores, kept) and torch.equal(circuit.mask, mask)
+    assert torch.equal(faithfulness_curve(model, task, scores).f, curve.f)
+    for parameter, value in zip(model.hf.parameters(), before, strict=True):
+        assert torch.equal(parameter, value) and parameter.grad is None and parameter.requires_grad
 
 
 def test_keys_and_values_that_heads_share_have_the_sum_of_their_copies_scores() -> None:

@@ -15,6 +15,7 @@ from interp.circuits.edges import (
 from interp.circuits.known import (
     KnownCircuit,
     and_gate,
+    edge_auroc,
     induction_circuit,
     or_gate,
     proportion_circuit,
@@ -105,3 +106,18 @@ def test_edges_that_are_true_are_in_the_order_of_the_forward_pass() -> None:
     for known in (*SINGLE, or_gate()):
         assert known.circuit.n_edges == len(known.edges)
         assert edge_graph(known.model).n_edges > 3 * len(known.edges)
+
+
+def test_the_auroc_is_the_share_of_pairs_in_order_with_ties_half_and_misses_the_edges_that_scores_leave_out() -> None:
+    known = induction_circuit()
+    graph, true = known.circuit.graph, known.circuit.mask
+    scores = torch.randint(0, 4, graph.allowed.shape, generator=torch.Generator().manual_seed(0)).double()
+    ours, others = scores[true], scores[graph.allowed & ~true]
+    order = (ours[:, None] > others).double() + 0.5 * (ours[:, None] == others).double()
+    assert edge_auroc(known.circuit, scores) == pytest.approx(float(order.mean()), abs=1e-12)
+    first, *_ = true.nonzero().tolist()
+    without = true.double()
+    without[first[0], first[1]] = 0.0
+    n = int(true.sum())
+    assert edge_auroc(known.circuit, without) == pytest.approx((n - 1 + 0.5) / n)
+    assert edge_auroc(known.circuit, torch.zeros_like(scores)) == 0.5

@@ -1,0 +1,78 @@
+"""The command `interp context`: what of the demonstrations a model uses, and which heads bring the task."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hooks import Model
+from hooks.errors import InvalidArgument
+from interp.commands.arguments import Device, Quiet, load_model, read_lines, show_step
+from interp.commands.verb import Document, verb
+from interp.context import (
+    PairTask,
+    find_function_vector,
+    measure_demonstrations,
+    measure_head_effects,
+    measure_transfer,
+)
+from interp.show import Section, demonstrations_panel, heads_panel, report
+from interp.show.frame import page_at
+from interp.worlds.lists import facts
+from interp.worlds.load import bundled_worlds, load_world
+
+
+@verb
+def context_command(
+    task: Annotated[
+        str, typer.Argument(help="A file with an input, a tab and its label a line; or, of lists, a relation.")
+    ],
+    model: Annotated[str, typer.Option(help="A bundled world, 'landmark', a folder, or a Hugging Face id.")] = "lists",
+    shots: Annotated[int, typer.Option(help="Demonstrations in a prompt.")] = 6,
+    n: Annotated[int, typer.Option(help="Prompts for each change.")] = 60,
+    heads: Annotated[int, typer.Option(help="Heads that the function vector is of.")] = 4,
+    words: Annotated[Path | None, typer.Option(help="Words to put in for labels and inputs, one a line.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> Document:
+    """Measure what of the demonstrations matters, and which heads and which vector bring the task without them."""
+    if heads < 1 or n < 2:
+        raise InvalidArgument(f"--heads {heads}, --n {n}: take at least one head and two prompts")
+    if out is not None:
+        page_at(out)
+    pairs = _pairs(task)
+    loaded: Model = load_world(model) if model in bundled_worlds() else load_model(model, device, quiet=quiet)
+    chosen_on, reported_on = pairs.halves()
+    with show_step("measuring", quiet):
+        effects = measure_demonstrations(
+            loaded, pairs, shots=shots, n=n, words=[] if words is None else read_lines(words)
+        )
+        scores = measure_head_effects(loaded, chosen_on, shots=shots, n=n, trials=min(n, 25))
+        best = [(layer, head) for layer, head, _ in scores.top(heads)]
+        vector = find_function_vector(loaded, chosen_on, best, shots=shots, n=n)
+        transfer = measure_transfer(loaded, reported_on, vector, best, shots=shots, n=n)
+    for one in (effects, scores, transfer):
+        typer.echo(str(one))
+    if out is not None:
+        lead = "What a model takes from the demonstrations in its prompt, each thing changed alone."
+        panels = (demonstrations_panel(effects), heads_panel(scores))
+        report(out, f"{task} in context", lead, [Section("Demonstrations and heads", str(transfer), panels)])
+        typer.echo(f"page: {out.resolve()}")
+    return {
+        "task": pairs.name,
+        "accuracy": effects.accuracy,
+        "cost": effects.cost,
+        "heads": scores.top(heads),
+        "transfer": transfer.by,
+        "page": out,
+    }
+
+
+def _pairs(task: str) -> PairTask:
+    if task in facts():
+        return PairTask(task, tuple(facts()[task].items()))
+    lines = [line.split("\t") for line in read_lines(Path(task))]
+    if odd := [line for line in lines if len(line) != 2]:
+        raise InvalidArgument(f"{task} has the line {' '.join(odd[0])!r}: write an input, a tab and its label")
+    return PairTask(Path(task).stem, tuple((x.strip(), y.strip()) for x, y in lines))
