@@ -20,6 +20,8 @@ from jaxtyping import AbstractArray
 
 from hooks.errors import InvalidArgument, InvalidType, UnknownName, nearest
 
+VARIADIC = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
 
 @dataclass(frozen=True)
 class Within:
@@ -181,7 +183,8 @@ class _Plan:
         if choices and isinstance(value, str):
             raise UnknownName(f"no {name} is called {value!r}; did you mean {nearest(value, map(str, choices))}?")
         for other, held in given.items():
-            fits = other != name and other in (self.tests or {}) and _specific(hint)
+            single = not {self.signature.parameters[one].kind for one in (name, other)} & VARIADIC
+            fits = single and other != name and other in (self.tests or {}) and _specific(hint)
             if fits and (self.tests or {})[name][1](held) and (self.tests or {})[other][1](value):
                 raise InvalidType(f"{self.called} takes {name} and {other}, and they were given the other way round")
         raise InvalidType(f"{self.called} takes {name} as {_described(hint)}, got {_shown(value)}")

@@ -16,6 +16,7 @@ __all__ = [
     "memory",
     "postcard",
     "sae",
+    "scale",
     "show",
     "steering",
     "visualisation",

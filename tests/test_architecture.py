@@ -23,14 +23,15 @@ HOMES = {  # a heavy library, and the only files that may import it
 }
 RANK = (  # interp's folders, those of lower rows first
     "common",
-    "circuits landmark",
+    "circuits landmark scale",
     "postcard worlds",
     "atlas lenses visualisation",
     "sae",
     "directions context",
     "features",
     "steering memory graphs",
-    "show export workbench",
+    "show export",
+    "workbench",
     "demo",
     "commands",
 )

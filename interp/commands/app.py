@@ -35,6 +35,8 @@ VERBS = {
     "control.",
     "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
     "workbench": "Open a live page to read, steer, edit and trace a model; each action is a line of Python in its log.",
+    "plan": "Print bytes, operations, network and hours of a harvest and a training, with their formulas; nothing is "
+    "run.",
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
     "context": "Measure what of the demonstrations in a prompt matters, and which heads and vector bring the task.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "

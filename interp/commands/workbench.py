@@ -16,12 +16,13 @@ from interp import landmark
 from interp.commands.arguments import Device, ModelName, Quiet, load_model, show_step
 from interp.commands.verb import Document, verb
 from interp.features import FeatureIndex, index
+from interp.graphs import Transcoders, neurons, read_transcoders
 from interp.memory import Edit
 from interp.sae import SAE, TopK, activations_of, save, train
 from interp.sae import load as load_sae
 from interp.steering import Recipe
 from interp.workbench.session import Session
-from interp.workbench.workbench import Workbench
+from interp.workbench.workbench import Workbench, session_folder
 
 LATENTS, K, TOKENS, DOCUMENTS, INDEXED = 1024, 16, 200_000, 2_000, 600
 """Of the dictionary that is trained for the bundled model where none is given: about half a minute on two cores."""
@@ -36,9 +37,13 @@ def workbench_command(
     ] = None,
     direction: Annotated[list[Path] | None, typer.Option(help="A file of a direction or a recipe.")] = None,
     edit: Annotated[list[Path] | None, typer.Option(help="A file that `interp edit` wrote.")] = None,
-    session: Annotated[Path, typer.Option(help="Where the log and edits are kept, and found again.")] = Path(
-        "workbench"
-    ),
+    transcoders: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Transcoders for attribution graphs; 'neurons' of a ReLU model."),
+    ] = None,
+    session: Annotated[
+        Path, typer.Option(help="Where the log and edits are kept, and found again; or a shared session's .zip.")
+    ] = Path("workbench"),
     port: Annotated[int, typer.Option(help="A free one if 0.")] = 0,
     host: Annotated[
         str, typer.Option(help="Where to listen; this machine's own address alone by default.")
@@ -55,7 +60,8 @@ def workbench_command(
         raise InvalidArgument(
             f"--host {host} lets other machines reach this model, without encryption: add --let-others-in to mean it"
         )
-    for path in (*(sae or ()), *(index or ()), *(direction or ()), *(edit or ())):
+    folders = [Path(name) for name in transcoders or () if name != "neurons"]
+    for path in (*folders, *(sae or ()), *(index or ()), *(direction or ()), *(edit or ())):
         if not path.exists():
             raise MissingFile(f"there is nothing at {str(path)!r}: check the name")
     if len(index or ()) > len(sae or ()):
@@ -65,13 +71,16 @@ def workbench_command(
 
     def make() -> Session:
         loaded = load_model(model, device, quiet=quiet)
-        saes, indexes, origins = _dictionaries(loaded, sae or [], index or [], session, quiet)
+        kept = session_folder(session)
+        saes, indexes, origins = _dictionaries(loaded, sae or [], index or [], kept, quiet)
         directions = {path.stem: _direction(path) for path in direction or ()}
         edits = {path.stem: Edit.load(path) for path in edit or ()}
         origins |= {"model": f"load({model!r})"}
         origins |= {f"directions.{path.stem}": _direction_code(path) for path in direction or ()}
         origins |= {f"edits.{path.stem}": f"Edit.load({str(path.resolve())!r})" for path in edit or ()}
-        return Session(loaded, saes, indexes, directions, edits, session, origins)
+        given = {Path(name).name: _transcoders(loaded, name) for name in transcoders or ()}
+        origins |= {f"transcoders.{Path(name).name}": _transcoders_code(name) for name in transcoders or ()}
+        return Session(loaded, saes, indexes, directions, edits, kept, origins, transcoders=given)
 
     page = Workbench(make, host=host, port=port)
     typer.echo(f"workbench: {page.url}")
@@ -112,6 +121,14 @@ def _train_small(model: Model, kept: Path, quiet: bool) -> tuple[list[Path], lis
             save(sae, folder)
         index(load_sae(folder).to(model.device), model, texts[:INDEXED], indexed)
     return [folder], [indexed]
+
+
+def _transcoders(model: Model, name: str) -> Transcoders:
+    return neurons(model) if name == "neurons" else read_transcoders(model, name)
+
+
+def _transcoders_code(name: str) -> str:
+    return "neurons(model)" if name == "neurons" else f"read_transcoders(model, {str(Path(name).resolve())!r})"
 
 
 def _direction(path: Path) -> Direction:

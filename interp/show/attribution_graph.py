@@ -115,6 +115,27 @@ def graph_page(
     return save_page(path, page)
 
 
+def graph_data(
+    graph: AttributionGraph,
+    labels: Mapping[str, str] | None = None,
+    *,
+    node_share: Share = 0.8,
+    edge_share: Share = 0.98,
+) -> dict[str, Any]:
+    """Return what a page needs to draw the pruned graph itself: places, nodes with their labels, and edges.
+
+    Examples:
+        ```python
+        graph_data(graph)["nodes"][0]["name"]
+        ```
+    """
+    drawn = _Drawing(graph, labels or {}, float(node_share), float(edge_share))
+    places = {"width": drawn.width, "height": drawn.height, "rows": drawn.rows, "columns": drawn.columns}
+    number, rows = drawn.number, graph.rows.tolist()
+    pairs = [[number[s], number[rows[t]], float(drawn.shares[t, s])] for t, s in drawn.edges.nonzero().tolist()]
+    return drawn.data() | places | {"drawn": pairs, "about": drawn.about()}
+
+
 class _Drawing:
     """Where the nodes and edges that are kept are drawn."""
 

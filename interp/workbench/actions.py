@@ -9,19 +9,27 @@ from pydantic import ValidationError
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from interp.workbench.arguments import (
     AttributeGiven,
+    CircuitGiven,
     DoseGiven,
     EditGiven,
+    ExportEditGiven,
+    ExportSteeringGiven,
     FeaturesGiven,
     Given,
+    GraphGiven,
     LatentGiven,
+    MapGiven,
     NamedGiven,
     PatchGiven,
     SearchGiven,
     SteerGiven,
+    SteerNodesGiven,
     TextGiven,
 )
-from interp.workbench.browsing import search_latents, show_latent
+from interp.workbench.browsing import map_latents, search_latents, show_latent
+from interp.workbench.circuits import draw_graph, find_circuit, steer_nodes
 from interp.workbench.editing import apply_edit, make_edit, undo_edit
+from interp.workbench.exporting import export_edit, export_steering
 from interp.workbench.progress import Document, Progress
 from interp.workbench.reading import read_features, read_lens, split_logit
 from interp.workbench.session import Session
@@ -66,4 +74,10 @@ ACTIONS: Final[dict[str, Action]] = {
     "patch": Action(PatchGiven, sweep_patches),
     "search": Action(SearchGiven, search_latents),
     "latent": Action(LatentGiven, show_latent),
+    "map": Action(MapGiven, map_latents),
+    "graph": Action(GraphGiven, draw_graph),
+    "steer_nodes": Action(SteerNodesGiven, steer_nodes),
+    "circuit": Action(CircuitGiven, find_circuit),
+    "export_edit": Action(ExportEditGiven, export_edit),
+    "export_steering": Action(ExportSteeringGiven, export_steering),
 }

@@ -1,6 +1,6 @@
 """The arguments of actions: no unknown names, numbers finite, lengths and sizes within limits."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -107,3 +107,52 @@ class LatentGiven(Given):
 
     sae: Name
     latent: Annotated[int, Field(ge=0)]
+
+
+class MapGiven(Given):
+    """A dictionary to draw as a map."""
+
+    sae: Name
+
+
+class GraphGiven(Given):
+    """A text, the transcoders to explain its next token by, and which tokens; the likeliest where none are named."""
+
+    text: Text
+    transcoders: Name
+    targets: Annotated[list[Name], Field(max_length=5)] = []
+    max_features: Annotated[int, Field(ge=1, le=5_000)] = 1_000
+
+
+class SteerNodesGiven(Given):
+    """Nodes of a graph that was drawn, by its name, and what their activations are multiplied by."""
+
+    graph: Name
+    nodes: Annotated[list[Name], Field(min_length=1, max_length=500)]
+    factor: Annotated[float, Field(ge=-20, le=20)] = 0.0
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
+class CircuitGiven(Given):
+    """Two prompts that differ, what is said after each, and how closely the slope is followed."""
+
+    clean: Text
+    corrupt: Text
+    right: Name
+    wrong: Name
+    steps: Annotated[int, Field(ge=1, le=50)] = 5
+    top: Annotated[int, Field(ge=1, le=200)] = 20
+
+
+class ExportEditGiven(Given):
+    """An edit by its name, and the form to have it in."""
+
+    name: Name
+    form: Literal["edit", "lora"] = "edit"
+
+
+class ExportSteeringGiven(Given):
+    """A direction with its dose, and the form to have it in."""
+
+    direction: DirectionGiven
+    form: Literal["recipe", "gguf", "script"] = "recipe"

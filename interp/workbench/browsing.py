@@ -3,7 +3,8 @@
 from typing import Any
 
 from hooks.errors import UnknownName
-from interp.workbench.arguments import LatentGiven, SearchGiven
+from interp.features import map_dictionary
+from interp.workbench.arguments import LatentGiven, MapGiven, SearchGiven
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress
 from interp.workbench.search import find_by_label
@@ -49,6 +50,29 @@ def show_latent(session: Session, given: LatentGiven, progress: Progress) -> Doc
             {"tokens": list(one.tokens), "values": list(one.activations), "peak": one.peak}
             for one in evidence.examples[:12]
         ],
+    }
+
+
+def map_latents(session: Session, given: MapGiven, progress: Progress) -> Document:
+    """The latents that ever fire, in the plane: similar decoder directions near each other."""
+    labelled, sae = _labelled(session, given.sae), session.sae(given.sae)
+    latents = sorted(record.latent for record in labelled.records)
+    progress.check()
+    drawn = map_dictionary(sae, latents, neighbours=min(15, max(2, len(latents) // 2 - 1)))
+    value = [drawn.kept.value, drawn.chance]
+    code = (
+        f"latents = sorted(record.latent for record in Labelled.of({name_of('indexes', given.sae)}).records)\n"
+        f"drawn = map_dictionary({name_of('saes', given.sae)}, latents, neighbours={drawn.neighbours})\n"
+        "value = [drawn.kept.value, drawn.chance]"
+    )
+    session.record(Entry("map", given.model_dump(), code, value))
+    labels = {record.latent: label for record, label in zip(labelled.records, labelled.labels, strict=True)}
+    return {
+        "latents": latents,
+        "x": [round(x, 4) for x in drawn.xy[:, 0].tolist()],
+        "y": [round(y, 4) for y in drawn.xy[:, 1].tolist()],
+        "labels": [labels[latent] for latent in latents],
+        "about": str(drawn),
     }
 
 

@@ -1,6 +1,8 @@
 """Editing facts: an edit with what it would change, applied, and undone bit for bit."""
 
-from interp.memory import Fact, preview
+import warnings
+
+from interp.memory import Edit, Fact, conflicts, preview
 from interp.memory.editors.registry import make_editors
 from interp.workbench.arguments import EditGiven, NamedGiven
 from interp.workbench.log import Entry
@@ -32,7 +34,8 @@ def make_edit(session: Session, given: EditGiven, progress: Progress) -> Documen
     moved = [
         {"text": m.text, "kl": m.kl, "control": m.control, "before": m.before, "after": m.after} for m in seen.texts
     ]
-    return {"name": name, "method": edit.method, "fact": fact.text, "moved": moved, "place": str(place or "")}
+    said = {"name": name, "method": edit.method, "fact": fact.text, "moved": moved, "place": str(place or "")}
+    return said | {"conflicts": _conflicts(session, edit)}
 
 
 def apply_edit(session: Session, given: NamedGiven, progress: Progress) -> Document:
@@ -40,13 +43,16 @@ def apply_edit(session: Session, given: NamedGiven, progress: Progress) -> Docum
     edit = session.edit(given.name)
     prompts = [fact.text for fact in edit.facts]
     before = session.model.generate(prompts, max_new_tokens=8)
+    against = _conflicts(session, edit)
     progress.check()
-    edit.apply(session.model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the page shows what it says
+        edit.apply(session.model)
     session.applied.append(given.name)
     value = session.model.generate(prompts, max_new_tokens=8)
     code = f"{given.name}.apply(model)\nvalue = model.generate({prompts!r}, max_new_tokens=8)"
     session.record(Entry("apply", given.model_dump(), code, value))
-    return {"prompts": prompts, "before": before, "after": value, "applied": session.applied}
+    return {"prompts": prompts, "before": before, "after": value, "applied": session.applied, "conflicts": against}
 
 
 def undo_edit(session: Session, given: NamedGiven, progress: Progress) -> Document:
@@ -59,3 +65,8 @@ def undo_edit(session: Session, given: NamedGiven, progress: Progress) -> Docume
     code = f"{given.name}.undo(model)\nvalue = model.fingerprint == {given.name}.fingerprint"
     session.record(Entry("undo", given.model_dump(), code, value))
     return {"identical": value, "applied": session.applied}
+
+
+def _conflicts(session: Session, edit: Edit) -> list[str]:
+    """What speaks against having an edit in the model with those that are in it."""
+    return [said for name in session.applied for said in conflicts([session.edits[name], edit])]

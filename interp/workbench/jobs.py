@@ -6,7 +6,8 @@ An action changes the whole model while it runs (interventions, edits), so a job
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, final
 from uuid import uuid4
@@ -52,10 +53,21 @@ class Job:
     ended: Ended | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _read: float | None = None
+    _waiting: set[Callable[[], None]] = field(default_factory=set)
 
     def send(self, event: str, data: Document) -> None:
-        """Add an event."""
+        """Add an event, and wake who waits for it."""
         self.events.append((len(self.events), event, data))
+        self._wake()
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Inside the block `wake` is called after each event, on the thread that works."""
+        self._waiting.add(wake)
+        try:
+            yield
+        finally:
+            self._waiting.discard(wake)
 
     def check(self) -> None:
         """Stop here if the job is cancelled, or nobody has read its events for a while.
@@ -76,8 +88,13 @@ class Job:
 
     def end(self, how: Ended, data: Document) -> None:
         """Add the last event."""
-        self.send(how, data)
+        self.events.append((len(self.events), how, data))
         self.ended = how
+        self._wake()
+
+    def _wake(self) -> None:
+        for wake in tuple(self._waiting):
+            wake()
 
 
 @final

@@ -8,8 +8,11 @@ from typing import Any, Final, final
 IMPORTS: Final = """from hooks import Direction, load
 from hooks.site import Layered, Site
 from interp.circuits import denoising, each_position, logit_difference, patch_sweep
+from interp.circuits.edges import Task, eap_ig, edge_attribution, faithfulness_curve, random_scores
 from interp.directions import mean_centring
-from interp.features import FeatureIndex, explain_text
+from interp.export import to_gguf_vector, to_hook_script, to_peft
+from interp.features import FeatureIndex, explain_text, map_dictionary
+from interp.graphs import attribution_graph, neurons, read_transcoders, scale_features, shuffle_decoders, steer_features
 from interp.lenses import LogitLens, attribute, read
 from interp.memory import Edit, Fact, preview
 from interp.memory.editors.registry import make_editors

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +16,15 @@ from starlette.routing import Route
 from hooks.errors import InterpError, OutOfRange
 from interp.common.json_values import plain
 from interp.workbench.actions import ACTIONS, check_given
+from interp.workbench.archive import pack_session
 from interp.workbench.jobs import Job, Jobs, QueueFull
 from interp.workbench.security import Guard
 from interp.workbench.session import Session
 
 PAGE: Final = Path(__file__).parent / "page"
-FILES: Final = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
-POLL: Final = 0.01
+FILES: Final = {"/": "index.html", "/app.js": "app.js", "/graph.js": "graph.js", "/style.css": "style.css"}
+CHECKED: Final = 0.5
+"""Seconds after which a quiet stream looks whether anybody still listens."""
 PING: Final = 15.0
 
 
@@ -45,7 +49,9 @@ class Server:
             Route("/api/v1/jobs", self.submit, methods=["POST"]),
             Route("/api/v1/jobs/{job}", self.cancel, methods=["DELETE"]),
             Route("/api/v1/jobs/{job}/events", self.events),
+            Route("/api/v1/files/{file}", self.file),
             Route("/api/v1/session", self.log),
+            Route("/api/v1/session.zip", self.bundle),
             Route("/api/v1/session.py", self.script),
             Route("/api/v1/session.ipynb", self.notebook),
         ]
@@ -71,6 +77,7 @@ class Server:
                 "saes": {name: {"site": str(sae.site), "latents": sae.d_sae} for name, sae in session.saes.items()},
                 "indexes": list(session.indexes),
                 "directions": {name: str(direction.site) for name, direction in session.directions.items()},
+                "transcoders": list(session.transcoders),
                 "edits": {name: edit.facts[0].text for name, edit in session.edits.items()},
                 "applied": session.applied,
                 "actions": list(ACTIONS),
@@ -123,6 +130,16 @@ class Server:
             self._ready().notebook(), media_type="application/x-ipynb+json", headers=_download("session.ipynb")
         )
 
+    async def bundle(self, _request: Request) -> Response:
+        """The session as one file: its log, notebook, script and edits."""
+        content = pack_session(self._ready())
+        return Response(content, media_type="application/zip", headers=_download("session.zip"))
+
+    async def file(self, request: Request) -> Response:
+        """A file that an export made."""
+        name, content = self._ready().made.file(request.path_params["file"])
+        return Response(content, media_type="application/octet-stream", headers=_download(name))
+
     def _ready(self) -> Session:
         if self.session is None:
             raise OutOfRange("the model is being loaded: wait until it is there")
@@ -131,19 +148,26 @@ class Server:
 
 async def _stream(request: Request, job: Job, start: int) -> AsyncIterator[str]:
     """Server-sent events, with a comment now and then so that nothing between takes the connection for dead."""
-    quiet = 0.0
-    while not await request.is_disconnected():
-        job.mark_read()
-        for number, event, data in job.events[start:]:
-            yield f"id: {number}\nevent: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
-            start, quiet = number + 1, 0.0
-        if job.ended is not None and start >= len(job.events):
-            return
-        await asyncio.sleep(POLL)
-        quiet += POLL
-        if quiet > PING:
-            yield ": still here\n\n"
-            quiet = 0.0
+    loop, woken, said = asyncio.get_running_loop(), asyncio.Event(), time.monotonic()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop ended meanwhile
+            loop.call_soon_threadsafe(woken.set)
+
+    with job.waking(wake):
+        while not await request.is_disconnected():
+            woken.clear()
+            job.mark_read()
+            for number, event, data in job.events[start:]:
+                yield f"id: {number}\nevent: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+                start, said = number + 1, time.monotonic()
+            if job.ended is not None and start >= len(job.events):
+                return
+            with suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(woken.wait(), CHECKED)
+            if time.monotonic() - said > PING:
+                yield ": still here\n\n"
+                said = time.monotonic()
 
 
 def _file(name: str) -> Any:

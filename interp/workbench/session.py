@@ -11,9 +11,11 @@ from hooks import Direction, Model
 from hooks.errors import InvalidArgument, UnknownName, nearest
 from hooks.json_file import Kind, read_json, write_json
 from interp.features import FeatureIndex
+from interp.graphs import Transcoders
 from interp.memory import Edit
 from interp.sae import SAE
 from interp.workbench.log import Entry, write_notebook, write_script
+from interp.workbench.made import Made
 from interp.workbench.search import Labelled
 
 
@@ -40,6 +42,8 @@ class Session:
         indexes: what is known of their latents, by the dictionary's name.
         directions: directions by name.
         edits: edits by name; those that are on are `applied`.
+        transcoders: transcoders by name.
+        made: graphs and files, as long as the server runs.
         folder: where the session is kept; None where it is not.
         origins: for each name, the Python that gives the same object.
         entries: what was done.
@@ -55,6 +59,8 @@ class Session:
     entries: list[Entry] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     labelled: dict[str, Labelled] = field(default_factory=dict)
+    transcoders: dict[str, Transcoders] = field(default_factory=dict)
+    made: Made = field(default_factory=Made)
 
     def __post_init__(self) -> None:
         for name, index in self.indexes.items():
@@ -66,7 +72,7 @@ class Session:
     def head(self) -> str:
         """The Python that loads what the session works on."""
         lines = [f"model = {self.origins.get('model', f'load({self.model.name!r})')}"]
-        for group in ("saes", "indexes", "directions", "edits"):
+        for group in ("saes", "indexes", "directions", "transcoders", "edits"):
             for name in getattr(self, group):
                 called = name_of(group, name)
                 if origin := self.origins.get(f"{group}.{name}"):
@@ -99,6 +105,14 @@ class Session:
         """
         return self._named(self.edits, name, "edit")
 
+    def transcoders_of(self, name: str) -> Transcoders:
+        """Transcoders by their name.
+
+        Raises:
+            UnknownName: there are none of that name.
+        """
+        return self._named(self.transcoders, name, "set of transcoders")
+
     def record(self, entry: Entry) -> None:
         """Keep an action in the log, and on disk where the session is kept."""
         self.entries.append(entry)
@@ -106,14 +120,17 @@ class Session:
 
     def save(self) -> None:
         """Write the log and the edits to the session's folder, if it has one."""
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.write(self.folder)
+
+    def write(self, folder: Path) -> None:
+        """Write the log and the edits to a folder."""
         for name, edit in self.edits.items():
-            edit.save(self.folder / f"{name}.safetensors")
+            edit.save(folder / f"{name}.safetensors")
         entries = [vars(entry) | {"given": dict(entry.given)} for entry in self.entries]
         content = {"fingerprint": self._unedited(), "entries": entries, "applied": self.applied}
-        write_json(self.folder / FILE, KIND, content)
+        write_json(folder / FILE, KIND, content)
 
     def script(self) -> str:
         """The session as a Python file."""
@@ -153,6 +170,6 @@ class Session:
 
 def name_of(group: str, name: str) -> str:
     """How a thing is called in the log's Python: `sae_main`, `edit_1`."""
-    stem = {"saes": "sae", "indexes": "index", "directions": "direction", "edits": "edit"}[group]
+    stem = {"saes": "sae", "indexes": "index", "directions": "direction", "edits": "edit"}.get(group, group)
     word = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
     return word if word.startswith(f"{stem}_") else f"{stem}_{word}"

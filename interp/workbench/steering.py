@@ -19,7 +19,7 @@ from interp.workbench.session import Session, name_of
 def steer_prompt(session: Session, given: SteerGiven, progress: Progress) -> Document:
     """The prompt continued with the directions, without, and with random ones of equal norm, token by token."""
     check_length(session, given.prompt, given.max_new_tokens)
-    resolved = [_direction(session, one) for one in given.directions]
+    resolved = [resolve_direction(session, one) for one in given.directions]
     steerings = [add_direction(direction) for direction, _ in resolved]
     controls = [one.control(seed=given.seed + number) for number, one in enumerate(steerings)]
     texts, touched = {}, {}
@@ -42,7 +42,7 @@ def steer_prompt(session: Session, given: SteerGiven, progress: Progress) -> Doc
 def sweep_doses(session: Session, given: DoseGiven, progress: Progress) -> Document:
     """How often continuations name the concept, and their perplexity, at each dose next to a random direction's."""
     check_length(session, given.prompt, given.max_new_tokens)
-    direction, code = _direction(session, given.direction)
+    direction, code = resolve_direction(session, given.direction)
     sampling = Sampling(given.per_prompt, given.max_new_tokens, 1.0, given.seed)
     progress.check()
     found = measure_dose_response(
@@ -131,7 +131,7 @@ def _steer_code(given: SteerGiven, resolved: list[tuple[Direction, str]]) -> str
     return "\n".join(lines)
 
 
-def _direction(session: Session, given: DirectionGiven) -> tuple[Direction, str]:
+def resolve_direction(session: Session, given: DirectionGiven) -> tuple[Direction, str]:
     """The direction that was asked for, and the Python that gives it."""
     if given.name:
         return session.direction(given.name), name_of("directions", given.name)

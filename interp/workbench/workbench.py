@@ -12,10 +12,12 @@ from typing import Any, Final, final
 from hooks import Direction, Model
 from hooks.errors import InvalidArgument, MissingExtra, StorageFailed
 from interp.features import FeatureIndex
+from interp.graphs import Transcoders
 from interp.memory import Edit
 from interp.sae import SAE
+from interp.workbench.archive import unpack_session
 from interp.workbench.jobs import Jobs
-from interp.workbench.session import Session
+from interp.workbench.session import FILE, Session
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
@@ -78,6 +80,7 @@ def open(  # noqa: A001
     indexes: Mapping[str, FeatureIndex] | None = None,
     directions: Mapping[str, Direction] | None = None,
     edits: Mapping[str, Edit] | None = None,
+    transcoders: Mapping[str, Transcoders] | None = None,
     session: str | Path | None = None,
     port: int = 0,
 ) -> Workbench:
@@ -91,7 +94,9 @@ def open(  # noqa: A001
         indexes: what is known of their latents, by the dictionaries' names.
         directions: directions by name.
         edits: edits by name.
-        session: a folder in which the log and the edits are kept, and found again.
+        transcoders: transcoders by name, for attribution graphs.
+        session: a folder in which the log and the edits are kept, and found again; or the file of a shared session,
+            which is opened into a folder of that name next to it.
         port: where; a free one if 0.
 
     Raises:
@@ -115,9 +120,23 @@ def open(  # noqa: A001
         dict(indexes or {}),
         dict(directions or {}),
         dict(edits or {}),
-        None if session is None else Path(session),
+        None if session is None else session_folder(session),
+        transcoders=dict(transcoders or {}),
     )
     return Workbench(lambda: made, port=port)
+
+
+def session_folder(session: str | Path) -> Path:
+    """The folder of a session; that of a shared file is made the first time.
+
+    Raises:
+        DamagedFile: the file is no shared session.
+    """
+    path = Path(session)
+    if path.suffix != ".zip":
+        return path
+    folder = path.with_suffix("")
+    return folder if (folder / FILE).is_file() else unpack_session(path, folder)
 
 
 def _application(make: Callable[[], Session], loaded: Callable[[Session], None]) -> tuple[Any, Any, Any]:

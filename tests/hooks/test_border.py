@@ -63,6 +63,14 @@ def test_what_does_not_fit_is_refused_in_these_words(args: tuple[Any, ...], kwar
         checked(mixed)(*args, **kwargs)
 
 
+def test_one_of_any_number_of_arguments_that_does_not_fit_is_refused_and_no_swap_is_guessed() -> None:
+    def many(name: str, *counts: int, **shares: float) -> None: ...
+
+    for args, kwargs, said in ((("fog", "x"), {}, "counts"), (("fog",), {"low": "x"}, "shares"), ((3, 4), {}, "name")):
+        with pytest.raises(InvalidArgument, match=f"many takes {said} as"):
+            checked(many)(*args, **kwargs)
+
+
 def test_another_kind_is_a_type_error_and_an_interp_error_as_well() -> None:
     with pytest.raises(TypeError) as caught:
         checked(mixed)(X, "three")

@@ -1,8 +1,10 @@
 // The page of the workbench. Everything that is shown is text, set by textContent; nothing comes from outside.
 
+import { between, drawGraph } from "./graph.js";
+
 const $ = id => document.getElementById(id);
-const PANELS = { read: "Read", steer: "Steer", edit: "Edit", trace: "Trace", "features-panel": "Features", log: "Log" };
-const KEYS = { p: "read", s: "steer", f: "features-panel", b: "trace", e: "edit", l: "log" };
+const PANELS = { read: "Read", steer: "Steer", edit: "Edit", trace: "Trace", graph: "Graph", "features-panel": "Features", log: "Log" };
+const KEYS = { p: "read", s: "steer", f: "features-panel", b: "trace", a: "graph", e: "edit", l: "log" };
 const session = { model: null, token: "", job: null, reading: null, features: null, chosen: 0, pinned: false, directions: [] };
 
 // The token is in the address only until it is read; the tab keeps it over a reload.
@@ -263,6 +265,18 @@ function drawDose(found) {
     make("figcaption", {}, `Of ${found.n} continuations a dose, with Wilson's interval. Control: random directions of equal norm at the same doses.`)));
 }
 
+// A file that an export made, and what is said of it.
+async function take(kind, args, said) {
+  try {
+    const found = await run(kind, args, { what: "exporting" });
+    if (!found) return;
+    await download(`/files/${found.file}`, found.name);
+    $(said).textContent = `${found.name}: ${found.said}`;
+  } catch (error) { say(error.message, true); }
+}
+$("export-steering").addEventListener("click", () => session.directions.length
+  ? take("export_steering", { direction: session.directions[0].read(), form: $("steer-form-of").value }, "steering-said") : say("Add a direction first.", true));
+
 // ---- edit ------------------------------------------------------------------------------------------------------
 on("edit-form", async () => {
   const args = { subject: $("edit-subject").value, prompt: $("edit-prompt").value, old: $("edit-old").value, new: $("edit-new").value, method: $("edit-method").value };
@@ -270,22 +284,28 @@ on("edit-form", async () => {
   if (!found) return;
   fill($("preview"), make("figure", {}, make("h2", {}, `${found.name}: what ${found.method} would change most`),
     table(["after", "now", "then", "KL, nats", "random edit"], found.moved.map(one => [`…${one.text.slice(-60)}`, one.before, one.after, fixed(one.kl), fixed(one.control)])),
+    ...against(found.conflicts),
     make("figcaption", {}, "The texts after which the next word changes most. Control: the same under a random edit of equal norm.")));
 });
+const against = conflicts => conflicts.map(one => make("p", { class: "against", role: "note" }, `Conflict: ${one}`));
 
 function drawEdits() {
   const { edits, applied } = session.model;
   $("banner").hidden = applied.length === 0;
   $("banner").textContent = applied.length ? `The model is edited: ${applied.join(", ")}. All that is shown is of the edited model.` : "";
   fill($("edits"), ...(Object.keys(edits).length ? [table(["edit", "fact", ""], Object.entries(edits).map(([name, fact]) => [name, fact,
-    make("button", { type: "button", onclick: () => change(applied.includes(name) ? "undo" : "apply", name).catch(error => say(error.message, true)) }, applied.includes(name) ? "Undo" : "Apply")]))] : []));
+    make("div", { class: "row" },
+      make("button", { type: "button", onclick: () => change(applied.includes(name) ? "undo" : "apply", name).catch(error => say(error.message, true)) }, applied.includes(name) ? "Undo" : "Apply"),
+      make("button", { type: "button", onclick: () => take("export_edit", { name, form: "edit" }, "edit-said") }, "Download"),
+      make("button", { type: "button", onclick: () => take("export_edit", { name, form: "lora" }, "edit-said") }, "As LoRA"))])),
+    make("p", { class: "soft said", id: "edit-said" })] : []));
 }
 
 async function change(kind, name) {
   const found = await run(kind, { name }, { what: kind === "apply" ? "applying" : "undoing" });
   if (!found) return;
   fill($("preview"), make("figure", {}, ...(kind === "apply"
-    ? [make("h2", {}, `${name} is in the model`), table(["prompt", "before", "with the edit"], found.prompts.map((prompt, i) => [prompt, found.before[i], found.after[i]]))]
+    ? [make("h2", {}, `${name} is in the model`), table(["prompt", "before", "with the edit"], found.prompts.map((prompt, i) => [prompt, found.before[i], found.after[i]])), ...against(found.conflicts)]
     : [make("h2", {}, `${name} is out of the model`), make("p", {}, found.identical ? "The weights are bit for bit those of before." : "Other edits are still in it.")])));
 }
 
@@ -304,6 +324,74 @@ on("trace-form", async () => {
         return cell;
       }))))),
     make("figcaption", {}, `1 is the whole difference: ${fixed(found.unpatched, 2)} with nothing patched, ${fixed(found.patched, 2)} with everything. Tokens are those of the corrupt prompt; cells without a number are below 0.1.`)));
+});
+
+$("find-circuit").addEventListener("click", async () => {
+  const value = name => $(`trace-${name}`).value;
+  try {
+    const found = await run("circuit", Object.fromEntries(["clean", "corrupt", "right", "wrong"].map(name => [name, value(name)])), { what: "finding the circuit" });
+    if (!found) return;
+    const [ours, random] = found.curves;
+    fill($("circuit"), make("figure", {}, make("h2", {}, `The edges that matter most, of ${found.n_edges.toLocaleString()}, by ${found.how}`),
+      table(["edge", "effect"], found.edges.map(([name, effect]) => [name, fixed(effect)])),
+      make("p", {}, `Faithfulness of its circuits (CPR): ${fixed(ours.cpr)}; of random ones ${fixed(random.cpr)}.`),
+      make("figcaption", {}, found.check)));
+  } catch (error) { say(error.message, true); }
+});
+
+// ---- graph -----------------------------------------------------------------------------------------------------
+const walk = { name: "", graph: null, nodes: [], pins: [], groups: [] };
+on("graph-form", async () => {
+  const target = $("graph-target").value;
+  const found = await run("graph", { text: $("graph-text").value, transcoders: $("graph-by").value, targets: target ? [target] : [], max_features: Number($("graph-n").value) }, { what: "drawing the graph" });
+  if (!found) return;
+  Object.assign(walk, { name: found.name, nodes: found.graph.nodes, pins: [], groups: [] });
+  const scores = Object.entries(found.scores).map(([name, [value, control]]) => [name.replace("_", " "), fixed(value, 2), fixed(control, 2)]);
+  fill($("graph-scores"), make("figure", {}, make("h2", {}, `${found.name}: ${found.said.map(([word, p]) => `${JSON.stringify(word)} ${fixed(p, 2)}`).join("  ")}, by ${found.by}`),
+    table(["score, of the whole graph", "here", "decoders shuffled"], scores), ...(found.warning ? [make("p", { class: "against", role: "note" }, `Read with care: ${found.warning}.`)] : [])));
+  for (const part of ["graph-figure", "graph-panes"]) $(part).hidden = false;
+  $("graph-about").textContent = found.graph.about;
+  fill($("nodes-found"));
+  walk.graph = drawGraph($("graph-drawing"), found.graph, { onNode: drawNode, onPins: drawPins });
+  drawPins([]);
+});
+
+function drawNode(node) {
+  const facts = [`${fixed(100 * node.influence, 1)} % of the influence`, ...(node.kind === "feature" ? [`activation ${fixed(node.a, 2)}`] : []),
+    ...(node.bias === null ? [] : [`${fixed(node.bias, 3)} from biases`])];
+  const ends = (title, list) => list.length ? [make("h3", {}, title), table(["", "share", "value"], list.map(one => [
+    make("button", { type: "button", onclick: () => walk.graph.choose(one.number) }, `${one.node.name} ${one.node.label}`), one.share, one.value]))] : [];
+  fill($("graph-node"), make("p", {}, make("b", {}, `${node.name} · ${node.label}`)), make("p", { class: "soft" }, facts.join(", ")),
+    ...ends("Reads from", node.reads), ...ends("Is read by", node.readBy));
+}
+
+function drawPins(pins) {
+  walk.pins = pins;
+  $("graph-pins").textContent = pins.length ? pins.map(i => walk.nodes[i].name).join(", ") : "Nothing is pinned.";
+  const rows = walk.groups.flatMap(T => walk.groups.filter(S => S !== T).map(S => [S.name, T.name, between(walk.nodes, walk.graph.into, T.members, S.members)]));
+  fill($("groups"), ...walk.groups.map(group => make("div", { class: "row" }, make("b", {}, group.name), make("span", { class: "soft" }, group.members.map(i => walk.nodes[i].name).join(", ")),
+    make("button", { type: "button", onclick: () => walk.graph.setPins(group.members) }, "Pin"),
+    make("button", { type: "button", onclick: () => { walk.groups = walk.groups.filter(one => one !== group); drawPins(walk.pins); } }, "Remove"))),
+    ...(rows.length ? [table(["from", "to", "share of what it reads"], rows)] : []));
+}
+$("group-pins").addEventListener("click", () => {
+  if (!walk.pins.length) return;
+  const members = walk.pins;
+  walk.groups = walk.groups.map(one => ({ ...one, members: one.members.filter(i => !members.includes(i)) })).filter(one => one.members.length);
+  walk.groups.push({ name: $("group-name").value.trim() || `supernode ${walk.groups.length + 1}`, members });
+  $("group-name").value = "";
+  walk.graph.setPins([]);
+});
+$("unpin").addEventListener("click", () => walk.graph?.setPins([]));
+on("nodes-form", async () => {
+  const nodes = walk.pins.map(i => walk.nodes[i]).filter(node => node.kind === "feature").map(node => node.name);
+  if (!nodes.length) { say("Pin at least one feature (a circle) first.", true); return; }
+  const found = await run("steer_nodes", { graph: walk.name, nodes, factor: Number($("nodes-factor").value) }, { what: "steering the nodes" });
+  if (!found) return;
+  fill($("nodes-found"), table(["next token", "predicted", "measured", "others, measured", "p before", "p after"], found.logits.map((one, i) => [JSON.stringify(one.token),
+    fixed(one.predicted, 2), fixed(one.measured, 2), found.control ? fixed(found.control[i], 2) : "–", fixed(one.before, 3), fixed(one.after, 3)])),
+    make("p", {}, `The model then says ${found.likeliest.map(([word, p]) => `${JSON.stringify(word)} ${fixed(p, 2)}`).join("  ")}.`),
+    make("p", { class: "soft" }, `Changes of logits, less the mean's. Predicted in the local replacement model, measured in the model. Control: ${found.others.length} other features of this prompt, drawn at random and scaled alike.`));
 });
 
 // ---- features --------------------------------------------------------------------------------------------------
@@ -335,6 +423,56 @@ async function showLatent(sae, latent) {
   } catch (error) { say(error.message, true); }
 }
 
+// The map: a point per latent on one canvas, the nearest one is named; arrow keys walk from point to point.
+const plane = { sae: "", points: [], at: null };
+$("draw-map").addEventListener("click", async () => {
+  const sae = $("search-sae").value;
+  try {
+    const found = await run("map", { sae }, { what: "drawing the map" });
+    if (!found) return;
+    const spans = [found.x, found.y].map(list => [Math.min(...list), Math.max(...list)]);
+    const { width, height } = $("map"), scale = Math.min(...[width, height].map((side, i) => (side - 40) / Math.max(spans[i][1] - spans[i][0], 1e-9)));
+    const place = (value, i, side) => side / 2 + (value - (spans[i][0] + spans[i][1]) / 2) * scale * (i ? -1 : 1);
+    Object.assign(plane, { sae, at: null, points: found.latents.map((latent, i) => ({ latent, label: found.labels[i], x: place(found.x[i], 0, width), y: place(found.y[i], 1, height) })) });
+    $("map-figure").hidden = false;
+    $("map-about").textContent = `${found.about}. Near each other: decoder directions that point the same way. Distances between far apart points mean nothing.`;
+    drawMap();
+  } catch (error) { say(error.message, true); }
+});
+function drawMap() {
+  const pen = $("map").getContext("2d"), style = getComputedStyle(document.documentElement);
+  pen.clearRect(0, 0, $("map").width, $("map").height);
+  pen.fillStyle = style.getPropertyValue("--before");
+  for (const { x, y } of plane.points) { pen.beginPath(); pen.arc(x, y, 3.5, 0, 7); pen.fill(); }
+  if (plane.at === null) return;
+  const { x, y, latent, label } = plane.points[plane.at];
+  pen.fillStyle = style.getPropertyValue("--concept");
+  pen.beginPath(); pen.arc(x, y, 7, 0, 7); pen.fill();
+  $("map-at").textContent = `Latent ${latent}: ${label}`;
+}
+function nearestPoint(event) {
+  const box = $("map").getBoundingClientRect(), x = (event.clientX - box.left) * $("map").width / box.width, y = (event.clientY - box.top) * $("map").height / box.height;
+  let best = null, least = 900;
+  plane.points.forEach((one, i) => { const far = (one.x - x) ** 2 + (one.y - y) ** 2; if (far < least) { least = far; best = i; } });
+  return best;
+}
+$("map").addEventListener("mousemove", event => { const i = nearestPoint(event); if (i !== null && i !== plane.at) { plane.at = i; drawMap(); } });
+$("map").addEventListener("click", event => { const i = nearestPoint(event); if (i !== null) showLatent(plane.sae, plane.points[i].latent); });
+$("map").addEventListener("keydown", event => {
+  const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (event.key === "Enter" && plane.at !== null) { showLatent(plane.sae, plane.points[plane.at].latent); return; }
+  if (!way || !plane.points.length) return;
+  event.preventDefault();
+  if (plane.at === null) { plane.at = 0; drawMap(); return; }
+  const here = plane.points[plane.at];
+  let next = null, least = Infinity;
+  plane.points.forEach(({ x, y }, i) => {
+    const along = (x - here.x) * way[0] + (y - here.y) * way[1], aside = Math.abs((x - here.x) * way[1]) + Math.abs((y - here.y) * way[0]);
+    if (along > 0.5 && along + 2 * aside < least) { least = along + 2 * aside; next = i; }
+  });
+  if (next !== null) { plane.at = next; drawMap(); }
+});
+
 // ---- log -------------------------------------------------------------------------------------------------------
 async function drawLog() {
   const { head, entries } = await (await ask("/session")).json();
@@ -348,6 +486,7 @@ async function download(path, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 $("get-notebook").addEventListener("click", () => download("/session.ipynb", "session.ipynb").catch(error => say(error.message, true)));
+$("get-session").addEventListener("click", () => download("/session.zip", "session.zip").catch(error => say(error.message, true)));
 $("get-script").addEventListener("click", () => download("/session.py", "session.py").catch(error => say(error.message, true)));
 
 // ---- panels, keys, start ---------------------------------------------------------------------------------------
@@ -397,7 +536,9 @@ async function start() {
   }
   const { name, n_layers, d_model, holds, refused, saes, indexes } = session.model;
   $("model").textContent = `${name}: ${n_layers} layers, width ${d_model}; ${holds ? "every site's law holds" : `${refused} sites refused`}`;
-  for (const [select, names] of [["read-sae", Object.keys(saes)], ["search-sae", indexes]]) fill($(select), ...names.map(one => make("option", {}, one)));
+  for (const [select, names] of [["read-sae", Object.keys(saes)], ["search-sae", indexes], ["graph-by", session.model.transcoders]]) fill($(select), ...names.map(one => make("option", {}, one)));
+  $("graph-none").hidden = session.model.transcoders.length > 0;
+  $("graph-form").hidden = session.model.transcoders.length === 0;
   addDirection();
   drawEdits();
   document.body.dataset.ready = "yes";

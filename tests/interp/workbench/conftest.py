@@ -13,9 +13,11 @@ import torch
 from hooks import Direction, Model
 from hooks.site import resid_post
 from interp.features import FeatureIndex, index
-from interp.sae import TopK
+from interp.graphs import per_layer
+from interp.sae import TopK, Transcoder
 from interp.workbench import Workbench
 from interp.workbench import open as open_workbench
+from tests.interp.graphs.test_attribution_graph import transcoders
 
 TEXTS = ["Fog over the bay", "The sea is cold", "Rome is in Italy", "A bridge over the bay"] * 2
 
@@ -82,7 +84,12 @@ def served(fresh: Callable, dictionary: Callable, tmp_path: Path) -> Iterator[Cl
     vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
     direction = Direction(vector, resid_post[1], "random", 2.0, model.fingerprint)
     page = open_workbench(
-        model, saes={"main": sae}, indexes={"main": found}, directions={"one": direction}, session=tmp_path / "kept"
+        model,
+        saes={"main": sae},
+        indexes={"main": found},
+        directions={"one": direction},
+        transcoders={"all": per_layer(model, transcoders(Transcoder))},
+        session=tmp_path / "kept",
     )
     client = Client(page)
     client.model, client.sae = model, sae

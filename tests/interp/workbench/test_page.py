@@ -225,3 +225,42 @@ def test_without_its_token_the_page_says_where_it_is(browser: Browser, served: C
     page = Page(browser, served)
     page.until("document.getElementById('error') && !document.getElementById('error').hidden")
     assert "token" in page.js("document.getElementById('error').textContent")
+
+
+def test_a_graph_is_walked_pinned_grouped_and_steered_by_keys(page: Page) -> None:
+    page.click("#tab-graph")
+    page.type("#graph-text", "Fog over")
+    page.click("#graph-form button")
+    page.until("document.querySelector('svg.graph')")
+    session = page.client.page.session
+    graph = session.made.graphs["graph_1"]
+    kept, _ = graph.pruned(0.8, 0.98)
+    assert page.js("document.querySelectorAll('svg.graph .node').length") == int(kept.sum())
+    page.js("document.querySelector('svg.graph').focus()")
+    for key in ("ArrowUp", "ArrowDown", "Enter"):
+        page.browser.press(key)
+    page.until("document.getElementById('graph-pins').textContent !== 'Nothing is pinned.'")
+    click = "e.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+    page.js(f"document.querySelectorAll('svg.graph .node.feature').forEach(e => {click})")
+    page.click("#nodes-form button")
+    page.until("document.querySelector('#nodes-found table')")
+    assert session.entries[-1].kind == "steer_nodes"
+    page.click("#group-pins")
+    page.until("document.querySelector('#groups b')")
+    assert page.js("document.querySelector('#groups b').textContent") == "supernode 1"
+    assert page.complaints == []
+
+
+def test_a_map_names_the_latent_under_the_keys_and_opens_it(page: Page) -> None:
+    pytest.importorskip("umap")
+    page.click("#tab-features-panel")
+    page.click("#draw-map")
+    page.until("!document.getElementById('map-figure').hidden")
+    page.js("document.getElementById('map').focus()")
+    page.browser.press("ArrowRight")
+    named = page.js("document.getElementById('map-at').textContent")
+    assert named.startswith("Latent ")
+    page.browser.press("Enter")
+    page.until("document.querySelector('#latent h2')")
+    assert page.js("document.querySelector('#latent h2').textContent").startswith(named.split(":")[0])
+    assert page.complaints == []
