@@ -20,7 +20,7 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -36,7 +36,7 @@ def pattern_of(
     query: Float[Tensor, "batch head pos d_head"],
     key: Float[Tensor, "batch kv_head key d_head"],
     value: Float[Tensor, "batch kv_head key d_value"] | None = None,
-    attn_mask: Tensor | None = None,
+    attn_mask: Shaped[Tensor, "..."] | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
@@ -169,7 +169,7 @@ class _Kernel(TorchFunctionMode):
 
 
 @contextmanager
-def every_kernel(note: Callable[[Tensor], object]) -> Iterator[None]:
+def every_kernel(note: Callable[[Float[Tensor, "batch head pos d_value"]], object]) -> Iterator[None]:
     """Call `note` with what each kernel of attention gives inside the block, [batch head pos d_value].
 
     Examples:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks.tracing.record import Call, Op, Ref, Trace
@@ -273,7 +274,7 @@ class Elementwise(nn.Module):
         super().__init__()
         self.ops = ops
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Apply them."""
         for op in self.ops:
             x = op.func(*(x if isinstance(one, Ref) else one for one in op.args), **op.kwargs)
