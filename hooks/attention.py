@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from hooks.errors import WrongState
 from hooks.huggingface import HFModel
+from hooks.site import PATTERNS
 from hooks.taps import Edit, Hook, Tap
 from hooks.temporary import Temporary
 
@@ -34,14 +35,14 @@ _HIDDEN = -torch.inf
 
 def pattern_of(
     query: Float[Tensor, "batch head pos d_head"],
-    key: Float[Tensor, "batch kv_head key d_head"],
-    value: Float[Tensor, "batch kv_head key d_value"] | None = None,
+    key: Float[Tensor, "batch _ _ d_head"],
+    value: Float[Tensor, "batch _ _ _"] | None = None,
     attn_mask: Shaped[Tensor, "..."] | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Float[Tensor, "batch head pos key"]:
+) -> Float[Tensor, "batch head pos _"]:
     """Return softmax(q kᵀ s + mask), the weights with which `scaled_dot_product_attention` averages the values.
 
     It takes what that takes. Rows that see nothing are zeros, as there.
@@ -134,15 +135,15 @@ class KernelCall:
     kwargs: dict[str, Any]
 
     @cached_property
-    def pattern(self) -> Float[Tensor, "batch head pos key"]:
+    def pattern(self) -> Float[Tensor, "batch head pos _"]:
         """Its pattern."""
         return pattern_of(*self.args, **self.kwargs)
 
-    def output(self) -> Float[Tensor, "batch head pos d_value"]:
+    def output(self) -> Float[Tensor, "batch head pos _"]:
         """What the kernel gives."""
         return F.scaled_dot_product_attention(*self.args, **self.kwargs)
 
-    def average(self) -> Float[Tensor, "batch head pos d_value"]:
+    def average(self) -> Float[Tensor, "batch head pos _"]:
         """What it should give, Σ_key pattern v."""
         value = self.args[2] if len(self.args) > 2 else self.kwargs["value"]
         value = value.repeat_interleave(self.pattern.shape[1] // value.shape[1], dim=1)
@@ -169,7 +170,7 @@ class _Kernel(TorchFunctionMode):
 
 
 @contextmanager
-def every_kernel(note: Callable[[Float[Tensor, "batch head pos d_value"]], object]) -> Iterator[None]:
+def every_kernel(note: Callable[[Float[Tensor, "batch head pos _"]], object]) -> Iterator[None]:
     """Call `note` with what each kernel of attention gives inside the block, [batch head pos d_value].
 
     Examples:
@@ -223,7 +224,7 @@ def needs_eager(taps: Iterable[Tap]) -> bool:
         needs_eager([model.tap(pattern[0])])
         ```
     """
-    return any(tap.site.name.endswith("pattern") and tap.inside is None for tap in taps)
+    return any(tap.site.name in PATTERNS and tap.inside is None for tap in taps)
 
 
 @contextmanager

@@ -20,7 +20,15 @@ _TRANSFORMER_LENS: Final = {
     "v": "blocks.{}.attn.hook_v",
     "z": "blocks.{}.attn.hook_z",
     "pattern": "blocks.{}.attn.hook_pattern",
+    "attn_gate": "blocks.{}.attn.hook_gate",
+    "cross_q": "blocks.{}.cross_attn.hook_q",
+    "cross_k": "blocks.{}.cross_attn.hook_k",
+    "cross_v": "blocks.{}.cross_attn.hook_v",
+    "cross_z": "blocks.{}.cross_attn.hook_z",
+    "cross_pattern": "blocks.{}.cross_attn.hook_pattern",
     "cross_out": "blocks.{}.cross_attn.hook_out",
+    "mixer_in": "blocks.{}.mixer.hook_in",
+    "mixer_gate": "blocks.{}.mixer.hook_gate",
     "mixer_out": "blocks.{}.mixer.hook_out",
     "mlp_in": "blocks.{}.mlp.hook_in",
     "mlp_pre": "blocks.{}.mlp.hook_pre",
@@ -48,6 +56,10 @@ NAMES: Final = tuple(_TRANSFORMER_LENS)
 FINAL_NORM: Final = "ln_final"
 """What TransformerLens calls the norm before the unembedding."""
 _SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)(?:, ?(\d+))?\])?(?:\.(\d+))?")
+PATTERNS: Final = ("pattern", "cross_pattern")
+"""Sites of [batch head pos key], whose width depends on the text."""
+OF_THE_ENCODER: Final = ("cross_k", "cross_v")
+"""Sites of a decoder whose rows are the encoder's tokens."""
 OF_ONE_EXPERT: Final = ("expert_act", "expert_out")
 """What every expert has of its own."""
 _UNGAINED: Final = "ln2.hook_normalized"
@@ -368,7 +380,15 @@ resid_pre: Final = Layered("resid_pre")
 resid_mid: Final = Layered("resid_mid")
 resid_post: Final = Layered("resid_post")
 attn_out: Final = Layered("attn_out")
+attn_gate: Final = Layered("attn_gate")
+cross_q: Final = Layered("cross_q")
+cross_k: Final = Layered("cross_k")
+cross_v: Final = Layered("cross_v")
+cross_z: Final = Layered("cross_z")
+cross_pattern: Final = Layered("cross_pattern")
 cross_out: Final = Layered("cross_out")
+mixer_in: Final = Layered("mixer_in")
+mixer_gate: Final = Layered("mixer_gate")
 mixer_out: Final = Layered("mixer_out")
 q: Final = Layered("q")
 k: Final = Layered("k")

@@ -34,6 +34,8 @@ class Sublayer:
         act: the nonlinearity.
         n_heads: of attention.
         meets: the number of the operation of attention in which queries meet keys.
+        gate: the call whose output holds what multiplies what is mixed, after a sigmoid or SiLU, and which of its
+            features that is; None where nothing does.
         reach: how many tokens on it moves something, where not to the end: a feed-forward layer that reads the
             token before too (RWKV), or has a short convolution (Inkling), next to a part that reaches all.
     """
@@ -46,6 +48,7 @@ class Sublayer:
     act: nn.Module | None = None
     n_heads: int | None = None
     meets: int = -1
+    gate: tuple[Call, tuple[int, ...]] | None = None
     reach: int | None = None
 
 
@@ -110,11 +113,12 @@ class _Part:
             across = any(one in self.encoded for op in self.ops for one in op.reads if self._is_outside(one))
             parts = self._heads(core) | ({} if out is None else {"o": out})
             name, at = "cross_out" if across else "attn_out", self.trace.maker[core.made]
-            return Sublayer(name, self.term, root, norm, parts, n_heads=core.n_heads, meets=at)
+            gate = self._gate(at)
+            return Sublayer(name, self.term, root, norm, parts, n_heads=core.n_heads, meets=at, gate=gate)
         reach = None if core is not None else self._reach(root)
         if core is not None or reach != 0:
             o = {} if out is None else {"o": out}
-            return Sublayer("mixer_out", self.term, root, norm, o, reach=reach)
+            return Sublayer("mixer_out", self.term, root, norm, o, gate=self._gate(-1), reach=reach)
         parts, act = self._memories(out)
         return Sublayer("mlp_out", self.term, root, norm, parts, act)
 
@@ -246,6 +250,38 @@ class _Part:
             value = made
         return Elementwise(tuple(chain)) if chain else None
 
+    def _gate(self, after: int) -> tuple[Call, tuple[int, ...]] | None:
+        """The last product of something with a gate: with a sigmoid or SiLU of what a projection of the block gives."""
+        maker = {self.trace.root(value): op for op in self.ops for value in op.makes}
+        for op in reversed(self.ops):
+            if op.name not in ("mul", "mul_") or len(op.reads) != 2 or self.trace.maker[op.makes[0]] <= after:
+                continue
+            for value in reversed(op.reads):
+                source = self._before_sigmoid(maker, self.trace.root(value))
+                held = None if source is None else self._in_projection(source)
+                if held is not None:
+                    return held
+        return None
+
+    def _before_sigmoid(self, maker: Mapping[int, Op], value: int) -> int | None:
+        """What a sigmoid or SiLU is taken of, where a value is one or a cast or view of one."""
+        while (op := maker.get(value)) is not None and len(op.reads) == 1:
+            value = self.trace.root(op.reads[0])
+            if op.name in ("sigmoid", "silu"):
+                return value
+        return None
+
+    def _in_projection(self, value: int) -> tuple[Call, tuple[int, ...]] | None:
+        """The projection whose features a value's are, and which: they are equal at every token."""
+        wanted = _columns(self.trace.tensor(value), self.n_pos)
+        for call in reversed([c for c in self.inside if is_projection(c.module)] if wanted else []):
+            features = _columns(self.trace.tensor(next(iter(call.outputs.values()))), self.n_pos)
+            place = {column: number for number, column in enumerate(features)}
+            found = tuple(place.get(column, -1) for column in wanted)
+            if -1 not in found and len(set(found)) == len(found):
+                return call, found
+        return None
+
     def _made(self, call: Call) -> int:
         return self.trace.root(next(iter(call.outputs.values())))
 
@@ -340,6 +376,15 @@ def reach_of(trace: Trace, call: Call, value: int, n_pos: int) -> int | None:
         return 0
     moved = (after - before).norm(dim=-1) > 1e-5 * before.norm(dim=-1)
     return 1 + int(moved.nonzero().amax())
+
+
+def _columns(tensor: Tensor, n_pos: int) -> list[bytes]:
+    """Each feature's values at all tokens, of a tensor of one text; none where no axis counts the tokens."""
+    axes = [axis for axis, size in enumerate(tensor.shape) if size == n_pos]
+    if not axes or tensor.numel() % n_pos or not tensor.is_floating_point():
+        return []
+    rows = tensor.float().movedim(axes[0], 0).reshape(n_pos, -1).T.contiguous().cpu().numpy()
+    return [row.tobytes() for row in rows]
 
 
 def _part(output: Any, part: Any) -> Tensor:
