@@ -134,7 +134,8 @@ def _projects(b: Captured, name: str) -> Iterator[Check]:
     rows = b.model.paths.qkv_rows
     x = b["resid_pre"] if norm is None else norm(b["resid_pre"])
     made = project(b.part[f"attn.{name}" if rows is None else "attn.qkv"], x)
-    made = made if rows is None else made.index_select(-1, rows[name].to(made.device))
+    own = b.model.taps[b.block.site(name)].rows if rows is None else rows[name].to(made.device)
+    made = made if own is None else made.index_select(-1, own)
     read = "resid_pre" if norm is None else f"{called}(resid_pre)"
     states = f"{name} = W_{name.upper()} {read} + b"
     error = miss(b[name].flatten(2), made)

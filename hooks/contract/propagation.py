@@ -181,7 +181,9 @@ def _on_pattern(model: Model, site: Site, acts: Values, row: int) -> Check:
     heads = model.n_heads if _norm_spans_heads(model, site) else _half(kept) * (model.n_heads // kept)
     there[:heads, _ASKING if _role(site) == "q" else slice(_AT, None)] = True
     inside[:heads, _ASKING if _role(site) == "q" else slice(0, None)] = True
-    states = {"q": "q moves its own row of its pattern", "k": "k moves the rows of its pattern that see it"}[_role(site)]
+    states = {"q": "q moves its own row of its pattern", "k": "k moves the rows of its pattern that see it"}[
+        _role(site)
+    ]
     return _arrives(model, site, states, moved[there].sum(), moved[~inside].sum(), value[-1])
 
 

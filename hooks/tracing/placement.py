@@ -1,11 +1,11 @@
 """Where the sites of one traced block sit: a tap for each, and the parts of the block by their names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hooks.attention import InKernel
 from hooks.huggingface import HFModel
@@ -110,9 +110,11 @@ class Placement:
         for name in "qkv":
             if name in kind.parts:
                 wide = self.trace.tensor(next(iter(kind.parts[name].outputs.values()))).shape[-1]
-                if wide % d_head == 0:
+                gate = kind.gate[1] if kind.gate is not None and kind.gate[0] is kind.parts[name] else ()
+                if (wide - len(gate)) % d_head == 0:
                     self.part[f"{held}.{name}"] = kind.parts[name].module
-                    yield self._output(f"{cross}{name}", kind.parts[name], None, heads=wide // d_head)
+                    tap = self._output(f"{cross}{name}", kind.parts[name], None, heads=(wide - len(gate)) // d_head)
+                    yield self._without(tap, gate, d_head)
         if cross:
             self._note_stage("cross_q", kind.parts.get("q"))
             self.source = self._giver_of(kind.parts.get("k"))
@@ -120,6 +122,16 @@ class Placement:
             yield self._gate("attn_gate", kind)
         yield self._pattern(kind, f"{cross}pattern")
         yield z
+
+    def _without(self, tap: Tap | None, gate: tuple[int, ...], d_head: int) -> Tap | None:
+        """The tap of what is left of a projection that gives a gate too (Qwen3-Next)."""
+        if tap is None or tap.heads is None or not gate:
+            return tap
+        rows = sorted({*range(tap.heads * d_head + len(gate))} - {*gate})
+        return replace(tap, rows=self._numbers(rows), shape=(tap.heads, d_head))
+
+    def _numbers(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor(rows, device=self.trace.tensor(self.block.x).device)
 
     def _mixer(self, kind: Sublayer) -> Iterator[Tap | None]:
         root = kind.root
@@ -130,16 +142,23 @@ class Placement:
 
     def _gate(self, name: str, kind: Sublayer) -> Tap | None:
         """Where a projection gives the gate, if it reads a stage of the stream that can be told."""
-        if kind.gate is None or not self._note_stage(name, kind.gate[0]):
+        if kind.gate is None or not self._reads_stage(name, kind.gate[0], kind.root):
             return None
         call, features = kind.gate
         tap = self._output(name, call, None)
         if tap is None:
             return None
         self.part[name] = call.module
-        rows = None if features == tuple(range(tap.shape[-1])) else torch.tensor(features)
-        rows = None if rows is None else rows.to(self.trace.tensor(next(iter(call.outputs.values()))).device)
+        rows = None if features == tuple(range(tap.shape[-1])) else self._numbers(features)
         return replace(tap, rows=rows, shape=(len(features),))
+
+    def _reads_stage(self, name: str, call: Call, root: Call | None) -> bool:
+        """Whether a call reads a stage of the stream: by itself, or what its sublayer reads, masked."""
+        if self._note_stage(name, call):
+            return True
+        given = [[v for v in one.inputs.values() if self._is_tokens(v)] for one in (call, root) if one is not None]
+        read = [self.trace.tensor(values[0]) for values in given if values]
+        return len(read) == 2 and torch.equal(read[0], read[1]) and self._note_stage(name, root)
 
     def _note_stage(self, name: str, call: Call | None) -> bool:
         """Note of which stage of the stream, through which norm, a call reads; False where that cannot be told."""

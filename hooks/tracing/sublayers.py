@@ -252,22 +252,24 @@ class _Part:
 
     def _gate(self, after: int) -> tuple[Call, tuple[int, ...]] | None:
         """The last product of something with a gate: with a sigmoid or SiLU of what a projection of the block gives."""
-        maker = {self.trace.root(value): op for op in self.ops for value in op.makes}
         for op in reversed(self.ops):
             if op.name not in ("mul", "mul_") or len(op.reads) != 2 or self.trace.maker[op.makes[0]] <= after:
                 continue
             for value in reversed(op.reads):
-                source = self._before_sigmoid(maker, self.trace.root(value))
+                source = self._before_sigmoid(self.trace.root(value))
                 held = None if source is None else self._in_projection(source)
                 if held is not None:
                     return held
         return None
 
-    def _before_sigmoid(self, maker: Mapping[int, Op], value: int) -> int | None:
-        """What a sigmoid or SiLU is taken of, where a value is one or a cast or view of one."""
-        while (op := maker.get(value)) is not None and len(op.reads) == 1:
-            value = self.trace.root(op.reads[0])
-            if op.name in ("sigmoid", "silu"):
+    def _before_sigmoid(self, value: int) -> int | None:
+        """What a sigmoid or SiLU is taken of, where a value is one, or a cast or view of one."""
+        for _ in self.ops:
+            at = self.trace.maker.get(value, -1)
+            if at < self.block.call.begin or len(self.trace.ops[at].reads) != 1:
+                return None
+            value = self.trace.root(self.trace.ops[at].reads[0])
+            if self.trace.ops[at].name in ("sigmoid", "silu"):
                 return value
         return None
 
