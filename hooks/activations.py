@@ -14,7 +14,8 @@ from hooks.grid import as_json, from_json
 from hooks.images import Images, Scaling
 from hooks.json_file import Kind, made_of
 from hooks.position import Position, everywhere
-from hooks.site import PATTERNS, Site, SiteNames
+from hooks.site import PATTERNS, Site
+from hooks.site_names import SiteNames
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.tokens import Tokens
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hooks.tracing.gates import gate_of
 from hooks.tracing.record import Call, Op, Ref, Trace
 from hooks.tracing.residual import BlockCall, Sum, Term, is_norm
 from hooks.weights import shape_of
@@ -113,12 +114,20 @@ class _Part:
             across = any(one in self.encoded for op in self.ops for one in op.reads if self._is_outside(one))
             parts = self._heads(core) | ({} if out is None else {"o": out})
             name, at = "cross_out" if across else "attn_out", self.trace.maker[core.made]
-            gate = self._gate(at)
+            gate = gate_of(self.trace, self.block.call, self.ops, self._projections(), at)
             return Sublayer(name, self.term, root, norm, parts, n_heads=core.n_heads, meets=at, gate=gate)
         reach = None if core is not None else self._reach(root)
         if core is not None or reach != 0:
             o = {} if out is None else {"o": out}
-            return Sublayer("mixer_out", self.term, root, norm, o, gate=self._gate(-1), reach=reach)
+            return Sublayer(
+                "mixer_out",
+                self.term,
+                root,
+                norm,
+                o,
+                gate=gate_of(self.trace, self.block.call, self.ops, self._projections()),
+                reach=reach,
+            )
         parts, act = self._memories(out)
         return Sublayer("mlp_out", self.term, root, norm, parts, act)
 
@@ -250,39 +259,8 @@ class _Part:
             value = made
         return Elementwise(tuple(chain)) if chain else None
 
-    def _gate(self, after: int) -> tuple[Call, tuple[int, ...]] | None:
-        """The last product of something with a gate: with a sigmoid or SiLU of what a projection of the block gives."""
-        for op in reversed(self.ops):
-            if op.name not in ("mul", "mul_") or len(op.reads) != 2 or self.trace.maker[op.makes[0]] <= after:
-                continue
-            for value in reversed(op.reads):
-                source = self._before_sigmoid(self.trace.root(value))
-                held = None if source is None else self._in_projection(source)
-                if held is not None:
-                    return held
-        return None
-
-    def _before_sigmoid(self, value: int) -> int | None:
-        """What a sigmoid or SiLU is taken of, where a value is one, or a cast or view of one."""
-        for _ in self.ops:
-            at = self.trace.maker.get(value, -1)
-            if at < self.block.call.begin or len(self.trace.ops[at].reads) != 1:
-                return None
-            value = self.trace.root(self.trace.ops[at].reads[0])
-            if self.trace.ops[at].name in ("sigmoid", "silu"):
-                return value
-        return None
-
-    def _in_projection(self, value: int) -> tuple[Call, tuple[int, ...]] | None:
-        """The projection whose features a value's are, and which: they are equal at every token."""
-        wanted = _columns(self.trace.tensor(value), self.n_pos)
-        for call in reversed([c for c in self.inside if is_projection(c.module)] if wanted else []):
-            features = _columns(self.trace.tensor(next(iter(call.outputs.values()))), self.n_pos)
-            place = {column: number for number, column in enumerate(features)}
-            found = tuple(place.get(column, -1) for column in wanted)
-            if -1 not in found and len(set(found)) == len(found):
-                return call, found
-        return None
+    def _projections(self) -> list[Call]:
+        return [call for call in self.inside if is_projection(call.module)]
 
     def _made(self, call: Call) -> int:
         return self.trace.root(next(iter(call.outputs.values())))
@@ -378,15 +356,6 @@ def reach_of(trace: Trace, call: Call, value: int, n_pos: int) -> int | None:
         return 0
     moved = (after - before).norm(dim=-1) > 1e-5 * before.norm(dim=-1)
     return 1 + int(moved.nonzero().amax())
-
-
-def _columns(tensor: Tensor, n_pos: int) -> list[bytes]:
-    """Each feature's values at all tokens, of a tensor of one text; none where no axis counts the tokens."""
-    axes = [axis for axis, size in enumerate(tensor.shape) if size == n_pos]
-    if not axes or tensor.numel() % n_pos or not tensor.is_floating_point():
-        return []
-    rows = tensor.float().movedim(axes[0], 0).reshape(n_pos, -1).T.contiguous().cpu().numpy()
-    return [row.tobytes() for row in rows]
 
 
 def _part(output: Any, part: Any) -> Tensor:
