@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from hooks.errors import WrongState
 from hooks.huggingface import HFModel
+from hooks.site import PATTERNS
 from hooks.taps import Edit, Hook, Tap
 from hooks.temporary import Temporary
 
@@ -223,7 +224,7 @@ def needs_eager(taps: Iterable[Tap]) -> bool:
         needs_eager([model.tap(pattern[0])])
         ```
     """
-    return any(tap.site.name.endswith("pattern") and tap.inside is None for tap in taps)
+    return any(tap.site.name in PATTERNS and tap.inside is None for tap in taps)
 
 
 @contextmanager

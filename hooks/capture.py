@@ -17,7 +17,7 @@ from hooks.images import is_picture
 from hooks.model import chosen
 from hooks.network import AnyModel, Network
 from hooks.rows import check_rows, in_rows
-from hooks.site import Site
+from hooks.site import PATTERNS, Site
 from hooks.temporary import Temporary, grad_mode
 from hooks.tokens import Tokens
 
@@ -79,8 +79,9 @@ def _passes(
         for site, value in part.values.items():
             own = tokens.read_at(site)
             if site not in values:
-                values[site] = _room(site, value, own)
-            _put(values[site], value, site, start, _shift(own, batch, start))
+                values[site] = _room(site, value, own, tokens)
+            keys = tokens if site.name == "cross_pattern" else own
+            _put(values[site], value, site, start, (_shift(own, batch, start), _shift(keys, batch, start)))
     return Activations(values, tokens, model.fingerprint, model.site_names)
 
 
@@ -199,12 +200,14 @@ def _whole(model: AnyModel, data: Data, batch_size: int) -> Tokens:
     return batches[0] if len(batches) == 1 else join(model.tokenizer, batches, model.padding_side)
 
 
-def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:
-    shape = [len(tokens), *value.shape[1:]]
-    if tokens.are_places:
+def _room(site: Site, value: Tensor, own: Tokens, read: Tokens) -> Tensor:
+    shape, n_pos = [len(own), *value.shape[1:]], own.ids.shape[1]
+    if own.are_places:
         return value.new_zeros(shape)
-    for axis in (2, 3) if site.name == "pattern" else (1,):
-        shape[axis] = tokens.ids.shape[1]
+    if site.name in PATTERNS:
+        shape[2:] = n_pos, read.ids.shape[1] if site.name == "cross_pattern" else n_pos
+    else:
+        shape[1] = n_pos
     return value.new_zeros(shape)
 
 
@@ -213,13 +216,13 @@ def _shift(tokens: Tokens, batch: Tokens, start: int) -> int:
     return int(tokens.mask[start : start + len(batch)].any(dim=0).nonzero()[0])
 
 
-def _put(whole: Tensor, value: Tensor, site: Site, start: int, shift: int) -> None:
+def _put(whole: Tensor, value: Tensor, site: Site, start: int, shift: tuple[int, int]) -> None:
     rows = slice(start, start + value.shape[0])
-    if site.name == "pattern":
-        columns = slice(shift, shift + value.shape[2])
-        whole[rows, :, columns, columns] = value
+    if site.name in PATTERNS:
+        queries, keys = (slice(at, at + wide) for at, wide in zip(shift, value.shape[2:], strict=True))
+        whole[rows, :, queries, keys] = value
     else:
-        whole[rows, shift : shift + value.shape[1]] = value
+        whole[rows, shift[0] : shift[0] + value.shape[1]] = value
 
 
 def _bar(items: Iterable[Item], progress: bool) -> Iterable[Item]:

@@ -53,7 +53,7 @@ def kernel_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
         if number >= len(own):
             continue
         output, average = own[number]
-        z = replace(site, name="z")
+        z = replace(site, name=site.name.removesuffix("pattern") + "z")
         ends = z in acts and miss(acts[z], output) <= allowed
         law = Check("pattern averages", "the attention kernel gives Σ_pos pattern v", miss(output, average), allowed,
                     (site, z) if ends else (site,))  # fmt: skip

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks.temporary import grad_mode
+from hooks.tracing.gates import gate_of
 from hooks.tracing.record import Call, Op, Ref, Trace
 from hooks.tracing.residual import BlockCall, Sum, Term, is_norm
 from hooks.weights import shape_of
@@ -35,6 +36,8 @@ class Sublayer:
         act: the nonlinearity.
         n_heads: of attention.
         meets: the number of the operation of attention in which queries meet keys.
+        gate: the call whose output holds what multiplies what is mixed, after a sigmoid or SiLU, and which of its
+            features that is; None where nothing does.
         reach: how many tokens on it moves something, where not to the end: a feed-forward layer that reads the
             token before too (RWKV), or has a short convolution (Inkling), next to a part that reaches all.
     """
@@ -47,6 +50,7 @@ class Sublayer:
     act: nn.Module | None = None
     n_heads: int | None = None
     meets: int = -1
+    gate: tuple[Call, tuple[int, ...]] | None = None
     reach: int | None = None
 
 
@@ -111,11 +115,20 @@ class _Part:
             across = any(one in self.encoded for op in self.ops for one in op.reads if self._is_outside(one))
             parts = self._heads(core) | ({} if out is None else {"o": out})
             name, at = "cross_out" if across else "attn_out", self.trace.maker[core.made]
-            return Sublayer(name, self.term, root, norm, parts, n_heads=core.n_heads, meets=at)
+            gate = gate_of(self.trace, self.block.call, self.ops, self._projections(), at)
+            return Sublayer(name, self.term, root, norm, parts, n_heads=core.n_heads, meets=at, gate=gate)
         reach = None if core is not None else self._reach(root)
         if core is not None or reach != 0:
             o = {} if out is None else {"o": out}
-            return Sublayer("mixer_out", self.term, root, norm, o, reach=reach)
+            return Sublayer(
+                "mixer_out",
+                self.term,
+                root,
+                norm,
+                o,
+                gate=gate_of(self.trace, self.block.call, self.ops, self._projections()),
+                reach=reach,
+            )
         parts, act = self._memories(out)
         return Sublayer("mlp_out", self.term, root, norm, parts, act)
 
@@ -246,6 +259,9 @@ class _Part:
             chain.append(fed[0])
             value = made
         return Elementwise(tuple(chain)) if chain else None
+
+    def _projections(self) -> list[Call]:
+        return [call for call in self.inside if is_projection(call.module)]
 
     def _made(self, call: Call) -> int:
         return self.trace.root(next(iter(call.outputs.values())))
