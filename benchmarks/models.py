@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from benchmarks.zoo_judge import call, same
 
 RESULTS = Path(__file__).parent / "results" / "models.json"
 ROOT = Path(__file__).parents[1]
-REPEATS = 9
+REPEATS = 4
 LOADING = """
 import sys, time, warnings
 warnings.filterwarnings("ignore")
@@ -102,12 +102,14 @@ def verdict(way: str, kind: str, name: str) -> dict[str, Any]:
     return {"state": "right" if right else "wrong"}
 
 
-def side_by_side(results: dict[str, Any], ways: Sequence[str]) -> None:
+def side_by_side(results: dict[str, Any], ways: Sequence[str], only: Collection[str]) -> None:
     """Measure the classes that are not there yet, and write after each."""
     prepare()
     rows = results.setdefault("classes", {})
     for mapping in MAPPINGS:
         for kind, name in classes(mapping):
+            if only and name not in only:
+                continue
             row = rows.setdefault(f"{mapping}:{name}", {})
             for way in ways:
                 if way not in row:
@@ -161,13 +163,14 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--way", choices=WAYS, action="append", help="only by this")
     asked.add_argument("--cost", metavar="COMMIT", help="measure only what loading costs, next to this commit")
+    asked.add_argument("--only", default="", help="classes, with commas between")
     options = asked.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if options.cost:
         results["load"] = cost_of(options.cost)
         print(results["load"]["ratio"], results["load"]["quartiles"])
     else:
-        side_by_side(results, options.way or [*WAYS])
+        side_by_side(results, options.way or [*WAYS], {one for one in options.only.split(",") if one})
         print(json.dumps(results.get("counts"), indent=1))
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True))
 

@@ -100,7 +100,8 @@ def _embeddings(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
     first = model.structure.main[0].site("resid_pre")
     if Site("embed") not in acts:
         return
-    made = model.taps[Site("embed")].module(text.ids.to(model.device))
+    given = model.taps[Site("embed")].module(text.ids.to(model.device))
+    made = given if isinstance(given, Tensor) else given[0]
     allowed = SLACK * unit(model.dtype)
     table = Check("embedding", "embed = W_E[token]", miss(acts[Site("embed")], made), allowed, (Site("embed"),))
     into = _embedding(model, acts, first) if "embed" in model.paths.top and first in acts else None

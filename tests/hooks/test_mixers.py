@@ -115,3 +115,10 @@ def test_gated_attention_has_its_gate_and_queries_without_it() -> None:
 def test_an_encoders_sites_are_as_before(bart: Model) -> None:
     assert encoder.pattern[1] in bart.sites
     assert Site("cross_q", 0, "encoder") not in bart.sites
+
+
+def test_what_modules_give_next_to_a_tensor_does_not_stop_a_law() -> None:
+    report = load(tiny_model("ibert", "IBertForMaskedLM")).contract  # its norms and embeddings give a scale too
+    assert report is not None
+    assert not report.refused
+    assert all(one.holds for one in report.checks if one.law in ("attention adds", "feed-forward adds", "embedding"))
