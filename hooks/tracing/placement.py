@@ -141,7 +141,7 @@ class Placement:
         yield self._gate("mixer_gate", kind)
 
     def _gate(self, name: str, kind: Sublayer) -> Tap | None:
-        """Where a projection gives the gate, if it reads a stage of the stream that can be told."""
+        """Where a projection gives the gate, if it reads a stage of the stream that can be seen."""
         if kind.gate is None or not self._reads_stage(name, kind.gate[0], kind.root):
             return None
         call, features = kind.gate
@@ -161,7 +161,7 @@ class Placement:
         return len(read) == 2 and torch.equal(read[0], read[1]) and self._note_stage(name, root)
 
     def _note_stage(self, name: str, call: Call | None) -> bool:
-        """Note of which stage of the stream, through which norm, a call reads; False where that cannot be told."""
+        """Note of which stage of the stream, through which norm, a call reads; False where that cannot be seen."""
         values = [] if call is None else [self.trace.root(v) for v in call.inputs.values() if self._is_tokens(v)]
         giving = [c for c in self.inside if values and values[0] in map(self.trace.root, c.outputs.values())]
         norm = next((c for c in giving if is_norm(c.module) and len(c.inputs) == 1), None)
