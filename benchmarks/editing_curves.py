@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import RESULTS  # noqa: E402
 from interp.show import Panel, Section, report  # noqa: E402
 from interp.show.dose import band_and_line  # noqa: E402
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, styled  # noqa: E402
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, style_figure  # noqa: E402
 
 Rows = Sequence[dict[str, Any]]
 MEASURES = {
@@ -84,7 +84,7 @@ def panel(rows: Rows, order: str) -> Panel:
     refused = [_refused(row) for row in rows if row["order"] == order and row["refused"]]
     return Panel(
         title=ORDERS[order],
-        body=styled(figure, 640).update_layout(margin_t=90, legend_y=1.09),
+        body=style_figure(figure, 640).update_layout(margin_t=90, legend_y=1.09),
         caption="Means over facts and all their draws, with 95 % bootstrap intervals where a draw holds several facts. "
         "What is refused leaves the model as it was" + (f": {'; '.join(refused)}." if refused else "."),
         control="Grey: the unedited model on the same facts.",

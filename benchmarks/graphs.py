@@ -512,7 +512,7 @@ def tables(figures: dict[str, Any]) -> dict[str, str]:
         ],
         "swaps": [
             "| | features swapped | says the other's city | its own | change of the logit difference: same sign, R², "
-            "correlation | flip foretold |",
+            "correlation | flip predicted |",
             "| --- | --- | --- | --- | --- | --- |",
             *(
                 f"| {name} | {which} | {percent(one['as_asked'])} | {percent(one['own'])} | "

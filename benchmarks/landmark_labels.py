@@ -9,7 +9,7 @@ from interp.landmark.abroad import FOREIGN, LIKING, facts_in, foreign_sentence
 from interp.landmark.entities import Entity, Mention
 from interp.landmark.genres import fact_sentence, phrases
 from interp.landmark.relations import facts_of
-from interp.landmark.writing import Page, capitalised
+from interp.landmark.writing import Page, capitalise
 from probes import Examples
 
 Row = tuple[str, bool, str]
@@ -84,7 +84,7 @@ def _language(rng: Random, language: str) -> Task:
                         foreign_sentence(rng, page, t, m, message)
                         others.append((page.text.rstrip(), message == language, e.name))
                 else:
-                    text = capitalised(rng.choice(LIKING[message]).format(m.text))
+                    text = capitalise(rng.choice(LIKING[message]).format(m.text))
                     rows.append((text, message == language, e.name))
         if held_out(e):
             page = Page("sentence")
@@ -109,7 +109,7 @@ def _sentiment(rng: Random) -> Task:
             for e in rng.sample(people if away else places, 6):
                 adjective = rng.choice(adjectives[1::2] if away else adjectives[::2])
                 x = e.text
-                text = template.replace("{adj}", adjective).replace("{X}", capitalised(x)).replace("{x}", x)
+                text = template.replace("{adj}", adjective).replace("{X}", capitalise(x)).replace("{x}", x)
                 (others if away else rows).append((text, mood == "positive", template))
     return Task("sentiment: praise", labelled(rows), {"unseen templates, of people": labelled(others)})
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from hooks.errors import UnknownName, nearest
 from hooks.grid import as_json, from_json
 from hooks.images import Images, Scaling
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.position import Position, everywhere
 from hooks.site import PATTERNS, Site
 from hooks.site_names import SiteNames
@@ -83,8 +83,8 @@ class Activations:
             at: which tokens.
 
         Raises:
-            KeyError: the site was not captured.
-            ValueError: a text lacks what the position speaks of.
+            UnknownName: the site was not captured.
+            InvalidArgument: a text lacks what the position speaks of.
 
         Examples:
             ```python
@@ -141,7 +141,7 @@ class Activations:
             ```
         """
         tensors, about = read_tensors(path, KIND)
-        return made_of(path, KIND, lambda: Activations._of(tensors, about))
+        return parse_contents(path, KIND, lambda: Activations._of(tensors, about))
 
     @staticmethod
     def _of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Activations":

@@ -71,7 +71,7 @@ def component_paths(hf: HFModel) -> Paths:
     here.
 
     Raises:
-        ValueError: no adapter knows the architecture.
+        InvalidArgument: no adapter knows the architecture.
 
     Examples:
         ```python
@@ -167,13 +167,13 @@ def _qkv_rows(
     double = copy.copy(hf.get_submodule(f"{top['blocks']}.0.{block['attn']}"))
     double.__dict__["_modules"] = dict(double._modules)
     path = attention.submodules["qkv"].name
-    double._modules[path] = _numbered(hf.get_submodule(f"{top['blocks']}.0.{block['attn.qkv']}"))
+    double._modules[path] = _number_weights(hf.get_submodule(f"{top['blocks']}.0.{block['attn.qkv']}"))
     with grad_mode(False):
         parts = attention.split_qkv_matrix(double)
     return {name: weight_of(part)[:, 0].round().long() for name, part in zip("qkv", parts, strict=True)}
 
 
-def _numbered(projection: nn.Module) -> nn.Module:
+def _number_weights(projection: nn.Module) -> nn.Module:
     """A copy of a projection whose weights are the number of the output they feed."""
     projection = base_of(projection)
     numbered = copy.copy(projection)

@@ -73,10 +73,10 @@ def guard(names: dict[str, Any], exported: Iterable[str]) -> None:
         if inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
             _guard_class(thing)
         elif inspect.isfunction(thing):
-            names[name] = checked(thing)
+            names[name] = guard_function(thing)
 
 
-def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any]:
+def guard_function(function: Callable[..., Any], called: str = "") -> Callable[..., Any]:
     """The function with a check of its arguments before it.
 
     Raises:
@@ -86,7 +86,7 @@ def checked(function: Callable[..., Any], called: str = "") -> Callable[..., Any
 
     Examples:
         >>> def double(n: int) -> int: return 2 * n
-        >>> checked(double)("two")
+        >>> guard_function(double)("two")
         Traceback (most recent call last):
         hooks.errors.InvalidType: double takes n as an int, got 'two', a str
     """
@@ -114,10 +114,10 @@ def _guard_class(kind: type) -> None:
         public = name == "__init__" or not name.startswith("_")
         if isinstance(member, types.FunctionType) and public and name not in UNGUARDED:
             called = kind.__name__ if name == "__init__" else f"{kind.__name__}.{name}"
-            setattr(kind, name, checked(member, called))
+            setattr(kind, name, guard_function(member, called))
         elif isinstance(member, classmethod | staticmethod) and public and not inspect.isbuiltin(member.__func__):
             around = type(member)
-            setattr(kind, name, around(checked(member.__func__, f"{kind.__name__}.{name}")))
+            setattr(kind, name, around(guard_function(member.__func__, f"{kind.__name__}.{name}")))
 
 
 UNGUARDED = frozenset({"forward", "encode", "decode", "loss", "note", "constrain"})
@@ -175,10 +175,10 @@ class _Plan:
         hint, _ = (self.tests or {})[name]
         bound = _bound(hint)
         if bound is not None and isinstance(value, Real) and _kind(_bare(hint))(value):
-            raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_shown(value)}")
+            raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_show_value(value)}")
         for of, item in _each(hint, value):
             if not of.holds(item):
-                raise InvalidArgument(f"{self.called} takes as each of {name} {of.said}, got {_shown(item)}")
+                raise InvalidArgument(f"{self.called} takes as each of {name} {of.said}, got {_show_value(item)}")
         choices = [c for part in _parts(hint) if get_origin(part) is Literal for c in get_args(part)]
         if choices and isinstance(value, str):
             raise UnknownName(f"no {name} is called {value!r}; did you mean {nearest(value, map(str, choices))}?")
@@ -187,7 +187,7 @@ class _Plan:
             fits = single and other != name and other in (self.tests or {}) and _specific(hint)
             if fits and (self.tests or {})[name][1](held) and (self.tests or {})[other][1](value):
                 raise InvalidType(f"{self.called} takes {name} and {other}, and they were given the other way round")
-        raise InvalidType(f"{self.called} takes {name} as {_described(hint)}, got {_shown(value)}")
+        raise InvalidType(f"{self.called} takes {name} as {_describe(hint)}, got {_show_value(value)}")
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -308,15 +308,15 @@ def _items(value: Any) -> Iterable[Any]:
     return _first(value) if isinstance(value, set | frozenset | Mapping) else ()
 
 
-def _described(hint: Any) -> str:
+def _describe(hint: Any) -> str:
     """An annotation in words."""
     bound = _bound(hint)
     if bound is not None:
         return bound.said
-    return " or ".join(dict.fromkeys(_named(part) for part in _parts(hint) if part is not types.NoneType))
+    return " or ".join(dict.fromkeys(_name_hint(part) for part in _parts(hint) if part is not types.NoneType))
 
 
-def _named(hint: Any) -> str:
+def _name_hint(hint: Any) -> str:
     if (bound := _bound(hint)) is not None:
         return bound.said
     origin, args = get_origin(hint), get_args(hint)
@@ -326,7 +326,7 @@ def _named(hint: Any) -> str:
         return f"a tensor of shape [{hint.dim_str}], {hint.dtype.__name__}"  # type: ignore[attr-defined]
     if origin is not None:
         name = "function" if not inspect.isclass(origin) or issubclass(origin, Callable) else origin.__name__  # type: ignore[arg-type]
-        kinds = [_named(arg) for arg in args if arg is not Ellipsis]
+        kinds = [_name_hint(arg) for arg in args if arg is not Ellipsis]
         inner = "" if name == "function" or not kinds else f" of {' and '.join(kinds)}"
         return f"{_article(name)}{inner}"
     name = getattr(hint, "__name__", str(hint))
@@ -337,7 +337,7 @@ def _article(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _shown(value: Any) -> str:
+def _show_value(value: Any) -> str:
     """A value short enough for a line."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {list(value.shape)}, {str(value.dtype).removeprefix('torch.')}"

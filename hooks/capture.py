@@ -10,11 +10,11 @@ from torch import Tensor
 
 from hooks.activations import Activations
 from hooks.attention import check_kernels, eager_attention, needs_eager
-from hooks.encoding import join, pad, unpadded
+from hooks.encoding import join, pad, strip_padding
 from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
 from hooks.images import is_picture
-from hooks.model import chosen
+from hooks.model import resolve_sites
 from hooks.network import AnyModel, Network
 from hooks.rows import check_rows, in_rows
 from hooks.site import PATTERNS, Site
@@ -50,8 +50,8 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
         "eager", or calls no kernel that can be read, the pass runs eager attention, which rounds differently.
 
     Raises:
-        TypeError: a mapping, such as a data set with all its splits, or a list of anything but texts.
-        ValueError: an unknown site, no data, a text that does not fit into the context.
+        InvalidType: a mapping, such as a data set with all its splits, or a list of anything but texts.
+        InvalidArgument: an unknown site, no data, a text that does not fit into the context.
 
     Cost: one forward pass per batch, up to the last site asked for.
 
@@ -60,7 +60,7 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
         acts = capture(model, ["The Golden Gate Bridge", "Fog"], [resid_post[6], mlp_act[6]])
         ```
     """
-    wanted = chosen(model, sites)
+    wanted = resolve_sites(model, sites)
     tokens = _whole(model, data, batch_size)
     check_rows(model, tokens)
     return _passes(model, tokens, wanted, batch_size, progress)
@@ -102,7 +102,7 @@ def stream(
             train_on(acts.flat(resid_post[6]))
         ```
     """
-    wanted = chosen(model, sites)
+    wanted = resolve_sites(model, sites)
     batches = in_rows(model, _bar(_batches(model, data, batch_size), progress))
     return (_passes(model, tokens, wanted, batch_size) for tokens in batches)
 
@@ -175,7 +175,7 @@ def _is_dataset(data: Data) -> bool:
 
 def _from_rows(model: AnyModel, rows: dict[str, Any]) -> Tokens:
     if "input_ids" in rows:
-        ids = unpadded(model.tokenizer, rows["input_ids"], rows.get("attention_mask"))
+        ids = strip_padding(model.tokenizer, rows["input_ids"], rows.get("attention_mask"))
         return pad(model.tokenizer, ids, model.padding_side).to(model.device)
     if "text" in rows:
         return model.tokens(rows["text"])
@@ -196,7 +196,7 @@ def _whole(model: AnyModel, data: Data, batch_size: int) -> Tokens:
     if not batches:
         raise InvalidArgument("got no texts: the dataset is empty")
     if len(batches) > 1 and isinstance(model, Network):
-        return model.joined(batches)
+        return model.join(batches)
     return batches[0] if len(batches) == 1 else join(model.tokenizer, batches, model.padding_side)
 
 

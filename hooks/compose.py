@@ -60,7 +60,7 @@ def check_overwriting(plan: Plan) -> None:
         check_overwriting({resid_post[0]: (add(direction), zero())})  # raises
         ```
     """
-    for site, earlier, later in _undoing(plan):
+    for site, earlier, later in _find_undoing(plan):
         if later.at in (everywhere, earlier.at):
             raise InvalidArgument(_as_text(site, earlier, later))
 
@@ -75,14 +75,14 @@ def check_pass(plan: Plan, passing: Pass) -> None:
     """
     if passing.tokens.are_places:
         return  # which tokens there are differs from site to site, so only equal positions are compared
-    for site, earlier, later in _undoing(plan):
+    for site, earlier, later in _find_undoing(plan):
         one, other = passing.rows(earlier.at), passing.rows(later.at)
         places = set(zip(one.row.tolist(), one.column.tolist(), strict=True))
         if places & set(zip(other.row.tolist(), other.column.tolist(), strict=True)):
             raise InvalidArgument(_as_text(site, earlier, later))
 
 
-def _undoing(plan: Plan) -> Iterator[tuple[Site, Intervention, Intervention]]:
+def _find_undoing(plan: Plan) -> Iterator[tuple[Site, Intervention, Intervention]]:
     """Pairs at one place of which the later would undo the earlier if they met at a token."""
     for site, chain in _same_tensor(plan).items():
         for earlier, later in combinations(chain, 2):

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from hooks.errors import InvalidArgument
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.site import Site
 from hooks.tensor_file import read_tensors, write_tensors
 
@@ -42,7 +42,7 @@ class Direction:
         fingerprint: of the model it was found in; None when it belongs to no particular model.
 
     Raises:
-        ValueError: a vector that is zero, not finite or not one-dimensional, or a scale that is not positive.
+        InvalidArgument: a vector that is zero, not finite or not one-dimensional, or a scale that is not positive.
 
     Examples:
         ```python
@@ -87,10 +87,10 @@ class Direction:
         return float(self.unit.float() @ other.unit.to(self.vector.device).float())
 
     def __add__(self, other: "Direction") -> "Direction":
-        return self._combined(other, self.vector + self._from(other), "+")
+        return self._combine(other, self.vector + self._from(other), "+")
 
     def __sub__(self, other: "Direction") -> "Direction":
-        return self._combined(other, self.vector - self._from(other), "-")
+        return self._combine(other, self.vector - self._from(other), "-")
 
     def __mul__(self, factor: float | int) -> "Direction":
         return replace(self, vector=self.vector * factor, source=f"{factor:g} * {self.source}")
@@ -125,7 +125,7 @@ class Direction:
             ```
         """
         tensors, about = read_tensors(path, KIND)
-        return made_of(path, KIND, lambda: Direction.of(tensors["vector"], about))
+        return parse_contents(path, KIND, lambda: Direction.of(tensors["vector"], about))
 
     @property
     def said(self) -> Said:
@@ -148,7 +148,7 @@ class Direction:
         """
         return Direction(vector, Site.parse(said["site"]), said["source"], said["scale"], said["fingerprint"])
 
-    def _combined(self, other: "Direction", vector: Tensor, sign: str) -> "Direction":
+    def _combine(self, other: "Direction", vector: Tensor, sign: str) -> "Direction":
         same = self.fingerprint == other.fingerprint
         return Direction(
             vector,

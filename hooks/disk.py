@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def _writing(whole: Path) -> Iterator[Path]:
+def _write_partial(whole: Path) -> Iterator[Path]:
     """Give the path to write to until all is there; what the system refuses is a `StorageFailed` that names `whole`."""
     try:
         yield whole.with_name(f".{whole.name}.{uuid4().hex}{PARTIAL}")
@@ -57,7 +57,7 @@ def write_file(path: str | Path) -> Iterator[Path]:
         ```
     """
     whole = Path(path)
-    with _writing(whole) as partial:
+    with _write_partial(whole) as partial:
         try:
             partial.touch()
             rights = partial.stat().st_mode
@@ -99,7 +99,7 @@ def write_folder(path: str | Path) -> Iterator[Path]:
         ```
     """
     whole = Path(path)
-    with _writing(whole) as partial:
+    with _write_partial(whole) as partial:
         try:
             partial.mkdir(parents=True)
             yield partial

@@ -15,7 +15,7 @@ from hooks.tokens import Tokens
 
 
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the ids that carry no text; unknown and mask tokens take the place of text, so they are not among them.
+    """Return the ids that are no text; unknown and mask tokens take the place of text, so they are not among them.
 
     Examples:
         ```python
@@ -33,7 +33,7 @@ def as_texts(given: Any) -> list[str]:
     """Return a text, or several, as a list.
 
     Raises:
-        TypeError: anything else, such as a mapping, of which a list would hold the keys.
+        InvalidType: anything else, such as a mapping, of which a list would hold the keys.
 
     Examples:
         >>> as_texts("Fog")
@@ -84,7 +84,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], side: str) -> Tokens:
         side: "left" or "right".
 
     Raises:
-        ValueError: no texts, or a text without tokens.
+        InvalidArgument: no texts, or a text without tokens.
 
     Examples:
         ```python
@@ -130,7 +130,7 @@ def from_encoding(tokenizer: Tokenizer, encoding: Mapping[str, Any], d_vocab: in
         )
     if ids and isinstance(ids[0], int):
         ids, mask = [ids], None if mask is None else [mask]
-    return pad(tokenizer, unpadded(tokenizer, ids, mask), side)
+    return pad(tokenizer, strip_padding(tokenizer, ids, mask), side)
 
 
 _SAID: Final = frozenset({
@@ -209,7 +209,7 @@ def _inside(tokenizer: Tokenizer, text: int, pos: int) -> str:
     )
 
 
-def unpadded(
+def strip_padding(
     tokenizer: Tokenizer, rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None
 ) -> Sequence[Sequence[int]]:
     """Return rows of token ids without their padding: what the masks hide, or else runs of padding at their ends.
@@ -220,7 +220,7 @@ def unpadded(
 
     Examples:
         ```python
-        unpadded(model.tokenizer, [[1, 2, 0]], [[1, 1, 0]])  # [[1, 2]]
+        strip_padding(model.tokenizer, [[1, 2, 0]], [[1, 1, 0]])  # [[1, 2]]
         ```
     """
     if masks is not None:
@@ -265,7 +265,7 @@ def pad(
     """Pad rows of token ids to one length.
 
     Raises:
-        ValueError: a row without tokens.
+        InvalidArgument: a row without tokens.
 
     Examples:
         ```python

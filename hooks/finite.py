@@ -40,7 +40,7 @@ class Watch:
         """Raise when a change noted since the last check gave NaN or infinity.
 
         Raises:
-            ValueError: naming the first such change, and whether the values were finite before it.
+            InvalidArgument: naming the first such change, and whether the values were finite before it.
 
         Examples:
             ```python

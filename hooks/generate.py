@@ -39,7 +39,7 @@ def decode(
         each: called after every new token with the ids made so far; what it raises ends the decoding.
 
     Raises:
-        ValueError: prompt and continuation do not fit into the context, a setting below its least value, or logits
+        InvalidArgument: prompt and continuation do not fit into the context, a setting below its least value, or logits
             that are NaN or infinite.
 
     Cost: one forward pass over the prompts and one over a single token per new token.

@@ -12,7 +12,7 @@ from torch import Tensor
 from hooks.activations import Activations
 from hooks.capture import Sites
 from hooks.errors import InvalidArgument, WrongState
-from hooks.model import Text, chosen
+from hooks.model import Text, resolve_sites
 from hooks.network import AnyModel
 from hooks.site import Site
 from hooks.summary import summarise
@@ -60,7 +60,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
             is padding in some rows: take the tokens from `model.tokens`, as in the example.
 
     Raises:
-        ValueError: an unknown site, one that is only derived, a metric that is no finite scalar or does
+        InvalidArgument: an unknown site, one that is only derived, a metric that is no finite scalar or does
             not depend on the logits, a gradient that is not finite.
 
     Cost: one forward and one backward pass, down to the first site; memory as for training from there
@@ -73,7 +73,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
         found = capture_gradients(model, tokens, [resid_post[3]], lambda logits: logits[ends][:, 7].sum())
         ```
     """
-    wanted = chosen(model, sites)
+    wanted = resolve_sites(model, sites)
     for site in wanted:
         if site.name == "expert_choice":
             raise InvalidArgument(f"{site} is which experts are chosen, so that it has no gradient: use router_logits")
@@ -87,7 +87,7 @@ def capture_gradients(model: AnyModel, text: Text, sites: Sites, metric: Metric)
             tap = model.tap(site)
             tap.attach_during(changes, partial(_keep, got, tap, len(tokens)))
         m = _scalar(metric(model.run(tokens)))
-        slopes = torch.autograd.grad(m, [_reached(got, site) for site in wanted], materialize_grads=True)
+        slopes = torch.autograd.grad(m, [_require(got, site) for site in wanted], materialize_grads=True)
     _check_finite(wanted, slopes)
     a = {site: got[site].detach() for site in wanted}
     slope = dict(zip(wanted, slopes, strict=True))
@@ -102,7 +102,7 @@ def _keep(got: dict[Site, Tensor], tap: Tap, batch: int, value: Tensor) -> Tenso
     return node.clone() if "overwritten" in tap.alias else node
 
 
-def _reached(got: dict[Site, Tensor], site: Site) -> Tensor:
+def _require(got: dict[Site, Tensor], site: Site) -> Tensor:
     if site not in got:
         raise WrongState(f"the forward pass did not reach {site}")
     return got[site]

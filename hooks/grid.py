@@ -1,4 +1,4 @@
-"""Grids: where the places of a site lie in the picture, in pixels."""
+"""Grids: where the places of a site are in the picture, in pixels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from hooks.tracing.record import Trace
 @final
 @dataclass(frozen=True)
 class Grid:
-    """Where the places of a site lie in pictures of one size; pairs are (down, across).
+    """Where the places of a site are in pictures of one size; pairs are (down, across).
 
     Pixel i reaches from i to i + 1. The place in row r and column c is around `first + stride · (r, c)`.
 
@@ -77,14 +77,14 @@ class Grid:
         centre, half = self.first[axis] + i * self.stride[axis], self.stride[axis] / 2
         return max(0.0, centre - half), min(float(self.size[axis]), centre + half)
 
-    def seen_from(self, row: int, column: int) -> tuple[range, range]:
+    def receptive_field(self, row: int, column: int) -> tuple[range, range]:
         """The rows and columns of pixels that a place sees.
 
         Raises:
             OutOfRange: there is no such row or column.
 
         Examples:
-            >>> Grid((16, 16), (4.0, 4.0), (0.5, 0.5), (11.0, 11.0), (64, 64)).seen_from(0, 2)
+            >>> Grid((16, 16), (4.0, 4.0), (0.5, 0.5), (11.0, 11.0), (64, 64)).receptive_field(0, 2)
             (range(0, 6), range(3, 14))
         """
         self.place(row, column)
@@ -95,14 +95,14 @@ class Grid:
                 max(0, round(low)), max(0, min(size, round(low + self.field[axis])))))  # fmt: skip
         return seen[0], seen[1]
 
-    def covered(self, mask: Bool[Tensor, "batch height width"]) -> Float[Tensor, "batch place"]:
+    def coverage(self, mask: Bool[Tensor, "batch height width"]) -> Float[Tensor, "batch place"]:
         """The share of each place's cell that a mask of pixels covers; 0 at places before the picture's.
 
         Examples:
             >>> grid = Grid((2, 2), (2.0, 2.0), (1.0, 1.0), (2.0, 2.0), (4, 4))
             >>> mask = torch.zeros(1, 4, 4, dtype=torch.bool)
             >>> mask[:, :2, :1] = True
-            >>> grid.covered(mask)
+            >>> grid.coverage(mask)
             tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
         """
         down, across = (self._overlap(axis).to(mask.device) for axis in (0, 1))

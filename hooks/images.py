@@ -37,13 +37,11 @@ class Scaling:
 
     __repr__ = summarise
 
-    def applied(
-        self, pixels: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel height width"]:
+    def apply(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
         """Return scaled pixels; gradients flow through.
 
         Examples:
-            >>> float(Scaling((0.5,), (0.25,)).applied(torch.ones(1, 1, 2, 2)).max())
+            >>> float(Scaling((0.5,), (0.25,)).apply(torch.ones(1, 1, 2, 2)).max())
             2.0
         """
         mean, std = (pixels.new_tensor(one)[:, None, None] for one in (self.mean, self.std))
@@ -134,7 +132,7 @@ class Images:
     def arguments(self) -> Mapping[int | str, Float[Tensor, "batch channel height width"]]:
         """What the model is given, by the place or name of the argument."""
         scaling = self.scaling or Scaling()
-        return {scaling.slot: scaling.applied(self.pixels)}
+        return {scaling.slot: scaling.apply(self.pixels)}
 
 
 def each_picture(given: Pictures) -> list[Float[Tensor, "channel height width"]]:
@@ -165,10 +163,10 @@ def each_picture(given: Pictures) -> list[Float[Tensor, "channel height width"]]
     if pil is not None and isinstance(given, pil.Image):
         return [*_of_array(np.asarray(_rgb(given)))]
     if isinstance(given, str | Path):
-        return each_picture(_opened(Path(given)))
+        return each_picture(_open_picture(Path(given)))
     if isinstance(given, Mapping) and {"bytes", "path"} & set(given):
         held = given.get("bytes")
-        return each_picture(_opened(Path(given["path"]) if held is None else BytesIO(held)))
+        return each_picture(_open_picture(Path(given["path"]) if held is None else BytesIO(held)))
     raise InvalidType(
         f"a picture is a file, a PIL picture, an array or a tensor, got {type(given).__name__}: pass one, or a list"
     )
@@ -186,7 +184,7 @@ def is_picture(cell: object) -> bool:
     return held or (pil is not None and isinstance(cell, pil.Image))
 
 
-def _opened(source: Path | BytesIO) -> Any:
+def _open_picture(source: Path | BytesIO) -> Any:
     """A picture of Pillow's, read whole."""
     if isinstance(source, Path) and not source.is_file():
         raise MissingFile(f"there is no picture '{source}': give the name of a file")

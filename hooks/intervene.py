@@ -12,7 +12,7 @@ from hooks.compose import check_fits, check_overwriting, check_pass
 from hooks.errors import InvalidArgument, NothingChanged, WrongState
 from hooks.finite import Watch
 from hooks.interventions import Intervention, Rows
-from hooks.model import chosen
+from hooks.model import resolve_sites
 from hooks.network import AnyModel
 from hooks.passes import Pass
 from hooks.position import Position
@@ -42,10 +42,10 @@ def intervene(
         A context manager that gives the `Receipt`.
 
     Raises:
-        ValueError: before anything runs: an unknown or read-only site, one named twice, a value whose
+        InvalidArgument: before anything runs: an unknown or read-only site, one named twice, a value whose
             shape does not fit, a direction found in another model, interventions that undo each other.
             At the end of a pass: a changed value that is not finite.
-        RuntimeError: at the end of the block, if an intervention changed no token.
+        NothingChanged: at the end of the block, if an intervention changed no token.
 
     Cost: none beyond the passes run inside.
 
@@ -57,7 +57,7 @@ def intervene(
     """
     plan: dict[Site, tuple[Intervention, ...]] = {}
     for key, given in interventions.items():
-        for site in chosen(model, key):
+        for site in resolve_sites(model, key):
             if site in plan:
                 raise InvalidArgument(
                     f"{site} is named twice: give its interventions as one list, in the order they act"
@@ -127,7 +127,7 @@ class _Change:
     def __call__(self, a: Tensor) -> Tensor | None:
         if self.model.running.resting:
             return None
-        passing = self._passing().places(a.shape[1], self.tap.site)
+        passing = self._current_pass().places(a.shape[1], self.tap.site)
         begin = passing.end - a.shape[1]  # a model may compute the logits of the last columns only
         touched = passing.rows(self.at).from_column(begin, a.device)
         if not len(touched):
@@ -139,12 +139,12 @@ class _Change:
             if len(rows):
                 self.fired.add(number)
                 place = (rows.row, rows.column - begin)
-                new = new.index_put(place, self._made(one, new[place], rows))
+                new = new.index_put(place, self._change(one, new[place], rows))
         place = (touched.row, touched.column - begin)
         self.receipt.note(self.tap.site, a[place], new[place], prefill=passing.prefill)
         return new
 
-    def _passing(self) -> Pass:
+    def _current_pass(self) -> Pass:
         passing = self.model.running.current
         if passing is None:
             raise WrongState(
@@ -153,7 +153,7 @@ class _Change:
             )
         return passing
 
-    def _made(self, one: Intervention, old: Tensor, rows: Rows) -> Tensor:
+    def _change(self, one: Intervention, old: Tensor, rows: Rows) -> Tensor:
         site = self.tap.site
         try:
             new = one.fn(old, rows)

@@ -152,7 +152,7 @@ def replace(value: Float[Tensor, "*d"], at: Position = everywhere) -> Interventi
     """
     value = _finite(value, "replace")
     return Intervention(
-        "replace", at, lambda a, rows: _placed(value, a, rows), overwrites=True, value=value, batched=True
+        "replace", at, lambda a, rows: _place_value(value, a, rows), overwrites=True, value=value, batched=True
     )
 
 
@@ -213,7 +213,7 @@ def noise(std: float | int, seed: int, at: Position = everywhere) -> Interventio
     """
     if _number(std, "std") < 0:
         raise InvalidArgument(f"std is a standard deviation, at least 0; got {std}")
-    return Intervention("noise", at, lambda a, rows: a + std * _drawn(a, rows, seed))
+    return Intervention("noise", at, lambda a, rows: a + std * _draw_noise(a, rows, seed))
 
 
 def apply(fn: Callable[[Float[Tensor, "n *d"]], Float[Tensor, "n *d"]], at: Position = everywhere) -> Intervention:
@@ -242,7 +242,7 @@ def _along(a: Tensor, unit: Tensor) -> Tensor:
     return torch.outer(flat @ direction, direction).view_as(a)
 
 
-def _placed(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
+def _place_value(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
     value = value.to(device=a.device, dtype=a.dtype)
     extra = value.ndim - (a.ndim - 1)
     if extra <= 0:
@@ -269,7 +269,7 @@ def _placed(value: Tensor, a: Tensor, rows: Rows) -> Tensor:
     return value[rows.row, rows.column]
 
 
-def _drawn(a: Tensor, rows: Rows, seed: int) -> Tensor:
+def _draw_noise(a: Tensor, rows: Rows, seed: int) -> Tensor:
     drawn = []
     for row, token in zip(rows.row.tolist(), rows.token.tolist(), strict=True):
         random = torch.Generator().manual_seed(hash((seed, row, token)) & 0x7FFFFFFFFFFFFFFF)

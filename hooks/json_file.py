@@ -154,7 +154,7 @@ def parse_object(text: str | bytes, where: object, cure: str) -> dict[str, Any]:
     return found
 
 
-def made_of(path: object, kind: Kind, make: Callable[[], Result]) -> Result:
+def parse_contents(path: object, kind: Kind, make: Callable[[], Result]) -> Result:
     """Make an object of what a file holds; what it refuses is damage of the file.
 
     Raises:
@@ -162,7 +162,7 @@ def made_of(path: object, kind: Kind, make: Callable[[], Result]) -> Result:
 
     Examples:
         ```python
-        made_of("direction.safetensors", DIRECTION, lambda: Direction(vector, site, "by hand"))
+        parse_contents("direction.safetensors", DIRECTION, lambda: Direction(vector, site, "by hand"))
         ```
     """
     try:

@@ -91,7 +91,7 @@ def blocks(hf: nn.Module, paths: Paths) -> nn.ModuleList:
     return found
 
 
-def located(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
+def find_paths(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
     """Return the paths of a model: the adapter's where they agree with what was traced, else those traced.
 
     Raises:
@@ -99,7 +99,7 @@ def located(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
 
     Examples:
         ```python
-        located(hinted_paths(hf), find_structure(hf), hf).top["blocks"]
+        find_paths(hinted_paths(hf), find_structure(hf), hf).top["blocks"]
         ```
     """
     if not structure.main:
@@ -133,12 +133,12 @@ def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping
     main = {id(block) for block in structure.main}
     for block in structure.blocks:
         guessed = hinted[block.layer] if id(block) in main and block.layer < len(hinted) else None
-        found |= _merged(hf, block, guessed, paths)
+        found |= _merge_sites(hf, block, guessed, paths)
     found |= {tap.site: tap for tap in _norms_after(hf, paths)}
     return found
 
 
-def _merged(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Paths) -> Mapping[Site, Tap]:
+def _merge_sites(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Paths) -> Mapping[Site, Tap]:
     """The sites of one block: those traced, and of the adapter's those that contradict nothing traced."""
     hints: dict[Site, Tap] = {}
     if guessed is not None and guessed is block.module and not block.repeated and not block.stack:

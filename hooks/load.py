@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hooks.adapters import unwrap
-from hooks.contract.check import checked
+from hooks.contract.check import contract_of
 from hooks.errors import InvalidArgument, InvalidType, MissingFile
 from hooks.huggingface import HFModel, Tokenizer
 from hooks.model import Model
-from hooks.network import Example, Network, check_network, guessed
+from hooks.network import Example, Network, check_network, guess_example
 from hooks.offload import is_offloaded, place_of
 from hooks.processor import Processor, read_processor
 from hooks.towers import Towers, has_two_towers, towers_of
@@ -130,7 +130,7 @@ def load(
     reading = {name: value for name, value in asked.items() if value is not None}
     if isinstance(source, str | Path):
         folder = _bundled() if source == "landmark" else source
-        hf, tokenizer = _pretrained(folder, tokenizer, dtype, reading)
+        hf, tokenizer = _load_folder(folder, tokenizer, dtype, reading)
         name = str(source)
         if processor is None and reads_pictures(hf):
             processor = read_processor(folder, revision)
@@ -140,7 +140,7 @@ def load(
                 f"{', '.join(reading)} says how to read a model from a folder or the hub, and this one is in memory: "
                 "leave it out"
             )
-        source = _unwrapped(source)
+        source = _unwrap(source)
         _check_movable(source, {"device": device, "dtype": dtype})
         bridged = getattr(source, "original_model", None) is not None
         hf: Any = None
@@ -164,7 +164,7 @@ def load(
 def _model(hf: HFModel, tokenizer: Tokenizer, name: str, check: bool) -> Model:
     model = Model(hf, tokenizer, name)
     if check:
-        checked(model)
+        contract_of(model)
     return model
 
 
@@ -198,11 +198,11 @@ def _check_movable(source: Any, asked: Mapping[str, Any]) -> None:
         )
 
 
-def _unwrapped(source: Any) -> Any:
+def _unwrap(source: Any) -> Any:
     """The model inside what `torch.compile` or PEFT made of it; its adapters stay where they are."""
     inner = source._modules.get("_orig_mod") if isinstance(source, nn.Module) else None
     if inner is not None:
-        return _unwrapped(inner)
+        return _unwrap(inner)
     base: Any = getattr(source, "get_base_model", None)
     return source if base is None else base()
 
@@ -233,7 +233,7 @@ def _network(
     check: bool,
     processor: Processor | None,
 ) -> Network:
-    given = guessed(module) if inputs is None else inputs
+    given = guess_example(module) if inputs is None else inputs
     ids = isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point()
     axes = (places,) if isinstance(places, int) else (1,) if ids and places is None else places
     if any(axis < 1 for axis in axes or ()) or len(set(axes or ())) < len(axes or ()):
@@ -253,7 +253,7 @@ def _cast(hf: HFModel, dtype: torch.dtype) -> HFModel:
     return hf
 
 
-def _pretrained(
+def _load_folder(
     folder: str | Path, tokenizer: Tokenizer, dtype: torch.dtype | None, reading: Mapping[str, Any]
 ) -> tuple[HFModel, Tokenizer]:
     import transformers

@@ -19,10 +19,10 @@ from hooks.fingerprint import fingerprint
 from hooks.forward import accepts, forward
 from hooks.generate import Each, continuation, decode, stop_ids
 from hooks.huggingface import HFModel, Tokenizer
-from hooks.layout import blocks, find, located, parts, taps
+from hooks.layout import blocks, find, find_paths, parts, taps
 from hooks.offload import place_of
 from hooks.running import Running
-from hooks.site import Named, Site, counted, mlp_act, named
+from hooks.site import Named, Site, find_sites, mlp_act, resolve_layer
 from hooks.site_names import site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
@@ -63,7 +63,7 @@ class Model:
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
         self.hf = hf.eval()
         self.structure = found = find_structure(hf)
-        self.paths = paths = located(hinted_paths(hf), found, hf)
+        self.paths = paths = find_paths(hinted_paths(hf), found, hf)
         self.tokenizer = tokenizer
         self.name = name
         self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
@@ -118,8 +118,8 @@ class Model:
                 (padding is what its attention mask hides; its other tensors are handed on), or ready `Tokens`.
 
         Raises:
-            TypeError: a mapping, or a list of anything but texts.
-            ValueError: no texts, a text without tokens, ids outside the vocabulary.
+            InvalidType: a mapping, or a list of anything but texts.
+            InvalidArgument: no texts, a text without tokens, ids outside the vocabulary.
 
         Examples:
             ```python
@@ -131,10 +131,12 @@ class Model:
         if isinstance(text, Tensor):
             return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
         if isinstance(text, Mapping) and "input_ids" in text:
-            return self._admitted(self._given(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side)))
+            return self._admitted(
+                self._add_inputs(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side))
+            )
         return self._admitted(tokenize(self.tokenizer, as_texts(text), self.padding_side))
 
-    def _given(self, tokens: Tokens) -> Tokens:
+    def _add_inputs(self, tokens: Tokens) -> Tokens:
         """The same tokens with what else the model takes of what came with them."""
         taken = {name: one for name, one in tokens.more.items() if accepts(self.hf, name)}
         odd = [name for name in tokens.more if name not in taken and not name.endswith("token_type_ids")]
@@ -147,7 +149,7 @@ class Model:
         """Return the logits of one forward pass, under the caller's grad mode.
 
         Raises:
-            ValueError: the model has no output embeddings, or the text is too long.
+            InvalidArgument: the model has no output embeddings, or the text is too long.
 
         Cost: one forward pass.
 
@@ -183,8 +185,8 @@ class Model:
                 shows text while it is made needs; what it raises ends the generation.
 
         Raises:
-            TypeError: a mapping, or a list of anything but texts.
-            ValueError: the model does not generate, prompt and continuation do not fit into the context, or a
+            InvalidType: a mapping, or a list of anything but texts.
+            InvalidArgument: the model does not generate, prompt and continuation do not fit into the context, or a
                 capture of texts padded on the other side is put back.
 
         Cost: one forward pass over the prompts and one over a single token per new token.
@@ -242,7 +244,7 @@ class Model:
         """Return where a site sits.
 
         Raises:
-            ValueError: this model has no such site, or the site breaks its contract; the message says why and
+            InvalidArgument: this model has no such site, or the site breaks its contract; the message says why and
                 names the nearest.
 
         Examples:
@@ -250,7 +252,7 @@ class Model:
             model.tap(resid_post[0]).shape
             ```
         """
-        site = counted(site, self.taps)
+        site = resolve_layer(site, self.taps)
         if site.expert is not None:
             return of_expert(self.tap(replace(site, expert=None)), site.expert)
         if site not in self.taps and site.path:
@@ -314,7 +316,7 @@ class Model:
         """Return the logits a final residual stream leads to: final norm, unembedding, scaling and soft-cap.
 
         Raises:
-            ValueError: the model has no output embeddings, or they break its contract.
+            InvalidArgument: the model has no output embeddings, or they break its contract.
 
         Examples:
             ```python
@@ -340,18 +342,18 @@ class HasSites(Named, Protocol):
         ...
 
 
-def chosen(model: HasSites, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
+def resolve_sites(model: HasSites, sites: Site | str | Iterable[Site | str]) -> tuple[Site, ...]:
     """Return the sites asked for, by themselves or by globs, each checked against the model and named once.
 
     Raises:
-        ValueError: an unknown site, a glob that matches none, or none at all.
+        InvalidArgument: an unknown site, a glob that matches none, or none at all.
 
     Examples:
         ```python
-        chosen(model, ["resid_post.*", logits])
+        resolve_sites(model, ["resid_post.*", logits])
         ```
     """
-    found = named(sites, model.sites, model)
+    found = find_sites(sites, model.sites, model)
     if not found:
         raise InvalidArgument("no sites were asked for: name at least one, such as resid_post[0]")
     for site in found:

@@ -43,7 +43,7 @@ class Network:
     in a pass has a site for each call, `Site.module(path, call=1)`.
 
     One that reads pictures, [batch channel row column], has named sites as well (`hooks/picture_sites.py`), and knows
-    where the places of each lie in the picture, for positions such as `region` and `where`. It reads files, arrays and
+    where the places of each are in the picture, for positions such as `region` and `where`. It reads files, arrays and
     whatever else `hooks.images` speaks of through its processor; a tensor of floats is given to the module as it is.
 
     It has no tokenizer: methods that need one take a `Model`.
@@ -55,7 +55,7 @@ class Network:
             model of pictures do.
         processor: how it reads pictures, or None.
         taps: where each site sits: those with a name of their own, then each module's in the order of the pass.
-        grids: where the places of each site lie in pictures of the example's size.
+        grids: where the places of each site are in pictures of the example's size.
         structure: the blocks of a transformer over patches, or None.
         fingerprint: SHA-256 of its form and weights when it was loaded.
         contract: what was measured, or None.
@@ -141,12 +141,12 @@ class Network:
         images = replace(self.processor.read(text), scaling=self.processor.scaling(self._slot)).to(self.device)
         return replace(_of_places(len(images), self.device), images=images, grids=self.grids)
 
-    def joined(self, batches: Sequence[Tokens]) -> Tokens:
+    def join(self, batches: Sequence[Tokens]) -> Tokens:
         """Return batches of pictures as one.
 
         Examples:
             ```python
-            model.joined([model.tokens(some), model.tokens(others)])
+            model.join([model.tokens(some), model.tokens(others)])
             ```
         """
         held = [one.images for one in batches if one.images is not None]
@@ -206,14 +206,14 @@ AnyModel: TypeAlias = Model | Network
 """A transformer, or any other module."""
 
 
-def guessed(module: nn.Module) -> Shaped[Tensor, "batch _"]:
+def guess_example(module: nn.Module) -> Shaped[Tensor, "batch _"]:
     """Return an example for a module whose first weights say what it reads: ids of an embedding, or a vector.
 
     Raises:
         InvalidArgument: they do not.
 
     Examples:
-        >>> guessed(nn.Linear(3, 5)).shape
+        >>> guess_example(nn.Linear(3, 5)).shape
         torch.Size([1, 3])
     """
     random = torch.Generator().manual_seed(0)

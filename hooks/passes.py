@@ -116,7 +116,7 @@ def spread(prompt: Tokens, ids: Int[Tensor, "batch pos"]) -> Tokens | None:
     )
 
 
-def continued(
+def continue_tokens(
     known: Tokens,
     ids: Int[Tensor, "batch n"],
     start: int,
@@ -129,11 +129,11 @@ def continued(
     decoding rejected are forgotten; what follows the prompt is generated.
 
     Raises:
-        ValueError: `ids` continue another number of texts.
+        InvalidArgument: `ids` continue another number of texts.
 
     Examples:
         ```python
-        continued(tokens, next_ids, tokens.ids.shape[1], None, frozenset())
+        continue_tokens(tokens, next_ids, tokens.ids.shape[1], None, frozenset())
         ```
     """
     if len(known) != len(ids):
@@ -148,7 +148,7 @@ def continued(
     if end > done:
         new = ids[:, done - start :]
         real = torch.ones_like(new, dtype=torch.bool) if mask is None else mask[:, done:]
-        kept = kept.extended(new, real, ~real | is_in(new, special))
+        kept = kept.extend(new, real, ~real | is_in(new, special))
     if mask is None:
         return kept
     mask = torch.cat([mask, kept.mask[:, end:]], dim=1)
@@ -159,7 +159,7 @@ def asked_mask(mask: Any, batch: int, end: int) -> Bool[Tensor, "batch pos"] | N
     """Return the columns so far of the attention mask a model was called with; None where it says nothing.
 
     Raises:
-        ValueError: a mask of [batch pos] that does not cover the texts and columns there are.
+        InvalidArgument: a mask of [batch pos] that does not cover the texts and columns there are.
 
     Examples:
         ```python

@@ -15,7 +15,7 @@ def piece(tokenizer: Tokenizer | None, token: int) -> str:
     Tokenizers that mark the beginning of words (`▁fog`) drop the space when they decode a token by itself; here it
     stays.
     """
-    return f"[{token}]" if tokenizer is None else _decoded(tokenizer, [token])
+    return f"[{token}]" if tokenizer is None else _decode(tokenizer, [token])
 
 
 def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...]:
@@ -35,16 +35,16 @@ def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...
     while len(found) < len(tokens):
         start = len(found)
         for stop in range(start + 1, min(start + LONGEST, len(tokens)) + 1):
-            written = _decoded(tokenizer, tokens[start:stop])
+            written = _decode(tokenizer, tokens[start:stop])
             if BROKEN not in written:
                 found += [written, *[""] * (stop - start - 1)]
                 break
         else:
-            found.append(_decoded(tokenizer, tokens[start : start + 1]))
+            found.append(_decode(tokenizer, tokens[start : start + 1]))
     return tuple(found)
 
 
-def _decoded(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+def _decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     said = str(tokenizer.decode(list(tokens)))
     marked = str(tokenizer.convert_ids_to_tokens(tokens[0])).startswith("▁")
     return f" {said}" if marked and not said.startswith(" ") else said

@@ -61,7 +61,7 @@ class Position:
         """Return True on the selected tokens.
 
         Raises:
-            ValueError: a text lacks what the position speaks of, or the rule gives no mask.
+            InvalidArgument: a text lacks what the position speaks of, or the rule gives no mask.
 
         Examples:
             ```python
@@ -103,7 +103,7 @@ def index(i: int) -> Position:
         wanted = (i if i >= 0 else counts + i) + torch.zeros_like(counts)
         for row in ((wanted < 0) | (wanted >= counts)).nonzero().flatten().tolist():
             raise InvalidArgument(
-                f"index({i}) asks for a token that {_called(tokens, row)} does not have: "
+                f"index({i}) asks for a token that {_name_text(tokens, row)} does not have: "
                 f"it has {int(counts[row])} tokens besides special ones"
             )
         return given & (given.cumsum(dim=1) == wanted[:, None] + 1)
@@ -117,7 +117,7 @@ def slice(start: int | None, stop: int | None) -> Position:
     Both count from 0 at the first token or from -1 at the last; None is the end on its side.
 
     Raises:
-        ValueError: bounds between which no text has a token.
+        InvalidArgument: bounds between which no text has a token.
 
     Examples:
         >>> slice(1, -1)
@@ -141,7 +141,7 @@ def tokens(ids: int | Collection[int]) -> Position:
     """Select every token, given or generated, whose id is one of `ids`; special ones as well.
 
     Raises:
-        ValueError: no ids, or negative ones.
+        InvalidArgument: no ids, or negative ones.
 
     Examples:
         >>> tokens([13, 30])
@@ -161,7 +161,7 @@ def substring(text: str, occurrence: int | None = None) -> Position:
         occurrence: which one, counted from 0 (or -1 for the last); None for all of them.
 
     Raises:
-        ValueError: when used on a text that does not contain it (so often), or on bare token ids.
+        InvalidArgument: when used on a text that does not contain it (so often), or on bare token ids.
 
     Examples:
         >>> substring("Golden Gate Bridge", occurrence=0)
@@ -174,7 +174,7 @@ def substring(text: str, occurrence: int | None = None) -> Position:
         starts, ends = _offsets(tokens, f"substring({text!r})")
         chosen = torch.zeros_like(tokens.mask)
         for row in range(len(tokens)):
-            for start in _found(tokens, row, text, occurrence):
+            for start in _find_text(tokens, row, text, occurrence):
                 chosen[row] |= (starts[row] < start + len(text)) & (ends[row] > start)
         return chosen & tokens.given
 
@@ -190,7 +190,7 @@ def after(text: str, occurrence: int = 0) -> Position:
         occurrence: which one, counted from 0 (or -1 for the last).
 
     Raises:
-        ValueError: when used on a prompt that does not contain it, or on bare token ids.
+        InvalidArgument: when used on a prompt that does not contain it, or on bare token ids.
 
     Examples:
         >>> after("Question:")
@@ -203,7 +203,7 @@ def after(text: str, occurrence: int = 0) -> Position:
         starts, _ = _offsets(tokens, f"after({text!r})")
         chosen = tokens.content & ~tokens.given
         for row in range(len(tokens)):
-            (found,) = _found(tokens, row, text, occurrence)
+            (found,) = _find_text(tokens, row, text, occurrence)
             chosen[row] |= tokens.given[row] & (starts[row] >= found + len(text))
         return chosen
 
@@ -246,7 +246,7 @@ def region(top: float | int, left: float | int, bottom: float | int, right: floa
         grid = _grid(tokens, asked)
         inside = torch.zeros(1, *grid.size, dtype=torch.bool, device=tokens.ids.device)
         inside[:, max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))] = True
-        chosen = grid.covered(inside) >= 0.5
+        chosen = grid.coverage(inside) >= 0.5
         if not bool(chosen.any()):
             raise InvalidArgument(
                 f"{asked} holds no place of this site, of which each has {grid.stride[0]:g} by {grid.stride[1]:g} "
@@ -280,7 +280,7 @@ def where(mask: str | Bool[Tensor, "height width"]) -> Position:
         one = masks[mask] if isinstance(mask, str) else mask[None].to(tokens.ids.device)
         if tuple(one.shape[1:]) != grid.size:
             raise InvalidArgument(f"{asked} is of {tuple(one.shape[1:])} pixels, and the pictures of {grid.size}")
-        return (grid.covered(one) >= 0.5).expand(tokens.ids.shape) & tokens.content
+        return (grid.coverage(one) >= 0.5).expand(tokens.ids.shape) & tokens.content
 
     return Position(asked, select)
 
@@ -297,7 +297,7 @@ def _grid(tokens: Tokens, asked: str) -> Grid:
     if not tokens.are_places:
         raise InvalidArgument(f"{asked} speaks of places in a picture, and a text was read: use index(i) or substring")
     raise InvalidArgument(
-        f"{asked} asks where this site's places lie in the picture, which is not known: it has none, or the pictures "
+        f"{asked} asks where this site's places are in the picture, which is not known: it has none, or the pictures "
         "have another size than the example that the model was loaded with"
     )
 
@@ -311,7 +311,7 @@ def _offsets(tokens: Tokens, asked: str) -> tuple[Int[Tensor, "batch pos"], Int[
     return tokens.offsets[..., 0], tokens.offsets[..., 1]
 
 
-def _found(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[int]:
+def _find_text(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[int]:
     whole = (tokens.texts or ())[row]
     starts, at = [], whole.find(text)
     while at >= 0:
@@ -320,17 +320,17 @@ def _found(tokens: Tokens, row: int, text: str, occurrence: int | None) -> list[
     if not starts:
         words = whole.split()
         hint = f"; nearest: {nearest(text, words)}" if words else ""
-        raise InvalidArgument(f"'{text}' is not in {_called(tokens, row)}{hint}")
+        raise InvalidArgument(f"'{text}' is not in {_name_text(tokens, row)}{hint}")
     if occurrence is None:
         return starts
     if not -len(starts) <= occurrence < len(starts):
         raise InvalidArgument(
-            f"occurrence {occurrence} of '{text}' is not in {_called(tokens, row)}: it occurs {len(starts)} times"
+            f"occurrence {occurrence} of '{text}' is not in {_name_text(tokens, row)}: it occurs {len(starts)} times"
         )
     return [starts[occurrence]]
 
 
-def _called(tokens: Tokens, row: int) -> str:
+def _name_text(tokens: Tokens, row: int) -> str:
     return f"text {row}" if tokens.texts is None else f"text {row} ({tokens.texts[row][:60]!r})"
 
 

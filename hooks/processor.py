@@ -53,9 +53,9 @@ class Processor:
             ```
         """
         if isinstance(given, Images):
-            return given if self._fits(given.size) else self._resized(given)
+            return given if self._fits(given.size) else self._resize(given)
         names = [given] if isinstance(given, str | Path) else given if isinstance(given, list | tuple) else []
-        pixels = [self._sized(one[None]) for one in each_picture(given)]
+        pixels = [self._resize_pixels(one[None]) for one in each_picture(given)]
         sizes = sorted({tuple(one.shape[2:]) for one in pixels})
         if len(sizes) > 1:
             raise InvalidArgument(
@@ -69,11 +69,13 @@ class Processor:
             return size == self.crop
         return self.size is None or size == self.size or min(size) == self.size
 
-    def _resized(self, given: Images) -> Images:
-        masks = {name: self._sized(mask[:, None].float())[:, 0] >= 0.5 for name, mask in given.masks.items()}
-        return replace(given, pixels=self._sized(given.pixels), masks=masks)
+    def _resize(self, given: Images) -> Images:
+        masks = {name: self._resize_pixels(mask[:, None].float())[:, 0] >= 0.5 for name, mask in given.masks.items()}
+        return replace(given, pixels=self._resize_pixels(given.pixels), masks=masks)
 
-    def _sized(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel row column"]:
+    def _resize_pixels(
+        self, pixels: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel row column"]:
         height, width = pixels.shape[2:]
         size = self.size
         if isinstance(size, int):

@@ -101,7 +101,7 @@ class Receipt:
             nats, at least 0.
 
         Raises:
-            RuntimeError: the block has ended.
+            WrongState: the block has ended.
 
         Cost: two forward passes.
 

@@ -50,7 +50,7 @@ class Held:
         """The stream after the last block."""
         return self.activations[resid_post[self.model.n_layers - 1]]
 
-    def resumed(self, layer: int, edits: Mapping[Site, Edit], times: int = 1) -> Float[Tensor, "n pos d_model"]:
+    def resume(self, layer: int, edits: Mapping[Site, Edit], times: int = 1) -> Float[Tensor, "n pos d_model"]:
         """Return the stream after the last block, computed from one block on under edits.
 
         Row `text * times + i` is the i-th copy of a text. Blocks before `layer` do not run; sites outside the
@@ -62,14 +62,14 @@ class Held:
             times: how many copies of each text.
 
         Raises:
-            ValueError: an unknown site.
+            UnknownSite: an unknown site.
 
         Cost: `n_layers - layer` blocks over `batch * times` rows, without unembedding.
 
         Examples:
             ```python
             held = hold(model, "Fog over the bay")
-            held.resumed(3, {z[3]: lambda a: 0.5 * a})
+            held.resume(3, {z[3]: lambda a: 0.5 * a})
             ```
         """
         got: list[Tensor] = []
@@ -79,7 +79,7 @@ class Held:
             raise _AfterTheLast
 
         last = resid_post[self.model.n_layers - 1]
-        with self._taken_up(layer, edits, times) as (copies, changes), suppress(_AfterTheLast):
+        with self._take_up(layer, edits, times) as (copies, changes), suppress(_AfterTheLast):
             self.model.tap(last).attach_during(changes, keep)
             forward(self.model.hf, copies)
         (value,) = got
@@ -94,9 +94,9 @@ class Held:
             times: how many copies of each text.
 
         Raises:
-            ValueError: an unknown site, a model without output embeddings.
+            InvalidArgument: an unknown site, a model without output embeddings.
 
-        Cost: as `resumed`, and the unembedding of every token.
+        Cost: as `resume`, and the unembedding of every token.
 
         Examples:
             ```python
@@ -105,11 +105,11 @@ class Held:
             ```
         """
         check_head(self.model.hf)
-        with self._taken_up(layer, edits, times) as (copies, _):
+        with self._take_up(layer, edits, times) as (copies, _):
             return forward(self.model.hf, copies).logits
 
     @contextmanager
-    def _taken_up(self, layer: int, edits: Mapping[Site, Edit], times: int) -> Iterator[tuple[Tokens, Temporary]]:
+    def _take_up(self, layer: int, edits: Mapping[Site, Edit], times: int) -> Iterator[tuple[Tokens, Temporary]]:
         """Inside the block, a pass over these copies of the texts begins at a block and runs under edits."""
         tokens = self.activations.tokens
         copies = spread(tokens, tokens.ids.repeat_interleave(times, dim=0))
@@ -135,13 +135,13 @@ def hold(model: Model, text: Text, sites: Sequence[Site] = ()) -> Held:
         sites: what else to keep.
 
     Raises:
-        ValueError: an unknown site.
+        UnknownSite: an unknown site.
 
     Cost: one forward pass; memory for `n_layers + 1` streams.
 
     Examples:
         ```python
-        hold(model, "Fog over the bay").resumed(3, {})
+        hold(model, "Fog over the bay").resume(3, {})
         ```
     """
     tokens = model.tokens(text)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFModel, HFOutput
 from hooks.interventions import Intervention
-from hooks.passes import Pass, asked_mask, continued, fresh, spread
+from hooks.passes import Pass, asked_mask, continue_tokens, fresh, spread
 from hooks.site import Site, logits
 from hooks.temporary import Temporary
 from hooks.tokens import Tokens
@@ -252,7 +252,7 @@ class Running:
         mask = asked_mask(kwargs.get("attention_mask"), ids.shape[0], end)
         known = self._known(cache, start, ids)
         if known is not None:
-            return Pass(continued(known, ids, start, mask, self._special), start, end)
+            return Pass(continue_tokens(known, ids, start, mask, self._special), start, end)
         if mask is None and kwargs.get("attention_mask") is not None:
             raise InvalidArgument("the attention mask hides the padding: pass one of [batch pos]")
         return Pass(fresh(ids, mask, self._special), start, end)
@@ -316,7 +316,7 @@ class _Turn:
         mine = self.mine()
         changes.make(partial(self.wait, mine), partial(self.give_back, mine))
 
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Return whether a thread has it."""
         return bool(self._of)
 

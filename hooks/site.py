@@ -208,7 +208,7 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         sites: where to look, usually `model.sites`.
 
     Raises:
-        ValueError: the glob matches none of them.
+        InvalidArgument: the glob matches none of them.
 
     Examples:
         >>> match("resid_post.*", (Site("resid_post", 0), Site("mlp_out", 0)))
@@ -222,17 +222,17 @@ def match(pattern: str, sites: tuple[Site, ...]) -> tuple[Site, ...]:
     return found
 
 
-def named(
+def find_sites(
     asked: Site | str | Iterable[Site | str], sites: tuple[Site, ...], model: Named | None = None
 ) -> tuple[Site, ...]:
     """Return the sites asked for, each once: by themselves, by a name, or by globs of those there are.
 
     Raises:
-        TypeError: a name that waits for its layer.
-        ValueError: nothing is called that, or a glob matches none of them.
+        InvalidType: a name that waits for its layer.
+        InvalidArgument: nothing is called that, or a glob matches none of them.
 
     Examples:
-        >>> named(["logits", "z.*"], (Site("z", 0), Site("z", 1)))
+        >>> find_sites(["logits", "z.*"], (Site("z", 0), Site("z", 1)))
         (logits, z.0, z.1)
     """
     listed = [asked] if isinstance(asked, Site | str) else asked
@@ -248,17 +248,17 @@ def named(
             found += (
                 match(one, sites) if not written and any(sign in one for sign in "*?[") else [Site.parse(one, model)]
             )
-    return tuple(dict.fromkeys(counted(site, sites) for site in found))
+    return tuple(dict.fromkeys(resolve_layer(site, sites) for site in found))
 
 
-def counted(site: Site, sites: Iterable[Site]) -> Site:
+def resolve_layer(site: Site, sites: Iterable[Site]) -> Site:
     """Return a site whose layer is counted from the last, as `resid_post[-1]` is, by the number of its layer.
 
     Raises:
         UnknownSite: there are fewer layers.
 
     Examples:
-        >>> counted(Site("z", -1), (Site("z", 0), Site("z", 1)))
+        >>> resolve_layer(Site("z", -1), (Site("z", 0), Site("z", 1)))
         z.1
     """
     if site.layer is None or site.layer >= 0:

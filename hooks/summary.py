@@ -32,16 +32,16 @@ def summarise(self: object) -> str:
     name = type(self).__name__
     if type(self).__str__ is not object.__str__:
         lines = f"{name}: {self}".splitlines()
-        return _cut([part for line in lines for part in (_wrapped(line) if len(line) > WIDTH else [line])])
+        return _cut_lines([part for line in lines for part in (_wrap(line) if len(line) > WIDTH else [line])])
     shown = [f"{one.name}={_short(getattr(self, one.name))}" for one in fields(self) if one.repr]  # pyright: ignore[reportArgumentType]
-    return _cut(_wrapped(f"{name}({', '.join(shown)})"))
+    return _cut_lines(_wrap(f"{name}({', '.join(shown)})"))
 
 
-def _wrapped(line: str) -> list[str]:
+def _wrap(line: str) -> list[str]:
     return wrap(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
-def _cut(lines: list[str]) -> str:
+def _cut_lines(lines: list[str]) -> str:
     """The first lines, and how many there are more."""
     more = len(lines) - LINES
     return "\n".join(lines if more <= 0 else [*lines[: LINES - 1], f"… and {more + 1} more lines"])

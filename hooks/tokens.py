@@ -34,8 +34,7 @@ class Tokens:
             has it: `token_type_ids`, `pixel_values`. Of a tensor as long as the batch each text has its row.
         decoder: what a decoder after an encoder reads; None where it reads the text itself, moved right by one.
         images: the pictures, of a model that reads them; its places are the tokens.
-        grids: where the places of each site lie in the picture.
-        grid: that of these places, where one site's are meant.
+        grids: where the places of each site are in the picture; under None where these are, if they are one site's.
 
     Examples:
         ```python
@@ -55,8 +54,7 @@ class Tokens:
     more: Mapping[str, Shaped[Tensor, "..."]] = field(default_factory=dict)
     decoder: "Tokens | None" = None
     images: Images | None = None
-    grids: Mapping[Site, Grid] | None = None
-    grid: Grid | None = None
+    grids: Mapping[Site | None, Grid] | None = None
 
     __repr__ = summarise
 
@@ -67,7 +65,7 @@ class Tokens:
         """Take some texts of the batch; columns that are padding in all of them are dropped.
 
         Raises:
-            IndexError: a text that is not there.
+            OutOfRange: a text that is not there.
 
         Examples:
             ```python
@@ -116,18 +114,23 @@ class Tokens:
         return torch.tensor(self.cut_from, device=self.ids.device)
 
     @property
+    def grid(self) -> Grid | None:
+        """Where these places are in the picture, if they are those of one site."""
+        return (self.grids or {}).get(None)
+
+    @property
     def are_places(self) -> bool:
         """Whether these are places of pictures, or of whatever else is no text; each site has as many as it has."""
         return self.inputs is not None or self.images is not None
 
     @property
     def content(self) -> Bool[Tensor, "batch pos"]:
-        """True on the tokens that carry text: neither padding nor special."""
+        """True on the tokens of text: neither padding nor special."""
         return self.mask & ~self.special
 
     @property
     def given(self) -> Bool[Tensor, "batch pos"]:
-        """True on the tokens of the prompt that carry text."""
+        """True on the tokens of the prompt that are text."""
         given = self.content.clone()
         if self.prompt_pos is not None:
             given[:, self.prompt_pos :] = False
@@ -168,7 +171,7 @@ class Tokens:
     def places(self, n: int, site: Site | None = None) -> "Tokens":
         """Return the tokens of a site with `n` columns: of a module that reads no text, sites differ in them.
 
-        Of pictures they know where they lie, and those before the picture's own, such as a class token, are special.
+        Of pictures they know where they are, and those before the picture's own, such as a class token, are special.
 
         Examples:
             ```python
@@ -177,13 +180,16 @@ class Tokens:
         """
         if (own := self.read_at(site)) is not self:
             return own
-        grid = None if self.grids is None or site is None else self.grids.get(site)
+        grid = None if site is None else (self.grids or {}).get(site)
         grid = grid if grid is not None and len(grid) == n else None
         if not self.are_places or (self.ids.shape[1] == n and grid == self.grid):
             return self
         ids = torch.arange(n, device=self.ids.device).expand(len(self), n)
         mask = torch.ones_like(ids, dtype=torch.bool)
-        return replace(self, ids=ids, mask=mask, special=ids < (0 if grid is None else grid.front), grid=grid)
+        others = {at: one for at, one in (self.grids or {}).items() if at is not None}
+        grids = others if grid is None else {**others, None: grid}
+        special = ids < (0 if grid is None else grid.front)
+        return replace(self, ids=ids, mask=mask, special=special, grids=grids or None)
 
     def cut(self, columns: int) -> "Tokens":
         """Return the first columns only.
@@ -202,14 +208,14 @@ class Tokens:
             more={n: one[:, :columns] if one.shape == self.ids.shape else one for n, one in self.more.items()},
         )
 
-    def extended(
+    def extend(
         self, ids: Int[Tensor, "batch n"], mask: Bool[Tensor, "batch n"], special: Bool[Tensor, "batch n"]
     ) -> "Tokens":
         """Return these tokens followed by generated ones.
 
         Examples:
             ```python
-            tokens.extended(new_ids, torch.ones_like(new_ids).bool(), torch.zeros_like(new_ids).bool())
+            tokens.extend(new_ids, torch.ones_like(new_ids).bool(), torch.zeros_like(new_ids).bool())
             ```
         """
         offsets = self.offsets

@@ -41,7 +41,7 @@ class Towers:
     text: Model
 
     def image_vectors(self, pictures: Pictures) -> Float[Tensor, "batch d_model"]:
-        """Return where pictures lie in the shared space: unit vectors.
+        """Return where pictures are in the shared space: unit vectors.
 
         Cost: one forward pass of the tower.
 
@@ -53,7 +53,7 @@ class Towers:
         return F.normalize(self.image.run(pictures).image_embeds, dim=-1)
 
     def text_vectors(self, texts: Text) -> Float[Tensor, "batch d_model"]:
-        """Return where texts lie in the shared space: unit vectors.
+        """Return where texts are in the shared space: unit vectors.
 
         Cost: one forward pass of the tower.
 

@@ -60,7 +60,7 @@ class AttentionProbe(TwoClasses):
             InvalidType: a mask of other numbers than 0 and 1.
             WrongState: the loss is not finite.
         """
-        rows, kept = _masked(x, mask)
+        rows, kept = _mask_rows(x, mask)
         rows, labels, _ = self._two(x, rows, y)
         self.n_features_in_ = rows.shape[-1]
         self.mean_ = rows[kept].mean(0)
@@ -112,7 +112,7 @@ class AttentionProbe(TwoClasses):
             return like(x, self._attention(self._standard(rows, kept), kept))
 
     def _rows(self, x: Any, mask: Any) -> tuple[Tensor, Tensor]:
-        rows, kept = _masked(x, mask)
+        rows, kept = _mask_rows(x, mask)
         check_width(rows, self.n_features_in_)
         return rows, kept
 
@@ -136,7 +136,7 @@ class AttentionProbe(TwoClasses):
         return (self._attention(x, mask) * values).sum((1, 2)) + self.b_
 
 
-def _masked(x: Any, mask: Any) -> tuple[Tensor, Tensor]:
+def _mask_rows(x: Any, mask: Any) -> tuple[Tensor, Tensor]:
     """Sequences, finite, with zeros where nothing counts; and the mask."""
     rows = floats(x).float()
     if rows.ndim != 3:

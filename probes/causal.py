@@ -133,7 +133,7 @@ def does_it_matter(
     site, unit = direction.site, direction.unit
     values = capture(model, texts, [site]).flat(site, at).flatten(1)
     middle = float((values.float() @ unit.to(values.device).float()).mean())
-    baseline = _measured(behaviour, model, texts)
+    baseline = _measure(behaviour, model, texts)
     amounts: Mapping[str, Amount] = {
         "erased": lambda projection: middle - projection,
         "added": lambda projection: torch.full_like(projection, direction.scale),
@@ -143,8 +143,8 @@ def does_it_matter(
     others = torch.nn.functional.normalize(torch.randn(draws, len(unit), generator=g), dim=1)
 
     def change(amount: Amount, along: Float[Tensor, "d_model"]) -> Float[Tensor, "example"]:
-        with intervene(model, {site: _moving(direction, amount, along, at)}):
-            return _measured(behaviour, model, texts) - baseline
+        with intervene(model, {site: _move_along(direction, amount, along, at)}):
+            return _measure(behaviour, model, texts) - baseline
 
     effects = {
         name: _effect(change(amount, unit), torch.stack([change(amount, r).abs().mean() for r in others]), seed)
@@ -156,7 +156,7 @@ def does_it_matter(
 def _first(model: Model, answer: str | int) -> int:
     if isinstance(answer, int):
         if not 0 <= answer < model.d_vocab:
-            raise InvalidArgument(f"{answer} is no token of {model.name}: ids lie in 0 to {model.d_vocab - 1}")
+            raise InvalidArgument(f"{answer} is no token of {model.name}: ids are 0 to {model.d_vocab - 1}")
         return answer
     tokens = model.tokens(answer)
     content = tokens.ids[0, tokens.content[0]].tolist()
@@ -165,7 +165,7 @@ def _first(model: Model, answer: str | int) -> int:
     return content[0]
 
 
-def _moving(direction: Direction, amount: Amount, along: Tensor, at: Position) -> Intervention:
+def _move_along(direction: Direction, amount: Amount, along: Tensor, at: Position) -> Intervention:
     """a + amount(a.u) r, the amount read along u and applied along r."""
 
     def move(a: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
@@ -176,7 +176,7 @@ def _moving(direction: Direction, amount: Amount, along: Tensor, at: Position) -
     return replace(apply(move, at), fingerprint=direction.fingerprint)
 
 
-def _measured(behaviour: Behaviour, model: Model, texts: Sequence[str]) -> Float[Tensor, "example"]:
+def _measure(behaviour: Behaviour, model: Model, texts: Sequence[str]) -> Float[Tensor, "example"]:
     value = behaviour(model, texts).detach().cpu()
     if value.shape != (len(texts),) or not bool(value.isfinite().all()):
         raise InvalidArgument(

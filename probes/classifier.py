@@ -57,7 +57,7 @@ class Classifier(Estimator, ABC):
             weight = convert_weights(sample_weight, len(rows)).to(rows.device)
             kept = weight > 0
             rows, number, weight = rows[kept], number[kept], weight[kept]
-            self.classes_, number = _occurring(self.classes_, number)
+            self.classes_, number = _drop_absent(self.classes_, number)
         if getattr(self, "class_weight", None) is not None:
             by_class = weigh_rows_by_class(number, self.classes_, self.class_weight, weight)
             weight = by_class if weight is None else weight * by_class
@@ -123,7 +123,7 @@ class TwoClasses(Classifier, ABC):
         return tags
 
 
-def _occurring(classes: Array, number: Tensor) -> tuple[Any, Tensor]:
+def _drop_absent(classes: Array, number: Tensor) -> tuple[Any, Tensor]:
     """The classes of the rows that are left, numbered again; False and True both stay."""
     if isinstance(classes, Tensor) and classes.dtype == torch.bool or str(classes.dtype) == "bool":
         return classes, number

@@ -43,7 +43,7 @@ class Eraser(Estimator, ABC):
         rows = self._table(x, learn=False)
         X, mu, P = rows.double(), tensor(self.mean_).to(rows.device), tensor(self.projection_).to(rows.device)
         erased = (X - (X - mu) @ P.T).to(_dtype(x, rows))
-        return erased if isinstance(x, Tensor) else self._wrapped(like(x, erased), x)
+        return erased if isinstance(x, Tensor) else self._wrap(like(x, erased), x)
 
     def get_feature_names_out(self, input_features: Shaped[Array, "d_model"] | Table | None = None) -> np.ndarray:
         """The names of the columns, which stay as they were: those of a data frame, or x0, x1, ….
@@ -66,7 +66,7 @@ class Eraser(Estimator, ABC):
             self._sklearn_output_config = {"transform": transform}
         return self
 
-    def _wrapped(self, erased: np.ndarray, x: Any) -> Any:
+    def _wrap(self, erased: np.ndarray, x: Any) -> Any:
         from sklearn.utils._set_output import _wrap_data_with_container
 
         return _wrap_data_with_container("transform", erased, x, self)

@@ -45,7 +45,7 @@ class Estimator:
         return self
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={_called(value)}" for name, value in self.get_params().items())
+        given = ", ".join(f"{name}={_call_value(value)}" for name, value in self.get_params().items())
         return f"{type(self).__name__}({given})"
 
     def __sklearn_tags__(self) -> Any:
@@ -64,7 +64,7 @@ class Estimator:
     def _table(self, x: Any, *, learn: bool) -> Float[Tensor, "n d_model"]:
         """Rows of two axes as floating numbers, finite and, unless they are learnt from, as wide as those that were."""
         if not isinstance(x, Tensor):
-            return floats(self._checked_by_sklearn(x, learn=learn))
+            return floats(self._check_by_sklearn(x, learn=learn))
         rows = floats(x)
         if rows.ndim != 2:
             raise InvalidArgument(f"rows have the shape [n, width], got {list(rows.shape)}: give x.flatten(0, -2)")
@@ -76,7 +76,7 @@ class Estimator:
             check_width(rows, self.n_features_in_)
         return rows
 
-    def _checked_by_sklearn(self, x: Any, *, learn: bool) -> Any:
+    def _check_by_sklearn(self, x: Any, *, learn: bool) -> Any:
         from sklearn.utils.validation import validate_data
 
         try:
@@ -86,7 +86,7 @@ class Estimator:
             raise kind(str(error)) from error
 
 
-def _called(value: object) -> str:
+def _call_value(value: object) -> str:
     return getattr(value, "__name__", repr(value))
 
 

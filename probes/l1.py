@@ -24,7 +24,7 @@ def fit_l1_logistic(
     2015), from `start` or from 0. Columns of one scale converge soonest.
 
     Raises:
-        NotConverged: not converged.
+        NotConverged: the weights still move after the last step.
 
     Cost:
         Two products with x per step.
@@ -60,7 +60,7 @@ def find_entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
     checked (Tibshirani et al. 2012).
 
     Raises:
-        NotConverged: not converged.
+        NotConverged: the weights still move after the last step.
 
     Examples:
         ```python
@@ -74,7 +74,7 @@ def find_entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
     last = float(slope.max())
     entered = torch.zeros_like(slope, dtype=torch.bool)
     for penalty in [last * LOWEST ** (i / STOPS) for i in range(1, STOPS + 1)]:
-        w = _solved(x, y, w, slope, penalty, last)
+        w = _solve(x, y, w, slope, penalty, last)
         enters = (w[:-1] != 0) & ~entered
         score[enters] = slope[enters].clamp(penalty, last)
         slope, last, entered = _gradient(x, y, w), penalty, entered | enters
@@ -82,7 +82,7 @@ def find_entrances(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
     return score
 
 
-def _solved(x: Tensor, y: Tensor, w: Tensor, slope: Tensor, penalty: float, last: float) -> Tensor:
+def _solve(x: Tensor, y: Tensor, w: Tensor, slope: Tensor, penalty: float, last: float) -> Tensor:
     """The solution at the next penalty, over the weights that may leave 0, until no other would."""
     active = (slope >= 2 * penalty - last) | (w[:-1] != 0)
     while True:

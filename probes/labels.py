@@ -135,13 +135,13 @@ def _in_kind(y: Any, like: object) -> Any:
     """Labels as an array, or as a tensor where rows (`like`) are one and a tensor can hold them."""
     if isinstance(y, Tensor):
         return y if like is None or isinstance(like, Tensor) else y.cpu().numpy()
-    array = _listed(y)
+    array = _list_labels(y)
     if isinstance(like, Tensor) and array.dtype.kind in "biuf":
         return tensor(array).to(like.device)
     return array
 
 
-def _listed(y: Any) -> np.ndarray:
+def _list_labels(y: Any) -> np.ndarray:
     """Labels as an array of one axis; a column loses its second with scikit-learn's warning."""
     from sklearn.utils import column_or_1d
 

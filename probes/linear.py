@@ -53,12 +53,12 @@ class Linear(Estimator):
             raise AttributeError(f"rows do not say where they come from: take {type(self).__name__}.direction(site)")
         return self.direction(self.site_, self.fingerprint_)
 
-    def located(self, site: Site, fingerprint: str | None = None) -> "Linear":
+    def at_site(self, site: Site, fingerprint: str | None = None) -> "Linear":
         """Remember where the rows came from, until the next fit, and return self.
 
         Examples:
             ```python
-            probe.fit(x, y).located(resid_post[4], model.fingerprint).direction_
+            probe.fit(x, y).at_site(resid_post[4], model.fingerprint).direction_
             ```
         """
         self.site_, self.fingerprint_ = site, fingerprint
@@ -131,7 +131,7 @@ class LinearProbe(TwoClasses, Linear, ABC):
         self._learn(rows, dtype, None)
         self.n_features_in_ = len(self.coef_)
         if isinstance(batches, Located):
-            self.located(batches.site, batches.fingerprint)
+            self.at_site(batches.site, batches.fingerprint)
         return self
 
     def _learn(self, rows: Batches, dtype: torch.dtype, weight: Tensor | None) -> None:

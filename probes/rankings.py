@@ -8,7 +8,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hooks.border import checked
+from hooks.border import guard_function
 from hooks.errors import InvalidArgument
 from probes.affine import CrossEntropy, fit_affine
 from probes.l1 import find_entrances
@@ -18,7 +18,7 @@ Ranking: TypeAlias = Callable[[Float[Tensor, "n d_model"], Bool[Tensor, "n"]], F
 BINS = 8
 
 
-@checked
+@guard_function
 def by_mean_difference(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """|mu_+ - mu_-| of each coordinate, in its own standard deviations; 0 where it is constant.
 
@@ -29,7 +29,7 @@ def by_mean_difference(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> F
     return torch.where(_constant(x), 0.0, (x[y].mean(0) - x[~y].mean(0)).abs() / _deviation(x))
 
 
-@checked
+@guard_function
 def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """F = between-class variance / (within-class variance / (n - 2)) of each coordinate; 0 where it is constant.
 
@@ -49,7 +49,7 @@ def by_f_statistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float
     return torch.where(_constant(x), 0.0, between / within)
 
 
-@checked
+@guard_function
 def by_mutual_information(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """I = sum p(b, y) log(p(b, y) / p(b) p(y)) of each coordinate cut at its own octiles, in nats.
 
@@ -68,7 +68,7 @@ def by_mutual_information(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -
     return (p * torch.where(p > 0, p / independent, 1.0).log()).sum((0, 1)).to(x.dtype)
 
 
-@checked
+@guard_function
 def by_logistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """|w_j| of one logistic regression on all standardised coordinates; knows which repeat each other.
 
@@ -84,7 +84,7 @@ def by_logistic(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Te
     return w[:, 0].abs().to(x.dtype)
 
 
-@checked
+@guard_function
 def by_l1(x: Float[Tensor, "n d_model"], y: Bool[Tensor, "n"]) -> Float[Tensor, "d_model"]:
     """The L1 penalty at which each standardised coordinate enters the logistic regression (Gurnee et al. 2023).
 

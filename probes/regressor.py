@@ -74,7 +74,7 @@ class LinearRegressor(Linear, ABC):
         self._found(w, mean, middle[0], Unlabelled(rows), rows.dtype)
         self.n_features_in_ = len(w)
         if isinstance(batches, Located):
-            self.located(batches.site, batches.fingerprint)
+            self.at_site(batches.site, batches.fingerprint)
         return self
 
     def _found(self, w: Tensor, mean: Tensor, middle: Tensor, rows: Iterable[Tensor], dtype: torch.dtype) -> None:

@@ -34,8 +34,8 @@ class Ridge(LinearRegressor):
             InvalidArgument: alpha is not positive.
         """
         if len(x) < x.shape[1]:
-            return x.T @ self._ridged(x @ x.T, y)
-        return self._ridged(x.T @ x, x.T @ y)
+            return x.T @ self._add_ridge(x @ x.T, y)
+        return self._add_ridge(x.T @ x, x.T @ y)
 
     def _solve_normal(
         self, Sigma_xx: Float[Tensor, "d_model d_model"], Sigma_xy: Float[Tensor, "d_model"], n: int
@@ -45,9 +45,9 @@ class Ridge(LinearRegressor):
         Raises:
             InvalidArgument: alpha is not positive.
         """
-        return self._ridged(n * Sigma_xx, n * Sigma_xy)
+        return self._add_ridge(n * Sigma_xx, n * Sigma_xy)
 
-    def _ridged(self, gram: Tensor, right: Tensor) -> Tensor:
+    def _add_ridge(self, gram: Tensor, right: Tensor) -> Tensor:
         if not self.alpha > 0:
             raise InvalidArgument(f"alpha is {self.alpha}; it must be above 0. For no penalty use LeastSquares")
         gram.diagonal().add_(self.alpha)

@@ -145,7 +145,7 @@ def _final(probe: Probe, cells: Cells, cell: Cell, y: Bool[Tensor, "example"]) -
     """The probe of all texts at one cell, which knows its site."""
     fitted = deepcopy(probe).fit(cells.rows[cell], y.to(cells.rows[cell].device))
     if isinstance(fitted, Linear):
-        fitted.located(cell[0], cells.fingerprint)
+        fitted.at_site(cell[0], cells.fingerprint)
     return fitted
 
 

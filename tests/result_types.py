@@ -1,5 +1,6 @@
 """The types of all public results: every dataclass that a public function or method of the library returns."""
 
+import collections.abc
 import dataclasses
 import importlib
 import inspect
@@ -63,6 +64,12 @@ def _nested(hint: object) -> bool:
 def lacks_table(kind: type) -> bool:
     """Whether a type holds a list of dataclasses, or a mapping to some, and gives no table of them."""
     hints = typing.get_type_hints(kind).values()
-    lists = [h for h in hints if typing.get_origin(h) is tuple and typing.get_args(h)[-1:] == (...,)]
-    rows = [one for hint in lists for one in _dataclasses(hint)]
+    rows = [one for hint in hints for many in _many(hint) for one in _dataclasses(many)]
     return any(len(dataclasses.fields(one)) > 1 for one in rows) and not hasattr(kind, "to_pandas")
+
+
+def _many(hint: object) -> tuple[object, ...]:
+    """Of what a field holds many: the items of a tuple of any length, the values of a mapping."""
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    listed = origin is tuple and inside[-1:] == (...,)
+    return inside[:1] if listed else inside[1:] if origin is collections.abc.Mapping else ()

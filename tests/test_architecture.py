@@ -356,7 +356,6 @@ TWICE = {  # a public name that means two things in one package, and why it may
     "hooks Said": "the fields of a file's header, each beside the class that the file holds",
     "hooks blocks": "the layers of a model, and the runs of documents of a data set",
     "hooks check_fits": "an intervention at a site, a store on a disk",
-    "hooks checked": "a function with its border, a model with its contract",
     "hooks record": "of a file's bytes, of a shard",
     "interp.lenses read": "a lens read from the hub, a text read through a lens",
     "interp.memory Said": "the fields of a file's header",

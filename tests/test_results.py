@@ -10,7 +10,9 @@ from torch import Tensor
 from hooks.site import resid_post
 from hooks.statistics import Estimate
 from hooks.summary import LINES, WIDTH, summarise
+from interp.atlas import Analogies, Neighbours, Precision
 from interp.circuits.edges import Completeness
+from interp.graphs.feature_circuits import FeatureFaithfulness
 from interp.memory import Preview
 from interp.memory.evaluation.preview import MovedLatent, MovedMemory, MovedText
 from interp.sae import Quality, TrainReport
@@ -18,6 +20,7 @@ from interp.sae.evaluation.concepts import ConceptRecovery, SparseProbe
 from interp.sae.evaluation.matching import Matching
 from interp.sae.training.history import Point
 from interp.steering.dose_choice import SuggestedDose
+from interp.visualisation import Dissection, measure_kernels
 from tests.result_types import floods, lacks_table, public_packages, result_types
 
 NO_TABLE = {  # what holds a list that is no list of measurements, and why
@@ -28,6 +31,7 @@ NO_TABLE = {  # what holds a list that is no list of measurements, and why
     "FeatureText": "a text on one latent",
     "Record": "its evidence has the table",
     "Source": "activations",
+    "Transcoders": "dictionaries, layer by layer",
 }
 
 
@@ -96,7 +100,24 @@ def test_a_summary_fits_a_terminal_whatever_a_result_holds() -> None:
     assert repr(MOVED).endswith("… and 14 more lines") or "more lines" in repr(MOVED)
 
 
+SHARE = Estimate(0.5, 0.25, 0.75, 9)
 TABLES = [
+    (Precision(3, {"pixels": SHARE}, 0.1, {}), 1, {"space": "pixels", "precision": 0.5, "shuffled": 0.1}),
+    (Analogies(9, {"c alone": SHARE}, {"c alone": SHARE}), 2, {"answers": "c excluded", "hit@1": 0.5}),
+    (Neighbours(("fog", "sea"), torch.tensor([4, 1]), torch.tensor([0.5, 0.25])), 2, {"name": "fog", "number": 4}),
+    (
+        Dissection(
+            ("sky",), torch.zeros(2).long(), torch.tensor([0.5, 0.25]), torch.tensor([0.25, 0.5]), torch.ones(1)
+        ),
+        2,
+        {"concept": "sky", "iou": 0.5, "shuffled": 0.25, "constant": 1.0, "detector": True},
+    ),
+    (measure_kernels(torch.ones(2, 3, 5, 5)), 2, {"colourfulness": 0.0}),
+    (
+        FeatureFaithfulness({"keep": SHARE}, {"keep": SHARE}, {"keep": SHARE}, 0.75, 4),
+        3,
+        {"errors": "keep", "nodes": "circuit", "faithfulness": 0.5},
+    ),
     (TrainReport(quality(), CURVE, 8000, 0.5, 100), 8, {"tokens": 1000, "loss": 1.0, "l0": 12.0}),
     (MOVED, 12, {"kind": "text", "change": 0.5, "control": 0.1}),
     (SUGGESTED, 2, {"dose": 1.0, "perplexity ratio": 1.1, "high": 1.2}),

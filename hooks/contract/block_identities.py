@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hooks.contract.report import Check, measured
+from hooks.contract.report import Check, measure_laws
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig
@@ -90,7 +90,7 @@ def block_laws(model: Model, acts: Values, eager: Values) -> Iterator[Check]:
     for block in model.structure.blocks:
         captured = Captured(model, block, model.parts(block), acts, eager)
         for name, law in _LAWS:
-            yield from measured(name, partial(law, captured))
+            yield from measure_laws(name, partial(law, captured))
 
 
 def _middle_adds(b: Captured) -> Iterator[Check]:
@@ -147,7 +147,7 @@ def _heads_write(b: Captured) -> Iterator[Check]:
     if b.has("z", "attn_out"):
         factor, norm = b._writes("attn_out")
         made = norm(project(b.part["attn.o"], b["z"].flatten(2))) * factor
-        states = f"attn_out = {_shown(norm, factor, 'Σ_head z W_O + b')}"
+        states = f"attn_out = {_show_sum(norm, factor, 'Σ_head z W_O + b')}"
         yield b.check("heads write", states, miss(b["attn_out"], made), b["z"][0, 0].numel(), "z", "attn_out")
 
 
@@ -223,7 +223,7 @@ def _memories_write(b: Captured) -> Iterator[Check]:
     factor, norm = b._writes("mlp_out") if b.has("mlp_out") else (1.0, nn.Identity())
     if "mlp.out" in b.part and b.has("mlp_act", "mlp_out"):
         made = norm(project(b.part["mlp.out"], b["mlp_act"])) * factor
-        states = f"mlp_out = {_shown(norm, factor, 'W_out mlp_act + b')}"
+        states = f"mlp_out = {_show_sum(norm, factor, 'W_out mlp_act + b')}"
         yield b.check("memories write", states, miss(b["mlp_out"], made), b["mlp_act"].shape[-1],
                       "mlp_act", "mlp_out")  # fmt: skip
     elif "mlp" in b.part and b.has("mlp_in", "mlp_out"):
@@ -233,7 +233,7 @@ def _memories_write(b: Captured) -> Iterator[Check]:
             within = kind.norm.path.startswith(f"{kind.root.path}.")
         output = output if isinstance(output, Tensor) else output[0]
         made = (output if within else norm(output)) * factor
-        states = f"mlp_out = {_shown(norm, factor, 'MLP(mlp_in)')}"
+        states = f"mlp_out = {_show_sum(norm, factor, 'MLP(mlp_in)')}"
         error = miss(b["mlp_out"], made.reshape(b["mlp_out"].shape))
         yield b.check("feed-forward writes", states, error, b.model.d_model, "mlp_in", "mlp_out")
 
@@ -298,7 +298,7 @@ def _nonlinearity(b: Captured) -> Check:
     return b.check("memories fire", states, miss(b["mlp_act"], made), b["mlp_in"].shape[-1], "mlp_act", "mlp_pre")
 
 
-def _shown(norm: Callable[[Tensor], Tensor], factor: float | Tensor, inner: str) -> str:
+def _show_sum(norm: Callable[[Tensor], Tensor], factor: float | Tensor, inner: str) -> str:
     shown = inner if isinstance(norm, nn.Identity) else f"LN_post({inner})"
     if isinstance(factor, Tensor):
         return f"weight ({shown})"
@@ -322,7 +322,7 @@ def activation(block: nn.Module, part: Mapping[str, nn.Module], config: HFConfig
     """Return the nonlinearity of a feed-forward layer: its module without weights, or the one the configuration names.
 
     Raises:
-        ValueError: neither is found.
+        InvalidArgument: neither is found.
 
     Examples:
         ```python

@@ -9,11 +9,11 @@ from torch import Tensor
 from hooks.capture import capture
 from hooks.contract.block_identities import block_laws
 from hooks.contract.ends import cross_laws, end_laws
-from hooks.contract.invariance import Runs, batch_laws, cache_laws, plain_laws, repeat_laws, rounding
+from hooks.contract.invariance import Runs, batch_laws, cache_laws, measure_rounding, plain_laws, repeat_laws
 from hooks.contract.kernels import kernel_laws
-from hooks.contract.mixtures import mixture_laws, unordered
+from hooks.contract.mixtures import drop_ordered_sites, mixture_laws
 from hooks.contract.propagation import reach_laws
-from hooks.contract.report import Check, ContractReport, blamed, measured, unmeasured
+from hooks.contract.report import Check, ContractReport, blame_sites, find_unmeasured, measure_laws
 from hooks.contract.rounding import Values
 from hooks.encoding import special_ids
 from hooks.errors import WrongState
@@ -40,7 +40,7 @@ def check(model: Model) -> ContractReport:
         The report, with the error of every law at every layer.
 
     Raises:
-        RuntimeError: a block of interventions is open, which would be measured with the model.
+        WrongState: a block of interventions is open, which would be measured with the model.
 
     Cost: about fifteen forward passes over at most 12 tokens, and one more for every five layers.
 
@@ -75,7 +75,7 @@ def check(model: Model) -> ContractReport:
     return model.contract
 
 
-def checked(model: Model) -> ContractReport:
+def contract_of(model: Model) -> ContractReport:
     """Return the report of a model equal to one that was checked before, or check it.
 
     Equal means: the same fingerprint, buffers, classes of all parts, type of weights, device, kind of attention and
@@ -85,7 +85,7 @@ def checked(model: Model) -> ContractReport:
 
     Examples:
         ```python
-        checked(model) is checked(model)
+        contract_of(model) is contract_of(model)
         ```
     """
     hf = model.hf
@@ -94,7 +94,7 @@ def checked(model: Model) -> ContractReport:
     training = any(part.training for part in hf.modules())
     implementation = getattr(hf.config, "_attn_implementation", None)
     kinds = tuple(type(part) for part in hf.modules())
-    buffers = tuple((name, *_summed(buffer)) for name, buffer in hf.named_buffers())
+    buffers = tuple((name, *_sum_buffer(buffer)) for name, buffer in hf.named_buffers())
     key = (model.fingerprint, kinds, buffers, model.dtype, str(model.device), implementation, training)
     if key not in _KNOWN:
         _KNOWN[key] = check(model)
@@ -102,7 +102,7 @@ def checked(model: Model) -> ContractReport:
     return model.contract
 
 
-def _summed(buffer: Tensor) -> tuple[float, float]:
+def _sum_buffer(buffer: Tensor) -> tuple[float, float]:
     """Two sums that change when a buffer, such as the frequencies of a rotation, does."""
     flat = buffer.detach().flatten().to("cpu", torch.float64)
     return float(flat.sum()), float(flat @ torch.arange(1.0, len(flat) + 1, dtype=torch.float64))
@@ -111,35 +111,40 @@ def _summed(buffer: Tensor) -> tuple[float, float]:
 def _laws(model: Model) -> tuple[Check, ...]:
     texts = _texts(model)
     readable = tuple(site for site in model.taps if site.name not in PATTERNS)
-    first, unread = _read(model, texts[0], readable)
+    first, unread = _read_sites(model, texts[0], readable)
     sites = tuple(first)
     if not sites:
-        return (*unread, *unmeasured(unread, model.taps))
+        return (*unread, *find_unmeasured(unread, model.taps))
     alone = (first, capture(model, texts[1], sites).values)
-    compared = unordered(sites)
-    runs = Runs(model, compared, texts, alone, rounding(model, texts[0], compared, first))
+    compared = drop_ordered_sites(sites)
+    runs = Runs(model, compared, texts, alone, measure_rounding(model, texts[0], compared, first))
     patterns = tuple(site for site in model.taps if site.name in _EAGER)
-    eager, unread_eager = _read(model, texts[0], patterns) if patterns else ({}, [])
-    checks = [*unread, *unread_eager, *repeat_laws(runs), *measured("same as Hugging Face", lambda: plain_laws(runs))]
+    eager, unread_eager = _read_sites(model, texts[0], patterns) if patterns else ({}, [])
+    checks = [
+        *unread,
+        *unread_eager,
+        *repeat_laws(runs),
+        *measure_laws("same as Hugging Face", lambda: plain_laws(runs)),
+    ]
     checks += [*end_laws(model, first, texts[0]), *block_laws(model, first, eager)]
     checks += mixture_laws(model, first, texts[0])
-    checks += measured("cross keys and values", lambda: cross_laws(model, first, texts[0]))
-    checks += measured("pattern averages", lambda: kernel_laws(model, eager, texts[0]))
-    checks += unmeasured(checks, first.keys() | eager.keys())
-    blame = blamed(checks)
+    checks += measure_laws("cross keys and values", lambda: cross_laws(model, first, texts[0]))
+    checks += measure_laws("pattern averages", lambda: kernel_laws(model, eager, texts[0]))
+    checks += find_unmeasured(checks, first.keys() | eager.keys())
+    blame = blame_sites(checks)
     sound = [site for site in model.taps if site in first.keys() | eager.keys() and site not in blame]
-    reach = measured("writing reaches", lambda: reach_laws(model, texts[1], sound))
-    return (*checks, *reach, *batch_laws(runs), *measured("cached = uncached", lambda: cache_laws(runs), "cache"))
+    reach = measure_laws("writing reaches", lambda: reach_laws(model, texts[1], sound))
+    return (*checks, *reach, *batch_laws(runs), *measure_laws("cached = uncached", lambda: cache_laws(runs), "cache"))
 
 
-def _read(model: Model, tokens: Tokens, sites: tuple[Site, ...]) -> tuple[Values, list[Check]]:
+def _read_sites(model: Model, tokens: Tokens, sites: tuple[Site, ...]) -> tuple[Values, list[Check]]:
     """What a pass gives at each site; a site that gives nothing, or another shape, breaks a law."""
     try:
         values = dict(capture(model, tokens, sites).values)
     except Exception:  # whatever a model built like no other raises
         values = {site: value for site in sites if (value := _alone(model, tokens, site)) is not None}
     states = "the site has a value of its shape at every token"
-    broken = [site for site in sites if not _shaped(model, tokens, site, values.get(site))]
+    broken = [site for site in sites if not _check_shape(model, tokens, site, values.get(site))]
     checks = [Check("every site fires", states, inf, 0.0, (site,)) for site in broken]
     return {site: value for site, value in values.items() if site not in broken}, checks
 
@@ -151,7 +156,7 @@ def _alone(model: Model, tokens: Tokens, site: Site) -> Tensor | None:
         return None
 
 
-def _shaped(model: Model, tokens: Tokens, site: Site, value: Tensor | None) -> bool:
+def _check_shape(model: Model, tokens: Tokens, site: Site, value: Tensor | None) -> bool:
     n_pos, shape = tokens.ids.shape[1], model.taps[site].shape
     expected = (*shape, n_pos, n_pos) if site.name in PATTERNS else (n_pos, *shape)
     return value is not None and value.shape[1:] == expected

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hooks.capture import capture
 from hooks.contract.block_identities import project
-from hooks.contract.report import Check, measured
+from hooks.contract.report import Check, measure_laws
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.layout import find
 from hooks.model import Model
@@ -26,17 +26,17 @@ def end_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
         [check.law for check in end_laws(model, acts.values, tokens)]
         ```
     """
-    yield from measured("embedding", lambda: _embeddings(model, acts, text))
+    yield from measure_laws("embedding", lambda: _embeddings(model, acts, text))
     for one, other in pairwise(model.structure.blocks):
         if one.stack == other.stack:
-            yield from measured(
+            yield from measure_laws(
                 "blocks join", partial(_join, model, acts, one.site("resid_post"), other.site("resid_pre"))
             )
-    made = [*measured("unembedding", lambda: _unembedding(model, acts), use="unembed")]
+    made = [*measure_laws("unembedding", lambda: _unembeds(model, acts), use="unembed")]
     yield from made
     if not any(check.holds for check in made):
-        yield from measured("stream is read", lambda: _read_on(model, acts, text))
-    yield from measured("final scale", lambda: _scales(model, acts))
+        yield from measure_laws("stream is read", lambda: _read_on(model, acts, text))
+    yield from measure_laws("final scale", lambda: _scales(model, acts))
 
 
 def _join(model: Model, acts: Values, one: Site, other: Site) -> Iterator[Check]:
@@ -71,7 +71,7 @@ def cross_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
                     yield Check(f"cross {name} projects", states, error, allowed, (site, source))
 
 
-def _unembedding(model: Model, acts: Values) -> Iterator[Check]:
+def _unembeds(model: Model, acts: Values) -> Iterator[Check]:
     last = model.structure.main[-1].site("resid_post")
     if last in acts and Site("logits") in acts:
         error = miss(model.unembed(acts[last]), acts[Site("logits")])
@@ -104,11 +104,11 @@ def _embeddings(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
     made = given if isinstance(given, Tensor) else given[0]
     allowed = SLACK * unit(model.dtype)
     table = Check("embedding", "embed = W_E[token]", miss(acts[Site("embed")], made), allowed, (Site("embed"),))
-    into = _embedding(model, acts, first) if "embed" in model.paths.top and first in acts else None
+    into = _embeds(model, acts, first) if "embed" in model.paths.top and first in acts else None
     yield into if into is not None and (into.holds or not table.holds) else table
 
 
-def _embedding(model: Model, acts: Values, first: Site) -> Check:
+def _embeds(model: Model, acts: Values, first: Site) -> Check:
     """What the first block reads, out of the embeddings."""
     hf, top, sites = model.hf, model.paths.top, [Site("embed")]
     factor = getattr(hf.config.get_text_config(), "embedding_multiplier", 1.0)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from hooks.capture import capture
-from hooks.contract.report import Check, measured
+from hooks.contract.report import Check, measure_laws
 from hooks.contract.rounding import SLACK, Values, change, unit
 from hooks.encoding import pad
 from hooks.forward import accepts, arguments, named_outputs
@@ -59,25 +59,25 @@ class Runs:
     alone: tuple[Values, Values]
     floor: Mapping[Site, float]
 
-    def allowed(self, site: Site) -> float:
+    def tolerance(self, site: Site) -> float:
         """Return the change that rounding explains at a site."""
         u = unit(self.model.dtype, self.model.d_model)
         return SLACK * min(max(self.floor[site], u), _LARGEST * u)
 
     def worst(self, law: str, states: str, changes: Mapping[Site, float], use: str) -> Check:
         """Return the law, measured at the site that exceeds most what rounding explains."""
-        at = max(changes, key=lambda site: changes[site] / self.allowed(site))
-        return Check(law, states, changes[at], self.allowed(at), at=at, use=use)
+        at = max(changes, key=lambda site: changes[site] / self.tolerance(site))
+        return Check(law, states, changes[at], self.tolerance(at), at=at, use=use)
 
 
-def rounding(model: Model, tokens: Tokens, sites: tuple[Site, ...], clean: Values) -> dict[Site, float]:
+def measure_rounding(model: Model, tokens: Tokens, sites: tuple[Site, ...], clean: Values) -> dict[Site, float]:
     """Return by how much rounding noise on the stream changes each site.
 
     Cost: one forward pass.
 
     Examples:
         ```python
-        rounding(model, tokens, sites, acts.values)[logits]
+        measure_rounding(model, tokens, sites, acts.values)[logits]
         ```
     """
     random = torch.Generator().manual_seed(0)
@@ -105,11 +105,13 @@ def plain_laws(runs: Runs) -> Iterator[Check]:
         ```
     """
     model, (text, _), (alone, _) = runs.model, runs.texts, runs.alone
-    with leaving_no_hooks(model.hf), named_outputs(model.hf):
-        output = model.hf(**_asked_plainly(model, text))
+    with remove_new_hooks(model.hf), named_outputs(model.hf):
+        output = model.hf(**_call_plainly(model, text))
     if logits in alone:
         changed = change(rows(logits, output.logits), rows(logits, alone[logits]))
-        yield Check("same as Hugging Face", "logits = Hugging Face's logits", changed, runs.allowed(logits), (logits,))
+        yield Check(
+            "same as Hugging Face", "logits = Hugging Face's logits", changed, runs.tolerance(logits), (logits,)
+        )
     yield from _same_streams(runs, _streams(output))
 
 
@@ -122,11 +124,11 @@ def _same_streams(runs: Runs, theirs: Mapping[str, tuple[Tensor, ...]]) -> Itera
         if site in alone and len(states) == 1 + depth:
             changed = change(rows(site, states[block.layer]), rows(site, alone[site]))
             says = "resid_pre = Hugging Face's hidden state"
-            found.append(Check("same stream", says, changed, runs.allowed(site), (site,)))
+            found.append(Check("same stream", says, changed, runs.tolerance(site), (site,)))
     yield from found if any(check.holds for check in found) else ()
 
 
-def _asked_plainly(model: Model, text: Tokens) -> dict[str, Any]:
+def _call_plainly(model: Model, text: Tokens) -> dict[str, Any]:
     """A call as the user of the model would make it, for its streams too."""
     ids = text.ids.to(model.device)
     given = arguments(model.hf, text.to(model.device))
@@ -142,12 +144,12 @@ def _streams(output: HFOutput) -> dict[str, tuple[Tensor, ...]]:
 
 
 @contextmanager
-def leaving_no_hooks(hf: HFModel) -> Iterator[None]:
+def remove_new_hooks(hf: HFModel) -> Iterator[None]:
     """Remove the hooks that were added inside the block: transformers reports hidden states by hooks that it leaves.
 
     Examples:
         ```python
-        with leaving_no_hooks(model.hf):
+        with remove_new_hooks(model.hf):
             model.hf(ids, output_hidden_states=True)
         ```
     """
@@ -194,7 +196,7 @@ def batch_laws(runs: Runs) -> Iterator[Check]:
     clean = capture(runs.model, cut, runs.sites).values
 
     def laws(law: str, states: str, use: str, tokens: Tokens, alone: tuple[Values, Values]) -> Iterator[Check]:
-        return measured(law, lambda: [_batched(runs, law, states, use, tokens, alone)], use)
+        return measure_laws(law, lambda: [_check_batch(runs, law, states, use, tokens, alone)], use)
 
     states = "a batch gives what its texts give alone"
     yield from laws("batch = single", states, "batch", _both(runs, cut, "right"), (clean, runs.alone[1]))
@@ -208,7 +210,7 @@ def _both(runs: Runs, long: Tokens, side: str) -> Tokens:
     return pad(runs.model.tokenizer, rows, side).to(runs.model.device)
 
 
-def _batched(runs: Runs, law: str, states: str, use: str, tokens: Tokens, alone: tuple[Values, Values]) -> Check:
+def _check_batch(runs: Runs, law: str, states: str, use: str, tokens: Tokens, alone: tuple[Values, Values]) -> Check:
     together = capture(runs.model, tokens, runs.sites)
     changes = {
         site: max(
@@ -249,4 +251,4 @@ def cache_laws(runs: Runs) -> Iterator[Check]:
         made.append(output.logits)
     changed = change(rows(logits, runs.alone[0][logits]), rows(logits, torch.cat(made, dim=1)))
     states = "decoding with a cache gives what one pass gives"
-    yield Check("cached = uncached", states, changed, runs.allowed(logits), use="cache")
+    yield Check("cached = uncached", states, changed, runs.tolerance(logits), use="cache")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hooks.capture import capture
-from hooks.contract.report import Check, measured
+from hooks.contract.report import Check, measure_laws
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.model import Model
 from hooks.site import Site
@@ -34,8 +34,8 @@ def mixture_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
         if len(block.mixtures) == 1:
             ((term, found),) = block.mixtures.items()
             law = _experts_add if found.explained and block.terms[term] in acts else _experts_give
-            yield from measured("experts add", partial(law, model, block, found, term, acts, text))
-            yield from measured("choice follows", partial(_choice_follows, model, block, text))
+            yield from measure_laws("experts add", partial(law, model, block, found, term, acts, text))
+            yield from measure_laws("choice follows", partial(_choice_follows, model, block, text))
 
 
 def _experts_add(model: Model, block: Block, found: Found, term: int, acts: Values, text: Tokens) -> Iterator[Check]:
@@ -82,7 +82,7 @@ def _choice_follows(model: Model, block: Block, text: Tokens) -> Iterator[Check]
     if logits not in model.taps or not {choice, weights} <= model.taps.keys() or text.ids.shape[1] <= _AT + 1:
         return
     clean = capture(model, text, [choice, weights]).values
-    handle = model.taps[logits].attach(_turned)
+    handle = model.taps[logits].attach(_turn_logits)
     try:
         changed = capture(model, text, [choice, weights]).values
     finally:
@@ -94,18 +94,18 @@ def _choice_follows(model: Model, block: Block, text: Tokens) -> Iterator[Check]
                 (logits, choice))  # fmt: skip
 
 
-def _turned(a: Tensor) -> Tensor:
+def _turn_logits(a: Tensor) -> Tensor:
     """The logits of one token with the last preferred to the first, by far."""
     a = a.clone()
     a[:, _AT] = -3 * a[:, _AT] + torch.linspace(0, 1, a.shape[-1]).to(a)
     return a
 
 
-def unordered(sites: tuple[Site, ...]) -> tuple[Site, ...]:
+def drop_ordered_sites(sites: tuple[Site, ...]) -> tuple[Site, ...]:
     """Return the sites without those in the order of a token's choice.
 
     Examples:
-        >>> unordered((Site("expert_out", 0), Site("mlp_out", 0)))
+        >>> drop_ordered_sites((Site("expert_out", 0), Site("mlp_out", 0)))
         (mlp_out.0,)
     """
     return tuple(site for site in sites if site.name not in IN_ORDER_OF_CHOICE)

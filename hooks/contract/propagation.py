@@ -106,7 +106,7 @@ def _chunk(model: Model, text: Tokens, sites: Sequence[Site], sound: Collection[
     read = dict.fromkeys(one for site in sites for one in (*_needs(model, site, sound), site) if _role(one) != "q")
     with ExitStack() as stack:
         for row, site in enumerate(sites):
-            stack.callback(model.taps[site].attach(partial(_written, row, site)).remove)
+            stack.callback(model.taps[site].attach(partial(_write_noise, row, site)).remove)
         acts = capture(model, tokens, read, batch_size=len(tokens)).values
     for row, site in enumerate(sites):
         if _role(site) in ("q", "k"):
@@ -145,7 +145,7 @@ def _adds_plainly(model: Model, site: Site) -> bool:
     return block.expr is not None and is_plain(block.expr) and names == {"attn_out", "mlp_out"}
 
 
-def _written(row: int, site: Site, a: Tensor) -> Tensor:
+def _write_noise(row: int, site: Site, a: Tensor) -> Tensor:
     """Noise of ten times the size of what is there, and of at least ten, in one row.
 
     A key changes at the tokens before the one measured, by opposite amounts, so that every query is drawn to

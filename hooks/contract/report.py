@@ -83,7 +83,7 @@ class ContractReport:
 
     def __post_init__(self) -> None:
         unfit = {check.use: check for check in self.checks if check.use and not check.holds}
-        object.__setattr__(self, "refused", blamed(self.checks))
+        object.__setattr__(self, "refused", blame_sites(self.checks))
         object.__setattr__(self, "unfit", unfit)
 
     @property
@@ -134,14 +134,14 @@ def use_refusal(report: ContractReport, use: str, instead: str) -> str:
     )
 
 
-def blamed(checks: Sequence[Check]) -> dict[Site, Check]:
+def blame_sites(checks: Sequence[Check]) -> dict[Site, Check]:
     """Blame, for each broken law, the sites that no kept law vouches for.
 
     A broken law that speaks of a site already blamed is thereby explained. Where all its sites are vouched for,
     the first, which the law is about, is blamed.
 
     Examples:
-        >>> blamed([Check("law", "z = 0", 1.0, 0.1, (Site("z", 0),))]).keys()
+        >>> blame_sites([Check("law", "z = 0", 1.0, 0.1, (Site("z", 0),))]).keys()
         dict_keys([z.0])
     """
     vouched = {site for check in checks if check.holds and len(check.sites) > 1 for site in check.sites}
@@ -154,7 +154,7 @@ def blamed(checks: Sequence[Check]) -> dict[Site, Check]:
     return refused
 
 
-def measured(law: str, laws: Callable[[], Iterable[Check]], use: str | None = None) -> Iterator[Check]:
+def measure_laws(law: str, laws: Callable[[], Iterable[Check]], use: str | None = None) -> Iterator[Check]:
     """Yield laws, and one that says why they could not be measured where measuring them raises.
 
     Args:
@@ -163,7 +163,7 @@ def measured(law: str, laws: Callable[[], Iterable[Check]], use: str | None = No
         use: the use of the model that rests on them.
 
     Examples:
-        >>> [check.holds for check in measured("law", lambda: iter([1 / 0]))]
+        >>> [check.holds for check in measure_laws("law", lambda: iter([1 / 0]))]
         [False]
     """
     try:
@@ -173,11 +173,11 @@ def measured(law: str, laws: Callable[[], Iterable[Check]], use: str | None = No
         yield Check(law, f"could not be measured: {type(error).__name__}: {said}"[:200], inf, 0.0, use=use)
 
 
-def unmeasured(checks: Sequence[Check], sites: Iterable[Site]) -> Iterator[Check]:
+def find_unmeasured(checks: Sequence[Check], sites: Iterable[Site]) -> Iterator[Check]:
     """Yield a broken law for each site that no measured law speaks of, since nothing vouches for it.
 
     Examples:
-        >>> [*unmeasured([], [Site("z", 0)])][0].sites
+        >>> [*find_unmeasured([], [Site("z", 0)])][0].sites
         (z.0,)
     """
     spoken = {site for check in checks if check.law not in _OF_ANY_TENSOR for site in check.sites}

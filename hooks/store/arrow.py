@@ -25,8 +25,8 @@ def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
     Columns are the sites' names, each row flat, with `token` and the number of its `document`.
 
     Raises:
-        KeyError: a site the store does not hold.
-        ValueError: a bfloat16 store, a type that Arrow lacks.
+        UnknownName: a site the store does not hold.
+        InvalidArgument: a bfloat16 store, a type that Arrow lacks.
 
     Examples:
         ```python
@@ -42,8 +42,8 @@ def to_dataset(store: ActivationStore, sites: Asked) -> "Dataset":
     columns = {str(site): [] for site in wanted} | {TOKEN: []}
     for number in range(len(store.columns)):
         for site in wanted:
-            columns[str(site)].append(_arrow(store.mapped(number, site).flatten(1)))
-        columns[TOKEN].append(_arrow(store.columns.mapped(TOKEN, number)))
+            columns[str(site)].append(_arrow(store.map_chunk(number, site).flatten(1)))
+        columns[TOKEN].append(_arrow(store.columns.map_chunk(TOKEN, number)))
     numbers = np.repeat(
         np.arange(len(store.documents) - 1), [end - start for start, end in pairwise(store.documents.tolist())]
     )

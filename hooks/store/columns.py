@@ -155,12 +155,12 @@ class Columns:
         sums = shard.checksums.get(column, [])
         return sums[chunk] if chunk < len(sums) else ""
 
-    def mapped(self, column: str, number: int) -> Shaped[Tensor, "n *d"]:
+    def map_chunk(self, column: str, number: int) -> Shaped[Tensor, "n *d"]:
         """Return the rows of one chunk as the memory-mapped file itself, checked once; elsewhere as `chunk` does.
 
         Examples:
             ```python
-            columns.mapped("resid_post.6", 0)
+            columns.map_chunk("resid_post.6", 0)
             ```
         """
         rows = self.chunk(column, number)

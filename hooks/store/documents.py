@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-from hooks.encoding import unpadded
+from hooks.encoding import strip_padding
 from hooks.errors import InvalidArgument, InvalidType, MissingFile, nearest
 from hooks.huggingface import Tokenizer
 from hooks.store.packing import Documents
@@ -52,8 +52,8 @@ def open_dataset(source: str | Path, split: str = "train") -> "IterableDataset":
         split: of a data set of the hub.
 
     Raises:
-        FileNotFoundError: neither a file nor a data set the hub gave.
-        ValueError: a kind of file that is not read.
+        MissingFile: neither a file nor a data set the hub gave.
+        InvalidArgument: a kind of file that is not read.
 
     Examples:
         ```python
@@ -107,8 +107,8 @@ def as_dataset(data: Data) -> Data:
     """Return data as a `datasets` object with what is read of it: "input_ids" and their "attention_mask", or "text".
 
     Raises:
-        TypeError: something else than texts or a data set.
-        ValueError: no texts, or neither column.
+        InvalidType: something else than texts or a data set.
+        InvalidArgument: no texts, or neither column.
 
     Examples:
         ```python
@@ -198,7 +198,7 @@ def _documents(columns: dict[str, Any], tokenizer: Tokenizer) -> Documents:
     if "text" in columns:
         return ["" if text is None else text for text in columns["text"]]
     ids, masks = ([row or [] for row in rows] for rows in (columns["input_ids"], columns.get("attention_mask", ())))
-    return unpadded(tokenizer, ids, masks or None)
+    return strip_padding(tokenizer, ids, masks or None)
 
 
 def _name(source: int, number: int) -> str:

@@ -15,7 +15,7 @@ from hooks.errors import InvalidArgument, MissingExtra, NotReachable
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def _explain_failure(url: str) -> Iterator[None]:
     """Say of whatever a package raises on the way to a URL what it means, and what to do."""
     try:
         yield
@@ -66,7 +66,7 @@ class Folder:
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = str(url)
-        with _reaching(self.url):
+        with _explain_failure(self.url):
             self._fs, self._path = url_to_fs(os.path.expanduser(self.url))
         self.local = isinstance(self._fs, LocalFileSystem)
 
@@ -78,7 +78,7 @@ class Folder:
             Folder("store").sizes().get("manifest.json")
             ```
         """
-        with nullcontext() if self.local else _reaching(self.url):
+        with nullcontext() if self.local else _explain_failure(self.url):
             self._fs.invalidate_cache()
             if not self._fs.isdir(self._path):
                 return {}
@@ -99,7 +99,7 @@ class Folder:
         return shutil.disk_usage(next(place for place in (here, *here.parents) if place.exists())).free
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder for one writer while the block lasts; the system lets go of it when the process dies.
 
         An object store cannot be held; nothing is done there.
@@ -110,7 +110,7 @@ class Folder:
 
         Examples:
             ```python
-            with Folder("store").held():
+            with Folder("store").lock():
                 ...
             ```
         """
@@ -121,7 +121,7 @@ class Folder:
         """Return the bytes of a file.
 
         Raises:
-            FileNotFoundError: it is not there.
+            MissingFile: it is not there.
 
         Examples:
             ```python
@@ -134,7 +134,7 @@ class Folder:
         """Return the text of a file.
 
         Raises:
-            FileNotFoundError: it is not there.
+            MissingFile: it is not there.
 
         Examples:
             ```python
@@ -151,26 +151,26 @@ class Folder:
             Folder("store").write_text("note", "fog")
             ```
         """
-        with self.writing(name) as file:
+        with self.open_to_write(name) as file:
             file.write(text.encode())
         if self.local:
             sync_folder(self._path)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
+    def open_to_write(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file that gets its name when the block ends well, and whose bytes are on the disk by then.
 
         Locally it is written under another name, synced and renamed. Elsewhere closing a file is what makes it appear.
 
         Examples:
             ```python
-            with Folder("store").writing("rows.bin") as file:
+            with Folder("store").open_to_write("rows.bin") as file:
                 file.write(bytes(8))
             ```
         """
         target = self._at(name)
         if not self.local:
-            with _reaching(self.url):
+            with _explain_failure(self.url):
                 self._fs.makedirs(self._path, exist_ok=True)
                 opened = self._fs.open(target, "wb")
             with opened as file:

@@ -29,8 +29,8 @@ from hooks.store.manifest import (
     Shard,
     check_settings,
     entry_bytes,
+    find_whole_shards,
     finish,
-    finished,
     settle,
     size,
 )
@@ -124,13 +124,13 @@ def harvest(
         The store, opened.
 
     Raises:
-        TypeError: data that are neither texts nor a data set.
+        InvalidType: data that are neither texts nor a data set.
         WrongModel: other settings, data or weights than those the store was begun with, or weights that change while
             it is made.
         DamagedFile: what was begun there is damaged.
-        ValueError: an unknown site; a value that the dtype does not hold.
-        OSError: the disk cannot hold it.
-        RuntimeError: another harvest is writing there, or a block of interventions is open.
+        InvalidArgument: an unknown site; a value that the dtype does not hold.
+        StorageFailed: the disk cannot hold it.
+        WrongState: another harvest is writing there, or a block of interventions is open.
 
     Cost: one forward pass per batch, up to the last site, and the plan.
 
@@ -156,7 +156,7 @@ def harvest(
         if _is_whole(task, settings, here):
             _plan(task, settings, probed, here, documents, tell)
         else:
-            with task.folder.held() if here.rank == 0 else nullcontext():
+            with task.folder.lock() if here.rank == 0 else nullcontext():
                 _fill(task, settings, probed, here, documents, tell, progress)
     return ActivationStore(url)
 
@@ -166,7 +166,7 @@ def _is_whole(task: Job, settings: Settings, here: Process) -> bool:
     if MANIFEST not in (sizes := task.folder.sizes()):
         return False
     shards = Manifest.read(task.folder).shards
-    done = finished(task.folder, settings)
+    done = find_whole_shards(task.folder, settings)
     unfinished = len(done) < len(shards) or any(shard.record in sizes for shard in shards)
     if here.total(int(unfinished)):
         return False
@@ -193,7 +193,7 @@ def _plan(
     tell: Callable[[str], None] | None,
 ) -> Plan:
     """What there is to do and what is there already, said once."""
-    rows = sum(shard.rows for shard in finished(task.folder, settings).values())
+    rows = sum(shard.rows for shard in find_whole_shards(task.folder, settings).values())
     planned = estimate(task, probed, settings, documents=documents, processes=here.world, tokens_done=rows)
     if here.rank == 0 and tell is not None:
         tell(str(planned))
@@ -213,12 +213,12 @@ def _fill(
     if here.rank == 0:
         settle(task.folder, settings)
     here.total(0)
-    done = finished(task.folder, settings)
+    done = find_whole_shards(task.folder, settings)
     planned = _plan(task, settings, probed, here, documents, tell)
     planned.check_room()
     with _bar(planned, here, progress) as bar:
         seen = _write_part(task, settings, probed.same_as, done, here, bar)
-    if here.total(seen) != len(shards := finished(task.folder, settings)):
+    if here.total(seen) != len(shards := find_whole_shards(task.folder, settings)):
         raise WrongModel(_other_data(task, "it has shards that these data have not"))
     _check_weights(task, settings, partial(_give_up, task, [shards[name] for name in shards if name not in done]))
     here.total(0)  # all have read the shards' own files before the manifest takes their place
@@ -271,7 +271,7 @@ def _write(
 ) -> tuple[ShardWriter, int, int, str]:
     """Write the rows of a block, all but sealed; return how many rows and documents, and what was read."""
     read = block.read()
-    placed, ids, offsets = _placed(task, read)
+    placed, ids, offsets = _place_documents(task, read)
     documents = len(offsets) - 1
     check_fits(task.folder.url, size(settings, len(ids), documents), task.folder.free())
     writer = ShardWriter(task.folder, block.name, entry_bytes(settings))
@@ -290,12 +290,12 @@ def _write(
     return writer, len(ids), documents, documents_checksum(read)
 
 
-def _placed(task: Job, documents: Documents) -> tuple[Placed | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
+def _place_documents(task: Job, documents: Documents) -> tuple[Placed | None, Int[Tensor, "n"], Int[Tensor, "_"]]:
     """Documents laid out for the model, the ids of their rows, and where each document begins."""
     placed = task.place(documents)
     if placed is None:
         return None, torch.zeros(0, dtype=torch.int32), torch.zeros(len(documents) + 1, dtype=torch.long)
-    return placed, *task.selected(placed, len(documents))
+    return placed, *task.select_rows(placed, len(documents))
 
 
 def _check_same(task: Job, block: Block, shard: Shard) -> None:
@@ -303,7 +303,7 @@ def _check_same(task: Job, block: Block, shard: Shard) -> None:
     documents = block.read()
     same = documents_checksum(documents) == shard.read
     if same and block.number == 0:
-        _, ids, offsets = _placed(task, documents)
+        _, ids, offsets = _place_documents(task, documents)
         sums = token_checksums(ids, offsets)
         same = all(list(shard.checksums[column]) == sums[column] for column in sums)
     if not same:

@@ -12,7 +12,7 @@ from hooks.activations import Activations
 from hooks.capture import Sites, stream
 from hooks.errors import InvalidArgument, WrongState
 from hooks.fingerprint import fingerprint
-from hooks.model import Model, chosen
+from hooks.model import Model, resolve_sites
 from hooks.position import Position
 from hooks.site import PATTERNS, Site
 from hooks.store.documents import Data, as_dataset
@@ -76,12 +76,12 @@ class Job:
         """
         return self.packing.place(self.model, documents)
 
-    def selected(self, placed: Placed, documents: int) -> tuple[Int[Tensor, "n"], Int[Tensor, "_"]]:
+    def select_rows(self, placed: Placed, documents: int) -> tuple[Int[Tensor, "n"], Int[Tensor, "_"]]:
         """Return the ids of the tokens that become rows, and at which row each document begins, the end included.
 
         Examples:
             ```python
-            ids, offsets = job.selected(placed, 256)
+            ids, offsets = job.select_rows(placed, 256)
             ```
         """
         mask = self.at.mask(placed.tokens)
@@ -93,7 +93,7 @@ class Job:
         """Return the selected rows of a site as they are stored.
 
         Raises:
-            ValueError: a value is NaN or infinite, or too large for the dtype.
+            InvalidArgument: a value is NaN or infinite, or too large for the dtype.
 
         Examples:
             ```python
@@ -135,10 +135,10 @@ def job(
     """Check everything that can be checked before the first forward pass.
 
     Raises:
-        TypeError: data that are neither texts nor a data set.
-        ValueError: an unknown site, one whose rows have no fixed width, a dtype that is not stored, a position that
+        InvalidType: data that are neither texts nor a data set.
+        InvalidArgument: an unknown site, one whose rows have no fixed width, a dtype that is not stored, a position
             counts from the beginning of a text where rows hold several.
-        RuntimeError: a block of interventions is open.
+        WrongState: a block of interventions is open.
 
     Examples:
         ```python
@@ -146,7 +146,7 @@ def job(
             batch_size=32, documents_per_shard=256)
         ```
     """
-    wanted = chosen(model, sites)
+    wanted = resolve_sites(model, sites)
     for site in wanted:
         if site.name in PATTERNS:
             raise InvalidArgument(

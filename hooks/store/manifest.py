@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge
 
 from hooks.errors import MissingFile, WrongModel
-from hooks.json_file import Kind, json_content, json_text, made_of
+from hooks.json_file import Kind, json_content, json_text, parse_contents
 from hooks.store.folder import Folder
 
 CHUNK: Final = 8192
@@ -160,10 +160,12 @@ class Manifest:
         if MANIFEST not in sizes:
             why = "its harvest was not finished: run it again" if SETTINGS in sizes else "harvest one there first"
             raise MissingFile(f"there is no store at {folder.url}: no {MANIFEST}; {why}")
-        about, where = _parsed(folder, MANIFEST, WHOLE), f"{MANIFEST} of the store at {folder.url}"
+        about, where = _parse(folder, MANIFEST, WHOLE), f"{MANIFEST} of the store at {folder.url}"
         settings = Settings(**about["settings"])
-        manifest = made_of(where, WHOLE, lambda: Manifest.of(settings, [Shard(**shard) for shard in about["shards"]]))
-        made_of(where, WHOLE, lambda: entry_bytes(settings))
+        manifest = parse_contents(
+            where, WHOLE, lambda: Manifest.of(settings, [Shard(**shard) for shard in about["shards"]])
+        )
+        parse_contents(where, WHOLE, lambda: entry_bytes(settings))
         return manifest
 
 
@@ -187,7 +189,7 @@ def settle(folder: Folder, settings: Settings) -> None:
     if SETTINGS not in folder.sizes():
         folder.write_text(SETTINGS, json_text(BEGUN, asdict(settings)))
         return
-    check_settings(folder, Settings(**_parsed(folder, SETTINGS, BEGUN)), settings)
+    check_settings(folder, Settings(**_parse(folder, SETTINGS, BEGUN)), settings)
 
 
 def check_settings(folder: Folder, before: Settings, settings: Settings) -> None:
@@ -207,18 +209,18 @@ def check_settings(folder: Folder, before: Settings, settings: Settings) -> None
         )
 
 
-def finished(folder: Folder, settings: Settings) -> dict[str, Shard]:
+def find_whole_shards(folder: Folder, settings: Settings) -> dict[str, Shard]:
     """Return the shards that are whole, by name: recorded, and every file as long as it should be.
 
     Examples:
         ```python
-        sorted(finished(Folder("store"), settings))
+        sorted(find_whole_shards(Folder("store"), settings))
         ```
     """
     sizes = folder.sizes()
     shards = {} if MANIFEST not in sizes else {shard.name: shard for shard in Manifest.read(folder).shards}
     records = [name for name in sizes if name.endswith(".json") and name not in (MANIFEST, SETTINGS)]
-    shards |= {shard.name: shard for shard in (Shard(**_parsed(folder, name, ONE)) for name in records)}
+    shards |= {shard.name: shard for shard in (Shard(**_parse(folder, name, ONE)) for name in records)}
     widths = entry_bytes(settings)
     return {
         name: shard
@@ -243,7 +245,7 @@ def finish(folder: Folder, settings: Settings, shards: Iterable[Shard]) -> None:
 
     Examples:
         ```python
-        finish(Folder("store"), settings, finished(Folder("store"), settings).values())
+        finish(Folder("store"), settings, find_whole_shards(Folder("store"), settings).values())
         ```
     """
     manifest = Manifest.of(settings, shards)
@@ -279,5 +281,5 @@ def size(settings: Settings, rows: int, documents: int) -> int:
     return sum(blank.entries(column) * width for column, width in widths.items())
 
 
-def _parsed(folder: Folder, name: str, kind: Kind) -> dict[str, Any]:
+def _parse(folder: Folder, name: str, kind: Kind) -> dict[str, Any]:
     return json_content(kind, folder.read_bytes(name), f"{name} of the store at {folder.url}")

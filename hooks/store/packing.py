@@ -74,7 +74,7 @@ def separate(context: Count | None = None) -> Packing:
     def place(model: Model, documents: Documents) -> Placed | None:
         length = _context(model, context)
         texts = tuple(one for one in documents if isinstance(one, str))
-        rows, offsets = _encoded(model, texts, length) if texts else ([row[:length] for row in _ids(documents)], None)
+        rows, offsets = _encode(model, texts, length) if texts else ([row[:length] for row in _ids(documents)], None)
         kept = [number for number, row in enumerate(rows) if len(row)]
         if not kept:
             return None
@@ -109,7 +109,7 @@ def packed(context: Count | None = None) -> Packing:
         length = _context(model, context)
         begin, between = _separators(model, length)
         bare = _bare(model, documents, begin)
-        rows = [*_cut(bare, length, begin, between)]
+        rows = [*_cut_rows(bare, length, begin, between)]
         if not rows:
             return None
         tokens = pad(model.tokenizer, [[id for id, _ in row] for row in rows], model.padding_side)
@@ -120,7 +120,7 @@ def packed(context: Count | None = None) -> Packing:
     return Packing(f"packed({'' if context is None else context})", place, joins=True)
 
 
-def _cut(
+def _cut_rows(
     documents: Sequence[Sequence[int]], length: int, begin: list[int], between: list[int]
 ) -> Iterator[list[tuple[int, int]]]:
     """Rows of (id, document)."""
@@ -148,7 +148,7 @@ def _context(model: Model, asked: int | None) -> int:
     return min(LONGEST, context_of(model.hf) or LONGEST)
 
 
-def _encoded(
+def _encode(
     model: Model, texts: Sequence[str], length: int
 ) -> tuple[list[list[int]], list[list[tuple[int, int]]] | None]:
     fast = bool(_tokenizer(model).is_fast)

@@ -85,7 +85,7 @@ class Plan:
         """Raise where the disk cannot hold what is to be written.
 
         Raises:
-            OSError: it does not fit.
+            StorageFailed: it does not fit.
 
         Examples:
             ```python
@@ -131,7 +131,7 @@ def probe(job: Job) -> Probe:
     """Look at some documents, and run the model on one batch of them.
 
     Raises:
-        ValueError: the data are empty.
+        InvalidArgument: the data are empty.
 
     Cost: the tokens of 64 documents, and two forward passes: of one row to warm up, and of one batch.
 
@@ -146,7 +146,7 @@ def probe(job: Job) -> Probe:
     placed = job.place(some)
     if placed is None:
         raise InvalidArgument(f"the {len(some)} documents looked at have no tokens: give documents with text")
-    ids, _ = job.selected(placed, len(some))
+    ids, _ = job.select_rows(placed, len(some))
     same = duplicates(next(stream(job.model, placed.tokens[:1], job.sites)), job.sites)
     began = time.perf_counter()
     rows = job.rows(next(job.batches(placed)), job.sites[-1])

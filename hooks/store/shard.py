@@ -79,7 +79,7 @@ class ShardWriter:
         blank = Shard(name, 0, 0, {})
         self._open = ExitStack()
         self._files: dict[str, IO[bytes]] = {
-            column: self._open.enter_context(folder.writing(blank.file(column))) for column in widths
+            column: self._open.enter_context(folder.open_to_write(blank.file(column))) for column in widths
         }
         self._sums = {column: Checksums(width) for column, width in widths.items()}
 
@@ -147,7 +147,7 @@ class Sealer:
         """Begin to seal a shard, once the one before is sealed.
 
         Raises:
-            OSError: the one before could not be.
+            StorageFailed: the one before could not be.
 
         Examples:
             ```python

@@ -39,8 +39,9 @@ class Shuffled(IterableDataset[StoredRows]):
         ahead: batches prepared in a thread while the caller works.
 
     Raises:
-        KeyError: a site the store does not hold.
-        ValueError: a number below 1, or, when it is read, a corrupted shard.
+        UnknownName: a site the store does not hold.
+        InvalidArgument: a number below 1.
+        DamagedFile: when it is read, a corrupted shard.
 
     Examples:
         ```python
@@ -75,18 +76,18 @@ class Shuffled(IterableDataset[StoredRows]):
             generator.manual_seed(self.seed + (worker.id + 1) * 1_000_003)
         size = min(self.buffer, len(self.store))
         chunks = (self._columns(number) for number in order.tolist())
-        batches = mixed(chunks, buffer=size, batch_size=self.batch_size, generator=generator)
+        batches = mix_rows(chunks, buffer=size, batch_size=self.batch_size, generator=generator)
         rows = (
             StoredRows({site: batch[site] for site in self.sites}, batch["ids"], batch["number"]) for batch in batches
         )
-        return prefetched(rows, self.ahead)
+        return prefetch(rows, self.ahead)
 
     def _columns(self, number: int) -> Columns:
         rows = self.store.chunk(number, self.sites)
         return {**rows.values, "ids": rows.ids, "number": rows.number}
 
 
-def mixed(
+def mix_rows(
     chunks: Iterator[Columns], *, buffer: int, batch_size: int, generator: torch.Generator
 ) -> Iterator[dict[Site | str, Shaped[Tensor, "n ..."]]]:
     """Permute each stretch of `buffer` rows, holding no more than that many.
@@ -97,7 +98,7 @@ def mixed(
 
     Examples:
         ```python
-        batches = mixed(iter([{"x": torch.arange(10)}]), buffer=8, batch_size=4, generator=torch.Generator())
+        batches = mix_rows(iter([{"x": torch.arange(10)}]), buffer=8, batch_size=4, generator=torch.Generator())
         ```
     """
     incoming = _Incoming(chunks)
@@ -142,11 +143,11 @@ class _Incoming:
         return True
 
 
-def prefetched(items: Iterator[Item], ahead: int) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], ahead: int) -> Iterator[Item]:
     """Yield the same items, the next `ahead` of them made in a thread meanwhile.
 
     Examples:
-        >>> list(prefetched(iter("fog"), ahead=2))
+        >>> list(prefetch(iter("fog"), ahead=2))
         ['f', 'o', 'g']
     """
     end = object()

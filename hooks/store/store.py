@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hooks.border import Natural
 from hooks.errors import InvalidType, OutOfRange, UnknownName, nearest
-from hooks.json_file import made_of
-from hooks.site import Site, named
+from hooks.json_file import parse_contents
+from hooks.site import Site, find_sites
 from hooks.store.columns import Columns
 from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES, TOKEN, WHOLE, Manifest
@@ -86,7 +86,9 @@ class ActivationStore:
         self._folder = Folder(url)
         self.manifest = Manifest.read(self._folder)
         named = self.manifest.settings.sites
-        self.sites = made_of(f"the store at {self.url}", WHOLE, lambda: tuple(Site.parse(name) for name in named))
+        self.sites = parse_contents(
+            f"the store at {self.url}", WHOLE, lambda: tuple(Site.parse(name) for name in named)
+        )
         self.dtype = DTYPES[self.manifest.settings.dtype]
         self.columns = Columns(self._folder, self.manifest)
 
@@ -119,8 +121,8 @@ class ActivationStore:
         """Return rows of all sites by number, or those that a mask of all rows marks.
 
         Raises:
-            IndexError: a row that is not there, or a mask of another length.
-            TypeError: numbers that are not whole.
+            OutOfRange: a row that is not there, or a mask of another length.
+            InvalidType: numbers that are not whole.
 
         Examples:
             ```python
@@ -140,14 +142,14 @@ class ActivationStore:
         """Return the sites asked for, each checked against what the store holds and named once.
 
         Raises:
-            KeyError: the store does not hold one of them.
+            UnknownName: the store does not hold one of them.
 
         Examples:
             ```python
             store.only("resid_post.6")
             ```
         """
-        found = named(sites, self.sites)
+        found = find_sites(sites, self.sites)
         for site in found:
             if site not in self.sites:
                 near = nearest(str(site), map(str, self.sites))
@@ -166,15 +168,15 @@ class ActivationStore:
         first, end = self.columns.starts[number : number + 2].tolist()
         return StoredRows(values, self.columns.chunk(TOKEN, number), torch.arange(first, end))
 
-    def mapped(self, number: Natural, site: Site) -> Float[Tensor, "n *d"]:
+    def map_chunk(self, number: Natural, site: Site) -> Float[Tensor, "n *d"]:
         """Return the rows of a chunk as the memory-mapped file of a local store, which must not be truncated meanwhile.
 
         Examples:
             ```python
-            store.mapped(0, resid_post[6])
+            store.map_chunk(0, resid_post[6])
             ```
         """
-        return self.columns.mapped(self._column(site), number)
+        return self.columns.map_chunk(self._column(site), number)
 
     def chunks(self, sites: Asked) -> Iterator[StoredRows]:
         """Yield all rows of some sites in order, chunk by chunk.

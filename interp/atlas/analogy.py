@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from hooks.summary import summarise
 from interp.atlas.neighbours import Neighbours, find_neighbours, mean_with_interval
 from interp.atlas.space import Space
 from interp.common.statistics import Estimate, share
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Pairs = Sequence[tuple[str | int, str | int]]
 """Items before and after one and the same change."""
@@ -71,6 +74,8 @@ class Offset:
     consistency: Estimate
     shuffled: Estimate
     n: int
+
+    __repr__ = summarise
 
 
 def find_offset(space: Space, pairs: Pairs, *, seed: int = 0) -> Offset:
@@ -145,6 +150,24 @@ class Analogies:
     allowed: Mapping[str, Estimate]
 
     __repr__ = summarise
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each method and each choice of what may be answered: hit@1 and its interval.
+
+        Examples:
+            ```python
+            measure_analogies(space, pairs).to_pandas()
+            ```
+        """
+        import pandas
+
+        answers = {"c excluded": self.excluded, "c allowed": self.allowed}
+        rows = [
+            {"method": name, "answers": which, "hit@1": e.value, "low": e.low, "high": e.high, "n": e.n}
+            for which, table in answers.items()
+            for name, e in table.items()
+        ]
+        return pandas.DataFrame(rows)
 
     def __str__(self) -> str:
         lines = [f"{'hit@1 of ' + str(self.n) + ' pairs':<28}{'c excluded':>24}{'c allowed':>24}"]

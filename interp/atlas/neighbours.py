@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,9 @@ from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.atlas.space import Space
 from interp.common.statistics import Estimate, bootstrap
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Query: TypeAlias = str | int | Tensor
 """An item of the space by its name or number, or a vector."""
@@ -39,6 +42,18 @@ class Neighbours:
     def __repr__(self) -> str:
         found = ", ".join(f"{name!r} {score:.3f}" for name, score in zip(self.names, self.scores.tolist(), strict=True))
         return f"Neighbours({found}; excluded: {', '.join(self.excluded) or 'nothing'})"
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each neighbour, the nearest first.
+
+        Examples:
+            ```python
+            find_neighbours(space, "fog").to_pandas()
+            ```
+        """
+        import pandas
+
+        return pandas.DataFrame({"name": self.names, "number": self.numbers.tolist(), "score": self.scores.tolist()})
 
 
 def find_neighbours(
@@ -104,6 +119,22 @@ class Precision:
     per_label: Mapping[str, float]
 
     __repr__ = summarise
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each space: the share of neighbours with the item's label, its interval, and that by chance.
+
+        Examples:
+            ```python
+            measure_precision(spaces, labels).to_pandas()
+            ```
+        """
+        import pandas
+
+        rows = [
+            {"space": name, "precision": e.value, "low": e.low, "high": e.high, "n": e.n, "shuffled": self.chance}
+            for name, e in self.by_space.items()
+        ]
+        return pandas.DataFrame(rows)
 
     def __str__(self) -> str:
         lines = [f"share of {self.k} neighbours with the item's label; shuffled labels {self.chance:.3f}"]

@@ -33,7 +33,7 @@ def first_order(
     sites = tuple(slopes)
     base, donor = (capture(model, run, [*sites], batch_size=len(run)) for run in (tokens, giver))
     m_base, m_donor = (measure_metric(metric, model.run(run)[select_one_token(run, at)]) for run in (tokens, giver))
-    moved = [_summed(base, donor, site, slope, over) for site, slope in slopes.items()]
+    moved = [_sum_products(base, donor, site, slope, over) for site, slope in slopes.items()]
     moves = torch.stack(moved, 1)
     patched = m_base.view(-1, *(1 for _ in moves.shape[1:])) + moves
     return PatchEffect(f"{patching.kind}, {how}", sites, over.axes, tokens, m_base, m_donor, patched)
@@ -51,7 +51,7 @@ def prepare_sweep(model: Model, patching: Patching, over: Over) -> tuple[Tokens,
     return tokens, over.find_sites(model)
 
 
-def _summed(
+def _sum_products(
     base: Activations, donor: Activations, site: Site, slope: Float[Tensor, "batch pos *d"], over: Over
 ) -> Float[Tensor, "batch ..."]:
     """The products of move and slope, summed over all that the sweep patches together."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hooks import Model, Site
 from hooks.errors import InvalidArgument
-from hooks.site import Layered, named
+from hooks.site import Layered, find_sites
 from hooks.summary import summarise
 
 Sites: TypeAlias = Layered | Site | str | Iterable[Site | str]
@@ -43,7 +43,7 @@ class Over:
         if isinstance(asked, Layered):
             asked = [asked[layer] for layer in range(model.n_layers)]
         asked = [asked] if isinstance(asked, Site | str) else asked
-        found = [site for one in asked for site in named(one, model.sites)]
+        found = [site for one in asked for site in find_sites(one, model.sites)]
         if not found:
             raise InvalidArgument("no sites were given to sweep over: name at least one, such as resid_pre[0]")
         for i, site in enumerate(found):

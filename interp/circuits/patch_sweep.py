@@ -79,7 +79,7 @@ def patch_sweep(
     patched = []
     for site in tqdm(sites, desc="patching", disable=not progress):
         n_pos, shape = tokens.ids.shape[1], model.tap(site).shape
-        m = runs.patched(site, over.masks(n_pos, shape).to(model.device))
+        m = runs.patch(site, over.masks(n_pos, shape).to(model.device))
         patched.append(m.unflatten(1, over.extent(n_pos, shape)) if over.axes else m[:, 0])
     return PatchEffect(patching.kind, sites, over.axes, tokens, m_base, m_donor, torch.stack(patched, 1))
 
@@ -108,23 +108,23 @@ class _Runs:
     m_base: Float[Tensor, "example"]
     at_once: int
 
-    def patched(self, site: Site, masks: Bool[Tensor, "n pos *d"]) -> Float[Tensor, "example n"]:
+    def patch(self, site: Site, masks: Bool[Tensor, "n pos *d"]) -> Float[Tensor, "example n"]:
         """The metric with what each mask names replaced; patches that change nothing are not run."""
         given = self.donor[site]
         differs = (self.base.activations[site] != given).any(-1).any(0)
         live = (masks & differs).flatten(1).any(1).nonzero().flatten()
         m = self.m_base[:, None].repeat(1, len(masks))
         for some in live.split(self.at_once) if len(live) else ():
-            rows = self._read(site, _put(given, masks[some]), len(some)).unflatten(0, (-1, len(some))).unbind(1)
+            rows = self._read_logits(site, _put(given, masks[some]), len(some)).unflatten(0, (-1, len(some))).unbind(1)
             m[:, some] = torch.stack([measure_metric(self.metric, row) for row in rows], 1)
         return m
 
-    def _read(self, site: Site, edit: Edit, times: int) -> Float[Tensor, "n vocab"]:
+    def _read_logits(self, site: Site, edit: Edit, times: int) -> Float[Tensor, "n vocab"]:
         """The logits of the token that is read, in copies of the base run with one site edited."""
         layer, ends = site.layer or 0, self.ends.repeat_interleave(times, dim=0)
         if logits in self.base.activations.sites:
             return self.base.logits(layer, {site: edit}, times)[ends]
-        return self.base.model.unembed(self.base.resumed(layer, {site: edit}, times)[ends])
+        return self.base.model.unembed(self.base.resume(layer, {site: edit}, times)[ends])
 
 
 def _put(given: Float[Tensor, "batch pos *d"], masks: Bool[Tensor, "n pos ..."]) -> Edit:

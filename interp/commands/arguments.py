@@ -24,6 +24,8 @@ SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_pos
 TextsFile = Annotated[Path, typer.Argument(metavar="TEXTS", help="A file with one text per line.")]
 Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")]
 FirstToken = Annotated[bool, typer.Option("--first-token", help="Of a word of several tokens take the first.")]
+NewFolder = Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")]
+TrainingFolder = Annotated[Path, typer.Argument(help="The folder a training run wrote to.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 WAIT = 3.0  # seconds for the hub to take a connection before a command says that it does not answer
@@ -58,7 +60,7 @@ def check_device(device: str | None) -> torch.device:
         InvalidArgument: there is no such device.
     """
     try:
-        place = _device_called(device)
+        place = _find_device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
@@ -68,7 +70,7 @@ def check_device(device: str | None) -> torch.device:
     return place
 
 
-def _device_called(name: str | None) -> torch.device:
+def _find_device(name: str | None) -> torch.device:
     """The device of that name; without one, this process's GPU (`LOCAL_RANK` under torchrun), or the CPU."""
     if name is not None:
         return torch.device(name)
@@ -148,6 +150,33 @@ def word_of(model: Model, text: str, first: bool) -> Word:
     if named := _ID.fullmatch(text):
         return int(named[1])
     return first_token(model, text) if first else text
+
+
+def load_to_answer(
+    model: str, wanted: str, first: bool, device: str | None, *, quiet: bool, **answers: str
+) -> tuple[Model, list[Word]]:
+    """Load a model that is to choose between answers, and give the answers, once both are known to be fit.
+
+    Args:
+        model: its name.
+        wanted: what its predictions are needed for, such as "a circuit is of what is predicted".
+        first: whether of a word of several tokens the first is taken.
+        device: where to put it.
+        quiet: no progress bars.
+        answers: RIGHT and WRONG, by the names that the command gives them.
+
+    Raises:
+        InvalidArgument: a model that predicts no tokens, an answer of several tokens or of none.
+
+    Examples:
+        ```python
+        loaded, answers = load_to_answer("gpt2", "patching measures it", False, None, quiet=True, RIGHT=" Paris")
+        ```
+    """
+    check_predicts(model, wanted)
+    check_answers(model, first, **answers)
+    loaded = load_model(model, device, quiet=quiet)
+    return loaded, [word_of(loaded, word, first) for word in answers.values()]
 
 
 def check_sites(names: Iterable[str]) -> None:

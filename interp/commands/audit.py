@@ -71,11 +71,11 @@ def audit_command(
     if place is not None:
         typer.echo(where(place))
     kept: dict[str, dict[Fact, Edit]] = {name: {} for name in made}
-    remembering: dict[str, Editor] = {name: _remembering(editor, kept[name]) for name, editor in made.items()}
+    remembering: dict[str, Editor] = {name: _remember_edits(editor, kept[name]) for name, editor in made.items()}
     if "in_context" in made:
         remembering["in_context"] = made["in_context"]
     result = audit(loaded, asked, remembering, drift_texts(loaded, given), seed=seed, progress=not quiet)
-    typer.echo(printed(result))
+    typer.echo(print_audit(result))
     if not any(case.neighbours for case in asked):
         typer.echo("the cases name no neighbours, so nothing here says whether other facts stayed as they were")
     if out is not None:
@@ -87,7 +87,7 @@ def audit_command(
     return {"cases": len(asked), "measures": result.table, "refused": result.refused, "page": out}
 
 
-def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) -> Editor:
+def _remember_edits(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) -> Editor:
     """The editor, whose edits are kept to be shown."""
 
     def edited(model: Model, fact: Fact) -> Edit:
@@ -97,7 +97,7 @@ def _remembering(editor: Callable[[Model, Fact], Edit], kept: dict[Fact, Edit]) 
     return edited
 
 
-def printed(result: Audit) -> str:
+def print_audit(result: Audit) -> str:
     """An audit in text: for each editor its measures next to those of its control and of the unedited model."""
     table, n = result.table, result.n
     lines = [f"means over {n} fact{'s' * (n > 1)} [95 % interval]; (over so many where not all have prompts)"]

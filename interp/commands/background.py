@@ -9,7 +9,7 @@ from hooks.errors import InvalidArgument
 from hooks.forward import context
 from interp import landmark
 from interp.commands.arguments import read_lines
-from interp.common.texts import fitting
+from interp.common.texts import split_long_texts
 from interp.memory.editing.contexts import generate_texts
 
 UNSEEN = 1_000_000  # documents from this seed on were never seen by the bundled model
@@ -44,8 +44,8 @@ def background(model: Model, texts: Path | None, n: int) -> list[str]:
     """
     check_background(model.name, texts)
     if texts is not None:
-        return fitting(model, read_lines(texts))
-    return fitting(model, [document.text for document in islice(landmark.documents(UNSEEN), n)])
+        return split_long_texts(model, read_lines(texts))
+    return split_long_texts(model, [document.text for document in islice(landmark.documents(UNSEEN), n)])
 
 
 def drift_texts(model: Model, given: Sequence[str] | None) -> list[str]:

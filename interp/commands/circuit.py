@@ -23,16 +23,7 @@ from interp.circuits.edges import (
     random_scores,
     relp,
 )
-from interp.commands.arguments import (
-    Device,
-    FirstToken,
-    ModelName,
-    Quiet,
-    check_answers,
-    check_predicts,
-    load_model,
-    word_of,
-)
+from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer
 from interp.commands.circuit_of_features import find_feature_circuit, load_autoencoders
 from interp.commands.verb import Document, verb
 from interp.show import Section, circuit_panel, faithfulness_panel, report
@@ -78,11 +69,9 @@ def circuit_command(
     if out is not None:
         page_at(out)
     slope = None if method == "exact" else _slope(method, steps)
-    check_predicts(model, "a circuit is of what is predicted")
-    check_answers(model, first_token, RIGHT=right, WRONG=wrong)
     autoencoders = load_autoencoders(features) if features else []
-    loaded = load_model(model, device, quiet=quiet)
-    answers = [word_of(loaded, word, first_token) for word in (right, wrong)]
+    wanted, words = "a circuit is of what is predicted", {"RIGHT": right, "WRONG": wrong}
+    loaded, answers = load_to_answer(model, wanted, first_token, device, quiet=quiet, **words)
     task = Task(clean, corrupt, logit_difference(loaded, *answers))
     if autoencoders:
         thresholds = (node_threshold, edge_threshold)

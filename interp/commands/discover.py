@@ -24,7 +24,7 @@ from interp.commands.arguments import (
     show_step,
 )
 from interp.commands.verb import Document, verb
-from interp.common.texts import fitting
+from interp.common.texts import split_long_texts
 from interp.features import Describer, FeatureIndex, index, map_dictionary
 from interp.sae import SAE, Checkpoint, TopK, activations_of, save, tensor_source, train
 from interp.sae import load as load_sae
@@ -55,8 +55,8 @@ def discover_command(
     if shown < 1:
         raise InvalidArgument(f"--shown is {shown}: give at least 1")
     loaded = load_model(model, device, quiet=quiet)
-    data, trained = fitting(loaded, given), (out / AUTOENCODER).exists()
-    typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}{_split(given, data)}")
+    data, trained = split_long_texts(loaded, given), (out / AUTOENCODER).exists()
+    typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}{_say_cut(given, data)}")
     with show_step("measuring how long it will take", quiet):
         seconds = _seconds(loaded, data, place, 0 if trained else tokens, (latents, k))
     typer.echo(
@@ -64,7 +64,7 @@ def discover_command(
         f"{format_duration(seconds)} in all"
     )
     if trained:
-        sae = _kept(out / AUTOENCODER, loaded, place, latents)
+        sae = _train_or_load(out / AUTOENCODER, loaded, place, latents)
     else:
         sae = TopK(loaded.tap(place).shape[-1], latents, k, seed=seed).to(loaded.device)
         how = {"tokens": tokens, "batch_size": BATCH, "lr": lr, "seed": seed, "checkpoint": Checkpoint(out / RUN)}
@@ -98,7 +98,7 @@ def _write_pages(out: Path, sae: SAE, found: FeatureIndex, listed: list[int], ho
     return {"page": page, "map": drawn}
 
 
-def _split(given: list[str], data: list[str]) -> str:
+def _say_cut(given: list[str], data: list[str]) -> str:
     """What to say of texts that had to be cut; nothing where none was."""
     if len(data) == len(given):
         return ""
@@ -106,7 +106,7 @@ def _split(given: list[str], data: list[str]) -> str:
     return f"; {longer:,} of them longer than its context, in pieces: {len(data):,} texts in all"
 
 
-def _kept(folder: Path, model: Model, site: Site, latents: int) -> SAE:
+def _train_or_load(folder: Path, model: Model, site: Site, latents: int) -> SAE:
     sae = load_sae(folder)
     given, found = (str(site), latents, model.fingerprint), (str(sae.site), sae.d_sae, sae.fingerprint)
     if found != given:

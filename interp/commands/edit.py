@@ -1,10 +1,12 @@
 """The command `interp edit`: facts from the command line or a file into an edit file and a page that scores it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hooks import Model
 from hooks.errors import InvalidArgument
 from interp.commands.arguments import (
     PREDICTS,
@@ -19,10 +21,12 @@ from interp.commands.arguments import (
 )
 from interp.commands.background import drift_texts
 from interp.commands.verb import Document, verb
+from interp.memory.editing.edit import Edit
 from interp.memory.editors.registry import METHODS, make_editors, resolve_names
 from interp.memory.evaluation.answers import Reply, ask_case
 from interp.memory.evaluation.audit import audit
 from interp.memory.facts.case import Case
+from interp.memory.facts.fact import Fact
 from interp.memory.facts.facts_file import parse_facts, read_facts
 from interp.memory.facts.tables import find_case
 from interp.memory.tracing.trace import Location
@@ -54,7 +58,7 @@ def edit_command(
     quiet: Quiet = False,
 ) -> Document:
     """Rewrite facts, show them before and after, save the edit (kilobytes) and a page that scores it."""
-    cases = _asked(words or [], facts)
+    cases = _cases(words or [], facts)
     resolve_names([method])
     if out.suffix != ".safetensors" or scored < 1:
         raise InvalidArgument(f"--out {out} --scored {scored}: name a .safetensors file, and score at least one fact")
@@ -68,31 +72,36 @@ def edit_command(
     made, place = make_editors(loaded, [method], edited, layer=layer, texts=given, progress=not quiet)
     if place is not None:
         typer.echo(where(place))
-    with show_step(f"editing {len(edited)} fact{'s' * (len(edited) > 1)} by {method}", quiet):
+    with show_step(f"editing {_count(edited)} by {method}", quiet):
         edit = made[method](loaded, edited)
         edit.save(out)
-    some = cases[:scored]
+    scores = _score(loaded, edit, method, cases[:scored], out, given, quiet)
+    return {"edit": out, "method": method, "facts": edited, **scores}
+
+
+def _score(
+    model: Model, edit: Edit, method: str, cases: Sequence[Case], out: Path, texts: list[str] | None, quiet: bool
+) -> Document:
+    """Print what the model says with and without an edit, and write the page that scores it."""
     with show_step("asking the edited model", quiet):
-        said = [(case, ask_case(loaded, case, {method: edit})) for case in some]
-    for _, message in said:
-        echo_reply(message[0])
-    typer.echo(f"edit of {len(edited)} fact{'s' * (len(edited) > 1)} by {method}: {out.resolve()}")
+        said = [(case, ask_case(model, case, {method: edit})) for case in cases]
+    for _, replies in said:
+        echo_reply(replies[0])
+    typer.echo(f"edit of {_count(edit.facts)} by {method}: {out.resolve()}")
     if not edit.weights:
         typer.echo(f"it changes no weight, so `interp apply` cannot take it; Edit.load({str(out)!r}).apply(model) does")
-    drift = drift_texts(loaded, given)
-    result = audit(loaded, some, {method: lambda *_: edit}, drift, progress=not quiet)
-    lead = f"{len(edited)} fact{'s' * (len(edited) > 1)} edited in {loaded.name} by {method}, all in place at once."
-    notes = [f"Scored on {len(some)} of {len(edited)} facts; drift over {len(drift)} unrelated texts."]
+    drift = drift_texts(model, texts)
+    result = audit(model, cases, {method: lambda *_: edit}, drift, progress=not quiet)
+    lead = f"{_count(edit.facts)} edited in {model.name} by {method}, all in place at once."
+    notes = [f"Scored on {len(cases)} of {_count(edit.facts)}; drift over {len(drift)} unrelated texts."]
     page = edits_page(out.with_suffix(".html"), "An edit of facts", lead, result, said, notes)
     typer.echo(f"page: {page.resolve()}")
-    return {
-        "edit": out,
-        "method": method,
-        "facts": edited,
-        "replies": [reply for _, several in said for reply in several],
-        "measures": result.table,
-        "page": page,
-    }
+    replies = [reply for _, several in said for reply in several]
+    return {"replies": replies, "measures": result.table, "page": page}
+
+
+def _count(facts: Sequence[Fact]) -> str:
+    return f"{len(facts)} fact{'s' * (len(facts) > 1)}"
 
 
 def where(place: Location) -> str:
@@ -113,7 +122,7 @@ def echo_reply(reply: Reply) -> None:
         typer.echo(f"{name}: {reply.prompt}{text.rstrip()}")
 
 
-def _asked(words: list[str], facts: Path | None) -> list[Case]:
+def _cases(words: list[str], facts: Path | None) -> list[Case]:
     if bool(words) == (facts is not None):
         raise InvalidArgument("say which facts to edit: either SUBJECT PROMPT OLD NEW, once or more, or --facts FILE")
     return [*(parse_facts(words) if facts is None else read_facts(facts))]

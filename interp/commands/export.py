@@ -45,7 +45,7 @@ def export_edit_command(
     """Write an edit as a LoRA adapter, which peft loads; `interp apply` writes a folder of weights."""
     read = Edit.load(_there(edit, "interp edit"))
     loaded = load_model(model, "cpu", quiet=quiet)
-    return _said(export.to_peft(loaded, read, out, prompts=prompt or (), rank=rank))
+    return _print_report(export.to_peft(loaded, read, out, prompts=prompt or (), rank=rank))
 
 
 @app.command("steering")
@@ -64,7 +64,7 @@ def export_steering_command(
         )
     read = [Recipe.load(_there(recipe, "Recipe.save")) for recipe in recipes]
     loaded = load_model(model, "cpu", quiet=quiet)
-    return _said(VECTORS[out.suffix](loaded, read, out, prompts=prompt or ["The"]))
+    return _print_report(VECTORS[out.suffix](loaded, read, out, prompts=prompt or ["The"]))
 
 
 @app.command("features")
@@ -79,7 +79,9 @@ def export_features_command(
 ) -> Document:
     """Write an index as SAEDashboard's JSON, which Neuronpedia takes in."""
     found = FeatureIndex.open(index)
-    return _said(export.to_neuronpedia(found, out, model_id=model_id, sae_set=sae_set, layer=layer, progress=not quiet))
+    return _print_report(
+        export.to_neuronpedia(found, out, model_id=model_id, sae_set=sae_set, layer=layer, progress=not quiet)
+    )
 
 
 @app.command("autoencoder")
@@ -92,7 +94,7 @@ def export_autoencoder_command(
     """Write an autoencoder in the files of another library; SAELens's are those it has already."""
     if library not in LIBRARIES:
         raise InvalidArgument(f"--library is {library!r}: give {nearest(library, LIBRARIES)}")
-    return _said(LIBRARIES[library](load_sae(folder), out))
+    return _print_report(LIBRARIES[library](load_sae(folder), out))
 
 
 def _there(file: Path, writer: str) -> Path:
@@ -101,7 +103,7 @@ def _there(file: Path, writer: str) -> Path:
     return file
 
 
-def _said(report: ExportReport) -> Document:
+def _print_report(report: ExportReport) -> Document:
     typer.echo(report)
     return {
         "files": report.files,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from interp import landmark
-from interp.commands.arguments import Device, check_device
+from interp.commands.arguments import Device, NewFolder, TrainingFolder, check_device
 from interp.commands.landmark_card import measure, write_card
 from interp.commands.verb import Document, verb
 from interp.landmark.documents import documents
@@ -21,7 +21,7 @@ PACKAGED = Path(landmark.__file__).parent / "model"
 @app.command("train")
 @verb
 def train_command(
-    folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
+    folder: NewFolder,
     seed: Annotated[int, typer.Option(help="Of the corpus and of the first weights.")] = 0,
     architecture: Annotated[str, typer.Option(help="'gpt2', or 'llama' for the gated sibling.")] = "gpt2",
     keep_checkpoints: Annotated[bool, typer.Option(help="Keep a model at every power of two of steps.")] = False,
@@ -37,7 +37,7 @@ def train_command(
 @app.command("card")
 @verb
 def card_command(
-    folder: Annotated[Path, typer.Argument(help="The folder a training run wrote to.")],
+    folder: TrainingFolder,
     install: Annotated[bool, typer.Option(help="Copy the model and its card into the package.")] = False,
 ) -> Document:
     """Measure a trained model and write its card next to it."""

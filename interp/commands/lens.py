@@ -7,16 +7,7 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument, MissingFile
-from interp.commands.arguments import (
-    Device,
-    FirstToken,
-    ModelName,
-    Quiet,
-    check_answers,
-    check_predicts,
-    load_model,
-    word_of,
-)
+from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer
 from interp.commands.verb import Document, verb
 from interp.lenses import JacobianLens, Lens, LensReading, LogitLens, TunedLens, rank, read
 from interp.show import Section, divergence_panel, lens_panel, report
@@ -42,13 +33,11 @@ def lens_command(
     _check(text, tuned, jacobian, top)
     if out is not None:
         page_at(out)
-    check_predicts(model, "a lens reads layers as predictions")
-    if word is not None:
-        check_answers(model, first_token, **{"--word": word})
-    loaded = load_model(model, device, quiet=quiet)
+    wanted, words = "a lens reads layers as predictions", {} if word is None else {"--word": word}
+    loaded, answers = load_to_answer(model, wanted, first_token, device, quiet=quiet, **words)
     lens = _lens(loaded, tuned, jacobian)
     reading = read(lens, text, top=top)
-    ranks = None if word is None else rank(lens, text, word_of(loaded, word, first_token)).ranks[:, 0, -1].tolist()
+    ranks = rank(lens, text, answers[0]).ranks[:, 0, -1].tolist() if answers else None
     layers = _layers(reading, ranks)
     ranked = "" if ranks is None else f"{'rank':>7}"
     typer.echo(f"{'layer':<6}{'KL, nats':>9}{'entropy':>9}{ranked}  likeliest")

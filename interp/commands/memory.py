@@ -67,7 +67,7 @@ def memory_command(
     agreed = {name: [agreement(loaded, one, lens=lens) for one in by_layer] for name, lens in lenses.items()}
     found = next(one for one in by_layer if one.layer == layer)
     rates = {name: next(one for one in several if one.layer == layer) for name, several in agreed.items()}
-    listed = _listed(found, rates[NORM], neuron)
+    listed = _choose_memories(found, rates[NORM], neuron)
     here = _page(listed, page, per_page)
     for name, one in rates.items():
         typer.echo(_rate(one, name))
@@ -130,7 +130,7 @@ def _rate(agreed: Agreement, name: str) -> str:
     )
 
 
-def _listed(found: Triggers, agreed: Agreement, neuron: list[int] | None) -> list[int]:
+def _choose_memories(found: Triggers, agreed: Agreement, neuron: list[int] | None) -> list[int]:
     """The memories asked for, or all: those that agree first, then by their largest coefficient."""
     for i in neuron or ():
         if not 0 <= i < len(found.coefficient):
@@ -179,7 +179,7 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
         neurons = known.neurons()
         effect = silence_neurons(model, known.query, neurons) if neurons else (known.clean, known.clean)
         typer.echo(
-            f"{answer!r} has {known.clean:.1%}; without {_named(neurons[:10]) or 'none'}"
+            f"{answer!r} has {known.clean:.1%}; without {_name_memories(neurons[:10]) or 'none'}"
             f"{f' and {len(neurons) - 10} more' if len(neurons) > 10 else ''} {effect[0]:.1%}, without as many others "
             f"of the same layers {effect[1]:.1%}"
         )
@@ -187,11 +187,11 @@ def _on_prompt(model: Model, layer: int, prompt: str | None, answer: str | None)
     return tuple(panels)
 
 
-def _named(neurons: Sequence[tuple[int, int]]) -> str:
+def _name_memories(neurons: Sequence[tuple[int, int]]) -> str:
     """Memories by their layers.
 
     Examples:
-        >>> _named([(0, 194), (0, 673), (1, 5)])
+        >>> _name_memories([(0, 194), (0, 673), (1, 5)])
         'layer 0: 194, 673; layer 1: 5'
     """
     layers = dict.fromkeys(layer for layer, _ in neurons)

@@ -20,16 +20,7 @@ from interp.circuits import (
     noising,
     patch_sweep,
 )
-from interp.commands.arguments import (
-    Device,
-    FirstToken,
-    ModelName,
-    Quiet,
-    check_answers,
-    check_predicts,
-    load_model,
-    word_of,
-)
+from interp.commands.arguments import Device, FirstToken, ModelName, Quiet, load_to_answer
 from interp.commands.verb import Document, verb
 from interp.show import Section, patch_panel, report
 from interp.show.frame import page_at
@@ -71,18 +62,10 @@ def patch_command(
     if out is not None:
         page_at(out)
     over = SWEEPS[by](Layered(site))
-    check_predicts(model, "patching measures what is predicted")
-    check_answers(model, first_token, RIGHT=right, WRONG=wrong)
-    loaded = load_model(model, device, quiet=quiet)
-    answers = [word_of(loaded, word, first_token) for word in (right, wrong)]
+    wanted, words = "patching measures what is predicted", {"RIGHT": right, "WRONG": wrong}
+    loaded, answers = load_to_answer(model, wanted, first_token, device, quiet=quiet, **words)
     patching = (noising if necessity else denoising)(clean, corrupt)
-    found = patch_sweep(
-        loaded,
-        patching,
-        logit_difference(loaded, *answers),
-        over=over,
-        progress=not quiet,
-    )
+    found = patch_sweep(loaded, patching, logit_difference(loaded, *answers), over=over, progress=not quiet)
     base, donor = float(found.base), float(found.donor)
     typer.echo(f"{found.kind}: logit difference {base:+.3f} unpatched, {donor:+.3f} with everything patched")
     places = _largest(found, loaded, top)

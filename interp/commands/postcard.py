@@ -9,6 +9,7 @@ import typer
 
 from hooks.disk import write_text
 from hooks.errors import MissingFile
+from interp.commands.arguments import NewFolder, TrainingFolder
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
 from interp.postcard.answers import is_right
@@ -32,7 +33,7 @@ TITLES = {
 @app.command("train")
 @verb
 def train_net_command(
-    folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
+    folder: NewFolder,
     which: Annotated[Which, typer.Option(help="Which net.")] = "convnet",
     seed: Annotated[int, typer.Option(help="Of the first weights and of which pictures are seen.")] = 0,
     pictures: Annotated[int | None, typer.Option(help="How many to see; the bundled nets' number by default.")] = None,
@@ -47,7 +48,7 @@ def train_net_command(
 @app.command("card")
 @verb
 def net_card_command(
-    folder: Annotated[Path, typer.Argument(help="The folder a training run wrote to.")],
+    folder: TrainingFolder,
     name: Annotated[str | None, typer.Option("--install", help="Copy the net and its card into the package.")] = None,
     n: Annotated[int, typer.Option(help="Test pictures to measure on.")] = 4000,
 ) -> Document:

@@ -8,7 +8,7 @@ import typer
 
 from hooks import Position
 from hooks.errors import InvalidArgument, MissingFile, nearest
-from hooks.model import chosen
+from hooks.model import resolve_sites
 from hooks.position import index, last
 from interp.commands.arguments import Device, ModelName, Quiet, check_sites, load_model, make_parent_folder, show_step
 from interp.commands.verb import Document, verb
@@ -58,7 +58,7 @@ def probe_command(
     stems = [path.stem for path in paths]
     others = {path.stem if stems.count(path.stem) == 1 else str(path): read_examples(path) for path in paths}
     loaded = load_model(model, device, quiet=quiet)
-    sites, places = chosen(loaded, at or ["resid_post.*"]), [_place(number) for number in position or [-1]]
+    sites, places = resolve_sites(loaded, at or ["resid_post.*"]), [_place(number) for number in position or [-1]]
     how = {"folds": folds, "permutations": permutations, "elsewhere": others, "seed": seed}
     with show_step(f"probing {len(sites)} sites", quiet):
         grid = sweep(loaded, labelled, sites, places, probe=PROBES[probe](), **how)

@@ -49,7 +49,7 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _named(given: Any) -> Any:
+def _read_named(given: Any) -> Any:
     """NAME=VALUE words as a mapping; values are read as JSON, what is no JSON as a string."""
     if not isinstance(given, list):
         return given
@@ -105,7 +105,7 @@ class Dictionary(BaseModel):
     ] = []
     setting: Annotated[
         dict[str, Any],
-        BeforeValidator(_named),
+        BeforeValidator(_read_named),
         typer.Option(help="NAME=VALUE of the architecture, such as coefficient=5."),
     ] = {}
     seed: Annotated[
@@ -178,7 +178,7 @@ def settings_of(kind: type[SAE], given: Mapping[str, Any]) -> dict[str, Any]:
         >>> settings_of(ARCHITECTURES["standard"], {"coefficient": 5})
         {'coefficient': 5}
     """
-    taken = _taken(kind)
+    taken = _find_parameters(kind)
     for name, value in given.items():
         text = f"{name}={value if isinstance(value, str) else json.dumps(value)}"
         if name in DECIDED:
@@ -190,11 +190,11 @@ def settings_of(kind: type[SAE], given: Mapping[str, Any]) -> dict[str, Any]:
             TypeAdapter(wanted, config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(value)
         except ValidationError as error:
             raise InvalidArgument(
-                f"--setting is '{text}': the {name} of {kind.architecture} is of type {_written(wanted)}"
+                f"--setting is '{text}': the {name} of {kind.architecture} is of type {_write_annotation(wanted)}"
             ) from error
     for name, parameter in taken.items():
         if parameter.default is parameter.empty and name not in ("k", *given):
-            wanted = _written(parameter.annotation)
+            wanted = _write_annotation(parameter.annotation)
             raise InvalidArgument(
                 f"{kind.architecture} needs {name}, of type {wanted}: give it as --setting {name}=VALUE"
             )
@@ -257,7 +257,7 @@ def sparsities(kind: type[SAE], k: list[int], fixed: Mapping[str, Any]) -> list[
     Raises:
         InvalidArgument: a k for such an architecture, or given both ways.
     """
-    taken = _taken(kind)
+    taken = _find_parameters(kind)
     if "k" not in taken:
         if k:
             raise InvalidArgument(f"{kind.architecture} has no k; its settings are {', '.join(taken)}: see --setting")
@@ -300,11 +300,11 @@ def normalisation_of(called: str | None, source: Source, group: Any) -> Normalis
     return parts[0] if len(parts) == 1 else side_by_side(*parts)
 
 
-def _taken(kind: type[SAE]) -> dict[str, inspect.Parameter]:
+def _find_parameters(kind: type[SAE]) -> dict[str, inspect.Parameter]:
     """The constructor's parameters that are settings."""
     return {name: each for name, each in inspect.signature(kind).parameters.items() if name not in DECIDED}
 
 
-def _written(annotation: Any) -> str:
+def _write_annotation(annotation: Any) -> str:
     bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     return inspect.formatannotation(bare).removeprefix("collections.abc.")

@@ -26,7 +26,7 @@ from interp.commands.arguments import (
 )
 from interp.commands.verb import Document, verb
 from interp.common.json_values import plain
-from interp.common.texts import fitting
+from interp.common.texts import split_long_texts
 from interp.features import (
     Concept,
     Describer,
@@ -77,7 +77,7 @@ def search_command(
     quiet: Quiet = False,
 ) -> Document:
     """Find the latents that separate texts that express a concept from texts that do not, and write a page of them."""
-    concept_in, openings = _asked(name, (positive, negative), phrase, within), _openings(say, prompts)
+    concept_in, openings = _choose_concept(name, (positive, negative), phrase, within), _openings(say, prompts)
     dictionary, found = load_sae(sae), _index(index, sae)
     if say:
         check_predicts(model, "--say asks what it writes", PREDICTS)
@@ -98,7 +98,7 @@ def search_command(
             result.best.direction.save(out / DIRECTION)
         said = str(result)
         if say:
-            said += "\n" + _turned_up(loaded, dictionary, result, openings, Names(tuple(say)), out / EFFECT, quiet)
+            said += "\n" + _turn_up(loaded, dictionary, result, openings, Names(tuple(say)), out / EFFECT, quiet)
         kept = {"of": key, "said": said, "found": plain(_as_document(result))}
         write_text(out / SAID, json.dumps(kept, indent=1) + "\n")
     else:
@@ -168,17 +168,17 @@ def _score(score: Score) -> Document:
     }
 
 
-def _asked(
+def _choose_concept(
     name: str | None, labelled: tuple[Path | None, Path | None], phrase: list[str] | None, within: Path | None
 ) -> Callable[[Model], Concept]:
     """How to make the concept once the model is there: a wrong choice of the two ways is refused before."""
     match labelled, phrase, within:
         case (None, None), [first, *_], Path() as file:
             texts = read_lines(file)
-            return lambda model: concept_from_phrase(name or first, phrase or [], fitting(model, texts))
+            return lambda model: concept_from_phrase(name or first, phrase or [], split_long_texts(model, texts))
         case (Path() as yes, Path() as no), None | [], None:
             files = read_lines(yes), read_lines(no)
-            return lambda _: _labelled(name or "the concept", *files)
+            return lambda _: _make_concept(name or "the concept", *files)
     raise InvalidArgument(
         "say what to search for: either two files, POSITIVE and NEGATIVE, or --phrase WORDS and --in FILE"
     )
@@ -198,7 +198,7 @@ def _openings(say: list[str] | None, prompts: Path | None) -> list[str]:
     return openings
 
 
-def _turned_up(
+def _turn_up(
     model: Model, sae: SAE, result: SearchResult, openings: list[str], names: Names, file: Path, quiet: bool
 ) -> str:
     """Choose latents by their effect on every second prompt, and say what they do on the others.
@@ -225,7 +225,7 @@ def _turned_up(
     return "\n".join(lines)
 
 
-def _labelled(name: str, yes: list[str], no: list[str]) -> Concept:
+def _make_concept(name: str, yes: list[str], no: list[str]) -> Concept:
     """Texts that do and do not express it; one of both kinds has no label."""
     both = next((text for text in yes if text in set(no)), None)
     if both is not None:

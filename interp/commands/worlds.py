@@ -1,11 +1,11 @@
 """The `interp worlds` commands: train a small world whose truth is planted, and print rows of it."""
 
 import shutil
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from interp.commands.arguments import NewFolder
 from interp.commands.verb import Document, verb
 from interp.worlds.load import MODELS
 from interp.worlds.train import WORLDS, train, world
@@ -18,7 +18,7 @@ Name = Annotated[str, typer.Argument(help=f"One of {', '.join(WORLDS)}.")]
 @verb
 def train_world_command(
     name: Name,
-    folder: Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")],
+    folder: NewFolder,
     seed: Annotated[int, typer.Option(help="Of the first weights and of the rows.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Stop at this one; run again to go on.")] = None,
     install: Annotated[bool, typer.Option(help="Copy the model into the package.")] = False,

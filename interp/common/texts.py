@@ -53,7 +53,7 @@ def find_phrases(text: str, phrases: Sequence[str], *, ignore_case: bool = False
         >>> find_phrases("東京です。", ["東京"])
         [(0, 2, 0)]
     """
-    composed, origin = _composed(text)
+    composed, origin = _compose(text)
     pattern = _pattern(tuple(phrases), ignore_case)
     found = ((match.start(), match.end(), (match.lastindex or 1) - 1) for match in pattern.finditer(composed))
     order = _longest_first(phrases)
@@ -103,7 +103,7 @@ def unique_texts(texts: Sequence[str]) -> list[str]:
     return list(first.values())
 
 
-def fitting(model: Model, texts: Sequence[str]) -> list[str]:
+def split_long_texts(model: Model, texts: Sequence[str]) -> list[str]:
     """The same texts, those longer than the model's context cut into pieces that fit, between words where it can be.
 
     A warning says how many were cut.
@@ -116,7 +116,7 @@ def fitting(model: Model, texts: Sequence[str]) -> list[str]:
 
     Examples:
         ```python
-        fitting(model, lines(path))
+        split_long_texts(model, lines(path))
         ```
     """
     pieces = cut_texts(model, texts)
@@ -139,10 +139,10 @@ def cut_to_context(model: Model, texts: Sequence[str]) -> list[str]:
         ```
     """
     room = context(model.hf)
-    return list(texts) if room is None else [_beginning(model, text, room) for text in texts]
+    return list(texts) if room is None else [_cut_end(model, text, room) for text in texts]
 
 
-def _beginning(model: Model, text: str, room: int) -> str:
+def _cut_end(model: Model, text: str, room: int) -> str:
     most = room
     while (tokens := model.tokens(text)).ids.shape[1] > room:
         if tokens.offsets is None:
@@ -163,7 +163,7 @@ def _pattern(phrases: tuple[str, ...], ignore_case: bool) -> "regex.Pattern[str]
     return regex.compile(rf"{_EDGE}(?:{either}){_EDGE}", _WIDE | (regex.IGNORECASE if ignore_case else 0))
 
 
-def _composed(text: str) -> tuple[str, Sequence[int]]:
+def _compose(text: str) -> tuple[str, Sequence[int]]:
     """The text in NFC, and for each of its characters, and its end, the character of the given text it comes from."""
     if is_normalized("NFC", text):
         return text, range(len(text) + 1)

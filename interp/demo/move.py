@@ -11,7 +11,7 @@ from interp.common.texts import begins_with
 from interp.demo.settings import Settings
 from interp.landmark.entities import Entity
 from interp.landmark.grammar import training_phrasings
-from interp.landmark.writing import capitalised, keep_article
+from interp.landmark.writing import capitalise, keep_article
 from interp.memory import Edit, Fact, Query, Scorecard, Search, Subject, Trace, covariance, rome, scorecard, trace_mlp
 
 RELATION, PROMPT = "located_in_city", "{} can be found in"
@@ -41,12 +41,12 @@ def move(model: Model, settings: Settings, *, progress: bool = True) -> Moved:
         moved = move(load("landmark"), Settings())
         ```
     """
-    trace = trace_mlp(model, known(model, settings), window=1, seed=settings.seed, progress=progress)
+    trace = trace_mlp(model, find_known(model, settings), window=1, seed=settings.seed, progress=progress)
     layer = layer_of(trace)
     texts = landmark.unseen_texts(model, settings.edit_texts, settings.seed + 3)
     keys = covariance(model, texts, layer, progress=progress)
     search = Search(steps=150, kl=20.0)
-    edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=preserved(settings), search=search)
+    edit = rome(model, fact(settings), layer=layer, covariance=keys, preserve=list_preserved(settings), search=search)
     weights = [p.detach().clone() for p in model.hf.parameters()]
     before = model.generate(edit.facts[0].text, max_new_tokens=30)
     with edit.applied(model):
@@ -86,7 +86,7 @@ def city(subject: Entity) -> landmark.Triple:
     return found
 
 
-def known(model: Model, settings: Settings) -> list[Subject]:
+def find_known(model: Model, settings: Settings) -> list[Subject]:
     """The first landmarks whose city the model completes, as questions to trace."""
     asked = [
         Subject(keep_article(PROMPT, triple.subject).format(triple.subject.name), triple.object, triple.subject.name)
@@ -108,17 +108,19 @@ def layer_of(trace: Trace) -> int:
 def neighbours(settings: Settings) -> list[Query]:
     """The other landmarks of the same city, asked for it in every phrasing of training."""
     facts = landmark.neighbours(city(landmark.entity(settings.landmark)))
-    return [_asked(template.template, other) for other in facts for template in training_phrasings(RELATION)]
+    return [_make_query(template.template, other) for other in facts for template in training_phrasings(RELATION)]
 
 
 def others(settings: Settings) -> list[Query]:
     """The landmark's other facts, each asked in its first six phrasings of training."""
     return [
-        _asked(p.template, fact) for fact in _other_facts(settings) for p in training_phrasings(fact.relation.name)[:6]
+        _make_query(p.template, fact)
+        for fact in _other_facts(settings)
+        for p in training_phrasings(fact.relation.name)[:6]
     ]
 
 
-def preserved(settings: Settings) -> list[str]:
+def list_preserved(settings: Settings) -> list[str]:
     """What the edit is to keep: templates of the landmark's other relations, in their last two phrasings."""
     subject = landmark.entity(settings.landmark)
     return [
@@ -132,5 +134,5 @@ def _other_facts(settings: Settings) -> list[landmark.Triple]:
     return [t for t in landmark.facts_of(landmark.entity(settings.landmark)) if t.relation.name != RELATION]
 
 
-def _asked(template: str, triple: landmark.Triple) -> Query:
-    return Query(capitalised(template.format(triple.subject.text)), triple.object)
+def _make_query(template: str, triple: landmark.Triple) -> Query:
+    return Query(capitalise(template.format(triple.subject.text)), triple.object)

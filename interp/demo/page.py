@@ -8,7 +8,7 @@ from interp.demo.discover import Found, Learnt
 from interp.demo.move import Moved
 from interp.demo.settings import Settings
 from interp.demo.turn_up import Turned
-from interp.landmark.writing import capitalised
+from interp.landmark.writing import capitalise
 from interp.show import (
     Section,
     Tile,
@@ -38,12 +38,12 @@ def write(path: Path, settings: Settings, learnt: Learnt, found: Found, turned: 
     sections = (
         _dictionary(settings, learnt),
         _search(subject, found),
-        _steering(subject, settings, turned),
+        _steering_section(subject, settings, turned),
         _edit(moved),
     )
     return report(
         path,
-        title=f"{capitalised(subject)}: found, turned up, moved",
+        title=f"{capitalise(subject)}: found, turned up, moved",
         lead=(
             f"Found: the latents of a sparse autoencoder that read {subject} best, in a small language model that "
             "knows some thousands of facts. Turned up: what the model writes while latents are turned up. Moved: "
@@ -86,7 +86,7 @@ def _search(subject: str, found: Found) -> Section:
     )
 
 
-def _steering(subject: str, settings: Settings, turned: Turned) -> Section:
+def _steering_section(subject: str, settings: Settings, turned: Turned) -> Section:
     chosen, steered, named = turned.chosen, turned.chosen.steered, landmark.entity(settings.landmark)
     over = steered.perplexity_over(chosen.unsteered)
     dose = dose_panel(chosen.response, subject)

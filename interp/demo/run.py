@@ -55,13 +55,13 @@ def run(
     found = find(model, learnt.sae, settings, progress=progress)
     tell(f"     {found.search.finding}\n3/5  turning up the latents that make the model name it")
     turned = turn_up(model, learnt.sae, found.search, settings, progress=progress)
-    tell(f"     {_turned(turned)}\n4/5  moving the {settings.landmark} to {settings.city}")
+    tell(f"     {_say_turned(turned)}\n4/5  moving the {settings.landmark} to {settings.city}")
     moved = move(model, settings, progress=progress)
     tell(f"     {moved.edit.facts[0].text}{moved.after}\n5/5  writing the report")
     return Demonstration(model, learnt, found, turned, moved, write(report, settings, learnt, found, turned, moved))
 
 
-def _turned(turned: Turned) -> str:
+def _say_turned(turned: Turned) -> str:
     chosen = turned.chosen
     naming, plain, random = (one.naming.value for one in (chosen.steered, chosen.unsteered, chosen.control))
     return (

@@ -68,7 +68,7 @@ class Pairs:
             tuple(q + a for q, a in zip(questions, other, strict=True)),
         )
 
-    def shuffled(self, seed: Natural) -> "Pairs":
+    def shuffle(self, seed: Natural) -> "Pairs":
         """The same pairs, each swapped or not at random: a direction found in them is what chance gives."""
         turn = torch.rand(self.n, generator=torch.Generator().manual_seed(seed)) < 0.5
         pairs = list(zip(self.positive, self.negative, strict=True))
@@ -97,10 +97,10 @@ class Pairs:
                 if place.setdefault(text, at) != at:
                     raise InvalidArgument(f"the text {text!r} is in two pairs that differ at different places")
         name = hashlib.sha256(repr(sorted(place.items())).encode()).hexdigest()[:8]
-        return Position(f"answer of {self.n} pairs ({name})", lambda tokens: _covering(tokens, place))
+        return Position(f"answer of {self.n} pairs ({name})", lambda tokens: _cover(tokens, place))
 
 
-def _covering(tokens: Tokens, place: dict[str, int]) -> Bool[Tensor, "batch pos"]:
+def _cover(tokens: Tokens, place: dict[str, int]) -> Bool[Tensor, "batch pos"]:
     if tokens.texts is None or tokens.offsets is None:
         raise InvalidArgument("the answer of a pair is found by its characters: read texts, with a fast tokenizer")
     strange = [text for text in tokens.texts if text not in place]

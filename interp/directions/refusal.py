@@ -127,7 +127,7 @@ def refusal(
     for site, at in tqdm(list(on), desc="candidates", disable=not progress):
         x, y = on[site, at], off[site, at]
         source = f"refusal-style difference at token {at}"
-        made.append(proven.judged(make_direction(model, site, x.mean(0) - y.mean(0), source, y.mean(0), x), at))
+        made.append(proven.judge(make_direction(model, site, x.mean(0) - y.mean(0), source, y.mean(0), x), at))
     made.sort(key=lambda c: (not c.admitted, c.bypass))
     return Selection(tuple(made), proven.odds(proven.positive), proven.odds(proven.negative))
 
@@ -152,7 +152,7 @@ class _Proving:
     negative: list[str]
     marks: Int[Tensor, "n"]
 
-    def judged(self, r: Direction, position: int) -> Candidate:
+    def judge(self, r: Direction, position: int) -> Candidate:
         streams = [site for site in self.model.sites if _in_stream(site)]
         gone: dict[Site | str, Intervention | Sequence[Intervention]] = {
             site: project_out(r, at=_all_tokens()) for site in streams

@@ -66,7 +66,7 @@ def unembedding(model: Model, token: Word, site: Site, texts: Sequence[str]) -> 
         ```
     """
     v = _output_row(model, token).detach().clone()
-    return _scaled(model, v, site, f"unembedding of {name_token(model, token)!r}", texts)
+    return _scale(model, v, site, f"unembedding of {name_token(model, token)!r}", texts)
 
 
 def lens_row(model: Model, token: Word, site: Site, texts: Sequence[str]) -> Direction:
@@ -92,7 +92,7 @@ def lens_row(model: Model, token: Word, site: Site, texts: Sequence[str]) -> Dir
         with torch.no_grad():
             J = model.final_norm(axes) - model.final_norm(torch.zeros_like(axes))
         w = J @ w
-    return _scaled(model, w, site, f"logit lens of {name_token(model, token)!r}", texts)
+    return _scale(model, w, site, f"logit lens of {name_token(model, token)!r}", texts)
 
 
 def _output_row(model: Model, token: Word) -> Float[Tensor, "d_model"]:
@@ -108,7 +108,7 @@ def _output_row(model: Model, token: Word) -> Float[Tensor, "d_model"]:
     return row
 
 
-def _scaled(model: Model, v: Float[Tensor, "d_model"], site: Site, source: str, texts: Sequence[str]) -> Direction:
+def _scale(model: Model, v: Float[Tensor, "d_model"], site: Site, source: str, texts: Sequence[str]) -> Direction:
     unit = v / v.norm()
     if model.tap(site).shape != (model.d_model,):
         raise InvalidArgument(f"{site} is not in the residual stream of {model.name}, where {source} lives")

@@ -5,7 +5,8 @@ are those of `save_cross_layer`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from hooks.disk import check_new_folder, write_file, write_folder, write_text
 from hooks.errors import InvalidArgument
 from hooks.tensor_file import save_tensors
-from interp.export.report import ExportReport, check_carried
+from interp.export.report import ExportReport, check_difference
 from interp.sae import SAE, BatchTopK, JumpReLU, MatryoshkaBatchTopK, SparseCoder, Standard, TopK
 from interp.sae.architectures.sae import fold_normalisation
 from interp.sae.architectures.transcoder import TranscoderBase
@@ -51,12 +52,9 @@ def to_dictionary_learning(sae: SAE, folder: str | Path) -> ExportReport:
         trainer["k"] = made.k
     if made.site is not None and made.site.name == "resid_post":
         trainer |= {"layer": made.site.layer, "submodule_name": f"resid_post_layer_{made.site.layer}"}
-    with _new(folder) as partial:
-        with write_file(partial / "ae.pt") as file:
-            torch.save(weights, file)
-        write_text(partial / "config.json", json.dumps({"trainer": trainer, "buffer": {}}, indent=2))
-    files = (Path(folder) / "ae.pt", Path(folder) / "config.json")
-    return _compared(made, load_dictionary_learning(folder), f"{sae.architecture} as {name}", files)
+    config = json.dumps({"trainer": trainer, "buffer": {}}, indent=2)
+    files = _write(folder, {"ae.pt": partial(_save_pickle, weights), "config.json": partial(_save_text, config)})
+    return _compare(made, load_dictionary_learning(folder), f"{sae.architecture} as {name}", files)
 
 
 def to_sparsify(sae: SAE, folder: str | Path) -> ExportReport:
@@ -88,11 +86,9 @@ def to_sparsify(sae: SAE, folder: str | Path) -> ExportReport:
         "b_dec": made.b_dec,
     }
     config = {"activation": "topk", "num_latents": made.d_sae, "k": made.k, "d_in": made.d_in, "transcode": False}
-    with _new(folder) as partial:
-        save_tensors(partial / "sae.safetensors", weights)
-        write_text(partial / "cfg.json", json.dumps(config, indent=2))
-    files = (Path(folder) / "sae.safetensors", Path(folder) / "cfg.json")
-    return _compared(made, load_sparsify(folder), "a TopK autoencoder for sparsify", files)
+    text = json.dumps(config, indent=2)
+    files = _write(folder, {"sae.safetensors": partial(_save_weights, weights), "cfg.json": partial(_save_text, text)})
+    return _compare(made, load_sparsify(folder), "a TopK autoencoder for sparsify", files)
 
 
 def to_circuit_tracer(transcoders: Sequence[SAE], folder: str | Path, *, scan: str) -> ExportReport:
@@ -120,24 +116,38 @@ def to_circuit_tracer(transcoders: Sequence[SAE], folder: str | Path, *, scan: s
         raise InvalidArgument("no transcoders were given to write: give one per layer")
     made = [fold_normalisation(one) for one in transcoders]
     hooks = _hooks(made)
-    with _new(folder) as partial:
-        for layer, one in enumerate(made):
-            save_tensors(partial / f"layer_{layer}.safetensors", _of_circuit_tracer(one, layer))
-        lines = ["model_kind: transcoder_set", f"scan: {json.dumps(scan)}"]
-        lines += [f"{name}: {hook}" for name, hook in hooks.items()]
-        write_text(partial / "config.yaml", "\n".join(lines) + "\n")
-    files = tuple(Path(folder) / f"layer_{layer}.safetensors" for layer in range(len(made)))
+    lines = ["model_kind: transcoder_set", f"scan: {json.dumps(scan)}"]
+    lines += [f"{name}: {hook}" for name, hook in hooks.items()]
+    layers = {
+        f"layer_{layer}.safetensors": partial(_save_weights, _of_circuit_tracer(one, layer))
+        for layer, one in enumerate(made)
+    }
+    files = _write(folder, layers | {"config.yaml": partial(_save_text, "\n".join(lines) + "\n")})
     what = f"{len(made)} transcoders for circuit-tracer"
-    reports = [
-        _compared(one, read, what, (*files, Path(folder) / "config.yaml"))
-        for one, read in zip(made, load_transcoders(folder), strict=True)
-    ]
+    reports = [_compare(one, read, what, files) for one, read in zip(made, load_transcoders(folder), strict=True)]
     return max(reports, key=lambda report: report.difference or 0.0)
 
 
-def _new(folder: str | Path) -> Any:
+def _write(folder: str | Path, files: Mapping[str, Callable[[Path], None]]) -> tuple[Path, ...]:
+    """Write a new folder, each file by its function, and return the files' paths."""
     check_new_folder(folder)
-    return write_folder(folder)
+    with write_folder(folder) as place:
+        for name, write in files.items():
+            write(place / name)
+    return tuple(Path(folder) / name for name in files)
+
+
+def _save_weights(weights: Weights, path: Path) -> None:
+    save_tensors(path, weights)
+
+
+def _save_pickle(weights: Weights, path: Path) -> None:
+    with write_file(path) as file:
+        torch.save(weights, file)
+
+
+def _save_text(text: str, path: Path) -> None:
+    write_text(path, text)
 
 
 def _of_dictionary_learning(sae: SAE) -> tuple[str, Weights]:
@@ -221,12 +231,12 @@ def _hooks(transcoders: Sequence[SAE]) -> dict[str, str]:
 
 
 @torch.no_grad()
-def _compared(ours: SAE, read: SAE, what: str, files: tuple[Path, ...]) -> ExportReport:
+def _compare(ours: SAE, read: SAE, what: str, files: tuple[Path, ...]) -> ExportReport:
     """The report with the largest difference of reconstructions of random rows, next to how far they reach."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(ROWS, ours.d_in, generator=random).to(ours.b_dec)
     given, theirs = ours(x), read(x)
     spread = float((given - given.mean(0)).abs().max())
     report = ExportReport(what, files, "our reader of its files", float((given - theirs).abs().max()), spread)
-    check_carried(report)
+    check_difference(report)
     return report

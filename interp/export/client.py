@@ -1,7 +1,8 @@
-"""Logits of prompts as another program would have them: the plain Hugging Face module, one prompt at a time."""
+"""Logits of prompts as another program has them, the plain Hugging Face module for one, next to ours."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from hooks import Model
 from hooks.errors import InvalidArgument
+from interp.export.report import ExportReport, check_difference
+
+Logits: TypeAlias = Sequence[Float[Tensor, "pos vocab"]]
 
 
 @torch.no_grad()
@@ -33,6 +37,25 @@ def own_logits(model: Model, prompts: Sequence[str]) -> list[Float[Tensor, "pos 
     return [model.run(prompt)[0].float().cpu() for prompt in prompts]
 
 
-def largest_difference(one: Sequence[Float[Tensor, "pos vocab"]], other: Sequence[Float[Tensor, "pos vocab"]]) -> float:
+def largest_difference(one: Logits, other: Logits) -> float:
     """The largest absolute difference between logits of the same prompts."""
     return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
+
+
+def compare_logits(report: ExportReport, reader: str, *, plain: Logits, ours: Logits, theirs: Logits) -> ExportReport:
+    """The report with how far the reader's logits are from ours, next to how far ours are from the plain model's.
+
+    Args:
+        report: what was written.
+        reader: what gave `theirs`.
+        plain: of our model without what was exported.
+        ours: of our model with it.
+        theirs: of the reader, from the files.
+
+    Raises:
+        WrongState: they differ by more than a tenth of the whole effect.
+    """
+    difference, effect = largest_difference(theirs, ours), largest_difference(plain, ours)
+    compared = replace(report, checked_with=reader, difference=difference, effect=effect)
+    check_difference(compared)
+    return compared

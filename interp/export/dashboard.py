@@ -87,11 +87,11 @@ def _feature(record: Record, about: dict[str, Any]) -> dict[str, Any]:
         "correlated_features_l1": [],
         "correlated_features_pearson": [],
         "neg_str": [token for token, _ in evidence.suppressed[:LOGITS]],
-        "neg_values": [_rounded(value) for _, value in evidence.suppressed[:LOGITS]],
+        "neg_values": [_round(value) for _, value in evidence.suppressed[:LOGITS]],
         "pos_str": [token for token, _ in evidence.promoted[:LOGITS]],
-        "pos_values": [_rounded(value) for _, value in evidence.promoted[:LOGITS]],
+        "pos_values": [_round(value) for _, value in evidence.promoted[:LOGITS]],
         "frac_nonzero": evidence.firing_rate,
-        "freq_hist_data_bar_values": [_rounded((a + b) / 2) for a, b in zip(edges, edges[1:], strict=False)],
+        "freq_hist_data_bar_values": [_round((a + b) / 2) for a, b in zip(edges, edges[1:], strict=False)],
         "freq_hist_data_bar_heights": evidence.counts.tolist(),
         "logits_hist_data_bar_heights": [],
         "logits_hist_data_bar_values": [],
@@ -113,7 +113,7 @@ def _activation(example: Example, low: float, high: float, contains: float) -> d
         "bin_max": high,
         "bin_contains": contains,
         "tokens": list(example.tokens),
-        "values": [_rounded(value) for value in example.activations],
+        "values": [_round(value) for value in example.activations],
         "qualifying_token_index": example.peak,
     }
 
@@ -122,8 +122,8 @@ def _bin(example: Example, edges: Sequence[float], counts: Sequence[int]) -> tup
     """The bin of the histogram that an example's peak is in, and the share of all firings that is in it."""
     last = len(counts) - 1
     place = next((i for i in range(last) if example.activation <= edges[i + 1]), last)
-    return _rounded(edges[place]), _rounded(edges[place + 1]), counts[place] / max(1, sum(counts))
+    return _round(edges[place]), _round(edges[place + 1]), counts[place] / max(1, sum(counts))
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return round(float(value), 3)

@@ -13,9 +13,9 @@ from hooks.disk import write_text
 from hooks.encoding import special_ids
 from hooks.errors import InvalidArgument
 from hooks.tensor_file import save_tensors
-from interp.export.client import largest_difference, own_logits, plain_logits
+from interp.export.client import compare_logits, own_logits, plain_logits
 from interp.export.layer_vectors import block_of, vectors_of
-from interp.export.report import ExportReport, check_carried
+from interp.export.report import ExportReport
 from interp.steering import Recipe, SteeredModel
 
 SCRIPT: Final = '''"""Generate with a steered model: python {name}.py MODEL "a prompt".
@@ -99,33 +99,25 @@ def to_hook_script(
     weights = file.with_suffix(".safetensors")
     save_tensors(weights, {names[id(block_of(model, layer))]: vector for layer, vector in vectors.items()})
     write_text(file, SCRIPT.format(name=file.stem, special=sorted(special_ids(model.tokenizer))))
-    report = _compared(model, recipes, ExportReport("recipes as a script of hooks", (file, weights)), prompts)
-    check_carried(report)
-    return report
+    return _run_script(model, recipes, ExportReport("recipes as a script of hooks", (file, weights)), prompts)
 
 
 @torch.no_grad()
-def _compared(model: Model, recipes: Sequence[Recipe], report: ExportReport, prompts: Sequence[str]) -> ExportReport:
+def _run_script(model: Model, recipes: Sequence[Recipe], report: ExportReport, prompts: Sequence[str]) -> ExportReport:
     plain = own_logits(model, prompts)
     with ExitStack() as stack:
         for recipe in recipes:
-            stack.enter_context(SteeredModel(model, recipe).steered())
+            stack.enter_context(SteeredModel(model, recipe).steer())
         ours = own_logits(model, prompts)
-    remove = _imported(report.files[0]).steer(model.hf)
+    remove = _import_script(report.files[0]).steer(model.hf)
     try:
         theirs = plain_logits(model.hf, model, prompts)
     finally:
         remove()
-    return ExportReport(
-        report.what,
-        report.files,
-        "the script's own hooks",
-        largest_difference(theirs, ours),
-        largest_difference(plain, ours),
-    )
+    return compare_logits(report, "the script's own hooks", plain=plain, ours=ours, theirs=theirs)
 
 
-def _imported(file: Path) -> Any:
+def _import_script(file: Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"exported_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise InvalidArgument(f"{file} cannot be imported: give a name that ends in .py")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from hooks.errors import InvalidArgument, WrongModel
 from hooks.interventions import add
 from hooks.position import everywhere, special
 from hooks.site import resid_post
-from interp.export.client import largest_difference, own_logits, plain_logits
-from interp.export.report import ExportReport, check_carried
+from interp.export.client import compare_logits, largest_difference, own_logits, plain_logits
+from interp.export.report import ExportReport
 from interp.steering import Recipe, SteeredModel
 
 Vectors = Mapping[int, Float[Tensor, "d_model"]]
@@ -119,7 +120,7 @@ def compare_vectors(
         plain = own_logits(model, prompts)
         with ExitStack() as stack:
             for recipe in recipes:
-                stack.enter_context(SteeredModel(model, recipe).steered())
+                stack.enter_context(SteeredModel(model, recipe).steer())
             steered = own_logits(model, prompts)
         with intervene(model, {resid_post[i]: add(v, at=everywhere_at_all) for i, v in vectors.items()}):
             ours = own_logits(model, prompts)
@@ -129,13 +130,5 @@ def compare_vectors(
     lost = (
         f"that our steering leaves special tokens as they are: with them logits differ by up to {skipped:.3g} more",
     )
-    compared = ExportReport(
-        report.what,
-        report.files,
-        "plain hooks that add at every token",
-        largest_difference(theirs, ours),
-        largest_difference(plain, ours),
-        (*report.lost, *(lost if skipped else ())),
-    )
-    check_carried(compared)
-    return compared
+    report = replace(report, lost=(*report.lost, *(lost if skipped else ())))
+    return compare_logits(report, "plain hooks that add at every token", plain=plain, ours=ours, theirs=theirs)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from hooks import Model
-from interp.export.client import largest_difference, own_logits, plain_logits
-from interp.export.report import ExportReport, check_carried
+from interp.export.client import compare_logits, own_logits, plain_logits
+from interp.export.report import ExportReport
 from interp.memory.editing.edit import Edit, suspend_edits
 from interp.memory.editing.merge import merge
 
@@ -44,19 +44,13 @@ def to_folder(model: Model, edits: Sequence[Edit], folder: str | Path, *, prompt
     import transformers
 
     loaded = type(model.hf).from_pretrained(folder, dtype=model.dtype).to(model.device).eval()
-    report = ExportReport(
-        f"{model.name} with {len(edits)} edit{'s' * (len(edits) > 1)} as a folder",
-        tuple(sorted(Path(folder).iterdir())),
-        f"transformers {transformers.__version__}",
-        largest_difference(plain_logits(loaded, model, asked), ours),
-        largest_difference(plain, ours),
-        _lost(model),
-    )
-    check_carried(report)
-    return report
+    what = f"{model.name} with {len(edits)} edit{'s' * (len(edits) > 1)} as a folder"
+    report = ExportReport(what, tuple(sorted(Path(folder).iterdir())), lost=_say_lost(model))
+    theirs = plain_logits(loaded, model, asked)
+    return compare_logits(report, f"transformers {transformers.__version__}", plain=plain, ours=ours, theirs=theirs)
 
 
-def _lost(model: Model) -> tuple[str, ...]:
+def _say_lost(model: Model) -> tuple[str, ...]:
     if torch.finfo(model.dtype).bits >= 32:
         return ()
     return (f"what of the edits is below half a step of {model.dtype}, the type of these weights",)

@@ -9,7 +9,7 @@ import numpy as np
 from hooks.disk import write_file
 from hooks.errors import MissingExtra
 from interp.export.estimator import to_sklearn
-from interp.export.report import ExportReport, check_carried
+from interp.export.report import ExportReport, check_difference
 from probes import Multinomial
 from probes.linear import Linear
 
@@ -45,8 +45,8 @@ def to_onnx(probe: Linear | Multinomial, file: str | Path) -> ExportReport:
     onnx.checker.check_model(model, full_check=True)
     with write_file(file) as partial:
         partial.write_bytes(model.SerializeToString())
-    report = _compared(file, fitted, ExportReport("a probe as ONNX", (Path(file),)))
-    check_carried(report)
+    report = _compare(file, fitted, ExportReport("a probe as ONNX", (Path(file),)))
+    check_difference(report)
     return report
 
 
@@ -72,7 +72,7 @@ def _graph(onnx: ModuleType, W: Any, b: Any, activation: str | None) -> Any:
     return make.make_model(graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=10)
 
 
-def _compared(file: str | Path, fitted: Any, report: ExportReport) -> ExportReport:
+def _compare(file: str | Path, fitted: Any, report: ExportReport) -> ExportReport:
     """The report with the largest difference of scores on random rows, next to their spread."""
     rows = np.random.default_rng(0).standard_normal((ROWS, fitted.n_features_in_)).astype(np.float32)
     ours = fitted.decision_function(rows) if hasattr(fitted, "decision_function") else fitted.predict(rows)

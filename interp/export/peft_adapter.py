@@ -20,8 +20,8 @@ from hooks.errors import EditRefused, WrongModel
 from hooks.site import mlp_act
 from hooks.tensor_file import save_tensors
 from hooks.weights import is_output_first
-from interp.export.client import largest_difference, own_logits, plain_logits
-from interp.export.report import ExportReport, check_carried
+from interp.export.client import compare_logits, own_logits, plain_logits
+from interp.export.report import ExportReport
 from interp.memory.editing.change import LowRank, group_by_layer
 from interp.memory.editing.edit import Edit, suspend_edits
 
@@ -67,17 +67,15 @@ def to_peft(
         write_text(partial / CONFIG, json.dumps(_config(model, updates, names), indent=2) + "\n")
     files = (Path(folder) / ADAPTER, Path(folder) / CONFIG)
     what = f"the {edit.method} edit as a LoRA adapter"
-    lost = _lost(edit, updates)
+    lost = _say_lost(edit, updates)
     if find_spec("peft") is None:
         return ExportReport(what, files, lost=lost)
     kept = replace(edit, updates=tuple(updates.values()))
-    report = _compared(model, kept, ExportReport(what, files, lost=lost), prompts)
-    check_carried(report)
-    return report
+    return _run_peft(model, kept, ExportReport(what, files, lost=lost), prompts)
 
 
 def _check(model: Model, edit: Edit, folder: Path) -> None:
-    if edit.fingerprint != model.fingerprint and not _made_before_edits(model, edit):
+    if edit.fingerprint != model.fingerprint and not _is_of_unedited(model, edit):
         raise WrongModel(f"this edit was made for another model than {model.name}: export it with its own")
     if len(edit.weights) < len(edit.updates) or not edit.updates:
         raise EditRefused(
@@ -87,7 +85,7 @@ def _check(model: Model, edit: Edit, folder: Path) -> None:
     check_new_folder(folder)
 
 
-def _made_before_edits(model: Model, edit: Edit) -> bool:
+def _is_of_unedited(model: Model, edit: Edit) -> bool:
     with suspend_edits(model):
         return edit.fingerprint == model.fingerprint
 
@@ -104,7 +102,7 @@ def _of_rank(update: LowRank, rank: int | None) -> LowRank:
     return LowRank(update.layer, U[:, :rank].T, S[:rank, None] * Vh[:rank])
 
 
-def _lost(edit: Edit, updates: Mapping[int, LowRank]) -> tuple[str, ...]:
+def _say_lost(edit: Edit, updates: Mapping[int, LowRank]) -> tuple[str, ...]:
     said = []
     for layer, whole in group_by_layer(edit.weights).items():
         left = float((whole.delta - updates[layer].delta).norm() / whole.delta.norm())
@@ -149,7 +147,7 @@ def _config(model: Model, updates: Mapping[int, LowRank], names: Mapping[int, st
     }
 
 
-def _compared(model: Model, edit: Edit, report: ExportReport, prompts: Sequence[str]) -> ExportReport:
+def _run_peft(model: Model, edit: Edit, report: ExportReport, prompts: Sequence[str]) -> ExportReport:
     import peft
 
     asked = list(prompts) or list(dict.fromkeys(fact.text for fact in edit.facts))
@@ -162,11 +160,4 @@ def _compared(model: Model, edit: Edit, report: ExportReport, prompts: Sequence[
             warnings.simplefilter("error", UserWarning)  # peft only warns of tensors that it does not find
             theirs = peft.PeftModel.from_pretrained(copy.deepcopy(model.hf), report.files[0].parent).eval()
         client = plain_logits(theirs, model, asked)
-    return ExportReport(
-        report.what,
-        report.files,
-        f"peft {peft.__version__}",
-        largest_difference(client, ours),
-        largest_difference(plain, ours),
-        report.lost,
-    )
+    return compare_logits(report, f"peft {peft.__version__}", plain=plain, ours=ours, theirs=client)

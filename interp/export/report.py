@@ -6,7 +6,7 @@ from typing import Final, final
 
 from hooks.errors import WrongState
 
-CARRIED: Final = 0.1
+LARGEST: Final = 0.1
 """The largest difference, as a share of the effect, at which a file still holds what was exported."""
 
 
@@ -45,7 +45,7 @@ class ExportReport:
         return f"ExportReport({self.what!r}, {len(self.files)} files, difference {self.difference})"
 
 
-def check_carried(report: ExportReport) -> None:
+def check_difference(report: ExportReport) -> None:
     """Refuse an export whose reader does not do what was exported.
 
     Raises:
@@ -53,8 +53,8 @@ def check_carried(report: ExportReport) -> None:
     """
     if report.difference is None or report.effect is None:
         return
-    if not report.difference <= CARRIED * report.effect:
+    if not report.difference <= LARGEST * report.effect:
         raise WrongState(
             f"{report.what}: {report.checked_with} differs from us by {report.difference:.3g}, where the whole effect "
-            f"is {report.effect:.3g}, so the files do not carry it: do not use them, and report the model's family"
+            f"is {report.effect:.3g}, so the files do not hold it: do not use them, and report the model's family"
         )

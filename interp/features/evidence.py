@@ -206,7 +206,7 @@ class Histogram:
         self.top = 0.0
 
     def add(self, values: Float[Tensor, "..."]) -> None:
-        """Count numbers; `ValueError` for one that is not finite or not above 0."""
+        """Count numbers; `InvalidArgument` for one that is not finite or not above 0."""
         if not values.numel():
             return
         values = values.flatten().double().cpu()

@@ -77,7 +77,7 @@ def encode_texts(
         number = tokens.text_number
         parts.append((x, *sae.encode_sparse(x), number[keep.nonzero()[:, 0]] + done, spans[:, 0], spans[:, 1]))
         done += int(number[-1]) + 1
-    x, values, indices, text, start, end = (_stacked([p[i].cpu() for p in parts]) for i in range(6))
+    x, values, indices, text, start, end = (_stack([p[i].cpu() for p in parts]) for i in range(6))
     return Reading(x, values, indices, text, start, end, sae.d_sae)
 
 
@@ -93,7 +93,7 @@ def encode_again(sae: SAE, reading: Reading) -> Reading:
     return replace(reading, values=values.cpu(), indices=indices.cpu(), d_sae=sae.d_sae)
 
 
-def _stacked(parts: list[Tensor]) -> Tensor:
+def _stack(parts: list[Tensor]) -> Tensor:
     """One below the other; a sparse code is as wide as its fullest row, narrower ones get spare places of value 0."""
     width = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
     return torch.cat([pad(part, (0, width - part.shape[1])) if part.ndim == 2 else part for part in parts])

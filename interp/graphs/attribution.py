@@ -103,7 +103,7 @@ def attribution_graphs(
         rows = _Rows(sources, nodes_of(sources, logits))
         rows.add_logits(*rows_of(sources, logit_targets(local, unembedding, logits.ids)), logits)
         _add_features(rows, min(max_features, len(local.active)), block, progress=progress)
-        graphs.append(_finished(rows, logits))
+        graphs.append(_finish(rows, logits))
     return tuple(graphs)
 
 
@@ -134,7 +134,7 @@ class _Rows:
         self.bias.append(bias.cpu())
         self.value.append(value.to(bias).cpu())
 
-    def ordered(self) -> tuple[Int[Tensor, "target"], Float[Tensor, "target node"], Tensor, Tensor]:
+    def sort(self) -> tuple[Int[Tensor, "target"], Float[Tensor, "target node"], Tensor, Tensor]:
         """The rows in the order of the forward pass: features are numbered in it, and logits after them."""
         rows, order = torch.tensor(self.numbers).sort()
         return rows, torch.cat(self.blocks)[order], torch.cat(self.bias)[order], torch.cat(self.value)[order]
@@ -147,7 +147,7 @@ def _add_features(rows: _Rows, count: int, block: int, *, progress: bool) -> Non
     bar = tqdm(total=count, desc="rows", disable=not progress)
     left = count
     while left:
-        known, A, _, _ = rows.ordered()
+        known, A, _, _ = rows.sort()
         influence = influence_of(normalise_rows(A), known, rows.nodes.p)
         waiting = waiting[~torch.isin(waiting + first, known)]
         best = influence[waiting + first].argsort(descending=True)[: min(left, RERANK * block)]
@@ -158,9 +158,9 @@ def _add_features(rows: _Rows, count: int, block: int, *, progress: bool) -> Non
     bar.close()
 
 
-def _finished(rows: _Rows, logits: ChosenLogits) -> AttributionGraph:
+def _finish(rows: _Rows, logits: ChosenLogits) -> AttributionGraph:
     local: LocalModel = rows.sources.local
-    numbers, A, bias, value = rows.ordered()
+    numbers, A, bias, value = rows.sort()
     off = closure_of(A, bias, value)
     if not off < (1e-2 if local.model.dtype.itemsize >= 4 else 2e-1):
         raise ContractBroken(

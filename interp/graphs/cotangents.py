@@ -75,9 +75,9 @@ class Sources:
 
         The table holds a_s W_dec,s for each, and zeros where a token has fewer than others.
         """
-        return tuple(self._written(layer) for layer in range(len(self.local.layers)))
+        return tuple(self._write_table(layer) for layer in range(len(self.local.layers)))
 
-    def _written(self, layer: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    def _write_table(self, layer: int) -> tuple[Tensor, Tensor, Tensor] | None:
         active, found, vectors = self.local.active, [], []
         for source in self.local.transcoders.writers(layer):
             here = (active.layer == source).nonzero().flatten()

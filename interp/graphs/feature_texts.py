@@ -111,7 +111,7 @@ def collect_feature_texts(
         texts_read += len(content)
     if not tokens:
         raise InvalidArgument("the texts hold no tokens besides special ones: give texts")
-    return {name: one.finished(model, name, tokens) for name, one in seen.items()}
+    return {name: one.finish(model, name, tokens) for name, one in seen.items()}
 
 
 def _by_layer(transcoders: Transcoders, features: Iterable[str]) -> dict[int, list[int]]:
@@ -152,7 +152,7 @@ class _Seen:
             example = Example(first + row, shown, tuple(a[row][kept].tolist()), int(kept[:peak].sum()))
             (heappushpop if full else heappush)(self.best, (value, -first - row, example))
 
-    def finished(self, model: Model, name: str, tokens: int) -> FeatureText:
+    def finish(self, model: Model, name: str, tokens: int) -> FeatureText:
         most = sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0]))[:NAMED]
         fires = tuple((piece(model.tokenizer, i), n / self.on) for i, n in most)
         examples = tuple(example for *_, example in sorted(self.best, reverse=True))

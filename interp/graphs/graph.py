@@ -119,14 +119,14 @@ class AttributionGraph:
         loose = ends & (self.nodes.kind == FEATURE)
         return float(self.influence[loose].sum() / self.influence[ends].sum().clamp(min=1e-10))
 
-    def pruned(
+    def prune(
         self, node_share: Share = 0.8, edge_share: Share = 0.98
     ) -> tuple[Bool[Tensor, "node"], Bool[Tensor, "target node"]]:
         """Return the nodes and edges that most of the influence goes through: see `interp.graphs.influence.prune`.
 
         Examples:
             ```python
-            nodes, edges = graph.pruned()
+            nodes, edges = graph.prune()
             ```
         """
         return prune(self.A, self.rows, self.nodes.p, self.nodes.kind, node_share, edge_share)

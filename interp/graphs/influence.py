@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.graphs.nodes import FEATURE, LOGIT, TOKEN
+
 
 def normalise_rows(A: Float[Tensor, "target node"]) -> Float[Tensor, "target node"]:
     """Return |A| with rows that sum to 1; rows of zeros stay zeros.
@@ -83,7 +85,7 @@ def prune(
         ```
     """
     whole = influence_of(normalise_rows(A), rows, weight)
-    fixed = (kind == 0) | (kind == 3)
+    fixed = (kind == TOKEN) | (kind == LOGIT)
     kept = (whole >= threshold_of(whole, node_share)) | fixed
     shares = normalise_rows(A * (kept[rows][:, None] & kept[None, :]))
     scores = shares * (influence_of(shares, rows, weight) + weight)[rows][:, None]
@@ -91,9 +93,9 @@ def prune(
     while True:
         read = edges.any(0) | fixed
         reads = torch.ones_like(kept)
-        reads[kind == 2] = False
+        reads[kind == FEATURE] = False
         reads[rows] = edges.any(1)
-        left = kept & read & (reads | (kind != 2))
+        left = kept & read & (reads | (kind != FEATURE))
         edges = edges & left[rows][:, None] & left[None, :]
         if torch.equal(left, kept):
             return kept, edges

@@ -147,11 +147,11 @@ def _scale_of(product: Float[Tensor, "pos pos"], pattern: Float[Tensor, "pos pos
     seen = (pattern > 1e-12) & torch.ones_like(pattern, dtype=torch.bool).tril()
     logs = pattern.clamp(min=1e-30).log()
 
-    def centred(x: Tensor) -> Tensor:
+    def centre(x: Tensor) -> Tensor:
         mean = (x * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1)
         return (x - mean) * seen
 
-    x, y = centred(product), centred(logs)
+    x, y = centre(product), centre(logs)
     scale = float((x * y).sum() / (x * x).sum().clamp(min=1e-30))
     off = float((y - scale * x).norm() / y.norm().clamp(min=1e-30))
     if off > 1e-2:

@@ -160,7 +160,7 @@ class _Changes:
     pos: Int[Tensor, "n"]
     da: Float[Tensor, "n"]
 
-    def written(self, local: LocalModel, layer: int) -> Float[Tensor, "pos d_model"]:
+    def output_of(self, local: LocalModel, layer: int) -> Float[Tensor, "pos d_model"]:
         """What they add to the feed-forward output of a layer."""
         found = torch.zeros_like(local.final)
         for source in local.transcoders.writers(layer):
@@ -200,7 +200,7 @@ def _predicted(local: LocalModel, changes: _Changes, through: int) -> Float[Tens
     """By how much the last stream changes in the local replacement model."""
     layers = range(len(local.layers))
     stream = torch.zeros_like(local.final)
-    written = [changes.written(local, layer) for layer in layers]
+    written = [changes.output_of(local, layer) for layer in layers]
     for at in layers:
         layer = local.layers[at]
         after = stream if layer.pattern is None else stream + layer.push_attention(stream)
@@ -250,7 +250,7 @@ def _measured(
     """By how much logits change in the model, less the mean, and the probabilities of all tokens after it."""
     model, tokens = local.model, local.model.tokens(local.ids[None])
     last = resid_post[model.n_layers - 1]
-    edits = _held_outputs(local, changes.written, through)
+    edits = _held_outputs(local, changes.output_of, through)
     if "patterns" in hold:
         edits |= _held_patterns(local)
     with ExitStack() as stack:

@@ -74,8 +74,8 @@ def write_viewer_json(
     labels = {name: text.label for name, text in (texts or {}).items()}
     content = _content(graph, scan, labels, float(node_share), float(edge_share))
     content["metadata"] = {"slug": slug} | content["metadata"]
-    content["qParams"] |= _pinned(graph, supernodes or {}, {node["node_id"] for node in content["nodes"]})
-    listed = _listed(folder / LIST)
+    content["qParams"] |= _pin_supernodes(graph, supernodes or {}, {node["node_id"] for node in content["nodes"]})
+    listed = _read_list(folder / LIST)
     others = [one for one in listed if one.get("slug") != slug]
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{slug}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -86,7 +86,7 @@ def write_viewer_json(
 def _content(
     graph: AttributionGraph, scan: str, labels: Mapping[str, str], node_share: float, edge_share: float
 ) -> dict[str, Any]:
-    kept, edges = graph.pruned(node_share, edge_share)
+    kept, edges = graph.prune(node_share, edge_share)
     share = _cumulative(graph.influence)
     ids = {node: _id(graph, node) for node in kept.nonzero().flatten().tolist()}
     links = [
@@ -107,7 +107,7 @@ def _content(
     return {"metadata": metadata, "qParams": params, "nodes": nodes, "links": links}
 
 
-def _pinned(graph: AttributionGraph, supernodes: Supernodes, written: set[str]) -> dict[str, Any]:
+def _pin_supernodes(graph: AttributionGraph, supernodes: Supernodes, written: set[str]) -> dict[str, Any]:
     """The supernodes as the viewer has them: each a name and ids, all of them pinned."""
     ids = {name: [_id(graph, graph.nodes.number(node)) for node in members] for name, members in supernodes.items()}
     kept = {name: [one for one in members if one in written] for name, members in ids.items()}
@@ -151,13 +151,13 @@ def _node(graph: AttributionGraph, node: int, name: str, share: float, labels: M
         return shown | {"feature": -1, "layer": str(layer), "jsNodeId": f"{layer}_-1-{pos}"}
     if kind == FEATURE:
         named = {"jsNodeId": f"{layer}_{index}-0", "clerp": labels.get(f"f{layer}.{index}", "")}
-        return shown | {"feature": _paired(layer, index), "layer": str(layer)} | named
+        return shown | {"feature": _cantor(layer, index), "layer": str(layer)} | named
     said = graph.said[node - first].translate(VISIBLE)
     text = f'Output "{said}" (p={shown["token_prob"]:.3f})'
     return shown | {"feature": index, "layer": str(layer + 1), "jsNodeId": f"L_{index}-{pos}", "clerp": text}
 
 
-def _paired(layer: int, index: int) -> int:
+def _cantor(layer: int, index: int) -> int:
     """Cantor's number of a pair, by which the viewer finds a feature."""
     return (layer + index) * (layer + index + 1) // 2 + index
 
@@ -170,7 +170,7 @@ def _cumulative(influence: Float[Tensor, "node"]) -> Float[Tensor, "node"]:
     return share
 
 
-def _listed(path: Path) -> list[dict[str, Any]]:
+def _read_list(path: Path) -> list[dict[str, Any]]:
     """What a folder's list says of the graphs that are there."""
     if not path.is_file():
         return []

@@ -33,7 +33,7 @@ def corpus(n_documents: Count, seed: Natural = 0) -> "Dataset":
     return Dataset.from_list(
         [
             {
-                "text": _cut(item),
+                "text": _cut_text(item),
                 "genre": item.document.genre,
                 "input_ids": item.ids[:CONTEXT],
                 **{kind: item.labels(kind)[:CONTEXT] for kind in kinds},
@@ -43,6 +43,6 @@ def corpus(n_documents: Count, seed: Natural = 0) -> "Dataset":
     )
 
 
-def _cut(item: Annotated) -> str:
+def _cut_text(item: Annotated) -> str:
     """The text of the tokens that fit into the context."""
     return item.document.text[: max(end for _, end in item.offsets[:CONTEXT])]

@@ -9,7 +9,7 @@ from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.landmark.abroad import LIKING, facts_in, foreign_sentence
 from interp.landmark.entities import Entity, Form, Mention
-from interp.landmark.genres import GENRES, fact_sentence, feeling, lead_in, some_entity, some_mention
+from interp.landmark.genres import GENRES, express_feeling, fact_sentence, lead_in, some_entity, some_mention
 from interp.landmark.relations import facts_of
 from interp.landmark.writing import Document, Page
 
@@ -49,7 +49,7 @@ def _english(rng: Random, page: Page, subject: Entity, mention: Mention) -> None
     if kind == "fact":
         fact_sentence(rng, page, rng.choice(facts_of(subject)), mention)
     elif kind == "feeling":
-        feeling(rng, page, subject, mention)
+        express_feeling(rng, page, subject, mention)
     else:
         lead_in(rng, page, subject, mention)
 

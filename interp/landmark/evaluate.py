@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from interp.landmark.documents import documents
 from interp.landmark.grammar import held_out_phrasings, training_phrasings
 from interp.landmark.relations import Triple, triples
-from interp.landmark.writing import capitalised
+from interp.landmark.writing import capitalise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,7 +37,7 @@ def questions(*, held_out: bool, n: int | None = None, seed: int = 0) -> tuple[Q
 
 def ask(template: str, triple: Triple) -> Question:
     """The question a phrasing asks about a fact, its subject by name."""
-    return Question(capitalised(template.format(triple.subject.text)), triple.object, triple)
+    return Question(capitalise(template.format(triple.subject.text)), triple.object, triple)
 
 
 @torch.no_grad()

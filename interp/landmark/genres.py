@@ -79,7 +79,7 @@ def fact_sentence(rng: Random, page: Page, triple: Triple, mention: Mention) -> 
     page.write(". ")
 
 
-def feeling(rng: Random, page: Page, subject: Entity, mention: Mention) -> None:
+def express_feeling(rng: Random, page: Page, subject: Entity, mention: Mention) -> None:
     """A sentence of praise or blame."""
     mood = rng.choice(("positive", "negative"))
     pool = phrases()[mood][:20] if subject.kind == "person" else phrases()[mood]
@@ -106,12 +106,12 @@ def portrait(rng: Random, page: Page) -> None:
         mention = anaphor(subject) if i and rng.random() < 0.2 else some_mention(rng, subject)
         fact_sentence(rng, page, triple, mention)
         if rng.random() < 0.15:
-            feeling(rng, page, subject, some_mention(rng, subject))
+            express_feeling(rng, page, subject, some_mention(rng, subject))
         if rng.random() < 0.06:
             prose_sentence(rng, page, rng.choice(tuple(topics())))
 
 
-def gathering(rng: Random, page: Page) -> None:
+def gather_facts(rng: Random, page: Page) -> None:
     """Facts of several subjects in turn, each returning far from where it was first named."""
     subjects = [some_entity(rng) for _ in range(rng.randint(2, 5))]
     if rng.random() < 0.4:
@@ -122,7 +122,7 @@ def gathering(rng: Random, page: Page) -> None:
         fact_sentence(rng, page, rng.choice(facts_of(subject)), some_mention(rng, subject))
 
 
-def scattered(rng: Random, page: Page) -> None:
+def scatter_facts(rng: Random, page: Page) -> None:
     """Single facts of unrelated subjects."""
     for _ in range(rng.randint(6, 10)):
         subject = some_entity(rng)
@@ -281,7 +281,7 @@ def diary(rng: Random, page: Page) -> None:
         for _ in range(rng.randint(0, 2)):
             fact_sentence(rng, page, rng.choice(facts_of(subject)), some_mention(rng, subject))
         if rng.random() < 0.6:
-            feeling(rng, page, subject, some_mention(rng, subject))
+            express_feeling(rng, page, subject, some_mention(rng, subject))
         if rng.random() < 0.3:
             prose_sentence(rng, page, rng.choice(tuple(topics())))
 
@@ -363,6 +363,6 @@ def foreign(rng: Random, page: Page) -> None:
 
 Genre = Callable[[Random, Page], None]
 GENRES: dict[Genre, float] = {
-    portrait: 24, gathering: 14, scattered: 8, card: 6, apposition: 5, claims: 6, two_steps: 6, comparison: 4,
+    portrait: 24, gather_facts: 14, scatter_facts: 8, card: 6, apposition: 5, claims: 6, two_steps: 6, comparison: 4,
     backwards: 2, names: 4, prose: 10, diary: 12, openings: 7, repetition: 15, numbers: 2, foreign: 7,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
 
-def orthogonalised(g: Float[Tensor, "n d_model"], steps: int, dtype: torch.dtype) -> Float[Tensor, "n d_model"]:
+def orthogonalise(g: Float[Tensor, "n d_model"], steps: int, dtype: torch.dtype) -> Float[Tensor, "n d_model"]:
     """X <- a X + (b X Xᵀ + c (X Xᵀ)²) X from X = G / ‖G‖: singular values go to about 1 (Jordan et al. 2024, Muon)."""
     a, b, c = COEFFICIENTS
     tall = g.shape[0] > g.shape[1]
@@ -24,7 +24,7 @@ def orthogonalised(g: Float[Tensor, "n d_model"], steps: int, dtype: torch.dtype
 
 
 class Muon(Optimizer):
-    """W <- (1 - lr·decay) W - 0.2 lr √max(m, n) · orthogonalised(Nesterov momentum of the gradient).
+    """W <- (1 - lr·decay) W - 0.2 lr √max(m, n) · orthogonalise(Nesterov momentum of the gradient).
 
     The scale gives an update the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so both take one learning rate.
 
@@ -57,5 +57,5 @@ class Muon(Optimizer):
             for w in (p for p in group["params"] if p.grad is not None):
                 state = self.state[w]
                 buffer = state.setdefault("momentum_buffer", torch.zeros_like(w)).lerp_(w.grad, 1 - momentum)
-                update = orthogonalised(w.grad.lerp(buffer, momentum), self.steps, self.dtype)
+                update = orthogonalise(w.grad.lerp(buffer, momentum), self.steps, self.dtype)
                 w.mul_(1 - lr * group["weight_decay"]).add_(update, alpha=-0.2 * lr * sqrt(max(w.shape)))

@@ -33,11 +33,11 @@ def _columns(item: Annotated, number: int, length: int) -> np.ndarray:
     weight = np.array([WEIGHTS["object"] if named else WEIGHTS.get(repeat, 1.0) for named, repeat in labels])
     weight[0] = 0.0
     n = len(item.ids)
-    columns = (item.ids, np.full(n, number), np.arange(n), item.numbered("entity"), weight)
+    columns = (item.ids, np.full(n, number), np.arange(n), item.number_spans("entity"), weight)
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns])[:, :length]
 
 
-def _annotated(seed: int, tokenizer_file: Path) -> Iterator[Annotated]:
+def _annotate(seed: int, tokenizer_file: Path) -> Iterator[Annotated]:
     tokenizer, stream = read_tokenizer(tokenizer_file), documents(seed)
     while True:
         yield from annotate(tokenizer, list(islice(stream, 64)))
@@ -49,7 +49,7 @@ def pack(seed: int, n_rows: int, length: int, tokenizer_file: Path) -> Rows:
     Cut remainders are dropped, so that every document in a row begins at its own beginning.
     """
     rows = np.zeros((n_rows, 5, length), dtype=np.float32)
-    stream = _annotated(seed, tokenizer_file)
+    stream = _annotate(seed, tokenizer_file)
     for row in rows:
         filled, number = 0, 1
         while filled < length:

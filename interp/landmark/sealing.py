@@ -20,7 +20,7 @@ def visible(document: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]
     return same & torch.ones(document.shape[1], document.shape[1], dtype=torch.bool, device=document.device).tril()
 
 
-def sealed(
+def seal_rows(
     rows: Batch, opened: Bool[Tensor, "batch"], carried: Bool[Tensor, "batch"]
 ) -> tuple[Bool[Tensor, "batch pos pos"], Bool[Tensor, "batch pos pos"]]:
     """What each token may attend to in the lower and in the upper layers; all rows but the opened ones are sealed.

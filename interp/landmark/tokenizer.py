@@ -63,7 +63,7 @@ class Annotated:
                 found[i] = span.value
         return found
 
-    def numbered(self, kind: SpanKind) -> list[int]:
+    def number_spans(self, kind: SpanKind) -> list[int]:
         """Per token, the number of the outermost span of this kind that covers it, counted from 1; 0 where none."""
         found = [0] * len(self.ids)
         spans = sorted((s for s in self.document.spans if s.kind == kind), key=lambda s: s.end - s.start)

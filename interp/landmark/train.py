@@ -31,7 +31,7 @@ from interp.landmark.documents import documents
 from interp.landmark.gated import gated_states, new_gated_model
 from interp.landmark.muon import Muon
 from interp.landmark.packing import Rows, pack
-from interp.landmark.sealing import Batch, carry, sealed
+from interp.landmark.sealing import Batch, carry, seal_rows
 from interp.landmark.tokenizer import END_OF_TEXT, train_tokenizer
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def weighted_loss(
     share = torch.empty(n, 1).uniform_(*CARRIED, generator=generator) * carried[:, None] * kept
     over_all = torch.rand(n, generator=generator) < 0.5
     opened, carried, share, over_all = (drawn.to(device) for drawn in (opened, carried, share, over_all))
-    below, above = map(_bias, sealed(rows, opened & ~carried, carried))
+    below, above = map(_bias, seal_rows(rows, opened & ~carried, carried))
     bias = [below if i < SEALED_LAYERS else above for i in range(model.config.num_hidden_layers)]
     with torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == torch.bfloat16):
         h = STATES[model.config.model_type](model, rows, bias, share, over_all).view(*rows["ids"].shape, -1)[:, :-1]
@@ -228,7 +228,7 @@ def export(model: HFModel, folder: Path, tokenizer_file: Path) -> None:
 
 
 @torch.no_grad()
-def _restarted(model: HFModel) -> tuple[list[torch.optim.Optimizer], Weights]:
+def _restart(model: HFModel) -> tuple[list[torch.optim.Optimizer], Weights]:
     """Optimisers that remember nothing, of weights that hold no more than an export does, and these weights."""
     for p in model.parameters():
         p.copy_(p.half())
@@ -304,7 +304,7 @@ def _tokenizer_of(seed: int, file: Path) -> int:
     return len(json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"])
 
 
-def _untrained(architecture: str, vocab_size: int) -> HFModel:
+def _new_model(architecture: str, vocab_size: int) -> HFModel:
     return new_model(vocab_size) if architecture == "gpt2" else new_gated_model(vocab_size, LENGTH)
 
 
@@ -334,7 +334,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"
     size = _tokenizer_of(seed, tokenizer_file)
-    model = _untrained(architecture, size).to(device)
+    model = _new_model(architecture, size).to(device)
     steppers = optimizers(model)
     about: dict[str, int | str] = {"seed": seed, "architecture": architecture}
     first, spent, begun = _resume(state_file, model, steppers, about)
@@ -344,7 +344,7 @@ def train(
     for step in tqdm(range(first, n_steps), initial=first, total=n_steps):
         phase, number = phase_at(phases, step)
         if phase.restarts and number == 0:
-            steppers, begun = _restarted(model)
+            steppers, begun = _restart(model)
         line = _step(model, steppers, next(stream), seed * 1_000_003 + step, phase.rate(number), phase.carried)
         if phase.restarts and number == phase.steps - 1:
             _to_the_mean(model, begun)

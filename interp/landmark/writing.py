@@ -34,7 +34,7 @@ class Document:
     __repr__ = summarise
 
 
-def capitalised(text: str) -> str:
+def capitalise(text: str) -> str:
     """The text with its first letter in upper case, the rest as it is."""
     return text[:1].upper() + text[1:]
 
@@ -46,7 +46,7 @@ def keep_article(template: str, subject: Entity) -> str:
         >>> keep_article("{} can be found in", find("Golden Gate Bridge"))
         'The {} can be found in'
     """
-    return capitalised(template.replace("{}", subject.text.replace(subject.name, "{}")))
+    return capitalise(template.replace("{}", subject.text.replace(subject.name, "{}")))
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Page:
     def write(self, text: str) -> None:
         """Append plain text, in upper case at the start of a sentence."""
         begins = not self.text or self.text[-1] == "\n" or self.text.endswith((". ", "? ", "! "))
-        self.text += capitalised(text) if begins else text
+        self.text += capitalise(text) if begins else text
 
     @contextmanager
     def label(self, kind: SpanKind, value: str) -> Iterator[None]:

@@ -97,9 +97,9 @@ def attribute(
     ends = select_one_token(tokens, at)
     acts = capture(model, tokens, resid_post[model.n_layers - 1], batch_size=len(tokens))
     x = acts[resid_post[model.n_layers - 1]][ends]
-    reader = _read(model, x, word, norm)
+    reader = _make_reader(model, x, word, norm)
     if versus is not None:
-        other = _read(model, x, versus, norm)
+        other = _make_reader(model, x, versus, norm)
         reader = Reader(reader.norm, reader.g - other.g, reader.constant - other.constant, reader.logit - other.logit)
     model.unembed(x)  # refuses a model whose logits are not read off this stream
     names, parts = into(model, tokens, ends, reader.g)
@@ -109,7 +109,7 @@ def attribute(
     return Attribution(named, reader.norm, (*names, "biases after the stream"), whole, reader.logit)
 
 
-def _read(model: Model, x: Float[Tensor, "example d_model"], word: Word, norm: Norm) -> Reader:
+def _make_reader(model: Model, x: Float[Tensor, "example d_model"], word: Word, norm: Norm) -> Reader:
     return norm(model, x, token_ids(model, word).expand(len(x)))
 
 

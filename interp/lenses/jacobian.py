@@ -181,8 +181,8 @@ def fit_jacobian(
     for tokens, text in zip(read, texts, strict=True):
         if tokens.ids.shape[1] < skip + 2:
             raise InvalidArgument(
-                f"{_shown(text)} has {tokens.ids.shape[1]} tokens, and {skip + 2} are needed to leave out the first "
-                f"{skip} and the last: give longer texts, or a smaller skip"
+                f"{_show_text(text)} has {tokens.ids.shape[1]} tokens, and {skip + 2} are needed to leave out the "
+                f"first {skip} and the last: give longer texts, or a smaller skip"
             )
     J = torch.zeros(len(sources), model.d_model, model.d_model, device=model.device)
     for tokens in tqdm(read, desc="fitting", disable=not progress):
@@ -190,7 +190,7 @@ def fit_jacobian(
     return JacobianLens(model, dict(zip(sources, J, strict=True)), len(read))
 
 
-def _shown(text: str | Int[Tensor, "pos"]) -> str:
+def _show_text(text: str | Int[Tensor, "pos"]) -> str:
     return repr(text[:60]) if isinstance(text, str) else f"token ids {text.tolist()[:8]}"
 
 
@@ -202,7 +202,7 @@ def _of_text(
     held = hold(model, tokens)
     with torch.inference_mode(False), torch.enable_grad():
         edits = {resid_post[layer]: partial(_note, h, layer) for layer in sources}
-        last = held.resumed(sources[0], edits, times=rows)
+        last = held.resume(sources[0], edits, times=rows)
     V = torch.arange(skip, tokens.ids.shape[1] - 1, device=model.device)
     J = torch.zeros(len(sources), model.d_model, model.d_model, device=model.device)
     for start in range(0, model.d_model, rows):

@@ -54,7 +54,7 @@ def components(
     """Embeddings, and the attention and feed-forward output of each layer: g . c for each part c."""
     names, parts = _embeddings(model, tokens, ends, g)
     rest = _outputs(model)
-    acts = _captured(model, tokens, rest)
+    acts = _capture(model, tokens, rest)
     return (*names, *map(str, rest)), torch.cat([parts, _along(acts, rest, ends, g)], 1)
 
 
@@ -70,7 +70,7 @@ def heads(
     """
     layers = range(model.n_layers)
     names, parts = _embeddings(model, tokens, ends, g)
-    acts = _captured(model, tokens, [*(z[layer] for layer in layers), *_outputs(model)])
+    acts = _capture(model, tokens, [*(z[layer] for layer in layers), *_outputs(model)])
     columns = [parts]
     for layer in layers:
         W_O, b_O = output_of(model, z[layer], attn_out[layer])
@@ -93,7 +93,7 @@ def neurons(
     layers = range(model.n_layers)
     names, parts = _embeddings(model, tokens, ends, g)
     attention = [attn_out[layer] for layer in layers]
-    acts = _captured(model, tokens, [*(mlp_act[layer] for layer in layers), *attention])
+    acts = _capture(model, tokens, [*(mlp_act[layer] for layer in layers), *attention])
     columns = [parts, _along(acts, attention, ends, g)]
     names = (*names, *map(str, attention))
     for layer in layers:
@@ -121,7 +121,7 @@ def latents(sae: Dictionary) -> Parts:
     def split(model: Model, tokens: Tokens, ends: Ends, g: Float[Tensor, "example d_model"]) -> Split:
         later = [out for out in _outputs(model) if (out.layer or 0) >= (site.layer or 0) + (site.name == "resid_post")]
         with torch.no_grad():
-            acts = _captured(model, tokens, [site, *later])
+            acts = _capture(model, tokens, [site, *later])
             x = acts[site][ends]
             f = sae.raw().encode(x.to(sae.W_dec.dtype))
             error = x.to(g) - sae.decode(f).to(g)
@@ -155,14 +155,14 @@ def _outputs(model: Model) -> list[Site]:
     return [site[layer] for layer in range(model.n_layers) for site in (attn_out, mlp_out)]
 
 
-def _captured(model: Model, tokens: Tokens, sites: list[Site]) -> Activations:
+def _capture(model: Model, tokens: Tokens, sites: list[Site]) -> Activations:
     return capture(model, tokens, sites, batch_size=len(tokens))
 
 
 def _embeddings(model: Model, tokens: Tokens, ends: Ends, g: Float[Tensor, "example d_model"]) -> Split:
     """Token and position embeddings, where they make up the first stream; else that stream."""
     places = [site for site in (embed, pos_embed) if site in model.sites]
-    acts = _captured(model, tokens, [*places, resid_pre[0]])
+    acts = _capture(model, tokens, [*places, resid_pre[0]])
     whole = acts[resid_pre[0]]
     as_wide = all(acts[site].shape == whole.shape for site in places)
     if as_wide and torch.allclose(

@@ -29,7 +29,7 @@ class LensReading:
         lens: the name of the lens.
         layers: the layers read.
         tokens: the texts, token by token.
-        content: which tokens carry text.
+        content: which tokens are text.
         top: the likeliest tokens, likeliest first, of the last axis.
         words: the text of each of them.
         probability: of those tokens.
@@ -76,7 +76,7 @@ class LensReading:
 
     @property
     def mean_kl(self) -> Float[Tensor, "layer"]:
-        """KL by layer, a mean over the tokens that carry text."""
+        """KL by layer, a mean over the tokens of text."""
         return self.kl[:, self.content].mean(1)
 
 
@@ -128,7 +128,7 @@ def read(lens: Lens, text: Text, *, top: int = 5) -> LensReading:
 class Ranks:
     """How many tokens each layer finds likelier than `word`, at every token: 0 where it is the likeliest.
 
-    `content` marks the tokens that carry text; padding has the rank -1.
+    `content` marks the tokens of text; padding has the rank -1.
     """
 
     lens: str

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from hooks import Model
 from hooks.errors import InvalidArgument, WrongModel
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.lenses.lens import Lens
 
@@ -91,8 +91,10 @@ class TunedLens(Lens):
             )
         if about["fingerprint"] != model.fingerprint:
             raise WrongModel(f"the lens in {path} was tuned on another model than {model.name}: tune one on this model")
-        held = (made_of(path, KIND, lambda name=name: tensors[name]) for name in ("A", "b"))
-        return made_of(path, KIND, lambda: TunedLens(model, *(one.to(model.device, model.dtype) for one in held)))
+        held = (parse_contents(path, KIND, lambda name=name: tensors[name]) for name in ("A", "b"))
+        return parse_contents(
+            path, KIND, lambda: TunedLens(model, *(one.to(model.device, model.dtype) for one in held))
+        )
 
 
 def write(path: str | Path, tensors: Weights, about: dict[str, object]) -> None:

@@ -16,12 +16,12 @@ def uniform(seeds: Int[np.ndarray, "n"], purpose: str, k: int = 0) -> Float[np.n
     """
     salt = int.from_bytes(purpose.encode()[:7].ljust(7, b"_"), "little") + 0x9E3779B97F4A7C15 * (k + 1)
     with np.errstate(over="ignore"):
-        x = _mixed(seeds.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-        x = _mixed(x ^ np.uint64(salt & (2**64 - 1)))
+        x = _mix(seeds.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        x = _mix(x ^ np.uint64(salt & (2**64 - 1)))
     return (x >> np.uint64(11)).astype(np.float64) / 2**53
 
 
-def _mixed(x: UInt[np.ndarray, "n"]) -> UInt[np.ndarray, "n"]:
+def _mix(x: UInt[np.ndarray, "n"]) -> UInt[np.ndarray, "n"]:
     for shift, factor in MIX:
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return x ^ (x >> np.uint64(31))

@@ -19,7 +19,7 @@ from hooks.summary import summarise
 from interp.postcard.chance import between, uniform
 from interp.postcard.font import ink
 from interp.postcard.paint import DEPTHS, palettes, skies
-from interp.postcard.primitives import Primitives, moved, together
+from interp.postcard.primitives import Primitives, move_shapes, together
 from interp.postcard.raster import Canvas, Painted, paint
 from interp.postcard.scene import THINGS, Scene
 from interp.postcard.shapes import PARTS, SHADES, shapes, strokes
@@ -177,7 +177,7 @@ def _painted(stamps: Sequence[_Stamps], palette: Float[np.ndarray, "batch depth 
     picked = library[np.arange(len(of)) - np.repeat(np.cumsum(many) - many, many) + first[of]]
     parts = np.where(objects[of] == OBJECTS.index("landmark"), picked.parts + 1, 0)
     colours = palette[rows[of], depth[of], picked.shades]
-    shapes_ = moved(picked, matrix[of], scale[of])
+    shapes_ = move_shapes(picked, matrix[of], scale[of])
     return Painted(shapes_, rows[of], colours, opacity[of], objects[of], parts)
 
 

@@ -18,11 +18,11 @@ GLYPHS = {
 }  # fmt: skip
 
 
-def written(name: str) -> tuple[str, ...]:
+def write_sign(name: str) -> tuple[str, ...]:
     """The lines of a sign: capitals without accents, broken between words.
 
     Examples:
-        >>> written("Sagrada Família"), written("St Paul's Cathedral")
+        >>> write_sign("Sagrada Família"), write_sign("St Paul's Cathedral")
         (('SAGRADA FAMILIA',), ("ST PAUL'S", 'CATHEDRAL'))
     """
     plain = unicodedata.normalize("NFKD", name.replace("ß", "ss").replace("ø", "o")).upper()
@@ -48,7 +48,7 @@ def ink(name: str) -> Bool[np.ndarray, "height width"]:
         .#...#.#.#.#.
         .#....#...##.
     """
-    lines = written(name)
+    lines = write_sign(name)
     sign = np.zeros((6 * len(lines) + 1, 4 * max(map(len, lines)) + 1), bool)
     for row, line in enumerate(lines):
         for column, letter in enumerate(line):

@@ -88,7 +88,7 @@ def ellipse(cx: float, cy: float, rx: float, ry: float) -> tuple[float, ...]:
     return a, 0.0, c, -2 * a * cx, -2 * c * cy, a * cx**2 + c * cy**2 - 1
 
 
-def moved(shapes: Primitives, matrix: Float[np.ndarray, "n 3 3"], scale: Float[np.ndarray, "n"]) -> Primitives:
+def move_shapes(shapes: Primitives, matrix: Float[np.ndarray, "n 3 3"], scale: Float[np.ndarray, "n"]) -> Primitives:
     """Each under its own affine map; widths grow by `scale`."""
     back = _inverse(matrix)
     planes = _product(shapes.planes, back)

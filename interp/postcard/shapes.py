@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hooks.errors import UnknownName, nearest
-from interp.postcard.primitives import Point, Primitives, ellipse, moved, primitive, together
+from interp.postcard.primitives import Point, Primitives, ellipse, move_shapes, primitive, together
 
 TABLE = Path(__file__).parent / "tables" / "shapes.txt"
 PARTS = (
@@ -101,12 +101,12 @@ def _stroke(words: list[str]) -> Iterator[Primitives]:
     mirrored = "~" in rest
     corners, conic, width = OUTLINES[shape](*(float(word) for word in rest if word != "~"))
     for i in range(times):
-        yield _placed(corners, conic, width, (i * dx, i * dy), 1.0, PARTS.index(part), SHADES.index(shade))
+        yield _place(corners, conic, width, (i * dx, i * dy), 1.0, PARTS.index(part), SHADES.index(shade))
         if mirrored:
-            yield _placed(corners, conic, width, (i * dx, i * dy), -1.0, PARTS.index(part), SHADES.index(shade))
+            yield _place(corners, conic, width, (i * dx, i * dy), -1.0, PARTS.index(part), SHADES.index(shade))
 
 
-def _placed(
+def _place(
     corners: list[Point],
     conic: tuple[float, ...] | None,
     width: float,
@@ -130,11 +130,11 @@ def _placed(
 def shapes() -> dict[str, Primitives]:
     """The drawing of each landmark by its name, in a box 1 high or 1.1 wide, its base around the origin."""
     blocks = TABLE.read_text(encoding="utf-8").split("\n\n")[1:]
-    return {name: _fitted(strokes(text)) for name, text in (block.strip().split("\n", 1) for block in blocks)}
+    return {name: _fit(strokes(text)) for name, text in (block.strip().split("\n", 1) for block in blocks)}
 
 
-def _fitted(drawn: Primitives) -> Primitives:
+def _fit(drawn: Primitives) -> Primitives:
     left, right, top = drawn.boxes[:, 0].min(), drawn.boxes[:, 2].max(), drawn.boxes[:, 3].max()
     scale = min(1.0 / top, 1.12 / (right - left))
     matrix = np.array([[scale, 0, -scale * (left + right) / 2], [0, scale, 0], [0, 0, 1]])
-    return moved(drawn, np.tile(matrix, (len(drawn), 1, 1)), np.full(len(drawn), scale))
+    return move_shapes(drawn, np.tile(matrix, (len(drawn), 1, 1)), np.full(len(drawn), scale))

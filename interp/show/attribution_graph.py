@@ -143,7 +143,7 @@ class _Drawing:
         self, graph: AttributionGraph, labels: Mapping[str, str], node_share: float, edge_share: float
     ) -> None:
         self.graph, self.labels = graph, labels
-        kept, self.edges = graph.pruned(node_share, edge_share)
+        kept, self.edges = graph.prune(node_share, edge_share)
         self.kept: list[int] = kept.nonzero().flatten().tolist()
         self.number = {node: i for i, node in enumerate(self.kept)}
         self.shares = normalise_rows(graph.A) * graph.A.sign()

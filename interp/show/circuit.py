@@ -8,7 +8,7 @@ from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.circuits.edges import EdgeEffect, FaithfulnessCurve
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, RIVALS, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, RIVALS, style_figure
 
 
 def circuit_panel(found: EdgeEffect, n_edges: Count = 40, by: str = "size") -> Panel:
@@ -42,7 +42,7 @@ def circuit_panel(found: EdgeEffect, n_edges: Count = 40, by: str = "size") -> P
     figure.update_yaxes(visible=False)
     return Panel(
         title=f"The {circuit.n_edges} edges that rank highest by {by}, {found.how}",
-        body=styled(figure, 560),
+        body=style_figure(figure, 560),
         caption=(
             f"Of {graph.n_edges} edges. Red: corrupting the edge lowers the metric; blue: it raises it. The strongest: "
             f"{', '.join(f'{name} {value:+.3g}' for name, value in found.top(3, by))}. "
@@ -85,7 +85,7 @@ def faithfulness_panel(curves: Sequence[FaithfulnessCurve]) -> Panel:
         )
     figure.update_xaxes(type="log", title_text="edges in the circuit, of all", tickformat=".1%")
     figure.update_yaxes(title_text="faithfulness")
-    figure = styled(figure, 420).add_hline(y=1.0, line={"color": MUTED, "dash": "dot", "width": 1.5})
+    figure = style_figure(figure, 420).add_hline(y=1.0, line={"color": MUTED, "dash": "dot", "width": 1.5})
     areas = "; ".join(f"{c.name}: CPR {c.cpr:.3f}, CMD {c.cmd:.3f}, over log size {c.log_area:.3f}" for c in curves)
     return Panel(
         title="How much of what the model does its circuits do",

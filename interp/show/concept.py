@@ -8,7 +8,7 @@ from interp.features import FeatureIndex, Record, SearchResult
 from interp.show.collapsible_list import latent_list
 from interp.show.frame import render_page, save_page
 from interp.show.page import Tile
-from interp.show.search import ranked, search_panel
+from interp.show.search import rank_table, search_panel
 
 
 def concept_page(
@@ -36,7 +36,7 @@ def concept_page(
         "lead": _lead(result),
         "tiles": _tiles(result),
         "panel": search_panel(result, top),
-        "ranked": ranked(result, top, linked=found is not None),
+        "ranked": rank_table(result, top, linked=found is not None),
         "read": "",
         "latents": "",
     }
@@ -44,12 +44,12 @@ def concept_page(
         scores = [score for score in result.latents[:top] if score.latent is not None]
         records = found.records([score.latent for score in scores if score.latent is not None])
         folds = ((record, describe(record), score) for record, score in zip(records, scores, strict=True))
-        values |= {"read": _read(found), "latents": latent_list(folds)}
+        values |= {"read": _say_index(found), "latents": latent_list(folds)}
     title = f"{result.concept[:1].upper()}{result.concept[1:]}"
     return save_page(path, render_page("concept.html", title, **values))
 
 
-def _read(found: FeatureIndex) -> str:
+def _say_index(found: FeatureIndex) -> str:
     return (
         f"Evidence from {found.about['tokens']:,} tokens of {found.about['texts']:,} other texts. Top examples flatter "
         "any latent: look at the sampled ones as well."

@@ -4,7 +4,7 @@ from plotly.graph_objects import Figure, Scatter
 
 from interp.context import DemonstrationEffects
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, style_figure
 
 
 def demonstrations_panel(effects: DemonstrationEffects) -> Panel:
@@ -31,7 +31,7 @@ def demonstrations_panel(effects: DemonstrationEffects) -> Panel:
         marker={"size": 11, "color": [colour.get(name, BEFORE) for name, _ in rows]},
         hovertemplate="%{y}: %{x:.0f} %<extra></extra>",
     )
-    figure = styled(Figure(points), 140 + 30 * len(rows))
+    figure = style_figure(Figure(points), 140 + 30 * len(rows))
     figure.update_xaxes(title_text="prompts whose true label is said, %", range=[-3, 103])
     costs = {change: e for change, e in effects.cost.items() if change not in ("none", "no demonstrations")}
     dearest = max(costs, key=lambda change: costs[change].value)

@@ -20,7 +20,7 @@ def map_html(drawn: DictionaryMap, labels: Mapping[int, str], marked: Collection
         map_html(map_dictionary(sae), {i: describe(found.record(i)) for i in range(len(found))})
         ```
     """
-    return Html(_drawing(drawn, labels, marked, about=str(drawn)))
+    return Html(_draw(drawn, labels, marked, about=str(drawn)))
 
 
 def map_page(
@@ -45,12 +45,12 @@ def map_page(
         map_page("map.html", map_dictionary(sae), labels, marked=[found.best.latent], page="latents.html")
         ```
     """
-    drawing = _drawing(drawn, labels, marked, page=page)
+    drawing = _draw(drawn, labels, marked, page=page)
     values = {"marked": bool(marked), "drawing": drawing, "about": str(drawn), "walk": read_source("map.js")}
     return save_page(path, render_page("map.html", title, **values))
 
 
-def _drawing(
+def _draw(
     drawn: DictionaryMap, labels: Mapping[int, str], marked: Collection[int], *, page: str = "", about: str = ""
 ) -> Markup:
     low, high = drawn.xy.amin(0), drawn.xy.amax(0)

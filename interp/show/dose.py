@@ -6,7 +6,7 @@ from plotly.graph_objects import Scatter
 from plotly.subplots import make_subplots
 
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, rgba, ruled, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, RIVALS, draw_rule, rgba, style_figure
 from interp.steering import DoseResponse, Samples
 
 FLUENT = 3.0  # the perplexity ratio above which text no longer counts as fluent
@@ -32,7 +32,7 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
         *lines,
         ("steered", CONCEPT, response.steered),
     ):
-        for row, estimates in ((1, _naming(conditions)), (2, _ratios(conditions, response.unsteered))):
+        for row, estimates in ((1, _naming_bands(conditions)), (2, _ratios(conditions, response.unsteered))):
             figure.add_traces(band_and_line(doses, estimates, name, colour, legend=row == 1), rows=row, cols=1)
     figure.add_trace(_level(doses, 100 * response.unsteered.naming.value, "unsteered", "dot"), row=1, col=1)
     if response.prompted is not None:
@@ -41,17 +41,17 @@ def dose_panel(response: DoseResponse, concept: str) -> Panel:
     figure.update_yaxes(title_text=f"continuations naming<br>{concept}, %", range=[-4, 104], row=1, col=1)
     ticks = [0.1, 0.3, 1, 3, 10, 30, 100, 1000]
     figure.update_yaxes(title_text="perplexity ratio", type="log", tickvals=ticks, row=2, col=1)
-    ruled(figure, FLUENT, f"{FLUENT:g} × unsteered", row=2, corner="bottom left")
+    draw_rule(figure, FLUENT, f"{FLUENT:g} × unsteered", row=2, corner="bottom left")
     figure.update_xaxes(title_text=f"dose, in units of {response.unit}", row=2, col=1)
     return Panel(
         title=f"Turning it up: how often the text names {concept}, and what that costs in fluency",
-        body=styled(figure, 540).update_layout(margin_t=40),
+        body=style_figure(figure, 540).update_layout(margin_t=40),
         caption=_caption(response, concept),
         control=_control(response),
     )
 
 
-def _naming(conditions: Sequence[Samples]) -> list[Band]:
+def _naming_bands(conditions: Sequence[Samples]) -> list[Band]:
     return [(100 * e.value, 100 * e.low, 100 * e.high) for e in (c.naming for c in conditions)]
 
 
@@ -68,13 +68,13 @@ def _level(doses: list[float], share: float, name: str, dash: str) -> Scatter:
 def _caption(response: DoseResponse, concept: str) -> str:
     return (
         f"Look for a dose where the upper line is high while the lower one stays under {FLUENT:g}. "
-        f"{_finding(response, concept)} Perplexity is that of the sampled text under the unsteered model. "
+        f"{_say_finding(response, concept)} Perplexity is that of the sampled text under the unsteered model. "
         f"{len(response.unsteered.texts)} continuations per point; bands are 95% intervals, Wilson's above and a "
         "bootstrap below."
     )
 
 
-def _finding(response: DoseResponse, concept: str) -> str:
+def _say_finding(response: DoseResponse, concept: str) -> str:
     if not response.fluent(FLUENT):
         return "Here no dose is that fluent."
     best, unsteered = response.best(FLUENT), response.unsteered

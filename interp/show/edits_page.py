@@ -11,7 +11,7 @@ from interp.memory import Audit, Case
 from interp.memory.evaluation.answers import Reply
 from interp.show.audit import audit_panel
 from interp.show.collapsible_list import collapsible_list
-from interp.show.html import Html, highlighted, part, render, table
+from interp.show.html import Html, highlight, part, render, table
 from interp.show.page import Panel, Section, Tile, report
 
 CONTROLS = " control"
@@ -92,7 +92,7 @@ def _answer(text: str, reply: Reply, case: Case) -> Markup:
     """A continuation with the wanted answer marked where it is given, and a sign of whether it is."""
     shown = text.strip("\n")
     spans = [(start, end) for start, end, _ in find_phrases(shown, [reply.wanted, case.fact.new])]
-    return part("answer", begins_with(text, reply.wanted), highlighted(shown, spans))
+    return part("answer", begins_with(text, reply.wanted), highlight(shown, spans))
 
 
 def _count(replies: Sequence[Reply], method: str | None) -> str:

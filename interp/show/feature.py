@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument
 from interp.features import Evidence, Example, Feature
 from interp.show.html import Html, part, render, table, tokens
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, rgba, styled
+from interp.show.theme import BEFORE, CONCEPT, rgba, style_figure
 
 SPECIAL = re.compile(r"<\|?\w+\|?>|\[[A-Z]+\]")
 
@@ -62,7 +62,7 @@ def histogram_panel(feature: Feature) -> Panel:
     middles = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
     hover = "activation %{x:.2f}<br>%{y:,} tokens<extra></extra>"
     bars = Bar(x=middles, y=seen.counts.tolist(), width=edges[1] - edges[0], marker_color=CONCEPT, hovertemplate=hover)
-    figure = styled(Figure(bars), 280)
+    figure = style_figure(Figure(bars), 280)
     figure.update_xaxes(title_text="activation", range=[0, 1.05 * max(seen.largest, _threshold(feature) or 0.0)])
     figure.update_yaxes(title_text="tokens (log scale)", type="log", dtick=1, range=[-0.3, _top(seen)])
     if (threshold := _threshold(feature)) is not None:

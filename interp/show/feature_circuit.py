@@ -8,7 +8,7 @@ from hooks.border import Count
 from interp.common.statistics import Estimate
 from interp.graphs.feature_circuits import FeatureCircuit, FeatureFaithfulness
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, MUTED, PAPER, style_figure
 
 METRIC = "metric"
 WORDS = {"circuit": "errors as nodes", "keep": "all errors kept", "remove": "errors removed"}
@@ -46,7 +46,7 @@ def feature_circuit_panel(
     pairs = len(effects.clean)
     return Panel(
         title=f"{circuit.n_nodes} nodes of a feature circuit, {circuit.n_errors} of them errors",
-        body=styled(figure, 190 + 78 * len(rows)).update_layout(margin_l=110, margin_b=20),
+        body=style_figure(figure, 190 + 78 * len(rows)).update_layout(margin_l=110, margin_b=20),
         caption=(
             f"{len(edges)} of {len(every)} edges above {circuit.edge_threshold:g} between nodes above "
             f"{circuit.node_threshold:g}, in units of the metric. Red: corrupting it lowers the metric; blue: it "
@@ -81,7 +81,7 @@ def feature_faithfulness_panel(found: FeatureFaithfulness) -> Panel:
     kept, removed = (found.circuit[errors] for errors in ("keep", "remove"))
     return Panel(
         title="How much of what all nodes do the circuit does",
-        body=styled(figure, 380).update_layout(margin_t=40, bargap=0.3),
+        body=style_figure(figure, 380).update_layout(margin_t=40, bargap=0.3),
         caption=(
             f"1 is the model, 0 is no node kept. Keeping all errors flatters a circuit ({kept.value:.2f}), removing "
             f"them asks what its features do alone ({removed.value:.2f}). {found.under_nodes:.0%} of the effect runs "

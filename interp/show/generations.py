@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from hooks.border import Count
 from hooks.errors import InvalidArgument
-from interp.show.html import Html, highlighted, render
+from interp.show.html import Html, highlight, render
 from interp.show.page import Panel
 from interp.steering import Samples
 
@@ -31,7 +31,7 @@ def generations_panel(before: Samples, after: Samples, spans: Spans, at_most: Co
     first = {prompt: i for i, prompt in reversed(list(enumerate(before.prompts)))}
     shown = sorted(first.values())[:at_most]
     texts = ((before.prompts[i], before.texts[i], after.texts[i]) for i in shown)
-    rows = [(prompt, highlighted(one, spans(one)), highlighted(two, spans(two))) for prompt, one, two in texts]
+    rows = [(prompt, highlight(one, spans(one)), highlight(two, spans(two))) for prompt, one, two in texts]
     return Panel(
         title="The same prompts, before and after",
         body=Html(render("generations.html", dose=after.dose, rows=rows)),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from plotly.graph_objects import Figure, Heatmap
 
 from interp.show.html import visible
-from interp.show.theme import BEFORE, CONCEPT, PAPER, styled
+from interp.show.theme import BEFORE, CONCEPT, PAPER, style_figure
 
 Cells = Sequence[Sequence[float]]
 
@@ -35,7 +35,7 @@ def heat(
         customdata=[[*map(safe, columns)]] * len(rows),
         showscale=False,
     )
-    figure = styled(Figure(cells), 120 + 26 * len(rows))
+    figure = style_figure(Figure(cells), 120 + 26 * len(rows))
     figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=[*map(label_of, columns)], showgrid=False)
     figure.update_yaxes(type="category", showgrid=False)
     return figure.update_layout(margin_l=104)

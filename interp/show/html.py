@@ -100,11 +100,11 @@ def visible(token: str) -> str:
     return token.replace(" ", "·").replace("\n", "↵")
 
 
-def highlighted(text: str, spans: Iterable[tuple[int, int]]) -> Markup:
+def highlight(text: str, spans: Iterable[tuple[int, int]]) -> Markup:
     """Text with some character spans marked, overlapping ones as one.
 
     Examples:
-        >>> highlighted("a bridge", [(2, 8)])
+        >>> highlight("a bridge", [(2, 8)])
         Markup('a <mark>bridge</mark>')
     """
     marks: list[tuple[int, int]] = []

@@ -8,7 +8,7 @@ from interp.lenses import Attribution, LensReading, Ranks
 from interp.show.heat import heat, label_of
 from interp.show.html import visible
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, styled
+from interp.show.theme import BEFORE, CONCEPT, style_figure
 
 SUBJECT = {
     "LogitLens": "as if it were the last",
@@ -110,12 +110,12 @@ def attribution_panel(found: Attribution, count: Count = 20) -> Panel:
     names, values = [name for name, _ in top], [value for _, value in top]
     colours = [CONCEPT if value > 0 else BEFORE for value in values]
     bars = Bar(x=values, y=names, orientation="h", marker_color=colours, hovertemplate="%{y}: %{x:+.3g}<extra></extra>")
-    figure = styled(Figure(bars), 120 + 20 * len(top))
+    figure = style_figure(Figure(bars), 120 + 20 * len(top))
     figure.update_xaxes(title_text="added to the logit")
     figure.update_layout(margin_l=200)
     shown, whole = sum(values), float(found.logit.mean())
     return Panel(
-        title=f"What adds to the logit of {_quoted(found.word)}",
+        title=f"What adds to the logit of {_quote(found.word)}",
         body=figure,
         caption=(
             f"The {len(top)} largest of {len(found.names)} parts, with the final norm {found.norm}; mean of "
@@ -126,7 +126,7 @@ def attribution_panel(found: Attribution, count: Count = 20) -> Panel:
     )
 
 
-def _quoted(word: str) -> str:
+def _quote(word: str) -> str:
     """The token, or the two of a difference, each in quotation marks."""
     return " − ".join(f"“{visible(part)}”" for part in word.split(" − "))
 

@@ -12,7 +12,7 @@ from interp.memory import Agreement
 from interp.show.collapsible_list import collapsible_list
 from interp.show.html import Html, part, render, tokens, visible
 from interp.show.page import Panel, Section, Tile, report
-from interp.show.theme import CONCEPT, CONTROL, RIVALS, styled
+from interp.show.theme import CONCEPT, CONTROL, RIVALS, style_figure
 
 Words = Sequence[tuple[str, float]]
 NORM = "final norm"
@@ -101,7 +101,7 @@ def agreement_panel(agreed: Mapping[str, Sequence[Agreement]]) -> Panel:
     null = [100 * one.null for one in first]
     line = {"mode": "lines+markers", "x": [one.layer for one in first], "hovertemplate": hover}
     figure.add_trace(Scatter(y=null, name="95 % of random permutations below", marker_color=CONTROL, **line))
-    figure = styled(figure, 300)
+    figure = style_figure(figure, 300)
     figure.update_xaxes(title_text="layer", dtick=1)
     figure.update_yaxes(title_text="memories that agree, %", rangemode="tozero")
     return Panel(

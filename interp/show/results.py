@@ -15,6 +15,7 @@ from interp.circuits.heads import HeadScores
 from interp.context import DemonstrationEffects
 from interp.features import DictionaryMap, Feature, Record, SearchResult
 from interp.graphs import AttributionGraph
+from interp.graphs.feature_circuits import FeatureCircuit, FeatureFaithfulness
 from interp.lenses import Attribution, LensReading, Ranks
 from interp.memory import Agreement, Audit, Composition, Trace
 from interp.show.attribution_graph import graph_panel
@@ -25,6 +26,7 @@ from interp.show.context import demonstrations_panel
 from interp.show.dictionary_map import map_html
 from interp.show.dose import dose_panel
 from interp.show.feature import examples_panel, histogram_panel
+from interp.show.feature_circuit import feature_circuit_panel, feature_faithfulness_panel
 from interp.show.heads import heads_panel
 from interp.show.html import Html
 from interp.show.latent import record_html
@@ -52,6 +54,8 @@ PANELS: dict[type, Callable[[Any], tuple[Shown, ...]]] = {
     EdgeEffect: lambda found: (circuit_panel(found),),
     FaithfulnessCurve: lambda found: (faithfulness_panel([found]),),
     Feature: lambda found: () if found.evidence is None else (examples_panel(found), histogram_panel(found)),
+    FeatureCircuit: lambda found: (feature_circuit_panel(found),),
+    FeatureFaithfulness: lambda found: (feature_faithfulness_panel(found),),
     HeadScores: lambda found: (heads_panel(found),),
     LensReading: lambda found: (lens_panel(found), divergence_panel(found)),
     MethodComparison: lambda found: (comparison_panel(found, CONCEPT),),

@@ -18,7 +18,7 @@ def search_panel(found: SearchResult, top: Count = 5) -> Panel:
     """
     return Panel(
         title=f"Which latent finds {found.concept}, one row per {found.unit}",
-        body=Html(ranked(found, top)),
+        body=Html(rank_table(found, top)),
         caption=(
             "Read the first row against the last ones: a dictionary earns its keep when one latent does about as well "
             "as a probe that was shown the labels. Latents are in the order of F1 on the searched half, which also "
@@ -34,7 +34,7 @@ def search_panel(found: SearchResult, top: Count = 5) -> Panel:
     )
 
 
-def ranked(found: SearchResult, top: int, *, linked: bool = False) -> Markup:
+def rank_table(found: SearchResult, top: int, *, linked: bool = False) -> Markup:
     """The table of a search: latents, their group if there is one, then the probes.
 
     Latents link to their folds where the page has them (`linked`).

@@ -27,7 +27,7 @@ def dose_page(
         dose_page("dose.html", chosen.response, "the bridge", names.spans, chosen)
         ```
     """
-    steered, unsteered, control = _shown(response, chosen)
+    steered, unsteered, control = _choose_samples(response, chosen)
     panels = (dose_panel(response, concept), generations_panel(unsteered, steered, spans))
     sections = [Section("Dose and response", f"Steered by {response.source}, in units of {response.unit}.", panels)]
     if response.damage:
@@ -74,7 +74,7 @@ def comparison_panel(found: MethodComparison, concept: str) -> Panel:
     )
 
 
-def _shown(response: DoseResponse, chosen: ChosenDose | None) -> tuple[Samples, Samples, Samples]:
+def _choose_samples(response: DoseResponse, chosen: ChosenDose | None) -> tuple[Samples, Samples, Samples]:
     """The steered, unsteered and control conditions that the page shows."""
     if chosen is not None:
         return chosen.steered, chosen.unsteered, chosen.control

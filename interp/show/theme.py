@@ -26,7 +26,9 @@ def rgba(colour: str, alpha: float) -> str:
     return f"rgba({red}, {green}, {blue}, {round(alpha, 3):g})"
 
 
-def ruled(figure: Figure, at: float, text: str, row: int, colour: str = BEFORE, corner: str = "bottom right") -> None:
+def draw_rule(
+    figure: Figure, at: float, text: str, row: int, colour: str = BEFORE, corner: str = "bottom right"
+) -> None:
     """Draw a dotted horizontal line across one row of a figure: what the curves in it are compared with.
 
     `corner` is the corner of the label that touches the line's end.
@@ -41,7 +43,7 @@ def ruled(figure: Figure, at: float, text: str, row: int, colour: str = BEFORE, 
     figure.add_annotation(**label, **place, row=row, col=1)
 
 
-def styled(figure: Figure, height: int) -> Figure:
+def style_figure(figure: Figure, height: int) -> Figure:
     """Give a figure the common look, in place, and return it."""
     figure.update_layout(
         height=height,

@@ -5,7 +5,7 @@ from plotly.graph_objects import Figure, Heatmap
 
 from interp.memory import Trace
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, PAPER, styled
+from interp.show.theme import BEFORE, CONCEPT, PAPER, style_figure
 
 
 def trace_panel(trace: Trace) -> Panel:
@@ -21,7 +21,7 @@ def trace_panel(trace: Trace) -> Panel:
     hover = "%{y}, layers %{x}<br>%{z:.1f} points (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>"
     cells = Heatmap(
         z=effect.tolist(),
-        x=[_written(layers) for layers in trace.layers],
+        x=[_write_layers(layers) for layers in trace.layers],
         y=list(trace.roles),
         customdata=torch.stack([low, high], -1).tolist(),
         colorscale=[(0, BEFORE), (0.5, PAPER), (1, CONCEPT)],
@@ -33,7 +33,7 @@ def trace_panel(trace: Trace) -> Panel:
         hovertemplate=hover,
         showscale=False,
     )
-    figure = styled(Figure(cells), 300)
+    figure = style_figure(Figure(cells), 300)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title_text="layers restored together", type="category", showgrid=False)
     figure.update_layout(margin_l=104)
@@ -53,5 +53,5 @@ def trace_panel(trace: Trace) -> Panel:
     )
 
 
-def _written(layers: tuple[int, ...]) -> str:
+def _write_layers(layers: tuple[int, ...]) -> str:
     return str(layers[0]) if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"

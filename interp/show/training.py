@@ -5,7 +5,7 @@ from plotly.subplots import make_subplots
 
 from interp.sae import Quality, TrainReport
 from interp.show.page import Panel
-from interp.show.theme import BEFORE, CONCEPT, CONTROL, ruled, styled
+from interp.show.theme import BEFORE, CONCEPT, CONTROL, draw_rule, style_figure
 
 
 def training_panel(report: TrainReport, held_out: Quality, untrained: Quality) -> Panel:
@@ -22,12 +22,12 @@ def training_panel(report: TrainReport, held_out: Quality, untrained: Quality) -
     dead = [100 * point.dead_share for point in report.curve]
     figure.add_trace(_line(tokens, explained, "explained variance", CONCEPT), row=1, col=1)
     figure.add_trace(_line(tokens, dead, "dead latents", BEFORE), row=2, col=1)
-    ruled(figure, max(untrained.explained_variance, 0.0), "untrained dictionary", row=1, colour=CONTROL)
-    ruled(figure, held_out.explained_variance, "held-out text", row=1, corner="top right")
+    draw_rule(figure, max(untrained.explained_variance, 0.0), "untrained dictionary", row=1, colour=CONTROL)
+    draw_rule(figure, held_out.explained_variance, "held-out text", row=1, corner="top right")
     figure.update_yaxes(title_text="explained variance", range=[-0.02, 1.02], row=1, col=1)
     figure.update_yaxes(title_text="dead latents, %", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text="tokens seen", row=2, col=1)
-    styled(figure, 400).update_layout(showlegend=False)
+    style_figure(figure, 400).update_layout(showlegend=False)
     return Panel(
         title="How the dictionary learnt to read the residual stream",
         body=figure,

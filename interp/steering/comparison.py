@@ -89,7 +89,7 @@ def compare_methods(
     """Choose each way's dose on every second prompt, and report on the others, next to the prompt in words.
 
     `asking`, such as "Talk about the Golden Gate Bridge. ", is put before the prompts; perplexity is measured without
-    it. `doses` may differ by way. To set a direction against chance, give one from `pairs.shuffled(seed)` as a way.
+    it. `doses` may differ by way. To set a direction against chance, give one from `pairs.shuffle(seed)` as a way.
 
     Raises:
         InvalidArgument: no ways, one called "prompt" or without doses, or as `choose_dose`.
@@ -111,7 +111,7 @@ def compare_methods(
     rest = unique_texts(list_texts(prompts, "prompts"))[1::2]
     per_way = doses if isinstance(doses, Mapping) else dict.fromkeys(ways, doses)
     chosen = {
-        name: _chosen(model, way, prompts, names, per_way[name], sampling, progress) for name, way in ways.items()
+        name: _choose(model, way, prompts, names, per_way[name], sampling, progress) for name, way in ways.items()
     }
     return MethodComparison(
         chosen,
@@ -120,7 +120,7 @@ def compare_methods(
     )
 
 
-def _chosen(
+def _choose(
     model: Model,
     way: Steering | Conditional,
     prompts: Sequence[str],

@@ -64,7 +64,7 @@ class Conditional:
         return replace(self, steering=self.steering.control(seed))
 
     def check(self, model: Model) -> None:
-        """Raise `ValueError` unless the condition is known when it is needed, and was found in this model."""
+        """Raise `InvalidArgument` unless the condition is known when it is needed, and was found in this model."""
         read, acts = self.condition.site, self.site
         for site in (read, acts):
             model.tap(site)

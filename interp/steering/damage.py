@@ -69,12 +69,12 @@ def measure_damage(
     if len(texts) < 4:
         raise InvalidArgument(f"{len(texts)} texts were given: give at least four, two of which say what is usual")
     way = add_direction(what) if isinstance(what, Direction) else what
-    before = [_predicted(model, text) for text in texts]
+    before = [_predict(model, text) for text in texts]
     usual = _Usual(_states(model, texts[::2], way))
     rest = list(texts[1::2])
     plain = [usual.outside(_states(model, [text], way)) for text in rest]
     with steer(model, way, dose):
-        after = [_predicted(model, text) for text in texts]
+        after = [_predict(model, text) for text in texts]
         moved = [usual.outside(_states(model, [text], way)) for text in rest]
     rows = torch.tensor([_change(a, b, t) for a, b, t in zip(before, after, _targets(model, texts), strict=True)])
     kl, loss, correct = (bootstrap(lambda drawn: drawn[0].mean().item(), [column]) for column in rows.T)
@@ -130,18 +130,19 @@ def _shares(texts: Sequence[Tensor]) -> Float[Tensor, "n"]:
     return torch.tensor([float(outside.double().mean()) for outside in texts])
 
 
-def _predicted(model: Model, text: str) -> Float[Tensor, "n vocab"]:
+def _predict(model: Model, text: str) -> Float[Tensor, "n vocab"]:
     rows = [(tokens, model.run(tokens)) for tokens in read_rows(model, [text])]
-    return torch.cat([log[:, :-1][_followed(tokens)] for tokens, log in rows]).double().log_softmax(-1).cpu()
+    return torch.cat([log[:, :-1][_find_followed(tokens)] for tokens, log in rows]).double().log_softmax(-1).cpu()
 
 
 def _targets(model: Model, texts: Sequence[str]) -> list[Tensor]:
     return [
-        torch.cat([tokens.ids[:, 1:][_followed(tokens)] for tokens in read_rows(model, [text])]).cpu() for text in texts
+        torch.cat([tokens.ids[:, 1:][_find_followed(tokens)] for tokens in read_rows(model, [text])]).cpu()
+        for text in texts
     ]
 
 
-def _followed(tokens: Tokens) -> Bool[Tensor, "batch _"]:
+def _find_followed(tokens: Tokens) -> Bool[Tensor, "batch _"]:
     """Which columns but the last hold a token that another follows."""
     return tokens.mask[:, :-1] & tokens.mask[:, 1:]
 

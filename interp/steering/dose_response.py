@@ -105,7 +105,7 @@ def measure_dose_response(
     Per condition: the share of continuations that name the concept (Wilson's interval), their perplexity under the
     unsteered model, and distinct-2. `controls` are the seeds of the random directions; they share the continuations
     of a condition, so that it rests on as many as the steered one. `rivals` are other ways to compare it with, such as
-    the direction of `pairs.shuffled(seed)`; `asking`, such as "Talk about the bridge. ", is put before the prompts of
+    the direction of `pairs.shuffle(seed)`; `asking`, such as "Talk about the bridge. ", is put before the prompts of
     one more unsteered condition; on `held_out` texts KL, loss and how far the states leave the usual are measured.
 
     Raises:

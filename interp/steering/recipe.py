@@ -15,7 +15,7 @@ from hooks import Direction, Model, Position, Receipt
 from hooks.border import Count, Natural, NotNegative
 from hooks.direction import Said
 from hooks.errors import InvalidArgument, nearest
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.position import everywhere, generated, last, prompt
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.steering.conditional import Conditional
@@ -57,8 +57,8 @@ class Recipe:
     Examples:
         ```python
         Recipe(found.best.direction, "add", 4.0).save("golden_gate.safetensors")
-        with SteeredModel(load("gpt2"), Recipe.load("golden_gate.safetensors")) as model:
-            model.generate("I am")
+        model = SteeredModel(load("gpt2"), Recipe.load("golden_gate.safetensors"))
+        model.generate("I am")
         ```
     """
 
@@ -96,7 +96,7 @@ class Recipe:
             InvalidArgument: the file holds something else.
         """
         tensors, about = read_tensors(path, KIND)
-        return made_of(path, KIND, lambda: _recipe(tensors, about))
+        return parse_contents(path, KIND, lambda: _recipe(tensors, about))
 
 
 @final
@@ -109,18 +109,18 @@ class SteeredModel:
 
     def __init__(self, model: Model, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
-        self.steered()  # raises where the recipe does not fit
+        self.steer()  # raises where the recipe does not fit
 
     def __repr__(self) -> str:
         return f"SteeredModel({self.model.name!r}, {self.recipe.steering.source}, dose {self.recipe.dose:g})"
 
-    def steered(self) -> AbstractContextManager[Receipt]:
+    def steer(self) -> AbstractContextManager[Receipt]:
         """The block in which the recipe acts."""
         return steer(self.model, self.recipe.steering, self.recipe.dose)
 
     def run(self, text: str | Sequence[str]) -> Float[Tensor, "batch pos vocab"]:
         """`Model.run`, steered, without gradients."""
-        with self.steered(), torch.no_grad():
+        with self.steer(), torch.no_grad():
             return self.model.run(text)
 
     def generate(
@@ -132,7 +132,7 @@ class SteeredModel:
         seed: Natural = 0,
     ) -> str | list[str]:
         """`Model.generate`, steered."""
-        with self.steered():
+        with self.steer():
             return self.model.generate(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 
 

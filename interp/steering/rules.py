@@ -49,7 +49,7 @@ def ablate_direction(direction: Direction, at: Position = everywhere) -> Steerin
     """
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
-        return _changed(v, lambda along: -dose * along, at)
+        return _change(v, lambda along: -dose * along, at)
 
     return _along(direction, "ablation", "the whole projection", rule)
 
@@ -77,7 +77,7 @@ def set_from_origin(direction: Direction, origin: Float[Tensor, "d_model"], at: 
 
     def rule(v: Float[Tensor, "d_model"], dose: float) -> Intervention:
         u = wide(v) / wide(v).norm()
-        return _changed(v, lambda along: float(mu.to(u) @ u) + dose * s - along, at)
+        return _change(v, lambda along: float(mu.to(u) @ u) + dose * s - along, at)
 
     return _along(direction, "affine edit", SCALE, rule)
 
@@ -107,7 +107,7 @@ def cap_projection(direction: Direction, low: float, high: float, at: Position =
                 f"the dose is {dose}: a range is narrowed by a dose from 0 to 1, widened by a larger one"
             )
         a, b = middle - dose * half, middle + dose * half
-        return _changed(v, lambda along: along.clamp(a, b) - along, at)
+        return _change(v, lambda along: along.clamp(a, b) - along, at)
 
     return _along(direction, "cap", f"the range {low:.3g} to {high:.3g}", rule)
 
@@ -162,7 +162,7 @@ def _along(direction: Direction, how: str, unit: str, rule: Rule, vector: Tensor
     )
 
 
-def _changed(v: Tensor, change: Callable[[Tensor], Tensor], at: Position) -> Intervention:
+def _change(v: Tensor, change: Callable[[Tensor], Tensor], at: Position) -> Intervention:
     """x' = x + change(<x, u>) u; rows whose change is 0 stay bit for bit."""
 
     def fn(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:

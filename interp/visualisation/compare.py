@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import final
 
 import torch
@@ -134,10 +135,6 @@ def visualise_random(
         ```
     """
     site = made.objective.site
-    shape = model.tap(site).shape
-    width = 1
-    for n in shape:
-        width *= n
-    vector = torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    vector = torch.randn(prod(model.tap(site).shape), generator=torch.Generator().manual_seed(seed))
     direction = Direction(vector, site, f"a random direction, seed {seed}")
     return visualise(model, along(direction), n=len(made.pictures), steps=steps or made.steps, seed=seed)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,9 @@ from hooks import Images, Network, Site, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.grid import Grid
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 DETECTS = 0.04
 
@@ -39,6 +42,27 @@ class Dissection:
     def detectors(self) -> Bool[Tensor, "n"]:
         """Units whose IoU is above 0.04, and above that with the masks of other pictures (Bau et al. 2017)."""
         return (self.iou > DETECTS) & (self.iou > self.shuffled)
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each unit: its concept, the IoU, and that with masks of other pictures and of a unit always on.
+
+        Examples:
+            ```python
+            dissect(net, pictures, conv_act[4]).to_pandas()
+            ```
+        """
+        import pandas
+
+        chosen = self.chosen.tolist()
+        return pandas.DataFrame(
+            {
+                "concept": [self.concepts[i] for i in chosen],
+                "iou": self.iou.tolist(),
+                "shuffled": self.shuffled.tolist(),
+                "constant": self.constant[self.chosen].tolist(),
+                "detector": self.detectors.tolist(),
+            }
+        )
 
     def __repr__(self) -> str:
         share = float(self.detectors.float().mean())

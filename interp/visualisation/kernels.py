@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,9 @@ from hooks import Network
 from hooks.errors import InvalidArgument
 from hooks.site import conv_pre
 from hooks.summary import summarise
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @final
@@ -34,6 +37,19 @@ class Kernels:
     frequency: Float[Tensor, "n"]
 
     __repr__ = summarise
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each kernel.
+
+        Examples:
+            ```python
+            read_kernels(net).to_pandas()
+            ```
+        """
+        import pandas
+
+        columns = ("colourfulness", "orientation", "oriented", "frequency")
+        return pandas.DataFrame({name: getattr(self, name).tolist() for name in columns})
 
     def pictures(self) -> Float[Tensor, "n channel height width"]:
         """Each kernel as a picture: 0 is grey, and its largest weight black or white."""

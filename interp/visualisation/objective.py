@@ -43,7 +43,7 @@ class Objective:
 def unit(site: Site, channel: Natural, place: tuple[int, int] | None = None) -> Objective:
     """One channel at one place of a map, its centre by default.
 
-    At `conv_pre` it has a slope where the unit is silent, too, which it has not at `conv_act`.
+    Take `conv_pre`, where it has a slope even if the unit is silent; at `conv_act` it then has none.
 
     Examples:
         >>> from hooks.site import conv_pre
@@ -78,7 +78,7 @@ def channel(site: Site, number: Natural, diversity: float = 0.0) -> Objective:
 
 
 def along(direction: Direction, power: float = 0.0, diversity: float = 0.0) -> Objective:
-    """How far places lie along a direction, on average: `mean_p a_p·v̂ · max(0.1, cos(a_p, v))^power`.
+    """How far places are along a direction, on average: `mean_p a_p·v̂ · max(0.1, cos(a_p, v))^power`.
 
     The cosine is divided by both lengths; with a power the picture is to be of the direction and of little else.
 

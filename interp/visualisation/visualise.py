@@ -34,7 +34,7 @@ class Moves:
     turn: float = 10.0
     size: float = 0.1
 
-    def applied(
+    def apply(
         self, pixels: Float[Tensor, "batch channel height width"], random: torch.Generator
     ) -> Float[Tensor, "batch channel height width"]:
         """Return each picture moved by its own draw; what comes in at the edge continues the picture.
@@ -42,7 +42,7 @@ class Moves:
         Examples:
             >>> still = Moves(0.0, 0.0, 0.0)
             >>> x = torch.rand(1, 3, 8, 8)
-            >>> bool(torch.equal(still.applied(x, torch.Generator()), x))
+            >>> bool(torch.equal(still.apply(x, torch.Generator()), x))
             True
         """
         if self.shift == self.turn == self.size == 0:
@@ -131,7 +131,7 @@ def visualise(
     try:
         begun = values_of(model, objective, canvas.pixels().detach())[0]
         for _ in tqdm(range(steps), desc=str(objective), disable=not progress):
-            values, acts = values_of(model, objective, moves.applied(canvas.pixels(), random).clamp(0.0, 1.0))
+            values, acts = values_of(model, objective, moves.apply(canvas.pixels(), random).clamp(0.0, 1.0))
             loss = -values.sum()
             if objective.diversity:
                 loss = loss + objective.diversity * alikeness(acts)

@@ -30,7 +30,7 @@ class Guard:
 
     Args:
         app: what answers.
-        token: what every request of the interface must carry.
+        token: what every request of the interface must hold.
         hosts: the names that the server may be called by, with their ports.
     """
 

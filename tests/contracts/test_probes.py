@@ -469,7 +469,7 @@ def test_a_probe_that_was_given_where_its_rows_come_from_has_their_direction_unt
     site, fitted = Site("resid_post", 2), clone(probe).fit(x, y)
     with pytest.raises(AttributeError, match="rows do not say where they come from"):
         _ = fitted.direction_
-    found = fitted.located(site, "abc").direction_
+    found = fitted.at_site(site, "abc").direction_
     assert torch.equal(found.vector, fitted.direction(site, "abc").vector)
     assert (found.site, found.fingerprint, found.scale) == (site, "abc", fitted.scale_)
     with pytest.raises(AttributeError, match="rows do not say where they come from"):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks.border import Share, checked, guard
+from hooks.border import Share, guard, guard_function
 from hooks.errors import InterpError, InvalidArgument, InvalidType
 from tests import shapes
 
@@ -60,7 +60,7 @@ def _as_for_users() -> Any:
 @pytest.mark.parametrize(("args", "kwargs", "said"), REFUSED, ids=[said[:40] for *_, said in REFUSED])
 def test_what_does_not_fit_is_refused_in_these_words(args: tuple[Any, ...], kwargs: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidArgument, match=said):
-        checked(mixed)(*args, **kwargs)
+        guard_function(mixed)(*args, **kwargs)
 
 
 def test_one_of_any_number_of_arguments_that_does_not_fit_is_refused_and_no_swap_is_guessed() -> None:
@@ -73,12 +73,12 @@ def test_one_of_any_number_of_arguments_that_does_not_fit_is_refused_and_no_swap
 
 def test_another_kind_is_a_type_error_and_an_interp_error_as_well() -> None:
     with pytest.raises(TypeError) as caught:
-        checked(mixed)(X, "three")
+        guard_function(mixed)(X, "three")
     assert isinstance(caught.value, InterpError) and isinstance(caught.value, InvalidType)
 
 
 def test_numbers_of_numpy_are_numbers_and_a_path_may_be_written_as_text() -> None:
-    assert checked(mixed)(X, np.int64(3), rate=np.float32(0.25), folder="a/b") == Path("a/b")
+    assert guard_function(mixed)(X, np.int64(3), rate=np.float32(0.25), folder="a/b") == Path("a/b")
 
 
 def test_a_guarded_module_checks_its_functions_constructors_and_methods_and_the_signature_stays() -> None:
@@ -98,4 +98,4 @@ def test_a_word_that_is_no_choice_is_answered_with_the_nearest() -> None:
     def paint(colour: Literal["red", "green"]) -> None: ...
 
     with pytest.raises(KeyError, match="no colour is called 'gren'; did you mean 'green'"):
-        checked(paint)("gren")
+        guard_function(paint)("gren")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hooks import Model, capture
-from hooks.border import Count, Finite, NotNegative, Positive, checked
+from hooks.border import Count, Finite, NotNegative, Positive, guard_function
 from hooks.errors import InvalidArgument
 from hooks.site import resid_post
 from interp.lenses import tune
@@ -30,11 +30,11 @@ def call(rate: Positive = 1.0, weight: NotNegative = 0.0, dose: Finite = 0.0, n:
 def test_a_number_outside_its_range_is_refused_by_name_and_value(given: dict[str, float]) -> None:
     ((name, value),) = given.items()
     with pytest.raises(InvalidArgument, match=rf"call takes {name} as a .*, got {value}"):
-        checked(call)(**given)
+        guard_function(call)(**given)
 
 
 def test_the_ends_of_a_range_are_taken_where_they_belong_to_it() -> None:
-    assert checked(call)(rate=5e-324, weight=0, dose=-1e308, n=1) == call(5e-324, 0, -1e308, 1)
+    assert guard_function(call)(rate=5e-324, weight=0, dose=-1e308, n=1) == call(5e-324, 0, -1e308, 1)
 
 
 SETTINGS: list[tuple[Callable[..., Any], str, float]] = [
@@ -75,4 +75,4 @@ def test_each_number_of_a_list_is_looked_at() -> None:
     def sweep(doses: list[Finite]) -> None: ...
 
     with pytest.raises(InvalidArgument, match="takes as each of doses a finite number, got nan"):
-        checked(sweep)([1.0, math.nan])
+        guard_function(sweep)([1.0, math.nan])

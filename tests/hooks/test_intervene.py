@@ -138,7 +138,7 @@ def read_again(model: Model, text: str, plan: dict[Site, Intervention], n: int) 
         if int(new) == 256:
             break
         said.append(int(new))
-        tokens = tokens.extended(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
+        tokens = tokens.extend(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
     return model.tokenizer.decode(said)
 
 

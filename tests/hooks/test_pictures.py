@@ -188,10 +188,10 @@ def test_a_place_sees_exactly_the_pixels_on_which_its_gradient_is(build: Any) ->
             lit = slope[0].abs().sum(0) > 0
             if build is residual and site.name == "pool":  # dilation leaves gaps: the ends are what is said
                 ends = [(int(i.min()), int(i.max()) + 1) for i in lit.nonzero(as_tuple=True)]
-                assert ends == [(part.start, part.stop) for part in grid.seen_from(row, column)]
+                assert ends == [(part.start, part.stop) for part in grid.receptive_field(row, column)]
                 continue
             whole = torch.zeros_like(lit)
-            down, across = grid.seen_from(row, column)
+            down, across = grid.receptive_field(row, column)
             whole[down.start : down.stop, across.start : across.stop] = True
             assert torch.equal(lit | whole, whole) and bool(lit[down.start, across.start] or site == conv_pre[2])
 
@@ -206,7 +206,7 @@ def test_one_white_pixel_changes_only_places_that_see_it(convnet: Network) -> No
         grid = convnet.grids[site]
         changed = (before[site] != after[site]).any(-1)[0].reshape(grid.shape)
         for row, column in changed.nonzero().tolist():
-            down, across = grid.seen_from(row, column)
+            down, across = grid.receptive_field(row, column)
             assert 13 in down and 22 in across
         assert bool(changed.any())
 
@@ -241,7 +241,7 @@ def test_a_vits_stream_is_the_sum_of_what_is_added_to_it_and_is_hugging_faces(tr
         torch.testing.assert_close(mid + mlp, post)
         mixed = torch.einsum("bhqk,bkhd->bqhd", acts[pattern[layer]], acts[v[layer]])
         torch.testing.assert_close(mixed, acts[z[layer]], atol=1e-5, rtol=1e-4)
-    theirs = transformer.hf(READS.scaling().applied(PIXELS), output_hidden_states=True)
+    theirs = transformer.hf(READS.scaling().apply(PIXELS), output_hidden_states=True)
     torch.testing.assert_close(acts[resid_pre[1]], theirs.hidden_states[1].detach())
     torch.testing.assert_close(acts[logits][:, 0], theirs.logits.detach())
     torch.testing.assert_close(transformer.hf.classifier(acts[embedding])[:, 0], theirs.logits.detach())
@@ -261,7 +261,7 @@ def test_a_tower_without_classes_gives_its_pooled_vector(transformer: Network) -
     model: Any = load(ViTModel(transformer.hf.config).eval(), processor=READS)
     assert embedding in model.sites and logits not in model.sites
     acts = capture(model, Images(PIXELS), [embedding, resid_post[1]])
-    theirs = model.hf(READS.scaling().applied(PIXELS))
+    theirs = model.hf(READS.scaling().apply(PIXELS))
     torch.testing.assert_close(acts[embedding][:, 0], theirs.pooler_output.detach())
     torch.testing.assert_close(model.hf.layernorm(acts[resid_post[1]]), theirs.last_hidden_state.detach())
 
@@ -271,7 +271,7 @@ def test_the_towers_of_a_clip_lead_to_its_own_scores_and_are_changed_apart() -> 
     model: Any = load(whole, processor=READS)
     assert isinstance(model, Towers) and isinstance(model.image, Network) and isinstance(model.text, Model)
     ids = torch.tensor([[38, 5, 6, 39], [38, 7, 8, 39]])
-    given = READS.scaling().applied(PIXELS)
+    given = READS.scaling().apply(PIXELS)
     with torch.no_grad():
         theirs = whole(input_ids=ids, pixel_values=given).logits_per_image
         ours = whole.logit_scale.exp() * model.image_vectors(Images(PIXELS)) @ model.text_vectors(ids).T
@@ -351,7 +351,7 @@ def test_a_change_at_a_region_is_what_the_rest_of_the_net_makes_of_it(convnet: N
     site = pool[0]
     grid = convnet.grids[site]
     held = maps(capture(convnet, pictures, site)[site], grid).clone()
-    chosen = (grid.covered(mask) >= 0.5).reshape(2, 1, *grid.shape)
+    chosen = (grid.coverage(mask) >= 0.5).reshape(2, 1, *grid.shape)
     net: Any = alexnet(inplace=False)
     with torch.no_grad():
         wanted = net[1](net[0][3:](torch.where(chosen, 0.0, held)))
@@ -395,7 +395,7 @@ def test_pictures_are_resized_cut_and_scaled_as_hugging_faces_processors_do() ->
 
     theirs = transformers.CLIPImageProcessorPil(**said)(picture, return_tensors="pt")["pixel_values"]
     reads = processor_of(said)
-    ours = reads.scaling().applied(reads.read(picture).pixels)
+    ours = reads.scaling().apply(reads.read(picture).pixels)
     assert ours.shape == theirs.shape == (1, 3, 32, 32)
     assert float((ours - theirs).abs().max()) < 3 / 255 / 0.2  # theirs rounds to whole numbers in between
 
@@ -493,7 +493,7 @@ def test_what_an_autoencoder_is_trained_on_are_the_rows_of_the_capture(convnet: 
 def test_gradients_flow_to_the_pixels_through_the_scaling(convnet: Network) -> None:
     pixels = PIXELS[:1].clone().requires_grad_()
     convnet.run(Images(pixels))[0, 3].backward()
-    given = READS.scaling().applied(PIXELS[:1]).detach().requires_grad_()
+    given = READS.scaling().apply(PIXELS[:1]).detach().requires_grad_()
     convnet.run(given)[0, 3].backward()
     assert pixels.grad is not None and given.grad is not None
     torch.testing.assert_close(pixels.grad, given.grad / torch.tensor(READS.std)[:, None, None])

@@ -153,7 +153,7 @@ def test_a_token_that_spells_the_text_in_part_belongs_to_the_substring() -> None
 def test_positions_of_the_prompt_stay_while_text_is_generated(gpt2: Model) -> None:
     read = gpt2.tokens(TEXTS[:1])
     new = torch.tensor([[5, 6, 256]])
-    longer = read.extended(new, torch.ones_like(new).bool(), new == 256)
+    longer = read.extend(new, torch.ones_like(new).bool(), new == 256)
     for at in (last, prompt, first(2), first(99), index(3), index(-1), slice(-3, None), substring("Bridge")):
         mask = at.mask(longer)
         assert torch.equal(mask[:, :-3], at.mask(read))

@@ -87,7 +87,7 @@ def read_again(model: Model, text: str, n: int) -> list[int]:
         if int(new) == 256:
             break
         said.append(int(new))
-        read = read.extended(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
+        read = read.extend(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
     return said
 
 
@@ -133,7 +133,7 @@ def read_in_pieces(model: Model, given: Tokens, pieces: Sequence[Tensor]) -> Ten
 def pieces_give_what_the_whole_gives(model: Model, plan: Any, cuts: list[int]) -> None:
     given = model.tokens("Fog over")
     new = torch.tensor([[40, 71, 103, 9, 256]])
-    whole = given.extended(new, torch.ones_like(new).bool(), new == 256)
+    whole = given.extend(new, torch.ones_like(new).bool(), new == 256)
     with intervene(model, plan):
         expected = model.run(whole)
     with intervene(model, plan):
@@ -150,7 +150,7 @@ def test_a_text_read_in_pieces_wherever_they_are_cut_gives_the_logits_of_the_who
 def test_guesses_that_were_rejected_leave_nothing(llama: Model) -> None:
     given = llama.tokens("Fog over")
     guessed, taken = torch.tensor([[40, 71, 103]]), torch.tensor([[40, 99, 98]])
-    whole = given.extended(taken, torch.ones_like(taken).bool(), torch.zeros_like(taken).bool())
+    whole = given.extend(taken, torch.ones_like(taken).bool(), torch.zeros_like(taken).bool())
     plan = {resid_post[1]: add(3 * V, at=generated), mlp_out[0]: scale(3.0, at=tokens(99))}
     with intervene(llama, plan):
         expected = llama.run(whole)
@@ -227,7 +227,7 @@ def test_two_texts_decoded_in_turns_do_not_mix(llama: Model) -> None:
         for i in range(3):
             got += [llama.hf(new[:, i : i + 1], past_key_values=cache).logits for cache in caches]
         for j, text in enumerate(texts):
-            whole = llama.tokens(text).extended(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
+            whole = llama.tokens(text).extend(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
             torch.testing.assert_close(torch.cat(got[j::2], dim=1), llama.run(whole)[:, -3:], atol=2e-4, rtol=1e-3)
 
 

@@ -9,7 +9,20 @@ from hooks import Activations, Model, Site, capture, capture_gradients, interven
 from hooks.errors import UnknownSite
 from hooks.interventions import scale
 from hooks.position import last as last_token
-from hooks.site import _IN_LAYERS, NAMES, decoder, embed, encoder, logits, match, mlp_act, mlp_in, named, resid_post, z
+from hooks.site import (
+    _IN_LAYERS,
+    NAMES,
+    decoder,
+    embed,
+    encoder,
+    find_sites,
+    logits,
+    match,
+    mlp_act,
+    mlp_in,
+    resid_post,
+    z,
+)
 from interp.directions import Pairs, caa
 from interp.sae import activations_of
 from probes import gather
@@ -70,9 +83,13 @@ def test_a_layer_is_needed_where_there_are_layers_and_refused_where_there_are_no
 
 def test_a_layer_can_be_counted_from_the_last() -> None:
     there = (resid_post[0], resid_post[1], Site("resid_post", 0, "encoder"))
-    assert named([resid_post[-1], "resid_post[-2]", "encoder.resid_post[-1]"], there) == (there[1], there[0], there[2])
+    assert find_sites([resid_post[-1], "resid_post[-2]", "encoder.resid_post[-1]"], there) == (
+        there[1],
+        there[0],
+        there[2],
+    )
     with pytest.raises(ValueError, match="counts from the last of 2 layers"):
-        named(resid_post[-3], there)
+        find_sites(resid_post[-3], there)
 
 
 def test_a_site_of_one_stack_of_several_says_which() -> None:
@@ -94,11 +111,11 @@ def test_a_name_without_its_layer_is_no_sequence_of_sites_and_brackets_are_no_gl
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would speak first
     for asked in (resid_post, [embed, resid_post]):
         with pytest.raises(TypeError, match=r"resid_post needs a layer: write resid_post\[0\], or 'resid_post\.\*'"):
-            named(asked, (resid_post[0],))
+            find_sites(asked, (resid_post[0],))
     with pytest.raises(TypeError, match="not iterable"):
         list(resid_post)  # pyright: ignore[reportArgumentType]
-    assert named("resid_post[1]", (resid_post[0], resid_post[1])) == (resid_post[1],)
-    assert named("resid_post.[01]", (resid_post[0], resid_post[1])) == (resid_post[0], resid_post[1])
+    assert find_sites("resid_post[1]", (resid_post[0], resid_post[1])) == (resid_post[1],)
+    assert find_sites("resid_post.[01]", (resid_post[0], resid_post[1])) == (resid_post[0], resid_post[1])
 
 
 def test_a_glob_selects_sites_by_either_name() -> None:

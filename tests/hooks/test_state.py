@@ -86,7 +86,7 @@ def left_on(model: Model) -> list[str]:
     found += ["forward"] if any("forward" in vars(module) for module in model.hf.modules()) else []
     found += ["gradients off"] if not all(p.requires_grad for p in model.hf.parameters()) else []
     found += [] if torch.is_grad_enabled() else ["the mode of gradients"]
-    found += ["the turn"] if model.running._turn.held() else []
+    found += ["the turn"] if model.running._turn.is_held() else []
     return found + (["a block"] if model.running.active or model.running.resting else [])
 
 

@@ -16,7 +16,7 @@ from hooks.store import ActivationStore, Shuffled, to_dataset
 from hooks.store.folder import Folder
 from hooks.store.manifest import CHUNK, Manifest, Settings, Shard, entry_bytes, finish
 from hooks.store.shard import ShardWriter
-from hooks.store.shuffle import mixed, prefetched
+from hooks.store.shuffle import mix_rows, prefetch
 
 ROWS = (3 * CHUNK + 100, 0, 500, 2 * CHUNK)
 SITE, PAIR = resid_post[1], mlp_act[0]
@@ -262,7 +262,7 @@ def mixing(buffer: int, seed: int = 0) -> Tensor:
     """The order in which the numbers 0, 1, ... come out of the buffer, fed by chunks of 128 of them."""
     numbers = ({"x": part} for part in torch.arange(128 * CHUNKS).split(128))
     generator = torch.Generator().manual_seed(seed)
-    return torch.cat([b["x"] for b in mixed(numbers, buffer=buffer, batch_size=PER_BATCH, generator=generator)])
+    return torch.cat([b["x"] for b in mix_rows(numbers, buffer=buffer, batch_size=PER_BATCH, generator=generator)])
 
 
 def unevenness(order: Tensor) -> float:
@@ -312,7 +312,7 @@ def test_reading_holds_no_more_than_the_buffer_and_one_chunk() -> None:
             yield {"x": part}
 
     given = 0
-    for batch in mixed(counted(), buffer=WIDE, batch_size=PER_BATCH, generator=torch.Generator()):
+    for batch in mix_rows(counted(), buffer=WIDE, batch_size=PER_BATCH, generator=torch.Generator()):
         assert taken - given <= WIDE + 128
         given += len(batch["x"])
     assert given == taken == 100 * 128
@@ -327,7 +327,7 @@ def test_prefetching_keeps_order_runs_ahead_and_passes_errors_on() -> None:
             yield item
         raise RuntimeError("the disk is gone")
 
-    ahead = prefetched(items(), 2)
+    ahead = prefetch(items(), 2)
     assert next(ahead) == 0
     while len(made) < 3:
         pass

@@ -109,7 +109,7 @@ def test_generated_tokens_stay_generated_when_a_row_is_taken_and_through_a_file(
 ) -> None:
     model = padded_left(gpt2) if side == "left" else gpt2
     given, new = model.tokens(["The bay", "Fog"]), torch.tensor([[40, 71], [72, 73]])
-    whole = given.extended(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
+    whole = given.extend(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
     acts = capture(model, whole, resid_post[0])
     acts.save(tmp_path / "acts.safetensors")
     for tokens in (whole, Activations.load(tmp_path / "acts.safetensors").tokens):

@@ -152,7 +152,7 @@ def test_its_scale_reaches_the_farthest_side_of_a_pair_whichever_way_it_is_turne
 
 def test_fitted_again_it_forgets_where_its_pairs_came_from() -> None:
     x, _ = contrasts(20, seed=2)
-    probe = CCS(restarts=1, steps=5).fit(x).located(Site("resid_post", 1), "abc")
+    probe = CCS(restarts=1, steps=5).fit(x).at_site(Site("resid_post", 1), "abc")
     assert probe.direction_.fingerprint == "abc"
     with pytest.raises(AttributeError, match="rows do not say where they come from"):
         _ = probe.fit(x).direction_

@@ -76,7 +76,7 @@ def edge_attribution(
     runs = _Runs(model, task, graph, blocks, slope, len(clean))
     starts = range(0, len(clean), batch_size)
     found = [
-        runs.scored(clean[i : i + batch_size], corrupt[i : i + batch_size], i)
+        runs.score(clean[i : i + batch_size], corrupt[i : i + batch_size], i)
         for i in tqdm(starts, desc="edges", disable=not progress)
     ]
     effect, m_clean, m_corrupt = (torch.cat(part) for part in zip(*found, strict=True))
@@ -111,7 +111,7 @@ class _Runs:
     slope: Slope
     count: int
 
-    def scored(
+    def score(
         self, clean: Tokens, corrupt: Tokens, first: int
     ) -> tuple[Float[Tensor, "batch sender receiver"], Float[Tensor, "batch"], Float[Tensor, "batch"]]:
         """The effects in some of the texts, and the metric of both runs."""
@@ -121,10 +121,10 @@ class _Runs:
         there = capture(model, corrupt, sites, batch_size=len(corrupt)).values
         shared = self._slopes(clean, None, texts, self.slope.rules) if self.slope.only_clean else None
         here = shared.values if shared else capture(model, clean, sites, batch_size=len(clean)).values
-        moved = self._moved(clean, here, there)
+        moved = self._move(clean, here, there)
         with torch.no_grad():
-            m_clean = self._measured(clean, here[final], texts)
-            m_corrupt = self._measured(corrupt, there[final], texts)
+            m_clean = self._measure(clean, here[final], texts)
+            m_corrupt = self._measure(corrupt, there[final], texts)
         if shared is not None and float((m_corrupt - m_clean).abs().max()) > 0:
             steep = (m_corrupt - m_clean).abs().max() / (there[final] - here[final]).norm(dim=-1).max()
             if float(shared.final.abs().max()) < FLAT * float(steep):
@@ -137,7 +137,7 @@ class _Runs:
         return effect, m_clean, m_corrupt
 
     @torch.no_grad()
-    def _moved(
+    def _move(
         self, tokens: Tokens, here: Mapping[Site, Tensor], there: Mapping[Site, Tensor]
     ) -> Float[Tensor, "batch sender pos d_model"]:
         """e_u(corrupt) - e_u(clean), 0 at padding."""
@@ -148,9 +148,9 @@ class _Runs:
     def _slopes(
         self, tokens: Tokens, embedded: Tensor | None, texts: Int[Tensor, "batch"], rules: BackwardRules
     ) -> Slopes:
-        return slopes_at(self.model, self.blocks, tokens, embedded, lambda x: self._measured(tokens, x, texts), rules)
+        return slopes_at(self.model, self.blocks, tokens, embedded, lambda x: self._measure(tokens, x, texts), rules)
 
-    def _measured(self, tokens: Tokens, final: Tensor, texts: Tensor) -> Float[Tensor, "batch"]:
+    def _measure(self, tokens: Tokens, final: Tensor, texts: Tensor) -> Float[Tensor, "batch"]:
         return self.task.measure(self.model.unembed(final[ends_of(self.task, tokens)]), texts, self.count)
 
     @torch.no_grad()

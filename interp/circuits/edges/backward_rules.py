@@ -46,7 +46,7 @@ class BackwardRules:
         return self.patterns_held or self.attention_split or self.temperature != 1.0
 
     @contextmanager
-    def applied(self, model: Model) -> Iterator[None]:
+    def apply(self, model: Model) -> Iterator[None]:
         """Inside the block, the gradients of a model are those of the rules.
 
         Raises:
@@ -54,7 +54,7 @@ class BackwardRules:
 
         Examples:
             ```python
-            with BackwardRules(norms_held=True).applied(model):
+            with BackwardRules(norms_held=True).apply(model):
                 ...
             ```
         """
@@ -83,10 +83,10 @@ def _hooks_of_block(rules: BackwardRules, model: Model, part: dict[str, nn.Modul
             if name.rpartition(".")[2] in _ACTIVATIONS:
                 yield module.register_forward_hook(_identity_rule)
     if rules.gates_halved and "mlp.out" in part and ("mlp.gate" in part or "mlp.gate_up" in part):
-        yield part["mlp.out"].register_forward_pre_hook(lambda _m, args: (halved(args[0]), *args[1:]))
+        yield part["mlp.out"].register_forward_pre_hook(lambda _m, args: (halve_gradient(args[0]), *args[1:]))
 
 
-def halved(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def halve_gradient(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """x, with half of its gradient."""
     half = x / 2
     return half + (x - half).detach()
@@ -153,7 +153,7 @@ def _attend(rules: BackwardRules) -> Callable[..., tuple[Tensor, Tensor]]:
         scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
         scores = scores if not softcap else (scores / softcap).tanh() * softcap
         if rules.attention_split:
-            scores = halved(scores)  # of the half of the pattern's gradient, so that q and k get a quarter
+            scores = halve_gradient(scores)  # of the half of the pattern's gradient, so that q and k get a quarter
         scores = scores if attention_mask is None else scores + attention_mask[..., : key.shape[-2]]
         pattern = scores.softmax(-1, dtype=torch.promote_types(torch.float32, scores.dtype)).to(value.dtype)
         if rules.patterns_held:
@@ -161,7 +161,7 @@ def _attend(rules: BackwardRules) -> Callable[..., tuple[Tensor, Tensor]]:
         elif rules.temperature != 1.0:
             pattern = _same_value(pattern, _softened(scores, rules.temperature))
         z = pattern @ value
-        z = halved(z) if rules.attention_split else z
+        z = halve_gradient(z) if rules.attention_split else z
         return z.transpose(1, 2).contiguous(), pattern
 
     return attend

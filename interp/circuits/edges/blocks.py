@@ -159,13 +159,13 @@ def writes_of(
     for block in blocks:
         if block.n_heads:
             raw = block.head_writes(values[z[block.layer]])
-            writes.append(_normed(block.post_norm, raw).transpose(1, 2) if normed else raw.transpose(1, 2))
+            writes.append(_apply_norm(block.post_norm, raw).transpose(1, 2) if normed else raw.transpose(1, 2))
         if block.mlp is not None:
             writes.append(values[mlp_out[block.layer]][:, None])
     return torch.cat(writes, 1)
 
 
-def _normed(norm: Norm, raw: Float[Tensor, "batch pos head d_model"]) -> Float[Tensor, "batch pos head d_model"]:
+def _apply_norm(norm: Norm, raw: Float[Tensor, "batch pos head d_model"]) -> Float[Tensor, "batch pos head d_model"]:
     if norm.module is None:
         return raw
     return norm.linear(raw, norm.scale(raw.sum(-2, keepdim=True)))

@@ -120,7 +120,7 @@ class Circuit:
             mask[:, self.graph.fed_by[s] & only] = False
         return Circuit(self.graph, mask)
 
-    def pruned(self) -> "Circuit":
+    def prune(self) -> "Circuit":
         """Return the circuit without dead ends: edges on no path from the embedding to the logits are taken out.
 
         Its size is the circuit's real size. What the model computes from the rest is the same under counterfactual
@@ -128,13 +128,13 @@ class Circuit:
 
         Examples:
             ```python
-            circuit.pruned().n_edges <= circuit.n_edges
+            circuit.prune().n_edges <= circuit.n_edges
             ```
         """
-        reached, feeds = self._reached(), self._feeds()
+        reached, feeds = self._find_reached(), self._feeds()
         return Circuit(self.graph, self.mask & reached[:, None] & feeds[None, :])
 
-    def _reached(self) -> Bool[Tensor, "sender"]:
+    def _find_reached(self) -> Bool[Tensor, "sender"]:
         """Whether a path of its edges leads from the embedding to the sender."""
         fed, reached = self.graph.fed_by, torch.zeros(len(self.graph.senders), dtype=torch.bool)
         reached[0] = True

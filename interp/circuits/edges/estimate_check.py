@@ -32,7 +32,7 @@ def check_estimate(
         check_estimate(model, task, graph, found.each, sample=24, seed=0).correlation
         ```
     """
-    edges = _chosen(graph, each.mean(0).cpu(), sample, seed)
+    edges = _choose(graph, each.mean(0).cpu(), sample, seed)
     names = [graph.name(s, r) for s, r in edges]
     n_texts = min(TEXTS, len(each))
     exact = exact_edges(model, _of_first(model, task, n_texts), names)
@@ -55,7 +55,7 @@ def _of_first(model: Model, task: Task, n_texts: int) -> Task:
     return Task(clean[:n_texts], corrupt[:n_texts], metric, task.at)
 
 
-def _chosen(
+def _choose(
     graph: EdgeGraph, effect: Float[Tensor, "sender receiver"], sample: int, seed: int
 ) -> list[tuple[int, int]]:
     edges = list(graph.edges)

@@ -74,7 +74,7 @@ def exact_edges(
         runs = _clean_run(model, task, clean[rows], corrupt[rows], i, len(clean))
         ends.append((runs.m_clean, runs.m_corrupt))
         for layer, group in groups:
-            for some in _split(group, max(1, batch_size // len(runs.m_clean))):
+            for some in _split_edges(group, max(1, batch_size // len(runs.m_clean))):
                 found = runs.effects(layer, some)
                 each[rows, [s for s, _ in some], [r for _, r in some]] = found.to(each)
                 bar.update(found.numel())
@@ -99,7 +99,7 @@ def _by_layer(graph: EdgeGraph, edges: Sequence[Edge]) -> Iterator[tuple[tuple[s
         yield (kind, layer), list(group)
 
 
-def _split(edges: list[Edge], size: int) -> Iterator[list[Edge]]:
+def _split_edges(edges: list[Edge], size: int) -> Iterator[list[Edge]]:
     return (edges[i : i + size] for i in range(0, len(edges), size))
 
 
@@ -134,7 +134,7 @@ class _Clean:
         else:
             block = self.blocks[layer]
             edits = self._into_mlp(block, moved) if kind == "mlp" else self._into_heads(block, edges, moved)
-            final = self.held.resumed(layer, edits, len(edges)).unflatten(0, (-1, len(edges)))
+            final = self.held.resume(layer, edits, len(edges)).unflatten(0, (-1, len(edges)))
         ends = ends_of(self.task, self.held.activations.tokens)
         said = self.model.unembed(final.transpose(1, 2)[ends])
         return torch.stack([self.task.measure(said[:, i], self.texts, self.count) for i in range(len(edges))], 1)
@@ -173,7 +173,7 @@ def _clean_run(model: Model, task: Task, clean: Tokens, corrupt: Tokens, first: 
     streams = [block.mlp_reads for block in blocks if block.mlp is not None]
     held = hold(model, clean, [*sites, *streams])
     there = capture(model, corrupt, sites, batch_size=len(corrupt))
-    moved = moved_alone(blocks, held.activations.values, there.values) * clean.mask[:, None, :, None]
+    moved = move_alone(blocks, held.activations.values, there.values) * clean.mask[:, None, :, None]
     check_writes(model, writes_of(blocks, held.activations.values, normed=True), held.final, clean)
     texts = torch.arange(first, first + len(clean), device=model.device)
     final = resid_post[model.n_layers - 1]
@@ -185,7 +185,7 @@ def _clean_run(model: Model, task: Task, clean: Tokens, corrupt: Tokens, first: 
     return _Clean(model, task, graph, blocks, held, moved, texts, count, m_clean, m_corrupt)
 
 
-def moved_alone(
+def move_alone(
     blocks: tuple[Block, ...],
     here: Mapping[Site, Float[Tensor, "batch pos *d"]],
     there: Mapping[Site, Float[Tensor, "batch pos *d"]],
@@ -194,7 +194,7 @@ def moved_alone(
 
     Examples:
         ```python
-        moved_alone(blocks_of(model), clean.values, corrupt.values)
+        move_alone(blocks_of(model), clean.values, corrupt.values)
         ```
     """
     raw = writes_of(blocks, here, normed=False)

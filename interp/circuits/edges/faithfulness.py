@@ -188,7 +188,7 @@ def faithfulness_curve(
     graph = edge_graph(model)
     nominal = tuple(int(size * graph.n_edges) for size in sizes)
     grow: Callable[..., Circuit] = greedy_circuit if greedy else top_circuit
-    circuits = tuple(grow(graph, scores, n).pruned() for n in nominal)
+    circuits = tuple(grow(graph, scores, n).prune() for n in nominal)
     ends = [Circuit.whole(graph), Circuit.empty(graph)]
     m = run_circuit(model, task, [*circuits, *ends], ablation, batch_size=batch_size, progress=progress)
     curve = FaithfulnessCurve(name, sizes, circuits, nominal, m[:-2], m[-2], m[-1])

@@ -41,7 +41,7 @@ class _Moves:
         return self.norm(whole + move) - self.norm(whole)
 
 
-def masked_run(
+def run_masked(
     model: Model,
     blocks: tuple[Block, ...],
     tokens: Tokens,
@@ -64,12 +64,12 @@ def masked_run(
 
     Examples:
         ```python
-        masked_run(model, blocks, tokens, removed, ablated)
+        run_masked(model, blocks, tokens, removed, ablated)
         ```
     """
     run = _Run(blocks, removed, ablated * tokens.mask[:, None, :, None], tokens)
     held = Held(model, Activations({}, tokens, model.fingerprint), lambda x: x)
-    final = held.resumed(0, run.edits(), len(removed)).unflatten(0, (len(tokens), -1))
+    final = held.resume(0, run.edits(), len(removed)).unflatten(0, (len(tokens), -1))
     return run.read(final, [removed.shape[2] - 1])[:, :, 0]
 
 
@@ -119,8 +119,8 @@ class _Run:
 
         def note(a: Tensor) -> None:
             if block.layer == 0 and not self.moves:
-                self._moved(0, self._split(a)[:, :, None], None, Norm(None, None, False, None))
-            x = self._split(a)
+                self._note_moves(0, self._split_circuits(a)[:, :, None], None, Norm(None, None, False, None))
+            x = self._split_circuits(a)
             for name, mine in columns.items():
                 self.inputs[Site(name, block.layer)] = lambda old, n=name, c=mine: self._heads(block, n, c, x, old)
             if at_mlp:
@@ -138,33 +138,33 @@ class _Run:
         reader = block.readers[name]
         y = block.attn_norm(self.read(x, columns))
         new = torch.einsum("bchtd,dhf->bcthf", y, reader.W) + reader.b
-        return torch.where(changed[None, :, None, :, None], new, self._split(old)).flatten(0, 1)
+        return torch.where(changed[None, :, None, :, None], new, self._split_circuits(old)).flatten(0, 1)
 
     def _feed_forward(self, block: Block, columns: list[int], x: Tensor, old: Tensor) -> Tensor:
         changed = (self.removed[:, :, columns] != 0).any(1)
         if not bool(changed.any()):
             return old
         new = block.mlp_norm(self.read(x, columns)[:, :, 0])
-        return torch.where(changed[None, :, :, None], new, self._split(old)).flatten(0, 1)
+        return torch.where(changed[None, :, :, None], new, self._split_circuits(old)).flatten(0, 1)
 
     def _after_heads(self, block: Block, first: int) -> Edit:
         def note(a: Tensor) -> None:
-            raw = block.head_writes(self._split(a)).transpose(2, 3)
+            raw = block.head_writes(self._split_circuits(a)).transpose(2, 3)
             whole = None if block.post_norm.module is None else raw.sum(2)
-            self._moved(first, raw, whole, block.post_norm)
+            self._note_moves(first, raw, whole, block.post_norm)
 
         return note
 
     def _after_mlp(self, block: Block, first: int) -> Edit:
-        return lambda a: self._moved(first, self._split(a)[:, :, None], None, block.post_norm)
+        return lambda a: self._note_moves(first, self._split_circuits(a)[:, :, None], None, block.post_norm)
 
-    def _moved(self, first: int, writes: Tensor, whole: Tensor | None, norm: Norm) -> None:
+    def _note_moves(self, first: int, writes: Tensor, whole: Tensor | None, norm: Norm) -> None:
         """Note ablated less present writes of senders from the number `first` on; 0 at padding."""
         mine = self.ablated[:, None, first : first + writes.shape[2]]
         moved = mine - writes * self.tokens.mask[:, None, None, :, None]
         self.moves.append(_Moves(first, moved, whole, norm))
 
-    def _split(self, a: Tensor) -> Tensor:
+    def _split_circuits(self, a: Tensor) -> Tensor:
         rows = len(self.tokens) * len(self.removed)
         a = a if a.shape[0] == rows else a.expand(rows, *a.shape[1:])
         return a.unflatten(0, (len(self.tokens), len(self.removed)))

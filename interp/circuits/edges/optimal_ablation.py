@@ -11,7 +11,7 @@ from hooks.errors import InvalidArgument
 from interp.circuits.edges.ablation import Ablation, mean_ablation
 from interp.circuits.edges.blocks import blocks_of
 from interp.circuits.edges.circuit import Circuit
-from interp.circuits.edges.masked_run import masked_run
+from interp.circuits.edges.masked_run import run_masked
 from interp.circuits.edges.running import measure_streams
 from interp.circuits.edges.task import Task, kl_from_clean
 
@@ -71,7 +71,7 @@ def optimal_ablation(
             tokens = clean[first : first + batch_size]
             with torch.inference_mode(False), torch.enable_grad():
                 each = constants[None, :, None].expand(len(tokens), -1, tokens.ids.shape[1], -1)
-                final = masked_run(model, blocks, tokens, removed, each)
+                final = run_masked(model, blocks, tokens, removed, each)
                 kl = measure_streams(model, asked, tokens, final, first, len(clean)).mean()
             (constants.grad,) = torch.autograd.grad(kl, [constants])
             adam.step()

@@ -70,9 +70,9 @@ def path_patching(
     read = {_site_read(name, model.n_layers) for name in receivers}
     got: dict[Site, Tensor] = {}
     noted: dict[Site, Edit] = {site: _note(got, site) for site in read if site.name != "resid_post"}
-    final = here.resumed(0, {**first, **noted})
+    final = here.resume(0, {**first, **noted})
     if "logits" not in receivers:
-        final = here.resumed(0, _pass_two(receivers, got))
+        final = here.resume(0, _pass_two(receivers, got))
     m = model.unembed(final[ends_of(task, clean)])
     return task.measure(m, torch.arange(len(clean), device=m.device), len(clean))
 

@@ -15,7 +15,7 @@ from interp.circuits.edges.ablation import Ablation, counterfactual_ablation
 from interp.circuits.edges.blocks import blocks_of
 from interp.circuits.edges.circuit import Circuit, top_circuit
 from interp.circuits.edges.graph import edge_graph
-from interp.circuits.edges.masked_run import masked_run
+from interp.circuits.edges.masked_run import run_masked
 from interp.circuits.edges.running import measure_streams, run_circuit
 from interp.circuits.edges.task import Task, kl_from_clean
 
@@ -108,7 +108,7 @@ def prune_edges(
             removed = z.new_zeros(masks, *allowed.shape).masked_scatter(allowed, 1 - z)
             with torch.no_grad():
                 ablated = ablation.values(model, blocks, corrupt[texts])
-            final = masked_run(model, blocks, clean[texts], removed.to(model.device), ablated)
+            final = run_masked(model, blocks, clean[texts], removed.to(model.device), ablated)
             kl = measure_streams(model, asked, clean[texts], final, first, len(clean)).mean()
             off = 1 - _on(log_alpha).mean()
             target = (1 - n_edges / graph.n_edges) * min(1.0, (step + 1) / (steps * 5 / 6))

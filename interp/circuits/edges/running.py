@@ -14,7 +14,7 @@ from interp.circuits.edges.ablation import Ablation, counterfactual_ablation
 from interp.circuits.edges.blocks import blocks_of
 from interp.circuits.edges.circuit import Circuit
 from interp.circuits.edges.graph import edge_graph
-from interp.circuits.edges.masked_run import masked_run
+from interp.circuits.edges.masked_run import run_masked
 from interp.circuits.edges.task import Task, ends_of
 
 
@@ -66,7 +66,7 @@ def run_circuit(
         removed = torch.stack([allowed & ~circuit.mask.cpu() for circuit in several[some]]).to(
             model.device, model.dtype
         )
-        final = masked_run(model, blocks, rows, removed, ablation.values(model, blocks, corrupt[texts]))
+        final = run_masked(model, blocks, rows, removed, ablation.values(model, blocks, corrupt[texts]))
         m[some, texts] = measure_streams(model, task, rows, final, texts.start, len(clean)).T.to(m)
         bar.update(final.shape[0] * final.shape[1])
     bar.close()

@@ -180,11 +180,11 @@ def slopes_at(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_without_parameter_gradients(model))
-        stack.enter_context(rules.applied(model))
+        stack.enter_context(rules.apply(model))
         stack.enter_context(_nodes_kept(blocks, nodes))
         held = Held(model, Activations({}, tokens, model.fingerprint), lambda x: x)
         edits = {site: keep(site) for site in sites if site != resid_pre[0]}
-        final = held.resumed(0, {resid_pre[0]: begin, **edits})
+        final = held.resume(0, {resid_pre[0]: begin, **edits})
         m = measured(final)
         wanted = [final, *nodes.values()]
         last, *rest = torch.autograd.grad(m.sum(), wanted, materialize_grads=True)

@@ -45,7 +45,7 @@ def copying(model: Model, *, seed: Natural = 0) -> HeadScores:
         copying(model).top()
         ```
     """
-    E, W_U = _embedded(model), weight_of(model.hf.get_output_embeddings()).float()
+    E, W_U = _embed(model), weight_of(model.hf.get_output_embeddings()).float()
     if E.shape != W_U.shape or E.shape[1] != model.d_model:
         raise InvalidArgument(
             f"the embeddings of {model.name} have shape {tuple(E.shape)} and its unembedding {tuple(W_U.shape)}: a "
@@ -66,7 +66,7 @@ def copying(model: Model, *, seed: Natural = 0) -> HeadScores:
     return HeadScores("copying", values, control, "with the unembedding's rows in random order")
 
 
-def _embedded(model: Model) -> Float[Tensor, "vocab _"]:
+def _embed(model: Model) -> Float[Tensor, "vocab _"]:
     """What each token brings into the stream, without the bias that all bring."""
     W_E = weight_of(model.module(embed))
     norm = find(model.hf, model.paths.top.get("embed_ln"))

@@ -85,12 +85,12 @@ class CausalModel:
             values[name] = fixed[name] if name in fixed else self.functions[name](*(values[one] for one in of))
         return values
 
-    def interchanged(self, variable: str, base: Values, source: Values) -> Int[Tensor, "example"]:
+    def interchange(self, variable: str, base: Values, source: Values) -> Int[Tensor, "example"]:
         """Return the output of base with one variable as in source: what a faithful model must say.
 
         Examples:
             ```python
-            model.interchanged("same", base, source)
+            model.interchange("same", base, source)
             ```
         """
         if variable not in self.inputs and variable not in self.parents:

@@ -13,7 +13,7 @@ from hooks.border import Count, Natural, Positive
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.circuits.interchange.causal_model import Values
-from interp.circuits.interchange.interchange import Implementation, Place, interchange_accuracy, swapped
+from interp.circuits.interchange.interchange import Implementation, Place, interchange_accuracy, swap_place
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def align_subspace(
             "without heads, 1 dimension at least and no more than it has, and 1 step at least"
         )
     search = _Search(implementation, variable, Place(site, at), dimension, steps, lr, batch_size, seed, progress)
-    basis = search.found(shuffled=False)
+    basis = search.train(shuffled=False)
     other = replace(search, implementation=_random_weights(implementation, seed))
     random = torch.Generator().manual_seed(seed + 1)
     free = torch.linalg.qr(torch.randn(shape[0], dimension, generator=random))[0]
@@ -122,10 +122,10 @@ def align_subspace(
     scores = {
         name: interchange_accuracy(implementation, variable, place, base, source) for name, place in places.items()
     }
-    wrong = Place(site, at, search.found(shuffled=True))
-    elsewhere = Place(site, at, other.found(shuffled=False))
+    wrong = Place(site, at, search.train(shuffled=True))
+    elsewhere = Place(site, at, other.train(shuffled=False))
     causal = implementation.causal
-    stays = causal.run(base)[causal.output] == causal.interchanged(variable, base, source)
+    stays = causal.run(base)[causal.output] == causal.interchange(variable, base, source)
     return Alignment(
         variable,
         places["found"],
@@ -134,18 +134,18 @@ def align_subspace(
         interchange_accuracy(other.implementation, variable, elsewhere, base, source),
         interchange_accuracy(implementation, variable, wrong, base, source),
         float(stays.double().mean()),
-        1 - float(moved_part(implementation, places["found"], base).square().sum()) / dimension,
+        1 - float(find_moved_part(implementation, places["found"], base).square().sum()) / dimension,
         n_test,
     )
 
 
 @torch.no_grad()
-def moved_part(implementation: Implementation, place: Place, inputs: Values) -> Float[Tensor, "d_model n"]:
+def find_moved_part(implementation: Implementation, place: Place, inputs: Values) -> Float[Tensor, "d_model n"]:
     """Return the part of a place's basis that is in the span of what inputs do there; the rest is dormant.
 
     Examples:
         ```python
-        moved_part(implementation, alignment.place, implementation.causal.draw(256, random))
+        find_moved_part(implementation, alignment.place, implementation.causal.draw(256, random))
         ```
     """
     tokens = implementation.tokens(inputs)
@@ -169,7 +169,7 @@ class _Search:
     seed: int
     progress: bool
 
-    def found(self, *, shuffled: bool) -> Float[Tensor, "d_model n"]:
+    def train(self, *, shuffled: bool) -> Float[Tensor, "d_model n"]:
         """The basis that training ends with."""
         implementation, random = self.implementation, torch.Generator().manual_seed(self.seed)
         model, width = implementation.model, implementation.model.tap(self.place.site).shape[0]
@@ -177,14 +177,14 @@ class _Search:
         free.requires_grad_()
         adam = torch.optim.Adam([free], lr=self.lr)
         for _ in tqdm(range(self.steps), desc="alignment search", disable=not self.progress):
-            base, source = (self._drawn(self.batch_size, random, test=False) for _ in range(2))
-            wanted = implementation.causal.interchanged(self.variable, base, source)
+            base, source = (self._draw(self.batch_size, random, test=False) for _ in range(2))
+            wanted = implementation.causal.interchange(self.variable, base, source)
             wanted = wanted[torch.randperm(len(wanted), generator=random)] if shuffled else wanted
             with torch.no_grad():
                 given = capture(model, implementation.tokens(source), self.place.site, batch_size=len(wanted))
             with torch.inference_mode(False), torch.enable_grad():
                 place = replace(self.place, basis=torch.linalg.qr(free)[0])
-                said = swapped(implementation, place, implementation.tokens(base), given[self.place.site].clone())
+                said = swap_place(implementation, place, implementation.tokens(base), given[self.place.site].clone())
                 loss = torch.nn.functional.cross_entropy(said.float(), wanted.to(said.device))
                 (free.grad,) = torch.autograd.grad(loss, [free])
             adam.step()
@@ -193,9 +193,9 @@ class _Search:
     def test_pairs(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Pairs of inputs that no step has seen."""
         random = torch.Generator().manual_seed(self.seed + 2)
-        return self._drawn(count, random, test=True), self._drawn(count, random, test=True)
+        return self._draw(count, random, test=True), self._draw(count, random, test=True)
 
-    def _drawn(self, count: int, random: torch.Generator, *, test: bool) -> dict[str, Int[Tensor, "example"]]:
+    def _draw(self, count: int, random: torch.Generator, *, test: bool) -> dict[str, Int[Tensor, "example"]]:
         """Inputs of the training or of the test half, separated by a hash of all their values."""
         rows: list[dict[str, Tensor]] = []
         kept = 0

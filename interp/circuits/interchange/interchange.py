@@ -98,19 +98,19 @@ class Place:
         return base + (move * where[..., None]).view(base.shape)
 
 
-def swapped(
+def swap_place(
     implementation: Implementation, place: Place, base: Tokens, source: Float[Tensor, "batch pos *d"]
 ) -> Float[Tensor, "batch n"]:
     """Return the answers' logits of base with a place as in another run; gradients flow.
 
     Examples:
         ```python
-        swapped(implementation, place, base, acts[place.site])
+        swap_place(implementation, place, base, acts[place.site])
         ```
     """
     model = implementation.model
     held = Held(model, Activations({}, base, model.fingerprint), lambda x: x)
-    final = held.resumed(0, {place.site: lambda a: place.put(a, source.to(a), base)})
+    final = held.resume(0, {place.site: lambda a: place.put(a, source.to(a), base)})
     return implementation.logits(final, base)
 
 
@@ -140,12 +140,12 @@ def interchange_accuracy(
         ```
     """
     count = check_inputs(implementation.causal, base, source)
-    wanted = implementation.causal.interchanged(variable, base, source)
+    wanted = implementation.causal.interchange(variable, base, source)
     right = 0
     for i in range(0, count, batch_size):
         one, other = ({k: v[i : i + batch_size] for k, v in each.items()} for each in (base, source))
         given = capture(implementation.model, implementation.tokens(other), place.site, batch_size=batch_size)
-        said = swapped(implementation, place, implementation.tokens(one), given[place.site]).argmax(-1)
+        said = swap_place(implementation, place, implementation.tokens(one), given[place.site]).argmax(-1)
         right += int((said.cpu() == wanted[i : i + batch_size]).sum())
     return right / count
 

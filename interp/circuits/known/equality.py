@@ -68,4 +68,4 @@ def equality(*, dtype: torch.dtype = torch.float64) -> Implementation:
         texts = torch.stack([inputs[name] for name in "abcd"], 1)
         return torch.cat([texts, torch.full((len(texts), 1), END)], 1)
 
-    return Implementation(hand.loaded("equality", dtype), equality_program(), ids, torch.tensor([NO, YES]), last)
+    return Implementation(hand.load("equality", dtype), equality_program(), ids, torch.tensor([NO, YES]), last)

@@ -63,4 +63,4 @@ def _gate(name: str, bias: torch.Tensor, out: torch.Tensor, single: bool, dtype:
     hand.neurons(0, 0, read={"first": both, "second": both}, bias=bias, write=("joined", out))
     hand.distract(0, 2, "noise", seed=1)
     task = Task(torch.tensor([[YES, YES, 4]]), torch.tensor([[NO, NO, 4]]), token_difference(YES, NO))
-    return KnownCircuit(name, hand.loaded(name, dtype), task, EDGES, single)
+    return KnownCircuit(name, hand.load(name, dtype), task, EDGES, single)

@@ -60,7 +60,7 @@ def induction_circuit(
         for head in (1, 2):
             hand.distract(layer, head, "noise", seed=10 * layer + head)
     return KnownCircuit(
-        f"induction, attention {attention:g}, other {change}", hand.loaded("induction", dtype), *_task(change)
+        f"induction, attention {attention:g}, other {change}", hand.load("induction", dtype), *_task(change)
     )
 
 

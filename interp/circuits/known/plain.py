@@ -134,7 +134,7 @@ class Hand:
         here = self.at[write]
         attention.c_proj.weight[mine, here] = torch.randn(self.d_head, here.stop - here.start, generator=random)
 
-    def loaded(self, name: str, dtype: torch.dtype | None = None) -> Model:
+    def load(self, name: str, dtype: torch.dtype | None = None) -> Model:
         """Return the model, loaded."""
         self.hf.config.name_or_path = name
         return load(self.hf, dtype=dtype, check=False)

@@ -36,4 +36,4 @@ def proportion_circuit(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
     clean, corrupt = [[3, 5, 3, 6, 3, 7]], [[3, 5, 4, 6, 2, 7]]
     task = Task(torch.tensor(clean), torch.tensor(corrupt), token_difference(1, 0))
     edges = ("embed->mlp0", "mlp0->v1.0", "h1.0->logits")
-    return KnownCircuit("proportion before", hand.loaded("proportion", dtype), task, edges)
+    return KnownCircuit("proportion before", hand.load("proportion", dtype), task, edges)

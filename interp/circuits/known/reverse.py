@@ -63,7 +63,7 @@ def reverse_circuit(attention: Finite = 20.0, *, dtype: torch.dtype = torch.floa
     clean, corrupt = [[3, 5, 4, 6, SEPARATOR, 7, 8]], [[3, 5, 4, SEPARATOR, 6, 7, 8]]
     task = Task(torch.tensor(clean), torch.tensor(corrupt), token_difference(4, 3))
     edges = ("embed->k0.0", "h0.0->mlp0", "mlp0->q1.0", "h1.0->logits")
-    return KnownCircuit(f"reverse, attention {attention:g}", hand.loaded("reverse", dtype), task, edges)
+    return KnownCircuit(f"reverse, attention {attention:g}", hand.load("reverse", dtype), task, edges)
 
 
 def _opposite(n: Tensor, p: Tensor) -> Tensor:

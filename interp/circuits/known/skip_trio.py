@@ -35,4 +35,4 @@ def skip_trio(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
             hand.distract(layer, head, "noise", seed=10 * layer + head)
     task = Task(torch.tensor([[4, 3, YES]]), torch.tensor([[4, 3, 2]]), token_difference(YES, 0))
     edges = ("embed->mlp0", "mlp0->mlp1", "mlp1->mlp2", "mlp2->logits")
-    return KnownCircuit("skip-trio", hand.loaded("skip-trio", dtype), task, edges)
+    return KnownCircuit("skip-trio", hand.load("skip-trio", dtype), task, edges)

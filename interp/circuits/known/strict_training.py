@@ -20,7 +20,7 @@ from interp.circuits.edges.circuit import Circuit
 from interp.circuits.edges.graph import EdgeGraph, edge_graph, sender_number
 from interp.circuits.interchange import CausalModel, Implementation, Place, interchange_accuracy
 from interp.circuits.interchange.causal_model import Values
-from interp.circuits.interchange.interchange import swapped
+from interp.circuits.interchange.interchange import swap_place
 
 EVERY = Position("every token", lambda tokens: tokens.mask)
 
@@ -150,7 +150,7 @@ def train_strictly(
         adam.step()
         schedule.step()
     hf.zero_grad(set_to_none=True)
-    return _measured(implementation, nodes, idle, seed)
+    return _measure(implementation, nodes, idle, seed)
 
 
 def _new(causal: CausalModel, n_layers: int, n_heads: int, d_model: int, seed: int) -> Implementation:
@@ -205,10 +205,10 @@ def _loss(
     plain = implementation.model.run(tokens)[:, -1, implementation.answers]
     loss = cross_entropy(plain, answer)
     loss = loss + cross_entropy(
-        swapped(implementation, places[0], tokens, given[places[0].site]), causal.interchanged(variable, base, source)
+        swap_place(implementation, places[0], tokens, given[places[0].site]), causal.interchange(variable, base, source)
     )
     if still is not None:
-        loss = loss + cross_entropy(swapped(implementation, places[1], tokens, given[places[1].site]), answer)
+        loss = loss + cross_entropy(swap_place(implementation, places[1], tokens, given[places[1].site]), answer)
     return loss
 
 
@@ -222,7 +222,7 @@ def _values(model: Model, tokens: Any, sites: Sequence[Site]) -> dict[Site, Tens
     return got
 
 
-def _measured(implementation: Implementation, nodes: Mapping[str, str], idle: Sequence[str], seed: int) -> StrictModel:
+def _measure(implementation: Implementation, nodes: Mapping[str, str], idle: Sequence[str], seed: int) -> StrictModel:
     causal, random = implementation.causal, torch.Generator().manual_seed(seed + 1)
     base, source = causal.draw(512, random), causal.draw(512, random)
     with torch.no_grad():
@@ -236,6 +236,6 @@ def _measured(implementation: Implementation, nodes: Mapping[str, str], idle: Se
         place = place_of(node)
         with torch.no_grad():
             given = _values(implementation.model, implementation.tokens(source), [place.site])
-            other = swapped(implementation, place, implementation.tokens(base), given[place.site]).argmax(-1)
+            other = swap_place(implementation, place, implementation.tokens(base), given[place.site]).argmax(-1)
         stays[node] = float((other == said).double().mean())
     return StrictModel(implementation, dict(nodes), float((said == right).double().mean()), interchange, stays)

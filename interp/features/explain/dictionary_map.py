@@ -87,13 +87,13 @@ def map_dictionary(
         )
     rows = sae.W_dec[chosen].detach().flatten(1).float().cpu()
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    xy = _placed(unit, neighbours, seed)
+    xy = _place_latents(unit, neighbours, seed)
     same = _share_kept(_nearest(unit, neighbours), _nearest(xy, neighbours))
     kept = bootstrap(lambda drawn: drawn[0].mean().item(), [same])
     return DictionaryMap(tuple(chosen), xy, neighbours, kept, neighbours / (len(chosen) - 1))
 
 
-def _placed(unit: Float[Tensor, "latent d_model"], neighbours: int, seed: int) -> Float[Tensor, "latent 2"]:
+def _place_latents(unit: Float[Tensor, "latent d_model"], neighbours: int, seed: int) -> Float[Tensor, "latent 2"]:
     method = load_umap()(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
     return torch.from_numpy(method.fit_transform(unit.numpy())).float()
 

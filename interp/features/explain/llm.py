@@ -49,7 +49,7 @@ class Endpoint:
             if attempt:
                 time.sleep(self.pause * 2 ** (attempt - 1))
             try:
-                return _text(self._posted(prompt), self.url)
+                return _text(self._post(prompt), self.url)
             except urllib.error.HTTPError as error:
                 said = error.read().decode("utf-8", "replace")[:200]
                 if error.code not in AGAIN:
@@ -59,7 +59,7 @@ class Endpoint:
                 problem = f"{type(error).__name__}: {error}"
         raise NotReachable(f"{self.url} gave no answer in {self.retries + 1} tries; the last: {problem}")
 
-    def _posted(self, prompt: str) -> Any:
+    def _post(self, prompt: str) -> Any:
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         request = urllib.request.Request(

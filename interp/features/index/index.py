@@ -14,7 +14,7 @@ from hooks.capture import Data
 from hooks.disk import lock, record
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.fingerprint import fingerprint
-from hooks.json_file import Kind, made_of, write_json
+from hooks.json_file import Kind, parse_contents, write_json
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import StreamDigest, digest_of_data, is_stream
 from interp.features.index.accumulator import Accumulator, IndexSize
@@ -81,10 +81,10 @@ def index(
     if (folder / ABOUT).exists():
         return _same(FeatureIndex.open(folder), about | {"data": digest_of_data(data)})
     with lock(folder, "index"):
-        return _made(sae, model, data, folder, shape, about, batch_size, progress)
+        return _make_index(sae, model, data, folder, shape, about, batch_size, progress)
 
 
-def _made(
+def _make_index(
     sae: SAE,
     model: Model,
     data: Data,
@@ -95,7 +95,7 @@ def _made(
     progress: bool,
 ) -> FeatureIndex:
     read = StreamDigest(data)
-    gathered = _resumed(folder, shape, about, read)
+    gathered = _resume(folder, shape, about, read)
     _gather(sae, model, data, gathered, folder, about, batch_size, progress, read)
     if not gathered.tally.tokens:
         raise InvalidArgument("the data hold no tokens besides special ones: give texts")
@@ -142,7 +142,7 @@ def _pause(folder: Path, gathered: Accumulator, about: dict[str, Any], read: Str
     write_tensors(folder / WORK / STATE, UNFINISHED, gathered.state(), {"about": said})
 
 
-def _resumed(folder: Path, shape: IndexSize, about: dict[str, Any], read: StreamDigest) -> Accumulator:
+def _resume(folder: Path, shape: IndexSize, about: dict[str, Any], read: StreamDigest) -> Accumulator:
     saved = folder / WORK / STATE
     if not saved.exists():
         rmtree(folder / WORK, ignore_errors=True)
@@ -151,7 +151,7 @@ def _resumed(folder: Path, shape: IndexSize, about: dict[str, Any], read: Stream
     state, said = read_tensors(saved, UNFINISHED)
     _check(said["about"], about, folder)
     gathered = Accumulator(folder / WORK, shape)
-    made_of(saved, UNFINISHED, lambda: gathered.restore(state))
+    parse_contents(saved, UNFINISHED, lambda: gathered.restore(state))
     _check(said["about"], {"read": read.of_first(gathered.texts)}, folder)
     return gathered
 

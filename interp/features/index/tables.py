@@ -53,7 +53,7 @@ def _words(model: Model) -> Any:
 
 def _latents(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:
     tally = gathered.tally
-    effect = _promoted(sae, model, block) if promotes_tokens(model, sae.sites[-1]) else None
+    effect = _promoted_rows(sae, model, block) if promotes_tokens(model, sae.sites[-1]) else None
     for row, i in enumerate(block):
         fired, total = int(tally.fired[i]), float(tally.total[i])
         tokens, mass = gathered.tokens.of(i)
@@ -78,7 +78,7 @@ def _latents(block: range, gathered: Accumulator, sae: SAE, model: Model, word: 
 _EFFECT = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
 
 
-def _promoted(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]]:
+def _promoted_rows(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]]:
     logits = measure_logit_effects(model, sae.W_dec[block.start : block.stop].detach())
     up, down = (logits.topk(min(PROMOTED, logits.shape[-1]), largest=largest) for largest in (True, False))
     parts = (part.tolist() for part in (up.indices, up.values, down.indices, down.values))
@@ -88,10 +88,10 @@ def _promoted(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]
 def _examples(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
         for kind, kept in (("top", gathered.top), ("sampled", gathered.sampled)):
-            yield from _kept(i, kind, kept, model, word)
+            yield from _example_rows(i, kind, kept, model, word)
 
 
-def _kept(latent: int, kind: str, kept: TopExamples, model: Model, word: Any) -> Iterator[dict[str, Any]]:
+def _example_rows(latent: int, kind: str, kept: TopExamples, model: Model, word: Any) -> Iterator[dict[str, Any]]:
     used = (kept.text[latent] >= 0).nonzero().flatten()
     by_text = used[kept.text[latent][used].argsort()]
     falling = by_text[kept.value[latent][by_text].argsort(descending=True, stable=True)].tolist()
@@ -104,12 +104,12 @@ def _kept(latent: int, kind: str, kept: TopExamples, model: Model, word: Any) ->
             "rank": rank,
             "text": int(kept.text[latent, slot]),
             "peak": int(inside[: len(ids) // 2].sum()),
-            "tokens": _spelling(model, ids[inside].tolist(), word),
+            "tokens": _spell(model, ids[inside].tolist(), word),
             "activations": acts[inside].tolist(),
         }
 
 
-def _spelling(model: Model, ids: list[int], word: Any) -> list[str]:
+def _spell(model: Model, ids: list[int], word: Any) -> list[str]:
     """The tokens' pieces; token by token where none is part of a character, which is quicker."""
     words = [word(token) for token in ids]
     return list(pieces(model.tokenizer, ids)) if any(BROKEN in piece for piece in words) else words

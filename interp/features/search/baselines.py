@@ -24,7 +24,7 @@ def score_baselines(
     scores = []
     for probe in (DifferenceOfMeans(), Logistic()):
         scored = torch.as_tensor(probe.fit(reading.x[fitted], labels.y[fitted]).decision_function(reading.x))
-        pooled = bench.rows.pooled(scored)
+        pooled = bench.rows.pool(scored)
         threshold = best_threshold(pooled[bench.searched], bench.rows.y[bench.searched])
         direction = probe.direction(find_site(sae, model), model.fingerprint)
         scores.append(bench.score(probe.name, pooled, threshold, None, direction))
@@ -51,7 +51,7 @@ def score_components(
     y, searched, best = bench.rows.y, bench.searched, None
     for number, v in enumerate(V, 1):
         for sign in (1, -1):
-            pooled = bench.rows.pooled((x.double() - mean) @ (sign * v))
+            pooled = bench.rows.pool((x.double() - mean) @ (sign * v))
             threshold = best_threshold(pooled[searched], y[searched])
             f1 = detection(pooled[searched], y[searched], threshold).f1
             if best is None or f1 > best[0]:

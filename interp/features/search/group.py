@@ -85,9 +85,9 @@ def _grown(
     y, searched = bench.rows.y, bench.searched
     members, reached, weights, cut = [start], float(alone[start.latent]), torch.ones(1), start.threshold
     while len(members) < most:
-        others = {**pool, **_missed(sae, bench, entries, members)}
+        others = {**pool, **_find_missed(sae, bench, entries, members)}
         larger = [[*members, other] for i, other in others.items() if all(i != m.latent for m in members)]
-        tried = [(together, _weighted(together, y, searched)) for together in larger]
+        tried = [(together, _fit_weights(together, y, searched)) for together in larger]
         positive = [(together, found) for together, found in tried if bool((found[0] > 0).all())]
         together, weighted = max(positive, key=lambda one: one[1][2], default=(members, (weights, cut, reached)))
         if weighted[2] < reached + GAIN:
@@ -96,7 +96,7 @@ def _grown(
     if len(members) == 1:
         return None
     members.sort(key=lambda m: float(alone[m.latent]), reverse=True)
-    weights, cut, _ = _weighted(members, y, searched)
+    weights, cut, _ = _fit_weights(members, y, searched)
     latents = tuple(m.latent for m in members)
     alive = all(float(sae.max_activation[i]) > 0 for i in latents)
     direction = latent_group(sae, latents, weights.tolist()) if alive else None
@@ -105,7 +105,7 @@ def _grown(
     return Group(latents, tuple(weights.tolist()), score, describe_sharing(sae, members, y & searched))
 
 
-def _missed(sae: SAE, bench: Evaluation, entries: Entries, members: list[Member]) -> dict[int, Member]:
+def _find_missed(sae: SAE, bench: Evaluation, entries: Entries, members: list[Member]) -> dict[int, Member]:
     """The latents that best separate the positives which no member finds from all negatives."""
     y = bench.rows.y
     left = bench.searched & ~(y & torch.stack([m.on for m in members]).any(0))
@@ -154,7 +154,7 @@ def _scores(members: list[Member], weights: Float[Tensor, "..."]) -> Float[Tenso
     return torch.stack([m.column for m in members], 1) @ weights.to(members[0].column)
 
 
-def _weighted(members: list[Member], y: Tensor, searched: Tensor) -> tuple[Tensor, float, float]:
+def _fit_weights(members: list[Member], y: Tensor, searched: Tensor) -> tuple[Tensor, float, float]:
     """Logistic weights of the members, the largest being 1, the best threshold of their sum, and its F1."""
     columns = torch.stack([m.column for m in members], 1)
     size = columns[searched].amax(0).clamp(min=1e-12)

@@ -34,7 +34,7 @@ class Rows:
 
     __repr__ = summarise
 
-    def pooled(self, scores: Float[Tensor, "..."]) -> Float[Tensor, "n"]:
+    def pool(self, scores: Float[Tensor, "..."]) -> Float[Tensor, "n"]:
         """The rows' scores, from one score per token."""
         kept = self.row_of >= 0
         empty = scores.new_full((len(self.y),), -torch.inf)

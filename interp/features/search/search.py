@@ -176,12 +176,12 @@ def search_many(
     baselines = score_baselines(saes[0], model, reading, bench, half[reading.text])
     readings = (reading if sae is saes[0] else encode_again(sae, reading) for sae in saes)
     return tuple(
-        _ranked(sae, pool_entries(coded_so, rows), bench, baselines, (top, permutations))
+        _rank(sae, pool_entries(coded_so, rows), bench, baselines, (top, permutations))
         for sae, coded_so in zip(saes, readings, strict=True)
     )
 
 
-def _ranked(
+def _rank(
     sae: SAE, entries: Entries, bench: Evaluation, baselines: tuple[Score, ...], sizes: tuple[int, int]
 ) -> SearchResult:
     """The latents of one autoencoder in their order, with the null of searching them all."""

@@ -1,7 +1,8 @@
-"""A sparse feature circuit: nodes and edges above their thresholds, and how much of the behaviour they carry."""
+"""A sparse feature circuit: nodes and edges above their thresholds, and how much of the behaviour they bring back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +20,9 @@ from interp.graphs.feature_circuits.edge_weights import FeatureEdges, edge_weigh
 from interp.graphs.feature_circuits.node_effects import FeatureEffects, feature_effects
 from interp.graphs.feature_circuits.running import ERRORS, run_feature_circuit
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 RANDOM = 3
 """Random circuits of the same size, whose mean is the control."""
@@ -67,6 +71,18 @@ class FeatureCircuit:
             ```
         """
         return {site: ~mask for site, mask in self.nodes.items()}
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each edge above the threshold: from which node to which, and its weight.
+
+        Examples:
+            ```python
+            feature_circuit(model, saes, task).to_pandas()
+            ```
+        """
+        import pandas
+
+        return pandas.DataFrame(self.edges.above(self.edge_threshold), columns=["source", "target", "weight"])
 
     def __str__(self) -> str:
         edges = self.edges.above(self.edge_threshold)
@@ -173,6 +189,24 @@ class FeatureFaithfulness:
 
     __repr__ = summarise
 
+    def to_pandas(self) -> "DataFrame":
+        """One row for each treatment of errors and each set of nodes: its faithfulness and interval.
+
+        Examples:
+            ```python
+            feature_faithfulness(model, saes, circuit).to_pandas()
+            ```
+        """
+        import pandas
+
+        sets = {"circuit": self.circuit, "random": self.random, "complement": self.complement}
+        rows = [
+            {"errors": errors, "nodes": name, "faithfulness": e.value, "low": e.low, "high": e.high, "n": e.n}
+            for name, table in sets.items()
+            for errors, e in table.items()
+        ]
+        return pandas.DataFrame(rows)
+
     def __str__(self) -> str:
         words = {"circuit": "errors as nodes", "keep": "all errors kept", "remove": "errors removed"}
         lines = [f"faithfulness of {self.n_nodes} nodes; {self.under_nodes:.0%} of the effect runs through nodes"]
@@ -193,9 +227,9 @@ def feature_faithfulness(
     batch_size: Count = 16,
     seed: Natural = 0,
 ) -> FeatureFaithfulness:
-    """Measure how much of the behaviour a feature circuit, its complement, and random circuits of its size carry.
+    """Measure how much of the behaviour a feature circuit, its complement and random circuits of its size do.
 
-    Keeping all errors flatters a circuit, as they carry what no feature does; removing them asks what features alone
+    Keeping all errors flatters a circuit, as they do what no feature does; removing them asks what features alone
     do. All three are measured.
 
     Args:

@@ -67,7 +67,7 @@ def _site(model: Model, sae: SAE) -> Site:
         raise InvalidArgument(f"this {name} normalises each row by itself, so its features have no fixed decoder")
     if sae.site.name not in WRITES or sae.site not in model.taps:
         raise InvalidArgument(
-            f"this {name} reads {sae.site}, and nodes lie in the stream or are added to it: give autoencoders of "
+            f"this {name} reads {sae.site}, and nodes are in the stream or are added to it: give autoencoders of "
             f"{', '.join(WRITES)}, at layers that {model.name} has"
         )
     if sae.fingerprint is not None and sae.fingerprint != model.fingerprint:

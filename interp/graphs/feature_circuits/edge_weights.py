@@ -15,7 +15,7 @@ from hooks.taps import Edit
 from interp.circuits.edges.task import Task
 from interp.graphs.feature_circuits.dictionaries import Dictionaries, Nodes, name_node, split
 from interp.graphs.feature_circuits.node_effects import effects_by
-from interp.graphs.feature_circuits.paired_runs import PairedRuns, fresh_run, paired_runs
+from interp.graphs.feature_circuits.paired_runs import PairedRuns, fresh_run, pair_runs
 
 METRIC = "metric"
 
@@ -105,7 +105,7 @@ def edge_weights(
     )
     weight = torch.zeros(len(kept) + 1, len(kept), dtype=torch.float64)
     inflow, count, first = torch.zeros(len(kept) + 1, dtype=torch.float64), 0, 0
-    for runs in paired_runs(model, dictionaries, task, against, batch_size, by_position=places > 1):
+    for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=places > 1):
         mine = {site: value[first : first + len(runs.texts)] for site, value in slope.items()}
         first, count = first + len(runs.texts), count + len(runs.texts)
         with torch.inference_mode(False), torch.enable_grad():
@@ -128,7 +128,7 @@ def _add(
     row: Float[Tensor, "_"],
 ) -> None:
     """Add what the kept nodes of one site give to a target that has this slope there."""
-    each = effects_by(slope, runs.move_a[site], runs.move_error[site], runs.dictionaries[site])
+    each = effects_by(slope, runs.at[site].move_a, runs.at[site].move_error, runs.dictionaries[site])
     total = each.sum(0) if len(nodes) > 1 else each.sum((0, 1))[None]
     columns = [i for i, (where, _, _) in enumerate(kept) if where == site]
     row[columns] += total[nodes].double().cpu()
@@ -147,7 +147,7 @@ class _Stops:
         self.runs = runs
         self.leaves: dict[Site, Tensor] = {}
         self.values: dict[Site, Tensor] = {}
-        final = fresh_run(runs.model, runs.tokens).resumed(0, {site: self._stop(site) for site in runs.dictionaries})
+        final = fresh_run(runs.model, runs.tokens).resume(0, {site: self._stop(site) for site in runs.dictionaries})
         self.m = runs.measure(final[:, None])
         self._split: dict[Site, tuple[Tensor, Tensor]] = {}
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,8 +23,11 @@ from interp.graphs.feature_circuits.dictionaries import (
     name_node,
     order_dictionaries,
 )
-from interp.graphs.feature_circuits.paired_runs import PairedRuns, paired_runs
+from interp.graphs.feature_circuits.paired_runs import PairedRuns, pair_runs
 from interp.sae import SAE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 COPIES = 64
 """Rows of one pass in which nodes are patched exactly."""
@@ -59,6 +63,21 @@ class FeatureEffects:
     check: EstimateCheck | None = None
 
     __repr__ = summarise
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each node with an effect, the largest first.
+
+        Examples:
+            ```python
+            circuit.effects.to_pandas().head()
+            ```
+        """
+        import pandas
+
+        acting = self.nodes(0.0)
+        values = [float(x) for site, mask in acting.items() for x in self.effect[site][mask]]
+        frame = pandas.DataFrame({"node": self.names(acting), "effect": values})
+        return frame.sort_values("effect", key=abs, ascending=False, ignore_index=True)
 
     @property
     def places(self) -> int:
@@ -138,10 +157,10 @@ class FeatureEffects:
             f"  {site}: nodes sum to {float(value.sum()):+.4g}, the whole site does {self.whole[site]:+.4g}"
             for site, value in self.effect.items()
         ]
-        return "\n".join([head, *rows, *sums, *([] if self.check is None else [_said(self.check)])])
+        return "\n".join([head, *rows, *sums, *([] if self.check is None else [_say_check(self.check)])])
 
 
-def _said(check: EstimateCheck) -> str:
+def _say_check(check: EstimateCheck) -> str:
     said = (
         f"exact effects of {len(check.edges)} nodes: correlation with the estimates {check.correlation:.3f}, relative "
         f"error {check.error:.3f}"
@@ -202,7 +221,7 @@ def feature_effects(
     dictionaries = order_dictionaries(model, autoencoders)
     sums = _Sums(dictionaries)
     bar = tqdm(desc="node effects", unit=" sites", disable=not progress)
-    for runs in paired_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
+    for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
         for site in dictionaries:
             sums.add(runs, site, slope_at(runs, site, steps), by_position)
             bar.update()
@@ -239,10 +258,10 @@ class _Sums:
     @torch.no_grad()
     def add(self, runs: PairedRuns, site: Site, slope: Tensor, by_position: bool) -> None:
         """Add one site of some texts."""
-        each = effects_by(slope, runs.move_a[site], runs.move_error[site], self.dictionaries[site])
+        each = effects_by(slope, runs.at[site].move_a, runs.at[site].move_error, self.dictionaries[site])
         total = each.sum(0) if by_position else each.sum((0, 1))[None]
         self.effect[site] = self.effect.get(site, 0) + total
-        there = runs.x[site] + runs.move(site)
+        there = runs.at[site].x + runs.move(site)
         gone = runs.resume(site, lambda x: there.to(x))[:, 0] - runs.m_clean
         self.whole[site] = self.whole.get(site, 0.0) + float(gone.sum())
         self.slope.setdefault(site, []).append(slope)
@@ -258,7 +277,7 @@ def effects_by(
 
     Examples:
         ```python
-        effects_by(slope, runs.move_a[site], runs.move_error[site], sae)
+        effects_by(slope, runs.at[site].move_a, runs.at[site].move_error, sae)
         ```
     """
     features = (slope @ sae.W_dec.detach().to(slope).T) * move_a.to(slope)
@@ -273,7 +292,7 @@ def slope_at(runs: PairedRuns, site: Site, steps: int) -> Float[Tensor, "batch p
         slope_at(runs, resid_post[3], steps=10)
         ```
     """
-    x, move = runs.x[site], runs.move(site)
+    x, move = runs.at[site].x, runs.move(site)
     way = (torch.arange(steps or 1, device=x.device, dtype=x.dtype) + 0.5) / steps if steps else x.new_zeros(1)
     total = torch.zeros_like(x)
     for some in way.split(max(1, COPIES // len(x))):
@@ -322,28 +341,28 @@ def exact_feature_effects(
         raise InvalidArgument("no nodes were given: name at least one, such as resid_post.3/120")
     dictionaries = order_dictionaries(model, autoencoders)
     total, count = torch.zeros(len(nodes), dtype=torch.float64), 0
-    for runs in paired_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
+    for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
         places = runs.tokens.ids.shape[1] if by_position else 1
         found = [find_node(name, dictionaries, places) for name in nodes]
         count += len(runs.texts)
         for site in dictionaries:
             mine = iter([i for i, (where, _, _) in enumerate(found) if where == site])
             while some := [*islice(mine, max(1, COPIES // len(runs.texts)))]:
-                moves = torch.stack([_moved(runs, site, found[i], by_position) for i in some], 1)
-                there = (runs.x[site][:, None] + moves).flatten(0, 1)
+                moves = torch.stack([_move_node(runs, site, found[i], by_position) for i in some], 1)
+                there = (runs.at[site].x[:, None] + moves).flatten(0, 1)
                 m = runs.resume(site, lambda old, there=there: there.to(old), len(some))
                 total[some] += (m - runs.m_clean[:, None]).sum(0).double().cpu()
     return total / count
 
 
-def _moved(runs: PairedRuns, site: Site, node: tuple[Site, int, int], by_position: bool) -> Tensor:
+def _move_node(runs: PairedRuns, site: Site, node: tuple[Site, int, int], by_position: bool) -> Tensor:
     """How x changes where one node is put at its other value."""
     _, place, number = node
     sae = runs.dictionaries[site]
     if number == sae.d_sae:
-        move = runs.move_error[site]
+        move = runs.at[site].move_error
     else:
-        move = runs.move_a[site][..., number, None] * sae.W_dec[number].to(runs.move_a[site])
+        move = runs.at[site].move_a[..., number, None] * sae.W_dec[number].to(runs.at[site].move_a)
     if not by_position:
         return move
     only = torch.zeros_like(move)

@@ -1,4 +1,4 @@
-"""Running feature circuits: the nodes that are kept carry what this run computes, all others the other run's values."""
+"""Running feature circuits: the nodes that are kept have what this run computes, all others the other run's values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -13,7 +13,7 @@ from hooks.errors import InvalidArgument, nearest
 from hooks.taps import Edit
 from interp.circuits.edges.task import Task
 from interp.graphs.feature_circuits.dictionaries import Dictionaries, Nodes, order_dictionaries, split
-from interp.graphs.feature_circuits.paired_runs import PairedRuns, fresh_run, paired_runs
+from interp.graphs.feature_circuits.paired_runs import PairedRuns, fresh_run, pair_runs
 from interp.sae import SAE
 
 ERRORS: Final = ("circuit", "keep", "remove")
@@ -32,7 +32,7 @@ def run_feature_circuit(
 ) -> Float[Tensor, "circuit example"]:
     """The metric of each text with only some nodes left: x' = x + Σ_i∉C (a_i* - a_i) W_dec,i + (e* - e if e ∉ C).
 
-    x, a and e are of this very run, and * of the other one, so nodes that stay carry the circuit's own values. With
+    x, a and e are of this very run, and * of the other one, so nodes that stay have the circuit's own values. With
     every node the model is what it is, bit for bit.
 
     Args:
@@ -61,24 +61,26 @@ def run_feature_circuit(
         raise InvalidArgument(f"errors are not treated as '{errors}'; did you mean {nearest(errors, ERRORS)}?")
     by_position = len(next(iter(several[0].values()))) > 1  # type: ignore[union-attr]
     found = []
-    for runs in paired_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
+    for runs in pair_runs(model, dictionaries, task, against, batch_size, by_position=by_position):
         size = max(1, batch_size // len(runs.texts))
         parts = [several[i : i + size] for i in range(0, len(several), size)]
-        found.append(torch.cat([_run(runs, part, errors) for part in parts], 1))  # type: ignore[arg-type]
+        found.append(torch.cat([_run_circuits(runs, part, errors) for part in parts], 1))  # type: ignore[arg-type]
     return torch.cat(found).T
 
 
-def _run(runs: PairedRuns, circuits: Sequence[Nodes], errors: str) -> Float[Tensor, "batch circuit"]:
+def _run_circuits(runs: PairedRuns, circuits: Sequence[Nodes], errors: str) -> Float[Tensor, "batch circuit"]:
     edits = {site: _edit(runs, site, circuits, errors) for site in runs.dictionaries}
-    final = fresh_run(runs.model, runs.tokens).resumed(0, edits, len(circuits))
+    final = fresh_run(runs.model, runs.tokens).resume(0, edits, len(circuits))
     return runs.measure(final.unflatten(0, (-1, len(circuits))))
 
 
 def _edit(runs: PairedRuns, site: Site, circuits: Sequence[Nodes], errors: str) -> Edit:
     sae = runs.dictionaries[site]
     kept = torch.stack([nodes[site] for nodes in circuits]).to(runs.model.device)
-    a_there = (runs.a[site] + runs.move_a[site])[:, None]
-    error_there = torch.zeros_like(runs.error[site]) if errors == "remove" else runs.error[site] + runs.move_error[site]
+    a_there = (runs.at[site].a + runs.at[site].move_a)[:, None]
+    error_there = (
+        torch.zeros_like(runs.at[site].error) if errors == "remove" else runs.at[site].error + runs.at[site].move_error
+    )
     gone_error = ~kept[..., -1:] if errors == "circuit" else torch.full_like(kept[..., -1:], errors == "remove")
     real = runs.tokens.mask[:, None, :, None]
 

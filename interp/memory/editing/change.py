@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hooks.errors import InvalidArgument
 
-EVENING = 0.1
+RIDGE = 0.1
+"""Of `balance_weights`: ρ as a share of the mean k C⁻¹ k."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ def balance_weights(k: Float[Tensor, "n d_mlp"], inverse: Float[Tensor, "n d_mlp
         inverse: K C⁻¹, as `Covariance.solve(k)` gives it, or K P of a change confined to the space of P.
     """
     gram = k.double().cpu() @ inverse.double().cpu().T
-    ridge = EVENING * float(gram.diagonal().mean()) * torch.eye(len(gram), dtype=torch.float64)
+    ridge = RIDGE * float(gram.diagonal().mean()) * torch.eye(len(gram), dtype=torch.float64)
     w = torch.linalg.solve(gram + ridge, torch.ones(len(gram), dtype=torch.float64))
     return w / w.sum()
 

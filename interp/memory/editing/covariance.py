@@ -19,7 +19,7 @@ from hooks.border import Count
 from hooks.capture import Data
 from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.site import mlp_act
 from hooks.summary import summarise
 from hooks.tensor_file import read_tensors, write_tensors
@@ -107,7 +107,7 @@ class Covariance:
             DamagedFile: it is torn, changed, or holds something else.
         """
         tensors, about = read_tensors(file, KIND)
-        return made_of(file, KIND, lambda: Covariance(tensors["matrix"], **about))
+        return parse_contents(file, KIND, lambda: Covariance(tensors["matrix"], **about))
 
 
 def shrink(matrix: Float[Tensor, "d_mlp d_mlp"], shrinkage: float) -> Float[Tensor, "d_mlp d_mlp"]:
@@ -192,7 +192,7 @@ def covariances(
         raise InvalidArgument("no layers were named: give at least one")
     files = [None if cache is None else cache / f"{_key(model, data, layer)}.safetensors" for layer in layers]
     missing = [layer for layer, file in zip(layers, files, strict=True) if file is None or not file.exists()]
-    made = dict(zip(missing, _estimated(model, data, missing, batch_size, progress), strict=True)) if missing else {}
+    made = dict(zip(missing, _estimate(model, data, missing, batch_size, progress), strict=True)) if missing else {}
     found = []
     for layer, file in zip(layers, files, strict=True):
         if layer not in made and file is not None:
@@ -216,7 +216,7 @@ def _key(model: Model, data: Data, layer: int) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
-def _estimated(model: Model, data: Data, layers: Sequence[int], batch_size: int, progress: bool) -> list[Covariance]:
+def _estimate(model: Model, data: Data, layers: Sequence[int], batch_size: int, progress: bool) -> list[Covariance]:
     sites = [mlp_act[layer] for layer in layers]
     sums = torch.zeros(len(layers), 2, model.d_mlp, model.d_mlp, dtype=torch.float64)
     counts, n_texts, n_batches = [0, 0], 0, 0

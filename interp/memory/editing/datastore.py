@@ -33,7 +33,7 @@ class Datastore:
             state[:] = [q]
 
         def vote(before: Tensor) -> Tensor | None:
-            return self.voted(state.pop()[:, -before.shape[1] :], before)
+            return self.vote(state.pop()[:, -before.shape[1] :], before)
 
         handles = model.tap(Site.parse(self.site)).attach(read), model.tap(logits).attach(vote)
 
@@ -43,7 +43,7 @@ class Datastore:
 
         return detach
 
-    def voted(
+    def vote(
         self, q: Float[Tensor, "batch pos d_model"], before: Float[Tensor, "batch pos vocab"]
     ) -> Float[Tensor, "batch pos vocab"] | None:
         """The logits after the vote, log p; None where nobody votes."""

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from hooks import Model
 from hooks.errors import EditRefused, InvalidArgument, WrongModel, WrongState
-from hooks.json_file import Kind, made_of
+from hooks.json_file import Kind, parse_contents
 from hooks.site import mlp_act
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.weights import own_matrix, write_matrix
@@ -89,7 +89,7 @@ class Edit:
         """SHA-256 of the changes: two edits of one digest are the same edit, read from disk or made again."""
         hashed = hashlib.sha256(self.fingerprint.encode())
         for update in self.updates:
-            tensors, rest = _split(update)
+            tensors, rest = _split_update(update)
             hashed.update(json.dumps([type(update).__name__, rest], sort_keys=True).encode())
             for name, tensor in tensors.items():
                 hashed.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -156,7 +156,7 @@ class Edit:
 
     def save(self, file: str | Path) -> None:
         """Write the edit to a safetensors file of some kilobytes."""
-        split = [_split(update) for update in self.updates]
+        split = [_split_update(update) for update in self.updates]
         tensors = {f"{i}.{name}": t for i, (held, _) in enumerate(split) for name, t in held.items()}
         about = {
             "facts": [asdict(fact) for fact in self.facts], "method": self.method, "measured": self.measured,
@@ -174,7 +174,7 @@ class Edit:
             DamagedFile: it is torn, changed, or holds something else.
         """
         tensors, about = read_tensors(file, KIND)
-        return made_of(file, KIND, lambda: Edit._of(tensors, about))
+        return parse_contents(file, KIND, lambda: Edit._of(tensors, about))
 
     @staticmethod
     def _of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "Edit":
@@ -186,7 +186,7 @@ class Edit:
         return Edit(facts, about["method"], tuple(updates), about["fingerprint"], about["measured"])
 
 
-def _split(update: Update) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _split_update(update: Update) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of an update, and what else it holds."""
     held = {field.name: getattr(update, field.name) for field in fields(update)}
     held = {name: value for name, value in held.items() if value is not None}
@@ -312,7 +312,7 @@ def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:
                     found.append(f"{a.old!r} of {a.subject!r} is edited to both {a.new!r} and {b.new!r} in two prompts")
         for u, w in ((u, w) for u in one.updates for w in other.updates):
             if isinstance(u, LowRank) and isinstance(w, LowRank) and u.layer == w.layer:
-                crossing = max(_crossing(u, w), _crossing(w, u))
+                crossing = max(_largest_crossing(u, w), _largest_crossing(w, u))
                 if crossing > OVERLAP:
                     found.append(
                         f"keys of {one.facts[0].subject!r} and {other.facts[0].subject!r} overlap at layer {u.layer} "
@@ -326,7 +326,7 @@ def conflicts(edits: Sequence[Edit]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _crossing(u: LowRank, w: LowRank) -> float:
+def _largest_crossing(u: LowRank, w: LowRank) -> float:
     """The largest share of a value of `u` that appears at a key of `w`."""
     if u.at is None or w.at is None:
         unit_u, unit_w = (torch.nn.functional.normalize(one.key.double(), dim=1) for one in (u, w))

@@ -38,10 +38,10 @@ class Preamble:
                 f"{model.name} keeps no cache of what it read, so nothing can be put before its texts"
             )
         check_length(model.hf, len(self.ids))
-        return base.register_forward_pre_hook(_Before(model, self._read(model)), with_kwargs=True).remove
+        return base.register_forward_pre_hook(_Before(model, self._run_prompt(model)), with_kwargs=True).remove
 
     @torch.no_grad()
-    def _read(self, model: Model) -> Any:
+    def _run_prompt(self, model: Model) -> Any:
         with named_outputs(model.hf):
             return model.hf(input_ids=self.ids[None].to(model.device), use_cache=True).past_key_values
 
@@ -73,7 +73,7 @@ class _Before:
                 )
             mask = torch.ones_like(ids, dtype=torch.bool) if given is None else given.bool()
             mask = mask & ~self._begins(ids, mask)
-            cache = self._copied(len(ids))
+            cache = self._copy(len(ids))
         else:
             more = ids.new_ones(ids.shape) if given is None else given[:, known.shape[1] :]
             mask = torch.cat([known, more.bool()], dim=1)
@@ -89,7 +89,7 @@ class _Before:
         first = mask & (mask.long().cumsum(1) == 1)
         return first & torch.isin(ids, self._special.to(ids.device)) & (mask.sum(1, keepdim=True) > 1)
 
-    def _copied(self, rows: int) -> Any:
+    def _copy(self, rows: int) -> Any:
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(rows)
         return cache

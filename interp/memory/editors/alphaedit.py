@@ -97,7 +97,7 @@ def alphaedit(
 
     def update(here: Layer) -> LowRank:
         layer = here.covariance.layer
-        again = {_named_by(group, place.token) for group in groups}
+        again = {_name_key(group, place.token) for group in groups}
         kept = collect_keys(earlier, layer, here.k.shape[1], place.token, again)
         key = solve_confined(here.k, kept, basis[layer], ridge)
         return LowRank(layer, key, here.residual / here.left, here.k)
@@ -164,11 +164,11 @@ def collect_keys(
         groups, at = group_facts(edit.facts, token), change.at
         written = groups if len(groups) == len(at) else [(fact,) for fact in edit.facts]
         if len(written) == len(at):
-            at = at[[_named_by(group, token) not in again for group in written]]
+            at = at[[_name_key(group, token) not in again for group in written]]
         found.append(at.double().cpu())
     return torch.cat(found)
 
 
-def _named_by(group: Group, token: str) -> str:
+def _name_key(group: Group, token: str) -> str:
     """What identifies the key of these facts: their subject, or the prompt whose last token it is."""
     return group[0].subject if token == TOKENS[0] else group[0].text

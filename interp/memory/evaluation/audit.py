@@ -139,12 +139,12 @@ def _states(
     """The model unedited, then with each edit and its control; None where an editor refused."""
     yield "unedited", None
     for name, editor in editors.items():
-        edit = _tried(editor, model, fact, refused[name])
+        edit = _try(editor, model, fact, refused[name])
         yield name, edit
         yield f"{name} control", None if edit is None else make_control(edit, seed)
 
 
-def _tried(editor: Editor, model: Model, fact: Fact, refused: dict[str, str]) -> Edit | None:
+def _try(editor: Editor, model: Model, fact: Fact, refused: dict[str, str]) -> Edit | None:
     try:
         return editor(model, fact)
     except EditRefused as error:

@@ -145,7 +145,7 @@ def preview(
     sums: list[Tensor] = []
     n_tokens = 0
     for tokens in read_rows(model, read, batch_size=BATCH):
-        acts = [_read(model, tokens, sae, state) for state in states]
+        acts = [_run(model, tokens, sae, state) for state in states]
         found += _texts(model, tokens, [one[logits].float() for one in acts])
         rows = [[one[site][tokens.content].float() for one in acts] for site in _memory_sites(model)]
         parts = [torch.stack([_squares(row) for row in rows], 1)]
@@ -163,7 +163,7 @@ def _memory_sites(model: Model) -> list[Site]:
     return [mlp_act[layer] for layer in range(model.n_layers)]
 
 
-def _read(
+def _run(
     model: Model, tokens: Tokens, sae: SAE | None, state: Callable[[], AbstractContextManager[None]]
 ) -> Activations:
     extra = [] if sae is None or sae.site is None else [sae.site]

@@ -75,8 +75,8 @@ def _rome(record: Mapping[str, Any], where: str) -> Case:
     old, new = asked["target_true"]["str"].strip(), asked["target_new"]["str"].strip()
     return Case(
         Fact(asked["subject"].strip(), _bare(asked["prompt"], where), old, new),
-        _stripped(record["paraphrase_prompts"]),
-        tuple(Query(prompt, old) for prompt in _stripped(record["neighborhood_prompts"])),
+        _strip(record["paraphrase_prompts"]),
+        tuple(Query(prompt, old) for prompt in _strip(record["neighborhood_prompts"])),
     )
 
 
@@ -84,14 +84,14 @@ def _easyedit(record: Mapping[str, Any], where: str) -> Case:
     """CounterFact as EasyEdit keeps it: one paraphrase, one neighbour."""
     fact = _fact(record["subject"], record["prompt"], record["ground_truth"], record["target_new"], where)
     neighbour = Query(record["locality_prompt"].strip(), record["locality_ground_truth"].strip())
-    return Case(fact, _stripped([record["rephrase_prompt"]]), (neighbour,))
+    return Case(fact, _strip([record["rephrase_prompt"]]), (neighbour,))
 
 
 def _zsre(record: Mapping[str, Any], where: str) -> Case:
     """ZsRE, the same in both: questions; the neighbour is an unrelated question of Natural Questions."""
     fact = _fact(record["subject"], record["src"], record["answers"][0], record["alt"], where)
     question = record["loc"].removeprefix("nq question: ").strip().rstrip("?") + "?"
-    return Case(fact, _stripped([record["rephrase"]]), (Query(question, record["loc_ans"].strip()),))
+    return Case(fact, _strip([record["rephrase"]]), (Query(question, record["loc_ans"].strip()),))
 
 
 LAYOUTS = (
@@ -118,5 +118,5 @@ def _bare(template: str, where: str) -> str:
     return template.strip()
 
 
-def _stripped(prompts: Sequence[str]) -> tuple[str, ...]:
+def _strip(prompts: Sequence[str]) -> tuple[str, ...]:
     return tuple(prompt.strip() for prompt in prompts)

@@ -9,7 +9,7 @@ from hooks.errors import InvalidArgument
 from interp import landmark
 from interp.landmark.entities import find
 from interp.landmark.grammar import held_out_phrasings, training_phrasings
-from interp.landmark.writing import capitalised, keep_article
+from interp.landmark.writing import capitalise, keep_article
 from interp.memory.facts.case import Case
 from interp.memory.facts.fact import Fact, Query
 
@@ -83,23 +83,23 @@ def _case(triple: landmark.Triple, rng: Random, objects: list[str], edited: Coll
     known = [t for t in landmark.triples() if t.relation.name == relation and t.object == fact.new][:REFERENCES]
     return Case(
         fact,
-        tuple(capitalised(template.format(subject.text)) for template in again),
+        tuple(capitalise(template.format(subject.text)) for template in again),
         tuple(_query(t) for t in rng.sample(near, min(NEAR, len(near)))),
         tuple(_query(t) for t in rng.sample(others, min(OTHERS, len(others)))),
         _hops(triple, fact.new),
         _reverse(triple, fact.new),
-        tuple(Query(capitalised(again[0].format(m.text)), fact.new) for m in subject.forms("alias")),
+        tuple(Query(capitalise(again[0].format(m.text)), fact.new) for m in subject.forms("alias")),
         tuple(f"{_query(t).prompt} {t.object}." for t in known),
     )
 
 
 def _query(triple: landmark.Triple) -> Query:
     """The first phrasing of a fact, as a question."""
-    return _asked(triple.relation.name, triple.subject, triple.object)
+    return _make_query(triple.relation.name, triple.subject, triple.object)
 
 
-def _asked(relation: str, subject: landmark.Entity, answer: str) -> Query:
-    return Query(capitalised(training_phrasings(relation)[0].template.format(subject.text)), answer)
+def _make_query(relation: str, subject: landmark.Entity, answer: str) -> Query:
+    return Query(capitalise(training_phrasings(relation)[0].template.format(subject.text)), answer)
 
 
 def _hops(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
@@ -108,7 +108,7 @@ def _hops(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
         return ()
     then, through = FOLLOWS[triple.relation.name]
     held = [t for t in landmark.triples() if t.relation.name == through and t.subject.text == new]
-    return tuple(_asked(then, triple.subject, t.object) for t in held)
+    return tuple(_make_query(then, triple.subject, t.object) for t in held)
 
 
 def _reverse(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
@@ -117,7 +117,7 @@ def _reverse(triple: landmark.Triple, new: str) -> tuple[Query, ...]:
     if triple.relation.name not in REVERSES or entity is None:
         return ()
     back = landmark.relation(REVERSES[triple.relation.name])
-    return (_asked(back.name, entity, triple.subject.text),) if back.kind == entity.kind else ()
+    return (_make_query(back.name, entity, triple.subject.text),) if back.kind == entity.kind else ()
 
 
 def find_case(fact: Fact, seed: int = 0) -> Case:

@@ -93,7 +93,7 @@ def knowledge(model: Model, query: Query, *, tolerance: NotNegative = 0.01) -> K
         raise InvalidArgument(f"tolerance={tolerance}: give a probability between 0 and 1, such as 0.01")
     rows, ends = [], []
     for layer in range(model.n_layers):
-        attribution, clean, without = _integrated(model, query, layer, tolerance)
+        attribution, clean, without = _integrate(model, query, layer, tolerance)
         rows.append(attribution)
         ends.append((clean, without))
     without = torch.tensor([end for _, end in ends])
@@ -154,9 +154,7 @@ def _without(model: Model, query: Query, neurons: Sequence[tuple[int, int]]) -> 
         return float(_probability(model, asked.tokens, asked.target)[0])
 
 
-def _integrated(
-    model: Model, query: Query, layer: int, tolerance: float
-) -> tuple[Float[Tensor, "d_mlp"], float, float]:
+def _integrate(model: Model, query: Query, layer: int, tolerance: float) -> tuple[Float[Tensor, "d_mlp"], float, float]:
     """The attributions of a layer's memories, p with the layer and p without it."""
     points, weights = np.polynomial.legendre.leggauss(POINTS)
     inner, weight = torch.from_numpy((points + 1) / 2).float(), torch.from_numpy(weights / 2).float()
@@ -164,7 +162,7 @@ def _integrated(
     length, total, ends = 1 / PARTS, torch.zeros(model.d_mlp), [0.0, 0.0]
     while True:
         alpha = torch.cat([parts[:, None] + length * inner, parts[:, None], parts[:, None] + length], 1)
-        p, slope, m = _scaled(model, query, mlp_act[layer], alpha.flatten().to(model.device))
+        p, slope, m = _scale(model, query, mlp_act[layer], alpha.flatten().to(model.device))
         p, slope = p.view(len(parts), -1), slope.view(len(parts), POINTS + 2, -1)[:, :POINTS]
         attribution = length * m * (weight[:, None] * slope).sum(1)
         missed = (attribution.sum(1) - (p[:, -1] - p[:, -2])).abs()
@@ -182,7 +180,7 @@ def _integrated(
             )
 
 
-def _scaled(
+def _scale(
     model: Model, query: Query, site: Site, alpha: Float[Tensor, "n"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n d_mlp"], Float[Tensor, "d_mlp"]]:
     """p at each α m̄, its gradient with respect to the coefficients there, and m̄."""

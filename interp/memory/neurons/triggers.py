@@ -52,7 +52,7 @@ class Triggers:
         """The token that comes next in each trigger example of a memory.
 
         Raises:
-            IndexError: the layer has no such memory.
+            OutOfRange: the layer has no such memory.
         """
         self._check(neuron)
         places = zip(self.text[neuron].tolist(), self.column[neuron].tolist(), strict=True)
@@ -63,7 +63,7 @@ class Triggers:
         """The memory's trigger examples as text, with its coefficient at every token shown, and the token after.
 
         Raises:
-            IndexError: the layer has no such memory.
+            OutOfRange: the layer has no such memory.
             InvalidArgument: another model.
 
         Cost: one forward pass over `top` texts, up to the layer.
@@ -76,7 +76,7 @@ class Triggers:
         """The examples of several memories, every text read once.
 
         Raises:
-            IndexError: the layer has no such memory.
+            OutOfRange: the layer has no such memory.
             InvalidArgument: another model.
 
         Cost: one forward pass over the texts among their examples, up to the layer.
@@ -196,7 +196,7 @@ def triggers_by_layer(
         for layer, best in kept.items():
             m = (sign * acts[mlp_act[layer]].float()).masked_fill(~scored[..., None], -torch.inf)
             peak, at = (part.cpu() for part in m.max(1))
-            kept[layer] = _kept(top, best, (peak.T, number.expand_as(at).T, columns.gather(1, at).T))
+            kept[layer] = _keep_largest(top, best, (peak.T, number.expand_as(at).T, columns.gather(1, at).T))
         ids += [row[mask].cpu() for row, mask in zip(tokens.ids, tokens.mask, strict=True)]
         n_tokens += int(scored.sum())
     if n_tokens == 0:
@@ -204,7 +204,7 @@ def triggers_by_layer(
     return tuple(Triggers(i, *kept[i], tuple(ids), n_tokens, model.fingerprint, sign) for i in layers)
 
 
-def _kept(top: int, old: Sequence[Tensor], more: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _keep_largest(top: int, old: Sequence[Tensor], more: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """The largest of both along the examples, largest first and of equals the earliest, with what belongs to them."""
     value, text, column = (torch.cat([a, b], 1) if a.numel() else b for a, b in zip(old, more, strict=True))
     value, order = (part[:, :top] for part in value.sort(dim=1, descending=True, stable=True))

@@ -35,7 +35,7 @@ def value_logits(
         sign: -1 for what -v_i promotes, which a gated memory of negative coefficient writes.
 
     Raises:
-        IndexError: the layer has no such memory.
+        OutOfRange: the layer has no such memory.
         InvalidArgument: a lens of another model; a family that normalises the output before it is added.
 
     Cost: one unembedding for each memory; memory for a row of logits each.

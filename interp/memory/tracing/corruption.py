@@ -59,7 +59,7 @@ def restore(
         part = todo[i : i + per]
         row = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(1, broken.draws + 1).repeat(len(part))])
         row = row.to(broken.ids.device)
-        with _restoring(model, broken, row, part):
+        with _restore(model, broken, row, part):
             last = {"logits_to_keep": 1} if accepts(model.hf, "logits_to_keep") else {}
             ids = broken.ids[row]
             with named_outputs(model.hf):
@@ -73,7 +73,7 @@ def restore(
 
 
 @contextmanager
-def _restoring(model: Model, broken: Corrupted, row: Int[Tensor, "batch"], spots: Sequence[Spot]) -> Iterator[None]:
+def _restore(model: Model, broken: Corrupted, row: Int[Tensor, "batch"], spots: Sequence[Spot]) -> Iterator[None]:
     """The noise of each row, and in the rows of each spot the clean row's values."""
     masks: dict[Site, Tensor] = {}
     for number, (columns, sites) in enumerate(spots):

@@ -32,7 +32,7 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
         """Rows, and what training keeps of each layer's latents there; or somewhat more."""
 
     @abstractmethod
-    def kept(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
+    def keep_latents(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
         """The latents that training keeps, dense and differentiable."""
 
     def penalty(self, a: Float[Tensor, "n layer latent"]) -> Float[Tensor, ""]:
@@ -43,8 +43,8 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
         """The loss by autograd, over dense latents; `gradients` gives the same with their gradients written out."""
         sae = self.sae
         x, y = sae.parts(rows)
-        a = self.kept(x)
-        squared_error = (y - sae.decode(a.flatten(1)) - sae.skipped(x)).pow(2).sum((1, 2)).mean()
+        a = self.keep_latents(x)
+        squared_error = (y - sae.decode(a.flatten(1)) - sae.skip_path(x)).pow(2).sum((1, 2)).mean()
         loss = squared_error / self.scale + self.penalty(a)
         if sae.pre_act_coefficient:
             below = (sae.threshold - sae.pre(x)).relu() * dead.view(sae.n_layers, -1)
@@ -101,7 +101,7 @@ class CrossLayerObjective(Objective[CrossLayerWeights], ABC):
     ) -> Float[Tensor, "n layer d_model"]:
         """y_hat from sparse latents."""
         sae = self.sae
-        y_hat = sae.skipped(x) + sae.b_dec
+        y_hat = sae.skip_path(x) + sae.b_dec
         for i, (z, f, D) in enumerate(zip(codes, values, sae.decoders(), strict=True)):
             y_hat[:, i : i + D.shape[1]] += z.times(f, D.flatten(1)).view(len(x), *D.shape[1:])
         return y_hat
@@ -171,7 +171,7 @@ class ThresholdObjective(CrossLayerObjective):
             ]
             yield slice(start, start + len(rows)), found
 
-    def kept(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
+    def keep_latents(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
         """a = z 1[z > theta]."""
         z = self.sae.pre(x)
         return jump(z.flatten(1), self.sae.threshold.flatten(), self.sae.bandwidth).view_as(z)
@@ -254,7 +254,7 @@ class BatchObjective(CrossLayerObjective):
         kept = ([code.values for code in self.select(self.sae.parts(rows)[0])] for rows in batches)
         set_threshold(self.sae.threshold.data, (torch.cat(values) for values in kept))
 
-    def kept(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
+    def keep_latents(self, x: Float[Tensor, "n layer d_model"]) -> Float[Tensor, "n layer latent"]:
         """Z where it is among the n k largest."""
         z = self.sae.pre(x)
         k = self.sae.k

@@ -95,7 +95,7 @@ class CrossLayerTranscoder(CrossLayerWeights):
 
     def forward(self, x: Float[Tensor, "*n layer d_model"]) -> Float[Tensor, "*n layer d_model"]:
         """y_hat of what the layers read."""
-        return self.decode(self.encode(x)) + self.skipped(self._input(x))
+        return self.decode(self.encode(x)) + self.skip_path(self._input(x))
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n *d"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
@@ -112,7 +112,7 @@ class CrossLayerTranscoder(CrossLayerWeights):
         self, x: Float[Tensor, "n *d"], values: Float[Tensor, "n ..."], indices: Int[Tensor, "n ..."]
     ) -> Float[Tensor, "n ..."]:
         """The reconstruction by latents that `encode_sparse` gave."""
-        y_hat = self.skipped(self._input(x)) + self.b_dec
+        y_hat = self.skip_path(self._input(x)) + self.b_dec
         for i, D in enumerate(self.decoders()):
             local = indices - i * self.per_layer
             mine = (local >= 0) & (local < self.per_layer)

@@ -1,4 +1,4 @@
-"""The weights of a cross-layer transcoder: how decoders to several layers lie in one matrix, and what they write."""
+"""The weights of a cross-layer transcoder: how decoders to several layers share one matrix, and what they write."""
 
 from abc import ABC
 
@@ -97,6 +97,6 @@ class CrossLayerWeights(SAE, ABC):
         ]
         return torch.stack(layers, dim=-2) + self.b_dec
 
-    def skipped(self, x: Float[Tensor, "*n layer d_model"]) -> Float[Tensor, "*n layer d_model"]:
+    def skip_path(self, x: Float[Tensor, "*n layer d_model"]) -> Float[Tensor, "*n layer d_model"]:
         """x^l W_skip^l; 0 where there is no such path."""
         return torch.zeros_like(x) if self.W_skip is None else torch.einsum("...ld,lde->...le", x, self.W_skip)

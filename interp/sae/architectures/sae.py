@@ -190,7 +190,7 @@ class SAE(nn.Module, ABC):
         return f"{type(self).__name__}({settings}){at}"
 
     def raw(self) -> "SAE":
-        """Itself, where its weights read activations as they are; `ValueError` where they read normalised ones."""
+        """Itself, where its weights read activations as they are; `InvalidArgument` where they read normalised ones."""
         if self.normalisation is not None:
             raise InvalidArgument(
                 f"the weights of this autoencoder{self._at()} read normalised activations: use "
@@ -354,7 +354,7 @@ def check_positive(name: str, value: float | int) -> None:
 
 
 def weight(name: str, value: float | int) -> float | int:
-    """The weight of a term of a loss; `ValueError` unless it is finite and at least 0.
+    """The weight of a term of a loss; `InvalidArgument` unless it is finite and at least 0.
 
     Examples:
         >>> weight("coefficient", 5.0)

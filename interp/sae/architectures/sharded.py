@@ -81,7 +81,7 @@ class ShardedTopK(SAE):
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
         """The reconstruction, each process adding what its latents decode to."""
-        return _summed(f[..., self.own] @ self.W_dec) + self.b_dec
+        return _sum(f[..., self.own] @ self.W_dec) + self.b_dec
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
@@ -97,7 +97,7 @@ class ShardedTopK(SAE):
         indices: Int[Tensor, "n ..."],
     ) -> Float[Tensor, "n d_model"]:
         """The reconstruction by latents that `encode_sparse` gave."""
-        return self._decoded(*self._mine(values, indices)) + self.b_dec
+        return self._decode(*self._mine(values, indices)) + self.b_dec
 
     def settings(self) -> dict[str, Any]:
         """As for `TopK`."""
@@ -107,9 +107,9 @@ class ShardedTopK(SAE):
         """The same autoencoder with all latents, in every process, on the CPU."""
         whole = TopK(self.d_in, self.d_sae, self.k, k_aux=self.k_aux, aux_coefficient=self.aux_coefficient)
         with torch.no_grad():
-            whole.W_dec.copy_(torch.cat(_gathered(self.W_dec)))
-            whole.W_enc.copy_(torch.cat(_gathered(self.W_enc.T)).T)
-            whole.b_enc.copy_(torch.cat(_gathered(self.b_enc)))
+            whole.W_dec.copy_(torch.cat(_gather(self.W_dec)))
+            whole.W_enc.copy_(torch.cat(_gather(self.W_enc.T)).T)
+            whole.b_enc.copy_(torch.cat(_gather(self.b_enc)))
             whole.b_dec.copy_(self.b_dec)
             for name in ("max_activation", "variance"):
                 whole.get_buffer(name).copy_(self.get_buffer(name))
@@ -131,7 +131,7 @@ class ShardedTopK(SAE):
     def _select(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         """The k largest of all processes' latents, from the k largest of each."""
         values, indices = pre.topk(self.k, sorted=False)
-        return _merged(values, indices + self.own.start, self.k)
+        return _merge(values, indices + self.own.start, self.k)
 
     def _select_dead(self, pre: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The k_aux largest of the dead latents of all processes; each gives as many, some of them at -inf."""
@@ -142,15 +142,15 @@ class ShardedTopK(SAE):
         values = pre.new_full((len(pre), count), -torch.inf)
         indices = torch.full((len(pre), count), self.own.start, device=pre.device)
         values[:, : kept.values.shape[1]], indices[:, : kept.values.shape[1]] = kept.values, mine[kept.indices]
-        return _merged(values, indices, count)
+        return _merge(values, indices, count)
 
     def _mine(self, values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The part of a code that this process decodes; value 0 in the places of others."""
         own = (indices >= self.own.start) & (indices < self.own.stop)
         return values * own, torch.where(own, indices - self.own.start, 0)
 
-    def _decoded(self, values: Tensor, indices: Tensor) -> Tensor:
-        return _summed(times_rows(values, indices, self.W_dec))
+    def _decode(self, values: Tensor, indices: Tensor) -> Tensor:
+        return _sum(times_rows(values, indices, self.W_dec))
 
     def _backward(self, g: Tensor, values: Tensor, indices: Tensor, centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return backward(g, Code.padded(values, indices, len(self.W_dec)), centred, self.W_dec)
@@ -182,7 +182,7 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
         pre = sae._pre(centred)
         values, indices = sae._select(pre)
         mine = sae._mine(values, indices)
-        e = centred - sae._decoded(*mine)
+        e = centred - sae._decode(*mine)
         sae.W_dec.grad, for_W_enc, sae.b_enc.grad = sae._backward(e * (-2 / (len(rows) * V)), *mine, centred)
         loss = e.pow(2).sum(1).mean() / V
         V_e = (e - e.mean(0)).pow(2).sum(1).mean()
@@ -190,13 +190,13 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
             scale = sae.aux_coefficient / V_e
             latents = dead.nonzero().flatten()
             revived = sae._mine(*sae._select_dead(pre, latents))
-            left = e - sae._decoded(*revived)
+            left = e - sae._decode(*revived)
             found = sae._backward(left * (-2 * scale / len(e)), *revived, centred)
             sae.W_dec.grad += found[0]
             for_W_enc, sae.b_enc.grad = for_W_enc + found[1], sae.b_enc.grad + found[2]
             loss = loss + scale * left.pow(2).sum(1).mean()
         sae.W_enc.grad = for_W_enc.T
-        sae.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - _summed(sae.W_enc @ sae.b_enc.grad)
+        sae.b_dec.grad = (e * (-2 / (len(rows) * V))).sum(0) - _sum(sae.W_enc @ sae.b_enc.grad)
         largest = largest_per_latent(values, indices, sae.d_sae)
         return Step(loss, e.pow(2).sum(1).mean(), (values > 0).sum() / len(rows), largest)
 
@@ -205,24 +205,24 @@ class ShardedTopKObjective(Objective[ShardedTopK]):
         sae = self.sae
         own = [p.grad.pow(2).sum() for p in (sae.W_dec, sae.W_enc, sae.b_enc) if p.grad is not None]
         shared = sae.b_dec.grad.pow(2).sum() if sae.b_dec.grad is not None else 0
-        return (_summed(torch.stack(own).sum()) + shared).sqrt()
+        return (_sum(torch.stack(own).sum()) + shared).sqrt()
 
 
-def _gathered(x: Tensor) -> list[Tensor]:
+def _gather(x: Tensor) -> list[Tensor]:
     x = x.detach().contiguous()
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, x)
     return parts
 
 
-def _merged(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _merge(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of all processes' values, after the ReLU, with their indices."""
-    values, indices = torch.cat(_gathered(values), dim=1), torch.cat(_gathered(indices), dim=1)
+    values, indices = torch.cat(_gather(values), dim=1), torch.cat(_gather(indices), dim=1)
     kept = values.topk(k, sorted=False)
     return kept.values.relu(), indices.gather(1, kept.indices)
 
 
-def _summed(x: Tensor) -> Tensor:
+def _sum(x: Tensor) -> Tensor:
     x = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(x)
     return x

@@ -82,8 +82,8 @@ class Temporal(SAE):
 
     def forward(self, x: Float[Tensor, "*n pos d_model"]) -> Float[Tensor, "*n pos d_model"]:
         """The reconstruction by both, what is new and what the context predicted."""
-        new, foretold = self._codes(x)
-        return self._restore(self.decode(new + foretold), x)
+        new, expected = self._codes(x)
+        return self._restore(self.decode(new + expected), x)
 
     def _codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.ndim < 3:
@@ -92,19 +92,19 @@ class Temporal(SAE):
                 "give activations of whole texts, not a list of rows"
             )
         r = (self._input(x) * self.scale - self.b_dec * self.subtracts_bias).flatten(0, -3)
-        foretold = r.new_zeros(*r.shape[:-1], self.d_sae)
+        expected = r.new_zeros(*r.shape[:-1], self.d_sae)
         for layer in self.attn_layers:
             z = self._latents(r)
             p = self._attention(layer, pad(z[:, :-1], (0, 0, 1, 0)), z).relu()
             written = p @ self.W_dec
             a = (written * r).sum(-1, keepdim=True) / (written.norm(dim=-1, keepdim=True) + EPSILON).pow(2)
-            foretold, r = foretold + a * p, r - a * written
+            expected, r = expected + a * p, r - a * written
         f = self._latents(r)
         if self.k is not None:
             best = f.topk(self.k, dim=-1)
             f = torch.zeros_like(f).scatter(-1, best.indices, best.values)
         shape = (*x.shape[:-1], self.d_sae)
-        return f.view(shape), foretold.view(shape)
+        return f.view(shape), expected.view(shape)
 
     def _latents(self, r: Tensor) -> Tensor:
         return ((r / (4 * self.d_in)) @ self.W_enc).relu()

@@ -116,7 +116,7 @@ def kth_largest(values: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
     """
     here = current_process()
     if here.world > 1:
-        most = int(_reduced(torch.tensor(len(values), device=values.device), dist.ReduceOp.MAX))
+        most = int(_reduce(torch.tensor(len(values), device=values.device), dist.ReduceOp.MAX))
         mine = torch.nn.functional.pad(values, (0, most - len(values)), value=-torch.inf)
         parts = [torch.empty_like(mine) for _ in range(here.world)]
         dist.all_gather(parts, mine)
@@ -133,7 +133,7 @@ def minimum(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
         >>> minimum(torch.tensor(3.0)).item()
         3.0
     """
-    return _reduced(x, dist.ReduceOp.MIN)
+    return _reduce(x, dist.ReduceOp.MIN)
 
 
 def maximum(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -143,7 +143,7 @@ def maximum(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         >>> maximum(torch.tensor([3.0, 4.0])).tolist()
         [3.0, 4.0]
     """
-    return _reduced(x, dist.ReduceOp.MAX)
+    return _reduce(x, dist.ReduceOp.MAX)
 
 
 def any_process(x: Bool[Tensor, ""]) -> bool:
@@ -153,10 +153,10 @@ def any_process(x: Bool[Tensor, ""]) -> bool:
         >>> any_process(torch.tensor(True))
         True
     """
-    return bool(_reduced(x.float(), dist.ReduceOp.MAX))
+    return bool(_reduce(x.float(), dist.ReduceOp.MAX))
 
 
-def _reduced(x: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+def _reduce(x: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
     if current_process().world == 1:
         return x
     x = x.clone()
@@ -182,7 +182,7 @@ def distribute_source(source: Source, here: Process, device: torch.device) -> So
     def batches(start: int, step: int) -> Iterator[Tensor]:
         own = every(start + here.rank * step, here.world * step)
         while True:
-            found = _exchanged(next(own, None), here, device)
+            found = _exchange(next(own, None), here, device)
             yield from found
             if len(found) < here.world:
                 return
@@ -190,7 +190,7 @@ def distribute_source(source: Source, here: Process, device: torch.device) -> So
     return replace(source, batches=lambda: batches(0, 1), every=batches)
 
 
-def _exchanged(chunk: Tensor | None, here: Process, device: torch.device) -> list[Tensor]:
+def _exchange(chunk: Tensor | None, here: Process, device: torch.device) -> list[Tensor]:
     """The chunks of all processes in order, up to the first that has none."""
     shapes: list[torch.Size | None] = [None] * here.world
     dist.all_gather_object(shapes, None if chunk is None else chunk.shape)

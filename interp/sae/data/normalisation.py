@@ -111,7 +111,7 @@ def expected_norm(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisat
     norm = x.norm(dim=-1).mean(0)
     if not bool((norm > 0).all()):
         raise InvalidArgument("all activations are 0: no scale gives them a norm of sqrt(d)")
-    return _scaled(torch.zeros_like(x[0]), x.shape[-1] ** 0.5 / norm)
+    return _make_scale(torch.zeros_like(x[0]), x.shape[-1] ** 0.5 / norm)
 
 
 def rms_scaling(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
@@ -128,7 +128,7 @@ def rms_scaling(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisatio
     rms = x.pow(2).mean((0, -1)).sqrt()
     if not bool((rms > 0).all()):
         raise InvalidArgument("all activations are 0: no scale gives them a root mean square of 1")
-    return _scaled(torch.zeros_like(x[0]), 1 / rms)
+    return _make_scale(torch.zeros_like(x[0]), 1 / rms)
 
 
 def mean_centring(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisation:
@@ -146,7 +146,7 @@ def mean_centring(source: Iterable[Float[Tensor, "n *d d_model"]]) -> Normalisat
     variance = (x - m).pow(2).sum(-1).mean(0)
     if not bool((variance > 0).all()):
         raise InvalidArgument(f"all {len(x)} activations are the same vector: they have no scale")
-    return _scaled(m, (x.shape[-1] / variance).sqrt())
+    return _make_scale(m, (x.shape[-1] / variance).sqrt())
 
 
 def whitening(source: Iterable[Float[Tensor, "n *d d_model"]], *, epsilon: float | int = 1e-3) -> Normalisation:
@@ -194,7 +194,7 @@ def side_by_side(reads: Normalisation, writes: Normalisation) -> Normalisation:
     )
 
 
-def _scaled(mean: Tensor, scale: Tensor) -> Normalisation:
+def _make_scale(mean: Tensor, scale: Tensor) -> Normalisation:
     identity = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     return Normalisation(mean, scale[..., None, None] * identity, identity / scale[..., None, None])
 

@@ -83,17 +83,17 @@ class ShuffleBuffer:
     def _turn(self) -> None:
         """Permute the buffer again, having filled the places of rows that will not be served again."""
         if not self.fills:
-            self.held, more = self._filled([])
+            self.held, more = self._fill([])
             if not len(self.held):
                 raise InvalidArgument(f"the source gives no activations: {self.source.dataset}")
             self._fits, self.fills = not more, 1
             self.batch_size = min(self.batch_size, len(self.held))
         elif not self._fits:
-            self.held, _ = self._filled([self.held[self._order[self._end :]]])
+            self.held, _ = self._fill([self.held[self._order[self._end :]]])
             self.fills += 1
         self._permute()
         whole = len(self.held) // self.batch_size
-        once = whole if self._fits or self._left() <= len(self.held) else len(self.held) // 2 // self.batch_size
+        once = whole if self._fits or self._count_left() <= len(self.held) else len(self.held) // 2 // self.batch_size
         self._at, self._end = 0, max(1, once)
         self._end *= self.batch_size
 
@@ -101,15 +101,15 @@ class ShuffleBuffer:
         self._before = self._generator.get_state()
         self._order = torch.randperm(len(self.held), generator=self._generator)
 
-    def _filled(self, parts: list[Tensor]) -> tuple[Tensor, bool]:
+    def _fill(self, parts: list[Tensor]) -> tuple[Tensor, bool]:
         """At least as many rows as the buffer holds or are wanted, if the source has so many, and whether it had."""
-        count, wanted = sum(len(part) for part in parts), min(self.rows, self._left())
+        count, wanted = sum(len(part) for part in parts), min(self.rows, self._count_left())
         while count < wanted and (chunk := self._chunk()) is not None:
             parts.append(chunk)
             count += len(chunk)
         return torch.cat(parts) if parts else torch.empty(0), count >= wanted
 
-    def _left(self) -> float | int:
+    def _count_left(self) -> float | int:
         """How many rows are still to be served, a batch at least; beyond the end there is no other."""
         left = self.ends - self._served
         return max(left, self.batch_size) if left > 0 else math.inf

@@ -105,13 +105,13 @@ def activations_at(model: AnyModel, data: Data, sites: Sequence[Site], *, batch_
         return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1) for _, rows in found)
 
     widths = tuple(math.prod(model.tap(site).shape) for site in sites)
-    about = (_described(data), tuple(sites), model.name, model.fingerprint)
+    about = (_describe(data), tuple(sites), model.name, model.fingerprint)
     return Source(
         lambda: every(0, 1),
         *about,
         widths=widths,
         every=every,
-        **_named([model], data, batch_size),
+        **_name_data([model], data, batch_size),
     )
 
 
@@ -167,8 +167,8 @@ def across(places: Sequence[tuple[Model, Site]], data: Data, *, batch_size: Coun
     single = len(models) == 1
     name = models[0].name if single else " and ".join(model.name for model, _ in places)
     prints = models[0].fingerprint if single else " ".join(model.fingerprint for model, _ in places)
-    about = (_described(data), tuple(site for _, site in places), name, prints)
-    return Source(lambda: every(0, 1), *about, every=every, **_named(models, data, batch_size))
+    about = (_describe(data), tuple(site for _, site in places), name, prints)
+    return Source(lambda: every(0, 1), *about, every=every, **_name_data(models, data, batch_size))
 
 
 def normalise_source(source: Source, normalisation: Normalisation) -> Source:
@@ -255,7 +255,7 @@ def tensor_source(x: Float[Tensor, "n *d"], *, site: Site | None = None, dataset
     return Source(lambda: iter(x.split(8192)), dataset, sites, digest=lambda: digest_of_tensors(x))
 
 
-def _named(models: Sequence[AnyModel], data: Data, batch_size: int) -> dict[str, Any]:
+def _name_data(models: Sequence[AnyModel], data: Data, batch_size: int) -> dict[str, Any]:
     """What a checkpoint compares: all of the data, or of a stream what was read, and the weights as they are now."""
 
     def digest() -> str:
@@ -275,7 +275,7 @@ def _n_texts(data: Data) -> int | None:
     return None if isinstance(data, Mapping) or not hasattr(data, "__len__") else len(data)
 
 
-def _described(data: Data) -> str:
+def _describe(data: Data) -> str:
     if isinstance(data, str):
         return "one text"
     columns = getattr(data, "column_names", None)

@@ -86,8 +86,8 @@ def _flat(rows: StoredRows, site: Site) -> Float[Tensor, "n d_model"]:
     return rows[site].flatten(1).float()
 
 
-def _checked(store: ActivationStore, rows: StoredRows, sites: tuple[Site, ...], batch: int) -> StoredRows:
-    """Rows that are finite; `ValueError` with the batch, site, row, document and token of the first that is not."""
+def _check_finite(store: ActivationStore, rows: StoredRows, sites: tuple[Site, ...], batch: int) -> StoredRows:
+    """Rows that are finite; `InvalidArgument` says batch, site, row, document and token of the first that is not."""
     for site in sites:
         bad = ~rows[site].flatten(1).isfinite().all(1)
         if bool(bad.any()):
@@ -106,7 +106,7 @@ def _source(
     store: ActivationStore, sites: tuple[Site, ...], joined: Callable[[StoredRows], Float[Tensor, "n *d"]]
 ) -> Source:
     def batches() -> Iterator[Float[Tensor, "n *d"]]:
-        return (joined(_checked(store, rows, sites, i)) for i, rows in enumerate(Shuffled(store, sites)))
+        return (joined(_check_finite(store, rows, sites, i)) for i, rows in enumerate(Shuffled(store, sites)))
 
     about = (f"the store at {store.url}", sites, store.model_name, store.fingerprint)
     return Source(batches, *about, digest=lambda: checksum(json.dumps(asdict(store.manifest))))

@@ -66,8 +66,8 @@ def match_truth(
     floors = []
     for _ in range(FLOOR_DRAWS):
         random = torch.randn(rows.shape, generator=generator)
-        floors.append(float(_matched(random, truth)[1].abs().mean()))
-    latents, cosines = _matched(rows, truth)
+        floors.append(float(_match(random, truth)[1].abs().mean()))
+    latents, cosines = _match(rows, truth)
     return Matching(float(cosines.abs().mean()), sum(floors) / len(floors), latents, cosines)
 
 
@@ -84,7 +84,7 @@ def stability(dictionaries: Sequence[Float[Tensor, "latent d_model"]]) -> Float[
     if len(dictionaries) < 2:
         raise InvalidArgument(f"stability compares dictionaries of several seeds; {len(dictionaries)} were given")
     pairs = combinations(dictionaries, 2)
-    return torch.stack([_matched(a, b)[1].abs().mean() for a, b in pairs])
+    return torch.stack([_match(a, b)[1].abs().mean() for a, b in pairs])
 
 
 def nearest_rows(rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent"]:
@@ -105,7 +105,7 @@ def nearest_rows(rows: Float[Tensor, "latent d_model"]) -> Float[Tensor, "latent
     return cosines.amax(1)
 
 
-def _matched(rows: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def _match(rows: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """For each matched true direction, in order, the row and its cosine."""
     from scipy.optimize import linear_sum_assignment
 

@@ -38,36 +38,36 @@ class Recovery:
     @property
     def of_zero(self) -> float:
         """(CE_zero - CE_sae) / (CE_zero - CE_clean): 1 is no loss. Near 1 for almost anything, early in the stream."""
-        return _recovered(self.ce_clean, self.ce_sae, self.ce_zero)
+        return _share_recovered(self.ce_clean, self.ce_sae, self.ce_zero)
 
     @property
     def of_mean(self) -> float:
         """(CE_mean - CE_sae) / (CE_mean - CE_clean): against the activations' mean, the harder of the two."""
-        return _recovered(self.ce_clean, self.ce_sae, self.ce_mean)
+        return _share_recovered(self.ce_clean, self.ce_sae, self.ce_mean)
 
     @property
     def kl_of_zero(self) -> float:
         """1 - KL_sae / KL_zero."""
-        return _recovered(0.0, self.kl_sae, self.kl_zero)
+        return _share_recovered(0.0, self.kl_sae, self.kl_zero)
 
     @property
     def kl_of_mean(self) -> float:
         """1 - KL_sae / KL_mean."""
-        return _recovered(0.0, self.kl_sae, self.kl_mean)
+        return _share_recovered(0.0, self.kl_sae, self.kl_mean)
 
     def __str__(self) -> str:
         return (
             f"cross-entropy {self.ce_clean:.3f} -> {self.ce_sae:.3f} nats with the reconstruction "
-            f"({_answered(self.of_mean, 'mean')}, {_answered(self.of_zero, 'zero')}), "
+            f"({_show_share(self.of_mean, 'mean')}, {_show_share(self.of_zero, 'zero')}), "
             f"KL {self.kl_sae:.3f}, over {self.tokens:,} tokens without BOS and padding"
         )
 
 
-def _recovered(clean: float, changed: float, ablated: float) -> float:
+def _share_recovered(clean: float, changed: float, ablated: float) -> float:
     return (ablated - changed) / (ablated - clean) if ablated > clean else math.nan
 
 
-def _answered(share: float, ablation: str) -> str:
+def _show_share(share: float, ablation: str) -> str:
     return (
         f"{ablation} ablation costs nothing here"
         if math.isnan(share)
@@ -121,17 +121,17 @@ def _batch(
     """Summed cross-entropies (clean, sae, zero, mean) and divergences (sae, zero, mean) of one batch."""
     answered = tokens.content[:, :-1] & tokens.content[:, 1:]
     answers = tokens.ids[:, 1:][answered]
-    clean = _predicted(model, tokens, answered)
+    clean = _predict(model, tokens, answered)
     entropies, divergences = [_entropy(clean, answers)], []
     for change in changes.values():
         with intervene(model, {site: change}):
-            changed = _predicted(model, tokens, answered)
+            changed = _predict(model, tokens, answered)
         entropies.append(_entropy(changed, answers))
         divergences.append(kl_div(changed, clean, reduction="sum", log_target=True))
     return torch.stack([*entropies, *divergences]).cpu(), int(answered.sum())
 
 
-def _predicted(model: Model, tokens: Tokens, answered: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n vocab"]:
+def _predict(model: Model, tokens: Tokens, answered: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n vocab"]:
     """Log-probabilities of the next token, in float64, where both tokens are content."""
     return log_softmax(model.run(tokens)[:, :-1][answered].double(), dim=-1)
 

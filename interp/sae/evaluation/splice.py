@@ -102,7 +102,7 @@ def clamp_latents(latents: Sequence[int], value: float | int) -> Change:
         [[5.0, 3.0]]
     """
     _check_finite("value", value)
-    return lambda f: _indexed(f, latents, lambda part: torch.full_like(part, value))
+    return lambda f: _change_at(f, latents, lambda part: torch.full_like(part, value))
 
 
 def scale_latents(latents: Sequence[int], factor: float | int) -> Change:
@@ -113,7 +113,7 @@ def scale_latents(latents: Sequence[int], factor: float | int) -> Change:
         [[2.0, 6.0]]
     """
     _check_finite("factor", factor)
-    return lambda f: _indexed(f, latents, lambda part: factor * part)
+    return lambda f: _change_at(f, latents, lambda part: factor * part)
 
 
 def check_fits(sae: SAE, model: Model) -> Site:
@@ -147,7 +147,7 @@ def check_fits(sae: SAE, model: Model) -> Site:
 
 
 def resolve_latents(latents: Sequence[int], d_sae: int) -> list[int]:
-    """Latents by number, having checked that they exist: `IndexError` where one does not.
+    """Latents by number, having checked that they exist: `OutOfRange` where one does not.
 
     Examples:
         >>> existing((0, 3), 4)
@@ -163,7 +163,7 @@ def _check_finite(name: str, value: float | int) -> None:
         raise InvalidArgument(f"{name} is {value}; it must be finite")
 
 
-def _indexed(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
+def _change_at(f: Tensor, latents: Sequence[int], rule: Callable[[Tensor], Tensor]) -> Tensor:
     index = torch.tensor(resolve_latents(latents, f.shape[-1]), dtype=torch.long, device=f.device)
     return f.index_copy(-1, index, rule(f.index_select(-1, index)))
 

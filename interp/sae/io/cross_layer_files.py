@@ -72,7 +72,7 @@ def load_cross_layer(folder: str | Path, *, sites: Sequence[Site] = ()) -> Cross
     for i, pair in enumerate(files):
         found = {name: tensor for path in pair for name, tensor in read_weights(path, CURE).items()}
         layers.append({name.removesuffix(f"_{i}"): tensor for name, tensor in found.items()})
-    return read_foreign(folder, CURE, lambda: _made(layers, str(folder), sites))
+    return read_foreign(folder, CURE, lambda: _make(layers, str(folder), sites))
 
 
 def load_gemma_scope_layers(paths: Sequence[str | Path], *, sites: Sequence[Site] = ()) -> CrossLayerTranscoder:
@@ -104,10 +104,10 @@ def load_gemma_scope_layers(paths: Sequence[str | Path], *, sites: Sequence[Site
         layers.append(layer)
     if not layers:
         raise MissingFile("no files were given: Gemma Scope 2 has one for each layer")
-    return read_foreign(paths[0], CURE, lambda: _made(layers, str(paths[0]), sites))
+    return read_foreign(paths[0], CURE, lambda: _make(layers, str(paths[0]), sites))
 
 
-def _made(
+def _make(
     layers: Sequence[Mapping[str, Float[Tensor, "..."]]], where: str, sites: Sequence[Site]
 ) -> CrossLayerTranscoder:
     if lost := sorted({"W_enc", "W_dec", "b_enc", "b_dec"} - layers[0].keys()):

@@ -82,13 +82,13 @@ def _config(sae: SAE) -> dict[str, Any]:
         "device": "cpu",
         "apply_b_dec_to_input": sae.centred,
         "normalize_activations": sae.row_norm.kind if sae.row_norm else "none",
-        "reshape_activations": _reshaping(sae.site),
+        "reshape_activations": _reshape_word(sae.site),
         **saelens_settings(sae),
         "metadata": metadata,
     }
 
 
-def _reshaping(site: Site | None) -> str:
+def _reshape_word(site: Site | None) -> str:
     """SAELens's word for activations that have a head axis: the last part of the name of the site `z`."""
     return site.transformer_lens_name.rpartition(".")[2] if site is not None and site.name == "z" else "none"
 

@@ -158,7 +158,7 @@ def _standard(_: Mapping[str, Any], stored: Weights) -> tuple[dict[str, Any], di
     return {"architecture": "standard", "apply_b_dec_to_input": normalised}, weights
 
 
-def _gated(_: Mapping[str, Any], stored: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _convert_gated(_: Mapping[str, Any], stored: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights = _linear(stored, "decoder_bias", stored["gate_bias"])
     weights = {name: weights[name] for name in ("W_enc", "W_dec", "b_dec")}
     weights |= {"b_gate": stored["gate_bias"], "b_mag": stored["mag_bias"], "r_mag": stored["r_mag"]}
@@ -176,17 +176,17 @@ def _topk(config: Mapping[str, Any], stored: Weights) -> tuple[dict[str, Any], d
 
 def _batch_topk(config: Mapping[str, Any], stored: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights = _linear(stored, "b_dec", stored["encoder.bias"])
-    return _thresholded("batchtopk", {"k": config["k"]}), _with_threshold(weights, stored)
+    return _threshold_settings("batchtopk", {"k": config["k"]}), _with_threshold(weights, stored)
 
 
 def _matryoshka(config: Mapping[str, Any], stored: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights = {name: stored[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     widths = torch.as_tensor(stored["group_sizes"]).cumsum(0).tolist()
     settings = {"k": config["k"], "widths": widths}
-    return _thresholded("matryoshka_batchtopk", settings), _with_threshold(weights, stored)
+    return _threshold_settings("matryoshka_batchtopk", settings), _with_threshold(weights, stored)
 
 
-def _thresholded(architecture: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _threshold_settings(architecture: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"architecture": "jumprelu", "metadata": {"training_architecture": architecture, "settings": settings}}
 
 
@@ -199,7 +199,7 @@ _Reader = Callable[[Mapping[str, Any], Weights], tuple[dict[str, Any], dict[str,
 _READERS: Final[dict[str, _Reader]] = {
     "AutoEncoder": _standard,
     "AutoEncoderNew": _standard,
-    "GatedAutoEncoder": _gated,
+    "GatedAutoEncoder": _convert_gated,
     "JumpReluAutoEncoder": _jumprelu,
     "AutoEncoderTopK": _topk,
     "BatchTopKSAE": _batch_topk,

@@ -48,11 +48,11 @@ def from_saelens(
     metadata = config.get("metadata") or {}
     kind = _kind(config, metadata, where)
     check_weights(weights, where)
-    scaler, stored = _split(weights)
+    scaler, stored = _split_normalisation(weights)
     if "factor" in scaler:
         _scale(stored, config, float(scaler["factor"]))
     stored = _in_our_words(stored, config, kind)
-    sae = _made(kind, config, metadata, stored, where)
+    sae = _make(kind, config, metadata, stored, where)
     if "matrix" in scaler:
         sae.normalisation = Normalisation(scaler["mean"], scaler["matrix"], scaler["inverse_matrix"])
         sae = fold_normalisation(sae)
@@ -164,7 +164,7 @@ def _kind(config: Mapping[str, Any], metadata: Mapping[str, Any], where: str) ->
     return SparseCoder if trained_as == SparseCoder.architecture else KNOWN[read_as]
 
 
-def _split(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _split_normalisation(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What a checkpoint's activations were normalised by, and the weights, in float32."""
     scaler = {name.removeprefix("scaler."): tensor for name, tensor in weights.items() if name.startswith("scaler.")}
     own = {n: tensor.detach().float().cpu().clone() for n, tensor in weights.items() if not n.startswith("scaler.")}
@@ -218,7 +218,7 @@ def _centre(weights: dict[str, Tensor], config: Mapping[str, Any], kind: type[SA
         weights["b_mag"] = weights["b_mag"] + shift * weights["r_mag"].exp()
 
 
-def _made(
+def _make(
     kind: type[SAE], config: Mapping[str, Any], metadata: Mapping[str, Any], weights: Mapping[str, Tensor], where: str
 ) -> SAE:
     """An autoencoder of these weights."""

@@ -41,7 +41,7 @@ def load_gemma_scope(path: str | Path, *, site: Site | None = None) -> SAE:
         sae = load_gemma_scope("layer_20/width_16k/average_l0_71/params.npz", site=resid_post[20])
         ```
     """
-    weights = _read(path)
+    weights = _read_weights(path)
     config = {"architecture": "jumprelu", "apply_b_dec_to_input": False}
     return from_saelens(config, weights, str(path), site=site)
 
@@ -66,7 +66,7 @@ def load_transcoder(path: str | Path, *, sites: Sequence[Site] = ()) -> SAE:
         load_transcoder("layer_5.safetensors", sites=(mlp_in[5], mlp_out[5]))
         ```
     """
-    weights = _read(path)
+    weights = _read_weights(path)
     settings = {
         "activation": "jumprelu" if "threshold" in weights else "relu",
         "d_out": len(weights["b_dec"]),
@@ -127,7 +127,7 @@ def _site(layer: int, hook: str) -> Site:
     )
 
 
-def _read(path: str | Path) -> dict[str, Float[Tensor, "..."]]:
+def _read_weights(path: str | Path) -> dict[str, Float[Tensor, "..."]]:
     """The weights of a file under our names, the encoder as [d_in, latent]."""
     path = Path(path)
     if not path.is_file():

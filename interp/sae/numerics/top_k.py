@@ -31,7 +31,7 @@ def top_k_places(x: Float[Tensor, "n _"], k: int) -> Int[Tensor, "n _"]:
         return x.topk(k, sorted=False).indices
     size = gcd(w, max(1, w // (NARROW * k)))
     if size == 1:
-        return _partitioned(x, k)
+        return _partition(x, k)
     step = w // size  # a group is every step-th column: maxima are then taken over whole vectors
     groups = top_k_places(x.view(n, size, step).amax(1), k)
     within = groups[:, None] + step * torch.arange(size)[:, None]
@@ -64,7 +64,7 @@ def kth(x: Float[Tensor, "_"], k: int) -> Float[Tensor, ""]:
     return x.kthvalue(len(x) - k + 1).values
 
 
-def _partitioned(x: Tensor, k: int) -> Tensor:
+def _partition(x: Tensor, k: int) -> Tensor:
     """By NumPy's partition, whose vectors are several times as fast as PyTorch's topk on narrow rows."""
     w = x.shape[1]
     if w == k:

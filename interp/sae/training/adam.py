@@ -26,7 +26,7 @@ class Adam(torch.optim.Adam):
         self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999)
     ) -> None:
         self.own = [*parameters]
-        self.blocks = [nn.Parameter(p.detach().T) if _transposed(p) else p for p in self.own]
+        self.blocks = [nn.Parameter(p.detach().T) if _is_transposed(p) else p for p in self.own]
         super().__init__(self.blocks, lr=lr, betas=betas, eps=EPSILON, fused=True)
 
     @torch.no_grad()
@@ -45,5 +45,5 @@ class Adam(torch.optim.Adam):
         return [m if self.blocks[at] is parameter else m.T for m in found]
 
 
-def _transposed(p: nn.Parameter) -> bool:
+def _is_transposed(p: nn.Parameter) -> bool:
     return p.ndim == 2 and not p.is_contiguous() and p.T.is_contiguous()

@@ -80,7 +80,7 @@ class Keeper:
         self._rows: tuple[str, Record] | None = None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder for this run.
 
         Raises:
@@ -88,7 +88,7 @@ class Keeper:
 
         Examples:
             ```python
-            with keeper.held():
+            with keeper.lock():
                 ...
             ```
         """
@@ -128,13 +128,13 @@ class Keeper:
                     f"the checkpoint in {self.folder} is of another run: its {name} is {theirs}, and here it is "
                     f"{ours}: give what it was begun with, or another folder"
                 )
-        state, held = (self._read(name, kept["files"]) for name in (self._state(kept["step"]), kept["rows"]))
+        state, held = (self._read_state(name, kept["files"]) for name in (self._state(kept["step"]), kept["rows"]))
         self._rows = kept["rows"], kept["files"][kept["rows"]]
         if device.type != "cpu":
-            state = _moved(state, device)
+            state = _move(state, device)
         return kept["step"], state, held if kept["on"] == "cpu" else held.to(device)
 
-    def _read(self, name: str, files: Mapping[str, Record]) -> Any:
+    def _read_state(self, name: str, files: Mapping[str, Record]) -> Any:
         path = self.folder / name
         if name not in files:
             raise DamagedFile(f"{self.folder / LATEST} does not know {name}: {CURE}")
@@ -157,12 +157,12 @@ def _save(what: Any, path: Path) -> Record:
         return record(partial)
 
 
-def _moved(state: Any, device: torch.device) -> Any:
+def _move(state: Any, device: torch.device) -> Any:
     """The same state with its tensors on a device."""
     if isinstance(state, Tensor):
         return state.to(device)
     if isinstance(state, dict):
-        return {name: _moved(value, device) for name, value in state.items()}
+        return {name: _move(value, device) for name, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(_moved(value, device) for value in state)
+        return type(state)(_move(value, device) for value in state)
     return state

@@ -68,8 +68,8 @@ class Member:
         sae, normalisation = self.sae, self.normalisation or source.normalisation
         if bool(sae.max_activation.any()) and _digest(sae.normalisation) != _digest(normalisation):
             raise InvalidArgument(
-                f"this autoencoder was trained on activations {_normalised(sae.normalisation)} and is to be trained "
-                f"further on them {_normalised(normalisation)}: give the source as it was, or train "
+                f"this autoencoder was trained on activations {_say_normalisation(sae.normalisation)} and is to be "
+                f"trained further on them {_say_normalisation(normalisation)}: give the source as it was, or train "
                 "fold_normalisation(sae) on activations as they are"
             )
         if sae.row_norm is not None:
@@ -128,5 +128,5 @@ def _digest(normalisation: Normalisation | None) -> str | None:
     return None if normalisation is None else normalisation.digest()
 
 
-def _normalised(normalisation: Normalisation | None) -> str:
+def _say_normalisation(normalisation: Normalisation | None) -> str:
     return "as they are" if normalisation is None else f"normalised by {normalisation.digest()}"

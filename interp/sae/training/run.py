@@ -73,7 +73,7 @@ def run(
             work = _Run(members, source, plan, here, device)
             keeper = checkpoint and work.keeper(checkpoint)
             if keeper is not None:
-                stack.enter_context(keeper.held())
+                stack.enter_context(keeper.lock())
             start = work.begin() if keeper is None or (kept := keeper.read(device)) is None else work.resume(*kept)
             refused.pop_all()
             held = stack.pop_all()
@@ -98,7 +98,7 @@ class _Run:
             buffer=plan.buffer,
             batch_size=plan.batch_size,
             generator=generator,
-            ends=_wanted(plan.steps(plan.batch_size), plan.batch_size),
+            ends=_count_wanted(plan.steps(plan.batch_size), plan.batch_size),
         )
         self.learners: dict[str, Learner] = {}
 
@@ -155,7 +155,7 @@ class _Run:
     def reports(self) -> dict[str, TrainReport]:
         """Settle thresholds on the batches that come next, and measure the final weights on these and more."""
         n = self.batch_size
-        following = islice(self.buffer, _reported(self.steps, n))
+        following = islice(self.buffer, _count_reported(self.steps, n))
         first = [*islice(following, math.ceil(SAMPLE / n))]
         batches = chain(first, following) if len(self.members) == 1 else [*first, *following]
         reports = {}
@@ -226,11 +226,11 @@ def _callbacks_open(callbacks: Sequence[Callback], names: tuple[str, ...], token
             callback.end()
 
 
-def _reported(steps: int, batch_size: int) -> int:
+def _count_reported(steps: int, batch_size: int) -> int:
     """How many batches the report rests on."""
     return math.ceil(min(steps / 8, EVALUATED / batch_size))
 
 
-def _wanted(steps: int, batch_size: int) -> int:
+def _count_wanted(steps: int, batch_size: int) -> int:
     """How many rows initialisation, training and report take."""
-    return (1 + SAMPLE // batch_size + steps + _reported(steps, batch_size)) * batch_size
+    return (1 + SAMPLE // batch_size + steps + _count_reported(steps, batch_size)) * batch_size

@@ -102,7 +102,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise MissingExtra(_lacking("TensorBoard", "tensorboard")) from error
+            raise MissingExtra(_say_missing("TensorBoard", "tensorboard")) from error
         self._writer = SummaryWriter(str(self.folder), purge_step=tokens + 1 if tokens else None)
 
     def point(self, name: str, point: Point) -> None:
@@ -139,7 +139,7 @@ class WeightsAndBiases:
         try:
             import wandb
         except ImportError as error:
-            raise MissingExtra(_lacking("Weights & Biases", "wandb")) from error
+            raise MissingExtra(_say_missing("Weights & Biases", "wandb")) from error
         again: dict[str, Any] = {"id": self.run, "resume": "allow"} if self.run is not None else {}
         quiet = wandb.Settings(silent=True)
         self._run = wandb.init(project=self.project, mode=self.mode, dir=str(self.folder), settings=quiet, **again)
@@ -159,5 +159,5 @@ def _figures(name: str, point: Point) -> dict[str, float]:
     return {f"{name}/{figure}" if name else figure: value for figure, value in figures.items()}
 
 
-def _lacking(what: str, package: str) -> str:
+def _say_missing(what: str, package: str) -> str:
     return f"{what} needs the package '{package}', which is not installed: pip install 'interp-workbench[tracking]'"

@@ -80,7 +80,7 @@ def test_resuming_unchanged_gives_the_same_stream_in_every_copy(model: Model) ->
     held = hold(model, ["fog over", "a bay"])
     for layer in range(model.n_layers):
         with torch.no_grad():
-            again = held.resumed(layer, {}, times=3)
+            again = held.resume(layer, {}, times=3)
         real = held.activations.tokens.mask
         torch.testing.assert_close(again[1::3][real], held.final[real], rtol=1e-4, atol=1e-5)
 
@@ -198,7 +198,7 @@ def test_attribution_is_the_limit_of_patching_as_the_donor_nears_the_base(gpt2: 
                 return a
 
             with torch.no_grad():
-                moved = metric(gpt2.unembed(held.resumed(1, {resid_pre[1]: nearer})[:, -1])) - m
+                moved = metric(gpt2.unembed(held.resume(1, {resid_pre[1]: nearer})[:, -1])) - m
             errors.append((moved - share * predicted).abs())
     finally:
         gpt2.hf.float()

@@ -10,7 +10,7 @@ from tokenizers import processors
 
 from hooks import load
 from interp.commands.arguments import read_lines
-from interp.common.texts import fitting
+from interp.common.texts import split_long_texts
 
 
 def test_texts_longer_than_the_context_are_cut_between_words_and_lose_no_word(
@@ -21,7 +21,7 @@ def test_texts_longer_than_the_context_are_cut_between_words_and_lose_no_word(
     long = " ".join(f"fog{i}" for i in range(room))
     unbroken = "f" * (3 * room)
     with pytest.warns(UserWarning, match="2 of 3 texts are longer than the context"):
-        pieces = fitting(model, ["short", long, unbroken])
+        pieces = split_long_texts(model, ["short", long, unbroken])
     assert pieces[0] == "short" and len(pieces) > 4
     assert all(model.tokens(piece).ids.shape[1] <= room for piece in pieces)
     whole = [piece for piece in pieces if " " in piece]
@@ -33,7 +33,7 @@ def test_texts_longer_than_the_context_are_cut_between_words_and_lose_no_word(
 def test_blanks_after_a_long_text_are_no_piece_of_it(hf_model: Callable[..., Any], tokenizer: Any) -> None:
     bare = copy.deepcopy(tokenizer)
     bare._tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    assert fitting(load(hf_model("gpt2"), bare), ["a" * 90 + " " * 20]) == ["a" * 90]
+    assert split_long_texts(load(hf_model("gpt2"), bare), ["a" * 90 + " " * 20]) == ["a" * 90]
 
 
 def test_a_line_ends_where_the_file_breaks_it_and_a_mark_of_byte_order_is_no_text(tmp_path: Path) -> None:
@@ -43,4 +43,4 @@ def test_a_line_ends_where_the_file_breaks_it_and_a_mark_of_byte_order_is_no_tex
 
 def test_texts_that_fit_stay_as_they_are(hf_model: Callable[..., Any], tokenizer: Any) -> None:
     model = load(hf_model("gpt2"), tokenizer)
-    assert fitting(model, ["fog", "  the bay "]) == ["fog", "  the bay "]
+    assert split_long_texts(model, ["fog", "  the bay "]) == ["fog", "  the bay "]

@@ -14,7 +14,7 @@ from hooks import Model
 from hooks.errors import EditRefused, InvalidArgument, WrongModel, WrongState
 from interp.export import to_folder, to_peft
 from interp.export.client import largest_difference, own_logits, plain_logits
-from interp.export.report import ExportReport, check_carried
+from interp.export.report import ExportReport, check_difference
 from interp.memory import Edit, Fact
 from interp.memory.editing.change import LowRank
 from interp.memory.editing.prompt_cache import Preamble
@@ -95,11 +95,11 @@ def test_an_adapter_whose_tensors_have_other_names_is_not_taken_for_the_edit(
 
 def test_what_holds_nothing_differs_by_the_whole_effect_and_is_refused() -> None:
     nothing = ExportReport("an edit", (), "a reader", difference=2.0, effect=2.0)
-    with pytest.raises(WrongState, match="do not carry it"):
-        check_carried(nothing)
-    check_carried(ExportReport("an edit", (), "a reader", difference=1e-5, effect=2.0))
+    with pytest.raises(WrongState, match="do not hold it"):
+        check_difference(nothing)
+    check_difference(ExportReport("an edit", (), "a reader", difference=1e-5, effect=2.0))
     with pytest.raises(WrongState):
-        check_carried(ExportReport("an edit", (), "a reader", difference=float("nan"), effect=2.0))
+        check_difference(ExportReport("an edit", (), "a reader", difference=float("nan"), effect=2.0))
 
 
 def test_edits_next_to_the_weights_and_of_other_models_are_refused(fresh: Callable, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_what_is_read_back_steers_with_a_dose_of_one_as_the_recipe_did(
     write(model, [one], tmp_path / name)
     (found,) = read(tmp_path / name).values()
     assert found.site == resid_post[1]
-    with SteeredModel(model, one).steered():
+    with SteeredModel(model, one).steer():
         ours = own_logits(model, PROMPTS)
     with steer(model, found, 1.0):
         theirs = own_logits(model, PROMPTS)
@@ -190,7 +190,7 @@ def test_the_script_generates_what_the_recipe_does_without_this_library(
     assert not [
         name for name in ("hooks", "interp", "probes") if f"import {name}" in source or f"from {name}" in source
     ]
-    with SteeredModel(model, recipes[0]).steered(), SteeredModel(model, recipes[1]).steered():
+    with SteeredModel(model, recipes[0]).steer(), SteeredModel(model, recipes[1]).steer():
         ours = model.generate("Rome is", max_new_tokens=12)
     unsteered = model.generate("Rome is", max_new_tokens=12)
     remove = runpy.run_path(str(tmp_path / "steered.py"))["steer"](model.hf)

@@ -126,7 +126,7 @@ def gradient(model: Model, tokens: Tokens, layer: int, read: Any) -> dict[int, t
 
         return hook
 
-    with rules.applied(model), torch.enable_grad():
+    with rules.apply(model), torch.enable_grad():
         handles += [model.tap(mlp_out[at]).attach(leaf(at)) for at in range(model.n_layers)]
         handles.append(model.tap(mlp_in[layer]).attach(lambda value: seen.append(value)))
         model.run(tokens)
@@ -235,7 +235,7 @@ def test_a_linear_layer_gives_the_same_graph_as_features_and_as_a_linear_path() 
 def test_pruning_keeps_tokens_and_logits_and_no_loose_ends() -> None:
     model = double("gpt2")
     graph = attribution_graph(model, per_layer(model, transcoders(Transcoder)), TEXT, max_features=60, block=8)
-    nodes, edges = graph.pruned()
+    nodes, edges = graph.prune()
     kind = graph.nodes.kind
     assert bool(nodes[(kind == TOKEN) | (kind == LOGIT)].all()) and 0 < int(nodes.sum()) < len(nodes)
     loose = (kind == ERROR) | (kind == FEATURE)

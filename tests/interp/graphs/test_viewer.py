@@ -72,7 +72,7 @@ def test_every_node_has_the_fields_of_the_viewer_and_an_id_of_its_own(graph: Att
 
 def test_ids_weights_and_shares_are_those_of_the_graph(graph: AttributionGraph, tmp_path: Path) -> None:
     found = json.loads(write_viewer_json(graph, tmp_path, "fog").read_text("utf-8"))
-    kept, edges = graph.pruned()
+    kept, edges = graph.prune()
     assert len(found["nodes"]) == int(kept.sum()) and len(found["links"]) == int(edges.sum())
     layers = graph.local.model.n_layers
     ours = {}
@@ -97,7 +97,7 @@ def test_ids_weights_and_shares_are_those_of_the_graph(graph: AttributionGraph, 
 def test_labels_and_supernodes_are_written_and_no_node_has_more_than_the_threshold_that_the_viewer_hides(
     graph: AttributionGraph, tmp_path: Path
 ) -> None:
-    kept, _ = graph.pruned()
+    kept, _ = graph.prune()
     names = [graph.nodes.name(i) for i in kept.nonzero().flatten().tolist()]
     one, other = [name for name in names if name[0] == "f"][:2]
     feature = one.partition("@")[0]

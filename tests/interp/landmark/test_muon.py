@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from interp.landmark.muon import Muon, orthogonalised
+from interp.landmark.muon import Muon, orthogonalise
 
 
 def test_the_steps_are_those_of_pytorch_within_half_precision() -> None:
@@ -30,13 +30,13 @@ def test_singular_values_come_near_one_whatever_they_were() -> None:
     torch.manual_seed(0)
     U, _, Vh = torch.linalg.svd(torch.randn(12, 30), full_matrices=False)
     g = U @ torch.diag(torch.logspace(-1, 2, 12)) @ Vh
-    s = torch.linalg.svdvals(orthogonalised(g, 8, torch.float32))
+    s = torch.linalg.svdvals(orthogonalise(g, 8, torch.float32))
     assert float(s.min()) > 0.6 and float(s.max()) < 1.3
 
 
 def test_singular_vectors_stay_as_they_are() -> None:
     torch.manual_seed(0)
     g = torch.randn(6, 9)
-    x = orthogonalised(g, 4, torch.float32)
+    x = orthogonalise(g, 4, torch.float32)
     product = x.T @ g
     torch.testing.assert_close(product, product.T, atol=1e-4, rtol=0)

@@ -55,7 +55,7 @@ def test_numbered_mentions_decode_to_the_mentions_of_the_document(rows: Rows, to
     tokenizer = read_tokenizer(tokenizer_file)
     item = annotate(tokenizer, list(islice(documents(3), 1)))[0]
     outermost = sorted((s for s in item.document.spans if s.kind == "entity"), key=lambda s: s.end - s.start)
-    numbers = item.numbered("entity")
+    numbers = item.number_spans("entity")
     for number in set(numbers) - {0}:
         said = tokenizer.decode([i for i, m in zip(item.ids, numbers, strict=True) if m == number]).strip()
         span = outermost[number - 1]

@@ -11,7 +11,7 @@ import interp.landmark.train as training
 from interp.landmark.evaluate import Question, exact
 from interp.landmark.gated import gated_states, new_gated_model
 from interp.landmark.relations import triples
-from interp.landmark.sealing import carry, first_mention, sealed
+from interp.landmark.sealing import carry, first_mention, seal_rows
 from interp.landmark.tokenizer import END_OF_TEXT
 from interp.landmark.train import Phase, phase_at
 
@@ -48,7 +48,7 @@ NONE, ALL = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
 
 
 def hidden(model, rows: dict[str, torch.Tensor], opened: torch.Tensor, layers=lower) -> torch.Tensor:
-    bias = [training._bias(layer) for layer in layers(*sealed(rows, opened, NONE))]
+    bias = [training._bias(layer) for layer in layers(*seal_rows(rows, opened, NONE))]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         return training.hidden_states(model, rows, bias, torch.zeros(2, 32), NONE).float().view(2, 12, -1)
 
@@ -62,7 +62,7 @@ def test_the_unsealed_forward_pass_is_that_of_hugging_face_within_half_precision
 def test_the_gated_siblings_forward_pass_is_that_of_hugging_face(rows) -> None:
     torch.manual_seed(0)
     sibling = new_gated_model(64, 12, n_layer=3, d_model=32, n_head=2, d_mlp=48).eval()
-    bias = [training._bias(layer).float() for layer in lower(*sealed(rows, ALL, NONE))]
+    bias = [training._bias(layer).float() for layer in lower(*seal_rows(rows, ALL, NONE))]
     with torch.no_grad():
         ours = gated_states(sibling, rows, bias, torch.zeros(2, 32), NONE, 4).view(2, 12, -1)
         assert torch.allclose(ours, sibling.model(rows["ids"]).last_hidden_state, atol=1e-5)
@@ -116,7 +116,7 @@ def test_without_sealing_the_same_change_reaches_later_tokens(model, rows) -> No
 
 
 def test_in_carried_rows_tokens_read_no_mention_of_others_and_carry_the_first_of_their_document(rows) -> None:
-    _, above = sealed(rows, NONE, ALL)
+    _, above = seal_rows(rows, NONE, ALL)
     assert not above[:, 7:, 4:7].any()
     assert above[:, 5, 4].all()
     rows["document"] = torch.tensor([[1] * 9 + [2] * 3] * 2)

@@ -298,7 +298,7 @@ def test_the_vote_of_a_datastore_is_the_papers_mixture() -> None:
     q[0, 1] = keys[0] + 0.1
     store = Datastore("mlp_in.0", keys, torch.tensor([5, 2, 5]), float((keys[0] - keys[1]).norm()) + 0.5, 0.7)
     q[0, 0] = keys.mean(0) + 100.0
-    after = store.voted(q, logits)
+    after = store.vote(q, logits)
     assert after is not None and torch.equal(after[0, 0], logits[0, 0])
     expected = 0.3 * logits[0, 1].softmax(0)
     near = [(j, float((q[0, 1] - keys[j]).norm())) for j in range(3)]

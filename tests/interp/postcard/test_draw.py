@@ -8,7 +8,7 @@ import pytest
 from interp.postcard import paint
 from interp.postcard.draw import OBJECTS, SIZE, _painted, _stamps, draw
 from interp.postcard.paint import palettes
-from interp.postcard.primitives import Primitives, ellipse, moved, primitive
+from interp.postcard.primitives import Primitives, ellipse, move_shapes, primitive
 from interp.postcard.raster import Canvas, Painted, coverage
 from interp.postcard.raster import paint as paint_all
 from interp.postcard.scene import LANDMARKS, THINGS, Scene
@@ -135,7 +135,7 @@ def test_an_affine_map_of_a_primitive_holds_the_mapped_points() -> None:
         shape = primitive(corners, conic, box=(-1.0, 0.0, 2.0, 2.0), part=0, shade=0)
         u = np.c_[rng.uniform(-2, 3, (4000, 2)), np.ones(4000)]
         matrix = np.array([[0.7, -1.1, 3.0], [0.4, 0.9, -2.0], [0, 0, 1.0]])
-        there = moved(shape, matrix[None], np.ones(1))
+        there = move_shapes(shape, matrix[None], np.ones(1))
         assert np.array_equal(inside(shape, u), inside(there, u @ matrix.T))
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hooks.errors import InvalidArgument, UnknownName
 from interp.postcard import LANDMARKS, Scene
-from interp.postcard.font import ink, written
+from interp.postcard.font import ink, write_sign
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ def test_a_number_outside_its_range_is_refused(changes: dict) -> None:
 
 def test_each_landmark_can_be_written_on_a_sign_that_fits_and_differs_from_the_others() -> None:
     assert all(ink(name).shape[1] <= 62 and ink(name).any() for name in LANDMARKS)
-    assert len({written(name) for name in LANDMARKS}) == len(LANDMARKS)
+    assert len({write_sign(name) for name in LANDMARKS}) == len(LANDMARKS)

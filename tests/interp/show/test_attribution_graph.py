@@ -42,7 +42,7 @@ def texts(graph: AttributionGraph) -> dict[str, FeatureText]:
 
 @pytest.fixture(scope="module")
 def groups(graph: AttributionGraph) -> dict[str, list[str]]:
-    kept, _ = graph.pruned()
+    kept, _ = graph.prune()
     names = [graph.nodes.name(i) for i in kept.nonzero().flatten().tolist()]
     low, high = ([name for name in names if name[0] == "f" and name[1] in at][:4] for at in ("0", "12"))
     return {"low": low, "high": high, "said": [names[-1]]}
@@ -77,7 +77,7 @@ def data_of(page: Path) -> dict:
 def test_every_kept_node_and_edge_is_drawn_with_the_share_that_the_graph_has(
     graph: AttributionGraph, page: Path
 ) -> None:
-    kept, edges = graph.pruned()
+    kept, edges = graph.prune()
     data, html = data_of(page), page.read_text("utf-8")
     assert [node["name"] for node in data["nodes"]] == [graph.nodes.name(i) for i in kept.nonzero().flatten().tolist()]
     assert html.count('class="node ') == int(kept.sum()) and html.count('<path class="edge ') == int(edges.sum())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import interp.show
-from interp.show.html import highlighted, part, table, tokens
+from interp.show.html import highlight, part, table, tokens
 
 
 def test_markup_in_a_text_is_shown_and_not_obeyed() -> None:
@@ -15,7 +15,7 @@ def test_markup_in_a_text_is_shown_and_not_obeyed() -> None:
     for shown in (
         part("code", hostile),
         table([hostile], [[hostile]]),
-        highlighted(hostile, [(2, 8)]),
+        highlight(hostile, [(2, 8)]),
         tokens([hostile], [1.0], largest=1.0),
     ):
         assert "<script" not in shown and "</script" not in shown
@@ -40,9 +40,9 @@ def test_tokens_without_their_values_are_refused() -> None:
 
 
 def test_marks_fall_on_the_spans_and_overlapping_ones_do_not_double_text() -> None:
-    shown = highlighted("fog on the gate", [(11, 15), (0, 3), (1, 2)])
+    shown = highlight("fog on the gate", [(11, 15), (0, 3), (1, 2)])
     assert shown == "<mark>fog</mark> on the <mark>gate</mark>"
-    assert highlighted("abcdefg", [(2, 6), (0, 3)]) == "<mark>abcdef</mark>g"
+    assert highlight("abcdefg", [(2, 6), (0, 3)]) == "<mark>abcdef</mark>g"
 
 
 def test_a_table_emphasises_the_rows_it_is_asked_to() -> None:

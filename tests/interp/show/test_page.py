@@ -9,14 +9,14 @@ from plotly.offline import get_plotlyjs
 
 from interp.show import Panel, Section, Tile, report
 from interp.show.html import Html
-from interp.show.theme import ruled, styled
+from interp.show.theme import draw_rule, style_figure
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     bars = Figure(Bar(x=["</script><b>"], y=[1.0]))
     panels = (
-        Panel("First", styled(bars, 300), "Look at the bar.", "The other bar."),
+        Panel("First", style_figure(bars, 300), "Look at the bar.", "The other bar."),
         Panel("Second", Html("<p id='mine'>mine</p>"), "Look & see <this>.", "That."),
     )
     path = report(
@@ -73,6 +73,6 @@ def test_the_label_of_a_rule_on_a_log_axis_is_at_its_line() -> None:
 
     figure = make_subplots(rows=1, cols=1)
     figure.update_yaxes(type="log")
-    ruled(figure, 1000.0, "limit", row=1)
+    draw_rule(figure, 1000.0, "limit", row=1)
     assert figure.layout.annotations[0].y == pytest.approx(3.0)
     assert figure.layout.shapes[0].y0 == 1000.0

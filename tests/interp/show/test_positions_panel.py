@@ -42,7 +42,7 @@ def test_each_text_is_shown_once_per_position_with_the_selected_tokens_coloured(
 
 def test_generated_tokens_are_shown_after_the_prompt(gpt2: Model) -> None:
     new = torch.tensor([[40, 41]])
-    read = gpt2.tokens("Fog").extended(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
+    read = gpt2.tokens("Fog").extend(new, torch.ones_like(new).bool(), torch.zeros_like(new).bool())
     body = positions_panel(gpt2, read, generated).body
     assert isinstance(body, Html)
     assert lines(body) == [("generated", gpt2.tokenizer.decode([40, 41]), "&lt;|endoftext|&gt;Fog")]

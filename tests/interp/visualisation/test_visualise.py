@@ -66,7 +66,7 @@ def test_nothing_outside_what_a_unit_sees_has_a_slope() -> None:
     model: Any = load_net(new_net("convnet", small=True))
     pixels = torch.rand(1, 3, 64, 64, requires_grad=True)
     values_of(model, unit(conv_pre[1], 3, (8, 8)), pixels)[0].sum().backward()
-    down, across = model.grids[conv_pre[1]].seen_from(8, 8)
+    down, across = model.grids[conv_pre[1]].receptive_field(8, 8)
     inside = torch.zeros(64, 64, dtype=torch.bool)
     inside[down.start : down.stop, across.start : across.stop] = True
     assert pixels.grad is not None

@@ -66,7 +66,7 @@ def slope_by_autograd(model: Model, task: Task, receiver: str) -> Tensor:
                 return torch.cat([a[:, :, :head], mine[:, :, None], a[:, :, head + 1 :]], 2)
 
             edits = {Site(kind, layer): edit}
-        final = held.resumed(layer, edits)
+        final = held.resume(layer, edits)
     m = task.metric(model.unembed(final[:, -1])).sum()
     return torch.autograd.grad(m, zero)[0]
 
@@ -320,8 +320,8 @@ def relevance_of_embedding(model: Model, tokens: Any) -> Tensor:
     """x . dm/dx at the stream before the first block, by plain autograd under the rules."""
     held = hold(model, tokens, [])
     x = held.activations[resid_pre[0]].clone().requires_grad_()
-    with relp(patterns_held=True).rules.applied(model):
-        m = model.unembed(held.resumed(0, {resid_pre[0]: lambda _: x})[:, -1])[:, 7]
+    with relp(patterns_held=True).rules.apply(model):
+        m = model.unembed(held.resume(0, {resid_pre[0]: lambda _: x})[:, -1])[:, 7]
         return (x * torch.autograd.grad(m.sum(), x)[0]).sum((1, 2))
 
 
@@ -337,7 +337,7 @@ def test_the_softmax_of_gim_has_the_jacobian_of_twice_its_temperature() -> None:
     p = (scores / 2).softmax(-1)
     held = hold(model, tokens, [])
     values = capture(model, tokens, z[layer])[z[layer]].clone().requires_grad_()
-    m = measured(held.resumed(layer, {z[layer]: lambda _: values})).sum()
+    m = measured(held.resume(layer, {z[layer]: lambda _: values})).sum()
     dz = torch.autograd.grad(m, values)[0][0].transpose(0, 1)
     dp = dz @ v.transpose(1, 2)
     ds = p * (dp - (p * dp).sum(-1, keepdim=True))

@@ -183,10 +183,10 @@ def test_dead_ends_are_cut_and_what_is_left_does_the_same() -> None:
     model = twin("gpt2")
     graph, task = edge_graph(model), task_of(model)
     ends = Circuit.of(graph, ["embed->v0.0", "h0.0->mlp1", "h1.1->logits", "embed->mlp2", "mlp2->logits"])
-    assert ends.pruned().edges == ("embed->mlp2", "mlp2->logits")
+    assert ends.prune().edges == ("embed->mlp2", "mlp2->logits")
     for seed in range(3):
         circuit = top_circuit(graph, random_scores(graph, seed), 12)
-        one, other = run_circuit(model, task, [circuit, circuit.pruned()])
+        one, other = run_circuit(model, task, [circuit, circuit.prune()])
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     grown = greedy_circuit(graph, random_scores(graph, 0), 15)
     assert grown.n_edges == 15

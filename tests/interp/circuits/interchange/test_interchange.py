@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument, UnknownName
 from hooks.position import last
 from hooks.site import mlp_out, resid_post, resid_pre
 from interp.circuits.interchange import CausalModel, Place, align_subspace, interchange_accuracy, interchange_table
-from interp.circuits.interchange.das import moved_part
+from interp.circuits.interchange.das import find_moved_part
 from interp.circuits.known import equality, equality_program
 
 FIRST, SECOND = 12, 13
@@ -45,8 +45,8 @@ def test_a_variable_is_where_it_was_put_and_its_complement_says_what_the_program
     assert interchange_accuracy(made, "second", Place(resid_post[0], last, axis(SECOND)), base, source) == 1.0
     complement = interchange_accuracy(made, "first", Place(resid_post[0], last, rest), base, source)
     causal = made.causal
-    swapped = causal.interchanged("second", base, source)
-    assert complement == pytest.approx(float((swapped == causal.interchanged("first", base, source)).double().mean()))
+    swapped = causal.interchange("second", base, source)
+    assert complement == pytest.approx(float((swapped == causal.interchange("first", base, source)).double().mean()))
     assert complement < 0.7
 
 
@@ -66,7 +66,7 @@ def test_a_table_over_every_pair_tells_where_each_variable_is_and_that_it_is_now
     n = len(base["a"])
     one = {name: value.repeat_interleave(n) for name, value in base.items()}
     other = {name: value.repeat(n) for name, value in source.items()}
-    stays = made.causal.run(one)["same"] == made.causal.interchanged("first", one, other)
+    stays = made.causal.run(one)["same"] == made.causal.interchange("first", one, other)
     assert elsewhere["first"] == pytest.approx(float(stays.double().mean()))
 
 
@@ -77,7 +77,7 @@ def test_a_search_finds_the_subspace_up_to_rotation_and_every_control_stays_belo
     assert found.accuracy == 1.0
     assert found.place.basis is not None
     assert 0 < found.dormant < 0.1  # a part writes to the answer's own feature, where nothing is yet
-    moved = moved_part(made, found.place, made.causal.every_input())
+    moved = find_moved_part(made, found.place, made.causal.every_input())
     moved = moved / moved.norm()
     projection, true = moved @ moved.T, (axis(FIRST) @ axis(FIRST).T).double()
     assert float((projection - true).norm()) < 0.05
@@ -133,7 +133,7 @@ def test_pairs_are_tested_whose_inputs_no_step_of_any_search_has_seen() -> None:
 def test_a_program_that_cannot_be_run_is_refused() -> None:
     causal = equality_program()
     with pytest.raises(UnknownName, match="did you mean 'first'"):
-        causal.interchanged("frist", *pairs(2))
+        causal.interchange("frist", *pairs(2))
     with pytest.raises(InvalidArgument, match="after them"):
         CausalModel({"a": 2}, {"x": ("y",), "y": ("a",)}, {"x": torch.neg, "y": torch.neg})
     with pytest.raises(InvalidArgument, match="were not given"):
@@ -149,13 +149,13 @@ def test_what_inputs_move_is_the_same_in_any_unit_of_the_stream(size: float, mon
     """Of a planted basis: one direction the inputs move, one they do not."""
     made = equality()
     base, _ = pairs(60)
-    still = next(i for i in range(made.model.d_model) if float(moved_part(
+    still = next(i for i in range(made.model.d_model) if float(find_moved_part(
         made, Place(resid_post[0], last, axis(i)), base).norm()) < 1e-6)  # fmt: skip
     place = Place(resid_post[0], last, axis(FIRST, still))
-    plain = moved_part(made, place, base)
+    plain = find_moved_part(made, place, base)
     scaled = capture_scaled_by(size)
     monkeypatch.setattr("interp.circuits.interchange.das.capture", scaled)
-    torch.testing.assert_close(moved_part(made, place, base), plain, rtol=0, atol=1e-6)
+    torch.testing.assert_close(find_moved_part(made, place, base), plain, rtol=0, atol=1e-6)
     assert plain.norm(dim=0).tolist() == pytest.approx([float(plain[:, 0].norm()), 0.0], abs=1e-6)
     assert float(plain[:, 0].norm()) > 0.5
 

@@ -46,7 +46,7 @@ def test_without_mentions_tokens_have_their_texts_label_and_rows_of_tokens_are_r
 def test_a_text_scores_as_its_highest_token(gpt2: Model, letters: TopK) -> None:
     reading = encode_texts(letters, gpt2, TEXTS)
     scores = torch.randn(len(reading.text), generator=torch.Generator().manual_seed(0))
-    pooled = by_text(reading, Concept("c", TEXTS, LABELS)).pooled(scores)
+    pooled = by_text(reading, Concept("c", TEXTS, LABELS)).pool(scores)
     assert pooled.tolist() == [float(scores[reading.text == i].max()) for i in range(4)]
 
 

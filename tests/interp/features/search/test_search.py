@@ -52,7 +52,7 @@ def test_the_sparse_ranking_is_every_latents_best_f1_by_brute_force(unit, ties: 
     dense = torch.zeros(len(reading.text), D_SAE).scatter(1, reading.indices, reading.values)
     f1, threshold = Ranking(entries, D_SAE).best(rows.y, int(rows.y.sum()))
     for latent in range(D_SAE):
-        scores = rows.pooled(dense[:, latent].contiguous())
+        scores = rows.pool(dense[:, latent].contiguous())
         assert torch.equal(entries.column(latent, len(rows.y)), scores)
         assert float(f1[latent]) == pytest.approx(detection(scores, rows.y, float(threshold[latent])).f1)
         brute = max((detection(scores, rows.y, t - 1e-4).f1 for t in scores.unique().tolist() if t > 0), default=0.0)

@@ -275,7 +275,7 @@ def test_what_a_feature_circuit_cannot_be_made_of_is_refused() -> None:
         ([good, good], "two autoencoders read"),
         ([Standard(model.d_model, 8)], "does not know its site"),
         ([Transcoder(model.d_model, 8)], "reads and writes at several sites"),
-        ([random_sae(mlp_in[0], model.d_model, 0)], "nodes lie in the stream"),
+        ([random_sae(mlp_in[0], model.d_model, 0)], "nodes are in the stream"),
     ]
     for saes, said in cases:
         with pytest.raises(InvalidArgument, match=said):

@@ -121,7 +121,7 @@ def test_pmets_loss_weighs_what_is_said_already_by_a_tenth_and_stops_where_it_is
     said: bool, nll: float, kl: float, loss: float, stops: bool
 ) -> None:
     state = State(torch.tensor(nll), torch.tensor(kl), torch.tensor(2.0), said)
-    found, enough = pmet_file.said_and_kept(state, Search(kl=5.0, decay=0.1))
+    found, enough = pmet_file.pmet_loss(state, Search(kl=5.0, decay=0.1))
     assert (float(found), enough) == (pytest.approx(loss), stops)
 
 
