@@ -177,7 +177,7 @@ def _cross_heads_write(b: Captured) -> Iterator[Check]:
     if b.has("cross_z", "cross_out"):
         factor, norm = b._writes("cross_out")
         made = norm(project(b.part["cross_attn.o"], b["cross_z"].flatten(2))) * factor
-        states = f"cross_out = {_shown(norm, factor, 'Σ_head cross_z W_O + b')}"
+        states = f"cross_out = {_show_sum(norm, factor, 'Σ_head cross_z W_O + b')}"
         error = miss(b["cross_out"], made)
         yield b.check("cross heads write", states, error, b["cross_z"][0, 0].numel(), "cross_z", "cross_out")
 
