@@ -158,7 +158,11 @@ def bridges() -> dict[str, Any]:
     names = [x for _, _, x in chosen]
     between = [steps.first_hops()[first][x] for _, first, x in chosen]
     answers = [steps.answer(*c) for c in chosen]
-    for name, form, mention in (("direct", steps.direct, names), ("written steps", steps.written, between)):
+    for name, form, mention in (
+        ("direct, at the entity", steps.direct, names),
+        ("direct, at the last token", steps.direct, ["is"] * 30),
+        ("written steps, at the bridge", steps.written, between),
+    ):
         for component in ("whole", "read"):
             swap = swap_bridges(model, [form(*c) for c in chosen], mention, between, answers, component=component)
             print(name, component, swap, sep="\n")

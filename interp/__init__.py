@@ -8,6 +8,7 @@ __all__ = [
     "circuits",
     "context",
     "directions",
+    "emergence",
     "errors",
     "export",
     "features",

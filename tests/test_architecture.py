@@ -27,7 +27,7 @@ RANK = (  # interp's folders, those of lower rows first
     "postcard worlds",
     "atlas lenses visualisation",
     "sae",
-    "directions context",
+    "directions context emergence",
     "features",
     "steering memory graphs",
     "show export",

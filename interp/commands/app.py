@@ -38,6 +38,7 @@ VERBS = {
     "plan": "Print bytes, operations, network and hours of a harvest and a training, with their formulas; nothing is "
     "run.",
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
+    "track": "Measure a run's checkpoints, and say whether a jump is the model's or the metric's.",
     "context": "Measure what of the demonstrations in a prompt matters, and which heads and vector bring the task.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",

@@ -27,6 +27,7 @@ from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
 from interp.show.steered import comparison_panel, dose_page
 from interp.show.trace import trace_panel
+from interp.show.track import track_panel
 from interp.show.training import training_panel
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "scorecard_panel",
     "search_panel",
     "trace_panel",
+    "track_panel",
     "training_panel",
     "words_panel",
 ]

@@ -1,7 +1,8 @@
 """Induction: pairs of a class and its label, then a class whose label is in the context, in the weights, or in both.
 
 `induction-B` has the class that is asked for B times among the pairs. The label of a class is always the same, so that
-it can be learnt by heart; where B > 0 it can also be copied (Chan et al. 2022, arXiv:2205.05055; Reddy 2024,
+it can be learnt by heart; where B > 0 it can also be copied. At this size all of it is learnt by heart within a hundred
+steps, and nothing is copied (Chan et al. 2022, arXiv:2205.05055; Reddy 2024,
 arXiv:2312.03002).
 """
 

@@ -1,0 +1,66 @@
+"""The command `interp track`: metrics over the checkpoints of a run, and which of them break."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hooks import Model
+from hooks.errors import InvalidArgument
+from interp.commands.arguments import Quiet, hide_bars, read_lines
+from interp.commands.verb import Document, verb
+from interp.common.statistics import Estimate
+from interp.emergence import find_changes, judge, measure_answers, measure_induction_world, track
+from interp.emergence.track import Metric
+from interp.show import Section, report, track_panel
+from interp.show.frame import page_at
+from interp.worlds.ladder import asked
+from interp.worlds.train import checkpoints
+
+
+@verb
+def track_command(
+    run: Annotated[Path, typer.Argument(help="A folder with step_N folders, as interp worlds train writes.")],
+    questions: Annotated[Path | None, typer.Option(help="A file with a prompt, a tab and its answer a line.")] = None,
+    world: Annotated[str, typer.Option(help="Whose metrics, without --questions: 'ladder' or 'induction'.")] = "ladder",
+    file: Annotated[Path | None, typer.Option(help="Keep what was measured here; run again to go on.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
+    quiet: Quiet = False,
+) -> Document:
+    """Measure a run's checkpoints by discontinuous and continuous metrics, and say whose a jump is."""
+    if out is not None:
+        page_at(out)
+    metric, pair = _metric(questions, world)
+    hide_bars()
+    found = track(checkpoints(run), {"": metric}, file=file, progress=not quiet)
+    changes, verdict = find_changes(found), judge(found, *pair)
+    typer.echo(f"{'metric':<30}{'first':>9}{'last':>9}{'break at':>10}{'p':>8}")
+    for name, of in found.metrics.items():
+        one = changes[name]
+        typer.echo(f"{name:<30}{of[0].value:>9.3f}{of[-1].value:>9.3f}{one.step:>10}{one.p:>8.3f}")
+    typer.echo(f"whose jump: {verdict}")
+    if out is not None:
+        report(
+            out, f"{run.name} over its steps", str(verdict), [Section("Metrics", "", (track_panel(found, changes),))]
+        )
+        typer.echo(f"page: {out.resolve()}")
+    return {"steps": found.steps, "metrics": found.metrics, "changes": changes, "verdict": verdict, "page": out}
+
+
+def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]]:
+    if questions is None and world == "induction":
+        return measure_induction_world, ("in context: right", "in context: log p")
+    if questions is None and world != "ladder":
+        raise InvalidArgument(f"--world {world}: take 'ladder' or 'induction', or give --questions")
+    if questions is None:
+        rows = [(q.prompt, q.answer) for q in asked()[::4]]
+    else:
+        rows = [tuple(line.split("\t")) for line in read_lines(questions)]
+    if odd := [row for row in rows if len(row) != 2]:
+        raise InvalidArgument(f"{questions} has the line {odd[0][0]!r}: write a prompt, a tab and its answer")
+    prompts, answers = [row[0] for row in rows], [row[1] for row in rows]
+
+    def metric(model: Model) -> dict[str, Estimate]:
+        return measure_answers(model, prompts, answers).estimates()
+
+    return metric, ("exact match", "log p of a token")

@@ -1,0 +1,149 @@
+"""Discontinuous and continuous metrics of one behaviour, all from the same outputs of one model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hooks import Model, capture
+from hooks.border import Count, Natural
+from hooks.errors import InvalidArgument
+from hooks.site import pattern
+from hooks.summary import summarise
+from interp.common.completion import tokenise_completions
+from interp.common.statistics import Estimate, bootstrap, mean_share, share
+from interp.worlds.induction import prompts as induction_prompts
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerScores:
+    """How well answers are predicted, each a number for every question.
+
+    Attributes:
+        exact: whether arg max, teacher-forced, is every token of the answer.
+        right_tokens: the share of its tokens that are; 1 less the token edit distance of teacher-forced arg max.
+        brier: mean over tokens of Σ_v (p_v − [v is right])².
+        log_p: log-probability of the whole answer, in nats.
+        n_tokens: how many tokens the answer has.
+    """
+
+    exact: Bool[Tensor, "example"]
+    right_tokens: Float[Tensor, "example"]
+    brier: Float[Tensor, "example"]
+    log_p: Float[Tensor, "example"]
+    n_tokens: Float[Tensor, "example"]
+
+    __repr__ = summarise
+
+    @property
+    def chance(self) -> Float[Tensor, "example"]:
+        """The probability that a sample at temperature 1 is exactly the answer: Π_t p(y_t | y_<t, x), item by item.
+
+        Its mean over items is not the power of a mean: where the tokens of an item share its difficulty,
+        E[p_i^L] ≥ (E p)^L.
+        """
+        return self.log_p.exp()
+
+    def estimates(self) -> dict[str, Estimate]:
+        """The mean of each, with its interval over questions."""
+        return {
+            "exact match": share(self.exact),
+            "sampled match": mean_share(self.chance.clamp(0, 1)),
+            "right tokens": mean_share(self.right_tokens),
+            "Brier score": bootstrap(_mean, [self.brier]),
+            "log p of a token": bootstrap(_ratio, [torch.stack([self.log_p, self.n_tokens], 1)]),
+        }
+
+
+def _mean(rows: list[Float[Tensor, "n"]]) -> float:
+    return float(rows[0].mean())
+
+
+def _ratio(rows: list[Float[Tensor, "n _"]]) -> float:
+    return float(rows[0][:, 0].sum() / rows[0][:, 1].sum())
+
+
+@torch.no_grad()
+def measure_answers(
+    model: Model, prompts: Sequence[str], answers: Sequence[str], *, batch_size: Count = 64
+) -> AnswerScores:
+    """Measure how well whole answers are predicted, by metrics with and without a threshold, from the same passes.
+
+    Schaeffer et al. 2023, arXiv:2304.15004: most abilities said to emerge are measured by exact match or multiple
+    choice, which are sharp where the probability of a token is smooth.
+
+    Args:
+        model: a causal language model.
+        prompts: questions.
+        answers: one for each.
+        batch_size: questions in a pass.
+
+    Raises:
+        InvalidArgument: no questions.
+
+    Cost: one forward pass over the questions.
+
+    Examples:
+        ```python
+        measure_answers(model, ["The capital of France is"], ["Paris"]).estimates()
+        ```
+    """
+    if not prompts:
+        raise InvalidArgument("no questions were given: give at least one prompt with its answer")
+    parts = []
+    for i in range(0, len(prompts), batch_size):
+        asked = tokenise_completions(model, prompts[i : i + batch_size], answers[i : i + batch_size])
+        log_p = model.run(asked.tokens)[:, :-1].float().log_softmax(-1)
+        ids, target = asked.tokens.ids[:, 1:], asked.target[:, 1:].double()
+        p = log_p.exp()
+        own = log_p.gather(-1, ids[..., None])[..., 0]
+        brier = p.square().sum(-1) - 2 * own.exp() + 1
+        right = (log_p.argmax(-1) == ids).double()
+        n = target.sum(1)
+        parts.append(
+            torch.stack([(right * target).sum(1), (brier * target).sum(1) / n, (own * target).sum(1), n], 1).cpu()
+        )
+    rows = torch.cat(parts)
+    n = rows[:, 3]
+    return AnswerScores(rows[:, 0] == n, rows[:, 0] / n, rows[:, 1], rows[:, 2], n)
+
+
+@torch.no_grad()
+def measure_induction_world(
+    model: Model, *, copies: Natural = 1, n: Count = 200, seed: Natural = 7_000_000
+) -> dict[str, Estimate]:
+    """Measure a model of the world `induction`: what it takes from the context and what from its weights, separately.
+
+    In context, every label of the prompt is one that is not its class's own, so that only the prompt is right. By
+    heart, the class that is asked for is not among the pairs. The head's score is the most attention that any head
+    gives, where a label is due, to the label that follows the earlier place of the class.
+
+    Args:
+        model: of that world.
+        copies: how often the class is among the pairs, in context.
+        n: prompts.
+        seed: of prompts that no training drew.
+
+    Cost: three forward passes over n prompts.
+
+    Examples:
+        ```python
+        measure_induction_world(load(checkpoints(run)[2000]))
+        ```
+    """
+    found: dict[str, Estimate] = {}
+    for name, shown, remapped in (("in context", max(1, copies), True), ("by heart", 0, False)):
+        ids, label = induction_prompts(n, shown, seed, remapped=remapped)
+        log_p = model.run(ids)[:, -1].float().log_softmax(-1)
+        found[f"{name}: right"] = share(log_p.argmax(-1) == label)
+        found[f"{name}: log p"] = bootstrap(_mean, [log_p.gather(1, label[:, None])[:, 0].double()])
+    ids, _ = induction_prompts(n, 1, seed, remapped=True)
+    acts = capture(model, ids, [pattern[layer] for layer in range(model.n_layers)], batch_size=n)
+    at = ((ids[:, 1:-1:2] == ids[:, -1:]).float().argmax(1) * 2 + 2)[:, None]
+    looks = [acts[pattern[layer]][:, :, -1] for layer in range(model.n_layers)]
+    each = torch.stack([a.gather(2, at[:, None].expand(-1, a.shape[1], -1))[..., 0] for a in looks], 1).flatten(1)
+    best = each[:, int(each.mean(0).argmax())]
+    found["attention of the best head"] = mean_share(best.double().clamp(0, 1))
+    return found

@@ -1,0 +1,81 @@
+"""The verdict: a jump of the metric, a jump of the model, or nothing that the questions there are can show."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hooks.errors import InvalidArgument
+from hooks.summary import summarise
+from interp.emergence.changes import Break, find_break
+from interp.emergence.track import Track
+
+Said = Literal["the metric's", "the model's", "no jump", "unknown"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whose a jump is.
+
+    Attributes:
+        said: "the metric's" if the discontinuous metric jumps and the continuous one is smooth; "the model's" if the
+            continuous one breaks, too; "no jump"; "unknown" where the discontinuous one never leaves what its number
+            of questions can show.
+        steepest: the share of the discontinuous metric's rise that falls within two intervals between checkpoints.
+        discontinuous: the best break of the one.
+        continuous: of the other.
+        resolution: 3 / n: what none of n questions leaves possible.
+    """
+
+    said: Said
+    steepest: float
+    discontinuous: Break
+    continuous: Break
+    resolution: float
+
+    __repr__ = summarise
+
+    def __str__(self) -> str:
+        return (
+            f"{self.said}: {self.steepest:.0%} of the rise of the discontinuous metric within two intervals "
+            f"(break p = {self.discontinuous.p:.3f}); the continuous one breaks with p = {self.continuous.p:.3f} at "
+            f"step {self.continuous.step}"
+        )
+
+
+def judge(track: Track, discontinuous: str = "exact match", continuous: str = "log p of a token") -> Verdict:
+    """Judge whose a jump is, from two metrics of one behaviour.
+
+    A jump is half of the whole rise or more within two intervals between checkpoints; a break is one of `find_break`
+    at p ≤ 0.05.
+
+    Args:
+        track: with both.
+        discontinuous: such as exact match.
+        continuous: such as log p, from the same outputs.
+
+    Raises:
+        UnknownName: a metric was not measured.
+        InvalidArgument: fewer than eight checkpoints.
+
+    Cost: two seconds.
+
+    Examples:
+        ```python
+        judge(track).said
+        ```
+    """
+    hard, n = track.values(discontinuous), track.metrics[discontinuous][0].n
+    if len(hard) < 8:
+        raise InvalidArgument(f"{len(hard)} checkpoints: give eight or more")
+    soft = track.values(continuous)
+    errors = [(e.high - e.low) / 4 for e in track.metrics[continuous]]
+    floor = sorted(errors)[len(errors) // 2] / 4
+    breaks = [find_break(track.steps, hard), find_break(track.steps, soft, floor=floor if floor == floor else 0.0)]
+    rise = float(hard.max() - hard.min())
+    steepest = float((hard[2:] - hard[:-2]).max()) / rise if rise > 0 else 0.0
+    if rise <= 3 / n:
+        said: Said = "unknown"
+    elif steepest < 0.5:
+        said = "no jump"
+    else:
+        said = "the model's" if breaks[1].p <= 0.05 else "the metric's"
+    return Verdict(said, steepest, *breaks, 3 / n)
