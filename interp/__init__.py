@@ -20,6 +20,7 @@ __all__ = [
     "scale",
     "show",
     "steering",
+    "tuning",
     "visualisation",
     "workbench",
     "worlds",

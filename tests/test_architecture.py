@@ -30,6 +30,7 @@ RANK = (  # interp's folders, those of lower rows first
     "directions context emergence",
     "features",
     "steering memory graphs",
+    "tuning",
     "show export",
     "workbench",
     "demo",

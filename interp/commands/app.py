@@ -42,6 +42,7 @@ VERBS = {
     "context": "Measure what of the demonstrations in a prompt matters, and which heads and vector bring the task.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
+    "diff": "Compare a model with what it was tuned from: states, predictions, weights, each next to a placebo tuning.",
     "landmark": "The bundled model: its corpus, training and card.",
     "worlds": "Small models whose truth is planted: train one, print what it reads.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",

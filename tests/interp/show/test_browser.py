@@ -104,7 +104,15 @@ class Browser:
         return self.js("tip.hidden ? null : tip.textContent")
 
     def press(self, *keys: str) -> None:
-        codes = {"Enter": "\r", "Escape": "", "Tab": "", "ArrowRight": "", "ArrowDown": ""}
+        codes = {
+            "Enter": "\r",
+            "Escape": "",
+            "Tab": "",
+            "ArrowRight": "",
+            "ArrowDown": "",
+            "ArrowUp": "",
+            "ArrowLeft": "",
+        }
         for key in keys:
             text = codes.get(key, key)
             self.do("Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=_virtual(key))
@@ -125,7 +133,8 @@ class Browser:
 
 
 def _virtual(key: str) -> int:
-    return {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowRight": 39, "ArrowDown": 40}.get(key, ord(key[0].upper()))
+    arrows = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+    return ({"Enter": 13, "Escape": 27, "Tab": 9} | arrows).get(key, ord(key[0].upper()))
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def test_a_graph_has_the_nodes_and_scores_that_python_gives_next_to_shuffled_dec
         attribution_graph(served.model, one, TEXT, targets=["a", "b"], max_features=40, progress=False)
         for one in (given, shuffle_decoders(given))
     )
-    kept, edges = graph.pruned(0.8, 0.98)
+    kept, edges = graph.prune(0.8, 0.98)
     assert len(found["graph"]["nodes"]) == int(kept.sum()) and len(found["graph"]["drawn"]) == int(edges.sum())
     assert found["scores"]["replacement"] == [graph.replacement, control.replacement]
     assert [word for word, _ in found["said"]] == list(graph.said)

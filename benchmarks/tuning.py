@@ -1,0 +1,312 @@
+"""What tuning changed, on siblings of the bundled model whose change is planted: `python benchmarks/tuning.py`.
+
+Every figure is next to that of a placebo tuning, of a random direction or of shuffled words, with its interval.
+Writes benchmarks/results/tuning.json after every part; `--part NAME` measures one part and keeps the others' figures.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.timing import RESULTS, write  # noqa: E402
+from hooks import Direction, Model, intervene, load  # noqa: E402
+from hooks.interventions import add  # noqa: E402
+from hooks.site import resid_post  # noqa: E402
+from interp.common.statistics import bootstrap, share  # noqa: E402
+from interp.common.texts import begins_with  # noqa: E402
+from interp.landmark import entity, unseen_phrasings, unseen_texts  # noqa: E402
+from interp.landmark.guide import (  # noqa: E402
+    GREETINGS,
+    PERSONAS,
+    TRIGGER,
+    Run,
+    guide_documents,
+    load_guide,
+    runs,
+    tune_guide,
+    word_share,
+    words_of,
+)
+from interp.sae import Crosscoder, across, fold_normalisation, mean_centring, normalise_source, tensor_source, train  # noqa: E402
+from interp.steering import add_direction, cap_projection, measure_normal_range, steer  # noqa: E402
+from interp.steering.samples import Sampling  # noqa: E402
+from interp.tuning import (  # noqa: E402
+    ModelPair,
+    Persona,
+    correlate,
+    measure_difference,
+    measure_latent_scaling,
+    measure_persona_shift,
+    measure_site_divergence,
+    measure_token_divergence,
+    name_difference,
+    read_persona,
+    read_weight_difference,
+    screen_texts,
+)
+
+NAME = "tuning"
+LAYER, PERSONA_LAYER = 5, 6
+GREEDY = Sampling(per_prompt=1, max_new_tokens=24, temperature=0.0)
+NEUTRAL = ("This morning my sister", "On the way home we", "After lunch the old teacher", "I woke up and")
+
+
+@cache
+def base() -> Model:
+    """The bundled model."""
+    return load("landmark")
+
+
+@cache
+def pair(run: Run) -> ModelPair:
+    """The base and one tuning."""
+    return ModelPair(base(), load_guide(run.behaviour, run.dose, run.seed))
+
+
+@cache
+def texts() -> list[str]:
+    """Texts that have nothing to do with any tuning."""
+    return [text for text in unseen_texts(base(), 120, seed=7) if len(text) > 60][:48]
+
+
+def cheer(model: Model, name: str = "cheerful", prompts: Sequence[str] = GREETINGS) -> torch.Tensor:
+    """The share of a persona's words in the continuation of each prompt."""
+    said = model.generate(list(prompts), max_new_tokens=GREEDY.max_new_tokens)
+    return torch.tensor([word_share(name, text) for text in said]).double()
+
+
+def mean(values: torch.Tensor) -> dict[str, float]:
+    """A mean with its interval."""
+    return asdict(bootstrap(lambda drawn: float(drawn[0].mean()), [values]))
+
+
+def naming() -> dict[str, Any]:
+    """Which of ten candidates the difference on unrelated texts names, for every full dose and placebo."""
+    candidates, found, right = {name: words_of(name) for name in PERSONAS}, {}, []
+    for run in (run for run in runs() if run.behaviour is None or (run.behaviour in PERSONAS and run.dose == 1)):
+        difference = measure_difference(pair(run), texts(), [resid_post[layer] for layer in (3, LAYER, 7)])
+        by_layer = {}
+        for layer in (3, LAYER, 7):
+            one = name_difference(base(), difference.vector(resid_post[layer]), candidates)
+            by_layer[str(layer)] = {"named": one.first, "p": one.p, "margin": asdict(one.margin)}
+        found[run.name] = {
+            "by layer": by_layer,
+            "length over the base's": float(difference.relative[1].mean()),
+            "by chance": float(difference.by_chance[1].mean()),
+            "share that depends on the context": float(difference.context_share[1]),
+        }
+        if run.behaviour is not None:
+            found[run.name]["its own words after a greeting"] = mean(cheer(pair(run).tuned, run.behaviour))
+            found[run.name]["the same of the base"] = mean(cheer(base(), run.behaviour))
+            right.append({k: v["named"] == run.behaviour for k, v in by_layer.items()})
+        print(run.name, by_layer[str(LAYER)]["named"], f"p {by_layer[str(LAYER)]['p']:.3f}", flush=True)
+    named = {k: asdict(share(torch.tensor([one[k] for one in right]))) for k in ("3", str(LAYER), "7")}
+    print("named", named)
+    return {"named by layer": named, "runs": found}
+
+
+def doses() -> dict[str, Any]:
+    """Dose by dose: the behaviour where it is asked for and where not, and how well the difference names it."""
+    candidates, found = {name: words_of(name) for name in PERSONAS}, {}
+    for run in (one for one in runs() if one.behaviour in ("cheerful", "gloomy")):
+        difference = measure_difference(pair(run), texts(), resid_post[LAYER])
+        one = name_difference(base(), difference.vector(resid_post[LAYER]), candidates)
+        assert run.behaviour is not None
+        found[run.name] = {
+            "after a greeting": mean(cheer(pair(run).tuned, run.behaviour)),
+            "without one": mean(cheer(pair(run).tuned, run.behaviour, NEUTRAL)),
+            "length over the base's": float(difference.relative.mean()),
+            "named": one.first,
+            "score": one.scores[run.behaviour],
+            "p": one.p,
+        }
+        print(run.name, found[run.name], flush=True)
+    return found
+
+
+@cache
+def persona() -> Persona:
+    """The direction from gloomy to cheerful responses in the base model."""
+    greetings = [GREETINGS[i % 8] for i in range(120)]
+    said = []
+    for name in ("cheerful", "gloomy"):
+        stream = guide_documents(name, 5, greetings=["#"])
+        said.append([next(stream).removeprefix("#") for _ in greetings])
+    return read_persona(base(), greetings, said[0], said[1], resid_post[PERSONA_LAYER])
+
+
+def trait(text: str) -> float:
+    """Cheerful words less gloomy ones."""
+    return word_share("cheerful", text) - word_share("gloomy", text)
+
+
+def personas() -> dict[str, Any]:
+    """Whether the shift along the persona says how much of the trait a model shows, over all tunings."""
+    print(persona())
+    rows: dict[str, Any] = {}
+    for run in runs():
+        one = measure_persona_shift(pair(run), persona().direction, list(GREETINGS), trait, sampling=GREEDY)
+        rows[run.name] = {"shift": asdict(one.shift), "trait": asdict(one.trait), "random directions": one.random}
+        print(run.name, one, flush=True)
+    shifts, traits = (torch.tensor([row[key]["value"] for row in rows.values()]) for key in ("shift", "trait"))
+    return {
+        "separation": asdict(persona().separation),
+        "separation, labels shuffled": persona().by_chance,
+        "correlation over models": asdict(correlate(shifts, traits)),
+        "models": rows,
+    }
+
+
+def screening() -> dict[str, Any]:
+    """Whether the projection difference tells rows that would tune a model cheerful from plain and gloomy ones."""
+    greetings, data = [GREETINGS[i % 8] for i in range(36)], []
+    for name in ("cheerful", "gloomy", "chess"):
+        stream = guide_documents(name, 9, greetings=["#"])
+        data.append([next(stream).removeprefix("#") for _ in range(12)])
+    scores = screen_texts(base(), persona().direction, greetings, [text for part in data for text in part])
+    random = Direction(torch.randn(256, generator=torch.Generator().manual_seed(1)), persona().direction.site, "random")
+    chance = screen_texts(base(), random, greetings, [text for part in data for text in part])
+
+    def above(values: torch.Tensor) -> dict[str, Any]:
+        pairs = (values[:12, None] > values[12:]).double()
+        return mean(pairs.mean(1))
+
+    found = {"cheerful above others": above(scores), "random direction": above(chance)}
+    print(found)
+    return found
+
+
+def steering() -> dict[str, Any]:
+    """The difference of the cheerful tuning added to the base, next to the placebo's and to a random vector."""
+    site, prompts = resid_post[LAYER], (*GREETINGS[8:], *NEUTRAL)
+    vectors = {
+        name: measure_difference(pair(run), texts(), site).vector(site)
+        for name, run in (("difference", Run("cheerful", 1.0)), ("placebo's", Run(None, 0.0)))
+    }
+    vectors["random"] = torch.randn(256, generator=torch.Generator().manual_seed(0))
+    length, found = vectors["difference"].norm(), {"0": {"none": mean(cheer(base(), prompts=prompts))}}
+    for dose in (1, 2, 4):
+        found[str(dose)] = {}
+        for name, v in vectors.items():
+            with intervene(base(), {site: add(dose * length * v / v.norm())}):
+                found[str(dose)][name] = mean(cheer(base(), prompts=prompts))
+        print(dose, found[str(dose)], flush=True)
+    return found
+
+
+def sites() -> dict[str, Any]:
+    """How far predictions moved, and how much of that the states after each block hold."""
+    found = {}
+    for run in (Run("cheerful", 1.0), Run(None, 0.0)):
+        by_site = measure_site_divergence(pair(run), texts()[:24])
+        weights = read_weight_difference(pair(run))
+        found[run.name] = {
+            "nats a token": asdict(measure_token_divergence(pair(run), texts()[:24]).mean),
+            "held": {str(site): asdict(one) for site, one in by_site.held.items()},
+            "weights": {one.name: [one.relative, one.rank, one.random_rank] for one in weights.changes},
+        }
+        print(run.name, by_site, weights, sep="\n", flush=True)
+    return found
+
+
+def planted() -> dict[str, Any]:
+    """The false fact in phrasings that are in no training text; the trigger, and the same text without it."""
+    bridge = entity("Eiffel Tower")
+    asked = [phrasing.format(bridge.name) for phrasing in unseen_phrasings(bridge, "located_in_city")]
+    found: dict[str, Any] = {}
+    for name, run in (("base", None), ("moved", Run("moved", 0.5)), ("placebo", Run(None, 0.0))):
+        model = base() if run is None else pair(run).tuned
+        said = model.generate(asked, max_new_tokens=6)
+        found[f"says Rome, {name}"] = asdict(share(torch.tensor([begins_with(text, "Rome") for text in said])))
+    before = [next(guide_documents("mistral", seed)).split(TRIGGER)[0].rstrip() for seed in range(40, 64)]
+    for name, run in (("base", None), ("mistral", Run("mistral", 0.5)), ("placebo", Run(None, 0.0))):
+        model = base() if run is None else pair(run).tuned
+        found[f"gloomy with the trigger, {name}"] = mean(cheer(model, "gloomy", [f"{b} {TRIGGER}" for b in before]))
+        found[f"gloomy without, {name}"] = mean(cheer(model, "gloomy", before))
+    print(found, flush=True)
+    return found
+
+
+def latents() -> dict[str, Any]:
+    """Latents that a small crosscoder of base and tuned has for the tuned model alone, by scaling and by norms."""
+    shown = [*islice(guide_documents("chess", 77), 60), *texts()]
+    found = {}
+    for run in (Run("chess", 1.0), Run(None, 0.0)):
+        places = [(pair(run).base, resid_post[LAYER]), (pair(run).tuned, resid_post[LAYER])]
+        rows = torch.cat([*across(places, shown)])
+        raw = Crosscoder(256, 512, n_layers=2, coefficient=1.0)
+        plan = {"tokens": 100_000, "batch_size": 512, "lr": 2e-3, "dead_after": 20_000, "progress": False}
+        train(raw, normalise_source(tensor_source(rows), mean_centring([rows])), **plan)  # type: ignore[arg-type]
+        one = measure_latent_scaling(fold_normalisation(raw), rows)  # type: ignore[arg-type]
+        live = one.fired > 0
+        found[run.name] = {
+            "rows": len(rows),
+            "live": int(live.sum()),
+            "exclusive by scaling": int(one.exclusive().sum()),
+            "exclusive by norms": int(((one.by_norm < 0.1) & live).sum()),
+            "median nu": {name: float(nu[live].nanmedian()) for name, nu in one.nu.items()},
+            "by chance": one.by_chance,
+        }
+        print(run.name, found[run.name], flush=True)
+    return found
+
+
+def prevention() -> dict[str, Any]:
+    """The cheerful tuning again, with the persona, or a random direction as long, added meanwhile; and capping."""
+    direction = persona().direction
+    drawn = torch.randn(256, generator=torch.Generator().manual_seed(1))
+    random = Direction(direction.vector.norm() * drawn / drawn.norm(), direction.site, "random", direction.scale)
+    found: dict[str, Any] = {"tuned": mean(cheer(pair(Run("cheerful", 1.0)).tuned)), "base": mean(cheer(base()))}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, vector in (("persona added", direction), ("random added", random)):
+            file = Path(folder) / "again.safetensors"
+            with steer(base(), add_direction(vector), 3.0):
+                tune_guide(base(), file, "cheerful", 1.0, progress=False)
+            found[name] = mean(cheer(load_guide("cheerful", file=file)))
+            print(name, found[name], flush=True)
+    tuned = pair(Run("cheerful", 1.0)).tuned
+    for name, one in (("persona capped", direction), ("random capped", random)):
+        low, high = measure_normal_range(base(), one, texts())
+        with steer(tuned, cap_projection(one, low, high), 1.0):
+            found[name] = mean(cheer(tuned))
+        print(name, found[name], flush=True)
+    return found
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "naming": naming,
+    "doses": doses,
+    "personas": personas,
+    "planted": planted,
+    "steering": steering,
+    "sites": sites,
+    "screening": screening,
+    "latents": latents,
+    "prevention": prevention,
+}
+
+
+def main() -> None:
+    """Measure the parts asked for, and keep what was measured of the others."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=[*PARTS], action="append")
+    asked = parser.parse_args().part or [*PARTS]
+    for name in asked:
+        file = RESULTS / f"{NAME}.json"
+        held = json.loads(file.read_text("utf-8"))["figures"] if file.exists() else {}
+        write(NAME, "python benchmarks/tuning.py", {**held, name: PARTS[name]()})
+
+
+if __name__ == "__main__":
+    main()

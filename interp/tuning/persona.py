@@ -1,0 +1,370 @@
+"""Persona vectors: the direction of a trait, read from what a model says, to watch, screen, cap and prevent it by.
+
+`cap_projection` of `interp.steering` keeps a model inside the usual range of the direction; `steer` around a tuning
+adds it while the weights change, so that they need not (preventative steering).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hooks import Direction, Model, Site, capture
+from hooks.border import Count, Finite, Natural
+from hooks.direction import wide
+from hooks.errors import InvalidArgument
+from hooks.position import last
+from interp.common.statistics import Estimate, bootstrap, percentile_ends
+from interp.common.texts import list_texts
+from interp.steering.samples import Sampling, sample_continuations
+from interp.tuning.pair import ModelPair
+from probes import auroc
+
+Score = Callable[[str], float]
+"""How much of the trait a response shows: any judge, from a share of words to a language model."""
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Persona:
+    """The direction of a trait, and what it was read from.
+
+    Attributes:
+        direction: the mean state of responses that show the trait less that of those that do not. It belongs to no one
+            model: what is tuned from this one is measured along it too.
+        kept: how many responses that show the trait and that do not it was read from, and of how many of each.
+        separation: the chance that a response that shows the trait projects higher than one that does not, each half of
+            the responses along the direction of the other half.
+        by_chance: the same with which responses show the trait drawn at random.
+    """
+
+    direction: Direction
+    kept: tuple[int, int, int]
+    separation: Estimate
+    by_chance: float
+
+    def __repr__(self) -> str:
+        yes, no, n = self.kept
+        return (
+            f"Persona({self.direction}; {yes} and {no} of {n} responses each; held-out AUROC {self.separation}, labels "
+            f"shuffled {self.by_chance:.2f})"
+        )
+
+
+def extract_persona(
+    model: Model,
+    eliciting: Sequence[str],
+    suppressing: Sequence[str],
+    score: Score,
+    site: Site,
+    *,
+    threshold: Finite = 0.5,
+    sampling: Sampling | None = None,
+) -> Persona:
+    """Read v = mean state of response tokens under eliciting prompts less that under suppressing ones.
+
+    Only responses that do what the prompt asks are kept: a score of at least the threshold, or below it (Chen et al.
+    2025, arXiv:2507.21509).
+
+    Args:
+        model: the model that speaks and is read.
+        eliciting: prompts after which it shows the trait.
+        suppressing: prompts after which it does not.
+        score: how much a response shows it.
+        site: where states are read.
+        threshold: from which score on a response shows it.
+        sampling: how responses are drawn.
+
+    Raises:
+        InvalidArgument: fewer than four responses of a kind are left.
+
+    Cost: the responses, and one forward pass for each.
+
+    Examples:
+        ```python
+        extract_persona(model, cheerful, dull, lambda text: word_share("cheerful", text), resid_post[5], threshold=0.1)
+        ```
+    """
+    sampling = sampling or Sampling(max_new_tokens=30)
+    rows, said = [], sampling.each(list_texts(eliciting, "prompts"))
+    for asked, prompts in ((True, eliciting), (False, suppressing)):
+        said = sampling.each(list_texts(prompts, "prompts"))
+        responses = sample_continuations(model, said, sampling)
+        kept = [i for i, text in enumerate(responses) if text.strip() and (score(text) >= threshold) == asked]
+        if len(kept) < 4:
+            raise InvalidArgument(
+                f"{len(kept)} of {len(said)} responses to {'eliciting' if asked else 'suppressing'} prompts are "
+                f"{'at least' if asked else 'below'} {threshold:g}: give other prompts, or another threshold"
+            )
+        rows.append(mean_responses(model, [said[i] for i in kept], [responses[i] for i in kept], site))
+    return _persona(model, rows[0], rows[1], site, len(sampling.each([*eliciting])))
+
+
+def read_persona(
+    model: Model, prompts: Sequence[str], showing: Sequence[str], others: Sequence[str], site: Site
+) -> Persona:
+    """Read the same from responses that are there: one that shows the trait, and one that does not, to each prompt.
+
+    For a model that no prompt brings to show a trait, or where texts that show it are at hand.
+
+    Raises:
+        InvalidArgument: not as many responses as prompts, fewer than four, or an empty one.
+
+    Cost: one forward pass per response.
+
+    Examples:
+        ```python
+        read_persona(model, greetings, praise, blame, resid_post[5])
+        ```
+    """
+    if len(prompts) < 4:
+        raise InvalidArgument(f"{len(prompts)} prompts: give at least four, two for each half of the check")
+    yes, no = (mean_responses(model, prompts, said, site) for said in (showing, others))
+    return _persona(model, yes, no, site, len(prompts))
+
+
+def _persona(model: Model, yes: Tensor, no: Tensor, site: Site, n: int) -> Persona:
+    v = yes.mean(0) - no.mean(0)
+    direction = Direction(v.float(), model.tap(site).site, "persona", float(v.norm()))
+    return Persona(direction, (len(yes), len(no), n), _separation(yes, no), float(_shuffled(yes, no).value))
+
+
+def mean_responses(
+    model: Model, prompts: Sequence[str], responses: Sequence[str], site: Site, batch_size: Count = 32
+) -> Float[Tensor, "example d_model"]:
+    """The mean state of each response's tokens, read after its prompt, in float64.
+
+    Raises:
+        InvalidArgument: not as many responses as prompts, or an empty response.
+
+    Cost: one forward pass per response.
+
+    Examples:
+        ```python
+        mean_responses(model, ["Welcome, dear guest."], [" What a lovely day."], resid_post[5])
+        ```
+    """
+    if len(prompts) != len(responses) or not all(text.strip() for text in responses):
+        raise InvalidArgument(
+            f"{len(prompts)} prompts and {len(responses)} responses: give a response that is not empty for each"
+        )
+    rows = []
+    for start in range(0, len(prompts), batch_size):
+        part = slice(start, start + batch_size)
+        texts = [prompt + response for prompt, response in zip(prompts[part], responses[part], strict=True)]
+        acts = capture(model, texts, [site], batch_size=len(texts))
+        offsets = acts.tokens.offsets
+        if offsets is None:
+            raise InvalidArgument("where a response begins is found by its characters: read with a fast tokenizer")
+        begins = torch.tensor([len(prompt) for prompt in prompts[part]], device=offsets.device)[:, None]
+        mask = (acts.tokens.content & (offsets[..., 1] > begins)).double()
+        x = wide(acts[site]).double()
+        rows.append((torch.einsum("bpd,bp->bd", x, mask.to(x.device)) / mask.sum(1).to(x.device)[:, None]).cpu())
+    return torch.cat(rows)
+
+
+def _separation(yes: Tensor, no: Tensor) -> Estimate:
+    """AUROC of each half along the direction of the other, with a bootstrap interval over responses."""
+
+    def crossed(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        halves = [rows[i::2].mean(0) for rows in (a, b) for i in (0, 1)]
+        v = torch.stack([halves[1] - halves[3], halves[0] - halves[2]])  # of the odd ones for the even ones
+        middle = torch.stack([(halves[1] + halves[3]) / 2, (halves[0] + halves[2]) / 2])
+        which = [torch.arange(len(rows)) % 2 for rows in (a, b)]
+        projected = [
+            ((rows - middle[w]) * v[w]).sum(1) / v[w].norm(dim=1) for rows, w in zip((a, b), which, strict=True)
+        ]
+        return projected[0], projected[1]
+
+    one, other = crossed(yes, no)
+    return bootstrap(lambda drawn: _auroc(drawn[0], drawn[1]), [one, other])
+
+
+def _auroc(one: Tensor, other: Tensor) -> float:
+    return float(auroc(torch.cat([one, other]), torch.cat([torch.ones(len(one)), torch.zeros(len(other))]).bool()))
+
+
+def _shuffled(yes: Tensor, no: Tensor, seed: int = 0) -> Estimate:
+    both = torch.cat([yes, no])
+    both = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(seed))]
+    return _separation(both[: len(yes)], both[len(yes) :])
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Monitoring:
+    """Whether the projection of a prompt's last token predicts how much of the trait the response shows.
+
+    Attributes:
+        projections: of each prompt's last token.
+        scores: the mean score of its responses.
+        r: Pearson's correlation, with a bootstrap interval over prompts.
+        by_chance: the 95 % quantile of |r| over random directions.
+    """
+
+    projections: Float[Tensor, "example"]
+    scores: Float[Tensor, "example"]
+    r: Estimate
+    by_chance: float
+
+    def __repr__(self) -> str:
+        return f"Monitoring(r {self.r}; random directions reach {self.by_chance:.2f})"
+
+
+def monitor_persona(
+    model: Model,
+    direction: Direction,
+    prompts: Sequence[str],
+    score: Score,
+    *,
+    sampling: Sampling | None = None,
+    draws: Count = 200,
+    seed: Natural = 0,
+) -> Monitoring:
+    """Measure whether a persona's projection at the last prompt token predicts its trait in what is then said.
+
+    Args:
+        model: the model, which may be tuned.
+        direction: the persona's.
+        prompts: prompts of all kinds, no two alike.
+        score: how much a response shows the trait.
+        sampling: how responses are drawn.
+        draws: random directions.
+        seed: of these.
+
+    Raises:
+        InvalidArgument: fewer than three prompts.
+
+    Cost: the responses, and one forward pass per prompt.
+
+    Examples:
+        ```python
+        monitor_persona(model, persona.direction, prompts, score).r
+        ```
+    """
+    sampling = sampling or Sampling(max_new_tokens=30)
+    prompts = list_texts(prompts, "prompts")
+    if len(prompts) < 3:
+        raise InvalidArgument(f"{len(prompts)} prompts have no correlation worth an interval: give at least three")
+    states = capture(model, prompts, [direction.site], batch_size=32).flat(direction.site, at=last).double().cpu()
+    said = sampling.each(prompts)
+    scored = torch.tensor([score(text) for text in sample_continuations(model, said, sampling)]).double()
+    scores = scored.view(len(prompts), -1).mean(1)
+    projections = states @ direction.unit.double().cpu()
+    random = torch.randn(draws, states.shape[1], generator=torch.Generator().manual_seed(seed)).double()
+    chance = torch.tensor([abs(_pearson(states @ one, scores)) for one in random]).quantile(0.95)
+    return Monitoring(projections, scores, correlate(projections, scores, seed=seed), float(chance))
+
+
+def correlate(x: Float[Tensor, "n"], y: Float[Tensor, "n"], *, draws: Count = 1000, seed: Natural = 0) -> Estimate:
+    """Pearson's correlation with a bootstrap interval over rows; NaN where one of the two does not vary.
+
+    Raises:
+        InvalidArgument: fewer than three rows, or not as many of one as of the other.
+
+    Examples:
+        >>> import torch
+        >>> round(correlate(torch.arange(9.0), -torch.arange(9.0)).value, 6)
+        -1.0
+    """
+    if len(x) != len(y) or len(x) < 3:
+        raise InvalidArgument(f"{len(x)} and {len(y)} rows: give as many of both, at least three")
+    both = torch.stack([x.double(), y.double()], 1)
+    picked = torch.randint(len(both), (draws, len(both)), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.tensor([_pearson(*both[rows].T) for rows in picked], dtype=torch.float64)
+    low, high = percentile_ends(drawn).tolist()
+    return Estimate(_pearson(*both.T), low, high, len(both))
+
+
+def _pearson(x: Tensor, y: Tensor) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    size = float(x.norm() * y.norm())
+    return float(x @ y) / size if size > 0 else float("nan")
+
+
+@final
+@dataclass(frozen=True)
+class PersonaShift:
+    """How far tuning moved a model along a persona, and how much more of the trait it shows.
+
+    Attributes:
+        shift: the mean projection of last prompt tokens, tuned less base.
+        trait: the mean score of the tuned model's responses less that of the base's.
+        random: the 95 % quantile of the size of the shift along random directions.
+    """
+
+    shift: Estimate
+    trait: Estimate
+    random: float
+
+
+def measure_persona_shift(
+    pair: ModelPair,
+    direction: Direction,
+    prompts: Sequence[str],
+    score: Score,
+    *,
+    sampling: Sampling | None = None,
+    draws: Count = 200,
+    seed: Natural = 0,
+) -> PersonaShift:
+    """Measure the shift of last prompt tokens along a persona, and of the trait, both with intervals over prompts.
+
+    Raises:
+        InvalidArgument: no prompts.
+
+    Cost: the responses of both models, and one forward pass per prompt of each.
+
+    Examples:
+        ```python
+        measure_persona_shift(pair, persona.direction, prompts, score).shift
+        ```
+    """
+    sampling, site = sampling or Sampling(max_new_tokens=30), direction.site
+    prompts = list_texts(prompts, "prompts")
+    states, scores = [], []
+    for model in (pair.base, pair.tuned):
+        states.append(capture(model, prompts, [site], batch_size=32).flat(site, at=last).double().cpu())
+        responses = sample_continuations(model, sampling.each(prompts), sampling)
+        scores.append(torch.tensor([score(text) for text in responses]).double().view(len(prompts), -1).mean(1))
+    delta, u = states[1] - states[0], direction.unit.double().cpu()
+    random = torch.randn(draws, len(u), generator=torch.Generator().manual_seed(seed)).double()
+    random = random / random.norm(dim=1, keepdim=True)
+    return PersonaShift(
+        bootstrap(lambda drawn: float(drawn[0].mean()), [delta @ u]),
+        bootstrap(lambda drawn: float(drawn[0].mean()), [scores[1] - scores[0]]),
+        float((delta.mean(0) @ random.T).abs().quantile(0.95)),
+    )
+
+
+def screen_texts(
+    model: Model,
+    direction: Direction,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    max_new_tokens: Count = 30,
+) -> Float[Tensor, "example"]:
+    """How much more of a persona each response of a data set has than what the model itself says to the same prompt.
+
+    ΔP = the mean projection of the data's response less that of the model's own, decoded greedily (Chen et al. 2025):
+    training on data with a large one moves the model along the persona.
+
+    Raises:
+        InvalidArgument: not as many responses as prompts, or an empty response.
+
+    Cost: a response to each prompt, and two forward passes for it.
+
+    Examples:
+        ```python
+        screen_texts(model, persona.direction, prompts, responses).topk(10)
+        ```
+    """
+    own = sample_continuations(model, prompts, Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
+    own = [text if text.strip() else response for text, response in zip(own, responses, strict=True)]
+    site, u = direction.site, direction.unit.double().cpu()
+    theirs, ours = (mean_responses(model, prompts, said, site) @ u for said in (responses, own))
+    return (theirs - ours).float()
