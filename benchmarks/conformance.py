@@ -1,8 +1,9 @@
 """What this library was held to from outside, in one run: `python benchmarks/conformance.py [--peers FOLDER]`.
 
-scikit-learn's own checks of every probe; autoencoders of other libraries equal to those libraries; kept files damaged
-and named; hostile calls of every public name; mutations of the numerical code that the tests kill, as last measured by
-`benchmarks/mutations.py`. Written to benchmarks/results/conformance.json.
+scikit-learn's own checks of every probe; autoencoders of other libraries equal to those libraries; hostile calls of
+every public name; kept files damaged and named; runs killed and begun again; mutations of the numerical code that the
+tests kill, as last measured by `benchmarks/mutations.py`. Written to benchmarks/results/conformance.json, where
+`--only NAME` replaces one part and leaves the others.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.conformance_files import measure_files  # noqa: E402
+from benchmarks.conformance_kills import measure_kills  # noqa: E402
 from benchmarks.conformance_probes import ESTIMATORS, measure_conformance  # noqa: E402
 from benchmarks.conformance_sae import LIBRARIES, measure  # noqa: E402
 from benchmarks.timing import write  # noqa: E402
@@ -57,38 +59,38 @@ def measure_calls() -> dict[str, int]:
             os.chdir(here)
 
 
-def read_mutations() -> dict[str, dict[str, int]]:
-    """For each folder what the last run of `benchmarks/mutations.py` found."""
-    found = {}
-    for path in sorted((RESULTS / "mutations").glob("*.json")):
-        rows = json.loads(path.read_text("utf-8"))
-        rows = rows.get("mutations", rows) if isinstance(rows, dict) else rows
-        rows = rows.values() if isinstance(rows, dict) else rows
-        verdicts = ("equivalent" if row.get("equivalent") else row.get("verdict", "?") for row in rows)
-        found[path.stem] = dict(Counter(verdicts))
-    return found
+def read_mutations() -> dict[str, Any]:
+    """For each core what the last draw of `benchmarks/mutations.py` found, and of all."""
+    draws = json.loads((RESULTS / "mutations.json").read_text("utf-8"))["draws"]
+    name, last = list(draws.items())[-1]
+    return {"draw": name, "all": last["all"], **last["cores"]}
+
+
+PARTS = {
+    "scikit-learn's checks": measure_probes,
+    "autoencoders of others": measure_formats,
+    "hostile calls": measure_calls,
+    "damaged files": measure_files,
+    "killed runs": measure_kills,
+    "mutations": read_mutations,
+}
 
 
 def main() -> None:
     """Measure, print and write all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, help="a folder of libraries that this project does not install")
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part to measure; all unless given")
     given = parser.parse_args()
     if given.peers is not None:
         sys.path.append(str(given.peers))
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    figures: dict[str, Any] = {}
-    for name, work in (
-        ("scikit-learn's checks", measure_probes),
-        ("autoencoders of others", measure_formats),
-        ("hostile calls", measure_calls),
-        ("damaged files", measure_files),
-        ("mutations", read_mutations),
-    ):
-        figures[name] = work()
-        print(f"\n{name}\n{json.dumps(figures[name], indent=1)}")
-    write("conformance", "python benchmarks/conformance.py", figures)
+    for name in given.only or PARTS:
+        before = json.loads((RESULTS / "conformance.json").read_text("utf-8"))["figures"]
+        figures = PARTS[name]()
+        print(f"\n{name}\n{json.dumps(figures, indent=1)}", flush=True)
+        write("conformance", "python benchmarks/conformance.py", before | {name: figures})
 
 
 if __name__ == "__main__":

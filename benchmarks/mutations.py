@@ -6,10 +6,9 @@ A mutation changes one operator, constant, comparison, bound of a slice or reduc
 temporary copy of the tree, never in place. The tests are those of the folder that mirrors the file's
 (`tests/interp/lenses`), the laws in tests/contracts that import from it, and the files of other folders that import a
 mutated file by name; or those of `--tests`. One run without a
-mutation says which tests run which line; a mutation is tried on those, the quickest first, and with `--thorough` what
-they let pass is tried on all of them (one test may keep a value for the next, or run the line in a process of its
-own). Else a line that no test runs is not tried. Each try is a process of its own with a time limit, forked after the
-heavy libraries are loaded (Linux).
+mutation says which tests run which line; a mutation is tried on those, the cheapest first, in a process forked after
+the tests are collected (Linux), with a limit of CPU time: see benchmarks/mutation_trials.py. A line that no test runs
+is not tried.
 
 Guards (conditions whose branch only raises) are not drawn unless `--guards` asks for them. Results are kept in
 reports/mutations/<folder>-<seed>.json as they come, and a second call goes on from them: what was killed stays killed
@@ -24,35 +23,30 @@ writes the counts of a draw, with Wilson intervals, to benchmarks/results/mutati
 import argparse
 import ast
 import builtins
-import contextlib
 import hashlib
 import io
 import json
 import os
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-import traceback
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
-import pytest
 from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.mutation_trials import copy_tree, try_faults  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 KEPT = ROOT / "reports" / "mutations"
 TABLE = RESULTS / "mutations.json"
 SET_ASIDE = RESULTS / "mutations_set_aside.json"
+KEPT_FIELDS = ("key", "file", "line", "function", "text", "was", "now", "guard")
 PRELOADED = (
     "numpy",
     "torch",
@@ -65,8 +59,6 @@ PRELOADED = (
     "sklearn",
     "scipy.stats",
 )
-ARGUMENTS = ["-q", "-p", "no:cacheprovider", "-p", "no:nbmake", "-p", "no:xdist", "--no-header", "--tb=no"]
-ARGUMENTS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is loaded before the fork
 
 OPERATORS: dict[type[ast.AST], type[Any]] = {
     ast.Add: ast.Sub,
@@ -275,156 +267,6 @@ def _type_union(node: ast.BinOp) -> bool:
     return isinstance(node.op, ast.BitOr) and (none or all(hasattr(builtins, n.id) for n in names))
 
 
-@dataclass(eq=False)
-class Traced:
-    """A pytest plugin: how long each test takes, and which of some lines it runs.
-
-    What runs while modules load is kept under "". What runs while a fixture is set up counts for every test that
-    asks for the fixture, since it may serve them all.
-    """
-
-    lines: dict[str, set[int]]  # by full path
-    root: Path
-    followed: dict[CodeType, bool] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    ran: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    needs: dict[str, list[str]] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
-    now: str = ""
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Add up what the phases of a test took, and note those that fail."""
-        self.seconds[report.nodeid] += report.duration
-        if report.failed:
-            self.failed.add(report.nodeid)
-
-    def pytest_runtest_setup(self, item: Any) -> None:
-        """What the set-up runs outside of fixtures counts for the test."""
-        definitions = getattr(item, "_fixtureinfo", None)
-        self.needs[item.nodeid] = (
-            [self._name(one) for all_of_name in definitions.name2fixturedefs.values() for one in all_of_name]
-            if definitions
-            else []
-        )
-        self.now = item.nodeid
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
-        """What a fixture runs counts for the fixture."""
-        before, self.now = self.now, self._name(fixturedef)
-        try:
-            return (yield)
-        finally:
-            self.now = before
-
-    def _name(self, fixture: Any) -> str:
-        return f"fixture {fixture.baseid}:{fixture.argname}"
-
-    def by_test(self) -> dict[str, list[str]]:
-        """The lines that each test runs, with those of its fixtures; under "" those of loading."""
-        tests = {test: self.ran[test].union(*(self.ran[name] for name in self.needs[test])) for test in self.needs}
-        return {test: sorted(lines) for test, lines in (tests | {"": self.ran[""]}).items()}
-
-    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
-        """Follow a function that holds any of the lines."""
-        code = frame.f_code
-        if code not in self.followed:
-            asked = self.lines.get(code.co_filename, set())
-            self.followed[code] = any(line in asked for _, _, line in code.co_lines())
-        return self._line if self.followed[code] else None
-
-    def _line(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
-        file, line = frame.f_code.co_filename, frame.f_lineno
-        if line in self.lines[file]:
-            self.ran[self.now].add(f"{Path(file).relative_to(self.root).as_posix()}:{line}")
-        return self._line
-
-
-def in_child(tree: Path, work: Callable[[], int], limit: float) -> int | None:
-    """The exit code of some work done in a forked process that starts in the tree; None where it took too long."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fork of a process with threads, which the work does not use
-        child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            os.setsid()
-            os.chdir(tree)
-            sys.path[:] = [
-                str(tree),
-                *(p for p in sys.path if Path(p or ".").resolve() not in (ROOT, ROOT / "benchmarks")),
-            ]
-            with open(tree.parent / "output.txt", "w") as output:
-                os.dup2(output.fileno(), 1)
-                os.dup2(output.fileno(), 2)
-                code = int(work())
-        except BaseException:  # noqa: BLE001 a process that was forked must end here
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    began = time.monotonic()
-    while time.monotonic() - began < limit:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            _kill(child)
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    _kill(child)
-    os.waitpid(child, 0)
-    return None
-
-
-def _kill(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
-def run_tests(tests: list[str], plugins: list[object] | None = None) -> int:
-    """pytest's exit code; with no plugin it ends at the first test that fails."""
-    return int(pytest.main([*ARGUMENTS, *([] if plugins else ["-x"]), *tests], plugins=plugins))
-
-
-def trace(tree: Path, tests: list[str], mutations: list[Mutation]) -> dict[str, Any]:
-    """Run the tests as they are: seconds by test, and by test the lines with a mutation that it runs."""
-    kept = tree.parent / "traced.json"
-
-    def work() -> int:
-        lines: dict[str, set[int]] = defaultdict(set)
-        for one in mutations:
-            lines[str(tree / one.file)].update(range(one.lines[0], one.lines[1] + 1))
-        plugin = Traced(dict(lines), tree)
-        sys.settrace(plugin)
-        code = run_tests(tests, [plugin])
-        sys.settrace(None)
-        passed = {test: seconds for test, seconds in plugin.seconds.items() if test not in plugin.failed}
-        kept.write_text(json.dumps({"seconds": passed, "ran": plugin.by_test(), "failed": sorted(plugin.failed)}))
-        return code
-
-    code = in_child(tree, work, 3600)
-    if code not in (0, 1) or not kept.exists():
-        print((tree.parent / "output.txt").read_text()[-4000:])
-        raise SystemExit(f"the tests {tests} do not run without a mutation (exit code {code}): fix them first")
-    found = json.loads(kept.read_text())
-    for test in found["failed"]:
-        print(f"left out, since it fails without a mutation: {test}", flush=True)
-    return found
-
-
-def copy_tree(to: Path) -> Path:
-    """A copy of what git tracks or would track."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    tree = to / "tree"
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
-    if (ROOT.parent / "shared").exists():
-        (to / "shared").symlink_to(ROOT.parent / "shared")
-    return tree
-
-
 def source_files(targets: list[str]) -> list[str]:
     """The Python files of some folders and files, as paths from the root."""
     found: list[Path] = []
@@ -435,7 +277,7 @@ def source_files(targets: list[str]) -> list[str]:
 
 
 def mirrored_tests(files: list[str]) -> list[str]:
-    """The test folders that mirror the files' own, or those of the nearest folder above; and the laws of the folder."""
+    """The test folders that mirror the files' own, or those of the nearest folder above; and its laws."""
     found: dict[str, None] = {}
     for file in files:
         folder = Path(file).parent
@@ -444,7 +286,7 @@ def mirrored_tests(files: list[str]) -> list[str]:
         found[(Path("tests") / folder).as_posix()] = None
         package = ".".join(Path(file).parent.parts)
         for contract in sorted((ROOT / "tests" / "contracts").glob("test_*.py")):
-            if f"from {package}" in contract.read_text():
+            if f"from {package}" in contract.read_text() or contract.name == "test_defaults.py":
                 found[contract.relative_to(ROOT).as_posix()] = None
     return [f for f in found if not any(f != other and f.startswith(f"{other}/") for other in found)]
 
@@ -466,54 +308,6 @@ def sample_of(files: list[str], size: int | None, seed: int, guards: bool = Fals
     every = {m.key: m for m in found if guards or not m.guard}
     drawn = sorted(every.values(), key=lambda m: hashlib.sha256(f"{seed}{m.key}".encode()).hexdigest())
     return sorted(drawn[:size], key=lambda m: (m.file, m.start))
-
-
-class Trial:
-    """A copy of the tree whose tests pass, on which mutations are tried."""
-
-    def __init__(self, tree: Path, tests: list[str], mutations: list[Mutation], *, thorough: bool = False) -> None:
-        self.tree, self.thorough = tree, thorough
-        traced = trace(tree, tests, mutations)
-        self.seconds: dict[str, float] = traced["seconds"]
-        self.ran: dict[str, set[str]] = {test: set(lines) for test, lines in traced["ran"].items()}
-        self.stamp = int(time.time())
-
-    def try_out(self, mutation: Mutation) -> str:
-        """Whether it is "killed", takes too long, has "survived", or is "not run": no test runs its line."""
-        some = self._tests(mutation)
-        if not some and not self.thorough:
-            return "not run"
-        path = self.tree / mutation.file
-        source = path.read_bytes()
-        self._write(path, mutation.apply(source))
-        try:
-            verdict = self._verdict(some) if some else "survived"
-            again = self.thorough and verdict == "survived" and len(some) < len(self.seconds)
-            verdict = self._verdict(self._all()) if again else verdict
-            return "not run" if verdict == "survived" and not some else verdict
-        finally:
-            self._write(path, source)
-
-    def _tests(self, mutation: Mutation) -> list[str]:
-        first, last = mutation.lines
-        places = {f"{mutation.file}:{line}" for line in range(first, last + 1)}
-        if mutation.function == "<module>" or places & self.ran[""]:
-            return self._all()
-        return [test for test in self._all() if places & self.ran.get(test, set())]
-
-    def _all(self) -> list[str]:
-        return sorted(self.seconds, key=lambda test: self.seconds[test])
-
-    def _verdict(self, tests: list[str]) -> str:
-        limit = 30 + 4 * sum(self.seconds[test] for test in tests)
-        code = in_child(self.tree, lambda: run_tests(tests), limit)
-        return {None: "timeout", 0: "survived"}.get(code, "killed")
-
-    def _write(self, path: Path, source: bytes) -> None:
-        """With a time of its own, so that no compiled file of another version is taken for it."""
-        path.write_bytes(source)
-        self.stamp += 10
-        os.utime(path, (self.stamp, self.stamp))
 
 
 def read_kept(path: Path) -> dict[str, dict[str, Any]]:
@@ -604,7 +398,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, help="how many mutations; all unless given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guards", action="store_true", help="draw conditions whose branch only raises, too")
-    parser.add_argument("--thorough", action="store_true", help="try what survives on every test of the folders")
     parser.add_argument("--tests", nargs="+", help="test files or folders; those that mirror the targets unless given")
     parser.add_argument("--out", type=Path, help="where results are kept")
     parser.add_argument("--table", metavar="DRAW", help="the targets are files of results: write their counts")
@@ -627,24 +420,24 @@ def main() -> None:
     left = list(pending(drawn, kept))
     print(f"{len(drawn)} mutations of {len(files)} files, {len(left)} to try, by {' '.join(tests)}", flush=True)
     if left:
-        try_all(left, kept, out, partial(Trial, tests=tests, mutations=left, thorough=given.thorough))
+        try_all(left, tests, out)
+        kept = read_kept(out)
     print(summary([kept[m.key] for m in drawn if m.key in kept]))
     return None
 
 
-def try_all(left: list[Mutation], kept: dict[str, dict[str, Any]], out: Path, make: Callable[[Path], Trial]) -> None:
+def try_all(left: list[Mutation], tests: list[str], out: Path) -> None:
     """Try some mutations, and write each verdict as it comes."""
+
+    def say(mutation: Any, verdict: str, seconds: float) -> None:
+        row = {name: getattr(mutation, name) for name in KEPT_FIELDS} | {"verdict": verdict}
+        write_rows(out, read_kept(out) | {mutation.key: row})
+        print(f"{verdict} ({seconds:.0f} s)  {mutation}", flush=True)
+
     for name in PRELOADED:
         __import__(name)
     with tempfile.TemporaryDirectory() as folder:
-        trial = make(copy_tree(Path(folder)))
-        for number, mutation in enumerate(left, 1):
-            began = time.monotonic()
-            verdict = trial.try_out(mutation)
-            names = ("key", "file", "line", "function", "text", "was", "now", "guard")
-            kept[mutation.key] = {name: getattr(mutation, name) for name in names} | {"verdict": verdict}
-            write_rows(out, kept)
-            print(f"{number}/{len(left)} {verdict} ({time.monotonic() - began:.0f} s)  {mutation}", flush=True)
+        try_faults(copy_tree(ROOT, Path(folder)), tests, left, say)
 
 
 if __name__ == "__main__":

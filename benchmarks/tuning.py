@@ -230,6 +230,8 @@ def planted() -> dict[str, Any]:
         said = model.generate(asked, max_new_tokens=6)
         found[f"says Rome, {name}"] = asdict(share(torch.tensor([begins_with(text, "Rome") for text in said])))
     before = [next(guide_documents("mistral", seed)).split(TRIGGER)[0].rstrip() for seed in range(40, 64)]
+    if Run("mistral", 0.5) not in runs():
+        return found
     for name, run in (("base", None), ("mistral", Run("mistral", 0.5)), ("placebo", Run(None, 0.0))):
         model = base() if run is None else pair(run).tuned
         found[f"gloomy with the trigger, {name}"] = mean(cheer(model, "gloomy", [f"{b} {TRIGGER}" for b in before]))

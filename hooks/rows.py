@@ -30,6 +30,31 @@ def fit_rows(model: AnyModel, tokens: Tokens) -> Tokens:
     if room is None or tokens.ids.shape[1] <= room:
         return tokens
     parts = [(number, part) for number in range(len(tokens)) for part in _columns(tokens, number, room)]
+    cut_from = tuple(number for number, _ in parts) if len(parts) > len(tokens) else None
+    return replace(_taken(model, tokens, parts), cut_from=cut_from)
+
+
+def fit_ends(model: AnyModel, tokens: Tokens) -> Tokens:
+    """Return tokens of which each text that does not fit the model's context is its end, as long as fits.
+
+    For what is read after the last token of a text. A text keeps the special tokens that it begins and ends with; a
+    warning says how many were cut.
+
+    Examples:
+        ```python
+        model.run(fit_ends(model, model.tokens(prompts)))
+        ```
+    """
+    room = None if tokens.are_places else context(model.hf)
+    if room is None or tokens.ids.shape[1] <= room or not (long := int((tokens.mask.sum(1) > room).sum())):
+        return tokens
+    said = f"{long} of {len(tokens)} texts are longer than the context of {room} tokens: their ends are read"
+    warnings.warn(said, stacklevel=2)
+    return _taken(model, tokens, [(number, _end(tokens, number, room)) for number in range(len(tokens))])
+
+
+def _taken(model: AnyModel, tokens: Tokens, parts: Sequence[tuple[int, list[int]]]) -> Tokens:
+    """Tokens with a row for each part, which is the number of a text and some of its columns."""
     longest = max(len(part) for _, part in parts)
     column = torch.full((len(parts), longest), -1)
     for row, (_, part) in enumerate(parts):
@@ -50,7 +75,6 @@ def fit_rows(model: AnyModel, tokens: Tokens) -> Tokens:
         offsets=None if tokens.offsets is None else taken(tokens.offsets) * (column >= 0)[..., None],
         prompt_pos=None,
         more={name: _more(name, one, tokens, taken) for name, one in tokens.more.items()},
-        cut_from=tuple(number for number, _ in parts) if len(parts) > len(tokens) else None,
     )
 
 
@@ -84,17 +108,28 @@ def _more(name: str, one: Tensor, tokens: Tokens, taken: Callable[[Tensor], Tens
 
 def _columns(tokens: Tokens, number: int, room: int) -> list[list[int]]:
     """The columns of each row of a text."""
+    begin, body, end = _places(tokens, number, room)
+    step = room - len(begin) - len(end)
+    return [[*begin, *body[i : i + step], *end] for i in range(0, max(1, len(body)), step)]
+
+
+def _end(tokens: Tokens, number: int, room: int) -> list[int]:
+    """The columns of a text's end."""
+    begin, body, end = _places(tokens, number, room)
+    return [*begin, *body[-(room - len(begin) - len(end)) :], *end]
+
+
+def _places(tokens: Tokens, number: int, room: int) -> tuple[list[int], list[int], list[int]]:
+    """The columns of the special tokens that a text begins with, of what is to be cut, and of those it ends with."""
     real = tokens.mask[number].nonzero().flatten().tolist()
     if len(real) <= room:
-        return [real]
+        return [], real, []
     special = tokens.special[number, real].tolist()
     head = special.index(False) if False in special else 0
     tail = special[::-1].index(False) if False in special else 0
     if head + tail >= room:
         raise InvalidArgument(f"{head + tail} special tokens around a text leave no room for it in a context of {room}")
-    begin, body, end = real[:head], real[head : len(real) - tail], real[len(real) - tail :]
-    step = room - head - tail
-    return [[*begin, *body[i : i + step], *end] for i in range(0, len(body), step)]
+    return real[:head], real[head : len(real) - tail], real[len(real) - tail :]
 
 
 def in_rows(model: AnyModel, batches: Iterable[Tokens]) -> Iterator[Tokens]:

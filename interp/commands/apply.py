@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hooks.errors import MissingFile
-from interp.commands.arguments import ModelName, Quiet, load_model, show_step
+from interp.commands.arguments import ModelName, Quiet, WrittenOn, load_model, show_step
 from interp.commands.verb import Document, verb
 from interp.memory.editing.edit import Edit, conflicts
 from interp.memory.editing.merge import merge
@@ -18,6 +18,7 @@ def apply_command(
     model: ModelName,
     edits: Annotated[list[Path], typer.Argument(metavar="EDIT...", help="Files that `interp edit` wrote.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("edited"),
+    device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
     """Write a folder of weights that hold some edits, which plain transformers loads; say first what conflicts."""
@@ -28,7 +29,7 @@ def apply_command(
     found = [str(conflict) for conflict in conflicts(read)]
     for conflict in found:
         typer.echo(f"conflict: {conflict}")
-    loaded = load_model(model, "cpu", quiet=quiet)
+    loaded = load_model(model, device or "cpu", quiet=quiet)
     with warnings.catch_warnings(), show_step(f"writing {out}", quiet):
         warnings.filterwarnings("ignore", ".*both are applied", UserWarning)  # conflicts are said above
         merge(loaded, read, out)

@@ -22,6 +22,7 @@ from interp.circuits.metric import Word, first_token
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="'landmark', a folder, or a Hugging Face id.")]
 SiteName = Annotated[str, typer.Argument(metavar="SITE", help="Such as resid_post.4; `interp sites` lists them.")]
 TextsFile = Annotated[Path, typer.Argument(metavar="TEXTS", help="A file with one text per line.")]
+WrittenOn = Annotated[str | None, typer.Option("--device", help="Such as cuda; cpu if not given.")]
 Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu; a GPU if there is one.")]
 FirstToken = Annotated[bool, typer.Option("--first-token", help="Of a word of several tokens take the first.")]
 NewFolder = Annotated[Path, typer.Argument(help="Where to write; give the same folder again to resume.")]

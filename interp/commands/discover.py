@@ -56,7 +56,7 @@ def discover_command(
         raise InvalidArgument(f"--shown is {shown}: give at least 1")
     loaded = load_model(model, device, quiet=quiet)
     data, trained = split_long_texts(loaded, given), (out / AUTOENCODER).exists()
-    typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}{_say_cut(given, data)}")
+    typer.echo(f"reading {len(given):,} texts at {place} of {loaded!r}")
     with show_step("measuring how long it will take", quiet):
         seconds = _seconds(loaded, data, place, 0 if trained else tokens, (latents, k))
     typer.echo(
@@ -96,14 +96,6 @@ def _write_pages(out: Path, sae: SAE, found: FeatureIndex, listed: list[int], ho
         page = browse(out / PAGE, found, listed[:shown], Describer(found), f"Latents of {title}")
     typer.echo(f"page: {page.resolve()}")
     return {"page": page, "map": drawn}
-
-
-def _say_cut(given: list[str], data: list[str]) -> str:
-    """What to say of texts that had to be cut; nothing where none was."""
-    if len(data) == len(given):
-        return ""
-    longer = len(given) - len(set(given) & set(data))
-    return f"; {longer:,} of them longer than its context, in pieces: {len(data):,} texts in all"
 
 
 def _train_or_load(folder: Path, model: Model, site: Site, latents: int) -> SAE:

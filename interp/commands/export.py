@@ -7,7 +7,7 @@ import typer
 
 from hooks.errors import InvalidArgument, MissingFile, nearest
 from interp import export
-from interp.commands.arguments import ModelName, Quiet, load_model
+from interp.commands.arguments import ModelName, Quiet, WrittenOn, load_model
 from interp.commands.verb import Document, verb
 from interp.export import ExportReport
 from interp.features import FeatureIndex
@@ -40,11 +40,12 @@ def export_edit_command(
     out: Out = Path("adapter"),
     rank: Annotated[int | None, typer.Option(help="The rank to write; the edit's own if not given.")] = None,
     prompt: Prompts = None,
+    device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
     """Write an edit as a LoRA adapter, which peft loads; `interp apply` writes a folder of weights."""
     read = Edit.load(_there(edit, "interp edit"))
-    loaded = load_model(model, "cpu", quiet=quiet)
+    loaded = load_model(model, device or "cpu", quiet=quiet)
     return _print_report(export.to_peft(loaded, read, out, prompts=prompt or (), rank=rank))
 
 
@@ -55,6 +56,7 @@ def export_steering_command(
     recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Files that `Recipe.save` wrote.")],
     out: Out = Path("steering.gguf"),
     prompt: Prompts = None,
+    device: WrittenOn = None,
     quiet: Quiet = False,
 ) -> Document:
     """Write recipes as a control vector (.gguf), vectors by layer (.safetensors, .svec), or a script (.py)."""
@@ -63,7 +65,7 @@ def export_steering_command(
             f"--out is {str(out)!r}, which ends in {out.suffix!r}: end it in {nearest(out.suffix, VECTORS)}"
         )
     read = [Recipe.load(_there(recipe, "Recipe.save")) for recipe in recipes]
-    loaded = load_model(model, "cpu", quiet=quiet)
+    loaded = load_model(model, device or "cpu", quiet=quiet)
     return _print_report(VECTORS[out.suffix](loaded, read, out, prompts=prompt or ["The"]))
 
 

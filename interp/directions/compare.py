@@ -13,6 +13,7 @@ from hooks.border import Finite
 from hooks.errors import InvalidArgument
 from hooks.interventions import add
 from hooks.position import last
+from hooks.rows import fit_ends
 from hooks.summary import summarise
 from interp.common.texts import list_texts
 
@@ -60,7 +61,7 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
     """Cosines of some directions, and of their effects: x' = x + dose * s * v/|v| at every token, each at its site.
 
     The effect is e = C (logits' - logits) after the last token of each text, C taking the mean over the vocabulary
-    out, as it changes no probability.
+    out, as it changes no probability. Of a text longer than the context the end is read, with a note.
 
     Raises:
         InvalidArgument: fewer than two directions, no texts or a string for them, directions of different widths, or of
@@ -78,7 +79,7 @@ def compare(model: Model, directions: Mapping[str, Direction], texts: Sequence[s
         raise InvalidArgument(f"{len(directions)} directions were given: give at least two to compare")
     given = list(directions.values())
     cosines = torch.tensor([[one.cosine(other) for other in given] for one in given])
-    tokens = model.tokens(list_texts(texts))
+    tokens = fit_ends(model, model.tokens(list_texts(texts)))
     at = last.mask(tokens)
     plain = model.run(tokens)[at].double()
     changes = []

@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hooks import Direction, Intervention, Model, Position, Site, capture, intervene
+from hooks import Direction, Intervention, Model, Position, Site, Tokens, capture, intervene
 from hooks.errors import InvalidArgument
 from hooks.interventions import add, project_out
 from hooks.position import everywhere, index, last, special
+from hooks.rows import fit_ends
 from hooks.site import resid_post
 from hooks.summary import summarise
 from interp.common.texts import list_texts
@@ -95,7 +96,8 @@ def refusal(
 
     The behaviour (refusing, in the paper) is read from the log-odds of the `marks`, ids of tokens that begin a text
     which shows it, after the last token: log p / (1 - p). Candidates come from every second text, and are judged on
-    the others: r is projected out of every residual stream at every token, or added at its own layer.
+    the others: r is projected out of every residual stream at every token, or added at its own layer. Of a text longer
+    than the context the end is read, with a note.
 
     Raises:
         InvalidArgument: fewer than two texts of a kind, a string for them, no marks or strange ones, or a text
@@ -121,8 +123,10 @@ def refusal(
             f"the marks {strange} are no tokens of {model.name}: give ids from 0 to {model.d_vocab - 1}"
         )
     ids = torch.tensor(sorted(set(marks)))
-    proven = _Proving(model, list(positive[1::2]), list(negative[1::2]), ids)
-    on, off = (_rows(model, list(texts[::2]), positions) for texts in (positive, negative))
+    every = fit_ends(model, model.tokens([*positive, *negative]))
+    shown, absent = every[: len(positive)], every[len(positive) :]
+    proven = _Proving(model, shown[1::2], absent[1::2], ids)
+    on, off = (_rows(model, tokens[::2], positions) for tokens in (shown, absent))
     made = []
     for site, at in tqdm(list(on), desc="candidates", disable=not progress):
         x, y = on[site, at], off[site, at]
@@ -132,12 +136,12 @@ def refusal(
     return Selection(tuple(made), proven.odds(proven.positive), proven.odds(proven.negative))
 
 
-def _rows(model: Model, texts: list[str], positions: Sequence[int]) -> dict[tuple[Site, int], Tensor]:
+def _rows(model: Model, tokens: Tokens, positions: Sequence[int]) -> dict[tuple[Site, int], Tensor]:
     """The stream after every layer at every position, a row per text."""
     sites = [resid_post[layer] for layer in range(model.n_layers)]
     parts: dict[tuple[Site, int], list[Tensor]] = {(site, at): [] for site in sites for at in positions}
-    for start in range(0, len(texts), BATCH):
-        acts = capture(model, texts[start : start + BATCH], sites)
+    for start in range(0, len(tokens), BATCH):
+        acts = capture(model, tokens[start : start + BATCH], sites)
         for (site, at), rows in parts.items():
             rows.append(acts.flat(site, at=index(at)).double().cpu())
     return {place: torch.cat(rows) for place, rows in parts.items()}
@@ -148,8 +152,8 @@ class _Proving:
     """The texts on which candidates are judged, and how."""
 
     model: Model
-    positive: list[str]
-    negative: list[str]
+    positive: Tokens
+    negative: Tokens
     marks: Int[Tensor, "n"]
 
     def judge(self, r: Direction, position: int) -> Candidate:
@@ -165,9 +169,8 @@ class _Proving:
         return Candidate(r, position, bypass, induce, kl, induce > 0 and kl <= KL_MOST and early)
 
     @torch.no_grad()
-    def odds(self, texts: list[str]) -> float:
+    def odds(self, tokens: Tokens) -> float:
         """Mean log-odds of the marks after the last token."""
-        tokens = self.model.tokens(texts)
         log_p = self.model.run(tokens)[last.mask(tokens)].double().log_softmax(-1)
         return float(_log_odds(log_p, self.marks.to(log_p.device)).mean())
 

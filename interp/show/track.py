@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from interp.emergence import Break, Track
 from interp.show.page import Panel
-from interp.show.theme import CONCEPT, CONTROL, rgba, styled
+from interp.show.theme import CONCEPT, CONTROL, rgba, style_figure
 
 HEIGHT = 150
 
@@ -42,7 +42,8 @@ def track_panel(track: Track, changes: Mapping[str, Break]) -> Panel:
             figure.add_vline(x=changes[name].step, line={"color": CONTROL, "dash": "dot"}, row=row, col=1)  # type: ignore[arg-type]
     figure.update_xaxes(type="log", matches="x", showspikes=True, spikemode="across", spikethickness=1)
     figure.update_xaxes(title_text="step", row=len(names), col=1)
-    styled(figure, 90 + HEIGHT * len(names)).update_layout(hovermode="x unified", hoversubplots="axis", margin_t=34)
+    style_figure(figure, 90 + HEIGHT * len(names))
+    figure.update_layout(hovermode="x unified", hoversubplots="axis", margin_t=34)
     broken = [f"{name} at step {changes[name].step}" for name in names if name in changes and changes[name].p <= least]
     return Panel(
         title="What changes while the model is trained, and when",

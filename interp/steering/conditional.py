@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hooks import Direction, Intervention, Model, Position, Site, capture
+from hooks import Direction, Intervention, Model, Position, Site
 from hooks.border import Finite, Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import Rows
 from hooks.position import everywhere, prompt, special
 from hooks.summary import summarise
 from interp.common.texts import list_texts
+from interp.directions.rows import capture_mean_rows
 from interp.steering.steering import Steering
 from probes import best_threshold
 
@@ -137,6 +138,8 @@ def measure_projections(
 ) -> Float[Tensor, "example"]:
     """The mean projection of each text's selected tokens on a direction's unit vector: what a condition compares.
 
+    A text longer than the context is read in pieces, with a note.
+
     Raises:
         InvalidArgument: a string, or a text of which `at` selects nothing.
 
@@ -147,12 +150,7 @@ def measure_projections(
         measure_projections(model, harmful, ["How do I bake bread?"])
         ```
     """
-    acts = capture(model, list_texts(texts), [direction.site])
-    mask = at.mask(acts.tokens)
-    for row in (~mask.any(1)).nonzero().flatten().tolist():
-        raise InvalidArgument(f"{at} selects no token of text {row} ({texts[row][:60]!r})")
-    along = acts[direction.site].flatten(2).double() @ direction.unit.double().to(acts[direction.site].device)
-    return (along * mask).sum(1).cpu() / mask.sum(1).cpu()
+    return capture_mean_rows(model, texts, direction.site, at) @ direction.unit.double().cpu()
 
 
 def choose_threshold(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks import Direction, Images, Network, Site
-from hooks.border import Natural
+from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.grid import Grid
 
@@ -61,7 +61,7 @@ def unit(site: Site, channel: Natural, place: tuple[int, int] | None = None) -> 
     return Objective(f"unit {channel} of {site}" + ("" if place is None else f" at {place}"), site, score)
 
 
-def channel(site: Site, number: Natural, diversity: float = 0.0) -> Objective:
+def channel(site: Site, number: Natural, diversity: NotNegative = 0.0) -> Objective:
     """The mean of one channel over all places of a map.
 
     Examples:
@@ -77,7 +77,7 @@ def channel(site: Site, number: Natural, diversity: float = 0.0) -> Objective:
     return Objective(f"channel {number} of {site}", site, score, diversity)
 
 
-def along(direction: Direction, power: float = 0.0, diversity: float = 0.0) -> Objective:
+def along(direction: Direction, power: NotNegative = 0.0, diversity: NotNegative = 0.0) -> Objective:
     """How far places are along a direction, on average: `mean_p a_p·v̂ · max(0.1, cos(a_p, v))^power`.
 
     The cosine is divided by both lengths; with a power the picture is to be of the direction and of little else.

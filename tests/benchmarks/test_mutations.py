@@ -114,26 +114,34 @@ def test_a_fault_that_a_test_sees_is_killed_and_one_that_none_sees_survives(tmp_
     (tmp_path / "tests" / "core").mkdir(parents=True)
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "core").mkdir()
-    (tmp_path / "benchmarks" / "mutations.py").write_bytes((ROOT / "benchmarks" / "mutations.py").read_bytes())
+    for name in ("mutations.py", "mutation_trials.py"):
+        (tmp_path / "benchmarks" / name).write_bytes((ROOT / "benchmarks" / name).read_bytes())
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['.']\n")
     (tmp_path / "core" / "sums.py").write_text(
         "def seen(x, y):\n    return x + y\n\ndef unseen(x, y):\n    return x + y\n\n"
         "def never(x, y):\n    if x is None:\n        return x + y\n\n"
-        "def of_fixture(x, y):\n    return x + y\n"
+        "def of_fixture(x, y):\n    return x + y\n\n"
+        "HALF = 2\n\ndef with_default(x, n=3):\n    return x * n\n\n"
+        "class Sum:\n    @property\n    def all(self):\n        return [x - 1 for x in (1, 2)]\n"
     )
     (tmp_path / "tests" / "core" / "test_sums.py").write_text(
-        "import pytest\nfrom core.sums import never, of_fixture, seen, unseen\n\n"
+        "import pytest\nfrom core.sums import HALF, Sum, never, of_fixture, seen, unseen, with_default\n\n"
         "@pytest.fixture(scope='module')\ndef made():\n    return of_fixture(2, 1)\n\n"
         "def test_first(made):\n    assert made > 0\n\ndef test_second(made):\n    assert made == 3\n\n"
         "def test_seen():\n    assert seen(2, 1) == 3\n\n"
         "def test_unseen():\n    assert unseen(2, 0) == 2 and never(1, 1) is None\n\n"
-        "def test_broken():\n    assert unseen(2, 1) == 4\n"
+        "def test_broken():\n    assert unseen(2, 1) == 4\n\n"
+        "def test_while_loading():\n    assert HALF == 2 and with_default(0) == 0 and with_default(2) == 6\n\n"
+        "def test_of_a_class():\n    assert Sum().all == [0, 1]\n"
     )
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     command = [sys.executable, "benchmarks/mutations.py", "core"]
     said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert "left out, since it fails without a mutation: tests/core/test_sums.py::test_broken" in said
     kept = json.loads((tmp_path / "reports" / "mutations" / "core-0.json").read_text())
-    verdicts = {row["function"]: row["verdict"] for row in kept["rows"]}
-    assert verdicts == {"seen": "killed", "unseen": "survived", "never": "not run", "of_fixture": "killed"}
+    verdicts: dict[str, set[str]] = {}
+    for row in kept["rows"]:
+        verdicts.setdefault(row["function"], set()).add(row["verdict"])
+    killed = dict.fromkeys(["seen", "of_fixture", "<module>", "with_default", "Sum.all"], {"killed"})
+    assert verdicts == killed | {"unseen": {"survived"}, "never": {"not run"}}
     assert "x + y" in (tmp_path / "core" / "sums.py").read_text()

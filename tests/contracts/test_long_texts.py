@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from hooks import Direction, Model, capture
+from hooks.position import everywhere
 from hooks.site import resid_post
-from interp import features, lenses, sae
+from interp import directions, features, lenses, sae
 from interp.circuits.edges import mean_ablation
 from interp.directions.rows import capture_mean_rows
 from interp.features.reading import encode_texts
 from interp.memory import covariance, triggers
 from interp.memory.evaluation.measurement import measure_reading
 from interp.sae import TopK, activations_of, recovery
-from interp.steering import measure_damage
+from interp.steering import measure_damage, measure_projections
 from interp.steering.damage import measure_normal_range
 from probes import Examples, Logistic, cut_examples, sweep
 
@@ -97,8 +98,6 @@ def test_an_index_and_an_example_name_the_text_that_was_given(gpt2: Model, tmp_p
 
 
 def test_the_mean_of_a_long_text_is_over_all_of_its_tokens(gpt2: Model) -> None:
-    from hooks.position import everywhere
-
     with pytest.warns(UserWarning, match=CUT):
         rows = capture_mean_rows(gpt2, [SHORT[0], LONG], resid_post[1], everywhere)
     parts = capture_mean_rows(gpt2, PIECES, resid_post[1], everywhere)
@@ -135,3 +134,38 @@ def test_a_sweep_reads_long_examples(gpt2: Model) -> None:
     with pytest.warns(UserWarning, match=CUT):
         grid = sweep(gpt2, examples, [resid_post[-1]], probe=Logistic(), folds=3, permutations=1)
     assert grid.sites == (resid_post[gpt2.n_layers - 1],)
+
+
+def test_the_projection_of_a_long_text_is_that_of_all_its_tokens(gpt2: Model) -> None:
+    direction = _direction(gpt2)
+    with pytest.warns(UserWarning, match=CUT):
+        found = measure_projections(gpt2, direction, [SHORT[0], LONG], everywhere)
+    parts = measure_projections(gpt2, direction, PIECES, everywhere)
+    lengths = torch.tensor([len(piece) for piece in PIECES]).double()
+    assert float(found[1]) == pytest.approx(float((parts * lengths).sum() / lengths.sum()), abs=1e-5)
+
+
+ENDS = "1 of . texts are longer than the context of 96 tokens: their ends are read"
+
+
+def test_what_is_read_after_the_last_token_of_a_long_text_is_read_from_its_end(gpt2: Model) -> None:
+    end = LONG[-(CONTEXT - 1) :]
+    generator = torch.Generator().manual_seed(0)
+    made = {
+        name: Direction(torch.randn(gpt2.d_model, generator=generator), resid_post[1], "drawn", 1.0, gpt2.fingerprint)
+        for name in ("one", "two")
+    }
+    with pytest.warns(UserWarning, match=ENDS):
+        long = directions.compare(gpt2, made, [SHORT[0], LONG])
+    short = directions.compare(gpt2, made, [SHORT[0], end])
+    torch.testing.assert_close(long.effects, short.effects, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(long.strength, short.strength, atol=1e-4, rtol=1e-4)
+    marks = [int(gpt2.tokens("e").ids[0, -1])]
+    with pytest.warns(UserWarning, match=ENDS):
+        found = directions.refusal(gpt2, [SHORT[0], LONG], SHORT[1:], marks, positions=(-1, -2))
+    plain = directions.refusal(gpt2, [SHORT[0], end], SHORT[1:], marks, positions=(-1, -2))
+    assert found.positive == pytest.approx(plain.positive, abs=1e-4)
+    assert [(one.direction.site, one.position) for one in found.candidates] == [
+        (one.direction.site, one.position) for one in plain.candidates
+    ]
+    assert len(found.candidates) == 2 * gpt2.n_layers

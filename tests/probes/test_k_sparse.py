@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mutual_info_score
 
 from probes import KSparse, Logistic, by_f_statistic, by_l1, by_logistic, by_mean_difference, by_mutual_information
-from probes.l1 import find_entrances, fit_l1_logistic
+from probes.l1 import _solved, find_entrances, fit_l1_logistic
 from probes.rankings import Ranking
 
 RANKINGS = [by_mean_difference, by_f_statistic, by_mutual_information, by_logistic, by_l1]
@@ -100,6 +100,18 @@ def test_a_weight_is_zero_above_the_penalty_at_which_it_enters_and_not_below() -
     for coordinate in (3, 11, 17):
         above, below = (fit_l1_logistic(x, y, factor * float(score[coordinate])) for factor in (1.02, 0.92))
         assert float(above[coordinate]) == 0 != float(below[coordinate])
+
+
+def test_what_is_left_out_of_a_solution_at_first_is_found_by_its_gradient() -> None:
+    """With gradients said to be 0 but for one that says nothing of the label, those that do are left out."""
+    x, y = sparse()
+    x = (x - x.mean(0)) / x.std(0)
+    penalty, nothing = 0.05, torch.zeros(x.shape[1] + 1, dtype=x.dtype)
+    nothing[-1] = y.to(x).mean().logit()
+    found = _solved(x, y, nothing, torch.eye(x.shape[1], dtype=x.dtype)[0], penalty, penalty)
+    whole = fit_l1_logistic(x, y, penalty, nothing)
+    assert int((whole[:-1] != 0).sum()) >= 2
+    torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-3)
 
 
 def test_of_two_coordinates_that_say_the_same_the_l1_path_takes_one_first_and_then_another() -> None:

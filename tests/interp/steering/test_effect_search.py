@@ -129,15 +129,16 @@ def test_the_best_dose_comes_first_however_little_another_dose_of_its_direction_
 def test_a_direction_grows_by_the_live_latents_steepest_across_it_each_with_the_sign_of_its_slope(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of five rows with a slope: one along u itself is another dose and no other direction, one is never on."""
-    made = TopK(model.d_model, 8, k=2)
+    """Of 24 rows with a slope: one along u itself is another dose and no other direction, one is never on."""
+    made = TopK(model.d_model, 24, k=2)
     along, rises, falls, dead = 1, 2, 3, 4
     with torch.no_grad():
-        made.W_dec.copy_(torch.eye(8, model.d_model))
+        made.W_dec.copy_(torch.eye(24, model.d_model))
         made.W_dec[along] = 3 * made.W_dec[0]
         made.max_activation.fill_(1.0)[dead] = 0.0
     made.site, made.fingerprint = resid_post[model.n_layers - 1], model.fingerprint
     slope = torch.zeros(model.d_model)
+    slope[5:24] = 0.2 - 0.01 * torch.arange(19)
     slope[[0, rises, falls, dead]] = torch.tensor([10.0, 1.0, -0.5, 5.0])
     tried: list[tuple[Direction, float]] = []
 
@@ -154,13 +155,15 @@ def test_a_direction_grows_by_the_live_latents_steepest_across_it_each_with_the_
     module = sys.modules["interp.steering.effect_search"]
     monkeypatch.setattr(module, "measure_effects", found_text)
     monkeypatch.setattr(module, "estimate_naming_slope", lambda *_, **__: slope)
-    choose_by_effect(model, made, [0], PROMPTS, says_z, most=2, sampling=SAMPLING, progress=False)
+    warm = replace(SAMPLING, temperature=1.0)
+    choose_by_effect(model, made, [0], PROMPTS, says_z, most=2, sampling=warm, progress=False)
     first = [dose for v, dose in tried if v.source == made.direction(0).source]
     doses = sorted(set(first))
     assert 1.0 in doses and len(doses) == 5 and all(1.2 < b / a <= 1.5 for a, b in zip(doses, doses[1:], strict=False))
     grown = {v.source: v.unit for v, _ in tried if v.source != made.direction(0).source}
-    expected = [torch.eye(8, model.d_model)[0] + w * torch.eye(8, model.d_model)[j] for j, w in
-                [(rises, 0.4), (rises, 0.8), (falls, -0.4), (falls, -0.8)]]  # fmt: skip
+    steepest = [(rises, 1), (falls, -1), *((j, 1) for j in range(5, 11))]
+    eye = torch.eye(24, model.d_model)
+    expected = [eye[0] + sign * w * eye[j] for j, sign in steepest for w in (0.4, 0.8)]
     assert len(grown) == len(expected)
     for unit in expected:
         assert any(torch.allclose(unit / unit.norm(), one.cpu(), atol=1e-6) for one in grown.values())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import processors
 
 from hooks import Direction, Model, load
 from hooks.site import resid_post
@@ -104,6 +105,8 @@ def test_a_chat_prompt_is_the_template_with_one_beginning_of_text(model: Model, 
     )
     with pytest.raises(ValueError, match="has no chat template"):
         format_chat(model, "hi")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A")  # adds nothing by itself
+    assert format_chat(load(hf_model("gpt2"), tokenizer), "hi") == f"{tokenizer.bos_token}user: hi\nassistant:"
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from interp.steering import (
     set_projection,
     steer,
 )
+from interp.steering.damage import _Usual
 
 SITE = resid_post[1]
 TEXTS = ["fog over the bay", "a red bridge", "sun", "the sea is cold"]
@@ -323,6 +324,17 @@ def test_what_is_usual_is_said_by_other_texts_than_those_reported_on(model: Mode
     x = states(model, texts[::2])
     assert torch.linalg.matrix_rank((x - x.mean(0)).double()) < 20  # few states, and others do not lie among them
     assert found.beyond_before > 0.7 and found.beyond.n == 4
+
+
+def test_the_usual_is_measured_along_the_fewest_axes_that_hold_99_percent_of_the_variance() -> None:
+    axes = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    size = torch.tensor([0.90, 0.095, 0.004, 0.0005, 0.0005], dtype=torch.float64).sqrt()
+    x = torch.cat([axes * size[:, None], -axes * size[:, None]])  # variance along axis i is size² / 4.5
+    usual = _Usual(x)
+    two = usual.distance(axes * size[:, None])
+    assert two[:2].tolist() == pytest.approx([4.5**0.5] * 2) and float(two[2:].max()) < 1e-6
+    assert usual.most == pytest.approx(4.5**0.5)
+    assert usual.outside(3 * axes[:1] * size[0]).tolist() == [True]
 
 
 def test_first_guesses_lost_count_below_zero(model: Model, direction: Direction) -> None:
