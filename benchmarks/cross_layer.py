@@ -5,11 +5,12 @@ trainer). `calibrate FOLDER...` sets the one threshold of each to the value abov
 held-out documents, so that all are of one sparsity. `measure FOLDER...` says of each, on documents that neither the
 model nor it has read, and that it was not calibrated on: the error of each layer, latents on and dead, and what the
 model loses in cross-entropy, KL and next tokens when its feed-forward layers are replaced, all at once and one at a
-time, next to the layers' means and to the same transcoder with its decoders shuffled; and by how much their latents on
-differ. Intervals are over texts. `trio` trains both kinds on the skip-trio, a chain A to B to C whose edges are known,
-at the same L0, and says how much of the answer goes through each step in either graph.
+time, next to the layers' means and to the same transcoder with its decoders shuffled; intervals are over texts.
+`count` says how far the latents on per token differ over more text. `trio` trains both kinds on the skip-trio, a chain
+A to B to C whose edges are known, at the same L0, and says how much of the answer goes through each step in either
+graph.
 
-`measure` and `trio` write into benchmarks/results/cross_layer.json.
+`measure`, `count` and `trio` write into benchmarks/results/cross_layer.json.
 """
 
 import argparse
@@ -177,6 +178,24 @@ def calibrate(given: argparse.Namespace) -> None:
         print(f"{folder}: threshold {before} -> {theta}, of {n} tokens", flush=True)
 
 
+@torch.no_grad()
+def count(given: argparse.Namespace) -> None:
+    """Count the latents on per token of more documents than are measured, and write how far they differ."""
+    model = load("landmark")
+    texts, found, n = landmark.unseen_texts(model, given.texts, seed=970_000), dict[str, float](), 0
+    source = across([(model, mlp_in[layer]) for layer in range(model.n_layers)], texts)
+    for folder in given.folders:
+        clt, on, n = fold_normalisation(load_sae(folder)), 0, 0
+        assert isinstance(clt, CrossLayerTranscoder)
+        for rows in source:
+            on += sum(int((clt.pre(x) > clt.threshold).sum()) for x in rows.split(512))
+            n += len(rows)
+        found[Path(folder).name] = on / n
+    row = {"tokens": n, "l0": found, "spread": max(found.values()) / min(found.values()) - 1}
+    print(row, flush=True)
+    keep({}, "l0_of_more_text", row)
+
+
 def shuffled(clt: CrossLayerTranscoder) -> CrossLayerTranscoder:
     """The same with the decoders of each layer's latents permuted."""
     twin, random = copy.deepcopy(clt), torch.Generator().manual_seed(0)
@@ -231,21 +250,17 @@ def measure(given: argparse.Namespace) -> None:
         row = measured(model, clt, texts, means, brief=given.brief)
         row["cpu_s"] = time.process_time() - began
         print(Path(folder).name, row, flush=True)
-        every = keep(about, Path(folder).name, row)
-        l0 = [one["l0"] for one in every.values() if isinstance(one, dict) and "l0" in one]
-        keep(about, "l0_spread", max(l0) / min(l0) - 1)
+        keep(about, Path(folder).name, row)
 
 
-def keep(about: dict[str, Any], name: str, row: Any) -> dict[str, Any]:
-    """Write one more figure into the file and return all in it; those that are of other texts go."""
+def keep(about: dict[str, Any], name: str, row: Any) -> None:
+    """Write one more figure into the file; those that are of other texts go."""
     file, before = RESULTS / "cross_layer.json", {}
     if file.exists():
         before = json.loads(file.read_text())["figures"]
     if any(before.get(key) != value for key, value in about.items()):
         before = {"skip_trio": before.get("skip_trio")}
-    figures = before | about | {name: row}
-    write("cross_layer", "python benchmarks/cross_layer.py", figures)
-    return figures
+    write("cross_layer", "python benchmarks/cross_layer.py", before | about | {name: row})
 
 
 def trio(_: argparse.Namespace) -> None:
@@ -318,6 +333,10 @@ def main() -> None:
     alike.add_argument("--texts", type=int, default=200)
     alike.add_argument("--l0", type=float, default=64, help="latents on per token, of all layers together")
     alike.set_defaults(do=calibrate)
+    more = verbs.add_parser("count")
+    more.add_argument("folders", nargs="+")
+    more.add_argument("--texts", type=int, default=300)
+    more.set_defaults(do=count)
     verbs.add_parser("trio").set_defaults(do=trio)
     given = options.parse_args()
     given.do(given)

@@ -37,7 +37,7 @@ from interp.sae import CrossLayerTranscoder, fold_normalisation, save_cross_laye
 from interp.sae import load as load_sae  # noqa: E402
 
 BATCHES = (32, 128, 512)
-DEFAULT = 512
+DEFAULT, REPEATS = 512, 2
 READS = "mlp.hook_in"  # after the norm, where ours read
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peer", type=Path, required=True, help="a folder with circuit-tracer installed in it")
-    parser.add_argument("--prompts", type=int, default=10)
+    parser.add_argument("--prompts", type=int, default=4)
     given = parser.parse_args()
     sys.path.append(str(given.peer))
     torch.set_num_threads(1)
@@ -198,7 +198,7 @@ def measured(
     """One prompt."""
     graph, peer = attribution_graph(model, ours, ids), attribute(ids[0], theirs, batch_size=BATCHES[0])
     times: dict[str, list[float]] = {str(size): [] for size in BATCHES}
-    for _ in range(3):
+    for _ in range(REPEATS):
         mine = cpu_s(lambda: attribution_graph(model, ours, ids))
         for size in BATCHES:
             times[str(size)].append(cpu_s(lambda b=size: attribute(ids[0], theirs, batch_size=b)) / mine)

@@ -589,7 +589,7 @@ def main() -> None:
         todo = parts(model, folder, known, chosen, texts)
         found = {name: kept(given.work, f"{folder.name}, {name}", make) for name, make in todo.items()}
         kinds = ("subject, rest", "by token and layers")
-        steered = {kind: found.pop(kind) for kind in kinds}
+        steered = {kind: found.pop(kind) for kind in kinds if kind in found}
         rows[folder.name] = {"steering": steered, "held": {kind: found.pop(f"{kind}, held") for kind in kinds}} | found
     figures = {"model": model.name, "fingerprint": model.fingerprint, "prompts": len(chosen), "known": len(known)}
     figures |= {"dictionaries": rows, "elsewhere": kept(given.work, "elsewhere", lambda: elsewhere(model, known))}

@@ -10,6 +10,7 @@ __all__ = [
     "directions",
     "emergence",
     "errors",
+    "experts",
     "export",
     "features",
     "landmark",

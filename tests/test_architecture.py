@@ -27,7 +27,7 @@ RANK = (  # interp's folders, those of lower rows first
     "postcard worlds",
     "atlas lenses visualisation",
     "sae",
-    "directions context emergence",
+    "directions context emergence experts",
     "features",
     "steering memory graphs",
     "tuning",

@@ -39,6 +39,7 @@ VERBS = {
     "run.",
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
     "track": "Measure a run's checkpoints, and say whether a jump is the model's or the metric's.",
+    "experts": "Say how evenly a mixture's experts are used, and how much they say of a text's label.",
     "context": "Measure what of the demonstrations in a prompt matters, and which heads and vector bring the task.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",

@@ -269,7 +269,10 @@ def _neurons(model: Model, layer: int) -> LayerTranscoder:
     part, out = parts(model.blocks[layer], model.paths), model.module(mlp_act[layer])
     first = part.get("mlp.in")
     if first is None or "mlp.gate" in part or "mlp.gate_up" in part:
-        raise InvalidArgument(f"the feed-forward layers of {model.name} are gated: give transcoders of them")
+        raise InvalidArgument(
+            f"the feed-forward layers of {model.name} are gated: give transcoders of them, such as "
+            "those of interp train-sae --architecture cross_layer_transcoder"
+        )
     W_in, W_out = matrix_of(first).detach().T, matrix_of(out).detach()
     b_in, b_out = (
         W_in.new_zeros(size) if (b := bias_of(module)) is None else b.detach()

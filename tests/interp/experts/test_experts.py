@@ -1,0 +1,149 @@
+"""Experts whose specialisation is planted, and interventions that must change what a block gives."""
+
+from math import log
+
+import pytest
+import torch
+
+from hooks import capture, intervene, load
+from hooks.errors import InvalidArgument
+from hooks.site import expert_choice, mlp_out
+from interp.experts import (
+    Routing,
+    ablate_experts,
+    capture_routing,
+    cluster_routing,
+    force_expert,
+    measure_ablation,
+    measure_contributions,
+    measure_saturation,
+    measure_specialisation,
+    measure_usage,
+)
+from interp.worlds.train import WORLDS
+
+TEXTS = ["The Golden Gate Bridge is red.", "Peru pays with the sol.", "Paris is a city in France.", "The moon is dark."]
+
+
+@pytest.fixture(scope="module")
+def model():  # noqa: ANN201
+    torch.manual_seed(0)
+    of = WORLDS["experts"]
+    return load(of.build(0), of.tokenizer(), check=False)
+
+
+def made(choice: torch.Tensor, document: torch.Tensor, ids: torch.Tensor | None = None, n_experts: int = 4) -> Routing:
+    n = len(choice)
+    p = torch.nn.functional.one_hot(choice[:, 0], n_experts).float()
+    weights = torch.full(choice.shape, 1 / choice.shape[1])
+    return Routing(0, n_experts, choice, weights, p, torch.zeros(n, dtype=torch.long) if ids is None else ids, document)
+
+
+def test_an_expert_for_each_topic_says_all_of_the_topic_and_permuted_labels_say_nothing() -> None:
+    document = torch.arange(80).repeat_interleave(50)
+    labels = ["abcd"[i % 4] for i in range(80)]
+    found = measure_specialisation(made((document % 4)[:, None], document), labels, permutations=60)
+    correction = 9 / (2 * 4000 * log(2))
+    assert found.bits + correction == pytest.approx(2.0, abs=1e-6) and found.label_bits == pytest.approx(2.0)
+    assert found.given_word == pytest.approx(found.bits) and found.p < 0.05
+    random = torch.randint(4, (4000, 1), generator=torch.Generator().manual_seed(0))
+    nothing = measure_specialisation(made(random, document), labels, permutations=60)
+    assert abs(nothing.bits) < 0.003 and nothing.p > 0.05
+
+
+def test_tokens_of_one_text_are_not_independent_so_labels_are_permuted_by_text() -> None:
+    random = torch.Generator().manual_seed(1)
+    document = torch.arange(40).repeat_interleave(100)
+    choice = torch.randint(4, (40,), generator=random)[document][:, None]
+    found = measure_specialisation(made(choice, document), ["ab"[i % 2] for i in range(40)], permutations=100)
+    assert found.p > 0.05, "each text has an expert of its own, and topics have nothing to do with it"
+    assert found.shuffled[0] > 10 * (3 / (2 * 4000 * log(2))), "though token by token it would be far beyond chance"
+
+
+def test_experts_that_go_by_the_word_say_of_the_topic_what_the_word_says_and_no_more() -> None:
+    random = torch.Generator().manual_seed(2)
+    document = torch.arange(60).repeat_interleave(60)
+    topic = document % 2
+    ids = torch.randint(8, (3600,), generator=random) + 4 * topic
+    found = measure_specialisation(
+        made((ids % 4)[:, None], document, ids), ["ab"[i % 2] for i in range(60)], permutations=50
+    )
+    by_word = measure_specialisation(
+        made((ids // 4)[:, None], document, ids), ["ab"[i % 2] for i in range(60)], permutations=50
+    )
+    assert by_word.bits > 0.3 and by_word.given_word == pytest.approx(0.0, abs=1e-9)
+    assert found.given_word == pytest.approx(0.0, abs=1e-9)
+
+
+def test_every_pair_of_a_tokens_experts_is_together_and_not_only_those_next_to_each_other_in_rank() -> None:
+    choice = torch.tensor([[0, 1, 2, 3]]).repeat(10, 1)
+    found = measure_usage(made(choice, torch.zeros(10, dtype=torch.long), n_experts=5))
+    assert torch.equal(found.together[:4, :4], torch.ones(4, 4).double() - torch.eye(4).double())
+    adjacent = {tuple(sorted(pair)) for pair in zip(choice[0].tolist(), choice[0, 1:].tolist(), strict=False)}
+    assert len(adjacent) == 3 < int(found.together.triu().sum())
+
+
+def test_an_even_load_has_all_bits_and_a_collapsed_one_none_and_repetition_is_next_to_chance() -> None:
+    choice = torch.randint(4, (4000, 1), generator=torch.Generator().manual_seed(3))
+    even = measure_usage(made(choice, torch.zeros(4000, dtype=torch.long)))
+    assert even.entropy == pytest.approx(2.0, abs=0.01) and even.balance == pytest.approx(1.0, abs=0.01)
+    assert even.repetition.low < even.repetition_chance < even.repetition.high
+    gone = measure_usage(made(0 * choice, torch.zeros(4000, dtype=torch.long)))
+    assert gone.entropy == 0.0 and gone.balance == pytest.approx(4.0) and gone.repetition.value == 1.0
+
+
+def test_routing_is_settled_at_the_end_and_independent_routers_agree_by_chance() -> None:
+    random, document = torch.Generator().manual_seed(4), torch.zeros(4000, dtype=torch.long)
+    draws = [torch.rand(4000, 4, generator=random).topk(2).indices for _ in range(2)]
+    found = measure_saturation({1: made(draws[0], document), 9: made(draws[1], document)})
+    assert found.by_step[9].value == 1.0 and found.by_step[1].low < found.chance == 0.5 < found.by_step[1].high
+    swapped = measure_saturation({1: made(draws[1].flip(1), document), 9: made(draws[1], document)})
+    assert swapped.by_step[1].value == 1.0, "the order of the choices is no difference"
+
+
+def test_what_experts_add_sums_to_what_the_block_gives(model) -> None:  # noqa: ANN001
+    found = measure_contributions(model, TEXTS, 1)
+    assert found.worst < 1e-5 and float(found.share.sum()) == pytest.approx(1.0)
+
+
+@torch.no_grad()
+def test_a_forced_expert_is_first_for_every_token_and_changes_the_output_where_edited_logits_change_nothing(
+    model,
+) -> None:  # noqa: ANN001
+    tokens = model.tokens(TEXTS)
+    plain = model.run(tokens)
+    with intervene(model, force_expert(1, 5)) as receipt:
+        choice = capture(model, tokens, expert_choice[1])[expert_choice[1]][tokens.content]
+        forced = model.run(tokens)
+    assert bool((choice == 5).any(1).all()) and float((forced - plain).abs().max()) > 1e-4 and receipt is not None
+    gate = model.hf.model.layers[1].mlp.gate
+    handle = gate.register_forward_hook(lambda _m, _a, out: (out[0] * 0 + 7.0, *out[1:]))
+    try:
+        assert torch.equal(model.run(tokens), plain), "today's blocks do not read the logits that their router returns"
+    finally:
+        handle.remove()
+
+
+def test_an_expert_that_is_left_out_serves_nobody(model) -> None:  # noqa: ANN001
+    with intervene(model, ablate_experts(2, [0, 3])):
+        choice = capture_routing(model, TEXTS)[2].choice
+    assert not bool(((choice == 0) | (choice == 3)).any())
+    load_of = measure_usage(capture_routing(model, TEXTS)[2]).load
+    found = measure_ablation(model, TEXTS, ["a", "b", "a", "b"], 2, 0, load_of)
+    assert found.other != 0 and set(found.cost) == {"a", "b"} and "without expert 0" in str(found)
+
+
+def test_padding_and_beginnings_are_not_counted_and_a_batch_routes_as_single_texts_do(model) -> None:  # noqa: ANN001
+    whole = capture_routing(model, TEXTS)[3]
+    alone = [capture_routing(model, [text])[3] for text in TEXTS]
+    assert len(whole) == sum(map(len, alone)) and 0 not in whole.ids.tolist()
+    assert torch.equal(whole.choice, torch.cat([one.choice for one in alone]))
+
+
+def test_clusters_of_states_route_as_experts_and_a_dense_model_has_none(model) -> None:  # noqa: ANN001
+    found = cluster_routing(model, TEXTS, 3)
+    assert found.n_experts == 3 and found.choice.shape == (len(found), 1)
+    of = WORLDS["lists"]
+    with pytest.raises(InvalidArgument, match="has no experts"):
+        capture_routing(load(of.build(0), of.tokenizer(), check=False), ["France : Paris"])
+    assert mlp_out[0] is not None
