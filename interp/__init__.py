@@ -6,6 +6,7 @@ Import what you need: `from interp.sae import TopK, train`. Nothing heavy is loa
 __all__ = [
     "atlas",
     "circuits",
+    "clip",
     "context",
     "directions",
     "emergence",

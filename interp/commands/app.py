@@ -38,6 +38,7 @@ VERBS = {
     "plan": "Print bytes, operations, network and hours of a harvest and a training, with their formulas; nothing is "
     "run.",
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
+    "atlas": "Lay activations out in the plane, cut them into cells with icons or words, and write a page to walk.",
     "track": "Measure a run's checkpoints, and say whether a jump is the model's or the metric's.",
     "experts": "Say how evenly a mixture's experts are used, and how much they say of a text's label.",
     "context": "Measure what of the demonstrations in a prompt matters, and which heads and vector bring the task.",

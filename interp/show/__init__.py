@@ -1,6 +1,7 @@
 """Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
 
 from hooks.border import guard
+from interp.show.atlas import atlas_page
 from interp.show.attribution_graph import graph_page, graph_panel
 from interp.show.audit import audit_panel
 from interp.show.browse import browse
@@ -35,6 +36,7 @@ __all__ = [
     "Section",
     "Tile",
     "agreement_panel",
+    "atlas_page",
     "attention_panel",
     "attribution_panel",
     "audit_panel",

@@ -10,7 +10,7 @@ from interp.visualisation.canvas import Canvas, Colours, measure_colours
 from interp.visualisation.compare import Comparison, compare_with_natural, visualise_random
 from interp.visualisation.dissection import Dissection, dissect
 from interp.visualisation.kernels import Kernels, measure_kernels, read_kernels
-from interp.visualisation.objective import Objective, along, channel, unit
+from interp.visualisation.objective import Objective, along, channel, latent, unit
 from interp.visualisation.visualise import Moves, Visualisation, visualise
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "channel",
     "compare_with_natural",
     "dissect",
+    "latent",
     "measure_colours",
     "measure_kernels",
     "read_kernels",

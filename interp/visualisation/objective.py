@@ -98,6 +98,35 @@ def along(direction: Direction, power: NotNegative = 0.0, diversity: NotNegative
     return Objective(f"along {direction.source!r} at {direction.site}", direction.site, score, diversity, v)
 
 
+def latent(
+    encode: Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n latent"]],
+    site: Site,
+    number: Natural,
+    diversity: float = 0.0,
+) -> Objective:
+    """One latent of a dictionary, the mean over all places: `mean_p f_i(a_p)`.
+
+    Args:
+        encode: from activations to latents, such as `sae.encode`; one with a slope where the latent is silent, such as
+            the `pre` of a `TopK`, is climbed from anywhere.
+        site: that the dictionary reads.
+        number: of the latent.
+        diversity: how much pictures of one batch are to differ.
+
+    Examples:
+        >>> from hooks.site import conv_act
+        >>> latent(lambda a: a, conv_act[2], 7)
+        latent 7 of conv_act.2
+    """
+
+    def score(acts: Tensor, grid: Grid | None) -> Tensor:
+        found = encode(acts[:, 0 if grid is None else grid.front :])
+        _check(number, found)
+        return found[..., number].mean(1)
+
+    return Objective(f"latent {number} of {site}", site, score, diversity)
+
+
 def _check(number: int, acts: Tensor) -> None:
     if number >= acts.shape[-1]:
         raise OutOfRange(f"channel {number} was asked for, and there are {acts.shape[-1]}")

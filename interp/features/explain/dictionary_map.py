@@ -1,18 +1,18 @@
 """A map of a dictionary: its decoder directions in the plane, similar ones near each other."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hooks.border import Count, Natural
-from hooks.errors import InvalidArgument, MissingExtra, OutOfRange
+from hooks.errors import InvalidArgument, OutOfRange
 from hooks.summary import summarise
 from interp.common.statistics import Estimate, bootstrap
+from interp.common.umap_library import lay_out
 from interp.sae import SAE
 
 if TYPE_CHECKING:
@@ -87,32 +87,10 @@ def map_dictionary(
         )
     rows = sae.W_dec[chosen].detach().flatten(1).float().cpu()
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    xy = _place_latents(unit, neighbours, seed)
+    xy = lay_out(unit, n_neighbors=neighbours, metric="cosine", random_state=seed)
     same = _share_kept(_nearest(unit, neighbours), _nearest(xy, neighbours))
     kept = bootstrap(lambda drawn: drawn[0].mean().item(), [same])
     return DictionaryMap(tuple(chosen), xy, neighbours, kept, neighbours / (len(chosen) - 1))
-
-
-def _place_latents(unit: Float[Tensor, "latent d_model"], neighbours: int, seed: int) -> Float[Tensor, "latent 2"]:
-    method = load_umap()(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
-    return torch.from_numpy(method.fit_transform(unit.numpy())).float()
-
-
-def load_umap() -> Any:
-    """UMAP's own class.
-
-    Raises:
-        MissingExtra: umap-learn is not installed.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImportWarning)  # it would rather have TensorFlow as well
-            from umap import UMAP  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise MissingExtra(
-            "a map of a dictionary needs the library umap-learn: pip install 'interp-workbench[map]'"
-        ) from None
-    return UMAP
 
 
 def _nearest(points: Float[Tensor, "latent *d"], k: int) -> Int[Tensor, "latent n"]:

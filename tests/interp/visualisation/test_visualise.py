@@ -12,6 +12,7 @@ from hooks import Direction, Images, Network, Processor, load
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.site import conv_act, conv_pre, logits
 from interp.postcard import draw, load_net, new_net, scenes
+from interp.sae import TopK
 from interp.visualisation import (
     Canvas,
     Moves,
@@ -19,6 +20,7 @@ from interp.visualisation import (
     channel,
     compare_with_natural,
     dissect,
+    latent,
     measure_colours,
     measure_kernels,
     read_kernels,
@@ -84,6 +86,23 @@ def test_a_direction_with_a_power_asks_for_its_cosine_and_a_channel_is_the_mean_
     power = values_of(model, along(Direction(v, site, "v"), power=2.0), pixels)[0]
     dot, cosine = acts @ (v / v.norm()), F.cosine_similarity(acts, v.expand(acts.shape), dim=-1)
     torch.testing.assert_close(power, (dot * cosine.clamp_min(0.1) ** 2).mean(1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_latent_of_a_linear_dictionary_is_its_row_and_a_sparse_one_is_climbed_by_its_values_before_the_cut() -> None:
+    model: Any = load_net(new_net("convnet", small=True))
+    pixels, site = torch.rand(2, 3, 64, 64), conv_act[1]
+    W = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
+    value = values_of(model, latent(lambda a: a @ W, site, 3), pixels)[0]
+    row = values_of(model, along(Direction(W[:, 3], site, "row")), pixels)[0]
+    torch.testing.assert_close(value, row * W[:, 3].norm(), atol=1e-4, rtol=1e-4)
+    sae = TopK(32, 64, k=2)
+    own = values_of(model, channel(site, 0), pixels)[1]
+    sparse = values_of(model, latent(sae.encode, site, 9), pixels)[0]
+    torch.testing.assert_close(sparse, sae.encode(own)[..., 9].mean(1))
+    made = visualise(model, latent(sae.pre, site, 9), steps=30)
+    assert float(made.values.max()) > float(made.begun.max())
+    with pytest.raises(OutOfRange, match="64"):
+        values_of(model, latent(sae.encode, site, 64), pixels)
 
 
 def test_pictures_that_are_to_differ_differ_more() -> None:
