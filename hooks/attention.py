@@ -208,8 +208,7 @@ def check_kernels(hf: HFModel, taps: Iterable[Tap]) -> None:
         check_kernels(model.hf, [model.tap(pattern[0])])
         ```
     """
-    kind = _kind(hf)
-    if kind != "sdpa" and any(isinstance(tap.inside, InKernel) for tap in taps):
+    if any(isinstance(tap.inside, InKernel) for tap in taps) and (kind := _kind(hf)) != "sdpa":
         raise WrongState(
             f"patterns of this model are read at the kernel of attention it had when it was loaded, 'sdpa', and its "
             f"attention is '{kind}' now: load it again, load(model.hf, model.tokenizer)"
