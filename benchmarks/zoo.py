@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,18 +102,24 @@ def _label(site: Any) -> str:
 
 
 def in_fence(mapping: str, kind: str, name: str, seconds: int = SECONDS) -> dict[str, Any]:
-    """Measure one class in a fork of this process, inside the fence, for at most so many seconds."""
+    """Measure one class in a process of its own."""
+    ended = {"mapping": mapping, "kind": kind, "state": "crash", "why": f"ended, or took over {seconds} s"}
+    return forked(lambda: measured(mapping, kind, name), ended, seconds)
+
+
+def forked(measure: Callable[[], dict[str, Any]], ended: dict[str, Any], seconds: int = SECONDS) -> dict[str, Any]:
+    """Measure in a fork of this process, inside the fence, for at most so many seconds; `ended` where nothing comes."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
-        said: dict[str, Any] = {"mapping": mapping, "kind": kind, "state": "crash", "why": "nothing came back"}
+        said = ended
         try:
             signal.alarm(seconds)
             with fenced():
-                said = measured(mapping, kind, name)
+                said = measure()
         except BaseException as error:
-            said["why"] = f"{type(error).__name__}: {error}"[:200]
+            said = {**ended, "why": f"{type(error).__name__}: {error}"[:200]}
         with os.fdopen(write, "w") as out:
             json.dump(said, out)
         os._exit(0)
@@ -121,7 +127,6 @@ def in_fence(mapping: str, kind: str, name: str, seconds: int = SECONDS) -> dict
     with os.fdopen(read) as back:
         text = back.read()
     os.waitpid(child, 0)
-    ended = {"mapping": mapping, "kind": kind, "state": "crash", "why": f"ended, or took over {seconds} s"}
     return json.loads(text) if text else ended
 
 
@@ -228,7 +233,7 @@ def main() -> None:
         PAGE.write_text(page(results), encoding="utf-8")
         return
     if not options.summary:
-        _prepare()
+        prepare()
         for mapping in options.mapping.split(","):
             for kind, name in classes(mapping):
                 key = f"{mapping}:{name}"
@@ -245,7 +250,7 @@ def _short(row: Mapping[str, Any]) -> str:
     return " ".join([*(f"{name} {sites[:4]}" for name, sites in bad.items()), str(row.get("sites", ""))])[:400]
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Import once what every fork needs."""
     import warnings
 

@@ -19,6 +19,9 @@ ROLES = {
     "k": r"(^|[._])(k|key|wk|qkv|k_lin|k_proj|c_attn|query_key_value|Wqkv|qkv_proj|W_pack|in_proj|kv|key_value)",
     "v": r"(^|[._])(v|value|wv|qkv|v_lin|v_proj|c_attn|query_key_value|Wqkv|qkv_proj|W_pack|in_proj|kv|key_value)",
     "z": r"(^|[._])(post_proj|o|o_proj|out_proj|out_lin|c_proj|dense|wo|Wo|linear_out|attn_out|to_out)",
+    "attn_gate": r"(^|[._])(gate|g_proj|gate_proj|q_proj|qkv|q)",
+    "mixer_gate": r"(^|[._])(in_proj|gate|g_proj|z_proj|in_proj_z|in_proj_qkvz|g_a|g_b|output_gate|linear_y|ogate)",
+    "mixer_in": r"(?i)att|mixer|lstm|mamba|ssm|conv|rwkv|recurrent|temporal|retention|fourier|delta|seq|norm",
     "mlp_in": r"(mlp|ffn|feed|moe|ff|fc1|gate|w1|up|wi|intermediate|lin1|c_fc|h_to_4h|Dense|experts|norm)",
     "mlp_pre": r"(fc1|ffn|layer_1|linear_1|gate|w1|wi|inter|lin1|c_fc|h_to_4h|up_proj|fc_in|proj_1|input_linear)",
     "mlp_act": r"(fc2|ffn|layer_2|linear_2|down|w2|wo|output|lin2|c_proj|4h_to_h|fc_out|proj_2|out_proj|dense)",
@@ -238,7 +241,7 @@ def _adds(end: Tensor, start: Tensor, *terms: Tensor) -> bool:
 def judge_inner(name: str, block: str, truth: Truth, value: Tensor) -> str:
     """Every column of the value is a column that flows in or out of a module with a name of that role."""
     flat = value.flatten(0, 1).flatten(1).T.float()
-    side = truth.inputs if name in ("z", "mlp_act", "mlp_in") else truth.outputs
+    side = truth.inputs if name in ("z", "mlp_act", "mlp_in", "mixer_in") else truth.outputs
     odd = False
     for module, tensor in side.items():
         if not module.startswith(f"{block}.") or tensor.numel() % flat.shape[1]:
@@ -332,10 +335,11 @@ def _judge_in_block(
         return judge_added(block, truth, site.name, value)
     if site.name in OF_EXPERTS:
         return judge_experts(names, block, truth, site, acts)
-    if site.name == "pattern":
+    name = site.name.removeprefix("cross_")
+    if name == "pattern":
         return judge_pattern(value)
-    if site.name in ROLES:
-        return judge_inner(site.name, block, truth, value)
+    if name in ROLES:
+        return judge_inner(name, block, truth, value)
     return _judge_mid(block, truth, value) if site.name == "resid_mid" else "unproved"
 
 

@@ -17,6 +17,11 @@ _INSTEAD = {
 }
 _INSTEAD["mlp_pre"] = _INSTEAD["mlp_act"]
 _INSTEAD |= dict.fromkeys(
+    ("cross_q", "cross_k", "cross_v", "cross_z", "cross_pattern", "cross_out"),
+    "none of its blocks reads an encoder with projections of its own; use q, k, v, z, pattern or attn_out",
+)
+_INSTEAD |= dict.fromkeys(("mixer_in", "mixer_gate", "mixer_out"), "it mixes tokens by attention; use attn_out")
+_INSTEAD |= dict.fromkeys(
     ("router_logits", "expert_choice", "expert_weights", "expert_act", "expert_out", "shared_out"),
     "no part of it is called with a choice of experts and their weights; use mlp_in or mlp_out",
 )

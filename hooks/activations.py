@@ -14,7 +14,8 @@ from hooks.grid import as_json, from_json
 from hooks.images import Images, Scaling
 from hooks.json_file import Kind, parse_contents
 from hooks.position import Position, everywhere
-from hooks.site import Site, SiteNames
+from hooks.site import PATTERNS, Site
+from hooks.site_names import SiteNames
 from hooks.tensor_file import read_tensors, write_tensors
 from hooks.tokens import Tokens
 
@@ -91,7 +92,7 @@ class Activations:
             ```
         """
         site = self.names.find(site, self.values)
-        value = self[site].transpose(1, 2) if site.name == "pattern" else self[site]
+        value = self[site].transpose(1, 2) if site.name in PATTERNS else self[site]
         return value[at.mask(self.tokens.places(value.shape[1], site))]
 
     def save(self, path: str | Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from torch import Tensor
 
 from hooks.activations import Activations
+from hooks.attention import check_kernels, eager_attention, needs_eager
 from hooks.encoding import join, pad, strip_padding
 from hooks.errors import InvalidArgument, WrongState
 from hooks.forward import forward
@@ -16,8 +17,7 @@ from hooks.images import is_picture
 from hooks.model import resolve_sites
 from hooks.network import AnyModel, Network
 from hooks.rows import check_rows, in_rows
-from hooks.site import Site
-from hooks.taps import eager_attention
+from hooks.site import PATTERNS, Site
 from hooks.temporary import Temporary, grad_mode
 from hooks.tokens import Tokens
 
@@ -45,7 +45,9 @@ def capture(model: AnyModel, data: Data, sites: Sites, *, batch_size: int = 32, 
 
     Returns:
         [batch pos *d] per site, in the model's dtype (the final norm's scale in float32). Nothing is
-        copied when one batch suffices.
+        copied when one batch suffices. A `pattern` is computed next to the model's own attention kernel, which leaves
+        every other site as it is without it, bit for bit; only where the model's attention is neither "sdpa" nor
+        "eager", or calls no kernel that can be read, the pass runs eager attention, which rounds differently.
 
     Raises:
         InvalidType: a mapping, such as a data set with all its splits, or a list of anything but texts.
@@ -77,8 +79,9 @@ def _passes(
         for site, value in part.values.items():
             own = tokens.read_at(site)
             if site not in values:
-                values[site] = _room(site, value, own)
-            _put(values[site], value, site, start, _shift(own, batch, start))
+                values[site] = _room(site, value, own, tokens)
+            keys = tokens if site.name == "cross_pattern" else own
+            _put(values[site], value, site, start, (_shift(own, batch, start), _shift(keys, batch, start)))
     return Activations(values, tokens, model.fingerprint, model.site_names)
 
 
@@ -125,10 +128,12 @@ def _one_pass(model: AnyModel, tokens: Tokens, sites: Sequence[Site]) -> Activat
         if len(got) == len(sites):
             raise _Enough
 
-    shown = eager_attention(model.hf) if any(site.name == "pattern" for site in sites) else nullcontext()
+    taps = {site: model.tap(site) for site in sites}
+    check_kernels(model.hf, taps.values())
+    shown = eager_attention(model.hf) if needs_eager(taps.values()) else nullcontext()
     with model.running.reading(tokens), shown, Temporary() as changes:
-        for site in sites:
-            model.tap(site).attach_during(changes, partial(keep, site))
+        for site, tap in taps.items():
+            tap.attach_during(changes, partial(keep, site))
         with suppress(_Enough):
             forward(model.hf, tokens)
     missed = [str(site) for site in sites if site not in got]
@@ -195,12 +200,14 @@ def _whole(model: AnyModel, data: Data, batch_size: int) -> Tokens:
     return batches[0] if len(batches) == 1 else join(model.tokenizer, batches, model.padding_side)
 
 
-def _room(site: Site, value: Tensor, tokens: Tokens) -> Tensor:
-    shape = [len(tokens), *value.shape[1:]]
-    if tokens.are_places:
+def _room(site: Site, value: Tensor, own: Tokens, read: Tokens) -> Tensor:
+    shape, n_pos = [len(own), *value.shape[1:]], own.ids.shape[1]
+    if own.are_places:
         return value.new_zeros(shape)
-    for axis in (2, 3) if site.name == "pattern" else (1,):
-        shape[axis] = tokens.ids.shape[1]
+    if site.name in PATTERNS:
+        shape[2:] = n_pos, read.ids.shape[1] if site.name == "cross_pattern" else n_pos
+    else:
+        shape[1] = n_pos
     return value.new_zeros(shape)
 
 
@@ -209,13 +216,13 @@ def _shift(tokens: Tokens, batch: Tokens, start: int) -> int:
     return int(tokens.mask[start : start + len(batch)].any(dim=0).nonzero()[0])
 
 
-def _put(whole: Tensor, value: Tensor, site: Site, start: int, shift: int) -> None:
+def _put(whole: Tensor, value: Tensor, site: Site, start: int, shift: tuple[int, int]) -> None:
     rows = slice(start, start + value.shape[0])
-    if site.name == "pattern":
-        columns = slice(shift, shift + value.shape[2])
-        whole[rows, :, columns, columns] = value
+    if site.name in PATTERNS:
+        queries, keys = (slice(at, at + wide) for at, wide in zip(shift, value.shape[2:], strict=True))
+        whole[rows, :, queries, keys] = value
     else:
-        whole[rows, shift : shift + value.shape[1]] = value
+        whole[rows, shift[0] : shift[0] + value.shape[1]] = value
 
 
 def _bar(items: Iterable[Item], progress: bool) -> Iterable[Item]:

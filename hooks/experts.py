@@ -147,7 +147,19 @@ class InExperts:
             changed = edit(a.unflatten(0, tuple(here.shape)))
             return None if changed is None else changed.reshape(a.shape)
 
-        return [(True, of.block, note), *_HOOKS[self.name](self, placed)]
+        return [(True, of.block, note), *map(_unless_it_raised, _HOOKS[self.name](self, placed))]
+
+    def end(self) -> None:
+        """Forget what an interrupted pass has written."""
+        self.mixture.flow.act = self.mixture.flow.out = None
+
+
+def _unless_it_raised(hook: Hook) -> Hook:
+    """A hook that is not called after a pass that raised, which gives nothing."""
+    before, module, call = hook
+    if before:
+        return hook
+    return before, module, lambda *passed: None if passed[-1] is None else call(*passed)
 
 
 def of_expert(tap: Tap, expert: int) -> Tap:

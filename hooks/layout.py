@@ -18,7 +18,15 @@ What the names mean, block by block (x is the residual stream):
   tokens that it does not serve; what is written there goes nowhere.
 - `q`, `k`, `v`: the projections, by head, before rotary embedding and before any norm of queries and
   keys; keys and values have their own, fewer heads under grouped-query attention.
-- `z`: the weighted values by head, before the output projection. `pattern`: the attention weights.
+- `z`: the weighted values by head, before the output projection. `pattern`: the attention weights; they can be read
+  and not written, since a kernel computes z without them: write `z` or `v`.
+- `attn_gate`: what, after a sigmoid, attention's average is multiplied by before its output projection, in the
+  families that gate it (Qwen3-Next, AFMOE); there z is the product.
+- `cross_q`, `cross_k`, `cross_v`, `cross_z`, `cross_pattern`, `cross_out`: the same of the attention with which a
+  decoder reads its encoder; the rows of `cross_k` and `cross_v` are the encoder's tokens, and so are the keys of
+  `cross_pattern`.
+- `mixer_in`, `mixer_gate`, `mixer_out`: what another mixer of tokens reads (state-space, linear attention, recurrence,
+  convolution), what its result is multiplied by after a SiLU or sigmoid, and what it adds.
 - `mlp_in`: what the feed-forward layer reads. `mlp_pre`: the input of its nonlinearity (the gate
   where gated). `mlp_act`: the memory coefficients, input of its output projection (gate times up).
 - `embed`: token embeddings. `pos_embed`: learnt position embeddings. `ln_final_scale`: the divisor of
@@ -143,7 +151,9 @@ def _merge_sites(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Pa
         hints = {site: tap for site, tap in hints.items() if _NEEDS.get(site.name, site.name) in has | set(_STREAM)}
         if block.middle is None:
             hints = {site: tap for site, tap in hints.items() if site.name != "resid_mid"}
-    traced = {site: tap for site, tap in block.taps.items() if site.name not in _INNER or site not in hints}
+    traced = {site: tap for site, tap in block.taps.items()
+              if site.name not in _INNER or site not in hints or tap.inside is not None
+              or tap.rows is not None}  # fmt: skip
     both = hints | traced
     return {site: both[site] for site in sorted(both, key=_order)}
 

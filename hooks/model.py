@@ -22,7 +22,8 @@ from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, find_paths, parts, taps
 from hooks.offload import place_of
 from hooks.running import Running
-from hooks.site import Named, Site, find_sites, mlp_act, resolve_layer, site_names
+from hooks.site import Named, Site, find_sites, mlp_act, resolve_layer
+from hooks.site_names import site_names
 from hooks.structure import Block, find_structure, vocabulary
 from hooks.taps import Tap
 from hooks.tokens import Tokens

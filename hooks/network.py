@@ -20,7 +20,8 @@ from hooks.model import Model
 from hooks.picture_sites import picture_taps, places_of
 from hooks.processor import Processor
 from hooks.running import Running
-from hooks.site import Site, site_names
+from hooks.site import Site
+from hooks.site_names import site_names
 from hooks.structure import Structure
 from hooks.taps import Aliases, OneCall, Tap
 from hooks.temporary import Temporary, grad_mode

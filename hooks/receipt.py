@@ -12,7 +12,8 @@ from hooks.errors import InvalidArgument, UnknownName, WrongState, nearest
 from hooks.model import Text
 from hooks.network import AnyModel
 from hooks.position import Position, everywhere
-from hooks.site import Site, SiteNames
+from hooks.site import Site
+from hooks.site_names import SiteNames
 from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 

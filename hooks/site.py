@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final, Literal, Protocol, final, runtime_checkable
 
@@ -20,7 +20,15 @@ _TRANSFORMER_LENS: Final = {
     "v": "blocks.{}.attn.hook_v",
     "z": "blocks.{}.attn.hook_z",
     "pattern": "blocks.{}.attn.hook_pattern",
+    "attn_gate": "blocks.{}.attn.hook_gate",
+    "cross_q": "blocks.{}.cross_attn.hook_q",
+    "cross_k": "blocks.{}.cross_attn.hook_k",
+    "cross_v": "blocks.{}.cross_attn.hook_v",
+    "cross_z": "blocks.{}.cross_attn.hook_z",
+    "cross_pattern": "blocks.{}.cross_attn.hook_pattern",
     "cross_out": "blocks.{}.cross_attn.hook_out",
+    "mixer_in": "blocks.{}.mixer.hook_in",
+    "mixer_gate": "blocks.{}.mixer.hook_gate",
     "mixer_out": "blocks.{}.mixer.hook_out",
     "mlp_in": "blocks.{}.mlp.hook_in",
     "mlp_pre": "blocks.{}.mlp.hook_pre",
@@ -48,6 +56,10 @@ NAMES: Final = tuple(_TRANSFORMER_LENS)
 FINAL_NORM: Final = "ln_final"
 """What TransformerLens calls the norm before the unembedding."""
 _SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)(?:, ?(\d+))?\])?(?:\.(\d+))?")
+PATTERNS: Final = ("pattern", "cross_pattern")
+"""Sites of [batch head pos key], whose width depends on the text."""
+OF_THE_ENCODER: Final = ("cross_k", "cross_v")
+"""Sites of a decoder whose rows are the encoder's tokens."""
 OF_ONE_EXPERT: Final = ("expert_act", "expert_out")
 """What every expert has of its own."""
 _UNGAINED: Final = "ln2.hook_normalized"
@@ -260,60 +272,6 @@ def resolve_layer(site: Site, sites: Iterable[Site]) -> Site:
 
 @final
 @dataclass(frozen=True)
-class SiteNames:
-    """What else the sites of a model are called: by a layer counted from the last, or by a block's own module.
-
-    Attributes:
-        layers: how many layers each stack has, by its name; empty for the only one.
-        blocks: the site that each block gives, by the block's name in the model.
-
-    Examples:
-        >>> SiteNames({"": 4}, {"model.layers.3": "resid_post.3"}).find("resid_post[-1]")
-        resid_post.3
-    """
-
-    layers: Mapping[str, int] = field(default_factory=dict)
-    blocks: Mapping[str, str] = field(default_factory=dict)
-
-    def find(self, asked: Site | str, among: Iterable[Site] = ()) -> Site:
-        """Return the site that is meant: by itself, by a name, or by the name of a module that is `among` the sites.
-
-        Raises:
-            UnknownSite: nothing is called so, or there are not so many layers.
-            InvalidArgument: a layer counted from the last, where it is not known how many there are.
-        """
-        if isinstance(asked, str):
-            asked = Site.module(asked) if Site.module(asked) in among else Site.parse(self.blocks.get(asked, asked))
-        if asked.layer is None or asked.layer >= 0:
-            return asked
-        n = self.layers.get(asked.stack)
-        if n is None:
-            raise InvalidArgument(
-                f"{asked} counts from the last layer, and how many there are is not known here: count from 0"
-            )
-        if n + asked.layer < 0:
-            raise UnknownSite(f"{asked} counts from the last of {n} layers: count from 0")
-        return replace(asked, layer=n + asked.layer)
-
-
-def site_names(hf: Any, taps: Mapping[Site, Any]) -> SiteNames:
-    """Return what else the sites of a model are called.
-
-    Examples:
-        ```python
-        site_names(model.hf, model.taps).layers
-        ```
-    """
-    layers: dict[str, int] = {}
-    for site in taps:
-        if site.layer is not None:
-            layers[site.stack] = max(layers.get(site.stack, 0), site.layer + 1)
-    given = {id(tap.module): str(site) for site, tap in taps.items() if site.name == "resid_post"}
-    return SiteNames(layers, {path: given[id(one)] for path, one in hf.named_modules() if id(one) in given})
-
-
-@final
-@dataclass(frozen=True)
 class Layered:
     """A site name that waits for its layer: `resid_post[6]` is a `Site`, and `expert_out[6, 2]` that of one expert.
 
@@ -368,7 +326,15 @@ resid_pre: Final = Layered("resid_pre")
 resid_mid: Final = Layered("resid_mid")
 resid_post: Final = Layered("resid_post")
 attn_out: Final = Layered("attn_out")
+attn_gate: Final = Layered("attn_gate")
+cross_q: Final = Layered("cross_q")
+cross_k: Final = Layered("cross_k")
+cross_v: Final = Layered("cross_v")
+cross_z: Final = Layered("cross_z")
+cross_pattern: Final = Layered("cross_pattern")
 cross_out: Final = Layered("cross_out")
+mixer_in: Final = Layered("mixer_in")
+mixer_gate: Final = Layered("mixer_gate")
 mixer_out: Final = Layered("mixer_out")
 q: Final = Layered("q")
 k: Final = Layered("k")

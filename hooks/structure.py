@@ -45,6 +45,8 @@ class Block:
         taps: where its sites sit.
         repeated: whether its module runs more than once in a pass.
         mixtures: the mixture of experts of each term that is one, by the number of the term.
+        reads: the norm through which, and the stage of the stream of which, some sites are made.
+        source: the site of what cross-attention reads of the encoder; None without.
     """
 
     stack: str
@@ -58,6 +60,8 @@ class Block:
     taps: Mapping[Site, Tap]
     repeated: bool
     mixtures: Mapping[int, Found] = field(default_factory=dict)
+    reads: Mapping[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
+    source: Site | None = None
 
     def site(self, name: str) -> Site:
         """Return the site of a name in this block."""
@@ -249,5 +253,5 @@ def _block(hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, 
     middle, taps = places.find_taps()
     return Block(
         stack, layer, block.call.module, found.expr, middle, places.terms, kinds, places.part, taps, block.repeated,
-        places.mixtures,
+        places.mixtures, places.reads, places.source,
     )  # fmt: skip

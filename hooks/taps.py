@@ -1,9 +1,7 @@
 """Taps: reading and changing the tensor of one site as it flows through a Hugging Face module."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from threading import local
 from typing import Any, Literal, Protocol, final, runtime_checkable
 
@@ -13,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hooks.errors import WrongState
-from hooks.huggingface import HFModel, HFOutput
+from hooks.huggingface import HFOutput
 from hooks.offload import place_of
-from hooks.site import Site
+from hooks.site import PATTERNS, Site
 from hooks.summary import summarise
 from hooks.temporary import Temporary, grad_mode
 from hooks.weights import has_weight, shape_of
@@ -68,7 +66,7 @@ class Tap:
             of the batch is one place; or where batch and pos are merged.
         call: which call of the module in a pass, where it runs more than once; None for the only one.
         derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
-        inside: for sites inside a module that does not call a part of its own there (experts).
+        inside: for sites inside a module that does not call a part of its own there (experts, patterns).
     """
 
     site: Site
@@ -90,7 +88,7 @@ class Tap:
     @property
     def read_only(self) -> bool:
         """True when the site can be captured but not changed."""
-        return self.derive is not None or self.site.name == "pattern"
+        return self.derive is not None or self.site.name in PATTERNS
 
     def attach(self, edit: Edit) -> "Handle":
         """Call `edit` with the site's tensor at each pass of any thread; what it returns, if anything, flows on.
@@ -118,19 +116,21 @@ class Tap:
                 tap.attach_during(changes, lambda a: 2 * a)
             ```
         """
+        if self.inside is not None:
+            changes.make(lambda: None, self.inside.end)
         for before, module, hook in self._hooks(edit):
             if before:
                 changes.pre_hook(module, hook)
             else:
-                changes.hook(module, hook, with_kwargs=True)
+                changes.hook(module, hook, always=self.inside is not None, with_kwargs=True)
 
     def _hooks(self, edit: Edit) -> list["Hook"]:
         """The hooks that call an edit."""
         hooks: list[Hook] = []
-        if self.inside is not None:
-            return self.inside.hooks(edit)
         if self.call is not None:
             edit = _at_one_call(edit, self.call, hooks)
+        if self.inside is not None:
+            return [*hooks, *self.inside.hooks(edit)]
         if isinstance(self.axes, MergedAxes):
             edit = _unflattening(edit, self.axes, hooks)
         elif self.axes is not None:
@@ -194,7 +194,11 @@ class Inside(Protocol):
     """How a tensor inside a module is read and put back."""
 
     def hooks(self, edit: Edit) -> list[Hook]:
-        """Return the hooks that call an edit with it, [batch pos *d]."""
+        """Return the hooks that call an edit with it, [batch pos *d]; the later also if it raised."""
+        ...
+
+    def end(self) -> None:
+        """Take back what an interrupted pass has begun in this thread."""
         ...
 
 
@@ -332,26 +336,3 @@ def _ramp(norm: nn.Module) -> Float[Tensor, "d_model"]:
         return torch.linspace(-1.0, 1.0, vars(norm)["normalized_shape"][-1])
     device, dtype = place_of(norm)
     return torch.linspace(-1.0, 1.0, shape_of(norm)[-1], dtype=dtype, device=device)
-
-
-@contextmanager
-def eager_attention(hf: HFModel) -> Iterator[None]:
-    """Run the attention that computes its pattern, and put back the one there was.
-
-    Examples:
-        ```python
-        with eager_attention(model.hf):
-            ...
-        ```
-    """
-    was = hf.config._attn_implementation
-    with Temporary() as changes:
-        changes.make(partial(_use_attention, hf, "eager"), partial(_use_attention, hf, was))
-        yield
-
-
-def _use_attention(hf: HFModel, kind: str) -> None:
-    if hf._can_set_attn_implementation():
-        hf.set_attn_implementation(kind)
-    else:  # such a model reads its configuration at each pass
-        hf.config._attn_implementation = kind

@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.grid import Grid
 from hooks.images import Images
-from hooks.site import Site
+from hooks.site import OF_THE_ENCODER, Site
 from hooks.summary import summarise
 
 
@@ -164,7 +164,9 @@ class Tokens:
             acts.tokens.read_at(decoder.resid_post[1])
             ```
         """
-        return self if self.decoder is None or site is None or site.stack == "encoder" else self.decoder
+        if self.decoder is None or site is None or site.stack == "encoder" or site.name in OF_THE_ENCODER:
+            return self
+        return self.decoder
 
     def places(self, n: int, site: Site | None = None) -> "Tokens":
         """Return the tokens of a site with `n` columns: of a module that reads no text, sites differ in them.

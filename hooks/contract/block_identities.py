@@ -4,7 +4,7 @@ The error of a law is max over tokens of ‖left - right‖ / Σ‖terms‖.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import TypeAlias, final
@@ -19,7 +19,7 @@ from hooks.errors import InvalidArgument
 from hooks.huggingface import HFConfig
 from hooks.layout import find, gate_up_rows
 from hooks.model import Model
-from hooks.site import Site
+from hooks.site import PATTERNS, Site
 from hooks.structure import Block
 from hooks.tracing.residual import Expr, evaluate, from_stage, is_plain, shown, terms_of
 from hooks.weights import bias_of, is_quantised, matrix_of
@@ -73,7 +73,7 @@ class Captured:
         """Return the factor and the norm through which a sublayer's output goes before it is added."""
         tap, kind = self.model.taps.get(self.block.site(site)), self.block.sublayer(site)
         norm = None if kind is None or kind.norm is None else kind.norm.module
-        if kind is None:
+        if kind is None:  # only an adapter says where it is
             ln = {"attn_out": "ln1", "mlp_out": "ln2"}[site]
             norm = self.part.get(ln if self.model.paths.norms_last else f"{ln}_post")
         return (1.0 if tap is None else tap.factor), (nn.Identity() if norm is None else norm)
@@ -134,7 +134,8 @@ def _projects(b: Captured, name: str) -> Iterator[Check]:
     rows = b.model.paths.qkv_rows
     x = b["resid_pre"] if norm is None else norm(b["resid_pre"])
     made = project(b.part[f"attn.{name}" if rows is None else "attn.qkv"], x)
-    made = made if rows is None else made.index_select(-1, rows[name].to(made.device))
+    own = b.model.taps[b.block.site(name)].rows if rows is None else rows[name].to(made.device)
+    made = made if own is None else made.index_select(-1, own)
     read = "resid_pre" if norm is None else f"{called}(resid_pre)"
     states = f"{name} = W_{name.upper()} {read} + b"
     error = miss(b[name].flatten(2), made)
@@ -150,24 +151,71 @@ def _heads_write(b: Captured) -> Iterator[Check]:
         yield b.check("heads write", states, miss(b["attn_out"], made), b["z"][0, 0].numel(), "z", "attn_out")
 
 
+def _reads_stage(b: Captured, name: str, part: str | None) -> Iterator[Check]:
+    """What a part reads, or what it makes of that: of a stage of the stream, through a norm."""
+    if name not in b.block.reads or not b.has(name, "resid_pre") or (part is not None and part not in b.part):
+        return
+    norm, expr = b.block.reads[name]
+    terms = {i: b.acts[b.block.terms[i]] for i in terms_of(expr) if b.block.terms[i] in b.acts}
+    if terms.keys() != terms_of(expr):
+        return
+    made = norm(evaluate(expr, b["resid_pre"], terms))
+    names = [one.name if one.name != "module" else str(one) for one in b.block.terms]
+    read = shown(expr, names) if isinstance(norm, nn.Identity) else f"LN({shown(expr, names)})"
+    n = 1
+    if part is not None:
+        n, rows = made.shape[-1], b.model.taps[b.block.site(name)].rows
+        made = project(b.part[part], made)
+        made, read = (made if rows is None else made.index_select(-1, rows)), f"W {read} + b"
+    states = f"{name} = {read}"
+    error = miss(b[name].flatten(2), made.flatten(2))
+    yield b.check(f"{name} is read", states, error, n, name, "resid_pre")
+
+
+def _cross_heads_write(b: Captured) -> Iterator[Check]:
+    """cross_z W_O summed over heads."""
+    if b.has("cross_z", "cross_out"):
+        factor, norm = b._writes("cross_out")
+        made = norm(project(b.part["cross_attn.o"], b["cross_z"].flatten(2))) * factor
+        states = f"cross_out = {_show_sum(norm, factor, 'Σ_head cross_z W_O + b')}"
+        error = miss(b["cross_out"], made)
+        yield b.check("cross heads write", states, error, b["cross_z"][0, 0].numel(), "cross_z", "cross_out")
+
+
 def _heads_average(b: Captured) -> Iterator[Check]:
-    """What z averages."""
-    sites = [b.block.site(name) for name in ("pattern", "v", "z")]
-    if all(site in b.eager for site in sites):
-        pattern, v, z = (b.eager[site] for site in sites)
+    """What z averages; of a pattern that is read at a kernel see `kernels`."""
+    for site in map(b.block.site, PATTERNS):
+        if site in b.eager and b.model.taps[site].inside is None:
+            yield from average_laws(b.model, b.eager, site)
+
+
+def average_laws(model: Model, acts: Values, site: Site) -> Iterator[Check]:
+    """Yield z = Σ_pos pattern v of one pattern, where values and what their averages are can be read.
+
+    Examples:
+        ```python
+        [check.error for check in average_laws(model, acts.values, pattern[0])]
+        ```
+    """
+    cross = site.name.removesuffix("pattern")
+    sites = [replace(site, name=f"{cross}{name}") for name in ("z", "pattern", "v")]
+    if all(one in acts for one in sites):
+        z, pattern, v = (acts[one] for one in sites)
         v = v.repeat_interleave(z.shape[2] // v.shape[2], dim=2)
         made = torch.einsum("bhqk,bkhd->bqhd", pattern.to(v.dtype), v)
-        yield b.check("heads average", "z = Σ_pos pattern v", miss(z, made), z.shape[1], "z", "pattern", "v")
+        allowed = SLACK * unit(model.dtype, z.shape[1])
+        yield Check(f"{cross}heads average", f"{cross}z = Σ_pos {cross}pattern {cross}v", miss(z, made), allowed,
+                    tuple(sites))  # fmt: skip
 
 
 def _pattern_weighs(b: Captured) -> Iterator[Check]:
     """Rows of a pattern are weights; what they lack of 1 a head spends on no token (attention sinks)."""
-    site = b.block.site("pattern")
-    if site in b.eager:
-        pattern = b.eager[site].float()
-        error = max(float((-pattern).amax()), float(pattern.sum(dim=-1).amax()) - 1.0, 0.0)
-        error = error if bool(pattern.isfinite().all()) else inf
-        yield b.check("rows weigh", "pattern >= 0, Σ_pos pattern <= 1", error, pattern.shape[-1], "pattern")
+    for site in map(b.block.site, PATTERNS):
+        if site in b.eager:
+            pattern = b.eager[site].float()
+            error = max(float((-pattern).amax()), float(pattern.sum(dim=-1).amax()) - 1.0, 0.0)
+            error = error if bool(pattern.isfinite().all()) else inf
+            yield b.check("rows weigh", "pattern >= 0, Σ_pos pattern <= 1", error, pattern.shape[-1], site)
 
 
 def _memories_write(b: Captured) -> Iterator[Check]:
@@ -221,6 +269,11 @@ _LAWS: tuple[tuple[str, Callable[[Captured], Iterator[Check]]], ...] = (
     ("q projects", partial(_projects, name="q")),
     ("k projects", partial(_projects, name="k")),
     ("v projects", partial(_projects, name="v")),
+    ("attention gate", partial(_reads_stage, name="attn_gate", part="attn_gate")),
+    ("cross q projects", partial(_reads_stage, name="cross_q", part="cross_attn.q")),
+    ("cross heads write", _cross_heads_write),
+    ("mixer reads", partial(_reads_stage, name="mixer_in", part=None)),
+    ("mixer gate", partial(_reads_stage, name="mixer_gate", part="mixer_gate")),
     ("heads write", _heads_write),
     ("heads average", _heads_average),
     ("rows weigh", _pattern_weighs),
@@ -240,6 +293,8 @@ def _nonlinearity(b: Captured) -> Check:
         made, states = made * up, f"{states} (W_up mlp_in + b)"
     elif "mlp.gate" in b.part:
         made, states = made * project(b.part["mlp.in"], b["mlp_in"]), f"{states} (W_up mlp_in + b)"
+    if "mlp.act_norm" in b.part:
+        made, states = b.part["mlp.act_norm"](made), states.replace("= ", "= LN(") + ")"
     return b.check("memories fire", states, miss(b["mlp_act"], made), b["mlp_in"].shape[-1], "mlp_act", "mlp_pre")
 
 

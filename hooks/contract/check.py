@@ -8,8 +8,9 @@ from torch import Tensor
 
 from hooks.capture import capture
 from hooks.contract.block_identities import block_laws
-from hooks.contract.ends import end_laws
+from hooks.contract.ends import cross_laws, end_laws
 from hooks.contract.invariance import Runs, batch_laws, cache_laws, measure_rounding, plain_laws, repeat_laws
+from hooks.contract.kernels import kernel_laws
 from hooks.contract.mixtures import drop_ordered_sites, mixture_laws
 from hooks.contract.propagation import reach_laws
 from hooks.contract.report import Check, ContractReport, blame_sites, find_unmeasured, measure_laws
@@ -19,12 +20,12 @@ from hooks.errors import WrongState
 from hooks.forward import context
 from hooks.model import Model
 from hooks.offload import refuse_meta
-from hooks.site import Site
+from hooks.site import PATTERNS, Site
 from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 
 _LONG, _SHORT = 12, 7
-_EAGER = ("pattern", "v", "z")
+_EAGER = ("pattern", "v", "z", "cross_pattern", "cross_v", "cross_z")
 _KNOWN: dict[tuple[object, ...], ContractReport] = {}
 
 
@@ -109,7 +110,7 @@ def _sum_buffer(buffer: Tensor) -> tuple[float, float]:
 
 def _laws(model: Model) -> tuple[Check, ...]:
     texts = _texts(model)
-    readable = tuple(site for site in model.taps if site.name != "pattern")
+    readable = tuple(site for site in model.taps if site.name not in PATTERNS)
     first, unread = _read_sites(model, texts[0], readable)
     sites = tuple(first)
     if not sites:
@@ -127,6 +128,8 @@ def _laws(model: Model) -> tuple[Check, ...]:
     ]
     checks += [*end_laws(model, first, texts[0]), *block_laws(model, first, eager)]
     checks += mixture_laws(model, first, texts[0])
+    checks += measure_laws("cross keys and values", lambda: cross_laws(model, first, texts[0]))
+    checks += measure_laws("pattern averages", lambda: kernel_laws(model, eager, texts[0]))
     checks += find_unmeasured(checks, first.keys() | eager.keys())
     blame = blame_sites(checks)
     sound = [site for site in model.taps if site in first.keys() | eager.keys() and site not in blame]
@@ -155,7 +158,7 @@ def _alone(model: Model, tokens: Tokens, site: Site) -> Tensor | None:
 
 def _check_shape(model: Model, tokens: Tokens, site: Site, value: Tensor | None) -> bool:
     n_pos, shape = tokens.ids.shape[1], model.taps[site].shape
-    expected = (*shape, n_pos, n_pos) if site.name == "pattern" else (n_pos, *shape)
+    expected = (*shape, n_pos, n_pos) if site.name in PATTERNS else (n_pos, *shape)
     return value is not None and value.shape[1:] == expected
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hooks.capture import capture
+from hooks.contract.block_identities import project
 from hooks.contract.report import Check, measure_laws
 from hooks.contract.rounding import SLACK, Values, miss, unit
 from hooks.layout import find
@@ -47,6 +48,29 @@ def _join(model: Model, acts: Values, one: Site, other: Site) -> Iterator[Check]
             )
 
 
+def cross_laws(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
+    """Yield: keys and values of cross-attention are projections of what the encoder gives.
+
+    Cost: one forward pass for each place that blocks read the encoder at.
+
+    Examples:
+        ```python
+        [check.law for check in cross_laws(model, acts.values, tokens)]
+        ```
+    """
+    for source in {block.source for block in model.structure.blocks} - {None}:
+        assert source is not None
+        given = capture(model, text, source)[source]
+        for block in (one for one in model.structure.blocks if one.source == source):
+            for name in ("k", "v"):
+                site, part = block.site(f"cross_{name}"), model.parts(block).get(f"cross_attn.{name}")
+                if site in acts and part is not None:
+                    error = miss(acts[site].flatten(2), project(part, given))
+                    states = f"cross_{name} = W_{name.upper()} {source} + b"
+                    allowed = SLACK * unit(model.dtype, model.d_model)
+                    yield Check(f"cross {name} projects", states, error, allowed, (site, source))
+
+
 def _unembeds(model: Model, acts: Values) -> Iterator[Check]:
     last = model.structure.main[-1].site("resid_post")
     if last in acts and Site("logits") in acts:
@@ -76,7 +100,8 @@ def _embeddings(model: Model, acts: Values, text: Tokens) -> Iterator[Check]:
     first = model.structure.main[0].site("resid_pre")
     if Site("embed") not in acts:
         return
-    made = model.taps[Site("embed")].module(text.ids.to(model.device))
+    given = model.taps[Site("embed")].module(text.ids.to(model.device))
+    made = given if isinstance(given, Tensor) else given[0]
     allowed = SLACK * unit(model.dtype)
     table = Check("embedding", "embed = W_E[token]", miss(acts[Site("embed")], made), allowed, (Site("embed"),))
     into = _embeds(model, acts, first) if "embed" in model.paths.top and first in acts else None

@@ -28,7 +28,12 @@ _NEXT = {
     "v": ("z",),
     "z": ("attn_out",),
     "attn_out": ("resid_mid", "resid_post"),
+    "attn_gate": ("attn_out",),
+    "cross_v": ("cross_z",),
+    "cross_z": ("cross_out",),
     "cross_out": ("resid_mid", "resid_post"),
+    "mixer_in": ("mixer_out",),
+    "mixer_gate": ("mixer_out",),
     "mixer_out": ("resid_mid", "resid_post"),
     "resid_mid": ("resid_post",),
     "mlp_in": ("mlp_pre", "mlp_out"),
@@ -46,8 +51,15 @@ _NAMES = (
     "k",
     "v",
     "z",
+    "attn_gate",
     "attn_out",
+    "cross_q",
+    "cross_k",
+    "cross_v",
+    "cross_z",
     "cross_out",
+    "mixer_in",
+    "mixer_gate",
     "mixer_out",
     "resid_mid",
     "mlp_in",
@@ -91,13 +103,13 @@ def reach_laws(model: Model, text: Tokens, sound: Collection[Site]) -> Iterator[
 def _chunk(model: Model, text: Tokens, sites: Sequence[Site], sound: Collection[Site]) -> Iterator[Check]:
     repeat = [len(sites) + 1, 1]
     tokens = Tokens(text.ids.repeat(repeat), text.mask.repeat(repeat), text.special.repeat(repeat))
-    read = dict.fromkeys(one for site in sites for one in (*_needs(model, site, sound), site) if one.name != "q")
+    read = dict.fromkeys(one for site in sites for one in (*_needs(model, site, sound), site) if _role(one) != "q")
     with ExitStack() as stack:
         for row, site in enumerate(sites):
             stack.callback(model.taps[site].attach(partial(_write_noise, row, site)).remove)
         acts = capture(model, tokens, read, batch_size=len(tokens)).values
     for row, site in enumerate(sites):
-        if site.name in ("q", "k"):
+        if _role(site) in ("q", "k"):
             yield _on_pattern(model, site, acts, row)
         elif site.name in _ADDED and _adds_plainly(model, site):
             yield _on_stream(model, site, acts, row)
@@ -111,8 +123,8 @@ def _needs(model: Model, site: Site, sound: Collection[Site]) -> tuple[Site, ...
     def here(name: str) -> Site:
         return replace(site, name=name)
 
-    if site.name in ("q", "k"):
-        return (here("pattern"),)
+    if _role(site) in ("q", "k"):
+        return (here(site.name[:-1] + "pattern"),)
     if site.name in _ADDED and _adds_plainly(model, site):
         later = {"resid_pre": ("attn_out", "mlp_out"), "mlp_out": ()}.get(site.name, ("mlp_out",))
         later = () if _block(model, site).middle is None and site.name == "attn_out" else later
@@ -141,14 +153,19 @@ def _write_noise(row: int, site: Site, a: Tensor) -> Tensor:
     matter.
     """
     a = a.clone()
-    token = {"q": _ASKING, "k": slice(0, _AT), "v": slice(0, None)}.get(site.name, slice(_AT, _AT + 1))
-    here = a[row, token, : _half(a.shape[2])] if site.name in ("q", "k") else a[row, token]
+    token = {"q": _ASKING, "k": slice(0, _AT), "v": slice(0, None)}.get(_role(site), slice(_AT, _AT + 1))
+    here = a[row, token, : _half(a.shape[2])] if _role(site) in ("q", "k") else a[row, token]
     noise = torch.randn(here.shape, generator=torch.Generator().manual_seed(row))
-    if site.name == "k":
+    if _role(site) == "k":
         noise[1] = -noise[0]
     size = here.float().square().mean().sqrt().clamp_min(1.0).cpu()
     here += (10 * noise * size).to(here)
     return a
+
+
+def _role(site: Site) -> str:
+    """What a site of attention is called, whatever the attention reads."""
+    return site.name.removeprefix("cross_")
 
 
 def _half(heads: int) -> int:
@@ -156,14 +173,17 @@ def _half(heads: int) -> int:
 
 
 def _on_pattern(model: Model, site: Site, acts: Values, row: int) -> Check:
-    value = acts[replace(site, name="pattern")].float()
+    (there_read,) = _needs(model, site, ())
+    value = acts[there_read].float()
     moved = (value[row] - value[-1]).square().sum(dim=-1)  # [head pos]
     there, inside = torch.zeros_like(moved, dtype=torch.bool), torch.zeros_like(moved, dtype=torch.bool)
     kept = model.taps[site].shape[0]
     heads = model.n_heads if _norm_spans_heads(model, site) else _half(kept) * (model.n_heads // kept)
-    there[:heads, _ASKING if site.name == "q" else slice(_AT, None)] = True
-    inside[:heads, _ASKING if site.name == "q" else slice(0, None)] = True
-    states = {"q": "q moves its own row of its pattern", "k": "k moves the rows of its pattern that see it"}[site.name]
+    there[:heads, _ASKING if _role(site) == "q" else slice(_AT, None)] = True
+    inside[:heads, _ASKING if _role(site) == "q" else slice(0, None)] = True
+    states = {"q": "q moves its own row of its pattern", "k": "k moves the rows of its pattern that see it"}[
+        _role(site)
+    ]
     return _arrives(model, site, states, moved[there].sum(), moved[~inside].sum(), value[-1])
 
 
@@ -176,7 +196,7 @@ def _norm_spans_heads(model: Model, site: Site) -> bool:
 def _on_next(model: Model, site: Site, there: Site, acts: Values, row: int) -> Check:
     value = acts[there].float().flatten(2)
     moved = (value[row] - value[-1]).square().sum(dim=-1)  # [pos]
-    before = 0 if site.name in ("v", "resid_pre") else _AT
+    before = 0 if _role(site) in ("v", "resid_pre", "mixer_in") else _AT
     states = "what is written arrives at the next site"
     return _arrives(model, site, states, moved[_AT:].sum(), moved[:before].sum(), value[-1])
 
@@ -206,5 +226,5 @@ def _arrives(
     u = unit(model.dtype, model.d_model)
     size = clean.norm()
     error = float(elsewhere.sqrt() / size) if bool(there.sqrt() > u * size) else 1.0
-    law = f"{site.name} reaches" if site.name in ("q", "k") else "writing reaches"
+    law = f"{_role(site)} reaches" if _role(site) in ("q", "k") else "writing reaches"
     return Check(law, states, error, SLACK * u, (site,), at=site)

@@ -14,7 +14,7 @@ from hooks.errors import InvalidArgument, WrongState
 from hooks.fingerprint import fingerprint
 from hooks.model import Model, resolve_sites
 from hooks.position import Position
-from hooks.site import Site
+from hooks.site import PATTERNS, Site
 from hooks.store.documents import Data, as_dataset
 from hooks.store.folder import Folder
 from hooks.store.manifest import DTYPES, Settings
@@ -148,7 +148,7 @@ def job(
     """
     wanted = resolve_sites(model, sites)
     for site in wanted:
-        if site.name == "pattern":
+        if site.name in PATTERNS:
             raise InvalidArgument(
                 f"{site} has a width that depends on the text, so it has no rows to store: capture it"
             )

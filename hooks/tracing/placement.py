@@ -1,17 +1,19 @@
 """Where the sites of one traced block sit: a tap for each, and the parts of the block by their names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from hooks.attention import InKernel
 from hooks.huggingface import HFModel
 from hooks.site import Site
 from hooks.taps import MergedAxes, OneCall, Tap
 from hooks.tracing.experts import Found, expert_taps, mixture_of
 from hooks.tracing.record import Call, Slot, Trace
-from hooks.tracing.residual import BlockCall, Expr, Sum, is_norm, stages
+from hooks.tracing.residual import BlockCall, Expr, Stream, Sum, is_norm, stages
 from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection
 
 
@@ -21,6 +23,8 @@ class Placement:
     """Where the sites of one block sit.
 
     `terms` are the sites of its sum, `part` its parts that were found, `mixtures` its experts by the term they make.
+    `reads` says of which stage of the stream, and through which norm, the inputs of some parts are made; `source` is
+    the module whose output cross-attention reads.
     """
 
     hf: HFModel
@@ -32,6 +36,8 @@ class Placement:
     kinds: tuple[Sublayer, ...]
     part: dict[str, nn.Module] = field(default_factory=dict)
     mixtures: dict[int, Found] = field(default_factory=dict)
+    reads: dict[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
+    source: Site | None = None
 
     def __post_init__(self) -> None:
         self.inside = self.trace.inside(self.block.call)
@@ -67,8 +73,10 @@ class Placement:
             else before
         ]
         for site, kind in zip(self.terms, self.kinds, strict=True):
-            if kind.name == "attn_out" and site.name == "attn_out":
-                taps += self._attention(kind)
+            if kind.name in ("attn_out", "cross_out") and site.name == kind.name:
+                taps += self._attention(kind, "" if kind.name == "attn_out" else "cross_")
+            if kind.name == "mixer_out" and site.name == "mixer_out":
+                taps += self._mixer(kind)
             if kind.name == "mlp_out" and site.name == "mlp_out":
                 taps += self._feed_forward(kind)
             if kind.term.calls and (site.name != "module" or self.times[id(self._giving(kind).module)] == 1):
@@ -87,28 +95,114 @@ class Placement:
         assert tap is not None
         return replace(tap, factor=kind.term.factor)
 
-    def _attention(self, kind: Sublayer) -> Iterator[Tap | None]:
-        out = kind.parts.get("o")
-        self._reads("attn.norm", kind.parts.get("q", kind.root))
+    def _attention(self, kind: Sublayer, cross: str) -> Iterator[Tap | None]:
+        out, held = kind.parts.get("o"), "cross_attn" if cross else "attn"
+        self._reads(f"{held}.norm", kind.parts.get("q", kind.root))
         if kind.root is not None:
-            self.part["attn"] = kind.root.module
+            self.part[held] = kind.root.module
         if out is None or not kind.n_heads:
             return
-        z = self._input("z", out, 0, heads=kind.n_heads)
+        z = self._input(f"{cross}z", out, 0, heads=kind.n_heads)
         if z is None or self._width(out) % kind.n_heads:
             return
-        self.part["attn.o"] = out.module
+        self.part[f"{held}.o"] = out.module
         d_head = self._width(out) // kind.n_heads
         for name in "qkv":
             if name in kind.parts:
                 wide = self.trace.tensor(next(iter(kind.parts[name].outputs.values()))).shape[-1]
-                if wide % d_head == 0:
-                    self.part[f"attn.{name}"] = kind.parts[name].module
-                    yield self._output(name, kind.parts[name], None, heads=wide // d_head)
-        if kind.root is not None and 0 in kind.root.outputs:
-            pattern = self._output("pattern", kind.root, 0)
-            yield None if pattern is None else replace(pattern, part=1, shape=(kind.n_heads,))
+                gate = kind.gate[1] if kind.gate is not None and kind.gate[0] is kind.parts[name] else ()
+                if (wide - len(gate)) % d_head == 0:
+                    self.part[f"{held}.{name}"] = kind.parts[name].module
+                    tap = self._output(f"{cross}{name}", kind.parts[name], None, heads=(wide - len(gate)) // d_head)
+                    yield self._without(tap, gate, d_head)
+        if cross:
+            self._note_stage("cross_q", kind.parts.get("q"))
+            self.source = self._giver_of(kind.parts.get("k"))
+        else:
+            yield self._gate("attn_gate", kind)
+        yield self._pattern(kind, f"{cross}pattern")
         yield z
+
+    def _without(self, tap: Tap | None, gate: tuple[int, ...], d_head: int) -> Tap | None:
+        """The tap of what is left of a projection that gives a gate too (Qwen3-Next)."""
+        if tap is None or tap.heads is None or not gate:
+            return tap
+        rows = sorted({*range(tap.heads * d_head + len(gate))} - {*gate})
+        return replace(tap, rows=self._numbers(rows), shape=(tap.heads, d_head))
+
+    def _numbers(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor(rows, device=self.trace.tensor(self.block.x).device)
+
+    def _mixer(self, kind: Sublayer) -> Iterator[Tap | None]:
+        root = kind.root
+        slot = None if root is None else next((s for s, v in root.inputs.items() if self._is_tokens(v)), None)
+        if root is not None and slot is not None and self._note_stage("mixer_in", root):
+            yield self._input("mixer_in", root, slot)
+        yield self._gate("mixer_gate", kind)
+
+    def _gate(self, name: str, kind: Sublayer) -> Tap | None:
+        """Where a projection gives the gate, if it reads a stage of the stream that can be seen."""
+        if kind.gate is None or not self._reads_stage(name, kind.gate[0], kind.root):
+            return None
+        call, features = kind.gate
+        tap = self._output(name, call, None)
+        if tap is None:
+            return None
+        self.part[name] = call.module
+        rows = None if features == tuple(range(tap.shape[-1])) else self._numbers(features)
+        return replace(tap, rows=rows, shape=(len(features),))
+
+    def _reads_stage(self, name: str, call: Call, root: Call | None) -> bool:
+        """Whether a call reads a stage of the stream: by itself, or what its sublayer reads, masked."""
+        if self._note_stage(name, call):
+            return True
+        given = [[v for v in one.inputs.values() if self._is_tokens(v)] for one in (call, root) if one is not None]
+        read = [self.trace.tensor(values[0]) for values in given if values]
+        return len(read) == 2 and torch.equal(read[0], read[1]) and self._note_stage(name, root)
+
+    def _note_stage(self, name: str, call: Call | None) -> bool:
+        """Note of which stage of the stream, through which norm, a call reads; False where that cannot be seen."""
+        values = [] if call is None else [self.trace.root(v) for v in call.inputs.values() if self._is_tokens(v)]
+        giving = [c for c in self.inside if values and values[0] in map(self.trace.root, c.outputs.values())]
+        norm = next((c for c in giving if is_norm(c.module) and len(c.inputs) == 1), None)
+        read = values[:1] if norm is None else [self.trace.root(next(iter(norm.inputs.values())))]
+        for value, module in ((v, nn.Identity()) for v in values[:1]):
+            if (stage := self._stage(value)) is not None:
+                self.reads[name] = module, stage
+                return True
+        for value in read:
+            if norm is not None and (stage := self._stage(value)) is not None:
+                self.reads[name] = norm.module, stage
+                return True
+        return False
+
+    def _stage(self, value: int) -> Expr | None:
+        if value == self.trace.root(self.block.x):
+            return Stream()
+        return None if self.sum.expr is None else _sub(self.sum.expr, value)
+
+    def _giver_of(self, call: Call | None) -> Site | None:
+        """The module whose output a call reads: of those that give it the innermost that is called once."""
+        if call is None:
+            return None
+        value = self.trace.root(next(iter(call.inputs.values())))
+        giving = [c for c in self.trace.calls if value in map(self.trace.root, c.outputs.values()) and c.path]
+        once = [c for c in giving if self.times[id(c.module)] == 1]
+        return Site.module(once[-1].path) if once else None
+
+    def _pattern(self, kind: Sublayer, name: str) -> Tap | None:
+        """At the kernel that attention calls, else as what its module returns."""
+        kernel = next((begin for begin, end in self.trace.kernels if begin <= kind.meets < end), None)
+        around = [] if kernel is None else [call for call in self.inside if call.begin <= kernel < call.end]
+        call, shape = around[-1] if around else kind.root, (kind.n_heads or 0,)
+        if call is None:
+            return None
+        times = self.times[id(call.module)]
+        one_call = OneCall(call.number, self.hf) if times > 1 else None
+        tap = Tap(self.site(name), call.module, "output", shape, 1, call=one_call)
+        if sum(call.begin <= begin < call.end for begin, _ in self.trace.kernels) == 1:
+            return replace(tap, inside=InKernel(call.module))
+        return tap if 0 in call.outputs else None
 
     def _feed_forward(self, kind: Sublayer) -> Iterator[Tap | None]:
         first = kind.parts.get("gate", kind.parts.get("in"))
@@ -122,7 +216,7 @@ class Placement:
         for name, call in kind.parts.items():
             self.part[f"mlp.{name}"] = call.module
         if kind.act is not None:
-            self.part["mlp.act"] = kind.act.module
+            self.part["mlp.act"] = kind.act
             yield None if first is None else self._output("mlp_pre", first, None)
         if "out" in kind.parts:
             yield self._input("mlp_act", kind.parts["out"], 0)
@@ -150,6 +244,8 @@ class Placement:
         if self.sum.expr is None or not mixing or len(mixing) == len(self.kinds):
             return None, -1
         at = [value for value, terms in stages(self.sum.expr) if terms == mixing]
+        flows = {self.trace.root(v) for call in self.inside for v in (*call.inputs.values(), *call.outputs.values())}
+        at = [value for value in at if value in flows] or at  # scaled on its way to the end it flows nowhere (Doge)
         return (_sub(self.sum.expr, at[-1]), at[-1]) if at else (None, -1)
 
     def _of_middle(self, value: int) -> Iterator[Tap | None]:

@@ -5,8 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -32,6 +34,7 @@ class Op:
         args: its arguments, tensors as the numbers of their values (`Ref`).
         reads: the values it reads.
         makes: the values it makes.
+        kwargs: its arguments by name, but for tensors.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Op:
     args: tuple[Any, ...]
     reads: tuple[int, ...]
     makes: tuple[int, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @final
@@ -84,11 +88,13 @@ class Trace(TorchDispatchMode):
         maker: for each value, the number of the operation that made it.
         overwritten: values that were changed in place after they were made.
         n_pos: how many tokens the text has.
+        kernels: for each kernel of attention that was called, its first operation and the one after its last.
     """
 
     def __init__(self, n_pos: int = 0) -> None:
         super().__init__()
         self.n_pos = n_pos
+        self.kernels: list[tuple[int, int]] = []
         self.ops: list[Op] = []
         self.calls: list[Call] = []
         self.maker: dict[int, int] = {}
@@ -110,7 +116,8 @@ class Trace(TorchDispatchMode):
         in_place = any(one is other for one in made for other in given)
         makes = tuple(self._make(one, fresh=in_place) for one in made)
         self._note(name, in_place, reads, makes)
-        self.ops.append(Op(name, func, shown, reads, makes))
+        named = {key: one for key, one in kwargs.items() if not isinstance(one, Tensor)}
+        self.ops.append(Op(name, func, shown, reads, makes, named))
         self.maker |= dict.fromkeys(makes, len(self.ops) - 1)
         return output
 
@@ -223,9 +230,25 @@ def record(model: nn.Module, run: Callable[[], object], n_pos: int = 0) -> Trace
         for path, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(begin(path), with_kwargs=True, prepend=True).remove)
             stack.callback(module.register_forward_hook(end).remove)
-        with trace:
+        with trace, _Kernels(trace):
             run()
     return trace
+
+
+@final
+class _Kernels(TorchFunctionMode):
+    """Notes where kernels of attention are called, whatever operations they are made of on this device."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self._trace = trace
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        begin, output = len(self._trace.ops), func(*args, **(kwargs or {}))
+        if func is F.scaled_dot_product_attention and output.ndim == 4:
+            self._trace.kernels.append((begin, len(self._trace.ops)))
+        return output
 
 
 def _tensors(items: Any) -> Iterator[tuple[Any, Tensor]]:

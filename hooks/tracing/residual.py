@@ -149,7 +149,8 @@ def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tenso
     if isinstance(expr, Added):
         return terms[expr.term]
     if isinstance(expr, Normed):
-        return expr.module(evaluate(expr.inner, x, terms))
+        made = expr.module(evaluate(expr.inner, x, terms))
+        return made if isinstance(made, Tensor) else made[0]  # with a scale next to it (I-BERT)
     args = [evaluate(one, x, terms) if isinstance(one, Expr) else one for one in expr.args]
     name = expr.op.name.removesuffix("_")
     left, right = args

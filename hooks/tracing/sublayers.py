@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks.temporary import grad_mode
-from hooks.tracing.record import Call, Op, Trace
+from hooks.tracing.gates import gate_of
+from hooks.tracing.record import Call, Op, Ref, Trace
 from hooks.tracing.residual import BlockCall, Sum, Term, is_norm
 from hooks.weights import shape_of
 
@@ -29,9 +31,13 @@ class Sublayer:
         term: the term.
         root: the call that computes it as a whole; None where the block does so itself.
         norm: the norm after it, before it is added.
-        parts: the calls of its projections: `q`, `k`, `v`, `o` of attention, `in`, `gate`, `out` of feed-forward.
-        act: the call of the nonlinearity.
+        parts: the calls of its projections: `q`, `k`, `v`, `o` of attention, `in`, `gate`, `out` of feed-forward,
+            and of the norm of what the last reads, `act_norm`.
+        act: the nonlinearity.
         n_heads: of attention.
+        meets: the number of the operation of attention in which queries meet keys.
+        gate: the call whose output holds what multiplies what is mixed, after a sigmoid or SiLU, and which of its
+            features that is; None where nothing does.
         reach: how many tokens on it moves something, where not to the end: a feed-forward layer that reads the
             token before too (RWKV), or has a short convolution (Inkling), next to a part that reaches all.
     """
@@ -41,8 +47,10 @@ class Sublayer:
     root: Call | None = None
     norm: Call | None = None
     parts: Mapping[str, Call] = field(default_factory=dict)
-    act: Call | None = None
+    act: nn.Module | None = None
     n_heads: int | None = None
+    meets: int = -1
+    gate: tuple[Call, tuple[int, ...]] | None = None
     reach: int | None = None
 
 
@@ -106,11 +114,21 @@ class _Part:
         if core is not None and self._is_last(core, out):
             across = any(one in self.encoded for op in self.ops for one in op.reads if self._is_outside(one))
             parts = self._heads(core) | ({} if out is None else {"o": out})
-            return Sublayer("cross_out" if across else "attn_out", self.term, root, norm, parts, n_heads=core.n_heads)
+            name, at = "cross_out" if across else "attn_out", self.trace.maker[core.made]
+            gate = gate_of(self.trace, self.block.call, self.ops, self._projections(), at)
+            return Sublayer(name, self.term, root, norm, parts, n_heads=core.n_heads, meets=at, gate=gate)
         reach = None if core is not None else self._reach(root)
         if core is not None or reach != 0:
             o = {} if out is None else {"o": out}
-            return Sublayer("mixer_out", self.term, root, norm, o, reach=reach)
+            return Sublayer(
+                "mixer_out",
+                self.term,
+                root,
+                norm,
+                o,
+                gate=gate_of(self.trace, self.block.call, self.ops, self._projections()),
+                reach=reach,
+            )
         parts, act = self._memories(out)
         return Sublayer("mlp_out", self.term, root, norm, parts, act)
 
@@ -204,7 +222,7 @@ class _Part:
                 waiting += self.trace.ops[at].reads
         return [*found.values()]
 
-    def _memories(self, out: Call | None) -> tuple[dict[str, Call], Call | None]:
+    def _memories(self, out: Call | None) -> tuple[dict[str, Call], nn.Module | None]:
         """The projections of a feed-forward layer of one or two matrices in and one out, and its nonlinearity."""
         made = {self.trace.root(value) for op in self.ops for value in op.makes}
         used = [c for c in self.inside if is_projection(c.module) and self._made(c) in made]
@@ -213,17 +231,43 @@ class _Part:
         first = [one for one in used if one is not out]
         plain = [c for c in self.inside if len(c.inputs) == 1 and not [*c.module.children()]
                  and not is_projection(c.module) and "norm" not in type(c.module).__name__.lower()]  # fmt: skip
-        acted = {self.trace.root(value): call for call in plain for value in call.inputs.values()}
+        acted = {self.trace.root(value): call.module for call in plain for value in call.inputs.values()}
+        acted = {self._made(one): fires for one in first if (fires := self._elementwise(self._made(one)))} | acted
         act = next((acted[v] for one in first for v in [self._made(one)] if v in acted), None)
         if len(first) == 1:
             return {"in": first[0], "out": out}, act
         gated = [one for one in first if act is not None and self._made(one) in acted]
         if len(first) == 2 and len(gated) == 1:
-            return {"gate": gated[0], "in": next(one for one in first if one is not gated[0]), "out": out}, act
+            inner = next((c for c in self.giver.get(self._read(out), []) if is_norm(c.module)), None)
+            normed = {} if inner is None else {"act_norm": inner}
+            other = next(one for one in first if one is not gated[0])
+            return {"gate": gated[0], "in": other, "out": out} | normed, act
         return {"out": out}, None
+
+    def _elementwise(self, value: int) -> "Elementwise | None":
+        """The operations on a value alone, one after the other, that no module makes."""
+        chain: list[Op] = []
+        size = self.trace.tensor(value).numel()
+        while True:
+            fed = [op for op in self.ops if any(self.trace.root(one) == value for one in op.reads)
+                   and self.trace.root(op.makes[0]) != value]  # fmt: skip
+            if len(fed) != 1 or {self.trace.root(one) for one in fed[0].reads} != {value}:
+                break
+            made = self.trace.root(fed[0].makes[0])
+            if fed[0].name.endswith("_") or self.trace.tensor(made).numel() != size:
+                break
+            chain.append(fed[0])
+            value = made
+        return Elementwise(tuple(chain)) if chain else None
+
+    def _projections(self) -> list[Call]:
+        return [call for call in self.inside if is_projection(call.module)]
 
     def _made(self, call: Call) -> int:
         return self.trace.root(next(iter(call.outputs.values())))
+
+    def _read(self, call: Call) -> int:
+        return self.trace.root(next(iter(call.inputs.values())))
 
     def _reach(self, root: Call | None) -> int | None:
         """How many tokens on what is given at one token shows; None where to the end, or where it cannot be said."""
@@ -237,6 +281,21 @@ class _Part:
             op.name in _ACROSS or (op.name in _PRODUCTS and all(one in fed for one in op.reads[-2:])) for op in self.ops
         )
         return None if mixes else 0
+
+
+@final
+class Elementwise(nn.Module):
+    """Operations one after the other, each on what the one before makes."""
+
+    def __init__(self, ops: tuple[Op, ...]) -> None:
+        super().__init__()
+        self.ops = ops
+
+    def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Apply them."""
+        for op in self.ops:
+            x = op.func(*(x if isinstance(one, Ref) else one for one in op.args), **op.kwargs)
+        return x
 
 
 @final

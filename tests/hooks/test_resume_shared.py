@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from hooks import load
+from hooks.attention import eager_attention
 from hooks.resume import hold
-from hooks.taps import eager_attention
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])

@@ -79,7 +79,7 @@ def attention_between(
         InvalidArgument: a model whose attention patterns cannot be captured.
 
     Cost:
-        One forward pass with eager attention.
+        One forward pass.
     """
     layers = range(model.n_layers)
     acts = capture(model, tokens, [pattern[layer] for layer in layers], batch_size=len(tokens))

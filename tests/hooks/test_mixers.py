@@ -1,0 +1,124 @@
+"""Sites of cross-attention, of gates and of other mixers of tokens are what the models' own modules give."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.tiny_models import tiny_model
+from hooks import Model, Site, capture, intervene, load
+from hooks.errors import InvalidArgument
+from hooks.interventions import zero
+from hooks.site import attn_gate, attn_out, decoder, encoder, mixer_gate, mixer_in, mixer_out, pattern, q, z
+
+IDS = torch.randint(6, 99, (1, 11), generator=torch.Generator().manual_seed(1))
+
+
+def given(module: Any, run: Any, side: str = "output") -> Tensor:
+    """What one module gives, or reads, by a plain hook."""
+    got: list[Tensor] = []
+
+    def after(_m: Any, args: Any, kwargs: Any, output: Any) -> None:
+        read = args[0] if args else next(iter(kwargs.values()))
+        got.append(read if side == "input" else output[0] if isinstance(output, tuple) else output)
+
+    handle = module.register_forward_hook(after, with_kwargs=True)
+    with torch.no_grad():
+        run()
+    handle.remove()
+    return got[-1].clone()
+
+
+@pytest.fixture(scope="module")
+def bart() -> Model:
+    return load(tiny_model("bart", "BartForConditionalGeneration"))
+
+
+def test_cross_attention_has_sites_and_they_are_its_projections(bart: Model) -> None:
+    cross = bart.hf.model.decoder.layers[1].encoder_attn
+    for name in "qkv":
+        site = Site(f"cross_{name}", 1, "decoder")
+        made = given(getattr(cross, f"{name}_proj"), lambda: bart.run(IDS))
+        torch.testing.assert_close(capture(bart, IDS, site)[site].flatten(2), made)
+    read = given(cross.out_proj, lambda: bart.run(IDS), "input")
+    torch.testing.assert_close(capture(bart, IDS, decoder.cross_z[1])[decoder.cross_z[1]].flatten(2), read)
+
+
+def test_cross_patterns_average_the_encoders_values(bart: Model) -> None:
+    sites = [decoder.cross_pattern[0], decoder.cross_v[0], decoder.cross_z[0]]
+    weights, v, averaged = (capture(bart, IDS, sites)[site] for site in sites)
+    torch.testing.assert_close(torch.einsum("bhqk,bkhd->bqhd", weights, v), averaged)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    assert bool((weights > 0).all()), "no token of the encoder is hidden from the decoder"
+
+
+def test_keys_and_values_of_cross_attention_are_of_the_encoders_tokens(bart: Model) -> None:
+    text = bart.tokens({"input_ids": IDS.repeat(3, 1), "attention_mask": torch.ones(3, 11),
+                        "decoder_input_ids": IDS.repeat(3, 1)[:, :5]})  # fmt: skip
+    sites = [decoder.cross_pattern[1], decoder.cross_k[1], decoder.cross_q[1]]
+    whole, parts = capture(bart, text, sites), capture(bart, text, sites, batch_size=2)
+    assert [whole[site].shape for site in sites] == [(3, 4, 5, 11), (3, 11, 4, 8), (3, 5, 4, 8)]
+    for site in sites:
+        torch.testing.assert_close(whole[site], parts[site])
+    with intervene(bart, {decoder.cross_k[1]: zero()}) as receipt:
+        changed = capture(bart, text, decoder.cross_pattern[1])[decoder.cross_pattern[1]]
+    torch.testing.assert_close(changed, torch.full_like(changed, 1 / 11))
+    assert receipt is not None
+
+
+def test_a_decoder_alone_says_that_it_reads_no_encoder() -> None:
+    with pytest.raises(InvalidArgument, match="none of its blocks reads an encoder"):
+        capture(load(tiny_model("llama", "LlamaForCausalLM")), IDS, Site("cross_q", 0))
+
+
+MIXERS = [
+    ("mamba", "MambaForCausalLM", "backbone.layers.1.mixer", slice(48, 96)),
+    ("falcon_h1", "FalconH1ForCausalLM", "model.layers.1.mamba", slice(0, 64)),
+    ("bamba", "BambaForCausalLM", "model.layers.0.mamba", slice(0, 64)),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "path", "rows"), MIXERS, ids=[kind for kind, *_ in MIXERS])
+def test_a_mixers_input_and_gate_are_what_flows_there_and_a_gate_of_zero_closes_it(
+    kind: str, name: str, path: str, rows: slice
+) -> None:
+    model = load(tiny_model(kind, name))
+    layer = int(path.split(".")[-2])
+    mixer = model.hf.get_submodule(path)
+    acts = capture(model, IDS, [mixer_in[layer], mixer_gate[layer]])
+    torch.testing.assert_close(acts[mixer_in[layer]], given(mixer, lambda: model.run(IDS), "input"))
+    torch.testing.assert_close(acts[mixer_gate[layer]], given(mixer.in_proj, lambda: model.run(IDS))[..., rows])
+    with intervene(model, {mixer_gate[layer]: zero()}):
+        closed = capture(model, IDS, mixer_out[layer])[mixer_out[layer]]
+    bias = mixer.out_proj.bias
+    torch.testing.assert_close(closed, torch.zeros_like(closed) if bias is None else bias.expand_as(closed))
+
+
+def test_gated_attention_has_its_gate_and_queries_without_it() -> None:
+    model = load(tiny_model("qwen3_next", "Qwen3NextForCausalLM"))
+    assert model.contract is not None
+    assert not model.contract.refused
+    layer = next(site.layer for site in model.sites if site.name == "attn_gate")
+    attention = model.hf.model.layers[layer].self_attn
+    both = given(attention.q_proj, lambda: model.run(IDS)).unflatten(-1, (4, -1))
+    acts = capture(model, IDS, [q[layer], attn_gate[layer], z[layer]])
+    torch.testing.assert_close(acts[q[layer]], both[..., :8])
+    torch.testing.assert_close(acts[attn_gate[layer]], both[..., 8:].flatten(2))
+    with intervene(model, {attn_gate[layer]: zero()}):
+        halved = capture(model, IDS, [z[layer], pattern[layer], attn_out[layer]])
+    torch.testing.assert_close(
+        halved[z[layer]], acts[z[layer]] * 0.5 / acts[attn_gate[layer]].sigmoid().view_as(acts[z[layer]])
+    )
+
+
+def test_an_encoders_sites_are_as_before(bart: Model) -> None:
+    assert encoder.pattern[1] in bart.sites
+    assert Site("cross_q", 0, "encoder") not in bart.sites
+
+
+def test_what_modules_give_next_to_a_tensor_does_not_stop_a_law() -> None:
+    report = load(tiny_model("ibert", "IBertForMaskedLM")).contract  # its norms and embeddings give a scale too
+    assert report is not None
+    assert not report.refused
+    assert all(one.holds for one in report.checks if one.law in ("attention adds", "feed-forward adds", "embedding"))
