@@ -437,7 +437,7 @@ def try_all(left: list[Mutation], tests: list[str], out: Path) -> None:
     for name in PRELOADED:
         __import__(name)
     with tempfile.TemporaryDirectory() as folder:
-        try_faults(copy_tree(ROOT, Path(folder)), tests, left, say)
+        try_faults(copy_tree(ROOT, Path(folder)), tests, left, say)  # pyright: ignore[reportArgumentType]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, cast, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -150,7 +150,7 @@ def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tenso
         return terms[expr.term]
     if isinstance(expr, Normed):
         made = expr.module(evaluate(expr.inner, x, terms))
-        return made if isinstance(made, Tensor) else made[0]  # with a scale next to it (I-BERT)
+        return made if isinstance(made, Tensor) else cast(Sequence[Tensor], made)[0]  # with a scale next to it (I-BERT)
     args = [evaluate(one, x, terms) if isinstance(one, Expr) else one for one in expr.args]
     name = expr.op.name.removesuffix("_")
     left, right = args

@@ -134,9 +134,8 @@ def _cell(
     members = (square == number).nonzero().flatten()
     mean = unit[members].mean(0)
     members = members[(unit[members] @ mean).argsort(descending=True, stable=True)]
-    label: str | None = None
-    n = 0
+    label, n = None, 0
     if labels is not None:
-        label, n = Counter([labels[i] for i in members.tolist()]).most_common(1)[0]
+        label, n = Counter([str(labels[i]) for i in members.tolist()]).most_common(1)[0]
     purity = None if label is None else n / len(members)
     return Cell(number // side, number % side, members, float(1 - mean.norm()), label, purity)

@@ -110,7 +110,7 @@ def sample_activations(
         raise InvalidArgument(f"{len(labels)} labels were given for {begun} items: one for each")
     item = torch.cat(items)
     space = Space(torch.cat(rows), tuple(names), site=site, fingerprint=model.fingerprint)
-    named: tuple[str, ...] | None = None if labels is None else tuple([labels[i] for i in item.tolist()])
+    named = None if labels is None else tuple([str(labels[i]) for i in item.tolist()])
     return Sample(space, item, torch.cat(places), named)
 
 

@@ -102,11 +102,12 @@ def measure_demonstrations(
     """
     if shots >= len(task.pairs):
         raise InvalidArgument(f"{shots} demonstrations were asked for and the task has {len(task.pairs)} pairs: fewer")
-    wanted = [c for c in (changes or CHANGES) if words or not c.startswith("other words")]
+    wanted: list[Change] = [c for c in (changes or CHANGES) if words or not c.startswith("other words")]
     said: dict[Change, Bool[Tensor, n]] = {}
     log_p: dict[Change, Estimate] = {}
     followed: dict[Change, Estimate] = {}
-    for change in dict.fromkeys(("none", *wanted)):
+    every: tuple[Change, ...] = ("none", *wanted)
+    for change in dict.fromkeys(every):
         asked = [Random(f"{seed} {i}").choice(task.pairs) for i in range(n)]
         made = [
             demonstrate(task, pair, shots, change, Random(f"{seed} {i} shown"), words) for i, pair in enumerate(asked)
@@ -116,7 +117,9 @@ def measure_demonstrations(
         log_p[change] = bootstrap(_mean, [score(model, prompts, labels).double()])
         if any(led != y for (_, led), y in zip(made, labels, strict=True)):
             followed[change] = share(torch.tensor(says(model, prompts, [led for _, led in made])))
-    cost = {c: bootstrap(_mean, [said["none"].double() - of.double()]) for c, of in said.items()}
+    cost: dict[Change, Estimate] = {
+        c: bootstrap(_mean, [said["none"].double() - of.double()]) for c, of in said.items()
+    }
     return DemonstrationEffects(task.name, shots, {c: share(of) for c, of in said.items()}, cost, log_p, followed)
 
 

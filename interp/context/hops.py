@@ -116,7 +116,7 @@ def swap_bridges(
         raise InvalidArgument("prompts, mentions, bridges and answers are of different length: give one of each")
     partner, third = _partners(bridges, answers, seed)
     own = _Asked(model, prompts, mention, answers)
-    theirs = _Asked(model, prompts, mention, [answers[i] for i in partner.tolist()])
+    theirs = _Asked(model, prompts, mention, [str(answers[i]) for i in partner.tolist()])
     first = torch.tensor([ids[0] for ids in find_answer_ids(model, prompts, bridges)])
     U, _ = output_rows(model, first)
     read, swapped, others = {}, {}, {}

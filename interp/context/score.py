@@ -70,7 +70,7 @@ def measure_context_score(
     for row in mixed:
         row[1:] = row[1:][torch.randperm(len(row) - 1, generator=random)]
     both = [bootstrap(_difference, [of[:, [early - 1, late - 1]]]) for of in (loss, _losses(model, mixed))]
-    return ContextScore(*both, loss.mean(0))
+    return ContextScore(both[0], both[1], loss.mean(0))
 
 
 def _difference(rows: list[Float[Tensor, "n _"]]) -> float:

@@ -78,4 +78,4 @@ def judge(track: Track, discontinuous: str = "exact match", continuous: str = "l
         said = "no jump"
     else:
         said = "the model's" if breaks[1].p <= 0.05 else "the metric's"
-    return Verdict(said, steepest, *breaks, 3 / n)
+    return Verdict(said, steepest, breaks[0], breaks[1], 3 / n)

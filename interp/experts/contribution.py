@@ -186,7 +186,7 @@ def _losses(model: Model, texts: Sequence[str], changes: Mapping[Site, Intervent
     for i in range(0, len(texts), 32):
         tokens = model.tokens(list(texts[i : i + 32]))
         if changes:
-            with intervene(model, changes):
+            with intervene(model, {**changes}):
                 logits = model.run(tokens)
         else:
             logits = model.run(tokens)

@@ -103,7 +103,7 @@ def cluster_routing(
     rows = acts[place][real].float()
     if len(rows) < n_experts:
         raise InvalidArgument(f"{len(rows)} tokens and {n_experts} clusters: give more texts")
-    means = KMeans(n_experts, n_init=2, random_state=seed).fit(rows.numpy())
+    means = KMeans(n_experts, n_init=2, random_state=seed).fit(rows.numpy())  # pyright: ignore[reportArgumentType]
     choice = torch.from_numpy(means.labels_).long()[:, None]
     p = torch.nn.functional.one_hot(choice[:, 0], n_experts).float()
     return Routing(place.layer or 0, n_experts, choice, torch.ones(len(choice), 1), p, ids, document)
