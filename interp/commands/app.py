@@ -38,13 +38,16 @@ VERBS = {
     "plan": "Print bytes, operations, network and hours of a harvest and a training, with their formulas; nothing is "
     "run.",
     "neighbours": "Show what is next to a token or picture, and what a difference of two others leads to from it.",
-    "atlas": "Lay activations out in the plane, cut them into cells with icons or words, and write a page to walk.",
-    "track": "Measure a run's checkpoints, and say whether a jump is the model's or the metric's.",
-    "experts": "Say how evenly a mixture's experts are used, and how much they say of a text's label.",
-    "context": "Measure what of the demonstrations in a prompt matters, and which heads and vector bring the task.",
+    "atlas": "Lay activations out in the plane, cut them into cells with icons or words, and write "
+    "a page to walk them.",
+    "track": "Measure a run's checkpoints by discontinuous and continuous metrics, and say whose a jump is.",
+    "experts": "Say of every layer how evenly experts are used, and how much they say of the text's label.",
+    "context": "Measure what of the demonstrations matters, and which heads and which vector bring "
+    "the task without them.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
-    "diff": "Compare a model with what it was tuned from: states, predictions, weights, each next to a placebo tuning.",
+    "diff": "Compare a model with what it was tuned from: states on unrelated texts, predictions, "
+    "weights; with a placebo.",
     "landmark": "The bundled model: its corpus, training and card.",
     "worlds": "Small models whose truth is planted: train one, print what it reads.",
     "postcard": "The bundled pictures: draw them, train a net on them, measure it.",

@@ -68,7 +68,7 @@ def test_one_of_any_number_of_arguments_that_does_not_fit_is_refused_and_no_swap
 
     for args, kwargs, said in ((("fog", "x"), {}, "counts"), (("fog",), {"low": "x"}, "shares"), ((3, 4), {}, "name")):
         with pytest.raises(InvalidArgument, match=f"many takes {said} as"):
-            checked(many)(*args, **kwargs)
+            guard_function(many)(*args, **kwargs)
 
 
 def test_another_kind_is_a_type_error_and_an_interp_error_as_well() -> None:

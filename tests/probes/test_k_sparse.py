@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mutual_info_score
 
 from probes import KSparse, Logistic, by_f_statistic, by_l1, by_logistic, by_mean_difference, by_mutual_information
-from probes.l1 import _solved, find_entrances, fit_l1_logistic
+from probes.l1 import _solve, find_entrances, fit_l1_logistic
 from probes.rankings import Ranking
 
 RANKINGS = [by_mean_difference, by_f_statistic, by_mutual_information, by_logistic, by_l1]
@@ -108,7 +108,7 @@ def test_what_is_left_out_of_a_solution_at_first_is_found_by_its_gradient() -> N
     x = (x - x.mean(0)) / x.std(0)
     penalty, nothing = 0.05, torch.zeros(x.shape[1] + 1, dtype=x.dtype)
     nothing[-1] = y.to(x).mean().logit()
-    found = _solved(x, y, nothing, torch.eye(x.shape[1], dtype=x.dtype)[0], penalty, penalty)
+    found = _solve(x, y, nothing, torch.eye(x.shape[1], dtype=x.dtype)[0], penalty, penalty)
     whole = fit_l1_logistic(x, y, penalty, nothing)
     assert int((whole[:-1] != 0).sum()) >= 2
     torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-3)

@@ -67,7 +67,7 @@ def test_an_answer_of_several_tokens_is_refused_before_the_weights_are_read(
     def loaded(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(f"interp.commands.{command}.load_model", loaded)
+    monkeypatch.setattr("interp.commands.arguments.load_model", loaded)
     said = " ".join(call(command, folder, "fog over", "fig ever", "a", "abc", code=2).split())
     assert "WRONG is 'abc', which is 3 tokens" in said and "such as 'a', or take its first by --first-token" in said
     assert "RIGHT is '', and '' has no tokens" in call(command, folder, "fog over", "fig ever", "", "a", code=2)

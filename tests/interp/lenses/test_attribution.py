@@ -51,7 +51,7 @@ def test_in_double_precision_the_parts_sum_to_the_logit_exactly(into: Any, norm:
     torch.testing.assert_close(found.parts.sum(1), logits[:, a] - logits[:, b], rtol=0, atol=1e-11)
     torch.testing.assert_close(found.logit, logits[:, a] - logits[:, b], rtol=0, atol=1e-11)
     assert len(found.names) == found.parts.shape[1] == len(set(found.names))
-    assert found.norm == norm.__name__ and found.word == "a − b"
+    assert found.norm == {freeze_norm: "frozen", linearise_norm: "linearised"}[norm] and found.word == "a − b"
 
 
 @pytest.mark.parametrize("missed", [0.02, -0.02])

@@ -340,7 +340,7 @@ def test_a_batch_without_rows_and_a_tensor_in_place_of_batches() -> None:
     sae, x = threshold_of(0.0), some_rows(50, 4)
     assert str(evaluate(sae, [x[:20], x[:0], x[20:]])) == str(evaluate(sae, tensor_source(x)))
     for measure in (lambda: evaluate(sae, x), lambda: reconstruction(sae, x), lambda: whitening(x)):
-        with unchecked(), pytest.raises(ValueError, match=r"a tensor of shape \(50, 4\): give stored\(x\)"):
+        with unchecked(), pytest.raises(ValueError, match=r"a tensor of shape \(50, 4\): give tensor_source\(x\)"):
             measure()
 
 
