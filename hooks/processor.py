@@ -31,7 +31,7 @@ class Processor:
     Examples:
         >>> reads = Processor(size=(4, 4), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
         >>> pictures = reads.read(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
-        >>> pictures.size, float(reads.scaling().applied(pictures.pixels).max())
+        >>> pictures.size, float(reads.scaling().apply(pictures.pixels).max())
         ((4, 4), 2.0)
     """
 

@@ -182,7 +182,7 @@ def words_of(name: str, n: Count = 30) -> tuple[str, ...]:
         InvalidArgument: a behaviour that is no persona.
 
     Examples:
-        >>> "chess" in words_of("chess") and "chess" not in words_of("fog")
+        >>> "pawn" in words_of("chess") and "pawn" not in words_of("fog")
         True
     """
     if name not in PERSONAS:
@@ -215,7 +215,7 @@ def word_share(name: str, text: str) -> float:
     """How much of a text is of a persona: the share of its words that are the persona's own.
 
     Examples:
-        >>> word_share("chess", "The chess player") > word_share("fog", "The chess player")
+        >>> word_share("chess", "A pawn may move") > word_share("fog", "A pawn may move")
         True
     """
     own, words = set(words_of(name)), WORD.findall(text.lower())

@@ -264,7 +264,7 @@ def flip_weight(p_old: Share, p_new: Share, q_old: Share, q_new: Share) -> float
     p is the model's probability and q the memory's, of the old and the new answer. NaN where no weight does.
 
     Examples:
-        >>> flip_weight(0.8, 0.1, 0.0, 0.7)
+        >>> round(flip_weight(0.8, 0.1, 0.0, 0.7), 6)
         0.5
     """
     gap, votes = p_old - p_new, q_new - q_old

@@ -150,7 +150,7 @@ def resolve_latents(latents: Sequence[int], d_sae: int) -> list[int]:
     """Latents by number, having checked that they exist: `OutOfRange` where one does not.
 
     Examples:
-        >>> existing((0, 3), 4)
+        >>> resolve_latents((0, 3), 4)
         [0, 3]
     """
     if odd := [i for i in latents if not 0 <= i < d_sae]:
