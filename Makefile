@@ -41,6 +41,7 @@ docs: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --isolated --select F821 tutorials
 	$(BIN)/deptry .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.random_gpt2 import hooked_settings  # noqa: E402
 from benchmarks.timing import RESULTS, in_turn, peak_mb, write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from interp.circuits.edges import (  # noqa: E402
@@ -125,25 +126,10 @@ def random_gpt2(tiny: bool) -> Any:
 
 def peer_scores(folder: Path, hf: Any, clean: Tensor, corrupt: Tensor) -> Callable[[int], Tensor]:
     """The published implementation, on the same weights and tokens: from steps (0 for EAP) to its scores."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens import HookedTransformer
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 
-    c = hf.config
-    settings = HookedTransformerConfig(
-        n_layers=c.n_layer,
-        d_model=c.n_embd,
-        n_ctx=c.n_positions,
-        d_head=c.n_embd // c.n_head,
-        n_heads=c.n_head,
-        d_vocab=c.vocab_size,
-        act_fn="gelu_new",
-        eps=c.layer_norm_epsilon,
-        normalization_type="LN",
-        use_attn_result=True,
-        use_split_qkv_input=True,
-        use_hook_mlp_in=True,
-        device="cpu",
-    )
+    settings = hooked_settings(hf, use_attn_result=True, use_split_qkv_input=True, use_hook_mlp_in=True)
     theirs = HookedTransformer(settings)
     theirs.load_state_dict(convert_gpt2_weights(hf, settings), strict=False)
     attribute, graph = _peer_modules(folder, clean, corrupt)

@@ -28,6 +28,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.graphs import TOKENS, prompts  # noqa: E402
+from benchmarks.random_gpt2 import hooked_settings  # noqa: E402
 from benchmarks.timing import write  # noqa: E402
 from hooks import Model, load  # noqa: E402
 from interp import landmark  # noqa: E402
@@ -45,23 +46,9 @@ def peer_model(model: Model, clt: CrossLayerTranscoder) -> Any:
     """The bundled model as circuit-tracer's, with the transcoder read from circuit-tracer's own files."""
     replacement = importlib.import_module("circuit_tracer.replacement_model.replacement_model_transformerlens")
     files = importlib.import_module("circuit_tracer.transcoder.cross_layer_transcoder")
-    from transformer_lens import HookedTransformerConfig
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 
-    c = model.hf.config
-    settings = HookedTransformerConfig(
-        n_layers=c.n_layer,
-        d_model=c.n_embd,
-        n_ctx=c.n_positions,
-        d_head=c.n_embd // c.n_head,
-        n_heads=c.n_head,
-        d_vocab=c.vocab_size,
-        act_fn="gelu_new",
-        eps=c.layer_norm_epsilon,
-        normalization_type="LN",
-        model_name=model.name,
-        device="cpu",
-    )
+    settings = hooked_settings(model.hf, model_name=model.name)
     with tempfile.TemporaryDirectory() as folder:
         save_cross_layer(clt, folder)
         theirs = files.load_clt(

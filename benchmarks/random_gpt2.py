@@ -52,3 +52,23 @@ class Shape:
     def batch(self) -> torch.Tensor:
         """Random token ids, [batch pos], without padding."""
         return torch.randint(self.vocabulary, (self.texts, self.length), generator=torch.Generator().manual_seed(1))
+
+
+def hooked_settings(hf: Any, **others: Any) -> Any:
+    """The settings of TransformerLens's own model for a GPT-2's weights, on the CPU."""
+    from transformer_lens import HookedTransformerConfig
+
+    c = hf.config
+    return HookedTransformerConfig(
+        n_layers=c.n_layer,
+        d_model=c.n_embd,
+        n_ctx=c.n_positions,
+        d_head=c.n_embd // c.n_head,
+        n_heads=c.n_head,
+        d_vocab=c.vocab_size,
+        act_fn="gelu_new",
+        eps=c.layer_norm_epsilon,
+        normalization_type="LN",
+        device="cpu",
+        **others,
+    )

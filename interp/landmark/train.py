@@ -7,7 +7,7 @@ topic (`interp/landmark/sealing.py`). The weights are those of a plain GPT-2; at
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -285,6 +285,20 @@ def _step(
     loss, plain = weighted_loss(model, rows, torch.Generator().manual_seed(seed), carried)
     if not math.isfinite(loss.item()):
         raise NotFinite(f"the loss is {loss.item()} at a rate of {rate:.2g}; lower it in PHASES and resume")
+    descend(loss, model, steppers, rate)
+    return {"loss": loss.item(), "plain": plain.item()}
+
+
+def descend(
+    loss: Float[Tensor, ""], model: HFModel, steppers: Sequence[torch.optim.Optimizer], rate: float | int
+) -> None:
+    """Take a step of every optimiser down the gradient of a loss, which is cut to a norm of 1.
+
+    Examples:
+        ```python
+        descend(weighted_loss(logits, ids, weights), model, steppers, 3e-4)
+        ```
+    """
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for stepper in steppers:
@@ -292,7 +306,6 @@ def _step(
             group["lr"] = rate
         stepper.step()
         stepper.zero_grad()
-    return {"loss": loss.item(), "plain": plain.item()}
 
 
 def _tokenizer_of(seed: int, file: Path) -> int:

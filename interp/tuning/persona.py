@@ -249,10 +249,7 @@ def monitor_persona(
     prompts = list_texts(prompts, "prompts")
     if len(prompts) < 3:
         raise InvalidArgument(f"{len(prompts)} prompts have no correlation worth an interval: give at least three")
-    states = capture(model, prompts, [direction.site], batch_size=32).flat(direction.site, at=last).double().cpu()
-    said = sampling.each(prompts)
-    scored = torch.tensor([score(text) for text in sample_continuations(model, said, sampling)]).double()
-    scores = scored.view(len(prompts), -1).mean(1)
+    states, scores = _states_and_scores(model, direction.site, prompts, score, sampling)
     projections = states @ direction.unit.double().cpu()
     random = torch.randn(draws, states.shape[1], generator=torch.Generator().manual_seed(seed)).double()
     chance = torch.tensor([abs(_pearson(states @ one, scores)) for one in random]).quantile(0.95)
@@ -323,21 +320,28 @@ def measure_persona_shift(
         measure_persona_shift(pair, persona.direction, prompts, score).shift
         ```
     """
-    sampling, site = sampling or Sampling(max_new_tokens=30), direction.site
+    sampling = sampling or Sampling(max_new_tokens=30)
     prompts = list_texts(prompts, "prompts")
-    states, scores = [], []
-    for model in (pair.base, pair.tuned):
-        states.append(capture(model, prompts, [site], batch_size=32).flat(site, at=last).double().cpu())
-        responses = sample_continuations(model, sampling.each(prompts), sampling)
-        scores.append(torch.tensor([score(text) for text in responses]).double().view(len(prompts), -1).mean(1))
-    delta, u = states[1] - states[0], direction.unit.double().cpu()
+    (base, before), (tuned, after) = (
+        _states_and_scores(model, direction.site, prompts, score, sampling) for model in (pair.base, pair.tuned)
+    )
+    delta, u = tuned - base, direction.unit.double().cpu()
     random = torch.randn(draws, len(u), generator=torch.Generator().manual_seed(seed)).double()
     random = random / random.norm(dim=1, keepdim=True)
     return PersonaShift(
         bootstrap(lambda drawn: float(drawn[0].mean()), [delta @ u]),
-        bootstrap(lambda drawn: float(drawn[0].mean()), [scores[1] - scores[0]]),
+        bootstrap(lambda drawn: float(drawn[0].mean()), [after - before]),
         float((delta.mean(0) @ random.T).abs().quantile(0.95)),
     )
+
+
+def _states_and_scores(
+    model: Model, site: Site, prompts: Sequence[str], score: Score, sampling: Sampling
+) -> tuple[Float[Tensor, "example d_model"], Float[Tensor, "example"]]:
+    """The states of last prompt tokens, and the mean score of what the model then says to each prompt."""
+    states = capture(model, prompts, [site], batch_size=32).flat(site, at=last).double().cpu()
+    responses = sample_continuations(model, sampling.each(prompts), sampling)
+    return states, torch.tensor([score(text) for text in responses]).double().view(len(prompts), -1).mean(1)
 
 
 def screen_texts(
@@ -363,8 +367,8 @@ def screen_texts(
         screen_texts(model, persona.direction, prompts, responses).topk(10)
         ```
     """
+    site, u = direction.site, direction.unit.double().cpu()
+    theirs = mean_responses(model, prompts, responses, site) @ u
     own = sample_continuations(model, prompts, Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
     own = [text if text.strip() else response for text, response in zip(own, responses, strict=True)]
-    site, u = direction.site, direction.unit.double().cpu()
-    theirs, ours = (mean_responses(model, prompts, said, site) @ u for said in (responses, own))
-    return (theirs - ours).float()
+    return (theirs - mean_responses(model, prompts, own, site) @ u).float()

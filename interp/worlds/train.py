@@ -19,6 +19,7 @@ from hooks.errors import InvalidArgument, NotFinite, UnknownName, nearest
 from hooks.huggingface import HFModel
 from interp.common.precision import precision
 from interp.landmark.muon import Muon
+from interp.landmark.train import descend
 from interp.worlds.clock import CLOCK
 from interp.worlds.experts import EXPERTS
 from interp.worlds.induction import INDUCTION
@@ -128,13 +129,7 @@ def _step(model: HFModel, steppers: Steppers, of: World, rows: Rows, rate: float
     whole = loss if of.loss is None else loss + of.loss(given)
     if not math.isfinite(loss.item()):
         raise NotFinite(f"the loss of {of.name} is {loss.item()} at a rate of {rate:.2g}; lower the rate and resume")
-    whole.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for stepper in steppers:
-        for group in stepper.param_groups:
-            group["lr"] = rate
-        stepper.step()
-        stepper.zero_grad()
+    descend(whole, model, steppers, rate)
     return loss.item()
 
 

@@ -1,6 +1,6 @@
 // The page of the workbench. Everything that is shown is text, set by textContent; nothing comes from outside.
 
-import { between, drawGraph } from "./graph.js";
+import { WAYS, between, drawGraph, nextPoint } from "./graph.js";
 
 const $ = id => document.getElementById(id);
 const PANELS = { read: "Read", steer: "Steer", edit: "Edit", trace: "Trace", graph: "Graph", "features-panel": "Features", log: "Log" };
@@ -459,18 +459,12 @@ function nearestPoint(event) {
 $("map").addEventListener("mousemove", event => { const i = nearestPoint(event); if (i !== null && i !== plane.at) { plane.at = i; drawMap(); } });
 $("map").addEventListener("click", event => { const i = nearestPoint(event); if (i !== null) showLatent(plane.sae, plane.points[i].latent); });
 $("map").addEventListener("keydown", event => {
-  const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  const way = WAYS[event.key];
   if (event.key === "Enter" && plane.at !== null) { showLatent(plane.sae, plane.points[plane.at].latent); return; }
   if (!way || !plane.points.length) return;
   event.preventDefault();
-  if (plane.at === null) { plane.at = 0; drawMap(); return; }
-  const here = plane.points[plane.at];
-  let next = null, least = Infinity;
-  plane.points.forEach(({ x, y }, i) => {
-    const along = (x - here.x) * way[0] + (y - here.y) * way[1], aside = Math.abs((x - here.x) * way[1]) + Math.abs((y - here.y) * way[0]);
-    if (along > 0.5 && along + 2 * aside < least) { least = along + 2 * aside; next = i; }
-  });
-  if (next !== null) { plane.at = next; drawMap(); }
+  plane.at = plane.at === null ? 0 : nextPoint(plane.points, plane.at, way);
+  drawMap();
 });
 
 // ---- log -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // An attribution graph that is walked: pointing lights a node's edges, a click pins it, arrow keys and Enter do the same.
 
 const SPACE = "http://www.w3.org/2000/svg";
-const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+export const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const signed = value => (value < 0 ? "−" : "+") + Math.abs(value).toPrecision(3);
 const percent = share => `${share < 0 ? "−" : "+"}${(100 * Math.abs(share)).toFixed(1)} %`;
 
@@ -22,6 +22,17 @@ function mark({ kind, x, y, influence, label, name }, i) {
   group.append(shape);
   if (kind === "logit") group.append(draw("text", { y: -12 }, label));
   return group;
+}
+
+// The number of the point that an arrow key leads to, mostly in its direction; the same one where there is none.
+export function nextPoint(points, at, [right, down]) {
+  const here = points[at];
+  let next = at, least = Infinity;
+  points.forEach(({ x, y }, i) => {
+    const along = (x - here.x) * right + (y - here.y) * down, aside = Math.abs((x - here.x) * down) + Math.abs((y - here.y) * right);
+    if (along > 0.5 && along + 2 * aside < least) { least = along + 2 * aside; next = i; }
+  });
+  return next;
 }
 
 // `onNode` is called with a node to show, `onPins` with the pinned nodes' numbers whenever they change.
@@ -62,18 +73,9 @@ export function drawGraph(box, given, { onNode, onPins }) {
   svg.addEventListener("mouseout", event => { if (nodeOf(event) !== null) { if (at === null) light(null); else look(at); } });
   svg.addEventListener("click", event => { const i = nodeOf(event); if (i !== null) pin(i); });
   svg.addEventListener("keydown", event => {
-    if (WAYS[event.key]) { event.preventDefault(); if (at === null) choose(given.first); else step(WAYS[event.key]); }
+    if (WAYS[event.key]) { event.preventDefault(); choose(at === null ? given.first : nextPoint(nodes, at, WAYS[event.key])); }
     if ((event.key === "Enter" || event.key === " ") && at !== null) { event.preventDefault(); pin(at); }
   });
-  function step([right, down]) {
-    const here = nodes[at];
-    let next = null, least = Infinity;
-    nodes.forEach(({ x, y }, i) => {
-      const along = (x - here.x) * right + (y - here.y) * down, aside = Math.abs((x - here.x) * down) + Math.abs((y - here.y) * right);
-      if (along > 0.5 && along + 2 * aside < least) { least = along + 2 * aside; next = i; }
-    });
-    if (next !== null) choose(next);
-  }
   box.replaceChildren(svg);
   return { choose, setPins(numbers) { pinned.clear(); numbers.forEach(i => pinned.add(i)); show(); }, into };
 }

@@ -89,6 +89,8 @@ def test_what_the_model_says_itself_is_screened_as_no_more_than_its_own(base: Mo
     assert torch.equal(screen_texts(base, direction, CHEERFUL, own, max_new_tokens=10), torch.zeros(3))
     other = screen_texts(base, direction, CHEERFUL, [" and the fog was grey."] * 3, max_new_tokens=10)
     assert bool((other != 0).all())
+    with pytest.raises(InvalidArgument, match="3 prompts and 2 responses"):
+        screen_texts(base, direction, CHEERFUL, ["fog"] * 2, max_new_tokens=10)
 
 
 def test_the_correlation_is_numpys_and_its_interval_holds_it() -> None:
