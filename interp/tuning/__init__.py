@@ -3,8 +3,8 @@
 A placebo is the base tuned for as many steps on text that shows nothing new; what it shows too is no finding.
 
 1. `pair`: two checkpoints of one architecture, LoRA adapters included, checked to read the same tokens.
-2. `difference`: the mean difference of activations on unrelated texts, read as words and used as a direction; what of
-   it depends on the context.
+2. `difference`: the mean difference of activations on unrelated texts, also as a direction, and what of it depends on
+   the context; `naming`: the words it raises, and which of some candidates it names.
 3. `divergence`: how far predictions moved, by token, and how much of that each site holds.
 4. `latent_scaling`: which latents of a crosscoder of both are the tuned model's own.
 5. `weights`: how much of each matrix changed, in how few directions, and what those write.
@@ -12,14 +12,7 @@ A placebo is the base tuned for as many steps on text that shows nothing new; wh
 """
 
 from hooks.border import guard
-from interp.tuning.difference import (
-    Difference,
-    Naming,
-    WordsOfDifference,
-    measure_difference,
-    name_difference,
-    read_difference,
-)
+from interp.tuning.difference import Difference, measure_difference
 from interp.tuning.divergence import (
     SiteDivergence,
     TokenDivergence,
@@ -27,6 +20,7 @@ from interp.tuning.divergence import (
     measure_token_divergence,
 )
 from interp.tuning.latent_scaling import LatentScaling, measure_latent_scaling
+from interp.tuning.naming import Naming, WordsOfDifference, name_difference, read_difference
 from interp.tuning.pair import ModelPair, load_pair
 from interp.tuning.persona import (
     Monitoring,

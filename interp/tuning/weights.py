@@ -13,7 +13,7 @@ from hooks.errors import UnknownName, nearest
 from hooks.pieces import piece
 from hooks.site import mlp_act, resid_post, z
 from hooks.weights import matrix_of
-from interp.tuning.difference import lens_scores
+from interp.tuning.naming import lens_scores
 from interp.tuning.pair import ModelPair
 
 if TYPE_CHECKING:

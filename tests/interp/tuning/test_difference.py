@@ -8,7 +8,7 @@ from hooks import Model, load
 from hooks.errors import InvalidArgument, UnknownName, WrongModel
 from hooks.site import resid_post, resid_pre
 from interp.tuning import ModelPair, load_pair, measure_difference, name_difference, read_difference
-from interp.tuning.difference import lens_scores
+from interp.tuning.naming import lens_scores
 
 TEXTS = [
     "The fog came in over the bay this morning.",
