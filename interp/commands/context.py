@@ -41,9 +41,8 @@ def context_command(
     if out is not None:
         page_at(out)
     pairs = _pairs(task)
-    loaded: Model = (
-        load_world(model, check_device(device)) if model in bundled_worlds() else load_model(model, device, quiet=quiet)
-    )
+    bundled = model in bundled_worlds()
+    loaded = load_world(model, check_device(device)) if bundled else load_model(model, device, quiet=quiet)
     chosen_on, reported_on = pairs.halves()
     with show_step("measuring", quiet):
         effects = measure_demonstrations(

@@ -26,9 +26,8 @@ def experts_command(
 ) -> Document:
     """Say of every layer how evenly experts are used, and how much they say of the text's label."""
     rows = _rows(texts, n)
-    loaded = (
-        load_world(model, check_device(device)) if model in bundled_worlds() else load_model(model, device, quiet=quiet)
-    )
+    bundled = model in bundled_worlds()
+    loaded = load_world(model, check_device(device)) if bundled else load_model(model, device, quiet=quiet)
     labels = [label for label, _ in rows]
     with show_step(f"reading {len(rows)} texts", quiet):
         found = capture_routing(loaded, [text for _, text in rows])
