@@ -92,8 +92,8 @@ def _check_one(acts: Activations, site: Site, position: Position) -> None:
     for row in (count != 1).nonzero().flatten().tolist():
         if tokens.are_places:
             raise InvalidArgument(
-                f"{position} selects {int(count[row])} places of {site} in picture {row} of its batch; a cell needs one "
-                "per picture: use patch(row, column), cls, or a site of one place such as embedding"
+                f"{position} selects {int(count[row])} places of {site} in picture {row} of its batch; a cell needs "
+                "one per picture: use patch(row, column), cls, or a site of one place such as embedding"
             )
         text = "" if tokens.texts is None else f" ({tokens.texts[row][:60]!r})"
         raise InvalidArgument(

@@ -48,8 +48,9 @@ def sweep(
     """Fit a probe at every site and position, and measure it on groups it has not seen, with every control.
 
     The probe is `Logistic()` unless given. Texts longer than the context are cut, as `cut_examples` does. Of pictures
-    the control "embedding" is their pixels, averaged over squares to at most 16 by 16. The cell is chosen on inner folds only, and the choice is measured on the fold it has not seen. `elsewhere` names other data
-    sets for the final probe, without a text or entity of this one.
+    the control "embedding" is their pixels, averaged over squares to at most 16 by 16. The cell is chosen on inner
+    folds only, and the choice is measured on the fold it has not seen. `elsewhere` names other data sets for the final
+    probe, without a text or entity of this one.
 
     Cost:
         Two forward passes per text, one of them of an untrained model, and one per text elsewhere; k (k + 1) / 2 fits

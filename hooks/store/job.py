@@ -106,8 +106,8 @@ class Job:
         mask, rows = self.at.mask(acts.tokens), acts[site].to(self.dtype).flatten(0, 1)
         if len(rows) != mask.numel():
             raise InvalidArgument(
-                f"{site} has {len(rows) // len(mask)} places in some pictures and {mask.shape[1]} in the first: give all "
-                "one size, or the model a processor that does"
+                f"{site} has {len(rows) // len(mask)} places in some pictures and {mask.shape[1]} in the first: give "
+                "all one size, or the model a processor that does"
             )
         if not bool(mask.all()):  # rows are selected after they were made smaller
             rows = rows.index_select(0, mask.flatten().nonzero()[:, 0])
@@ -147,7 +147,8 @@ def job(
     Raises:
         InvalidType: data that are neither texts nor a data set.
         InvalidArgument: an unknown site, one whose rows have no fixed width, sites of pictures with several grids, a
-            packing of what is no text, a dtype that is not stored, a position that counts from the beginning of a text where rows hold several.
+            packing of what is no text, a dtype that is not stored, a position that counts from the beginning of a text
+            where rows hold several.
         WrongState: a block of interventions is open.
 
     Examples:

@@ -43,7 +43,7 @@ def patch_sweep(
 
     Args:
         model: the model.
-        patching: `denoising(clean, corrupt)` or `noising(clean, corrupt)`; several texts, or pictures, are patched alike.
+        patching: `denoising(clean, corrupt)` or `noising(clean, corrupt)`; several texts or pictures are patched alike.
         metric: from the logits of one token per text to one number per text.
         over: what to patch, such as `each_position(resid_pre)`.
         at: the token whose logits the metric reads.
@@ -79,9 +79,10 @@ def patch_sweep(
     )
     extents = {site: over.extent(runs.base[site].shape[1], model.tap(site).shape) for site in sites}
     if len({*extents.values()}) > 1:
+        counts = ", ".join(f"{site}: {runs.base[site].shape[1]}" for site in sites)
         raise InvalidArgument(
-            f"the sites have other numbers of places, {', '.join(f'{s}: {runs.base[s].shape[1]}' for s in sites)}, so one "
-            "axis of positions does not fit them all: sweep over sites of one grid, or each_layer"
+            f"the sites have other numbers of places, {counts}, so one axis of positions does not fit them all: sweep "
+            "over sites of one grid, or each_layer"
         )
     patched = []
     for site in tqdm(sites, desc="patching", disable=not progress):
@@ -155,9 +156,7 @@ def _of_pictures(
 ) -> _Runs:
     """Runs of pictures, whole, of which the classes' scores are read, or without those the vector they end in."""
     if at != last:
-        raise InvalidArgument(
-            f"at={at} says which token's logits are read, and a picture has one row of them: leave it"
-        )
+        raise InvalidArgument(f"at={at} says whose logits are read, and a picture has one row of them: leave it out")
     end = next((one for one in (logits, embedding) if one in model.sites), None)
     if end is None:
         raise InvalidArgument(

@@ -8,7 +8,7 @@ from torch import nn
 
 from hooks import Images, Network, Processor, capture, load
 from hooks.errors import InvalidArgument
-from hooks.position import everywhere, patch
+from hooks.position import everywhere, index, patch
 from hooks.site import conv_act, conv_pre, logits
 from probes import Examples, gather, sweep
 from probes.untrained_model import make_untrained_model
@@ -44,7 +44,7 @@ def test_the_place_where_a_label_is_planted_is_found_and_no_other(net: Network) 
 
 def test_a_cell_has_the_row_of_its_place(net: Network) -> None:
     shown, _ = pictures()
-    cells = gather(net, shown, [conv_act[0], logits], [everywhere & patch(0, 0) | patch(0, 0)], batch_size=7)
+    cells = gather(net, shown, [conv_act[0], logits], [index(0)], batch_size=7)
     acts = capture(net, shown, [conv_act[0], logits])
     ((site, position), *_) = cells.rows
     torch.testing.assert_close(cells.rows[site, position], acts[conv_act[0]][:, 0])

@@ -198,8 +198,8 @@ def normalise_source(source: Source, normalisation: Normalisation) -> Source:
 def drop_registers(source: Source, *, times: Positive = 4.0) -> Source:
     """The same activations without rows that are much longer than most: a ViT's registers, a text's sinks.
 
-    Left out is a row whose norm is more than `times` the median norm of the first batch. A few patches of nothing, which
-    a ViT uses as registers (Darcet et al. 2023, arXiv:2309.16588), would otherwise take latents of their own.
+    Left out is a row whose norm is more than `times` the median norm of the first batch. A few patches of nothing,
+    which a ViT uses as registers (Darcet et al. 2023, arXiv:2309.16588), would otherwise take latents of their own.
 
     Examples:
         >>> kept = drop_registers(tensor_source(torch.tensor([[1.0], [2.0], [90.0]])), times=4)

@@ -8,7 +8,7 @@ import torch
 from hooks import Images, Network, capture, intervene
 from hooks.errors import InvalidArgument
 from hooks.position import where
-from hooks.site import conv_act, embedding, resid_post
+from hooks.site import conv_act, conv_pre, embedding, resid_post
 from interp.common.digests import digest_of_data
 from interp.directions import mean_centring
 from interp.postcard import draw, load_net, new_net, scenes
@@ -86,7 +86,7 @@ def test_other_pictures_of_as_many_have_another_digest() -> None:
 
 
 def test_sites_with_other_places_do_not_go_together_in_a_row(convnet: Network) -> None:
-    with pytest.raises(InvalidArgument, match=r"other places in a picture.*conv_act.0: 2048, conv_act.2: 512"):
+    with pytest.raises(InvalidArgument, match=r"other places in a picture.*conv_act.0: 8192, conv_act.2: 512"):
         next(iter(activations_at(convnet, PICTURES, [conv_act[0], conv_act[2]])))
 
 
@@ -94,10 +94,8 @@ def test_a_place_that_is_not_finite_is_named(convnet: Network) -> None:
     net: Any = load_net(new_net("convnet", small=True))
     with torch.no_grad():
         net.hf.features[0].bias[2] = torch.nan
-    with pytest.raises(
-        InvalidArgument, match=r"NaN or infinity at conv_pre.0 in batch 0, text 0 of the batch, token 0"
-    ):
-        next(iter(activations_of(net, PICTURES, "conv_pre.0")))
+    with pytest.raises(InvalidArgument, match=r"NaN or infinity at conv_pre.0 in batch 0, text 0"):
+        next(iter(activations_of(net, PICTURES, conv_pre[0])))
 
 
 def test_a_latent_spliced_in_or_clamped_changes_what_follows_by_its_row(tower: Network) -> None:
