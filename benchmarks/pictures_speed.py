@@ -10,6 +10,7 @@ benchmarks/results/pictures_speed.json.
 
 import argparse
 import importlib
+import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping
@@ -79,13 +80,7 @@ def capturing(net: Network, repeats: int) -> dict[str, Any]:
 
 def making(net: Network, peer: Path, repeats: int) -> dict[str, Any]:
     """Steps of visualisation of one channel, ours with all its moves and lucent's with all its transforms."""
-    sys.path.append(str(peer))
-    try:
-        render, param = (importlib.import_module(f"lucent.optvis.{name}") for name in ("render", "param"))
-    except (ImportError, RuntimeError) as error:
-        raise MissingExtra(
-            f"torch-lucent does not import from {peer} ({error}): install it and what it needs"
-        ) from error
+    render, param = _import_peer(peer)
     found: dict[str, Any] = {}
     colours = measure_colours(draw(scenes("test", 200)).images())
     for batch in (1, 8):
@@ -108,6 +103,28 @@ def making(net: Network, peer: Path, repeats: int) -> dict[str, Any]:
         }
         print(batch, found[f"batch of {batch}"], flush=True)
     return found
+
+
+def _import_peer(peer: Path) -> tuple[Any, Any]:
+    """What renders and what is rendered in lucent.
+
+    Operators of torchvision, none of which lucent calls, are declared where its library does not fit this torch.
+    """
+    sys.path.append(str(peer))
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    said = ""
+    for _ in range(30):
+        try:
+            return importlib.import_module("lucent.optvis.render"), importlib.import_module("lucent.optvis.param")
+        except (ImportError, RuntimeError) as error:
+            said = str(error)
+            missing = re.search(r"operator torchvision::(\w+) does not exist", said)
+            if missing is None:
+                break
+            operators.define(f"{missing[1]}(Tensor x) -> Tensor")
+            for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "lucent", "kornia")]:
+                del sys.modules[name]
+    raise MissingExtra(f"torch-lucent does not import from {peer} ({said}): install what it needs")
 
 
 def main() -> None:
