@@ -1,7 +1,7 @@
 """How fast pictures are captured and made, next to a plain forward pass and to torch-lucent, in CPU time.
 
 `python benchmarks/pictures_speed.py [--peer SITE]`. Capture of all convolutions of the bundled convnet is set against
-the module's own forward pass without hooks; steps of visualisation against lucent's `render_vis` with its own default
+the module's own forward pass without hooks, and bare hooks that keep the same tensors; steps of visualisation against lucent's `render_vis` with its own default
 transforms and its own Fourier picture, on the same net, unit and batch. All ways run in turn in one process, on one
 thread, and what is compared is CPU time, which work beside it on the machine changes little; a ratio is the median over
 repeats. SITE is a folder in which lucent is installed (`pip install --target SITE torch-lucent`). Writes
@@ -63,8 +63,19 @@ def capturing(net: Network, repeats: int) -> dict[str, Any]:
         def plain(given: torch.Tensor = given) -> None:
             net.hf(given)
 
+        modules = [net.tap(site).module for site in sites]
+
+        @torch.no_grad()
+        def kept(given: torch.Tensor = given, modules: list[torch.nn.Module] = modules) -> None:
+            held = list[torch.Tensor]()
+            handles = [module.register_forward_hook(lambda _m, _i, out: held.append(out)) for module in modules]
+            net.hf(given)
+            for handle in handles:
+                handle.remove()
+
         ways = {
             "forward": plain,
+            "bare hooks": kept,
             "convolutions": lambda tokens=tokens: capture(net, tokens, sites, batch_size=len(tokens)),
             "forward again": plain,
         }
@@ -72,6 +83,7 @@ def capturing(net: Network, repeats: int) -> dict[str, Any]:
         found[f"{batch} pictures"] = {
             "sites": len(sites),
             "capture over forward": ratio(seconds, "convolutions", "forward"),
+            "bare hooks that keep the same tensors over forward": ratio(seconds, "bare hooks", "forward"),
             "forward over forward": ratio(seconds, "forward again", "forward"),
         }
         print(batch, found[f"{batch} pictures"], flush=True)
