@@ -67,7 +67,8 @@ RESULTS = Path(__file__).parent / "results" / "pictures.json"
 def nets() -> dict[str, Network]:
     """The trained convnet, one trained from another seed on other pictures, and the untrained twin of the first."""
     found: dict[str, Any] = {"trained": load_net("convnet"), "second seed": load_net("convnet-1")}
-    return {**found, "untrained": load_net(new_net("convnet"))}
+    found["untrained"] = load_net(new_net("convnet"))
+    return found
 
 
 def neighbours(quick: bool) -> dict[str, Any]:

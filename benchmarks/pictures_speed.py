@@ -1,11 +1,11 @@
 """How fast pictures are captured and made, next to a plain forward pass and to torch-lucent, in CPU time.
 
 `python benchmarks/pictures_speed.py [--peer SITE]`. Capture of all convolutions of the bundled convnet is set against
-the module's own forward pass without hooks, and bare hooks that keep the same tensors; steps of visualisation against lucent's `render_vis` with its own default
-transforms and its own Fourier picture, on the same net, unit and batch. All ways run in turn in one process, on one
-thread, and what is compared is CPU time, which work beside it on the machine changes little; a ratio is the median over
-repeats. SITE is a folder in which lucent is installed (`pip install --target SITE torch-lucent`). Writes
-benchmarks/results/pictures_speed.json.
+the module's own forward pass without hooks, and bare hooks that keep the same tensors; steps of visualisation against
+lucent's `render_vis` with its own default transforms and its own Fourier picture, on the same net, unit and batch. All
+ways run in turn in one process, on one thread, and what is compared is CPU time, which other work on the machine
+changes little; a ratio is the median over repeats. SITE is a folder in which lucent is installed (`pip install --target
+SITE --no-deps torch-lucent kornia==0.4.1 torchvision decorator`). Writes benchmarks/results/pictures_speed.json.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def capturing(net: Network, repeats: int) -> dict[str, Any]:
 
         @torch.no_grad()
         def kept(given: torch.Tensor = given, modules: list[torch.nn.Module] = modules) -> None:
-            held = list[torch.Tensor]()
+            held = list[Any]()
             handles = [module.register_forward_hook(lambda _m, _i, out: held.append(out)) for module in modules]
             net.hf(given)
             for handle in handles:

@@ -147,8 +147,10 @@ def _embeddings(model: AnyModel, examples: Examples, positions: tuple[Position, 
     """What can be read before the first block: a token's embedding, or a picture's colours."""
     if isinstance(model, Model):
         return gather(model, examples.texts, [embed], positions)
-    pixels = examples.texts.pixels if isinstance(examples.texts, Images) else model.tokens(examples.texts).images.pixels
-    side = [min(16, size) for size in pixels.shape[2:]]
+    if not isinstance(examples.texts, Images):
+        raise InvalidArgument(f"{model.name} reads no texts: give Examples(Images(pixels), labels, groups)")
+    pixels = examples.texts.pixels
+    side = min(16, pixels.shape[2]), min(16, pixels.shape[3])
     rows = torch.nn.functional.adaptive_avg_pool2d(pixels, side).flatten(1)
     return Cells({(Site.module("", "input"), position): rows for position in positions}, model.fingerprint)
 

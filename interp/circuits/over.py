@@ -42,8 +42,8 @@ class Over:
         """
         asked = self.sites
         if isinstance(asked, Layered):
-            named = [site.layer for site in model.sites if site.name == asked.name]
-            asked = [asked[layer] for layer in (range(model.n_layers) if isinstance(model, Model) else named)]
+            every = model.sites if not isinstance(model, Model) else (asked[i] for i in range(model.n_layers))
+            asked = [site for site in every if site.name == asked.name]
         asked = [asked] if isinstance(asked, Site | str) else asked
         found = [site for one in asked for site in find_sites(one, model.sites)]
         if not found:

@@ -1,5 +1,6 @@
 """Patchings: which run is changed, and which run its values come from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,8 @@ class Patching:
         Raises:
             InvalidArgument: they differ in number, so that a patch would put one word in another's place.
         """
-        base, donor = model.tokens(self.base), model.tokens(self.donor)
+        read: Callable[[Text | Images], Tokens] = model.tokens  # type: ignore[assignment]
+        base, donor = read(self.base), read(self.donor)
         if len(base) != len(donor):
             raise InvalidArgument(
                 f"{len(base)} texts are to be patched with {len(donor)}: give as many clean as corrupt ones"

@@ -49,7 +49,7 @@ def test_rows_are_the_places_of_the_capture_and_a_picture_is_a_document(convnet:
 def test_a_class_token_is_left_out_unless_it_is_asked_for(tower: Network, tmp_path: Path) -> None:
     site, acts = resid_post[1], capture(tower, PICTURES, resid_post[1])
     for name, at in (("patches", None), ("class", cls), ("both", special)):
-        given = {} if at is None else {"at": at}
+        given: dict[str, Any] = {} if at is None else {"at": at}
         store = harvest(tower, PICTURES, site, tmp_path / name, dtype=torch.float32, **given)
         wanted = acts[site][:, 1:].flatten(0, 1) if at is None else acts[site][:, 0]
         torch.testing.assert_close(kept(store, site), wanted)
