@@ -89,43 +89,48 @@ def _reach(found: WayComparison, way: str) -> float:
 
 
 def costs_panel(found: WayComparison) -> Panel:
-    """What every way changes, takes and does to other texts, and how it is undone, a row a way.
+    """What every way changes and how it is undone; what it takes, and does to other texts.
 
     Examples:
         ```python
         costs_panel(compare_ways(model, cases, ways, texts)).body
         ```
     """
-    head = ["way", "kept of a fact", "read first", "teaching", "answering", "drift, nats", "perplexity", "undone"]
-    rows = [_row(found, way) for way in found.costs]
+    plain = [(way, found.undone[way], WAYS.get(way)) for way in found.costs]
+    words = [[way, about.changes if about else "–", part("with_small", about.undone if about else "left", _bits(e))]
+             for way, e, about in plain]  # fmt: skip
+    head = ["way", "bytes kept", "tokens read", "teaching", "answering", "drift", "perplexity"]
+    figures = table(head, [_row(found, way) for way in found.costs])
     refused = [f"{way} refused {len(facts)}" for way, facts in found.refused.items() if facts]
     return Panel(
         title="What each way takes, and how it is undone",
-        body=Html(part("block", "stacked", table(head, rows))),
+        body=Html(part("block", "said words", table(["way", "what is changed", "how it is undone"], words))
+                  + part("block", "stacked", figures)),
         caption=(
-            "Teaching: processor time in forward passes over the prompt. Answering: processor time over that of the "
-            "model untaught, taken in turn. Drift and perplexity: over unrelated texts, next to the model untaught. "
-            "Undone: facts after which logits and weights are bit for bit the old ones. "
+            "Bytes and tokens are those of one fact. Teaching: processor time, in forward passes over the prompt. "
+            "Answering: processor time over that of the model untaught, taken in turn. Drift (nats a token) and "
+            "perplexity: of unrelated texts, next to the model untaught. "
             + (f"Counted as untaught: {', '.join(refused)}." if refused else "No way refused a fact.")
         ),
         control="A passage is read before questions only: it has no drift, as other texts are read as they are.",
-    )
+    )  # fmt: skip
+
+
+def _bits(e: Estimate) -> str:
+    return f"logits and weights bit for bit the old ones after {e.value:.0%} of facts"
 
 
 def _row(found: WayComparison, way: str) -> list[str]:
-    costs, row, about = found.costs[way], found.table[way], WAYS.get(way)
-    drift, perplexity = row.get("drift"), row.get("perplexity")
+    costs, row = found.costs[way], found.table[way]
     return [
-        way if about is None else part("with_small", way, about.changes),
-        f"{costs['bytes'].value:,.0f} bytes",
-        f"{costs['tokens'].value:.0f} tokens",
-        f"{costs['passes'].value:,.0f} passes",
+        way,
+        f"{costs['bytes'].value:,.0f}",
+        f"{costs['tokens'].value:.0f}",
+        f"{costs['passes'].value:,.0f}",
         _interval(costs["time"], "×"),
-        _interval(drift),
-        _interval(perplexity, "×"),
-        f"{found.undone[way].value:.0%}" if about is None else part("with_small", f"{found.undone[way].value:.0%}",
-                                                                       about.undone),
-    ]  # fmt: skip
+        _interval(row.get("drift")),
+        _interval(row.get("perplexity"), "×"),
+    ]
 
 
 def _interval(e: Estimate | None, sign: str = "") -> str:

@@ -165,7 +165,11 @@ def _lessons(
             yield name, None, {}
             continue
         spent = time.process_time() - begun
-        yield name, lesson, {"bytes": lesson.n_bytes, "tokens": lesson.n_tokens, "passes": spent / one_pass}
+        yield (
+            name,
+            lesson,
+            {"bytes": float(lesson.n_bytes), "tokens": float(lesson.n_tokens), "passes": spent / one_pass},
+        )
 
 
 def _measure(

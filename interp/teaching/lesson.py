@@ -118,26 +118,27 @@ def lesson_of_steering(
     model: Model,
     fact: Fact,
     *,
-    site: Site | None = None,
+    sites: Sequence[Site] = (),
     contexts: Sequence[str] = ("",),
     doses: Sequence[float] = DOSES,
 ) -> Lesson:
     """The lesson of a vector added at every token: the mean state after the new object less that after the old one.
 
-    The states are those at the end of "prompt object" in several contexts. The dose is the smallest at which the model
-    says the new object after the prompt, or, where it never does, the one at which that is likeliest.
+    The states are those at the end of "prompt object" in several contexts. Dose and site are those of the smallest dose
+    at which the model says the new object after the prompt, or, where it never does, those at which that is likeliest.
 
     Args:
         model: the model.
         fact: what is taught.
-        site: where states are read and the vector is added; by default after the block in the middle.
+        sites: where states are read and the vector is added, to choose from; by default after the blocks at a quarter
+            and at half of the depth.
         contexts: texts put before the prompt.
         doses: to choose from, the smallest first.
 
     Raises:
         InvalidArgument: no doses, or states that do not differ.
 
-    Cost: two forward passes a context, and a generation and a forward pass a dose.
+    Cost: two forward passes a context and site, and a generation and a forward pass a dose and site.
 
     Examples:
         ```python
@@ -147,11 +148,10 @@ def lesson_of_steering(
     """
     if not doses or not contexts:
         raise InvalidArgument(f"{len(doses)} doses and {len(contexts)} contexts: give at least one of each")
-    site = resid_post[(model.n_layers - 1) // 2] if site is None else site
-    new, old = ([join_words(c + fact.text, object) for c in contexts] for object in (fact.new, fact.old))
-    towards = add_direction(caa(model, Pairs(new, old), site, last))
-    dose = find_saying_dose(model, fact, towards, doses)
-    return _of_steering(fact, towards, dose)
+    sites = sites or [resid_post[layer] for layer in sorted({model.n_layers // 4, model.n_layers // 2})]
+    pairs = Pairs(*([join_words(c + fact.text, said) for c in contexts] for said in (fact.new, fact.old)))
+    towards = [add_direction(caa(model, pairs, site, last)) for site in sites]
+    return _of_steering(fact, *find_saying_dose(model, fact, towards, doses))
 
 
 def _of_steering(fact: Fact, towards: Steering, dose: float) -> Lesson:
@@ -161,13 +161,16 @@ def _of_steering(fact: Fact, towards: Steering, dose: float) -> Lesson:
     return Lesson(fact, enter, lambda seed: _of_steering(fact, towards.control(seed), dose), towards.vector.nbytes)
 
 
-def find_saying_dose(model: Model, fact: Fact, towards: Steering, doses: Sequence[float]) -> float:
-    """The first dose at which the new object is said after the prompt, or else that at which it is likeliest."""
+def find_saying_dose(
+    model: Model, fact: Fact, towards: Sequence[Steering], doses: Sequence[float]
+) -> tuple[Steering, float]:
+    """The smallest dose, and where, at which the new object is said after the prompt; or else where it is likeliest."""
+    tried = [(one, dose) for dose in doses for one in towards]
     likely = []
-    for dose in doses:
-        with steer(model, towards, dose):
+    for one, dose in tried:
+        with steer(model, one, dose):
             (said,) = generate_greedily(model, [fact.text], len(model.tokens(fact.new).ids[0]) + 1)
             if begins_with(said, fact.new):
-                return dose
+                return one, dose
             likely.append(float(score(model, [fact.text], [fact.new])))
-    return doses[int(torch.tensor(likely).argmax())]
+    return tried[int(torch.tensor(likely).argmax())]

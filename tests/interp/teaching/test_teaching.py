@@ -125,18 +125,20 @@ def test_the_dose_of_steering_is_the_smallest_that_says_the_object_or_the_likeli
         with steer(model, towards, dose):
             said.append(str(model.generate(ROME.text, max_new_tokens=1)).strip() == "Peru")
     assert any(said) and not said[0]
-    assert find_saying_dose(model, ROME, towards, doses) == doses[said.index(True)]
+    assert find_saying_dose(model, ROME, [towards], doses) == (towards, doses[said.index(True)])
     likely = []
     for dose in doses[: said.index(True)]:
         with steer(model, towards, dose):
             likely.append(float(score(model, [ROME.text], ["Peru"])))
     never = doses[: said.index(True)]
-    assert find_saying_dose(model, ROME, towards, never) == never[likely.index(max(likely))]
+    assert find_saying_dose(model, ROME, [towards], never)[1] == never[likely.index(max(likely))]
+    still = replace(towards, vector=0 * towards.vector)
+    assert find_saying_dose(model, ROME, [still, towards], doses)[0] is towards
 
 
 def test_steering_is_a_vector_of_the_difference_at_the_end_of_the_objects(model: Model) -> None:
     site = resid_post[0]
-    lesson = lesson_of_steering(model, ROME, site=site, doses=(1.0,))
+    lesson = lesson_of_steering(model, ROME, sites=[site], doses=(1.0,))
     new, old = (capture(model, f"Rome is in {o}", site).flat(site, last)[0] for o in ("Peru", "Italy"))
     plain = capture(model, "Rome is in", site)[site][0]
     with lesson.enter(model):
