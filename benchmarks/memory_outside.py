@@ -45,7 +45,7 @@ from interp.memory.outside import (  # noqa: E402
     measure_retrieval,
     predict_mixture,
 )
-from interp.memory.outside.mixture import neighbour_votes  # noqa: E402
+from interp.memory.outside.mixture import choose_temperatures, neighbour_votes  # noqa: E402
 from interp.teaching import compare_ways, make_ways  # noqa: E402
 from interp.worlds import load_world  # noqa: E402
 from interp.worlds.lists import MADE_UP  # noqa: E402
@@ -55,7 +55,7 @@ SITE = mlp_in[7]
 NEW, OTHER, OLD = 60, 30, 100  # facts reported, facts that λ and T are chosen on, and true facts to be kept
 STORED, ASKED = 2, 3  # training phrasings that the store holds, and the number of the one that it does not
 KEYS, QUERIES, PROBES = 1_048_576, 256, (1, 16, 64, 256)
-FACTS, DRIFT = 10, 12
+FACTS, DRIFT = 8, 12
 
 
 @cache
@@ -90,39 +90,62 @@ def says(memory: TokenMemory, mixture: ChosenMixture, prompts: Sequence[str], an
     """Whether the mixture's arg max is each answer, token by token."""
     ids, found = find_answer_ids(model(), prompts, answers), []
     for prompt, answer, want in zip(prompts, answers, ids, strict=True):
-        log_p = predict_mixture(
-            model(), memory, f"{prompt} {answer}", weight=mixture.share, temperature=mixture.temperature, k=mixture.k
-        )
+        how = {"weight": mixture.share, "temperature": mixture.temperature, "k": mixture.k, "within": mixture.within}
+        log_p = predict_mixture(model(), memory, f"{prompt} {answer}", **how)
         found.append(log_p[-len(want) - 1 : -1].argmax(-1).tolist() == want)
     return torch.tensor(found)
 
 
-def choose() -> ChosenMixture:
-    """λ and T on facts that are not reported: new ones in a phrasing that is not stored, and true ones to be kept."""
+def other_facts(number: int) -> tuple[TokenMemory, list[str], list[str]]:
+    """A memory of new facts that are not reported, their statements in one phrasing, and those of true facts."""
     others = changed(1, OTHER)
     memory = make_token_memory(model(), statements(others, range(STORED)), SITE)
-    true = [(t, t.object) for t, _ in changed(2, OTHER)]
-    return choose_mixture(model(), memory, [*statements(others, [ASKED]), *statements(true, [ASKED])])
+    return memory, statements(others, [number]), statements([(t, t.object) for t, _ in changed(2, OTHER)], [number])
+
+
+def choose_by_saying() -> dict[str, ChosenMixture]:
+    """λ and how near, on other facts: by the lesser of new ones said, in a phrasing stored or not, and true kept."""
+    memory, stated, kept = other_facts(ASKED)
+    new, true = changed(1, OTHER), [t for t, _ in changed(2, OTHER)]
+    states = torch.cat([capture(model(), text, [SITE]).flat(SITE) for text in [*stated, *kept]])
+    apart = choose_temperatures(memory.find(states, 64)[0])[3]
+    print("median squared distance of the nearest 64:", apart, flush=True)
+    found: dict[str, tuple[float, ChosenMixture]] = {}
+    for within in (*(apart * one for one in (0.003, 0.03, 0.1, 0.2, 0.4, 0.7)), float("inf")):
+        for weight in (0.6, 0.95):
+            one = ChosenMixture(weight, apart / 100, 64, float("nan"), within)
+            still = says(memory, one, [asked(t, 0) for t in true], [t.object for t in true]).float().mean()
+            for name, number in (("a phrasing stored", 0), ("a phrasing not stored", ASKED)):
+                said = says(memory, one, [asked(t, number) for t, _ in new], [y for _, y in new]).float().mean()
+                print(f"{name}: {weight:.2f} {within:8.2f}: said {said:.2f}, kept {still:.2f}", flush=True)
+                if float(torch.minimum(said, still)) > found.get(name, (-1.0,))[0]:
+                    found[name] = float(torch.minimum(said, still)), one
+    everywhere = ChosenMixture(0.6, apart / 100, 64, float("nan"))
+    return {**{f"for {name}": one for name, (_, one) in found.items()}, "where all vote": everywhere}
 
 
 def new_facts() -> dict[str, Any]:
     """Whether a store of new facts says them, in phrasings stored and not, and leaves true facts as they were."""
-    mixture, facts = choose(), changed(0, NEW)
+    chosen, facts = choose_by_saying(), changed(0, NEW)
+    mixture = chosen["for a phrasing stored"]
     subjects = {t.subject.name for t, _ in facts}
     kept = [t for t, _ in changed(3, 3 * OLD) if t.subject.name not in subjects][:OLD]
     memory = make_token_memory(model(), statements(facts, range(STORED)), SITE)
-    found: dict[str, Any] = {"mixture": asdict(mixture), "entries": len(memory)}
+    found: dict[str, Any] = {"mixtures": {name: asdict(one) for name, one in chosen.items()}, "entries": len(memory)}
+    print(found, flush=True)
     alone, answers = replace(mixture, share=0.0), [said for _, said in facts]
     true = [asked(t, 0) for t in kept], [t.object for t in kept]
     before = says(memory, alone, *true)
-    for name, held in {"memory": memory, "tokens shuffled": memory.shuffled()}.items():
+    ways = {name: (memory, one) for name, one in chosen.items()}
+    ways["tokens shuffled"] = memory.shuffled(), mixture
+    for name, (held, how) in ways.items():
         prompts = {
             "a phrasing stored": [asked(t, 0) for t, _ in facts],
             "a phrasing not stored": [asked(t, ASKED) for t, _ in facts],
             "a phrasing no text uses": [asked(t, 0, unseen=True) for t, _ in facts],
         }
-        found[name] = {k: asdict(share(says(held, mixture, p, answers))) for k, p in prompts.items()}
-        after = says(held, mixture, *true)
+        found[name] = {k: asdict(share(says(held, how, p, answers))) for k, p in prompts.items()}
+        after = says(held, how, *true)
         found[name]["true facts said, of those said without it"] = asdict(share(after[before]))
         print(name, found[name], flush=True)
     forgotten = memory.without(memory.document < STORED)  # all that is said of the first fact
@@ -134,7 +157,8 @@ def new_facts() -> dict[str, Any]:
 
 def new_documents() -> dict[str, Any]:
     """What a store of documents on new facts does to the perplexity of other documents on them."""
-    mixture, facts = choose(), changed(0, NEW)
+    facts, (others, stated, true) = changed(0, NEW), other_facts(ASKED)
+    mixture = choose_mixture(model(), others, [*stated, *true])
     memory = make_token_memory(model(), statements(facts, range(STORED)), SITE)
     rng, test = Random("new documents"), statements(facts, [ASKED])
     rng.shuffle(test)

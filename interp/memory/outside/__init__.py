@@ -27,7 +27,7 @@ from interp.memory.outside.retrieval import (
     measure_retrieval,
 )
 from interp.memory.outside.search import (
-    Search,
+    PassageSearch,
     StateSearch,
     WordSearch,
     encode_by_states,
@@ -41,8 +41,8 @@ __all__ = [
     "KeyIndex",
     "MixtureGain",
     "PassageReading",
+    "PassageSearch",
     "RetrievalScore",
-    "Search",
     "StateSearch",
     "TokenMemory",
     "Vote",

@@ -15,7 +15,7 @@ from interp.common.completion import find_answer_ids
 from interp.common.statistics import Estimate, mean_share, share
 from interp.common.texts import begins_with, find_phrases
 from interp.memory.evaluation.measurement import generate_greedily
-from interp.memory.outside.search import Search
+from interp.memory.outside.search import PassageSearch
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -49,7 +49,7 @@ class RetrievalScore:
 
 
 def measure_retrieval(
-    search: Search, questions: Sequence[str], right: Sequence[int], *, k: Count = 5, seed: Natural = 0
+    search: PassageSearch, questions: Sequence[str], right: Sequence[int], *, k: Count = 5, seed: Natural = 0
 ) -> RetrievalScore:
     """Measure how well a search finds the passage that answers each question.
 
@@ -113,7 +113,7 @@ class PassageReading:
 
 def measure_passage_reading(
     model: Model,
-    search: Search,
+    search: PassageSearch,
     questions: Sequence[str],
     answers: Sequence[str],
     right: Sequence[int],
@@ -156,7 +156,7 @@ def measure_passage_reading(
     return PassageReading(says, share(torch.tensor(first) == torch.tensor([*right])))
 
 
-def _check_right(search: Search, questions: Sequence[str], right: Sequence[int]) -> None:
+def _check_right(search: PassageSearch, questions: Sequence[str], right: Sequence[int]) -> None:
     if len(right) != len(questions) or not all(0 <= i < len(search.passages) for i in right):
         raise InvalidArgument(
             f"{len(right)} passages for {len(questions)} questions: give for each the number of one of the "

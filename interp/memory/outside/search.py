@@ -17,12 +17,12 @@ from interp.common.texts import list_texts
 
 UNSPACED: Final = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 WORD: Final = regex.compile(rf"{UNSPACED}|(?:(?!{UNSPACED})[\w])+")
-Encoder = Callable[[Sequence[str]], Float[Tensor, "n d"]]
+Encoder = Callable[[Sequence[str]], Float[Tensor, "n _"]]
 Found = tuple[Float[Tensor, "n _"], Int[Tensor, "n _"]]
 
 
 @runtime_checkable
-class Search(Protocol):
+class PassageSearch(Protocol):
     """What finds passages: `find` gives the scores and numbers of the best `k` for each question, best first."""
 
     @property
@@ -73,8 +73,8 @@ class StateSearch:
 
     passages: tuple[str, ...]
     encode: Encoder
-    mean: Float[Tensor, "d"]
-    unit: Float[Tensor, "n d"]
+    mean: Float[Tensor, "_"]
+    unit: Float[Tensor, "n _"]
 
     def __repr__(self) -> str:
         return f"StateSearch({len(self.passages):,} passages of {self.unit.shape[1]} numbers)"
@@ -137,7 +137,7 @@ def encode_by_states(model: Model, site: Site, at: Position = everywhere, *, bat
         ```
     """
 
-    def encode(texts: Sequence[str]) -> Float[Tensor, "n d"]:
+    def encode(texts: Sequence[str]) -> Float[Tensor, "n _"]:
         sums, counts, done = torch.zeros(len(texts), 0), torch.zeros(len(texts)), 0
         for acts in stream(model, list(texts), [site], batch_size=batch_size):
             number = acts.tokens.text_number.cpu()
@@ -152,7 +152,7 @@ def encode_by_states(model: Model, site: Site, at: Position = everywhere, *, bat
     return encode
 
 
-def _encode(encode: Encoder, texts: list[str]) -> Float[Tensor, "n d"]:
+def _encode(encode: Encoder, texts: list[str]) -> Float[Tensor, "n _"]:
     rows = torch.as_tensor(encode(texts)).double().cpu()
     if rows.ndim != 2 or len(rows) != len(texts) or not bool(rows.isfinite().all()):
         raise InvalidArgument(
@@ -161,7 +161,7 @@ def _encode(encode: Encoder, texts: list[str]) -> Float[Tensor, "n d"]:
     return rows
 
 
-def _first(scores: Float[Tensor, "n passage"], k: int) -> Found:
+def _first(scores: Float[Tensor, "n _"], k: int) -> Found:
     values, at = scores.sort(dim=1, descending=True, stable=True)
     return values[:, :k], at[:, :k]
 

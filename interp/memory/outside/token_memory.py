@@ -153,7 +153,9 @@ class TokenMemory:
 
 
 def measure_recall(memory: TokenMemory, q: Float[Tensor, "n d_model"], *, k: Count = 64) -> Estimate:
-    """The share of the k nearest entries that the memory's index finds, a mean over states; 1 without an index.
+    """The share of the k entries found by the memory's index that are as near as the k nearest, a mean over states.
+
+    Without an index it is 1. Entries at one distance count as one another, since a text's first tokens can be many's.
 
     Args:
         memory: with an index.
@@ -167,8 +169,8 @@ def measure_recall(memory: TokenMemory, q: Float[Tensor, "n d_model"], *, k: Cou
         measure_recall(memory.with_index(), states)
         ```
     """
-    (_, found), (_, exact) = memory.find(q, k), replace(memory, index=None).find(q, k)
-    return mean_share((found[:, :, None] == exact[:, None]).any(2).double().mean(1))
+    (found, _), (exact, _) = memory.find(q, k), replace(memory, index=None).find(q, k)
+    return mean_share((found <= exact[:, -1:]).double().mean(1))
 
 
 def read_token_memory(store: ActivationStore, site: Site, *, limit: Count | None = None) -> TokenMemory:

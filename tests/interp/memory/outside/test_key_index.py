@@ -41,6 +41,14 @@ def test_recall_grows_with_the_cells_looked_into_and_what_is_found_has_its_true_
     assert found == sorted(found) and 0.05 < found[0] < 0.9 and found[2] == 1.0
 
 
+def test_entries_at_one_distance_count_as_one_another() -> None:
+    plain = memory(300)
+    many = replace(
+        plain, keys=plain.keys.repeat(5, 1), tokens=plain.tokens.repeat(5), document=plain.document.repeat(5)
+    )
+    assert measure_recall(many.with_index(cells=10, probes=10), queries(), k=7).value == 1.0
+
+
 def test_more_neighbours_than_the_cells_hold_are_looked_for_among_all_entries() -> None:
     indexed = memory(60, 3).with_index(cells=30, probes=1)
     squared, at = indexed.find(queries(5, 3), 50)
