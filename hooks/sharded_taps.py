@@ -26,6 +26,7 @@ from hooks.site import PATTERNS, Site
 from hooks.structure import Structure, short_text
 from hooks.taps import Tap
 from hooks.temporary import Temporary, grad_mode
+from hooks.view import View
 from hooks.weights import width
 
 Seen: TypeAlias = tuple[tuple[int, ...], float, float]
@@ -101,17 +102,17 @@ def _shared(hf: HFModel, ranks: Ranks, tap: Tap, seen: list[Seen]) -> Tap | str:
     size = width(tap.module)[1 if tap.side == "output" else 0]
     if sum(shape[-1] for shape, _, _ in seen) != size:
         return f"its parts do not make up {size} features, and {named}"
-    if tap.rows is not None and packed == 1:
+    if tap.view.rows is not None and packed == 1:
         return f"it is chosen features of a projection that is shared, and {named}"
     part = Shard(ranks, -1, size, packed)
-    if tap.rows is not None:
+    if tap.view.rows is not None:
         return replace(tap, shard=part)
-    if tap.heads is None:
+    if tap.view.heads is None:
         return replace(tap, shape=(size,), shard=part)
     heads, left = divmod(size, tap.shape[-1])
     if left:
         return f"its {size} features are no whole number of heads of {tap.shape[-1]}"
-    return replace(tap, shape=(heads, tap.shape[-1]), heads=heads, shard=part)
+    return replace(tap, shape=(heads, tap.shape[-1]), view=replace(tap.view, heads=heads), shard=part)
 
 
 def _is_near(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
@@ -141,7 +142,7 @@ def _measure(hf: HFModel, taps: Mapping[Site, Tap]) -> dict[Site, Seen]:
     with Temporary() as changes:
         for site, tap in taps.items():
             if site.name not in PATTERNS:
-                raw = replace(tap, heads=None, rows=None, factor=1.0, alias=frozenset(), derive=None, shard=None)
+                raw = replace(tap, view=View(), alias=frozenset(), shard=None)
                 raw.attach_during(changes, lambda value, site=site: note(site, value))
         forward(hf, short_text(hf))
     return seen
