@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from hooks.forward import forward
 from hooks.huggingface import HFModel
-from hooks.shards import Ranks, Shard, ranks_of
+from hooks.shards import ModelRanks, TensorShard, ranks_of
 from hooks.site import PATTERNS, Site
 from hooks.structure import Structure, short_text
 from hooks.taps import Tap
@@ -82,14 +82,14 @@ def share_taps(hf: HFModel, taps: Mapping[Site, Tap], structure: Structure) -> S
                 refused[site] = "how its heads are shared is not known, since its z cannot be read"
             else:
                 n = z.shape[0]
-                split = Shard(ranks) if z.shard.axis is None else Shard(ranks, 1, n)
+                split = TensorShard(ranks) if z.shard.axis is None else TensorShard(ranks, 1, n)
                 found[site] = replace(tap, shape=(n,), shard=split)
     modules = {site: found[site] for site in structure.modules if site in found}
     in_order = {site: found[site] for site in taps if site in found}
     return Shared(in_order, replace(structure, modules=modules), refused)
 
 
-def _shared(hf: HFModel, ranks: Ranks, tap: Tap, seen: list[Seen]) -> Tap | str:
+def _shared(hf: HFModel, ranks: ModelRanks, tap: Tap, seen: list[Seen]) -> Tap | str:
     """The tap with how its tensor is shared, or why it cannot be gathered."""
     style = _style(hf, tap.module)
     named = f"the plan gives its module, {type(tap.module).__name__}, " + (f"the style '{style}'" if style else "none")
@@ -98,13 +98,15 @@ def _shared(hf: HFModel, ranks: Ranks, tap: Tap, seen: list[Seen]) -> Tap | str:
     packed = (_OUTPUT if tap.side == "output" else _INPUT).get(style or "", 0)
     if tap.inside is not None or not packed:
         same = all(one[0] == seen[0][0] and _is_near(one[1:], seen[0][1:]) for one in seen)
-        return replace(tap, shard=Shard(ranks)) if same else f"its values differ between the processes, and {named}"
+        return (
+            replace(tap, shard=TensorShard(ranks)) if same else f"its values differ between the processes, and {named}"
+        )
     size = width(tap.module)[1 if tap.side == "output" else 0]
     if sum(shape[-1] for shape, _, _ in seen) != size:
         return f"its parts do not make up {size} features, and {named}"
     if tap.view.rows is not None and packed == 1:
         return f"it is chosen features of a projection that is shared, and {named}"
-    part = Shard(ranks, -1, size, packed)
+    part = TensorShard(ranks, -1, size, packed)
     if tap.view.rows is not None:
         return replace(tap, shard=part)
     if tap.view.heads is None:

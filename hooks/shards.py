@@ -16,7 +16,7 @@ from hooks.errors import InvalidArgument, WrongState
 
 @final
 @dataclass(frozen=True, eq=False)
-class Ranks:
+class ModelRanks:
     """The processes that compute one model together.
 
     Attributes:
@@ -72,7 +72,7 @@ class Ranks:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Shard:
+class TensorShard:
     """How a site's tensor is shared by the processes.
 
     Attributes:
@@ -82,7 +82,7 @@ class Shard:
         packed: how many projections are packed in it, each of which is shared by itself.
     """
 
-    ranks: Ranks
+    ranks: ModelRanks
     axis: int | None = None
     size: int = 0
     packed: int = 1
@@ -128,17 +128,17 @@ class Shard:
         same = DTensor.from_local(whole, self.ranks.mesh, [Replicate()], run_check=False)
         return same.redistribute(placements=[Split(self.axis % whole.ndim)]).to_local()
 
-    def _each(self) -> "Shard":
-        return Shard(self.ranks, -1, self.size // self.packed)
+    def _each(self) -> "TensorShard":
+        return TensorShard(self.ranks, -1, self.size // self.packed)
 
 
-_RANKS: Final[WeakKeyDictionary[nn.Module, Ranks]] = WeakKeyDictionary()
+_RANKS: Final[WeakKeyDictionary[nn.Module, ModelRanks]] = WeakKeyDictionary()
 
 
-def ranks_of(hf: nn.Module) -> Ranks | None:
+def ranks_of(hf: nn.Module) -> ModelRanks | None:
     """Return the processes that compute a model together; None where one does.
 
-    Every pass of such a model begins with `Ranks.check_agreement` from then on.
+    Every pass of such a model begins with `ModelRanks.check_agreement` from then on.
 
     Raises:
         InvalidArgument: the model is shared in another way than by tensor parallelism.
@@ -158,7 +158,7 @@ def ranks_of(hf: nn.Module) -> Ranks | None:
             )
     if (getattr(hf, "_tp_size", None) or 1) < 2:
         return None
-    ranks = Ranks(_mesh(hf))
+    ranks = ModelRanks(_mesh(hf))
     hf.register_forward_pre_hook(ranks.check_agreement, with_kwargs=True)
     _RANKS[hf] = ranks
     return ranks

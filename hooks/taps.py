@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hooks.errors import WrongState
 from hooks.huggingface import HFOutput
-from hooks.shards import Shard
+from hooks.shards import TensorShard
 from hooks.site import PATTERNS, Site
 from hooks.summary import summarise
 from hooks.temporary import Temporary
@@ -75,7 +75,7 @@ class Tap:
     axes: tuple[int, ...] | MergedAxes | None = None
     call: OneCall | None = None
     inside: "Inside | None" = None
-    shard: Shard | None = None
+    shard: TensorShard | None = None
 
     __repr__ = summarise
 
@@ -233,7 +233,7 @@ class _Handles:
         self.asked.pop(self, None)
 
 
-def _gathering(edit: Edit, shard: Shard) -> Edit:
+def _gathering(edit: Edit, shard: TensorShard) -> Edit:
     """Give `edit` the whole of a tensor inside a module, and its part of what that becomes back to the module."""
 
     def gathered(a: Tensor) -> Tensor | None:

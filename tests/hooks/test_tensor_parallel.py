@@ -20,7 +20,7 @@ from hooks.errors import InvalidArgument, UnknownSite, WrongState
 from hooks.interventions import add, replace
 from hooks.position import everywhere
 from hooks.sharded_taps import share_taps
-from hooks.shards import Ranks, Shard
+from hooks.shards import ModelRanks, TensorShard
 from hooks.site import Site, embed, mlp_act, mlp_pre, pattern, q, resid_post, resid_pre, z
 from hooks.temporary import grad_mode
 from hooks.weights import matrix_of, write_matrix
@@ -193,15 +193,15 @@ def test_parts_of_unequal_and_packed_axes_are_gathered_in_order_and_scattered_ba
     def work() -> None:
         torch.distributed.init_process_group("gloo")
         rank = torch.distributed.get_rank()
-        ranks = Ranks(torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
+        ranks = ModelRanks(torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
         whole = torch.arange(30.0).view(2, 3, 5)
         part = whole.chunk(2, dim=-1)[rank]
-        odd = Shard(ranks, -1, 5)
+        odd = TensorShard(ranks, -1, 5)
         assert torch.equal(odd.gather(part), whole) and torch.equal(odd.scatter(whole), part)
-        heads = Shard(ranks, 1, 3)
+        heads = TensorShard(ranks, 1, 3)
         assert torch.equal(heads.gather(whole.chunk(2, dim=1)[rank]), whole)
         gate, up = whole[..., :4], whole[..., :4] + 100
-        packed = Shard(ranks, -1, 8, packed=2)
+        packed = TensorShard(ranks, -1, 8, packed=2)
         mine = torch.cat([gate.chunk(2, dim=-1)[rank], up.chunk(2, dim=-1)[rank]], dim=-1)
         assert torch.equal(packed.gather(mine), torch.cat([gate, up], dim=-1))
         assert torch.equal(packed.scatter(torch.cat([gate, up], dim=-1)), mine)
