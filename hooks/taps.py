@@ -5,25 +5,23 @@ from dataclasses import dataclass
 from threading import local
 from typing import Any, Literal, Protocol, final, runtime_checkable
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hooks.errors import WrongState
 from hooks.huggingface import HFOutput
-from hooks.offload import place_of
+from hooks.shards import TensorShard
 from hooks.site import PATTERNS, Site
 from hooks.summary import summarise
-from hooks.temporary import Temporary, grad_mode
-from hooks.weights import has_weight, shape_of
+from hooks.temporary import Temporary
+from hooks.view import View
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
 Hook = tuple[bool, nn.Module, Callable[..., Any]]
 """Whether a hook comes before its module's pass, the module, and the hook."""
 Aliases = frozenset[Literal["shared", "overwritten"]]
-Derive = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n 1"]]
 
 
 @final
@@ -56,17 +54,15 @@ class Tap:
         shape: the shape of one token's value.
         part: which argument is read, by its place or its name; or which part of the output, when it is a tuple or a
             mapping.
-        heads: how many heads the last axis holds, when it is to be split.
-        rows: which features of the last axis are the site's; None for all.
+        view: what of that tensor is the site.
         alias: what else the tensor is. `shared`: also the residual stream that bypasses the module, so it is changed in
             place. `overwritten`: the model adds to it in place later (Falcon), so what is read is a copy.
-        factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
         axes: how the tensor is where it is not [batch pos *d], as which it is given all the same: the axes that
             count places ((0,) where the model has [pos batch d], as XLNet does), of a tensor without any () and a row
             of the batch is one place; or where batch and pos are merged.
         call: which call of the module in a pass, where it runs more than once; None for the only one.
-        derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
         inside: for sites inside a module that does not call a part of its own there (experts, patterns).
+        shard: how the processes of a tensor-parallel model share the tensor; None in a model of one process.
     """
 
     site: Site
@@ -74,21 +70,19 @@ class Tap:
     side: Literal["input", "output"]
     shape: tuple[int, ...]
     part: int | str = 0
-    heads: int | None = None
-    rows: Int[Tensor, "n"] | None = None
+    view: View = View()
     alias: Aliases = frozenset()
-    factor: float | Float[Tensor, "..."] = 1.0
     axes: tuple[int, ...] | MergedAxes | None = None
     call: OneCall | None = None
-    derive: Derive | None = None
     inside: "Inside | None" = None
+    shard: TensorShard | None = None
 
     __repr__ = summarise
 
     @property
     def read_only(self) -> bool:
         """True when the site can be captured but not changed."""
-        return self.derive is not None or self.site.name in PATTERNS
+        return self.view.derive is not None or self.site.name in PATTERNS
 
     def attach(self, edit: Edit) -> "Handle":
         """Call `edit` with the site's tensor at each pass of any thread; what it returns, if anything, flows on.
@@ -98,14 +92,17 @@ class Tap:
             handle = tap.attach(lambda a: 2 * a)
             ```
         """
-        return _Handles(
+        hooked = _Handles(
             tuple(
                 module.register_forward_pre_hook(hook, with_kwargs=True)
                 if before
                 else module.register_forward_hook(hook, with_kwargs=True)
                 for before, module, hook in self._hooks(edit)
-            )
+            ),
+            self._asked,
         )
+        self._asked[hooked] = str(self.site)
+        return hooked
 
     def attach_during(self, changes: Temporary, edit: Edit) -> None:
         """Do the same at each pass of this thread, until the changes are taken back.
@@ -118,15 +115,24 @@ class Tap:
         """
         if self.inside is not None:
             changes.make(lambda: None, self.inside.end)
+        asked, key = self._asked, object()
+        changes.make(lambda: asked.update({key: str(self.site)}), lambda: asked.pop(key, None))
         for before, module, hook in self._hooks(edit):
             if before:
                 changes.pre_hook(module, hook)
             else:
                 changes.hook(module, hook, always=self.inside is not None, with_kwargs=True)
 
+    @property
+    def _asked(self) -> dict[object, str]:
+        """What is noted of the hooks that are on a model of several processes."""
+        return {} if self.shard is None else self.shard.ranks.asked
+
     def _hooks(self, edit: Edit) -> list["Hook"]:
         """The hooks that call an edit."""
         hooks: list[Hook] = []
+        if self.shard is not None:
+            edit = _gathering(edit, self.shard) if self.inside is not None else edit
         if self.call is not None:
             edit = _at_one_call(edit, self.call, hooks)
         if self.inside is not None:
@@ -144,10 +150,9 @@ class Tap:
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
         raw = _argument(args, kwargs, self.part)
-        changed = edit(self._read(raw))
+        changed = self._edit(edit, raw)
         if changed is None:
             return None
-        changed = self._write(raw, changed)
         if "shared" in self.alias:
             raw.copy_(changed)
             return None
@@ -158,35 +163,32 @@ class Tap:
 
     def _edit_output(self, edit: Edit, output: HFOutput) -> HFOutput:
         if isinstance(output, Tensor):
-            changed = edit(self._read(output))
-            return None if changed is None else self._write(output, changed)
+            return self._edit(edit, output)
         part: Any = 0 if isinstance(output, tuple) and isinstance(self.part, str) else self.part
         if output[part] is None:
             raise WrongState(
                 f"{type(self.module).__name__} does not return its {self.site.name}, so {self.site} is unknown"
             )
-        changed = edit(self._read(output[part]))
+        changed = self._edit(edit, output[part])
         if changed is None:
             return None
-        changed = self._write(output[part], changed)
         if isinstance(output, tuple):
             each = [changed if i == part else item for i, item in enumerate(output)]
             return type(output)(*each) if hasattr(output, "_fields") else tuple(each)
         output[part] = changed
         return output
 
-    def _read(self, raw: Tensor) -> Tensor:
-        if self.derive is not None:
-            return self.derive(raw)
-        value = raw.clone() if "overwritten" in self.alias else raw
-        value = value if _is_one(self.factor) else value * self.factor
-        value = value if self.rows is None else value.index_select(-1, self.rows)
-        return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
+    def _edit(self, edit: Edit, held: Tensor) -> Tensor | None:
+        """What flows on in place of a tensor, if anything: of a part, the part of what the whole becomes."""
+        raw = held if self.shard is None else self.shard.gather(held)
+        changed = edit(self._read(raw))
+        if changed is None:
+            return None
+        changed = self.view.write(raw, changed)
+        return changed if self.shard is None else self.shard.scatter(changed)
 
-    def _write(self, raw: Tensor, value: Tensor) -> Tensor:
-        value = value if _is_one(self.factor) else value / self.factor
-        value = value if self.heads is None else value.flatten(-2)
-        return value if self.rows is None else raw.index_copy(-1, self.rows, value)
+    def _read(self, raw: Tensor) -> Tensor:
+        return self.view.read(raw.clone() if "overwritten" in self.alias else raw)
 
 
 @runtime_checkable
@@ -218,15 +220,27 @@ class Handle(Protocol):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Handles:
-    """Hooks that go together."""
+    """Hooks that go together, and where they are noted."""
 
     each: tuple[RemovableHandle, ...]
+    asked: dict[object, str]
 
     def remove(self) -> None:
         for handle in self.each:
             handle.remove()
+        self.asked.pop(self, None)
+
+
+def _gathering(edit: Edit, shard: TensorShard) -> Edit:
+    """Give `edit` the whole of a tensor inside a module, and its part of what that becomes back to the module."""
+
+    def gathered(a: Tensor) -> Tensor | None:
+        changed = edit(shard.gather(a))
+        return None if changed is None else shard.scatter(changed)
+
+    return gathered
 
 
 def _at_one_call(edit: Edit, call: OneCall, hooks: list[Hook]) -> Edit:
@@ -285,54 +299,3 @@ def _place(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> tu
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> Tensor:
     at, name = _place(args, kwargs, slot)
     return args[at] if name is None else kwargs[name]
-
-
-def _is_one(factor: float | Tensor) -> bool:
-    return not isinstance(factor, Tensor) and factor == 1.0
-
-
-def norm_scale(norm: nn.Module) -> Derive:
-    """Return the function that computes, in float32 or better, the divisor of a normalisation from its input.
-
-    LayerNorm divides by sqrt(mean((x - mean(x))^2) + eps), RMSNorm by sqrt(mean(x^2) + eps).
-
-    Examples:
-        ```python
-        norm_scale(nn.LayerNorm(8))(torch.randn(1, 3, 8)).shape  # 1 3 1
-        ```
-    """
-    eps = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None) or _eps_without_weights(norm)
-    centred = _ignores_the_mean(norm)
-
-    def scale(x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n 1"]:
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        x = x - x.mean(dim=-1, keepdim=True) if centred else x
-        return (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
-
-    return scale
-
-
-@grad_mode(False)
-def _ignores_the_mean(norm: nn.Module) -> bool:
-    """Tell LayerNorm from RMSNorm by what it does: LayerNorm does not see a constant added to its input."""
-    x = _ramp(norm)
-    plain, shifted = norm(x).float(), norm(x + 1.0).float()
-    return bool((plain - shifted).norm() < 0.1 * plain.norm())
-
-
-@grad_mode(False)
-def _eps_without_weights(norm: nn.Module) -> float:
-    """OLMo's norm does not say its eps, and has no weights: var / (var + eps) is the variance of what it gives."""
-    if any(True for _ in norm.parameters()):
-        return 0.0
-    x = 1e-2 * _ramp(norm)
-    var = x.var(correction=0)
-    return float(var / norm(x).var(correction=0) - var)
-
-
-def _ramp(norm: nn.Module) -> Float[Tensor, "d_model"]:
-    """From -1 to 1, in the width and precision of a norm; one without weights says its shape."""
-    if not has_weight(norm):
-        return torch.linspace(-1.0, 1.0, vars(norm)["normalized_shape"][-1])
-    device, dtype = place_of(norm)
-    return torch.linspace(-1.0, 1.0, shape_of(norm)[-1], dtype=dtype, device=device)
