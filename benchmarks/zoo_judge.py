@@ -275,7 +275,7 @@ def judge_experts(
         if (other.layer, getattr(other, "stack", "")) == (site.layer, site.stack)
     }
     if site.name == "expert_act":
-        return _judge_memories(names, block, value, here)
+        return _judge_memories(names, block, truth, value, here)
     total = torch.einsum("pk,pkd->pd", here["expert_weights"].to(here["expert_out"]), here["expert_out"])
     if site.name == "expert_out":
         return "right" if any(same(total, one) for one in flowing) else "wrong"
@@ -283,9 +283,13 @@ def judge_experts(
     return "right" if any(_is_scaled(total, one.double()) for one in sums) else "wrong"
 
 
-def _judge_memories(names: Mapping[str, nn.Module], block: str, value: Tensor, here: Mapping[str, Tensor]) -> str:
+def _judge_memories(
+    names: Mapping[str, nn.Module], block: str, truth: Truth, value: Tensor, here: Mapping[str, Tensor]
+) -> str:
     held: list[Any] = [m for n, m in names.items() if n.startswith(f"{block}.")]
     packed = [m for m in held if isinstance(m._parameters.get("down_proj"), Tensor) and m.down_proj.ndim == 3]
+    if "expert_choice" in here and not packed:
+        return _judge_looped(names, block, truth, value, here["expert_choice"].long())
     if len(packed) != 1 or "expert_choice" not in here:
         return "unproved"
     choice, W = here["expert_choice"].long(), packed[0].down_proj.detach()
@@ -297,6 +301,24 @@ def _judge_memories(names: Mapping[str, nn.Module], block: str, value: Tensor, h
             if same(made, here["expert_out"]):
                 return "right"
     return "unproved"
+
+
+def _judge_looped(
+    names: Mapping[str, nn.Module], block: str, truth: Truth, value: Tensor, choice: Tensor
+) -> str:
+    """Where each expert is a module: its last matrix reads the rows of the tokens that chose it."""
+    seen = 0
+    for name in names:
+        number = re.search(r"experts\.(?:expert_)?(\d+)$", name)
+        last = [one for one in truth.inputs if one.startswith(f"{name}.") and isinstance(names.get(one), nn.Linear)][-1:]
+        if number is None or not name.startswith(f"{block}.") or not last:
+            continue
+        read, rows = truth.inputs[last[0]], value[choice == int(number[1])]
+        read = read.reshape(-1, read.shape[-1])
+        if rows.shape[-1] != read.shape[-1] or (len(rows) and float(torch.cdist(rows, read).amin(1).amax()) > CLOSE):
+            return "wrong"
+        seen += len(rows)
+    return "right" if seen == choice.numel() else "unproved"
 
 
 def judge_pattern(value: Tensor) -> str:

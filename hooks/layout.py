@@ -33,7 +33,7 @@ What the names mean, block by block (x is the residual stream):
   the final norm. `logits`: the output, soft-cap included.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -125,7 +125,7 @@ def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping
         taps(hf, component_paths(hf), find_structure(hf))[Site("resid_post", 0)].module
         ```
     """
-    found = {tap.site: tap for tap in _before(hf, paths)}
+    found = {tap.site: tap for tap in _before(hf, paths, structure)}
     hinted = blocks(hf, paths) if "blocks" in paths.top else []
     if not structure.blocks:
         for layer, block in enumerate(hinted):
@@ -178,13 +178,25 @@ def parts(block: nn.Module, paths: Paths) -> Mapping[str, nn.Module]:
     return part if joint is None else part | {"mlp.gate_up": joint}
 
 
-def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
+def _before(hf: HFModel, paths: Paths, structure: Structure) -> Iterator[Tap]:
+    ran = {id(tap.module): tap for site, tap in structure.modules.items() if site.name == "module"}
     for name in ("embed", "pos_embed"):
         module = find(hf, paths.top.get(name))
         if name == "embed" and module is None:
             module = input_embeddings(hf)
+        if name == "embed" and module is not None and ran and id(module) not in ran:
+            module = _tied_table(module, ran.values()) or module
         if module is not None and has_weight(module):
-            yield Tap(Site(name), module, "output", shape_of(module)[1:])
+            tap = Tap(Site(name), module, "output", shape_of(module)[1:])
+            traced = ran.get(id(module), tap)
+            yield replace(tap, alias=traced.alias, axes=traced.axes)
+
+
+def _tied_table(table: nn.Module, ran: Iterable[Tap]) -> nn.Module | None:
+    """The first table that runs with the weight of one that does not (the encoder's, of a table that both share)."""
+    mine = getattr(table, "_parameters", {}).get("weight")
+    held = (tap.module for tap in ran if isinstance(tap.module, nn.Embedding))
+    return next((one for one in held if mine is not None and one._parameters.get("weight") is mine), None)
 
 
 def _norms_after(hf: HFModel, paths: Paths) -> Iterator[Tap]:
@@ -193,7 +205,8 @@ def _norms_after(hf: HFModel, paths: Paths) -> Iterator[Tap]:
         with suppress(*_MISFITS):
             yield Tap(ln_final_scale, norm, "input", (1,), derive=norm_scale(norm))
     if head is not None:
-        yield Tap(logits, hf, "output", (width(head)[1],), part="logits")
+        n_vocab = shape_of(head)[0] if isinstance(head, nn.Embedding) else width(head)[1]
+        yield Tap(logits, hf, "output", (n_vocab,), part="logits")
 
 
 def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:

@@ -20,7 +20,7 @@ from hooks.tracing.experts import Found
 from hooks.tracing.placement import Placement
 from hooks.tracing.record import Call, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, is_norm, residual_sum
-from hooks.tracing.stacks import Stack, stacks
+from hooks.tracing.stacks import Stack, stacks, why_none
 from hooks.tracing.sublayers import Sublayer, sublayers
 
 N_POS = 11
@@ -132,7 +132,7 @@ def structure_of(hf: HFModel, trace: Trace) -> Structure:
     """
     found = stacks(hf, trace, trace.n_pos)
     if not found:
-        return Structure(why="no list of its modules passes a stream [batch pos d] from item to item")
+        return Structure(why=why_none(hf, trace))
     return _structure(hf, trace, _named(hf, found))
 
 
@@ -219,10 +219,12 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
     for side, values in sides:
         for slot, value in [*values.items()][:1]:
             tensor = trace.tensor(value)
-            if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, trace.n_pos):
+            swapped = tensor.ndim > 2 and tensor.shape[:2] == (trace.n_pos, 1) != (1, trace.n_pos)  # as XLNet has it
+            if call.path and tensor.is_floating_point() and (swapped or tensor.shape[:2] == (1, trace.n_pos)):
                 alias: Aliases = frozenset({"overwritten"} if trace.is_overwritten(value) else ())
-                part = 0 if slot is None else slot
-                yield Tap(Site.module(call.path, side), call.module, side, tuple(tensor.shape[2:]), part, alias=alias)
+                part, axes = 0 if slot is None else slot, (0,) if swapped else None
+                shape = tuple(tensor.shape[2:])
+                yield Tap(Site.module(call.path, side), call.module, side, shape, part, alias=alias, axes=axes)
 
 
 def _encoded(hf: HFModel, trace: Trace) -> set[int]:

@@ -112,11 +112,11 @@ class Placement:
                 wide = self.trace.tensor(next(iter(kind.parts[name].outputs.values()))).shape[-1]
                 gate = kind.gate[1] if kind.gate is not None and kind.gate[0] is kind.parts[name] else ()
                 if (wide - len(gate)) % d_head == 0:
+                    self._note_stage(f"{cross}{name}", kind.parts[name])
                     self.part[f"{held}.{name}"] = kind.parts[name].module
                     tap = self._output(f"{cross}{name}", kind.parts[name], None, heads=(wide - len(gate)) // d_head)
                     yield self._without(tap, gate, d_head)
         if cross:
-            self._note_stage("cross_q", kind.parts.get("q"))
             self.source = self._giver_of(kind.parts.get("k"))
         else:
             yield self._gate("attn_gate", kind)
@@ -211,6 +211,7 @@ class Placement:
             self.part["mlp"] = kind.root.module
         whole = kind.root or first
         if whole is not None:
+            self._note_stage("mlp_in", whole)
             slot = next((s for s, v in whole.inputs.items() if self._is_tokens(v)), None)
             yield None if slot is None else self._input("mlp_in", whole, slot)
         for name, call in kind.parts.items():
@@ -243,6 +244,9 @@ class Placement:
         mixing = frozenset(i for i, kind in enumerate(self.kinds) if kind.name in MIXERS)
         if self.sum.expr is None or not mixing or len(mixing) == len(self.kinds):
             return None, -1
+        served = [bool(kind.term.calls) for kind in self.kinds]
+        if not all(served[i] for i in mixing) and not all(one for i, one in enumerate(served) if i not in mixing):
+            return None, -1  # no law could be measured on either side of it
         at = [value for value, terms in stages(self.sum.expr) if terms == mixing]
         flows = {self.trace.root(v) for call in self.inside for v in (*call.inputs.values(), *call.outputs.values())}
         at = [value for value in at if value in flows] or at  # scaled on its way to the end it flows nowhere (Doge)

@@ -51,6 +51,43 @@ def stacks(model: nn.Module, trace: Trace, n_pos: int) -> list[Stack]:
     return sorted(found, key=lambda stack: _begin(stack.blocks[0].call))
 
 
+def why_none(model: nn.Module, trace: Trace) -> str:
+    """Return why a model has no stacks: what its lists of modules pass on instead of a stream [batch pos d].
+
+    Examples:
+        ```python
+        why_none(hf, trace)
+        ```
+    """
+    for path, module in model.named_modules():
+        runs = {id(item) for item in module} if isinstance(module, nn.ModuleList) else set()
+        calls = [call for call in trace.calls if id(call.module) in runs]
+        if len(runs) == len({id(call.module) for call in calls}) > 0 and (said := _odd_stream(trace, calls[0])):
+            return f"the items of '{path}' pass on {said}"
+        if runs and not calls and any(call.path.startswith(f"{path}.") for call in trace.calls):
+            return f"the items of '{path}' are run by their forward alone, not called, so nothing can be read there"
+    return "no list of its modules passes a stream [batch pos d] from item to item"
+
+
+def _odd_stream(trace: Trace, call: Call) -> str:
+    """What is odd about the tensors that a call passes on in the shape in which it was given them; empty for nothing."""
+    n_pos = trace.n_pos
+    given = [trace.tensor(v) for v in call.inputs.values() if trace.tensor(v).is_floating_point()]
+    made = [trace.tensor(v).shape for v in call.outputs.values()]
+    passed = [tuple(one.shape) for one in given if one.ndim >= 3 and one.shape in made]
+    if len(passed) > 1 and len(made) > 1:
+        return "two streams at once"
+    shape = passed[0] if passed else ()
+    if not shape:
+        return ""
+    if n_pos not in shape:
+        places = " ".join(map(str, shape[1:-1]))
+        return f"{places} places where the text has {n_pos} tokens, so a place is no token: the model adds some, or pads"
+    if shape[-1] == n_pos:
+        return "a stream [batch d pos], in which each feature has its tokens next to each other"
+    return f"{shape[0]} streams at once [{' '.join(map(str, shape[:1]))} batch pos d]" if len(shape) > 3 else ""
+
+
 def _side_by_side(model: nn.Module, trace: Trace, by_module: Mapping[int, Sequence[Call]], n_pos: int) -> list[Stack]:
     """The stacks whose blocks are no modules: the n-th items of the lists of one part run in turn, then the next."""
     found: list[Stack] = []
