@@ -19,6 +19,8 @@ _INSTEAD |= dict.fromkeys(
     "none of its blocks reads an encoder with projections of its own; use q, k, v, z, pattern or attn_out",
 )
 _INSTEAD |= dict.fromkeys(("mixer_in", "mixer_gate", "mixer_out"), "it mixes tokens by attention; use attn_out")
+_INSTEAD["mixer_state"] = "none of its mixers leaves one state in a cache; use mixer_in or mixer_out"
+_INSTEAD["layer_embed"] = "none of its blocks is given an embedding of its own; use embed or resid_pre"
 _INSTEAD |= dict.fromkeys(
     ("router_logits", "expert_choice", "expert_weights", "expert_act", "expert_out", "shared_out"),
     "no part of it is called with a choice of experts and their weights; use mlp_in or mlp_out",

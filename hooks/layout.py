@@ -26,7 +26,10 @@ What the names mean, block by block (x is the residual stream):
   decoder reads its encoder; the rows of `cross_k` and `cross_v` are the encoder's tokens, and so are the keys of
   `cross_pattern`.
 - `mixer_in`, `mixer_gate`, `mixer_out`: what another mixer of tokens reads (state-space, linear attention, recurrence,
-  convolution), what its result is multiplied by after a SiLU or sigmoid, and what it adds.
+  convolution), what its result is multiplied by after a SiLU or sigmoid, and what it adds. `mixer_state` [*d]: what it
+  holds after each token, in the axes of its own cache; it can be read and not written, and costs a call of the mixer
+  for each token.
+- `layer_embed`: the embedding of a token that is given to one block alone (Gemma-3n, Gemma-4).
 - `mlp_in`: what the feed-forward layer reads. `mlp_pre`: the input of its nonlinearity (the gate
   where gated). `mlp_act`: the memory coefficients, input of its output projection (gate times up).
 - `embed`: token embeddings. `pos_embed`: learnt position embeddings. `ln_final_scale`: the divisor of

@@ -1,6 +1,7 @@
 """Where the sites of one traced block sit: a tap for each, and the parts of the block by their names."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from hooks.attention import InKernel
 from hooks.huggingface import HFModel
+from hooks.mixer_state import InMixer, keeps_state
 from hooks.site import Site
 from hooks.taps import MergedAxes, OneCall, Tap
 from hooks.tracing.experts import Found, expert_taps, mixture_of
@@ -23,8 +25,8 @@ class Placement:
     """Where the sites of one block sit.
 
     `terms` are the sites of its sum, `part` its parts that were found, `mixtures` its experts by the term they make.
-    `reads` says of which stage of the stream, and through which norm, the inputs of some parts are made; `source` is
-    the module whose output cross-attention reads.
+    `own` is the argument that is given to this block alone. `reads` says of which stage of the stream, and through
+    which norm, the inputs of some parts are made; `source` is the module whose output cross-attention reads.
     """
 
     hf: HFModel
@@ -38,6 +40,7 @@ class Placement:
     mixtures: dict[int, Found] = field(default_factory=dict)
     reads: dict[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
     source: Site | None = None
+    own: Slot | None = None
 
     def __post_init__(self) -> None:
         self.inside = self.trace.inside(self.block.call)
@@ -72,6 +75,7 @@ class Placement:
             if before is not None and self.block.last is not None
             else before
         ]
+        taps += [] if self.own is None else [self._input("layer_embed", self.block.call, self.own)]
         for site, kind in zip(self.terms, self.kinds, strict=True):
             if kind.name in ("attn_out", "cross_out") and site.name == kind.name:
                 taps += self._attention(kind, "" if kind.name == "attn_out" else "cross_")
@@ -139,6 +143,20 @@ class Placement:
         if root is not None and slot is not None and self._note_stage("mixer_in", root):
             yield self._input("mixer_in", root, slot)
         yield self._gate("mixer_gate", kind)
+        yield self._state(kind)
+
+    def _state(self, kind: Sublayer) -> Tap | None:
+        """After the mixer, where it takes a cache and leaves one state in it."""
+        inside = [] if kind.root is None else [kind.root, *self.trace.inside(kind.root)]
+        taking = [call for call in inside if keeps_state(call.module) and self.times[id(call.module)] == 1]
+        for call in taking[:1]:
+            slot = next((slot for slot, value in call.inputs.items() if self._is_tokens(value)), None)
+            if slot is not None:
+                mixer = InMixer(self.hf, call.module, slot)
+                with suppress(Exception):  # whatever a mixer built like no other raises
+                    shape = mixer.shape(*call.given, self.trace.n_pos)
+                    return Tap(self.site("mixer_state"), call.module, "output", shape, inside=mixer)
+        return None
 
     def _gate(self, name: str, kind: Sublayer) -> Tap | None:
         """Where a projection gives the gate, if it reads a stage of the stream that can be seen."""

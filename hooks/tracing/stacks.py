@@ -7,7 +7,7 @@ from typing import final
 
 from torch import nn
 
-from hooks.tracing.record import Call, Trace
+from hooks.tracing.record import VIEWS, Call, Slot, Trace
 from hooks.tracing.residual import BlockCall, residual_sum
 
 
@@ -51,6 +51,36 @@ def stacks(model: nn.Module, trace: Trace, n_pos: int) -> list[Stack]:
     return sorted(found, key=lambda stack: _begin(stack.blocks[0].call))
 
 
+def own_inputs(trace: Trace, stack: Stack) -> dict[int, Slot]:
+    """Return, by block, the argument that is an embedding of its own [batch pos d] (Gemma-3n, Gemma-4).
+
+    It is made of the token ids before the blocks run, and no other block is given it.
+
+    Examples:
+        ```python
+        own_inputs(trace, stacks(hf, trace, 11)[0])
+        ```
+    """
+    ids = {v for v in trace.calls[0].inputs.values() if not trace.tensor(v).is_floating_point()}
+    made, first = trace.after(ids), min(block.call.begin for block in stack.blocks)
+    given: dict[int, list[tuple[int, Slot]]] = {}
+    for layer, block in enumerate(stack.blocks):
+        for slot, value in block.call.inputs.items():
+            tensor = trace.tensor(value)
+            fits = tensor.ndim == 3 and tensor.shape[:2] == (1, trace.n_pos) and tensor.is_floating_point()
+            if slot != block.slot and fits and value in made and 0 <= _computed_at(trace, value) < first:
+                given.setdefault(trace.root(value), []).append((layer, slot))
+    alone = [found[0] for found in given.values() if len(found) == 1]
+    return dict(alone) if len(stack.blocks) > 1 else {}
+
+
+def _computed_at(trace: Trace, value: int) -> int:
+    """The number of the operation that computes a value, or what it is a part of."""
+    while (at := trace.maker.get(value, -1)) >= 0 and trace.ops[at].name in VIEWS:
+        value = trace.ops[at].reads[0]
+    return at
+
+
 def why_none(model: nn.Module, trace: Trace) -> str:
     """Return why a model has no stacks: what its lists of modules pass on instead of a stream [batch pos d].
 
@@ -70,7 +100,7 @@ def why_none(model: nn.Module, trace: Trace) -> str:
 
 
 def _odd_stream(trace: Trace, call: Call) -> str:
-    """What is odd about the tensors that a call passes on in the shape in which it was given them; empty for nothing."""
+    """What is odd about the tensors that a call gives in the shape it was given; empty for nothing."""
     n_pos = trace.n_pos
     given = [trace.tensor(v) for v in call.inputs.values() if trace.tensor(v).is_floating_point()]
     made = [trace.tensor(v).shape for v in call.outputs.values()]
@@ -82,7 +112,7 @@ def _odd_stream(trace: Trace, call: Call) -> str:
         return ""
     if n_pos not in shape:
         places = " ".join(map(str, shape[1:-1]))
-        return f"{places} places where the text has {n_pos} tokens, so a place is no token: the model adds some, or pads"
+        return f"{places} places where the text has {n_pos} tokens: the model adds some, pads, or folds the text"
     if shape[-1] == n_pos:
         return "a stream [batch d pos], in which each feature has its tokens next to each other"
     return f"{shape[0]} streams at once [{' '.join(map(str, shape[:1]))} batch pos d]" if len(shape) > 3 else ""
