@@ -51,7 +51,8 @@ from hooks.huggingface import HFConfig, HFModel
 from hooks.offload import place_of
 from hooks.site import NAMES, Site, ln_final_scale, logits
 from hooks.structure import Block, Structure, input_embeddings
-from hooks.taps import Aliases, MergedAxes, Tap, norm_scale
+from hooks.taps import Aliases, MergedAxes, Tap
+from hooks.view import View, norm_scale
 from hooks.weights import has_weight, shape_of, width
 
 _UNTRACED: Final = Structure()
@@ -156,7 +157,7 @@ def _merge_sites(hf: HFModel, block: Block, guessed: nn.Module | None, paths: Pa
             hints = {site: tap for site, tap in hints.items() if site.name != "resid_mid"}
     traced = {site: tap for site, tap in block.taps.items()
               if site.name not in _INNER or site not in hints or tap.inside is not None
-              or tap.rows is not None}  # fmt: skip
+              or tap.view.rows is not None}  # fmt: skip
     both = hints | traced
     return {site: both[site] for site in sorted(both, key=_order)}
 
@@ -206,7 +207,7 @@ def _norms_after(hf: HFModel, paths: Paths) -> Iterator[Tap]:
     norm, head = find(hf, paths.final_norm), hf.get_output_embeddings()
     if norm is not None and has_weight(norm):
         with suppress(*_MISFITS):
-            yield Tap(ln_final_scale, norm, "input", (1,), derive=norm_scale(norm))
+            yield Tap(ln_final_scale, norm, "input", (1,), view=View(derive=norm_scale(norm)))
     if head is not None:
         n_vocab = shape_of(head)[0] if isinstance(head, nn.Embedding) else width(head)[1]
         yield Tap(logits, hf, "output", (n_vocab,), part="logits")
@@ -240,11 +241,11 @@ def _attention(config: HFConfig, part: Mapping[str, nn.Module], layer: int, path
         if module is not None:
             count = (width(module)[1] if rows is None else len(rows)) // d_head
             rows = None if rows is None else rows.to(place_of(module)[0])
-            yield Tap(Site(name, layer), module, "output", (count, d_head), heads=count, rows=rows)
+            yield Tap(Site(name, layer), module, "output", (count, d_head), view=View(rows, heads=count))
     yield Tap(Site("pattern", layer), part["attn"], "output", (heads,), part=1)
-    yield Tap(Site("z", layer), part["attn.o"], "input", (heads, d_head), heads=heads)
+    yield Tap(Site("z", layer), part["attn.o"], "input", (heads, d_head), view=View(heads=heads))
     added, factor = part.get(norm, part["attn.o"]), getattr(config, "residual_multiplier", 1.0)
-    yield Tap(Site("attn_out", layer), added, "output", (config.hidden_size,), factor=factor)
+    yield Tap(Site("attn_out", layer), added, "output", (config.hidden_size,), view=View(factor=factor))
 
 
 def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, norm: str) -> Iterator[Tap]:
@@ -255,7 +256,7 @@ def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, n
         yield Tap(Site("mlp_in", layer), whole, "input", d_model)
     if "mlp.gate_up" in part:
         gate, up = gate_up_rows(part["mlp.gate_up"])
-        yield Tap(Site("mlp_pre", layer), part["mlp.gate_up"], "output", (len(gate),), rows=gate)
+        yield Tap(Site("mlp_pre", layer), part["mlp.gate_up"], "output", (len(gate),), view=View(gate))
     elif first is not None:
         yield Tap(Site("mlp_pre", layer), first, "output", width(first)[1:])
     if out is not None:
@@ -263,7 +264,7 @@ def _feed_forward(config: HFConfig, part: Mapping[str, nn.Module], layer: int, n
     added, factor = part.get(norm, whole if out is None else out), getattr(config, "residual_multiplier", 1.0)
     if added is not None:
         alias: Aliases = frozenset({"overwritten"} if config.model_type == "falcon" else ())
-        yield Tap(Site("mlp_out", layer), added, "output", d_model, factor=factor, alias=alias)
+        yield Tap(Site("mlp_out", layer), added, "output", d_model, view=View(factor=factor), alias=alias)
 
 
 def gate_up_rows(joint: nn.Module) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:

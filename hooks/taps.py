@@ -5,25 +5,22 @@ from dataclasses import dataclass
 from threading import local
 from typing import Any, Literal, Protocol, final, runtime_checkable
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hooks.errors import WrongState
 from hooks.huggingface import HFOutput
-from hooks.offload import place_of
 from hooks.site import PATTERNS, STATES, Site
 from hooks.summary import summarise
-from hooks.temporary import Temporary, grad_mode
-from hooks.weights import has_weight, shape_of
+from hooks.temporary import Temporary
+from hooks.view import View
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]]
 Edit = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."] | None]
 Hook = tuple[bool, nn.Module, Callable[..., Any]]
 """Whether a hook comes before its module's pass, the module, and the hook."""
 Aliases = frozenset[Literal["shared", "overwritten"]]
-Derive = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n 1"]]
 
 
 @final
@@ -56,16 +53,13 @@ class Tap:
         shape: the shape of one token's value.
         part: which argument is read, by its place or its name; or which part of the output, when it is a tuple or a
             mapping.
-        heads: how many heads the last axis holds, when it is to be split.
-        rows: which features of the last axis are the site's; None for all.
+        view: what of that tensor is the site.
         alias: what else the tensor is. `shared`: also the residual stream that bypasses the module, so it is changed in
             place. `overwritten`: the model adds to it in place later (Falcon), so what is read is a copy.
-        factor: what the model multiplies the tensor by before it is used, a number or one for each feature.
         axes: how the tensor is where it is not [batch pos *d], as which it is given all the same: the axes that
             count places ((0,) where the model has [pos batch d], as XLNet does), of a tensor without any () and a row
             of the batch is one place; or where batch and pos are merged.
         call: which call of the module in a pass, where it runs more than once; None for the only one.
-        derive: for sites computed from what flows, not flowing themselves; such a site is read-only.
         inside: for sites inside a module that does not call a part of its own there (experts, patterns).
     """
 
@@ -74,13 +68,10 @@ class Tap:
     side: Literal["input", "output"]
     shape: tuple[int, ...]
     part: int | str = 0
-    heads: int | None = None
-    rows: Int[Tensor, "n"] | None = None
+    view: View = View()
     alias: Aliases = frozenset()
-    factor: float | Float[Tensor, "..."] = 1.0
     axes: tuple[int, ...] | MergedAxes | None = None
     call: OneCall | None = None
-    derive: Derive | None = None
     inside: "Inside | None" = None
 
     __repr__ = summarise
@@ -88,7 +79,7 @@ class Tap:
     @property
     def read_only(self) -> bool:
         """True when the site can be captured but not changed."""
-        return self.derive is not None or self.site.name in (*PATTERNS, *STATES)
+        return self.view.derive is not None or self.site.name in (*PATTERNS, *STATES)
 
     def attach(self, edit: Edit) -> "Handle":
         """Call `edit` with the site's tensor at each pass of any thread; what it returns, if anything, flows on.
@@ -147,7 +138,7 @@ class Tap:
         changed = edit(self._read(raw))
         if changed is None:
             return None
-        changed = self._write(raw, changed)
+        changed = self.view.write(raw, changed)
         if "shared" in self.alias:
             raw.copy_(changed)
             return None
@@ -159,7 +150,7 @@ class Tap:
     def _edit_output(self, edit: Edit, output: HFOutput) -> HFOutput:
         if isinstance(output, Tensor):
             changed = edit(self._read(output))
-            return None if changed is None else self._write(output, changed)
+            return None if changed is None else self.view.write(output, changed)
         part: Any = 0 if isinstance(output, tuple) and isinstance(self.part, str) else self.part
         if output[part] is None:
             raise WrongState(
@@ -168,7 +159,7 @@ class Tap:
         changed = edit(self._read(output[part]))
         if changed is None:
             return None
-        changed = self._write(output[part], changed)
+        changed = self.view.write(output[part], changed)
         if isinstance(output, tuple):
             each = [changed if i == part else item for i, item in enumerate(output)]
             return type(output)(*each) if hasattr(output, "_fields") else tuple(each)
@@ -176,17 +167,7 @@ class Tap:
         return output
 
     def _read(self, raw: Tensor) -> Tensor:
-        if self.derive is not None:
-            return self.derive(raw)
-        value = raw.clone() if "overwritten" in self.alias else raw
-        value = value if _is_one(self.factor) else value * self.factor
-        value = value if self.rows is None else value.index_select(-1, self.rows)
-        return value if self.heads is None else value.unflatten(-1, (self.heads, -1))
-
-    def _write(self, raw: Tensor, value: Tensor) -> Tensor:
-        value = value if _is_one(self.factor) else value / self.factor
-        value = value if self.heads is None else value.flatten(-2)
-        return value if self.rows is None else raw.index_copy(-1, self.rows, value)
+        return self.view.read(raw.clone() if "overwritten" in self.alias else raw)
 
 
 @runtime_checkable
@@ -285,54 +266,3 @@ def _place(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> tu
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], slot: int | str) -> Tensor:
     at, name = _place(args, kwargs, slot)
     return args[at] if name is None else kwargs[name]
-
-
-def _is_one(factor: float | Tensor) -> bool:
-    return not isinstance(factor, Tensor) and factor == 1.0
-
-
-def norm_scale(norm: nn.Module) -> Derive:
-    """Return the function that computes, in float32 or better, the divisor of a normalisation from its input.
-
-    LayerNorm divides by sqrt(mean((x - mean(x))^2) + eps), RMSNorm by sqrt(mean(x^2) + eps).
-
-    Examples:
-        ```python
-        norm_scale(nn.LayerNorm(8))(torch.randn(1, 3, 8)).shape  # 1 3 1
-        ```
-    """
-    eps = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None) or _eps_without_weights(norm)
-    centred = _ignores_the_mean(norm)
-
-    def scale(x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n 1"]:
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        x = x - x.mean(dim=-1, keepdim=True) if centred else x
-        return (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
-
-    return scale
-
-
-@grad_mode(False)
-def _ignores_the_mean(norm: nn.Module) -> bool:
-    """Tell LayerNorm from RMSNorm by what it does: LayerNorm does not see a constant added to its input."""
-    x = _ramp(norm)
-    plain, shifted = norm(x).float(), norm(x + 1.0).float()
-    return bool((plain - shifted).norm() < 0.1 * plain.norm())
-
-
-@grad_mode(False)
-def _eps_without_weights(norm: nn.Module) -> float:
-    """OLMo's norm does not say its eps, and has no weights: var / (var + eps) is the variance of what it gives."""
-    if any(True for _ in norm.parameters()):
-        return 0.0
-    x = 1e-2 * _ramp(norm)
-    var = x.var(correction=0)
-    return float(var / norm(x).var(correction=0) - var)
-
-
-def _ramp(norm: nn.Module) -> Float[Tensor, "d_model"]:
-    """From -1 to 1, in the width and precision of a norm; one without weights says its shape."""
-    if not has_weight(norm):
-        return torch.linspace(-1.0, 1.0, vars(norm)["normalized_shape"][-1])
-    device, dtype = place_of(norm)
-    return torch.linspace(-1.0, 1.0, shape_of(norm)[-1], dtype=dtype, device=device)

@@ -76,7 +76,7 @@ class Captured:
         if kind is None:  # only an adapter says where it is
             ln = {"attn_out": "ln1", "mlp_out": "ln2"}[site]
             norm = self.part.get(ln if self.model.paths.norms_last else f"{ln}_post")
-        return (1.0 if tap is None else tap.factor), (nn.Identity() if norm is None else norm)
+        return (1.0 if tap is None else tap.view.factor), (nn.Identity() if norm is None else norm)
 
 
 def block_laws(model: Model, acts: Values, eager: Values) -> Iterator[Check]:
@@ -134,7 +134,7 @@ def _projects(b: Captured, name: str) -> Iterator[Check]:
     rows = b.model.paths.qkv_rows
     x = b["resid_pre"] if norm is None else norm(b["resid_pre"])
     made = project(b.part[f"attn.{name}" if rows is None else "attn.qkv"], x)
-    own = b.model.taps[b.block.site(name)].rows if rows is None else rows[name].to(made.device)
+    own = b.model.taps[b.block.site(name)].view.rows if rows is None else rows[name].to(made.device)
     made = made if own is None else made.index_select(-1, own)
     read = "resid_pre" if norm is None else f"{called}(resid_pre)"
     states = f"{name} = W_{name.upper()} {read} + b"
@@ -173,7 +173,7 @@ def _reads_stage(b: Captured, name: str, part: str | None) -> Iterator[Check]:
     read = shown(expr, names) if isinstance(norm, nn.Identity) else f"LN({shown(expr, names)})"
     n = 1
     if part is not None:
-        n, rows = made.shape[-1], b.model.taps[b.block.site(name)].rows
+        n, rows = made.shape[-1], b.model.taps[b.block.site(name)].view.rows
         made = project(b.part[part], made)
         made, read = (made if rows is None else made.index_select(-1, rows)), f"W {read} + b"
     states = f"{name} = {read}"

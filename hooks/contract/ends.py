@@ -129,7 +129,7 @@ def _embeds(model: Model, acts: Values, first: Site) -> Check:
 
 def _final_scale(model: Model, x: Float[Tensor, "batch pos d_model"]) -> Check:
     """With its own divisor held, a norm is linear: f(x) = scale(x) (N(x) - N(-x)) / 2 has f(x + y) = f(x) + f(y)."""
-    norm, scale = model.final_norm, model.taps[ln_final_scale].derive
+    norm, scale = model.final_norm, model.taps[ln_final_scale].view.derive
     assert norm is not None and scale is not None
     y = x.roll(1, dims=1)
 

@@ -48,7 +48,7 @@ def _experts_add(model: Model, block: Block, found: Found, term: int, acts: Valu
     made = torch.einsum("bpk,bpkd->bpd", acts[weights].to(acts[out].dtype), acts[out]) * found.mixture.factor
     shared_in = found.mixture.shared is not None
     made = made + acts[shared] if shared_in else made
-    kind, factor = block.sublayers[term], model.taps[total].factor
+    kind, factor = block.sublayers[term], model.taps[total].view.factor
     norm = nn.Identity() if kind.norm is None else kind.norm.module
     error = miss(acts[total], norm(made) * factor)
     states = "Σ_k expert_weights expert_out" + (" + shared_out" if shared_in else "")

@@ -17,6 +17,7 @@ from hooks.tracing.experts import Found, expert_taps, mixture_of
 from hooks.tracing.record import Call, Slot, Trace
 from hooks.tracing.residual import BlockCall, Expr, Stream, Sum, is_norm, stages
 from hooks.tracing.sublayers import MIXERS, Sublayer, is_projection
+from hooks.view import View
 
 
 @final
@@ -97,7 +98,7 @@ class Placement:
         part = next(p for p, v in call.outputs.items() if self.trace.root(v) == kind.term.value)
         tap = self._tap(site, call, "output", call.outputs[part], part)
         assert tap is not None
-        return replace(tap, factor=kind.term.factor)
+        return replace(tap, view=View(factor=kind.term.factor))
 
     def _attention(self, kind: Sublayer, cross: str) -> Iterator[Tap | None]:
         out, held = kind.parts.get("o"), "cross_attn" if cross else "attn"
@@ -129,10 +130,10 @@ class Placement:
 
     def _without(self, tap: Tap | None, gate: tuple[int, ...], d_head: int) -> Tap | None:
         """The tap of what is left of a projection that gives a gate too (Qwen3-Next)."""
-        if tap is None or tap.heads is None or not gate:
+        if tap is None or tap.view.heads is None or not gate:
             return tap
-        rows = sorted({*range(tap.heads * d_head + len(gate))} - {*gate})
-        return replace(tap, rows=self._numbers(rows), shape=(tap.heads, d_head))
+        rows = sorted({*range(tap.view.heads * d_head + len(gate))} - {*gate})
+        return replace(tap, view=replace(tap.view, rows=self._numbers(rows)), shape=(tap.view.heads, d_head))
 
     def _numbers(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(rows, device=self.trace.tensor(self.block.x).device)
@@ -168,7 +169,7 @@ class Placement:
             return None
         self.part[name] = call.module
         rows = None if features == tuple(range(tap.shape[-1])) else self._numbers(features)
-        return replace(tap, rows=rows, shape=(len(features),))
+        return replace(tap, view=View(rows), shape=(len(features),))
 
     def _reads_stage(self, name: str, call: Call, root: Call | None) -> bool:
         """Whether a call reads a stage of the stream: by itself, or what its sublayer reads, masked."""
@@ -322,7 +323,7 @@ class Placement:
             side,
             one,
             0 if part is None else part,
-            heads,
+            View(heads=heads),
             alias=frozenset({"overwritten"} if overwritten else ()),
             axes=MergedAxes(self.block.call.module, self.block.slot) if merged else (0,) if swapped else None,
             call=OneCall(call.number, self.hf) if self.times[id(call.module)] > 1 else None,

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hooks.offload import place_of
-from hooks.taps import norm_scale
+from hooks.view import norm_scale
 
 
 def divides(norm: nn.Module | None) -> bool:

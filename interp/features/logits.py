@@ -29,7 +29,7 @@ def measure_logit_effect(model: Model, vector: Float[Tensor, "d_model"]) -> Floa
     """
     if len(vector) != model.d_model:
         raise InvalidArgument(
-            f"A vector of {len(vector)} dimensions is not in the residual stream of {model.name}, "
+            f"a vector of {len(vector)} dimensions is not in the residual stream of {model.name}, "
             f"which has {model.d_model}"
         )
     return measure_logit_effects(model, vector[None])[0]

@@ -12,7 +12,7 @@ from hooks import Model
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
-from hooks.taps import norm_scale
+from hooks.view import norm_scale
 from interp.circuits.norm_gain import divides, norm_gain
 from interp.common.unembedding import output_rows
 

@@ -146,8 +146,8 @@ def output_of(model: Model, read: Site, written: Site) -> tuple[Float[Tensor, "n
         )
     rows = width(tap.module)[0]
     zeros = torch.zeros(1, rows, dtype=model.dtype, device=model.device)
-    b = added.factor * tap.module(zeros)[0]
-    W = added.factor * tap.module(torch.eye(rows).to(zeros)) - b
+    b = added.view.factor * tap.module(zeros)[0]
+    W = added.view.factor * tap.module(torch.eye(rows).to(zeros)) - b
     return W, b
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks import Model, Site, capture, intervene, load
 from hooks.interventions import replace
 from hooks.site import logits
-from hooks.taps import norm_scale
+from hooks.view import norm_scale
 
 Got = dict[str, Tensor]
 TEXTS = ["The Golden Gate Bridge", "Fog over the bay...   "]

@@ -96,7 +96,7 @@ def _block(model: Model, layer: int) -> Block:
     reads = resid_mid[layer] if resid_mid[layer] in model.taps else resid_pre[layer]
     has_attention, has_mlp = z[layer] in model.taps, mlp_in[layer] in model.taps
     W_O, b_O = _writer(model, layer, part["attn.o"]) if has_attention else (None, torch.zeros(d))
-    if post.module is not None and has_attention and model.tap(attn_out[layer]).factor != 1.0:
+    if post.module is not None and has_attention and model.tap(attn_out[layer]).view.factor != 1.0:
         raise InvalidArgument(f"{model.name} both normalises and scales what attention writes: its edges are not known")
     return Block(
         layer,
@@ -115,13 +115,13 @@ def _reader(model: Model, site: Site) -> HeadReader:
     tap = model.tap(site)
     W, bias = matrix_of(tap.module), bias_of(tap.module)
     b = W.new_zeros(W.shape[1]) if bias is None else bias
-    if tap.rows is not None:
-        W, b = W.index_select(1, tap.rows), b.index_select(0, tap.rows)
-    return HeadReader(tap.module, tap.rows, W.unflatten(-1, tap.shape), b.unflatten(-1, tap.shape))
+    if tap.view.rows is not None:
+        W, b = W.index_select(1, tap.view.rows), b.index_select(0, tap.view.rows)
+    return HeadReader(tap.module, tap.view.rows, W.unflatten(-1, tap.shape), b.unflatten(-1, tap.shape))
 
 
 def _writer(model: Model, layer: int, module: nn.Module) -> tuple[Tensor, Tensor]:
-    factor, bias = model.tap(attn_out[layer]).factor, bias_of(module)
+    factor, bias = model.tap(attn_out[layer]).view.factor, bias_of(module)
     W = matrix_of(module).unflatten(0, model.tap(z[layer]).shape)
     b = W.new_zeros(W.shape[-1]) if bias is None else bias
     return (W, b) if factor == 1.0 else (W * factor, b * factor)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hooks.errors import InvalidArgument
 from hooks.offload import place_of
-from hooks.taps import norm_scale
+from hooks.view import norm_scale
 
 
 @dataclass(frozen=True, eq=False)

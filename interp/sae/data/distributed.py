@@ -62,7 +62,7 @@ def local_rows(rows: Float[Tensor, "n *d"]) -> Float[Tensor, "_ *d"]:
     here = current_process()
     if len(rows) % here.world:
         raise InvalidArgument(
-            f"A batch of {len(rows)} rows cannot be shared equally by {here.world} processes: choose a batch_size that "
+            f"a batch of {len(rows)} rows cannot be shared equally by {here.world} processes: choose a batch_size that "
             f"is a multiple of {here.world}, and a source of at least as many rows"
         )
     return rows.chunk(here.world)[here.rank]

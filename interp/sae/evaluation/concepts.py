@@ -145,7 +145,7 @@ def concept_recovery(sae: SAE, data: LabelledTokens, *, min_tokens: Count = 10, 
     counts = {c: data.where(c) for c in sorted(set(data.concepts) - {""})}
     kept = {c: y for c, y in counts.items() if min(int(y[chosen].sum()), int(y[~chosen].sum())) >= min_tokens}
     if not kept:
-        raise InvalidArgument(f"None of {len(counts)} concepts has {min_tokens} tokens in both halves of the texts")
+        raise InvalidArgument(f"none of {len(counts)} concepts has {min_tokens} tokens in both halves of the texts")
     y = torch.stack([*kept.values()])
     top = f[chosen].amax(0)
     scores = torch.stack([_f1(y[:, chosen], f[chosen] > level * top) for level in LEVELS])

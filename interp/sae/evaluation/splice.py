@@ -175,7 +175,7 @@ def _same_place(sae: SAE) -> None:
         )
     if isinstance(sae, Crosscoder) or sae.transcodes:
         raise InvalidArgument(
-            f"A {sae.architecture} writes elsewhere than it reads, so it cannot be put in the place of one site: "
+            f"a {sae.architecture} writes elsewhere than it reads, so it cannot be put in the place of one site: "
             "splice an autoencoder, or steer with sae.direction(latent)"
         )
     sae.raw()

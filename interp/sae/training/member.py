@@ -62,7 +62,7 @@ class Member:
         self._columns(source)
         if source.normalisation is not None and (self.sites or self.normalisation is not None):
             raise InvalidArgument(
-                "A source that is normalised as a whole cannot be split or normalised again: give the source as "
+                "a source that is normalised as a whole cannot be split or normalised again: give the source as "
                 "it is, and each member its own normalisation"
             )
         sae, normalisation = self.sae, self.normalisation or source.normalisation

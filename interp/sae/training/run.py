@@ -204,7 +204,7 @@ class _Run:
         try:
             return self.learners[name].step(step, member.rows(batch, self.source), more)
         except ValueError as error:
-            raise InvalidArgument(f"Batch {step}{f' of {name}' if name else ''}: {error}") from error
+            raise InvalidArgument(f"batch {step}{f' of {name}' if name else ''}: {error}") from error
 
 
 @contextmanager

@@ -372,7 +372,7 @@ def test_nan_from_a_source_of_ones_own_stops_with_its_batch_and_row() -> None:
     x = rows(40_000)
     x[39_000] = torch.inf
     source = Source(lambda: iter(x.split(1_000)), "my own", (resid_post[2],))
-    with pytest.raises(ValueError, match=r"Batch \d+: activations at resid_post\.2 hold NaN or infinity, first in row"):
+    with pytest.raises(ValueError, match=r"batch \d+: activations at resid_post\.2 hold NaN or infinity, first in row"):
         train(TopK(16, 32, k=3), source, tokens=60_000, batch_size=100, buffer=2_000, progress=False)
 
 
@@ -380,7 +380,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     sae = Gated(16, 32)
     with torch.no_grad():
         sae.W_enc.mul_(1e30)
-    with pytest.raises(ValueError, match=r"Batch \d+: the loss is (nan|inf) after .* tokens: training diverged"):
+    with pytest.raises(ValueError, match=r"batch \d+: the loss is (nan|inf) after .* tokens: training diverged"):
         train(sae, tensor_source(rows()), **OPTIONS)
 
 

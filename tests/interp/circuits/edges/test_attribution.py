@@ -59,7 +59,7 @@ def slope_by_autograd(model: Model, task: Task, receiver: str) -> Tensor:
             x, head = held.activations[resid_pre[layer]], int(receiver.split(".")[1])
             tap = model.tap(Site(kind, layer))
             out = tap.module.forward(block.attn_norm(x + zero))
-            out = out if tap.rows is None else out[..., tap.rows]
+            out = out if tap.view.rows is None else out[..., tap.view.rows]
             mine = out.unflatten(-1, tap.shape)[:, :, head]
 
             def edit(a: Tensor) -> Tensor:

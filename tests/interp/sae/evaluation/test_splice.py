@@ -122,7 +122,7 @@ def test_latents_that_do_not_exist_are_refused(gpt2: Model, texts: list[str]) ->
 
 
 def test_what_cannot_be_in_one_place_is_refused(gpt2: Model) -> None:
-    with pytest.raises(ValueError, match="A transcoder writes elsewhere than it reads"):
+    with pytest.raises(ValueError, match="a transcoder writes elsewhere than it reads"):
         splice(Transcoder(8, 16))
     sae = at(gpt2, SITES[0])
     sae.normalisation = expected_norm([torch.randn(9, gpt2.d_model)])
