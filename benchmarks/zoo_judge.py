@@ -116,7 +116,7 @@ def _states_of(hf: Any, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
             output = hf(**call(hf, part) | {"use_cache": True})
             caches.append((output.get("cache_params") or output.get("past_key_values")).layers)
     for late, early in zip(*caches, strict=True) if len(caches) == 2 else ():
-        held = [getattr(one, "recurrent_states", None) for one in (late, early)]
+        held: list[Any] = [getattr(one, "recurrent_states", None) for one in (late, early)]
         if all(isinstance(one, dict) and isinstance(one.get(0), Tensor) for one in held):
             yield held[0][0], held[1][0]
 
