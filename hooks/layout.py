@@ -53,7 +53,7 @@ from hooks.site import NAMES, Site, ln_final_scale, logits
 from hooks.structure import Block, Structure, input_embeddings
 from hooks.taps import Aliases, MergedAxes, Tap
 from hooks.view import View, norm_scale
-from hooks.weights import has_weight, shape_of, width
+from hooks.weights import has_weight, is_tied, shape_of, width
 
 _UNTRACED: Final = Structure()
 _MISFITS: Final = (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError)
@@ -198,9 +198,8 @@ def _before(hf: HFModel, paths: Paths, structure: Structure) -> Iterator[Tap]:
 
 def _tied_table(table: nn.Module, ran: Iterable[Tap]) -> nn.Module | None:
     """The first table that runs with the weight of one that does not (the encoder's, of a table that both share)."""
-    mine = getattr(table, "_parameters", {}).get("weight")
     held = (tap.module for tap in ran if isinstance(tap.module, nn.Embedding))
-    return next((one for one in held if mine is not None and one._parameters.get("weight") is mine), None)
+    return next((one for one in held if is_tied(one, table)), None)
 
 
 def _norms_after(hf: HFModel, paths: Paths) -> Iterator[Tap]:
