@@ -58,7 +58,9 @@ class InMixer:
         """Take nothing back: an interrupted pass has begun nothing."""
 
     @grad_mode(False)
-    def states(self, args: Any, kwargs: Any, given: Float[Tensor, "..."] | None = None) -> Float[Tensor, "batch pos *d"]:
+    def states(
+        self, args: Any, kwargs: Any, given: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "batch pos *d"]:
         """Return the state after each token of a call.
 
         Args:
