@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from hooks import Model, stream
+from hooks.disk import lock
+from hooks.errors import WrongState
 from interp.features import FeatureIndex, collect_evidence, index, measure_logit_effect
 from interp.features import index as index_of
 from interp.features.index.accumulator import EVERY, Accumulator, IndexSize, cut_windows, hash_to_unit
@@ -122,6 +124,11 @@ def test_a_finished_index_is_returned_at_once_and_another_is_refused(
     assert again.about == made.about
     with pytest.raises(ValueError, match="holds an index made with another data, context: give another folder"):
         index(letters, gpt2, TEXTS[1:], made.folder, top=5, sampled=6, context=4, batch_size=7)
+
+
+def test_two_indexes_at_once_are_not_written_to_one_place(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    with lock(tmp_path, "index"), pytest.raises(WrongState, match="another index is writing to .*: wait until it ends"):
+        index(letters, gpt2, TEXTS, tmp_path, top=5, sampled=6, context=3)
 
 
 def test_any_text_and_any_number_an_autoencoder_computes_with_makes_another_index(
