@@ -31,6 +31,7 @@ import pytest
 
 ARGUMENTS = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:nbmake", "-p", "no:xdist", "--no-header", "--tb=no"]
 ARGUMENTS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is loaded before the fork
+OF_LOADING = "tests/contracts/test_defaults.py"  # what sees most faults that act while a module loads: tried first
 CHEAP = 0.3  # CPU seconds, up to which a test is tried before dearer ones of other files
 
 
@@ -229,9 +230,9 @@ class Plan:
         for test in found:
             of_file[test.split("::")[0]] += self.seconds[test]
 
-        def order(test: str) -> tuple[bool, float, int]:
-            cheap = self.seconds[test] <= CHEAP
-            return not cheap, self.seconds[test] if cheap else of_file[test.split("::")[0]], self.place[test]
+        def order(test: str) -> tuple[bool, bool, float, int]:
+            cheap, last = self.seconds[test] <= CHEAP, not (every and test.startswith(OF_LOADING))
+            return last, not cheap, self.seconds[test] if cheap else of_file[test.split("::")[0]], self.place[test]
 
         return sorted(found, key=order)
 
