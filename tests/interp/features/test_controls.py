@@ -136,6 +136,10 @@ def test_a_component_and_its_opposite_are_both_tried() -> None:
         bench = Evaluation(other, by_text(reading, other), half, 0)
         score = score_components(reading.x, half[reading.text], bench, resid_post[0], "f")
         assert score.held_out.f1 > 0.9 and sign * float(score.direction.unit[3]) < -0.99
+        rows = reading.x[half[reading.text]]
+        along = (rows - rows.mean(0)) @ score.direction.vector
+        assert float(score.direction.vector.norm()) == pytest.approx(1, rel=1e-5)
+        assert score.direction.scale == pytest.approx(float(along.max()), rel=1e-4)
 
 
 def test_what_the_reported_half_holds_changes_nothing_that_was_chosen(gpt2: Model, letters: TopK) -> None:

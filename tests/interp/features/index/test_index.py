@@ -67,6 +67,14 @@ def test_co_activation_is_the_jaccard_index_on_every_eighth_token(letters: TopK,
     assert dict(made.record(5).partners) == {3: pytest.approx(d / (d + f))}
 
 
+def test_partners_come_with_the_most_alike_first(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    with torch.no_grad():
+        letters.W_enc[:, 5] += letters.W_enc[:, 3]
+        letters.W_enc[:, 6] += letters.W_enc[:, 3] + letters.W_enc[:, 5]
+    alike = [jaccard for _, jaccard in index(letters, gpt2, TEXTS, tmp_path / "pairs").record(3).partners]
+    assert len(set(alike)) > 1 and alike == sorted(alike, reverse=True)
+
+
 def test_sampled_texts_are_ones_it_fires_on_whatever_their_peak(made: FeatureIndex) -> None:
     record = made.record(2)
     firing = {i for i, text in enumerate(TEXTS) if "c" in text}
@@ -243,6 +251,12 @@ def test_the_shuffle_is_uniform_and_forgets_order() -> None:
     u = hash_to_unit(torch.arange(20000))
     assert torch.histc(u.float(), 20, 0, 1).sub(1000).abs().max() < 160
     assert abs(float(torch.corrcoef(torch.stack([u[:-1], u[1:]]))[0, 1])) < 0.03
+
+
+def test_the_numbers_are_those_of_splitmix64() -> None:
+    """Its first three from the state 0, as its authors publish them (Steele, Lea and Flood 2014)."""
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert hash_to_unit(torch.arange(3)).tolist() == [(one >> 11) / 2**53 for one in published]
 
 
 def test_the_index_needs_an_autoencoder_of_the_model_and_some_text(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
