@@ -52,8 +52,8 @@ def write(
         lead=(
             f"Found: the latents of a sparse autoencoder that read {subject} best, in a small language model that "
             "knows some thousands of facts. Turned up: what the model writes while latents are turned up. Seen: one "
-            "latent of another dictionary, for its pictures and captions. Moved: what one rank-one change of one weight "
-            "matrix does to where it is. Every figure is shown with its control."
+            "latent of another dictionary, for its pictures and captions. Moved: what one rank-one change of one "
+            "weight matrix does to where it is. Every figure is shown with its control."
         ),
         sections=sections,
         tiles=_tiles(found, turned, seen, moved),
