@@ -158,7 +158,7 @@ def _edit(n: int, _: Path) -> Way:
     cases = table_cases(n)
     kept = covariances(model, [case.fact.prompt for case in table_cases(64)], [3, 4])
     facts = [case.fact for case in cases]
-    return lambda: memit(model, facts, covariance=kept, contexts=[""], search=Search(steps=3), token="last subject")
+    return lambda: memit(model, facts, covariance=kept, contexts=[""], search=Search(steps=20), token="last subject")
 
 
 def _pair(length: int) -> Any:
@@ -204,8 +204,8 @@ LAWS = (
     Law("step of an autoencoder", "width", (32, 64, 128, 256), (1, "2 n d F"), lambda d, _: _step(d=d)),
     Law("step of an autoencoder", "tokens", (512, 1024, 2048, 4096), (1, "2 n d F"), lambda n, _: _step(n)),
     Law("index", "tokens", (64, 128, 256, 512), (1, "passes and firings"), lambda n, f: _index(n, 256, f)),
-    Law("index", "latents", (128, 256, 512, 1024), (1, "a record each"), lambda F, f: _index(64, F, f)),
-    Law("index", "latents", (128, 256, 512, 1024), (1, "a record each"), lambda F, f: _index(64, F, f), "megabytes"),
+    Law("index", "latents", (256, 512, 1024, 2048), (1, "a record each"), lambda F, f: _index(32, F, f)),
+    Law("index", "latents", (256, 512, 1024, 2048), (1, "a record each"), lambda F, f: _index(32, F, f), "megabytes"),
     Law("search", "texts", (64, 128, 256, 512), (1, "passes and rows"), lambda n, _: _search(n, 256)),
     Law("search", "latents", (256, 512, 1024, 2048), (1, "a ranking each"), lambda F, _: _search(64, F)),
     Law("editing", "facts at once", (2, 4, 8, 16), (1, "a search each"), _edit),
