@@ -92,7 +92,7 @@ class _Count:
 
 
 def run(what: str, where: Path | str, dies_at: int = 0, *, prefix: tuple[str, ...] = ()) -> str:  # noqa: B006
-    """Run `work` in a process of its own, or by what stands before it, and return what it said."""
+    """Run `work` in a process of its own, or by a launcher, and return what it said."""
     own = [str(Path(__file__).resolve()), "--work", what, str(where), str(dies_at)]
     command = [*prefix, *own] if prefix else [sys.executable, *own]
     done = subprocess.run(command, capture_output=True, text=True, timeout=570, env=_environment(), check=False)

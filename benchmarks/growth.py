@@ -156,7 +156,7 @@ def _texts(n: int) -> list[str]:
 def _edit(n: int, _: Path) -> Way:
     model = load("landmark", check=False)
     cases = table_cases(n)
-    kept = covariances(model, [case.fact.prompt for case in table_cases(64)], [3, 4])
+    kept = covariances(model, [case.fact.prompt for case in table_cases(128)], [3, 4])
     facts = [case.fact for case in cases]
     return lambda: memit(model, facts, covariance=kept, contexts=[""], search=Search(steps=20), token="last subject")
 
@@ -208,7 +208,7 @@ LAWS = (
     Law("index", "latents", (256, 512, 1024, 2048), (1, "a record each"), lambda F, f: _index(32, F, f), "megabytes"),
     Law("search", "texts", (64, 128, 256, 512), (1, "passes and rows"), lambda n, _: _search(n, 256)),
     Law("search", "latents", (256, 512, 1024, 2048), (1, "a ranking each"), lambda F, _: _search(64, F)),
-    Law("editing", "facts at once", (2, 4, 8, 16), (1, "a search each"), _edit),
+    Law("editing", "facts at once", (1, 2, 4), (1, "a search each"), _edit),
     Law("patching", "context", (8, 16, 32, 64), (2, "T patches of T tokens"), lambda T, _: _patch(4, T)),
     Law("patching", "layers", (2, 4, 8), (2, "L patches of L layers"), lambda L, _: _patch(L, 16)),
     Law("edges", "layers", (2, 4, 8, 16), (2, "L² edges"), _edges),

@@ -102,8 +102,8 @@ def sharded_step_bytes(n: Count, d: Count, k: Count, world: Count, *, k_aux: Nat
     The k largest of each process, the reconstruction, and b_dec's gradient and the norm of all.
 
     Examples:
-        >>> sharded_step_bytes(131_072, 8_192, 64, 64) / 1e9
-        12.684...
+        >>> round(sharded_step_bytes(131_072, 8_192, 64, 64) / 1e9, 2)
+        12.68
     """
     kept, ring = VALUE * n * (k + k_aux) * (world - 1), 2 * (world - 1) / world
     sums = n * d * (2 if k_aux else 1) + d + 1
