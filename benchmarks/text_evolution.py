@@ -66,6 +66,7 @@ def share(held: list[bool]) -> dict[str, Any]:
 
 def live(model: Model, sae: SAE, texts: list[str], n: int) -> list[int]:
     """Latents that fire on a thousandth to a tenth of tokens, drawn at random."""
+    assert sae.site is not None
     fired = torch.zeros(sae.d_sae)
     tokens = 0
     for batch in activations_of(model, texts[:200], sae.site):

@@ -123,5 +123,7 @@ class Writer:
     @cached_property
     def _embeddings(self) -> Float[Tensor, "vocab d_model"]:
         module = input_embeddings(self.model.hf)
+        if module is None:
+            raise InvalidArgument(f"{self.model.name} does not say which its table of token embeddings is")
         with torch.no_grad():
             return module(torch.arange(self.model.d_vocab, device=self.model.device))
