@@ -141,7 +141,7 @@ class Measured:
     cross_entropies: Float[Tensor, "batch"]
 
 
-def _select(lam: Float[Tensor, "weight"], *groups: Measured) -> Measured:
+def _select(lam: Float[Tensor, "n"], *groups: Measured) -> Measured:
     """For each λ the text with the largest `f − λ·CE`; of equal ones the first."""
     ids, values, ce = (
         torch.cat([getattr(one, name) for one in groups]) for name in ("ids", "values", "cross_entropies")
