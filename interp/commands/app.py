@@ -33,6 +33,8 @@ VERBS = {
     "conflicts.",
     "audit": "Edit cases one at a time by some methods, and print what each did next to the unedited model and a "
     "control.",
+    "teach": "Teach facts by edit, context, store, passage and steering: what each says, breaks and costs, and how it "
+    "ends.",
     "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
     "workbench": "Open a live page to read, steer, edit and trace a model; each action is a line of Python in its log.",
     "plan": "Print bytes, operations, network and hours of a harvest and a training, with their formulas; nothing is "
