@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from typing import final
 
 import torch
@@ -15,6 +16,7 @@ from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.forward import forward
 from hooks.grid import Grid
+from hooks.network import AnyModel
 from hooks.temporary import Temporary
 
 Score = Callable[[Float[Tensor, "batch pos _"], Grid | None], Float[Tensor, "batch"]]
@@ -128,6 +130,12 @@ def latent(
         return found[..., number].mean(1)
 
     return Objective(f"latent {number} of {site}", site, score, diversity)
+
+
+def random_direction(model: AnyModel, site: Site, seed: int) -> Direction:
+    """A direction at random at a site: the control of every other."""
+    vector = torch.randn(prod(model.tap(site).shape), generator=torch.Generator().manual_seed(seed))
+    return Direction(vector, site, f"a random direction, seed {seed}")
 
 
 def _check(number: int, acts: Tensor) -> None:
