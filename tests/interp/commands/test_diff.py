@@ -30,4 +30,4 @@ def test_a_tuned_model_differs_from_its_base_and_the_base_from_itself_in_nothing
     assert found["placebo_divergence"]["value"] == 0.0
     assert found["sites"][-1]["held"]["value"] > 0.999 and max(w["relative"] for w in found["weights"]) > 0.01
     assert str(Direction.load(out).site) == "resid_post.5"
-    assert "the nearest is chess_100" in call("diff", "landmark", "guide:ches_100", *given, code=2)
+    assert "the nearest is 'chess_100'" in call("diff", "landmark", "guide:ches_100", *given, code=2)
