@@ -48,6 +48,8 @@ VERBS = {
     "the task without them.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
+    "evolve": "Write texts that a latent or a direction is large at, from outlandish to likely, next to real ones "
+    "(minutes).",
     "diff": "Compare a model with what it was tuned from: states on unrelated texts, predictions, "
     "weights; with a placebo.",
     "landmark": "The bundled model: its corpus, training and card.",
