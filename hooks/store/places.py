@@ -15,7 +15,7 @@ from hooks.site import Site
 from hooks.store.packing import Packing, Placed
 
 
-def places(model: Network, sites: Sequence[Site], some: Images | Shaped[Tensor, "item ..."]) -> Packing:
+def places(model: Network, sites: Sequence[Site], some: Images | Shaped[Tensor, "batch ..."]) -> Packing:
     """Lay out one item to a row, whose tokens are the places of the sites, numbered as in the sites' tensors.
 
     Args:
@@ -94,7 +94,7 @@ def as_items(data: Any) -> Any:
     return one_by_one
 
 
-def read_items(model: Network, rows: Any) -> Images | Float[Tensor, "item ..."]:
+def read_items(model: Network, rows: Any) -> Images | Float[Tensor, "batch ..."]:
     """Return some of the data as the model sizes them: pictures, or a tensor of floats as it is.
 
     Raises:
