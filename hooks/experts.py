@@ -152,15 +152,21 @@ class InExperts:
             changed = edit(a.unflatten(0, tuple(here.shape)))
             return None if changed is None else changed.reshape(a.shape)
 
-        return [(True, of.block, note), *map(_unless_it_raised, _HOOKS[self.name](self, placed))]
+        return [(True, of.block, note), *map(unless_it_raised, _HOOKS[self.name](self, placed))]
 
     def end(self) -> None:
         """Forget what an interrupted pass has written."""
         self.mixture.flow.act = self.mixture.flow.out = None
 
 
-def _unless_it_raised(hook: Hook) -> Hook:
-    """A hook that is not called after a pass that raised, which gives nothing."""
+def unless_it_raised(hook: Hook) -> Hook:
+    """Return a hook that is not called after a pass that raised, which gives nothing.
+
+    Examples:
+        ```python
+        unless_it_raised((False, module, after))
+        ```
+    """
     before, module, call = hook
     if before:
         return hook
@@ -178,16 +184,22 @@ def of_expert(tap: Tap, expert: int) -> Tap:
         of_expert(model.tap(expert_out[3]), 5).shape
         ```
     """
-    inside = tap.inside
-    assert isinstance(inside, InExperts)
+    inside: Any = tap.inside  # `InExperts`, or `InDenseMixture`
     n_experts = inside.mixture.n_experts
     if n_experts and not 0 <= expert < n_experts:
         raise UnknownSite(f"{tap.site} has no expert {expert}: it has {n_experts}, so the last is {n_experts - 1}")
     site = replace(tap.site, expert=expert)
-    return replace(tap, site=site, shape=tap.shape[1:], inside=InExperts(inside.mixture, inside.name, expert))
+    return replace(tap, site=site, shape=tap.shape[1:], inside=replace(inside, expert=expert))
 
 
-def _router_logits(site: InExperts, edit: Edit) -> Iterator[Hook]:
+def router_logits_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
+    """Yield the hook that calls an edit with the logits of a router, and lets what is written there decide the choice.
+
+    Examples:
+        ```python
+        [*router_logits_hooks(InExperts(mixture, "router_logits"), edit)]
+        ```
+    """
     of = site.mixture
     assert of.router is not None
 
@@ -217,13 +229,21 @@ def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
         if changed is None:
             return None
         if is_choice:
-            _check_experts(changed, of.n_experts)
+            check_experts(changed, of.n_experts)
         return _replaced(args, kwargs, slot, changed.to(given.dtype).reshape(given.shape))
 
     yield True, of.experts, before
 
 
-def _check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
+def check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
+    """Raise where a written choice is of no experts.
+
+    Raises:
+        InvalidArgument: they are no whole numbers, or there are fewer experts.
+
+    Examples:
+        >>> check_experts(torch.tensor([[0.0, 3.0]]), 4)
+    """
     if not bool((choice == choice.round()).all()) or not bool((choice >= 0).all()):
         raise InvalidArgument("expert_choice is the numbers of experts, counted from 0: write whole numbers")
     if n_experts and not bool((choice < n_experts).all()):
@@ -239,10 +259,10 @@ def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
     def after(_m: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
         choice = _at(args, kwargs, of.slots[1]).reshape(-1, of.n_chosen)
         value = _held(of, args, kwargs, site.name)
-        changed = edit(_seen(value, choice, site.expert))
+        changed = edit(seen_by(value, choice, site.expert))
         if changed is None:
             return None
-        changed = _put_back(value, choice, site.expert, changed)
+        changed = put_back(value, choice, site.expert, changed)
         if site.name == "expert_act" and here.out is not None and here.act is None:
             raise WrongState("expert_act was written after expert_out of the same block: name expert_act first")
         was = _held(of, args, kwargs, "expert_out")
@@ -257,7 +277,14 @@ def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
     yield False, of.experts, after
 
 
-def _shared_out(site: InExperts, edit: Edit) -> Iterator[Hook]:
+def shared_out_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
+    """Yield the hook that calls an edit with what the shared experts add.
+
+    Examples:
+        ```python
+        [*shared_out_hooks(InExperts(mixture, "shared_out"), edit)]
+        ```
+    """
     of = site.mixture
     assert of.shared is not None
 
@@ -270,12 +297,12 @@ def _shared_out(site: InExperts, edit: Edit) -> Iterator[Hook]:
 
 
 _HOOKS: Final[Mapping[str, Callable[[InExperts, Edit], Iterator[Hook]]]] = {
-    "router_logits": _router_logits,
+    "router_logits": router_logits_hooks,
     "expert_choice": _argument,
     "expert_weights": _argument,
     "expert_act": _inside,
     "expert_out": _inside,
-    "shared_out": _shared_out,
+    "shared_out": shared_out_hooks,
 }
 
 
@@ -286,12 +313,30 @@ def _held(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
     return of.outputs(args, kwargs) if of.flow.out is None else of.flow.out
 
 
-def _seen(value: Float[Tensor, "n choice d_model"], choice: Int[Tensor, "n choice"], expert: int | None) -> Tensor:
-    """Of all experts that a token runs through, or of one: zeros at the tokens that it does not serve."""
+def seen_by(
+    value: Float[Tensor, "n choice d"], choice: Int[Tensor, "n choice"], expert: int | None
+) -> Float[Tensor, "n *d"]:
+    """Return what is of all experts that a token runs through, or of one: zeros at the tokens that it does not serve.
+
+    Examples:
+        >>> seen_by(torch.ones(1, 2, 1), torch.tensor([[3, 0]]), 2)
+        tensor([[0.]])
+    """
     return value if expert is None else torch.where((choice == expert)[..., None], value, 0).sum(dim=1)
 
 
-def _put_back(value: Tensor, choice: Tensor, expert: int | None, changed: Tensor) -> Tensor:
+def put_back(
+    value: Float[Tensor, "n choice d"],
+    choice: Int[Tensor, "n choice"],
+    expert: int | None,
+    changed: Float[Tensor, "..."],
+) -> Float[Tensor, "n choice d"]:
+    """Return what is written where each expert of a token has its own, of all of them or of one.
+
+    Examples:
+        >>> put_back(torch.zeros(1, 2, 1), torch.tensor([[3, 0]]), 0, torch.ones(1, 1)).flatten()
+        tensor([0., 1.])
+    """
     return changed if expert is None else torch.where((choice == expert)[..., None], changed[:, None], value)
 
 
