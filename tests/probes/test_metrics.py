@@ -113,7 +113,7 @@ def test_of_two_classes_the_greater_is_true_and_of_one_number_only_1(labels: lis
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (-1, 1), (0, 2), (0.0, 1.0)])
-def test_numbers_in_a_tensor_are_the_labels_that_they_stand_for(pair: tuple[float, float]) -> None:
+def test_numbers_in_a_tensor_are_labels_as_in_a_list(pair: tuple[float, float]) -> None:
     truth = torch.tensor([False, True, True, False, True])
     labels = torch.tensor(pair)[truth.long()]
     scores = torch.tensor([0.1, 0.3, 0.2, 0.5, 0.9])
