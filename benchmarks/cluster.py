@@ -1,8 +1,8 @@
 """Jobs that are killed, shared by two hosts, streamed and kept on a server: `python benchmarks/cluster.py`.
 
-1. `elastic`: `torchrun --max-restarts`; one of two workers kills itself at a chosen pass or step of its first life. The
-   store is compared byte by byte with one process's, the autoencoder bit by bit with two processes' that were not
-   killed, and to rounding with one process's.
+1. `elastic` and `training`: `torchrun --max-restarts`; one of two workers kills itself at a chosen pass or step of its
+   first life. The store is compared byte by byte with one process's, the autoencoder bit by bit with two processes'
+   that were not killed, and to rounding with one process's.
 2. `hosts`: two network namespaces joined by a cable, a `torchrun` in each, c10d rendezvous, gloo. Needs root and `ip`.
 3. `stream`: an iterable data set of several sources, harvested by one process and by two.
 4. `s3`: a store on a real S3 server over HTTP (moto's), its writer killed on the way, written again, and read shuffled.
@@ -131,24 +131,33 @@ def _read_files(store: Path) -> dict[str, bytes]:
 
 
 def elastic(folder: Path) -> dict[str, Any]:
-    """Workers killed, and what came of it."""
-    rows: dict[str, Any] = {"store": [], "autoencoder": []}
+    """Harvests of which a worker is killed, next to one process's."""
+    rows = []
     for moment in MOMENTS:
         where = folder / f"killed-{moment}"
         said = run("harvest", where, moment, prefix=torchrun(3))
         different = different_files(folder / "one", where)
-        restarted = "-9" in said or "SIGKILL" in said
-        rows["store"].append({"killed at pass": moment, "restarted": restarted, "different files": different})
+        rows.append({"killed at pass": moment, "restarted": _restarted(said), "different files": different})
+    return {"store": rows}
+
+
+def training(folder: Path) -> dict[str, Any]:
+    """Trainings of which a worker is killed, next to two processes' that were not, and one's."""
     run("train", folder / "sae-one")
     run("train", folder / "sae-two", prefix=torchrun())
     one, two = (torch.load(folder / name / "weights.pt") for name in ("sae-one", "sae-two"))
-    for moment in (3, 31, 58):
+    rows = []
+    for moment in MOMENTS:
         where = folder / f"sae-killed-{moment}"
-        run("train", where, moment, prefix=torchrun(3))
-        again = torch.load(where / "weights.pt")
-        rows["autoencoder"].append({"killed at step": moment, "bit-equal to two not killed": _equal(again, two)})
-    rows["largest difference of two processes from one"] = max(float((one[n] - two[n]).abs().max()) for n in one)
-    return rows
+        said = run("train", where, 3 * moment, prefix=torchrun(3))
+        equal = _equal(torch.load(where / "weights.pt"), two)
+        rows.append({"killed at step": 3 * moment, "restarted": _restarted(said), "equal bit for bit": equal})
+    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    return {"autoencoder": rows, "largest difference of two processes from one": apart}
+
+
+def _restarted(said: str) -> bool:
+    return "-9" in said or "SIGKILL" in said
 
 
 def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -273,7 +282,7 @@ def _same_rows(far: ActivationStore, near: ActivationStore) -> bool:
 def main() -> None:
     """Run the parts asked for, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", nargs="*", default=["elastic", "hosts", "stream", "s3"])
+    parser.add_argument("--part", nargs="*", default=["elastic", "training", "hosts", "stream", "s3"])
     parser.add_argument("--peers", default="")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--s3", help=argparse.SUPPRESS)
@@ -285,7 +294,8 @@ def main() -> None:
         print(json.dumps(of_s3(Path(asked.s3))))
         return
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
-        "elastic": elastic, "hosts": hosts, "stream": stream, "s3": lambda folder: s3(folder, asked.peers),
+        "elastic": elastic, "training": training, "hosts": hosts, "stream": stream,
+        "s3": lambda folder: s3(folder, asked.peers),
     }  # fmt: skip
     kept = RESULTS / "cluster.json"
     results: dict[str, Any] = json.loads(kept.read_text())["figures"] if kept.exists() else {}
