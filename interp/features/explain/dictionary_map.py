@@ -66,7 +66,7 @@ def map_dictionary(
         OutOfRange: a latent that does not exist.
         InvalidArgument: one given twice, or not more than twice as many latents as neighbours.
 
-    Costs about three seconds per thousand latents, and ten to load the library.
+    Cost: about three seconds per thousand latents, and ten to load the library.
 
     Examples:
         ```python

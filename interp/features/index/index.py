@@ -57,7 +57,7 @@ def index(
     special tokens and padding are left out. The result does not depend on `batch_size`. Broken off, the same call
     goes on where it last saved; complete, it returns at once.
 
-    Costs one forward pass per text up to the autoencoder's site; memory for one batch and some kilobytes per latent.
+    Cost: one forward pass per text up to the autoencoder's site; memory for one batch and some kilobytes per latent.
 
     Raises:
         InvalidArgument: the autoencoder belongs to another model, no text, text that can be read
