@@ -73,7 +73,7 @@ class Mixture:
         """Return what each chosen expert's output projection reads, act_{choice_k}(x)."""
         return self._by_expert(args, kwargs, lambda products, _: products.inputs[-1])
 
-    def written(
+    def project_memories(
         self, args: Any, kwargs: Any, act: Float[Tensor, "n choice d_expert"]
     ) -> Float[Tensor, "n choice d_model"]:
         """Return what each chosen expert gives for other inputs of its output projection."""
@@ -114,7 +114,7 @@ class Mixture:
     def _alone(self, args: Any, kwargs: Any, x: Tensor, choice: Tensor, weights: Tensor, loop: bool = False) -> Tensor:
         """What the module gives for other arguments; `loop`: by its own loop over experts, not by a fused kernel."""
         for slot, value in zip(self.slots, (x, choice, weights), strict=True):
-            args, kwargs = _replaced(args, kwargs, slot, value)
+            args, kwargs = _replace_argument(args, kwargs, slot, value)
         plain = getattr(type(self.experts).forward, "__wrapped__", None)
         if loop and plain is not None and "forward" not in vars(self.experts):
             return plain(self.experts, *args, **kwargs)
@@ -213,7 +213,7 @@ def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
             return None
         if is_choice:
             _check_experts(changed, of.n_experts)
-        return _replaced(args, kwargs, slot, changed.to(given.dtype).reshape(given.shape))
+        return _replace_argument(args, kwargs, slot, changed.to(given.dtype).reshape(given.shape))
 
     yield True, of.experts, before
 
@@ -233,16 +233,16 @@ def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
 
     def after(_m: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
         choice = _at(args, kwargs, of.slots[1]).reshape(-1, of.n_chosen)
-        value = _held(of, args, kwargs, site.name)
-        changed = edit(_seen(value, choice, site.expert))
+        value = _current_value(of, args, kwargs, site.name)
+        changed = edit(_select_expert(value, choice, site.expert))
         if changed is None:
             return None
         changed = _put_back(value, choice, site.expert, changed)
         if site.name == "expert_act" and here.out is not None and here.act is None:
             raise WrongState("expert_act was written after expert_out of the same block: name expert_act first")
-        was = _held(of, args, kwargs, "expert_out")
+        was = _current_value(of, args, kwargs, "expert_out")
         if site.name == "expert_act":
-            here.act, changed = changed, of.written(args, kwargs, changed)
+            here.act, changed = changed, of.project_memories(args, kwargs, changed)
         here.out = changed
         weights = _at(args, kwargs, of.slots[2]).reshape(-1, of.n_chosen)
         added = torch.einsum("tk,tkd->td", weights.to(changed.dtype), changed - was)
@@ -274,14 +274,16 @@ _HOOKS: Final[Mapping[str, Callable[[InExperts, Edit], Iterator[Hook]]]] = {
 }
 
 
-def _held(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
+def _current_value(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
     """What the experts read or give now, with what was written before in this call."""
     if name == "expert_act":
         return of.memories(args, kwargs) if of.flow.act is None else of.flow.act
     return of.outputs(args, kwargs) if of.flow.out is None else of.flow.out
 
 
-def _seen(value: Float[Tensor, "n choice d_model"], choice: Int[Tensor, "n choice"], expert: int | None) -> Tensor:
+def _select_expert(
+    value: Float[Tensor, "n choice d_model"], choice: Int[Tensor, "n choice"], expert: int | None
+) -> Tensor:
     """Of all experts that a token runs through, or of one: zeros at the tokens that it does not serve."""
     return value if expert is None else torch.where((choice == expert)[..., None], value, 0).sum(dim=1)
 
@@ -334,7 +336,9 @@ def _at(args: tuple[Any, ...], kwargs: Mapping[str, Any], slot: Slot) -> Tensor:
     return kwargs[slot] if isinstance(slot, str) else next(iter(kwargs.values()))
 
 
-def _replaced(args: tuple[Any, ...], kwargs: dict[str, Any], slot: Slot, value: Tensor) -> tuple[Any, dict[str, Any]]:
+def _replace_argument(
+    args: tuple[Any, ...], kwargs: dict[str, Any], slot: Slot, value: Tensor
+) -> tuple[Any, dict[str, Any]]:
     """The arguments of a call with one of them replaced."""
     if isinstance(slot, int):
         return (*args[:slot], value, *args[slot + 1 :]), kwargs

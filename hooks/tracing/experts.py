@@ -51,7 +51,7 @@ def mixture_of(trace: Trace, block: BlockCall, kind: Sublayer) -> Found | None:
     for call in inside:
         slots = _slots(trace, call)
         if slots is not None:
-            return _found(trace, block, kind, call, slots)
+            return _find_mixture(trace, block, kind, call, slots)
     return None
 
 
@@ -92,7 +92,9 @@ def _slots(trace: Trace, call: Call) -> tuple[Slot, Slot, Slot] | None:
     return None
 
 
-def _found(trace: Trace, block: BlockCall, kind: Sublayer, call: Call, slots: tuple[Slot, Slot, Slot]) -> Found | None:
+def _find_mixture(
+    trace: Trace, block: BlockCall, kind: Sublayer, call: Call, slots: tuple[Slot, Slot, Slot]
+) -> Found | None:
     router, n_experts = _router(trace, block, call, trace.root(call.inputs[slots[1]]))
     made = {trace.root(value) for value in call.outputs.values()}
     explained, factor, shared, gate = _total(trace, block, kind.term.value, made)

@@ -1,7 +1,7 @@
 """What a job costs before it runs: bytes, operations, network and hours, by formulas that are printed with them.
 
 1. `devices`: what one device does in a second and holds.
-2. `plan`: the costs of harvesting and training of a given size on given machines, and what gives out first.
+2. `plan`: the costs of harvesting and training of a given size on given machines, and which limits it passes.
 """
 
 from hooks.border import guard

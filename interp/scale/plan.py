@@ -1,4 +1,4 @@
-"""What it costs to harvest a model's activations and to train a TopK dictionary on them, and what gives out first."""
+"""What it costs to harvest a model's activations and to train a TopK dictionary on them, and the limits it meets."""
 
 from dataclasses import dataclass
 from math import ceil, log2
@@ -123,7 +123,7 @@ class Cost:
 @final
 @dataclass(frozen=True)
 class Plan:
-    """The costs of a job, and what gives out first. Made by `plan_job`."""
+    """The costs of a job, and the limits that it passes. Made by `plan_job`."""
 
     job: Job
     machines: Machines
@@ -139,7 +139,7 @@ class Plan:
         return found[item]
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.costs), *(f"gives out: {one}" for one in self.warnings)])
+        return "\n".join([*map(str, self.costs), *(f"limit passed: {one}" for one in self.warnings)])
 
     def to_pandas(self) -> "DataFrame":
         """A row for each cost."""
@@ -215,30 +215,38 @@ def _training(job: Job, machines: Machines) -> list[Cost]:
 
 
 def _warnings(job: Job, machines: Machines, value: dict[str, float | int]) -> list[str]:
-    """What gives out, the tightest first."""
-    holders, copy, kept = (
-        value["devices that hold it"],
-        value["devices for one copy of the model"],
-        value["one site, kept"],
-    )
+    """Which limits are passed, the tightest first."""
+    holders, copy = value["devices that hold it"], value["devices for one copy of the model"]
+    kept, days = value["one site, kept"], value["training, days"]
     drawn = 4 * 2 * job.latents * job.d_model * machines.per_node
     busy = value["a step, network"] / value["a step, computing"]
-    said = {
-        f"memory: the dictionary needs {holders:.0f} devices in training, and there are {machines.devices}: take fewer "
-        f"latents, or {ceil(holders / machines.per_node)} machines": holders > machines.devices,
-        f"memory: the model needs {copy:.0f} devices, more than a machine's {machines.per_node}": copy
-        > machines.per_node,
-        f"a machine's own memory: `ShardedTopK` draws the whole dictionary in each process, {_readable(drawn, 'B')} a "
-        "machine, before it keeps its share": drawn > HOST,
-        f"storage: {_readable(kept, 'B')} for one site: train on activations as they are computed, and keep a "
-        "thousandth": kept > STORE_LIMIT,
-        f"network: {busy:.0%} of the computing of a step: send while computing, or in larger steps": busy
-        > NETWORK_SHARE,
-        f"time: {value['training, days']:.0f} days of training, nearly all of it the encoder's product": 24
-        * value["training, days"]
-        > MONTH,
-    }
-    return [text for text, holds in said.items() if holds]
+    limits = [
+        (
+            holders > machines.devices,
+            f"memory: the dictionary needs {holders:.0f} devices in training, and there are {machines.devices}: take "
+            f"fewer latents, or {ceil(holders / machines.per_node)} machines",
+        ),
+        (
+            copy > machines.per_node,
+            f"memory: the model needs {copy:.0f} devices, more than a machine's {machines.per_node}",
+        ),
+        (
+            drawn > HOST,
+            f"a machine's own memory: `ShardedTopK` draws the whole dictionary in each process, "
+            f"{_readable(drawn, 'B')} a machine, before it keeps its share",
+        ),
+        (
+            kept > STORE_LIMIT,
+            f"storage: {_readable(kept, 'B')} for one site: train on activations as they are computed, and keep a "
+            "thousandth",
+        ),
+        (
+            busy > NETWORK_SHARE,
+            f"network: {busy:.0%} of the computing of a step: send while computing, or in larger steps",
+        ),
+        (24 * days > MONTH, f"time: {days:.0f} days of training, nearly all of it the encoder's product"),
+    ]
+    return [text for passed, text in limits if passed]
 
 
 def _power(n: float | int) -> int:
