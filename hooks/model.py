@@ -22,6 +22,7 @@ from hooks.huggingface import HFModel, Tokenizer
 from hooks.layout import blocks, find, find_paths, parts, taps
 from hooks.offload import place_of
 from hooks.running import Running
+from hooks.sharded_taps import share_taps
 from hooks.site import Named, Site, find_sites, mlp_act, resolve_layer
 from hooks.site_names import site_names
 from hooks.structure import Block, find_structure, vocabulary
@@ -50,6 +51,7 @@ class Model:
         final_norm: the norm before the unembedding, or None.
         head: the part after the final norm that does more than unembed (BERT's), or None.
         taps: where each site sits, in the order of the forward pass.
+        unshared: why some sites of a model that several processes compute cannot be gathered.
         contract: what `check` measured, or None before it did.
         running: the forward pass in flight.
 
@@ -62,11 +64,19 @@ class Model:
 
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
         self.hf = hf.eval()
+<<<<<<< HEAD
         self.structure = found = find_structure(hf)
         self.paths = paths = find_paths(adapter_paths(hf), found, hf)
+=======
+        found = find_structure(hf)
+        self.paths = paths = find_paths(hinted_paths(hf), found, hf)
+        shared = share_taps(hf, taps(hf, paths, found), found)
+        self.structure = found = shared.structure
+>>>>>>> main
         self.tokenizer = tokenizer
         self.name = name
-        self.taps: Mapping[Site, Tap] = taps(hf, paths, found)
+        self.taps: Mapping[Site, Tap] = shared.taps
+        self.unshared = shared.refused
         self.site_names = site_names(hf, self.taps)
         self.blocks = blocks(hf, paths)
         self.final_norm = find(hf, paths.final_norm)
@@ -255,6 +265,11 @@ class Model:
         site = resolve_layer(site, self.taps)
         if site.expert is not None:
             return of_expert(self.tap(replace(site, expert=None)), site.expert)
+        if site in self.unshared:
+            raise UnknownSite(
+                f"{self.name} ({type(self.hf).__name__}) has {site} in parts, one in each process, that cannot be "
+                f"gathered: {self.unshared[site]}; load the model whole, or name a site around it"
+            )
         if site not in self.taps and site.path:
             return self._module_tap(site)
         if site not in self.taps:

@@ -19,13 +19,13 @@ def place_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
         >>> place_of(nn.Linear(3, 5))
         (device(type='cpu'), torch.float32)
     """
-    weights = [*module.parameters()]
-    floating = next((weight for weight in weights if weight.is_floating_point()), None)
+    first = next(module.parameters(), None)
+    floating = next((weight for weight in module.parameters() if weight.is_floating_point()), None)
     dtype = torch.float32 if floating is None else floating.dtype
-    if not weights:
+    if first is None:
         return torch.device("cpu"), dtype
-    if not weights[0].is_meta:
-        return weights[0].device, dtype
+    if not first.is_meta:
+        return first.device, dtype
     hooks = (hook for part in module.modules() for hook in _accelerate_hooks(part))
     device = next((hook.execution_device for hook in hooks if hook.execution_device is not None), "cpu")
     return torch.device(device), dtype

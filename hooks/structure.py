@@ -113,7 +113,7 @@ def find_structure(hf: HFModel) -> Structure:
         [block.layer for block in find_structure(hf).main]
         ```
     """
-    tokens = _text(hf)
+    tokens = short_text(hf)
     with refuse_meta(hf):
         trace = record(hf, lambda: forward(hf, tokens), tokens.ids.shape[1])
     try:
@@ -162,7 +162,14 @@ def vocabulary(hf: HFModel) -> int:
     return int(count if count is not None else hf.config.get_text_config().vocab_size)
 
 
-def _text(hf: HFModel) -> Tokens:
+def short_text(hf: HFModel) -> Tokens:
+    """Return a text of a few random tokens, the same for every model of one vocabulary.
+
+    Examples:
+        ```python
+        short_text(hf).ids.shape
+        ```
+    """
     device, n_vocab = place_of(hf)[0], vocabulary(hf)
     limit = context(hf) or N_POS
     random = torch.Generator().manual_seed(2)

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hooks.errors import WrongState
 from hooks.huggingface import HFOutput
+from hooks.shards import TensorShard
 from hooks.site import PATTERNS, Site
 from hooks.summary import summarise
 from hooks.temporary import Temporary
@@ -61,6 +62,7 @@ class Tap:
             of the batch is one place; or where batch and pos are merged.
         call: which call of the module in a pass, where it runs more than once; None for the only one.
         inside: for sites inside a module that does not call a part of its own there (experts, patterns).
+        shard: how the processes of a tensor-parallel model share the tensor; None in a model of one process.
     """
 
     site: Site
@@ -73,6 +75,7 @@ class Tap:
     axes: tuple[int, ...] | MergedAxes | None = None
     call: OneCall | None = None
     inside: "Inside | None" = None
+    shard: TensorShard | None = None
 
     __repr__ = summarise
 
@@ -89,14 +92,17 @@ class Tap:
             handle = tap.attach(lambda a: 2 * a)
             ```
         """
-        return _Handles(
+        hooked = _Handles(
             tuple(
                 module.register_forward_pre_hook(hook, with_kwargs=True)
                 if before
                 else module.register_forward_hook(hook, with_kwargs=True)
                 for before, module, hook in self._hooks(edit)
-            )
+            ),
+            self._asked,
         )
+        self._asked[hooked] = str(self.site)
+        return hooked
 
     def attach_during(self, changes: Temporary, edit: Edit) -> None:
         """Do the same at each pass of this thread, until the changes are taken back.
@@ -109,15 +115,24 @@ class Tap:
         """
         if self.inside is not None:
             changes.make(lambda: None, self.inside.end)
+        asked, key = self._asked, object()
+        changes.make(lambda: asked.update({key: str(self.site)}), lambda: asked.pop(key, None))
         for before, module, hook in self._hooks(edit):
             if before:
                 changes.pre_hook(module, hook)
             else:
                 changes.hook(module, hook, always=self.inside is not None, with_kwargs=True)
 
+    @property
+    def _asked(self) -> dict[object, str]:
+        """What is noted of the hooks that are on a model of several processes."""
+        return {} if self.shard is None else self.shard.ranks.asked
+
     def _hooks(self, edit: Edit) -> list["Hook"]:
         """The hooks that call an edit."""
         hooks: list[Hook] = []
+        if self.shard is not None:
+            edit = _gathering(edit, self.shard) if self.inside is not None else edit
         if self.call is not None:
             edit = _at_one_call(edit, self.call, hooks)
         if self.inside is not None:
@@ -135,10 +150,9 @@ class Tap:
 
     def _edit_input(self, edit: Edit, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed | None:
         raw = _argument(args, kwargs, self.part)
-        changed = edit(self._read(raw))
+        changed = self._edit(edit, raw)
         if changed is None:
             return None
-        changed = self.view.write(raw, changed)
         if "shared" in self.alias:
             raw.copy_(changed)
             return None
@@ -149,22 +163,29 @@ class Tap:
 
     def _edit_output(self, edit: Edit, output: HFOutput) -> HFOutput:
         if isinstance(output, Tensor):
-            changed = edit(self._read(output))
-            return None if changed is None else self.view.write(output, changed)
+            return self._edit(edit, output)
         part: Any = 0 if isinstance(output, tuple) and isinstance(self.part, str) else self.part
         if output[part] is None:
             raise WrongState(
                 f"{type(self.module).__name__} does not return its {self.site.name}, so {self.site} is unknown"
             )
-        changed = edit(self._read(output[part]))
+        changed = self._edit(edit, output[part])
         if changed is None:
             return None
-        changed = self.view.write(output[part], changed)
         if isinstance(output, tuple):
             each = [changed if i == part else item for i, item in enumerate(output)]
             return type(output)(*each) if hasattr(output, "_fields") else tuple(each)
         output[part] = changed
         return output
+
+    def _edit(self, edit: Edit, held: Tensor) -> Tensor | None:
+        """What flows on in place of a tensor, if anything: of a part, the part of what the whole becomes."""
+        raw = held if self.shard is None else self.shard.gather(held)
+        changed = edit(self._read(raw))
+        if changed is None:
+            return None
+        changed = self.view.write(raw, changed)
+        return changed if self.shard is None else self.shard.scatter(changed)
 
     def _read(self, raw: Tensor) -> Tensor:
         return self.view.read(raw.clone() if "overwritten" in self.alias else raw)
@@ -199,15 +220,27 @@ class Handle(Protocol):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Handles:
-    """Hooks that go together."""
+    """Hooks that go together, and where they are noted."""
 
     each: tuple[RemovableHandle, ...]
+    asked: dict[object, str]
 
     def remove(self) -> None:
         for handle in self.each:
             handle.remove()
+        self.asked.pop(self, None)
+
+
+def _gathering(edit: Edit, shard: TensorShard) -> Edit:
+    """Give `edit` the whole of a tensor inside a module, and its part of what that becomes back to the module."""
+
+    def gathered(a: Tensor) -> Tensor | None:
+        changed = edit(shard.gather(a))
+        return None if changed is None else shard.scatter(changed)
+
+    return gathered
 
 
 def _at_one_call(edit: Edit, call: OneCall, hooks: list[Hook]) -> Edit:

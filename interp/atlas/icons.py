@@ -113,7 +113,7 @@ def _likeness(
     model: Network, objective: Objective, pictures: Images, space: Space, m: Float[Tensor, "cell d_model"]
 ) -> Float[Tensor, "cell"]:
     """The cosine of the mean place of each picture with its cell's mean."""
-    acts = values_of(model, objective, pictures.pixels)[1]
+    acts = values_of(model, objective, pictures.pixels)[1].float().cpu()
     grid = model.grids.get(objective.site)
     front = grid.front if grid is not None and len(grid) == acts.shape[1] else 0
     return F.cosine_similarity(acts[:, front:].mean(1) - space.mean, m, dim=-1)

@@ -19,7 +19,7 @@ from interp.atlas import (
     sample_activations,
 )
 from interp.atlas.cell_words import Words
-from interp.commands.arguments import Device, Quiet, load_model, read_lines
+from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines
 from interp.commands.verb import Document, verb
 from interp.common.texts import split_long_texts
 from interp.postcard import LANDMARKS, ConvNet, bundled_nets, draw, load_net, scenes
@@ -64,7 +64,7 @@ def atlas_command(
         atlas = _of_texts(read, texts, place, n, per_item, settings)
         words = read_cells(read, atlas) if place.name == "resid_post" else None
     else:
-        net, pictures, atlas = _of_pictures(model, place, n, per_item, settings)
+        net, pictures, atlas = _of_pictures(model, place, n, per_item, device, settings)
         if steps:
             icons = draw_icons(net, atlas, steps=steps, colours=measure_colours(pictures), progress=not quiet)
         words = attribute_cells(net, pictures, atlas, LANDMARKS) if isinstance(net.hf, ConvNet) else None
@@ -97,7 +97,7 @@ def _of_texts(model: Model, file: Path, site: Site, n: int, per_item: int, setti
 
 
 def _of_pictures(
-    name: str, site: Site, n: int, per_item: int, settings: dict[str, Any]
+    name: str, site: Site, n: int, per_item: int, device: str | None, settings: dict[str, Any]
 ) -> tuple[Network, Images, Atlas]:
     """A net, pictures, and the atlas of the one over the other."""
     if name not in bundled_nets() and not Path(name).is_dir():
@@ -105,7 +105,7 @@ def _of_pictures(
             f"{name!r} is no net of pictures, of which {', '.join(bundled_nets())} are bundled: a language model needs "
             "--texts"
         )
-    loaded, shown = load_net(name), scenes("test", n)
+    loaded, shown = load_net(name, check_device(device)), scenes("test", n)
     net = loaded.image if isinstance(loaded, Towers) else loaded
     pictures, labels = draw(shown).images(), [scene.landmark for scene in shown]
     seed, progress = settings["seed"], settings["progress"]

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Device, Quiet, load_model, read_lines, show_step
+from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines, show_step
 from interp.commands.verb import Document, verb
 from interp.context import (
     PairTask,
@@ -42,7 +41,8 @@ def context_command(
     if out is not None:
         page_at(out)
     pairs = _pairs(task)
-    loaded: Model = load_world(model) if model in bundled_worlds() else load_model(model, device, quiet=quiet)
+    bundled = model in bundled_worlds()
+    loaded = load_world(model, check_device(device)) if bundled else load_model(model, device, quiet=quiet)
     chosen_on, reported_on = pairs.halves()
     with show_step("measuring", quiet):
         effects = measure_demonstrations(

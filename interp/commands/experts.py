@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Device, Quiet, load_model, read_lines
+from interp.commands.arguments import Device, Quiet, check_device, load_model, read_lines, show_step
 from interp.commands.verb import Document, verb
 from interp.experts import capture_routing, measure_specialisation, measure_usage
 from interp.landmark import corpus
@@ -26,14 +26,19 @@ def experts_command(
 ) -> Document:
     """Say of every layer how evenly experts are used, and how much they say of the text's label."""
     rows = _rows(texts, n)
-    loaded = load_world(model) if model in bundled_worlds() else load_model(model, device, quiet=quiet)
-    found = capture_routing(loaded, [text for _, text in rows])
+    bundled = model in bundled_worlds()
+    loaded = load_world(model, check_device(device)) if bundled else load_model(model, device, quiet=quiet)
+    labels = [label for label, _ in rows]
+    with show_step(f"reading {len(rows)} texts", quiet):
+        found = capture_routing(loaded, [text for _, text in rows])
+        measured = {
+            layer: (measure_usage(routing), measure_specialisation(routing, labels, permutations=permutations))
+            for layer, routing in found.items()
+        }
     widths = {"load, bits": 11, "repeats": 9, "chance": 8, "label, bits": 13, "permuted": 10, "given word": 12}
     typer.echo("layer " + "".join(f"{name:>{width}}" for name, width in widths.items()) + f"{'permuted':>10}")
     layers = []
-    for layer, routing in found.items():
-        usage = measure_usage(routing)
-        said = measure_specialisation(routing, [label for label, _ in rows], permutations=permutations)
+    for layer, (usage, said) in measured.items():
         typer.echo(
             f"{layer:<6}{usage.entropy:>11.2f}{usage.repetition.value:>9.2f}{usage.repetition_chance:>8.2f}"
             f"{said.bits:>13.4f}{said.shuffled[0]:>10.4f}{said.given_word:>12.4f}{said.given_word_shuffled[0]:>10.4f}"

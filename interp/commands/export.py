@@ -7,7 +7,7 @@ import typer
 
 from hooks.errors import InvalidArgument, MissingFile, nearest
 from interp import export
-from interp.commands.arguments import ModelName, Quiet, WrittenOn, load_model
+from interp.commands.arguments import ModelName, Quiet, WrittenOn, load_model, show_step
 from interp.commands.verb import Document, verb
 from interp.export import ExportReport
 from interp.features import FeatureIndex
@@ -46,7 +46,9 @@ def export_edit_command(
     """Write an edit as a LoRA adapter, which peft loads; `interp apply` writes a folder of weights."""
     read = Edit.load(_there(edit, "interp edit"))
     loaded = load_model(model, device or "cpu", quiet=quiet)
-    return _print_report(export.to_peft(loaded, read, out, prompts=prompt or (), rank=rank))
+    with show_step(f"writing {out}", quiet):
+        report = export.to_peft(loaded, read, out, prompts=prompt or (), rank=rank)
+    return _print_report(report)
 
 
 @app.command("steering")
@@ -66,7 +68,9 @@ def export_steering_command(
         )
     read = [Recipe.load(_there(recipe, "Recipe.save")) for recipe in recipes]
     loaded = load_model(model, device or "cpu", quiet=quiet)
-    return _print_report(VECTORS[out.suffix](loaded, read, out, prompts=prompt or ["The"]))
+    with show_step(f"writing {out}", quiet):
+        report = VECTORS[out.suffix](loaded, read, out, prompts=prompt or ["The"])
+    return _print_report(report)
 
 
 @app.command("features")

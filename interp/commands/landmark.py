@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from interp import landmark
-from interp.commands.arguments import Device, NewFolder, TrainingFolder, check_device
+from interp.commands.arguments import Device, NewFolder, Quiet, TrainingFolder, check_device, show_step
 from interp.commands.landmark_card import measure, write_card
 from interp.commands.verb import Document, verb
 from interp.landmark.documents import documents
@@ -39,9 +39,12 @@ def train_command(
 def card_command(
     folder: TrainingFolder,
     install: Annotated[bool, typer.Option(help="Copy the model and its card into the package.")] = False,
+    quiet: Quiet = False,
 ) -> Document:
     """Measure a trained model and write its card next to it."""
-    measured, card = measure(folder), folder / "model" / "README.md"
+    card = folder / "model" / "README.md"
+    with show_step("measuring what it knows and where, some minutes", quiet):
+        measured = measure(folder)
     typer.echo(write_card(measured, card))
     if install:
         shutil.copytree(folder / "model", PACKAGED, dirs_exist_ok=True)

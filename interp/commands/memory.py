@@ -64,7 +64,8 @@ def memory_command(
     layers = range(loaded.n_layers) if out is not None else (layer,)
     said = background(loaded, texts, TEXTS)
     by_layer = triggers_by_layer(loaded, said, layers, top=TOP, sign=sign, progress=not quiet)
-    agreed = {name: [agreement(loaded, one, lens=lens) for one in by_layer] for name, lens in lenses.items()}
+    with show_step("reading memories", quiet):
+        agreed = {name: [agreement(loaded, one, lens=lens) for one in by_layer] for name, lens in lenses.items()}
     found = next(one for one in by_layer if one.layer == layer)
     rates = {name: next(one for one in several if one.layer == layer) for name, several in agreed.items()}
     listed = _choose_memories(found, rates[NORM], neuron)

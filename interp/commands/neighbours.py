@@ -8,7 +8,7 @@ from hooks.errors import InvalidArgument
 from hooks.site import embedding
 from hooks.towers import Towers
 from interp.atlas import Neighbours, Space, find_neighbours, measure_hubness, solve_analogy, space_at, token_space
-from interp.commands.arguments import Device, Quiet, load_model
+from interp.commands.arguments import Device, Quiet, check_device, load_model, show_step
 from interp.commands.verb import Document, verb
 from interp.postcard import draw, load_net, new_net, scenes
 
@@ -32,7 +32,7 @@ def neighbours_command(
         raise InvalidArgument("--minus and --plus go together: the query less the one and plus the other")
     if k < 1:
         raise InvalidArgument(f"--k {k}: show at least one neighbour")
-    space, other = _tokens(model, device, quiet) if of == "tokens" else _postcards(model, n)
+    space, other = _tokens(model, device, quiet) if of == "tokens" else _postcards(model, n, device, quiet)
     if minus is not None and plus is not None:
         found = solve_analogy(space, _item(minus, of), _item(plus, of), _item(query, of), k)
         rest = find_neighbours(space, _item(query, of), k, exclude=found.excluded if of == "tokens" else None)
@@ -68,16 +68,17 @@ def _tokens(name: str, device: str | None, quiet: bool) -> tuple[Space, None]:
     return token_space(load_model(name or "landmark", device, quiet=quiet)), None
 
 
-def _postcards(name: str, n: int) -> tuple[Space, Space]:
+def _postcards(name: str, n: int, device: str | None, quiet: bool) -> tuple[Space, Space]:
     """The space of a net, and that of a net that was not trained."""
-    shown = scenes("test", n)
-    pictures = draw(shown).images()
+    place, shown = check_device(device), scenes("test", n)
+    trained, untrained = load_net(name or "convnet", place), load_net(new_net("convnet"), place)
     names = [f"{i} {s.landmark}, {s.time}, {s.weather}" for i, s in enumerate(shown)]
-    trained, untrained = load_net(name or "convnet"), load_net(new_net("convnet"))
-    both = [
-        space_at(net.image if isinstance(net, Towers) else net, pictures, embedding, names)
-        for net in (trained, untrained)
-    ]
+    with show_step(f"drawing and reading {n} pictures", quiet):
+        pictures = draw(shown).images()
+        both = [
+            space_at(net.image if isinstance(net, Towers) else net, pictures, embedding, names)
+            for net in (trained, untrained)
+        ]
     return both[0], both[1]
 
 

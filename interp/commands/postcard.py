@@ -9,7 +9,7 @@ import typer
 
 from hooks.disk import write_text
 from hooks.errors import MissingFile
-from interp.commands.arguments import NewFolder, TrainingFolder
+from interp.commands.arguments import NewFolder, Quiet, TrainingFolder, show_step
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
 from interp.postcard.answers import is_right
@@ -51,16 +51,19 @@ def net_card_command(
     folder: TrainingFolder,
     name: Annotated[str | None, typer.Option("--install", help="Copy the net and its card into the package.")] = None,
     n: Annotated[int, typer.Option(help="Test pictures to measure on.")] = 4000,
+    quiet: Quiet = False,
 ) -> Document:
     """Measure a trained net and write its card next to it."""
     if not (folder / "log.jsonl").is_file():
         raise MissingFile(f"there is no training in {folder}: give the folder that interp postcard train wrote to")
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     read, recipe = net(folder / "model"), Recipe(**json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
-    figures = measure(read, n)
     shown = scenes("test", 500)
-    untrained = is_right(new_net(recipe.which, recipe.seed), draw(shown).pixels, [s.landmark for s in shown])
-    text = card(recipe, figures, log[-1], float(untrained.float().mean()), sum(p.numel() for p in read.parameters()))
+    with show_step(f"measuring on {n} pictures", quiet):
+        figures = measure(read, n)
+        untrained = is_right(new_net(recipe.which, recipe.seed), draw(shown).pixels, [s.landmark for s in shown])
+        size = sum(p.numel() for p in read.parameters())
+        text = card(recipe, figures, log[-1], float(untrained.float().mean()), size)
     write_text(folder / "model" / "README.md", text)
     typer.echo(text)
     if name is not None:

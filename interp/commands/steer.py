@@ -15,7 +15,16 @@ from hooks import Direction, Model
 from hooks.disk import append_text
 from hooks.errors import InterpError, InvalidArgument, NoFluentDose, nearest
 from hooks.json_file import parse_object
-from interp.commands.arguments import PREDICTS, Device, ModelName, Quiet, check_predicts, format_duration, load_model
+from interp.commands.arguments import (
+    PREDICTS,
+    Device,
+    ModelName,
+    Quiet,
+    check_predicts,
+    format_duration,
+    load_model,
+    show_step,
+)
 from interp.commands.verb import Document, verb
 from interp.features.index.digest import digest_of_sae
 from interp.sae import SAE
@@ -85,7 +94,7 @@ def steer_command(
     chosen.steering()  # a wrong latent or way is refused before the model is loaded
     check_predicts(model, "steering changes what is written", PREDICTS)
     options = {"max_new_tokens": tokens, "temperature": temperature, "seed": seed}
-    talk = _Talk(load_model(model, device, quiet=quiet), options, out)
+    talk = _Talk(load_model(model, device, quiet=quiet), options, out, quiet)
     if chosen.sae is not None:
         chosen.sae.to(talk.model.device)
     if prompt is None:
@@ -118,16 +127,18 @@ class _Chosen:
             return self.given
         return 1.0 if self.measured is None else self.measured
 
-    def settle_dose(self, model: Model) -> None:
+    def settle_dose(self, model: Model, quiet: bool = False) -> None:
         """Measure a dose where none was given, and say of one that was given whether it is too large."""
         if self.given is None and self.measured is None and self.way != "ablate":
-            suggested = suggest_dose(model, self.steering())
+            with show_step("measuring a dose that reads fluently", quiet):
+                suggested = suggest_dose(model, self.steering())
             self.measured = suggested.dose
             typer.echo(str(suggested))
         if self.given is not None and self.given not in (0.0, self.checked):
             self.checked = self.given
             try:
-                suggest_dose(model, self.steering(), doses=(self.given,))
+                with show_step("measuring how fluent the dose is", quiet):
+                    suggest_dose(model, self.steering(), doses=(self.given,))
             except NoFluentDose as error:
                 typer.echo(f"note: {error}, or leave it out to have one measured")
 
@@ -158,10 +169,11 @@ class _Talk:
     model: Model
     options: dict[str, Any]
     out: Path
+    quiet: bool = False
 
     def exchange(self, chosen: _Chosen, prompt: str) -> Document:
         """Continue a prompt both ways, unless the transcript has that exchange already; print and return it."""
-        chosen.settle_dose(self.model)
+        chosen.settle_dose(self.model, self.quiet)
         steering = chosen.steering()
         asked = {"model": self.model.fingerprint, "steering": steering.source, "site": str(steering.site)}
         asked |= {"dose": chosen.dose, "prompt": prompt, **self.options, "vector": _digest(steering)}
@@ -170,11 +182,12 @@ class _Talk:
         had = self._had(asked)
         if had is None:
             began = time.perf_counter()
-            plain = self.model.generate(prompt, **self.options)
+            with show_step("continuing", self.quiet):
+                plain = self.model.generate(prompt, **self.options)
             typer.echo(
                 f"unsteered: {prompt}{plain}  (took {time.perf_counter() - began:.1f} s; the steered one as long)"
             )
-            with steer(self.model, steering, chosen.dose) as receipt:
+            with show_step("continuing, steered", self.quiet), steer(self.model, steering, chosen.dose) as receipt:
                 steered = self.model.generate(prompt, **self.options)
             had = asked | {"unsteered": plain, "steered": steered, "receipt": str(receipt)}
             self._keep(had)
@@ -206,7 +219,7 @@ def _converse(talk: _Talk, chosen: _Chosen) -> None:
     began = time.perf_counter()
     talk.model.generate("A", max_new_tokens=2)
     each = (time.perf_counter() - began) * talk.options["max_new_tokens"]  # two continuations, from one of two tokens
-    chosen.settle_dose(talk.model)
+    chosen.settle_dose(talk.model, talk.quiet)
     made = chosen.steering()
     typer.echo(f"{made.source} at {made.site}, dose {chosen.dose:g}; {format_duration(each)} per prompt")
     typer.echo(HELP)

@@ -7,7 +7,7 @@ import typer
 
 from hooks import Model
 from hooks.errors import InvalidArgument
-from interp.commands.arguments import Quiet, hide_bars, read_lines
+from interp.commands.arguments import Device, Quiet, check_device, hide_bars, read_lines
 from interp.commands.verb import Document, verb
 from interp.common.statistics import Estimate
 from interp.emergence import find_changes, judge, measure_answers, measure_induction_world, track
@@ -25,14 +25,16 @@ def track_command(
     world: Annotated[str, typer.Option(help="Whose metrics, without --questions: 'ladder' or 'induction'.")] = "ladder",
     file: Annotated[Path | None, typer.Option(help="Keep what was measured here; run again to go on.")] = None,
     out: Annotated[Path | None, typer.Option(help="A page to write.")] = None,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Measure a run's checkpoints by discontinuous and continuous metrics, and say whose a jump is."""
     if out is not None:
         page_at(out)
+    place = check_device(device)
     metric, pair = _metric(questions, world)
     hide_bars()
-    found = track(checkpoints(run), {"": metric}, file=file, progress=not quiet)
+    found = track(checkpoints(run), {"": metric}, file=file, device=place, progress=not quiet)
     changes, verdict = find_changes(found), judge(found, *pair)
     typer.echo(f"{'metric':<30}{'first':>9}{'last':>9}{'break at':>10}{'p':>8}")
     for name, of in found.metrics.items():

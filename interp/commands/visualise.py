@@ -8,7 +8,7 @@ import typer
 
 from hooks import Site, Towers
 from hooks.errors import InvalidArgument, UnknownSite
-from interp.commands.arguments import Quiet
+from interp.commands.arguments import Device, Quiet, check_device, show_step
 from interp.commands.verb import Document, verb
 from interp.postcard import draw, load_net, scenes
 from interp.postcard.sheet import write_sheet
@@ -25,6 +25,7 @@ def visualise_command(
     steps: Annotated[int, typer.Option(help="Steps of the ascent.")] = 256,
     natural: Annotated[int, typer.Option(help="Real pictures to compare with.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the noise it begins from.")] = 0,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> Document:
     """Make pictures that a channel is large for, and say what they are next to real pictures and a random direction."""
@@ -33,17 +34,19 @@ def visualise_command(
             f"--n {n}, --steps {steps}, --natural {natural}: make at least 2, in 1 step, of as many real"
         )
     where = Site.parse(site)
-    net = load_net(model)
+    net = load_net(model, check_device(device))
     seen = net.image if isinstance(net, Towers) else net
     if where not in seen.grids:
         raise UnknownSite(f"{where} has no places in a picture: take a site of maps or patches, such as conv_pre.2")
-    real = draw(scenes("test", natural)).images()
+    with show_step(f"drawing {natural} pictures", quiet):
+        real = draw(scenes("test", natural)).images()
     colours = measure_colours(real)
     made = visualise(seen, channel(where, number), n=n, steps=steps, colours=colours, seed=seed, progress=not quiet)
-    control = visualise_random(seen, made, seed=seed)
+    control = visualise_random(seen, made, colours=colours, seed=seed, progress=not quiet)
     path = [one for one in seen.sites if one.name == where.name and (one.layer or 0) <= (where.layer or 0)]
-    found = compare_with_natural(seen, made, real, path, top=n)
-    random = compare_with_natural(seen, control, real, path, top=n)
+    with show_step(f"comparing with {natural} pictures", quiet):
+        found = compare_with_natural(seen, made, real, path, top=n)
+        random = compare_with_natural(seen, control, real, path, top=n)
     pictures = torch.cat([made.pictures.pixels, real.pixels[found.best], control.pictures.pixels])
     write_sheet((pictures * 255).round().to(torch.uint8).numpy(), out, columns=n)
     typer.echo(f"{made.objective}: {float(made.values.max()):.3g}, greatest of {len(real)} real {found.greatest:.3g}")

@@ -87,6 +87,7 @@ def track(
     metrics: Mapping[str, Metric],
     *,
     file: str | Path | None = None,
+    device: str | torch.device | None = None,
     progress: bool = False,
 ) -> Track:
     """Measure every model by every metric; what a file holds already is not measured again.
@@ -98,6 +99,7 @@ def track(
         models: by step or size, a folder, a loaded model, or a Hugging Face id with `@` and a revision.
         metrics: by name, functions from a model to estimates by name.
         file: where to keep what was measured, after every model; without one nothing is kept.
+        device: where models that are read are put; by default the CPU.
         progress: show a progress bar.
 
     Raises:
@@ -117,7 +119,11 @@ def track(
     for step, source in tqdm(sorted(models.items()), disable=not progress, desc="checkpoints"):
         if str(step) in kept:
             continue
+<<<<<<< HEAD
         model = _load(source)
+=======
+        model = _loaded(source, device)
+>>>>>>> main
         kept[str(step)] = {
             name if not group else f"{group}: {name}": asdict(e)
             for group, metric in metrics.items()
@@ -164,8 +170,14 @@ def _name(source: Source) -> str:
     return source.fingerprint if isinstance(source, Model) else str(source)
 
 
+<<<<<<< HEAD
 def _load(source: Source) -> Model:
+=======
+def _loaded(source: Source, device: str | torch.device | None) -> Model:
+>>>>>>> main
     if isinstance(source, Model):
         return source
     name, at, revision = str(source).rpartition("@")
-    return load(name, revision=revision, check=False) if at and not Path(source).exists() else load(source, check=False)
+    if at and not Path(source).exists():
+        return load(name, revision=revision, device=device, check=False)
+    return load(source, device=device, check=False)

@@ -15,8 +15,12 @@ from interp.postcard.words import caption_tokenizer
 READS = Processor((SIZE, SIZE), mean=MEAN, std=STD)
 
 
-def load_net(source: str | Path | nn.Module) -> Network | Towers:
+def load_net(source: str | Path | nn.Module, device: str | torch.device | None = None) -> Network | Towers:
     """A net of the world, loaded: a bundled one by its name, one from a folder, or one in memory.
+
+    Args:
+        source: which.
+        device: where to put the weights; by default where they are.
 
     Raises:
         MissingFile: no bundled net is called that, and it is no folder with a net.
@@ -28,6 +32,6 @@ def load_net(source: str | Path | nn.Module) -> Network | Towers:
     """
     module = net(source) if isinstance(source, str | Path) else source
     if isinstance(module, ConvNet):
-        return load(module, inputs=torch.zeros(1, 3, SIZE, SIZE), processor=READS)
+        return load(module, inputs=torch.zeros(1, 3, SIZE, SIZE), processor=READS, device=device)
     seen: Any = module
-    return load(seen, caption_tokenizer(), processor=READS)
+    return load(seen, caption_tokenizer(), processor=READS, device=device)

@@ -1,4 +1,4 @@
-"""Results in, Plotly figures and one self-contained page out. Nothing here computes; nothing elsewhere draws."""
+"""Results in, Plotly figures and pages that open offline out. Nothing here computes; nothing elsewhere draws."""
 
 from hooks.border import guard
 from interp.show.atlas import atlas_page
@@ -20,7 +20,7 @@ from interp.show.heads import attention_panel, heads_panel
 from interp.show.latent import record_html
 from interp.show.lens import attribution_panel, divergence_panel, entropy_panel, lens_panel, rank_panel
 from interp.show.memories import agreement_panel, memories_page
-from interp.show.page import Panel, Section, Tile, report
+from interp.show.page import Panel, Section, Tile, bundle_page, report
 from interp.show.patch import patch_panel
 from interp.show.positions import positions_panel
 from interp.show.results import panels_of
@@ -42,6 +42,7 @@ __all__ = [
     "audit_panel",
     "comparison_panel",
     "browse",
+    "bundle_page",
     "composition_panel",
     "concept_page",
     "damage_panel",

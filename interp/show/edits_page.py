@@ -20,7 +20,7 @@ Said = Sequence[tuple[Case, Sequence[Reply]]]
 
 
 def edits_page(path: str | Path, title: str, lead: str, result: Audit, said: Said, notes: Sequence[str] = ()) -> Path:
-    """Write a self-contained page of audited edits and return where it is.
+    """Write a page that opens offline of audited edits and return where it is.
 
     A fold per fact, opened by mouse or keyboard, and by an address that ends in #fact-3.
 

@@ -37,7 +37,7 @@ def memories_page(
     read: tuple[int, int],
     panels: Sequence[Panel] = (),
 ) -> Path:
-    """Write a self-contained page of a layer's memories and return where it is.
+    """Write a page that opens offline of a layer's memories and return where it is.
 
     `agreed` are the agreements of every layer by the reading of values, the final norm's first; `read` is how many
     texts and tokens triggers were looked for in; `panels` show how a prompt's output is made up. A fold per memory,

@@ -13,7 +13,7 @@ from interp.steering import ChosenDose, DoseResponse, MethodComparison, Samples
 def dose_page(
     path: str | Path, response: DoseResponse, concept: str, spans: Spans, chosen: ChosenDose | None = None
 ) -> Path:
-    """Write a dose-response as a self-contained page, and return where it is.
+    """Write a dose-response as a page that opens offline, and return where it is.
 
     `spans` mark the concept in texts, as `Names.spans` does. With `chosen` the texts and figures shown are those of
     prompts that had no part in choosing the dose; without, the best fluent dose flatters itself, and the page says so.

@@ -12,8 +12,9 @@ from torch import Tensor
 from hooks import Direction, Images, Network, Site, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
+from interp.visualisation.canvas import Colours
 from interp.visualisation.objective import Objective, along, values_of
-from interp.visualisation.visualise import Visualisation, visualise
+from interp.visualisation.visualise import Moves, Visualisation, visualise
 
 BATCH = 250
 
@@ -102,7 +103,7 @@ def compare_with_natural(
 @torch.no_grad()
 def natural_values(model: Network, objective: Objective, natural: Images) -> Float[Tensor, "n"]:
     """The objective's value for each real picture."""
-    return torch.cat([values_of(model, objective, part)[0] for part in natural.pixels.split(BATCH)])
+    return torch.cat([values_of(model, objective, part)[0].cpu() for part in natural.pixels.split(BATCH)])
 
 
 def ranks(rows: Float[Tensor, "n _"]) -> Float[Tensor, "n _"]:
@@ -123,18 +124,45 @@ def ranks(rows: Float[Tensor, "n _"]) -> Float[Tensor, "n _"]:
 
 
 def visualise_random(
-    model: Network, made: Visualisation, *, seed: int = 0, steps: Count | None = None
+    model: Network,
+    made: Visualisation,
+    *,
+    seed: int = 0,
+    steps: Count | None = None,
+    moves: Moves = Moves(),  # noqa: B008
+    colours: Colours | None = None,
+    progress: bool = False,
 ) -> Visualisation:
     """Return what the same ascent makes for a direction at random at the same site: the control of a visualisation.
+
+    Give it the moves and colours that the visualisation was made with.
+
+    Args:
+        model: the net.
+        made: by `visualise` on it.
+        seed: of the direction, the noise and the moves.
+        steps: of Adam, by default as many as were made.
+        moves: at random before each step.
+        colours: of real pictures, by `measure_colours`.
+        progress: show a bar.
 
     Cost: that of `visualise`.
 
     Examples:
         ```python
-        visualise_random(model, made)
+        visualise_random(model, made, colours=colours)
         ```
     """
     site = made.objective.site
     vector = torch.randn(prod(model.tap(site).shape), generator=torch.Generator().manual_seed(seed))
     direction = Direction(vector, site, f"a random direction, seed {seed}")
-    return visualise(model, along(direction), n=len(made.pictures), steps=steps or made.steps, seed=seed)
+    return visualise(
+        model,
+        along(direction),
+        n=len(made.pictures),
+        steps=steps or made.steps,
+        moves=moves,
+        colours=colours,
+        seed=seed,
+        progress=progress,
+    )

@@ -145,4 +145,4 @@ def visualise(
     finally:
         for weight in frozen:
             weight.requires_grad_(True)
-    return Visualisation(objective, pictures, values.detach(), begun.detach(), steps)
+    return Visualisation(objective, pictures, values.detach().cpu(), begun.cpu(), steps)

@@ -1,40 +1,36 @@
 """Browsing latents: a search by words, and what is known of one of them."""
 
-from typing import Any
-
 from hooks.errors import UnknownName
 from interp.features import map_dictionary
 from interp.workbench.arguments import LatentGiven, MapGiven, SearchGiven
 from interp.workbench.log import Entry
 from interp.workbench.progress import Document, Progress
-from interp.workbench.search import find_by_label
+from interp.workbench.search import LatentLabels, find_by_label
 from interp.workbench.session import Session, name_of
 
 
 def search_latents(session: Session, given: SearchGiven, progress: Progress) -> Document:
     """The latents whose labels and tokens hold the words."""
-    labelled = _labelled(session, given.sae)
-    value = find_by_label(labelled, given.words, top=given.top)
+    labels = _labels(session, given.sae)
+    value = find_by_label(labels, given.words, top=given.top)
     progress.check()
     name = name_of("indexes", given.sae)
-    code = f"value = find_by_label(Labelled.of({name}), {given.words!r}, top={given.top})"
+    code = f"value = find_by_label(LatentLabels.of({name}), {given.words!r}, top={given.top})"
     session.record(Entry("search", given.model_dump(), code, value))
-    found = [labelled.record(latent) for latent in value]
-    return {
-        "latents": [
-            {"latent": r.latent, "label": label, "firing_rate": r.evidence.firing_rate, "largest": r.evidence.largest}
-            for r, label in (one for one in found if one is not None)
-        ]
-    }
+    columns = ("latent", "label", "firing_rate", "largest")
+    rows = list(zip(labels.latents, labels.labels, labels.firing_rates, labels.largest, strict=True))
+    found = [rows[place] for latent in value if (place := labels.place(latent)) is not None]
+    return {"latents": [dict(zip(columns, row, strict=True)) for row in found]}
 
 
 def show_latent(session: Session, given: LatentGiven, progress: Progress) -> Document:
     """What the index knows of one latent: its highest texts, what it promotes, what fires with it."""
-    found = _labelled(session, given.sae).record(given.latent)
+    labels = _labels(session, given.sae)
+    place = labels.place(given.latent)
     progress.check()
-    if found is None:
+    if place is None:
         return {"latent": given.latent, "label": "never fires", "examples": []}
-    record, label = found
+    record, label = session.indexes[given.sae].record(given.latent), labels.labels[place]
     evidence = record.evidence
     return {
         "latent": record.latent,
@@ -55,31 +51,31 @@ def show_latent(session: Session, given: LatentGiven, progress: Progress) -> Doc
 
 def map_latents(session: Session, given: MapGiven, progress: Progress) -> Document:
     """The latents that ever fire, in the plane: similar decoder directions near each other."""
-    labelled, sae = _labelled(session, given.sae), session.sae(given.sae)
-    latents = sorted(record.latent for record in labelled.records)
+    labels, sae = _labels(session, given.sae), session.sae(given.sae)
+    latents = sorted(labels.latents)
     progress.check()
     drawn = map_dictionary(sae, latents, neighbours=min(15, max(2, len(latents) // 2 - 1)))
     value = [drawn.kept.value, drawn.chance]
     code = (
-        f"latents = sorted(record.latent for record in Labelled.of({name_of('indexes', given.sae)}).records)\n"
+        f"latents = sorted(LatentLabels.of({name_of('indexes', given.sae)}).latents)\n"
         f"drawn = map_dictionary({name_of('saes', given.sae)}, latents, neighbours={drawn.neighbours})\n"
         "value = [drawn.kept.value, drawn.chance]"
     )
     session.record(Entry("map", given.model_dump(), code, value))
-    labels = {record.latent: label for record, label in zip(labelled.records, labelled.labels, strict=True)}
+    lines = dict(zip(labels.latents, labels.labels, strict=True))
     return {
         "latents": latents,
         "x": [round(x, 4) for x in drawn.xy[:, 0].tolist()],
         "y": [round(y, 4) for y in drawn.xy[:, 1].tolist()],
-        "labels": [labels[latent] for latent in latents],
+        "labels": [lines[latent] for latent in latents],
         "about": str(drawn),
     }
 
 
-def _labelled(session: Session, sae: str) -> Any:
-    if sae not in session.labelled:
+def _labels(session: Session, sae: str) -> LatentLabels:
+    if sae not in session.labels:
         raise UnknownName(
             f"no index of {sae!r} was given, so its latents have no labels: make one with interp.features.index, or "
             "`interp discover`"
         )
-    return session.labelled[sae]
+    return session.labels[sae]

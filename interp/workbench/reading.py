@@ -70,5 +70,6 @@ def split_logit(session: Session, given: AttributeGiven, progress: Progress) -> 
 
 
 def _label(session: Session, sae: str, latent: int) -> str:
-    found = session.labelled[sae].record(latent) if sae in session.labelled else None
-    return found[1] if found else ""
+    labels = session.labels.get(sae)
+    place = None if labels is None else labels.place(latent)
+    return "" if labels is None or place is None else labels.labels[place]

@@ -1,60 +1,83 @@
 """Latents of an index by the words of their labels, the tokens they fire on, and the tokens they promote."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from functools import cached_property
+from typing import Final, final
 
 from interp.features import Describer, FeatureIndex, Record
+
+BLOCK: Final = 512
+"""How many records are held at once while the labels are made."""
 
 
 @final
 @dataclass(frozen=True)
-class Labelled:
-    """The records of an index with their labels, in memory, so that a search reads nothing from disk.
+class LatentLabels:
+    """The latents of an index that ever fire, those that fire most first, with what a search looks at.
+
+    The records themselves stay on disk: of 8,192 latents they are 190 MB, and their labels 4 MB.
+
+    Attributes:
+        latents: their numbers.
+        labels: a line about each.
+        words: its label, the tokens it fires on and those it promotes, in one case.
+        firing_rates: the share of tokens each fires on.
+        largest: the largest activation of each.
 
     Examples:
         ```python
-        find_by_label(Labelled.of(FeatureIndex.open("index")), "bridge")
+        find_by_label(LatentLabels.of(FeatureIndex.open("index")), "bridge")
         ```
     """
 
-    records: tuple[Record, ...]
+    latents: tuple[int, ...]
     labels: tuple[str, ...]
-    folded: tuple[str, ...]
+    words: tuple[str, ...]
+    firing_rates: tuple[float, ...]
+    largest: tuple[float, ...]
 
     @staticmethod
-    def of(index: FeatureIndex) -> "Labelled":
-        """Read all records of an index that ever fire, most often first.
+    def of(index: FeatureIndex) -> "LatentLabels":
+        """Label all latents of an index that ever fire.
 
-        Cost: one reading of each table.
+        Cost: one reading of each table for each 512 latents.
         """
         describe = Describer(index)
-        records = [record for record in index.records(range(len(index))) if record.evidence.examples]
-        records.sort(key=lambda record: (-record.evidence.firing_rate, record.latent))
-        labels = tuple(describe(record) for record in records)
-        folded = tuple(
-            " ".join(
-                [label, *(word for word, _ in record.tokens), *(word for word, _ in record.evidence.promoted)]
-            ).casefold()
-            for record, label in zip(records, labels, strict=True)
-        )
-        return Labelled(tuple(records), labels, folded)
+        rows = [_row(record, describe(record)) for record in _records(index)]
+        rows.sort(key=lambda row: (-row[3], row[0]))
+        latents, labels, words, rates, largest = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+        return LatentLabels(latents, labels, words, rates, largest)
 
-    def record(self, latent: int) -> tuple[Record, str] | None:
-        """The record and label of a latent; None where it never fires."""
-        for record, label in zip(self.records, self.labels, strict=True):
-            if record.latent == latent:
-                return record, label
-        return None
+    def place(self, latent: int) -> int | None:
+        """Where a latent is in the lists; None where it never fires."""
+        return self._places.get(latent)
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {latent: place for place, latent in enumerate(self.latents)}
 
 
-def find_by_label(labelled: Labelled, words: str, *, top: int = 50) -> list[int]:
+def find_by_label(labels: LatentLabels, words: str, *, top: int = 50) -> list[int]:
     """The latents whose label, tokens or promoted tokens hold every one of the words, those that fire most first.
 
     Examples:
         ```python
-        find_by_label(Labelled.of(index), "golden gate")
+        find_by_label(LatentLabels.of(index), "golden gate")
         ```
     """
     wanted = words.casefold().split()
-    held = zip(labelled.records, labelled.folded, strict=True)
-    return [record.latent for record, folded in held if all(word in folded for word in wanted)][:top]
+    held = zip(labels.latents, labels.words, strict=True)
+    return [latent for latent, words_held in held if all(word in words_held for word in wanted)][:top]
+
+
+def _records(index: FeatureIndex) -> Iterator[Record]:
+    for start in range(0, len(index), BLOCK):
+        block = index.records(range(start, min(start + BLOCK, len(index))))
+        yield from (record for record in block if record.evidence.examples)
+
+
+def _row(record: Record, label: str) -> tuple[int, str, str, float, float]:
+    evidence = record.evidence
+    tokens = [word for word, _ in (*record.tokens, *evidence.promoted)]
+    return record.latent, label, " ".join([label, *tokens]).casefold(), evidence.firing_rate, evidence.largest

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from hooks import Model, load
 from hooks.errors import MissingFile
 
@@ -18,8 +20,12 @@ def bundled_worlds() -> tuple[str, ...]:
     return tuple(sorted(folder.name for folder in MODELS.glob("*") if (folder / "config.json").exists()))
 
 
-def load_world(name: str) -> Model:
+def load_world(name: str, device: str | torch.device | None = None) -> Model:
     """The trained model of a world that is in the package.
+
+    Args:
+        name: of the world.
+        device: where to put the weights; by default the CPU.
 
     Raises:
         MissingFile: it is not; `interp worlds train` makes it.
@@ -34,4 +40,4 @@ def load_world(name: str) -> Model:
             f"no bundled world is called {name!r}; the package has {', '.join(bundled_worlds())}; "
             f"`interp worlds train {name} FOLDER` trains one that is not in the package"
         )
-    return load(MODELS / name)
+    return load(MODELS / name, device=device)

@@ -1,5 +1,5 @@
 "use strict";
-// What an element says on hover stands in its title; shown at once, and beside the keyboard's focus as well.
+// What an element says on hover is its title; it is shown at once, also next to the keyboard's focus.
 const tip = document.body.appendChild(document.createElement("div"));
 tip.id = "tip";
 tip.setAttribute("role", "tooltip");
@@ -23,3 +23,10 @@ document.addEventListener("mouseover", event => {
   if (element && said(element)) show(element, event.clientX, event.clientY); else tip.hidden = true;
 });
 document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+const lost = document.documentElement.dataset.lost;
+if (lost) {
+  const note = document.createElement("p");
+  note.setAttribute("role", "alert");
+  note.textContent = `The figures are missing: they are drawn by ${lost}, which belongs next to this page.`;
+  document.querySelector("h1").after(note);
+}

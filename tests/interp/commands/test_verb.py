@@ -67,7 +67,26 @@ def test_every_verb_has_json_and_debug_and_every_one_with_a_model_a_device() -> 
         for name, command in getattr(read, "commands", {verb_name: read}).items():
             names = {option for parameter in command.params for option in parameter.opts}
             assert {"--json", "--debug"} <= names, (verb_name, name)
-            assert "model" not in names or verb_name == "visualise" or "--device" in names, (verb_name, name)
+            assert not {"model", "--model", "run"} & names or "--device" in names, (verb_name, name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["visualise", "a.png"],
+        ["neighbours", "0", "--of", "postcards"],
+        ["atlas", "a.html"],
+        ["context", "capital"],
+        ["experts", "--n", "1"],
+        ["track", "."],
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_by_what_reads_bundled_nets_and_worlds_too(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(app, [*words, "--device", "fog"])
+    assert ran.exit_code == 2 and "no device is called 'fog' on this machine" in ran.stderr, ran.output
 
 
 def test_help_needs_no_library() -> None:

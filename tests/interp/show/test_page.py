@@ -1,4 +1,4 @@
-"""A report is one file that needs nothing else, and says of every panel what to look at and what to compare it with."""
+"""A report fetches nothing, shares its script with its folder, and names what to look at and its control everywhere."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from plotly.graph_objects import Bar, Figure
 from plotly.offline import get_plotlyjs
 
-from interp.show import Panel, Section, Tile, report
+from interp.show import Panel, Section, Tile, bundle_page, report
 from interp.show.html import Html
 from interp.show.theme import draw_rule, style_figure
 
@@ -30,10 +30,31 @@ def page(tmp_path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_plotly_is_inlined_once_and_nothing_is_fetched(page: str) -> None:
-    assert page.count(get_plotlyjs()) == 1
-    rest = page.replace(get_plotlyjs(), "")
+def test_a_page_of_one_figure_is_light_and_fetches_nothing(page: str, tmp_path: Path) -> None:
+    (script,) = re.findall(r'<script src="([^"]+)"', page)
+    assert (tmp_path / "new" / script).read_text(encoding="utf-8") == get_plotlyjs()
+    assert len(page.encode()) < 100_000
+    rest = page.replace(f'src="{script}"', "")
     assert not re.search(r"https?://|@import|url\(|<link(?![^>]*data:,)|<script[^>]+src=", rest)
+
+
+def test_a_bundled_page_holds_its_script_once_and_needs_no_other_file(page: str, tmp_path: Path) -> None:
+    made = bundle_page(tmp_path / "new" / "page.html", tmp_path / "one.html").read_text(encoding="utf-8")
+    assert made.count(get_plotlyjs()) == 1
+    assert not re.search(r"<script[^>]+src=", made.replace(get_plotlyjs(), ""))
+    assert made.replace(get_plotlyjs(), "").count("<figcaption>") == page.count("<figcaption>") == 2
+
+
+def test_a_script_that_was_changed_is_written_again_and_a_page_without_figures_has_none(tmp_path: Path) -> None:
+    table = Panel("First", Html("<p>mine</p>"), "Look.", "Control.")
+    report(tmp_path / "words.html", "Title", "Lead.", [Section("One", "Text.", (table,))])
+    assert [file.name for file in tmp_path.iterdir()] == ["words.html"]
+    bars = Panel("First", Figure(Bar(x=["a"], y=[1.0])), "Look.", "Control.")
+    report(tmp_path / "bars.html", "Title", "Lead.", [Section("One", "Text.", (bars,))])
+    (script,) = tmp_path.glob("*.js")
+    script.write_text("alert(1)")
+    report(tmp_path / "bars.html", "Title", "Lead.", [Section("One", "Text.", (bars,))])
+    assert script.read_text(encoding="utf-8") == get_plotlyjs()
 
 
 def test_every_panel_states_what_to_look_at_and_its_control(page: str) -> None:

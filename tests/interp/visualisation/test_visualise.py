@@ -122,8 +122,19 @@ def test_a_channel_of_the_trained_net_is_made_larger_than_by_any_real_picture_an
     assert found.quantile == 1.0 and found.value > found.greatest and not found.silent
     assert 0 < found.path_similarity < 1
     assert all(torch.equal(a, b) and b.requires_grad for a, b in zip(before, model.hf.parameters(), strict=True))
-    control = visualise_random(model, made, steps=5)
-    assert control.objective.site == conv_pre[2] and len(control.pictures) == 2
+
+
+def test_the_control_is_the_same_ascent_along_a_direction_at_random_with_the_same_colours_and_moves() -> None:
+    model: Any = load_net(new_net("convnet", small=True))
+    colours = measure_colours(draw(scenes("test", 20)).images())
+    made = visualise(model, channel(conv_pre[2], 7), n=2, steps=4, moves=STILL, colours=colours)
+    control = visualise_random(model, made, moves=STILL, colours=colours, seed=3)
+    assert control.objective.site == conv_pre[2] and control.steps == 4 and control.objective.vector is not None
+    direction = Direction(control.objective.vector, conv_pre[2], "the same")
+    again = visualise(model, along(direction), n=2, steps=4, moves=STILL, colours=colours, seed=3)
+    torch.testing.assert_close(control.pictures.pixels, again.pictures.pixels)
+    other = visualise_random(model, made, moves=STILL, seed=3)
+    assert not torch.allclose(control.pictures.pixels, other.pictures.pixels, atol=1e-2)
 
 
 def test_a_real_picture_takes_the_path_of_real_ones_and_noise_does_not() -> None:

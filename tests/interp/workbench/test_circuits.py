@@ -68,7 +68,7 @@ def test_a_circuit_has_the_edges_that_python_ranks_first_and_is_held_against_ran
 def test_a_map_has_a_point_for_each_latent_that_fires(served: Client) -> None:
     pytest.importorskip("umap")
     found = served.run("map", sae="main")
-    latents = sorted(record.latent for record in served.page.session.labelled["main"].records)
+    latents = sorted(served.page.session.labels["main"].latents)
     assert found["latents"] == latents and len(found["labels"]) == len(found["x"]) == len(latents)
     drawn = map_dictionary(served.sae, latents, neighbours=min(15, len(latents) // 2 - 1))
     assert torch.allclose(drawn.xy, torch.tensor([found["x"], found["y"]]).T, atol=1e-3)
