@@ -64,15 +64,10 @@ class Model:
 
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
         self.hf = hf.eval()
-<<<<<<< HEAD
-        self.structure = found = find_structure(hf)
-        self.paths = paths = find_paths(adapter_paths(hf), found, hf)
-=======
         found = find_structure(hf)
-        self.paths = paths = find_paths(hinted_paths(hf), found, hf)
+        self.paths = paths = find_paths(adapter_paths(hf), found, hf)
         shared = share_taps(hf, taps(hf, paths, found), found)
         self.structure = found = shared.structure
->>>>>>> main
         self.tokenizer = tokenizer
         self.name = name
         self.taps: Mapping[Site, Tap] = shared.taps

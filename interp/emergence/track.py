@@ -119,11 +119,7 @@ def track(
     for step, source in tqdm(sorted(models.items()), disable=not progress, desc="checkpoints"):
         if str(step) in kept:
             continue
-<<<<<<< HEAD
-        model = _load(source)
-=======
-        model = _loaded(source, device)
->>>>>>> main
+        model = _load(source, device)
         kept[str(step)] = {
             name if not group else f"{group}: {name}": asdict(e)
             for group, metric in metrics.items()
@@ -170,11 +166,7 @@ def _name(source: Source) -> str:
     return source.fingerprint if isinstance(source, Model) else str(source)
 
 
-<<<<<<< HEAD
-def _load(source: Source) -> Model:
-=======
-def _loaded(source: Source, device: str | torch.device | None) -> Model:
->>>>>>> main
+def _load(source: Source, device: str | torch.device | None) -> Model:
     if isinstance(source, Model):
         return source
     name, at, revision = str(source).rpartition("@")
