@@ -31,6 +31,7 @@ import pytest
 
 ARGUMENTS = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:nbmake", "-p", "no:xdist", "--no-header", "--tb=no"]
 ARGUMENTS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is loaded before the fork
+OF_LOADING = "tests/contracts/test_defaults.py"  # what sees most faults that act while a module loads: tried first
 CHEAP = 0.3  # CPU seconds, up to which a test is tried before dearer ones of other files
 
 
@@ -52,7 +53,7 @@ class Costs:
     """Which of some lines each test runs, and the CPU seconds it takes, with those of its fixtures.
 
     What runs while modules load is kept under "". What a fixture runs and takes counts for every test that asks for
-    the fixture, since it may serve them all.
+    the fixture, since it may serve them all. A process that a test forks writes the lines it runs to a file.
     """
 
     lines: dict[str, set[int]]  # by full path
@@ -64,6 +65,8 @@ class Costs:
     failed: set[str] = field(default_factory=set)
     now: str = ""
     since: float = 0.0
+    forked: Path | None = None
+    process: int = field(default_factory=os.getpid)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Note the tests that fail."""
@@ -92,6 +95,10 @@ class Costs:
 
     def by_test(self) -> dict[str, list[str]]:
         """The lines that each test runs, with those of its fixtures; under "" those of loading."""
+        if self.forked is not None and self.forked.exists():
+            for said in self.forked.read_text().splitlines():
+                name, _, line = said.rpartition("\t")
+                self.ran[name].add(line)
         tests = {test: self.ran[test].union(*(self.ran[name] for name in self.needs[test])) for test in self.needs}
         return {test: sorted(lines) for test, lines in (tests | {"": self.ran[""]}).items()}
 
@@ -124,7 +131,11 @@ class Costs:
     def _line(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
         file, line = frame.f_code.co_filename, frame.f_lineno
         if line in self.lines[file]:
-            self.ran[self.now].add(f"{Path(file).relative_to(self.root).as_posix()}:{line}")
+            place, ran = f"{Path(file).relative_to(self.root).as_posix()}:{line}", self.ran[self.now]
+            if place not in ran and self.forked is not None and os.getpid() != self.process:
+                with self.forked.open("a") as said:
+                    said.write(f"{self.now}\t{place}\n")
+            ran.add(place)
         return self._line
 
 
@@ -162,6 +173,7 @@ class Session:
 
     def _trace(self, session: Any, kept: Path) -> int:
         session.config.pluginmanager.register(self.costs)
+        self.costs.forked, self.costs.process = self.tree.parent / "forked.txt", os.getpid()
         self.costs.since = time.process_time()
         sys.settrace(self.costs)
         run_items(session.items)
@@ -218,9 +230,9 @@ class Plan:
         for test in found:
             of_file[test.split("::")[0]] += self.seconds[test]
 
-        def order(test: str) -> tuple[bool, float, int]:
-            cheap = self.seconds[test] <= CHEAP
-            return not cheap, self.seconds[test] if cheap else of_file[test.split("::")[0]], self.place[test]
+        def order(test: str) -> tuple[bool, bool, float, int]:
+            cheap, last = self.seconds[test] <= CHEAP, not (every and test.startswith(OF_LOADING))
+            return last, not cheap, self.seconds[test] if cheap else of_file[test.split("::")[0]], self.place[test]
 
         return sorted(found, key=order)
 

@@ -8,7 +8,7 @@ temporary copy of the tree, never in place. The tests are those of the folder th
 mutated file by name; or those of `--tests`. One run without a
 mutation says which tests run which line; a mutation is tried on those, the cheapest first, in a process forked after
 the tests are collected (Linux), with a limit of CPU time: see benchmarks/mutation_trials.py. A line that no test runs
-is not tried.
+is not tried. Kernels that run on a GPU alone (`ON_A_GPU`) are not drawn.
 
 Guards (conditions whose branch only raises) are not drawn unless `--guards` asks for them. Results are kept in
 reports/mutations/<folder>-<seed>.json as they come, and a second call goes on from them: what was killed stays killed
@@ -46,6 +46,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 KEPT = ROOT / "reports" / "mutations"
 TABLE = RESULTS / "mutations.json"
 SET_ASIDE = RESULTS / "mutations_set_aside.json"
+ON_A_GPU = ("interp/sae/numerics/kernels.py",)
 KEPT_FIELDS = ("key", "file", "line", "function", "text", "was", "now", "guard")
 PRELOADED = (
     "numpy",
@@ -273,7 +274,8 @@ def source_files(targets: list[str]) -> list[str]:
     for target in targets:
         path = (ROOT / target).resolve()
         found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return [path.relative_to(ROOT).as_posix() for path in found]
+    names = [path.relative_to(ROOT).as_posix() for path in found]
+    return [name for name in names if name not in ON_A_GPU]
 
 
 def mirrored_tests(files: list[str]) -> list[str]:

@@ -6,7 +6,8 @@ It knows nothing of `hooks`: what a module is given and gives is copied once, an
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,8 @@ class Truth:
         logits: of the plain pass; None without a head.
         inputs, outputs: by module name.
         stacks: names of the lists of blocks, and their calls in order.
-        others: by module name, every tensor that a router or module of experts is given and gives.
+        others: by module name, every tensor that a router, module of experts or item of a list is given and gives.
+        states: of each layer of the model's own cache the state after all tokens, and after the first six.
     """
 
     logits: Tensor | None
@@ -47,6 +49,7 @@ class Truth:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     stacks: dict[str, list[str]] = field(default_factory=dict)
     others: dict[str, list[Tensor]] = field(default_factory=dict)
+    states: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 def _first(values: Any) -> Tensor | None:
@@ -58,7 +61,7 @@ def _first(values: Any) -> Tensor | None:
 
 def _tensors(values: Sequence[Any], name: str) -> list[Tensor]:
     """Copies of the tensors of what a router or module of experts is given or gives."""
-    kept = re.search(r"(?i)router|gate|expert|moe|mlp|feed", name)
+    kept = re.search(r"(?i)router|gate|expert|moe|mlp|feed|\.\d+$", name)
     return [one.detach().clone() for one in values if isinstance(one, Tensor)] if kept else []
 
 
@@ -95,10 +98,27 @@ def truth_of(hf: Any, ids: Tensor) -> Truth:
     for handle in handles:
         handle.remove()
     truth.logits = output.logits if hasattr(output, "logits") else getattr(output, "prediction_logits", None)
+    truth.states = [*_states_of(hf, ids)]
     _find_stacks(hf, truth)
     if len(truth.stacks) > 1:
         _join_lists(truth)
     return truth
+
+
+EARLY = 6
+
+
+def _states_of(hf: Any, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The recurrent states that the model leaves in its own cache, after all tokens and after the first few."""
+    caches = []
+    for part in (ids, ids[:, :EARLY]):
+        with suppress(Exception), torch.no_grad():  # a class that keeps no cache, or none of this kind
+            output = hf(**call(hf, part) | {"use_cache": True})
+            caches.append((output.get("cache_params") or output.get("past_key_values")).layers)
+    for late, early in zip(*caches, strict=True) if len(caches) == 2 else ():
+        held: list[Any] = [getattr(one, "recurrent_states", None) for one in (late, early)]
+        if all(isinstance(one, dict) and isinstance(one.get(0), Tensor) for one in held):
+            yield held[0][0], held[1][0]
 
 
 def _join_lists(truth: Truth) -> None:
@@ -247,12 +267,16 @@ def judge_inner(name: str, block: str, truth: Truth, value: Tensor) -> str:
         if not module.startswith(f"{block}.") or tensor.numel() % flat.shape[1]:
             continue
         there = tensor.reshape(flat.shape[1], -1).T.float()
-        nearest = torch.cdist(flat, there, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
-        if bool((nearest <= CLOSE * flat.norm(dim=1) + 1e-7).all()):
+        if bool((_nearest(flat, there) <= CLOSE * flat.norm(dim=1) + 1e-7).all()):
             if re.search(ROLES[name], _plain(module.removeprefix(block)), re.IGNORECASE):
                 return "right"
             odd = True
     return "unproved" if odd else "wrong"
+
+
+def _nearest(rows: Tensor, others: Tensor) -> Tensor:
+    """How far each row is from the nearest of others."""
+    return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
 
 
 OF_EXPERTS = ("router_logits", "expert_choice", "expert_weights", "expert_act", "expert_out", "shared_out")
@@ -275,7 +299,7 @@ def judge_experts(
         if (other.layer, getattr(other, "stack", "")) == (site.layer, site.stack)
     }
     if site.name == "expert_act":
-        return _judge_memories(names, block, value, here)
+        return _judge_memories(names, block, truth, value, here)
     total = torch.einsum("pk,pkd->pd", here["expert_weights"].to(here["expert_out"]), here["expert_out"])
     if site.name == "expert_out":
         return "right" if any(same(total, one) for one in flowing) else "wrong"
@@ -283,9 +307,13 @@ def judge_experts(
     return "right" if any(_is_scaled(total, one.double()) for one in sums) else "wrong"
 
 
-def _judge_memories(names: Mapping[str, nn.Module], block: str, value: Tensor, here: Mapping[str, Tensor]) -> str:
+def _judge_memories(
+    names: Mapping[str, nn.Module], block: str, truth: Truth, value: Tensor, here: Mapping[str, Tensor]
+) -> str:
     held: list[Any] = [m for n, m in names.items() if n.startswith(f"{block}.")]
     packed = [m for m in held if isinstance(m._parameters.get("down_proj"), Tensor) and m.down_proj.ndim == 3]
+    if "expert_choice" in here and not packed:
+        return _judge_looped(names, block, truth, value, here["expert_choice"].long())
     if len(packed) != 1 or "expert_choice" not in here:
         return "unproved"
     choice, W = here["expert_choice"].long(), packed[0].down_proj.detach()
@@ -297,6 +325,23 @@ def _judge_memories(names: Mapping[str, nn.Module], block: str, value: Tensor, h
             if same(made, here["expert_out"]):
                 return "right"
     return "unproved"
+
+
+def _judge_looped(names: Mapping[str, nn.Module], block: str, truth: Truth, value: Tensor, choice: Tensor) -> str:
+    """Where each expert is a module: its last matrix reads the rows of the tokens that chose it."""
+    seen = 0
+    for name in names:
+        number = re.search(r"experts\.(?:expert_)?(\d+)$", name)
+        inside = [one for one in truth.inputs if one.startswith(f"{name}.")]
+        last = [one for one in inside if isinstance(names.get(one), nn.Linear)][-1:]
+        if number is None or not name.startswith(f"{block}.") or not last:
+            continue
+        read, rows = truth.inputs[last[0]], value[choice == int(number[1])]
+        read = read.reshape(-1, read.shape[-1])
+        if rows.shape[-1] != read.shape[-1] or (len(rows) and float(_nearest(rows, read).amax()) > CLOSE):
+            return "wrong"
+        seen += len(rows)
+    return "right" if seen == choice.numel() else "unproved"
 
 
 def judge_pattern(value: Tensor) -> str:
@@ -335,6 +380,12 @@ def _judge_in_block(
         return judge_added(block, truth, site.name, value)
     if site.name in OF_EXPERTS:
         return judge_experts(names, block, truth, site, acts)
+    if site.name == "mixer_state":
+        pairs = ((same(value[:, -1], late) and same(value[:, EARLY - 1], early)) for late, early in truth.states)
+        return "right" if any(pairs) else "wrong"
+    if site.name == "layer_embed":
+        given = truth.others.get(block, [])
+        return "right" if any(same(value, one) for one in given) and not same(value, truth.inputs[block]) else "wrong"
     name = site.name.removeprefix("cross_")
     if name == "pattern":
         return judge_pattern(value)

@@ -9,7 +9,7 @@ from hooks.interventions import Intervention
 from hooks.network import AnyModel
 from hooks.passes import Pass
 from hooks.position import everywhere
-from hooks.site import Site
+from hooks.site import STATES, Site
 
 Plan = Mapping[Site, Sequence[Intervention]]
 
@@ -39,6 +39,8 @@ def check_fits(model: AnyModel, site: Site, chain: Sequence[Intervention]) -> No
 
 
 def _instead(site: Site) -> str:
+    if site.name in STATES:
+        return f"mixer_in.{site.layer} or mixer_out.{site.layer}"
     return f"z.{site.layer} or attn_out.{site.layer}" if site.layer is not None else "the last resid_post"
 
 

@@ -66,7 +66,12 @@ class Mixture:
         """Return what each chosen expert gives, E_{choice_k}(x)."""
         x, choice, weights = (_at(args, kwargs, slot) for slot in self.slots)
         rows = x.reshape(-1, x.shape[-1]).repeat_interleave(self.n_chosen, dim=0)
-        alone = self._alone(args, kwargs, rows, choice.reshape(-1, 1), torch.ones_like(weights.reshape(-1, 1)))
+        one, full = choice.reshape(-1, 1), torch.ones_like(weights.reshape(-1, 1))
+        try:
+            alone = self._alone(args, kwargs, rows, one, full)
+        except ValueError:  # a module that takes no choice of one (Longcat): the same expert twice, once for nothing
+            twice = torch.cat([full, torch.zeros_like(full)], dim=1)
+            alone = self._alone(args, kwargs, rows, one.repeat(1, 2), twice)
         return alone.reshape(-1, self.n_chosen, alone.shape[-1])
 
     def memories(self, args: Any, kwargs: Any) -> Float[Tensor, "n choice d_expert"]:

@@ -26,14 +26,17 @@ What the names mean, block by block (x is the residual stream):
   decoder reads its encoder; the rows of `cross_k` and `cross_v` are the encoder's tokens, and so are the keys of
   `cross_pattern`.
 - `mixer_in`, `mixer_gate`, `mixer_out`: what another mixer of tokens reads (state-space, linear attention, recurrence,
-  convolution), what its result is multiplied by after a SiLU or sigmoid, and what it adds.
+  convolution), what its result is multiplied by after a SiLU or sigmoid, and what it adds. `mixer_state` [*d]: what it
+  holds after each token, in the axes of its own cache; it can be read and not written, and costs a call of the mixer
+  for each token.
+- `layer_embed`: the embedding of a token that is given to one block alone (Gemma-3n, Gemma-4).
 - `mlp_in`: what the feed-forward layer reads. `mlp_pre`: the input of its nonlinearity (the gate
   where gated). `mlp_act`: the memory coefficients, input of its output projection (gate times up).
 - `embed`: token embeddings. `pos_embed`: learnt position embeddings. `ln_final_scale`: the divisor of
   the final norm. `logits`: the output, soft-cap included.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -50,7 +53,7 @@ from hooks.site import NAMES, Site, ln_final_scale, logits
 from hooks.structure import Block, Structure, input_embeddings
 from hooks.taps import Aliases, MergedAxes, Tap
 from hooks.view import View, norm_scale
-from hooks.weights import has_weight, shape_of, width
+from hooks.weights import has_weight, is_tied, shape_of, width
 
 _UNTRACED: Final = Structure()
 _MISFITS: Final = (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError)
@@ -126,7 +129,7 @@ def taps(hf: HFModel, paths: Paths, structure: Structure = _UNTRACED) -> Mapping
         taps(hf, component_paths(hf), find_structure(hf))[Site("resid_post", 0)].module
         ```
     """
-    found = {tap.site: tap for tap in _before(hf, paths)}
+    found = {tap.site: tap for tap in _before(hf, paths, structure)}
     hinted = blocks(hf, paths) if "blocks" in paths.top else []
     if not structure.blocks:
         for layer, block in enumerate(hinted):
@@ -179,13 +182,24 @@ def parts(block: nn.Module, paths: Paths) -> Mapping[str, nn.Module]:
     return part if joint is None else part | {"mlp.gate_up": joint}
 
 
-def _before(hf: HFModel, paths: Paths) -> Iterator[Tap]:
+def _before(hf: HFModel, paths: Paths, structure: Structure) -> Iterator[Tap]:
+    ran = {id(tap.module): tap for site, tap in structure.modules.items() if site.name == "module"}
     for name in ("embed", "pos_embed"):
         module = find(hf, paths.top.get(name))
         if name == "embed" and module is None:
             module = input_embeddings(hf)
+        if name == "embed" and module is not None and ran and id(module) not in ran:
+            module = _tied_table(module, ran.values()) or module
         if module is not None and has_weight(module):
-            yield Tap(Site(name), module, "output", shape_of(module)[1:])
+            tap = Tap(Site(name), module, "output", shape_of(module)[1:])
+            traced = ran.get(id(module), tap)
+            yield replace(tap, alias=traced.alias, axes=traced.axes)
+
+
+def _tied_table(table: nn.Module, ran: Iterable[Tap]) -> nn.Module | None:
+    """The first table that runs with the weight of one that does not (the encoder's, of a table that both share)."""
+    held = (tap.module for tap in ran if isinstance(tap.module, nn.Embedding))
+    return next((one for one in held if is_tied(one, table)), None)
 
 
 def _norms_after(hf: HFModel, paths: Paths) -> Iterator[Tap]:
@@ -194,7 +208,8 @@ def _norms_after(hf: HFModel, paths: Paths) -> Iterator[Tap]:
         with suppress(*_MISFITS):
             yield Tap(ln_final_scale, norm, "input", (1,), view=View(derive=norm_scale(norm)))
     if head is not None:
-        yield Tap(logits, hf, "output", (width(head)[1],), part="logits")
+        n_vocab = shape_of(head)[0] if isinstance(head, nn.Embedding) else width(head)[1]
+        yield Tap(logits, hf, "output", (n_vocab,), part="logits")
 
 
 def _in_block(config: HFConfig, block: nn.Module, layer: int, paths: Paths) -> Iterator[Tap]:

@@ -269,7 +269,7 @@ class Model:
             return self._module_tap(site)
         if site not in self.taps:
             called = f"{self.name} ({type(self.hf).__name__})"
-            raise InvalidArgument(why_absent(called, site, tuple(self.taps)))
+            raise InvalidArgument(why_absent(called, site, tuple(self.taps), self.structure))
         if self.contract is not None and site in self.contract.refused:
             raise InvalidArgument(site_refusal(self.contract, site, self.sites))
         return self.taps[site]

@@ -12,6 +12,7 @@ _TRANSFORMER_LENS: Final = {
     "embed": "hook_embed",
     "pos_embed": "hook_pos_embed",
     "resid_pre": "blocks.{}.hook_resid_pre",
+    "layer_embed": "blocks.{}.hook_layer_embed",
     "resid_mid": "blocks.{}.hook_resid_mid",
     "resid_post": "blocks.{}.hook_resid_post",
     "attn_out": "blocks.{}.hook_attn_out",
@@ -29,6 +30,7 @@ _TRANSFORMER_LENS: Final = {
     "cross_out": "blocks.{}.cross_attn.hook_out",
     "mixer_in": "blocks.{}.mixer.hook_in",
     "mixer_gate": "blocks.{}.mixer.hook_gate",
+    "mixer_state": "blocks.{}.mixer.hook_state",
     "mixer_out": "blocks.{}.mixer.hook_out",
     "mlp_in": "blocks.{}.mlp.hook_in",
     "mlp_pre": "blocks.{}.mlp.hook_pre",
@@ -58,6 +60,8 @@ FINAL_NORM: Final = "ln_final"
 _SHORT: Final = re.compile(r"(?:(\w+)\.)??(\w+?)(?:\.(\d+)|\[(-?\d+)(?:, ?(\d+))?\])?(?:\.(\d+))?")
 PATTERNS: Final = ("pattern", "cross_pattern")
 """Sites of [batch head pos key], whose width depends on the text."""
+STATES: Final = ("mixer_state",)
+"""Sites that are computed again from what a mixer reads, token by token."""
 OF_THE_ENCODER: Final = ("cross_k", "cross_v")
 """Sites of a decoder whose rows are the encoder's tokens."""
 OF_ONE_EXPERT: Final = ("expert_act", "expert_out")
@@ -323,6 +327,7 @@ def _unknown(given: str, choices: Iterable[str]) -> str:
 embed: Final = Site("embed")
 pos_embed: Final = Site("pos_embed")
 resid_pre: Final = Layered("resid_pre")
+layer_embed: Final = Layered("layer_embed")
 resid_mid: Final = Layered("resid_mid")
 resid_post: Final = Layered("resid_post")
 attn_out: Final = Layered("attn_out")
@@ -335,6 +340,7 @@ cross_pattern: Final = Layered("cross_pattern")
 cross_out: Final = Layered("cross_out")
 mixer_in: Final = Layered("mixer_in")
 mixer_gate: Final = Layered("mixer_gate")
+mixer_state: Final = Layered("mixer_state")
 mixer_out: Final = Layered("mixer_out")
 q: Final = Layered("q")
 k: Final = Layered("k")

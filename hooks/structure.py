@@ -18,9 +18,9 @@ from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 from hooks.tracing.experts import Found
 from hooks.tracing.placement import Placement
-from hooks.tracing.record import Call, Trace, record
+from hooks.tracing.record import Call, Slot, Trace, record
 from hooks.tracing.residual import BlockCall, Expr, is_norm, residual_sum
-from hooks.tracing.stacks import Stack, stacks
+from hooks.tracing.stacks import Stack, own_inputs, stacks, why_none
 from hooks.tracing.sublayers import Sublayer, sublayers
 
 N_POS = 11
@@ -132,8 +132,13 @@ def structure_of(hf: HFModel, trace: Trace) -> Structure:
     """
     found = stacks(hf, trace, trace.n_pos)
     if not found:
+<<<<<<< HEAD
         return Structure(why="no list of its modules passes a stream [batch pos d] from item to item")
     return _structure(hf, trace, _name_stacks(hf, found))
+=======
+        return Structure(why=why_none(hf, trace))
+    return _structure(hf, trace, _named(hf, found))
+>>>>>>> main
 
 
 def input_embeddings(hf: HFModel) -> nn.Module | None:
@@ -145,7 +150,8 @@ def input_embeddings(hf: HFModel) -> nn.Module | None:
         ```
     """
     with suppress(NotImplementedError, AttributeError):
-        return hf.get_input_embeddings()
+        table = hf.get_input_embeddings()
+        return table if isinstance(table, nn.Module) else None  # the Perceiver's is a weight of its own
     return None
 
 
@@ -198,11 +204,19 @@ def _has_two(hf: HFModel) -> bool:
 
 
 def _structure(hf: HFModel, trace: Trace, named: Sequence[tuple[str, Stack]]) -> Structure:
+<<<<<<< HEAD
     encoded = _find_encoded(hf, trace)
     found = {
         name: tuple(_block(hf, trace, name, layer, call, encoded) for layer, call in enumerate(stack.blocks))
         for name, stack in named
     }
+=======
+    encoded = _encoded(hf, trace)
+    found: dict[str, tuple[Block, ...]] = {}
+    for name, stack in named:
+        own, calls = own_inputs(trace, stack), enumerate(stack.blocks)
+        found[name] = tuple(_block(hf, trace, name, layer, call, encoded, own.get(layer)) for layer, call in calls)
+>>>>>>> main
     name, last = named[-1]
     final_norm, head = _ends(trace, last.blocks[-1])
     blocks = tuple(block for stack in found.values() for block in stack)
@@ -226,10 +240,12 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
     for side, values in sides:
         for slot, value in [*values.items()][:1]:
             tensor = trace.tensor(value)
-            if call.path and tensor.is_floating_point() and tensor.shape[:2] == (1, trace.n_pos):
+            swapped = tensor.ndim > 2 and tensor.shape[:2] == (trace.n_pos, 1) != (1, trace.n_pos)  # as XLNet has it
+            if call.path and tensor.is_floating_point() and (swapped or tensor.shape[:2] == (1, trace.n_pos)):
                 alias: Aliases = frozenset({"overwritten"} if trace.is_overwritten(value) else ())
-                part = 0 if slot is None else slot
-                yield Tap(Site.module(call.path, side), call.module, side, tuple(tensor.shape[2:]), part, alias=alias)
+                part, axes = 0 if slot is None else slot, (0,) if swapped else None
+                shape = tuple(tensor.shape[2:])
+                yield Tap(Site.module(call.path, side), call.module, side, shape, part, alias=alias, axes=axes)
 
 
 def _find_encoded(hf: HFModel, trace: Trace) -> set[int]:
@@ -253,10 +269,12 @@ def _ends(trace: Trace, last: BlockCall) -> tuple[nn.Module | None, nn.Module | 
     return (None if norm is None else norm.module), (made[0].module if made else None)
 
 
-def _block(hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, encoded: set[int]) -> Block:
+def _block(
+    hf: HFModel, trace: Trace, stack: str, layer: int, block: BlockCall, encoded: set[int], own: Slot | None
+) -> Block:
     found = residual_sum(trace, block)
     kinds = tuple(sublayers(trace, block, found, encoded, trace.n_pos))
-    places = Placement(hf, trace, stack, layer, block, found, kinds)
+    places = Placement(hf, trace, stack, layer, block, found, kinds, own=own)
     middle, taps = places.find_taps()
     return Block(
         stack, layer, block.call.module, found.expr, middle, places.terms, kinds, places.part, taps, block.repeated,

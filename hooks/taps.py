@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from hooks.errors import WrongState
 from hooks.huggingface import HFOutput
 from hooks.shards import TensorShard
-from hooks.site import PATTERNS, Site
+from hooks.site import PATTERNS, STATES, Site
 from hooks.summary import summarise
 from hooks.temporary import Temporary
 from hooks.view import View
@@ -82,7 +82,7 @@ class Tap:
     @property
     def read_only(self) -> bool:
         """True when the site can be captured but not changed."""
-        return self.view.derive is not None or self.site.name in PATTERNS
+        return self.view.derive is not None or self.site.name in (*PATTERNS, *STATES)
 
     def attach(self, edit: Edit) -> "Handle":
         """Call `edit` with the site's tensor at each pass of any thread; what it returns, if anything, flows on.

@@ -110,6 +110,17 @@ def width(projection: nn.Module) -> tuple[int, int]:
     return (columns, rows) if is_output_first(projection) else (rows, columns)
 
 
+def is_tied(module: nn.Module, other: nn.Module) -> bool:
+    """Return whether two modules hold the same weight.
+
+    Examples:
+        >>> is_tied(nn.Linear(3, 5), nn.Linear(3, 5))
+        False
+    """
+    held = _held(base_of(module), "weight")
+    return held is not None and held is _held(base_of(other), "weight")
+
+
 def is_quantised(module: nn.Module) -> bool:
     """Return whether the weight of a module is kept in fewer bits than it is used with.
 

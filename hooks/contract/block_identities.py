@@ -139,7 +139,16 @@ def _projects(b: Captured, name: str) -> Iterator[Check]:
     read = "resid_pre" if norm is None else f"{called}(resid_pre)"
     states = f"{name} = W_{name.upper()} {read} + b"
     error = miss(b[name].flatten(2), made)
-    yield b.check(f"{name} projects", states, error, x.shape[-1], name, "resid_pre")
+    law = f"{name} projects"
+    yield _or_traced(b.check(law, states, error, x.shape[-1], name, "resid_pre"), _reads_stage(b, name, f"attn.{name}"))
+
+
+def _or_traced(said: Check, traced: Iterator[Check]) -> Check:
+    """A law as an adapter says it, or, where that is missed and what tracing saw holds, that."""
+    if said.holds:
+        return said
+    seen = next(traced, said)
+    return replace(seen, law=said.law) if seen.holds else said
 
 
 def _heads_write(b: Captured) -> Iterator[Check]:
@@ -244,7 +253,8 @@ def _feed_forward_reads(b: Captured) -> Iterator[Check]:
         norm, called = b.reads("mlp", "ln2")
         made = b[before] if norm is None else norm(b[before])
         states = f"mlp_in = {before if norm is None else f'{called}({before})'}"
-        yield b.check("feed-forward reads", states, miss(b["mlp_in"], made), 1, "mlp_in", before)
+        said = b.check("feed-forward reads", states, miss(b["mlp_in"], made), 1, "mlp_in", before)
+        yield _or_traced(said, _reads_stage(b, "mlp_in", None))
 
 
 def _keys_match(b: Captured) -> Iterator[Check]:

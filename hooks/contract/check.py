@@ -15,12 +15,13 @@ from hooks.contract.mixtures import drop_ordered_sites, mixture_laws
 from hooks.contract.propagation import reach_laws
 from hooks.contract.report import Check, ContractReport, blame_sites, find_unmeasured, measure_laws
 from hooks.contract.rounding import Values
+from hooks.contract.states import layer_embed_laws, state_laws
 from hooks.encoding import special_ids
 from hooks.errors import WrongState
 from hooks.forward import context
 from hooks.model import Model
 from hooks.offload import refuse_meta
-from hooks.site import PATTERNS, Site
+from hooks.site import PATTERNS, STATES, Site
 from hooks.temporary import grad_mode
 from hooks.tokens import Tokens
 
@@ -110,7 +111,7 @@ def _sum_buffer(buffer: Tensor) -> tuple[float, float]:
 
 def _laws(model: Model) -> tuple[Check, ...]:
     texts = _texts(model)
-    readable = tuple(site for site in model.taps if site.name not in PATTERNS)
+    readable = tuple(site for site in model.taps if site.name not in (*PATTERNS, *STATES))
     first, unread = _read_sites(model, texts[0], readable)
     sites = tuple(first)
     if not sites:
@@ -130,7 +131,10 @@ def _laws(model: Model) -> tuple[Check, ...]:
     checks += mixture_laws(model, first, texts[0])
     checks += measure_laws("cross keys and values", lambda: cross_laws(model, first, texts[0]))
     checks += measure_laws("pattern averages", lambda: kernel_laws(model, eager, texts[0]))
-    checks += find_unmeasured(checks, first.keys() | eager.keys())
+    checks += measure_laws("embedding of a layer", lambda: layer_embed_laws(model, first, texts[0]))
+    checks += state_laws(model, texts[1])
+    states = [site for site in model.taps if site.name in STATES]
+    checks += find_unmeasured(checks, [*first.keys(), *eager.keys(), *states])
     blame = blame_sites(checks)
     sound = [site for site in model.taps if site in first.keys() | eager.keys() and site not in blame]
     reach = measure_laws("writing reaches", lambda: reach_laws(model, texts[1], sound))

@@ -129,10 +129,10 @@ def _same_streams(runs: Runs, theirs: Mapping[str, tuple[Tensor, ...]]) -> Itera
 
 
 def _call_plainly(model: Model, text: Tokens) -> dict[str, Any]:
-    """A call as the user of the model would make it, for its streams too."""
+    """A call as the user of the model would make it, for its streams too; without a cache, as every pass is here."""
     ids = text.ids.to(model.device)
     given = arguments(model.hf, text.to(model.device))
-    asked = {name: given[name] for name in ("decoder_input_ids", "return_dict") if name in given}
+    asked = {name: given[name] for name in ("decoder_input_ids", "return_dict", "use_cache") if name in given}
     return {"input_ids": ids, "output_hidden_states": True, **asked}
 
 

@@ -1,6 +1,7 @@
 """Where the sites of one traced block sit: a tap for each, and the parts of the block by their names."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from hooks.attention import InKernel
 from hooks.huggingface import HFModel
+from hooks.mixer_state import InMixer, keeps_state
 from hooks.site import Site
 from hooks.taps import MergedAxes, OneCall, Tap
 from hooks.tracing.experts import Found, expert_taps, mixture_of
@@ -24,8 +26,8 @@ class Placement:
     """Where the sites of one block sit.
 
     `terms` are the sites of its sum, `part` its parts that were found, `mixtures` its experts by the term they make.
-    `reads` says of which stage of the stream, and through which norm, the inputs of some parts are made; `source` is
-    the module whose output cross-attention reads.
+    `own` is the argument that is given to this block alone. `reads` says of which stage of the stream, and through
+    which norm, the inputs of some parts are made; `source` is the module whose output cross-attention reads.
     """
 
     hf: HFModel
@@ -39,6 +41,7 @@ class Placement:
     mixtures: dict[int, Found] = field(default_factory=dict)
     reads: dict[str, tuple[nn.Module, Expr]] = field(default_factory=dict)
     source: Site | None = None
+    own: Slot | None = None
 
     def __post_init__(self) -> None:
         self.inside = self.trace.inside(self.block.call)
@@ -73,6 +76,7 @@ class Placement:
             if before is not None and self.block.last is not None
             else before
         ]
+        taps += [] if self.own is None else [self._input("layer_embed", self.block.call, self.own)]
         for site, kind in zip(self.terms, self.kinds, strict=True):
             if kind.name in ("attn_out", "cross_out") and site.name == kind.name:
                 taps += self._attention(kind, "" if kind.name == "attn_out" else "cross_")
@@ -113,11 +117,11 @@ class Placement:
                 wide = self.trace.tensor(next(iter(kind.parts[name].outputs.values()))).shape[-1]
                 gate = kind.gate[1] if kind.gate is not None and kind.gate[0] is kind.parts[name] else ()
                 if (wide - len(gate)) % d_head == 0:
+                    self._note_stage(f"{cross}{name}", kind.parts[name])
                     self.part[f"{held}.{name}"] = kind.parts[name].module
                     tap = self._output(f"{cross}{name}", kind.parts[name], None, heads=(wide - len(gate)) // d_head)
                     yield self._without(tap, gate, d_head)
         if cross:
-            self._note_stage("cross_q", kind.parts.get("q"))
             self.source = self._giver_of(kind.parts.get("k"))
         else:
             yield self._gate("attn_gate", kind)
@@ -140,6 +144,20 @@ class Placement:
         if root is not None and slot is not None and self._note_stage("mixer_in", root):
             yield self._input("mixer_in", root, slot)
         yield self._gate("mixer_gate", kind)
+        yield self._state(kind)
+
+    def _state(self, kind: Sublayer) -> Tap | None:
+        """After the mixer, where it takes a cache and leaves one state in it."""
+        inside = [] if kind.root is None else [kind.root, *self.trace.inside(kind.root)]
+        taking = [call for call in inside if keeps_state(call.module) and self.times[id(call.module)] == 1]
+        for call in taking[:1]:
+            slot = next((slot for slot, value in call.inputs.items() if self._is_tokens(value)), None)
+            if slot is not None:
+                mixer = InMixer(self.hf, call.module, slot)
+                with suppress(Exception):  # whatever a mixer built like no other raises
+                    shape = mixer.shape(*call.given, self.trace.n_pos)
+                    return Tap(self.site("mixer_state"), call.module, "output", shape, inside=mixer)
+        return None
 
     def _gate(self, name: str, kind: Sublayer) -> Tap | None:
         """Where a projection gives the gate, if it reads a stage of the stream that can be seen."""
@@ -212,6 +230,7 @@ class Placement:
             self.part["mlp"] = kind.root.module
         whole = kind.root or first
         if whole is not None:
+            self._note_stage("mlp_in", whole)
             slot = next((s for s, v in whole.inputs.items() if self._is_tokens(v)), None)
             yield None if slot is None else self._input("mlp_in", whole, slot)
         for name, call in kind.parts.items():
@@ -244,6 +263,9 @@ class Placement:
         mixing = frozenset(i for i, kind in enumerate(self.kinds) if kind.name in MIXERS)
         if self.sum.expr is None or not mixing or len(mixing) == len(self.kinds):
             return None, -1
+        served = [bool(kind.term.calls) for kind in self.kinds]
+        if not all(served[i] for i in mixing) and not all(one for i, one in enumerate(served) if i not in mixing):
+            return None, -1  # no law could be measured on either side of it
         at = [value for value, terms in stages(self.sum.expr) if terms == mixing]
         flows = {self.trace.root(v) for call in self.inside for v in (*call.inputs.values(), *call.outputs.values())}
         at = [value for value in at if value in flows] or at  # scaled on its way to the end it flows nowhere (Doge)

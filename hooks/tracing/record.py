@@ -16,11 +16,12 @@ from hooks.temporary import grad_mode
 
 Slot = int | str
 """Which argument of a call, by place or by name; which part of an output, likewise."""
-_VIEWS = frozenset(["view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "alias", "detach", "slice", "expand"])
-_VIEWS |= {"transpose", "permute", "split", "select"}
-_SAME = _VIEWS | {"clone", "contiguous", "_to_copy", "lift_fresh"}
+VIEWS = frozenset(["view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "alias", "detach", "slice", "expand"])
+VIEWS |= {"transpose", "permute", "split", "select"}
+"""Operations that give a part of what they read, or all of it in another shape."""
+_SAME = VIEWS | {"clone", "contiguous", "_to_copy", "lift_fresh"}
 """Operations that may give the numbers they are given, in the same order."""
-_ALIASES = _VIEWS
+_ALIASES = VIEWS
 
 
 @final

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import nn
 
-from hooks.tracing.record import Call, Trace
+from hooks.tracing.record import VIEWS, Call, Slot, Trace
 from hooks.tracing.residual import BlockCall, residual_sum
 
 
@@ -49,6 +49,73 @@ def stacks(model: nn.Module, trace: Trace, n_pos: int) -> list[Stack]:
             found.append(Stack(path, tuple(blocks)))
     found = found or _side_by_side(model, trace, by_module, n_pos)
     return sorted(found, key=lambda stack: _begin(stack.blocks[0].call))
+
+
+def own_inputs(trace: Trace, stack: Stack) -> dict[int, Slot]:
+    """Return, by block, the argument that is an embedding of its own [batch pos d] (Gemma-3n, Gemma-4).
+
+    It is made of the token ids before the blocks run, and no other block is given it.
+
+    Examples:
+        ```python
+        own_inputs(trace, stacks(hf, trace, 11)[0])
+        ```
+    """
+    ids = {v for v in trace.calls[0].inputs.values() if not trace.tensor(v).is_floating_point()}
+    made, first = trace.after(ids), min(block.call.begin for block in stack.blocks)
+    given: dict[int, list[tuple[int, Slot]]] = {}
+    for layer, block in enumerate(stack.blocks):
+        for slot, value in block.call.inputs.items():
+            tensor = trace.tensor(value)
+            fits = tensor.ndim == 3 and tensor.shape[:2] == (1, trace.n_pos) and tensor.is_floating_point()
+            if slot != block.slot and fits and value in made and 0 <= _computed_at(trace, value) < first:
+                given.setdefault(trace.root(value), []).append((layer, slot))
+    alone = [found[0] for found in given.values() if len(found) == 1]
+    return dict(alone) if len(stack.blocks) > 1 else {}
+
+
+def _computed_at(trace: Trace, value: int) -> int:
+    """The number of the operation that computes a value, or what it is a part of."""
+    while (at := trace.maker.get(value, -1)) >= 0 and trace.ops[at].name in VIEWS:
+        value = trace.ops[at].reads[0]
+    return at
+
+
+def why_none(model: nn.Module, trace: Trace) -> str:
+    """Return why a model has no stacks: what its lists of modules pass on instead of a stream [batch pos d].
+
+    Examples:
+        ```python
+        why_none(hf, trace)
+        ```
+    """
+    for path, module in model.named_modules():
+        runs = {id(item) for item in module} if isinstance(module, nn.ModuleList) else set()
+        calls = [call for call in trace.calls if id(call.module) in runs]
+        if len(runs) == len({id(call.module) for call in calls}) > 0 and (said := _odd_stream(trace, calls[0])):
+            return f"the items of '{path}' pass on {said}"
+        if runs and not calls and any(call.path.startswith(f"{path}.") for call in trace.calls):
+            return f"the items of '{path}' are run by their forward alone, not called, so nothing can be read there"
+    return "no list of its modules passes a stream [batch pos d] from item to item"
+
+
+def _odd_stream(trace: Trace, call: Call) -> str:
+    """What is odd about the tensors that a call gives in the shape it was given; empty for nothing."""
+    n_pos = trace.n_pos
+    given = [trace.tensor(v) for v in call.inputs.values() if trace.tensor(v).is_floating_point()]
+    made = [trace.tensor(v).shape for v in call.outputs.values()]
+    passed = [tuple(one.shape) for one in given if one.ndim >= 3 and one.shape in made]
+    if len(passed) > 1 and len(made) > 1:
+        return "two streams at once"
+    shape = passed[0] if passed else ()
+    if not shape:
+        return ""
+    if n_pos not in shape:
+        places = " ".join(map(str, shape[1:-1]))
+        return f"{places} places where the text has {n_pos} tokens: the model adds some, pads, or folds the text"
+    if shape[-1] == n_pos:
+        return "a stream [batch d pos], in which each feature has its tokens next to each other"
+    return f"{shape[0]} streams at once [{' '.join(map(str, shape[:1]))} batch pos d]" if len(shape) > 3 else ""
 
 
 def _side_by_side(model: nn.Module, trace: Trace, by_module: Mapping[int, Sequence[Call]], n_pos: int) -> list[Stack]:

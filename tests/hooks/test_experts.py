@@ -268,3 +268,20 @@ def test_an_expert_that_there_is_not_is_refused(mixtral: Model) -> None:
         wrong = replace(torch.tensor([0.0, value]), at=everywhere)
         with pytest.raises(InvalidArgument, match=why), intervene(mixtral, {expert_choice[0]: wrong}):
             mixtral.run(torch.tensor([[7, 8, 9]]))
+
+
+@torch.no_grad()
+def test_experts_that_take_no_choice_of_one_are_asked_twice(ids: Tensor) -> None:
+    """Longcat's module fails for one expert a token; its last experts give what they are given."""
+    model = load(tiny_model("longcat_flash", "LongcatFlashForCausalLM"))
+    acts = capture(model, ids, [expert_choice[0], expert_weights[0], expert_out[0]])
+    moe, given = model.hf.model.layers[0].mlp.experts, []
+    handle = moe.register_forward_hook(lambda _m, args, output: given.append((args[0], output)))
+    model.run(ids)
+    handle.remove()
+    x, output = given[0]
+    made = (acts[expert_weights[0]][..., None] * acts[expert_out[0]]).sum(dim=2)
+    torch.testing.assert_close(made[0], output.reshape(made[0].shape))
+    alike = acts[expert_choice[0]][0] >= moe.num_routed_experts
+    assert bool(alike.any())
+    torch.testing.assert_close(acts[expert_out[0]][0][alike], x.reshape(-1, 32)[:, None].expand(-1, 2, 32)[alike])

@@ -8,9 +8,25 @@ from torch import Tensor
 
 from benchmarks.tiny_models import tiny_model
 from hooks import Model, Site, capture, intervene, load
-from hooks.errors import InvalidArgument
-from hooks.interventions import zero
-from hooks.site import attn_gate, attn_out, decoder, encoder, mixer_gate, mixer_in, mixer_out, pattern, q, z
+from hooks.errors import InvalidArgument, WrongState
+from hooks.gradients import capture_gradients
+from hooks.interventions import replace, zero
+from hooks.position import everywhere
+from hooks.site import (
+    attn_gate,
+    attn_out,
+    decoder,
+    encoder,
+    layer_embed,
+    mixer_gate,
+    mixer_in,
+    mixer_out,
+    mixer_state,
+    pattern,
+    q,
+    resid_post,
+    z,
+)
 
 IDS = torch.randint(6, 99, (1, 11), generator=torch.Generator().manual_seed(1))
 
@@ -122,3 +138,97 @@ def test_what_modules_give_next_to_a_tensor_does_not_stop_a_law() -> None:
     assert report is not None
     assert not report.refused
     assert all(one.holds for one in report.checks if one.law in ("attention adds", "feed-forward adds", "embedding"))
+
+
+@torch.no_grad()
+def test_the_state_of_a_mamba_is_its_recurrence() -> None:
+    """state_t = exp(Δ_t A) state_{t-1} + Δ_t B_t x_t (Gu and Dao 2023, equation 2), from what the projections give."""
+    model = load(tiny_model("mamba", "MambaForCausalLM"))
+    mixer = model.hf.backbone.layers[1].mixer
+    x = given(mixer.x_proj, lambda: model.run(IDS), "input")[0]
+    step, B, _ = given(mixer.x_proj, lambda: model.run(IDS))[0].split([4, 8, 8], dim=-1)
+    step = torch.nn.functional.softplus(mixer.dt_proj(step))
+    A, state = -mixer.A_log.exp(), torch.zeros(48, 8)
+    ours = capture(model, IDS, mixer_state[1])[mixer_state[1]]
+    assert ours.shape == (1, 11, 48, 8)
+    for t in range(11):
+        state = (step[t, :, None] * A).exp() * state + step[t, :, None] * B[t] * x[t, :, None]
+        torch.testing.assert_close(ours[0, t], state, rtol=1e-4, atol=1e-5)
+
+
+STATEFUL = {
+    "mamba2": "Mamba2ForCausalLM",
+    "qwen3_next": "Qwen3NextForCausalLM",
+    "falcon_h1": "FalconH1ForCausalLM",
+    "zamba2": "Zamba2ForCausalLM",
+}
+
+
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_a_state_is_what_the_models_cache_holds_after_each_token_and_reading_it_changes_nothing(kind: str) -> None:
+    model = load(tiny_model(kind, STATEFUL[kind]))
+    sites = [site for site in model.sites if site.name == "mixer_state"]
+    assert sites
+    last = resid_post[model.n_layers - 1]
+    acts = capture(model, IDS, [*sites, last])
+    for end in (1, 3, 8, 11):
+        with torch.no_grad():
+            output = model.hf(input_ids=IDS[:, :end], use_cache=True)
+        cache = output.get("cache_params") or output.past_key_values
+        for site in sites:
+            torch.testing.assert_close(acts[site][:, end - 1], cache.layers[site.layer].recurrent_states[0])
+    assert torch.equal(acts[last], capture(model, IDS, last)[last])
+
+
+def test_a_state_under_padding_is_that_of_the_text_alone() -> None:
+    model = load(tiny_model("mamba2", "Mamba2ForCausalLM"))
+    mask = torch.ones(2, 11)
+    mask[1, :4] = 0
+    both = capture(model, {"input_ids": IDS.repeat(2, 1), "attention_mask": mask}, mixer_state[0])[mixer_state[0]]
+    alone = capture(model, IDS[:, 4:], mixer_state[0])[mixer_state[0]]
+    torch.testing.assert_close(both[1, 4:], alone[0])
+
+
+def test_a_state_is_read_and_not_written_and_not_while_its_mixer_is_changed_inside() -> None:
+    model = load(tiny_model("mamba", "MambaForCausalLM"))
+    with pytest.raises(InvalidArgument, match=r"intervene at mixer_in.0 or mixer_out.0"):
+        intervene(model, {mixer_state[0]: zero()})
+    with pytest.raises(InvalidArgument, match="no gradient"):
+        capture_gradients(model, IDS, [mixer_state[0]], lambda logits: logits.sum())
+    with intervene(model, {mixer_gate[0]: zero()}), pytest.raises(WrongState, match="written inside MambaMixer"):
+        capture(model, IDS, mixer_state[0])
+    value = torch.randn(32, generator=torch.Generator().manual_seed(3))
+    with intervene(model, {mixer_in[0]: replace(value, at=everywhere)}):
+        written = capture(model, IDS, mixer_state[0])[mixer_state[0]]
+    assert not torch.allclose(written, capture(model, IDS, mixer_state[0])[mixer_state[0]])
+
+
+@pytest.mark.parametrize(("kind", "name"), [("llama", "LlamaForCausalLM"), ("rwkv", "RwkvForCausalLM")])
+def test_a_model_without_a_state_in_a_cache_says_so(kind: str, name: str) -> None:
+    with pytest.raises(InvalidArgument, match="none of its mixers leaves one state in a cache"):
+        capture(load(tiny_model(kind, name)), IDS, mixer_state[0])
+
+
+@torch.no_grad()
+def test_the_embedding_of_a_layer_is_what_its_block_is_given_and_writing_it_moves_that_block_on() -> None:
+    model = load(tiny_model("gemma4_text", "Gemma4ForCausalLM"))
+    block, got = model.hf.model.layers[1], []
+    handle = block.register_forward_pre_hook(lambda _m, args, _k: got.append(args[1]), with_kwargs=True)
+    ours = capture(model, IDS, [layer_embed[1], resid_post[0], resid_post[1]])
+    handle.remove()
+    assert torch.equal(ours[layer_embed[1]], got[0])
+    with intervene(model, {layer_embed[1]: zero()}):
+        changed = capture(model, IDS, [resid_post[0], resid_post[1]])
+    handle = block.register_forward_pre_hook(
+        lambda _m, args, kwargs: ((args[0], torch.zeros_like(args[1]), *args[2:]), kwargs), with_kwargs=True
+    )
+    theirs = given(block, lambda: model.hf(input_ids=IDS, use_cache=False))
+    handle.remove()
+    torch.testing.assert_close(changed[resid_post[1]], theirs)
+    assert torch.equal(changed[resid_post[0]], ours[resid_post[0]])
+    assert not torch.allclose(changed[resid_post[1]], ours[resid_post[1]])
+
+
+def test_a_model_without_embeddings_of_layers_says_so() -> None:
+    with pytest.raises(InvalidArgument, match="none of its blocks is given an embedding of its own"):
+        capture(load(tiny_model("llama", "LlamaForCausalLM")), IDS, layer_embed[0])

@@ -166,6 +166,16 @@ def test_each_side_of_a_pair_is_centred_by_its_own_mean(cosine: Callable) -> Non
     assert torch.allclose(plain.decision_function(x), moved.decision_function(apart), atol=1e-4)
 
 
+def test_the_unit_of_the_pairs_changes_no_score_and_the_loss_is_the_papers_at_what_was_found() -> None:
+    """`mean (p_+ - (1 - p_-))^2 + min(p_+, p_-)^2` (Burns et al. 2022)."""
+    x, _ = contrasts(100, seed=2)
+    plain, large = (CCS(restarts=3, steps=60).fit(rows) for rows in (x, 1000 * x))
+    assert torch.allclose(plain.decision_function(x), large.decision_function(1000 * x), atol=1e-4)
+    p = ((x - x.mean(0)) @ plain.coef_ + plain.intercept_).sigmoid()
+    loss = (p[:, 0] - (1 - p[:, 1])).square().mean() + p.amin(1).square().mean()
+    assert plain.loss_ == pytest.approx(float(loss), rel=1e-4)
+
+
 def test_with_labels_of_no_meaning_its_accuracy_is_one_half_and_not_above() -> None:
     """The better of an accuracy and its complement would average 0.5 + 0.04 here."""
     found = []

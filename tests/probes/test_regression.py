@@ -1,6 +1,7 @@
 """Regressions and softmax regression against scikit-learn, and against what they were planted with."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.linear_model import Ridge as TheirRidge
 
 from hooks import Site
-from probes import LeastSquares, Logistic, Multinomial, Ridge
+from hooks.errors import NotConverged
+from probes import KSparse, LeastSquares, Logistic, Multinomial, Ridge
 from probes.lbfgs import _inverse
 
 
@@ -103,3 +105,14 @@ def test_a_hessian_without_curvature_in_a_direction_is_inverted_next_to_its_larg
             [torch.ones(4, 2, dtype=torch.float64)], torch.zeros(4).double(), torch.tensor([size, 0.0]).double()
         )
         torch.testing.assert_close(found * size, torch.tensor([[1.0, 0.0], [0.0, 1e10]]).double(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("probe", [Logistic(), Multinomial(), KSparse(2)], ids=lambda probe: type(probe).__name__)
+def test_the_number_of_steps_is_the_fewest_with_which_it_converges(probe: Any) -> None:
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(60) % 2
+    x = torch.randn(60, 4, generator=g) + y[:, None] * torch.tensor([1.0, 0.5, 0.0, 0.0])
+    steps = probe.fit(x, y).n_iter_
+    assert steps > 1 and probe.set_params(max_iter=steps).fit(x, y).n_iter_ == steps
+    with pytest.raises(NotConverged):
+        probe.set_params(max_iter=steps - 1).fit(x, y)

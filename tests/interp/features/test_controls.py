@@ -20,7 +20,7 @@ from interp.features import (
 from interp.features.reading import Reading, encode_texts
 from interp.features.search.baselines import score_baselines, score_components
 from interp.features.search.concept import split_by_group
-from interp.features.search.group import Member, describe_sharing, find_group
+from interp.features.search.group import Member, _find_missed, describe_sharing, find_group
 from interp.features.search.ranking import Ranking, compare_halves, pool_entries
 from interp.features.search.rows import by_text
 from interp.features.search.score import Evaluation
@@ -48,6 +48,20 @@ def test_two_latents_cover_a_concept_that_is_split_between_them(gpt2: Model, let
     assert found.group.score.held_out.f1 == 1.0 and found.group.score.recall_by_form == {"h": 1.0, "o": 1.0}
     assert "splitting: latent" in found.group.note and "of the positives that latent" in str(found)
     assert found.group.score.direction is not None
+    assert max(found.group.weights) == pytest.approx(1) and min(found.group.weights) > 0
+
+
+def test_what_is_tried_next_finds_the_positives_that_no_member_finds(gpt2: Model, letters: TopK) -> None:
+    concept = split_concept()
+    reading = encode_texts(letters, gpt2, concept.texts)
+    rows = by_text(reading, concept)
+    bench = Evaluation(concept, rows, split_by_group(concept, 0)[rows.text], 0)
+    entries, h, o = pool_entries(reading, rows), "abcdefgh".index("h"), "abcdefghijklmno".index("o")
+    members = [Member(latent, entries.column(latent, len(rows.y)), 0.0) for latent in (h, o)]
+    for member, other in (members, members[::-1]):
+        missed = _find_missed(letters, bench, entries, [member])
+        assert next(iter(missed)) == other.latent and member.latent not in missed
+    assert _find_missed(letters, bench, entries, members) == {}
 
 
 def test_two_latents_that_each_fire_on_more_find_a_concept_where_they_meet(gpt2: Model, letters: TopK) -> None:
@@ -136,6 +150,10 @@ def test_a_component_and_its_opposite_are_both_tried() -> None:
         bench = Evaluation(other, by_text(reading, other), half, 0)
         score = score_components(reading.x, half[reading.text], bench, resid_post[0], "f")
         assert score.held_out.f1 > 0.9 and sign * float(score.direction.unit[3]) < -0.99
+        rows = reading.x[half[reading.text]]
+        along = (rows - rows.mean(0)) @ score.direction.vector
+        assert float(score.direction.vector.norm()) == pytest.approx(1, rel=1e-5)
+        assert score.direction.scale == pytest.approx(float(along.max()), rel=1e-4)
 
 
 def test_what_the_reported_half_holds_changes_nothing_that_was_chosen(gpt2: Model, letters: TopK) -> None:

@@ -1,5 +1,7 @@
 """What is read off each layer, against the distributions written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -71,6 +73,25 @@ def test_a_reading_fits_a_line_and_its_frame_has_a_row_for_each_layer_and_token_
     assert ranked["rank"].tolist() == ranks.ranks[:, found.content].flatten().tolist()
     last = frame.iloc[-1]
     assert last["likeliest"] == found.words[int(found.top[2][found.content][-1, 0])]
+    for column, of in (
+        ("probability", found.probability[2][found.content][-1, 0]),
+        ("entropy", found.entropy[2][found.content][-1]),
+    ):
+        assert last[column] == float(of)
+
+
+def test_a_reading_prints_the_divergence_of_six_layers_and_says_that_there_are_more(gpt2: Model) -> None:
+    found = read(LogitLens(gpt2), TEXTS)
+
+    def printed(n: int) -> str:
+        first = [0] * n
+        parts = {name: getattr(found, name)[first] for name in ("top", "probability", "entropy", "kl")}
+        return repr(replace(found, layers=tuple(range(n)), **parts))
+
+    shown = f"{float(found.mean_kl[0]):.2f}"
+    assert printed(6).endswith(f"KL {', '.join([shown] * 6)})") and printed(7).endswith(
+        f"KL {', '.join([shown] * 6)}, …)"
+    )
 
 
 def test_a_token_is_ranked_and_has_its_direction_by_its_id_as_by_its_word(gpt2: Model) -> None:

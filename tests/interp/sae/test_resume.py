@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hooks import Model
-from hooks.errors import WrongModel
+from hooks.disk import lock
+from hooks.errors import DamagedFile, WrongModel, WrongState
 from hooks.site import resid_post
 from interp.common.digests import StreamDigest, digest_of_data, digest_of_tensors
 from interp.sae import (
@@ -279,3 +280,25 @@ def test_a_stream_that_does_not_begin_with_what_was_read_of_it_before_is_refused
     run(texts, 96)  # the same goes on
     with pytest.raises(WrongModel, match="are other data than those the checkpoint was made with"):
         run(["sun", *texts[1:]], 96)
+
+
+def test_two_trainings_at_once_do_not_write_to_one_checkpoint(tmp_path: Path) -> None:
+    with (
+        lock(tmp_path / "state", "training"),
+        pytest.raises(WrongState, match="another training is writing to .*state"),
+    ):
+        learn(tmp_path, 500)
+    learn(tmp_path, 500)
+
+
+@pytest.mark.parametrize("kind", ["state-", "rows-", "latest"])
+def test_one_flipped_bit_of_a_checkpoint_is_found_and_its_file_named(kind: str, tmp_path: Path) -> None:
+    learn(tmp_path, 500)
+    (file,) = [path for path in (tmp_path / "state").iterdir() if path.name.startswith(kind)]
+    whole = file.read_bytes()
+    for place in range(0, len(whole), len(whole) // 5 + 1):
+        changed = bytearray(whole)
+        changed[place] ^= 0x40
+        file.write_bytes(changed)
+        with pytest.raises(DamagedFile, match=file.name):
+            learn(tmp_path, 500)

@@ -1,6 +1,7 @@
 """Each way of steering against its equation, and conditional steering against the texts it should leave alone."""
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -257,6 +258,19 @@ def test_a_sparing_threshold_is_the_highest_that_acts_on_the_share_asked_for(mod
     assert float((scores > threshold).double().mean()) >= recall
     higher = scores[scores > threshold].min()
     assert float((scores > higher).double().mean()) < recall
+
+
+@pytest.mark.parametrize(
+    ("next_lower", "threshold"),
+    [(9.999, 9.9995), (1.0, 9.99), (-30.0, 9.97)],  # halfway to it, or a thousandth of the largest below
+)
+def test_a_sparing_threshold_is_halfway_to_the_next_prompt_or_a_thousandth_of_the_largest_below(
+    model: Model, monkeypatch: pytest.MonkeyPatch, next_lower: float, threshold: float
+) -> None:
+    values = torch.tensor([next_lower, 10.0])
+    monkeypatch.setattr(sys.modules["interp.steering.conditional"], "measure_projections", lambda *_: values)
+    found = choose_sparing_threshold(model, direction_of(model), PROMPTS[:2], 0.5)
+    assert found == pytest.approx(threshold, abs=1e-5)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

@@ -1,7 +1,9 @@
 """CPR, CMD, completeness and minimality on circuits whose values are known, and methods that look for circuits."""
 
 import sys
+from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,6 +121,27 @@ def test_a_greedy_step_removes_the_worst_of_ten_nodes_drawn_from_those_left(monk
     assert steps[0][1] != steps[3][1]
 
 
+def test_random_sets_are_halves_of_the_nodes_each_its_own_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = double("gpt2")
+    whole = Circuit.whole(edge_graph(model))
+    nodes = [name for name in whole.graph.senders if name != "embed"]
+
+    def nothing(self: object, circuit: Circuit, sets: list[tuple[str, ...]]) -> torch.Tensor:
+        asked.extend(sets)
+        return torch.zeros(len(sets))
+
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(sys.modules["interp.circuits.edges.completeness"]._Measure, "__call__", nothing)
+    found = completeness(model, task_of(model), whole, draws=40, restarts=1, greedy_steps=1)
+    drawn = found.removed[1:41]
+    sizes = torch.tensor([float(len(one)) for one in drawn]) / len(nodes)
+    assert len(set(drawn)) == 40 and float(sizes.mean()) == pytest.approx(0.5, abs=0.1)
+    asked.clear()
+    minimality(model, task_of(model), whole, draws=40)
+    sizes = torch.tensor([float(len(one)) for one in asked]) / len(nodes)
+    assert 0.4 < float(sizes.mean()) < 0.6 and float(sizes.max()) < 0.95
+
+
 def test_a_node_that_a_circuit_does_not_need_has_no_minimality() -> None:
     known = induction_circuit(20.0)
     graph = known.circuit.graph
@@ -185,3 +208,23 @@ def test_redrawn_texts_give_an_interval_around_the_curve_of_all_texts() -> None:
     kl = Task(task.clean, task.corrupt, kl_from_clean(model, task.clean))
     with pytest.raises(InvalidArgument, match="at least 2"):
         redraw_texts(model, kl, effect.of_texts([0]))
+
+
+def test_texts_are_drawn_again_as_often_as_asked_and_the_ends_are_percentiles_of_those_draws() -> None:
+    model = double("gpt2")
+    task = task_of(model, ["fog over", "a baysun", "sea wind"], ["fig ever", "a hatsun", "sky wand"])
+    effect = edge_attribution(model, task, sample=0)
+    found = redraw_texts(model, task, effect, draws=5, overlap_share=0.1, seed=3)
+    random, cpr, cmd, kept = torch.Generator().manual_seed(3), [], [], []
+    for _ in range(5):
+        rows = torch.randint(3, (3,), generator=random).tolist()
+        again = effect.of_texts(rows)
+        for by, into in (("contribution", cpr), ("size", cmd)):
+            curve = faithfulness_curve(model, task, again.scores(by), shares=MIB_SIZES).of_texts(rows)
+            into.append(curve.cpr if by == "contribution" else curve.cmd)
+        kept.append(set(again.circuit(int(0.1 * again.graph.n_edges), "size").edges))
+    for estimate, values in ((found.cpr, cpr), (found.cmd, cmd)):
+        assert [estimate.low, estimate.high] == pytest.approx(np.percentile(values, [2.5, 97.5]).tolist(), rel=1e-4)
+    alike = [len(one & other) / len(one | other) for one, other in combinations(kept, 2)]
+    assert found.overlap == pytest.approx(sum(alike) / 10)
+    assert (found.draws, found.cpr.n) == (5, 3)

@@ -121,3 +121,14 @@ def test_the_auroc_is_the_share_of_pairs_in_order_with_ties_half_and_misses_the_
     n = int(true.sum())
     assert edge_auroc(known.circuit, without) == pytest.approx((n - 1 + 0.5) / n)
     assert edge_auroc(known.circuit, torch.zeros_like(scores)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("known", "layers", "heads"),
+    [(SINGLE[0], 2, 3), (SINGLE[3], 2, 2), (SINGLE[4], 2, 2), (SINGLE[5], 1, 3), (or_gate(), 1, 3), (SINGLE[6], 3, 2)],
+    ids=lambda one: getattr(one, "name", None),
+)
+def test_a_circuit_is_held_against_the_edges_of_a_model_of_its_size(
+    known: KnownCircuit, layers: int, heads: int
+) -> None:
+    assert (known.model.n_layers, known.model.n_heads) == (layers, heads)

@@ -59,3 +59,12 @@ def test_a_program_without_a_node_for_each_variable_is_refused() -> None:
         train_strictly(program(), {"left": "h0.0", "right": "h0.0", "same": "mlp1"})
     with pytest.raises(UnknownName, match="did you mean"):
         train_strictly(program(), NODES | {"same": "mlp7"})
+
+
+def test_inputs_of_different_sizes_have_a_token_for_each_value_then_the_end_then_the_answers() -> None:
+    sum_of = CausalModel({"a": 2, "b": 5}, {"sum": ("a", "b")}, {"sum": lambda a, b: a + b})
+    made = train_strictly(sum_of, {"sum": "mlp1"}, steps=1, d_model=16, n_heads=2, batch_size=4)
+    hf = made.implementation.model.hf
+    assert hf.config.vocab_size == 5 + 1 + 6 and hf.config.n_positions == 3
+    ids = made.implementation.ids({"a": torch.tensor([1]), "b": torch.tensor([4])})
+    assert ids.tolist() == [[1, 4, 5]] and made.implementation.answers.tolist() == [6, 7, 8, 9, 10, 11]

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from hooks import Model, stream
+from hooks.disk import lock
+from hooks.errors import WrongState
 from interp.features import FeatureIndex, collect_evidence, index, measure_logit_effect
 from interp.features import index as index_of
 from interp.features.index.accumulator import EVERY, Accumulator, IndexSize, cut_windows, hash_to_unit
@@ -63,6 +65,14 @@ def test_co_activation_is_the_jaccard_index_on_every_eighth_token(letters: TopK,
     d, f = written.count("d"), written.count("f")
     assert d > 0 and dict(made.record(3).partners) == {5: pytest.approx(d / (d + f))}
     assert dict(made.record(5).partners) == {3: pytest.approx(d / (d + f))}
+
+
+def test_partners_come_with_the_most_alike_first(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    with torch.no_grad():
+        letters.W_enc[:, 5] += letters.W_enc[:, 3]
+        letters.W_enc[:, 6] += letters.W_enc[:, 3] + letters.W_enc[:, 5]
+    alike = [jaccard for _, jaccard in index(letters, gpt2, TEXTS, tmp_path / "pairs").record(3).partners]
+    assert len(set(alike)) > 1 and alike == sorted(alike, reverse=True)
 
 
 def test_sampled_texts_are_ones_it_fires_on_whatever_their_peak(made: FeatureIndex) -> None:
@@ -122,6 +132,11 @@ def test_a_finished_index_is_returned_at_once_and_another_is_refused(
     assert again.about == made.about
     with pytest.raises(ValueError, match="holds an index made with another data, context: give another folder"):
         index(letters, gpt2, TEXTS[1:], made.folder, top=5, sampled=6, context=4, batch_size=7)
+
+
+def test_two_indexes_at_once_are_not_written_to_one_place(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
+    with lock(tmp_path, "index"), pytest.raises(WrongState, match="another index is writing to .*: wait until it ends"):
+        index(letters, gpt2, TEXTS, tmp_path, top=5, sampled=6, context=3)
 
 
 def test_any_text_and_any_number_an_autoencoder_computes_with_makes_another_index(
@@ -236,6 +251,12 @@ def test_the_shuffle_is_uniform_and_forgets_order() -> None:
     u = hash_to_unit(torch.arange(20000))
     assert torch.histc(u.float(), 20, 0, 1).sub(1000).abs().max() < 160
     assert abs(float(torch.corrcoef(torch.stack([u[:-1], u[1:]]))[0, 1])) < 0.03
+
+
+def test_the_numbers_are_those_of_splitmix64() -> None:
+    """Its first three from the state 0, as its authors publish them (Steele, Lea and Flood 2014)."""
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert hash_to_unit(torch.arange(3)).tolist() == [(one >> 11) / 2**53 for one in published]
 
 
 def test_the_index_needs_an_autoencoder_of_the_model_and_some_text(letters: TopK, gpt2: Model, tmp_path: Path) -> None:

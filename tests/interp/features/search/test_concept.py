@@ -77,3 +77,10 @@ def test_too_few_groups_to_split_are_refused() -> None:
 def test_numbers_are_no_labels() -> None:
     with pytest.raises(ValueError, match="has the label 1: give True or False"):
         Concept("fog", ["fog", "sun"], [1, 0])
+
+
+def test_a_text_counts_unless_all_its_mentions_are_of_forms_set_apart() -> None:
+    name, other = Mention(0, 3, "name"), Mention(4, 7, "description")
+    texts = ("fog bay", "fog sea", "sea bay", "no more")
+    concept = Concept("c", texts, [True] * 3 + [False], [[name, other], [name], [other], []], apart=["description"])
+    assert [concept.counts(number) for number in range(4)] == [True, True, False, True]

@@ -286,6 +286,8 @@ def test_what_is_gone_on_with_is_the_group_where_there_is_one(gpt2: Model, lette
 def test_a_result_shows_itself_in_a_line_and_as_a_table_of_what_it_prints(gpt2: Model, letters: TopK) -> None:
     found = search(letters, gpt2, Concept("h", *sentences(), apart=["description"]), permutations=5, top=3)
     assert repr(found) == f"SearchResult('h' at embed: latent 7, F1 1.000, p {found.p_value:.3f})"
+    searched = [one.searched_f1 for one in found.latents]
+    assert len(searched) == 3 and searched == sorted(searched, reverse=True)
     table = found.to_pandas()
     assert table["detector"].tolist() == [one.name for one in (*found.latents, *found.baselines)]
     assert table["F1"].tolist() == [one.held_out.f1 for one in (*found.latents, *found.baselines)]

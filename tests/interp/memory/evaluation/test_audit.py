@@ -266,3 +266,11 @@ def test_the_published_files_are_read() -> None:
     counterfact = read_cases(SHARED / "counterfact" / "counterfact-edit.json", n=1000)
     assert counterfact[0].fact == Fact("Danielle Darrieux", "The mother tongue of {} is", "French", "English")
     assert len(counterfact) == 1000
+
+
+def test_prompts_are_continued_in_parts_each_once_and_in_order(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    measurement = import_module("interp.memory.evaluation.measurement")
+    monkeypatch.setattr(measurement, "BATCH", 2)
+    prompts = ["Rome is in", "Lima is in", "Rome speaks", "Lima speaks", "Milan is in"]
+    alone = [model.generate(prompt, max_new_tokens=3) for prompt in prompts]
+    assert len(set(alone)) > 2 and measurement.generate_greedily(model, prompts, 3) == alone
