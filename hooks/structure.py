@@ -132,13 +132,8 @@ def structure_of(hf: HFModel, trace: Trace) -> Structure:
     """
     found = stacks(hf, trace, trace.n_pos)
     if not found:
-<<<<<<< HEAD
-        return Structure(why="no list of its modules passes a stream [batch pos d] from item to item")
-    return _structure(hf, trace, _name_stacks(hf, found))
-=======
         return Structure(why=why_none(hf, trace))
-    return _structure(hf, trace, _named(hf, found))
->>>>>>> main
+    return _structure(hf, trace, _name_stacks(hf, found))
 
 
 def input_embeddings(hf: HFModel) -> nn.Module | None:
@@ -204,19 +199,11 @@ def _has_two(hf: HFModel) -> bool:
 
 
 def _structure(hf: HFModel, trace: Trace, named: Sequence[tuple[str, Stack]]) -> Structure:
-<<<<<<< HEAD
     encoded = _find_encoded(hf, trace)
-    found = {
-        name: tuple(_block(hf, trace, name, layer, call, encoded) for layer, call in enumerate(stack.blocks))
-        for name, stack in named
-    }
-=======
-    encoded = _encoded(hf, trace)
     found: dict[str, tuple[Block, ...]] = {}
     for name, stack in named:
         own, calls = own_inputs(trace, stack), enumerate(stack.blocks)
         found[name] = tuple(_block(hf, trace, name, layer, call, encoded, own.get(layer)) for layer, call in calls)
->>>>>>> main
     name, last = named[-1]
     final_norm, head = _ends(trace, last.blocks[-1])
     blocks = tuple(block for stack in found.values() for block in stack)

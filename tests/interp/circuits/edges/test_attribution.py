@@ -371,7 +371,7 @@ def test_in_a_parallel_block_heads_do_not_send_to_their_own_feed_forward_layer()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_a_pull_back_softmax_softmax_is_its_jacobian_times_the_scores_also_where_some_are_masked(
+def test_a_softened_softmax_is_its_jacobian_times_the_scores_also_where_some_are_masked(
     temperature: float,
 ) -> None:
     scores = torch.tensor([[0.5, -1.0, 2.0, 0.3], [0.2, 1.0, 0.0, 0.0]], dtype=torch.float64)
