@@ -211,8 +211,8 @@ HEADING = (
     "`print(load(...).contract)` shows every law with its error. A site that is not listed is absent, and asking for "
     "it says why.",
     "",
-    "There is no table of families in the code: sites are found by tracing a forward pass (`hooks/tracing`), and what is "
-    "found is measured as a law on other text (`hooks/contract`). The table below is what was found. Every class of "
+    "There is no table of families in the code: sites are found by tracing a forward pass (`hooks/tracing`), and what "
+    "is found is measured as a law on other text (`hooks/contract`). The table below is what was found. Every class of "
     "transformers' mappings that can be made tiny was given random weights and loaded in a process of its own, which "
     "may neither connect nor start another. Every site was then judged by plain hooks on the model's own modules, "
     "which know nothing of this library. The page is written by `python -m benchmarks.zoo --page` from "

@@ -117,8 +117,8 @@ def is_tied(module: nn.Module, other: nn.Module) -> bool:
         >>> is_tied(nn.Linear(3, 5), nn.Linear(3, 5))
         False
     """
-    held = _held(base_of(module), "weight")
-    return held is not None and held is _held(base_of(other), "weight")
+    held = _look_up(base_of(module), "weight")
+    return held is not None and held is _look_up(base_of(other), "weight")
 
 
 def is_quantised(module: nn.Module) -> bool:
