@@ -78,7 +78,7 @@ class Mixture:
         """Return what each chosen expert's output projection reads, act_{choice_k}(x)."""
         return self._by_expert(args, kwargs, lambda products, _: products.inputs[-1])
 
-    def project_memories(
+    def written(
         self, args: Any, kwargs: Any, act: Float[Tensor, "n choice d_expert"]
     ) -> Float[Tensor, "n choice d_model"]:
         """Return what each chosen expert gives for other inputs of its output projection."""
@@ -119,7 +119,7 @@ class Mixture:
     def _alone(self, args: Any, kwargs: Any, x: Tensor, choice: Tensor, weights: Tensor, loop: bool = False) -> Tensor:
         """What the module gives for other arguments; `loop`: by its own loop over experts, not by a fused kernel."""
         for slot, value in zip(self.slots, (x, choice, weights), strict=True):
-            args, kwargs = _replace_argument(args, kwargs, slot, value)
+            args, kwargs = _replaced(args, kwargs, slot, value)
         plain = getattr(type(self.experts).forward, "__wrapped__", None)
         if loop and plain is not None and "forward" not in vars(self.experts):
             return plain(self.experts, *args, **kwargs)
@@ -152,15 +152,21 @@ class InExperts:
             changed = edit(a.unflatten(0, tuple(here.shape)))
             return None if changed is None else changed.reshape(a.shape)
 
-        return [(True, of.block, note), *map(_unless_it_raised, _HOOKS[self.name](self, placed))]
+        return [(True, of.block, note), *map(unless_it_raised, _HOOKS[self.name](self, placed))]
 
     def end(self) -> None:
         """Forget what an interrupted pass has written."""
         self.mixture.flow.act = self.mixture.flow.out = None
 
 
-def _unless_it_raised(hook: Hook) -> Hook:
-    """A hook that is not called after a pass that raised, which gives nothing."""
+def unless_it_raised(hook: Hook) -> Hook:
+    """Return a hook that is not called after a pass that raised, which gives nothing.
+
+    Examples:
+        ```python
+        unless_it_raised((False, module, after))
+        ```
+    """
     before, module, call = hook
     if before:
         return hook
@@ -178,16 +184,22 @@ def of_expert(tap: Tap, expert: int) -> Tap:
         of_expert(model.tap(expert_out[3]), 5).shape
         ```
     """
-    inside = tap.inside
-    assert isinstance(inside, InExperts)
+    inside: Any = tap.inside  # `InExperts`, or `InDenseMixture`
     n_experts = inside.mixture.n_experts
     if n_experts and not 0 <= expert < n_experts:
         raise UnknownSite(f"{tap.site} has no expert {expert}: it has {n_experts}, so the last is {n_experts - 1}")
     site = replace(tap.site, expert=expert)
-    return replace(tap, site=site, shape=tap.shape[1:], inside=InExperts(inside.mixture, inside.name, expert))
+    return replace(tap, site=site, shape=tap.shape[1:], inside=replace(inside, expert=expert))
 
 
-def _router_logits(site: InExperts, edit: Edit) -> Iterator[Hook]:
+def router_logits_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
+    """Yield the hook that calls an edit with the logits of a router, and lets what is written there decide the choice.
+
+    Examples:
+        ```python
+        [*router_logits_hooks(InExperts(mixture, "router_logits"), edit)]
+        ```
+    """
     of = site.mixture
     assert of.router is not None
 
@@ -217,13 +229,21 @@ def _argument(site: InExperts, edit: Edit) -> Iterator[Hook]:
         if changed is None:
             return None
         if is_choice:
-            _check_experts(changed, of.n_experts)
-        return _replace_argument(args, kwargs, slot, changed.to(given.dtype).reshape(given.shape))
+            check_experts(changed, of.n_experts)
+        return _replaced(args, kwargs, slot, changed.to(given.dtype).reshape(given.shape))
 
     yield True, of.experts, before
 
 
-def _check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
+def check_experts(choice: Float[Tensor, "n choice"], n_experts: int) -> None:
+    """Raise where a written choice is of no experts.
+
+    Raises:
+        InvalidArgument: they are no whole numbers, or there are fewer experts.
+
+    Examples:
+        >>> check_experts(torch.tensor([[0.0, 3.0]]), 4)
+    """
     if not bool((choice == choice.round()).all()) or not bool((choice >= 0).all()):
         raise InvalidArgument("expert_choice is the numbers of experts, counted from 0: write whole numbers")
     if n_experts and not bool((choice < n_experts).all()):
@@ -238,16 +258,16 @@ def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
 
     def after(_m: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
         choice = _at(args, kwargs, of.slots[1]).reshape(-1, of.n_chosen)
-        value = _current_value(of, args, kwargs, site.name)
-        changed = edit(_select_expert(value, choice, site.expert))
+        value = _held(of, args, kwargs, site.name)
+        changed = edit(seen_by(value, choice, site.expert))
         if changed is None:
             return None
-        changed = _put_back(value, choice, site.expert, changed)
+        changed = put_back(value, choice, site.expert, changed)
         if site.name == "expert_act" and here.out is not None and here.act is None:
             raise WrongState("expert_act was written after expert_out of the same block: name expert_act first")
-        was = _current_value(of, args, kwargs, "expert_out")
+        was = _held(of, args, kwargs, "expert_out")
         if site.name == "expert_act":
-            here.act, changed = changed, of.project_memories(args, kwargs, changed)
+            here.act, changed = changed, of.written(args, kwargs, changed)
         here.out = changed
         weights = _at(args, kwargs, of.slots[2]).reshape(-1, of.n_chosen)
         added = torch.einsum("tk,tkd->td", weights.to(changed.dtype), changed - was)
@@ -257,7 +277,14 @@ def _inside(site: InExperts, edit: Edit) -> Iterator[Hook]:
     yield False, of.experts, after
 
 
-def _shared_out(site: InExperts, edit: Edit) -> Iterator[Hook]:
+def shared_out_hooks(site: Any, edit: Edit) -> Iterator[Hook]:
+    """Yield the hook that calls an edit with what the shared experts add.
+
+    Examples:
+        ```python
+        [*shared_out_hooks(InExperts(mixture, "shared_out"), edit)]
+        ```
+    """
     of = site.mixture
     assert of.shared is not None
 
@@ -270,30 +297,46 @@ def _shared_out(site: InExperts, edit: Edit) -> Iterator[Hook]:
 
 
 _HOOKS: Final[Mapping[str, Callable[[InExperts, Edit], Iterator[Hook]]]] = {
-    "router_logits": _router_logits,
+    "router_logits": router_logits_hooks,
     "expert_choice": _argument,
     "expert_weights": _argument,
     "expert_act": _inside,
     "expert_out": _inside,
-    "shared_out": _shared_out,
+    "shared_out": shared_out_hooks,
 }
 
 
-def _current_value(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
+def _held(of: Mixture, args: Any, kwargs: Any, name: str) -> Tensor:
     """What the experts read or give now, with what was written before in this call."""
     if name == "expert_act":
         return of.memories(args, kwargs) if of.flow.act is None else of.flow.act
     return of.outputs(args, kwargs) if of.flow.out is None else of.flow.out
 
 
-def _select_expert(
-    value: Float[Tensor, "n choice d_model"], choice: Int[Tensor, "n choice"], expert: int | None
-) -> Tensor:
-    """Of all experts that a token runs through, or of one: zeros at the tokens that it does not serve."""
+def seen_by(
+    value: Float[Tensor, "n choice d"], choice: Int[Tensor, "n choice"], expert: int | None
+) -> Float[Tensor, "n *d"]:
+    """Return what is of all experts that a token runs through, or of one: zeros at the tokens that it does not serve.
+
+    Examples:
+        >>> seen_by(torch.ones(1, 2, 1), torch.tensor([[3, 0]]), 2)
+        tensor([[0.]])
+    """
     return value if expert is None else torch.where((choice == expert)[..., None], value, 0).sum(dim=1)
 
 
-def _put_back(value: Tensor, choice: Tensor, expert: int | None, changed: Tensor) -> Tensor:
+def put_back(
+    value: Float[Tensor, "n choice d"],
+    choice: Int[Tensor, "n choice"],
+    expert: int | None,
+    changed: Float[Tensor, "..."],
+) -> Float[Tensor, "n choice d"]:
+    """Return what is written where each expert of a token has its own, of all of them or of one.
+
+    Examples:
+        >>> put_back(torch.zeros(1, 2, 1), torch.tensor([[3, 0]]), 0, torch.ones(1, 1)).flatten()
+        tensor([0., 1.])
+    """
     return changed if expert is None else torch.where((choice == expert)[..., None], changed[:, None], value)
 
 
@@ -341,9 +384,7 @@ def _at(args: tuple[Any, ...], kwargs: Mapping[str, Any], slot: Slot) -> Tensor:
     return kwargs[slot] if isinstance(slot, str) else next(iter(kwargs.values()))
 
 
-def _replace_argument(
-    args: tuple[Any, ...], kwargs: dict[str, Any], slot: Slot, value: Tensor
-) -> tuple[Any, dict[str, Any]]:
+def _replaced(args: tuple[Any, ...], kwargs: dict[str, Any], slot: Slot, value: Tensor) -> tuple[Any, dict[str, Any]]:
     """The arguments of a call with one of them replaced."""
     if isinstance(slot, int):
         return (*args[:slot], value, *args[slot + 1 :]), kwargs

@@ -14,7 +14,8 @@ What the names mean, block by block (x is the residual stream):
 - `router_logits` [expert]: what the choice of experts is made of; `expert_choice` [k]: the numbers of the experts of
   a token; `expert_weights` [k]: how much each counts; `expert_act` [k d_expert]: what the output projection of each
   reads; `expert_out` [k d]: what each gives; `shared_out`: what the experts that every token runs through add.
-  mlp_out = Σ_k expert_weights expert_out + shared_out. `expert_out[3, 5]` is that of expert 5 alone, zeros at the
+  mlp_out = Σ_k expert_weights expert_out + shared_out, in Llama-4 too, which weighs what an expert reads: there
+  `expert_out` is what it gives divided by its weight. `expert_out[3, 5]` is that of expert 5 alone, zeros at the
   tokens that it does not serve; what is written there goes nowhere.
 - `q`, `k`, `v`: the projections, by head, before rotary embedding and before any norm of queries and
   keys; keys and values have their own, fewer heads under grouped-query attention.

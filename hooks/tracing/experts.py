@@ -7,11 +7,12 @@ from typing import final
 import torch
 from torch import nn
 
+from hooks.dense_mixture import DenseMixture, InDenseMixture
 from hooks.experts import InExperts, Mixture, Slot
 from hooks.site import Site
 from hooks.taps import Tap
 from hooks.temporary import grad_mode
-from hooks.tracing.record import Call, Op, Trace
+from hooks.tracing.record import VIEWS, Call, Op, Trace
 from hooks.tracing.residual import BlockCall
 from hooks.tracing.sublayers import Sublayer
 
@@ -29,7 +30,7 @@ class Found:
         explained: whether the sublayer gives what the experts give, with the shared ones, and nothing else.
     """
 
-    mixture: Mixture
+    mixture: Mixture | DenseMixture
     d_expert: int
     explained: bool
 
@@ -51,8 +52,8 @@ def mixture_of(trace: Trace, block: BlockCall, kind: Sublayer) -> Found | None:
     for call in inside:
         slots = _slots(trace, call)
         if slots is not None:
-            return _find_mixture(trace, block, kind, call, slots)
-    return None
+            return _found(trace, block, kind, call, slots)
+    return next((dense for call in inside if (dense := _dense(trace, block, kind, call)) is not None), None)
 
 
 def expert_taps(site: Callable[[str], Site], found: Found, d_model: int) -> Iterator[Tap]:
@@ -74,7 +75,8 @@ def expert_taps(site: Callable[[str], Site], found: Found, d_model: int) -> Iter
     }
     for name, (module, shape) in shapes.items():
         if module is not None:
-            yield Tap(site(name), module, "output", shape, inside=InExperts(of, name))
+            inside = InDenseMixture(of, name) if isinstance(of, DenseMixture) else InExperts(of, name)
+            yield Tap(site(name), module, "output", shape, inside=inside)
 
 
 def _slots(trace: Trace, call: Call) -> tuple[Slot, Slot, Slot] | None:
@@ -92,9 +94,7 @@ def _slots(trace: Trace, call: Call) -> tuple[Slot, Slot, Slot] | None:
     return None
 
 
-def _find_mixture(
-    trace: Trace, block: BlockCall, kind: Sublayer, call: Call, slots: tuple[Slot, Slot, Slot]
-) -> Found | None:
+def _found(trace: Trace, block: BlockCall, kind: Sublayer, call: Call, slots: tuple[Slot, Slot, Slot]) -> Found | None:
     router, n_experts = _router(trace, block, call, trace.root(call.inputs[slots[1]]))
     made = {trace.root(value) for value in call.outputs.values()}
     explained, factor, shared, gate = _total(trace, block, kind.term.value, made)
@@ -109,6 +109,55 @@ def _find_mixture(
     except Exception:  # a module whose experts cannot be had one by one
         d_expert = 0
     return Found(mixture, d_expert, explained)
+
+
+def _dense(trace: Trace, block: BlockCall, kind: Sublayer, call: Call) -> Found | None:
+    """A mixture whose module is called with a row for each expert and token, the token times the expert's score."""
+    rows = [trace.tensor(value) for value in (*call.inputs.values(), *call.outputs.values())]
+    if len(rows) != 2 or rows[0].shape != rows[1].shape or rows[0].ndim != 2 or rows[0].shape[0] % trace.n_pos:
+        return None
+    n_experts, op = rows[0].shape[0] // trace.n_pos, _op(trace, next(iter(call.inputs.values())))
+    if n_experts < 2 or op is None or op.name != "mul" or len(op.reads) != 2:
+        return None
+    before = [c for c in trace.inside(block.call) if c.end <= call.begin]
+    held = {trace.root(v): (c, part) for c in before for part, v in c.outputs.items()
+            if trace.tensor(v).shape == (trace.n_pos, n_experts)}  # fmt: skip
+    routed = [held[root] for one in op.reads if (root := _unturned(trace, one)) in held]
+    if not routed:
+        return None
+    router, part = routed[0]
+    chosen = (trace.tensor(router.outputs[part]) > 0).sum(-1)
+    shared, explained = _dense_total(trace, block, kind.term.value, trace.root(next(iter(call.outputs.values()))))
+    mixture = DenseMixture(
+        call.module, router.module, part, n_experts, int(chosen[0]), shared, block.call.module, block.slot
+    )
+    try:
+        d_expert = mixture.memories(*call.given).shape[-1]
+    except Exception:  # a module whose experts cannot be had one by one
+        d_expert = 0
+    return Found(mixture, d_expert, explained) if bool((chosen == chosen[0]).all()) else None
+
+
+def _unturned(trace: Trace, value: int) -> int:
+    """What a value is a turned or reshaped copy of."""
+    while (op := _op(trace, value)) is not None and op.name in VIEWS | {"clone", "contiguous", "_to_copy", "t"}:
+        value = op.reads[0]
+        if trace.root(value) == value and op.name == "_to_copy":
+            break
+    return trace.root(value)
+
+
+def _dense_total(trace: Trace, block: BlockCall, value: int, experts: int) -> tuple[nn.Module | None, bool]:
+    """The module of the shared experts, and whether a term is what it gives plus the sum over experts."""
+    op = _op(trace, value)
+    if op is None:
+        return None, False
+    parts = op.reads if op.name in ("add", "add_") else (value,)
+    summed = [one for one in parts if (made := _op(trace, one)) is not None and made.name == "sum"
+              and _unturned(trace, made.reads[0]) == experts]  # fmt: skip
+    others = {trace.root(one) for one in parts if one not in summed}
+    giving = [c for c in trace.inside(block.call) if others & {*map(trace.root, c.outputs.values())}]
+    return (giving[0].module if giving else None), len(summed) == 1 and (len(parts) == 1 or bool(giving))
 
 
 def _router(trace: Trace, block: BlockCall, experts: Call, choice: int) -> tuple[nn.Module | None, int]:

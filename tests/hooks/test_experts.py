@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.tiny_models import VOCAB, tiny_model
 from hooks import Model, capture, intervene, load
-from hooks.errors import InvalidArgument, UnknownSite
+from hooks.errors import InvalidArgument, UnknownSite, WrongState
 from hooks.gradients import capture_gradients
 from hooks.interventions import add, replace, scale, zero
 from hooks.position import everywhere, index
@@ -285,3 +285,60 @@ def test_experts_that_take_no_choice_of_one_are_asked_twice(ids: Tensor) -> None
     alike = acts[expert_choice[0]][0] >= moe.num_routed_experts
     assert bool(alike.any())
     torch.testing.assert_close(acts[expert_out[0]][0][alike], x.reshape(-1, 32)[:, None].expand(-1, 2, 32)[alike])
+
+
+@pytest.fixture(scope="module")
+def llama4() -> Model:
+    return load(tiny_model("llama4_text", "Llama4ForCausalLM"))
+
+
+@torch.no_grad()
+def test_experts_that_run_over_every_token_read_it_times_their_score(llama4: Model, ids: Tensor) -> None:
+    moe = llama4.hf.model.layers[LAYER].feed_forward
+    sites = [mlp_in, router_logits, expert_choice, expert_weights, expert_act, expert_out, shared_out, mlp_out]
+    acts = capture(llama4, ids, [one[LAYER] for one in sites])
+    x, logits, choice, weights, act, out, shared, added = (acts[one[LAYER]][0] for one in sites)
+    torch.testing.assert_close(logits, x @ moe.router.weight.T)
+    torch.testing.assert_close(weights, logits.topk(2, dim=-1).values.sigmoid())
+    assert torch.equal(choice.long(), logits.topk(2, dim=-1).indices)
+    for token in range(len(x)):
+        for k, expert in enumerate(choice[token].long().tolist()):
+            gate, up = (weights[token, k] * x[token] @ moe.experts.gate_up_proj[expert]).chunk(2)
+            memories = up * nn.functional.silu(gate)
+            torch.testing.assert_close(act[token, k], memories)
+            given = memories @ moe.experts.down_proj[expert] / weights[token, k]
+            torch.testing.assert_close(out[token, k], given, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shared, moe.shared_expert(x))
+    torch.testing.assert_close(added, (weights[..., None] * out).sum(1) + shared)
+
+
+@torch.no_grad()
+def test_what_is_written_in_such_experts_is_as_if_their_weights_were_others(llama4: Model, ids: Tensor) -> None:
+    def without(hf: Any) -> None:
+        hf.model.layers[LAYER].feed_forward.experts.down_proj[1] = 0
+
+    hf = deepcopy(llama4.hf)
+    without(hf)
+    theirs = hf(input_ids=ids).logits
+    assert not torch.allclose(theirs, llama4.run(ids))
+    for site in (expert_out[LAYER, 1], expert_act[LAYER, 1]):
+        with intervene(llama4, {site: zero(at=everywhere)}):
+            torch.testing.assert_close(llama4.run(ids), theirs)
+    with intervene(llama4, {expert_weights[LAYER]: zero(at=everywhere)}):
+        alone = capture(llama4, ids, [mlp_out[LAYER], shared_out[LAYER]])
+    torch.testing.assert_close(alone[mlp_out[LAYER]], alone[shared_out[LAYER]])
+    with intervene(llama4, {expert_choice[LAYER]: replace(torch.tensor([3.0, 2.0]), at=everywhere)}):
+        forced = capture(llama4, ids, [expert_choice[LAYER], expert_weights[LAYER], expert_out[LAYER], mlp_in[LAYER]])
+    assert {*forced[expert_choice[LAYER]].flatten().tolist()} == {2.0, 3.0}
+    w, x = forced[expert_weights[LAYER]][0, 0], forced[mlp_in[LAYER]][0, 0]
+    experts = llama4.hf.model.layers[LAYER].feed_forward.experts
+    gate, up = (w[0] * x @ experts.gate_up_proj[3]).chunk(2)
+    given = (up * nn.functional.silu(gate)) @ experts.down_proj[3] / w[0]
+    torch.testing.assert_close(forced[expert_out[LAYER]][0, 0, 0], given, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_logits_written_after_what_follows_from_them_are_refused_there_too(llama4: Model, ids: Tensor) -> None:
+    plan = {expert_weights[LAYER]: scale(0.5, at=everywhere), router_logits[LAYER]: scale(2.0, at=everywhere)}
+    with intervene(llama4, plan), pytest.raises(WrongState, match="name it first"):
+        llama4.run(ids)
