@@ -23,7 +23,7 @@ from interp.workbench import Workbench  # noqa: E402
 from interp.workbench import open as open_workbench  # noqa: E402
 from tests.interp.show.test_browser import Browser  # noqa: E402
 
-KEPT = ROOT / "workbench"
+KEPT = ROOT / "build" / "workbench"
 PICTURE = ROOT / "docs" / "images" / "workbench.png"
 WIDTH, HEIGHT, SHOWN = 1000, 820, 760
 STEPS = (  # a panel, what is pressed there, and what is there when it is done

@@ -1,7 +1,10 @@
 """The text of tokens as running text has it: with the space before a word, and characters of several tokens whole."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from hooks.huggingface import Tokenizer
 
@@ -13,9 +16,12 @@ def piece(tokenizer: Tokenizer | None, token: int) -> str:
     """What one token spells; `[7]` where there is no tokenizer.
 
     Tokenizers that mark the beginning of words (`▁fog`) drop the space when they decode a token by itself; here it
-    stays.
+    stays. A token that is part of a character is its bytes, `<0xE5><0xB7>`, as SentencePiece writes them.
     """
-    return f"[{token}]" if tokenizer is None else _decode(tokenizer, [token])
+    if tokenizer is None:
+        return f"[{token}]"
+    said = _decode(tokenizer, [token])
+    return _as_bytes(str(tokenizer.convert_ids_to_tokens(token)), said) if BROKEN in said else said
 
 
 def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...]:
@@ -42,6 +48,17 @@ def pieces(tokenizer: Tokenizer | None, tokens: Sequence[int]) -> tuple[str, ...
         else:
             found.append(_decode(tokenizer, tokens[start : start + 1]))
     return tuple(found)
+
+
+def _as_bytes(token: str, said: str) -> str:
+    """The bytes of a token of byte-level BPE; what it decodes to if it is of another kind, or whole characters."""
+    byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    if not token or any(letter not in byte_of for letter in token):
+        return said
+    read = bytes(byte_of[letter] for letter in token)
+    with suppress(UnicodeDecodeError):
+        return read.decode()
+    return "".join(f"<0x{byte:02X}>" for byte in read)
 
 
 def _decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:

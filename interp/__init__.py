@@ -22,6 +22,7 @@ __all__ = [
     "scale",
     "show",
     "steering",
+    "teaching",
     "tuning",
     "visualisation",
     "workbench",

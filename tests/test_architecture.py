@@ -31,7 +31,7 @@ RANK = (  # interp's folders, those of lower rows first
     "clip context directions emergence experts",
     "features",
     "steering memory graphs",
-    "tuning",
+    "tuning teaching",
     "show export",
     "workbench",
     "demo",

@@ -33,6 +33,8 @@ VERBS = {
     "conflicts.",
     "audit": "Edit cases one at a time by some methods, and print what each did next to the unedited model and a "
     "control.",
+    "teach": "Teach facts by edit, context, store, passage and steering: what each says, breaks and costs, and how it "
+    "ends.",
     "export": "Files that other tools read: adapters, control vectors, dashboards, dictionaries; each is compared.",
     "workbench": "Open a live page to read, steer, edit and trace a model; each action is a line of Python in its log.",
     "plan": "Print bytes, operations, network and hours of a harvest and a training, with their formulas; nothing is "
@@ -46,6 +48,8 @@ VERBS = {
     "the task without them.",
     "visualise": "Make pictures that a channel is large for, and say what they are next to real pictures and a random "
     "direction.",
+    "evolve": "Write texts that a latent or a direction is large at, from outlandish to likely, next to real ones "
+    "(minutes).",
     "diff": "Compare a model with what it was tuned from: states on unrelated texts, predictions, "
     "weights; with a placebo.",
     "landmark": "The bundled model: its corpus, training and card.",

@@ -27,6 +27,7 @@ from interp.show.results import panels_of
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
 from interp.show.steering import comparison_panel, dose_page
+from interp.show.teaching import costs_panel, ways_panel
 from interp.show.trace import trace_panel
 from interp.show.track import track_panel
 from interp.show.training import training_panel
@@ -45,6 +46,7 @@ __all__ = [
     "bundle_page",
     "composition_panel",
     "concept_page",
+    "costs_panel",
     "damage_panel",
     "demonstrations_panel",
     "divergence_panel",
@@ -79,6 +81,7 @@ __all__ = [
     "trace_panel",
     "track_panel",
     "training_panel",
+    "ways_panel",
     "words_panel",
 ]
 

@@ -36,8 +36,10 @@ from interp.show.page import Panel
 from interp.show.patch import patch_panel
 from interp.show.search import search_panel
 from interp.show.steering import comparison_panel
+from interp.show.teaching import costs_panel, ways_panel
 from interp.show.trace import trace_panel
 from interp.steering import ChosenDose, DoseResponse, MethodComparison
+from interp.teaching import WayComparison
 
 Shown = Panel | Html
 CONCEPT = "the concept"  # what a result that does not know its concept's name calls it
@@ -64,6 +66,7 @@ PANELS: dict[type, Callable[[Any], tuple[Shown, ...]]] = {
     Record: lambda found: (record_html(found, ""),),
     SearchResult: lambda found: (search_panel(found),),
     Trace: lambda found: (trace_panel(found),),
+    WayComparison: lambda found: (ways_panel(found), costs_panel(found)),
 }
 
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks import Direction, Images, Network, Site, capture
+from hooks import Images, Network, Site, capture
 from hooks.border import Count
 from hooks.errors import InvalidArgument
 from interp.visualisation.canvas import Colours
-from interp.visualisation.objective import Objective, along, values_of
+from interp.visualisation.objective import Objective, along, random_direction, values_of
 from interp.visualisation.visualise import Moves, Visualisation, visualise
 
 BATCH = 250
@@ -153,12 +152,9 @@ def visualise_random(
         visualise_random(model, made, colours=colours)
         ```
     """
-    site = made.objective.site
-    vector = torch.randn(prod(model.tap(site).shape), generator=torch.Generator().manual_seed(seed))
-    direction = Direction(vector, site, f"a random direction, seed {seed}")
     return visualise(
         model,
-        along(direction),
+        along(random_direction(model, made.objective.site, seed)),
         n=len(made.pictures),
         steps=steps or made.steps,
         moves=moves,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import final
 
 import torch
@@ -13,6 +14,7 @@ from hooks import Direction, Images, Network, Site
 from hooks.border import Natural, NotNegative
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.grid import Grid
+from hooks.network import AnyModel
 
 Score = Callable[[Float[Tensor, "batch pos _"], Grid | None], Float[Tensor, "batch"]]
 
@@ -125,6 +127,12 @@ def latent(
         return found[..., number].mean(1)
 
     return Objective(f"latent {number} of {site}", site, score, diversity)
+
+
+def random_direction(model: AnyModel, site: Site, seed: int) -> Direction:
+    """A direction at random at a site: the control of every other."""
+    vector = torch.randn(prod(model.tap(site).shape), generator=torch.Generator().manual_seed(seed))
+    return Direction(vector, site, f"a random direction, seed {seed}")
 
 
 def _check(number: int, acts: Tensor) -> None:

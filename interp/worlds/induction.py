@@ -2,8 +2,8 @@
 
 `induction-B` has the class that is asked for B times among the pairs. The label of a class is always the same, so that
 it can be learnt by heart; where B > 0 it can also be copied. At this size all of it is learnt by heart within a hundred
-steps, and nothing is copied (Chan et al. 2022, arXiv:2205.05055; Reddy 2024,
-arXiv:2312.03002).
+steps, and nothing is copied (Chan et al. 2022, arXiv:2205.05055; Reddy 2024, arXiv:2312.03002). In
+`induction-remapped` the class is there once and labels are drawn again for every row, so that copying is all there is.
 """
 
 from functools import cache, partial
@@ -62,14 +62,14 @@ def prompts(
     return torch.from_numpy(ids), torch.from_numpy(right)
 
 
-def draw_induction(seed: int, step: int, copies: int) -> Rows:
+def draw_induction(seed: int, step: int, copies: int, *, remapped: bool = False) -> Rows:
     """The rows of a step: only the label of the class that is asked for is to be predicted.
 
     Examples:
         >>> draw_induction(0, 0, 1).weights.sum()
         tensor(64.)
     """
-    ids, label = prompts(ROWS, copies, seed * 1_000_003 + step)
+    ids, label = prompts(ROWS, copies, seed * 1_000_003 + step, remapped=remapped)
     weight = torch.zeros(ROWS, ids.shape[1] + 1)
     weight[:, -1] = 1.0
     return Rows(torch.cat([ids, label[:, None]], 1), weight)
@@ -90,15 +90,9 @@ def new_induction(seed: int) -> "GPT2LMHeadModel":
     return model
 
 
-INDUCTION = tuple(
-    World(
-        f"induction-{b}",
-        new_induction,
-        partial(draw_induction, copies=b),
-        induction_tokenizer,
-        steps=2000,
-        n_checkpoints=24,
-        constant=True,
-    )
-    for b in BURSTS
-)
+def _world(name: str, copies: int, *, remapped: bool = False) -> World:
+    draw = partial(draw_induction, copies=copies, remapped=remapped)
+    return World(name, new_induction, draw, induction_tokenizer, steps=2000, n_checkpoints=24, constant=True)
+
+
+INDUCTION = (*(_world(f"induction-{b}", b) for b in BURSTS), _world("induction-remapped", 1, remapped=True))

@@ -51,6 +51,16 @@ def test_part_of_a_character_at_an_end_is_one_broken_piece_and_spoils_no_other()
     assert pieces(tokenizer, ids[:2])[0] == "\ufffd"
 
 
+def test_a_token_that_is_part_of_a_character_is_shown_as_its_bytes() -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer("巴", add_special_tokens=False)["input_ids"]
+    assert len(ids) > 1
+    assert "".join(piece(tokenizer, i) for i in ids) == "<0xE5><0xB7><0xB4>"
+    assert "".join(pieces(tokenizer, ids)) == "巴"
+    whole = tokenizer("\ufffd", add_special_tokens=False)["input_ids"]
+    assert len(whole) > 1 or piece(tokenizer, whole[0]) == "\ufffd"
+
+
 def test_pieces_of_marked_words_keep_their_spaces() -> None:
     assert pieces(metaspace(), (0, 1, 2)) == (" the", " fo", "g")
     assert pieces(None, [7, 8]) == ("[7]", "[8]")

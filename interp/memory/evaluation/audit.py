@@ -171,6 +171,6 @@ def estimate_measures(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dic
     parts = [[row[name] for row in rows if name in row] for name in SCORES]
     if all(parts):
         samples = [torch.tensor(part, dtype=torch.float64) for part in parts]
-        e = bootstrap(lambda drawn: harmonic_mean([float(part.mean()) for part in drawn]), samples, seed=seed)
+        e = bootstrap(lambda drawn: float(harmonic_mean([float(part.mean()) for part in drawn])), samples, seed=seed)
         found[HARMONIC] = replace(e, n=min(map(len, parts)))
     return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
 
 def neighbour_votes(
-    memory: TokenMemory, q: Float[Tensor, "n d_model"], k: int, temperature: float, d_vocab: int
+    memory: TokenMemory, q: Float[Tensor, "n d_model"], k: int, temperature: float, d_vocab: int, within: float = inf
 ) -> Float[Tensor, "n vocab"]:
     """p_kNN(v) ∝ Σ over the k nearest entries of 1[v_i = v] exp(−‖q − k_i‖²/T), in float64.
+
+    Only entries at a squared distance of `within` or less vote; where there are none, the row is zeros.
 
     Examples:
         ```python
@@ -32,17 +35,29 @@ def neighbour_votes(
         ```
     """
     squared, at = memory.find(q, k)
-    share = (-(squared - squared[:, :1]) / temperature).softmax(-1)
+    share = _shares(squared, temperature, within)
     return torch.zeros(len(q), d_vocab, dtype=torch.float64).scatter_add_(1, memory.tokens[at], share)
+
+
+def _shares(squared: Float[Tensor, "n _"], temperature: float, within: float) -> Float[Tensor, "n _"]:
+    """Each entry's share of the vote, nearest first; zeros where the nearest is too far."""
+    return (-(squared - squared[:, :1]) / temperature).masked_fill(squared > within, -inf).softmax(-1).nan_to_num(0.0)
 
 
 @torch.no_grad()
 def predict_mixture(
-    model: Model, memory: TokenMemory, text: str, *, weight: Share, temperature: Positive, k: Count = 64
+    model: Model,
+    memory: TokenMemory,
+    text: str,
+    *,
+    weight: Share,
+    temperature: Positive,
+    k: Count = 64,
+    within: float = inf,
 ) -> Float[Tensor, "pos vocab"]:
     """log p after every token of a text but special ones, p = λ p_kNN + (1 − λ) p_LM (Khandelwal et al. 2020, eq. 3).
 
-    A weight of 0 gives the model's own log-probabilities, bit for bit.
+    A weight of 0 gives the model's own log-probabilities, bit for bit; so does a state that no entry is near enough to.
 
     Args:
         model: the model.
@@ -51,6 +66,7 @@ def predict_mixture(
         weight: λ.
         temperature: T, in the units of squared distances.
         k: how many entries vote.
+        within: the largest squared distance at which an entry votes; without one, entries vote everywhere.
 
     Raises:
         WrongModel: the memory is of another model.
@@ -69,8 +85,9 @@ def predict_mixture(
     if weight == 0:
         return log_p
     q = capture(model, tokens, [memory.site]).flat(memory.site).cpu()
-    votes = neighbour_votes(memory, q, k, temperature, model.d_vocab)
-    return (weight * votes + (1 - weight) * log_p.double().exp().cpu()).log().to(log_p)
+    votes = neighbour_votes(memory, q, k, temperature, model.d_vocab, within)
+    mixed = (weight * votes + (1 - weight) * log_p.double().exp().cpu()).log().to(log_p)
+    return torch.where(votes.any(1, keepdim=True).to(log_p.device), mixed, log_p)
 
 
 @final
@@ -83,12 +100,13 @@ class _Targets:
     hit: Tensor
     text: Tensor
 
-    def nats(self, weight: float, temperature: float) -> Float[Tensor, "n"]:
+    def nats(self, weight: float, temperature: float, within: float) -> Float[Tensor, "n"]:
         """−log p of the token that follows."""
         if weight == 0:
             return -self.p_lm.log()
-        share = (-(self.squared - self.squared[:, :1]) / temperature).softmax(-1)
-        return -(weight * (share * self.hit).sum(1) + (1 - weight) * self.p_lm).log()
+        voted = (_shares(self.squared, temperature, within) * self.hit).sum(1)
+        mixed = weight * voted + (1 - weight) * self.p_lm
+        return -torch.where(self.squared[:, 0] <= within, mixed, self.p_lm).log()
 
 
 @torch.no_grad()
@@ -122,6 +140,7 @@ class ChosenMixture:
     temperature: float
     k: int
     nats: float
+    within: float = inf
 
 
 def choose_mixture(
@@ -132,11 +151,12 @@ def choose_mixture(
     k: Count = 64,
     weights: Sequence[float] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     temperatures: Sequence[float] | None = None,
+    within: Sequence[float] = (inf,),
 ) -> ChosenMixture:
-    """Choose λ and T on texts that are neither in the memory nor reported on.
+    """Choose λ and T, and how near an entry must be to vote, on texts that are neither in the memory nor reported on.
 
-    By default temperatures go from a hundredth of the median squared distance of nearest entries to a hundred times it:
-    without one, distances of wide states saturate the vote.
+    By default temperatures go from a thousandth of the median squared distance of the k nearest entries to ten times
+    it: without one, distances of wide states saturate the vote.
 
     Raises:
         InvalidArgument: no texts, weights outside 0 to 1, or a temperature that is not above 0.
@@ -151,13 +171,24 @@ def choose_mixture(
     if not weights or not all(0 <= one <= 1 for one in weights):
         raise InvalidArgument(f"weights are {list(weights)}: give shares from 0 to 1")
     found = _targets(model, memory, texts, k)
-    middle = max(float(found.squared[:, 0].median()), 1e-12)
-    tried = [middle * 10.0**i for i in (-2, -1, -0.5, 0, 0.5, 1, 2)] if temperatures is None else list(temperatures)
+    tried = choose_temperatures(found.squared) if temperatures is None else list(temperatures)
     if not tried or not all(one > 0 for one in tried):
         raise InvalidArgument(f"temperatures are {tried}: give numbers above 0")
-    losses = {(w, t): float(found.nats(w, t).mean()) for w in weights for t in tried}
-    weight, temperature = min(losses, key=lambda one: (losses[one], one))
-    return ChosenMixture(float(weight), float(temperature), k, losses[weight, temperature])
+    losses = {(w, t, r): float(found.nats(w, t, r).mean()) for w in weights for t in tried for r in within}
+    best = min(losses, key=lambda one: (losses[one], one))
+    return ChosenMixture(float(best[0]), float(best[1]), k, losses[best], float(best[2]))
+
+
+def choose_temperatures(squared: Float[Tensor, "n _"]) -> list[float]:
+    """Temperatures around the median squared distance of nearest entries, those at no distance left out.
+
+    Examples:
+        >>> choose_temperatures(torch.tensor([[0.0, 4.0]]))[3]
+        4.0
+    """
+    apart = squared[squared > 1e-6 * squared.max()]
+    middle = float(apart.median()) if len(apart) else 1.0
+    return [middle * 10.0**i for i in (-3, -2, -1, 0, 0.5, 1)]
 
 
 @final
@@ -210,7 +241,7 @@ def measure_mixture(model: Model, memory: TokenMemory, texts: Sequence[str], mix
     for one in (memory, memory.shuffled(), memory.with_random_keys()):
         found = _targets(model, one, texts, mixture.k)
         n = int(found.text.max()) + 1
-        pairs = [found.nats(weight, mixture.temperature) for weight in (mixture.weight, 0.0)]
+        pairs = [found.nats(weight, mixture.temperature, mixture.within) for weight in (mixture.weight, 0.0)]
         sums = torch.zeros(n, 3, dtype=torch.float64)
         sums.index_add_(0, found.text, torch.stack([*pairs, torch.ones_like(pairs[0])], 1))
         own = [sums[sums[:, 2] > 0]]

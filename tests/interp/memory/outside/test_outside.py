@@ -68,6 +68,31 @@ def test_a_weight_of_nothing_is_the_model_bit_for_bit(model: Model, memory: Toke
     assert torch.equal(predict_mixture(model, memory, FACTS[0], weight=0.0, temperature=1.0), plain)
 
 
+def test_a_state_that_no_entry_is_near_enough_to_is_left_to_the_model_bit_for_bit(
+    model: Model, memory: TokenMemory
+) -> None:
+    plain = model.run(OTHERS[1])[0, 1:].log_softmax(-1)
+    far = predict_mixture(model, memory, OTHERS[1], weight=0.9, temperature=1.0, within=1e-3)
+    assert torch.equal(far, plain)
+    near = predict_mixture(model, memory, FACTS[1], weight=0.99, temperature=1.0, within=1e-3)
+    ids = model.tokens(FACTS[1]).ids[0, 1:]
+    assert torch.equal(near[:-1].argmax(-1), ids[1:])
+    mixed = predict_mixture(model, memory, OTHERS[1], weight=0.9, temperature=1.0)
+    assert torch.equal(mixed, predict_mixture(model, memory, OTHERS[1], weight=0.9, temperature=1.0, within=1e9))
+    assert not torch.equal(mixed, plain)
+
+
+def test_how_near_is_chosen_by_the_loss_of_what_it_does(model: Model, memory: TokenMemory) -> None:
+    texts, reaches = [*FACTS, *OTHERS], (1e-3, 1e9)
+    chosen = choose_mixture(model, memory, texts, weights=(0.9,), temperatures=(1.0,), within=reaches)
+    assert chosen.within == 1e-3, "others are left alone and facts are said"
+    nats = []
+    for text in texts:
+        log_p = predict_mixture(model, memory, text, weight=0.9, temperature=1.0, within=1e-3)[:-1]
+        nats.append(-log_p.gather(1, model.tokens(text).ids[0, 2:, None])[:, 0])
+    assert chosen.nats == pytest.approx(float(torch.cat(nats).mean()), rel=1e-4)
+
+
 def test_its_own_key_alone_votes_for_its_token_alone(model: Model, memory: TokenMemory) -> None:
     said = predict_mixture(model, memory, FACTS[1], weight=1.0, temperature=1e-6, k=1)
     ids = model.tokens(FACTS[1]).ids[0, 1:]
@@ -86,6 +111,16 @@ def test_a_memory_of_the_test_texts_takes_perplexity_to_one(model: Model, memory
     assert found.ratio.value * found.model.value == pytest.approx(1.0, abs=0.01)
     assert found.shuffled.value > 1 and found.random.value > 1
     assert len(found.to_pandas()) == 3 and "random keys" in repr(found)
+
+
+def test_the_temperatures_tried_are_of_the_distances_also_where_every_state_is_held(
+    model: Model, memory: TokenMemory
+) -> None:
+    states = make_token_memory(model, FACTS, SITE).keys
+    squared, _ = memory.find(states, 8)
+    tried = choose_mixture(model, memory, FACTS, weights=(0.5,), k=8).temperature
+    assert float(squared[:, 0].median()) < 1e-3, "every state is its own nearest entry"
+    assert 1e-4 * float(squared[:, 1:].min()) < tried < 100 * float(squared.max())
 
 
 def test_no_entry_crosses_from_one_document_to_the_next(model: Model, memory: TokenMemory) -> None:
