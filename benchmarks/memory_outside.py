@@ -90,7 +90,7 @@ def says(memory: TokenMemory, mixture: ChosenMixture, prompts: Sequence[str], an
     """Whether the mixture's arg max is each answer, token by token."""
     ids, found = find_answer_ids(model(), prompts, answers), []
     for prompt, answer, want in zip(prompts, answers, ids, strict=True):
-        how = {"weight": mixture.weight, "temperature": mixture.temperature, "k": mixture.k, "within": mixture.within}
+        how = {"weight": mixture.share, "temperature": mixture.temperature, "k": mixture.k, "within": mixture.within}
         log_p = predict_mixture(model(), memory, f"{prompt} {answer}", **how)
         found.append(log_p[-len(want) - 1 : -1].argmax(-1).tolist() == want)
     return torch.tensor(found)
@@ -166,7 +166,7 @@ def new_documents() -> dict[str, Any]:
     gain, plain = measure_mixture(model(), memory, documents, mixture), measure_mixture(
         model(), memory, [text for text in landmark.unseen_texts(model(), 60, seed=11) if len(text) > 60][:30], mixture
     )  # fmt: skip
-    cached = n_gram(statements(facts, range(STORED)), documents, mixture.weight)
+    cached = n_gram(statements(facts, range(STORED)), documents, mixture.share)
     print(gain, plain, cached, sep="\n", flush=True)
     return {
         "new documents": {n: asdict(e) for n, e in vars(gain).items()},

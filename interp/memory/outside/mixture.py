@@ -136,7 +136,7 @@ def _targets(model: Model, memory: TokenMemory, texts: Sequence[str], k: int) ->
 class ChosenMixture:
     """The weight and temperature with the least loss on the texts they were chosen on; choose on texts of their own."""
 
-    weight: float
+    share: float
     temperature: float
     k: int
     nats: float
@@ -241,7 +241,7 @@ def measure_mixture(model: Model, memory: TokenMemory, texts: Sequence[str], mix
     for one in (memory, memory.shuffled(), memory.with_random_keys()):
         found = _targets(model, one, texts, mixture.k)
         n = int(found.text.max()) + 1
-        pairs = [found.nats(weight, mixture.temperature, mixture.within) for weight in (mixture.weight, 0.0)]
+        pairs = [found.nats(weight, mixture.temperature, mixture.within) for weight in (mixture.share, 0.0)]
         sums = torch.zeros(n, 3, dtype=torch.float64)
         sums.index_add_(0, found.text, torch.stack([*pairs, torch.ones_like(pairs[0])], 1))
         own = [sums[sums[:, 2] > 0]]

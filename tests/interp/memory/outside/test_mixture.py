@@ -50,7 +50,7 @@ def test_the_control_keeps_tokens_and_draws_normal_keys_of_the_same_mean_and_spr
 def test_the_gain_is_the_ratio_of_perplexities_by_what_each_text_is_predicted_to_be(
     model: Model, memory: TokenMemory
 ) -> None:
-    mixture = ChosenMixture(weight=0.3, temperature=50.0, k=6, nats=0.0)
+    mixture = ChosenMixture(share=0.3, temperature=50.0, k=6, nats=0.0)
     found = measure_mixture(model, memory, TEXTS, mixture)
 
     def nats(one: TokenMemory, weight: float) -> torch.Tensor:
