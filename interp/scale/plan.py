@@ -1,4 +1,4 @@
-"""What it costs to harvest a model's activations and to train a TopK dictionary on them, and the limits it meets."""
+"""What it costs to harvest a model's activations and to train a TopK dictionary on them, and what gives out first."""
 
 from dataclasses import dataclass
 from math import ceil, log2
@@ -24,8 +24,7 @@ HOURS_TO_FAILURE: Final = 50_000.0
 DISK: Final = 10e9
 """Bytes per second that one machine writes to shared storage."""
 STORE_LIMIT: Final = 1e15
-"""Bytes of a store; as below, what a job is warned of beyond: a machine's memory, hours, the network's share."""
-HOST: Final = 1e12
+"""Bytes of a store; as below, what a job is warned of beyond: hours, the network's share."""
 MONTH: Final = 28 * 24.0
 NETWORK_SHARE: Final = 0.2
 
@@ -123,7 +122,7 @@ class Cost:
 @final
 @dataclass(frozen=True)
 class Plan:
-    """The costs of a job, and the limits that it passes. Made by `plan_job`."""
+    """The costs of a job, and what gives out first. Made by `plan_job`."""
 
     job: Job
     machines: Machines
@@ -139,7 +138,7 @@ class Plan:
         return found[item]
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.costs), *(f"limit passed: {one}" for one in self.warnings)])
+        return "\n".join([*map(str, self.costs), *(f"gives out: {one}" for one in self.warnings)])
 
     def to_pandas(self) -> "DataFrame":
         """A row for each cost."""
@@ -166,7 +165,7 @@ def plan_job(job: Job, machines: Machines) -> Plan:
     if machines.price is not None:
         both = value["forward, device-hours"] + value["training, device-hours"]
         costs.append(Cost("price of both", both * machines.price, "", "device-hours × price of one"))
-    return Plan(job, machines, tuple(costs), tuple(_warnings(job, machines, value)))
+    return Plan(job, machines, tuple(costs), tuple(_warnings(machines, value)))
 
 
 def _harvest(job: Job, machines: Machines) -> list[Cost]:
@@ -214,39 +213,28 @@ def _training(job: Job, machines: Machines) -> list[Cost]:
     ]
 
 
-def _warnings(job: Job, machines: Machines, value: dict[str, float | int]) -> list[str]:
-    """Which limits are passed, the tightest first."""
-    holders, copy = value["devices that hold it"], value["devices for one copy of the model"]
-    kept, days = value["one site, kept"], value["training, days"]
-    drawn = 4 * 2 * job.latents * job.d_model * machines.per_node
+def _warnings(machines: Machines, value: dict[str, float | int]) -> list[str]:
+    """What gives out, the tightest first."""
+    holders, copy, kept = (
+        value["devices that hold it"],
+        value["devices for one copy of the model"],
+        value["one site, kept"],
+    )
     busy = value["a step, network"] / value["a step, computing"]
-    limits = [
-        (
-            holders > machines.devices,
-            f"memory: the dictionary needs {holders:.0f} devices in training, and there are {machines.devices}: take "
-            f"fewer latents, or {ceil(holders / machines.per_node)} machines",
-        ),
-        (
-            copy > machines.per_node,
-            f"memory: the model needs {copy:.0f} devices, more than a machine's {machines.per_node}",
-        ),
-        (
-            drawn > HOST,
-            f"a machine's own memory: `ShardedTopK` draws the whole dictionary in each process, "
-            f"{_readable(drawn, 'B')} a machine, before it keeps its share",
-        ),
-        (
-            kept > STORE_LIMIT,
-            f"storage: {_readable(kept, 'B')} for one site: train on activations as they are computed, and keep a "
-            "thousandth",
-        ),
-        (
-            busy > NETWORK_SHARE,
-            f"network: {busy:.0%} of the computing of a step: send while computing, or in larger steps",
-        ),
-        (24 * days > MONTH, f"time: {days:.0f} days of training, nearly all of it the encoder's product"),
-    ]
-    return [text for passed, text in limits if passed]
+    said = {
+        f"memory: the dictionary needs {holders:.0f} devices in training, and there are {machines.devices}: take fewer "
+        f"latents, or {ceil(holders / machines.per_node)} machines": holders > machines.devices,
+        f"memory: the model needs {copy:.0f} devices, more than a machine's {machines.per_node}": copy
+        > machines.per_node,
+        f"storage: {_readable(kept, 'B')} for one site: train on activations as they are computed, and keep a "
+        "thousandth": kept > STORE_LIMIT,
+        f"network: {busy:.0%} of the computing of a step: send while computing, or in larger steps": busy
+        > NETWORK_SHARE,
+        f"time: {value['training, days']:.0f} days of training, nearly all of it the encoder's product": 24
+        * value["training, days"]
+        > MONTH,
+    }
+    return [text for text, holds in said.items() if holds]
 
 
 def _power(n: float | int) -> int:
