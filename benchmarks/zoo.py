@@ -215,8 +215,8 @@ HEADING = (
     "is found is measured as a law on other text (`hooks/contract`). The table below is what was found. Every class of "
     "transformers' mappings that can be made tiny was given random weights and loaded in a process of its own, which "
     "may neither connect nor start another. Every site was then judged by plain hooks on the model's own modules, "
-    "which know nothing of this library. The page is written by `python -m benchmarks.zoo --page` from "
-    "`benchmarks/results/zoo.json`.",
+    "which know nothing of this library. Classes are measured one by one, so a row can be older than the code. The "
+    "page is written by `python -m benchmarks.zoo --page` from `benchmarks/results/zoo.json`.",
 )
 
 
