@@ -132,7 +132,6 @@ def _read_files(store: Path) -> dict[str, bytes]:
 
 def elastic(folder: Path) -> dict[str, Any]:
     """Workers killed, and what came of it."""
-    run("harvest", folder / "one")
     rows: dict[str, Any] = {"store": [], "autoencoder": []}
     for moment in MOMENTS:
         where = folder / f"killed-{moment}"
@@ -292,8 +291,7 @@ def main() -> None:
     results: dict[str, Any] = json.loads(kept.read_text())["figures"] if kept.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if "elastic" not in asked.part:
-            run("harvest", folder / "one")
+        run("harvest", folder / "one")
         for name in asked.part:
             results[name] = parts[name](folder)
             print(name, json.dumps(results[name]), flush=True)
