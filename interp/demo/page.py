@@ -121,7 +121,7 @@ def _pictures(subject: str, found: Found, seen: Seen) -> Section:
     shows = sum(label == seen.labels[0] for label in seen.labels)
     return Section(
         "The same in pictures",
-        f"{found.search.finding.name} is {subject} in what the language model reads. A CLIP, trained on drawn "
+        f"In what the language model reads, {subject} is {found.search.finding.name}. A CLIP, trained on drawn "
         "postcards and their captions, has one space for both. A sparse autoencoder learns to write its vectors of "
         "pictures and of captions as sums of the same directions, and "
         f"latent {one.latent} is {subject} in both: chosen on half of {seen.n:,} pictures that the CLIP never saw, it "
