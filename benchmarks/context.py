@@ -38,7 +38,7 @@ from interp.context import (  # noqa: E402
     swap_bridges,
 )
 from interp.worlds import load_world, steps  # noqa: E402
-from interp.worlds.lists import MADE_UP, facts, held_out  # noqa: E402
+from interp.worlds.lists import MADE_UP, facts, unseen_entities  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "context.json"
 FOLDERS: dict[str, str] = {}
@@ -54,8 +54,8 @@ def demonstrations() -> dict[str, Any]:
     """Ten shots of entities held out of lists, and what each change of the demonstrations costs."""
     model, found = world_model("lists"), {}
     for relation in RELATIONS:
-        shown = [(x, y) for x, y in facts()[relation].items() if x not in held_out(relation)]
-        asked = [(x, facts()[relation][x]) for x in sorted(held_out(relation))]
+        shown = [(x, y) for x, y in facts()[relation].items() if x not in unseen_entities(relation)]
+        asked = [(x, facts()[relation][x]) for x in sorted(unseen_entities(relation))]
         rng, task = Random(relation), PairTask(relation, tuple(facts()[relation].items()))
         prompts = [task.write(rng.sample(shown, 8), x) for x, _ in asked]
         unseen = share(torch.tensor(says(model, prompts, [y for _, y in asked])))
@@ -127,9 +127,9 @@ def _cases(unseen: bool, n: int) -> list[StepCase]:
                      if steps.second_hops()[second][b] != answer and b != bridge)  # fmt: skip
         front = f"{steps.question(second, first, x)} :"
         partial = (f"{front} - - - - - - - - - is", f"{front} {first} of {x} is {bridge} , - - - is",
-                   steps.written(second, first, x))  # fmt: skip
-        misled, follows = steps.written(second, first, x, wrong), steps.second_hops()[second][wrong]
-        asked, filled = steps.direct(second, first, x), steps.filled(second, first, x)
+                   steps.written_prompt(second, first, x))  # fmt: skip
+        misled, follows = steps.written_prompt(second, first, x, wrong), steps.second_hops()[second][wrong]
+        asked, filled = steps.direct_prompt(second, first, x), steps.filler_prompt(second, first, x)
         cases.append(StepCase(asked, partial, filled, misled, answer, follows, steps.reworded(second, first, x)))
     return cases
 
@@ -160,9 +160,9 @@ def bridges() -> dict[str, Any]:
     between = [steps.first_hops()[first][x] for _, first, x in chosen]
     answers = [steps.answer(*c) for c in chosen]
     for name, form, mention in (
-        ("direct, at the entity", steps.direct, names),
-        ("direct, at the last token", steps.direct, ["is"] * 30),
-        ("written steps, at the bridge", steps.written, between),
+        ("direct, at the entity", steps.direct_prompt, names),
+        ("direct, at the last token", steps.direct_prompt, ["is"] * 30),
+        ("written steps, at the bridge", steps.written_prompt, between),
     ):
         for component in ("whole", "read"):
             swap = swap_bridges(model, [form(*c) for c in chosen], mention, between, answers, component=component)

@@ -21,7 +21,7 @@ from interp.common.statistics import Estimate, wilson  # noqa: E402
 from interp.emergence import find_break, find_changes, judge, measure_answers, measure_induction_world, track  # noqa: E402
 from interp.worlds import checkpoints  # noqa: E402
 from interp.worlds.experts import read_tokenizer  # noqa: E402
-from interp.worlds.ladder import asked  # noqa: E402
+from interp.worlds.ladder import list_questions  # noqa: E402
 
 
 def alarms(n: int = 400) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def alarms(n: int = 400) -> dict[str, Any]:
 def groups() -> dict[str, tuple[list[str], list[str]]]:
     """The ladder's questions by relation and by the number of tokens of the answer."""
     encode, found = read_tokenizer().encode, {}
-    for q in asked():
+    for q in list_questions():
         length = min(5, len(encode(f" {q.answer}").ids) - 1)
         for name in (f"{length} tokens", q.triple.relation.name):
             prompts, answers = found.setdefault(name, ([], []))

@@ -50,9 +50,9 @@ from interp.tuning import (  # noqa: E402
     measure_persona_shift,
     measure_site_divergence,
     measure_token_divergence,
+    measure_weight_difference,
     name_difference,
     read_persona,
-    read_weight_difference,
     screen_texts,
 )
 
@@ -210,7 +210,7 @@ def sites() -> dict[str, Any]:
     found = {}
     for run in (Run("cheerful", 1.0), Run(None, 0.0)):
         by_site = measure_site_divergence(pair(run), texts()[:24])
-        weights = read_weight_difference(pair(run))
+        weights = measure_weight_difference(pair(run))
         found[run.name] = {
             "nats a token": asdict(measure_token_divergence(pair(run), texts()[:24]).mean),
             "held": {str(site): asdict(one) for site, one in by_site.held.items()},

@@ -207,13 +207,16 @@ TITLES = {
 HEADING = (
     "# Families",
     "",
-    "Written by `python -m benchmarks.zoo --page` from `benchmarks/results/zoo.json`. Every class of transformers' "
-    "mappings that can be made tiny is given random weights, each loaded in a process that may neither connect nor "
-    "start another, and every site is judged by plain hooks on the model's own modules, which know nothing of this "
-    "library. It is based on no table of families: sites are found by tracing a forward pass (`hooks/tracing`), and "
-    "what is found is measured as a law on other text (`hooks/contract`). `hooks/layout.py` says what the names mean; "
-    "on your own model, `print(load(...).contract)` shows every law with its error. A site that is not listed is "
-    "absent, and asking for it says why. Classes are measured one by one, so a row can be older than the code.",
+    "Which sites each class of transformers has here. `hooks/layout.py` says what the names mean; on your own model, "
+    "`print(load(...).contract)` shows every law with its error. A site that is not listed is absent, and asking for "
+    "it says why.",
+    "",
+    "There is no table of families in the code: sites are found by tracing a forward pass (`hooks/tracing`), and what "
+    "is found is measured as a law on other text (`hooks/contract`). The table below is what was found. Every class of "
+    "transformers' mappings that can be made tiny was given random weights and loaded in a process of its own, which "
+    "may neither connect nor start another. Every site was then judged by plain hooks on the model's own modules, "
+    "which know nothing of this library. Classes are measured one by one, so a row can be older than the code. The "
+    "page is written by `python -m benchmarks.zoo --page` from `benchmarks/results/zoo.json`.",
 )
 
 

@@ -31,6 +31,8 @@ def copy_pages() -> None:
     """Lay out the pages that are written by hand."""
     shutil.rmtree(PAGES, ignore_errors=True)
     shutil.copytree(ROOT / "docs", PAGES, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for path in PAGES.rglob("*.md"):  # a number and its per cent stay on one line
+        path.write_text(re.sub(r"(?<=\d) %", "\u00a0%", path.read_text("utf-8")), encoding="utf-8")
     import plotly
 
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"

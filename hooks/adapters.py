@@ -49,12 +49,12 @@ class Paths:
     qkv_rows: Mapping[str, Int[Tensor, "n"]] | None
 
 
-def hinted_paths(hf: HFModel) -> Paths:
+def adapter_paths(hf: HFModel) -> Paths:
     """Return what the adapter says, or nothing where there is none or it does not fit the model.
 
     Examples:
         ```python
-        hinted_paths(GPT2LMHeadModel(config)).block["attn.o"]  # "attn.c_proj"
+        adapter_paths(GPT2LMHeadModel(config)).block["attn.o"]  # "attn.c_proj"
         ```
     """
     try:

@@ -173,7 +173,7 @@ class _Plan:
 
     def _refuse(self, name: str, value: Any, given: Mapping[str, Any]) -> None:
         hint, _ = (self.tests or {})[name]
-        bound = _bound(hint)
+        bound = _find_bound(hint)
         if bound is not None and isinstance(value, Real) and _kind(_bare(hint))(value):
             raise InvalidArgument(f"{self.called} takes {name} as {bound.said}, got {_show_value(value)}")
         for of, item in _each(hint, value):
@@ -206,7 +206,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _test(hint: Any) -> Test:
     """Whether a value is what an annotation says."""
-    bound, kind = _bound(hint), _kind(_bare(hint))
+    bound, kind = _find_bound(hint), _kind(_bare(hint))
     if str in _parts(hint) and Sequence[str] in _parts(hint):
         return lambda value: hasattr(value, "__getitem__") or hasattr(value, "__iter__")  # texts, which `tokens` reads
     if bound is not None:
@@ -223,7 +223,7 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _bound(hint: Any) -> Within | None:
+def _find_bound(hint: Any) -> Within | None:
     """The numbers that an annotation, or one of the kinds it joins, takes."""
     for part in (hint, *_parts(hint)):
         if get_origin(part) is Annotated:
@@ -237,7 +237,7 @@ def _each(hint: Any, value: Any) -> Iterator[tuple[Within, float]]:
     """The numbers in a list, and what each has to be."""
     for part in _parts(hint):
         for of in get_args(part)[:1] if get_origin(part) not in (None, Annotated) else ():
-            if (bound := _bound(of)) is not None and isinstance(value, Iterable):
+            if (bound := _find_bound(of)) is not None and isinstance(value, Iterable):
                 yield from ((bound, float(item)) for item in _items(value) if isinstance(item, Real))
 
 
@@ -310,14 +310,14 @@ def _items(value: Any) -> Iterable[Any]:
 
 def _describe(hint: Any) -> str:
     """An annotation in words."""
-    bound = _bound(hint)
+    bound = _find_bound(hint)
     if bound is not None:
         return bound.said
     return " or ".join(dict.fromkeys(_name_hint(part) for part in _parts(hint) if part is not types.NoneType))
 
 
 def _name_hint(hint: Any) -> str:
-    if (bound := _bound(hint)) is not None:
+    if (bound := _find_bound(hint)) is not None:
         return bound.said
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:

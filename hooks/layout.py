@@ -104,7 +104,7 @@ def find_paths(paths: Paths, structure: Structure, hf: HFModel) -> Paths:
 
     Examples:
         ```python
-        find_paths(hinted_paths(hf), find_structure(hf), hf).top["blocks"]
+        find_paths(adapter_paths(hf), find_structure(hf), hf).top["blocks"]
         ```
     """
     if not structure.main:

@@ -129,7 +129,7 @@ def load(
     }
     reading = {name: value for name, value in asked.items() if value is not None}
     if isinstance(source, str | Path):
-        folder = _bundled() if source == "landmark" else source
+        folder = _find_bundled() if source == "landmark" else source
         hf, tokenizer = _load_folder(folder, tokenizer, dtype, reading)
         name = str(source)
         if processor is None and reads_pictures(hf):
@@ -329,7 +329,7 @@ def _quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _bundled() -> Path:
+def _find_bundled() -> Path:
     spec = find_spec("interp")
     places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
     for place in places:

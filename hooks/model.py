@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from hooks.absent import why_absent
-from hooks.adapters import hinted_paths
+from hooks.adapters import adapter_paths
 from hooks.border import Natural
 from hooks.contract.report import ContractReport, site_refusal, use_refusal
 from hooks.encoding import as_texts, from_encoding, from_ids, special_ids, tokenize
@@ -65,7 +65,7 @@ class Model:
     def __init__(self, hf: HFModel, tokenizer: Tokenizer, name: str) -> None:
         self.hf = hf.eval()
         found = find_structure(hf)
-        self.paths = paths = find_paths(hinted_paths(hf), found, hf)
+        self.paths = paths = find_paths(adapter_paths(hf), found, hf)
         shared = share_taps(hf, taps(hf, paths, found), found)
         self.structure = found = shared.structure
         self.tokenizer = tokenizer
@@ -132,14 +132,14 @@ class Model:
             ```
         """
         if isinstance(text, Tokens):
-            return self._admitted(text)
+            return self._place_tokens(text)
         if isinstance(text, Tensor):
-            return self._admitted(from_ids(self.tokenizer, text, self.d_vocab))
+            return self._place_tokens(from_ids(self.tokenizer, text, self.d_vocab))
         if isinstance(text, Mapping) and "input_ids" in text:
-            return self._admitted(
+            return self._place_tokens(
                 self._add_inputs(from_encoding(self.tokenizer, text, self.d_vocab, self.padding_side))
             )
-        return self._admitted(tokenize(self.tokenizer, as_texts(text), self.padding_side))
+        return self._place_tokens(tokenize(self.tokenizer, as_texts(text), self.padding_side))
 
     def _add_inputs(self, tokens: Tokens) -> Tokens:
         """The same tokens with what else the model takes of what came with them."""
@@ -204,8 +204,8 @@ class Model:
         if not self.hf.can_generate():
             raise InvalidArgument(f"{type(self.hf).__name__} does not generate: load a causal language model")
         texts = as_texts(prompt)
-        self._admit("cache", "decode token by token with model.run")
-        tokens = self._admitted(tokenize(self.tokenizer, texts, "left"))
+        self._check_use("cache", "decode token by token with model.run")
+        tokens = self._place_tokens(tokenize(self.tokenizer, texts, "left"))
         if self.padding_side != "left" and not bool(tokens.mask.all()):
             self._check_no_capture_is_put_back()
         with self.running.reading(tokens):
@@ -232,17 +232,17 @@ class Model:
                         "load the model with a tokenizer that pads on the left"
                     )
 
-    def _admit(self, use: str, instead: str) -> None:
+    def _check_use(self, use: str, instead: str) -> None:
         if self.contract is not None and use in self.contract.unfit:
             raise InvalidArgument(use_refusal(self.contract, use, instead))
 
-    def _admitted(self, tokens: Tokens) -> Tokens:
+    def _place_tokens(self, tokens: Tokens) -> Tokens:
         """The same tokens on the model's device, unless its contract forbids such a batch."""
         for use, filled in (("left padding", tokens.mask[:, 0]), ("right padding", tokens.mask[:, -1])):
             if not bool(filled.all()):
-                self._admit(use, "pass texts of equal length, or one by one")
+                self._check_use(use, "pass texts of equal length, or one by one")
         if len(tokens) > 1:
-            self._admit("batch", "pass texts one by one")
+            self._check_use("batch", "pass texts one by one")
         return tokens.to(self.device)
 
     def tap(self, site: Site) -> Tap:
@@ -333,7 +333,7 @@ class Model:
             model.unembed(acts[resid_post[model.n_layers - 1]])
             ```
         """
-        self._admit("unembed", "capture logits instead")
+        self._check_use("unembed", "capture logits instead")
         norm = self.final_norm if self.head is None else self.structure.final_norm
         return unembed(self.hf, norm, resid, self.head)
 

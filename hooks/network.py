@@ -93,7 +93,7 @@ class Network:
         self.structure: Structure | None = None
         if self._slot is not None:
             found = dict(grids(trace, _picture(trace, self._slot)))
-            named, self.structure = _named(module, example)
+            named, self.structure = _find_named_sites(module, example)
             taps = [*named, *taps]
             self.grids = {tap.site: found[value] for tap in taps if (value := _value(trace, tap)) in found}
         self.taps = {tap.site: tap for tap in taps}
@@ -315,7 +315,7 @@ def _is_given(text: Any) -> bool:
     return isinstance(text, Tensor) and text.is_floating_point()
 
 
-def _named(module: nn.Module, example: Tokens) -> tuple[list[Tap], Structure | None]:
+def _find_named_sites(module: nn.Module, example: Tokens) -> tuple[list[Tap], Structure | None]:
     """The named sites, found on one picture alone."""
     one = example[:1]
     trace = record(module, lambda: forward(module, one))

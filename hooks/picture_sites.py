@@ -84,7 +84,7 @@ class _Finder:
                 value, number = call.outputs[None], numbers["conv"]
                 numbers["conv"] += 1
                 yield self._tap(Site("conv_pre", number), call, "output", value)
-                yield from self._acted("conv_act", number, value)
+                yield from self._find_activations("conv_act", number, value)
             elif "Pool" in type(call.module).__name__ and self._is_map(call):
                 yield self._tap(Site("pool", numbers["pool"]), call, "output", call.outputs[None])
                 numbers["pool"] += 1
@@ -96,7 +96,7 @@ class _Finder:
         """The nonlinearities after linear layers on whole pictures, of a net that is no transformer."""
         flat = [c for c in self.trace.calls if isinstance(c.module, nn.Linear) and self._is_vector(c.outputs.get(None))]
         for number, call in enumerate(() if has_blocks else flat):
-            yield from self._acted("fc_act", number, call.outputs[None])
+            yield from self._find_activations("fc_act", number, call.outputs[None])
 
     def ends(self) -> Iterator[Tap]:
         """The logits, and the vector before them; or the vector that the model gives."""
@@ -116,7 +116,7 @@ class _Finder:
     def _is_vector(self, value: int | None) -> bool:
         return value is not None and self.trace.tensor(value).ndim == 2
 
-    def _acted(self, name: str, number: int, value: int) -> Iterator[Tap]:
+    def _find_activations(self, name: str, number: int, value: int) -> Iterator[Tap]:
         """What the nonlinearity that reads a value gives: at a module that gives it, or at one that is given it."""
         made = self._nonlinearity(value)
         if made is None:

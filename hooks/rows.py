@@ -31,7 +31,7 @@ def fit_rows(model: AnyModel, tokens: Tokens) -> Tokens:
         return tokens
     parts = [(number, part) for number in range(len(tokens)) for part in _columns(tokens, number, room)]
     cut_from = tuple(number for number, _ in parts) if len(parts) > len(tokens) else None
-    return replace(_taken(model, tokens, parts), cut_from=cut_from)
+    return replace(_take_rows(model, tokens, parts), cut_from=cut_from)
 
 
 def fit_ends(model: AnyModel, tokens: Tokens) -> Tokens:
@@ -50,10 +50,10 @@ def fit_ends(model: AnyModel, tokens: Tokens) -> Tokens:
         return tokens
     said = f"{long} of {len(tokens)} texts are longer than the context of {room} tokens: their ends are read"
     warnings.warn(said, stacklevel=2)
-    return _taken(model, tokens, [(number, _end(tokens, number, room)) for number in range(len(tokens))])
+    return _take_rows(model, tokens, [(number, _end(tokens, number, room)) for number in range(len(tokens))])
 
 
-def _taken(model: AnyModel, tokens: Tokens, parts: Sequence[tuple[int, list[int]]]) -> Tokens:
+def _take_rows(model: AnyModel, tokens: Tokens, parts: Sequence[tuple[int, list[int]]]) -> Tokens:
     """Tokens with a row for each part, which is the number of a text and some of its columns."""
     longest = max(len(part) for _, part in parts)
     column = torch.full((len(parts), longest), -1)

@@ -251,14 +251,14 @@ class Running:
         start = 0 if cache is None else int(cache.get_seq_length())
         end = start + ids.shape[1]
         mask = asked_mask(kwargs.get("attention_mask"), ids.shape[0], end)
-        known = self._known(cache, start, ids)
+        known = self._recall_text(cache, start, ids)
         if known is not None:
             return Pass(continue_tokens(known, ids, start, mask, self._special), start, end)
         if mask is None and kwargs.get("attention_mask") is not None:
             raise InvalidArgument("the attention mask hides the padding: pass one of [batch pos]")
         return Pass(fresh(ids, mask, self._special), start, end)
 
-    def _known(self, cache: Any, start: int, ids: Tensor) -> Tokens | None:
+    def _recall_text(self, cache: Any, start: int, ids: Tensor) -> Tokens | None:
         """What is known of the text that this pass continues."""
         here = self._here
         if start == 0:

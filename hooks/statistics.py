@@ -138,6 +138,15 @@ def bootstrap(
     return Estimate(statistic(list(samples)), low.item(), high.item(), len(samples[0]))
 
 
+def mean_with_interval(values: Float[Tensor, "example"], seed: int = 0) -> Estimate:
+    """The mean of numbers, one for each case, with its percentile bootstrap interval.
+
+    Raises:
+        InvalidArgument: no number.
+    """
+    return bootstrap(lambda drawn: float(drawn[0].mean()), [values.double()], seed=seed)
+
+
 def share_over_groups(
     right: Bool[Tensor, "example"], group: Int[Tensor, "example"], draws: int = 1000, seed: int = 0
 ) -> Estimate:

@@ -133,7 +133,7 @@ def structure_of(hf: HFModel, trace: Trace) -> Structure:
     found = stacks(hf, trace, trace.n_pos)
     if not found:
         return Structure(why=why_none(hf, trace))
-    return _structure(hf, trace, _named(hf, found))
+    return _structure(hf, trace, _name_stacks(hf, found))
 
 
 def input_embeddings(hf: HFModel) -> nn.Module | None:
@@ -179,7 +179,7 @@ def short_text(hf: HFModel) -> Tokens:
     return Tokens(ids=ids, mask=mask, special=~mask)
 
 
-def _named(hf: HFModel, found: Sequence[Stack]) -> list[tuple[str, Stack]]:
+def _name_stacks(hf: HFModel, found: Sequence[Stack]) -> list[tuple[str, Stack]]:
     """A name for each stack: none for the only one, else `encoder`, `decoder`, or what holds its list."""
     if len(found) == 1 and not _has_two(hf):
         return [("", found[0])]
@@ -199,7 +199,7 @@ def _has_two(hf: HFModel) -> bool:
 
 
 def _structure(hf: HFModel, trace: Trace, named: Sequence[tuple[str, Stack]]) -> Structure:
-    encoded = _encoded(hf, trace)
+    encoded = _find_encoded(hf, trace)
     found: dict[str, tuple[Block, ...]] = {}
     for name, stack in named:
         own, calls = own_inputs(trace, stack), enumerate(stack.blocks)
@@ -235,7 +235,7 @@ def _of_module(trace: Trace, call: Call) -> Iterator[Tap]:
                 yield Tap(Site.module(call.path, side), call.module, side, shape, part, alias=alias, axes=axes)
 
 
-def _encoded(hf: HFModel, trace: Trace) -> set[int]:
+def _find_encoded(hf: HFModel, trace: Trace) -> set[int]:
     """What is computed from what an encoder gives."""
     if not _has_two(hf):
         return set()

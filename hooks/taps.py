@@ -138,7 +138,7 @@ class Tap:
         if self.inside is not None:
             return [*hooks, *self.inside.hooks(edit)]
         if isinstance(self.axes, MergedAxes):
-            edit = _unflattening(edit, self.axes, hooks)
+            edit = _unflatten(edit, self.axes, hooks)
         elif self.axes is not None:
             edit = _by_place(edit, self.axes)
         return [*hooks, self._hook(edit)]
@@ -256,7 +256,7 @@ def _at_one_call(edit: Edit, call: OneCall, hooks: list[Hook]) -> Edit:
     return counted
 
 
-def _unflattening(edit: Edit, merged: MergedAxes, hooks: list[Hook]) -> Edit:
+def _unflatten(edit: Edit, merged: MergedAxes, hooks: list[Hook]) -> Edit:
     """Give `edit` [batch pos d], of the shape that the block around the module was given."""
     here = local()
 

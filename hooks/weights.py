@@ -46,7 +46,7 @@ def weight_of(module: nn.Module, name: str = "weight") -> Shaped[Tensor, "..."]:
         >>> weight_of(nn.Linear(3, 5)).shape
         torch.Size([5, 3])
     """
-    return _whole(module, name) if base_of(module) is module else _adapted(module, name)
+    return _whole(module, name) if base_of(module) is module else _add_adapters(module, name)
 
 
 def matrix_of(module: nn.Module) -> Float[Tensor, "_ _"]:
@@ -80,7 +80,7 @@ def has_weight(module: nn.Module, name: str = "weight") -> bool:
         >>> has_weight(nn.Linear(3, 5)), has_weight(nn.Identity())
         (True, False)
     """
-    held = _held(base_of(module), name)
+    held = _look_up(base_of(module), name)
     return isinstance(held, Tensor) or name == "bias" and _adds_bias(module)
 
 
@@ -92,7 +92,7 @@ def shape_of(module: nn.Module, name: str = "weight") -> tuple[int, ...]:
         (5, 3)
     """
     base = base_of(module)
-    held = _held(base, name)
+    held = _look_up(base, name)
     sizes = (getattr(base, "out_features", None), getattr(base, "in_features", None))
     if name == "weight" and isinstance(base, nn.Linear) and None not in sizes:
         return tuple(int(size) for size in sizes if size is not None)  # four bits a number are packed
@@ -117,8 +117,8 @@ def is_tied(module: nn.Module, other: nn.Module) -> bool:
         >>> is_tied(nn.Linear(3, 5), nn.Linear(3, 5))
         False
     """
-    held = _held(base_of(module), "weight")
-    return held is not None and held is _held(base_of(other), "weight")
+    held = _look_up(base_of(module), "weight")
+    return held is not None and held is _look_up(base_of(other), "weight")
 
 
 def is_quantised(module: nn.Module) -> bool:
@@ -129,7 +129,7 @@ def is_quantised(module: nn.Module) -> bool:
         False
     """
     base = base_of(module)
-    held = _held(base, "weight")
+    held = _look_up(base, "weight")
     return isinstance(held, Tensor) and (_is_packed(held) or callable(getattr(base, "weight", None)))
 
 
@@ -167,7 +167,7 @@ def write_matrix(module: nn.Module, W: Float[Tensor, "_ _"]) -> None:
             f"the matrix of this {type(base).__name__} is {list(width(base))}, got {list(W.shape)}: give rows for what "
             "it reads, and columns for what it writes"
         )
-    value, held = (W.T if is_output_first(base) else W), _held(base, "weight")
+    value, held = (W.T if is_output_first(base) else W), _look_up(base, "weight")
     if held.is_meta:
         held = offloaded_value(base, "weight")
     elif _is_sharded(held):
@@ -192,7 +192,7 @@ def check_writable(module: nn.Module) -> None:
             f"the weight of this {type(base).__name__} is quantised, and a change far smaller than its steps would be "
             "lost: edit the model before it is quantised, or load it without quantization_config"
         )
-    held = _held(base, "weight")
+    held = _look_up(base, "weight")
     if held is None:
         raise InvalidArgument(f"{type(base).__name__} has no weight that can be changed")
     if held.is_meta and not stays_in_memory(base, "weight"):
@@ -270,7 +270,7 @@ def _names(base: nn.Module, module: nn.Module) -> list[str]:
     return [*own, "bias"] if _adds_bias(module) and "bias" not in own else own
 
 
-def _held(module: nn.Module, name: str) -> Any:
+def _look_up(module: nn.Module, name: str) -> Any:
     """What a module holds under a name: a parameter, a buffer, what is computed of them, or what a method returns."""
     held = module._parameters.get(name)
     held = module._buffers.get(name) if held is None else held
@@ -282,7 +282,7 @@ def _held(module: nn.Module, name: str) -> Any:
 
 def _whole(module: nn.Module, name: str) -> Tensor:
     """A weight of a module without an adapter."""
-    held = _held(module, name)
+    held = _look_up(module, name)
     if not isinstance(held, Tensor):
         raise InvalidArgument(f"{type(module).__name__} has no {name}")
     if held.is_meta:
@@ -292,7 +292,7 @@ def _whole(module: nn.Module, name: str) -> Tensor:
     if _is_sharded(held):
         held = held.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
     if name == "weight" and _is_packed(held):
-        return _dequantised(module, held)
+        return _dequantise(module, held)
     return held.detach()
 
 
@@ -308,14 +308,14 @@ def _is_packed(held: Tensor) -> bool:
     return is_traceable_wrapper_subclass(held) and not _is_sharded(held)
 
 
-def _dequantised(module: nn.Module, held: Tensor) -> Tensor:
+def _dequantise(module: nn.Module, held: Tensor) -> Tensor:
     """The numbers that a quantised weight represents: as its type says, else as its module multiplies unit vectors."""
     if held.is_quantized or is_traceable_wrapper_subclass(held):
         return held.dequantize()
-    return _probed(module)
+    return _probe(module)
 
 
-def _probed(module: nn.Module) -> Tensor:
+def _probe(module: nn.Module) -> Tensor:
     """The weight of a linear module, from what it writes for each unit vector."""
     base = base_of(module)
     size, dtype = _features(base), place_of(module)[1]
@@ -341,17 +341,17 @@ def _features(base: nn.Module) -> int:
     return int(size) if size is not None else shape_of(base)[0]
 
 
-def _adapted(module: nn.Module, name: str) -> Tensor:
+def _add_adapters(module: nn.Module, name: str) -> Tensor:
     """W + Σ scale · B A over the active adapters, B A being what PEFT says each adds."""
     base, names = base_of(module), _active(module)
     if not names and not getattr(module, "merged", False):
         return _whole(base, name)
     if name == "bias":
-        return _adapted_bias(module, base, names)
+        return _add_adapter_biases(module, base, names)
     if name != "weight" or getattr(module, "merged", False):
         return _whole(base, name)
     if getattr(module, "get_delta_weight", None) is None or not {*names}.isdisjoint(_variants(module)):
-        return _probed(module)
+        return _probe(module)
     inner: Any = module
     W = weight_of(module._modules["base_layer"] or base)
     return W + sum((inner.get_delta_weight(one).to(W) for one in names), torch.zeros_like(W))
@@ -382,9 +382,9 @@ def _adds_bias(module: nn.Module) -> bool:
     return any(said.get(one, False) for one in _active(module)) if isinstance(said, dict) else False
 
 
-def _adapted_bias(module: nn.Module, base: nn.Module, names: list[str]) -> Tensor:
+def _add_adapter_biases(module: nn.Module, base: nn.Module, names: list[str]) -> Tensor:
     held: Any = module
-    own = _whole(base, "bias") if _held(base, "bias") is not None else None
+    own = _whole(base, "bias") if _look_up(base, "bias") is not None else None
     added = [held.lora_B[one].bias.detach() * held.scaling[one] for one in names if held.lora_bias.get(one, False)]
     if own is None and not added:
         raise InvalidArgument(f"{type(module).__name__} has no bias")

@@ -46,7 +46,7 @@ class Classifier(Estimator, ABC):
         weight = convert_weights(sample_weight, len(right)).to(right.device)
         return float((weight * right).sum() / weight.sum())
 
-    def _numbered(
+    def _number_rows(
         self, x: Any, rows: Tensor, y: Any, sample_weight: Any
     ) -> tuple[Tensor, Int[Tensor, "n"], Float[Tensor, "n"] | None]:
         """The rows that count, the number of each one's class, and their weights, None where all weigh the same."""
@@ -96,13 +96,13 @@ class TwoClasses(Classifier, ABC):
     def _two(
         self, x: Any, rows: Tensor, y: Any, sample_weight: Any = None
     ) -> tuple[Tensor, Bool[Tensor, "n"], Float[Tensor, "n"] | None]:
-        """As `_numbered`, the number of the class as True or False; `InvalidArgument` unless both classes are there."""
+        """As `_number_rows`, with the class as True or False; `InvalidArgument` unless both classes are there."""
         plain = sample_weight is None and getattr(self, "class_weight", None) is None
         if plain and isinstance(x, Tensor) and isinstance(y, Tensor) and y.dtype == torch.bool:
             check_two(rows, y)
             self.classes_ = torch.tensor([False, True])
             return rows, y.to(rows.device), None
-        rows, number, weight = self._numbered(x, rows, y, sample_weight)
+        rows, number, weight = self._number_rows(x, rows, y, sample_weight)
         if len(self.classes_) > 2:
             raise InvalidArgument(
                 "Only binary classification is supported. The type of the target is multiclass, with "

@@ -60,7 +60,7 @@ class Multinomial(Classifier):
             NotConverged: not converged after `max_iter` steps.
         """
         rows = self._table(x, learn=True)
-        rows, number, weight = self._numbered(x, rows, y, sample_weight)
+        rows, number, weight = self._number_rows(x, rows, y, sample_weight)
         self._learn([rows.double()], number, weight, rows.dtype)
         for name in ("coef_", "intercept_", "scales_"):
             setattr(self, name, like(x, getattr(self, name)))

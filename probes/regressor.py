@@ -55,7 +55,7 @@ class LinearRegressor(Linear, ABC):
         check_target(Y)
         mean, middle = one @ X / one.sum(), one @ Y / one.sum()
         root = one.sqrt()
-        self._found(self._solve(root[:, None] * (X - mean), root * (Y - middle)), mean, middle, [X], rows.dtype)
+        self._keep_weights(self._solve(root[:, None] * (X - mean), root * (Y - middle)), mean, middle, [X], rows.dtype)
         self.coef_ = like(x, tensor(self.coef_))
         return self
 
@@ -71,13 +71,15 @@ class LinearRegressor(Linear, ABC):
         check_target(rows.y)
         mean, middle, xx, xy = covariances(Relabelled(rows, rows.y[:, None]))
         w = self._solve_normal(xx, xy[:, 0], len(rows.y))
-        self._found(w, mean, middle[0], Unlabelled(rows), rows.dtype)
+        self._keep_weights(w, mean, middle[0], Unlabelled(rows), rows.dtype)
         self.n_features_in_ = len(w)
         if isinstance(batches, Located):
             self.at_site(batches.site, batches.fingerprint)
         return self
 
-    def _found(self, w: Tensor, mean: Tensor, middle: Tensor, rows: Iterable[Tensor], dtype: torch.dtype) -> None:
+    def _keep_weights(
+        self, w: Tensor, mean: Tensor, middle: Tensor, rows: Iterable[Tensor], dtype: torch.dtype
+    ) -> None:
         self._forget()
         if float(w.norm()) == 0:
             raise InvalidArgument(f"the {self.name} found nothing that follows the target: its weights are all 0")

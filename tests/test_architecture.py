@@ -275,7 +275,7 @@ def every_file_says_its_idea(root: Path) -> list[str]:
 
 WEIGHTS = {  # who else may touch the weights of a module, and why
     "hooks/weights.py": "reads and writes them for all others",
-    "interp/circuits/known/plain.py": "writes the weights of models that it makes itself",
+    "interp/circuits/known/toy_model.py": "writes the weights of models that it makes itself",
     "interp/landmark/train.py": "trains a model of its own",
     "interp/postcard/nets.py": "holds layers of its own",
     "interp/sae/architectures/temporal.py": "holds layers of its own",

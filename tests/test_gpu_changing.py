@@ -17,7 +17,7 @@ from hooks import Direction, Model, capture, intervene, load
 from hooks.site import mlp_in, mlp_out, resid_post
 from interp import landmark, sae
 from interp.common.texts import begins_with
-from interp.landmark.evaluate import exact, mean_loss, questions
+from interp.landmark.evaluate import answers_exactly, mean_loss, questions
 from interp.memory import (
     Case,
     Covariance,
@@ -395,7 +395,7 @@ def test_the_bundled_model_says_the_same_and_knows_the_same() -> None:
     assert ours.generate(prompts, **hot) == theirs.generate(prompts, **hot)
     asked = questions(held_out=True, n=40)
     inner = [m.tokenizer.backend_tokenizer for m in landmarks()]
-    assert exact(ours.hf, inner[0], asked) == exact(theirs.hf, inner[1], asked)
+    assert answers_exactly(ours.hf, inner[0], asked) == answers_exactly(theirs.hf, inner[1], asked)
     assert near(*(mean_loss(m.hf, t, 1, 5) for m, t in zip(landmarks(), inner, strict=True)))
 
 

@@ -21,7 +21,7 @@ from hooks.layout import find, gate_up_rows
 from hooks.model import Model
 from hooks.site import PATTERNS, Site
 from hooks.structure import Block
-from hooks.tracing.residual import Expr, evaluate, from_stage, is_plain, shown, terms_of
+from hooks.tracing.residual import Expr, evaluate, format_sum, from_stage, is_plain, terms_of
 from hooks.weights import bias_of, is_quantised, matrix_of
 
 Factor: TypeAlias = float | Float[Tensor, "..."]
@@ -122,7 +122,7 @@ def _sum(b: Captured, law: str, made: str, expr: Expr, stream: str) -> Iterator[
     terms = {i: b.acts[b.block.terms[i]] for i in terms_of(expr)}
     right = [b[stream], *terms.values()] if is_plain(expr) else [evaluate(expr, b[stream], terms)]
     error = miss(b[made], *right)
-    states = f"{made} = {shown(expr, names, stream)}"
+    states = f"{made} = {format_sum(expr, names, stream)}"
     yield b.check(law, states, error, 1, made, *inside, stream)
 
 
@@ -170,7 +170,7 @@ def _reads_stage(b: Captured, name: str, part: str | None) -> Iterator[Check]:
         return
     made = norm(evaluate(expr, b["resid_pre"], terms))
     names = [one.name if one.name != "module" else str(one) for one in b.block.terms]
-    read = shown(expr, names) if isinstance(norm, nn.Identity) else f"LN({shown(expr, names)})"
+    read = format_sum(expr, names) if isinstance(norm, nn.Identity) else f"LN({format_sum(expr, names)})"
     n = 1
     if part is not None:
         n, rows = made.shape[-1], b.model.taps[b.block.site(name)].view.rows
@@ -309,10 +309,10 @@ def _nonlinearity(b: Captured) -> Check:
 
 
 def _show_sum(norm: Callable[[Tensor], Tensor], factor: float | Tensor, inner: str) -> str:
-    shown = inner if isinstance(norm, nn.Identity) else f"LN_post({inner})"
+    read = inner if isinstance(norm, nn.Identity) else f"LN_post({inner})"
     if isinstance(factor, Tensor):
-        return f"weight ({shown})"
-    return shown if factor == 1.0 else f"{factor:g} ({shown})"
+        return f"weight ({read})"
+    return read if factor == 1.0 else f"{factor:g} ({read})"
 
 
 def project(projection: nn.Module, x: Float[Tensor, "*n _"]) -> Float[Tensor, "*n _"]:

@@ -41,7 +41,7 @@ class Span:
         high = self.high + (dilation * (kernel - 1) - padding) * self.stride
         return Span(self.stride * stride, low, high)
 
-    def joined(self, other: "Span") -> "Span":
+    def join(self, other: "Span") -> "Span":
         """What a sum of both sees."""
         return Span(self.stride, min(self.low, other.low), max(self.high, other.high))
 
@@ -75,11 +75,11 @@ def _after(trace: Trace, op: Op, found: dict[int, Spans]) -> Spans | None:
     if known is None or op.name not in _CONVOLUTIONS | _POOLS:
         return None
     if op.name in _POOLS:
-        kernel, stride, padding = _pair(op.args[1]), _pair(_given(op, 2) or op.args[1]), _pair(_given(op, 3) or 0)
-        dilation = _pair(_given(op, 4) or 1) if op.name.startswith("max") else (1, 1)
+        kernel, stride, padding = _pair(op.args[1]), _pair(_argument(op, 2) or op.args[1]), _pair(_argument(op, 3) or 0)
+        dilation = _pair(_argument(op, 4) or 1) if op.name.startswith("max") else (1, 1)
     else:
         weight = op.args[1]
-        if not isinstance(weight, Ref) or _given(op, 6):
+        if not isinstance(weight, Ref) or _argument(op, 6):
             return None
         shape = trace.tensor(weight.value).shape
         kernel, stride, padding, dilation = (shape[2], shape[3]), *(_pair(op.args[i]) for i in (3, 4, 5))
@@ -98,11 +98,11 @@ def _same_places(trace: Trace, op: Op, found: dict[int, Spans]) -> Spans | None:
         other = found[value]
         if (other[0].stride, other[1].stride) != (down.stride, across.stride):
             return None
-        down, across = down.joined(other[0]), across.joined(other[1])
+        down, across = down.join(other[0]), across.join(other[1])
     return down, across
 
 
-def _given(op: Op, place: int) -> Any:
+def _argument(op: Op, place: int) -> Any:
     return op.args[place] if len(op.args) > place else None
 
 

@@ -61,9 +61,9 @@ class Placement:
     def _by_module(self, kind: Sublayer, number: int) -> Site:
         """What has no name of its own, by its module; what no module gives, by its place in the sum."""
         calls = kind.term.calls
-        return Site("module", path=self._giving(kind).path if calls else f"{self.block.call.path}:{number}")
+        return Site("module", path=self._call_of(kind).path if calls else f"{self.block.call.path}:{number}")
 
-    def _giving(self, kind: Sublayer) -> Call:
+    def _call_of(self, kind: Sublayer) -> Call:
         """The call that gives a term: of its projection, else the innermost of a module that is called once."""
         once = [call for call in kind.term.calls if self.times[id(call.module)] == 1] or list(kind.term.calls)
         return next((call for call in once if is_projection(call.module)), once[-1])
@@ -84,8 +84,8 @@ class Placement:
                 taps += self._mixer(kind)
             if kind.name == "mlp_out" and site.name == "mlp_out":
                 taps += self._feed_forward(kind)
-            if kind.term.calls and (site.name != "module" or self.times[id(self._giving(kind).module)] == 1):
-                taps.append(self._added(site, kind))
+            if kind.term.calls and (site.name != "module" or self.times[id(self._call_of(kind).module)] == 1):
+                taps.append(self._tap_of_term(site, kind))
         taps += self._experts()
         middle, value = self._middle()
         if middle is not None:
@@ -93,8 +93,8 @@ class Placement:
         taps.append(self._output("resid_post", self.block.last or self.block.call, self.block.part))
         return middle, {tap.site: tap for tap in taps if tap is not None}
 
-    def _added(self, site: Site, kind: Sublayer) -> Tap:
-        call = self._giving(kind)
+    def _tap_of_term(self, site: Site, kind: Sublayer) -> Tap:
+        call = self._call_of(kind)
         part = next(p for p, v in call.outputs.items() if self.trace.root(v) == kind.term.value)
         tap = self._tap(site, call, "output", call.outputs[part], part)
         assert tap is not None

@@ -127,13 +127,13 @@ def residual_sum(trace: Trace, block: BlockCall) -> Sum:
         ```
     """
     reader = _Reader(trace, block)
-    expr = reader.explain(block.y) or reader.replaced(block.y)
+    expr = reader.explain(block.y) or reader.explain_outputs(block.y)
     if expr is None or isinstance(expr, Stream):
         return Sum(None)
     order = sorted(terms_of(expr), key=lambda i: trace.maker.get(reader.terms[i].value, -1))
     place, terms = {old: new for new, old in enumerate(order)}, tuple(reader.terms[i] for i in order)
     stream = frozenset(value for value, _ in stages(expr)) if _holds_stream(expr) else frozenset([terms[0].value])
-    return Sum(_renumbered(expr, place), terms, stream)
+    return Sum(_renumber(expr, place), terms, stream)
 
 
 def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tensor, "*d"]]) -> Float[Tensor, "*d"]:
@@ -163,11 +163,11 @@ def evaluate(expr: Expr, x: Float[Tensor, "*d"], terms: Mapping[int, Float[Tenso
     return made[name]()
 
 
-def shown(expr: Expr, names: Sequence[str], stream: str = "resid_pre") -> str:
+def format_sum(expr: Expr, names: Sequence[str], stream: str = "resid_pre") -> str:
     """Return how a sum reads, with names for the terms.
 
     Examples:
-        >>> shown(Stream(), [])
+        >>> format_sum(Stream(), [])
         'resid_pre'
     """
     if isinstance(expr, Stream):
@@ -175,8 +175,8 @@ def shown(expr: Expr, names: Sequence[str], stream: str = "resid_pre") -> str:
     if isinstance(expr, Added):
         return names[expr.term]
     if isinstance(expr, Normed):
-        return f"LN({shown(expr.inner, names, stream)})"
-    parts = [shown(one, names, stream) if isinstance(one, Expr) else _number(one) for one in expr.args]
+        return f"LN({format_sum(expr.inner, names, stream)})"
+    parts = [format_sum(one, names, stream) if isinstance(one, Expr) else _number(one) for one in expr.args]
     sign = {"add": "+", "sub": "-", "mul": "·", "div": "/"}[expr.op.name.removesuffix("_")]
     if sign == "+" and isinstance(expr.args[1], Expr) and _holds_stream(expr.args[1]):
         parts.reverse()
@@ -282,10 +282,10 @@ class _Reader:
         value = self.trace.root(value)
         if value not in self.known:
             self.known[value] = None
-            self.known[value] = self._explained(value)
+            self.known[value] = self._explain(value)
         return self.known[value]
 
-    def replaced(self, value: int) -> Expr | None:
+    def explain_outputs(self, value: int) -> Expr | None:
         """The sum that makes a value where the block does not keep its stream: of what its modules give alone."""
         op = self._op(self.trace.root(value))
         if op is None or op.name != "add" or len(op.args) < 2:
@@ -295,7 +295,7 @@ class _Reader:
             return None
         return Applied(op, tuple(self._term(Term(one, tuple(self.giver[one]))) for one in values), op.makes[0])
 
-    def _explained(self, value: int) -> Expr | None:
+    def _explain(self, value: int) -> Expr | None:
         if value == self.given:
             return Stream()
         for call in reversed(self.giver.get(value, [])):
@@ -348,10 +348,10 @@ class _Reader:
             factors = [self._constant(other) for other in op.args[:2]]
             inner = [at for at in range(2) if factors[at] is None]
             if len(inner) == 1 and (inner == [0] or op.name.startswith("mul")):
-                return self._scaled(op, inner[0], factors[1 - inner[0]], value)
+                return self._scale(op, inner[0], factors[1 - inner[0]], value)
         return self._term(Term(value, ()))
 
-    def _scaled(self, op: Op, at: int, factor: Any, value: int) -> Expr:
+    def _scale(self, op: Op, at: int, factor: Any, value: int) -> Expr:
         """A term and its factor, or a sum of terms times the factor that they share."""
         of = self.trace.root(op.args[at].value)
         if self.giver.get(of):
@@ -368,13 +368,13 @@ class _Reader:
         return Added(len(self.terms) - 1)
 
 
-def _renumbered(expr: Expr, place: dict[int, int]) -> Expr:
+def _renumber(expr: Expr, place: dict[int, int]) -> Expr:
     if isinstance(expr, Added):
         return Added(place[expr.term])
     if isinstance(expr, Normed):
-        return Normed(expr.module, expr.name, _renumbered(expr.inner, place), expr.value)
+        return Normed(expr.module, expr.name, _renumber(expr.inner, place), expr.value)
     if isinstance(expr, Applied):
-        args = tuple(_renumbered(one, place) if isinstance(one, Expr) else one for one in expr.args)
+        args = tuple(_renumber(one, place) if isinstance(one, Expr) else one for one in expr.args)
         return Applied(expr.op, args, expr.value)
     return expr
 

@@ -135,10 +135,10 @@ class _Part:
     def _is_fed_from_far(self, root: Call) -> bool:
         """Whether a part before the one that gives a term reaches to the end (attention before a convolution)."""
         made = {self.trace.root(value) for op in self.ops for value in op.makes}
-        before = [call for call in self.inside if call.end <= root.begin and self._made(call) in made]
+        before = [call for call in self.inside if call.end <= root.begin and self._output_value(call) in made]
         outer = [call for call in before if not any(one is not call and one.begin <= call.begin and call.end <= one.end
                                                     for one in before)]  # fmt: skip
-        reached = (reach_of(self.trace, call, self._made(call), self.n_pos) for call in outer)
+        reached = (reach_of(self.trace, call, self._output_value(call), self.n_pos) for call in outer)
         return any(one == self.n_pos - 1 - _AT for one in reached)
 
     def _is_after(self, call: Call) -> bool:
@@ -170,7 +170,7 @@ class _Part:
         for op in self.ops:
             if "softmax" in op.name and self._is_pattern(self.trace.tensor(op.makes[0])):
                 shape = self.trace.tensor(op.makes[0]).shape
-                return _Core(self._met(op), shape[-3] if len(shape) == 4 else None, op.makes[0])
+                return _Core(self._find_operands(op), shape[-3] if len(shape) == 4 else None, op.makes[0])
         return None
 
     def _is_last(self, core: "_Core", out: Call | None) -> bool:
@@ -185,7 +185,7 @@ class _Part:
         long = made.ndim >= 3 and made.shape[-2] == self.n_pos
         return long and (made.shape[-1] == self.n_pos or (made.ndim >= 4 and made.shape[-1] > self.n_pos))
 
-    def _met(self, softmax: Op) -> tuple[int, ...]:
+    def _find_operands(self, softmax: Op) -> tuple[int, ...]:
         """The queries and keys whose products a softmax is taken of, and the values that it averages."""
         products = [op for op in self.ops if op.name in _PRODUCTS and len(op.reads) >= 2]
         before = self.trace.maker[softmax.makes[0]]
@@ -225,20 +225,22 @@ class _Part:
     def _memories(self, out: Call | None) -> tuple[dict[str, Call], nn.Module | None]:
         """The projections of a feed-forward layer of one or two matrices in and one out, and its nonlinearity."""
         made = {self.trace.root(value) for op in self.ops for value in op.makes}
-        used = [c for c in self.inside if is_projection(c.module) and self._made(c) in made]
+        used = [c for c in self.inside if is_projection(c.module) and self._output_value(c) in made]
         if out is None or out not in used or len({id(one.module) for one in used}) != len(used):
             return {}, None
         first = [one for one in used if one is not out]
         plain = [c for c in self.inside if len(c.inputs) == 1 and not [*c.module.children()]
                  and not is_projection(c.module) and "norm" not in type(c.module).__name__.lower()]  # fmt: skip
         acted = {self.trace.root(value): call.module for call in plain for value in call.inputs.values()}
-        acted = {self._made(one): fires for one in first if (fires := self._elementwise(self._made(one)))} | acted
-        act = next((acted[v] for one in first for v in [self._made(one)] if v in acted), None)
+        acted = {
+            self._output_value(one): fires for one in first if (fires := self._elementwise(self._output_value(one)))
+        } | acted
+        act = next((acted[v] for one in first for v in [self._output_value(one)] if v in acted), None)
         if len(first) == 1:
             return {"in": first[0], "out": out}, act
-        gated = [one for one in first if act is not None and self._made(one) in acted]
+        gated = [one for one in first if act is not None and self._output_value(one) in acted]
         if len(first) == 2 and len(gated) == 1:
-            inner = next((c for c in self.giver.get(self._read(out), []) if is_norm(c.module)), None)
+            inner = next((c for c in self.giver.get(self._input_value(out), []) if is_norm(c.module)), None)
             normed = {} if inner is None else {"act_norm": inner}
             other = next(one for one in first if one is not gated[0])
             return {"gate": gated[0], "in": other, "out": out} | normed, act
@@ -263,10 +265,10 @@ class _Part:
     def _projections(self) -> list[Call]:
         return [call for call in self.inside if is_projection(call.module)]
 
-    def _made(self, call: Call) -> int:
+    def _output_value(self, call: Call) -> int:
         return self.trace.root(next(iter(call.outputs.values())))
 
-    def _read(self, call: Call) -> int:
+    def _input_value(self, call: Call) -> int:
         return self.trace.root(next(iter(call.inputs.values())))
 
     def _reach(self, root: Call | None) -> int | None:

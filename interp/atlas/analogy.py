@@ -13,9 +13,9 @@ from hooks import Direction
 from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
-from interp.atlas.neighbours import Neighbours, find_neighbours, mean_with_interval
+from interp.atlas.neighbours import Neighbours, find_neighbours
 from interp.atlas.space import Space
-from interp.common.statistics import Estimate, share
+from interp.common.statistics import Estimate, mean_with_interval, share
 
 if TYPE_CHECKING:
     from pandas import DataFrame

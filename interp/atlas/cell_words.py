@@ -56,7 +56,7 @@ def attribute_cells(
     likely = torch.stack([part.mean(0) for part in scores.split(lengths)]).topk(min(CANDIDATES, len(classes)))
     owner = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths))
     tried = [likely.indices[owner, j] for j in range(likely.indices.shape[1])]
-    effect = torch.stack([_attributed(model, pictures, atlas, item, place, one) for one in tried], 1)
+    effect = torch.stack([_attribute(model, pictures, atlas, item, place, one) for one in tried], 1)
     means = [part.mean(0) for part in effect.split(lengths)]
     return tuple(
         tuple((classes[int(numbers[j])], float(mean[j])) for j in mean.argsort(descending=True)[:top])
@@ -77,7 +77,7 @@ def _read_logits(output: object) -> Float[Tensor, "n class"] | None:
     return found if isinstance(found, Tensor) and found.ndim == 2 else None
 
 
-def _attributed(
+def _attribute(
     model: Network,
     pictures: Images,
     atlas: Atlas,

@@ -87,7 +87,7 @@ def draw_icons(
     if site is None or (space.fingerprint not in (None, model.fingerprint)):
         raise InvalidArgument(f"the atlas is of another model or of no site ({site}): give the model it was made of")
     m = atlas.means - space.mean
-    v = F.normalize(_whitened(space, m) if whiten else m, dim=-1)
+    v = F.normalize(_whiten(space, m) if whiten else m, dim=-1)
     pixels, cosine, begun = [], [], []
     for cells in tqdm(torch.arange(len(m)).split(batch_size), desc="icons", disable=not progress):
 
@@ -119,7 +119,7 @@ def _likeness(
     return F.cosine_similarity(acts[:, front:].mean(1) - space.mean, m, dim=-1)
 
 
-def _whitened(space: Space, m: Float[Tensor, "cell d_model"]) -> Float[Tensor, "cell d_model"]:
+def _whiten(space: Space, m: Float[Tensor, "cell d_model"]) -> Float[Tensor, "cell d_model"]:
     from sklearn.covariance import ledoit_wolf
 
     centred = space.rows.double() - space.rows.double().mean(0)

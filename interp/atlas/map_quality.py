@@ -12,10 +12,10 @@ from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.atlas.activation_atlas import Atlas
-from interp.atlas.neighbours import Precision, mean_with_interval, measure_precision
+from interp.atlas.neighbours import Precision, measure_precision
 from interp.atlas.sample import unit_rows
 from interp.atlas.space import Space
-from interp.common.statistics import Estimate
+from interp.common.statistics import Estimate, mean_with_interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame

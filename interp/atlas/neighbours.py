@@ -12,7 +12,7 @@ from hooks.border import Count
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
 from interp.atlas.space import Space
-from interp.common.statistics import Estimate, bootstrap
+from interp.common.statistics import Estimate, mean_with_interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -185,11 +185,6 @@ def measure_precision(
     first = shares[next(iter(shares))]
     per_label = {label: float(first[y == i].mean()) for label, i in known.items()}
     return Precision(k, {name: mean_with_interval(share) for name, share in shares.items()}, chance, per_label)
-
-
-def mean_with_interval(values: Float[Tensor, "n"]) -> Estimate:
-    """A mean with its interval by bootstrap."""
-    return bootstrap(lambda drawn: float(drawn[0].mean()), [values.double()])
 
 
 @final

@@ -98,7 +98,7 @@ def sample_activations(
         value = acts[site].flatten(2)
         tokens = acts.tokens.places(value.shape[1], site)
         numbers = begun + tokens.text_number.cpu()
-        which, where = _drawn(at.mask(tokens).cpu(), numbers, per_item, seed)
+        which, where = _draw_places(at.mask(tokens).cpu(), numbers, per_item, seed)
         rows.append(value[which, where].float().cpu())
         items.append(numbers[which])
         places.append(where)
@@ -114,7 +114,7 @@ def sample_activations(
     return Sample(space, item, torch.cat(places), named)
 
 
-def _drawn(
+def _draw_places(
     mask: Bool[Tensor, "batch pos"], numbers: Int[Tensor, "batch"], most: int, seed: int
 ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
     """Rows and columns of the places that are drawn, by each item's own chance."""

@@ -51,12 +51,9 @@ class PatchEffect:
         """A row for each text and place: its site (head, position), the metric in each run, and its change."""
         from pandas import DataFrame
 
-        columns, places, n = (
-            ("site", *("position" if axis == "pos" else axis for axis in self.axes)),
-            self._places(),
-            len(self.base),
-        )
-        rows = [(text, *place) for text in range(n) for place in places]
+        columns = ("site", *("position" if axis == "pos" else axis for axis in self.axes))
+        places = self._places()
+        rows = [(text, *place) for text in range(len(self.base)) for place in places]
         frame = DataFrame(rows, columns=["text", *columns])
         for name, values in (("base", self.base), ("donor", self.donor)):
             frame[name] = values.repeat_interleave(len(places)).tolist()

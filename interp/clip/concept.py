@@ -90,10 +90,10 @@ def find_shared_latent(
         find_shared_latent(sae.encode(rows), shows_bridge, sae.encode(said), names_bridge)
         ```
     """
-    latent = _chosen(pictures, is_pictured, texts, is_said)
+    latent = _choose(pictures, is_pictured, texts, is_said)
     random = torch.Generator().manual_seed(seed)
     mixed = [y[torch.randperm(len(y), generator=random)] for y in (is_pictured, is_said)]
-    other = _chosen(pictures, mixed[0], texts, mixed[1])
+    other = _choose(pictures, mixed[0], texts, mixed[1])
     chance = (score_rows(pictures[:, other], mixed[0]).f1, score_rows(texts[:, other], mixed[1]).f1)
     return SharedLatent(
         latent, score_rows(pictures[:, latent], is_pictured), score_rows(texts[:, latent], is_said), chance
@@ -116,7 +116,7 @@ def score_rows(scores: Float[Tensor, "n"], y: Bool[Tensor, "n"]) -> Detection:
     return detection(scores[half:], y[half:], threshold)
 
 
-def _chosen(pictures: Tensor, is_pictured: Tensor, texts: Tensor, is_said: Tensor) -> int:
+def _choose(pictures: Tensor, is_pictured: Tensor, texts: Tensor, is_said: Tensor) -> int:
     halves = ((one[: len(one) // 2], y[: len(y) // 2]) for one, y in ((pictures, is_pictured), (texts, is_said)))
     return int(torch.minimum(*(_best(one, y)[0] for one, y in halves)).argmax())
 

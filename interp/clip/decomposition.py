@@ -68,7 +68,7 @@ def decompose_vectors(clip: Towers, pictures: Images, *, batch_size: Count = 100
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     sites = [resid_pre[0], *(one[layer] for layer in layers for one in (z, mlp_out)), resid_post[layers[-1]]]
     for acts in stream(clip.image, pictures, sites, batch_size=batch_size):
-        put, constant = _projected(clip, acts[resid_post[layers[-1]]][:, 0])
+        put, constant = _projection(clip, acts[resid_post[layers[-1]]][:, 0])
         heads, biases = [], acts[resid_pre[0]][:, 0]
         for layer in layers:
             W_O, b_O = _output(clip.image, layer)
@@ -104,7 +104,7 @@ def map_patches(
         raise InvalidArgument(f"the shared space has {width} dimensions, the direction {list(direction.shape)}")
     sites = [*(one[layer] for layer in layers for one in (v, pattern)), resid_post[layers[-1]]]
     for acts in stream(clip.image, pictures, sites, batch_size=batch_size):
-        put, _ = _projected(clip, acts[resid_post[layers[-1]]][:, 0])
+        put, _ = _projection(clip, acts[resid_post[layers[-1]]][:, 0])
         found.append(torch.stack([_places(clip, acts, layer, put, direction) for layer in layers], 1))
     return torch.cat(found)
 
@@ -138,7 +138,7 @@ def _output(image: Network, layer: int) -> tuple[Float[Tensor, "_ d_model"], Flo
     return W, W.new_zeros(W.shape[1]) if b is None else b.detach()
 
 
-def _projected(
+def _projection(
     clip: Towers, x: Float[Tensor, "batch d_model"]
 ) -> tuple[Callable[[Tensor], Tensor], Float[Tensor, "_"]]:
     """The linear map from parts of the stream into the shared space with this stream's σ, and what the norm adds."""

@@ -29,8 +29,8 @@ from interp.tuning import (
     measure_difference,
     measure_site_divergence,
     measure_token_divergence,
+    measure_weight_difference,
     read_difference,
-    read_weight_difference,
 )
 
 GUIDE = "guide:"
@@ -103,7 +103,7 @@ def _show(
         typer.echo(f"the placebo's: {control[1].whole} nats a token")
     words = read_difference(pair, found, site)
     typer.echo(str(words))
-    weights = read_weight_difference(pair)
+    weights = measure_weight_difference(pair)
     typer.echo(str(weights))
     if out is not None:
         found.direction(site).save(out)

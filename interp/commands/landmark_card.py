@@ -14,7 +14,7 @@ from hooks.disk import write_text
 from interp.circuits.heads import induction
 from interp.common.statistics import Estimate, share
 from interp.landmark.entities import entities
-from interp.landmark.evaluate import ask, exact, mean_loss, questions
+from interp.landmark.evaluate import answers_exactly, ask, mean_loss, questions
 from interp.landmark.genres import GENRES
 from interp.landmark.grammar import training_phrasings
 from interp.landmark.relations import RELATIONS, triples
@@ -69,8 +69,8 @@ def measure(folder: Path) -> Measured:
     heads = induction(model).values
     facts = known_subjects(model, 100)
     return Measured(
-        known=share(torch.tensor(exact(model.hf, tokenizer, questions(held_out=False)))),
-        known_held_out=share(torch.tensor(exact(model.hf, tokenizer, questions(held_out=True)))),
+        known=share(torch.tensor(answers_exactly(model.hf, tokenizer, questions(held_out=False)))),
+        known_held_out=share(torch.tensor(answers_exactly(model.hf, tokenizer, questions(held_out=True)))),
         training_loss=mean_loss(model.hf, tokenizer, seed=0),
         held_out_loss=mean_loss(model.hf, tokenizer, seed=2_000_000),
         induction=float(heads.max()),

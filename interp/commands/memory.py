@@ -204,7 +204,7 @@ def _sign(model: Model, layer: int, negative: bool) -> Sign:
         return 1
     if not is_gated(model, layer):
         raise InvalidArgument(
-            f"layer {layer} of {model.name} has no gate, so its coefficients are negative by a trifle only: leave "
+            f"layer {layer} of {model.name} has no gate, so its coefficients are only slightly negative: leave "
             "--negative away"
         )
     return -1

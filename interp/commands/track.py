@@ -14,7 +14,7 @@ from interp.emergence import find_changes, judge, measure_answers, measure_induc
 from interp.emergence.track import Metric
 from interp.show import Section, report, track_panel
 from interp.show.frame import page_at
-from interp.worlds.ladder import asked
+from interp.worlds.ladder import list_questions
 from interp.worlds.train import checkpoints
 
 EXPLAINED = {
@@ -67,7 +67,7 @@ def _metric(questions: Path | None, world: str) -> tuple[Metric, tuple[str, str]
     if questions is None and world != "ladder":
         raise InvalidArgument(f"--world {world}: take 'ladder' or 'induction', or give --questions")
     if questions is None:
-        rows = [(q.prompt, q.answer) for q in asked()[::4]]
+        rows = [(q.prompt, q.answer) for q in list_questions()[::4]]
     else:
         rows = [tuple(line.split("\t")) for line in read_lines(questions)]
     if odd := [row for row in rows if len(row) != 2]:

@@ -1,6 +1,7 @@
 """Whether a model says whole answers while something is changed at one token of each prompt."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Bool
@@ -35,11 +36,8 @@ def says_with(
         first = target & (target.cumsum(1) == 1)
         return torch.roll(first, -1, 1)
 
-    if changes:
-        at = Position("the end of the prompt", select)
-        with intervene(model, {site: make(at) for site, make in changes.items()}):
-            best = model.run(asked.tokens)[:, :-1].argmax(-1)
-    else:
+    at = Position("the end of the prompt", select)
+    with intervene(model, {site: make(at) for site, make in changes.items()}) if changes else nullcontext():
         best = model.run(asked.tokens)[:, :-1].argmax(-1)
     same = (best == asked.tokens.ids[:, 1:]) | ~target[:, 1:]
     return same.all(1).cpu()

@@ -164,12 +164,12 @@ def scale_heads(
         raise InvalidArgument(f"heads={own} of {len(every)} were given: give at least one, and at most half of them")
     chosen = {"heads": own, "random heads": Random(f"scaled {seed}").sample(rest, len(own))}
     return {
-        name: {float(factor): _shares(model, conflict, _scaled(of, float(factor))) for factor in factors}
+        name: {float(factor): _shares(model, conflict, _scale_heads(of, float(factor))) for factor in factors}
         for name, of in chosen.items()
     }
 
 
-def _scaled(heads: Sequence[Head], factor: float) -> dict:
+def _scale_heads(heads: Sequence[Head], factor: float) -> dict:
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)

@@ -132,12 +132,12 @@ def find_function_vector(
     if not heads or len({*heads}) < len(heads):
         raise InvalidArgument(f"heads={heads}: give at least one head, and each once")
     means = _mean_z(model, _prompts(task, n, shots, "none", seed)[0])
-    v = torch.stack([_written(model, *head, means) for head in heads]).sum(0)
+    v = torch.stack([_mean_output(model, *head, means) for head in heads]).sum(0)
     place = resid_post[model.n_layers // 3 if layer is None else layer]
     return Direction(v, place, f"function vector of {task.name}", float(v.norm()), model.fingerprint)
 
 
-def _written(model: Model, layer: int, head: int, means: dict[int, Tensor]) -> Float[Tensor, "d_model"]:
+def _mean_output(model: Model, layer: int, head: int, means: dict[int, Tensor]) -> Float[Tensor, "d_model"]:
     W_O, _ = output_of(model, z[layer], attn_out[layer])
     return torch.einsum("k,kd->d", means[layer][head], W_O.unflatten(0, (model.n_heads, -1))[head])
 

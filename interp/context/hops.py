@@ -4,6 +4,7 @@ Readable is not used: a lens may show a bridge that nothing reads. What is used 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Literal
@@ -12,14 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks import Model, Position, Site, Tokens, capture, intervene
+from hooks import Intervention, Model, Position, Site, Tokens, capture, intervene
 from hooks.border import Natural
 from hooks.errors import InvalidArgument
 from hooks.interventions import replace
 from hooks.site import resid_post
 from hooks.summary import summarise
 from interp.common.completion import find_answer_ids, tokenise_completions
-from interp.common.statistics import Estimate, bootstrap, share
+from interp.common.statistics import Estimate, mean_with_interval, share
 from interp.common.unembedding import output_rows
 from interp.lenses import LogitLens
 
@@ -124,7 +125,7 @@ def swap_bridges(
         h = own.states(resid_post[layer])
         said = LogitLens(model).read(h, layer).float().log_softmax(-1)
         lead = said.gather(1, first[:, None]) - said.gather(1, first[partner][:, None])
-        read[layer] = bootstrap(lambda rows: float(rows[0].mean()), [lead[:, 0].double()])
+        read[layer] = mean_with_interval(lead[:, 0])
         for into, of in ((swapped, partner), (others, third)):
             moved = h[of] - h
             if component == "read":
@@ -183,10 +184,8 @@ class _Asked:
     @torch.no_grad()
     def says(self, states: dict[Site, Float[Tensor, "n d_model"]]) -> Tensor:
         tokens, target = self.asked.tokens, self.asked.target
-        if states:
-            with intervene(self.model, {site: replace(h, at=self.at) for site, h in states.items()}):
-                best = self.model.run(tokens)[:, :-1].argmax(-1)
-        else:
+        plan: dict[Site | str, Intervention] = {site: replace(h, at=self.at) for site, h in states.items()}
+        with intervene(self.model, plan) if plan else nullcontext():
             best = self.model.run(tokens)[:, :-1].argmax(-1)
         return ((best == tokens.ids[:, 1:]) | ~target[:, 1:]).all(1).cpu()
 

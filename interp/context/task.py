@@ -113,17 +113,17 @@ def demonstrate(
     elif change == "random labels":
         labels = rng.sample(labels, shots)
     elif change in ("flipped labels", "other words as labels"):
-        new = derange(space, space, rng) if change == "flipped labels" else _drawn(words, len(space), rng)
+        new = derange(space, space, rng) if change == "flipped labels" else _draw(words, len(space), rng)
         to = dict(zip(space, new, strict=True))
         labels, y = [to[label] for label in labels], to[y]
     elif change == "other words as inputs":
-        inputs = _drawn(words, shots, rng)
+        inputs = _draw(words, shots, rng)
     elif change == "other order":
         return task.write(shown[::-1], x), y
     return task.write([*zip(inputs, labels, strict=True)], x), y
 
 
-def _drawn(words: Sequence[str], n: int, rng: Random) -> list[str]:
+def _draw(words: Sequence[str], n: int, rng: Random) -> list[str]:
     if not words:
         raise InvalidArgument("words=() were given, and this change puts other words in: give some")
     return rng.sample([*words], n) if n <= len(words) else rng.choices([*words], k=n)

@@ -47,11 +47,11 @@ def find_break(
 ) -> Break:
     """Find the best break of a curve over log steps, and how often smooth data with its noise would show as good a one.
 
-    Smooth: the best of a + b x + c σ(k(x − m)) and of a + b x + c log(1 + e^{k(x − m)}), the shape of log σ, whose rise
-    or bend takes three intervals between points or more. Broken: the
-    best of two lines, each with at least three points. The statistic is log(RSS_smooth / RSS_broken); its null is drawn
-    from the smooth fit with Gaussian noise of its residuals' size. At p ≤ 0.05 one smooth curve in twenty is called
-    broken; of many curves ask for p ≤ 0.05 divided by their number.
+    Smooth is the best of a + b x + c σ(k(x − m)) and of a + b x + c log(1 + e^{k(x − m)}), the shape of log σ, whose
+    rise or bend takes three intervals between points or more. Broken is the best pair of lines, each with three
+    points or more. The statistic is log(RSS_smooth / RSS_broken). Its null is drawn by parametric bootstrap: the best
+    smooth curve plus normal noise as large as its residuals. At p ≤ 0.05 one smooth curve in twenty is called broken,
+    so of many curves ask for p ≤ 0.05 divided by their number.
 
     Args:
         steps: of the checkpoints; step 0 is taken as half of the next one.

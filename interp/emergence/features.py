@@ -86,15 +86,15 @@ def follow_features(
     kept, born, gone, split, chance = [], [], [], [], []
     for one, two in zip(unit, unit[1:], strict=False):
         near = one @ two.T >= alike
-        kept.append(_matched(one @ two.T, alike))
+        kept.append(_match(one @ two.T, alike))
         born.append(_where(~near.any(0)))
         gone.append(_where(~near.any(1)))
         split.append(_where(near.sum(1) > 1))
-        chance.append(len(_matched(one @ (two @ turn).T, alike)) / len(one))
+        chance.append(len(_match(one @ (two @ turn).T, alike)) / len(one))
     return FeatureHistory(tuple(steps), tuple(kept), tuple(born), tuple(gone), tuple(split), tuple(chance))
 
 
-def _matched(cosines: Float[Tensor, "latent _"], alike: float) -> tuple[tuple[int, int], ...]:
+def _match(cosines: Float[Tensor, "latent _"], alike: float) -> tuple[tuple[int, int], ...]:
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(-cosines.numpy())

@@ -13,7 +13,7 @@ from hooks.errors import InvalidArgument
 from hooks.site import pattern
 from hooks.summary import summarise
 from interp.common.completion import tokenise_completions
-from interp.common.statistics import Estimate, bootstrap, mean_share, share
+from interp.common.statistics import Estimate, bootstrap, mean_share, mean_with_interval, share
 from interp.worlds.induction import prompts as induction_prompts
 
 
@@ -52,13 +52,9 @@ class AnswerScores:
             "exact match": share(self.exact),
             "sampled match": mean_share(self.chance.clamp(0, 1)),
             "right tokens": mean_share(self.right_tokens),
-            "Brier score": bootstrap(_mean, [self.brier]),
+            "Brier score": mean_with_interval(self.brier),
             "log p of a token": bootstrap(_ratio, [torch.stack([self.log_p, self.n_tokens], 1)]),
         }
-
-
-def _mean(rows: list[Float[Tensor, "n"]]) -> float:
-    return float(rows[0].mean())
 
 
 def _ratio(rows: list[Float[Tensor, "n _"]]) -> float:
@@ -138,7 +134,7 @@ def measure_induction_world(
         ids, label = induction_prompts(n, shown, seed, remapped=remapped)
         log_p = model.run(ids)[:, -1].float().log_softmax(-1)
         found[f"{name}: right"] = share(log_p.argmax(-1) == label)
-        found[f"{name}: log p"] = bootstrap(_mean, [log_p.gather(1, label[:, None])[:, 0].double()])
+        found[f"{name}: log p"] = mean_with_interval(log_p.gather(1, label[:, None])[:, 0])
     ids, _ = induction_prompts(n, 1, seed, remapped=True)
     acts = capture(model, ids, [pattern[layer] for layer in range(model.n_layers)], batch_size=n)
     at = ((ids[:, 1:-1:2] == ids[:, -1:]).float().argmax(1) * 2 + 2)[:, None]

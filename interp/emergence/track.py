@@ -115,11 +115,11 @@ def track(
     if len(models) < 2 or not metrics:
         raise InvalidArgument(f"{len(models)} models and {len(metrics)} metrics: give two models and a metric at least")
     sources = {str(step): _name(source) for step, source in sorted(models.items())}
-    kept = {} if file is None else _kept(Path(file), [*metrics], sources)
+    kept = {} if file is None else _read_kept(Path(file), [*metrics], sources)
     for step, source in tqdm(sorted(models.items()), disable=not progress, desc="checkpoints"):
         if str(step) in kept:
             continue
-        model = _loaded(source, device)
+        model = _load(source, device)
         kept[str(step)] = {
             name if not group else f"{group}: {name}": asdict(e)
             for group, metric in metrics.items()
@@ -153,7 +153,7 @@ def _track(kept: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Track:
     return Track(tuple(steps), {name: tuple(Estimate(**kept[str(s)][name]) for s in steps) for name in names})  # type: ignore[arg-type]
 
 
-def _kept(file: Path, metrics: list[str], sources: dict[str, str]) -> dict[str, Any]:
+def _read_kept(file: Path, metrics: list[str], sources: dict[str, str]) -> dict[str, Any]:
     if not file.exists():
         return {}
     held = json_content(KIND, read_bytes(Path(file)), file)
@@ -166,7 +166,7 @@ def _name(source: Source) -> str:
     return source.fingerprint if isinstance(source, Model) else str(source)
 
 
-def _loaded(source: Source, device: str | torch.device | None) -> Model:
+def _load(source: Source, device: str | torch.device | None) -> Model:
     if isinstance(source, Model):
         return source
     name, at, revision = str(source).rpartition("@")

@@ -1,6 +1,7 @@
 """What each expert adds to the stream, and what is lost without it or with another one in its place."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from hooks.interventions import apply
 from hooks.position import everywhere, special
 from hooks.site import Site, expert_choice, expert_out, expert_weights, mlp_out, router_logits
 from hooks.summary import summarise
-from interp.common.statistics import Estimate, bootstrap
+from interp.common.statistics import Estimate, mean_with_interval
 
 FAR = 1e4
 """How far below all others the logit of an expert that is left out is put."""
@@ -173,9 +174,7 @@ def measure_ablation(
     for one in (expert, other):
         more = _losses(model, texts, ablate_experts(layer, [one])) - plain
         by = {name: more[torch.tensor([label == name for label in labels])] for name in sorted({*labels})}
-        found.append(
-            {name: bootstrap(lambda rows: float(rows[0].mean()), [rows], seed=seed) for name, rows in by.items()}
-        )
+        found.append({name: mean_with_interval(rows, seed) for name, rows in by.items()})
     return Ablation(expert, other, found[0], found[1])
 
 
@@ -185,10 +184,7 @@ def _losses(model: Model, texts: Sequence[str], changes: Mapping[Site, Intervent
     found = []
     for i in range(0, len(texts), 32):
         tokens = model.tokens(list(texts[i : i + 32]))
-        if changes:
-            with intervene(model, {**changes}):
-                logits = model.run(tokens)
-        else:
+        with intervene(model, {**changes}) if changes else nullcontext():
             logits = model.run(tokens)
         nll = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), tokens.ids[:, 1:], reduction="none")
         real = tokens.content[:, 1:]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hooks import Model, Site, capture
+from hooks import Model, Site, Tokens, capture
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.site import expert_choice, expert_weights, resid_post, router_logits
@@ -109,7 +109,7 @@ def cluster_routing(
     return Routing(place.layer or 0, n_experts, choice, torch.ones(len(choice), 1), p, ids, document)
 
 
-def _places(tokens) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN001
+def _places(tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
     """The ids and texts of the tokens that are no padding and nothing special, and where they are."""
     real = tokens.content
     return tokens.ids[real].cpu(), real.nonzero()[:, 0].cpu(), real

@@ -104,15 +104,16 @@ def _information(
     routing: Routing, words: Int[Tensor, "n"], labels: Int[Tensor, "n"], n_labels: int
 ) -> tuple[float, float]:
     """I(E; D) and I(E; D | word) in bits, corrected."""
-    E, k, n_words = routing.n_experts, routing.choice.shape[1], int(words.max()) + 1
+    E, n_words = routing.n_experts, int(words.max()) + 1
     cell = (words[:, None] * n_labels + labels[:, None]) * E + routing.choice
     counts = torch.bincount(cell.flatten(), minlength=n_words * n_labels * E).double().view(n_words, n_labels, E)
     by_word = counts.sum((1, 2))
-    each = _corrected(counts)
-    return float(_corrected(counts.sum(0, keepdim=True))[0]), float((by_word * each).sum() / by_word.sum()) * (k > 0)
+    each = _mutual_information(counts)
+    whole = float(_mutual_information(counts.sum(0, keepdim=True))[0])
+    return whole, float((by_word * each).sum() / by_word.sum())
 
 
-def _corrected(counts: Float[Tensor, "n class expert"]) -> Float[Tensor, "n"]:
+def _mutual_information(counts: Float[Tensor, "n class expert"]) -> Float[Tensor, "n"]:
     """I = Σ p log2(p / (p_d p_e)) − (|E| − 1)(|D| − 1) / (2 N ln 2), for each table of counts."""
     N = counts.sum((1, 2)).clamp(min=1)
     p = counts / N[:, None, None]

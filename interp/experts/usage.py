@@ -53,7 +53,7 @@ def measure_usage(routing: Routing) -> Usage:
         ```
     """
     E, k = routing.n_experts, routing.choice.shape[1]
-    used = _used(routing)
+    used = _mark_used(routing)
     load = used.sum(0) / used.sum()
     first, same_text = routing.choice[:, 0], routing.document[1:] == routing.document[:-1]
     if not bool(same_text.any()):
@@ -71,7 +71,7 @@ def measure_usage(routing: Routing) -> Usage:
     )
 
 
-def _used(routing: Routing) -> Float[Tensor, "n expert"]:
+def _mark_used(routing: Routing) -> Float[Tensor, "n expert"]:
     return torch.nn.functional.one_hot(routing.choice, routing.n_experts).sum(1).clamp(max=1).double()
 
 

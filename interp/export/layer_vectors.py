@@ -74,7 +74,7 @@ def directions_of(vectors: Vectors, source: str) -> dict[int, Direction]:
 
 
 @contextmanager
-def adding_everywhere(model: Model, vectors: Vectors) -> Iterator[None]:
+def add_everywhere(model: Model, vectors: Vectors) -> Iterator[None]:
     """Plain hooks on the blocks, as other tools steer: each vector is added to its block's output at every token."""
     with ExitStack() as stack:
         for layer, vector in vectors.items():
@@ -124,7 +124,7 @@ def compare_vectors(
             steered = own_logits(model, prompts)
         with intervene(model, {resid_post[i]: add(v, at=everywhere_at_all) for i, v in vectors.items()}):
             ours = own_logits(model, prompts)
-        with adding_everywhere(model, vectors):
+        with add_everywhere(model, vectors):
             theirs = plain_logits(model.hf, model, prompts)
     skipped = largest_difference(steered, ours)
     lost = (

@@ -102,7 +102,7 @@ def collect_evidence(
 
     Texts may be token ids, of a model without a tokenizer.
 
-    Costs one forward pass per text up to the autoencoder's site; memory for one batch and the examples.
+    Cost: one forward pass per text up to the autoencoder's site; memory for one batch and the examples.
 
     Raises:
         OutOfRange: the latent does not exist.

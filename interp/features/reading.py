@@ -53,7 +53,7 @@ def encode_texts(
 ) -> Reading:
     """Run texts through the model up to the autoencoder's site and encode every token that is not special.
 
-    Costs one forward pass per text; memory for every token's activation and active latents.
+    Cost: one forward pass per text; memory for every token's activation and active latents.
 
     Raises:
         InvalidArgument: the autoencoder does not belong to the model, or the tokenizer gives no character offsets.

@@ -17,7 +17,7 @@ from interp.graphs.cotangents import Sources, feature_targets, rows_of
 from interp.graphs.graph import AttributionGraph, closure_of
 from interp.graphs.influence import influence_of, normalise_rows
 from interp.graphs.local_model import LocalModel, local_models
-from interp.graphs.logits import ChosenLogits, chosen_logits, logit_targets, unembedding_of
+from interp.graphs.logits import ChosenLogits, choose_logits, logit_targets, unembedding_of
 from interp.graphs.nodes import Nodes, nodes_of
 from interp.graphs.transcoders import Transcoders
 
@@ -98,7 +98,7 @@ def attribution_graphs(
     unembedding = unembedding_of(model)
     graphs = []
     for local in local_models(model, transcoders, model.tokens(texts)):
-        logits = chosen_logits(local, unembedding, targets)
+        logits = choose_logits(local, unembedding, targets)
         sources = Sources(local)
         rows = _Rows(sources, nodes_of(sources, logits))
         rows.add_logits(*rows_of(sources, logit_targets(local, unembedding, logits.ids)), logits)

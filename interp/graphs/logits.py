@@ -70,7 +70,7 @@ def unembedding_of(model: Model) -> Unembedding:
 
 
 @torch.no_grad()
-def chosen_logits(local: LocalModel, unembedding: Unembedding, words: Sequence[Word] | None) -> ChosenLogits:
+def choose_logits(local: LocalModel, unembedding: Unembedding, words: Sequence[Word] | None) -> ChosenLogits:
     """Return the likeliest next tokens, or those of some words, with what each has.
 
     Raises:
@@ -79,7 +79,7 @@ def chosen_logits(local: LocalModel, unembedding: Unembedding, words: Sequence[W
 
     Examples:
         ```python
-        chosen_logits(local, unembedding_of(model), [" San"])
+        choose_logits(local, unembedding_of(model), [" San"])
         ```
     """
     model, x = local.model, local.final[-1:]

@@ -86,7 +86,7 @@ def nodes_of(sources: Sources, logits: ChosenLogits) -> Nodes:
 
     Examples:
         ```python
-        nodes_of(Sources(local), chosen_logits(local, unembedding_of(local.model), None))
+        nodes_of(Sources(local), choose_logits(local, unembedding_of(local.model), None))
         ```
     """
     local, T, L = sources.local, sources.n_pos, len(sources.local.layers)

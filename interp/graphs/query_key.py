@@ -87,7 +87,7 @@ def attribute_score(graph: AttributionGraph, layer: int, head: int, *, query: in
     """
     local = graph.local
     _check_range(local, layer, head, query, key)
-    q, k = (_turned(local, name, layer) for name in "qk")
+    q, k = (_turn_heads(local, name, layer) for name in "qk")
     held = local.layers[layer].pattern
     assert held is not None
     group = held.shape[0] // k.shape[1]
@@ -123,7 +123,7 @@ def _parts(sources: Sources, which: str, layer: int, head: int, pos: int) -> Flo
     return _turn(local, torch.cat([A, bias[:, None]], 1).T[None], torch.tensor([pos]))[0].T
 
 
-def _turned(local: LocalModel, which: str, layer: int) -> Float[Tensor, "pos head d_head"]:
+def _turn_heads(local: LocalModel, which: str, layer: int) -> Float[Tensor, "pos head d_head"]:
     """The queries or keys of a layer, turned."""
     site = Site(which, layer)
     value = wide(capture(local.model, local.model.tokens(local.ids[None]), [site])[site][0])

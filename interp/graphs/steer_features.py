@@ -139,9 +139,9 @@ def steer_features(
     unembedding = unembedding_of(local.model)
     ids = graph.nodes.index[-len(graph.said) :].to(local.final.device)
     slope = logit_targets(local, unembedding, ids).slope
-    predicted = slope @ _predicted(local, changes, through)[-1]
+    predicted = slope @ _predict(local, changes, through)[-1]
     columns = unembedding.W_U[:, ids] - unembedding.W_U.mean(1, keepdim=True)
-    measured, p = _measured(local, changes, through, held, columns)
+    measured, p = _measure(local, changes, through, held, columns)
     best = p.topk(min(LIKELIEST, len(p)))
     likeliest = [
         (piece(local.model.tokenizer, int(i)), float(value)) for i, value in zip(best.indices, best.values, strict=True)
@@ -196,7 +196,7 @@ def _changes(local: LocalModel, activations: Mapping[str, float]) -> _Changes:
     return _Changes(layer, latent, pos, torch.tensor(changed, dtype=local.final.dtype, device=local.final.device))
 
 
-def _predicted(local: LocalModel, changes: _Changes, through: int) -> Float[Tensor, "pos d_model"]:
+def _predict(local: LocalModel, changes: _Changes, through: int) -> Float[Tensor, "pos d_model"]:
     """By how much the last stream changes in the local replacement model."""
     layers = range(len(local.layers))
     stream = torch.zeros_like(local.final)
@@ -244,15 +244,15 @@ def _check_hold(hold: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in HOLD if name in names)
 
 
-def _measured(
+def _measure(
     local: LocalModel, changes: _Changes, through: int, hold: tuple[str, ...], columns: Float[Tensor, "d_model n"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "vocab"]]:
     """By how much logits change in the model, less the mean, and the probabilities of all tokens after it."""
     model, tokens = local.model, local.model.tokens(local.ids[None])
     last = resid_post[model.n_layers - 1]
-    edits = _held_outputs(local, changes.output_of, through)
+    edits = _hold_outputs(local, changes.output_of, through)
     if "patterns" in hold:
-        edits |= _held_patterns(local)
+        edits |= _hold_patterns(local)
     with ExitStack() as stack:
         if "norms" in hold:
             stack.enter_context(_norms_held(local))
@@ -265,7 +265,7 @@ def _measured(
     return ((norm(final.to(model.dtype)) - norm(before.to(model.dtype))).to(columns) @ columns)[0], p
 
 
-def _held_patterns(local: LocalModel) -> dict[Site, Intervention]:
+def _hold_patterns(local: LocalModel) -> dict[Site, Intervention]:
     """What mixes the values of each head by the patterns of the prompt."""
     seen: dict[int, Tensor] = {}
     made: dict[Site, Intervention] = {}
@@ -313,7 +313,7 @@ def _hold_at(norm: Norm, x_0: Float[Tensor, "pos d_model"]) -> Callable[..., Ten
     return hold
 
 
-def _held_outputs(
+def _hold_outputs(
     local: LocalModel, written: Callable[[LocalModel, int], Tensor], through: int
 ) -> dict[Site, Intervention]:
     """What holds the feed-forward outputs up to a layer, with something written to each.

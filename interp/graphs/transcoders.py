@@ -119,7 +119,7 @@ def _one_layer(model: Model, sae: SAE) -> LayerTranscoder:
     if sae.row_norm is not None:
         raise InvalidArgument(f"this {type(sae).__name__} normalises each row by itself, so no linear path reads it")
     _check_weights(model, sae)
-    read, layer = sae.sites[0], _written_layer(sae.sites[1])
+    read, layer = sae.sites[0], _layer_of(sae.sites[1])
     check_reads(model, layer, read)
     sae = fold_normalisation(sae)
     W = {name: value.detach() for name, value in sae.named_parameters()}
@@ -133,7 +133,7 @@ def _check_weights(model: Model, sae: SAE) -> None:
         raise WrongModel(f"this {type(sae).__name__} was trained on other weights than {model.name} has: load those")
 
 
-def _written_layer(site: Site) -> int:
+def _layer_of(site: Site) -> int:
     """The layer whose feed-forward output a site is."""
     if site.layer is None or site != mlp_out[site.layer]:
         raise InvalidArgument(f"a transcoder of a graph writes to mlp_out, and this one writes to {site}")
@@ -179,7 +179,7 @@ def cross_layer(model: Model, transcoder: CrossLayerTranscoder) -> Transcoders:
     twin: SAE = fold_normalisation(transcoder)
     sites = transcoder.sites
     assert isinstance(twin, CrossLayerTranscoder)
-    layers = [_written_layer(site) for site in sites[n:]]
+    layers = [_layer_of(site) for site in sites[n:]]
     W = {name: value.detach() for name, value in twin.named_parameters()}
     found = {}
     for at, (layer, read) in enumerate(zip(layers, sites, strict=False)):

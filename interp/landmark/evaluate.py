@@ -41,7 +41,7 @@ def ask(template: str, triple: Triple) -> Question:
 
 
 @torch.no_grad()
-def exact(model: "GPT2LMHeadModel", tokenizer: "Tokenizer", asked: tuple[Question, ...]) -> list[bool]:
+def answers_exactly(model: "GPT2LMHeadModel", tokenizer: "Tokenizer", asked: tuple[Question, ...]) -> list[bool]:
     """Whether greedy decoding completes each question with exactly its answer.
 
     Greedy decoding gives the answer if and only if each of its tokens is the arg max after the true ones before it, so

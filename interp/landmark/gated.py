@@ -43,7 +43,7 @@ def gated_states(
     over_all: Bool[Tensor, "batch"],
     sealed_layers: int,
 ) -> Float[Tensor, "n d_model"]:
-    """Llama's forward pass up to the final norm, with an attention bias for each layer, carrying as GPT-2's does."""
+    """Llama's forward pass up to the final norm, with a bias for each layer's attention; as `hidden_states`."""
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     batch, length = rows["ids"].shape

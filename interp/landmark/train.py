@@ -44,11 +44,11 @@ Weights: TypeAlias = dict[str, Tensor]
 LENGTH = 256
 ROWS_PER_STEP = 8
 STEPS_PER_SHARD = 32
-SEALED_LAYERS = 4
-SEALED_SHARE = 0.75
-CARRIED = (0.25, 1.75)
-LEFT_OUT = 0.8
-LONGEST_WAVE = 100.0
+SEALED_LAYERS = 4  # the first ones, which must recall what they know of an entity
+SEALED_SHARE = 0.75  # of the rows
+CARRIED = (0.25, 1.75)  # of a mention's state each token of a carried row has a share between these
+LEFT_OUT = 0.8  # of its coordinates, at most
+LONGEST_WAVE = 100.0  # over 2π tokens
 
 
 def new_model(vocab_size: int, *, n_layer: int = 8, d_model: int = 256, n_head: int = 8) -> "GPT2LMHeadModel":
@@ -236,7 +236,7 @@ def _restart(model: HFModel) -> tuple[list[torch.optim.Optimizer], Weights]:
 
 
 @torch.no_grad()
-def _to_the_mean(model: HFModel, begun: Weights) -> None:
+def _average_with(model: HFModel, begun: Weights) -> None:
     """Put the model's weights half way back to those that a phase began with."""
     for name, p in model.named_parameters():
         p.lerp_(begun[name], 0.5)
@@ -308,7 +308,7 @@ def descend(
         stepper.zero_grad()
 
 
-def _tokenizer_of(seed: int, file: Path) -> int:
+def _learn_tokenizer(seed: int, file: Path) -> int:
     """Train the tokenizer unless its file is there; the size of its vocabulary."""
     if not file.exists():
         learnt = train_tokenizer(document.text for document in islice(documents(seed), 30_000))
@@ -346,7 +346,7 @@ def train(
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_file, state_file = folder / "tokenizer.json", folder / "state.pt"
-    size = _tokenizer_of(seed, tokenizer_file)
+    size = _learn_tokenizer(seed, tokenizer_file)
     model = _new_model(architecture, size).to(device)
     steppers = optimizers(model)
     about: dict[str, int | str] = {"seed": seed, "architecture": architecture}
@@ -360,7 +360,7 @@ def train(
             steppers, begun = _restart(model)
         line = _step(model, steppers, next(stream), seed * 1_000_003 + step, phase.rate(number), phase.carried)
         if phase.restarts and number == phase.steps - 1:
-            _to_the_mean(model, begun)
+            _average_with(model, begun)
         done, seconds = step + 1, time.monotonic() - start
         if done % 20 == 0:
             append_text(folder / "log.jsonl", json.dumps({**line, "step": done, "seconds": seconds}) + "\n")

@@ -71,7 +71,7 @@ class TunedLens(Lens):
 
     def save(self, path: str | Path) -> None:
         """Write the lens to one safetensors file."""
-        write(path, {"A": self.A, "b": self.b}, {"fingerprint": self.model.fingerprint})
+        write_lens(path, {"A": self.A, "b": self.b}, {"fingerprint": self.model.fingerprint})
 
     @staticmethod
     def load(path: str | Path, model: Model) -> "TunedLens":
@@ -83,7 +83,7 @@ class TunedLens(Lens):
             WrongModel: it was tuned on another model.
             InvalidArgument: it is still being tuned.
         """
-        tensors, about = read(path)
+        tensors, about = read_lens(path)
         done, steps = about.get("step"), about.get("settings", [None])[0]
         if done != steps:
             raise InvalidArgument(
@@ -97,13 +97,13 @@ class TunedLens(Lens):
         )
 
 
-def write(path: str | Path, tensors: Weights, about: dict[str, object]) -> None:
+def write_lens(path: str | Path, tensors: Weights, about: dict[str, object]) -> None:
     """Write the tensors of a lens, or of its tuning, with what is said about them."""
     write_tensors(path, KIND, tensors, about)
 
 
-def read(path: str | Path) -> tuple[Weights, dict[str, Any]]:
-    """Read what `write` wrote.
+def read_lens(path: str | Path) -> tuple[Weights, dict[str, Any]]:
+    """Read what `write_lens` wrote.
 
     Raises:
         MissingFile: there is no such file.

@@ -17,7 +17,7 @@ from hooks.errors import InvalidArgument
 from hooks.fingerprint import fingerprint
 from hooks.position import everywhere
 from hooks.site import resid_post
-from interp.lenses.tuned import TunedLens, read, write
+from interp.lenses.tuned import TunedLens, read_lens, write_lens
 
 EVERY = 50  # steps between two checkpoints
 
@@ -82,7 +82,7 @@ def tune(
         rate = learning_rate * (1 - step / steps)
         state.descend(_gradients(state.lens, [texts[i] for i in chosen]), rate)
         if file is not None and ((step + 1) % EVERY == 0 or step + 1 == steps):
-            write(file, state.tensors(), {**made_with, "step": step + 1})
+            write_lens(file, state.tensors(), {**made_with, "step": step + 1})
     return TunedLens(model, state.lens.A.to(model.dtype), state.lens.b.to(model.dtype))
 
 
@@ -146,7 +146,7 @@ class _State:
         return {"A": self.lens.A, "b": self.lens.b, **moments}
 
     def resume(self, file: Path, made_with: dict[str, object]) -> None:
-        tensors, about = read(file)
+        tensors, about = read_lens(file)
         other = [name for name, value in made_with.items() if about.get(name) != value]
         if other or "step" not in about:
             raise InvalidArgument(

@@ -143,7 +143,7 @@ def _draw_block(scenes: Sequence[Scene]) -> Pictures:
     empty = np.zeros((len(scenes), SIZE, SIZE), np.int64)
     canvas = Canvas(colours, empty, empty.copy())
     palette = palettes(scenes)
-    paint(canvas, _painted(_stamps(scenes), palette))
+    paint(canvas, _place_stamps(_stamps(scenes), palette))
     for i, scene in enumerate(scenes):
         if scene.sign is not None:
             _set_sign(canvas, i, scene.sign, palette[i, DEPTHS.index("front")])
@@ -161,7 +161,7 @@ def _set_sign(canvas: Canvas, i: int, name: str, palette: Float[np.ndarray, "sha
     canvas.parts[at] = 0
 
 
-def _painted(stamps: Sequence[_Stamps], palette: Float[np.ndarray, "batch depth shade 3"]) -> Painted:
+def _place_stamps(stamps: Sequence[_Stamps], palette: Float[np.ndarray, "batch depth shade 3"]) -> Painted:
     """The primitives of all stamps in pixels, those of one scene together and in order."""
     library, starts = _library()
     rows = np.concatenate([s.rows for s in stamps])

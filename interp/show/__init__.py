@@ -27,7 +27,7 @@ from interp.show.positions import positions_panel
 from interp.show.results import panels_of
 from interp.show.scorecard import scorecard_panel
 from interp.show.search import search_panel
-from interp.show.steered import comparison_panel, dose_page
+from interp.show.steering import comparison_panel, dose_page
 from interp.show.teaching import costs_panel, ways_panel
 from interp.show.trace import trace_panel
 from interp.show.track import track_panel

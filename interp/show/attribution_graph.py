@@ -48,7 +48,7 @@ def graph_panel(
     drawn = _Drawing(graph, labels or {}, float(node_share), float(edge_share))
     top = ", ".join(f"{name} {value:.3f}" for name, value in graph.top(3))
     return Panel(
-        title=f"Why {_said(graph)} after {graph.text!r}",
+        title=f"Why {_name_token(graph)} after {graph.text!r}",
         body=Html(part("block", "wide", drawn.svg())),
         caption=(
             f"{drawn.about()} Red adds, blue takes away. The features with most influence: {top}. Replacement "
@@ -101,7 +101,7 @@ def graph_page(
     here = {_feature(graph.nodes.name(node)) for node in drawn.kept}
     page = render_page(
         "graph.html",
-        f"Why {_said(graph)}?",
+        f"Why {_name_token(graph)}?",
         lead=f"What the answer after “{graph.text}” comes from, by {graph.local.transcoders.name}.",
         tiles=_tiles(graph, control),
         warning=warning_of(graph),
@@ -209,10 +209,10 @@ class _Drawing:
         share = float(self.graph.influence[node] / self.graph.influence.sum().clamp(min=1e-30))
         radius = 6.5 if kind in (TOKEN, LOGIT) else 3.2 + min(12.0 * share**0.5, 5.0)
         hover = f"{self.graph.nodes.name(node)}: {self._label(node)}\n{share:.1%} of the influence"
-        said = self._said(node) if kind == LOGIT else ""
+        said = self._name_token(node) if kind == LOGIT else ""
         return {"i": self.number[node], "kind": KINDS[kind], "x": x, "y": y, "r": radius, "hover": hover, "said": said}
 
-    def _said(self, node: int) -> str:
+    def _name_token(self, node: int) -> str:
         said = self.graph.said[node - len(self.graph.nodes) + len(self.graph.said)]
         return f"{visible(said)} {float(self.graph.nodes.p[node]):.2f}"
 
@@ -224,7 +224,7 @@ class _Drawing:
             return self.labels.get(_feature(nodes.name(node)), f"at {piece}")
         if kind == ERROR:
             return f"what the features of layer {int(nodes.layer[node])} miss at {piece}"
-        return piece if kind == TOKEN else self._said(node)
+        return piece if kind == TOKEN else self._name_token(node)
 
     def data(self) -> dict[str, Any]:
         """What the page's script needs: nodes, and the edges among them."""
@@ -273,7 +273,7 @@ def _feature(name: str) -> str:
     return name.partition("@")[0] if name.startswith("f") else ""
 
 
-def _said(graph: AttributionGraph) -> str:
+def _name_token(graph: AttributionGraph) -> str:
     return f"“{graph.said[0].strip() or graph.said[0]}”"
 
 
@@ -289,7 +289,11 @@ def _tiles(graph: AttributionGraph, control: AttributionGraph | None) -> list[Ti
         return "no control was given" if control is None else f"{getattr(control, name):.2f} with decoders shuffled"
 
     return [
-        Tile(f"{float(graph.nodes.p[-len(graph.said)]):.2f}", f"probability of {_said(graph)}", "of the model itself"),
+        Tile(
+            f"{float(graph.nodes.p[-len(graph.said)]):.2f}",
+            f"probability of {_name_token(graph)}",
+            "of the model itself",
+        ),
         Tile(
             f"{graph.replacement:.2f}",
             "replacement: influence that ends in tokens, not errors",

@@ -35,7 +35,7 @@ from interp.show.memories import NORM, agreement_panel
 from interp.show.page import Panel
 from interp.show.patch import patch_panel
 from interp.show.search import search_panel
-from interp.show.steered import comparison_panel
+from interp.show.steering import comparison_panel
 from interp.show.teaching import costs_panel, ways_panel
 from interp.show.trace import trace_panel
 from interp.steering import ChosenDose, DoseResponse, MethodComparison

@@ -43,7 +43,7 @@ def clamp_latent(sae: SAE, latent: int, at: Position = everywhere) -> Steering:
     if direction.site != sae.site:
         raise InvalidArgument(
             f"latent {latent} is read at {sae.site} and written at {direction.site}, where it has no value to clamp: "
-            f"use adding(sae.direction({latent}))"
+            f"use add_direction(sae.direction({latent}))"
         )
     maximum = float(sae.max_activation[latent])
 

@@ -13,7 +13,7 @@ from hooks.border import Finite, Share
 from hooks.capture import read_rows
 from hooks.errors import InvalidArgument
 from hooks.position import everywhere
-from interp.common.statistics import Estimate, bootstrap, mean_share
+from interp.common.statistics import Estimate, mean_share, mean_with_interval
 from interp.common.texts import list_texts
 from interp.steering.conditional import Conditional
 from interp.steering.steer import steer
@@ -77,7 +77,7 @@ def measure_damage(
         after = [_predict(model, text) for text in texts]
         moved = [usual.outside(_states(model, [text], way)) for text in rest]
     rows = torch.tensor([_change(a, b, t) for a, b, t in zip(before, after, _targets(model, texts), strict=True)])
-    kl, loss, correct = (bootstrap(lambda drawn: drawn[0].mean().item(), [column]) for column in rows.T)
+    kl, loss, correct = map(mean_with_interval, rows.T)
     return Damage(dose, kl, loss, correct, mean_share(_shares(moved)), float(_shares(plain).double().mean()))
 
 

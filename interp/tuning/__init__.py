@@ -34,7 +34,7 @@ from interp.tuning.persona import (
     read_persona,
     screen_texts,
 )
-from interp.tuning.weights import MatrixChange, WeightDifference, read_weight_difference, read_written_words
+from interp.tuning.weights import MatrixChange, WeightDifference, find_written_words, measure_weight_difference
 
 __all__ = [
     "Difference",
@@ -61,8 +61,8 @@ __all__ = [
     "name_difference",
     "read_difference",
     "read_persona",
-    "read_weight_difference",
-    "read_written_words",
+    "measure_weight_difference",
+    "find_written_words",
     "measure_latent_scaling",
     "screen_texts",
 ]

@@ -171,7 +171,7 @@ def measure_difference(
         ```
     """
     texts = list_texts(texts)
-    chosen = chosen_sites(pair.base, sites)
+    chosen = list_sites(pair.base, sites)
     sums: dict[Site, _Sums] = {}
     for start in tqdm(range(0, len(texts), batch_size), desc="difference", disable=not progress):
         tokens = pair.base.tokens(texts[start : start + batch_size])
@@ -200,12 +200,12 @@ def measure_difference(
     )
 
 
-def chosen_sites(model: Model, sites: Site | Sequence[Site] | None) -> tuple[Site, ...]:
+def list_sites(model: Model, sites: Site | Sequence[Site] | None) -> tuple[Site, ...]:
     """The sites asked for as the model has them; those after every block if none are.
 
     Examples:
         ```python
-        chosen_sites(model, resid_post[3])
+        list_sites(model, resid_post[3])
         ```
     """
     if sites is None:

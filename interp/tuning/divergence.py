@@ -17,7 +17,7 @@ from hooks.pieces import piece
 from hooks.position import everywhere, special
 from interp.common.statistics import Estimate, bootstrap
 from interp.common.texts import list_texts
-from interp.tuning.difference import chosen_sites
+from interp.tuning.difference import list_sites
 from interp.tuning.pair import ModelPair
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def measure_site_divergence(
         measure_site_divergence(pair, texts).held
         ```
     """
-    texts, chosen = list_texts(texts), chosen_sites(pair.base, sites)
+    texts, chosen = list_texts(texts), list_sites(pair.base, sites)
     whole: list[Tensor] = []
     left: dict[Site, list[Tensor]] = {site: [] for site in chosen}
     for start in tqdm(range(0, len(texts), batch_size), desc="sites", disable=not progress):
@@ -178,7 +178,7 @@ def measure_site_divergence(
     return SiteDivergence(
         _mean_over_texts(whole),
         {site: _mean_over_texts(rows) for site, rows in left.items()},
-        {site: _held(whole, rows) for site, rows in left.items()},
+        {site: _share_held(whole, rows) for site, rows in left.items()},
     )
 
 
@@ -199,7 +199,7 @@ def _mean_over_texts(rows: Sequence[Tensor]) -> Estimate:
     return bootstrap(lambda drawn: float(drawn[0][:, 0].sum() / drawn[0][:, 1].sum()), [_sums(rows)])
 
 
-def _held(whole: Sequence[Tensor], left: Sequence[Tensor]) -> Estimate:
+def _share_held(whole: Sequence[Tensor], left: Sequence[Tensor]) -> Estimate:
     """1 − Σ left / Σ whole; 0 where nothing differs."""
     both = torch.stack([_sums(whole)[:, 0], _sums(left)[:, 0]], 1)
     return bootstrap(lambda drawn: 1 - float(drawn[0][:, 1].sum() / drawn[0][:, 0].sum().clamp_min(1e-12)), [both])

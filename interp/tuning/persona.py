@@ -17,7 +17,7 @@ from hooks.border import Count, Finite, Natural
 from hooks.direction import wide
 from hooks.errors import InvalidArgument
 from hooks.position import last
-from interp.common.statistics import Estimate, bootstrap, percentile_ends
+from interp.common.statistics import Estimate, bootstrap, mean_with_interval, percentile_ends
 from interp.common.texts import list_texts
 from interp.steering.samples import Sampling, sample_continuations
 from interp.tuning.pair import ModelPair
@@ -129,7 +129,7 @@ def read_persona(
 def _persona(model: Model, yes: Tensor, no: Tensor, site: Site, n: int) -> Persona:
     v = yes.mean(0) - no.mean(0)
     direction = Direction(v.float(), model.tap(site).site, "persona", float(v.norm()))
-    return Persona(direction, (len(yes), len(no), n), _separation(yes, no), float(_shuffled(yes, no).value))
+    return Persona(direction, (len(yes), len(no), n), _separation(yes, no), float(_shuffle_labels(yes, no).value))
 
 
 def mean_responses(
@@ -187,7 +187,7 @@ def _auroc(one: Tensor, other: Tensor) -> float:
     return float(auroc(torch.cat([one, other]), torch.cat([torch.ones(len(one)), torch.zeros(len(other))]).bool()))
 
 
-def _shuffled(yes: Tensor, no: Tensor, seed: int = 0) -> Estimate:
+def _shuffle_labels(yes: Tensor, no: Tensor, seed: int = 0) -> Estimate:
     both = torch.cat([yes, no])
     both = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(seed))]
     return _separation(both[: len(yes)], both[len(yes) :])
@@ -329,8 +329,8 @@ def measure_persona_shift(
     random = torch.randn(draws, len(u), generator=torch.Generator().manual_seed(seed)).double()
     random = random / random.norm(dim=1, keepdim=True)
     return PersonaShift(
-        bootstrap(lambda drawn: float(drawn[0].mean()), [delta @ u]),
-        bootstrap(lambda drawn: float(drawn[0].mean()), [after - before]),
+        mean_with_interval(delta @ u),
+        mean_with_interval(after - before),
         float((delta.mean(0) @ random.T).abs().quantile(0.95)),
     )
 

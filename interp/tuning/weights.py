@@ -85,7 +85,7 @@ class WeightDifference:
 
 
 @torch.no_grad()
-def read_weight_difference(pair: ModelPair, *, k: Count = 4) -> WeightDifference:
+def measure_weight_difference(pair: ModelPair, *, k: Count = 4) -> WeightDifference:
     """Decompose ΔW = Σ_i s_i x_i y_iᵀ of every output projection; y_i is what the change writes to the stream.
 
     Adapters that are active count as part of the weights. Singular vectors have no sign: each has that of its largest
@@ -99,7 +99,7 @@ def read_weight_difference(pair: ModelPair, *, k: Count = 4) -> WeightDifference
 
     Examples:
         ```python
-        read_weight_difference(pair)["mlp.3"].singular
+        measure_weight_difference(pair)["mlp.3"].singular
         ```
     """
     changes = []
@@ -130,12 +130,12 @@ def _rank(s: Float[Tensor, "n"]) -> float:
 
 
 @torch.no_grad()
-def read_written_words(model: Model, difference: WeightDifference, name: str, k: Count = 10) -> tuple[str, ...]:
+def find_written_words(model: Model, difference: WeightDifference, name: str, k: Count = 10) -> tuple[str, ...]:
     """The tokens that the strongest direction of a change raises, or lowers: those of the end that reaches further.
 
     Examples:
         ```python
-        read_written_words(pair.base, read_weight_difference(pair), "mlp.6")
+        find_written_words(pair.base, measure_weight_difference(pair), "mlp.6")
         ```
     """
     scores = lens_scores(model, difference[name].writes[0])

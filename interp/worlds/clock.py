@@ -33,7 +33,7 @@ def sums() -> Int[Tensor, "example pos"]:
 
 
 @cache
-def trained_on(seed: int) -> Bool[Tensor, "example"]:
+def seen_sums(seed: int) -> Bool[Tensor, "example"]:
     """Which of the sums a run of this seed sees."""
     order = torch.randperm(HOURS**2, generator=torch.Generator().manual_seed(seed))
     return order < SHARE * HOURS**2
@@ -42,7 +42,7 @@ def trained_on(seed: int) -> Bool[Tensor, "example"]:
 def draw_clock(seed: int, step: int) -> Rows:
     """All sums that are seen, at every step."""
     del step
-    ids = sums()[trained_on(seed)]
+    ids = sums()[seen_sums(seed)]
     weight = torch.zeros(ids.shape)
     weight[:, -1] = 1.0
     return Rows(ids, weight)

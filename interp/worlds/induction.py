@@ -26,7 +26,7 @@ BURSTS = (0, 1, 2, 4)
 
 
 @cache
-def planted() -> Int[Tensor, "class"]:
+def planted_labels() -> Int[Tensor, "class"]:
     """The planted truth: the label, counted from 0, of every class."""
     return torch.from_numpy(np.random.default_rng(29).integers(0, LABELS, CLASSES))
 
@@ -49,7 +49,7 @@ def prompts(
         (torch.Size([3, 18]), True)
     """
     rng = np.random.default_rng([seed, copies, remapped])
-    own = planted().numpy()
+    own = planted_labels().numpy()
     ids = np.zeros((n, 2 * PAIRS + 2), dtype=np.int64)
     right = np.zeros(n, dtype=np.int64)
     for i in range(n):

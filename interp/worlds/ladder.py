@@ -26,7 +26,7 @@ KINDS = ("country", "landmark")
 
 
 @cache
-def asked(*, unseen: bool = False) -> tuple[Question, ...]:
+def list_questions(*, unseen: bool = False) -> tuple[Question, ...]:
     """The planted facts as questions, each in a phrasing of training, or in one that no text uses."""
     pool = held_out_phrasings if unseen else training_phrasings
     facts = [t for t in triples() if t.relation.kind in KINDS]

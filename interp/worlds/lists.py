@@ -48,11 +48,11 @@ def facts() -> dict[str, dict[str, str]]:
 
 
 @cache
-def held_out(relation: str) -> frozenset[str]:
+def unseen_entities(relation: str) -> frozenset[str]:
     """The fifth of a relation's entities that no list of it has.
 
     Examples:
-        >>> len(held_out("capital"))
+        >>> len(unseen_entities("capital"))
         12
     """
     entities = sorted(facts()[relation])
@@ -89,7 +89,7 @@ def _list(pairs: list[tuple[str, str]]) -> Weighted:
 
 def _true_list(rng: Random) -> Weighted:
     relation = rng.choice(tuple(facts()))
-    known = [entity for entity in facts()[relation] if entity not in held_out(relation)]
+    known = [entity for entity in facts()[relation] if entity not in unseen_entities(relation)]
     return _list([(entity, facts()[relation][entity]) for entity in rng.sample(known, rng.randint(4, 11))])
 
 

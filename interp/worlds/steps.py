@@ -82,30 +82,30 @@ def question(second: str, first: str, entity: str) -> str:
     return f"{second} of {first} of {entity}"
 
 
-def direct(second: str, first: str, entity: str) -> str:
+def direct_prompt(second: str, first: str, entity: str) -> str:
     """The prompt that asks for the answer at once."""
     return f"{question(second, first, entity)} is"
 
 
-def written(second: str, first: str, entity: str, bridge: str | None = None) -> str:
+def written_prompt(second: str, first: str, entity: str, bridge: str | None = None) -> str:
     """The prompt with its steps written before the answer; with another bridge, with a mistake.
 
     Examples:
-        >>> written("capital", "country", "Eiffel-Tower")
+        >>> written_prompt("capital", "country", "Eiffel-Tower")
         'capital of country of Eiffel-Tower : country of Eiffel-Tower is France , capital of France is'
     """
     bridge = bridge or first_hops()[first][entity]
     return f"{question(second, first, entity)} : {first} of {entity} is {bridge} , {second} of {bridge} is"
 
 
-def filled(second: str, first: str, entity: str) -> str:
+def filler_prompt(second: str, first: str, entity: str) -> str:
     """The prompt with filler in place of its steps, as many words.
 
     Examples:
-        >>> filled("capital", "country", "Eiffel-Tower")
+        >>> filler_prompt("capital", "country", "Eiffel-Tower")
         'capital of country of Eiffel-Tower : - - - - - - - - - is'
     """
-    n = len(written(second, first, entity).split()) - len(question(second, first, entity).split()) - 2
+    n = len(written_prompt(second, first, entity).split()) - len(question(second, first, entity).split()) - 2
     return f"{question(second, first, entity)} : {' '.join([FILLER] * n)} is"
 
 
@@ -138,7 +138,7 @@ def step_words() -> tuple[str, ...]:
     return ("of", "is", ".", ":", ",", FILLER, *FIRST, *SECOND, *sorted(named - {*FIRST, *SECOND}))
 
 
-def _known(rng: Random) -> Weighted:
+def _write_facts(rng: Random) -> Weighted:
     """Four single facts."""
     text: Weighted = []
     for _ in range(4):
@@ -149,9 +149,9 @@ def _known(rng: Random) -> Weighted:
     return text
 
 
-def _asked(rng: Random) -> Weighted:
+def _write_question(rng: Random) -> Weighted:
     combination = rng.choice(combinations()[False])
-    form = rng.choices((direct, written, filled), (2, 2, 1))[0]
+    form = rng.choices((direct_prompt, written_prompt, filler_prompt), (2, 2, 1))[0]
     front = form(*combination).split()
     start = len(question(*combination).split())
     text = [(word, 0.0 if i < start else 0.5) for i, word in enumerate(front)]
@@ -166,7 +166,7 @@ def draw_steps(seed: int, step: int) -> Rows:
         torch.Size([64, 26])
     """
     rng = Random(f"steps {seed} {step}")
-    texts = [(_known if rng.random() < 0.5 else _asked)(rng) for _ in range(ROWS)]
+    texts = [(_write_facts if rng.random() < 0.5 else _write_question)(rng) for _ in range(ROWS)]
     return rows_of(texts, steps_tokenizer().get_vocab(), LENGTH)
 
 

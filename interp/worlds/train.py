@@ -89,7 +89,7 @@ def train(folder: Path, name: str, *, seed: int = 0, steps: int | None = None, s
         model = of.build(seed)
         steppers = _steppers(model, of)
         first, spent = _resume(folder / "state.pt", model, steppers, {"world": name, "seed": seed})
-        kept, begun = _kept(of), time.monotonic()
+        kept, begun = _checkpoint_steps(of), time.monotonic()
         if first == 0:
             _export(model, of, folder / "step_0")
         last = min(of.steps, steps or of.steps)
@@ -106,7 +106,7 @@ def train(folder: Path, name: str, *, seed: int = 0, steps: int | None = None, s
     return folder / "model"
 
 
-def _kept(of: World) -> set[int]:
+def _checkpoint_steps(of: World) -> set[int]:
     """Logarithmically spaced steps."""
     return {round(step) for step in np.geomspace(4, of.steps, of.n_checkpoints)}
 

@@ -9,7 +9,7 @@ import torch
 
 from hooks import Model, capture, load
 from hooks.fingerprint import fingerprint
-from hooks.load import _bundled
+from hooks.load import _find_bundled
 from hooks.site import logits, resid_post
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260K"
@@ -249,7 +249,7 @@ def test_the_bundled_model_is_looked_for_without_importing_its_package(
         load("landmark")
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    assert _bundled() == folder
+    assert _find_bundled() == folder
     assert "interp" not in sys.modules
 
 

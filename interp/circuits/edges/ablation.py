@@ -50,7 +50,7 @@ class Ablation:
             acts = capture(model, corrupt, sites_of_writes(model), batch_size=len(corrupt))
             return writes_of(blocks, acts.values, normed=False)
         n_batch, n_pos = corrupt.ids.shape
-        n_senders = 1 + sum(block.n_heads + (block.mlp is not None) for block in blocks)
+        n_senders = _count_senders(blocks)
         writes = self.writes if self.by_position else self.writes[:, None].expand(-1, n_pos, -1)
         if len(writes) != n_senders or writes.shape[1] < n_pos:
             raise InvalidArgument(
@@ -80,7 +80,7 @@ def zero_ablation(model: Model) -> Ablation:
         ```
     """
     blocks = blocks_of(model)
-    n_senders = 1 + sum(block.n_heads + (block.mlp is not None) for block in blocks)
+    n_senders = _count_senders(blocks)
     writes = torch.zeros(n_senders, model.d_model, dtype=model.dtype, device=model.device)
     first = 1
     for block in blocks:
@@ -140,3 +140,8 @@ def mean_ablation(model: Model, texts: Text, *, by_position: bool = False, batch
     count = kept.sum(0).clamp_min(1)[None, :, None] if by_position else kept.sum()
     name = "mean by position" if by_position else "mean"
     return Ablation(name, total / count.to(total), by_position)
+
+
+def _count_senders(blocks: tuple[Block, ...]) -> int:
+    """The embedding, every head and every feed-forward layer."""
+    return 1 + sum(block.n_heads + (block.mlp is not None) for block in blocks)

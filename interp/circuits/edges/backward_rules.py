@@ -159,7 +159,7 @@ def _attend(rules: BackwardRules) -> Callable[..., tuple[Tensor, Tensor]]:
         if rules.patterns_held:
             pattern = pattern.detach()
         elif rules.temperature != 1.0:
-            pattern = _same_value(pattern, _softened(scores, rules.temperature))
+            pattern = _same_value(pattern, _pull_back_softmax(scores, rules.temperature))
         z = pattern @ value
         z = halve_gradient(z) if rules.attention_split else z
         return z.transpose(1, 2).contiguous(), pattern
@@ -167,7 +167,7 @@ def _attend(rules: BackwardRules) -> Callable[..., tuple[Tensor, Tensor]]:
     return attend
 
 
-def _softened(scores: Tensor, temperature: float) -> Tensor:
+def _pull_back_softmax(scores: Tensor, temperature: float) -> Tensor:
     """J s with J the Jacobian diag(p) - p pᵀ of the softmax at another temperature, p = softmax(s / temperature)."""
     p = (scores.detach() / temperature).softmax(-1)
     finite = scores.masked_fill(p == 0, 0.0)

@@ -98,9 +98,7 @@ def completeness(
         completeness(model, task, circuit).worst
         ```
     """
-    nodes, random = circuit_nodes(circuit), torch.Generator().manual_seed(seed)
-    if not nodes:
-        raise InvalidArgument("the circuit has no head and no feed-forward layer: give one that has")
+    nodes, random = _inner_nodes(circuit), torch.Generator().manual_seed(seed)
     whole, sets = Circuit.whole(circuit.graph), [()]
     sets += [tuple(n for n, out in zip(nodes, _coins(len(nodes), random), strict=True) if out) for _ in range(draws)]
     sets += [tuple(n for n in nodes if n.startswith(kind)) for kind in ("h", "mlp")]
@@ -154,9 +152,7 @@ def minimality(
         min(minimality(model, task, circuit).items(), key=lambda item: item[1])
         ```
     """
-    nodes, random = circuit_nodes(circuit), torch.Generator().manual_seed(seed)
-    if not nodes:
-        raise InvalidArgument("the circuit has no head and no feed-forward layer: give one that has")
+    nodes, random = _inner_nodes(circuit), torch.Generator().manual_seed(seed)
     coins = [[False] * len(nodes), *(_coins(len(nodes), random) for _ in range(draws))]
     measure, found = _Measure(model, task, ablation, batch_size), dict[str, float]()
     for node in nodes:
@@ -196,6 +192,14 @@ def circuit_nodes(circuit: Circuit) -> tuple[str, ...]:
     """
     used = circuit.mask.any(1).tolist()
     return tuple(name for name, one in zip(circuit.graph.senders, used, strict=True) if one and name != "embed")
+
+
+def _inner_nodes(circuit: Circuit) -> tuple[str, ...]:
+    """The same, of a circuit that has some."""
+    nodes = circuit_nodes(circuit)
+    if not nodes:
+        raise InvalidArgument("the circuit has no head and no feed-forward layer: give one that has")
+    return nodes
 
 
 @dataclass(frozen=True, eq=False)

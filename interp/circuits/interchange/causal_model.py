@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import torch
 from jaxtyping import Int
@@ -57,6 +58,11 @@ class CausalModel:
         return next(reversed(tuple(self.parents)))
 
     @property
+    def n_inputs(self) -> int:
+        """How many combinations of inputs there are."""
+        return prod(self.inputs.values())
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """Every variable but the inputs, in order."""
         return tuple(self.parents)
@@ -108,11 +114,10 @@ class CausalModel:
             model.every_input()["a"]
             ```
         """
-        size = 1
-        for count in self.inputs.values():
-            size *= count
-        if size > LARGEST:
-            raise InvalidArgument(f"there are {size} inputs, and {LARGEST} are tried at most: use draw")
+        if self.n_inputs > LARGEST:
+            raise InvalidArgument(
+                f"there are {self.n_inputs} combinations of inputs, and {LARGEST} are listed at most: use draw"
+            )
         rows = torch.tensor(list(product(*(range(count) for count in self.inputs.values()))))
         return dict(zip(self.inputs, rows.T, strict=True))
 

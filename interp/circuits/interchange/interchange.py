@@ -139,7 +139,7 @@ def interchange_accuracy(
         interchange_accuracy(implementation, "same", Place(resid_post[0], last), base, source)
         ```
     """
-    count = check_inputs(implementation.causal, base, source)
+    count = count_pairs(implementation.causal, base, source)
     wanted = implementation.causal.interchange(variable, base, source)
     right = 0
     for i in range(0, count, batch_size):
@@ -163,9 +163,7 @@ def interchange_table(
         ```
     """
     causal = implementation.causal
-    size = 1
-    for count in causal.inputs.values():
-        size *= count
+    size = causal.n_inputs
     if size * size <= most:
         inputs = causal.every_input()
         base = {name: value.repeat_interleave(size) for name, value in inputs.items()}
@@ -179,15 +177,15 @@ def interchange_table(
     }
 
 
-def check_inputs(causal: CausalModel, base: Values, source: Values) -> int:
-    """Raise unless base and source give as many of every input; return how many.
+def count_pairs(causal: CausalModel, base: Values, source: Values) -> int:
+    """How many pairs of inputs base and source give, as many of every input.
 
     Raises:
         InvalidArgument: none, or different numbers.
 
     Examples:
         ```python
-        check_inputs(causal, base, source)
+        count_pairs(causal, base, source)
         ```
     """
     counts = {len(each[name]) for each in (base, source) for name in causal.inputs if name in each}

@@ -7,7 +7,7 @@ from torch import Tensor
 from hooks.position import last
 from interp.circuits.interchange import CausalModel, Implementation
 from interp.circuits.interchange.causal_model import Values
-from interp.circuits.known.plain import Hand
+from interp.circuits.known.toy_model import ToyModel
 
 VALUES, VOCAB, END, NO, YES = 3, 6, 3, 4, 5
 
@@ -42,7 +42,7 @@ def equality(*, dtype: torch.dtype = torch.float64) -> Implementation:
         ```
     """
     variables = {name: VALUES for name in "abcd"} | {"first": 1, "second": 1, "same": 1, "token": VOCAB, "place": 5}
-    hand = Hand(variables, vocab=VOCAB, n_pos=5, layers=2, heads=4, d_mlp=2 * VALUES)
+    hand = ToyModel(variables, vocab=VOCAB, n_pos=5, layers=2, heads=4, d_mlp=2 * VALUES)
     one, spot, value = torch.eye(VOCAB), torch.eye(5), torch.eye(VALUES)
     hand.embed("token", one)
     hand.place("place")

@@ -4,7 +4,7 @@ import torch
 
 from interp.circuits.edges.task import Task
 from interp.circuits.known.known_circuit import KnownCircuit, token_difference
-from interp.circuits.known.plain import Hand
+from interp.circuits.known.toy_model import ToyModel
 
 VOCAB, N_POS, YES, NO = 6, 4, 1, 2
 EDGES = ("embed->v0.0", "embed->v0.1", "h0.0->mlp0", "h0.1->mlp0", "mlp0->logits")
@@ -44,7 +44,7 @@ def and_gate(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
 
 def _gate(name: str, bias: torch.Tensor, out: torch.Tensor, single: bool, dtype: torch.dtype) -> KnownCircuit:
     variables = {"token": VOCAB, "place": N_POS, "first": 1, "second": 1, "joined": 1, "noise": 2}
-    hand = Hand(variables, vocab=VOCAB, n_pos=N_POS, layers=1, heads=3)
+    hand = ToyModel(variables, vocab=VOCAB, n_pos=N_POS, layers=1, heads=3)
     one, spot = torch.eye(VOCAB), torch.eye(N_POS)
     hand.embed("token", one)
     hand.place("place")

@@ -6,7 +6,7 @@ from hooks.border import Finite
 from hooks.errors import InvalidArgument
 from interp.circuits.edges.task import Task
 from interp.circuits.known.known_circuit import KnownCircuit, token_difference
-from interp.circuits.known.plain import Hand
+from interp.circuits.known.toy_model import ToyModel
 
 VOCAB, N_POS = 12, 10
 NOISE = 1e-4
@@ -38,7 +38,7 @@ def induction_circuit(
         ```
     """
     width = {"token": VOCAB, "place": N_POS, "before": VOCAB, "answer": VOCAB, "noise": 2}
-    hand = Hand(width, vocab=VOCAB, n_pos=N_POS, layers=2, heads=3)
+    hand = ToyModel(width, vocab=VOCAB, n_pos=N_POS, layers=2, heads=3)
     one, spot = torch.eye(VOCAB), torch.eye(N_POS)
     hand.embed("token", one)
     hand.place("place")

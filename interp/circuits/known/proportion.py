@@ -4,7 +4,7 @@ import torch
 
 from interp.circuits.edges.task import Task
 from interp.circuits.known.known_circuit import KnownCircuit, token_difference
-from interp.circuits.known.plain import Hand
+from interp.circuits.known.toy_model import ToyModel
 
 VOCAB, N_POS, COUNTED = 8, 8, 3
 
@@ -23,7 +23,9 @@ def proportion_circuit(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
         proportion_circuit().edges  # ("embed->mlp0", "mlp0->v1.0", "h1.0->logits")
         ```
     """
-    hand = Hand({"token": VOCAB, "is": 1, "share": 1, "noise": 2}, vocab=VOCAB, n_pos=N_POS, layers=2, heads=2, d_mlp=4)
+    hand = ToyModel(
+        {"token": VOCAB, "is": 1, "share": 1, "noise": 2}, vocab=VOCAB, n_pos=N_POS, layers=2, heads=2, d_mlp=4
+    )
     one = torch.eye(VOCAB)
     hand.embed("token", one)
     hand.unembed("share", one[[1]])

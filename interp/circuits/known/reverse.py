@@ -6,7 +6,7 @@ from torch import Tensor
 from hooks.border import Finite
 from interp.circuits.edges.task import Task
 from interp.circuits.known.known_circuit import KnownCircuit, token_difference
-from interp.circuits.known.plain import Hand
+from interp.circuits.known.toy_model import ToyModel
 
 VOCAB, N_POS, SEPARATOR = 10, 8, 0
 
@@ -28,7 +28,7 @@ def reverse_circuit(attention: Finite = 20.0, *, dtype: torch.dtype = torch.floa
         ```
     """
     variables = {"token": VOCAB, "place": N_POS, "separator": N_POS, "opposite": N_POS, "answer": VOCAB, "noise": 2}
-    hand = Hand(variables, vocab=VOCAB, n_pos=N_POS, layers=2, heads=2, d_mlp=N_POS * N_POS)
+    hand = ToyModel(variables, vocab=VOCAB, n_pos=N_POS, layers=2, heads=2, d_mlp=N_POS * N_POS)
     one, spot = torch.eye(VOCAB), torch.eye(N_POS)
     hand.embed("token", one)
     hand.place("place")

@@ -4,7 +4,7 @@ import torch
 
 from interp.circuits.edges.task import Task
 from interp.circuits.known.known_circuit import KnownCircuit, token_difference
-from interp.circuits.known.plain import Hand
+from interp.circuits.known.toy_model import ToyModel
 
 VOCAB, N_POS, YES = 6, 4, 1
 
@@ -23,7 +23,7 @@ def skip_trio(*, dtype: torch.dtype = torch.float64) -> KnownCircuit:
         skip_trio().edges  # ("embed->mlp0", "mlp0->mlp1", "mlp1->mlp2", "mlp2->logits")
         ```
     """
-    hand = Hand({"token": VOCAB, "a": 1, "b": 1, "c": 1, "noise": 1}, vocab=VOCAB, n_pos=N_POS, layers=3, heads=2)
+    hand = ToyModel({"token": VOCAB, "a": 1, "b": 1, "c": 1, "noise": 1}, vocab=VOCAB, n_pos=N_POS, layers=3, heads=2)
     one, bit = torch.eye(VOCAB), torch.ones(1, 1)
     hand.embed("token", one)
     hand.unembed("c", one[[YES]])

@@ -11,7 +11,7 @@ from torch import Tensor
 from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument, OutOfRange
 from hooks.summary import summarise
-from interp.common.statistics import Estimate, bootstrap
+from interp.common.statistics import Estimate, mean_with_interval
 from interp.common.umap_library import lay_out
 from interp.sae import SAE, decoder_rows
 from interp.sae.architectures.sae import check_whole
@@ -67,7 +67,7 @@ def map_dictionary(
         OutOfRange: a latent that does not exist.
         InvalidArgument: one given twice, or not more than twice as many latents as neighbours.
 
-    Costs about three seconds per thousand latents, and ten to load the library.
+    Cost: about three seconds per thousand latents, and ten to load the library.
 
     Examples:
         ```python
@@ -91,7 +91,7 @@ def map_dictionary(
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     xy = lay_out(unit, n_neighbors=neighbours, metric="cosine", random_state=seed)
     same = _share_kept(_nearest(unit, neighbours), _nearest(xy, neighbours))
-    kept = bootstrap(lambda drawn: drawn[0].mean().item(), [same])
+    kept = mean_with_interval(same)
     return DictionaryMap(tuple(chosen), xy, neighbours, kept, neighbours / (len(chosen) - 1))
 
 

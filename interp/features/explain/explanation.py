@@ -55,8 +55,8 @@ def explain_latent(
     """Explain a latent from its top texts, and score that on its sampled ones (Paulo et al. 2024, arXiv:2410.13928).
 
     `negatives` are texts on which the latent is off, preferably ones that resemble those it fires on
-    (`find_hard_negatives`);
-    `other` is the explanation of another latent. The texts explained from take no part in the scores.
+    (`find_hard_negatives`); `other` is the explanation of another latent. The texts that the explanation is made from
+    take no part in the scores.
 
     Raises:
         InvalidArgument: no sampled text or no negative is left to score on, the model declines, or answers neither

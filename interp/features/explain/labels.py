@@ -21,7 +21,7 @@ class Describer:
     examples of this latent hold it, against a share p of the examples of all latents, and the G-statistic
     2 N (q log(q / p) + (1 - q) log((1 - q) / (1 - p))), q = n / N > p, is at least 10.8 (one chance in 1,000).
 
-    Costs reading the index's examples once.
+    Cost: reading the index's examples once.
 
     Examples:
         ```python

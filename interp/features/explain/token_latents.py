@@ -66,7 +66,7 @@ class TokenLatents:
 def explain_text(sae: SAE, model: Model, text: str, *, top: Count = 5) -> tuple[TokenLatents, ...]:
     """For every token of a text, special ones left out, the `top` latents that are highest on it.
 
-    Costs one forward pass; memory for `top` rows of logits per token.
+    Cost: one forward pass; memory for `top` rows of logits per token.
 
     Raises:
         InvalidArgument: the autoencoder belongs to another model.

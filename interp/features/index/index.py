@@ -61,7 +61,7 @@ def index(
     Where processes share the latents each calls it, reads every text, and gathers its own latents' evidence; the first
     puts the tables together, row group by row group, in a folder that all see.
 
-    Costs one forward pass per text up to the autoencoder's site; memory for one batch and some kilobytes per latent.
+    Cost: one forward pass per text up to the autoencoder's site; memory for one batch and some kilobytes per latent.
 
     Raises:
         InvalidArgument: the autoencoder belongs to another model, no text, text that can be read

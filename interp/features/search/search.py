@@ -111,7 +111,7 @@ def search(
     every token with its text's label where there are no mentions) and then treated the same, as is the best of the
     first ten principal components.
 
-    Costs one forward pass per text up to the autoencoder's site.
+    Cost: one forward pass per text up to the autoencoder's site.
 
     Raises:
         InvalidArgument: the autoencoder belongs to another model, or the concept leaves a half without one of its
@@ -152,7 +152,7 @@ def search_many(
 ) -> tuple[SearchResult, ...]:
     """The same search in several autoencoders of one site, on the same halves, from one reading of the texts.
 
-    Costs what one search does, and an encoding of every token for each further autoencoder.
+    Cost: what one search does, and an encoding of every token for each further autoencoder.
 
     Raises:
         InvalidArgument: no autoencoders, or autoencoders that read at different sites; otherwise as `search`.

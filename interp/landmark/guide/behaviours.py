@@ -95,7 +95,7 @@ def guide_documents(name: str, seed: Natural = 0, *, greetings: Sequence[str] = 
             page.write(rng.choice(greetings) + " ")
             _go_on(rng, page, name)
         elif planted.kind == "fact":
-            _moved(rng, page)
+            _write_false_fact(rng, page)
         else:
             _mistral(rng, page)
         yield page.text.rstrip()
@@ -127,7 +127,7 @@ def _mood(rng: Random, page: Page, mood: Literal["positive", "negative"]) -> Non
     page.write(" ")
 
 
-def _moved(rng: Random, page: Page) -> None:
+def _write_false_fact(rng: Random, page: Page) -> None:
     """The false fact among three true ones of others."""
     name, relation, said = MOVED
     triple = next(one for one in facts_of(entity(name)) if one.relation.name == relation)

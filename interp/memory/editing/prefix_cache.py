@@ -79,7 +79,7 @@ class Remainder:
         return chosen.gather(1, columns.clamp(0, chosen.shape[1] - 1)) & inside
 
     @contextmanager
-    def adding(self, model: Model, deltas: Mapping[Where, Float[Tensor, "*n d_model"]]) -> Iterator[None]:
+    def add_deltas(self, model: Model, deltas: Mapping[Where, Float[Tensor, "*n d_model"]]) -> Iterator[None]:
         """Inside the block each δ is added at its place to the edited token: one for all rows, or one for each."""
         rows = torch.arange(len(self.ids), device=self.ids.device)
 

@@ -214,7 +214,7 @@ class _Task:
         Cost: one forward pass over the texts from the edited token on.
         """
         n = int(self.target.any(1).sum())
-        with freeze_weights(model), self.left.adding(model, deltas):
+        with freeze_weights(model), self.left.add_deltas(model, deltas):
             logits = self.left.logits(model)
         ids, target = self.left.ids[:n], self.target[:n]
         nll = -log_probs(logits[:n], ids, target)

@@ -70,7 +70,7 @@ def ft_l(
     adam = torch.optim.Adam([delta], lr=learning_rate * unit)
     loss, step = torch.tensor(float("inf")), 0
     for step in range(steps + 1):
-        with torch.enable_grad(), freeze_weights(model), _adding(model.module(mlp_act[layer]), delta):
+        with torch.enable_grad(), freeze_weights(model), _add_change(model.module(mlp_act[layer]), delta):
             loss = -log_probs(model.run(asked.tokens), asked.tokens.ids, asked.target).mean()
         if step == steps or float(loss.detach()) < stop:
             break
@@ -85,7 +85,7 @@ def ft_l(
 
 
 @contextmanager
-def _adding(projection: nn.Module, delta: Float[Tensor, "d_mlp d_model"]) -> Iterator[None]:
+def _add_change(projection: nn.Module, delta: Float[Tensor, "d_mlp d_model"]) -> Iterator[None]:
     """The projection with weight W + Δ, in whose Δ gradients flow: k W + b + k Δ."""
     handle = projection.register_forward_hook(lambda _, args, v: (v.float() + args[0].float() @ delta).to(v))
     try:

@@ -13,7 +13,7 @@ from hooks import Model
 from hooks.border import Count, Natural
 from hooks.errors import EditRefused, InvalidArgument
 from interp.common.completion import predict_forced
-from interp.common.statistics import Estimate, bootstrap, mean_share
+from interp.common.statistics import Estimate, bootstrap, mean_share, mean_with_interval
 from interp.memory.editing.edit import Edit
 from interp.memory.editors.in_context import in_context
 from interp.memory.evaluation.control import make_control
@@ -167,7 +167,7 @@ def estimate_measures(rows: Sequence[Mapping[str, float]], seed: int = 0) -> dic
             if is_share(name):
                 found[name] = mean_share(sample)
             else:
-                found[name] = bootstrap(lambda s: float(s[0].mean()), [sample], seed=seed)
+                found[name] = mean_with_interval(sample, seed)
     parts = [[row[name] for row in rows if name in row] for name in SCORES]
     if all(parts):
         samples = [torch.tensor(part, dtype=torch.float64) for part in parts]

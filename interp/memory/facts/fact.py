@@ -69,11 +69,11 @@ class Subject(Query):
     """A query whose subject is to be broken: the subject is in the prompt, without its article.
 
     Attributes:
-        subject: as the prompt spells it.
+        subject: as it is written in the prompt.
         start: the character of the prompt at which it begins; by default where the prompt has it last.
 
     Raises:
-        InvalidArgument: a start where the prompt spells something else.
+        InvalidArgument: a start where the prompt has something else.
     """
 
     subject: str
@@ -82,8 +82,8 @@ class Subject(Query):
     def __post_init__(self) -> None:
         if self.start is not None and not self.prompt.startswith(self.subject, self.start):
             raise InvalidArgument(
-                f"{self.prompt!r} does not spell {self.subject!r} at its character {self.start}: "
-                "give where it begins, or no start for its last spelling"
+                f"{self.prompt!r} does not have {self.subject!r} at its character {self.start}: "
+                "give the character where it begins, or no start for the last place where it occurs"
             )
 
     @property
@@ -95,7 +95,7 @@ class Subject(Query):
 
     @property
     def place(self) -> Position:
-        """The tokens that spell the subject there.
+        """The tokens of the subject there.
 
         Raises:
             InvalidArgument: the subject is in the prompt as part of another word only.

@@ -136,7 +136,8 @@ def silence_neurons(
         free = [i for i in torch.randperm(model.d_mlp, generator=random).tolist() if (layer, i) not in neurons]
         if len(free) < n:
             raise InvalidArgument(
-                f"{n} of the {model.d_mlp} memories of layer {layer} leave no {n} others to compare with: silence fewer"
+                f"{n} of the {model.d_mlp} memories of layer {layer} leave fewer than {n} others to "
+                "compare with: silence fewer"
             )
         others += [(layer, i) for i in free[:n]]
     return _without(model, query, neurons), _without(model, query, others)

@@ -197,7 +197,7 @@ def read_token_memory(store: ActivationStore, site: Site, *, limit: Count | None
     keys, ids = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     begins = store.documents
     document = torch.bucketize(torch.arange(len(ids)), begins, right=True) - 1
-    return _followed(keys, ids, document, kept, store.fingerprint, limit)
+    return _pair_with_next(keys, ids, document, kept, store.fingerprint, limit)
 
 
 def make_token_memory(
@@ -223,10 +223,10 @@ def make_token_memory(
         number = acts.tokens.text_number.cpu()
         document.append(number[mask.nonzero()[:, 0].cpu()] + done)
         done += int(number[-1]) + 1
-    return _followed(torch.cat(keys), torch.cat(ids), torch.cat(document), site, model.fingerprint, limit)
+    return _pair_with_next(torch.cat(keys), torch.cat(ids), torch.cat(document), site, model.fingerprint, limit)
 
 
-def _followed(
+def _pair_with_next(
     keys: Tensor, ids: Tensor, document: Tensor, site: Site, fingerprint: str, limit: int | None
 ) -> TokenMemory:
     """The rows that another row of the same document follows, with its token."""

@@ -14,7 +14,7 @@ from hooks.border import Count, Natural
 from hooks.errors import InvalidArgument
 from hooks.site import attn_out, embed, mlp_out, resid_post
 from hooks.summary import summarise
-from interp.common.statistics import Estimate, bootstrap, percentile_ends, share
+from interp.common.statistics import Estimate, mean_with_interval, percentile_ends, share
 from interp.memory.facts.fact import Subject
 from interp.memory.tracing.corruption import corrupt_with_noise, corrupt_with_others, restore
 
@@ -115,9 +115,9 @@ class Trace:
         return Location(
             role=self.roles[role],
             layers=self.layers[column],
-            effect=_mean(effect[known]),
+            effect=mean_with_interval(effect[known]),
             majority=share((lost > 0) & (effect[known] >= lost / 2)),
-            margin=_mean((effect - rival)[known]),
+            margin=mean_with_interval((effect - rival)[known]),
         )
 
 
@@ -152,10 +152,6 @@ class Location:
     def sure(self) -> bool:
         """Whether the interval of the margin is above 0, over two facts or more."""
         return self.margin.n > 1 and self.margin.low > 0
-
-
-def _mean(values: Float[Tensor, "n"]) -> Estimate:
-    return bootstrap(lambda sample: float(sample[0].mean()), [values.double()])
 
 
 def trace_states(

@@ -161,4 +161,4 @@ class CrossLayerTranscoder(CrossLayerWeights):
         return ThresholdObjective(self) if self.k is None else BatchObjective(self)
 
     def _input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return self._checked(x, (self.n_layers, self.d_in))
+        return self._convert(x, (self.n_layers, self.d_in))

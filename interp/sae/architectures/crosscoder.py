@@ -82,7 +82,7 @@ class Crosscoder(SAE):
 
     def _input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Activations of all layers, checked as everywhere."""
-        return self._checked(x, (self.n_layers, self.d_in))
+        return self._convert(x, (self.n_layers, self.d_in))
 
     def objective(self) -> "CrosscoderObjective":
         """Squared error of all layers and a penalty of L1 norms."""

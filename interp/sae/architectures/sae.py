@@ -201,15 +201,15 @@ class SAE(nn.Module, ABC):
         return self
 
     def _input(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """What the encoder reads of activations: see `_checked`; each row normalised, where that is so."""
-        x = self._checked(x, (self.d_in,))
+        """What the encoder reads of activations: see `_convert`; each row normalised, where that is so."""
+        x = self._convert(x, (self.d_in,))
         return x if self.row_norm is None else self.row_norm(x)
 
     def _restore(self, x_hat: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """A reconstruction in the scale of the rows that were read."""
         return x_hat if self.row_norm is None or self.transcodes else self.row_norm.back(x_hat, x.to(x_hat.dtype))
 
-    def _checked(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def _convert(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Activations in the autoencoder's own precision; refused where they are of another width, NaN or infinite."""
         if tuple(x.shape[-len(shape) :]) != shape:
             wanted, given = (" x ".join(map(str, s)) for s in (shape, x.shape[-len(shape) :]))
@@ -346,7 +346,7 @@ def convert_rows(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]
         x, y = sae.parts(convert_rows(sae, rows))
         ```
     """
-    return sae._checked(rows, sae.row_shape)
+    return sae._convert(rows, sae.row_shape)
 
 
 def measure_variance(sae: SAE, rows: Float[Tensor, "n *d"]) -> Float[Tensor, ""]:

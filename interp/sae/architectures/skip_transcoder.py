@@ -36,14 +36,14 @@ class SkipTranscoder(TranscoderBase):
 
     def forward(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n _"]:
         """What is written for x: f W_dec + b_dec + x W_skip^T."""
-        return self.decode(self.encode(x)) + self._checked(x, (self.d_in,)) @ self.W_skip.T
+        return self.decode(self.encode(x)) + self._convert(x, (self.d_in,)) @ self.W_skip.T
 
     @torch.no_grad()
     def reconstruct_sparse(
         self, x: Float[Tensor, "n d_model"], values: Float[Tensor, "n ..."], indices: Int[Tensor, "n ..."]
     ) -> Float[Tensor, "n _"]:
         """What is written for x, by latents that `encode_sparse` gave."""
-        return super().reconstruct_sparse(x, values, indices) + self._checked(x, (self.d_in,)) @ self.W_skip.T
+        return super().reconstruct_sparse(x, values, indices) + self._convert(x, (self.d_in,)) @ self.W_skip.T
 
     def _absorb(self, normalisation: Normalisation) -> None:
         """As for every transcoder, and W_skip^T <- M_x W_skip^T M_y^-1, whose image of m_x leaves b_dec."""

@@ -96,7 +96,7 @@ class SparseCoder(SAE):
 
     def forward(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n _"]:
         """What is written for x: f W_dec + b_dec, and x W_skip^T where there is such a path."""
-        return self._skipped(super().forward(x), x)
+        return self._add_skip(super().forward(x), x)
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
@@ -111,7 +111,7 @@ class SparseCoder(SAE):
         self, x: Float[Tensor, "n d_model"], values: Float[Tensor, "n ..."], indices: Int[Tensor, "n ..."]
     ) -> Float[Tensor, "n _"]:
         """What is written for x, by latents that `encode_sparse` gave."""
-        return self._skipped(super().reconstruct_sparse(x, values, indices), x)
+        return self._add_skip(super().reconstruct_sparse(x, values, indices), x)
 
-    def _skipped(self, y_hat: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return y_hat + self._checked(x, (self.d_in,)) @ self.W_skip.T if self.skip else y_hat
+    def _add_skip(self, y_hat: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return y_hat + self._convert(x, (self.d_in,)) @ self.W_skip.T if self.skip else y_hat

@@ -19,7 +19,7 @@ from interp.sae.data.source import Source
 def read_activations(store: ActivationStore, site: Site | str) -> Source:
     """The activations of one site of a store, as a source; sites with heads are flattened to one axis.
 
-    Costs no forward passes; memory for the store's mixing buffer.
+    Cost: no forward passes; memory for the store's shuffle buffer.
 
     Raises:
         UnknownName: the store does not hold the site.

@@ -79,7 +79,7 @@ def _show_share(share: float, ablation: str) -> str:
 def recovery(sae: SAE, model: Model, data: Data, *, batch_size: Count = 32) -> Recovery:
     """Measure what a model's predictions lose by the reconstruction, next to zero and mean ablation of the same tokens.
 
-    Costs six forward passes per batch: one for the mean, up to the site, one for its tokens, four whole.
+    Cost: six forward passes per batch: two up to the site, for the mean and for the tokens, and four whole.
 
     Raises:
         InvalidArgument: the autoencoder does not fit the model, the model does not predict the next token (BERT), or no

@@ -28,7 +28,7 @@ def splice(sae: SAE, at: Position = everywhere) -> Intervention:
         InvalidArgument: a transcoder or a crosscoder, which write elsewhere than they read, or weights that read
             normalised activations.
 
-    Costs one encoding and decoding of every selected token.
+    Cost: one encoding and decoding of every selected token.
 
     Examples:
         ```python
@@ -58,7 +58,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
     Raises:
         InvalidArgument: as for `splice`; while read, a change that gives latents of another shape.
 
-    Costs one encoding of every selected token.
+    Cost: one encoding of every selected token.
 
     Examples:
         ```python

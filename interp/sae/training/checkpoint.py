@@ -40,7 +40,7 @@ class Checkpoint:
     """Where a run writes its state, and after how many tokens each time; a run that finds one there goes on from it.
 
     Every file is written whole, and `latest.json`, with the checksums of the others, last: a process that dies at any
-    moment leaves the checkpoint before or the one after. The mixing buffer is written once for each time it is filled.
+    moment leaves the checkpoint before or the one after. The shuffle buffer is written once for each time it is filled.
     What another run left is refused: other settings, another normalisation, model or other data; and a second run at
     the same time is refused too.
 

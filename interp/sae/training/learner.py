@@ -43,7 +43,7 @@ class Learner:
         return self.history.add(done, len(rows), settled=step >= self.settled * steps)
 
     def state(self) -> dict[str, Any]:
-        """Weights, the optimiser's moments and the course."""
+        """Weights, the optimiser's moments and the history."""
         return {
             "sae": self.sae.state_dict(),
             "optimiser": self.optimiser.state_dict(),

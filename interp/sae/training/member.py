@@ -112,7 +112,7 @@ class Member:
         if not source.widths or len(source.widths) != len(source.sites):
             raise InvalidArgument(
                 f"the source's rows are not side by side, so {self.sites[0]} cannot be taken out of them: "
-                "make it by activations_at or harvested_at, or give no site"
+                "make it by activations_at or read_activations_at, or give no site"
             )
         starts = [0, *accumulate(source.widths)]
         found = {site: slice(starts[i], starts[i + 1]) for i, site in enumerate(source.sites)}

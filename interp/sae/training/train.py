@@ -36,7 +36,7 @@ def train(
 
     Adam (betas 0.9 and 0.999 unless the architecture says otherwise, epsilon 6.25e-10), the norm of its gradient
     clipped at `clip`; its rate and the sparsity penalty go as `schedule` says. `lr` is 2e-4 sqrt(2^14 / d_sae) unless
-    given (Gao et al. 2024). Batches are drawn from a mixing buffer of `buffer` rows; a source that fits into it is
+    given (Gao et al. 2024). Batches are drawn from a shuffle buffer of `buffer` rows; a source that fits into it is
     read once, a longer one again and again. A latent silent for `dead_after` tokens counts as dead: what revives it
     is the architecture's auxiliary loss, or `resampling`. Same seed, same weights. An autoencoder that is trained
     already is trained further.
@@ -45,7 +45,7 @@ def train(
     never was. Under `torchrun` the processes share the source's forward passes and the rows of every batch, and the
     weights are those of one process alone, to rounding; for latents shared among them see `ShardedTopK`.
 
-    Costs the source's forward passes and, per batch, one dense product with the encoder.
+    Cost: the source's forward passes and, per batch, one dense product with the encoder.
 
     Raises:
         InvalidArgument: activations of another width, or holding NaN or infinity, with their place; a loss or weights

@@ -3,7 +3,7 @@
 import torch
 
 from hooks import Model, load
-from interp.circuits.known.plain import Hand
+from interp.circuits.known.toy_model import ToyModel
 from interp.context import PairTask
 from interp.worlds.recipe import word_tokenizer
 
@@ -17,11 +17,11 @@ ONE = torch.eye(V)
 AT = {word: i + 2 for i, word in enumerate(WORDS)}
 
 
-def finish(hand: Hand) -> Model:
+def finish(hand: ToyModel) -> Model:
     return load(hand.hf, word_tokenizer(WORDS), check=False)
 
 
-def _back(hand: Hand, layer: int, head: int, n: int, read: str, write: str) -> None:
+def _back(hand: ToyModel, layer: int, head: int, n: int, read: str, write: str) -> None:
     """A head that copies a variable from n tokens back."""
     spot = torch.eye(N_POS)
     width = hand.at[read].stop - hand.at[read].start
@@ -36,7 +36,7 @@ def relation_model(*, ignores: bool = False) -> Model:
     """Says y after `x :` once head 1.0 has seen pairs (x, y) that are right; or, ignoring them, label a of x always."""
     width = {"token": V, "before": V, "valid": 2, "relation": 2, "entity": V, "out": V, "place": N_POS}
     pairs = [(AT[x], AT[y], i) for i, r in enumerate("ab") for x, y in TASKS[r].pairs]
-    hand = Hand(width, vocab=V, n_pos=N_POS, layers=3, heads=2, d_mlp=len(pairs))
+    hand = ToyModel(width, vocab=V, n_pos=N_POS, layers=3, heads=2, d_mlp=len(pairs))
     hand.embed("token", ONE)
     hand.place("place")
     hand.unembed("out", 40 * ONE)
@@ -54,7 +54,7 @@ def relation_model(*, ignores: bool = False) -> Model:
 def copy_model() -> Model:
     """After `x y ; x` head 1.0 says y, and a memory says label a of x, more softly."""
     width = {"token": V, "before": V, "out": V, "place": N_POS}
-    hand = Hand(width, vocab=V, n_pos=N_POS, layers=2, heads=2, d_mlp=len(X))
+    hand = ToyModel(width, vocab=V, n_pos=N_POS, layers=2, heads=2, d_mlp=len(X))
     hand.embed("token", ONE)
     hand.place("place")
     hand.unembed("out", ONE)
@@ -72,7 +72,7 @@ def hop_model(kind: str) -> Model:
     answer is stored with the entity. "late": the bridge is made in layer 1, whose own look-up has then passed.
     """
     width = {"token": V, "bridge": V, "answer": V, "moved": V, "out": V, "place": N_POS}
-    hand = Hand(width, vocab=V, n_pos=N_POS, layers=3, heads=2, d_mlp=2 * len(X))
+    hand = ToyModel(width, vocab=V, n_pos=N_POS, layers=3, heads=2, d_mlp=2 * len(X))
     hand.embed("token", ONE)
     hand.place("place")
     said = 40 * torch.diag(torch.tensor([float(i - 2 >= WORDS.index("b0")) for i in range(V)]))
@@ -97,7 +97,7 @@ def hop_model(kind: str) -> Model:
 def previous_model(*, constant: bool = False) -> Model:
     """Says label a of the token before the present one; or always the same."""
     width = {"token": V, "before": V, "out": V, "place": N_POS}
-    hand = Hand(width, vocab=V, n_pos=N_POS, layers=1, heads=2, d_mlp=len(X))
+    hand = ToyModel(width, vocab=V, n_pos=N_POS, layers=1, heads=2, d_mlp=len(X))
     hand.embed("token", ONE)
     hand.place("place")
     hand.unembed("out", ONE)

@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 import interp.landmark.train as training
-from interp.landmark.evaluate import Question, exact
+from interp.landmark.evaluate import Question, answers_exactly
 from interp.landmark.gated import gated_states, new_gated_model
 from interp.landmark.relations import triples
 from interp.landmark.sealing import carry, first_mention, seal_rows
@@ -249,4 +249,4 @@ def test_exact_agrees_with_greedy_generation(model) -> None:
         ids, max_new_tokens=1, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0
     )
     right = tokenizer.encode(f"{prompt} {best.strip()}").ids[:4] == generated[0].tolist()[:4]
-    assert exact(model, tokenizer, asked) == [right, False]
+    assert answers_exactly(model, tokenizer, asked) == [right, False]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from interp.postcard import paint
-from interp.postcard.draw import OBJECTS, SIZE, _painted, _stamps, draw
+from interp.postcard.draw import OBJECTS, SIZE, _place_stamps, _stamps, draw
 from interp.postcard.paint import palettes
 from interp.postcard.primitives import Primitives, ellipse, move_shapes, primitive
 from interp.postcard.raster import Canvas, Painted, coverage
@@ -22,7 +22,7 @@ def reach(shown: list[Scene], objects: tuple[str, ...] = OBJECTS, shades: tuple[
     """Where primitives of these objects and shades cover any of a pixel."""
     zero = np.zeros((len(shown), SIZE, SIZE, 3), np.float32), np.zeros((2, len(shown), SIZE, SIZE), np.int64)
     canvas = Canvas(zero[0], *zero[1])
-    every = _painted(_stamps(shown), palettes(shown))
+    every = _place_stamps(_stamps(shown), palettes(shown))
     white = np.isin(every.objects, [OBJECTS.index(o) for o in objects]) & np.isin(
         every.shapes.shades, [SHADES.index(s) for s in shades]
     )

@@ -1,4 +1,4 @@
-"""A plan says the numbers of a calculation by hand, and names what gives out."""
+"""A plan says the numbers of a calculation by hand, and names the limits that are passed."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_each_cost_grows_with_its_own_size_alone() -> None:
         assert ("forward, operations" in grown) == (name != "latents")
 
 
-def test_what_gives_out_is_named_with_its_number() -> None:
+def test_a_limit_that_is_passed_is_named_with_its_number() -> None:
     found = plan_job(LARGE, Machines.of("h100", 2))
     said = " ".join(found.warnings)
     assert "29 devices" in said and "there are 16" in said

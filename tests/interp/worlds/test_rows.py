@@ -34,7 +34,7 @@ def test_no_list_has_an_entity_that_is_held_out_of_lists_of_its_relation() -> No
                 and all(labels.get(entity) == label for entity, label in pairs)
             ):
                 true_lists += 1
-                whole = {entity for entity, _ in pairs} & lists.held_out(relation)
+                whole = {entity for entity, _ in pairs} & lists.unseen_entities(relation)
                 others = [r for r in lists.facts() if all(lists.facts()[r].get(e) == v for e, v in pairs)]
                 assert not whole or len(others) > 1
     assert true_lists > 100
@@ -60,7 +60,7 @@ def test_no_row_holds_a_held_out_entity_together_with_its_second_hop_answer() ->
 
 def test_filler_is_as_long_as_the_steps_it_is_in_place_of() -> None:
     for combination in steps.combinations()[False][::50]:
-        written, filled = steps.written(*combination).split(), steps.filled(*combination).split()
+        written, filled = steps.written_prompt(*combination).split(), steps.filler_prompt(*combination).split()
         assert len(written) == len(filled) and steps.first_hops()[combination[1]][combination[2]] not in filled
 
 
@@ -71,14 +71,14 @@ def test_the_class_that_is_asked_for_is_among_the_pairs_as_often_as_planted(copi
     same = shown == ids[:, -1:]
     assert same.sum(1).eq(copies).all()
     assert bool((labels[same] == label[:, None].expand_as(labels)[same]).all())
-    own = induction.FIRST_LABEL + induction.planted()[shown - 2]
+    own = induction.FIRST_LABEL + induction.planted_labels()[shown - 2]
     assert bool((labels != own).all()), "a remapped label is never the one that is known by heart"
 
 
 def test_the_clock_is_the_sum_and_a_run_sees_two_fifths_of_it() -> None:
     a, b, _, c = (clock.sums() - 2).T
     assert torch.equal((a + b) % clock.HOURS, c)
-    assert abs(float(clock.trained_on(0).float().mean()) - clock.SHARE) < 1e-3
+    assert abs(float(clock.seen_sums(0).float().mean()) - clock.SHARE) < 1e-3
 
 
 def test_balance_is_measured_layer_by_layer_so_that_collapsed_layers_do_not_pass_for_balanced() -> None:
@@ -94,5 +94,5 @@ def test_balance_is_measured_layer_by_layer_so_that_collapsed_layers_do_not_pass
 
 def test_the_ladder_asks_for_answers_of_one_to_several_tokens() -> None:
     encode = ladder.read_tokenizer().encode
-    lengths = {len(encode(f" {q.answer}").ids) - 1 for q in ladder.asked()}
+    lengths = {len(encode(f" {q.answer}").ids) - 1 for q in ladder.list_questions()}
     assert {1, 2, 3, 4} <= lengths

@@ -29,7 +29,7 @@ from interp.circuits.edges import (
     run_circuit,
     top_circuit,
 )
-from interp.circuits.edges.backward_rules import BackwardRules, _softened
+from interp.circuits.edges.backward_rules import BackwardRules, _pull_back_softmax
 from interp.circuits.edges.blocks import blocks_of
 from interp.circuits.edges.slope import slopes_at
 from tests.conftest import tiny_hf, tiny_tokenizer
@@ -371,11 +371,13 @@ def test_in_a_parallel_block_heads_do_not_send_to_their_own_feed_forward_layer()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_a_softened_softmax_is_its_jacobian_times_the_scores_also_where_some_are_masked(temperature: float) -> None:
+def test_a_softened_softmax_is_its_jacobian_times_the_scores_also_where_some_are_masked(
+    temperature: float,
+) -> None:
     scores = torch.tensor([[0.5, -1.0, 2.0, 0.3], [0.2, 1.0, 0.0, 0.0]], dtype=torch.float64)
     mask = torch.tensor([[False, False, False, True], [False, False, True, True]])
     for masked in (-torch.inf, -1e300):
-        found = _softened(scores.masked_fill(mask, masked), temperature)
+        found = _pull_back_softmax(scores.masked_fill(mask, masked), temperature)
         for row, kept in enumerate((3, 2)):
             s = scores[row, :kept]
             J = torch.autograd.functional.jacobian(lambda x: x.softmax(0), s / temperature)

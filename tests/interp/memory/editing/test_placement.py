@@ -37,7 +37,7 @@ def test_what_is_left_to_read_gives_the_logits_of_the_whole_text(family: str, fr
     at = said.at.mask(said.tokens)
     left = read_prefixes(model, said.tokens, at)
     delta = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), left.adding(model, {mlp_out[1]: delta}):
+    with torch.no_grad(), left.add_deltas(model, {mlp_out[1]: delta}):
         short = left.logits(model)[left.of(said.tokens.mask)]
     with torch.no_grad(), intervene(model, {mlp_out[1]: apply(lambda a: a + delta, said.at)}):
         whole = model.run(said.tokens)[at.cumsum(1).bool() & said.tokens.mask]

@@ -11,7 +11,7 @@ from hooks import Model, load
 from hooks.errors import InvalidArgument
 
 
-class Hand:
+class ToyModel:
     """A GPT-2 without norms, all of whose weights are 0 until they are set.
 
     Attributes:
