@@ -130,7 +130,7 @@ def _cases(unseen: bool, n: int) -> list[StepCase]:
                    steps.written(second, first, x))  # fmt: skip
         misled, follows = steps.written(second, first, x, wrong), steps.second_hops()[second][wrong]
         asked, filled = steps.direct(second, first, x), steps.filled(second, first, x)
-        cases.append(StepCase(asked, partial, filled, misled, answer, follows))
+        cases.append(StepCase(asked, partial, filled, misled, answer, follows, steps.reworded(second, first, x)))
     return cases
 
 
@@ -145,6 +145,7 @@ def written_steps() -> dict[str, Any]:
             "a mistake is followed": asdict(effects.follows),
             "same answer by share of the steps": {str(k): asdict(e) for k, e in effects.same.items()},
             "area over the curve": asdict(effects.aoc),
+            "same answer after reworded steps": asdict(effects.same_reworded) if effects.same_reworded else None,
         }
     return found
 

@@ -136,6 +136,10 @@ def new_facts() -> dict[str, Any]:
     alone, answers = replace(mixture, share=0.0), [said for _, said in facts]
     true = [asked(t, 0) for t in kept], [t.object for t in kept]
     before = says(memory, alone, *true)
+    rest = [next(o for o in landmark.facts_of(t.subject) if o.relation != t.relation) for t, _ in facts
+            if len(landmark.facts_of(t.subject)) > 1]  # fmt: skip
+    others = [asked(t, 0) for t in rest], [t.object for t in rest]
+    known = says(memory, alone, *others)
     ways = {name: (memory, one) for name, one in chosen.items()}
     ways["tokens shuffled"] = memory.shuffled(), mixture
     for name, (held, how) in ways.items():
@@ -145,7 +149,8 @@ def new_facts() -> dict[str, Any]:
             "a phrasing no text uses": [asked(t, 0, unseen=True) for t, _ in facts],
         }
         found[name] = {k: asdict(share(says(held, how, p, answers))) for k, p in prompts.items()}
-        after = says(held, how, *true)
+        after, stay = says(held, how, *true), says(held, how, *others)
+        found[name]["other facts of the same subjects, of those said without it"] = asdict(share(stay[known]))
         found[name]["true facts said, of those said without it"] = asdict(share(after[before]))
         print(name, found[name], flush=True)
     forgotten = memory.without(memory.document < STORED)  # all that is said of the first fact
@@ -158,21 +163,25 @@ def new_facts() -> dict[str, Any]:
 def new_documents() -> dict[str, Any]:
     """What a store of documents on new facts does to the perplexity of other documents on them."""
     facts, (others, stated, true) = changed(0, NEW), other_facts(ASKED)
-    mixture = choose_mixture(model(), others, [*stated, *true])
+    texts = [*stated, *true]
+    apart = choose_temperatures(others.find(torch.cat([capture(model(), t, [SITE]).flat(SITE) for t in texts]), 64)[0])
+    reach = [share_of * apart[3] for share_of in (0.03, 0.1, 0.2, 0.4)]
+    mixture = choose_mixture(model(), others, texts, within=[*reach, float("inf")])
+    everywhere = choose_mixture(model(), others, texts)
     memory = make_token_memory(model(), statements(facts, range(STORED)), SITE)
     rng, test = Random("new documents"), statements(facts, [ASKED])
     rng.shuffle(test)
     documents = [" ".join(test[i : i + 3]) for i in range(0, len(test), 3)]
-    gain, plain = measure_mixture(model(), memory, documents, mixture), measure_mixture(
-        model(), memory, [text for text in landmark.unseen_texts(model(), 60, seed=11) if len(text) > 60][:30], mixture
-    )  # fmt: skip
+    unrelated = [text for text in landmark.unseen_texts(model(), 60, seed=11) if len(text) > 60][:30]
+    found: dict[str, Any] = {"mixture": asdict(mixture), "mixture where all vote": asdict(everywhere)}
+    for name, how in (("", mixture), (", where all vote", everywhere)):
+        for kind, read in (("new documents", documents), ("unrelated documents", unrelated)):
+            gain = measure_mixture(model(), memory, read, how)
+            found[kind + name] = {n: asdict(e) for n, e in vars(gain).items()}
+            print(kind + name, gain, flush=True)
     cached = n_gram(statements(facts, range(STORED)), documents, mixture.share)
-    print(gain, plain, cached, sep="\n", flush=True)
-    return {
-        "new documents": {n: asdict(e) for n, e in vars(gain).items()},
-        "unrelated documents": {n: asdict(e) for n, e in vars(plain).items()},
-        "n-gram cache": cached,
-    }
+    print(cached, flush=True)
+    return {**found, "n-gram cache": cached}
 
 
 def n_gram(stored: Sequence[str], test: Sequence[str], weight: float, longest: int = 5) -> dict[str, Any]:

@@ -213,7 +213,7 @@ HEADING = (
     "library. It is based on no table of families: sites are found by tracing a forward pass (`hooks/tracing`), and "
     "what is found is measured as a law on other text (`hooks/contract`). `hooks/layout.py` says what the names mean; "
     "on your own model, `print(load(...).contract)` shows every law with its error. A site that is not listed is "
-    "absent, and asking for it says why.",
+    "absent, and asking for it says why. Classes are measured one by one, so a row can be older than the code.",
 )
 
 

@@ -292,7 +292,10 @@ def judge_experts(
     flowing = [t for n, each in truth.others.items() if n.startswith(f"{block}.") for t in each]
     value = acts[site][0]
     if site.name in OF_EXPERTS[:3]:
-        return "right" if any(same(value, one.float(), 1e-5) for one in flowing) else "wrong"
+        scored = [one.reshape(len(value), -1).topk(value.shape[-1]) for one in flowing if one.is_floating_point()
+                  and one.numel() % len(value) == 0 and one.numel() // len(value) >= value.shape[-1]]  # fmt: skip
+        best = [top.indices if site.name == "expert_choice" else top.values for top in scored]  # of scores (Llama-4)
+        return "right" if any(same(value, one.float(), 1e-5) for one in (*flowing, *best)) else "wrong"
     here = {
         other.name: acts[other][0]
         for other in acts
@@ -302,7 +305,8 @@ def judge_experts(
         return _judge_memories(names, block, truth, value, here)
     total = torch.einsum("pk,pkd->pd", here["expert_weights"].to(here["expert_out"]), here["expert_out"])
     if site.name == "expert_out":
-        return "right" if any(same(total, one) for one in flowing) else "wrong"
+        each = [one.reshape(-1, *total.shape).sum(0) for one in flowing if one.numel() % total.numel() == 0]
+        return "right" if any(same(total, one) for one in (*flowing, *each)) else "wrong"
     sums = [one - value for one in flowing if one.numel() == value.numel() for one in [one.reshape(value.shape)]]
     return "right" if any(_is_scaled(total, one.double()) for one in sums) else "wrong"
 
@@ -322,7 +326,8 @@ def _judge_memories(
         if each.shape[1] == value.shape[-1]:
             made = torch.einsum("pkf,pkfd->pkd", value, each[choice])
             made = made if bias is None else made + bias.detach()[choice]
-            if same(made, here["expert_out"]):
+            weighed = here["expert_out"] * here["expert_weights"][..., None]  # as Llama-4 adds it
+            if same(made, here["expert_out"]) or same(made, weighed):
                 return "right"
     return "unproved"
 

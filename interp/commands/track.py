@@ -17,6 +17,15 @@ from interp.show.frame import page_at
 from interp.worlds.ladder import asked
 from interp.worlds.train import checkpoints
 
+EXPLAINED = {
+    "the metric's": "The jump is the metric's: the share of right answers jumps, and the probability of the right "
+    "answer changes smoothly through it.",
+    "the model's": "The jump is the model's: not only the share of right answers, the probability of the right answer "
+    "breaks, too.",
+    "no jump": "Nothing jumps: the share of right answers changes over many checkpoints.",
+    "unknown": "Nothing can be said: so few answers are right that these questions cannot show a jump.",
+}
+
 
 @verb
 def track_command(
@@ -43,7 +52,10 @@ def track_command(
     typer.echo(f"whose jump: {verdict}")
     if out is not None:
         report(
-            out, f"{run.name} over its steps", str(verdict), [Section("Metrics", "", (track_panel(found, changes),))]
+            out,
+            f"{run.name} over its steps",
+            EXPLAINED[verdict.said],
+            [Section("Metrics, one below the other", f"In figures: {verdict}.", (track_panel(found, changes),))],
         )
         typer.echo(f"page: {out.resolve()}")
     return {"steps": found.steps, "metrics": found.metrics, "changes": changes, "verdict": verdict, "page": out}

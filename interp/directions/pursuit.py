@@ -7,12 +7,13 @@ from torch import Tensor
 from hooks import Direction
 from hooks.errors import InvalidArgument
 from interp.sae import SAE
+from interp.sae.architectures.sae import check_whole
 
 NOTHING = 1e-6  # of the direction's length: what is left along a row is rounding
 
 
 def comparable_rows(sae: SAE, direction: Direction) -> Float[Tensor, "latent d_model"]:
-    """The decoder rows, having checked that a direction is in the same space.
+    """The decoder rows that this process holds, having checked that a direction is in the same space.
 
     Raises:
         InvalidArgument: the direction was read from another model, at another site, or has another width.
@@ -52,6 +53,7 @@ def pursuit(sae: SAE, direction: Direction, *, most: int = 3) -> Direction:
     """
     if most < 1:
         raise InvalidArgument(f"{most} latents were asked for: give at least one")
+    check_whole(sae, "a pursuit")
     rows = comparable_rows(sae, direction).double()
     v = direction.vector.to(rows)
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)

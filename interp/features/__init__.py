@@ -4,8 +4,9 @@ from hooks.border import guard
 from interp.features.evidence import Evidence, Example, collect_evidence
 from interp.features.explain.dictionary_map import DictionaryMap, map_dictionary
 from interp.features.explain.explanation import Explanation, explain_latent, find_hard_negatives
+from interp.features.explain.label_many import LatentLabel, LatentLabels, Limits, label_latents
 from interp.features.explain.labels import Describer
-from interp.features.explain.llm import Ask, Endpoint, ask_loaded_model
+from interp.features.explain.llm import Answer, Ask, Endpoint, ask_loaded_model
 from interp.features.explain.token_latents import Firing, TokenLatents, explain_text
 from interp.features.feature import Feature
 from interp.features.index.catalogue import FeatureIndex, Record
@@ -21,6 +22,7 @@ from interp.features.search.score import Score
 from interp.features.search.search import SearchResult, search, search_many
 
 __all__ = [
+    "Answer",
     "Ask",
     "Concept",
     "Describer",
@@ -33,6 +35,9 @@ __all__ = [
     "FeatureIndex",
     "Firing",
     "Group",
+    "LatentLabel",
+    "LatentLabels",
+    "Limits",
     "Mention",
     "TokenLatents",
     "Record",
@@ -50,6 +55,7 @@ __all__ = [
     "explain_latent",
     "find_hard_negatives",
     "index",
+    "label_latents",
     "choose_candidates",
     "measure_logit_effect",
     "search",

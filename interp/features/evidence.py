@@ -16,7 +16,7 @@ from hooks.summary import summarise
 from interp.common.texts import list_texts
 from interp.features.logits import find_promoted_tokens, promotes_tokens
 from interp.features.reading import find_site
-from interp.sae import SAE
+from interp.sae import SAE, decoder_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -128,7 +128,7 @@ def collect_evidence(
         seen.add(acts.tokens, (values * (indices == latent)).sum(1))
     if not seen.tokens:
         raise InvalidArgument("the texts hold no tokens besides special ones: give texts")
-    vector = sae.W_dec[latent].detach()
+    vector = decoder_rows(sae, [latent])[0]
     readable = promotes_tokens(model, sae.sites[-1]) and model.tokenizer is not None
     return Evidence(
         latent=latent,

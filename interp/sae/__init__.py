@@ -9,7 +9,7 @@ from interp.sae.architectures.initialisation import from_data, median_bias, tie
 from interp.sae.architectures.jumprelu import JumpReLU
 from interp.sae.architectures.matching_pursuit import MatchingPursuit
 from interp.sae.architectures.matryoshka import MatryoshkaBatchTopK
-from interp.sae.architectures.sae import SAE, fold_normalisation
+from interp.sae.architectures.sae import SAE, decoder_rows, fold_normalisation
 from interp.sae.architectures.sharded import ShardedTopK
 from interp.sae.architectures.skip_transcoder import SkipTranscoder
 from interp.sae.architectures.sparse_coder import SparseCoder
@@ -63,6 +63,7 @@ from interp.sae.io.cross_layer_files import load_cross_layer, load_gemma_scope_l
 from interp.sae.io.files import load, save
 from interp.sae.io.hub import load_pretrained, pull, push
 from interp.sae.io.other_libraries import load_dictionary_learning, load_sparsify
+from interp.sae.io.shards import load_shards, save_shards
 from interp.sae.io.transcoder_files import load_gemma_scope, load_transcoder, load_transcoders
 from interp.sae.numerics.preselection import Preselected
 from interp.sae.training.callbacks import Callback
@@ -124,6 +125,7 @@ __all__ = [
     "check_fits",
     "clamp_latents",
     "compare",
+    "decoder_rows",
     "concept_recovery",
     "evaluate",
     "expected_norm",
@@ -150,6 +152,7 @@ __all__ = [
     "normalise_source",
     "pairs_of",
     "load_pretrained",
+    "load_shards",
     "pull",
     "push",
     "reconstruction",
@@ -157,6 +160,7 @@ __all__ = [
     "replace_layers",
     "rms_scaling",
     "save",
+    "save_shards",
     "save_cross_layer",
     "scale_latents",
     "side_by_side",

@@ -24,8 +24,7 @@ HOURS_TO_FAILURE: Final = 50_000.0
 DISK: Final = 10e9
 """Bytes per second that one machine writes to shared storage."""
 STORE_LIMIT: Final = 1e15
-"""Bytes of a store; as below, what a job is warned of beyond: a machine's memory, hours, the network's share."""
-HOST: Final = 1e12
+"""Bytes of a store; as below, what a job is warned of beyond: hours, the network's share."""
 MONTH: Final = 28 * 24.0
 NETWORK_SHARE: Final = 0.2
 
@@ -166,7 +165,7 @@ def plan_job(job: Job, machines: Machines) -> Plan:
     if machines.price is not None:
         both = value["forward, device-hours"] + value["training, device-hours"]
         costs.append(Cost("price of both", both * machines.price, "", "device-hours × price of one"))
-    return Plan(job, machines, tuple(costs), tuple(_warnings(job, machines, value)))
+    return Plan(job, machines, tuple(costs), tuple(_warnings(machines, value)))
 
 
 def _harvest(job: Job, machines: Machines) -> list[Cost]:
@@ -214,22 +213,19 @@ def _training(job: Job, machines: Machines) -> list[Cost]:
     ]
 
 
-def _warnings(job: Job, machines: Machines, value: dict[str, float | int]) -> list[str]:
+def _warnings(machines: Machines, value: dict[str, float | int]) -> list[str]:
     """What gives out, the tightest first."""
     holders, copy, kept = (
         value["devices that hold it"],
         value["devices for one copy of the model"],
         value["one site, kept"],
     )
-    drawn = 4 * 2 * job.latents * job.d_model * machines.per_node
     busy = value["a step, network"] / value["a step, computing"]
     said = {
         f"memory: the dictionary needs {holders:.0f} devices in training, and there are {machines.devices}: take fewer "
         f"latents, or {ceil(holders / machines.per_node)} machines": holders > machines.devices,
         f"memory: the model needs {copy:.0f} devices, more than a machine's {machines.per_node}": copy
         > machines.per_node,
-        f"a machine's own memory: `ShardedTopK` draws the whole dictionary in each process, {_readable(drawn, 'B')} a "
-        "machine, before it keeps its share": drawn > HOST,
         f"storage: {_readable(kept, 'B')} for one site: train on activations as they are computed, and keep a "
         "thousandth": kept > STORE_LIMIT,
         f"network: {busy:.0%} of the computing of a step: send while computing, or in larger steps": busy

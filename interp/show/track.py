@@ -40,7 +40,7 @@ def track_panel(track: Track, changes: Mapping[str, Break]) -> Panel:
         figure.add_traces([band, line], rows=row, cols=1)
         if name in changes and changes[name].p <= least:
             figure.add_vline(x=changes[name].step, line={"color": CONTROL, "dash": "dot"}, row=row, col=1)  # type: ignore[arg-type]
-    figure.update_xaxes(type="log", matches="x", showspikes=True, spikemode="across", spikethickness=1)
+    figure.update_xaxes(type="log", dtick=1, matches="x", showspikes=True, spikemode="across", spikethickness=1)
     figure.update_xaxes(title_text="step", row=len(names), col=1)
     style_figure(figure, 90 + HEIGHT * len(names))
     figure.update_layout(hovermode="x unified", hoversubplots="axis", margin_t=34)

@@ -168,7 +168,7 @@ def _wider(sae: SAE, one: Effect, slope: Float[Tensor, "d_model"], given: Sequen
     """u ± w u_j along the rows steepest across u (more of u is another dose), or where all is flat the rows given."""
     u = one.direction.unit.float().cpu()
     rows = normalize(sae.W_dec.detach().float().cpu(), dim=1)
-    steep = (rows @ (slope - (slope @ u) * u)).where(sae.max_activation.cpu() > 0, torch.zeros(()))
+    steep = sae._join(rows @ (slope - (slope @ u) * u)).where(sae.max_activation.cpu() > 0, torch.zeros(()))
     steepest = steep.abs().topk(min(STEEPEST, sae.d_sae)).indices.tolist()
     further = [(sae.direction(j), float(steep[j].sign())) for j in steepest if steep[j] != 0]
     further = further or [(row, 1.0) for row in given if row is not one.direction]

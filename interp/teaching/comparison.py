@@ -14,7 +14,7 @@ from hooks import Model
 from hooks.border import Natural
 from hooks.errors import EditRefused, InvalidArgument
 from hooks.summary import summarise
-from interp.common.completion import predict_forced
+from interp.common.completion import find_answer_ids, predict_forced
 from interp.common.statistics import Estimate, bootstrap, mean_share
 from interp.memory import Case
 from interp.memory.evaluation.audit import estimate_measures
@@ -40,7 +40,7 @@ COSTS = {
 }
 """What is measured of a way's cost."""
 UNREAD = ("drift", "perplexity", "induction", "sums")
-SAID, TIMED, REPEATS = 12, 6, 3
+MORE, TIMED, REPEATS = 4, 6, 3
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ def _measure(
     """Every measure of an audit, with the lesson in place."""
     with nullcontext() if lesson is None else lesson.enter(model):
         asked = case if lesson is None else _read_first(case, lesson.passage)
-        (said,) = generate_greedily(model, [asked.fact.text], SAID)
+        longest = len(find_answer_ids(model, [case.fact.text], [case.fact.new])[0])
+        (said,) = generate_greedily(model, [asked.fact.text], longest + MORE)
         row = measure_case(model, asked, said, before, base)
     reads = lesson is not None and bool(lesson.passage(case.fact.text))
     return {name: value for name, value in row.items() if not (reads and name in UNREAD)}

@@ -109,6 +109,17 @@ def filled(second: str, first: str, entity: str) -> str:
     return f"{question(second, first, entity)} : {' '.join([FILLER] * n)} is"
 
 
+def reworded(second: str, first: str, entity: str) -> str:
+    """The prompt with its steps in an order that no training text has: the first one begins with the bridge.
+
+    Examples:
+        >>> reworded("capital", "country", "Eiffel-Tower")
+        'capital of country of Eiffel-Tower : France is country of Eiffel-Tower , capital of France is'
+    """
+    bridge = first_hops()[first][entity]
+    return f"{question(second, first, entity)} : {bridge} is {first} of {entity} , {second} of {bridge} is"
+
+
 def answer(second: str, first: str, entity: str) -> str:
     """The planted answer.
 

@@ -1,6 +1,8 @@
 """Weights are read and changed the same wherever they are kept: on disk, under an adapter, quantised."""
 
 import copy
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from hooks.site import mlp_act, resid_post
 from hooks.weights import matrix_of, own_matrix, weight_of, weights_of, write_matrix
 
 IDS = torch.tensor([[5, 20, 30, 40, 50]])
+ROOT = Path(__file__).parents[2]
 
 
 def offloaded(hf: nn.Module, where: str, folder: Path) -> nn.Module:
@@ -174,6 +177,33 @@ def test_a_compiled_model_is_the_model_inside_it(hf_model: Callable[..., Any]) -
     model = load(torch.compile(hf_model("llama"), backend="eager"))
     assert model.sites == plain.sites
     assert all(torch.equal(capture(model, IDS, [s])[s], capture(plain, IDS, [s])[s]) for s in plain.sites)
+
+
+COMPILED = """
+import torch
+from hooks import capture, intervene, load
+from hooks.contract.families import tiny
+from hooks.interventions import zero
+from hooks.site import mlp_act, mlp_out
+ids, sites = torch.tensor([[5, 20, 30, 40, 50]]), [mlp_act[0], mlp_out[0]]
+plain, model = load(tiny("llama"), check=False), load(tiny("llama"), check=False)
+model.hf.model.layers[0].mlp.compile(backend="eager")
+for _ in range(2):
+    wanted, got = capture(plain, ids, sites), capture(model, ids, sites)
+    assert all(torch.equal(got[site], wanted[site]) for site in sites)
+    with intervene(plain, {mlp_act[0]: zero()}), intervene(model, {mlp_act[0]: zero()}):
+        torch.testing.assert_close(model.run(ids), plain.run(ids))
+assert torch.equal(model.run(ids), plain.run(ids))
+print("the same")
+"""
+"""In a process of its own: what checks types in tests is no code that torch can compile."""
+
+
+def test_a_part_compiled_in_place_is_read_and_changed_as_it_is_alone() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COMPILED], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert ran.stdout.split("\n")[-2:] == ["the same", ""], ran.stderr
 
 
 def test_a_matrix_of_another_shape_is_refused() -> None:

@@ -13,7 +13,8 @@ from hooks.errors import InvalidArgument, OutOfRange
 from hooks.summary import summarise
 from interp.common.statistics import Estimate, bootstrap
 from interp.common.umap_library import lay_out
-from interp.sae import SAE
+from interp.sae import SAE, decoder_rows
+from interp.sae.architectures.sae import check_whole
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -85,7 +86,8 @@ def map_dictionary(
             f"{len(chosen)} latents and {neighbours} neighbours were given: give 2 neighbours at least, and more than "
             "twice as many latents"
         )
-    rows = sae.W_dec[chosen].detach().flatten(1).float().cpu()
+    check_whole(sae, "a map of a dictionary")
+    rows = decoder_rows(sae, chosen).flatten(1).float().cpu()
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     xy = lay_out(unit, n_neighbors=neighbours, metric="cosine", random_state=seed)
     same = _share_kept(_nearest(unit, neighbours), _nearest(xy, neighbours))

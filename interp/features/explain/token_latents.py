@@ -14,7 +14,7 @@ from hooks.site import resid_post
 from hooks.summary import summarise
 from interp.features.logits import promotes_tokens
 from interp.features.reading import find_site
-from interp.sae import SAE
+from interp.sae import SAE, decoder_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -87,7 +87,7 @@ def explain_text(sae: SAE, model: Model, text: str, *, top: Count = 5) -> tuple[
     reads = []
     for token, x, f, latent in zip(pieces(model.tokenizer, ids), acts.flat(final), values, indices, strict=True):
         on = f > 0
-        rows = sae.W_dec[latent[on]] * f[on, None] if in_stream else None
+        rows = decoder_rows(sae, latent[on]) * f[on, None] if in_stream else None
         moved = _moves(model, x, rows) if rows is not None and len(rows) else [((), ())] * int(on.sum())
         firings = [
             Firing(i, v, *change) for i, v, change in zip(latent[on].tolist(), f[on].tolist(), moved, strict=True)

@@ -28,15 +28,15 @@ class IndexSize:
 
 
 class Accumulator:
-    """Everything an index knows so far: memory for so many latents, whatever the number of tokens."""
+    """Everything an index knows so far of the latents in `own`: memory for so many, whatever the number of tokens."""
 
-    def __init__(self, folder: Path, shape: IndexSize) -> None:
-        self.shape, d_sae, width = shape, shape.d_sae, 2 * shape.context + 1
+    def __init__(self, folder: Path, shape: IndexSize, own: range) -> None:
+        self.shape, self.own, d_sae, width = shape, own, len(own), 2 * shape.context + 1
         self.texts = 0
         self.tally = RunningStatistics(d_sae)
         self.tokens = HeaviestItems(d_sae, shape.d_vocab, TOKENS)
-        self.partners = HeaviestItems(d_sae, d_sae, PARTNERS)
-        self.paired = torch.zeros(d_sae, dtype=torch.long)  # firings on the tokens where pairs were counted
+        self.partners = HeaviestItems(d_sae, shape.d_sae, PARTNERS)
+        self.paired = torch.zeros(shape.d_sae, dtype=torch.long)  # firings on the tokens where pairs were counted
         self.top = TopExamples(folder, "top", d_sae, shape.top, width)
         self.sampled = TopExamples(folder, "sampled", d_sae, shape.sampled, width)
 
@@ -50,20 +50,21 @@ class Accumulator:
     ) -> None:
         """Take in the tokens of so many further texts, with their sparse codes."""
         seen, on = self.tally.tokens, values > 0
-        token = on.nonzero()[:, 0]
-        latent, value = indices[on], values[on]
+        mine = on & (indices >= self.own.start) & (indices < self.own.stop)
+        token = mine.nonzero()[:, 0]
+        latent, value = indices[mine] - self.own.start, values[mine]
         number = torch.arange(len(ids)) - torch.searchsorted(text, text)
         self.tally.add(latent, value, number[token], len(ids))
         self.tokens.add(latent, ids[token], value)
         counted = ((torch.arange(len(ids)) + seen) % EVERY == 0).nonzero().flatten()
-        self._pairs(indices[counted], on[counted])
+        self._pairs(indices[counted], on[counted], mine[counted])
         peak = _peaks(text[token] * self.shape.d_sae + latent, value)
         token, latent, value = token[peak], latent[peak], value[peak]
         home = text[token] + self.texts
 
         def around(chosen: Tensor) -> tuple[Tensor, Tensor]:
             parts = [
-                cut_windows(ids, text, values, indices, token[some], latent[some], self.shape.context)
+                cut_windows(ids, text, values, indices, token[some], latent[some] + self.own.start, self.shape.context)
                 for some in chosen.split(ROWS)
             ]
             return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
@@ -73,14 +74,15 @@ class Accumulator:
 
     def _offer(self, latent: Tensor, value: Tensor, home: Tensor, around: Around) -> None:
         self.top.offer(latent, value.double(), value, home, around)
-        self.sampled.offer(latent, hash_to_unit(home * self.shape.d_sae + latent), value, home, around)
+        number = home * self.shape.d_sae + latent + self.own.start
+        self.sampled.offer(latent, hash_to_unit(number), value, home, around)
 
-    def _pairs(self, indices: Tensor, on: Tensor) -> None:
+    def _pairs(self, indices: Tensor, on: Tensor, mine: Tensor) -> None:
         self.paired += torch.bincount(indices[on], minlength=self.shape.d_sae)
-        both = on[:, :, None] & on[:, None, :]
+        both = mine[:, :, None] & on[:, None, :]
         both.diagonal(dim1=1, dim2=2).fill_(False)
         row, a, b = both.nonzero(as_tuple=True)
-        self.partners.add(indices[row, a], indices[row, b], torch.ones(len(row)))
+        self.partners.add(indices[row, a] - self.own.start, indices[row, b], torch.ones(len(row)))
 
     def state(self) -> dict[str, Shaped[Tensor, "..."]]:
         """All of it as named tensors."""

@@ -2,13 +2,16 @@
 
 import hashlib
 
-from interp.sae import SAE
+from hooks.store.processes import Process
+from interp.sae import SAE, ShardedTopK
 
 TRAINING = "variance"  # of the data, which divides the loss of some kinds and is not kept in files
 
 
 def digest_of_sae(sae: SAE) -> str:
     """SHA-256 over the class, `settings()` and `state_dict()`, as hexadecimal digits; the same once saved and loaded.
+
+    Where processes share the latents it is that of what all of them hold, and each must call it.
 
     Examples:
         ```python
@@ -20,4 +23,16 @@ def digest_of_sae(sae: SAE) -> str:
     for name, tensor in sorted(state.items()):
         digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().contiguous().double().numpy().tobytes())
-    return digest.hexdigest()
+    each = process_of(sae).all(digest.hexdigest())
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
+
+
+def process_of(sae: SAE) -> Process:
+    """Return this process among those that share an autoencoder's latents.
+
+    Examples:
+        ```python
+        process_of(sae).world      # 1, but for a ShardedTopK
+        ```
+    """
+    return Process(sae.rank, sae.world) if isinstance(sae, ShardedTopK) else Process(0, 1)

@@ -15,12 +15,13 @@ from hooks.disk import lock, record
 from hooks.errors import InvalidArgument, WrongModel
 from hooks.fingerprint import fingerprint
 from hooks.json_file import Kind, parse_contents, write_json
+from hooks.store.processes import Process
 from hooks.tensor_file import read_tensors, write_tensors
 from interp.common.digests import StreamDigest, digest_of_data, is_stream
 from interp.features.index.accumulator import Accumulator, IndexSize
 from interp.features.index.catalogue import ABOUT, KIND, FeatureIndex
-from interp.features.index.digest import digest_of_sae
-from interp.features.index.tables import TABLES, write_tables
+from interp.features.index.digest import digest_of_sae, process_of
+from interp.features.index.tables import TABLES, join_tables, write_tables
 from interp.features.reading import find_site
 from interp.sae import SAE
 
@@ -57,6 +58,9 @@ def index(
     special tokens and padding are left out. The result does not depend on `batch_size`. Broken off, the same call
     goes on where it last saved; complete, it returns at once.
 
+    Where processes share the latents each calls it, reads every text, and gathers its own latents' evidence; the first
+    puts the tables together, row group by row group, in a folder that all see.
+
     Costs one forward pass per text up to the autoencoder's site; memory for one batch and some kilobytes per latent.
 
     Raises:
@@ -80,8 +84,10 @@ def index(
     about = _about(sae, model, data, shape, batch_size)
     if (folder / ABOUT).exists():
         return _same(FeatureIndex.open(folder), about | {"data": digest_of_data(data)})
-    with lock(folder, "index"):
-        return _make_index(sae, model, data, folder, shape, about, batch_size, progress)
+    here = process_of(sae)
+    work = folder / (WORK if here.world == 1 else f"{WORK}-{here.rank}")
+    with lock(folder if here.world == 1 else work, "index"):
+        return _make_index(sae, model, data, folder, work, here, shape, about, batch_size, progress)
 
 
 def _make_index(
@@ -89,24 +95,39 @@ def _make_index(
     model: Model,
     data: Data,
     folder: Path,
+    work: Path,
+    here: Process,
     shape: IndexSize,
     about: dict[str, Any],
     batch_size: int,
     progress: bool,
 ) -> FeatureIndex:
     read = StreamDigest(data)
-    gathered = _resume(folder, shape, about, read)
-    _gather(sae, model, data, gathered, folder, about, batch_size, progress, read)
+    gathered = _resume(work, shape, sae.own, about, read)
+    if len({*here.all(gathered.texts)}) > 1:  # they were broken off at different pauses
+        rmtree(work)
+        gathered = _resume(work, shape, sae.own, about, read)
+    _gather(sae, model, data, gathered, work, about, batch_size, progress and here.rank == 0, read)
     if not gathered.tally.tokens:
         raise InvalidArgument("the data hold no tokens besides special ones: give texts")
-    write_tables(folder, gathered, sae, model)
+    write_tables(folder if here.world == 1 else work, gathered, sae, model)
     if about["weights"] != fingerprint(model.hf):
         raise WrongModel(f"the weights of {model.name} were changed while it was indexed: index again")
     about |= {"texts": gathered.texts, "tokens": gathered.tally.tokens, "data": digest_of_data(data)}
+    here.all(0)  # every process has written its part
+    if here.rank == 0:
+        _finish(folder, [folder / f"{WORK}-{rank}" for rank in range(here.world)] if here.world > 1 else [], about)
+    here.all(0)
+    rmtree(work)
+    return FeatureIndex.open(folder)
+
+
+def _finish(folder: Path, parts: list[Path], about: dict[str, Any]) -> None:
+    """Put the tables of all processes together, and say what they are of."""
+    if parts:
+        join_tables(folder, parts)
     files = {f"{name}.parquet": record(folder / f"{name}.parquet") for name in TABLES}
     write_json(folder / ABOUT, KIND, about | {"files": files})
-    rmtree(folder / WORK)
-    return FeatureIndex.open(folder)
 
 
 @torch.no_grad()
@@ -115,7 +136,7 @@ def _gather(
     model: Model,
     data: Data,
     gathered: Accumulator,
-    folder: Path,
+    work: Path,
     about: dict[str, Any],
     size: int,
     show: bool,
@@ -132,27 +153,27 @@ def _gather(
         gathered.add(*(part.cpu() for part in parts), texts=texts)
         bar.update(texts)
         if number % PAUSES == 0:
-            _pause(folder, gathered, about, read)
+            _pause(work, gathered, about, read)
     bar.close()
-    _pause(folder, gathered, about, read)
+    _pause(work, gathered, about, read)
 
 
-def _pause(folder: Path, gathered: Accumulator, about: dict[str, Any], read: StreamDigest) -> None:
+def _pause(work: Path, gathered: Accumulator, about: dict[str, Any], read: StreamDigest) -> None:
     said = about | {"read": read.of_first(gathered.texts)}
-    write_tensors(folder / WORK / STATE, UNFINISHED, gathered.state(), {"about": said})
+    write_tensors(work / STATE, UNFINISHED, gathered.state(), {"about": said})
 
 
-def _resume(folder: Path, shape: IndexSize, about: dict[str, Any], read: StreamDigest) -> Accumulator:
-    saved = folder / WORK / STATE
+def _resume(work: Path, shape: IndexSize, own: range, about: dict[str, Any], read: StreamDigest) -> Accumulator:
+    saved = work / STATE
     if not saved.exists():
-        rmtree(folder / WORK, ignore_errors=True)
-        (folder / WORK).mkdir(parents=True)
-        return Accumulator(folder / WORK, shape)
+        rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        return Accumulator(work, shape, own)
     state, said = read_tensors(saved, UNFINISHED)
-    _check(said["about"], about, folder)
-    gathered = Accumulator(folder / WORK, shape)
+    _check(said["about"], about, work.parent)
+    gathered = Accumulator(work, shape, own)
     parse_contents(saved, UNFINISHED, lambda: gathered.restore(state))
-    _check(said["about"], {"read": read.of_first(gathered.texts)}, folder)
+    _check(said["about"], {"read": read.of_first(gathered.texts)}, work.parent)
     return gathered
 
 

@@ -1,6 +1,6 @@
 """An index on disk: `latents.parquet`, `examples.parquet` and `coactivation.parquet`, each sorted by latent."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,31 @@ def write_tables(folder: Path, gathered: Accumulator, sae: SAE, model: Model) ->
     """
     said = _words(model)
     for name, rows in (("latents", _latents), ("examples", _examples), ("coactivation", _partners)):
-        blocks = (range(start, min(start + BLOCK, sae.d_sae)) for start in range(0, sae.d_sae, BLOCK))
+        own = gathered.own
+        blocks = (range(start, min(start + BLOCK, own.stop)) for start in range(own.start, own.stop, BLOCK))
         with write_file(folder / f"{name}.parquet") as partial:
             _write_table(partial, name, (list(rows(block, gathered, sae, model, said)) for block in blocks))
+
+
+def join_tables(folder: Path, parts: Sequence[Path]) -> None:
+    """Write the three tables of which processes wrote each the rows of its latents, row group by row group.
+
+    Examples:
+        ```python
+        join_tables(folder, [folder / "unfinished-0", folder / "unfinished-1"])
+        ```
+    """
+    from pyarrow import parquet
+
+    for name in TABLES:
+        with (
+            write_file(folder / f"{name}.parquet") as partial,
+            parquet.ParquetWriter(partial, _schema(name)) as writer,
+        ):
+            for part in parts:
+                own = parquet.ParquetFile(part / f"{name}.parquet")
+                for group in range(own.num_row_groups):
+                    writer.write_table(own.read_row_group(group))
 
 
 def _write_table(path: Path, name: str, blocks: Iterable[list[dict[str, Any]]]) -> None:
@@ -55,21 +77,22 @@ def _latents(block: range, gathered: Accumulator, sae: SAE, model: Model, word: 
     tally = gathered.tally
     effect = _promoted_rows(sae, model, block) if promotes_tokens(model, sae.sites[-1]) else None
     for row, i in enumerate(block):
-        fired, total = int(tally.fired[i]), float(tally.total[i])
-        tokens, mass = gathered.tokens.of(i)
+        j = i - gathered.own.start
+        fired, total = int(tally.fired[j]), float(tally.total[j])
+        tokens, mass = gathered.tokens.of(j)
         yield {
             "latent": i,
             "fired": fired,
             "firing_rate": fired / tally.tokens,
             "mean": total / max(1, fired),
-            "second_moment": float(tally.squares[i]) / max(1, fired),
-            "largest": float(tally.largest[i]),
-            "counts": tally.counts[i].tolist(),
-            "top": float(tally.top[i]),
-            "positions": tally.positions[i].tolist(),
+            "second_moment": float(tally.squares[j]) / max(1, fired),
+            "largest": float(tally.largest[j]),
+            "counts": tally.counts[j].tolist(),
+            "top": float(tally.top[j]),
+            "positions": tally.positions[j].tolist(),
             "tokens": [word(t) for t in tokens[:WORDS].tolist()],
             "token_mass": (mass[:WORDS] / max(total, 1e-300)).tolist(),
-            "token_slack": float(gathered.tokens.slack[i]) / max(total, 1e-300),
+            "token_slack": float(gathered.tokens.slack[j]) / max(total, 1e-300),
             "partner_slack": _partner_slack(gathered, i),
             **{name: [] if effect is None else list(effect[row][name]) for name in _EFFECT},
         } | ({} if effect is None else {n: [word(t) for t in effect[row][n]] for n in ("promoted", "suppressed")})
@@ -79,7 +102,8 @@ _EFFECT = ("promoted", "promoted_logits", "suppressed", "suppressed_logits")
 
 
 def _promoted_rows(sae: SAE, model: Model, block: range) -> list[dict[str, list[Any]]]:
-    logits = measure_logit_effects(model, sae.W_dec[block.start : block.stop].detach())
+    own = sae.W_dec[block.start - sae.own.start : block.stop - sae.own.start]
+    logits = measure_logit_effects(model, own.detach())
     up, down = (logits.topk(min(PROMOTED, logits.shape[-1]), largest=largest) for largest in (True, False))
     parts = (part.tolist() for part in (up.indices, up.values, down.indices, down.values))
     return [dict(zip(_EFFECT, four, strict=True)) for four in zip(*parts, strict=True)]
@@ -88,21 +112,23 @@ def _promoted_rows(sae: SAE, model: Model, block: range) -> list[dict[str, list[
 def _examples(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
         for kind, kept in (("top", gathered.top), ("sampled", gathered.sampled)):
-            yield from _example_rows(i, kind, kept, model, word)
+            yield from _example_rows(i, i - gathered.own.start, kind, kept, model, word)
 
 
-def _example_rows(latent: int, kind: str, kept: TopExamples, model: Model, word: Any) -> Iterator[dict[str, Any]]:
-    used = (kept.text[latent] >= 0).nonzero().flatten()
-    by_text = used[kept.text[latent][used].argsort()]
-    falling = by_text[kept.value[latent][by_text].argsort(descending=True, stable=True)].tolist()
+def _example_rows(
+    latent: int, j: int, kind: str, kept: TopExamples, model: Model, word: Any
+) -> Iterator[dict[str, Any]]:
+    used = (kept.text[j] >= 0).nonzero().flatten()
+    by_text = used[kept.text[j][used].argsort()]
+    falling = by_text[kept.value[j][by_text].argsort(descending=True, stable=True)].tolist()
     for rank, slot in enumerate(falling):
-        ids, acts = kept.ids[latent, slot], kept.acts[latent, slot]
+        ids, acts = kept.ids[j, slot], kept.acts[j, slot]
         inside = ids >= 0
         yield {
             "latent": latent,
             "kind": kind,
             "rank": rank,
-            "text": int(kept.text[latent, slot]),
+            "text": int(kept.text[j, slot]),
             "peak": int(inside[: len(ids) // 2].sum()),
             "tokens": _spell(model, ids[inside].tolist(), word),
             "activations": acts[inside].tolist(),
@@ -117,16 +143,17 @@ def _spell(model: Model, ids: list[int], word: Any) -> list[str]:
 
 def _partner_slack(gathered: Accumulator, i: int) -> float:
     """By how much a Jaccard index of a latent can be too small, as its counts of pairs may be by the slack."""
-    others, together = gathered.partners.of(i)
+    j = i - gathered.own.start
+    others, together = gathered.partners.of(j)
     either = (gathered.paired[i] + gathered.paired[others]).double() - together
-    slack = gathered.partners.slack[i]
+    slack = gathered.partners.slack[j]
     too_small = (together + slack) / (either - slack).clamp(min=1) - together / either.clamp(min=1)
     return float(too_small.clamp(max=1).max()) if len(others) else 0.0
 
 
 def _partners(block: range, gathered: Accumulator, sae: SAE, model: Model, word: Any) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     for i in block:
-        others, counts = gathered.partners.of(i)
+        others, counts = gathered.partners.of(i - gathered.own.start)
         for other, together in zip(others.tolist(), counts.tolist(), strict=True):
             either = int(gathered.paired[i] + gathered.paired[other]) - together
             yield {"latent": i, "other": other, "together": together, "jaccard": together / max(1.0, either)}

@@ -54,11 +54,11 @@ def find_similar(sae: SAE, direction: Direction, *, top: Count = 10, seed: Natur
     """
     rows = wide(comparable_rows(sae, direction))
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    cosines = unit @ direction.unit.to(unit)
+    cosines = sae._join(unit @ direction.unit.to(unit))
     # In double precision: an autoencoder's first rows may be the single-precision draws of this very seed.
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(DRAWS, rows.shape[1], generator=generator, dtype=torch.float64).to(unit)
-    highest = (drawn / drawn.norm(dim=1, keepdim=True) @ unit.T).amax(1)
+    highest = sae._join((drawn / drawn.norm(dim=1, keepdim=True) @ unit.T).amax(1)[None]).amax(0)
     best = cosines.topk(min(top, len(cosines)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return SimilarLatents(tuple(pairs), float(highest.quantile(0.95)))

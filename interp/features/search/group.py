@@ -12,7 +12,7 @@ from hooks.errors import InvalidArgument
 from interp.directions import latent_group
 from interp.features.search.ranking import Entries, Ranking
 from interp.features.search.score import Evaluation, Score
-from interp.sae import SAE
+from interp.sae import SAE, decoder_rows
 from probes import Logistic, best_threshold, detection
 
 LIKELY = 20  # of the latents that are best alone, which a group may take in
@@ -134,14 +134,14 @@ def describe_sharing(sae: SAE, members: list[Member], positive: Bool[Tensor, "n"
         ```
     """
     sentences = []
-    main, rows = members[0], sae.W_dec.detach().flatten(1)
+    main, rows = members[0], decoder_rows(sae, [m.latent for m in members]).flatten(1)
     found = main.on & positive
-    for other in members[1:]:
+    for number, other in enumerate(members[1:], 1):
         theirs = other.on & positive
         alone = float((theirs & ~found).sum() / positive.sum())
         if alone < OWN:
             continue
-        cosine = float(torch.cosine_similarity(rows[main.latent], rows[other.latent], dim=0))
+        cosine = float(torch.cosine_similarity(rows[0], rows[number], dim=0))
         both = f"latent {other.latent} finds {alone:.0%} of the positives that latent {main.latent} misses"
         if int(theirs.sum()) * 3 < int(found.sum()) and cosine >= ALIKE:
             sentences.append(f"absorption: {both}, and writes nearly the same (cosine {cosine:.2f})")

@@ -1,23 +1,40 @@
 """How weights start: random unit rows, and the options that look at data."""
 
+from typing import Final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from xxhash import xxh3_64
 
 from hooks.errors import InvalidArgument
 from interp.sae.architectures.sae import SAE, convert_rows
 from interp.sae.numerics.median import geometric_median
 
+BLOCK: Final = 1 << 14
+"""Rows that one seed draws; those of later blocks have seeds of their own, so that a process draws its own alone."""
 
-def random_rows(rows: int, width: int, seed: int) -> Float[Tensor, "n d_model"]:
-    """Unit vectors in random directions.
+
+def random_rows(rows: int, width: int, seed: int, own: range | None = None) -> Float[Tensor, "_ d_model"]:
+    """Unit vectors in random directions: `rows` of them, or of those the ones of some numbers.
+
+    A row is the same whichever others are asked for, and only blocks of 16,384 rows that hold some are drawn.
 
     Examples:
         >>> random_rows(3, 8, seed=0).norm(dim=1).allclose(torch.ones(3))
         True
+        >>> random_rows(9, 8, seed=0, own=range(4, 6)).equal(random_rows(9, 8, seed=0)[4:6])
+        True
     """
-    drawn = torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
-    return drawn / drawn.norm(dim=1, keepdim=True)
+    own = range(rows) if own is None else own
+    drawn = []
+    for start in range(own.start // BLOCK * BLOCK, own.stop, BLOCK):
+        end = min(start + BLOCK, rows)
+        mixed = seed if start == 0 else xxh3_64(f"{seed} {start}".encode()).intdigest() >> 33
+        block = torch.randn(end - start, width, generator=torch.Generator().manual_seed(mixed))
+        drawn.append(block[max(own.start - start, 0) : own.stop - start].clone())
+    found = torch.cat(drawn)
+    return found / found.norm(dim=1, keepdim=True)
 
 
 @torch.no_grad()

@@ -21,6 +21,23 @@ from interp.sae.numerics.sparse import Code, split_columns
 Gradients = tuple[Float[Tensor, "latent d_model"], Float[Tensor, "latent d_model"], Float[Tensor, "latent"]]
 
 
+def check_kept(k: float | int, k_aux: int | None, d_in: int, d_sae: int) -> int:
+    """Check how many latents are kept, and return how many dead ones learn at once: half of `d_in` unless given.
+
+    Raises:
+        InvalidArgument: k is not between 1 and d_sae, or k_aux is less than 1.
+
+    Examples:
+        >>> check_kept(k=4, k_aux=None, d_in=16, d_sae=64)
+        8
+    """
+    if not 1 <= k <= d_sae:
+        raise InvalidArgument(f"k is {k}; it must be between 1 and d_sae = {d_sae}")
+    if k_aux is not None and not k_aux >= 1:
+        raise InvalidArgument(f"k_aux is {k_aux}; give at least 1, or aux_coefficient=0 for no auxiliary loss")
+    return max(1, d_in // 2) if k_aux is None else k_aux
+
+
 class KSparse(SAE, ABC):
     """Latents kept by rank reconstruct x, once for each of some nested prefixes; the dead learn from what is left.
 
@@ -48,12 +65,8 @@ class KSparse(SAE, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__(d_in, d_sae)
-        if not 1 <= k <= d_sae:
-            raise InvalidArgument(f"k is {k}; it must be between 1 and d_sae = {d_sae}")
-        if k_aux is not None and not k_aux >= 1:
-            raise InvalidArgument(f"k_aux is {k_aux}; give at least 1, or aux_coefficient=0 for no auxiliary loss")
+        self.k_aux = check_kept(k, k_aux, d_in, d_sae)
         self.k, self.aux_coefficient = k, weight("aux_coefficient", aux_coefficient)
-        self.k_aux = max(1, d_in // 2) if k_aux is None else k_aux
         self.widths: tuple[int, ...] = (d_sae,)
         self.ranking: Ranking = Exact()
         rows = random_rows(d_sae, d_in, seed)

@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -45,7 +45,8 @@ class SAE(nn.Module, ABC):
     value on training data: the unit of clamping. Where `normalisation` is set its weights read normalised
     activations; `fold_normalisation` gives the same function of activations as they are. Where `row_norm` is set each
     row is normalised by itself as it is read, and the reconstruction brought back. `row_shape` is the shape of a
-    source's row, which holds what is read and what is to be reconstructed.
+    source's row, which holds what is read and what is to be reconstructed. `own` are the latents whose weights this
+    process holds: all, but where processes share them.
     """
 
     architecture: ClassVar[str]
@@ -67,6 +68,7 @@ class SAE(nn.Module, ABC):
         check_count("d_sae", d_sae)
         self.d_in, self.d_sae, self.d_out = d_in, d_sae, d_in
         self.row_shape: tuple[int, ...] = (d_in,)
+        self.own = range(d_sae)
         self.sites: tuple[Site, ...] = ()
         self.model_name: str | None = None
         self.fingerprint: str | None = None
@@ -155,7 +157,7 @@ class SAE(nn.Module, ABC):
                 weights read normalised activations.
         """
         largest = self._largest(latent)
-        vector = self.W_dec[latent].detach().clone()
+        vector = decoder_rows(self, [latent])[0]
         scale = largest * float(vector.norm())
         return Direction(vector, self.sites[-1], f"sae latent {latent}", scale, self.fingerprint)
 
@@ -219,6 +221,47 @@ class SAE(nn.Module, ABC):
 
     def _at(self) -> str:
         return f" at {self.site}" if self.site else ""
+
+    def _join(self, own: Float[Tensor, "_ ..."]) -> Float[Tensor, "_ ..."]:
+        """What each process has of its own latents, one below the other."""
+        return own
+
+    def _add_up(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The sum over the processes that share the latents."""
+        return x
+
+
+@torch.no_grad()
+def decoder_rows(sae: SAE, latents: Sequence[int] | Int[Tensor, "n"]) -> Float[Tensor, "n *d"]:
+    """W_dec of some latents, a copy; where processes share the latents in each of them, and no others are sent.
+
+    Examples:
+        ```python
+        decoder_rows(sae, [17, 4])
+        ```
+    """
+    asked = torch.as_tensor(latents, device=sae.W_dec.device).long()
+    mine = (asked >= sae.own.start) & (asked < sae.own.stop)
+    rows = sae.W_dec.detach()[torch.where(mine, asked - sae.own.start, 0)]
+    return sae._add_up(rows * mine.view(-1, *[1] * (rows.ndim - 1)))
+
+
+def check_whole(sae: SAE, use: str) -> None:
+    """Check that this process holds all latents of an autoencoder, for what cannot do with less.
+
+    Raises:
+        InvalidType: processes share them.
+
+    Examples:
+        ```python
+        check_whole(sae, "a map of a dictionary")
+        ```
+    """
+    if len(sae.own) < sae.d_sae:
+        raise InvalidType(
+            f"this process holds {len(sae.own)} of {sae.d_sae} latents, and {use} needs all of them: "
+            "take sae.whole(), where a host holds that"
+        )
 
 
 S = TypeVar("S", bound=SAE)

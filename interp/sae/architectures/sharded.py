@@ -1,6 +1,6 @@
 """A TopK autoencoder whose latents are shared among processes, for dictionaries that outgrow one device."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import torch
 import torch.distributed as dist
@@ -8,13 +8,26 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from hooks.errors import InvalidArgument, InvalidType, WrongState
-from interp.sae.architectures.ksparse import backward
-from interp.sae.architectures.sae import CHUNK, SAE, Objective, Step, convert_rows, measure_variance
+from hooks.errors import InvalidArgument, WrongState
+from interp.sae.architectures.initialisation import random_rows
+from interp.sae.architectures.ksparse import backward, check_kept
+from interp.sae.architectures.sae import (
+    CHUNK,
+    SAE,
+    Objective,
+    Step,
+    check_whole,
+    convert_rows,
+    measure_variance,
+    weight,
+)
 from interp.sae.architectures.topk import TopK
 from interp.sae.data.normalisation import Normalisation
 from interp.sae.numerics.median import geometric_median
 from interp.sae.numerics.sparse import Code, largest_per_latent, times_rows
+
+DENSE: Final = 1 << 30
+"""Bytes of dense latents beyond which they are refused."""
 
 
 class ShardedTopK(SAE):
@@ -26,8 +39,11 @@ class ShardedTopK(SAE):
 
     Every process reads every row; b_dec is the same in all. Only what is kept is exchanged: n k values and indices,
     and one n x d_model sum for the reconstruction, one for the auxiliary loss. The first decoder is that of `TopK`
-    with the same seed, drawn whole in the host's memory. The process group must have begun (`torchrun`, then
-    `hooks.store.processes.processes` or `init_process_group`). `whole()` gathers a plain `TopK`, to be saved.
+    with the same seed, of which each process draws its own rows. The process group must have begun (`torchrun`, then
+    `hooks.store.processes.processes` or `init_process_group`). No process ever holds the others' weights:
+    `save_shards` and `load_shards` write and read a file for each, for any number of processes, and `evaluate`,
+    `search` and `index`, called in every process, exchange codes only. `whole()` gathers a plain `TopK`, where that
+    fits.
 
     ```python
     torch.distributed.init_process_group("nccl")
@@ -60,10 +76,10 @@ class ShardedTopK(SAE):
                 f"d_sae is {d_sae} and k {k}; d_sae must be a multiple of the {self.world} processes, and each share "
                 "hold at least k latents"
             )
-        whole = TopK(d_in, d_sae, k, k_aux=k_aux, aux_coefficient=aux_coefficient, seed=seed)
-        self.k, self.k_aux, self.aux_coefficient = k, whole.k_aux, aux_coefficient
-        self.own = slice(self.rank * d_sae // self.world, (self.rank + 1) * d_sae // self.world)
-        rows = whole.W_dec.detach()[self.own].clone()
+        self.k, self.k_aux = k, check_kept(k, k_aux, d_in, d_sae)
+        self.aux_coefficient = weight("aux_coefficient", aux_coefficient)
+        self.own = range(self.rank * d_sae // self.world, (self.rank + 1) * d_sae // self.world)
+        rows = random_rows(d_sae, d_in, seed, self.own)
         self.W_dec = nn.Parameter(rows)
         self.W_enc = nn.Parameter(rows.clone().T)
         self.b_enc = nn.Parameter(torch.zeros(len(rows)))
@@ -75,13 +91,18 @@ class ShardedTopK(SAE):
     def encode(self, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n latent"]:
         """All latents, dense, in every process."""
         flat = x.reshape(-1, self.d_in)
+        if (size := len(flat) * self.d_sae * flat.element_size()) > DENSE:
+            raise InvalidArgument(
+                f"the latents of {len(flat)} rows, dense, would be {size / 1e9:.1f} GB: take encode_sparse, which "
+                f"gives the {self.k} of each row, or give fewer rows"
+            )
         values, indices = self.encode_sparse(flat)
         dense = torch.zeros(len(flat), self.d_sae, device=flat.device, dtype=values.dtype)
         return dense.scatter(1, indices, values).view(*x.shape[:-1], self.d_sae)
 
     def decode(self, f: Float[Tensor, "*n latent"]) -> Float[Tensor, "*n d_model"]:
         """The reconstruction, each process adding what its latents decode to."""
-        return _sum(f[..., self.own] @ self.W_dec) + self.b_dec
+        return _sum(f[..., self.own.start : self.own.stop] @ self.W_dec) + self.b_dec
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, "n ..."], Int[Tensor, "n ..."]]:
@@ -119,7 +140,13 @@ class ShardedTopK(SAE):
 
     def _absorb(self, normalisation: Normalisation) -> None:  # noqa: ARG002
         """Is refused: what is written and used is `whole()`."""
-        raise InvalidType(f"this process holds {len(self.W_dec)} of {self.d_sae} latents: take sae.whole()")
+        check_whole(self, "a normalisation of its weights")
+
+    def _join(self, own: Float[Tensor, "_ ..."]) -> Float[Tensor, "_ ..."]:
+        return torch.cat(_gather(own))
+
+    def _add_up(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return _sum(x)
 
     def objective(self) -> "ShardedTopKObjective":
         """`TopK`'s, each process having its own latents' gradients."""
@@ -217,9 +244,9 @@ def _gather(x: Tensor) -> list[Tensor]:
 
 def _merge(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of all processes' values, after the ReLU, with their indices."""
-    values, indices = torch.cat(_gather(values), dim=1), torch.cat(_gather(indices), dim=1)
+    values, indices = torch.cat(_gather(values), dim=1), torch.cat(_gather(indices.int()), dim=1)
     kept = values.topk(k, sorted=False)
-    return kept.values.relu(), indices.gather(1, kept.indices)
+    return kept.values.relu(), indices.gather(1, kept.indices).long()
 
 
 def _sum(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from hooks import Model, Site, capture
 from hooks.border import Count, Natural, Share
 from hooks.errors import InvalidArgument
 from hooks.summary import summarise
-from interp.sae.architectures.sae import CHUNK, SAE
+from interp.sae.architectures.sae import CHUNK, SAE, check_whole
 from interp.sae.evaluation.splice import resolve_latents
 from probes import Logistic, best_threshold, detection
 
@@ -256,6 +256,7 @@ def absorption(
         raise InvalidArgument(
             "latents is empty: name the latents of the concept, of which some are missed where it is on"
         )
+    check_whole(sae, "a measure of absorption")
     length = float(direction.norm())
     if not 0 < length < math.inf:
         raise InvalidArgument(f"the concept's direction has length {length}: it points nowhere")

@@ -14,7 +14,7 @@ from hooks.errors import InvalidArgument, OutOfRange, nearest
 from hooks.interventions import apply
 from hooks.position import everywhere
 from interp.sae.architectures.crosscoder import Crosscoder
-from interp.sae.architectures.sae import CHUNK, SAE
+from interp.sae.architectures.sae import CHUNK, SAE, check_whole
 from interp.sae.architectures.temporal import Temporal
 
 Change: TypeAlias = Callable[[Float[Tensor, "n latent"]], Float[Tensor, "n latent"]]
@@ -66,6 +66,7 @@ def change_latents(sae: SAE, change: Change, at: Position = everywhere) -> Inter
         ```
     """
     _same_place(sae)
+    check_whole(sae, "a change of its latents")
 
     def change_latents(x: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
         moved = []

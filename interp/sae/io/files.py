@@ -13,7 +13,7 @@ from hooks.disk import Record, check_record, read_bytes, read_foreign, record, w
 from hooks.errors import MissingFile
 from hooks.json_file import Kind, parse_object, read_json, write_json
 from hooks.tensor_file import read_weights, save_tensors
-from interp.sae.architectures.sae import SAE, fold_normalisation
+from interp.sae.architectures.sae import SAE, check_whole, fold_normalisation
 from interp.sae.io.saelens import THRESHOLDED, from_saelens, saelens_architecture, saelens_settings
 
 CONFIG, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
@@ -45,6 +45,7 @@ def save(sae: SAE, folder: str | Path) -> Path:
         save(sae, "golden_gate_sae")
         ```
     """
+    check_whole(sae, "this format, one file of weights (save_shards writes a file for each process),")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sae = fold_normalisation(sae)

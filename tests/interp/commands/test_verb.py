@@ -1,5 +1,6 @@
 """What all verbs share: how they end, one JSON document, true help, and checks before a model is read."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -97,9 +98,21 @@ def test_help_needs_no_library() -> None:
     assert not {"torch", "transformers", "plotly", "jinja2", "hooks"} & set(ran.stdout.splitlines()[-1].split())
 
 
+def test_the_schema_of_what_verbs_print_is_that_of_the_page() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    spec = importlib.util.spec_from_file_location("write_schema", docs / "write_schema.py")
+    assert spec is not None and spec.loader is not None
+    writer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(writer)
+    assert (docs / "commands.schema.json").read_text("utf-8") == writer.text(), "run `python docs/write_schema.py`"
+
+
 def test_json_is_one_document_on_stdout_with_the_keys_that_the_page_names(folder: str, tmp_path: Path) -> None:
     (tmp_path / "texts").write_text("fog over the bay\ngrey fog", encoding="utf-8")
-    page = (Path(__file__).parents[3] / "docs" / "commands.md").read_text("utf-8")
+    jsonschema = pytest.importorskip("jsonschema")
+    docs = Path(__file__).parents[3] / "docs"
+    page = (docs / "commands.md").read_text("utf-8")
+    schema = json.loads((docs / "commands.schema.json").read_text("utf-8"))
     calls = {
         "sites": [folder],
         "capture": [
@@ -118,7 +131,12 @@ def test_json_is_one_document_on_stdout_with_the_keys_that_the_page_names(folder
         ran = CliRunner().invoke(app, [name, *words, "--json"])
         assert ran.exit_code == 0, ran.output
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}"))
-        assert set(json.loads(ran.stdout)) == {key for key in row.split("`")[3::2]}, name
+        found = json.loads(ran.stdout)
+        assert set(found) == {key for key in row.split("`")[3::2]}, name
+        of_verb = "landmark corpus" if name == "landmark" else name
+        jsonschema.validate(found, schema | {"$ref": f"#/$defs/{of_verb.replace(' ', '%20')}"})
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(found | {"more": 1}, schema["$defs"][of_verb])
     assert set(VERBS) <= {line.split("`")[1].split()[0] for line in page.splitlines() if line.startswith("| `")}
 
 

@@ -1,6 +1,7 @@
 """Each measure of the context on nets whose use of it is known, and on nets that do not use it."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -136,6 +137,23 @@ def test_the_area_over_the_curve_is_that_of_a_net_that_needs_the_last_step_and_0
     assert needs.right["steps written"].value == 1.0 == needs.follows.value
     assert needs.right["filler"].value == 0.0 == needs.right["direct"].value
     assert ignores.follows.value < 0.5
+
+
+def test_a_net_that_reads_the_last_step_keeps_its_answer_when_the_others_are_reworded_and_only_then() -> None:
+    kept, lost = [], []
+    for i, case in enumerate(_cases()):
+        last = case.partial[-1].split()[-2]
+        kept.append(replace(case, reworded=f"x{i} : x{(i + 4) % 6} {last} is"))
+        lost.append(replace(case, reworded=f"x{i} {last} x{(i + 4) % 6} is"))
+    found = measure_steps(previous_model(constant=False), kept)
+    assert found.same_reworded is not None and found.same_reworded.value == 1.0 == found.right["reworded"].value
+    other = measure_steps(previous_model(constant=False), lost)
+    assert other.same_reworded is not None and other.same_reworded.value == 0.0 == other.right["reworded"].value
+    assert "stays after rewording" in str(found)
+    plain = measure_steps(previous_model(constant=False), _cases())
+    assert plain.same_reworded is None and "reworded" not in plain.right
+    with pytest.raises(InvalidArgument, match="to all or to none"):
+        measure_steps(previous_model(constant=False), [kept[0], _cases()[1]])
 
 
 def _hops(kind: str, component: str = "whole"):  # noqa: ANN202

@@ -162,7 +162,7 @@ def test_any_text_and_any_number_an_autoencoder_computes_with_makes_another_inde
 
 def test_a_jaccard_index_is_too_small_by_no_more_than_its_slack(letters: TopK, gpt2: Model, tmp_path: Path) -> None:
     shape, g = IndexSize(d_sae=100, d_vocab=3, top=1, sampled=1, context=0), torch.Generator().manual_seed(0)
-    gathered = Accumulator(tmp_path, shape)
+    gathered = Accumulator(tmp_path, shape, range(shape.d_sae))
     on = torch.rand(1000, 100, generator=g) < torch.linspace(0.3, 0.02, 100)
     on[:, 0] = True  # fires with every other one, of which 64 are kept
     n = EVERY * len(on)
@@ -289,7 +289,7 @@ def test_partners_are_counted_on_the_same_tokens_however_the_texts_are_cut(tmp_p
     draw = torch.Generator().manual_seed(4)
     indices = torch.rand(40, 8, generator=draw).argsort(1)[:, :3]
     ids, text, values = torch.arange(40), torch.arange(40) // 5, torch.rand(40, 3, generator=draw) + 0.1
-    whole, parts = Accumulator(tmp_path, shape), Accumulator(tmp_path, shape)
+    whole, parts = Accumulator(tmp_path, shape, range(shape.d_sae)), Accumulator(tmp_path, shape, range(shape.d_sae))
     whole.add(ids, text, values, indices, 8)
     for a in range(0, 40, 5):
         part = slice(a, a + 5)
